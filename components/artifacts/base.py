@@ -1,0 +1,40 @@
+"""The base of what crosses a step's border: a frozen record that is one JSON file in the step's output folder."""
+
+import os
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.errors import NotThere
+
+
+class Artifact(BaseModel):
+    """A frozen record with a file name of its own; written last and by rename, so that a reader never sees half of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+
+    FILE: ClassVar[str]
+
+    def write(self, folder: Path) -> Path:
+        """Write the record into `folder` and return its path."""
+        path = folder / self.FILE
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+        return path
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the record from `folder`.
+
+        Raises:
+            NotThere: the file is missing, or was written by another version of Retune.
+        """
+        path = folder / cls.FILE
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise NotThere(f"{path} is missing: the step that writes it has not run; `retune run` runs all of them") from None
+        except ValidationError as error:
+            raise NotThere(f"{path} cannot be read ({error.error_count()} fields do not fit); run its step again") from None

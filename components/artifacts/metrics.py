@@ -1,0 +1,61 @@
+"""`reports/evaluation/metrics.json`: the scores of the candidate and its baselines on the test split."""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from components.artifacts.base import Artifact
+
+
+class Estimate(BaseModel):
+    """A number with its two-sided 95 % interval; `n` counts the independent units (groups where there are groups)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str
+
+
+class ClassScore(BaseModel):
+    """Scores of one label; `eligible` says whether it has enough test rows or groups to enter macro-F1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    precision: float
+    recall: float
+    f1: float
+    rows: int
+    groups: int
+    eligible: bool
+
+
+class Bin(BaseModel):
+    """One bin of the reliability diagram."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    confidence: float
+    accuracy: float
+    rows: int
+
+
+class Metrics(Artifact):
+    """Headline numbers, differences to each baseline (candidate minus baseline, paired), classes and calibration."""
+
+    FILE: ClassVar[str] = "metrics.json"
+
+    rows: int
+    groups: int
+    test_digest: str
+    headline: dict[str, Estimate]
+    baselines: dict[str, dict[str, Estimate]]
+    differences: dict[str, dict[str, Estimate]]
+    classes: dict[str, ClassScore]
+    left_out: tuple[str, ...]
+    brier: Estimate
+    ece: float
+    ece_debiased: float
+    reliability: tuple[Bin, ...]

@@ -1,0 +1,49 @@
+"""`data/prepared/profile.json`: what preprocessing kept, removed and cut."""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from components.artifacts.base import Artifact
+
+
+class SplitProfile(BaseModel):
+    """One split: rows, groups and the rows of each label."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: int
+    groups: int
+    labels: dict[str, int]
+
+
+class TokenLengths(BaseModel):
+    """Lengths in tokens before truncation, over all kept rows; `cut_share` is the share of rows that truncation shortens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_length: int
+    mean: float
+    quantiles: dict[str, int]
+    histogram: tuple[tuple[int, int], ...]
+    cut_rows: int
+    cut_share: float
+    cut_token_share: float
+
+
+class Profile(Artifact):
+    """The account of the rows: rows_in = kept (all splits) + duplicates + conflicting."""
+
+    FILE: ClassVar[str] = "profile.json"
+
+    rows_in: int
+    kept: int
+    exact_duplicates: int
+    near_duplicates: int
+    conflicting: int
+    labels: tuple[str, ...]
+    splits: dict[str, SplitProfile]
+    tokens: TokenLengths
+    test_digest: str
+    learn_digest: str
+    warnings: tuple[str, ...]

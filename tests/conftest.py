@@ -1,0 +1,49 @@
+"""What every test may use: a random two-layer model in hub layout, and a small table that can be learnt."""
+
+import os
+
+# Before torch is imported anywhere: one thread, and none that spins while it waits.
+os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0", TOKENIZERS_PARALLELISM="false")
+os.environ.update(
+    DO_NOT_TRACK="true",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    DVC_NO_ANALYTICS="1",
+    HF_HUB_OFFLINE="1",
+    GX_ANALYTICS_ENABLED="false",
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+)
+
+import random
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+TOPICS = {
+    "billing": "invoice payment refund charge card price cost money bill account".split(),
+    "network": "router cable signal wifi slow offline connection speed modem outage".split(),
+    "device": "screen battery keyboard camera button broken cracked charger case lens".split(),
+}
+FILLER = "the my is please help with today again since new old very customer says that it".split()
+
+
+@pytest.fixture(scope="session")
+def tickets() -> pd.DataFrame:
+    """240 support tickets of three classes, in 80 groups of three; every cell is text, as in a snapshot."""
+    rng = random.Random(1)
+    rows = []
+    for number in range(240):
+        label = sorted(TOPICS)[(number // 3) % 3]
+        words = rng.sample(TOPICS[label], 3) + rng.sample(FILLER, 5)
+        rng.shuffle(words)
+        rows.append({"id": f"t{number:03d}", "group": f"g{number // 3:02d}", "text": " ".join(words), "label": label})
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer BERT with a WordPiece tokenizer over the tickets' words, laid out as data/base is."""
+    from tests.tiny import make_tiny_base
+
+    words = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER))
+    return make_tiny_base(tmp_path_factory.mktemp("base"), words)
