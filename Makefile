@@ -1,0 +1,44 @@
+# make run and make test do all set-up themselves: a fresh machine needs Python 3.11+ and git.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Where torch comes from: empty for the default index; e.g. TORCH_INDEX=https://…/whl/cpu for CPU-only wheels.
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_ARGS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: help setup run test test-fast check ui clean
+.DEFAULT_GOAL := help
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed  ## make .venv and install everything from constraints.txt
+
+# Installed into a fresh venv; the marker is written last, so a broken installation is done again.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "error: $(PYTHON) is missing; set PYTHON to a Python 3.11 or newer"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev,example]'
+	@touch $@
+
+run: setup  ## the main job: snapshot, validate, … promote, on the example or on what params.yaml says
+	@retune run
+
+test: setup  ## all tests
+	@python -m pytest -q
+
+test-fast: setup  ## the tests that take seconds
+	@python -m pytest -q -m "not slow"
+
+check: setup  ## linters, types, import rules, wiring
+	@ruff check .
+	@ruff format --check .
+	@mypy
+	@lint-imports
+	@python -m pytest -q tests/test_wiring.py
+
+ui: setup  ## MLflow and Prefect in the browser, on loopback, over var/
+	@python -m infra.ui
+
+clean:  ## remove what stages and runs made, but neither .venv nor the registry in var/
+	rm -rf data/validated data/prepared models reports

@@ -1,0 +1,100 @@
+"""`python -m components STEP IN… OUT`: the one launcher that `dvc repro`, a flow, CI and a person start a step through.
+
+A step is the function of the same name in `components/STEP.py`. Its `Path` parameters are the folders on the command line;
+its keyword-only parameters are the sections of params.yaml that it may see, by name.
+"""
+
+import contextlib
+import importlib
+import inspect
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from components.errors import BadParams, RetuneError, Unavailable
+from components.params import Section, nearest
+from components.process import die_with_parent, quiet_environment
+
+STEPS = ("validate", "preprocess", "tune", "train", "evaluate")
+PARAMS = Path("params.yaml")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one step and return the exit code: 0, or that of the error, which is printed as one message."""
+    die_with_parent()
+    quiet_environment()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.captureWarnings(True)
+    for chatty in ("httpx", "filelock", "great_expectations", "datasets", "transformers"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        run(*(sys.argv[1:] if argv is None else argv))
+    except RetuneError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted; run the same command again to go on", file=sys.stderr, flush=True)
+        return 130
+    return 0
+
+
+def run(name: str = "", *folders: str) -> None:
+    """Call the step `name` on `folders` with its sections of params.yaml.
+
+    Raises:
+        BadParams: no such step, another number of folders, or a section that does not fit.
+        Unavailable: another process is writing into the same output folder.
+    """
+    step = find(name)
+    wanted = [p.name for p in inspect.signature(step, eval_str=True).parameters.values() if p.annotation is Path]
+    if len(folders) != len(wanted):
+        raise BadParams(f"`{name}` expects the folders {' '.join(wanted).upper()}, found {len(folders)}: {' '.join(folders) or 'none'}")
+    sections = read_sections(step, PARAMS)
+    with alone(Path(folders[-1])):
+        step(*map(Path, folders), **sections)
+
+
+def find(name: str) -> Callable[..., None]:
+    """Return the function of the step `name`; its module is imported only now, since torch and Great Expectations cost seconds."""
+    if name not in STEPS:
+        raise BadParams(f"{name!r} is not a step{nearest(name, list(STEPS))}")
+    function: Callable[..., None] = getattr(importlib.import_module(f"components.{name}"), name)
+    return function
+
+
+def read_sections(step: Callable[..., None], path: Path) -> dict[str, Any]:
+    """Return the keyword arguments of `step` from params.yaml: sections as their class, plain values as they stand."""
+    if not path.exists():
+        raise BadParams(f"{path.absolute()} is missing; `retune init DATA` writes one")
+    raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    sections: dict[str, Any] = {}
+    for parameter in inspect.signature(step, eval_str=True).parameters.values():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        if parameter.name not in raw:
+            raise BadParams(f"{path}: the section {parameter.name!r} is missing")
+        value, kind = raw[parameter.name], parameter.annotation
+        sections[parameter.name] = kind.parse(value, parameter.name) if issubclass(kind, Section) else kind(value)
+    return sections
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold the lock of an output folder: a stage that outlived its DVC process must not meet a second writer."""
+    locks = Path("var/locks")
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = locks / f"{out.as_posix().strip('/').replace('/', '-')}.lock"
+    try:
+        with FileLock(lock, timeout=10):
+            yield
+    except Timeout:
+        raise Unavailable(f"another process is writing {out} (it holds {lock}); wait for it or end it, then run again") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Prefect drives DVC: one `dvc repro STAGE` a task, in a process group of its own that never outlives the run."""
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+import yaml
+
+from components.errors import Cancelled, NotThere, StageFailed, Unavailable
+
+log = logging.getLogger(__name__)
+
+STAGES = ("validate", "preprocess", "tune", "train", "evaluate")
+GRACE = 5.0  # seconds between SIGINT and SIGKILL
+
+
+class Reproduced(StrEnum):
+    """What became of a stage."""
+
+    RAN = "ran"
+    RESTORED = "restored from the cache"
+    UNCHANGED = "unchanged"
+
+
+class Running:
+    """The child processes of this run, so that a watcher thread can end them; once cancelled, no new one starts."""
+
+    def __init__(self) -> None:
+        self._children: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self.cancelled = threading.Event()
+
+    @contextlib.contextmanager
+    def start(self, command: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
+        """Start a command in its own process group, tied to the life of this process; end the whole group on any exception."""
+        with self._lock:
+            if self.cancelled.is_set():
+                raise Cancelled("the run was cancelled")
+            child = subprocess.Popen(
+                [sys.executable, "-m", "components.process", *command],
+                cwd=cwd,
+                env=environment(cwd),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._children.add(child)
+        try:
+            yield child
+        except BaseException:  # Ctrl-C, SIGTERM and a cancelled run must not leave a training behind
+            end_group(child)
+            raise
+        finally:
+            self._children.discard(child)
+
+    def cancel(self) -> None:
+        """End every child and refuse new ones."""
+        with self._lock:
+            self.cancelled.set()
+            children = list(self._children)
+        for child in children:
+            end_group(child)
+
+
+RUNNING = Running()
+
+
+def environment(cwd: Path) -> dict[str, str]:
+    """Return the environment of a child: `python` is this interpreter, and the code is that of the folder it runs in."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return os.environ | {"PATH": path, "PYTHONPATH": str(cwd), "PYTHONUNBUFFERED": "1"}
+
+
+def end_group(child: subprocess.Popen[str]) -> None:
+    """End a process group: SIGINT, so that a stage can say goodbye and DVC can drop its locks, then SIGKILL."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGINT)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(GRACE)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
+
+
+def reproduce_stage(stage: str, root: Path) -> Reproduced:
+    """Bring one stage and what it depends on up to date, and log its output line by line.
+
+    Raises:
+        StageFailed: with the message of the step that failed.
+        Unavailable: something was busy; a retry can mend it.
+        Cancelled: the run was cancelled meanwhile.
+    """
+    lines = dvc(["--wait-for-lock", "repro", stage] if stage else ["repro"], root, what=f"the stage {stage}")
+    said = "\n".join(lines)
+    if f"Running stage '{stage}'" in said:
+        return Reproduced.RAN
+    if f"Stage '{stage}' is cached" in said:
+        return Reproduced.RESTORED
+    return Reproduced.UNCHANGED
+
+
+def add(path: Path, root: Path) -> None:
+    """Put a folder under DVC; it was made by an effect and is an input of the stages."""
+    dvc(["--wait-for-lock", "add", "--quiet", str(path.relative_to(root))], root, what=f"dvc add {path.name}")
+
+
+def is_added(path: Path, root: Path) -> bool:
+    """Say whether DVC has `path` as it stands."""
+    if not path.with_name(path.name + ".dvc").exists():
+        return False
+    status = dvc(["status", "--json", str(path.relative_to(root)) + ".dvc"], root, what=f"dvc status {path.name}", level=logging.DEBUG)
+    return any(line.strip() == "{}" for line in status)
+
+
+def dvc(arguments: list[str], root: Path, what: str, level: int = logging.INFO) -> list[str]:
+    """Run a DVC command in `root`, log its output and return its lines.
+
+    Raises:
+        StageFailed, Unavailable, Cancelled: as for `reproduce_stage`.
+    """
+    lines: list[str] = []
+    with RUNNING.start([sys.executable, "-m", "dvc", *arguments], root) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if text := line.rstrip():
+                lines.append(text)
+                log.log(level, "%s", text)
+        code = child.wait()
+    if RUNNING.cancelled.is_set():
+        raise Cancelled(f"{what} was cancelled; run again to go on where it stopped")
+    if code != 0:
+        raise _failure(lines, what, code)
+    return lines
+
+
+def _failure(lines: list[str], what: str, code: int) -> Exception:
+    said = "\n".join(lines)
+    exited = re.search(r"exited with (-?\d+)", said)
+    step = re.search(r"^error: (.*?)(?=^ERROR: |\Z)", said, re.MULTILINE | re.DOTALL)
+    dvc_says = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    message = step.group(1).strip() if step else "; ".join(dvc_says) or (lines[-1] if lines else f"exit code {code}")
+    if exited and int(exited.group(1)) in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        message = f"it was killed (signal 9), for lack of memory or by hand; run again to go on. {message}"
+    error = Unavailable if exited and int(exited.group(1)) == Unavailable.exit_code else StageFailed
+    return error(f"{what} failed: {message}")
+
+
+def lock_hashes(root: Path) -> dict[str, str]:
+    """Return DVC's md5 of every tracked folder and stage output below `root`, by path.
+
+    Raises:
+        NotThere: dvc.lock is missing.
+    """
+    lock = root / "dvc.lock"
+    if not lock.exists():
+        raise NotThere(f"{lock} is missing: nothing was made here yet; `retune run` makes it")
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
+    hashes = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+    for pointer in sorted((root / "data").glob("*.dvc")):
+        for out in yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"]:
+            hashes[f"data/{out['path']}"] = out["md5"]
+    return dict(sorted(hashes.items()))

@@ -1,0 +1,154 @@
+"""Prefect's decorators, or none at all: `--inline` tells the same story without a server.
+
+Prefect is imported when the first flow starts, not before: `retune status` and an inline run do not pay for it.
+No task caches (DVC does) and no result is pickled. A task is tried again only for `Unavailable`.
+"""
+
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, ParamSpec, TypeVar, cast
+
+from components.errors import Cancelled, Unavailable
+from flows.dvc import RUNNING
+
+P = ParamSpec("P")
+R = TypeVar("R")
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = (5, 30)
+WATCH_SECONDS = 2.0
+
+
+class Mode:
+    """Whether this process runs under Prefect; `run_flow` decides once, before the story starts."""
+
+    inline = True
+
+
+def task(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function a Prefect task; a plain call when the run is inline."""
+
+    @functools.cache
+    def prefect_task() -> Any:
+        from prefect import task as make
+        from prefect.cache_policies import NO_CACHE
+
+        return make(
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=len(RETRY_SECONDS),
+            retry_delay_seconds=list(RETRY_SECONDS),
+            retry_condition_fn=_mendable,
+        )(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if RUNNING.cancelled.is_set():
+            raise Cancelled("the run was cancelled")
+        return function(*args, **kwargs) if Mode.inline else cast(R, prefect_task()(*args, **kwargs))
+
+    return call
+
+
+def flow(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function a Prefect flow; a plain call when the run is inline."""
+
+    @functools.cache
+    def prefect_flow() -> Any:
+        from prefect import flow as make
+
+        return make(persist_result=False, validate_parameters=False)(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(*args, **kwargs) if Mode.inline else cast(R, prefect_flow()(*args, **kwargs))
+
+    return call
+
+
+def _mendable(_task: Any, _run: Any, state: Any) -> bool:
+    try:
+        state.result()
+    except Unavailable:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+def current_flow_run() -> str | None:
+    """Return the id of the Prefect flow run that this code runs in."""
+    if Mode.inline:
+        return None
+    from prefect.runtime import flow_run
+
+    return str(flow_run.id) if flow_run.id else None
+
+
+def configure(api_url: str, home: str) -> None:
+    """Point Prefect at a server; must be called before Prefect is imported."""
+    Mode.inline = False
+    os.environ.update(
+        PREFECT_API_URL=api_url,
+        PREFECT_HOME=home,
+        PREFECT_LOGGING_EXTRA_LOGGERS="components,flows",
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_CLI_PROMPT="false",
+    )
+
+
+@contextmanager
+def watch(deadline: float) -> Iterator[None]:
+    """Watch the flow run from a thread: end its processes when it is cancelled, and this process when the server is gone.
+
+    A plain-process flow is told of neither by Prefect: `prefect flow-run cancel` only writes a state, and a client without a
+    server waits for ever.
+    """
+    if Mode.inline:
+        yield
+        return
+    from prefect.runtime import flow_run
+
+    run_id, done = str(flow_run.id), threading.Event()
+    thread = threading.Thread(target=_watch, args=(run_id, done, deadline), name="watch-flow-run", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(10)
+
+
+def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
+    import httpx
+
+    missed = 0.0
+    with httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=5.0) as client:
+        while not done.wait(WATCH_SECONDS):
+            try:
+                state = client.get(f"/flow_runs/{run_id}").raise_for_status().json()["state"]["type"]
+                missed = 0.0
+            except (httpx.HTTPError, KeyError, TypeError):
+                missed += WATCH_SECONDS
+                if missed >= deadline:
+                    log.error("the Prefect server has been out of reach for %.0f s; the run ends here, run again to go on", missed)
+                    RUNNING.cancel()
+                    os._exit(Unavailable.exit_code)
+                continue
+            if state in ("CANCELLING", "CANCELLED"):
+                log.warning("the run was cancelled: ending its processes")
+                RUNNING.cancel()
+                return
+
+
+def mark_cancelled(run_id: str) -> None:
+    """Set the state Cancelled from outside the flow: set inside a task it would become Failed."""
+    import httpx
+
+    with suppress(httpx.HTTPError), httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=10.0) as client:
+        body = {"state": {"type": "CANCELLED", "name": "Cancelled", "message": "ended on request"}, "force": True}
+        client.post(f"/flow_runs/{run_id}/set_state", json=body).raise_for_status()

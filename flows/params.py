@@ -1,0 +1,66 @@
+"""All of params.yaml, composed from the sections that the steps own; checked as a whole before any work starts."""
+
+import re
+from pathlib import Path
+from typing import Self
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from components import tasks
+from components.base import BaseParams
+from components.errors import BadParams
+from components.evaluate import EvaluateParams
+from components.gates import GatesParams
+from components.learning import TrainSection
+from components.params import Section
+from components.preprocess import PreprocessParams
+from components.snapshot import SnapshotParams
+from components.tune import TuneParams
+from components.validate import ValidateParams
+
+
+class Params(Section):
+    """Everything that makes a model differ from another one."""
+
+    name: str = Field(description="the registered model's name")
+    task: str = Field(description="a file of components/tasks")
+    snapshot: SnapshotParams
+    base: BaseParams
+    validation: ValidateParams = Field(alias="validate")
+    preprocess: PreprocessParams
+    tune: TuneParams
+    train: TrainSection
+    evaluate: EvaluateParams
+    gates: GatesParams
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError("a model's name is up to 100 letters, digits, dots, dashes and underscores")
+        return name
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Self:
+        self.tune.check_against(self.train)
+        return self
+
+
+def read_params(path: Path) -> Params:
+    """Read and check a whole params.yaml.
+
+    Raises:
+        BadParams: with every fault that was found.
+    """
+    if not path.is_file():
+        raise BadParams(f"{path} is missing; `retune init DATA` writes one")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadParams(f"{path} is not YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise BadParams(f"{path}: expected a mapping with the sections {', '.join(Params.model_fields)}, found {type(raw).__name__}")
+    params = Params.parse(raw, "")
+    tasks.load(params.task)
+    return params

@@ -1,0 +1,131 @@
+"""Where a model is made: the folder in which DVC runs, and the project that holds code, cache and registry.
+
+The project's own params.yaml is made in the project itself. Any other parameter file gets a workspace of its own below
+`var/workspaces/`: a copy of the code and of dvc.yaml, that file as params.yaml, a `.dvc` that shares the project's cache and
+remote. Every DVC command works in it as it does in the project.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import BadParams, NotThere
+from components.identity import digest_value
+
+DVC_CONFIG = """[core]
+    no_scm = true
+    analytics = false
+    check_update = false
+    remote = local
+[cache]
+    dir = {cache}
+['remote "local"']
+    url = {remote}
+"""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders of one model. `root` is DVC's working folder, `origin` the folder that data paths are relative to."""
+
+    project: Path
+    root: Path
+    params: Path
+
+    @property
+    def origin(self) -> Path:
+        """The folder of the parameter file."""
+        return self.params.parent
+
+    @property
+    def var(self) -> Path:
+        """The one home of embedded state, shared by all workspaces of a project."""
+        return self.project / "var"
+
+    @property
+    def raw(self) -> Path:
+        """The snapshot of the data."""
+        return self.root / "data/raw"
+
+    @property
+    def base(self) -> Path:
+        """The pinned base model."""
+        return self.root / "data/base"
+
+    @property
+    def model(self) -> Path:
+        """The fine-tuned model, as it is packaged."""
+        return self.root / "models/trained/model"
+
+    @property
+    def history(self) -> Path:
+        """The training history, a line an event, which grows while the model trains."""
+        return self.root / "models/trained/history.jsonl"
+
+    @property
+    def predictions(self) -> Path:
+        """The predictions of the candidate and its baselines on the test split."""
+        return self.root / "reports/evaluation/predictions"
+
+    @property
+    def reports(self) -> Path:
+        """Evaluation, verdict and the page."""
+        return self.root / "reports"
+
+
+def open_workspace(params: Path | None = None, start: Path | None = None) -> Workspace:
+    """Find the project above `start` (the working folder) and return the workspace for `params` (the project's own).
+
+    Raises:
+        NotThere: no project here.
+        BadParams: the parameter file does not exist.
+    """
+    project = find_project((start or Path.cwd()).resolve())
+    own = project / "params.yaml"
+    chosen = own if params is None else params.resolve()
+    if not chosen.is_file():
+        raise BadParams(f"{chosen} is missing; `retune init DATA` writes a params.yaml")
+    if chosen == own:
+        return Workspace(project, project, own)
+    root = project / "var/workspaces" / f"{chosen.parent.name}-{digest_value(str(chosen))[:8]}"
+    furnish(project, root, chosen)
+    return Workspace(project, root, chosen)
+
+
+def find_project(start: Path) -> Path:
+    """Return the nearest folder at or above `start` that holds dvc.yaml and components/.
+
+    Raises:
+        NotThere: there is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / "dvc.yaml").is_file() and (folder / "components").is_dir() and (folder / "flows").is_dir():
+            return folder
+    raise NotThere(f"no Retune project at or above {start}: expected a folder with dvc.yaml, components/ and flows/; run from a clone")
+
+
+def furnish(project: Path, root: Path, params: Path) -> None:
+    """Bring the workspace at `root` up to date with the project's code and the parameter file; leave its data and lock alone."""
+    root.mkdir(parents=True, exist_ok=True)
+    copy_if_changed(params, root / "params.yaml")
+    copy_if_changed(project / "dvc.yaml", root / "dvc.yaml")
+    sources = {path.relative_to(project) for path in (project / "components").rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    for relative in sources:
+        copy_if_changed(project / relative, root / relative)
+    for path in list((root / "components").rglob("*")):
+        if path.is_file() and path.suffix != ".pyc" and path.relative_to(root) not in sources:
+            path.unlink()
+    config = root / ".dvc/config"
+    config.parent.mkdir(exist_ok=True)
+    (config.parent / "tmp").mkdir(exist_ok=True)
+    text = DVC_CONFIG.format(cache=project / ".dvc/cache", remote=project / "var/dvc-remote")
+    if not config.exists() or config.read_text(encoding="utf-8") != text:
+        config.write_text(text, encoding="utf-8")
+
+
+def copy_if_changed(source: Path, target: Path) -> None:
+    """Copy a file unless the target holds the same bytes, so that its time stamp stays and DVC need not hash it again."""
+    if target.exists() and target.read_bytes() == source.read_bytes():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target)
