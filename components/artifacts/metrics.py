@@ -6,9 +6,14 @@ from pydantic import BaseModel, ConfigDict
 
 from components.artifacts.base import Artifact
 
+BASELINES = ("majority", "tfidf")
+
 
 class Estimate(BaseModel):
-    """A number with its two-sided 95 % interval; `n` counts the independent units (groups where there are groups)."""
+    """A number with its two-sided interval; `n` counts the independent units (groups where there are groups).
+
+    `confidence` is the interval's level. `doubt` says why the interval must not decide anything; None where it may.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -17,6 +22,8 @@ class Estimate(BaseModel):
     high: float
     n: int
     method: str
+    confidence: float = 0.95
+    doubt: str | None = None
 
 
 class ClassScore(BaseModel):

@@ -54,6 +54,7 @@ class Predictions:
             raise NotThere(f"{path} is missing: `dvc repro evaluate` writes it")
         table = pq.read_table(path)
         labels = tuple(json.loads((table.schema.metadata or {})[LABELS]))
-        columns = [np.array(table.column(name).to_pylist(), dtype=np.str_) for name in ("id", "group", "expected", "predicted")]
+        columns = ("id", "group", "expected", "predicted")
+        ids, groups, expected, predicted = (np.array(table.column(name).to_pylist(), dtype=np.str_) for name in columns)
         probabilities = np.array(table.column("probabilities").to_pylist(), dtype=np.float64).reshape(len(table), len(labels))
-        return cls(*columns, probabilities, labels)
+        return cls(ids, groups, expected, predicted, probabilities, labels)

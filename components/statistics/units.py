@@ -1,0 +1,84 @@
+"""The independent units of a test set: its groups where groups have several rows, else its rows."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from components.artifacts.metrics import Estimate
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+MIN_GROUPS = 50
+"""Below this many groups no interval tried held its level with groups of unequal size."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """Which unit each row belongs to: `index` is (rows,), with values from 0 to `count` - 1."""
+
+    index: Ints
+    count: int
+
+    @classmethod
+    def of(cls, groups: npt.ArrayLike) -> "Units":
+        """Make the units from the group names of the rows; every row its own group means rows without groups."""
+        names, index = np.unique(np.asarray(groups), return_inverse=True)
+        return cls(index.astype(np.int64).reshape(-1), len(names))
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(self.index)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether any group has several rows."""
+        return self.count < self.rows
+
+    @cached_property
+    def sizes(self) -> Floats:
+        """The rows of each unit."""
+        return self.sums(np.ones(self.rows))
+
+    def sums(self, values: npt.ArrayLike) -> Floats:
+        """Return the sum of `values` (rows,) in each unit."""
+        sums = np.bincount(self.index, weights=np.asarray(values, dtype=np.float64), minlength=self.count)
+        return np.asarray(sums, dtype=np.float64)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why no interval over these units may decide; None where one may."""
+        if self.grouped and self.count < MIN_GROUPS:
+            return f"the test set has {self.count} groups, and an interval holds its level from {MIN_GROUPS} groups on"
+        return None
+
+    def critical(self, confidence: float) -> float:
+        """Return the two-sided critical value: t with units - 1 degrees of freedom for groups, normal for rows."""
+        upper = (1 + confidence) / 2
+        return float(stats.t.ppf(upper, max(self.count - 1, 1)) if self.grouped else stats.norm.ppf(upper))
+
+
+def jackknife_variance(value: float, left_out: Floats) -> float:
+    """Return the delete-one variance of `value` from its `left_out` replicates (units,), 0 for a single unit.
+
+    (G - 1) / G times the sum of squared distances to the full estimate, not to the replicates' mean: CV3 of MacKinnon,
+    Nielsen and Webb (2023), arXiv 2301.04527, eq. 7, which never is the smaller of the two.
+    """
+    count = len(left_out)
+    return float((count - 1) / count * np.sum((left_out - value) ** 2))
+
+
+def symmetric(value: float, half_width: float, bounds: tuple[float, float], **rest: object) -> Estimate:
+    """Return the estimate `value` ± `half_width`, cut to the `bounds` that the quantity cannot leave."""
+    low, high = max(value - half_width, bounds[0]), min(value + half_width, bounds[1])
+    return between(value, low, high, **rest)
+
+
+def between(value: float, low: float, high: float, **rest: object) -> Estimate:
+    """Return the estimate with rounding errors of the ends removed, so that low <= value <= high."""
+    return Estimate.model_validate({"value": value, "low": min(low, value), "high": max(high, value), **rest})
