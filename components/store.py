@@ -1,0 +1,197 @@
+"""The way to MLflow: one connection, one lock a key, values that fit, and errors that say where to look.
+
+Reads and writes nothing of its own; `tracking` and `registry` stand on it. A store is named by its URI and nothing else:
+`sqlite:///…/var/mlflow.db` (made by `tracking.prepare_store`) or the address of a tracking server.
+"""
+
+import json
+import logging
+import math
+import os
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import sqlalchemy.exc
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from components.errors import NotThere, RetuneError, Unavailable
+from components.identity import digest_value
+
+log = logging.getLogger(__name__)
+
+SQLITE = "sqlite:///"
+PARAM_CHARACTERS = 6_000  # MLflow cuts what is longer without a word
+TAG_CHARACTERS = 8_000
+KEY_CHARACTERS = 250
+METRICS_A_BATCH = 900  # MLflow's limit is 1,000 entities a request
+PAIRS_A_BATCH = 100
+_KEY = re.compile(r"[^\w\-. :/]")
+
+
+def database_of(uri: str) -> Path | None:
+    """Return the SQLite file that `uri` names, or None for a server."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def connect(uri: str) -> MlflowClient:
+    """Return a client of the store at `uri`, for runs and for versions.
+
+    Raises:
+        NotThere: the SQLite file is missing. MLflow would make it, and two processes at once would corrupt it.
+    """
+    database = database_of(uri)
+    if database is not None and not database.exists():
+        raise NotThere(f"{database} is missing: no run has been recorded here; `retune run` makes it")
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Turn MLflow's and the database's errors into one message: Unavailable where a retry can mend it."""
+    try:
+        yield
+    except MlflowException as error:
+        kind = Unavailable if error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED") else RetuneError
+        raise kind(f"MLflow at {uri}: {_first_line(error)}") from error
+    except sqlalchemy.exc.OperationalError as error:
+        raise Unavailable(f"MLflow's database {uri} is busy or out of reach: {_first_line(error)}") from error
+    except sqlalchemy.exc.DatabaseError as error:
+        raise RetuneError(f"MLflow's database {uri} cannot be read: {_first_line(error)}; restore a copy or move it away") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextmanager
+def alone(uri: str, name: str, timeout: float = 300) -> Iterator[None]:
+    """Hold the lock `name` of the store: beside the database, or in the temporary folder for a server.
+
+    Raises:
+        Unavailable: another process has held it for `timeout` seconds.
+    """
+    database = database_of(uri)
+    folder = database.parent if database else Path(tempfile.gettempdir())
+    path = folder / f"mlflow-{digest_value([uri, name])[:16]}.lock"
+    with hold(path, timeout):
+        yield
+
+
+@contextmanager
+def hold(path: Path, timeout: float) -> Iterator[None]:
+    """Hold the file lock at `path`.
+
+    Raises:
+        Unavailable: another process has held it for `timeout` seconds.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=timeout)
+    except Timeout:
+        raise Unavailable(f"{path} has been held by another process for {timeout:g} s; wait for it to end and try again") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """Return the id of the experiment `name`, made with its artifacts beside the database if it is not there."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        database = database_of(uri)
+        place = (database.parent / "mlartifacts" / _folder_name(name)).as_uri() if database else None
+        try:
+            return str(client.create_experiment(name, artifact_location=place))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage == "deleted":
+        raise RetuneError(f"the experiment {name!r} was deleted in MLflow; restore it, or give the model another name in params.yaml")
+    return str(found.experiment_id)
+
+
+def _folder_name(name: str) -> str:
+    return re.sub(r"[^\w\-.]", "_", name)
+
+
+def owner() -> str:
+    """Return who this process is, so that another one can tell later whether it is gone."""
+    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": round(psutil.Process().create_time(), 1)})
+
+
+def is_gone(tag: str) -> bool:
+    """Say whether the process that `owner` described has ended; one of another host counts as alive."""
+    try:
+        who = json.loads(tag)
+        if who["host"] != socket.gethostname():
+            return False
+        started = psutil.Process(int(who["pid"])).create_time()
+    except psutil.NoSuchProcess:
+        return True
+    except (ValueError, KeyError, TypeError, psutil.AccessDenied):
+        return False
+    return bool(abs(started - float(who["started"])) > 1)  # the number was given to another process
+
+
+def milliseconds() -> int:
+    """Return the time in MLflow's unit."""
+    return int(time.time() * 1_000)
+
+
+def key(name: str) -> str:
+    """Return `name` with what MLflow does not allow in a key replaced, cut to its limit."""
+    return _KEY.sub("_", name)[:KEY_CHARACTERS]
+
+
+def params_of(values: Mapping[str, object]) -> list[Param]:
+    """Return flat `values` as params; a value that MLflow would cut is replaced by its length and hash."""
+    return [Param(key(name), _fitting(name, text(value), PARAM_CHARACTERS)) for name, value in values.items()]
+
+
+def tags_of(values: Mapping[str, object]) -> list[RunTag]:
+    """Return `values` as tags; None is left out, and a value that MLflow would cut is replaced by its length and hash."""
+    return [RunTag(key(name), _fitting(name, text(value), TAG_CHARACTERS)) for name, value in values.items() if value is not None]
+
+
+def metrics_of(values: Mapping[str, float], step: int = 0, at: int | None = None) -> list[Metric]:
+    """Return `values` as metrics; MLflow stores infinity as 1.8e308, so what is not finite is left out and told."""
+    lost = [name for name, value in values.items() if not math.isfinite(value)]
+    if lost:
+        log.warning("not finite, not recorded as metrics: %s", ", ".join(lost))
+    at = milliseconds() if at is None else at
+    return [Metric(key(name), float(value), at, step) for name, value in values.items() if name not in lost]
+
+
+def text(value: object) -> str:
+    """Return a value as it is shown in MLflow: strings as they are, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _fitting(name: str, value: str, limit: int) -> str:
+    if len(value) <= limit:
+        return value
+    log.warning("%s has %d characters, MLflow keeps %d: its hash is recorded instead", name, len(value), limit)
+    return f"{len(value)} characters, sha256 {digest_value(value)}; see the artifacts"
+
+
+def log_all(
+    client: MlflowClient, run_id: str, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
+) -> None:
+    """Write any number of metrics, params and tags in batches that MLflow accepts."""
+    for start in range(0, len(metrics), METRICS_A_BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_BATCH])
+    for start in range(0, len(params), PAIRS_A_BATCH):
+        client.log_batch(run_id, params=params[start : start + PAIRS_A_BATCH])
+    for start in range(0, len(tags), PAIRS_A_BATCH):
+        client.log_batch(run_id, tags=tags[start : start + PAIRS_A_BATCH])

@@ -1,0 +1,69 @@
+"""Runs as Retune tags them: found by key, children by parent, and closed when their process is gone."""
+
+import logging
+from collections.abc import Iterator, Mapping
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from components.store import connect, is_gone, milliseconds, owner, reaching, tags_of
+
+log = logging.getLogger(__name__)
+
+KEY, KIND, COMPLETE, OWNER, PARENT = "retune.key", "retune.kind", "retune.complete", "retune.owner", "mlflow.parentRunId"
+
+
+def start(client: MlflowClient, experiment: str, name: str, kind: str, tags: Mapping[str, object], parent: str | None = None) -> str:
+    """Open a run that says which process feeds it, and return its id."""
+    all_tags = {**tags, KIND: kind, OWNER: owner(), "mlflow.source.name": "retune", PARENT: parent}
+    plain = {tag.key: tag.value for tag in tags_of(all_tags)}
+    return str(client.create_run(experiment, start_time=milliseconds(), tags=plain, run_name=name).info.run_id)
+
+
+def search(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
+    """Yield every live run of the experiments that fits MLflow's filter `query`."""
+    token = None
+    while True:
+        page = client.search_runs(experiments, filter_string=query, max_results=1_000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def candidates(client: MlflowClient, experiment: str, key: str) -> list[Run]:
+    """Return the parent runs with this key, the complete ones first."""
+    found = search(client, [experiment], f"tags.`{KEY}` = '{key}' and tags.`{KIND}` = 'candidate'")
+    return sorted(found, key=lambda run: run.data.tags.get(COMPLETE) != "true")
+
+
+def children(client: MlflowClient, experiment: str, parent: str) -> list[Run]:
+    """Return the runs directly below `parent`."""
+    return list(search(client, [experiment], f"tags.`{PARENT}` = '{parent}'"))
+
+
+def remove(client: MlflowClient, run: Run, keep: str | None = None) -> None:
+    """Delete a run and all below it, but for the run `keep`, which is cut loose."""
+    for child in children(client, run.info.experiment_id, run.info.run_id):
+        if keep is not None and child.info.run_id == keep:
+            client.delete_tag(keep, PARENT)
+        else:
+            remove(client, child, keep)
+    client.delete_run(run.info.run_id)
+
+
+def reconcile(uri: str, model: str | None = None) -> int:
+    """Mark as KILLED every RUNNING run of Retune (of one model) whose process on this host is gone; return how many."""
+    with reaching(uri):
+        client = connect(uri)
+        found = client.search_experiments()
+        experiments = [one.experiment_id for one in found if model in (None, one.name)]
+        if not experiments:
+            return 0
+        running = search(client, experiments, "attributes.status = 'RUNNING'")
+        lost = [run for run in running if is_gone(run.data.tags.get(OWNER, ""))]
+        for run in lost:
+            client.set_terminated(run.info.run_id, "KILLED")
+    if lost:
+        log.info("%d runs marked KILLED: their processes are gone", len(lost))
+    return len(lost)
