@@ -2,7 +2,8 @@
 
 Labels are whole numbers, places in the label list; -1 is a label outside of it, which is never right. The F1 of a class
 without a true positive is 0. The classes of the mean are chosen before anything is measured, are the same for both
-models, and do not change when rows are left out.
+models, and do not change when rows are left out. The quantity estimated is the F1 at the class frequencies of this test
+set, since F1 depends on them.
 """
 
 from collections.abc import Callable

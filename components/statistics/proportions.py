@@ -15,7 +15,8 @@ def proportion(right: npt.ArrayLike, units: Units, confidence: float = 0.95) -> 
 
     Rows: Clopper and Pearson (1934), Biometrika 26:404; never below its level, which a gate needs more than width.
     Groups: the same on the effective number of rows, n / deff, with the delete-one-group jackknife's variance and
-    t(G - 1): Korn and Graubard (1998), Survey Methodology 24:193.
+    t(G - 1): Korn and Graubard (1998), Survey Methodology 24:193. Unlike the jackknife's own symmetric interval it stays
+    within 0 … 1, is not a point when all rows are right, and errs less on the skewed side (6 to 7 % against 10 % at 80 groups).
     """
     hits = np.asarray(right, dtype=bool)
     rows, value = float(units.rows), float(hits.mean())
