@@ -1,0 +1,68 @@
+"""Time and memory of a snapshot of a large CSV, against `pandas.read_csv(...).to_parquet(...)`.
+
+Each is measured in a process of its own; memory is the peak resident set, imports included.
+
+    python bench/snapshot.py --rows 1000000 --json snapshot.json
+"""
+
+import argparse
+import csv
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+WORDS = ["acute", "chronic", "fracture", "left", "right", "lower", "upper", "limb", "with", "without", "infection", "due", "to", "initial"]
+
+RETUNE = """
+from pathlib import Path
+from components.snapshot import SnapshotParams, take_snapshot
+take_snapshot(Path(FOLDER), Path(FOLDER, "raw"), snapshot=SnapshotParams(source="rows.csv"), required=("text", "label"))
+"""
+PANDAS = """
+import pandas
+pandas.read_csv(FOLDER + "/rows.csv", dtype=str, keep_default_na=False).to_parquet(FOLDER + "/rows.parquet")
+"""
+MEASURE = """
+import json, resource, sys, time
+started = time.perf_counter()
+{code}
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "linux" else 2**30)
+print(json.dumps({{"seconds": round(time.perf_counter() - started, 2), "peak_gib": round(peak, 3)}}))
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--json", type=Path, help="also write the figures into this file")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        megabytes = write_source(Path(folder, "rows.csv"), arguments.rows)
+        figures = {"rows": arguments.rows, "csv_mb": megabytes, "retune": measure(RETUNE, folder), "pandas": measure(PANDAS, folder)}
+    print(json.dumps(figures, indent=2))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def write_source(path: Path, rows: int) -> float:
+    rng = random.Random(1)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "group", "text", "label"])
+        for number in range(rows):
+            writer.writerow([f"r{number}", f"g{number // 4}", " ".join(rng.choices(WORDS, k=14)), f"class {number % 20}"])
+    return round(path.stat().st_size / 1e6, 1)
+
+
+def measure(code: str, folder: str) -> dict[str, float]:
+    script = MEASURE.format(code=code.replace("FOLDER", repr(folder)))
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+if __name__ == "__main__":
+    main()

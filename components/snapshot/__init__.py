@@ -1,0 +1,9 @@
+"""A source (CSV, TSV, JSONL or Parquet) becomes one immutable snapshot.
+
+Reads the files that `snapshot.source` names; writes `data/raw`: Parquet parts named by content hash, and `manifest.json`.
+"""
+
+from components.snapshot.settings import SnapshotParams
+from components.snapshot.take import take_snapshot
+
+__all__ = ["SnapshotParams", "take_snapshot"]

@@ -1,0 +1,31 @@
+"""The faults of one file: collected, and raised once."""
+
+from pathlib import Path
+
+from components.errors import BadSource
+
+MOST = 20
+
+
+class Faults:
+    """What is wrong with one file; the twentieth fault ends the reading."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: list[str] = []
+
+    def add(self, fault: str) -> None:
+        """Note a fault.
+
+        Raises:
+            BadSource: with all faults, when there are as many as a reader can use.
+        """
+        self._found.append(fault)
+        if len(self._found) >= MOST:
+            self._found.append(f"reading stopped after {MOST} faults")
+            self.settle()
+
+    def settle(self) -> None:
+        """Raise BadSource when there are faults."""
+        if self._found:
+            raise BadSource("\n".join(f"{self._path}: {fault}" for fault in self._found))

@@ -1,0 +1,43 @@
+"""The section `snapshot` of params.yaml."""
+
+import codecs
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
+
+from components.params import Section
+
+
+class SnapshotParams(Section):
+    """Where the labelled data lies and how it is written down."""
+
+    source: str = Field(min_length=1, description="a CSV, TSV, JSONL or Parquet file, a glob, or a folder of such files of one format")
+    columns: dict[str, str] = Field(default_factory=dict, description="canonical name: the source's name, as {text: description}")
+    encoding: str = Field(default="utf-8", description="of CSV, TSV and JSONL; a byte-order mark is accepted")
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="of CSV; None: a comma, and a tab in .tsv files")
+
+    @field_validator("encoding")
+    @classmethod
+    def _encoding_is_known(cls, encoding: str) -> str:
+        try:
+            "a".encode(encoding)
+            codecs.getincrementaldecoder(encoding)
+        except (LookupError, UnicodeError):
+            raise ValueError("expected the name of a text encoding, as utf-8, cp1252 or utf-16") from None
+        return encoding
+
+    @field_validator("delimiter")
+    @classmethod
+    def _delimiter_can_separate(cls, delimiter: str | None) -> str | None:
+        if delimiter is not None and delimiter in '"\r\n':
+            raise ValueError("expected a character that is neither a quote nor a line end")
+        return delimiter
+
+    @model_validator(mode="after")
+    def _a_column_has_one_name(self) -> Self:
+        sources = list(self.columns.values())
+        for name in sorted(set(sources)):
+            if sources.count(name) > 1:
+                twice = " and ".join(canonical for canonical, source in self.columns.items() if source == name)
+                raise ValueError(f"columns: {twice} are both taken from {name!r}")
+        return self
