@@ -1,0 +1,236 @@
+"""One training around transformers' Trainer: the loop that `tune` runs for a trial and `train` for the model to keep."""
+
+import logging
+import math
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors.torch
+import torch
+from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from components.errors import BadParams
+from components.learning import checkpoints, machine
+from components.learning.callbacks import Clock, Guard, History, Progress, Sealer, Watch, Watcher
+from components.learning.data import Learn
+from components.learning.params import TrainParams
+from components.params import nearest
+from components.tasks import Task
+
+log = logging.getLogger(__name__)
+
+_EVALUATION_BATCH = 64
+_LOGS = 50  # points of the loss curve
+_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained model and how it came about; `seconds` are those of all processes, `resumed` is the step that this one began at."""
+
+    model: Any
+    steps: int
+    epochs: float
+    best_step: int
+    best_value: float
+    stopped_by: str
+    resumed: int
+    seconds: float
+    examples_per_second: float
+    threads: int
+    device: str
+    precision: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Where a training that must survive a kill keeps its checkpoints and appends its history."""
+
+    checkpoints: Path
+    history: Path
+
+
+def fit(
+    task: Task,
+    base: Path,
+    learn: Learn,
+    settings: TrainParams,
+    *,
+    keep: Keep | None = None,
+    evaluations: int | None = None,
+    watch: Watch | None = None,
+) -> Fit:
+    """Fine-tune `base` on `learn` and return the model; the same arguments and thread count give the same weights, bit by bit.
+
+    With `keep`, training goes on from the newest whole checkpoint, stops early by `patience`, and the best checkpoint is
+    returned. Without it nothing is kept: the last weights are returned. `evaluations` spreads that many over the whole
+    training instead of `settings.evaluations_per_epoch`; `watch` is told each one's number, from 1, and the metric.
+
+    Raises:
+        BadParams: an unknown metric, or a precision that the machine does not have.
+        RetuneError: the loss is no longer a number.
+    """
+    if settings.metric not in task.METRICS:
+        raise BadParams(f"params.yaml: train.metric {settings.metric!r} is not measured here{nearest(settings.metric, list(task.METRICS))}")
+    threads = machine.set_threads(settings.threads)
+    with ExitStack() as stack:
+        folder = keep.checkpoints if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="retune-")))
+        found = checkpoints.newest(folder) if keep else None
+        clock = Clock(settings.max_minutes, found[1].seconds if found else 0.0)
+        watcher = Watcher(settings.metric, watch)
+        arguments = _arguments(folder, settings, _evaluate_every(settings, len(learn.train), evaluations), keep is not None)
+        trainer = _trainer(task, base, learn, arguments, _callbacks(settings, clock, watcher, keep))
+        if found and keep:
+            log.info("going on from %s, %.0f s trained so far", found[0], found[1].seconds)
+            _restore_history(found[0], keep.history)
+        speed = _run(trainer, found)
+        state: Any = trainer.state
+        return Fit(
+            model=trainer.model,
+            steps=state.global_step,
+            epochs=round(state.epoch or 0.0, 4),
+            best_step=state.best_global_step if keep else watcher.best_step,
+            best_value=state.best_metric if keep else watcher.best_value,
+            stopped_by=(found[1].stopped_by if found else "") or clock.ending(state, trainer.control) or "epochs",
+            resumed=found[1].step if found else 0,
+            seconds=round(clock.seconds(), 2),
+            examples_per_second=round(speed, 1),
+            threads=threads,
+            device=machine.device(),
+            precision=machine.precision(settings),
+            parameters=sum(weights.numel() for weights in _module(trainer).parameters()),
+        )
+
+
+class LengthGroupedTrainer(Trainer):
+    """Trainer whose order of the rows depends on seed and epoch only, so that a resume within an epoch sees the same batches."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> "EpochSampler":
+        rows: Any = train_dataset if train_dataset is not None else self.train_dataset
+        return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, rows.lengths, self.args.seed)
+
+
+class EpochSampler(LengthGroupedSampler):
+    """Length-grouped order with a generator of its own, seeded anew each epoch."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        """Group `lengths` into batches of about equal length."""
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Seed the order of `epoch`; accelerate calls this before each one."""
+        self.generator.manual_seed(self._seed + 1_000_003 * epoch)
+
+
+def _trainer(task: Task, base: Path, learn: Learn, arguments: TrainingArguments, callbacks: list[TrainerCallback]) -> Trainer:
+    """Build the model from the arguments' seed, and all that trains it."""
+    set_seed(arguments.seed)
+    trainer = LengthGroupedTrainer(
+        model=task.build_model(base, learn.spec.labels),
+        args=arguments,
+        data_collator=task.collator(task.load_tokenizer(base)),
+        train_dataset=learn.train,
+        eval_dataset=learn.validation,
+        compute_metrics=_measure(task, learn.spec.labels),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _run(trainer: Trainer, found: tuple[Path, checkpoints.Whole] | None) -> float:
+    """Train, or go on, or only load what a training that had already ended chose; return the examples a second."""
+    if found and found[1].stopped_by:
+        trainer.state = checkpoints.state_of(found[0])
+        safetensors.torch.load_model(_module(trainer), checkpoints.best_weights(found[0]))
+        return 0.0
+    outcome = trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+    return float(outcome.metrics.get("train_samples_per_second", 0.0))
+
+
+def _module(trainer: Trainer) -> torch.nn.Module:
+    return cast(torch.nn.Module, trainer.model)
+
+
+def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool) -> TrainingArguments:
+    cuda = machine.device() == "cuda"
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=max(settings.batch_size, _EVALUATION_BATCH),
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=_SCHEDULES[settings.schedule],
+        warmup_steps=settings.warmup,
+        optim="adamw_torch",
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        label_smoothing_factor=settings.label_smoothing,
+        bf16=machine.precision(settings) == "bfloat16",
+        use_cpu=not cuda,
+        full_determinism=cuda,
+        seed=settings.seed,
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        dataloader_pin_memory=cuda,
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps" if keep else "no",
+        save_steps=every,
+        save_total_limit=2,  # the best and the newest
+        load_best_model_at_end=keep,
+        metric_for_best_model=settings.metric,
+        greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,  # patience counts on after a resume
+        logging_steps=max(1, every // max(1, _LOGS // max(1, math.ceil(settings.epochs)))),
+        logging_first_step=True,
+        logging_nan_inf_filter=False,
+        disable_tqdm=not sys.stderr.isatty(),
+        log_level="error",
+        report_to="none",
+    )
+
+
+def _evaluate_every(settings: TrainParams, rows: int, evaluations: int | None) -> int:
+    """Return the number of steps between two evaluations; one at the end of training comes in any case."""
+    an_epoch = math.ceil(math.ceil(rows / settings.batch_size) / settings.accumulation)
+    if evaluations is None:
+        return math.ceil(an_epoch / settings.evaluations_per_epoch)
+    return max(1, math.ceil(math.ceil(settings.epochs * an_epoch) / evaluations))
+
+
+def _callbacks(settings: TrainParams, clock: Clock, watcher: Watcher, keep: Keep | None) -> list[TrainerCallback]:
+    callbacks: list[TrainerCallback] = [Guard(), clock, watcher]
+    if keep:
+        callbacks.append(History(keep.history, clock))
+        if settings.patience:
+            callbacks.append(EarlyStoppingCallback(settings.patience))
+        callbacks.append(Sealer(clock, keep.history))
+        if not sys.stderr.isatty():
+            callbacks.append(Progress())
+    return callbacks
+
+
+def _measure(task: Task, labels: tuple[str, ...]) -> Any:
+    def measure(answers: EvalPrediction) -> Mapping[str, float]:
+        return task.metrics(np.asarray(answers.predictions), np.asarray(answers.label_ids), labels)
+
+    return measure
+
+
+def _restore_history(checkpoint: Path, history: Path) -> None:
+    """Put back the lines that the output folder, emptied since, held when the checkpoint was made."""
+    kept = checkpoint / checkpoints.HISTORY
+    if kept.exists():
+        history.write_bytes(kept.read_bytes())
