@@ -1,0 +1,94 @@
+"""The step `train`: fine-tune the base model with the settings in force, and package what answers raw text.
+
+Reads data/prepared/learn, data/base and models/tuned/best.json; never the test split.
+Writes models/trained: model/ (safetensors, tokenizer, retune.json), history.jsonl, training.json.
+Checkpoints live in var/checkpoints/<identity> while training runs: after a kill, the same command goes on from there.
+"""
+
+import logging
+import shutil
+from pathlib import Path
+
+from components import tasks
+from components.artifacts.training import ModelSpec, Training
+from components.artifacts.trial import BestTrial
+from components.errors import NotThere
+from components.folders import fresh
+from components.identity import digest_code, digest_file, digest_folder, digest_value
+from components.learning import TrainParams, TrainSection, machine
+from components.learning.data import Learn
+from components.learning.fitting import Fit, Keep, fit
+from components.learning.state import state_folder
+
+log = logging.getLogger(__name__)
+
+
+def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: TrainSection) -> None:
+    """Fine-tune `base` on `learn`; the settings are those of params.yaml, and the search's for the fields that say `tuned`.
+
+    Raises:
+        NotThere: an earlier step has not run, or ran for another task.
+        BadParams: a field says `tuned` and the search chose nothing for it.
+        BadModel: the base model must not or cannot be loaded.
+        RetuneError: training diverged.
+    """
+    kind = tasks.load(task)
+    data = Learn.read(learn)
+    if data.spec.task != task:
+        raise NotThere(f"{learn} was prepared for the task {data.spec.task}, not {task}; run `dvc repro preprocess`")
+    settings = train.settings(BestTrial.read(tuned).settings)
+    checkpoints = state_folder("checkpoints") / _identity(learn, base, task, settings)
+    history = fresh(out) / "history.jsonl"
+    history.touch()
+    log.info("training on %d rows, validating on %d: %s", len(data.train), len(data.validation), _listed(settings))
+    result = fit(kind, base, data, settings, keep=Keep(checkpoints, history))
+    model = save(result, kind, base, data.spec, out / "model")
+    record = account(result, settings, digest_file(model / "model.safetensors"))
+    record.write(out)
+    shutil.rmtree(checkpoints)
+    log.info(
+        "trained %d steps in %.0f s (%.0f examples/s), stopped by %s; best %s %.4f at step %d",
+        *(record.steps, record.seconds, record.examples_per_second, record.stopped_by, record.metric, record.best_value, record.best_step),
+    )
+
+
+def save(result: Fit, kind: tasks.Task, base: Path, spec: ModelSpec, folder: Path) -> Path:
+    """Write model, tokenizer and contract into `folder`, without a pickle; the same weights give the same bytes."""
+    result.model.save_pretrained(folder)
+    kind.load_tokenizer(base).save_pretrained(folder)  # loaded anew: a used one remembers how it was last called
+    spec.write(folder)
+    return folder
+
+
+def account(result: Fit, settings: TrainParams, weights: str) -> Training:
+    """Return the record of the training: the settings in force and what the machine added to them."""
+    return Training(
+        settings=settings.model_dump(),
+        threads=result.threads,
+        device=result.device,
+        precision=result.precision,
+        parameters=result.parameters,
+        steps=result.steps,
+        epochs=result.epochs,
+        best_step=result.best_step,
+        metric=settings.metric,
+        best_value=result.best_value,
+        stopped_by=result.stopped_by,
+        resumed=result.resumed,
+        seconds=result.seconds,
+        examples_per_second=result.examples_per_second,
+        peak_memory_mib=machine.peak_memory_mib(),
+        weights_sha256=weights,
+    )
+
+
+def _identity(learn: Path, base: Path, task: str, settings: TrainParams) -> str:
+    """Return the name of the checkpoints: what they may be continued by. Threads, device and precision belong to it."""
+    place = [machine.set_threads(settings.threads), machine.device(), machine.precision(settings)]
+    inputs = [digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_code(), task]
+    return digest_value([*inputs, *place, settings.model_dump()])[:16]
+
+
+def _listed(settings: TrainParams) -> str:
+    shown = ("epochs", "learning_rate", "batch_size", "schedule", "warmup", "weight_decay", "seed")
+    return ", ".join(f"{name} {getattr(settings, name):g}" if name != "schedule" else settings.schedule for name in shown)

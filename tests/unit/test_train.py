@@ -1,0 +1,111 @@
+import json
+import shutil
+
+import pytest
+
+from components.artifacts.training import ModelSpec, Training
+from components.artifacts.trial import BestTrial
+from components.errors import BadParams, NotThere
+from components.identity import digest_folder
+from components.learning import TrainSection
+from components.tasks import text_classification as task
+from components.train import train
+from tests.learn import make_learn
+
+SECTION = {"epochs": 1, "learning_rate": "tuned", "batch_size": 16, "threads": 1, "precision": "float32"}
+PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}
+
+
+@pytest.fixture(scope="module")
+def learn(tiny_base, tickets, tmp_path_factory):
+    return make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuned")
+    BestTrial(
+        study="s",
+        number=0,
+        metric="macro_f1",
+        value=0.5,
+        settings={"learning_rate": 3e-3},
+        complete=1,
+        pruned=0,
+        failed=0,
+        seconds=1.0,
+        importance={},
+        stopped_by="trials",
+    ).write(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(learn, base, tuned, out, **changes):
+    train(learn, base, tuned, out, task="text_classification", train=TrainSection.parse(SECTION | changes, "train"))
+    return Training.read(out)
+
+
+def test_the_output_answers_raw_text_and_holds_no_pickle(learn, tiny_base, tuned, workspace):
+    record = run(learn, tiny_base, tuned, workspace / "out")
+
+    assert sorted(path.name for path in (workspace / "out").iterdir()) == ["history.jsonl", "model", "training.json"]
+    assert [path for path in (workspace / "out").rglob("*") if path.suffix in PICKLES] == []
+    assert task.predictor(workspace / "out" / "model").probabilities(["wifi slow"]).shape == (1, 3)
+    assert ModelSpec.read(workspace / "out" / "model") == ModelSpec.read(learn)
+    assert record.settings["learning_rate"] == 3e-3
+    assert (record.threads, record.precision, record.stopped_by, record.resumed) == (1, "float32", "epochs", 0)
+    assert list((workspace / "var" / "checkpoints").iterdir()) == []
+
+
+def test_the_same_inputs_in_another_place_give_the_same_bytes(learn, tiny_base, tuned, workspace):
+    run(learn, tiny_base, tuned, workspace / "one")
+    elsewhere = shutil.copytree(tiny_base, workspace / "elsewhere" / "base")
+    run(shutil.copytree(learn, workspace / "elsewhere" / "learn"), elsewhere, tuned, workspace / "deep" / "two")
+
+    assert digest_folder(workspace / "one" / "model") == digest_folder(workspace / "deep" / "two" / "model")
+
+
+def test_a_fixed_value_wins_over_the_search(learn, tiny_base, tuned, workspace):
+    assert run(learn, tiny_base, tuned, workspace / "out", learning_rate=1e-4).settings["learning_rate"] == 1e-4
+
+
+def test_a_tuned_field_that_the_search_did_not_choose_is_refused(learn, tiny_base, tuned, workspace):
+    with pytest.raises(BadParams, match=r"train\.batch_size says `tuned`"):
+        run(learn, tiny_base, tuned, workspace / "out", batch_size="tuned")
+
+
+def test_training_without_the_search_names_the_missing_file(learn, tiny_base, workspace):
+    with pytest.raises(NotThere, match=r"best\.json is missing"):
+        run(learn, tiny_base, workspace / "nowhere", workspace / "out")
+
+
+def test_data_prepared_for_another_task_is_refused(learn, tiny_base, tuned, workspace):
+    other = shutil.copytree(learn, workspace / "learn")
+    ModelSpec.read(learn).model_copy(update={"task": "question_answering"}).write(other)
+
+    with pytest.raises(NotThere, match="prepared for the task question_answering"):
+        run(other, tiny_base, tuned, workspace / "out")
+
+
+def test_training_needs_no_test_split_and_reads_none(learn, tiny_base, tuned, workspace):
+    # `learn` has no sibling folder `test` at all here; a second run beside one gives the same model.
+    run(shutil.copytree(learn, workspace / "bare" / "learn"), tiny_base, tuned, workspace / "one")
+    beside = shutil.copytree(learn, workspace / "full" / "learn")
+    (workspace / "full" / "test").mkdir()
+    (workspace / "full" / "test" / "test.parquet").write_bytes(b"a reader of this would fail")
+    run(beside, tiny_base, tuned, workspace / "two")
+
+    assert digest_folder(workspace / "one" / "model") == digest_folder(workspace / "two" / "model")
+
+
+def test_the_history_is_one_json_object_a_line(learn, tiny_base, tuned, workspace):
+    run(learn, tiny_base, tuned, workspace / "out")
+
+    lines = [json.loads(line) for line in (workspace / "out" / "history.jsonl").read_text().splitlines()]
+    assert {"step", "epoch", "seconds", "eval_loss", "eval_macro_f1", "eval_accuracy"} == set(lines[-1])
