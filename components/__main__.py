@@ -22,6 +22,7 @@ from components.process import die_with_parent, quiet_environment
 
 STEPS = ("validate", "preprocess", "tune", "train", "evaluate")
 PARAMS = Path("params.yaml")
+PATIENCE = 10.0  # seconds to wait for another writer
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -90,7 +91,7 @@ def alone(out: Path) -> Iterator[None]:
     locks.mkdir(parents=True, exist_ok=True)
     lock = locks / f"{out.as_posix().strip('/').replace('/', '-')}.lock"
     try:
-        with FileLock(lock, timeout=10):
+        with FileLock(lock, timeout=PATIENCE):
             yield
     except Timeout:
         raise Unavailable(f"another process is writing {out} (it holds {lock}); wait for it or end it, then run again") from None

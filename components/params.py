@@ -38,7 +38,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 
 def _fault(section: type[BaseModel], where: str, detail: ErrorDetails) -> str:
-    path = ".".join([where, *map(str, detail["loc"])]) if detail["loc"] else where
+    path = ".".join(part for part in (where, *map(str, detail["loc"])) if part)
     if detail["type"] == "extra_forbidden":
         known = _fields_at(section, detail["loc"][:-1])
         return f"params.yaml: {path} is not a setting{nearest(str(detail['loc'][-1]), known)}"

@@ -78,8 +78,9 @@ RUNNING = Running()
 
 def environment(cwd: Path) -> dict[str, str]:
     """Return the environment of a child: `python` is this interpreter, and the code is that of the folder it runs in."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return os.environ | {"PATH": path, "PYTHONPATH": str(cwd), "PYTHONUNBUFFERED": "1"}
+    first = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(cwd)}
+    paths = {name: os.pathsep.join(filter(None, (folder, os.environ.get(name)))) for name, folder in first.items()}
+    return os.environ | paths | {"PYTHONUNBUFFERED": "1"}
 
 
 def end_group(child: subprocess.Popen[str]) -> None:

@@ -7,13 +7,15 @@ No task caches (DVC does) and no result is pickled. A task is tried again only f
 import functools
 import logging
 import os
+import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
 from components.errors import Cancelled, Unavailable
 from flows.dvc import RUNNING
+from flows.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,9 +26,10 @@ WATCH_SECONDS = 2.0
 
 
 class Mode:
-    """Whether this process runs under Prefect; `run_flow` decides once, before the story starts."""
+    """Whether this process runs under Prefect, and as which flow run; `configure` decides once, before the story starts."""
 
     inline = True
+    flow_run: str | None = None
 
 
 def task(function: Callable[P, R]) -> Callable[P, R]:
@@ -61,7 +64,7 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
     def prefect_flow() -> Any:
         from prefect import flow as make
 
-        return make(persist_result=False, validate_parameters=False)(function)
+        return make(persist_result=False, validate_parameters=False)(_watched(function))
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -81,12 +84,17 @@ def _mendable(_task: Any, _run: Any, state: Any) -> bool:
 
 
 def current_flow_run() -> str | None:
-    """Return the id of the Prefect flow run that this code runs in."""
-    if Mode.inline:
-        return None
-    from prefect.runtime import flow_run
+    """Return the id of the Prefect flow run that this process tells, None when it is inline."""
+    return Mode.flow_run
 
-    return str(flow_run.id) if flow_run.id else None
+
+def tell(markdown: str, key: str) -> None:
+    """Show a text on the run's page in Prefect; an inline run has none."""
+    if Mode.inline:
+        return
+    from prefect.artifacts import create_markdown_artifact
+
+    create_markdown_artifact(markdown, key=re.sub(r"[^a-z0-9-]+", "-", key.lower()).strip("-"))
 
 
 def configure(api_url: str, home: str) -> None:
@@ -101,26 +109,28 @@ def configure(api_url: str, home: str) -> None:
     )
 
 
-@contextmanager
-def watch(deadline: float) -> Iterator[None]:
-    """Watch the flow run from a thread: end its processes when it is cancelled, and this process when the server is gone.
+def _watched(function: Callable[P, R]) -> Callable[P, R]:
+    """Watch the flow run from a thread while `function` runs.
 
-    A plain-process flow is told of neither by Prefect: `prefect flow-run cancel` only writes a state, and a client without a
-    server waits for ever.
+    A plain-process flow is told neither that it was cancelled (`prefect flow-run cancel` only writes a state) nor that the
+    server is gone (the client waits for ever).
     """
-    if Mode.inline:
-        yield
-        return
-    from prefect.runtime import flow_run
 
-    run_id, done = str(flow_run.id), threading.Event()
-    thread = threading.Thread(target=_watch, args=(run_id, done, deadline), name="watch-flow-run", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(10)
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        from prefect.runtime import flow_run
+
+        Mode.flow_run = str(flow_run.id)
+        done = threading.Event()
+        thread = threading.Thread(target=_watch, args=(Mode.flow_run, done, Settings().server_deadline), name="watch-flow-run", daemon=True)
+        thread.start()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            done.set()
+            thread.join(10)
+
+    return call
 
 
 def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
@@ -145,10 +155,12 @@ def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
                 return
 
 
-def mark_cancelled(run_id: str) -> None:
+def mark_cancelled() -> None:
     """Set the state Cancelled from outside the flow: set inside a task it would become Failed."""
+    if Mode.flow_run is None:
+        return
     import httpx
 
     with suppress(httpx.HTTPError), httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=10.0) as client:
         body = {"state": {"type": "CANCELLED", "name": "Cancelled", "message": "ended on request"}, "force": True}
-        client.post(f"/flow_runs/{run_id}/set_state", json=body).raise_for_status()
+        client.post(f"/flow_runs/{Mode.flow_run}/set_state", json=body).raise_for_status()

@@ -1,28 +1,31 @@
 """The main story: from a table to a champion in the registry."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from components.artifacts.verdict import Verdict
+from components.registry import Version
 from components.tracking import RecordedRun
 from flows import effects
-from flows.dvc import STAGES, Reproduced
-from flows.engine import flow, task
+from flows.dvc import STAGES
+from flows.effects import Judged, Result, Stage
+from flows.engine import flow, task, tell
 from flows.workspace import Workspace, open_workspace
 
 
 @flow
-def retrain(params: str | None = None) -> effects.Result:
+def retrain(params: str) -> Result:
     """Bring the candidate up to date, judge it, register it, and promote it if it earned that."""
-    workspace = open_workspace(Path(params) if params else None)
+    workspace = open_workspace(Path(params))
     check(workspace)
     snapshot(workspace)
     pin_base(workspace)
-    for stage in STAGES:
-        reproduce(workspace, stage)
-    run = record(workspace)
-    verdict = judge(workspace)
-    version = register(workspace, run, verdict)
-    return promote(workspace, version, verdict)
+    stages = [reproduce(workspace, stage) for stage in STAGES]
+    run = record(workspace, stages)
+    judged = judge(workspace)
+    version = register(workspace, run, judged)
+    result = promote(workspace, run, version, judged)
+    publish(workspace, run, stages, judged, result)
+    return result
 
 
 @task
@@ -44,30 +47,37 @@ def pin_base(workspace: Workspace) -> None:
 
 
 @task
-def reproduce(workspace: Workspace, stage: str) -> Reproduced:
+def reproduce(workspace: Workspace, stage: str) -> Stage:
     """Let DVC bring one stage up to date."""
     return effects.reproduce(workspace, stage)
 
 
 @task
-def record(workspace: Workspace) -> RecordedRun:
+def record(workspace: Workspace, stages: Sequence[Stage]) -> RecordedRun:
     """Put what the stages wrote into MLflow, once."""
-    return effects.record(workspace)
+    return effects.record(workspace, stages)
 
 
 @task
-def judge(workspace: Workspace) -> Verdict:
+def judge(workspace: Workspace) -> Judged:
     """Decide whether the candidate may replace the champion."""
     return effects.judge(workspace)
 
 
 @task
-def register(workspace: Workspace, run: RecordedRun, verdict: Verdict) -> str:
-    """Register the candidate with its verdict, once, and return its version."""
-    return effects.register(workspace, run, verdict)
+def register(workspace: Workspace, run: RecordedRun, judged: Judged) -> Version:
+    """Register the candidate with its verdict, once."""
+    return effects.register(workspace, run, judged)
 
 
 @task
-def promote(workspace: Workspace, version: str, verdict: Verdict) -> effects.Result:
-    """Move the champion alias if the verdict says so, and write the page."""
-    return effects.promote(workspace, version, verdict)
+def promote(workspace: Workspace, run: RecordedRun, version: Version, judged: Judged) -> Result:
+    """Move the champion alias if the verdict says so."""
+    return effects.promote(workspace, run, version, judged)
+
+
+@task
+def publish(workspace: Workspace, run: RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> None:
+    """Write the page, and tell Prefect's users the verdict."""
+    effects.publish(workspace, run, stages, judged, result)
+    tell(effects.in_markdown(judged, result), key=f"verdict-{result.model}")

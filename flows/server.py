@@ -93,7 +93,9 @@ def _start_lock(home: Path, deadline: float) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise Unavailable(f"another process has been starting the Prefect server for {deadline:.0f} s (lock {home / 'start.lock'})") from None
+        raise Unavailable(
+            f"another process has been starting the Prefect server for {deadline:.0f} s (lock {home / 'start.lock'})"
+        ) from None
     try:
         yield
     finally:
@@ -102,7 +104,7 @@ def _start_lock(home: Path, deadline: float) -> Iterator[None]:
 
 def supervise(home: Path, linger: float) -> None:
     """Keep a server running until nobody has used it for `linger` seconds."""
-    port = free_port()
+    port = free_port(PREFERRED_PORT)
     url = f"http://127.0.0.1:{port}/api"
     child = launch(home, port)
     partial = home / "server.json.partial"
@@ -144,9 +146,9 @@ def launch(home: Path, port: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "components.process", *command], env=environment, stdin=subprocess.DEVNULL)
 
 
-def free_port() -> int:
-    """Return Prefect's usual port if it is free, else any free one."""
-    for port in (PREFERRED_PORT, 0):
+def free_port(preferred: int) -> int:
+    """Return the preferred port of 127.0.0.1 if it is free, else any free one."""
+    for port in (preferred, 0):
         with contextlib.suppress(OSError), socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))

@@ -1,0 +1,265 @@
+"""`retune`: what a person types. Each command reads params.yaml (or `--params FILE`), says what it did, and exits non-zero on failure.
+
+Exit codes: 0 done; 1 failed; 2 the input cannot be used; 3 the verdict is FAIL, 4 INCONCLUSIVE (only `judge`); 75 try again later;
+130 ended on request.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from components.errors import Cancelled, RetuneError
+from components.process import quiet_environment
+from flows.workspace import open_workspace
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Turn a labelled dataset and a pretrained transformer into a gated, registered, reproducible model, again and again.",
+)
+out = Console(highlight=False, soft_wrap=True)
+
+ParamsFile = Annotated[
+    Path | None,
+    typer.Option("--params", metavar="FILE", help="Parameter file. Another one than the project's gets a workspace of its own."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table for a person.")]
+Inline = Annotated[bool, typer.Option("--inline", help="Tell the same story without Prefect: no server, no run page.")]
+
+
+@app.command()
+def init(
+    data: Annotated[Path, typer.Argument(help="A CSV, TSV, JSONL or Parquet file with one labelled example a row.")],
+    params: Annotated[Path, typer.Option("--params", metavar="FILE", help="Where to write the settings.")] = Path("params.yaml"),
+    name: Annotated[str | None, typer.Option(help="The registered model's name; the file's name when left out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a parameter file that is there.")] = False,
+) -> None:
+    """Look at a data file, guess its columns, and write a commented parameter file.
+
+    Example: `retune init tickets.csv --params models/tickets/params.yaml`
+    """
+    from flows.guess import write_params
+
+    guess = write_params(data, params, name=name, force=force)
+    out.print(f"{params}: {guess}")
+    out.print(f"Look it over, then: retune run{'' if params == Path('params.yaml') else f' --params {params}'}")
+
+
+@app.command()
+def snapshot(
+    source: Annotated[str | None, typer.Argument(help="Data to take instead of `snapshot.source`: a file, a glob or a folder.")] = None,
+    params: ParamsFile = None,
+) -> None:
+    """Pin what lies outside: the data and the base model. After this `dvc repro` has all it needs.
+
+    Example: `retune snapshot new-labels.csv`
+    """
+    from flows import effects
+
+    workspace = open_workspace(params)
+    data = effects.take_snapshot(workspace, source)
+    base = effects.pin_base(workspace)
+    out.print(f"data: {data.rows:,} rows from {data.source}, snapshot {data.digest[:12]} of {data.taken_at}")
+    out.print(f"base: {base.source}, {len(base.parts)} files, {base.digest[:12]}")
+
+
+@app.command()
+def run(params: ParamsFile = None, inline: Inline = False, as_json: AsJson = False) -> None:
+    """Run the whole line: snapshot, validate, preprocess, tune, train, evaluate, record, judge, register, promote.
+
+    What is up to date is not done again. Exits 0 when a verdict was reached, whichever it is.
+
+    Example: `retune run --inline`
+    """
+    from flows.run import run_retrain
+
+    result = run_retrain(open_workspace(params), inline=inline)
+    if as_json:
+        print_json(result)
+        return
+    state = "up to date" if result.up_to_date else "promoted" if result.promoted else "registered, not promoted"
+    out.print(f"\n[bold]{result.outcome}[/bold]  {result.reason}")
+    out.print(f"{result.model} version {result.version}: {state}; the champion is {result.champion or 'nobody yet'}")
+    out.print(f"Read: {result.page}")
+
+
+@app.command()
+def judge(params: ParamsFile = None, as_json: AsJson = False) -> None:
+    """Judge the evaluated candidate against the champion under today's gates, without training anything.
+
+    Exits 0 for PASS, 3 for FAIL, 4 for INCONCLUSIVE.
+
+    Example: `retune judge --json`
+    """
+    from components.artifacts.verdict import Outcome
+    from flows import effects
+
+    verdict = effects.judge(open_workspace(params)).verdict
+    if as_json:
+        print_json(verdict)
+    else:
+        table = Table("gate", "outcome", "reason", box=None, pad_edge=False)
+        for gate in verdict.gates:
+            table.add_row(gate.gate, gate.outcome, gate.reason)
+        out.print(table)
+        out.print(f"\n[bold]{verdict.outcome}[/bold]  {verdict.reason}")
+    raise typer.Exit({Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 4}[verdict.outcome])
+
+
+@app.command()
+def register(params: ParamsFile = None, as_json: AsJson = False) -> None:
+    """Register the evaluated candidate with its verdict; the same model and data give the same version.
+
+    Example: `retune register`
+    """
+    from flows import effects
+
+    workspace = open_workspace(params)
+    judged = effects.judge(workspace)
+    version = effects.register(workspace, effects.record(workspace, ()), judged)
+    if as_json:
+        print_json({"model": version.name, "version": version.number, "created": version.created, "verdict": judged.verdict.outcome})
+    else:
+        state = "registered" if version.created else "was registered before"
+        out.print(f"{version.name} version {version.number} {state}, verdict {judged.verdict.outcome}")
+
+
+@app.command()
+def promote(
+    version: Annotated[int | None, typer.Argument(help="The version; the newest when left out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote although its verdict is not PASS.")] = False,
+    params: ParamsFile = None,
+) -> None:
+    """Make a registered version the champion, after it has answered ten rows in a fresh process.
+
+    Example: `retune promote 3`
+    """
+    from flows import effects
+
+    promotion = effects.promote_version(open_workspace(params), version, force=force)
+    chosen, before = promotion.version, promotion.previous
+    out.print(
+        f"{chosen.name}: version {chosen.number} is {'now' if promotion.changed else 'already'} the champion; before: {before or 'none'}"
+    )
+
+
+@app.command()
+def predict(
+    texts: Annotated[list[str], typer.Argument(help="Texts to label; `-` reads one a line from standard input.")],
+    params: ParamsFile = None,
+    model: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
+    as_json: AsJson = False,
+) -> None:
+    """Ask the champion.
+
+    Example: `retune predict "Acute appendicitis with perforation"`
+    """
+    from flows import effects
+
+    asked = [line.rstrip("\n") for line in sys.stdin] if texts == ["-"] else texts
+    answers = effects.predict(open_workspace(params), model, asked)
+    if as_json:
+        print_json(answers)
+        return
+    table = Table("label", "probability", "text", box=None, pad_edge=False)
+    for answer in answers:
+        table.add_row(str(answer["label"]), f"{answer['probability']:.3f}", str(answer["text"]))
+    out.print(table)
+
+
+@app.command()
+def status(params: ParamsFile = None, as_json: AsJson = False) -> None:
+    """Show the registered versions: alias, metrics with 95 % intervals, verdict, run key.
+
+    Example: `retune status --json`
+    """
+    from flows import effects
+
+    state = effects.status(open_workspace(params))
+    if as_json:
+        print_json(state)
+    else:
+        show_status(state)
+
+
+def show_status(state: dict[str, Any]) -> None:
+    """Print the champion, and a line a version."""
+    if not state["versions"]:
+        out.print(f"{state['model']}: no version is registered yet; `retune run` makes one")
+        return
+    out.print(f"{state['model']}: the champion is version {state['version'] or 'none'}")
+    for metric, estimate in state["metrics"].items():
+        out.print(f"  {metric:12} {interval(estimate)}")
+    table = Table("version", "alias", "verdict", "run key", box=None, pad_edge=False)
+    for version in state["versions"]:
+        table.add_row(str(version["version"]), ", ".join(version["aliases"]) or "–", version["verdict"] or "–", version["run_key"][:12])
+    out.print(table)
+
+
+def interval(estimate: dict[str, float]) -> str:
+    """Return an estimate as `0.751 (95 % interval 0.731–0.770)`."""
+    return f"{estimate['value']:.3f} (95 % interval {estimate['low']:.3f}–{estimate['high']:.3f})"
+
+
+@app.command()
+def doctor(params: ParamsFile = None) -> None:
+    """Check what a run needs: versions, base model, disk, writable state, DVC, MLflow, Prefect. A line each: ok, or what to do.
+
+    Example: `retune doctor`
+    """
+    from flows.doctor import examine
+
+    bad = 0
+    for finding in examine(open_workspace(params)):
+        out.print(f"{'ok  ' if finding.ok else 'FIX '} {finding.name}: {finding.says}", markup=False)
+        bad += not finding.ok
+    raise typer.Exit(1 if bad else 0)
+
+
+def print_json(value: Any) -> None:
+    """Print a record, or a list of them, as JSON on standard output."""
+    if hasattr(value, "model_dump"):
+        value = value.model_dump(mode="json")
+    elif hasattr(value, "__dataclass_fields__"):
+        value = {name: getattr(value, name) for name in value.__dataclass_fields__}
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _terminated(number: int, _frame: FrameType | None) -> None:
+    raise Cancelled(f"ended by {signal.Signals(number).name}; run again to go on where it stopped")
+
+
+def main() -> None:
+    """Entry point: one message and an exit code for every error that a user can mend."""
+    quiet_environment()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for chatty in ("alembic", "mlflow", "httpx", "httpcore", "filelock", "great_expectations"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app(standalone_mode=True)
+    except RetuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("error: interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `retune status | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""`retune doctor`: each thing that a run needs, a line each, ok or what to do."""
+
+import importlib.metadata
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import yaml
+from packaging.requirements import Requirement
+
+from components.errors import RetuneError
+from flows.settings import Settings
+from flows.workspace import Workspace
+
+FREE_GIB = 5
+MEMORY_GIB = 4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    says: str
+
+
+def examine(workspace: Workspace) -> Iterator[Finding]:
+    """Yield a finding a thing; a check that raises is a finding that is not ok."""
+    checks: dict[str, Callable[[Workspace], str]] = {
+        "python": python,
+        "packages": packages,
+        "settings": settings,
+        "data": data,
+        "base model": base_model,
+        "disk": disk,
+        "memory": memory,
+        "state": state,
+        "git": git,
+        "DVC": dvc,
+        "DVC lock": dvc_lock,
+        "MLflow": mlflow,
+        "Prefect": prefect,
+    }
+    for name, check in checks.items():
+        try:
+            yield Finding(name, True, check(workspace))
+        except (RetuneError, OSError, ImportError) as error:
+            yield Finding(name, False, str(error))
+
+
+def python(_workspace: Workspace) -> str:
+    """The interpreter of the stages is this one."""
+    return f"{sys.version.split()[0]}, {sys.executable}"
+
+
+def packages(_workspace: Workspace) -> str:
+    """What pyproject.toml asks for is installed, in a version that it accepts."""
+    wanted = [Requirement(line) for line in importlib.metadata.requires("retune") or [] if "extra ==" not in line]
+    wrong = []
+    for requirement in wanted:
+        try:
+            found = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(found, prereleases=True):
+            wrong.append(f"{requirement.name} is {found}, expected {requirement.specifier}")
+    if wrong:
+        raise RetuneError(f"{'; '.join(wrong)}: run `make setup`")
+    return f"{len(wanted)} as pyproject.toml asks, torch {importlib.metadata.version('torch')}"
+
+
+def settings(workspace: Workspace) -> str:
+    """params.yaml is complete and agrees with itself."""
+    from flows.params import read_params
+
+    params = read_params(workspace.params)
+    return f"{workspace.params} is valid: model {params.name!r}, task {params.task}"
+
+
+def data(workspace: Workspace) -> str:
+    """The source is there."""
+    from components.snapshot.source import find_files
+    from flows.params import read_params
+
+    files = find_files(workspace.origin, read_params(workspace.params).snapshot.source)
+    return f"{len(files)} file(s), {sum(file.stat().st_size for file in files) / 2**20:.1f} MiB"
+
+
+def base_model(workspace: Workspace) -> str:
+    """The base model can be had, and is one that we load."""
+    from components.base import pin_base
+    from flows.params import read_params
+
+    base = read_params(workspace.params).base
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = pin_base(workspace.origin, Path(folder) / "base", base=base)
+    return f"{base.model}, {sum(part.bytes for part in manifest.parts) / 2**20:.0f} MiB in {len(manifest.parts)} files"
+
+
+def disk(workspace: Workspace) -> str:
+    """There is room for models and checkpoints."""
+    free = shutil.disk_usage(workspace.project).free / 2**30
+    if free < FREE_GIB:
+        raise RetuneError(f"{free:.1f} GiB free, expected {FREE_GIB}: `dvc gc --workspace` drops cached outputs that nothing refers to")
+    return f"{free:.0f} GiB free"
+
+
+def memory(_workspace: Workspace) -> str:
+    """There is memory for a training."""
+    free = psutil.virtual_memory().available / 2**30
+    if free < MEMORY_GIB:
+        raise RetuneError(f"{free:.1f} GiB of memory free, expected {MEMORY_GIB}: lower train.batch_size or preprocess.max_length")
+    return f"{free:.0f} GiB free, {os.cpu_count()} cores"
+
+
+def state(workspace: Workspace) -> str:
+    """var/ can be written."""
+    workspace.var.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=workspace.var):
+        return f"{workspace.var} is writable"
+
+
+def git(workspace: Workspace) -> str:
+    """The project is a git repository with a commit, so that a model can be traced to its code."""
+    from flows.lineage import git as ask
+
+    commit = ask(workspace.project, "rev-parse", "--short", "HEAD")
+    if not commit:
+        raise RetuneError(
+            f"{workspace.project} has no git commit that a model could lead back to: `git init && git add --all && git commit`"
+        )
+    changed = len(ask(workspace.project, "status", "--porcelain").splitlines())
+    return f"commit {commit}, {changed} uncommitted file(s)"
+
+
+def dvc(workspace: Workspace) -> str:
+    """DVC runs here, and has a remote."""
+    from flows.dvc import dvc as run
+
+    remotes = run(["remote", "list"], workspace.root, what="dvc remote list", level=0)
+    return (
+        f"{importlib.metadata.version('dvc')}, remote {remotes[0].split()[0] if remotes else 'none: `dvc remote add --default NAME URL`'}"
+    )
+
+
+def dvc_lock(workspace: Workspace) -> str:
+    """No lock of a process that is gone, or of a living stranger, blocks DVC."""
+    path = workspace.root / ".dvc/tmp/rwlock"
+    if not path.exists():
+        return "free"
+    try:
+        held = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise RetuneError(f"{path} is broken and blocks every `dvc repro`: delete it when no DVC command is running") from None
+    holders = [info for kinds in held.values() for entry in kinds.values() for info in (entry if isinstance(entry, list) else [entry])]
+    alive = [info for info in holders if psutil.pid_exists(int(info["pid"]))]
+    if alive:
+        names = ", ".join(f"process {info['pid']} ({info.get('cmd', '?')})" for info in alive)
+        raise RetuneError(f"{path} names {names}: wait if that is a DVC command; if it is another program, delete the file")
+    return "free"
+
+
+def mlflow(workspace: Workspace) -> str:
+    """MLflow's store is there and at today's schema."""
+    from components.tracking import prepare_store
+
+    uri = prepare_store(workspace.var)
+    return f"{importlib.metadata.version('mlflow')}, {uri}"
+
+
+def prefect(workspace: Workspace) -> str:
+    """The Prefect server answers, if one is running; a run starts it otherwise."""
+    from flows.server import running
+
+    configured = Settings().prefect_api_url
+    if configured:
+        import httpx
+
+        try:
+            httpx.get(f"{configured}/health", timeout=5).raise_for_status()
+        except httpx.HTTPError as error:
+            raise RetuneError(f"RETUNE_PREFECT_API_URL={configured} does not answer ({error}); unset it to use the local server") from None
+        return f"{configured} answers"
+    url = running(workspace.var / "prefect")
+    return f"{url} answers" if url else "no server running; `retune run` starts one"

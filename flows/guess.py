@@ -1,0 +1,129 @@
+"""`retune init`: look at a data file, guess which column is what, and write a commented params.yaml."""
+
+import itertools
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from components.errors import BadParams, BadSource
+from components.snapshot.faults import Faults
+from components.snapshot.settings import SnapshotParams
+from components.snapshot.source import READERS, find_files, format_of
+
+LOOK = 5_000  # rows
+TEXT_NAMES = ("text", "sentence", "review", "description", "content", "body", "message", "question", "title", "comment")
+LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "topic", "intent", "tag", "chapter", "y")
+ID_NAMES = ("id", "uid", "uuid", "key", "code")
+GROUP_NAMES = ("group", "group_id", "document", "document_id", "doc_id", "customer", "customer_id", "user", "user_id", "author", "thread")
+TOKENS_A_WORD = 1.6  # of English in a WordPiece vocabulary; generous, since a text that is cut loses its end
+MAX_LENGTHS = (32, 64, 128, 256, 512)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the columns seem to be: canonical name to the file's name."""
+
+    columns: dict[str, str]
+    delimiter: str | None
+    numeric_labels: bool
+    max_length: int
+    classes: int
+    rows: int
+
+    def __str__(self) -> str:
+        roles = ", ".join(f"{role} = {name!r}" for role, name in self.columns.items())
+        return f"text classification, {roles}; {self.classes} labels in the first {self.rows:,} rows; max_length {self.max_length} tokens"
+
+
+def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> Guess:
+    """Guess, and write the parameter file by rename.
+
+    Raises:
+        BadSource: the file cannot be read, or no column looks like a text or a label.
+        BadParams: the parameter file exists and `force` is not set.
+    """
+    if params.exists() and not force:
+        raise BadParams(f"{params} exists; --force replaces it, --params FILE writes another one")
+    guess = guess_columns(data)
+    folder = params.resolve().parent
+    folder.mkdir(parents=True, exist_ok=True)
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
+    source = Path(os.path.relpath(data.resolve(), folder)).as_posix()
+    text = templates.get_template("params.yaml.j2").render(name=name or slug(data.stem), source=source, guess=guess)
+    partial = params.with_name(params.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, params)
+    return guess
+
+
+def slug(stem: str) -> str:
+    """Return a file's name as a model's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "model"
+
+
+def guess_columns(data: Path) -> Guess:
+    """Read the first rows and guess.
+
+    Raises:
+        BadSource: the file cannot be read, or no column looks like a text or a label.
+    """
+    frame, delimiter = read_head(data)
+    text = pick(frame, TEXT_NAMES, [name for name in frame if looks_like_text(frame[name])])
+    rest = [name for name in frame if name != text]
+    label = pick(frame, LABEL_NAMES, [name for name in rest if looks_like_label(frame[name])])
+    if text is None or label is None:
+        what = "texts" if text is None else "labels (a few values that repeat)"
+        raise BadSource(f"{data}: no column looks like {what}; columns: {', '.join(frame)}; name them in snapshot.columns of a params.yaml")
+    unique = [name for name in rest if name != label and frame[name].is_unique and frame[name].str.len().max() <= 64]
+    identity = next((name for name in unique if name.lower() in ID_NAMES), None)
+    group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
+    columns = {role: found for role, found in (("text", text), ("label", label), ("id", identity), ("group", group)) if found}
+    numeric = bool(frame[label].str.fullmatch(r"[-+]?\d+(\.\d+)?").any())
+    words = int(frame[text].fillna("").str.split().str.len().quantile(0.99))
+    length = next((limit for limit in MAX_LENGTHS if words * TOKENS_A_WORD + 2 <= limit), MAX_LENGTHS[-1])
+    return Guess(columns, delimiter, numeric, length, frame[label].nunique(), len(frame))
+
+
+def read_head(data: Path) -> tuple[pd.DataFrame, str | None]:
+    """Return the first rows as text, and the delimiter where it is not the usual one."""
+    files = find_files(Path.cwd(), str(data))
+    reader = READERS[format_of(files)]
+    error: BadSource | None = None
+    for delimiter in (None, ";", "\t", "|") if format_of(files) == "csv" else (None,):
+        try:
+            settings = SnapshotParams(source=str(data), delimiter=delimiter)
+            faults = Faults(files[0])
+            columns = reader.read_columns(files[0], settings, faults)
+            rows = list(itertools.islice(reader.read_rows(files[0], settings, columns, faults), LOOK))
+        except BadSource as found:
+            error = error or found
+            continue
+        if rows:
+            return pd.DataFrame(rows, columns=columns, dtype="str"), delimiter
+    raise error or BadSource(f"{data}: a header and no rows; expected at least one row")
+
+
+def looks_like_text(column: pd.Series) -> bool:
+    """Say whether most values differ and hold several words."""
+    filled = column.dropna()
+    return bool(len(filled)) and filled.nunique() > 0.3 * len(filled) and filled.str.split().str.len().mean() >= 2
+
+
+def looks_like_label(column: pd.Series) -> bool:
+    """Say whether the values are few, short and repeat."""
+    filled = column.dropna()
+    return 2 <= filled.nunique() <= max(2, min(500, len(filled) // 3)) and filled.str.len().max() <= 200
+
+
+def pick(frame: pd.DataFrame, names: tuple[str, ...], likely: list[str]) -> str | None:
+    """Return the likely column with the best known name, else the one with the longest values among them."""
+    by_name = [column for name in names for column in likely if column.lower() == name]
+    if by_name:
+        return by_name[0]
+    return max(likely, key=lambda column: frame[column].str.len().mean(), default=None)

@@ -1,0 +1,39 @@
+"""The trail from a candidate back to its code, data and run: read from git, from DVC's files and from the installed packages."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+from components.artifacts.lineage import Lineage
+from components.artifacts.manifest import BaseManifest, Manifest
+from flows import dvc
+from flows.engine import current_flow_run
+from flows.workspace import Workspace
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "optuna", "scikit-learn", "mlflow", "dvc", "great-expectations", "prefect")
+NO_GIT = "none"
+
+
+def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
+    """Collect where `candidate` came from."""
+    base = BaseManifest.read(workspace.base)
+    return Lineage(
+        model=name,
+        candidate=candidate,
+        git_commit=git(workspace.project, "rev-parse", "HEAD") or NO_GIT,
+        dirty=len(git(workspace.project, "status", "--porcelain").splitlines()),
+        data_digest=Manifest.read(workspace.raw).digest,
+        base_source=base.source,
+        base_digest=base.digest,
+        hashes=dvc.lock_hashes(workspace.root),
+        flow_run=current_flow_run(),
+        python=platform.python_version(),
+        packages={package: importlib.metadata.version(package) for package in PACKAGES},
+    )
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Return what git says, or nothing where there is no git repository or no commit."""
+    answer = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+    return answer.stdout.strip() if answer.returncode == 0 else ""

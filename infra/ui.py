@@ -1,0 +1,78 @@
+"""`make ui`: MLflow's and Prefect's pages on loopback over the embedded state, until Ctrl-C."""
+
+import contextlib
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import httpx
+
+from components.errors import RetuneError, Unavailable
+from components.process import quiet_environment
+from components.tracking import prepare_store
+from flows.server import free_port, prefect_server
+from flows.settings import Settings
+from flows.workspace import Workspace, open_workspace
+
+PORT = 5000
+
+
+def serve(workspace: Workspace, settings: Settings) -> None:
+    """Start both servers, print their addresses and wait.
+
+    Raises:
+        Unavailable: a server did not answer within the deadline.
+    """
+    port = free_port(PORT)
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", prepare_store(workspace.var), "--default-artifact-root", (workspace.var / "mlartifacts").as_uri()]
+    with prefect_server(workspace.var, settings) as prefect, mlflow_server(command, port, settings.server_deadline):
+        print(f"MLflow   http://127.0.0.1:{port}\nPrefect  {prefect.removesuffix('/api')}\nCtrl-C ends both.", flush=True)
+        while True:
+            time.sleep(3600)
+
+
+@contextlib.contextmanager
+def mlflow_server(command: list[str], port: int, deadline: float) -> Iterator[None]:
+    """Run MLflow's server, tied to the life of this process."""
+    child = subprocess.Popen([sys.executable, "-m", "components.process", *command], stdin=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + deadline
+        while not answers(port):
+            if child.poll() is not None or time.monotonic() > end:
+                raise Unavailable(f"MLflow's server did not answer on port {port} within {deadline:.0f} s; its messages stand above")
+            time.sleep(0.3)
+        yield
+    finally:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(10)
+        child.kill()
+
+
+def answers(port: int) -> bool:
+    """Say whether MLflow answers on `port`."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
+
+
+def main() -> int:
+    """Serve until Ctrl-C."""
+    quiet_environment()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        serve(open_workspace(), Settings())
+    except KeyboardInterrupt:
+        return 0
+    except RetuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

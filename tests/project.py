@@ -1,0 +1,95 @@
+"""A whole Retune project on twenty seconds' worth of data: the real code, a tiny model, 240 tickets."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+TINY: dict[str, dict[str, Any]] = {
+    "snapshot": {"source": "tickets.csv", "columns": {}},
+    "base": {"model": "base-model"},
+    "validate": {"min_rows_per_class": 5},
+    "preprocess": {"max_length": 16},
+    "tune": {"trials": 2, "share": 0.5, "epochs": 1, "evaluations": 2, "max_minutes": 5, "first": {"learning_rate": 5.0e-3}},
+    "train": {"epochs": 4, "precision": "float32", "threads": 1, "batch_size": 16},
+    "gates": {"floor": {"at_least": 0.4}},
+}
+
+
+def make_project(folder: Path, base: Path, rows: pd.DataFrame, name: str = "tickets") -> Path:
+    """Copy the project's code into `folder` with tiny settings, and commit it to git."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in ("components", "flows", "infra", ".dvc"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "tmp", "cache", "config.local"))
+    for part in ("dvc.yaml", ".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / part, folder / part)
+    shutil.copytree(base, folder / "base-model", ignore=shutil.ignore_patterns("manifest.json"))
+    rows.to_csv(folder / "tickets.csv", index=False)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["name"] = name
+    write_params(folder, change(params, TINY))
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    return folder
+
+
+def change(params: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return `params` with `changes` laid over them, section by section."""
+    merged = dict(params)
+    for key, value in changes.items():
+        merged[key] = change(merged[key], value) if isinstance(value, dict) and isinstance(merged.get(key), dict) else value
+    merged.get("tune", {}).get("space", {}).pop("batch_size", None)
+    return merged
+
+
+def edit(folder: Path, changes: dict[str, Any]) -> None:
+    """Lay `changes` over the project's params.yaml."""
+    write_params(folder, change(yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")), changes))
+
+
+def write_params(folder: Path, params: dict[str, Any]) -> None:
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """The environment of an activated venv; the project's own code comes first."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING", "RETUNE_", "DVC_ROOT"))
+    }
+    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "RETUNE_SERVER_LINGER": "20"} | more
+
+
+def retune(folder: Path, *arguments: str, timeout: float = 400, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run a `retune` command in the project, as a user does."""
+    return subprocess.run(
+        [str(BIN / "retune"), *arguments], cwd=folder, env=environment(folder, **more), capture_output=True, text=True, timeout=timeout
+    )
+
+
+def dvc(folder: Path, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+    """Run a DVC command in the project."""
+    return subprocess.run(
+        [str(BIN / "dvc"), *arguments], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=timeout
+    )
+
+
+def status(folder: Path, *arguments: str) -> list[dict[str, Any]]:
+    """What `retune status --json` says."""
+    answer = retune(folder, "status", "--json", *arguments)
+    assert answer.returncode == 0, answer.stderr
+    found: list[dict[str, Any]] = json.loads(answer.stdout)
+    return found

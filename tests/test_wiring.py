@@ -1,0 +1,112 @@
+"""dvc.yaml against the code: a helper missing from `deps` would be edited without its stage being run again."""
+
+import ast
+import inspect
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+
+from components.__main__ import STEPS, find
+from components.tasks import available
+from flows.dvc import STAGES
+
+ROOT = Path(__file__).parent.parent
+DVC = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+PIPELINE = DVC["stages"]
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph("components", cache_dir=None)
+
+
+def closure(graph: grimp.ImportGraph, module: str) -> set[str]:
+    """The files of a module and of everything in `components` that it imports, packages' own __init__ included."""
+    modules = {module, *graph.find_upstream_modules(module)}
+    if module in graph.modules:
+        modules |= {child for child in graph.find_descendants(module)}
+        for child in list(modules):
+            modules |= graph.find_upstream_modules(child)
+    parents = {".".join(name.split(".")[:depth]) for name in modules for depth in range(1, name.count(".") + 1)}
+    return {file_of(name) for name in modules | parents}
+
+
+def file_of(module: str) -> str:
+    path = ROOT / module.replace(".", "/")
+    found = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return found.relative_to(ROOT).as_posix()
+
+
+def expand(dependency: str) -> set[str]:
+    path = ROOT / dependency
+    return {p.relative_to(ROOT).as_posix() for p in path.rglob("*.py")} if path.is_dir() else {dependency}
+
+
+def code_of(stage: str, task: str) -> set[str]:
+    deps = [dep.replace("${task}", task) for dep in PIPELINE[stage]["deps"]]
+    return {file for dep in deps if dep.startswith("components") for file in expand(dep)}
+
+
+def needed(graph: grimp.ImportGraph, stage: str, task: str) -> set[str]:
+    files = closure(graph, f"components.{stage}")
+    if any("tasks" in dep for dep in PIPELINE[stage]["deps"]):
+        files |= closure(graph, f"components.tasks.{task}")
+    return files
+
+
+def test_the_stages_are_the_same_everywhere() -> None:
+    assert tuple(PIPELINE) == STEPS == STAGES
+
+
+@pytest.mark.parametrize("task", available())
+@pytest.mark.parametrize("stage", STEPS)
+def test_deps_hold_the_import_closure_of_each_step(graph: grimp.ImportGraph, stage: str, task: str) -> None:
+    missing = needed(graph, stage, task) - code_of(stage, task) - EMPTY
+    superfluous = code_of(stage, task) - needed(graph, stage, task)
+
+    assert not missing, f"add to the deps of {stage} in dvc.yaml: {sorted(missing)}"
+    assert not superfluous, f"{stage} does not import: {sorted(superfluous)}"
+
+
+@pytest.mark.parametrize("stage", STEPS)
+def test_steps_that_load_a_task_depend_on_its_file(stage: str) -> None:
+    source = "".join((ROOT / file).read_text(encoding="utf-8") for file in code_of(stage, available()[0]) if f"/{stage}" in file)
+    loads = "tasks" in {alias.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) for alias in node.names}
+
+    assert loads == ("components/tasks/${task}.py" in PIPELINE[stage]["deps"])
+
+
+@pytest.mark.parametrize("stage", STEPS)
+def test_a_stage_declares_the_sections_that_its_step_can_see(stage: str) -> None:
+    sections = {p.name for p in inspect.signature(find(stage)).parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+    assert sections == set(PIPELINE[stage]["params"]) != set()
+
+
+@pytest.mark.parametrize("stage", STEPS)
+def test_a_command_names_folders_that_are_declared(stage: str) -> None:
+    command = PIPELINE[stage]["cmd"].split()
+    folders = [p.name for p in inspect.signature(find(stage), eval_str=True).parameters.values() if p.annotation is Path]
+    inputs, out = command[5:-1], command[-1]
+
+    assert command[:5] == ["exec", "python", "-m", "components", stage]
+    assert len(inputs) + 1 == len(folders)
+    assert all(any(covers(folder, dep) for dep in PIPELINE[stage]["deps"]) for folder in inputs)
+    outputs = [next(iter(o)) if isinstance(o, dict) else o for key in ("outs", "metrics") for o in PIPELINE[stage].get(key, [])]
+    assert outputs
+    assert all(covers(out, output) for output in outputs)
+
+
+def covers(folder: str, path: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/") or folder.startswith(f"{path}/")
+
+
+EMPTY = {
+    path.relative_to(ROOT).as_posix() for path in (ROOT / "components").rglob("__init__.py") if not ast.parse(path.read_text()).body[1:]
+}
+
+
+def test_packages_left_out_of_deps_hold_nothing_but_a_docstring() -> None:
+    assert "components/__init__.py" in EMPTY

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.errors import BadParams, BadSource
+from flows.guess import guess_columns, write_params
+from flows.params import read_params
+
+
+def write_csv(path: Path, header: str, separator: str = ",", labels: tuple[str, ...] = ("good", "bad", "so so")) -> Path:
+    lines = [separator.join([f"the review number {i} says this", labels[i % len(labels)], f"c{i % 7}", str(i)]) for i in range(60)]
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_columns_are_found_by_what_they_hold(tmp_path: Path) -> None:
+    guess = guess_columns(write_csv(tmp_path / "d.csv", "what,mood,customer_id,id"))
+
+    assert guess.columns == {"text": "what", "label": "mood", "id": "id", "group": "customer_id"}
+    assert guess.classes == 3
+
+
+def test_a_file_with_semicolons_is_understood(tmp_path: Path) -> None:
+    guess = guess_columns(write_csv(tmp_path / "d.csv", "text;label;customer;id", separator=";"))
+
+    assert guess.delimiter == ";"
+    assert guess.columns["text"] == "text"
+
+
+def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("text\n" + "".join(f"some words number {i}\n" for i in range(30)), encoding="utf-8")
+
+    with pytest.raises(BadSource, match="no column looks like labels"):
+        guess_columns(path)
+
+
+@pytest.mark.parametrize(("labels", "numeric"), [(("0", "1"), "allow"), (("good", "bad"), "refuse")])
+def test_the_written_file_is_a_valid_params_yaml(tmp_path: Path, labels: tuple[str, ...], numeric: str) -> None:
+    write_csv(tmp_path / "my data.csv", "what,mood,customer,id", labels=labels)
+    write_params(tmp_path / "my data.csv", tmp_path / "params.yaml", name=None, force=False)
+
+    params = read_params(tmp_path / "params.yaml")
+    assert params.name == "my-data"
+    assert params.snapshot.source == "my data.csv"
+    assert params.validation.numeric_labels == numeric
+
+
+def test_it_has_the_settings_of_the_shipped_file(tmp_path: Path) -> None:
+    write_csv(tmp_path / "d.csv", "what,mood,customer,id")
+    write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=False)
+    written, shipped = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (tmp_path / "params.yaml", Path("params.yaml")))
+
+    own = {"source", "columns", "max_length", "numeric_labels", "name"}
+    flat = [{(s, k): v for s, section in p.items() if isinstance(section, dict) for k, v in section.items()} for p in (written, shipped)]
+    assert {k: v for k, v in flat[0].items() if k[1] not in own} == {k: v for k, v in flat[1].items() if k[1] not in own}
+
+
+def test_an_existing_file_is_not_replaced_unasked(tmp_path: Path) -> None:
+    write_csv(tmp_path / "d.csv", "text,label,customer,id")
+    (tmp_path / "params.yaml").write_text("name: mine\n", encoding="utf-8")
+
+    with pytest.raises(BadParams, match="--force"):
+        write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=False)
+    assert (tmp_path / "params.yaml").read_text(encoding="utf-8") == "name: mine\n"

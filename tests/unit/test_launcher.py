@@ -1,0 +1,94 @@
+"""The launcher starts one step, tells faults in one message, and lets no second writer into an output folder."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from components.__main__ import alone
+from components.errors import Unavailable
+
+
+def launch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-m", "components", *arguments]
+    return subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True)
+
+
+def test_an_unknown_step_names_the_nearest(tmp_path: Path) -> None:
+    done = launch(tmp_path, "trian", "a", "b")
+
+    assert done.returncode == 2
+    assert "error: 'trian' is not a step; did you mean 'train'?" in done.stderr
+
+
+def test_a_missing_params_file_is_one_message(tmp_path: Path) -> None:
+    done = launch(tmp_path, "validate", "data/raw", "data/validated")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "params.yaml is missing" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_number_of_folders_is_told(tmp_path: Path) -> None:
+    done = launch(tmp_path, "validate", "data/raw")
+
+    assert done.returncode == 2
+    assert "expects the folders RAW OUT, found 1" in done.stderr
+
+
+def hold(folder: str, ready: "multiprocessing.synchronize.Event") -> None:
+    os.chdir(folder)
+    with alone(Path("models/trained")):
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_second_writer_waits_and_then_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    holder = context.Process(target=hold, args=(str(tmp_path), ready))
+    holder.start()
+    assert ready.wait(60)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("components.__main__.PATIENCE", 0.2)
+
+    with pytest.raises(Unavailable, match="another process is writing models/trained"), alone(Path("models/trained")):
+        pass
+    holder.kill()
+    holder.join()
+    with alone(Path("models/trained")):  # the kernel dropped the lock with the process
+        pass
+
+
+def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent("""
+        import subprocess, sys, time
+        child = subprocess.Popen([sys.executable, "-m", "components.process", "sleep", "60"])
+        print(child.pid, flush=True)
+        time.sleep(60)
+        """)
+    )
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": "."})
+    assert parent.stdout is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    deadline = time.monotonic() + 20
+    while child.name() != "sleep" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert child.name() == "sleep"
+
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+
+    gone, _ = psutil.wait_procs([child], timeout=10)
+    assert gone
