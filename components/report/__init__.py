@@ -1,0 +1,52 @@
+"""The page that a busy person decides from and an auditor reads for an hour: one self-contained `index.html`.
+
+Reads the artifacts of a workspace (facts.py) and writes one file: no script, no font and no picture from elsewhere. All text from
+data is escaped, by the template and by svg.py alike; the page forbids scripts to the browser as well.
+"""
+
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from components.artifacts.lineage import Lineage
+from components.artifacts.verdict import Verdict
+from components.report.facts import Champion, Run, read_facts
+from components.report.page import render
+
+__all__ = ["Champion", "write_report"]
+
+
+def write_report(
+    workspace: Path,
+    out: Path,
+    *,
+    lineage: Lineage,
+    verdict: Verdict,
+    version: str | None = None,
+    champion: Champion | None = None,
+    seconds: Mapping[str, float] | None = None,
+    made_at: datetime | None = None,
+) -> Path:
+    """Write the report on the candidate in `workspace` to the file `out`, by rename, and return its path.
+
+    Args:
+        workspace: the folder that holds params.yaml and dvc.yaml.
+        out: the HTML file, as reports/index.html.
+        lineage: where the candidate came from.
+        verdict: what the gates decided.
+        version: the registered version of the candidate; None when it is not registered.
+        champion: the model in production and its scores on the same rows; None when there is none.
+        seconds: wall clock of each step, in the order in which they ran.
+        made_at: when the report was made, UTC; left out of the page when None.
+
+    Raises:
+        NotThere: the candidate was not evaluated. Whatever else is missing is named on the page as missing.
+    """
+    run = Run(lineage, verdict, version, champion, seconds or {}, made_at)
+    html = render(read_facts(workspace, run))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(html, encoding="utf-8", errors="replace")
+    os.replace(partial, out)
+    return out

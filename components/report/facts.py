@@ -1,0 +1,181 @@
+"""What the page shows, read from the artifacts of a workspace; what an earlier step did not write is None or empty.
+
+Reads the layout of dvc.yaml: data/raw, data/base, data/validated, data/prepared, models/tuned, models/trained, reports/evaluation.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow.parquet as pq
+
+from components.artifacts.base import Artifact
+from components.artifacts.lineage import Lineage
+from components.artifacts.manifest import BaseManifest, Manifest
+from components.artifacts.metrics import Estimate, Metrics
+from components.artifacts.predictions import Predictions
+from components.artifacts.profile import Profile
+from components.artifacts.training import Training
+from components.artifacts.trial import BestTrial
+from components.artifacts.validation import ValidationReport
+from components.artifacts.verdict import Verdict
+from components.errors import NotThere
+
+Setting = float | int | str | bool | None
+A = TypeVar("A", bound=Artifact)
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The model in production, scored on today's test set; `differences` are candidate minus champion, paired."""
+
+    version: str
+    headline: Mapping[str, Estimate]
+    differences: Mapping[str, Estimate] = field(default_factory=dict)
+    predictions: Predictions | None = None
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    data_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of the search; `intermediate` are the values that the pruner saw, by step."""
+
+    number: int
+    state: str
+    value: float | None
+    params: Mapping[str, Setting]
+    seconds: float | None
+    intermediate: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A row that preprocessing took out, and why."""
+
+    id: str
+    reason: str
+    text: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What only the caller knows: where the candidate came from, what was decided, and what it was compared with."""
+
+    lineage: Lineage
+    verdict: Verdict
+    version: str | None = None
+    champion: Champion | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    made_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the page draws on."""
+
+    run: Run
+    metrics: Metrics
+    snapshot: Manifest | None
+    base: BaseManifest | None
+    validation: ValidationReport | None
+    profile: Profile | None
+    best: BestTrial | None
+    training: Training | None
+    candidate: Predictions | None
+    trials: tuple[Trial, ...]
+    history: tuple[Mapping[str, float], ...]
+    texts: Mapping[str, str]
+    conflicts: tuple[Removed, ...]
+
+
+def read_facts(workspace: Path, run: Run) -> Facts:
+    """Read the artifacts below `workspace`.
+
+    Raises:
+        NotThere: the metrics are missing; everything else may be.
+    """
+    evaluation = workspace / "reports/evaluation"
+    return Facts(
+        run=run,
+        metrics=Metrics.read(evaluation),
+        snapshot=_optional(Manifest, workspace / "data/raw"),
+        base=_optional(BaseManifest, workspace / "data/base"),
+        validation=_optional(ValidationReport, workspace / "data/validated"),
+        profile=_optional(Profile, workspace / "data/prepared"),
+        best=_optional(BestTrial, workspace / "models/tuned"),
+        training=_optional(Training, workspace / "models/trained"),
+        candidate=_candidate(evaluation / "predictions/candidate.parquet"),
+        trials=read_trials(workspace / "models/tuned/trials.parquet"),
+        history=read_history(workspace / "models/trained/history.jsonl"),
+        texts={row["id"]: row["text"] for row in _rows(workspace / "data/prepared/test/test.parquet", "id", "text")},
+        conflicts=read_conflicts(workspace / "data/prepared/removed.parquet"),
+    )
+
+
+def read_trials(file: Path) -> tuple[Trial, ...]:
+    """Read the trials in the order of their numbers; none if the file is not there."""
+    trials = [
+        Trial(
+            number=at if (given := _float(row.get("number"))) is None else int(given),
+            state=str(row.get("state") or "COMPLETE").rsplit(".", 1)[-1].upper(),
+            value=_float(row.get("value")),
+            params=_json(row.get("params")),
+            seconds=_float(row.get("seconds")),
+            intermediate={int(step): value for step, value in _json(row.get("intermediate")).items() if _float(value) is not None},
+        )
+        for at, row in enumerate(_rows(file))
+    ]
+    return tuple(sorted(trials, key=lambda trial: trial.number))
+
+
+def read_history(file: Path) -> tuple[Mapping[str, float], ...]:
+    """Read the lines of a training history; a line that is not whole (a training was killed while writing) is left out."""
+    if not file.exists():
+        return ()
+    entries = (_json(line) for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
+    numbers = ({key: value for key, raw in entry.items() if (value := _float(raw)) is not None} for entry in entries)
+    return tuple(entry for entry in numbers if "step" in entry)
+
+
+def read_conflicts(file: Path) -> tuple[Removed, ...]:
+    """Read the rows that preprocessing took out because equal texts had different labels."""
+    rows = (Removed(*(str(row.get(key) or "") for key in ("id", "reason", "text", "label"))) for row in _rows(file))
+    return tuple(row for row in rows if "conflict" in row.reason)
+
+
+def _optional(kind: type[A], folder: Path) -> A | None:
+    try:
+        return kind.read(folder)
+    except NotThere:
+        return None
+
+
+def _candidate(file: Path) -> Predictions | None:
+    return Predictions.read(file) if file.exists() else None
+
+
+def _rows(file: Path, *columns: str) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    rows: list[dict[str, Any]] = pq.read_table(file, columns=list(columns) or None).to_pylist()
+    return rows
+
+
+def _json(text: object) -> dict[str, Any]:
+    try:
+        value = json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _float(value: object) -> float | None:
+    """Return a finite number, or None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if value == value and abs(value) != float("inf") else None

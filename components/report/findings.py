@@ -1,0 +1,110 @@
+"""What the predictions tell: which errors are worth reading, what is taken for what, and what changed against the champion. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from components.artifacts.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A wrong answer: the probability given to it, and the one left for the right answer (None: not a label of the model)."""
+
+    id: str
+    text: str | None
+    expected: str
+    predicted: str
+    probability: float
+    probability_expected: float | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Rows of one label that were taken for another; `share` is of the expected label's rows."""
+
+    expected: str
+    predicted: str
+    rows: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row on which exactly one of two models is right."""
+
+    id: str
+    text: str | None
+    expected: str
+    champion: str
+    candidate: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The rows of both models' test sets by who is right."""
+
+    both_right: int
+    both_wrong: int
+    fixed: tuple[Change, ...]
+    broken: tuple[Change, ...]
+
+    @property
+    def rows(self) -> int:
+        """The number of rows compared."""
+        return self.both_right + self.both_wrong + len(self.fixed) + len(self.broken)
+
+
+def worst_mistakes(predictions: Predictions, texts: Mapping[str, str], limit: int = 20) -> tuple[Mistake, ...]:
+    """Return the wrong answers that the model was surest of, the surest first."""
+    wrong = np.flatnonzero(predictions.expected != predictions.predicted)
+    sure = predictions.probabilities.max(axis=1) if len(predictions.ids) else np.zeros(0)
+    place = {label: at for at, label in enumerate(predictions.labels)}
+    mistakes = []
+    for row in wrong[np.argsort(-sure[wrong], kind="stable")][:limit]:
+        expected = str(predictions.expected[row])
+        left = float(predictions.probabilities[row, place[expected]]) if expected in place else None
+        identity = str(predictions.ids[row])
+        mistakes.append(Mistake(identity, texts.get(identity), expected, str(predictions.predicted[row]), float(sure[row]), left))
+    return tuple(mistakes)
+
+
+def confusion(predictions: Predictions) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
+    """Return the labels and the counts, rows expected and columns predicted, in the order of the labels."""
+    extra = sorted({*predictions.expected.tolist(), *predictions.predicted.tolist()} - set(predictions.labels))
+    labels = (*predictions.labels, *extra)
+    place = {label: at for at, label in enumerate(labels)}
+    counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
+    for expected, predicted in zip(predictions.expected.tolist(), predictions.predicted.tolist(), strict=True):
+        counts[place[expected], place[predicted]] += 1
+    return labels, counts
+
+
+def confused_pairs(predictions: Predictions, limit: int = 12) -> tuple[Pair, ...]:
+    """Return the most frequent wrong pairs of labels."""
+    expected, predicted = predictions.expected.tolist(), predictions.predicted.tolist()
+    totals = Counter(expected)
+    pairs = Counter(pair for pair in zip(expected, predicted, strict=True) if pair[0] != pair[1])
+    ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(Pair(a, b, rows, rows / totals[a]) for (a, b), rows in ordered[:limit])
+
+
+def changes(candidate: Predictions, champion: Predictions, texts: Mapping[str, str]) -> Changes:
+    """Compare two models on the rows that both answered; the rows need not come in the same order."""
+    before = dict(zip(champion.ids.tolist(), champion.predicted.tolist(), strict=True))
+    rows = [
+        Change(identity, texts.get(identity), expected, before[identity], predicted)
+        for identity, expected, predicted in _answers(candidate)
+        if identity in before
+    ]
+    fixed = tuple(row for row in rows if row.candidate == row.expected != row.champion)
+    broken = tuple(row for row in rows if row.champion == row.expected != row.candidate)
+    both_right = sum(row.candidate == row.expected == row.champion for row in rows)
+    return Changes(both_right, len(rows) - both_right - len(fixed) - len(broken), fixed, broken)
+
+
+def _answers(predictions: Predictions) -> Iterable[tuple[str, str, str]]:
+    return zip(predictions.ids.tolist(), predictions.expected.tolist(), predictions.predicted.tolist(), strict=True)

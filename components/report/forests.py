@@ -1,0 +1,150 @@
+"""Plots that live in table cells: one row a thing, estimate and interval on a scale that all rows share, the numbers beside them."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from components.artifacts.metrics import ClassScore, Estimate
+from components.artifacts.verdict import GateResult, Outcome
+from components.report.svg import Scale, element, line, mark, spanning, strip, text
+from components.report.wording import metric, number, signed
+
+SHAPES = {Outcome.PASS: "circle", Outcome.FAIL: "square", Outcome.INCONCLUSIVE: "diamond"}
+MIDDLE = "50%"
+
+
+@dataclass(frozen=True)
+class GatePlot:
+    """The plot of one gate, None where it had nothing to measure; `own_scale` when it could not share the others' axis."""
+
+    gate: GateResult
+    plot: Markup | None
+    own_scale: bool
+
+
+def gate_plots(gates: Sequence[GateResult]) -> tuple[tuple[GatePlot, ...], Markup | None]:
+    """Return a plot a gate, all as distances from the gate's threshold, and the axis that they share."""
+    distances = [_distances(gate) for gate in gates]
+    shared = [d for d in distances if d and max(map(abs, d)) <= 1]
+    scale = spanning([0.0, *(value for d in shared for value in d)], 6, 94, pad=0.1)
+    plots = []
+    for gate, distance in zip(gates, distances, strict=True):
+        own = bool(distance) and distance not in shared
+        plots.append(GatePlot(gate, _gate_plot(gate, spanning([0.0, *distance], 6, 94, 0.1) if own else scale) if distance else None, own))
+    return tuple(plots), (axis(scale, sign=True) if shared else None)
+
+
+def _distances(gate: GateResult) -> list[float]:
+    if gate.estimate is None or not math.isfinite(gate.estimate):
+        return []
+    threshold = gate.threshold or 0.0
+    ends = [v for v in (gate.low, gate.high) if v is not None and math.isfinite(v)]
+    return [value - threshold for value in (gate.estimate, *ends)]
+
+
+def _gate_plot(gate: GateResult, scale: Scale) -> Markup:
+    threshold = gate.threshold or 0.0
+    low, high, estimate = (None if v is None else v - threshold for v in (gate.low, gate.high, gate.estimate))
+    tone = gate.outcome.lower()
+    return strip(
+        grid(scale),
+        line(scale.percent(0), "0", scale.percent(0), "100%", "threshold"),
+        whisker(scale, low, high, tone),
+        mark(SHAPES[gate.outcome], scale.percent(estimate or 0.0), MIDDLE, tone),
+    )
+
+
+def estimate_plot(scale: Scale, estimate: Estimate | None, shape: str, tone: str) -> Markup:
+    """Return an estimate with its interval; the grid alone where there is none, an arrow where it lies off the scale."""
+    if estimate is None:
+        return strip(grid(scale))
+    if estimate.value < scale.low:
+        return strip(grid(scale), mark("left", "1.5%", MIDDLE, tone))
+    inner = whisker(scale, max(estimate.low, scale.low), estimate.high, tone), mark(shape, scale.percent(estimate.value), MIDDLE, tone)
+    return strip(grid(scale), *inner)
+
+
+def class_plot(score: ClassScore, scale: Scale, overall: float | None) -> Markup:
+    """Return F1 as a filled mark between precision (triangle) and recall (square)."""
+    tone = "candidate" if score.eligible else "faint"
+    left, right = sorted((score.precision, score.recall))
+    return strip(
+        grid(scale),
+        line(scale.percent(overall), "0", scale.percent(overall), "100%", "reference") if overall is not None else "",
+        whisker(scale, left, right, tone, caps=False),
+        mark("triangle", scale.percent(score.precision), MIDDLE, f"{tone} hollow"),
+        mark("square", scale.percent(score.recall), MIDDLE, f"{tone} hollow"),
+        mark("circle", scale.percent(score.f1), MIDDLE, tone),
+    )
+
+
+def bar(value: float, largest: float, tone: str = "candidate") -> Markup:
+    """Return a bar as long as `value` against the largest one."""
+    share = 0.0 if largest <= 0 else min(max(value / largest, 0.0), 1.0)
+    width = max(share * 100, 0.4 if value > 0 else 0.0)
+    place = {"x": "0", "y": "50%", "width": f"{width:.4g}%", "height": "10", "rx": "1.5", "transform": "translate(0 -5)"}
+    return strip(element("rect", class_=f"area {tone}", **place))
+
+
+def score_scale(values: Iterable[float]) -> Scale:
+    """Return a scale for scores between the tenths that enclose all values."""
+    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(finite), max(finite)
+    start = math.floor(low * 10 - 0.2) / 10 if low > 0.12 else min(low, 0.0)
+    return Scale(start, min(math.ceil(high * 10 + 0.2) / 10, max(1.0, high)), 4, 97)
+
+
+def axis(scale: Scale, sign: bool = False) -> Markup:
+    """Return the numbers of a scale, for the last row of a table."""
+    parts = []
+    for value in scale.ticks():
+        words = number(value) if not sign or value <= 0 else f"+{number(value)}"
+        parts += [line(scale.percent(value), "0", scale.percent(value), 5, "rule"), text(scale.percent(value), 19, words)]
+    return strip(*parts)
+
+
+def grid(scale: Scale) -> Markup:
+    """Return the vertical lines behind a row; they meet those of the next row."""
+    return Markup("").join(line(scale.percent(value), "0", scale.percent(value), "100%", "grid") for value in scale.ticks())
+
+
+def whisker(scale: Scale, low: float | None, high: float | None, tone: str, caps: bool = True) -> Markup:
+    """Return an interval; an end that is not known is drawn to the edge of the scale, without a cap."""
+    known = [v if v is not None and math.isfinite(v) else None for v in (low, high)]
+    left, right = (scale.percent(end if v is None else v) for v, end in zip(known, (scale.low, scale.high), strict=True))
+    parts = [line(left, MIDDLE, right, MIDDLE, f"whisker {tone}")]
+    if caps:
+        parts += [mark("tick", place, MIDDLE, f"{tone} cap") for place, v in zip((left, right), known, strict=True) if v is not None]
+    return Markup("").join(parts)
+
+
+def legend(shape: str, tone: str) -> Markup:
+    """Return a mark alone, to stand beside the words that explain it."""
+    return element("svg", mark(shape, "7", "7", tone), width=14, height=14, aria_hidden="true", class_="key")
+
+
+def icon(outcome: Outcome | str) -> Markup:
+    """Return a sign: a tick in a circle, a cross in a square, a question mark in a diamond, a warning in a triangle."""
+    shapes = {
+        "PASS": ("M12 2A10 10 0 1 1 12 22 10 10 0 1 1 12 2z", "M7.5 12.5 10.8 15.8 16.8 8.8"),
+        "FAIL": ("M3 3H21V21H3z", "M8 8 16 16M16 8 8 16"),
+        "INCONCLUSIVE": ("M12 1 23 12 12 23 1 12z", "M9.3 9.6A2.7 2.7 0 1 1 12.6 12.2Q12 12.6 12 13.6M12 16.4V16.9"),
+        "WARNING": ("M12 2 23.5 22H.5z", "M12 9.5V14M12 17.6V18"),
+    }
+    body, sign = shapes[str(outcome)]
+    inner = element("path", d=body, class_="body"), element("path", d=sign, class_="sign")
+    return element("svg", *inner, viewBox="0 0 24 24", width=24, height=24, aria_hidden="true", class_=f"icon {str(outcome).lower()}")
+
+
+def interval(low: float | None, high: float | None, signs: bool = False) -> str:
+    """Return an interval in words; signs are set for differences, where a dash between them would be read as a minus."""
+    known = [value if value is not None and math.isfinite(value) else None for value in (low, high)]
+    ends = ["…" if value is None else signed(value) if signs else metric(value) for value in known]
+    return f"{ends[0]} to {ends[1]}" if signs else f"{ends[0]}–{ends[1]}"
+
+
+def between(estimate: Estimate, signs: bool = False) -> str:
+    """Return the interval of an estimate in words."""
+    return interval(estimate.low, estimate.high, signs)

@@ -1,0 +1,224 @@
+"""From facts to HTML: what each section needs is worked out here, the template only lays it out."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from components.artifacts.metrics import ClassScore, Estimate, Metrics
+from components.artifacts.profile import Profile
+from components.artifacts.verdict import Outcome
+from components.report import charts, findings, forests, wording
+from components.report.facts import Champion, Facts
+from components.report.matrix import MOST_CLASSES, confusion_matrix
+from components.report.svg import Scale
+
+HERE = Path(__file__).parent
+FIRST_METRICS = ("macro_f1", "accuracy")
+GUESSING = wording.named("majority")
+SHOWN_ROWS = 30
+SHOWN_CHANGES = 12
+
+
+@dataclass(frozen=True)
+class Model:
+    """One that was scored on the test split; `differences` are candidate minus this one."""
+
+    who: str
+    shape: str
+    tone: str
+    scores: Mapping[str, Estimate]
+    differences: Mapping[str, Estimate]
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model's line under one metric; `difference` is candidate minus this model."""
+
+    model: Model
+    estimate: Estimate
+    difference: Estimate | None
+    plot: Markup
+
+
+def render(facts: Facts) -> str:
+    """Return the page."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    words = ("named", "count", "number", "metric", "signed", "probability", "percent", "duration", "moment", "setting", "cut", "visible")
+    environment.filters.update({name: getattr(wording, name) for name in words})
+    environment.globals.update(
+        icon=forests.icon, legend=forests.legend, interval=forests.interval, bar=forests.bar, SHOWN_CHANGES=SHOWN_CHANGES
+    )
+    style = Markup((HERE / "style.css").read_text(encoding="utf-8"))
+    return environment.get_template("page.html.j2").render(
+        style=style, facts=facts, run=facts.run, metrics=facts.metrics, **_sections(facts)
+    )
+
+
+def _sections(facts: Facts) -> dict[str, Any]:
+    return {
+        **_verdict(facts),
+        **_scores(facts.metrics, facts.run.champion),
+        **_classes(facts.metrics),
+        **_errors(facts),
+        **_changes(facts),
+        **_data(facts),
+        **_search(facts),
+        **_training(facts),
+        "reliability": charts.reliability(facts.metrics.reliability) if facts.metrics.reliability else None,
+    }
+
+
+def _verdict(facts: Facts) -> dict[str, Any]:
+    gates, gate_axis = forests.gate_plots(facts.run.verdict.gates)
+    tally = {outcome: sum(gate.outcome is outcome for gate in facts.run.verdict.gates) for outcome in Outcome}
+    words = [
+        f"{many} {word}"
+        for outcome, word in ((Outcome.PASS, "passed"), (Outcome.FAIL, "failed"), (Outcome.INCONCLUSIVE, "undecided"))
+        if (many := tally[outcome])
+    ]
+    return {"gates": gates, "gate_axis": gate_axis, "tally": ", ".join(words) or "none was asked", "figures": _key_figures(facts)}
+
+
+def _key_figures(facts: Facts) -> list[tuple[str, str, str]]:
+    """Return the few numbers of the band: name, value, and what qualifies it."""
+    metrics, champion = facts.metrics, facts.run.champion
+    units = f"in {wording.count(metrics.groups)} groups" if metrics.groups < metrics.rows else "each counted once"
+    figures = [("test rows", wording.count(metrics.rows), units)]
+    if not metrics.headline:
+        return figures
+    first = _ordered(metrics.headline)[0]
+    found, name = metrics.headline[first], wording.named(first)
+    rivals = [(f"champion {champion.version}", champion.differences)] if champion else []
+    rivals += [(wording.named(rival), gaps) for rival, gaps in metrics.differences.items() if rival != "majority"]
+    against = [
+        (f"against {wording.cut(rival, 30)}", wording.signed(gaps[first].value), f"{name}, {forests.between(gaps[first], signs=True)}")
+        for rival, gaps in rivals[:2]
+        if first in gaps
+    ]
+    level = wording.number(found.confidence * 100)
+    return [(name, wording.metric(found.value), f"{level}{wording.THIN}% interval {forests.between(found)}"), *against, *figures]
+
+
+def _ordered(headline: Iterable[str]) -> list[str]:
+    return sorted(headline, key=lambda name: (FIRST_METRICS.index(name) if name in FIRST_METRICS else len(FIRST_METRICS), name))
+
+
+def _scores(metrics: Metrics, champion: Champion | None) -> dict[str, Any]:
+    models = _models(metrics, champion)
+    rivals = [model.scores for model in models if model.who != GUESSING]  # what only guesses would squeeze the others together
+    scale = forests.score_scale(end for scores in rivals for e in scores.values() for end in (e.low, e.high))
+    blocks = [(name, [_model_row(model, name, scale) for model in models if name in model.scores]) for name in _ordered(metrics.headline)]
+    return {"scores": blocks, "score_axis": forests.axis(scale), "score_grid": forests.estimate_plot(scale, None, "", "")}
+
+
+def _models(metrics: Metrics, champion: Champion | None) -> list[Model]:
+    """Return the candidate, the champion and the baselines, the one that only guesses last."""
+    models = [Model("candidate", "circle", "candidate", metrics.headline, {})]
+    if champion is not None:
+        models.append(Model(f"champion {champion.version}", "diamond", "champion", champion.headline, champion.differences))
+    for at, name in enumerate(sorted(metrics.baselines, key=lambda name: name == "majority")):
+        shape = ("square", "triangle")[at % 2]
+        models.append(Model(wording.named(name), shape, "baseline hollow", metrics.baselines[name], metrics.differences.get(name, {})))
+    return models
+
+
+def _model_row(model: Model, metric: str, scale: Scale) -> ModelRow:
+    estimate = model.scores[metric]
+    return ModelRow(model, estimate, model.differences.get(metric), forests.estimate_plot(scale, estimate, model.shape, model.tone))
+
+
+def _classes(metrics: Metrics) -> dict[str, Any]:
+    scale, overall = Scale(0, 1), metrics.headline.get("macro_f1")
+    worst = sorted(metrics.classes.items(), key=lambda item: (not item[1].eligible, item[1].f1, item[0]))
+    rows: list[tuple[str, ClassScore, Markup]] = [
+        (name, score, forests.class_plot(score, scale, overall.value if overall else None)) for name, score in worst
+    ]
+    return {"classes": rows[:SHOWN_ROWS], "more_classes": rows[SHOWN_ROWS:], "class_axis": forests.axis(scale)}
+
+
+def _errors(facts: Facts) -> dict[str, Any]:
+    if facts.candidate is None:
+        return {"mistakes": (), "pairs": (), "wrong": 0, "matrix": None, "label_count": 0}
+    labels, counts = findings.confusion(facts.candidate)
+    return {
+        "mistakes": findings.worst_mistakes(facts.candidate, facts.texts),
+        "pairs": findings.confused_pairs(facts.candidate),
+        "wrong": int(counts.sum() - counts.trace()),
+        "matrix": confusion_matrix(labels, counts) if 0 < len(labels) <= MOST_CLASSES else None,
+        "label_count": len(labels),
+    }
+
+
+def _changes(facts: Facts) -> dict[str, Any]:
+    champion = facts.run.champion
+    if champion is None:
+        return {"changes": None, "settings": ()}
+    found = findings.changes(facts.candidate, champion.predictions, facts.texts) if facts.candidate and champion.predictions else None
+    now = facts.training.settings if facts.training else {}
+    names = [name for name in sorted({*now, *champion.settings}) if champion.settings and now.get(name) != champion.settings.get(name)]
+    return {"changes": found, "settings": [(name, champion.settings.get(name), now.get(name)) for name in names]}
+
+
+def _data(facts: Facts) -> dict[str, Any]:
+    profile = facts.profile
+    return {
+        "account": _account(facts),
+        "labels": _label_rows(profile) if profile else (),
+        "lengths": charts.token_lengths(profile.tokens) if profile and any(rows for _, rows in profile.tokens.histogram) else None,
+    }
+
+
+def _account(facts: Facts) -> tuple[int, list[tuple[str, int]], int] | None:
+    """Return rows in, what became of them, and by how many the account is out of balance (0 in a sound run)."""
+    validation, profile = facts.validation, facts.profile
+    if profile is None:
+        return None
+    rows_in = validation.rows_in if validation else profile.rows_in
+    parts = [("kept", profile.kept)] + ([("quarantined", validation.quarantined)] if validation else [])
+    parts += [
+        ("exact duplicates", profile.exact_duplicates),
+        ("near-duplicates", profile.near_duplicates),
+        ("conflicting", profile.conflicting),
+    ]
+    return rows_in, parts, rows_in - sum(rows for _, rows in parts)
+
+
+def _label_rows(profile: Profile) -> list[tuple[str, list[int], int]]:
+    """Return each label's rows by split and in all, the most frequent first."""
+    rows = [(label, [split.labels.get(label, 0) for split in profile.splits.values()]) for label in profile.labels]
+    return sorted(((label, by_split, sum(by_split)) for label, by_split in rows), key=lambda row: (-row[2], row[0]))
+
+
+def _search(facts: Facts) -> dict[str, Any]:
+    metric = facts.best.metric if facts.best else "value"
+    importance = sorted(facts.best.importance.items(), key=lambda item: -item[1]) if facts.best else []
+    names = charts.setting_names(facts.trials, [name for name, _ in importance])
+    varied = any(trial.value is not None and trial.params for trial in facts.trials)
+    return {
+        "importance": importance,
+        "history_plot": charts.trial_history(facts.trials, metric) if varied else None,
+        "costs_plot": charts.trial_costs(facts.trials) if varied else None,
+        "parallel": charts.parallel_coordinates(facts.trials, metric, names) if varied and len(facts.trials) > 1 else None,
+        "varied": names,
+    }
+
+
+def _training(facts: Facts) -> dict[str, Any]:
+    history = facts.history
+    keys = {key for entry in history for key in entry}
+    losses = [key for key in ("loss", "eval_loss") if key in keys]
+    metric = f"eval_{facts.training.metric}" if facts.training else ""
+    wanted = [key for key in dict.fromkeys([metric, "eval_macro_f1", "eval_accuracy"]) if key in keys]
+    best = facts.training.best_step if facts.training else None
+    return {
+        "loss_plot": charts.training_curves(history, losses, "loss") if losses else None,
+        "losses": losses,
+        "metric_plot": charts.training_curves(history, wanted, "validation score", best) if wanted else None,
+        "metric_keys": wanted,
+    }
