@@ -209,10 +209,10 @@ def _refuse_unloadable(folder: Path, model: str) -> None:
         raise BadModel(f"base.model {model}: config or tokenizer cannot be loaded: {_first_line(error)}") from error
     if tokenizer.pad_token is None:
         end = tokenizer.eos_token
-        hint = f"its end token is {end!r}: where that may pad, " if end else "to give it one, "
         raise BadModel(
-            f"base.model {model}: the tokenizer has no padding token, so texts cannot be batched; {hint}copy the model into a "
-            f'folder, set "pad_token": {json.dumps(end or "[PAD]")} in its tokenizer_config.json (a token it knows), and name it in base.model'
+            f"base.model {model}: the tokenizer has no padding token, so texts cannot be batched; copy the model into a folder, set "
+            f'"pad_token": {json.dumps(end or "[PAD]")} ({"its end token" if end else "or another token that it knows"}) in '
+            "tokenizer_config.json, and name the folder in base.model"
         )
 
 
