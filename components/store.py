@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import mlflow
 import psutil  # type: ignore[import-untyped]
 import sqlalchemy.exc
 from filelock import FileLock, Timeout
@@ -27,6 +28,7 @@ from components.errors import NotThere, RetuneError, Unavailable
 from components.identity import digest_value
 
 log = logging.getLogger(__name__)
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read at each transfer; our lines say what was stored
 
 SQLITE = "sqlite:///"
 PARAM_CHARACTERS = 6_000  # MLflow cuts what is longer without a word
@@ -70,6 +72,20 @@ def reaching(uri: str) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextmanager
+def as_default(uri: str) -> Iterator[None]:
+    """Make `uri` MLflow's global store for the block: a few of its calls ask that one, whatever client they are made on."""
+    variable = os.environ.get("MLFLOW_TRACKING_URI")
+    old = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(old)  # type: ignore[arg-type]  # None is MLflow's "not set"
+        if variable is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = variable
 
 
 @contextmanager

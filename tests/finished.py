@@ -1,6 +1,9 @@
 """A workspace as the stages leave it, with a two-layer model: what `record` and `register` find."""
 
+import functools
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +21,25 @@ from components.artifacts.training import ModelSpec, Training
 from components.artifacts.trial import BestTrial
 from components.artifacts.validation import Check, ValidationReport
 from components.identity import digest_file
+from components.tracking import prepare_store
 
 PARAMS = {"name": "tickets", "train": {"epochs": 1, "learning_rate": "tuned"}, "validate": {"labels": []}}
 HISTORY = [{"step": step, "loss": 1.0 / step, "epoch": step / 10, "time": 1_795_000_000.0 + step} for step in range(1, 11)]
+
+
+@functools.cache
+def migrated() -> Path:
+    """A fresh store: making one costs four seconds, so each test process makes one, and tests copy it."""
+    var = Path(tempfile.mkdtemp(prefix="retune-store-"))
+    prepare_store(var)
+    return var
+
+
+def new_store(var: Path) -> str:
+    var.mkdir(parents=True)
+    for name in ("mlflow.db", "mlflow.db.head"):
+        shutil.copyfile(migrated() / name, var / name)
+    return prepare_store(var)
 
 
 def estimate(value: float) -> Estimate:

@@ -85,8 +85,8 @@ class Followed:
 
 
 @contextmanager
-def follow(history: Path, uri: str, model: str, seconds: float = 3.0) -> Iterator[Followed]:
-    """Watch `history` while the block runs, looking every `seconds`; pass the result's `run_id` to `record` afterwards.
+def follow(history: Path, uri: str, model: str, seconds: float = 3.0, enabled: bool = True) -> Iterator[Followed]:
+    """Watch `history` while the block runs, looking every `seconds`; `record` makes the live run the train child afterwards.
 
     The live run is opened when the file first grows, FINISHED at the end of the block, FAILED when it raises and KILLED
     when it is interrupted.
@@ -97,6 +97,9 @@ def follow(history: Path, uri: str, model: str, seconds: float = 3.0) -> Iterato
         while not stop.wait(seconds):
             followed.look()
 
+    if not enabled:
+        yield followed
+        return
     thread = threading.Thread(target=watch, name="follow", daemon=True)
     thread.start()
     status = "KILLED"

@@ -43,6 +43,7 @@ KEPT = {
 }
 HISTORY = Path("models/trained/history.jsonl")
 _DIFF_BYTES = 5_000_000
+_LIVE_RUNS = 5  # the newest that nobody adopted, of which one may have followed this training
 _ENDED = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "FAILED": "FAILED", "RUNNING": "KILLED", "WAITING": "KILLED"}
 
 
@@ -72,7 +73,9 @@ def run_key(workspace: Path) -> str:
 def record(
     workspace: Path, uri: str, *, lineage: Lineage, params: Mapping[str, object], report: Path | None = None, live: str | None = None
 ) -> RecordedRun:
-    """Put the workspace's candidate into MLflow once; `live` is the run that `follow` fed, and becomes the train child.
+    """Put the workspace's candidate into MLflow once; the run that `follow` fed becomes the train child.
+
+    `live` names that run where the caller knows it; otherwise the newest one that holds the beginning of this history.
 
     A run that an earlier, killed call left incomplete is replaced. The tag `retune.complete` is set last.
 
@@ -91,7 +94,7 @@ def record(
             return RecordedRun(found[0].info.run_id, identity, created=False)
         for torn in found:
             log.warning("run %s of the same candidate is incomplete: replaced", torn.info.run_id)
-            runs.remove(client, torn, keep=live)
+            runs.remove(client, torn)
         tags = {runs.KEY: identity, **lineage_tags(lineage)}
         parent = runs.start(client, place, lineage.model, "candidate", tags)
         _fill_parent(client, parent, workspace, lineage, params, report)
@@ -214,7 +217,7 @@ def _add_stages(client: MlflowClient, place: str, parent: str, workspace: Path, 
     for stage, fact in facts.items():
         run_id = None
         if stage == "train":
-            run_id = _adopt(client, live, parent, points)
+            run_id = _adopt(client, place, parent, live, points)
         run_id = run_id or runs.start(client, place, stage, "stage", {"retune.stage": stage}, parent)
         log_all(client, run_id, params=params_of(fact.params), metrics=metrics_of(fact.metrics))
         if stage == "train":
@@ -225,19 +228,18 @@ def _add_stages(client: MlflowClient, place: str, parent: str, workspace: Path, 
         client.set_terminated(run_id, "FINISHED")
 
 
-def _adopt(client: MlflowClient, live: str | None, parent: str, points: list[Point]) -> str | None:
-    """Make the followed run the train child, if it is a beginning of this history; return its id then."""
-    if live is None:
-        return None
-    known = {(key(point.name), point.step) for point in points}
-    run = client.get_run(live)
-    seen = {(name, metric.step) for name in run.data.metrics for metric in client.get_metric_history(live, name)}
-    if run.info.lifecycle_stage != "active" or run.data.tags.get(runs.KIND) != "live" or not seen <= known:
-        log.warning("run %s followed another training: it is left as it is", live)
-        return None
-    client.update_run(live, name="train")
-    log_all(client, live, tags=tags_of({runs.PARENT: parent, runs.KIND: "stage", "retune.stage": "train"}))
-    return live
+def _adopt(client: MlflowClient, place: str, parent: str, live: str | None, points: list[Point]) -> str | None:
+    """Make the followed run the train child, if what it holds is the beginning of this history; return its id then."""
+    known = {(key(point.name), point.step, point.value) for point in points}
+    loose = list(runs.search(client, [place], f"tags.`{runs.KIND}` = 'live'"))
+    for run in sorted(loose, key=lambda run: (run.info.run_id == live, run.info.start_time), reverse=True)[:_LIVE_RUNS]:
+        run_id = str(run.info.run_id)
+        seen = {(name, m.step, m.value) for name in run.data.metrics for m in client.get_metric_history(run_id, name)}
+        if seen and seen <= known:
+            client.update_run(run_id, name="train")
+            log_all(client, run_id, tags=tags_of({runs.PARENT: parent, runs.KIND: "stage", "retune.stage": "train"}))
+            return run_id
+    return None
 
 
 def missing(client: MlflowClient, run_id: str, points: list[Point]) -> list[Metric]:

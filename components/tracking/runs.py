@@ -42,13 +42,10 @@ def children(client: MlflowClient, experiment: str, parent: str) -> list[Run]:
     return list(search(client, [experiment], f"tags.`{PARENT}` = '{parent}'"))
 
 
-def remove(client: MlflowClient, run: Run, keep: str | None = None) -> None:
-    """Delete a run and all below it, but for the run `keep`, which is cut loose."""
+def remove(client: MlflowClient, run: Run) -> None:
+    """Delete a run and all below it."""
     for child in children(client, run.info.experiment_id, run.info.run_id):
-        if keep is not None and child.info.run_id == keep:
-            client.delete_tag(keep, PARENT)
-        else:
-            remove(client, child, keep)
+        remove(client, child)
     client.delete_run(run.info.run_id)
 
 

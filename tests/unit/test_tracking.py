@@ -15,24 +15,12 @@ from components.store import params_of
 from components.tracking import follow, prepare_store, reconcile, record, run_key, runs
 from components.tracking.facts import read_trials
 from components.tracking.record import upload
-from tests.finished import HISTORY, LINEAGE, PARAMS, make_finished
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh database: making one costs four seconds, so it is made once and copied."""
-    var = tmp_path_factory.mktemp("var")
-    prepare_store(var)
-    return var
+from tests.finished import HISTORY, LINEAGE, PARAMS, make_finished, migrated, new_store
 
 
 @pytest.fixture
-def uri(migrated: Path, tmp_path: Path) -> str:
-    var = tmp_path / "var"
-    var.mkdir()
-    for name in ("mlflow.db", "mlflow.db.head"):
-        (var / name).write_bytes((migrated / name).read_bytes())
-    return prepare_store(var)
+def uri(tmp_path: Path) -> str:
+    return new_store(tmp_path / "var")
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +44,8 @@ def test_a_store_at_head_is_ready_in_a_moment(uri: str, tmp_path: Path) -> None:
     assert time.perf_counter() - start < 0.2
 
 
-def test_the_default_experiment_keeps_its_artifacts_in_var(uri: str, migrated: Path) -> None:
-    assert MlflowClient(uri).get_experiment("0").artifact_location.startswith((migrated / "mlartifacts").as_uri())
+def test_the_default_experiment_keeps_its_artifacts_in_var(uri: str) -> None:
+    assert MlflowClient(uri).get_experiment("0").artifact_location.startswith((migrated() / "mlartifacts").as_uri())
 
 
 def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
@@ -236,7 +224,7 @@ def test_a_training_can_be_watched_live_and_becomes_the_train_child(uri: str, fi
         append(history, HISTORY[4:])
     assert [p.step for p in MlflowClient(uri).get_metric_history(followed.run_id, "loss")] == [row["step"] for row in HISTORY]
 
-    record(finished, uri, lineage=LINEAGE, params=PARAMS, live=followed.run_id)
+    record(finished, uri, lineage=LINEAGE, params=PARAMS)
 
     assert by_name(uri)["train"].info.run_id == followed.run_id
     assert len(all_runs(uri)) == 8

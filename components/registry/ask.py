@@ -1,0 +1,76 @@
+"""A registered version, asked in a fresh process outside the repository: its own code answers, not today's.
+
+Reads what `components/scoring.py` writes.
+"""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components import process, scoring
+from components.errors import BadModel
+
+log = logging.getLogger(__name__)
+
+SECONDS = 3_600
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a version answered: `predicted` (n,), `probabilities` (n, k), and the folder of the code that answered."""
+
+    predicted: list[str]
+    probabilities: npt.NDArray[np.float64]
+    labels: tuple[str, ...]
+    code: Path
+
+    @classmethod
+    def read(cls, path: Path) -> "Answers":
+        """Read a file with the columns `predicted` and `probabilities` and the labels in its metadata."""
+        table = pq.read_table(path)
+        metadata = table.schema.metadata or {}
+        labels = tuple(json.loads(metadata[b"retune.labels"]))
+        probabilities = np.array(table.column("probabilities").to_pylist(), dtype=np.float64).reshape(len(table), len(labels))
+        return cls(table.column("predicted").to_pylist(), probabilities, labels, Path(metadata.get(b"retune.code", b"").decode()))
+
+
+def ask(uri: str, model: str, texts: Sequence[str], seconds: float = SECONDS) -> Answers:
+    """Load the `models:/` URI `model` from the store `uri` in a fresh process and answer `texts`.
+
+    Raises:
+        BadModel: it cannot be loaded, does not answer, or takes longer than `seconds`.
+    """
+    with tempfile.TemporaryDirectory(prefix="retune-") as name:
+        folder = Path(name)
+        pq.write_table(pa.table({"text": pa.array(list(texts), pa.string())}), folder / "texts.parquet")
+        _run(uri, [model, str(folder / "texts.parquet"), str(folder / "answers.parquet")], folder, seconds)
+        answers = Answers.read(folder / "answers.parquet")
+    log.info("%s answered %d texts with the code in %s", model, len(texts), answers.code)
+    return answers
+
+
+def _run(uri: str, arguments: list[str], folder: Path, seconds: float) -> None:
+    # -P: neither the script's folder nor the working folder is on the import path, so the package's code comes first.
+    # -B: no compiled files are left beside the package's code.
+    python = [sys.executable, "-P", "-B"]
+    command = [*python, str(process.__file__), *python, str(scoring.__file__), *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", **process.QUIET}
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise BadModel(f"{arguments[0]} did not answer within {seconds:g} s") from None
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+        raise BadModel(f"{arguments[0]} cannot be asked: {lines[-1] if lines else f'its process ended with {done.returncode}'}")

@@ -1,0 +1,140 @@
+"""What a version is made of: the model folder, a copy of the code, ten questions with their answers; no pickle in it.
+
+Writes a package into a folder; checks one before anything of it is run.
+"""
+
+import json
+import shutil
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import Map
+
+import components
+from components.artifacts.predictions import Predictions
+from components.artifacts.rows import read_rows
+from components.errors import BadModel, NotThere
+from components.identity import digest_file, digest_folder, digest_value
+
+with warnings.catch_warnings():  # MLflow warns of the type hints of its own classes when it is imported
+    warnings.filterwarnings("ignore", message=".*AnyType", category=UserWarning)
+    from mlflow.pyfunc import save_model
+
+CODE = Path(components.__file__).parent
+LOADER = "mlflow.pyfunc.loaders.code_model"  # MLflow's own, which runs serving.py; any other name would be code of the package's choice
+NEEDED = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "tokenizers", "torch", "transformers")
+EXAMPLE = {"text": ["An example of a text to be answered."]}
+QUESTIONS = 10
+_LABELS = b"retune.labels"
+_NOT_OURS = ("registered_model_meta",)  # MLflow writes it into a package when it is loaded
+_PICKLES = {".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".joblib", ".cloudpickle", ".dill", ".npy"}
+
+SIGNATURE = ModelSignature(
+    inputs=Schema([ColSpec(DataType.string, "text")]),
+    outputs=Schema(
+        [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability"), ColSpec(Map(DataType.double), "probabilities")]
+    ),
+)
+
+
+def requirements() -> list[str]:
+    """Return what serving needs, pinned to what is installed; a local build tag (torch's +cpu) is no release of an index."""
+    return [f"{name}=={version(name).partition('+')[0]}" for name in NEEDED]
+
+
+def build(folder: Path, model: Path, extras: Mapping[str, Path], ids: Mapping[str, str], code: Path = CODE) -> None:
+    """Write the package into `folder`: `model`, the `extras` by name, and the folder `code` as its copy of `components`.
+
+    `ids` are MLflow's names of this package: artifact_path, run_id, model_id.
+    """
+    save_model(
+        path=str(folder),
+        python_model=str(code / "serving.py"),
+        code_paths=[str(code)],
+        artifacts={"model": str(model), **{name: str(path) for name, path in extras.items()}},
+        signature=SIGNATURE,
+        input_example=EXAMPLE,
+        pip_requirements=requirements(),
+        mlflow_model=Model(artifact_path=ids["artifact_path"], run_id=ids["run_id"], model_uuid=ids["model_id"], model_id=ids["model_id"]),
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a digest of every file of a package, but for what loading it leaves behind."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _NOT_OURS and "__pycache__" not in path.parts)
+    return digest_value([(path.relative_to(folder).as_posix(), digest_file(path)) for path in files])
+
+
+def inspect(folder: Path, weights: str, whole: str) -> None:
+    """Check a package before anything of it is run; `weights` and `whole` are the digests that its version was tagged with.
+
+    Raises:
+        BadModel: with every fault found.
+    """
+    faults = [*_faults_of_manifest(folder), *_pickles(folder), *_compiled(folder)]
+    model = folder / "artifacts/model"
+    if not model.is_dir() or digest_folder(model) != weights:
+        faults.append("artifacts/model is not the model that was registered (its hash differs)")
+    elif fingerprint(folder) != whole:
+        faults.append("its files are not those that were registered (the hash of the package differs)")
+    if faults:
+        raise BadModel(f"{folder} is not loaded: {'; '.join(faults)}")
+
+
+def _faults_of_manifest(folder: Path) -> list[str]:
+    try:
+        manifest = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        flavors = manifest["flavors"]
+        conf = flavors["python_function"]
+    except FileNotFoundError:
+        return ["it has no MLmodel file"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return ["its MLmodel file has no python_function flavor"]
+    wanted = {"loader_module": LOADER, "code": "code"}
+    faults = [f"MLmodel: {name} is {conf.get(name)!r}, expected {value!r}" for name, value in wanted.items() if conf.get(name) != value]
+    if Path(str(conf.get("model_code_path"))).name != "serving.py":
+        faults.append(f"MLmodel: model_code_path is {conf.get('model_code_path')!r}, expected serving.py")
+    if "python_model" in conf:
+        faults.append("MLmodel names a pickled python_model")
+    if set(flavors) != {"python_function"}:
+        faults.append(f"MLmodel has the flavors {', '.join(sorted(flavors))}, expected python_function alone")
+    return faults
+
+
+def _pickles(folder: Path) -> list[str]:
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in _PICKLES)
+    return [f"it holds files that may be pickles: {', '.join(found)}"] if found else []
+
+
+def _compiled(folder: Path) -> list[str]:
+    """Remove compiled files, which Python would believe in place of the sources that were checked."""
+    for cache in list(folder.rglob("__pycache__")):
+        shutil.rmtree(cache, ignore_errors=True)
+    left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.pyc"))
+    return [f"it holds compiled code that cannot be removed: {', '.join(left)}"] if left else []
+
+
+def write_questions(workspace: Path, path: Path) -> Path:
+    """Write ten test rows with the evaluated answers: spread over the predicted labels, the same ten every time."""
+    answered = Predictions.read(workspace / "reports/evaluation/predictions/candidate.parquet")
+    rows = read_rows(workspace / "data/prepared/test/test.parquet")
+    texts = dict(zip(rows["id"], rows["text"], strict=True))
+    chosen = [int(place * len(answered.ids) / QUESTIONS) for place in range(min(QUESTIONS, len(answered.ids)))]
+    if lost := [str(answered.ids[place]) for place in chosen if answered.ids[place] not in texts]:
+        raise NotThere(f"{workspace}: predictions and test rows are not of one run ({lost[0]} is in one only); `dvc repro` mends that")
+    table = pa.table(
+        {
+            "text": pa.array([texts[answered.ids[place]] for place in chosen], pa.string()),
+            "predicted": pa.array([str(answered.predicted[place]) for place in chosen], pa.string()),
+            "probabilities": pa.array([answered.probabilities[place].tolist() for place in chosen], pa.list_(pa.float64())),
+        }
+    )
+    pq.write_table(table.replace_schema_metadata({_LABELS: json.dumps(answered.labels).encode()}), path)
+    return path

@@ -1,0 +1,163 @@
+"""A recorded candidate into the registry, once: the same model and data give the same version.
+
+Reads the workspace; writes a package into MLflow's artifacts and a version into its registry.
+"""
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+
+from components.artifacts.lineage import Lineage
+from components.artifacts.metrics import Metrics
+from components.artifacts.verdict import Verdict
+from components.errors import Unavailable
+from components.identity import digest_folder
+from components.registry import package
+from components.registry.versions import COMPLETE, KEY, Version, delete, find, search
+from components.store import alone, as_default, connect, experiment, reaching, tags_of
+
+log = logging.getLogger(__name__)
+
+# name in the package: file in the workspace, where it is there
+EXTRAS = {"dvc_lock": "dvc.lock", "dvc_stages": "dvc.yaml", "params": "params.yaml"}
+
+
+def register(
+    workspace: Path,
+    uri: str,
+    *,
+    run_id: str,
+    key: str,
+    lineage: Lineage,
+    verdict: Verdict | None = None,
+    report: Path | None = None,
+    code: Path = package.CODE,
+) -> Version:
+    """Register the workspace's model under `lineage.model`; `run_id` and `key` are those of its recorded run.
+
+    A version with this key is returned as it is (its verdict's tags are brought up to date); one that an earlier, killed
+    call left incomplete is replaced. A version counts once its package was read back: the tag `retune.complete` is last.
+
+    Raises:
+        Unavailable: the store is busy, or what it holds is not what was sent.
+    """
+    name = lineage.model
+    with reaching(uri), alone(uri, f"register {name}"):
+        client = connect(uri)
+        for known in (version for version in search(client, name) if version.key == key):
+            if known.complete:
+                _tag(client, known, _verdict_tags(verdict))
+                log.info("registered before as version %d", known.number)
+                return replace(known, tags={**known.tags, **_verdict_tags(verdict)})
+            log.warning("version %d of the same candidate is incomplete: replaced", known.number)
+            delete(client, known)
+        model_id, digests = _upload(client, uri, workspace, name, key, run_id, report, code)
+        metrics = Metrics.read(workspace / "reports/evaluation")
+        tags = {KEY: key, **_tags(lineage, metrics), **digests, **_verdict_tags(verdict)}
+        number = _create(client, uri, name, model_id, run_id, tags, describe(lineage, metrics, verdict))
+        client.set_model_version_tag(name, str(number), COMPLETE, "true")
+        client.set_tag(run_id, "retune.version", str(number))
+        log.info("registered %s as version %d", name, number)
+        return replace(find(client, name, number), created=True)
+
+
+def _upload(
+    client: MlflowClient, uri: str, workspace: Path, name: str, key: str, run_id: str, report: Path | None, code: Path
+) -> tuple[str, dict[str, str]]:
+    """Build the package, send it, and read it back; return MLflow's id of it and its digests as tags."""
+    place = experiment(client, uri, name)
+    for torn in client.search_logged_models([place], filter_string=f"tags.`{KEY}` = '{key}'"):
+        client.delete_logged_model(torn.model_id)
+    model = workspace / "models/trained/model"
+    logged = client.create_logged_model(place, name=_model_name(name), source_run_id=run_id, tags={KEY: key})
+    with tempfile.TemporaryDirectory(prefix="retune-") as folder:
+        built = Path(folder) / "package"
+        extras = {label: workspace / file for label, file in EXTRAS.items() if (workspace / file).exists()}
+        extras["questions"] = package.write_questions(workspace, Path(folder) / "questions.parquet")
+        if report is not None:
+            extras["report"] = report
+        package.build(
+            built, model, extras, {"artifact_path": logged.artifact_location, "run_id": run_id, "model_id": logged.model_id}, code
+        )
+        whole = package.fingerprint(built)
+        client.log_model_artifacts(logged.model_id, str(built))
+    stored = fetch(client, uri, f"models:/{logged.model_id}")
+    if package.fingerprint(stored) != whole:
+        raise Unavailable(f"the package in {stored} is not what was sent; is the disk full? Nothing was registered")
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return logged.model_id, {"retune.weights": digest_folder(model), "retune.package": whole}
+
+
+def fetch(client: MlflowClient, uri: str, place: str) -> Path:
+    """Return a folder with the package stored at `place`: the stored one itself where the store is local.
+
+    `models:/` URIs are resolved here, since MLflow's own resolution asks the store that is set globally.
+    """
+    if place.startswith("models:/"):
+        place = str(client.get_logged_model(place.removeprefix("models:/")).artifact_location)
+    return Path(download_artifacts(artifact_uri=place, tracking_uri=uri, registry_uri=uri))
+
+
+def _create(client: MlflowClient, uri: str, name: str, model_id: str, run_id: str, tags: Mapping[str, object], description: str) -> int:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    fitting = {tag.key: tag.value for tag in tags_of(tags)}
+    source = f"models:/{model_id}"
+    with as_default(uri):  # resolving that source asks the global store
+        made = client.create_model_version(name, source, run_id=run_id, tags=fitting, description=description, model_id=model_id)
+    return int(made.version)
+
+
+def _model_name(name: str) -> str:
+    return "".join("_" if letter in "/:.%\"'" else letter for letter in name)  # what MLflow forbids in a logged model's name
+
+
+def _tags(lineage: Lineage, metrics: Metrics) -> dict[str, object]:
+    intervals = {name: {"value": one.value, "low": one.low, "high": one.high} for name, one in metrics.headline.items()}
+    return {
+        "retune.candidate": lineage.candidate,
+        "retune.git_commit": lineage.git_commit,
+        "retune.dirty": lineage.dirty,
+        "retune.data_digest": lineage.data_digest,
+        "retune.base_source": lineage.base_source,
+        "retune.base_digest": lineage.base_digest,
+        "retune.test_digest": metrics.test_digest,
+        "retune.flow_run": lineage.flow_run,
+        "retune.dvc_lock": json.dumps(lineage.hashes, sort_keys=True),
+        "retune.metrics": json.dumps(intervals),
+    }
+
+
+def _verdict_tags(verdict: Verdict | None) -> dict[str, str]:
+    if verdict is None:
+        return {}
+    return {"retune.verdict": verdict.outcome.value, "retune.verdict_key": verdict.key}
+
+
+def _tag(client: MlflowClient, version: Version, tags: Mapping[str, str]) -> None:
+    for name, value in tags.items():
+        if version.tags.get(name) != value:
+            client.set_model_version_tag(version.name, str(version.number), name, value)
+
+
+def describe(lineage: Lineage, metrics: Metrics, verdict: Verdict | None) -> str:
+    """Return one paragraph on what the version is."""
+    scores = ", ".join(f"{name} {one.value:.3f} (95 % interval {one.low:.3f}–{one.high:.3f})" for name, one in metrics.headline.items())
+    judged = f" Verdict: {verdict.outcome.value}: {verdict.reason}." if verdict else ""
+    dirty = f" with {lineage.dirty} uncommitted files" if lineage.dirty else ""
+    return (
+        f"Fine-tuned from {lineage.base_source} on data {lineage.data_digest[:12]}. On {metrics.rows} test rows: {scores}.{judged}"
+        f" Made by commit {lineage.git_commit[:12] or 'none'}{dirty}."
+    )

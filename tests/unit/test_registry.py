@@ -1,0 +1,316 @@
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from components.artifacts.predictions import Predictions
+from components.artifacts.verdict import Outcome, Verdict
+from components.errors import BadModel, NotThere, RetuneError
+from components.registry import Version, champion, predict, promote, register, score_version, status, verify, versions
+from components.registry.package import CODE, fingerprint, requirements
+from components.registry.versions import CHAMPION, COMPLETE, KEY, PREVIOUS
+from components.store import connect
+from components.tracking import record
+from tests.finished import LINEAGE, PARAMS, make_finished, new_store
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return new_store(tmp_path / "var")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Path:
+    return make_finished(tmp_path_factory.mktemp("finished"), tiny_base, tickets)
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Path:
+    return make_finished(tmp_path_factory.mktemp("other"), tiny_base, tickets, seed=1)
+
+
+def registered(workspace: Path, uri: str, **more) -> Version:  # type: ignore[no-untyped-def]
+    run = record(workspace, uri, lineage=LINEAGE, params=PARAMS)
+    return register(workspace, uri, run_id=run.run_id, key=run.key, lineage=LINEAGE, **more)
+
+
+def package_of(uri: str, number: int) -> Path:
+    return Path(connect(uri).get_model_version_download_uri("tickets", str(number)).removeprefix("file://"))
+
+
+def point_champion(uri: str, number: int) -> None:
+    MlflowClient(uri).set_registered_model_alias("tickets", CHAMPION, str(number))
+
+
+VERDICT = Verdict(
+    key="k1", candidate="c" * 64, champion=None, test_digest="e" * 64, outcome=Outcome.PASS, reason="all gates passed", gates=()
+)
+
+
+def test_the_same_model_and_data_are_one_version(uri: str, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = registered(finished, uri)
+    second = registered(finished, uri)
+
+    assert (first.number, first.created, first.complete) == (1, True, True)
+    assert (second.number, second.created) == (1, False)
+    assert [version.number for version in versions(uri, "tickets")] == [1]
+    assert {path.name for path in tmp_path.iterdir()} == {"var"}  # MLflow's global default store was not touched
+
+
+def test_another_model_is_another_version(uri: str, finished: Path, other: Path) -> None:
+    assert [registered(workspace, uri).number for workspace in (finished, other)] == [1, 2]
+
+
+def test_a_version_leads_back_to_what_made_it(uri: str, finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<p>report</p>")
+    version = registered(finished, uri, verdict=VERDICT, report=tmp_path / "index.html")
+
+    wanted = {"retune.git_commit", "retune.dirty", "retune.data_digest", "retune.dvc_lock", "retune.weights", KEY, COMPLETE}
+    assert wanted <= set(version.tags)
+    assert version.tags["retune.verdict"] == "PASS"
+    assert "macro_f1 0.700 (95 % interval 0.680–0.720)" in version.description
+    assert MlflowClient(uri).get_run(version.run_id).outputs.model_outputs
+    assert {path.name for path in (package_of(uri, 1) / "artifacts").iterdir()} == {
+        "model",
+        "questions.parquet",
+        "dvc.lock",
+        "params.yaml",
+        "index.html",
+    }
+
+
+def test_a_package_holds_no_pickle_and_pins_what_serving_needs(uri: str, finished: Path) -> None:
+    registered(finished, uri)
+
+    package = package_of(uri, 1)
+    conf = yaml.safe_load((package / "MLmodel").read_text())["flavors"]
+    assert set(conf) == {"python_function"}
+    assert (conf["python_function"]["loader_module"], conf["python_function"]["code"]) == ("mlflow.pyfunc.loaders.code_model", "code")
+    kinds = {path.suffix for path in package.rglob("*") if path.is_file()}
+    assert kinds <= {".py", ".json", ".yaml", ".txt", ".safetensors", ".parquet", ".lock", ".typed", ".j2", ".html", ".css", ".js", ""}
+    assert (package / "requirements.txt").read_text().split() == requirements()
+    assert all("==" in line and "+" not in line for line in requirements())
+
+
+def test_a_new_verdict_on_an_old_version_is_told_in_its_tags(uri: str, finished: Path) -> None:
+    registered(finished, uri, verdict=VERDICT)
+    registered(finished, uri, verdict=VERDICT.model_copy(update={"outcome": Outcome.FAIL, "key": "k2"}))
+
+    (version,) = versions(uri, "tickets")
+    assert (version.tags["retune.verdict"], version.tags["retune.verdict_key"]) == ("FAIL", "k2")
+
+
+def torn(uri: str, number: int) -> None:
+    MlflowClient(uri).delete_model_version_tag("tickets", str(number), COMPLETE)
+
+
+def test_a_version_left_incomplete_is_replaced(uri: str, finished: Path) -> None:
+    registered(finished, uri)
+    torn(uri, 1)
+
+    again = registered(finished, uri)
+
+    assert again.created
+    assert [(version.number, version.complete) for version in versions(uri, "tickets")] == [(again.number, True)]
+
+
+def test_a_version_with_an_alias_is_never_deleted(uri: str, finished: Path) -> None:
+    registered(finished, uri)
+    torn(uri, 1)
+    point_champion(uri, 1)
+
+    with pytest.raises(RetuneError, match="tickets/1 is not deleted: it is champion"):
+        registered(finished, uri)
+    assert [version.number for version in versions(uri, "tickets")] == [1]
+
+
+def test_a_version_that_does_not_exist_is_refused_with_those_that_do(uri: str, finished: Path) -> None:
+    registered(finished, uri)
+
+    with pytest.raises(NotThere, match="tickets has no version 7; there are: 1"):
+        promote(uri, "tickets", 7)
+
+
+def test_a_model_nobody_registered_has_no_champion_and_a_status(uri: str) -> None:
+    assert champion(uri, "tickets") is None
+    assert versions(uri, "tickets") == []
+    assert (status(uri, "tickets").version, status(uri, "tickets").newest) == (None, None)
+    with pytest.raises(NotThere, match="there are: none"):
+        promote(uri, "tickets", 1)
+
+
+def test_the_status_shows_the_champions_metrics_with_intervals(uri: str, finished: Path, other: Path) -> None:
+    registered(finished, uri, verdict=VERDICT)
+    registered(other, uri)
+    point_champion(uri, 1)
+
+    shown = status(uri, "tickets")
+    assert (shown.version, shown.newest, shown.verdict, shown.verdict_key) == (1, 2, "PASS", "k1")
+    assert shown.metrics["macro_f1"] == {"value": 0.7, "low": pytest.approx(0.68), "high": pytest.approx(0.72)}
+
+
+def test_promoting_the_champion_changes_nothing(uri: str, finished: Path) -> None:
+    registered(finished, uri)
+    point_champion(uri, 1)
+
+    assert promote(uri, "tickets", 1).changed is False
+
+
+def edit_manifest(package: Path, **changes: str) -> None:
+    manifest = yaml.safe_load((package / "MLmodel").read_text())
+    manifest["flavors"]["python_function"].update(changes)
+    (package / "MLmodel").write_text(yaml.safe_dump(manifest))
+
+
+@pytest.mark.parametrize(
+    ("tamper", "message"),
+    [
+        (lambda package: edit_manifest(package, loader_module="components.evil"), "loader_module is 'components.evil'"),
+        (lambda package: edit_manifest(package, python_model="python_model.pkl"), "pickled python_model"),
+        (lambda package: edit_manifest(package, model_code_path="evil.py"), "expected serving.py"),
+        (lambda package: (package / "python_model.pkl").write_bytes(b"x"), "may be pickles: python_model.pkl"),
+        (lambda package: (package / "artifacts/model/model.safetensors").write_bytes(b"x"), "not the model that was registered"),
+        (lambda package: (package / "code/components/text.py").write_text("x"), "the hash of the package differs"),
+        (lambda package: (package / "MLmodel").unlink(), "no MLmodel file"),
+        (shutil.rmtree, "cannot be fetched|no MLmodel file"),
+    ],
+)
+def test_a_package_that_was_changed_is_not_loaded_and_not_promoted(uri: str, finished: Path, tamper, message: str) -> None:  # type: ignore[no-untyped-def]
+    registered(finished, uri)
+    tamper(package_of(uri, 1))
+
+    with pytest.raises(BadModel, match=message):
+        promote(uri, "tickets", 1)
+    assert champion(uri, "tickets") is None
+
+
+def test_compiled_code_beside_the_package_is_removed_before_it_could_be_believed(uri: str, finished: Path) -> None:
+    from components.registry.package import inspect
+
+    version = registered(finished, uri)
+    package = package_of(uri, 1)
+    planted = package / "code/components/__pycache__/text.cpython-311.pyc"
+    planted.parent.mkdir()
+    planted.write_bytes(b"x")
+    (package / "registered_model_meta").write_text("x")  # MLflow's, from an earlier load
+
+    inspect(package, version.tags["retune.weights"], version.tags["retune.package"])
+
+    assert not planted.exists()
+    assert fingerprint(package) == version.tags["retune.package"]
+
+
+@pytest.mark.slow
+def test_a_champion_is_verified_by_its_own_code_and_can_be_rolled_back(uri: str, finished: Path, other: Path) -> None:
+    registered(finished, uri)
+    registered(other, uri)
+
+    seen = verify(uri, "tickets", 1)
+    assert (seen.rows, seen.code) == (10, package_of(uri, 1) / "code/components")
+    assert seen.difference < 1e-6
+    assert not list(package_of(uri, 1).rglob("__pycache__"))
+
+    assert promote(uri, "tickets", 1).previous is None
+    second = promote(uri, "tickets", 2)
+    assert (second.changed, second.previous) == (True, 1)
+    assert champion(uri, "tickets").number == 2
+    back = promote(uri, "tickets", 1)
+    assert (champion(uri, "tickets").number, back.previous, status(uri, "tickets").previous) == (1, 2, 2)
+
+
+@pytest.mark.slow
+def test_the_packaged_code_answers_not_todays(uri: str, finished: Path, tmp_path: Path) -> None:
+    changed = tmp_path / "changed/components"
+    shutil.copytree(CODE, changed, ignore=shutil.ignore_patterns("__pycache__"))
+    task = changed / "tasks/text_classification.py"
+    source = task.read_text()
+    assert source.count("        return answers\n") == 1
+    task.write_text(source.replace("        return answers\n", "        return answers[:, ::-1]\n"))
+    registered(finished, uri, code=changed)
+
+    with pytest.raises(BadModel, match="rows otherwise than evaluated: a probability differs by 0"):
+        promote(uri, "tickets", 1)
+    assert champion(uri, "tickets") is None
+
+
+@pytest.mark.slow
+def test_a_version_scores_a_test_set_once(uri: str, finished: Path, tickets: pd.DataFrame, tmp_path: Path) -> None:
+    registered(finished, uri)
+    rows = tickets.iloc[:60].sample(frac=1, random_state=1)
+    cache = tmp_path / "predictions/tickets/1-eeee.parquet"
+
+    scored = score_version(uri, "tickets", 1, rows, cache)
+
+    evaluated = Predictions.read(finished / "reports/evaluation/predictions/candidate.parquet")
+    assert scored.ids.tolist() == evaluated.ids.tolist()
+    assert scored.predicted.tolist() == evaluated.predicted.tolist()
+    np.testing.assert_allclose(scored.probabilities, evaluated.probabilities, atol=1e-6)  # float32 rounding between batch shapes
+    start = time.perf_counter()
+    again = score_version(uri, "tickets", 1, rows, cache)
+    assert time.perf_counter() - start < 1
+    assert again.predicted.tolist() == scored.predicted.tolist()
+    cache.write_bytes(b"torn")
+    assert score_version(uri, "tickets", 1, rows, cache).predicted.tolist() == scored.predicted.tolist()
+
+
+@pytest.mark.slow
+def test_a_registered_model_answers_texts_by_its_name(uri: str, finished: Path) -> None:
+    registered(finished, uri)
+    point_champion(uri, 1)
+
+    answered = predict(uri, "tickets", ["the invoice is wrong", ""])
+
+    assert list(answered.columns) == ["text", "label", "probability", "probabilities"]
+    for row in answered.itertuples():
+        assert row.probability == max(row.probabilities.values()) == row.probabilities[row.label]
+        assert sum(row.probabilities.values()) == pytest.approx(1)
+    with pytest.raises(BadModel, match="cannot be asked"):
+        predict(uri, "tickets/9", ["x"])
+
+
+REGISTER = (
+    "import os, sys; from pathlib import Path; from components.registry import register;"
+    "from components.registry import register as _; module = sys.modules['components.registry.register'];"
+    "from tests.finished import LINEAGE;{before}"
+    "register(Path(sys.argv[1]), sys.argv[2], run_id=sys.argv[3], key=sys.argv[4], lineage=LINEAGE)"
+)
+
+
+@pytest.mark.slow
+def test_a_registration_killed_half_way_leaves_one_whole_version(uri: str, finished: Path) -> None:
+    run = record(finished, uri, lineage=LINEAGE, params=PARAMS)
+    code = REGISTER.format(before="module.find = lambda *a: os.kill(os.getpid(), 9);module._create = lambda *a: os.kill(os.getpid(), 9);")
+    killed = subprocess.run([sys.executable, "-c", code, str(finished), uri, run.run_id, run.key], capture_output=True, timeout=120)
+    assert killed.returncode == -9, killed.stderr
+
+    registered(finished, uri)
+
+    assert [(version.number, version.complete) for version in versions(uri, "tickets")] == [(1, True)]
+    client = MlflowClient(uri)
+    place = client.get_experiment_by_name("tickets").experiment_id
+    assert len(client.search_logged_models([place])) == 1
+
+
+@pytest.mark.slow
+def test_two_processes_that_register_at_once_make_one_version(uri: str, finished: Path) -> None:
+    run = record(finished, uri, lineage=LINEAGE, params=PARAMS)
+    command = [sys.executable, "-c", REGISTER.format(before=""), str(finished), uri, run.run_id, run.key]
+    children = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+
+    assert [(child.communicate(timeout=120)[1], child.returncode)[1] for child in children] == [0, 0]
+    assert [version.number for version in versions(uri, "tickets")] == [1]
+
+
+def test_the_alias_of_the_version_before_is_previous(uri: str, finished: Path) -> None:
+    registered(finished, uri)
+    MlflowClient(uri).set_registered_model_alias("tickets", PREVIOUS, "1")
+
+    assert versions(uri, "tickets")[0].aliases == (PREVIOUS,)
