@@ -1,0 +1,169 @@
+"""The step `preprocess`.
+
+Reads data/validated (kept.parquet, report.json) and data/base (the tokenizer).
+Writes data/prepared: learn/ (train.parquet, validation.parquet, labels.json, retune.json, encoded/*.arrow),
+test/test.parquet, removed.parquet and profile.json. The same rows in any order give the same bytes.
+"""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from components import tasks
+from components.artifacts.profile import Profile, SplitProfile, TokenLengths
+from components.artifacts.rows import read_rows, write_rows
+from components.artifacts.training import ModelSpec
+from components.artifacts.validation import ValidationReport
+from components.errors import BadData, BadParams
+from components.folders import fresh
+from components.params import nearest
+from components.preprocess import duplicates
+from components.preprocess.checks import check
+from components.preprocess.params import PreprocessParams
+from components.preprocess.splits import SPLITS, assign, identify
+from components.text import normalise
+
+log = logging.getLogger(__name__)
+
+_BINS = 32
+_QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
+
+
+def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess: PreprocessParams) -> None:
+    """Clean, deduplicate, split and encode the validated rows.
+
+    Raises:
+        NotThere: validation has not run.
+        BadData: validation rejected the data, a column is missing, or the rows left cannot be learnt and tested.
+        BadModel: the base model has no usable tokenizer.
+        BadParams: max_length is more than the base model can read.
+    """
+    kind = tasks.load(task)
+    rows = _validated(validated, kind.COLUMNS)
+    tokenizer = kind.load_tokenizer(base)
+    if preprocess.max_length > (longest := kind.longest_input(base, tokenizer)):
+        raise BadParams(f"params.yaml: preprocess.max_length is {preprocess.max_length}, and the base model reads at most {longest} tokens")
+    kept, removed = prepare(rows, preprocess)
+    check(kept, removed)
+    spec = ModelSpec(task=task, labels=kind.labels_of(kept), max_length=preprocess.max_length, unicode_form=preprocess.unicode_form)
+    parts = {split: kept[kept["split"] == split].drop(columns="split").reset_index(drop=True) for split in SPLITS}
+    lengths = token_lengths(kind.lengths(kept, tokenizer), preprocess.max_length)
+    profile = describe(len(rows), parts, removed, spec.labels, lengths, preprocess.warn_cut_share)
+    for warning in profile.warnings:
+        log.warning("%s", warning)
+
+    folder = fresh(out)
+    _write_learn(folder / "learn", parts, spec, kind, tokenizer)
+    (folder / "test").mkdir()
+    write_rows(parts["test"], folder / "test" / "test.parquet")
+    write_rows(removed, folder / "removed.parquet")
+    profile.write(folder)
+    log.info(
+        "kept %d of %d rows (%d train, %d validation, %d test); removed %d exact duplicates, %d near duplicates, %d conflicting",
+        *(profile.kept, profile.rows_in, *(profile.splits[split].rows for split in reversed(SPLITS))),
+        *(profile.exact_duplicates, profile.near_duplicates, profile.conflicting),
+    )
+
+
+def prepare(rows: pd.DataFrame, params: PreprocessParams) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the kept rows with their split, and the removed ones with reason, duplicate_of and split; both ordered by id."""
+    rows = identify(rows.assign(text=[normalise(text, params.unicode_form) for text in rows["text"]]))
+    rows["split"] = assign(rows["group"], params.split_seed, params.test_share, params.validation_share)
+    gone = []
+    left = rows
+    for step in (duplicates.conflicting, duplicates.exact, lambda rest: duplicates.near(rest, params.near_duplicate)):
+        gone.append(step(left))
+        left = left[~left["id"].isin(gone[-1]["id"])].reset_index(drop=True)
+    removed = pd.concat(gone, ignore_index=True).merge(rows[["id", "split", "text", "label"]], on="id", validate="1:1")
+    return left, removed.sort_values("id", ignore_index=True)
+
+
+def token_lengths(lengths: npt.NDArray[np.int64], max_length: int) -> TokenLengths:
+    """Return the profile of `lengths` (tokens before truncation, a row each) and what cutting at `max_length` takes away."""
+    width = max(1, -(-int(lengths.max()) // _BINS))
+    starts, counts = np.unique(lengths // width * width, return_counts=True)
+    cut = np.maximum(lengths - max_length, 0)
+    return TokenLengths(
+        max_length=max_length,
+        mean=round(float(lengths.mean()), 3),
+        quantiles={name: int(np.quantile(lengths, share, method="inverted_cdf")) for name, share in _QUANTILES.items()},
+        histogram=tuple((int(start), int(count)) for start, count in zip(starts, counts, strict=True)),
+        cut_rows=int((cut > 0).sum()),
+        cut_share=float((cut > 0).mean()),
+        cut_token_share=float(cut.sum() / lengths.sum()),
+    )
+
+
+def describe(
+    rows_in: int,
+    parts: dict[str, pd.DataFrame],
+    removed: pd.DataFrame,
+    labels: tuple[str, ...],
+    tokens: TokenLengths,
+    warn_above: float,
+) -> Profile:
+    """Return the account of the rows, with a warning for each thing that a person should know before training."""
+    reasons = removed["reason"].value_counts()
+    splits = {name: _split_profile(rows, labels) for name, rows in parts.items()}
+    warnings = [f"no row of the class {label!r} fell into validation" for label in labels if not splits["validation"].labels[label]]
+    if tokens.cut_share > warn_above:
+        share = f"{tokens.cut_share:.1%} of the rows are cut at {tokens.max_length} tokens, above {warn_above:.1%}"
+        warnings.append(f"{share}; raise preprocess.max_length (99 % of the rows have {tokens.quantiles['p99']} tokens or fewer)")
+    return Profile(
+        rows_in=rows_in,
+        kept=sum(split.rows for split in splits.values()),
+        exact_duplicates=int(reasons.get(duplicates.EXACT, 0)),
+        near_duplicates=int(reasons.get(duplicates.NEAR, 0)),
+        conflicting=int(reasons.get(duplicates.CONFLICTING, 0)),
+        labels=labels,
+        splits=splits,
+        tokens=tokens,
+        test_digest=digest_rows(parts["test"]),
+        learn_digest=digest_rows(parts["train"], parts["validation"]),
+        warnings=tuple(warnings),
+    )
+
+
+def digest_rows(*tables: pd.DataFrame) -> str:
+    """Return a sha256 over id, group, text and label of every row, table by table."""
+    digest = hashlib.sha256()
+    for table in tables:
+        for row in table[["id", "group", "text", "label"]].itertuples(index=False):
+            digest.update(json.dumps(list(row)).encode() + b"\n")
+        digest.update(b"\n")
+    return digest.hexdigest()
+
+
+def _validated(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    report = ValidationReport.read(folder)
+    if not report.accepted:
+        failed = ", ".join(check.name for check in report.checks if not check.passed) or "no check named"
+        raise BadData(f"{folder / report.FILE}: validation rejected the snapshot ({failed}); mend the data or the section `validate`")
+    rows = read_rows(folder / "kept.parquet")
+    if missing := [name for name in columns if name not in rows.columns]:
+        hints = "; ".join(f"{name!r}{nearest(name, list(rows.columns))}" for name in missing)
+        raise BadData(f"{folder / 'kept.parquet'} lacks columns of the task: {hints}. Name yours in snapshot.columns")
+    return rows
+
+
+def _split_profile(rows: pd.DataFrame, labels: tuple[str, ...]) -> SplitProfile:
+    counts = rows["label"].value_counts()
+    return SplitProfile(rows=len(rows), groups=int(rows["group"].nunique()), labels={label: int(counts.get(label, 0)) for label in labels})
+
+
+def _write_learn(folder: Path, parts: dict[str, pd.DataFrame], spec: ModelSpec, kind: tasks.Task, tokenizer: object) -> None:
+    (folder / "encoded").mkdir(parents=True)
+    for split in ("train", "validation"):
+        write_rows(parts[split], folder / f"{split}.parquet")
+        table = kind.encode(parts[split], tokenizer, spec.labels, spec.max_length)
+        with pa.OSFile(str(folder / "encoded" / f"{split}.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+    numbers = {label: place for place, label in enumerate(spec.labels)}
+    (folder / "labels.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    spec.write(folder)
