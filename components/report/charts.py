@@ -24,7 +24,7 @@ def token_lengths(tokens: TokenLengths) -> Markup:
     width = min((b - a for a, b in pairwise(starts)), default=1)
     top = max(rows for _, rows in tokens.histogram)
     end = max(starts[-1] + width, tokens.max_length + 1)
-    plane = Plane.over(Scale(0, end), Scale(0, top * 1.05), 230, gutter=7)
+    plane = Plane.over(Scale(0, end), Scale(0, top * 1.05), 230, gutter=10)
     bars = []
     for start, rows in tokens.histogram:
         left, right, up = plane.x(start), plane.x(start + width), plane.y(rows)
@@ -77,7 +77,8 @@ def setting_names(trials: Sequence[Trial], first: Sequence[str]) -> list[str]:
 
 def parallel_coordinates(trials: Sequence[Trial], metric: str, names: Sequence[str]) -> Markup:
     """Return one line a trial across its settings to its value; the best is drawn last and strongest."""
-    scored = sorted((t for t in trials if t.value is not None), key=lambda t: t.value or 0.0)[-MOST_TRIALS:]
+    finished_last = sorted((t for t in trials if t.value is not None), key=lambda t: (t.state == "COMPLETE", t.value or 0.0))
+    scored = finished_last[-MOST_TRIALS:]
     columns: list[tuple[str, list[Setting]]] = [(name, [t.params.get(name) for t in scored]) for name in names]
     columns.append((named(metric), [t.value for t in scored]))
     staggered = len(columns) > 4  # names of neighbours would meet
@@ -119,7 +120,7 @@ def _axis(values: Sequence[object], high: float, low: float) -> tuple[list[float
     at = {choice: high + step * (i + 0.5) for i, choice in enumerate(choices)}
     places = [at[setting(v) if v is not None else "not set"] for v in values]
     shown = choices if len(choices) <= 6 else []
-    return places, [(at[choice] - 5, cut(choice, 16)) for choice in shown]
+    return places, [(at[choice] - 8, cut(choice, 16)) for choice in shown]
 
 
 def training_curves(history: Sequence[Mapping[str, float]], keys: Sequence[str], above: str, best_step: int | None = None) -> Markup:

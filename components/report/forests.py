@@ -17,11 +17,15 @@ MIDDLE = "50%"
 
 @dataclass(frozen=True)
 class GatePlot:
-    """The plot of one gate, None where it had nothing to measure; `own_scale` when it could not share the others' axis."""
+    """The plot of one gate, None where it had nothing to measure; `own_scale` when it could not share the others' axis.
+
+    `signs` says that the numbers are differences: at least one of them or the threshold is not above zero.
+    """
 
     gate: GateResult
     plot: Markup | None
     own_scale: bool
+    signs: bool
 
 
 def gate_plots(gates: Sequence[GateResult]) -> tuple[tuple[GatePlot, ...], Markup | None]:
@@ -32,8 +36,20 @@ def gate_plots(gates: Sequence[GateResult]) -> tuple[tuple[GatePlot, ...], Marku
     plots = []
     for gate, distance in zip(gates, distances, strict=True):
         own = bool(distance) and distance not in shared
-        plots.append(GatePlot(gate, _gate_plot(gate, spanning([0.0, *distance], 6, 94, 0.1) if own else scale) if distance else None, own))
+        plots.append(
+            GatePlot(
+                gate,
+                _gate_plot(gate, spanning([0.0, *distance], 6, 94, 0.1) if own else scale) if distance else None,
+                own,
+                _is_difference(gate),
+            )
+        )
     return tuple(plots), (axis(scale, sign=True) if shared else None)
+
+
+def _is_difference(gate: GateResult) -> bool:
+    known = [value for value in (gate.estimate, gate.low, gate.high) if value is not None]
+    return min([*known, 1.0]) < 0 or (gate.threshold is not None and gate.threshold <= 0)
 
 
 def _distances(gate: GateResult) -> list[float]:

@@ -10,13 +10,15 @@ from components.report.svg import drawing, element, text
 from components.report.wording import columns, count, cut
 
 MOST_CLASSES = 25
+FEW_CLASSES = 5
 WIDTH = 960
 
 
 def confusion_matrix(labels: Sequence[str], counts: npt.NDArray[np.int64]) -> Markup:
-    """Return the matrix: rows expected, columns predicted, coloured by the share of the row; the columns go by number."""
+    """Return the matrix: rows expected, columns predicted, coloured by the share of the row; many columns go by number."""
     names = min(330.0, max(90.0, 7.0 * max(map(columns, labels)) + 40))
-    cell = min(64.0, (WIDTH - names - 50) / len(labels))
+    named = len(labels) <= FEW_CLASSES  # room for names above the columns
+    cell = min(118.0 if named else 64.0, (WIDTH - names - 50) / len(labels))
     tall = max(min(cell, 40.0), 26.0)
     head = 40.0
     totals = counts.sum(axis=1)
@@ -24,8 +26,8 @@ def confusion_matrix(labels: Sequence[str], counts: npt.NDArray[np.int64]) -> Ma
     parts.append(element("rect", x=names, y=head, width=cell * len(labels), height=tall * len(labels), class_="bed"))
     for at, label in enumerate(labels):
         y, x = head + tall * at, names + cell * (at + 0.5)
-        parts += _row_name(label, at + 1, names, y, tall)
-        parts.append(text(f"{x:.5g}", head - 8, str(at + 1), "label", "middle", title=label))
+        parts += _row_name(label, "" if named else str(at + 1), names, y, tall)
+        parts.append(text(f"{x:.5g}", head - 8, cut(label, 14) if named else str(at + 1), "label", "middle", title=label))
         parts.append(text(f"{names + cell * len(labels) + 44:.5g}", y + tall / 2 + 4, count(int(totals[at])), "label", "end"))
         parts += [_cell(counts[at], int(totals[at]), at, int(to), (names + cell * to, y, cell, tall)) for to in np.flatnonzero(counts[at])]
     parts.append(text(f"{names + cell * len(labels) + 44:.5g}", head - 8, "rows", "label", "end"))
@@ -38,14 +40,14 @@ def _scrolled(height: float, width: float, parts: list[Markup]) -> Markup:
     return drawing(height, label, *parts, class_="chart matrix", viewBox=f"0 0 {width:.5g} {height:.5g}", style=limits)
 
 
-def _row_name(label: str, numeral: int, names: float, y: float, tall: float) -> list[Markup]:
+def _row_name(label: str, numeral: str, names: float, y: float, tall: float) -> list[Markup]:
     lines = wrapped(cut(label, 120), int((names - 36) / 6.1), 2 if tall >= 26 else 1)
     first = y + tall / 2 + 4 - 6.5 * (len(lines) - 1)
     parts = [
         text(f"{names - 30:.5g}", first + 13 * at, words, "small", "end", title=label if at == 0 else None)
         for at, words in enumerate(lines)
     ]
-    return [*parts, text(f"{names - 6:.5g}", y + tall / 2 + 4, str(numeral), "label", "end")]
+    return [*parts, text(f"{names - 6:.5g}", y + tall / 2 + 4, numeral, "label", "end")]
 
 
 def _cell(row: npt.NDArray[np.int64], total: int, at: int, to: int, box: tuple[float, float, float, float]) -> Markup:

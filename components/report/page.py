@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from components.artifacts.metrics import ClassScore, Estimate, Metrics
@@ -17,6 +18,10 @@ from components.report.matrix import MOST_CLASSES, confusion_matrix
 from components.report.svg import Scale
 
 HERE = Path(__file__).parent
+FILTERS = (
+    *("named", "count", "number", "metric", "signed", "probability", "percent"),
+    *("duration", "moment", "quantile", "setting", "cut", "visible"),
+)
 FIRST_METRICS = ("macro_f1", "accuracy")
 GUESSING = wording.named("majority")
 SHOWN_ROWS = 30
@@ -46,18 +51,18 @@ class ModelRow:
 
 def render(facts: Facts) -> str:
     """Return the page."""
+    return _template().render(facts=facts, run=facts.run, metrics=facts.metrics, **_sections(facts))
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    words = ("named", "count", "number", "metric", "signed", "probability", "percent", "duration", "moment", "setting", "cut", "visible")
-    environment.filters.update({name: getattr(wording, name) for name in words})
-    environment.globals.update(
-        icon=forests.icon, legend=forests.legend, interval=forests.interval, bar=forests.bar, SHOWN_CHANGES=SHOWN_CHANGES
-    )
-    style = Markup((HERE / "style.css").read_text(encoding="utf-8"))
-    return environment.get_template("page.html.j2").render(
-        style=style, facts=facts, run=facts.run, metrics=facts.metrics, **_sections(facts)
-    )
+    environment.filters.update({name: getattr(wording, name) for name in FILTERS})
+    environment.globals.update(icon=forests.icon, legend=forests.legend, interval=forests.interval, bar=forests.bar)
+    environment.globals.update(SHOWN_CHANGES=SHOWN_CHANGES, style=Markup((HERE / "style.css").read_text(encoding="utf-8")))
+    return environment.get_template("page.html.j2")
 
 
 def _sections(facts: Facts) -> dict[str, Any]:
@@ -134,7 +139,8 @@ def _model_row(model: Model, metric: str, scale: Scale) -> ModelRow:
 
 
 def _classes(metrics: Metrics) -> dict[str, Any]:
-    scale, overall = Scale(0, 1), metrics.headline.get("macro_f1")
+    overall = metrics.headline.get("macro_f1")
+    scale = forests.score_scale([1.0, *(value for s in metrics.classes.values() for value in (s.f1, s.precision, s.recall))])
     worst = sorted(metrics.classes.items(), key=lambda item: (not item[1].eligible, item[1].f1, item[0]))
     rows: list[tuple[str, ClassScore, Markup]] = [
         (name, score, forests.class_plot(score, scale, overall.value if overall else None)) for name, score in worst

@@ -134,7 +134,7 @@ class Plane:
         """Return a place as (percentage, pixels)."""
         return self.x(x), self.y(y)
 
-    def axes(self, below: str, above: str, x_ticks: int = 5, y_ticks: int = 4) -> Markup:
+    def axes(self, below: str, above: str, x_ticks: int = 5, y_ticks: int = 5) -> Markup:
         """Return the grid with its numbers and the names of both axes."""
         left = f"{self.x.start - 1.4:.5g}%"
         bottom = self.height - self.foot

@@ -77,6 +77,15 @@ def moment(text: str) -> str:
     return f"{day} {clock[:5]}" + (" UTC" if text.endswith(("Z", "+00:00")) else "") if clock else text
 
 
+def quantile(name: str) -> str:
+    """Return a quantile's name in words: `p50`, `p90`, `max` or a share."""
+    if name in ("p50", "0.5"):
+        return "median"
+    if name == "max":
+        return "longest"
+    return f"{name[1:]}{THIN}% up to" if name[:1] == "p" and name[1:].isdigit() else name
+
+
 def duration(seconds: float | None) -> str:
     """Return a duration in the unit that fits: seconds, minutes or hours."""
     if not _is_number(seconds):
