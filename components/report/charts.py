@@ -81,7 +81,7 @@ def parallel_coordinates(trials: Sequence[Trial], metric: str, names: Sequence[s
     scored = finished_last[-MOST_TRIALS:]
     columns: list[tuple[str, list[Setting]]] = [(name, [t.params.get(name) for t in scored]) for name in names]
     columns.append((named(metric), [t.value for t in scored]))
-    staggered = len(columns) > 4  # names of neighbours would meet
+    staggered = len(columns) > 2  # names of neighbours would meet
     high, low = 58 if staggered else 44, 236
     xs = [4 + 92 * at / max(len(columns) - 1, 1) for at in range(len(columns))]
     places, parts = [], []

@@ -87,7 +87,7 @@ def _verdict(facts: Facts) -> dict[str, Any]:
         for outcome, word in ((Outcome.PASS, "passed"), (Outcome.FAIL, "failed"), (Outcome.INCONCLUSIVE, "undecided"))
         if (many := tally[outcome])
     ]
-    return {"gates": gates, "gate_axis": gate_axis, "tally": ", ".join(words) or "none was asked", "figures": _key_figures(facts)}
+    return {"gates": gates, "gate_axis": gate_axis, "tally": ", ".join(words), "figures": _key_figures(facts)}
 
 
 def _key_figures(facts: Facts) -> list[tuple[str, str, str]]:
@@ -119,7 +119,13 @@ def _scores(metrics: Metrics, champion: Champion | None) -> dict[str, Any]:
     rivals = [model.scores for model in models if model.who != GUESSING]  # what only guesses would squeeze the others together
     scale = forests.score_scale(end for scores in rivals for e in scores.values() for end in (e.low, e.high))
     blocks = [(name, [_model_row(model, name, scale) for model in models if name in model.scores]) for name in _ordered(metrics.headline)]
-    return {"scores": blocks, "score_axis": forests.axis(scale), "score_grid": forests.estimate_plot(scale, None, "", "")}
+    off_scale = any(row.estimate.value < scale.low for _, rows in blocks for row in rows)
+    return {
+        "scores": blocks,
+        "off_scale": off_scale,
+        "score_axis": forests.axis(scale),
+        "score_grid": forests.estimate_plot(scale, None, "", ""),
+    }
 
 
 def _models(metrics: Metrics, champion: Champion | None) -> list[Model]:
