@@ -26,6 +26,7 @@ FIRST_METRICS = ("macro_f1", "accuracy")
 GUESSING = wording.named("majority")
 SHOWN_ROWS = 30
 SHOWN_CHANGES = 12
+ABSENT = "not set"
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def _changes(facts: Facts) -> dict[str, Any]:
     found = findings.changes(facts.candidate, champion.predictions, facts.texts) if facts.candidate and champion.predictions else None
     now = facts.training.settings if facts.training else {}
     names = [name for name in sorted({*now, *champion.settings}) if champion.settings and now.get(name) != champion.settings.get(name)]
-    return {"changes": found, "settings": [(name, champion.settings.get(name), now.get(name)) for name in names]}
+    return {"changes": found, "settings": [(name, champion.settings.get(name, ABSENT), now.get(name, ABSENT)) for name in names]}
 
 
 def _data(facts: Facts) -> dict[str, Any]:

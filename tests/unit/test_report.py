@@ -140,6 +140,15 @@ def test_against_a_champion_the_page_counts_what_was_fixed_and_broken(workspace:
     assert "both right 15" in changes.words
 
 
+def test_settings_and_data_that_differ_from_the_champions_are_listed(workspace: Path) -> None:
+    champion = Champion("3", {}, settings={"epochs": 3, "learning_rate": 0.0002, "warmup": 0.1}, data_digest="e" * 64)
+    changes = section(page(workspace, champion=champion), "changes")
+
+    assert [row.words for row in changes.all("tbody")[0].all("tr")] == ["learning_rate 0.0002 0.001", "warmup 0.1 not set"]
+    assert "The data changed: the champion learnt from snapshot eeeeeeeeeeee" in changes.words
+    assert "cannot be compared one by one" in changes.words
+
+
 def test_without_a_champion_a_search_or_timings_the_page_says_so(workspace: Path) -> None:
     for file in ("models/tuned/best.json", "models/tuned/trials.parquet"):
         (workspace / file).unlink()
