@@ -115,6 +115,13 @@ def test_the_numbers_are_those_of_the_artifacts(workspace: Path) -> None:
     assert "2026-11-21 23:41 UTC" in root.words
 
 
+def test_an_estimate_that_must_not_decide_says_why(workspace: Path) -> None:
+    doubtful = estimate(0.02).model_copy(update={"doubt": "12 groups are too few"})
+    root = page(workspace, champion=Champion("3", {"macro_f1": estimate(0.73)}, {"macro_f1": doubtful}))
+
+    assert section(root, "scores").words.count("in doubt: 12 groups are too few") == 1
+
+
 def test_the_surest_error_comes_first_and_the_worst_class_too(workspace: Path) -> None:
     root = page(workspace)
 
