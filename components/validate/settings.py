@@ -1,0 +1,32 @@
+"""The section `validate` of params.yaml."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from components.params import Section
+
+
+class ValidateParams(Section):
+    """What good data is."""
+
+    min_rows: int = Field(default=100, ge=2, description="rows that must be left after quarantine")
+    min_rows_per_class: int = Field(default=20, ge=1, description="rows of every label that must be left after quarantine")
+    min_characters: int = Field(default=2, ge=1, description="of a text; a row with fewer goes to quarantine")
+    max_characters: int = Field(default=20_000, ge=1, description="of a text; a row with more goes to quarantine")
+    max_duplicate_share: float = Field(default=0.5, ge=0, le=1, description="share of the rows whose text another row has already")
+    labels: tuple[str, ...] = Field(default=(), description="the allowed labels; empty: every label seen is allowed")
+    numeric_labels: Literal["refuse", "allow"] = Field(default="refuse", description="whether numbers may be class names")
+    max_quarantined_share: float = Field(default=0.1, ge=0, le=1, description="share of bad rows above which the snapshot is rejected")
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        if self.min_characters > self.max_characters:
+            raise ValueError(f"min_characters {self.min_characters} is more than max_characters {self.max_characters}: no text could pass")
+        if len(self.labels) == 1:
+            raise ValueError(f"labels: expected none or at least two, found only {self.labels[0]!r}")
+        if twice := sorted({label for label in self.labels if self.labels.count(label) > 1}):
+            raise ValueError(f"labels: {', '.join(map(repr, twice))} stands there more than once")
+        if not all(label.strip() for label in self.labels):
+            raise ValueError("labels: an empty text is no label")
+        return self
