@@ -1,5 +1,6 @@
 """A `learn` folder made by hand from the tickets, for tests of tuning and training that need no preprocessing."""
 
+import gc
 from pathlib import Path
 
 import pandas as pd
@@ -8,6 +9,10 @@ import pyarrow as pa
 from components.artifacts.rows import write_rows
 from components.artifacts.training import ModelSpec
 from components.tasks import text_classification as task
+
+import components.learning.fitting  # noqa: F401  isort: skip
+
+gc.freeze()  # each training collects garbage twice, and torch brings a million objects to look at
 
 
 def make_learn(folder: Path, base: Path, rows: pd.DataFrame, validation: int = 60) -> Path:

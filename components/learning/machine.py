@@ -4,7 +4,7 @@ import os
 import resource
 import sys
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import torch
 
 from components.errors import BadParams

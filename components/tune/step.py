@@ -1,0 +1,115 @@
+"""The step `tune`.
+
+Reads data/prepared/learn and data/base; never the test split.
+Writes models/tuned: best.json (the settings for the fields of `train` that say `tuned`) and trials.parquet (every trial).
+The study itself is var/optuna/<identity>.log: after a kill, the same command goes on to the same total.
+"""
+
+import hashlib
+import logging
+import math
+from pathlib import Path
+
+import pandas as pd
+
+from components import tasks
+from components.artifacts.rows import read_rows
+from components.artifacts.trial import BestTrial
+from components.errors import BadParams
+from components.folders import fresh
+from components.identity import digest_code, digest_folder, digest_value
+from components.learning import TrainSection, machine
+from components.learning.data import Learn
+from components.params import nearest
+from components.tune import results
+from components.tune.params import OWN, Dimension, TuneParams, in_order
+from components.tune.search import Search
+from components.tune.study import open_study
+
+log = logging.getLogger(__name__)
+
+
+def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, train: TrainSection) -> None:
+    """Search the fields of `train` that say `tuned`, and write the best trial's values; a fixed value is never searched.
+
+    Raises:
+        BadParams: a field says `tuned` and has no dimension, or the metric is unknown.
+        NotThere: preprocessing has not run.
+        RetuneError: no trial completed.
+        Unavailable: another process searches the same study.
+    """
+    kind = tasks.load(task)
+    if tune.metric not in kind.METRICS:
+        raise BadParams(f"params.yaml: tune.metric {tune.metric!r} is not measured by {task}{nearest(tune.metric, list(kind.METRICS))}")
+    space = searched(tune.space, train)
+    if not space:
+        log.info("nothing to tune: no field of `train` says `tuned`")
+        results.write(fresh(out), _nothing(tune.metric), [])
+        return
+    data = Learn.read(learn)
+    part = Learn(data.spec, data.train.take(sample(read_rows(learn / "train.parquet"), tune.share)), data.validation)
+    identity = _identity(learn, base, task, tune, train)
+    search = Search(kind, base, part, tune, train, space)
+    first = {name: value for name, value in tune.first.items() if name in space}
+    log.info(
+        "searching %s in study %s: up to %d trials in %g minutes, each on %d of %d rows",
+        *(", ".join(space), identity, tune.trials, tune.max_minutes, len(part.train), len(data.train)),
+    )
+    with open_study(identity, tune, first) as study:
+        stopped_by = search.run(study)
+        best = results.best(study, tune, stopped_by)
+        trials = study.trials
+    results.write(fresh(out), best, trials)
+    log.info("best of %d trials: %s %.4f with %s", best.complete, best.metric, best.value, results.listed(best.settings))
+
+
+def searched(space: dict[str, Dimension], train: TrainSection) -> dict[str, Dimension]:
+    """Return the dimensions to search, each after those that its condition asks about.
+
+    Raises:
+        BadParams: a field says `tuned` and has no dimension.
+    """
+    if missing := [name for name in train.tuned if name not in space]:
+        names = ", ".join(f"train.{name}" for name in missing)
+        why = "; it cannot be searched" if missing[0] in OWN else nearest(missing[0], list(space)) if space else ""
+        raise BadParams(f"params.yaml: {names} says `tuned`, but tune.space has no such dimension{why}")
+    for name in space:
+        if name not in train.tuned:
+            log.warning("tune.space.%s is not searched: train.%s is fixed to %s", name, name, getattr(train.fixed, name))
+    return {name: space[name] for name in in_order(space) if name in train.tuned}
+
+
+def sample(rows: pd.DataFrame, share: float) -> list[int]:
+    """Return the places of a stable part of `rows`: of each label the ids with the smallest hashes, at least one."""
+    order = [hashlib.sha256(name.encode()).hexdigest() for name in rows["id"]]
+    labels = rows["label"].tolist() if "label" in rows else [""] * len(rows)
+    strata: dict[str, list[int]] = {}
+    for place, label in enumerate(labels):
+        strata.setdefault(label, []).append(place)
+    chosen = [sorted(places, key=order.__getitem__)[: math.ceil(share * len(places))] for places in strata.values()]
+    return sorted(place for places in chosen for place in places)
+
+
+def _identity(learn: Path, base: Path, task: str, tune: TuneParams, train: TrainSection) -> str:
+    """Return the study's name: all that a trial's value follows from. Budgets are left out: a larger one goes on."""
+    place = [machine.set_threads(train.fixed.threads), machine.device(), machine.precision(train.fixed)]
+    inputs = [digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_code(), task]
+    asked = [tune.model_dump(exclude={"trials", "max_minutes"}), train.tuned]
+    fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", *train.tuned})
+    return digest_value([*inputs, *place, *asked, fixed])[:16]
+
+
+def _nothing(metric: str) -> BestTrial:
+    return BestTrial(
+        study="",
+        number=-1,
+        metric=metric,
+        value=0.0,
+        settings={},
+        complete=0,
+        pruned=0,
+        failed=0,
+        seconds=0.0,
+        importance={},
+        stopped_by="nothing to tune",
+    )
