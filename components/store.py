@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
-import psutil  # type: ignore[import-untyped]
+import psutil
 import sqlalchemy.exc
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient

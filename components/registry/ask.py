@@ -66,7 +66,8 @@ def _run(uri: str, arguments: list[str], folder: Path, seconds: float) -> None:
     python = [sys.executable, "-P", "-B"]
     command = [*python, str(process.__file__), *python, str(scoring.__file__), *arguments]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri, "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", **process.QUIET}
+    environment |= {**process.QUIET, "MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}
+    environment |= {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:

@@ -15,7 +15,7 @@ from components.errors import BadModel, NotThere, RetuneError
 from components.registry import package
 from components.registry.ask import Answers, ask
 from components.registry.register import fetch
-from components.registry.versions import CHAMPION, PREVIOUS, Version, find
+from components.registry.versions import CHAMPION, PREVIOUS, Version, aliases_of, find
 from components.store import alone, connect, reaching
 
 log = logging.getLogger(__name__)
@@ -109,21 +109,20 @@ def promote(uri: str, name: str, number: int) -> Promotion:
     verify(uri, name, number)
     with reaching(uri), alone(uri, f"promote {name}"):
         client = connect(uri)
-        old = client.get_registered_model(name).aliases.get(CHAMPION)
-        if old is not None and int(old) != number:
-            client.set_registered_model_alias(name, PREVIOUS, old)
+        old = aliases_of(client, name).get(CHAMPION)
+        if old not in (None, number):
+            client.set_registered_model_alias(name, PREVIOUS, str(old))
         client.set_registered_model_alias(name, CHAMPION, str(number))
         promoted = find(client, name, number)
     if CHAMPION not in promoted.aliases:
         raise RetuneError(f"{version.uri} was made {CHAMPION}, and someone moved the alias at the same moment; look and promote again")
     log.info("%s is the champion, %s before", version.uri, f"version {old}" if old else "nothing")
-    return Promotion(promoted, int(old) if old is not None else None, changed=True)
+    return Promotion(promoted, old, changed=True)
 
 
 def _at(uri: str, name: str, alias: str) -> int | None:
     with reaching(uri):
-        number = connect(uri).get_registered_model(name).aliases.get(alias)
-    return None if number is None else int(number)
+        return aliases_of(connect(uri), name).get(alias)
 
 
 def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: Path | None = None) -> Predictions:
@@ -133,9 +132,9 @@ def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: P
         NotThere: no such version.
         BadModel: its package is not what was registered, or does not answer.
     """
-    if cache is not None and (kept := _kept(cache, rows)) is not None:
+    if cache is not None and (known := kept(cache, rows)) is not None:
         log.info("%s/%d was scored before: %s", name, number, cache)
-        return kept
+        return known
     version = _known(uri, name, number)
     _inspected(uri, version)
     answers = ask(uri, version.uri, rows["text"].tolist())
@@ -151,27 +150,44 @@ def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: P
     return scored
 
 
-def _kept(cache: Path, rows: pd.DataFrame) -> Predictions | None:
+def kept(cache: Path, rows: pd.DataFrame) -> Predictions | None:
     """Return the cached predictions if they are whole and of these rows."""
     try:
-        kept = Predictions.read(cache)
+        found = Predictions.read(cache)
     except NotThere:
         return None
     except (OSError, ValueError, KeyError) as error:
         log.warning("%s cannot be read and is made anew: %s", cache, error)
         return None
-    return kept if sorted(rows["id"]) == kept.ids.tolist() else None
+    return found if sorted(rows["id"]) == found.ids.tolist() else None
 
 
 def predict(uri: str, model: str, texts: Sequence[str]) -> pd.DataFrame:
-    """Answer texts by a registered model: NAME (its champion), NAME@ALIAS, NAME/VERSION, or a `models:/` URI.
+    """Answer texts by a registered model: NAME (its champion), NAME@ALIAS or NAME/VERSION, with or without `models:/`.
 
     Returns:
         The columns text, label, probability and probabilities (label to probability).
+
+    Raises:
+        NotThere: no such version or alias.
+        BadModel: its package is not what was registered, or does not answer.
     """
-    if not model.startswith("models:/"):
-        model = f"models:/{model}" if "@" in model or "/" in model else f"models:/{model}@{CHAMPION}"
-    answers = ask(uri, model, texts)
+    version = _resolve(uri, model.removeprefix("models:/"))
+    _inspected(uri, version)
+    answers = ask(uri, version.uri, texts)
     probabilities = [dict(zip(answers.labels, map(float, row), strict=True)) for row in answers.probabilities]
     best = [row[label] for row, label in zip(probabilities, answers.predicted, strict=True)]
     return pd.DataFrame({"text": list(texts), "label": answers.predicted, "probability": best, "probabilities": probabilities})
+
+
+def _resolve(uri: str, model: str) -> Version:
+    name, _, number = model.partition("/")
+    if number:
+        if not number.isdigit():
+            raise NotThere(f"{model!r} names no version: expected NAME, NAME@ALIAS or NAME/VERSION")
+        return _known(uri, name, int(number))
+    name, _, alias = model.partition("@")
+    at = _at(uri, name, alias or CHAMPION)
+    if at is None:
+        raise NotThere(f"{name} has no {alias or CHAMPION}; `retune promote` makes a version the {CHAMPION}")
+    return _known(uri, name, at)

@@ -126,8 +126,11 @@ def _train(training: Training) -> Facts:
     return Facts({**training.settings, **{name: getattr(training, name) for name in words}}, metrics)
 
 
-def read_points(lines: list[str]) -> list[Point]:
-    """Return the numbers of history lines, JSON objects with `step` and perhaps `time` (seconds since 1970)."""
+def read_points(lines: list[str], started: float | None = None) -> list[Point]:
+    """Return the numbers of history lines, JSON objects with `step`, and `seconds` since training started.
+
+    `started` is that moment in seconds since 1970; without it the points have no time.
+    """
     points = []
     for line in lines:
         try:
@@ -135,15 +138,20 @@ def read_points(lines: list[str]) -> list[Point]:
         except ValueError:
             continue  # a torn line of a killed run
         if isinstance(row, dict):
-            points += _points(row)
+            points += _points(row, started)
     return points
 
 
-def _points(row: dict[str, Any]) -> list[Point]:
-    step = int(row.get("step") or 0)
-    time = row.get("time")
-    at = int(float(time) * 1_000) if time is not None and _is_number(time) else None
-    return [Point(name, float(value), step, at) for name, value in row.items() if name not in ("step", "time") and _is_number(value)]
+def started_at(history: Path, lines: list[str]) -> float | None:
+    """Return about when the training of a history started: the file's time less its last `seconds`."""
+    seconds = [point.value for point in read_points(lines[-1:]) if point.name == "seconds"]
+    return history.stat().st_mtime - seconds[0] if seconds else None
+
+
+def _points(row: dict[str, Any], started: float | None) -> list[Point]:
+    step, seconds = int(row.get("step") or 0), row.get("seconds")
+    at = int((started + float(seconds)) * 1_000) if started is not None and seconds is not None and _is_number(seconds) else None
+    return [Point(name, float(value), step, at) for name, value in row.items() if name != "step" and _is_number(value)]
 
 
 def _is_number(value: object) -> bool:
@@ -167,22 +175,8 @@ def read_trials(path: Path) -> list[Trial]:
 
 
 def _trial(row: dict[str, Any]) -> Trial:
-    params = _mapping(row.get("params")) | {
-        name.removeprefix("params_"): value for name, value in row.items() if name.startswith("params_") and value is not None
-    }
-    values = {int(step): float(value) for step, value in _mapping(row.get("intermediate")).items() if _is_number(value)}
-    known = ("number", "state", "value", "params", "intermediate")
-    metrics = {
-        name: float(value) for name, value in row.items() if name not in known and not name.startswith("params_") and _is_number(value)
-    }
+    values = {int(step): float(value) for step, value in json.loads(row.get("intermediate") or "{}").items() if _is_number(value)}
+    apart = ("number", "state", "value", "params", "intermediate")
+    metrics = {name: float(value) for name, value in row.items() if name not in apart and _is_number(value)}
     value = float(row["value"]) if _is_number(row.get("value")) else None
-    return Trial(int(row["number"]), str(row["state"]).upper(), value, params, values, metrics)
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    """Return what a cell holds as a mapping: JSON text, an Arrow map (pairs), or a struct."""
-    if isinstance(value, str):
-        value = json.loads(value)
-    if isinstance(value, list):
-        return {str(name): inner for name, inner in (pair if not isinstance(pair, dict) else tuple(pair.values()) for pair in value)}
-    return dict(value) if isinstance(value, Mapping) else {}
+    return Trial(int(row["number"]), str(row["state"]).upper(), value, json.loads(row.get("params") or "{}"), values, metrics)

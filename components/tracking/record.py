@@ -24,7 +24,7 @@ from components.errors import NotThere, Unavailable
 from components.identity import digest_file, digest_folder, digest_value
 from components.store import alone, connect, experiment, key, log_all, metrics_of, milliseconds, params_of, reaching, tags_of
 from components.tracking import runs
-from components.tracking.facts import Facts, Point, Trial, flatten, headline, read_lines, read_points, read_trials, stage_facts
+from components.tracking.facts import Facts, Point, Trial, flatten, headline, read_lines, read_points, read_trials, stage_facts, started_at
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,9 @@ def record(
             runs.remove(client, torn)
         tags = {runs.KEY: identity, **lineage_tags(lineage)}
         parent = runs.start(client, place, lineage.model, "candidate", tags)
-        _fill_parent(client, parent, workspace, lineage, params, report)
-        _add_stages(client, place, parent, workspace, facts, live)
+        with runs.failing(client, parent):
+            _fill_parent(client, parent, workspace, lineage, params, report)
+            _add_stages(client, place, parent, workspace, facts, live)
         client.set_terminated(parent, "FINISHED")
         client.set_tag(parent, runs.COMPLETE, "true")
     log.info("recorded as run %s", parent)
@@ -213,7 +214,8 @@ def _dataset(name: str, context: str, digest: str, source: str, profile: dict[st
 
 
 def _add_stages(client: MlflowClient, place: str, parent: str, workspace: Path, facts: dict[str, Facts], live: str | None) -> None:
-    points = read_points(read_lines(workspace / HISTORY))
+    lines = read_lines(workspace / HISTORY)
+    points = read_points(lines, started_at(workspace / HISTORY, lines) if lines else None)
     for stage, fact in facts.items():
         run_id = None
         if stage == "train":

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -18,6 +19,17 @@ def start(client: MlflowClient, experiment: str, name: str, kind: str, tags: Map
     all_tags = {**tags, KIND: kind, OWNER: owner(), "mlflow.source.name": "retune", PARENT: parent}
     plain = {tag.key: tag.value for tag in tags_of(all_tags)}
     return str(client.create_run(experiment, start_time=milliseconds(), tags=plain, run_name=name).info.run_id)
+
+
+@contextmanager
+def failing(client: MlflowClient, run_id: str) -> Iterator[None]:
+    """Mark the run FAILED or KILLED when the block does not come to its end; the error goes on."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(Exception):  # the store may be what failed
+            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
 
 
 def search(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:

@@ -3,6 +3,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import mlflow.data
@@ -103,6 +104,7 @@ def test_a_candidate_is_a_parent_with_a_child_a_stage_and_a_trial(uri: str, fini
     assert (found["trial 0"].info.status, found["trial 1"].info.status) == ("FINISHED", "KILLED")
     history = MlflowClient(uri).get_metric_history(found["train"].info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(row["step"], row["loss"]) for row in HISTORY]
+    assert [later.timestamp - point.timestamp for point, later in pairwise(history)] == pytest.approx([500] * 9, abs=1)
 
 
 def test_the_datasets_of_a_run_carry_our_digests(uri: str, finished: Path) -> None:
@@ -134,6 +136,15 @@ def test_the_artifacts_hold_what_a_rebuild_needs(uri: str, finished: Path, tmp_p
     stored = Path(MlflowClient(uri).download_artifacts(recorded.run_id, "", str(tmp_path)))
     names = {path.relative_to(stored).as_posix() for path in stored.rglob("*") if path.is_file()}
     assert names >= {"dvc.lock", "params.yaml", "evaluation/metrics.json", "evaluation/predictions/candidate.parquet", "uncommitted.diff"}
+
+
+def test_a_recording_that_fails_is_marked_and_the_next_one_is_whole(uri: str, finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        record(finished, uri, lineage=LINEAGE, params=PARAMS, report=tmp_path / "missing.html")
+    assert by_name(uri)["tickets"].info.status == "FAILED"
+
+    assert record(finished, uri, lineage=LINEAGE, params=PARAMS).created
+    assert len(all_runs(uri)) == 8
 
 
 @pytest.mark.slow
