@@ -1,5 +1,6 @@
 """A workspace as the stages leave it, with a two-layer model: what `record` and `register` find."""
 
+import atexit
 import functools
 import json
 import shutil
@@ -31,6 +32,7 @@ HISTORY = [{"step": step, "loss": 1.0 / step, "epoch": step / 10, "seconds": 0.5
 def migrated() -> Path:
     """A fresh store: making one costs four seconds, so each test process makes one, and tests copy it."""
     var = Path(tempfile.mkdtemp(prefix="retune-store-"))
+    atexit.register(shutil.rmtree, var, ignore_errors=True)
     prepare_store(var)
     return var
 
