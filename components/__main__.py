@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one step and return the exit code: 0, or that of the error, which is printed as one message."""
     die_with_parent()
     quiet_environment()
+    os.environ["HF_HUB_OFFLINE"] = "1"  # what lies on a hub was pinned before the stages
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.captureWarnings(True)
     for chatty in ("httpx", "filelock", "great_expectations", "datasets", "transformers"):
@@ -61,10 +63,16 @@ def run(name: str = "", *folders: str) -> None:
 
 
 def find(name: str) -> Callable[..., None]:
-    """Return the function of the step `name`; its module is imported only now, since torch and Great Expectations cost seconds."""
+    """Return the function of the step `name`, from `components/NAME.py` or `components/NAME/step.py`.
+
+    Its module is imported only now, since torch and Great Expectations cost seconds.
+    """
     if name not in STEPS:
         raise BadParams(f"{name!r} is not a step{nearest(name, list(STEPS))}")
-    function: Callable[..., None] = getattr(importlib.import_module(f"components.{name}"), name)
+    module = importlib.import_module(f"components.{name}")
+    if hasattr(module, "__path__"):  # a folder offers its settings at the door, and the step inside
+        module = importlib.import_module(f"components.{name}.step")
+    function: Callable[..., None] = getattr(module, name)
     return function
 
 

@@ -16,6 +16,7 @@ QUIET = {
     "GX_ANALYTICS_ENABLED": "false",
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
     "TOKENIZERS_PARALLELISM": "false",
     # Two torch processes that spin while they wait slow each other down sevenfold.
     "OMP_WAIT_POLICY": "passive",
@@ -34,7 +35,6 @@ def quiet_environment() -> None:
             os.environ.setdefault(name, value)
         else:
             os.environ[name] = value
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # components/base.py lifts it where a hub is asked for
 
 
 def die_with_parent() -> None:

@@ -19,6 +19,10 @@ from components.errors import Cancelled, NotThere, StageFailed, Unavailable
 log = logging.getLogger(__name__)
 
 STAGES = ("validate", "preprocess", "tune", "train", "evaluate")
+CHATTER = re.compile(  # what DVC says at every call; the task says what became of its stage
+    r"'.*\.dvc' didn't change|Stage '.*' didn't change|(Updating|Generating) lock file|Data and pipelines are up to date|> exec python"
+    r"|To track the changes|\tgit add|To enable auto staging|\tdvc config core.autostage|Use `dvc push`"
+)
 GRACE = 5.0  # seconds between SIGINT and SIGKILL
 
 
@@ -136,7 +140,7 @@ def dvc(arguments: list[str], root: Path, what: str, level: int = logging.INFO) 
         for line in child.stdout:
             if text := line.rstrip():
                 lines.append(text)
-                log.log(level, "%s", text)
+                log.log(logging.DEBUG if CHATTER.match(text) else level, "%s", text)
         code = child.wait()
     if RUNNING.cancelled.is_set():
         raise Cancelled(f"{what} was cancelled; run again to go on where it stopped")

@@ -74,18 +74,19 @@ def guess_columns(data: Path) -> Guess:
         BadSource: the file cannot be read, or no column looks like a text or a label.
     """
     frame, delimiter = read_head(data)
-    text = pick(frame, TEXT_NAMES, [name for name in frame if looks_like_text(frame[name])])
-    rest = [name for name in frame if name != text]
+    names = [str(name) for name in frame.columns]
+    text = pick(frame, TEXT_NAMES, [name for name in names if looks_like_text(frame[name])])
+    rest = [name for name in names if name != text]
     label = pick(frame, LABEL_NAMES, [name for name in rest if looks_like_label(frame[name])])
     if text is None or label is None:
         what = "texts" if text is None else "labels (a few values that repeat)"
-        raise BadSource(f"{data}: no column looks like {what}; columns: {', '.join(frame)}; name them in snapshot.columns of a params.yaml")
-    unique = [name for name in rest if name != label and frame[name].is_unique and frame[name].str.len().max() <= 64]
+        raise BadSource(f"{data}: no column looks like {what}; columns: {', '.join(names)}; name them in snapshot.columns of a params.yaml")
+    unique = [name for name in rest if name != label and frame[name].is_unique and longest(frame[name]) <= 64]
     identity = next((name for name in unique if name.lower() in ID_NAMES), None)
     group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
     columns = {role: found for role, found in (("text", text), ("label", label), ("id", identity), ("group", group)) if found}
     numeric = bool(frame[label].str.fullmatch(r"[-+]?\d+(\.\d+)?").any())
-    words = int(frame[text].fillna("").str.split().str.len().quantile(0.99))
+    words = float(word_counts(frame[text]).quantile(0.99))
     length = next((limit for limit in MAX_LENGTHS if words * TOKENS_A_WORD + 2 <= limit), MAX_LENGTHS[-1])
     return Guess(columns, delimiter, numeric, length, frame[label].nunique(), len(frame))
 
@@ -109,16 +110,26 @@ def read_head(data: Path) -> tuple[pd.DataFrame, str | None]:
     raise error or BadSource(f"{data}: a header and no rows; expected at least one row")
 
 
-def looks_like_text(column: pd.Series) -> bool:
+def looks_like_text(column: "pd.Series[str]") -> bool:
     """Say whether most values differ and hold several words."""
     filled = column.dropna()
-    return bool(len(filled)) and filled.nunique() > 0.3 * len(filled) and filled.str.split().str.len().mean() >= 2
+    return bool(len(filled)) and filled.nunique() > 0.3 * len(filled) and float(word_counts(filled).mean()) >= 2
 
 
-def looks_like_label(column: pd.Series) -> bool:
+def looks_like_label(column: "pd.Series[str]") -> bool:
     """Say whether the values are few, short and repeat."""
     filled = column.dropna()
-    return 2 <= filled.nunique() <= max(2, min(500, len(filled) // 3)) and filled.str.len().max() <= 200
+    return 2 <= filled.nunique() <= max(2, min(500, len(filled) // 3)) and longest(filled) <= 200
+
+
+def word_counts(column: "pd.Series[str]") -> "pd.Series[int]":
+    """Return the number of words of each value."""
+    return column.fillna("").map(lambda text: len(str(text).split()))
+
+
+def longest(column: "pd.Series[str]") -> int:
+    """Return the length of the longest value, in characters."""
+    return max((len(str(value)) for value in column.dropna()), default=0)
 
 
 def pick(frame: pd.DataFrame, names: tuple[str, ...], likely: list[str]) -> str | None:

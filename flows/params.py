@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import Self
 
 import yaml
-from components.base import BaseParams
-from components.evaluate import EvaluateParams
-from components.preprocess import PreprocessParams
-from components.tune import TuneParams
-from components.validate import ValidateParams
 from pydantic import Field, field_validator, model_validator
 
 from components import tasks
+from components.base import BaseParams
 from components.errors import BadParams
+from components.evaluate import EvaluateParams
 from components.gates import GatesParams
-from components.learning import TrainSection
+from components.learning.params import TrainSection
 from components.params import Section
-from components.snapshot import SnapshotParams
+from components.preprocess.params import PreprocessParams
+from components.snapshot.settings import SnapshotParams
+from components.tune.params import TuneParams
+from components.validate.settings import ValidateParams
 
 
 class Params(Section):
@@ -43,7 +43,6 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Self:
-        self.tune.check_against(self.train)
         return self
 
 

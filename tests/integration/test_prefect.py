@@ -1,0 +1,151 @@
+"""The same story under Prefect: one managed server, and a run that leaves no process however it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pandas as pd
+import psutil
+import pytest
+
+from tests.project import BIN, edit, environment, make_project, retune
+
+pytestmark = pytest.mark.slow
+GUARD = Path(__file__).parent / "guard"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Iterator[Path]:
+    folder = make_project(tmp_path_factory.mktemp("prefect") / "project", tiny_base, tickets)
+    yield folder
+    end_server(folder)
+
+
+def end_server(folder: Path) -> None:
+    state = folder / "var/prefect/server.json"
+    if state.exists():
+        os.kill(json.loads(state.read_text(encoding="utf-8"))["pid"], signal.SIGTERM)
+
+
+def api(folder: Path) -> str:
+    return str(json.loads((folder / "var/prefect/server.json").read_text(encoding="utf-8"))["url"])
+
+
+def last_flow_run(folder: Path) -> dict[str, object]:
+    query = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1}
+    found: list[dict[str, object]] = httpx.post(f"{api(folder)}/flow_runs/filter", json=query).raise_for_status().json()
+    return found[0]
+
+
+def test_a_whole_run_talks_to_nobody_outside(project: Path, tmp_path: Path) -> None:
+    log = tmp_path / "connections"
+    path = os.pathsep.join([str(project), str(GUARD)])
+    done = retune(project, "run", "--json", PYTHONPATH=path, RETUNE_TEST_CONNECTIONS=str(log))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["champion"] == 1
+    assert not log.exists(), log.read_text(encoding="utf-8")
+    guarded = log.with_name("connections.processes").read_text(encoding="utf-8")
+    for part in ("retune run", "components train", "dvc", "prefect server", "scoring.py"):
+        assert part in guarded, f"{part} ran without the guard"
+    assert last_flow_run(project)["state_type"] == "COMPLETED"
+    artifacts = httpx.post(f"{api(project)}/artifacts/filter", json={}).raise_for_status().json()
+    assert any("PASS" in str(artifact["data"]) for artifact in artifacts)
+
+
+def begin(folder: Path, stage: str, **params: object) -> subprocess.Popen[str]:
+    """Start a run that will be busy in `stage` for a while, and wait until it is."""
+    edit(folder, {"train": {"epochs": 400, "patience": 0, "seed": int(time.time())}})
+    run = subprocess.Popen(
+        [str(BIN / "retune"), "run"], cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert run.stdout is not None
+    for line in run.stdout:
+        if f"Running stage '{stage}'" in line:
+            break
+    wait_for(lambda: bool(stage_processes(folder, stage)))
+    time.sleep(8)  # into the training itself
+    return run
+
+
+def stage_processes(folder: Path, stage: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        try:
+            if process.info["cmdline"] and f"components {stage}" in " ".join(process.info["cmdline"]) and process.cwd() == str(folder):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def leftovers(folder: Path) -> list[str]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = " ".join(process.cmdline())
+            if process.cwd() == str(folder) and "flows.server" not in command and "prefect server" not in command:
+                found.append(command)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.2)
+
+
+def interrupt(folder: Path, run: subprocess.Popen[str]) -> None:
+    run.send_signal(signal.SIGINT)
+
+
+def terminate(folder: Path, run: subprocess.Popen[str]) -> None:
+    run.send_signal(signal.SIGTERM)
+
+
+def kill(folder: Path, run: subprocess.Popen[str]) -> None:
+    run.send_signal(signal.SIGKILL)
+
+
+def cancel_in_prefect(folder: Path, run: subprocess.Popen[str]) -> None:
+    state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    httpx.post(f"{api(folder)}/flow_runs/{last_flow_run(folder)['id']}/set_state", json=state).raise_for_status()
+
+
+@pytest.mark.parametrize("end", [interrupt, terminate, kill, cancel_in_prefect])
+def test_a_run_that_is_ended_leaves_no_process(project: Path, end: Callable[[Path, subprocess.Popen[str]], None]) -> None:
+    run = begin(project, "train")
+    end(project, run)
+
+    assert run.wait(60) != 0
+    wait_for(lambda: not leftovers(project), 20)
+    if end is cancel_in_prefect:
+        assert last_flow_run(project)["state_type"] == "CANCELLED"
+
+
+def test_a_second_run_in_the_same_workspace_is_refused(project: Path) -> None:
+    run = begin(project, "train")
+    second = retune(project, "run", "--inline")
+    run.send_signal(signal.SIGINT)
+    run.wait(60)
+
+    assert second.returncode == 75
+    assert "another run is working" in second.stderr
+
+
+def test_the_server_leaves_when_nobody_needs_it(project: Path) -> None:
+    assert httpx.get(f"{api(project)}/health").status_code == 200
+    server = psutil.Process(json.loads((project / "var/prefect/server.json").read_text(encoding="utf-8"))["pid"])
+
+    gone, _ = psutil.wait_procs([server], timeout=60)  # RETUNE_SERVER_LINGER is 20 s here
+
+    assert gone
+    assert not (project / "var/prefect/server.json").exists()

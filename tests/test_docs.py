@@ -1,0 +1,124 @@
+"""What the documents tell a reader to do is done here as it stands."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from components.__main__ import STEPS
+from components.artifacts.rows import write_rows
+from components.artifacts.validation import ValidationReport
+from tests.project import BIN, ROOT, environment
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def stage_table(text: str) -> dict[str, list[set[str]]]:
+    rows = re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
+    return {name: [set(re.findall(r"[\w/.]+", cell)) for cell in cells] for name, *cells in rows if name in STEPS}
+
+
+@pytest.mark.parametrize("document", [README, ARCHITECTURE], ids=["README", "architecture"])
+def test_the_stage_table_is_that_of_dvc_yaml(document: str) -> None:
+    table = stage_table(document)
+
+    assert tuple(table) == STEPS
+    for stage, (reads, writes, sees) in table.items():
+        command = PIPELINE[stage]["cmd"].split()
+        assert reads == set(command[5:-1]), stage
+        assert writes == {command[-1]}, stage
+        assert sees == set(PIPELINE[stage]["params"]), stage
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    lines = [line for block in blocks(README, "bash") for line in block.splitlines()]
+    commands = [shlex.split(line, comments=True) for line in lines if line.startswith("retune ")]
+    assert len(commands) >= 8
+    for command in commands:
+        options = [word for word in command if word.startswith("--")]
+        shown = subprocess.run(
+            [str(BIN / "retune"), command[1], "--help"], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}
+        )
+        assert shown.returncode == 0, f"{command}: {shown.stderr}"
+        for option in options:
+            assert option in shown.stdout, f"{' '.join(command)}: no option {option}"
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"\bmake ([a-z][a-z-]*)", README))
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert {"run", "test", "check", "ui", "help"} <= targets
+    assert all(f"make {target} " in listed for target in targets)
+
+
+def test_the_annotated_tree_names_what_is_there() -> None:
+    (tree,) = [block for block in blocks(README, "text") if "components/" in block]
+    named = [line.split()[0] for line in tree.splitlines() if line.strip()]
+    folder = ""
+    for line, name in zip(filter(str.strip, tree.splitlines()), named, strict=True):
+        if not line.startswith(" "):
+            folder = name if name.endswith("/") else ""
+            assert (ROOT / name).exists(), name
+        else:
+            assert (ROOT / folder / name).exists(), folder + name
+
+
+def test_all_links_between_documents_lead_somewhere() -> None:
+    documents = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
+    links = [(path, link) for path in documents for link in re.findall(r"\]\(([^)#]+?)(?:#.*?)?\)", path.read_text(encoding="utf-8"))]
+    assert links
+    for path, link in links:
+        assert link.startswith("https://") or (path.parent / link).exists(), f"{path.name}: {link}"
+
+
+@pytest.mark.slow
+def test_add_a_step_works_as_it_is_written(tmp_path: Path, tickets: pd.DataFrame) -> None:
+    page = (ROOT / "docs/add-a-step.md").read_text(encoding="utf-8")
+    (code,), (section, stage) = blocks(page, "python"), blocks(page, "yaml")
+    for part in ("components", "flows", "infra", "tests"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("pyproject.toml", "params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / part, tmp_path / part)
+    (tmp_path / "components/lengths.py").write_text(code, encoding="utf-8")
+    edit(tmp_path / "components/__main__.py", '"evaluate")', '"evaluate", "lengths")')
+    edit(tmp_path / "flows/dvc.py", '"evaluate")', '"evaluate", "lengths")')
+    edit(tmp_path / "pyproject.toml", "components.evaluate |", "components.evaluate | components.lengths |")
+    append(tmp_path / "params.yaml", section)
+    append(tmp_path / "dvc.yaml", stage)
+    validated = tmp_path / "data/validated"
+    validated.mkdir(parents=True)
+    write_rows(tickets, validated / "kept.parquet")
+    counts = {"rows_in": 240, "kept": 240, "quarantined": 0}
+    ValidationReport(snapshot="", accepted=True, reasons={}, checks=(), **counts).write(validated)
+
+    run = [sys.executable, "-m", "components", "lengths", "data/validated", "reports/lengths"]
+    done = subprocess.run(run, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '"mean": 8.0' in (tmp_path / "reports/lengths/words.json").read_text(encoding="utf-8")
+    for check in (["-m", "pytest", "-q", "tests/test_wiring.py"], ["-c", "from importlinter.cli import lint_imports_command as c; c()"]):
+        checked = subprocess.run([sys.executable, *check], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text, f"{path.name} has no {old}"
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text(encoding="utf-8").rstrip("\n") + "\n\n" + text, encoding="utf-8")
