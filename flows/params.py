@@ -2,22 +2,21 @@
 
 import re
 from pathlib import Path
-from typing import Self
 
 import yaml
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from components import tasks
 from components.base import BaseParams
 from components.errors import BadParams
 from components.evaluate import EvaluateParams
 from components.gates import GatesParams
-from components.learning.params import TrainSection
+from components.learning import TrainSection
 from components.params import Section
-from components.preprocess.params import PreprocessParams
-from components.snapshot.settings import SnapshotParams
-from components.tune.params import TuneParams
-from components.validate.settings import ValidateParams
+from components.preprocess import PreprocessParams
+from components.snapshot import SnapshotParams
+from components.tune import TuneParams, searched
+from components.validate import ValidateParams
 
 
 class Params(Section):
@@ -41,16 +40,12 @@ class Params(Section):
             raise ValueError("a model's name is up to 100 letters, digits, dots, dashes and underscores")
         return name
 
-    @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Self:
-        return self
-
 
 def read_params(path: Path) -> Params:
     """Read and check a whole params.yaml.
 
     Raises:
-        BadParams: with every fault that was found.
+        BadParams: with every fault that was found; also where two sections contradict each other.
     """
     if not path.is_file():
         raise BadParams(f"{path} is missing; `retune init DATA` writes one")
@@ -62,4 +57,5 @@ def read_params(path: Path) -> Params:
         raise BadParams(f"{path}: expected a mapping with the sections {', '.join(Params.model_fields)}, found {type(raw).__name__}")
     params = Params.parse(raw, "")
     tasks.load(params.task)
+    searched(params.tune.space, params.train)
     return params

@@ -1,6 +1,8 @@
-"""Clean, deduplicate, split and encode: from validated rows to what may be learnt from and what is kept for the test."""
+"""Clean, deduplicate, split and encode: from validated rows to what may be learnt from and what is kept for the test.
+
+The step is `components.preprocess.step`; the settings are offered here.
+"""
 
 from components.preprocess.params import PreprocessParams
-from components.preprocess.step import preprocess
 
-__all__ = ["PreprocessParams", "preprocess"]
+__all__ = ["PreprocessParams"]

@@ -1,6 +1,8 @@
-"""The search for training settings: Optuna lives here and nowhere else."""
+"""The search for training settings: Optuna lives here and nowhere else.
 
-from components.tune.params import TuneParams
-from components.tune.step import tune
+The step is `components.tune.step`; the settings alone, offered here, cost no import of torch.
+"""
 
-__all__ = ["TuneParams", "tune"]
+from components.tune.params import TuneParams, searched
+
+__all__ = ["TuneParams", "searched"]

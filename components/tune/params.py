@@ -1,14 +1,16 @@
 """The section `tune`: budget, trial and search space."""
 
+import logging
 from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from components.errors import BadParams
-from components.learning import TrainParams
-from components.learning.params import Value
+from components.learning.params import TrainParams, TrainSection, Value
 from components.params import Section, nearest
+
+log = logging.getLogger(__name__)
 
 OWN = ("epochs", "metric", "seed", "patience", "evaluations_per_epoch", "max_minutes", "threads", "precision")
 """The fields of `train` that cannot be searched: a trial has its own, or another value makes trials incomparable."""
@@ -92,6 +94,22 @@ class TuneParams(Section):
         if faults:
             raise ValueError("; ".join(faults))
         return self
+
+
+def searched(space: dict[str, Dimension], train: TrainSection) -> dict[str, Dimension]:
+    """Return the dimensions to search, each after those that its condition asks about.
+
+    Raises:
+        BadParams: a field says `tuned` and has no dimension.
+    """
+    if missing := [name for name in train.tuned if name not in space]:
+        names = ", ".join(f"train.{name}" for name in missing)
+        why = "; it cannot be searched" if missing[0] in OWN else nearest(missing[0], list(space)) if space else ""
+        raise BadParams(f"params.yaml: {names} says `tuned`, but tune.space has no such dimension{why}")
+    for name in space:
+        if name not in train.tuned:
+            log.warning("tune.space.%s is not searched: train.%s is fixed to %s", name, name, getattr(train.fixed, name))
+    return {name: space[name] for name in in_order(space) if name in train.tuned}
 
 
 def _faults(name: str, dimension: Dimension, space: Mapping[str, Dimension]) -> list[str]:

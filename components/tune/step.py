@@ -22,7 +22,7 @@ from components.learning import TrainSection, machine
 from components.learning.data import Learn
 from components.params import nearest
 from components.tune import results
-from components.tune.params import OWN, Dimension, TuneParams, in_order
+from components.tune.params import TuneParams, searched
 from components.tune.search import Search
 from components.tune.study import open_study
 
@@ -61,22 +61,6 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
         trials = study.trials
     results.write(fresh(out), best, trials)
     log.info("best of %d trials: %s %.4f with %s", best.complete, best.metric, best.value, results.listed(best.settings))
-
-
-def searched(space: dict[str, Dimension], train: TrainSection) -> dict[str, Dimension]:
-    """Return the dimensions to search, each after those that its condition asks about.
-
-    Raises:
-        BadParams: a field says `tuned` and has no dimension.
-    """
-    if missing := [name for name in train.tuned if name not in space]:
-        names = ", ".join(f"train.{name}" for name in missing)
-        why = "; it cannot be searched" if missing[0] in OWN else nearest(missing[0], list(space)) if space else ""
-        raise BadParams(f"params.yaml: {names} says `tuned`, but tune.space has no such dimension{why}")
-    for name in space:
-        if name not in train.tuned:
-            log.warning("tune.space.%s is not searched: train.%s is fixed to %s", name, name, getattr(train.fixed, name))
-    return {name: space[name] for name in in_order(space) if name in train.tuned}
 
 
 def sample(rows: pd.DataFrame, share: float) -> list[int]:

@@ -12,9 +12,9 @@ from components.artifacts.validation import Check, ValidationReport
 from components.errors import BadData, BadModel, BadParams, NotThere
 from components.identity import digest_folder
 from components.learning.data import Learn
-from components.preprocess import PreprocessParams, duplicates, preprocess
+from components.preprocess import PreprocessParams, duplicates
 from components.preprocess.splits import assign, fraction, identify
-from components.preprocess.step import prepare
+from components.preprocess.step import prepare, preprocess
 
 PARAMS = PreprocessParams(test_share=0.3, validation_share=0.2, max_length=32)
 

@@ -11,8 +11,8 @@ from components.artifacts.rows import read_rows
 from components.artifacts.trial import BestTrial
 from components.errors import BadParams, NotThere, RetuneError
 from components.learning import TrainSection
-from components.tune import TuneParams, tune
-from components.tune.step import sample
+from components.tune import TuneParams
+from components.tune.step import sample, tune
 from components.tune.study import repair
 from tests.learn import make_learn
 
