@@ -70,11 +70,11 @@ class TuneParams(Section):
     """How the fields of `train` that say `tuned` are chosen."""
 
     metric: str = Field("macro_f1", description="of the validation split, maximised")
-    trials: int = Field(5, ge=1, le=100_000, description="total over all processes and restarts")
+    trials: int = Field(4, ge=1, le=100_000, description="total over all processes and restarts")
     max_minutes: float = Field(3, gt=0, description="total over all processes and restarts; no trial begins after it")
-    share: float = Field(0.25, gt=0, le=1, description="of the training rows that a trial sees, of each class alike")
+    share: float = Field(0.2, gt=0, le=1, description="of the training rows that a trial sees, of each class alike")
     epochs: float = Field(1, gt=0, le=10_000, description="of a trial")
-    evaluations: int = Field(3, ge=1, le=1_000, description="points at which the pruner may stop a trial")
+    evaluations: int = Field(2, ge=1, le=1_000, description="points at which the pruner may stop a trial")
     prune_after: int = Field(2, ge=1, le=10_000, description="complete trials before the pruner may stop one")
     explore: int = Field(3, ge=1, le=10_000, description="trials, `first` included, before the sampler learns from earlier ones")
     seed: int = Field(7, ge=0, lt=2**32, description="of the sampler")

@@ -52,7 +52,7 @@ def test_it_has_the_settings_of_the_shipped_file(tmp_path: Path) -> None:
     write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=False)
     written, shipped = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (tmp_path / "params.yaml", Path("params.yaml")))
 
-    own = {"source", "columns", "max_length", "numeric_labels", "name"}
+    own = {"source", "columns", "max_length", "numeric_labels", "name", "space"}
     flat = [{(s, k): v for s, section in p.items() if isinstance(section, dict) for k, v in section.items()} for p in (written, shipped)]
     assert {k: v for k, v in flat[0].items() if k[1] not in own} == {k: v for k, v in flat[1].items() if k[1] not in own}
 
