@@ -18,11 +18,13 @@ import yaml
 from filelock import FileLock, Timeout
 
 from components.errors import BadParams, RetuneError, Unavailable
+from components.identity import digest_file
 from components.params import Section, nearest
 from components.process import die_with_parent, quiet_environment
 
 STEPS = ("validate", "preprocess", "tune", "train", "evaluate")
 PARAMS = Path("params.yaml")
+CODE = Path(__file__).parent
 PATIENCE = 10.0  # seconds to wait for another writer
 
 
@@ -58,7 +60,7 @@ def run(name: str = "", *folders: str) -> None:
     if len(folders) != len(wanted):
         raise BadParams(f"`{name}` expects the folders {' '.join(wanted).upper()}, found {len(folders)}: {' '.join(folders) or 'none'}")
     sections = read_sections(step, PARAMS)
-    with alone(Path(folders[-1])):
+    with alone(Path(folders[-1])), unchanged(step, sections):
         step(*map(Path, folders), **sections)
 
 
@@ -90,6 +92,28 @@ def read_sections(step: Callable[..., None], path: Path) -> dict[str, Any]:
         value, kind = raw[parameter.name], parameter.annotation
         sections[parameter.name] = kind.parse(value, parameter.name) if issubclass(kind, Section) else kind(value)
     return sections
+
+
+@contextlib.contextmanager
+def unchanged(step: Callable[..., None], sections: dict[str, Any]) -> Iterator[None]:
+    """Refuse the step's result when its code or settings were edited meanwhile: DVC reads them after a stage, not before.
+
+    Raises:
+        RetuneError: the step fails, so DVC records nothing, and the next `dvc repro` runs it again.
+    """
+    before = sources()
+    yield
+    loaded = {module.__file__ for name, module in sys.modules.items() if name.startswith("components.")}
+    now = sources()
+    edited = [str(path.relative_to(CODE.parent)) for path in before if str(path) in loaded and now.get(path) != before[path]]
+    edited += [str(PARAMS)] * (read_sections(step, PARAMS) != sections)
+    if edited:
+        raise RetuneError(f"{', '.join(edited)} changed while {step.__name__} was running, so its result is not kept; run again")
+
+
+def sources() -> dict[Path, str]:
+    """Return the hash of every file of code, the launcher's own left out."""
+    return {path: digest_file(path) for path in CODE.rglob("*.py") if path != Path(__file__)}
 
 
 @contextlib.contextmanager

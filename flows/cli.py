@@ -6,7 +6,6 @@ Exit codes: 0 done; 1 failed; 2 the input cannot be used; 3 the verdict is FAIL,
 
 import json
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -67,10 +66,12 @@ def snapshot(
     Example: `retune snapshot new-labels.csv`
     """
     from flows import effects
+    from flows.run import alone
 
     workspace = open_workspace(params)
-    data = effects.take_snapshot(workspace, source)
-    base = effects.pin_base(workspace)
+    with alone(workspace):
+        data = effects.take_snapshot(workspace, source)
+        base = effects.pin_base(workspace)
     out.print(f"data: {data.rows:,} rows from {data.source}, snapshot {data.digest[:12]} of {data.taken_at}")
     out.print(f"base: {base.source}, {len(base.parts)} files, {base.digest[:12]}")
 
@@ -105,8 +106,11 @@ def judge(params: ParamsFile = None, as_json: AsJson = False) -> None:
     """
     from components.artifacts.verdict import Outcome
     from flows import effects
+    from flows.run import alone
 
-    verdict = effects.judge(open_workspace(params)).verdict
+    workspace = open_workspace(params)
+    with alone(workspace):
+        verdict = effects.judge(workspace).verdict
     if as_json:
         print_json(verdict)
     else:
@@ -125,10 +129,12 @@ def register(params: ParamsFile = None, as_json: AsJson = False) -> None:
     Example: `retune register`
     """
     from flows import effects
+    from flows.run import alone
 
     workspace = open_workspace(params)
-    judged = effects.judge(workspace)
-    version = effects.register(workspace, effects.record(workspace, ()), judged)
+    with alone(workspace):
+        judged = effects.judge(workspace)
+        version = effects.register(workspace, effects.record(workspace, ()), judged)
     if as_json:
         print_json({"model": version.name, "version": version.number, "created": version.created, "verdict": judged.verdict.outcome})
     else:
@@ -253,12 +259,10 @@ def main() -> None:
     except RetuneError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("error: interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # `retune status | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except SystemExit as ending:
+        if ending.code == Cancelled.exit_code:  # typer has caught Ctrl-C
+            print("error: interrupted; run the same command again to go on", file=sys.stderr)
+        raise
 
 
 if __name__ == "__main__":

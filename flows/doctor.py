@@ -14,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from components.errors import RetuneError
-from flows.settings import Settings
+from flows.settings import read_settings
 from flows.workspace import Workspace
 
 FREE_GIB = 5
@@ -50,8 +50,10 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
     for name, check in checks.items():
         try:
             yield Finding(name, True, check(workspace))
-        except (RetuneError, OSError, ImportError) as error:
+        except RetuneError as error:
             yield Finding(name, False, str(error))
+        except Exception as error:  # whatever breaks here is what the doctor was asked to find
+            yield Finding(name, False, f"{type(error).__name__}: {error}")
 
 
 def python(_workspace: Workspace) -> str:
@@ -144,7 +146,7 @@ def dvc(workspace: Workspace) -> str:
     """DVC runs here, and has a remote."""
     from flows.dvc import dvc as run
 
-    remotes = run(["remote", "list"], workspace.root, what="dvc remote list", level=0)
+    remotes = run(["remote", "list"], workspace.project, what="dvc remote list", level=0)
     return (
         f"{importlib.metadata.version('dvc')}, remote {remotes[0].split()[0] if remotes else 'none: `dvc remote add --default NAME URL`'}"
     )
@@ -179,7 +181,7 @@ def prefect(workspace: Workspace) -> str:
     """The Prefect server answers, if one is running; a run starts it otherwise."""
     from flows.server import running
 
-    configured = Settings().prefect_api_url
+    configured = read_settings(workspace.project).prefect_api_url
     if configured:
         import httpx
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from components.errors import Cancelled, NotThere, StageFailed, Unavailable
+from components.errors import BadInput, Cancelled, NotThere, StageFailed, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +102,11 @@ def reproduce_stage(stage: str, root: Path) -> Reproduced:
     """Bring one stage and what it depends on up to date, and log its output line by line.
 
     Raises:
-        StageFailed: with the message of the step that failed.
+        BadInput, StageFailed: with the message of the step that failed.
         Unavailable: something was busy; a retry can mend it.
         Cancelled: the run was cancelled meanwhile.
     """
-    lines = dvc(["--wait-for-lock", "repro", stage] if stage else ["repro"], root, what=f"the stage {stage}")
+    lines = dvc(["--wait-for-lock", "repro", stage], root, what=f"the stage {stage}")
     said = "\n".join(lines)
     if f"Running stage '{stage}'" in said:
         return Reproduced.RAN
@@ -124,7 +124,12 @@ def is_added(path: Path, root: Path) -> bool:
     """Say whether DVC has `path` as it stands."""
     if not path.with_name(path.name + ".dvc").exists():
         return False
-    status = dvc(["status", "--json", str(path.relative_to(root)) + ".dvc"], root, what=f"dvc status {path.name}", level=logging.DEBUG)
+    status = dvc(
+        ["--wait-for-lock", "status", "--json", str(path.relative_to(root)) + ".dvc"],
+        root,
+        what=f"dvc status {path.name}",
+        level=logging.DEBUG,
+    )
     return any(line.strip() == "{}" for line in status)
 
 
@@ -157,8 +162,8 @@ def _failure(lines: list[str], what: str, code: int) -> Exception:
     message = step.group(1).strip() if step else "; ".join(dvc_says) or (lines[-1] if lines else f"exit code {code}")
     if exited and int(exited.group(1)) in (-signal.SIGKILL, 128 + signal.SIGKILL):
         message = f"it was killed (signal 9), for lack of memory or by hand; run again to go on. {message}"
-    error = Unavailable if exited and int(exited.group(1)) == Unavailable.exit_code else StageFailed
-    return error(f"{what} failed: {message}")
+    kinds = {kind.exit_code: kind for kind in (BadInput, Unavailable, Cancelled)}
+    return kinds.get(int(exited.group(1)) if exited else 0, StageFailed)(f"{what} failed: {message}")
 
 
 def lock_hashes(root: Path) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from components import registry, statistics, tasks, tracking
+from components import registry, report, tasks, tracking
 from components.artifacts.manifest import BaseManifest, Manifest
 from components.artifacts.metrics import Metrics
 from components.artifacts.predictions import Predictions
@@ -24,7 +24,6 @@ from components.base import pin_base as pin
 from components.errors import BadInput, NotThere
 from components.gates import judge as fold
 from components.gates import verdict_key
-from components.report import Champion, write_report
 from components.snapshot import take_snapshot as take
 from flows import dvc
 from flows.lineage import lineage_of
@@ -192,11 +191,17 @@ def promote(workspace: Workspace, run: tracking.RecordedRun, version: registry.V
 
 def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> Path:
     """Write the page, unless it shows this verdict already, and put it beside the run in MLflow."""
-    if result.up_to_date and result.page.exists():
-        return result.page
+    if not report.shows(result.page, judged.verdict, str(result.version)):
+        write_page(workspace, run, stages, judged, result)
+    tracking.attach(store(workspace), run.run_id, result.page, into="report")
+    return result.page
+
+
+def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> None:
+    """Write the page on the candidate and its verdict."""
     lineage = lineage_of(workspace, result.model, run.key)
     seconds = {stage.name: stage.seconds for stage in stages if stage.became is dvc.Reproduced.RAN}
-    write_report(
+    report.write_report(
         workspace.root,
         result.page,
         lineage=lineage,
@@ -206,27 +211,17 @@ def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[St
         seconds=seconds,
         made_at=datetime.now(UTC),
     )
-    tracking.attach(store(workspace), run.run_id, result.page, into="report")
-    return result.page
 
 
-def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> Champion | None:
+def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> report.Champion | None:
     """Return what the page shows of the version that the candidate was judged against."""
     if verdict.champion is None:
         return None
     opponent = next(v for v in registry.versions(store(workspace), name) if str(v.number) == verdict.champion)
     scored = score_opponent(workspace, opponent, verdict.test_digest)
     candidate = Predictions.read(workspace.predictions / "candidate.parquet")
-    truth = statistics.Truth.of(candidate, read_params(workspace.params).evaluate.min_class_units)
-    return Champion(
-        version=verdict.champion,
-        headline={metric: statistics.score(metric, truth, scored.predicted) for metric in statistics.METRICS},
-        differences={
-            metric: statistics.difference(metric, truth, candidate.predicted, scored.predicted) for metric in statistics.COMPARABLE
-        },
-        predictions=scored,
-        data_digest=opponent.tags.get("retune.data_digest"),
-    )
+    units = read_params(workspace.params).evaluate.min_class_units
+    return report.Champion.of(verdict.champion, scored, candidate, units, opponent.tags.get("retune.data_digest"))
 
 
 def in_markdown(judged: Judged, result: Result) -> str:

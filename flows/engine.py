@@ -9,13 +9,13 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
 from components.errors import Cancelled, Unavailable
 from flows.dvc import RUNNING
-from flows.settings import Settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,6 +30,7 @@ class Mode:
 
     inline = True
     flow_run: str | None = None
+    deadline = 120.0  # seconds that the server may be out of reach
 
 
 def task(function: Callable[P, R]) -> Callable[P, R]:
@@ -97,9 +98,10 @@ def tell(markdown: str, key: str) -> None:
     create_markdown_artifact(markdown, key=re.sub(r"[^a-z0-9-]+", "-", key.lower()).strip("-"))
 
 
-def configure(api_url: str, home: str) -> None:
-    """Point Prefect at a server; must be called before Prefect is imported."""
+def configure(api_url: str, home: str, deadline: float) -> None:
+    """Point Prefect at a server, which may be out of reach for `deadline` seconds; must be called before Prefect is imported."""
     Mode.inline = False
+    Mode.deadline = deadline
     os.environ.update(
         PREFECT_API_URL=api_url,
         PREFECT_HOME=home,
@@ -122,7 +124,7 @@ def _watched(function: Callable[P, R]) -> Callable[P, R]:
 
         Mode.flow_run = str(flow_run.id)
         done = threading.Event()
-        thread = threading.Thread(target=_watch, args=(Mode.flow_run, done, Settings().server_deadline), name="watch-flow-run", daemon=True)
+        thread = threading.Thread(target=_watch, args=(Mode.flow_run, done, Mode.deadline), name="watch-flow-run", daemon=True)
         thread.start()
         try:
             return function(*args, **kwargs)
@@ -136,16 +138,15 @@ def _watched(function: Callable[P, R]) -> Callable[P, R]:
 def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
     import httpx
 
-    missed = 0.0
+    answered = time.monotonic()
     with httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=5.0) as client:
         while not done.wait(WATCH_SECONDS):
             try:
                 state = client.get(f"/flow_runs/{run_id}").raise_for_status().json()["state"]["type"]
-                missed = 0.0
+                answered = time.monotonic()
             except (httpx.HTTPError, KeyError, TypeError):
-                missed += WATCH_SECONDS
-                if missed >= deadline:
-                    log.error("the Prefect server has been out of reach for %.0f s; the run ends here, run again to go on", missed)
+                if time.monotonic() - answered >= deadline:
+                    log.error("the Prefect server has been out of reach for %.0f s; the run ends here, run again to go on", deadline)
                     RUNNING.cancel()
                     os._exit(Unavailable.exit_code)
                 continue

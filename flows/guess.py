@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from components.errors import BadParams, BadSource
 from components.snapshot.faults import Faults
 from components.snapshot.settings import SnapshotParams
 from components.snapshot.source import READERS, find_files, format_of
+from flows.params import read_params
 
 LOOK = 5_000  # rows
 TEXT_NAMES = ("text", "sentence", "review", "description", "content", "body", "message", "question", "title", "comment")
@@ -44,7 +46,7 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
 
     Raises:
         BadSource: the file cannot be read, or no column looks like a text or a label.
-        BadParams: the parameter file exists and `force` is not set.
+        BadParams: the parameter file exists and `force` is not set, or the name is not one.
     """
     if params.exists() and not force:
         raise BadParams(f"{params} exists; --force replaces it, --params FILE writes another one")
@@ -58,7 +60,11 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
     text = templates.get_template("params.yaml.j2").render(name=name or slug(data.stem), source=source, guess=guess)
     partial = params.with_name(params.name + ".partial")
     partial.write_text(text, encoding="utf-8")
-    os.replace(partial, params)
+    try:
+        read_params(partial)
+        os.replace(partial, params)
+    finally:
+        partial.unlink(missing_ok=True)
     return guess
 
 
@@ -75,9 +81,9 @@ def guess_columns(data: Path) -> Guess:
     """
     frame, delimiter = read_head(data)
     names = [str(name) for name in frame.columns]
-    text = pick(frame, TEXT_NAMES, [name for name in names if looks_like_text(frame[name])])
+    text = pick(TEXT_NAMES, [name for name in names if looks_like_text(frame[name])], lambda name: -float(word_counts(frame[name]).mean()))
     rest = [name for name in names if name != text]
-    label = pick(frame, LABEL_NAMES, [name for name in rest if looks_like_label(frame[name])])
+    label = pick(LABEL_NAMES, [name for name in rest if looks_like_label(frame[name])], lambda name: frame[name].nunique())
     if text is None or label is None:
         what = "texts" if text is None else "labels (a few values that repeat)"
         raise BadSource(f"{data}: no column looks like {what}; columns: {', '.join(names)}; name them in snapshot.columns of a params.yaml")
@@ -85,7 +91,7 @@ def guess_columns(data: Path) -> Guess:
     identity = next((name for name in unique if name.lower() in ID_NAMES), None)
     group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
     columns = {role: found for role, found in (("text", text), ("label", label), ("id", identity), ("group", group)) if found}
-    numeric = bool(frame[label].str.fullmatch(r"[-+]?\d+(\.\d+)?").any())
+    numeric = bool(frame[label].dropna().str.fullmatch(r"[-+]?\d+(\.\d+)?").all())
     words = float(word_counts(frame[text]).quantile(0.99))
     length = next((limit for limit in MAX_LENGTHS if words * TOKENS_A_WORD + 2 <= limit), MAX_LENGTHS[-1])
     return Guess(columns, delimiter, numeric, length, frame[label].nunique(), len(frame))
@@ -132,9 +138,7 @@ def longest(column: "pd.Series[str]") -> int:
     return max((len(str(value)) for value in column.dropna()), default=0)
 
 
-def pick(frame: pd.DataFrame, names: tuple[str, ...], likely: list[str]) -> str | None:
-    """Return the likely column with the best known name, else the one with the longest values among them."""
+def pick(names: tuple[str, ...], likely: list[str], cost: Callable[[str], float]) -> str | None:
+    """Return the likely column with the best known name, else the one with the lowest cost."""
     by_name = [column for name in names for column in likely if column.lower() == name]
-    if by_name:
-        return by_name[0]
-    return max(likely, key=lambda column: frame[column].str.len().mean(), default=None)
+    return by_name[0] if by_name else min(likely, key=cost, default=None)

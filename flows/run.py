@@ -9,8 +9,8 @@ from components.errors import Cancelled, Unavailable
 from flows import engine
 from flows.effects import Result
 from flows.server import prefect_server
-from flows.settings import Settings
-from flows.workspace import Workspace
+from flows.settings import read_settings
+from flows.workspace import Workspace, furnish
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +24,9 @@ def run_retrain(workspace: Workspace, inline: bool) -> Result:
     with alone(workspace):
         if inline:
             return _retrain(workspace)
-        with prefect_server(workspace.var, Settings()) as url:
-            engine.configure(url, str(workspace.var / "prefect"))
+        settings = read_settings(workspace.project)
+        with prefect_server(workspace.var, settings) as url:
+            engine.configure(url, str(workspace.var / "prefect"), settings.server_deadline)
             return _retrain(workspace)
 
 
@@ -41,7 +42,9 @@ def _retrain(workspace: Workspace) -> Result:
 
 @contextmanager
 def alone(workspace: Workspace) -> Iterator[None]:
-    """Hold the workspace: two runs in one folder would mix their outputs. The kernel drops the lock however a run ends.
+    """Hold the workspace, and bring its code and settings up to date: two runs in one folder would mix their outputs.
+
+    The kernel drops the lock however a run ends.
 
     Raises:
         Unavailable: another run works here.
@@ -53,4 +56,5 @@ def alone(workspace: Workspace) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Unavailable(f"another run is working in {workspace.root} (it holds {path}); wait for it or end it") from None
+        furnish(workspace)
         yield

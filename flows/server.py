@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 from filelock import FileLock, Timeout
 
 from components.errors import Unavailable
@@ -47,11 +48,14 @@ def prefect_server(var: Path, settings: Settings) -> Iterator[str]:
 
 
 def running(home: Path) -> str | None:
-    """Return the address of the server that answers, if one does."""
+    """Return the address of this folder's server, if it answers; another project's may have taken over its port."""
     try:
-        url = str(json.loads((home / "server.json").read_text(encoding="utf-8"))["url"])
+        state = json.loads((home / "server.json").read_text(encoding="utf-8"))
+        command, url = psutil.Process(state["pid"]).cmdline(), str(state["url"])
+        if "flows.server" not in command or str(home) not in command:
+            return None
         return url if httpx.get(f"{url}/health", timeout=5.0).status_code == httpx.codes.OK else None
-    except (OSError, ValueError, KeyError, httpx.HTTPError):
+    except (OSError, ValueError, KeyError, psutil.Error, httpx.HTTPError):
         return None
 
 

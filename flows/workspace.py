@@ -88,7 +88,6 @@ def open_workspace(params: Path | None = None, start: Path | None = None) -> Wor
     if chosen == own:
         return Workspace(project, project, own)
     root = project / "var/workspaces" / f"{chosen.parent.name}-{digest_value(str(chosen))[:8]}"
-    furnish(project, root, chosen)
     return Workspace(project, root, chosen)
 
 
@@ -104,8 +103,14 @@ def find_project(start: Path) -> Path:
     raise NotThere(f"no Retune project at or above {start}: expected a folder with dvc.yaml, components/ and flows/; run from a clone")
 
 
-def furnish(project: Path, root: Path, params: Path) -> None:
-    """Bring the workspace at `root` up to date with the project's code and the parameter file; leave its data and lock alone."""
+def furnish(workspace: Workspace) -> None:
+    """Bring a workspace up to date with the project's code and its parameter file; leave its data and lock alone.
+
+    Only who holds the workspace may call this: a stage that is running must not see other code or settings.
+    """
+    project, root, params = workspace.project, workspace.root, workspace.params
+    if root == project:
+        return
     root.mkdir(parents=True, exist_ok=True)
     copy_if_changed(params, root / "params.yaml")
     copy_if_changed(project / "dvc.yaml", root / "dvc.yaml")

@@ -13,7 +13,7 @@ from components.errors import RetuneError, Unavailable
 from components.process import quiet_environment
 from components.tracking import prepare_store
 from flows.server import free_port, prefect_server
-from flows.settings import Settings
+from flows.settings import Settings, read_settings
 from flows.workspace import Workspace, open_workspace
 
 PORT = 5000
@@ -65,7 +65,8 @@ def main() -> int:
     quiet_environment()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        serve(open_workspace(), Settings())
+        workspace = open_workspace()
+        serve(workspace, read_settings(workspace.project))
     except KeyboardInterrupt:
         return 0
     except RetuneError as error:

@@ -5,10 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import yaml
 
 ROOT = Path(__file__).parent.parent
@@ -109,3 +112,24 @@ def status(folder: Path, *arguments: str) -> dict[str, Any]:
     assert answer.returncode == 0, answer.stderr
     found: dict[str, Any] = json.loads(answer.stdout)
     return found
+
+
+def leftovers(folder: Path) -> list[str]:
+    """The processes that still work in `folder`, but for the managed server."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            command = " ".join(process.cmdline())
+            if process.cwd() == str(folder) and "flows.server" not in command and "prefect server" not in command:
+                found.append(command)
+        except psutil.Error:
+            continue
+    return found
+
+
+def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait until something happened, and fail when it does not."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.2)

@@ -14,7 +14,15 @@ from components.artifacts.verdict import Verdict
 from components.report.facts import Champion, Run, read_facts
 from components.report.page import render
 
-__all__ = ["Champion", "write_report"]
+__all__ = ["Champion", "shows", "write_report"]
+
+
+def shows(page: Path, verdict: Verdict, version: str) -> bool:
+    """Say whether the page shows this verdict on this version already."""
+    try:
+        return f'content="{verdict.key} {version}"' in page.read_text(encoding="utf-8")
+    except OSError:
+        return False
 
 
 def write_report(

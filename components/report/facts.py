@@ -23,6 +23,7 @@ from components.artifacts.trial import BestTrial
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Verdict
 from components.errors import NotThere
+from components.statistics import COMPARABLE, METRICS, Truth, difference, score
 
 Setting = float | int | str | bool | None
 A = TypeVar("A", bound=Artifact)
@@ -38,6 +39,14 @@ class Champion:
     predictions: Predictions | None = None
     settings: Mapping[str, Setting] = field(default_factory=dict)
     data_digest: str | None = None
+
+    @classmethod
+    def of(cls, version: str, scored: Predictions, candidate: Predictions, min_class_units: int, data_digest: str | None) -> "Champion":
+        """Measure a champion's predictions on the candidate's test rows, and the candidate against them."""
+        truth = Truth.of(candidate, min_class_units)
+        headline = {metric: score(metric, truth, scored.predicted) for metric in METRICS}
+        differences = {metric: difference(metric, truth, candidate.predicted, scored.predicted) for metric in COMPARABLE}
+        return cls(version, headline, differences, scored, data_digest=data_digest)
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,11 @@ class Run:
     champion: Champion | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     made_at: datetime | None = None
+
+    @property
+    def shows(self) -> str:
+        """What a page is about: a page that says this need not be written again."""
+        return f"{self.verdict.key} {self.version}"
 
 
 @dataclass(frozen=True)

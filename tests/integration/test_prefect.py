@@ -13,7 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from tests.project import BIN, edit, environment, make_project, retune
+from tests.project import BIN, edit, environment, leftovers, make_project, retune, wait_for
 
 pytestmark = pytest.mark.slow
 GUARD = Path(__file__).parent / "guard"
@@ -82,25 +82,6 @@ def stage_processes(folder: Path, stage: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def leftovers(folder: Path) -> list[str]:
-    found = []
-    for process in psutil.process_iter():
-        try:
-            command = " ".join(process.cmdline())
-            if process.cwd() == str(folder) and "flows.server" not in command and "prefect server" not in command:
-                found.append(command)
-        except psutil.Error:
-            continue
-    return found
-
-
-def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.2)
 
 
 def interrupt(folder: Path, run: subprocess.Popen[str]) -> None:

@@ -1,0 +1,88 @@
+"""The main job as a user meets it: seconds of a first run and of an unchanged one, and the peak memory of the whole process tree.
+
+`python -m bench.run [--json FILE] [--inline]` clones the commit at hand into a temporary folder and runs it there with this
+interpreter's packages. Memory is the sum over the run's processes of their proportional set size, sampled twice a second; the
+managed Prefect server counts.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parent.parent
+
+
+def main() -> None:
+    """Run twice and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--inline", action="store_true")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
+        clone = Path(name) / "clone"
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        figures = {"first": measure(clone, asked.inline), "unchanged": measure(clone, asked.inline)}
+        figures["status"] = json.loads(retune(clone, "status", "--json"))
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if asked.json:
+        asked.json.write_text(text + "\n", encoding="utf-8")
+
+
+def measure(clone: Path, inline: bool) -> dict[str, object]:
+    """Run once; return seconds, peak memory in GiB and what the run said of itself."""
+    peak, done = [0.0], threading.Event()
+    thread = threading.Thread(target=sample, args=(clone, peak, done))
+    thread.start()
+    started = time.monotonic()
+    said = retune(clone, "run", "--json", *(["--inline"] if inline else []))
+    seconds = time.monotonic() - started
+    done.set()
+    thread.join()
+    result = json.loads(said)
+    return {
+        "seconds": round(seconds, 1),
+        "peak_memory_gib": round(peak[0], 2),
+        **{k: result[k] for k in ("outcome", "promoted", "up_to_date")},
+    }
+
+
+def sample(clone: Path, peak: list[float], done: threading.Event) -> None:
+    """Keep the highest sum of memory over this process's children and the server of the clone."""
+    while not done.wait(0.5):
+        family = set(psutil.Process().children(recursive=True))
+        state = clone / "var/prefect/server.json"
+        if state.exists():
+            try:
+                supervisor = psutil.Process(json.loads(state.read_text(encoding="utf-8"))["pid"])
+                family |= {supervisor, *supervisor.children(recursive=True)}
+            except (psutil.Error, ValueError):
+                continue
+        peak[0] = max(peak[0], sum(map(memory, family)) / 2**30)
+
+
+def memory(process: psutil.Process) -> int:
+    """Return a process's share of memory in bytes, 0 when it has ended."""
+    try:
+        return int(process.memory_full_info().pss)
+    except (psutil.Error, AttributeError):
+        return 0
+
+
+def retune(clone: Path, *arguments: str) -> str:
+    """Run a command in the clone, its messages on standard error."""
+    environment = os.environ | {"PYTHONPATH": str(clone), "RETUNE_SERVER_LINGER": "60"}
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+if __name__ == "__main__":
+    main()
