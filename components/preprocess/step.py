@@ -26,7 +26,7 @@ from components.params import nearest
 from components.preprocess import duplicates
 from components.preprocess.checks import check
 from components.preprocess.params import PreprocessParams
-from components.preprocess.splits import SPLITS, assign, identify
+from components.preprocess.splits import SPLITS, assign
 from components.text import normalise
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
     spec = ModelSpec(task=task, labels=kind.labels_of(kept), max_length=preprocess.max_length, unicode_form=preprocess.unicode_form)
     parts = {split: kept[kept["split"] == split].drop(columns="split").reset_index(drop=True) for split in SPLITS}
     lengths = token_lengths(kind.lengths(kept, tokenizer), preprocess.max_length)
-    profile = describe(len(rows), parts, removed, spec.labels, lengths, preprocess.warn_cut_share)
+    snapshot = ValidationReport.read(validated).snapshot
+    profile = describe(snapshot, len(rows), parts, removed, spec.labels, lengths, preprocess.warn_cut_share)
     for warning in profile.warnings:
         log.warning("%s", warning)
 
@@ -73,7 +74,7 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
 
 def prepare(rows: pd.DataFrame, params: PreprocessParams) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the kept rows with their split, and the removed ones with reason, duplicate_of and split; both ordered by id."""
-    rows = identify(rows.assign(text=[normalise(text, params.unicode_form) for text in rows["text"]]))
+    rows = rows.assign(text=[normalise(text, params.unicode_form) for text in rows["text"]]).sort_values("id", ignore_index=True)
     rows["split"] = assign(rows["group"], params.split_seed, params.test_share, params.validation_share)
     gone = []
     left = rows
@@ -101,6 +102,7 @@ def token_lengths(lengths: npt.NDArray[np.int64], max_length: int) -> TokenLengt
 
 
 def describe(
+    snapshot: str,
     rows_in: int,
     parts: dict[str, pd.DataFrame],
     removed: pd.DataFrame,
@@ -116,6 +118,7 @@ def describe(
         share = f"{tokens.cut_share:.1%} of the rows are cut at {tokens.max_length} tokens, above {warn_above:.1%}"
         warnings.append(f"{share}; raise preprocess.max_length (99 % of the rows have {tokens.quantiles['p99']} tokens or fewer)")
     return Profile(
+        snapshot=snapshot,
         rows_in=rows_in,
         kept=sum(split.rows for split in splits.values()),
         exact_duplicates=int(reasons.get(duplicates.EXACT, 0)),

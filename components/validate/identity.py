@@ -1,36 +1,50 @@
 """Who a row is: ids and groups for data that has none, and rows that share an id."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pandas as pd
 
-from components.artifacts.rows import in_order, row_hash
+from components.artifacts.rows import canonical, in_order, row_hash
+from components.text import normalise
 
 COPY = "copy of the same row"
 SHARED = "id is used by different rows"
 
 
-def with_identity(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with `id` and `group`, in canonical column order.
+def with_identity(frame: pd.DataFrame, texts: Sequence[str]) -> pd.DataFrame:
+    """Return the rows with `id` and `group`, in canonical column order; `texts` are the columns that hold a row's text.
 
-    An id that is missing is the hash of the row, and `#2` and so on for its copies; a missing group is the id.
+    A missing id is the hash of the text, and `#2` and so on for its further rows. A missing group is the id or, where that is
+    missing too, the hash of the text: a split follows from the group, so neither a label nor another column may move a row.
     """
+    identity = {}
     if "id" not in frame:
-        frame = frame.assign(id=made_ids(frame))
-    if "group" not in frame:
-        frame = frame.assign(group=frame["id"])
+        hashes = text_hashes(frame, texts)
+        identity = {"id": made_ids(frame, hashes), "group": hashes}
+    elif "group" not in frame:
+        identity = {"group": frame["id"].tolist()}
+    frame = frame.assign(**{name: values for name, values in identity.items() if name not in frame})
     return frame[in_order(list(frame.columns))]
 
 
-def made_ids(frame: pd.DataFrame) -> list[str]:
-    """Return an id for every row that depends on the row alone, whatever the order of rows and columns."""
+def text_hashes(frame: pd.DataFrame, texts: Sequence[str]) -> list[str]:
+    """Return the hash of each row's text, the same for texts that preprocessing may take for one, whatever its Unicode form."""
+    columns = [["" if pd.isna(cell) else normalise(cell, "NFKC") for cell in frame[name]] for name in texts]
+    return [row_hash(cells)[:16] for cells in zip(*columns, strict=True)]
+
+
+def made_ids(frame: pd.DataFrame, hashes: Sequence[str]) -> list[str]:
+    """Return the hash of each row's text as its id; rows that share a text are numbered by their cells, whatever their order."""
     columns = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in in_order(list(frame.columns))]
+    content = [canonical(cells) for cells in zip(*columns, strict=True)]
     seen: Counter[str] = Counter()
-    ids = []
-    for cells in zip(*columns, strict=True):
-        name = row_hash(cells)[:16]
+    ids = list(hashes)
+    for place in sorted(range(len(ids)), key=content.__getitem__):
+        name = hashes[place]
         seen[name] += 1
-        ids.append(name if seen[name] == 1 else f"{name}#{seen[name]}")
+        if seen[name] > 1:
+            ids[place] = f"{name}#{seen[name]}"
     return ids
 
 

@@ -72,7 +72,7 @@ def judge(frame: pd.DataFrame, columns: Sequence[str], settings: ValidateParams)
     structure = _check_structure(frame, columns)
     if _failed(structure):
         return Judged(frame, frame.head(0).assign(reason=pd.Series(dtype="str")), {}, structure)
-    rows = with_identity(frame)
+    rows = with_identity(frame, [name for name in columns if name != "label"])
     reasons, row_checks = _check_rows(rows, [name for name in ("id", "group") if name in frame], columns, settings)
     bad = pd.Series(reasons, dtype="str").sort_index()
     kept = rows.drop(index=bad.index).sort_values("id", kind="stable", ignore_index=True)

@@ -13,8 +13,10 @@ from components.errors import BadData, BadModel, BadParams, NotThere
 from components.identity import digest_folder
 from components.learning.data import Learn
 from components.preprocess import PreprocessParams, duplicates
-from components.preprocess.splits import assign, fraction, identify
+from components.preprocess.splits import assign, fraction
 from components.preprocess.step import prepare, preprocess
+from components.snapshot import SnapshotParams, take_snapshot
+from components.validate import ValidateParams, validate
 
 PARAMS = PreprocessParams(test_share=0.3, validation_share=0.2, max_length=32)
 
@@ -65,14 +67,52 @@ def test_the_same_rows_in_any_order_give_the_same_bytes(tmp_path, tiny_base, tic
     assert digest_folder(one) == digest_folder(other)
 
 
-def test_rows_without_ids_in_any_order_give_the_same_bytes(tmp_path, tiny_base, tickets):
-    rows = tickets.drop(columns=["id", "group"]).assign(kind=[str(number % 2) for number in range(240)])
-    rows = pd.concat([rows, rows.head(3).assign(kind="z")])
-    one = run(tmp_path, tiny_base, rows, name="one")
-    other = run(tmp_path, tiny_base, rows.sample(frac=1, random_state=3), name="other")
+def without_ids(tmp_path, base, rows, name):
+    """The split of every text of rows that have neither id nor group, through validation and preprocessing."""
+    folder = tmp_path / name
+    folder.mkdir()
+    write_rows(rows.drop(columns=["id", "group"], errors="ignore"), folder / "rows.parquet")
+    take_snapshot(folder, folder / "raw", snapshot=SnapshotParams(source="rows.parquet"))
+    validate(folder / "raw", folder / "validated", task="text_classification", validate=ValidateParams())
+    exact_only = PARAMS.model_copy(update={"near_duplicate": 1.0})
+    preprocess(folder / "validated", base, folder / "prepared", task="text_classification", preprocess=exact_only)
+    files = {"test": "test/test", "train": "learn/train", "validation": "learn/validation"}
+    return {text: split for split, file in files.items() for text in read_rows(folder / "prepared" / f"{file}.parquet")["text"]}
 
-    assert digest_folder(one) == digest_folder(other)
-    assert Profile.read(one).exact_duplicates == 3
+
+@pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")  # Great Expectations imports them
+def test_without_ids_the_text_alone_says_the_split(tmp_path, tiny_base, tickets):
+    before = without_ids(tmp_path, tiny_base, tickets, "before")
+    unique = set(tickets["text"].drop_duplicates(keep=False))
+    learnt = next(text for text in tickets["text"] if text in unique and before[text] == "train")
+    label = "billing" if tickets.set_index("text")["label"][learnt] != "billing" else "device"
+    corrected = tickets.assign(label=tickets["label"].where(tickets["text"] != learnt, label))
+    more = tickets.head(200).assign(text=[f"number {place} {text}" for place, text in enumerate(tickets["text"].head(200))])
+    spaced = tickets.assign(text="  " + tickets["text"].str.replace(" ", "\u00a0 "))
+    changes = {
+        "column": tickets.assign(channel="mail"),
+        "label": corrected,
+        "appended": pd.concat([more, tickets]),
+        "copied": pd.concat([tickets, tickets.head(50)]),
+        "spaced": spaced.sample(frac=1, random_state=3),
+    }
+
+    assert len(before) >= 230
+    assert before[learnt] == "train"
+    for name, rows in changes.items():
+        after = without_ids(tmp_path, tiny_base, rows, name)
+        assert {text: after[text] for text in before} == before, name
+
+
+@pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")
+def test_rows_without_ids_in_any_order_give_the_same_bytes(tmp_path, tiny_base, tickets):
+    rows = tickets.assign(kind=[str(number % 2) for number in range(240)])
+    rows = pd.concat([rows, rows.head(3).assign(kind="z")])
+    without_ids(tmp_path, tiny_base, rows, "one")
+    without_ids(tmp_path, tiny_base, rows.sample(frac=1, random_state=3), "other")
+
+    assert digest_folder(tmp_path / "one" / "prepared") == digest_folder(tmp_path / "other" / "prepared")
+    assert Profile.read(tmp_path / "one" / "prepared").exact_duplicates == 3
 
 
 def test_appending_rows_moves_no_earlier_row(tmp_path, tiny_base, tickets):
@@ -109,21 +149,6 @@ def test_the_shares_are_met_over_many_groups():
 def test_the_split_of_a_group_is_pinned_for_ever():
     # A changed hash would show champions their own training rows: these numbers must never change.
     assert (round(fraction(20261121, "A00"), 6), round(fraction(7, "g"), 6)) == (0.18862, 0.90192)
-
-
-def test_rows_without_id_and_group_are_named_by_their_content():
-    rows = pd.DataFrame({"text": ["a", "b", "a"], "label": ["x", "y", "x"]})
-
-    named = identify(rows)
-    assert named["id"].is_unique
-    assert named.loc[named["text"] == "a", "group"].nunique() == 1
-    assert list(named.columns) == ["id", "group", "text", "label"]
-
-
-def test_a_missing_group_falls_back_to_the_row_itself():
-    rows = pd.DataFrame({"id": ["1", "2", "3"], "group": ["g", None, " "], "text": list("abc"), "label": list("xyx")})
-
-    assert list(identify(rows)["group"]) == ["g", "2", "3"]
 
 
 def test_conflicting_labels_remove_every_copy_and_point_at_each_other():
@@ -229,6 +254,7 @@ def test_the_digests_follow_their_rows_only(tmp_path, tiny_base, tickets):
     changed = tickets.assign(text=tickets["text"].where(tickets["id"] != train_row, "wholly other words that resemble nothing else here"))
     other = Profile.read(run(tmp_path, tiny_base, changed, name="other"))
 
+    assert one.snapshot == "s"
     assert one.test_digest == other.test_digest
     assert one.learn_digest != other.learn_digest
 

@@ -14,7 +14,7 @@ from components.artifacts.validation import Check, ValidationReport
 from components.errors import BadData, BadParams, NotThere, RetuneError
 from components.snapshot import SnapshotParams, take_snapshot
 from components.validate import ValidateParams, validate
-from components.validate.identity import COPY, SHARED, made_ids
+from components.validate.identity import COPY, SHARED, with_identity
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")  # Great Expectations imports them
 
@@ -84,19 +84,34 @@ def test_the_same_snapshot_gives_the_same_bytes(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "validated").iterdir()} == first
 
 
-def test_rows_without_an_id_get_the_hash_of_the_row_and_their_own_group(tmp_path: Path) -> None:
+def test_rows_without_an_id_are_named_and_grouped_by_their_text(tmp_path: Path) -> None:
     rows = few().drop(columns=["id", "group"])
-    twice = pd.concat([rows, rows.head(1), rows.head(1)], ignore_index=True)
+    again = rows.head(1).assign(text="a  good text,\u00a0number \u2070", label="y")
 
-    check(tmp_path, twice, **LENIENT)
+    check(tmp_path, pd.concat([rows, rows.head(1), again], ignore_index=True), **LENIENT)
 
     frame = kept(tmp_path)
-    first = frame.loc[frame["text"] == "a good text, number 0", "id"].tolist()
-    assert first == [first[0], f"{first[0]}#2", f"{first[0]}#3"]
-    assert len(first[0]) == 16
+    same = frame.loc[frame["text"].isin([rows["text"][0], again["text"][0]])]
+    first = same["group"].iloc[0]
+    assert len(first) == 16
+    assert sorted(same["id"]) == [first, f"{first}#2", f"{first}#3"]
+    assert set(same["group"]) == {first}
     assert frame["id"].is_unique
-    assert (frame["group"] == frame["id"]).all()
-    assert sorted(made_ids(rows)) == sorted(made_ids(rows.iloc[::-1][["label", "text"]]))
+    assert frame["group"].nunique() == 8
+
+
+def test_the_order_of_rows_and_columns_and_a_new_column_change_no_id() -> None:
+    rows = pd.concat([few(), few(label=["y", "x"]).head(2)], ignore_index=True).drop(columns=["id", "group"])
+    ids = with_identity(rows, ["text"])["id"]
+
+    assert with_identity(rows.iloc[::-1][["label", "text"]], ["text"])["id"].sort_index().tolist() == ids.tolist()
+    assert with_identity(rows.assign(area="north"), ["text"])["id"].tolist() == ids.tolist()
+    assert ids.is_unique
+
+
+def test_a_missing_group_is_the_id_and_a_given_group_stays_where_the_id_is_missing() -> None:
+    assert with_identity(few().drop(columns="group"), ["text"])["group"].tolist() == few()["id"].tolist()
+    assert with_identity(few().drop(columns="id"), ["text"])["group"].tolist() == few()["group"].tolist()
 
 
 # Row faults
