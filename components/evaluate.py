@@ -26,6 +26,7 @@ from components.artifacts.profile import Profile
 from components.artifacts.rows import read_rows
 from components.errors import BadData, BadModel
 from components.folders import fresh
+from components.identity import digest_folder
 from components.params import Section
 from components.statistics import COMPARABLE, METRICS, Truth, brier, calibration_error, class_counts, difference, reliability, score
 
@@ -50,13 +51,14 @@ def evaluate(model: Path, prepared: Path, out: Path, *, task: str, evaluate: Eva
         BadData: the test split is empty.
         BadModel: the model was trained on other labels than `prepared` has.
     """
-    labels = Profile.read(prepared).labels
+    profile, model_digest = Profile.read(prepared), digest_folder(model)
+    labels = profile.labels
     test = _in_order(read_rows(prepared / "test" / "test.parquet"))
     if test.empty:
         raise BadData(f"{prepared / 'test' / 'test.parquet'} has no rows to evaluate on; raise preprocess.test_share")
     candidate = _ask(model, task, labels, test, evaluate.batch_size)
     baselines = predict_baselines(read_rows(prepared / "learn" / "train.parquet"), test, labels)
-    metrics = measure(candidate, baselines, Profile.read(prepared).test_digest, evaluate.min_class_units)
+    metrics = measure(candidate, baselines, profile, model_digest, evaluate.min_class_units)
     _report(metrics, candidate.groups)
 
     fresh(out)
@@ -79,7 +81,9 @@ def predict_baselines(train: pd.DataFrame, test: pd.DataFrame, labels: Sequence[
     return {name: _predictions(test, answers[name], labels) for name in BASELINES}
 
 
-def measure(candidate: Predictions, baselines: dict[str, Predictions], test_digest: str, min_class_units: int) -> Metrics:
+def measure(
+    candidate: Predictions, baselines: dict[str, Predictions], profile: Profile, model_digest: str, min_class_units: int
+) -> Metrics:
     """Return all scores of the candidate, those of its baselines, and the paired differences; pure."""
     truth = Truth.of(candidate, min_class_units)
     right = candidate.predicted == candidate.expected
@@ -88,7 +92,9 @@ def measure(candidate: Predictions, baselines: dict[str, Predictions], test_dige
     return Metrics(
         rows=truth.units.rows,
         groups=truth.units.count,
-        test_digest=test_digest,
+        test_digest=profile.test_digest,
+        snapshot=profile.snapshot,
+        model_digest=model_digest,
         headline={metric: score(metric, truth, candidate.predicted) for metric in METRICS},
         baselines={name: {metric: score(metric, truth, each.predicted) for metric in METRICS} for name, each in baselines.items()},
         differences={

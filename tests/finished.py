@@ -21,7 +21,7 @@ from components.artifacts.profile import Profile, SplitProfile, TokenLengths
 from components.artifacts.training import ModelSpec, Training
 from components.artifacts.trial import BestTrial
 from components.artifacts.validation import Check, ValidationReport
-from components.identity import digest_file
+from components.identity import digest_file, digest_folder
 from components.tracking import prepare_store
 
 PARAMS = {"name": "tickets", "train": {"epochs": 1, "learning_rate": "tuned"}, "validate": {"labels": []}}
@@ -121,6 +121,7 @@ def write_records(workspace: Path, labels: tuple[str, ...]) -> None:
     split = SplitProfile(rows=60, groups=20, labels={label: 20 for label in labels})
     tokens = TokenLengths(max_length=64, mean=9, quantiles={"p50": 9}, histogram=((8, 240),), cut_rows=0, cut_share=0, cut_token_share=0)
     Profile(
+        snapshot="d" * 64,
         rows_in=240,
         kept=240,
         exact_duplicates=0,
@@ -168,6 +169,8 @@ def write_records(workspace: Path, labels: tuple[str, ...]) -> None:
         rows=60,
         groups=20,
         test_digest="e" * 64,
+        snapshot="d" * 64,
+        model_digest=digest_folder(workspace / "models/trained/model"),
         headline={"macro_f1": estimate(0.7), "accuracy": estimate(0.72)},
         baselines={"tfidf": {"macro_f1": estimate(0.6)}},
         differences={"tfidf": {"macro_f1": estimate(0.1)}},

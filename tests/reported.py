@@ -93,6 +93,8 @@ def write_metrics(workspace: Path, labels: tuple[str, ...]) -> None:
         rows=ROWS,
         groups=ROWS,
         test_digest="t" * 64,
+        snapshot="d" * 64,
+        model_digest="m" * 64,
         headline=scores,
         baselines={"tfidf": {"macro_f1": estimate(0.687)}, "majority": {"macro_f1": estimate(0.04)}},
         differences={"tfidf": {"macro_f1": estimate(0.0642)}, "majority": {"macro_f1": estimate(0.7112)}},
@@ -132,8 +134,8 @@ def write_data(workspace: Path, labels: tuple[str, ...], text: str, column: str 
     )
     splits = {name: SplitProfile(rows=3_400, groups=30, labels=dict.fromkeys(labels, 1_700)) for name in ("train", "validation", "test")}
     Profile(
-        rows_in=10_171, kept=10_118, exact_duplicates=44, near_duplicates=0, conflicting=9, labels=labels, splits=splits, tokens=lengths,
-        test_digest="t" * 64, learn_digest="l" * 64, warnings=(text,),
+        snapshot="d" * 64, rows_in=10_171, kept=10_118, exact_duplicates=44, near_duplicates=0, conflicting=9, labels=labels,
+        splits=splits, tokens=lengths, test_digest="t" * 64, learn_digest="l" * 64, warnings=(text,),
     ).write(workspace / "data/prepared")  # fmt: skip
     ids = [f"r{i:02d}" for i in range(ROWS)]
     pq.write_table(pa.table({"id": ids, "text": [text] * ROWS}), workspace / "data/prepared/test/test.parquet")

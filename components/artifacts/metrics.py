@@ -50,13 +50,18 @@ class Bin(BaseModel):
 
 
 class Metrics(Artifact):
-    """Headline numbers, differences to each baseline (candidate minus baseline, paired), classes and calibration."""
+    """Headline numbers, differences to each baseline (candidate minus baseline, paired), classes and calibration.
+
+    `model_digest`, `snapshot` and `test_digest` say of which model folder, which raw data and which test rows.
+    """
 
     FILE: ClassVar[str] = "metrics.json"
 
     rows: int
     groups: int
     test_digest: str
+    snapshot: str
+    model_digest: str
     headline: dict[str, Estimate]
     baselines: dict[str, dict[str, Estimate]]
     differences: dict[str, dict[str, Estimate]]

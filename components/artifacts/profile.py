@@ -32,10 +32,11 @@ class TokenLengths(BaseModel):
 
 
 class Profile(Artifact):
-    """The account of the rows: rows_in = kept (all splits) + duplicates + conflicting."""
+    """The account of the rows of `snapshot` (its digest): rows_in = kept (all splits) + duplicates + conflicting."""
 
     FILE: ClassVar[str] = "profile.json"
 
+    snapshot: str
     rows_in: int
     kept: int
     exact_duplicates: int

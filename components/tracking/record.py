@@ -60,14 +60,18 @@ def run_key(workspace: Path) -> str:
     """Return the identity of the candidate: model folder (weights, tokenizer, spec), raw data, and test set.
 
     Raises:
-        NotThere: no model was trained or evaluated here.
+        NotThere: no model was trained or evaluated here, or the evaluation is of another model or snapshot than lies here.
     """
-    model = workspace / "models/trained/model"
+    model, raw = workspace / "models/trained/model", workspace / "data/raw"
     if not model.is_dir():
         raise NotThere(f"{model} is missing: `dvc repro train` writes it")
-    data = Manifest.read(workspace / "data/raw").digest
-    test = Metrics.read(workspace / "reports/evaluation").test_digest
-    return digest_value({"model": digest_folder(model), "data": data, "test": test})
+    metrics = Metrics.read(workspace / "reports/evaluation")
+    # A step alone (`dvc repro train`), a run cut short or a snapshot that was rejected leaves files of two generations.
+    if metrics.model_digest != digest_folder(model):
+        raise NotThere(f"the evaluation is of another model than {model}: run `dvc repro`")
+    if metrics.snapshot != Manifest.read(raw).digest:
+        raise NotThere(f"the evaluation is of another snapshot than {raw}: run `dvc repro`")
+    return digest_value({"model": metrics.model_digest, "data": metrics.snapshot, "test": metrics.test_digest})
 
 
 def record(

@@ -31,6 +31,7 @@ def prepare(folder: Path, rows: pd.DataFrame, labels: tuple[str, ...] = LABELS) 
         max_length=64, mean=8, quantiles={}, histogram=(), cut_rows=0, cut_share=0, cut_token_share=0
     )  # evaluation reads labels and digest only
     Profile(
+        snapshot="snapshot-digest",
         rows_in=len(rows),
         kept=len(rows),
         exact_duplicates=0,
@@ -84,10 +85,10 @@ def test_every_promised_file_is_there(evaluated):
     }
 
 
-def test_metrics_bind_the_scores_to_their_test_set(evaluated):
+def test_metrics_bind_the_scores_to_their_test_set_model_and_snapshot(evaluated, model):
     metrics = Metrics.read(evaluated)
 
-    assert metrics.test_digest == "test-digest"
+    assert (metrics.test_digest, metrics.snapshot, metrics.model_digest) == ("test-digest", "snapshot-digest", digest_folder(model))
     assert (metrics.rows, metrics.groups) == (96, 32)
     assert set(metrics.headline) == {"accuracy", "macro_f1", "micro_f1", "weighted_f1"}
     assert set(metrics.baselines) == set(metrics.differences) == set(BASELINES)
@@ -120,10 +121,11 @@ def test_predictions_are_ordered_by_id_and_their_probabilities_agree_with_them(e
         assert found.predicted.tolist() == [LABELS[k] for k in found.probabilities.argmax(axis=1)]
 
 
-def test_the_predictions_file_gives_back_the_metrics(evaluated):
+def test_the_predictions_file_gives_back_the_metrics(evaluated, model, prepared):
     candidate, *others = (Predictions.read(evaluated / "predictions" / f"{name}.parquet") for name in ("candidate", *BASELINES))
 
-    assert measure(candidate, dict(zip(BASELINES, others, strict=True)), "test-digest", 10) == Metrics.read(evaluated)
+    baselines, profile = dict(zip(BASELINES, others, strict=True)), Profile.read(prepared)
+    assert measure(candidate, baselines, profile, digest_folder(model), 10) == Metrics.read(evaluated)
 
 
 def test_tables_for_dvc_have_one_row_an_example_and_one_a_class(evaluated):

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from components.artifacts.manifest import Manifest
 from components.errors import NotThere, RetuneError, Unavailable
 from components.store import params_of
 from components.tracking import follow, prepare_store, reconcile, record, run_key, runs
@@ -105,6 +107,32 @@ def test_a_candidate_is_a_parent_with_a_child_a_stage_and_a_trial(uri: str, fini
     history = MlflowClient(uri).get_metric_history(found["train"].info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(row["step"], row["loss"]) for row in HISTORY]
     assert [later.timestamp - point.timestamp for point, later in pairwise(history)] == pytest.approx([500] * 9, abs=1)
+
+
+@pytest.fixture
+def mixed(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished workspace, to lay files of another generation into."""
+    return shutil.copytree(finished, tmp_path / "mixed")
+
+
+def test_new_weights_with_the_old_evaluation_are_no_candidate(uri: str, mixed: Path) -> None:
+    weights = mixed / "models/trained/model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+
+    with pytest.raises(NotThere, match=r"of another model than .*models/trained/model: run `dvc repro`"):
+        run_key(mixed)
+    with pytest.raises(NotThere, match="of another model"):
+        record(mixed, uri, lineage=LINEAGE, params=PARAMS)
+    assert all_runs(uri) == []
+
+
+def test_a_model_is_not_recorded_under_a_snapshot_that_was_rejected(uri: str, mixed: Path) -> None:
+    newer = Manifest.read(mixed / "data/raw").model_copy(update={"digest": "n" * 64})
+    newer.write(mixed / "data/raw")
+
+    with pytest.raises(NotThere, match=r"of another snapshot than .*data/raw: run `dvc repro`"):
+        record(mixed, uri, lineage=LINEAGE, params=PARAMS)
+    assert all_runs(uri) == []
 
 
 def test_the_datasets_of_a_run_carry_our_digests(uri: str, finished: Path) -> None:
