@@ -1,6 +1,6 @@
 """The step `train`: fine-tune the base model with the settings in force, and package what answers raw text.
 
-Reads data/prepared/learn, data/base and models/tuned/best.json; never the test split.
+Reads data/prepared/learn, data/base and models/tuned/settings.json; never the test split.
 Writes models/trained: model/ (safetensors, tokenizer, retune.json), history.jsonl, training.json.
 Checkpoints live in var/checkpoints/<identity> while training runs: after a kill, the same command goes on from there.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components import tasks
 from components.artifacts.training import ModelSpec, Training
-from components.artifacts.trial import BestTrial
+from components.artifacts.trial import Chosen
 from components.errors import NotThere
 from components.folders import fresh
 from components.identity import digest_code, digest_file, digest_folder, digest_value
@@ -36,7 +36,7 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
     data = Learn.read(learn)
     if data.spec.task != task:
         raise NotThere(f"{learn} was prepared for the task {data.spec.task}, not {task}; run `dvc repro preprocess`")
-    settings = train.settings(BestTrial.read(tuned).settings)
+    settings = train.settings(Chosen.read(tuned).settings)
     checkpoints = state_folder("checkpoints") / _identity(learn, base, task, settings)
     history = fresh(out) / "history.jsonl"
     history.touch()

@@ -1,12 +1,20 @@
-"""`models/tuned/best.json`: the settings that the search chose."""
+"""`models/tuned`: what the search chose, alone and with all that is known about it."""
 
 from typing import ClassVar
 
 from components.artifacts.base import Artifact
 
 
+class Chosen(Artifact):
+    """The values of the fields that `train` leaves to the search; no count and no time, so that equal settings are equal bytes."""
+
+    FILE: ClassVar[str] = "settings.json"
+
+    settings: dict[str, float | int | str | bool]
+
+
 class BestTrial(Artifact):
-    """The best trial of a study; `settings` are the values of the fields that `train` leaves to the search."""
+    """The best trial of a study; `settings` are those that `Chosen` hands to `train`."""
 
     FILE: ClassVar[str] = "best.json"
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
-from components.artifacts.trial import BestTrial
+from components.artifacts.trial import BestTrial, Chosen
 from components.errors import RetuneError
 from components.learning.params import Value
 from components.tune.params import TuneParams
@@ -72,9 +72,10 @@ def importance(study: optuna.Study, complete: Sequence[FrozenTrial]) -> dict[str
 
 
 def write(out: Path, best: BestTrial, trials: Sequence[FrozenTrial]) -> None:
-    """Write trials.parquet and, last, best.json."""
+    """Write trials.parquet, settings.json with the settings in order of their names and, last, best.json."""
     rows = [_row(trial) for trial in trials if trial.state is not TrialState.WAITING]
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), out / TRIALS)
+    Chosen(settings=dict(sorted(best.settings.items()))).write(out)
     best.write(out)
 
 

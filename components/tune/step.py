@@ -1,7 +1,8 @@
 """The step `tune`.
 
 Reads data/prepared/learn and data/base; never the test split.
-Writes models/tuned: best.json (the settings for the fields of `train` that say `tuned`) and trials.parquet (every trial).
+Writes models/tuned: settings.json (for the fields of `train` that say `tuned`; all that `train` reads), best.json (the trial that
+they come from) and trials.parquet (every trial).
 The study itself is var/optuna/<identity>.log: after a kill, the same command goes on to the same total.
 """
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from components.artifacts.training import Training
-from components.artifacts.trial import BestTrial
+from components.artifacts.trial import Chosen
 from components.identity import digest_folder
 from tests.learn import make_learn
 
@@ -27,8 +27,7 @@ def workspace(tmp_path, tiny_base, tickets):
     make_learn(tmp_path / "learn", tiny_base, tickets)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"task": "text_classification", "train": TRAIN}))
     (tmp_path / "tuned").mkdir()
-    nothing = {"study": "", "number": -1, "metric": "macro_f1", "value": 0.0, "settings": {}, "complete": 0, "pruned": 0, "failed": 0}
-    BestTrial.model_validate(nothing | {"seconds": 0.0, "importance": {}, "stopped_by": "nothing to tune"}).write(tmp_path / "tuned")
+    Chosen(settings={}).write(tmp_path / "tuned")
     return tmp_path
 
 

@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from components.artifacts.training import ModelSpec, Training
-from components.artifacts.trial import BestTrial
+from components.artifacts.trial import Chosen
 from components.errors import BadParams, NotThere
 from components.identity import digest_folder
 from components.learning import TrainSection
@@ -24,19 +24,7 @@ def learn(tiny_base, tickets, tmp_path_factory):
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuned")
-    BestTrial(
-        study="s",
-        number=0,
-        metric="macro_f1",
-        value=0.5,
-        settings={"learning_rate": 3e-3},
-        complete=1,
-        pruned=0,
-        failed=0,
-        seconds=1.0,
-        importance={},
-        stopped_by="trials",
-    ).write(folder)
+    Chosen(settings={"learning_rate": 3e-3}).write(folder)
     return folder
 
 
@@ -81,7 +69,7 @@ def test_a_tuned_field_that_the_search_did_not_choose_is_refused(learn, tiny_bas
 
 
 def test_training_without_the_search_names_the_missing_file(learn, tiny_base, workspace):
-    with pytest.raises(NotThere, match=r"best\.json is missing"):
+    with pytest.raises(NotThere, match=r"settings\.json is missing"):
         run(learn, tiny_base, workspace / "nowhere", workspace / "out")
 
 

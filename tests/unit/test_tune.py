@@ -8,10 +8,10 @@ import pytest
 
 import components.tune.search as search_module
 from components.artifacts.rows import read_rows
-from components.artifacts.trial import BestTrial
+from components.artifacts.trial import BestTrial, Chosen
 from components.errors import BadParams, NotThere, RetuneError
 from components.learning import TrainSection
-from components.tune import TuneParams
+from components.tune import TuneParams, results
 from components.tune.step import sample, tune
 from components.tune.study import repair
 from tests.learn import make_learn
@@ -94,6 +94,31 @@ def test_a_larger_budget_goes_on_where_the_search_stopped(learn, tiny_base, work
     run(learn, tiny_base, workspace / "at_once", trials=4)
 
     assert without_clock(table(workspace / "out")) == without_clock(table(workspace / "at_once"))
+
+
+def test_training_is_handed_the_settings_and_nothing_that_a_budget_changes(tmp_path):
+    short = BestTrial(
+        study="s",
+        number=0,
+        metric="macro_f1",
+        value=0.5,
+        settings={"learning_rate": 3e-3, "batch_size": 16},
+        complete=1,
+        pruned=0,
+        failed=0,
+        seconds=1.0,
+        importance={},
+        stopped_by="trials",
+    )
+    long = short.model_copy(update={"settings": dict(reversed(short.settings.items())), "complete": 9, "seconds": 60.0})
+    files = []
+    for name, best in (("short", short), ("long", long)):
+        (tmp_path / name).mkdir()
+        results.write(tmp_path / name, best, [])
+        files.append((tmp_path / name / "settings.json").read_bytes())
+
+    assert files[0] == files[1]
+    assert Chosen.read(tmp_path / "long").settings == short.settings == BestTrial.read(tmp_path / "short").settings
 
 
 def test_a_fixed_value_is_not_searched(learn, tiny_base, workspace, caplog):
