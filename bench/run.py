@@ -1,8 +1,8 @@
 """The main job as a user meets it: seconds of a first run and of an unchanged one, and the peak memory of the whole process tree.
 
-`python -m bench.run [--json FILE] [--inline]` clones the commit at hand into a temporary folder and runs it there with this
+`python -m bench.run [--json FILE] [--inline] [--check]` clones the commit at hand into a temporary folder and runs it there with this
 interpreter's packages. Memory is the sum over the run's processes of their proportional set size, sampled twice a second; the
-managed Prefect server counts.
+managed Prefect server counts. With --check a figure beyond its limit is told and the exit code is 1.
 """
 
 import argparse
@@ -14,10 +14,14 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 ROOT = Path(__file__).parent.parent
+SECONDS = {"first": 480, "unchanged": 40}
+MEMORY_GIB = 4
+MACRO_F1 = 0.70
 
 
 def main() -> None:
@@ -25,16 +29,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--inline", action="store_true")
+    parser.add_argument("--check", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
         clone = Path(name) / "clone"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
-        figures = {"first": measure(clone, asked.inline), "unchanged": measure(clone, asked.inline)}
-        figures["status"] = json.loads(retune(clone, "status", "--json"))
+        figures: dict[str, Any] = {"first": measure(clone, asked.inline), "unchanged": measure(clone, asked.inline)}
+        figures["metrics"] = json.loads((clone / "reports/evaluation/scores.json").read_text(encoding="utf-8"))
+        evaluated = json.loads((clone / "reports/evaluation/metrics.json").read_text(encoding="utf-8"))
+        figures["over_tfidf"] = evaluated["differences"]["tfidf"]["macro_f1"]
     text = json.dumps(figures, indent=2)
     print(text)
     if asked.json:
         asked.json.write_text(text + "\n", encoding="utf-8")
+    if asked.check and (missed := beyond(figures)):
+        sys.exit("\n".join(missed))
+
+
+def beyond(figures: dict[str, Any]) -> list[str]:
+    """Return a line for every figure that misses its limit."""
+    missed = [
+        f"the {name} run took {figures[name]['seconds']} s, expected under {limit}"
+        for name, limit in SECONDS.items()
+        if figures[name]["seconds"] >= limit
+    ]
+    missed += [
+        f"the {name} run held {figures[name]['peak_memory_gib']} GiB" for name in SECONDS if figures[name]["peak_memory_gib"] >= MEMORY_GIB
+    ]
+    if figures["metrics"]["macro_f1"] < MACRO_F1 or figures["over_tfidf"]["low"] <= 0 or not figures["first"]["promoted"]:
+        missed.append("the champion is not as good as it should be")
+    if not figures["unchanged"]["up_to_date"]:
+        missed.append("the unchanged run was not up to date")
+    return missed
 
 
 def measure(clone: Path, inline: bool) -> dict[str, object]:

@@ -68,8 +68,10 @@ def begin(folder: Path, stage: str, **params: object) -> subprocess.Popen[str]:
     for line in run.stdout:
         if f"Running stage '{stage}'" in line:
             break
-    wait_for(lambda: bool(stage_processes(folder, stage)))
-    time.sleep(8)  # into the training itself
+    started = time.time()
+    history = folder / "models/trained/history.jsonl"
+    wait_for(lambda: history.exists() and history.stat().st_mtime > started and history.stat().st_size > 0)
+    assert stage_processes(folder, stage)
     return run
 
 

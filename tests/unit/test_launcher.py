@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,6 +90,45 @@ def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
 
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
+    parent.stdout.close()
 
     gone, _ = psutil.wait_procs([child], timeout=10)
     assert gone
+
+
+STEP = """
+import sys
+from pathlib import Path
+from components.params import Section
+
+class TuneParams(Section):
+    trials: int = 1
+
+def validate(raw: Path, out: Path, *, task: str) -> None:
+    out.mkdir(parents=True)
+    edited = Path(EDITED)
+    edited.write_text(edited.read_text() + CHANGE)
+"""
+
+
+@pytest.mark.parametrize(
+    ("edited", "change", "expected"),
+    [
+        ("components/validate.py", "\n", "components/validate.py changed while validate was running"),
+        ("params.yaml", "task: other\n", "params.yaml changed while validate was running"),
+        ("params.yaml", "unseen: 1\n", None),
+        ("components/text.py", "\n", None),
+    ],
+)
+def test_a_result_is_not_kept_when_its_code_or_settings_change_meanwhile(
+    tmp_path: Path, edited: str, change: str, expected: str | None
+) -> None:
+    root = Path(__file__).parents[2]
+    shutil.copytree(root / "components", tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__", "validate"))
+    (tmp_path / "components/validate.py").write_text(STEP.replace("EDITED", repr(edited)).replace("CHANGE", repr(change)))
+    (tmp_path / "params.yaml").write_text("task: one\n")
+    command = [sys.executable, "-m", "components", "validate", "data/raw", "data/validated"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)
+
+    assert done.returncode == (1 if expected else 0), done.stderr
+    assert (expected or "") in done.stderr
