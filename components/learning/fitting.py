@@ -81,6 +81,7 @@ def fit(
     if settings.metric not in task.METRICS:
         raise BadParams(f"params.yaml: train.metric {settings.metric!r} is not measured here{nearest(settings.metric, list(task.METRICS))}")
     threads = machine.set_threads(settings.threads)
+    machine.keep_freed_memory()
     with ExitStack() as stack:
         folder = keep.checkpoints if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="retune-")))
         found = checkpoints.newest(folder) if keep else None

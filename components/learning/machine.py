@@ -1,5 +1,6 @@
 """What the machine contributes to a result: threads, device, precision, memory."""
 
+import ctypes
 import os
 import resource
 import sys
@@ -10,6 +11,10 @@ import torch
 from components.errors import BadParams
 from components.learning.params import TrainParams
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # names of mallopt(3)
+_KEPT = 1 << 30  # bytes
+_KEPT_BY_OLDER = 32 << 20  # the most that glibc before 2.35 takes
+
 
 def set_threads(wanted: int) -> int:
     """Let torch compute with `wanted` threads (0: every physical core that this process may use) and return their number."""
@@ -17,6 +22,18 @@ def set_threads(wanted: int) -> int:
     threads = wanted or min(psutil.cpu_count(logical=False) or usable, usable)
     torch.set_num_threads(threads)
     return threads
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep the memory of freed tensors for the next step; return whether the C library can be told so.
+
+    By default it gives large blocks back to the kernel, which must zero every page of them anew in each step: of a training of
+    22 s on 2 cores 2.4 s went there and 0.8 s do with this, and 8 to 15 % more examples a second are trained.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # neither musl nor macOS has it
+    if mallopt is None or not any(mallopt(_MMAP_THRESHOLD, most) for most in (_KEPT, _KEPT_BY_OLDER)):
+        return False
+    return bool(mallopt(_TRIM_THRESHOLD, _KEPT))
 
 
 def device() -> str:

@@ -1,5 +1,6 @@
 import json
 import math
+import platform
 import shutil
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from components.errors import BadParams, NotThere, RetuneError
 from components.identity import digest_file
-from components.learning import TrainParams, TrainSection, checkpoints
+from components.learning import TrainParams, TrainSection, checkpoints, machine
 from components.learning.data import Learn
 from components.learning.fitting import Keep, fit
 from components.tasks import text_classification as task
@@ -227,3 +228,7 @@ def test_bfloat16_is_a_recorded_choice(tiny_base, learn):
 
     assert (result.precision, result.threads, result.device) == ("bfloat16", 1, "cpu")
     assert next(result.model.parameters()).dtype is torch.float32
+
+
+def test_freed_memory_is_kept_where_the_c_library_can_be_told_so():
+    assert machine.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
