@@ -17,8 +17,11 @@ setup: $(VENV)/.installed  ## make .venv and install everything from constraints
 
 # Installed into a fresh venv; the marker is written last, so a broken installation is done again.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "error: $(PYTHON) is missing; set PYTHON to a Python 3.11 or newer"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev,example]'
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "error: expected Python 3.11 or newer, found $$("$(PYTHON)" --version 2>&1); name another: make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	@echo "installing about 270 packages into $(VENV): three minutes or more the first time"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev,example]'
 	@touch $@
 
 run: setup  ## the main job: snapshot, validate, … promote, on the example or on what params.yaml says
