@@ -16,12 +16,10 @@ import torch
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from components.errors import BadParams
 from components.learning import checkpoints, machine
 from components.learning.callbacks import Clock, Guard, History, Progress, Sealer, Watch, Watcher
 from components.learning.data import Learn
-from components.learning.params import TrainParams
-from components.params import nearest
+from components.learning.params import TrainParams, check_metric
 from components.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -78,8 +76,7 @@ def fit(
         BadParams: an unknown metric, or a precision that the machine does not have.
         RetuneError: the loss is no longer a number.
     """
-    if settings.metric not in task.METRICS:
-        raise BadParams(f"params.yaml: train.metric {settings.metric!r} is not measured here{nearest(settings.metric, list(task.METRICS))}")
+    check_metric("train.metric", settings.metric, task.METRICS)
     threads = machine.set_threads(settings.threads)
     machine.keep_freed_memory()
     with ExitStack() as stack:

@@ -1,12 +1,12 @@
 """The section `train`: how a model learns. `tune` and `train` both read it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from components.errors import BadParams
-from components.params import Section
+from components.params import Section, nearest
 
 TUNED = "tuned"
 Value = float | int | str | bool
@@ -72,3 +72,13 @@ class TrainSection(Section):
         if missing := [name for name in self.tuned if name not in chosen]:
             raise BadParams(f"params.yaml: train.{missing[0]} says `tuned`, and the search chose nothing for it; run `dvc repro tune`")
         return TrainParams.parse(self.fixed.model_dump() | {name: chosen[name] for name in self.tuned}, "train")
+
+
+def check_metric(where: str, metric: str, measured: Sequence[str]) -> None:
+    """Check that the task measures the `metric` that stands at `where` in params.yaml.
+
+    Raises:
+        BadParams: it does not.
+    """
+    if metric not in measured:
+        raise BadParams(f"params.yaml: {where} {metric!r} is not measured by the task{nearest(metric, list(measured))}")

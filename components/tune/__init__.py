@@ -3,6 +3,6 @@
 The step is `components.tune.step`; the settings alone, offered here, cost no import of torch.
 """
 
-from components.tune.params import TuneParams, searched
+from components.tune.params import TuneParams, check_metrics, searched
 
-__all__ = ["TuneParams", "searched"]
+__all__ = ["TuneParams", "check_metrics", "searched"]

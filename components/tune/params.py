@@ -1,13 +1,13 @@
 """The section `tune`: budget, trial and search space."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from components.errors import BadParams
-from components.learning.params import TrainParams, TrainSection, Value
+from components.learning.params import TrainParams, TrainSection, Value, check_metric
 from components.params import Section, nearest
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,16 @@ def searched(space: dict[str, Dimension], train: TrainSection) -> dict[str, Dime
         if name not in train.tuned:
             log.warning("tune.space.%s is not searched: train.%s is fixed to %s", name, name, getattr(train.fixed, name))
     return {name: space[name] for name in in_order(space) if name in train.tuned}
+
+
+def check_metrics(measured: Sequence[str], train: TrainSection, tune: TuneParams) -> None:
+    """Check the metrics that a search and a training go by against those that the task measures (`METRICS`).
+
+    Raises:
+        BadParams: one of them is not measured.
+    """
+    check_metric("train.metric", train.fixed.metric, measured)
+    check_metric("tune.metric", tune.metric, measured)
 
 
 def _faults(name: str, dimension: Dimension, space: Mapping[str, Dimension]) -> list[str]:

@@ -16,14 +16,12 @@ import pandas as pd
 from components import tasks
 from components.artifacts.rows import read_rows
 from components.artifacts.trial import BestTrial
-from components.errors import BadParams
 from components.folders import fresh
 from components.identity import digest_code, digest_folder, digest_value
 from components.learning import TrainSection, machine
 from components.learning.data import Learn
-from components.params import nearest
 from components.tune import results
-from components.tune.params import TuneParams, searched
+from components.tune.params import TuneParams, check_metrics, searched
 from components.tune.search import Search
 from components.tune.study import open_study
 
@@ -34,14 +32,13 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
     """Search the fields of `train` that say `tuned`, and write the best trial's values; a fixed value is never searched.
 
     Raises:
-        BadParams: a field says `tuned` and has no dimension, or the metric is unknown.
+        BadParams: a field says `tuned` and has no dimension, or a metric is unknown.
         NotThere: preprocessing has not run.
         RetuneError: no trial completed.
         Unavailable: another process searches the same study.
     """
     kind = tasks.load(task)
-    if tune.metric not in kind.METRICS:
-        raise BadParams(f"params.yaml: tune.metric {tune.metric!r} is not measured by {task}{nearest(tune.metric, list(kind.METRICS))}")
+    check_metrics(kind.METRICS, train, tune)
     space = searched(tune.space, train)
     if not space:
         log.info("nothing to tune: no field of `train` says `tuned`")

@@ -1,6 +1,8 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -290,6 +292,29 @@ def test_training_data_must_be_there(tiny_base, workspace):
 def test_an_unknown_metric_names_the_nearest(learn, tiny_base, workspace):
     with pytest.raises(BadParams, match="did you mean 'accuracy'"):
         run(learn, tiny_base, workspace / "out", metric="acuracy")
+
+
+def test_metrics_are_checked_against_the_task_without_torch():
+    code = """
+import sys
+from components import tasks
+from components.errors import BadParams
+from components.learning import TrainSection
+from components.tune import TuneParams, check_metrics
+measured = tasks.load("text_classification").METRICS
+check_metrics(measured, TrainSection.parse({}, "train"), TuneParams())
+for train, tune in (({"metric": "f1"}, {}), ({}, {"metric": "f1"})):
+    try:
+        check_metrics(measured, TrainSection.parse(train, "train"), TuneParams.parse(tune, "tune"))
+    except BadParams as error:
+        print(error)
+sys.exit("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    first, second = done.stdout.splitlines()
+    assert first.startswith("params.yaml: train.metric 'f1' is not measured by the task")
+    assert second.startswith("params.yaml: tune.metric 'f1' is not measured by the task")
 
 
 @pytest.mark.parametrize(
