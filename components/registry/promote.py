@@ -4,18 +4,20 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
 from components.artifacts.predictions import Predictions
-from components.errors import BadModel, NotThere, RetuneError
+from components.errors import BadModel, NotThere, RetuneError, Unavailable
 from components.registry import package
 from components.registry.ask import Answers, ask
 from components.registry.register import fetch
-from components.registry.versions import CHAMPION, PREVIOUS, Version, aliases_of, find
+from components.registry.versions import CHAMPION, PREVIOUS, PROMOTED, Version, aliases_of, find
 from components.store import alone, connect, reaching
 
 log = logging.getLogger(__name__)
@@ -96,12 +98,15 @@ def _compare(version: Version, expected: Answers, found: Answers) -> float:
     return worst
 
 
-def promote(uri: str, name: str, number: int) -> Promotion:
+def promote(uri: str, name: str, number: int, expected: int | Literal["any"] | None = "any") -> Promotion:
     """Make a version the champion after it was verified; the old champion becomes `previous`. Repeating it changes nothing.
+
+    `expected` is the champion (None: no champion) that the verdict was about; "any" for a person, who decides without one.
 
     Raises:
         NotThere: no such version; nothing was moved.
         BadModel: the verification failed; nothing was moved.
+        Unavailable: the champion is another one than `expected`; nothing was moved.
     """
     version = _known(uri, name, number)
     if CHAMPION in version.aliases:
@@ -110,9 +115,15 @@ def promote(uri: str, name: str, number: int) -> Promotion:
     with reaching(uri), alone(uri, f"promote {name}"):
         client = connect(uri)
         old = aliases_of(client, name).get(CHAMPION)
-        if old not in (None, number):
+        if old == number:  # made by another process while this one verified
+            return Promotion(find(client, name, number), aliases_of(client, name).get(PREVIOUS), changed=False)
+        if expected not in ("any", old):
+            about = f"champion version {expected}" if expected else "no champion"
+            raise Unavailable(f"the verdict is about {about}, and the champion is now {old or 'none'}: run again, it will judge anew")
+        if old is not None:
             client.set_registered_model_alias(name, PREVIOUS, str(old))
         client.set_registered_model_alias(name, CHAMPION, str(number))
+        client.set_model_version_tag(name, str(number), PROMOTED, datetime.now(UTC).isoformat(timespec="seconds"))
         promoted = find(client, name, number)
     if CHAMPION not in promoted.aliases:
         raise RetuneError(f"{version.uri} was made {CHAMPION}, and someone moved the alias at the same moment; look and promote again")

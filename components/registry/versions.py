@@ -15,7 +15,7 @@ from components.errors import NotThere, RetuneError
 from components.store import connect, reaching
 
 CHAMPION, PREVIOUS = "champion", "previous"
-KEY, COMPLETE = "retune.key", "retune.complete"
+KEY, COMPLETE, PROMOTED = "retune.key", "retune.complete", "retune.promoted"
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class Version:
     def uri(self) -> str:
         """The name by which MLflow loads it."""
         return f"models:/{self.name}/{self.number}"
+
+    @property
+    def promoted(self) -> bool:
+        """Whether it is or was the champion; the alias counts too, since a person may set it, and the tag comes after it."""
+        return PROMOTED in self.tags or not {CHAMPION, PREVIOUS}.isdisjoint(self.aliases)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from mlflow import MlflowClient
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Outcome, Verdict
-from components.errors import BadModel, NotThere, RetuneError
+from components.errors import BadModel, NotThere, RetuneError, Unavailable
 from components.registry import Version, champion, predict, promote, register, score_version, status, verify, versions
 from components.registry.package import CODE, fingerprint, inspect, requirements
 from components.registry.promote import kept
-from components.registry.versions import CHAMPION, COMPLETE, KEY
+from components.registry.versions import CHAMPION, COMPLETE, KEY, PROMOTED
 from components.store import connect, experiment
 from components.tracking import record, run_key
 from tests.finished import LINEAGE, PARAMS, make_finished, new_store
@@ -232,12 +232,20 @@ def test_a_champion_is_verified_by_its_own_code_and_can_be_rolled_back(uri: str,
     assert seen.difference < 1e-6
     assert not list(package_of(uri, 1).rglob("__pycache__"))
 
-    point_champion(uri, 1)
-    second = promote(uri, "tickets", 2)
+    assert [version.promoted for version in versions(uri, "tickets")] == [False, False]
+    first = promote(uri, "tickets", 1, expected=None)
+    assert (first.changed, first.previous, first.version.promoted) == (True, None, True)
+    with pytest.raises(Unavailable, match="about champion version 4, and the champion is now 1: run again, it will judge anew"):
+        promote(uri, "tickets", 2, expected=4)
+    assert [version.aliases for version in versions(uri, "tickets")] == [(CHAMPION,), ()]
+
+    second = promote(uri, "tickets", 2, expected=1)
     assert (second.changed, second.previous) == (True, 1)
     assert champion(uri, "tickets").number == 2
     back = promote(uri, "tickets", 1)
     assert (champion(uri, "tickets").number, back.previous, status(uri, "tickets").previous) == (1, 2, 2)
+    registered(other, uri, verdict=VERDICT)
+    assert all(PROMOTED in version.tags for version in versions(uri, "tickets"))
 
 
 @pytest.mark.slow
