@@ -85,7 +85,7 @@ class Followed:
 
 
 @contextmanager
-def follow(history: Path, uri: str, model: str, seconds: float = 3.0, enabled: bool = True) -> Iterator[Followed]:
+def follow(history: Path, uri: str, model: str, seconds: float = 3.0) -> Iterator[Followed]:
     """Watch `history` while the block runs, looking every `seconds`; `record` makes the live run the train child afterwards.
 
     The live run is opened when the file first grows, FINISHED at the end of the block, FAILED when it raises and KILLED
@@ -97,9 +97,6 @@ def follow(history: Path, uri: str, model: str, seconds: float = 3.0, enabled: b
         while not stop.wait(seconds):
             followed.look()
 
-    if not enabled:
-        yield followed
-        return
     thread = threading.Thread(target=watch, name="follow", daemon=True)
     thread.start()
     status = "KILLED"

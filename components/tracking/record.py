@@ -74,9 +74,7 @@ def run_key(workspace: Path) -> str:
     return digest_value({"model": metrics.model_digest, "data": metrics.snapshot, "test": metrics.test_digest})
 
 
-def record(
-    workspace: Path, uri: str, *, lineage: Lineage, params: Mapping[str, object], report: Path | None = None, live: str | None = None
-) -> RecordedRun:
+def record(workspace: Path, uri: str, *, lineage: Lineage, params: Mapping[str, object], live: str | None = None) -> RecordedRun:
     """Put the workspace's candidate into MLflow once; the run that `follow` fed becomes the train child.
 
     `live` names that run where the caller knows it; otherwise the newest one that holds the beginning of this history.
@@ -102,7 +100,7 @@ def record(
         tags = {runs.KEY: identity, **lineage_tags(lineage)}
         parent = runs.start(client, place, lineage.model, "candidate", tags)
         with runs.failing(client, parent):
-            _fill_parent(client, parent, workspace, lineage, params, report)
+            _fill_parent(client, parent, workspace, lineage, params)
             _add_stages(client, place, parent, workspace, facts, live)
         client.set_terminated(parent, "FINISHED")
         client.set_tag(parent, runs.COMPLETE, "true")
@@ -126,19 +124,17 @@ def lineage_tags(lineage: Lineage) -> dict[str, object]:
     }
 
 
-def _fill_parent(
-    client: MlflowClient, run_id: str, workspace: Path, lineage: Lineage, params: Mapping[str, object], report: Path | None
-) -> None:
+def _fill_parent(client: MlflowClient, run_id: str, workspace: Path, lineage: Lineage, params: Mapping[str, object]) -> None:
     metrics = Metrics.read(workspace / "reports/evaluation")
     log_all(client, run_id, params=params_of(flatten(params)), metrics=metrics_of(headline(metrics)))
     client.log_inputs(run_id, _datasets(workspace, lineage))
     with tempfile.TemporaryDirectory() as name:
         staged = Path(name)
-        _stage_files(staged, workspace, lineage, params, report)
+        _stage_files(staged, workspace, lineage, params)
         upload(client, run_id, staged)
 
 
-def _stage_files(staged: Path, workspace: Path, lineage: Lineage, params: Mapping[str, object], report: Path | None) -> None:
+def _stage_files(staged: Path, workspace: Path, lineage: Lineage, params: Mapping[str, object]) -> None:
     """Gather the artifacts of the parent run in one folder."""
     for source, folder in KEPT.items():
         path, target = workspace / source, staged / folder
@@ -147,9 +143,6 @@ def _stage_files(staged: Path, workspace: Path, lineage: Lineage, params: Mappin
         elif path.exists():
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
-    if report is not None:
-        (staged / "report").mkdir()
-        shutil.copy2(report, staged / "report")
     lineage.write(staged)
     (staged / "params.json").write_text(json.dumps(params, indent=2, default=str) + "\n", encoding="utf-8")
     if lineage.dirty:

@@ -166,9 +166,10 @@ def test_the_artifacts_hold_what_a_rebuild_needs(uri: str, finished: Path, tmp_p
     assert names >= {"dvc.lock", "params.yaml", "evaluation/metrics.json", "evaluation/predictions/candidate.parquet", "uncommitted.diff"}
 
 
-def test_a_recording_that_fails_is_marked_and_the_next_one_is_whole(uri: str, finished: Path, tmp_path: Path) -> None:
+def test_a_recording_that_fails_is_marked_and_the_next_one_is_whole(uri: str, finished: Path, mixed: Path) -> None:
+    (mixed / "data/prepared/test/test.parquet").unlink()
     with pytest.raises(FileNotFoundError):
-        record(finished, uri, lineage=LINEAGE, params=PARAMS, report=tmp_path / "missing.html")
+        record(mixed, uri, lineage=LINEAGE, params=PARAMS)
     assert by_name(uri)["tickets"].info.status == "FAILED"
 
     assert record(finished, uri, lineage=LINEAGE, params=PARAMS).created
