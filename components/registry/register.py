@@ -21,8 +21,8 @@ from components.artifacts.verdict import Verdict
 from components.errors import Unavailable
 from components.identity import digest_folder
 from components.registry import package
-from components.registry.versions import COMPLETE, KEY, Version, delete, find, search
-from components.store import alone, as_default, connect, experiment, reaching, tags_of
+from components.registry.versions import COMPLETE, JUDGED_AGAINST, KEY, VERDICT, Version, delete, find, search
+from components.store import TAG_CHARACTERS, alone, as_default, connect, experiment, reaching, tags_of
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ def register(
     key: str,
     lineage: Lineage,
     verdict: Verdict | None = None,
-    report: Path | None = None,
     code: Path = package.CODE,
 ) -> Version:
     """Register the workspace's model under `lineage.model`; `run_id` and `key` are those of its recorded run.
@@ -59,7 +58,7 @@ def register(
                 return replace(known, tags={**known.tags, **_verdict_tags(verdict)})
             log.warning("version %d of the same candidate is incomplete: replaced", known.number)
             delete(client, known)
-        model_id, digests = _upload(client, uri, workspace, name, key, run_id, report, code)
+        model_id, digests = _upload(client, uri, workspace, name, key, run_id, code)
         metrics = Metrics.read(workspace / "reports/evaluation")
         tags = {KEY: key, **_tags(lineage, metrics), **digests, **_verdict_tags(verdict)}
         number = _create(client, uri, name, model_id, run_id, tags, describe(lineage, metrics, verdict))
@@ -69,9 +68,7 @@ def register(
         return replace(find(client, name, number), created=True)
 
 
-def _upload(
-    client: MlflowClient, uri: str, workspace: Path, name: str, key: str, run_id: str, report: Path | None, code: Path
-) -> tuple[str, dict[str, str]]:
+def _upload(client: MlflowClient, uri: str, workspace: Path, name: str, key: str, run_id: str, code: Path) -> tuple[str, dict[str, str]]:
     """Build the package, send it, and read it back; return MLflow's id of it and its digests as tags."""
     place = experiment(client, uri, name)
     for torn in client.search_logged_models([place], filter_string=f"tags.`{KEY}` = '{key}'"):
@@ -82,8 +79,6 @@ def _upload(
         built = Path(folder) / "package"
         extras = {label: workspace / file for label, file in EXTRAS.items() if (workspace / file).exists()}
         extras["questions"] = package.write_questions(workspace, Path(folder) / "questions.parquet")
-        if report is not None:
-            extras["report"] = report
         package.build(
             built, model, extras, {"artifact_path": logged.artifact_location, "run_id": run_id, "model_id": logged.model_id}, code
         )
@@ -143,7 +138,16 @@ def _tags(lineage: Lineage, metrics: Metrics) -> dict[str, object]:
 def _verdict_tags(verdict: Verdict | None) -> dict[str, str]:
     if verdict is None:
         return {}
-    return {"retune.verdict": verdict.outcome.value, "retune.verdict_key": verdict.key}
+    whole = verdict.model_dump_json()
+    if len(whole) > TAG_CHARACTERS:
+        log.warning("the verdict has %d characters, a tag holds %d: it is not kept with the version", len(whole), TAG_CHARACTERS)
+        whole = ""
+    return {
+        "retune.verdict": verdict.outcome.value,
+        "retune.verdict_key": verdict.key,
+        JUDGED_AGAINST: verdict.champion or "none",
+        VERDICT: whole,
+    }
 
 
 def _tag(client: MlflowClient, version: Version, tags: Mapping[str, str]) -> None:

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from pydantic import ValidationError
 
+from components.artifacts.verdict import Verdict
 from components.errors import NotThere, RetuneError
 from components.store import connect, reaching
 
 CHAMPION, PREVIOUS = "champion", "previous"
 KEY, COMPLETE, PROMOTED = "retune.key", "retune.complete", "retune.promoted"
+JUDGED_AGAINST, VERDICT = "retune.judged_against", "retune.verdict_json"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,20 @@ class Version:
     def promoted(self) -> bool:
         """Whether it is or was the champion; the alias counts too, since a person may set it, and the tag comes after it."""
         return PROMOTED in self.tags or not {CHAMPION, PREVIOUS}.isdisjoint(self.aliases)
+
+    @property
+    def judged_against(self) -> int | None:
+        """The version that was champion when this one was judged; None where there was none, or nobody judged."""
+        number = self.tags.get(JUDGED_AGAINST, "")
+        return int(number) if number.isdigit() else None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict it was registered with; None where there is none, or it was too long or of another Retune."""
+        try:
+            return Verdict.model_validate_json(self.tags.get(VERDICT, ""))
+        except ValidationError:
+            return None
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> str:
     """A store with version 1, for tests that change nothing in it."""
     folder = tmp_path_factory.mktemp("shared")
     uri = new_store(folder / "var")
-    (folder / "index.html").write_text("<p>report</p>")
-    registered(finished, uri, verdict=VERDICT, report=folder / "index.html")
+    registered(finished, uri, verdict=VERDICT)
     return uri
 
 
@@ -88,6 +87,7 @@ def test_a_version_leads_back_to_what_made_it(shared: str) -> None:
     wanted = {"retune.git_commit", "retune.dirty", "retune.data_digest", "retune.dvc_lock", "retune.weights", KEY, COMPLETE}
     assert wanted <= set(version.tags)
     assert version.tags["retune.verdict"] == "PASS"
+    assert (version.verdict, version.judged_against) == (VERDICT, None)
     assert "macro_f1 0.700 (95 % interval 0.680–0.720)" in version.description
     assert MlflowClient(shared).get_run(version.run_id).outputs.model_outputs
     assert {path.name for path in (package_of(shared, 1) / "artifacts").iterdir()} == {
@@ -95,7 +95,6 @@ def test_a_version_leads_back_to_what_made_it(shared: str) -> None:
         "questions.parquet",
         "dvc.lock",
         "params.yaml",
-        "index.html",
     }
 
 
@@ -112,10 +111,20 @@ def test_a_package_holds_no_pickle_and_pins_what_serving_needs(shared: str) -> N
 
 def test_a_new_verdict_on_an_old_version_is_told_in_its_tags(uri: str, finished: Path) -> None:
     registered(finished, uri, verdict=VERDICT)
-    registered(finished, uri, verdict=VERDICT.model_copy(update={"outcome": Outcome.FAIL, "key": "k2"}))
+    newer = VERDICT.model_copy(update={"outcome": Outcome.FAIL, "key": "k2", "champion": "4"})
+    registered(finished, uri, verdict=newer)
 
     (version,) = versions(uri, "tickets")
     assert (version.tags["retune.verdict"], version.tags["retune.verdict_key"]) == ("FAIL", "k2")
+    assert (version.verdict, version.judged_against) == (newer, 4)
+
+
+def test_a_verdict_that_no_tag_holds_is_left_out_and_told(uri: str, finished: Path, caplog: pytest.LogCaptureFixture) -> None:
+    registered(finished, uri, verdict=VERDICT.model_copy(update={"reason": "x" * 9_000, "champion": "4"}))
+
+    (version,) = versions(uri, "tickets")
+    assert (version.verdict, version.judged_against, version.tags["retune.verdict"]) == (None, 4, "PASS")
+    assert "it is not kept with the version" in caplog.text
 
 
 def torn(uri: str, number: int) -> None:
