@@ -57,8 +57,8 @@ class GatesParams(_sections()):  # type: ignore[misc]
 def verdict_key(candidate: str, champion: str | None, test_digest: str, gates: GatesParams, min_class_units: int) -> str:
     """Return what a verdict depends on, as one hash: look it up before scoring the champion anew.
 
-    `candidate` is the candidate's digest, `champion` the champion's version. The settings are those of `gates` and
-    `evaluate.min_class_units`, which decides the classes that macro-F1 runs over.
+    `candidate` and `champion` are digests: a version's number would mean another model in another registry. The settings are
+    those of `gates` and `evaluate.min_class_units`, which decides the classes that macro-F1 runs over.
     """
     settings = {"gates": gates.model_dump(mode="json"), "min_class_units": min_class_units}
     return digest_value({"candidate": candidate, "champion": champion, "test": test_digest, "settings": settings})
@@ -70,12 +70,15 @@ def judge(
     champion: Predictions | None,
     *,
     champion_version: str | None,
+    champion_key: str | None = None,
     candidate_digest: str,
     test_digest: str,
     gates: GatesParams,
     min_class_units: int,
 ) -> Verdict:
     """Ask every gate and fold: any FAIL is FAIL, else any INCONCLUSIVE is INCONCLUSIVE, else PASS.
+
+    `champion_version` is what the reasons call the champion; `champion_key` is its digest, by which the verdict is found again.
 
     Raises:
         RetuneError: the predictions are not of the same test rows; the message says which and how they differ.
@@ -87,7 +90,7 @@ def judge(
     results = tuple(load(name).decide(evidence, getattr(gates, name)) for name in available())
     outcome = _fold(results)
     return Verdict(
-        key=verdict_key(candidate_digest, champion_version, test_digest, gates, min_class_units),
+        key=verdict_key(candidate_digest, champion_key or champion_version, test_digest, gates, min_class_units),
         candidate=candidate_digest,
         champion=champion_version,
         test_digest=test_digest,

@@ -137,7 +137,9 @@ def _at(uri: str, name: str, alias: str) -> int | None:
 
 
 def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: Path | None = None) -> Predictions:
-    """Score a version on rows (id, group, text, label) by its own code; `cache` keeps the answer, named by version and test set.
+    """Score a version on rows (id, group, text, label) by its own code; `cache` keeps the answer.
+
+    The name of `cache` must hold the version's key and the digest of the rows: a number means another model in another registry.
 
     Raises:
         NotThere: no such version.

@@ -206,6 +206,16 @@ def test_the_verdict_carries_the_key_that_can_be_looked_up_beforehand():
     assert verdict(candidate, champion).key == verdict_key("c", "4", "t", DEFAULT, 10)
 
 
+def test_a_champion_is_named_by_its_version_and_known_by_its_digest():
+    champion, candidate = models(300, 0.8)
+    known = {"champion_version": "1", "candidate_digest": "c", "test_digest": "t", "gates": CHAMPION_ONLY, "min_class_units": 10}
+    found = [judge(candidate, {"majority": champion, "tfidf": champion}, champion, champion_key=key, **known) for key in ("k", "l")]
+
+    assert [each.key for each in found] == [verdict_key("c", key, "t", CHAMPION_ONLY, 10) for key in ("k", "l")]
+    assert {each.champion for each in found} == {"1"}
+    assert "version 1" in next(gate.reason for gate in found[0].gates if gate.gate == "champion")
+
+
 def test_the_verdict_is_the_same_twice_and_survives_its_file(tmp_path):
     champion, candidate = models(300, 0.8)
     found = verdict(candidate, champion)
