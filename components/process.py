@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -23,6 +24,8 @@ QUIET = {
     "GOMP_SPINCOUNT": "0",
 }
 _PR_SET_PDEATHSIG = 1
+
+CHILDREN: set[subprocess.Popen[str]] = set()  # leaders of their process groups, which a thread waits for
 
 
 def quiet_environment() -> None:
@@ -46,6 +49,21 @@ def die_with_parent() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     else:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
+def end_group(child: subprocess.Popen[str]) -> None:
+    """Kill a child that leads its process group, and all of the group; one that was waited for is left, its number may be another's."""
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+
+
+def end_children() -> None:
+    """Kill every process in CHILDREN, from any thread; who waits for one finds it taken out of the set, and says cancelled."""
+    while CHILDREN:
+        with contextlib.suppress(KeyError):  # it ended by itself meanwhile
+            end_group(CHILDREN.pop())
 
 
 def _watch(parent: int) -> None:

@@ -6,10 +6,11 @@ Reads what `components/scoring.py` writes.
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import process, scoring
-from components.errors import BadModel
+from components.errors import BadModel, Cancelled, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ def ask(uri: str, model: str, texts: Sequence[str], seconds: float = SECONDS) ->
 
     Raises:
         BadModel: it cannot be loaded, does not answer, or takes longer than `seconds`.
+        Unavailable: its process was killed.
+        Cancelled: `process.end_children` was called meanwhile.
     """
     with tempfile.TemporaryDirectory(prefix="retune-") as name:
         folder = Path(name)
@@ -65,13 +68,44 @@ def _run(uri: str, arguments: list[str], folder: Path, seconds: float) -> None:
     # -B: no compiled files are left beside the package's code.
     python = [sys.executable, "-P", "-B"]
     command = [*python, str(process.__file__), *python, str(scoring.__file__), *arguments]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {**os.environ, "PYTHONPATH": _path_without_components(os.environ.get("PYTHONPATH", ""))}
     environment |= {**process.QUIET, "MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}
     environment |= {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "HF_HUB_OFFLINE": "1"}
-    try:
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise BadModel(f"{arguments[0]} did not answer within {seconds:g} s") from None
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-        raise BadModel(f"{arguments[0]} cannot be asked: {lines[-1] if lines else f'its process ended with {done.returncode}'}")
+    said, code = _wait(command, folder, environment, arguments[0], seconds)
+    if code == -signal.SIGKILL:
+        raise Unavailable(f"{arguments[0]} was killed while it answered (signal 9), for lack of memory or by hand; run again")
+    if code != 0:
+        lines = [line for line in said.strip().splitlines() if line.strip()]
+        raise BadModel(f"{arguments[0]} cannot be asked: {lines[-1] if lines else f'its process ended with {code}'}")
+
+
+def _wait(command: list[str], folder: Path, environment: Mapping[str, str], model: str, seconds: float) -> tuple[str, int]:
+    """Run a command that `process.end_children` can end; return what it said on standard error, and its exit code."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as child:
+        process.CHILDREN.add(child)
+        try:
+            said = child.communicate(timeout=seconds)[1]
+            if child not in process.CHILDREN:
+                raise Cancelled(f"asking {model} was cancelled; run again to go on where it stopped")
+        except subprocess.TimeoutExpired:
+            raise BadModel(f"{model} did not answer within {seconds:g} s") from None
+        finally:  # Ctrl-C and SIGTERM leave nothing behind either
+            process.end_group(child)
+            process.CHILDREN.discard(child)
+    return said, child.returncode
+
+
+def _path_without_components(path: str) -> str:
+    """Return PYTHONPATH without the folders from which today's `components` would be imported; what is left is absolute."""
+    entries = [Path(entry).absolute() for entry in path.split(os.pathsep) if entry]
+    return os.pathsep.join(str(entry) for entry in entries if not any((entry / name).exists() for name in ("components", "components.py")))
