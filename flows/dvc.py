@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from components.errors import BadInput, Cancelled, NotThere, StageFailed, Unavailable
+from components.process import end_children
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Running:
             children = list(self._children)
         for child in children:
             end_group(child)
+        end_children()  # a registered version that is being asked
 
 
 RUNNING = Running()

@@ -115,24 +115,28 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
 
 def judge(workspace: Workspace) -> Judged:
     """Reach a verdict on the candidate, or return the one that was reached under the same gates against the same champion."""
-    params = read_params(workspace.params)
+    params, uri = read_params(workspace.params), store(workspace)
     key, test = tracking.run_key(workspace.root), Metrics.read(workspace.reports / "evaluation").test_digest
-    earlier = earlier_verdict(workspace)
-    opponent = find_opponent(workspace, params.name, key, earlier)
-    against = None if opponent is None else str(opponent.number)
-    settings, units = params.gates, params.evaluate.min_class_units
-    if earlier is not None and earlier.key == verdict_key(key, against, test, settings, units):
-        log.info("the verdict stands: %s", earlier.outcome)
-        return Judged(earlier, fresh=False)
+    known = registry.versions(uri, params.name)
+    opponent = find_opponent(known, key)
+    against = None if opponent is None else opponent.key
+    expected = verdict_key(key, against, test, params.gates, params.evaluate.min_class_units)
+    earlier = [read_verdict(workspace.reports), *(version.verdict for version in known if version.key == key)]
+    standing = next((verdict for verdict in earlier if verdict is not None and verdict.key == expected), None)
+    if standing is not None:
+        log.info("the verdict stands: %s", standing.outcome)
+        standing.write(workspace.reports)
+        return Judged(standing, fresh=False)
     verdict = fold(
         Predictions.read(workspace.predictions / "candidate.parquet"),
         {path.stem: Predictions.read(path) for path in sorted(workspace.predictions.glob("*.parquet")) if path.stem != "candidate"},
         None if opponent is None else score_opponent(workspace, opponent, test),
-        champion_version=against,
+        champion_version=None if opponent is None else str(opponent.number),
+        champion_key=against,
         candidate_digest=key,
         test_digest=test,
-        gates=settings,
-        min_class_units=units,
+        gates=params.gates,
+        min_class_units=params.evaluate.min_class_units,
     )
     for gate in verdict.gates:
         log.info("gate %s: %s, %s", gate.gate, gate.outcome, gate.reason)
@@ -140,27 +144,25 @@ def judge(workspace: Workspace) -> Judged:
     return Judged(verdict, fresh=True)
 
 
-def earlier_verdict(workspace: Workspace) -> Verdict | None:
+def read_verdict(reports: Path) -> Verdict | None:
     """Return the verdict that lies in the workspace."""
     try:
-        return Verdict.read(workspace.reports)
+        return Verdict.read(reports)
     except NotThere:
         return None
 
 
-def find_opponent(workspace: Workspace, name: str, key: str, earlier: Verdict | None) -> registry.Version | None:
-    """Return the champion; where that is the candidate itself, the one whose place it took."""
-    champion = registry.champion(store(workspace), name)
+def find_opponent(known: Sequence[registry.Version], key: str) -> registry.Version | None:
+    """Return the champion; where that is the candidate itself, the version whose place it took."""
+    champion = next((version for version in known if registry.CHAMPION in version.aliases), None)
     if champion is None or champion.key != key:
         return champion
-    if earlier is not None and earlier.candidate == key:
-        return next((v for v in registry.versions(store(workspace), name) if str(v.number) == earlier.champion), None)
-    return None
+    return next((version for version in known if version.number == champion.judged_against), None)
 
 
 def score_opponent(workspace: Workspace, opponent: registry.Version, test_digest: str) -> Predictions:
-    """Score a registered version on today's test rows in a fresh process, by the code it was packaged with; kept by both."""
-    cache = workspace.var / "predictions" / opponent.name / f"{opponent.number}-{test_digest[:32]}.parquet"
+    """Score a registered version on today's test rows in a fresh process, by the code it was packaged with; kept by content."""
+    cache = workspace.var / "predictions" / opponent.name / f"{opponent.key[:32]}-{test_digest[:32]}.parquet"
     rows = read_rows(workspace.root / "data/prepared/test/test.parquet")
     return registry.score_version(store(workspace), opponent.name, opponent.number, rows, cache)
 
@@ -172,10 +174,14 @@ def register(workspace: Workspace, run: tracking.RecordedRun, judged: Judged) ->
 
 
 def promote(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: Judged) -> Result:
-    """Make the version the champion if it passed every gate."""
+    """Make the version the champion if it passed every gate.
+
+    An old verdict promotes only once: who was rolled back by a person stays so until there is something new to judge.
+    """
     changed = False
-    if judged.verdict.outcome is Outcome.PASS:
-        changed = registry.promote(store(workspace), version.name, version.number).changed
+    if judged.verdict.outcome is Outcome.PASS and (judged.fresh or not version.promoted):
+        expected = int(judged.verdict.champion) if judged.verdict.champion else None
+        changed = registry.promote(store(workspace), version.name, version.number, expected).changed
     champion = registry.champion(store(workspace), version.name)
     return Result(
         model=version.name,
@@ -217,7 +223,10 @@ def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> repo
     """Return what the page shows of the version that the candidate was judged against."""
     if verdict.champion is None:
         return None
-    opponent = next(v for v in registry.versions(store(workspace), name) if str(v.number) == verdict.champion)
+    opponent = next((v for v in registry.versions(store(workspace), name) if str(v.number) == verdict.champion), None)
+    if opponent is None:
+        log.warning("version %s was deleted since the verdict: the page shows the verdict without it", verdict.champion)
+        return None
     scored = score_opponent(workspace, opponent, verdict.test_digest)
     candidate = Predictions.read(workspace.predictions / "candidate.parquet")
     units = read_params(workspace.params).evaluate.min_class_units

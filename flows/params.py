@@ -15,7 +15,7 @@ from components.learning import TrainSection
 from components.params import Section
 from components.preprocess import PreprocessParams
 from components.snapshot import SnapshotParams
-from components.tune import TuneParams, searched
+from components.tune import TuneParams, check_metrics, searched
 from components.validate import ValidateParams
 
 
@@ -56,6 +56,6 @@ def read_params(path: Path) -> Params:
     if not isinstance(raw, dict):
         raise BadParams(f"{path}: expected a mapping with the sections {', '.join(Params.model_fields)}, found {type(raw).__name__}")
     params = Params.parse(raw, "")
-    tasks.load(params.task)
+    check_metrics(tasks.load(params.task).METRICS, params.train, params.tune)
     searched(params.tune.space, params.train)
     return params

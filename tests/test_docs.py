@@ -57,8 +57,15 @@ def test_every_command_of_the_readme_exists() -> None:
             assert option in shown.stdout, f"{' '.join(command)}: no option {option}"
 
 
+def test_the_readme_shows_what_a_run_printed() -> None:
+    (printed,) = [block for block in blocks(README, "text") if "components/" not in block]
+
+    assert "PASS" in printed
+    assert "@@" not in README
+
+
 def test_every_make_target_of_the_readme_exists() -> None:
-    targets = set(re.findall(r"\bmake ([a-z][a-z-]*)", README))
+    targets = set(re.findall(r"(?:`|^)make ([a-z][a-z-]*)", README, re.MULTILINE))
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
     assert {"run", "test", "check", "ui", "help"} <= targets
@@ -97,6 +104,8 @@ def test_add_a_step_works_as_it_is_written(tmp_path: Path, tickets: pd.DataFrame
     edit(tmp_path / "components/__main__.py", '"evaluate")', '"evaluate", "lengths")')
     edit(tmp_path / "flows/dvc.py", '"evaluate")', '"evaluate", "lengths")')
     edit(tmp_path / "pyproject.toml", "components.evaluate |", "components.evaluate | components.lengths |")
+    edit(tmp_path / "flows/params.py", "from components.learning", "from components.lengths import LengthsParams\nfrom components.learning")
+    edit(tmp_path / "flows/params.py", "    gates: GatesParams", "    gates: GatesParams\n    lengths: LengthsParams")
     append(tmp_path / "params.yaml", section)
     append(tmp_path / "dvc.yaml", stage)
     validated = tmp_path / "data/validated"
@@ -109,7 +118,12 @@ def test_add_a_step_works_as_it_is_written(tmp_path: Path, tickets: pd.DataFrame
     done = subprocess.run(run, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert '"mean": 8.0' in (tmp_path / "reports/lengths/words.json").read_text(encoding="utf-8")
-    for check in (["-m", "pytest", "-q", "tests/test_wiring.py"], ["-c", "from importlinter.cli import lint_imports_command as c; c()"]):
+    whole = "from pathlib import Path; from flows.params import read_params; print(read_params(Path('params.yaml')).lengths)"
+    for check in (
+        ["-c", whole],
+        ["-m", "pytest", "-q", "tests/test_wiring.py"],
+        ["-c", "from importlinter.cli import lint_imports_command as c; c()"],
+    ):
         checked = subprocess.run([sys.executable, *check], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
         assert checked.returncode == 0, checked.stdout + checked.stderr
 

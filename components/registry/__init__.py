@@ -5,9 +5,10 @@ Reads a workspace and a recorded run; writes versions, their packages and the al
 
 from components.registry.promote import Promotion, Verified, predict, promote, score_version, verify
 from components.registry.register import register
-from components.registry.versions import Status, Version, champion, status, versions
+from components.registry.versions import CHAMPION, Status, Version, champion, status, versions
 
 __all__ = [
+    "CHAMPION",
     "Promotion",
     "Status",
     "Verified",
