@@ -28,7 +28,7 @@ run: setup  ## the main job: snapshot, validate, … promote, on the example or 
 	@retune run
 
 test: setup  ## all tests
-	@python -m pytest -q
+	@python -m pytest -q -n 2 --dist loadscope
 
 test-fast: setup  ## the tests that take seconds
 	@python -m pytest -q -m "not slow"

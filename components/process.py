@@ -51,12 +51,20 @@ def die_with_parent() -> None:
         threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
-def end_group(child: subprocess.Popen[str]) -> None:
-    """Kill a child that leads its process group, and all of the group; one that was waited for is left, its number may be another's."""
-    if child.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+def end_group(child: subprocess.Popen[str], grace: float = 0.0) -> None:
+    """End a child that leads its process group, and all of the group: SIGINT and `grace` seconds to say goodbye, then SIGKILL.
+
+    One that was waited for is left: its number may be another's.
+    """
+    if child.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        if grace:
+            os.killpg(child.pid, signal.SIGINT)
+            child.wait(grace)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 def end_children() -> None:

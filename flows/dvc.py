@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from components.errors import BadInput, Cancelled, NotThere, StageFailed, Unavailable
-from components.process import end_children
+from components.process import end_children, end_group
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Running:
         try:
             yield child
         except BaseException:  # Ctrl-C, SIGTERM and a cancelled run must not leave a training behind
-            end_group(child)
+            end_group(child, GRACE)
             raise
         finally:
             self._children.discard(child)
@@ -75,7 +75,7 @@ class Running:
             self.cancelled.set()
             children = list(self._children)
         for child in children:
-            end_group(child)
+            end_group(child, GRACE)
         end_children()  # a registered version that is being asked
 
 
@@ -87,17 +87,6 @@ def environment(cwd: Path) -> dict[str, str]:
     first = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(cwd)}
     paths = {name: os.pathsep.join(filter(None, (folder, os.environ.get(name)))) for name, folder in first.items()}
     return os.environ | paths | {"PYTHONUNBUFFERED": "1"}
-
-
-def end_group(child: subprocess.Popen[str]) -> None:
-    """End a process group: SIGINT, so that a stage can say goodbye and DVC can drop its locks, then SIGKILL."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGINT)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(GRACE)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
 
 
 def reproduce_stage(stage: str, root: Path) -> Reproduced:

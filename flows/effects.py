@@ -119,19 +119,20 @@ def judge(workspace: Workspace) -> Judged:
     key, test = tracking.run_key(workspace.root), Metrics.read(workspace.reports / "evaluation").test_digest
     known = registry.versions(uri, params.name)
     opponent = find_opponent(known, key)
-    against = None if opponent is None else opponent.key
+    against, label = (None, None) if opponent is None else (opponent.key, str(opponent.number))
     expected = verdict_key(key, against, test, params.gates, params.evaluate.min_class_units)
     earlier = [read_verdict(workspace.reports), *(version.verdict for version in known if version.key == key)]
     standing = next((verdict for verdict in earlier if verdict is not None and verdict.key == expected), None)
     if standing is not None:
         log.info("the verdict stands: %s", standing.outcome)
+        standing = standing.model_copy(update={"champion": label})  # the same model may have another number in another registry
         standing.write(workspace.reports)
         return Judged(standing, fresh=False)
     verdict = fold(
         Predictions.read(workspace.predictions / "candidate.parquet"),
         {path.stem: Predictions.read(path) for path in sorted(workspace.predictions.glob("*.parquet")) if path.stem != "candidate"},
         None if opponent is None else score_opponent(workspace, opponent, test),
-        champion_version=None if opponent is None else str(opponent.number),
+        champion_version=label,
         champion_key=against,
         candidate_digest=key,
         test_digest=test,
