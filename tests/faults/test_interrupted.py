@@ -1,5 +1,6 @@
 """Ctrl-C at each stage and kill -9 in each effect: nothing is lost, nothing is doubled, and the next run finishes."""
 
+import json
 import signal
 import subprocess
 from pathlib import Path
@@ -16,21 +17,21 @@ pytestmark = pytest.mark.slow
 def end_at(folder: Path, words: str, number: signal.Signals) -> int:
     """Start a run, send it a signal when its output holds `words`, and return its exit code."""
     command = [str(BIN / "retune"), "run", "--inline"]
-    run = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert run.stdout is not None
     said = []
-    for line in run.stdout:
-        said.append(line)
-        if words in line:
-            run.send_signal(number)
-            break
-    else:
-        pytest.fail(f"it never said {words!r}:\n{''.join(said)}")
-    said += run.stdout.readlines()
-    code = run.wait(60)
+    with subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        assert run.stdout is not None
+        for line in run.stdout:
+            said.append(line)
+            if words in line:
+                run.send_signal(number)
+                break
+        said += run.stdout.readlines()
+        code = run.wait(60)
+    assert any(words in line for line in said), f"it never said {words!r}:\n{''.join(said)}"
     wait_for(lambda: not leftovers(folder), 20)
     if number == signal.SIGINT:
         assert "Traceback" not in "".join(said), "".join(said)
+        assert "run the same command again" in said[-1]
     return code
 
 
@@ -47,7 +48,7 @@ def test_a_run_interrupted_at_each_stage_is_finished_by_the_next(tmp_path: Path,
 
 def test_a_run_killed_in_each_effect_is_finished_by_the_next(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
-    for words in ("evaluate: ran", "recorded as run", "gate floor", "registered tickets as version"):
+    for words in ("evaluate: ran", "recorded as run", "gate floor", "registered tickets as version", "is the champion"):
         assert end_at(folder, words, signal.SIGKILL) == -signal.SIGKILL, words
 
     done = retune(folder, "run", "--inline")
@@ -55,3 +56,5 @@ def test_a_run_killed_in_each_effect_is_finished_by_the_next(tmp_path: Path, tin
     assert done.returncode == 0, done.stdout + done.stderr
     state = status(folder)
     assert ([version["version"] for version in state["versions"]], state["version"]) == ([1], 1)
+    verdict = json.loads((folder / "reports/verdict.json").read_text(encoding="utf-8"))
+    assert f'content="{verdict["key"]} 1"' in (folder / "reports/index.html").read_text(encoding="utf-8")

@@ -61,16 +61,11 @@ def test_a_whole_run_talks_to_nobody_outside(project: Path, tmp_path: Path) -> N
 def begin(folder: Path, stage: str, **params: object) -> subprocess.Popen[str]:
     """Start a run that will be busy in `stage` for a while, and wait until it is."""
     edit(folder, {"train": {"epochs": 400, "patience": 0, "seed": int(time.time())}})
-    run = subprocess.Popen(
-        [str(BIN / "retune"), "run"], cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert run.stdout is not None
-    for line in run.stdout:
-        if f"Running stage '{stage}'" in line:
-            break
     started = time.time()
+    with (folder / "var/run.log").open("w", encoding="utf-8") as out:
+        run = subprocess.Popen([str(BIN / "retune"), "run"], cwd=folder, env=environment(folder), stdout=out, stderr=out, text=True)
     history = folder / "models/trained/history.jsonl"
-    wait_for(lambda: history.exists() and history.stat().st_mtime > started and history.stat().st_size > 0)
+    wait_for(lambda: history.exists() and history.stat().st_mtime > started and history.stat().st_size > 0, 180)
     assert stage_processes(folder, stage)
     return run
 
