@@ -31,7 +31,7 @@ test: setup  ## all tests
 	@python -m pytest -q -n 2 --dist loadscope
 
 test-fast: setup  ## the tests that take seconds
-	@python -m pytest -q -m "not slow"
+	@python -m pytest -q -n 2 --dist loadscope -m "not slow"
 
 check: setup  ## linters, types, import rules, wiring
 	@ruff check .
