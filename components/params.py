@@ -5,7 +5,7 @@ Each step owns its own section and sees no other; `flows/params.py` composes the
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, Self
+from typing import Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
@@ -32,7 +32,9 @@ class Section(BaseModel):
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest known name, or the list of known names."""
+    """Return `; did you mean 'x'?` for the closest known name, or the list of known names; nothing where none is known."""
+    if not known:
+        return ""
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
 
@@ -48,9 +50,13 @@ def _fault(section: type[BaseModel], where: str, detail: ErrorDetails) -> str:
 
 def _fields_at(section: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Return the names of the settings at `path` below `section`, as they are written in params.yaml."""
-    for part in path:
+    parts = iter(path)
+    for part in parts:
         field = next((f for name, f in section.model_fields.items() if part in (name, f.alias)), None)
         inner = getattr(field, "annotation", None)
+        if get_origin(inner) is dict:  # a mapping of sections: the next part is a key of it
+            next(parts, None)
+            inner = get_args(inner)[1]
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
             return []
         section = inner

@@ -90,7 +90,8 @@ def run(params: ParamsFile = None, inline: Inline = False, as_json: AsJson = Fal
     if as_json:
         print_json(result)
         return
-    state = "up to date" if result.up_to_date else "promoted" if result.promoted else "registered, not promoted"
+    kept = "judged again, still the champion" if result.champion == result.version else "registered, not promoted"
+    state = "up to date" if result.up_to_date else "promoted" if result.promoted else kept
     out.print(f"\n[bold]{result.outcome}[/bold]  {result.reason}")
     out.print(f"{result.model} version {result.version}: {state}; the champion is {result.champion or 'nobody yet'}")
     out.print(f"Read: {result.page}")

@@ -131,12 +131,14 @@ def dvc(arguments: list[str], root: Path, what: str, level: int = logging.INFO) 
         StageFailed, Unavailable, Cancelled: as for `reproduce_stage`.
     """
     lines: list[str] = []
+    failing = False
     with RUNNING.start([sys.executable, "-m", "dvc", *arguments], root) as child:
         assert child.stdout is not None
         for line in child.stdout:
             if text := line.rstrip():
                 lines.append(text)
-                log.log(logging.DEBUG if CHATTER.match(text) else level, "%s", text)
+                failing = failing or text.startswith("error: ")  # from here on it is the error's own text, told once by who catches it
+                log.log(logging.DEBUG if failing or CHATTER.match(text) else level, "%s", text)
         code = child.wait()
     if RUNNING.cancelled.is_set():
         raise Cancelled(f"{what} was cancelled; run again to go on where it stopped")

@@ -55,6 +55,8 @@ def read_params(path: Path) -> Params:
         raise BadParams(f"{path} is not YAML: {error}") from None
     if not isinstance(raw, dict):
         raise BadParams(f"{path}: expected a mapping with the sections {', '.join(Params.model_fields)}, found {type(raw).__name__}")
+    if "train" in raw:
+        TrainSection.parse(raw["train"], "train")  # names its faults as they are written, and not by what `tuned` makes of them
     params = Params.parse(raw, "")
     check_metrics(tasks.load(params.task).METRICS, params.train, params.tune)
     searched(params.tune.space, params.train)

@@ -2,15 +2,17 @@
 
 import contextlib
 import logging
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 
 from components.errors import RetuneError, Unavailable
-from components.process import quiet_environment
+from components.process import end_group, quiet_environment
 from components.tracking import prepare_store
 from flows.server import free_port, prefect_server
 from flows.settings import Settings, read_settings
@@ -28,28 +30,36 @@ def serve(workspace: Workspace, settings: Settings) -> None:
     port = free_port(PORT)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", prepare_store(workspace.var), "--default-artifact-root", (workspace.var / "mlartifacts").as_uri()]
-    with prefect_server(workspace.var, settings) as prefect, mlflow_server(command, port, settings.server_deadline):
+    log = workspace.var / "mlflow-ui.log"
+    with prefect_server(workspace.var, settings) as prefect, mlflow_server(command, port, settings.server_deadline, log):
         print(f"MLflow   http://127.0.0.1:{port}\nPrefect  {prefect.removesuffix('/api')}\nCtrl-C ends both.", flush=True)
         while True:
             time.sleep(3600)
 
 
 @contextlib.contextmanager
-def mlflow_server(command: list[str], port: int, deadline: float) -> Iterator[None]:
-    """Run MLflow's server, tied to the life of this process."""
-    child = subprocess.Popen([sys.executable, "-m", "components.process", *command], stdin=subprocess.DEVNULL)
+def mlflow_server(command: list[str], port: int, deadline: float, log: Path) -> Iterator[None]:
+    """Run MLflow's server, tied to the life of this process, in a session of its own: Ctrl-C is for us to pass on."""
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # nobody submits jobs to it
+    with log.open("a", encoding="utf-8") as out:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "components.process", *command],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            text=True,
+        )
     try:
         end = time.monotonic() + deadline
         while not answers(port):
             if child.poll() is not None or time.monotonic() > end:
-                raise Unavailable(f"MLflow's server did not answer on port {port} within {deadline:.0f} s; its messages stand above")
+                raise Unavailable(f"MLflow's server did not answer on port {port} within {deadline:.0f} s; see {log}")
             time.sleep(0.3)
         yield
     finally:
-        child.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(10)
-        child.kill()
+        end_group(child, grace=5.0)
 
 
 def answers(port: int) -> bool:

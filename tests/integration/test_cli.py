@@ -272,7 +272,9 @@ BAD = [
         ["validate.numeric_labels: allow", "'7' (81)"],
         "validate",
     ),
-    Bad("an unknown setting", params(train={"learning_rat": 1e-4}), ["learning_rat is not a setting", "did you mean 'learning_rate'"]),
+    Bad(
+        "an unknown setting", params(train={"learning_rat": 1e-4}), ["train.learning_rat is not a setting", "did you mean 'learning_rate'"]
+    ),
     Bad("an unknown section", params(trian={}), ["trian is not a setting", "did you mean 'train'"]),
     Bad("a wrong type", params(preprocess={"max_length": "many"}), ["preprocess.max_length", "'many'"]),
     Bad("tuned, and nothing to tune by", params(train={"batch_size": "tuned"}), ["train.batch_size says `tuned`", "tune.space"]),
@@ -301,7 +303,7 @@ def test_bad_input_is_one_message_and_nothing_is_lost(project: Path, bad: Bad) -
     assert [part for part in bad.says if part.format(at=at) not in done.stderr] == [], said
     assert "Traceback" not in said, said
     assert standing(project, bad.stage) == before
-    messages = re.findall(f"^error: {bad.stage and f'the stage {bad.stage} failed: '}", said, re.MULTILINE)
+    messages = re.findall("^error: ", said, re.MULTILINE)
     assert (done.returncode, len(messages)) == (2, 1), said
 
 
