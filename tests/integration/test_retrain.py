@@ -127,11 +127,11 @@ def test_an_experiment_changes_what_it_says(finished: Path, tmp_path: Path) -> N
 def test_another_params_file_gets_a_workspace_of_its_own(finished: Path, tmp_path: Path, tickets: pd.DataFrame) -> None:
     other = tmp_path / "mine"
     other.mkdir()
-    renamed = tickets.rename(columns={"text": "what", "label": "topic", "id": "number", "group": "customer"})
+    renamed = tickets.drop(columns="group").rename(columns={"text": "what", "label": "topic", "id": "number"})
     renamed.to_json(other / "mine.jsonl", orient="records", lines=True)
     shutil.copytree(finished / "base-model", other / "base-model")
     shutil.copy(finished / "params.yaml", other / "params.yaml")
-    columns = {"text": "what", "label": "topic", "id": "number", "group": "customer"}
+    columns = {"text": "what", "label": "topic", "id": "number"}
     edit(other, {"name": "mine", "snapshot": {"source": "mine.jsonl", "columns": columns}})
 
     done = retune(finished, "run", "--inline", "--json", "--params", str(other / "params.yaml"))
