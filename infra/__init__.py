@@ -1,1 +1,1 @@
-"""Running the services around Retune: for now the two user interfaces on loopback."""
+"""Running the services around Retune: the two user interfaces on loopback."""
