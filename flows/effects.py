@@ -77,9 +77,16 @@ def take_snapshot(workspace: Workspace, source: str | None = None) -> Manifest:
     """Take a snapshot of the data as it is now; unchanged data leave the one that is there."""
     params = read_params(workspace.params)
     settings = params.snapshot if source is None else params.snapshot.model_copy(update={"source": str(Path(source).resolve())})
-    manifest = take(workspace.origin, workspace.raw, snapshot=settings, required=tasks.load(params.task).COLUMNS)
+    required = tasks.load(params.task).COLUMNS
+    manifest = take(workspace.origin, workspace.raw, snapshot=settings, required=required, progress=tell_rows)
     put_under_dvc(workspace.raw, workspace)
     return manifest
+
+
+def tell_rows(rows: int) -> None:
+    """Log how far a large source has been read."""
+    if rows % 100_000 == 0:
+        log.info("read %d rows", rows)
 
 
 def pin_base(workspace: Workspace) -> BaseManifest:
