@@ -75,11 +75,6 @@ def pin_base(root: Path, out: Path, *, base: BaseParams, cache: Path | None = No
     return manifest
 
 
-def needs_hub(root: Path, base: BaseParams) -> bool:
-    """Return whether `base.model` is neither inside a package nor a folder, so that the hub or its cache is asked."""
-    return not base.model.startswith("package:") and not _folder(root, base.model).is_dir()
-
-
 def _locate(root: Path, model: str, cache: Path | None) -> tuple[Path, str]:
     """Return the folder of the model and what the manifest calls its source."""
     if model.startswith("package:"):

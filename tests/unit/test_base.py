@@ -9,7 +9,7 @@ import pytest
 
 from components.artifacts.manifest import BaseManifest
 from components.artifacts.rows import verify
-from components.base import BaseParams, needs_hub, pin_base
+from components.base import BaseParams, pin_base
 from components.errors import BadModel, BadParams, Unavailable
 from components.identity import digest_file
 
@@ -100,8 +100,6 @@ def test_a_model_in_the_cache_of_the_hub_is_pinned_by_its_commit_without_network
     assert manifest.source == f"acme/tiny@{COMMIT}"
     assert {part.name for part in manifest.parts} == NEEDED
     assert not any(path.is_symlink() for path in (tmp_path / "base").iterdir())
-    assert needs_hub(tmp_path, BaseParams(model=name))
-    assert not needs_hub(tmp_path, BaseParams(model="model"))
 
 
 # What is refused
