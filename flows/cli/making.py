@@ -1,41 +1,14 @@
-"""`retune`: what a person types. Each command reads params.yaml (or `--params FILE`), says what it did, and exits non-zero on failure.
+"""The commands that make a model: settings, data, the whole line and its steps."""
 
-Exit codes: 0 done; 1 failed; 2 the input cannot be used; 3 the verdict is FAIL, 4 INCONCLUSIVE (only `judge`); 75 try again later;
-130 ended on request.
-"""
-
-import json
-import logging
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from components.errors import Cancelled, RetuneError
-from components.process import quiet_environment
+from flows.cli.terminal import AsJson, Inline, ParamsFile, app, out, print_json
 from flows.workspace import open_workspace
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turn a labelled dataset and a pretrained transformer into a gated, registered, reproducible model, again and again.",
-)
-out = Console(highlight=False, soft_wrap=True)
-
-ParamsFile = Annotated[
-    Path | None,
-    typer.Option("--params", metavar="FILE", help="Parameter file. Another one than the project's gets a workspace of its own."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table for a person.")]
-Inline = Annotated[bool, typer.Option("--inline", help="Tell the same story without Prefect: no server, no run page.")]
 
 
 @app.command()
@@ -144,25 +117,6 @@ def register(params: ParamsFile = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def promote(
-    version: Annotated[int | None, typer.Argument(help="The version; the newest when left out.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Promote although its verdict is not PASS.")] = False,
-    params: ParamsFile = None,
-) -> None:
-    """Make a registered version the champion, after it has answered ten rows in a fresh process.
-
-    Example: `retune promote 3`
-    """
-    from flows import effects
-
-    promotion = effects.promote_version(open_workspace(params), version, force=force)
-    chosen, before = promotion.version, promotion.previous
-    out.print(
-        f"{chosen.name}: version {chosen.number} is {'now' if promotion.changed else 'already'} the champion; before: {before or 'none'}"
-    )
-
-
-@app.command()
 def predict(
     texts: Annotated[list[str], typer.Argument(help="Texts to label; `-` reads one a line from standard input.")],
     params: ParamsFile = None,
@@ -187,40 +141,6 @@ def predict(
 
 
 @app.command()
-def status(params: ParamsFile = None, as_json: AsJson = False) -> None:
-    """Show the registered versions: alias, metrics with 95 % intervals, verdict, run key.
-
-    Example: `retune status --json`
-    """
-    from flows import effects
-
-    state = effects.status(open_workspace(params))
-    if as_json:
-        print_json(state)
-    else:
-        show_status(state)
-
-
-def show_status(state: dict[str, Any]) -> None:
-    """Print the champion, and a line a version."""
-    if not state["versions"]:
-        out.print(f"{state['model']}: no version is registered yet; `retune run` makes one")
-        return
-    out.print(f"{state['model']}: the champion is version {state['version'] or 'none'}")
-    for metric, estimate in state["metrics"].items():
-        out.print(f"  {metric:12} {interval(estimate)}")
-    table = Table("version", "alias", "verdict", "run key", box=None, pad_edge=False)
-    for version in state["versions"]:
-        table.add_row(str(version["version"]), ", ".join(version["aliases"]) or "–", version["verdict"] or "–", version["run_key"][:12])
-    out.print(table)
-
-
-def interval(estimate: dict[str, float]) -> str:
-    """Return an estimate as `0.751 (95 % interval 0.731–0.770)`."""
-    return f"{estimate['value']:.3f} (95 % interval {estimate['low']:.3f}–{estimate['high']:.3f})"
-
-
-@app.command()
 def doctor(params: ParamsFile = None) -> None:
     """Check what a run needs: versions, base model, disk, writable state, DVC, MLflow, Prefect. A line each: ok, or what to do.
 
@@ -233,38 +153,3 @@ def doctor(params: ParamsFile = None) -> None:
         out.print(f"{'ok  ' if finding.ok else 'FIX '} {finding.name}: {finding.says}", markup=False)
         bad += not finding.ok
     raise typer.Exit(1 if bad else 0)
-
-
-def print_json(value: Any) -> None:
-    """Print a record, or a list of them, as JSON on standard output."""
-    if hasattr(value, "model_dump"):
-        value = value.model_dump(mode="json")
-    elif hasattr(value, "__dataclass_fields__"):
-        value = {name: getattr(value, name) for name in value.__dataclass_fields__}
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-def _terminated(number: int, _frame: FrameType | None) -> None:
-    raise Cancelled(f"ended by {signal.Signals(number).name}; run again to go on where it stopped")
-
-
-def main() -> None:
-    """Entry point: one message and an exit code for every error that a user can mend."""
-    quiet_environment()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for chatty in ("alembic", "mlflow", "httpx", "httpcore", "filelock", "great_expectations"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, _terminated)
-    try:
-        app(standalone_mode=True)
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except SystemExit as ending:
-        if ending.code == Cancelled.exit_code:  # typer has caught Ctrl-C
-            print("error: interrupted; run the same command again to go on", file=sys.stderr)
-        raise
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,37 @@
+"""`retune`: what a person types. Each command reads params.yaml (or `--params FILE`), says what it did, and exits non-zero on failure.
+
+Exit codes: 0 done; 1 failed; 2 the input cannot be used; 3 the verdict is FAIL, 4 INCONCLUSIVE (only `judge`); 75 try again later;
+130 ended on request.
+"""
+
+import logging
+import signal
+import sys
+from types import FrameType
+
+from components.errors import Cancelled, RetuneError
+from components.process import quiet_environment
+from flows.cli import asking, making, promoting  # noqa: F401  # each adds its commands to `app`
+from flows.cli.terminal import app
+
+
+def _terminated(number: int, _frame: FrameType | None) -> None:
+    raise Cancelled(f"ended by {signal.Signals(number).name}; run again to go on where it stopped")
+
+
+def main() -> None:
+    """Entry point: one message and an exit code for every error that a user can mend."""
+    quiet_environment()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for chatty in ("alembic", "mlflow", "httpx", "httpcore", "filelock", "great_expectations"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        app(standalone_mode=True)
+    except RetuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except SystemExit as ending:
+        if ending.code == Cancelled.exit_code:  # typer has caught Ctrl-C
+            print("error: interrupted; run the same command again to go on", file=sys.stderr)
+        raise
