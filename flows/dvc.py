@@ -1,9 +1,13 @@
 """Prefect drives DVC: one `dvc repro STAGE` a task, in a process group of its own that never outlives the run."""
 
+import configparser
 import contextlib
+import hashlib
+import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -174,3 +178,64 @@ def lock_hashes(root: Path) -> dict[str, str]:
         for out in yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"]:
             hashes[f"data/{out['path']}"] = out["md5"]
     return dict(sorted(hashes.items()))
+
+
+def cache_folder(root: Path) -> Path:
+    """Return the folder of DVC's cache for `root`, as .dvc/config and config.local name it; relative to .dvc, as in DVC."""
+    config = configparser.ConfigParser(interpolation=None, strict=False)
+    config.read([root / ".dvc/config", root / ".dvc/config.local"], encoding="utf-8")
+    return (root / ".dvc" / config.get("cache", "dir", fallback="cache")).resolve()
+
+
+def cached_object(root: Path, md5: str) -> Path:
+    """Return the file in DVC's cache whose bytes have this md5; `….dir` is the listing of a folder.
+
+    Raises:
+        NotThere: it is gone, or its bytes are others.
+    """
+    path = cache_folder(root) / "files/md5" / md5[:2] / md5[2:]
+    if not path.is_file():
+        raise NotThere(f"{md5} is not in DVC's cache ({path}): `dvc pull` brings back what was pushed")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "md5").hexdigest()
+    if found != md5.removesuffix(".dir"):
+        raise NotThere(f"{path} in DVC's cache is corrupt (its md5 is {found}): delete it, and `dvc pull` brings it back")
+    return path
+
+
+def cached_listing(root: Path, md5: str) -> dict[str, str]:
+    """Return the md5 of every file of a folder in DVC's cache, by its path below the folder.
+
+    Raises:
+        NotThere: as for `cached_object`.
+    """
+    return {entry["relpath"]: entry["md5"] for entry in json.loads(cached_object(root, md5).read_text(encoding="utf-8"))}
+
+
+def cached_file(root: Path, md5: str, name: str = "") -> Path:
+    """Return the cache's own copy of the file `name` of the folder `md5` (`….dir`), or of the file `md5`: to be read, never written.
+
+    Raises:
+        NotThere: it is gone or corrupt, or the folder has no such file.
+    """
+    if not md5.endswith(".dir"):
+        return cached_object(root, md5)
+    listing = cached_listing(root, md5)
+    if name not in listing:
+        raise NotThere(f"the folder {md5} in DVC's cache has no {name}; it has {', '.join(sorted(listing)) or 'nothing'}")
+    return cached_object(root, listing[name])
+
+
+def cached_folder(root: Path, md5: str, into: Path) -> Path:
+    """Copy a folder of DVC's cache into `into`, which is made where it is not there, and return it.
+
+    Raises:
+        NotThere: its listing or a file of it is gone or corrupt; nothing was written.
+    """
+    files = {name: cached_object(root, object_md5) for name, object_md5 in cached_listing(root, md5).items()}
+    into.mkdir(parents=True, exist_ok=True)
+    for name, path in files.items():
+        target = into / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return into
