@@ -19,13 +19,13 @@ from pathlib import Path
 import mlflow
 import psutil
 import sqlalchemy.exc
-from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from components.errors import NotThere, RetuneError, Unavailable
 from components.identity import digest_value
+from components.locks import hold
 
 log = logging.getLogger(__name__)
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read at each transfer; our lines say what was stored
@@ -100,24 +100,6 @@ def alone(uri: str, name: str, timeout: float = 300) -> Iterator[None]:
     path = folder / f"mlflow-{digest_value([uri, name])[:16]}.lock"
     with hold(path, timeout):
         yield
-
-
-@contextmanager
-def hold(path: Path, timeout: float) -> Iterator[None]:
-    """Hold the file lock at `path`.
-
-    Raises:
-        Unavailable: another process has held it for `timeout` seconds.
-    """
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=timeout)
-    except Timeout:
-        raise Unavailable(f"{path} has been held by another process for {timeout:g} s; wait for it to end and try again") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def experiment(client: MlflowClient, uri: str, name: str) -> str:

@@ -9,7 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from components.errors import RetuneError, Unavailable
-from components.store import SQLITE, hold
+from components.locks import hold
+from components.store import SQLITE
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,201 @@
+"""The ledger itself: appended to by compare-and-swap, asked by model and by moment."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Unpack
+
+import sqlalchemy as sa
+import sqlalchemy.exc
+
+from components.errors import BadInput, NotThere
+from components.ledger.records import Answer, Change, Entry, Outdated, Request
+from components.ledger.tables import answers, looks, make_engine, prepare, promotions, reading, requests, writing
+
+_ASKED = sa.select(requests, answers.c.decision, answers.c.who, answers.c.why, answers.c.decided_at).outerjoin_from(requests, answers)
+
+
+class Ledger:
+    """The ledger at `url`, made if it is not there.
+
+    Raises (every method):
+        Unavailable: the database is busy or out of reach.
+        RetuneError: the file is not a database, or is damaged.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = make_engine(url)
+        if self._engine.dialect.name == "sqlite" and self._engine.url.database:
+            Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        prepare(self._engine)
+
+    def head(self, model: str) -> Entry | None:
+        """Return the entry that made the present champion; None while nothing was promoted."""
+        with reading(self._engine) as connection:
+            return _head(connection, model)
+
+    def entries(self, model: str) -> list[Entry]:
+        """Return every change of champion, oldest first."""
+        query = sa.select(promotions).where(promotions.c.model == model).order_by(promotions.c.sequence)
+        with reading(self._engine) as connection:
+            return [Entry(**row) for row in connection.execute(query).mappings()]
+
+    def at(self, model: str, moment: datetime) -> Entry | None:
+        """Return the entry that made who was champion at `moment` (UTC where it names no zone)."""
+        query = sa.select(promotions).where(promotions.c.model == model, promotions.c.at <= moment)
+        with reading(self._engine) as connection:
+            row = connection.execute(query.order_by(promotions.c.sequence.desc()).limit(1)).mappings().first()
+        return Entry(**row) if row else None
+
+    def models(self) -> list[str]:
+        """Return the names of all models that were promoted, or wait for a person, sorted."""
+        query = sa.union(sa.select(promotions.c.model), sa.select(requests.c.model))
+        with reading(self._engine) as connection:
+            return sorted(connection.execute(query).scalars())
+
+    def append(self, model: str, *, expected: int | Literal["any"] | None, **change: Unpack[Change]) -> Entry:
+        """Write a change of champion, if the champion is `expected` (None: nobody); in one transaction.
+
+        The model's open requests are answered with it: the one for this version as approved, others as superseded.
+
+        Raises:
+            Outdated: the champion is another one; nothing was written.
+        """
+        try:
+            with writing(self._engine) as connection:
+                head = _head(connection, model)
+                _check_expected(expected, head)
+                sequence, previous, at = (head.sequence + 1, head.version, _now(head.at)) if head else (1, None, _now())
+                entry = Entry(model=model, sequence=sequence, at=at, previous=previous, **change)
+                connection.execute(promotions.insert().values(**asdict(entry)))
+                _close_open(connection, entry)
+        except sqlalchemy.exc.IntegrityError:  # on a database that let another writer in between
+            head = self.head(model)
+            raise Outdated(None if expected == "any" else expected, head.version if head else None) from None
+        return entry
+
+    def look(self, model: str, test_digest: str, candidate_key: str) -> int:
+        """Count that a candidate is judged on a frozen test set; return its number among those that were, from 1. Idempotent."""
+        mine = (looks.c.model == model, looks.c.test_digest == test_digest)
+        with writing(self._engine) as connection:
+            known = connection.execute(sa.select(looks.c.number).where(*mine, looks.c.candidate_key == candidate_key)).scalar()
+            if known is not None:
+                return int(known)
+            number = int(connection.execute(sa.select(sa.func.count()).select_from(looks).where(*mine)).scalar_one()) + 1
+            values = {"model": model, "test_digest": test_digest, "number": number, "candidate_key": candidate_key, "at": _now()}
+            connection.execute(looks.insert().values(**values))
+            return number
+
+    def looks(self, model: str, test_digest: str) -> int:
+        """Return how many distinct candidates were judged on a frozen test set."""
+        mine = (looks.c.model == model, looks.c.test_digest == test_digest)
+        with reading(self._engine) as connection:
+            return int(connection.execute(sa.select(sa.func.count()).select_from(looks).where(*mine)).scalar_one())
+
+    def ask(self, request: Request) -> Request:
+        """Ask a person; the same question again is the one that waits, another question of the same run takes its place."""
+        with writing(self._engine) as connection:
+            for number, known in _asked(connection, requests.c.run == request.run, answers.c.decision.is_(None)):
+                if known.waits() and _question(known) == _question(request):
+                    return known
+                _answer(connection, number, "superseded", "retune", "the run was judged again")
+            connection.execute(requests.insert().values(**_question(request), asked_at=request.asked_at, expires_at=request.expires_at))
+        return request
+
+    def answer(self, run_prefix: str, decision: Answer, who: str, why: str) -> Request:
+        """Write a person's answer to the newest request of the run that `run_prefix` begins.
+
+        Raises:
+            NotThere: no run, or several, that begin so.
+            BadInput: the request was answered before, or its time has passed.
+        """
+        with writing(self._engine) as connection:
+            number, request = _newest(connection, run_prefix)
+            if request.decision is not None:
+                raise BadInput(f"run {request.run} was {request.decision} by {request.who} at {_minute(request.decided_at)}: {request.why}")
+            if request.expired():
+                raise BadInput(f"the request of run {request.run} expired at {_minute(request.expires_at)}: run again to judge anew")
+            decided_at = _answer(connection, number, decision, who, why)
+        return replace(request, decision=decision, who=who, why=why, decided_at=decided_at)
+
+    def request(self, run_prefix: str) -> Request:
+        """Return the newest request of the run that `run_prefix` begins.
+
+        Raises:
+            NotThere: no run, or several, that begin so.
+        """
+        with reading(self._engine) as connection:
+            return _newest(connection, run_prefix)[1]
+
+    def requests(self, model: str | None = None) -> list[Request]:
+        """Return every request, answered or not, oldest first."""
+        only = () if model is None else (requests.c.model == model,)
+        with reading(self._engine) as connection:
+            return [request for _, request in _asked(connection, *only)]
+
+    def waiting(self, model: str | None = None) -> list[Request]:
+        """Return the requests that a person can answer now, oldest first."""
+        return [request for request in self.requests(model) if request.waits()]
+
+
+def _head(connection: sa.Connection, model: str) -> Entry | None:
+    query = sa.select(promotions).where(promotions.c.model == model).order_by(promotions.c.sequence.desc()).limit(1)
+    row = connection.execute(query).mappings().first()
+    return Entry(**row) if row else None
+
+
+def _check_expected(expected: int | Literal["any"] | None, head: Entry | None) -> None:
+    found = head.version if head else None
+    if expected != "any" and expected != found:
+        raise Outdated(expected, found)
+
+
+def _now(after: datetime | None = None) -> datetime:
+    """Return the time, never before `after`: a clock that was set back must not bend the order of entries."""
+    now = datetime.now(UTC)
+    return now if after is None else max(now, after)
+
+
+def _asked(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> list[tuple[int, Request]]:
+    rows = connection.execute(_ASKED.where(*where).order_by(requests.c.number)).mappings()
+    return [(int(row["number"]), _request(row)) for row in rows]
+
+
+def _request(row: sa.RowMapping | Mapping[str, Any]) -> Request:
+    return Request(**{name: value for name, value in row.items() if name != "number"})
+
+
+def _newest(connection: sa.Connection, run_prefix: str) -> tuple[int, Request]:
+    found = _asked(connection, requests.c.run.startswith(run_prefix, autoescape=True)) if run_prefix else []
+    runs = sorted({request.run for _, request in found})
+    if len(runs) > 1:
+        raise NotThere(f"{len(runs)} runs begin with {run_prefix!r}: {', '.join(runs[:5])}; give more of the id")
+    if not found:
+        waiting = [request.run[:12] for _, request in _asked(connection) if request.waits()]
+        raise NotThere(f"no run that begins with {run_prefix!r} asked for approval; waiting: {', '.join(waiting) or 'none'}")
+    return found[-1]
+
+
+def _question(request: Request) -> dict[str, Any]:
+    answer = {"asked_at", "expires_at", "decision", "who", "why", "decided_at"}
+    return {name: value for name, value in asdict(request).items() if name not in answer}
+
+
+def _answer(connection: sa.Connection, number: int, decision: Answer, who: str, why: str) -> datetime:
+    now = _now()
+    connection.execute(answers.insert().values(request=number, decision=decision, who=who, why=why, decided_at=now))
+    return now
+
+
+def _close_open(connection: sa.Connection, entry: Entry) -> None:
+    """Answer what waited: the champion that those requests were about is none any more."""
+    for number, request in _asked(connection, requests.c.model == entry.model, answers.c.decision.is_(None)):
+        if request.version == entry.version and request.waits():
+            _answer(connection, number, "approved", entry.who, entry.why)
+        elif request.waits():
+            _answer(connection, number, "superseded", entry.who, f"version {entry.version} was {entry.action}")
+
+
+def _minute(moment: datetime | None) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%MZ") if moment else "an unknown time"
