@@ -23,7 +23,7 @@ from components.artifacts.profile import Profile
 from components.errors import NotThere, Unavailable
 from components.identity import digest_file, digest_folder, digest_value
 from components.store import alone, connect, experiment, key, log_all, metrics_of, milliseconds, params_of, reaching, tags_of
-from components.tracking import runs
+from components.tracking import rows, runs
 from components.tracking.facts import Facts, Point, Trial, flatten, headline, read_lines, read_points, read_trials, stage_facts, started_at
 
 log = logging.getLogger(__name__)
@@ -143,6 +143,7 @@ def _stage_files(staged: Path, workspace: Path, lineage: Lineage, params: Mappin
         elif path.exists():
             target.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, target)
+    rows.write_rows(workspace, staged / "data")
     lineage.write(staged)
     (staged / "params.json").write_text(json.dumps(params, indent=2, default=str) + "\n", encoding="utf-8")
     if lineage.dirty:
