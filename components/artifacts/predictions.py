@@ -29,6 +29,12 @@ class Predictions:
     probabilities: npt.NDArray[np.float64]
     labels: tuple[str, ...]
 
+    def take(self, rows: npt.NDArray[np.bool_]) -> "Predictions":
+        """Return the `rows` (n,) that are true."""
+        return Predictions(
+            self.ids[rows], self.groups[rows], self.expected[rows], self.predicted[rows], self.probabilities[rows], self.labels
+        )
+
     def write(self, path: Path) -> None:
         """Write the rows in the order of their ids."""
         order = np.argsort(self.ids, kind="stable")

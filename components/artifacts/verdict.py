@@ -6,6 +6,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from components.artifacts.base import Artifact
+from components.identity import digest_value
 
 
 class Outcome(StrEnum):
@@ -16,10 +17,51 @@ class Outcome(StrEnum):
     INCONCLUSIVE = "INCONCLUSIVE"
 
 
+class Role(StrEnum):
+    """What a gate's outcome does: promotion needs every gate that decides; a veto only rejects; what is shown does neither."""
+
+    DECIDES = "decides"
+    VETOES = "vetoes"
+    SHOWS = "shows"
+    OFF = "off"
+
+
+class Hypothesis(BaseModel):
+    """One way in which a candidate may be unfit, put as a test: `p` is one-sided, and small when the data speak against it.
+
+    The panel corrects all of them together (Holm): `adjusted` is that p, and `rejected` says that the candidate is unfit in this way.
+    `says` is the sentence that is then the reason. `estimate`, `low` and `high` are in the metric's own unit.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    says: str
+    p: float
+    adjusted: float | None = None
+    rejected: bool = False
+    metric: str | None = None
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+
+class Table(BaseModel):
+    """Numbers and texts worth reading behind a gate, as rows below named columns."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | int | bool | None, ...], ...]
+
+
 class GateResult(BaseModel):
     """One gate's outcome: an estimate with its interval against a threshold, and a reason that names the setting to change.
 
-    `estimate`, `low`, `high` and `threshold` are in the metric's own unit; None where the gate had nothing to measure.
+    `estimate`, `low`, `high` and `threshold` are in the metric's own unit; None where the gate had nothing to measure. `change` says
+    what would change the outcome. `hypotheses` are what the gate may fail by, `notes` and `tables` the evidence behind it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,6 +69,7 @@ class GateResult(BaseModel):
     gate: str
     outcome: Outcome
     reason: str
+    role: Role = Role.DECIDES
     metric: str | None = None
     estimate: float | None = None
     low: float | None = None
@@ -34,12 +77,18 @@ class GateResult(BaseModel):
     threshold: float | None = None
     n: int | None = None
     method: str | None = None
+    change: str | None = None
+    hypotheses: tuple[Hypothesis, ...] = ()
+    notes: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
 
 
 class Verdict(Artifact):
     """All gates folded into one outcome, bound to the candidate, the champion, the test set and the gates' settings.
 
-    `key` is the hash of those four: a verdict with the same key need not be reached again.
+    `key` is the hash of those: a verdict with the same key need not be reached again. `champion` and `anchor` are version numbers.
+    `level` is the one-sided error of each deciding gate, `look` which candidate on this test set this is. `off` names the gates that were
+    switched off, `tested` what the self-test of the gates went through before the decision.
     """
 
     FILE: ClassVar[str] = "verdict.json"
@@ -51,3 +100,13 @@ class Verdict(Artifact):
     outcome: Outcome
     reason: str
     gates: tuple[GateResult, ...]
+    anchor: str | None = None
+    level: float = 0.05
+    look: int | None = None
+    off: tuple[str, ...] = ()
+    tested: tuple[str, ...] = ()
+
+    @property
+    def evidence(self) -> str:
+        """A digest of everything the verdict says: an approval is bound to it."""
+        return digest_value(self.model_dump(mode="json"))

@@ -6,7 +6,7 @@ params.yaml, and `decide`; nothing else needs to change.
 
 import importlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,13 +14,14 @@ import numpy as np
 from pydantic import Field, create_model
 
 from components.artifacts.predictions import Predictions
-from components.artifacts.verdict import GateResult, Outcome, Verdict
+from components.artifacts.verdict import GateResult, Role, Verdict
 from components.errors import BadParams, RetuneError
-from components.gates._evidence import CONFIDENCE, LEVEL, Evidence, Gate
+from components.gates._evidence import LEVEL, Evidence, Gate, GateSection, Rival
+from components.gates._panel import correct, fold
 from components.identity import digest_value
 from components.params import Section, nearest
 
-__all__ = ["CONFIDENCE", "LEVEL", "Evidence", "Gate", "GatesParams", "available", "judge", "load", "verdict_key"]
+__all__ = ["LEVEL", "Evidence", "Gate", "GateSection", "GatesParams", "Rival", "available", "decide", "judge", "load", "verdict_key"]
 
 FOLDER = Path(__file__).parent
 
@@ -54,61 +55,69 @@ class GatesParams(_sections()):  # type: ignore[misc]
     """Who decides whether the candidate replaces the champion: one section a gate."""
 
 
-def verdict_key(candidate: str, champion: str | None, test_digest: str, gates: GatesParams, min_class_units: int) -> str:
-    """Return what a verdict depends on, as one hash: look it up before scoring the champion anew.
-
-    `candidate` and `champion` are digests: a version's number would mean another model in another registry. The settings are
-    those of `gates` and `evaluate.min_class_units`, which decides the classes that macro-F1 runs over.
-    """
-    settings = {"gates": gates.model_dump(mode="json"), "min_class_units": min_class_units}
-    return digest_value({"candidate": candidate, "champion": champion, "test": test_digest, "settings": settings})
-
-
-def judge(
-    candidate: Predictions,
-    baselines: Mapping[str, Predictions],
-    champion: Predictions | None,
-    *,
-    champion_version: str | None,
-    champion_key: str | None = None,
-    candidate_digest: str,
+def verdict_key(
+    candidate: str,
+    champion: str | None,
     test_digest: str,
     gates: GatesParams,
     min_class_units: int,
-) -> Verdict:
-    """Ask every gate and fold: any FAIL is FAIL, else any INCONCLUSIVE is INCONCLUSIVE, else PASS.
+    *,
+    anchor: str | None = None,
+    outside: Mapping[str, str] | None = None,
+) -> str:
+    """Return what a verdict depends on, as one hash: look it up before scoring the champion anew.
 
-    `champion_version` is what the reasons call the champion; `champion_key` is its digest, by which the verdict is found again.
+    `candidate`, `champion` and `anchor` are digests: a version's number would mean another model in another registry. The settings
+    are those of `gates` and `evaluate.min_class_units`, which decides the classes that macro-F1 runs over; `outside` are the digests of
+    files that the settings name.
+    """
+    settings = {"gates": gates.model_dump(mode="json"), "min_class_units": min_class_units, "outside": dict(outside or {})}
+    versions = {"candidate": candidate, "champion": champion, "anchor": anchor}
+    return digest_value({**versions, "test": test_digest, "settings": settings})
+
+
+def decide(evidence: Evidence, gates: GatesParams) -> tuple[GateResult, ...]:
+    """Ask every gate that is not off, and correct what may reject."""
+    asked = {name: getattr(gates, name) for name in available()}
+    results = [
+        load(name).decide(evidence, params).model_copy(update={"role": params.role})
+        for name, params in asked.items()
+        if params.role is not Role.OFF
+    ]
+    return correct(results)
+
+
+def judge(
+    evidence: Evidence, gates: GatesParams, *, key: str, candidate_digest: str, test_digest: str, tested: Sequence[str] = ()
+) -> Verdict:
+    """Ask every gate and fold: any FAIL is FAIL, else any INCONCLUSIVE of a gate that decides is INCONCLUSIVE, else PASS.
+
+    `key` is the `verdict_key` under which the verdict is found again; `tested` is what the self-test went through.
 
     Raises:
         RetuneError: the predictions are not of the same test rows; the message says which and how they differ.
     """
-    others = dict(baselines) if champion is None else {**baselines, f"champion version {champion_version}": champion}
-    for name, predictions in others.items():
-        _check_same_rows(candidate, predictions, name)
-    evidence = Evidence(candidate, baselines, champion, champion_version, min_class_units)
-    results = tuple(load(name).decide(evidence, getattr(gates, name)) for name in available())
-    outcome = _fold(results)
+    rivals = {f"the champion, {evidence.champion.called},": evidence.champion} if evidence.champion else {}
+    rivals |= {f"the best champion so far, {evidence.anchor.called},": evidence.anchor} if evidence.anchor else {}
+    others = {name: rival.predictions for name, rival in rivals.items() if rival.predictions is not None}
+    for name, predictions in {**evidence.baselines, **others}.items():
+        _check_same_rows(evidence.candidate, predictions, name)
+    results = decide(evidence, gates)
+    outcome, reason = fold(results)
     return Verdict(
-        key=verdict_key(candidate_digest, champion_key or champion_version, test_digest, gates, min_class_units),
+        key=key,
         candidate=candidate_digest,
-        champion=champion_version,
+        champion=evidence.champion.version if evidence.champion else None,
+        anchor=evidence.anchor.version if evidence.anchor else None,
         test_digest=test_digest,
         outcome=outcome,
-        reason=_reason(outcome, results),
+        reason=reason,
         gates=results,
+        level=evidence.level,
+        look=evidence.look,
+        off=tuple(name for name in available() if getattr(gates, name).role is Role.OFF),
+        tested=tuple(tested),
     )
-
-
-def _fold(results: tuple[GateResult, ...]) -> Outcome:
-    outcomes = {result.outcome for result in results}
-    return next((worst for worst in (Outcome.FAIL, Outcome.INCONCLUSIVE) if worst in outcomes), Outcome.PASS)
-
-
-def _reason(outcome: Outcome, results: tuple[GateResult, ...]) -> str:
-    if outcome is Outcome.PASS:
-        return f"All {len(results)} gates pass."
-    return " ".join(f"{result.gate}: {result.reason}." for result in results if result.outcome is outcome)
 
 
 def _check_same_rows(candidate: Predictions, other: Predictions, name: str) -> None:

@@ -4,49 +4,105 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import Field
+
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
-from components.artifacts.verdict import GateResult, Outcome
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.params import Section, nearest
-from components.statistics import COMPARABLE, Truth, difference, score
+from components.statistics import COMPARABLE, Truth, below, difference, difference_below, score
 
 LEVEL = 0.05
-"""The error of each deciding gate, one-sided. Promotion needs all of them, so no correction is due (intersection-union)."""
+"""The error of a promotion, one-sided, over all looks at one test set; and of a rejection, over all hypotheses together.
 
-CONFIDENCE = 1 - 2 * LEVEL
-"""Each end of the two-sided interval at this level is the bound of a one-sided test at LEVEL."""
+Promotion needs all deciding gates, so no correction is due among them (intersection-union)."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A version that the candidate is compared with: its predictions on the same rows, or the `fault` for which there are none."""
+
+    version: str | None
+    predictions: Predictions | None
+    fault: str | None = None
+
+    @property
+    def called(self) -> str:
+        """What reasons call it."""
+        return f"version {self.version}" if self.version else "the champion"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The predictions of one test set, row by row in the same order; `champion_version` names the champion in reasons."""
+    """What the gates decide on. `candidate`, `baselines`, `champion` and `anchor` are of one test set, row by row in the same order.
+
+    `champion` and `anchor` (the best champion so far) are None where there is none. `rows` are the test rows in the order of the
+    predictions with all their columns, `train` the rows that the candidate learnt from. `level` is the one-sided error of a deciding
+    gate, `look` which candidate on this test set this is. What was measured for a single gate stands in a field of its own, None
+    where it was not. `crosscheck` asks for the slower second opinions that are shown and never decide.
+    """
 
     candidate: Predictions
     baselines: Mapping[str, Predictions]
-    champion: Predictions | None
-    champion_version: str | None
+    champion: Rival | None
     min_class_units: int
+    anchor: Rival | None = None
+    level: float = LEVEL
+    look: int | None = None
+    rows: pd.DataFrame | None = None
+    train: pd.DataFrame | None = None
+    crosscheck: bool = True
     truth: Truth = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "truth", Truth.of(self.candidate, self.min_class_units))
 
+    @property
+    def confidence(self) -> float:
+        """Each end of the two-sided interval at this confidence is the bound of a one-sided test at `level`."""
+        return 1 - 2 * self.level
+
     def score(self, metric: str) -> Estimate:
         """Return the candidate's score with the interval that gates decide on."""
-        return score(metric, self.truth, self.candidate.predicted, CONFIDENCE)
+        return score(metric, self.truth, self.candidate.predicted, self.confidence)
 
     def difference(self, metric: str, other: Predictions) -> Estimate:
         """Return the candidate's score minus that of `other`, with the interval that gates decide on."""
-        return difference(metric, self.truth, self.candidate.predicted, other.predicted, CONFIDENCE)
+        return difference(metric, self.truth, self.candidate.predicted, other.predicted, self.confidence)
+
+    def below(self, metric: str, threshold: float) -> float:
+        """Return the p that the candidate's score is at least `threshold`."""
+        return below(metric, self.truth, self.candidate.predicted, threshold)
+
+    def difference_below(self, metric: str, other: Predictions, threshold: float = 0.0) -> float:
+        """Return the p that the candidate's score minus that of `other` is at least `threshold`."""
+        return difference_below(metric, self.truth, self.candidate.predicted, other.predicted, threshold)
+
+    @property
+    def right(self) -> npt.NDArray[np.bool_]:
+        """Which rows the candidate has right, shape (rows,)."""
+        return np.asarray(self.candidate.predicted == self.candidate.expected)
+
+
+class GateSection(Section):
+    """The section of a gate: every gate has a role."""
+
+    role: Role = Field(Role.VETOES, description="decides (promotion needs it) | vetoes (can only reject) | shows | off")
 
 
 class Gate(Protocol):
     """A file of this folder. `Params` is its section of params.yaml, `decide` never raises or logs for what the data say."""
 
-    Params: type[Section]
+    Params: type[GateSection]
 
     def decide(self, evidence: Evidence, params: Any) -> GateResult:
-        """Return the outcome with its evidence and a reason that names the setting to change."""
+        """Return PASS or INCONCLUSIVE with the evidence, and hand over what the gate may fail by as hypotheses.
+
+        FAIL is for what was counted, not estimated: statistics reject through the panel, which corrects all of them together.
+        """
 
 
 def known_metric(metric: str) -> str:
@@ -56,8 +112,11 @@ def known_metric(metric: str) -> str:
     return metric
 
 
-def result(gate: str, outcome: Outcome, reason: str, metric: str, estimate: Estimate, threshold: float) -> GateResult:
+def result(
+    gate: str, outcome: Outcome, reason: str, metric: str, estimate: Estimate, threshold: float, evidence: Evidence, **rest: Any
+) -> GateResult:
     """Return the gate's result with the estimate, the interval it was decided on, and how that was made."""
+    level = f"{evidence.level:.1%}".replace(".0%", "%").replace("%", " %")
     return GateResult(
         gate=gate,
         outcome=outcome,
@@ -68,11 +127,20 @@ def result(gate: str, outcome: Outcome, reason: str, metric: str, estimate: Esti
         high=estimate.high,
         threshold=threshold,
         n=estimate.n,
-        method=f"{estimate.method}; {CONFIDENCE:.0%} interval, each end a one-sided {LEVEL:.0%} bound".replace("%", " %"),
+        method=f"{estimate.method}; {evidence.confidence * 100:.0f} % interval, each end a one-sided {level} bound",
+        **rest,
+    )
+
+
+def hypothesis(name: str, says: str, p: float, metric: str, estimate: Estimate) -> Hypothesis:
+    """Return one way to fail; a p that cannot be computed counts as no evidence at all."""
+    usable = p if np.isfinite(p) and not estimate.doubt else 1.0
+    return Hypothesis(
+        name=name, says=says, p=usable, metric=metric, estimate=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n
     )
 
 
 def interval(estimate: Estimate, signed: bool = False) -> str:
     """Write the interval for a reason, as `90 % interval 0.690 to 0.730`."""
     low, high = (f"{end:+.3f}" if signed else f"{end:.3f}" for end in (estimate.low, estimate.high))
-    return f"{CONFIDENCE * 100:.0f} % interval {low} to {high}"
+    return f"{estimate.confidence * 100:.0f} % interval {low} to {high}"

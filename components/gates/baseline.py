@@ -5,10 +5,9 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from components.artifacts.metrics import BASELINES
-from components.artifacts.verdict import GateResult, Outcome
-from components.errors import BadParams
-from components.gates._evidence import Evidence, interval, known_metric, result
-from components.params import Section, nearest
+from components.artifacts.verdict import GateResult, Outcome, Role
+from components.gates._evidence import Evidence, GateSection, hypothesis, interval, known_metric, result
+from components.params import nearest
 
 
 def _known_baseline(name: str) -> str:
@@ -17,35 +16,32 @@ def _known_baseline(name: str) -> str:
     return name
 
 
-class Params(Section):
+class Params(GateSection):
     """The baseline that a model must beat, and by how much."""
 
+    role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off")
     metric: Annotated[str, AfterValidator(known_metric)] = Field("macro_f1", description="accuracy or macro_f1, on the test split")
     against: Annotated[str, AfterValidator(_known_baseline)] = Field("tfidf", description="majority or tfidf")
     margin: float = Field(0.0, ge=0, lt=1, description="the lower end of the difference's interval must be above this; a share")
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:
-    """PASS when the whole interval of the difference is above the margin, FAIL when none of it is, else INCONCLUSIVE.
-
-    Raises:
-        BadParams: the baseline was not evaluated.
-    """
-    if params.against not in evidence.baselines:
-        raise BadParams(f"params.yaml: gates.baseline.against: no predictions of {params.against!r}; there are: {_names(evidence)}")
-    estimate = evidence.difference(params.metric, evidence.baselines[params.against])
+    """PASS when the whole interval of the difference is above the margin, else INCONCLUSIVE; it fails by being below."""
+    other = evidence.baselines.get(params.against)
+    if other is None:
+        known = ", ".join(sorted(evidence.baselines)) or "none"
+        reason = f"gates.baseline.against: no predictions of {params.against!r}; there are: {known}"
+        return GateResult(gate="baseline", outcome=Outcome.INCONCLUSIVE, reason=reason, change="`dvc repro evaluate`")
+    estimate = evidence.difference(params.metric, other)
+    gain = f"{params.metric} difference {estimate.value:+.3f}"
     setting = f"gates.baseline.margin {params.margin:g} over {params.against} ({interval(estimate, signed=True)})"
+    p = evidence.difference_below(params.metric, other, params.margin)
+    below = hypothesis(f"no better than {params.against}", f"{gain} is not above {setting}", p, params.metric, estimate)
     if estimate.doubt:
-        outcome, reason = Outcome.INCONCLUSIVE, f"cannot be held against {setting}: {estimate.doubt}"
+        outcome, reason = Outcome.INCONCLUSIVE, f"{gain} cannot be held against {setting}: {estimate.doubt}"
     elif estimate.low > params.margin:
-        outcome, reason = Outcome.PASS, f"is above {setting}"
-    elif estimate.high <= params.margin:
-        outcome, reason = Outcome.FAIL, f"is not above {setting}"
+        outcome, reason = Outcome.PASS, f"{gain} is above {setting}"
     else:
-        outcome, reason = Outcome.INCONCLUSIVE, f"is too close to {setting}; more test rows would decide"
-    sentence = f"{params.metric} difference {estimate.value:+.3f} {reason}"
-    return result("baseline", outcome, sentence, params.metric, estimate, params.margin)
-
-
-def _names(evidence: Evidence) -> str:
-    return ", ".join(sorted(evidence.baselines)) or "none"
+        outcome, reason = Outcome.INCONCLUSIVE, f"{gain} is too close to {setting}; more test rows would decide"
+    change = f"PASS with a margin below {estimate.low:+.3f}"
+    return result("baseline", outcome, reason, params.metric, estimate, params.margin, evidence, hypotheses=(below,), change=change)

@@ -1,47 +1,67 @@
-"""Not worse than the champion: non-inferiority on today's test set, row by row.
+"""Not worse than the champion: non-inferiority on today's test set, or superiority where that is asked for."""
 
-Inside the margin is what the margin means: a candidate that is a little worse, and by no more than the margin, passes.
-"""
+from typing import Annotated, Literal, Self
 
-from typing import Annotated
+from pydantic import AfterValidator, Field, model_validator
 
-from pydantic import AfterValidator, Field
-
-from components.artifacts.predictions import Predictions
-from components.artifacts.verdict import GateResult, Outcome
-from components.gates._evidence import Evidence, interval, known_metric, result
-from components.params import Section
+from components.artifacts.verdict import GateResult, Outcome, Role
+from components.gates._evidence import Evidence, GateSection, Rival, known_metric
+from components.gates._noninferior import common_rows, compare, strangers
 
 
-class Params(Section):
-    """How much worse than the champion a candidate may be."""
+class Params(GateSection):
+    """How the candidate must stand against the champion, and what happens when that cannot be scored."""
 
+    role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off")
     metric: Annotated[str, AfterValidator(known_metric)] = Field("accuracy", description="accuracy or macro_f1, on the test split")
+    aim: Literal["non_inferiority", "superiority"] = Field("non_inferiority", description="superiority: better than the champion")
     margin: float = Field(0.02, ge=0, lt=1, description="non-inferiority: the difference's lower end must be above minus this; a share")
+    also: tuple[Annotated[str, AfterValidator(known_metric)], ...] = Field(("macro_f1",), description="metrics that veto when worse")
+    new_labels: Literal["common", "wrong", "ask"] = Field(
+        "common", description="the champion lacks a label: compare on the labels that both know | count as wrong | ask a person"
+    )
+    unscorable: Literal["ask", "skip"] = Field(
+        "ask", description="the champion cannot be scored: ask a person | let the other gates decide"
+    )
+
+    @model_validator(mode="after")
+    def _one_margin(self) -> Self:
+        if self.aim == "superiority" and self.margin > 0:
+            raise ValueError(f"aim superiority allows no loss, found margin {self.margin:g}: set margin: 0")
+        if self.aim == "non_inferiority" and self.margin == 0:
+            raise ValueError("non-inferiority needs a margin above 0; for better than the champion say aim: superiority")
+        return self
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:
-    """PASS when the difference's interval is above minus the margin, FAIL when it then lies below zero, else INCONCLUSIVE."""
-    if evidence.champion is None:
+    """PASS when the difference's interval is above minus the margin, else INCONCLUSIVE; it fails by being worse than the champion."""
+    rival = evidence.champion
+    if rival is None:
         return GateResult(gate="champion", outcome=Outcome.PASS, reason="there is no champion yet, so there is none to be worse than")
-    estimate = evidence.difference(params.metric, evidence.champion)
-    name = f"champion version {evidence.champion_version}" if evidence.champion_version else "the champion"
-    setting = f"gates.champion.margin {params.margin:g} ({interval(estimate, signed=True)})"
-    if estimate.doubt:
-        outcome, reason = Outcome.INCONCLUSIVE, f"cannot be held against {setting}: {estimate.doubt}"
-    elif estimate.low > -params.margin:
-        outcome, reason = Outcome.PASS, f"is within {setting}"
-    elif estimate.high < 0:
-        outcome, reason = Outcome.FAIL, f"is worse than zero, and may be worse than {setting}"
-    else:
-        outcome, reason = Outcome.INCONCLUSIVE, f"does not settle {setting}; more test rows would decide"
-    sentence = f"{params.metric} difference {estimate.value:+.3f} to {name} {reason}{_strangers(evidence, evidence.champion)}"
-    return result("champion", outcome, sentence, params.metric, estimate, -params.margin)
+    if rival.predictions is None:
+        return _unscorable(rival, params)
+    seen, other, called = evidence, rival.predictions, f"champion {rival.called}"
+    differing = strangers(evidence, other)
+    new = set(evidence.candidate.labels) - set(other.labels)
+    if new and params.new_labels == "ask":
+        reason = f"{called} has other labels: {differing}; gates.champion.new_labels says ask"
+        return GateResult(gate="champion", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.champion.new_labels: common")
+    if new and params.new_labels == "common":
+        common = common_rows(evidence, other)
+        if common is None:
+            reason = f"{called} knows none of the test set's labels"
+            return GateResult(gate="champion", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.champion.new_labels: wrong")
+        seen, other = common
+    threshold = 0.0 if params.aim == "superiority" else -params.margin
+    found = compare("champion", seen, other, called, params.metric, params.margin, threshold, params.also)
+    told = f"{differing}; compared on {len(seen.candidate.ids):,} of {len(evidence.candidate.ids):,} rows" if differing else ""
+    return found.model_copy(update={"notes": (*found.notes, *([told] * bool(told)))})
 
 
-def _strangers(evidence: Evidence, champion: Predictions) -> str:
-    """Say which labels only one of the two knows: a row whose label a model does not have counts as wrong for it."""
-    new = sorted(set(evidence.candidate.labels) - set(champion.labels))
-    gone = sorted(set(champion.labels) - set(evidence.candidate.labels))
-    said = f"; the champion cannot predict {', '.join(new)}, which counts as wrong" if new else ""
-    return said + (f"; its answers {', '.join(gone)} are no longer labels and count as wrong" if gone else "")
+def _unscorable(rival: Rival, params: Params) -> GateResult:
+    fault = f"champion {rival.called} cannot be scored: {rival.fault}"
+    if params.unscorable == "skip":
+        reason = f"{fault}; gates.champion.unscorable: skip leaves the decision to the other gates"
+        return GateResult(gate="champion", outcome=Outcome.PASS, reason=reason)
+    change = "a champion that can be scored (`retune rollback`), or gates.champion.unscorable: skip"
+    return GateResult(gate="champion", outcome=Outcome.INCONCLUSIVE, reason=fault, change=change)

@@ -5,29 +5,60 @@ Which method holds its level where was measured in simulations with a known trut
 `tests/unit/test_statistics_coverage.py` repeats those that are relied on.
 """
 
-from components.statistics.calibration import brier, calibration_error, reliability
+from components.statistics.bootstrap import percentile_bootstrap
+from components.statistics.calibration import brier, brier_terms, calibration_error, reliability
 from components.statistics.f1 import class_counts, f1_per_class
 from components.statistics.means import mean, mean_difference
 from components.statistics.proportions import proportion, proportion_difference, tango
-from components.statistics.scores import COMPARABLE, METRICS, Truth, difference, score
+from components.statistics.scores import COMPARABLE, METRICS, Truth, below, difference, difference_below, score
+from components.statistics.significance import (
+    POWER,
+    difference_of_shares,
+    equal_passes_from,
+    estimate_below,
+    fewer_right,
+    holm,
+    mcnemar,
+    mcnemar_two_sided,
+    mean_below,
+    minimum_detectable,
+    standard_error,
+    units_needed,
+)
 from components.statistics.units import MIN_GROUPS, Units
 
 __all__ = [
     "COMPARABLE",
     "METRICS",
     "MIN_GROUPS",
+    "POWER",
     "Truth",
     "Units",
+    "below",
     "brier",
+    "brier_terms",
     "calibration_error",
     "class_counts",
     "difference",
+    "difference_below",
+    "difference_of_shares",
+    "equal_passes_from",
+    "estimate_below",
     "f1_per_class",
+    "fewer_right",
+    "holm",
+    "mcnemar",
+    "mcnemar_two_sided",
     "mean",
+    "mean_below",
     "mean_difference",
+    "minimum_detectable",
+    "percentile_bootstrap",
     "proportion",
     "proportion_difference",
     "reliability",
     "score",
+    "standard_error",
     "tango",
+    "units_needed",
 ]

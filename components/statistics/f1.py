@@ -84,18 +84,24 @@ def f1_difference(expected: Ints, predicted: Ints, other: Ints, chosen: Bools, u
     Rows: linearised standard error with two pseudo-rows among those on which the two disagree (after Agresti and Min
     2005, Statistics in Medicine 24:729). Groups: the delete-one-group jackknife of the difference with t(G - 1).
     """
-    value = f1_value(expected, predicted, chosen) - f1_value(expected, other, chosen)
+    value, error = f1_difference_error(expected, predicted, other, chosen, units)
     if units.grouped:
-        replicates = f1_left_out(expected, predicted, chosen, units) - f1_left_out(expected, other, chosen, units)
-        error = float(np.sqrt(jackknife_variance(value, replicates)))
         method, critical = _jackknife(units, confidence)
     else:
-        influence = f1_influence(expected, predicted, chosen) - f1_influence(expected, other, chosen)
-        error = _linearised_error(influence, predicted != other)
         method, critical = "paired linearised standard error with 2 pseudo-rows", units.critical(confidence)
     weights = (_weights(expected, predicted, chosen) + _weights(expected, other, chosen)) / 2
     half_width = critical * error or _unseen(weights, units, critical)
     return symmetric(value, half_width, (-1.0, 1.0), n=units.count, method=method, confidence=confidence, doubt=units.doubt)
+
+
+def f1_difference_error(expected: Ints, predicted: Ints, other: Ints, chosen: Bools, units: Units) -> tuple[float, float]:
+    """Return the difference of the two macro-F1 and its standard error, 0 where the data show no variation."""
+    value = f1_value(expected, predicted, chosen) - f1_value(expected, other, chosen)
+    if units.grouped:
+        replicates = f1_left_out(expected, predicted, chosen, units) - f1_left_out(expected, other, chosen, units)
+        return value, float(np.sqrt(jackknife_variance(value, replicates)))
+    influence = f1_influence(expected, predicted, chosen) - f1_influence(expected, other, chosen)
+    return value, _linearised_error(influence, predicted != other)
 
 
 def f1_influence(expected: Ints, predicted: Ints, chosen: Bools) -> Floats:

@@ -8,12 +8,14 @@ import numpy.typing as npt
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
-from components.statistics.f1 import f1, f1_difference
-from components.statistics.proportions import proportion, proportion_difference
+from components.statistics.f1 import f1, f1_difference, f1_difference_error
+from components.statistics.proportions import effective_rows, proportion, proportion_difference, proportion_rows
+from components.statistics.significance import estimate_below, mcnemar, share_below, standard_error, tango_below
 from components.statistics.units import Bools, Floats, Ints, Units
 
 METRICS = ("accuracy", "macro_f1", "micro_f1", "weighted_f1")
 COMPARABLE = ("accuracy", "macro_f1")
+_USUAL = 0.9  # the interval that a one-sided 5 % test belongs to
 MIN_BINARY_UNITS = 100
 """With two classes, the rarer one needs this many rows or groups: with fewer, macro-F1's one-sided error reached 7 %."""
 
@@ -96,6 +98,35 @@ def difference(
         known = truth.expected >= 0
         return proportion_difference((mine == truth.expected) & known, (theirs == truth.expected) & known, units, confidence)
     return _macro(truth, f1_difference(truth.expected, mine, theirs, _chosen(truth), units, confidence), (-1.0, 1.0))
+
+
+def below(metric: str, truth: Truth, predicted: npt.NDArray[np.str_], threshold: float) -> float:
+    """Return the one-sided p that one of `COMPARABLE` is at least `threshold`; small when the score lies below it."""
+    answers, units = truth.encode(predicted), truth.units
+    if metric == "accuracy":
+        right = (answers == truth.expected) & (answers >= 0)
+        return share_below(right, threshold, proportion_rows(right, units, _USUAL))
+    estimate = score(metric, truth, predicted, _USUAL)
+    return estimate_below(estimate.value, standard_error(estimate, units), threshold, units)
+
+
+def difference_below(
+    metric: str, truth: Truth, predicted: npt.NDArray[np.str_], other: npt.NDArray[np.str_], threshold: float = 0.0
+) -> float:
+    """Return the one-sided p that the paired difference of one of `COMPARABLE` is at least `threshold`.
+
+    Accuracy without groups against 0: mid-p McNemar; else Tango's score test, by groups on n / deff. Macro-F1: its standard error.
+    """
+    mine, theirs, units = truth.encode(predicted), truth.encode(other), truth.units
+    if metric == "macro_f1":
+        value, error = f1_difference_error(truth.expected, mine, theirs, _chosen(truth), units)
+        return estimate_below(value, error, threshold, units)
+    right, others = ((answers == truth.expected) & (truth.expected >= 0) for answers in (mine, theirs))
+    gained, lost = int(np.sum(right & ~others)), int(np.sum(others & ~right))
+    if threshold == 0 and not units.grouped:
+        return mcnemar(gained, lost)
+    share = effective_rows(right.astype(np.float64) - others.astype(np.float64), units) / units.rows if units.grouped else 1.0
+    return tango_below(gained * share, lost * share, units.rows * share, threshold, units)
 
 
 def _chosen(truth: Truth) -> Bools:

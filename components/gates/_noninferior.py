@@ -1,0 +1,108 @@
+"""Not worse than an earlier version: the comparison that the gates `champion` and `anchor` share, row by row on the same test set.
+
+Inside the margin is what the margin means: a candidate that is a little worse, and by no more than the margin, passes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from components.artifacts.metrics import Estimate
+from components.artifacts.predictions import Predictions
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome
+from components.gates._evidence import Evidence, hypothesis, interval, result
+from components.statistics import POWER, Truth, mcnemar_two_sided, minimum_detectable, percentile_bootstrap, standard_error, units_needed
+
+
+def compare(
+    gate: str, evidence: Evidence, other: Predictions, called: str, metric: str, margin: float, threshold: float, also: Sequence[str] = ()
+) -> GateResult:
+    """Hold the candidate against `other`: PASS when the difference's interval is above `threshold`; it fails by being worse than 0.
+
+    `margin` is what the power is worked out for. The metrics `also` do not decide, but may reject by being worse.
+    """
+    estimate = evidence.difference(metric, other)
+    setting = f"gates.{gate}.{'margin' if threshold < 0 else 'aim superiority'}{f' {-threshold:g}' if threshold < 0 else ''}"
+    gap = f"{metric} difference {estimate.value:+.3f} to {called}"
+    where = f"{setting} ({interval(estimate, signed=True)})"
+    if estimate.doubt:
+        outcome, reason = Outcome.INCONCLUSIVE, f"{gap} cannot be held against {where}: {estimate.doubt}"
+    elif estimate.low > threshold:
+        outcome, reason = Outcome.PASS, f"{gap} is within {where}" if threshold < 0 else f"{gap} is above {where}"
+    else:
+        outcome, reason = Outcome.INCONCLUSIVE, f"{gap} does not settle {where}; {_needed(evidence, estimate, margin)}"
+    ways = [_worse(evidence, other, metric, called, settled=outcome is Outcome.PASS)]
+    ways += [_worse(evidence, other, name, called) for name in also if name != metric]
+    return result(
+        gate,
+        outcome,
+        reason,
+        metric,
+        estimate,
+        threshold,
+        evidence,
+        change=_change(estimate, threshold, evidence, margin),
+        hypotheses=tuple(ways),
+        notes=tuple(_notes(evidence, other, metric, estimate)),
+    )
+
+
+def common_rows(evidence: Evidence, other: Predictions) -> tuple[Evidence, Predictions] | None:
+    """Return evidence and `other` on the rows whose label both models know; None where there are none."""
+    known = np.isin(evidence.candidate.expected, other.labels)
+    if not known.any():
+        return None
+    if known.all():
+        return evidence, other
+    own = evidence.candidate.take(known)
+    return Evidence(own, {}, None, evidence.min_class_units, level=evidence.level, crosscheck=evidence.crosscheck), other.take(known)
+
+
+def strangers(evidence: Evidence, other: Predictions) -> str:
+    """Say which labels only one of the two knows."""
+    new = sorted(set(evidence.candidate.labels) - set(other.labels))
+    gone = sorted(set(other.labels) - set(evidence.candidate.labels))
+    said = [f"the candidate alone knows {', '.join(new)}"] * bool(new) + [f"the other alone knows {', '.join(gone)}"] * bool(gone)
+    return "; ".join(said)
+
+
+def _worse(evidence: Evidence, other: Predictions, metric: str, called: str, settled: bool = False) -> Hypothesis:
+    """Return the way to fail by being worse; where the margin is proven it stays in the family and cannot reject."""
+    estimate = evidence.difference(metric, other)
+    says = f"{metric} is worse than that of {called} by {-estimate.value:.3f} ({interval(estimate, signed=True)})"
+    p = 1.0 if settled else evidence.difference_below(metric, other)
+    return hypothesis(f"{metric} worse than {called}", says, p, metric, estimate)
+
+
+def _needed(evidence: Evidence, estimate: Estimate, margin: float) -> str:
+    needed = units_needed(estimate, evidence.truth.units, margin, evidence.level)
+    kind = "groups" if evidence.truth.units.grouped else "rows"
+    if needed is None:
+        return "no number of test rows would pass it: the difference is beyond the margin already"
+    return f"with {needed:,} test {kind} (now {estimate.n:,}) an equal model passes in {POWER:.0%} of cases".replace("%", " %")
+
+
+def _change(estimate: Estimate, threshold: float, evidence: Evidence, margin: float) -> str:
+    if estimate.low > threshold:
+        return f"INCONCLUSIVE with a margin of {max(-estimate.low, 0):.3f} or less"
+    return f"PASS with a margin above {-estimate.low:.3f}, or: {_needed(evidence, estimate, margin)}"
+
+
+def _notes(evidence: Evidence, other: Predictions, metric: str, estimate: Estimate) -> list[str]:
+    truth, mine, theirs = evidence.truth, evidence.candidate.predicted, other.predicted
+    error = standard_error(estimate, truth.units)
+    power = f"{POWER:.0%}".replace("%", " %")
+    notes = [f"minimum detectable effect: {minimum_detectable(error, evidence.level):.3f} ({power} power, one-sided {evidence.level:.2%})"]
+    right, others = mine == evidence.candidate.expected, theirs == evidence.candidate.expected
+    gained, lost = int(np.sum(right & ~others)), int(np.sum(others & ~right))
+    notes.append(f"McNemar: {gained} rows only the candidate has right, {lost} only the other, mid-p {mcnemar_two_sided(gained, lost):.3g}")
+    if evidence.crosscheck:
+        low, high = percentile_bootstrap(metric, truth, mine, theirs, evidence.confidence)
+        notes.append(f"cross-check, percentile bootstrap: {low:+.3f} to {high:+.3f}")
+    return notes + _left_out(truth, metric)
+
+
+def _left_out(truth: Truth, metric: str) -> list[str]:
+    if metric != "macro_f1" or not truth.left_out:
+        return []
+    return [f"too rare for macro-F1 (evaluate.min_class_units): {', '.join(truth.left_out)}"]

@@ -1,0 +1,35 @@
+"""Not worse than the best champion so far: without it, margins add up over retrainings, each a little worse than the one before."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from components.artifacts.verdict import GateResult, Outcome, Role
+from components.gates._evidence import Evidence, GateSection, known_metric
+from components.gates._noninferior import common_rows, compare
+
+
+class Params(GateSection):
+    """How much worse than the best champion so far a candidate may be."""
+
+    role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off")
+    metric: Annotated[str, AfterValidator(known_metric)] = Field("accuracy", description="accuracy or macro_f1, on the test split")
+    margin: float = Field(0.02, gt=0, lt=1, description="non-inferiority: the difference's lower end must be above minus this; a share")
+
+
+def decide(evidence: Evidence, params: Params) -> GateResult:
+    """PASS when the difference's interval is above minus the margin, else INCONCLUSIVE; it fails by being worse than the anchor."""
+    rival = evidence.anchor
+    if rival is None:
+        return GateResult(
+            gate="anchor", outcome=Outcome.PASS, reason="the champion is the best so far: there is no other to be held against"
+        )
+    if rival.predictions is None:
+        reason = f"{rival.called}, the best champion so far, cannot be scored: {rival.fault}"
+        return GateResult(gate="anchor", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.anchor.role: shows")
+    known = common_rows(evidence, rival.predictions)
+    if known is None:
+        reason = f"{rival.called}, the best champion so far, knows none of the test set's labels"
+        return GateResult(gate="anchor", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.anchor.role: shows")
+    called = f"{rival.called}, the best champion so far"
+    return compare("anchor", *known, called, params.metric, params.margin, -params.margin)
