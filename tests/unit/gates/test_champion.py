@@ -1,16 +1,23 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from components.artifacts.verdict import Outcome
-from components.gates import Evidence, champion
-from tests.unit.gates.test_judge import answered
+from components.errors import BadParams
+from components.gates import GatesParams, Rival
+from tests.unit.gates.known import against, answered, decided
 
 
-def decided(gained: int, lost: int, n: int = 1000, **settings):
+def pair(gained: int, lost: int, n: int = 1000, groups: np.ndarray | None = None):
     mine, theirs = np.arange(n) % 10 != 0, np.arange(n) % 10 != 0
     theirs[np.flatnonzero(mine)[:gained]] = False
     mine[np.flatnonzero(mine)[gained : gained + lost]] = False
-    return champion.decide(Evidence(answered(mine), {}, answered(theirs), "7", 10), champion.Params(**settings))
+    return answered(mine, groups), answered(theirs, groups)
+
+
+def champion(gained: int, lost: int, n: int = 1000, **settings):
+    return decided("champion", against(*pair(gained, lost, n)), **{"also": [], **settings})
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
@@ -19,21 +26,141 @@ def decided(gained: int, lost: int, n: int = 1000, **settings):
     [
         (10, 10, Outcome.PASS),
         (4, 10, Outcome.PASS),  # worse, and by no more than the margin
+        (0, 9, Outcome.PASS),  # significantly worse, and by no more than the margin
         (56, 70, Outcome.INCONCLUSIVE),
         (30, 70, Outcome.FAIL),
     ],
 )
 def test_a_candidate_may_be_worse_by_less_than_the_margin(metric, gained, lost, outcome):
-    assert decided(gained, lost, metric=metric).outcome is outcome
+    assert champion(gained, lost, metric=metric).outcome is outcome
 
 
-def test_a_margin_of_zero_asks_for_a_better_candidate():
-    assert decided(10, 10, margin=0).outcome is Outcome.INCONCLUSIVE
-    assert decided(30, 10, margin=0).outcome is Outcome.PASS
+@pytest.mark.parametrize(("gained", "lost", "outcome"), [(10, 10, Outcome.INCONCLUSIVE), (30, 10, Outcome.PASS), (10, 30, Outcome.FAIL)])
+def test_superiority_asks_for_a_better_candidate(gained, lost, outcome):
+    assert champion(gained, lost, aim="superiority", margin=0).outcome is outcome
 
 
 def test_the_threshold_is_minus_the_margin():
-    result = decided(10, 10, margin=0.03)
+    result = champion(10, 10, margin=0.03)
 
     assert result.threshold == -0.03
-    assert result.reason.startswith("accuracy difference +0.000 to champion version 7 is within gates.champion.margin 0.03 (90 % ")
+    assert result.reason.startswith("accuracy difference +0.000 to champion version 4 is within gates.champion.margin 0.03 (90 % ")
+    assert result.n == 1000
+
+
+def test_the_margin_that_would_change_it_does():
+    result = champion(56, 70)
+    turned = float(str(result.change).split("above ")[1].split(",")[0])
+
+    assert champion(56, 70, margin=turned + 0.001).outcome is Outcome.PASS
+    assert champion(56, 70, margin=turned - 0.001).outcome is Outcome.INCONCLUSIVE
+
+
+def test_an_undecided_comparison_says_how_many_rows_an_equal_model_would_need():
+    # The formula 6.18 psi / m² for 80 % at 5 %: psi = 0.16, m = 0.02.
+    needed = int(champion(80, 80).change.split("with ")[1].split(" test")[0].replace(",", ""))
+
+    assert needed == pytest.approx(6.18 * 0.16 / 0.02**2, rel=0.02)
+
+
+def test_beyond_the_margin_no_number_of_rows_would_do():
+    result = champion(80, 101)
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "no number of test rows would pass it" in result.reason
+
+
+def test_a_metric_besides_may_veto():
+    """Accuracy is equal, and the rare class is lost: the mean over classes falls."""
+    labels = ("common", "rare")
+    expected = np.array([0] * 1800 + [1] * 200)
+    theirs, mine = expected.copy(), expected.copy()
+    theirs[:90] = 1  # 90 wrong among the common
+    mine[1800:1890] = 0  # 90 wrong among the rare
+    mine_, theirs_ = (
+        dataclasses.replace(
+            answered(np.ones(2000, bool)),
+            expected=np.array(labels)[expected],
+            predicted=np.array(labels)[answers],
+            probabilities=np.eye(2)[answers],
+            labels=labels,
+        )
+        for answers in (mine, theirs)
+    )
+    evidence = against(mine_, theirs_)
+
+    assert decided("champion", evidence, also=[]).outcome is Outcome.PASS
+    failed = decided("champion", evidence, also=["macro_f1"])
+    assert failed.outcome is Outcome.FAIL
+    assert "macro_f1 is worse than that of champion version 4 by 0.1" in failed.reason
+
+
+def test_notes_give_power_mcnemar_and_a_bootstrap_that_agrees():
+    result = champion(60, 40)
+    low, high = (float(end) for end in result.notes[2].removeprefix("cross-check, percentile bootstrap: ").split(" to "))
+
+    assert result.notes[0].startswith("minimum detectable effect: 0.025 (80 % power, one-sided 5.00%)")
+    assert result.notes[1].startswith("McNemar: 60 rows only the candidate has right, 40 only the other, mid-p 0.04")
+    assert (low, high) == pytest.approx((result.low, result.high), abs=0.003)
+
+
+def with_other_labels() -> tuple:
+    """The champion is right on all it knows, never heard of `device`, and still knows `printer`."""
+    candidate = answered(np.arange(1200) % 20 != 0)
+    old = ("billing", "network", "printer")
+    predicted = np.where(candidate.expected == "device", "printer", candidate.expected)
+    return candidate, dataclasses.replace(candidate, predicted=predicted, probabilities=np.eye(3)[np.zeros(1200, int)], labels=old)
+
+
+def test_a_champion_without_a_label_is_compared_on_the_labels_that_both_know():
+    result = decided("champion", against(*with_other_labels()), margin=0.1)
+
+    assert result.estimate == pytest.approx(-0.05, abs=0.002)
+    assert result.n == 800
+    assert "the candidate alone knows device; the other alone knows printer; compared on 800 of 1,200 rows" in result.notes
+
+
+def test_or_what_it_does_not_know_counts_as_wrong():
+    result = decided("champion", against(*with_other_labels()), new_labels="wrong")
+
+    assert result.estimate > 0.25
+    assert result.outcome is Outcome.PASS
+
+
+def test_or_a_person_is_asked():
+    result = decided("champion", against(*with_other_labels()), new_labels="ask")
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "the candidate alone knows device" in result.reason
+
+
+def test_a_champion_that_cannot_be_scored_is_never_a_silent_pass():
+    candidate = answered(np.ones(300, bool))
+    evidence = dataclasses.replace(against(candidate, None), champion=Rival("3", None, "it was deleted from the registry"))
+
+    asked, skipped = decided("champion", evidence), decided("champion", evidence, unscorable="skip")
+    assert asked.outcome is Outcome.INCONCLUSIVE
+    assert asked.reason == "champion version 3 cannot be scored: it was deleted from the registry"
+    assert skipped.outcome is Outcome.PASS
+    assert "gates.champion.unscorable: skip leaves the decision to the other gates" in skipped.reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"aim": "superiority"}, "aim superiority allows no loss, found margin 0.02: set margin: 0"),
+        ({"margin": 0}, "non-inferiority needs a margin above 0"),
+        ({"margin": -0.1}, "gates.champion.margin"),
+        ({"also": ["macrof1"]}, "unknown metric; did you mean 'macro_f1'"),
+    ],
+)
+def test_contradictory_margins_are_refused(raw, message):
+    with pytest.raises(BadParams, match=message):
+        GatesParams.parse({"champion": raw}, "gates")
+
+
+def test_fewer_than_fifty_groups_settle_nothing():
+    groups = np.array([f"g{i % 49}" for i in range(1000)])
+
+    assert decided("champion", against(*pair(300, 0, groups=groups))).outcome is Outcome.INCONCLUSIVE
+    assert decided("champion", against(*pair(0, 300, groups=groups))).outcome is Outcome.INCONCLUSIVE
