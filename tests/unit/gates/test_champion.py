@@ -58,7 +58,7 @@ def test_the_margin_that_would_change_it_does():
 
 def test_an_undecided_comparison_says_how_many_rows_an_equal_model_would_need():
     # The formula 6.18 psi / m² for 80 % at 5 %: psi = 0.16, m = 0.02.
-    needed = int(champion(80, 80).change.split("with ")[1].split(" test")[0].replace(",", ""))
+    needed = int(champion(80, 80).reason.split("; with ")[1].split(" test")[0].replace(",", ""))
 
     assert needed == pytest.approx(6.18 * 0.16 / 0.02**2, rel=0.02)
 
@@ -92,7 +92,7 @@ def test_a_metric_besides_may_veto():
     assert decided("champion", evidence, also=[]).outcome is Outcome.PASS
     failed = decided("champion", evidence, also=["macro_f1"])
     assert failed.outcome is Outcome.FAIL
-    assert "macro_f1 is worse than that of champion version 4 by 0.1" in failed.reason
+    assert "macro_f1 is worse than that of champion version 4 by 0.053" in failed.reason
 
 
 def test_notes_give_power_mcnemar_and_a_bootstrap_that_agrees():
