@@ -58,7 +58,7 @@ def render(facts: Facts) -> str:
 @cache
 def _template() -> Template:
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update({name: getattr(wording, name) for name in FILTERS})
     environment.globals.update(icon=forests.icon, legend=forests.legend, interval=forests.interval, bar=forests.bar)
