@@ -1,39 +1,89 @@
-"""Ask a registered version, in a process of its own: `python -P scoring.py MODEL TEXTS ANSWERS`.
+"""Ask a registered version, in a process of its own: `python -P scoring.py MODEL`, which loads it once and answers line by line.
 
 It is run as a file, from a folder outside the repository, and imports nothing of Retune: `components` must come from the
-model's own package, or a champion would answer with today's code. Reads a Parquet file with the column `text`; writes
-`predicted` and `probabilities` (in the order of the labels, which stand in the file's metadata) by rename.
+model's own package, or a champion would answer with today's code. A question is a line of JSON on standard input, an answer one on
+standard output: `{"is": …}` or `{"fault": "…"}`; the first says that the model is loaded. What libraries print goes to standard error.
 """
 
 import json
 import os
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 
-def main(model: str, texts: str, answers: str) -> None:
-    """Load `model` (a models:/ URI) and answer."""
-    import mlflow.pyfunc
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+class Version:
+    """The loaded version, and the questions that it answers: the public methods, by name."""
 
-    if "components" in sys.modules:
-        raise SystemExit("components was imported before the model: its own code would not be used")
-    loaded = mlflow.pyfunc.load_model(model)
-    rows = pq.read_table(texts, columns=["text"]).to_pandas()
-    answered = loaded.predict(rows)
-    labels = list(loaded.unwrap_python_model().predictor.labels)
-    table = pa.table(
-        {
-            "predicted": pa.array(answered["label"].tolist(), pa.string()),
-            "probabilities": pa.array([[row[label] for label in labels] for row in answered["probabilities"]], pa.list_(pa.float64())),
-        }
-    )
-    code = str(Path(sys.modules["components"].__file__ or "").parent)
-    table = table.replace_schema_metadata({"retune.labels": json.dumps(labels), "retune.code": code})
-    partial = Path(answers + ".partial")
-    pq.write_table(table, partial)
-    os.replace(partial, answers)
+    def __init__(self, model: str) -> None:
+        """Load `model`, a models:/ URI."""
+        import mlflow.pyfunc
+
+        if "components" in sys.modules:
+            raise SystemExit("components was imported before the model: its own code would not be used")
+        self._loaded = mlflow.pyfunc.load_model(model)
+        self._labels = list(self._loaded.unwrap_python_model().predictor.labels)
+
+    def answer(self, texts: str, answers: str) -> int:
+        """Read the Parquet file `texts` with the column `text`; write `predicted` and `probabilities` by rename, return the rows.
+
+        Probabilities are in the order of the labels, which stand in the file's metadata.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        answered = self._loaded.predict(pq.read_table(texts, columns=["text"]).to_pandas())
+        rows = [[row[label] for label in self._labels] for row in answered["probabilities"]]
+        table = pa.table(
+            {"predicted": pa.array(answered["label"].tolist(), pa.string()), "probabilities": pa.array(rows, pa.list_(pa.float64()))}
+        )
+        code = str(Path(sys.modules["components"].__file__ or "").parent)
+        table = table.replace_schema_metadata({"retune.labels": json.dumps(self._labels), "retune.code": code})
+        partial = Path(answers + ".partial")
+        pq.write_table(table, partial)
+        os.replace(partial, answers)
+        return len(table)
+
+    def times(self, texts: str, batch_size: int, requests: int) -> list[float]:
+        """Return the seconds of each of `requests` calls with `batch_size` texts, taken in turn from the Parquet file `texts`."""
+        import pyarrow.parquet as pq
+
+        rows = pq.read_table(texts, columns=["text"]).to_pandas()
+        frames = [
+            rows.iloc[[place % len(rows) for place in range(number * batch_size, (number + 1) * batch_size)]].reset_index(drop=True)
+            for number in range(requests)
+        ]
+        return [self._seconds(frame) for frame in frames]
+
+    def peak_memory(self) -> float:
+        """Return the most MiB that this process had resident so far."""
+        status = Path("/proc/self/status")  # ru_maxrss would begin at the peak of the process that forked this one
+        if status.exists():
+            return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20)  # bytes on macOS
+
+    def _seconds(self, frame: Any) -> float:
+        start = time.perf_counter()
+        self._loaded.predict(frame)
+        return time.perf_counter() - start
+
+
+def main(model: str) -> None:
+    """Load `model` and answer until standard input ends."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    version = Version(model)
+    print(json.dumps({"is": "loaded"}), file=replies, flush=True)
+    for line in sys.stdin:
+        question = json.loads(line)
+        try:
+            reply = {"is": getattr(version, question.pop("ask"))(**question)}
+        except Exception as error:  # whatever the version's own code raises is its answer
+            reply = {"fault": f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply), file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,30 +1,41 @@
 """A registered version, asked in a fresh process outside the repository: its own code answers, not today's.
 
-Reads what `components/scoring.py` writes.
+Starts what `components/scoring.py` is, and talks to it line by line.
 """
 
+import contextlib
 import json
 import logging
 import os
+import selectors
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import process, scoring
+from components.artifacts.predictions import Predictions
 from components.errors import BadModel, Cancelled, Unavailable
 
 log = logging.getLogger(__name__)
 
 SECONDS = 3_600
+
+# -P: neither the script's folder nor the working folder is on the import path, so the package's code comes first.
+# -B: no compiled files are left beside the package's code.
+PYTHON = (sys.executable, "-P", "-B")
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,151 @@ class Answers:
         return cls(table.column("predicted").to_pylist(), probabilities, labels, Path(metadata.get(b"retune.code", b"").decode()))
 
 
+class Worker:
+    """A process that answers lines of JSON with lines of JSON; `process.end_children` ends it, as does its parent's death.
+
+    On Linux the parent is the thread that started it: that thread must live as long as the worker is asked.
+    """
+
+    def __init__(self, command: Sequence[str], folder: Path, environment: Mapping[str, str], called: str) -> None:
+        """Start `command` with the working folder `folder`, where it leaves what it says on standard error; `called` is for messages."""
+        self.called = called
+        self._said = folder / "said.txt"
+        self._heard = b""
+        self._first, self._ended = True, False
+        with self._said.open("wb") as said:
+            self._child = subprocess.Popen(
+                [*PYTHON, str(process.__file__), *command],
+                cwd=folder,
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                start_new_session=True,
+            )
+        process.CHILDREN.add(self._child)
+
+    def ask(self, question: Mapping[str, Any], seconds: float) -> Any:
+        """Return the answer; the first question also waits, within the same `seconds`, until the worker is ready.
+
+        Raises:
+            BadModel: it answers with a fault, ended by itself, or takes longer than `seconds`, after which it is ended.
+            Unavailable: it was killed.
+            Cancelled: `process.end_children` was called meanwhile.
+        """
+        if self._ended:
+            raise BadModel(f"{self.called} cannot be asked any more: its process has ended")
+        deadline = time.monotonic() + seconds
+        if self._first:
+            self._reply(deadline, seconds)
+            self._first = False
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(json.dumps(dict(question)) + "\n")
+            self._child.stdin.flush()
+        except BrokenPipeError:
+            raise self._gone() from None
+        return self._reply(deadline, seconds)
+
+    def end(self) -> None:
+        """End the process and its group; afterwards nothing can be asked."""
+        process.end_group(self._child)
+        process.CHILDREN.discard(self._child)
+        self._ended = True
+        for pipe in (self._child.stdin, self._child.stdout):
+            with contextlib.suppress(BrokenPipeError):  # a question that was never read
+                if pipe is not None:
+                    pipe.close()
+
+    def _reply(self, deadline: float, seconds: float) -> Any:
+        reply = json.loads(self._line(deadline, seconds))
+        if "fault" in reply:
+            raise BadModel(f"{self.called} cannot be asked: {_first_line(reply['fault'])}")
+        return reply["is"]
+
+    def _line(self, deadline: float, seconds: float) -> bytes:
+        assert self._child.stdout is not None
+        pipe = self._child.stdout.fileno()
+        with selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            while b"\n" not in self._heard:
+                if not selector.select(max(deadline - time.monotonic(), 0)):
+                    self.end()
+                    raise BadModel(f"{self.called} did not answer within {seconds:g} s")
+                found = os.read(pipe, 1 << 16)
+                if not found:
+                    raise self._gone()
+                self._heard += found
+        line, _, self._heard = self._heard.partition(b"\n")
+        return line
+
+    def _gone(self) -> Exception:
+        """Say why the process is no more."""
+        cancelled = self._child not in process.CHILDREN
+        try:
+            self._child.wait(5)  # its pipes close a moment before it ends
+        except subprocess.TimeoutExpired:
+            log.warning("%s closed its pipes and goes on; it is ended", self.called)
+        code = self._child.returncode
+        self.end()
+        if cancelled:
+            return Cancelled(f"asking {self.called} was cancelled; run again to go on where it stopped")
+        if code == -signal.SIGKILL:
+            return Unavailable(f"{self.called} was killed while it answered (signal 9), for lack of memory or by hand; run again")
+        return BadModel(f"{self.called} cannot be asked: {last_line(self._said) or f'its process ended with {code}'}")
+
+
+class Session:
+    """A registered version in a process of its own that loads it once and answers any number of questions.
+
+    Entering starts the process; the first question waits until the version is loaded, so that two sessions load side by side.
+    Every question raises BadModel when the version cannot be loaded, fails, or takes longer than `seconds`; Unavailable when its
+    process was killed; Cancelled when `process.end_children` was called. To be asked in the thread that entered it.
+    """
+
+    def __init__(self, uri: str, model: str, seconds: float = SECONDS) -> None:
+        """Of the `models:/` URI `model` in the store `uri`; no question may take longer than `seconds`."""
+        self.uri, self.model, self.seconds = uri, model, seconds
+
+    def __enter__(self) -> Self:
+        """Start the process."""
+        self._folder = Path(tempfile.mkdtemp(prefix="retune-"))
+        try:
+            self._worker = Worker([*PYTHON, str(scoring.__file__), self.model], self._folder, environment(self.uri), self.model)
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the process and remove its files."""
+        self._worker.end()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def answer(self, texts: Sequence[str]) -> Answers:
+        """Answer `texts`."""
+        answers = self._folder / "answers.parquet"
+        self._worker.ask({"ask": "answer", "texts": str(self._write(texts)), "answers": str(answers)}, self.seconds)
+        found = Answers.read(answers)
+        log.info("%s answered %d texts with the code in %s", self.model, len(texts), found.code)
+        return found
+
+    def times(self, texts: Sequence[str], batch_size: int, requests: int) -> list[float]:
+        """Return the seconds of each of `requests` calls with `batch_size` texts, taken in turn; measured around the model's `predict`."""
+        question = {"ask": "times", "texts": str(self._write(texts)), "batch_size": batch_size, "requests": requests}
+        return [float(seconds) for seconds in self._worker.ask(question, self.seconds)]
+
+    def peak_memory(self) -> float:
+        """Return the most MiB that the process had resident so far, libraries included."""
+        return float(self._worker.ask({"ask": "peak_memory"}, self.seconds))
+
+    def _write(self, texts: Sequence[str]) -> Path:
+        path = self._folder / "texts.parquet"
+        pq.write_table(pa.table({"text": pa.array(list(texts), pa.string())}), path)
+        return path
+
+
 def ask(uri: str, model: str, texts: Sequence[str], seconds: float = SECONDS) -> Answers:
     """Load the `models:/` URI `model` from the store `uri` in a fresh process and answer `texts`.
 
@@ -54,55 +210,34 @@ def ask(uri: str, model: str, texts: Sequence[str], seconds: float = SECONDS) ->
         Unavailable: its process was killed.
         Cancelled: `process.end_children` was called meanwhile.
     """
-    with tempfile.TemporaryDirectory(prefix="retune-") as name:
-        folder = Path(name)
-        pq.write_table(pa.table({"text": pa.array(list(texts), pa.string())}), folder / "texts.parquet")
-        _run(uri, [model, str(folder / "texts.parquet"), str(folder / "answers.parquet")], folder, seconds)
-        answers = Answers.read(folder / "answers.parquet")
-    log.info("%s answered %d texts with the code in %s", model, len(texts), answers.code)
-    return answers
+    with Session(uri, model, seconds) as session:
+        return session.answer(texts)
 
 
-def _run(uri: str, arguments: list[str], folder: Path, seconds: float) -> None:
-    # -P: neither the script's folder nor the working folder is on the import path, so the package's code comes first.
-    # -B: no compiled files are left beside the package's code.
-    python = [sys.executable, "-P", "-B"]
-    command = [*python, str(process.__file__), *python, str(scoring.__file__), *arguments]
-    environment = {**os.environ, "PYTHONPATH": _path_without_components(os.environ.get("PYTHONPATH", ""))}
-    environment |= {**process.QUIET, "MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}
-    environment |= {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "HF_HUB_OFFLINE": "1"}
-    said, code = _wait(command, folder, environment, arguments[0], seconds)
-    if code == -signal.SIGKILL:
-        raise Unavailable(f"{arguments[0]} was killed while it answered (signal 9), for lack of memory or by hand; run again")
-    if code != 0:
-        lines = [line for line in said.strip().splitlines() if line.strip()]
-        raise BadModel(f"{arguments[0]} cannot be asked: {lines[-1] if lines else f'its process ended with {code}'}")
+def predictions_of(session: Session, rows: pd.DataFrame) -> Predictions:
+    """Return what the version answers to `rows` (id, group, text, label), ordered by id."""
+    answers = session.answer(rows["text"].tolist())
+    ids, groups, expected = (rows[column].to_numpy(dtype=np.str_) for column in ("id", "group", "label"))
+    order = np.argsort(ids, kind="stable")
+    predicted = np.array(answers.predicted, dtype=np.str_)
+    return Predictions(ids[order], groups[order], expected[order], predicted[order], answers.probabilities[order], answers.labels)
 
 
-def _wait(command: list[str], folder: Path, environment: Mapping[str, str], model: str, seconds: float) -> tuple[str, int]:
-    """Run a command that `process.end_children` can end; return what it said on standard error, and its exit code."""
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as child:
-        process.CHILDREN.add(child)
-        try:
-            said = child.communicate(timeout=seconds)[1]
-            if child not in process.CHILDREN:
-                raise Cancelled(f"asking {model} was cancelled; run again to go on where it stopped")
-        except subprocess.TimeoutExpired:
-            raise BadModel(f"{model} did not answer within {seconds:g} s") from None
-        finally:  # Ctrl-C and SIGTERM leave nothing behind either
-            process.end_group(child)
-            process.CHILDREN.discard(child)
-    return said, child.returncode
+def environment(uri: str) -> dict[str, str]:
+    """Return the environment in which versions of the store `uri` are loaded: today's `components` cannot be found there."""
+    found = {**os.environ, "PYTHONPATH": _path_without_components(os.environ.get("PYTHONPATH", ""))}
+    found |= {**process.QUIET, "MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}
+    return found | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "HF_HUB_OFFLINE": "1"}
+
+
+def last_line(path: Path) -> str:
+    """Return the last line with something in it of a text file; empty where there is none."""
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _first_line(text: str) -> str:
+    return (text.strip() or "no reason given").splitlines()[0]
 
 
 def _path_without_components(path: str) -> str:
