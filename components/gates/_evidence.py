@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
+from components.artifacts.earlier import Earlier
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
@@ -40,9 +41,10 @@ class Evidence:
     """What the gates decide on. `candidate`, `baselines`, `champion` and `anchor` are of one test set, row by row in the same order.
 
     `champion` and `anchor` (the best champion so far) are None where there is none. `rows` are the test rows in the order of the
-    predictions with all their columns, `train` the rows that the candidate learnt from. `level` is the one-sided error of a deciding
-    gate, `look` which candidate on this test set this is. What was measured for a single gate stands in a field of its own, None
-    where it was not. `crosscheck` asks for the slower second opinions that are shown and never decide.
+    predictions with all their columns, `train` the rows that the candidate learnt from, those it was validated on included, and
+    `champion_train` those of the champion. `earlier` are test sets of the past with both models' answers. `level` is the one-sided
+    error of a deciding gate, `look` which candidate on this test set this is. What was measured for a single gate stands in a field
+    of its own, None where it was not. `crosscheck` asks for the slower second opinions that are shown and never decide.
     """
 
     candidate: Predictions
@@ -54,6 +56,8 @@ class Evidence:
     look: int | None = None
     rows: pd.DataFrame | None = None
     train: pd.DataFrame | None = None
+    champion_train: pd.DataFrame | None = None
+    earlier: tuple[Earlier, ...] = ()
     crosscheck: bool = True
     truth: Truth = field(init=False)
 

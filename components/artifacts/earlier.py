@@ -1,0 +1,36 @@
+"""An earlier test set, or a regression set, and what candidate and champion answer on it: may what was once learnt be forgotten?"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from components.artifacts.predictions import Predictions
+from components.text import normalise
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """One earlier test set. `candidate` and `champion` answer the same rows in the same order; None where there are no answers.
+
+    `left_out` counts the rows that the candidate was trained on or whose label it does not have. `fault` says why the set is missing.
+    """
+
+    name: str
+    candidate: Predictions | None = None
+    champion: Predictions | None = None
+    left_out: int = 0
+    fault: str | None = None
+
+
+def prepare_earlier(rows: pd.DataFrame, seen_texts: Collection[str], labels: Sequence[str]) -> tuple[pd.DataFrame, int]:
+    """Return the `rows` (text, label) that can test a model, and how many were left out.
+
+    Left out are rows whose text is among `seen_texts`, those that the candidate was trained or validated on, and rows whose label is
+    not among its `labels`. Texts are compared in one Unicode form and without surplus spaces.
+    """
+    seen = {normalise(text, "NFC") for text in seen_texts}
+    fresh = np.array([normalise(text, "NFC") not in seen for text in rows["text"]], dtype=np.bool_)
+    kept = rows[fresh & rows["label"].isin(list(labels)).to_numpy(dtype=np.bool_)].reset_index(drop=True)
+    return kept, len(rows) - len(kept)
