@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from pydantic import Field, field_validator
@@ -19,6 +20,13 @@ from components.tune import TuneParams, check_metrics, searched
 from components.validate import ValidateParams
 
 
+class PromotionParams(Section):
+    """What happens when a verdict was reached."""
+
+    approval: Literal["automatic", "required"] = Field("automatic", description="of a PASS: promote at once | wait for a person")
+    expires_days: float = Field(14, gt=0, le=365, description="how long a run waits for a person")
+
+
 class Params(Section):
     """Everything that makes a model differ from another one."""
 
@@ -32,6 +40,7 @@ class Params(Section):
     train: TrainSection
     evaluate: EvaluateParams
     gates: GatesParams
+    promotion: PromotionParams = Field(default_factory=PromotionParams)
 
     @field_validator("name")
     @classmethod
