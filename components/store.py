@@ -24,7 +24,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from components.errors import NotThere, RetuneError, Unavailable
-from components.identity import digest_value
+from components.identity import digest_file, digest_value
 from components.locks import hold
 
 log = logging.getLogger(__name__)
@@ -193,3 +193,18 @@ def log_all(
         client.log_batch(run_id, params=params[start : start + PAIRS_A_BATCH])
     for start in range(0, len(tags), PAIRS_A_BATCH):
         client.log_batch(run_id, tags=tags[start : start + PAIRS_A_BATCH])
+
+
+def upload(client: MlflowClient, run_id: str, folder: Path, into: str | None = None) -> None:
+    """Send every file of `folder` and read them back, since a killed or full store keeps part of them without a word.
+
+    Raises:
+        Unavailable: what is stored differs from what was sent.
+    """
+    client.log_artifacts(run_id, str(folder), into)
+    with tempfile.TemporaryDirectory() as back:
+        stored = Path(client.download_artifacts(run_id, into or "", back))
+        sent = {path.relative_to(folder).as_posix(): digest_file(path) for path in folder.rglob("*") if path.is_file()}
+        bad = [name for name, digest in sent.items() if not (stored / name).is_file() or digest_file(stored / name) != digest]
+    if bad:
+        raise Unavailable(f"run {run_id}: {len(bad)} of {len(sent)} artifacts were not stored whole, first {bad[0]}; is the disk full?")

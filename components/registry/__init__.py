@@ -1,24 +1,43 @@
-"""MLflow's registry: register once, verify from the package, promote by alias.
+"""MLflow's registry: register once, attach the verdict, verify from the package, promote by the ledger.
 
-Reads a workspace and a recorded run; writes versions, their packages and the aliases `champion` and `previous`.
+Reads a workspace, a recorded run and the ledger; writes versions, their packages and verdicts, the ledger's entries, and the aliases
+`champion`, `challenger` and `previous`.
 """
 
-from components.registry.promote import Promotion, Verified, predict, promote, score_version, verify
+from components.registry.aliases import reconcile
+from components.registry.ask import Session
+from components.registry.promote import Decision, Expected, Promotion, promote, rollback, standing, swap
 from components.registry.register import register
-from components.registry.versions import CHAMPION, Status, Version, champion, status, versions
+from components.registry.verdicts import attach_verdict, read_verdict
+from components.registry.verify import Verified, inspected, keep, kept, predict, score_version, verify
+from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, status, versions
 
 __all__ = [
+    "CHALLENGER",
     "CHAMPION",
+    "PREVIOUS",
+    "Decision",
+    "Expected",
     "Promotion",
+    "Session",
     "Status",
     "Verified",
     "Version",
+    "attach_verdict",
     "champion",
+    "inspected",
+    "keep",
+    "kept",
     "predict",
     "promote",
+    "read_verdict",
+    "reconcile",
     "register",
+    "rollback",
     "score_version",
+    "standing",
     "status",
+    "swap",
     "verify",
     "versions",
 ]

@@ -1,206 +1,226 @@
-"""Verify a version from its own package, and only then move the alias `champion` to it."""
+"""Who is in production: a change is written into the ledger first, which is the truth, and then the aliases follow it.
+
+A promotion that is killed in between is mended by the next call, whichever it is: promote, roll back, reconcile.
+"""
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import pandas as pd
-import pyarrow.parquet as pq
-
-from components.artifacts.predictions import Predictions
-from components.errors import BadModel, NotThere, RetuneError, Unavailable
-from components.registry import package
-from components.registry.ask import Answers, ask
-from components.registry.register import fetch
-from components.registry.versions import CHAMPION, PREVIOUS, PROMOTED, Version, aliases_of, find
-from components.store import alone, connect, reaching
+from components.artifacts.verdict import Verdict
+from components.errors import BadInput, NotThere
+from components.ledger import Action, Entry, Ledger, Outdated
+from components.registry.aliases import find_champion, follow
+from components.registry.verdicts import read_verdict
+from components.registry.verify import inspected, known_version, verify
+from components.registry.versions import Version, find, search
+from components.store import connect, reaching
 
 log = logging.getLogger(__name__)
 
-# Serving computes in float32 and in batches of other lengths than evaluation did: measured below 1e-6 on a CPU; bfloat16 or
-# another machine may differ by more, another model or another preprocessing differs by far more.
-TOLERANCE = 1e-3
+Expected = int | Literal["any"] | None
 
 
 @dataclass(frozen=True)
-class Verified:
-    """What a verification saw: rows asked, the largest difference of a probability, and the folder of the code that answered."""
+class Decision:
+    """Who changes the champion and why. `expected` is the champion it was decided about (None: nobody), "any" for whoever it is."""
 
-    rows: int
-    difference: float
-    code: Path
+    expected: Expected
+    who: str
+    why: str
+    action: Action = "promoted"
+    forced: bool = False
+    origin: str | None = None
 
 
 @dataclass(frozen=True)
 class Promotion:
-    """What a promotion did; `changed` is false when the version was the champion already."""
+    """What a promotion did; `changed` is false when the version was the champion already. `entry` is the ledger's head."""
 
     version: Version
     previous: int | None
     changed: bool
+    entry: Entry
 
 
-def verify(uri: str, name: str, number: int) -> Verified:
-    """Check the package's files, then load it in a fresh process and compare its answers to ten rows with the evaluated ones.
-
-    Raises:
-        NotThere: no such version.
-        BadModel: the package is not what was registered, holds what must not be loaded, or answers otherwise.
-    """
-    version = _known(uri, name, number)
-    folder = _inspected(uri, version)
-    questions = folder / "artifacts/questions.parquet"
-    texts = pq.read_table(questions).column("text").to_pylist()
-    expected, found = Answers.read(questions), ask(uri, version.uri, texts)
-    difference = _compare(version, expected, found)
-    log.info("%s: %d rows answered as evaluated, largest difference %.1e", version.uri, len(texts), difference)
-    return Verified(len(texts), difference, found.code)
-
-
-def _known(uri: str, name: str, number: int) -> Version:
-    with reaching(uri):
-        version = find(connect(uri), name, number)
-    if not version.complete:
-        raise BadModel(f"{version.uri} was not registered whole by Retune (no tag retune.complete); `retune register` makes it anew")
-    return version
-
-
-def _inspected(uri: str, version: Version) -> Path:
-    try:
-        with reaching(uri):
-            client = connect(uri)
-            folder = fetch(client, uri, client.get_model_version_download_uri(version.name, str(version.number)))
-    except (OSError, RetuneError) as error:
-        raise BadModel(f"{version.uri}: its package cannot be fetched: {error}") from error
-    package.inspect(folder, version.tags.get("retune.weights", ""), version.tags.get("retune.package", ""))
-    return folder
-
-
-def _compare(version: Version, expected: Answers, found: Answers) -> float:
-    if found.labels != expected.labels:
-        raise BadModel(f"{version.uri} answers with the labels {', '.join(found.labels)}; evaluated: {', '.join(expected.labels)}")
-    differences = np.abs(found.probabilities - expected.probabilities).max(axis=1)
-    if (worst := float(differences.max())) > TOLERANCE:
-        count = int((differences > TOLERANCE).sum())
-        raise BadModel(
-            f"{version.uri} answers {count} of {len(differences)} rows otherwise than evaluated: a probability differs by {worst:.3g}"
-        )
-    top = np.sort(expected.probabilities, axis=1)
-    clear = top[:, -1] - top[:, -2] > 2 * TOLERANCE if len(expected.labels) > 1 else np.ones(len(top), dtype=bool)
-    for row in np.flatnonzero(clear):
-        if found.predicted[row] != expected.predicted[row]:
-            raise BadModel(f"{version.uri} answers row {row} with {found.predicted[row]!r}; evaluated: {expected.predicted[row]!r}")
-    return worst
-
-
-def promote(uri: str, name: str, number: int, expected: int | Literal["any"] | None = "any") -> Promotion:
+def promote(
+    uri: str,
+    ledger_url: str,
+    name: str,
+    number: int,
+    *,
+    expected: Expected,
+    who: str,
+    why: str,
+    forced: bool = False,
+    action: Action = "promoted",
+    verified: bool = False,
+    origin: str | None = None,
+) -> Promotion:
     """Make a version the champion after it was verified; the old champion becomes `previous`. Repeating it changes nothing.
 
     `expected` is the champion (None: no champion) that the verdict was about; "any" for a person, who decides without one.
+    `verified` says that this very package has answered in this run: then its files are checked, and it is not loaded again.
 
     Raises:
         NotThere: no such version; nothing was moved.
         BadModel: the verification failed; nothing was moved.
-        Unavailable: the champion is another one than `expected`; nothing was moved.
+        Outdated: the champion is another one than `expected`; nothing was moved.
     """
-    version = _known(uri, name, number)
-    if CHAMPION in version.aliases:
-        return Promotion(version, _at(uri, name, PREVIOUS), changed=False)
-    verify(uri, name, number)
-    with reaching(uri), alone(uri, f"promote {name}"):
-        client = connect(uri)
-        old = aliases_of(client, name).get(CHAMPION)
-        if old == number:  # made by another process while this one verified
-            return Promotion(find(client, name, number), aliases_of(client, name).get(PREVIOUS), changed=False)
-        if expected not in ("any", old):
-            about = f"champion version {expected}" if expected else "no champion"
-            raise Unavailable(f"the verdict is about {about}, and the champion is now {old or 'none'}: run again, it will judge anew")
-        if old is not None:
-            client.set_registered_model_alias(name, PREVIOUS, str(old))
-        client.set_registered_model_alias(name, CHAMPION, str(number))
-        client.set_model_version_tag(name, str(number), PROMOTED, datetime.now(UTC).isoformat(timespec="seconds"))
-        promoted = find(client, name, number)
-    if CHAMPION not in promoted.aliases:
-        raise RetuneError(f"{version.uri} was made {CHAMPION}, and someone moved the alias at the same moment; look and promote again")
-    log.info("%s is the champion, %s before", version.uri, f"version {old}" if old else "nothing")
-    return Promotion(promoted, old, changed=True)
+    version, ledger = known_version(uri, name, number), Ledger(ledger_url)
+    _adopt_aliases(uri, ledger, name)
+    if not _is_of(ledger.head(name), version):
+        _check_package(uri, version, loaded=verified)
+    decision = Decision(expected, who, why, action, forced, origin)
+    return swap(uri, ledger, version, decision, read_verdict(uri, version))
 
 
-def _at(uri: str, name: str, alias: str) -> int | None:
+def rollback(uri: str, ledger_url: str, name: str, to: int | None, who: str, why: str) -> Promotion:
+    """Make an earlier champion the champion again, after it was verified: version `to`, or the one before the present one.
+
+    A version that was rolled back from is not gone back to, unless `to` names it.
+
+    Raises:
+        NotThere: there is no champion to go back from or to.
+        BadInput: version `to` was never champion, or is the champion.
+        BadModel: the verification failed; nothing was moved.
+        Outdated: someone changed the champion meanwhile; nothing was moved.
+    """
     with reaching(uri):
-        return aliases_of(connect(uri), name).get(alias)
+        follow(uri, ledger := Ledger(ledger_url), name)
+        there = {version.number for version in search(connect(uri), name)}
+    entries = ledger.entries(name)
+    number = earlier_champion(name, entries, there, to)
+    return promote(uri, ledger_url, name, number, expected=entries[-1].version, who=who, why=why, action="rolled back")
 
 
-def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: Path | None = None) -> Predictions:
-    """Score a version on rows (id, group, text, label) by its own code; `cache` keeps the answer.
-
-    The name of `cache` must hold the version's key and the digest of the rows: a number means another model in another registry.
-
-    Raises:
-        NotThere: no such version.
-        BadModel: its package is not what was registered, or does not answer.
-    """
-    if cache is not None and (known := kept(cache, rows)) is not None:
-        log.info("%s/%d was scored before: %s", name, number, cache)
-        return known
-    version = _known(uri, name, number)
-    _inspected(uri, version)
-    answers = ask(uri, version.uri, rows["text"].tolist())
-    ids, groups, expected = (rows[column].to_numpy(dtype=np.str_) for column in ("id", "group", "label"))
-    order = np.argsort(ids, kind="stable")
-    predicted = np.array(answers.predicted, dtype=np.str_)
-    scored = Predictions(ids[order], groups[order], expected[order], predicted[order], answers.probabilities[order], answers.labels)
-    if cache is not None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        partial = cache.with_name(f"{cache.name}.{os.getpid()}.partial")
-        scored.write(partial)
-        os.replace(partial, cache)
-    return scored
+def _adopt_aliases(uri: str, ledger: Ledger, name: str) -> None:
+    if ledger.head(name) is None:
+        with reaching(uri):
+            follow(uri, ledger, name)
 
 
-def kept(cache: Path, rows: pd.DataFrame) -> Predictions | None:
-    """Return the cached predictions if they are whole and of these rows."""
-    try:
-        found = Predictions.read(cache)
-    except NotThere:
-        return None
-    except (OSError, ValueError, KeyError) as error:
-        log.warning("%s cannot be read and is made anew: %s", cache, error)
-        return None
-    return found if sorted(rows["id"]) == found.ids.tolist() else None
+def _check_package(uri: str, version: Version, *, loaded: bool) -> None:
+    if loaded:
+        inspected(uri, version)
+    else:
+        verify(uri, version.name, version.number)
 
 
-def predict(uri: str, model: str, texts: Sequence[str]) -> pd.DataFrame:
-    """Answer texts by a registered model: NAME (its champion), NAME@ALIAS or NAME/VERSION, with or without `models:/`.
-
-    Returns:
-        The columns text, label, probability and probabilities (label to probability).
+def earlier_champion(name: str, entries: Sequence[Entry], there: set[int], to: int | None) -> int:
+    """Return the version to go back to: `to`, or the newest of the standing champions before the present one that is still `there`.
 
     Raises:
-        NotThere: no such version or alias.
-        BadModel: its package is not what was registered, or does not answer.
+        NotThere: there is no champion, or none before it.
+        BadInput: version `to` was never champion, or is the champion.
     """
-    version = _resolve(uri, model.removeprefix("models:/"))
-    _inspected(uri, version)
-    answers = ask(uri, version.uri, texts)
-    probabilities = [dict(zip(answers.labels, map(float, row), strict=True)) for row in answers.probabilities]
-    best = [row[label] for row, label in zip(probabilities, answers.predicted, strict=True)]
-    return pd.DataFrame({"text": list(texts), "label": answers.predicted, "probability": best, "probabilities": probabilities})
+    if not entries:
+        raise NotThere(f"{name} has no champion yet: nothing can be rolled back")
+    if to is None:
+        number = next((number for number in reversed(standing(entries)[:-1]) if number in there), None)
+        if number is None:
+            raise NotThere(f"{name} has no champion before the present one; `retune rollback {name} --to VERSION` names one")
+        return number
+    if to not in (champions := {entry.version for entry in entries}):
+        known = ", ".join(map(str, sorted(champions)))
+        raise BadInput(f"version {to} of {name} was never champion (those were: {known}); `retune promote {name} {to}` makes it one")
+    if to == entries[-1].version:
+        raise BadInput(f"version {to} of {name} is the champion")
+    return to
 
 
-def _resolve(uri: str, model: str) -> Version:
-    name, _, number = model.partition("/")
-    if number:
-        if not number.isdigit():
-            raise NotThere(f"{model!r} names no version: expected NAME, NAME@ALIAS or NAME/VERSION")
-        return _known(uri, name, int(number))
-    name, _, alias = model.partition("@")
-    at = _at(uri, name, alias or CHAMPION)
-    if at is None:
-        raise NotThere(f"{name} has no {alias or CHAMPION}; `retune promote` makes a version the {CHAMPION}")
-    return _known(uri, name, at)
+def standing(entries: Sequence[Entry]) -> list[int]:
+    """Return the champions that nobody rolled back from, oldest first; the last one is the present champion."""
+    stack: list[int] = []
+    for entry in entries:
+        if entry.action == "rolled back" and entry.version in stack:
+            del stack[stack.index(entry.version) :]
+        stack.append(entry.version)
+    return stack
+
+
+def swap(uri: str, ledger: Ledger, version: Version, decision: Decision, verdict: Verdict | None = None) -> Promotion:
+    """Write the change into the ledger and let the aliases follow; nothing is loaded or checked here.
+
+    Raises:
+        Outdated: the champion is another one than the decision expects; nothing was moved.
+    """
+    with reaching(uri):
+        _adopt_aliases(uri, ledger, version.name)
+        entry, changed = _append(uri, ledger, version, decision, verdict)
+        follow(uri, ledger, version.name)
+        found = find(connect(uri), version.name, version.number)
+    if changed:
+        log.info("%s is the champion, %s before", version.uri, f"version {entry.previous}" if entry.previous else "nothing")
+    return Promotion(found, entry.previous, changed, entry)
+
+
+def _append(uri: str, ledger: Ledger, version: Version, decision: Decision, verdict: Verdict | None) -> tuple[Entry, bool]:
+    """Return the entry that made the version the champion, and whether it was written here."""
+    while True:
+        entries = ledger.entries(version.name)
+        head = entries[-1] if entries else None
+        if head is not None and _is_of(head, version):
+            return head, False
+        try:
+            entry = ledger.append(
+                version.name,
+                expected=_expected(uri, head, decision.expected),
+                action=decision.action,
+                version=version.number,
+                key=version.key,
+                who=decision.who,
+                why=decision.why,
+                anchor=anchor_of(entries, version.number, decision.action, verdict),
+                verdict_key=version.verdict_key,
+                outcome=version.verdict,
+                evidence=version.evidence,
+                forced=decision.forced,
+                origin=decision.origin,
+            )
+        except Outdated:
+            if decision.expected != "any" and not _is_of(ledger.head(version.name), version):
+                raise
+            continue
+        return entry, True
+
+
+def _is_of(head: Entry | None, version: Version) -> bool:
+    """Say whether an entry is about this very version; its number alone means another model in another registry."""
+    return head is not None and (head.version, head.key) == (version.number, version.key)
+
+
+def _expected(uri: str, head: Entry | None, expected: Expected) -> int | None:
+    """Return the version that the ledger must have as its head: who decides without a champion means one that was deleted, too."""
+    if expected == "any":
+        return head.version if head else None
+    if expected is None and head is not None:
+        return head.version if find_champion(connect(uri), head) is None else None
+    return expected
+
+
+def anchor_of(entries: Sequence[Entry], number: int, action: Action, verdict: Verdict | None) -> int:
+    """Return the best champion so far, should `number` be champion now.
+
+    A promoted version is the new anchor when it was measured to be no worse than the old one; a lucky or forced promotion is not.
+    A version that is gone back to brings back the anchor that it had.
+    """
+    if action == "rolled back":
+        return _old_anchor(entries, number)
+    head = entries[-1] if entries else None
+    if head is None or head.anchor is None:
+        return number
+    best = head.version == head.anchor
+    compared_with = (verdict.champion if best else verdict.anchor) if verdict else None
+    if verdict is None or compared_with not in (None, str(head.anchor)):
+        return head.anchor  # nothing says how they compare
+    # Where the champion is the best so far, the gate `anchor` has nobody else to ask about.
+    estimate = next((gate.estimate for gate in verdict.gates if gate.gate == ("champion" if best else "anchor")), None)
+    return number if estimate is None or estimate >= 0 else head.anchor
+
+
+def _old_anchor(entries: Sequence[Entry], number: int) -> int:
+    left = {entry.previous for entry in entries if entry.action == "rolled back"} | {entries[-1].version}
+    anchors = [entry.anchor for entry in reversed(entries) if entry.version == number and entry.anchor is not None]
+    return next((anchor for anchor in anchors if anchor == number or anchor not in left), number)

@@ -17,12 +17,11 @@ from mlflow.exceptions import MlflowException
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import Metrics
-from components.artifacts.verdict import Verdict
 from components.errors import Unavailable
 from components.identity import digest_folder
 from components.registry import package
-from components.registry.versions import COMPLETE, JUDGED_AGAINST, KEY, VERDICT, Version, delete, find, search
-from components.store import TAG_CHARACTERS, alone, as_default, connect, experiment, reaching, tags_of
+from components.registry.versions import CHALLENGER, COMPLETE, KEY, Version, delete, find, search
+from components.store import alone, as_default, connect, experiment, reaching, tags_of
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +36,12 @@ def register(
     run_id: str,
     key: str,
     lineage: Lineage,
-    verdict: Verdict | None = None,
     code: Path = package.CODE,
 ) -> Version:
     """Register the workspace's model under `lineage.model`; `run_id` and `key` are those of its recorded run.
 
-    A version with this key is returned as it is (its verdict's tags are brought up to date); one that an earlier, killed
-    call left incomplete is replaced. A version counts once its package was read back: the tag `retune.complete` is last.
+    A version with this key is returned as it is; one that an earlier, killed call left incomplete is replaced. A version counts
+    once its package was read back: the tag `retune.complete` is last. A new version is the `challenger`, until it is judged.
 
     Raises:
         Unavailable: the store is busy, or what it holds is not what was sent.
@@ -53,16 +51,16 @@ def register(
         client = connect(uri)
         for known in (version for version in search(client, name) if version.key == key):
             if known.complete:
-                _tag(client, known, _verdict_tags(verdict))
                 log.info("registered before as version %d", known.number)
-                return replace(known, tags={**known.tags, **_verdict_tags(verdict)})
+                return known
             log.warning("version %d of the same candidate is incomplete: replaced", known.number)
             delete(client, known)
         model_id, digests = _upload(client, uri, workspace, name, key, run_id, code)
         metrics = Metrics.read(workspace / "reports/evaluation")
-        tags = {KEY: key, **_tags(lineage, metrics), **digests, **_verdict_tags(verdict)}
-        number = _create(client, uri, name, model_id, run_id, tags, describe(lineage, metrics, verdict))
+        tags = {KEY: key, **_tags(lineage, metrics), **digests}
+        number = _create(client, uri, name, model_id, run_id, tags, describe(lineage, metrics))
         client.set_model_version_tag(name, str(number), COMPLETE, "true")
+        client.set_registered_model_alias(name, CHALLENGER, str(number))  # after it: who has an alias is never replaced
         client.set_tag(run_id, "retune.version", str(number))
         log.info("registered %s as version %d", name, number)
         return replace(find(client, name, number), created=True)
@@ -135,33 +133,11 @@ def _tags(lineage: Lineage, metrics: Metrics) -> dict[str, object]:
     }
 
 
-def _verdict_tags(verdict: Verdict | None) -> dict[str, str]:
-    if verdict is None:
-        return {}
-    whole = verdict.model_dump_json()
-    if len(whole) > TAG_CHARACTERS:
-        log.warning("the verdict has %d characters, a tag holds %d: it is not kept with the version", len(whole), TAG_CHARACTERS)
-        whole = ""
-    return {
-        "retune.verdict": verdict.outcome.value,
-        "retune.verdict_key": verdict.key,
-        JUDGED_AGAINST: verdict.champion or "none",
-        VERDICT: whole,
-    }
-
-
-def _tag(client: MlflowClient, version: Version, tags: Mapping[str, str]) -> None:
-    for name, value in tags.items():
-        if version.tags.get(name) != value:
-            client.set_model_version_tag(version.name, str(version.number), name, value)
-
-
-def describe(lineage: Lineage, metrics: Metrics, verdict: Verdict | None) -> str:
-    """Return one paragraph on what the version is."""
+def describe(lineage: Lineage, metrics: Metrics) -> str:
+    """Return one paragraph on what the version is; its verdict is added when it is judged."""
     scores = ", ".join(f"{name} {one.value:.3f} (95 % interval {one.low:.3f}–{one.high:.3f})" for name, one in metrics.headline.items())
-    judged = f" Verdict: {verdict.outcome.value}: {verdict.reason}." if verdict else ""
     dirty = f" with {lineage.dirty} uncommitted files" if lineage.dirty else ""
     return (
-        f"Fine-tuned from {lineage.base_source} on data {lineage.data_digest[:12]}. On {metrics.rows} test rows: {scores}.{judged}"
+        f"Fine-tuned from {lineage.base_source} on data {lineage.data_digest[:12]}. On {metrics.rows} test rows: {scores}."
         f" Made by commit {lineage.git_commit[:12] or 'none'}{dirty}."
     )

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from pydantic import ValidationError
 
-from components.artifacts.verdict import Verdict
+from components.artifacts.verdict import Outcome
 from components.errors import NotThere, RetuneError
 from components.store import connect, reaching
 
-CHAMPION, PREVIOUS = "champion", "previous"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 KEY, COMPLETE, PROMOTED = "retune.key", "retune.complete", "retune.promoted"
-JUDGED_AGAINST, VERDICT = "retune.judged_against", "retune.verdict_json"
+VERDICT, VERDICT_KEY, JUDGED_AGAINST = "retune.verdict", "retune.verdict_key", "retune.judged_against"
+EVIDENCE, ANSWER = "retune.evidence", "retune.verdict_answer"
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,20 @@ class Version:
         return int(number) if number.isdigit() else None
 
     @property
-    def verdict(self) -> Verdict | None:
-        """The verdict it was registered with; None where there is none, or it was too long or of another Retune."""
-        try:
-            return Verdict.model_validate_json(self.tags.get(VERDICT, ""))
-        except ValidationError:
-            return None
+    def verdict(self) -> Outcome | None:
+        """What the gates said of it last; None while nobody judged. `read_verdict` returns the whole of it."""
+        outcome = self.tags.get(VERDICT)
+        return Outcome(outcome) if outcome in set(Outcome) else None
+
+    @property
+    def verdict_key(self) -> str | None:
+        """What the verdict depends on, as a hash."""
+        return self.tags.get(VERDICT_KEY)
+
+    @property
+    def evidence(self) -> str | None:
+        """The digest of the whole verdict; None where there is none, or it is of an earlier layout."""
+        return self.tags.get(EVIDENCE)
 
 
 @dataclass(frozen=True)
@@ -145,8 +153,8 @@ def status(uri: str, name: str) -> Status:
         version=current.number if current else None,
         alias=CHAMPION,
         metrics=json.loads(tags.get("retune.metrics", "{}")),
-        verdict=tags.get("retune.verdict"),
-        verdict_key=tags.get("retune.verdict_key"),
+        verdict=tags.get(VERDICT),
+        verdict_key=tags.get(VERDICT_KEY),
         run_key=tags.get(KEY),
         run_id=current.run_id if current else None,
         git_commit=tags.get("retune.git_commit"),
@@ -160,8 +168,8 @@ def delete(client: MlflowClient, version: Version) -> None:
     """Delete a version; MLflow would drop its alias with it without a word.
 
     Raises:
-        RetuneError: it has an alias.
+        RetuneError: it has an alias; being the challenger alone keeps nobody.
     """
-    if version.aliases:
-        raise RetuneError(f"{version.uri} is not deleted: it is {', '.join(version.aliases)}; move the alias first")
+    if kept := sorted({*version.aliases} - {CHALLENGER}):
+        raise RetuneError(f"{version.uri} is not deleted: it is {', '.join(kept)}; move the alias first")
     client.delete_model_version(version.name, str(version.number))

@@ -20,9 +20,9 @@ from components.artifacts.lineage import Lineage
 from components.artifacts.manifest import Manifest
 from components.artifacts.metrics import Metrics
 from components.artifacts.profile import Profile
-from components.errors import NotThere, Unavailable
-from components.identity import digest_file, digest_folder, digest_value
-from components.store import alone, connect, experiment, key, log_all, metrics_of, milliseconds, params_of, reaching, tags_of
+from components.errors import NotThere
+from components.identity import digest_folder, digest_value
+from components.store import alone, connect, experiment, key, log_all, metrics_of, milliseconds, params_of, reaching, tags_of, upload
 from components.tracking import rows, runs
 from components.tracking.facts import Facts, Point, Trial, flatten, headline, read_lines, read_points, read_trials, stage_facts, started_at
 
@@ -157,21 +157,6 @@ def _uncommitted(workspace: Path) -> bytes:
         done = subprocess.run(["git", "-C", str(workspace), *command], capture_output=True, timeout=60)
         parts.append(b"# git " + " ".join(command).encode() + b"\n" + (done.stdout if done.returncode == 0 else done.stderr))
     return b"\n".join(parts)[:_DIFF_BYTES]
-
-
-def upload(client: MlflowClient, run_id: str, folder: Path, into: str | None = None) -> None:
-    """Send every file of `folder` and read them back, since a killed or full store keeps part of them without a word.
-
-    Raises:
-        Unavailable: what is stored differs from what was sent.
-    """
-    client.log_artifacts(run_id, str(folder), into)
-    with tempfile.TemporaryDirectory() as back:
-        stored = Path(client.download_artifacts(run_id, into or "", back))
-        sent = {path.relative_to(folder).as_posix(): digest_file(path) for path in folder.rglob("*") if path.is_file()}
-        bad = [name for name, digest in sent.items() if not (stored / name).is_file() or digest_file(stored / name) != digest]
-    if bad:
-        raise Unavailable(f"run {run_id}: {len(bad)} of {len(sent)} artifacts were not stored whole, first {bad[0]}; is the disk full?")
 
 
 def attach(uri: str, run_id: str, file: Path, into: str) -> None:

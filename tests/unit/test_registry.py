@@ -12,11 +12,25 @@ from mlflow import MlflowClient
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Outcome, Verdict
-from components.errors import BadModel, NotThere, RetuneError, Unavailable
-from components.registry import Version, champion, predict, promote, register, score_version, status, verify, versions
+from components.errors import BadModel, NotThere, RetuneError
+from components.registry import (
+    Promotion,
+    Version,
+    attach_verdict,
+    champion,
+    predict,
+    read_verdict,
+    register,
+    rollback,
+    score_version,
+    status,
+    verify,
+    versions,
+)
+from components.registry import promote as promote_by
 from components.registry.package import CODE, fingerprint, inspect, requirements
-from components.registry.promote import kept
-from components.registry.versions import CHAMPION, COMPLETE, KEY, PROMOTED
+from components.registry.verify import kept
+from components.registry.versions import CHALLENGER, CHAMPION, COMPLETE, KEY, VERDICT
 from components.store import connect, experiment
 from components.tracking import record, run_key
 from tests.finished import LINEAGE, PARAMS, make_finished, new_store
@@ -42,7 +56,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> str:
     """A store with version 1, for tests that change nothing in it."""
     folder = tmp_path_factory.mktemp("shared")
     uri = new_store(folder / "var")
-    registered(finished, uri, verdict=VERDICT)
+    judged(registered(finished, uri), uri)
     return uri
 
 
@@ -53,6 +67,20 @@ def registered(workspace: Path, uri: str, **more) -> Version:  # type: ignore[no
     return register(workspace, uri, run_id=run.info.run_id, key=run_key(workspace), lineage=LINEAGE, **more)
 
 
+def judged(version: Version, uri: str, **changes: object) -> Version:
+    """Attach the plain verdict with `changes`."""
+    return attach_verdict(uri, version.run_id, version.name, version.number, SAID.model_copy(update=changes))
+
+
+def promote(uri: str, name: str, number: int, verified: bool = False) -> Promotion:
+    """Promote as a person does, with the ledger beside the registry."""
+    return promote_by(uri, ledger_of(uri), name, number, expected="any", who="ada@host", why="it was asked for", verified=verified)
+
+
+def ledger_of(uri: str) -> str:
+    return uri.replace("mlflow.db", "ledger.db")
+
+
 def package_of(uri: str, number: int) -> Path:
     return Path(connect(uri).get_model_version_download_uri("tickets", str(number)).removeprefix("file://"))
 
@@ -61,9 +89,7 @@ def point_champion(uri: str, number: int) -> None:
     MlflowClient(uri).set_registered_model_alias("tickets", CHAMPION, str(number))
 
 
-VERDICT = Verdict(
-    key="k1", candidate="c" * 64, champion=None, test_digest="e" * 64, outcome=Outcome.PASS, reason="all gates passed", gates=()
-)
+SAID = Verdict(key="k1", candidate="c" * 64, champion=None, test_digest="e" * 64, outcome=Outcome.PASS, reason="all gates passed", gates=())
 
 
 def test_the_same_model_and_data_are_one_version(uri: str, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -86,8 +112,8 @@ def test_a_version_leads_back_to_what_made_it(shared: str) -> None:
 
     wanted = {"retune.git_commit", "retune.dirty", "retune.data_digest", "retune.dvc_lock", "retune.weights", KEY, COMPLETE}
     assert wanted <= set(version.tags)
-    assert version.tags["retune.verdict"] == "PASS"
-    assert (version.verdict, version.judged_against) == (VERDICT, None)
+    assert (version.verdict, version.verdict_key, version.evidence, version.judged_against) == (Outcome.PASS, "k1", SAID.evidence, None)
+    assert read_verdict(shared, version) == SAID
     assert "macro_f1 0.700 (95 % interval 0.680–0.720)" in version.description
     assert MlflowClient(shared).get_run(version.run_id).outputs.model_outputs
     assert {path.name for path in (package_of(shared, 1) / "artifacts").iterdir()} == {
@@ -109,22 +135,82 @@ def test_a_package_holds_no_pickle_and_pins_what_serving_needs(shared: str) -> N
     assert all("==" in line and "+" not in line for line in requirements())
 
 
-def test_a_new_verdict_on_an_old_version_is_told_in_its_tags(uri: str, finished: Path) -> None:
-    registered(finished, uri, verdict=VERDICT)
-    newer = VERDICT.model_copy(update={"outcome": Outcome.FAIL, "key": "k2", "champion": "4"})
-    registered(finished, uri, verdict=newer)
+def test_a_new_verdict_on_an_old_version_takes_the_place_of_the_first_which_can_still_be_read(uri: str, finished: Path) -> None:
+    judged(registered(finished, uri), uri)
+    again = judged(registered(finished, uri), uri, outcome=Outcome.FAIL, key="k2", champion="4", reason="slower than it may be")
 
     (version,) = versions(uri, "tickets")
-    assert (version.tags["retune.verdict"], version.tags["retune.verdict_key"]) == ("FAIL", "k2")
-    assert (version.verdict, version.judged_against) == (newer, 4)
+    assert (version, again.tags) == (again, version.tags)
+    assert (version.verdict, version.verdict_key, version.judged_against) == (Outcome.FAIL, "k2", 4)
+    assert read_verdict(uri, version) == SAID.model_copy(
+        update={"outcome": Outcome.FAIL, "key": "k2", "champion": "4", "reason": "slower than it may be"}
+    )
+    assert read_verdict(uri, version, SAID.evidence) == SAID
+    assert version.description.count("Verdict: ") == 1
+    assert version.description.endswith("Verdict: FAIL: slower than it may be")
+    assert MlflowClient(uri).get_run(version.run_id).data.tags[VERDICT] == "FAIL"
 
 
-def test_a_verdict_that_no_tag_holds_is_left_out_and_told(uri: str, finished: Path, caplog: pytest.LogCaptureFixture) -> None:
-    registered(finished, uri, verdict=VERDICT.model_copy(update={"reason": "x" * 9_000, "champion": "4"}))
+def test_the_same_verdict_again_changes_nothing(uri: str, finished: Path) -> None:
+    first = judged(registered(finished, uri), uri)
+    MlflowClient(uri).delete_registered_model_alias("tickets", CHALLENGER)
+
+    assert judged(first, uri).aliases == ()
+
+
+def test_a_verdict_far_longer_than_a_tag_is_kept_whole(uri: str, finished: Path) -> None:
+    version = judged(registered(finished, uri), uri, reason="x" * 90_000)
+
+    assert read_verdict(uri, version).reason == "x" * 90_000
+    assert len(version.description) < 5_000
+
+
+def test_who_is_new_is_the_challenger_until_the_gates_say_no(uri: str, finished: Path, other: Path) -> None:
+    first = registered(finished, uri)
+    assert versions(uri, "tickets")[0].aliases == (CHALLENGER,)
+    assert judged(first, uri).aliases == (CHALLENGER,)
+
+    second = registered(other, uri)
+    assert [version.aliases for version in versions(uri, "tickets")] == [(), (CHALLENGER,)]
+    assert judged(second, uri, outcome=Outcome.FAIL).aliases == ()
+    assert judged(second, uri, outcome=Outcome.INCONCLUSIVE).aliases == (CHALLENGER,)
+
+
+def test_a_version_of_an_earlier_layout_has_no_verdict_to_read(uri: str, finished: Path) -> None:
+    registered(finished, uri)
+    MlflowClient(uri).set_model_version_tag("tickets", "1", VERDICT, "PASS")
+    MlflowClient(uri).set_model_version_tag("tickets", "1", "retune.verdict_json", SAID.model_dump_json())
 
     (version,) = versions(uri, "tickets")
-    assert (version.verdict, version.judged_against, version.tags["retune.verdict"]) == (None, 4, "PASS")
-    assert "it is not kept with the version" in caplog.text
+    assert (version.verdict, version.evidence, read_verdict(uri, version)) == (Outcome.PASS, None, None)
+
+
+@pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_text(path.read_text().replace("passed", "failed"))])
+def test_a_verdict_that_was_lost_or_changed_is_told_and_not_believed(uri: str, finished: Path, lose, caplog) -> None:  # type: ignore[no-untyped-def]
+    version = judged(registered(finished, uri), uri)
+    lose(Path(uri.removeprefix("sqlite:///")).parent / f"mlartifacts/tickets/{version.run_id}/artifacts/verdict/{SAID.evidence}.json")
+
+    assert read_verdict(uri, version) is None
+    assert "its verdict" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_version_whose_package_answers_otherwise_is_not_gone_back_to(uri: str, finished: Path, other: Path) -> None:
+    registered(finished, uri)
+    registered(other, uri)
+    assert promote(uri, "tickets", 1, verified=True).entry.anchor == 1
+    assert promote(uri, "tickets", 2, verified=True).previous == 1
+    weights = package_of(uri, 1) / "artifacts/model/model.safetensors"
+    kept_bytes = weights.read_bytes()
+    weights.write_bytes(b"x")
+
+    with pytest.raises(BadModel, match="not the model that was registered"):
+        rollback(uri, ledger_of(uri), "tickets", None, "ada@host", "it answers badly")
+    assert champion(uri, "tickets").number == 2
+
+    weights.write_bytes(kept_bytes)
+    back = rollback(uri, ledger_of(uri), "tickets", None, "ada@host", "it answers badly")
+    assert (back.entry.action, back.previous, champion(uri, "tickets").number, status(uri, "tickets").previous) == ("rolled back", 2, 1, 2)
 
 
 def torn(uri: str, number: int) -> None:
@@ -165,7 +251,7 @@ def test_a_model_nobody_registered_has_no_champion_and_a_status(uri: str) -> Non
 
 
 def test_the_status_shows_the_champions_metrics_with_intervals(uri: str, finished: Path, other: Path) -> None:
-    registered(finished, uri, verdict=VERDICT)
+    judged(registered(finished, uri), uri)
     registered(other, uri)
     point_champion(uri, 1)
 
@@ -232,29 +318,13 @@ def test_compiled_code_beside_the_package_is_removed_before_it_could_be_believed
 
 
 @pytest.mark.slow
-def test_a_champion_is_verified_by_its_own_code_and_can_be_rolled_back(uri: str, finished: Path, other: Path) -> None:
+def test_a_version_is_verified_by_its_own_code(uri: str, finished: Path) -> None:
     registered(finished, uri)
-    registered(other, uri)
 
     seen = verify(uri, "tickets", 1)
     assert (seen.rows, seen.code) == (10, package_of(uri, 1) / "code/components")
     assert seen.difference < 1e-6
     assert not list(package_of(uri, 1).rglob("__pycache__"))
-
-    assert [version.promoted for version in versions(uri, "tickets")] == [False, False]
-    first = promote(uri, "tickets", 1, expected=None)
-    assert (first.changed, first.previous, first.version.promoted) == (True, None, True)
-    with pytest.raises(Unavailable, match="about champion version 4, and the champion is now 1: run again, it will judge anew"):
-        promote(uri, "tickets", 2, expected=4)
-    assert [version.aliases for version in versions(uri, "tickets")] == [(CHAMPION,), ()]
-
-    second = promote(uri, "tickets", 2, expected=1)
-    assert (second.changed, second.previous) == (True, 1)
-    assert champion(uri, "tickets").number == 2
-    back = promote(uri, "tickets", 1)
-    assert (champion(uri, "tickets").number, back.previous, status(uri, "tickets").previous) == (1, 2, 2)
-    registered(other, uri, verdict=VERDICT)
-    assert all(PROMOTED in version.tags for version in versions(uri, "tickets"))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from components.errors import NotThere, RetuneError, Unavailable
 from components.store import params_of
 from components.tracking import follow, prepare_store, reconcile, record, run_key, runs
 from components.tracking.facts import read_trials
-from components.tracking.record import upload
+from components.store import upload
 from tests.finished import HISTORY, LINEAGE, PARAMS, make_finished, migrated, new_store
 
 

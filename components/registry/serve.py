@@ -1,0 +1,228 @@
+"""A registered version behind MLflow's own scoring server, asked over HTTP as its users ask it.
+
+Starts `mlflow models serve` on a free loopback port, in a fresh process outside the repository, and ends it.
+"""
+
+import http.client
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from components import process
+from components.artifacts.served import Served, ServedAnswer
+from components.errors import Cancelled
+from components.registry.ask import PYTHON, environment, last_line
+from components.registry.verify import inspected, known_version
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+SECONDS = 180
+ROWS_A_REQUEST = 50
+ATTEMPTS = 3  # another process may take a port between our look at it and the server's
+
+# The documented shapes of a request; each gets its share of the rows.
+FORMS: Mapping[str, Any] = {
+    "dataframe_split": lambda texts: {"columns": ["text"], "data": [[text] for text in texts]},
+    "dataframe_records": lambda texts: [{"text": text} for text in texts],
+    "inputs": lambda texts: {"text": list(texts)},
+}
+MALFORMED: Mapping[str, Any] = {
+    "no JSON": b"{",
+    "nothing": b"",
+    "no known key": {"texts": ["a text"]},
+    "another column": {"dataframe_records": [{"description": "a text"}]},
+    "a number instead of text": {"dataframe_records": [{"text": 7}]},
+    "no text": {"dataframe_records": [{"text": None}]},
+    "one bad row among good ones": {"dataframe_records": [{"text": "a text"}, {"text": None}]},
+    "a list instead of text": {"inputs": {"text": [["a", "text"]]}},
+}
+
+
+class _NotUp(Exception):
+    """The server did not come up; `outside` when the reason is not the version's."""
+
+    def __init__(self, reason: str, outside: bool) -> None:
+        super().__init__(reason)
+        self.outside = outside
+
+
+def evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return `count` of the `rows`, evenly spread in their order; all of them for 0, or where there are no more."""
+    if count == 0 or count >= len(rows):
+        return rows
+    return rows.iloc[[int(place * len(rows) / count) for place in range(count)]]
+
+
+def serve_and_ask(uri: str, name: str, number: int, rows: pd.DataFrame, deadline: float = SECONDS) -> Served:
+    """Serve version `number` of `name`, ask it `rows` (id, text) and what is no request, and say what came back.
+
+    `deadline` is in seconds, for the start and again for all requests. A server that does not come up, or not in time, is a fault that
+    is returned.
+
+    Raises:
+        NotThere: no such version.
+        BadModel: its package is not what was registered; nothing of it was run.
+        Cancelled: `process.end_children` was called meanwhile.
+    """
+    version = known_version(uri, name, number)
+    inspected(uri, version)
+    try:
+        with _server(uri, version.uri, deadline) as (port, seconds):
+            served = _asked(version.uri, port, rows, time.monotonic() + deadline)
+    except _NotUp as error:
+        log.warning("%s is not served: %s", version.uri, error)
+        return Served(version=version.uri, asked=len(rows), fault=str(error), outside=error.outside)
+    log.info("%s was served after %.1f s and answered %d of %d rows", version.uri, seconds, len(served.answers), len(rows))
+    return served.model_copy(update={"seconds": seconds})
+
+
+@contextmanager
+def _server(uri: str, model: str, deadline: float) -> Iterator[tuple[int, float]]:
+    """Run the server for the block; give its port and the seconds that it took to come up."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="retune-") as folder:
+        for attempt in range(ATTEMPTS):
+            port = free_port()
+            child = _start(uri, model, port, Path(folder))
+            try:
+                fault = _wait(child, model, port, Path(folder), start + deadline)
+                if fault is None:
+                    yield port, time.monotonic() - start
+                    if child not in process.CHILDREN:
+                        raise Cancelled(f"serving {model} was cancelled; run again to go on where it stopped")
+                    return
+            finally:
+                process.end_group(child)
+                process.CHILDREN.discard(child)
+            if "address already in use" not in str(fault) or attempt == ATTEMPTS - 1:
+                raise fault
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _start(uri: str, model: str, port: int, folder: Path) -> "subprocess.Popen[str]":
+    served = ["-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local", "-h", HOST, "-p", str(port), "--workers", "1"]
+    # The server is a process of that process: what -P and -B say to the one, these say to the other.
+    isolated = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow calls uvicorn by its name
+    with (folder / "said.txt").open("wb") as said:
+        child = subprocess.Popen(
+            [*PYTHON, str(process.__file__), *PYTHON, *served],
+            cwd=folder,
+            env={**environment(uri), **isolated, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            text=True,
+            start_new_session=True,
+        )
+    process.CHILDREN.add(child)
+    return child
+
+
+def _wait(child: "subprocess.Popen[str]", model: str, port: int, folder: Path, deadline: float) -> _NotUp | None:
+    """Return None once the server is healthy, or why it is not."""
+    while time.monotonic() < deadline:
+        if child not in process.CHILDREN:
+            raise Cancelled(f"serving {model} was cancelled; run again to go on where it stopped")
+        if child.poll() is not None:
+            return _ended(child.returncode, folder / "said.txt")
+        try:
+            if _send(port, "GET", "/ping", b"", 2)[0] == http.client.OK:
+                return None
+        except (OSError, http.client.HTTPException):
+            pass
+        time.sleep(0.1)
+    return _NotUp(f"the scoring server was not ready in time; it said: {last_line(folder / 'said.txt') or 'nothing'}", outside=True)
+
+
+def _ended(code: int, said: Path) -> _NotUp:
+    """Say why the server's process ended by itself."""
+    text = said.read_text(encoding="utf-8", errors="replace")
+    if "address already in use" in text:
+        return _NotUp("the scoring server found its port taken: address already in use", outside=True)
+    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "MemoryError" in text or "Cannot allocate memory" in text:
+        return _NotUp("the scoring server was killed while it started, for lack of memory or by hand", outside=True)
+    errors = [line for line in text.splitlines() if "Error" in line or "Exception" in line]
+    return _NotUp(f"the scoring server ended with {code}: {(errors or [last_line(said)])[-1].strip()}", outside=False)
+
+
+def _asked(model: str, port: int, rows: pd.DataFrame, until: float) -> Served:
+    answers: list[ServedAnswer] = []
+    refused: list[str] = []
+    for form, part in _requests(rows):
+        found, fault = _answers(port, form, part, until)
+        answers += found
+        refused += [f"{form} with {len(part)} rows: {fault}"] if fault else []
+    malformed = {name: _status(port, body, until) for name, body in MALFORMED.items()}
+    last = rows.iloc[:1]
+    if fault := _answers(port, "dataframe_split", last, until)[1] if len(last) else None:
+        refused.append(f"a good request after malformed ones: {fault}")
+    return Served(version=model, asked=len(rows), answers=tuple(answers), refused=tuple(refused), malformed=malformed)
+
+
+def _requests(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Give every row once, in requests of at most 50 rows and in every documented form in turn."""
+    count = max(len(FORMS), -(-len(rows) // ROWS_A_REQUEST))
+    for number, places in enumerate(np.array_split(np.arange(len(rows)), count)):
+        if len(places):
+            yield list(FORMS)[number % len(FORMS)], rows.iloc[places]
+
+
+def _answers(port: int, form: str, rows: pd.DataFrame, until: float) -> tuple[list[ServedAnswer], str | None]:
+    """Return the answers to `rows` in one request, or none of them and what came back instead."""
+    body = json.dumps({form: FORMS[form](rows["text"].tolist())}).encode()
+    try:
+        status, text = _send(port, "POST", "/invocations", body, max(until - time.monotonic(), 1))
+    except (OSError, http.client.HTTPException) as error:
+        return [], f"no answer ({error or type(error).__name__})"
+    if status != http.client.OK:
+        return [], f"status {status}, {text[:200].decode(errors='replace')}"
+    try:
+        found = json.loads(text)["predictions"]
+        answers = [
+            ServedAnswer(id=str(name), label=one["label"], probabilities=one["probabilities"])
+            for name, one in zip(rows["id"], found, strict=True)
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        return [], f"status 200 and another shape than one label with probabilities a row ({type(error).__name__})"
+    return answers, None
+
+
+def _status(port: int, body: Any, until: float) -> int | None:
+    """Return the status of a malformed request; None where the connection broke."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        return _send(port, "POST", "/invocations", data, max(until - time.monotonic(), 1))[0]
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def _send(port: int, method: str, path: str, body: bytes, seconds: float) -> tuple[int, bytes]:
+    """Send one request, straight to the port and past any proxy; return status and body."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=seconds)
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()

@@ -1,0 +1,181 @@
+"""A version is asked only after its package was checked: to verify it, to score it on today's rows, to answer texts.
+
+Reads the registry and the packages; writes a cache of predictions where one is named.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from components.artifacts.predictions import Predictions
+from components.errors import BadModel, NotThere, RetuneError
+from components.registry import package
+from components.registry.ask import Answers, ask
+from components.registry.register import fetch
+from components.registry.versions import CHAMPION, Version, aliases_of, find
+from components.store import connect, reaching
+
+log = logging.getLogger(__name__)
+
+# Serving computes in float32 and in batches of other lengths than evaluation did: measured below 1e-6 on a CPU; bfloat16 or
+# another machine may differ by more, another model or another preprocessing differs by far more.
+TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a verification saw: rows asked, the largest difference of a probability, and the folder of the code that answered."""
+
+    rows: int
+    difference: float
+    code: Path
+
+
+def verify(uri: str, name: str, number: int) -> Verified:
+    """Check the package's files, then load it in a fresh process and compare its answers to ten rows with the evaluated ones.
+
+    Raises:
+        NotThere: no such version.
+        BadModel: the package is not what was registered, holds what must not be loaded, or answers otherwise.
+    """
+    version = known_version(uri, name, number)
+    folder = inspected(uri, version)
+    questions = folder / "artifacts/questions.parquet"
+    texts = pq.read_table(questions).column("text").to_pylist()
+    expected, found = Answers.read(questions), ask(uri, version.uri, texts)
+    difference = _compare(version, expected, found)
+    log.info("%s: %d rows answered as evaluated, largest difference %.1e", version.uri, len(texts), difference)
+    return Verified(len(texts), difference, found.code)
+
+
+def known_version(uri: str, name: str, number: int) -> Version:
+    """Return a version that was registered whole.
+
+    Raises:
+        NotThere: no such version.
+        BadModel: its registration was cut short.
+    """
+    with reaching(uri):
+        version = find(connect(uri), name, number)
+    if not version.complete:
+        raise BadModel(f"{version.uri} was not registered whole by Retune (no tag retune.complete); `retune register` makes it anew")
+    return version
+
+
+def inspected(uri: str, version: Version) -> Path:
+    """Return the folder of a version's package after its files were checked; nothing of it was run.
+
+    Raises:
+        BadModel: it cannot be fetched, is not what was registered, or holds what must not be loaded.
+    """
+    try:
+        with reaching(uri):
+            client = connect(uri)
+            folder = fetch(client, uri, client.get_model_version_download_uri(version.name, str(version.number)))
+    except (OSError, RetuneError) as error:
+        raise BadModel(f"{version.uri}: its package cannot be fetched: {error}") from error
+    package.inspect(folder, version.tags.get("retune.weights", ""), version.tags.get("retune.package", ""))
+    return folder
+
+
+def _compare(version: Version, expected: Answers, found: Answers) -> float:
+    if found.labels != expected.labels:
+        raise BadModel(f"{version.uri} answers with the labels {', '.join(found.labels)}; evaluated: {', '.join(expected.labels)}")
+    differences = np.abs(found.probabilities - expected.probabilities).max(axis=1)
+    if (worst := float(differences.max())) > TOLERANCE:
+        count = int((differences > TOLERANCE).sum())
+        raise BadModel(
+            f"{version.uri} answers {count} of {len(differences)} rows otherwise than evaluated: a probability differs by {worst:.3g}"
+        )
+    top = np.sort(expected.probabilities, axis=1)
+    clear = top[:, -1] - top[:, -2] > 2 * TOLERANCE if len(expected.labels) > 1 else np.ones(len(top), dtype=bool)
+    for row in np.flatnonzero(clear):
+        if found.predicted[row] != expected.predicted[row]:
+            raise BadModel(f"{version.uri} answers row {row} with {found.predicted[row]!r}; evaluated: {expected.predicted[row]!r}")
+    return worst
+
+
+def _at(uri: str, name: str, alias: str) -> int | None:
+    with reaching(uri):
+        return aliases_of(connect(uri), name).get(alias)
+
+
+def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: Path | None = None) -> Predictions:
+    """Score a version on rows (id, group, text, label) by its own code; `cache` keeps the answer.
+
+    The name of `cache` must hold the version's key and the digest of the rows: a number means another model in another registry.
+
+    Raises:
+        NotThere: no such version.
+        BadModel: its package is not what was registered, or does not answer.
+    """
+    if cache is not None and (known := kept(cache, rows)) is not None:
+        log.info("%s/%d was scored before: %s", name, number, cache)
+        return known
+    version = known_version(uri, name, number)
+    inspected(uri, version)
+    answers = ask(uri, version.uri, rows["text"].tolist())
+    ids, groups, expected = (rows[column].to_numpy(dtype=np.str_) for column in ("id", "group", "label"))
+    order = np.argsort(ids, kind="stable")
+    predicted = np.array(answers.predicted, dtype=np.str_)
+    scored = Predictions(ids[order], groups[order], expected[order], predicted[order], answers.probabilities[order], answers.labels)
+    if cache is not None:
+        keep(cache, scored)
+    return scored
+
+
+def keep(cache: Path, scored: Predictions) -> None:
+    """Keep predictions in the file `cache`, by rename."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    partial = cache.with_name(f"{cache.name}.{os.getpid()}.partial")
+    scored.write(partial)
+    os.replace(partial, cache)
+
+
+def kept(cache: Path, rows: pd.DataFrame) -> Predictions | None:
+    """Return the cached predictions if they are whole and of these rows."""
+    try:
+        found = Predictions.read(cache)
+    except NotThere:
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("%s cannot be read and is made anew: %s", cache, error)
+        return None
+    return found if sorted(rows["id"]) == found.ids.tolist() else None
+
+
+def predict(uri: str, model: str, texts: Sequence[str]) -> pd.DataFrame:
+    """Answer texts by a registered model: NAME (its champion), NAME@ALIAS or NAME/VERSION, with or without `models:/`.
+
+    Returns:
+        The columns text, label, probability and probabilities (label to probability).
+
+    Raises:
+        NotThere: no such version or alias.
+        BadModel: its package is not what was registered, or does not answer.
+    """
+    version = _resolve(uri, model.removeprefix("models:/"))
+    inspected(uri, version)
+    answers = ask(uri, version.uri, texts)
+    probabilities = [dict(zip(answers.labels, map(float, row), strict=True)) for row in answers.probabilities]
+    best = [row[label] for row, label in zip(probabilities, answers.predicted, strict=True)]
+    return pd.DataFrame({"text": list(texts), "label": answers.predicted, "probability": best, "probabilities": probabilities})
+
+
+def _resolve(uri: str, model: str) -> Version:
+    name, _, number = model.partition("/")
+    if number:
+        if not number.isdigit():
+            raise NotThere(f"{model!r} names no version: expected NAME, NAME@ALIAS or NAME/VERSION")
+        return known_version(uri, name, int(number))
+    name, _, alias = model.partition("@")
+    at = _at(uri, name, alias or CHAMPION)
+    if at is None:
+        raise NotThere(f"{name} has no {alias or CHAMPION}; `retune promote` makes a version the {CHAMPION}")
+    return known_version(uri, name, at)
