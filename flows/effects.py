@@ -1,4 +1,4 @@
-"""What a run does to the world outside its folders: the snapshot, MLflow's runs and registry, the page.
+"""What a run does to the world outside its folders: the snapshot, MLflow's runs and registry, the ledger.
 
 Each effect can be repeated: it looks first whether it was done, and what it leaves half done when it is killed is mended by
 the next one. The stages' results are read from the workspace; nothing here computes one.
@@ -8,24 +8,21 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from components import registry, report, tasks, tracking
+from components import registry, tasks, tracking
 from components.artifacts.manifest import BaseManifest, Manifest
-from components.artifacts.metrics import Metrics
-from components.artifacts.predictions import Predictions
-from components.artifacts.rows import read_rows
 from components.artifacts.verdict import Outcome, Verdict
 from components.base import pin_base as pin
-from components.errors import BadInput, NotThere
-from components.gates import judge as fold
-from components.gates import verdict_key
+from components.errors import NotThere
+from components.ledger import Ledger, Request
 from components.snapshot import take_snapshot as take
-from flows import dvc
+from flows import dvc, judging
+from flows.judging import Judged
 from flows.lineage import lineage_of
 from flows.params import read_params
 from flows.workspace import Workspace
@@ -44,16 +41,8 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A verdict; `fresh` is false when an earlier run had reached it."""
-
-    verdict: Verdict
-    fresh: bool
-
-
-@dataclass(frozen=True)
 class Result:
-    """How a run ended: the verdict, and what became of the champion."""
+    """How a run ended: the verdict, and what became of the champion. `waits_until` is set where a person is asked; `run` names the run."""
 
     model: str
     version: int
@@ -63,14 +52,19 @@ class Result:
     promoted: bool
     up_to_date: bool
     page: Path
+    run: str
+    waits_until: datetime | None = None
 
 
 def check(workspace: Workspace) -> None:
     """Check all settings before any work, make the store ready, and close what a killed run left open."""
     params = read_params(workspace.params)
-    closed = tracking.reconcile(tracking.prepare_store(workspace.var), params.name)
+    uri = tracking.prepare_store(workspace.var)
+    closed = tracking.reconcile(uri, params.name)
     if closed:
         log.warning("closed %d MLflow runs of processes that are gone", closed)
+    for mended in registry.reconcile(uri, workspace.ledger, params.name):
+        log.warning("%s: %s", params.name, mended)
 
 
 def take_snapshot(workspace: Workspace, source: str | None = None) -> Manifest:
@@ -120,153 +114,88 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
     return tracking.record(workspace.root, store(workspace), lineage=lineage, params=params, live=live)
 
 
-def judge(workspace: Workspace) -> Judged:
-    """Reach a verdict on the candidate, or return the one that was reached under the same gates against the same champion."""
-    params, uri = read_params(workspace.params), store(workspace)
-    key, test = tracking.run_key(workspace.root), Metrics.read(workspace.reports / "evaluation").test_digest
-    known = registry.versions(uri, params.name)
-    opponent = find_opponent(known, key)
-    against, label = (None, None) if opponent is None else (opponent.key, str(opponent.number))
-    expected = verdict_key(key, against, test, params.gates, params.evaluate.min_class_units)
-    earlier = [read_verdict(workspace.reports), *(version.verdict for version in known if version.key == key)]
-    standing = next((verdict for verdict in earlier if verdict is not None and verdict.key == expected), None)
-    if standing is not None:
-        log.info("the verdict stands: %s", standing.outcome)
-        standing = standing.model_copy(update={"champion": label})  # the same model may have another number in another registry
-        standing.write(workspace.reports)
-        return Judged(standing, fresh=False)
-    verdict = fold(
-        Predictions.read(workspace.predictions / "candidate.parquet"),
-        {path.stem: Predictions.read(path) for path in sorted(workspace.predictions.glob("*.parquet")) if path.stem != "candidate"},
-        None if opponent is None else score_opponent(workspace, opponent, test),
-        champion_version=label,
-        champion_key=against,
-        candidate_digest=key,
-        test_digest=test,
-        gates=params.gates,
-        min_class_units=params.evaluate.min_class_units,
-    )
-    for gate in verdict.gates:
-        log.info("gate %s: %s, %s", gate.gate, gate.outcome, gate.reason)
-    verdict.write(workspace.reports)
-    return Judged(verdict, fresh=True)
-
-
-def read_verdict(reports: Path) -> Verdict | None:
-    """Return the verdict that lies in the workspace."""
-    try:
-        return Verdict.read(reports)
-    except NotThere:
-        return None
-
-
-def find_opponent(known: Sequence[registry.Version], key: str) -> registry.Version | None:
-    """Return the champion; where that is the candidate itself, the version whose place it took."""
-    champion = next((version for version in known if registry.CHAMPION in version.aliases), None)
-    if champion is None or champion.key != key:
-        return champion
-    return next((version for version in known if version.number == champion.judged_against), None)
-
-
-def score_opponent(workspace: Workspace, opponent: registry.Version, test_digest: str) -> Predictions:
-    """Score a registered version on today's test rows in a fresh process, by the code it was packaged with; kept by content."""
-    cache = workspace.var / "predictions" / opponent.name / f"{opponent.key[:32]}-{test_digest[:32]}.parquet"
-    rows = read_rows(workspace.root / "data/prepared/test/test.parquet")
-    return registry.score_version(store(workspace), opponent.name, opponent.number, rows, cache)
-
-
-def register(workspace: Workspace, run: tracking.RecordedRun, judged: Judged) -> registry.Version:
-    """Register the candidate with its verdict; the same model and data give the same version."""
+def register(workspace: Workspace, run: tracking.RecordedRun) -> registry.Version:
+    """Register the candidate; the same model and data give the same version."""
     lineage = lineage_of(workspace, read_name(workspace), run.key)
-    return registry.register(workspace.root, store(workspace), run_id=run.run_id, key=run.key, lineage=lineage, verdict=judged.verdict)
+    return registry.register(workspace.root, store(workspace), run_id=run.run_id, key=run.key, lineage=lineage)
 
 
-def promote(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: Judged) -> Result:
-    """Make the version the champion if it passed every gate.
+def judge(workspace: Workspace, version: registry.Version) -> Judged:
+    """Reach a verdict on the registered candidate, or return the one that stands."""
+    return judging.judge(workspace, store(workspace), version)
+
+
+def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: Judged) -> Result:
+    """Act on the verdict: promote who passed, ask a person where it is undecided or the settings want one, else leave the champion.
 
     An old verdict promotes only once: who was rolled back by a person stays so until there is something new to judge.
     """
+    verdict, ledger = judged.verdict, Ledger(workspace.ledger)
+    head, was_champion = ledger.head(version.name), any(entry.key == version.key for entry in ledger.entries(version.name))
     changed = False
-    if judged.verdict.outcome is Outcome.PASS and (judged.fresh or not version.promoted):
-        expected = int(judged.verdict.champion) if judged.verdict.champion else None
-        changed = registry.promote(store(workspace), version.name, version.number, expected).changed
-    champion = registry.champion(store(workspace), version.name)
+    request: Request | None = None
+    if (head is None or head.key != version.key) and (judged.fresh or not was_champion):
+        if verdict.outcome is Outcome.PASS and read_params(workspace.params).promotion.approval == "automatic":
+            changed = promote(workspace, version, judged)
+        elif verdict.outcome is not Outcome.FAIL:
+            request = ask_a_person(workspace, run, version, verdict)
+    head = ledger.head(version.name)
     return Result(
         model=version.name,
         version=version.number,
-        outcome=judged.verdict.outcome,
-        reason=judged.verdict.reason,
-        champion=champion.number if champion else None,
+        outcome=verdict.outcome,
+        reason=verdict.reason,
+        champion=head.version if head else None,
         promoted=changed,
         up_to_date=not (run.created or judged.fresh or changed),
         page=workspace.reports / "index.html",
+        run=run.run_id,
+        waits_until=request.expires_at if request is not None and request.waits() else None,
     )
 
 
-def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> Path:
-    """Write the page, unless it shows this verdict already, and put it beside the run in MLflow."""
-    if not report.shows(result.page, judged.verdict, str(result.version)):
-        write_page(workspace, run, stages, judged, result)
-    tracking.attach(store(workspace), run.run_id, result.page, into="report")
-    return result.page
-
-
-def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> None:
-    """Write the page on the candidate and its verdict."""
-    lineage = lineage_of(workspace, result.model, run.key)
-    seconds = {stage.name: stage.seconds for stage in stages if stage.became is dvc.Reproduced.RAN}
-    report.write_report(
-        workspace.root,
-        result.page,
-        lineage=lineage,
-        verdict=judged.verdict,
-        version=str(result.version),
-        champion=describe_opponent(workspace, result.model, judged.verdict),
-        seconds=seconds,
-        made_at=datetime.now(UTC),
+def promote(workspace: Workspace, version: registry.Version, judged: Judged) -> bool:
+    """Make the version the champion if that is still who the verdict was about; say whether anything changed."""
+    verdict = judged.verdict
+    served = any(gate.gate == "servability" and gate.outcome is Outcome.PASS for gate in verdict.gates)
+    promotion = registry.promote(
+        store(workspace),
+        workspace.ledger,
+        version.name,
+        version.number,
+        expected=int(verdict.champion) if verdict.champion else None,
+        who="retune run",
+        why=verdict.reason,
+        verified=judged.fresh and served,  # this very package has answered in this run
     )
+    return promotion.changed
 
 
-def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> report.Champion | None:
-    """Return what the page shows of the version that the candidate was judged against."""
-    if verdict.champion is None:
+def ask_a_person(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, verdict: Verdict) -> Request | None:
+    """Let the run wait for `retune approve` or `reject`; a question that was answered is not asked again."""
+    ledger = Ledger(workspace.ledger)
+    answered = [
+        one for one in ledger.requests(version.name) if one.evidence == verdict.evidence and one.decision in ("approved", "rejected")
+    ]
+    if answered:
+        log.info("run %s was %s by %s: %s", run.run_id[:12], answered[-1].decision, answered[-1].who, answered[-1].why)
         return None
-    opponent = next((v for v in registry.versions(store(workspace), name) if str(v.number) == verdict.champion), None)
-    if opponent is None:
-        log.warning("version %s was deleted since the verdict: the page shows the verdict without it", verdict.champion)
-        return None
-    scored = score_opponent(workspace, opponent, verdict.test_digest)
-    candidate = Predictions.read(workspace.predictions / "candidate.parquet")
-    units = read_params(workspace.params).evaluate.min_class_units
-    return report.Champion.of(verdict.champion, scored, candidate, units, opponent.tags.get("retune.data_digest"))
-
-
-def in_markdown(judged: Judged, result: Result) -> str:
-    """Return the verdict as the text of an artifact in Prefect."""
-    rows = "\n".join(f"| {gate.gate} | {gate.outcome} | {gate.reason.replace('|', '/')} |" for gate in judged.verdict.gates)
-    champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"
-    head = f"# {result.outcome}: {result.model} version {result.version}\n\n{result.reason}; {champion}.\n"
-    return f"{head}\n| gate | outcome | reason |\n|---|---|---|\n{rows}\n\nThe page: `{result.page}`\n"
-
-
-def promote_version(workspace: Workspace, number: int | None, *, force: bool) -> registry.Promotion:
-    """Make a version the champion on request.
-
-    Raises:
-        BadInput: its verdict is not PASS, and `force` is not set.
-        NotThere: there is no such version.
-    """
-    name, uri = read_name(workspace), store(workspace)
-    known = registry.versions(uri, name)
-    if not known:
-        raise NotThere(f"{name} has no version yet; `retune run` registers one")
-    chosen = known[-1] if number is None else next((v for v in known if v.number == number), None)
-    if chosen is None:
-        raise NotThere(f"{name} has no version {number}; there are {', '.join(str(v.number) for v in known)}")
-    verdict = chosen.tags.get("retune.verdict", "missing")
-    if verdict != Outcome.PASS and not force:
-        raise BadInput(f"the verdict on {name} version {chosen.number} is {verdict}; read {workspace.reports / 'index.html'}, or --force")
-    return registry.promote(uri, name, chosen.number)
+    now = datetime.now(UTC)
+    return ledger.ask(
+        Request(
+            run=run.run_id,
+            model=version.name,
+            version=version.number,
+            expected=int(verdict.champion) if verdict.champion else None,
+            anchor=int(verdict.anchor) if verdict.anchor else None,
+            verdict_key=verdict.key,
+            outcome=verdict.outcome.value,
+            evidence=verdict.evidence,
+            reason=verdict.reason,
+            asked_at=now,
+            expires_at=now + timedelta(days=read_params(workspace.params).promotion.expires_days),
+        )
+    )
 
 
 def predict(workspace: Workspace, model: str, texts: Sequence[str]) -> list[dict[str, Any]]:

@@ -5,25 +5,26 @@ from pathlib import Path
 
 from components.registry import Version
 from components.tracking import RecordedRun
-from flows import effects
+from flows import effects, pages
 from flows.dvc import STAGES
-from flows.effects import Judged, Result, Stage
+from flows.effects import Result, Stage
 from flows.engine import flow, task, tell
+from flows.judging import Judged
 from flows.workspace import Workspace, open_workspace
 
 
 @flow
 def retrain(params: str) -> Result:
-    """Bring the candidate up to date, judge it, register it, and promote it if it earned that."""
+    """Bring the candidate up to date, register it, judge it, and promote it if it earned that."""
     workspace = open_workspace(Path(params))
     check(workspace)
     snapshot(workspace)
     pin_base(workspace)
     stages = [reproduce(workspace, stage) for stage in STAGES]
     run = record(workspace, stages)
-    judged = judge(workspace)
-    version = register(workspace, run, judged)
-    result = promote(workspace, run, version, judged)
+    version = register(workspace, run)
+    judged = judge(workspace, version)
+    result = settle(workspace, run, version, judged)
     publish(workspace, run, stages, judged, result)
     return result
 
@@ -59,25 +60,25 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> RecordedRun:
 
 
 @task
-def judge(workspace: Workspace) -> Judged:
+def register(workspace: Workspace, run: RecordedRun) -> Version:
+    """Register the candidate, once: what is judged is what would go into production."""
+    return effects.register(workspace, run)
+
+
+@task
+def judge(workspace: Workspace, version: Version) -> Judged:
     """Decide whether the candidate may replace the champion."""
-    return effects.judge(workspace)
+    return effects.judge(workspace, version)
 
 
 @task
-def register(workspace: Workspace, run: RecordedRun, judged: Judged) -> Version:
-    """Register the candidate with its verdict, once."""
-    return effects.register(workspace, run, judged)
-
-
-@task
-def promote(workspace: Workspace, run: RecordedRun, version: Version, judged: Judged) -> Result:
-    """Move the champion alias if the verdict says so."""
-    return effects.promote(workspace, run, version, judged)
+def settle(workspace: Workspace, run: RecordedRun, version: Version, judged: Judged) -> Result:
+    """Do what the verdict says: promote, wait for a person, or keep the champion."""
+    return effects.settle(workspace, run, version, judged)
 
 
 @task
 def publish(workspace: Workspace, run: RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> None:
     """Write the page, and tell Prefect's users the verdict."""
-    effects.publish(workspace, run, stages, judged, result)
-    tell(effects.in_markdown(judged, result), key=f"verdict-{result.model}")
+    pages.publish(workspace, run, stages, judged, result)
+    tell(pages.in_markdown(judged, result), key=f"verdict-{result.model}")

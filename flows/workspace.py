@@ -43,6 +43,11 @@ class Workspace:
         return self.project / "var"
 
     @property
+    def ledger(self) -> str:
+        """The address of the ledger: who was champion, and who asked for it."""
+        return f"sqlite:///{self.var / 'ledger.db'}"
+
+    @property
     def raw(self) -> Path:
         """The snapshot of the data."""
         return self.root / "data/raw"

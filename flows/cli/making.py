@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.terminal import AsJson, Inline, ParamsFile, app, out, print_json
@@ -51,7 +52,7 @@ def snapshot(
 
 @app.command()
 def run(params: ParamsFile = None, inline: Inline = False, as_json: AsJson = False) -> None:
-    """Run the whole line: snapshot, validate, preprocess, tune, train, evaluate, record, judge, register, promote.
+    """Run the whole line: snapshot, validate, preprocess, tune, train, evaluate, record, register, judge, promote.
 
     What is up to date is not done again. Exits 0 when a verdict was reached, whichever it is.
 
@@ -64,15 +65,18 @@ def run(params: ParamsFile = None, inline: Inline = False, as_json: AsJson = Fal
         print_json(result)
         return
     kept = "judged again, still the champion" if result.champion == result.version else "registered, not promoted"
-    state = "up to date" if result.up_to_date else "promoted" if result.promoted else kept
-    out.print(f"\n[bold]{result.outcome}[/bold]  {result.reason}")
+    state = "promoted" if result.promoted else "up to date" if result.up_to_date else kept
+    out.print(f"\n[bold]{result.outcome}[/bold]  {escape(result.reason)}")
     out.print(f"{result.model} version {result.version}: {state}; the champion is {result.champion or 'nobody yet'}")
+    if result.waits_until is not None:
+        until = result.waits_until.strftime("%Y-%m-%d %H:%M UTC")
+        out.print(f"It waits for a person until {until}: retune approve {result.run[:12]} --why …, or reject")
     out.print(f"Read: {result.page}")
 
 
 @app.command()
 def judge(params: ParamsFile = None, as_json: AsJson = False) -> None:
-    """Judge the evaluated candidate against the champion under today's gates, without training anything.
+    """Register the evaluated candidate and judge it against the champion under today's gates, without training or promoting anything.
 
     Exits 0 for PASS, 3 for FAIL, 4 for INCONCLUSIVE.
 
@@ -84,21 +88,21 @@ def judge(params: ParamsFile = None, as_json: AsJson = False) -> None:
 
     workspace = open_workspace(params)
     with alone(workspace):
-        verdict = effects.judge(workspace).verdict
+        verdict = effects.judge(workspace, effects.register(workspace, effects.record(workspace, ()))).verdict
     if as_json:
         print_json(verdict)
     else:
-        table = Table("gate", "outcome", "reason", box=None, pad_edge=False)
+        table = Table("gate", "role", "outcome", "reason", box=None, pad_edge=False)
         for gate in verdict.gates:
-            table.add_row(gate.gate, gate.outcome, gate.reason)
+            table.add_row(gate.gate, gate.role, gate.outcome, escape(gate.reason))
         out.print(table)
-        out.print(f"\n[bold]{verdict.outcome}[/bold]  {verdict.reason}")
+        out.print(f"\n[bold]{verdict.outcome}[/bold]  {escape(verdict.reason)}")
     raise typer.Exit({Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 4}[verdict.outcome])
 
 
 @app.command()
 def register(params: ParamsFile = None, as_json: AsJson = False) -> None:
-    """Register the evaluated candidate with its verdict; the same model and data give the same version.
+    """Register the evaluated candidate, to be judged; the same model and data give the same version.
 
     Example: `retune register`
     """
@@ -107,13 +111,12 @@ def register(params: ParamsFile = None, as_json: AsJson = False) -> None:
 
     workspace = open_workspace(params)
     with alone(workspace):
-        judged = effects.judge(workspace)
-        version = effects.register(workspace, effects.record(workspace, ()), judged)
+        version = effects.register(workspace, effects.record(workspace, ()))
     if as_json:
-        print_json({"model": version.name, "version": version.number, "created": version.created, "verdict": judged.verdict.outcome})
+        print_json({"model": version.name, "version": version.number, "created": version.created, "verdict": version.verdict})
     else:
         state = "registered" if version.created else "was registered before"
-        out.print(f"{version.name} version {version.number} {state}, verdict {judged.verdict.outcome}")
+        out.print(f"{version.name} version {version.number} {state}, verdict {version.verdict or 'none yet: `retune judge`'}")
 
 
 @app.command()

@@ -1,0 +1,93 @@
+"""The versions that a judgement asks: each loaded once, in a process of its own, and only when it is first needed."""
+
+import contextlib
+import logging
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from components import registry
+from components.artifacts.predictions import Predictions
+from flows.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Memory:
+    """What a version has answered: the probabilities of its `labels`, by text."""
+
+    labels: tuple[str, ...] = ()
+    answers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+
+
+class Asked:
+    """A context in which registered versions answer; at its end all their processes are gone."""
+
+    def __init__(self, workspace: Workspace, uri: str) -> None:
+        """Of the registry at `uri`; answers are kept below `var/predictions`."""
+        self._workspace, self._uri = workspace, uri
+        self._open = contextlib.ExitStack()
+        self._sessions: dict[str, registry.Session] = {}
+        self._memory: dict[str, Memory] = {}
+
+    def __enter__(self) -> Self:
+        """Start nothing yet."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End the processes."""
+        self._open.close()
+
+    def session(self, version: registry.Version) -> registry.Session:
+        """Return the version, ready to be asked; its package was checked before anything of it is run.
+
+        Raises:
+            BadModel: the package is not what was registered.
+        """
+        if version.uri not in self._sessions:
+            registry.inspected(self._uri, version)
+            self._sessions[version.uri] = self._open.enter_context(registry.Session(self._uri, version.uri))
+        return self._sessions[version.uri]
+
+    def predictions(self, version: registry.Version, rows: pd.DataFrame, digest: str) -> Predictions:
+        """Return what the version answers to `rows` (id, group, text, label); kept by content: `digest` is that of the rows.
+
+        Raises:
+            BadModel: the version cannot be loaded, or does not answer.
+        """
+        cache = self._workspace.var / "predictions" / version.name / f"{version.key[:32]}-{digest[:32]}.parquet"
+        found = registry.kept(cache, rows)
+        if found is None:
+            found = self.about(version, rows)
+            registry.keep(cache, found)
+        self.remember(version, rows, found)
+        return found
+
+    def about(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:
+        """Return what the version answers to `rows`; a text that it has answered here is not asked again.
+
+        Raises:
+            BadModel: the version cannot be loaded, or does not answer.
+        """
+        memory = self._memory.setdefault(version.uri, Memory())
+        if new := sorted(set(rows["text"]) - memory.answers.keys()):
+            answers = self.session(version).answer(new)
+            memory.labels = answers.labels
+            memory.answers |= dict(zip(new, answers.probabilities, strict=True))
+        ordered = rows.sort_values("id", ignore_index=True)
+        probabilities = np.array([memory.answers[text] for text in ordered["text"]])
+        predicted = np.array(memory.labels, dtype=np.str_)[probabilities.argmax(axis=1)]
+        ids, groups, expected = (ordered[column].to_numpy(dtype=np.str_) for column in ("id", "group", "label"))
+        return Predictions(ids, groups, expected, predicted, probabilities, memory.labels)
+
+    def remember(self, version: registry.Version, rows: pd.DataFrame, found: Predictions) -> None:
+        """Keep what a version answered to `rows`, so that the same texts are not asked again."""
+        texts = dict(zip(rows["id"], rows["text"], strict=True))
+        memory = self._memory.setdefault(version.uri, Memory())
+        memory.labels = found.labels
+        memory.answers |= {texts[name]: row for name, row in zip(found.ids.tolist(), found.probabilities, strict=True)}

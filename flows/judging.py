@@ -1,0 +1,108 @@
+"""Judging a registered candidate: who it is held against, whether a verdict stands already, and the verdict where none does."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from components import registry, tracking
+from components.artifacts.metrics import Metrics
+from components.artifacts.verdict import Verdict
+from components.errors import NotThere
+from components.gates import judge as fold
+from components.gates import selftest, verdict_key
+from components.ledger import Entry, Ledger
+from flows.asked import Asked
+from flows.evidence import gather, outside
+from flows.params import Params, read_params
+from flows.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict; `fresh` is false when an earlier run had reached it."""
+
+    verdict: Verdict
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class Opponents:
+    """The ledger's entries of the champion and of the best champion so far; None where there is none, or it is the champion."""
+
+    champion: Entry | None = None
+    anchor: Entry | None = None
+
+
+def judge(workspace: Workspace, uri: str, version: registry.Version) -> Judged:
+    """Reach a verdict on the registered candidate, or return the one that was reached under the same gates against the same versions."""
+    params, ledger = read_params(workspace.params), Ledger(workspace.ledger)
+    test = Metrics.read(workspace.reports / "evaluation").test_digest
+    rivals = opponents(ledger.entries(version.name), version.key)
+    key = verdict_key(
+        version.key,
+        rivals.champion.key if rivals.champion else None,
+        test,
+        params.gates,
+        params.evaluate.min_class_units,
+        anchor=rivals.anchor.key if rivals.anchor else None,
+        outside=outside(workspace, params),
+    )
+    standing = find_standing(workspace, uri, version, key)
+    if standing is not None:
+        log.info("the verdict stands: %s", standing.outcome)
+        standing = _renumbered(standing, rivals)
+        standing.write(workspace.reports)
+        registry.attach_verdict(uri, version.run_id, version.name, version.number, standing)
+        return Judged(standing, fresh=False)
+    verdict = _reach(workspace, uri, version, rivals, params, test, key, ledger.look(version.name, test, version.key))
+    for gate in verdict.gates:
+        log.info("gate %s (%s): %s, %s", gate.gate, gate.role, gate.outcome, gate.reason)
+    verdict.write(workspace.reports)
+    registry.attach_verdict(uri, version.run_id, version.name, version.number, verdict)
+    return Judged(verdict, fresh=True)
+
+
+def opponents(entries: Sequence[Entry], key: str) -> Opponents:
+    """Return whom the candidate `key` is held against: the champion, or the version whose place it took where it is the champion itself."""
+    latest = {entry.version: entry for entry in entries}
+    standing = [latest[number] for number in registry.standing(entries)]
+    if standing and standing[-1].key == key:
+        standing.pop()
+    if not standing:
+        return Opponents()
+    champion = standing[-1]
+    anchor = latest.get(champion.anchor) if champion.anchor is not None else None
+    return Opponents(champion, None if anchor is None or anchor.key in (champion.key, key) else anchor)
+
+
+def find_standing(workspace: Workspace, uri: str, version: registry.Version, key: str) -> Verdict | None:
+    """Return the verdict with this key: the one that lies in the workspace, or the one that the version was registered with."""
+    with_version = registry.read_verdict(uri, version) if version.verdict_key == key else None
+    return next((verdict for verdict in (read_verdict(workspace), with_version) if verdict is not None and verdict.key == key), None)
+
+
+def read_verdict(workspace: Workspace) -> Verdict | None:
+    """Return the verdict that lies in the workspace."""
+    try:
+        return Verdict.read(workspace.reports)
+    except NotThere:
+        return None
+
+
+def _reach(
+    workspace: Workspace, uri: str, version: registry.Version, rivals: Opponents, params: Params, test: str, key: str, look: int
+) -> Verdict:
+    """Gather the evidence, let the gates prove on it that they can say no, and judge."""
+    known = {one.key: one for one in registry.versions(uri, version.name) if one.complete}
+    with Asked(workspace, uri) as asked:
+        evidence = gather(workspace, asked, version, known, rivals.champion, rivals.anchor, params, test, look)
+    tested = selftest(evidence, params.gates)
+    return fold(evidence, params.gates, key=key, candidate_digest=tracking.run_key(workspace.root), test_digest=test, tested=tested)
+
+
+def _renumbered(verdict: Verdict, rivals: Opponents) -> Verdict:
+    """Return the verdict with today's numbers: the same model may have another one in another registry."""
+    numbers = {name: str(entry.version) if entry else None for name, entry in (("champion", rivals.champion), ("anchor", rivals.anchor))}
+    return verdict.model_copy(update=numbers)

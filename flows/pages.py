@@ -1,0 +1,83 @@
+"""What people read of a run: the page, the model card, and the verdict as Prefect shows it."""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from components import registry, report, tracking
+from components.artifacts.predictions import Predictions
+from components.artifacts.verdict import Verdict
+from components.errors import BadModel
+from flows import dvc
+from flows.asked import Asked
+from flows.effects import Result, Stage, store
+from flows.evidence import test_rows
+from flows.judging import Judged
+from flows.lineage import lineage_of
+from flows.params import read_params
+from flows.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+
+def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> Path:
+    """Write the page, unless it shows this verdict already, and put it beside the run in MLflow."""
+    if not report.shows(result.page, judged.verdict, str(result.version)):
+        write_page(workspace, run, stages, judged, result)
+    tracking.attach(store(workspace), run.run_id, result.page, into="report")
+    return result.page
+
+
+def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> None:
+    """Write the page on the candidate and its verdict."""
+    lineage = lineage_of(workspace, result.model, run.key)
+    seconds = {stage.name: stage.seconds for stage in stages if stage.became is dvc.Reproduced.RAN}
+    report.write_report(
+        workspace.root,
+        result.page,
+        lineage=lineage,
+        verdict=judged.verdict,
+        version=str(result.version),
+        champion=describe_opponent(workspace, result.model, judged.verdict),
+        seconds=seconds,
+        made_at=datetime.now(UTC),
+    )
+
+
+def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> report.Champion | None:
+    """Return what the page shows of the version that the candidate was judged against; None where it cannot be had any more."""
+    if verdict.champion is None:
+        return None
+    uri = store(workspace)
+    opponent = next((v for v in registry.versions(uri, name) if str(v.number) == verdict.champion), None)
+    if opponent is None:
+        log.warning("version %s was deleted since the verdict: the page shows the verdict without it", verdict.champion)
+        return None
+    try:
+        with Asked(workspace, uri) as asked:
+            scored = asked.predictions(opponent, test_rows(workspace), verdict.test_digest)
+    except BadModel as error:
+        log.warning("the page shows the verdict without version %s: %s", verdict.champion, error)
+        return None
+    candidate = Predictions.read(workspace.predictions / "candidate.parquet")
+    units = read_params(workspace.params).evaluate.min_class_units
+    return report.Champion.of(verdict.champion, scored, candidate, units, opponent.tags.get("retune.data_digest"))
+
+
+def in_markdown(judged: Judged, result: Result) -> str:
+    """Return the verdict as the text of an artifact in Prefect."""
+    rows = "\n".join(f"| {gate.gate} | {gate.role} | {gate.outcome} | {gate.reason.replace('|', '/')} |" for gate in judged.verdict.gates)
+    champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"
+    head = f"# {result.outcome}: {result.model} version {result.version}\n\n{result.reason}; {champion}.\n"
+    return f"{head}{waiting(result)}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\nThe page: `{result.page}`\n"
+
+
+def waiting(result: Result) -> str:
+    """Say how a person answers, where one is asked."""
+    if result.waits_until is None:
+        return ""
+    until = result.waits_until.strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        f"\nIt waits for a person until {until}: `retune approve {result.run[:12]} --why …` or `retune reject {result.run[:12]} --why …`.\n"
+    )
