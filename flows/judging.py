@@ -9,7 +9,8 @@ from components.artifacts.metrics import Metrics
 from components.artifacts.verdict import Verdict
 from components.errors import NotThere
 from components.gates import judge as fold
-from components.gates import selftest, verdict_key
+from components.gates import verdict_key
+from components.gates._selftest import selftest
 from components.ledger import Entry, Ledger
 from flows.asked import Asked
 from flows.evidence import gather, outside
