@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 
@@ -48,7 +49,7 @@ class Running:
         self.cancelled = threading.Event()
 
     @contextlib.contextmanager
-    def start(self, command: list[str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    def start(self, command: list[str], cwd: Path, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
         """Start a command in its own process group, tied to the life of this process; end the whole group on any exception."""
         with self._lock:
             if self.cancelled.is_set():
@@ -56,7 +57,7 @@ class Running:
             child = subprocess.Popen(
                 [sys.executable, "-m", "components.process", *command],
                 cwd=cwd,
-                env=environment(cwd),
+                env={**environment(cwd), **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -128,15 +129,17 @@ def is_added(path: Path, root: Path) -> bool:
     return any(line.strip() == "{}" for line in status)
 
 
-def dvc(arguments: list[str], root: Path, what: str, level: int = logging.INFO) -> list[str]:
-    """Run a DVC command in `root`, log its output and return its lines.
+def dvc(
+    arguments: list[str], root: Path, what: str, level: int = logging.INFO, variables: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """Run a DVC command in `root`, with more environment `variables`; log its output and return its lines.
 
     Raises:
         StageFailed, Unavailable, Cancelled: as for `reproduce_stage`.
     """
     lines: list[str] = []
     failing = False
-    with RUNNING.start([sys.executable, "-m", "dvc", *arguments], root) as child:
+    with RUNNING.start([sys.executable, "-m", "dvc", *arguments], root, variables) as child:
         assert child.stdout is not None
         for line in child.stdout:
             if text := line.rstrip():

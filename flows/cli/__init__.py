@@ -11,7 +11,7 @@ from types import FrameType
 
 from components.errors import Cancelled, RetuneError
 from components.process import quiet_environment
-from flows.cli import asking, making, promoting  # noqa: F401  # each adds its commands to `app`
+from flows.cli import asking, auditing, making, promoting  # noqa: F401  # each adds its commands to `app`
 from flows.cli.terminal import app
 
 

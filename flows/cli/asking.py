@@ -1,37 +1,187 @@
 """The commands that answer questions about what is and was in production."""
 
-from typing import Any
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any
 
+import typer
+from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.terminal import AsJson, ParamsFile, app, interval, out, print_json
 from flows.workspace import open_workspace
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A registered model's name.")]
+Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
+ROWS_SHOWN = 20  # of a table of evidence; --json has all of them
+
 
 @app.command()
 def status(params: ParamsFile = None, as_json: AsJson = False) -> None:
-    """Show the registered versions: alias, metrics with 95 % intervals, verdict, run key.
+    """Show the registered versions: alias, metrics with 95 % intervals, verdict, run key; what waits for a person; the test set's budget.
 
     Example: `retune status --json`
     """
     from flows import effects
+    from flows.audit.standing import standing
 
-    state = effects.status(open_workspace(params))
+    workspace = open_workspace(params)
+    state = effects.status(workspace)
+    stands = asdict(standing(workspace, state["version"]))
     if as_json:
-        print_json(state)
+        print_json({**state, "standing": stands})
     else:
-        show_status(state)
+        show_status(state, stands)
 
 
-def show_status(state: dict[str, Any]) -> None:
-    """Print the champion, and a line a version."""
+def show_status(state: dict[str, Any], stands: dict[str, Any]) -> None:
+    """Print the champion, a line a version, and what needs a person."""
+    if stands["fault"]:
+        out.print(f"[bold]{escape(stands['fault'])}[/bold]")
     if not state["versions"]:
         out.print(f"{state['model']}: no version is registered yet; `retune run` makes one")
         return
-    out.print(f"{state['model']}: the champion is version {state['version'] or 'none'}")
+    since = f" since {stands['since']}" if stands["since"] and stands["ledger"] == state["version"] else ""
+    out.print(f"{state['model']}: the champion is version {state['version'] or 'none'}{since}")
     for metric, estimate in state["metrics"].items():
         out.print(f"  {metric:12} {interval(estimate)}")
     table = Table("version", "alias", "verdict", "run key", box=None, pad_edge=False)
     for version in state["versions"]:
         table.add_row(str(version["version"]), ", ".join(version["aliases"]) or "–", version["verdict"] or "–", version["run_key"][:12])
     out.print(table)
+    for request in stands["waiting"]:
+        run = request["run"][:12]
+        out.print(
+            f"version {request['version']} waits for a person until {request['until']}: `retune approve {run}` or `reject`", markup=False
+        )
+    if stands["looks_used"] is not None and stands["looks_allowed"] is not None:
+        out.print(f"test set {stands['test_digest'][:12]}: {stands['looks_used']} of {stands['looks_allowed']} looks used")
+
+
+@app.command()
+def history(
+    name: Name,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also the versions that never became champion, and who was turned down.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show every change of champion: when, from which version to which, the verdict, who asked for it and why.
+
+    Example: `retune history diagnosis --all`
+    """
+    from flows.audit.history import history as read
+    from flows.audit.model import open_model, shown
+
+    events = read(open_model(name), everything)
+    if as_json:
+        print_json([event.as_json() for event in events])
+        return
+    if not events:
+        out.print(f"{name}: nothing was promoted yet{'' if everything else '; --all shows what was registered'}")
+        return
+    table = Table("when", "what", "version", "before", "verdict", "who", "why", box=None, pad_edge=False)
+    for event in events:
+        action = f"{event.action} by force" if event.forced else event.action
+        origin = f"{event.why} (from {event.origin})" if event.origin else event.why
+        cells = (shown(event.at), action, str(event.version), str(event.previous or "–"), event.verdict or "–", event.who, origin)
+        table.add_row(*map(escape, cells))
+    out.print(table)
+
+
+@app.command()
+def champion(
+    name: Name,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="A moment, such as 2026-11-01T12:00Z; UTC where it names no zone. Now when left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say which version is in production, or was at a moment, since when, who put it there and why.
+
+    Example: `retune champion diagnosis --at 2026-11-01T12:00Z`
+    """
+    from flows.audit.history import champion as find
+    from flows.audit.model import open_model, shown
+
+    reign = find(open_model(name), at)
+    if as_json:
+        print_json(reign.as_json())
+        return
+    entry, until = reign.entry, f"until {shown(reign.until)}" if reign.until else "to this day"
+    forced = ", by force" if entry.forced else ""
+    out.print(
+        f"{name} version {entry.version}, from {shown(entry.at)} {until}: {entry.action} by {entry.who}{forced}: {entry.why}", markup=False
+    )
+    if not reign.registered:
+        out.print(f"version {entry.version} is not in the registry any more: it was deleted")
+    if not reign.agrees:
+        where = f"version {reign.alias}" if reign.alias else "no version"
+        out.print(f"the alias champion is at {where}: `retune reconcile {name}` mends it", markup=False)
+
+
+@app.command()
+def why(
+    name: Name,
+    version: Number,
+    gate: Annotated[str | None, typer.Option(help="Only this gate's evidence.")] = None,
+    evidence: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="An earlier verdict, by the digest in the history; the newest when left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the evidence behind a verdict: each gate's outcome, number, interval and threshold, and what would change it.
+
+    Example: `retune why diagnosis 3 --gate champion`
+    """
+    from flows.audit.model import open_model
+    from flows.audit.why import why as read
+
+    found = read(open_model(name), version, gate, evidence)
+    if as_json:
+        print_json(found.as_json())
+        return
+    verdict = found.verdict
+    out.print(f"[bold]{verdict.outcome}[/bold]  {escape(verdict.reason)}")
+    against = [f"champion {verdict.champion or 'none'}", f"best so far {verdict.anchor or 'none'}", f"test set {verdict.test_digest[:12]}"]
+    look = f", look {verdict.look} at it" if verdict.look else ""
+    out.print(f"against {', '.join(against)}{look}; each gate decided at {verdict.level:.2%}; evidence {found.digest[:12]}", markup=False)
+    for result in verdict.gates:
+        show_gate(result)
+    if verdict.off:
+        out.print(f"\nswitched off: {', '.join(verdict.off)}")
+    for line in verdict.tested:
+        out.print(f"self-test: {line}", markup=False)
+
+
+def show_gate(result: Any) -> None:
+    """Print what a gate found: generic, so that a new gate needs nothing here."""
+    from flows.audit.why import numbers, tested
+
+    out.print(f"\n[bold]{result.outcome}  {escape(result.gate)}[/bold] ({result.role}): {escape(result.reason)}")
+    if measured := numbers(result):
+        out.print(f"  {measured}", markup=False)
+    if result.change:
+        out.print(f"  would change it: {result.change}", markup=False)
+    for hypothesis in result.hypotheses:
+        state = "rejected" if hypothesis.rejected else "held"
+        detail = numbers(hypothesis)
+        out.print(f"  {state}: {tested(hypothesis)}{'; ' + detail if detail else ''}", markup=False)
+    for note in result.notes:
+        out.print(f"  {note}", markup=False)
+    for evidence in result.tables:
+        table = Table(*map(escape, evidence.columns), title=escape(evidence.title), title_justify="left", box=None, pad_edge=False)
+        for row in evidence.rows[:ROWS_SHOWN]:
+            table.add_row(*(escape(cell_text(cell)) for cell in row))
+        out.print(table)
+        if len(evidence.rows) > ROWS_SHOWN:
+            out.print(f"  … and {len(evidence.rows) - ROWS_SHOWN} more rows; --json has them")
+
+
+def cell_text(value: str | float | int | bool | datetime | None) -> str:
+    """Return a cell of a table as a person reads it."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,203 @@
+"""Two versions side by side on the newer one's test set: metrics, single answers, settings, data.
+
+Reads the runs' artifacts and DVC's cache; asks the older version by its own package, and keeps its answers in var/predictions.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from components import registry
+from components.artifacts.manifest import Manifest
+from components.artifacts.metrics import Estimate
+from components.artifacts.predictions import Predictions
+from components.artifacts.rows import read_rows
+from components.errors import BadModel, NotThere, RetuneError
+from components.registry import stored
+from components.statistics import COMPARABLE, METRICS, Truth, difference, score
+from components.tracking.facts import flatten
+from flows.audit.model import Model
+from flows.dvc import cached_file
+
+MIN_CLASS_UNITS = 10  # where a run does not say
+
+
+class Frozen(BaseModel):
+    """A record that is printed."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Answer(Frozen):
+    """A row on which exactly one of the two is right; `before` and `after` are what they said."""
+
+    id: str
+    text: str | None
+    expected: str
+    before: str
+    after: str
+
+
+class Scores(Frozen):
+    """Both on the same rows. `differences` are after minus before, paired; what is only one's own is in `labels_only_…`."""
+
+    rows: int
+    test_digest: str
+    before: dict[str, Estimate]
+    after: dict[str, Estimate]
+    differences: dict[str, Estimate]
+    fixed: tuple[Answer, ...]
+    broken: tuple[Answer, ...]
+    both_right: int
+    both_wrong: int
+    labels_only_before: tuple[str, ...]
+    labels_only_after: tuple[str, ...]
+
+
+class Data(Frozen):
+    """Both snapshots. The lists hold ids of rows that passed validation; None where DVC's cache has lost a side, and `lost` says why."""
+
+    before: dict[str, str | int]
+    after: dict[str, str | int]
+    added: tuple[str, ...] | None = None
+    removed: tuple[str, ...] | None = None
+    reworded: tuple[str, ...] | None = None
+    relabelled: tuple[str, ...] | None = None
+    lost: str | None = None
+
+
+class Diff(Frozen):
+    """What changed from version `before` to version `after`; `scores` is None where they could not be compared, `lost` says why."""
+
+    model: str
+    before: int
+    after: int
+    scores: Scores | None
+    lost: str | None
+    params: dict[str, tuple[object, object]]
+    data: Data
+
+
+def diff(model: Model, before: int, after: int) -> Diff:
+    """Compare two versions.
+
+    Raises:
+        NotThere: no such version, or it was not registered by Retune.
+    """
+    old, new = model.version(before), model.version(after)
+    scores, lost = None, None
+    try:
+        scores = compare_answers(model, old, new)
+    except (NotThere, BadModel) as error:  # the rest is worth reading without it
+        lost = str(error)
+    return Diff(
+        model=model.name,
+        before=before,
+        after=after,
+        scores=scores,
+        lost=lost,
+        params=changed(read_params(model, old), read_params(model, new)),
+        data=compare_data(model, old, new),
+    )
+
+
+def compare_answers(model: Model, old: registry.Version, new: registry.Version) -> Scores:
+    """Return both versions' scores on the new one's test set.
+
+    Raises:
+        NotThere: the test rows or the new version's predictions are gone.
+        BadModel: the old version cannot be asked.
+    """
+    rows = read_rows(cached_file(model.project, model.hash_of(new, "data/prepared/test"), "test.parquet"))
+    digest = new.tags.get("retune.test_digest", "")
+    candidate = Predictions.read(stored.artifact(model.uri, new, "evaluation/predictions/candidate.parquet"))
+    cache = model.project / "var/predictions" / model.name / f"{old.key[:32]}-{digest[:32]}.parquet"
+    scored = registry.score_version(model.uri, model.name, old.number, rows, cache)
+    units = read_json(model, new, "params.json").get("evaluate", {}).get("min_class_units", MIN_CLASS_UNITS)
+    return measure(scored, candidate, dict(zip(rows["id"], rows["text"], strict=True)), int(units), digest)
+
+
+def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], min_class_units: int, test_digest: str) -> Scores:
+    """Measure two models' answers to the same rows; pure."""
+    truth = Truth.of(new, min_class_units)
+    pairs = list(zip(new.ids.tolist(), new.expected.tolist(), old.predicted.tolist(), new.predicted.tolist(), strict=True))
+    rows = [Answer(id=row, text=texts.get(row), expected=right, before=was, after=now) for row, right, was, now in pairs]
+    return Scores(
+        rows=len(rows),
+        test_digest=test_digest,
+        before={metric: score(metric, truth, old.predicted) for metric in METRICS},
+        after={metric: score(metric, truth, new.predicted) for metric in METRICS},
+        differences={metric: difference(metric, truth, new.predicted, old.predicted) for metric in COMPARABLE},
+        fixed=tuple(row for row in rows if row.after == row.expected != row.before),
+        broken=tuple(row for row in rows if row.before == row.expected != row.after),
+        both_right=sum(row.before == row.expected == row.after for row in rows),
+        both_wrong=sum(row.expected not in (row.before, row.after) for row in rows),
+        labels_only_before=tuple(sorted(set(old.labels) - set(new.labels))),
+        labels_only_after=tuple(sorted(set(new.labels) - set(old.labels))),
+    )
+
+
+def changed(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, tuple[object, object]]:
+    """Return the names whose values differ, with both values; None where there was none."""
+    names = [*before, *(name for name in after if name not in before)]
+    return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
+
+
+def read_params(model: Model, version: registry.Version) -> dict[str, object]:
+    """Return the settings of a version with dotted names, and what the search chose as `tuned.NAME`; empty where the run is gone."""
+    try:
+        chosen = read_json(model, version, "search/best.json").get("settings", {})
+        return {**flatten(read_json(model, version, "params.json")), **{f"tuned.{name}": value for name, value in chosen.items()}}
+    except NotThere:
+        return {}
+
+
+def read_json(model: Model, version: registry.Version, path: str) -> dict[str, Any]:
+    """Return a JSON artifact of a version's run."""
+    found: dict[str, Any] = json.loads(stored.artifact(model.uri, version, path).read_text(encoding="utf-8"))
+    return found
+
+
+def compare_data(model: Model, old: registry.Version, new: registry.Version) -> Data:
+    """Return both snapshots, and the rows that only one has or that differ, as far as DVC's cache still has them."""
+    sides = {"before": describe_data(model, old), "after": describe_data(model, new)}
+    try:
+        return Data(**sides, **compare_rows(*(read_kept(model, version) for version in (old, new))))
+    except RetuneError as error:
+        return Data(**sides, lost=str(error))
+
+
+def compare_rows(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Return the ids that only one has, and those of both whose text or label differs; pure."""
+    before, after = old.set_index("id"), new.set_index("id")
+    both = after.index.intersection(before.index)
+    columns = {"reworded": "text", "relabelled": "label"}
+    found = {name: both[differing(before, after, both, column)] for name, column in columns.items() if column in before and column in after}
+    found |= {"added": after.index.difference(before.index), "removed": before.index.difference(after.index)}
+    return {name: tuple(sorted(map(str, ids))) for name, ids in found.items()}
+
+
+def differing(before: pd.DataFrame, after: pd.DataFrame, ids: "pd.Index[str]", column: str) -> npt.NDArray[np.bool_]:
+    """Return for each of `ids` whether its cell differs between the two."""
+    return np.asarray(before.loc[ids, column].fillna("").to_numpy() != after.loc[ids, column].fillna("").to_numpy(), dtype=np.bool_)
+
+
+def read_kept(model: Model, version: registry.Version) -> pd.DataFrame:
+    """Return the rows that passed validation for a version."""
+    return read_rows(cached_file(model.project, model.hash_of(version, "data/validated"), "kept.parquet"))
+
+
+def describe_data(model: Model, version: registry.Version) -> dict[str, str | int]:
+    """Return a version's snapshot: its digest, and from the run its source, rows and time."""
+    digest = version.tags.get("retune.data_digest", "")
+    try:
+        manifest = Manifest.read(Path(stored.artifact(model.uri, version, "data/manifest.json")).parent)
+    except NotThere:
+        return {"digest": digest}
+    return {"digest": digest, "source": manifest.source, "rows": manifest.rows, "taken_at": manifest.taken_at}

@@ -1,0 +1,140 @@
+"""A registered model, asked by its name from anywhere inside the project: every workspace's models lie in one registry and one ledger."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from components import registry, tracking
+from components.errors import NotThere
+from components.ledger import Entry, Ledger, Request
+from components.params import nearest
+from components.registry import stored
+from components.store import database_of
+from flows.workspace import Workspace, find_project
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's versions as the registry has them (oldest first), and the way to all that is known about them."""
+
+    name: str
+    project: Path
+    uri: str
+    ledger_url: str
+    versions: tuple[registry.Version, ...]
+
+    def version(self, number: int) -> registry.Version:
+        """Return one version.
+
+        Raises:
+            NotThere: it does not exist; the message names those that do.
+        """
+        for version in self.versions:
+            if version.number == number:
+                return version
+        there = ", ".join(str(version.number) for version in self.versions) or "none"
+        raise NotThere(f"{self.name} has no version {number}; there are: {there}")
+
+    @property
+    def champion(self) -> int | None:
+        """The version that the alias `champion` names."""
+        return next((version.number for version in self.versions if registry.CHAMPION in version.aliases), None)
+
+    @cached_property
+    def ledger(self) -> Ledger | None:
+        """The ledger; None where there is none yet, which is right only while nothing was promoted.
+
+        Raises:
+            NotThere: a version is champion, and the ledger that says why is gone.
+        """
+        path = database_of(self.ledger_url)
+        if path is not None and not path.exists():
+            if self.champion is not None:
+                raise NotThere(
+                    f"{path} is missing, and the alias champion of {self.name} is at version {self.champion}: restore a copy of the "
+                    f"ledger, or `retune reconcile {self.name}` begins a new one from the alias"
+                )
+            return None
+        return Ledger(self.ledger_url)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every change of champion, oldest first."""
+        return self.ledger.entries(self.name) if self.ledger else []
+
+    @property
+    def requests(self) -> list[Request]:
+        """Every question to a person, answered or not, oldest first."""
+        return self.ledger.requests(self.name) if self.ledger else []
+
+    def hashes(self, version: registry.Version) -> dict[str, str]:
+        """Return DVC's md5 of every tracked folder and stage output that a version was made with, by path.
+
+        Raises:
+            NotThere: the version has no such list: it was not registered by Retune.
+        """
+        try:
+            found: dict[str, str] = json.loads(version.tags["retune.dvc_lock"])
+        except (KeyError, ValueError):
+            raise NotThere(
+                f"{version.uri} has no tag retune.dvc_lock: it was not registered by Retune, and its origin is unknown"
+            ) from None
+        return found
+
+    def hash_of(self, version: registry.Version, path: str) -> str:
+        """Return DVC's md5 of one tracked path of a version.
+
+        Raises:
+            NotThere: the version has none.
+        """
+        hashes = self.hashes(version)
+        if path not in hashes:
+            raise NotThere(f"{version.uri} was made without {path}; it has {', '.join(hashes)}")
+        return hashes[path]
+
+
+def open_model(name: str, start: Path | None = None) -> Model:
+    """Find the project above `start` (the working folder) and return its registered model `name`.
+
+    Raises:
+        NotThere: no project here, nothing was recorded in it, or it has no such model; the message names those that it has.
+    """
+    workspace = open_project(start)
+    uri = store(workspace)
+    known = tuple(registry.versions(uri, name))
+    if not known:
+        there = stored.models(uri)
+        raise NotThere(f"no model {name!r} is registered in {workspace.project}{nearest(name, there) or '; there is none at all'}")
+    return Model(name, workspace.project, uri, workspace.ledger, known)
+
+
+def open_models(start: Path | None = None) -> list[Model]:
+    """Return every registered model of the project."""
+    workspace = open_project(start)
+    uri = store(workspace)
+    return [Model(name, workspace.project, uri, workspace.ledger, tuple(registry.versions(uri, name))) for name in stored.models(uri)]
+
+
+def open_project(start: Path | None = None) -> Workspace:
+    """Return the project's own workspace, whether or not it has a params.yaml: a registry outlives the settings."""
+    project = find_project((start or Path.cwd()).resolve())
+    return Workspace(project, project, project / "params.yaml")
+
+
+def store(workspace: Workspace) -> str:
+    """Return the address of MLflow's store.
+
+    Raises:
+        NotThere: there is none; asking must not make one.
+    """
+    database = workspace.var / "mlflow.db"
+    if not database.exists():
+        raise NotThere(f"{database} is missing: no run has been recorded here; `retune run` makes it")
+    return tracking.prepare_store(workspace.var)
+
+
+def shown(moment: datetime) -> str:
+    """Return a moment as people write it: 2026-11-01T12:00:05Z."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,195 @@
+"""What can be deleted without losing anything that was ever in production, and its deletion: MLflow, DVC's cache, search journals.
+
+Reads the registry, the ledger, git's history and every workspace. `look` only looks; `prune` looks again under the locks before it deletes.
+"""
+
+import fcntl
+import logging
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components import registry
+from components.errors import BadInput, Unavailable
+from components.registry import stored
+from components.store import alone
+from flows.audit import reachable
+from flows.audit.model import Model, open_model, open_models, open_project
+from flows.dvc import cache_folder
+
+log = logging.getLogger(__name__)
+
+IDLE_DAYS = 7.0  # after which a search or a training that was cut short counts as abandoned
+Pairs = Sequence[tuple[Model, registry.Version]]
+
+
+@dataclass(frozen=True)
+class Doomed:
+    """One thing to delete; `bytes` is 0 where it does not lie on this machine."""
+
+    kind: str
+    name: str
+    bytes: int
+    path: Path | None = None
+    version: registry.Version | None = None
+    uri: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that would be deleted, what is kept and why, and what was left alone for another reason."""
+
+    doomed: tuple[Doomed, ...]
+    kept: dict[str, dict[int, str]]
+    left: tuple[str, ...]
+
+    def totals(self) -> dict[str, tuple[int, int]]:
+        """Return count and bytes of each kind."""
+        kinds = dict.fromkeys(thing.kind for thing in self.doomed)
+        of = {kind: [thing for thing in self.doomed if thing.kind == kind] for kind in kinds}
+        return {kind: (len(things), sum(thing.bytes for thing in things)) for kind, things in of.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan for a program."""
+        totals = {kind: {"count": count, "bytes": size} for kind, (count, size) in self.totals().items()}
+        things = [{"kind": thing.kind, "name": thing.name, "bytes": thing.bytes} for thing in self.doomed]
+        return {"totals": totals, "things": things, "kept": self.kept, "left": list(self.left)}
+
+
+def prune(name: str | None, keep: int, idle_days: float = IDLE_DAYS, *, really: bool = False, start: Path | None = None) -> Plan:
+    """Return what can go of one model, or of all; `really` deletes it, looking again while no run works and nothing is promoted.
+
+    Files go before their version, so that what a kill leaves half done is found by the next call.
+
+    Raises:
+        BadInput: `keep` is negative.
+        NotThere: no such model; or the ledger is gone, without which nobody knows what was in production.
+        Unavailable: a run works in a workspace of the project, or a promotion is under way.
+    """
+    if keep < 0:
+        raise BadInput(f"--keep is {keep}: expected how many of the newest versions stay, 0 or more")
+    if name is not None:
+        open_model(name, start)
+    if not really:
+        return look(name, keep, idle_days, start)
+    with quiet(start):
+        found = look(name, keep, idle_days, start)
+        for thing in sorted(found.doomed, key=lambda thing: thing.version is not None):
+            delete(thing)
+    return found
+
+
+def look(name: str | None, keep: int, idle_days: float, start: Path | None = None) -> Plan:
+    """Return what can go; versions of other models than `name` all stay."""
+    models = open_models(start)
+    reasons = {model.name: reachable.reasons(model, keep) for model in models if name in (None, model.name)}
+    pairs = [(model, version) for model in models for version in model.versions]
+    gone = [(model, version) for model, version in pairs if model.name in reasons and version.number not in reasons[model.name]]
+    kept = [pair for pair in pairs if pair not in gone]
+    return _plan(open_project(start).project, gone, kept, reasons, idle_days)
+
+
+def _plan(project: Path, gone: Pairs, kept: Pairs, reasons: dict[str, dict[int, str]], idle_days: float) -> Plan:
+    objects, left = dvc_objects(project, gone, kept)
+    doomed = [
+        *(doomed_version(model, version) for model, version in gone),
+        *predictions(project, gone, kept),
+        *objects,
+        *journals(project, gone, kept, idle_days),
+        *checkpoints(project, idle_days),
+    ]
+    return Plan(tuple(doomed), reasons, tuple(left))
+
+
+def doomed_version(model: Model, version: registry.Version) -> Doomed:
+    """Return a version, with the bytes of its package and of its run's artifacts."""
+    return Doomed("version", f"{version.name} {version.number}", sum(stored.sizes(model.uri, version)), version=version, uri=model.uri)
+
+
+def predictions(project: Path, gone: Pairs, kept: Pairs) -> Iterator[Doomed]:
+    """Yield the cached answers of versions that go; an equal model that stays keeps them."""
+    staying = {version.key[:32] for _, version in kept}
+    for model, version in gone:
+        if version.key and version.key[:32] not in staying:
+            for path in sorted((project / "var/predictions" / model.name).glob(f"{version.key[:32]}-*")):
+                yield Doomed("predictions", path.name, path.stat().st_size, path)
+
+
+def dvc_objects(project: Path, gone: Pairs, kept: Pairs) -> tuple[list[Doomed], list[str]]:
+    """Return the objects of DVC's cache that only versions that go refer to, and why none were, where none may be."""
+    cache = cache_folder(project)
+    if not cache.is_relative_to(project):
+        return [], [f"DVC's cache {cache} is shared with other projects: `dvc gc` there, from all of them"]
+    wanted = reachable.with_members(cache, [digest for model, version in gone for digest in reachable.of_version(model, version)])
+    if not wanted:
+        return [], []
+    staying = [digest for model, version in kept for digest in reachable.of_version(model, version)]
+    safe = reachable.with_members(cache, [*staying, *reachable.of_workspaces(project), *reachable.of_git(project)])
+    found = [(digest, reachable.object_path(cache, digest)) for digest in sorted(wanted - safe)]
+    return [Doomed("DVC object", digest, path.stat().st_size, path) for digest, path in found if path.is_file()], []
+
+
+def journals(project: Path, gone: Pairs, kept: Pairs, idle_days: float) -> Iterator[Doomed]:
+    """Yield the searches that only versions that go came from, and those that came to nothing and nobody went on with."""
+    of_gone = {study for model, version in gone if (study := reachable.study_of(model, version))}
+    staying = {study for model, version in kept if (study := reachable.study_of(model, version))}
+    for root in reachable.workspaces(project):
+        mine = staying | reachable.studies_here(root)
+        for path in sorted((root / "var/optuna").glob("*.log")):
+            if path.stem not in mine and (path.stem in of_gone or reachable.idle(path, idle_days)):
+                yield Doomed("search journal", path.stem, path.stat().st_size, path)
+
+
+def checkpoints(project: Path, idle_days: float) -> Iterator[Doomed]:
+    """Yield the checkpoints of trainings that were cut short and that nobody went on with."""
+    for root in reachable.workspaces(project):
+        for path in sorted((root / "var/checkpoints").glob("*")):
+            if path.is_dir() and reachable.idle(path, idle_days):
+                yield Doomed("checkpoints", path.name, reachable.size(path), path)
+
+
+@contextmanager
+def quiet(start: Path | None) -> Iterator[None]:
+    """Hold every workspace and every model's promotions.
+
+    Raises:
+        Unavailable: a run works in one of them, or a promotion is under way.
+    """
+    project = open_project(start).project
+    with ExitStack() as held:
+        for root in reachable.workspaces(project):
+            held.enter_context(at_rest(root))
+        for model in open_models(start):
+            held.enter_context(alone(model.uri, f"aliases {model.name}", timeout=30))
+        yield
+
+
+@contextmanager
+def at_rest(root: Path) -> Iterator[None]:
+    """Hold a workspace, as a run does.
+
+    Raises:
+        Unavailable: a run works in it.
+    """
+    path = root / "var/run.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(f"a run is working in {root} (it holds {path}); prune when it has ended") from None
+        yield
+
+
+def delete(thing: Doomed) -> None:
+    """Delete one thing for good."""
+    if thing.version is not None and thing.uri is not None:
+        stored.forget(thing.uri, thing.version)
+    elif thing.path is not None and thing.path.is_dir():
+        shutil.rmtree(thing.path, ignore_errors=True)
+    elif thing.path is not None:
+        thing.path.unlink(missing_ok=True)
+    log.info("deleted %s %s, %d bytes", thing.kind, thing.name, thing.bytes)

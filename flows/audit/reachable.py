@@ -1,0 +1,132 @@
+"""What must stay: versions that production can reach, and DVC's hashes that anything which stays refers to.
+
+A hash counts as referred to when it stands anywhere in a dvc.lock or .dvc file, of a workspace or of any commit: too much is kept
+rather than too little.
+"""
+
+import json
+import re
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from components import registry
+from components.errors import NotThere, RetuneError
+from components.registry import stored
+from components.registry.versions import KEY, PROMOTED
+from flows.audit.diff import read_json
+from flows.audit.model import Model
+
+_HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
+_POINTERS = ("dvc.lock", "*.dvc", "**/dvc.lock", "**/*.dvc")
+_DAY = 86_400  # seconds
+
+
+def reasons(model: Model, keep: int) -> dict[int, str]:
+    """Return why each version that stays does; `keep` of the newest stay without another reason.
+
+    Raises:
+        NotThere: the ledger is gone, and there is a champion.
+    """
+    said: dict[int, str] = {}
+    for version in model.versions[len(model.versions) - keep :] if keep else ():
+        said[version.number] = f"one of the newest {keep}"
+    said |= {version.number: "not registered by Retune" for version in model.versions if KEY not in version.tags}
+    for request in model.requests:
+        if request.waits():
+            said |= {
+                number: "waits for a person, or is judged against"
+                for number in (request.version, request.expected, request.anchor)
+                if number
+            }
+    said |= {version.number: "was champion" for version in model.versions if PROMOTED in version.tags}
+    for entry in model.entries:
+        said |= {number: "in the ledger" for number in (entry.version, entry.previous, entry.anchor) if number is not None}
+    said |= {version.number: f"is {', '.join(version.aliases)}" for version in model.versions if version.aliases}
+    there = {version.number for version in model.versions}
+    return {number: why for number, why in sorted(said.items()) if number in there}
+
+
+def of_version(model: Model, version: registry.Version) -> Iterator[str]:
+    """Yield DVC's hashes that a version was made with: of its tag, and of its run's dvc.lock."""
+    yield from _HASH.findall(version.tags.get("retune.dvc_lock", ""))
+    try:
+        yield from _HASH.findall(stored.artifact(model.uri, version, "dvc.lock").read_text(encoding="utf-8"))
+    except NotThere:
+        return
+
+
+def workspaces(project: Path) -> list[Path]:
+    """Return the project's own folder and its other workspaces."""
+    return [project, *sorted(path for path in (project / "var/workspaces").glob("*") if path.is_dir())]
+
+
+def of_workspaces(project: Path) -> Iterator[str]:
+    """Yield the hashes in every workspace's dvc.lock and .dvc files."""
+    for root in workspaces(project):
+        for path in (root / "dvc.lock", *root.glob("*.dvc"), *root.glob("data/**/*.dvc"), *root.glob("models/**/*.dvc")):
+            if path.is_file():
+                yield from _HASH.findall(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def of_git(project: Path) -> Iterator[str]:
+    """Yield the hashes in every dvc.lock and .dvc file of any commit that a branch, a tag, a stash, an experiment or the reflog reaches.
+
+    Raises:
+        RetuneError: git cannot say; then nothing may be deleted.
+    """
+    if not (project / ".git").exists():
+        return
+    listed = _git(project, ["rev-list", "--all", "--reflog", "--objects", "--no-object-names", "--", *_POINTERS]).splitlines()
+    if listed:
+        yield from _HASH.findall(_git(project, ["cat-file", "--batch"], "\n".join(listed) + "\n"))
+
+
+def with_members(cache: Path, digests: Iterable[str]) -> set[str]:
+    """Return the hashes, and for a folder (`….dir`) those of its files where the cache has the listing."""
+    found = set(digests)
+    for digest in [digest for digest in found if digest.endswith(".dir")]:
+        path = object_path(cache, digest)
+        if path.is_file():
+            found |= {str(entry["md5"]) for entry in json.loads(path.read_text(encoding="utf-8"))}
+    return found
+
+
+def object_path(cache: Path, digest: str) -> Path:
+    """Return where DVC's cache keeps an object."""
+    return cache / "files/md5" / digest[:2] / digest[2:]
+
+
+def study_of(model: Model, version: registry.Version) -> str | None:
+    """Return the name of the search that a version's settings came from."""
+    try:
+        return str(read_json(model, version, "search/best.json").get("study")) or None
+    except NotThere:
+        return None
+
+
+def studies_here(root: Path) -> set[str]:
+    """Return the search that a workspace's present model came from."""
+    try:
+        return {str(json.loads((root / "models/tuned/best.json").read_text(encoding="utf-8"))["study"])}
+    except (OSError, ValueError, KeyError):
+        return set()
+
+
+def idle(path: Path, days: float) -> bool:
+    """Say whether nothing at or below `path` was written for so many days."""
+    newest: float = max(each.stat().st_mtime for each in (path, *(path.rglob("*") if path.is_dir() else ())))
+    return bool(time.time() - newest > days * _DAY)
+
+
+def size(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _git(project: Path, arguments: list[str], said: str | None = None) -> str:
+    done = subprocess.run(["git", *arguments], cwd=project, input=said, capture_output=True, text=True, errors="replace", check=False)
+    if done.returncode != 0:
+        raise RetuneError(f"git {arguments[0]} failed in {project}, so nothing is deleted: {done.stderr.strip()}")
+    return done.stdout

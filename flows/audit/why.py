@@ -1,0 +1,64 @@
+"""The evidence behind a verdict, as it was written when it was reached: nothing is computed anew."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from components import registry
+from components.artifacts.verdict import GateResult, Hypothesis, Verdict
+from components.errors import NotThere
+from components.params import nearest
+from flows.audit.model import Model
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A version's verdict, and the digest of all that it says, to which approvals and the ledger's entries are bound."""
+
+    version: int
+    verdict: Verdict
+    digest: str
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the evidence for a program."""
+        return {"version": self.version, "evidence": self.digest, **self.verdict.model_dump(mode="json")}
+
+
+def why(model: Model, number: int, gate: str | None = None, evidence: str | None = None) -> Evidence:
+    """Return the evidence behind the newest verdict on a version, or behind the one with the digest `evidence`; of `gate` alone.
+
+    Raises:
+        NotThere: no such version, nobody judged it, its evidence is gone or was changed, or it has no such gate.
+    """
+    version = model.version(number)
+    verdict = registry.read_verdict(model.uri, version, evidence)
+    if verdict is None:
+        asked = f"verdict {evidence}" if evidence else "verdict"
+        raise NotThere(f"{version.uri} has no {asked} that can be read: nobody judged it, or its evidence was deleted or changed since")
+    digest = verdict.evidence
+    if gate is not None:
+        names = [result.gate for result in verdict.gates]
+        if gate not in names:
+            raise NotThere(f"the verdict on {version.uri} has no gate {gate!r}{nearest(gate, names)}")
+        verdict = verdict.model_copy(update={"gates": tuple(result for result in verdict.gates if result.gate == gate)})
+    return Evidence(number, verdict, digest)
+
+
+def numbers(result: GateResult | Hypothesis) -> str:
+    """Return what was measured as a person reads it: `accuracy -0.012 (-0.034 to 0.010), threshold -0.02, n 512`; empty for nothing."""
+    parts = []
+    if result.estimate is not None:
+        interval = f" ({result.low:.4g} to {result.high:.4g})" if result.low is not None and result.high is not None else ""
+        parts.append(f"{result.metric or 'measured'} {result.estimate:.4g}{interval}")
+    if isinstance(result, GateResult) and result.threshold is not None:
+        parts.append(f"threshold {result.threshold:g}")
+    if result.n is not None:
+        parts.append(f"n {result.n:,}")
+    if isinstance(result, GateResult) and result.method:
+        parts.append(result.method)
+    return ", ".join(parts)
+
+
+def tested(hypothesis: Hypothesis) -> str:
+    """Return a hypothesis as a sentence with its p."""
+    adjusted = f", {hypothesis.adjusted:.2g} after correction" if hypothesis.adjusted is not None else ""
+    return f"{hypothesis.says} (one-sided p {hypothesis.p:.2g}{adjusted})"
