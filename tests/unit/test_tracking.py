@@ -14,10 +14,9 @@ from mlflow import MlflowClient
 
 from components.artifacts.manifest import Manifest
 from components.errors import NotThere, RetuneError, Unavailable
-from components.store import params_of
+from components.store import params_of, upload
 from components.tracking import follow, prepare_store, reconcile, record, run_key, runs
 from components.tracking.facts import read_trials
-from components.store import upload
 from tests.finished import HISTORY, LINEAGE, PARAMS, make_finished, migrated, new_store
 
 
