@@ -7,6 +7,7 @@
     │   ├── BadData          the table can be read, and is not fit to train on
     │   └── BadModel         the base model or a packaged model cannot or must not be loaded
     ├── NotThere             something that an earlier step makes is missing; the message names the command
+    ├── GatesUnable          the gates decide wrongly about models whose truth is known; no verdict is reached
     ├── StageFailed          a DVC stage ended with an error; carries the stage's own message
     ├── Unavailable          exit code 75: a resource is busy or out of reach; the only error worth a retry
     └── Cancelled            exit code 130: a person or a scheduler ended the run
@@ -45,6 +46,10 @@ class BadModel(BadInput):
 
 class NotThere(RetuneError):
     """Something that an earlier step makes is missing."""
+
+
+class GatesUnable(RetuneError):
+    """The gates decide wrongly about models whose truth is known."""
 
 
 class StageFailed(RetuneError):
