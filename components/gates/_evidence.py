@@ -12,6 +12,7 @@ from pydantic import Field
 from components.artifacts.earlier import Earlier
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
+from components.artifacts.served import Served
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.params import Section, nearest
 from components.statistics import COMPARABLE, Truth, below, difference, difference_below, score
@@ -59,6 +60,7 @@ class Evidence:
     champion_train: pd.DataFrame | None = None
     earlier: tuple[Earlier, ...] = ()
     crosscheck: bool = True
+    served: Served | None = None
     truth: Truth = field(init=False)
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -50,6 +51,7 @@ MALFORMED: Mapping[str, Any] = {
     "one bad row among good ones": {"dataframe_records": [{"text": "a text"}, {"text": None}]},
     "a list instead of text": {"inputs": {"text": [["a", "text"]]}},
 }
+_ERROR = re.compile(r"[\w.]*(Error|Exception)\b")  # the last line of a traceback
 
 
 class _NotUp(Exception):
@@ -162,7 +164,7 @@ def _ended(code: int, said: Path) -> _NotUp:
         return _NotUp("the scoring server found its port taken: address already in use", outside=True)
     if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "MemoryError" in text or "Cannot allocate memory" in text:
         return _NotUp("the scoring server was killed while it started, for lack of memory or by hand", outside=True)
-    errors = [line for line in text.splitlines() if "Error" in line or "Exception" in line]
+    errors = [line for line in text.splitlines() if _ERROR.match(line) and "returned non zero" not in line]  # what MLflow adds to it
     return _NotUp(f"the scoring server ended with {code}: {(errors or [last_line(said)])[-1].strip()}", outside=False)
 
 

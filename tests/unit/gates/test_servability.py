@@ -1,0 +1,103 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from components.artifacts.served import Served, ServedAnswer
+from components.artifacts.verdict import GateResult, Outcome
+from components.gates import Evidence
+from tests.unit.gates.known import against, answered, decided
+
+REFUSED = {"no JSON": 400, "a number instead of text": 422}
+
+
+def evidence(n: int = 30) -> Evidence:
+    return against(answered(np.arange(n) % 5 != 0), None)
+
+
+def served(seen: Evidence, shift: float = 0.0, label: str | None = None, **more) -> Served:
+    """The evaluated answers; of the first row a probability is off by `shift`, or the label is another."""
+    answers = []
+    for place, name in enumerate(seen.candidate.ids):
+        row = seen.candidate.probabilities[place] + (shift if place == 0 else 0.0) * np.array([-1, 1, 0])
+        said = label if label and place == 0 else str(seen.candidate.predicted[place])
+        probabilities = dict(zip(seen.candidate.labels, map(float, row), strict=True))
+        answers.append(ServedAnswer(id=str(name), label=said, probabilities=probabilities))
+    return Served(version="models:/tickets/4", asked=len(answers), answers=tuple(answers), **{"malformed": REFUSED, "seconds": 5, **more})
+
+
+def asked(found: Served | None, seen: Evidence | None = None, **settings) -> GateResult:
+    return decided("servability", dataclasses.replace(seen or evidence(), served=found), **settings)
+
+
+def test_the_evaluated_answers_pass():
+    result = asked(served(evidence(), shift=5e-4))
+
+    assert result.outcome is Outcome.PASS
+    assert result.estimate == pytest.approx(5e-4)
+    assert result.threshold == 1e-3
+    assert result.n == 30
+    assert result.reason.startswith("30 served answers are the evaluated ones (largest difference 5.0e-04")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"shift": 2e-3}, "1 of 30 served answers differ from the evaluated ones (a probability by 0.002"),
+        ({"shift": float("nan")}, "1 of 30 served answers differ"),
+        ({"label": "another"}, "1 of 30 served answers differ"),
+        ({"malformed": {**REFUSED, "no text": 200}}, "malformed requests are not refused with a 4xx: 'no text' got 200"),
+        ({"malformed": {**REFUSED, "no text": 500}}, "'no text' got 500"),
+        ({"malformed": {**REFUSED, "no text": None}}, "'no text' got no answer"),
+        ({"refused": ("inputs with 10 rows: status 400",)}, "1 good requests were not answered, first inputs with 10 rows: status 400"),
+        ({"fault": "KeyError: 'text'"}, "models:/tickets/4 was not served: KeyError: 'text'"),
+    ],
+)
+def test_what_is_served_otherwise_fails(change, said):
+    result = asked(served(evidence(), **change))
+
+    assert result.outcome is Outcome.FAIL
+    assert said in result.reason
+
+
+def test_all_faults_are_told_together():
+    result = asked(served(evidence(), shift=0.1, malformed={"no JSON": 200}))
+
+    assert "served answers differ" in result.reason
+    assert "'no JSON' got 200" in result.reason
+    assert [table.title for table in result.tables] == ["Malformed requests", "Answers that differ"]
+    assert result.tables[1].rows[0][0] == "r000000"
+
+
+def test_a_label_that_was_a_tie_may_be_either():
+    seen = evidence()
+    seen.candidate.probabilities[0] = 1 / len(seen.candidate.labels)
+
+    assert asked(served(seen, label=seen.candidate.labels[-1]), seen).outcome is Outcome.PASS
+
+
+def test_a_version_with_other_labels_fails():
+    found = served(evidence())
+    strange = found.answers[0].model_copy(update={"probabilities": {**found.answers[0].probabilities, "new": 0.0}})
+
+    assert asked(found.model_copy(update={"answers": (strange, *found.answers[1:])})).outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "no scoring server was asked"),
+        (Served(version="models:/tickets/4", fault="address already in use", outside=True), "was not served: address already in use"),
+        (Served(version="models:/tickets/4", malformed=REFUSED), "no test row"),
+        (
+            Served(version="models:/tickets/4", answers=(ServedAnswer(id="x", label="a", probabilities={}),), malformed=REFUSED),
+            "asked other rows than the test set's (1, first 'x')",
+        ),
+    ],
+)
+def test_what_was_not_measured_is_asked_of_a_person(found, said):
+    result = asked(found)
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert said in result.reason
+    assert result.change
