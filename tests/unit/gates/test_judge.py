@@ -33,7 +33,7 @@ def test_a_much_better_candidate_is_promoted():
     found = verdict(candidate, champion)
 
     assert found.outcome is Outcome.PASS
-    assert found.reason.startswith("All 5 deciding gates pass")
+    assert found.reason.startswith("All 6 deciding gates pass")
     assert found.champion == "4"
 
 

@@ -6,6 +6,7 @@ import pytest
 from components.artifacts.served import Served, ServedAnswer
 from components.artifacts.verdict import GateResult, Outcome
 from components.gates import Evidence
+from tests.unit.gates import known
 from tests.unit.gates.known import against, answered, decided
 
 REFUSED = {"no JSON": 400, "a number instead of text": 422}
@@ -16,14 +17,13 @@ def evidence(n: int = 30) -> Evidence:
 
 
 def served(seen: Evidence, shift: float = 0.0, label: str | None = None, **more) -> Served:
-    """The evaluated answers; of the first row a probability is off by `shift`, or the label is another."""
-    answers = []
-    for place, name in enumerate(seen.candidate.ids):
-        row = seen.candidate.probabilities[place] + (shift if place == 0 else 0.0) * np.array([-1, 1, 0])
-        said = label if label and place == 0 else str(seen.candidate.predicted[place])
-        probabilities = dict(zip(seen.candidate.labels, map(float, row), strict=True))
-        answers.append(ServedAnswer(id=str(name), label=said, probabilities=probabilities))
-    return Served(version="models:/tickets/4", asked=len(answers), answers=tuple(answers), **{"malformed": REFUSED, "seconds": 5, **more})
+    """The evaluated answers; of the first row two probabilities are off by `shift`, or the label is another."""
+    found = known.served(seen.candidate, rows=30, **{"malformed": REFUSED, **more})
+    first = found.answers[0]
+    shifted = [value + by * shift for value, by in zip(first.probabilities.values(), (-1, 1, 0), strict=True)]
+    probabilities = dict(zip(first.probabilities, shifted, strict=True))
+    changed = first.model_copy(update={"probabilities": probabilities, "label": label or first.label})
+    return found.model_copy(update={"answers": (changed, *found.answers[1:])})
 
 
 def asked(found: Served | None, seen: Evidence | None = None, **settings) -> GateResult:
@@ -50,7 +50,7 @@ def test_the_evaluated_answers_pass():
         ({"malformed": {**REFUSED, "no text": 500}}, "'no text' got 500"),
         ({"malformed": {**REFUSED, "no text": None}}, "'no text' got no answer"),
         ({"refused": ("inputs with 10 rows: status 400",)}, "1 good requests were not answered, first inputs with 10 rows: status 400"),
-        ({"fault": "KeyError: 'text'"}, "models:/tickets/4 was not served: KeyError: 'text'"),
+        ({"fault": "KeyError: 'text'"}, "models:/tickets/5 was not served: KeyError: 'text'"),
     ],
 )
 def test_what_is_served_otherwise_fails(change, said):
@@ -87,10 +87,10 @@ def test_a_version_with_other_labels_fails():
     ("found", "said"),
     [
         (None, "no scoring server was asked"),
-        (Served(version="models:/tickets/4", fault="address already in use", outside=True), "was not served: address already in use"),
-        (Served(version="models:/tickets/4", malformed=REFUSED), "no test row"),
+        (Served(version="models:/tickets/5", fault="address already in use", outside=True), "was not served: address already in use"),
+        (Served(version="models:/tickets/5", malformed=REFUSED), "no test row"),
         (
-            Served(version="models:/tickets/4", answers=(ServedAnswer(id="x", label="a", probabilities={}),), malformed=REFUSED),
+            Served(version="models:/tickets/5", answers=(ServedAnswer(id="x", label="a", probabilities={}),), malformed=REFUSED),
             "asked other rows than the test set's (1, first 'x')",
         ),
     ],
