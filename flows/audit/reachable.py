@@ -19,7 +19,7 @@ from flows.audit.diff import read_json
 from flows.audit.model import Model
 
 _HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
-_POINTERS = ("dvc.lock", "*.dvc", "**/dvc.lock", "**/*.dvc")
+_POINTERS = ("dvc.lock", "*/dvc.lock", "*.dvc")  # in git a star stands for slashes too
 _DAY = 86_400  # seconds
 
 
@@ -78,9 +78,10 @@ def of_git(project: Path) -> Iterator[str]:
     """
     if not (project / ".git").exists():
         return
-    listed = _git(project, ["rev-list", "--all", "--reflog", "--objects", "--no-object-names", "--", *_POINTERS]).splitlines()
-    if listed:
-        yield from _HASH.findall(_git(project, ["cat-file", "--batch"], "\n".join(listed) + "\n"))
+    log = ["log", "--all", "--reflog", "--full-history", "-m", "--no-renames", "--raw", "--no-abbrev", "--format=", "--", *_POINTERS]
+    blobs = sorted({line.split()[3] for line in _git(project, log).splitlines() if line.startswith(":") and line.split()[3].strip("0")})
+    if blobs:
+        yield from _HASH.findall(_git(project, ["cat-file", "--batch"], "\n".join(blobs) + "\n"))
 
 
 def with_members(cache: Path, digests: Iterable[str]) -> set[str]:

@@ -1,0 +1,78 @@
+"""Two makings of one version, compared file by file."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from components.artifacts.predictions import Predictions
+from flows.audit.compare import answers_apart, compare, files_of, metrics_apart
+from flows.dvc import cache_folder
+
+
+def keep(root: Path, content: bytes, suffix: str = "") -> str:
+    md5 = hashlib.md5(content).hexdigest() + suffix
+    path = cache_folder(root) / "files/md5" / md5[:2] / md5[2:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return md5
+
+
+def lock_of(root: Path, **files: bytes) -> dict[str, object]:
+    """A lock whose stage `train` wrote the folder `out` with these files."""
+    listing = [{"relpath": name, "md5": keep(root, content)} for name, content in files.items()]
+    return {"stages": {"train": {"outs": [{"path": "out", "md5": keep(root, json.dumps(listing).encode(), ".dir")}]}}}
+
+
+def test_a_folder_is_compared_file_by_file(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    before = files_of(lock_of(old, weights=b"1", tokenizer=b"t"), "train", old)
+    after = files_of(lock_of(new, weights=b"2", tokenizer=b"t", extra=b"e"), "train", new)
+
+    outputs = compare("train", before, after, old, new)
+
+    assert {output.path: output.equal for output in outputs} == {"out/weights": False, "out/tokenizer": True, "out/extra": False}
+
+
+def test_a_folder_whose_listing_is_gone_is_compared_by_its_own_hash(tmp_path: Path) -> None:
+    lock = lock_of(tmp_path / "new", weights=b"1")
+    gone = {"stages": {"train": {"outs": [{"path": "out", "md5": "0" * 32 + ".dir"}]}}}
+
+    after = files_of(lock, "train", tmp_path / "new") | {"out": "1" * 32 + ".dir"}
+    outputs = compare("train", files_of(gone, "train", tmp_path / "old"), after, tmp_path, tmp_path)
+
+    assert [(output.path, output.equal) for output in outputs] == [("out", False)]
+
+
+def test_a_record_that_differs_in_times_alone_is_equal(tmp_path: Path) -> None:
+    def record(root: Path, **fields: object) -> str:
+        content = json.dumps(fields).encode()
+        (root / "models").mkdir(parents=True, exist_ok=True)
+        (root / "models/best.json").write_bytes(content)
+        return keep(root, content)
+
+    old, same, other = tmp_path / "old", tmp_path / "same", tmp_path / "other"
+    before = {"models/best.json": record(old, value=0.7, seconds=3.0)}
+
+    for root, fields, equal in ((same, {"value": 0.7, "seconds": 9.0}, True), (other, {"value": 0.8, "seconds": 3.0}, False)):
+        (output,) = compare("tune", before, {"models/best.json": record(root, **fields)}, old, root)
+        assert output.equal is equal
+
+
+def test_metrics_that_moved_are_told_with_both_values() -> None:
+    same = {"value": 0.7, "low": 0.6, "high": 0.8}
+
+    assert metrics_apart({"accuracy": same}, {"accuracy": same}) == []
+    (said,) = metrics_apart({"accuracy": same}, {"accuracy": {**same, "value": 0.71}})
+    assert said == "test accuracy: was 0.700000 (0.600000 to 0.800000), is 0.710000"
+
+
+def test_answers_that_moved_are_counted_and_measured() -> None:
+    def answers(predicted: list[str], sure: float) -> Predictions:
+        texts = [np.array(column, dtype=np.str_) for column in (["1", "2"], ["1", "2"], ["a", "b"], predicted)]
+        return Predictions(*texts, np.array([[sure, 1 - sure]] * 2), ("a", "b"))
+
+    assert answers_apart(answers(["a", "b"], 0.9), answers(["a", "b"], 0.9)) is None
+    said = answers_apart(answers(["a", "b"], 0.9), answers(["a", "a"], 0.8))
+    assert said == "1 of 2 test rows are answered otherwise; the largest difference of a probability is 1.00e-01"

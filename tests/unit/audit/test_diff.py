@@ -1,0 +1,56 @@
+"""Two versions side by side, on twenty rows."""
+
+import numpy as np
+import pandas as pd
+
+from components.artifacts.predictions import Predictions
+from flows.audit.diff import changed, compare_rows, measure
+
+IDS = [f"r{number:02d}" for number in range(20)]
+RIGHT = ["a", "b"] * 10
+
+
+def answers(predicted: list[str], labels: tuple[str, ...] = ("a", "b")) -> Predictions:
+    texts = [np.array(column, dtype=np.str_) for column in (IDS, IDS, RIGHT, predicted)]
+    return Predictions(*texts, np.full((20, len(labels)), 1 / len(labels)), labels)
+
+
+def swapped(*rows: int) -> list[str]:
+    return [("b" if label == "a" else "a") if row in rows else label for row, label in enumerate(RIGHT)]
+
+
+def test_what_was_fixed_and_what_broke_is_told_with_the_texts() -> None:
+    scores = measure(answers(swapped(0, 1, 2)), answers(swapped(2, 3)), {"r00": "the first"}, 1, "t")
+
+    assert [(row.id, row.text, row.expected, row.before, row.after) for row in scores.fixed] == [
+        ("r00", "the first", "a", "b", "a"),
+        ("r01", None, "b", "a", "b"),
+    ]
+    assert [row.id for row in scores.broken] == ["r03"]
+    assert (scores.rows, scores.both_right, scores.both_wrong) == (20, 16, 1)
+    assert scores.after["accuracy"].value == 0.9
+    assert abs(scores.differences["accuracy"].value - 0.05) < 1e-9  # (17 - 18) of 20 rows, after minus before
+    assert scores.differences["accuracy"].low < 0.05 < scores.differences["accuracy"].high
+
+
+def test_the_same_version_twice_differs_in_nothing() -> None:
+    scores = measure(answers(swapped(2)), answers(swapped(2)), {}, 1, "t")
+
+    assert (scores.fixed, scores.broken, scores.differences["accuracy"].value) == ((), (), 0)
+
+
+def test_labels_that_only_one_version_knows_are_named() -> None:
+    scores = measure(answers(RIGHT, ("a", "b", "old")), answers(RIGHT), {}, 1, "t")
+
+    assert (scores.labels_only_before, scores.labels_only_after) == (("old",), ())
+
+
+def test_settings_that_differ_are_told_with_both_values() -> None:
+    assert changed({"a": 1, "b": 2, "gone": 3}, {"a": 1, "b": 5, "new": 4}) == {"b": (2, 5), "gone": (3, None), "new": (None, 4)}
+
+
+def test_rows_are_compared_by_their_ids() -> None:
+    old = pd.DataFrame({"id": ["1", "2", "3", "4"], "text": list("abcd"), "label": list("xxxx")})
+    new = pd.DataFrame({"id": ["5", "4", "3", "2"], "text": list("edqb"), "label": list("xyxx")})
+
+    assert compare_rows(old, new) == {"added": ("5",), "removed": ("1",), "reworded": ("3",), "relabelled": ("4",)}

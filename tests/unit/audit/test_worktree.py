@@ -1,0 +1,82 @@
+"""The folder apart: what it holds, what it cannot reach, and that it is gone afterwards."""
+
+import configparser
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from components.errors import BadInput, NotThere
+from flows.audit.worktree import furnish, worktree
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@t", *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    for content in ("first", "second"):
+        (folder / "file").write_text(content)
+        git(folder, "add", "-A")
+        git(folder, "commit", "-qm", content)
+    return folder
+
+
+def test_the_folder_holds_the_commit_and_is_gone_afterwards(project: Path) -> None:
+    with worktree(project, git(project, "rev-parse", "HEAD~1")) as root:
+        assert (root / "file").read_text() == "first"
+
+    assert not root.exists()
+    assert git(project, "worktree", "list").count("\n") == 0
+    assert (project / "file").read_text() == "second"
+
+
+def test_the_folder_is_gone_after_ctrl_c_too(project: Path) -> None:
+    def interrupted() -> None:
+        with worktree(project, git(project, "rev-parse", "HEAD")) as root:
+            seen.append(root)
+            raise KeyboardInterrupt
+
+    seen: list[Path] = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not seen[0].exists()
+    assert git(project, "worktree", "list").count("\n") == 0
+
+
+def test_a_folder_that_is_to_be_kept_is_kept(project: Path, tmp_path: Path) -> None:
+    with worktree(project, git(project, "rev-parse", "HEAD"), tmp_path / "kept") as root:
+        pass
+
+    assert (root / "file").read_text() == "second"
+    with pytest.raises(BadInput, match="is not empty"), worktree(project, git(project, "rev-parse", "HEAD"), tmp_path / "kept"):
+        pass
+
+
+@pytest.mark.parametrize(("commit", "said"), [("f" * 40, "git fetch"), ("none", "without a git commit"), ("", "without a git commit")])
+def test_a_commit_that_is_not_there_is_one_clear_error(project: Path, commit: str, said: str) -> None:
+    with pytest.raises(NotThere, match=said), worktree(project, commit):
+        pass
+
+
+def test_its_dvc_has_the_projects_remotes_and_nothing_else_of_it(tmp_path: Path) -> None:
+    project, root = tmp_path / "project", tmp_path / "apart"
+    (project / ".dvc").mkdir(parents=True)
+    (project / ".dvc/config").write_text(
+        "[core]\n    remote = local\n[cache]\n    dir = /shared\n    type = hardlink\n"
+        "['remote \"local\"']\n    url = ../var/remote\n['remote \"s3\"']\n    url = s3://bucket/x%20y\n"
+    )
+    (project / ".dvc/config.local").write_text("['remote \"s3\"']\n    secret_access_key = hidden\n")
+    furnish(root, project)
+
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(root / ".dvc/config")
+    assert dict(config["core"]) == {"remote": "local", "no_scm": "true", "analytics": "false", "check_update": "false"}
+    assert dict(config["cache"]) == {"dir": str(root / ".dvc/cache")}
+    assert dict(config["'remote \"local\"'"]) == {"url": str(project / "var/remote")}
+    assert dict(config["'remote \"s3\"'"]) == {"url": "s3://bucket/x%20y", "secret_access_key": "hidden"}
