@@ -111,13 +111,14 @@ class Ledger:
             BadInput: the request was answered before, or its time has passed.
         """
         with writing(self._engine) as connection:
-            number, request = _newest(connection, run_prefix)
-            if request.decision is not None:
-                raise BadInput(f"run {request.run} was {request.decision} by {request.who} at {_minute(request.decided_at)}: {request.why}")
-            if request.expired():
-                raise BadInput(f"the request of run {request.run} expired at {_minute(request.expires_at)}: run again to judge anew")
+            number, request = _open(*_newest(connection, run_prefix))
             decided_at = _answer(connection, number, decision, who, why)
         return replace(request, decision=decision, who=who, why=why, decided_at=decided_at)
+
+    def open_request(self, run_prefix: str) -> Request:
+        """Return the request that `answer` would answer, and raise what it would raise."""
+        with reading(self._engine) as connection:
+            return _open(*_newest(connection, run_prefix))[1]
 
     def request(self, run_prefix: str) -> Request:
         """Return the newest request of the run that `run_prefix` begins.
@@ -175,6 +176,14 @@ def _newest(connection: sa.Connection, run_prefix: str) -> tuple[int, Request]:
         waiting = [request.run[:12] for _, request in _asked(connection) if request.waits()]
         raise NotThere(f"no run that begins with {run_prefix!r} asked for approval; waiting: {', '.join(waiting) or 'none'}")
     return found[-1]
+
+
+def _open(number: int, request: Request) -> tuple[int, Request]:
+    if request.decision is not None:
+        raise BadInput(f"run {request.run} was {request.decision} by {request.who} at {_minute(request.decided_at)}: {request.why}")
+    if request.expired():
+        raise BadInput(f"the request of run {request.run} expired at {_minute(request.expires_at)}: run again to judge anew")
+    return number, request
 
 
 def _question(request: Request) -> dict[str, Any]:

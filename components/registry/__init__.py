@@ -6,17 +6,19 @@ Reads a workspace, a recorded run and the ledger; writes versions, their package
 
 from components.registry.aliases import reconcile
 from components.registry.ask import Session
+from components.registry.environments import Environment
 from components.registry.promote import Decision, Expected, Promotion, promote, rollback, standing, swap
 from components.registry.register import register
-from components.registry.verdicts import attach_verdict, read_verdict
+from components.registry.verdicts import attach_verdict, note_answer, read_verdict
 from components.registry.verify import Verified, inspected, keep, kept, predict, score_version, verify
-from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, status, versions
+from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, names, status, versions
 
 __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "PREVIOUS",
     "Decision",
+    "Environment",
     "Expected",
     "Promotion",
     "Session",
@@ -28,6 +30,8 @@ __all__ = [
     "inspected",
     "keep",
     "kept",
+    "names",
+    "note_answer",
     "predict",
     "promote",
     "read_verdict",

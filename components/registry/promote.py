@@ -70,7 +70,8 @@ def promote(
     """
     version, ledger = known_version(uri, name, number), Ledger(ledger_url)
     _adopt_aliases(uri, ledger, name)
-    if not _is_of(ledger.head(name), version):
+    if not _is_of(head := ledger.head(name), version):
+        _check_expected(uri, head, expected)  # before a model is loaded for nothing; the ledger checks it again
         _check_package(uri, version, loaded=verified)
     decision = Decision(expected, who, why, action, forced, origin)
     return swap(uri, ledger, version, decision, read_verdict(uri, version))
@@ -99,6 +100,14 @@ def _adopt_aliases(uri: str, ledger: Ledger, name: str) -> None:
     if ledger.head(name) is None:
         with reaching(uri):
             follow(uri, ledger, name)
+
+
+def _check_expected(uri: str, head: Entry | None, expected: Expected) -> None:
+    found = head.version if head else None
+    with reaching(uri):
+        wanted = _expected(uri, head, expected)
+    if wanted != found:
+        raise Outdated(wanted, found)
 
 
 def _check_package(uri: str, version: Version, *, loaded: bool) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from components.artifacts.verdict import Outcome, Verdict
 from components.errors import RetuneError, Unavailable
 from components.registry.versions import ANSWER, CHALLENGER, CHAMPION, EVIDENCE, JUDGED_AGAINST, VERDICT, VERDICT_KEY, Version, find
-from components.store import alone, connect, reaching, upload
+from components.store import TAG_CHARACTERS, alone, connect, reaching, upload
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,18 @@ def read_verdict(uri: str, version: Version, evidence: str | None = None) -> Ver
     return verdict
 
 
-def withdraw(client: MlflowClient, version: Version) -> None:
-    """Take the alias `challenger` from a version that has it."""
+def note_answer(uri: str, version: Version, answer: str, *, withdrawn: bool) -> None:
+    """Tell in a version's tags what a person said of it; one that is `withdrawn` is no challenger any more. Repeatable."""
+    with reaching(uri), alone(uri, f"verdict {version.name}"):
+        client = connect(uri)
+        version = find(client, version.name, version.number)
+        if withdrawn:
+            _withdraw(client, version)
+        if version.tags.get(ANSWER) != answer:
+            client.set_model_version_tag(version.name, str(version.number), ANSWER, answer[:TAG_CHARACTERS])
+
+
+def _withdraw(client: MlflowClient, version: Version) -> None:
     if CHALLENGER in version.aliases:
         client.delete_registered_model_alias(version.name, CHALLENGER)
 
@@ -97,7 +107,7 @@ def _tags(verdict: Verdict) -> dict[str, str]:
 
 def _move_challenger(client: MlflowClient, version: Version, outcome: Outcome) -> None:
     if outcome is Outcome.FAIL:
-        withdraw(client, version)
+        _withdraw(client, version)
     elif CHAMPION not in version.aliases:
         client.set_registered_model_alias(version.name, CHALLENGER, str(version.number))
 

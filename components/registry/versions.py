@@ -67,6 +67,11 @@ class Version:
         """The digest of the whole verdict; None where there is none, or it is of an earlier layout."""
         return self.tags.get(EVIDENCE)
 
+    @property
+    def answer(self) -> str | None:
+        """What a person said of the verdict, or that nobody did in time."""
+        return self.tags.get(ANSWER)
+
 
 @dataclass(frozen=True)
 class Status:
@@ -121,6 +126,20 @@ def versions(uri: str, name: str) -> list[Version]:
     """Return every version of the model, oldest first; empty where nothing was registered."""
     with reaching(uri):
         return search(connect(uri), name)
+
+
+def names(uri: str) -> list[str]:
+    """Return the names of all registered models, sorted."""
+    found: list[str] = []
+    token = None
+    with reaching(uri):
+        client = connect(uri)
+        while True:
+            page = client.search_registered_models(max_results=1_000, page_token=token)
+            found += [model.name for model in page]
+            token = page.token
+            if not token:
+                return sorted(found)
 
 
 def find(client: MlflowClient, name: str, number: int) -> Version:
