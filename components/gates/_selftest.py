@@ -6,6 +6,7 @@ show something is said to be; gates that would decide wrongly end the run.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -27,10 +28,25 @@ def selftest(evidence: Evidence, gates: GatesParams) -> tuple[str, ...]:
     """
     if evidence.level > gates.looks.level + EXACT:
         raise unable(f"they are asked to decide at {evidence.level:.2%}, and gates.looks allows {gates.looks.level:.2%} a look")
+    if not np.isin(evidence.candidate.expected, evidence.candidate.labels).any():
+        return ("no test row has a label that the candidate knows, so no model could be made to try the gates on",)
+    evidence = _of_known_labels(evidence)
     champion = evidence.champion.predictions if evidence.champion else None
     off = {name: getattr(gates, name).model_copy(update={"role": Role.OFF}) for name in type(gates).model_fields if name not in TRIED}
     trial = Trial(evidence, Specimens.of(evidence, champion or evidence.candidate), gates.model_copy(update=off))
     return tuple(_tried(trial, "the champion" if champion else "the candidate"))
+
+
+def _of_known_labels(evidence: Evidence) -> Evidence:
+    """Return the rows whose label the candidate knows: of the others no model of its labels could be made."""
+    known = np.isin(evidence.candidate.expected, evidence.candidate.labels)
+    if known.all():
+        return evidence
+    rival = evidence.champion
+    if rival is not None and rival.predictions is not None:
+        rival = replace(rival, predictions=rival.predictions.take(known))
+    rows = None if evidence.rows is None else evidence.rows[known]
+    return replace(evidence, candidate=evidence.candidate.take(known), champion=rival, rows=rows)
 
 
 def _tried(trial: Trial, called: str) -> Iterator[str]:

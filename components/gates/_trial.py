@@ -94,7 +94,7 @@ class Trial:
     @cached_property
     def critical(self) -> float:
         """The critical value at which gates decide."""
-        return self.truth.units.critical(self.evidence.confidence)
+        return self.truth.units.critical(1 - 2 * self.evidence.level)
 
     def to_see(self, level: float) -> float:
         """Return how many standard errors a one-sided test at `level` needs for the usual power."""
@@ -129,10 +129,13 @@ class Trial:
         return np.asarray(np.append(share, 0.0)[specimens.expected], dtype=np.float64)
 
     def signal(self, metric: str, candidate: Ints, other: Ints, threshold: float = 0.0) -> float:
-        """Return by how many standard errors the difference exceeds `threshold`, the larger error of rows and of groups."""
-        change = self.weights(metric, other) * (self._right(candidate).astype(np.float64) - self._right(other))
-        spread = np.sqrt(max(np.sum(change**2), np.sum(self.truth.units.sums(change) ** 2)))
-        return float((change.sum() - threshold) / spread) if spread else 0.0
+        """Return by how many standard errors the difference exceeds `threshold`, the largest error of rows, groups and uneven groups."""
+        weights, units = self.weights(metric, other), self.truth.units
+        change = weights * (self._right(candidate).astype(np.float64) - self._right(other))
+        gap, sums = change.sum(), units.sums(change)
+        uneven = sums - gap * units.sums(weights) / max(weights.sum(), EXACT)
+        spread = np.sqrt(max(np.sum(change**2), np.sum(sums**2), np.sum(uneven**2)))
+        return float((gap - threshold) / spread) if spread else 0.0
 
     def difference(self, metric: str, candidate: Ints, other: Ints) -> float:
         """Return the true difference of two models."""
