@@ -11,10 +11,13 @@ from pathlib import Path
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.verdict import Verdict
+from components.report.card import card_page, card_text
 from components.report.facts import Champion, Run, read_facts
 from components.report.page import render
 
-__all__ = ["Champion", "shows", "write_report"]
+__all__ = ["CARD", "CARD_PAGE", "Champion", "shows", "write_card", "write_report"]
+
+CARD, CARD_PAGE = "MODEL_CARD.md", "MODEL_CARD.html"
 
 
 def shows(page: Path, verdict: Verdict, version: str) -> bool:
@@ -35,6 +38,7 @@ def write_report(
     champion: Champion | None = None,
     seconds: Mapping[str, float] | None = None,
     made_at: datetime | None = None,
+    params: Mapping[str, object] | None = None,
 ) -> Path:
     """Write the report on the candidate in `workspace` to the file `out`, by rename, and return its path.
 
@@ -47,14 +51,41 @@ def write_report(
         champion: the model in production and its scores on the same rows; None when there is none.
         seconds: wall clock of each step, in the order in which they ran.
         made_at: when the report was made, UTC; left out of the page when None.
+        params: all parameters of the candidate, defaults included, to be held against those of the champion.
 
     Raises:
         NotThere: the candidate was not evaluated. Whatever else is missing is named on the page as missing.
     """
-    run = Run(lineage, verdict, version, champion, seconds or {}, made_at)
-    html = render(read_facts(workspace, run))
+    run = Run(lineage, verdict, version, champion, seconds or {}, made_at, params or {})
+    return _put(out, render(read_facts(workspace, run)))
+
+
+def write_card(
+    workspace: Path,
+    folder: Path,
+    *,
+    lineage: Lineage,
+    verdict: Verdict,
+    version: str | None = None,
+    champion: Champion | None = None,
+    made_at: datetime | None = None,
+) -> tuple[Path, Path]:
+    """Write the model card of the candidate in `workspace` into `folder`, and return the paths of the Markdown and of the HTML file.
+
+    The arguments are those of `write_report`; the same facts give the same bytes.
+
+    Raises:
+        NotThere: the candidate was not evaluated. Whatever else is missing is called unknown on the card.
+    """
+    facts = read_facts(workspace, Run(lineage, verdict, version, champion, made_at=made_at))
+    text = card_text(facts)
+    return _put(folder / CARD, text), _put(folder / CARD_PAGE, card_page(facts, text))
+
+
+def _put(out: Path, text: str) -> Path:
+    """Write a file by rename, so that no reader sees half of it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(out.name + ".partial")
-    partial.write_text(html, encoding="utf-8", errors="replace")
+    partial.write_text(text, encoding="utf-8", errors="replace")
     os.replace(partial, out)
     return out

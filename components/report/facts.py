@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import pyarrow.parquet as pq
@@ -18,7 +19,7 @@ from components.artifacts.manifest import BaseManifest, Manifest
 from components.artifacts.metrics import Estimate, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
-from components.artifacts.training import Training
+from components.artifacts.training import ModelSpec, Training
 from components.artifacts.trial import BestTrial
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Verdict
@@ -31,7 +32,11 @@ A = TypeVar("A", bound=Artifact)
 
 @dataclass(frozen=True)
 class Champion:
-    """The model in production, scored on today's test set; `differences` are candidate minus champion, paired."""
+    """The model in production, scored on today's test set; `differences` are candidate minus champion, paired.
+
+    `settings` are those that it was trained with (Training.settings), `params` all of its parameters, as recorded with its run, and
+    `lineage` where it came from; what is not known stays empty.
+    """
 
     version: str
     headline: Mapping[str, Estimate]
@@ -39,14 +44,21 @@ class Champion:
     predictions: Predictions | None = None
     settings: Mapping[str, Setting] = field(default_factory=dict)
     data_digest: str | None = None
+    params: Mapping[str, object] = field(default_factory=dict)
+    lineage: Lineage | None = None
 
     @classmethod
-    def of(cls, version: str, scored: Predictions, candidate: Predictions, min_class_units: int, data_digest: str | None) -> "Champion":
-        """Measure a champion's predictions on the candidate's test rows, and the candidate against them."""
+    def of(
+        cls, version: str, scored: Predictions, candidate: Predictions, min_class_units: int, data_digest: str | None, **origin: Any
+    ) -> "Champion":
+        """Measure a champion's predictions on the candidate's test rows, and the candidate against them.
+
+        `origin` are `settings`, `params` and `lineage`, as far as they are known.
+        """
         truth = Truth.of(candidate, min_class_units)
         headline = {metric: score(metric, truth, scored.predicted) for metric in METRICS}
         differences = {metric: difference(metric, truth, candidate.predicted, scored.predicted) for metric in COMPARABLE}
-        return cls(version, headline, differences, scored, data_digest=data_digest)
+        return cls(version, headline, differences, scored, data_digest=data_digest, **origin)
 
 
 @dataclass(frozen=True)
@@ -81,11 +93,32 @@ class Run:
     champion: Champion | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     made_at: datetime | None = None
+    params: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def shows(self) -> str:
         """What a page is about: a page that says this need not be written again."""
         return f"{self.verdict.key} {self.version}"
+
+    @property
+    def commands(self) -> tuple[tuple[str, str], ...]:
+        """The commands that rebuild, explain and roll back, each with what it does; names are quoted for the shell."""
+        name, commit = quote(self.lineage.model), quote(self.lineage.git_commit[:12] or "COMMIT")
+        if self.version is None:
+            return ((f"git checkout {commit} && dvc repro --pull", "the same model again, from code and data by hash"),)
+        version = quote(self.version)
+        return (
+            (f"retune rebuild {name} {version}", "from commit and data by hash, then compare weights and metrics"),
+            (f"retune why {name} {version}", "the evidence behind its verdict"),
+            (f"retune lineage {name} {version}", "where it came from"),
+            *(
+                [(f"retune diff {name} {quote(self.verdict.champion)} {version}", "what is fixed and broken")]
+                if self.verdict.champion
+                else []
+            ),
+            (f'retune rollback {name} --why "…"', "the champion before it takes its place again"),
+            (f"retune history {name}", "who was champion when, and who asked for it"),
+        )
 
 
 @dataclass(frozen=True)
@@ -105,6 +138,7 @@ class Facts:
     history: tuple[Mapping[str, float], ...]
     texts: Mapping[str, str]
     conflicts: tuple[Removed, ...]
+    task: str | None = None
 
 
 def read_facts(workspace: Path, run: Run) -> Facts:
@@ -128,6 +162,7 @@ def read_facts(workspace: Path, run: Run) -> Facts:
         history=read_history(workspace / "models/trained/history.jsonl"),
         texts={row["id"]: row["text"] for row in _rows(workspace / "data/prepared/test/test.parquet", "id", "text")},
         conflicts=read_conflicts(workspace / "data/prepared/removed.parquet"),
+        task=spec.task if (spec := _optional(ModelSpec, workspace / "models/trained/model")) else None,
     )
 
 

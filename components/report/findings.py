@@ -106,5 +106,34 @@ def changes(candidate: Predictions, champion: Predictions, texts: Mapping[str, s
     return Changes(both_right, len(rows) - both_right - len(fixed) - len(broken), fixed, broken)
 
 
+def settings_in_force(params: Mapping[str, object], trained: Mapping[str, object]) -> dict[str, object]:
+    """Return all parameters by their dotted path, with the values that training used where the search chose them."""
+    return dict(_flat(params)) | {f"train.{name}": value for name, value in trained.items()}
+
+
+def differing(before: Mapping[str, object], now: Mapping[str, object], absent: str) -> list[tuple[str, object, object]]:
+    """Return name, earlier and present value of what differs, by name; 3, 3.0 and "3" are the same value."""
+    pairs = [(name, before.get(name, absent), now.get(name, absent)) for name in sorted({*before, *now})]
+    return [pair for pair in pairs if _plain(pair[1]) != _plain(pair[2])]
+
+
+def _flat(params: Mapping[str, object], above: str = "") -> Iterable[tuple[str, object]]:
+    for name, value in params.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _plain(value: object) -> object:
+    """Return a value as it compares after a way through JSON or text."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    try:
+        return float(str(value))
+    except ValueError:
+        return str(list(value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _answers(predictions: Predictions) -> Iterable[tuple[str, str, str]]:
     return zip(predictions.ids.tolist(), predictions.expected.tolist(), predictions.predicted.tolist(), strict=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from components.artifacts.metrics import ClassScore, Estimate
-from components.artifacts.verdict import GateResult, Outcome
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.report.svg import Scale, element, line, mark, spanning, strip, text
 from components.report.wording import metric, number, signed
 
@@ -17,7 +17,7 @@ MIDDLE = "50%"
 
 @dataclass(frozen=True)
 class GatePlot:
-    """The plot of one gate, None where it had nothing to measure; `own_scale` when it could not share the others' axis.
+    """The plot of one gate, None where it has no interval; `own_scale` when it could not share the others' axis.
 
     `signs` says that the numbers are differences: at least one of them or the threshold is not above zero.
     """
@@ -30,24 +30,47 @@ class GatePlot:
 
 def gate_plots(gates: Sequence[GateResult]) -> tuple[tuple[GatePlot, ...], Markup | None]:
     """Return a plot a gate, all as distances from the gate's threshold, and the axis that they share."""
-    distances = [_distances(gate) for gate in gates]
+    distances = [_distances(gate) if has_interval(gate) else [] for gate in gates]
     shared = [d for d in distances if d and max(map(abs, d)) <= 1]
     scale = spanning([0.0, *(value for d in shared for value in d)], 6, 94, pad=0.1)
     plots = []
     for gate, distance in zip(gates, distances, strict=True):
         own = bool(distance) and distance not in shared
-        plots.append(
-            GatePlot(
-                gate,
-                _gate_plot(gate, spanning([0.0, *distance], 6, 94, 0.1) if own else scale) if distance else None,
-                own,
-                _is_difference(gate),
-            )
-        )
+        drawn = _gate_plot(gate, spanning([0.0, *distance], 6, 94, 0.1) if own else scale) if distance else None
+        plots.append(GatePlot(gate, drawn, own, is_difference(gate)))
     return tuple(plots), (axis(scale, sign=True) if shared else None)
 
 
-def _is_difference(gate: GateResult) -> bool:
+def has_interval(gate: GateResult) -> bool:
+    """Say whether a gate has something to draw: a number and at least one end of its interval."""
+    return len(_distances(gate)) > 1
+
+
+def numbers(one: Hypothesis) -> list[float]:
+    """Return the estimate and the known ends of its interval; nothing where there is no estimate."""
+    if one.estimate is None or not math.isfinite(one.estimate):
+        return []
+    return [v for v in (one.estimate, one.low, one.high) if v is not None and math.isfinite(v)]
+
+
+def hypothesis_plots(members: Sequence[Hypothesis], line_at: float | None, signs: bool) -> tuple[list[Markup | None], Markup | None]:
+    """Return a plot a hypothesis on one scale, a square where it is rejected, and the axis; `line_at` is where it would be fit."""
+    drawn = [numbers(one) for one in members]
+    if not any(drawn):
+        return [None] * len(members), None
+    ends = [value for values in drawn for value in values] + ([] if line_at is None else [line_at])
+    scale = spanning(ends, 6, 94, pad=0.1)
+    fit = line(scale.percent(line_at), "0", scale.percent(line_at), "100%", "threshold") if line_at is not None else ""
+    return [_hypothesis_plot(one, scale, fit) if values else None for one, values in zip(members, drawn, strict=True)], axis(scale, signs)
+
+
+def _hypothesis_plot(one: Hypothesis, scale: Scale, fit: str) -> Markup:
+    shape, tone = ("square", "fail") if one.rejected else ("circle", "candidate")
+    return strip(grid(scale), fit, whisker(scale, one.low, one.high, tone), mark(shape, scale.percent(one.estimate or 0.0), MIDDLE, tone))
+
+
+def is_difference(gate: GateResult) -> bool:
+    """Say whether a gate's numbers are differences, which are written with their sign."""
     known = [value for value in (gate.estimate, gate.low, gate.high) if value is not None]
     return min([*known, 1.0]) < 0 or (gate.threshold is not None and gate.threshold <= 0)
 
@@ -142,11 +165,11 @@ def legend(shape: str, tone: str) -> Markup:
 
 
 def icon(outcome: Outcome | str) -> Markup:
-    """Return a sign: a tick in a circle, a cross in a square, a question mark in a diamond, a warning in a triangle."""
+    """Return a sign: a tick in a circle, a cross in a square, a wave in a diamond, a warning in a triangle."""
     shapes = {
         "PASS": ("M12 2A10 10 0 1 1 12 22 10 10 0 1 1 12 2z", "M7.5 12.5 10.8 15.8 16.8 8.8"),
         "FAIL": ("M3 3H21V21H3z", "M8 8 16 16M16 8 8 16"),
-        "INCONCLUSIVE": ("M12 1 23 12 12 23 1 12z", "M9.3 9.6A2.7 2.7 0 1 1 12.6 12.2Q12 12.6 12 13.6M12 16.4V16.9"),
+        "INCONCLUSIVE": ("M12 1 23 12 12 23 1 12z", "M7 13.4Q9.3 9.4 12 12T17 10.6"),
         "WARNING": ("M12 2 23.5 22H.5z", "M12 9.5V14M12 17.6V18"),
     }
     body, sign = shapes[str(outcome)]
@@ -154,10 +177,17 @@ def icon(outcome: Outcome | str) -> Markup:
     return element("svg", *inner, viewBox="0 0 24 24", width=24, height=24, aria_hidden="true", class_=f"icon {str(outcome).lower()}")
 
 
+def amount(value: float, signs: bool = False) -> str:
+    """Return a score with three decimals, or what is counted in another unit with three digits."""
+    if abs(value) <= 1:
+        return signed(value) if signs else metric(value)
+    return f"+{number(value)}" if signs and value > 0 else number(value)
+
+
 def interval(low: float | None, high: float | None, signs: bool = False) -> str:
     """Return an interval in words; signs are set for differences, where a dash between them would be read as a minus."""
     known = [value if value is not None and math.isfinite(value) else None for value in (low, high)]
-    ends = ["…" if value is None else signed(value) if signs else metric(value) for value in known]
+    ends = ["…" if value is None else amount(value, signs) for value in known]
     return f"{ends[0]} to {ends[1]}" if signs else f"{ends[0]}–{ends[1]}"
 
 

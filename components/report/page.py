@@ -9,10 +9,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import ClassScore, Estimate, Metrics
 from components.artifacts.profile import Profile
-from components.artifacts.verdict import Outcome
-from components.report import charts, findings, forests, wording
+from components.report import charts, findings, forests, panel, wording
 from components.report.facts import Champion, Facts
 from components.report.matrix import MOST_CLASSES, confusion_matrix
 from components.report.svg import Scale
@@ -20,7 +20,7 @@ from components.report.svg import Scale
 HERE = Path(__file__).parent
 FILTERS = (
     *("named", "count", "number", "metric", "signed", "probability", "percent"),
-    *("duration", "moment", "quantile", "setting", "cut", "visible"),
+    *("duration", "moment", "quantile", "setting", "cut", "visible", "whole", "cell", "many"),
 )
 FIRST_METRICS = ("macro_f1", "accuracy")
 GUESSING = wording.named("majority")
@@ -55,20 +55,26 @@ def render(facts: Facts) -> str:
     return _template().render(facts=facts, run=facts.run, metrics=facts.metrics, **_sections(facts))
 
 
+def shared_style() -> Markup:
+    """Return the style sheet of page and card."""
+    return Markup((HERE / "style.css").read_text(encoding="utf-8"))
+
+
 @cache
 def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update({name: getattr(wording, name) for name in FILTERS})
-    environment.globals.update(icon=forests.icon, legend=forests.legend, interval=forests.interval, bar=forests.bar)
-    environment.globals.update(SHOWN_CHANGES=SHOWN_CHANGES, style=Markup((HERE / "style.css").read_text(encoding="utf-8")))
+    environment.globals.update(icon=forests.icon, legend=forests.legend, interval=forests.interval, amount=forests.amount, bar=forests.bar)
+    environment.globals.update(SHOWN_CHANGES=SHOWN_CHANGES, style=shared_style())
     return environment.get_template("page.html.j2")
 
 
 def _sections(facts: Facts) -> dict[str, Any]:
     return {
-        **_verdict(facts),
+        **panel.panel(facts.run.verdict),
+        "figures": _key_figures(facts),
         **_scores(facts.metrics, facts.run.champion),
         **_classes(facts.metrics),
         **_errors(facts),
@@ -80,17 +86,6 @@ def _sections(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _verdict(facts: Facts) -> dict[str, Any]:
-    gates, gate_axis = forests.gate_plots(facts.run.verdict.gates)
-    tally = {outcome: sum(gate.outcome is outcome for gate in facts.run.verdict.gates) for outcome in Outcome}
-    words = [
-        f"{many} {word}"
-        for outcome, word in ((Outcome.PASS, "passed"), (Outcome.FAIL, "failed"), (Outcome.INCONCLUSIVE, "undecided"))
-        if (many := tally[outcome])
-    ]
-    return {"gates": gates, "gate_axis": gate_axis, "tally": ", ".join(words), "figures": _key_figures(facts)}
-
-
 def _key_figures(facts: Facts) -> list[tuple[str, str, str]]:
     """Return the few numbers of the band: name, value, and what qualifies it."""
     metrics, champion = facts.metrics, facts.run.champion
@@ -98,7 +93,7 @@ def _key_figures(facts: Facts) -> list[tuple[str, str, str]]:
     figures = [("test rows", wording.count(metrics.rows), units)]
     if not metrics.headline:
         return figures
-    first = _ordered(metrics.headline)[0]
+    first = ordered(metrics.headline)[0]
     found, name = metrics.headline[first], wording.named(first)
     rivals = [(f"champion {champion.version}", champion.differences)] if champion else []
     rivals += [(wording.named(rival), gaps) for rival, gaps in metrics.differences.items() if rival != "majority"]
@@ -111,7 +106,8 @@ def _key_figures(facts: Facts) -> list[tuple[str, str, str]]:
     return [(name, wording.metric(found.value), f"{level}{wording.THIN}% interval {forests.between(found)}"), *against, *figures]
 
 
-def _ordered(headline: Iterable[str]) -> list[str]:
+def ordered(headline: Iterable[str]) -> list[str]:
+    """Return the names of metrics, those that decisions are made on first."""
     return sorted(headline, key=lambda name: (FIRST_METRICS.index(name) if name in FIRST_METRICS else len(FIRST_METRICS), name))
 
 
@@ -119,7 +115,7 @@ def _scores(metrics: Metrics, champion: Champion | None) -> dict[str, Any]:
     models = _models(metrics, champion)
     rivals = [model.scores for model in models if model.who != GUESSING]  # what only guesses would squeeze the others together
     scale = forests.score_scale(end for scores in rivals for e in scores.values() for end in (e.low, e.high))
-    blocks = [(name, [_model_row(model, name, scale) for model in models if name in model.scores]) for name in _ordered(metrics.headline)]
+    blocks = [(name, [_model_row(model, name, scale) for model in models if name in model.scores]) for name in ordered(metrics.headline)]
     off_scale = any(row.estimate.value < scale.low for _, rows in blocks for row in rows)
     return {
         "scores": blocks,
@@ -171,23 +167,50 @@ def _errors(facts: Facts) -> dict[str, Any]:
 def _changes(facts: Facts) -> dict[str, Any]:
     champion = facts.run.champion
     if champion is None:
-        return {"changes": None, "settings": ()}
+        return {"changes": None, "settings": (), "known_settings": False, "origins": (), "packages": ()}
     found = findings.changes(facts.candidate, champion.predictions, facts.texts) if facts.candidate and champion.predictions else None
-    now = facts.training.settings if facts.training else {}
-    names = [name for name in sorted({*now, *champion.settings}) if champion.settings and now.get(name) != champion.settings.get(name)]
-    return {"changes": found, "settings": [(name, champion.settings.get(name, ABSENT), now.get(name, ABSENT)) for name in names]}
+    known = bool(champion.settings or champion.params)
+    return {
+        "changes": found,
+        "known_settings": known,
+        "settings": _differing_settings(facts, champion) if known else (),
+        "origins": _origins(facts.run.lineage, champion),
+        "packages": findings.differing(champion.lineage.packages, facts.run.lineage.packages, ABSENT) if champion.lineage else (),
+    }
+
+
+def _differing_settings(facts: Facts, champion: Champion) -> list[tuple[str, object, object]]:
+    """Return what differs among all parameters where the champion's are known, else among the settings of the training."""
+    trained = facts.training.settings if facts.training else {}
+    if not champion.params or not facts.run.params:
+        return findings.differing(champion.settings, trained, ABSENT)
+    before = findings.settings_in_force(champion.params, champion.settings)
+    return findings.differing(before, findings.settings_in_force(facts.run.params, trained), ABSENT)
+
+
+def _origins(lineage: Lineage, champion: Champion) -> list[tuple[str, str | None, str]]:
+    """Return what each of both was made from: name, the champion's (None: not known), the candidate's."""
+    theirs = champion.lineage
+    data = theirs.data_digest if theirs else champion.data_digest
+    pairs = [
+        ("snapshot", data, lineage.data_digest),
+        ("base model", theirs.base_digest if theirs else None, lineage.base_digest),
+        ("git commit", theirs.git_commit if theirs else None, lineage.git_commit),
+        ("Python", theirs.python if theirs else None, lineage.python),
+    ]
+    return [pair for pair in pairs if pair[1] is not None]
 
 
 def _data(facts: Facts) -> dict[str, Any]:
     profile = facts.profile
     return {
-        "account": _account(facts),
+        "account": account(facts),
         "labels": _label_rows(profile) if profile else (),
         "lengths": charts.token_lengths(profile.tokens) if profile and any(rows for _, rows in profile.tokens.histogram) else None,
     }
 
 
-def _account(facts: Facts) -> tuple[int, list[tuple[str, int]], int] | None:
+def account(facts: Facts) -> tuple[int, list[tuple[str, int]], int] | None:
     """Return rows in, what became of them, and by how many the account is out of balance (0 in a sound run)."""
     validation, profile = facts.validation, facts.profile
     if profile is None:

@@ -16,6 +16,8 @@ _NAMES: Mapping[str, str] = {
     "tfidf": "TF-IDF",
     "majority": "most frequent class",
     "ece": "ECE",
+    "brier": "Brier score",
+    "log_loss": "log-loss",
     "loss": "training loss",
     "eval_loss": "validation loss",
 }
@@ -116,6 +118,25 @@ def cut(text: object, limit: int) -> str:
     """Return at most `limit` characters of the visible text, on one line, with an ellipsis where it was cut."""
     line = visible(" ".join(str(text)[: 4 * limit + 200].split(" ")))
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def whole(text: object, limit: int) -> str | None:
+    """Return the text that `cut` shortens at `limit`, itself cut where nobody would read on; None where nothing is lost."""
+    return None if len(str(text)) <= limit else cut(text, 2_000)
+
+
+def cell(value: str | float | int | bool | None) -> str:
+    """Return what stands in a table as a reader wants it: digits in groups, yes and no."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return count(value)
+    return visible(value) if isinstance(value, str) else number(value)
+
+
+def many(number: int, one: str, more: str = "") -> str:
+    """Return how many there are of a thing, as `1 note` or `2 notes`."""
+    return f"{count(number)} {one if number == 1 else more or one + 's'}"
 
 
 def columns(text: str) -> int:

@@ -152,7 +152,7 @@ def test_settings_and_data_that_differ_from_the_champions_are_listed(workspace: 
     changes = section(page(workspace, champion=champion), "changes")
 
     assert [row.words for row in changes.all("tbody")[0].all("tr")] == ["learning_rate 0.0002 0.001", "warmup 0.1 not set"]
-    assert "The data changed: the champion learnt from snapshot eeeeeeeeeeee" in changes.words
+    assert "snapshot eeeeeeeeeeee dddddddddddd changed" in changes.words
     assert "cannot be compared one by one" in changes.words
 
 
