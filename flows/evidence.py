@@ -13,6 +13,7 @@ from components import registry, tasks
 from components.artifacts.earlier import Earlier, prepare_earlier
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows, read_snapshot
+from components.artifacts.served import Served
 from components.artifacts.verdict import Role
 from components.errors import BadModel, BadParams, NotThere, RetuneError
 from components.gates import Evidence, GatesParams, Rival
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 def gather(
     workspace: Workspace,
+    uri: str,
     asked: Asked,
     version: registry.Version,
     known: dict[str, registry.Version],
@@ -58,6 +60,7 @@ def gather(
         earlier=tuple(earlier_tests(workspace, asked, version, opponent, known, params, test_digest, learnt))
         if wanted(gates, "forgetting")
         else (),
+        served=serve(uri, version, test, gates) if wanted(gates, "servability") else None,
     )
 
 
@@ -80,6 +83,16 @@ def test_rows(workspace: Workspace) -> pd.DataFrame:
 def learn_rows(folder: Path) -> pd.DataFrame:
     """Return the rows that a model learnt from: training and validation."""
     return pd.concat([read_rows(folder / f"{split}.parquet") for split in ("train", "validation")], ignore_index=True)
+
+
+def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesParams) -> Served:
+    """Ask the version behind the scoring server; a package that must not be loaded is a fault of the version, not of the run."""
+    try:
+        return registry.serve_and_ask(
+            uri, version.name, version.number, registry.evenly(rows, gates.servability.rows), gates.servability.max_seconds
+        )
+    except BadModel as error:
+        return Served(version=version.uri, fault=str(error))
 
 
 def rival(asked: Asked, entry: Entry | None, known: dict[str, registry.Version], rows: pd.DataFrame, digest: str) -> Rival | None:

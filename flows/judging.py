@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components import registry, tracking
+from components import registry
 from components.artifacts.metrics import Metrics
 from components.artifacts.verdict import Verdict
 from components.errors import NotThere
@@ -98,9 +98,9 @@ def _reach(
     """Gather the evidence, let the gates prove on it that they can say no, and judge."""
     known = {one.key: one for one in registry.versions(uri, version.name) if one.complete}
     with Asked(workspace, uri) as asked:
-        evidence = gather(workspace, asked, version, known, rivals.champion, rivals.anchor, params, test, look)
+        evidence = gather(workspace, uri, asked, version, known, rivals.champion, rivals.anchor, params, test, look)
     tested = selftest(evidence, params.gates)
-    return fold(evidence, params.gates, key=key, candidate_digest=tracking.run_key(workspace.root), test_digest=test, tested=tested)
+    return fold(evidence, params.gates, key=key, candidate_digest=version.key, test_digest=test, tested=tested)
 
 
 def _renumbered(verdict: Verdict, rivals: Opponents) -> Verdict:

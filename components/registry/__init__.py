@@ -9,6 +9,7 @@ from components.registry.ask import Session
 from components.registry.environments import Environment
 from components.registry.promote import Decision, Expected, Promotion, promote, rollback, standing, swap
 from components.registry.register import register
+from components.registry.serve import evenly, serve_and_ask
 from components.registry.verdicts import attach_verdict, note_answer, read_verdict
 from components.registry.verify import Verified, inspected, keep, kept, predict, score_version, verify
 from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, names, status, versions
@@ -27,6 +28,7 @@ __all__ = [
     "Version",
     "attach_verdict",
     "champion",
+    "evenly",
     "inspected",
     "keep",
     "kept",
@@ -39,6 +41,7 @@ __all__ = [
     "register",
     "rollback",
     "score_version",
+    "serve_and_ask",
     "standing",
     "status",
     "swap",
