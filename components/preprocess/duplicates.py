@@ -4,27 +4,14 @@ Every function takes rows with id, text, label and split, ordered by id, and ret
 id, reason, duplicate_of; the answer does not depend on the order of the rows.
 """
 
-import re
-from collections.abc import Sequence
-from itertools import pairwise
-
 import pandas as pd
-from datasketch import MinHash, MinHashLSH
 
 from components.preprocess.splits import SPLITS
+from components.similarity import closest
 
 CONFLICTING = "conflicting labels"
 EXACT = "exact duplicate"
 NEAR = "near duplicate"
-
-_PERMUTATIONS = 128
-# Candidates are verified, so a false one costs little and a missed one is a leak: recall at the threshold is then above 96 %.
-_WEIGHTS = (0.02, 0.98)
-_STEEPEST = 0.95  # LSH has too few bands above this; verification still asks for the threshold itself
-# Thai, Lao, Burmese, Khmer, kana, Han: scripts that put no space between words.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
-_TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
-_CHARACTER = re.compile(rf"[{_UNSPACED}]")
 
 
 def conflicting(rows: pd.DataFrame) -> pd.DataFrame:
@@ -49,53 +36,18 @@ def exact(rows: pd.DataFrame) -> pd.DataFrame:
 def near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Return the rows that resemble a kept row of a more favoured split: Jaccard similarity of shingles of `threshold` or more.
 
-    Candidates come from MinHash LSH (datasketch) and are verified exactly. Near copies within one split stay.
+    The search is exact. Near copies within one split stay.
     """
     if threshold >= 1 or rows.empty:
         return _removed([], NEAR, [])
-    shingled = [shingles(text) for text in rows["text"]]
-    hashes = MinHash.bulk([[shingle.encode() for shingle in one] for one in shingled], num_perm=_PERMUTATIONS)
-    index = MinHashLSH(threshold=min(threshold, _STEEPEST), num_perm=_PERMUTATIONS, weights=_WEIGHTS)
-    places = {split: [place for place, own in enumerate(rows["split"]) if own == split] for split in SPLITS}
-    gone: dict[int, int] = {}
+    texts, kept, gone = rows["text"].tolist(), list[int](), dict[int, int]()
     for split in SPLITS:
-        for place in places[split]:
-            if (twin := _closest(place, index.query(hashes[place]), shingled, threshold)) is not None:
-                gone[place] = twin
-        for place in places[split]:
-            if place not in gone:
-                index.insert(place, hashes[place])
-    ids = rows["id"].tolist()
-    order = sorted(gone)
+        places = [place for place, own in enumerate(rows["split"]) if own == split]
+        twins = closest([texts[place] for place in places], [texts[place] for place in kept], threshold)
+        gone |= {places[place]: kept[twin] for place, (twin, _) in twins.items()}
+        kept = sorted([*kept, *(place for place in places if place not in gone)])
+    ids, order = rows["id"].tolist(), sorted(gone)
     return _removed([ids[place] for place in order], NEAR, [ids[gone[place]] for place in order])
-
-
-def shingles(text: str) -> frozenset[str]:
-    """Return the words and pairs of adjacent words of `text`, without case and punctuation.
-
-    Where most of a text is in a script without spaces, the shingles are runs of three characters instead.
-    """
-    tokens = _TOKEN.findall(text.casefold())
-    if 2 * len(_CHARACTER.findall(text)) > len(tokens):
-        runs = {"".join(tokens[place : place + 3]) for place in range(max(1, len(tokens) - 2))}
-    else:
-        runs = {*tokens, *(" ".join(pair) for pair in pairwise(tokens))}
-    return frozenset(runs or {text})
-
-
-def _closest(place: int, candidates: Sequence[int], shingled: list[frozenset[str]], threshold: float) -> int | None:
-    """Return the verified candidate with the highest similarity, the first of equals, or None."""
-    best, twin = threshold, None
-    for candidate in sorted(candidates):
-        similarity = _jaccard(shingled[place], shingled[candidate])
-        if similarity > best or (twin is None and similarity >= best):
-            best, twin = similarity, candidate
-    return twin
-
-
-def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    common = len(one & other)
-    return common / (len(one) + len(other) - common)
 
 
 def _removed(ids: list[str], reason: str, duplicate_of: list[str]) -> pd.DataFrame:

@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from components.similarity import closest, shingles, words
+
+ALPHABET = ["a", "b", "c", "d", "e", "!!", "漢", "字", "語", "。", "Ärger", "x y"]
+
+
+def by_brute_force(texts: list[str], others: list[str], threshold: float) -> dict[int, tuple[int, float]]:
+    found: dict[int, tuple[int, float]] = {}
+    for place, one in enumerate(map(shingles, texts)):
+        for twin, other in enumerate(map(shingles, others)):
+            similarity = len(one & other) / len(one | other)
+            if similarity >= threshold and similarity > found.get(place, (0, -1.0))[1]:
+                found[place] = (twin, similarity)
+    return found
+
+
+def drawn(generator: np.random.Generator, texts: int) -> list[str]:
+    def one() -> str:
+        return (" " if generator.random() < 0.6 else "").join(generator.choice(ALPHABET, size=generator.integers(0, 9)))
+
+    return [one() for _ in range(texts)]
+
+
+@pytest.mark.parametrize("threshold", [0.31, 0.5, 0.7, 0.8, 0.95, 1.0])
+def test_the_search_finds_what_brute_force_finds(threshold):
+    generator = np.random.default_rng(3)
+    found = 0
+    for _ in range(20):
+        texts, others = drawn(generator, 30), drawn(generator, 40)
+        expected = by_brute_force(texts, others, threshold)
+        found += len(expected)
+
+        assert closest(texts, others, threshold) == expected
+    assert found > 20
+
+
+def test_case_and_punctuation_make_no_difference():
+    assert shingles("Wi-Fi, slow!") == shingles("wi fi SLOW")
+    assert words("Wi-Fi, slow!") == ["wi", "fi", "slow"]
+    assert closest(["Wi-Fi, slow!"], ["router", "wi fi SLOW"], 0.8) == {0: (1, 1.0)}
+
+
+def test_of_equally_similar_texts_the_first_is_named():
+    assert closest(["a b c"], ["a b c d", "a b c e"], 0.5) == {0: (0, 5 / 7)}
+
+
+@pytest.mark.parametrize(("texts", "others"), [([], ["a"]), (["a"], []), ([], [])])
+def test_nothing_is_like_nothing(texts, others):
+    assert closest(texts, others, 0.8) == {}
+
+
+def test_texts_without_a_word_are_alike_when_they_are_the_same():
+    assert closest(["!!!", "", "?"], ["?", ""], 0.8) == {1: (1, 1.0), 2: (0, 1.0)}
+
+
+def test_in_a_crowd_of_near_copies_every_one_still_finds_a_twin():
+    template = "order number {} was shipped to the customer on monday and will arrive on friday thank you"
+    texts, others = ([template.format(number) for number in numbers] for numbers in (range(300), range(1000, 4000)))
+
+    assert len(closest(texts, others, 0.8)) == len(texts)
