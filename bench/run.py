@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ MEMORY_GIB = 4
 MACRO_F1 = 0.70
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run twice and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--inline", action="store_true")
     parser.add_argument("--check", action="store_true")
-    asked = parser.parse_args()
+    asked = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
         clone = Path(name) / "clone"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)

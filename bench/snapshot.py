@@ -12,6 +12,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 WORDS = ["acute", "chronic", "fracture", "left", "right", "lower", "upper", "limb", "with", "without", "infection", "due", "to", "initial"]
@@ -34,11 +35,11 @@ print(json.dumps({{"seconds": round(time.perf_counter() - started, 2), "peak_gib
 """
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path, help="also write the figures into this file")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         megabytes = write_source(Path(folder, "rows.csv"), arguments.rows)
         figures = {"rows": arguments.rows, "csv_mb": megabytes, "retune": measure(RETUNE, folder), "pandas": measure(PANDAS, folder)}

@@ -1,0 +1,19 @@
+"""What we measure, by name: `python -m bench gates | promotions | run | snapshot [options]`."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the named measurement with the rest of the command line; exit code 2 for a name that is no file here."""
+    known = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+    if not argv or argv[0] not in known:
+        print(f"usage: python -m bench {' | '.join(known)} [--help]", file=sys.stderr)
+        return 2
+    return int(importlib.import_module(f"bench.{argv[0]}").main(argv[1:]) or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
