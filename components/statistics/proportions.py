@@ -60,7 +60,8 @@ def tango(gained: npt.ArrayLike, lost: npt.ArrayLike, rows: npt.ArrayLike, criti
     `lost` rows only the second. Exchanging the two mirrors the interval exactly.
     """
     b, c, n = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (gained, lost, rows)))
-    return _tango_low(b, c, n, critical), np.asarray(-_tango_low(c, b, n, critical))
+    low, other = _tango_low(np.stack([b, c]), np.stack([c, b]), np.stack([n, n]), critical)  # one search for both ends
+    return np.asarray(low), np.asarray(-other)
 
 
 def _tango_low(b: Floats, c: Floats, n: Floats, critical: float) -> Floats:
