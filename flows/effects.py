@@ -21,7 +21,7 @@ from components.base import pin_base as pin
 from components.errors import NotThere
 from components.ledger import Ledger, Request
 from components.snapshot import take_snapshot as take
-from flows import dvc, judging
+from flows import dvc, events, judging
 from flows.judging import Judged
 from flows.lineage import lineage_of
 from flows.params import read_params
@@ -168,6 +168,8 @@ def promote(workspace: Workspace, version: registry.Version, judged: Judged) -> 
         why=verdict.reason,
         verified=judged.fresh and served,  # this very package has answered in this run
     )
+    if promotion.changed:
+        events.tell_promotion(promotion.entry)
     return promotion.changed
 
 

@@ -1,14 +1,17 @@
 """What people read of a run: the page, the model card, and the verdict as Prefect shows it."""
 
+import json
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from components import registry, report, tracking
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Verdict
-from components.errors import BadModel
+from components.errors import BadModel, NotThere
+from components.registry import stored
 from flows import dvc
 from flows.asked import Asked
 from flows.effects import Result, Stage, store
@@ -25,24 +28,24 @@ def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[St
     """Write the page, unless it shows this verdict already, and put it beside the run in MLflow."""
     if not report.shows(result.page, judged.verdict, str(result.version)):
         write_page(workspace, run, stages, judged, result)
-    tracking.attach(store(workspace), run.run_id, result.page, into="report")
+    for file, into in ((result.page, "report"), (workspace.reports / report.CARD, "card"), (workspace.reports / report.CARD_PAGE, "card")):
+        tracking.attach(store(workspace), run.run_id, file, into=into)
     return result.page
 
 
 def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> None:
-    """Write the page on the candidate and its verdict."""
-    lineage = lineage_of(workspace, result.model, run.key)
+    """Write the page on the candidate and its verdict, and the model card."""
+    known: dict[str, Any] = {
+        "lineage": lineage_of(workspace, result.model, run.key),
+        "verdict": judged.verdict,
+        "version": str(result.version),
+        "champion": describe_opponent(workspace, result.model, judged.verdict),
+        "made_at": datetime.now(UTC),
+    }
     seconds = {stage.name: stage.seconds for stage in stages if stage.became is dvc.Reproduced.RAN}
-    report.write_report(
-        workspace.root,
-        result.page,
-        lineage=lineage,
-        verdict=judged.verdict,
-        version=str(result.version),
-        champion=describe_opponent(workspace, result.model, judged.verdict),
-        seconds=seconds,
-        made_at=datetime.now(UTC),
-    )
+    params = read_params(workspace.params).model_dump(mode="json", by_alias=True)
+    report.write_card(workspace.root, workspace.reports, **known)
+    report.write_report(workspace.root, result.page, seconds=seconds, params=params, **known)  # last: it says that both are there
 
 
 def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> report.Champion | None:
@@ -62,7 +65,19 @@ def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> repo
         return None
     candidate = Predictions.read(workspace.predictions / "candidate.parquet")
     units = read_params(workspace.params).evaluate.min_class_units
-    return report.Champion.of(verdict.champion, scored, candidate, units, opponent.tags.get("retune.data_digest"))
+    origin = {"settings": recorded(uri, opponent, "training/training.json").get("settings", {})}
+    origin["params"] = recorded(uri, opponent, "params.json")
+    return report.Champion.of(verdict.champion, scored, candidate, units, opponent.tags.get("retune.data_digest"), **origin)
+
+
+def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:
+    """Return what a version's run recorded in a JSON file; nothing where that is gone."""
+    try:
+        found: dict[str, Any] = json.loads(stored.artifact(uri, version, path).read_text(encoding="utf-8"))
+    except (NotThere, ValueError) as error:
+        log.warning("the page shows the champion without its %s: %s", path, error)
+        return {}
+    return found
 
 
 def in_markdown(judged: Judged, result: Result) -> str:

@@ -11,8 +11,9 @@ from types import FrameType
 
 from components.errors import Cancelled, RetuneError
 from components.process import quiet_environment
-from flows.cli import asking, auditing, making, promoting  # noqa: F401  # each adds its commands to `app`
 from flows.cli.terminal import app
+
+from flows.cli import making, promoting, asking, auditing  # noqa: F401  # isort: skip  # each adds its commands, shown in this order
 
 
 def _terminated(number: int, _frame: FrameType | None) -> None:

@@ -24,11 +24,14 @@ from tests.project import BIN, edit, environment, make_project, retune, status
 
 slow = pytest.mark.slow
 LONG = "long " * 20_000
+MAKING = ("init", "snapshot", "run", "judge", "register", "predict", "status", "doctor")
+ASKING = ("history", "champion", "why", "diff", "lineage", "rebuild", "prune")
+PROMOTING = ("promote", "rollback", "approve", "reject", "reconcile")
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
 def test_no_command_is_forgotten() -> None:
-    assert set(COMMANDS) == {"init", "snapshot", "run", "judge", "register", "promote", "predict", "status", "doctor"}
+    assert set(COMMANDS) == {*MAKING, *ASKING, *PROMOTING}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -37,7 +40,7 @@ def test_a_command_explains_itself(command: str) -> None:
 
     assert said.exit_code == 0
     assert f"Example: retune {command}" in said.output
-    assert "--params" in said.output
+    assert ("--params" in said.output) is (command in MAKING)
 
 
 def test_a_command_that_does_not_exist_is_a_usage_error() -> None:
@@ -151,23 +154,26 @@ def test_registering_twice_gives_the_same_version(project: Path) -> None:
 
 @slow
 def test_what_did_not_pass_is_promoted_only_by_force(project: Path) -> None:
-    client = MlflowClient(f"sqlite:///{project / 'var/mlflow.db'}", f"sqlite:///{project / 'var/mlflow.db'}")
-    client.delete_registered_model_alias("tickets", "champion")
     edit(project, {"gates": {"baseline": {"margin": 0.95}}})
-    assert retune(project, "register").returncode == 0
+    assert retune(project, "judge").returncode == 3
 
-    refused = retune(project, "promote")
+    refused = retune(project, "promote", "tickets", "1")
     assert refused.returncode == 2
     assert "the verdict on tickets version 1 is FAIL" in refused.stderr
-    assert "--force" in refused.stderr
-    assert registry(project)[0] == []
-
-    forced = retune(project, "promote", "1", "--force")
-    assert forced.returncode == 0, forced.stderr
-    assert "version 1 is now the champion" in forced.stdout
+    assert "--force --why" in refused.stderr
     assert registry(project)[0] == [("tickets", "champion", 1)]
 
-    assert "already the champion" in retune(project, "promote", "1", "--force").stdout
+    assert "already the champion" in retune(project, "promote", "tickets", "1", "--force", "--why", "a test").stdout
+
+
+@slow
+def test_an_alias_that_a_person_moved_is_told_and_mended_from_the_ledger(project: Path) -> None:
+    client = MlflowClient(f"sqlite:///{project / 'var/mlflow.db'}", f"sqlite:///{project / 'var/mlflow.db'}")
+    client.delete_registered_model_alias("tickets", "champion")
+
+    assert "retune reconcile" in retune(project, "status").stdout
+    assert retune(project, "reconcile").returncode == 0
+    assert registry(project)[0] == [("tickets", "champion", 1)]
 
 
 @slow
