@@ -51,7 +51,7 @@ def write_report(
         champion: the model in production and its scores on the same rows; None when there is none.
         seconds: wall clock of each step, in the order in which they ran.
         made_at: when the report was made, UTC; left out of the page when None.
-        params: all parameters of the candidate, defaults included, to be held against those of the champion.
+        params: the parameters of the candidate as params.yaml says them, to be held against those recorded with the champion.
 
     Raises:
         NotThere: the candidate was not evaluated. Whatever else is missing is named on the page as missing.
