@@ -95,15 +95,8 @@ def of_version(version: registry.Version, at: datetime) -> Event:
     """Return the registration of a version that never was champion."""
     verdict = version.tags.get("retune.verdict")
     action = {"FAIL": "rejected", "INCONCLUSIVE": "undecided"}.get(verdict or "", "registered")
-    return Event(
-        at,
-        action,
-        version.number,
-        version.judged_against,
-        verdict,
-        "retune",
-        version.description.partition("\n\nVerdict: ")[2] or version.description,
-    )
+    reason = version.description.partition("\n\nVerdict: ")[2]
+    return Event(at, action, version.number, version.judged_against, verdict, "retune", reason or "not judged")
 
 
 def champion(model: Model, at: str | None = None) -> Reign:

@@ -1,5 +1,6 @@
 """The commands that answer questions about what is and was in production."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
@@ -80,13 +81,12 @@ def history(
     if not events:
         out.print(f"{name}: nothing was promoted yet{'' if everything else '; --all shows what was registered'}")
         return
-    table = Table("when", "what", "version", "before", "verdict", "who", "why", box=None, pad_edge=False)
+    rows = []
     for event in events:
         action = f"{event.action} by force" if event.forced else event.action
-        origin = f"{event.why} (from {event.origin})" if event.origin else event.why
-        cells = (shown(event.at), action, str(event.version), str(event.previous or "–"), event.verdict or "–", event.who, origin)
-        table.add_row(*map(escape, cells))
-    out.print(table)
+        reason = f"{event.why} (from {event.origin})" if event.origin else event.why
+        rows.append((shown(event.at), action, event.version, event.previous, event.verdict, event.who, reason))
+    show_table(("when", "what", "version", "before", "verdict", "who", "why"), rows)
 
 
 @app.command()
@@ -169,13 +169,19 @@ def show_gate(result: Any) -> None:
         out.print(f"  {state}: {tested(hypothesis)}{'; ' + detail if detail else ''}", markup=False)
     for note in result.notes:
         out.print(f"  {note}", markup=False)
-    for evidence in result.tables:
-        table = Table(*map(escape, evidence.columns), title=escape(evidence.title), title_justify="left", box=None, pad_edge=False)
-        for row in evidence.rows[:ROWS_SHOWN]:
-            table.add_row(*(escape(cell_text(cell)) for cell in row))
-        out.print(table)
-        if len(evidence.rows) > ROWS_SHOWN:
-            out.print(f"  … and {len(evidence.rows) - ROWS_SHOWN} more rows; --json has them")
+    for table in result.tables:
+        out.print(f"  {table.title}", markup=False)
+        show_table(table.columns, table.rows[:ROWS_SHOWN], indent="    ")
+        if len(table.rows) > ROWS_SHOWN:
+            out.print(f"    … and {len(table.rows) - ROWS_SHOWN} more rows; --json has them")
+
+
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], indent: str = "") -> None:
+    """Print rows below their columns, a line each however long: what is cut or folded to a terminal's width cannot be searched."""
+    lines = [tuple(columns), *(tuple(cell_text(cell) for cell in row) for row in rows)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    for line in lines:
+        out.print(indent + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), markup=False)
 
 
 def cell_text(value: str | float | int | bool | datetime | None) -> str:
@@ -184,4 +190,4 @@ def cell_text(value: str | float | int | bool | datetime | None) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())

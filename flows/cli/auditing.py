@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
-from rich.table import Table
 
-from flows.cli.asking import Name, Number
+from flows.cli.asking import Name, Number, show_table
 from flows.cli.terminal import AsJson, app, out, print_json
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ def show_diff(found: "Diff", limit: int | None) -> None:
         show_scores(found, found.scores, limit)
     else:
         out.print(f"the answers cannot be compared: {found.lost}", markup=False)
-    out.print("\n[bold]settings[/bold]" + ("" if found.params else " are the same"))
+    out.print(f"\n[bold]settings[/bold]{'' if found.params else ' are the same'}")
     for name, (was, now) in found.params.items():
         out.print(f"  {name}: {was} → {now}", markup=False)
     show_data(found.data, limit)
@@ -63,10 +62,11 @@ def show_scores(found: "Diff", scores: "Scores", limit: int | None) -> None:
         return "–" if estimate is None else f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
     out.print(f"on the {scores.rows:,} test rows of version {found.after} (test set {scores.test_digest[:12]}), 95 % intervals")
-    table = Table("metric", f"version {found.before}", f"version {found.after}", "difference, paired", box=None, pad_edge=False)
-    for metric, estimate in scores.after.items():
-        table.add_row(metric, cell(scores.before.get(metric)), cell(estimate), signed(scores.differences.get(metric)))
-    out.print(table)
+    rows = [
+        (metric, cell(scores.before.get(metric)), cell(estimate), signed(scores.differences.get(metric)))
+        for metric, estimate in scores.after.items()
+    ]
+    show_table(("metric", f"version {found.before}", f"version {found.after}", "difference, paired"), rows)
     for side, labels in ((found.before, scores.labels_only_before), (found.after, scores.labels_only_after)):
         if labels:
             out.print(f"only version {side} knows the labels {', '.join(labels)}", markup=False)
@@ -79,10 +79,9 @@ def show_answers(title: str, answers: "tuple[Answer, ...]", limit: int | None) -
     """Print rows with what both versions said."""
     if not answers:
         return
-    table = Table("id", "expected", "was", "is", "text", title=title, title_justify="left", box=None, pad_edge=False)
-    for answer in answers[:limit]:
-        table.add_row(*map(escape, (answer.id, answer.expected, answer.before, answer.after, answer.text or "–")))
-    out.print(table)
+    out.print(title)
+    rows = [(answer.id, answer.expected, answer.before, answer.after, answer.text) for answer in answers[:limit]]
+    show_table(("id", "expected", "was", "is", "text"), rows, indent="  ")
     if limit is not None and len(answers) > limit:
         out.print(f"  … and {len(answers) - limit} more; --all shows them")
 
@@ -168,11 +167,9 @@ def show_sightings(found: "Sightings") -> None:
     """Print which versions saw a snapshot or a row."""
     if not found.seen:
         out.print(f"no version of {found.model} saw {found.asked}; {found.looked_at - len(found.unknown)} were looked at", markup=False)
-    table = Table("version", "saw it as", "alias", "champion from", box=None, pad_edge=False)
-    for seen in found.seen:
-        table.add_row(str(seen.version), escape(", ".join(seen.as_what)), ", ".join(seen.aliases) or "–", ", ".join(seen.promoted) or "–")
-    if found.seen:
-        out.print(table)
+    else:
+        rows = [(seen.version, ", ".join(seen.as_what), ", ".join(seen.aliases), ", ".join(seen.promoted)) for seen in found.seen]
+        show_table(("version", "saw it as", "alias", "champion from"), [[cell or None for cell in row] for row in rows])
     if found.unknown:
         out.print(f"not known of {', '.join(map(str, found.unknown))}: their runs keep no list of rows, or were deleted")
 
