@@ -179,13 +179,21 @@ def _changes(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _differing_settings(facts: Facts, champion: Champion) -> list[tuple[str, object, object]]:
+def _differing_settings(facts: Facts, champion: Champion) -> list[tuple[str, str, str]]:
     """Return what differs among all parameters where the champion's are known, else among the settings of the training."""
     trained = facts.training.settings if facts.training else {}
-    if not champion.params or not facts.run.params:
-        return findings.differing(champion.settings, trained, ABSENT)
-    before = findings.settings_in_force(champion.params, champion.settings)
-    return findings.differing(before, findings.settings_in_force(facts.run.params, trained), ABSENT)
+    if champion.params and facts.run.params:
+        before = findings.settings_in_force(champion.params, champion.settings)
+        pairs = findings.differing(before, findings.settings_in_force(facts.run.params, trained), ABSENT)
+    else:
+        pairs = findings.differing(champion.settings, trained, ABSENT)
+    return [(name, *_told_apart(before, now)) for name, before, now in pairs]
+
+
+def _told_apart(before: object, now: object) -> tuple[str, str]:
+    """Return two values in words; with all their digits where rounding would make them look the same."""
+    rounded = wording.setting(before), wording.setting(now)
+    return rounded if rounded[0] != rounded[1] else (wording.cut(before, 80), wording.cut(now, 80))
 
 
 def _origins(lineage: Lineage, champion: Champion) -> list[tuple[str, str | None, str]]:
