@@ -16,6 +16,7 @@ from components.report import forests, wording
 SHOWN_ROWS = 10  # of a table or of a gate's hypotheses; the rest folds
 MOST_ROWS = 300  # the rest is in verdict.json
 MOST_OBSTACLES = 3
+SHORT = 24  # characters of a cell that is not broken into lines
 
 Cell = str | float | int | bool | None
 
@@ -55,12 +56,12 @@ class Family:
 
 @dataclass(frozen=True)
 class Grid:
-    """A gate's table: for each column whether it holds numbers; every row has a cell a column."""
+    """A gate's table in words; for each column its name and its kind (numbers, short texts, texts). Every row has a cell a column."""
 
     title: str
-    columns: tuple[tuple[str, bool], ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    folded: tuple[tuple[Cell, ...], ...]
+    columns: tuple[tuple[str, str], ...]
+    rows: tuple[tuple[str, ...], ...]
+    folded: tuple[tuple[str, ...], ...]
     left_out: int
 
 
@@ -189,13 +190,30 @@ def _family(gate: GateResult, members: Sequence[Hypothesis]) -> Family:
 
 def grid(table: Table) -> Grid:
     """Return a table with a cell for every column in every row, and numbers told from texts."""
-    width = max([len(table.columns), *(len(row) for row in table.rows[:MOST_ROWS])])
+    given = table.rows[:MOST_ROWS]
+    width = max([len(table.columns), *map(len, given)])
     names = [*table.columns, *[""] * (width - len(table.columns))]
-    rows = tuple((*row, *[None] * (width - len(row))) for row in table.rows[:MOST_ROWS])
-    columns = tuple((name, _holds_numbers([row[at] for row in rows])) for at, name in enumerate(names))
-    return Grid(table.title, columns, rows[:SHOWN_ROWS], rows[SHOWN_ROWS:], len(table.rows) - len(rows))
+    columns = [[row[at] if at < len(row) else None for row in given] for at in range(width)]
+    rows = tuple(zip(*map(_in_words, columns), strict=True)) if width else ()
+    kinds = tuple(zip(names, map(_kind, columns), strict=True))
+    return Grid(table.title, kinds, rows[:SHOWN_ROWS], rows[SHOWN_ROWS:], len(table.rows) - len(given))
 
 
-def _holds_numbers(cells: Sequence[Cell]) -> bool:
+def _kind(cells: Sequence[Cell]) -> str:
+    if _numbers(cells):
+        return "number"
+    return "name short" if all(len(str(cell)) <= SHORT for cell in cells) else "name"
+
+
+def _numbers(cells: Sequence[Cell]) -> list[float]:
+    """Return the numbers of a column; nothing where it holds anything else."""
     known = [cell for cell in cells if cell is not None]
-    return bool(known) and all(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in known)
+    numbers = [cell for cell in known if isinstance(cell, int | float) and not isinstance(cell, bool)]
+    return numbers if len(numbers) == len(known) else []
+
+
+def _in_words(cells: Sequence[Cell]) -> list[str]:
+    """Return a column in words; scores and shares with the same decimals, so that they line up."""
+    numbers = _numbers(cells)
+    scores = any(isinstance(cell, float) for cell in numbers) and all(cell == 0 or 0.0005 <= abs(cell) <= 1 for cell in numbers)
+    return [wording.metric(cell) if scores and isinstance(cell, int | float) else wording.cell(cell) for cell in cells]
