@@ -10,7 +10,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
-from components.errors import RetuneError, Unavailable
+from components.errors import BadParams, RetuneError, Unavailable
 from components.locks import hold
 
 BUSY_SECONDS = 60  # that a writer waits for another one
@@ -101,9 +101,16 @@ BEGIN RAISE EXCEPTION 'the ledger is append-only'; END $$ LANGUAGE plpgsql"""
 
 
 def make_engine(url: str) -> sa.Engine:
-    """Return an engine that opens a connection for each use: promotions are rare, and nothing is left open."""
-    sqlite = sa.make_url(url).get_backend_name() == "sqlite"
-    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS} if sqlite else {})
+    """Return an engine that opens a connection for each use: promotions are rare, and nothing is left open.
+
+    Raises:
+        BadParams: the address is none, or its driver is not installed.
+    """
+    try:
+        sqlite = sa.make_url(url).get_backend_name() == "sqlite"
+        engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS} if sqlite else {})
+    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
+        raise BadParams(f"the ledger's address cannot be used, expected sqlite:///… or postgresql+psycopg://…: {error}") from None
     if sqlite:
         sa.event.listen(engine, "connect", _leave_transactions_to_us)
         sa.event.listen(engine, "begin", _begin)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from mlflow import MlflowClient
 
 from components.ledger import Entry, Ledger, Outdated
-from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED, Version, aliases_of, search
+from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED, Version, aliases_of, lookup
 from components.store import alone, connect, reaching
 
 log = logging.getLogger(__name__)
@@ -46,12 +46,12 @@ def _adopt(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
     if ledger.head(name) is not None:
         return []
     aliases, said = aliases_of(client, name), []
-    known = {version.number: version for version in search(client, name)} if aliases else {}
     if CHAMPION not in aliases:
         return []
     expected = None
     for alias in (PREVIOUS, CHAMPION):
-        if (version := known.get(aliases.get(alias, 0))) is not None and version.number != expected:
+        version = lookup(client, name, aliases[alias]) if alias in aliases else None
+        if version is not None and version.number != expected:
             try:
                 ledger.append(
                     name,
@@ -75,7 +75,8 @@ def _adopt(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
 
 def find_champion(client: MlflowClient, head: Entry) -> Version | None:
     """Return the version that an entry is about; None where it was deleted, or its number is another model's in a new registry."""
-    return next((one for one in search(client, head.model) if (one.number, one.key) == (head.version, head.key)), None)
+    found = lookup(client, head.model, head.version)
+    return found if found is not None and found.key == head.key else None
 
 
 def _mend(client: MlflowClient, head: Entry) -> list[str]:
@@ -83,8 +84,9 @@ def _mend(client: MlflowClient, head: Entry) -> list[str]:
     champion, aliases = find_champion(client, head), aliases_of(client, head.model)
     if champion is None:
         return [f"the ledger's champion, version {head.version}, was deleted from the registry: roll back or promote another one"]
-    others = {version.number for version in search(client, head.model)} - {head.version}
-    before = head.previous if head.previous in others else None
+    before = head.previous if head.previous not in (None, head.version) else None
+    if before is not None and lookup(client, head.model, before) is None:
+        before = None
     # The old champion is named before the new one, so that a reader who finds the new one finds its predecessor too.
     said = _point(client, head.model, PREVIOUS, before, aliases)
     said += _point(client, head.model, CHAMPION, head.version, aliases)

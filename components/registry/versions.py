@@ -142,18 +142,28 @@ def names(uri: str) -> list[str]:
                 return sorted(found)
 
 
+def lookup(client: MlflowClient, name: str, number: int) -> Version | None:
+    """Return one version, None where it does not exist."""
+    try:
+        found = client.get_model_version(name, str(number))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return from_mlflow(found, aliases_of(client, name))
+
+
 def find(client: MlflowClient, name: str, number: int) -> Version:
     """Return one version.
 
     Raises:
         NotThere: it does not exist; the message names those that do.
     """
-    known = search(client, name)
-    for version in known:
-        if version.number == number:
-            return version
-    there = ", ".join(str(version.number) for version in known) or "none"
-    raise NotThere(f"{name} has no version {number}; there are: {there}")
+    version = lookup(client, name, number)
+    if version is None:
+        there = ", ".join(str(known.number) for known in search(client, name)) or "none"
+        raise NotThere(f"{name} has no version {number}; there are: {there}")
+    return version
 
 
 def champion(uri: str, name: str) -> Version | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import BadInput, NotThere, RetuneError, Unavailable
+from components.errors import BadInput, BadParams, NotThere, RetuneError, Unavailable
 from components.ledger import Change, Entry, Ledger, Outdated, Request
 
 NOW = datetime.now(UTC)
@@ -117,6 +117,12 @@ def test_a_file_that_is_no_ledger_is_told(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_text("not a database, and long enough to have a header " * 20)
     with pytest.raises(RetuneError, match="cannot be read"):
         Ledger(f"sqlite:///{tmp_path}/ledger.db")
+
+
+@pytest.mark.parametrize("address", ["var/ledger.db", "oracle:///x", "postgresql+nobody://h/l"])
+def test_an_address_that_names_no_database_is_told(address: str) -> None:
+    with pytest.raises(BadParams, match="the ledger's address cannot be used"):
+        Ledger(address)
 
 
 def test_a_ledger_that_another_process_keeps_locked_is_unavailable(ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

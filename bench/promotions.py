@@ -1,0 +1,151 @@
+"""Many processes promote at once: who wins a round, and what is left of the ledger, the alias and the versions afterwards.
+
+`python -m bench promotions [--json FILE] [--rounds 200] [--processes 8]`. Each process lives through all rounds; in each it registers a
+version of its own, waits for the others, and promotes it over the champion that all of them were told of. Registry and ledger are real
+SQLite files; the versions hold no model, since loading one is not what is measured. A figure that is not as it must be is exit code 1.
+"""
+
+import argparse
+import json
+import multiprocessing
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+from components.ledger import Ledger, Outdated
+from components.registry import Decision, champion, swap, versions
+from components.registry.versions import COMPLETE, KEY, lookup
+from components.store import alone, connect, experiment
+from components.tracking import prepare_store
+
+NAME = "contested"
+SECONDS = 120.0  # that a round may take
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One process in one round: the version that it registered, and whether it became champion."""
+
+    version: int
+    won: bool
+    fault: str | None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run all rounds and print the figures."""
+    parser = argparse.ArgumentParser(prog="python -m bench promotions", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=8)
+    asked = parser.parse_args(argv)
+    figures = run(asked.rounds, asked.processes)
+    print(text := json.dumps(figures, indent=2))
+    if asked.json:
+        asked.json.write_text(text + "\n", encoding="utf-8")
+    wanted = {"rounds_with_one_winner": asked.rounds, "lost_versions": 0, "ledger_gaps": 0, "alias_mismatches": 0}
+    return int(any(figures[name] != value for name, value in wanted.items()))
+
+
+def run(rounds: int, processes: int) -> dict[str, int]:
+    """Let `processes` processes promote at once, `rounds` times; return the figures."""
+    with tempfile.TemporaryDirectory(prefix="retune-bench-") as folder:
+        uri, ledger_url = prepare_store(Path(folder)), f"sqlite:///{folder}/ledger.db"
+        connect(uri).create_registered_model(NAME)
+        context = multiprocessing.get_context("spawn")
+        barrier = context.Barrier(processes)
+        pipes = [context.Pipe() for _ in range(processes)]
+        workers = [context.Process(target=work, args=(uri, ledger_url, barrier, child), daemon=True) for _, child in pipes]
+        for worker in workers:
+            worker.start()
+        try:
+            return play(uri, Ledger(ledger_url), [parent for parent, _ in pipes], rounds)
+        finally:
+            for worker in workers:
+                worker.terminate()
+                worker.join()
+
+
+def play(uri: str, ledger: Ledger, workers: Sequence[Connection], rounds: int) -> dict[str, int]:
+    """Start each round, and look at what it left behind."""
+    one_winner, mismatches, registered = 0, 0, set()
+    for number in range(1, rounds + 1):
+        attempts = play_round(ledger, workers)
+        registered |= {attempt.version for attempt in attempts}
+        winners, head, alias = [attempt.version for attempt in attempts if attempt.won], ledger.head(NAME), champion(uri, NAME)
+        one_winner += len(winners) == 1 and head is not None and (head.version, head.sequence) == (winners[0], number)
+        mismatches += head is None or alias is None or alias.number != head.version
+    sequences = [entry.sequence for entry in ledger.entries(NAME)]
+    gaps = len(set(range(1, rounds + 1)) ^ set(sequences)) + len(sequences) - len(set(sequences))
+    lost = registered - {version.number for version in versions(uri, NAME)}
+    return {
+        "rounds": rounds,
+        "processes": len(workers),
+        "rounds_with_one_winner": one_winner,
+        "lost_versions": len(lost) + rounds * len(workers) - len(registered),
+        "ledger_gaps": gaps,
+        "alias_mismatches": mismatches,
+    }
+
+
+def play_round(ledger: Ledger, workers: Sequence[Connection]) -> list[Attempt]:
+    """Tell every process who is champion, and return how each fared.
+
+    Raises:
+        RuntimeError: a process failed otherwise than by coming too late, or did not answer.
+    """
+    head = ledger.head(NAME)
+    for worker in workers:
+        worker.send(head.version if head else None)
+    attempts: list[Attempt] = []
+    for worker in workers:
+        if not worker.poll(SECONDS):
+            raise RuntimeError(f"a process did not answer within {SECONDS:.0f} s")
+        attempts.append(worker.recv())
+    if faults := [attempt.fault for attempt in attempts if attempt.fault]:
+        raise RuntimeError(f"{len(faults)} processes failed, first: {faults[0]}")
+    return attempts
+
+
+def work(uri: str, ledger_url: str, barrier: Barrier, orders: Connection) -> None:
+    """Live through all rounds: register, wait for the others, promote."""
+    ledger = Ledger(ledger_url)
+    run_id = ""
+    while True:
+        expected = orders.recv()
+        run_id = run_id or start_run(uri)
+        number = register(uri, run_id)
+        barrier.wait(SECONDS)
+        orders.send(attempt(uri, ledger, number, expected))
+
+
+def start_run(uri: str) -> str:
+    with alone(uri, f"register {NAME}"):
+        client = connect(uri)
+        return str(client.create_run(experiment(client, uri, NAME)).info.run_id)
+
+
+def register(uri: str, run_id: str) -> int:
+    """Register a version under the lock that `components.registry.register` holds, too."""
+    with alone(uri, f"register {NAME}"):
+        made = connect(uri).create_model_version(NAME, "file:///nowhere", run_id, tags={KEY: f"{run_id}", COMPLETE: "true"})
+    return int(made.version)
+
+
+def attempt(uri: str, ledger: Ledger, number: int, expected: int | None) -> Attempt:
+    version = lookup(connect(uri), NAME, number)
+    assert version is not None
+    try:
+        done = swap(uri, ledger, version, Decision(expected, "bench", "it was faster"))
+    except Outdated:
+        return Attempt(number, won=False, fault=None)
+    except Exception as error:
+        return Attempt(number, won=False, fault=f"{type(error).__name__}: {error}")
+    return Attempt(number, won=done.changed, fault=None)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
