@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 from components.artifacts.metrics import Estimate
 from components.statistics.units import Bools, Floats, Units, jackknife_variance
@@ -73,7 +73,7 @@ def mean_below(values: npt.ArrayLike, units: Units, threshold: float = 0.0) -> f
     if error < 1e-12:
         # No variation: certain only as far as one more, contrary unit would leave it.
         return 1.0 if value >= threshold - 1e-12 else float(0.5**units.count)
-    return float(stats.t.cdf((value - threshold) / error, units.count - 1))
+    return float(special.stdtr(units.count - 1, (value - threshold) / error))
 
 
 def estimate_below(value: float, error: float, threshold: float, units: Units) -> float:
@@ -128,11 +128,11 @@ def difference_of_shares(first: Bools, second: Bools) -> tuple[float, float]:
 
 
 def _both(level: float, power: float) -> float:
-    return float(stats.norm.ppf(1 - level) + stats.norm.ppf(power))
+    return float(special.ndtri(1 - level) + special.ndtri(power))
 
 
 def _lower_tail(distance: float, error: float, units: Units) -> float:
     if error < 1e-15:
         return 1.0 if distance >= -1e-15 else 0.0
     score = distance / error
-    return float(stats.t.cdf(score, max(units.count - 1, 1)) if units.grouped else stats.norm.cdf(score))
+    return float(special.stdtr(max(units.count - 1, 1), score) if units.grouped else special.ndtr(score))
