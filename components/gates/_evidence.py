@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
+from components.artifacts.behaviour import Behaviour
 from components.artifacts.earlier import Earlier
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
@@ -61,6 +62,7 @@ class Evidence:
     earlier: tuple[Earlier, ...] = ()
     crosscheck: bool = True
     served: Served | None = None
+    behaviour: Behaviour | None = None
     truth: Truth = field(init=False)
 
     def __post_init__(self) -> None:
