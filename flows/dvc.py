@@ -198,7 +198,7 @@ def cached_object(root: Path, md5: str) -> Path:
     """
     path = cache_folder(root) / "files/md5" / md5[:2] / md5[2:]
     if not path.is_file():
-        raise NotThere(f"{md5} is not in DVC's cache ({path}): `dvc pull` brings back what was pushed")
+        raise NotThere(f"{md5} is not in DVC's cache ({path}): `dvc pull` brings it back if it was pushed")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5.removesuffix(".dir"):

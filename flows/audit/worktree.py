@@ -86,7 +86,7 @@ def _pull(root: Path, path: str, md5: str, gone: NotThere) -> None:
     try:
         dvc(["pull", str(pointer.relative_to(root))], root, what=f"dvc pull {path}", level=logging.DEBUG)
     except RetuneError as error:
-        raise NotThere(f"{path} is gone: {gone}. Its remote has it neither: {error}") from None
+        raise NotThere(f"{gone}. Pulling {path} failed: {error}") from None
     finally:
         pointer.unlink()
         (pointer.parent / ".gitignore").unlink(missing_ok=True)

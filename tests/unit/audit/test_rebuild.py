@@ -1,0 +1,117 @@
+"""How a version is made again: from which code, with which inputs, and what is taken over."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import NotThere
+from flows.audit.rebuild import Recipe, bring_tuned, ended_by_clock, installed, lay_code
+from flows.dvc import cache_folder
+from tests.unit.audit.models import model_of, version
+
+
+def keep(root: Path, content: bytes) -> str:
+    md5 = hashlib.md5(content).hexdigest()
+    path = cache_folder(root) / "files/md5" / md5[:2] / md5[2:]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return md5
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, content in files.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder
+
+
+def recipe_of(package: Path, **stages: Any) -> Recipe:
+    return Recipe(version(1, retune__dirty="2"), "c" * 40, package, {"stages": stages})
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    folder = write(tmp_path / "package", code__components__train="lr = 1", code__components__text="t", artifacts__dvc="stages")
+    (folder / "artifacts/dvc").rename(folder / "artifacts/dvc.yaml")
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = write(tmp_path / "root", components__train="lr = 1", components__text="t", dvc="stages")
+    (folder / "dvc").rename(folder / "dvc.yaml")
+    return folder
+
+
+def test_code_that_is_as_committed_is_left_and_nothing_is_said(root: Path, package: Path) -> None:
+    before = (root / "components/train").stat().st_ino
+
+    assert lay_code(root, recipe_of(package)) == []
+    assert (root / "components/train").stat().st_ino == before
+
+
+def test_uncommitted_code_comes_from_the_package_and_is_told(root: Path, package: Path) -> None:
+    write(package, code__components__train="lr = 2")
+    write(root, components__gone="of the commit alone")
+
+    (note,) = lay_code(root, recipe_of(package))
+
+    assert (root / "components/train").read_text() == "lr = 2"
+    assert not (root / "components/gone").exists()
+    assert "made from uncommitted code (2 files then)" in note
+    assert "components/gone, components/train" in note
+
+
+def test_what_no_stage_makes_and_is_no_code_is_an_input(package: Path) -> None:
+    recipe = recipe_of(
+        package,
+        validate={
+            "deps": [{"path": "data/raw", "md5": "1"}, {"path": "components/text.py", "md5": "2"}],
+            "outs": [{"path": "data/validated", "md5": "3"}],
+        },
+        train={
+            "deps": [
+                {"path": "data/base", "md5": "4"},
+                {"path": "data/validated", "md5": "3"},
+                {"path": "models/trained/model", "md5": "6"},
+            ],
+            "outs": [{"path": "models/trained", "md5": "5"}],
+        },
+    )
+
+    assert recipe.inputs == {"data/raw": "1", "data/base": "4"}
+
+
+def test_a_search_that_the_clock_ended_is_taken_over_as_it_was(tmp_path: Path, package: Path) -> None:
+    best, settings = (json.dumps(record).encode() for record in ({"stopped_by": "max_minutes"}, {"settings": {}}))
+    outs = [
+        {"path": f"models/tuned/{name}", "md5": keep(tmp_path, content)}
+        for name, content in (("best.json", best), ("settings.json", settings))
+    ]
+    recipe = recipe_of(package, tune={"outs": outs})
+
+    assert ended_by_clock(model_of(tmp_path), recipe)
+    bring_tuned(tmp_path / "apart", tmp_path, recipe)
+    assert (tmp_path / "apart/models/tuned/settings.json").read_bytes() == settings
+
+
+def test_a_search_that_came_to_its_end_is_made_again(tmp_path: Path, package: Path) -> None:
+    outs = [{"path": "models/tuned/best.json", "md5": keep(tmp_path, b'{"stopped_by": "trials"}')}]
+
+    assert not ended_by_clock(model_of(tmp_path), recipe_of(package, tune={"outs": outs}))
+
+
+def test_a_search_of_which_nothing_is_left_cannot_be_taken_over(tmp_path: Path, package: Path) -> None:
+    outs = [{"path": "models/tuned/best.json", "md5": "0" * 32}]
+
+    with pytest.raises(NotThere, match="dvc pull"):
+        bring_tuned(tmp_path / "apart", tmp_path, recipe_of(package, tune={"outs": outs}))
+
+
+def test_a_package_that_is_not_installed_is_said_to_be_so() -> None:
+    assert installed("no-such-package-at-all") == "not installed"
+    assert installed("pytest") != "not installed"
