@@ -1,6 +1,5 @@
 """What the documents tell a reader to do is done here as it stands."""
 
-import os
 import re
 import shlex
 import shutil
@@ -11,11 +10,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from components.__main__ import STEPS
 from components.artifacts.rows import write_rows
 from components.artifacts.validation import ValidationReport
-from tests.project import BIN, ROOT, environment
+from flows.cli import app
+from tests.project import ROOT, environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
@@ -49,12 +50,10 @@ def test_every_command_of_the_readme_exists() -> None:
     assert len(commands) >= 8
     for command in commands:
         options = [word for word in command if word.startswith("--")]
-        shown = subprocess.run(
-            [str(BIN / "retune"), command[1], "--help"], capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"}
-        )
-        assert shown.returncode == 0, f"{command}: {shown.stderr}"
+        shown = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, [command[1], "--help"])
+        assert shown.exit_code == 0, f"{command}: {shown.output}"
         for option in options:
-            assert option in shown.stdout, f"{' '.join(command)}: no option {option}"
+            assert option in shown.output, f"{' '.join(command)}: no option {option}"
 
 
 def test_the_readme_shows_what_a_run_printed() -> None:
