@@ -1,0 +1,174 @@
+"""Test rows that are no test: they stand in the training rows, or the result is too good to be believed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import pandas as pd
+from pydantic import Field
+
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Table
+from components.gates._cuts import test_rows
+from components.gates._evidence import Evidence, GateSection
+from components.gates._noninferior import common_rows
+from components.gates._overlap import Overlap, Pair, overlap, repeated
+from components.gates._probe import probe
+
+_PAIRS, _CHARACTERS = 20, 80  # of the table of pairs
+
+
+class Params(GateSection):
+    """How much of the test set may stand in the training rows, and what is too good to be true."""
+
+    max_exact_share: float = Field(0.0, ge=0, lt=1, description="of the test rows, word for word among the rows learnt from")
+    max_near_share: float = Field(0.01, ge=0, lt=1, description="of the test rows, nearly so")
+    near_duplicate: float = Field(0.8, gt=0.3, le=1, description="Jaccard similarity of word shingles; 1: exact copies only")
+    max_conflict_share: float = Field(0.0, ge=0, lt=1, description="of the test rows, word for word but with another label")
+    max_test_duplicate_share: float = Field(
+        0.05, ge=0, lt=1, description="of the test rows, twice in the test set: it is smaller than it seems"
+    )
+    too_good: float = Field(0.999, gt=0, le=1, description="a person looks when the accuracy's lower end is above this")
+    suspicious_gain: float = Field(0.15, gt=0, le=1, description="a person looks when the gain's lower end over the champion is above this")
+
+
+@dataclass(frozen=True)
+class _Count:
+    """Test rows counted against a limit. `field` is the setting that holds the limit, `among` where the rows stand too."""
+
+    what: str
+    among: str
+    pairs: tuple[Pair, ...]
+    rows: int
+    limit: float
+    field: str
+
+    @property
+    def share(self) -> float:
+        return len(self.pairs) / self.rows
+
+    @property
+    def exceeded(self) -> bool:
+        return self.share > self.limit
+
+    @property
+    def said(self) -> str:
+        share = f"{len(self.pairs):,} of {self.rows:,} test rows ({self.share:.2%})".replace("%", " %")
+        return f"{share} {self.what} {self.among}, above gates.leakage.{self.field} {self.limit:g}"
+
+
+def decide(evidence: Evidence, params: Params) -> GateResult:
+    """FAIL where more test rows than allowed were learnt from, as counted; INCONCLUSIVE where a person must look, else PASS."""
+    rows = test_rows(evidence)
+    if isinstance(rows, str):
+        return GateResult(gate="leakage", outcome=Outcome.INCONCLUSIVE, reason=rows)
+    twice = _Count("stand twice in", "the test set", repeated(rows), len(rows), params.max_test_duplicate_share, "max_test_duplicate_share")
+    counts, doubts = [twice], _too_good(evidence, params)
+    hypotheses: tuple[Hypothesis, ...] = ()
+    if evidence.train is None:
+        doubts.insert(0, "the rows that the candidate learnt from were not handed over")
+    else:
+        counts += _counts(overlap(rows, evidence.train, params.near_duplicate), "the rows learnt from", len(rows), params)
+        hypotheses = _probed(evidence, evidence.train, rows, params)
+    seen = _champions(evidence, rows, params)
+    return _decided([*counts], seen, doubts, hypotheses)
+
+
+def _counts(found: Overlap, among: str, rows: int, params: Params) -> list[_Count]:
+    return [
+        _Count("stand word for word among", among, found.exact, rows, params.max_exact_share, "max_exact_share"),
+        _Count("stand with another label among", among, found.conflicting, rows, params.max_conflict_share, "max_conflict_share"),
+        _Count("have a near copy among", among, found.near, rows, params.max_near_share, "max_near_share"),
+    ]
+
+
+def _champions(evidence: Evidence, rows: pd.DataFrame, params: Params) -> list[_Count]:
+    """Return what the champion has seen of the test set: it is then favoured, which does not make the candidate unfit."""
+    if evidence.champion is None or evidence.champion_train is None:
+        return []
+    among = f"the rows that champion {evidence.champion.called} learnt from"
+    return _counts(overlap(rows, evidence.champion_train, params.near_duplicate), among, len(rows), params)
+
+
+def _too_good(evidence: Evidence, params: Params) -> list[str]:
+    """Return why the result is not to be believed without a look."""
+    doubts, accuracy = [], evidence.score("accuracy")
+    if accuracy.low > params.too_good:
+        said = f"accuracy {accuracy.value:.4f} is above gates.leakage.too_good {params.too_good:g} by its lower end {accuracy.low:.4f}"
+        doubts.append(f"too good to be true: {said}; look for the label in the text")
+    rival = evidence.champion.predictions if evidence.champion else None
+    if rival is not None and (common := common_rows(evidence, rival)) is not None:
+        gain = common[0].difference("accuracy", common[1])
+        if gain.low > params.suspicious_gain:
+            said = f"accuracy is above the champion's by {gain.value:.3f}, at least {gain.low:.3f}"
+            doubts.append(f"too good to be true: {said}, above gates.leakage.suspicious_gain {params.suspicious_gain:g}")
+    return doubts
+
+
+def _probed(evidence: Evidence, train: pd.DataFrame, rows: pd.DataFrame, params: Params) -> tuple[Hypothesis, ...]:
+    """Return the probe's way to fail: more permuted labels foretold than chance and the limits allow."""
+    allowed = params.max_exact_share + params.max_near_share
+    texts = [[str(text) for text in table["text"]] for table in (train, rows)]
+    found = probe(texts[0], texts[1], [str(label) for label in chain(train["label"], rows["label"])], allowed, evidence.confidence)
+    if found is None:
+        return ()
+    limit = f"gates.leakage.max_exact_share + max_near_share {allowed:g}"
+    says = (
+        f"permuted labels are foretold as if {found.share:.1%} of the test texts stood in training".replace("%", " %") + f", above {limit}"
+    )
+    name = "permuted labels are foretold"
+    return (
+        Hypothesis(
+            name=name,
+            says=says,
+            p=found.p,
+            metric="share of test texts",
+            estimate=found.share,
+            low=found.low,
+            high=found.high,
+            n=found.texts,
+        ),
+    )
+
+
+def _decided(counts: Sequence[_Count], seen: Sequence[_Count], doubts: Sequence[str], hypotheses: tuple[Hypothesis, ...]) -> GateResult:
+    over = [one.said for one in counts if one.exceeded]
+    open_ = [*(f"{one.said}: the comparison favours the champion" for one in seen if one.exceeded), *doubts]
+    said = [f"{len(one.pairs):,} {one.what} {one.among}" for one in counts]
+    outcome = Outcome.FAIL if over else Outcome.INCONCLUSIVE if open_ else Outcome.PASS
+    exact = next((one for one in counts if one.field == "max_exact_share"), counts[0])
+    notes = [f"probe: {one.says.partition(', above')[0]}, p {one.p:.2g}" for one in hypotheses]
+    return GateResult(
+        gate="leakage",
+        outcome=outcome,
+        reason="; ".join(over or open_) or f"of {exact.rows:,} test rows {', '.join(said)}",
+        metric=f"share of test rows that {exact.what} {exact.among}",
+        estimate=exact.share,
+        threshold=exact.limit,
+        n=exact.rows,
+        method="exact search over all pairs; the probe permutes labels per distinct text",
+        change="a new split, or without these rows (preprocess.near_duplicate)" if over else None,
+        hypotheses=hypotheses,
+        notes=(*notes, *(open_ if over else ())),
+        tables=(_table([*counts, *seen]), _listed([*counts, *seen])),
+    )
+
+
+def _table(counts: Iterable[_Count]) -> Table:
+    columns = ("test rows that", "rows", "share", "limit", "setting", "exceeded")
+    rows = tuple((f"{one.what} {one.among}", len(one.pairs), round(one.share, 5), one.limit, one.field, one.exceeded) for one in counts)
+    return Table(title="Test rows that are no test", columns=columns, rows=rows)
+
+
+def _listed(counts: Sequence[_Count]) -> Table:
+    """List the first pairs, those above a limit before the others."""
+    pairs = [pair for one in sorted(counts, key=lambda one: not one.exceeded) for pair in one.pairs][:_PAIRS]
+    columns = ("why", "test row", "other row", "similarity", "test text", "other text")
+    rows = tuple(
+        (pair.kind, pair.test_id, pair.other_id, round(pair.similarity, 3), _short(pair.test_text), _short(pair.other_text))
+        for pair in pairs
+    )
+    return Table(title=f"The first {len(rows)} pairs", columns=columns, rows=rows)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 1] + "…"
