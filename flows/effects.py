@@ -18,10 +18,11 @@ from components import registry, tasks, tracking
 from components.artifacts.manifest import BaseManifest, Manifest
 from components.artifacts.verdict import Outcome, Verdict
 from components.base import pin_base as pin
+from components.behaviour import read_cases
 from components.errors import NotThere
 from components.ledger import Ledger, Request
 from components.snapshot import take_snapshot as take
-from flows import dvc, events, judging
+from flows import dvc, events, evidence, judging
 from flows.judging import Judged
 from flows.lineage import lineage_of
 from flows.params import read_params
@@ -59,6 +60,9 @@ class Result:
 def check(workspace: Workspace) -> None:
     """Check all settings before any work, make the store ready, and close what a killed run left open."""
     params = read_params(workspace.params)
+    evidence.outside(workspace, params)
+    if params.gates.behaviour.cases:
+        read_cases(workspace.origin / params.gates.behaviour.cases)
     uri = tracking.prepare_store(workspace.var)
     closed = tracking.reconcile(uri, params.name)
     if closed:

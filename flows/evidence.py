@@ -10,11 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from components import registry, tasks
+from components.artifacts.behaviour import Behaviour
+from components.artifacts.cost import Cost
 from components.artifacts.earlier import Earlier, prepare_earlier
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows, read_snapshot
 from components.artifacts.served import Served
 from components.artifacts.verdict import Role
+from components.behaviour import collect, make_cases, read_cases
 from components.errors import BadModel, BadParams, NotThere, RetuneError
 from components.gates import Evidence, GatesParams, Rival
 from components.identity import digest_file
@@ -45,11 +48,14 @@ def gather(
     What cannot be had of the past (a version that was deleted, data that left the cache) is a fault that the gates name, no error.
     """
     gates, test, learnt = params.gates, test_rows(workspace), learn_rows(workspace.root / "data/prepared/learn")
-    opponent = known.get(champion.key) if champion else None
+    candidate, opponent = Predictions.read(workspace.predictions / "candidate.parquet"), known.get(champion.key) if champion else None
+    asked.remember(version, test, candidate)
+    found = rival(asked, champion, known, test, test_digest)
+    able = opponent if found is not None and found.predictions is not None else None
     return Evidence(
-        candidate=Predictions.read(workspace.predictions / "candidate.parquet"),
+        candidate=candidate,
         baselines={path.stem: Predictions.read(path) for path in baselines(workspace)},
-        champion=rival(asked, champion, known, test, test_digest),
+        champion=found,
         anchor=rival(asked, anchor, known, test, test_digest) if wanted(gates, "anchor") else None,
         min_class_units=params.evaluate.min_class_units,
         level=gates.looks.level,
@@ -57,10 +63,12 @@ def gather(
         rows=test,
         train=learnt,
         champion_train=champion_rows(workspace, opponent) if opponent and wanted(gates, "leakage") else None,
-        earlier=tuple(earlier_tests(workspace, asked, version, opponent, known, params, test_digest, learnt))
+        earlier=tuple(earlier_tests(workspace, asked, version, able, known, params, test_digest, learnt))
         if wanted(gates, "forgetting")
         else (),
         served=serve(uri, version, test, gates) if wanted(gates, "servability") else None,
+        behaviour=try_cases(workspace, asked, version, able, test, gates) if wanted(gates, "behaviour") else None,
+        cost=time_both(uri, asked, version, able, test, gates) if wanted(gates, "cost") else None,
     )
 
 
@@ -93,6 +101,40 @@ def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesP
         )
     except BadModel as error:
         return Served(version=version.uri, fault=str(error))
+
+
+def try_cases(
+    workspace: Workspace, asked: Asked, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, gates: GatesParams
+) -> Behaviour:
+    """Ask candidate and champion about test rows that are changed on purpose, and about what the user wrote.
+
+    Raises:
+        BadParams: the user's file cannot be read, or names a label that the candidate does not know.
+    """
+    settings = gates.behaviour
+    written = read_cases(workspace.origin / settings.cases) if settings.cases else None
+    cases, notes = make_cases(rows, written, kinds=settings.kinds, count=settings.rows, seed=settings.seed, padding=settings.padding)
+    return collect(cases, asked.session(version), asked.session(champion) if champion else None, notes)
+
+
+def time_both(
+    uri: str, asked: Asked, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, gates: GatesParams
+) -> Cost:
+    """Time candidate and champion in turn on test rows."""
+    settings = gates.cost
+    return registry.measure(
+        asked.session(version),
+        asked.session(champion) if champion else None,
+        rows["text"].tolist(),
+        sizes=(
+            registry.package_bytes(uri, version.name, version.number),
+            registry.package_bytes(uri, champion.name, champion.number) if champion else None,
+        ),
+        batch_sizes=settings.batch_sizes,
+        pairs=settings.pairs,
+        requests=settings.requests,
+        seconds=settings.max_seconds,
+    )
 
 
 def rival(asked: Asked, entry: Entry | None, known: dict[str, registry.Version], rows: pd.DataFrame, digest: str) -> Rival | None:

@@ -10,6 +10,7 @@ from components.registry.environments import Environment
 from components.registry.promote import Decision, Expected, Promotion, promote, rollback, standing, swap
 from components.registry.register import register
 from components.registry.serve import evenly, serve_and_ask
+from components.registry.timing import measure, package_bytes
 from components.registry.verdicts import attach_verdict, note_answer, read_verdict
 from components.registry.verify import Verified, inspected, keep, kept, predict, score_version, verify
 from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, names, status, versions
@@ -32,8 +33,10 @@ __all__ = [
     "inspected",
     "keep",
     "kept",
+    "measure",
     "names",
     "note_answer",
+    "package_bytes",
     "predict",
     "promote",
     "read_verdict",
