@@ -178,8 +178,8 @@ def icon(outcome: Outcome | str) -> Markup:
 
 
 def amount(value: float, signs: bool = False) -> str:
-    """Return a score with three decimals, or what is counted in another unit with three digits."""
-    if abs(value) <= 1:
+    """Return a score with three decimals, or what is far smaller or in another unit with three digits."""
+    if (signs and abs(value) <= 1) or value == 0 or 0.0005 <= abs(value) <= 1:
         return signed(value) if signs else metric(value)
     return f"+{number(value)}" if signs and value > 0 else number(value)
 

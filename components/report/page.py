@@ -20,7 +20,7 @@ from components.report.svg import Scale
 HERE = Path(__file__).parent
 FILTERS = (
     *("named", "count", "number", "metric", "signed", "probability", "percent"),
-    *("duration", "moment", "quantile", "setting", "cut", "visible", "whole", "many"),
+    *("duration", "moment", "quantile", "setting", "cut", "visible", "whole", "coded", "many"),
 )
 FIRST_METRICS = ("macro_f1", "accuracy")
 GUESSING = wording.named("majority")

@@ -169,20 +169,24 @@ def worst_first(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
 
 
 def families(gate: GateResult) -> tuple[Family, ...]:
-    """Return a gate's hypotheses, worst first; numbers beyond ±1 have a unit of their own, and so a scale."""
+    """Return a gate's hypotheses, worst first: differences share a scale, and so do the numbers of any other metric."""
+    metrics = {one.metric for one in gate.hypotheses}
+    below = {one.metric for one in gate.hypotheses if min(forests.numbers(one), default=0.0) < 0}
+    differences = metrics if gate.metric in metrics and forests.is_difference(gate) else below
     own = {one.metric for one in gate.hypotheses if any(abs(value) > 1 for value in forests.numbers(one))}
-    together: dict[str | None, list[Hypothesis]] = {}
+    together: dict[tuple[str, str | None], list[Hypothesis]] = {}
     for one in worst_first(gate.hypotheses):
-        key = None if not forests.numbers(one) else f"own {one.metric}" if one.metric in own else "shared"
+        alike = one.metric in differences and one.metric not in own
+        key = ("text", None) if not forests.numbers(one) else ("difference", None) if alike else ("level", one.metric)
         together.setdefault(key, []).append(one)
     return tuple(_family(gate, members) for members in together.values())
 
 
 def _family(gate: GateResult, members: Sequence[Hypothesis]) -> Family:
     known = [value for one in members for value in forests.numbers(one)]
-    signs = min(known, default=0.0) < 0 or (gate.threshold is not None and gate.threshold <= 0)
-    line = 0.0 if signs else gate.threshold if gate.metric in {one.metric for one in members} else None
-    plots, axis = forests.hypothesis_plots(members, line, signs)
+    line = gate.threshold if gate.metric in {one.metric for one in members} else None
+    signs = min(known, default=0.0) < 0 or (line is not None and forests.is_difference(gate))
+    plots, axis = forests.hypothesis_plots(members, 0.0 if signs else line, signs)
     ways = tuple(Way(one, plot) for one, plot in zip(members, plots, strict=True))
     corrected = all(one.adjusted is not None for one in members)
     return Family(ways[:SHOWN_ROWS], ways[SHOWN_ROWS:], axis, signs, corrected)

@@ -1,9 +1,12 @@
 """Numbers and texts as a reader wants them: three significant digits, thin spaces, true minus signs, nothing invisible."""
 
 import math
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import TypeGuard
+
+from markupsafe import Markup, escape
 
 THIN = "\u202f"  # narrow no-break space: groups digits, and never ends a line
 MINUS = "\u2212"
@@ -123,6 +126,11 @@ def cut(text: object, limit: int) -> str:
 def whole(text: object, limit: int) -> str | None:
     """Return the text that `cut` shortens at `limit`, itself cut where nobody would read on; None where nothing is lost."""
     return None if len(str(text)) <= limit else cut(text, 2_000)
+
+
+def coded(text: str) -> Markup:
+    """Return a sentence of ours as HTML, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def cell(value: str | float | int | bool | None) -> str:

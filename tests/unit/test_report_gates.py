@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Table
-from components.report import Champion, panel
-from tests.judged import CHAPTERS, judged
+from components.report import Champion, forests, panel
+from components.report.wording import THIN
+from tests.judged import CHAPTERS, difference, gate, judged
 from tests.reported import EVIL, Node, estimate, finished_run, lineage, page, section
 
 
@@ -151,6 +152,28 @@ def test_gates_of_one_say_share_an_axis_that_another_say_does_not_squeeze() -> N
 
     assert [bench.axis is not None for bench in found] == [True, True, False]
     assert [view.gate.gate for view in found[1].drawn] == ["behaviour", "slices", "calibration"]
+
+
+def test_differences_share_a_scale_and_rates_keep_their_own() -> None:
+    better = [difference(f"{metric} worse", 0.016, 0.01, 0.9, 1.0, metric) for metric in ("accuracy", "macro_f1")]
+    rate = Hypothesis(name="typos", says="", p=0.5, adjusted=1.0, metric="failing cases", estimate=0.08, low=0.02, high=0.2)
+    champion = gate("champion", "", metric="accuracy", estimate=0.016, low=0.006, high=0.026, threshold=-0.02, hypotheses=better)
+    behaviour = gate(
+        "behaviour", "", metric="failing cases, typos", threshold=0.1, hypotheses=(rate, difference("more", 0.01, 0.1, 0.4, 1.0))
+    )
+
+    assert [(len(family.ways), family.signs) for family in panel.families(champion)] == [(2, True)]
+    assert [(len(family.ways), family.signs) for family in panel.families(behaviour)] == [(1, True), (1, False)]
+
+
+def test_the_numbers_of_a_column_have_the_same_decimals_and_tiny_ones_are_not_nothing() -> None:
+    table = Table(title="", columns=("share", "p", "rows", "late"), rows=((0.9, 1e-6, 1_204, None), (0.914, 0.5, 3, 84.25)))
+    shown = panel.grid(table)
+
+    assert [kind for _, kind in shown.columns] == ["number"] * 4
+    assert shown.rows == (("0.900", "1 × 10⁻⁶".replace(" ", THIN), f"1{THIN}204", "–"), ("0.914", "0.5", "3", "84.2"))
+    assert forests.amount(2.4e-7) == "2.4 × 10⁻⁷".replace(" ", THIN)
+    assert forests.amount(41.0) == "41"
 
 
 @pytest.mark.parametrize(("role", "outcome", "blocks"), [
