@@ -1,4 +1,4 @@
-"""A registered model, asked by its name from anywhere inside the project: every workspace's models lie in one registry and one ledger."""
+"""A registered model, asked by its name from anywhere inside the project: all workspaces share one registry and one ledger."""
 
 import json
 from dataclasses import dataclass
@@ -10,8 +10,10 @@ from components import registry, tracking
 from components.errors import NotThere
 from components.ledger import Entry, Ledger, Request
 from components.params import nearest
-from components.registry import stored
+from components.registry import Environment, stored
 from components.store import database_of
+from flows.promotion import LOCAL
+from flows.promotion import environment as find_environment
 from flows.workspace import Workspace, find_project
 
 
@@ -95,26 +97,30 @@ class Model:
         return hashes[path]
 
 
-def open_model(name: str, start: Path | None = None) -> Model:
-    """Find the project above `start` (the working folder) and return its registered model `name`.
+def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -> Model:
+    """Return the registered model `name` of an environment, as the project above `start` (the working folder) knows it.
 
     Raises:
         NotThere: no project here, nothing was recorded in it, or it has no such model; the message names those that it has.
+        BadParams: no environment has that name.
     """
-    workspace = open_project(start)
-    uri = store(workspace)
-    known = tuple(registry.versions(uri, name))
+    project = open_project(start)
+    place = local(project) if environment == LOCAL else find_environment(environment, start)
+    known = tuple(registry.versions(place.mlflow, name))
     if not known:
-        there = stored.models(uri)
-        raise NotThere(f"no model {name!r} is registered in {workspace.project}{nearest(name, there) or '; there is none at all'}")
-    return Model(name, workspace.project, uri, workspace.ledger, known)
+        where = project.project if environment == LOCAL else f"the environment {environment}"
+        raise NotThere(
+            f"no model {name!r} is registered in {where}{nearest(name, stored.models(place.mlflow)) or '; there is none at all'}"
+        )
+    return Model(name, project.project, place.mlflow, place.ledger, known)
 
 
 def open_models(start: Path | None = None) -> list[Model]:
-    """Return every registered model of the project."""
-    workspace = open_project(start)
-    uri = store(workspace)
-    return [Model(name, workspace.project, uri, workspace.ledger, tuple(registry.versions(uri, name))) for name in stored.models(uri)]
+    """Return every model in the project's own registry."""
+    project = open_project(start).project
+    place = local(open_project(start))
+    names = stored.models(place.mlflow)
+    return [Model(name, project, place.mlflow, place.ledger, tuple(registry.versions(place.mlflow, name))) for name in names]
 
 
 def open_project(start: Path | None = None) -> Workspace:
@@ -123,8 +129,8 @@ def open_project(start: Path | None = None) -> Workspace:
     return Workspace(project, project, project / "params.yaml")
 
 
-def store(workspace: Workspace) -> str:
-    """Return the address of MLflow's store.
+def local(workspace: Workspace) -> Environment:
+    """Return the project's own registry and ledger.
 
     Raises:
         NotThere: there is none; asking must not make one.
@@ -132,7 +138,7 @@ def store(workspace: Workspace) -> str:
     database = workspace.var / "mlflow.db"
     if not database.exists():
         raise NotThere(f"{database} is missing: no run has been recorded here; `retune run` makes it")
-    return tracking.prepare_store(workspace.var)
+    return Environment(LOCAL, tracking.prepare_store(workspace.var), workspace.ledger)
 
 
 def shown(moment: datetime) -> str:

@@ -72,7 +72,7 @@ def prune(name: str | None, keep: int, idle_days: float = IDLE_DAYS, *, really: 
     if keep < 0:
         raise BadInput(f"--keep is {keep}: expected how many of the newest versions stay, 0 or more")
     if name is not None:
-        open_model(name, start)
+        open_model(name, start=start)
     if not really:
         return look(name, keep, idle_days, start)
     with quiet(start):

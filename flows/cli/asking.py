@@ -9,11 +9,10 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from flows.cli.promoting import Name, Number, Place
 from flows.cli.terminal import AsJson, ParamsFile, app, interval, out, print_json
 from flows.workspace import open_workspace
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A registered model's name.")]
-Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
 ROWS_SHOWN = 20  # of a table of evidence; --json has all of them
 
 
@@ -65,6 +64,7 @@ def history(
     everything: Annotated[
         bool, typer.Option("--all", help="Also the versions that never became champion, and who was turned down.")
     ] = False,
+    environment: Place = "local",
     as_json: AsJson = False,
 ) -> None:
     """Show every change of champion: when, from which version to which, the verdict, who asked for it and why.
@@ -74,7 +74,7 @@ def history(
     from flows.audit.history import history as read
     from flows.audit.model import open_model, shown
 
-    events = read(open_model(name), everything)
+    events = read(open_model(name, environment), everything)
     if as_json:
         print_json([event.as_json() for event in events])
         return
@@ -95,6 +95,7 @@ def champion(
     at: Annotated[
         str | None, typer.Option(metavar="TIME", help="A moment, such as 2026-11-01T12:00Z; UTC where it names no zone. Now when left out.")
     ] = None,
+    environment: Place = "local",
     as_json: AsJson = False,
 ) -> None:
     """Say which version is in production, or was at a moment, since when, who put it there and why.
@@ -104,7 +105,7 @@ def champion(
     from flows.audit.history import champion as find
     from flows.audit.model import open_model, shown
 
-    reign = find(open_model(name), at)
+    reign = find(open_model(name, environment), at)
     if as_json:
         print_json(reign.as_json())
         return
@@ -128,6 +129,7 @@ def why(
     evidence: Annotated[
         str | None, typer.Option(metavar="DIGEST", help="An earlier verdict, by the digest in the history; the newest when left out.")
     ] = None,
+    environment: Place = "local",
     as_json: AsJson = False,
 ) -> None:
     """Show the evidence behind a verdict: each gate's outcome, number, interval and threshold, and what would change it.
@@ -137,7 +139,7 @@ def why(
     from flows.audit.model import open_model
     from flows.audit.why import why as read
 
-    found = read(open_model(name), version, gate, evidence)
+    found = read(open_model(name, environment), version, gate, evidence)
     if as_json:
         print_json(found.as_json())
         return

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from flows.cli.asking import Name, Number, show_table
+from flows.cli.asking import show_table
+from flows.cli.promoting import Name, Number, Place
 from flows.cli.terminal import AsJson, app, out, print_json
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def diff(
     before: Annotated[int, typer.Argument(metavar="V1", help="The older version.")],
     after: Annotated[int, typer.Argument(metavar="V2", help="The newer version, on whose test set both are measured.")],
     everything: Annotated[bool, typer.Option("--all", help="Every row that was fixed or broken, and every row that differs.")] = False,
+    environment: Place = "local",
     as_json: AsJson = False,
 ) -> None:
     """Compare two versions: metrics with intervals, rows fixed and broken with their texts, settings, data.
@@ -32,7 +34,7 @@ def diff(
     from flows.audit.diff import diff as compare
     from flows.audit.model import open_model
 
-    found = compare(open_model(name), before, after)
+    found = compare(open_model(name, environment), before, after)
     if as_json:
         print_json(found)
     else:
@@ -109,6 +111,7 @@ def lineage(
         str | None,
         typer.Option("--data", metavar="HASH_OR_ROW_ID", help="Which versions saw this snapshot (beginning of its digest) or row?"),
     ] = None,
+    environment: Place = "local",
     as_json: AsJson = False,
 ) -> None:
     """Trace a version back to code, data, settings and run; or, with --data, a snapshot or a row forward to the versions that saw it.
@@ -120,7 +123,7 @@ def lineage(
 
     if (version is None) == (data is None):
         raise typer.BadParameter("give a VERSION to trace it back, or --data HASH_OR_ROW_ID to trace that forward")
-    model = open_model(name)
+    model = open_model(name, environment)
     if data is not None:
         seen = sightings(model, data)
         print_json(seen) if as_json else show_sightings(seen)
@@ -179,6 +182,7 @@ def rebuild(
     name: Name,
     version: Number,
     keep: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Make it there and leave it; else a folder that is removed.")] = None,
+    environment: Place = "local",
     as_json: AsJson = False,
 ) -> None:
     """Make a version again from its registry entry alone, in a folder apart, and compare it with the first making bit by bit.
@@ -190,7 +194,7 @@ def rebuild(
     from flows.audit.model import open_model
     from flows.audit.rebuild import rebuild as make
 
-    found = make(open_model(name), version, keep)
+    found = make(open_model(name, environment), version, keep)
     if as_json:
         print_json(found)
         raise typer.Exit(0 if found.bit_equal else 1)
