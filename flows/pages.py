@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from components import registry, report, tracking
+from components.artifacts.lineage import Lineage
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Verdict
 from components.errors import BadModel, NotThere
@@ -69,6 +70,7 @@ def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> repo
     units = read_params(workspace.params).evaluate.min_class_units
     origin = {"settings": recorded(uri, opponent, "training/training.json").get("settings", {})}
     origin["params"] = recorded(uri, opponent, "params.json")
+    origin["lineage"] = Lineage.model_validate(trail) if (trail := recorded(uri, opponent, "lineage.json")) else None
     return report.Champion.of(verdict.champion, scored, candidate, units, opponent.tags.get("retune.data_digest"), **origin)
 
 

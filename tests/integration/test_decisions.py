@@ -1,0 +1,146 @@
+"""What becomes of candidates that are good, bad, undecided or unlucky in their champion: every gate, through the whole line."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from components.artifacts.verdict import Verdict
+from tests.project import edit, make_project, retune, status
+
+pytestmark = pytest.mark.slow
+
+EVERY_GATE = {
+    "servability": {"role": "decides"},
+    "behaviour": {"role": "vetoes", "rows": 10, "cases": "behaviour.yaml"},
+    "cost": {"role": "vetoes", "max_seconds": 2},
+    "forgetting": {"role": "vetoes", "sets": ["regression.csv"]},
+    "fairness": {"role": "vetoes"},
+}
+CASES = """
+minimum_functionality:
+  - {text: invoice payment refund charge, label: billing}
+invariance:
+  - {name: one word for another, replace: [[the, that]]}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Path:
+    """A project with all gates on and a first champion; the tests below go on from each other's end."""
+    folder = make_project(tmp_path_factory.mktemp("decisions") / "project", tiny_base, tickets)
+    (folder / "behaviour.yaml").write_text(CASES, encoding="utf-8")
+    tickets.tail(30).assign(id="").drop(columns=["id", "group"]).to_csv(folder / "regression.csv", index=False)
+    edit(folder, {"gates": EVERY_GATE})
+    run(folder)
+    return folder
+
+
+def run(folder: Path) -> dict[str, object]:
+    done = retune(folder, "run", "--inline", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    result: dict[str, object] = json.loads(done.stdout)
+    return result
+
+
+def verdict(folder: Path) -> Verdict:
+    return Verdict.read(folder / "reports")
+
+
+def aliases(folder: Path) -> dict[str, int]:
+    store = sqlite3.connect(f"file:{folder / 'var/mlflow.db'}?mode=ro", uri=True)
+    try:
+        return dict(store.execute("select alias, version from registered_model_aliases").fetchall())
+    finally:
+        store.close()
+
+
+def more_data(folder: Path, tickets: pd.DataFrame, name: str) -> None:
+    more = tickets.assign(id=name + tickets["id"], text=tickets["text"] + " again " + name).head(60)
+    pd.concat([tickets, more]).drop(columns="group").to_csv(folder / "tickets.csv", index=False)
+
+
+def test_the_first_champion_passed_every_gate(project: Path) -> None:
+    found = verdict(project)
+
+    assert found.outcome == "PASS"
+    assert found.off == ()
+    assert len(found.gates) >= 13
+    by_name = {gate.gate: gate for gate in found.gates}
+    assert by_name["servability"].outcome == "PASS"
+    assert len(found.tested) >= 5
+    assert aliases(project) == {"champion": 1}
+    page = (project / "reports/index.html").read_text(encoding="utf-8")
+    assert all(name in page for name in by_name)
+    assert "models:/tickets/1" in (project / "reports/MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_a_candidate_that_learnt_nothing_fails_and_stays_registered_with_its_reasons(project: Path) -> None:
+    edit(project, {"train": {"learning_rate": 1e-7, "epochs": 1}})
+    result = run(project)
+
+    assert (result["outcome"], result["promoted"], result["champion"], result["version"]) == ("FAIL", False, 1, 2)
+    assert aliases(project) == {"champion": 1}
+    why = retune(project, "why", "tickets", "2").stdout
+    assert "FAIL" in why
+    assert "champion version 1" in why
+    failed = {gate.gate for gate in verdict(project).gates if gate.outcome == "FAIL"}
+    assert "champion" in failed
+
+
+def test_an_undecided_run_waits_for_a_person_who_says_yes(project: Path, tickets: pd.DataFrame) -> None:
+    edit(project, {"train": {"learning_rate": "tuned", "epochs": 4}, "promotion": {"approval": "required"}})
+    more_data(project, tickets, "a")
+    result = run(project)
+
+    assert result["waits_until"]
+    assert (result["promoted"], result["champion"], result["version"]) == (False, 1, 3)
+    assert aliases(project) == {"champion": 1, "challenger": 3}
+    waiting = retune(project, "status").stdout
+    assert str(result["run"])[:12] in waiting
+
+    said = retune(project, "approve", str(result["run"])[:12], "--why", "it looks right", RETUNE_USER="ada")
+    assert said.returncode == 0, said.stderr
+    assert aliases(project) == {"champion": 3, "previous": 1}
+    history = retune(project, "history", "tickets").stdout
+    assert "ada" in history
+    assert "it looks right" in history
+    assert retune(project, "approve", str(result["run"])[:12], "--why", "twice").returncode == 2
+
+
+def test_what_a_person_rolled_back_stays_so(project: Path) -> None:
+    gone_back = retune(project, "rollback", "tickets", "--why", "wrong on refunds")
+    assert gone_back.returncode == 0, gone_back.stderr
+    edit(project, {"promotion": {"approval": "automatic"}})
+
+    assert run(project)["champion"] == 1
+    assert aliases(project)["champion"] == 1
+    assert "wrong on refunds" in retune(project, "history", "tickets").stdout
+
+
+def test_a_champion_that_was_deleted_is_no_crash_and_no_silent_pass(project: Path, tickets: pd.DataFrame) -> None:
+    client = MlflowClient(f"sqlite:///{project / 'var/mlflow.db'}", f"sqlite:///{project / 'var/mlflow.db'}")
+    client.delete_model_version("tickets", "1")
+    more_data(project, tickets, "b")
+    result = run(project)
+
+    assert (result["outcome"], result["promoted"]) == ("INCONCLUSIVE", False)
+    assert "champion version 1 cannot be scored: it was deleted from the registry" in str(result["reason"])
+    assert "deleted" in retune(project, "status").stdout
+
+
+def test_a_test_set_that_is_used_up_decides_nothing(project: Path) -> None:
+    forced = retune(project, "promote", "tickets", "3", "--force", "--why", "the champion is gone")
+    assert forced.returncode == 0, forced.stderr
+    edit(project, {"gates": {"looks": {"at_most": 1}}, "train": {"seed": 8}})
+    result = run(project)
+
+    assert result["outcome"] in ("INCONCLUSIVE", "FAIL")
+    (looks,) = [gate for gate in verdict(project).gates if gate.gate == "looks"]
+    assert looks.outcome == "INCONCLUSIVE"
+    assert "the test set is used up" in looks.reason
+    assert status(project)["version"] == 3
