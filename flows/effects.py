@@ -61,7 +61,7 @@ def check(workspace: Workspace) -> None:
     """Check all settings before any work, make the store ready, and close what a killed run left open."""
     params = read_params(workspace.params)
     evidence.outside(workspace, params)
-    if params.gates.behaviour.cases:
+    if params.gates.behaviour.cases and evidence.wanted(params.gates, "behaviour"):
         read_cases(workspace.origin / params.gates.behaviour.cases)
     uri = tracking.prepare_store(workspace.var)
     closed = tracking.reconcile(uri, params.name)

@@ -28,9 +28,10 @@ TINY: dict[str, dict[str, Any]] = {
         "baseline": {"metric": "accuracy", "against": "majority"},
         "champion": {"margin": 0.2},
         "anchor": {"margin": 0.2},
+        "slices": {"columns": []},
         # These load the version once more, or several times: the tests that are about them ask for them.
         "servability": {"role": "off"},
-        "behaviour": {"role": "off"},
+        "behaviour": {"role": "off", "cases": ""},
         "cost": {"role": "off"},
     },
 }
