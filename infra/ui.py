@@ -1,4 +1,4 @@
-"""`make ui`: MLflow's and Prefect's pages on loopback over the embedded state, until Ctrl-C."""
+"""`make ui`: MLflow's and Prefect's pages on loopback over the embedded state, and the form for approvals, until Ctrl-C."""
 
 import contextlib
 import logging
@@ -19,6 +19,7 @@ from flows.settings import Settings, read_settings
 from flows.workspace import Workspace, open_workspace
 
 PORT = 5000
+POLL = 2  # seconds between two looks for a decision
 
 
 def serve(workspace: Workspace, settings: Settings) -> None:
@@ -31,20 +32,50 @@ def serve(workspace: Workspace, settings: Settings) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", prepare_store(workspace.var), "--default-artifact-root", (workspace.var / "mlartifacts").as_uri()]
     log = workspace.var / "mlflow-ui.log"
-    with prefect_server(workspace.var, settings) as prefect, mlflow_server(command, port, settings.server_deadline, log):
-        print(f"MLflow   http://127.0.0.1:{port}\nPrefect  {prefect.removesuffix('/api')}\nCtrl-C ends both.", flush=True)
+    with (
+        prefect_server(workspace.var, settings) as prefect,
+        mlflow_server(command, port, settings.server_deadline, log),
+        approvals(workspace, prefect),
+    ):
+        print(f"MLflow   http://127.0.0.1:{port}\nPrefect  {prefect.removesuffix('/api')}", flush=True)
+        print("What waits for a person is answered under Deployments, decide. Ctrl-C ends both.", flush=True)
         while True:
             time.sleep(3600)
 
 
 @contextlib.contextmanager
 def mlflow_server(command: list[str], port: int, deadline: float, log: Path) -> Iterator[None]:
-    """Run MLflow's server, tied to the life of this process, in a session of its own: Ctrl-C is for us to pass on."""
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # nobody submits jobs to it
+    """Run MLflow's server; Ctrl-C is for us to pass on."""
+    with running(command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, log) as child:  # nobody submits jobs to it
+        end = time.monotonic() + deadline
+        while not answers(port):
+            if child.poll() is not None or time.monotonic() > end:
+                raise Unavailable(f"MLflow's server did not answer on port {port} within {deadline:.0f} s; see {log}")
+            time.sleep(0.3)
+        yield
+
+
+@contextlib.contextmanager
+def approvals(workspace: Workspace, prefect: str) -> Iterator[None]:
+    """Serve the form that answers what waits for a person, until the block ends."""
+    settings = {
+        "PREFECT_API_URL": prefect,
+        "PREFECT_HOME": str(workspace.var / "prefect"),
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "components,flows",
+        "PREFECT_RUNNER_POLL_FREQUENCY": str(POLL),
+    }
+    with running([sys.executable, "-m", "infra.approvals"], settings, workspace.var / "approvals.log", workspace.project):
+        yield
+
+
+@contextlib.contextmanager
+def running(command: list[str], settings: dict[str, str], log: Path, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
+    """Run a command with `settings` in its environment, in a session of its own and tied to the life of this process."""
     with log.open("a", encoding="utf-8") as out:
         child = subprocess.Popen(
             [sys.executable, "-m", "components.process", *command],
-            env=environment,
+            cwd=folder,
+            env=os.environ | settings,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
@@ -52,12 +83,7 @@ def mlflow_server(command: list[str], port: int, deadline: float, log: Path) -> 
             text=True,
         )
     try:
-        end = time.monotonic() + deadline
-        while not answers(port):
-            if child.poll() is not None or time.monotonic() > end:
-                raise Unavailable(f"MLflow's server did not answer on port {port} within {deadline:.0f} s; see {log}")
-            time.sleep(0.3)
-        yield
+        yield child
     finally:
         end_group(child, grace=5.0)
 

@@ -1,0 +1,26 @@
+"""Serve the form by which Prefect's users answer what waits for a person: the deployment `decide`. Part of `make ui`."""
+
+import logging
+
+from components.process import quiet_environment
+
+
+def main() -> None:
+    """Serve until ended; needs PREFECT_API_URL, and the project as the working folder."""
+    quiet_environment()  # before Prefect is imported
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.promote import decide
+
+    logging.getLogger("prefect").setLevel(logging.WARNING)
+    decide.serve(
+        name="decide",
+        description=str(decide.description),
+        limit=1,
+        print_starting_message=False,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+
+
+if __name__ == "__main__":
+    main()
