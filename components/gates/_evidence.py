@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import Field
 
 from components.artifacts.behaviour import Behaviour
+from components.artifacts.cost import Cost
 from components.artifacts.earlier import Earlier
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
@@ -63,6 +64,7 @@ class Evidence:
     crosscheck: bool = True
     served: Served | None = None
     behaviour: Behaviour | None = None
+    cost: Cost | None = None
     truth: Truth = field(init=False)
 
     def __post_init__(self) -> None:

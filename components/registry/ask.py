@@ -104,6 +104,11 @@ class Worker:
             raise self._gone() from None
         return self._reply(deadline, seconds)
 
+    @property
+    def pid(self) -> int:
+        """The number of the process, which leads its group."""
+        return self._child.pid
+
     def end(self) -> None:
         """End the process and its group; afterwards nothing can be asked."""
         process.end_group(self._child)
@@ -195,6 +200,11 @@ class Session:
     def peak_memory(self) -> float:
         """Return the most MiB that the process had resident so far, libraries included."""
         return float(self._worker.ask({"ask": "peak_memory"}, self.seconds))
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._worker.pid
 
     def _write(self, texts: Sequence[str]) -> Path:
         path = self._folder / "texts.parquet"

@@ -1,0 +1,211 @@
+"""Cost: is the candidate slower than the champion, or over a budget?"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, field_validator
+
+from components.artifacts.cost import Blocks, Cost, Timed, Weight
+from components.artifacts.metrics import Estimate
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Table
+from components.gates._evidence import Evidence, GateSection, hypothesis, interval
+from components.statistics import Units, mean, mean_below
+
+MIB = 1 << 20
+_RANGE = (float(np.log(1e-9)), float(np.log(1e9)))  # of the logarithm of any time, ratio or rate
+
+Floats = npt.NDArray[np.float64]
+
+
+class Params(GateSection):
+    """What an answer may cost, on the machine that judges; a budget that is null is none."""
+
+    batch_sizes: tuple[int, ...] = Field((1, 32), min_length=1, description="texts a request")
+    pairs: int = Field(20, ge=20, le=1000, description="blocks of each version, candidate and champion next to each other in random order")
+    requests: int = Field(10, ge=3, le=1000, description="requests a block, fewer where max_seconds would not do")
+    max_seconds: float = Field(20, gt=0, description="for all blocks; a block has at least 3 requests whatever they take")
+    max_others: float = Field(0.25, gt=0, le=1, description="share of the processors in use by others above which times decide nothing")
+    slower_than: float = Field(1.1, ge=1, description="a median or 95 % quantile above the champion's times this is slower")
+    p50_ms: float | None = Field(None, gt=0, description="budget: median milliseconds of a request at the smallest batch size")
+    p95_ms: float | None = Field(None, gt=0, description="budget: 95 % quantile in milliseconds at the smallest batch size")
+    throughput: float | None = Field(None, gt=0, description="budget: texts a second at the largest batch size, at least")
+    size_mib: float | None = Field(None, gt=0, description="budget: the version's package")
+    memory_mib: float | None = Field(None, gt=0, description="budget: the most memory of the process that answers, libraries included")
+
+    @field_validator("batch_sizes")
+    @classmethod
+    def _are_sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if min(sizes, default=1) < 1 or len(set(sizes)) < len(sizes):
+            raise ValueError("batch sizes are different whole numbers from 1 on")
+        return sizes
+
+
+def decide(evidence: Evidence, params: Params) -> GateResult:
+    """PASS when every interval is within its limit, else INCONCLUSIVE; it fails by being slower, and at once by a size over its budget."""
+    cost = evidence.cost
+    if cost is None:
+        return GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason="nothing was timed", change="`retune judge`, which times it")
+    if fault := _fault(cost, evidence):
+        return GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason=fault, change="`retune judge`, which times it anew")
+    doubt = _busy(cost, params)
+    limits = [*_slower(cost, params, evidence, doubt), *_budgets(cost, params, evidence.confidence, doubt)]
+    over = _oversize(cost, params)
+    undecided = [limit for limit in limits if not limit.settled]
+    if over:
+        outcome, reason = Outcome.FAIL, "; ".join(over)
+    elif undecided:
+        outcome, reason = (
+            Outcome.INCONCLUSIVE,
+            f"{undecided[0].says}, which does not settle {undecided[0].setting}{f': {doubt}' * bool(doubt)}",
+        )
+    elif limits:
+        worst = max(limits, key=lambda limit: limit.excess)
+        outcome, reason = Outcome.PASS, f"{worst.says}, within {worst.setting}" + (f", and {len(limits) - 1} more" * (len(limits) > 1))
+    else:
+        outcome, reason = Outcome.PASS, "there is no champion to be slower than, and no latency budget"
+    return _result(cost, outcome, reason, (undecided or limits)[:1], tuple(limit.hypothesis() for limit in limits), over)
+
+
+class _Limit:
+    """A logarithm per block (blocks,) whose mean must not exceed `log(limit)`; for a rate that must be reached, both negated."""
+
+    def __init__(
+        self, name: str, logs: Floats, limit: float, setting: str, unit: str, confidence: float, doubt: str | None, at_least: bool = False
+    ) -> None:
+        sign = -1.0 if at_least else 1.0
+        units = Units.of(np.arange(len(logs)))
+        found = mean(logs, units, _RANGE, confidence)
+        self.name, self.setting, self.limit, self.unit = name, f"{setting} {limit:g}", limit, unit
+        ends = {end: float(np.exp(getattr(found, end))) for end in ("value", "low", "high")}
+        self.estimate = found.model_copy(update={**ends, "doubt": doubt})
+        self.excess = sign * (found.value - float(np.log(limit)))
+        self.settled = not doubt and sign * ((found.low if at_least else found.high) - float(np.log(limit))) <= 0
+        self.p = mean_below(-sign * logs, units, -sign * float(np.log(limit)))
+
+    @property
+    def says(self) -> str:
+        """The quantity with its interval."""
+        return f"{self.name} {self.estimate.value:.3g}{self.unit} ({interval(self.estimate)})"
+
+    def hypothesis(self) -> Hypothesis:
+        """Return the way to fail."""
+        return hypothesis(self.name, f"{self.says} is beyond {self.setting}", self.p, self.name, self.estimate)
+
+
+def _slower(cost: Cost, params: Params, evidence: Evidence, doubt: str | None) -> Iterator[_Limit]:
+    """Give the ratios to the champion's times: of medians and of 95 % quantiles, at every batch size."""
+    called = f"champion {evidence.champion.called}" if evidence.champion is not None else "the champion"
+    for timed in cost.timed:
+        if timed.champion is not None:
+            for name, share in (("median", 50.0), ("95 % quantile", 95.0)):
+                logs = log_ratios(timed.candidate, timed.champion, share)
+                said = f"{name} of requests with {timed.batch_size} texts over that of {called}:"
+                yield _Limit(said, logs, params.slower_than, "gates.cost.slower_than", "", evidence.confidence, doubt)
+
+
+def log_ratios(candidate: Blocks, champion: Blocks, share: float) -> Floats:
+    """Return the logarithm of the ratio of the blocks' quantiles at `share` (percent), candidate over champion, pair by pair."""
+    return np.asarray(_log_quantiles(candidate, share) - _log_quantiles(champion, share), dtype=np.float64)
+
+
+def _budgets(cost: Cost, params: Params, confidence: float, doubt: str | None) -> Iterator[_Limit]:
+    """Give what has a budget in milliseconds or in texts a second."""
+    smallest, largest = (edge(cost.timed, key=lambda timed: timed.batch_size) for edge in (min, max))
+    for budget, share, name in ((params.p50_ms, 50.0, "p50"), (params.p95_ms, 95.0, "p95")):
+        if budget is not None:
+            logs = _log_quantiles(smallest.candidate, share) + np.log(1000)
+            said = f"{name} of a request with {smallest.batch_size} texts:"
+            yield _Limit(said, logs, budget, f"gates.cost.{name}_ms", " ms", confidence, doubt)
+    if params.throughput is not None:
+        logs = np.log(_throughput(largest.candidate, largest.batch_size))
+        said = f"throughput with {largest.batch_size} texts a request:"
+        yield _Limit(said, logs, params.throughput, "gates.cost.throughput", " texts/s", confidence, doubt, at_least=True)
+
+
+def _busy(cost: Cost, params: Params) -> str | None:
+    """Say that others kept the machine busy; equal versions were then seen to differ by a factor of three, and steadily."""
+    if cost.others is None or cost.others <= params.max_others:
+        return None
+    return f"other processes used {cost.others:.0%} of the processors, above gates.cost.max_others {params.max_others:g}".replace("%", " %")
+
+
+def _oversize(cost: Cost, params: Params) -> list[str]:
+    """Say which sizes are over their budgets: they are counted, not estimated."""
+    size = cost.candidate.package_bytes / MIB
+    pairs = (
+        (size, params.size_mib, "the package", "size_mib"),
+        (cost.candidate.peak_memory_mib, params.memory_mib, "memory", "memory_mib"),
+    )
+    return [
+        f"{name} of {found:.1f} MiB exceeds gates.cost.{setting} {budget:g}"
+        for found, budget, name, setting in pairs
+        if budget is not None and not found <= budget
+    ]
+
+
+def _log_quantiles(blocks: Blocks, share: float) -> Floats:
+    return np.log([np.percentile(block, share) for block in blocks])
+
+
+def _throughput(blocks: Blocks, batch_size: int) -> Floats:
+    """Return texts a second of each block."""
+    return np.array([batch_size * len(block) / sum(block) for block in blocks], dtype=np.float64)
+
+
+def _fault(cost: Cost, evidence: Evidence) -> str | None:
+    """Say why the times cannot be used; None where they can."""
+    if not cost.timed:
+        return "nothing was timed"
+    for timed in cost.timed:
+        for blocks in (timed.candidate, timed.champion):
+            if blocks is not None and not all(block and np.isfinite(block).all() and min(block) > 0 for block in blocks):
+                return f"a time of requests with {timed.batch_size} texts is missing or no positive number of seconds"
+        if len(timed.candidate) < 2 or (timed.champion is not None and len(timed.champion) != len(timed.candidate)):
+            return f"requests with {timed.batch_size} texts were not timed in pairs of blocks"
+    if evidence.champion is not None and evidence.champion.fault is None and any(timed.champion is None for timed in cost.timed):
+        return f"champion {evidence.champion.called} was not timed"
+    return None
+
+
+def _result(cost: Cost, outcome: Outcome, reason: str, first: list[_Limit], ways: tuple[Hypothesis, ...], over: list[str]) -> GateResult:
+    shown: Estimate | None = first[0].estimate if first and not over else None
+    return GateResult(
+        gate="cost",
+        outcome=outcome,
+        reason=reason,
+        metric=first[0].name.rstrip(":") if shown else None,
+        estimate=shown.value if shown else None,
+        low=shown.low if shown else None,
+        high=shown.high if shown else None,
+        threshold=first[0].limit if shown else None,
+        n=len(cost.timed[0].candidate),
+        method="Student's t on the logarithms of block medians and block 95 % quantiles, pairs of blocks in random order",
+        change=f"{first[0].setting.rpartition(' ')[0]} beyond {shown.high:.3g}" if shown and outcome is not Outcome.PASS else None,
+        hypotheses=ways,
+        tables=(_times(cost), _weights(cost)),
+    )
+
+
+def _times(cost: Cost) -> Table:
+    columns = ("texts a request", "version", "blocks", "requests a block", "p50 ms", "p95 ms", "texts a second")
+    rows = [_line(timed, name, blocks) for timed in cost.timed for name, blocks in _sides(timed)]
+    return Table(title="Times (geometric means over the blocks)", columns=columns, rows=tuple(rows))
+
+
+def _sides(timed: Timed) -> Iterator[tuple[str, Blocks]]:
+    yield "candidate", timed.candidate
+    if timed.champion is not None:
+        yield "champion", timed.champion
+
+
+def _line(timed: Timed, name: str, blocks: Blocks) -> tuple[str | float | int, ...]:
+    p50, p95 = (1000 * float(np.exp(_log_quantiles(blocks, share).mean())) for share in (50.0, 95.0))
+    rate = float(np.exp(np.log(_throughput(blocks, timed.batch_size)).mean()))
+    return (timed.batch_size, name, len(blocks), len(blocks[0]), p50, p95, rate)
+
+
+def _weights(cost: Cost) -> Table:
+    sides: list[tuple[str, Weight | None]] = [("candidate", cost.candidate), ("champion", cost.champion)]
+    rows = tuple((name, weight.package_bytes / MIB, weight.peak_memory_mib) for name, weight in sides if weight is not None)
+    return Table(title="Sizes", columns=("version", "package, MiB", "most memory, MiB"), rows=rows)
