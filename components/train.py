@@ -1,6 +1,7 @@
 """The step `train`: fine-tune the base model with the settings in force, and package what answers raw text.
 
 Reads data/prepared/learn, data/base and models/tuned/settings.json; never the test split.
+A temperature, where asked for, is fitted on the validation rows once the weights are final.
 Writes models/trained: model/ (safetensors, tokenizer, retune.json), history.jsonl, training.json.
 Checkpoints live in var/checkpoints/<identity> while training runs: after a kill, the same command goes on from there.
 """
@@ -9,7 +10,10 @@ import logging
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from components import tasks
+from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec, Training
 from components.artifacts.trial import Chosen
 from components.errors import NotThere
@@ -19,6 +23,7 @@ from components.learning import TrainParams, TrainSection, machine
 from components.learning.data import Learn
 from components.learning.fitting import Fit, Keep, fit
 from components.learning.state import state_folder
+from components.temperature import Temperature, fit_temperature
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +48,8 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
     log.info("training on %d rows, validating on %d: %s", len(data.train), len(data.validation), _listed(settings))
     result = fit(kind, base, data, settings, keep=Keep(checkpoints, history))
     model = save(result, kind, base, data.spec, out / "model")
-    record = account(result, settings, digest_file(model / "model.safetensors"))
+    temperature = calibrate(model, kind, data.spec, learn) if settings.calibration == "temperature" else None
+    record = account(result, settings, digest_file(model / "model.safetensors"), temperature)
     record.write(out)
     shutil.rmtree(checkpoints)
     log.info(
@@ -60,7 +66,17 @@ def save(result: Fit, kind: tasks.Task, base: Path, spec: ModelSpec, folder: Pat
     return folder
 
 
-def account(result: Fit, settings: TrainParams, weights: str) -> Training:
+def calibrate(model: Path, kind: tasks.Task, spec: ModelSpec, learn: Path) -> Temperature:
+    """Fit the temperature on the validation rows of `learn`, asked as raw texts, and write it into the contract of `model`."""
+    rows = read_rows(learn / "validation.parquet")
+    expected = np.array([spec.labels.index(label) for label in rows["label"]], dtype=np.int64)
+    fitted = fit_temperature(kind.predictor(model).probabilities(rows["text"].tolist()), expected)
+    spec.model_copy(update={"temperature": fitted.value}).write(model)
+    log.info("temperature %.3f: negative log-likelihood of the validation rows %.4f, was %.4f", fitted.value, fitted.after, fitted.before)
+    return fitted
+
+
+def account(result: Fit, settings: TrainParams, weights: str, temperature: Temperature | None = None) -> Training:
     """Return the record of the training: the settings in force and what the machine added to them."""
     return Training(
         settings=settings.model_dump(),
@@ -79,6 +95,8 @@ def account(result: Fit, settings: TrainParams, weights: str) -> Training:
         examples_per_second=result.examples_per_second,
         peak_memory_mib=machine.peak_memory_mib(),
         weights_sha256=weights,
+        temperature=temperature.value if temperature else 1.0,
+        validation_nll=(temperature.before, temperature.after) if temperature else None,
     )
 
 

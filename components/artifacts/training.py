@@ -2,11 +2,17 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from components.artifacts.base import Artifact
 
 
 class Training(Artifact):
-    """The settings in force, what the machine contributed to the result, and how the training ended."""
+    """The settings in force, what the machine contributed to the result, and how the training ended.
+
+    `temperature` is that of ModelSpec; where one was fitted, `validation_nll` is the validation rows' mean negative log-likelihood
+    (nats) without it and with it.
+    """
 
     FILE: ClassVar[str] = "training.json"
 
@@ -26,10 +32,12 @@ class Training(Artifact):
     examples_per_second: float
     peak_memory_mib: float
     weights_sha256: str
+    temperature: float = 1.0
+    validation_nll: tuple[float, float] | None = None
 
 
 class ModelSpec(Artifact):
-    """What a packaged model needs to answer raw input with the code that trained it."""
+    """What a packaged model needs to answer raw input with the code that trained it; logits are divided by `temperature`."""
 
     FILE: ClassVar[str] = "retune.json"
 
@@ -37,3 +45,4 @@ class ModelSpec(Artifact):
     labels: tuple[str, ...]
     max_length: int
     unicode_form: str
+    temperature: float = Field(1.0, gt=0)

@@ -27,6 +27,9 @@ class TrainParams(Section):
     evaluations_per_epoch: int = Field(1, ge=1, le=1_000, description="evaluations on the validation split, each with a checkpoint")
     patience: int = Field(2, ge=0, le=10_000, description="evaluations without a better metric before training stops; 0: never")
     metric: str = Field("macro_f1", description="of the validation split; the best checkpoint by it is kept")
+    calibration: Literal["none", "temperature"] = Field(
+        "none", description="temperature: fitted on the validation split after training; changes probabilities, never an answer"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the arithmetic; auto: bfloat16 where hardware has it")
     threads: int = Field(0, ge=0, le=4_096, description="0: every physical core; another count gives other weights")
     max_minutes: float = Field(60, gt=0, description="wall clock over all restarts; training stops cleanly at the limit")

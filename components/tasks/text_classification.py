@@ -161,7 +161,7 @@ class TextClassifier:
         return self.spec.labels
 
     def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> npt.NDArray[np.float64]:
-        """Return the probability of each label for each raw text, shape (texts, labels).
+        """Return the probability of each label for each raw text, shape (texts, labels), at the temperature of retune.json.
 
         Texts are normalised as in training and batched by length, so that little is padding; neither the order nor the
         company of a text changes its answer by more than float32 rounding.
@@ -180,7 +180,7 @@ class TextClassifier:
         inputs = self._tokenizer(texts, truncation=True, max_length=self.spec.max_length, padding=True, return_tensors="pt")
         with torch.inference_mode():
             logits = self._model(**inputs).logits
-        return np.asarray(torch.softmax(logits.double(), dim=-1).numpy())
+        return np.asarray(torch.softmax(logits.double() / self.spec.temperature, dim=-1).numpy())
 
 
 def _config(folder: Path) -> dict[str, Any]:

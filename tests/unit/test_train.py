@@ -1,14 +1,17 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
+from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec, Training
 from components.artifacts.trial import Chosen
 from components.errors import BadParams, NotThere
 from components.identity import digest_folder
 from components.learning import TrainSection
 from components.tasks import text_classification as task
+from components.temperature import likelihood, scale
 from components.train import train
 from tests.learn import make_learn
 
@@ -97,3 +100,27 @@ def test_the_history_is_one_json_object_a_line(learn, tiny_base, tuned, workspac
 
     lines = [json.loads(line) for line in (workspace / "out" / "history.jsonl").read_text().splitlines()]
     assert {"step", "epoch", "seconds", "eval_loss", "eval_macro_f1", "eval_accuracy"} == set(lines[-1])
+
+
+def test_a_temperature_makes_served_probabilities_likelier_and_changes_no_answer(learn, tiny_base, tuned, workspace):
+    plain = run(learn, tiny_base, tuned, workspace / "plain")
+    scaled = run(learn, tiny_base, tuned, workspace / "scaled", calibration="temperature")
+    rows = read_rows(learn / "validation.parquet")
+    before, after = (task.predictor(workspace / name / "model").probabilities(rows["text"].tolist()) for name in ("plain", "scaled"))
+    expected = np.array([ModelSpec.read(learn).labels.index(label) for label in rows["label"]])
+
+    assert (plain.temperature, plain.validation_nll) == (1.0, None)
+    assert ModelSpec.read(workspace / "scaled" / "model").temperature == scaled.temperature != 1.0
+    assert plain.weights_sha256 == scaled.weights_sha256
+    assert (before.argmax(axis=1) == after.argmax(axis=1)).all()
+    assert after == pytest.approx(scale(before, scaled.temperature))
+    assert scaled.validation_nll == pytest.approx([likelihood(each, expected, 1.0) for each in (before, after)])
+    assert scaled.validation_nll[1] < scaled.validation_nll[0]
+
+
+def test_a_contract_without_a_temperature_is_one_of_temperature_one(learn, workspace):
+    written = json.loads((learn / "retune.json").read_text())
+    del written["temperature"]
+    (workspace / "retune.json").write_text(json.dumps(written))
+
+    assert ModelSpec.read(workspace).temperature == 1.0
