@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from components.errors import NotThere
-from flows.audit.rebuild import Recipe, bring_tuned, ended_by_clock, installed, lay_code
+from flows.audit.rebuild import installed
+from flows.audit.recipe import Recipe, bring_tuned, ended_by_clock, lay_code
 from flows.dvc import cache_folder
 from tests.unit.audit.models import model_of, version
 
@@ -84,6 +85,16 @@ def test_what_no_stage_makes_and_is_no_code_is_an_input(package: Path) -> None:
     )
 
     assert recipe.inputs == {"data/raw": "1", "data/base": "4"}
+
+
+def test_stages_are_run_after_those_that_they_read_from_however_the_lock_lists_them(package: Path) -> None:
+    def stage(out: str, *deps: str) -> dict[str, Any]:
+        return {"deps": [{"path": dep, "md5": "1"} for dep in deps], "outs": [{"path": out, "md5": "2"}]}
+
+    report, train = stage("reports", "models/trained/model", "mine"), stage("models/trained", "data/learn")
+    recipe = recipe_of(package, report=report, mine=stage("mine", "models/trained"), train=train, prepare=stage("data/learn", "data/raw"))
+
+    assert recipe.stages == ("prepare", "train", "mine", "report")
 
 
 def test_a_search_that_the_clock_ended_is_taken_over_as_it_was(tmp_path: Path, package: Path) -> None:

@@ -1,0 +1,160 @@
+"""How a version was made, read from its registry entry alone, and laid out in a folder apart as it was before the first stage.
+
+Reads the version's tags and, of its package, dvc.lock, dvc.yaml, params.yaml and the copy of the code; DVC's cache for the data.
+"""
+
+import filecmp
+import json
+import shutil
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components import registry
+from components.errors import NotThere
+from components.registry import stored
+from components.registry.verify import inspected
+from flows.audit.model import Model
+from flows.audit.worktree import bring, furnish
+from flows.dvc import cached_file
+
+BY_CLOCK = "max_minutes"
+TUNE = "tune"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the registry entry says about how to make the version; `package` is its folder in MLflow's artifacts."""
+
+    version: registry.Version
+    commit: str
+    package: Path
+    lock: dict[str, Any]
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages of the version's own pipeline, each after those whose outputs it reads."""
+        outs = {out: name for name in self.lock["stages"] for out in self.outs(name)}
+        needs = {
+            name: {maker for dep in self.deps(name) for out, maker in outs.items() if within(dep, out)} for name in self.lock["stages"]
+        }
+        return tuple(TopologicalSorter(needs).static_order())
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """DVC's folders that no stage makes, by path."""
+        made = [out for name in self.lock["stages"] for out in self.outs(name)]
+        needed = {path: md5 for name in self.lock["stages"] for path, md5 in self.deps(name).items() if not within(path, "components")}
+        return {path: md5 for path, md5 in needed.items() if not any(within(path, out) for out in made)}
+
+    def deps(self, stage: str) -> dict[str, str]:
+        """The md5 of each file and folder that a stage reads, by path."""
+        return {dep["path"]: dep["md5"] for dep in self.lock["stages"][stage].get("deps", [])}
+
+    def outs(self, stage: str) -> dict[str, str]:
+        """The md5 of each output of a stage, by path."""
+        return {out["path"]: out["md5"] for out in self.lock["stages"][stage].get("outs", [])}
+
+
+def within(path: str, folder: str) -> bool:
+    """Say whether `path` is `folder` or lies below it."""
+    return path == folder or path.startswith(f"{folder}/")
+
+
+def read_recipe(model: Model, version: registry.Version) -> Recipe:
+    """Read how a version was made, from the registry alone.
+
+    Raises:
+        NotThere: it was not registered by Retune, or without its lock.
+        BadModel: its package is gone, or is not what was registered.
+    """
+    model.hashes(version)
+    package = inspected(model.uri, version)
+    artifacts = package / "artifacts"
+    lock: dict[str, Any] = {"stages": {}}
+    absent = [name for name in ("dvc.lock", "dvc.yaml", "params.yaml") if not (artifacts / name).is_file()]
+    if not absent:
+        lock = yaml.safe_load((artifacts / "dvc.lock").read_text(encoding="utf-8"))
+        wanted = yaml.safe_load((artifacts / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        made = {name.partition("@")[0] for name in lock["stages"]}  # of a stage with `foreach` there are several
+        absent = [f"a record of the stage {name}" for name in wanted if name not in made]
+        lock["stages"] = {name: stage for name, stage in lock["stages"].items() if name.partition("@")[0] in wanted}
+    if absent:
+        raise NotThere(f"{version.uri} cannot be made again: its package lacks {', '.join(absent)}")
+    return Recipe(version, version.tags.get("retune.git_commit", ""), package, lock)
+
+
+def lay_out(root: Path, project: Path, recipe: Recipe) -> list[str]:
+    """Turn the worktree into the version's workspace as it was before the first stage; return what had to be replaced.
+
+    Raises:
+        NotThere: the snapshot or the base model is neither in DVC's cache nor in its remote.
+    """
+    notes = lay_code(root, recipe)
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copyfile(recipe.package / "artifacts" / name, root / name)
+    for made in ("data", "models", "reports", "var"):
+        shutil.rmtree(root / made, ignore_errors=True)
+    (root / "dvc.lock").unlink(missing_ok=True)
+    furnish(root, project)
+    bring(root, project, recipe.inputs)
+    return notes
+
+
+def lay_code(root: Path, recipe: Recipe) -> list[str]:
+    """Replace the commit's code by the package's copy of it where the two differ, and say so."""
+    kept = recipe.package / "code/components"
+    apart = [*different(root / "components", kept)]
+    stages = root / "dvc.yaml"
+    if not stages.is_file() or not filecmp.cmp(stages, recipe.package / "artifacts/dvc.yaml", shallow=False):
+        apart.append("dvc.yaml")
+    if not apart:
+        return []
+    shutil.rmtree(root / "components", ignore_errors=True)
+    shutil.copytree(kept, root / "components", ignore=shutil.ignore_patterns("__pycache__"))
+    more = f" and {len(apart) - 5} more" if len(apart) > 5 else ""
+    dirty = recipe.version.tags.get("retune.dirty", "0")
+    return [
+        f"the version was made from uncommitted code ({dirty} files then): its package's copy stands in for commit {recipe.commit[:12]} "
+        f"in {', '.join(apart[:5])}{more}"
+    ]
+
+
+def different(one: Path, other: Path) -> list[str]:
+    """Return the files that only one of two folders of code has, or that differ, below components/."""
+    sides = [
+        {path.relative_to(side).as_posix() for path in side.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+        for side in (one, other)
+    ]
+    apart = {name for name in sides[0] & sides[1] if not filecmp.cmp(one / name, other / name, shallow=False)}
+    return [f"components/{name}" for name in sorted(apart | (sides[0] ^ sides[1]))]
+
+
+def ended_by_clock(model: Model, recipe: Recipe) -> bool:
+    """Say whether the version's search was ended by the clock, so that another machine would try another number of trials.
+
+    Raises:
+        NotThere: neither DVC's cache nor the run knows.
+    """
+    if TUNE not in recipe.lock["stages"]:
+        return False
+    try:
+        path = cached_file(model.project, recipe.outs(TUNE)["models/tuned/best.json"])
+    except (NotThere, KeyError):
+        path = stored.artifact(model.uri, recipe.version, "search/best.json")
+    return bool(json.loads(path.read_text(encoding="utf-8")).get("stopped_by") == BY_CLOCK)
+
+
+def bring_tuned(root: Path, project: Path, recipe: Recipe) -> None:
+    """Lay the search's result into the workspace.
+
+    Raises:
+        NotThere: it is gone from DVC's cache.
+    """
+    folder = root / "models/tuned"
+    folder.mkdir(parents=True)
+    for path, md5 in recipe.outs(TUNE).items():
+        shutil.copyfile(cached_file(project, md5), folder / Path(path).name)
