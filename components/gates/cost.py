@@ -24,7 +24,7 @@ class Params(GateSection):
     batch_sizes: tuple[int, ...] = Field((1, 32), min_length=1, description="texts a request")
     pairs: int = Field(20, ge=20, le=1000, description="blocks of each version, candidate and champion next to each other in random order")
     requests: int = Field(10, ge=3, le=1000, description="requests a block, fewer where max_seconds would not do")
-    max_seconds: float = Field(20, gt=0, description="for all blocks; a block has at least 3 requests whatever they take")
+    max_seconds: float = Field(20, gt=0, description="for all blocks; a block has at least 2 requests whatever they take")
     max_others: float = Field(0.25, gt=0, le=1, description="share of the processors in use by others above which times decide nothing")
     slower_than: float = Field(1.1, ge=1, description="a median or 95 % quantile above the champion's times this is slower")
     p50_ms: float | None = Field(None, gt=0, description="budget: median milliseconds of a request at the smallest batch size")

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 PAIRS = 20
 REQUESTS = 10
-FEWEST_REQUESTS = 3
+FEWEST_REQUESTS = 2
 SECONDS = 20.0
 WARM_UP = 3  # requests; the first ones of a size also pay for memory and for kernels chosen by shape
 
@@ -52,7 +52,7 @@ def measure(
 ) -> Cost:
     """Time both versions over `pairs` pairs of blocks in random order at each batch size, after warming up.
 
-    `texts` are taken in turn, both versions of a pair the same ones. A block has `requests` requests, and fewer (at least 3) where all
+    `texts` are taken in turn, both versions of a pair the same ones. A block has `requests` requests, and fewer (at least 2) where all
     blocks of a batch size would take longer than its share of `seconds`. `sizes` are the packages' bytes, candidate first.
 
     Raises:
