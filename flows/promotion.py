@@ -87,7 +87,7 @@ def find(place: Environment, name: str, number: int) -> Version:
     """
     known = registry.versions(place.mlflow, name)
     if not known:
-        there = registry.names(place.mlflow)
+        there = registry.models(place.mlflow)
         raise NotThere(f"no model {name!r} is registered in {place.name}{nearest(name, there) or '; `retune run` registers one'}")
     version = next((version for version in known if version.number == number), None)
     if version is None:
@@ -113,6 +113,43 @@ def passed(place: Environment, version: Version) -> Verdict:
     if verdict is None or verdict.outcome is not Outcome.PASS:
         raise BadInput(f"the verdict on {called} is tagged PASS, and its evidence cannot be read: judge again; {by_force}")
     return verdict
+
+
+def promote_from(
+    source: Environment, target: Environment, name: str, number: int, *, who: str, why: str | None = None, force: bool = False
+) -> Promotion:
+    """Copy a version with its evidence from one environment to another, and make it the champion there.
+
+    Its verdict is about the source's champion. Where the target has another one, the ledger there says so.
+
+    Raises:
+        NotThere: no such version.
+        BadInput: it did not pass in the source, or force is used without a reason.
+        BadModel: its package is not what was registered, or does not answer as it was evaluated.
+        Outdated: someone changed the target's champion meanwhile.
+    """
+    if source == target:
+        raise BadInput(f"--from and --to are both {source.name}")
+    version, head = find(source, name, number), Ledger(target.ledger).head(name)
+    if force and not why:
+        raise BadInput("--force needs --why TEXT: the ledger keeps the reason")
+    verdict = None if force else passed(source, version)
+    reason = why or (verdict.reason if verdict else "")
+    copied = registry.copy_version(source, target, name, number)
+    promotion = registry.promote(
+        target.mlflow,
+        target.ledger,
+        name,
+        copied.number,
+        expected=head.version if head else None,
+        who=who,
+        why=f"{reason} (version {number} of {source.name}{registry.judged_elsewhere(source, version, head)})",
+        forced=force,
+        origin=source.name,
+    )
+    if promotion.changed:
+        events.tell_promotion(promotion.entry)
+    return promotion
 
 
 def rollback(place: Environment, name: str, to: int | None, *, who: str, why: str) -> Promotion:
@@ -210,5 +247,5 @@ def answered(request: Request) -> str | None:
 
 def reconcile(place: Environment, name: str | None = None) -> dict[str, list[str]]:
     """Mend the aliases of one model, or of all, from the ledger; return what was mended, a list of sentences a model."""
-    chosen = [name] if name else sorted({*registry.names(place.mlflow), *Ledger(place.ledger).models()})
+    chosen = [name] if name else sorted({*registry.models(place.mlflow), *Ledger(place.ledger).models()})
     return {each: [*registry.reconcile(place.mlflow, place.ledger, each), *settle(place, each)] for each in chosen}

@@ -6,14 +6,15 @@ Reads a workspace, a recorded run and the ledger; writes versions, their package
 
 from components.registry.aliases import reconcile
 from components.registry.ask import Session
-from components.registry.environments import Environment
+from components.registry.environments import Environment, copy_version, judged_elsewhere
 from components.registry.promote import Decision, Expected, Promotion, promote, rollback, standing, swap
 from components.registry.register import register
 from components.registry.serve import evenly, serve_and_ask
+from components.registry.stored import models
 from components.registry.timing import measure, package_bytes
 from components.registry.verdicts import attach_verdict, note_answer, read_verdict
 from components.registry.verify import Verified, inspected, keep, kept, predict, score_version, verify
-from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, names, status, versions
+from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, status, versions
 
 __all__ = [
     "CHALLENGER",
@@ -29,12 +30,14 @@ __all__ = [
     "Version",
     "attach_verdict",
     "champion",
+    "copy_version",
     "evenly",
     "inspected",
+    "judged_elsewhere",
     "keep",
     "kept",
     "measure",
-    "names",
+    "models",
     "note_answer",
     "package_bytes",
     "predict",

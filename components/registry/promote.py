@@ -74,7 +74,8 @@ def promote(
         _check_expected(uri, head, expected)  # before a model is loaded for nothing; the ledger checks it again
         _check_package(uri, version, loaded=verified)
     decision = Decision(expected, who, why, action, forced, origin)
-    return swap(uri, ledger, version, decision, read_verdict(uri, version))
+    # A copy was judged elsewhere, against versions that have other numbers here: its verdict says nothing of this ledger's anchor.
+    return swap(uri, ledger, version, decision, None if origin else read_verdict(uri, version))
 
 
 def rollback(uri: str, ledger_url: str, name: str, to: int | None, who: str, why: str) -> Promotion:

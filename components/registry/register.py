@@ -6,7 +6,7 @@ Reads the workspace; writes a package into MLflow's artifacts and a version into
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,16 +49,13 @@ def register(
     name = lineage.model
     with reaching(uri), alone(uri, f"register {name}"):
         client = connect(uri)
-        for known in (version for version in search(client, name) if version.key == key):
-            if known.complete:
-                log.info("registered before as version %d", known.number)
-                return known
-            log.warning("version %d of the same candidate is incomplete: replaced", known.number)
-            delete(client, known)
+        if (known := whole_version(client, name, key)) is not None:
+            log.info("registered before as version %d", known.number)
+            return known
         model_id, digests = _upload(client, uri, workspace, name, key, run_id, code)
         metrics = Metrics.read(workspace / "reports/evaluation")
         tags = {KEY: key, **_tags(lineage, metrics), **digests}
-        number = _create(client, uri, name, model_id, run_id, tags, describe(lineage, metrics))
+        number = create_version(client, uri, name, model_id, run_id, tags, describe(lineage, metrics))
         client.set_model_version_tag(name, str(number), COMPLETE, "true")
         client.set_registered_model_alias(name, CHALLENGER, str(number))  # after it: who has an alias is never replaced
         client.set_tag(run_id, "retune.version", str(number))
@@ -66,20 +63,46 @@ def register(
         return replace(find(client, name, number), created=True)
 
 
+def whole_version(client: MlflowClient, name: str, key: str) -> Version | None:
+    """Return the version of a candidate that was registered whole; one that was cut short is deleted."""
+    for known in (version for version in search(client, name) if version.key == key):
+        if known.complete:
+            return known
+        log.warning("version %d of the same candidate is incomplete: replaced", known.number)
+        delete(client, known)
+    return None
+
+
 def _upload(client: MlflowClient, uri: str, workspace: Path, name: str, key: str, run_id: str, code: Path) -> tuple[str, dict[str, str]]:
-    """Build the package, send it, and read it back; return MLflow's id of it and its digests as tags."""
+    """Build the package and send it; return MLflow's id of it and its digests as tags."""
+    model = workspace / "models/trained/model"
+
+    def build(built: Path, ids: Mapping[str, str]) -> None:
+        extras = {label: workspace / file for label, file in EXTRAS.items() if (workspace / file).exists()}
+        extras["questions"] = package.write_questions(workspace, built.with_name("questions.parquet"))
+        package.build(built, model, extras, ids, code)
+
+    model_id, whole = send_package(client, uri, name, key, run_id, build)
+    return model_id, {"retune.weights": digest_folder(model), "retune.package": whole}
+
+
+def send_package(
+    client: MlflowClient, uri: str, name: str, key: str, run_id: str, build: Callable[[Path, Mapping[str, str]], None]
+) -> tuple[str, str]:
+    """Send the package that `build` writes into a folder under MLflow's ids, and read it back; return its id and its fingerprint.
+
+    What an earlier, killed call sent of the same candidate is deleted.
+
+    Raises:
+        Unavailable: what is stored differs from what was sent.
+    """
     place = experiment(client, uri, name)
     for torn in client.search_logged_models([place], filter_string=f"tags.`{KEY}` = '{key}'"):
         client.delete_logged_model(torn.model_id)
-    model = workspace / "models/trained/model"
     logged = client.create_logged_model(place, name=_model_name(name), source_run_id=run_id, tags={KEY: key})
     with tempfile.TemporaryDirectory(prefix="retune-") as folder:
         built = Path(folder) / "package"
-        extras = {label: workspace / file for label, file in EXTRAS.items() if (workspace / file).exists()}
-        extras["questions"] = package.write_questions(workspace, Path(folder) / "questions.parquet")
-        package.build(
-            built, model, extras, {"artifact_path": logged.artifact_location, "run_id": run_id, "model_id": logged.model_id}, code
-        )
+        build(built, {"artifact_path": logged.artifact_location, "run_id": run_id, "model_id": logged.model_id})
         whole = package.fingerprint(built)
         client.log_model_artifacts(logged.model_id, str(built))
     stored = fetch(client, uri, f"models:/{logged.model_id}")
@@ -87,7 +110,7 @@ def _upload(client: MlflowClient, uri: str, workspace: Path, name: str, key: str
         raise Unavailable(f"the package in {stored} is not what was sent; is the disk full? Nothing was registered")
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return logged.model_id, {"retune.weights": digest_folder(model), "retune.package": whole}
+    return logged.model_id, whole
 
 
 def fetch(client: MlflowClient, uri: str, place: str) -> Path:
@@ -100,7 +123,10 @@ def fetch(client: MlflowClient, uri: str, place: str) -> Path:
     return Path(download_artifacts(artifact_uri=place, tracking_uri=uri, registry_uri=uri))
 
 
-def _create(client: MlflowClient, uri: str, name: str, model_id: str, run_id: str, tags: Mapping[str, object], description: str) -> int:
+def create_version(
+    client: MlflowClient, uri: str, name: str, model_id: str, run_id: str, tags: Mapping[str, object], description: str
+) -> int:
+    """Make a version of the package `model_id`, and the registered model where it is the first; return its number."""
     try:
         client.create_registered_model(name)
     except MlflowException as error:

@@ -128,20 +128,6 @@ def versions(uri: str, name: str) -> list[Version]:
         return search(connect(uri), name)
 
 
-def names(uri: str) -> list[str]:
-    """Return the names of all registered models, sorted."""
-    found: list[str] = []
-    token = None
-    with reaching(uri):
-        client = connect(uri)
-        while True:
-            page = client.search_registered_models(max_results=1_000, page_token=token)
-            found += [model.name for model in page]
-            token = page.token
-            if not token:
-                return sorted(found)
-
-
 def lookup(client: MlflowClient, name: str, number: int) -> Version | None:
     """Return one version, None where it does not exist."""
     try:

@@ -21,7 +21,8 @@ def promote(
     version: Number,
     force: Annotated[bool, typer.Option("--force", help="Promote whatever its verdict is; needs --why.")] = False,
     why: Annotated[str | None, typer.Option("--why", metavar="TEXT", help="The reason; the verdict's when left out.")] = None,
-    environment: Place = "local",
+    source: Annotated[str | None, typer.Option("--from", metavar="ENVIRONMENT", help="Copy the version from there first.")] = None,
+    target: Annotated[str, typer.Option("--to", metavar="ENVIRONMENT", help="Promote it there.")] = "local",
     as_json: AsJson = False,
 ) -> None:
     """Make a version that passed the champion, after it has answered ten rows in a fresh process.
@@ -32,7 +33,11 @@ def promote(
     """
     from flows import promotion
 
-    done = promotion.promote(promotion.environment(environment), name, version, who=promotion.person(), why=why, force=force)
+    there, who = promotion.environment(target), promotion.person()
+    if source is None:
+        done = promotion.promote(there, name, version, who=who, why=why, force=force)
+    else:
+        done = promotion.promote_from(promotion.environment(source), there, name, version, who=who, why=why, force=force)
     show(done, as_json)
 
 

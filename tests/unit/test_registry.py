@@ -400,7 +400,7 @@ REGISTER = (
 @pytest.mark.slow
 def test_a_registration_killed_half_way_leaves_one_whole_version(uri: str, finished: Path) -> None:
     run = record(finished, uri, lineage=LINEAGE, params=PARAMS)
-    code = REGISTER.format(before="module.find = lambda *a: os.kill(os.getpid(), 9);module._create = lambda *a: os.kill(os.getpid(), 9);")
+    code = REGISTER.format(before="module.find = lambda *a: os.kill(os.getpid(), 9);module.create_version = lambda *a: os.kill(os.getpid(), 9);")
     killed = subprocess.run([sys.executable, "-c", code, str(finished), uri, run.run_id, run.key], capture_output=True, timeout=120)
     assert killed.returncode == -9, killed.stderr
 

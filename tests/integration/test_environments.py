@@ -1,0 +1,119 @@
+"""A version goes from staging to production with its evidence, and production's own ledger says so."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from components.artifacts.verdict import Outcome
+from components.errors import BadInput, BadModel
+from components.identity import digest_file
+from components.ledger import Ledger
+from components.registry import CHALLENGER, CHAMPION, Environment, copy_version, read_verdict, versions
+from components.registry.package import fingerprint
+from components.registry.versions import COMPLETE
+from components.store import connect
+from components.tracking import record
+from flows import promotion
+from tests.finished import LINEAGE, PARAMS, make_finished, new_store
+from tests.integration.test_promotion import aliases, furnish, judge
+from tests.project import make_project, retune
+
+
+@pytest.fixture(scope="module")
+def candidates(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> list[Path]:
+    return [make_finished(tmp_path_factory.mktemp("candidate"), tiny_base, tickets, seed=seed) for seed in range(2)]
+
+
+@pytest.fixture
+def staging(tmp_path: Path, candidates: list[Path]) -> Environment:
+    return replace(furnish(tmp_path / "staging", candidates), name="staging")
+
+
+@pytest.fixture
+def production(tmp_path: Path) -> Environment:
+    return Environment("production", new_store(tmp_path / "production"), f"sqlite:///{tmp_path}/production/ledger.db")
+
+
+def files(place: Environment, run_id: str, folder: Path) -> dict[str, str]:
+    """The artifacts of a run by name, with their digests."""
+    folder.mkdir(parents=True)
+    found = Path(MlflowClient(place.mlflow, place.mlflow).download_artifacts(run_id, "", str(folder)))
+    return {path.relative_to(found).as_posix(): digest_file(path) for path in found.rglob("*") if path.is_file()}
+
+
+def test_a_copy_is_the_version_with_its_run_its_evidence_and_its_package(
+    tmp_path: Path, production: Environment, candidates: list[Path]
+) -> None:
+    staging = Environment("staging", new_store(tmp_path / "staging"), f"sqlite:///{tmp_path}/staging/ledger.db")
+    run = record(candidates[0], staging.mlflow, lineage=LINEAGE, params=PARAMS)
+    promotion.registry.register(candidates[0], staging.mlflow, run_id=run.run_id, key=run.key, lineage=LINEAGE)
+    original, verdict = judge(staging, 1, champion=7)
+
+    copied = copy_version(staging, production, "tickets", 1)
+
+    assert (copied.key, copied.complete, copied.aliases) == (original.key, True, (CHALLENGER,))
+    assert read_verdict(production.mlflow, copied) == verdict
+    assert (copied.verdict, copied.evidence, copied.judged_against) == (Outcome.PASS, verdict.evidence, None)  # no version 7 here
+    assert copied.tags["retune.package"] == fingerprint(package_of(production)) == original.tags["retune.package"]
+    assert (copied.tags["retune.origin"], copied.tags["retune.origin_version"]) == ("staging", "1")
+    assert files(production, copied.run_id, tmp_path / "there") == files(staging, original.run_id, tmp_path / "here") != {}
+    there, here = (MlflowClient(place.mlflow).get_run(run) for place, run in ((production, copied.run_id), (staging, original.run_id)))
+    assert (there.data.params, there.data.metrics) == (here.data.params, here.data.metrics)
+    assert len(there.inputs.dataset_inputs) == 3
+    again = copy_version(staging, production, "tickets", 1)
+    assert (again.number, again.run_id, len(versions(production.mlflow, "tickets"))) == (1, copied.run_id, 1)
+
+
+def package_of(place: Environment) -> Path:
+    return Path(connect(place.mlflow).get_model_version_download_uri("tickets", "1").removeprefix("file://"))
+
+
+def test_a_copy_that_was_cut_short_is_made_anew(staging: Environment, production: Environment) -> None:
+    copied = copy_version(staging, production, "tickets", 1)
+    client = MlflowClient(production.mlflow)
+    client.delete_model_version_tag("tickets", str(copied.number), COMPLETE)
+
+    whole = copy_version(staging, production, "tickets", 1)
+
+    assert [(version.number, version.complete) for version in versions(production.mlflow, "tickets")] == [(whole.number, True)]
+    place = client.get_experiment_by_name("tickets").experiment_id
+    assert [run.info.run_id for run in client.search_runs([place])] == [whole.run_id]
+    assert len(client.search_logged_models([place])) == 1
+
+
+def test_only_what_passed_and_is_whole_leaves_staging(staging: Environment, production: Environment) -> None:
+    judge(staging, 1, Outcome.FAIL)
+    with pytest.raises(BadInput, match="the verdict on tickets version 1 is FAIL"):
+        promotion.promote_from(staging, production, "tickets", 1, who="ada", why="I like it")
+    with pytest.raises(BadInput, match="--force needs --why"):
+        promotion.promote_from(staging, production, "tickets", 1, who="ada", force=True)
+    with pytest.raises(BadInput, match="--from and --to are both staging"):
+        promotion.promote_from(staging, staging, "tickets", 1, who="ada")
+    judge(staging, 1)
+    (package_of(staging) / "artifacts/model/model.safetensors").write_bytes(b"x")
+    with pytest.raises(BadModel, match="not the model that was registered"):
+        promotion.promote_from(staging, production, "tickets", 1, who="ada")
+    assert versions(production.mlflow, "tickets") == []
+
+
+@pytest.mark.slow
+def test_a_promotion_between_environments_by_command(
+    tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, candidates: list[Path], production: Environment
+) -> None:
+    folder = make_project(tmp_path / "project", tiny_base, tickets)
+    local = furnish(folder / "var", candidates)
+    _, verdict = judge(local, 2, champion=1)
+    named = f'{{"production": {{"mlflow": "{production.mlflow}", "ledger": "{production.ledger}"}}}}'
+
+    done = retune(folder, "promote", "tickets", "2", "--from", "local", "--to", "production", RETUNE_ENVIRONMENTS=named, RETUNE_USER="ada")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("tickets: version 1 is now the champion; before: none")
+    assert (aliases(production), aliases(local)) == ({CHAMPION: 1}, {CHALLENGER: 2})
+    entry = Ledger(production.ledger).head("tickets")
+    assert (entry.origin, entry.evidence, entry.who, entry.anchor) == ("local", verdict.evidence, "ada", 1)
+    assert entry.why == "it is PASS (version 2 of local, judged there against version 1, which is not the champion here)"
+    assert Ledger(local.ledger).head("tickets") is None
