@@ -30,7 +30,7 @@ def fold(results: Sequence[GateResult]) -> tuple[Outcome, str]:
     """Return the verdict and why: any FAIL of a gate that has a say, else an INCONCLUSIVE one that decides, else PASS."""
     failed = [one for one in results if one.outcome is Outcome.FAIL and one.role in _HAVE_A_SAY]
     if failed:
-        return Outcome.FAIL, _reasons(failed)
+        return Outcome.FAIL, _reasons(sorted(failed, key=lambda one: one.role is not Role.DECIDES))
     decide = [one for one in results if one.role is Role.DECIDES]
     undecided = [one for one in decide if one.outcome is Outcome.INCONCLUSIVE]
     if undecided or not decide:

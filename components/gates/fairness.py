@@ -71,7 +71,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
 def _gap(evidence: Evidence, params: Params, cut: Cut) -> _Gap | None:
     """Compare a value's rows with all others; None where one of the two has no rows to take a rate of."""
     hits, counted = _hits(evidence, params)
-    mine, others, groups = cut.rows & counted, ~cut.rows & counted, evidence.candidate.groups
+    mine, others, groups = cut.rows & counted, ~cut.rows & counted, evidence.truth.units.index
     if not mine.any() or not others.any():
         return None
     here, there = Units.of(groups[mine]), Units.of(groups[others])

@@ -69,8 +69,10 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     else:
         counts += _counts(overlap(rows, evidence.train, params.near_duplicate), "the rows learnt from", len(rows), params)
         hypotheses = _probed(evidence, evidence.train, rows, params)
-    seen = _champions(evidence, rows, params)
-    return _decided([*counts], seen, doubts, hypotheses)
+    unseen = evidence.champion is not None and evidence.champion_train is None
+    notes = ("what the champion learnt from is not at hand: whether it has seen test rows is not known",) if unseen else ()
+    found = _decided(counts, _champions(evidence, rows, params), doubts, hypotheses)
+    return found.model_copy(update={"notes": (*found.notes, *notes)})
 
 
 def _counts(found: Overlap, among: str, rows: int, params: Params) -> list[_Count]:

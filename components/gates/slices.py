@@ -95,7 +95,7 @@ def _compare(evidence: Evidence, champion: Predictions, cut: Cut, min_rows: int)
     rows: Bools = cut.rows & np.isin(evidence.candidate.expected, champion.labels)
     if not rows.any():
         return None
-    expected, units = evidence.candidate.expected[rows], Units.of(evidence.candidate.groups[rows])
+    expected, units = evidence.candidate.expected[rows], Units.of(evidence.truth.units.index[rows])
     mine, theirs = evidence.candidate.predicted[rows] == expected, champion.predicted[rows] == expected
     return _Slice(
         name=cut.name,
@@ -167,7 +167,7 @@ def _table(evidence: Evidence, found: list[_Slice], tests: int) -> Table:
 
 def _accuracies(evidence: Evidence, cuts: list[Cut]) -> Table:
     """List every slice's accuracy, the lowest first."""
-    groups, right = evidence.candidate.groups, evidence.right
+    groups, right = evidence.truth.units.index, evidence.right
     rows = [
         (cut.name, int(cut.rows.sum()), len(np.unique(groups[cut.rows])), _rounded(float(right[cut.rows].mean())))
         for cut in cuts

@@ -122,6 +122,15 @@ def test_calibration_error_and_reliability_are_shown_for_both():
     assert sum(row[3] for row in rows if row[0] == "candidate") == sum(row[3] for row in rows if row[0] == "champion") == 2000
 
 
+def test_the_scores_of_both_stand_beside_the_difference():
+    logits, truth = calibrated(2000)
+    found = held(3 * logits, logits, truth)
+    mine, theirs = (calibration.terms("brier", spoken(factor * logits, truth)).mean() for factor in (3, 1))
+
+    assert found.notes[2].startswith(f"brier: candidate {mine:.4f} (90 % interval ")
+    assert f"champion {theirs:.4f} (" in found.notes[2]
+
+
 def test_probabilities_that_are_not_numbers_settle_nothing():
     logits, truth = calibrated(200)
     good = spoken(logits, truth)

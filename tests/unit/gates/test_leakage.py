@@ -104,6 +104,13 @@ def test_what_the_champion_has_seen_favours_it_and_rejects_nobody():
     assert counted(found)["max_exact_share (champion)"] == 30
 
 
+def test_it_is_said_where_nobody_knows_what_the_champion_has_seen():
+    found = decided("leakage", evidence(champion=True))
+
+    assert found.outcome is Outcome.PASS
+    assert "what the champion learnt from is not at hand" in found.notes[-1]
+
+
 def test_a_result_too_good_to_be_true_asks_for_a_look():
     perfect, usual = answered(np.ones(6000, bool)), answered(np.arange(6000) % 4 != 0)
     rows = table(6000, 1).assign(id=perfect.ids, group=perfect.groups, label=perfect.expected)
