@@ -91,8 +91,9 @@ def rollback(uri: str, ledger_url: str, name: str, to: int | None, who: str, why
     """
     with reaching(uri):
         follow(uri, ledger := Ledger(ledger_url), name)
-        there = {version.number for version in search(connect(uri), name)}
+        known = {(version.number, version.key) for version in search(connect(uri), name)}
     entries = ledger.entries(name)
+    there = {entry.version for entry in entries if (entry.version, entry.key) in known}
     number = earlier_champion(name, entries, there, to)
     return promote(uri, ledger_url, name, number, expected=entries[-1].version, who=who, why=why, action="rolled back")
 
@@ -122,7 +123,7 @@ def earlier_champion(name: str, entries: Sequence[Entry], there: set[int], to: i
     """Return the version to go back to: `to`, or the newest of the standing champions before the present one that is still `there`.
 
     Raises:
-        NotThere: there is no champion, or none before it.
+        NotThere: there is no champion, or none before it, or version `to` was deleted.
         BadInput: version `to` was never champion, or is the champion.
     """
     if not entries:
@@ -137,6 +138,8 @@ def earlier_champion(name: str, entries: Sequence[Entry], there: set[int], to: i
         raise BadInput(f"version {to} of {name} was never champion (those were: {known}); `retune promote {name} {to}` makes it one")
     if to == entries[-1].version:
         raise BadInput(f"version {to} of {name} is the champion")
+    if to not in there:
+        raise NotThere(f"version {to} of {name} was champion, and was deleted from the registry")
     return to
 
 

@@ -210,6 +210,8 @@ def test_a_rollback_needs_a_version_that_was_champion() -> None:
         earlier_champion(NAME, [entry(1, 1)], {1, 2}, 2)
     with pytest.raises(BadInput, match="version 1 of tickets is the champion"):
         earlier_champion(NAME, [entry(1, 1)], {1, 2}, 1)
+    with pytest.raises(NotThere, match="version 1 of tickets was champion, and was deleted from the registry"):
+        earlier_champion(NAME, [entry(1, 1), entry(2, 2)], {2}, 1)
 
 
 def entry(version: int, anchor: int, action: str = "promoted", previous: int | None = None) -> Entry:
