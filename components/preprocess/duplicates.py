@@ -36,7 +36,7 @@ def exact(rows: pd.DataFrame) -> pd.DataFrame:
 def near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Return the rows that resemble a kept row of a more favoured split: Jaccard similarity of shingles of `threshold` or more.
 
-    The search is exact. Near copies within one split stay.
+    Near copies within one split stay.
     """
     if threshold >= 1 or rows.empty:
         return _removed([], NEAR, [])
