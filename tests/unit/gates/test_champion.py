@@ -134,6 +134,14 @@ def test_or_a_person_is_asked():
     assert "the candidate alone knows device" in result.reason
 
 
+def test_a_person_is_asked_only_for_a_label_that_is_new():
+    candidate, _ = with_other_labels()
+    more, fewer = (dataclasses.replace(candidate, labels=labels) for labels in ((*candidate.labels, "printer"), candidate.labels[:2]))
+
+    assert decided("champion", against(candidate, more), new_labels="ask").outcome is Outcome.PASS
+    assert decided("champion", against(candidate, fewer), new_labels="ask").outcome is Outcome.INCONCLUSIVE
+
+
 def test_a_champion_that_cannot_be_scored_is_never_a_silent_pass():
     candidate = answered(np.ones(300, bool))
     evidence = dataclasses.replace(against(candidate, None), champion=Rival("3", None, "it was deleted from the registry"))

@@ -15,6 +15,12 @@ def test_a_test_set_judges_five_candidates(look, outcome):
     assert decided("looks", evidence).outcome is outcome
 
 
+def test_it_says_how_many_are_left():
+    found = decided("looks", dataclasses.replace(against(answered(np.ones(60, bool)), None), look=2), at_most=5)
+
+    assert found.change == "after 3 more candidates this test set decides nothing any more"
+
+
 def test_a_used_up_test_set_says_what_to_do():
     found = decided("looks", dataclasses.replace(against(answered(np.ones(60, bool)), None), look=3), at_most=2)
 
