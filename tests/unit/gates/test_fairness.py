@@ -104,6 +104,50 @@ def test_groups_count_and_each_side_needs_fifty():
     assert "delete-one-group jackknife" in str(asked(np.arange(6000) % 7 != 0, enough, groups).method)
 
 
+def test_the_interval_of_groups_is_the_jackknife_by_brute_force():
+    """Groups of unequal size, some of them on both sides, and a rate that depends on the group."""
+    generator, n = np.random.default_rng(7), 900
+    index = generator.integers(0, 240, n)
+    groups = np.array([f"g{i:03d}" for i in index])
+    sex = np.where((index % 4 == 0) | (index % 4 == 1) & (generator.random(n) < 0.5), "f", "m")
+    right = generator.random(n) < np.where(index % 3 == 0, 0.5, 0.9)
+
+    def gap(kept: np.ndarray) -> float:
+        return right[kept & (sex == "f")].mean() - right[kept & (sex == "m")].mean()
+
+    names = np.unique(groups)
+    left_out = np.array([gap(groups != name) for name in names])
+    value = gap(np.ones(n, bool))
+    error = np.sqrt((len(names) - 1) / len(names) * np.sum((left_out - value) ** 2))
+    sides = [len(np.unique(groups[sex == one])) for one in "fm"]
+    found = next(row for row in asked(right, sex, groups, max_gap=0.03).tables[0].rows if row[0] == "sex=f")
+    half = stats.t.ppf(0.95, min(sides) - 1) * error
+
+    assert found[5:8] == pytest.approx((value, value - half, value + half), abs=1e-4)
+    expected = sum(stats.t.sf((abs(value) + side * 0.03) / error, min(sides) - 1) for side in (-1, 1))
+    assert found[8] == pytest.approx(expected, rel=1e-3)
+
+
+def test_groups_that_are_all_alike_count_as_one_row_each():
+    groups = np.array([f"g{i // 10:03d}" for i in range(6000)])
+    sex = np.where(np.arange(6000) // 10 % 3 == 0, "f", "m")
+    found = asked(sex == "m", sex, groups)
+    shares = [1 / 202, 401 / 402]
+    error = np.sqrt(shares[0] * (1 - shares[0]) / 202 + shares[1] * (1 - shares[1]) / 402)
+
+    row = table(found)["sex=f"]
+    assert row["gap"] == row["low"] == -1.0
+    assert row["high"] == pytest.approx(shares[0] - shares[1] + stats.t.ppf(0.95, 199) * error, abs=1e-4)
+
+
+def test_the_widest_gap_comes_first():
+    kind = np.array(["a", "b", "c"])[np.arange(6000) % 3]
+    found = asked(~((kind == "b") & (np.arange(6000) % 12 == 1)), kind)
+
+    assert found.tables[0].rows[0][0] == "sex=b"
+    assert [abs(row[5]) for row in found.tables[0].rows] == sorted((abs(row[5]) for row in found.tables[0].rows), reverse=True)
+
+
 @pytest.mark.parametrize("right", [True, False])
 @pytest.mark.parametrize("grouped", [True, False])
 def test_all_right_or_all_wrong_has_an_interval_with_a_width(right, grouped):

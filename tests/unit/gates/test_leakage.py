@@ -58,6 +58,14 @@ def test_one_copied_row_is_enough_and_is_shown():
     assert found.tables[1].rows[0][:3] == ("same text", "r000000", "t2-000000")
 
 
+def test_long_texts_are_cut_in_the_table_of_pairs():
+    seen = evidence()
+    rows = seen.rows.assign(text=["x" * 80 if i == 0 else "y" * 81 if i == 1 else text for i, text in enumerate(seen.rows["text"])])
+    found = decided("leakage", dataclasses.replace(seen, rows=rows, train=copied(seen.train, rows, 2)))
+
+    assert [row[4] for row in found.tables[1].rows] == ["x" * 80, "y" * 79 + "…"]
+
+
 def test_a_copy_is_known_through_spaces_and_invisible_characters():
     seen = evidence()
     train = copied(seen.train, seen.rows, 1)
