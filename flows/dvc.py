@@ -73,6 +73,8 @@ class Running:
             raise
         finally:
             self._children.discard(child)
+            if child.stdout is not None:
+                child.stdout.close()
 
     def cancel(self) -> None:
         """End every child and refuse new ones."""

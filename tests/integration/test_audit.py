@@ -1,0 +1,363 @@
+"""What an auditor and an operator ask of a model with a past: a champion, one that was rejected, and one that nobody judged."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from click.testing import Result
+from mlflow import MlflowClient
+from typer.testing import CliRunner
+
+from components.errors import BadInput, NotThere, RetuneError, Unavailable
+from components.identity import digest_file
+from flows.audit.worktree import bring, furnish
+from flows.cli import app
+from flows.dvc import cache_folder, cached_folder, lock_hashes
+from tests.project import dvc, edit, git, make_project, retune, status
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Path:
+    """Version 1 is champion; 2 learnt from more and other rows and was rejected; 3 is 2 with one more row that went to quarantine."""
+    folder = make_project(tmp_path_factory.mktemp("audited") / "project", tiny_base, tickets)
+    first = retune(folder, "run", "--inline", "--json")
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert json.loads(first.stdout)["promoted"], first.stdout
+
+    more = tickets.assign(id="n" + tickets["id"], text=tickets["text"] + " again").head(60)
+    rows = pd.concat([tickets.drop(index=5), more]).drop(columns="group")
+    rows.loc[rows["id"] == "t010", "label"] = "device"
+    rows.loc[rows["id"] == "t011", "text"] = "my router is offline and the signal is slow today"
+    rows.to_csv(folder / "tickets.csv", index=False)
+    edit(folder, {"gates": {"floor": {"at_least": 0.999999}}, "train": {"epochs": 3}})
+    second = retune(folder, "run", "--inline", "--json")
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert json.loads(second.stdout)["outcome"] == "FAIL", second.stdout
+
+    edit(folder, {"gates": {"floor": {"at_least": 0.4}}})
+    pd.concat([rows, pd.DataFrame([{"id": "empty", "text": "", "label": "billing"}])]).to_csv(folder / "tickets.csv", index=False)
+    for step in (retune(folder, "snapshot"), dvc(folder, "repro"), retune(folder, "register")):
+        assert step.returncode == 0, step.stdout + step.stderr
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+
+
+def ask(*arguments: str) -> Result:
+    """Type a command; what it raises is raised."""
+    said = CliRunner(env={"NO_COLOR": "1", "TERM": "dumb"}).invoke(app, list(arguments))
+    if isinstance(said.exception, RetuneError):
+        raise said.exception
+    return said
+
+
+def asked(*arguments: str) -> Any:
+    """What a command answers a program."""
+    said = ask(*arguments, "--json")
+    assert said.exit_code == 0, said.output
+    return json.loads(said.stdout)
+
+
+def uri(project: Path) -> str:
+    return f"sqlite:///{project}/var/mlflow.db"
+
+
+def test_the_history_tells_the_promotion_and_on_request_the_rest() -> None:
+    (promotion,) = asked("history", "tickets")
+    everything = asked("history", "tickets", "--all")
+
+    assert (promotion["action"], promotion["version"], promotion["previous"], promotion["verdict"]) == ("promoted", 1, None, "PASS")
+    assert promotion["why"]
+    assert [(event["action"], event["version"]) for event in everything] == [("promoted", 1), ("rejected", 2), ("registered", 3)]
+    assert "gates.floor.at_least" in everything[1]["why"]
+    assert len(ask("history", "tickets", "--all").stdout.splitlines()) == 4
+
+
+def test_the_champion_of_every_moment_is_known() -> None:
+    now = asked("champion", "tickets")
+
+    assert (now["version"], now["agrees"], now["registered"], now["until"]) == (1, True, True, None)
+    assert asked("champion", "tickets", "--at", datetime.now(UTC).isoformat())["version"] == 1
+    with pytest.raises(NotThere, match="version 1 was the first"):
+        ask("champion", "tickets", "--at", "2026-01-01")
+    with pytest.raises(BadInput, match="is no time"):
+        ask("champion", "tickets", "--at", "last week")
+    with pytest.raises(BadInput, match="lies ahead"):
+        ask("champion", "tickets", "--at", (datetime.now(UTC) + timedelta(days=1)).isoformat())
+
+
+def test_the_evidence_of_a_verdict_is_what_was_decided_on() -> None:
+    found = asked("why", "tickets", "2")
+    floor = next(gate for gate in found["gates"] if gate["gate"] == "floor")
+
+    assert (found["version"], found["outcome"], found["champion"]) == (2, "FAIL", "1")
+    assert floor["outcome"] == "FAIL"
+    assert floor["low"] <= floor["estimate"] <= floor["high"] < floor["threshold"] == 0.999999
+    said = ask("why", "tickets", "2").stdout
+    assert all(gate["gate"] in said and gate["reason"] in said for gate in found["gates"])
+    assert [gate["gate"] for gate in asked("why", "tickets", "2", "--gate", "floor")["gates"]] == ["floor"]
+    assert asked("why", "tickets", "1")["evidence"] == asked("history", "tickets")[0]["evidence"]
+    with pytest.raises(NotThere, match="no gate 'flor'; did you mean 'floor'"):
+        ask("why", "tickets", "2", "--gate", "flor")
+    with pytest.raises(NotThere, match="nobody judged it"):
+        ask("why", "tickets", "3")
+
+
+def test_a_diff_tells_answers_settings_and_rows(project: Path) -> None:
+    found = asked("diff", "tickets", "1", "2")
+    scores, data = found["scores"], found["data"]
+
+    assert scores["rows"] == len(scores["fixed"]) + len(scores["broken"]) + scores["both_right"] + scores["both_wrong"]
+    assert all(row["after"] == row["expected"] != row["before"] and row["text"] for row in scores["fixed"])
+    gain = (len(scores["fixed"]) - len(scores["broken"])) / scores["rows"]
+    assert scores["differences"]["accuracy"]["value"] == pytest.approx(gain)
+    assert scores["after"]["accuracy"]["value"] == pytest.approx(state_of(project, 2)["accuracy"]["value"])
+    assert found["params"]["train.epochs"] == [4, 3]
+    assert (len(data["added"]), data["removed"], data["reworded"], data["relabelled"]) == (60, ["t005"], ["t011"], ["t010"])
+    said = ask("diff", "tickets", "1", "2").stdout
+    assert f"fixed {len(scores['fixed'])} / broke {len(scores['broken'])}" in said
+    assert "train.epochs: 4 → 3" in said
+
+
+def state_of(project: Path, number: int) -> dict[str, Any]:
+    tags = MlflowClient(uri(project)).get_model_version("tickets", str(number)).tags
+    found: dict[str, Any] = json.loads(tags["retune.metrics"])
+    return found
+
+
+def test_a_version_leads_back_to_code_data_and_run(project: Path) -> None:
+    trail = asked("lineage", "tickets", "1")
+
+    assert trail["git_commit"] == git(project, "rev-parse", "HEAD").strip()
+    assert (trail["data"]["rows"], trail["data"]["source"], trail["lost"]) == (240, "tickets.csv", [])
+    assert trail["machine"] == {"device": "cpu", "precision": "float32", "threads": 1}
+    assert trail["tuned"].keys() == {"learning_rate"}
+    assert [(one["action"], one["previous"]) for one in trail["promotions"]] == [("promoted", None)]
+    assert asked("lineage", "tickets", "2")["promotions"] == []
+    assert "never was champion" in ask("lineage", "tickets", "2").stdout
+
+
+def test_a_snapshot_and_a_row_lead_forward_to_the_versions_that_saw_them() -> None:
+    digest = asked("lineage", "tickets", "2")["data"]["digest"]
+
+    def saw(what: str) -> dict[int, list[str]]:
+        return {seen["version"]: seen["as_what"] for seen in asked("lineage", "tickets", "--data", what)["seen"]}
+
+    assert saw(digest[:12]) == {2: ["snapshot"]}
+    assert saw("t005").keys() == {1}
+    assert saw("nt000").keys() == {2, 3}
+    assert saw("t000").keys() == {1, 2, 3}
+    assert saw("empty") == {3: saw("empty")[3]}
+    assert saw("empty")[3][0].startswith("quarantined")
+    assert saw("no such row") == {}
+    assert ask("lineage", "tickets").exit_code == 2
+
+
+def test_status_tells_the_budget_and_when_alias_and_ledger_disagree(project: Path) -> None:
+    good = status(project)["standing"]
+    assert (good["ledger"], good["fault"], good["waiting"], good["looks_used"]) == (1, None, [], 1)
+    MlflowClient(uri(project)).set_registered_model_alias("tickets", "champion", "2")
+
+    try:
+        assert "is at version 2, and the ledger says version 1: `retune reconcile tickets`" in status(project)["standing"]["fault"]
+        assert "retune reconcile tickets" in ask("champion", "tickets").stdout
+    finally:
+        assert retune(project, "reconcile", "tickets").returncode == 0
+    assert status(project)["standing"]["fault"] is None
+
+
+def test_a_ledger_that_is_gone_is_told_and_nothing_is_deleted(project: Path) -> None:
+    files = list((project / "var").glob("ledger.db*"))
+    for path in files:
+        path.rename(path.with_name("away-" + path.name))
+    try:
+        for command in (["history", "tickets"], ["champion", "tickets"], ["prune", "--keep", "0", "--yes"]):
+            with pytest.raises(NotThere, match=r"ledger\.db is missing, and the alias champion of tickets is at version 1"):
+                ask(*command)
+        assert "is missing: `retune reconcile tickets` mends it" in status(project)["standing"]["fault"]
+    finally:
+        for path in files:
+            path.with_name("away-" + path.name).rename(path)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["history"], ["champion"], ["why", "1"], ["diff", "1", "2"], ["lineage", "1"], ["rebuild", "1"], ["prune", "--keep", "1"]],
+    ids=lambda command: command[0],
+)
+def test_a_name_that_nobody_registered_is_refused_with_those_that_are(command: list[str]) -> None:
+    with pytest.raises(NotThere, match=r"no model 'tikets' is registered in .*; did you mean 'tickets'"):
+        ask(command[0], "tikets", *command[1:])
+
+
+@pytest.mark.parametrize("command", [["why", "9"], ["diff", "1", "9"], ["lineage", "9"], ["rebuild", "9"]], ids=lambda command: command[0])
+def test_a_version_that_is_not_there_is_refused_with_those_that_are(command: list[str]) -> None:
+    with pytest.raises(NotThere, match="tickets has no version 9; there are: 1, 2, 3"):
+        ask(command[0], "tickets", *command[1:])
+
+
+def test_a_registry_that_is_no_database_is_one_clear_error(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("components", "flows"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NotThere, match=r"mlflow\.db is missing: no run has been recorded here"):
+        ask("history", "tickets")
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/mlflow.db").write_bytes(b"no database" * 1_000)
+    with pytest.raises(RetuneError, match=r"mlflow\.db is damaged"):
+        ask("history", "tickets")
+
+
+def objects(project: Path) -> set[Path]:
+    return {path for path in (cache_folder(project) / "files/md5").rglob("*") if path.is_file()}
+
+
+def test_pruning_takes_what_was_never_in_production_and_nothing_that_is_reachable(project: Path, tmp_path: Path) -> None:
+    client = MlflowClient(uri(project))
+    doomed, champion = (json.loads(client.get_model_version("tickets", number).tags["retune.dvc_lock"]) for number in "21")
+    run = client.get_model_version("tickets", "2").run_id
+    before = objects(project)
+    abandoned, young = project / "var/checkpoints/abandoned", project / "var/checkpoints/young"
+    for folder in (abandoned, young):
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(b"x" * 1_000)
+    for path in (abandoned / "weights", abandoned):
+        os.utime(path, (time.time() - 30 * 86_400,) * 2)
+
+    plan = asked("prune", "tickets", "--keep", "1")
+    assert plan["kept"]["tickets"] == {"1": "is champion", "3": "is challenger"}
+    assert {thing["name"] for thing in plan["things"] if thing["kind"] in ("version", "checkpoints")} == {"tickets 2", "abandoned"}
+    assert all(total["bytes"] > 0 for total in plan["totals"].values())
+    assert objects(project) == before  # a dry run
+
+    done = asked("prune", "tickets", "--keep", "1", "--yes")
+    assert (done["deleted"], done["totals"]) == (True, plan["totals"])
+    assert [version.version for version in sorted(client.search_model_versions("name='tickets'"), key=lambda v: int(v.version))] == [
+        "1",
+        "3",
+    ]
+    assert client.get_run(run).info.lifecycle_stage == "deleted"
+    assert not Path(client.get_run(run).info.artifact_uri.removeprefix("file://")).exists()
+    assert not any(doomed["data/raw"][2:] in str(path) for path in objects(project))
+    assert (abandoned.exists(), young.exists()) == (False, True)
+    for digest in (
+        champion["data/raw"],
+        champion["models/trained"],
+        lock_hashes(project)["models/trained"],
+        lock_hashes(project)["data/raw"],
+    ):
+        cached_folder(project, digest, tmp_path / digest)
+    assert asked("prune", "--keep", "1")["things"] == []
+    assert [(event["action"], event["version"]) for event in asked("history", "tickets", "--all")] == [("promoted", 1), ("registered", 3)]
+    shutil.rmtree(young)
+
+
+def test_nothing_is_pruned_while_a_run_works(project: Path) -> None:
+    import fcntl
+
+    with (project / "var/run.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Unavailable, match="a run is working in"):
+            ask("prune", "--keep", "0", "--yes")
+
+
+def state(project: Path) -> dict[str, str]:
+    """The project's own state, which making a version again must not touch."""
+    files = [
+        *(project / "var/optuna").glob("*.log"),
+        *(project / "var").glob("*.db"),
+        *(project / "data/raw").glob("*"),
+        project / "dvc.lock",
+    ]
+    assert len(files) >= 5
+    return {str(path): digest_file(path) for path in files}
+
+
+def test_the_champion_is_made_again_to_the_bit_and_the_project_is_untouched(project: Path) -> None:
+    before, cached = state(project), objects(project)
+
+    done = retune(project, "rebuild", "tickets", "1", "--json", RETUNE_VAR=str(project / "var"))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    rebuilt = json.loads(done.stdout)
+    assert (rebuilt["bit_equal"], rebuilt["differences"], rebuilt["notes"]) == (True, [], [])
+    assert rebuilt["weights_before"] == rebuilt["weights_after"]
+    assert all(said.endswith("files equal") for said in rebuilt["stages"].values())
+    assert (state(project), objects(project)) == (before, cached)
+    assert git(project, "worktree", "list").count("\n") == 1
+
+
+@pytest.fixture
+def without_data(project: Path) -> Iterator[Path]:
+    """The champion's snapshot is gone from DVC's cache."""
+    tags = MlflowClient(uri(project)).get_model_version("tickets", "1").tags
+    digest = json.loads(tags["retune.dvc_lock"])["data/raw"]
+    path = cache_folder(project) / "files/md5" / digest[:2] / digest[2:]
+    away = path.with_name("away")
+    path.rename(away)
+    yield path
+    away.rename(path)
+
+
+def test_a_version_whose_data_is_gone_is_not_made_again(project: Path, without_data: Path) -> None:
+    with pytest.raises(NotThere, match=r"is not in DVC's cache .*Pulling data/raw failed"):
+        ask("rebuild", "tickets", "1")
+    assert git(project, "worktree", "list").count("\n") == 1
+
+
+def test_a_version_whose_commit_is_gone_is_not_made_again(project: Path) -> None:
+    client = MlflowClient(uri(project))
+    commit = client.get_model_version("tickets", "1").tags["retune.git_commit"]
+    client.set_model_version_tag("tickets", "1", "retune.git_commit", "f" * 40)
+    try:
+        with pytest.raises(NotThere, match="commit ffffffffffff is not in the repository"):
+            ask("rebuild", "tickets", "1")
+    finally:
+        client.set_model_version_tag("tickets", "1", "retune.git_commit", commit)
+
+
+def test_a_version_that_another_program_registered_has_no_origin(project: Path) -> None:
+    client = MlflowClient(uri(project))
+    client.create_registered_model("stranger")
+    client.create_model_version("stranger", str(project / "base-model"))
+    for command in ("rebuild", "lineage"):
+        with pytest.raises(NotThere, match="was not registered by Retune"):
+            ask(command, "stranger", "1")
+    assert asked("prune", "stranger", "--keep", "0")["kept"] == {"stranger": {"1": "not registered by Retune"}}
+    client.delete_registered_model("stranger")
+
+
+def test_data_that_only_the_remote_has_is_pulled(project: Path, tmp_path: Path) -> None:
+    assert dvc(project, "push").returncode == 0
+    digest = lock_hashes(project)["data/raw"]
+    path = cache_folder(project) / "files/md5" / digest[:2] / digest[2:]
+    path.rename(path.with_name("away"))
+    try:
+        furnish(tmp_path, project)
+        bring(tmp_path, project, {"data/raw": digest})
+    finally:
+        path.with_name("away").rename(path)
+    assert {file.name for file in (tmp_path / "data/raw").iterdir()} == {file.name for file in (project / "data/raw").iterdir()}
+
+
+def test_a_champion_deleted_from_the_registry_is_still_in_the_history(project: Path) -> None:
+    client = MlflowClient(uri(project))
+    client.delete_model_version("tickets", "1")
+
+    assert asked("history", "tickets")[0]["version"] == 1
+    now = asked("champion", "tickets")
+    assert (now["version"], now["registered"], now["agrees"]) == (1, False, False)
+    assert "is not in the registry any more" in ask("champion", "tickets").stdout
