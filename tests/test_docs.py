@@ -135,3 +135,36 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def append(path: Path, text: str) -> None:
     path.write_text(path.read_text(encoding="utf-8").rstrip("\n") + "\n\n" + text, encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_add_a_gate_works_as_it_is_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs/add-a-gate.md").read_text(encoding="utf-8")
+    (code, test), (section,) = blocks(page, "python"), blocks(page, "yaml")
+    for part in ("components", "flows", "infra", "tests", "examples"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("pyproject.toml", "params.yaml"):
+        shutil.copy(ROOT / part, tmp_path / part)
+    (tmp_path / "components/gates/churn.py").write_text(code, encoding="utf-8")
+    (tmp_path / "tests/unit/gates/test_churn.py").write_text(test, encoding="utf-8")
+    edit(tmp_path / "params.yaml", "\ngates:", f"\ngates:\n{section}#")
+
+    asked = "from pathlib import Path; from flows.params import read_params; print(read_params(Path('params.yaml')).gates.churn)"
+    said = [
+        in_copy(tmp_path, *command)
+        for command in (
+            ["-c", asked],
+            ["-m", "pytest", "-q", "tests/unit/gates/test_churn.py"],
+            ["-m", "tests.mutants", "churn", "tests/unit/gates/test_churn.py"],
+            ["-c", "from importlinter.cli import lint_imports_command as c; c()"],
+        )
+    ]
+
+    assert "at_most=0.25" in said[0]
+    assert '"survivors": []' in said[2]
+
+
+def in_copy(copy: Path, *command: str) -> str:
+    done = subprocess.run([sys.executable, *command], cwd=copy, env=environment(copy), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
