@@ -41,7 +41,7 @@ def make_cases(
                 cases += found
             else:
                 cases.append(
-                    Case(kind="invariance", name=name, group=f"written: invariance {number}", text=one.text, changed=str(one.changed))
+                    Case(kind="invariance", name=name, group=f"written: invariance case {number}", text=one.text, changed=str(one.changed))
                 )
         cases += _expected(written)
     return cases, notes
@@ -71,7 +71,8 @@ def _expected(written: Written) -> Iterator[Case]:
     for number, one in enumerate(written.directional, 1):
         name = one.name or f"directional case {number}"
         rest: Mapping[str, object] = {"text": one.text, "changed": one.changed, "label": one.label, "must": one.must, "by": one.by}
-        yield Case.model_validate({"kind": "directional", "name": name, "group": f"written: directional {number}", **rest})
+        yield Case.model_validate({"kind": "directional", "name": name, "group": f"written: directional case {number}", **rest})
     for number, known in enumerate(written.minimum_functionality, 1):
-        name, group = known.name or f"minimum_functionality case {number}", f"written: minimum_functionality {number}"
-        yield Case(kind="minimum_functionality", name=name, group=group, text=None, changed=known.text, label=known.label)
+        called = f"minimum_functionality case {number}"
+        known_as = {"name": known.name or called, "group": f"written: {called}"}
+        yield Case(kind="minimum_functionality", **known_as, text=None, changed=known.text, label=known.label)

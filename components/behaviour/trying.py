@@ -49,7 +49,10 @@ def collect(cases: Sequence[Case], candidate: Answerer, champion: Answerer | Non
     mine = _Answers(texts, candidate.answer(texts))
     if unknown := [case for case in cases if not mine.knows(case)]:
         labels = list(mine.labels)
-        raise BadParams("\n".join(f"{case.name}: unknown label {case.label!r}{nearest(str(case.label), labels)}" for case in unknown))
+        faults = [
+            f"{case.group.removeprefix('written: ')}: unknown label {case.label!r}{nearest(str(case.label), labels)}" for case in unknown
+        ]
+        raise BadParams("\n".join(f"gates.behaviour.cases, {fault}" for fault in faults))
     theirs = _Answers(texts, champion.answer(texts)) if champion is not None else None
     tried = [
         Tried(case=case, candidate=mine.reply(case), champion=theirs.reply(case) if theirs is not None and theirs.knows(case) else None)

@@ -258,10 +258,12 @@ def test_both_versions_are_asked_every_text_once() -> None:
     assert Behaviour.model_validate_json(seen.model_dump_json()) == seen
 
 
-def test_a_label_that_the_candidate_does_not_know_is_named_with_its_case() -> None:
-    case = Case(kind="minimum_functionality", name="minimum_functionality case 3", group="m", text=None, changed="e", label="biling")
-    with pytest.raises(BadParams, match="minimum_functionality case 3: unknown label 'biling'; did you mean 'billing'"):
-        collect([case], Reader())
+def test_a_label_that_the_candidate_does_not_know_is_named_with_the_number_of_its_case() -> None:
+    known = {"name": "named by the user", "text": "e", "label": "biling"}
+    cases, _ = make_cases(ROWS, Written.model_validate({"minimum_functionality": [{**known, "label": "billing"}, known]}), kinds=[])
+
+    with pytest.raises(BadParams, match="cases, minimum_functionality case 2: unknown label 'biling'; did you mean 'billing'"):
+        collect(cases, Reader())
 
 
 def test_no_case_asks_nobody() -> None:
