@@ -107,7 +107,7 @@ def _hits(evidence: Evidence, params: Params) -> tuple[Bools, Bools]:
 def _by_groups(hits: Bools, mine: Bools, units: Units, counts: tuple[int, int]) -> tuple[float, float, float]:
     """Return the difference of the two rates, its delete-one-group standard error, and the degrees of freedom.
 
-    A group may have rows on both sides. Where no group differs from another, each counts as one row.
+    A group may have rows on both sides. Where no group differs from another, each counts as one row (Agresti and Caffo).
     """
     sums = [units.sums(side) for side in (hits & mine, mine, hits & ~mine, ~mine)]
     whole = [float(one.sum()) for one in sums]
@@ -116,8 +116,9 @@ def _by_groups(hits: Bools, mine: Bools, units: Units, counts: tuple[int, int]) 
     rates = [_divided(left[k], left[k + 1], whole[k] / whole[k + 1]) for k in (0, 2)]
     error = float(np.sqrt(jackknife_variance(value, rates[0] - rates[1])))
     if error < 1e-12:
-        shares = [np.full(count, rate >= 0.5) for count, rate in zip(counts, (whole[0] / whole[1], whole[2] / whole[3]), strict=True)]
-        value, error = difference_of_shares(shares[0], shares[1])
+        shares = [(whole[k] / whole[k + 1] * count + 1) / (count + 2) for k, count in zip((0, 2), counts, strict=True)]
+        value = shares[0] - shares[1]
+        error = float(np.sqrt(sum(share * (1 - share) / (count + 2) for share, count in zip(shares, counts, strict=True))))
     return value, error, float(max(min(counts) - 1, 1))
 
 

@@ -140,6 +140,15 @@ def test_groups_that_are_all_alike_count_as_one_row_each():
     assert row["high"] == pytest.approx(shares[0] - shares[1] + stats.t.ppf(0.95, 199) * error, abs=1e-4)
 
 
+def test_groups_that_are_half_right_each_are_no_wider_apart_than_they_are():
+    groups = np.array([f"g{i // 10:03d}" for i in range(6000)])
+    sex = np.where(np.arange(6000) // 10 % 3 == 0, "f", "m")
+    row = table(asked(np.where(sex == "f", np.arange(6000) % 10 < 6, np.arange(6000) % 10 < 5), sex, groups))["sex=f"]
+
+    assert row["gap"] == pytest.approx(0.1)
+    assert row["low"] < 0.05 < 0.1 < row["high"] < 0.2
+
+
 def test_the_widest_gap_comes_first():
     kind = np.array(["a", "b", "c"])[np.arange(6000) % 3]
     found = asked(~((kind == "b") & (np.arange(6000) % 12 == 1)), kind)
