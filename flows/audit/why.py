@@ -24,13 +24,13 @@ class Evidence:
 
 
 def why(model: Model, number: int, gate: str | None = None, evidence: str | None = None) -> Evidence:
-    """Return the evidence behind the newest verdict on a version, or behind the one with the digest `evidence`; of `gate` alone.
+    """Return the evidence behind the newest verdict on a version, or behind the one whose digest begins with `evidence`; of `gate` alone.
 
     Raises:
         NotThere: no such version, nobody judged it, its evidence is gone or was changed, or it has no such gate.
     """
     version = model.version(number)
-    verdict = registry.read_verdict(model.uri, version, evidence)
+    verdict = registry.read_verdict(model.uri, version, whole_digest(model, number, evidence) if evidence else None)
     if verdict is None:
         asked = f"verdict {evidence}" if evidence else "verdict"
         raise NotThere(f"{version.uri} has no {asked} that can be read: nobody judged it, or its evidence was deleted or changed since")
@@ -41,6 +41,23 @@ def why(model: Model, number: int, gate: str | None = None, evidence: str | None
             raise NotThere(f"the verdict on {version.uri} has no gate {gate!r}{nearest(gate, names)}")
         verdict = verdict.model_copy(update={"gates": tuple(result for result in verdict.gates if result.gate == gate)})
     return Evidence(number, verdict, digest)
+
+
+def whole_digest(model: Model, number: int, beginning: str) -> str:
+    """Return the one digest of the ledger that begins so, among those of a version's promotions and requests.
+
+    Raises:
+        NotThere: none begins so, or several do.
+    """
+    promotions = [entry.evidence for entry in model.entries if entry.version == number]
+    known = {digest for digest in (*promotions, *(one.evidence for one in model.requests if one.version == number)) if digest}
+    found = sorted(digest for digest in known if digest.startswith(beginning.lower()))
+    if len(found) != 1:
+        there = ", ".join(sorted(digest[:12] for digest in known)) or "none"
+        raise NotThere(
+            f"{len(found)} verdicts on version {number} of {model.name} in the ledger begin with {beginning!r}; there are: {there}"
+        )
+    return found[0]
 
 
 def numbers(result: GateResult | Hypothesis) -> str:
@@ -58,7 +75,7 @@ def numbers(result: GateResult | Hypothesis) -> str:
     return ", ".join(parts)
 
 
-def tested(hypothesis: Hypothesis) -> str:
+def as_tested(hypothesis: Hypothesis) -> str:
     """Return a hypothesis as a sentence with its p."""
     adjusted = f", {hypothesis.adjusted:.2g} after correction" if hypothesis.adjusted is not None else ""
     return f"{hypothesis.says} (one-sided p {hypothesis.p:.2g}{adjusted})"

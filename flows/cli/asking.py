@@ -85,8 +85,9 @@ def history(
     for event in events:
         action = f"{event.action} by force" if event.forced else event.action
         reason = f"{event.why} (from {event.origin})" if event.origin else event.why
-        rows.append((shown(event.at), action, event.version, event.previous, event.verdict, event.who, reason))
-    show_table(("when", "what", "version", "before", "verdict", "who", "why"), rows)
+        evidence = event.evidence[:12] if event.evidence else None
+        rows.append((shown(event.at), action, event.version, event.previous, event.verdict, evidence, event.who, reason))
+    show_table(("when", "what", "version", "before", "verdict", "evidence", "who", "why"), rows)
 
 
 @app.command()
@@ -127,7 +128,7 @@ def why(
     version: Number,
     gate: Annotated[str | None, typer.Option(help="Only this gate's evidence.")] = None,
     evidence: Annotated[
-        str | None, typer.Option(metavar="DIGEST", help="An earlier verdict, by the digest in the history; the newest when left out.")
+        str | None, typer.Option(metavar="DIGEST", help="An earlier verdict, by the beginning of its digest in the history.")
     ] = None,
     environment: Place = "local",
     as_json: AsJson = False,
@@ -158,7 +159,7 @@ def why(
 
 def show_gate(result: Any) -> None:
     """Print what a gate found: generic, so that a new gate needs nothing here."""
-    from flows.audit.why import numbers, tested
+    from flows.audit.why import as_tested, numbers
 
     out.print(f"\n[bold]{result.outcome}  {escape(result.gate)}[/bold] ({result.role}): {escape(result.reason)}")
     if measured := numbers(result):
@@ -168,7 +169,7 @@ def show_gate(result: Any) -> None:
     for hypothesis in result.hypotheses:
         state = "rejected" if hypothesis.rejected else "held"
         detail = numbers(hypothesis)
-        out.print(f"  {state}: {tested(hypothesis)}{'; ' + detail if detail else ''}", markup=False)
+        out.print(f"  {state}: {as_tested(hypothesis)}{'; ' + detail if detail else ''}", markup=False)
     for note in result.notes:
         out.print(f"  {note}", markup=False)
     for table in result.tables:

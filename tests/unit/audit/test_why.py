@@ -1,0 +1,79 @@
+"""Evidence as a person reads it: of any gate, known or not."""
+
+from pathlib import Path
+
+import pytest
+
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Table
+from components.errors import NotThere
+from flows.audit.why import as_tested, numbers, whole_digest
+from flows.cli.asking import ROWS_SHOWN, cell_text, show_gate
+from tests.unit.audit.models import model_of, promoted, version
+
+WORSE = Hypothesis(
+    name="short",
+    says="worse on [short] texts",
+    p=0.0004,
+    adjusted=0.0031,
+    rejected=True,
+    metric="accuracy",
+    estimate=-0.12,
+    low=-0.2,
+    high=-0.04,
+)
+GATE = GateResult(
+    gate="mine",
+    outcome=Outcome.FAIL,
+    role=Role.VETOES,
+    reason="worse on [short] texts",
+    metric="accuracy",
+    estimate=-0.012,
+    low=-0.034,
+    high=0.01,
+    threshold=-0.02,
+    n=1_512,
+    method="Tango",
+    change="a smaller gates.mine.margin",
+    hypotheses=(WORSE,),
+    notes=("3 slices are too small",),
+    tables=(Table(title="by length", columns=("slice", "rows", "loss"), rows=tuple(("short", place, None) for place in range(25))),),
+)
+
+
+def test_a_gate_that_nobody_knew_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    show_gate(GATE)
+
+    said = capsys.readouterr().out
+    lines = [
+        "FAIL  mine (vetoes): worse on [short] texts",
+        "accuracy -0.012 (-0.034 to 0.01), threshold -0.02, n 1,512, Tango",
+        "would change it: a smaller gates.mine.margin",
+        "rejected: worse on [short] texts (one-sided p 0.0004, 0.0031 after correction); accuracy -0.12 (-0.2 to -0.04)",
+        "3 slices are too small",
+        "by length",
+        "short  0     –",
+        f"… and {25 - ROWS_SHOWN} more rows; --json has them",
+    ]
+    assert all(line in said for line in lines), said
+
+
+def test_a_gate_that_measured_nothing_has_no_numbers() -> None:
+    assert numbers(GateResult(gate="mine", outcome=Outcome.PASS, reason="nothing to do")) == ""
+    assert as_tested(WORSE.model_copy(update={"adjusted": None})) == "worse on [short] texts (one-sided p 0.0004)"
+
+
+@pytest.mark.parametrize(("cell", "text"), [(None, "–"), (True, "yes"), (False, "no"), (0.123456, "0.1235"), (7, "7"), ("a\nb", "a b")])
+def test_a_cell_is_one_line(cell: str | float | int | bool | None, text: str) -> None:
+    assert cell_text(cell) == text
+
+
+def test_an_earlier_verdict_is_named_by_the_beginning_of_its_digest(tmp_path: Path) -> None:
+    for digest in ("abc1", "abc2", "def3"):
+        promoted(tmp_path, 1, evidence=digest)
+    model = model_of(tmp_path, version(1, "champion"))
+
+    assert whole_digest(model, 1, "DEF") == "def3"
+    with pytest.raises(NotThere, match="2 verdicts on version 1 of tickets in the ledger begin with 'abc'; there are: abc1, abc2, def3"):
+        whole_digest(model, 1, "abc")
+    with pytest.raises(NotThere, match="0 verdicts on version 2"):
+        whole_digest(model, 2, "abc")
