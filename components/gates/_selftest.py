@@ -5,7 +5,7 @@ must come out is worked out here by simpler means than the gates use: counts, we
 show something is said to be; gates that would decide wrongly end the run.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -32,9 +32,14 @@ def selftest(evidence: Evidence, gates: GatesParams) -> tuple[str, ...]:
         return ("no test row has a label that the candidate knows, so no model could be made to try the gates on",)
     evidence = _of_known_labels(evidence)
     champion = evidence.champion.predictions if evidence.champion else None
-    off = {name: getattr(gates, name).model_copy(update={"role": Role.OFF}) for name in type(gates).model_fields if name not in TRIED}
-    trial = Trial(evidence, Specimens.of(evidence, champion or evidence.candidate), gates.model_copy(update=off))
+    trial = Trial(evidence, Specimens.of(evidence, champion or evidence.candidate), _only(gates, TRIED))
     return tuple(_tried(trial, "the champion" if champion else "the candidate"))
+
+
+def _only(gates: GatesParams, names: Collection[str]) -> GatesParams:
+    """Return the settings with all other gates off."""
+    others = [name for name in type(gates).model_fields if name not in names]
+    return gates.model_copy(update={name: getattr(gates, name).model_copy(update={"role": Role.OFF}) for name in others})
 
 
 def _of_known_labels(evidence: Evidence) -> Evidence:
@@ -169,7 +174,8 @@ def _grown(count: int, most: int, enough: Callable[[int], bool]) -> int:
 def _used_up(trial: Trial) -> str:
     """A candidate beyond the budget of looks must not PASS."""
     limit, reference = trial.gates.looks.at_most, trial.specimens.answers
-    outcomes = [trial.ask(reference, reference, look)["looks"].outcome for look in (limit, limit + 1)]
+    alone = replace(trial, gates=_only(trial.gates, ("looks",)))
+    outcomes = [alone.ask(reference, reference, look)["looks"].outcome for look in (limit, limit + 1)]
     if outcomes != [Outcome.PASS, Outcome.INCONCLUSIVE]:
         raise unable(f"looks says {outcomes[0]} of candidate {limit} and {outcomes[1]} of candidate {limit + 1} of {limit}")
     return f"candidate {limit + 1} on this test set: looks INCONCLUSIVE"
