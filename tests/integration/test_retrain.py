@@ -152,7 +152,7 @@ def test_doctor_finds_nothing_to_mend(finished: Path) -> None:
 
 
 def test_promoting_a_version_that_is_not_there_names_those_that_are(finished: Path) -> None:
-    done = retune(finished, "promote", "7")
+    done = retune(finished, "promote", "tickets", "7")
 
     assert done.returncode == 1
-    assert "tickets has no version 7; there are 1" in done.stderr
+    assert "tickets has no version 7; there are: 1" in done.stderr
