@@ -159,14 +159,14 @@ def test_the_built_in_slices_cut_by_length_label_rare_words_and_source():
 def test_words_are_rare_that_training_holds_fewer_than_three_times():
     n = 300
     candidate = answered(np.ones(n, bool))
-    rows = rows_of(candidate).assign(text=["seen seen", "seen new", "twice new"] * 100)
+    rows = rows_of(candidate).assign(text=["seen seen"] * 150 + ["seen new"] * 100 + ["twice new"] * 50)
     train = pd.DataFrame({"text": ["seen"] * 3 + ["twice"] * 2})
     found = asked(against(candidate, candidate, rows=rows, train=train), built_in=["rare_words"])
 
     assert {name: row["rows"] for name, row in table(found).items()} == {
-        "rare words=few (up to 0 % of the words)": 100,
+        "rare words=few (up to 0 % of the words)": 150,
         "rare words=some (up to 50 % of the words)": 100,
-        "rare words=many (above 50 % of the words)": 100,
+        "rare words=many (above 50 % of the words)": 50,
     }
 
 
