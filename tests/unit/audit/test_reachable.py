@@ -11,6 +11,7 @@ import pytest
 
 from components.errors import NotThere, RetuneError
 from components.ledger import Ledger, Request
+from flows.audit.prune import dvc_objects
 from flows.audit.reachable import idle, of_git, of_workspaces, reasons, with_members
 from tests.unit.audit.models import model_of, promoted, version
 
@@ -112,6 +113,16 @@ def test_a_folder_keeps_the_files_in_it(tmp_path: Path) -> None:
     listing.write_text(json.dumps([{"md5": B, "relpath": "x"}]))
 
     assert with_members(tmp_path, [f"{A}.dir", C]) == {f"{A}.dir", B, C}
+
+
+def test_a_cache_that_other_projects_share_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[cache]\n    dir = /shared/cache\n")
+
+    assert dvc_objects(tmp_path, [], []) == (
+        [],
+        ["DVC's cache /shared/cache is shared with other projects: `dvc gc` there, from all of them"],
+    )
 
 
 def test_work_in_progress_is_abandoned_only_after_days(tmp_path: Path) -> None:
