@@ -1,12 +1,15 @@
 """What a person may do to production: only what the evidence allows, or what the ledger says was forced and by whom."""
 
 import json
+import re
+import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from typer.testing import CliRunner
 
 from components.artifacts.verdict import Outcome, Verdict
 from components.errors import BadInput, BadParams, NotThere
@@ -16,8 +19,9 @@ from components.registry.versions import VERDICT
 from components.store import experiment
 from components.tracking import run_key
 from flows import promotion
+from flows.cli import app
 from tests.finished import LINEAGE, make_finished, new_store
-from tests.project import make_project, retune
+from tests.project import ROOT, make_project, retune
 
 NOW = datetime.now(UTC)
 ADA = {"who": "ada@host", "why": "the errors are harmless"}
@@ -221,3 +225,22 @@ def test_a_person_promotes_rolls_back_and_mends_by_commands(
     mended = retune(folder, "reconcile")
     assert "tickets: the alias champion was at version 2, and is at version 1 by the ledger" in mended.stdout
     assert Ledger(place.ledger).head("tickets").who == "ada"
+
+
+DOCUMENTED = [
+    shlex.split(line, comments=True)
+    for page in ("promotion.md", "react-to-promotions.md")
+    for block in re.findall(r"^```bash\n(.*?)^```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith("retune ")
+]
+
+
+@pytest.mark.parametrize("command", DOCUMENTED, ids=" ".join)
+def test_a_documented_command_is_understood(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where there is no project, so that it goes no further than its options
+    ended = CliRunner().invoke(app, command[1:])
+
+    assert len(DOCUMENTED) >= 10
+    assert isinstance(ended.exception, NotThere), ended.output
+    assert "no Retune project" in str(ended.exception)
