@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from bench._tables import tables
 from bench._worlds import Naming, World
 from components.artifacts.verdict import Outcome
 from components.gates import LEVEL, Evidence, GatesParams, Rival, available, decide
@@ -52,7 +53,7 @@ class Plan:
 FULL = Plan(
     closed=20_000,
     panel=2_000,
-    power=200,
+    power=100,
     sizes=SIZES,
     differences=DIFFERENCES,
     panels=(
@@ -64,7 +65,7 @@ FULL = Plan(
         (22, "labels", 0.90),
     ),
     chains=200,
-    parts=8,
+    parts=20,
 )
 QUICK = Plan(20_000, 200, 50, (200, 1000), (-0.02, 0.0), ((6, "none", 0.90), (22, "labels", 0.90)), 20, 1)
 
@@ -253,7 +254,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, help="write the rows into this file")
     parser.add_argument("--quick", action="store_true", help="two sizes and fewer repetitions: under two minutes")
+    parser.add_argument("--table", type=Path, help="simulate nothing: print the rows of this file as the tables of docs/gates.md")
     asked = parser.parse_args(argv)
+    if asked.table:
+        print(tables(json.loads(asked.table.read_text(encoding="utf-8"))))
+        return 0
     plan, started = QUICK if asked.quick else FULL, time.monotonic()
     todo = series(plan)
     print(
@@ -261,6 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush=True,
     )
     simple = [*closed_forms(plan), *looks(plan), *creep(plan)]
+    print(f"closed forms, looks and retrainings after {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
     rows = simple
     for part in range(plan.parts):
         for one in todo:
