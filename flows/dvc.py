@@ -168,6 +168,17 @@ def _failure(lines: list[str], what: str, code: int) -> Exception:
     return kinds.get(int(exited.group(1)) if exited else 0, StageFailed)(f"{what} failed: {message}")
 
 
+def edited_params(root: Path) -> list[str]:
+    """Return the sections of params.yaml that differ from those that dvc.lock says its stages ran with."""
+    try:
+        stages = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"].values()
+        now = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    except (FileNotFoundError, KeyError, TypeError):
+        return []
+    used = {name: value for stage in stages for name, value in stage.get("params", {}).get("params.yaml", {}).items()}
+    return sorted(name for name, value in used.items() if now.get(name) != value)
+
+
 def lock_hashes(root: Path) -> dict[str, str]:
     """Return DVC's md5 of every tracked folder and stage output below `root`, by path.
 

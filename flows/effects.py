@@ -19,7 +19,7 @@ from components.artifacts.manifest import BaseManifest, Manifest
 from components.artifacts.verdict import Outcome, Verdict
 from components.base import pin_base as pin
 from components.behaviour import read_cases
-from components.errors import NotThere
+from components.errors import BadInput, NotThere
 from components.ledger import Ledger, Request
 from components.snapshot import take_snapshot as take
 from flows import dvc, events, evidence, judging
@@ -110,7 +110,13 @@ def reproduce(workspace: Workspace, stage: str) -> Stage:
 
 
 def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRun:
-    """Put what the stages wrote into MLflow: once a candidate, however often it is called."""
+    """Put what the stages wrote into MLflow: once a candidate, however often it is called.
+
+    Raises:
+        BadInput: the settings are not those that the model was made with.
+    """
+    if edited := dvc.edited_params(workspace.root):
+        raise BadInput(f"{workspace.params}: {', '.join(edited)} changed since the model was made: `dvc repro` or `retune run` makes it anew")
     name = read_name(workspace)
     lineage = lineage_of(workspace, name, tracking.run_key(workspace.root))
     params = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))
@@ -135,10 +141,10 @@ def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Ve
     An old verdict promotes only once: who was rolled back by a person stays so until there is something new to judge.
     """
     verdict, ledger = judged.verdict, Ledger(workspace.ledger)
-    head, was_champion = ledger.head(version.name), any(entry.key == version.key for entry in ledger.entries(version.name))
-    changed = False
+    head, changed = ledger.head(version.name), False
+    done = any((entry.key, entry.verdict_key) == (version.key, verdict.key) for entry in ledger.entries(version.name))
     request: Request | None = None
-    if (head is None or head.key != version.key) and (judged.fresh or not was_champion):
+    if (head is None or head.key != version.key) and not done:
         if verdict.outcome is Outcome.PASS and read_params(workspace.params).promotion.approval == "automatic":
             changed = promote(workspace, version, judged)
         elif verdict.outcome is not Outcome.FAIL:

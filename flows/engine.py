@@ -75,8 +75,12 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _mendable(_task: Any, _run: Any, state: Any) -> bool:
+    from components.ledger import Outdated
+
     try:
         state.result()
+    except Outdated:  # only judging anew mends it
+        return False
     except Unavailable:
         return True
     except Exception:

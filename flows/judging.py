@@ -100,7 +100,8 @@ def _reach(
     with Asked(workspace, uri) as asked:
         evidence = gather(workspace, uri, asked, version, known, rivals.champion, rivals.anchor, params, test, look)
     tested = selftest(evidence, params.gates)
-    return fold(evidence, params.gates, key=key, candidate_digest=version.key, test_digest=test, tested=tested)
+    verdict = fold(evidence, params.gates, key=key, candidate_digest=version.key, test_digest=test, tested=tested)
+    return Verdict.model_validate_json(verdict.model_dump_json())  # as it will be read back: a NaN is none in JSON
 
 
 def _renumbered(verdict: Verdict, rivals: Opponents) -> Verdict:
