@@ -116,7 +116,8 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
         BadInput: the settings are not those that the model was made with.
     """
     if edited := dvc.edited_params(workspace.root):
-        raise BadInput(f"{workspace.params}: {', '.join(edited)} changed since the model was made: `dvc repro` or `retune run` makes it anew")
+        changed = ", ".join(edited)
+        raise BadInput(f"{workspace.params}: {changed} changed since the model was made: `dvc repro` or `retune run` makes it anew")
     name = read_name(workspace)
     lineage = lineage_of(workspace, name, tracking.run_key(workspace.root))
     params = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))
