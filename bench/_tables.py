@@ -25,7 +25,7 @@ def closed(rows: Sequence[Row]) -> Iterator[str]:
         ]
         yield cells(
             f"{n:,}",
-            f"{level:.0%}",
+            f"{level * 100:.0f} %",
             span([one["promoted"] for one in worse]),
             span([one["rejected"] for one in equal]),
             *passed,
@@ -47,8 +47,8 @@ def panels(rows: Sequence[Row]) -> Iterator[str]:
             f"{n:,}",
             classes,
             {"none": "–", "rows": "alike", "labels": "one label"}[groups],
-            f"{agreement:.0%}",
-            f"{level:.0%}",
+            f"{agreement * 100:.0f} %",
+            f"{level * 100:.0f} %",
             *(per_cent(here[gap][name]) if gap in here else "" for gap, name in COLUMNS),
             ", ".join(covered),
             f"{here[0.0]['repetitions']:,}",
