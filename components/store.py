@@ -29,6 +29,7 @@ from components.locks import hold
 
 log = logging.getLogger(__name__)
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read at each transfer; our lines say what was stored
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which belongs to what a command answers
 
 SQLITE = "sqlite:///"
 PARAM_CHARACTERS = 6_000  # MLflow cuts what is longer without a word

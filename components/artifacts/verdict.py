@@ -1,5 +1,6 @@
 """`reports/verdict.json`: what the gates decided, and on which evidence."""
 
+import json
 from enum import StrEnum
 from typing import ClassVar
 
@@ -109,4 +110,4 @@ class Verdict(Artifact):
     @property
     def evidence(self) -> str:
         """A digest of everything the verdict says: an approval is bound to it."""
-        return digest_value(self.model_dump(mode="json"))
+        return digest_value(json.loads(self.model_dump_json()))  # as it is stored and read back: a NaN is none in JSON

@@ -63,7 +63,7 @@ def _adopt(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
                     why=f"the alias {alias} stood here before there was a ledger",
                     anchor=version.number,
                     verdict_key=version.verdict_key,
-                    outcome=version.verdict,
+                    outcome=version.verdict.value if version.verdict else None,
                     evidence=version.evidence,
                 )
             except Outdated:  # another process adopts it

@@ -187,7 +187,7 @@ def _append(uri: str, ledger: Ledger, version: Version, decision: Decision, verd
                 why=decision.why,
                 anchor=anchor_of(entries, version.number, decision.action, verdict),
                 verdict_key=version.verdict_key,
-                outcome=version.verdict,
+                outcome=version.verdict.value if version.verdict else None,
                 evidence=version.evidence,
                 forced=decision.forced,
                 origin=decision.origin,

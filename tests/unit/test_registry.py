@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 
 from components.artifacts.predictions import Predictions
-from components.artifacts.verdict import Outcome, Verdict
+from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.errors import BadModel, NotThere, RetuneError
 from components.registry import (
     Promotion,
@@ -163,6 +163,13 @@ def test_a_verdict_far_longer_than_a_tag_is_kept_whole(uri: str, finished: Path)
 
     assert read_verdict(uri, version).reason == "x" * 90_000
     assert len(version.description) < 5_000
+
+
+def test_a_number_that_is_none_does_not_make_a_verdict_another_one(uri: str, finished: Path) -> None:
+    nothing = GateResult(gate="floor", outcome=Outcome.PASS, reason="so", estimate=float("nan"))
+    version = judged(registered(finished, uri), uri, gates=(nothing,))
+
+    assert version.evidence == SAID.model_copy(update={"gates": (nothing,)}).evidence == read_verdict(uri, version).evidence
 
 
 def test_who_is_new_is_the_challenger_until_the_gates_say_no(uri: str, finished: Path, other: Path) -> None:
@@ -400,7 +407,7 @@ REGISTER = (
 @pytest.mark.slow
 def test_a_registration_killed_half_way_leaves_one_whole_version(uri: str, finished: Path) -> None:
     run = record(finished, uri, lineage=LINEAGE, params=PARAMS)
-    code = REGISTER.format(before="module.find = lambda *a: os.kill(os.getpid(), 9);module.create_version = lambda *a: os.kill(os.getpid(), 9);")
+    code = REGISTER.format(before="module.create_version = lambda *a: os.kill(os.getpid(), 9);")
     killed = subprocess.run([sys.executable, "-c", code, str(finished), uri, run.run_id, run.key], capture_output=True, timeout=120)
     assert killed.returncode == -9, killed.stderr
 
