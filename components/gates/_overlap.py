@@ -1,5 +1,6 @@
 """Which test rows stand in other rows too: word for word, nearly, or with another label; and which stand in the test set twice."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -29,27 +30,48 @@ class Overlap:
     near: tuple[Pair, ...]
 
 
-def overlap(test: pd.DataFrame, other: pd.DataFrame, threshold: float) -> Overlap:
-    """Compare the texts of the test rows with those of `other` (id, text, label); near copies are those that are no exact ones."""
-    mine, theirs = _texts(test), _texts(other)
-    places: dict[str, list[int]] = {}
+def overlaps(test: pd.DataFrame, sides: Sequence[pd.DataFrame], threshold: float) -> list[Overlap]:
+    """Compare the texts of the test rows with those of each of the `sides` (id, text, label); near copies are those that are no exact ones.
+
+    A text that stands on several sides is searched once.
+    """
+    texts = [_texts(side) for side in sides]
+    near = _near(_texts(test), [set(side) for side in texts], threshold)
+    return [_overlap(test, side, own, alike) for side, own, alike in zip(sides, texts, near, strict=True)]
+
+
+def _overlap(test: pd.DataFrame, side: pd.DataFrame, theirs: list[str], near: dict[int, tuple[str, float]]) -> Overlap:
+    mine, places = _texts(test), dict[str, list[int]]()
     for place, text in enumerate(theirs):
         places.setdefault(text, []).append(place)
-    labels, others = test["label"].tolist(), other["label"].tolist()
+    labels, others = test["label"].tolist(), side["label"].tolist()
 
     def pair(kind: str, row: int, twin: int, similarity: float = 1.0) -> Pair:
-        return Pair(kind, str(test["id"].iat[row]), str(other["id"].iat[twin]), similarity, mine[row], theirs[twin])
+        return Pair(kind, str(test["id"].iat[row]), str(side["id"].iat[twin]), similarity, mine[row], theirs[twin])
 
     known = {row: places[text] for row, text in enumerate(mine) if text in places}
     strange = {row: [twin for twin in twins if _differ(labels[row], others[twin])] for row, twins in known.items()}
-    new = [row for row in range(len(mine)) if row not in known]
-    distinct = list(places)
-    near = closest([mine[row] for row in new], distinct, threshold) if threshold < 1 else {}
     return Overlap(
         tuple(pair("same text", row, twins[0]) for row, twins in known.items()),
         tuple(pair("another label", row, twins[0]) for row, twins in strange.items() if twins),
-        tuple(pair("near copy", new[row], places[distinct[twin]][0], similarity) for row, (twin, similarity) in near.items()),
+        tuple(pair("near copy", row, places[text][0], similarity) for row, (text, similarity) in near.items() if row not in known),
     )
+
+
+def _near(mine: list[str], sides: list[set[str]], threshold: float) -> list[dict[int, tuple[str, float]]]:
+    """Return, for each side, the closest text and its similarity for each place in `mine` that has one."""
+    best: list[dict[int, tuple[str, float]]] = [{} for _ in sides]
+    if threshold >= 1:
+        return best
+    parts: dict[tuple[int, ...], list[str]] = {}
+    for text in sorted(set().union(*sides)):
+        parts.setdefault(tuple(number for number, side in enumerate(sides) if text in side), []).append(text)
+    for members, part in parts.items():
+        for row, (twin, similarity) in closest(mine, part, threshold).items():
+            for number in members:
+                if similarity > best[number].get(row, ("", 0.0))[1]:
+                    best[number][row] = (part[twin], similarity)
+    return [dict(sorted(side.items())) for side in best]
 
 
 def repeated(test: pd.DataFrame) -> tuple[Pair, ...]:
@@ -64,7 +86,12 @@ def repeated(test: pd.DataFrame) -> tuple[Pair, ...]:
 
 
 def _texts(rows: pd.DataFrame) -> list[str]:
-    return ["" if pd.isna(text) else normalise(str(text), "NFC") for text in rows["text"].tolist()]
+    return ["" if pd.isna(text) else _plain(str(text)) for text in rows["text"].tolist()]
+
+
+def _plain(text: str) -> str:
+    """Return the text normalised; most texts are already, which is seen faster than done."""
+    return text if text.isascii() and text == " ".join(text.split()) else normalise(text, "NFC")
 
 
 def _differ(one: object, other: object) -> bool:

@@ -11,10 +11,11 @@ from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Table
 from components.gates._cuts import test_rows
 from components.gates._evidence import Evidence, GateSection
 from components.gates._noninferior import common_rows
-from components.gates._overlap import Overlap, Pair, overlap, repeated
+from components.gates._overlap import Overlap, Pair, overlaps, repeated
 from components.gates._probe import probe
 
 _PAIRS, _CHARACTERS = 20, 80  # of the table of pairs
+_LEARNT = "the rows learnt from"
 
 
 class Params(GateSection):
@@ -62,17 +63,27 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if isinstance(rows, str):
         return GateResult(gate="leakage", outcome=Outcome.INCONCLUSIVE, reason=rows)
     twice = _Count("stand twice in", "the test set", repeated(rows), len(rows), params.max_test_duplicate_share, "max_test_duplicate_share")
-    counts, doubts = [twice], _too_good(evidence, params)
-    hypotheses: tuple[Hypothesis, ...] = ()
-    if evidence.train is None:
-        doubts.insert(0, "the rows that the candidate learnt from were not handed over")
-    else:
-        counts += _counts(overlap(rows, evidence.train, params.near_duplicate), "the rows learnt from", len(rows), params)
-        hypotheses = _probed(evidence, evidence.train, rows, params)
-    unseen = evidence.champion is not None and evidence.champion_train is None
-    notes = ("what the champion learnt from is not at hand: whether it has seen test rows is not known",) if unseen else ()
-    found = _decided(counts, _champions(evidence, rows, params), doubts, hypotheses)
-    return found.model_copy(update={"notes": (*found.notes, *notes)})
+    sides = _sides(evidence)
+    found = dict(zip(sides, overlaps(rows, list(sides.values()), params.near_duplicate), strict=True))
+    counts = {among: _counts(one, among, len(rows), params) for among, one in found.items()}
+    own = [twice, *counts.pop(_LEARNT, [])]
+    doubts = ["the rows that the candidate learnt from were not handed over"] if evidence.train is None else []
+    unknown = evidence.champion is not None and evidence.champion_train is None
+    return _decided(
+        own,
+        [one for champions in counts.values() for one in champions],
+        [*doubts, *_too_good(evidence, params)],
+        _probed(evidence, evidence.train, rows, params) if evidence.train is not None else (),
+        ("what the champion learnt from is not at hand: whether it has seen test rows is not known",) if unknown else (),
+    )
+
+
+def _sides(evidence: Evidence) -> dict[str, pd.DataFrame]:
+    """Return the rows that the test rows are held against, by what reasons call them."""
+    sides = {_LEARNT: evidence.train} if evidence.train is not None else {}
+    if evidence.champion is not None and evidence.champion_train is not None:
+        sides[f"the rows that champion {evidence.champion.called} learnt from"] = evidence.champion_train
+    return sides
 
 
 def _counts(found: Overlap, among: str, rows: int, params: Params) -> list[_Count]:
@@ -81,14 +92,6 @@ def _counts(found: Overlap, among: str, rows: int, params: Params) -> list[_Coun
         _Count("stand with another label among", among, found.conflicting, rows, params.max_conflict_share, "max_conflict_share"),
         _Count("have a near copy among", among, found.near, rows, params.max_near_share, "max_near_share"),
     ]
-
-
-def _champions(evidence: Evidence, rows: pd.DataFrame, params: Params) -> list[_Count]:
-    """Return what the champion has seen of the test set: it is then favoured, which does not make the candidate unfit."""
-    if evidence.champion is None or evidence.champion_train is None:
-        return []
-    among = f"the rows that champion {evidence.champion.called} learnt from"
-    return _counts(overlap(rows, evidence.champion_train, params.near_duplicate), among, len(rows), params)
 
 
 def _too_good(evidence: Evidence, params: Params) -> list[str]:
@@ -115,7 +118,8 @@ def _probed(evidence: Evidence, train: pd.DataFrame, rows: pd.DataFrame, params:
         return ()
     limit = f"gates.leakage.max_exact_share + max_near_share {allowed:g}"
     says = (
-        f"permuted labels are foretold as if {found.share:.1%} of the test texts stood in training".replace("%", " %") + f", above {limit}"
+        f"permuted labels are foretold as if {max(found.share, 0.0):.1%} of the test texts stood in training".replace("%", " %")
+        + f", above {limit}"
     )
     name = "permuted labels are foretold"
     return (
@@ -132,13 +136,21 @@ def _probed(evidence: Evidence, train: pd.DataFrame, rows: pd.DataFrame, params:
     )
 
 
-def _decided(counts: Sequence[_Count], seen: Sequence[_Count], doubts: Sequence[str], hypotheses: tuple[Hypothesis, ...]) -> GateResult:
+def _decided(
+    counts: Sequence[_Count],
+    seen: Sequence[_Count],
+    doubts: Sequence[str],
+    hypotheses: tuple[Hypothesis, ...],
+    notes: tuple[str, ...],
+) -> GateResult:
+    """Put what was counted into a result; `seen` is what the champion learnt from."""
     over = [one.said for one in counts if one.exceeded]
+    # What the champion has seen of the test set favours it, which does not make the candidate unfit.
     open_ = [*(f"{one.said}: the comparison favours the champion" for one in seen if one.exceeded), *doubts]
     said = [f"{len(one.pairs):,} {one.what} {one.among}" for one in counts]
     outcome = Outcome.FAIL if over else Outcome.INCONCLUSIVE if open_ else Outcome.PASS
     exact = next((one for one in counts if one.field == "max_exact_share"), counts[0])
-    notes = [f"probe: {one.says.partition(', above')[0]}, p {one.p:.2g}" for one in hypotheses]
+    probed = [f"probe: {one.says.partition(', above')[0]}, p {one.p:.2g}" for one in hypotheses]
     return GateResult(
         gate="leakage",
         outcome=outcome,
@@ -147,10 +159,10 @@ def _decided(counts: Sequence[_Count], seen: Sequence[_Count], doubts: Sequence[
         estimate=exact.share,
         threshold=exact.limit,
         n=exact.rows,
-        method="exact search over all pairs; the probe permutes labels per distinct text",
+        method="copies counted exactly, near copies found by MinHash LSH and verified; the probe permutes labels per distinct text",
         change="a new split, or without these rows (preprocess.near_duplicate)" if over else None,
         hypotheses=hypotheses,
-        notes=(*notes, *(open_ if over else ())),
+        notes=(*probed, *(open_ if over else ()), *notes),
         tables=(_table([*counts, *seen]), _listed([*counts, *seen])),
     )
 
