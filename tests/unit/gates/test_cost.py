@@ -50,6 +50,13 @@ def test_slower_is_slower_than_the_champions_times_the_ratio(mine, outcome):
         assert "is beyond gates.cost.slower_than 1.1" in result.reason
 
 
+def test_the_limit_that_is_nearest_is_the_one_that_is_told():
+    reason = judged(cost(10.8, 10.0), p50_ms=100).reason
+
+    assert reason.endswith("within gates.cost.slower_than 1.1, and 2 more")
+    assert "more" not in judged(cost(10.0), p50_ms=100).reason
+
+
 def test_swapping_the_versions_mirrors_the_interval():
     forth, back = judged(cost(10.0, 9.0)), judged(cost(9.0, 10.0))
     swapped = Timed(batch_size=1, candidate=blocks(9.0, seed=1), champion=blocks(10.0))

@@ -56,6 +56,15 @@ def test_two_values_are_one_test_and_three_are_three():
     assert len(asked(right, np.array(["a", "b", "c"])[np.arange(6000) % 3]).hypotheses) == 3
 
 
+def test_a_value_that_may_lie_below_the_limit_alone_settles_nothing():
+    values = np.array(["a", "b", "c"])[np.arange(1500) % 3]
+    right = ~((values == "c") & (np.arange(1500) // 3 % 25 == 0))
+    found = asked(right, values)
+
+    assert [(name, row["high"] > 0.05) for name, row in table(found).items() if row["low"] < -0.05] == [("sex=c", False)]
+    assert found.outcome is Outcome.INCONCLUSIVE
+
+
 def test_a_gap_at_the_limit_settles_nothing():
     right = ~((VALUES == "f") & (np.arange(6000) % 20 == 0))
 
