@@ -225,16 +225,20 @@ def expire(place: Environment, name: str) -> list[str]:
 
 
 def settle(place: Environment, name: str) -> list[str]:
-    """Tell in the registry which requests were rejected or expired; return a sentence for what was not told yet."""
+    """Tell in the registry which requests were rejected or expired, or wait again; return a sentence for what was not told yet."""
     newest = {request.run: request for request in Ledger(place.ledger).requests(name)}
     known = {version.number: version for version in registry.versions(place.mlflow, name)} if newest else {}
     said = []
     for request in newest.values():
         version, answer = known.get(request.version), answered(request)
-        if version is None or answer is None or version.evidence != request.evidence or version.answer == answer:
+        if version is None or version.evidence != request.evidence or version.answer == answer:
             continue
-        registry.note_answer(place.mlflow, version, answer, withdrawn=True)
-        said.append(f"version {version.number} was {answer}")
+        if answer is not None:
+            registry.note_answer(place.mlflow, version, answer, withdrawn=True)
+            said.append(f"version {version.number} was {answer}")
+        elif request.waits():
+            registry.reopen(place.mlflow, version)
+            said.append(f"version {version.number} waits for an answer again")
     return said
 
 

@@ -12,7 +12,7 @@ from components.registry.register import register
 from components.registry.serve import evenly, serve_and_ask
 from components.registry.stored import models
 from components.registry.timing import measure, package_bytes
-from components.registry.verdicts import attach_verdict, note_answer, read_verdict
+from components.registry.verdicts import attach_verdict, note_answer, read_verdict, reopen
 from components.registry.verify import Verified, inspected, keep, kept, predict, score_version, verify
 from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, status, versions
 
@@ -45,6 +45,7 @@ __all__ = [
     "read_verdict",
     "reconcile",
     "register",
+    "reopen",
     "rollback",
     "score_version",
     "serve_and_ask",

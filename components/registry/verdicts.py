@@ -84,6 +84,14 @@ def note_answer(uri: str, version: Version, answer: str, *, withdrawn: bool) -> 
             client.set_model_version_tag(version.name, str(version.number), ANSWER, answer[:TAG_CHARACTERS])
 
 
+def reopen(uri: str, version: Version) -> None:
+    """Forget an answer, since the same verdict waits for another one: the version is the challenger again."""
+    with reaching(uri), alone(uri, f"verdict {version.name}"):
+        client = connect(uri)
+        client.delete_model_version_tag(version.name, str(version.number), ANSWER)
+        _move_challenger(client, version, version.verdict or Outcome.INCONCLUSIVE)
+
+
 def _withdraw(client: MlflowClient, version: Version) -> None:
     if CHALLENGER in version.aliases:
         client.delete_registered_model_alias(version.name, CHALLENGER)

@@ -170,6 +170,11 @@ def test_a_question_that_nobody_answered_in_time_is_void(place: Environment) -> 
     assert aliases(place) == {}
     assert promotion.expire(place, "tickets") == []
 
+    wait(place, 2)  # the next run asks again
+    assert promotion.reconcile(place, "tickets") == {"tickets": ["version 2 waits for an answer again"]}
+    assert (promotion.find(place, "tickets", 2).answer, aliases(place)) == (None, {CHALLENGER: 2})
+    assert [waiting.version for waiting in Ledger(place.ledger).waiting()] == [2]
+
 
 def test_a_new_verdict_makes_an_answer_void(place: Environment) -> None:
     promotion.reject(place, wait(place, 2).run, who="ada@host", why="too slow")
