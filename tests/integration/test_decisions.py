@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 EVERY_GATE = {
     "servability": {"role": "decides"},
-    "behaviour": {"role": "vetoes", "rows": 10, "cases": "behaviour.yaml"},
+    "behaviour": {"role": "vetoes", "rows": 30, "cases": "behaviour.yaml"},
     "cost": {"role": "vetoes", "max_seconds": 2},
     "forgetting": {"role": "vetoes", "sets": ["regression.csv"]},
     "fairness": {"role": "vetoes"},
@@ -34,7 +34,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: 
     folder = make_project(tmp_path_factory.mktemp("decisions") / "project", tiny_base, tickets)
     (folder / "behaviour.yaml").write_text(CASES, encoding="utf-8")
     tickets.tail(30).assign(id="").drop(columns=["id", "group"]).to_csv(folder / "regression.csv", index=False)
-    edit(folder, {"gates": EVERY_GATE})
+    edit(folder, {"gates": EVERY_GATE, "train": {"epochs": 10}})
     run(folder)
     return folder
 
@@ -93,7 +93,7 @@ def test_a_candidate_that_learnt_nothing_fails_and_stays_registered_with_its_rea
 
 
 def test_an_undecided_run_waits_for_a_person_who_says_yes(project: Path, tickets: pd.DataFrame) -> None:
-    edit(project, {"train": {"learning_rate": "tuned", "epochs": 4}, "promotion": {"approval": "required"}})
+    edit(project, {"train": {"learning_rate": "tuned", "epochs": 10}, "promotion": {"approval": "required"}})
     more_data(project, tickets, "a")
     result = run(project)
 
