@@ -4,7 +4,9 @@ Texts are compared by their shingles: words and pairs of adjacent words, without
 """
 
 import re
-from collections.abc import Sequence
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from datasketch import MinHash, MinHashLSH
@@ -41,29 +43,41 @@ def shingles(text: str) -> frozenset[str]:
 def closest(texts: Sequence[str], others: Sequence[str], threshold: float) -> dict[int, tuple[int, float]]:
     """Return, for each place in `texts` that has one, the place of the most similar of `others` and the similarity.
 
-    The similarity is Jaccard's, of the shingles, and `threshold` or more; of equally similar ones the first counts. Candidates come from
-    MinHash LSH (datasketch) and are verified exactly, so what is found is so, and about one pair in thirty at the threshold is missed.
+    It is `threshold` or more; of equally similar ones the first counts.
+    """
+    best: dict[int, tuple[int, float]] = {}
+    for place, twin, similarity in alike(texts, others, threshold):
+        if place not in best or similarity > best[place][1]:
+            best[place] = (twin, similarity)
+    return dict(sorted(best.items()))
+
+
+def alike(texts: Sequence[str], others: Sequence[str], threshold: float) -> Iterator[tuple[int, int, float]]:
+    """Yield the place of a text, the place of one of `others`, and their similarity, where that is `threshold` or more.
+
+    The similarity is Jaccard's, of the shingles. Candidates come from MinHash LSH (datasketch) and are verified exactly, so what is
+    found is so, and about one pair in thirty at the threshold is missed. In the order of `others`.
     """
     if not texts or not others:
-        return {}
-    mine, theirs = ([shingles(text) for text in each] for each in (texts, others))
-    first = {one: place for place, one in reversed(list(enumerate(theirs)))}
-    found = {place: (first[one], 1.0) for place, one in enumerate(mine) if one in first}
-    left = [place for place in range(len(texts)) if place not in found]
+        return
+    mine = [shingles(text) for text in texts]
     index = MinHashLSH(threshold=min(threshold, _STEEPEST), num_perm=_PERMUTATIONS, weights=_WEIGHTS)
     with index.insertion_session() as session:
-        for place, signature in enumerate(_signatures(theirs)):
+        for place, signature in enumerate(_signatures(mine)):
             session.insert(place, signature)
-    for place, signature in zip(left, _signatures([mine[place] for place in left]), strict=True):
-        alike = [(_jaccard(mine[place], theirs[twin]), -twin) for twin in sorted(index.query(signature))[:_VERIFIED]]
-        if alike and max(alike)[0] >= threshold:
-            similarity, twin = max(alike)
-            found[place] = (-twin, similarity)
-    return dict(sorted(found.items()))
+    verified = Counter[int]()
+    theirs = [shingles(text) for text in others]
+    for twin, signature in enumerate(_signatures(theirs)):
+        for place in sorted(index.query(signature)):
+            verified[place] += 1
+            if verified[place] <= _VERIFIED and (similarity := _jaccard(mine[place], theirs[twin])) >= threshold:
+                yield place, twin, similarity
 
 
-def _signatures(shingled: Sequence[frozenset[str]]) -> list[MinHash]:
-    return list(MinHash.bulk([[shingle.encode() for shingle in one] for one in shingled], num_perm=_PERMUTATIONS)) if shingled else []
+def _signatures(shingled: Sequence[frozenset[str]]) -> Iterator[MinHash]:
+    # CRC-32 in place of the default SHA-1: a hash against chance, not against an adversary, and half the time.
+    encoded = ([shingle.encode() for shingle in one] for one in shingled)
+    yield from MinHash.generator(encoded, num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
 
 
 def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from components.similarity import closest
+from components.similarity import alike
 from components.text import normalise
 
 
@@ -63,15 +63,12 @@ def _near(mine: list[str], sides: list[set[str]], threshold: float) -> list[dict
     best: list[dict[int, tuple[str, float]]] = [{} for _ in sides]
     if threshold >= 1:
         return best
-    parts: dict[tuple[int, ...], list[str]] = {}
-    for text in sorted(set().union(*sides)):
-        parts.setdefault(tuple(number for number, side in enumerate(sides) if text in side), []).append(text)
-    for members, part in parts.items():
-        for row, (twin, similarity) in closest(mine, part, threshold).items():
-            for number in members:
-                if similarity > best[number].get(row, ("", 0.0))[1]:
-                    best[number][row] = (part[twin], similarity)
-    return [dict(sorted(side.items())) for side in best]
+    texts = sorted(set().union(*sides))
+    for row, twin, similarity in alike(mine, texts, threshold):
+        for side, found in zip(sides, best, strict=True):
+            if texts[twin] in side and similarity > found.get(row, ("", 0.0))[1]:
+                found[row] = (texts[twin], similarity)
+    return [dict(sorted(found.items())) for found in best]
 
 
 def repeated(test: pd.DataFrame) -> tuple[Pair, ...]:
