@@ -176,7 +176,21 @@ def edited_params(root: Path) -> list[str]:
     except (FileNotFoundError, KeyError, TypeError):
         return []
     used = {name: value for stage in stages for name, value in stage.get("params", {}).get("params.yaml", {}).items()}
-    return sorted(name for name, value in used.items() if now.get(name) != value)
+    return sorted(name for name, value in used.items() if not _same(value, now.get(name)))
+
+
+def _same(locked: object, written: object) -> bool:
+    """Compare two settings; DVC writes 1e-07 into its lock, which YAML 1.1 takes for a text."""
+    if isinstance(locked, dict) and isinstance(written, dict):
+        return locked.keys() == written.keys() and all(_same(locked[name], written[name]) for name in locked)
+    if isinstance(locked, list) and isinstance(written, list):
+        return len(locked) == len(written) and all(map(_same, locked, written))
+    if isinstance(locked, str) != isinstance(written, str):
+        try:
+            return float(locked) == float(written)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            return False
+    return locked == written
 
 
 def lock_hashes(root: Path) -> dict[str, str]:

@@ -14,16 +14,16 @@ stages:
     params:
       params.yaml:
         task: text_classification
-        train: {epochs: 3, learning_rate: tuned}
+        train: {epochs: 3, learning_rate: tuned, weight_decay: 1e-07}
 """
 
 
 @pytest.mark.parametrize(
     ("params", "edited"),
     [
-        ("{task: text_classification, train: {epochs: 3, learning_rate: tuned}, gates: {}}", []),
-        ("{task: text_classification, train: {learning_rate: tuned, epochs: 3.0}}", []),
-        ("{task: text_classification, train: {epochs: 4, learning_rate: tuned}}", ["train"]),
+        ("{task: text_classification, train: {epochs: 3, learning_rate: tuned, weight_decay: 1.0e-7}, gates: {}}", []),
+        ("{task: text_classification, train: {learning_rate: tuned, weight_decay: 0.0000001, epochs: 3.0}}", []),
+        ("{task: text_classification, train: {epochs: 4, learning_rate: tuned, weight_decay: 1.0e-7}}", ["train"]),
         ("{task: other}", ["task", "train"]),
     ],
 )
