@@ -1,6 +1,6 @@
 """The ledger itself: appended to by compare-and-swap, asked by model and by moment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,8 +9,8 @@ from typing import Any, Literal, Unpack
 import sqlalchemy as sa
 import sqlalchemy.exc
 
-from components.errors import BadInput, NotThere
-from components.ledger.records import Answer, Change, Entry, Outdated, Request
+from components.errors import BadInput, NotThere, RetuneError
+from components.ledger.records import Action, Answer, Change, Entry, Outdated, Request
 from components.ledger.tables import answers, looks, make_engine, prepare, promotions, reading, requests, writing
 
 _ASKED = sa.select(requests, answers.c.decision, answers.c.who, answers.c.why, answers.c.decided_at).outerjoin_from(requests, answers)
@@ -27,7 +27,7 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self._engine = make_engine(url)
         if self._engine.dialect.name == "sqlite" and self._engine.url.database:
-            Path(self._engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(Path(self._engine.url.database).parent)
         prepare(self._engine)
 
     def head(self, model: str) -> Entry | None:
@@ -54,26 +54,40 @@ class Ledger:
         with reading(self._engine) as connection:
             return sorted(connection.execute(query).scalars())
 
-    def append(self, model: str, *, expected: int | Literal["any"] | None, **change: Unpack[Change]) -> Entry:
+    def append(
+        self, model: str, *, expected: int | Literal["any"] | None, request: Request | None = None, **change: Unpack[Change]
+    ) -> Entry:
         """Write a change of champion, if the champion is `expected` (None: nobody); in one transaction.
 
-        The model's open requests are answered with it: the one for this version as approved, others as superseded.
+        `request` is the question that a person answers by it: it must still wait. Every other open request of the model is answered, too:
+        as approved where it was about this very evidence, else as superseded.
 
         Raises:
             Outdated: the champion is another one; nothing was written.
+            BadInput: the request waits no more, or a person rejected this evidence and `forced` is not set; nothing was written.
         """
         try:
             with writing(self._engine) as connection:
                 head = _head(connection, model)
-                _check_expected(expected, head)
-                sequence, previous, at = (head.sequence + 1, head.version, _now(head.at)) if head else (1, None, _now())
-                entry = Entry(model=model, sequence=sequence, at=at, previous=previous, **change)
-                connection.execute(promotions.insert().values(**asdict(entry)))
-                _close_open(connection, entry)
+                _check_expected(expected, head, change["action"])
+                if request is not None:
+                    _check_waits(connection, request, change)
+                return _write(connection, model, head, change)
         except sqlalchemy.exc.IntegrityError:  # on a database that let another writer in between
             head = self.head(model)
-            raise Outdated(None if expected == "any" else expected, head.version if head else None) from None
-        return entry
+            raise Outdated(None if expected == "any" else expected, head.version if head else None, change["action"]) from None
+
+    def adopt(self, model: str, changes: Sequence[Change]) -> list[Entry]:
+        """Write the champions of a registry that is older than its ledger, all in one transaction; none where there are entries."""
+        written: list[Entry] = []
+        try:
+            with writing(self._engine) as connection:
+                if _head(connection, model) is None:
+                    for change in changes:
+                        written.append(_write(connection, model, written[-1] if written else None, change))
+        except sqlalchemy.exc.IntegrityError:  # another process adopted them
+            return []
+        return written
 
     def look(self, model: str, test_digest: str, candidate_key: str) -> int:
         """Count that a candidate is judged on a frozen test set; return its number among those that were, from 1. Idempotent."""
@@ -129,6 +143,11 @@ class Ledger:
         with reading(self._engine) as connection:
             return _newest(connection, run_prefix)[1]
 
+    def rejection(self, model: str, evidence: str | None) -> Request | None:
+        """Return the request by which a person said no to this evidence, the newest; None where nobody did."""
+        with reading(self._engine) as connection:
+            return _rejection(connection, model, evidence)
+
     def requests(self, model: str | None = None) -> list[Request]:
         """Return every request, answered or not, oldest first."""
         only = () if model is None else (requests.c.model == model,)
@@ -146,10 +165,39 @@ def _head(connection: sa.Connection, model: str) -> Entry | None:
     return Entry(**row) if row else None
 
 
-def _check_expected(expected: int | Literal["any"] | None, head: Entry | None) -> None:
+def _check_expected(expected: int | Literal["any"] | None, head: Entry | None, action: Action) -> None:
     found = head.version if head else None
     if expected != "any" and expected != found:
-        raise Outdated(expected, found)
+        raise Outdated(expected, found, action)
+
+
+def _check_waits(connection: sa.Connection, request: Request, change: Change) -> None:
+    """Refuse to act on a question that was answered, or asked otherwise, since it was read, or that is about something else."""
+    _, found = _open(*_newest(connection, request.run))
+    if _question(found) != _question(request) or (change["version"], change.get("evidence")) != (request.version, request.evidence):
+        raise BadInput(f"run {request.run} was judged again, and asks something else now: look at it again")
+
+
+def _rejection(connection: sa.Connection, model: str, evidence: str | None) -> Request | None:
+    if evidence is None:
+        return None
+    found = _asked(connection, requests.c.model == model, requests.c.evidence == evidence, answers.c.decision == "rejected")
+    return found[-1][1] if found else None
+
+
+def _write(connection: sa.Connection, model: str, head: Entry | None, change: Change) -> Entry:
+    """Write an entry after `head`, and answer what waited."""
+    sequence, previous, at = (head.sequence + 1, head.version, _now(head.at)) if head else (1, None, _now())
+    entry = Entry(model=model, sequence=sequence, at=at, previous=previous, **change)
+    _check_not_rejected(connection, entry)
+    connection.execute(promotions.insert().values(**asdict(entry)))
+    _close_open(connection, entry)
+    return entry
+
+
+def _check_not_rejected(connection: sa.Connection, entry: Entry) -> None:
+    if entry.action == "promoted" and not entry.forced and (said := _rejection(connection, entry.model, entry.evidence)) is not None:
+        raise BadInput(said.refusal())
 
 
 def _now(after: datetime | None = None) -> datetime:
@@ -198,13 +246,22 @@ def _answer(connection: sa.Connection, number: int, decision: Answer, who: str, 
 
 
 def _close_open(connection: sa.Connection, entry: Entry) -> None:
-    """Answer what waited: the champion that those requests were about is none any more."""
+    """Answer what is open, expired or not: the champion that those requests were about is none any more."""
     for number, request in _asked(connection, requests.c.model == entry.model, answers.c.decision.is_(None)):
-        if request.version == entry.version and request.waits():
+        asked_about = (request.version, request.evidence) == (entry.version, entry.evidence) and entry.action == "promoted"
+        if asked_about and not entry.forced and request.waits():
             _answer(connection, number, "approved", entry.who, entry.why)
-        elif request.waits():
-            _answer(connection, number, "superseded", entry.who, f"version {entry.version} was {entry.action}")
+        else:
+            forced = " by force" if entry.forced else ""
+            _answer(connection, number, "superseded", entry.who, f"version {entry.version} was {entry.action}{forced}")
 
 
 def _minute(moment: datetime | None) -> str:
     return moment.strftime("%Y-%m-%dT%H:%MZ") if moment else "an unknown time"
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RetuneError(f"the ledger's folder {folder} cannot be made: {error.strerror or error}") from error

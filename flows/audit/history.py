@@ -96,11 +96,13 @@ def of_version(version: registry.Version, at: datetime) -> Event:
     verdict = version.tags.get("retune.verdict")
     action = {"FAIL": "rejected", "INCONCLUSIVE": "undecided"}.get(verdict or "", "registered")
     reason = version.description.partition("\n\nVerdict: ")[2]
-    return Event(at, action, version.number, version.judged_against, verdict, "retune", reason or "not judged")
+    return Event(at, action, version.number, version.judged_against, verdict, "retune", reason or "not judged", evidence=version.evidence)
 
 
 def champion(model: Model, at: str | None = None) -> Reign:
     """Return who is champion, or was at the moment `at` (ISO 8601; UTC where it names no zone).
+
+    A moment of whole seconds means as the history shows them: who became champion within that second is champion at it.
 
     Raises:
         BadInput: the time cannot be read, or lies ahead.
@@ -111,12 +113,17 @@ def champion(model: Model, at: str | None = None) -> Reign:
         alias = f"; the alias champion is at version {model.champion}: `retune reconcile {model.name}`" if model.champion else ""
         raise NotThere(f"the ledger has no entry for {model.name}: nothing was promoted{alias or '; `retune promote` does'}")
     moment = read_moment(at) if at is not None else None
-    reached = [entry for entry in entries if moment is None or entry.at <= moment]
+    reached = [entry for entry in entries if moment is None or reaches(entry.at, moment)]
     if not reached:
         raise NotThere(f"{model.name} had no champion at {at}: version {entries[0].version} was the first, from {shown(entries[0].at)}")
     entry = reached[-1]
     until = entries[len(reached)].at if len(reached) < len(entries) else None
     return Reign(entry, until, any(version.number == entry.version for version in model.versions), model.champion)
+
+
+def reaches(at: datetime, moment: datetime) -> bool:
+    """Say whether what happened `at` had happened by `moment`; to the second where the moment has no fraction of one."""
+    return (at if moment.microsecond else at.replace(microsecond=0)) <= moment
 
 
 def read_moment(text: str, now: datetime | None = None) -> datetime:

@@ -1,5 +1,6 @@
 """How things stand with a model beside its versions: whether alias and ledger agree, who is waited for, what is left of the test set."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +27,11 @@ class Standing:
     looks_allowed: int | None
 
 
-def standing(workspace: Workspace, alias: int | None) -> Standing:
-    """Return how things stand with the workspace's model; `alias` is the version that the registry calls champion."""
+def standing(workspace: Workspace, alias: int | None, there: Collection[int]) -> Standing:
+    """Return how things stand with the workspace's model.
+
+    `alias` is the version that the registry calls champion, `there` are all that it has.
+    """
     params = read_params(workspace.params)
     name, test = params.name, _test_digest(workspace)
     path = database_of(workspace.ledger)
@@ -39,7 +43,7 @@ def standing(workspace: Workspace, alias: int | None) -> Standing:
     return Standing(
         ledger=said,
         since=shown(head.at) if head else None,
-        fault=fault(name, alias, said, f"the ledger {path} is missing" if missing else None),
+        fault=fault(name, alias, said, there, f"the ledger {path} is missing" if missing else None),
         waiting=tuple(
             {"run": request.run, "version": request.version, "until": shown(request.expires_at), "reason": request.reason}
             for request in waiting
@@ -50,10 +54,14 @@ def standing(workspace: Workspace, alias: int | None) -> Standing:
     )
 
 
-def fault(name: str, alias: int | None, ledger: int | None, missing: str | None = None) -> str | None:
-    """Say how alias and ledger disagree; None where they do not. Pure."""
+def fault(name: str, alias: int | None, ledger: int | None, registered: Collection[int], missing: str | None = None) -> str | None:
+    """Say how alias and ledger disagree, and what mends it; None where they do not. Pure."""
     if alias == ledger:
         return None
+    if ledger is not None and ledger not in registered:
+        return (
+            f"the champion of {name} is version {ledger} by the ledger, and it was deleted from the registry: roll back or promote another"
+        )
     known = missing or f"the ledger says {f'version {ledger}' if ledger else 'nobody'}"
     where = f"version {alias}" if alias else "no version"
     return f"the alias champion of {name} is at {where}, and {known}: `retune reconcile {name}` mends it"

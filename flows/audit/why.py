@@ -44,19 +44,18 @@ def why(model: Model, number: int, gate: str | None = None, evidence: str | None
 
 
 def whole_digest(model: Model, number: int, beginning: str) -> str:
-    """Return the one digest of the ledger that begins so, among those of a version's promotions and requests.
+    """Return the one digest that begins so, among those of a version's newest verdict, its promotions and its requests.
 
     Raises:
         NotThere: none begins so, or several do.
     """
     promotions = [entry.evidence for entry in model.entries if entry.version == number]
-    known = {digest for digest in (*promotions, *(one.evidence for one in model.requests if one.version == number)) if digest}
+    asked = [request.evidence for request in model.requests if request.version == number]
+    known = {digest for digest in (*promotions, *asked, model.version(number).evidence) if digest}
     found = sorted(digest for digest in known if digest.startswith(beginning.lower()))
     if len(found) != 1:
         there = ", ".join(sorted(digest[:12] for digest in known)) or "none"
-        raise NotThere(
-            f"{len(found)} verdicts on version {number} of {model.name} in the ledger begin with {beginning!r}; there are: {there}"
-        )
+        raise NotThere(f"{len(found)} known verdicts on version {number} of {model.name} begin with {beginning!r}; there are: {there}")
     return found[0]
 
 

@@ -27,7 +27,7 @@ def status(params: ParamsFile = None, as_json: AsJson = False) -> None:
 
     workspace = open_workspace(params)
     state = effects.status(workspace)
-    stands = asdict(standing(workspace, state["version"]))
+    stands = asdict(standing(workspace, state["version"], {version["version"] for version in state["versions"]}))
     if as_json:
         print_json({**state, "standing": stands})
     else:
@@ -42,7 +42,8 @@ def show_status(state: dict[str, Any], stands: dict[str, Any]) -> None:
         out.print(f"{state['model']}: no version is registered yet; `retune run` makes one")
         return
     since = f" since {stands['since']}" if stands["since"] and stands["ledger"] == state["version"] else ""
-    out.print(f"{state['model']}: the champion is version {state['version'] or 'none'}{since}")
+    who = f"the champion is version {state['version']}{since}" if state["version"] else "no version is champion"
+    out.print(f"{state['model']}: {who}")
     for metric, estimate in state["metrics"].items():
         out.print(f"  {metric:12} {interval(estimate)}")
     table = Table("version", "alias", "verdict", "run key", box=None, pad_edge=False)
@@ -94,7 +95,11 @@ def history(
 def champion(
     name: Name,
     at: Annotated[
-        str | None, typer.Option(metavar="TIME", help="A moment, such as 2026-11-01T12:00Z; UTC where it names no zone. Now when left out.")
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="A moment, such as 2026-11-01T12:00Z; UTC where it names no zone, 00:00 UTC of a bare date. Now when left out.",
+        ),
     ] = None,
     environment: Place = "local",
     as_json: AsJson = False,
@@ -116,8 +121,9 @@ def champion(
         f"{name} version {entry.version}, from {shown(entry.at)} {until}: {entry.action} by {entry.who}{forced}: {entry.why}", markup=False
     )
     if not reign.registered:
-        out.print(f"version {entry.version} is not in the registry any more: it was deleted")
-    if not reign.agrees:
+        mended = "" if reign.until else f"; `retune rollback {name}`, or promote another one"
+        out.print(f"version {entry.version} is not in the registry any more: it was deleted{mended}", markup=False)
+    elif not reign.agrees:
         where = f"version {reign.alias}" if reign.alias else "no version"
         out.print(f"the alias champion is at {where}: `retune reconcile {name}` mends it", markup=False)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from components.errors import BadInput, NotThere, RetuneError
-from flows.audit.history import champion, history, read_moment
+from components.ledger import Ledger
+from flows.audit.history import champion, history, of_version, read_moment
+from flows.audit.model import shown
 from flows.audit.standing import fault
 from tests.unit.audit.models import model_of, promoted, version
 
@@ -43,6 +45,17 @@ def test_each_moment_has_its_champion(tmp_path: Path) -> None:
     assert (now.entry.version, now.until, now.agrees, now.registered) == (2, None, True, True)
 
 
+def test_the_very_time_that_the_history_shows_is_one_of_the_new_champion(tmp_path: Path) -> None:
+    promoted(tmp_path, 1)
+    model = model_of(tmp_path, version(1, "champion"))
+
+    (entry,) = model.entries
+    assert entry.at.microsecond > 1, "once in 500,000 calls: run again"
+    assert champion(model, shown(entry.at)).entry.version == 1
+    with pytest.raises(NotThere, match="had no champion"):  # who asks to the microsecond is answered to it
+        champion(model, (entry.at - timedelta(microseconds=1)).isoformat(timespec="microseconds"))
+
+
 def test_before_the_first_promotion_there_was_nobody_and_the_first_is_named(tmp_path: Path) -> None:
     promoted(tmp_path, 3)
 
@@ -72,6 +85,19 @@ def test_a_ledger_that_is_gone_while_there_is_a_champion_is_an_error_with_the_wa
         NotThere, match=r"ledger\.db is missing, and the alias champion of tickets is at version 1.*retune reconcile tickets"
     ):
         history(model_of(tmp_path, version(1, "champion")))
+
+
+def test_a_ledger_whose_folder_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "var").write_text("a file")
+
+    with pytest.raises(RetuneError, match=r"the ledger's folder .*/var cannot be made: File exists"):
+        Ledger(f"sqlite:///{tmp_path}/var/ledger.db")
+
+
+def test_a_rejected_version_is_told_with_the_digest_of_its_evidence() -> None:
+    rejected = version(2, retune__verdict="FAIL", retune__evidence="abc123")
+
+    assert of_version(rejected, NOW).evidence == "abc123"
 
 
 def test_a_ledger_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
@@ -107,9 +133,14 @@ def test_the_future_is_not_known() -> None:
 
 
 def test_alias_and_ledger_that_disagree_are_told_with_what_mends_it() -> None:
-    assert fault("tickets", 3, 3) is None
-    assert fault("tickets", None, None) is None
-    assert fault("tickets", 3, 2) == (
+    assert fault("tickets", 3, 3, [3]) is None
+    assert fault("tickets", None, None, []) is None
+    assert fault("tickets", 3, 2, [2, 3]) == (
         "the alias champion of tickets is at version 3, and the ledger says version 2: `retune reconcile tickets` mends it"
     )
-    assert "at no version, and the ledger says version 2" in str(fault("tickets", None, 2))
+    assert "at no version, and the ledger says version 2" in str(fault("tickets", None, 2, [2]))
+
+
+def test_a_champion_that_was_deleted_needs_a_person() -> None:
+    said = "the champion of tickets is version 2 by the ledger, and it was deleted from the registry: roll back or promote another"
+    assert fault("tickets", None, 2, [1]) == said
