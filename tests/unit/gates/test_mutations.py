@@ -44,6 +44,7 @@ def test_every_gate_has_faults_of_three_kinds_and_tests_of_its_own(name):
     ("source", "fault"),
     [
         ("low > threshold", "low > threshold became low <= threshold"),
+        ("outcome is Outcome.FAIL", "outcome is Outcome.FAIL became outcome is not Outcome.FAIL"),
         ("-margin", "-margin became +margin"),
         ("mine - theirs", "mine - theirs became theirs - mine"),
         ("worse(candidate, champion)", "worse(candidate, champion) became worse(champion, candidate)"),
