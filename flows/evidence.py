@@ -111,8 +111,8 @@ def try_cases(
     Raises:
         BadParams: the user's file cannot be read, or names a label that the candidate does not know.
     """
-    settings = gates.behaviour
-    written = read_cases(workspace.origin / settings.cases) if settings.cases else None
+    settings, labels = gates.behaviour, Predictions.read(workspace.predictions / "candidate.parquet").labels
+    written = read_cases(workspace.origin / settings.cases, labels) if settings.cases else None
     cases, notes = make_cases(rows, written, kinds=settings.kinds, count=settings.rows, seed=settings.seed, padding=settings.padding)
     return collect(cases, asked.session(version), asked.session(champion) if champion else None, notes)
 

@@ -22,7 +22,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     rival = evidence.anchor
     if rival is None:
         return GateResult(
-            gate="anchor", outcome=Outcome.PASS, reason="the champion is the best so far: there is no other to be held against"
+            gate="anchor", outcome=Outcome.PASS, reason="there is no better champion so far than the present one"
         )
     if rival.predictions is None:
         reason = f"{rival.called}, the best champion so far, cannot be scored: {rival.fault}"
