@@ -83,23 +83,20 @@ def prune(name: str | None, keep: int, idle_days: float = IDLE_DAYS, *, really: 
 
 
 def look(name: str | None, keep: int, idle_days: float, start: Path | None = None) -> Plan:
-    """Return what can go; versions of other models than `name` all stay."""
+    """Return what can go; versions of other models than `name` all stay, and what was left unfinished in their workspaces."""
     models = open_models(start)
     reasons = {model.name: reachable.reasons(model, keep) for model in models if name in (None, model.name)}
     pairs = [(model, version) for model in models for version in model.versions]
     gone = [(model, version) for model, version in pairs if model.name in reasons and version.number not in reasons[model.name]]
     kept = [pair for pair in pairs if pair not in gone]
-    return _plan(open_project(start).project, gone, kept, reasons, idle_days)
-
-
-def _plan(project: Path, gone: Pairs, kept: Pairs, reasons: dict[str, dict[int, str]], idle_days: float) -> Plan:
+    project = open_project(start).project
     objects, left = dvc_objects(project, gone, kept)
     doomed = [
         *(doomed_version(model, version) for model, version in gone),
         *predictions(project, gone, kept),
         *objects,
-        *journals(project, gone, kept, idle_days),
-        *checkpoints(project, idle_days),
+        *journals(project, gone, kept),
+        *unfinished(reachable.workspaces_of(project, name), pairs, idle_days),
     ]
     return Plan(tuple(doomed), reasons, tuple(left))
 
@@ -128,24 +125,33 @@ def dvc_objects(project: Path, gone: Pairs, kept: Pairs) -> tuple[list[Doomed], 
         return [], []
     staying = [digest for model, version in kept for digest in reachable.of_version(model, version)]
     safe = reachable.with_members(cache, [*staying, *reachable.of_workspaces(project), *reachable.of_git(project)])
-    found = [(digest, reachable.object_path(cache, digest)) for digest in sorted(wanted - safe)]
+    # A folder's listing goes last: after a kill, only it still tells which files were the folder's.
+    unsafe = sorted(wanted - safe, key=lambda digest: (digest.endswith(".dir"), digest))
+    found = [(digest, reachable.object_path(cache, digest)) for digest in unsafe]
     return [Doomed("DVC object", digest, path.stat().st_size, path) for digest, path in found if path.is_file()], []
 
 
-def journals(project: Path, gone: Pairs, kept: Pairs, idle_days: float) -> Iterator[Doomed]:
-    """Yield the searches that only versions that go came from, and those that came to nothing and nobody went on with."""
-    of_gone = {study for model, version in gone if (study := reachable.study_of(model, version))}
-    staying = {study for model, version in kept if (study := reachable.study_of(model, version))}
+def journals(project: Path, gone: Pairs, kept: Pairs) -> Iterator[Doomed]:
+    """Yield the searches that only versions that go came from."""
+    searches = studies(gone) - studies(kept)
     for root in reachable.workspaces(project):
-        mine = staying | reachable.studies_here(root)
         for path in sorted((root / "var/optuna").glob("*.log")):
-            if path.stem not in mine and (path.stem in of_gone or reachable.idle(path, idle_days)):
+            if path.stem in searches - reachable.studies_here(root):
                 yield Doomed("search journal", path.stem, path.stat().st_size, path)
 
 
-def checkpoints(project: Path, idle_days: float) -> Iterator[Doomed]:
-    """Yield the checkpoints of trainings that were cut short and that nobody went on with."""
-    for root in reachable.workspaces(project):
+def studies(pairs: Pairs) -> set[str]:
+    """Return the searches that versions came from."""
+    return {study for model, version in pairs if (study := reachable.study_of(model, version))}
+
+
+def unfinished(roots: Sequence[Path], pairs: Pairs, idle_days: float) -> Iterator[Doomed]:
+    """Yield searches that led to none of the versions, and checkpoints of trainings that were cut short, which nobody went on with."""
+    led_somewhere = studies(pairs)
+    for root in roots:
+        for path in sorted((root / "var/optuna").glob("*.log")):
+            if path.stem not in led_somewhere | reachable.studies_here(root) and reachable.idle(path, idle_days):
+                yield Doomed("search journal", path.stem, path.stat().st_size, path)
         for path in sorted((root / "var/checkpoints").glob("*")):
             if path.is_dir() and reachable.idle(path, idle_days):
                 yield Doomed("checkpoints", path.name, reachable.size(path), path)

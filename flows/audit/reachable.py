@@ -1,7 +1,7 @@
 """What must stay: versions that production can reach, and DVC's hashes that anything which stays refers to.
 
-A hash counts as referred to when it stands anywhere in a dvc.lock or .dvc file, of a workspace or of any commit: too much is kept
-rather than too little.
+A hash counts as referred to when it stands anywhere in a dvc.lock or .dvc file, of a workspace, of any commit or of what is staged in
+the repository, wherever in it the project lies: too much is kept rather than too little.
 """
 
 import json
@@ -11,6 +11,8 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import yaml
+
 from components import registry
 from components.errors import NotThere, RetuneError
 from components.registry import stored
@@ -19,7 +21,7 @@ from flows.audit.diff import read_json
 from flows.audit.model import Model
 
 _HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
-_POINTERS = ("dvc.lock", "*/dvc.lock", "*.dvc")  # in git a star stands for slashes too
+_POINTERS = (":/dvc.lock", ":/*/dvc.lock", ":/*.dvc")  # of the whole repository; in git a star stands for slashes too
 _DAY = 86_400  # seconds
 
 
@@ -62,6 +64,18 @@ def workspaces(project: Path) -> list[Path]:
     return [project, *sorted(path for path in (project / "var/workspaces").glob("*") if path.is_dir())]
 
 
+def workspaces_of(project: Path, name: str | None) -> list[Path]:
+    """Return the workspaces whose params.yaml names this model, or all of them; one that cannot be read is nobody's."""
+    return [root for root in workspaces(project) if name is None or _model_of(root / "params.yaml") == name]
+
+
+def _model_of(params: Path) -> str | None:
+    try:
+        return str(yaml.safe_load(params.read_text(encoding="utf-8"))["name"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
+
+
 def of_workspaces(project: Path) -> Iterator[str]:
     """Yield the hashes in every workspace's dvc.lock and .dvc files."""
     for root in workspaces(project):
@@ -71,27 +85,52 @@ def of_workspaces(project: Path) -> Iterator[str]:
 
 
 def of_git(project: Path) -> Iterator[str]:
-    """Yield the hashes in every dvc.lock and .dvc file of any commit that a branch, a tag, a stash, an experiment or the reflog reaches.
+    """Yield the hashes in every dvc.lock and .dvc file that is staged, or that a branch, tag, stash, experiment or the reflog reaches.
 
     Raises:
         RetuneError: git cannot say; then nothing may be deleted.
     """
-    if not (project / ".git").exists():
+    if not any((folder / ".git").exists() for folder in (project, *project.parents)):
         return
-    log = ["log", "--all", "--reflog", "--full-history", "-m", "--no-renames", "--raw", "--no-abbrev", "--format=", "--", *_POINTERS]
-    blobs = sorted({line.split()[3] for line in _git(project, log).splitlines() if line.startswith(":") and line.split()[3].strip("0")})
+    blobs = sorted({*_committed(project), *_staged(project)})
     if blobs:
         yield from _HASH.findall(_git(project, ["cat-file", "--batch"], "\n".join(blobs) + "\n"))
 
 
+def _committed(project: Path) -> Iterator[str]:
+    # Each of these is git's default; a person's settings must not leave out what a first commit, a merge or another folder has.
+    log = ["-c", "log.showRoot=true", "log", "--all", "--reflog", "--full-history", "--diff-merges=separate", "--no-relative"]
+    for line in _git(project, [*log, "--no-renames", "--raw", "--no-abbrev", "--format=", "--", *_POINTERS]).splitlines():
+        if line.startswith(":") and line.split()[3].strip("0"):
+            yield line.split()[3]
+
+
+def _staged(project: Path) -> Iterator[str]:
+    for line in _git(project, ["ls-files", "--stage", "--", *_POINTERS]).splitlines():
+        yield line.split()[1]
+
+
 def with_members(cache: Path, digests: Iterable[str]) -> set[str]:
-    """Return the hashes, and for a folder (`….dir`) those of its files where the cache has the listing."""
+    """Return the hashes, and for a folder (`….dir`) those of its files where the cache has the listing.
+
+    Raises:
+        RetuneError: a listing cannot be read; then nobody knows what belongs to it, and nothing may be deleted.
+    """
     found = set(digests)
     for digest in [digest for digest in found if digest.endswith(".dir")]:
         path = object_path(cache, digest)
         if path.is_file():
-            found |= {str(entry["md5"]) for entry in json.loads(path.read_text(encoding="utf-8"))}
+            found |= _listed(path)
     return found
+
+
+def _listed(path: Path) -> set[str]:
+    try:
+        return {str(entry["md5"]) for entry in json.loads(path.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError, KeyError):
+        raise RetuneError(
+            f"{path} in DVC's cache is corrupt, so nothing is deleted: delete it, and `dvc pull` brings it back if it was pushed"
+        ) from None
 
 
 def object_path(cache: Path, digest: str) -> Path:
@@ -129,5 +168,5 @@ def size(folder: Path) -> int:
 def _git(project: Path, arguments: list[str], said: str | None = None) -> str:
     done = subprocess.run(["git", *arguments], cwd=project, input=said, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
-        raise RetuneError(f"git {arguments[0]} failed in {project}, so nothing is deleted: {done.stderr.strip()}")
+        raise RetuneError(f"`git {' '.join(arguments[:3])} …` failed in {project}, so nothing is deleted: {done.stderr.strip()}")
     return done.stdout

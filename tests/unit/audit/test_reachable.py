@@ -11,8 +11,8 @@ import pytest
 
 from components.errors import NotThere, RetuneError
 from components.ledger import Ledger, Request
-from flows.audit.prune import dvc_objects
-from flows.audit.reachable import idle, of_git, of_workspaces, reasons, with_members
+from flows.audit.prune import dvc_objects, unfinished
+from flows.audit.reachable import idle, object_path, of_git, of_workspaces, reasons, with_members, workspaces_of
 from tests.unit.audit.models import model_of, promoted, version
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
@@ -90,6 +90,57 @@ def test_a_commit_that_was_amended_away_still_counts(tmp_path: Path) -> None:
     assert set(of_git(tmp_path)) == {A, B}
 
 
+def committed(repository: Path, path: str, digest: str) -> None:
+    """A commit that points at one hash."""
+    (repository / path).parent.mkdir(parents=True, exist_ok=True)
+    (repository / path).write_text(f"md5: {digest}\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", digest)
+
+
+def test_a_project_in_a_folder_of_the_repository_is_reached_and_so_is_where_it_lay_before(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "-b", "main")
+    committed(tmp_path, "dvc.lock", A)
+    git(tmp_path, "rm", "-q", "dvc.lock")
+    committed(tmp_path, "models/tickets/dvc.lock", B)
+
+    assert set(of_git(tmp_path / "models/tickets")) == {A, B}
+
+
+def test_the_first_commit_counts_whatever_git_is_set_to_show(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "-b", "main")
+    for name, value in (("log.showRoot", "false"), ("diff.relative", "true"), ("log.diffMerges", "off")):
+        git(tmp_path, "config", name, value)
+    committed(tmp_path, "project/dvc.lock", A)
+    committed(tmp_path, "project/dvc.lock", B)
+
+    assert set(of_git(tmp_path / "project")) == {A, B}
+
+
+def test_what_a_merge_alone_has_counts_whatever_git_is_set_to_show(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "-b", "main")
+    git(tmp_path, "config", "log.diffMerges", "off")
+    committed(tmp_path, "dvc.lock", A)
+    git(tmp_path, "checkout", "-q", "-b", "side")
+    committed(tmp_path, "other", "x")
+    git(tmp_path, "checkout", "-q", "main")
+    git(tmp_path, "merge", "-q", "--no-ff", "--no-commit", "side")
+    committed(tmp_path, "dvc.lock", B)
+    committed(tmp_path, "dvc.lock", C)
+    git(tmp_path, "reflog", "expire", "--expire=now", "--all")
+
+    assert set(of_git(tmp_path)) == {A, B, C}
+
+
+def test_what_is_staged_counts_before_any_commit(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q", "-b", "main")
+    (tmp_path / "dvc.lock").write_text(f"md5: {A}\n")
+    git(tmp_path, "add", "-A")
+    (tmp_path / "dvc.lock").write_text("md5: none\n")
+
+    assert set(of_git(tmp_path)) == {A}
+
+
 def test_a_repository_that_git_cannot_read_stops_everything(tmp_path: Path) -> None:
     (tmp_path / ".git").mkdir()
 
@@ -113,6 +164,42 @@ def test_a_folder_keeps_the_files_in_it(tmp_path: Path) -> None:
     listing.write_text(json.dumps([{"md5": B, "relpath": "x"}]))
 
     assert with_members(tmp_path, [f"{A}.dir", C]) == {f"{A}.dir", B, C}
+
+
+def test_a_listing_that_is_corrupt_stops_everything(tmp_path: Path) -> None:
+    listing = object_path(tmp_path, f"{A}.dir")
+    listing.parent.mkdir(parents=True)
+    for content in (b'[{"md5": "b', b"\xff", b"7", b'[{"relpath": "x"}]'):
+        listing.write_bytes(content)
+        with pytest.raises(RetuneError, match=r"is corrupt, so nothing is deleted: delete it, and `dvc pull`"):
+            with_members(tmp_path, [f"{A}.dir"])
+
+
+def test_the_listing_of_a_folder_goes_after_its_files_so_that_a_kill_loses_none(tmp_path: Path) -> None:
+    cache = tmp_path / ".dvc/cache"
+    for digest, content in ((f"{A}.dir", json.dumps([{"md5": B, "relpath": "x"}])), (B, "x")):
+        object_path(cache, digest).parent.mkdir(parents=True, exist_ok=True)
+        object_path(cache, digest).write_text(content)
+    gone = version(2, retune__dvc_lock=json.dumps({"data/raw": f"{A}.dir"}))
+
+    objects, _ = dvc_objects(tmp_path, [(model_of(tmp_path, gone), gone)], [])
+
+    assert [thing.name for thing in objects] == [B, f"{A}.dir"]
+
+
+def test_what_another_model_left_unfinished_stays_when_one_model_is_pruned(tmp_path: Path) -> None:
+    roots = {"tickets": tmp_path, "mails": tmp_path / "var/workspaces/mails"}
+    for name, root in roots.items():
+        for path in (root / f"var/optuna/{name}.log", root / f"var/checkpoints/{name}/weights"):
+            path.parent.mkdir(parents=True)
+            path.touch()
+        (root / "params.yaml").write_text(f"name: {name}\n")
+    (tmp_path / "var/workspaces/broken").mkdir()
+    (tmp_path / "var/workspaces/broken/params.yaml").write_text("name: [\n")
+
+    for name in (*roots, None):
+        found = [thing.name for thing in unfinished(workspaces_of(tmp_path, name), [], idle_days=-1)]
+        assert found == ([name] * 2 if name else ["tickets", "tickets", "mails", "mails"])
 
 
 def test_a_cache_that_other_projects_share_is_left_alone(tmp_path: Path) -> None:
