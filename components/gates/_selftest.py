@@ -39,7 +39,9 @@ def selftest(evidence: Evidence, gates: GatesParams) -> tuple[str, ...]:
 def _only(gates: GatesParams, names: Collection[str]) -> GatesParams:
     """Return the settings with all other gates off."""
     others = [name for name in type(gates).model_fields if name not in names]
-    return gates.model_copy(update={name: getattr(gates, name).model_copy(update={"role": Role.OFF}) for name in others})
+    off = {name: getattr(gates, name).model_copy(update={"role": Role.OFF}) for name in others}
+    only: GatesParams = gates.model_copy(update=off)
+    return only
 
 
 def _of_known_labels(evidence: Evidence) -> Evidence:
