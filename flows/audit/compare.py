@@ -1,7 +1,7 @@
 """What a second making of a version must have in common with the first, stage by stage and file by file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,27 @@ TIMED_FIELDS = {"seconds", "examples_per_second", "peak_memory_mib", "resumed"}
 
 @dataclass(frozen=True)
 class Output:
-    """One file of a stage's outputs: its md5 in both makings, None where it is not; `equal` leaves times out of account."""
+    """One file of a stage's outputs: its md5 in both makings, None where it is not; `equal` leaves times out of account.
+
+    `equal` is None where the bytes differ, may do so by times alone, and nobody can look since the first ones are gone.
+    """
 
     stage: str
     path: str
     before: str | None
     after: str | None
-    equal: bool
+    equal: bool | None
 
 
-def files_of(lock: Mapping[str, Any], stage: str, cache_of: Path) -> dict[str, str]:
-    """Return the md5 of every file that a stage wrote, by path; a folder is one entry where its listing is gone from the cache."""
+def files_of(lock: Mapping[str, Any], stage: str, cache_of: Path, whole: Collection[str] = ()) -> dict[str, str]:
+    """Return the md5 of every file that a stage wrote, by path.
+
+    A folder is one entry with its own md5 (`….dir`) where its listing is gone from the cache, or where its path is in `whole`.
+    """
     files: dict[str, str] = {}
     for out in lock["stages"].get(stage, {}).get("outs", []):
         path, md5 = str(out["path"]), str(out["md5"])
-        if not md5.endswith(".dir"):
+        if not md5.endswith(".dir") or path in whole:
             files[path] = md5
             continue
         try:
@@ -43,33 +49,67 @@ def files_of(lock: Mapping[str, Any], stage: str, cache_of: Path) -> dict[str, s
     return files
 
 
+def folders(files: Mapping[str, str]) -> set[str]:
+    """Return the folders of which only their own md5 is known."""
+    return {path for path, md5 in files.items() if md5.endswith(".dir")}
+
+
+def compare_stage(stage: str, first: Mapping[str, Any], second: Mapping[str, Any], project: Path, root: Path) -> list[Output]:
+    """Compare what a stage wrote by two locks: the first of `project`, whose cache may have lost it, the second of `root`."""
+    before = files_of(first, stage, project)
+    return compare(stage, before, files_of(second, stage, root, folders(before)), project, root)
+
+
+def in_a_word(outputs: Sequence[Output]) -> str:
+    """Return how a stage's outputs compare: `12 files equal`, `1 of 3 files differ, 1 cannot be compared`."""
+    apart, unknown = (sum(output.equal is state for output in outputs) for state in (False, None))
+    said = f"{apart} of {len(outputs)} files differ" if apart else f"{len(outputs) - unknown} files equal"
+    return f"{said}, {unknown} cannot be compared" if unknown else said
+
+
 def compare(stage: str, before: Mapping[str, str], after: Mapping[str, str], project: Path, root: Path) -> list[Output]:
-    """Compare the files of a stage; where the first making's listing of a folder is gone, the folders' own hashes are compared."""
-    names = sorted({*before, *after})
-    whole = {name for name in before if before[name].endswith(".dir")}
-    outputs = []
-    for name in names:
-        if any(name.startswith(f"{folder}/") for folder in whole):
-            continue
-        old, new = before.get(name), after.get(name)
-        outputs.append(
-            Output(stage, name, old, new, old == new or (old is not None and new is not None and timed(name, old, project, root)))
-        )
-    return outputs
+    """Compare the outputs of a stage; a folder that is one entry `before` must be one `after`."""
+    return [
+        Output(stage, name, before.get(name), after.get(name), same(name, before.get(name), after.get(name), project, root))
+        for name in sorted({*before, *after})
+    ]
 
 
-def timed(name: str, old: str, project: Path, root: Path) -> bool:
-    """Say whether a file differs by nothing but times: one that is made of them is not compared further."""
+def same(name: str, old: str | None, new: str | None, project: Path, root: Path) -> bool | None:
+    """Say whether an output is the same but for times; None where it is not known."""
+    if old == new:
+        return True
+    if old is None or new is None:
+        return False
+    return timed(name, old, project, root)
+
+
+def timed(name: str, old: str, project: Path, root: Path) -> bool | None:
+    """Say whether an output differs by nothing but times; None where it holds some, and the first making's is gone.
+
+    A file that is made of times is not compared further.
+    """
     if name in TIMED_FILES:
         return True
-    if not name.endswith(".json"):
+    if not holds_times(root / name, name):
         return False
+    if old.endswith(".dir"):
+        return None
     try:
         first = json.loads(cached_object(project, old).read_text(encoding="utf-8"))
     except NotThere:
-        return False
-    second = json.loads((root / name).read_text(encoding="utf-8"))
-    return untimed(first) == untimed(second) and TIMED_FIELDS & set(first) != set()
+        return None
+    return isinstance(first, dict) and untimed(first) == untimed(json.loads((root / name).read_text(encoding="utf-8")))
+
+
+def holds_times(path: Path, name: str) -> bool:
+    """Say whether a file, or any file of a folder, tells how long something took."""
+    if path.is_dir():
+        return any(holds_times(each, f"{name}/{each.relative_to(path).as_posix()}") for each in path.rglob("*") if each.is_file())
+    if name in TIMED_FILES or path.suffix != ".json":
+        return name in TIMED_FILES
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return isinstance(record, dict) and not TIMED_FIELDS.isdisjoint(record)
 
 
 def untimed(record: Mapping[str, object]) -> dict[str, object]:

@@ -9,7 +9,9 @@ import json
 import logging
 import platform
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict
@@ -32,7 +34,10 @@ log = logging.getLogger(__name__)
 
 
 class Rebuilt(BaseModel):
-    """How the second making went: `differences` are empty exactly when it is bit-equal; `notes` say what was done otherwise."""
+    """How the second making went: `differences` are empty exactly when it is bit-equal; `notes` say what was done otherwise.
+
+    They also name the outputs that cannot be compared any more; weights and metrics always are.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,17 +72,17 @@ def rebuild(model: Model, number: int, keep: Path | None = None) -> Rebuilt:
             notes.append("the search was ended by the clock (tune.max_minutes): the settings it chose are taken from DVC's cache")
         stages = [stage for stage in recipe.stages if stage != TUNE or not by_clock]
         remake(root, stages)
-        words, differences = compare_with(model, recipe, root, stages)
+        found = compare_with(model, recipe, root, stages)
         return Rebuilt(
             model=model.name,
             version=number,
-            bit_equal=not differences,
+            bit_equal=not found.differences,
             weights_before=recipe.version.tags["retune.weights"],
             weights_after=digest_folder(root / "models/trained/model"),
             commit=recipe.commit,
-            stages={stage: words.get(stage, "taken from the cache") for stage in recipe.stages},
-            differences=tuple(differences),
-            notes=(*notes, *machine_notes(model, recipe, root)),
+            stages={stage: found.words.get(stage, "taken from the cache") for stage in recipe.stages},
+            differences=found.differences,
+            notes=(*notes, *found.notes, *machine_notes(model, recipe, root)),
             seconds=round(time.monotonic() - started, 1),
             folder=str(root) if keep else None,
         )
@@ -118,9 +123,18 @@ def installed(package: str) -> str:
         return "not installed"
 
 
-def compare_with(model: Model, recipe: Recipe, root: Path, stages: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Compare the second making with the first; return a word a stage, and a sentence a difference."""
-    version, differences, words = recipe.version, list[str](), dict[str, str]()
+@dataclass(frozen=True)
+class Comparison:
+    """A word a stage, a sentence a difference, and a note for each output of which nobody can tell any more."""
+
+    words: dict[str, str]
+    differences: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def compare_with(model: Model, recipe: Recipe, root: Path, stages: list[str]) -> Comparison:
+    """Compare the second making with the first."""
+    version, differences = recipe.version, list[str]()
     weights = digest_folder(root / "models/trained/model")
     if weights != version.tags["retune.weights"]:
         differences.append(f"weights: were {version.tags['retune.weights'][:12]}, are {weights[:12]}")
@@ -128,14 +142,28 @@ def compare_with(model: Model, recipe: Recipe, root: Path, stages: list[str]) ->
     now = {name: {"value": one.value, "low": one.low, "high": one.high} for name, one in metrics.headline.items()}
     differences += compare.metrics_apart(json.loads(version.tags.get("retune.metrics", "{}")), now)
     differences += answers_apart(model, version, root)
-    lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
-    for stage in stages:
-        old, new = compare.files_of(recipe.lock, stage, model.project), compare.files_of(lock, stage, root)
-        outputs = compare.compare(stage, old, new, model.project, root)
-        apart = [output for output in outputs if not output.equal]
-        words[stage] = f"{len(outputs)} files equal" if not apart else f"{len(apart)} of {len(outputs)} files differ"
-        differences += [f"{output.path}: was {output.before or 'not there'}, is {output.after or 'not there'}" for output in apart]
-    return words, differences
+    files = compare_files(recipe.lock, model.project, root, stages)
+    return Comparison(files.words, (*differences, *files.differences), files.notes)
+
+
+def compare_files(first: dict[str, Any], project: Path, root: Path, stages: list[str]) -> Comparison:
+    """Compare what the stages wrote, file by file, with what the `first` lock says that they wrote."""
+    second = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
+    of = {stage: compare.compare_stage(stage, first, second, project, root) for stage in stages}
+    outputs = [output for each in of.values() for output in each]
+    return Comparison(
+        words={stage: compare.in_a_word(each) for stage, each in of.items()},
+        differences=tuple(
+            f"{output.path}: was {output.before or 'not there'}, is {output.after or 'not there'}"
+            for output in outputs
+            if output.equal is False
+        ),
+        notes=tuple(
+            f"{output.path} cannot be compared: it holds times, and the first one is gone from DVC's cache"
+            for output in outputs
+            if output.equal is None
+        ),
+    )
 
 
 def answers_apart(model: Model, version: registry.Version, root: Path) -> list[str]:

@@ -3,11 +3,13 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from components.artifacts.predictions import Predictions
 from flows.audit.compare import answers_apart, compare, files_of, metrics_apart
+from flows.audit.rebuild import compare_files
 from flows.dvc import cache_folder
 
 
@@ -19,7 +21,7 @@ def keep(root: Path, content: bytes, suffix: str = "") -> str:
     return md5
 
 
-def lock_of(root: Path, **files: bytes) -> dict[str, object]:
+def lock_of(root: Path, **files: bytes) -> dict[str, Any]:
     """A lock whose stage `train` wrote the folder `out` with these files."""
     listing = [{"relpath": name, "md5": keep(root, content)} for name, content in files.items()]
     return {"stages": {"train": {"outs": [{"path": "out", "md5": keep(root, json.dumps(listing).encode(), ".dir")}]}}}
@@ -35,14 +37,51 @@ def test_a_folder_is_compared_file_by_file(tmp_path: Path) -> None:
     assert {output.path: output.equal for output in outputs} == {"out/weights": False, "out/tokenizer": True, "out/extra": False}
 
 
-def test_a_folder_whose_listing_is_gone_is_compared_by_its_own_hash(tmp_path: Path) -> None:
-    lock = lock_of(tmp_path / "new", weights=b"1")
-    gone = {"stages": {"train": {"outs": [{"path": "out", "md5": "0" * 32 + ".dir"}]}}}
+def made(root: Path, **files: bytes) -> dict[str, Any]:
+    """A second making: its files in `root`, and its lock."""
+    for name, content in files.items():
+        (root / "out").mkdir(parents=True, exist_ok=True)
+        (root / "out" / name).write_bytes(content)
+    lock = lock_of(root, **files)
+    (root / "dvc.lock").write_text(json.dumps(lock))
+    return lock
 
-    after = files_of(lock, "train", tmp_path / "new") | {"out": "1" * 32 + ".dir"}
-    outputs = compare("train", files_of(gone, "train", tmp_path / "old"), after, tmp_path, tmp_path)
 
-    assert [(output.path, output.equal) for output in outputs] == [("out", False)]
+def first_making(root: Path, **files: bytes) -> dict[str, Any]:
+    """The lock of a first making whose listing is gone from the cache."""
+    lock = lock_of(root, **files)
+    md5 = lock["stages"]["train"]["outs"][0]["md5"]
+    (cache_folder(root) / "files/md5" / md5[:2] / md5[2:]).unlink()
+    return lock
+
+
+def test_a_folder_whose_listing_is_gone_is_equal_when_its_own_hash_is(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    made(new, weights=b"1", tokenizer=b"t")
+
+    found = compare_files(first_making(old, weights=b"1", tokenizer=b"t"), old, new, ["train"])
+
+    assert (found.words, found.differences, found.notes) == ({"train": "1 files equal"}, (), ())
+
+
+def test_a_folder_whose_listing_is_gone_and_whose_hash_is_another_differs_unless_times_may_be_why(tmp_path: Path) -> None:
+    old, new, timed = tmp_path / "old", tmp_path / "new", tmp_path / "timed"
+    first = first_making(old, weights=b"1")
+    made(new, weights=b"2")
+    made(timed, **{"weights": b"1", "training.json": b'{"seconds": 2.0}'})
+
+    differs, unknown = (compare_files(first, old, root, ["train"]) for root in (new, timed))
+
+    assert (differs.words, len(differs.differences), differs.notes) == ({"train": "1 of 1 files differ"}, 1, ())
+    assert (unknown.words, unknown.differences) == ({"train": "0 files equal, 1 cannot be compared"}, ())
+    assert unknown.notes == ("out cannot be compared: it holds times, and the first one is gone from DVC's cache",)
+
+
+def test_a_record_whose_first_bytes_are_gone_cannot_be_compared_where_it_holds_times_and_differs_otherwise(tmp_path: Path) -> None:
+    for content, equal in ((b'{"value": 0.7, "seconds": 9.0}', None), (b'{"value": 0.7}', False), (b"[1, 2]", False)):
+        (tmp_path / "best.json").write_bytes(content)
+        (output,) = compare("tune", {"best.json": "0" * 32}, {"best.json": keep(tmp_path, content)}, tmp_path, tmp_path)
+        assert output.equal is equal
 
 
 def test_a_record_that_differs_in_times_alone_is_equal(tmp_path: Path) -> None:
