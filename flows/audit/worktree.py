@@ -4,6 +4,7 @@ Nothing that runs in it reaches the project's registry, its searches, or its DVC
 """
 
 import configparser
+import fcntl
 import logging
 import shutil
 import subprocess
@@ -20,30 +21,66 @@ from flows.lineage import NO_GIT, git
 
 log = logging.getLogger(__name__)
 
+PREFIX = "retune-rebuild-"  # of a temporary folder; it holds the worktree and a file that is locked while its owner lives
+FOLDER = "retune-rebuild"
+OWNED = "owned"
+
 
 @contextmanager
 def worktree(project: Path, commit: str, keep: Path | None = None) -> Iterator[Path]:
     """Yield a folder with the files of `commit`; it is removed however the block ends, unless it is the folder `keep`.
 
+    What a process that was killed left behind is removed first.
+
     Raises:
         NotThere: the commit is not in the project's repository.
-        BadInput: `keep` is a folder that holds something.
+        BadInput: `keep` is a folder that holds something, or no folder.
     """
     if commit in ("", NO_GIT):
         raise NotThere("the version was made without a git commit, so there is no code that it could be made again from")
     if not git(project, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
         raise NotThere(f"commit {commit[:12]} is not in the repository of {project}: `git fetch` it from where the version was made")
-    if keep is not None and keep.exists() and any(keep.iterdir()):
-        raise BadInput(f"{keep} is not empty: name a folder that is not there yet")
-    home = Path(tempfile.mkdtemp(prefix="retune-rebuild-")) if keep is None else keep.resolve().parent
-    root = home / "retune-rebuild" if keep is None else keep.resolve()
+    remove_abandoned(project)
+    if keep is not None:
+        if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+            raise BadInput(f"{keep} is {'not empty' if keep.is_dir() else 'a file'}: name a folder that is not there yet")
+        _git(project, "worktree", "add", "--quiet", "--detach", str(keep.resolve()), commit)
+        yield keep.resolve()
+        return
+    home = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
     try:
-        _git(project, "worktree", "add", "--quiet", "--detach", str(root), commit)
-        yield root
+        with (home / OWNED).open("w") as owned:
+            fcntl.flock(owned, fcntl.LOCK_EX)  # before git knows of the folder: who finds it there and free may remove it
+            _git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
+            yield home / FOLDER
     finally:
-        if keep is None:
-            git(project, "worktree", "remove", "--force", str(root))
-            shutil.rmtree(home, ignore_errors=True)
+        _remove(project, home)
+
+
+def remove_abandoned(project: Path) -> None:
+    """Remove the folders of this project's rebuilds whose process is gone; the kernel lets go of a lock with its owner."""
+    for line in git(project, "worktree", "list", "--porcelain").splitlines():
+        root = Path(line.removeprefix("worktree "))
+        home = root.parent
+        if line.startswith("worktree ") and root.name == FOLDER and home.name.startswith(PREFIX) and _is_free(home / OWNED):
+            log.info("removing %s, which a rebuild that was killed left behind", home)
+            _remove(project, home)
+
+
+def _is_free(owned: Path) -> bool:
+    try:
+        with owned.open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return not owned.parent.exists()  # somebody emptied the temporary folder; git still lists it
+    except OSError:  # it is held, or another person's
+        return False
+    return True
+
+
+def _remove(project: Path, home: Path) -> None:
+    git(project, "worktree", "remove", "--force", str(home / FOLDER))
+    shutil.rmtree(home, ignore_errors=True)
 
 
 def furnish(root: Path, project: Path) -> None:

@@ -20,13 +20,20 @@ def _terminated(number: int, _frame: FrameType | None) -> None:
     raise Cancelled(f"ended by {signal.Signals(number).name}; run again to go on where it stopped")
 
 
+def heed_signals() -> None:
+    """Let what ends this process politely run its last words: a terminal that is closed too, unless it is to be survived (`nohup`)."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _terminated)
+
+
 def main() -> None:
     """Entry point: one message and an exit code for every error that a user can mend."""
     quiet_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("alembic", "mlflow", "httpx", "httpcore", "filelock", "great_expectations"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, _terminated)
+    heed_signals()
     try:
         app(standalone_mode=True)
     except RetuneError as error:

@@ -1,7 +1,10 @@
 """The folder apart: what it holds, what it cannot reach, and that it is gone afterwards."""
 
 import configparser
+import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,78 @@ def test_a_folder_that_is_to_be_kept_is_kept(project: Path, tmp_path: Path) -> N
     assert (root / "file").read_text() == "second"
     with pytest.raises(BadInput, match="is not empty"), worktree(project, git(project, "rev-parse", "HEAD"), tmp_path / "kept"):
         pass
+
+
+def test_a_folder_to_keep_that_is_a_file_is_refused(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("x")
+
+    with (
+        pytest.raises(BadInput, match="kept is a file: name a folder"),
+        worktree(project, git(project, "rev-parse", "HEAD"), tmp_path / "kept"),
+    ):
+        pass
+
+
+# A rebuild as it is left in the middle: it says where it works, and waits to be ended.
+WORKING = """
+import sys, time
+from pathlib import Path
+from flows.audit.worktree import worktree
+from flows.cli import heed_signals
+heed_signals()
+with worktree(Path(sys.argv[1]), "HEAD") as root:
+    print(root, flush=True)
+    time.sleep(60)
+"""
+
+
+def working(project: Path, *before: str) -> subprocess.Popen[str]:
+    command = [*before, sys.executable, "-c", WORKING, str(project)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def folder_of(child: subprocess.Popen[str]) -> Path:
+    assert child.stdout is not None
+    return Path(child.stdout.readline().strip())
+
+
+def test_the_folder_is_gone_after_the_terminal_was_closed_unless_that_is_to_be_survived(project: Path) -> None:
+    closed, survivor = working(project), working(project, "nohup")
+    roots = [folder_of(child) for child in (closed, survivor)]
+    assert all((root / "file").exists() for root in roots)
+
+    for child in (closed, survivor):
+        child.send_signal(signal.SIGHUP)
+
+    assert "Cancelled: ended by SIGHUP" in closed.communicate()[1]
+    assert not roots[0].parent.exists()
+    assert survivor.poll() is None
+    survivor.terminate()
+    assert "Cancelled: ended by SIGTERM" in survivor.communicate()[1]
+    assert not roots[1].parent.exists()
+    assert git(project, "worktree", "list").count("\n") == 0
+
+
+def test_what_a_killed_rebuild_left_is_removed_by_the_next_one_and_nobody_elses(project: Path, tmp_path: Path) -> None:
+    children = [working(project) for _ in range(3)]
+    killed, swept, in_use = (folder_of(child) for child in children)
+    for child in children[:2]:
+        child.kill()
+        child.communicate()
+    shutil.rmtree(swept.parent)  # as who cleans the temporary folder does
+    kept = tmp_path / "retune-rebuild-mine/retune-rebuild"
+    try:
+        with worktree(project, "HEAD", kept):
+            assert not killed.parent.exists()
+        with worktree(project, "HEAD") as root:
+            listed = git(project, "worktree", "list")
+
+        assert not any(str(path) in listed for path in (killed, swept))
+        assert all(str(path) in listed and (path / "file").exists() for path in (in_use, kept))
+        assert not root.exists()
+    finally:
+        children[2].terminate()
+        children[2].communicate()
 
 
 @pytest.mark.parametrize(("commit", "said"), [("f" * 40, "git fetch"), ("none", "without a git commit"), ("", "without a git commit")])
