@@ -21,8 +21,9 @@ from components.base import pin_base as pin
 from components.behaviour import read_cases
 from components.errors import BadInput, NotThere
 from components.ledger import Ledger, Request
+from components.registry import Environment
 from components.snapshot import take_snapshot as take
-from flows import dvc, events, evidence, judging
+from flows import dvc, events, evidence, judging, promotion
 from flows.judging import Judged
 from flows.lineage import lineage_of
 from flows.params import read_params
@@ -67,8 +68,13 @@ def check(workspace: Workspace) -> None:
     closed = tracking.reconcile(uri, params.name)
     if closed:
         log.warning("closed %d MLflow runs of processes that are gone", closed)
-    for mended in registry.reconcile(uri, workspace.ledger, params.name):
-        log.warning("%s: %s", params.name, mended)
+    reconcile(workspace, uri, params.name)
+
+
+def reconcile(workspace: Workspace, uri: str, name: str) -> None:
+    """Bring the registry to what the ledger says: the champion's aliases, and the answers to questions that wait no more."""
+    for mended in promotion.bring(Environment(promotion.LOCAL, uri, workspace.ledger), name):
+        log.warning("%s: %s", name, mended)
 
 
 def take_snapshot(workspace: Workspace, source: str | None = None) -> Manifest:
@@ -139,14 +145,18 @@ def judge(workspace: Workspace, version: registry.Version) -> Judged:
 def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: Judged) -> Result:
     """Act on the verdict: promote who passed, ask a person where it is undecided or the settings want one, else leave the champion.
 
-    An old verdict promotes only once: who was rolled back by a person stays so until there is something new to judge.
+    An old verdict promotes only once: who was rolled back by a person stays so until there is something new to judge. What a person said
+    no to is not promoted on the same evidence. A champion that was deleted, and is registered anew by this run, is champion again.
     """
     verdict, ledger = judged.verdict, Ledger(workspace.ledger)
+    reconcile(workspace, store(workspace), version.name)
     head, changed = ledger.head(version.name), False
     done = any((entry.key, entry.verdict_key) == (version.key, verdict.key) for entry in ledger.entries(version.name))
     request: Request | None = None
     if (head is None or head.key != version.key) and not done:
-        if verdict.outcome is Outcome.PASS and read_params(workspace.params).promotion.approval == "automatic":
+        if (said := ledger.rejection(version.name, verdict.evidence)) is not None:
+            log.warning("%s is not promoted: %s", version.uri, said.refusal())
+        elif verdict.outcome is Outcome.PASS and read_params(workspace.params).promotion.approval == "automatic":
             changed = promote(workspace, version, judged)
         elif verdict.outcome is not Outcome.FAIL:
             request = ask_a_person(workspace, run, version, verdict)
@@ -169,7 +179,7 @@ def promote(workspace: Workspace, version: registry.Version, judged: Judged) -> 
     """Make the version the champion if that is still who the verdict was about; say whether anything changed."""
     verdict = judged.verdict
     served = any(gate.gate == "servability" and gate.outcome is Outcome.PASS for gate in verdict.gates)
-    promotion = registry.promote(
+    done = registry.promote(
         store(workspace),
         workspace.ledger,
         version.name,
@@ -178,23 +188,22 @@ def promote(workspace: Workspace, version: registry.Version, judged: Judged) -> 
         who="retune run",
         why=verdict.reason,
         verified=judged.fresh and served,  # this very package has answered in this run
+        evidence=verdict.evidence,
     )
-    if promotion.changed:
-        events.tell_promotion(promotion.entry)
-    return promotion.changed
+    if done.changed:
+        events.tell_promotion(done.entry)
+    return done.changed
 
 
 def ask_a_person(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, verdict: Verdict) -> Request | None:
-    """Let the run wait for `retune approve` or `reject`; a question that was answered is not asked again."""
+    """Let the run wait for `retune approve` or `reject`; a question that was approved is not asked again."""
     ledger = Ledger(workspace.ledger)
-    answered = [
-        one for one in ledger.requests(version.name) if one.evidence == verdict.evidence and one.decision in ("approved", "rejected")
-    ]
-    if answered:
-        log.info("run %s was %s by %s: %s", run.run_id[:12], answered[-1].decision, answered[-1].who, answered[-1].why)
+    approved = [one for one in ledger.requests(version.name) if one.evidence == verdict.evidence and one.decision == "approved"]
+    if approved:
+        log.info("run %s was approved by %s: %s", run.run_id[:12], approved[-1].who, approved[-1].why)
         return None
     now = datetime.now(UTC)
-    return ledger.ask(
+    asked = ledger.ask(
         Request(
             run=run.run_id,
             model=version.name,
@@ -209,6 +218,8 @@ def ask_a_person(workspace: Workspace, run: tracking.RecordedRun, version: regis
             expires_at=now + timedelta(days=read_params(workspace.params).promotion.expires_days),
         )
     )
+    reconcile(workspace, store(workspace), version.name)  # an earlier question on this evidence may have expired: it waits again
+    return asked
 
 
 def predict(workspace: Workspace, model: str, texts: Sequence[str]) -> list[dict[str, Any]]:

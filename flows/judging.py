@@ -69,7 +69,7 @@ def opponents(entries: Sequence[Entry], key: str) -> Opponents:
     """Return whom the candidate `key` is held against: the champion, or the version whose place it took where it is the champion itself."""
     latest = {entry.version: entry for entry in entries}
     standing = [latest[number] for number in registry.standing(entries)]
-    if standing and standing[-1].key == key:
+    while standing and standing[-1].key == key:  # twice where it was registered again under another number
         standing.pop()
     if not standing:
         return Opponents()

@@ -61,22 +61,69 @@ def promote(place: Environment, name: str, number: int, *, who: str, why: str | 
 
     Raises:
         NotThere: no such version.
-        BadInput: its verdict is not PASS or cannot be read, or force is used without a reason.
+        BadInput: its verdict is not PASS, cannot be read or is about another registry, a person rejected it, or a reason is missing.
         BadModel: its package does not answer as it was evaluated.
         Outdated: the champion is another one than the verdict was about.
     """
-    version = find(place, name, number)
-    if force:
-        if not why:
-            raise BadInput("--force needs --why TEXT: the ledger keeps the reason")
-        expected: registry.Expected = "any"
-    else:
-        verdict = passed(place, version)
-        expected, why = version.judged_against, why or verdict.reason
-    promotion = registry.promote(place.mlflow, place.ledger, name, number, expected=expected, who=who, why=why, forced=force)
+    why, version = checked_reason(why, force=force), find(place, name, number)
+    verdict = None if force else passed(place, version)
+    return told(
+        registry.promote(
+            place.mlflow,
+            place.ledger,
+            name,
+            number,
+            expected=opponent(version, verdict) if verdict else "any",
+            who=who,
+            why=why or (verdict.reason if verdict else ""),
+            forced=force,
+            evidence=verdict.evidence if verdict else None,
+        )
+    )
+
+
+def told(promotion: Promotion) -> Promotion:
+    """Tell of a promotion that changed something, and return it."""
     if promotion.changed:
         events.tell_promotion(promotion.entry)
     return promotion
+
+
+def checked_reason(why: str | None, *, force: bool = False) -> str | None:
+    """Return a person's reason without blanks around it; None where none was given and none is needed.
+
+    Raises:
+        BadInput: it is blank, or force is used without one.
+    """
+    if force and not (why or "").strip():
+        raise BadInput("--force needs --why TEXT: the ledger keeps the reason")
+    return None if why is None else reason(why)
+
+
+def reason(why: str) -> str:
+    """Return a person's reason without blanks around it.
+
+    Raises:
+        BadInput: nothing is left.
+    """
+    if not why.strip():
+        raise BadInput("--why is blank: the ledger keeps the reason, so give one")
+    return why.strip()
+
+
+def opponent(version: Version, verdict: Verdict) -> int | None:
+    """Return the number of the champion that a verdict was about; None where there was none.
+
+    Raises:
+        BadInput: the version is a copy, and the number means another version where it was judged.
+    """
+    number = int(verdict.champion) if verdict.champion else None
+    if version.origin is not None and version.judged_against != number:
+        raise BadInput(
+            f"{version.name} version {version.number} was judged in {version.origin}, against version {verdict.champion} there: "
+            f'`retune promote --from {version.origin}` promotes it with that verdict, --force --why "…" without'
+        )
+    return number
 
 
 def find(place: Environment, name: str, number: int) -> Version:
@@ -85,21 +132,34 @@ def find(place: Environment, name: str, number: int) -> Version:
     Raises:
         NotThere: there is no such model or version; the message names those that there are.
     """
+    check_known(place, name)
     known = registry.versions(place.mlflow, name)
-    if not known:
-        there = registry.models(place.mlflow)
-        raise NotThere(f"no model {name!r} is registered in {place.name}{nearest(name, there) or '; `retune run` registers one'}")
     version = next((version for version in known if version.number == number), None)
     if version is None:
-        raise NotThere(f"{name} has no version {number}; there are: {', '.join(str(one.number) for one in known)}")
+        raise NotThere(f"{name} has no version {number}; there are: {', '.join(str(one.number) for one in known) or 'none'}")
     return version
+
+
+def check_known(place: Environment, name: str) -> None:
+    """Refuse the name of a model that neither the registry nor the ledger has.
+
+    Raises:
+        NotThere: there is no such model; the message names the one that was probably meant.
+    """
+    if name not in (there := models(place)):
+        raise NotThere(f"no model {name!r} is registered in {place.name}{nearest(name, there) or '; `retune run` registers one'}")
+
+
+def models(place: Environment) -> list[str]:
+    """Return the names of all models that the registry or the ledger has."""
+    return sorted({*registry.models(place.mlflow), *Ledger(place.ledger).models()})
 
 
 def passed(place: Environment, version: Version) -> Verdict:
     """Return the verdict of a version that passed; a tag alone, which anyone can set, is no verdict.
 
     Raises:
-        BadInput: it did not pass, or the verdict cannot be read.
+        BadInput: it did not pass, the verdict cannot be read, or a person said no to it.
     """
     called = f"{version.name} version {version.number}"
     by_force = '--force --why "…" promotes it nevertheless'
@@ -112,6 +172,8 @@ def passed(place: Environment, version: Version) -> Verdict:
     verdict = registry.read_verdict(place.mlflow, version)
     if verdict is None or verdict.outcome is not Outcome.PASS:
         raise BadInput(f"the verdict on {called} is tagged PASS, and its evidence cannot be read: judge again; {by_force}")
+    if (said := Ledger(place.ledger).rejection(version.name, verdict.evidence)) is not None:
+        raise BadInput(said.refusal())
     return verdict
 
 
@@ -124,46 +186,46 @@ def promote_from(
 
     Raises:
         NotThere: no such version.
-        BadInput: it did not pass in the source, or force is used without a reason.
+        BadInput: it did not pass in the source, a person rejected it, or a reason is missing.
         BadModel: its package is not what was registered, or does not answer as it was evaluated.
         Outdated: someone changed the target's champion meanwhile.
     """
     if source == target:
         raise BadInput(f"--from and --to are both {source.name}")
+    why = checked_reason(why, force=force)
     version, head = find(source, name, number), Ledger(target.ledger).head(name)
-    if force and not why:
-        raise BadInput("--force needs --why TEXT: the ledger keeps the reason")
     verdict = None if force else passed(source, version)
-    reason = why or (verdict.reason if verdict else "")
+    said = why or (verdict.reason if verdict else "")
     copied = registry.copy_version(source, target, name, number)
-    promotion = registry.promote(
-        target.mlflow,
-        target.ledger,
-        name,
-        copied.number,
-        expected=head.version if head else None,
-        who=who,
-        why=f"{reason} (version {number} of {source.name}{registry.judged_elsewhere(source, version, head)})",
-        forced=force,
-        origin=source.name,
+    if verdict is not None and copied.origin is not None and copied.evidence != verdict.evidence:
+        raise BadInput(f"{name} version {number} of {source.name} was judged again while it was copied: look at the new verdict")
+    return told(
+        registry.promote(
+            target.mlflow,
+            target.ledger,
+            name,
+            copied.number,
+            expected=head.version if head else None,
+            who=who,
+            why=f"{said} (version {number} of {source.name}{registry.judged_elsewhere(source, version, head)})",
+            forced=force,
+            origin=source.name,
+            evidence=copied.evidence,
+        )
     )
-    if promotion.changed:
-        events.tell_promotion(promotion.entry)
-    return promotion
 
 
 def rollback(place: Environment, name: str, to: int | None, *, who: str, why: str) -> Promotion:
     """Make an earlier champion the champion again: version `to`, or the one before the present one.
 
     Raises:
-        NotThere: there is no champion to go back from or to.
-        BadInput: version `to` was never champion, or is the champion.
+        NotThere: there is no such model, or no champion to go back from or to.
+        BadInput: version `to` was never champion, or is the champion; or the reason is blank.
         BadModel: its package does not answer as it was evaluated.
     """
-    promotion = registry.rollback(place.mlflow, place.ledger, name, to, who, why)
-    if promotion.changed:
-        events.tell_promotion(promotion.entry)
-    return promotion
+    why = reason(why)
+    check_known(place, name)
+    return told(registry.rollback(place.mlflow, place.ledger, name, to, who, why))
 
 
 def approve(place: Environment, run: str, *, who: str, why: str) -> Promotion:
@@ -171,20 +233,29 @@ def approve(place: Environment, run: str, *, who: str, why: str) -> Promotion:
 
     Raises:
         NotThere: no run, or several, that begin so.
-        BadInput: it was answered before, its time has passed, or the verdict is not the one that was asked about.
+        BadInput: it was answered before or meanwhile, its time has passed, the verdict is not the one that was asked about, or the reason
+            is blank.
         BadModel: its package does not answer as it was evaluated.
         Outdated: the champion is another one than the verdict was about.
     """
-    ledger = Ledger(place.ledger)
+    why, ledger = reason(why), Ledger(place.ledger)
     request = ledger.open_request(run)
     version = find(place, request.model, request.version)
     check_evidence(place, version, request)
-    promotion = registry.promote(
-        place.mlflow, place.ledger, request.model, request.version, expected=request.expected, who=who, why=why
-    )  # which answers the request in the same transaction
-    if promotion.changed:
-        events.tell_promotion(promotion.entry)
-    else:
+    promotion = told(
+        registry.promote(
+            place.mlflow,
+            place.ledger,
+            request.model,
+            request.version,
+            expected=request.expected,
+            who=who,
+            why=why,
+            evidence=request.evidence,
+            request=request,  # which is answered in the same transaction, if it waits still
+        )
+    )
+    if not promotion.changed:
         ledger.answer(request.run, "approved", who, why)
     registry.note_answer(place.mlflow, version, f"approved by {who}: {why}", withdrawn=False)
     return promotion
@@ -211,27 +282,27 @@ def reject(place: Environment, run: str, *, who: str, why: str) -> Request:
 
     Raises:
         NotThere: no run, or several, that begin so.
-        BadInput: it was answered before, or its time has passed.
+        BadInput: it was answered before, its time has passed, or the reason is blank.
     """
-    request = Ledger(place.ledger).answer(run, "rejected", who, why)
+    request = Ledger(place.ledger).answer(run, "rejected", who, reason(why))
     settle(place, request.model)
     events.tell_rejection(request)
     return request
 
 
-def expire(place: Environment, name: str) -> list[str]:
-    """Take the alias from versions whose time for an answer has passed; return a sentence each."""
-    return [sentence for sentence in settle(place, name) if "expired" in sentence]
-
-
 def settle(place: Environment, name: str) -> list[str]:
-    """Tell in the registry which requests were rejected or expired, or wait again; return a sentence for what was not told yet."""
+    """Tell in the registry which requests were rejected or expired, or wait again; return a sentence for what was not told yet.
+
+    A version whose time for an answer has passed is no challenger any more; the champion is left alone.
+    """
     newest = {request.run: request for request in Ledger(place.ledger).requests(name)}
     known = {version.number: version for version in registry.versions(place.mlflow, name)} if newest else {}
     said = []
     for request in newest.values():
         version, answer = known.get(request.version), answered(request)
-        if version is None or version.evidence != request.evidence or version.answer == answer:
+        if version is None or registry.CHAMPION in version.aliases:
+            continue
+        if version.evidence != request.evidence or version.answer == answer:
             continue
         if answer is not None:
             registry.note_answer(place.mlflow, version, answer, withdrawn=True)
@@ -250,6 +321,17 @@ def answered(request: Request) -> str | None:
 
 
 def reconcile(place: Environment, name: str | None = None) -> dict[str, list[str]]:
-    """Mend the aliases of one model, or of all, from the ledger; return what was mended, a list of sentences a model."""
-    chosen = [name] if name else sorted({*registry.models(place.mlflow), *Ledger(place.ledger).models()})
-    return {each: [*registry.reconcile(place.mlflow, place.ledger, each), *settle(place, each)] for each in chosen}
+    """Mend the aliases of one model, or of all, from the ledger; return what was mended, a list of sentences a model.
+
+    Raises:
+        NotThere: there is no model of that name.
+    """
+    if name is not None:
+        check_known(place, name)
+    chosen = [name] if name is not None else models(place)
+    return {each: bring(place, each) for each in chosen}
+
+
+def bring(place: Environment, name: str) -> list[str]:
+    """Bring the registry to what the ledger says of a model; return a sentence for whatever disagreed."""
+    return [*registry.reconcile(place.mlflow, place.ledger, name), *settle(place, name)]

@@ -4,19 +4,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NotRequired, TypedDict
 
-from components.errors import Unavailable
+from components.errors import RetuneError
 
 Action = Literal["promoted", "rolled back", "adopted"]
 Answer = Literal["approved", "rejected", "superseded"]
 
 
-class Outdated(Unavailable):
-    """The champion is another one than the verdict was about; nothing was written."""
+class Outdated(RetuneError):
+    """The champion is another one than was decided about; nothing was written, and to try the same again does not mend it."""
 
-    def __init__(self, expected: int | None, found: int | None) -> None:
+    def __init__(self, expected: int | None, found: int | None, action: Action = "promoted") -> None:
         about = f"version {expected}" if expected is not None else "no champion"
         now = f"{found}" if found is not None else "nobody"
-        super().__init__(f"verdict is about {about}, champion is now {now}: judge again")
+        if action == "rolled back":
+            super().__init__(f"the rollback is from {about}, champion is now {now}: look again, and roll back from that one if it must be")
+        else:
+            super().__init__(f"verdict is about {about}, champion is now {now}: judge again")
         self.expected, self.found = expected, found
 
 
@@ -87,6 +90,13 @@ class Request:
     def expired(self, now: datetime | None = None) -> bool:
         """Say whether its time passed without an answer."""
         return self.decision is None and self.expires_at <= (now or datetime.now(UTC))
+
+    def refusal(self) -> str:
+        """Return why what a person rejected is not promoted."""
+        return (
+            f"{self.who} rejected version {self.version} of {self.model} on this evidence: {self.why}; "
+            'only a new verdict or --force --why "…" overrules that'
+        )
 
     def waits(self, now: datetime | None = None) -> bool:
         """Say whether it still can be answered."""

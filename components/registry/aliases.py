@@ -4,12 +4,14 @@ Reads the ledger; moves the aliases `champion` and `previous`, and takes `challe
 """
 
 import logging
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 
 from mlflow import MlflowClient
 
-from components.ledger import Entry, Ledger, Outdated
-from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED, Version, aliases_of, lookup
+from components.ledger import Change, Entry, Ledger, Outdated
+from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED, Version, aliases_of, lookup, search
 from components.store import alone, connect, reaching
 
 log = logging.getLogger(__name__)
@@ -28,49 +30,88 @@ def reconcile(uri: str, ledger_url: str, name: str) -> list[str]:
 
 def follow(uri: str, ledger: Ledger, name: str) -> list[str]:
     """Bring the aliases to the ledger's head, and to the newer one where another process wrote meanwhile."""
-    client, said = connect(uri), []
-    with alone(uri, f"aliases {name}"):
-        said += _adopt(client, ledger, name)
-        while (head := ledger.head(name)) is not None:
-            said += _mend(client, head)
-            # Another machine, which this lock does not stop, may have promoted in between: who moved the aliases last looks again.
-            if ledger.head(name) == head:
-                break
+    with holding(uri, name):
+        return bring(connect(uri), ledger, name)
+
+
+def holding(uri: str, name: str) -> AbstractContextManager[None]:
+    """Hold the lock of a model's champion: no other process of this machine promotes, moves aliases or deletes versions meanwhile."""
+    return alone(uri, f"aliases {name}")
+
+
+def bring(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
+    """Do what `follow` does, for who holds the lock."""
+    said = [*_adopt(client, ledger, name), *_renumber(client, ledger, name)]
+    while (head := ledger.head(name)) is not None:
+        said += _mend(client, head)
+        # Another machine, which this lock does not stop, may have promoted in between: who moved the aliases last looks again.
+        if ledger.head(name) == head:
+            break
     for sentence in said:
         log.info("%s: %s", name, sentence)
     return said
 
 
 def _adopt(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
-    """Make ledger entries of the aliases of a registry that had none."""
+    """Make ledger entries of the aliases of a registry that had none, all or none of them."""
     if ledger.head(name) is not None:
         return []
-    aliases, said = aliases_of(client, name), []
-    if CHAMPION not in aliases:
+    found = list(_adoptable(client, name))
+    entries = ledger.adopt(name, [_adopted(version, alias) for alias, version in found])
+    called = {version.number: alias for alias, version in found}
+    return [f"version {entry.version}, {called[entry.version]} by its alias alone, was adopted into the ledger" for entry in entries]
+
+
+def _adoptable(client: MlflowClient, name: str) -> Iterator[tuple[str, Version]]:
+    """Yield the versions at the aliases of the champions, the present one last; nothing where there is none."""
+    aliases = aliases_of(client, name)
+    champion = lookup(client, name, aliases[CHAMPION]) if CHAMPION in aliases else None
+    if champion is None:
+        return
+    if PREVIOUS in aliases and aliases[PREVIOUS] != champion.number and (before := lookup(client, name, aliases[PREVIOUS])) is not None:
+        yield PREVIOUS, before
+    yield CHAMPION, champion
+
+
+def _adopted(version: Version, alias: str) -> Change:
+    return Change(
+        action="adopted",
+        version=version.number,
+        key=version.key,
+        who=ADOPTED_BY,
+        why=f"the alias {alias} stood here before there was a ledger",
+        anchor=version.number,
+        verdict_key=version.verdict_key,
+        outcome=version.verdict.value if version.verdict else None,
+        evidence=version.evidence,
+    )
+
+
+def _renumber(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
+    """Adopt the champion under the number that it has now, where its own is gone and the same model was registered again."""
+    head = ledger.head(name)
+    if head is None or find_champion(client, head) is not None:
         return []
-    expected = None
-    for alias in (PREVIOUS, CHAMPION):
-        version = lookup(client, name, aliases[alias]) if alias in aliases else None
-        if version is not None and version.number != expected:
-            try:
-                ledger.append(
-                    name,
-                    expected=expected,
-                    action="adopted",
-                    version=version.number,
-                    key=version.key,
-                    who=ADOPTED_BY,
-                    why=f"the alias {alias} stood here before there was a ledger",
-                    anchor=version.number,
-                    verdict_key=version.verdict_key,
-                    outcome=version.verdict.value if version.verdict else None,
-                    evidence=version.evidence,
-                )
-            except Outdated:  # another process adopts it
-                break
-            expected = version.number
-            said.append(f"version {version.number}, {alias} by its alias alone, was adopted into the ledger")
-    return said
+    again = next((version for version in reversed(search(client, name)) if version.complete and version.key == head.key), None)
+    if again is None:
+        return []
+    try:
+        ledger.append(
+            name,
+            expected=head.version,
+            action="adopted",
+            version=again.number,
+            key=head.key,
+            who=ADOPTED_BY,
+            why=f"version {head.version} is gone from the registry, and the same model is version {again.number} there",
+            anchor=again.number if head.anchor == head.version else head.anchor,
+            verdict_key=head.verdict_key,
+            outcome=head.outcome,
+            evidence=head.evidence,
+        )
+    except Outdated:  # another machine promoted meanwhile
+        return []
+    return [f"the champion, version {head.version}, is gone from the registry; version {again.number}, the same model, was adopted for it"]
 
 
 def find_champion(client: MlflowClient, head: Entry) -> Version | None:
@@ -90,7 +131,7 @@ def _mend(client: MlflowClient, head: Entry) -> list[str]:
     # The old champion is named before the new one, so that a reader who finds the new one finds its predecessor too.
     said = _point(client, head.model, PREVIOUS, before, aliases)
     said += _point(client, head.model, CHAMPION, head.version, aliases)
-    if aliases.get(CHALLENGER) == head.version:
+    if aliases_of(client, head.model).get(CHALLENGER) == head.version:  # read anew: a registration may have moved it meanwhile
         client.delete_registered_model_alias(head.model, CHALLENGER)
     _stamp(client, champion)
     return said

@@ -24,6 +24,8 @@ from components.registry.versions import (
     EVIDENCE,
     JUDGED_AGAINST,
     KEY,
+    ORIGIN,
+    ORIGIN_VERSION,
     PROMOTED,
     VERDICT,
     VERDICT_KEY,
@@ -36,7 +38,6 @@ from components.store import alone, connect, experiment, log_all, params_of, rea
 
 log = logging.getLogger(__name__)
 
-ORIGIN, ORIGIN_VERSION = "retune.origin", "retune.origin_version"
 _OF_A_STORE = {COMPLETE, PROMOTED, ANSWER, VERDICT, VERDICT_KEY, JUDGED_AGAINST, EVIDENCE, "retune.verdict_run"}  # made anew in the target
 _LEFT = shutil.ignore_patterns("__pycache__", "registered_model_meta")  # what loading a package leaves beside it
 

@@ -5,6 +5,7 @@ Writes `verdict/verdict.json`, the newest, and `verdict/EVIDENCE.json`, which st
 
 import logging
 import tempfile
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -23,6 +24,11 @@ _RUN = "retune.verdict_run"
 _JUDGED = "\n\nVerdict: "
 
 
+def at_rest(uri: str, name: str) -> AbstractContextManager[None]:
+    """Hold the lock of a model's verdicts: none is attached meanwhile."""
+    return alone(uri, f"verdict {name}")
+
+
 def attach_verdict(uri: str, run_id: str, name: str, number: int, verdict: Verdict) -> Version:
     """Put a verdict into the artifacts of its run and into the tags of its version; the same verdict again changes nothing.
 
@@ -33,11 +39,13 @@ def attach_verdict(uri: str, run_id: str, name: str, number: int, verdict: Verdi
         Unavailable: the store is busy, or what it holds is not what was sent.
     """
     verdict = Verdict.model_validate_json(verdict.model_dump_json())  # as it will be read back: a NaN is none in JSON
-    with reaching(uri), alone(uri, f"verdict {name}"):
+    with reaching(uri), at_rest(uri, name):
         client = connect(uri)
         version = find(client, name, number)
         if version.evidence == verdict.evidence and version.verdict is verdict.outcome:
             return version
+        if EVIDENCE in version.tags:  # until it is there again, no half of two verdicts is believed
+            client.delete_model_version_tag(name, str(number), EVIDENCE)
         _upload(client, run_id, verdict)
         client.update_model_version(name, str(number), _described(version.description, verdict))
         _move_challenger(client, version, verdict.outcome)
@@ -75,7 +83,7 @@ def read_verdict(uri: str, version: Version, evidence: str | None = None) -> Ver
 
 def note_answer(uri: str, version: Version, answer: str, *, withdrawn: bool) -> None:
     """Tell in a version's tags what a person said of it; one that is `withdrawn` is no challenger any more. Repeatable."""
-    with reaching(uri), alone(uri, f"verdict {version.name}"):
+    with reaching(uri), at_rest(uri, version.name):
         client = connect(uri)
         version = find(client, version.name, version.number)
         if withdrawn:
@@ -86,8 +94,9 @@ def note_answer(uri: str, version: Version, answer: str, *, withdrawn: bool) -> 
 
 def reopen(uri: str, version: Version) -> None:
     """Forget an answer, since the same verdict waits for another one: the version is the challenger again."""
-    with reaching(uri), alone(uri, f"verdict {version.name}"):
+    with reaching(uri), at_rest(uri, version.name):
         client = connect(uri)
+        version = find(client, version.name, version.number)
         client.delete_model_version_tag(version.name, str(version.number), ANSWER)
         _move_challenger(client, version, version.verdict or Outcome.INCONCLUSIVE)
 

@@ -19,6 +19,7 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 KEY, COMPLETE, PROMOTED = "retune.key", "retune.complete", "retune.promoted"
 VERDICT, VERDICT_KEY, JUDGED_AGAINST = "retune.verdict", "retune.verdict_key", "retune.judged_against"
 EVIDENCE, ANSWER = "retune.evidence", "retune.verdict_answer"
+ORIGIN, ORIGIN_VERSION = "retune.origin", "retune.origin_version"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Version:
     def evidence(self) -> str | None:
         """The digest of the whole verdict; None where there is none, or it is of an earlier layout."""
         return self.tags.get(EVIDENCE)
+
+    @property
+    def origin(self) -> str | None:
+        """The environment that it was copied from; None where it was made here."""
+        return self.tags.get(ORIGIN)
 
     @property
     def answer(self) -> str | None:

@@ -166,9 +166,9 @@ def test_a_question_that_nobody_answered_in_time_is_void(place: Environment) -> 
 
     with pytest.raises(BadInput, match=r"expired at .*: run again to judge anew"):
         promotion.approve(place, request.run, **ADA)
-    assert promotion.expire(place, "tickets")[0].startswith("version 2 was expired at ")
+    assert promotion.settle(place, "tickets")[0].startswith("version 2 was expired at ")
     assert aliases(place) == {}
-    assert promotion.expire(place, "tickets") == []
+    assert promotion.settle(place, "tickets") == []
 
     wait(place, 2)  # the next run asks again
     assert promotion.reconcile(place, "tickets") == {"tickets": ["version 2 waits for an answer again"]}

@@ -74,7 +74,7 @@ def test_a_verdict_about_another_champion_writes_nothing(ledger: Ledger) -> None
 
     with pytest.raises(Outdated, match=r"^verdict is about version 4, champion is now 5: judge again$") as told:
         ledger.append("tickets", expected=4, **change(6))
-    assert isinstance(told.value, Unavailable)
+    assert not isinstance(told.value, Unavailable)  # to try again does not mend it
     with pytest.raises(Outdated, match="verdict is about no champion, champion is now 5: judge again"):
         ledger.append("tickets", expected=None, **change(6))
     with pytest.raises(Outdated, match="verdict is about version 1, champion is now nobody: judge again"):
@@ -179,10 +179,69 @@ def test_a_promotion_answers_what_waited(ledger: Ledger) -> None:
     ledger.append("tickets", expected=None, **change(1))
     for run, version in (("a1", 2), ("b2", 3)):
         ledger.ask(question(run, version))
-    ledger.append("tickets", expected=1, **change(3))
+    ledger.append("tickets", expected=1, **change(3, evidence="e" * 64))
 
     assert [(request.run, request.decision) for request in ledger.requests()] == [("a1", "superseded"), ("b2", "approved")]
     assert ledger.request("a1").why == "version 3 was promoted"
+
+
+@pytest.mark.parametrize(
+    ("made", "asked"),
+    [
+        ({"evidence": "f" * 64}, {}),
+        ({"evidence": "e" * 64, "forced": True}, {}),
+        ({"evidence": "e" * 64}, {"asked_at": NOW - timedelta(days=8), "expires_at": NOW - timedelta(days=1)}),
+    ],
+    ids=["on other evidence", "by force", "when its time had passed"],
+)
+def test_only_what_was_asked_about_counts_as_approved(ledger: Ledger, made: dict[str, object], asked: dict[str, object]) -> None:
+    ledger.append("tickets", expected=None, **change(1))
+    ledger.ask(question("a1", 2, **asked))
+    ledger.append("tickets", expected=1, **change(2, **made))
+
+    forced = " by force" if "forced" in made else ""
+    assert (ledger.request("a1").decision, ledger.request("a1").why) == ("superseded", f"version 2 was promoted{forced}")
+
+
+def test_a_promotion_that_answers_a_question_needs_it_to_wait_still(ledger: Ledger) -> None:
+    asked = ledger.ask(question("a1", 2))
+    ledger.append("tickets", expected=None, **change(1, evidence="0" * 64))  # which supersedes it
+    with pytest.raises(BadInput, match="run a1 was superseded by ada@host"):
+        ledger.append("tickets", expected=1, request=asked, **change(2, evidence=asked.evidence))
+
+    asked = ledger.ask(question("b2", 2))
+    with pytest.raises(BadInput, match="run b2 was judged again, and asks something else now"):
+        ledger.append("tickets", expected=1, request=asked, **change(2, evidence="f" * 64))
+    ledger.ask(replace(asked, evidence="f" * 64))
+    with pytest.raises(BadInput, match="run b2 was judged again, and asks something else now"):
+        ledger.append("tickets", expected=1, request=asked, **change(2, evidence=asked.evidence))
+    assert [entry.version for entry in ledger.entries("tickets")] == [1]
+
+
+def test_what_a_person_rejected_is_promoted_by_force_or_on_new_evidence_alone(ledger: Ledger) -> None:
+    ledger.ask(question("a1", 2))
+    ledger.answer("a1", "rejected", "bob", "it is harmful")
+
+    with pytest.raises(BadInput, match=r"bob rejected version 2 of tickets on this evidence: it is harmful; only a new verdict or --force"):
+        ledger.append("tickets", expected=None, **change(2, evidence="e" * 64))
+    assert ledger.entries("tickets") == []
+    assert ledger.append("tickets", expected=None, **change(2, evidence="e" * 64, forced=True)).forced
+    assert ledger.append("tickets", expected=2, **change(3, evidence="f" * 64)).version == 3
+
+
+def test_champions_are_adopted_together_and_into_an_empty_ledger_alone(ledger: Ledger) -> None:
+    adopted = ledger.adopt("tickets", [change(1), change(2)])
+
+    assert [(entry.sequence, entry.version, entry.previous) for entry in adopted] == [(1, 1, None), (2, 2, 1)]
+    assert ledger.entries("tickets") == adopted
+    assert ledger.adopt("tickets", [change(3)]) == []
+
+
+def test_champions_are_adopted_all_or_none(ledger: Ledger) -> None:
+    with pytest.raises(TypeError):
+        ledger.adopt("tickets", [change(1), change(2, unknown="killed here")])
+
+    assert ledger.entries("tickets") == []
 
 
 def test_a_run_that_nobody_knows_or_several_share_is_told(ledger: Ledger) -> None:

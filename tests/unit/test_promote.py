@@ -1,5 +1,7 @@
 """Promotion and rollback: the ledger first, the aliases after it, and whatever disagrees is moved back. No model is loaded here."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from components.artifacts.verdict import GateResult, Outcome, Verdict
-from components.errors import BadInput, NotThere
+from components.errors import BadInput, BadModel, NotThere
 from components.ledger import Entry, Ledger, Outdated
 from components.registry import (
     CHALLENGER,
@@ -22,6 +24,7 @@ from components.registry import (
     versions,
 )
 from components.registry import swap as swap_by
+from components.registry.aliases import holding
 from components.registry.promote import anchor_of, earlier_champion
 from components.registry.versions import COMPLETE, KEY
 from components.store import experiment
@@ -155,8 +158,67 @@ def test_a_champion_that_was_deleted_is_told_and_another_can_take_its_place(uri:
         "the ledger's champion, version 1, was deleted from the registry: roll back or promote another one"
     ]
     (left,) = versions(uri, NAME)
-    swap_by(uri, ledger, left, Decision(None, "ada@host", "judged without a champion"))
-    assert (ledger.head(NAME).previous, aliases(uri)) == (1, {CHAMPION: 2})
+    with pytest.raises(Outdated, match="verdict is about no champion, champion is now 1: judge again"):
+        swap_by(uri, ledger, left, Decision(None, "ada@host", "judged before there was a champion"))
+    swap_by(uri, ledger, left, Decision(1, "ada@host", "judged against the deleted one, by its number"))
+    head = ledger.head(NAME)
+    assert (head.previous, head.anchor, aliases(uri)) == (1, 2, {CHAMPION: 2})
+
+
+def test_the_champion_that_was_deleted_and_registered_again_is_champion_under_its_new_number(uri: str, ledger: Ledger) -> None:
+    make(uri, 1, 2)
+    swap(uri, ledger, 1)
+    swap(uri, ledger, 2)
+    MlflowClient(uri).delete_model_version(NAME, "2")
+    again = make(uri, 2)[-1]
+    assert (again.number, again.key) == (3, "k2")
+
+    assert reconcile(uri, ledger_of(uri), NAME)[0] == (
+        "the champion, version 2, is gone from the registry; version 3, the same model, was adopted for it"
+    )
+    head = ledger.head(NAME)
+    assert (head.action, head.version, head.key, head.anchor, aliases(uri)[CHAMPION]) == ("adopted", 3, "k2", 1, 3)
+    assert reconcile(uri, ledger_of(uri), NAME) == []
+    assert not swap_by(uri, ledger, again, Decision(1, "ada@host", "its old verdict")).changed
+
+
+def test_an_adoption_killed_half_way_leaves_the_champion(uri: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(uri, 1, 2)
+    for alias, number in ((PREVIOUS, "1"), (CHAMPION, "2")):
+        MlflowClient(uri).set_registered_model_alias(NAME, alias, number)
+    written: list[object] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("components.ledger.book._close_open", lambda *_: interrupt() if written else written.append(_))
+        with pytest.raises(KeyboardInterrupt):
+            reconcile(uri, ledger_of(uri), NAME)
+
+    reconcile(uri, ledger_of(uri), NAME)
+    assert ([entry.version for entry in ledger.entries(NAME)], aliases(uri)) == ([1, 2], {PREVIOUS: 1, CHAMPION: 2})
+
+
+def test_who_deletes_versions_under_the_lock_never_deletes_a_champion(uri: str, ledger: Ledger) -> None:
+    make(uri, 1, 2)
+    swap(uri, ledger, 1)
+    stale = versions(uri, NAME)[1]
+    with ThreadPoolExecutor() as pool:
+        with holding(uri, NAME):
+            promotion = pool.submit(swap_by, uri, ledger, stale, Decision("any", "ada@host", "it is better"))
+            with pytest.raises(TimeoutError):
+                promotion.result(timeout=1)
+            assert ledger.head(NAME).version == 1  # nothing is written while another one decides what may go
+            MlflowClient(uri).delete_model_version(NAME, "2")
+        with pytest.raises(NotThere, match="tickets has no version 2"):
+            promotion.result(timeout=30)
+    assert (ledger.head(NAME).version, aliases(uri)) == (1, {CHAMPION: 1})
+
+
+def test_a_version_that_was_cut_down_or_replaced_meanwhile_is_not_promoted(uri: str, ledger: Ledger) -> None:
+    (first,) = make(uri, 1)
+    for version in (replace(first, key="another"), first):
+        MlflowClient(uri).delete_model_version_tag(NAME, "1", COMPLETE) if version is first else None
+        with pytest.raises(BadModel, match="was deleted or replaced while it was verified"):
+            swap_by(uri, ledger, version, Decision("any", "ada@host", "it is better"))
+    assert ledger.head(NAME) is None
 
 
 def test_a_number_of_another_registry_is_another_model(uri: str, ledger: Ledger, tmp_path: Path) -> None:
@@ -167,7 +229,7 @@ def test_a_number_of_another_registry_is_another_model(uri: str, ledger: Ledger,
 
     assert "was deleted from the registry" in reconcile(fresh, ledger_of(uri), NAME)[0]
     assert aliases(fresh) == {}
-    assert swap(fresh, ledger, 1, None).changed
+    assert swap(fresh, ledger, 1, 1).changed  # its verdict names the number of the champion that it could not meet
     assert ledger.head(NAME).key == "k7"
 
 
@@ -232,7 +294,7 @@ def test_the_first_champion_is_the_anchor() -> None:
     assert anchor_of([], 1, "promoted", None) == 1
 
 
-@pytest.mark.parametrize(("difference", "anchor"), [(0.01, 2), (0.0, 2), (-0.01, 1), (None, 2)])
+@pytest.mark.parametrize(("difference", "anchor"), [(0.01, 2), (0.0, 2), (-0.01, 1), (None, 1)])
 def test_a_champion_that_measured_no_worse_than_the_best_is_the_new_anchor(difference: float | None, anchor: int) -> None:
     assert anchor_of([entry(1, 1)], 2, "promoted", verdict("1", champion=difference, anchor=None)) == anchor
     later = [entry(1, 1), entry(9, 1)]
@@ -250,6 +312,13 @@ def test_champions_a_little_worse_each_time_are_all_held_against_the_same_anchor
 def test_a_promotion_without_a_verdict_on_the_present_anchor_keeps_it() -> None:
     assert anchor_of([entry(1, 1)], 2, "promoted", None) == 1
     assert anchor_of([entry(1, 1)], 2, "promoted", verdict("8", champion=0.1)) == 1
+    assert anchor_of([entry(1, 1)], 2, "promoted", verdict(None, champion=0.1)) == 1  # it was judged before there was a champion
+    assert anchor_of([entry(1, 1), entry(9, 1)], 2, "promoted", verdict("9", None, champion=-0.019)) == 1  # the gate anchor was off
+
+
+def test_an_anchor_that_is_gone_gives_way_to_the_next_champion() -> None:
+    assert anchor_of([entry(1, 1), entry(9, 1)], 2, "promoted", verdict("9", "1", champion=-0.019), gone=True) == 2
+    assert anchor_of([entry(1, 1), entry(9, 1)], 1, "rolled back", None, gone=True) == 1
 
 
 def test_a_rollback_brings_back_the_anchor_of_that_time_unless_it_was_left() -> None:
@@ -261,7 +330,13 @@ def test_a_rollback_brings_back_the_anchor_of_that_time_unless_it_was_left() -> 
     assert anchor_of(entries, 3, "rolled back", None) == 3  # its anchor was 2, which was left
 
 
+def test_an_anchor_that_was_left_once_and_came_back_counts_again() -> None:
+    entries = [entry(1, 1), entry(2, 2), entry(1, 1, "rolled back", 2), entry(2, 2), entry(3, 2), entry(4, 2)]
+    assert anchor_of(entries, 3, "rolled back", None) == 2
+
+
 def test_the_champions_that_stand_are_those_that_nobody_left() -> None:
     entries = [entry(1, 1), entry(2, 2), entry(3, 2), entry(2, 2, "rolled back"), entry(4, 4)]
     assert standing(entries) == [1, 2, 4]
     assert standing([*entries, entry(3, 2, "rolled back")]) == [1, 2, 4, 3]
+    assert standing([entry(3, 3), entry(4, 4), entry(3, 3), entry(5, 5), entry(3, 3, "rolled back")]) == [3, 4, 3]
