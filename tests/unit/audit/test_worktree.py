@@ -76,16 +76,17 @@ WORKING = """
 import sys, time
 from pathlib import Path
 from flows.audit.worktree import worktree
-from flows.cli import heed_signals
-heed_signals()
+if sys.argv[2:] == ["as a command"]:
+    from flows.cli import heed_signals
+    heed_signals()
 with worktree(Path(sys.argv[1]), "HEAD") as root:
     print(root, flush=True)
     time.sleep(60)
 """
 
 
-def working(project: Path, *before: str) -> subprocess.Popen[str]:
-    command = [*before, sys.executable, "-c", WORKING, str(project)]
+def working(project: Path, *said: str, below: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    command = [*below, sys.executable, "-c", WORKING, str(project), *said]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -95,7 +96,7 @@ def folder_of(child: subprocess.Popen[str]) -> Path:
 
 
 def test_the_folder_is_gone_after_the_terminal_was_closed_unless_that_is_to_be_survived(project: Path) -> None:
-    closed, survivor = working(project), working(project, "nohup")
+    closed, survivor = working(project, "as a command"), working(project, "as a command", below=("nohup",))
     roots = [folder_of(child) for child in (closed, survivor)]
     assert all((root / "file").exists() for root in roots)
 
@@ -129,7 +130,7 @@ def test_what_a_killed_rebuild_left_is_removed_by_the_next_one_and_nobody_elses(
         assert all(str(path) in listed and (path / "file").exists() for path in (in_use, kept))
         assert not root.exists()
     finally:
-        children[2].terminate()
+        children[2].send_signal(signal.SIGINT)
         children[2].communicate()
 
 
