@@ -34,7 +34,7 @@ def closed(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def panels(rows: Sequence[Row]) -> Iterator[str]:
-    found = [one for one in rows if one["gate"] == "panel"]
+    found = [one for one in rows if one["gate"] == "panel" and one["repetitions"] >= FEWEST]
     heads = ("n", "classes", "groups", "agreement", "level", "−2: promoted", "−2: rejected", "0: rejected", "0: promoted", "+1", "+2")
     yield cells(*heads, "coverage accuracy, macro-F1", "repetitions")
     yield "|" + "---|" * (len(heads) + 2)
@@ -55,6 +55,7 @@ def panels(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
+FEWEST = 50  # repetitions that are worth a line
 COLUMNS = ((-0.02, "promoted"), (-0.02, "rejected"), (0.0, "rejected"), (0.0, "promoted"), (0.01, "promoted"), (0.02, "promoted"))
 
 
