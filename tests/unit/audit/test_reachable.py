@@ -100,6 +100,7 @@ def committed(repository: Path, path: str, digest: str) -> None:
 
 def test_a_project_in_a_folder_of_the_repository_is_reached_and_so_is_where_it_lay_before(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q", "-b", "main")
+    git(tmp_path, "config", "diff.relative", "true")
     committed(tmp_path, "dvc.lock", A)
     git(tmp_path, "rm", "-q", "dvc.lock")
     committed(tmp_path, "models/tickets/dvc.lock", B)
@@ -109,8 +110,7 @@ def test_a_project_in_a_folder_of_the_repository_is_reached_and_so_is_where_it_l
 
 def test_the_first_commit_counts_whatever_git_is_set_to_show(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q", "-b", "main")
-    for name, value in (("log.showRoot", "false"), ("diff.relative", "true"), ("log.diffMerges", "off")):
-        git(tmp_path, "config", name, value)
+    git(tmp_path, "config", "log.showRoot", "false")
     committed(tmp_path, "project/dvc.lock", A)
     committed(tmp_path, "project/dvc.lock", B)
 
