@@ -75,5 +75,5 @@ def emit(event: str, model: str, payload: dict[str, Any], at: datetime) -> None:
     }
     try:
         httpx.post(f"{url}/events", json=[body], timeout=SECONDS).raise_for_status()
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # an address that is none, too
         log.warning("the event %s of %s was not told to Prefect at %s: %s", event, model, url, error)

@@ -178,15 +178,26 @@ def _make(engine: sa.Engine) -> None:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql(_FUNCTION)
         for table in METADATA.sorted_tables:
-            for statement in _append_only(table.name, engine.dialect.name):
+            for statement in _append_only(table, engine.dialect.name):
                 connection.exec_driver_sql(statement)
 
 
-def _append_only(table: str, dialect: str) -> list[str]:
-    """Return the statements that let the database refuse to change or delete what was written."""
+def _append_only(table: sa.Table, dialect: str) -> list[str]:
+    """Return the statements that let the database refuse to change, replace or delete what was written."""
     if dialect == "postgresql":
         return [
-            f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} EXECUTE FUNCTION retune_append_only()",
+            f"CREATE TRIGGER {table.name}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table.name}"
+            " EXECUTE FUNCTION retune_append_only()",
         ]
-    refuse = "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
-    return [f"CREATE TRIGGER {table}_no_{verb} BEFORE {verb} ON {table} {refuse}" for verb in ("update", "delete")]
+    refuse = "SELECT RAISE(ABORT, 'the ledger is append-only')"
+    changes = [f"CREATE TRIGGER {table.name}_no_{verb} BEFORE {verb} ON {table.name} BEGIN {refuse}; END" for verb in ("update", "delete")]
+    # INSERT OR REPLACE deletes without the trigger for deletions.
+    same = " OR ".join(f"({' AND '.join(f'{name} = NEW.{name}' for name in names)})" for names in _unique(table))
+    replaces = f"{refuse} WHERE EXISTS (SELECT 1 FROM {table.name} WHERE {same})"
+    return [*changes, f"CREATE TRIGGER {table.name}_no_replace BEFORE INSERT ON {table.name} BEGIN {replaces}; END"]
+
+
+def _unique(table: sa.Table) -> list[list[str]]:
+    """Return the columns that no two rows may share, together."""
+    keys = [one for one in table.constraints if isinstance(one, sa.PrimaryKeyConstraint | sa.UniqueConstraint)]
+    return [list(key.columns.keys()) for key in keys]

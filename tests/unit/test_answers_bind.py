@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from components.artifacts.verdict import Outcome, Verdict
@@ -14,8 +15,12 @@ from components.ledger import Ledger, Outdated, Request
 from components.registry import CHALLENGER, CHAMPION, Environment, Version, attach_verdict, read_verdict, versions
 from components.registry.versions import COMPLETE, EVIDENCE, JUDGED_AGAINST, KEY, ORIGIN
 from components.store import experiment
-from flows import promotion
+from components.tracking import RecordedRun
+from flows import effects, events, promotion
+from flows.judging import Judged
+from flows.workspace import Workspace
 from tests.finished import new_store
+from tests.project import ROOT, TINY, change, write_params
 
 NAME = "tickets"
 NOW = datetime.now(UTC)
@@ -217,3 +222,69 @@ def test_a_blank_reason_is_none(place: Environment, blank: str) -> None:
             ask()
     with pytest.raises(BadInput, match="--force needs --why TEXT"):
         promotion.promote(place, NAME, 1, who="ada", why=blank, force=True)
+
+
+@pytest.fixture
+def workspace(place: Environment, tmp_path: Path) -> Workspace:
+    """The settings of a run beside the registry: who passes is promoted without asking."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    write_params(tmp_path, change(params | {"name": NAME}, TINY | {"promotion": {"approval": "automatic"}}))
+    return Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
+
+
+def settle(workspace: Workspace, found: Version, said: Verdict) -> effects.Result:
+    return effects.settle(workspace, RecordedRun(found.run_id, found.key, created=False), found, Judged(said, fresh=True))
+
+
+def test_a_run_does_not_promote_what_a_person_rejected(place: Environment, workspace: Workspace) -> None:
+    promotion.reject(place, wait(place, 1, Outcome.PASS).run, who="bob", why="it is harmful")
+    result = settle(workspace, version(place, 1), judge(place, 1))
+
+    assert (result.promoted, result.champion, result.waits_until) == (False, None, None)
+    assert settle(workspace, version(place, 2), judge(place, 2)).promoted
+
+
+def test_a_run_takes_the_alias_from_a_question_that_expired_and_gives_it_back_when_it_asks_again(
+    place: Environment, workspace: Workspace
+) -> None:
+    wait(place, 1, days=-1)
+    effects.check(workspace)
+    assert (version(place, 1).aliases, (version(place, 1).answer or "").partition(" at ")[0]) == ((), "expired")
+
+    result = settle(workspace, version(place, 1), judge(place, 1, Outcome.INCONCLUSIVE))
+    assert result.waits_until is not None
+    assert (version(place, 1).aliases, version(place, 1).answer) == ((CHALLENGER,), None)
+
+
+def test_a_run_that_registers_the_deleted_champion_again_makes_it_champion_again(place: Environment, workspace: Workspace) -> None:
+    promotion.promote(place, NAME, 3, who="ada", why="so", force=True)
+    client = MlflowClient(place.mlflow)
+    client.delete_model_version(NAME, "3")
+    client.create_model_version(NAME, "file:///nowhere", version(place, 1).run_id, tags={KEY: "k3", COMPLETE: "true"})
+
+    result = settle(workspace, version(place, 4), judge(place, 4))
+    assert (result.champion, aliases(place)[CHAMPION]) == (4, 4)
+
+
+@pytest.mark.parametrize("address", ["http://[::1", "http://host:port", "no address"])
+def test_an_address_of_prefect_that_is_none_does_not_undo_what_it_was_to_be_told(
+    place: Environment, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(events, "address", lambda: address)
+
+    assert promotion.promote(place, NAME, 1, who="ada", why="so", force=True).changed
+    assert "was not told to Prefect" in caplog.text
+
+
+def test_a_registration_that_takes_the_alias_meanwhile_keeps_it(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge(place, 1)
+    client, point = MlflowClient(place.mlflow), MlflowClient.set_registered_model_alias
+
+    def registers(self: MlflowClient, name: str, alias: str, number: str) -> None:
+        point(self, name, alias, number)
+        point(client, name, CHALLENGER, "2")
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", registers)
+    promotion.promote(place, NAME, 1, who="ada")
+
+    assert aliases(place) == {CHAMPION: 1, CHALLENGER: 2}

@@ -98,7 +98,7 @@ def test_who_was_champion_is_known_for_every_moment(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("table", ["promotions", "requests", "answers", "looks"])
-@pytest.mark.parametrize("verb", ["DELETE FROM {}", "UPDATE {} SET rowid = rowid + 1"])
+@pytest.mark.parametrize("verb", ["DELETE FROM {0}", "UPDATE {0} SET rowid = rowid + 1", "INSERT OR REPLACE INTO {0} SELECT * FROM {0}"])
 def test_the_database_refuses_to_change_what_was_written(ledger: Ledger, url: str, table: str, verb: str) -> None:
     ledger.append("tickets", expected=None, **change(1))
     ledger.look("tickets", "t", "k")
@@ -111,6 +111,24 @@ def test_the_database_refuses_to_change_what_was_written(ledger: Ledger, url: st
             connection.execute(verb.format(table))
     finally:
         connection.close()
+
+
+def test_the_database_refuses_to_replace_what_any_key_names(ledger: Ledger, url: str) -> None:
+    ledger.look("tickets", "t", "k")
+    connection = sqlite3.connect(url.removeprefix("sqlite:///"))
+    try:
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            connection.execute("INSERT OR REPLACE INTO looks SELECT model, test_digest, 9, candidate_key, at FROM looks")
+    finally:
+        connection.close()
+    assert ledger.look("tickets", "t", "k") == 1
+
+
+def test_a_rollback_that_loses_says_so(ledger: Ledger) -> None:
+    ledger.append("tickets", expected=None, **change(1))
+    with pytest.raises(Outdated, match="the rollback is from version 4, champion is now 1: look again") as told:
+        ledger.append("tickets", expected=4, **(change(2) | {"action": "rolled back"}))
+    assert told.value.exit_code == 1
 
 
 def test_a_file_that_is_no_ledger_is_told(tmp_path: Path) -> None:
