@@ -78,7 +78,7 @@ def test_a_folder_whose_listing_is_gone_and_whose_hash_is_another_differs_unless
 
 
 def test_a_record_whose_first_bytes_are_gone_cannot_be_compared_where_it_holds_times_and_differs_otherwise(tmp_path: Path) -> None:
-    for content, equal in ((b'{"value": 0.7, "seconds": 9.0}', None), (b'{"value": 0.7}', False), (b"[1, 2]", False)):
+    for content, equal in ((b'{"value": 0.7, "seconds": 9.0}', None), (b'{"value": 0.7}', False), (b"[{}]", False)):
         (tmp_path / "best.json").write_bytes(content)
         (output,) = compare("tune", {"best.json": "0" * 32}, {"best.json": keep(tmp_path, content)}, tmp_path, tmp_path)
         assert output.equal is equal
