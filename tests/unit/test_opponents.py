@@ -1,5 +1,6 @@
 """Whom a candidate is held against follows from the ledger alone."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from components.ledger import Action, Entry
@@ -52,3 +53,10 @@ def test_who_was_rolled_back_from_is_no_opponent():
 
 def test_a_candidate_that_once_was_the_best_is_not_its_own_anchor():
     assert numbers(opponents([entry(1, 1, 1), entry(2, 2, 1)], "key-1")) == (2, None)
+
+
+def test_a_champion_that_was_registered_again_is_not_its_own_opponent():
+    again = replace(entry(3, 3, 3, "adopted"), key="key-2")
+
+    assert numbers(opponents([entry(1, 1, 1), entry(2, 2, 2), again], "key-2")) == (1, None)
+    assert numbers(opponents([entry(1, 1, 1), entry(2, 2, 2), again], "key-9")) == (3, None)
