@@ -24,14 +24,17 @@ def reconcile(uri: str, ledger_url: str, name: str) -> list[str]:
 
     Champions of a registry that is older than its ledger are adopted as the ledger's first entries.
     """
-    with reaching(uri):
-        return follow(uri, Ledger(ledger_url), name)
+    with reaching(uri), holding(uri, name):
+        return bring(connect(uri), Ledger(ledger_url), name)
 
 
 def follow(uri: str, ledger: Ledger, name: str) -> list[str]:
     """Bring the aliases to the ledger's head, and to the newer one where another process wrote meanwhile."""
     with holding(uri, name):
-        return bring(connect(uri), ledger, name)
+        said = bring(connect(uri), ledger, name)
+    for sentence in said:
+        log.info("%s: %s", name, sentence)
+    return said
 
 
 def holding(uri: str, name: str) -> AbstractContextManager[None]:
@@ -47,8 +50,6 @@ def bring(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
         # Another machine, which this lock does not stop, may have promoted in between: who moved the aliases last looks again.
         if ledger.head(name) == head:
             break
-    for sentence in said:
-        log.info("%s: %s", name, sentence)
     return said
 
 
