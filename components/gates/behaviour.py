@@ -100,7 +100,7 @@ class _Kind:
     def hypotheses(self, called: str) -> list[Hypothesis]:
         """Return the ways to fail: too often, and more often than the champion beyond the margin."""
         where = f"gates.behaviour.at_most.{self.kind} {self.at_most:g} ({interval(self.failing)})"
-        says = f"{self.failing.value:.1%} of {len(self.tried)} cases of {self.kind} fail, above {where}".replace("%", " %")
+        says = f"{self.failing.value * 100:.1f} % of {len(self.tried)} cases of {self.kind} fail, above {where}"
         p = share_below(self.passed, 1 - self.at_most, proportion_rows(self.passed, self.units, self.confidence))
         ways = [hypothesis(f"{self.kind}: too many failures", says, p, "failing cases", self.failing)]
         more = self.more if self.compared else None

@@ -75,6 +75,6 @@ def numbers(result: GateResult | Hypothesis) -> str:
 
 
 def as_tested(hypothesis: Hypothesis) -> str:
-    """Return a hypothesis as a sentence with its p."""
+    """Return a hypothesis with its p: what it found where it rejects, else what it asked."""
     adjusted = f", {hypothesis.adjusted:.2g} after correction" if hypothesis.adjusted is not None else ""
-    return f"{hypothesis.says} (one-sided p {hypothesis.p:.2g}{adjusted})"
+    return f"{hypothesis.says if hypothesis.rejected else hypothesis.name} (one-sided p {hypothesis.p:.2g}{adjusted})"

@@ -173,7 +173,7 @@ def show_gate(result: Any) -> None:
     if result.change:
         out.print(f"  would change it: {result.change}", markup=False)
     for hypothesis in result.hypotheses:
-        state = "rejected" if hypothesis.rejected else "held"
+        state = "rejects" if hypothesis.rejected else "does not reject"
         detail = numbers(hypothesis)
         out.print(f"  {state}: {as_tested(hypothesis)}{'; ' + detail if detail else ''}", markup=False)
     for note in result.notes:
