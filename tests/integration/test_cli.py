@@ -148,7 +148,8 @@ def test_registering_twice_gives_the_same_version(project: Path) -> None:
     before = registry(project)
     first, second = (json.loads(retune(project, "register", "--json").stdout) for _ in range(2))
 
-    assert first == second == {"model": "tickets", "version": 1, "created": False, "verdict": "PASS"}
+    assert first == second
+    assert {name: first[name] for name in ("model", "version", "created")} == {"model": "tickets", "version": 1, "created": False}
     assert registry(project) == before
 
 
@@ -315,7 +316,7 @@ def test_bad_input_is_one_message_and_nothing_is_lost(project: Path, bad: Bad) -
 
 @slow
 def test_a_run_after_all_of_it_finds_nothing_to_do(project: Path) -> None:
-    assert retune(project, "judge").returncode == 0  # other tests have judged under other gates
+    assert retune(project, "run", "--inline").returncode == 0  # other tests have judged under other gates, and stopped midway
     done = retune(project, "run", "--inline")
 
     assert done.returncode == 0, done.stderr
