@@ -151,8 +151,8 @@ def _wait(child: "subprocess.Popen[str]", model: str, port: int, folder: Path, d
         try:
             if _send(port, "GET", "/ping", b"", 2)[0] == http.client.OK:
                 return None
-        except (OSError, http.client.HTTPException):
-            pass
+        except (OSError, http.client.HTTPException) as error:
+            log.debug("%s is not served yet: %s", model, error)  # until the deadline, which says what the server said
         time.sleep(0.1)
     return _NotUp(f"the scoring server was not ready in time; it said: {last_line(folder / 'said.txt') or 'nothing'}", outside=True)
 

@@ -77,9 +77,14 @@ def test_only_a_base_model_of_the_hub_is_called_one(workspace: Path) -> None:
 
 
 def test_nothing_is_asked_of_the_hub(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("a connection was opened"))
+    opened: list[object] = []
+    monkeypatch.setattr("socket.socket.connect", lambda _, address: opened.append(address))
 
-    written(workspace)
+    text, page = written(workspace)
+
+    assert text
+    assert page
+    assert opened == []
 
 
 def test_the_page_of_the_card_needs_nothing_from_elsewhere_and_its_tables_are_tables(workspace: Path) -> None:
