@@ -18,7 +18,7 @@ import pandas as pd
 from components.artifacts.earlier import Earlier
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Role
-from components.gates import Evidence, GatesParams, Rival, available, judge
+from components.gates import Evidence, GatesParams, Rival, Seen, available, judge
 from components.gates._selftest import selftest
 
 ROOT = Path(__file__).parent.parent
@@ -85,7 +85,7 @@ def make_evidence(rows: int) -> Evidence:
         look=1,
         rows=test,
         train=train,
-        champion_train=train.iloc[: 3 * rows],
+        seen=(Seen("champion version 4", train.iloc[: 3 * rows]),),
         earlier=tuple(earlier),
     )
 

@@ -1,7 +1,6 @@
 """Judging a registered candidate: who it is held against, whether a verdict stands already, and the verdict where none does."""
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components import registry
@@ -11,9 +10,10 @@ from components.errors import NotThere
 from components.gates import judge as fold
 from components.gates import verdict_key
 from components.gates._selftest import selftest
-from components.ledger import Entry, Ledger
+from components.ledger import Ledger
 from flows.asked import Asked
 from flows.evidence import gather, outside
+from flows.opponents import Opponents, opponents
 from flows.params import Params, read_params
 from flows.workspace import Workspace
 
@@ -26,14 +26,6 @@ class Judged:
 
     verdict: Verdict
     fresh: bool
-
-
-@dataclass(frozen=True)
-class Opponents:
-    """The ledger's entries of the champion and of the best champion so far; None where there is none, or it is the champion."""
-
-    champion: Entry | None = None
-    anchor: Entry | None = None
 
 
 def judge(workspace: Workspace, uri: str, version: registry.Version) -> Judged:
@@ -65,19 +57,6 @@ def judge(workspace: Workspace, uri: str, version: registry.Version) -> Judged:
     return Judged(verdict, fresh=True)
 
 
-def opponents(entries: Sequence[Entry], key: str) -> Opponents:
-    """Return whom the candidate `key` is held against: the champion, or the version whose place it took where it is the champion itself."""
-    latest = {entry.version: entry for entry in entries}
-    standing = [latest[number] for number in registry.standing(entries)]
-    while standing and standing[-1].key == key:  # twice where it was registered again under another number
-        standing.pop()
-    if not standing:
-        return Opponents()
-    champion = standing[-1]
-    anchor = latest.get(champion.anchor) if champion.anchor is not None else None
-    return Opponents(champion, None if anchor is None or anchor.key in (champion.key, key) else anchor)
-
-
 def find_standing(workspace: Workspace, uri: str, version: registry.Version, key: str) -> Verdict | None:
     """Return the verdict with this key: the one that lies in the workspace, or the one that the version was registered with."""
     with_version = registry.read_verdict(uri, version) if version.verdict_key == key else None
@@ -98,7 +77,7 @@ def _reach(
     """Gather the evidence, let the gates prove on it that they can say no, and judge."""
     known = {one.key: one for one in registry.versions(uri, version.name) if one.complete}
     with Asked(workspace, uri) as asked:
-        evidence = gather(workspace, uri, asked, version, known, rivals.champion, rivals.anchor, params, test, look)
+        evidence = gather(workspace, uri, asked, version, known, rivals, params, test, look)
     tested = selftest(evidence, params.gates)
     verdict = fold(evidence, params.gates, key=key, candidate_digest=version.key, test_digest=test, tested=tested)
     return Verdict.model_validate_json(verdict.model_dump_json())  # as it will be read back: a NaN is none in JSON

@@ -16,12 +16,25 @@ from pydantic import Field, create_model
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Role, Verdict
 from components.errors import BadParams, RetuneError
-from components.gates._evidence import LEVEL, Evidence, Gate, GateSection, Rival
+from components.gates._evidence import LEVEL, Evidence, Gate, GateSection, Rival, Seen
 from components.gates._panel import correct, fold
 from components.identity import digest_value
 from components.params import Section, nearest
 
-__all__ = ["LEVEL", "Evidence", "Gate", "GateSection", "GatesParams", "Rival", "available", "decide", "judge", "load", "verdict_key"]
+__all__ = [
+    "LEVEL",
+    "Evidence",
+    "Gate",
+    "GateSection",
+    "GatesParams",
+    "Rival",
+    "Seen",
+    "available",
+    "decide",
+    "judge",
+    "load",
+    "verdict_key",
+]
 
 FOLDER = Path(__file__).parent
 

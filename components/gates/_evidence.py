@@ -40,14 +40,23 @@ class Rival:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The rows (id, text, label) that one or more champions learnt from, or the `fault` for which they are not at hand."""
+
+    called: str
+    rows: pd.DataFrame | None
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the gates decide on. `candidate`, `baselines`, `champion` and `anchor` are of one test set, row by row in the same order.
 
     `champion` and `anchor` (the best champion so far) are None where there is none. `rows` are the test rows in the order of the
-    predictions with all their columns, `train` the rows that the candidate learnt from, those it was validated on included, and
-    `champion_train` those of the champion. `earlier` are test sets of the past with both models' answers. `level` is the one-sided
-    error of a deciding gate, `look` which candidate on this test set this is. What was measured for a single gate stands in a field
-    of its own, None where it was not. `crosscheck` asks for the slower second opinions that are shown and never decide.
+    predictions with all their columns, `train` the rows that the candidate learnt from, those it was validated on included, and `seen`
+    those of the champion and of all before it. `earlier` are test sets of the past with both models' answers. `level` is the one-sided
+    error of a deciding gate, `look` which candidate on this test set this is. What was measured for a single gate stands in a field of
+    its own, None where it was not. `crosscheck` asks for the slower second opinions that are shown and never decide.
     """
 
     candidate: Predictions
@@ -59,7 +68,7 @@ class Evidence:
     look: int | None = None
     rows: pd.DataFrame | None = None
     train: pd.DataFrame | None = None
-    champion_train: pd.DataFrame | None = None
+    seen: tuple[Seen, ...] = ()
     earlier: tuple[Earlier, ...] = ()
     crosscheck: bool = True
     served: Served | None = None

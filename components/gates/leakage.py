@@ -68,22 +68,20 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     counts = {among: _counts(one, among, len(rows), params) for among, one in found.items()}
     own = [twice, *counts.pop(_LEARNT, [])]
     doubts = ["the rows that the candidate learnt from were not handed over"] if evidence.train is None else []
-    unknown = evidence.champion is not None and evidence.champion_train is None
+    unknown = [one for one in evidence.seen if one.rows is None]
     return _decided(
         own,
-        [one for champions in counts.values() for one in champions],
+        [one for theirs in counts.values() for one in theirs],
         [*doubts, *_too_good(evidence, params)],
         _probed(evidence, evidence.train, rows, params) if evidence.train is not None else (),
-        ("what the champion learnt from is not at hand: whether it has seen test rows is not known",) if unknown else (),
+        [f"what {one.called} learnt from is not at hand ({one.fault}): whether it has seen test rows is not known" for one in unknown],
     )
 
 
 def _sides(evidence: Evidence) -> dict[str, pd.DataFrame]:
     """Return the rows that the test rows are held against, by what reasons call them."""
     sides = {_LEARNT: evidence.train} if evidence.train is not None else {}
-    if evidence.champion is not None and evidence.champion_train is not None:
-        sides[f"the rows that champion {evidence.champion.called} learnt from"] = evidence.champion_train
-    return sides
+    return sides | {f"the rows that {one.called} learnt from": one.rows for one in evidence.seen if one.rows is not None}
 
 
 def _counts(found: Overlap, among: str, rows: int, params: Params) -> list[_Count]:
@@ -141,12 +139,12 @@ def _decided(
     seen: Sequence[_Count],
     doubts: Sequence[str],
     hypotheses: tuple[Hypothesis, ...],
-    notes: tuple[str, ...],
+    notes: Sequence[str],
 ) -> GateResult:
-    """Put what was counted into a result; `seen` is what the champion learnt from."""
+    """Put what was counted into a result; `seen` is what champions learnt from."""
     over = [one.said for one in counts if one.exceeded]
-    # What the champion has seen of the test set favours it, which does not make the candidate unfit.
-    open_ = [*(f"{one.said}: the comparison favours the champion" for one in seen if one.exceeded), *doubts]
+    # What a champion has seen of the test set favours it, which does not make the candidate unfit.
+    open_ = [*(f"{one.said}: a comparison favours whoever learnt from them" for one in seen if one.exceeded), *doubts]
     said = [f"{len(one.pairs):,} {one.what} {one.among}" for one in counts]
     outcome = Outcome.FAIL if over else Outcome.INCONCLUSIVE if open_ else Outcome.PASS
     exact = next((one for one in counts if one.field == "max_exact_share"), counts[0])

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from components.ledger import Action, Entry
-from flows.judging import Opponents, opponents
+from flows.opponents import Opponents, opponents
 
 
 def entry(sequence: int, version: int, anchor: int, action: Action = "promoted", previous: int | None = None) -> Entry:
@@ -60,3 +60,13 @@ def test_a_champion_that_was_registered_again_is_not_its_own_opponent():
 
     assert numbers(opponents([entry(1, 1, 1), entry(2, 2, 2), again], "key-2")) == (1, None)
     assert numbers(opponents([entry(1, 1, 1), entry(2, 2, 2), again], "key-9")) == (3, None)
+
+
+def test_all_other_champions_of_the_past_are_known_newest_first():
+    """Version 2 was rolled back from, and version 1 is champion again: whoever came from version 2 has seen what it saw."""
+    entries = [entry(1, 1, 1), entry(2, 2, 2), entry(3, 3, 3), entry(4, 1, 1, "rolled back")]
+
+    assert [one.version for one in opponents(entries, "key-9").before] == [3, 2]
+    assert [one.version for one in opponents(entries, "key-3").before] == [2]
+    assert [one.version for one in opponents(entries, "key-1").before] == [3, 2]
+    assert opponents([entry(1, 1, 1)], "key-9").before == ()

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 import time
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from components.artifacts.verdict import GateResult, Outcome
 from components.errors import BadParams
-from components.gates import Evidence, leakage
+from components.gates import Evidence, Seen, leakage
 from components.gates._probe import _foretold, probe
 from tests.unit.gates.known import LABELS, against, answered, decided
 
@@ -37,8 +38,14 @@ def copied(train: pd.DataFrame, rows: pd.DataFrame, count: int, **changes) -> pd
     return pd.concat([copies, train.iloc[count:]], ignore_index=True)
 
 
+def learnt(rows: pd.DataFrame) -> tuple[Seen, ...]:
+    return (Seen("champion version 4", rows),)
+
+
 def counted(found: GateResult) -> dict[str, int]:
-    return {f"{row[4]}{' (champion)' if 'champion' in str(row[0]) else ''}": int(str(row[1])) for row in found.tables[0].rows}
+    """The rows counted, by the setting of their limit and, where a champion learnt from them, who did."""
+    who = [re.search("champion version 4|earlier champions", str(row[0])) for row in found.tables[0].rows]
+    return {f"{row[4]}{f' ({one[0]})' if one else ''}": int(str(row[1])) for row, one in zip(found.tables[0].rows, who, strict=True)}
 
 
 def test_a_test_set_of_its_own_passes():
@@ -104,12 +111,26 @@ def test_rows_that_stand_twice_in_the_test_set_make_it_smaller_than_it_seems():
 
 def test_what_the_champion_has_seen_favours_it_and_rejects_nobody():
     seen = evidence(champion=True)
-    found = decided("leakage", dataclasses.replace(seen, champion_train=copied(seen.train, seen.rows, 30)))
+    found = decided("leakage", dataclasses.replace(seen, seen=learnt(copied(seen.train, seen.rows, 30))))
 
     assert found.outcome is Outcome.INCONCLUSIVE
     assert "champion version 4 learnt from" in found.reason
-    assert "the comparison favours the champion" in found.reason
-    assert counted(found)["max_exact_share (champion)"] == 30
+    assert "a comparison favours whoever learnt from them" in found.reason
+    assert counted(found)["max_exact_share (champion version 4)"] == 30
+
+
+def test_what_earlier_champions_have_seen_is_counted_apart():
+    seen = evidence(champion=True)
+    found = decided(
+        "leakage", dataclasses.replace(seen, seen=(*learnt(seen.train), Seen("earlier champions (2, 1)", copied(seen.train, seen.rows, 7))))
+    )
+
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason.startswith(
+        "7 of 400 test rows (1.75 %) stand word for word among the rows that earlier champions (2, 1) learnt from"
+    )
+    assert counted(found)["max_exact_share (champion version 4)"] == 0
+    assert counted(found)["max_exact_share (earlier champions)"] == 7
 
 
 def test_near_copies_are_counted_on_each_side_that_holds_them():
@@ -119,17 +140,17 @@ def test_near_copies_are_counted_on_each_side_that_holds_them():
     both = copied(seen.train, seen.rows, 3)
     alone = table(10, 5).assign(text=[*seen.rows["text"][3:5], *texts(8, 6)])
     own = table(10, 7).assign(text=[seen.rows["text"][5], *texts(9, 8)])
-    given = {"train": pd.concat([both, own]), "champion_train": pd.concat([both, alone])}
+    given = {"train": pd.concat([both, own]), "seen": learnt(pd.concat([both, alone]))}
     found = decided("leakage", dataclasses.replace(seen, rows=rows, **given), max_near_share=0.5)
 
-    assert (counted(found)["max_near_share"], counted(found)["max_near_share (champion)"]) == (4, 5)
+    assert (counted(found)["max_near_share"], counted(found)["max_near_share (champion version 4)"]) == (4, 5)
 
 
-def test_it_is_said_where_nobody_knows_what_the_champion_has_seen():
-    found = decided("leakage", evidence(champion=True))
+def test_it_is_said_where_nobody_knows_what_a_champion_has_seen():
+    found = decided("leakage", evidence(champion=True, seen=(Seen("version 4", None, "it was deleted from the registry"),)))
 
     assert found.outcome is Outcome.PASS
-    assert "what the champion learnt from is not at hand" in found.notes[-1]
+    assert found.notes[-1].startswith("what version 4 learnt from is not at hand (it was deleted from the registry)")
 
 
 def test_a_result_too_good_to_be_true_asks_for_a_look():
