@@ -5,17 +5,17 @@ Texts are compared by their shingles: words and pairs of adjacent words, without
 
 import re
 import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+import numpy as np
+import numpy.typing as npt
 from datasketch import MinHash, MinHashLSH
 
 _PERMUTATIONS = 128
 # Candidates are verified, so a false one costs little and a missed one is a leak: recall at the threshold is then above 96 %.
 _WEIGHTS = (0.02, 0.98)
 _STEEPEST = 0.95  # LSH has too few bands above this; verification still asks for the threshold itself
-_VERIFIED = 200  # candidates of one text: in a crowd of near copies a twin is found, and not always the closest
 # Thai, Lao, Burmese, Khmer, kana, Han: scripts that put no space between words.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
@@ -65,21 +65,41 @@ def alike(texts: Sequence[str], others: Sequence[str], threshold: float) -> Iter
     with index.insertion_session() as session:
         for place, signature in enumerate(_signatures(mine)):
             session.insert(place, signature)
-    verified = Counter[int]()
+    numbered = _Numbered(mine)
     theirs = [shingles(text) for text in others]
     for twin, signature in enumerate(_signatures(theirs)):
-        for place in sorted(index.query(signature)):
-            verified[place] += 1
-            if verified[place] <= _VERIFIED and (similarity := _jaccard(mine[place], theirs[twin])) >= threshold:
-                yield place, twin, similarity
+        if found := index.query(signature):
+            places = np.array(sorted(found), dtype=np.int64)
+            similarities = numbered.jaccard(places, theirs[twin])
+            for near in np.flatnonzero(similarities >= threshold).tolist():
+                yield int(places[near]), twin, float(similarities[near])
+
+
+class _Numbered:
+    """The shingles of many texts as numbers: what one text has in common with thousands of them is counted at once.
+
+    Every candidate is verified, however many there are: in a crowd of texts from one template a bound would hide the twin.
+    """
+
+    def __init__(self, shingled: Sequence[frozenset[str]]) -> None:
+        self._known: dict[str, int] = {}
+        numbers = [self._known.setdefault(shingle, len(self._known)) for one in shingled for shingle in one]
+        self._numbers = np.array(numbers, dtype=np.int64)
+        self._sizes = np.array([len(one) for one in shingled], dtype=np.int64)
+        self._starts = np.cumsum(self._sizes) - self._sizes
+
+    def jaccard(self, places: npt.NDArray[np.int64], other: frozenset[str]) -> npt.NDArray[np.float64]:
+        """Return Jaccard's similarity of `other` with the texts at `places` (texts,)."""
+        shared = np.zeros(len(self._known), dtype=np.bool_)
+        shared[[self._known[shingle] for shingle in other if shingle in self._known]] = True
+        sizes = self._sizes[places]
+        firsts = np.cumsum(sizes) - sizes
+        theirs = np.repeat(self._starts[places] - firsts, sizes) + np.arange(sizes.sum())
+        common = np.add.reduceat(shared[self._numbers[theirs]], firsts, dtype=np.int64)
+        return np.asarray(common / (sizes + len(other) - common), dtype=np.float64)
 
 
 def _signatures(shingled: Sequence[frozenset[str]]) -> Iterator[MinHash]:
     # CRC-32 in place of the default SHA-1: a hash against chance, not against an adversary, and half the time.
     encoded = ([shingle.encode() for shingle in one] for one in shingled)
     yield from MinHash.generator(encoded, num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
-
-
-def _jaccard(one: frozenset[str], other: frozenset[str]) -> float:
-    common = len(one & other)
-    return common / (len(one) + len(other) - common)

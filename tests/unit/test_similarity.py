@@ -64,3 +64,22 @@ def test_in_a_crowd_of_near_copies_every_one_still_finds_a_twin():
     texts, others = ([template.format(number) for number in numbers] for numbers in (range(300), range(1000, 4000)))
 
     assert len(closest(texts, others, 0.8)) == len(texts)
+
+
+def test_a_twin_is_found_behind_a_crowd_of_texts_from_the_same_template():
+    """The crowd is less alike than the threshold, and more so than chance: all of it are candidates."""
+    opening = "order number {} was shipped to the customer on monday and will arrive on friday thank you for buying at our shop {}"
+    text = opening.format("one two three", "with kind regards")
+    others = [opening.format(f"a{number} b{number} c{number}", f"d{number}") for number in range(600)]
+    crowd = [len(shingles(text) & shingles(other)) / len(shingles(text) | shingles(other)) for other in others]
+    twin = text.replace("regards", "greetings")
+
+    assert 0.6 < min(crowd) <= max(crowd) < 0.8
+    assert closest([text], [*others, twin], 0.8)[0][0] == 600
+
+
+def test_in_a_crowd_of_near_copies_the_closest_is_named():
+    template = "order number {} was shipped to the customer on monday and will arrive on friday thank you"
+    others = [template.format(number) for number in range(1000)]
+
+    assert closest([template.format(999)], others, 0.8) == {0: (999, 1.0)}
