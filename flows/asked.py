@@ -34,6 +34,7 @@ class Asked:
         self._open = contextlib.ExitStack()
         self._sessions: dict[str, registry.Session] = {}
         self._memory: dict[str, Memory] = {}
+        self._inspected: set[str] = set()
 
     def __enter__(self) -> Self:
         """Start nothing yet."""
@@ -43,6 +44,17 @@ class Asked:
         """End the processes."""
         self._open.close()
 
+    def inspect(self, version: registry.Version) -> None:
+        """Check a package once, before anything of it is run.
+
+        Raises:
+            BadModel: it is gone, or not what was registered.
+            Unavailable: the registry is busy or out of reach.
+        """
+        if version.uri not in self._inspected:
+            registry.inspected(self._uri, version)
+            self._inspected.add(version.uri)
+
     def session(self, version: registry.Version) -> registry.Session:
         """Return the version, ready to be asked; its package was checked before anything of it is run.
 
@@ -50,7 +62,7 @@ class Asked:
             BadModel: the package is not what was registered.
         """
         if version.uri not in self._sessions:
-            registry.inspected(self._uri, version)
+            self.inspect(version)
             self._sessions[version.uri] = self._open.enter_context(registry.Session(self._uri, version.uri))
         return self._sessions[version.uri]
 

@@ -17,8 +17,6 @@ from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 
-import yaml
-
 from components.errors import BadInput, Cancelled, NotThere, StageFailed, Unavailable
 from components.process import end_children, end_group
 
@@ -166,48 +164,6 @@ def _failure(lines: list[str], what: str, code: int) -> Exception:
         message = f"it was killed (signal 9), for lack of memory or by hand; run again to go on. {message}"
     kinds = {kind.exit_code: kind for kind in (BadInput, Unavailable, Cancelled)}
     return kinds.get(int(exited.group(1)) if exited else 0, StageFailed)(f"{what} failed: {message}")
-
-
-def edited_params(root: Path) -> list[str]:
-    """Return the sections of params.yaml that differ from those that dvc.lock says its stages ran with."""
-    try:
-        stages = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))["stages"].values()
-        now = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
-    except (FileNotFoundError, KeyError, TypeError):
-        return []
-    used = {name: value for stage in stages for name, value in stage.get("params", {}).get("params.yaml", {}).items()}
-    return sorted(name for name, value in used.items() if not _same(value, now.get(name)))
-
-
-def _same(locked: object, written: object) -> bool:
-    """Compare two settings; DVC writes 1e-07 into its lock, which YAML 1.1 takes for a text."""
-    if isinstance(locked, dict) and isinstance(written, dict):
-        return locked.keys() == written.keys() and all(_same(locked[name], written[name]) for name in locked)
-    if isinstance(locked, list) and isinstance(written, list):
-        return len(locked) == len(written) and all(map(_same, locked, written))
-    if isinstance(locked, str) != isinstance(written, str):
-        try:
-            return float(locked) == float(written)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            return False
-    return locked == written
-
-
-def lock_hashes(root: Path) -> dict[str, str]:
-    """Return DVC's md5 of every tracked folder and stage output below `root`, by path.
-
-    Raises:
-        NotThere: dvc.lock is missing.
-    """
-    lock = root / "dvc.lock"
-    if not lock.exists():
-        raise NotThere(f"{lock} is missing: nothing was made here yet; `retune run` makes it")
-    stages = yaml.safe_load(lock.read_text(encoding="utf-8"))["stages"]
-    hashes = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
-    for pointer in sorted((root / "data").glob("*.dvc")):
-        for out in yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"]:
-            hashes[f"data/{out['path']}"] = out["md5"]
-    return dict(sorted(hashes.items()))
 
 
 def cache_folder(root: Path) -> Path:

@@ -20,10 +20,10 @@ from components.artifacts.verdict import Outcome, Verdict
 from components.base import pin_base as pin
 from components.behaviour import read_cases
 from components.errors import BadInput, NotThere
-from components.ledger import Ledger, Request
+from components.ledger import Entry, Ledger, Request
 from components.registry import Environment
 from components.snapshot import take_snapshot as take
-from flows import dvc, events, evidence, judging, promotion
+from flows import dvc, dvc_lock, events, evidence, judging, promotion
 from flows.judging import Judged
 from flows.lineage import lineage_of
 from flows.params import read_params
@@ -121,10 +121,13 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
     Raises:
         BadInput: the settings are not those that the model was made with.
     """
-    if edited := dvc.edited_params(workspace.root):
+    name = read_name(workspace)
+    if edited := dvc_lock.edited_params(workspace.root):
         changed = ", ".join(edited)
         raise BadInput(f"{workspace.params}: {changed} changed since the model was made: `dvc repro` or `retune run` makes it anew")
-    name = read_name(workspace)
+    if stale := dvc_lock.overtaken(workspace.root):
+        what = "; ".join(f"{stage} ran with another {', '.join(paths)}" for stage, paths in stale.items())
+        raise NotThere(f"{workspace.root / 'dvc.lock'}: {what}; `dvc repro` or `retune run` makes what comes after it")
     lineage = lineage_of(workspace, name, tracking.run_key(workspace.root))
     params = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))
     live = next((stage.live for stage in stages if stage.live), None)
@@ -137,26 +140,26 @@ def register(workspace: Workspace, run: tracking.RecordedRun) -> registry.Versio
     return registry.register(workspace.root, store(workspace), run_id=run.run_id, key=run.key, lineage=lineage)
 
 
-def judge(workspace: Workspace, version: registry.Version) -> Judged:
-    """Reach a verdict on the registered candidate, or return the one that stands."""
-    return judging.judge(workspace, store(workspace), version)
+def judge(workspace: Workspace, version: registry.Version, again: bool = False) -> Judged:
+    """Reach a verdict on the registered candidate, or return the one that stands unless it is asked for `again`."""
+    return judging.judge(workspace, store(workspace), version, again)
 
 
 def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: Judged) -> Result:
     """Act on the verdict: promote who passed, ask a person where it is undecided or the settings want one, else leave the champion.
 
-    An old verdict promotes only once: who was rolled back by a person stays so until there is something new to judge. What a person said
-    no to is not promoted on the same evidence. A champion that was deleted, and is registered anew by this run, is champion again.
+    An old verdict promotes only once, and who was rolled back from by a person comes back only by a person. What a person said no to is
+    not promoted on the same evidence. A champion that was deleted, and is registered anew by this run, is champion again.
     """
     verdict, ledger = judged.verdict, Ledger(workspace.ledger)
     reconcile(workspace, store(workspace), version.name)
-    head, changed = ledger.head(version.name), False
-    done = any((entry.key, entry.verdict_key) == (version.key, verdict.key) for entry in ledger.entries(version.name))
+    entries, head, changed = ledger.entries(version.name), ledger.head(version.name), False
+    done = any((entry.key, entry.verdict_key) == (version.key, verdict.key) for entry in entries)
     request: Request | None = None
     if (head is None or head.key != version.key) and not done:
         if (said := ledger.rejection(version.name, verdict.evidence)) is not None:
             log.warning("%s is not promoted: %s", version.uri, said.refusal())
-        elif verdict.outcome is Outcome.PASS and read_params(workspace.params).promotion.approval == "automatic":
+        elif verdict.outcome is Outcome.PASS and may_promote(workspace, version, entries):
             changed = promote(workspace, version, judged)
         elif verdict.outcome is not Outcome.FAIL:
             request = ask_a_person(workspace, run, version, verdict)
@@ -173,6 +176,16 @@ def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Ve
         run=run.run_id,
         waits_until=request.expires_at if request is not None and request.waits() else None,
     )
+
+
+def may_promote(workspace: Workspace, version: registry.Version, entries: Sequence[Entry]) -> bool:
+    """Say whether a run may promote who passed by itself: unless the settings want a person, or a person rolled back from this model."""
+    standing = set(registry.standing(entries))
+    left = {entry.key for entry in entries} - {entry.key for entry in entries if entry.version in standing}
+    if version.key in left:
+        log.warning("%s was champion, and a person rolled back from it: only a person makes it champion again", version.uri)
+        return False
+    return read_params(workspace.params).promotion.approval == "automatic"
 
 
 def promote(workspace: Workspace, version: registry.Version, judged: Judged) -> bool:

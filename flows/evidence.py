@@ -140,6 +140,7 @@ def rival(asked: Asked, entry: Entry | None, known: dict[str, registry.Version],
     if version is None:
         return Rival(str(entry.version), None, "it was deleted from the registry")
     try:
+        asked.inspect(version)  # answers that were kept do not make up for a package that is gone
         return Rival(str(version.number), asked.predictions(version, rows, digest))
     except BadModel as error:
         log.warning("version %d cannot be scored: %s", version.number, error)

@@ -28,8 +28,12 @@ class Judged:
     fresh: bool
 
 
-def judge(workspace: Workspace, uri: str, version: registry.Version) -> Judged:
-    """Reach a verdict on the registered candidate, or return the one that was reached under the same gates against the same versions."""
+def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool = False) -> Judged:
+    """Reach a verdict on the registered candidate, or return the one that was reached under the same gates against the same versions.
+
+    It is reached anew where it is asked for `again`, and where it is undecided for a reason that may have passed, as a server that did
+    not start in time.
+    """
     params, ledger = read_params(workspace.params), Ledger(workspace.ledger)
     test = Metrics.read(workspace.reports / "evaluation").test_digest
     rivals = opponents(ledger.entries(version.name), version.key)
@@ -42,9 +46,11 @@ def judge(workspace: Workspace, uri: str, version: registry.Version) -> Judged:
         anchor=rivals.anchor.key if rivals.anchor else None,
         outside=outside(workspace, params),
     )
-    standing = find_standing(workspace, uri, version, key)
-    if standing is not None:
-        log.info("the verdict stands: %s", standing.outcome)
+    standing = None if again else find_standing(workspace, uri, version, key)
+    if standing is not None and standing.may_pass:
+        log.info("the verdict of an earlier run was undecided for a reason that may have passed: %s", standing.reason)
+    elif standing is not None:
+        log.info("the verdict of an earlier run stands: %s; `retune judge --again` reaches it anew", standing.outcome)
         standing = _renumbered(standing, rivals)
         standing.write(workspace.reports)
         registry.attach_verdict(uri, version.run_id, version.name, version.number, standing)
@@ -58,9 +64,9 @@ def judge(workspace: Workspace, uri: str, version: registry.Version) -> Judged:
 
 
 def find_standing(workspace: Workspace, uri: str, version: registry.Version, key: str) -> Verdict | None:
-    """Return the verdict with this key: the one that lies in the workspace, or the one that the version was registered with."""
+    """Return the verdict with this key: the version's own, whose hash was checked, else the one that lies in the workspace."""
     with_version = registry.read_verdict(uri, version) if version.verdict_key == key else None
-    return next((verdict for verdict in (read_verdict(workspace), with_version) if verdict is not None and verdict.key == key), None)
+    return next((verdict for verdict in (with_version, read_verdict(workspace)) if verdict is not None and verdict.key == key), None)
 
 
 def read_verdict(workspace: Workspace) -> Verdict | None:

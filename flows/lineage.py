@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.manifest import BaseManifest, Manifest
-from flows import dvc
+from flows import dvc_lock
 from flows.engine import current_flow_run
 from flows.workspace import Workspace
 
@@ -26,7 +26,7 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
         data_digest=Manifest.read(workspace.raw).digest,
         base_source=base.source,
         base_digest=base.digest,
-        hashes=dvc.lock_hashes(workspace.root),
+        hashes=dvc_lock.lock_hashes(workspace.root),
         flow_run=current_flow_run(),
         python=platform.python_version(),
         packages={package: importlib.metadata.version(package) for package in PACKAGES},

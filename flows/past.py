@@ -46,8 +46,7 @@ def _seen(workspace: Workspace, called: str, entries: Sequence[Entry], known: Ma
                 raise NotThere("it was deleted from the registry")
             digest = _made_with(version, LEARN)
             if digest not in tables:
-                read = [cached_rows(workspace, version, LEARN, f"{split}.parquet") for split in ("train", "validation")]
-                tables[digest] = pd.concat([rows[["id", "text", "label"]] for rows in read], ignore_index=True)
+                tables[digest] = learnt_by(workspace, version)
             numbers.append(str(version.number))
         except NotThere as error:
             log.warning("what version %d learnt from is not at hand: %s", entry.version, error)
@@ -55,6 +54,16 @@ def _seen(workspace: Workspace, called: str, entries: Sequence[Entry], known: Ma
     if tables:
         rows = pd.concat(tables.values(), ignore_index=True).drop_duplicates(["text", "label"], ignore_index=True)
         yield Seen(called.format(", ".join(numbers)), rows)
+
+
+def learnt_by(workspace: Workspace, version: registry.Version) -> pd.DataFrame:
+    """Return the rows (id, text, label) that a version was trained and validated on.
+
+    Raises:
+        NotThere: DVC's cache has them no more.
+    """
+    read = [cached_rows(workspace, version, LEARN, f"{split}.parquet") for split in ("train", "validation")]
+    return pd.concat([rows[["id", "text", "label"]] for rows in read], ignore_index=True)
 
 
 def cached_rows(workspace: Workspace, version: registry.Version, folder: str, name: str) -> pd.DataFrame:
@@ -83,13 +92,21 @@ def earlier_tests(
     test_digest: str,
     learnt: pd.DataFrame,
 ) -> Iterator[Earlier]:
-    """Ask candidate and champion about the newest earlier test sets and the regression sets; without a champion nothing is forgotten."""
+    """Ask candidate and champion about the newest earlier test sets and the regression sets; without a champion nothing is forgotten.
+
+    Rows that either of them learnt from are left out: they would favour it.
+    """
     if champion is None:
+        return
+    try:
+        texts = [*learnt["text"], *learnt_by(workspace, champion)["text"]]
+    except NotThere as error:
+        yield Earlier("earlier test sets", fault=f"which rows are new to the champion cannot be told: {error}")
         return
     labels = Predictions.read(workspace.predictions / "candidate.parquet").labels
     for name, read in (*_past(workspace, version, known, params, test_digest), *_regression_sets(workspace, params)):
         try:
-            rows, left_out = prepare_earlier(read(), learnt["text"], labels)
+            rows, left_out = prepare_earlier(read(), texts, labels)
             mine, theirs = ([asked.about(one, rows) for one in (version, champion)]) if len(rows) else (None, None)
             yield Earlier(name, mine, theirs, left_out=left_out)
         except RetuneError as error:

@@ -14,7 +14,7 @@ from components.text import normalise
 class Earlier:
     """One earlier test set. `candidate` and `champion` answer the same rows in the same order; None where there are no answers.
 
-    `left_out` counts the rows that the candidate was trained on or whose label it does not have. `fault` says why the set is missing.
+    `left_out` counts the rows that either was trained on, or whose label the candidate does not have. `fault` says why the set is missing.
     """
 
     name: str
@@ -27,8 +27,8 @@ class Earlier:
 def prepare_earlier(rows: pd.DataFrame, seen_texts: Collection[str], labels: Sequence[str]) -> tuple[pd.DataFrame, int]:
     """Return the `rows` (text, label) that can test a model, and how many were left out.
 
-    Left out are rows whose text is among `seen_texts`, those that the candidate was trained or validated on, and rows whose label is
-    not among its `labels`. Texts are compared in one Unicode form and without surplus spaces.
+    Left out are rows whose text is among `seen_texts`, those that candidate or champion was trained or validated on, and rows whose
+    label is not among the candidate's `labels`. Texts are compared in one Unicode form and without surplus spaces.
     """
     seen = {normalise(text, "NFC") for text in seen_texts}
     fresh = np.array([normalise(text, "NFC") not in seen for text in rows["text"]], dtype=np.bool_)

@@ -79,6 +79,7 @@ class GateResult(BaseModel):
     n: int | None = None
     method: str | None = None
     change: str | None = None
+    may_pass: bool = False
     hypotheses: tuple[Hypothesis, ...] = ()
     notes: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
@@ -106,6 +107,11 @@ class Verdict(Artifact):
     look: int | None = None
     off: tuple[str, ...] = ()
     tested: tuple[str, ...] = ()
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether it is undecided, and a gate that decides says that its reason may be gone by the next attempt."""
+        return self.outcome is Outcome.INCONCLUSIVE and any(gate.may_pass and gate.role is Role.DECIDES for gate in self.gates)
 
     @property
     def evidence(self) -> str:

@@ -42,7 +42,9 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         return _open("no scoring server was asked", "`retune judge`, which asks it")
     if served.fault is not None:
         reason = f"{served.version} was not served: {served.fault}"
-        return _open(reason, "another attempt: `retune judge`") if served.outside else _result(Outcome.FAIL, reason, served)
+        if served.outside:
+            return _open(reason, "another attempt: `retune run` or `retune judge`").model_copy(update={"may_pass": True})
+        return _result(Outcome.FAIL, reason, served)
     compared = _compare(evidence.candidate, served, params.tolerance)
     if isinstance(compared, str):
         return _open(compared, "`retune judge`, which asks it anew")

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,13 @@ MALFORMED: Mapping[str, Any] = {
     "one bad row among good ones": {"dataframe_records": [{"text": "a text"}, {"text": None}]},
     "a list instead of text": {"inputs": {"text": [["a", "text"]]}},
 }
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
+LACK = ("MemoryError", "Cannot allocate memory", f"Return code = {-signal.SIGKILL}")  # the last is MLflow's word for its server's end
 _ERROR = re.compile(r"[\w.]*(Error|Exception)\b")  # the last line of a traceback
 
 
 class _NotUp(Exception):
-    """The server did not come up; `outside` when the reason is not the version's."""
+    """The server did not come up, or did not stay; `outside` when the reason is not the version's."""
 
     def __init__(self, reason: str, outside: bool) -> None:
         super().__init__(reason)
@@ -72,8 +74,8 @@ def evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
 def serve_and_ask(uri: str, name: str, number: int, rows: pd.DataFrame, deadline: float = SECONDS) -> Served:
     """Serve version `number` of `name`, ask it `rows` (id, text) and what is no request, and say what came back.
 
-    `deadline` is in seconds, for the start and again for all requests. A server that does not come up, or not in time, is a fault that
-    is returned.
+    `deadline` is in seconds, for the start and again for all requests. A server that does not come up, is killed, or does not answer in
+    time is a fault that is returned.
 
     Raises:
         NotThere: no such version.
@@ -84,7 +86,10 @@ def serve_and_ask(uri: str, name: str, number: int, rows: pd.DataFrame, deadline
     inspected(uri, version)
     try:
         with _server(uri, version.uri, deadline) as (port, seconds):
-            served = _asked(version.uri, port, rows, time.monotonic() + deadline)
+            until = time.monotonic() + deadline
+            served = _asked(version.uri, port, rows, until)
+            if time.monotonic() >= until and (served.refused or None in served.malformed.values()):
+                raise _NotUp("the scoring server did not answer all requests in time (gates.servability.max_seconds)", outside=True)
     except _NotUp as error:
         log.warning("%s is not served: %s", version.uri, error)
         return Served(version=version.uri, asked=len(rows), fault=str(error), outside=error.outside)
@@ -106,6 +111,8 @@ def _server(uri: str, model: str, deadline: float) -> Iterator[tuple[int, float]
                     yield port, time.monotonic() - start
                     if child not in process.CHILDREN:
                         raise Cancelled(f"serving {model} was cancelled; run again to go on where it stopped")
+                    if (ended := _ends(child, port, Path(folder) / "said.txt")) is not None and ended.outside:
+                        raise ended
                     return
             finally:
                 process.end_group(child)
@@ -157,13 +164,24 @@ def _wait(child: "subprocess.Popen[str]", model: str, port: int, folder: Path, d
     return _NotUp(f"the scoring server was not ready in time; it said: {last_line(folder / 'said.txt') or 'nothing'}", outside=True)
 
 
+def _ends(child: "subprocess.Popen[str]", port: int, said: Path) -> _NotUp | None:
+    """Return why the server is gone after it was asked; None where it is still there."""
+    try:
+        _send(port, "GET", "/ping", b"", 10)
+        return None
+    except (OSError, http.client.HTTPException):
+        with suppress(subprocess.TimeoutExpired):
+            return _ended(child.wait(10), said)
+    return None
+
+
 def _ended(code: int, said: Path) -> _NotUp:
     """Say why the server's process ended by itself."""
     text = said.read_text(encoding="utf-8", errors="replace")
     if "address already in use" in text:
         return _NotUp("the scoring server found its port taken: address already in use", outside=True)
-    if code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "MemoryError" in text or "Cannot allocate memory" in text:
-        return _NotUp("the scoring server was killed while it started, for lack of memory or by hand", outside=True)
+    if code in KILLED or any(sign in text for sign in LACK):
+        return _NotUp("the scoring server was killed, for lack of memory or by hand", outside=True)
     errors = [line for line in text.splitlines() if _ERROR.match(line) and "returned non zero" not in line]  # what MLflow adds to it
     return _NotUp(f"the scoring server ended with {code}: {(errors or [last_line(said)])[-1].strip()}", outside=False)
 
@@ -194,7 +212,7 @@ def _answers(port: int, form: str, rows: pd.DataFrame, until: float) -> tuple[li
     """Return the answers to `rows` in one request, or none of them and what came back instead."""
     body = json.dumps({form: FORMS[form](rows["text"].tolist())}).encode()
     try:
-        status, text = _send(port, "POST", "/invocations", body, max(until - time.monotonic(), 1))
+        status, text = _send(port, "POST", "/invocations", body, max(until - time.monotonic(), 0.1))
     except (OSError, http.client.HTTPException) as error:
         return [], f"no answer ({error or type(error).__name__})"
     if status != http.client.OK:
@@ -214,7 +232,7 @@ def _status(port: int, body: Any, until: float) -> int | None:
     """Return the status of a malformed request; None where the connection broke."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
-        return _send(port, "POST", "/invocations", data, max(until - time.monotonic(), 1))[0]
+        return _send(port, "POST", "/invocations", data, max(until - time.monotonic(), 0.1))[0]
     except (OSError, http.client.HTTPException):
         return None
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from components.artifacts.predictions import Predictions
-from components.errors import BadModel, NotThere, RetuneError
+from components.errors import BadModel, NotThere, RetuneError, Unavailable
 from components.registry import package
 from components.registry.ask import Answers, ask
 from components.registry.register import fetch
@@ -72,12 +72,15 @@ def inspected(uri: str, version: Version) -> Path:
     """Return the folder of a version's package after its files were checked; nothing of it was run.
 
     Raises:
-        BadModel: it cannot be fetched, is not what was registered, or holds what must not be loaded.
+        BadModel: it is gone, is not what was registered, or holds what must not be loaded.
+        Unavailable: the registry or its store is busy or out of reach.
     """
     try:
         with reaching(uri):
             client = connect(uri)
             folder = fetch(client, uri, client.get_model_version_download_uri(version.name, str(version.number)))
+    except Unavailable:
+        raise  # it may be whole
     except (OSError, RetuneError) as error:
         raise BadModel(f"{version.uri}: its package cannot be fetched: {error}") from error
     package.inspect(folder, version.tags.get("retune.weights", ""), version.tags.get("retune.package", ""))
@@ -88,6 +91,7 @@ def _compare(version: Version, expected: Answers, found: Answers) -> float:
     if found.labels != expected.labels:
         raise BadModel(f"{version.uri} answers with the labels {', '.join(found.labels)}; evaluated: {', '.join(expected.labels)}")
     differences = np.abs(found.probabilities - expected.probabilities).max(axis=1)
+    differences = np.where(np.isnan(differences), np.inf, differences)  # NaN is above no limit
     if (worst := float(differences.max())) > TOLERANCE:
         count = int((differences > TOLERANCE).sum())
         raise BadModel(

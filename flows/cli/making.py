@@ -75,7 +75,11 @@ def run(params: ParamsFile = None, inline: Inline = False, as_json: AsJson = Fal
 
 
 @app.command()
-def judge(params: ParamsFile = None, as_json: AsJson = False) -> None:
+def judge(
+    params: ParamsFile = None,
+    again: Annotated[bool, typer.Option("--again", help="Judge anew where a verdict stands; it is the same look.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Register the evaluated candidate and judge it against the champion under today's gates, without training or promoting anything.
 
     Exits 0 for PASS, 3 for FAIL, 4 for INCONCLUSIVE.
@@ -88,7 +92,7 @@ def judge(params: ParamsFile = None, as_json: AsJson = False) -> None:
 
     workspace = open_workspace(params)
     with alone(workspace):
-        verdict = effects.judge(workspace, effects.register(workspace, effects.record(workspace, ()))).verdict
+        verdict = effects.judge(workspace, effects.register(workspace, effects.record(workspace, ())), again).verdict
     if as_json:
         print_json(verdict)
     else:

@@ -244,6 +244,18 @@ def test_a_run_does_not_promote_what_a_person_rejected(place: Environment, works
     assert settle(workspace, version(place, 2), judge(place, 2)).promoted
 
 
+def test_a_run_leaves_it_to_a_person_to_bring_back_who_was_rolled_back_from(place: Environment, workspace: Workspace) -> None:
+    """Two steps back: judged against another champion than before, version 3 has another verdict, and still was rolled back from."""
+    for number, champion in ((1, None), (2, "1"), (3, "2")):
+        assert settle(workspace, version(place, number), judge(place, number, champion=champion, key=f"v{number}")).promoted
+    promotion.rollback(place, NAME, 1, who="ada", why="wrong on refunds")
+
+    for number in (3, 2):
+        result = settle(workspace, version(place, number), judge(place, number, champion="1", key=f"anew{number}"))
+        assert (result.promoted, result.champion, result.waits_until is not None) == (False, 1, True)
+    assert promotion.approve(place, result.run, who="ada", why="it was the data").entry.version == 2
+
+
 def test_a_run_takes_the_alias_from_a_question_that_expired_and_gives_it_back_when_it_asks_again(
     place: Environment, workspace: Workspace
 ) -> None:

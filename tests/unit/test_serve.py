@@ -1,8 +1,9 @@
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from components import process
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.errors import Cancelled, NotThere
-from components.registry.serve import FORMS, HOST, MALFORMED, _asked, _ended, _requests, evenly, free_port, serve_and_ask
+from components.registry import serve
+from components.registry.serve import FORMS, HOST, MALFORMED, _answers, _asked, _ended, _requests, evenly, free_port, serve_and_ask
 from tests.registered import make_registered
 
 ROWS = pd.DataFrame({"id": [f"r{i}" for i in range(7)], "text": [f"text {i}" for i in range(7)]})
@@ -155,6 +157,35 @@ def test_a_server_that_is_late_or_cancelled_is_ended(store: tuple[str, Path]) ->
     assert set(psutil.Process().children(recursive=True)) <= before
     with pytest.raises(NotThere, match="tickets has no version 9"):
         serve_and_ask(uri, "tickets", 9, ROWS)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed_while_it_answers_is_not_the_versions_fault(
+    store: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, _ = store
+
+    def kills(*asked: object) -> object:
+        for child in psutil.Process().children(recursive=True):
+            if any("uvicorn" in word for word in child.cmdline()):
+                child.kill()
+        return _answers(*asked)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(serve, "_answers", kills)
+        killed = serve_and_ask(uri, "tickets", 1, ROWS)
+    assert (killed.outside, killed.fault) == (True, "the scoring server was killed, for lack of memory or by hand")
+
+
+@pytest.mark.slow
+def test_a_server_that_has_no_time_to_answer_is_not_the_versions_fault(store: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server((HOST, 0)) as silent:
+        up = nullcontext((silent.getsockname()[1], 0.1))
+        monkeypatch.setattr(serve, "_server", lambda *_: up)
+        slow = serve_and_ask(store[0], "tickets", 1, ROWS, deadline=0.5)
+
+    assert slow.outside
+    assert slow.fault == "the scoring server did not answer all requests in time (gates.servability.max_seconds)"
 
 
 def test_a_free_port_is_free() -> None:

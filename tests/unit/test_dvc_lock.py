@@ -1,0 +1,57 @@
+"""Settings that were edited after a model was made are not recorded as those that it was made with."""
+
+from pathlib import Path
+
+import pytest
+
+from components.errors import NotThere
+from flows.dvc_lock import edited_params, overtaken
+
+LOCK = """
+schema: '2.0'
+stages:
+  train:
+    cmd: x
+    params:
+      params.yaml:
+        task: text_classification
+        train: {epochs: 3, learning_rate: tuned, weight_decay: 1e-07}
+"""
+
+
+@pytest.mark.parametrize(
+    ("params", "edited"),
+    [
+        ("{task: text_classification, train: {epochs: 3, learning_rate: tuned, weight_decay: 1.0e-7}, gates: {}}", []),
+        ("{task: text_classification, train: {learning_rate: tuned, weight_decay: 0.0000001, epochs: 3.0}}", []),
+        ("{task: text_classification, train: {epochs: 4, learning_rate: tuned, weight_decay: 1.0e-7}}", ["train"]),
+        ("{task: other}", ["task", "train"]),
+    ],
+)
+def test_sections_that_a_stage_ran_with_are_compared(tmp_path: Path, params: str, edited: list[str]) -> None:
+    (tmp_path / "dvc.lock").write_text(LOCK, encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
+
+    assert edited_params(tmp_path) == edited
+
+
+def test_where_nothing_ran_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("task: x", encoding="utf-8")
+    with pytest.raises(NotThere, match="nothing was made here yet"):
+        edited_params(tmp_path)
+
+
+def test_a_stage_that_ran_before_its_input_was_made_anew_is_overtaken(tmp_path: Path) -> None:
+    """Preprocess ran alone, and made another `learn`; `test` is as it was, and the code of a stage is nobody's output."""
+    stages = """
+schema: '2.0'
+stages:
+  preprocess: {cmd: x, outs: [{path: data/learn, md5: new.dir}, {path: data/test, md5: same.dir}]}
+  train: {cmd: x, deps: [{path: data/learn, md5: old.dir}, {path: data/raw, md5: r.dir}, {path: code.py, md5: c}]}
+  evaluate: {cmd: x, deps: [{path: data/learn, md5: old.dir}, {path: data/test, md5: same.dir}, {path: data/raw, md5: other.dir}]}
+"""
+    (tmp_path / "dvc.lock").write_text(stages, encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/raw.dvc").write_text("outs: [{path: raw, md5: r.dir}]", encoding="utf-8")
+
+    assert overtaken(tmp_path) == {"train": ["data/learn"], "evaluate": ["data/learn", "data/raw"]}
