@@ -21,7 +21,7 @@ _COMMON = 50  # a word in more training texts than this tells no neighbour
 
 @dataclass(frozen=True)
 class Probe:
-    """What the probe found: the share of labels foretold beyond chance, as a share of what could be, and its one-sided p."""
+    """What the probe found: the labels foretold beyond chance as a share of all distinct test `texts`, and its one-sided p."""
 
     share: float
     low: float
@@ -35,9 +35,9 @@ def probe(
 ) -> Probe | None:
     """Foretell permuted labels by the nearest training text; None where there is nothing to foretell from, or only one label.
 
-    `labels` are those of all rows, training first. The p is that a share of `allowed` test texts, or fewer, stand in training too.
-    Given which labels fell to the test, their order is a random permutation: mean and variance of the hits are exact, and the
-    permutations are independent.
+    `labels` are those of all rows, training first. The p is that a share of `allowed` test texts, or fewer, stand in training too;
+    a test text without a neighbour is one that does not. Given which labels fell to the test, their order is a random permutation:
+    mean and variance of the hits are exact, and the permutations are independent.
     """
     keys = [" ".join(words(text)) or text for text in (*train, *test)]
     place: dict[str, int] = {}
@@ -45,7 +45,8 @@ def probe(
     _, first = np.unique(index, return_index=True)
     names, numbers = np.unique(np.asarray(labels, dtype=np.str_)[first], return_inverse=True)
     learnt = int(index[: len(train)].max(initial=-1)) + 1
-    asked, neighbour = _neighbours(list(place), learnt, np.unique(index[len(train) :]))
+    tested = np.unique(index[len(train) :])
+    asked, neighbour = _neighbours(list(place), learnt, tested)
     if len(names) < 2 or len(asked) < 2:
         return None
     generator, gains, spreads = np.random.default_rng(seed), [], []
@@ -54,10 +55,11 @@ def probe(
         gain, spread = _foretold(permuted[neighbour], permuted[asked], len(names))
         gains.append(gain)
         spreads.append(spread)
-    share, error = float(np.mean(gains)), float(np.sqrt(np.sum(np.square(spreads))) / PERMUTATIONS)
+    of_all = len(asked) / len(tested)
+    share, error = of_all * float(np.mean(gains)), of_all * float(np.sqrt(np.sum(np.square(spreads))) / PERMUTATIONS)
     half = float(stats.norm.ppf((1 + confidence) / 2)) * error
     p = float(stats.norm.sf((share - allowed) / error)) if error > 0 else float(share <= allowed)
-    return Probe(share, max(share - half, -1.0), min(share + half, 1.0), p, len(asked))
+    return Probe(share, max(share - half, -1.0), min(share + half, 1.0), p, len(tested))
 
 
 def _foretold(foretold: Ints, actual: Ints, labels: int) -> tuple[float, float]:

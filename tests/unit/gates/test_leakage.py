@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.artifacts.verdict import GateResult, Outcome
+from components.artifacts.verdict import GateResult, Outcome, Role
 from components.errors import BadParams
 from components.gates import Evidence, Seen, leakage
+from components.gates._panel import fold
 from components.gates._probe import _foretold, probe
 from tests.unit.gates.known import LABELS, against, answered, decided
 
@@ -153,16 +154,39 @@ def test_it_is_said_where_nobody_knows_what_a_champion_has_seen():
     assert found.notes[-1].startswith("what version 4 learnt from is not at hand (it was deleted from the registry)")
 
 
-def test_a_result_too_good_to_be_true_asks_for_a_look():
-    perfect, usual = answered(np.ones(6000, bool)), answered(np.arange(6000) % 4 != 0)
-    rows = table(6000, 1).assign(id=perfect.ids, group=perfect.groups, label=perfect.expected)
-    alone = decided("leakage", against(perfect, None, rows=rows, train=table(10, 2)))
-    gained = decided("leakage", against(perfect, usual, rows=rows, train=table(10, 2)), too_good=1)
+def on(right: np.ndarray, **more) -> Evidence:
+    candidate = answered(right)
+    rows = table(len(right), 1).assign(id=candidate.ids, group=candidate.groups, label=candidate.expected)
+    return against(candidate, more.pop("champion", None), rows=rows, train=table(10, 2), **more)
 
-    assert alone.outcome is gained.outcome is Outcome.INCONCLUSIVE
-    assert "gates.leakage.too_good 0.999" in alone.reason
-    assert "gates.leakage.suspicious_gain 0.15" in gained.reason
-    assert "too_good" not in gained.reason
+
+@pytest.mark.parametrize(
+    ("rows", "wrong", "outcome"),
+    [(100, 0, Outcome.INCONCLUSIVE), (1000, 0, Outcome.INCONCLUSIVE), (99, 0, Outcome.PASS), (1000, 1, Outcome.PASS)],
+)
+def test_an_accuracy_too_good_to_be_true_is_told_on_test_sets_of_the_usual_size(rows, wrong, outcome):
+    found = decided("leakage", on(np.arange(rows) >= wrong))
+
+    assert found.outcome is outcome
+    assert ("is above gates.leakage.too_good 0.999; look for the label in the text" in found.reason) is (outcome is not Outcome.PASS)
+    assert decided("leakage", on(np.arange(rows) >= wrong), too_good=1).outcome is Outcome.PASS
+
+
+def test_a_gain_over_the_champion_is_suspicious_when_its_lower_end_is():
+    usual = answered(np.arange(600) % 4 != 0)
+    found = decided("leakage", on(np.ones(600, bool), champion=usual), too_good=1)
+
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "gates.leakage.suspicious_gain 0.15" in found.reason
+    assert decided("leakage", on(np.ones(600, bool), champion=usual), too_good=1, suspicious_gain=0.24).outcome is Outcome.PASS
+
+
+def test_what_is_too_good_to_be_true_is_shown_and_blocks_nothing():
+    seen = on(np.ones(1000, bool))
+    said = decided("leakage", seen)
+
+    assert said.role is Role.VETOES
+    assert fold([said, decided("floor", seen)])[0] is Outcome.PASS
 
 
 def test_without_training_rows_it_cannot_tell():
@@ -215,6 +239,20 @@ def test_the_probe_is_one_hypothesis_among_all():
     assert found.outcome is Outcome.FAIL
     assert found.reason.startswith("permuted labels are foretold as if 9.")
     assert [one.rejected for one in found.hypotheses] == [True]
+
+
+def test_the_probe_allows_what_the_limits_allow_where_few_texts_have_a_neighbour():
+    """8 of 1,000 rows stand in training with other punctuation, 150 more have a word in common with it, the others none."""
+    seen = evidence(1000, train=table(3000, 2).assign(text=[f"{text} learnt{i // 3}" for i, text in enumerate(texts(3000, 2))]))
+    learnt_texts = seen.train["text"].tolist()
+    strange = [" ".join(f"new{i}x{place}" for place in range(8)) for i in range(1000)]
+    for copies, outcome in [(8, Outcome.PASS), (60, Outcome.FAIL)]:
+        own = [f"{learnt_texts[i]}!" if i < copies else f"{text} learnt{i}" if i < 158 else text for i, text in enumerate(strange)]
+        found = decided("leakage", dataclasses.replace(seen, rows=seen.rows.assign(text=own)), near_duplicate=1)
+
+        assert found.outcome is outcome
+        assert found.hypotheses[0].n == 1000
+        assert found.hypotheses[0].estimate == pytest.approx(copies / 1000, abs=0.01)
 
 
 @pytest.mark.parametrize("n", [1, 2, 20])
