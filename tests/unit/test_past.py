@@ -1,0 +1,138 @@
+"""What earlier champions learnt from and what they answer, where all of it is at hand and where it is not."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlparse
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+
+from components.artifacts.rows import read_rows
+from components.ledger import Entry
+from components.registry import Version, versions
+from flows.asked import Asked
+from flows.dvc import cache_folder
+from flows.evidence import rival
+from flows.opponents import Opponents
+from flows.params import read_params
+from flows.past import earlier_tests, seen
+from flows.workspace import Workspace
+from tests.project import ROOT, TINY, change, write_params
+from tests.registered import make_registered
+
+
+def entry(number: int) -> Entry:
+    at = datetime(2026, 11, number, tzinfo=UTC)
+    return Entry(
+        model="tickets", sequence=number, at=at, action="promoted", version=number, key=f"k{number}", previous=None, who="t", why="t"
+    )
+
+
+def version(number: int, **made_with: str) -> Version:
+    tags = {"retune.dvc_lock": json.dumps({path.replace("_", "/"): md5 for path, md5 in made_with.items()})}
+    return Version("tickets", number, "run", f"k{number}", complete=True, tags=tags)
+
+
+def table(*texts: str) -> pd.DataFrame:
+    return pd.DataFrame({"id": [f"id {text}" for text in texts], "group": "g", "text": texts, "label": "a"})
+
+
+def cached(root: Path, **tables: pd.DataFrame) -> str:
+    """Put a folder of tables into DVC's cache; return its md5."""
+
+    def put(content: bytes, suffix: str = "") -> str:
+        md5 = hashlib.md5(content).hexdigest() + suffix
+        path = cache_folder(root) / "files/md5" / md5[:2] / md5[2:]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return md5
+
+    files = [{"md5": put(rows.to_parquet(index=False)), "relpath": f"{name}.parquet"} for name, rows in tables.items()]
+    return put(json.dumps(files).encode(), ".dir")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    (tmp_path / ".dvc").mkdir()
+    return Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
+
+
+def test_rows_of_the_champion_and_of_all_before_it_are_gathered_each_once(workspace: Workspace) -> None:
+    mine = cached(workspace.root, train=table("one", "two"), validation=table("three"))
+    theirs = cached(workspace.root, train=table("two", "four"), validation=table("five"))
+    last = cached(workspace.root, train=table("five", "six"), validation=table("one"))
+    known = {
+        f"k{number}": version(number, **({} if digest is None else {"data_prepared_learn": digest}))
+        for number, digest in [(5, mine), (4, theirs), (3, theirs), (2, None), (1, last)]
+    }
+    gone = entry(6)
+    found = list(seen(workspace, Opponents(entry(5), None, (*map(entry, (4, 3, 2, 1)), gone)), known))
+
+    by_name = {one.called: one for one in found}
+    assert list(by_name) == ["champion version 5", "version 2", "version 6", "earlier champions (4, 3, 1)"]
+    assert by_name["champion version 5"].rows["text"].tolist() == ["one", "two", "three"]
+    assert by_name["earlier champions (4, 3, 1)"].rows["text"].tolist() == ["two", "four", "five", "six", "one"]
+    assert by_name["version 2"].fault == "version 2 does not say which data/prepared/learn it was made with"
+    assert by_name["version 6"].fault == "it was deleted from the registry"
+
+
+def test_without_a_champion_nobody_has_seen_anything(workspace: Workspace) -> None:
+    assert list(seen(workspace, Opponents(), {})) == []
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> tuple[str, Workspace]:
+    """Two registered versions, and the workspace of the second."""
+    uri, folders = make_registered(tmp_path_factory.mktemp("past"), tiny_base, tickets, versions=2)
+    root = folders[1]
+    write_params(root, change(read_yaml(), TINY | {"gates": {"forgetting": {"role": "vetoes", "sets": ["regression.csv"]}}}))
+    (root / ".dvc").mkdir()
+    return uri, Workspace(root, root, root / "params.yaml")
+
+
+def read_yaml() -> dict[str, object]:
+    return yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")) | {"name": "tickets"}
+
+
+@pytest.mark.slow
+def test_what_either_of_them_learnt_is_not_asked(registered: tuple[str, Workspace], tickets: pd.DataFrame) -> None:
+    uri, workspace = registered
+    champion, candidate = sorted(versions(uri, "tickets"), key=lambda one: one.number)
+    rows = tickets.head(40)
+    rows.drop(columns=["id", "group"]).to_csv(workspace.root / "regression.csv", index=False)
+    candidate_learnt, champion_learnt = rows.iloc[:10], rows.iloc[5:25]
+    learn = cached(workspace.root, train=champion_learnt, validation=rows.iloc[:0])
+    told = replace(champion, tags={**champion.tags, "retune.dvc_lock": json.dumps({"data/prepared/learn": learn})})
+    untold = replace(champion, tags={**champion.tags, "retune.dvc_lock": "{}"})
+    params = read_params(workspace.params)
+
+    with Asked(workspace, uri) as asked:
+        [found] = earlier_tests(workspace, asked, candidate, told, {}, params, "today", candidate_learnt)
+        [unknown] = earlier_tests(workspace, asked, candidate, untold, {}, params, "today", candidate_learnt)
+
+    assert (found.fault, found.left_out, len(found.candidate.ids)) == (None, 25, 15)
+    assert found.candidate.ids.tolist() == found.champion.ids.tolist()
+    assert unknown.fault.startswith("which rows are new to the champion cannot be told: version 1 does not say")
+
+
+@pytest.mark.slow
+def test_answers_that_were_kept_do_not_make_up_for_a_package_that_is_gone(registered: tuple[str, Workspace]) -> None:
+    uri, workspace = registered
+    first = min(versions(uri, "tickets"), key=lambda one: one.number)
+    rows = read_rows(workspace.root / "data/prepared/test/test.parquet")
+    champion = replace(entry(first.number), key=first.key)
+    with Asked(workspace, uri) as asked:
+        assert rival(asked, champion, {first.key: first}, rows, "d" * 64).predictions is not None
+
+    shutil.rmtree(urlparse(MlflowClient(uri).get_model_version_download_uri("tickets", str(first.number))).path)
+    with Asked(workspace, uri) as asked:
+        found = rival(asked, champion, {first.key: first}, rows, "d" * 64)
+
+    assert found.predictions is None
+    assert "its package cannot be fetched" in found.fault
