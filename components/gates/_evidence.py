@@ -84,6 +84,12 @@ class Evidence:
         """Each end of the two-sided interval at this confidence is the bound of a one-sided test at `level`."""
         return 1 - 2 * self.level
 
+    @property
+    def unscorable(self) -> str | None:
+        """Why there is a champion and nothing can be compared with it; None where there is none, or it answered."""
+        rival = self.champion
+        return f"champion {rival.called} cannot be scored: {rival.fault}" if rival is not None and rival.predictions is None else None
+
     def score(self, metric: str) -> Estimate:
         """Return the candidate's score with the interval that gates decide on."""
         return score(metric, self.truth, self.candidate.predicted, self.confidence)

@@ -120,7 +120,7 @@ class _Kind:
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:
-    """PASS when every kind's interval is within what may fail, else INCONCLUSIVE; it fails by what is above it, or above the champion."""
+    """PASS when every kind's interval is within its limits, else INCONCLUSIVE; it fails by what is above them, or above the champion."""
     seen = evidence.behaviour
     if seen is None or not seen.tried:
         reason = "no case was tried" + (f": {'; '.join(seen.notes)}" if seen and seen.notes else "")
@@ -128,7 +128,10 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     kinds = _kinds(seen, evidence, params)
     gated = [kind for kind in kinds if kind.gated]
     called = f"champion {evidence.champion.called}" if evidence.champion is not None else "the champion"
-    return _result(seen, kinds, gated, tuple(way for kind in gated for way in kind.hypotheses(called)), params)
+    found = _result(seen, kinds, gated, tuple(way for kind in gated for way in kind.hypotheses(called)), params)
+    if not evidence.unscorable:
+        return found
+    return found.model_copy(update={"outcome": Outcome.INCONCLUSIVE, "reason": f"{evidence.unscorable}; {found.reason}"})
 
 
 def _kinds(seen: Behaviour, evidence: Evidence, params: Params) -> list[_Kind]:

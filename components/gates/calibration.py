@@ -31,7 +31,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS when the difference's interval is below the margin, else INCONCLUSIVE; it fails by being worse than the champion."""
     notes, tables = _described(evidence)
     rival = evidence.champion
-    fault = _fault("the candidate", evidence.candidate) or (_unusable(rival) if rival else None)
+    fault = _fault("the candidate", evidence.candidate) or evidence.unscorable or _unusable(rival)
     if fault or rival is None or rival.predictions is None:
         reason = fault or "there is no champion yet: the candidate's own calibration is shown"
         outcome = Outcome.INCONCLUSIVE if fault else Outcome.PASS
@@ -99,10 +99,8 @@ def _fault(name: str, predictions: Predictions) -> str | None:
     return f"{name} has probabilities that are none on {wrong:,} of {len(usable):,} rows" if wrong else None
 
 
-def _unusable(rival: Rival) -> str | None:
-    if rival.predictions is None:
-        return f"champion {rival.called} cannot be scored: {rival.fault}"
-    return _fault(f"champion {rival.called}", rival.predictions)
+def _unusable(rival: Rival | None) -> str | None:
+    return None if rival is None or rival.predictions is None else _fault(f"champion {rival.called}", rival.predictions)
 
 
 def _described(evidence: Evidence) -> tuple[tuple[str, ...], tuple[Table, ...]]:

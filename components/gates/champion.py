@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates._evidence import Evidence, GateSection, Rival, known_metric
+from components.gates._evidence import Evidence, GateSection, known_metric
 from components.gates._noninferior import common_rows, compare, strangers
 
 
@@ -39,7 +39,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if rival is None:
         return GateResult(gate="champion", outcome=Outcome.PASS, reason="there is no champion yet, so there is none to be worse than")
     if rival.predictions is None:
-        return _unscorable(rival, params)
+        return _unscorable(str(evidence.unscorable), params)
     seen, other, called = evidence, rival.predictions, f"champion {rival.called}"
     differing = strangers(evidence, other)
     new = set(evidence.candidate.labels) - set(other.labels)
@@ -58,8 +58,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     return found.model_copy(update={"notes": (*found.notes, *([told] * bool(told)))})
 
 
-def _unscorable(rival: Rival, params: Params) -> GateResult:
-    fault = f"champion {rival.called} cannot be scored: {rival.fault}"
+def _unscorable(fault: str, params: Params) -> GateResult:
     if params.unscorable == "skip":
         reason = f"{fault}; gates.champion.unscorable: skip leaves the decision to the other gates"
         return GateResult(gate="champion", outcome=Outcome.PASS, reason=reason)

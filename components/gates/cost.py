@@ -27,6 +27,7 @@ class Params(GateSection):
     max_seconds: float = Field(20, gt=0, description="for all blocks; a block has at least 2 requests whatever they take")
     max_others: float = Field(0.25, gt=0, le=1, description="share of the processors in use by others above which times decide nothing")
     slower_than: float = Field(1.1, ge=1, description="a median or 95 % quantile above the champion's times this is slower")
+    bigger_than: float | None = Field(1.5, ge=1, description="a package or memory above the champion's times this fails; null: none")
     p50_ms: float | None = Field(None, gt=0, description="budget: median milliseconds of a request at the smallest batch size")
     p95_ms: float | None = Field(None, gt=0, description="budget: 95 % quantile in milliseconds at the smallest batch size")
     throughput: float | None = Field(None, gt=0, description="budget: texts a second at the largest batch size, at least")
@@ -42,7 +43,7 @@ class Params(GateSection):
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:
-    """PASS when every interval is within its limit, else INCONCLUSIVE; it fails by being slower, and at once by a size over its budget."""
+    """PASS when every interval is within its limit, else INCONCLUSIVE; it fails by being slower, and at once by a size over its limit."""
     cost = evidence.cost
     if cost is None:
         return GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason="nothing was timed", change="`retune judge`, which times it")
@@ -50,21 +51,13 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         return GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason=fault, change="`retune judge`, which times it anew")
     doubt = _busy(cost, params)
     limits = [*_slower(cost, params, evidence, doubt), *_budgets(cost, params, evidence.confidence, doubt)]
-    over = _oversize(cost, params)
+    over = [*_oversize(cost, params), *_bigger(cost, params, evidence)]
     undecided = [limit for limit in limits if not limit.settled]
-    if over:
-        outcome, reason = Outcome.FAIL, "; ".join(over)
-    elif undecided:
-        outcome, reason = (
-            Outcome.INCONCLUSIVE,
-            f"{undecided[0].says}, which does not settle {undecided[0].setting}{f': {doubt}' * bool(doubt)}",
-        )
-    elif limits:
-        worst = max(limits, key=lambda limit: limit.excess)
-        outcome, reason = Outcome.PASS, f"{worst.says}, within {worst.setting}" + (f", and {len(limits) - 1} more" * (len(limits) > 1))
-    else:
-        outcome, reason = Outcome.PASS, "there is no champion to be slower than, and no latency budget"
-    return _result(cost, outcome, reason, (undecided or limits)[:1], tuple(limit.hypothesis() for limit in limits), over)
+    outcome = Outcome.FAIL if over else Outcome.INCONCLUSIVE if undecided or evidence.unscorable else Outcome.PASS
+    said = over or [one for one in (evidence.unscorable, _said(limits, undecided, doubt)) if one]
+    reason = "; ".join(said) or "there is no champion to be slower than, and no latency budget"
+    ways = tuple(limit.hypothesis() for limit in limits)
+    return _result(cost, outcome, reason, [] if over else (undecided or limits)[:1], ways, bool(undecided))
 
 
 class _Limit:
@@ -91,6 +84,16 @@ class _Limit:
     def hypothesis(self) -> Hypothesis:
         """Return the way to fail."""
         return hypothesis(self.name, f"{self.says} is beyond {self.setting}", self.p, self.name, self.estimate)
+
+
+def _said(limits: list[_Limit], undecided: list[_Limit], doubt: str | None) -> str | None:
+    """Say which limit is not settled, or which one is nearest; None where there is none."""
+    if undecided:
+        return f"{undecided[0].says}, which does not settle {undecided[0].setting}{f': {doubt}' * bool(doubt)}"
+    if not limits:
+        return None
+    worst = max(limits, key=lambda limit: limit.excess)
+    return f"{worst.says}, within {worst.setting}" + (f", and {len(limits) - 1} more" * (len(limits) > 1))
 
 
 def _slower(cost: Cost, params: Params, evidence: Evidence, doubt: str | None) -> Iterator[_Limit]:
@@ -144,6 +147,17 @@ def _oversize(cost: Cost, params: Params) -> list[str]:
     ]
 
 
+def _bigger(cost: Cost, params: Params, evidence: Evidence) -> Iterator[str]:
+    """Say which sizes are above the champion's beyond what is allowed, of those that were measured of it."""
+    if evidence.champion is None or cost.champion is None or params.bigger_than is None:
+        return
+    sizes = [(weight.package_bytes / MIB, weight.peak_memory_mib) for weight in (cost.candidate, cost.champion)]
+    for name, found, usual in zip(("the package", "memory"), *sizes, strict=True):
+        if usual > 0 and not found <= params.bigger_than * usual:
+            limit = f"gates.cost.bigger_than {params.bigger_than:g} times the {usual:.1f} MiB of champion {evidence.champion.called}"
+            yield f"{name} of {found:.1f} MiB exceeds {limit}"
+
+
 def _log_quantiles(blocks: Blocks, share: float) -> Floats:
     return np.log([np.percentile(block, share) for block in blocks])
 
@@ -168,8 +182,8 @@ def _fault(cost: Cost, evidence: Evidence) -> str | None:
     return None
 
 
-def _result(cost: Cost, outcome: Outcome, reason: str, first: list[_Limit], ways: tuple[Hypothesis, ...], over: list[str]) -> GateResult:
-    shown: Estimate | None = first[0].estimate if first and not over else None
+def _result(cost: Cost, outcome: Outcome, reason: str, first: list[_Limit], ways: tuple[Hypothesis, ...], undecided: bool) -> GateResult:
+    shown: Estimate | None = first[0].estimate if first else None
     return GateResult(
         gate="cost",
         outcome=outcome,
@@ -181,7 +195,7 @@ def _result(cost: Cost, outcome: Outcome, reason: str, first: list[_Limit], ways
         threshold=first[0].limit if shown else None,
         n=len(cost.timed[0].candidate),
         method="Student's t on the logarithms of block medians and block 95 % quantiles, pairs of blocks in random order",
-        change=f"{first[0].setting.rpartition(' ')[0]} beyond {shown.high:.3g}" if shown and outcome is not Outcome.PASS else None,
+        change=f"{first[0].setting.rpartition(' ')[0]} beyond {shown.high:.3g}" if shown and undecided else None,
         hypotheses=ways,
         tables=(_times(cost), _weights(cost)),
     )

@@ -42,17 +42,19 @@ class _Compared:
 
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS when every earlier set is within the margin, else INCONCLUSIVE; it fails by being worse on one of them."""
-    if not evidence.earlier:
-        reason = "there is no earlier test set yet" if params.last else "gates.forgetting.last 0 and no sets: nothing is asked"
-        return GateResult(gate="forgetting", outcome=Outcome.PASS, reason=reason)
+    if not params.last and not params.sets and not evidence.earlier:
+        return GateResult(gate="forgetting", outcome=Outcome.PASS, reason="gates.forgetting.last 0 and no sets: nothing is asked")
     faults = tuple(f"{one.name}: {fault}" for one in evidence.earlier if (fault := _fault(one)))
-    if evidence.champion is None:
-        reason = "there is no champion yet, so there is none that has learnt what could be forgotten"
-        return GateResult(gate="forgetting", outcome=Outcome.PASS, reason=reason, notes=faults, tables=(_alone(evidence.earlier),))
+    if evidence.champion is None or evidence.unscorable:
+        reason = evidence.unscorable or "there is no champion yet, so there is none that has learnt what could be forgotten"
+        outcome = Outcome.INCONCLUSIVE if evidence.unscorable else Outcome.PASS
+        return GateResult(gate="forgetting", outcome=outcome, reason=reason, notes=faults, tables=_alone(evidence.earlier))
+    if not evidence.earlier:
+        return GateResult(gate="forgetting", outcome=Outcome.PASS, reason="there is no earlier test set yet")
     called = f"champion {evidence.champion.called}"
     compared = [_compare(evidence, one.name, mine, theirs, one.left_out, params) for one, mine, theirs in _answered(evidence.earlier)]
     if not compared:
-        reason = f"no earlier test set can be compared: {'; '.join(faults) or evidence.champion.fault or 'the champion answers none'}"
+        reason = f"no earlier test set can be compared: {'; '.join(faults) or 'the champion answers none'}"
         return GateResult(gate="forgetting", outcome=Outcome.INCONCLUSIVE, reason=reason, notes=faults, change=_MEND)
     missing = faults or tuple(f"{one.name}: {called} has no answers on it" for one in evidence.earlier if one.champion is None)
     return _decided(evidence, params, called, compared, missing)
@@ -178,7 +180,8 @@ def _table(evidence: Evidence, compared: list[_Compared]) -> Table:
     return Table(title=f"Accuracy on earlier test sets, {evidence.confidence * 100:.0f} % intervals", columns=columns, rows=rows)
 
 
-def _alone(earlier: tuple[Earlier, ...]) -> Table:
+def _alone(earlier: tuple[Earlier, ...]) -> tuple[Table, ...]:
     known = [(one, one.candidate) for one in earlier if one.candidate is not None and len(one.candidate.ids)]
     rows = tuple((one.name, len(own.ids), one.left_out, round(float(np.mean(own.predicted == own.expected)), 4)) for one, own in known)
-    return Table(title="Accuracy on earlier test sets", columns=("earlier test set", "rows", "left out", "candidate"), rows=rows)
+    columns = ("earlier test set", "rows", "left out", "candidate")
+    return (Table(title="Accuracy on earlier test sets", columns=columns, rows=rows),) if rows else ()

@@ -53,7 +53,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     fault = _unknown(rows, params)
     rival = evidence.champion
     if rival is None or rival.predictions is None:
-        fault = fault or (f"champion {rival.called} cannot be scored: {rival.fault}" if rival else None)
+        fault = fault or evidence.unscorable
         reason = fault or f"there is no champion yet: {len(cuts)} slices are shown"
         outcome = Outcome.INCONCLUSIVE if fault else Outcome.PASS
         return GateResult(gate="slices", outcome=outcome, reason=reason, notes=notes, tables=(_accuracies(evidence, cuts),))

@@ -5,7 +5,7 @@ import pytest
 
 from components.artifacts.behaviour import Behaviour, Case, Reply, Tried
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates import Evidence
+from components.gates import Evidence, Rival
 from tests.unit.gates.known import against, answered, decided
 
 RIGHT = np.arange(200) % 5 != 0
@@ -73,6 +73,16 @@ def test_a_significant_loss_within_the_margin_passes():
 
     assert result.outcome is Outcome.PASS
     assert result.hypotheses[1].p == 1
+
+
+@pytest.mark.parametrize(("failing", "outcome"), [(0, Outcome.INCONCLUSIVE), (40, Outcome.FAIL)])
+def test_a_champion_that_cannot_be_asked_is_named_and_the_limits_still_reject(failing, outcome):
+    gone = dataclasses.replace(against(answered(RIGHT), None), champion=Rival("3", None, "it was deleted"))
+    result = tried(cases("case", failing), evidence=gone)
+
+    assert result.outcome is outcome
+    assert result.reason.startswith("champion version 3 cannot be scored: it was deleted; 0.000 of 100 cases") is (failing == 0)
+    assert tried(cases("case", 0), evidence=against(answered(RIGHT), None)).outcome is Outcome.PASS
 
 
 def test_cases_of_one_group_depend_on_each_other():

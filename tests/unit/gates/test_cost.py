@@ -176,7 +176,61 @@ def test_a_champion_that_was_not_timed_is_said_unless_it_cannot_be_asked():
     broken = dataclasses.replace(silent, champion=Rival("4", None, "its package is gone"))
 
     assert judged(cost(10.0), silent).reason == "champion version 4 was not timed"
-    assert judged(cost(10.0), broken).outcome is Outcome.PASS
+    unasked = judged(cost(10.0), broken)
+    assert (unasked.outcome, unasked.reason) == (Outcome.INCONCLUSIVE, "champion version 4 cannot be scored: its package is gone")
+
+
+@pytest.mark.parametrize(
+    ("budget", "outcome", "said"),
+    [
+        ({"p50_ms": 100}, Outcome.INCONCLUSIVE, "champion version 4 cannot be scored: its package is gone; p50 of a request with 1 texts"),
+        ({"p50_ms": 1}, Outcome.FAIL, "p50 of a request with 1 texts"),
+        ({"size_mib": 1}, Outcome.FAIL, "the package of 90.0 MiB exceeds gates.cost.size_mib 1"),
+    ],
+)
+def test_a_champion_that_cannot_be_asked_leaves_the_budgets(budget, outcome, said):
+    broken = dataclasses.replace(against(answered(RIGHT), None), champion=Rival("4", None, "its package is gone"))
+    result = judged(cost(10.0), broken, **budget)
+
+    assert result.outcome is outcome
+    assert result.reason.startswith(said)
+    assert result.change is None or outcome is Outcome.FAIL
+
+
+@pytest.mark.parametrize(
+    ("mine", "outcome", "said"),
+    [
+        ({}, Outcome.PASS, ""),
+        ({"package_bytes": 135 << 20, "peak_memory_mib": 1050.0}, Outcome.PASS, ""),
+        (
+            {"package_bytes": (135 << 20) + 1},
+            Outcome.FAIL,
+            "the package of 135.0 MiB exceeds gates.cost.bigger_than 1.5 times the 90.0 MiB of",
+        ),
+        (
+            {"peak_memory_mib": 1050.1},
+            Outcome.FAIL,
+            "memory of 1050.1 MiB exceeds gates.cost.bigger_than 1.5 times the 700.0 MiB of champion",
+        ),
+        ({"peak_memory_mib": float("nan")}, Outcome.FAIL, "memory of nan MiB exceeds"),
+    ],
+)
+def test_a_package_and_memory_are_held_against_the_champions(mine, outcome, said):
+    heavy = WEIGHT.model_copy(update=mine)
+    result = judged(cost(10.0, 10.0, candidate=heavy))
+
+    assert result.outcome is outcome
+    assert result.reason.startswith(said)
+    assert judged(cost(10.0, 10.0, candidate=heavy), bigger_than=None).outcome is Outcome.PASS
+    assert judged(cost(10.0, 10.0, candidate=heavy), against(answered(RIGHT), None)).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("unknown", [{"peak_memory_mib": float("nan")}, {"peak_memory_mib": 0.0}])
+def test_what_was_not_measured_of_the_champion_is_not_compared(unknown):
+    light = WEIGHT.model_copy(update=unknown)
+
+    assert judged(cost(10.0, 10.0, champion=light)).outcome is Outcome.PASS
+    assert judged(cost(10.0, 10.0, champion=light.model_copy(update={"package_bytes": 1}))).outcome is Outcome.FAIL
 
 
 def test_a_busy_machine_cannot_reject():
@@ -195,6 +249,7 @@ def test_a_busy_machine_cannot_reject():
         ({"batch_sizes": [0]}, "different"),
         ({"pairs": 19}, "20"),
         ({"p50_ms": 0}, "0"),
+        ({"bigger_than": 0.9}, "1"),
     ],
 )
 def test_settings_that_measure_nothing_are_refused(settings, said):

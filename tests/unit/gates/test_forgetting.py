@@ -91,14 +91,28 @@ def test_only_rows_whose_label_both_know_are_compared():
 
 def test_without_earlier_sets_or_champion_there_is_nothing_to_forget():
     alone: Evidence = against(NOW, None, earlier=(earlier("old", 300),))
-    unscorable = dataclasses.replace(alone, earlier=(Earlier("old", NOW, None),), champion=Rival("3", None, "it is gone"))
 
     assert asked().outcome is Outcome.PASS
     assert "no earlier test set yet" in asked().reason
     assert decided("forgetting", alone).outcome is Outcome.PASS
     assert decided("forgetting", alone).tables[0].rows[0][:2] == ("old", 300)
-    assert decided("forgetting", unscorable).outcome is Outcome.INCONCLUSIVE
-    assert "it is gone" in decided("forgetting", unscorable).reason
+    assert decided("forgetting", dataclasses.replace(alone, earlier=())).reason.startswith("there is no champion yet")
+
+
+@pytest.mark.parametrize("sets", [(), (Earlier("old", NOW, None),), (Earlier("old", fault="not in the cache"),)])
+def test_a_champion_that_cannot_be_scored_settles_nothing_whether_there_are_earlier_sets_or_not(sets):
+    found = decided("forgetting", dataclasses.replace(against(NOW, None, earlier=sets), champion=Rival("3", None, "it is gone")))
+
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason == "champion version 3 cannot be scored: it is gone"
+    assert [row[:2] for table in found.tables for row in table.rows] == [("old", 300)][: sum(one.candidate is not None for one in sets)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [({"last": 0}, "last 0 and no sets"), ({"last": 0, "sets": ["own.csv"]}, "no earlier test set")]
+)
+def test_what_is_said_to_be_not_asked_was_not_asked(settings, said):
+    assert said in asked(**settings).reason
 
 
 def test_groups_below_the_minimum_reject_nothing():
