@@ -143,10 +143,13 @@ class Ledger:
         with reading(self._engine) as connection:
             return _newest(connection, run_prefix)[1]
 
-    def rejection(self, model: str, evidence: str | None) -> Request | None:
-        """Return the request by which a person said no to this evidence, the newest; None where nobody did."""
+    def rejection(self, model: str, evidence: str | None, verdict_key: str | None = None) -> Request | None:
+        """Return the request by which a person said no to this evidence, the newest; None where nobody did.
+
+        With `verdict_key` also to the same verdict under another digest: it has other numbers where a version was registered again.
+        """
         with reading(self._engine) as connection:
-            return _rejection(connection, model, evidence)
+            return _rejection(connection, model, evidence, verdict_key)
 
     def requests(self, model: str | None = None) -> list[Request]:
         """Return every request, answered or not, oldest first."""
@@ -178,10 +181,10 @@ def _check_waits(connection: sa.Connection, request: Request, change: Change) ->
         raise BadInput(f"run {request.run} was judged again, and asks something else now: look at it again")
 
 
-def _rejection(connection: sa.Connection, model: str, evidence: str | None) -> Request | None:
-    if evidence is None:
-        return None
-    found = _asked(connection, requests.c.model == model, requests.c.evidence == evidence, answers.c.decision == "rejected")
+def _rejection(connection: sa.Connection, model: str, evidence: str | None, verdict_key: str | None) -> Request | None:
+    known = ((requests.c.evidence, evidence), (requests.c.verdict_key, verdict_key))
+    same = sa.or_(sa.false(), *(column == value for column, value in known if value is not None))
+    found = _asked(connection, requests.c.model == model, same, answers.c.decision == "rejected")
     return found[-1][1] if found else None
 
 
@@ -196,7 +199,9 @@ def _write(connection: sa.Connection, model: str, head: Entry | None, change: Ch
 
 
 def _check_not_rejected(connection: sa.Connection, entry: Entry) -> None:
-    if entry.action == "promoted" and not entry.forced and (said := _rejection(connection, entry.model, entry.evidence)) is not None:
+    if entry.action != "promoted" or entry.forced:
+        return
+    if (said := _rejection(connection, entry.model, entry.evidence, entry.verdict_key)) is not None:
         raise BadInput(said.refusal())
 
 

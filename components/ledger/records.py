@@ -91,6 +91,10 @@ class Request:
         """Say whether its time passed without an answer."""
         return self.decision is None and self.expires_at <= (now or datetime.now(UTC))
 
+    def rejects(self, verdict_key: str | None) -> bool:
+        """Say whether a person said no to the verdict of this key, whatever numbers the versions in it have by now."""
+        return self.decision == "rejected" and self.verdict_key is not None and self.verdict_key == verdict_key
+
     def refusal(self) -> str:
         """Return why what a person rejected is not promoted."""
         return (

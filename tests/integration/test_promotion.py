@@ -52,7 +52,7 @@ def judge(place: Environment, number: int, outcome: Outcome = Outcome.PASS, cham
     """Attach a verdict, as a run does."""
     version = promotion.find(place, "tickets", number)
     verdict = Verdict(
-        key=f"verdict-{number}",
+        key=f"verdict-{number}-{outcome}",
         candidate=version.key,
         champion=str(champion) if champion else None,
         test_digest="e" * 64,

@@ -51,8 +51,8 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
     return during
 
 
-def judge(place: Environment, number: int, outcome: Outcome = Outcome.PASS, champion: str | None = None, key: str = "v") -> Verdict:
-    version = promotion.find(place, NAME, number)
+def judge(place: Environment, number: int, outcome: Outcome = Outcome.PASS, champion: str | None = None, key: str = "") -> Verdict:
+    version, key = promotion.find(place, NAME, number), key or f"v{number}"  # which is of the candidate, too
     said = Verdict(key=key, candidate=version.key, champion=champion, test_digest="t", outcome=outcome, reason=f"it is {outcome}", gates=())
     attach_verdict(place.mlflow, version.run_id, NAME, number, said)
     return said
@@ -114,14 +114,9 @@ def test_who_is_judged_again_while_it_is_promoted_stays_out(place: Environment, 
 
 def test_an_approval_answers_its_question_and_the_entry_says_what_was_approved(place: Environment) -> None:
     request = wait(place, 1)
-    done = promotion.approve(place, request.run, who="ada", why="  harmless  ")
+    entry = promotion.approve(place, request.run, who="ada", why="  harmless  ").entry
 
-    assert (done.entry.evidence, done.entry.outcome, done.entry.verdict_key, done.entry.why) == (
-        request.evidence,
-        "INCONCLUSIVE",
-        "v",
-        "harmless",
-    )
+    assert (entry.evidence, entry.outcome, entry.verdict_key, entry.why) == (request.evidence, "INCONCLUSIVE", "v1", "harmless")
     assert Ledger(place.ledger).request(request.run).decision == "approved"
 
 

@@ -242,6 +242,9 @@ def test_what_a_person_rejected_is_promoted_by_force_or_on_new_evidence_alone(le
 
     with pytest.raises(BadInput, match=r"bob rejected version 2 of tickets on this evidence: it is harmful; only a new verdict or --force"):
         ledger.append("tickets", expected=None, **change(2, evidence="e" * 64))
+    with pytest.raises(BadInput, match="bob rejected"):  # the same verdict, with other numbers in it
+        ledger.append("tickets", expected=None, **change(2, evidence="f" * 64, verdict_key="v"))
+    assert (ledger.rejection("tickets", "f" * 64), ledger.rejection("tickets", "f" * 64, "v")) == (None, ledger.request("a1"))
     assert ledger.entries("tickets") == []
     assert ledger.append("tickets", expected=None, **change(2, evidence="e" * 64, forced=True)).forced
     assert ledger.append("tickets", expected=2, **change(3, evidence="f" * 64)).version == 3
