@@ -197,8 +197,9 @@ def _check_same(found: Version, version: Version, decision: Decision) -> None:
 
 def _append(client: MlflowClient, ledger: Ledger, version: Version, decision: Decision, verdict: Verdict | None) -> tuple[Entry, bool]:
     """Return the entry that made the version the champion, and whether it was written here."""
-    # A copy was judged elsewhere, against versions that have other numbers here: its verdict says nothing of this ledger's anchor.
-    about = None if decision.origin else verdict
+    # A copy was judged elsewhere, against versions that have other numbers here: its verdict says nothing of this ledger's anchor. And who
+    # was forced in may have measured better and failed all the same.
+    about = None if decision.origin or decision.forced else verdict
     while True:
         entries = ledger.entries(version.name)
         head = entries[-1] if entries else None
