@@ -1,6 +1,7 @@
 """What can be deleted without losing anything that was ever in production, and its deletion: MLflow, DVC's cache, search journals.
 
-Reads the registry, the ledger, git's history and every workspace. `look` only looks; `prune` looks again under the locks before it deletes.
+Reads the registry and the ledger, here and of every environment, git's history and every workspace. `look` only looks; `prune` looks again
+under the locks before it deletes.
 """
 
 import fcntl
@@ -17,6 +18,7 @@ from components.errors import BadInput, Unavailable
 from components.registry import stored
 from components.store import alone
 from flows.audit import reachable
+from flows.audit.elsewhere import Abroad, abroad
 from flows.audit.model import Model, open_model, open_models, open_project
 from flows.dvc import cache_folder
 
@@ -67,7 +69,7 @@ def prune(name: str | None, keep: int, idle_days: float = IDLE_DAYS, *, really: 
     Raises:
         BadInput: `keep` is negative.
         NotThere: no such model; or the ledger is gone, without which nobody knows what was in production.
-        Unavailable: a run works in a workspace of the project, or a promotion is under way.
+        Unavailable: a run works in a workspace of the project, a promotion is under way, or an environment cannot be reached.
     """
     if keep < 0:
         raise BadInput(f"--keep is {keep}: expected how many of the newest versions stay, 0 or more")
@@ -84,21 +86,30 @@ def prune(name: str | None, keep: int, idle_days: float = IDLE_DAYS, *, really: 
 
 def look(name: str | None, keep: int, idle_days: float, start: Path | None = None) -> Plan:
     """Return what can go; versions of other models than `name` all stay, and what was left unfinished in their workspaces."""
-    models = open_models(start)
-    reasons = {model.name: reachable.reasons(model, keep) for model in models if name in (None, model.name)}
-    pairs = [(model, version) for model in models for version in model.versions]
-    gone = [(model, version) for model, version in pairs if model.name in reasons and version.number not in reasons[model.name]]
-    kept = [pair for pair in pairs if pair not in gone]
-    project = open_project(start).project
+    project, models = open_project(start).project, open_models(start)
+    others = {model.name: abroad(project, model.name) for model in models}
+    reasons = {model.name: stays(model, keep, others[model.name]) for model in models if name in (None, model.name)}
+    local = [(model, version) for model in models for version in model.versions]
+    gone = [(model, version) for model, version in local if model.name in reasons and version.number not in reasons[model.name]]
+    away = [(other.model, version) for known in others.values() for other in known for version in other.kept]
+    kept = [*(pair for pair in local if pair not in gone), *away]
     objects, left = dvc_objects(project, gone, kept)
     doomed = [
         *(doomed_version(model, version) for model, version in gone),
         *predictions(project, gone, kept),
         *objects,
         *journals(project, gone, kept),
-        *unfinished(reachable.workspaces_of(project, name), pairs, idle_days),
+        *unfinished(reachable.workspaces_of(project, name), [*local, *away], idle_days),
     ]
     return Plan(tuple(doomed), reasons, tuple(left))
+
+
+def stays(model: Model, keep: int, others: Sequence[Abroad]) -> dict[int, str]:
+    """Return why each version of a model that stays does: what is reached here, and then what other environments reach."""
+    said: dict[int, str] = {}
+    for other in others:
+        said |= other.here(model)
+    return dict(sorted((said | reachable.reasons(model, keep)).items()))
 
 
 def doomed_version(model: Model, version: registry.Version) -> Doomed:

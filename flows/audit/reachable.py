@@ -32,7 +32,7 @@ def reasons(model: Model, keep: int) -> dict[int, str]:
         NotThere: the ledger is gone, and there is a champion.
     """
     said: dict[int, str] = {}
-    for version in model.versions[len(model.versions) - keep :] if keep else ():
+    for version in model.versions[max(len(model.versions) - keep, 0) :]:
         said[version.number] = f"one of the newest {keep}"
     said |= {version.number: "not registered by Retune" for version in model.versions if KEY not in version.tags}
     for request in model.requests:

@@ -1,6 +1,5 @@
 """Two makings of one version, compared file by file."""
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,21 +9,12 @@ import numpy as np
 from components.artifacts.predictions import Predictions
 from flows.audit.compare import answers_apart, compare, files_of, metrics_apart
 from flows.audit.rebuild import compare_files
-from flows.dvc import cache_folder
-
-
-def keep(root: Path, content: bytes, suffix: str = "") -> str:
-    md5 = hashlib.md5(content).hexdigest() + suffix
-    path = cache_folder(root) / "files/md5" / md5[:2] / md5[2:]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return md5
+from tests.cached import keep, keep_folder
 
 
 def lock_of(root: Path, **files: bytes) -> dict[str, Any]:
     """A lock whose stage `train` wrote the folder `out` with these files."""
-    listing = [{"relpath": name, "md5": keep(root, content)} for name, content in files.items()]
-    return {"stages": {"train": {"outs": [{"path": "out", "md5": keep(root, json.dumps(listing).encode(), ".dir")}]}}}
+    return {"stages": {"train": {"outs": [{"path": "out", "md5": keep_folder(root, files)}]}}}
 
 
 def test_a_folder_is_compared_file_by_file(tmp_path: Path) -> None:

@@ -35,6 +35,13 @@ def test_the_newest_the_aliased_and_whatever_the_ledger_names_stay(tmp_path: Pat
     assert set(reasons(model, keep=100)) == {1, 2, 3, 4, 5, 6}
 
 
+@pytest.mark.parametrize("keep", range(8))
+def test_so_many_of_the_newest_stay_or_all_where_there_are_fewer(tmp_path: Path, keep: int) -> None:
+    model = model_of(tmp_path, *(version(number) for number in (1, 2, 3)))
+
+    assert set(reasons(model, keep)) == {1: {3}, 2: {2, 3}}.get(keep, {1, 2, 3} if keep else set())
+
+
 def ask(ledger: Ledger, until: datetime) -> None:
     now = datetime.now(UTC)
     ledger.ask(Request("run2", "tickets", 2, 1, None, None, "INCONCLUSIVE", "e", "close", now - timedelta(days=2), until))
