@@ -9,6 +9,7 @@ from components.errors import BadInput, NotThere
 from components.ledger import Ledger, Request
 from components.params import nearest
 from components.registry import Environment, Version
+from components.registry.environments import judged_here, opponent_here
 
 
 def find(place: Environment, name: str, number: int) -> Version:
@@ -57,9 +58,26 @@ def passed(place: Environment, version: Version) -> Verdict:
     verdict = registry.read_verdict(place.mlflow, version)
     if verdict is None or verdict.outcome is not Outcome.PASS:
         raise BadInput(f"the verdict on {called} is tagged PASS, and its evidence cannot be read: judge again; {by_force}")
-    if (said := Ledger(place.ledger).rejection(version.name, verdict.evidence)) is not None:
+    if (said := Ledger(place.ledger).rejection(version.name, verdict.evidence, verdict.key)) is not None:
         raise BadInput(said.refusal())
     return verdict
+
+
+def check_copied(source: Environment, target: Environment, version: Version, verdict: Verdict) -> None:
+    """Refuse what passed in the source and did not in the target, where it was made or judged again: the verdict there stands.
+
+    Raises:
+        BadInput: the target's own verdict is not PASS or cannot be read, a person said no to it, or the source judged again meanwhile.
+    """
+    if version.evidence == verdict.evidence or (version.origin is None and version.verdict is None):
+        return
+    called = f"{version.name} version {version.number}"
+    if version.origin is not None and not judged_here(version):
+        raise BadInput(f"{called} of {target.name} was judged again in {source.name} while it was copied: look at the new verdict")
+    try:
+        passed(target, version)
+    except BadInput as error:
+        raise BadInput(f"{called} of {target.name} passed in {source.name}, and was judged in {target.name}, too: {error}") from None
 
 
 def opponent(version: Version, verdict: Verdict) -> int | None:
@@ -69,7 +87,7 @@ def opponent(version: Version, verdict: Verdict) -> int | None:
         BadInput: the version is a copy, and the number means another version where it was judged.
     """
     number = int(verdict.champion) if verdict.champion else None
-    if version.origin is not None and version.judged_against != number:
+    if version.origin is not None and opponent_here(version) != number:
         raise BadInput(
             f"{version.name} version {version.number} was judged in {version.origin}, against version {verdict.champion} there: "
             f'`retune promote --from {version.origin}` promotes it with that verdict, --force --why "…" without'

@@ -16,7 +16,7 @@ from components.params import nearest
 from components.registry import Environment, Promotion
 from components.tracking import prepare_store
 from flows import events
-from flows.eligible import check_evidence, check_known, checked_reason, find, models, opponent, passed, reason
+from flows.eligible import check_copied, check_evidence, check_known, checked_reason, find, models, opponent, passed, reason
 from flows.settings import read_settings
 from flows.workspace import Workspace, find_project
 
@@ -94,11 +94,12 @@ def promote_from(
 ) -> Promotion:
     """Copy a version with its evidence from one environment to another, and make it the champion there.
 
-    Its verdict is about the source's champion. Where the target has another one, the ledger there says so.
+    Its verdict is about the source's champion. Where the target has another one, the ledger there says so. Where the target judged the
+    version itself, that verdict stands, and must be PASS, too.
 
     Raises:
         NotThere: no such version.
-        BadInput: it did not pass in the source, a person rejected it, or a reason is missing.
+        BadInput: it did not pass in the source, or in the target where that judged it, too; a person rejected it, or a reason is missing.
         BadModel: its package is not what was registered, or does not answer as it was evaluated.
         Outdated: someone changed the target's champion meanwhile.
     """
@@ -109,8 +110,8 @@ def promote_from(
     verdict = None if force else passed(source, version)
     said = why or (verdict.reason if verdict else "")
     copied = registry.copy_version(source, target, name, number)
-    if verdict is not None and copied.origin is not None and copied.evidence != verdict.evidence:
-        raise BadInput(f"{name} version {number} of {source.name} was judged again while it was copied: look at the new verdict")
+    if verdict is not None:
+        check_copied(source, target, copied, verdict)
     return told(
         registry.promote(
             target.mlflow,
@@ -198,7 +199,7 @@ def settle(place: Environment, name: str) -> list[str]:
         version, answer = known.get(request.version), answered(request)
         if version is None or registry.CHAMPION in version.aliases:
             continue
-        if version.evidence != request.evidence or version.answer == answer:
+        if version.answer == answer or not (version.evidence == request.evidence or request.rejects(version.verdict_key)):
             continue
         if answer is not None:
             registry.note_answer(place.mlflow, version, answer, withdrawn=True)

@@ -39,6 +39,9 @@ from components.store import alone, connect, experiment, log_all, params_of, rea
 log = logging.getLogger(__name__)
 
 _OF_A_STORE = {COMPLETE, PROMOTED, ANSWER, VERDICT, VERDICT_KEY, JUDGED_AGAINST, EVIDENCE, "retune.verdict_run"}  # made anew in the target
+# The tag of a verdict that was copied, by its evidence: whom it is about, as this store numbers it. It is written before the verdict:
+# no copied verdict is without it, and a copy's verdict that has none was reached here.
+_COPIED = f"{JUDGED_AGAINST}."
 _LEFT = shutil.ignore_patterns("__pycache__", "registered_model_meta")  # what loading a package leaves beside it
 
 
@@ -117,7 +120,7 @@ def _copy_package(source: Environment, target: Environment, client: MlflowClient
     model_id, whole = send_package(client, target.mlflow, version.name, version.key, run_id, build)
     if whole != version.tags.get("retune.package"):
         raise BadModel(f"{version.uri} of {source.name} changed while it was copied; nothing was registered")
-    kept = {name: value for name, value in version.tags.items() if name not in _OF_A_STORE}
+    kept = {name: value for name, value in version.tags.items() if name not in _OF_A_STORE and not name.startswith(_COPIED)}
     tags = {**kept, ORIGIN: source.name, ORIGIN_VERSION: version.number}
     description = f"{version.description.partition(chr(10))[0]} Copied from version {version.number} of {source.name}."
     number = create_version(client, target.mlflow, version.name, model_id, run_id, tags, description)
@@ -127,24 +130,43 @@ def _copy_package(source: Environment, target: Environment, client: MlflowClient
 
 
 def _copy_verdict(source: Environment, target: Environment, version: Version, copied: Version) -> Version:
-    """Attach the source's verdict to the copy; whom it was about is told by the number that this one has in the target."""
+    """Attach the source's verdict to the copy; whom it was about is told by the number that this one has in the target.
+
+    A verdict that was reached in the target stands there.
+    """
     verdict = read_verdict(source.mlflow, version)
-    if verdict is None or ORIGIN not in copied.tags:  # a version that was made in the target has a verdict of its own
+    if verdict is None or ORIGIN not in copied.tags or (judged_here(copied) and copied.evidence != verdict.evidence):
         return copied
-    attach_verdict(target.mlflow, copied.run_id, copied.name, copied.number, verdict)
+    key, place = opponent_key(source, version), (copied.name, str(copied.number))
     with reaching(target.mlflow):
         client = connect(target.mlflow)
-        number = next((one.number for one in search_versions(client, copied.name) if one.key == opponent_key(source, version)), None)
-        client.set_model_version_tag(copied.name, str(copied.number), JUDGED_AGAINST, str(number or "none"))
+        number = next((str(one.number) for one in search_versions(client, copied.name) if one.key == key), "none")
+        client.set_model_version_tag(*place, f"{_COPIED}{verdict.evidence}", number)
+        attach_verdict(target.mlflow, copied.run_id, copied.name, copied.number, verdict)
+        client.set_model_version_tag(*place, JUDGED_AGAINST, number)  # for who reads it in MLflow
         return find(client, copied.name, copied.number)
+
+
+def judged_here(version: Version) -> bool:
+    """Say whether the verdict that a version has was reached in this environment: it was not copied with it."""
+    return version.evidence is not None and f"{_COPIED}{version.evidence}" not in version.tags
+
+
+def opponent_here(version: Version) -> int | None:
+    """Return whom a version's verdict is about, by the number in this environment; None where there was nobody, or it is not here."""
+    number = version.tags.get(f"{_COPIED}{version.evidence}")
+    if number is None:
+        return version.judged_against
+    return int(number) if number.isdigit() else None
 
 
 def opponent_key(source: Environment, version: Version) -> str | None:
     """Return the key of the champion that a version was judged against in its environment; None where there was none, or it is gone."""
-    if version.judged_against is None:
+    number = opponent_here(version)
+    if number is None:
         return None
     with reaching(source.mlflow):
-        opponent = lookup(connect(source.mlflow), version.name, version.judged_against)
+        opponent = lookup(connect(source.mlflow), version.name, number)
     return opponent.key if opponent else None
 
 
@@ -152,5 +174,6 @@ def judged_elsewhere(source: Environment, version: Version, head: Entry | None) 
     """Return what the target's ledger must say where the verdict was not about the target's champion; nothing where it was."""
     if (head.key if head else None) == opponent_key(source, version):
         return ""
-    about = f"version {version.judged_against}" if version.judged_against is not None else "no champion"
+    number = opponent_here(version)
+    about = f"version {number}" if number is not None else "no champion"
     return f", judged there against {about}, which is not the champion here"

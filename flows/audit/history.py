@@ -8,6 +8,7 @@ from components import registry
 from components.errors import BadInput, NotThere
 from components.ledger import Entry, Request
 from components.registry import stored
+from components.registry.environments import opponent_here
 from flows.audit.model import Model, shown
 
 
@@ -96,7 +97,7 @@ def of_version(version: registry.Version, at: datetime) -> Event:
     verdict = version.tags.get("retune.verdict")
     action = {"FAIL": "rejected", "INCONCLUSIVE": "undecided"}.get(verdict or "", "registered")
     reason = version.description.partition("\n\nVerdict: ")[2]
-    return Event(at, action, version.number, version.judged_against, verdict, "retune", reason or "not judged", evidence=version.evidence)
+    return Event(at, action, version.number, opponent_here(version), verdict, "retune", reason or "not judged", evidence=version.evidence)
 
 
 def champion(model: Model, at: str | None = None) -> Reign:
