@@ -1,28 +1,17 @@
 """What a version was made from, read straight from DVC's cache."""
 
-import hashlib
-import json
 from pathlib import Path
 
 import pytest
 
 from components.errors import NotThere
 from flows.dvc import cache_folder, cached_file, cached_folder
-
-
-def keep(root: Path, content: bytes, suffix: str = "") -> str:
-    """Put an object into the cache of `root` as DVC does, and return its name."""
-    md5 = hashlib.md5(content).hexdigest() + suffix
-    path = cache_folder(root) / "files/md5" / md5[:2] / md5[2:]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return md5
+from tests.cached import keep, keep_folder
 
 
 @pytest.fixture
 def folder_md5(tmp_path: Path) -> str:
-    files = [{"md5": keep(tmp_path, b"rows"), "relpath": "test.parquet"}, {"md5": keep(tmp_path, b"deep"), "relpath": "sub/deep.txt"}]
-    return keep(tmp_path, json.dumps(files).encode(), ".dir")
+    return keep_folder(tmp_path, {"test.parquet": b"rows", "sub/deep.txt": b"deep"})
 
 
 def test_a_folder_comes_back_whole(tmp_path: Path, folder_md5: str) -> None:

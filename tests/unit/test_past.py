@@ -1,6 +1,5 @@
 """What earlier champions learnt from and what they answer, where all of it is at hand and where it is not."""
 
-import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -17,12 +16,12 @@ from components.artifacts.rows import read_rows
 from components.ledger import Entry
 from components.registry import Version, versions
 from flows.asked import Asked
-from flows.dvc import cache_folder
 from flows.evidence import rival
 from flows.opponents import Opponents
 from flows.params import read_params
 from flows.past import earlier_tests, seen
 from flows.workspace import Workspace
+from tests.cached import keep_folder
 from tests.project import ROOT, TINY, change, write_params
 from tests.registered import make_registered
 
@@ -44,17 +43,7 @@ def table(*texts: str) -> pd.DataFrame:
 
 
 def cached(root: Path, **tables: pd.DataFrame) -> str:
-    """Put a folder of tables into DVC's cache; return its md5."""
-
-    def put(content: bytes, suffix: str = "") -> str:
-        md5 = hashlib.md5(content).hexdigest() + suffix
-        path = cache_folder(root) / "files/md5" / md5[:2] / md5[2:]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return md5
-
-    files = [{"md5": put(rows.to_parquet(index=False)), "relpath": f"{name}.parquet"} for name, rows in tables.items()]
-    return put(json.dumps(files).encode(), ".dir")
+    return keep_folder(root, {f"{name}.parquet": rows.to_parquet(index=False) for name, rows in tables.items()})
 
 
 @pytest.fixture
