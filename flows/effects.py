@@ -157,7 +157,7 @@ def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Ve
     done = any((entry.key, entry.verdict_key) == (version.key, verdict.key) for entry in entries)
     request: Request | None = None
     if (head is None or head.key != version.key) and not done:
-        if (said := ledger.rejection(version.name, verdict.evidence)) is not None:
+        if (said := ledger.rejection(version.name, verdict.evidence, verdict.key)) is not None:
             log.warning("%s is not promoted: %s", version.uri, said.refusal())
         elif verdict.outcome is Outcome.PASS and may_promote(workspace, version, entries):
             changed = promote(workspace, version, judged)

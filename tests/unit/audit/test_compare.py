@@ -10,7 +10,7 @@ from components.artifacts.predictions import Predictions
 from flows.audit.compare import answers_apart, compare, files_of, metrics_apart
 from flows.audit.rebuild import compare_files
 from flows.dvc import cache_folder
-from tests.cached import keep_folder
+from tests.cached import keep, keep_folder
 
 
 def lock_of(root: Path, **files: bytes) -> dict[str, Any]:
