@@ -17,7 +17,7 @@ METRICS = ("accuracy", "macro_f1", "micro_f1", "weighted_f1")
 COMPARABLE = ("accuracy", "macro_f1")
 _USUAL = 0.9  # the interval that a one-sided 5 % test belongs to
 MIN_BINARY_UNITS = 100
-"""With two classes, the rarer one needs this many rows or groups: with fewer, macro-F1's one-sided error reached 7 %."""
+"""Where two classes enter, the rarer one needs this many rows or groups: with fewer, macro-F1's one-sided error reached 7 %."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,9 @@ class Truth:
         unit = "groups" if self.units.grouped else "rows"
         if not self.eligible.any():
             return f"no class has {self.min_class_units} test {unit} (evaluate.min_class_units)"
-        rarest = int(self.class_units.min())
-        if len(self.labels) == 2 and rarest < MIN_BINARY_UNITS:
+        # Two classes that enter are as good as two in all; of two in all none may leave the other alone.
+        entering = self.class_units if len(self.labels) == 2 else self.class_units[self.eligible]
+        if len(entering) == 2 and (rarest := int(entering.min())) < MIN_BINARY_UNITS:
             return f"the rarer of the two classes has {rarest} test {unit}, and macro-F1's interval needs {MIN_BINARY_UNITS}"
         return self.units.doubt
 

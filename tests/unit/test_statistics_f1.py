@@ -182,6 +182,23 @@ def test_two_classes_need_a_hundred_rows_of_the_rarer_one():
     assert score("accuracy", few, np.array(["no"] * 999)).doubt is None
 
 
+@pytest.mark.parametrize(
+    ("counts", "doubted"),
+    [
+        ({"no": 950, "yes": 45}, "45 test rows"),
+        ({"no": 950, "yes": 45, "rare": 5}, "45 test rows"),  # the third leaves two in the mean
+        ({"no": 950, "yes": 100, "rare": 5}, None),
+        ({"no": 950, "yes": 45, "rare": 45}, None),
+        ({"no": 950, "yes": 5}, "5 test rows"),  # nor does one stand for both
+    ],
+)
+def test_what_counts_is_how_many_classes_enter_not_how_many_there_are(counts, doubted):
+    expected = [label for label, count in counts.items() for _ in range(count)]
+    found = truth(expected, tuple(counts), min_units=10).doubt
+
+    assert found is None if doubted is None else doubted in str(found)
+
+
 def test_a_label_that_the_list_does_not_have_is_wrong_everywhere():
     test_set = truth(["a", "b"] * 20, ("a", "b"))
     predicted = np.array(["a", "z"] * 20)
