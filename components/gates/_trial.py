@@ -129,13 +129,16 @@ class Trial:
         return np.asarray(np.append(share, 0.0)[specimens.expected], dtype=np.float64)
 
     def signal(self, metric: str, candidate: Ints, other: Ints, threshold: float = 0.0) -> float:
-        """Return by how many standard errors the difference exceeds `threshold`, the largest error of rows, groups and uneven groups."""
+        """Return by how many standard errors the difference exceeds `threshold`, the largest error of rows, groups and uneven groups.
+
+        The smaller of the true difference and what the weights make of it counts: over a wide gap macro-F1 is not linear in its rows.
+        """
         weights, units = self.weights(metric, other), self.truth.units
         change = weights * (self._right(candidate).astype(np.float64) - self._right(other))
         gap, sums = change.sum(), units.sums(change)
         uneven = sums - gap * units.sums(weights) / max(weights.sum(), EXACT)
         spread = np.sqrt(max(np.sum(change**2), np.sum(sums**2), np.sum(uneven**2)))
-        return float((gap - threshold) / spread) if spread else 0.0
+        return float((min(gap, self.difference(metric, candidate, other)) - threshold) / spread) if spread else 0.0
 
     def difference(self, metric: str, candidate: Ints, other: Ints) -> float:
         """Return the true difference of two models."""
