@@ -75,17 +75,21 @@ def _worse(evidence: Evidence, other: Predictions, metric: str, called: str, set
 
 
 def _needed(evidence: Evidence, estimate: Estimate, margin: float) -> str:
+    """Say how many test rows would do; where no loss is allowed (margin 0), for a model that is truly as much better as this one seems."""
     needed = units_needed(estimate, evidence.truth.units, margin, evidence.level)
     kind = "groups" if evidence.truth.units.grouped else "rows"
     if needed is None:
-        return "no number of test rows would pass it: the difference is beyond the margin already"
-    return f"with {needed:,} test {kind} (now {estimate.n:,}) an equal model passes in {POWER:.0%} of cases".replace("%", " %")
+        why = "the difference is beyond the margin already" if margin else "the candidate is not better"
+        return f"no number of test {kind} would pass it: {why}"
+    model = "an equal model" if margin else "a model that is truly so much better"
+    return f"with {needed:,} test {kind} (now {estimate.n:,}) {model} passes in {POWER:.0%} of cases".replace("%", " %")
 
 
 def _change(estimate: Estimate, threshold: float, evidence: Evidence, margin: float) -> str:
     if estimate.low > threshold:
-        return f"INCONCLUSIVE with a margin of {max(-estimate.low, 0):.3f} or less"
-    return f"PASS with a margin above {-estimate.low:.3f}, or: {_needed(evidence, estimate, margin)}"
+        return f"INCONCLUSIVE with a margin of {max(-estimate.low, 0):.3f} or less" if margin else "INCONCLUSIVE with fewer test rows"
+    looser = "a margin" if margin else "aim: non_inferiority and a margin"
+    return f"PASS with {looser} above {max(-estimate.low, 0):.3f}, or: {_needed(evidence, estimate, margin)}"
 
 
 def _notes(evidence: Evidence, other: Predictions, metric: str, estimate: Estimate) -> list[str]:

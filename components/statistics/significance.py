@@ -102,14 +102,16 @@ def minimum_detectable(error: float, level: float, power: float = POWER) -> floa
 
 
 def units_needed(estimate: Estimate, units: Units, margin: float, level: float, power: float = POWER) -> int | None:
-    """Return the test units for a PASS with `power` if both models are truly equal; None where the difference is beyond the margin already.
+    """Return the test units for a PASS with `power`, None where the difference is beyond the margin already.
 
-    n = (z_level + z_power)² · variance of one unit / margin²: for accuracy the variance is the share of discordant rows.
+    With a margin, for models that are truly equal; with margin 0, where an equal model is never to pass, for a difference that is truly
+    as large as it seems. n = (z_level + z_power)² · variance of one unit / margin² (or difference²): for accuracy the variance is the
+    share of discordant rows.
     """
-    if estimate.value <= -margin or margin <= 0:
+    if estimate.value <= -margin:
         return None
     spread = standard_error(estimate, units) ** 2 * estimate.n
-    return int(np.ceil(_both(level, power) ** 2 * spread / margin**2))
+    return int(np.ceil(_both(level, power) ** 2 * spread / (margin or estimate.value) ** 2))
 
 
 def equal_passes_from(margin: float, critical: float) -> float:

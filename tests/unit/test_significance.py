@@ -132,6 +132,25 @@ def test_beyond_the_margin_no_number_of_rows_is_enough():
     assert units_needed(proportion_difference(mine, theirs, Units.of(np.arange(100)), 0.9), Units.of(np.arange(100)), 0.1, 0.05) is None
 
 
+def test_with_no_margin_the_rows_are_those_that_show_a_difference_as_large_as_it_seems():
+    draw, psi, gap = np.random.default_rng(9), 0.1, 0.02
+    gained, lost = (np.arange(2000) < 120), (np.arange(2000) >= 1920)
+    needed = units_needed(proportion_difference(gained, lost, Units.of(np.arange(2000)), 0.9), Units.of(np.arange(2000)), 0, 0.05)
+
+    assert needed == pytest.approx(6.18 * (psi - gap**2) / gap**2, rel=0.02)
+    rows, passes = Units.of(np.arange(needed)), 0
+    for _ in range(400):
+        more, fewer = draw.multinomial(needed, [0.06, 0.04, 0.9])[:2]
+        passes += proportion_difference(np.arange(needed) < more, np.arange(needed) >= needed - fewer, rows, 0.9).low > 0
+    assert passes / 400 == pytest.approx(0.8, abs=3 * math.sqrt(0.16 / 400))
+
+
+def test_with_no_margin_what_is_not_better_needs_more_rows_than_there_are():
+    right, rows = np.arange(100) % 4 != 0, Units.of(np.arange(100))
+
+    assert units_needed(proportion_difference(right, right, rows, 0.9), rows, 0, 0.05) is None
+
+
 @pytest.mark.parametrize("margin", [0.01, 0.02, 0.1])
 def test_a_model_passes_against_itself_from_where_the_formula_says(margin):
     z = float(stats.norm.ppf(0.95))

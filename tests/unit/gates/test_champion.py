@@ -70,6 +70,34 @@ def test_beyond_the_margin_no_number_of_rows_would_do():
     assert "no number of test rows would pass it" in result.reason
 
 
+def test_better_and_not_proven_so_says_how_many_rows_would_prove_it():
+    result = champion(90, 71, aim="superiority", margin=0)
+    needed = int(result.reason.split("; with ")[1].split(" test")[0].replace(",", ""))
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "accuracy difference +0.019 to champion version 4 does not settle gates.champion.aim superiority (90 % interval" in result.reason
+    assert result.reason.endswith("test rows (now 1,000) a model that is truly so much better passes in 80 % of cases")
+    assert needed == pytest.approx(6.18 * (0.161 - 0.019**2) / 0.019**2, rel=0.03)
+    assert champion(90 * needed // 1000, 71 * needed // 1000, needed, aim="superiority", margin=0).outcome is Outcome.PASS
+
+
+def test_what_would_change_superiority_is_a_setting_that_is_allowed():
+    result = champion(90, 71, aim="superiority", margin=0)
+    turned = float(str(result.change).removeprefix("PASS with aim: non_inferiority and a margin above ").split(",")[0])
+
+    assert turned >= 0
+    assert champion(90, 71, aim="non_inferiority", margin=turned + 0.001).outcome is Outcome.PASS
+    assert champion(90, 41, aim="superiority", margin=0).change == "INCONCLUSIVE with fewer test rows"
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(20, 20), (20, 22)])
+def test_what_is_not_better_is_never_proven_to_be(gained, lost):
+    result = champion(gained, lost, aim="superiority", margin=0)
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert result.reason.endswith("no number of test rows would pass it: the candidate is not better")
+
+
 def test_a_metric_besides_may_veto():
     """Accuracy is equal, and the rare class is lost: the mean over classes falls."""
     labels = ("common", "rare")
