@@ -78,9 +78,9 @@ def enough(units: Units, by_groups: bool, min_rows: int) -> bool:
     return units.count >= MIN_GROUPS if by_groups else units.rows >= min_rows
 
 
-def needed(by_groups: bool, min_rows: int) -> str:
-    """Write what a part needs in order to decide."""
-    return f"{MIN_GROUPS} groups" if by_groups else f"{min_rows} rows"
+def needed(by_groups: bool, min_rows: int, gate: str) -> str:
+    """Write what a part needs in order to decide; the gate's `min_rows` is asked where there are no groups."""
+    return f"{MIN_GROUPS} groups" if by_groups else f"{min_rows} rows (gates.{gate}.min_rows)"
 
 
 def _share(rare: list[bool]) -> float:

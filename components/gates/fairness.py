@@ -26,7 +26,12 @@ class Params(GateSection):
     )
     label: str = Field("", description="for selection and true_positive")
     max_gap: float = Field(0.05, gt=0, lt=1, description="between a value's rate and that of all other rows; a share")
-    min_rows: int = Field(100, ge=50, le=1_000_000, description="of a value and of all others; with fewer a value is shown only")
+    min_rows: int = Field(
+        100,
+        ge=50,
+        le=1_000_000,
+        description="of a value and of all others; with fewer a value is shown only. With groups: 50 groups instead",
+    )
 
     @model_validator(mode="after")
     def _name_the_label(self) -> Self:
@@ -137,8 +142,9 @@ def _decided(evidence: Evidence, params: Params, gaps: list[_Gap], notes: tuple[
     table = _table(evidence, params, gaps)
     large = [gap for gap in gaps if gap.large]
     if not large:
-        two = "two values" if len(gaps) < 2 else f"a value that has {needed(grouped(evidence), params.min_rows)}, and as many beside it"
-        reason = f"gates.fairness.column {params.column!r} does not have {two} (gates.fairness.min_rows {params.min_rows})"
+        enough_of = f"{needed(grouped(evidence), params.min_rows, 'fairness')}, and as many beside it"
+        two = "two values" if len(gaps) < 2 else f"a value that has {enough_of}"
+        reason = f"gates.fairness.column {params.column!r} does not have {two}"
         return GateResult(gate="fairness", outcome=Outcome.INCONCLUSIVE, reason=reason, notes=notes, tables=(table,))
     widest = large[0]
     open_ = [gap for gap in large if max(gap.estimate.high, -gap.estimate.low) > params.max_gap]

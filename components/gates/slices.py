@@ -25,7 +25,10 @@ class Params(GateSection):
         ("length", "label", "rare_words", "source"), description="thirds by characters, expected label, thirds by rare words, `source`"
     )
     min_rows: int = Field(
-        100, ge=50, le=1_000_000, description="smaller slices are shown only; with 50 a loss of 10 points is seen, not of 5"
+        100,
+        ge=50,
+        le=1_000_000,
+        description="smaller slices are shown only; with 50 a loss of 10 points is seen, not of 5. With groups: 50 groups instead",
     )
 
 
@@ -117,8 +120,8 @@ def _decided(evidence: Evidence, params: Params, called: str, found: list[_Slice
     if small and (lowest := small[0]).estimate.value < 0:
         notes = (*notes, f"the worst of {len(small)} smaller slices, which reject nothing: {_said(lowest)}")
     if not large:
-        reason = fault or f"no slice has {needed(grouped(evidence), params.min_rows)} (gates.slices.min_rows {params.min_rows})"
-        change = "a larger test set, or gates.slices.min_rows of 50"
+        reason = fault or f"no slice has {needed(grouped(evidence), params.min_rows, 'slices')}"
+        change = "a test set with more groups" if grouped(evidence) else "a larger test set, or gates.slices.min_rows of 50"
         return GateResult(gate="slices", outcome=Outcome.INCONCLUSIVE, reason=reason, change=change, notes=notes, tables=(table,))
     worst = large[0]
     notes = (f"the worst slice: {_said(worst)}", *notes)

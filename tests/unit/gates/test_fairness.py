@@ -104,12 +104,20 @@ def test_the_p_is_that_of_the_interval_null():
     assert found.hypotheses[0].p == pytest.approx(2 * stats.norm.sf(abs(shares[0] - shares[1]) / error), rel=1e-6)
 
 
+def test_too_few_rows_name_the_setting_and_too_few_values_do_not():
+    few = np.where(np.arange(6000) < 99, "f", "m")
+
+    assert asked(np.ones(6000, bool), few).reason.endswith("a value that has 100 rows (gates.fairness.min_rows), and as many beside it")
+    assert asked(np.ones(6000, bool), np.full(6000, "f")).reason.endswith("does not have two values")
+
+
 def test_groups_count_and_each_side_needs_fifty():
     groups = np.array([f"g{i // 10:03d}" for i in range(6000)])
     few = np.where(np.arange(6000) // 10 < MIN_GROUPS - 1, "f", "m")
     enough = np.where(np.arange(6000) // 10 < MIN_GROUPS, "f", "m")
 
     assert asked(np.arange(6000) % 7 != 0, few, groups).outcome is Outcome.INCONCLUSIVE
+    assert asked(np.arange(6000) % 7 != 0, few, groups).reason.endswith(f"have a value that has {MIN_GROUPS} groups, and as many beside it")
     assert "delete-one-group jackknife" in str(asked(np.arange(6000) % 7 != 0, enough, groups).method)
 
 

@@ -177,7 +177,17 @@ def test_a_handful_of_rows_settles_nothing_and_breaks_nothing(n, right):
     found = asked(against(one, one, rows=rows_of(one), train=rows_of(one).head(0)))
 
     assert found.outcome is Outcome.INCONCLUSIVE
-    assert "no slice has 100 rows (gates.slices.min_rows 100)" in found.reason
+    assert found.reason == "no slice has 100 rows (gates.slices.min_rows)"
+    assert found.change == "a larger test set, or gates.slices.min_rows of 50"
+
+
+def test_where_groups_count_the_advice_names_groups_and_no_setting_that_counts_rows():
+    groups = np.array([f"g{i // 5:04d}" for i in range(240)])
+    found = asked(pair(240, np.zeros(240, bool), groups), built_in=["label"], min_rows=50)
+
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason == f"no slice has {MIN_GROUPS} groups"
+    assert found.change == "a test set with more groups"
 
 
 def test_rows_that_are_not_those_of_the_predictions_are_refused():
