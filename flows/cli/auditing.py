@@ -221,9 +221,8 @@ def prune(
 ) -> None:
     """Delete versions that never were champion, with their runs, cached data, searches and answers; a dry run unless --yes.
 
-    What champion, previous, challenger, a waiting request or any entry of the ledger can reach stays, here or in
-    an environment of RETUNE_ENVIRONMENTS. With NAME, so do other models'
-    versions and what was left unfinished in their workspaces.
+    What champion, previous, challenger, a waiting request or any entry of the ledger can reach stays, here or in an environment of
+    RETUNE_ENVIRONMENTS. With NAME, so do other models' versions and what was left unfinished in their workspaces.
 
     Example: `retune prune diagnosis --keep 10`
     """
