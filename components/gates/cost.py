@@ -48,7 +48,9 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if cost is None:
         return GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason="nothing was timed", change="`retune judge`, which times it")
     if fault := _fault(cost, evidence):
-        return GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason=fault, change="`retune judge`, which times it anew")
+        return GateResult(
+            gate="cost", outcome=Outcome.INCONCLUSIVE, reason=fault, change="`retune judge --again`, which times it anew", may_pass=True
+        )
     doubt = _busy(cost, params)
     limits = [*_slower(cost, params, evidence, doubt), *_budgets(cost, params, evidence.confidence, doubt)]
     over = [*_oversize(cost, params), *_bigger(cost, params, evidence)]
@@ -57,7 +59,8 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     said = over or [one for one in (evidence.unscorable, _said(limits, undecided, doubt)) if one]
     reason = "; ".join(said) or "there is no champion to be slower than, and no latency budget"
     ways = tuple(limit.hypothesis() for limit in limits)
-    return _result(cost, outcome, reason, [] if over else (undecided or limits)[:1], ways, bool(undecided))
+    found = _result(cost, outcome, reason, [] if over else (undecided or limits)[:1], ways, bool(undecided))
+    return found.model_copy(update={"may_pass": doubt is not None and outcome is Outcome.INCONCLUSIVE})
 
 
 class _Limit:

@@ -60,7 +60,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     return _decided(evidence, params, called, compared, missing)
 
 
-_MEND = "`dvc pull` and the snapshots' test sets in the cache, or gates.forgetting.last and sets without what is missing"
+_MEND = "`dvc pull`, then `retune judge --again`, or gates.forgetting.last and sets without what is missing"
 
 
 def _fault(one: Earlier) -> str | None:

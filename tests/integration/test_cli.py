@@ -129,7 +129,16 @@ def test_predict_names_the_alias_that_is_not_there(finished: Path) -> None:
 
 @slow
 def test_judge_says_with_its_exit_code_what_it_found(project: Path) -> None:
-    assert retune(project, "judge").returncode == 0
+    stands, again = retune(project, "judge"), retune(project, "judge", "--again")
+    assert (stands.returncode, again.returncode) == (0, 0)
+    assert "the verdict of an earlier run stands: PASS; `retune judge --again` reaches it anew" in stands.stderr
+    assert "gate floor (decides): PASS" in again.stderr
+    assert "gate floor" not in stands.stderr
+
+    edit(project, {"gates": {"servability": {"role": "decides", "max_seconds": 0.01}}})
+    for said in ("gate servability (decides): INCONCLUSIVE", "was undecided for a reason that may have passed: "):
+        late = retune(project, "judge")
+        assert (late.returncode, said in late.stderr) == (4, True), late.stderr
 
     edit(project, {"gates": {"floor": {"at_least": status(project)["metrics"]["accuracy"]["value"]}}})
     undecided = retune(project, "judge", "--json")

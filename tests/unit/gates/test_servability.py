@@ -101,3 +101,4 @@ def test_what_was_not_measured_is_asked_of_a_person(found, said):
     assert result.outcome is Outcome.INCONCLUSIVE
     assert said in result.reason
     assert result.change
+    assert result.may_pass is (found is not None and found.outside)
