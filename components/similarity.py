@@ -40,20 +40,39 @@ def shingles(text: str) -> frozenset[str]:
     return frozenset(runs or {text})
 
 
+class Closest:
+    """The most similar of some other texts to each of `count` texts, as they are found; of equally similar ones the first counts."""
+
+    def __init__(self, count: int) -> None:
+        self._twins = np.full(count, -1, dtype=np.int64)
+        self._similarities = np.zeros(count)
+
+    def add(self, places: npt.NDArray[np.int64], twin: int, similarities: npt.NDArray[np.float64]) -> None:
+        """Take the text `twin` into account, which is so similar to the texts at `places` (found,)."""
+        better = similarities > self._similarities[places]
+        self._twins[places[better]] = twin
+        self._similarities[places[better]] = similarities[better]
+
+    def found(self) -> dict[int, tuple[int, float]]:
+        """Return, for each place that has one, the place of the most similar text and the similarity."""
+        return {int(place): (int(self._twins[place]), float(self._similarities[place])) for place in np.flatnonzero(self._twins >= 0)}
+
+
 def closest(texts: Sequence[str], others: Sequence[str], threshold: float) -> dict[int, tuple[int, float]]:
     """Return, for each place in `texts` that has one, the place of the most similar of `others` and the similarity.
 
     It is `threshold` or more; of equally similar ones the first counts.
     """
-    best: dict[int, tuple[int, float]] = {}
-    for place, twin, similarity in alike(texts, others, threshold):
-        if place not in best or similarity > best[place][1]:
-            best[place] = (twin, similarity)
-    return dict(sorted(best.items()))
+    best = Closest(len(texts))
+    for places, twin, similarities in alike(texts, others, threshold):
+        best.add(places, twin, similarities)
+    return best.found()
 
 
-def alike(texts: Sequence[str], others: Sequence[str], threshold: float) -> Iterator[tuple[int, int, float]]:
-    """Yield the place of a text, the place of one of `others`, and their similarity, where that is `threshold` or more.
+def alike(
+    texts: Sequence[str], others: Sequence[str], threshold: float
+) -> Iterator[tuple[npt.NDArray[np.int64], int, npt.NDArray[np.float64]]]:
+    """Yield the places of texts (found,), the place of one of `others`, and their similarities to it (found,), `threshold` or more.
 
     The similarity is Jaccard's, of the shingles. Candidates come from MinHash LSH (datasketch) and are verified exactly, so what is
     found is so, and about one pair in thirty at the threshold is missed. In the order of `others`.
@@ -71,8 +90,8 @@ def alike(texts: Sequence[str], others: Sequence[str], threshold: float) -> Iter
         if found := index.query(signature):
             places = np.array(sorted(found), dtype=np.int64)
             similarities = numbered.jaccard(places, theirs[twin])
-            for near in np.flatnonzero(similarities >= threshold).tolist():
-                yield int(places[near]), twin, float(similarities[near])
+            near = similarities >= threshold
+            yield places[near], twin, similarities[near]
 
 
 class _Numbered:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from components.similarity import alike
+from components.similarity import Closest, alike
 from components.text import normalise
 
 
@@ -60,15 +60,14 @@ def _overlap(test: pd.DataFrame, side: pd.DataFrame, theirs: list[str], near: di
 
 def _near(mine: list[str], sides: list[set[str]], threshold: float) -> list[dict[int, tuple[str, float]]]:
     """Return, for each side, the closest text and its similarity for each place in `mine` that has one."""
-    best: list[dict[int, tuple[str, float]]] = [{} for _ in sides]
     if threshold >= 1:
-        return best
-    texts = sorted(set().union(*sides))
-    for row, twin, similarity in alike(mine, texts, threshold):
+        return [{} for _ in sides]
+    texts, best = sorted(set().union(*sides)), [Closest(len(mine)) for _ in sides]
+    for places, twin, similarities in alike(mine, texts, threshold):
         for side, found in zip(sides, best, strict=True):
-            if texts[twin] in side and similarity > found.get(row, ("", 0.0))[1]:
-                found[row] = (texts[twin], similarity)
-    return [dict(sorted(found.items())) for found in best]
+            if texts[twin] in side:
+                found.add(places, twin, similarities)
+    return [{row: (texts[twin], similarity) for row, (twin, similarity) in found.found().items()} for found in best]
 
 
 def repeated(test: pd.DataFrame) -> tuple[Pair, ...]:
