@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from components.errors import NotThere
+from flows.dvc import STAGES
 
 
 def edited_params(root: Path) -> list[str]:
@@ -15,8 +16,8 @@ def edited_params(root: Path) -> list[str]:
         NotThere: dvc.lock is missing.
     """
     now = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
-    used = {name: value for stage in _stages(root).values() for name, value in stage.get("params", {}).get("params.yaml", {}).items()}
-    return sorted(name for name, value in used.items() if not _same(value, now.get(name)))
+    used = [pair for stage in _ours(root).values() for pair in stage.get("params", {}).get("params.yaml", {}).items()]
+    return sorted({name for name, value in used if not _same(value, now.get(name))})
 
 
 def _same(locked: object, written: object) -> bool:
@@ -57,9 +58,15 @@ def overtaken(root: Path) -> dict[str, list[str]]:
     made = lock_hashes(root)
     used = {
         name: [dep["path"] for dep in stage.get("deps", []) if made.get(dep["path"], dep.get("md5")) != dep.get("md5")]
-        for name, stage in _stages(root).items()
+        for name, stage in _ours(root).items()
     }
     return {name: paths for name, paths in used.items() if paths}
+
+
+def _ours(root: Path) -> dict[str, dict[str, Any]]:
+    """Return the stages that a run brings up to date; a stage of the user's own, or one that is no more, says nothing of the model."""
+    stages = _stages(root)
+    return {name: stages[name] for name in STAGES if name in stages}
 
 
 def _stages(root: Path) -> dict[str, dict[str, Any]]:

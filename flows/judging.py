@@ -32,7 +32,7 @@ def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool
     """Reach a verdict on the registered candidate, or return the one that was reached under the same gates against the same versions.
 
     It is reached anew where it is asked for `again`, and where it is undecided for a reason that may have passed, as a server that did
-    not start in time.
+    not start in time, unless a person has settled it.
     """
     params, ledger = read_params(workspace.params), Ledger(workspace.ledger)
     test = Metrics.read(workspace.reports / "evaluation").test_digest
@@ -47,7 +47,7 @@ def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool
         outside=outside(workspace, params),
     )
     standing = None if again else find_standing(workspace, uri, version, key)
-    if standing is not None and standing.may_pass:
+    if standing is not None and standing.may_pass and not _settled(ledger, version, key):
         log.info("the verdict of an earlier run was undecided for a reason that may have passed: %s", standing.reason)
     elif standing is not None:
         log.info("the verdict of an earlier run stands: %s; `retune judge --again` reaches it anew", standing.outcome)
@@ -61,6 +61,13 @@ def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool
     verdict.write(workspace.reports)
     registry.attach_verdict(uri, version.run_id, version.name, version.number, verdict)
     return Judged(verdict, fresh=True)
+
+
+def _settled(ledger: Ledger, version: registry.Version, key: str) -> bool:
+    """Say whether a person has answered this verdict already: promoted the version with it, or said no."""
+    entries = ledger.entries(version.name)
+    promoted = any((entry.key, entry.verdict_key) == (version.key, key) for entry in entries)
+    return promoted or ledger.rejection(version.name, None, key) is not None
 
 
 def find_standing(workspace: Workspace, uri: str, version: registry.Version, key: str) -> Verdict | None:

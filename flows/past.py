@@ -98,13 +98,14 @@ def earlier_tests(
     """
     if champion is None:
         return
+    sets = [*_past(workspace, version, known, params, test_digest), *_regression_sets(workspace, params)]
     try:
-        texts = [*learnt["text"], *learnt_by(workspace, champion)["text"]]
+        texts = [*learnt["text"], *learnt_by(workspace, champion)["text"]] if sets else []
     except NotThere as error:
-        yield Earlier("earlier test sets", fault=f"which rows are new to the champion cannot be told: {error}")
+        yield from (Earlier(name, fault=f"which rows are new to the champion cannot be told: {error}") for name, _ in sets)
         return
     labels = Predictions.read(workspace.predictions / "candidate.parquet").labels
-    for name, read in (*_past(workspace, version, known, params, test_digest), *_regression_sets(workspace, params)):
+    for name, read in sets:
         try:
             rows, left_out = prepare_earlier(read(), texts, labels)
             mine, theirs = ([asked.about(one, rows) for one in (version, champion)]) if len(rows) else (None, None)

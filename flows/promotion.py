@@ -14,6 +14,7 @@ from components.errors import BadInput, BadParams
 from components.ledger import Ledger, Request
 from components.params import nearest
 from components.registry import Environment, Promotion
+from components.registry.environments import judged_here, opponent_here
 from components.tracking import prepare_store
 from flows import events
 from flows.eligible import check_copied, check_evidence, check_known, checked_reason, find, models, opponent, passed, reason
@@ -101,7 +102,7 @@ def promote_from(
         NotThere: no such version.
         BadInput: it did not pass in the source, or in the target where that judged it, too; a person rejected it, or a reason is missing.
         BadModel: its package is not what was registered, or does not answer as it was evaluated.
-        Outdated: someone changed the target's champion meanwhile.
+        Outdated: someone changed the target's champion meanwhile, or since the target judged the version.
     """
     if source == target:
         raise BadInput(f"--from and --to are both {source.name}")
@@ -109,16 +110,17 @@ def promote_from(
     version, head = find(source, name, number), Ledger(target.ledger).head(name)
     verdict = None if force else passed(source, version)
     said = why or (verdict.reason if verdict else "")
-    copied = registry.copy_version(source, target, name, number)
+    copied, expected = registry.copy_version(source, target, name, number), head.version if head else None
     if verdict is not None:
         check_copied(source, target, copied, verdict)
+        expected = opponent_here(copied) if judged_here(copied) else expected
     return told(
         registry.promote(
             target.mlflow,
             target.ledger,
             name,
             copied.number,
-            expected=head.version if head else None,
+            expected=expected,
             who=who,
             why=f"{said} (version {number} of {source.name}{registry.judged_elsewhere(source, version, head)})",
             forced=force,

@@ -2,9 +2,9 @@
 
 import json
 from enum import StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from components.artifacts.base import Artifact
 from components.identity import digest_value
@@ -83,6 +83,12 @@ class GateResult(BaseModel):
     hypotheses: tuple[Hypothesis, ...] = ()
     notes: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_so(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `may_pass` out where it is false: verdicts of an earlier layout keep their digest."""
+        written: dict[str, Any] = write(self)
+        return written if self.may_pass else {name: value for name, value in written.items() if name != "may_pass"}
 
 
 class Verdict(Artifact):

@@ -99,7 +99,7 @@ class Request:
         """Return why what a person rejected is not promoted."""
         return (
             f"{self.who} rejected version {self.version} of {self.model} on this evidence: {self.why}; "
-            'only a new verdict or --force --why "…" overrules that'
+            'only a verdict on another champion, test set or gates, or --force --why "…", overrules that'
         )
 
     def waits(self, now: datetime | None = None) -> bool:

@@ -81,7 +81,11 @@ def inspected(uri: str, version: Version) -> Path:
             folder = fetch(client, uri, client.get_model_version_download_uri(version.name, str(version.number)))
     except Unavailable:
         raise  # it may be whole
-    except (OSError, RetuneError) as error:
+    except OSError as error:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # an HTTP error is an OSError, too
+            raise Unavailable(f"{version.uri}: its package cannot be fetched now: {error}") from error
+        raise BadModel(f"{version.uri}: its package is gone: {error}") from error
+    except RetuneError as error:
         raise BadModel(f"{version.uri}: its package cannot be fetched: {error}") from error
     package.inspect(folder, version.tags.get("retune.weights", ""), version.tags.get("retune.package", ""))
     return folder

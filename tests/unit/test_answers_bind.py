@@ -1,6 +1,7 @@
 """Only what was decided about is promoted, whatever a person or the gates say meanwhile. No model is loaded here."""
 
 import importlib
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from components.artifacts.verdict import Outcome, Verdict
+from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.errors import BadInput, NotThere
 from components.ledger import Ledger, Outdated, Request
 from components.registry import CHALLENGER, CHAMPION, Environment, Version, attach_verdict, read_verdict, versions
@@ -17,7 +18,7 @@ from components.registry.versions import COMPLETE, EVIDENCE, JUDGED_AGAINST, KEY
 from components.store import experiment
 from components.tracking import RecordedRun
 from flows import effects, events, promotion
-from flows.judging import Judged
+from flows.judging import Judged, _settled
 from flows.workspace import Workspace
 from tests.finished import new_store
 from tests.project import ROOT, TINY, change, write_params
@@ -295,3 +296,27 @@ def test_a_registration_that_takes_the_alias_meanwhile_keeps_it(place: Environme
     promotion.promote(place, NAME, 1, who="ada")
 
     assert aliases(place) == {CHAMPION: 1, CHALLENGER: 2}
+
+
+def test_what_was_undecided_for_a_passing_reason_is_judged_anew_until_a_person_settles_it(place: Environment) -> None:
+    ledger = Ledger(place.ledger)
+    request = wait(place, 1)
+    assert not _settled(ledger, version(place, 1), "v1")
+
+    promotion.approve(place, request.run, who="ada", why="the machine was slow")
+    assert _settled(ledger, version(place, 1), "v1")
+    assert not _settled(ledger, version(place, 1), "another")
+
+    promotion.reject(place, wait(place, 2).run, who="bob", why="it is harmful")
+    assert _settled(ledger, version(place, 2), "v2")
+
+
+def test_a_verdict_of_an_earlier_layout_keeps_its_digest() -> None:
+    """Approvals and ledger entries name it: a field that says nothing must not change it."""
+    gate = GateResult(gate="floor", outcome=Outcome.PASS, reason="so")
+    said = Verdict(key="v", candidate="c", champion=None, test_digest="t", outcome=Outcome.PASS, reason="so", gates=(gate,))
+    known = json.loads(said.model_dump_json())["gates"][0]
+
+    assert "may_pass" not in known
+    assert GateResult(**known) == gate
+    assert gate.model_copy(update={"may_pass": True}).model_dump()["may_pass"]

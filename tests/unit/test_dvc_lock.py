@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.errors import NotThere
 from flows.dvc_lock import edited_params, overtaken
@@ -35,6 +36,15 @@ def test_sections_that_a_stage_ran_with_are_compared(tmp_path: Path, params: str
     assert edited_params(tmp_path) == edited
 
 
+def test_a_stage_that_ran_with_other_settings_than_the_next_is_told(tmp_path: Path) -> None:
+    """Train ran alone after an edit: its settings are those of params.yaml, and the search's are not."""
+    stages = {name: {"params": {"params.yaml": {"train": {"epochs": epochs}}}} for name, epochs in (("tune", 3), ("train", 9), ("mine", 1))}
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
+    (tmp_path / "params.yaml").write_text("train: {epochs: 9}", encoding="utf-8")
+
+    assert edited_params(tmp_path) == ["train"]
+
+
 def test_where_nothing_ran_there_is_nothing_to_compare(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("task: x", encoding="utf-8")
     with pytest.raises(NotThere, match="nothing was made here yet"):
@@ -49,6 +59,7 @@ stages:
   preprocess: {cmd: x, outs: [{path: data/learn, md5: new.dir}, {path: data/test, md5: same.dir}]}
   train: {cmd: x, deps: [{path: data/learn, md5: old.dir}, {path: data/raw, md5: r.dir}, {path: code.py, md5: c}]}
   evaluate: {cmd: x, deps: [{path: data/learn, md5: old.dir}, {path: data/test, md5: same.dir}, {path: data/raw, md5: other.dir}]}
+  removed-long-ago: {cmd: x, deps: [{path: data/learn, md5: old.dir}]}
 """
     (tmp_path / "dvc.lock").write_text(stages, encoding="utf-8")
     (tmp_path / "data").mkdir()

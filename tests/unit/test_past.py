@@ -1,5 +1,6 @@
 """What earlier champions learnt from and what they answer, where all of it is at hand and where it is not."""
 
+import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -13,6 +14,8 @@ import yaml
 from mlflow import MlflowClient
 
 from components.artifacts.rows import read_rows
+from components.errors import Unavailable
+from components.gates.forgetting import Params as Forgetting
 from components.ledger import Entry
 from components.registry import Version, versions
 from flows.asked import Asked
@@ -104,9 +107,12 @@ def test_what_either_of_them_learnt_is_not_asked(registered: tuple[str, Workspac
     with Asked(workspace, uri) as asked:
         [found] = earlier_tests(workspace, asked, candidate, told, {}, params, "today", candidate_learnt)
         [unknown] = earlier_tests(workspace, asked, candidate, untold, {}, params, "today", candidate_learnt)
+        nothing = params.model_copy(update={"gates": params.gates.model_copy(update={"forgetting": Forgetting(sets=())})})
+        assert list(earlier_tests(workspace, asked, candidate, untold, {}, nothing, "today", candidate_learnt)) == []
 
     assert (found.fault, found.left_out, len(found.candidate.ids)) == (None, 25, 15)
     assert found.candidate.ids.tolist() == found.champion.ids.tolist()
+    assert unknown.name == "regression set regression.csv"
     assert unknown.fault.startswith("which rows are new to the champion cannot be told: version 1 does not say")
 
 
@@ -125,3 +131,15 @@ def test_answers_that_were_kept_do_not_make_up_for_a_package_that_is_gone(regist
 
     assert found.predictions is None
     assert "its package cannot be fetched" in found.fault
+
+
+def test_a_store_that_does_not_answer_is_no_verdict_on_a_version(
+    monkeypatch: pytest.MonkeyPatch, registered: tuple[str, Workspace]
+) -> None:
+    def outage(*_: object) -> Path:
+        raise OSError("503 Server Error")
+
+    verify = importlib.import_module("components.registry.verify")  # the package exports the function of that name
+    monkeypatch.setattr(verify, "fetch", outage)
+    with pytest.raises(Unavailable, match="its package cannot be fetched now: 503"):
+        verify.inspected(registered[0], versions(registered[0], "tickets")[0])

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from components.artifacts.verdict import Outcome, Verdict
 from components.errors import BadInput
-from components.ledger import Ledger
+from components.ledger import Ledger, Outdated
 from components.registry import Environment, Version, attach_verdict, copy_version, read_verdict
 from components.registry.versions import COMPLETE, EVIDENCE, KEY, ORIGIN
 from components.store import experiment
@@ -110,6 +110,17 @@ def test_what_the_target_itself_passed_comes_in_on_that_evidence(staging: Enviro
     own = judge(local, number, key="under new gates")
 
     assert promote(staging, local, 2).entry.evidence == own.evidence
+
+
+def test_what_the_target_itself_passed_against_an_earlier_champion_is_to_be_judged_again(staging: Environment, local: Environment) -> None:
+    number = copy(local, "k2")
+    judge(staging, 2)
+    judge(local, number, key="under new gates")
+    promotion.promote(local, NAME, 1, who="bob", why="meanwhile", force=True)
+
+    with pytest.raises(Outdated, match="verdict is about no champion, champion is now 1: judge again"):
+        promote(staging, local, 2)
+    assert champion(local) == 1
 
 
 def test_a_person_who_rejected_it_in_the_target_is_heard(staging: Environment, local: Environment) -> None:
