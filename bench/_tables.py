@@ -49,10 +49,16 @@ def panels(rows: Sequence[Row]) -> Iterator[str]:
             {"none": "–", "rows": "alike", "labels": "one label"}[groups],
             f"{agreement * 100:.0f} %",
             f"{level * 100:.0f} %",
-            *(per_cent(here[gap][name]) if gap in here else "" for gap, name in COLUMNS),
+            *(beside_formula(here[gap], name) if gap in here else "" for gap, name in COLUMNS),
             ", ".join(covered),
             f"{here[0.0]['repetitions']:,}",
         )
+
+
+def beside_formula(one: Row, name: str) -> str:
+    """Return a share, and in brackets the share of PASS that the normal approximation expects where the rows are independent."""
+    expected = one["formula"] if name == "promoted" and one["true_difference"] >= 0 else None
+    return per_cent(one[name]) + (f" ({per_cent(expected)})" if expected is not None else "")
 
 
 FEWEST = 50  # repetitions that are worth a line
