@@ -30,7 +30,7 @@ def compare(
     elif estimate.low > threshold:
         outcome, reason = Outcome.PASS, f"{gap} is within {where}" if threshold < 0 else f"{gap} is above {where}"
     else:
-        outcome, reason = Outcome.INCONCLUSIVE, f"{gap} does not settle {where}; {_needed(evidence, estimate, margin)}"
+        outcome, reason = Outcome.INCONCLUSIVE, f"{gap} does not settle {where}; {_needed(evidence, estimate, margin)[1]}"
     ways = [_worse(evidence, other, metric, called, settled=outcome is Outcome.PASS)]
     ways += [_worse(evidence, other, name, called) for name in also if name != metric]
     return result(
@@ -74,22 +74,23 @@ def _worse(evidence: Evidence, other: Predictions, metric: str, called: str, set
     return hypothesis(f"{metric} worse than {called}", says, p, metric, estimate)
 
 
-def _needed(evidence: Evidence, estimate: Estimate, margin: float) -> str:
-    """Say how many test rows would do; where no loss is allowed (margin 0), for a model that is truly as much better as this one seems."""
+def _needed(evidence: Evidence, estimate: Estimate, margin: float) -> tuple[bool, str]:
+    """Say whether more test rows can help, and how many an equal model needs; with margin 0, one as much better as this one seems."""
     needed = units_needed(estimate, evidence.truth.units, margin, evidence.level)
     kind = "groups" if evidence.truth.units.grouped else "rows"
     if needed is None:
         why = "the difference is beyond the margin already" if margin else "the candidate is not better"
-        return f"no number of test {kind} would pass it: {why}"
+        return False, f"no number of test {kind} would pass it: {why}"
     model = "an equal model" if margin else "a model that is truly so much better"
-    return f"with {needed:,} test {kind} (now {estimate.n:,}) {model} passes in {POWER:.0%} of cases".replace("%", " %")
+    return True, f"with {needed:,} test {kind} (now {estimate.n:,}) {model} passes in {POWER:.0%} of cases".replace("%", " %")
 
 
 def _change(estimate: Estimate, threshold: float, evidence: Evidence, margin: float) -> str:
     if estimate.low > threshold:
         return f"INCONCLUSIVE with a margin of {max(-estimate.low, 0):.3f} or less" if margin else "INCONCLUSIVE with fewer test rows"
     looser = "a margin" if margin else "aim: non_inferiority and a margin"
-    return f"PASS with {looser} above {max(-estimate.low, 0):.3f}, or: {_needed(evidence, estimate, margin)}"
+    helps, needed = _needed(evidence, estimate, margin)
+    return f"PASS with {looser} above {max(-estimate.low, 0):.3f}" + (f", or: {needed}" if helps else "")
 
 
 def _notes(evidence: Evidence, other: Predictions, metric: str, estimate: Estimate) -> list[str]:

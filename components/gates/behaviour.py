@@ -1,7 +1,7 @@
 """Behaviour: does the answer survive a typo, and does it follow what it should follow?"""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from pydantic import AfterValidator, Field, field_validator
@@ -65,6 +65,31 @@ class Params(GateSection):
         return phrases
 
 
+class _Limit(NamedTuple):
+    """A quantity that must be at most `threshold`, with its interval: `what` it is, and the `setting` of the threshold."""
+
+    kind: str
+    what: str
+    estimate: Estimate
+    threshold: float
+    setting: str
+
+    @property
+    def paired(self) -> bool:
+        """Whether it is a difference to the champion."""
+        return self.setting == "gates.behaviour.margin"
+
+    @property
+    def excess(self) -> float:
+        """How far the interval's upper end is above the threshold; 0 or less where it is settled."""
+        return self.estimate.high - self.threshold
+
+    @property
+    def settled(self) -> bool:
+        """Whether the interval proves it."""
+        return not self.estimate.doubt and self.excess <= 0
+
+
 class _Kind:
     """All cases of one kind: the rate of failure, and what it can be rejected by."""
 
@@ -90,12 +115,14 @@ class _Kind:
             return None
         return proportion_difference(self.theirs, self.mine, self.shared, self.confidence)
 
-    @property
-    def settled(self) -> bool:
-        """Whether the interval proves everything that is asked of this kind."""
-        more = self.more if self.compared else None
-        doubt = self.failing.doubt or (more.doubt if more else None)
-        return not doubt and self.failing.high <= self.at_most and (more is None or more.high < self.margin)
+    def limits(self, called: str) -> list[_Limit]:
+        """Return what is asked of this kind: not too many failures, and not many more than the champion's."""
+        often = f"{self.failing.value:.3f} of {len(self.tried)} cases of {self.kind} fail"
+        limits = [_Limit(self.kind, often, self.failing, self.at_most, f"gates.behaviour.at_most.{self.kind}")]
+        if self.compared and (more := self.more) is not None:
+            worse = f"{more.value:+.3f} more cases of {self.kind} fail than with {called}"
+            limits.append(_Limit(self.kind, worse, more, self.margin, "gates.behaviour.margin"))
+        return limits
 
     def hypotheses(self, called: str) -> list[Hypothesis]:
         """Return the ways to fail: too often, and more often than the champion beyond the margin."""
@@ -128,7 +155,8 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     kinds = _kinds(seen, evidence, params)
     gated = [kind for kind in kinds if kind.gated]
     called = f"champion {evidence.champion.called}" if evidence.champion is not None else "the champion"
-    found = _result(seen, kinds, gated, tuple(way for kind in gated for way in kind.hypotheses(called)), params)
+    limits = [limit for kind in gated for limit in kind.limits(called)]
+    found = _result(seen, kinds, limits, tuple(way for kind in gated for way in kind.hypotheses(called)), params)
     if not evidence.unscorable:
         return found
     return found.model_copy(update={"outcome": Outcome.INCONCLUSIVE, "reason": f"{evidence.unscorable}; {found.reason}"})
@@ -139,30 +167,27 @@ def _kinds(seen: Behaviour, evidence: Evidence, params: Params) -> list[_Kind]:
     return [_Kind(name, [one for one in seen.tried if one.case.kind == name], evidence, params) for name in names]
 
 
-def _result(seen: Behaviour, kinds: list[_Kind], gated: list[_Kind], ways: tuple[Hypothesis, ...], params: Params) -> GateResult:
+def _result(seen: Behaviour, kinds: list[_Kind], limits: list[_Limit], ways: tuple[Hypothesis, ...], params: Params) -> GateResult:
     shown = [f"{kind.kind}: {len(kind.tried)} cases, shown only" for kind in kinds if not kind.gated]
-    shown += [f"{kind.kind}: {kind.failing.doubt}" for kind in gated if kind.failing.doubt]
+    shown += [f"{kind.kind}: {kind.failing.doubt}" for kind in kinds if kind.gated and kind.failing.doubt]
     known = {"gate": "behaviour", "notes": (*seen.notes, *shown), "tables": tuple(_tables(kinds))}
-    if not gated:
+    if not limits:
         reason = f"no kind has gates.behaviour.min_cases {params.min_cases} cases"
         return GateResult(outcome=Outcome.INCONCLUSIVE, reason=reason, change="more cases, or more test rows", **known)
-    worst = max(gated, key=lambda kind: kind.failing.value - kind.at_most)
-    undecided = [kind.kind for kind in gated if not kind.settled]
-    rate = f"{worst.failing.value:.3f} of {len(worst.tried)} cases of {worst.kind} fail ({interval(worst.failing)}"
-    rate += f", gates.behaviour.at_most.{worst.kind} {worst.at_most:g})"
+    worst = max(limits, key=lambda limit: (not limit.settled, limit.excess))
+    undecided = dict.fromkeys(limit.kind for limit in limits if not limit.settled)
+    said = f"{worst.what} ({interval(worst.estimate, signed=worst.paired)}, {worst.setting} {worst.threshold:g})"
     return GateResult(
         outcome=Outcome.INCONCLUSIVE if undecided else Outcome.PASS,
-        reason=f"{rate}; not settled: {', '.join(undecided)}"
-        if undecided
-        else f"{rate}, the most of {len(gated)} kinds against their limits",
-        metric=f"failing cases, {worst.kind}",
-        estimate=worst.failing.value,
-        low=worst.failing.low,
-        high=worst.failing.high,
-        threshold=worst.at_most,
-        n=worst.failing.n,
-        method=f"{worst.failing.method}; against the champion {'Tango, paired by case' if worst.more is not None else 'nothing'}",
-        change=f"gates.behaviour.at_most.{worst.kind} {'above' if worst.kind in undecided else 'below'} {worst.failing.high:.3f}",
+        reason=f"{said}; not settled: {', '.join(undecided)}" if undecided else f"{said}, the nearest of {len(limits)} to its limit",
+        metric=f"{'difference of ' if worst.paired else ''}failing cases, {worst.kind}",
+        estimate=worst.estimate.value,
+        low=worst.estimate.low,
+        high=worst.estimate.high,
+        threshold=worst.threshold,
+        n=worst.estimate.n,
+        method="Tango, paired by case" if worst.paired else worst.estimate.method,
+        change=f"{worst.setting} {'above' if undecided else 'below'} {worst.estimate.high:.3f}",
         hypotheses=ways,
         **known,
     )

@@ -68,6 +68,18 @@ def test_more_failures_than_the_champion_beyond_the_margin_fail(failing, theirs,
         assert "+0.200 more cases fail than with champion version 4, not within gates.behaviour.margin 0.05" in result.reason
 
 
+def test_the_headline_is_what_is_not_settled():
+    """Five of 100 are far below the limit; that they are no more than the champion's two, within the margin, is not proven."""
+    result = tried(cases("case", 5, 2), cases("typos", 20, 20))
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert result.reason.startswith("+0.030 more cases of case fail than with champion version 4 (")
+    assert result.reason.endswith("gates.behaviour.margin 0.05); not settled: case")
+    assert (result.metric, result.threshold) == ("difference of failing cases, case", 0.05)
+    assert result.low < result.threshold < result.high
+    assert result.change == f"gates.behaviour.margin above {result.high:.3f}"
+
+
 def test_a_significant_loss_within_the_margin_passes():
     result = tried(cases("case", 8, 0, count=1000))
 
