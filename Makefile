@@ -28,10 +28,10 @@ run: setup  ## the main job: snapshot, validate, … promote, on the example or 
 	@retune run
 
 test: setup  ## all tests
-	@python -m pytest -q -n 2 --dist loadscope
+	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
 
 test-fast: setup  ## the tests that take seconds
-	@python -m pytest -q -n 2 --dist loadscope -m "not slow"
+	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow"
 
 check: setup  ## linters, types, import rules, wiring
 	@ruff check .
