@@ -325,8 +325,11 @@ sys.exit("torch" in sys.modules)
         ({"space": {"epochs": {"type": "float", "low": 1, "high": 2}}}, r"space\.epochs cannot be searched"),
         ({"space": {"warmup": {"type": "float", "low": 0.2, "high": 0.1}}}, "needs low below high"),
         ({"space": {"weight_decay": {"type": "float", "low": 0, "high": 0.1, "log": True}}}, "log needs low above 0"),
-        ({"space": {"warmup": {"type": "float", "low": 0, "high": 2}}}, r"train\.warmup: input should be less than 1"),
-        ({"space": {"schedule": {"type": "categorical", "choices": ["linear", "cubic"]}}}, "'linear', 'cosine' or 'constant'"),
+        (
+            {"space": {"weight_decay": {"type": "float", "low": 0, "high": 20}}},
+            r"train\.weight_decay: input should be less than or equal to 10",
+        ),
+        ({"space": {"schedule": {"type": "categorical", "choices": ["linear", "cubic"]}}}, "'linear', 'cosine', 'constant'"),
         ({"space": {"batch_size": {"type": "int", "low": 1.5, "high": 8}}}, "whole numbers"),
         ({"space": {"batch_size": {"type": "categorical"}}}, "needs choices"),
         ({"space": {"warmup": {"type": "float", "low": 0, "high": 0.5, "step": 0.1, "log": True}}}, "log needs low above 0"),
