@@ -22,6 +22,9 @@ class FineTuner(Trainer):
     def __init__(self, settings: TrainParams, **rest: Any) -> None:
         """Train as `settings` say; `rest` is Trainer's."""
         super().__init__(**rest)
+        # Trainer takes any forward with **kwargs for one that divides its loss by all rows of a step. Most classifiers take the mean of
+        # a pass: of `accumulation` passes the gradients would add up, where their mean is meant.
+        self.model_accepts_loss_kwargs = False
         self._settings = settings
         model = self.module
         self._decayed = set(self.get_decay_parameter_names(model))
@@ -58,9 +61,9 @@ class FineTuner(Trainer):
         if model.training and self._settings.r_drop:
             other, others = super().compute_loss(model, again, return_outputs=True, num_items_in_batch=num_items_in_batch)
             apart = losses.divergence(outputs["logits"], others["logits"])
-            loss = (loss + other) / 2 + self._settings.r_drop * apart * self._part(num_items_in_batch)
+            loss = (loss + other) / 2 + self._settings.r_drop * apart
         if model.training and (self._settings.l1 or self._settings.l2_sp):
-            loss = loss + self._penalties() * self._part(num_items_in_batch)
+            loss = loss + self._penalties()
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *args: Any, **rest: Any) -> dict[str, float]:
@@ -99,11 +102,6 @@ class FineTuner(Trainer):
             now = losses.learning(self.module, self._origin.keys())
             penalty = penalty + self._settings.l2_sp * losses.half_square(now, self._origin)
         return penalty
-
-    def _part(self, num_items_in_batch: Any) -> float:
-        """Return what to multiply a mean by, so that it counts once a step: Trainer divides by the passes only what it did not scale."""
-        scaled = self.model_accepts_loss_kwargs and num_items_in_batch is not None
-        return 1 / self.current_gradient_accumulation_steps if scaled else 1.0
 
     def _get_train_sampler(self, train_dataset: Any = None) -> "EpochSampler":
         rows: Any = train_dataset if train_dataset is not None else self.train_dataset

@@ -5,6 +5,7 @@ W x becomes W x + (alpha / rank) B A x, A of shape (rank, in) drawn at random, B
 The adapters are merged into W when training ends: what is saved, hashed, served and registered is a plain model.
 """
 
+import warnings
 from typing import Any
 
 from components.errors import BadParams
@@ -23,17 +24,17 @@ def prepare(model: Any, *, lora_rank: int, lora_alpha: float, lora_dropout: floa
 
     depth = depths(model)
     head = max(depth.values())
-    return get_peft_model(
-        model,
-        LoraConfig(
-            r=lora_rank,
-            lora_alpha=lora_alpha,  # type: ignore[arg-type]  # a ratio's numerator: peft only divides it
-            lora_dropout=lora_dropout,
-            target_modules=_targets(model, depth, lora_targets),
-            modules_to_save=sorted({name.rpartition(".")[0] for name, at in depth.items() if at == head}),
-            use_dora=lora_dora,
-        ),
+    config = LoraConfig(
+        r=lora_rank,
+        lora_alpha=lora_alpha,  # type: ignore[arg-type]  # a ratio's numerator: peft only divides it
+        lora_dropout=lora_dropout,
+        target_modules=_targets(model, depth, lora_targets),
+        modules_to_save=sorted({name.rpartition(".")[0] for name, at in depth.items() if at == head}),
+        use_dora=lora_dora,
     )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by an older name
+        return get_peft_model(model, config)
 
 
 def finish(model: Any) -> Any:

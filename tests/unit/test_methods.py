@@ -1,8 +1,11 @@
 """Each method of fine-tuning on the two-layer model: what learns, what does not, what is saved, and that a cut changes nothing."""
 
 import json
+import shutil
+import statistics
 
 import pytest
+import safetensors.torch
 import torch
 
 from components import methods
@@ -29,6 +32,16 @@ VARIANTS = {
 @pytest.fixture(scope="module")
 def learn(tiny_base, tickets, tmp_path_factory):
     return Learn.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tiny_base, tmp_path_factory):
+    """The two-layer model with louder layers: its answer hangs on the words, as a pretrained model's does, before anything is learnt."""
+    folder = shutil.copytree(tiny_base, tmp_path_factory.mktemp("loud") / "base")
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    loud = {name: 10 * tensor if tensor.ndim == 2 and "embeddings" not in name else tensor for name, tensor in state.items()}
+    safetensors.torch.save_file(loud, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
 
 
 @pytest.fixture
@@ -91,11 +104,20 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, v
 
     histories = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("whole", "broken")]
     points = [[{**json.loads(line), "seconds": 0} for line in history] for history in histories]
-    losses = [point["loss"] for point in points[0] if "loss" in point]
     assert points[0] == points[1]
-    assert losses[-1] < 0.9 * losses[0]
     assert (resumed.best_step, resumed.best_value, resumed.parameters) == (expected.best_step, expected.best_value, expected.parameters)
     assert same(weights(resumed.model), weights(expected.model))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_method_learns(tiny_base, learn, tmp_path, variant):
+    keep = keep_in(tmp_path / "out")
+    best = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 8} | VARIANTS[variant]), keep=keep).best_value
+
+    losses = [point["loss"] for point in map(json.loads, keep.history.read_text().splitlines()) if "loss" in point]
+    assert statistics.fmean(losses[-6:]) < 0.7 * losses[0]
+    assert best > 0.5  # of three classes
 
 
 @pytest.mark.parametrize("method", ["freeze", "lora"])
@@ -135,7 +157,7 @@ def test_merging_changes_no_answer(model, learn, tiny_base, dora):
         adapted = wrapped(**batch).logits
         merged = lora.finish(wrapped)(**batch).logits
 
-    assert not torch.allclose(adapted, before, atol=1e-3)
+    assert not torch.allclose(adapted, before, atol=1e-2)
     assert torch.allclose(merged, adapted, atol=1e-5)
 
 
@@ -184,9 +206,7 @@ def architectures():
         "bert": t.BertForSequenceClassification(t.BertConfig(**small)),
         "roberta": t.RobertaForSequenceClassification(t.RobertaConfig(**small)),
         "electra": t.ElectraForSequenceClassification(t.ElectraConfig(**small, embedding_size=8)),
-        "distilbert": t.DistilBertForSequenceClassification(
-            t.DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2, hidden_dim=32)
-        ),
+        "distilbert": t.DistilBertForSequenceClassification(t.DistilBertConfig(vocab_size=50, dim=16, n_layers=2, n_heads=2)),
         "modernbert": t.ModernBertForSequenceClassification(t.ModernBertConfig(**small, pad_token_id=0)),
     }
 
