@@ -7,6 +7,7 @@ import torch
 from transformers import Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from components.errors import BadParams
 from components.learning import losses
 from components.learning.averaging import Average
 from components.learning.optimizers import WarmPlateau, build_optimizer
@@ -20,7 +21,11 @@ class FineTuner(Trainer):
     """
 
     def __init__(self, settings: TrainParams, **rest: Any) -> None:
-        """Train as `settings` say; `rest` is Trainer's."""
+        """Train as `settings` say; `rest` is Trainer's.
+
+        Raises:
+            BadParams: a penalty has nothing to act on.
+        """
         super().__init__(**rest)
         # Trainer takes any forward with **kwargs for one that divides its loss by all rows of a step. Most classifiers take the mean of
         # a pass: of `accumulation` passes the gradients would add up, where their mean is meant.
@@ -31,6 +36,8 @@ class FineTuner(Trainer):
         self._origin: dict[str, torch.Tensor] = {}
         if settings.l2_sp:
             self._origin = {name: weights.detach().clone() for name, weights in losses.learning(model, losses.pretrained(model)).items()}
+            if not self._origin:
+                raise BadParams("params.yaml: train.l2_sp has nothing to act on: train.frozen_layers freezes all layers of the base model")
         self._average = Average(model, settings.ema) if settings.ema else None
         if self._average:
             self.add_callback(self._average)

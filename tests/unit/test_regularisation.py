@@ -104,7 +104,7 @@ def test_each_layer_learns_slower_than_the_one_above(model):
 
 def rates_of(tiny_base, learn, tmp_path, **changes):
     keep = keep_in(tmp_path / "out")
-    fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 3, "evaluations_per_epoch": 12} | changes), keep=keep)
+    fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 3, "evaluations_per_epoch": 1} | changes), keep=keep)
     points = [json.loads(line) for line in keep.history.read_text().splitlines()]
     scores = [point["eval_macro_f1"] for point in points if "eval_macro_f1" in point]
     return {point["step"] - 1: point["learning_rate"] for point in points if "learning_rate" in point}, scores
@@ -132,7 +132,7 @@ def test_the_learning_rate_of_every_step_is_as_documented(tiny_base, learn, tmp_
 
 
 def test_a_plateau_halves_the_rate_when_torch_would(tiny_base, learn, tmp_path):
-    rates, scores = rates_of(tiny_base, learn, tmp_path, schedule="plateau", plateau_patience=2, warmup=4)
+    rates, scores = rates_of(tiny_base, learn, tmp_path, schedule="plateau", plateau_patience=2, warmup=4, evaluations_per_epoch=12)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-2)
     reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=2, threshold=0, eps=0)
     expected = {}
@@ -187,6 +187,43 @@ def test_a_step_in_two_passes_is_a_step_in_one(tiny_base, learn, changes):
     twice = fit(task, tiny_base, learn, settings.model_copy(update={"batch_size": 8, "accumulation": 2})).model
 
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(once.parameters(), twice.parameters(), strict=True))
+
+
+ALONE = [
+    {"dropout": 0.3},
+    {"neftune": 5.0},
+    {"l1": 1e-3},
+    {"l2_sp": 1.0},
+    {"ema": 0.9},
+    {"layer_decay": 0.5},
+    {"optimizer": "adafactor"},
+    {"label_smoothing": 0.1},
+]
+WITH = [
+    ({"dropout": 0.3}, {"r_drop": 1.0}),
+    ({"method": "lora"}, {"lora_rank": 2}),
+    ({"method": "lora"}, {"lora_alpha": 64.0}),
+    ({"method": "lora"}, {"lora_dropout": 0.5}),
+    ({"method": "lora"}, {"lora_dora": True}),
+    ({"method": "lora"}, {"precision": "bfloat16"}),
+    ({"optimizer": "sgd"}, {"momentum": 0.5}),
+    ({"optimizer": "sgd"}, {"nesterov": True}),
+]
+
+
+@pytest.mark.slow
+def test_no_setting_does_nothing(tiny_base, learn):
+    def trained(**changes):
+        return weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 0.5} | changes), evaluations=1).model)
+
+    plain = {json.dumps(others): trained(**others) for others, _ in [({}, {}), *WITH]}
+    for others, changes in [*(({}, changes) for changes in ALONE), *WITH]:
+        assert not same(plain[json.dumps(others)], trained(**others, **changes)), changes
+
+
+def test_a_pull_towards_a_base_that_is_all_frozen_is_refused(tiny_base, learn):
+    with pytest.raises(BadParams, match=r"train\.l2_sp has nothing to act on"):
+        fit(task, tiny_base, learn, QUICK.model_copy(update={"method": "freeze", "frozen_layers": 2, "l2_sp": 1.0}))
 
 
 def test_a_strong_pull_keeps_the_base_and_frees_the_head(tiny_base, learn):
