@@ -12,13 +12,13 @@ from components import methods
 from components.errors import BadParams
 from components.learning import TrainParams
 from components.learning.data import Learn
-from components.learning.fitting import Keep, fit
+from components.learning.fitting import fit
 from components.methods import freeze, lora
 from components.methods._depth import depths
 from components.tasks import text_classification as task
+from tests.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.learn import make_learn
 
-QUICK = TrainParams(epochs=2, learning_rate=1e-2, batch_size=16, threads=1, precision="float32", patience=0, evaluations_per_epoch=2)
 LORA = {"lora_rank": 4, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": "default", "lora_dora": False}
 VARIANTS = {
     "full": {},
@@ -50,38 +50,6 @@ def model(tiny_base):
     return task.build_model(tiny_base, ("a", "b", "c"))
 
 
-def keep_in(folder):
-    folder.mkdir()
-    return Keep(folder / "checkpoints", folder / "history.jsonl")
-
-
-def weights(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def interrupt_after(evaluations):
-    def watch(number, value):
-        if number > evaluations:
-            raise KeyboardInterrupt
-
-    return watch
-
-
-def cut_and_resumed(tiny_base, learn, settings, tmp_path):
-    """Train once in one go and once with a cut; return both, and check that the second one went on."""
-    expected = fit(task, tiny_base, learn, settings, keep=keep_in(tmp_path / "whole"))
-    broken = keep_in(tmp_path / "broken")
-    with pytest.raises(KeyboardInterrupt):
-        fit(task, tiny_base, learn, settings, keep=broken, watch=interrupt_after(2))
-    resumed = fit(task, tiny_base, learn, settings, keep=broken)
-    assert resumed.resumed > 0
-    return expected, resumed
-
-
 def test_every_file_is_a_method():
     found = [methods.load(name) for name in methods.available()]
 
@@ -100,7 +68,7 @@ def test_an_unknown_method_is_guessed():
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, variant):
-    expected, resumed = cut_and_resumed(tiny_base, learn, QUICK.model_copy(update=VARIANTS[variant]), tmp_path)
+    expected, resumed = cut_and_resumed(task, tiny_base, learn, QUICK.model_copy(update=VARIANTS[variant]), tmp_path)
 
     histories = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("whole", "broken")]
     points = [[{**json.loads(line), "seconds": 0} for line in history] for history in histories]
