@@ -108,5 +108,6 @@ def _identity(learn: Path, base: Path, task: str, settings: TrainParams) -> str:
 
 
 def _listed(settings: TrainParams) -> str:
-    shown = ("epochs", "learning_rate", "batch_size", "schedule", "warmup", "weight_decay", "seed")
-    return ", ".join(f"{name} {getattr(settings, name):g}" if name != "schedule" else settings.schedule for name in shown)
+    shown = ("method", "epochs", "learning_rate", "batch_size", "schedule", "warmup", "weight_decay", "seed")
+    values = {name: getattr(settings, name) for name in shown}
+    return ", ".join(f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {value}" for name, value in values.items())

@@ -8,6 +8,7 @@ import grimp
 import pytest
 import yaml
 
+from components import methods
 from components.__main__ import STEPS, find
 from components.tasks import available
 from flows.dvc import STAGES
@@ -53,6 +54,8 @@ def needed(graph: grimp.ImportGraph, stage: str, task: str) -> set[str]:
     files = closure(graph, f"components.{stage}")
     if any("tasks" in dep for dep in PIPELINE[stage]["deps"]):
         files |= closure(graph, f"components.tasks.{task}")
+    if file_of("components.methods") in files:  # found by name too, and settings may name any of them
+        files = files.union(*(closure(graph, f"components.methods.{name}") for name in methods.available()))
     return files
 
 

@@ -10,7 +10,7 @@ class Chosen(Artifact):
 
     FILE: ClassVar[str] = "settings.json"
 
-    settings: dict[str, float | int | str | bool]
+    settings: dict[str, float | int | str | bool | None]
 
 
 class BestTrial(Artifact):
@@ -22,7 +22,7 @@ class BestTrial(Artifact):
     number: int
     metric: str
     value: float
-    settings: dict[str, float | int | str | bool]
+    settings: dict[str, float | int | str | bool | None]
     complete: int
     pruned: int
     failed: int

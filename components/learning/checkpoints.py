@@ -45,27 +45,23 @@ def newest(checkpoints: Path) -> tuple[Path, Whole] | None:
     found = sorted(checkpoints.glob("checkpoint-*"), key=_step, reverse=True)
     for folder in found:
         whole = _verified(folder)
-        if whole is not None and _verified(_best(folder)) is not None:
+        if whole is not None and _verified(best(folder)) is not None:
             return folder, whole
         log.warning("checkpoint %s is not whole; it is deleted, and training goes on from an older one", folder)
         shutil.rmtree(folder)
     return None
 
 
-def best_weights(folder: Path) -> Path:
-    """Return the weights of the best checkpoint known to the checkpoint in `folder`."""
-    return _best(folder) / "model.safetensors"
+def best(folder: Path) -> Path:
+    """Return the best checkpoint known to the checkpoint in `folder`, which may be itself."""
+    state = state_of(folder)
+    return folder.parent / Path(state.best_model_checkpoint).name if state.best_model_checkpoint else folder
 
 
 def state_of(folder: Path) -> TrainerState:
     """Return Trainer's own record in a checkpoint."""
     state: TrainerState = TrainerState.load_from_json(str(folder / "trainer_state.json"))
     return state
-
-
-def _best(folder: Path) -> Path:
-    state = state_of(folder)
-    return folder.parent / Path(state.best_model_checkpoint).name if state.best_model_checkpoint else folder
 
 
 def _verified(folder: Path) -> Whole | None:

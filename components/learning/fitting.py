@@ -8,25 +8,26 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import safetensors.torch
-import torch
-from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
+from components import methods
 from components.learning import checkpoints, machine
 from components.learning.callbacks import Clock, Guard, History, Progress, Sealer, Watch, Watcher
 from components.learning.data import Learn
+from components.learning.dropout import set_dropout
+from components.learning.optimizers import Plateau
 from components.learning.params import TrainParams, check_metric
+from components.learning.trainer import FineTuner
 from components.tasks import Task
 
 log = logging.getLogger(__name__)
 
 _EVALUATION_BATCH = 64
 _LOGS = 50  # points of the loss curve
-_SCHEDULES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+_SCHEDULES = {"constant": "constant_with_warmup", "plateau": "constant_with_warmup"}  # the plateau itself is FineTuner's
 
 
 @dataclass(frozen=True)
@@ -85,14 +86,17 @@ def fit(
         clock = Clock(settings.max_minutes, found[1].seconds if found else 0.0)
         watcher = Watcher(settings.metric, watch)
         arguments = _arguments(folder, settings, _evaluate_every(settings, len(learn.train), evaluations), keep is not None)
-        trainer = _trainer(task, base, learn, arguments, _callbacks(settings, clock, watcher, keep))
+        trainer = _trainer(task, base, learn, settings, arguments, _callbacks(settings, clock, watcher, keep))
         if found and keep:
             log.info("going on from %s, %.0f s trained so far", found[0], found[1].seconds)
             _restore_history(found[0], keep.history)
         speed = _run(trainer, found)
+        if not keep:
+            trainer.show_average()
         state: Any = trainer.state
+        model = methods.load(settings.method).finish(trainer.model)
         return Fit(
-            model=trainer.model,
+            model=model,
             steps=state.global_step,
             epochs=round(state.epoch or 0.0, 4),
             best_step=state.best_global_step if keep else watcher.best_step,
@@ -104,37 +108,21 @@ def fit(
             threads=threads,
             device=machine.device(),
             precision=machine.precision(settings),
-            parameters=sum(weights.numel() for weights in _module(trainer).parameters()),
+            parameters=sum(weights.numel() for weights in model.parameters()),
         )
 
 
-class LengthGroupedTrainer(Trainer):
-    """Trainer whose order of the rows depends on seed and epoch only, so that a resume within an epoch sees the same batches."""
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> "EpochSampler":
-        rows: Any = train_dataset if train_dataset is not None else self.train_dataset
-        return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, rows.lengths, self.args.seed)
-
-
-class EpochSampler(LengthGroupedSampler):
-    """Length-grouped order with a generator of its own, seeded anew each epoch."""
-
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        """Group `lengths` into batches of about equal length."""
-        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self._seed = seed
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Seed the order of `epoch`; accelerate calls this before each one."""
-        self.generator.manual_seed(self._seed + 1_000_003 * epoch)
-
-
-def _trainer(task: Task, base: Path, learn: Learn, arguments: TrainingArguments, callbacks: list[TrainerCallback]) -> Trainer:
+def _trainer(
+    task: Task, base: Path, learn: Learn, settings: TrainParams, arguments: TrainingArguments, callbacks: list[TrainerCallback]
+) -> FineTuner:
     """Build the model from the arguments' seed, and all that trains it."""
     set_seed(arguments.seed)
-    trainer = LengthGroupedTrainer(
-        model=task.build_model(base, learn.spec.labels),
+    model = task.build_model(base, learn.spec.labels)
+    if settings.dropout is not None:
+        set_dropout(model, settings.dropout)
+    trainer = FineTuner(
+        settings,
+        model=methods.load(settings.method).prepare(model, **settings.own()),
         args=arguments,
         data_collator=task.collator(task.load_tokenizer(base)),
         train_dataset=learn.train,
@@ -143,21 +131,24 @@ def _trainer(task: Task, base: Path, learn: Learn, arguments: TrainingArguments,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
+    _log_size(settings.method, trainer)
     return trainer
 
 
-def _run(trainer: Trainer, found: tuple[Path, checkpoints.Whole] | None) -> float:
+def _log_size(method: str, trainer: FineTuner) -> None:
+    sizes = [(weights.numel(), weights.requires_grad) for weights in trainer.module.parameters()]
+    learning, total = sum(size for size, learns in sizes if learns), sum(size for size, _ in sizes)
+    log.info("method %s: %s of %s weights learn (%.1f %%)", method, f"{learning:,}", f"{total:,}", 100 * learning / total)
+
+
+def _run(trainer: FineTuner, found: tuple[Path, checkpoints.Whole] | None) -> float:
     """Train, or go on, or only load what a training that had already ended chose; return the examples a second."""
     if found and found[1].stopped_by:
         trainer.state = checkpoints.state_of(found[0])
-        safetensors.torch.load_model(_module(trainer), checkpoints.best_weights(found[0]))
+        trainer.load_best(checkpoints.best(found[0]))
         return 0.0
     outcome = trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
     return float(outcome.metrics.get("train_samples_per_second", 0.0))
-
-
-def _module(trainer: Trainer) -> torch.nn.Module:
-    return cast(torch.nn.Module, trainer.model)
 
 
 def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool) -> TrainingArguments:
@@ -169,12 +160,14 @@ def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool) -> T
         per_device_eval_batch_size=max(settings.batch_size, _EVALUATION_BATCH),
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=_SCHEDULES[settings.schedule],
+        lr_scheduler_type=_SCHEDULES.get(settings.schedule, settings.schedule),
+        lr_scheduler_kwargs={"power": settings.schedule_power, "lr_end": 0.0} if settings.schedule == "polynomial" else None,
         warmup_steps=settings.warmup,
         optim="adamw_torch_fused",  # on a CPU a step of the plain one costs more than the model's own arithmetic
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         label_smoothing_factor=settings.label_smoothing,
+        neftune_noise_alpha=settings.neftune or None,
         bf16=machine.precision(settings) == "bfloat16",
         use_cpu=not cuda,
         full_determinism=cuda,
@@ -210,6 +203,8 @@ def _evaluate_every(settings: TrainParams, rows: int, evaluations: int | None) -
 
 def _callbacks(settings: TrainParams, clock: Clock, watcher: Watcher, keep: Keep | None) -> list[TrainerCallback]:
     callbacks: list[TrainerCallback] = [Guard(), clock, watcher]
+    if settings.schedule == "plateau":
+        callbacks.append(Plateau(settings.metric))
     if keep:
         callbacks.append(History(keep.history, clock))
         if settings.patience:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import optuna
 import torch
@@ -99,11 +98,11 @@ def suggest(trial: optuna.Trial, space: Mapping[str, Dimension], fixed: TrainPar
 
 def _suggest(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
     if dimension.type == "categorical":
-        return cast(Value, trial.suggest_categorical(name, dimension.choices))
-    low, high = dimension.ends()
+        return trial.suggest_categorical(name, dimension.choices)
+    low, high = dimension.low or 0.0, dimension.high or 0.0
     if dimension.type == "int":
         return trial.suggest_int(name, int(low), int(high), step=int(dimension.step or 1), log=dimension.log)
-    return trial.suggest_float(name, float(low), float(high), step=dimension.step, log=dimension.log)
+    return trial.suggest_float(name, low, high, step=dimension.step, log=dimension.log)
 
 
 def _outcome(trial: FrozenTrial, tune: TuneParams) -> str:

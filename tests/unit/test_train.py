@@ -8,7 +8,7 @@ from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec, Training
 from components.artifacts.trial import Chosen
 from components.errors import BadParams, NotThere
-from components.identity import digest_folder
+from components.identity import digest_file, digest_folder
 from components.learning import TrainSection
 from components.tasks import text_classification as task
 from components.temperature import likelihood, scale
@@ -52,6 +52,20 @@ def test_the_output_answers_raw_text_and_holds_no_pickle(learn, tiny_base, tuned
     assert record.settings["learning_rate"] == 3e-3
     assert (record.threads, record.precision, record.stopped_by, record.resumed) == (1, "float32", "epochs", 0)
     assert list((workspace / "var" / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("method", ["freeze", "lora"])
+def test_every_method_leaves_a_plain_model_and_nothing_else(learn, tiny_base, tuned, workspace, method):
+    run(learn, tiny_base, tuned, workspace / "full")
+    record = run(learn, tiny_base, tuned, workspace / "out", method=method)
+    models = [workspace / name / "model" for name in ("full", "out")]
+
+    files = [sorted(path.name for path in model.iterdir()) for model in models]
+    assert files[0] == files[1]
+    assert (models[0] / "config.json").read_bytes() == (models[1] / "config.json").read_bytes()
+    assert record.settings["method"] == method
+    assert record.weights_sha256 == digest_file(models[1] / "model.safetensors") != digest_file(models[0] / "model.safetensors")
+    assert task.predictor(models[1]).probabilities(["wifi slow"]).shape == (1, 3)
 
 
 def test_the_same_inputs_in_another_place_give_the_same_bytes(learn, tiny_base, tuned, workspace):

@@ -173,6 +173,26 @@ def test_a_condition_decides_what_is_searched(learn, tiny_base, workspace):
     assert len({settings["warmup"] for settings in chosen if settings["schedule"] == "linear"}) > 1
 
 
+@pytest.mark.slow
+def test_the_method_itself_can_be_searched(learn, tiny_base, workspace):
+    space = {
+        "lora_rank": {"type": "int", "low": 2, "high": 6, "when": {"method": "lora"}},
+        "frozen_layers": {"type": "categorical", "choices": [0, 1, -1], "when": {"method": "freeze"}},
+        "dropout": {"type": "categorical", "choices": [None, 0.2], "when": {"method": "full"}},
+        "method": {"type": "categorical", "choices": ["full", "freeze", "lora"]},
+    }
+    train = {**dict.fromkeys(space, "tuned"), "threads": 1, "precision": "float32"}
+    best = run(learn, tiny_base, workspace / "out", train=train, trials=8, explore=8, evaluations=1, first={}, space=space)
+
+    chosen = table(workspace / "out")["params"].tolist()
+    assert {settings["method"] for settings in chosen} == {"full", "freeze", "lora"}
+    assert {settings["lora_rank"] for settings in chosen if settings["method"] != "lora"} == {8}
+    assert {settings["frozen_layers"] for settings in chosen if settings["method"] != "freeze"} == {0}
+    assert all(2 <= settings["lora_rank"] <= 6 for settings in chosen if settings["method"] == "lora")
+    assert best.complete == 8
+    assert TrainSection.parse(train, "train").settings(Chosen.read(workspace / "out").settings).method == best.settings["method"]
+
+
 def test_every_trial_failing_says_why(learn, tiny_base, workspace, monkeypatch):
     def diverge(*args, **kwargs):
         raise RetuneError("the loss is nan after step 3")
@@ -325,8 +345,11 @@ sys.exit("torch" in sys.modules)
         ({"space": {"epochs": {"type": "float", "low": 1, "high": 2}}}, r"space\.epochs cannot be searched"),
         ({"space": {"warmup": {"type": "float", "low": 0.2, "high": 0.1}}}, "needs low below high"),
         ({"space": {"weight_decay": {"type": "float", "low": 0, "high": 0.1, "log": True}}}, "log needs low above 0"),
-        ({"space": {"warmup": {"type": "float", "low": 0, "high": 2}}}, r"train\.warmup: input should be less than 1"),
-        ({"space": {"schedule": {"type": "categorical", "choices": ["linear", "cubic"]}}}, "'linear', 'cosine' or 'constant'"),
+        (
+            {"space": {"weight_decay": {"type": "float", "low": 0, "high": 20}}},
+            r"train\.weight_decay: input should be less than",
+        ),
+        ({"space": {"schedule": {"type": "categorical", "choices": ["linear", "cubic"]}}}, "'linear', 'cosine', 'constant'"),
         ({"space": {"batch_size": {"type": "int", "low": 1.5, "high": 8}}}, "whole numbers"),
         ({"space": {"batch_size": {"type": "categorical"}}}, "needs choices"),
         ({"space": {"warmup": {"type": "float", "low": 0, "high": 0.5, "step": 0.1, "log": True}}}, "log needs low above 0"),

@@ -1,0 +1,51 @@
+"""Settings of `train` that exclude each other: a value that nothing would read is an error, not a silence."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from components import methods
+
+_READ_WHERE: dict[str, tuple[str, tuple[str, ...]]] = {
+    "momentum": ("optimizer", ("sgd",)),
+    "nesterov": ("optimizer", ("sgd",)),
+    "schedule_power": ("schedule", ("polynomial",)),
+    "plateau_factor": ("schedule", ("plateau",)),
+    "plateau_patience": ("schedule", ("plateau",)),
+    "layer_decay": ("method", ("freeze", "full")),
+    "l2_sp": ("method", ("freeze", "full")),  # elsewhere the base's weights do not move
+}
+
+
+def contradictions(settings: Mapping[str, Any], defaults: Mapping[str, Any], tuned: Collection[str] = ()) -> list[str]:
+    """Return what is wrong with `settings` taken together, each as `field: reason`; what hangs on a `tuned` field is left open.
+
+    A field at its default is no fault wherever it stands.
+    """
+    changed = [name for name, value in settings.items() if value != defaults[name] and name not in tuned]
+    return _unread(settings, changed, tuned) + _pairs(settings, changed, tuned)
+
+
+def _unread(settings: Mapping[str, Any], changed: Collection[str], tuned: Collection[str]) -> list[str]:
+    """Name the fields that were given a value and that nothing reads."""
+    faults = []
+    for name, (switch, values) in (_READ_WHERE | _of_methods()).items():
+        if name in changed and switch not in tuned and settings[switch] not in values:
+            wanted = " or ".join(values)
+            faults.append(f"{name}: is read where {switch} is {wanted}, found {settings[name]!r} with {switch} {settings[switch]}")
+    return faults
+
+
+def _pairs(settings: Mapping[str, Any], changed: Collection[str], tuned: Collection[str]) -> list[str]:
+    """Name the pairs of values that make no sense together."""
+    faults = []
+    if "nesterov" in changed and settings["momentum"] == 0 and "momentum" not in tuned:
+        faults.append("nesterov: needs momentum above 0, found momentum 0")
+    if "r_drop" in changed and settings["dropout"] == 0 and "dropout" not in tuned:
+        faults.append("r_drop: compares two passes that differ by dropout, found dropout 0")
+    frozen = settings["method"] == "freeze" and settings["frozen_layers"] == -1 and not {"method", "frozen_layers"} & set(tuned)
+    idle = [name for name in ("l2_sp", "layer_decay") if frozen and name in changed]
+    return faults + [f"{name}: has nothing to act on where frozen_layers is -1" for name in idle]
+
+
+def _of_methods() -> dict[str, tuple[str, tuple[str, ...]]]:
+    return {field: ("method", (name,)) for name in methods.available() for field in methods.load(name).FIELDS}

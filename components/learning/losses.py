@@ -1,0 +1,40 @@
+"""What is added to the loss of a batch while training; an evaluation's loss stays the task's own."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+
+from components.methods._depth import depths
+
+Weights = Mapping[str, torch.Tensor]
+
+
+def learning(model: Any, names: Collection[str]) -> dict[str, torch.Tensor]:
+    """Return the weights of `model` among `names` that learn."""
+    return {name: weights for name, weights in model.named_parameters() if name in names and weights.requires_grad}
+
+
+def pretrained(model: Any) -> set[str]:
+    """Return the names of the weights that come from the base: all but the head's."""
+    depth = depths(model)
+    return {name for name, at in depth.items() if at < max(depth.values())}
+
+
+def absolute(weights: Weights) -> torch.Tensor:
+    """Return the sum of absolute values (L1)."""
+    return torch.stack([tensor.abs().sum() for tensor in weights.values()]).sum()
+
+
+def half_square(weights: Weights, origin: Weights) -> torch.Tensor:
+    """Return half the squared distance to `origin`: L2-SP, Li, Grandvalet & Davoine, "Explicit Inductive Bias" (2018), equation 3."""
+    return 0.5 * torch.stack([(tensor - origin[name]).square().sum() for name, tensor in weights.items()]).sum()
+
+
+def divergence(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the mean over rows of the symmetric Kullback-Leibler divergence of two sets of logits, in nats.
+
+    ½ (KL(p‖q) + KL(q‖p)): R-Drop, Liang et al., "Regularized Dropout for Neural Networks" (2021), equation 2.
+    """
+    p, q = (torch.log_softmax(logits.float(), dim=-1) for logits in (one, other))
+    return 0.5 * ((p.exp() - q.exp()) * (p - q)).sum(dim=-1).mean()

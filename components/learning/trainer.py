@@ -1,0 +1,129 @@
+"""transformers' Trainer with what its settings cannot say, each through the hook that Trainer has for it."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from components.errors import BadParams
+from components.learning import losses
+from components.learning.averaging import Average
+from components.learning.optimizers import WarmPlateau, build_optimizer
+from components.learning.params import TrainParams
+
+
+class FineTuner(Trainer):
+    """Trainer with the optimizers, schedules, penalties and the average of `train`.
+
+    The order of the rows depends on seed and epoch only, so that a resume within an epoch sees the same batches.
+    """
+
+    def __init__(self, settings: TrainParams, **rest: Any) -> None:
+        """Train as `settings` say; `rest` is Trainer's.
+
+        Raises:
+            BadParams: a penalty has nothing to act on.
+        """
+        super().__init__(**rest)
+        # Trainer takes any forward with **kwargs for one that divides its loss by all rows of a step. Most classifiers take the mean of
+        # a pass: of `accumulation` passes the gradients would add up, where their mean is meant.
+        self.model_accepts_loss_kwargs = False
+        self._settings = settings
+        model = self.module
+        self._decayed = set(self.get_decay_parameter_names(model))
+        self._origin: dict[str, torch.Tensor] = {}
+        if settings.l2_sp:
+            self._origin = {name: weights.detach().clone() for name, weights in losses.learning(model, losses.pretrained(model)).items()}
+            if not self._origin:
+                raise BadParams("params.yaml: train.l2_sp has nothing to act on: train.frozen_layers freezes all layers of the base model")
+        self._average = Average(model, settings.ema) if settings.ema else None
+        if self._average:
+            self.add_callback(self._average)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The model that is trained, or its wrapper."""
+        return cast(torch.nn.Module, self.model)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Leave AdamW with one learning rate to Trainer, and build the others."""
+        if self.optimizer is None and (self._settings.optimizer != "adamw" or self._settings.layer_decay < 1):
+            self.optimizer = build_optimizer(self.module if model is None else model, self._decayed, self._settings)
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Leave every schedule but the plateau, which here has a warm-up, to Trainer."""
+        if self._settings.schedule == "plateau" and self.lr_scheduler is None:
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            plateau = (self._settings.plateau_factor, self._settings.plateau_patience)
+            self.lr_scheduler: Any = WarmPlateau(cast(Any, optimizer or self.optimizer), warmup, *plateau)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """Return the task's loss and, while training, what is added to it."""
+        again = dict(inputs)  # Trainer takes the labels out for label smoothing
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        if model.training and self._settings.r_drop:
+            other, others = super().compute_loss(model, again, return_outputs=True, num_items_in_batch=num_items_in_batch)
+            apart = losses.divergence(outputs["logits"], others["logits"])
+            loss = (loss + other) / 2 + self._settings.r_drop * apart
+        if model.training and (self._settings.l1 or self._settings.l2_sp):
+            loss = loss + self._penalties()
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *args: Any, **rest: Any) -> dict[str, float]:
+        """Evaluate the average, where there is one."""
+        if self._average is None:
+            return super().evaluate(*args, **rest)
+        with self._average.shown():
+            return super().evaluate(*args, **rest)
+
+    def load_best(self, folder: Path) -> None:
+        """Load the model of the checkpoint in `folder`, to return it rather than to train it further."""
+        super()._load_from_checkpoint(str(folder))
+
+    def show_average(self) -> None:
+        """Let the model keep the average as its weights, where there is one: training is over."""
+        if self._average is not None:
+            self._average.swap()
+
+    def _save(self, output_dir: Any = None, state_dict: Any = None) -> None:
+        if self._average is None:
+            return super()._save(output_dir, state_dict)
+        with self._average.shown():
+            super()._save(output_dir, state_dict)
+            self._average.save(Path(str(output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._average is not None:
+            self._average.load(Path(resume_from_checkpoint))
+
+    def _penalties(self) -> torch.Tensor:
+        penalty = torch.zeros((), device=self.args.device)
+        if self._settings.l1:
+            penalty = penalty + self._settings.l1 * losses.absolute(losses.learning(self.module, self._decayed))
+        if self._settings.l2_sp:
+            now = losses.learning(self.module, self._origin.keys())
+            penalty = penalty + self._settings.l2_sp * losses.half_square(now, self._origin)
+        return penalty
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> "EpochSampler":
+        rows: Any = train_dataset if train_dataset is not None else self.train_dataset
+        return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, rows.lengths, self.args.seed)
+
+
+class EpochSampler(LengthGroupedSampler):
+    """Length-grouped order with a generator of its own, seeded anew each epoch."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        """Group `lengths` into batches of about equal length."""
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Seed the order of `epoch`; accelerate calls this before each one."""
+        self.generator.manual_seed(self._seed + 1_000_003 * epoch)
