@@ -31,6 +31,20 @@ class Section(BaseModel):
             raise BadParams("\n".join(_fault(cls, where, detail) for detail in error.errors())) from None
 
 
+class Free(Section):
+    """A section whose fields somebody else knows, as a task knows its own; `fields` are the plain values."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The values as they are written."""
+        return dict(self.model_extra or {})
+
+
+NOTHING = Free()
+
+
 def nearest(name: str, known: list[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or the list of known names; nothing where none is known."""
     if not known:

@@ -16,19 +16,20 @@ from components import tasks
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec, Training
 from components.artifacts.trial import Chosen
-from components.errors import NotThere
+from components.errors import BadParams, NotThere
 from components.folders import fresh
 from components.identity import digest_code, digest_file, digest_folder, digest_value
 from components.learning import TrainParams, TrainSection, machine
 from components.learning.data import Learn
 from components.learning.fitting import Fit, Keep, fit
 from components.learning.state import state_folder
+from components.params import NOTHING, Free
 from components.temperature import Temperature, fit_temperature
 
 log = logging.getLogger(__name__)
 
 
-def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: TrainSection) -> None:
+def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: TrainSection, task_options: Free = NOTHING) -> None:
     """Fine-tune `base` on `learn`; the settings are those of params.yaml, and the search's for the fields that say `tuned`.
 
     Raises:
@@ -37,7 +38,7 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
         BadModel: the base model must not or cannot be loaded.
         RetuneError: training diverged.
     """
-    kind = tasks.load(task)
+    kind = tasks.load(task, task_options.fields)
     data = Learn.read(learn)
     if data.spec.task != task:
         raise NotThere(f"{learn} was prepared for the task {data.spec.task}, not {task}; run `dvc repro preprocess`")
@@ -48,6 +49,8 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
     log.info("training on %d rows, validating on %d: %s", len(data.train), len(data.validation), _listed(settings))
     result = fit(kind, base, data, settings, keep=Keep(checkpoints, history))
     model = save(result, kind, base, data.spec, out / "model")
+    if settings.calibration == "temperature" and not kind.classes:
+        raise BadParams(f"params.yaml: train.calibration is temperature, and the task {task} has no probabilities of classes")
     temperature = calibrate(model, kind, data.spec, learn) if settings.calibration == "temperature" else None
     record = account(result, settings, digest_file(model / "model.safetensors"), temperature)
     record.write(out)
@@ -70,7 +73,7 @@ def calibrate(model: Path, kind: tasks.Task, spec: ModelSpec, learn: Path) -> Te
     """Fit the temperature on the validation rows of `learn`, asked as raw texts, and write it into the contract of `model`."""
     rows = read_rows(learn / "validation.parquet")
     expected = np.array([spec.labels.index(label) for label in rows["label"]], dtype=np.int64)
-    fitted = fit_temperature(kind.predictor(model).probabilities(rows["text"].tolist()), expected)
+    fitted = fit_temperature(kind.predictor(model).answer(rows).probabilities, expected)
     spec.model_copy(update={"temperature": fitted.value}).write(model)
     log.info("temperature %.3f: negative log-likelihood of the validation rows %.4f, was %.4f", fitted.value, fitted.after, fitted.before)
     return fitted

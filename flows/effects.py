@@ -81,7 +81,7 @@ def take_snapshot(workspace: Workspace, source: str | None = None) -> Manifest:
     """Take a snapshot of the data as it is now; unchanged data leave the one that is there."""
     params = read_params(workspace.params)
     settings = params.snapshot if source is None else params.snapshot.model_copy(update={"source": str(Path(source).resolve())})
-    required = tasks.load(params.task).COLUMNS
+    required = params.made_task.columns
     manifest = take(workspace.origin, workspace.raw, snapshot=settings, required=required, progress=tell_rows)
     put_under_dvc(workspace.raw, workspace)
     return manifest

@@ -13,7 +13,7 @@ from components.errors import BadParams
 from components.evaluate import EvaluateParams
 from components.gates import GatesParams
 from components.learning import TrainSection
-from components.params import Section
+from components.params import Free, Section
 from components.preprocess import PreprocessParams
 from components.snapshot import SnapshotParams
 from components.tune import TuneParams, check_metrics, searched
@@ -32,6 +32,7 @@ class Params(Section):
 
     name: str = Field(description="the registered model's name")
     task: str = Field(description="a file of components/tasks")
+    task_options: Free = Field(description="the task's own settings; {} for its defaults")
     snapshot: SnapshotParams
     base: BaseParams
     validation: ValidateParams = Field(alias="validate")
@@ -41,6 +42,11 @@ class Params(Section):
     evaluate: EvaluateParams
     gates: GatesParams
     promotion: PromotionParams = Field(default_factory=PromotionParams)
+
+    @property
+    def made_task(self) -> tasks.Task:
+        """The task with its settings."""
+        return tasks.load(self.task, self.task_options.fields)
 
     @field_validator("name")
     @classmethod
@@ -67,6 +73,6 @@ def read_params(path: Path) -> Params:
     if "train" in raw:
         TrainSection.parse(raw["train"], "train")  # names its faults as they are written, and not by what `tuned` makes of them
     params = Params.parse(raw, "")
-    check_metrics(tasks.load(params.task).METRICS, params.train, params.tune)
+    check_metrics(params.made_task.metrics, params.train, params.tune)
     searched(params.tune.space, params.train)
     return params

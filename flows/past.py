@@ -138,7 +138,7 @@ def read_set(workspace: Workspace, params: Params, path: str) -> pd.DataFrame:
     """Return the labelled rows of a file that the settings name, read as strictly as the data are; a row without an id gets its number."""
     with tempfile.TemporaryDirectory(prefix="retune-") as folder:
         settings = params.snapshot.model_copy(update={"source": path})
-        take_snapshot(workspace.origin, Path(folder) / "set", snapshot=settings, required=tasks.load(params.task).COLUMNS)
+        take_snapshot(workspace.origin, Path(folder) / "set", snapshot=settings, required=params.made_task.columns)
         rows = read_snapshot(Path(folder) / "set").dropna(subset=["text", "label"]).reset_index(drop=True)
     numbers = pd.Series([f"row {place}" for place in range(len(rows))], dtype="str")
     ids = rows["id"].fillna(numbers) if "id" in rows else numbers

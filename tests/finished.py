@@ -23,6 +23,7 @@ from components.artifacts.trial import BestTrial
 from components.artifacts.validation import Check, ValidationReport
 from components.identity import digest_file, digest_folder
 from components.tracking import prepare_store
+from tests.learn import spec_of
 
 PARAMS = {"name": "tickets", "train": {"epochs": 1, "learning_rate": "tuned"}, "validate": {"labels": []}}
 HISTORY = [{"step": step, "loss": 1.0 / step, "epoch": step / 10, "seconds": 0.5 * step} for step in range(1, 11)]
@@ -54,7 +55,7 @@ def make_model(base: Path, folder: Path, labels: tuple[str, ...], seed: int = 0)
     from transformers import AutoTokenizer
 
     torch.manual_seed(seed)
-    model = tasks.load("text_classification").build_model(base, labels)
+    model = tasks.load("text_classification").build_model(base, spec_of(*labels))
     with torch.no_grad():
         model.classifier.weight.mul_(20)  # so that answers differ between texts
     model.save_pretrained(folder)

@@ -1,6 +1,7 @@
 """A verdict with every kind of gate, made up: deciding, vetoing and shown ones, with hypotheses, notes and tables."""
 
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Table, Verdict
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
 
 CHAPTERS = (
     "Certain infectious and parasitic diseases",

@@ -1,53 +1,91 @@
 """`predictions.parquet`: one row an example of the test split, for the candidate, the champion and each baseline.
 
-Columns: id (text), group (text), expected (text), predicted (text), probabilities (list of float64 in the order of the
-labels, which are stored in the file's metadata). Rows are ordered by id, so that two files of one test set line up.
+Columns: id, group, expected, predicted (text); probabilities (list of float64 in the order of the labels, which are stored in the file's
+metadata; empty where the task has no labels); one float64 column `measured.NAME` for each number that only the model can tell.
+Rows are ordered by id, so that two files of one test set line up.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.errors import NotThere
 
 LABELS = b"retune.labels"
+MEASURED = "measured."
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered: `predicted`, a text a row; `probabilities` (n, k) of the k `labels`, where the task has any.
+
+    `measured` are numbers by name, each (n,), that only the model can tell, as the log-likelihood of the expected text.
+    """
+
+    predicted: list[str]
+    probabilities: Floats
+    labels: tuple[str, ...] = ()
+    measured: Mapping[str, Floats] = field(default_factory=dict)
+
+    @classmethod
+    def texts(cls, predicted: Sequence[str], measured: Mapping[str, Floats] | None = None) -> "Answers":
+        """Return answers that have no probabilities."""
+        return cls(list(predicted), np.zeros((len(predicted), 0)), (), dict(measured or {}))
+
+    @classmethod
+    def classes(cls, probabilities: Floats, labels: Sequence[str]) -> "Answers":
+        """Return the likeliest of the `labels` for each row of `probabilities` (n, k)."""
+        return cls([labels[place] for place in probabilities.argmax(axis=1)], probabilities, tuple(labels))
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model answered: `ids`, `groups`, `expected`, `predicted` are text arrays of shape (n,), `probabilities` is (n, k)."""
+    """What a model answered to test rows: `ids`, `groups`, `expected`, `predicted` are text arrays (n,); the rest as in `Answers`."""
 
     ids: npt.NDArray[np.str_]
     groups: npt.NDArray[np.str_]
     expected: npt.NDArray[np.str_]
     predicted: npt.NDArray[np.str_]
-    probabilities: npt.NDArray[np.float64]
+    probabilities: Floats
     labels: tuple[str, ...]
+    measured: Mapping[str, Floats] = field(default_factory=dict)
 
-    def take(self, rows: npt.NDArray[np.bool_]) -> "Predictions":
-        """Return the `rows` (n,) that are true."""
+    @classmethod
+    def of(cls, rows: pd.DataFrame, answers: Answers) -> "Predictions":
+        """Put `answers` to the test `rows` (id, group, label) that they answer."""
+        ids, groups, expected = (np.array(rows[column].tolist(), dtype=np.str_) for column in ("id", "group", "label"))
+        predicted = np.array(answers.predicted, dtype=np.str_)
+        return cls(ids, groups, expected, predicted, answers.probabilities, answers.labels, dict(answers.measured))
+
+    def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Predictions":
+        """Return the `rows`, by a mask (n,) or by their places."""
         return Predictions(
-            self.ids[rows], self.groups[rows], self.expected[rows], self.predicted[rows], self.probabilities[rows], self.labels
+            *(self.ids[rows], self.groups[rows], self.expected[rows], self.predicted[rows], self.probabilities[rows], self.labels),
+            {name: values[rows] for name, values in self.measured.items()},
         )
+
+    def in_order(self) -> "Predictions":
+        """Return the rows in the order of their ids, as code points."""
+        return self.take(np.argsort(self.ids, kind="stable"))
 
     def write(self, path: Path) -> None:
         """Write the rows in the order of their ids."""
-        order = np.argsort(self.ids, kind="stable")
-        table = pa.table(
-            {
-                "id": pa.array(self.ids[order].tolist(), pa.string()),
-                "group": pa.array(self.groups[order].tolist(), pa.string()),
-                "expected": pa.array(self.expected[order].tolist(), pa.string()),
-                "predicted": pa.array(self.predicted[order].tolist(), pa.string()),
-                "probabilities": pa.array(self.probabilities[order].tolist(), pa.list_(pa.float64())),
-            }
-        ).replace_schema_metadata({LABELS: json.dumps(self.labels).encode()})
-        pq.write_table(table, path)
+        rows = self.in_order()
+        columns = {"id": rows.ids, "group": rows.groups, "expected": rows.expected, "predicted": rows.predicted}
+        texts = {name: pa.array(values.tolist(), pa.string()) for name, values in columns.items()}
+        probabilities = pa.array(rows.probabilities.tolist(), pa.list_(pa.float64()))
+        measured = {f"{MEASURED}{name}": pa.array(values, pa.float64()) for name, values in sorted(rows.measured.items())}
+        table = pa.table({**texts, "probabilities": probabilities, **measured})
+        pq.write_table(table.replace_schema_metadata({LABELS: json.dumps(self.labels).encode()}), path)
 
     @classmethod
     def read(cls, path: Path) -> "Predictions":
@@ -63,4 +101,5 @@ class Predictions:
         columns = ("id", "group", "expected", "predicted")
         ids, groups, expected, predicted = (np.array(table.column(name).to_pylist(), dtype=np.str_) for name in columns)
         probabilities = np.array(table.column("probabilities").to_pylist(), dtype=np.float64).reshape(len(table), len(labels))
-        return cls(ids, groups, expected, predicted, probabilities, labels)
+        measured = {name.removeprefix(MEASURED): table.column(name).to_numpy() for name in table.column_names if name.startswith(MEASURED)}
+        return cls(ids, groups, expected, predicted, probabilities, labels, measured)

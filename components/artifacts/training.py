@@ -1,6 +1,6 @@
 """`models/trained/training.json`: how the model was made. `models/trained/model/retune.json`: how to ask it."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -37,7 +37,10 @@ class Training(Artifact):
 
 
 class ModelSpec(Artifact):
-    """What a packaged model needs to answer raw input with the code that trained it; logits are divided by `temperature`."""
+    """What a packaged model needs to answer raw input with the code that trained it; logits are divided by `temperature`.
+
+    `labels` is empty where the task has none; `options` are the task's own settings, in full.
+    """
 
     FILE: ClassVar[str] = "retune.json"
 
@@ -46,3 +49,4 @@ class ModelSpec(Artifact):
     max_length: int
     unicode_form: str
     temperature: float = Field(1.0, gt=0)
+    options: dict[str, Any] = Field(default_factory=dict)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from components.artifacts.base import Artifact
+from components.artifacts.table import Table
 from components.identity import digest_value
 
 
@@ -46,16 +47,6 @@ class Hypothesis(BaseModel):
     low: float | None = None
     high: float | None = None
     n: int | None = None
-
-
-class Table(BaseModel):
-    """Numbers and texts worth reading behind a gate, as rows below named columns."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str | float | int | bool | None, ...], ...]
 
 
 class GateResult(BaseModel):

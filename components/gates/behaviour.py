@@ -8,7 +8,8 @@ from pydantic import AfterValidator, Field, field_validator
 
 from components.artifacts.behaviour import Behaviour, Tried
 from components.artifacts.metrics import Estimate
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Table
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates._evidence import Evidence, GateSection, hypothesis, interval
 from components.params import Section, nearest
 from components.statistics import Units, fewer_right, proportion, proportion_difference

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
-from components.artifacts.verdict import GateResult, Outcome, Table
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Outcome
 from components.gates._evidence import Evidence, GateSection, Rival, hypothesis, interval, result
 from components.statistics import Units, brier_terms, calibration_error, mean, mean_below, mean_difference, reliability
 from components.statistics.scores import encode

@@ -8,7 +8,8 @@ from pydantic import Field, field_validator
 
 from components.artifacts.cost import Blocks, Cost, Timed, Weight
 from components.artifacts.metrics import Estimate
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Table
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates._evidence import Evidence, GateSection, hypothesis, interval
 from components.statistics import Units, mean, mean_below
 

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from scipy import stats
 
 from components.artifacts.metrics import Estimate
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Table
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates._cuts import Bools, Cut, by_column, enough, grouped, needed, test_rows
 from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
 from components.params import nearest

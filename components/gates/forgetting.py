@@ -9,7 +9,8 @@ from pydantic import Field
 from components.artifacts.earlier import Earlier
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Table
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
 from components.statistics import Truth, Units, difference, difference_below, mean
 from components.statistics.units import jackknife_variance, symmetric

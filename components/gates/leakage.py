@@ -7,7 +7,8 @@ from itertools import chain
 import pandas as pd
 from pydantic import Field
 
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Table
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates._cuts import test_rows
 from components.gates._evidence import Evidence, GateSection, interval
 from components.gates._noninferior import common_rows

@@ -8,7 +8,8 @@ from pydantic import Field
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.served import Served
-from components.artifacts.verdict import GateResult, Outcome, Role, Table
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates._evidence import Evidence, GateSection
 
 SHOWN = 20

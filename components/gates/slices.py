@@ -9,7 +9,8 @@ from pydantic import Field
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Table
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates._cuts import Bools, Cut, by_column, by_length, by_rare_words, enough, grouped, needed, test_rows
 from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
 from components.statistics import Units, fewer_right, proportion_difference

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from components import methods
+from components.artifacts.training import ModelSpec
 from components.learning import checkpoints, machine
 from components.learning.callbacks import Clock, Guard, History, Progress, Sealer, Watch, Watcher
 from components.learning.data import Learn
 from components.learning.dropout import set_dropout
 from components.learning.optimizers import Plateau
-from components.learning.params import TrainParams, check_metric
+from components.learning.params import TrainParams, check_fields, check_metric
 from components.learning.trainer import FineTuner
 from components.tasks import Task
 
@@ -77,7 +79,8 @@ def fit(
         BadParams: an unknown metric, or a precision that the machine does not have.
         RetuneError: the loss is no longer a number.
     """
-    check_metric("train.metric", settings.metric, task.METRICS)
+    check_metric("train.metric", settings.metric, task.metrics)
+    check_fields(settings, task.refuses)
     threads = machine.set_threads(settings.threads)
     machine.keep_freed_memory()
     with ExitStack() as stack:
@@ -117,17 +120,18 @@ def _trainer(
 ) -> FineTuner:
     """Build the model from the arguments' seed, and all that trains it."""
     set_seed(arguments.seed)
-    model = task.build_model(base, learn.spec.labels)
+    model = task.build_model(base, learn.spec)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
     trainer = FineTuner(
         settings,
         model=methods.load(settings.method).prepare(model, **settings.own()),
         args=arguments,
-        data_collator=task.collator(task.load_tokenizer(base)),
+        data_collator=task.collator(task.load_tokenizer(base), learn.spec),
         train_dataset=learn.train,
         eval_dataset=learn.validation,
-        compute_metrics=_measure(task, learn.spec.labels),
+        compute_metrics=_measure(task, learn.spec),
+        preprocess_logits_for_metrics=task.condense,
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
@@ -215,11 +219,16 @@ def _callbacks(settings: TrainParams, clock: Clock, watcher: Watcher, keep: Keep
     return callbacks
 
 
-def _measure(task: Task, labels: tuple[str, ...]) -> Any:
+def _measure(task: Task, spec: ModelSpec) -> Any:
     def measure(answers: EvalPrediction) -> Mapping[str, float]:
-        return task.metrics(np.asarray(answers.predictions), np.asarray(answers.label_ids), labels)
+        return task.validate(np.asarray(answers.predictions), _labels(answers.label_ids), spec)
 
     return measure
+
+
+def _labels(found: Any) -> npt.NDArray[Any]:
+    """Return the labels; several tensors of them, as starts and ends of answers, as columns."""
+    return np.stack(found, axis=-1) if isinstance(found, tuple) else np.asarray(found)
 
 
 def _restore_history(checkpoint: Path, history: Path) -> None:

@@ -134,6 +134,17 @@ def check_metric(where: str, metric: str, measured: Sequence[str]) -> None:
         raise BadParams(f"params.yaml: {where} {metric!r} is not measured by the task{nearest(metric, list(measured))}")
 
 
+def check_fields(settings: TrainParams, refused: Mapping[str, str]) -> None:
+    """Check that no field that the task refuses was set.
+
+    Raises:
+        BadParams: with every field that was, and the task's reason.
+    """
+    fields = TrainParams.model_fields
+    if found := [name for name in refused if name in fields and getattr(settings, name) != fields[name].default]:
+        raise BadParams("\n".join(f"params.yaml: train.{name} is set, and the task refuses it: {refused[name]}" for name in found))
+
+
 def _refuse(settings: TrainParams, where: str, tuned: Sequence[str]) -> None:
     defaults = {name: field.default for name, field in TrainParams.model_fields.items()}
     if faults := contradictions(settings.model_dump(), defaults, tuned):

@@ -11,17 +11,19 @@ _MEND = (
 )
 
 
-def check(rows: pd.DataFrame, removed: pd.DataFrame) -> None:
-    """Check the kept rows, which have group, label and split.
+def check(rows: pd.DataFrame, removed: pd.DataFrame, classes: bool = True) -> None:
+    """Check the kept rows, which have group, label and split; with `classes`, that each label is in every split.
 
     Raises:
         BadData: nothing is left, only one class is, a class cannot be in every split, or a split is empty.
     """
     gone = ", ".join(f"{count} {reason}" for reason, count in removed["reason"].value_counts().items()) or "none removed"
-    if len(labels := sorted(set(rows["label"]))) < 2:
-        found = f"only the label {labels[0]!r} is left in {len(rows)} rows" if labels else "no row is left"
-        raise BadData(f"classification needs two labels or more; {found} ({gone})")
-    faults = [fault for label, own in rows.groupby("label", sort=True) if (fault := _fault(own))]
+    labels = sorted(set(rows["label"]))
+    if rows.empty:
+        raise BadData(f"no row is left ({gone})")
+    if classes and len(labels) < 2:
+        raise BadData(f"classification needs two labels or more; only the label {labels[0]!r} is left in {len(rows)} rows ({gone})")
+    faults = [fault for label, own in rows.groupby("label", sort=True) if (fault := _fault(own))] if classes else []
     if faults:
         named = "; ".join(faults)
         raise BadData(f"{len(faults)} of {len(labels)} classes cannot be learnt and tested: {named}. What to do: {_MEND}")

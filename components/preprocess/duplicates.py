@@ -4,6 +4,8 @@ Every function takes rows with id, text, label and split, ordered by id, and ret
 id, reason, duplicate_of; the answer does not depend on the order of the rows.
 """
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from components.preprocess.splits import SPLITS
@@ -25,10 +27,13 @@ def conflicting(rows: pd.DataFrame) -> pd.DataFrame:
     return _removed(shared["id"].tolist(), CONFLICTING, [other[name] for name in shared["id"]])
 
 
-def exact(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return all copies of a text but one: that of the most favoured split, and of those the first by id."""
+def exact(rows: pd.DataFrame, same: Sequence[str] = ("text",)) -> pd.DataFrame:
+    """Return all copies of a text but one: that of the most favoured split, and of those the first by id.
+
+    Copies are rows that agree in the columns `same`.
+    """
     ranked = rows.assign(rank=rows["split"].map({split: rank for rank, split in enumerate(SPLITS)})).sort_values(["rank", "id"])
-    kept = ranked.groupby("text", sort=False)["id"].transform("first")
+    kept = ranked.groupby(list(same), sort=False)["id"].transform("first")
     copies = ranked[ranked["id"] != kept]
     return _removed(copies["id"].tolist(), EXACT, kept[copies.index].tolist()).sort_values("id", ignore_index=True)
 

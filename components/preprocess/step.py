@@ -8,6 +8,7 @@ test/test.parquet, removed.parquet and profile.json. The same rows in any order 
 import hashlib
 import json
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from components.artifacts.training import ModelSpec
 from components.artifacts.validation import ValidationReport
 from components.errors import BadData, BadParams
 from components.folders import fresh
-from components.params import nearest
+from components.params import NOTHING, Free, nearest
 from components.preprocess import duplicates
 from components.preprocess.checks import check
 from components.preprocess.params import PreprocessParams
@@ -31,11 +32,13 @@ from components.text import normalise
 
 log = logging.getLogger(__name__)
 
+Step = Callable[[pd.DataFrame], pd.DataFrame]
+
 _BINS = 32
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
 
-def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess: PreprocessParams) -> None:
+def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess: PreprocessParams, task_options: Free = NOTHING) -> None:
     """Clean, deduplicate, split and encode the validated rows.
 
     Raises:
@@ -44,18 +47,24 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
         BadModel: the base model has no usable tokenizer.
         BadParams: max_length is more than the base model can read.
     """
-    kind = tasks.load(task)
-    rows = _validated(validated, kind.COLUMNS)
+    kind = tasks.load(task, task_options.fields)
+    rows = _validated(validated, kind.columns)
     tokenizer = kind.load_tokenizer(base)
     if preprocess.max_length > (longest := kind.longest_input(base, tokenizer)):
         raise BadParams(f"params.yaml: preprocess.max_length is {preprocess.max_length}, and the base model reads at most {longest} tokens")
-    kept, removed = prepare(rows, preprocess)
-    check(kept, removed)
-    spec = ModelSpec(task=task, labels=kind.labels_of(kept), max_length=preprocess.max_length, unicode_form=preprocess.unicode_form)
+    kept, removed = prepare(rows, preprocess, kind)
+    check(kept, removed, kind.classes)
+    spec = ModelSpec(
+        task=task,
+        labels=kind.labels_of(kept),
+        max_length=preprocess.max_length,
+        unicode_form=preprocess.unicode_form,
+        options=kind.Options.parse(task_options.fields, "task_options").model_dump(mode="json"),
+    )
     parts = {split: kept[kept["split"] == split].drop(columns="split").reset_index(drop=True) for split in SPLITS}
     lengths = token_lengths(kind.lengths(kept, tokenizer), preprocess.max_length)
     snapshot = ValidationReport.read(validated).snapshot
-    profile = describe(snapshot, len(rows), parts, removed, spec.labels, lengths, preprocess.warn_cut_share)
+    profile = describe(snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)
     for warning in profile.warnings:
         log.warning("%s", warning)
 
@@ -72,13 +81,18 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
     )
 
 
-def prepare(rows: pd.DataFrame, params: PreprocessParams) -> tuple[pd.DataFrame, pd.DataFrame]:
+def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the kept rows with their split, and the removed ones with reason, duplicate_of and split; both ordered by id."""
-    rows = rows.assign(text=[normalise(text, params.unicode_form) for text in rows["text"]]).sort_values("id", ignore_index=True)
+    if kind.normalised:
+        rows = rows.assign(text=[normalise(text, params.unicode_form) for text in rows["text"]])
+    rows = rows.sort_values("id", ignore_index=True)
     rows["split"] = assign(rows["group"], params.split_seed, params.test_share, params.validation_share)
     gone = []
     left = rows
-    for step in (duplicates.conflicting, duplicates.exact, lambda rest: duplicates.near(rest, params.near_duplicate)):
+    steps: list[Step] = [duplicates.conflicting] if kind.one_answer else []
+    steps += [lambda rest: duplicates.exact(rest, ("text",) if kind.one_answer else ("text", "label"))]
+    steps += [lambda rest: duplicates.near(rest, params.near_duplicate)]
+    for step in steps:
         gone.append(step(left))
         left = left[~left["id"].isin(gone[-1]["id"])].reset_index(drop=True)
     removed = pd.concat(gone, ignore_index=True).merge(rows[["id", "split", "text", "label"]], on="id", validate="1:1")
@@ -106,14 +120,15 @@ def describe(
     rows_in: int,
     parts: dict[str, pd.DataFrame],
     removed: pd.DataFrame,
+    kind: tasks.Task,
     labels: tuple[str, ...],
     tokens: TokenLengths,
     warn_above: float,
 ) -> Profile:
     """Return the account of the rows, with a warning for each thing that a person should know before training."""
     reasons = removed["reason"].value_counts()
-    splits = {name: _split_profile(rows, labels) for name, rows in parts.items()}
-    warnings = [f"no row of the class {label!r} fell into validation" for label in labels if not splits["validation"].labels[label]]
+    splits = {name: _split_profile(rows, kind.label_counts(rows), labels) for name, rows in parts.items()}
+    warnings = [f"no row of the label {label!r} fell into validation" for label in labels if not splits["validation"].labels[label]]
     if tokens.cut_share > warn_above:
         share = f"{tokens.cut_share:.1%} of the rows are cut at {tokens.max_length} tokens, above {warn_above:.1%}"
         warnings.append(f"{share}; raise preprocess.max_length (99 % of the rows have {tokens.quantiles['p99']} tokens or fewer)")
@@ -155,8 +170,7 @@ def _validated(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     return rows
 
 
-def _split_profile(rows: pd.DataFrame, labels: tuple[str, ...]) -> SplitProfile:
-    counts = rows["label"].value_counts()
+def _split_profile(rows: pd.DataFrame, counts: Mapping[str, int], labels: tuple[str, ...]) -> SplitProfile:
     return SplitProfile(rows=len(rows), groups=int(rows["group"].nunique()), labels={label: int(counts.get(label, 0)) for label in labels})
 
 
@@ -164,7 +178,7 @@ def _write_learn(folder: Path, parts: dict[str, pd.DataFrame], spec: ModelSpec, 
     (folder / "encoded").mkdir(parents=True)
     for split in ("train", "validation"):
         write_rows(parts[split], folder / f"{split}.parquet")
-        table = kind.encode(parts[split], tokenizer, spec.labels, spec.max_length)
+        table = kind.encode(parts[split], tokenizer, spec)
         with pa.OSFile(str(folder / "encoded" / f"{split}.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
             stream.write_table(table)
     numbers = {label: place for place, label in enumerate(spec.labels)}

@@ -10,7 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Table, Verdict
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
 from components.report import forests, wording
 
 SHOWN_ROWS = 10  # of a table or of a gate's hypotheses; the rest folds

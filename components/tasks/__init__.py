@@ -1,6 +1,11 @@
-"""The task types: one file a task, found by name; there is no registry to edit.
+"""The task types: one folder a task, found by name; there is no registry to edit.
 
-A task is a module whose public names fit the protocol `Task`. Importing this package, or a task, imports no torch.
+A task is a package with a class `Task` that fits the protocol of that name; a small one is a single `__init__.py`. What several tasks share stands
+in files with a leading underscore here. Importing this package, or a task, imports no torch.
+
+Rows are tables of text. `read` gives every row two columns that the rest of the line knows it by, whatever the task: `text` is what the
+model reads, and `label` the answer that is expected, both as one text. Duplicates, leaks, splits, slices and pages need no more. A model
+answers with texts in the form of `label`. A metric is a function of sums over rows (`Measure`), from which its interval follows.
 """
 
 import importlib
@@ -13,74 +18,144 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from components.artifacts.predictions import Answers, Predictions
+from components.artifacts.table import Table
+from components.artifacts.training import ModelSpec
 from components.errors import BadParams
-from components.params import nearest
+from components.measures import Measure
+from components.params import Section, nearest
 
 FOLDER = Path(__file__).parent
 
+Floats = npt.NDArray[np.float64]
+
 
 class Predictor(Protocol):
-    """A trained model that answers raw texts."""
+    """A trained model that answers raw rows: the same code serves evaluation, the registry's model and `retune predict`."""
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The labels, in the order of the columns of `probabilities`."""
+    spec: ModelSpec
 
-    def probabilities(self, texts: Sequence[str], batch_size: int = 64) -> npt.NDArray[np.float64]:
-        """Return the probability of each label for each text, shape (texts, labels); rows sum to 1."""
+    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
+        """Answer each of `rows`, a table with the task's `inputs`, in its order.
+
+        Where `rows` has the expected answers too (all of `columns`, and `text` and `label` as `read` makes them), `measured` holds what
+        only the model can tell of them, as the log-likelihood of a text. Neither order nor company of a row changes its answer by more
+        than float32 rounding.
+        """
 
 
 class Task(Protocol):
-    """What a task file offers, as names of the module.
+    """What a task offers: the class `Task` of its package, made with its settings, has these attributes and methods.
 
-    `COLUMNS` are the columns that its data must have; `METRICS` are the names that `metrics` reports, all to be maximised.
+    `components.tasks._base.Base` has the usual answer to most of them.
     """
 
-    COLUMNS: tuple[str, ...]
-    METRICS: tuple[str, ...]
+    Options: type[Section]
+    """The task's own settings: the section `task_options`."""
+    columns: tuple[str, ...]
+    """The columns that its data must have."""
+    inputs: tuple[str, ...]
+    """The columns that a trained model is asked with: a served model's signature."""
+    example: Mapping[str, str]
+    """One row of `inputs`."""
+    metrics: tuple[str, ...]
+    """What `validate` reports on the validation split, all to be maximised."""
+    measures: Mapping[str, Measure]
+    """What is reported and decided on, on the test split, the most telling first; all to be maximised."""
+    baselines: tuple[str, ...]
+    """What a model must beat, the strongest last."""
+    classes: bool
+    """Whether `label` is one of a few classes: then accuracy and F1 over them are measured as well, and each must be in every split."""
+    normalised: bool
+    """Whether `text` is what is encoded, so that preprocessing may normalise it; not where offsets or tokens point into it."""
+    one_answer: bool
+    """Whether a text has one right answer, so that equal texts with different labels contradict each other."""
+    refuses: Mapping[str, str]
+    """Fields of `train` that do not fit the task, each with the reason."""
+
+    def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
+        """Return `rows` with `text` and `label`, and for each bad row (by its place, from 0) what is wrong with it.
+
+        No cell of `columns` is missing or blank. A bad row may be left with any text.
+        """
 
     def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:
-        """Return the labels of `rows`, sorted: the label map, since a label's place is its number."""
+        """Return the label map of `rows`: a label's place is its number in the model; empty where the task has no labels."""
+
+    def label_counts(self, rows: pd.DataFrame) -> Mapping[str, int]:
+        """Return how many of `rows` hold each label; empty where the task has no labels."""
 
     def load_tokenizer(self, base: Path) -> Any:
-        """Load the tokenizer of a model folder; BadModel when there is none, or it cannot pad."""
+        """Load the tokenizer of a model folder; BadModel when there is none, or it does not fit."""
 
     def longest_input(self, base: Path, tokenizer: Any) -> int:
         """Return the number of tokens that the model can read at most."""
 
-    def encode(self, rows: pd.DataFrame, tokenizer: Any, labels: Sequence[str], max_length: int) -> pa.Table:
-        """Return token ids, cut at `max_length` and not padded, and the expected answer: one row a row of `rows`."""
-
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the length of each row in tokens before truncation."""
 
-    def build_model(self, base: Path, labels: Sequence[str]) -> Any:
-        """Load the base model with a fresh head for `labels`; BadModel when it must not or cannot be loaded."""
+    def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
+        """Return what is learnt from, not padded: token ids cut at `spec.max_length`, the expected answer, and `length` in tokens.
 
-    def collator(self, tokenizer: Any) -> Any:
+        A row may become several, as a long text does, or a part of one, as packed texts do.
+        """
+
+    def build_model(self, base: Path, spec: ModelSpec) -> Any:
+        """Load the base model, in float32, with a fresh head from torch's global generator; BadModel when it must not or cannot be loaded.
+
+        It has `save_pretrained`, and its forward returns `loss` where there are labels, and `logits`.
+        """
+
+    def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
         """Return what makes a batch of encoded rows: padded to the longest of the batch."""
 
-    def metrics(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], labels: Sequence[str]) -> Mapping[str, float]:
-        """Return the `METRICS` of raw model outputs on the validation split."""
+    def condense(self, logits: Any, labels: Any) -> Any:
+        """Return, as a tensor with a row for each row of the batch, what `validate` needs of the model's output: all of it is held in memory."""
+
+    def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
+        """Return the `metrics` of the condensed outputs on the validation split."""
 
     def predictor(self, folder: Path) -> Predictor:
         """Load a saved model folder, retune.json included."""
 
+    def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
+        """Return what `measures` sums up, by name, each (rows,); what a model tells itself (`Answers.measured`) is added by the caller."""
+
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Answers]:
+        """Return what each of `baselines` answers to the rows `test`; `base` is the folder of the base model."""
+
+    def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+        """Return the task's own parts of the test set: for each kind, the value of each row; "" for a row in no part."""
+
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+        """Return what the task's people want to read on the page, of the test `rows` and the candidate's answers in the same order."""
+
 
 def available() -> list[str]:
-    """Return the names of all tasks, sorted: the files of this folder."""
-    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+    """Return the names of all tasks, sorted: the folders here."""
+    return sorted(path.parent.name for path in FOLDER.glob("[!_]*/__init__.py"))
 
 
-def load(name: str) -> Task:
-    """Return the task called `name`.
+def load(name: str, options: Mapping[str, Any] | None = None) -> Task:
+    """Return the task called `name` with its settings `options`, the plain values of the section `task_options`.
 
     Raises:
-        BadParams: there is no such file.
+        BadParams: there is no such folder, or a setting does not fit.
     """
     if name not in available():
         raise BadParams(f"unknown task {name!r}; components/tasks has: {', '.join(available())}{_guess(name)}")
-    return cast(Task, importlib.import_module(f"components.tasks.{name}"))
+    made = importlib.import_module(f"components.tasks.{name}").Task
+    return cast(Task, made(made.Options.parse(dict(options or {}), "task_options")))
+
+
+def of(spec: ModelSpec) -> Task:
+    """Return the task that a model was made for, with the settings that it was made with."""
+    return load(spec.task, spec.options)
+
+
+def statistics_of(task: Task, found: Predictions) -> dict[str, Floats]:
+    """Return all that `measures` sums up, by name, each (rows,)."""
+    return {**task.statistics(found.expected.tolist(), found.predicted.tolist()), **found.measured}
 
 
 def _guess(name: str) -> str:

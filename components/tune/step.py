@@ -19,7 +19,8 @@ from components.artifacts.trial import BestTrial
 from components.folders import fresh
 from components.identity import digest_code, digest_folder, digest_value
 from components.learning import TrainSection, machine
-from components.learning.data import Learn
+from components.learning.data import Encoded, Learn
+from components.params import NOTHING, Free
 from components.tune import results
 from components.tune.params import TuneParams, check_metrics, searched
 from components.tune.search import Search
@@ -28,7 +29,7 @@ from components.tune.study import open_study
 log = logging.getLogger(__name__)
 
 
-def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, train: TrainSection) -> None:
+def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, train: TrainSection, task_options: Free = NOTHING) -> None:
     """Search the fields of `train` that say `tuned`, and write the best trial's values; a fixed value is never searched.
 
     Raises:
@@ -37,15 +38,15 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
         RetuneError: no trial completed.
         Unavailable: another process searches the same study.
     """
-    kind = tasks.load(task)
-    check_metrics(kind.METRICS, train, tune)
+    kind = tasks.load(task, task_options.fields)
+    check_metrics(kind.metrics, train, tune)
     space = searched(tune.space, train)
     if not space:
         log.info("nothing to tune: no field of `train` says `tuned`")
         results.write(fresh(out), _nothing(tune.metric), [])
         return
     data = Learn.read(learn)
-    part = Learn(data.spec, data.train.take(sample(read_rows(learn / "train.parquet"), tune.share)), data.validation)
+    part = Learn(data.spec, data.train.take(_sampled(kind, learn, data.train, tune.share)), data.validation)
     identity = _identity(learn, base, task, tune, train)
     search = Search(kind, base, part, tune, train, space)
     first = {name: value for name, value in tune.first.items() if name in space}
@@ -61,8 +62,16 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
     log.info("best of %d trials: %s %.4f with %s", best.complete, best.metric, best.value, results.listed(best.settings))
 
 
+def _sampled(kind: tasks.Task, learn: Path, train: Encoded, share: float) -> list[int]:
+    """Return the places of a stable part of the training rows; where encoding made other rows of them, of those."""
+    rows = read_rows(learn / "train.parquet")
+    if len(rows) != len(train):
+        rows = pd.DataFrame({"id": [str(place) for place in range(len(train))]})
+    return sample(rows if kind.classes else rows[["id"]], share)
+
+
 def sample(rows: pd.DataFrame, share: float) -> list[int]:
-    """Return the places of a stable part of `rows`: of each label the ids with the smallest hashes, at least one."""
+    """Return the places of a stable part of `rows`: of each label, where there is one, the ids with the smallest hashes, at least one."""
     order = [hashlib.sha256(name.encode()).hexdigest() for name in rows["id"]]
     labels = rows["label"].tolist() if "label" in rows else [""] * len(rows)
     strata: dict[str, list[int]] = {}

@@ -10,11 +10,11 @@ import pandas as pd
 
 from components import tasks
 from components.artifacts.manifest import Manifest
-from components.artifacts.rows import read_snapshot, write_rows
+from components.artifacts.rows import in_order, read_snapshot, write_rows
 from components.artifacts.validation import Check, ValidationReport
 from components.errors import BadData
 from components.folders import fresh
-from components.params import nearest
+from components.params import NOTHING, Free, nearest
 from components.validate.identity import sharing, with_identity
 from components.validate.settings import ValidateParams
 
@@ -36,16 +36,16 @@ class Judged:
     checks: tuple[Check, ...]
 
 
-def validate(raw: Path, out: Path, *, task: str, validate: ValidateParams) -> None:
+def validate(raw: Path, out: Path, *, task: str, validate: ValidateParams, task_options: Free = NOTHING) -> None:
     """Write the rows of the snapshot `raw` that are fit to train on, those that are not, and the report into `out`.
 
     Raises:
         BadData: the snapshot is rejected, with every reason; the report is written all the same.
     """
-    columns = tasks.load(task).COLUMNS
+    kind = tasks.load(task, task_options.fields)
     manifest = Manifest.read(raw)
     frame = read_snapshot(raw)
-    judged = judge(frame, columns, validate)
+    judged = judge(frame, kind, validate)
     fresh(out)
     write_rows(judged.kept, out / "kept.parquet")
     write_rows(judged.quarantined, out / "quarantine.parquet")
@@ -67,21 +67,40 @@ def validate(raw: Path, out: Path, *, task: str, validate: ValidateParams) -> No
         )
 
 
-def judge(frame: pd.DataFrame, columns: Sequence[str], settings: ValidateParams) -> Judged:
-    """Carry out all checks on the rows of a snapshot, whose task needs `columns`."""
-    structure = _check_structure(frame, columns)
+def judge(frame: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> Judged:
+    """Carry out all checks on the rows of a snapshot; then the task reads those that pass, and says which of them are bad."""
+    structure = _check_structure(frame, kind.columns)
     if _failed(structure):
         return Judged(frame, frame.head(0).assign(reason=pd.Series(dtype="str")), {}, structure)
-    rows = with_identity(frame, [name for name in columns if name != "label"])
-    reasons, row_checks = _check_rows(rows, [name for name in ("id", "group") if name in frame], columns, settings)
+    rows = with_identity(frame, [name for name in kind.columns if name != "label"])
+    reasons, row_checks = _check_rows(rows, [name for name in ("id", "group") if name in frame], kind, settings)
+    read, faults = kind.read(rows.drop(index=list(reasons)).reset_index(drop=True))
+    sound = rows.index.difference(list(reasons))
+    reasons |= {int(sound[place]): reason for place, reason in faults.items()}
+    if not kind.classes:
+        row_checks.append(_check_read(kind.columns, len(faults), len(read)))
     bad = pd.Series(reasons, dtype="str").sort_index()
-    kept = rows.drop(index=bad.index).sort_values("id", kind="stable", ignore_index=True)
+    whole = read.drop(index=list(faults))
+    kept = whole[in_order(list(whole.columns))].sort_values("id", kind="stable", ignore_index=True)
     data = rows.rename(columns={"reason": "source_reason"}).loc[bad.index]
     quarantined = data.assign(reason=bad).sort_values("id", kind="stable", ignore_index=True)
     counts = bad.str.split("; ").explode().value_counts().sort_index().to_dict()
     by_reason = {str(reason): int(count) for reason, count in counts.items()}
-    checks = (*structure, *row_checks, *_check_table(kept, columns, settings), _check_quarantine(len(bad), len(rows), by_reason, settings))
+    checks = (*structure, *row_checks, *_check_table(kept, kind, settings), _check_quarantine(len(bad), len(rows), by_reason, settings))
     return Judged(kept, quarantined, by_reason, checks)
+
+
+def _check_read(columns: Sequence[str], bad: int, rows: int) -> Check:
+    """Write down how many of the rows that passed all else the task can read."""
+    return Check(
+        name="readable",
+        scope="row",
+        column=None,
+        passed=not bad,
+        expected=f"{', '.join(columns)} that belong together",
+        observed=f"{bad} of {rows} rows otherwise",
+        failures=bad,
+    )
 
 
 def _check_structure(frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Check, ...]:
@@ -96,15 +115,16 @@ def _check_structure(frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Check
 
 
 def _check_rows(
-    rows: pd.DataFrame, identities: Sequence[str], columns: Sequence[str], settings: ValidateParams
+    rows: pd.DataFrame, identities: Sequence[str], kind: tasks.Task, settings: ValidateParams
 ) -> tuple[dict[int, str], list[Check]]:
     """Return the reasons by row, joined by `; `, and the checks."""
     from components.validate import suite
 
-    texts = [name for name in columns if name != "label"]
-    limits = settings.model_dump(include={"min_characters", "max_characters", "labels"})
-    expectations = suite.row_expectations(texts, identities, **limits)
-    wanted = rows[[name for name in ("id", "group", *columns)]]
+    texts = [name for name in kind.columns if name != "label"]
+    limits = settings.model_dump(include={"min_characters", "max_characters"})
+    labels = settings.labels if kind.classes else None
+    expectations = suite.row_expectations(texts, identities, labels=labels if "label" in kind.columns else None, **limits)
+    wanted = rows[[name for name in ("id", "group", *kind.columns)]]
     reasons: dict[int, list[str]] = {}
     checks = []
     for each, found in zip(expectations, suite.carry_out(expectations, wanted), strict=True):
@@ -122,18 +142,19 @@ def _check_rows(
     return {place: "; ".join(found) for place, found in reasons.items()}, checks
 
 
-def _check_table(kept: pd.DataFrame, columns: Sequence[str], settings: ValidateParams) -> list[Check]:
+def _check_table(kept: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> list[Check]:
     """Check what is left after quarantine; of no rows at all only the number is worth a message."""
     from components.validate import suite
 
-    text = next(name for name in columns if name != "label")
-    expectations = suite.table_expectations(text, min_rows=settings.min_rows, max_duplicate_share=settings.max_duplicate_share)
+    expectations = suite.table_expectations(
+        "text", min_rows=settings.min_rows, max_duplicate_share=settings.max_duplicate_share, classes=kind.classes
+    )
     if kept.empty:
         expectations = expectations[:1]
     checks = []
-    for each, found in zip(expectations, suite.carry_out(expectations, kept[["id", "group", *columns]]), strict=True):
-        checks.append(_check(each, found, _observed(each.name, found.value, kept, text)))
-    return checks if kept.empty else [*checks, *_check_classes(kept, settings)]
+    for each, found in zip(expectations, suite.carry_out(expectations, kept[["id", "group", "text", "label"]]), strict=True):
+        checks.append(_check(each, found, _observed(each.name, found.value, kept, "text")))
+    return checks if kept.empty or not kind.classes else [*checks, *_check_classes(kept, settings)]
 
 
 def _check_classes(kept: pd.DataFrame, settings: ValidateParams) -> list[Check]:

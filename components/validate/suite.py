@@ -51,11 +51,14 @@ def columns_exist(columns: Sequence[str]) -> list[Expected]:
 
 
 def row_expectations(
-    texts: Sequence[str], identities: Sequence[str], *, min_characters: int, max_characters: int, labels: Sequence[str]
+    texts: Sequence[str], identities: Sequence[str], *, min_characters: int, max_characters: int, labels: Sequence[str] | None
 ) -> list[Expected]:
-    """Expect of every row: nothing empty, texts of a sane length without control characters, a known label, an id of its own."""
+    """Expect of every row: nothing empty, texts of a sane length without control characters, a known label, an id of its own.
+
+    `labels` are those that are allowed, all where it is empty; None where the rows have no column of that name.
+    """
     found: list[Expected] = []
-    for name in (*identities, *texts, "label"):
+    for name in (*identities, *texts, *(["label"] if labels is not None else [])):
         text = gxe.ExpectColumnValuesToBeOfType(column=name, type_="str")
         found.append(Expected("type", "suite", name, f"a column {name!r} of text", text))
         null = gxe.ExpectColumnValuesToNotBeNull(column=name)
@@ -79,16 +82,16 @@ def row_expectations(
     return found
 
 
-def table_expectations(text: str, *, min_rows: int, max_duplicate_share: float) -> list[Expected]:
-    """Expect of the rows that are left: enough of them, two classes, and texts that differ."""
+def table_expectations(text: str, *, min_rows: int, max_duplicate_share: float, classes: bool = True) -> list[Expected]:
+    """Expect of the rows that are left: enough of them, two classes where there are `classes`, and texts that differ."""
     rows = gxe.ExpectTableRowCountToBeBetween(min_value=min_rows)
-    classes = gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2)
+    two = gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2)
     differ = gxe.ExpectColumnUniqueValueCountToBeBetween(column=text, min_value=2)
     unique = gxe.ExpectColumnProportionOfUniqueValuesToBeBetween(column=text, min_value=1 - max_duplicate_share)
     share = f"at most {max_duplicate_share:.1%} of the rows with a {text} that an earlier row has (validate.max_duplicate_share)"
     return [
         Expected("min_rows", "suite", None, f"at least {min_rows} rows (validate.min_rows)", rows),
-        Expected("two_classes", "suite", "label", "at least two different labels", classes),
+        *([Expected("two_classes", "suite", "label", "at least two different labels", two)] if classes else []),
         Expected("texts_differ", "suite", text, f"more than one different {text}", differ),
         Expected("duplicate_share", "suite", text, share, unique),
     ]

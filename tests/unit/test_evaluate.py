@@ -15,6 +15,7 @@ from components.artifacts.training import ModelSpec
 from components.errors import BadData, BadModel, NotThere
 from components.evaluate import EvaluateParams, evaluate, flat, measure, predict_baselines
 from components.identity import digest_folder
+from tests.learn import spec_of
 
 LABELS = ("billing", "device", "network")
 PARAMS = EvaluateParams()
@@ -54,7 +55,7 @@ def model(tiny_base, tmp_path_factory) -> Path:
     import torch
 
     torch.manual_seed(1)
-    task.build_model(tiny_base, LABELS).save_pretrained(folder)
+    task.build_model(tiny_base, spec_of(*LABELS)).save_pretrained(folder)
     task.load_tokenizer(tiny_base).save_pretrained(folder)
     ModelSpec(task="text_classification", labels=LABELS, max_length=32, unicode_form="NFC").write(folder)
     return folder

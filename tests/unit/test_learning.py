@@ -11,8 +11,10 @@ from components.identity import digest_file
 from components.learning import TrainParams, TrainSection, checkpoints, machine
 from components.learning.data import Learn
 from components.learning.fitting import Keep, fit
-from components.tasks import text_classification as task
+from components import tasks
 from tests.learn import make_learn
+
+task = tasks.load("text_classification")
 
 QUICK = TrainParams(epochs=3, learning_rate=3e-3, batch_size=16, threads=1, precision="float32", patience=0)
 
@@ -199,15 +201,16 @@ def test_evaluations_are_spread_over_the_whole_training(tiny_base, learn):
 
 
 def test_a_loss_that_is_not_a_number_is_an_error_that_names_the_setting(tiny_base, learn, monkeypatch):
-    def broken(base, labels):
-        model = task.build_model(base, labels)
+    def broken(base, spec):
+        model = task.build_model(base, spec)
         with torch.no_grad():
             model.classifier.bias.fill_(math.nan)
         return model
 
     class Broken:
-        METRICS = task.METRICS
-        load_tokenizer, collator, metrics = map(staticmethod, (task.load_tokenizer, task.collator, task.metrics))
+        metrics, refuses = task.metrics, task.refuses
+        load_tokenizer, collator = map(staticmethod, (task.load_tokenizer, task.collator))
+        validate, condense = map(staticmethod, (task.validate, task.condense))
         build_model = staticmethod(broken)
 
     with pytest.raises(RetuneError, match=r"lower train\.learning_rate"):

@@ -15,9 +15,11 @@ from components.learning.data import Learn
 from components.learning.fitting import fit
 from components.methods import freeze, lora
 from components.methods._depth import depths
-from components.tasks import text_classification as task
+from components import tasks
 from tests.fits import QUICK, cut_and_resumed, keep_in, same, weights
-from tests.learn import make_learn
+from tests.learn import make_learn, spec_of
+
+task = tasks.load("text_classification")
 
 LORA = {"lora_rank": 4, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": "default", "lora_dora": False}
 VARIANTS = {
@@ -47,7 +49,7 @@ def tiny_base(tiny_base, tmp_path_factory):
 @pytest.fixture
 def model(tiny_base):
     torch.manual_seed(0)
-    return task.build_model(tiny_base, ("a", "b", "c"))
+    return task.build_model(tiny_base, spec_of("a", "b", "c"))
 
 
 def test_every_file_is_a_method():
@@ -102,10 +104,10 @@ def test_a_training_that_had_ended_gives_its_weights_again(tiny_base, learn, tmp
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_saved_model_is_plain_and_answers_alike(tiny_base, learn, tmp_path, variant):
     trained = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1} | VARIANTS[variant])).model
-    plain = task.build_model(tiny_base, learn.spec.labels)
+    plain = task.build_model(tiny_base, learn.spec)
     trained.save_pretrained(tmp_path / "model")
-    loaded = task.build_model(tmp_path / "model", learn.spec.labels)
-    batch = task.collator(task.load_tokenizer(tiny_base))([learn.validation[place] for place in range(8)])
+    loaded = task.build_model(tmp_path / "model", learn.spec)
+    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[place] for place in range(8)])
 
     assert trained.state_dict().keys() == plain.state_dict().keys()
     assert all(parameter.requires_grad for parameter in trained.parameters())
@@ -115,7 +117,7 @@ def test_the_saved_model_is_plain_and_answers_alike(tiny_base, learn, tmp_path, 
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_merging_changes_no_answer(model, learn, tiny_base, dora):
-    batch = task.collator(task.load_tokenizer(tiny_base))([learn.validation[place] for place in range(8)])
+    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[place] for place in range(8)])
     with torch.no_grad():
         before = model.eval()(**batch).logits
         wrapped = lora.prepare(model, **LORA | {"lora_dora": dora}).eval()
@@ -132,7 +134,7 @@ def test_merging_changes_no_answer(model, learn, tiny_base, dora):
 def moved(tiny_base, learn, **changes):
     settings = QUICK.model_copy(update={"epochs": 1} | changes)
     torch.manual_seed(settings.seed)
-    before = weights(task.build_model(tiny_base, learn.spec.labels))
+    before = weights(task.build_model(tiny_base, learn.spec))
     after = weights(fit(task, tiny_base, learn, settings).model)
     return {name for name in before if not torch.equal(before[name], after[name])}
 

@@ -10,9 +10,11 @@ from components.learning.data import Learn
 from components.learning.fitting import fit
 from components.learning.optimizers import WarmPlateau, build_optimizer, grouped
 from components.methods._depth import depths
-from components.tasks import text_classification as task
+from components import tasks
 from tests.fits import QUICK, keep_in
-from tests.learn import make_learn
+from tests.learn import make_learn, spec_of
+
+task = tasks.load("text_classification")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +25,7 @@ def learn(tiny_base, tickets, tmp_path_factory):
 @pytest.fixture
 def model(tiny_base):
     torch.manual_seed(0)
-    return task.build_model(tiny_base, ("a", "b", "c"))
+    return task.build_model(tiny_base, spec_of("a", "b", "c"))
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def model(tiny_base):
 )
 def test_an_optimizer_steps_as_torch_documents_it(tiny_base, changes, reference):
     settings = QUICK.model_copy(update=changes | {"weight_decay": 0.1})
-    ours, theirs = (task.build_model(tiny_base, ("a", "b")) for _ in range(2))
+    ours, theirs = (task.build_model(tiny_base, spec_of("a", "b")) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     decayed = [name for name, weights in ours.named_parameters() if weights.ndim == 2]
     optimizers = [build_optimizer(ours, decayed, settings), reference(grouped(theirs, decayed, settings))]

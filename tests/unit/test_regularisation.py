@@ -14,9 +14,11 @@ from components.learning.data import Learn
 from components.learning.dropout import set_dropout
 from components.learning.fitting import Keep, fit
 from components.methods._depth import depths
-from components.tasks import text_classification as task
+from components import tasks
 from tests.fits import QUICK, cut_and_resumed, keep_in, same, weights
-from tests.learn import make_learn
+from tests.learn import make_learn, spec_of
+
+task = tasks.load("text_classification")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def learn(tiny_base, tickets, tmp_path_factory):
 @pytest.fixture
 def model(tiny_base):
     torch.manual_seed(0)
-    return task.build_model(tiny_base, ("a", "b", "c"))
+    return task.build_model(tiny_base, spec_of("a", "b", "c"))
 
 
 RESUMED = {
@@ -129,7 +131,7 @@ def test_a_pull_towards_a_base_that_is_all_frozen_is_refused(tiny_base, learn):
 
 
 def test_a_strong_pull_keeps_the_base_and_frees_the_head(tiny_base, learn):
-    base = task.build_model(tiny_base, learn.spec.labels)
+    base = task.build_model(tiny_base, learn.spec)
 
     def way(**changes):
         model = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1} | changes)).model
@@ -162,12 +164,12 @@ def test_what_is_evaluated_is_what_is_returned(tiny_base, learn, tmp_path):
     last = fit(task, tiny_base, learn, settings, evaluations=1, watch=lambda number, value: seen.append(value)).model
     best = fit(task, tiny_base, learn, settings, keep=keep)
     plain = fit(task, tiny_base, learn, settings.model_copy(update={"ema": 0.0}), evaluations=1).model
-    saved = task.build_model(keep.checkpoints / f"checkpoint-{best.best_step}", learn.spec.labels)
+    saved = task.build_model(keep.checkpoints / f"checkpoint-{best.best_step}", learn.spec)
 
     assert len(seen) == 1
     assert same(weights(best.model), weights(saved))
     assert not same(weights(last), weights(plain))
-    batch = task.collator(task.load_tokenizer(tiny_base))([learn.validation[place] for place in range(60)])
+    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[place] for place in range(60)])
     with torch.no_grad():
         answers = last.eval()(**batch).logits.numpy()
     assert task.metrics(answers, batch["labels"].numpy(), learn.spec.labels)["macro_f1"] == pytest.approx(seen[0])

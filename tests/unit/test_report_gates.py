@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Table
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.report import Champion, forests, panel
 from components.report.wording import THIN
 from tests.judged import CHAPTERS, difference, gate, judged

@@ -6,7 +6,10 @@ import pytest
 
 from components.artifacts.training import ModelSpec
 from components.errors import BadData, BadModel, NotThere
-from components.tasks import text_classification as task
+from components import tasks
+from tests.learn import spec_of
+
+task = tasks.load("text_classification")
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +20,7 @@ def saved(tiny_base, tickets, tmp_path_factory):
     folder = tmp_path_factory.mktemp("model")
     labels = task.labels_of(tickets)
     torch.manual_seed(3)
-    model = task.build_model(tiny_base, labels)
+    model = task.build_model(tiny_base, spec_of(*labels))
     with torch.no_grad():
         for weights in model.parameters():
             weights.mul_(4)
@@ -37,7 +40,7 @@ def test_labels_are_numbered_in_sorted_order(tickets):
 
 
 def test_encoding_cuts_long_texts_and_pads_none(tiny_base, tickets):
-    table = task.encode(tickets.head(20), task.load_tokenizer(tiny_base), task.labels_of(tickets), max_length=6)
+    table = task.encode(tickets.head(20), task.load_tokenizer(tiny_base), spec_of(*task.labels_of(tickets), max_length=6))
 
     assert table.column("length").to_pylist() == [6] * 20
     assert table.column("labels").to_pylist()[:4] == [0, 0, 0, 1]
@@ -45,21 +48,21 @@ def test_encoding_cuts_long_texts_and_pads_none(tiny_base, tickets):
 
 
 def test_encoding_does_not_depend_on_what_was_encoded_before(tiny_base, tickets):
-    tokenizer, labels = task.load_tokenizer(tiny_base), task.labels_of(tickets)
-    first = task.encode(tickets.head(5), tokenizer, labels, 8)
+    tokenizer, spec = task.load_tokenizer(tiny_base), spec_of(*task.labels_of(tickets), max_length=8)
+    first = task.encode(tickets.head(5), tokenizer, spec)
     lengths = task.lengths(tickets.head(5), tokenizer)
 
     assert (lengths == 10).all()
-    assert task.encode(tickets.head(5), tokenizer, labels, 8).equals(first)
+    assert task.encode(tickets.head(5), tokenizer, spec).equals(first)
 
 
 def test_a_label_outside_the_map_is_named(tiny_base, tickets):
     with pytest.raises(BadData, match="'network'"):
-        task.encode(tickets, task.load_tokenizer(tiny_base), ("billing", "device"), 8)
+        task.encode(tickets, task.load_tokenizer(tiny_base), spec_of("billing", "device"))
 
 
 def test_the_model_knows_the_names_of_its_labels(tiny_base):
-    config = task.build_model(tiny_base, ("a", "b", "c")).config
+    config = task.build_model(tiny_base, spec_of("a", "b", "c")).config
 
     assert config.id2label == {0: "a", 1: "b", 2: "c"}
     assert config.label2id == {"a": 0, "b": 1, "c": 2}
@@ -73,7 +76,7 @@ def test_a_base_with_only_pickled_weights_is_refused(copied):
     (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
 
     with pytest.raises(BadModel, match=r"safetensors.*pytorch_model\.bin"):
-        task.build_model(copied, ("a", "b"))
+        task.build_model(copied, spec_of("a", "b"))
 
 
 def test_a_base_with_code_of_its_own_is_refused(copied):
@@ -81,14 +84,14 @@ def test_a_base_with_code_of_its_own_is_refused(copied):
     (copied / "config.json").write_text(json.dumps(config | {"auto_map": {"AutoModel": "evil.Model"}}))
 
     with pytest.raises(BadModel, match="auto_map"):
-        task.build_model(copied, ("a", "b"))
+        task.build_model(copied, spec_of("a", "b"))
 
 
 def test_a_broken_weights_file_is_one_message(copied):
     (copied / "model.safetensors").write_bytes(b"not weights")
 
     with pytest.raises(BadModel, match="cannot be loaded"):
-        task.build_model(copied, ("a", "b"))
+        task.build_model(copied, spec_of("a", "b"))
 
 
 def test_a_tokenizer_without_a_padding_token_is_refused(copied):
@@ -107,7 +110,7 @@ def test_a_missing_base_is_not_there(tmp_path):
 def test_macro_f1_runs_over_every_label_and_an_absent_one_counts_nothing():
     outputs = np.array([[2.0, 1.0, 0.0], [2.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
 
-    assert task.metrics(outputs, np.array([0, 0, 1, 1]), ("a", "b", "c")) == pytest.approx({"macro_f1": 2 / 3, "accuracy": 1.0})
+    assert task.validate(outputs, np.array([0, 0, 1, 1]), spec_of("a", "b", "c")) == pytest.approx({"macro_f1": 2 / 3, "accuracy": 1.0})
 
 
 def test_padding_and_company_do_not_change_an_answer(saved, tickets):

@@ -10,10 +10,12 @@ from components.artifacts.trial import Chosen
 from components.errors import BadParams, NotThere
 from components.identity import digest_file, digest_folder
 from components.learning import TrainSection
-from components.tasks import text_classification as task
+from components import tasks
 from components.temperature import likelihood, scale
 from components.train import train
 from tests.learn import make_learn
+
+task = tasks.load("text_classification")
 
 SECTION = {"epochs": 1, "learning_rate": "tuned", "batch_size": 16, "threads": 1, "precision": "float32"}
 PICKLES = {".bin", ".pt", ".pth", ".pkl", ".ckpt"}

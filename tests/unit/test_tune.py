@@ -321,7 +321,7 @@ from components import tasks
 from components.errors import BadParams
 from components.learning import TrainSection
 from components.tune import TuneParams, check_metrics
-measured = tasks.load("text_classification").METRICS
+measured = tasks.load("text_classification").metrics
 check_metrics(measured, TrainSection.parse({}, "train"), TuneParams())
 for train, tune in (({"metric": "f1"}, {}), ({}, {"metric": "f1"})):
     try:

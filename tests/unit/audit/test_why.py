@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Table
+from components.artifacts.table import Table
+from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.errors import NotThere
 from flows.audit.why import as_tested, numbers, whole_digest
 from flows.cli.asking import ROWS_SHOWN, cell_text, show_gate

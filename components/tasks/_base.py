@@ -1,0 +1,74 @@
+"""What most tasks have in common."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from components.artifacts.predictions import Predictions
+from components.artifacts.table import Table
+from components.measures import Measure
+from components.params import Section
+from components.tasks import _pretrained
+
+
+class Base:
+    """The usual answers to the protocol `Task`, for a task whose answers are texts of their own; `options` are its settings."""
+
+    Options: type[Section] = Section
+    columns: tuple[str, ...] = ("text", "label")
+    inputs: tuple[str, ...] = ("text",)
+    example: Mapping[str, str] = {"text": "An example of a text to be answered."}
+    metrics: tuple[str, ...]
+    measures: Mapping[str, Measure]
+    baselines: tuple[str, ...]
+    classes = False
+    normalised = False
+    one_answer = False
+    refuses: Mapping[str, str] = {}
+
+    def __init__(self, options: Any) -> None:
+        """Hold the settings."""
+        self.options = options
+
+    def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
+        """Return the rows as they are."""
+        return rows, {}
+
+    def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:
+        """Return no labels."""
+        return ()
+
+    def label_counts(self, rows: pd.DataFrame) -> Mapping[str, int]:
+        """Return no labels."""
+        return {}
+
+    def load_tokenizer(self, base: Path) -> Any:
+        """Load the tokenizer of a model folder, without network and without code of the model's own; BadModel."""
+        return _pretrained.load_tokenizer(base)
+
+    def longest_input(self, base: Path, tokenizer: Any) -> int:
+        """Return the number of tokens that the model in `base` can read at most."""
+        return _pretrained.longest_input(base, tokenizer)
+
+    def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
+        """Return the length of each `text` in tokens, special tokens included, before truncation."""
+        inputs = tokenizer(
+            list(rows["text"]), truncation=False, padding=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
+        )
+        return np.array([len(ids) for ids in inputs["input_ids"]], dtype=np.int64)
+
+    def condense(self, logits: Any, labels: Any) -> Any:
+        """Return the logits as they are."""
+        return logits[0] if isinstance(logits, tuple) else logits
+
+    def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
+        """Return no parts."""
+        return {}
+
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+        """Return nothing."""
+        return ()

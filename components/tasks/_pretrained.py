@@ -1,0 +1,111 @@
+"""Model folders in hub layout, read with care: safetensors only, no code of the model's own, no network.
+
+Torch and transformers are imported inside the functions: asking a task for its columns must stay cheap.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from components.errors import BadModel, NotThere
+
+_UNLIMITED = 1_000_000  # a tokenizer without a limit of its own says 1e30
+
+
+def load_tokenizer(base: Path, *, pad: str = "refuse") -> Any:
+    """Load the tokenizer of a model folder.
+
+    `pad` says what becomes of one without a padding token, as most language models have none: `refuse`, or `eos`, its end token.
+
+    Raises:
+        BadModel: there is no tokenizer, it needs its own code, or it has no padding token.
+    """
+    from transformers import AutoTokenizer
+
+    refuse_foreign_code(base)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
+        raise BadModel(f"the tokenizer in {base} cannot be loaded: {first_line(error)}") from error
+    if tokenizer.pad_token is None and pad == "eos" and tokenizer.eos_token is not None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token is None:
+        raise BadModel(f"the tokenizer in {base} has no padding token, so texts cannot be batched; choose another base.model")
+    return tokenizer
+
+
+def longest_input(base: Path, tokenizer: Any) -> int:
+    """Return the number of tokens that the model in `base` can read at most."""
+    own = config(base)
+    positions = own.get("max_position_embeddings") or own.get("n_positions") or _UNLIMITED
+    if own.get("model_type") in _OFFSET_POSITIONS:
+        positions -= int(own.get("pad_token_id") or 0) + 1
+    return int(min(tokenizer.model_max_length, positions, _UNLIMITED))
+
+
+_OFFSET_POSITIONS = ("roberta", "camembert", "xlm-roberta", "longformer", "mpnet")  # count positions from the padding id on
+
+
+def load_model(auto: str, folder: Path, **settings: Any) -> Any:
+    """Load `folder` with transformers' class `auto` in float32; `settings` go to its `from_pretrained`.
+
+    Raises:
+        BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read as that class.
+    """
+    import torch
+    import transformers
+
+    refuse_foreign_code(folder)
+    refuse_pickles(folder)
+    quiet()
+    try:
+        return getattr(transformers, auto).from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=torch.float32, **settings
+        )
+    except Exception as error:  # see load_tokenizer
+        raise BadModel(f"the model in {folder} cannot be loaded as {auto.removeprefix('AutoModelFor')}: {first_line(error)}") from error
+
+
+def config(folder: Path) -> dict[str, Any]:
+    """Return config.json.
+
+    Raises:
+        NotThere: the folder is missing.
+        BadModel: it has no config.json that can be read.
+    """
+    try:
+        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        if not folder.exists():
+            raise NotThere(f"{folder} is missing; `retune run` fetches the base model into data/base") from None
+        raise BadModel(f"{folder} has no config.json: expected a model in hub layout") from None
+    except ValueError as error:
+        raise BadModel(f"{folder / 'config.json'} is not JSON: {error}") from None
+
+
+def refuse_foreign_code(folder: Path) -> None:
+    """Refuse a model that wants to run code of its own; BadModel."""
+    if "auto_map" in config(folder):
+        raise BadModel(f"{folder} brings code of its own (config.json: auto_map), which Retune does not run; choose another base.model")
+
+
+def refuse_pickles(folder: Path) -> None:
+    """Refuse a folder without safetensors; BadModel."""
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
+    found = f"only pickled weights ({', '.join(pickles)}), which can run code when loaded" if pickles else "no weights"
+    raise BadModel(f"{folder}: expected safetensors weights, found {found}")
+
+
+def quiet() -> None:
+    """Keep transformers from warning of what is meant: a fresh head is what we asked for."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error, or its name."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
