@@ -23,35 +23,40 @@ class Version:
         if "components" in sys.modules:
             raise SystemExit("components was imported before the model: its own code would not be used")
         self._loaded = mlflow.pyfunc.load_model(model)
-        self._labels = list(self._loaded.unwrap_python_model().predictor.labels)
+        self._predictor = self._loaded.unwrap_python_model().predictor
 
-    def answer(self, texts: str, answers: str) -> int:
-        """Read the Parquet file `texts` with the column `text`; write `predicted` and `probabilities` by rename, return the rows.
+    def answer(self, rows: str, answers: str) -> int:
+        """Read the Parquet file `rows`; write `predicted`, `probabilities` and `measured.NAME` by rename, return the rows.
 
-        Probabilities are in the order of the labels, which stand in the file's metadata.
+        Probabilities are in the order of the labels, which stand in the file's metadata; there are none where a task has no classes.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        answered = self._loaded.predict(pq.read_table(texts, columns=["text"]).to_pandas())
-        rows = [[row[label] for label in self._labels] for row in answered["probabilities"]]
-        table = pa.table(
-            {"predicted": pa.array(answered["label"].tolist(), pa.string()), "probabilities": pa.array(rows, pa.list_(pa.float64()))}
-        )
+        asked = pq.read_table(rows).to_pandas()
+        if hasattr(self._predictor, "answer"):
+            found = self._predictor.answer(asked)
+            predicted, probabilities, labels, measured = found.predicted, found.probabilities.tolist(), found.labels, found.measured
+        else:  # a version of the time when there were classes of texts alone
+            answered, labels, measured = self._loaded.predict(asked[["text"]]), self._predictor.labels, {}
+            predicted = answered["label"].tolist()
+            probabilities = [[row[label] for label in labels] for row in answered["probabilities"]]
+        columns = {"predicted": pa.array(predicted, pa.string()), "probabilities": pa.array(probabilities, pa.list_(pa.float64()))}
+        columns |= {f"measured.{name}": pa.array(values, pa.float64()) for name, values in measured.items()}
         code = str(Path(sys.modules["components"].__file__ or "").parent)
-        table = table.replace_schema_metadata({"retune.labels": json.dumps(self._labels), "retune.code": code})
+        table = pa.table(columns).replace_schema_metadata({"retune.labels": json.dumps(list(labels)), "retune.code": code})
         partial = Path(answers + ".partial")
         pq.write_table(table, partial)
         os.replace(partial, answers)
         return len(table)
 
-    def times(self, texts: str, batch_size: int, requests: int) -> list[float]:
-        """Return the seconds of each of `requests` calls with `batch_size` texts, taken in turn from the Parquet file `texts`."""
+    def times(self, rows: str, batch_size: int, requests: int) -> list[float]:
+        """Return the seconds of each of `requests` calls with `batch_size` rows, taken in turn from the Parquet file `rows`."""
         import pyarrow.parquet as pq
 
-        rows = pq.read_table(texts, columns=["text"]).to_pandas()
+        asked = pq.read_table(rows).to_pandas()
         frames = [
-            rows.iloc[[place % len(rows) for place in range(number * batch_size, (number + 1) * batch_size)]].reset_index(drop=True)
+            asked.iloc[[place % len(asked) for place in range(number * batch_size, (number + 1) * batch_size)]].reset_index(drop=True)
             for number in range(requests)
         ]
         return [self._seconds(frame) for frame in frames]

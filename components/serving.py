@@ -1,9 +1,10 @@
-"""The registered model: raw text in, label and probabilities out, by the code and the preprocessing that trained it.
+"""The registered model: raw rows in, answers out, by the code and the preprocessing that trained it.
 
 MLflow runs this file ("models from code") in a process whose import path starts with the model's own copy of
 `components`; nothing is pickled. Reads the packaged model folder; writes nothing.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,46 +14,61 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 from components import tasks
+from components.artifacts.predictions import Answers
 from components.artifacts.training import ModelSpec
+from components.errors import BadData
 
 
-class RawText(PythonModel):
-    """Answers a frame with the column `text`; an empty text is answered, what is not text is refused by its row."""
+class RawRows(PythonModel):
+    """Answers a frame with the task's input columns; an empty text is answered, what is not text is refused by its row."""
 
     def load_context(self, context: Any) -> None:
         """Load the model folder with the predictor of its task."""
         folder = Path(context.artifacts["model"])
-        self.predictor = tasks.load(ModelSpec.read(folder).task).predictor(folder)
+        task = tasks.of(ModelSpec.read(folder))
+        self.inputs, self.predictor = task.inputs, task.predictor(folder)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Return `label`, `probability` and `probabilities` (label to probability) for each row."""
-        texts = texts_of(model_input)
-        labels = self.predictor.labels
-        rows = [dict(zip(labels, map(float, answer), strict=True)) for answer in self.predictor.probabilities(texts)]
-        best = [max(row, key=row.__getitem__) for row in rows]
-        return pd.DataFrame(
-            {
-                "label": pd.Series(best, dtype="str"),
-                "probability": pd.Series([row[label] for row, label in zip(rows, best, strict=True)], dtype="float64"),
-                "probabilities": pd.Series(rows, dtype="object"),
-            }
-        )
+        """Return for each row `label`, `probability` and `probabilities` (label to probability), or `answer` where there are no classes."""
+        rows = rows_of(model_input, self.inputs)
+        try:
+            return frame_of(self.predictor.answer(rows))
+        except BadData as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
-def texts_of(frame: Any) -> list[str]:
-    """Return the texts of a frame.
+def frame_of(answers: Answers) -> pd.DataFrame:
+    """Return answers as the frame that is served."""
+    if not answers.labels:
+        return pd.DataFrame({"answer": pd.Series(answers.predicted, dtype="str")})
+    rows = [dict(zip(answers.labels, map(float, answer), strict=True)) for answer in answers.probabilities]
+    return pd.DataFrame(
+        {
+            "label": pd.Series(answers.predicted, dtype="str"),
+            "probability": pd.Series([row[label] for row, label in zip(rows, answers.predicted, strict=True)], dtype="float64"),
+            "probabilities": pd.Series(rows, dtype="object"),
+        }
+    )
+
+
+def rows_of(frame: Any, inputs: Sequence[str]) -> pd.DataFrame:
+    """Return the columns `inputs` of a frame, all of them text.
 
     Raises:
         MlflowException: INVALID_PARAMETER_VALUE, which a scoring server answers with status 400.
     """
-    if not isinstance(frame, pd.DataFrame) or "text" not in frame.columns:
+    wanted = ", ".join(map(repr, inputs))
+    if not isinstance(frame, pd.DataFrame) or not set(inputs) <= set(frame.columns):
         found = list(map(str, frame.columns)) if isinstance(frame, pd.DataFrame) else type(frame).__name__
-        raise MlflowException.invalid_parameter_value(f"expected a table with the column 'text', found {found}")
-    texts = frame["text"].tolist()
-    if bad := [row for row, text in enumerate(texts) if not isinstance(text, str)]:
-        shown = ", ".join(map(str, bad[:10]))
-        raise MlflowException.invalid_parameter_value(f"'text' must be text in every row; it is missing or of another type in row {shown}")
-    return texts
+        column = "column" if len(inputs) == 1 else "columns"
+        raise MlflowException.invalid_parameter_value(f"expected a table with the {column} {wanted}, found {found}")
+    for name in inputs:
+        if bad := [row for row, cell in enumerate(frame[name].tolist()) if not isinstance(cell, str)]:
+            shown = ", ".join(map(str, bad[:10]))
+            raise MlflowException.invalid_parameter_value(
+                f"{name!r} must be text in every row; it is missing or of another type in row {shown}"
+            )
+    return frame[list(inputs)].reset_index(drop=True)
 
 
-set_model(RawText())
+set_model(RawRows())

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components import registry
-from components.artifacts.predictions import Predictions
+from components import registry, tasks
+from components.artifacts.predictions import Answers, Predictions
 from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Memory:
-    """What a version has answered: the probabilities of its `labels`, by text."""
+    """What a version has answered: the probabilities of its `labels`, by text; kept only where answers are classes of a text."""
 
     labels: tuple[str, ...] = ()
     answers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
@@ -28,8 +28,9 @@ class Memory:
 class Asked:
     """A context in which registered versions answer; at its end all their processes are gone."""
 
-    def __init__(self, workspace: Workspace, uri: str) -> None:
+    def __init__(self, workspace: Workspace, uri: str, task: tasks.Task) -> None:
         """Of the registry at `uri`; answers are kept below `var/predictions`."""
+        self._remembers = task.classes and task.inputs == ("text",)
         self._workspace, self._uri = workspace, uri
         self._open = contextlib.ExitStack()
         self._sessions: dict[str, registry.Session] = {}
@@ -81,11 +82,13 @@ class Asked:
         return found
 
     def about(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:
-        """Return what the version answers to `rows`; a text that it has answered here is not asked again.
+        """Return what the version answers to `rows`; a text that it has given a class here is not asked again.
 
         Raises:
             BadModel: the version cannot be loaded, or does not answer.
         """
+        if not self._remembers:
+            return registry.predictions_of(self.session(version).answer(rows), rows)
         memory = self._memory.setdefault(version.uri, Memory())
         if new := sorted(set(rows["text"]) - memory.answers.keys()):
             answers = self.session(version).answer(new)
@@ -93,12 +96,12 @@ class Asked:
             memory.answers |= dict(zip(new, answers.probabilities, strict=True))
         ordered = rows.sort_values("id", ignore_index=True)
         probabilities = np.array([memory.answers[text] for text in ordered["text"]])
-        predicted = np.array(memory.labels, dtype=np.str_)[probabilities.argmax(axis=1)]
-        ids, groups, expected = (ordered[column].to_numpy(dtype=np.str_) for column in ("id", "group", "label"))
-        return Predictions(ids, groups, expected, predicted, probabilities, memory.labels)
+        return Predictions.of(ordered, Answers.classes(probabilities, memory.labels))
 
     def remember(self, version: registry.Version, rows: pd.DataFrame, found: Predictions) -> None:
         """Keep what a version answered to `rows`, so that the same texts are not asked again."""
+        if not self._remembers:
+            return
         texts = dict(zip(rows["id"], rows["text"], strict=True))
         memory = self._memory.setdefault(version.uri, Memory())
         memory.labels = found.labels

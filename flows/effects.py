@@ -4,6 +4,7 @@ Each effect can be repeated: it looks first whether it was done, and what it lea
 the next one. The stages' results are read from the workspace; nothing here computes one.
 """
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -12,14 +13,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from components import registry, tasks, tracking
+from components import registry, tracking
 from components.artifacts.manifest import BaseManifest, Manifest
 from components.artifacts.verdict import Outcome, Verdict
 from components.base import pin_base as pin
 from components.behaviour import read_cases
-from components.errors import BadInput, NotThere
+from components.errors import BadData, BadInput, NotThere
 from components.ledger import Entry, Ledger, Request
 from components.registry import Environment
 from components.snapshot import take_snapshot as take
@@ -235,13 +237,38 @@ def ask_a_person(workspace: Workspace, run: tracking.RecordedRun, version: regis
     return asked
 
 
-def predict(workspace: Workspace, model: str, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Ask a version or an alias, by the code it was packaged with."""
+def predict(workspace: Workspace, model: str, asked: Sequence[str]) -> list[dict[str, Any]]:
+    """Ask a version or an alias, by the code it was packaged with.
+
+    Each of `asked` is a text, or a JSON object with all inputs where the task has several.
+    """
     name = read_name(workspace)
     if not registry.versions(store(workspace), name):
         raise NotThere(f"{name} has no version yet; `retune run` registers one")
-    answers = registry.predict(store(workspace), f"{name}/{model}" if model.isdigit() else f"{name}@{model}", texts)
+    rows = as_rows(read_params(workspace.params).made_task.inputs, asked)
+    answers = registry.predict(store(workspace), f"{name}/{model}" if model.isdigit() else f"{name}@{model}", rows)
     return [{str(key): value for key, value in row.items()} for row in answers.to_dict(orient="records")]
+
+
+def as_rows(inputs: Sequence[str], asked: Sequence[str]) -> pd.DataFrame:
+    """Return what is asked as a table with the columns `inputs`.
+
+    Raises:
+        BadData: there are several inputs, and something is no JSON object with just those.
+    """
+    if len(inputs) == 1:
+        return pd.DataFrame({inputs[0]: pd.Series(list(asked), dtype="str")})
+    rows = []
+    for number, text in enumerate(asked, 1):
+        try:
+            row = json.loads(text)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or set(row) != set(inputs):
+            wanted = ", ".join(f'"{name}": …' for name in inputs)
+            raise BadData(f"question {number}: expected a JSON object {{{wanted}}}, found {text[:80]!r}")
+        rows.append({name: cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for name, cell in row.items()})
+    return pd.DataFrame(rows, columns=list(inputs), dtype="str")
 
 
 def status(workspace: Workspace) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from components import registry
+from components import registry, tasks
 from components.artifacts.behaviour import Behaviour
 from components.artifacts.cost import Cost
 from components.artifacts.predictions import Predictions
@@ -42,6 +42,7 @@ def gather(
     What cannot be had of the past (a version that was deleted, data that left the cache) is a fault that the gates name, no error.
     """
     gates, test, learnt = params.gates, test_rows(workspace), learn_rows(workspace.root / "data/prepared/learn")
+    task = params.made_task
     champion = rivals.champion
     candidate, opponent = Predictions.read(workspace.predictions / "candidate.parquet"), known.get(champion.key) if champion else None
     asked.remember(version, test, candidate)
@@ -61,9 +62,11 @@ def gather(
         earlier=tuple(earlier_tests(workspace, asked, version, able, known, params, test_digest, learnt))
         if wanted(gates, "forgetting")
         else (),
-        served=serve(uri, version, test, gates) if wanted(gates, "servability") else None,
-        behaviour=try_cases(workspace, asked, version, able, test, gates) if wanted(gates, "behaviour") else None,
-        cost=time_both(uri, asked, version, able, test, gates) if wanted(gates, "cost") else None,
+        served=serve(uri, version, test, gates, task) if wanted(gates, "servability") else None,
+        behaviour=try_cases(workspace, asked, version, able, test, gates) if wanted(gates, "behaviour") and task.classes else None,
+        cost=time_both(uri, asked, version, able, test[list(task.inputs)], gates) if wanted(gates, "cost") else None,
+        yardstick=tasks.yardstick(task, candidate, params.evaluate.min_class_units),
+        parts=task.slices(test),
     )
 
 
@@ -88,11 +91,11 @@ def learn_rows(folder: Path) -> pd.DataFrame:
     return pd.concat([read_rows(folder / f"{split}.parquet") for split in ("train", "validation")], ignore_index=True)
 
 
-def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesParams) -> Served:
+def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesParams, task: tasks.Task) -> Served:
     """Ask the version behind the scoring server; a package that must not be loaded is a fault of the version, not of the run."""
     try:
         return registry.serve_and_ask(
-            uri, version.name, version.number, registry.evenly(rows, gates.servability.rows), gates.servability.max_seconds
+            uri, version.name, version.number, registry.evenly(rows, gates.servability.rows), gates.servability.max_seconds, task.example
         )
     except BadModel as error:
         return Served(version=version.uri, fault=str(error))
@@ -115,12 +118,12 @@ def try_cases(
 def time_both(
     uri: str, asked: Asked, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, gates: GatesParams
 ) -> Cost:
-    """Time candidate and champion in turn on test rows."""
+    """Time candidate and champion in turn on the inputs of test rows."""
     settings = gates.cost
     return registry.measure(
         asked.session(version),
         asked.session(champion) if champion else None,
-        rows["text"].tolist(),
+        rows,
         sizes=(
             registry.package_bytes(uri, version.name, version.number),
             registry.package_bytes(uri, champion.name, champion.number) if champion else None,

@@ -89,7 +89,7 @@ def _reach(
 ) -> Verdict:
     """Gather the evidence, let the gates prove on it that they can say no, and judge."""
     known = {one.key: one for one in registry.versions(uri, version.name) if one.complete}
-    with Asked(workspace, uri) as asked:
+    with Asked(workspace, uri, params.made_task) as asked:
         evidence = gather(workspace, uri, asked, version, known, rivals, params, test, look)
     tested = selftest(evidence, params.gates)
     verdict = fold(evidence, params.gates, key=key, candidate_digest=version.key, test_digest=test, tested=tested)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from components import registry, report, tracking
+from components import registry, report, tasks, tracking
 from components.artifacts.lineage import Lineage
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Verdict
@@ -60,18 +60,19 @@ def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> repo
     if opponent is None:
         log.warning("version %s was deleted since the verdict: the page shows the verdict without it", verdict.champion)
         return None
+    params = read_params(workspace.params)
     try:
-        with Asked(workspace, uri) as asked:
+        with Asked(workspace, uri, params.made_task) as asked:
             scored = asked.predictions(opponent, test_rows(workspace), verdict.test_digest)
     except BadModel as error:
         log.warning("the page shows the verdict without version %s: %s", verdict.champion, error)
         return None
     candidate = Predictions.read(workspace.predictions / "candidate.parquet")
-    units = read_params(workspace.params).evaluate.min_class_units
+    yardstick = tasks.yardstick(params.made_task, candidate, params.evaluate.min_class_units)
     origin = {"settings": recorded(uri, opponent, "training/training.json").get("settings", {})}
     origin["params"] = recorded(uri, opponent, "params.json")
     origin["lineage"] = Lineage.model_validate(trail) if (trail := recorded(uri, opponent, "lineage.json")) else None
-    return report.Champion.of(verdict.champion, scored, candidate, units, opponent.tags.get("retune.data_digest"), **origin)
+    return report.Champion.of(verdict.champion, scored, candidate, yardstick, opponent.tags.get("retune.data_digest"), **origin)
 
 
 def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:

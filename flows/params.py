@@ -7,12 +7,12 @@ from typing import Literal
 import yaml
 from pydantic import Field, field_validator
 
-from components import tasks
+from components import gates, tasks
 from components.base import BaseParams
 from components.errors import BadParams
 from components.evaluate import EvaluateParams
 from components.gates import GatesParams
-from components.learning import TrainSection
+from components.learning import TrainSection, check_fields
 from components.params import Free, Section
 from components.preprocess import PreprocessParams
 from components.snapshot import SnapshotParams
@@ -73,6 +73,9 @@ def read_params(path: Path) -> Params:
     if "train" in raw:
         TrainSection.parse(raw["train"], "train")  # names its faults as they are written, and not by what `tuned` makes of them
     params = Params.parse(raw, "")
-    check_metrics(params.made_task.metrics, params.train, params.tune)
+    task = params.made_task
+    check_metrics(task.metrics, params.train, params.tune)
+    check_fields(params.train.fixed, task.refuses)
+    gates.check_metrics(params.gates, tasks.decidable(task), task.baselines)
     searched(params.tune.space, params.train)
     return params

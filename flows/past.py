@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from components import registry, tasks
+from components import registry
 from components.artifacts.earlier import Earlier, prepare_earlier
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows, read_snapshot
@@ -104,7 +104,7 @@ def earlier_tests(
     except NotThere as error:
         yield from (Earlier(name, fault=f"which rows are new to the champion cannot be told: {error}") for name, _ in sets)
         return
-    labels = Predictions.read(workspace.predictions / "candidate.parquet").labels
+    labels = Predictions.read(workspace.predictions / "candidate.parquet").labels or None
     for name, read in sets:
         try:
             rows, left_out = prepare_earlier(read(), texts, labels)
@@ -139,7 +139,9 @@ def read_set(workspace: Workspace, params: Params, path: str) -> pd.DataFrame:
     with tempfile.TemporaryDirectory(prefix="retune-") as folder:
         settings = params.snapshot.model_copy(update={"source": path})
         take_snapshot(workspace.origin, Path(folder) / "set", snapshot=settings, required=params.made_task.columns)
-        rows = read_snapshot(Path(folder) / "set").dropna(subset=["text", "label"]).reset_index(drop=True)
+        rows = read_snapshot(Path(folder) / "set").dropna(subset=list(params.made_task.columns)).reset_index(drop=True)
+    rows, bad = params.made_task.read(rows)
+    rows = rows.drop(index=list(bad)).reset_index(drop=True)
     numbers = pd.Series([f"row {place}" for place in range(len(rows))], dtype="str")
     ids = rows["id"].fillna(numbers) if "id" in rows else numbers
     return rows.assign(id=ids, group=rows["group"].fillna(ids) if "group" in rows else ids)

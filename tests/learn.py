@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from components import tasks
 from components.artifacts.rows import write_rows
 from components.artifacts.training import ModelSpec
-from components import tasks
 
 import components.learning.fitting  # noqa: F401  isort: skip
 

@@ -24,13 +24,14 @@ class Earlier:
     fault: str | None = None
 
 
-def prepare_earlier(rows: pd.DataFrame, seen_texts: Collection[str], labels: Sequence[str]) -> tuple[pd.DataFrame, int]:
+def prepare_earlier(rows: pd.DataFrame, seen_texts: Collection[str], labels: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
     """Return the `rows` (text, label) that can test a model, and how many were left out.
 
     Left out are rows whose text is among `seen_texts`, those that candidate or champion was trained or validated on, and rows whose
-    label is not among the candidate's `labels`. Texts are compared in one Unicode form and without surplus spaces.
+    label is not among the candidate's `labels`, where it has any. Texts are compared in one Unicode form and without surplus spaces.
     """
     seen = {normalise(text, "NFC") for text in seen_texts}
     fresh = np.array([normalise(text, "NFC") not in seen for text in rows["text"]], dtype=np.bool_)
-    kept = rows[fresh & rows["label"].isin(list(labels)).to_numpy(dtype=np.bool_)].reset_index(drop=True)
+    known = fresh if labels is None else fresh & rows["label"].isin(list(labels)).to_numpy(dtype=np.bool_)
+    kept = rows[known].reset_index(drop=True)
     return kept, len(rows) - len(kept)

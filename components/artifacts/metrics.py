@@ -2,11 +2,10 @@
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from components.artifacts.base import Artifact
-
-BASELINES = ("majority", "tfidf")
+from components.artifacts.table import Table
 
 
 class Estimate(BaseModel):
@@ -50,7 +49,9 @@ class Bin(BaseModel):
 
 
 class Metrics(Artifact):
-    """Headline numbers, differences to each baseline (candidate minus baseline, paired), classes and calibration.
+    """Headline numbers, differences to each baseline (candidate minus baseline, paired), and what there is beyond them.
+
+    Classes and calibration are those of tasks whose answers are classes; `tables` are what the task adds. `says` explains each metric.
 
     `model_digest`, `snapshot` and `test_digest` say of which model folder, which raw data and which test rows.
     """
@@ -65,9 +66,11 @@ class Metrics(Artifact):
     headline: dict[str, Estimate]
     baselines: dict[str, dict[str, Estimate]]
     differences: dict[str, dict[str, Estimate]]
-    classes: dict[str, ClassScore]
-    left_out: tuple[str, ...]
-    brier: Estimate
-    ece: float
-    ece_debiased: float
-    reliability: tuple[Bin, ...]
+    classes: dict[str, ClassScore] = Field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    brier: Estimate | None = None
+    ece: float | None = None
+    ece_debiased: float | None = None
+    reliability: tuple[Bin, ...] = ()
+    tables: tuple[Table, ...] = ()
+    says: dict[str, str] = Field(default_factory=dict)

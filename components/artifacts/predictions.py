@@ -101,5 +101,24 @@ class Predictions:
         columns = ("id", "group", "expected", "predicted")
         ids, groups, expected, predicted = (np.array(table.column(name).to_pylist(), dtype=np.str_) for name in columns)
         probabilities = np.array(table.column("probabilities").to_pylist(), dtype=np.float64).reshape(len(table), len(labels))
-        measured = {name.removeprefix(MEASURED): table.column(name).to_numpy() for name in table.column_names if name.startswith(MEASURED)}
+        measured = {name: table.column(f"{MEASURED}{name}").to_numpy() for name in measured_of(table.column_names)}
         return cls(ids, groups, expected, predicted, probabilities, labels, measured)
+
+
+def measured_of(columns: Sequence[str]) -> list[str]:
+    """Return the names of what was measured among the `columns` of a file."""
+    return [name.removeprefix(MEASURED) for name in columns if name.startswith(MEASURED)]
+
+
+def apart(one: str, other: str) -> float:
+    """Return how far two answers are apart: 0 for the same text, the largest difference of JSON numbers, infinite for all else."""
+    if one == other:
+        return 0.0
+    try:
+        first, second = (np.asarray(json.loads(text), dtype=np.float64) for text in (one, other))
+    except (ValueError, TypeError):
+        return float("inf")
+    if first.shape != second.shape or not first.size:
+        return float("inf")
+    largest = float(np.max(np.abs(first - second)))
+    return largest if np.isfinite(largest) else float("inf")

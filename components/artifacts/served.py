@@ -8,13 +8,13 @@ from components.artifacts.base import Artifact
 
 
 class ServedAnswer(BaseModel):
-    """The server's answer to the test row `id`; `probabilities` are by label."""
+    """The server's answer to the test row `id`; `probabilities` are by label, and empty where the task has no classes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
     label: str
-    probabilities: dict[str, float]
+    probabilities: dict[str, float] = Field(default_factory=dict)
 
 
 class Served(Artifact):

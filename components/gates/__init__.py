@@ -30,6 +30,7 @@ __all__ = [
     "Rival",
     "Seen",
     "available",
+    "check_metrics",
     "decide",
     "judge",
     "load",
@@ -131,6 +132,28 @@ def judge(
         off=tuple(name for name in available() if getattr(gates, name).role is Role.OFF),
         tested=tuple(tested),
     )
+
+
+def check_metrics(gates: GatesParams, metrics: Mapping[str, tuple[float, float]], baselines: Sequence[str]) -> None:
+    """Check what the gates name against the task's `metrics`, each with its bounds, and its `baselines`.
+
+    Raises:
+        BadParams: with every name that is not.
+    """
+    asked = [(f"{name}.metric", getattr(gates, name).metric) for name in ("floor", "baseline", "champion", "anchor") if _asks(gates, name)]
+    asked += [("champion.also", metric) for metric in gates.champion.also if _asks(gates, "champion")]
+    faults = [f"{where}: unknown metric {metric!r}{nearest(metric, list(metrics))}" for where, metric in asked if metric not in metrics]
+    if _asks(gates, "baseline") and (against := gates.baseline.against) not in baselines:
+        faults.append(f"baseline.against: unknown baseline {against!r}{nearest(against, list(baselines))}")
+    low, high = metrics.get(gates.floor.metric, (-np.inf, np.inf))
+    if _asks(gates, "floor") and not low < gates.floor.at_least < high:
+        faults.append(f"floor.at_least: expected a {gates.floor.metric} above {low:g} and below {high:g}, found {gates.floor.at_least:g}")
+    if faults:
+        raise BadParams("\n".join(f"params.yaml: gates.{fault}" for fault in faults))
+
+
+def _asks(gates: GatesParams, name: str) -> bool:
+    return getattr(gates, name).role is not Role.OFF
 
 
 def _check_same_rows(candidate: Predictions, other: Predictions, name: str) -> None:

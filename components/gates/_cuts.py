@@ -1,6 +1,7 @@
 """Parts of the test set: the values of a column, and the built-in cuts by length, label, rare words and source."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -56,6 +57,12 @@ def by_column(rows: pd.DataFrame, column: str, kind: str | None = None) -> tuple
     return cuts, note
 
 
+def by_values(values: Sequence[str], kind: str) -> tuple[list[Cut], str | None]:
+    """Return a cut for each value of a row's part of a `kind`, as `by_column` does; a row with "" is in none."""
+    cuts, note = by_column(pd.DataFrame({kind: list(values)}), kind)
+    return [cut for cut in cuts if cut.value], note
+
+
 def by_length(rows: pd.DataFrame) -> list[Cut]:
     """Return the thirds of the rows by the characters of their text; equal lengths stay together."""
     return _thirds("length", np.array([len(text) for text in rows["text"]], dtype=np.float64), "characters", ("short", "middle", "long"))
@@ -70,7 +77,7 @@ def by_rare_words(rows: pd.DataFrame, train: pd.DataFrame) -> list[Cut]:
 
 def grouped(evidence: Evidence) -> bool:
     """Whether the test set has groups of several rows: then groups are counted, not rows."""
-    return evidence.truth.units.grouped
+    return evidence.units.grouped
 
 
 def enough(units: Units, by_groups: bool, min_rows: int) -> bool:

@@ -1,6 +1,6 @@
 """What every gate sees and shares: the predictions on one test set, the metrics by name, and how an interval is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,8 +16,8 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.served import Served
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.params import Section, nearest
-from components.statistics import COMPARABLE, Truth, below, difference, difference_below, score
+from components.params import Section
+from components.statistics import ClassYardstick, Truth, Units, Yardstick
 
 LEVEL = 0.05
 """The error of a promotion, one-sided, over all looks at one test set; and of a rejection, over all hypotheses together.
@@ -57,6 +57,7 @@ class Evidence:
     those of the champion and of all before it. `earlier` are test sets of the past with both models' answers. `level` is the one-sided
     error of a deciding gate, `look` which candidate on this test set this is. What was measured for a single gate stands in a field of
     its own, None where it was not. `crosscheck` asks for the slower second opinions that are shown and never decide.
+    `yardstick` is what the test set is measured by, and `parts` what the task cuts it into, the value of each row by kind.
     """
 
     candidate: Predictions
@@ -74,10 +75,38 @@ class Evidence:
     served: Served | None = None
     behaviour: Behaviour | None = None
     cost: Cost | None = None
-    truth: Truth = field(init=False)
+    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    yardstick: Yardstick = field(default=None)  # type: ignore[assignment]  # of classes, where none is handed over
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "truth", Truth.of(self.candidate, self.min_class_units))
+        if self.yardstick is None:
+            object.__setattr__(self, "yardstick", ClassYardstick.of(self.candidate, self.min_class_units))
+
+    @property
+    def classes(self) -> bool:
+        """Whether the answers are classes, with probabilities."""
+        return isinstance(self.yardstick, ClassYardstick)
+
+    @property
+    def truth(self) -> Truth:
+        """The expected classes; only where there are classes."""
+        assert isinstance(self.yardstick, ClassYardstick)
+        return self.yardstick.truth
+
+    @property
+    def units(self) -> Units:
+        """The independent units of the test set."""
+        return self.yardstick.units
+
+    @property
+    def main(self) -> str:
+        """The metric that parts of the test set are compared by: accuracy, or a task's first measure."""
+        return self.yardstick.metrics[0]
+
+    def on(self, rows: npt.NDArray[np.bool_]) -> "Evidence":
+        """Return the evidence on some of the rows: the candidate's answers and what they are measured by."""
+        own = self.candidate.take(rows)
+        return Evidence(own, {}, None, self.min_class_units, level=self.level, crosscheck=self.crosscheck, yardstick=self.yardstick.on(own))
 
     @property
     def confidence(self) -> float:
@@ -92,19 +121,19 @@ class Evidence:
 
     def score(self, metric: str) -> Estimate:
         """Return the candidate's score with the interval that gates decide on."""
-        return score(metric, self.truth, self.candidate.predicted, self.confidence)
+        return self.yardstick.score(metric, self.candidate, self.confidence)
 
     def difference(self, metric: str, other: Predictions) -> Estimate:
         """Return the candidate's score minus that of `other`, with the interval that gates decide on."""
-        return difference(metric, self.truth, self.candidate.predicted, other.predicted, self.confidence)
+        return self.yardstick.difference(metric, self.candidate, other, self.confidence)
 
     def below(self, metric: str, threshold: float) -> float:
         """Return the p that the candidate's score is at least `threshold`."""
-        return below(metric, self.truth, self.candidate.predicted, threshold)
+        return self.yardstick.below(metric, self.candidate, threshold)
 
     def difference_below(self, metric: str, other: Predictions, threshold: float = 0.0) -> float:
         """Return the p that the candidate's score minus that of `other` is at least `threshold`."""
-        return difference_below(metric, self.truth, self.candidate.predicted, other.predicted, threshold)
+        return self.yardstick.difference_below(metric, self.candidate, other, threshold)
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -128,13 +157,6 @@ class Gate(Protocol):
 
         FAIL is for what was counted, not estimated: statistics reject through the panel, which corrects all of them together.
         """
-
-
-def known_metric(metric: str) -> str:
-    """Return `metric` when gates can decide on it; ValueError, which a section turns into BadParams, when not."""
-    if metric not in COMPARABLE:
-        raise ValueError(f"unknown metric{nearest(metric, list(COMPARABLE))}")
-    return metric
 
 
 def result(

@@ -48,14 +48,15 @@ def compare(
 
 
 def common_rows(evidence: Evidence, other: Predictions) -> tuple[Evidence, Predictions] | None:
-    """Return evidence and `other` on the rows whose label both models know; None where there are none."""
+    """Return evidence and `other` on the rows whose label both models know, all where there are no classes; None where there are none."""
+    if not evidence.classes:
+        return evidence, other
     known = np.isin(evidence.candidate.expected, other.labels)
     if not known.any():
         return None
     if known.all():
         return evidence, other
-    own = evidence.candidate.take(known)
-    return Evidence(own, {}, None, evidence.min_class_units, level=evidence.level, crosscheck=evidence.crosscheck), other.take(known)
+    return evidence.on(known), other.take(known)
 
 
 def strangers(evidence: Evidence, other: Predictions) -> str:
@@ -76,8 +77,8 @@ def _worse(evidence: Evidence, other: Predictions, metric: str, called: str, set
 
 def _needed(evidence: Evidence, estimate: Estimate, margin: float) -> tuple[bool, str]:
     """Say whether more test rows can help, and how many an equal model needs; with margin 0, one as much better as this one seems."""
-    needed = units_needed(estimate, evidence.truth.units, margin, evidence.level)
-    kind = "groups" if evidence.truth.units.grouped else "rows"
+    needed = units_needed(estimate, evidence.units, margin, evidence.level)
+    kind = "groups" if evidence.units.grouped else "rows"
     if needed is None:
         why = "the difference is beyond the margin already" if margin else "the candidate is not better"
         return False, f"no number of test {kind} would pass it: {why}"
@@ -94,10 +95,12 @@ def _change(estimate: Estimate, threshold: float, evidence: Evidence, margin: fl
 
 
 def _notes(evidence: Evidence, other: Predictions, metric: str, estimate: Estimate) -> list[str]:
-    truth, mine, theirs = evidence.truth, evidence.candidate.predicted, other.predicted
-    error = standard_error(estimate, truth.units)
+    error = standard_error(estimate, evidence.units)
     power = f"{POWER:.0%}".replace("%", " %")
     notes = [f"minimum detectable effect: {minimum_detectable(error, evidence.level):.3f} ({power} power, one-sided {evidence.level:.2%})"]
+    if not evidence.classes:
+        return notes
+    truth, mine, theirs = evidence.truth, evidence.candidate.predicted, other.predicted
     right, others = mine == evidence.candidate.expected, theirs == evidence.candidate.expected
     gained, lost = int(np.sum(right & ~others)), int(np.sum(others & ~right))
     notes.append(f"McNemar: {gained} rows only the candidate has right, {lost} only the other, mid-p {mcnemar_two_sided(gained, lost):.3g}")

@@ -53,7 +53,8 @@ def _of_known_labels(evidence: Evidence) -> Evidence:
     if rival is not None and rival.predictions is not None:
         rival = replace(rival, predictions=rival.predictions.take(known))
     rows = None if evidence.rows is None else evidence.rows[known]
-    return replace(evidence, candidate=evidence.candidate.take(known), champion=rival, rows=rows)
+    own = evidence.candidate.take(known)
+    return replace(evidence, candidate=own, champion=rival, rows=rows, yardstick=evidence.yardstick.on(own))
 
 
 def _tried(trial: Trial, called: str) -> Iterator[str]:

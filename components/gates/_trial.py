@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from components.artifacts.metrics import BASELINES
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.errors import GatesUnable
 from components.gates import GatesParams, decide
@@ -51,7 +50,7 @@ class Trial:
         model, rival = self.specimens.model(candidate), self.specimens.model(other)
         evidence = Evidence(
             model,
-            dict.fromkeys(BASELINES, rival),
+            {self.gates.baseline.against: rival},
             Rival(None, rival),
             self.evidence.min_class_units,
             anchor=Rival(None, rival),

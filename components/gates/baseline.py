@@ -1,27 +1,17 @@
 """Better than a baseline: does the transformer earn its cost, row by row on the same test set?"""
 
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import AfterValidator, Field
-
-from components.artifacts.metrics import BASELINES
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates._evidence import Evidence, GateSection, hypothesis, interval, known_metric, result
-from components.params import nearest
-
-
-def _known_baseline(name: str) -> str:
-    if name not in BASELINES:
-        raise ValueError(f"unknown baseline{nearest(name, list(BASELINES))}")
-    return name
+from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
 
 
 class Params(GateSection):
     """The baseline that a model must beat, and by how much."""
 
     role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off")
-    metric: Annotated[str, AfterValidator(known_metric)] = Field("macro_f1", description="accuracy or macro_f1, on the test split")
-    against: Annotated[str, AfterValidator(_known_baseline)] = Field("tfidf", description="majority or tfidf")
+    metric: str = Field("macro_f1", description="one of the task's, on the test split")
+    against: str = Field("tfidf", description="one of the task's baselines")
     margin: float = Field(0.0, ge=0, lt=1, description="the lower end of the difference's interval must be above this; a share")
 
 

@@ -30,6 +30,8 @@ class Params(GateSection):
 
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS when the difference's interval is below the margin, else INCONCLUSIVE; it fails by being worse than the champion."""
+    if not evidence.classes:
+        return GateResult(gate="calibration", outcome=Outcome.PASS, reason="the task has no probabilities of classes: nothing is asked")
     notes, tables = _described(evidence)
     rival = evidence.champion
     fault = _fault("the candidate", evidence.candidate) or evidence.unscorable or _unusable(rival)

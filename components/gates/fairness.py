@@ -59,6 +59,9 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS when every gap's interval is within the limit, else INCONCLUSIVE; it fails by a gap that is wider."""
     if not params.column:
         return GateResult(gate="fairness", outcome=Outcome.PASS, reason="no column named in gates.fairness.column: nothing is asked")
+    if not evidence.classes:
+        reason = "rates are those of classes, and the task has none: name no column in gates.fairness.column"
+        return GateResult(gate="fairness", outcome=Outcome.INCONCLUSIVE, reason=reason)
     rows = test_rows(evidence)
     if isinstance(rows, str):
         return GateResult(gate="fairness", outcome=Outcome.INCONCLUSIVE, reason=rows)
@@ -77,7 +80,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
 def _gap(evidence: Evidence, params: Params, cut: Cut) -> _Gap | None:
     """Compare a value's rows with all others; None where one of the two has no rows to take a rate of."""
     hits, counted = _hits(evidence, params)
-    mine, others, groups = cut.rows & counted, ~cut.rows & counted, evidence.truth.units.index
+    mine, others, groups = cut.rows & counted, ~cut.rows & counted, evidence.units.index
     if not mine.any() or not others.any():
         return None
     here, there = Units.of(groups[mine]), Units.of(groups[others])

@@ -12,7 +12,7 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
-from components.statistics import Truth, Units, difference, difference_below, mean
+from components.statistics import Units, mean
 from components.statistics.units import jackknife_variance, symmetric
 
 Floats = npt.NDArray[np.float64]
@@ -37,7 +37,7 @@ class _Compared:
     theirs: float
     estimate: Estimate
     p: float
-    gains: Floats
+    gains: Floats | None
     groups: npt.NDArray[np.str_]
 
 
@@ -49,11 +49,11 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if evidence.champion is None or evidence.unscorable:
         reason = evidence.unscorable or "there is no champion yet, so there is none that has learnt what could be forgotten"
         outcome = Outcome.INCONCLUSIVE if evidence.unscorable else Outcome.PASS
-        return GateResult(gate="forgetting", outcome=outcome, reason=reason, notes=faults, tables=_alone(evidence.earlier))
+        return GateResult(gate="forgetting", outcome=outcome, reason=reason, notes=faults, tables=_alone(evidence))
     if not evidence.earlier:
         return GateResult(gate="forgetting", outcome=Outcome.PASS, reason="there is no earlier test set yet")
     called = f"champion {evidence.champion.called}"
-    compared = [_compare(evidence, one.name, mine, theirs, one.left_out, params) for one, mine, theirs in _answered(evidence.earlier)]
+    compared = [_compare(evidence, one.name, mine, theirs, one.left_out, params) for one, mine, theirs in _answered(evidence)]
     if not compared:
         reason = f"no earlier test set can be compared: {'; '.join(faults) or 'the champion answers none'}"
         return GateResult(gate="forgetting", outcome=Outcome.INCONCLUSIVE, reason=reason, notes=faults, change=_MEND)
@@ -74,11 +74,14 @@ def _fault(one: Earlier) -> str | None:
     return None
 
 
-def _answered(earlier: tuple[Earlier, ...]) -> list[tuple[Earlier, Predictions, Predictions]]:
+def _answered(evidence: Evidence) -> list[tuple[Earlier, Predictions, Predictions]]:
     """Return the sets that both models answered, on the rows whose label both know."""
     found = []
-    for one in earlier:
+    for one in evidence.earlier:
         if _fault(one) or one.candidate is None or one.champion is None:
+            continue
+        if not evidence.classes:
+            found.append((one, one.candidate, one.champion))
             continue
         known = np.isin(one.candidate.expected, one.champion.labels) & np.isin(one.candidate.expected, one.candidate.labels)
         if known.any():
@@ -87,19 +90,19 @@ def _answered(earlier: tuple[Earlier, ...]) -> list[tuple[Earlier, Predictions, 
 
 
 def _compare(evidence: Evidence, name: str, mine: Predictions, theirs: Predictions, left_out: int, params: Params) -> _Compared:
-    truth = Truth.of(mine, evidence.min_class_units)
-    estimate = difference("accuracy", truth, mine.predicted, theirs.predicted, evidence.confidence)
+    yardstick, metric = evidence.yardstick.on(mine), evidence.main
+    estimate = yardstick.difference(metric, mine, theirs, evidence.confidence)
     within = estimate.low > -params.margin and not estimate.doubt
     right, others = (np.asarray(one.predicted == mine.expected) for one in (mine, theirs))
     return _Compared(
         name=name,
         rows=len(mine.ids),
         left_out=left_out,
-        mine=float(right.mean()),
-        theirs=float(others.mean()),
+        mine=yardstick.score(metric, mine).value,
+        theirs=yardstick.score(metric, theirs).value,
         estimate=estimate,
-        p=1.0 if within else difference_below("accuracy", truth, mine.predicted, theirs.predicted),
-        gains=right.astype(np.float64) - others.astype(np.float64),
+        p=1.0 if within else yardstick.difference_below(metric, mine, theirs),
+        gains=right.astype(np.float64) - others.astype(np.float64) if evidence.classes else None,
         groups=mine.groups,
     )
 
@@ -137,35 +140,43 @@ def _doubt(units: Units) -> str | None:
 
 def _decided(evidence: Evidence, params: Params, called: str, compared: list[_Compared], missing: tuple[str, ...]) -> GateResult:
     """Put the compared sets into a result: the mean over all of them, and one way to fail for each."""
-    transfer = backward_transfer([one.gains for one in compared], [one.groups for one in compared], evidence.confidence)
+    metric, transfer = evidence.main, _transfer(evidence, compared)
     unsettled = [one for one in compared if one.estimate.doubt or one.estimate.low <= -params.margin]
     margin, sets = f"gates.forgetting.margin {params.margin:g}", "set" if len(compared) == 1 else "sets"
+    worst = min(unsettled or compared, key=lambda one: one.estimate.low)
     if unsettled:
-        worst = min(unsettled, key=lambda one: one.estimate.low)
-        why = worst.estimate.doubt or f"accuracy difference {worst.estimate.value:+.3f} ({interval(worst.estimate, signed=True)})"
+        why = worst.estimate.doubt or f"{metric} difference {worst.estimate.value:+.3f} ({interval(worst.estimate, signed=True)})"
         said = f"{worst.name} does not settle {margin}: {why}"
     else:
-        said = f"on {len(compared)} earlier test {sets} the accuracy is within {margin} of that of {called}"
+        said = f"on {len(compared)} earlier test {sets} the {metric} is within {margin} of that of {called}"
     outcome = Outcome.INCONCLUSIVE if unsettled or missing else Outcome.PASS
+    shown = transfer or worst.estimate
+    overall = f"backward transfer {shown.value:+.3f} ({interval(shown, signed=True)}) over {len(compared)} earlier test {sets}"
     return result(
         "forgetting",
         outcome,
         "; ".join([*(f"missing: {one}" for one in missing), said]),
-        "backward transfer of accuracy",
-        transfer,
+        f"backward transfer of {metric}" if transfer else f"{metric} on {worst.name}",
+        shown,
         -params.margin,
         evidence,
         change=_MEND if missing else f"PASS with a margin above {max(-min(one.estimate.low for one in compared), 0):.3f}",
-        hypotheses=tuple(_worse(one, called) for one in compared),
-        notes=(f"backward transfer {transfer.value:+.3f} ({interval(transfer, signed=True)}) over {len(compared)} earlier test {sets}",),
+        hypotheses=tuple(_worse(one, metric, called) for one in compared),
+        notes=(overall,) if transfer else (),
         tables=(_table(evidence, compared),),
     )
 
 
-def _worse(one: _Compared, called: str) -> Hypothesis:
+def _transfer(evidence: Evidence, compared: list[_Compared]) -> Estimate | None:
+    """Return the backward transfer of accuracy; None where rows are not right or wrong."""
+    gains = [one.gains for one in compared if one.gains is not None]
+    return backward_transfer(gains, [one.groups for one in compared], evidence.confidence) if len(gains) == len(compared) else None
+
+
+def _worse(one: _Compared, metric: str, called: str) -> Hypothesis:
     lost = f"{-one.estimate.value:.3f} ({interval(one.estimate, signed=True)})"
-    says = f"accuracy on {one.name} is worse than that of {called} by {lost}"
-    return hypothesis(f"accuracy on {one.name} worse than {called}", says, one.p, "accuracy", one.estimate)
+    says = f"{metric} on {one.name} is worse than that of {called} by {lost}"
+    return hypothesis(f"{metric} on {one.name} worse than {called}", says, one.p, metric, one.estimate)
 
 
 def _table(evidence: Evidence, compared: list[_Compared]) -> Table:
@@ -178,11 +189,14 @@ def _table(evidence: Evidence, compared: list[_Compared]) -> Table:
         )
         for one in compared
     )
-    return Table(title=f"Accuracy on earlier test sets, {evidence.confidence * 100:.0f} % intervals", columns=columns, rows=rows)
+    return Table(
+        title=f"{evidence.main.capitalize()} on earlier test sets, {evidence.confidence * 100:.0f} % intervals", columns=columns, rows=rows
+    )
 
 
-def _alone(earlier: tuple[Earlier, ...]) -> tuple[Table, ...]:
-    known = [(one, one.candidate) for one in earlier if one.candidate is not None and len(one.candidate.ids)]
-    rows = tuple((one.name, len(own.ids), one.left_out, round(float(np.mean(own.predicted == own.expected)), 4)) for one, own in known)
+def _alone(evidence: Evidence) -> tuple[Table, ...]:
+    known = [(one, one.candidate) for one in evidence.earlier if one.candidate is not None and len(one.candidate.ids)]
+    scores = [evidence.yardstick.on(own).score(evidence.main, own).value for _, own in known]
+    rows = tuple((one.name, len(own.ids), one.left_out, round(value, 4)) for (one, own), value in zip(known, scores, strict=True))
     columns = ("earlier test set", "rows", "left out", "candidate")
-    return (Table(title="Accuracy on earlier test sets", columns=columns, rows=rows),) if rows else ()
+    return (Table(title=f"{evidence.main.capitalize()} on earlier test sets", columns=columns, rows=rows),) if rows else ()

@@ -31,7 +31,10 @@ class Params(GateSection):
         0.05, ge=0, lt=1, description="of the test rows, twice in the test set: it is smaller than it seems"
     )
     too_good: float = Field(
-        0.999, gt=0, le=1, description="an accuracy above this on 100 rows or more makes the answer INCONCLUSIVE; 1: never"
+        0.999,
+        gt=0,
+        le=1,
+        description="an accuracy, or first measure, above this on 100 rows or more makes the answer INCONCLUSIVE; 1: never",
     )
     suspicious_gain: float = Field(
         0.15, gt=0, le=1, description="so does a gain over the champion whose lower end is above this; a veto shows it and blocks nothing"
@@ -100,15 +103,16 @@ def _counts(found: Overlap, among: str, rows: int, params: Params) -> list[_Coun
 
 def _too_good(evidence: Evidence, params: Params) -> list[str]:
     """Return why the result is not to be believed without a look."""
-    doubts, accuracy = [], evidence.score("accuracy")
-    if accuracy.value > params.too_good and accuracy.n >= _TOO_GOOD_FROM:
-        said = f"accuracy {accuracy.value:.4f} ({interval(accuracy)}) is above gates.leakage.too_good {params.too_good:g}"
+    doubts, metric = [], evidence.main
+    found = evidence.score(metric)
+    if found.value > params.too_good and found.n >= _TOO_GOOD_FROM:
+        said = f"{metric} {found.value:.4f} ({interval(found)}) is above gates.leakage.too_good {params.too_good:g}"
         doubts.append(f"too good to be true: {said}; look for the label in the text")
     rival = evidence.champion.predictions if evidence.champion else None
     if rival is not None and (common := common_rows(evidence, rival)) is not None:
-        gain = common[0].difference("accuracy", common[1])
+        gain = common[0].difference(metric, common[1])
         if gain.low > params.suspicious_gain:
-            said = f"accuracy is above the champion's by {gain.value:.3f}, at least {gain.low:.3f}"
+            said = f"{metric} is above the champion's by {gain.value:.3f}, at least {gain.low:.3f}"
             doubts.append(f"too good to be true: {said}, above gates.leakage.suspicious_gain {params.suspicious_gain:g}")
     return doubts
 

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from components.artifacts.predictions import Predictions
+from components.artifacts.predictions import Predictions, apart
 from components.artifacts.served import Served
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Outcome, Role
@@ -22,7 +22,9 @@ class Params(GateSection):
     rows: int = Field(200, ge=0, description="test rows to ask the scoring server, evenly spread; 0: all of them")
     # Serving computes in float32 and in batches of other lengths than evaluation did: below 1e-6 on one CPU; bfloat16 or another
     # machine may differ by more, another model or another preprocessing differs by far more.
-    tolerance: float = Field(1e-3, gt=0, lt=0.5, description="largest difference of a probability between evaluated and served")
+    tolerance: float = Field(
+        1e-3, gt=0, lt=0.5, description="largest difference of a probability or number between evaluated and served"
+    )
     max_seconds: float = Field(180, gt=0, description="for the server to start, and again for all requests")
 
 
@@ -81,6 +83,8 @@ def _compare(candidate: Predictions, served: Served, tolerance: float) -> _Compa
     place = {str(name): number for number, name in enumerate(candidate.ids)}
     if strange := [one.id for one in served.answers if one.id not in place]:
         return f"the server was asked other rows than the test set's ({len(strange)}, first {strange[0]!r})"
+    if not candidate.labels:
+        return _compare_texts(candidate, served, [place[one.id] for one in served.answers], tolerance)
     places = np.array([place[one.id] for one in served.answers], dtype=np.int64)
     wanted = candidate.probabilities[places]
     found = np.array([[one.probabilities.get(label, np.nan) for label in candidate.labels] for one in served.answers])
@@ -93,6 +97,13 @@ def _compare(candidate: Predictions, served: Served, tolerance: float) -> _Compa
     others = np.array([set(one.probabilities) != set(candidate.labels) for one in served.answers], dtype=bool)
     differs = (difference > tolerance) | (clear & (labels != evaluated)) | others
     return _Compared([one.id for one in served.answers], evaluated.tolist(), labels.tolist(), difference, differs)
+
+
+def _compare_texts(candidate: Predictions, served: Served, places: list[int], tolerance: float) -> _Compared:
+    """Return answers that are no classes: equal texts are the same, and JSON numbers within the tolerance."""
+    evaluated, found = [str(candidate.predicted[at]) for at in places], [one.label for one in served.answers]
+    difference = np.array([apart(one, other) for one, other in zip(evaluated, found, strict=True)], dtype=np.float64)
+    return _Compared([one.id for one in served.answers], evaluated, found, difference, difference > tolerance)
 
 
 def _broken(served: Served) -> list[str]:

@@ -11,11 +11,11 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates._cuts import Bools, Cut, by_column, by_length, by_rare_words, enough, grouped, needed, test_rows
+from components.gates._cuts import Bools, Cut, by_column, by_length, by_rare_words, by_values, enough, grouped, needed, test_rows
 from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
 from components.statistics import Units, fewer_right, proportion_difference
 
-BuiltIn = Literal["length", "label", "rare_words", "source"]
+BuiltIn = Literal["length", "label", "rare_words", "source", "task"]
 
 
 class Params(GateSection):
@@ -23,7 +23,8 @@ class Params(GateSection):
 
     columns: tuple[str, ...] = Field((), description="columns of the data; each value is a slice, of many values the 50 most frequent")
     built_in: tuple[BuiltIn, ...] = Field(
-        ("length", "label", "rare_words", "source"), description="thirds by characters, expected label, thirds by rare words, `source`"
+        ("length", "label", "rare_words", "source", "task"),
+        description="thirds by characters, expected label, thirds by rare words, `source`, and what the task adds, as entity types",
     )
     min_rows: int = Field(
         100,
@@ -38,6 +39,7 @@ class _Slice:
     """One slice compared: accuracies, the paired difference, and the p that the candidate is not worse; `large` ones may reject."""
 
     name: str
+    metric: str
     rows: int
     groups: int
     mine: float
@@ -53,7 +55,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     rows = test_rows(evidence)
     if isinstance(rows, str):
         return GateResult(gate="slices", outcome=Outcome.INCONCLUSIVE, reason=rows)
-    cuts, notes = _cuts(rows, evidence.train, params)
+    cuts, notes = _cuts(rows, evidence, params)
     fault = _unknown(rows, params)
     rival = evidence.champion
     if rival is None or rival.predictions is None:
@@ -61,26 +63,31 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         reason = fault or f"there is no champion yet: {len(cuts)} slices are shown"
         outcome = Outcome.INCONCLUSIVE if fault else Outcome.PASS
         return GateResult(gate="slices", outcome=outcome, reason=reason, notes=notes, tables=(_accuracies(evidence, cuts),))
-    if new := int(np.sum(~np.isin(evidence.candidate.expected, rival.predictions.labels))):
+    if evidence.classes and (new := int(np.sum(~np.isin(evidence.candidate.expected, rival.predictions.labels)))):
         notes = (*notes, f"{new:,} rows with a label that the champion does not have are left out")
     found = [one for cut in cuts if (one := _compare(evidence, rival.predictions, cut, params.min_rows)) is not None]
     return _decided(evidence, params, f"champion {rival.called}", sorted(found, key=lambda one: one.estimate.value), notes, fault)
 
 
-def _cuts(rows: pd.DataFrame, train: pd.DataFrame | None, params: Params) -> tuple[list[Cut], tuple[str, ...]]:
+def _cuts(rows: pd.DataFrame, evidence: Evidence, params: Params) -> tuple[list[Cut], tuple[str, ...]]:
     """Return the slices that the settings ask for and that there are, and what to say of those that there are not."""
     cuts: list[Cut] = []
     notes: list[str | None] = []
-    columns = [*params.columns, *(name for name in ("label", "source") if name in params.built_in)]
+    built_in = [name for name in ("label", "source") if name in params.built_in and (name != "label" or evidence.classes)]
+    columns = [*params.columns, *built_in]
     for column in dict.fromkeys(columns):
         if column in rows.columns:
             found, note = by_column(rows, column)
             cuts, notes = [*cuts, *found], [*notes, note]
+    for kind, values in evidence.parts.items():
+        if "task" in params.built_in and kind not in columns:
+            found, note = by_values(values, kind)
+            cuts, notes = [*cuts, *found], [*notes, note]
     if "length" in params.built_in:
         cuts += by_length(rows)
     if "rare_words" in params.built_in:
-        cuts += by_rare_words(rows, train) if train is not None else []
-        notes.append(None if train is not None else "no training rows at hand: rare words are not known")
+        cuts += by_rare_words(rows, evidence.train) if evidence.train is not None else []
+        notes.append(None if evidence.train is not None else "no training rows at hand: rare words are not known")
     if "source" in params.built_in and "source" not in rows.columns:
         notes.append("the data have no column `source`")
     return cuts, tuple(note for note in notes if note)
@@ -96,13 +103,16 @@ def _unknown(rows: pd.DataFrame, params: Params) -> str | None:
 
 def _compare(evidence: Evidence, champion: Predictions, cut: Cut, min_rows: int) -> _Slice | None:
     """Compare on the slice's rows whose label the champion knows; None where there are none."""
-    rows: Bools = cut.rows & np.isin(evidence.candidate.expected, champion.labels)
+    rows: Bools = cut.rows & np.isin(evidence.candidate.expected, champion.labels) if evidence.classes else cut.rows
     if not rows.any():
         return None
-    expected, units = evidence.candidate.expected[rows], Units.of(evidence.truth.units.index[rows])
+    if not evidence.classes:
+        return _compare_by_measure(evidence, champion.take(rows), cut.name, rows, min_rows)
+    expected, units = evidence.candidate.expected[rows], Units.of(evidence.units.index[rows])
     mine, theirs = evidence.candidate.predicted[rows] == expected, champion.predicted[rows] == expected
     return _Slice(
         name=cut.name,
+        metric="accuracy",
         rows=units.rows,
         groups=units.count,
         mine=float(mine.mean()),
@@ -111,6 +121,24 @@ def _compare(evidence: Evidence, champion: Predictions, cut: Cut, min_rows: int)
         p=fewer_right(mine, theirs, units),
         discordant=int(np.sum(mine != theirs)),
         large=enough(units, grouped(evidence), min_rows),
+    )
+
+
+def _compare_by_measure(evidence: Evidence, theirs: Predictions, name: str, rows: Bools, min_rows: int) -> _Slice:
+    """Compare by the task's first measure."""
+    own, metric = evidence.on(rows), evidence.main
+    units = own.units
+    return _Slice(
+        name=name,
+        metric=metric,
+        rows=units.rows,
+        groups=units.count,
+        mine=own.score(metric).value,
+        theirs=own.yardstick.score(metric, theirs).value,
+        estimate=own.difference(metric, theirs),
+        p=own.difference_below(metric, theirs),
+        discordant=units.rows,
+        large=enough(units, grouped(evidence), min_rows) and own.yardstick.doubt(metric) is None,
     )
 
 
@@ -131,7 +159,7 @@ def _decided(evidence: Evidence, params: Params, called: str, found: list[_Slice
         "slices",
         Outcome.INCONCLUSIVE if fault else Outcome.PASS,
         f"{fault}. {said}" if fault else said,
-        "accuracy",
+        evidence.main,
         worst.estimate,
         0.0,
         evidence,
@@ -143,12 +171,12 @@ def _decided(evidence: Evidence, params: Params, called: str, found: list[_Slice
 
 
 def _worse(one: _Slice, called: str) -> Hypothesis:
-    says = f"accuracy on {one.name} is worse than that of {called} by {-one.estimate.value:.3f} ({interval(one.estimate, signed=True)})"
-    return hypothesis(f"accuracy on {one.name} worse than {called}", says, one.p, "accuracy", one.estimate)
+    says = f"{one.metric} on {one.name} is worse than that of {called} by {-one.estimate.value:.3f} ({interval(one.estimate, signed=True)})"
+    return hypothesis(f"{one.metric} on {one.name} worse than {called}", says, one.p, one.metric, one.estimate)
 
 
 def _said(one: _Slice) -> str:
-    return f"{one.name}, accuracy {one.mine:.3f} against {one.theirs:.3f} on {one.rows:,} rows ({interval(one.estimate, signed=True)})"
+    return f"{one.name}, {one.metric} {one.mine:.3f} against {one.theirs:.3f} on {one.rows:,} rows ({interval(one.estimate, signed=True)})"
 
 
 def _table(evidence: Evidence, found: list[_Slice], tests: int) -> Table:
@@ -166,19 +194,21 @@ def _table(evidence: Evidence, found: list[_Slice], tests: int) -> Table:
         for one in found
     ]
     rows = tuple((*(_rounded(value) for value in cell), standing(one)) for cell, one in zip(cells, found, strict=True))
-    return Table(title=f"Accuracy by slice, {evidence.confidence * 100:.0f} % intervals", columns=columns, rows=rows)
+    return Table(title=f"{evidence.main.capitalize()} by slice, {evidence.confidence * 100:.0f} % intervals", columns=columns, rows=rows)
 
 
 def _accuracies(evidence: Evidence, cuts: list[Cut]) -> Table:
     """List every slice's accuracy, the lowest first."""
-    groups, right = evidence.truth.units.index, evidence.right
+    groups = evidence.units.index
     rows = [
-        (cut.name, int(cut.rows.sum()), len(np.unique(groups[cut.rows])), _rounded(float(right[cut.rows].mean())))
+        (cut.name, int(cut.rows.sum()), len(np.unique(groups[cut.rows])), _rounded(evidence.on(cut.rows).score(evidence.main).value))
         for cut in cuts
         if cut.rows.any()
     ]
     return Table(
-        title="Accuracy by slice", columns=("slice", "rows", "groups", "candidate"), rows=tuple(sorted(rows, key=lambda row: row[3]))
+        title=f"{evidence.main.capitalize()} by slice",
+        columns=("slice", "rows", "groups", "candidate"),
+        rows=tuple(sorted(rows, key=lambda row: row[3])),
     )
 
 

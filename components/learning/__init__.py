@@ -3,6 +3,6 @@
 Torch and transformers are imported by `fitting`, `data`, `checkpoints` and `machine`; the settings alone cost nothing.
 """
 
-from components.learning.params import TrainParams, TrainSection
+from components.learning.params import TrainParams, TrainSection, check_fields
 
-__all__ = ["TrainParams", "TrainSection"]
+__all__ = ["TrainParams", "TrainSection", "check_fields"]

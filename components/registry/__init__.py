@@ -5,7 +5,7 @@ Reads a workspace, a recorded run and the ledger; writes versions, their package
 """
 
 from components.registry.aliases import reconcile
-from components.registry.ask import Session
+from components.registry.ask import Session, predictions_of
 from components.registry.environments import Environment, copy_version, judged_elsewhere
 from components.registry.promote import Decision, Expected, Promotion, promote, rollback, standing, swap
 from components.registry.register import register
@@ -41,6 +41,7 @@ __all__ = [
     "note_answer",
     "package_bytes",
     "predict",
+    "predictions_of",
     "promote",
     "read_verdict",
     "reconcile",

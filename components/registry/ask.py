@@ -26,12 +26,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components import process, scoring
+from components.artifacts import predictions
 from components.artifacts.predictions import Predictions
 from components.errors import BadModel, Cancelled, Unavailable
 
 log = logging.getLogger(__name__)
 
 SECONDS = 3_600
+
+Rows = pd.DataFrame | Sequence[str]
+"""A table of texts with the task's columns; a sequence of texts is the column `text`."""
 
 # -P: neither the script's folder nor the working folder is on the import path, so the package's code comes first.
 # -B: no compiled files are left beside the package's code.
@@ -40,21 +44,36 @@ PYTHON = (sys.executable, "-P", "-B")
 
 @dataclass(frozen=True)
 class Answers:
-    """What a version answered: `predicted` (n,), `probabilities` (n, k), and the folder of the code that answered."""
+    """What a version answered, and the folder of the `code` that answered."""
 
-    predicted: list[str]
-    probabilities: npt.NDArray[np.float64]
-    labels: tuple[str, ...]
+    found: predictions.Answers
     code: Path
+
+    @property
+    def predicted(self) -> list[str]:
+        """The answer to each row."""
+        return self.found.predicted
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """The probability of each label for each row, shape (n, k); k is 0 where a task has no classes."""
+        return self.found.probabilities
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels, in the order of the columns of `probabilities`."""
+        return self.found.labels
 
     @classmethod
     def read(cls, path: Path) -> "Answers":
-        """Read a file with the columns `predicted` and `probabilities` and the labels in its metadata."""
+        """Read a file with the columns `predicted`, `probabilities` and `measured.NAME`, and the labels in its metadata."""
         table = pq.read_table(path)
         metadata = table.schema.metadata or {}
         labels = tuple(json.loads(metadata[b"retune.labels"]))
         probabilities = np.array(table.column("probabilities").to_pylist(), dtype=np.float64).reshape(len(table), len(labels))
-        return cls(table.column("predicted").to_pylist(), probabilities, labels, Path(metadata.get(b"retune.code", b"").decode()))
+        measured = {name: table.column(f"measured.{name}").to_numpy() for name in predictions.measured_of(table.column_names)}
+        found = predictions.Answers(table.column("predicted").to_pylist(), probabilities, labels, measured)
+        return cls(found, Path(metadata.get(b"retune.code", b"").decode()))
 
 
 class Worker:
@@ -184,17 +203,17 @@ class Session:
         self._worker.end()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def answer(self, texts: Sequence[str]) -> Answers:
-        """Answer `texts`."""
+    def answer(self, rows: Rows) -> Answers:
+        """Answer `rows`; where they hold the expected answers too, also what the model alone can tell of them."""
         answers = self._folder / "answers.parquet"
-        self._worker.ask({"ask": "answer", "texts": str(self._write(texts)), "answers": str(answers)}, self.seconds)
+        self._worker.ask({"ask": "answer", "rows": str(self._write(rows)), "answers": str(answers)}, self.seconds)
         found = Answers.read(answers)
-        log.info("%s answered %d texts with the code in %s", self.model, len(texts), found.code)
+        log.info("%s answered %d rows with the code in %s", self.model, len(rows), found.code)
         return found
 
-    def times(self, texts: Sequence[str], batch_size: int, requests: int) -> list[float]:
-        """Return the seconds of each of `requests` calls with `batch_size` texts, taken in turn; measured around the model's `predict`."""
-        question = {"ask": "times", "texts": str(self._write(texts)), "batch_size": batch_size, "requests": requests}
+    def times(self, rows: Rows, batch_size: int, requests: int) -> list[float]:
+        """Return the seconds of each of `requests` calls with `batch_size` rows, taken in turn; measured around the model's `predict`."""
+        question = {"ask": "times", "rows": str(self._write(rows)), "batch_size": batch_size, "requests": requests}
         return [float(seconds) for seconds in self._worker.ask(question, self.seconds)]
 
     def peak_memory(self) -> float:
@@ -206,14 +225,15 @@ class Session:
         """The number of the process."""
         return self._worker.pid
 
-    def _write(self, texts: Sequence[str]) -> Path:
-        path = self._folder / "texts.parquet"
-        pq.write_table(pa.table({"text": pa.array(list(texts), pa.string())}), path)
+    def _write(self, rows: Rows) -> Path:
+        path = self._folder / "rows.parquet"
+        columns = {str(name): rows[name].tolist() for name in rows.columns} if isinstance(rows, pd.DataFrame) else {"text": list(rows)}
+        pq.write_table(pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()}), path)
         return path
 
 
-def ask(uri: str, model: str, texts: Sequence[str], seconds: float = SECONDS) -> Answers:
-    """Load the `models:/` URI `model` from the store `uri` in a fresh process and answer `texts`.
+def ask(uri: str, model: str, rows: Rows, seconds: float = SECONDS) -> Answers:
+    """Load the `models:/` URI `model` from the store `uri` in a fresh process and answer `rows`.
 
     Raises:
         BadModel: it cannot be loaded, does not answer, or takes longer than `seconds`.
@@ -221,16 +241,12 @@ def ask(uri: str, model: str, texts: Sequence[str], seconds: float = SECONDS) ->
         Cancelled: `process.end_children` was called meanwhile.
     """
     with Session(uri, model, seconds) as session:
-        return session.answer(texts)
+        return session.answer(rows)
 
 
-def predictions_of(session: Session, rows: pd.DataFrame) -> Predictions:
-    """Return what the version answers to `rows` (id, group, text, label), ordered by id."""
-    answers = session.answer(rows["text"].tolist())
-    ids, groups, expected = (rows[column].to_numpy(dtype=np.str_) for column in ("id", "group", "label"))
-    order = np.argsort(ids, kind="stable")
-    predicted = np.array(answers.predicted, dtype=np.str_)
-    return Predictions(ids[order], groups[order], expected[order], predicted[order], answers.probabilities[order], answers.labels)
+def predictions_of(answers: Answers, rows: pd.DataFrame) -> Predictions:
+    """Return `answers` to `rows` (id, group, label) as predictions, ordered by id."""
+    return Predictions.of(rows, answers.found).in_order()
 
 
 def environment(uri: str) -> dict[str, str]:

@@ -18,8 +18,10 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Map
 
 import components
+from components import tasks
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
+from components.artifacts.training import ModelSpec
 from components.errors import BadModel, NotThere
 from components.identity import digest_file, digest_folder, digest_value
 
@@ -30,18 +32,17 @@ with warnings.catch_warnings():  # MLflow warns of the type hints of its own cla
 CODE = Path(components.__file__).parent
 LOADER = "mlflow.pyfunc.loaders.code_model"  # MLflow's own, which runs serving.py; any other name would be code of the package's choice
 NEEDED = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "tokenizers", "torch", "transformers")
-EXAMPLE = {"text": ["An example of a text to be answered."]}
 QUESTIONS = 10
 _LABELS = b"retune.labels"
 _NOT_OURS = ("registered_model_meta",)  # MLflow writes it into a package when it is loaded
 _PICKLES = {".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".joblib", ".cloudpickle", ".dill", ".npy"}
 
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.string, "text")]),
-    outputs=Schema(
-        [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability"), ColSpec(Map(DataType.double), "probabilities")]
-    ),
-)
+
+def signature(task: tasks.Task) -> ModelSignature:
+    """Return what a model of the task is asked with and answers."""
+    classes = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability"), ColSpec(Map(DataType.double), "probabilities")]
+    outputs = classes if task.classes else [ColSpec(DataType.string, "answer")]
+    return ModelSignature(inputs=Schema([*(ColSpec(DataType.string, name) for name in task.inputs)]), outputs=Schema([*outputs]))
 
 
 def requirements() -> list[str]:
@@ -54,13 +55,14 @@ def build(folder: Path, model: Path, extras: Mapping[str, Path], ids: Mapping[st
 
     `ids` are MLflow's names of this package: artifact_path, run_id, model_id.
     """
+    task = tasks.of(ModelSpec.read(model))
     save_model(
         path=str(folder),
         python_model=str(code / "serving.py"),
         code_paths=[str(code)],
         artifacts={"model": str(model), **{name: str(path) for name, path in extras.items()}},
-        signature=SIGNATURE,
-        input_example=EXAMPLE,
+        signature=signature(task),
+        input_example={name: [text] for name, text in task.example.items()},
         pip_requirements=requirements(),
         mlflow_model=Model(artifact_path=ids["artifact_path"], run_id=ids["run_id"], model_uuid=ids["model_id"], model_id=ids["model_id"]),
     )
@@ -125,13 +127,14 @@ def write_questions(workspace: Path, path: Path) -> Path:
     """Write ten test rows with the evaluated answers: spread over the predicted labels, the same ten every time."""
     answered = Predictions.read(workspace / "reports/evaluation/predictions/candidate.parquet")
     rows = read_rows(workspace / "data/prepared/test/test.parquet")
-    texts = dict(zip(rows["id"], rows["text"], strict=True))
+    inputs = list(tasks.of(ModelSpec.read(workspace / "models/trained/model")).inputs)
+    asked = rows.set_index("id")[inputs]
     chosen = [int(place * len(answered.ids) / QUESTIONS) for place in range(min(QUESTIONS, len(answered.ids)))]
-    if lost := [str(answered.ids[place]) for place in chosen if answered.ids[place] not in texts]:
+    if lost := [str(answered.ids[place]) for place in chosen if answered.ids[place] not in asked.index]:
         raise NotThere(f"{workspace}: predictions and test rows are not of one run ({lost[0]} is in one only); `dvc repro` mends that")
     table = pa.table(
         {
-            "text": pa.array([texts[answered.ids[place]] for place in chosen], pa.string()),
+            **{name: pa.array([asked.at[str(answered.ids[place]), name] for place in chosen], pa.string()) for name in inputs},
             "predicted": pa.array([str(answered.predicted[place]) for place in chosen], pa.string()),
             "probabilities": pa.array([answered.probabilities[place].tolist() for place in chosen], pa.list_(pa.float64())),
         }

@@ -37,23 +37,29 @@ ATTEMPTS = 3  # another process may take a port between our look at it and the s
 
 # The documented shapes of a request; each gets its share of the rows.
 FORMS: Mapping[str, Any] = {
-    "dataframe_split": lambda texts: {"columns": ["text"], "data": [[text] for text in texts]},
-    "dataframe_records": lambda texts: [{"text": text} for text in texts],
-    "inputs": lambda texts: {"text": list(texts)},
+    "dataframe_split": lambda rows: {"columns": list(rows.columns), "data": rows.to_numpy().tolist()},
+    "dataframe_records": lambda rows: rows.to_dict("records"),
+    "inputs": lambda rows: {name: rows[name].tolist() for name in rows.columns},
 }
-MALFORMED: Mapping[str, Any] = {
-    "no JSON": b"{",
-    "nothing": b"",
-    "no known key": {"texts": ["a text"]},
-    "another column": {"dataframe_records": [{"description": "a text"}]},
-    "a number instead of text": {"dataframe_records": [{"text": 7}]},
-    "no text": {"dataframe_records": [{"text": None}]},
-    "one bad row among good ones": {"dataframe_records": [{"text": "a text"}, {"text": None}]},
-    "a list instead of text": {"inputs": {"text": [["a", "text"]]}},
-}
+TEXT = {"text": "a text"}
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 LACK = ("MemoryError", "Cannot allocate memory", f"Return code = {-signal.SIGKILL}")  # the last is MLflow's word for its server's end
 _ERROR = re.compile(r"[\w.]*(Error|Exception)\b")  # the last line of a traceback
+
+
+def malformed(example: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is no request, by name; `example` is a row that would be one."""
+    name, good = next(iter(example)), dict(example)
+    return {
+        "no JSON": b"{",
+        "nothing": b"",
+        "no known key": {"texts": ["a text"]},
+        "another column": {"dataframe_records": [{"another": "a text"}]},
+        "a number instead of text": {"dataframe_records": [good | {name: 7}]},
+        "no text": {"dataframe_records": [good | {name: None}]},
+        "one bad row among good ones": {"dataframe_records": [good, good | {name: None}]},
+        "a list instead of text": {"inputs": {column: [["a", "text"] if column == name else text] for column, text in good.items()}},
+    }
 
 
 class _NotUp(Exception):
@@ -71,8 +77,12 @@ def evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     return rows.iloc[[int(place * len(rows) / count) for place in range(count)]]
 
 
-def serve_and_ask(uri: str, name: str, number: int, rows: pd.DataFrame, deadline: float = SECONDS) -> Served:
-    """Serve version `number` of `name`, ask it `rows` (id, text) and what is no request, and say what came back.
+def serve_and_ask(
+    uri: str, name: str, number: int, rows: pd.DataFrame, deadline: float = SECONDS, example: Mapping[str, str] = TEXT
+) -> Served:
+    """Serve version `number` of `name`, ask it `rows` and what is no request, and say what came back.
+
+    `rows` have an id and the columns of `example`, which is a row that can be asked.
 
     `deadline` is in seconds, for the start and again for all requests. A server that does not come up, is killed, or does not answer in
     time is a fault that is returned.
@@ -87,7 +97,7 @@ def serve_and_ask(uri: str, name: str, number: int, rows: pd.DataFrame, deadline
     try:
         with _server(uri, version.uri, deadline) as (port, seconds):
             until = time.monotonic() + deadline
-            served = _asked(version.uri, port, rows, until)
+            served = _asked(version.uri, port, rows, example, until)
             if time.monotonic() >= until and (served.refused or None in served.malformed.values()):
                 raise _NotUp("the scoring server did not answer all requests in time (gates.servability.max_seconds)", outside=True)
     except _NotUp as error:
@@ -186,18 +196,18 @@ def _ended(code: int, said: Path) -> _NotUp:
     return _NotUp(f"the scoring server ended with {code}: {(errors or [last_line(said)])[-1].strip()}", outside=False)
 
 
-def _asked(model: str, port: int, rows: pd.DataFrame, until: float) -> Served:
+def _asked(model: str, port: int, rows: pd.DataFrame, example: Mapping[str, str], until: float) -> Served:
     answers: list[ServedAnswer] = []
     refused: list[str] = []
     for form, part in _requests(rows):
-        found, fault = _answers(port, form, part, until)
+        found, fault = _answers(port, form, part, list(example), until)
         answers += found
         refused += [f"{form} with {len(part)} rows: {fault}"] if fault else []
-    malformed = {name: _status(port, body, until) for name, body in MALFORMED.items()}
+    statuses = {name: _status(port, body, until) for name, body in malformed(example).items()}
     last = rows.iloc[:1]
-    if fault := _answers(port, "dataframe_split", last, until)[1] if len(last) else None:
+    if fault := _answers(port, "dataframe_split", last, list(example), until)[1] if len(last) else None:
         refused.append(f"a good request after malformed ones: {fault}")
-    return Served(version=model, asked=len(rows), answers=tuple(answers), refused=tuple(refused), malformed=malformed)
+    return Served(version=model, asked=len(rows), answers=tuple(answers), refused=tuple(refused), malformed=statuses)
 
 
 def _requests(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -208,9 +218,9 @@ def _requests(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield list(FORMS)[number % len(FORMS)], rows.iloc[places]
 
 
-def _answers(port: int, form: str, rows: pd.DataFrame, until: float) -> tuple[list[ServedAnswer], str | None]:
+def _answers(port: int, form: str, rows: pd.DataFrame, inputs: list[str], until: float) -> tuple[list[ServedAnswer], str | None]:
     """Return the answers to `rows` in one request, or none of them and what came back instead."""
-    body = json.dumps({form: FORMS[form](rows["text"].tolist())}).encode()
+    body = json.dumps({form: FORMS[form](rows[inputs])}).encode()
     try:
         status, text = _send(port, "POST", "/invocations", body, max(until - time.monotonic(), 0.1))
     except (OSError, http.client.HTTPException) as error:
@@ -220,7 +230,9 @@ def _answers(port: int, form: str, rows: pd.DataFrame, until: float) -> tuple[li
     try:
         found = json.loads(text)["predictions"]
         answers = [
-            ServedAnswer(id=str(name), label=one["label"], probabilities=one["probabilities"])
+            ServedAnswer(id=str(name), label=one["answer"])
+            if "answer" in one
+            else ServedAnswer(id=str(name), label=one["label"], probabilities=one["probabilities"])
             for name, one in zip(rows["id"], found, strict=True)
         ]
     except (ValueError, KeyError, TypeError) as error:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+import pandas as pd
 import psutil
 
 from components.artifacts.cost import Blocks, Cost, Timed, Weight
@@ -41,7 +42,7 @@ def size_of(folder: Path) -> int:
 def measure(
     candidate: Session,
     champion: Session | None,
-    texts: Sequence[str],
+    rows: pd.DataFrame,
     *,
     sizes: tuple[int, int | None],
     batch_sizes: Sequence[int] = (1, 32),
@@ -52,7 +53,7 @@ def measure(
 ) -> Cost:
     """Time both versions over `pairs` pairs of blocks in random order at each batch size, after warming up.
 
-    `texts` are taken in turn, both versions of a pair the same ones. A block has `requests` requests, and fewer (at least 2) where all
+    `rows` are taken in turn, both versions of a pair the same ones. A block has `requests` requests, and fewer (at least 2) where all
     blocks of a batch size would take longer than its share of `seconds`. `sizes` are the packages' bytes, candidate first.
 
     Raises:
@@ -61,7 +62,7 @@ def measure(
     sessions = [candidate] if champion is None else [candidate, champion]
     random = Random(seed)
     before = _used(sessions)
-    timed = tuple(_timed(sessions, texts, batch, pairs, requests, seconds / len(batch_sizes), random) for batch in batch_sizes)
+    timed = tuple(_timed(sessions, rows, batch, pairs, requests, seconds / len(batch_sizes), random) for batch in batch_sizes)
     others = _others(before, _used(sessions))
     weights = [
         Weight(package_bytes=size or 0, peak_memory_mib=session.peak_memory()) for session, size in zip(sessions, sizes, strict=False)
@@ -70,19 +71,19 @@ def measure(
 
 
 def _timed(
-    sessions: Sequence[Session], texts: Sequence[str], batch_size: int, pairs: int, requests: int, seconds: float, random: Random
+    sessions: Sequence[Session], rows: pd.DataFrame, batch_size: int, pairs: int, requests: int, seconds: float, random: Random
 ) -> Timed:
     """Time every session over `pairs` blocks at one batch size."""
-    slowest = max(min(session.times(texts, batch_size, WARM_UP)) for session in sessions)
+    slowest = max(min(session.times(rows, batch_size, WARM_UP)) for session in sessions)
     affordable = int(seconds / (pairs * len(sessions) * max(slowest, 1e-6)))
     requests = min(requests, max(affordable, FEWEST_REQUESTS))
     blocks: list[list[tuple[float, ...]]] = [[] for _ in sessions]
     for pair, backwards in enumerate(_orders(pairs, random)):
-        part = _part(texts, batch_size * requests, pair)
+        part = _part(rows, batch_size * requests, pair)
         for place in reversed(range(len(sessions))) if backwards else range(len(sessions)):
             blocks[place].append(tuple(sessions[place].times(part, batch_size, requests)))
     found: list[Blocks] = [tuple(one) for one in blocks]
-    log.info("timed %d blocks of %d requests with %d texts for %d versions", pairs, requests, batch_size, len(sessions))
+    log.info("timed %d blocks of %d requests with %d rows for %d versions", pairs, requests, batch_size, len(sessions))
     return Timed(batch_size=batch_size, candidate=found[0], champion=found[1] if len(found) > 1 else None)
 
 
@@ -108,6 +109,6 @@ def _orders(pairs: int, random: Random) -> list[bool]:
     return orders
 
 
-def _part(texts: Sequence[str], count: int, number: int) -> list[str]:
-    """Return the texts of block `number`: the next `count`, from the beginning again at the end."""
-    return [texts[place % len(texts)] for place in range(number * count, (number + 1) * count)]
+def _part(rows: pd.DataFrame, count: int, number: int) -> pd.DataFrame:
+    """Return the rows of block `number`: the next `count`, from the beginning again at the end."""
+    return rows.iloc[[place % len(rows) for place in range(number * count, (number + 1) * count)]]

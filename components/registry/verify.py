@@ -5,7 +5,6 @@ Reads the registry and the packages; writes a cache of predictions where one is 
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from components.artifacts.predictions import Predictions
+from components.artifacts.predictions import Predictions, apart
 from components.errors import BadModel, NotThere, RetuneError, Unavailable
 from components.registry import package
-from components.registry.ask import Answers, ask
+from components.registry.ask import Answers, ask, predictions_of
 from components.registry.register import fetch
 from components.registry.versions import CHAMPION, Version, aliases_of, find
 from components.store import connect, reaching
@@ -47,11 +46,11 @@ def verify(uri: str, name: str, number: int) -> Verified:
     version = known_version(uri, name, number)
     folder = inspected(uri, version)
     questions = folder / "artifacts/questions.parquet"
-    texts = pq.read_table(questions).column("text").to_pylist()
-    expected, found = Answers.read(questions), ask(uri, version.uri, texts)
+    asked = pq.read_table(questions).drop_columns(["predicted", "probabilities"]).to_pandas()
+    expected, found = Answers.read(questions), ask(uri, version.uri, asked)
     difference = _compare(version, expected, found)
-    log.info("%s: %d rows answered as evaluated, largest difference %.1e", version.uri, len(texts), difference)
-    return Verified(len(texts), difference, found.code)
+    log.info("%s: %d rows answered as evaluated, largest difference %.1e", version.uri, len(asked), difference)
+    return Verified(len(asked), difference, found.code)
 
 
 def known_version(uri: str, name: str, number: int) -> Version:
@@ -94,6 +93,13 @@ def inspected(uri: str, version: Version) -> Path:
 def _compare(version: Version, expected: Answers, found: Answers) -> float:
     if found.labels != expected.labels:
         raise BadModel(f"{version.uri} answers with the labels {', '.join(found.labels)}; evaluated: {', '.join(expected.labels)}")
+    if not expected.labels:
+        differences = np.array([apart(one, other) for one, other in zip(expected.predicted, found.predicted, strict=True)])
+        if (worst := float(differences.max(initial=0.0))) > TOLERANCE:
+            at = int(differences.argmax())
+            said = f"{_cut(found.predicted[at])!r}; evaluated: {_cut(expected.predicted[at])!r}"
+            raise BadModel(f"{version.uri} answers {int((differences > TOLERANCE).sum())} of {len(differences)} rows otherwise: {said}")
+        return worst
     differences = np.abs(found.probabilities - expected.probabilities).max(axis=1)
     differences = np.where(np.isnan(differences), np.inf, differences)  # NaN is above no limit
     if (worst := float(differences.max())) > TOLERANCE:
@@ -107,6 +113,10 @@ def _compare(version: Version, expected: Answers, found: Answers) -> float:
         if found.predicted[row] != expected.predicted[row]:
             raise BadModel(f"{version.uri} answers row {row} with {found.predicted[row]!r}; evaluated: {expected.predicted[row]!r}")
     return worst
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _at(uri: str, name: str, alias: str) -> int | None:
@@ -128,11 +138,7 @@ def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: P
         return known
     version = known_version(uri, name, number)
     inspected(uri, version)
-    answers = ask(uri, version.uri, rows["text"].tolist())
-    ids, groups, expected = (rows[column].to_numpy(dtype=np.str_) for column in ("id", "group", "label"))
-    order = np.argsort(ids, kind="stable")
-    predicted = np.array(answers.predicted, dtype=np.str_)
-    scored = Predictions(ids[order], groups[order], expected[order], predicted[order], answers.probabilities[order], answers.labels)
+    scored = predictions_of(ask(uri, version.uri, rows), rows)
     if cache is not None:
         keep(cache, scored)
     return scored
@@ -158,11 +164,13 @@ def kept(cache: Path, rows: pd.DataFrame) -> Predictions | None:
     return found if sorted(rows["id"]) == found.ids.tolist() else None
 
 
-def predict(uri: str, model: str, texts: Sequence[str]) -> pd.DataFrame:
-    """Answer texts by a registered model: NAME (its champion), NAME@ALIAS or NAME/VERSION, with or without `models:/`.
+def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Answer rows, a table with the task's inputs, by a registered model: NAME (its champion), NAME@ALIAS or NAME/VERSION.
+
+    A leading `models:/` is no matter.
 
     Returns:
-        The columns text, label, probability and probabilities (label to probability).
+        The rows with label, probability and probabilities (label to probability), or with answer where there are no classes.
 
     Raises:
         NotThere: no such version or alias.
@@ -170,10 +178,12 @@ def predict(uri: str, model: str, texts: Sequence[str]) -> pd.DataFrame:
     """
     version = _resolve(uri, model.removeprefix("models:/"))
     inspected(uri, version)
-    answers = ask(uri, version.uri, texts)
+    answers = ask(uri, version.uri, rows)
+    if not answers.labels:
+        return rows.assign(answer=answers.predicted)
     probabilities = [dict(zip(answers.labels, map(float, row), strict=True)) for row in answers.probabilities]
     best = [row[label] for row, label in zip(probabilities, answers.predicted, strict=True)]
-    return pd.DataFrame({"text": list(texts), "label": answers.predicted, "probability": best, "probabilities": probabilities})
+    return rows.assign(label=answers.predicted, probability=best, probabilities=pd.Series(probabilities, dtype="object", index=rows.index))
 
 
 def _resolve(uri: str, model: str) -> Version:

@@ -97,7 +97,7 @@ def limits(facts: Facts) -> list[str]:
         *(f"Worse than it should be: {one}" for one in said[:5]),
         *_about_classes(facts),
         _about_lengths(facts),
-        f"Its probabilities are off by {wording.metric(facts.metrics.ece_debiased)} (debiased calibration error, root mean square)",
+        _about_calibration(facts.metrics.ece_debiased),
         f"Could not be established: {_listed(undecided)}" if undecided else "",
         f"Not examined, for the gate was switched off: {_listed(off)}" if off else "",
         looks if (verdict.look or 0) > 1 else "",
@@ -118,6 +118,12 @@ def _about_classes(facts: Facts) -> list[str]:
     weak = [f"{name} (F1 {wording.metric(score.f1)}, {wording.many(score.rows, 'test row')})" for name, score in worst]
     found = (("Too few test rows to tell how good it is on", rare), ("Never seen in training", untaught), ("Weakest on", weak))
     return [f"{what}: {_listed(names)}" for what, names in found if names]
+
+
+def _about_calibration(error: float | None) -> str:
+    if error is None:
+        return ""
+    return f"Its probabilities are off by {wording.metric(error)} (debiased calibration error, root mean square)"
 
 
 def _about_lengths(facts: Facts) -> str:

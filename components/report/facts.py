@@ -24,7 +24,7 @@ from components.artifacts.trial import BestTrial
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Verdict
 from components.errors import NotThere
-from components.statistics import COMPARABLE, METRICS, Truth, difference, score
+from components.statistics import Yardstick
 
 Setting = float | int | str | bool | None
 A = TypeVar("A", bound=Artifact)
@@ -49,15 +49,14 @@ class Champion:
 
     @classmethod
     def of(
-        cls, version: str, scored: Predictions, candidate: Predictions, min_class_units: int, data_digest: str | None, **origin: Any
+        cls, version: str, scored: Predictions, candidate: Predictions, yardstick: Yardstick, data_digest: str | None, **origin: Any
     ) -> "Champion":
         """Measure a champion's predictions on the candidate's test rows, and the candidate against them.
 
         `origin` are `settings`, `params` and `lineage`, as far as they are known.
         """
-        truth = Truth.of(candidate, min_class_units)
-        headline = {metric: score(metric, truth, scored.predicted) for metric in METRICS}
-        differences = {metric: difference(metric, truth, candidate.predicted, scored.predicted) for metric in COMPARABLE}
+        headline = {metric: yardstick.score(metric, scored) for metric in yardstick.shown}
+        differences = {metric: yardstick.difference(metric, candidate, scored) for metric in yardstick.metrics}
         return cls(version, headline, differences, scored, data_digest=data_digest, **origin)
 
 

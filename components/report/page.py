@@ -23,7 +23,6 @@ FILTERS = (
     *("duration", "moment", "quantile", "setting", "cut", "visible", "whole", "coded", "many"),
 )
 FIRST_METRICS = ("macro_f1", "accuracy")
-GUESSING = wording.named("majority")
 SHOWN_ROWS = 30
 SHOWN_CHANGES = 12
 ABSENT = "not set"
@@ -78,6 +77,7 @@ def _sections(facts: Facts) -> dict[str, Any]:
         **_scores(facts.metrics, facts.run.champion),
         **_classes(facts.metrics),
         **_errors(facts),
+        "answers": [panel.grid(table) for table in facts.metrics.tables],
         **_changes(facts),
         **_data(facts),
         **_search(facts),
@@ -96,7 +96,7 @@ def _key_figures(facts: Facts) -> list[tuple[str, str, str]]:
     first = ordered(metrics.headline)[0]
     found, name = metrics.headline[first], wording.named(first)
     rivals = [(f"champion {champion.version}", champion.differences)] if champion else []
-    rivals += [(wording.named(rival), gaps) for rival, gaps in metrics.differences.items() if rival != "majority"]
+    rivals += [(wording.named(rival), gaps) for rival, gaps in metrics.differences.items() if rival != guessing(metrics)]
     against = [
         (f"against {wording.cut(rival, 30)}", wording.signed(gaps[first].value), f"{name}, {forests.between(gaps[first], signs=True)}")
         for rival, gaps in rivals[:2]
@@ -107,22 +107,28 @@ def _key_figures(facts: Facts) -> list[tuple[str, str, str]]:
 
 
 def ordered(headline: Iterable[str]) -> list[str]:
-    """Return the names of metrics, those that decisions are made on first."""
-    return sorted(headline, key=lambda name: (FIRST_METRICS.index(name) if name in FIRST_METRICS else len(FIRST_METRICS), name))
+    """Return the names of metrics, those that decisions on classes are made on first; other metrics keep their order."""
+    return sorted(headline, key=lambda name: FIRST_METRICS.index(name) if name in FIRST_METRICS else len(FIRST_METRICS))
+
+
+def guessing(metrics: Metrics) -> str | None:
+    """Return the baseline that only guesses: the first of several, which a task names in order of strength."""
+    return next(iter(metrics.baselines)) if len(metrics.baselines) > 1 else None
 
 
 def _scores(metrics: Metrics, champion: Champion | None) -> dict[str, Any]:
     models = _models(metrics, champion)
-    rivals = [model.scores for model in models if model.who != GUESSING]  # what only guesses would squeeze the others together
+    guess = wording.named(guessing(metrics) or "")
+    rivals = [model.scores for model in models if model.who != guess]  # what only guesses would squeeze the others together
     scale = forests.score_scale(end for scores in rivals for e in scores.values() for end in (e.low, e.high))
-    blocks = [(name, [_model_row(model, name, scale) for model in models if name in model.scores]) for name in ordered(metrics.headline)]
-    off_scale = any(row.estimate.value < scale.low for _, rows in blocks for row in rows)
-    return {
-        "scores": blocks,
-        "off_scale": off_scale,
-        "score_axis": forests.axis(scale),
-        "score_grid": forests.estimate_plot(scale, None, "", ""),
-    }
+    shared = bool(metrics.classes)  # metrics of classes are shares, those of other tasks may have any unit
+    blocks = []
+    for name in ordered(metrics.headline):
+        own = scale if shared else forests.own_scale(end for one in rivals if name in one for end in (one[name].low, one[name].high))
+        rows = [_model_row(model, name, own) for model in models if name in model.scores]
+        blocks.append((name, rows, forests.estimate_plot(own, None, "", "") if shared else forests.axis(own)))
+    off_scale = any(row.estimate.value < scale.low for _, rows, _ in blocks for row in rows) if shared else False
+    return {"scores": blocks, "off_scale": off_scale, "score_axis": forests.axis(scale) if shared else None}
 
 
 def _models(metrics: Metrics, champion: Champion | None) -> list[Model]:
@@ -130,7 +136,7 @@ def _models(metrics: Metrics, champion: Champion | None) -> list[Model]:
     models = [Model("candidate", "circle", "candidate", metrics.headline, {})]
     if champion is not None:
         models.append(Model(f"champion {champion.version}", "diamond", "champion", champion.headline, champion.differences))
-    for at, name in enumerate(sorted(metrics.baselines, key=lambda name: name == "majority")):
+    for at, name in enumerate(sorted(metrics.baselines, key=lambda name: name == guessing(metrics))):
         shape = ("square", "triangle")[at % 2]
         models.append(Model(wording.named(name), shape, "baseline hollow", metrics.baselines[name], metrics.differences.get(name, {})))
     return models
@@ -152,7 +158,7 @@ def _classes(metrics: Metrics) -> dict[str, Any]:
 
 
 def _errors(facts: Facts) -> dict[str, Any]:
-    if facts.candidate is None:
+    if facts.candidate is None or not facts.metrics.classes:
         return {"mistakes": (), "pairs": (), "wrong": 0, "matrix": None, "label_count": 0}
     labels, counts = findings.confusion(facts.candidate)
     return {

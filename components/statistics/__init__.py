@@ -26,14 +26,18 @@ from components.statistics.significance import (
     units_needed,
 )
 from components.statistics.units import MIN_GROUPS, Units
+from components.statistics.yardsticks import ClassYardstick, SumYardstick, Yardstick
 
 __all__ = [
     "COMPARABLE",
     "METRICS",
     "MIN_GROUPS",
     "POWER",
+    "ClassYardstick",
+    "SumYardstick",
     "Truth",
     "Units",
+    "Yardstick",
     "below",
     "brier",
     "brier_terms",

@@ -1,7 +1,7 @@
 """The task types: one folder a task, found by name; there is no registry to edit.
 
-A task is a package with a class `Task` that fits the protocol of that name; a small one is a single `__init__.py`. What several tasks share stands
-in files with a leading underscore here. Importing this package, or a task, imports no torch.
+A task is a package with a class `Task` that fits the protocol of that name; a small one is a single `__init__.py`. What
+several tasks share stands in files with a leading underscore here. Importing this package, or a task, imports no torch.
 
 Rows are tables of text. `read` gives every row two columns that the rest of the line knows it by, whatever the task: `text` is what the
 model reads, and `label` the answer that is expected, both as one text. Duplicates, leaks, splits, slices and pages need no more. A model
@@ -10,8 +10,9 @@ answers with texts in the form of `label`. A metric is a function of sums over r
 
 import importlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,9 @@ from components.artifacts.training import ModelSpec
 from components.errors import BadParams
 from components.measures import Measure
 from components.params import Section, nearest
+
+if TYPE_CHECKING:
+    from components.statistics import Yardstick
 
 FOLDER = Path(__file__).parent
 
@@ -110,7 +114,7 @@ class Task(Protocol):
         """Return what makes a batch of encoded rows: padded to the longest of the batch."""
 
     def condense(self, logits: Any, labels: Any) -> Any:
-        """Return, as a tensor with a row for each row of the batch, what `validate` needs of the model's output: all of it is held in memory."""
+        """Return, as a tensor with a row for each row of the batch, what `validate` needs of the output; it is all held in memory."""
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
         """Return the `metrics` of the condensed outputs on the validation split."""
@@ -156,6 +160,22 @@ def of(spec: ModelSpec) -> Task:
 def statistics_of(task: Task, found: Predictions) -> dict[str, Floats]:
     """Return all that `measures` sums up, by name, each (rows,)."""
     return {**task.statistics(found.expected.tolist(), found.predicted.tolist()), **found.measured}
+
+
+def yardstick(task: Task, found: Predictions, min_class_units: int) -> "Yardstick":
+    """Return what the test set of `found` is measured by."""
+    from components.statistics import ClassYardstick, SumYardstick  # scipy: a packaged model needs none of it
+
+    if task.classes:
+        return ClassYardstick.of(found, min_class_units)
+    return SumYardstick.of(found, task.measures, partial(statistics_of, task))
+
+
+def decidable(task: Task) -> dict[str, tuple[float, float]]:
+    """Return the metrics that gates may decide on, each with its bounds."""
+    from components.statistics import COMPARABLE
+
+    return dict.fromkeys(COMPARABLE, (0.0, 1.0)) if task.classes else {name: one.bounds for name, one in task.measures.items()}
 
 
 def _guess(name: str) -> str:

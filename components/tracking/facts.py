@@ -67,14 +67,16 @@ def with_interval(name: str, estimate: Estimate) -> dict[str, float]:
 def headline(metrics: Metrics) -> dict[str, float]:
     """Return the scores of the candidate, its calibration, and its differences to the baselines, with intervals."""
     values: dict[str, float] = {}
-    for name, estimate in (*metrics.headline.items(), ("brier", metrics.brier)):
+    brier = {"brier": metrics.brier} if metrics.brier else {}
+    for name, estimate in (metrics.headline | brier).items():
         values |= with_interval(name, estimate)
     for baseline, scores in metrics.baselines.items():
         values |= {f"{baseline}.{name}": estimate.value for name, estimate in scores.items()}
     for baseline, differences in metrics.differences.items():
         for name, estimate in differences.items():
             values |= with_interval(f"{name}_over_{baseline}", estimate)
-    return values | {"ece": metrics.ece, "ece_debiased": metrics.ece_debiased, "test_rows": metrics.rows}
+    errors = {name: error for name, error in (("ece", metrics.ece), ("ece_debiased", metrics.ece_debiased)) if error is not None}
+    return values | errors | {"test_rows": metrics.rows}
 
 
 def stage_facts(workspace: Path) -> dict[str, Facts]:

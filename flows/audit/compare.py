@@ -133,8 +133,11 @@ def answers_apart(before: Predictions, after: Predictions) -> str | None:
     """Return a sentence on how far the answers to the test rows are apart; None where they are the same."""
     if before.ids.tolist() != after.ids.tolist() or before.labels != after.labels:
         return "the test rows or the labels are others, so the answers cannot be compared row by row"
+    others = [
+        name for name in before.measured if not np.array_equal(before.measured[name], after.measured.get(name, np.zeros(0)), equal_nan=True)
+    ]
     other = int(np.sum(before.predicted != after.predicted))
     largest = float(np.abs(before.probabilities - after.probabilities).max(initial=0.0))
     if other == 0 and largest == 0:
-        return None
+        return f"what the model measures of the test rows is otherwise: {', '.join(others)}" if others else None
     return f"{other} of {len(before.ids)} test rows are answered otherwise; the largest difference of a probability is {largest:.2e}"

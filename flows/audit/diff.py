@@ -13,14 +13,14 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from components import registry
+from components import registry, tasks
 from components.artifacts.manifest import Manifest
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.errors import BadModel, NotThere, RetuneError
 from components.registry import stored
-from components.statistics import COMPARABLE, METRICS, Truth, difference, score
+from components.statistics import Yardstick
 from components.tracking.facts import flatten
 from flows.audit.model import Model
 from flows.dvc import cached_file
@@ -119,21 +119,23 @@ def compare_answers(model: Model, old: registry.Version, new: registry.Version) 
     candidate = Predictions.read(stored.artifact(model.uri, new, "evaluation/predictions/candidate.parquet"))
     cache = model.project / "var/predictions" / model.name / f"{old.key[:32]}-{digest[:32]}.parquet"
     scored = registry.score_version(model.uri, model.name, old.number, rows, cache)
-    units = read_json(model, new, "params.json").get("evaluate", {}).get("min_class_units", MIN_CLASS_UNITS)
-    return measure(scored, candidate, dict(zip(rows["id"], rows["text"], strict=True)), int(units), digest)
+    params = read_json(model, new, "params.json")
+    task = tasks.load(str(params.get("task", "text_classification")), params.get("task_options"))
+    units = params.get("evaluate", {}).get("min_class_units", MIN_CLASS_UNITS)
+    yardstick = tasks.yardstick(task, candidate, int(units))
+    return measure(scored, candidate, dict(zip(rows["id"], rows["text"], strict=True)), yardstick, digest)
 
 
-def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], min_class_units: int, test_digest: str) -> Scores:
+def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], yardstick: Yardstick, test_digest: str) -> Scores:
     """Measure two models' answers to the same rows; pure."""
-    truth = Truth.of(new, min_class_units)
     pairs = list(zip(new.ids.tolist(), new.expected.tolist(), old.predicted.tolist(), new.predicted.tolist(), strict=True))
     rows = [Answer(id=row, text=texts.get(row), expected=right, before=was, after=now) for row, right, was, now in pairs]
     return Scores(
         rows=len(rows),
         test_digest=test_digest,
-        before={metric: score(metric, truth, old.predicted) for metric in METRICS},
-        after={metric: score(metric, truth, new.predicted) for metric in METRICS},
-        differences={metric: difference(metric, truth, new.predicted, old.predicted) for metric in COMPARABLE},
+        before={metric: yardstick.score(metric, old) for metric in yardstick.shown},
+        after={metric: yardstick.score(metric, new) for metric in yardstick.shown},
+        differences={metric: yardstick.difference(metric, new, old) for metric in yardstick.metrics},
         fixed=tuple(row for row in rows if row.after == row.expected != row.before),
         broken=tuple(row for row in rows if row.before == row.expected != row.after),
         both_right=sum(row.before == row.expected == row.after for row in rows),

@@ -125,7 +125,10 @@ def register(params: ParamsFile = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def predict(
-    texts: Annotated[list[str], typer.Argument(help="Texts to label; `-` reads one a line from standard input.")],
+    texts: Annotated[
+        list[str],
+        typer.Argument(help="Texts, or JSON objects where a task has several inputs; `-`: one a line from standard input."),
+    ],
     params: ParamsFile = None,
     model: Annotated[str, typer.Option(help="A version number or an alias.")] = "champion",
     as_json: AsJson = False,
@@ -141,9 +144,11 @@ def predict(
     if as_json:
         print_json(answers)
         return
-    table = Table("label", "probability", "text", box=None, pad_edge=False)
+    shown = [name for name in ("label", "probability", "answer") if name in answers[0]] if answers else []
+    columns = [*shown, *(name for name in (answers[0] if answers else {}) if name not in (*shown, "probabilities"))]
+    table = Table(*columns, box=None, pad_edge=False)
     for answer in answers:
-        table.add_row(str(answer["label"]), f"{answer['probability']:.3f}", str(answer["text"]))
+        table.add_row(*(f"{cell:.3f}" if isinstance(cell := answer[name], float) else str(cell) for name in columns))
     out.print(table)
 
 

@@ -7,16 +7,18 @@ import pandas as pd
 import pytest
 
 from components import tasks
-from components.artifacts.metrics import BASELINES, Metrics
+from components.artifacts.metrics import Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
 from components.artifacts.rows import write_rows
 from components.artifacts.training import ModelSpec
 from components.errors import BadData, BadModel, NotThere
-from components.evaluate import EvaluateParams, evaluate, flat, measure, predict_baselines
+from components.evaluate import EvaluateParams, evaluate, flat, measure
 from components.identity import digest_folder
 from tests.learn import spec_of
 
+TASK = tasks.load("text_classification")
+BASE = Path("no base is asked")
 LABELS = ("billing", "device", "network")
 PARAMS = EvaluateParams()
 
@@ -69,7 +71,7 @@ def prepared(tickets, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def evaluated(model, prepared, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("reports") / "evaluation"
-    evaluate(model, prepared, out, task="text_classification", evaluate=PARAMS)
+    evaluate(model, prepared, BASE, out, task="text_classification", evaluate=PARAMS)
     return out
 
 
@@ -82,7 +84,7 @@ def test_every_promised_file_is_there(evaluated):
         "confusion.csv",
         "reliability.csv",
         "classes.csv",
-        *(f"predictions/{name}.parquet" for name in ("candidate", *BASELINES)),
+        *(f"predictions/{name}.parquet" for name in ("candidate", *TASK.baselines)),
     }
 
 
@@ -92,7 +94,7 @@ def test_metrics_bind_the_scores_to_their_test_set_model_and_snapshot(evaluated,
     assert (metrics.test_digest, metrics.snapshot, metrics.model_digest) == ("test-digest", "snapshot-digest", digest_folder(model))
     assert (metrics.rows, metrics.groups) == (96, 32)
     assert set(metrics.headline) == {"accuracy", "macro_f1", "micro_f1", "weighted_f1"}
-    assert set(metrics.baselines) == set(metrics.differences) == set(BASELINES)
+    assert set(metrics.baselines) == set(metrics.differences) == set(TASK.baselines)
     assert all("32 groups" in str(each.doubt) for each in metrics.headline.values())
 
 
@@ -107,13 +109,13 @@ def test_a_linear_model_learns_what_an_untrained_transformer_does_not(evaluated)
 def test_differences_are_the_candidate_minus_the_baseline(evaluated):
     metrics = Metrics.read(evaluated)
 
-    for name in BASELINES:
+    for name in TASK.baselines:
         for metric, gain in metrics.differences[name].items():
             assert gain.value == pytest.approx(metrics.headline[metric].value - metrics.baselines[name][metric].value)
 
 
 def test_predictions_are_ordered_by_id_and_their_probabilities_agree_with_them(evaluated):
-    for name in ("candidate", *BASELINES):
+    for name in ("candidate", *TASK.baselines):
         found = Predictions.read(evaluated / "predictions" / f"{name}.parquet")
 
         assert found.ids.tolist() == sorted(found.ids.tolist())
@@ -123,10 +125,10 @@ def test_predictions_are_ordered_by_id_and_their_probabilities_agree_with_them(e
 
 
 def test_the_predictions_file_gives_back_the_metrics(evaluated, model, prepared):
-    candidate, *others = (Predictions.read(evaluated / "predictions" / f"{name}.parquet") for name in ("candidate", *BASELINES))
+    candidate, *others = (Predictions.read(evaluated / "predictions" / f"{name}.parquet") for name in ("candidate", *TASK.baselines))
 
-    baselines, profile = dict(zip(BASELINES, others, strict=True)), Profile.read(prepared)
-    assert measure(candidate, baselines, profile, digest_folder(model), 10) == Metrics.read(evaluated)
+    baselines, profile = dict(zip(TASK.baselines, others, strict=True)), Profile.read(prepared)
+    assert measure(TASK, candidate, baselines, profile, digest_folder(model), 10) == Metrics.read(evaluated)
 
 
 def test_tables_for_dvc_have_one_row_an_example_and_one_a_class(evaluated):
@@ -153,7 +155,7 @@ def test_an_equal_model_gives_equal_bytes_whatever_was_there_and_however_the_row
     (out / "stale.txt").write_text("left over")
     write_rows(tickets[tickets["group"].str[1:].astype(int) % 5 >= 2], prepared / "learn" / "train.parquet")
 
-    evaluate(model, prepared, out, task="text_classification", evaluate=PARAMS)
+    evaluate(model, prepared, BASE, out, task="text_classification", evaluate=PARAMS)
 
     assert digest_folder(out) == digest_folder(evaluated)
 
@@ -165,7 +167,7 @@ def test_a_model_of_other_labels_is_refused_and_the_last_result_kept(model, tick
     (tmp_path / "out" / "metrics.json").write_text("{}")
 
     with pytest.raises(BadModel, match=r"only the model has device, only the data has printer"):
-        evaluate(model, prepared, tmp_path / "out", task="text_classification", evaluate=PARAMS)
+        evaluate(model, prepared, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
     assert (tmp_path / "out" / "metrics.json").exists()
 
 
@@ -174,25 +176,25 @@ def test_an_empty_test_split_is_refused(model, prepared, tickets, tmp_path):
     write_rows(tickets.iloc[:0], folder / "test" / "test.parquet")
 
     with pytest.raises(BadData, match="no rows to evaluate on"):
-        evaluate(model, folder, tmp_path / "out", task="text_classification", evaluate=PARAMS)
+        evaluate(model, folder, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
 
 
 def test_what_an_earlier_step_did_not_make_is_named(model, tmp_path):
     with pytest.raises(NotThere, match=r"profile\.json is missing"):
-        evaluate(model, tmp_path, tmp_path / "out", task="text_classification", evaluate=PARAMS)
+        evaluate(model, tmp_path, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
 
 
 @pytest.mark.parametrize("change", [{"text": "! ?"}, {"label": "billing"}])
 def test_where_no_linear_model_can_be_fitted_the_baseline_is_the_majority(change, tickets, caplog):
     with caplog.at_level(logging.WARNING):
-        found = predict_baselines(tickets.assign(**change), tickets, LABELS)
+        found = TASK.predict_baselines(tickets.assign(**change), tickets, spec_of(*LABELS), BASE)
 
-    assert found["tfidf"].predicted.tolist() == found["majority"].predicted.tolist()
+    assert found["tfidf"].predicted == found["majority"].predicted
     assert "as the majority does" in caplog.text
 
 
 def test_a_label_without_a_training_row_gets_no_probability_from_a_baseline(tickets):
-    found = predict_baselines(tickets[tickets["label"] != "device"], tickets, LABELS)
+    found = TASK.predict_baselines(tickets[tickets["label"] != "device"], tickets, spec_of(*LABELS), BASE)
 
     for each in found.values():
         assert each.probabilities[:, 1].max() == 0
@@ -203,6 +205,6 @@ def test_a_group_that_dominates_is_warned_of(model, tickets, tmp_path, caplog):
     rows = tickets.assign(group=tickets["group"].mask(tickets["group"].str[1:].astype(int) % 5 == 0, "g00"))
 
     with caplog.at_level(logging.WARNING):
-        evaluate(model, prepare(tmp_path / "prepared", rows), tmp_path / "out", task="text_classification", evaluate=PARAMS)
+        evaluate(model, prepare(tmp_path / "prepared", rows), BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
 
     assert "group g00 holds 48 test rows" in caplog.text

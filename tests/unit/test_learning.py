@@ -6,12 +6,12 @@ import shutil
 import pytest
 import torch
 
+from components import tasks
 from components.errors import BadParams, NotThere, RetuneError
 from components.identity import digest_file
 from components.learning import TrainParams, TrainSection, checkpoints, machine
 from components.learning.data import Learn
 from components.learning.fitting import Keep, fit
-from components import tasks
 from tests.learn import make_learn
 
 task = tasks.load("text_classification")

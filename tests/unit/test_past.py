@@ -13,6 +13,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from components import tasks
 from components.artifacts.rows import read_rows
 from components.errors import Unavailable
 from components.gates.forgetting import Params as Forgetting
@@ -104,7 +105,7 @@ def test_what_either_of_them_learnt_is_not_asked(registered: tuple[str, Workspac
     untold = replace(champion, tags={**champion.tags, "retune.dvc_lock": "{}"})
     params = read_params(workspace.params)
 
-    with Asked(workspace, uri) as asked:
+    with Asked(workspace, uri, tasks.load("text_classification")) as asked:
         [found] = earlier_tests(workspace, asked, candidate, told, {}, params, "today", candidate_learnt)
         [unknown] = earlier_tests(workspace, asked, candidate, untold, {}, params, "today", candidate_learnt)
         nothing = params.model_copy(update={"gates": params.gates.model_copy(update={"forgetting": Forgetting(sets=())})})
@@ -122,11 +123,11 @@ def test_answers_that_were_kept_do_not_make_up_for_a_package_that_is_gone(regist
     first = min(versions(uri, "tickets"), key=lambda one: one.number)
     rows = read_rows(workspace.root / "data/prepared/test/test.parquet")
     champion = replace(entry(first.number), key=first.key)
-    with Asked(workspace, uri) as asked:
+    with Asked(workspace, uri, tasks.load("text_classification")) as asked:
         assert rival(asked, champion, {first.key: first}, rows, "d" * 64).predictions is not None
 
     shutil.rmtree(urlparse(MlflowClient(uri).get_model_version_download_uri("tickets", str(first.number))).path)
-    with Asked(workspace, uri) as asked:
+    with Asked(workspace, uri, tasks.load("text_classification")) as asked:
         found = rival(asked, champion, {first.key: first}, rows, "d" * 64)
 
     assert found.predictions is None

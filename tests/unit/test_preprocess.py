@@ -5,6 +5,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
+from components import tasks
 from components.artifacts.profile import Profile
 from components.artifacts.rows import read_rows, write_rows
 from components.artifacts.training import ModelSpec
@@ -208,7 +209,7 @@ def test_scripts_without_spaces_are_compared_by_characters():
 def test_normalisation_comes_before_comparison(tickets):
     rows = pd.concat([tickets, tickets.head(1).assign(id="copy", group="copy", text="  " + tickets["text"][0].replace(" ", "\u00a0 "))])
 
-    _, removed = prepare(rows, PARAMS)
+    _, removed = prepare(rows, PARAMS, tasks.load("text_classification"))
     assert "exact duplicate" in set(removed.loc[removed["text"] == tickets["text"][0], "reason"])
 
 

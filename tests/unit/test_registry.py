@@ -374,7 +374,7 @@ def test_a_registered_model_answers_texts_by_its_name(uri: str, finished: Path) 
     registered(finished, uri)
     point_champion(uri, 1)
 
-    answered = predict(uri, "tickets", ["the invoice is wrong", ""])
+    answered = predict(uri, "tickets", pd.DataFrame({"text": ["the invoice is wrong", ""]}))
 
     assert list(answered.columns) == ["text", "label", "probability", "probabilities"]
     for row in answered.itertuples():

@@ -17,7 +17,7 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.errors import Cancelled, NotThere
 from components.registry import serve
-from components.registry.serve import FORMS, HOST, MALFORMED, _answers, _asked, _ended, _requests, evenly, free_port, serve_and_ask
+from components.registry.serve import FORMS, HOST, TEXT, _answers, _asked, _ended, _requests, evenly, free_port, malformed, serve_and_ask
 from tests.registered import make_registered
 
 ROWS = pd.DataFrame({"id": [f"r{i}" for i in range(7)], "text": [f"text {i}" for i in range(7)]})
@@ -76,19 +76,19 @@ def test_rows_are_taken_evenly() -> None:
 )
 def test_what_is_no_answer_is_told(status: int, body: bytes, said: str) -> None:
     with answering(status, body) as port:
-        found = _asked("models:/tickets/1", port, ROWS, time.monotonic() + 20)
+        found = _asked("models:/tickets/1", port, ROWS, TEXT, time.monotonic() + 20)
 
     assert found.answers == ()
     assert said in found.refused[0]
     assert found.refused[-1].startswith("a good request after malformed ones")
-    assert found.malformed == dict.fromkeys(MALFORMED, status)
+    assert found.malformed == dict.fromkeys(malformed(TEXT), status)
 
 
 def test_a_connection_that_breaks_is_no_status() -> None:
     with answering(200, b"", breaks=True) as port:
-        found = _asked("models:/tickets/1", port, ROWS, time.monotonic() + 20)
+        found = _asked("models:/tickets/1", port, ROWS, TEXT, time.monotonic() + 20)
 
-    assert found.malformed == dict.fromkeys(MALFORMED, None)
+    assert found.malformed == dict.fromkeys(malformed(TEXT), None)
     assert "no answer" in found.refused[0]
 
 
@@ -131,7 +131,7 @@ def test_a_version_is_served_as_it_was_evaluated_and_refuses_what_is_no_request(
     assert sorted(one.id for one in served.answers) == evaluated.ids.tolist()
     found = {one.id: [one.probabilities[label] for label in evaluated.labels] for one in served.answers}
     assert np.allclose([found[name] for name in evaluated.ids], evaluated.probabilities, atol=1e-6)  # float32, another thread count
-    assert set(served.malformed) == set(MALFORMED)
+    assert set(served.malformed) == set(malformed(TEXT))
     assert all(400 <= (status or 0) < 500 for status in served.malformed.values()), served.malformed
     assert served.seconds > 0
     assert set(psutil.Process().children(recursive=True)) <= before

@@ -4,9 +4,9 @@ import shutil
 import numpy as np
 import pytest
 
+from components import tasks
 from components.artifacts.training import ModelSpec
 from components.errors import BadData, BadModel, NotThere
-from components import tasks
 from tests.learn import spec_of
 
 task = tasks.load("text_classification")

@@ -4,13 +4,13 @@ import shutil
 import numpy as np
 import pytest
 
+from components import tasks
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec, Training
 from components.artifacts.trial import Chosen
 from components.errors import BadParams, NotThere
 from components.identity import digest_file, digest_folder
 from components.learning import TrainSection
-from components import tasks
 from components.temperature import likelihood, scale
 from components.train import train
 from tests.learn import make_learn

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 
 from components.artifacts.predictions import Predictions
-from flows.audit.diff import changed, compare_rows, measure
+from components.statistics import ClassYardstick
+from flows.audit.diff import Scores, changed, compare_rows, measure
 
 IDS = [f"r{number:02d}" for number in range(20)]
 RIGHT = ["a", "b"] * 10
@@ -15,12 +16,16 @@ def answers(predicted: list[str], labels: tuple[str, ...] = ("a", "b")) -> Predi
     return Predictions(*texts, np.full((20, len(labels)), 1 / len(labels)), labels)
 
 
+def measured(old: Predictions, new: Predictions, texts: dict[str, str]) -> Scores:
+    return measure(old, new, texts, ClassYardstick.of(new, 1), "t")
+
+
 def swapped(*rows: int) -> list[str]:
     return [("b" if label == "a" else "a") if row in rows else label for row, label in enumerate(RIGHT)]
 
 
 def test_what_was_fixed_and_what_broke_is_told_with_the_texts() -> None:
-    scores = measure(answers(swapped(0, 1, 2)), answers(swapped(2, 3)), {"r00": "the first"}, 1, "t")
+    scores = measured(answers(swapped(0, 1, 2)), answers(swapped(2, 3)), {"r00": "the first"})
 
     assert [(row.id, row.text, row.expected, row.before, row.after) for row in scores.fixed] == [
         ("r00", "the first", "a", "b", "a"),
@@ -34,13 +39,13 @@ def test_what_was_fixed_and_what_broke_is_told_with_the_texts() -> None:
 
 
 def test_the_same_version_twice_differs_in_nothing() -> None:
-    scores = measure(answers(swapped(2)), answers(swapped(2)), {}, 1, "t")
+    scores = measured(answers(swapped(2)), answers(swapped(2)), {})
 
     assert (scores.fixed, scores.broken, scores.differences["accuracy"].value) == ((), (), 0)
 
 
 def test_labels_that_only_one_version_knows_are_named() -> None:
-    scores = measure(answers(RIGHT, ("a", "b", "old")), answers(RIGHT), {}, 1, "t")
+    scores = measured(answers(RIGHT, ("a", "b", "old")), answers(RIGHT), {})
 
     assert (scores.labels_only_before, scores.labels_only_after) == (("old",), ())
 

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from components import gates
+from components import gates, tasks
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
 from components.errors import BadParams, RetuneError
 from components.gates import GatesParams, verdict_key
@@ -224,10 +224,6 @@ def test_a_gate_that_is_off_is_not_asked_and_is_named():
     [
         ({"flor": {}}, "gates.flor is not a setting; did you mean 'floor'"),
         ({"floor": {"at_leest": 0.6}}, "gates.floor.at_leest is not a setting; did you mean 'at_least'"),
-        ({"floor": {"metric": "macrof1"}}, "gates.floor.metric: unknown metric; did you mean 'macro_f1'"),
-        ({"floor": {"at_least": 1}}, "gates.floor.at_least"),
-        ({"floor": {"at_least": 0}}, "gates.floor.at_least"),
-        ({"baseline": {"against": "tf-idf"}}, "unknown baseline; did you mean 'tfidf'"),
         ({"baseline": {"margin": -0.1}}, "gates.baseline.margin"),
         ({"champion": {"margin": -0.02}}, "gates.champion.margin"),
     ],
@@ -235,6 +231,25 @@ def test_a_gate_that_is_off_is_not_asked_and_is_named():
 def test_a_wrong_setting_is_named_with_the_nearest_right_one(raw, message):
     with pytest.raises(BadParams, match=message):
         GatesParams.parse(raw, "gates")
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"floor": {"metric": "macrof1"}}, "gates.floor.metric: unknown metric 'macrof1'; did you mean 'macro_f1'"),
+        ({"floor": {"at_least": 1}}, "gates.floor.at_least: expected a macro_f1 above 0 and below 1, found 1"),
+        ({"floor": {"at_least": 0}}, "gates.floor.at_least"),
+        ({"baseline": {"against": "tf-idf"}}, "gates.baseline.against: unknown baseline 'tf-idf'; did you mean 'tfidf'"),
+        ({"champion": {"also": ["macrof1"]}}, "gates.champion.also: unknown metric 'macrof1'"),
+    ],
+)
+def test_what_a_gate_names_must_be_measured_by_the_task(raw, message):
+    task = tasks.load("text_classification")
+
+    with pytest.raises(BadParams, match=message):
+        gates.check_metrics(GatesParams.parse(raw, "gates"), tasks.decidable(task), task.baselines)
+    off = {name: fields | {"role": "off"} for name, fields in raw.items()}
+    gates.check_metrics(GatesParams.parse(off, "gates"), tasks.decidable(task), task.baselines)
 
 
 def test_an_unknown_gate_is_named_with_the_nearest_known_one():
