@@ -27,6 +27,7 @@ from components.folders import fresh
 from components.identity import digest_folder
 from components.params import NOTHING, Free, Section
 from components.statistics import ClassYardstick, Truth, brier, calibration_error, class_counts, reliability
+from components.yardstick import yardstick
 
 log = logging.getLogger(__name__)
 
@@ -78,21 +79,21 @@ def measure(
     min_class_units: int,
 ) -> Metrics:
     """Return all scores of the candidate, those of its baselines, and the paired differences; pure."""
-    yardstick = tasks.yardstick(kind, candidate, min_class_units)
-    shown, comparable = yardstick.shown, yardstick.metrics
+    measured = yardstick(kind, candidate, min_class_units)
+    shown, comparable = measured.shown, measured.metrics
     return Metrics(
-        rows=yardstick.units.rows,
-        groups=yardstick.units.count,
+        rows=measured.units.rows,
+        groups=measured.units.count,
         test_digest=profile.test_digest,
         snapshot=profile.snapshot,
         model_digest=model_digest,
-        headline={metric: yardstick.score(metric, candidate) for metric in shown},
-        baselines={name: {metric: yardstick.score(metric, each) for metric in shown} for name, each in baselines.items()},
+        headline={metric: measured.score(metric, candidate) for metric in shown},
+        baselines={name: {metric: measured.score(metric, each) for metric in shown} for name, each in baselines.items()},
         differences={
-            name: {metric: yardstick.difference(metric, candidate, each) for metric in comparable} for name, each in baselines.items()
+            name: {metric: measured.difference(metric, candidate, each) for metric in comparable} for name, each in baselines.items()
         },
         says={} if kind.classes else {name: one.says for name, one in kind.measures.items()},
-        **(_of_classes(yardstick.truth, candidate) if isinstance(yardstick, ClassYardstick) else {}),
+        **(_of_classes(measured.truth, candidate) if isinstance(measured, ClassYardstick) else {}),
     )
 
 

@@ -17,6 +17,7 @@ from components.errors import BadModel, BadParams
 from components.gates import Evidence, GatesParams, Rival
 from components.identity import digest_file
 from components.ledger import Entry
+from components.yardstick import yardstick
 from flows.asked import Asked
 from flows.opponents import Opponents
 from flows.params import Params
@@ -65,7 +66,7 @@ def gather(
         served=serve(uri, version, test, gates, task) if wanted(gates, "servability") else None,
         behaviour=try_cases(workspace, asked, version, able, test, gates) if wanted(gates, "behaviour") and task.classes else None,
         cost=time_both(uri, asked, version, able, test[list(task.inputs)], gates) if wanted(gates, "cost") else None,
-        yardstick=tasks.yardstick(task, candidate, params.evaluate.min_class_units),
+        yardstick=yardstick(task, candidate, params.evaluate.min_class_units),
         parts=task.slices(test),
     )
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import yaml
 
-from components import registry, report, tasks, tracking
+from components import registry, report, tracking
 from components.artifacts.lineage import Lineage
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Verdict
 from components.errors import BadModel, NotThere
 from components.registry import stored
+from components.yardstick import yardstick
 from flows import dvc
 from flows.asked import Asked
 from flows.effects import Result, Stage, store
@@ -68,11 +69,11 @@ def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> repo
         log.warning("the page shows the verdict without version %s: %s", verdict.champion, error)
         return None
     candidate = Predictions.read(workspace.predictions / "candidate.parquet")
-    yardstick = tasks.yardstick(params.made_task, candidate, params.evaluate.min_class_units)
+    measured = yardstick(params.made_task, candidate, params.evaluate.min_class_units)
     origin = {"settings": recorded(uri, opponent, "training/training.json").get("settings", {})}
     origin["params"] = recorded(uri, opponent, "params.json")
     origin["lineage"] = Lineage.model_validate(trail) if (trail := recorded(uri, opponent, "lineage.json")) else None
-    return report.Champion.of(verdict.champion, scored, candidate, yardstick, opponent.tags.get("retune.data_digest"), **origin)
+    return report.Champion.of(verdict.champion, scored, candidate, measured, opponent.tags.get("retune.data_digest"), **origin)
 
 
 def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:

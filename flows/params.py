@@ -18,6 +18,7 @@ from components.preprocess import PreprocessParams
 from components.snapshot import SnapshotParams
 from components.tune import TuneParams, check_metrics, searched
 from components.validate import ValidateParams
+from components.yardstick import decidable
 
 
 class PromotionParams(Section):
@@ -76,6 +77,6 @@ def read_params(path: Path) -> Params:
     task = params.made_task
     check_metrics(task.metrics, params.train, params.tune)
     check_fields(params.train.fixed, task.refuses)
-    gates.check_metrics(params.gates, tasks.decidable(task), task.baselines)
+    gates.check_metrics(params.gates, decidable(task), task.baselines)
     searched(params.tune.space, params.train)
     return params

@@ -78,7 +78,7 @@ def test_steps_that_load_a_task_depend_on_its_file(stage: str) -> None:
     source = "".join((ROOT / file).read_text(encoding="utf-8") for file in code_of(stage, available()[0]) if f"/{stage}" in file)
     loads = "tasks" in {alias.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) for alias in node.names}
 
-    assert loads == ("components/tasks/${task}.py" in PIPELINE[stage]["deps"])
+    assert loads == ("components/tasks/${task}" in PIPELINE[stage]["deps"])
 
 
 @pytest.mark.parametrize("stage", STEPS)

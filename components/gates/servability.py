@@ -22,9 +22,7 @@ class Params(GateSection):
     rows: int = Field(200, ge=0, description="test rows to ask the scoring server, evenly spread; 0: all of them")
     # Serving computes in float32 and in batches of other lengths than evaluation did: below 1e-6 on one CPU; bfloat16 or another
     # machine may differ by more, another model or another preprocessing differs by far more.
-    tolerance: float = Field(
-        1e-3, gt=0, lt=0.5, description="largest difference of a probability or number between evaluated and served"
-    )
+    tolerance: float = Field(1e-3, gt=0, lt=0.5, description="largest difference of a probability or number between evaluated and served")
     max_seconds: float = Field(180, gt=0, description="for the server to start, and again for all requests")
 
 

@@ -10,9 +10,8 @@ answers with texts in the form of `label`. A metric is a function of sums over r
 
 import importlib
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +24,6 @@ from components.artifacts.training import ModelSpec
 from components.errors import BadParams
 from components.measures import Measure
 from components.params import Section, nearest
-
-if TYPE_CHECKING:
-    from components.statistics import Yardstick
 
 FOLDER = Path(__file__).parent
 
@@ -160,22 +156,6 @@ def of(spec: ModelSpec) -> Task:
 def statistics_of(task: Task, found: Predictions) -> dict[str, Floats]:
     """Return all that `measures` sums up, by name, each (rows,)."""
     return {**task.statistics(found.expected.tolist(), found.predicted.tolist()), **found.measured}
-
-
-def yardstick(task: Task, found: Predictions, min_class_units: int) -> "Yardstick":
-    """Return what the test set of `found` is measured by."""
-    from components.statistics import ClassYardstick, SumYardstick  # scipy: a packaged model needs none of it
-
-    if task.classes:
-        return ClassYardstick.of(found, min_class_units)
-    return SumYardstick.of(found, task.measures, partial(statistics_of, task))
-
-
-def decidable(task: Task) -> dict[str, tuple[float, float]]:
-    """Return the metrics that gates may decide on, each with its bounds."""
-    from components.statistics import COMPARABLE
-
-    return dict.fromkeys(COMPARABLE, (0.0, 1.0)) if task.classes else {name: one.bounds for name, one in task.measures.items()}
 
 
 def _guess(name: str) -> str:

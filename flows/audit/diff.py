@@ -22,6 +22,7 @@ from components.errors import BadModel, NotThere, RetuneError
 from components.registry import stored
 from components.statistics import Yardstick
 from components.tracking.facts import flatten
+from components.yardstick import yardstick
 from flows.audit.model import Model
 from flows.dvc import cached_file
 
@@ -122,8 +123,8 @@ def compare_answers(model: Model, old: registry.Version, new: registry.Version) 
     params = read_json(model, new, "params.json")
     task = tasks.load(str(params.get("task", "text_classification")), params.get("task_options"))
     units = params.get("evaluate", {}).get("min_class_units", MIN_CLASS_UNITS)
-    yardstick = tasks.yardstick(task, candidate, int(units))
-    return measure(scored, candidate, dict(zip(rows["id"], rows["text"], strict=True)), yardstick, digest)
+    measured = yardstick(task, candidate, int(units))
+    return measure(scored, candidate, dict(zip(rows["id"], rows["text"], strict=True)), measured, digest)
 
 
 def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], yardstick: Yardstick, test_digest: str) -> Scores:
