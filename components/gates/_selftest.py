@@ -11,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates import GatesParams
+from components.gates import GatesParams, decide
 from components.gates._evidence import LEVEL, Evidence
+from components.gates._selftest_sums import tried
 from components.gates._specimens import Specimens
 from components.gates._trial import COMPARING, EXACT, FEWEST, SAY, SURE, Trial, number, unable
 
@@ -28,6 +29,8 @@ def selftest(evidence: Evidence, gates: GatesParams) -> tuple[str, ...]:
     """
     if evidence.level > gates.looks.level + EXACT:
         raise unable(f"they are asked to decide at {evidence.level:.2%}, and gates.looks allows {gates.looks.level:.2%} a look")
+    if not evidence.classes:
+        return (*tried(evidence, _only(gates, (*COMPARING, "floor"))), *_looks_alone(evidence, gates))
     if not np.isin(evidence.candidate.expected, evidence.candidate.labels).any():
         return ("no test row has a label that the candidate knows, so no model could be made to try the gates on",)
     evidence = _of_known_labels(evidence)
@@ -67,8 +70,7 @@ def _tried(trial: Trial, called: str) -> Iterator[str]:
     yield _shuffled(trial, called, LEVEL / hypotheses)
     yield _mended(trial, called)
     yield _extremes(trial, LEVEL / hypotheses)
-    if trial.gates.looks.role in SAY:
-        yield _used_up(trial)
+    yield from _looks_alone(trial.evidence, trial.gates)
 
 
 def _equal(trial: Trial, found: dict[str, GateResult]) -> str:
@@ -174,14 +176,15 @@ def _grown(count: int, most: int, enough: Callable[[int], bool]) -> int:
     return count
 
 
-def _used_up(trial: Trial) -> str:
+def _looks_alone(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
     """A candidate beyond the budget of looks must not PASS."""
-    limit, reference = trial.gates.looks.at_most, trial.specimens.answers
-    alone = replace(trial, gates=_only(trial.gates, ("looks",)))
-    outcomes = [alone.ask(reference, reference, look)["looks"].outcome for look in (limit, limit + 1)]
+    if gates.looks.role not in SAY:
+        return
+    limit, alone = gates.looks.at_most, _only(gates, ("looks",))
+    outcomes = [decide(replace(evidence, look=look), alone)[0].outcome for look in (limit, limit + 1)]
     if outcomes != [Outcome.PASS, Outcome.INCONCLUSIVE]:
         raise unable(f"looks says {outcomes[0]} of candidate {limit} and {outcomes[1]} of candidate {limit + 1} of {limit}")
-    return f"candidate {limit + 1} on this test set: looks INCONCLUSIVE"
+    yield f"candidate {limit + 1} on this test set: looks INCONCLUSIVE"
 
 
 def _check_mirrored(there: dict[str, GateResult], back: dict[str, GateResult]) -> None:

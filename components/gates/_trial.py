@@ -60,14 +60,14 @@ class Trial:
             crosscheck=False,
         )
         results = decide(evidence, self.gates)
-        _check_correction(results)
-        _check_fold(results)
+        check_correction(results)
+        check_fold(results)
         return {one.gate: one for one in results}
 
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
         """The comparing gates that have a say."""
-        return tuple(_comparison(name, getattr(self.gates, name)) for name in COMPARING if getattr(self.gates, name).role in SAY)
+        return tuple(comparison(name, getattr(self.gates, name)) for name in COMPARING if getattr(self.gates, name).role in SAY)
 
     @property
     def truth(self) -> Truth:
@@ -210,12 +210,13 @@ class Trial:
         return np.asarray((answers == self.specimens.expected) & (answers >= 0))
 
 
-def _comparison(gate: str, params: Any) -> Comparison:
+def comparison(gate: str, params: Any) -> Comparison:
+    """Return what the settings of a comparing gate ask for."""
     threshold = params.margin if gate == "baseline" else -params.margin
     return Comparison(gate, tuple(dict.fromkeys((params.metric, *getattr(params, "also", ())))), threshold)
 
 
-def _check_correction(results: Iterable[GateResult]) -> None:
+def check_correction(results: Iterable[GateResult]) -> None:
     """Hold every adjusted p against Holm's definition, and every FAIL and rejection against the adjusted p."""
     asked = [one for one in results if one.role in SAY]
     every = np.array([way.p for one in asked for way in one.hypotheses])
@@ -229,7 +230,7 @@ def _check_correction(results: Iterable[GateResult]) -> None:
             raise unable(f"{one.gate} says {one.outcome} although {one.hypotheses[0].name!r} is rejected")
 
 
-def _check_fold(results: tuple[GateResult, ...]) -> None:
+def check_fold(results: tuple[GateResult, ...]) -> None:
     """Any FAIL is FAIL; promotion needs every gate that decides, and one at least."""
     decide_, say = [one.outcome for one in results if one.role is Role.DECIDES], [one.outcome for one in results if one.role in SAY]
     passing = Outcome.PASS if decide_ and set(decide_) == {Outcome.PASS} else Outcome.INCONCLUSIVE
@@ -239,8 +240,10 @@ def _check_fold(results: tuple[GateResult, ...]) -> None:
 
 
 def number(end: float | None) -> float:
+    """Return an end of an interval, NaN where there is none."""
     return float("nan") if end is None else end
 
 
 def unable(reason: str) -> GatesUnable:
+    """Return the error that ends a run."""
     return GatesUnable(f"gates are not able to decide: {reason}")

@@ -1,0 +1,98 @@
+"""The self-test and the gates where a task has measures of its own."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from components.artifacts.verdict import Outcome
+from components.errors import GatesUnable
+from components.gates import Evidence, GatesParams, Rival, champion, decide
+from components.gates._selftest import selftest
+from components.measures import Measure, f1
+from components.statistics import SumYardstick
+from tests.unit.test_yardsticks import documents, predictions
+
+MEASURES = {"entity_f1": Measure(("hits", "predicted", "expected"), f1, "entities")}
+METRICS = {name: {"metric": "entity_f1"} for name in ("floor", "baseline", "champion", "anchor")}
+PARAMS = GatesParams.parse(
+    METRICS | {"champion": {"metric": "entity_f1", "also": []}, "floor": {"metric": "entity_f1", "at_least": 0.5}}, "gates"
+)
+
+
+def evidence(count=400, seed=1, **rest) -> Evidence:
+    generator = np.random.default_rng(seed)
+    theirs = documents(generator, count, 0.7, 0.8, 0.2)
+    candidate, other = predictions(np.arange(count), **theirs), predictions(np.arange(count), **theirs)
+    yardstick = SumYardstick.of(candidate, MEASURES, lambda found: found.measured)
+    return Evidence(candidate, {"tfidf": other}, Rival("4", other), 10, anchor=Rival("3", other), yardstick=yardstick, look=1, **rest)
+
+
+def test_gates_that_decide_rightly_are_told_what_they_were_tried_on():
+    said = selftest(replace(evidence(), level=0.01), PARAMS)
+
+    assert said[0].startswith("a model against itself: baseline INCONCLUSIVE, champion ")
+    assert sum("FAIL; exchanged: every interval mirrored" in one for one in said) == 3
+    assert said[-1] == "candidate 6 on this test set: looks INCONCLUSIVE"
+
+
+def test_a_test_set_that_is_too_small_is_said_to_be():
+    assert any(
+        "can prove nothing on entity_f1: the test set has 40 rows" in one for one in selftest(replace(evidence(40), level=0.01), PARAMS)
+    )
+
+
+@pytest.mark.parametrize("fault", ["always passes", "never fails", "measures nothing"])
+def test_a_gate_that_decides_wrongly_ends_the_run(monkeypatch, fault):
+    right = champion.compare
+
+    def wrong(*args, **rest):
+        found = right(*args, **rest)
+        if fault == "always passes":
+            return found.model_copy(update={"outcome": Outcome.PASS, "hypotheses": ()})
+        if fault == "never fails":
+            return found.model_copy(update={"hypotheses": ()})
+        return found.model_copy(update={"estimate": 0.0})
+
+    monkeypatch.setattr(champion, "compare", wrong)
+    with pytest.raises(GatesUnable, match="champion"):
+        selftest(replace(evidence(), level=0.01), PARAMS)
+
+
+def test_a_worse_model_fails_and_an_equal_one_passes():
+    same = evidence(2000)
+    outcomes = {one.gate: one.outcome for one in decide(same, PARAMS)}
+    rival = same.champion.predictions
+    lost = {**rival.measured, "hits": np.floor(rival.measured["hits"] * 0.8)}
+    worse = {one.gate: one.outcome for one in decide(replace(same, candidate=replace(same.candidate, measured=lost)), PARAMS)}
+
+    assert (outcomes["champion"], outcomes["anchor"], outcomes["floor"]) == (Outcome.PASS,) * 3
+    assert (worse["champion"], worse["anchor"], worse["baseline"]) == (Outcome.FAIL,) * 3
+
+
+def test_slices_of_the_task_are_compared_by_its_measure():
+    import pandas as pd
+
+    same = evidence(600)
+    rows = pd.DataFrame({"id": same.candidate.ids, "group": same.candidate.groups, "text": "a text", "label": ""})
+    parts = {"kind": ["short" if place % 3 else "" for place in range(600)]}
+    lost = same.candidate.measured["hits"].copy()
+    lost[1::3] = 0
+    found = {
+        one.gate: one
+        for one in decide(
+            replace(same, candidate=replace(same.candidate, measured={**same.candidate.measured, "hits": lost}), rows=rows, parts=parts),
+            PARAMS,
+        )
+    }["slices"]
+
+    assert found.outcome is Outcome.FAIL
+    assert any(way.rejected and way.name.startswith("entity_f1 on kind=short") for way in found.hypotheses)
+    assert not any("label=" in way.name for way in found.hypotheses)
+
+
+def test_what_only_classes_have_is_not_asked():
+    found = {one.gate: one for one in decide(evidence(), PARAMS)}
+
+    assert (found["calibration"].outcome, found["behaviour"].outcome) == (Outcome.PASS, Outcome.PASS)
+    assert "nothing is asked" in found["calibration"].reason
