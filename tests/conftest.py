@@ -30,6 +30,10 @@ FILLER = ["the", "my", "is", "please", "help", "with", "today", "again", "since"
 @pytest.fixture(scope="session")
 def tickets() -> pd.DataFrame:
     """240 support tickets of three classes, in 80 groups of three; every cell is text, as in a snapshot."""
+    return make_tickets()
+
+
+def make_tickets() -> pd.DataFrame:
     rng = random.Random(1)
     rows = []
     for number in range(240):

@@ -1,0 +1,107 @@
+"""Every task through the whole line: from a table to a judged version that is served, on a tiny model."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from components import tasks
+from components.artifacts.metrics import Metrics
+from components.artifacts.predictions import Predictions, apart
+from components.artifacts.validation import ValidationReport
+from components.artifacts.verdict import Outcome
+from components.identity import digest_folder
+from components.registry import Version, predict, serve_and_ask, verify
+from flows.judging import judge
+from flows.params import Params
+from flows.workspace import Workspace
+from tests import cases, line
+from tests.line import Case
+
+pytestmark = pytest.mark.slow
+
+
+class Line(NamedTuple):
+    """One task's line, run once for all tests of the task."""
+
+    case: Case
+    place: Workspace
+    params: Params
+    uri: str
+    version: Version
+
+
+@pytest.fixture(scope="module", params=tasks.available())
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Line:
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "base").mkdir()
+    case = cases.make(request.param, folder / "base")
+    place, params = line.open_line(folder / "project", case)
+    line.prepare(place, params)
+    line.learn(place, params)
+    line.assess(place, params)
+    return Line(case, place, params, *line.enter(place, params))
+
+
+def test_every_row_is_accounted_for(run: Line) -> None:
+    report = ValidationReport.read(run.place.root / "data/validated")
+
+    assert report.rows_in == report.kept + report.quarantined == len(run.case.rows)
+    assert report.kept > 0.8 * report.rows_in
+
+
+def test_the_loss_falls(run: Line) -> None:
+    history = [json.loads(text) for text in run.place.history.read_text(encoding="utf-8").splitlines()]
+    losses = [one["loss"] for one in history if "loss" in one]
+
+    assert np.mean(losses[-2:]) < losses[0]
+
+
+def test_every_measure_has_an_interval_beside_every_baseline(run: Line) -> None:
+    metrics, task = Metrics.read(run.place.root / "reports/evaluation"), run.params.made_task
+
+    assert set(metrics.baselines) == set(task.baselines)
+    assert set(task.measures) <= set(metrics.headline)
+    for found in (metrics.headline, *metrics.baselines.values(), *metrics.differences.values()):
+        assert all(one.low <= one.value <= one.high and np.isfinite(one.value) for one in found.values())
+
+
+def test_the_registered_version_answers_as_it_was_evaluated(run: Line) -> None:
+    assert verify(run.uri, run.version.name, run.version.number).rows == min(10, len(line.test_rows(run.place)))
+
+
+def test_the_scoring_server_answers_as_it_was_evaluated_and_refuses_what_is_no_request(run: Line) -> None:
+    rows, evaluated = line.test_rows(run.place), Predictions.read(run.place.predictions / "candidate.parquet")
+    served = serve_and_ask(run.uri, run.version.name, run.version.number, rows.head(12), example=run.params.made_task.example)
+
+    assert served.fault is None
+    assert served.refused == ()
+    assert all(status is not None and 400 <= status < 500 for status in served.malformed.values()), served.malformed
+    expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
+    assert max(apart(one.label, expected[one.id]) for one in served.answers) < 1e-3
+
+
+def test_the_gates_decide(run: Line) -> None:
+    found = judge(run.place, run.uri, run.version).verdict
+
+    assert {one.gate: one.outcome for one in found.gates}["servability"] is Outcome.PASS, found.reason
+    assert found.tested
+    assert judge(run.place, run.uri, run.version).fresh is False
+
+
+def test_a_version_answers_a_person(run: Line) -> None:
+    task = run.params.made_task
+    answers = predict(run.uri, f"{run.version.name}/{run.version.number}", pd.DataFrame([task.example] * 2))
+
+    assert len(answers) == 2
+    assert len(set(answers["label" if task.classes else "answer"])) == 1
+
+
+def test_the_same_data_and_seed_give_the_same_weights(run: Line, tmp_path: Path) -> None:
+    before = digest_folder(run.place.model)
+    again = line.learn(Workspace(tmp_path, run.place.root, run.place.params), run.params)
+
+    assert digest_folder(again) == before
