@@ -46,8 +46,8 @@ def longest_input(base: Path, tokenizer: Any) -> int:
 _OFFSET_POSITIONS = ("roberta", "camembert", "xlm-roberta", "longformer", "mpnet")  # count positions from the padding id on
 
 
-def load_model(auto: str, folder: Path, **settings: Any) -> Any:
-    """Load `folder` with transformers' class `auto` in float32; `settings` go to its `from_pretrained`.
+def load_model(auto: str | type, folder: Path, **settings: Any) -> Any:
+    """Load `folder` with transformers' class of the name `auto`, or with another class, in float32; `settings` go to its `from_pretrained`.
 
     Raises:
         BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read as that class.
@@ -58,12 +58,14 @@ def load_model(auto: str, folder: Path, **settings: Any) -> Any:
     refuse_foreign_code(folder)
     refuse_pickles(folder)
     quiet()
+    made: Any = getattr(transformers, auto) if isinstance(auto, str) else auto
+    kind = made.__name__.removeprefix("AutoModelFor")
     try:
-        return getattr(transformers, auto).from_pretrained(
+        return made.from_pretrained(
             folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=torch.float32, **settings
         )
     except Exception as error:  # see load_tokenizer
-        raise BadModel(f"the model in {folder} cannot be loaded as {auto.removeprefix('AutoModelFor')}: {first_line(error)}") from error
+        raise BadModel(f"the model in {folder} cannot be loaded as {kind}: {first_line(error)}") from error
 
 
 def config(folder: Path) -> dict[str, Any]:
