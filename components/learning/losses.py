@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from components.methods._depth import depths
+from components.methods._depth import depths, head_depth
 
 Weights = Mapping[str, torch.Tensor]
 
@@ -17,8 +17,8 @@ def learning(model: Any, names: Collection[str]) -> dict[str, torch.Tensor]:
 
 def pretrained(model: Any) -> set[str]:
     """Return the names of the weights that come from the base: all but the head's."""
-    depth = depths(model)
-    return {name for name, at in depth.items() if at < max(depth.values())}
+    head = head_depth(model)
+    return {name for name, at in depths(model).items() if at < head}
 
 
 def absolute(weights: Weights) -> torch.Tensor:

@@ -6,7 +6,7 @@ Lower layers hold what most tasks share: Lee, Tang & Lin, "What Would Elsa Do? F
 from typing import Any
 
 from components.errors import BadParams
-from components.methods._depth import depths
+from components.methods._depth import depths, head_depth
 
 FIELDS = ("frozen_layers",)
 
@@ -15,14 +15,18 @@ def prepare(model: Any, *, frozen_layers: int) -> Any:
     """Freeze the embeddings and the first `frozen_layers` layers of `model`; -1 freezes everything but the head.
 
     Raises:
-        BadParams: the model has fewer layers.
+        BadParams: the model has fewer layers, or nothing above them.
         BadModel: its layers cannot be told apart.
     """
     depth = depths(model)
-    layers = max(depth.values()) - 1
+    layers = head_depth(model) - 1
     if frozen_layers > layers:
         raise BadParams(f"params.yaml: train.frozen_layers is {frozen_layers}, but the base model has {layers} layers; -1 freezes them all")
     upto = layers if frozen_layers == -1 else frozen_layers
+    if not any(at > upto for at in depth.values()):
+        raise BadParams(
+            f"params.yaml: train.frozen_layers is {frozen_layers}, and nothing is left to learn: the head is tied to the embeddings"
+        )
     for name, weights in model.named_parameters():
         weights.requires_grad_(depth[name] > upto)
     return model

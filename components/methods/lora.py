@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 from components.errors import BadParams
-from components.methods._depth import depths
+from components.methods._depth import depths, head_depth
 
 FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_dora")
 
@@ -21,16 +21,17 @@ def prepare(model: Any, *, lora_rank: int, lora_alpha: float, lora_dropout: floa
         BadParams: `lora_targets` names no linear layer of the model.
     """
     from peft import LoraConfig, get_peft_model
+    from torch.nn import Linear
 
-    depth = depths(model)
-    head = max(depth.values())
+    targets = _targets(model, lora_targets)
     config = LoraConfig(
         r=lora_rank,
         lora_alpha=lora_alpha,  # type: ignore[arg-type]  # a ratio's numerator: peft only divides it
         lora_dropout=lora_dropout,
-        target_modules=_targets(model, depth, lora_targets),
-        modules_to_save=sorted({name.rpartition(".")[0] for name, at in depth.items() if at == head}),
+        target_modules=targets,
+        modules_to_save=_fresh(model) or None,
         use_dora=lora_dora,
+        fan_in_fan_out=not isinstance(model.get_submodule(targets[0]), Linear),
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by an older name
@@ -42,12 +43,28 @@ def finish(model: Any) -> Any:
     return model.merge_and_unload().requires_grad_(True)
 
 
-def _targets(model: Any, depth: dict[str, int], wanted: str) -> list[str]:
-    """Return the full names of the linear layers that get an adapter; never one of the head."""
-    from torch.nn import Linear
+def _fresh(model: Any) -> list[str]:
+    """Return the names of the head's modules, which are trained in full.
 
-    head = max(depth.values())
-    linear = [name for name, part in model.named_modules() if isinstance(part, Linear) and 0 < depth[f"{name}.weight"] < head]
+    A language model's output layer is no head to begin with, but pretrained; and what is tied to the embeddings cannot part from them.
+    """
+    head = head_depth(model)
+    own = {name for name, at in depths(model).items() if at == head}
+    weights = {id(weights) for name, weights in model.named_parameters() if name in own}
+    names = sorted({name.rpartition(".")[0] for name in own})
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    parts = [(name, model.get_submodule(name)) for name in names]
+    return [name for name, part in parts if part is not output and all(id(each) in weights for each in part.parameters())]
+
+
+def _targets(model: Any, wanted: str) -> list[str]:
+    """Return the full names of the linear layers that get an adapter; never one of the head, or one that is tied to the embeddings."""
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D  # GPT-2's linear layer, which keeps its weight transposed
+
+    depth, head = depths(model), head_depth(model)
+    kinds = (Linear, Conv1D)
+    linear = [name for name, part in model.named_modules() if isinstance(part, kinds) and 0 < depth.get(f"{name}.weight", head) < head]
     endings = _usual(model) if wanted == "default" else [] if wanted == "all-linear" else wanted.replace(",", " ").split()
     found = [name for name in linear if not endings or any(f".{name}".endswith(f".{ending}") for ending in endings)]
     if lost := [ending for ending in endings if wanted != "default" and not any(f".{name}".endswith(f".{ending}") for name in linear)]:

@@ -8,13 +8,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from components import methods, tasks
+from components import methods
 from components.errors import BadParams
 from components.learning import TrainParams
 from components.learning.data import Learn
 from components.learning.fitting import fit
 from components.methods import freeze, lora
-from components.methods._depth import depths
+from components.methods._depth import depths, head_depth
+from components import tasks
 from tests.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.learn import make_learn, spec_of
 
@@ -187,3 +188,63 @@ def test_the_layers_of_every_family_are_told_apart():
         assert {name for name, at in depth.items() if at == 0} == {name for name in depth if "embeddings" in name}, family
         assert all(at == 3 for name, at in depth.items() if "classifier" in name or "pooler" in name), family
         assert lora.prepare(model, **LORA | {"lora_targets": "all-linear"}) is not model, family
+
+
+def generators():
+    import transformers as t
+
+    small = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    halves = {
+        f"{half}_{name}": value
+        for half in ("encoder", "decoder")
+        for name, value in (("layers", 2), ("attention_heads", 2), ("ffn_dim", 32))
+    }
+    pair = t.EncoderDecoderConfig.from_encoder_decoder_configs(t.BertConfig(**small), t.BertConfig(**small))
+    return {
+        "gpt2": t.GPT2LMHeadModel(t.GPT2Config(vocab_size=50, n_embd=16, n_layer=2, n_head=2)),
+        "llama": t.LlamaForCausalLM(t.LlamaConfig(**small, tie_word_embeddings=False)),
+        "tied llama": t.LlamaForCausalLM(t.LlamaConfig(**small, tie_word_embeddings=True)),
+        "t5": t.T5ForConditionalGeneration(t.T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2)),
+        "bart": t.BartForConditionalGeneration(t.BartConfig(vocab_size=50, d_model=16, **halves)),
+        "marian": t.MarianMTModel(t.MarianConfig(vocab_size=50, d_model=16, pad_token_id=49, **halves)),
+        "pair": t.EncoderDecoderModel(pair),
+    }
+
+
+# By family: the depth of the head, the modules that are trained in full beside adapters, and the layers that may get one.
+GENERATORS = {
+    "gpt2": (3, ["transformer.ln_f"], 8),
+    "llama": (3, ["model.norm"], 14),
+    "tied llama": (3, ["model.norm"], 14),
+    "t5": (5, ["decoder.final_layer_norm"], 32),
+    "bart": (5, [], 32),
+    "marian": (5, [], 32),
+}
+
+
+def test_a_decoders_layers_follow_its_encoders_and_what_is_tied_is_no_head():
+    models = generators()
+    for family, (head, fresh, linear) in GENERATORS.items():
+        depth = depths(models[family])
+        assert head_depth(models[family]) == head, family
+        assert set(depth.values()) >= set(range(head)), family
+        assert {name for name, at in depth.items() if at == 0} == {
+            name for name in depth if any(word in name for word in ("embed", "shared", "wte", "wpe"))
+        }, family
+        assert lora._fresh(models[family]) == fresh, family
+        assert len(lora._targets(models[family], "all-linear")) == linear, family
+
+
+def test_the_attention_that_joins_two_encoders_is_as_fresh_as_a_head():
+    model = generators()["pair"]
+    depth, fresh = depths(model), lora._fresh(model)
+
+    assert all(at == 5 for name, at in depth.items() if "crossattention" in name or "predictions" in name)
+    assert sum(".crossattention." in name for name in fresh) == 10
+    assert "decoder.cls.predictions" not in fresh  # it holds the embeddings' weight
+    assert "decoder.cls.predictions.transform.dense" in fresh
+
+
+def test_where_the_head_is_tied_freezing_all_else_leaves_nothing():
+    with pytest.raises(BadParams, match="nothing is left to learn"):
+        freeze.prepare(generators()["bart"], frozen_layers=-1)
