@@ -202,12 +202,10 @@ def _refuse_unloadable(folder: Path, model: str) -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
         raise BadModel(f"base.model {model}: config or tokenizer cannot be loaded: {_first_line(error)}") from error
-    if tokenizer.pad_token is None:
-        end = tokenizer.eos_token
+    if tokenizer.pad_token is None and tokenizer.eos_token is None:  # with an end token, a task decides: language models pad with it
         raise BadModel(
             f"base.model {model}: the tokenizer has no padding token, so texts cannot be batched; copy the model into a folder, set "
-            f'"pad_token": {json.dumps(end or "[PAD]")} ({"its end token" if end else "or another token that it knows"}) in '
-            "tokenizer_config.json, and name the folder in base.model"
+            '"pad_token": "[PAD]" (or another token that it knows) in tokenizer_config.json, and name the folder in base.model'
         )
 
 

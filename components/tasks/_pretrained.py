@@ -30,13 +30,18 @@ def load_tokenizer(base: Path, *, pad: str = "refuse") -> Any:
     if tokenizer.pad_token is None and pad == "eos" and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token is None:
-        raise BadModel(f"the tokenizer in {base} has no padding token, so texts cannot be batched; choose another base.model")
+        token = tokenizer.eos_token or "[PAD]"
+        raise BadModel(
+            f"the tokenizer in {base} has no padding token, so texts cannot be batched; choose another base.model, or copy it into a "
+            f'folder and set "pad_token": {json.dumps(token)} (or another token that it knows) in tokenizer_config.json'
+        )
     return tokenizer
 
 
 def longest_input(base: Path, tokenizer: Any) -> int:
     """Return the number of tokens that the model in `base` can read at most."""
     own = config(base)
+    own = own["encoder"] if isinstance(own.get("encoder"), dict) else own  # a pair of models has a config of each
     positions = own.get("max_position_embeddings") or own.get("n_positions") or _UNLIMITED
     if own.get("model_type") in _OFFSET_POSITIONS:
         positions -= int(own.get("pad_token_id") or 0) + 1
