@@ -27,7 +27,6 @@ from components.tasks import Task
 
 log = logging.getLogger(__name__)
 
-_EVALUATION_BATCH = 64
 _LOGS = 50  # points of the loss curve
 _SCHEDULES = {"constant": "constant_with_warmup", "plateau": "constant_with_warmup"}  # the plateau itself is FineTuner's
 
@@ -88,7 +87,8 @@ def fit(
         found = checkpoints.newest(folder) if keep else None
         clock = Clock(settings.max_minutes, found[1].seconds if found else 0.0)
         watcher = Watcher(settings.metric, watch)
-        arguments = _arguments(folder, settings, _evaluate_every(settings, len(learn.train), evaluations), keep is not None)
+        every = _evaluate_every(settings, len(learn.train), evaluations)
+        arguments = _arguments(folder, settings, every, keep is not None, task.evaluation_batch)
         trainer = _trainer(task, base, learn, settings, arguments, _callbacks(settings, clock, watcher, keep))
         if found and keep:
             log.info("going on from %s, %.0f s trained so far", found[0], found[1].seconds)
@@ -155,13 +155,13 @@ def _run(trainer: FineTuner, found: tuple[Path, checkpoints.Whole] | None) -> fl
     return float(outcome.metrics.get("train_samples_per_second", 0.0))
 
 
-def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool) -> TrainingArguments:
+def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool, evaluation_batch: int) -> TrainingArguments:
     cuda = machine.device() == "cuda"
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=max(settings.batch_size, _EVALUATION_BATCH),
+        per_device_eval_batch_size=max(settings.batch_size, evaluation_batch),
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=_SCHEDULES.get(settings.schedule, settings.schedule),

@@ -28,6 +28,7 @@ class Base:
     classes = False
     normalised = False
     one_answer = False
+    evaluation_batch = 64
     refuses: Mapping[str, str] = {}
 
     def __init__(self, options: Any) -> None:
