@@ -1,5 +1,6 @@
 """transformers' Trainer with what its settings cannot say, each through the hook that Trainer has for it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -110,20 +111,34 @@ class FineTuner(Trainer):
             penalty = penalty + self._settings.l2_sp * losses.half_square(now, self._origin)
         return penalty
 
+    def get_train_dataloader(self) -> Any:
+        """Let a collator that draws, as one that masks tokens does, draw anew in each epoch; an evaluation's draws stay the same."""
+        fixed = self.data_collator
+        self.data_collator = getattr(fixed, "drawing", fixed)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = fixed
+
     def _get_train_sampler(self, train_dataset: Any = None) -> "EpochSampler":
         rows: Any = train_dataset if train_dataset is not None else self.train_dataset
-        return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, rows.lengths, self.args.seed)
+        told = getattr(self.data_collator, "set_draw", None)
+        return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, rows.lengths, self.args.seed, told)
 
 
 class EpochSampler(LengthGroupedSampler):
     """Length-grouped order with a generator of its own, seeded anew each epoch."""
 
-    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
-        """Group `lengths` into batches of about equal length."""
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, told: Callable[[int], None] | None = None) -> None:
+        """Group `lengths` into batches of about equal length; `told` hears each epoch's own seed."""
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
         self._seed = seed
+        self._told = told
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Seed the order of `epoch`; accelerate calls this before each one."""
-        self.generator.manual_seed(self._seed + 1_000_003 * epoch)
+        own = self._seed + 1_000_003 * epoch
+        self.generator.manual_seed(own)
+        if self._told is not None:
+            self._told(own)

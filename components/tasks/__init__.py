@@ -109,7 +109,11 @@ class Task(Protocol):
         """
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
-        """Return what makes a batch of encoded rows: padded to the longest of the batch."""
+        """Return what makes a batch of encoded rows: padded to the longest of the batch.
+
+        One that draws, as masks are drawn, draws the same for a row in every evaluation; its attribute `drawing` is what makes the
+        batches of training, whose `set_draw` is told a number of each epoch's own: a resumed epoch then draws what it drew before.
+        """
 
     def condense(self, logits: Any, labels: Any) -> Any:
         """Return, as a tensor with a row for each row of the batch, what `validate` needs of the output; it is all held in memory."""
