@@ -33,7 +33,14 @@ def make_learn(
     """Encode the first `validation` rows for validation and the others for training."""
     task = tasks.load(name, options)
     (folder / "encoded").mkdir(parents=True)
-    spec = ModelSpec(task=name, labels=task.labels_of(rows), max_length=16, unicode_form="NFC", options=dict(options or {}))
+    spec = ModelSpec(
+        task=name,
+        labels=task.labels_of(rows),
+        max_length=16,
+        unicode_form="NFC",
+        options=task.Options.parse(dict(options or {}), "").model_dump(mode="json"),
+    )
+    spec = spec.model_copy(update={"options": {**spec.options, **task.fit_options(rows.iloc[validation:])}})
     tokenizer = task.load_tokenizer(base)
     for split, part in (("validation", rows.iloc[:validation]), ("train", rows.iloc[validation:])):
         write_rows(part.reset_index(drop=True), folder / f"{split}.parquet")

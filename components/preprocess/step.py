@@ -62,6 +62,7 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
         options=kind.Options.parse(task_options.fields, "task_options").model_dump(mode="json"),
     )
     parts = {split: kept[kept["split"] == split].drop(columns="split").reset_index(drop=True) for split in SPLITS}
+    spec = spec.model_copy(update={"options": {**spec.options, **kind.fit_options(parts["train"])}})
     lengths = token_lengths(kind.lengths(kept, tokenizer), preprocess.max_length)
     snapshot = ValidationReport.read(validated).snapshot
     profile = describe(snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)

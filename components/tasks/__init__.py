@@ -87,6 +87,9 @@ class Task(Protocol):
     def label_counts(self, rows: pd.DataFrame) -> Mapping[str, int]:
         """Return how many of `rows` hold each label; empty where the task has no labels."""
 
+    def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
+        """Return the settings that follow from the training rows, as updates of `ModelSpec.options`: weights of classes, a unit."""
+
     def load_tokenizer(self, base: Path) -> Any:
         """Load the tokenizer of a model folder; BadModel when there is none, or it does not fit."""
 

@@ -47,6 +47,10 @@ class Base:
         """Return no labels."""
         return {}
 
+    def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
+        """Return nothing."""
+        return {}
+
     def load_tokenizer(self, base: Path) -> Any:
         """Load the tokenizer of a model folder, without network and without code of the model's own; BadModel."""
         return _pretrained.load_tokenizer(base)
