@@ -125,6 +125,7 @@ def _trainer(
         set_dropout(model, settings.dropout)
     trainer = FineTuner(
         settings,
+        task.loss(learn.spec, settings.label_smoothing),
         model=methods.load(settings.method).prepare(model, **settings.own()),
         args=arguments,
         data_collator=task.collator(task.load_tokenizer(base), learn.spec),

@@ -14,6 +14,9 @@ from components.learning.averaging import Average
 from components.learning.optimizers import WarmPlateau, build_optimizer
 from components.learning.params import TrainParams
 
+Loss = Callable[[Any, Any], Any]
+"""Of a batch's logits and labels."""
+
 
 class FineTuner(Trainer):
     """Trainer with the optimizers, schedules, penalties and the average of `train`.
@@ -21,8 +24,8 @@ class FineTuner(Trainer):
     The order of the rows depends on seed and epoch only, so that a resume within an epoch sees the same batches.
     """
 
-    def __init__(self, settings: TrainParams, **rest: Any) -> None:
-        """Train as `settings` say; `rest` is Trainer's.
+    def __init__(self, settings: TrainParams, loss: Loss | None = None, **rest: Any) -> None:
+        """Train as `settings` say, by `loss` in the place of the model's own; `rest` is Trainer's.
 
         Raises:
             BadParams: a penalty has nothing to act on.
@@ -32,6 +35,7 @@ class FineTuner(Trainer):
         # a pass: of `accumulation` passes the gradients would add up, where their mean is meant.
         self.model_accepts_loss_kwargs = False
         self._settings = settings
+        self._loss = loss
         model = self.module
         self._decayed = set(self.get_decay_parameter_names(model))
         self._origin: dict[str, torch.Tensor] = {}
@@ -65,14 +69,22 @@ class FineTuner(Trainer):
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Return the task's loss and, while training, what is added to it."""
         again = dict(inputs)  # Trainer takes the labels out for label smoothing
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        loss, outputs = self._task_loss(model, inputs, num_items_in_batch)
         if model.training and self._settings.r_drop:
-            other, others = super().compute_loss(model, again, return_outputs=True, num_items_in_batch=num_items_in_batch)
+            other, others = self._task_loss(model, again, num_items_in_batch)
             apart = losses.divergence(outputs["logits"], others["logits"])
             loss = (loss + other) / 2 + self._settings.r_drop * apart
         if model.training and (self._settings.l1 or self._settings.l2_sp):
             loss = loss + self._penalties()
         return (loss, outputs) if return_outputs else loss
+
+    def _task_loss(self, model: Any, inputs: Any, num_items_in_batch: Any) -> tuple[Any, Any]:
+        """Return the task's loss of a batch, smoothed where that is asked for, and the model's output."""
+        if self._loss is None or "labels" not in inputs:
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+            return loss, outputs
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        return self._loss(outputs["logits"], inputs["labels"]), outputs
 
     def evaluate(self, *args: Any, **rest: Any) -> dict[str, float]:
         """Evaluate the average, where there is one."""

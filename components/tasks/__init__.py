@@ -9,7 +9,7 @@ answers with texts in the form of `label`. A metric is a function of sums over r
 """
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -116,6 +116,12 @@ class Task(Protocol):
 
         One that draws, as masks are drawn, draws the same for a row in every evaluation; its attribute `drawing` is what makes the
         batches of training, whose `set_draw` is told a number of each epoch's own: a resumed epoch then draws what it drew before.
+        """
+
+    def loss(self, spec: ModelSpec, smoothing: float) -> Callable[[Any, Any], Any] | None:
+        """Return the loss of a batch's logits and labels, the mean over the batch; None for the model's own, with Trainer's smoothing.
+
+        `smoothing` is train.label_smoothing.
         """
 
     def condense(self, logits: Any, labels: Any) -> Any:

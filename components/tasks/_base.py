@@ -1,6 +1,6 @@
 """What most tasks have in common."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pandas as pd
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import Table
+from components.artifacts.training import ModelSpec
 from components.measures import Measure
 from components.params import Section
 from components.tasks import _pretrained
@@ -65,6 +66,10 @@ class Base:
             list(rows["text"]), truncation=False, padding=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
         )
         return np.array([len(ids) for ids in inputs["input_ids"]], dtype=np.int64)
+
+    def loss(self, spec: ModelSpec, smoothing: float) -> Callable[[Any, Any], Any] | None:
+        """Return None: the loss is the model's own."""
+        return None
 
     def condense(self, logits: Any, labels: Any) -> Any:
         """Return the logits as they are."""
