@@ -54,7 +54,13 @@ def settings(case: Case, **train_changes: Any) -> dict[str, Any]:
         "cost": {"role": "off"},
     }
     fixed = {"metric": case.metric, "epochs": 2, "learning_rate": 5.0e-3, "batch_size": 16, "patience": 0}
-    tiny = {**TINY, "name": case.task, "task": case.task, "task_options": dict(case.options), "snapshot": {"source": "rows.jsonl", "columns": {}}}
+    tiny = {
+        **TINY,
+        "name": case.task,
+        "task": case.task,
+        "task_options": dict(case.options),
+        "snapshot": {"source": "rows.jsonl", "columns": {}},
+    }
     tiny |= {"train": TINY["train"] | fixed, "tune": {"metric": case.metric, "first": {}, "space": {}}, "base": {"model": str(case.base)}}
     params = change(params, tiny)
     params["tune"]["space"] = params["tune"]["first"] = {}
@@ -96,9 +102,7 @@ def learn(place: Workspace, params: Params) -> Path:
 def assess(place: Workspace, params: Params) -> None:
     """Evaluate the trained model."""
     root, told = place.root, {"task": params.task, "task_options": params.task_options}
-    evaluate(
-        place.model, root / "data/prepared", root / "data/base", root / "reports/evaluation", evaluate=params.evaluate, **told
-    )
+    evaluate(place.model, root / "data/prepared", root / "data/base", root / "reports/evaluation", evaluate=params.evaluate, **told)
 
 
 def enter(place: Workspace, params: Params) -> tuple[str, Version]:
