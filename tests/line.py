@@ -28,7 +28,7 @@ from tests.project import ROOT, TINY, change
 
 @dataclass(frozen=True)
 class Case:
-    """A task on little data: what stands in a source file, the base model's folder, and the settings that differ from the tiny project's."""
+    """A task on little data: the rows of its source, its base model's folder, and the settings that differ from the tiny project's."""
 
     task: str
     rows: pd.DataFrame
@@ -107,7 +107,8 @@ def assess(place: Workspace, params: Params) -> None:
 
 def enter(place: Workspace, params: Params) -> tuple[str, Version]:
     """Record and register the candidate in a new store; return the store's address and the version."""
-    uri = new_store(place.var)
+    place.var.mkdir(exist_ok=True)
+    uri = new_store(place.root / "store")
     lineage = LINEAGE.model_copy(update={"model": params.name})
     run = record(place.root, uri, lineage=lineage, params={"task": params.task})
     return uri, register(place.root, uri, run_id=run.run_id, key=run.key, lineage=lineage)

@@ -177,6 +177,24 @@ def test_add_a_gate_works_as_it_is_written(tmp_path: Path) -> None:
     assert '"survivors": []' in said[2]
 
 
+@pytest.mark.slow
+def test_add_a_task_works_as_it_is_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs/add-a-task.md").read_text(encoding="utf-8")
+    code, case, test = blocks(page, "python")
+    for part in ("components", "flows", "infra", "tests", "examples"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("pyproject.toml", "params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / part, tmp_path / part)
+    written = {"components/tasks/multiple_choice/__init__.py": code, "tests/cases/multiple_choice.py": case}
+    for name, text in (written | {"tests/unit/test_multiple_choice.py": test}).items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+
+    in_copy(tmp_path, "-m", "pytest", "-q", "tests/unit/test_multiple_choice.py", "tests/unit/test_tasks.py", "tests/test_wiring.py")
+    in_copy(tmp_path, "-m", "pytest", "-q", "-k", "multiple_choice", "tests/integration/test_tasks.py")
+    in_copy(tmp_path, "-c", "from importlinter.cli import lint_imports_command as c; c()")
+
+
 def in_copy(copy: Path, *command: str) -> str:
     done = subprocess.run([sys.executable, *command], cwd=copy, env=environment(copy), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -126,7 +126,7 @@ def test_a_version_is_loaded_once_and_asked_again_and_again(tmp_path: Path, tiny
     rows = read_rows(workspace / "data/prepared/test/test.parquet").sample(frac=1, random_state=1)
 
     with Session(uri, "models:/tickets/1", 120) as session:
-        found = predictions_of(session, rows)
+        found = predictions_of(session.answer(rows), rows)
         times = session.times(["a text", "another one"], batch_size=3, requests=4)
         peak = session.peak_memory()
         none = session.answer([])
