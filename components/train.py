@@ -1,7 +1,7 @@
 """The step `train`: fine-tune the base model with the settings in force, and package what answers raw text.
 
 Reads data/prepared/learn, data/base and models/tuned/settings.json; never the test split.
-A temperature, where asked for, is fitted on the validation rows once the weights are final.
+What the task settles on the validation rows, as a threshold, and a temperature, where asked for, follow once the weights are final.
 Writes models/trained: model/ (safetensors, tokenizer, retune.json), history.jsonl, training.json.
 Checkpoints live in var/checkpoints/<identity> while training runs: after a kill, the same command goes on from there.
 """
@@ -51,7 +51,8 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
     model = save(result, kind, base, data.spec, out / "model")
     if settings.calibration == "temperature" and not kind.classes:
         raise BadParams(f"params.yaml: train.calibration is temperature, and the task {task} has no probabilities of classes")
-    temperature = calibrate(model, kind, data.spec, learn) if settings.calibration == "temperature" else None
+    spec = settle(model, kind, data.spec, learn)
+    temperature = calibrate(model, kind, spec, learn) if settings.calibration == "temperature" else None
     record = account(result, settings, digest_file(model / "model.safetensors"), temperature)
     record.write(out)
     shutil.rmtree(checkpoints)
@@ -67,6 +68,17 @@ def save(result: Fit, kind: tasks.Task, base: Path, spec: ModelSpec, folder: Pat
     kind.load_tokenizer(base).save_pretrained(folder)  # loaded anew: a used one remembers how it was last called
     spec.write(folder)
     return folder
+
+
+def settle(model: Path, kind: tasks.Task, spec: ModelSpec, learn: Path) -> ModelSpec:
+    """Write what `kind` settles on the validation rows of `learn` into the contract of `model`, and return the contract."""
+    settled = kind.calibrate(model, read_rows(learn / "validation.parquet"))
+    if not settled:
+        return spec
+    log.info("settled on the validation rows: %s", ", ".join(f"{name} {value}" for name, value in sorted(settled.items())))
+    spec = spec.model_copy(update={"options": {**spec.options, **settled}})
+    spec.write(model)
+    return spec
 
 
 def calibrate(model: Path, kind: tasks.Task, spec: ModelSpec, learn: Path) -> Temperature:

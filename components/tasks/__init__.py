@@ -115,6 +115,12 @@ class Task(Protocol):
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
         """Return the `metrics` of the condensed outputs on the validation split."""
 
+    def calibrate(self, folder: Path, validation: pd.DataFrame) -> Mapping[str, Any]:
+        """Return the settings of `Options` that follow from the validation rows once the weights in `folder` are final.
+
+        They are written into its retune.json, where `predictor` finds them; a threshold is one.
+        """
+
     def predictor(self, folder: Path) -> Predictor:
         """Load a saved model folder, retune.json included."""
 

@@ -65,6 +65,10 @@ class Base:
         """Return the logits as they are."""
         return logits[0] if isinstance(logits, tuple) else logits
 
+    def calibrate(self, folder: Path, validation: pd.DataFrame) -> Mapping[str, Any]:
+        """Return nothing: all settings stand before training."""
+        return {}
+
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return no parts."""
         return {}
