@@ -56,9 +56,9 @@ def best_threshold(margins: Floats, answered: Floats, unanswered: Floats) -> flo
     if not len(margins):
         return 0.0
     order = np.argsort(margins, kind="stable")
-    edges = margins[order]
-    candidates = np.concatenate([[0.0, edges[0] - 1, edges[-1] + 1], (edges[1:] + edges[:-1]) / 2])
     gains = np.concatenate([[0.0], np.cumsum((answered - unanswered)[order])])
-    totals = gains[np.searchsorted(edges, candidates, side="right")]
+    edges = np.unique(margins)
+    candidates = np.concatenate([[0.0, edges[0] - 1, edges[-1] + 1], (edges[1:] + edges[:-1]) / 2])
+    totals = gains[np.searchsorted(margins[order], candidates, side="right")]
     best = candidates[totals >= totals.max() - _EQUAL]
     return round(float(best[np.abs(best).argmin()]), 4)  # another machine's last digits must not make another model
