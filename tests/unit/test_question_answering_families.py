@@ -128,7 +128,7 @@ def test_it_trains_a_step_saves_and_answers_alike_when_loaded_again(base, rows, 
         output = model(**batch)
         output.loss.backward()
         optimizer.step()
-        losses.append(float(output.loss))
+        losses.append(output.loss.item())
     model.eval().save_pretrained(tmp_path / "model")
     task.load_tokenizer(base).save_pretrained(tmp_path / "model")
     SPEC.write(tmp_path / "model")
@@ -140,7 +140,7 @@ def test_it_trains_a_step_saves_and_answers_alike_when_loaded_again(base, rows, 
     assert torch.equal(one.start_logits, other.start_logits)
     assert torch.equal(one.end_logits, other.end_logits)
     together = predictor.spans(rows)
-    assert len({found.start for found in together}) > 3
+    assert len({round(found.score, 5) for found in together}) > 12
     for place, found in enumerate(together):
         (alone,) = predictor.spans(rows.iloc[[place]])
         assert (alone.text, alone.start) == (found.text, found.start)

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -102,7 +103,7 @@ def test_a_long_context_is_read_in_pieces_that_overlap(tiny_base):
     shown = [[context[a:b] for a, b in piece.offsets] for piece in pieces]
 
     assert [len(piece) for piece in pieces] == [24, 24, 24, len(pieces[-1])]
-    assert all(one[-6:] == other[:6] for one, other in zip(shown, shown[1:], strict=False))
+    assert all(one[-6:] == other[:6] for one, other in pairwise(shown))
     assert [*shown[0], *(word for piece in shown[1:] for word in piece[6:])] == words
     assert all(piece.inputs["input_ids"][1:5] == pieces[0].inputs["input_ids"][1:5] for piece in pieces)
     assert [piece.nothing for piece in pieces] == [0] * 4
