@@ -8,7 +8,7 @@ END = "<|end|>"
 
 
 def _trained(kind: str, texts: Iterable[str], special: list[str]) -> Any:
-    """A tokenizer of the library `tokenizers`: `bytes` (byte-level BPE, as GPT-2, BART), `pieces` (BPE with ▁, as Llama), `unigram` (as T5)."""
+    """A tokenizer of the library `tokenizers`: `bytes` (byte-level BPE, as GPT-2), `pieces` (BPE with ▁, as Llama), `unigram` (as T5)."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     if kind == "unigram":

@@ -129,7 +129,7 @@ def worst(ids: Sequence[str], read: Sequence[str], expected: Sequence[str], writ
 
 def side_by_side(ids: Sequence[str], read: Sequence[str], expected: Sequence[str], written: Sequence[str]) -> Table:
     """Return rows spread evenly over the test set, so that a reader sees the usual and not the worst."""
-    places = np.unique(np.linspace(0, len(ids) - 1, min(_SHOWN // 2, len(ids))).astype(int)) if len(ids) else []
+    places = np.unique(np.linspace(0, len(ids) - 1, min(_SHOWN // 2, len(ids))).astype(int)).tolist() if len(ids) else list[int]()
     rows = tuple((ids[at], short(read[at]), short(expected[at]), short(written[at])) for at in places)
     return Table(title="Side by side", columns=("id", "read", "expected", "written"), rows=rows)
 
@@ -173,7 +173,10 @@ def validation(outputs: npt.NDArray[Any]) -> dict[str, float]:
 
 
 def generation_config(model: Any, tokenizer: Any, **settings: Any) -> Any:
-    """Return how `model` writes: greedily or by beams, never by chance, and of what the base says only which tokens it must or must not write."""
+    """Return how `model` writes: greedily or by beams, never by chance.
+
+    Of the base's own settings only those stay that say which tokens it must or must not write.
+    """
     from transformers import GenerationConfig
 
     own = model.generation_config

@@ -216,7 +216,7 @@ def test_an_encoder_of_another_kind_and_a_target_too_long_are_refused(bases, tmp
 
     with pytest.raises(BadModel, match="is a distilbert: expected an encoder-decoder"):
         task.build_model(tmp_path, learns["pair"].spec)
-    with pytest.raises(BadParams, match="task_options.max_target_length is 65, and the base model's decoder has 64 positions"):
+    with pytest.raises(BadParams, match=r"task_options\.max_target_length is 65, and the base model's decoder has 64 positions"):
         tasks.load("sequence_to_sequence", {"max_target_length": 65}).build_model(bases["bart"], learns["bart"].spec)
     with pytest.raises(BadParams, match="length_penalty is read where num_beams is above 1"):
         tasks.load("sequence_to_sequence", {"length_penalty": 2.0})

@@ -56,7 +56,6 @@ class Task(Base):
     """One text in, another out."""
 
     Options = Options
-    options: Options
     columns = ("source", "target")
     inputs = ("source",)
     example: Mapping[str, str] = {"source": "A text to be summarised or translated."}

@@ -47,7 +47,10 @@ def _config(base: Path) -> Any:
 
 
 def _pair(base: Path, kind: str, tokenizer: Any) -> Any:
-    """Make an encoder-decoder of an encoder: Rothe, Narayan & Severyn, "Leveraging Pre-trained Checkpoints for Sequence Generation" (2020)."""
+    """Make an encoder-decoder of an encoder.
+
+    Rothe, Narayan & Severyn, "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks" (2020).
+    """
     if kind not in _PAIRED:
         raise BadModel(
             f"the model in {base} is a {kind}: expected an encoder-decoder (T5, BART, Marian …), or an encoder that can become one "
@@ -63,7 +66,7 @@ def _pair(base: Path, kind: str, tokenizer: Any) -> Any:
 
 
 def _refuse_too_long(model: Any, options: Options) -> None:
-    decoder = model.config.decoder if isinstance(model, EncoderDecoderModel) else model.config
+    decoder: Any = model.config.decoder if isinstance(model, EncoderDecoderModel) else model.config
     positions = getattr(decoder, "max_position_embeddings", None)
     if positions is None:
         return
