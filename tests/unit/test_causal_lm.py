@@ -180,7 +180,7 @@ def test_every_method_learns_and_a_cut_changes_nothing(family, packing, method, 
     plain, loaded, ids = task.build_model(bases[family], learn.spec), task.build_model(folder, learn.spec), torch.arange(12).reshape(2, 6)
 
     assert same(weights(whole.model), weights(resumed.model))
-    assert statistics.fmean(losses[-4:]) < 0.95 * losses[0]
+    assert statistics.fmean(losses[-4:]) < 0.97 * losses[0]
     assert whole.model.state_dict().keys() == plain.state_dict().keys()
     with torch.no_grad():
         assert torch.equal(whole.model.eval()(input_ids=ids).logits, loaded(input_ids=ids).logits)
