@@ -1,0 +1,205 @@
+"""What a language model reads and learns of a row: conversations, token ids with a mask of what is learnt, windows and packs; no torch."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from components.errors import BadData, BadModel
+
+IGNORED = -100
+"""The label of a token that no loss counts."""
+
+TEMPLATE = (
+    "{% for message in messages %}{{ '### ' + message['role'] + '\\n' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '### assistant\\n' }}{% endif %}"
+)
+"""How a conversation is written for a tokenizer that has no chat template of its own."""
+
+Message = Mapping[str, str]
+
+
+class BadConversation(ValueError):
+    """What is wrong with the cell `messages`, in words for the quarantine."""
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Token ids, and for each whether the model learns to write it."""
+
+    ids: list[int]
+    learnt: list[bool]
+
+    def __add__(self, other: "Ids") -> "Ids":
+        return Ids(self.ids + other.ids, self.learnt + other.learnt)
+
+
+def conversation(cell: Any, *, answered: bool) -> list[Message]:
+    """Return the messages of a cell: at most one of the system, then user and assistant in turns.
+
+    Where it is not `answered` yet, a last turn of the assistant is left out: that is what is asked for.
+
+    Raises:
+        BadConversation: it is no such conversation, or the last turn is not the assistant's although it is `answered`.
+    """
+    messages = _messages(cell)
+    if not answered and messages and messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    talk = messages[1:] if messages and messages[0]["role"] == "system" else messages
+    for place, message in enumerate(talk):
+        if message["role"] != (wanted := ("user", "assistant")[place % 2]):
+            raise BadConversation(f"messages: roles out of order: {message['role']} where {wanted} is expected")
+    last = "assistant" if answered else "user"
+    if not talk or talk[-1]["role"] != last:
+        raise BadConversation(f"messages: the last turn is not of the {last}")
+    if answered and not talk[-1]["content"].strip():
+        raise BadConversation("messages: the last turn is empty")
+    return messages
+
+
+def _messages(cell: Any) -> list[Message]:
+    try:
+        found = json.loads(cell) if isinstance(cell, str) else cell
+    except ValueError:
+        raise BadConversation("messages is not JSON") from None
+    if not isinstance(found, list) or not all(isinstance(message, dict) for message in found):
+        raise BadConversation("messages is not a list of objects")
+    for message in found:
+        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
+            raise BadConversation("messages: a turn without role and content as texts")
+    return found
+
+
+def plain(messages: Sequence[Message]) -> str:
+    """Return a conversation as one text for people."""
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+class Reader:
+    """Turns rows into token ids with a tokenizer; every text begins with the tokenizer's first token, or its end where it has none."""
+
+    def __init__(self, tokenizer: Any, separator: str, turns: str) -> None:
+        """Put `separator` between prompt and completion, and learn `all` turns of the assistant or the `last`."""
+        self._tokenizer = tokenizer
+        self._separator = separator
+        self._turns = turns
+        self.end: int = tokenizer.eos_token_id
+        self._start = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+
+    def text(self, text: str, *, ended: bool = True) -> Ids:
+        """Return a text, all of which is learnt, and its end."""
+        return self._given([self._start]) + self._learnt(text, ended)
+
+    def completion(self, prompt: str, completion: str | None) -> Ids:
+        """Return a prompt, and its completion where there is one; only that is learnt, with its end."""
+        read = self._given([self._start, *self._tokens(prompt + self._separator)])
+        return read if completion is None else read + self._learnt(completion, True)
+
+    def question(self, messages: Sequence[Message]) -> Ids:
+        """Return a conversation up to where the assistant begins to write."""
+        return self._given(self._tokens(self._render(messages, True)))
+
+    def chat(self, messages: Sequence[Message], turns: str = "") -> Ids:
+        """Return a whole conversation, of which the assistant's turns are learnt, each to its end.
+
+        Raises:
+            BadModel: the chat template does not write a conversation turn by turn, so that its turns cannot be told apart.
+        """
+        answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+        found, written = Ids([], []), ""
+        for place in answers if (turns or self._turns) == "all" else answers[-1:]:
+            before, after = self._render(messages[:place], True), self._render(messages[: place + 1], False)
+            if not before.startswith(written) or not after.startswith(before):
+                raise BadModel(
+                    "the tokenizer's chat template writes earlier turns anew when later ones follow; set task_options.turns: last"
+                    if answers[-1] != place or self._turns == "all"
+                    else "the tokenizer's chat template does not write an answer behind what it writes when it asks for one"
+                )
+            found += self._given(self._tokens(before.removeprefix(written)))
+            found += self._turn(after.removeprefix(before))
+            written = after
+        return found
+
+    def stops(self) -> list[int]:
+        """Return the ids that end an answer: the tokenizer's end, and what its chat template writes behind one."""
+        if not self._tokenizer.chat_template:
+            return [self.end]
+        asked = [{"role": "user", "content": "a"}]
+        before, after = self._render(asked, True), self._render([*asked, {"role": "assistant", "content": "b"}], False)
+        tail = self._tokens(after.removeprefix(before).partition("b")[2]) if after.startswith(before) else []
+        special = [token for token in tail if token in self._tokenizer.all_special_ids]
+        return sorted({self.end, *special[:1]})
+
+    def _turn(self, text: str) -> Ids:
+        """Return an answer as the template writes it, learnt up to its end; what follows that, as a line break, is only read."""
+        ids, special = self._tokens(text), self._tokenizer.all_special_ids
+        ends = [place for place, token in enumerate(ids) if token in special]
+        if not ends:
+            return Ids([*ids, self.end], [True] * (len(ids) + 1))
+        return Ids(ids, [place <= ends[-1] for place in range(len(ids))])
+
+    def _render(self, messages: Sequence[Message], asking: bool) -> str:
+        from jinja2 import TemplateError
+
+        try:
+            return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asking))
+        except TemplateError as error:
+            raise BadData(f"the tokenizer's chat template refuses a conversation: {error}: {plain(messages)[:200]!r}") from error
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _given(self, ids: list[int]) -> Ids:
+        return Ids(ids, [False] * len(ids))
+
+    def _learnt(self, text: str, ended: bool) -> Ids:
+        ids = [*self._tokens(text), *([self.end] if ended else [])]
+        return Ids(ids, [True] * len(ids))
+
+
+def windows(row: Ids, width: int) -> Iterator[Ids]:
+    """Yield `row` in parts of at most `width` tokens, so that every token that is learnt is predicted once.
+
+    What is only read is cut from the left, down to half the width; a part begins with the last token of the one before.
+    """
+    first = row.learnt.index(True)
+    start = max(0, min(first - width // 2, len(row.ids) - width))
+    ids, learnt = row.ids[start:], row.learnt[start:]
+    for place in range(0, max(1, len(ids) - 1), width - 1):
+        part = Ids(ids[place : place + width], [False, *learnt[place + 1 : place + width]])
+        if any(part.learnt):
+            yield part
+
+
+def packs(parts: Sequence[Ids], width: int) -> Iterator[list[Ids]]:
+    """Yield `parts` in their order, as many together as `width` tokens hold."""
+    held: list[Ids] = []
+    for part in parts:
+        if held and sum(len(each.ids) for each in [*held, part]) > width:
+            yield held
+            held = []
+        held.append(part)
+    if held:
+        yield held
+
+
+def table(parts: Sequence[Ids], width: int, packing: bool) -> pa.Table:
+    """Return `input_ids`, `labels` and `length`; packed also `position_ids`, which begin anew with each part."""
+    rows = list(packs(parts, width)) if packing else [[part] for part in parts]
+    numbers = pa.list_(pa.int32())
+    columns = {
+        "input_ids": pa.array([[token for part in row for token in part.ids] for row in rows], numbers),
+        "labels": pa.array([[label for part in row for label in labels(part)] for row in rows], numbers),
+        "length": pa.array([sum(len(part.ids) for part in row) for row in rows], pa.int32()),
+    }
+    if packing:
+        columns["position_ids"] = pa.array([[place for part in row for place in range(len(part.ids))] for row in rows], numbers)
+    return pa.table(columns)
+
+
+def labels(part: Ids) -> list[int]:
+    """Return the ids that are learnt, and `IGNORED` for the others."""
+    return [token if learnt else IGNORED for token, learnt in zip(part.ids, part.learnt, strict=True)]
