@@ -19,7 +19,8 @@ def load(folder: Path) -> Any:
     With `labels`, its forward returns logits (1, asked for, vocabulary), in the order of the tokens.
     """
     model = _pretrained.load_model("AutoModelForMaskedLM", folder)
-    model.__class__ = _sparse(type(model))
+    kind: Any = type(model)
+    model.__class__ = _sparse(kind)
     return model
 
 
