@@ -1,4 +1,4 @@
-"""What we measure, by name: `python -m bench gates | promotions | run | snapshot [options]`."""
+"""What we measure, by name: `python -m bench gates | panel | promotions | run | snapshot | tasks [options]`."""
 
 import importlib
 import sys

@@ -1,0 +1,107 @@
+"""The worked examples, trained from nothing: what each model reaches, what its strongest baseline reaches, and what it costs.
+
+`python -m bench tasks [--only NAME …] [--json FILE]` clones the commit at hand into a temporary folder and makes there, one after the
+other, the model of every parameter file in `examples/`, with this interpreter's packages. NAME is the folder of an example. Times are
+seconds on this machine, the judgement included; memory is that of the whole process tree, as in `bench run`.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.run import ROOT, retune, sample
+
+COLUMNS = ("example", "metric", "model", "baseline", "reaches", "difference", "interval", "seconds", "memory")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make every model and print a table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench tasks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="folders of examples/")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    asked = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
+        clone = Path(name) / "clone"
+        subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
+        found = [measure(clone, params) for params in parameter_files(clone, asked.only)]
+    print("\n".join(table(found)))
+    if asked.json:
+        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def parameter_files(clone: Path, only: Sequence[str] | None = None) -> list[Path]:
+    """Return the parameter files of the examples, in the order of their names; what starts from another's model has the later name."""
+    files = [path for path in sorted((clone / "examples").glob("*/*.yaml")) if "task" in (yaml.safe_load(path.read_text()) or {})]
+    known = sorted({path.parent.name for path in files})
+    if only and (unknown := sorted(set(only) - set(known))):
+        sys.exit(f"no example {', '.join(unknown)}; there are: {', '.join(known)}")
+    return [path for path in files if not only or path.parent.name in only]
+
+
+def measure(clone: Path, params: Path) -> dict[str, Any]:
+    """Make the data where an example has a script for them, then the model; return its figures."""
+    script = params.parent / "make_data.py"
+    if script.exists():
+        subprocess.run([sys.executable, str(script)], cwd=clone, check=True, stdout=subprocess.DEVNULL)
+    peak, done = [0.0], threading.Event()
+    thread = threading.Thread(target=sample, args=(clone, peak, done))
+    thread.start()
+    started = time.monotonic()
+    said = json.loads(retune(clone, "run", "--json", "--inline", "--params", str(params)))
+    seconds = time.monotonic() - started
+    done.set()
+    thread.join()
+    metrics = json.loads((Path(said["page"]).parent / "evaluation/metrics.json").read_text(encoding="utf-8"))
+    return figures(params, metrics) | {
+        "outcome": said["outcome"],
+        "promoted": said["promoted"],
+        "seconds": round(seconds, 1),
+        "peak_memory_gib": round(peak[0], 2),
+    }
+
+
+def figures(params: Path, metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return what a model and its strongest baseline reach on the metric that the example's gate `baseline` decides on."""
+    settings = yaml.safe_load(params.read_text(encoding="utf-8"))
+    gate = settings["gates"]["baseline"]
+    metric, baseline = gate["metric"], gate["against"]
+    gain = metrics["differences"][baseline][metric]
+    return {
+        "example": f"{params.parent.name}/{params.stem}",
+        "task": settings["task"],
+        "metric": metric,
+        "value": metrics["headline"][metric]["value"],
+        "interval": [metrics["headline"][metric][end] for end in ("low", "high")],
+        "baseline": baseline,
+        "baseline_value": metrics["baselines"][baseline][metric]["value"],
+        "difference": gain["value"],
+        "difference_interval": [gain["low"], gain["high"]],
+        "beats_it": gain["low"] > 0 and not gain["doubt"],
+        "rows": metrics["rows"],
+        "groups": metrics["groups"],
+    }
+
+
+def table(found: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the figures as a table in Markdown."""
+    rows = [
+        (
+            *(one["example"], one["metric"], f"{one['value']:.3f}", one["baseline"], f"{one['baseline_value']:.3f}"),
+            f"{one['difference']:+.3f}",
+            "{:+.3f} to {:+.3f}".format(*one["difference_interval"]),
+            *(f"{one['seconds']:.0f} s", f"{one['peak_memory_gib']:.2f} GiB"),
+        )
+        for one in found
+    ]
+    return [f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)]
