@@ -14,7 +14,7 @@ class Chosen(Artifact):
 
 
 class BestTrial(Artifact):
-    """The best trial of a study; `settings` are those that `Chosen` hands to `train`."""
+    """The best trial of a study; `settings` are what `Chosen` hands to `train`, `carried` counts the trials of earlier searches."""
 
     FILE: ClassVar[str] = "best.json"
 
@@ -29,3 +29,4 @@ class BestTrial(Artifact):
     seconds: float
     importance: dict[str, float]
     stopped_by: str
+    carried: int = 0

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from components.artifacts.trial import BestTrial, Chosen
 from components.errors import RetuneError
 from components.learning.params import Value
+from components.tune.carried import CARRIED
 from components.tune.params import TuneParams
 from components.tune.study import CUT, ERROR, SECONDS, SETTINGS, counted, spent
 
@@ -34,12 +35,13 @@ _SCHEMA = pa.schema(
 
 
 def best(study: optuna.Study, tune: TuneParams, stopped_by: str) -> BestTrial:
-    """Return the best of the first `tune.trials` trials; of equals, the earliest.
+    """Return the best of the first `tune.trials` trials and of those that earlier searches left; of equals, the earliest.
 
     Raises:
         RetuneError: none of them is complete.
     """
-    trials = counted(study)[: tune.trials]
+    own = counted(study)[: tune.trials]
+    trials = [*(trial for trial in study.trials if CARRIED in trial.user_attrs), *own]
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if not complete:
         raise RetuneError(_why_none(trials, tune))
@@ -56,6 +58,7 @@ def best(study: optuna.Study, tune: TuneParams, stopped_by: str) -> BestTrial:
         seconds=round(spent(study), 2),
         importance=importance(study, complete),
         stopped_by=stopped_by,
+        carried=len(trials) - len(own),
     )
 
 

@@ -22,7 +22,8 @@ from components.learning import TrainSection, machine
 from components.learning.data import Encoded, Learn
 from components.params import NOTHING, Free
 from components.tune import results
-from components.tune.params import TuneParams, check_metrics, searched
+from components.tune.carried import Kin
+from components.tune.params import Dimension, TuneParams, check_metrics, searched
 from components.tune.search import Search
 from components.tune.study import open_study
 
@@ -47,14 +48,14 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
         return
     data = Learn.read(learn)
     part = Learn(data.spec, data.train.take(_sampled(kind, learn, data.train, tune.share)), data.validation)
-    identity = _identity(learn, base, task, tune, train)
+    identity, kin = _identity(learn, base, data.spec.task, tune, train, space)
     search = Search(kind, base, part, tune, train, space)
     first = {name: value for name, value in tune.first.items() if name in space}
     log.info(
         "searching %s in study %s: up to %d trials in %g minutes, each on %d of %d rows",
         *(", ".join(space), identity, tune.trials, tune.max_minutes, len(part.train), len(data.train)),
     )
-    with open_study(identity, tune, first) as study:
+    with open_study(identity, tune, first, kin) as study:
         stopped_by = search.run(study)
         best = results.best(study, tune, stopped_by)
         trials = study.trials
@@ -81,13 +82,19 @@ def sample(rows: pd.DataFrame, share: float) -> list[int]:
     return sorted(place for places in chosen for place in places)
 
 
-def _identity(learn: Path, base: Path, task: str, tune: TuneParams, train: TrainSection) -> str:
-    """Return the study's name: all that a trial's value follows from. Budgets are left out: a larger one goes on."""
+def _identity(learn: Path, base: Path, task: str, tune: TuneParams, train: TrainSection, space: dict[str, Dimension]) -> tuple[str, Kin]:
+    """Return the study's name, all that a trial's value follows from, and what makes other studies comparable with it.
+
+    Budgets are left out: a larger one goes on.
+    """
     place = [machine.set_threads(train.fixed.threads), machine.device(), machine.precision(train.fixed)]
     inputs = [digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_code(), task]
+    trial = tune.model_dump(include={"metric", "share", "epochs", "evaluations"})
+    fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes"})
+    kin = Kin(digest_value([*inputs, *place, trial]), fixed, space)
     asked = [tune.model_dump(exclude={"trials", "max_minutes"}), train.tuned]
-    fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", *train.tuned})
-    return digest_value([*inputs, *place, *asked, fixed])[:16]
+    named = {name: value for name, value in fixed.items() if name not in train.tuned}
+    return digest_value([*inputs, *place, *asked, named])[:16], kin
 
 
 def _nothing(metric: str) -> BestTrial:

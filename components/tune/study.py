@@ -20,6 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from components.errors import Unavailable
 from components.learning.params import Value
 from components.learning.state import state_folder
+from components.tune.carried import CARRIED, Kin, carry
 from components.tune.params import TuneParams
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,10 @@ CUT = "cut"
 
 
 @contextmanager
-def open_study(identity: str, tune: TuneParams, first: Mapping[str, Value]) -> Iterator[optuna.Study]:
+def open_study(identity: str, tune: TuneParams, first: Mapping[str, Value], kin: Kin | None = None) -> Iterator[optuna.Study]:
     """Open the study called `identity`, mended and ready for its next trial, for this process alone.
+
+    A new one begins with the trials of its `kin` that lie in its space.
 
     Raises:
         Unavailable: another process holds it.
@@ -42,7 +45,7 @@ def open_study(identity: str, tune: TuneParams, first: Mapping[str, Value]) -> I
     path = folder / f"{identity}.log"
     try:
         with FileLock(folder / f"{identity}.held", timeout=10):
-            yield _opened(path, tune, first)
+            yield _opened(path, tune, first, kin)
     except Timeout:
         raise Unavailable(f"another process is searching in {path}; wait for it or end it, then run again") from None
 
@@ -71,17 +74,18 @@ def sampler(tune: TuneParams, ordinal: int) -> optuna.samplers.TPESampler:
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """Return the trials that use up the budget: complete, pruned, or failed for a reason of their own."""
+    """Return the trials that use up the budget: complete, pruned, or failed for a reason of their own; none of an earlier search."""
     done = (TrialState.COMPLETE, TrialState.PRUNED)
-    return [trial for trial in study.trials if trial.state in done or (trial.state is TrialState.FAIL and ERROR in trial.user_attrs)]
+    own = [trial for trial in study.trials if CARRIED not in trial.user_attrs]
+    return [trial for trial in own if trial.state in done or (trial.state is TrialState.FAIL and ERROR in trial.user_attrs)]
 
 
 def spent(study: optuna.Study) -> float:
-    """Return the seconds of all trials, interrupted ones included."""
-    return sum(float(trial.user_attrs.get(SECONDS, 0.0)) for trial in study.trials)
+    """Return the seconds of all trials, interrupted ones included; those of an earlier search were spent there."""
+    return sum(float(trial.user_attrs.get(SECONDS, 0.0)) for trial in study.trials if CARRIED not in trial.user_attrs)
 
 
-def _opened(path: Path, tune: TuneParams, first: Mapping[str, Value]) -> optuna.Study:
+def _opened(path: Path, tune: TuneParams, first: Mapping[str, Value], kin: Kin | None) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     for stale in path.parent.glob(path.name + ".lock*"):
         stale.unlink(missing_ok=True)
@@ -93,6 +97,8 @@ def _opened(path: Path, tune: TuneParams, first: Mapping[str, Value]) -> optuna.
         pruner=optuna.pruners.MedianPruner(n_startup_trials=tune.prune_after),
         load_if_exists=True,
     )
+    if kin is not None and not study.trials:
+        carry(study, path, kin)
     _requeue(study, first)
     study.sampler = sampler(tune, len(counted(study)))
     return study
@@ -109,7 +115,7 @@ def _requeue(study: optuna.Study, first: Mapping[str, Value]) -> None:
     interrupted = bool(trials) and trials[-1].state is TrialState.FAIL and ERROR not in trials[-1].user_attrs
     if interrupted and trials[-1].params:
         study.enqueue_trial(trials[-1].params)
-    elif not counted(study) and first:
+    elif not counted(study) and first and not any(first.items() <= trial.params.items() for trial in trials):
         study.enqueue_trial(dict(first))
 
 

@@ -26,7 +26,7 @@ from components.identity import digest_folder
 from components.registry import stored
 from flows.audit import compare
 from flows.audit.model import Model
-from flows.audit.recipe import BY_CLOCK, TUNE, Recipe, bring_tuned, ended_by_clock, lay_out, read_recipe
+from flows.audit.recipe import BY_CLOCK, TUNE, Recipe, bring_tuned, lay_out, not_to_be_repeated, read_recipe
 from flows.audit.worktree import worktree
 from flows.dvc import dvc
 
@@ -66,11 +66,11 @@ def rebuild(model: Model, number: int, keep: Path | None = None) -> Rebuilt:
     recipe = read_recipe(model, model.version(number))
     with worktree(model.project, recipe.commit, keep) as root:
         notes = lay_out(root, model.project, recipe)
-        by_clock = ended_by_clock(model, recipe)
-        if by_clock:
+        why = not_to_be_repeated(model, recipe)
+        if why:
             bring_tuned(root, model.project, recipe)
-            notes.append("the search was ended by the clock (tune.max_minutes): the settings it chose are taken from DVC's cache")
-        stages = [stage for stage in recipe.stages if stage != TUNE or not by_clock]
+            notes.append(f"the search {why}: the settings it chose are taken from DVC's cache")
+        stages = [stage for stage in recipe.stages if stage != TUNE or not why]
         remake(root, stages)
         found = compare_with(model, recipe, root, stages)
         return Rebuilt(

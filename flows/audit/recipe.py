@@ -133,19 +133,22 @@ def different(one: Path, other: Path) -> list[str]:
     return [f"components/{name}" for name in sorted(apart | (sides[0] ^ sides[1]))]
 
 
-def ended_by_clock(model: Model, recipe: Recipe) -> bool:
-    """Say whether the version's search was ended by the clock, so that another machine would try another number of trials.
+def not_to_be_repeated(model: Model, recipe: Recipe) -> str | None:
+    """Say why the version's search would find something else elsewhere: it was ended by the clock, or began with trials of earlier ones.
 
     Raises:
         NotThere: neither DVC's cache nor the run knows.
     """
     if TUNE not in recipe.lock["stages"]:
-        return False
+        return None
     try:
         path = cached_file(model.project, recipe.outs(TUNE)["models/tuned/best.json"])
     except (NotThere, KeyError):
         path = stored.artifact(model.uri, recipe.version, "search/best.json")
-    return bool(json.loads(path.read_text(encoding="utf-8")).get("stopped_by") == BY_CLOCK)
+    best = json.loads(path.read_text(encoding="utf-8"))
+    if best.get("stopped_by") == BY_CLOCK:
+        return "was ended by the clock (tune.max_minutes)"
+    return f"began with {best['carried']} trials of earlier searches" if best.get("carried") else None
 
 
 def bring_tuned(root: Path, project: Path, recipe: Recipe) -> None:

@@ -89,6 +89,32 @@ def test_a_finished_search_is_not_searched_again(learn, tiny_base, workspace):
 
 
 @pytest.mark.slow
+def test_a_grown_space_begins_with_the_trials_that_lie_in_it(learn, tiny_base, workspace, caplog):
+    first = run(learn, tiny_base, workspace / "one", trials=2)
+    grown = TUNE["space"] | {"weight_decay": {"type": "float", "low": 0.0, "high": 0.1}}
+    with caplog.at_level(logging.INFO):
+        best = run(learn, tiny_base, workspace / "two", train=TRAIN | {"weight_decay": "tuned"}, space=grown, trials=1)
+
+    trials, before = table(workspace / "two"), table(workspace / "one")
+    assert (first.carried, best.carried, len(trials)) == (0, first.complete, first.complete + 1)
+    assert trials["value"].tolist()[: best.carried] == before[before["state"] == "COMPLETE"]["value"].tolist()
+    assert [params["weight_decay"] for params in trials["params"]][: best.carried] == [0.01] * best.carried
+    assert best.value >= first.value
+    assert set(best.settings) == set(grown)
+    assert "trials of earlier searches lie in this space" in caplog.text
+
+
+@pytest.mark.slow
+def test_trials_outside_the_space_or_of_another_budget_are_not_carried(learn, tiny_base, workspace):
+    run(learn, tiny_base, workspace / "one", trials=1)
+    narrow = TUNE["space"] | {"learning_rate": {"type": "float", "low": 1e-3, "high": 2e-3}}
+    there = {"first": {"learning_rate": 1.5e-3}, "space": narrow}
+
+    assert run(learn, tiny_base, workspace / "two", trials=1, **there).carried == 0
+    assert run(learn, tiny_base, workspace / "three", trials=1, share=0.3).carried == 0
+
+
+@pytest.mark.slow
 def test_a_larger_budget_goes_on_where_the_search_stopped(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "out", trials=2)
     run(learn, tiny_base, workspace / "out", trials=4)

@@ -9,7 +9,7 @@ import pytest
 
 from components.errors import NotThere
 from flows.audit.rebuild import installed
-from flows.audit.recipe import Recipe, bring_tuned, ended_by_clock, lay_code
+from flows.audit.recipe import Recipe, bring_tuned, lay_code, not_to_be_repeated
 from flows.dvc import cache_folder
 from tests.unit.audit.models import model_of, version
 
@@ -105,15 +105,21 @@ def test_a_search_that_the_clock_ended_is_taken_over_as_it_was(tmp_path: Path, p
     ]
     recipe = recipe_of(package, tune={"outs": outs})
 
-    assert ended_by_clock(model_of(tmp_path), recipe)
+    assert not_to_be_repeated(model_of(tmp_path), recipe)
     bring_tuned(tmp_path / "apart", tmp_path, recipe)
     assert (tmp_path / "apart/models/tuned/settings.json").read_bytes() == settings
+
+
+def test_a_search_that_began_with_earlier_trials_is_taken_over_too(tmp_path: Path, package: Path) -> None:
+    outs = [{"path": "models/tuned/best.json", "md5": keep(tmp_path, b'{"stopped_by": "trials", "carried": 2}')}]
+
+    assert not_to_be_repeated(model_of(tmp_path), recipe_of(package, tune={"outs": outs})) == "began with 2 trials of earlier searches"
 
 
 def test_a_search_that_came_to_its_end_is_made_again(tmp_path: Path, package: Path) -> None:
     outs = [{"path": "models/tuned/best.json", "md5": keep(tmp_path, b'{"stopped_by": "trials"}')}]
 
-    assert not ended_by_clock(model_of(tmp_path), recipe_of(package, tune={"outs": outs}))
+    assert not not_to_be_repeated(model_of(tmp_path), recipe_of(package, tune={"outs": outs}))
 
 
 def test_a_search_of_which_nothing_is_left_cannot_be_taken_over(tmp_path: Path, package: Path) -> None:

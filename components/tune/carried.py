@@ -1,0 +1,100 @@
+"""What earlier searches found out, carried into a new one: a space that has grown begins with the trials that still lie in it.
+
+Optuna refuses another space in the same study, and a study's name follows from its space. Trials are compared by all that their value
+follows from: data, code, base, budget of a trial, and every setting, whether it was searched or fixed.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from components.learning.params import Value
+from components.tune.params import Dimension
+
+log = logging.getLogger(__name__)
+
+CARRIED = "carried"  # of which study; such a trial uses up no budget
+_CONTEXT, _FIXED = "context", "fixed"
+
+
+@dataclass(frozen=True)
+class Kin:
+    """What makes trials of two studies comparable: the digest of all that is no setting, the fixed settings, and the space."""
+
+    context: str
+    fixed: Mapping[str, Value]
+    space: Mapping[str, Dimension]
+
+
+def carry(study: optuna.Study, path: Path, kin: Kin) -> int:
+    """Fill the new `study`, whose journal is `path`, with the trials of the studies beside it that lie in its space; return how many.
+
+    Only complete trials are carried, each settings once.
+    """
+    study.set_user_attr(_CONTEXT, kin.context)
+    study.set_user_attr(_FIXED, dict(kin.fixed))
+    known: list[dict[str, Value]] = []
+    for other in _relatives(path, kin):
+        for trial in other.get_trials(states=(TrialState.COMPLETE,)):
+            settings = {**other.user_attrs[_FIXED], **trial.user_attrs.get("settings", trial.params)}
+            if (params := _fitting(settings, kin)) is not None and params not in known:
+                known.append(params)
+                study.add_trial(_moved(trial, params, other.study_name, kin))
+    if known:
+        log.info("%d trials of earlier searches lie in this space and are carried over", len(known))
+    return len(known)
+
+
+def _relatives(path: Path, kin: Kin) -> Iterator[optuna.Study]:
+    """Yield the studies in the folder of `path` with the same context, the oldest name first; one that cannot be read is passed over."""
+    for journal in sorted(path.parent.glob("*.log")):
+        if journal == path:
+            continue
+        try:
+            other = optuna.load_study(study_name=journal.stem, storage=JournalStorage(JournalFileBackend(str(journal))))
+        except (KeyError, ValueError, OSError) as error:
+            log.warning("%s cannot be read and is passed over: %s", journal, error)
+            continue
+        if other.user_attrs.get(_CONTEXT) == kin.context:
+            yield other
+
+
+def _fitting(settings: Mapping[str, Value], kin: Kin) -> dict[str, Value] | None:
+    """Return the values of the dimensions that are searched with these `settings`; None where they do not lie in the space."""
+    if any(settings.get(name, value) != value for name, value in kin.fixed.items() if name not in kin.space):
+        return None
+    active = {name: dimension for name, dimension in kin.space.items() if dimension.active(settings)}
+    if any(name not in settings or not dimension.holds(settings[name]) for name, dimension in active.items()):
+        return None
+    idle = {name for name in kin.space if name not in active}
+    if any(settings.get(name, kin.fixed.get(name)) != kin.fixed.get(name) for name in idle):
+        return None
+    return {name: settings[name] for name in active}
+
+
+def _moved(trial: FrozenTrial, params: Mapping[str, Value], study: str, kin: Kin) -> FrozenTrial:
+    return create_trial(
+        state=TrialState.COMPLETE,
+        value=trial.value,
+        params=dict(params),
+        distributions={name: distribution(kin.space[name]) for name in params},
+        user_attrs={**trial.user_attrs, "settings": {**{name: kin.fixed[name] for name in kin.space}, **params}, CARRIED: study},
+        intermediate_values=trial.intermediate_values,
+    )
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """Return Optuna's distribution of a dimension, as the search's suggestions make it."""
+    if dimension.type == "categorical":
+        return CategoricalDistribution(dimension.choices)
+    low, high = dimension.low or 0.0, dimension.high or 0.0
+    if dimension.type == "int":
+        return IntDistribution(int(low), int(high), log=dimension.log, step=int(dimension.step or 1))
+    return FloatDistribution(low, high, log=dimension.log, step=dimension.step)
