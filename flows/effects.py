@@ -96,10 +96,16 @@ def tell_rows(rows: int) -> None:
 
 
 def pin_base(workspace: Workspace) -> BaseManifest:
-    """Pin the base model into a folder with a hash of every file."""
-    manifest = pin(workspace.origin, workspace.base, base=read_params(workspace.params).base)
+    """Pin the base model into a folder with a hash of every file; where an alias of the registry has moved on, so does the base."""
+    base = read_params(workspace.params).base
+    manifest = pin(workspace.origin, workspace.base, base=base, registered=lambda model: find_registered(workspace, model))
     put_under_dvc(workspace.base, workspace)
     return manifest
+
+
+def find_registered(workspace: Workspace, model: str) -> tuple[Path, str]:
+    """Return the folder of a registered model, models:/NAME@ALIAS or models:/NAME/VERSION, and its models:/NAME/VERSION."""
+    return registry.model_folder(store(workspace), model)
 
 
 def put_under_dvc(folder: Path, workspace: Workspace) -> None:

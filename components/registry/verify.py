@@ -186,6 +186,17 @@ def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(label=answers.predicted, probability=best, probabilities=pd.Series(probabilities, dtype="object", index=rows.index))
 
 
+def model_folder(uri: str, model: str) -> tuple[Path, str]:
+    """Return the folder of weights and tokenizer of the registered `model`, named as for `predict`, and its models:/NAME/VERSION.
+
+    Raises:
+        NotThere: no such version or alias.
+        BadModel: its package is not what was registered.
+    """
+    version = _resolve(uri, model.removeprefix("models:/"))
+    return inspected(uri, version) / "artifacts/model", version.uri
+
+
 def _resolve(uri: str, model: str) -> Version:
     name, _, number = model.partition("/")
     if number:

@@ -112,7 +112,7 @@ def test_a_model_in_the_cache_of_the_hub_is_pinned_by_its_commit_without_network
         ("acme/other@v1", ["acme/other@v1", "the hub is switched off"]),
         ("./models/none", ["there is no folder", "expected a folder, package:NAME/PATH, or a hub id"]),
         ("/models/none", ["there is no folder /models/none"]),
-        ("models:/name@champion", ["there is no folder"]),
+        ("models:/name@champion", ["there is no registry to ask here", "`retune run`"]),
         ("package:not_installed_here/model", ["no package 'not_installed_here' is installed"]),
         ("package:../etc", ["no package '..' is installed"]),
         ("package:pandas/model", ["pandas has no folder 'model'; it has: ", "core"]),
