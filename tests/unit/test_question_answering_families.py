@@ -56,7 +56,7 @@ def xlnet(folder, family):
     from transformers import XLNetConfig, XLNetModel, XLNetTokenizerFast
 
     special = ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eop>", "<eod>"]
-    tokenizer = XLNetTokenizerFast(vocab=unigram(special), unk_id=0, model_max_length=64)
+    tokenizer = XLNetTokenizerFast(vocab=unigram(special), unk_id=0, model_max_length=64, truncation_side="left")
     assert tokenizer.padding_side == "left"
     tokenizer.save_pretrained(folder)
     config = XLNetConfig(vocab_size=len(tokenizer), d_model=32, n_layer=2, n_head=2, d_inner=64, pad_token_id=5)

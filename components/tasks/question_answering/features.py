@@ -68,19 +68,18 @@ def features(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, 
         return_offsets_mapping=True,
         return_attention_mask=False,
     )
-    rows, offsets = encoded["overflow_to_sample_mapping"], encoded["offset_mapping"]
+    rows = encoded["overflow_to_sample_mapping"]
     names = sorted(set(encoded.keys()) - {"overflow_to_sample_mapping", "offset_mapping"})
-    ends = {row: place for place, row in enumerate(rows)}
     found = []
     for place, row in enumerate(rows):
         inputs = {name: list(encoded[name][place]) for name in names}
         own = [token for token, part in enumerate(encoded.sequence_ids(place)) if part == 1]
         first, last = (own[0], own[-1] + 1) if own else (0, 0)
-        marks: Ints = np.array(offsets[place][first:last], dtype=np.int64).reshape(-1, 2)
-        begins = place == 0 or rows[place - 1] != row
-        low = 0 if begins or not own else int(marks[0, 0])
-        high = len(contexts[row]) if place == ends[row] or not own else int(marks[-1, 1])
-        found.append(Feature(row, inputs, _nothing(inputs["input_ids"], tokenizer), first, last, marks, (low, high)))
+        offsets: Ints = np.array(encoded["offset_mapping"][place][first:last], dtype=np.int64).reshape(-1, 2)
+        begins = not own or place == 0 or rows[place - 1] != row
+        ends = not own or place + 1 == len(rows) or rows[place + 1] != row
+        covers = (0 if begins else int(offsets[0, 0]), len(contexts[row]) if ends else int(offsets[-1, 1]))
+        found.append(Feature(row, inputs, _nothing(inputs["input_ids"], tokenizer), first, last, offsets, covers))
     return found
 
 

@@ -8,7 +8,7 @@ from components.tasks import _pretrained
 
 
 def load_tokenizer(base: Path) -> Any:
-    """Load the tokenizer of a model folder; padding goes to the right, so that a batch moves no token.
+    """Load the tokenizer of a model folder; a batch is padded on the right, so that no token moves, and contexts are cut from the left on.
 
     Raises:
         BadModel: there is none, or it cannot tell which characters a token stands for.
@@ -16,5 +16,5 @@ def load_tokenizer(base: Path) -> Any:
     tokenizer = _pretrained.load_tokenizer(base)
     if not tokenizer.is_fast:
         raise BadModel(f"the tokenizer in {base} has no offsets to characters, which answers need: a fast one (tokenizer.json) has them")
-    tokenizer.padding_side = "right"
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
     return tokenizer
