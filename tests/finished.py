@@ -39,7 +39,7 @@ def migrated() -> Path:
 
 
 def new_store(var: Path) -> str:
-    var.mkdir(parents=True)
+    var.mkdir(parents=True, exist_ok=True)
     for name in ("mlflow.db", "mlflow.db.head"):
         shutil.copyfile(migrated() / name, var / name)
     return prepare_store(var)
