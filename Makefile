@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP_ARGS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-fast check ui clean
+.PHONY: help setup run test test-fast test-exhaustive check ui clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -27,11 +27,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 run: setup  ## the main job: snapshot, validate, … promote, on the example or on what params.yaml says
 	@retune run
 
-test: setup  ## all tests
-	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder
+test: setup  ## all tests but the exhaustive ones
+	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not exhaustive"
+
+test-exhaustive: setup  ## every fault in every gate, every family of models under every task
+	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m exhaustive
 
 test-fast: setup  ## the tests that take seconds
-	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow"
+	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not exhaustive"
 
 check: setup  ## linters, types, import rules, wiring
 	@ruff check .

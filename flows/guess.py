@@ -15,6 +15,7 @@ from components.snapshot.faults import Faults
 from components.snapshot.settings import SnapshotParams
 from components.snapshot.source import READERS, find_files, format_of
 from flows.params import read_params
+from flows.shapes import Shape, shape_of
 
 LOOK = 5_000  # rows
 TEXT_NAMES = ("text", "sentence", "review", "description", "content", "body", "message", "question", "title", "comment")
@@ -35,9 +36,12 @@ class Guess:
     max_length: int
     classes: int
     rows: int
+    shape: Shape | None = None
 
     def __str__(self) -> str:
         roles = ", ".join(f"{role} = {name!r}" for role, name in self.columns.items())
+        if self.shape is not None:
+            return f"{self.shape.task.replace('_', ' ')}, {roles}; max_length {self.max_length} tokens"
         return f"text classification, {roles}; {self.classes} labels in the first {self.rows:,} rows; max_length {self.max_length} tokens"
 
 
@@ -77,24 +81,42 @@ def guess_columns(data: Path) -> Guess:
     """Read the first rows and guess.
 
     Raises:
-        BadSource: the file cannot be read, or no column looks like a text or a label.
+        BadSource: the file cannot be read, its columns do not say what it is for, and none looks like a text or a label.
     """
     frame, delimiter = read_head(data)
     names = [str(name) for name in frame.columns]
+    if (shape := shape_of(names)) is not None:
+        return _shaped(frame, shape, delimiter)
     text = pick(TEXT_NAMES, [name for name in names if looks_like_text(frame[name])], lambda name: -float(word_counts(frame[name]).mean()))
     rest = [name for name in names if name != text]
     label = pick(LABEL_NAMES, [name for name in rest if looks_like_label(frame[name])], lambda name: frame[name].nunique())
     if text is None or label is None:
         what = "texts" if text is None else "labels (a few values that repeat)"
-        raise BadSource(f"{data}: no column looks like {what}; columns: {', '.join(names)}; name them in snapshot.columns of a params.yaml")
+        how = "name them in snapshot.columns of a params.yaml, or as a task does (`retune tasks`)"
+        raise BadSource(f"{data}: no column looks like {what}; columns: {', '.join(names)}; {how}")
     unique = [name for name in rest if name != label and frame[name].is_unique and longest(frame[name]) <= 64]
     identity = next((name for name in unique if name.lower() in ID_NAMES), None)
     group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
     columns = {role: found for role, found in (("text", text), ("label", label), ("id", identity), ("group", group)) if found}
     numeric = bool(frame[label].dropna().str.fullmatch(r"[-+]?\d+(\.\d+)?").all())
-    words = float(word_counts(frame[text]).quantile(0.99))
-    length = next((limit for limit in MAX_LENGTHS if words * TOKENS_A_WORD + 2 <= limit), MAX_LENGTHS[-1])
-    return Guess(columns, delimiter, numeric, length, frame[label].nunique(), len(frame))
+    return Guess(columns, delimiter, numeric, _max_length(frame[text]), frame[label].nunique(), len(frame))
+
+
+def _shaped(frame: pd.DataFrame, shape: Shape, delimiter: str | None) -> Guess:
+    """Return the guess for a table whose columns say what it is for."""
+    by_name = {str(name).lower(): str(name) for name in frame.columns}
+    columns = {name: by_name[name] for name in shape.columns}
+    for role, known in (("id", ID_NAMES), ("group", GROUP_NAMES)):
+        if found := next((by_name[one] for one in known if one in by_name), None):
+            columns[role] = found
+    texts = frame[[columns[name] for name in shape.columns]].fillna("").agg(" ".join, axis=1)
+    return Guess(columns, delimiter, False, _max_length(texts), 0, len(frame), shape)
+
+
+def _max_length(texts: "pd.Series[str]") -> int:
+    """Return how many tokens 99 % of the texts have at most, rounded up generously."""
+    words = float(word_counts(texts).quantile(0.99))
+    return next((limit for limit in MAX_LENGTHS if words * TOKENS_A_WORD + 2 <= limit), MAX_LENGTHS[-1])
 
 
 def read_head(data: Path) -> tuple[pd.DataFrame, str | None]:

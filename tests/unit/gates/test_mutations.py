@@ -18,7 +18,7 @@ SHARED = {"_noninferior": ["champion", "anchor"], "_panel": ["judge"]}
 HARMLESS = {"found.reshape(wanted.shape) - wanted became wanted - found.reshape(wanted.shape)"}  # its absolute value is taken
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("module", [*available(), *SHARED])
 def test_every_fault_turns_the_gates_own_tests_red(module):
     tests = [f"tests/unit/gates/test_{name}.py" for name in SHARED.get(module, [module])]
