@@ -5,8 +5,8 @@ Lower layers hold what most tasks share: Lee, Tang & Lin, "What Would Elsa Do? F
 
 from typing import Any
 
+from components.depth import depths, head_depth
 from components.errors import BadParams
-from components.methods._depth import depths, head_depth
 
 FIELDS = ("frozen_layers",)
 

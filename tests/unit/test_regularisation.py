@@ -8,13 +8,13 @@ import torch
 from scipy.special import rel_entr, softmax
 
 from components import tasks
+from components.depth import depths
 from components.errors import BadModel, BadParams
 from components.learning import losses
 from components.learning.averaging import Average
 from components.learning.data import Learn
 from components.learning.dropout import set_dropout
 from components.learning.fitting import Keep, fit
-from components.methods._depth import depths
 from tests.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.learn import make_learn, spec_of
 
