@@ -1,11 +1,14 @@
-"""An exponential moving average of the weights that learn: it is evaluated and saved, and the weights themselves go on learning.
+"""An average of the weights that learn: it is evaluated and saved, and the weights themselves go on learning.
 
-After step t it moves by 1 - d of the way to the weights, d = min(decay, (1 + t) / (10 + t)): the smaller decay of the first steps lets
-it forget the start (Polyak & Juditsky, 1992; the warm-up is TensorFlow's). A checkpoint holds the average as its model, and the
-weights beside it, so that a resume goes on bit by bit.
+An exponential moving average moves after step t by 1 - d of the way to the weights, d = min(decay, (1 + t) / (10 + t)): the smaller decay
+of the first steps lets it forget the start (Polyak & Juditsky, 1992; the warm-up is TensorFlow's). Stochastic weight averaging is the mean
+of the weights after each of the last steps, at a constant rate (Izmailov et al., "Averaging Weights Leads to Wider Optima and Better
+Generalization", 2018; there of every epoch); before these, the weights themselves. A checkpoint holds the average as its model, and
+the weights beside it, so that a resume goes on bit by bit.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,20 +20,34 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 FILE = "learning.safetensors"
 
 
-class Average(TrainerCallback):
-    """The moving average beside a model."""
+Share = Callable[[int, int], float]
+"""Of the way to the weights, after a step of so many."""
 
-    def __init__(self, model: Any, decay: float) -> None:
-        """Start from the weights of `model` that learn."""
-        self._decay = decay
+
+def moving(decay: float) -> Share:
+    """Return the share of an exponential moving average."""
+    return lambda step, steps: 1 - min(decay, (1 + step) / (10 + step))
+
+
+def stochastic(last: float) -> Share:
+    """Return the share of the mean over the `last` share of the steps."""
+    return lambda step, steps: 1 / max(1, step - math.floor((1 - last) * steps))
+
+
+class Average(TrainerCallback):
+    """The average beside a model."""
+
+    def __init__(self, model: Any, share: Share) -> None:
+        """Start from the weights of `model` that learn; after each step the average moves by `share` of the way to them."""
+        self._share = share
         self._weights = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
         self._average = {name: weights.detach().clone() for name, weights in self._weights.items()}
 
     @torch.no_grad()
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Move towards the weights."""
-        decay = min(self._decay, (1 + state.global_step) / (10 + state.global_step))
-        torch._foreach_lerp_(list(self._average.values()), list(self._weights.values()), 1 - decay)
+        share = self._share(state.global_step, state.max_steps)
+        torch._foreach_lerp_(list(self._average.values()), list(self._weights.values()), share)
 
     @contextmanager
     def shown(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ _READ_WHERE: dict[str, tuple[str, tuple[str, ...]]] = {
     "plateau_factor": ("schedule", ("plateau",)),
     "plateau_patience": ("schedule", ("plateau",)),
     "layer_decay": ("method", ("freeze", "full")),
+    "swa": ("schedule", ("constant",)),  # an average of ever smaller steps is hardly one
     "l2_sp": ("method", ("freeze", "full")),  # elsewhere the base's weights do not move
 }
 
@@ -42,7 +43,12 @@ def _pairs(settings: Mapping[str, Any], changed: Collection[str], tuned: Collect
         faults.append("nesterov: needs momentum above 0, found momentum 0")
     if "r_drop" in changed and settings["dropout"] == 0 and "dropout" not in tuned:
         faults.append("r_drop: compares two passes that differ by dropout, found dropout 0")
-    frozen = settings["method"] == "freeze" and settings["frozen_layers"] == -1 and not {"method", "frozen_layers"} & set(tuned)
+    if {"swa", "ema"} <= {*changed} and not {"swa", "ema"} & set(tuned):
+        faults.append("swa: one average of the weights is kept, and ema is one; leave one of them out")
+    if "unfreeze_every" in changed and settings["epochs"] <= settings["unfreeze_every"] and not {"epochs", "unfreeze_every"} & set(tuned):
+        faults.append(f"unfreeze_every: nothing is unfrozen within {settings['epochs']:g} epochs, found {settings['unfreeze_every']:g}")
+    hung = {"method", "frozen_layers", "unfreeze_every"} & set(tuned)
+    frozen = settings["method"] == "freeze" and settings["frozen_layers"] == -1 and not settings["unfreeze_every"] and not hung
     idle = [name for name in ("l2_sp", "layer_decay") if frozen and name in changed]
     return faults + [f"{name}: has nothing to act on where frozen_layers is -1" for name in idle]
 

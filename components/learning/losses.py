@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from components.methods._depth import depths, head_depth
+from components.depth import depths, head_depth
 
 Weights = Mapping[str, torch.Tensor]
 

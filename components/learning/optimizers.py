@@ -14,8 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.optimization import Adafactor
 
+from components.depth import depths, head_depth
 from components.learning.params import TrainParams
-from components.methods._depth import depths
 
 
 def build_optimizer(model: Any, decayed: Collection[str], settings: TrainParams) -> torch.optim.Optimizer:
@@ -42,8 +42,7 @@ def grouped(model: Any, decayed: Collection[str], settings: TrainParams) -> list
     The head learns at `learning_rate`, each layer below at `layer_decay` times the rate of the one above, the embeddings at the
     lowest: Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification" (2018), section 3.2.
     """
-    depth = depths(model) if settings.layer_decay < 1 else {}
-    top = max(depth.values(), default=0)
+    depth, top = (depths(model), head_depth(model)) if settings.layer_decay < 1 else ({}, 0)
     groups: dict[tuple[int, bool], list[Any]] = defaultdict(list)
     for name, weights in model.named_parameters():
         if weights.requires_grad:

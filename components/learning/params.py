@@ -19,6 +19,9 @@ class TrainParams(Section):
 
     method: str = Field("full", description="which weights learn: a file of components/methods")
     frozen_layers: int = Field(0, ge=-1, le=10_000, description="freeze: layers above the embeddings that stay as in the base; -1: all")
+    unfreeze_every: float = Field(
+        0.0, ge=0, le=10_000, description="freeze: epochs after which one more layer learns, from the top, embeddings last; 0: never"
+    )
     lora_rank: int = Field(8, ge=1, le=65_536, description="lora: rows of the thin matrices")
     lora_alpha: float = Field(16, gt=0, le=65_536, description="lora: an adapter counts lora_alpha / lora_rank times")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="lora: share of an adapter's inputs that are dropped")
@@ -50,6 +53,9 @@ class TrainParams(Section):
     r_drop: float = Field(0.0, ge=0, le=1e3, description="weight of the divergence between two forward passes with different dropout")
     neftune: float = Field(0.0, ge=0, le=1e3, description="noise on the embeddings: uniform, this / sqrt(tokens x width) at most")
     ema: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average, which is evaluated and saved; 0: none")
+    swa: float = Field(
+        0.0, ge=0, lt=1, description="share of the steps, the last ones, whose weights are averaged, evaluated and saved; 0: none"
+    )
     evaluations_per_epoch: int = Field(1, ge=1, le=1_000, description="evaluations on the validation split, each with a checkpoint")
     patience: int = Field(2, ge=0, le=10_000, description="evaluations without a better metric before training stops; 0: never")
     metric: str = Field("macro_f1", description="of the validation split; the best checkpoint by it is kept")

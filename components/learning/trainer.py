@@ -10,9 +10,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from components.errors import BadParams
 from components.learning import losses
-from components.learning.averaging import Average
+from components.learning.averaging import Average, moving, stochastic
 from components.learning.optimizers import WarmPlateau, build_optimizer
 from components.learning.params import TrainParams
+from components.learning.thawing import Thaw
 
 Loss = Callable[[Any, Any], Any]
 """Of a batch's logits and labels."""
@@ -43,9 +44,11 @@ class FineTuner(Trainer):
             self._origin = {name: weights.detach().clone() for name, weights in losses.learning(model, losses.pretrained(model)).items()}
             if not self._origin:
                 raise BadParams("params.yaml: train.l2_sp has nothing to act on: train.frozen_layers freezes all layers of the base model")
-        self._average = Average(model, settings.ema) if settings.ema else None
+        self._average = _average(model, settings)
         if self._average:
             self.add_callback(self._average)
+        if settings.unfreeze_every:
+            self.add_callback(Thaw(model, settings.frozen_layers, settings.unfreeze_every))
 
     @property
     def module(self) -> torch.nn.Module:
@@ -118,8 +121,7 @@ class FineTuner(Trainer):
         penalty = torch.zeros((), device=self.args.device)
         if self._settings.l1:
             penalty = penalty + self._settings.l1 * losses.absolute(losses.learning(self.module, self._decayed))
-        if self._settings.l2_sp:
-            now = losses.learning(self.module, self._origin.keys())
+        if self._settings.l2_sp and (now := losses.learning(self.module, self._origin.keys())):  # none while all but the head is frozen
             penalty = penalty + self._settings.l2_sp * losses.half_square(now, self._origin)
         return penalty
 
@@ -136,6 +138,12 @@ class FineTuner(Trainer):
         rows: Any = train_dataset if train_dataset is not None else self.train_dataset
         told = getattr(self.data_collator, "set_draw", None)
         return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, rows.lengths, self.args.seed, told)
+
+
+def _average(model: torch.nn.Module, settings: TrainParams) -> Average | None:
+    if settings.swa:
+        return Average(model, stochastic(settings.swa))
+    return Average(model, moving(settings.ema)) if settings.ema else None
 
 
 class EpochSampler(LengthGroupedSampler):

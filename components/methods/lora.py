@@ -8,8 +8,8 @@ The adapters are merged into W when training ends: what is saved, hashed, served
 import warnings
 from typing import Any
 
+from components.depth import depths, head_depth
 from components.errors import BadParams
-from components.methods._depth import depths, head_depth
 
 FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_dora")
 

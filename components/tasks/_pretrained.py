@@ -43,12 +43,12 @@ def longest_input(base: Path, tokenizer: Any) -> int:
     own = config(base)
     own = own["encoder"] if isinstance(own.get("encoder"), dict) else own  # a pair of models has a config of each
     positions = own.get("max_position_embeddings") or own.get("n_positions") or _UNLIMITED
-    if own.get("model_type") in _OFFSET_POSITIONS:
+    if own.get("model_type") in OFFSET_POSITIONS:
         positions -= int(own.get("pad_token_id") or 0) + 1
     return int(min(tokenizer.model_max_length, positions, _UNLIMITED))
 
 
-_OFFSET_POSITIONS = ("roberta", "camembert", "xlm-roberta", "longformer", "mpnet")  # count positions from the padding id on
+OFFSET_POSITIONS = ("roberta", "camembert", "xlm-roberta", "longformer", "mpnet")  # count positions from the padding id on
 
 
 def load_model(auto: str | type, folder: Path, **settings: Any) -> Any:

@@ -20,6 +20,10 @@ from components.learning import TrainSection
         ({"plateau_factor": 0.1}, "train.plateau_factor: is read where schedule is plateau"),
         ({"r_drop": 1.0, "dropout": 0}, "train.r_drop: compares two passes that differ by dropout"),
         ({"warmup": 1.5}, "train.warmup: a number of steps (1 and above) must be whole"),
+        ({"swa": 0.3}, "train.swa: is read where schedule is constant, found 0.3 with schedule linear"),
+        ({"swa": 0.3, "ema": 0.9, "schedule": "constant"}, "train.swa: one average of the weights is kept"),
+        ({"unfreeze_every": 1}, "train.unfreeze_every: is read where method is freeze"),
+        ({"unfreeze_every": 3, "method": "freeze"}, "train.unfreeze_every: nothing is unfrozen within 3 epochs, found 3"),
         ({"dropout": 1.0}, "train.dropout: input should be less than 1"),
     ],
 )
@@ -40,6 +44,7 @@ def test_a_setting_that_nothing_would_read_is_one_clear_error(section, message):
         {"optimizer": "tuned", "momentum": 0.5},
         {"optimizer": "sgd", "nesterov": True, "momentum": "tuned"},
         {"method": "lora", "lora_rank": 4, "r_drop": 1.0},
+        {"method": "freeze", "frozen_layers": -1, "unfreeze_every": 1, "l2_sp": 0.1, "layer_decay": 0.9},
     ],
 )
 def test_what_hangs_on_the_search_is_left_open(section):

@@ -9,12 +9,12 @@ import safetensors.torch
 import torch
 
 from components import methods, tasks
+from components.depth import depths, head_depth
 from components.errors import BadParams
 from components.learning import TrainParams
 from components.learning.data import Learn
 from components.learning.fitting import fit
 from components.methods import freeze, lora
-from components.methods._depth import depths, head_depth
 from tests.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.learn import make_learn, spec_of
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from components import tasks
+from components.depth import depths
 from components.learning.data import Learn
 from components.learning.fitting import fit
 from components.learning.optimizers import WarmPlateau, build_optimizer, grouped
-from components.methods._depth import depths
 from tests.fits import QUICK, keep_in
 from tests.learn import make_learn, spec_of
 

@@ -8,13 +8,13 @@ import torch
 from scipy.special import rel_entr, softmax
 
 from components import tasks
+from components.depth import depths
 from components.errors import BadModel, BadParams
 from components.learning import losses
-from components.learning.averaging import Average
+from components.learning.averaging import Average, moving, stochastic
 from components.learning.data import Learn
 from components.learning.dropout import set_dropout
 from components.learning.fitting import Keep, fit
-from components.methods._depth import depths
 from tests.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.learn import make_learn, spec_of
 
@@ -40,6 +40,9 @@ RESUMED = {
     "penalties": {"l1": 1e-4, "l2_sp": 0.1, "accumulation": 2},
     "noise": {"r_drop": 1.0, "dropout": 0.2, "neftune": 5.0},
     "average": {"ema": 0.9},
+    "stochastic average": {"swa": 0.6, "schedule": "constant"},
+    "gradual unfreezing": {"method": "freeze", "frozen_layers": -1, "unfreeze_every": 0.5, "l2_sp": 0.1},
+    "gradual unfreezing, averaged": {"method": "freeze", "frozen_layers": 2, "unfreeze_every": 0.4, "ema": 0.9, "optimizer": "sgd"},
     "average of adapters": {"ema": 0.9, "method": "lora", "lora_dropout": 0.1},
     "average above frozen layers": {"ema": 0.9, "method": "freeze", "layer_decay": 0.8},
 }
@@ -110,6 +113,8 @@ WITH = [
     ({"method": "lora"}, {"lora_dropout": 0.5}),
     ({"method": "lora"}, {"lora_dora": True}),
     ({"method": "lora"}, {"precision": "bfloat16"}),
+    ({"method": "freeze", "frozen_layers": 2}, {"unfreeze_every": 0.2}),
+    ({"schedule": "constant"}, {"swa": 0.5}),
     ({"optimizer": "sgd"}, {"momentum": 0.5}),
     ({"optimizer": "sgd"}, {"nesterov": True}),
 ]
@@ -130,6 +135,19 @@ def test_a_pull_towards_a_base_that_is_all_frozen_is_refused(tiny_base, learn):
         fit(task, tiny_base, learn, QUICK.model_copy(update={"method": "freeze", "frozen_layers": 2, "l2_sp": 1.0}))
 
 
+def test_layers_are_unfrozen_one_by_one_from_the_top(tiny_base, learn):
+    settings = QUICK.model_copy(update={"epochs": 1, "method": "freeze", "frozen_layers": -1})
+    torch.manual_seed(settings.seed)
+    before = weights(task.build_model(tiny_base, learn.spec))
+    depth = depths(task.build_model(tiny_base, learn.spec))
+    for every, moved in ((0.9, {2, 3}), (0.4, {1, 2, 3}), (0.3, {0, 1, 2, 3})):
+        model = fit(task, tiny_base, learn, settings.model_copy(update={"unfreeze_every": every})).model
+        after = weights(model)
+
+        assert {depth[name] for name in depth if not torch.equal(before[name], after[name])} == moved
+        assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_a_strong_pull_keeps_the_base_and_frees_the_head(tiny_base, learn):
     base = task.build_model(tiny_base, learn.spec)
 
@@ -143,7 +161,7 @@ def test_a_strong_pull_keeps_the_base_and_frees_the_head(tiny_base, learn):
 def test_the_average_is_the_sum_by_hand():
     linear = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(linear.weight)
-    average, state = Average(linear, 0.5), type("State", (), {"global_step": 0})()
+    average, state = Average(linear, moving(0.5)), type("State", (), {"global_step": 0, "max_steps": 4})()
     expected = 0.0
     for step, value in enumerate([1.0, 3.0, -2.0, 4.0], start=1):
         torch.nn.init.constant_(linear.weight, value)
@@ -155,6 +173,20 @@ def test_the_average_is_the_sum_by_hand():
     with average.shown():
         assert linear.weight.item() == pytest.approx(expected)
     assert linear.weight.item() == 4.0
+
+
+def test_the_stochastic_average_is_the_mean_of_the_last_steps():
+    linear = torch.nn.Linear(1, 1, bias=False)
+    average, state = Average(linear, stochastic(0.5)), type("State", (), {"global_step": 0, "max_steps": 8})()
+    seen = []
+    for step, value in enumerate([1.0, 3.0, -2.0, 4.0, 5.0, 1.0, 0.0, 2.0], start=1):
+        torch.nn.init.constant_(linear.weight, value)
+        state.global_step = step
+        average.on_step_end(None, state, None)
+        with average.shown():
+            seen.append(linear.weight.item())
+
+    assert seen == pytest.approx([1.0, 3.0, -2.0, 4.0, 5.0, 3.0, 2.0, 2.0])  # until the half the weights themselves
 
 
 def test_what_is_evaluated_is_what_is_returned(tiny_base, learn, tmp_path):

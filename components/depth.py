@@ -8,6 +8,10 @@ Stack = tuple[str, int]
 """The name of a list of layers, and their number."""
 
 
+_BESIDE = {"encoder.LayerNorm": 0, "encoder.conv": 1}
+"""DeBERTa's parts beside the layers: the norm of its relative positions, and what is added to the first layer."""
+
+
 def stacks_of(model: Any) -> list[Stack]:
     """Return the lists of layers within the pretrained part of `model`: one, or the encoder's and the decoder's.
 
@@ -43,6 +47,8 @@ def depths(model: Any) -> dict[str, int]:
             found[name] = head
         elif at is not None:
             found[name] = at
+        elif beside := [depth for part, depth in _BESIDE.items() if name.startswith(f"{pretrained}{part}.")]:
+            found[name] = beside[0]
         elif name.startswith(pretrained) and ("embed" in name or not any(found.values())):
             found[name] = 0
         else:
