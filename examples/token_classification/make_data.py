@@ -57,7 +57,7 @@ def rows_of(archive: Path) -> Iterator[dict[str, Any]]:
 
 
 def sentences(text: str) -> Iterator[tuple[list[str], list[str]]]:
-    """Yield tokens and tags of each sentence, one a line, as `The/at jury/nn said/vbd`; those with untagged words, and long ones, are left out."""
+    """Yield tokens and tags of each line, a sentence as `The/at jury/nn said/vbd`; long ones and those with an untagged word are out."""
     for line in text.splitlines():
         pairs = [word.rpartition("/") for word in line.split()]
         tags = [plain(tag) for _, _, tag in pairs]
@@ -66,7 +66,7 @@ def sentences(text: str) -> Iterator[tuple[list[str], list[str]]]:
 
 
 def plain(tag: str) -> str:
-    """Return a tag without what the corpus adds to it: -hl in a headline, -tl in a title, -nc cited; the second part of a contraction; not."""
+    """Return a tag without what is added to it: -hl in a headline, -tl in a title, -nc cited, the second part of a contraction, a not."""
     if tag.startswith("fw-"):
         return "fw"  # a foreign word
     first = re.sub(r"-(hl|tl|nc|t)\b", "", tag).partition("+")[0]

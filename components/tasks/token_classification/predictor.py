@@ -14,6 +14,7 @@ from components.tasks import _pretrained
 from components.tasks.token_classification.encoding import IGNORED, Part, load_tokenizer, parts_of
 from components.tasks.token_classification.options import Options
 from components.tasks.token_classification.rows import Rows
+from components.tasks.token_classification.schemes import joined
 
 
 class Tagger:
@@ -47,7 +48,7 @@ class Tagger:
                 tags[place] = [self.spec.labels[number] for number in numbers]
         whole: list[list[str]] = [[] for _ in records]
         for part, found in zip(parts, tags, strict=True):
-            whole[part.row] += found
+            whole[part.row] = joined(whole[part.row], found, self._rows.scheme)
         return Answers.texts([self._rows.answer(row, found) for row, found in zip(records, whole, strict=True)])
 
     def _answer(self, parts: list[Part]) -> list[npt.NDArray[np.int64]]:

@@ -96,6 +96,17 @@ def mended(tags: Sequence[str], scheme: Scheme) -> list[str]:
     return list(tags) if scheme == "plain" else written(guessed(tags), len(tags), scheme)
 
 
+def joined(one: Sequence[str], other: Sequence[str], scheme: Scheme) -> list[str]:
+    """Return the tags of two parts of a sentence as one: an entity that touches the cut on both sides, with one type, was cut by it."""
+    tags = [*one, *other]
+    before = [entity for entity in entities(one, scheme) if entity[1] == len(one)]
+    after = [entity for entity in entities(other, scheme) if entity[0] == 0]
+    if scheme != "plain" and before and after and before[0][2] == after[0][2]:
+        begin, end = before[0][0], len(one) + after[0][1]
+        tags[begin:end] = written([(0, end - begin, before[0][2])], end - begin, scheme)
+    return tags
+
+
 def label_map(tags: Iterable[str], scheme: Scheme) -> tuple[str, ...]:
     """Return the label map of data with `tags`: O first, then all prefixes of each type, seen or not; plain tags as they are, sorted."""
     if scheme == "plain":
