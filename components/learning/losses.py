@@ -31,10 +31,13 @@ def half_square(weights: Weights, origin: Weights) -> torch.Tensor:
     return 0.5 * torch.stack([(tensor - origin[name]).square().sum() for name, tensor in weights.items()]).sum()
 
 
-def divergence(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return the mean over rows of the symmetric Kullback-Leibler divergence of two sets of logits, in nats.
+def divergence(one: torch.Tensor, other: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the mean over answers of the symmetric Kullback-Leibler divergence of two sets of logits, in nats.
 
+    An answer is a row, or each of its positions that has one of `labels`, where these are as many: padding and what is not asked have -100.
     ½ (KL(p‖q) + KL(q‖p)): R-Drop, Liang et al., "Regularized Dropout for Neural Networks" (2021), equation 2.
     """
+    if labels is not None and labels.shape == one.shape[:-1]:
+        one, other = (logits[labels != -100] for logits in (one, other))
     p, q = (torch.log_softmax(logits.float(), dim=-1) for logits in (one, other))
     return 0.5 * ((p.exp() - q.exp()) * (p - q)).sum(dim=-1).mean()

@@ -71,11 +71,11 @@ class FineTuner(Trainer):
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Return the task's loss and, while training, what is added to it."""
-        again = dict(inputs)  # Trainer takes the labels out for label smoothing
+        again, labels = dict(inputs), inputs.get("labels")  # Trainer takes the labels out for label smoothing
         loss, outputs = self._task_loss(model, inputs, num_items_in_batch)
         if model.training and self._settings.r_drop:
             other, others = self._task_loss(model, again, num_items_in_batch)
-            apart = losses.divergence(outputs["logits"], others["logits"])
+            apart = losses.divergence(outputs["logits"], others["logits"], labels)
             loss = (loss + other) / 2 + self._settings.r_drop * apart
         if model.training and (self._settings.l1 or self._settings.l2_sp):
             loss = loss + self._penalties()

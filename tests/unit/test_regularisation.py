@@ -86,6 +86,18 @@ def test_the_divergence_is_the_mean_of_both_directions():
     assert losses.divergence(torch.tensor(one), torch.tensor(one)).item() == 0
 
 
+def test_the_divergence_counts_positions_with_a_label_only():
+    torch.manual_seed(0)
+    one, other = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    labels = torch.tensor([[-100, 1, 2], [0, -100, -100]])
+    kept = torch.tensor([[0, 1], [0, 2], [1, 0]]).T
+    expected = losses.divergence(one[kept[0], kept[1]], other[kept[0], kept[1]])
+
+    assert torch.equal(losses.divergence(one, other, labels), expected)
+    assert not torch.equal(losses.divergence(one, other), expected)
+    assert torch.equal(losses.divergence(one[:, 0], other[:, 0], torch.tensor([0, 1])), losses.divergence(one[:, 0], other[:, 0]))
+
+
 @pytest.mark.parametrize("changes", [{}, {"label_smoothing": 0.1}, {"l2_sp": 0.5, "l1": 1e-3}, {"r_drop": 2.0}])
 def test_a_step_in_two_passes_is_a_step_in_one(tiny_base, learn, changes):
     # SGD: the step is the gradient. The tiny model has no dropout, so that both ways see the same numbers.

@@ -1,0 +1,211 @@
+"""A conditional random field over the tags of a sentence, as the head of any encoder of transformers.
+
+Lafferty, McCallum & Pereira, "Conditional Random Fields" (2001); on top of a network: Lample et al., "Neural Architectures for Named
+Entity Recognition" (2016). With the emissions e of a network, a sentence's tags y = y_1 … y_n have the score
+
+    s(y) = a[y_1] + Σ_t e_t[y_t] + Σ_t T[y_{t-1}, y_t] + b[y_n]        and the log-likelihood        s(y) - log Σ_y' exp s(y')
+
+a (start), T (transitions) and b (end) are learnt. The sum over all y' is the forward algorithm's, the best y is Viterbi's; both take
+n k² steps for k tags. Where tags have a scheme (BIO, BIOES), sequences that it does not allow have no part in either.
+
+    model = AutoModelForTokenClassificationWithCrf.from_pretrained(base, labels=["O", "B-PER", "I-PER"], scheme="BIO")
+
+This is the architecture's own `…ForTokenClassification` with a field on top: a `PreTrainedModel` for transformers' Trainer, whose
+folder also opens as that model without the field, or as the bare encoder. The field runs over the first sub-words of the tokens
+only; whatever else there is in the batch does not count. Of this file and transformers alone nothing else is needed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from transformers import MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING, AutoConfig, PretrainedConfig
+from transformers.modeling_outputs import TokenClassifierOutput
+
+IGNORED = -100
+"""The label of what is no token's first sub-word."""
+
+FORBIDDEN = -1e4
+"""Score of what a scheme does not allow: its exponential is 0 in float32, and unlike infinity's its differences are numbers."""
+
+
+def may_follow(before: str | None, after: str | None, scheme: str) -> bool:
+    """Whether the tag `after` may follow `before`; None is the start or the end of the sentence."""
+    if scheme == "plain":
+        return True
+    first, _, kind = (before or "O").partition("-")
+    then, _, other = (after or "O").partition("-")
+    if scheme == "BIO":
+        return then != "I" or (first in ("B", "I") and kind == other)
+    if first in ("B", "I"):
+        return then in ("I", "E") and kind == other
+    return then in ("O", "B", "S")
+
+
+class Crf(nn.Module):
+    """The field for k tags `labels` under `scheme`: start (k,), transitions (k, k) from row to column, and end (k,) are learnt."""
+
+    def __init__(self, labels: Sequence[str], scheme: str = "plain") -> None:
+        super().__init__()
+        self.start, self.end = nn.Parameter(torch.zeros(len(labels))), nn.Parameter(torch.zeros(len(labels)))
+        self.transitions = nn.Parameter(torch.zeros(len(labels), len(labels)))
+        # Arrays, not buffers: these would be saved, or lost where transformers makes a model on the meta device.
+        self._forbidden = _penalties(labels, scheme)
+
+    def reset(self) -> None:
+        """Let all tags follow each other alike."""
+        for weights in (self.start, self.transitions, self.end):
+            nn.init.zeros_(weights)
+
+    def log_likelihood(self, emissions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
+        """Return log p(tags | emissions) of each sentence, (batch,).
+
+        `emissions` (batch, n, k) and `tags` (batch, n) hold a sentence's `lengths` (batch,) tokens first; what follows does not count.
+        Every sentence has a token.
+        """
+        emissions = emissions.float()
+        return self._score(emissions, tags, lengths) - self._partition(emissions, lengths)
+
+    def decode(self, emissions: Tensor, lengths: Tensor) -> Tensor:
+        """Return the likeliest tags of each sentence, (batch, n), by Viterbi's algorithm; `IGNORED` beyond its length."""
+        emissions = emissions.float()
+        start, transitions, end = self._weights()
+        score, came_from = start + emissions[:, 0], list[Tensor]()
+        for place in range(1, emissions.shape[1]):
+            best, origin = (score.unsqueeze(2) + transitions).max(dim=1)  # (batch, from, to) → (batch, to)
+            running = (place < lengths).unsqueeze(1)
+            score = torch.where(running, best + emissions[:, place], score)
+            came_from.append(torch.where(running, origin, torch.arange(origin.shape[1], device=origin.device)))
+        path = [(score + end).argmax(dim=1)]
+        for origin in reversed(came_from):
+            path.append(origin.gather(1, path[-1].unsqueeze(1)).squeeze(1))
+        places = torch.arange(emissions.shape[1], device=emissions.device)
+        return torch.stack(path[::-1], dim=1).masked_fill(places >= lengths.unsqueeze(1), IGNORED)
+
+    def _score(self, emissions: Tensor, tags: Tensor, lengths: Tensor) -> Tensor:
+        """Return s(tags), (batch,)."""
+        start, transitions, end = self._weights()
+        inside = torch.arange(tags.shape[1], device=tags.device) < lengths.unsqueeze(1)
+        tags = tags.masked_fill(~inside, 0)
+        steps = emissions.gather(2, tags.unsqueeze(2)).squeeze(2)
+        moves = nn.functional.embedding(tags[:, :-1], transitions).gather(2, tags[:, 1:].unsqueeze(2)).squeeze(2)
+        last = tags.gather(1, lengths.unsqueeze(1) - 1).squeeze(1)
+        return _looked_up(start, tags[:, 0]) + (steps * inside).sum(1) + (moves * inside[:, 1:]).sum(1) + _looked_up(end, last)
+
+    def _partition(self, emissions: Tensor, lengths: Tensor) -> Tensor:
+        """Return log Σ_y exp s(y), (batch,): α_t[j] = e_t[j] + log Σ_i exp(α_{t-1}[i] + T[i, j])."""
+        start, transitions, end = self._weights()
+        alpha = start + emissions[:, 0]
+        for place in range(1, emissions.shape[1]):
+            following = torch.logsumexp(alpha.unsqueeze(2) + transitions, dim=1) + emissions[:, place]
+            alpha = torch.where((place < lengths).unsqueeze(1), following, alpha)
+        return torch.logsumexp(alpha + end, dim=1)
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return start, transitions and end in float32, with what is forbidden ruled out."""
+        start, between, end = (torch.from_numpy(penalty).to(self.start.device) for penalty in self._forbidden)
+        return self.start.float() + start, self.transitions.float() + between, self.end.float() + end
+
+
+def _penalties(labels: Sequence[str], scheme: str) -> tuple[npt.NDArray[np.float32], ...]:
+    """Return what is added to start (k,), transitions (k, k) and end (k,): 0, or `FORBIDDEN` where the scheme does not allow it."""
+    tables = ([may_follow(None, tag, scheme) for tag in labels], [[may_follow(one, other, scheme) for other in labels] for one in labels])
+    ends = [may_follow(tag, None, scheme) for tag in labels]
+    return tuple(np.where(allowed, 0, FORBIDDEN).astype(np.float32) for allowed in (*tables, ends))
+
+
+def _looked_up(weights: Tensor, places: Tensor) -> Tensor:
+    """Return weights[places]; unlike an index's, an embedding's gradient is summed in the same order every time."""
+    return nn.functional.embedding(places, weights.unsqueeze(1)).squeeze(-1)
+
+
+@dataclass
+class CrfOutput(TokenClassifierOutput):
+    """`logits` are the emissions (batch, positions, k); `tags` (batch, positions) the likeliest ones, `IGNORED` where no token begins."""
+
+    tags: Tensor | None = None
+
+
+class CrfHead:
+    """What stands before an architecture's `…ForTokenClassification` among the bases of a class: its logits become emissions."""
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)  # type: ignore[call-arg]  # the architecture's
+        numbers: Any = config.id2label
+        labels = [numbers[number] for number in range(len(numbers))]
+        self.crf = Crf(labels, config.crf_scheme)
+        self.post_init()  # type: ignore[attr-defined]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, Crf):
+            module.reset()
+        else:
+            super()._init_weights(module)  # type: ignore[misc]
+
+    def forward(self, *inputs: Any, labels: Tensor | None = None, begins: Tensor | None = None, **rest: Any) -> CrfOutput:
+        """Return the emissions, the loss where there are `labels`, and the likeliest tags unless the model is training.
+
+        `labels` (batch, positions) has a tag's number where a token begins, and `IGNORED` elsewhere. Without labels `begins`, of the
+        same shape, says where; without both, every position that is attended to is a token. The loss is the mean over tokens
+        of the negative log-likelihood, so that learning rates mean what they mean for a linear head.
+        """
+        output = super().forward(*inputs, **rest)  # type: ignore[misc]
+        if begins is None:
+            begins = labels != IGNORED if labels is not None else rest.get("attention_mask")
+        if begins is None:
+            begins = torch.ones(output.logits.shape[:2], device=output.logits.device)
+        with torch.autocast(output.logits.device.type, enabled=False):
+            loss, tags = self._answer(output.logits.float(), labels, begins.bool())
+        return CrfOutput(loss=loss, logits=output.logits, tags=tags, hidden_states=output.hidden_states, attentions=output.attentions)
+
+    def _answer(self, logits: Tensor, labels: Tensor | None, begins: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the loss and the tags; both leave out sentences without a token."""
+        filled = begins.any(1)
+        order = (~begins[filled]).to(torch.uint8).argsort(dim=1, stable=True)  # the tokens first, in their order
+        lengths = begins[filled].sum(1)
+        order = order[:, : int(lengths.max()) if len(lengths) else 1]
+        emissions = logits[filled].gather(1, order.unsqueeze(2).expand(-1, -1, logits.shape[2]))
+        loss = tags = None
+        if labels is not None:
+            likelihood = self.crf.log_likelihood(emissions, labels[filled].gather(1, order), lengths)
+            loss = -likelihood.sum() / lengths.sum().clamp(min=1)
+        if not self.training:  # type: ignore[attr-defined]
+            tags = torch.full(begins.shape, IGNORED, device=logits.device)
+            tags[filled] = tags[filled].scatter(1, order, self.crf.decode(emissions, lengths))
+        return loss, tags
+
+
+@cache
+def with_crf(architecture: type) -> Any:
+    """Return the class of `architecture`, a `…ForTokenClassification` of transformers, with a field on top."""
+    return type(f"{architecture.__name__}WithCrf", (CrfHead, architecture), {"__module__": __name__})
+
+
+class AutoModelForTokenClassificationWithCrf:
+    """Makes an encoder's own model for token classification, whatever the architecture, with a field on top."""
+
+    @staticmethod
+    def from_pretrained(folder: Path | str, *, labels: Sequence[str] | None = None, scheme: str | None = None, **settings: Any) -> Any:
+        """Load a base model, or one that was saved with this head; a head that is not there, or of another size, is made anew.
+
+        A saved folder says `labels` and `scheme` itself, as `id2label` and `crf_scheme` in its config.json; a base needs both.
+        `settings` go to the architecture's `from_pretrained`.
+
+        Raises:
+            ValueError: transformers has no model for token classification of this architecture.
+        """
+        offline = {name: settings[name] for name in ("local_files_only", "trust_remote_code") if name in settings}
+        config = AutoConfig.from_pretrained(folder, **offline)
+        if type(config) not in MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING:
+            raise ValueError(f"transformers has no model for token classification of the type {config.model_type}")
+        if labels is not None:
+            config.id2label = dict(enumerate(labels))
+            config.label2id = {label: number for number, label in config.id2label.items()}
+        config.crf_scheme = scheme or config.crf_scheme
+        return with_crf(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)]).from_pretrained(folder, config=config, **settings)

@@ -1,0 +1,22 @@
+"""The section `task_options` of token classification."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from components.params import Section
+from components.tasks.token_classification.schemes import Scheme
+
+
+class Options(Section):
+    """What the data are, what the tags mean, and what predicts them."""
+
+    data: Literal["tokens", "spans"] = Field("tokens", description="columns: tokens and tags, or text and spans (of characters)")
+    scheme: Scheme = Field("BIO", description="how tags write entities; plain: tags that write none, as parts of speech")
+    head: Literal["linear", "crf"] = Field("linear", description="linear: each tag for itself; crf: the likeliest tags of a sentence")
+
+    @model_validator(mode="after")
+    def _spans_are_entities(self) -> Self:
+        if self.data == "spans" and self.scheme == "plain":
+            raise ValueError("spans are entities, which tags of the scheme plain cannot write; choose BIO or BIOES")
+        return self

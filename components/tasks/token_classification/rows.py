@@ -1,0 +1,108 @@
+"""Rows of either form of data as sentences: tokens, tags and entities; and what is counted of expected and predicted answers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from components.errors import BadData
+from components.tasks.token_classification import reading
+from components.tasks.token_classification.reading import Bad, Span
+from components.tasks.token_classification.schemes import Entity, Scheme, entities, fault, written
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How rows are read: tokens and tags, or a text and the spans in it, whose words then are the tokens."""
+
+    data: Literal["tokens", "spans"]
+    scheme: Scheme
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """The columns of question and answer."""
+        return ("tokens", "tags") if self.data == "tokens" else ("text", "spans")
+
+    def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
+        """Return `rows` with `text` and `label`, and for each bad row, by its place, what is wrong with it."""
+        texts, labels, faults = list[str](), list[str](), dict[int, str]()
+        for place, (question, answer) in enumerate(zip(*(rows[name] for name in self.columns), strict=True)):
+            text, label = str(question), ""
+            try:
+                text, label = self._read(text, str(answer))
+            except Bad as reason:
+                faults[place] = str(reason)
+            texts.append(text)
+            labels.append(label)
+        return rows.assign(text=pd.Series(texts, rows.index, dtype="str"), label=pd.Series(labels, rows.index, dtype="str")), faults
+
+    def _read(self, question: str, answer: str) -> tuple[str, str]:
+        """Return text and label of a row; Bad."""
+        if self.data == "spans":
+            words = reading.words_in(question)
+            found = reading.placed(question, reading.spans_of(answer), words)
+            return question, reading.span_text(reading.as_spans(found, words))
+        tokens, tags = reading.sentence(question, answer)
+        if reason := fault(tags, self.scheme):
+            raise Bad(reason)
+        return " ".join(tokens), " ".join(tags)
+
+    def records(self, rows: pd.DataFrame) -> list[Row]:
+        """Return `rows` as mappings from column to cell."""
+        return [{str(name): cell for name, cell in row.items()} for row in rows.to_dict("records")]
+
+    def tokens(self, row: Row) -> list[str]:
+        """Return the tokens of a row; BadData where the cell looks like a list and is none."""
+        if self.data == "spans":
+            text = str(row["text"])
+            return [text[begin:end] for begin, end in reading.words_in(text)]
+        try:
+            return reading.texts_of(str(row["tokens"]), "tokens") if str(row["tokens"]).strip() != "[]" else []
+        except Bad as reason:
+            raise BadData(f"{reason}: {str(row['tokens'])[:80]!r}") from None
+
+    def tags(self, row: Row) -> list[str]:
+        """Return the expected tags of a row that `read` found no fault with."""
+        if self.data == "tokens":
+            return str(row["label"]).split(" ")
+        words = reading.words_in(str(row["text"]))
+        return written(reading.placed(str(row["text"]), _spans(str(row["label"])), words), len(words), self.scheme)
+
+    def answer(self, row: Row, tags: Sequence[str]) -> str:
+        """Return the tags of a row's tokens in the form of `label`."""
+        if self.data == "tokens":
+            return " ".join(tags)
+        return reading.span_text(reading.as_spans(entities(tags, self.scheme), reading.words_in(str(row["text"]))))
+
+    def entities(self, label: str) -> list[Entity]:
+        """Return the entities of a label: of tokens, or of characters where the data are spans."""
+        return list(_spans(label)) if self.data == "spans" else entities(label.split(" "), self.scheme)
+
+    def named(self, row: Row, entity: Entity) -> str:
+        """Return the text of an entity."""
+        begin, end, _ = entity
+        return str(row["text"])[begin:end] if self.data == "spans" else " ".join(self.tokens(row)[begin:end])
+
+    def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+        """Return what each row, (rows,), adds to the sums of the measures."""
+        counts = [self._count(one, other) for one, other in zip(expected, predicted, strict=True)]
+        names = ("hits", "expected", "predicted", "right_tokens", "tokens", "right", "rows")
+        columns = np.array(counts, dtype=np.float64).reshape(len(counts), len(names)).T
+        return dict(zip(names, columns, strict=True))
+
+    def _count(self, expected: str, predicted: str) -> tuple[int, ...]:
+        wanted, found = (set(self.entities(label)) if self.scheme != "plain" else set() for label in (expected, predicted))
+        right = (wanted == found) if self.data == "spans" else expected == predicted
+        tags = [] if self.data == "spans" else expected.split(" ")
+        right_tokens = sum(one == other for one, other in zip(tags, predicted.split(" "), strict=False))
+        return len(wanted & found), len(wanted), len(found), right_tokens, len(tags), int(right), 1
+
+
+def _spans(label: str) -> list[Span]:
+    return [(start, end, kind) for start, end, kind in json.loads(label)]
