@@ -21,8 +21,8 @@ from components.artifacts.training import ModelSpec
 from components.tasks import _pretrained
 from components.tasks._base import Base
 from components.tasks.text_classification import baselines, encoding
+from components.tasks.text_classification import options as settings
 from components.tasks.text_classification.kinds import Loss, kind_of
-from components.tasks.text_classification.options import Options
 from components.tasks.text_classification.predictor import TextClassifier
 
 _HEAD_DROPPED = "task_options.head_dropout is what the head drops, and train.dropout would set it again; leave one of them out"
@@ -31,10 +31,10 @@ _HEAD_DROPPED = "task_options.head_dropout is what the head drops, and train.dro
 class Task(Base):
     """One text in, or two, and one label out."""
 
-    Options = Options
+    Options = settings.Options
     normalised = True
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: settings.Options) -> None:
         """Be what the options say.
 
         With `pair` the columns are text_a and text_b, and `text` is both as one, by which rows are compared. Where one text stands in
@@ -88,8 +88,9 @@ class Task(Base):
         """
         labels = self._kind.targets(rows["label"].tolist(), spec)
         texts = self._texts(rows, spec.unicode_form)
-        settings = {"truncation": True, "max_length": spec.max_length, "padding": False, "return_attention_mask": False}
-        inputs = encoding.tokenize(tokenizer, texts, **settings)
+        inputs = encoding.tokenize(
+            tokenizer, texts, truncation=True, max_length=spec.max_length, padding=False, return_attention_mask=False
+        )
         columns = {name: pa.array(inputs[name], pa.list_(pa.int32())) for name in sorted(inputs.keys())}
         columns["labels"] = labels
         columns["length"] = pa.array([len(ids) for ids in inputs["input_ids"]], pa.int32())

@@ -51,12 +51,12 @@ class HeadedModel(PreTrainedModel):
     _supports_flash_attn = True
     _supports_attention_backend = True
 
-    def __init__(self, config: PreTrainedConfig, body: PreTrainedModel | None = None) -> None:
-        """Put a fresh head on `body`, or on one with fresh weights."""
-        super().__init__(config)
-        found = body if body is not None else AutoModel.from_config(config, **_bare(type(config)))
-        self.base_model_prefix = found.base_model_prefix or "body"
-        setattr(self, self.base_model_prefix, found)
+    def __init__(self, body: PreTrainedModel) -> None:
+        """Put a fresh head on `body`."""
+        super().__init__(body.config)
+        config: Any = body.config
+        self.base_model_prefix = body.base_model_prefix
+        setattr(self, self.base_model_prefix, body)
         head = config.retune_head
         self._pooling = str(head["pooling"])
         deviation = float(getattr(config, "initializer_range", 0.02))
@@ -97,7 +97,7 @@ def built(base: Path, options: Options, outputs: dict[str, Any]) -> HeadedModel:
     head = {"pooling": _pooling(config, options.pooling), "hidden": options.head_hidden, "dropout": _dropout(config, options.head_dropout)}
     known = getattr(config, "retune_head", None)
     config.retune_head = head
-    model = HeadedModel(config, body)
+    model = HeadedModel(body)
     if known and {**known, "dropout": 0} == {**head, "dropout": 0}:
         _take_head(model, base)
     return model
@@ -112,11 +112,12 @@ def restored(folder: Path) -> HeadedModel:
     _pretrained.refuse_foreign_code(folder)
     _pretrained.refuse_pickles(folder)
     try:
-        model = HeadedModel(AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32))
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32)
+        model = HeadedModel(AutoModel.from_config(config, **_bare(type(config))))
         safetensors.torch.load_model(model, folder / "model.safetensors")
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
         raise BadModel(f"the model in {folder} cannot be loaded: {_pretrained.first_line(error)}") from error
-    return model.float()
+    return model
 
 
 def _take_head(model: HeadedModel, base: Path) -> None:
@@ -128,8 +129,8 @@ def _take_head(model: HeadedModel, base: Path) -> None:
 
 def _bare(config: type[PreTrainedConfig]) -> dict[str, Any]:
     """Return the settings that leave out a pooler, which nothing would read."""
-    known = MODEL_MAPPING.get(config)
-    return {"add_pooling_layer": False} if known and "add_pooling_layer" in inspect.signature(known.__init__).parameters else {}
+    known: Any = MODEL_MAPPING.get(config, None)
+    return {"add_pooling_layer": False} if known and "add_pooling_layer" in inspect.signature(known).parameters else {}
 
 
 def _pooling(config: PreTrainedConfig, wanted: str) -> str:
