@@ -132,7 +132,8 @@ def test_thresholds_are_fitted_and_stored_with_the_model(tiny_base, tickets, tmp
     assert set(fitted["thresholds"]) == set(learn.spec.labels)
     assert fitted["thresholds"]["billing"] == 0.35
     assert f1[1] >= f1[0]
-    assert (before.probabilities == after.probabilities).all()
+    assert all((values == after.measured[name]).all() for name, values in before.measured.items())
+    assert set(before.measured) == {f"probability {label}" for label in learn.spec.labels}
 
 
 @pytest.mark.slow

@@ -21,6 +21,20 @@ Loss = Callable[[Any, Any], Any]
 """Of a batch's logits and labels, both tensors; returns a scalar tensor, the mean over the batch."""
 
 
+PROBABILITY = "probability "
+"""Begins the names of probabilities in `Answers.measured`, where an answer is not simply the likeliest label."""
+
+
+def scored(predicted: Sequence[str], scores: Floats, labels: Sequence[str]) -> Answers:
+    """Return answers with the probabilities `scores` (rows, labels) beside them."""
+    return Answers.texts(predicted, {f"{PROBABILITY}{label}": scores[:, place] for place, label in enumerate(labels)})
+
+
+def probabilities_of(found: Predictions) -> dict[str, Floats]:
+    """Return the probabilities that `scored` put beside the answers, (rows,) of each label."""
+    return {name.removeprefix(PROBABILITY): values for name, values in found.measured.items() if name.startswith(PROBABILITY)}
+
+
 class Kind(Protocol):
     """What the class `Kind` of a kind's file offers, made with the task's options; `scores` are what answers are made of, (rows, m)."""
 

@@ -20,7 +20,7 @@ from components.artifacts.training import ModelSpec
 from components.measures import Measure, f1, mean, ratio
 from components.tasks.text_classification import weights
 from components.tasks.text_classification.baselines import Features, labelled
-from components.tasks.text_classification.kinds import Floats, Loss
+from components.tasks.text_classification.kinds import Floats, Loss, probabilities_of, scored
 from components.tasks.text_classification.options import Options
 from components.tasks.text_classification.single import named, places_of
 from components.tasks.text_classification.tables import Column, by_label
@@ -143,7 +143,7 @@ class Kind:
         expected = _marked(train["label"].tolist(), spec.labels)
         shares = np.tile(expected.mean(axis=0), (rows, 1))
         commonest = Counter(train["label"]).most_common(1)[0][0]
-        majority = Answers([commonest] * rows, shares, spec.labels)
+        majority = scored([commonest] * rows, shares, spec.labels)
         if features is None:
             return {"majority": majority, "tfidf": majority}
         apart, scores = labelled(features, expected)
@@ -158,10 +158,10 @@ class Kind:
 
     def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
         """Return precision, recall, F1, AUROC and average precision of each label."""
-        truth, answers = _marked(found.expected.tolist(), found.labels), _marked(found.predicted.tolist(), found.labels)
-        columns = [
-            Column(label, truth[:, place], answers[:, place], found.probabilities[:, place]) for place, label in enumerate(found.labels)
-        ]
+        by_name = probabilities_of(found)
+        names = sorted(by_name)
+        truth, answers = _marked(found.expected.tolist(), names), _marked(found.predicted.tolist(), names)
+        columns = [Column(name, truth[:, place], answers[:, place], by_name[name]) for place, name in enumerate(names)]
         return (by_label("Labels, the commonest first", columns),)
 
 
@@ -199,7 +199,7 @@ def _marked(cells: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.bool_
 
 def _answers(scores: Floats, thresholds: Mapping[str, float], labels: tuple[str, ...]) -> Answers:
     limits = np.array([thresholds.get(label, DEFAULT) for label in labels])
-    return Answers([_text([labels[place] for place in np.flatnonzero(row)]) for row in scores >= limits], scores, labels)
+    return scored([_text([labels[place] for place in np.flatnonzero(row)]) for row in scores >= limits], scores, labels)
 
 
 def _twice(name: str, expected: set[str], predicted: set[str]) -> int:

@@ -20,7 +20,7 @@ from components.artifacts.training import ModelSpec
 from components.measures import Measure, mean
 from components.tasks.text_classification import numbers, weights
 from components.tasks.text_classification.baselines import Features, regressed
-from components.tasks.text_classification.kinds import Floats, Loss
+from components.tasks.text_classification.kinds import Floats, Loss, scored
 from components.tasks.text_classification.options import Options
 from components.tasks.text_classification.single import fitted_weights, named, places_of
 from components.tasks.text_classification.tables import by_number
@@ -90,7 +90,7 @@ class Kind:
     def answers(self, scores: Floats, spec: ModelSpec) -> Answers:
         """Return the median level."""
         passed = 1 - np.cumsum(scores, axis=1)[:, :-1] > 0.5
-        return Answers([spec.labels[place] for place in passed.sum(axis=1)], scores, spec.labels)
+        return scored([spec.labels[place] for place in passed.sum(axis=1)], scores, spec.labels)
 
     def calibrate(self, scores: Floats, labels: Sequence[str], spec: ModelSpec) -> Mapping[str, Any]:
         """Return nothing."""
@@ -113,13 +113,13 @@ class Kind:
         """Return the median level, and the level nearest to what TF-IDF with ridge regression says."""
         places = np.array(places_of(train["label"].tolist(), spec.labels), dtype=np.float64)
         shares = np.tile(np.bincount(places.astype(int), minlength=len(spec.labels)) / max(1, len(places)), (rows, 1))
-        median = Answers([spec.labels[int(np.median(places))]] * rows, shares, spec.labels)
+        median = scored([spec.labels[int(np.median(places))]] * rows, shares, spec.labels)
         if features is None:
             return {"median": median, "tfidf": median}
         nearest = np.clip(np.rint(regressed(features, places)), 0, len(spec.labels) - 1).astype(int)
         return {
             "median": median,
-            "tfidf": Answers([spec.labels[place] for place in nearest], np.eye(len(spec.labels))[nearest], spec.labels),
+            "tfidf": scored([spec.labels[place] for place in nearest], np.eye(len(spec.labels))[nearest], spec.labels),
         }
 
     def slices(self, labels: Sequence[str]) -> Mapping[str, Sequence[str]]:
@@ -129,7 +129,7 @@ class Kind:
     def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
         """Return what is answered to each level, and how far off that is."""
         expected, predicted = self._numbers(found.expected.tolist()), self._numbers(found.predicted.tolist())
-        parts = [(level, found.expected == level) for level in found.labels]
+        parts = [(level, found.expected == level) for level in self.labels_of(found.expected.tolist())]
         return (by_number("Levels, from the lowest", parts, expected, predicted),)
 
     def _numbers(self, levels: Sequence[str]) -> Floats:
