@@ -91,6 +91,7 @@ def fitted(request, bases, tmp_path_factory):
     return found, losses, kind, save(TASKS[kind], found.model, bases[family], learn.spec, folder / "model")
 
 
+@pytest.mark.slow
 def test_every_family_learns_is_saved_and_answers_alike(fitted, tmp_path):
     found, losses, kind, folder = fitted
     task, spec, rows = TASKS[kind], ModelSpec.read(fitted[3]), rows_of(kind).head(12)
@@ -142,6 +143,7 @@ def test_the_likelihood_of_what_is_expected_is_that_of_the_passes_by_hand(fitted
     assert found["bytes"].tolist() == [len(label.encode()) for label in rows["label"]]
 
 
+@pytest.mark.slow
 def test_a_model_that_learnt_where_to_end_ends_there(bases, tmp_path):
     # Padding is the end token here: were it left out of the loss, no answer would ever end.
     task, learn = TASKS["completion"], learn_of(tmp_path, bases["gpt2"], "completion")
@@ -167,6 +169,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "packing"), [("gpt2", True), ("llama", False)])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_and_a_cut_changes_nothing(family, packing, method, bases, tmp_path):

@@ -92,6 +92,7 @@ def logits(model, folder, learn):
         return model.eval()(**batch).logits
 
 
+@pytest.mark.slow
 def test_every_family_learns_is_saved_and_answers_alike(fitted, rows, learns, request, tmp_path):
     found, losses, folder = fitted
     learn = learns[request.node.callspec.params["fitted"]]
@@ -113,6 +114,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["t5", "pair"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_and_a_cut_changes_nothing(family, method, bases, learns, tmp_path):
