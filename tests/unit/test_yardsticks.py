@@ -7,6 +7,7 @@ from scipy import stats
 from components.artifacts.predictions import Predictions
 from components.measures import Measure, f1, mean, ratio
 from components.statistics import SumYardstick, Units
+from components.yardstick import yardstick as yardstick_of
 
 MEASURES = {
     "f1": Measure(("hits", "predicted", "expected"), f1, "entities"),
@@ -140,3 +141,27 @@ def test_units_are_groups_where_rows_share_one():
 
     assert yardstick(found).units.index.tolist() == Units.of(found.groups).index.tolist() == [0, 0, 1, 1, 2]
     assert yardstick(found).on(found.take(np.array([True, False, True, False, True]))).units.count == 3
+
+
+def test_each_pair_of_texts_is_counted_once_whatever_asks_for_it():
+    asked = []
+
+    class Counting:
+        measures = {"share": MEASURES["share"]}
+        classes = False
+
+        def statistics(self, expected, predicted):
+            asked.extend(zip(expected, predicted, strict=True))
+            return {
+                "hits": np.array([one == other for one, other in zip(expected, predicted, strict=True)], float),
+                "rows": np.ones(len(expected)),
+            }
+
+    task = Counting()
+    texts = np.array(["a", "b", "a", "c"] * 20)
+    found = Predictions(texts, np.arange(80).astype(np.str_), texts, np.array(["a", "b", "b", "c"] * 20), np.zeros((80, 0)), ())
+    made = yardstick_of(task, found, 10)
+
+    assert made.score("share", found).value == 0.75
+    assert made.on(found.take(texts == "a")).score("share", found.take(texts == "a")).value == 0.5
+    assert sorted(asked) == [("a", "a"), ("a", "b"), ("b", "b"), ("c", "c")]
