@@ -1,5 +1,7 @@
 """Metrics that are functions of sums over rows: against closed forms, and in simulations whose truth is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -146,18 +148,12 @@ def test_units_are_groups_where_rows_share_one():
 def test_each_pair_of_texts_is_counted_once_whatever_asks_for_it():
     asked = []
 
-    class Counting:
-        measures = {"share": MEASURES["share"]}
-        classes = False
+    def statistics(expected, predicted):
+        asked.extend(zip(expected, predicted, strict=True))
+        hits = np.array([one == other for one, other in zip(expected, predicted, strict=True)], dtype=np.float64)
+        return {"hits": hits, "rows": np.ones(len(expected))}
 
-        def statistics(self, expected, predicted):
-            asked.extend(zip(expected, predicted, strict=True))
-            return {
-                "hits": np.array([one == other for one, other in zip(expected, predicted, strict=True)], float),
-                "rows": np.ones(len(expected)),
-            }
-
-    task = Counting()
+    task = SimpleNamespace(measures={"share": MEASURES["share"]}, classes=False, statistics=statistics)
     texts = np.array(["a", "b", "a", "c"] * 20)
     found = Predictions(texts, np.arange(80).astype(np.str_), texts, np.array(["a", "b", "b", "c"] * 20), np.zeros((80, 0)), ())
     made = yardstick_of(task, found, 10)
