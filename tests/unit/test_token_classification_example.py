@@ -60,7 +60,7 @@ def test_the_corpus_becomes_rows_that_the_task_reads(script, archive, tmp_path, 
     assert rows[1]["tags"] == ["fw", "fw", "fw", "--", "pps", "*", "vb", "."]
     assert "siècle" in rows[1]["tokens"]
     assert not tasks.load("token_classification", {"scheme": "plain"}).read(cells)[1]
-    assert capsys.readouterr().out.endswith("4 sentences of 2 texts, 13 tags\n")
+    assert capsys.readouterr().out.endswith("4 sentences of 2 texts, 11 tags\n")
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "crf.yaml"])
