@@ -75,6 +75,18 @@ def test_gradients_are_those_of_all_paths(scheme):
     assert all(gradient.abs().sum() > 0 for gradient in expected)
 
 
+def test_a_rate_is_a_learning_rate():
+    slow, fast, emissions = field("BIO"), Crf(LABELS["BIO"], "BIO", rate=10), emissions_for("BIO")
+    tags = slow.decode(emissions, LENGTHS)
+    for own, other in zip(fast.parameters(), slow.parameters(), strict=True):
+        own.data.copy_(other.data / 10)
+    found = [crf.log_likelihood(emissions, tags, LENGTHS) for crf in (slow, fast)]
+    gradients = [torch.autograd.grad(likelihood.sum(), list(crf.parameters())) for likelihood, crf in zip(found, (slow, fast), strict=True)]
+
+    assert torch.allclose(*found, atol=1e-5)
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*gradients, strict=True))
+
+
 def test_without_a_scheme_it_is_pytorch_crf():
     crf, reference, emissions = field("plain"), torchcrf.CRF(4, batch_first=True), emissions_for("plain").requires_grad_()
     pairs = [(crf.start, reference.start_transitions), (crf.transitions, reference.transitions), (crf.end, reference.end_transitions)]
@@ -180,6 +192,17 @@ def test_every_family_takes_the_head_learns_and_is_found_again(base, tmp_path):
     assert again.crf.transitions.abs().sum() > 0
     assert set(depths(model).values()) == {0, 1, 2, 3}
     assert [path.name for path in (tmp_path / "saved").iterdir() if path.suffix not in (".json",)] == ["model.safetensors"]
+
+
+def test_what_was_learnt_stays_at_another_rate(base, tmp_path):
+    model = load(base, rate=50.0).eval()
+    torch.nn.init.normal_(model.crf.transitions, std=0.02)
+    model.save_pretrained(tmp_path / "saved")
+    ids = torch.arange(5, 25).reshape(2, 10)
+    with torch.no_grad():
+        for rate in (None, 50.0, 7.0):
+            assert torch.equal(model(ids).tags, load(tmp_path / "saved", rate=rate).eval()(ids).tags)
+    assert torch.allclose(load(tmp_path / "saved", rate=7.0).crf._weights()[1], model.crf._weights()[1], atol=1e-5)
 
 
 def test_adapters_leave_the_field_learning(base):

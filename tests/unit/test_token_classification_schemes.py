@@ -217,7 +217,9 @@ def test_a_sentence_that_is_cut_anywhere_is_joined_again(scheme):
     assert joined(["NN"], ["NN"], "plain") == ["NN", "NN"]
 
 
-def test_spans_need_a_scheme():
+def test_options_that_exclude_each_other_are_refused():
+    with pytest.raises(BadParams, match="transition_rate is read where head is crf"):
+        task(transition_rate=10)
     with pytest.raises(BadParams, match=r"task_options: spans are entities, which tags of the scheme plain cannot write"):
         task(data="spans", scheme="plain")
 

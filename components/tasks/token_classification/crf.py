@@ -49,12 +49,17 @@ def may_follow(before: str | None, after: str | None, scheme: str) -> bool:
 
 
 class Crf(nn.Module):
-    """The field for k tags `labels` under `scheme`: start (k,), transitions (k, k) from row to column, and end (k,) are learnt."""
+    """The field for k tags `labels` under `scheme`: start (k,), transitions (k, k) from row to column, and end (k,) are learnt.
 
-    def __init__(self, labels: Sequence[str], scheme: str = "plain") -> None:
+    What counts is `rate` times these weights, with the gradient that it would have itself: they learn at `rate` times the learning
+    rate. At that of a pretrained encoder, 10⁻⁵ to 10⁻³, they would hardly move while it is fine-tuned.
+    """
+
+    def __init__(self, labels: Sequence[str], scheme: str = "plain", rate: float = 1.0) -> None:
         super().__init__()
         self.start, self.end = nn.Parameter(torch.zeros(len(labels))), nn.Parameter(torch.zeros(len(labels)))
         self.transitions = nn.Parameter(torch.zeros(len(labels), len(labels)))
+        self.rate = rate
         # Arrays, not buffers: these would be saved, or lost where transformers makes a model on the meta device.
         self._forbidden = _penalties(labels, scheme)
 
@@ -109,8 +114,12 @@ class Crf(nn.Module):
 
     def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return start, transitions and end in float32, with what is forbidden ruled out."""
-        start, between, end = (torch.from_numpy(penalty).to(self.start.device) for penalty in self._forbidden)
-        return self.start.float() + start, self.transitions.float() + between, self.end.float() + end
+        learnt = (weights.float() for weights in (self.start, self.transitions, self.end))
+        faster = (weights + (self.rate - 1) * weights.detach() for weights in learnt)
+        start, transitions, end = (
+            weights + torch.from_numpy(penalty).to(weights.device) for weights, penalty in zip(faster, self._forbidden, strict=True)
+        )
+        return start, transitions, end
 
 
 def _penalties(labels: Sequence[str], scheme: str) -> tuple[npt.NDArray[np.float32], ...]:
@@ -139,7 +148,7 @@ class CrfHead:
         super().__init__(config)  # type: ignore[call-arg]  # the architecture's
         numbers: Any = config.id2label
         labels = [numbers[number] for number in range(len(numbers))]
-        self.crf = Crf(labels, config.crf_scheme)
+        self.crf = Crf(labels, config.crf_scheme, config.crf_rate)
         self.post_init()  # type: ignore[attr-defined]
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -191,10 +200,17 @@ class AutoModelForTokenClassificationWithCrf:
     """Makes an encoder's own model for token classification, whatever the architecture, with a field on top."""
 
     @staticmethod
-    def from_pretrained(folder: Path | str, *, labels: Sequence[str] | None = None, scheme: str | None = None, **settings: Any) -> Any:
-        """Load a base model, or one that was saved with this head; a head that is not there, or of another size, is made anew.
+    def from_pretrained(
+        folder: Path | str,
+        *,
+        labels: Sequence[str] | None = None,
+        scheme: str | None = None,
+        rate: float | None = None,
+        **settings: Any,
+    ) -> Any:
+        """Load a base model, or one that was saved with this head; a head that is not there is made anew.
 
-        A saved folder says `labels` and `scheme` itself, as `id2label` and `crf_scheme` in its config.json; a base needs both.
+        A saved folder says these itself, as `id2label`, `crf_scheme` and `crf_rate` in its config.json; a base needs `labels`. See `Crf`.
         `settings` go to the architecture's `from_pretrained`.
 
         Raises:
@@ -207,5 +223,10 @@ class AutoModelForTokenClassificationWithCrf:
         if labels is not None:
             config.id2label = dict(enumerate(labels))
             config.label2id = {label: number for number, label in config.id2label.items()}
-        config.crf_scheme = scheme or config.crf_scheme
-        return with_crf(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)]).from_pretrained(folder, config=config, **settings)
+        before = getattr(config, "crf_rate", 1.0)
+        config.crf_scheme, config.crf_rate = scheme or getattr(config, "crf_scheme", "plain"), rate or before
+        model = with_crf(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)]).from_pretrained(folder, config=config, **settings)
+        with torch.no_grad():
+            for weights in model.crf.parameters():
+                weights.mul_(before / config.crf_rate)  # what counts stays what it was, whatever the rate
+        return model

@@ -14,9 +14,14 @@ class Options(Section):
     data: Literal["tokens", "spans"] = Field("tokens", description="columns: tokens and tags, or text and spans (of characters)")
     scheme: Scheme = Field("BIO", description="how tags write entities; plain: tags that write none, as parts of speech")
     head: Literal["linear", "crf"] = Field("linear", description="linear: each tag for itself; crf: the likeliest tags of a sentence")
+    transition_rate: float = Field(
+        100.0, ge=1, le=10_000, description="crf: learning rate of the transitions between tags, times that of the other weights"
+    )
 
     @model_validator(mode="after")
-    def _spans_are_entities(self) -> Self:
+    def _fit_together(self) -> Self:
         if self.data == "spans" and self.scheme == "plain":
             raise ValueError("spans are entities, which tags of the scheme plain cannot write; choose BIO or BIOES")
+        if self.head != "crf" and self.transition_rate != type(self).model_fields["transition_rate"].default:
+            raise ValueError("transition_rate is read where head is crf; leave it out, or choose head crf")
         return self

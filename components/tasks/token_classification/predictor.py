@@ -80,7 +80,14 @@ def load_model(folder: Path, spec: ModelSpec, options: Options, **settings: Any)
     if options.head == "crf":
         from components.tasks.token_classification.crf import AutoModelForTokenClassificationWithCrf
 
-        return _pretrained.load_model(AutoModelForTokenClassificationWithCrf, folder, labels=spec.labels, scheme=options.scheme, **settings)
+        return _pretrained.load_model(
+            AutoModelForTokenClassificationWithCrf,
+            folder,
+            labels=spec.labels,
+            scheme=options.scheme,
+            rate=options.transition_rate,
+            **settings,
+        )
     numbers = dict(enumerate(spec.labels))
     return _pretrained.load_model(
         "AutoModelForTokenClassification",
