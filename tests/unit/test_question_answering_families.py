@@ -15,6 +15,8 @@ from components.tasks.question_answering.features import features
 from tests.conftest import FILLER, TOPICS
 from tests.tiny import make_tiny_base
 
+pytestmark = pytest.mark.exhaustive
+
 task = tasks.load("question_answering", {"stride": 4, "unanswerable": True})
 SPEC = ModelSpec(task="question_answering", labels=(), max_length=24, unicode_form="NFC", options=task.options.model_dump())
 WORDS = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER))

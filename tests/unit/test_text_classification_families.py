@@ -19,6 +19,8 @@ from tests.fits import QUICK, same, weights
 from tests.labelled import paired
 from tests.learn import make_learn
 
+pytestmark = pytest.mark.exhaustive
+
 single = tasks.load("text_classification")
 METHODS = {"full": {}, "freeze": {"method": "freeze", "frozen_layers": 1}, "lora": {"method": "lora"}}
 STEPS = QUICK.model_copy(update={"epochs": 1, "evaluations_per_epoch": 1})

@@ -14,6 +14,8 @@ from components.learning.data import Encoded, Learn
 from components.learning.fitting import fit
 from tests.fits import QUICK
 
+pytestmark = pytest.mark.exhaustive
+
 SENTENCES = [
     (["Ada", "Lovelace", "met", "Charles", "."], ["B-PER", "I-PER", "O", "B-PER", "O"]),
     (["London", "is", "(", "still", ")", "a", "town"], ["B-LOC", "O", "O", "O", "O", "O", "O"]),
