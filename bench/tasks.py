@@ -50,9 +50,8 @@ def parameter_files(clone: Path, only: Sequence[str] | None = None) -> list[Path
 
 
 def measure(clone: Path, params: Path) -> dict[str, Any]:
-    """Make the data where an example has a script for them, then the model; return its figures."""
-    script = params.parent / "make_data.py"
-    if script.exists():
+    """Make the data, and the base, where an example has a script for them, then the model; return its figures."""
+    for script in sorted(params.parent.glob("make_*.py")):
         subprocess.run([sys.executable, str(script)], cwd=clone, check=True, stdout=subprocess.DEVNULL)
     peak, done = [0.0], threading.Event()
     thread = threading.Thread(target=sample, args=(clone, peak, done))
