@@ -7,8 +7,8 @@ import torch
 import torchcrf
 import transformers as t
 
+from components.depth import depths
 from components.methods import lora
-from components.methods._depth import depths
 from components.tasks.token_classification.crf import IGNORED, AutoModelForTokenClassificationWithCrf, Crf, may_follow
 from components.tasks.token_classification.schemes import fault
 
