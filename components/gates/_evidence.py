@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.artifacts.behaviour import Behaviour
 from components.artifacts.cost import Cost
@@ -145,6 +145,12 @@ class GateSection(Section):
     """The section of a gate: every gate has a role."""
 
     role: Role = Field(Role.VETOES, description="decides (promotion needs it) | vetoes (can only reject) | shows | off")
+
+    @field_validator("role", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, role: Any) -> Any:
+        """Read YAML 1.1's `off`, which is false where it has no quotes."""
+        return Role.OFF if role is False else role
 
 
 class Gate(Protocol):

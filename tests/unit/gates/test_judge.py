@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import yaml
 
 from components import gates, tasks
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
@@ -208,6 +209,10 @@ def test_a_veto_that_cannot_tell_does_not_block_and_is_named():
 
 def test_where_no_gate_decides_a_person_does():
     assert fold([veto(0.5)])[0] is Outcome.INCONCLUSIVE
+
+
+def test_off_needs_no_quotes_in_yaml():
+    assert GatesParams.parse(yaml.safe_load("floor: {role: off}"), "gates").floor.role is Role.OFF
 
 
 def test_a_gate_that_is_off_is_not_asked_and_is_named():
