@@ -122,20 +122,20 @@ def tried(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
 
 
 def _equal(trial: SumTrial, found: dict[str, GateResult]) -> str:
-    """Against itself a model never fails, and passes, where the metric is bounded, if the width without variation is within the margin."""
+    """Against itself a model never fails, unless it must be better, and passes if the width without variation is within the margin."""
     units = trial.yardstick.units.count
     squared = float(stats.t.ppf(1 - trial.evidence.level, max(units - 1, 1))) ** 2
     for test in trial.comparisons:
         result, metric = found[test.gate], test.metrics[0]
         low, high = trial.yardstick.measures[metric].bounds
-        if result.outcome is Outcome.FAIL:
+        if result.outcome is Outcome.FAIL and test.threshold <= 0:
             raise unable(f"{test.gate} says FAIL of a model against itself: {result.reason}")
         if trial.yardstick.doubt(metric) or not np.isfinite(high - low):
             continue
         width = (high - low) * squared / (units + squared)
         if not np.allclose((number(result.low), number(result.high)), (-width, width), rtol=0, atol=1e-7):
             raise unable(f"{test.gate} gives a model against itself {result.low} to {result.high}, expected ±{width:.6f}")
-        if abs(width + test.threshold) > EXACT and (result.outcome is Outcome.PASS) != (-width > test.threshold):
+        if test.threshold <= 0 and abs(width + test.threshold) > EXACT and (result.outcome is Outcome.PASS) != (-width > test.threshold):
             raise unable(f"{test.gate} says {result.outcome} of a model against itself, whose interval is ±{width:.4f}: {result.reason}")
     return ", ".join(f"{test.gate} {found[test.gate].outcome}" for test in trial.comparisons) or "no gate that compares has a say"
 

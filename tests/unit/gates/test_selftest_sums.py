@@ -36,6 +36,12 @@ def test_gates_that_decide_rightly_are_told_what_they_were_tried_on():
     assert said[-1] == "candidate 6 on this test set: looks INCONCLUSIVE"
 
 
+def test_a_gate_that_asks_for_more_than_the_baseline_may_fail_an_equal_model():
+    asked = PARAMS.model_copy(update={"baseline": PARAMS.baseline.model_copy(update={"margin": 0.2})})
+
+    assert selftest(replace(evidence(), level=0.01), asked)[0].startswith("a model against itself: baseline FAIL, champion ")
+
+
 def test_a_test_set_that_is_too_small_is_said_to_be():
     assert any(
         "can prove nothing on entity_f1: the test set has 40 rows" in one for one in selftest(replace(evidence(40), level=0.01), PARAMS)
