@@ -79,13 +79,18 @@ def find(name: str) -> Callable[..., None]:
 
 
 def read_sections(step: Callable[..., None], path: Path) -> dict[str, Any]:
-    """Return the keyword arguments of `step` from params.yaml: sections as their class, plain values as they stand."""
+    """Return the keyword arguments of `step` from params.yaml: sections as their class, plain values as they stand.
+
+    One that has a default may be missing.
+    """
     if not path.exists():
         raise BadParams(f"{path.absolute()} is missing; `retune init DATA` writes one")
     raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     sections: dict[str, Any] = {}
     for parameter in inspect.signature(step, eval_str=True).parameters.values():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        if parameter.name not in raw and parameter.default is not parameter.empty:
             continue
         if parameter.name not in raw:
             raise BadParams(f"{path}: the section {parameter.name!r} is missing")
