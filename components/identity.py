@@ -26,15 +26,18 @@ def digest_value(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def digest_code() -> str:
-    """Return a sha256 over the sources of every module of `components` that is loaded in this process.
+def digest_code(*folders: str) -> str:
+    """Return a sha256 over the sources of every module of `components` that is loaded in this process, and over all below `folders`.
 
-    Inside a step this is the step's own import closure, so a study or a checkpoint made by other code is not continued.
+    Inside a step this is the step's own import closure, so a study or a checkpoint made by other code is not continued. What is
+    loaded only when it is needed, as the torch half of a task, must stand in one of `folders`, relative to `components`.
     The launcher is left out: it starts the code and does not shape a result.
     """
-    files = {
-        name: module.__file__
+    home = Path(__file__).parent
+    loaded = {
+        Path(str(module.__file__))
         for name, module in sys.modules.items()
         if name.split(".")[0] == "components" and not name.endswith("__main__") and getattr(module, "__file__", None)
     }
-    return digest_value({name: digest_file(Path(str(file))) for name, file in files.items()})
+    below = {path for folder in folders for path in (home / folder).rglob("*.py")}
+    return digest_value({str(path.relative_to(home)) if home in path.parents else path.name: digest_file(path) for path in loaded | below})

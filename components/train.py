@@ -43,14 +43,14 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
     if data.spec.task != task:
         raise NotThere(f"{learn} was prepared for the task {data.spec.task}, not {task}; run `dvc repro preprocess`")
     settings = train.settings(Chosen.read(tuned).settings)
+    if settings.calibration == "temperature" and not kind.classes:
+        raise BadParams(f"params.yaml: train.calibration is temperature, and the task {task} has no probabilities of classes")
     checkpoints = state_folder("checkpoints") / _identity(learn, base, task, settings)
     history = fresh(out) / "history.jsonl"
     history.touch()
     log.info("training on %d rows, validating on %d: %s", len(data.train), len(data.validation), _listed(settings))
     result = fit(kind, base, data, settings, keep=Keep(checkpoints, history))
     model = save(result, kind, base, data.spec, out / "model")
-    if settings.calibration == "temperature" and not kind.classes:
-        raise BadParams(f"params.yaml: train.calibration is temperature, and the task {task} has no probabilities of classes")
     spec = settle(model, kind, data.spec, learn)
     temperature = calibrate(model, kind, spec, learn) if settings.calibration == "temperature" else None
     record = account(result, settings, digest_file(model / "model.safetensors"), temperature)
@@ -118,7 +118,7 @@ def account(result: Fit, settings: TrainParams, weights: str, temperature: Tempe
 def _identity(learn: Path, base: Path, task: str, settings: TrainParams) -> str:
     """Return the name of the checkpoints: what they may be continued by. Threads, device and precision belong to it."""
     place = [machine.set_threads(settings.threads), machine.device(), machine.precision(settings)]
-    inputs = [digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_code(), task]
+    inputs = [digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_code(f"tasks/{task}", "methods"), task]
     return digest_value([*inputs, *place, settings.model_dump()])[:16]
 
 

@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from components import tasks
 from components.artifacts.predictions import Predictions
+from components.identity import digest_value
 from components.statistics import COMPARABLE, ClassYardstick, SumYardstick, Yardstick
 
 Floats = npt.NDArray[np.float64]
@@ -23,19 +24,19 @@ def decidable(task: tasks.Task) -> dict[str, tuple[float, float]]:
 
 
 class RowStatistics:
-    """The row statistics of any predictions of a task; each pair of texts is counted once, however many metrics and parts ask for it."""
+    """The row statistics of any predictions of a task; the same answers are counted once, however many metrics ask for them.
+
+    Answers are counted as a whole: some statistics, as ranks, rest on all rows.
+    """
 
     def __init__(self, task: tasks.Task) -> None:
         self._task = task
-        self._names: tuple[str, ...] = ()
-        self._known: dict[tuple[str, str], Floats] = {}
+        self._known: dict[tuple[str, ...], dict[str, Floats]] = {}
 
     def __call__(self, found: Predictions) -> dict[str, Floats]:
         """Return all that the task's measures sum up, by name, each (rows,); what the model told itself included."""
-        pairs = list(zip(found.expected.tolist(), found.predicted.tolist(), strict=True))
-        if new := [pair for pair in dict.fromkeys(pairs) if pair not in self._known]:
-            counted = self._task.statistics([expected for expected, _ in new], [predicted for _, predicted in new])
-            self._names = tuple(counted)
-            self._known |= dict(zip(new, np.array(list(counted.values()), dtype=np.float64).reshape(len(counted), len(new)).T, strict=True))
-        table = np.array([self._known[pair] for pair in pairs], dtype=np.float64).reshape(len(pairs), len(self._names))
-        return {**dict(zip(self._names, table.T, strict=True)), **found.measured}
+        texts = (found.expected.tolist(), found.predicted.tolist())
+        key = tuple(digest_value(side) for side in texts)
+        if key not in self._known:
+            self._known[key] = dict(self._task.statistics(*texts))
+        return {**self._known[key], **found.measured}

@@ -12,9 +12,23 @@ import pandas as pd
 
 from components import registry, tasks
 from components.artifacts.predictions import Answers, Predictions
+from components.artifacts.training import ModelSpec
+from components.errors import BadModel, BadParams
 from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
+
+
+def unlike(spec: ModelSpec, task: tasks.Task) -> str | None:
+    """Say why a model cannot be held against those of `task`: it is asked otherwise, or answers otherwise; None where it can."""
+    try:
+        made = tasks.of(spec)
+    except BadParams as error:
+        return f"was made for a task that there is no more: {error}"
+    sides = [(type(one), one.inputs, one.classes, tuple(one.measures)) for one in (made, task)]
+    if sides[0] == sides[1]:
+        return None
+    return f"was made for another task: {spec.task}, asked with {', '.join(made.inputs)} and measured by {', '.join(made.measures)}"
 
 
 @dataclass
@@ -30,6 +44,7 @@ class Asked:
 
     def __init__(self, workspace: Workspace, uri: str, task: tasks.Task) -> None:
         """Of the registry at `uri`; answers are kept below `var/predictions`."""
+        self._task = task
         self._remembers = task.classes and task.inputs == ("text",)
         self._workspace, self._uri = workspace, uri
         self._open = contextlib.ExitStack()
@@ -49,12 +64,15 @@ class Asked:
         """Check a package once, before anything of it is run.
 
         Raises:
-            BadModel: it is gone, or not what was registered.
+            BadModel: it is gone, not what was registered, or was made for other questions than today's.
             Unavailable: the registry is busy or out of reach.
         """
-        if version.uri not in self._inspected:
-            registry.inspected(self._uri, version)
-            self._inspected.add(version.uri)
+        if version.uri in self._inspected:
+            return
+        folder = registry.inspected(self._uri, version)
+        if fault := unlike(ModelSpec.read(folder / "artifacts/model"), self._task):
+            raise BadModel(f"{version.uri} {fault}")
+        self._inspected.add(version.uri)
 
     def session(self, version: registry.Version) -> registry.Session:
         """Return the version, ready to be asked; its package was checked before anything of it is run.

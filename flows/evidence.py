@@ -64,10 +64,11 @@ def gather(
         if wanted(gates, "forgetting")
         else (),
         served=serve(uri, version, test, gates, task) if wanted(gates, "servability") else None,
-        behaviour=try_cases(workspace, asked, version, able, test, gates) if wanted(gates, "behaviour") and task.classes else None,
+        behaviour=behave(workspace, asked, version, able, test, params) if wanted(gates, "behaviour") else None,
         cost=time_both(uri, asked, version, able, test[list(task.inputs)], gates) if wanted(gates, "cost") else None,
         yardstick=yardstick(task, candidate, params.evaluate.min_class_units),
         parts=task.slices(test),
+        one_answer=task.one_answer,
     )
 
 
@@ -100,6 +101,16 @@ def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesP
         )
     except BadModel as error:
         return Served(version=version.uri, fault=str(error))
+
+
+def behave(
+    workspace: Workspace, asked: Asked, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, params: Params
+) -> Behaviour:
+    """Try the cases, which are single texts with classes for answers."""
+    task = params.made_task
+    if not task.classes or task.inputs != ("text",):
+        return Behaviour(notes=("cases are single texts that get a class, and the task asks or answers otherwise",))
+    return try_cases(workspace, asked, version, champion, rows, params.gates)
 
 
 def try_cases(

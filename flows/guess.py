@@ -107,7 +107,7 @@ def _shaped(frame: pd.DataFrame, shape: Shape, delimiter: str | None) -> Guess:
     by_name = {str(name).lower(): str(name) for name in frame.columns}
     columns = {name: by_name[name] for name in shape.columns}
     for role, known in (("id", ID_NAMES), ("group", GROUP_NAMES)):
-        if found := next((by_name[one] for one in known if one in by_name), None):
+        if found := next((by_name[one] for one in known if one in by_name and (role == "group" or frame[by_name[one]].is_unique)), None):
             columns[role] = found
     texts = frame[[columns[name] for name in shape.columns]].fillna("").agg(" ".join, axis=1)
     return Guess(columns, delimiter, False, _max_length(texts), 0, len(frame), shape)

@@ -111,7 +111,10 @@ def measured_of(columns: Sequence[str]) -> list[str]:
 
 
 def apart(one: str, other: str) -> float:
-    """Return how far two answers are apart: 0 for the same text, the largest difference of JSON numbers, infinite for all else."""
+    """Return how far two answers are apart: 0 for the same text, infinite for different ones.
+
+    Of JSON numbers it is the largest difference, beyond 1 relative to the number.
+    """
     if one == other:
         return 0.0
     try:
@@ -120,5 +123,5 @@ def apart(one: str, other: str) -> float:
         return float("inf")
     if first.shape != second.shape or not first.size:
         return float("inf")
-    largest = float(np.max(np.abs(first - second)))
+    largest = float(np.max(np.abs(first - second) / np.maximum(1.0, np.abs(first))))
     return largest if np.isfinite(largest) else float("inf")

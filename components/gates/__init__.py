@@ -148,6 +148,10 @@ def check_metrics(gates: GatesParams, metrics: Mapping[str, tuple[float, float]]
     low, high = metrics.get(gates.floor.metric, (-np.inf, np.inf))
     if _asks(gates, "floor") and not low < gates.floor.at_least < high:
         faults.append(f"floor.at_least: expected a {gates.floor.metric} above {low:g} and below {high:g}, found {gates.floor.at_least:g}")
+    for name in (name for name in ("baseline", "champion", "anchor") if _asks(gates, name)):
+        low, high = metrics.get(getattr(gates, name).metric, (-np.inf, np.inf))
+        if getattr(gates, name).margin >= high - low:
+            faults.append(f"{name}.margin: expected less than {high - low:g}, all that the metric can differ by")
     if faults:
         raise BadParams("\n".join(f"params.yaml: gates.{fault}" for fault in faults))
 

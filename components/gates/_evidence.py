@@ -58,6 +58,7 @@ class Evidence:
     error of a deciding gate, `look` which candidate on this test set this is. What was measured for a single gate stands in a field of
     its own, None where it was not. `crosscheck` asks for the slower second opinions that are shown and never decide.
     `yardstick` is what the test set is measured by, and `parts` what the task cuts it into, the value of each row by kind.
+    Without `one_answer` equal texts may have different labels, and are no contradiction.
     """
 
     candidate: Predictions
@@ -76,6 +77,7 @@ class Evidence:
     behaviour: Behaviour | None = None
     cost: Cost | None = None
     parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    one_answer: bool = True
     yardstick: Yardstick = field(default=None)  # type: ignore[assignment]  # of classes, where none is handed over
 
     def __post_init__(self) -> None:

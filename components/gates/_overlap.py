@@ -70,13 +70,13 @@ def _near(mine: list[str], sides: list[set[str]], threshold: float) -> list[dict
     return [{row: (texts[twin], similarity) for row, (twin, similarity) in found.found().items()} for found in best]
 
 
-def repeated(test: pd.DataFrame) -> tuple[Pair, ...]:
-    """Return the test rows whose text stood in an earlier test row."""
-    first: dict[str, int] = {}
+def repeated(test: pd.DataFrame, one_answer: bool = True) -> tuple[Pair, ...]:
+    """Return the test rows whose text stood in an earlier test row; without `one_answer`, whose text and label did."""
+    first: dict[tuple[str, str], int] = {}
     pairs = []
-    ids, texts = test["id"].tolist(), _texts(test)
+    ids, texts, labels = test["id"].tolist(), _texts(test), [str(label) for label in test["label"]]
     for row, text in enumerate(texts):
-        if (twin := first.setdefault(text, row)) != row:
+        if (twin := first.setdefault((text, "" if one_answer else labels[row]), row)) != row:
             pairs.append(Pair("twice in the test set", str(ids[row]), str(ids[twin]), 1.0, text, texts[twin]))
     return tuple(pairs)
 

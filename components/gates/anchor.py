@@ -12,7 +12,9 @@ class Params(GateSection):
 
     role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off")
     metric: str = Field("accuracy", description="one of the task's, on the test split")
-    margin: float = Field(0.02, gt=0, lt=1, description="non-inferiority: the difference's lower end must be above minus this; a share")
+    margin: float = Field(
+        0.02, gt=0, description="non-inferiority: the difference's lower end must be above minus this; in the metric's unit"
+    )
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:

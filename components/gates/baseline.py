@@ -12,7 +12,7 @@ class Params(GateSection):
     role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off")
     metric: str = Field("macro_f1", description="one of the task's, on the test split")
     against: str = Field("tfidf", description="one of the task's baselines")
-    margin: float = Field(0.0, ge=0, lt=1, description="the lower end of the difference's interval must be above this; a share")
+    margin: float = Field(0.0, ge=0, description="the lower end of the difference's interval must be above this; in the metric's unit")
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:

@@ -15,7 +15,9 @@ class Params(GateSection):
     role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off")
     metric: str = Field("accuracy", description="one of the task's, on the test split")
     aim: Literal["non_inferiority", "superiority"] = Field("non_inferiority", description="superiority: better than the champion")
-    margin: float = Field(0.02, ge=0, lt=1, description="non-inferiority: the difference's lower end must be above minus this; a share")
+    margin: float = Field(
+        0.02, ge=0, description="non-inferiority: the difference's lower end must be above minus this; in the metric's unit"
+    )
     also: tuple[str, ...] = Field(("macro_f1",), description="metrics that veto when worse")
     new_labels: Literal["common", "wrong", "ask"] = Field(
         "common", description="the champion lacks a label: compare on the labels that both know | count as wrong | ask a person"

@@ -23,7 +23,7 @@ class Params(GateSection):
 
     last: int = Field(5, ge=0, le=50, description="test sets of earlier snapshots, the newest first; 0: none")
     sets: tuple[str, ...] = Field((), description="paths of regression sets, tables with text and label")
-    margin: float = Field(0.03, gt=0, lt=1, description="of accuracy: what is proven to be within it cannot reject; a share")
+    margin: float = Field(0.03, gt=0, description="of accuracy, or the task's first measure: what is proven to be within it cannot reject")
 
 
 @dataclass(frozen=True)

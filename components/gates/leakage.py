@@ -71,10 +71,17 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     rows = test_rows(evidence)
     if isinstance(rows, str):
         return GateResult(gate="leakage", outcome=Outcome.INCONCLUSIVE, reason=rows)
-    twice = _Count("stand twice in", "the test set", repeated(rows), len(rows), params.max_test_duplicate_share, "max_test_duplicate_share")
+    twice = _Count(
+        "stand twice in",
+        "the test set",
+        repeated(rows, evidence.one_answer),
+        len(rows),
+        params.max_test_duplicate_share,
+        "max_test_duplicate_share",
+    )
     sides = _sides(evidence)
     found = dict(zip(sides, overlaps(rows, list(sides.values()), params.near_duplicate), strict=True))
-    counts = {among: _counts(one, among, len(rows), params) for among, one in found.items()}
+    counts = {among: _counts(one, among, len(rows), params, evidence.one_answer) for among, one in found.items()}
     own = [twice, *counts.pop(_LEARNT, [])]
     doubts = ["the rows that the candidate learnt from were not handed over"] if evidence.train is None else []
     unknown = [one for one in evidence.seen if one.rows is None]
@@ -93,10 +100,11 @@ def _sides(evidence: Evidence) -> dict[str, pd.DataFrame]:
     return sides | {f"the rows that {one.called} learnt from": one.rows for one in evidence.seen if one.rows is not None}
 
 
-def _counts(found: Overlap, among: str, rows: int, params: Params) -> list[_Count]:
+def _counts(found: Overlap, among: str, rows: int, params: Params, one_answer: bool) -> list[_Count]:
+    conflicting = found.conflicting if one_answer else ()
     return [
         _Count("stand word for word among", among, found.exact, rows, params.max_exact_share, "max_exact_share"),
-        _Count("stand with another label among", among, found.conflicting, rows, params.max_conflict_share, "max_conflict_share"),
+        _Count("stand with another label among", among, conflicting, rows, params.max_conflict_share, "max_conflict_share"),
         _Count("have a near copy among", among, found.near, rows, params.max_near_share, "max_near_share"),
     ]
 

@@ -38,6 +38,14 @@ def exact(rows: pd.DataFrame, same: Sequence[str] = ("text",)) -> pd.DataFrame:
     return _removed(copies["id"].tolist(), EXACT, kept[copies.index].tolist()).sort_values("id", ignore_index=True)
 
 
+def crossing(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose text stands in a more favoured split, whatever its label there."""
+    ranked = rows.assign(rank=rows["split"].map({split: rank for rank, split in enumerate(SPLITS)})).sort_values(["rank", "id"])
+    first = ranked.groupby("text", sort=False)[["id", "rank"]].transform("first")
+    late = ranked[ranked["rank"] > first["rank"]]
+    return _removed(late["id"].tolist(), EXACT, first["id"][late.index].tolist()).sort_values("id", ignore_index=True)
+
+
 def near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
     """Return the rows that resemble a kept row of a more favoured split: Jaccard similarity of shingles of `threshold` or more.
 

@@ -92,6 +92,7 @@ def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> t
     left = rows
     steps: list[Step] = [duplicates.conflicting] if kind.one_answer else []
     steps += [lambda rest: duplicates.exact(rest, ("text",) if kind.one_answer else ("text", "label"))]
+    steps += [] if kind.one_answer else [duplicates.crossing]
     steps += [lambda rest: duplicates.near(rest, params.near_duplicate)]
     for step in steps:
         gone.append(step(left))

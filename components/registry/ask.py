@@ -228,7 +228,7 @@ class Session:
     def _write(self, rows: Rows) -> Path:
         path = self._folder / "rows.parquet"
         columns = {str(name): rows[name].tolist() for name in rows.columns} if isinstance(rows, pd.DataFrame) else {"text": list(rows)}
-        pq.write_table(pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()}), path)
+        pq.write_table(pa.table({name: pa.array(cells, pa.string(), from_pandas=True) for name, cells in columns.items()}), path)
         return path
 
 

@@ -140,7 +140,7 @@ class Task(Protocol):
         """Load a saved model folder, retune.json included."""
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
-        """Return what `measures` sums up, by name, each (rows,), row by row; the caller adds what a model tells (`measured`)."""
+        """Return what `measures` sums up, by name, each (rows,); the caller adds what a model tells (`measured`)."""
 
     def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Answers]:
         """Return what each of `baselines` answers to the rows `test`; `base` is the folder of the base model."""

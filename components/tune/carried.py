@@ -21,7 +21,7 @@ from components.tune.params import Dimension
 log = logging.getLogger(__name__)
 
 CARRIED = "carried"  # of which study; such a trial uses up no budget
-_CONTEXT, _FIXED = "context", "fixed"
+_CONTEXT, _FIXED, _DONE = "context", "fixed", "carried over"
 
 
 @dataclass(frozen=True)
@@ -38,18 +38,22 @@ def carry(study: optuna.Study, path: Path, kin: Kin) -> int:
 
     Only complete trials are carried, each settings once.
     """
-    study.set_user_attr(_CONTEXT, kin.context)
+    if study.user_attrs.get(_DONE):
+        return 0
     study.set_user_attr(_FIXED, dict(kin.fixed))
-    known: list[dict[str, Value]] = []
+    study.set_user_attr(_CONTEXT, kin.context)
+    known: list[dict[str, Value]] = [dict(trial.params) for trial in study.trials]  # carried by a process that was killed meanwhile
+    before = len(known)
     for other in _relatives(path, kin):
         for trial in other.get_trials(states=(TrialState.COMPLETE,)):
             settings = {**other.user_attrs[_FIXED], **trial.user_attrs.get("settings", trial.params)}
             if (params := _fitting(settings, kin)) is not None and params not in known:
                 known.append(params)
                 study.add_trial(_moved(trial, params, other.study_name, kin))
-    if known:
-        log.info("%d trials of earlier searches lie in this space and are carried over", len(known))
-    return len(known)
+    study.set_user_attr(_DONE, True)
+    if carried := len(known) - before:
+        log.info("%d trials of earlier searches lie in this space and are carried over", carried)
+    return carried
 
 
 def _relatives(path: Path, kin: Kin) -> Iterator[optuna.Study]:
@@ -71,12 +75,22 @@ def _fitting(settings: Mapping[str, Value], kin: Kin) -> dict[str, Value] | None
     if any(settings.get(name, value) != value for name, value in kin.fixed.items() if name not in kin.space):
         return None
     active = {name: dimension for name, dimension in kin.space.items() if dimension.active(settings)}
-    if any(name not in settings or not dimension.holds(settings[name]) for name, dimension in active.items()):
+    if any(name not in settings or not _holds(dimension, settings[name]) for name, dimension in active.items()):
         return None
     idle = {name for name in kin.space if name not in active}
     if any(settings.get(name, kin.fixed.get(name)) != kin.fixed.get(name) for name in idle):
         return None
     return {name: settings[name] for name in active}
+
+
+def _holds(dimension: Dimension, value: Value) -> bool:
+    """Whether a value lies in the range, and on its grid where there is one."""
+    if not dimension.holds(value) or dimension.type == "categorical":
+        return dimension.holds(value)
+    if not isinstance(value, int | float) or (dimension.type == "int" and value != int(value)):
+        return False
+    steps = (value - (dimension.low or 0.0)) / dimension.step if dimension.step else 0.0
+    return abs(steps - round(steps)) < 1e-9
 
 
 def _moved(trial: FrozenTrial, params: Mapping[str, Value], study: str, kin: Kin) -> FrozenTrial:

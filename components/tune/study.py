@@ -97,7 +97,7 @@ def _opened(path: Path, tune: TuneParams, first: Mapping[str, Value], kin: Kin |
         pruner=optuna.pruners.MedianPruner(n_startup_trials=tune.prune_after),
         load_if_exists=True,
     )
-    if kin is not None and not study.trials:
+    if kin is not None and all(CARRIED in trial.user_attrs for trial in study.trials):
         carry(study, path, kin)
     _requeue(study, first)
     study.sampler = sampler(tune, len(counted(study)))

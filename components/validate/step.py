@@ -77,7 +77,7 @@ def judge(frame: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> Ju
     read, faults = kind.read(rows.drop(index=list(reasons)).reset_index(drop=True))
     sound = rows.index.difference(list(reasons))
     reasons |= {int(sound[place]): reason for place, reason in faults.items()}
-    if not kind.classes:
+    if faults or not kind.classes:
         row_checks.append(_check_read(kind.columns, len(faults), len(read)))
     bad = pd.Series(reasons, dtype="str").sort_index()
     whole = read.drop(index=list(faults))
@@ -122,7 +122,7 @@ def _check_rows(
 
     texts = [name for name in kind.columns if name != "label"]
     limits = settings.model_dump(include={"min_characters", "max_characters"})
-    labels = settings.labels if kind.classes else None
+    labels = settings.labels if kind.classes else ()
     expectations = suite.row_expectations(texts, identities, labels=labels if "label" in kind.columns else None, **limits)
     wanted = rows[[name for name in ("id", "group", *kind.columns)]]
     reasons: dict[int, list[str]] = {}
@@ -151,8 +151,11 @@ def _check_table(kept: pd.DataFrame, kind: tasks.Task, settings: ValidateParams)
     )
     if kept.empty:
         expectations = expectations[:1]
+    rows = kept[["id", "group", "text", "label"]]
+    if not kind.one_answer:  # then a text may stand in several rows, with another answer in each
+        rows = rows.assign(text=rows["text"] + "\x1f" + rows["label"])
     checks = []
-    for each, found in zip(expectations, suite.carry_out(expectations, kept[["id", "group", "text", "label"]]), strict=True):
+    for each, found in zip(expectations, suite.carry_out(expectations, rows), strict=True):
         checks.append(_check(each, found, _observed(each.name, found.value, kept, "text")))
     return checks if kept.empty or not kind.classes else [*checks, *_check_classes(kept, settings)]
 

@@ -246,6 +246,7 @@ def test_a_wrong_setting_is_named_with_the_nearest_right_one(raw, message):
         ({"floor": {"at_least": 1}}, "gates.floor.at_least: expected a macro_f1 above 0 and below 1, found 1"),
         ({"floor": {"at_least": 0}}, "gates.floor.at_least"),
         ({"baseline": {"against": "tf-idf"}}, "gates.baseline.against: unknown baseline 'tf-idf'; did you mean 'tfidf'"),
+        ({"champion": {"margin": 1}}, "gates.champion.margin: expected less than 1"),
         ({"champion": {"also": ["macrof1"]}}, "gates.champion.also: unknown metric 'macrof1'"),
     ],
 )
