@@ -12,7 +12,7 @@ from components import tasks
 from components.artifacts.training import ModelSpec
 from components.learning.data import Encoded, Learn
 from components.learning.fitting import fit
-from tests.fits import QUICK
+from tests.fits import QUICK, keep_in
 
 pytestmark = pytest.mark.exhaustive
 
@@ -97,7 +97,7 @@ def test_it_is_trained_and_found_again(base, rows, tmp_path, head):
     spec = ModelSpec(task="token_classification", labels=kind.labels_of(rows), max_length=32, unicode_form="NFC", options=options)
     learn = Learn(spec, Encoded(kind.encode(rows, tokenizer, spec)), Encoded(kind.encode(rows[:8], tokenizer, spec)))
     settings = QUICK.model_copy(update={"metric": "entity_f1", "epochs": 8, "batch_size": 8, "evaluations_per_epoch": 1})
-    found = fit(kind, base, learn, settings)
+    found = fit(kind, base, learn, settings, keep=keep_in(tmp_path / "kept"))  # returns the weights that had the best value
     found.model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     spec.write(tmp_path / "model")

@@ -15,7 +15,7 @@ class Options(Section):
     scheme: Scheme = Field("BIO", description="how tags write entities; plain: tags that write none, as parts of speech")
     head: Literal["linear", "crf"] = Field("linear", description="linear: each tag for itself; crf: the likeliest tags of a sentence")
     transition_rate: float = Field(
-        100.0, ge=1, le=10_000, description="crf: learning rate of the transitions between tags, times that of the other weights"
+        1.0, ge=1, le=10_000, description="crf: learning rate of the transitions between tags, times that of the other weights"
     )
 
     @model_validator(mode="after")
