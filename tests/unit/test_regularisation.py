@@ -216,7 +216,7 @@ def test_what_is_evaluated_is_what_is_returned(tiny_base, learn, tmp_path):
     batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[place] for place in range(60)])
     with torch.no_grad():
         answers = last.eval()(**batch).logits.numpy()
-    assert task.metrics(answers, batch["labels"].numpy(), learn.spec.labels)["macro_f1"] == pytest.approx(seen[0])
+    assert task.validate(answers, batch["labels"].numpy(), learn.spec)["macro_f1"] == pytest.approx(seen[0])
 
 
 def pairs(share):
