@@ -27,7 +27,9 @@ def prepare(model: Any, *, frozen_layers: int, unfreeze_every: float) -> Any:
         raise BadParams(f"params.yaml: train.frozen_layers is {frozen_layers}, but the base model has {layers} layers; -1 freezes them all")
     upto = layers if frozen_layers == -1 else frozen_layers
     if not any(at > upto for at in depth.values()):
-        raise BadParams(f"params.yaml: train.frozen_layers is {frozen_layers}: nothing would learn, the head's weights are the embeddings'")
+        raise BadParams(
+            f"params.yaml: train.frozen_layers is {frozen_layers}: nothing would learn, there is no head with weights of its own"
+        )
     if not unfreeze_every:
         freeze(model, depth, upto)
     return model

@@ -26,12 +26,13 @@ slow = pytest.mark.slow
 LONG = "long " * 20_000
 MAKING = ("init", "snapshot", "run", "judge", "register", "predict", "status", "doctor")
 ASKING = ("history", "champion", "why", "diff", "lineage", "rebuild", "prune")
+DESCRIBING = ("tasks",)
 PROMOTING = ("promote", "rollback", "approve", "reject", "reconcile")
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
 
 
 def test_no_command_is_forgotten() -> None:
-    assert set(COMMANDS) == {*MAKING, *ASKING, *PROMOTING}
+    assert set(COMMANDS) == {*MAKING, *DESCRIBING, *ASKING, *PROMOTING}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -86,7 +86,7 @@ def test_the_seed_decides_and_frozen_weights_stay(base, learn):
 def test_freezing_all_layers_leaves_nothing_to_learn(base, learn):
     task, rows = learn["pairs"]
 
-    with pytest.raises(BadParams, match="nothing is left to learn"):
+    with pytest.raises(BadParams, match="nothing would learn"):
         fit(task, base, rows, settings(task, method="freeze", frozen_layers=-1))
 
 

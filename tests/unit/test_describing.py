@@ -12,11 +12,13 @@ RUNNER = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"})
 
 
 def test_every_task_is_listed_with_its_columns_and_baselines() -> None:
-    said = RUNNER.invoke(app, ["tasks"]).stdout
+    said = RUNNER.invoke(app, ["tasks", "--json"]).stdout
 
     for name in tasks.available():
         assert name in said
-    assert "question, context, answers" in said
+    found = {one["task"]: one for one in json.loads(said)}
+    assert list(found["question_answering"]["columns"]) == ["question", "context", "answers"]
+    assert RUNNER.invoke(app, ["tasks"]).exit_code == 0
 
 
 @pytest.mark.parametrize("name", tasks.available())

@@ -1,4 +1,3 @@
-from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import cast
@@ -19,12 +18,16 @@ class Clock:
     def __init__(self, name: str, seconds: float, book: list[tuple[str, tuple[str, ...], int, int]]) -> None:
         self.name, self.seconds, self.book = name, seconds, book
 
-    def times(self, texts: Sequence[str], batch_size: int, requests: int) -> list[float]:
-        self.book.append((self.name, tuple(texts), batch_size, requests))
+    def times(self, rows: pd.DataFrame, batch_size: int, requests: int) -> list[float]:
+        self.book.append((self.name, tuple(rows["text"]), batch_size, requests))
         return [self.seconds] * requests
 
     def peak_memory(self) -> float:
         return 100.0
+
+
+def rows_of(*texts: str) -> pd.DataFrame:
+    return pd.DataFrame({"text": list(texts)})
 
 
 def clocks(first: float = 0.001, second: float = 0.001) -> tuple[list[tuple[str, tuple[str, ...], int, int]], Session, Session]:
@@ -34,7 +37,7 @@ def clocks(first: float = 0.001, second: float = 0.001) -> tuple[list[tuple[str,
 
 def test_pairs_are_measured_side_by_side_in_random_order_with_the_same_texts() -> None:
     book, a, b = clocks()
-    cost = measure(a, b, [f"text {n}" for n in range(7)], sizes=(10, 20), batch_sizes=(1, 4), pairs=20, requests=5)
+    cost = measure(a, b, rows_of(*(f"text {n}" for n in range(7))), sizes=(10, 20), batch_sizes=(1, 4), pairs=20, requests=5)
 
     for batch, begin in ((1, 0), (4, 42)):
         asked = book[begin : begin + 42]
@@ -52,7 +55,7 @@ def test_pairs_are_measured_side_by_side_in_random_order_with_the_same_texts() -
 def test_a_slow_version_gets_shorter_blocks_of_at_least_two_requests() -> None:
     def requests(first: float, second: float) -> int:
         book, a, b = clocks(first, second)
-        measure(a, b, ["x"], sizes=(1, 1), batch_sizes=(1,), pairs=20, requests=10, seconds=2.0)
+        measure(a, b, rows_of("x"), sizes=(1, 1), batch_sizes=(1,), pairs=20, requests=10, seconds=2.0)
         return book[-1][3]
 
     assert requests(0.004, 0.001) == 10
@@ -62,7 +65,7 @@ def test_a_slow_version_gets_shorter_blocks_of_at_least_two_requests() -> None:
 
 def test_without_a_champion_the_candidate_is_timed_alone() -> None:
     book, a, _ = clocks()
-    cost = measure(a, None, ["x", "y"], sizes=(1, None), batch_sizes=(1,), pairs=20, requests=3)
+    cost = measure(a, None, rows_of("x", "y"), sizes=(1, None), batch_sizes=(1,), pairs=20, requests=3)
 
     assert {one[0] for one in book} == {"a"}
     assert cost.champion is None
@@ -75,7 +78,7 @@ def test_the_order_is_balanced_and_follows_the_seed() -> None:
 
     assert orders == _orders(21, Random(3)) != _orders(21, Random(4))
     assert sum(orders) == 11
-    assert _part(["a", "b", "c"], 2, 1) == ["c", "a"]
+    assert _part(rows_of("a", "b", "c"), 2, 1)["text"].tolist() == ["c", "a"]
 
 
 def test_the_share_of_others_is_what_neither_idled_nor_worked_for_us() -> None:
@@ -98,7 +101,7 @@ def test_two_registered_versions_are_timed_in_turn(tmp_path: Path, tiny_base: Pa
     sizes = (package_bytes(uri, "tickets", 1), package_bytes(uri, "tickets", 2))
 
     with Session(uri, "models:/tickets/1", 120) as candidate, Session(uri, "models:/tickets/2", 120) as champion:
-        cost = measure(candidate, champion, tickets["text"].tolist(), sizes=sizes, batch_sizes=(1, 8), requests=3, seconds=4)
+        cost = measure(candidate, champion, tickets[["text"]], sizes=sizes, batch_sizes=(1, 8), requests=3, seconds=4)
 
     assert [timed.batch_size for timed in cost.timed] == [1, 8]
     assert all(len(timed.candidate) == len(timed.champion or ()) == 20 for timed in cost.timed)
