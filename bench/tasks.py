@@ -1,12 +1,15 @@
 """The worked examples, trained from nothing: what each model reaches, what its strongest baseline reaches, and what it costs.
 
-`python -m bench tasks [--only NAME …] [--json FILE]` clones the commit at hand into a temporary folder and makes there, one after the
-other, the model of every parameter file in `examples/`, with this interpreter's packages. NAME is the folder of an example. Times are
-seconds on this machine, the judgement included; memory is that of the whole process tree, as in `bench run`.
+`python -m bench tasks [--only NAME …] [--json FILE]` clones the commit at hand into a temporary folder and runs there, one after the
+other, the commands of every example's README, with this interpreter's packages. NAME is the folder of an example. Times are seconds of
+a `retune run` on this machine, the judgement included; memory is that of the whole process tree, as in `bench run`. FILE is written
+anew after each run.
 """
 
 import argparse
 import json
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -31,38 +34,53 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="folders of examples/")
     parser.add_argument("--json", type=Path, metavar="FILE")
     asked = parser.parse_args(argv)
+    found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
         clone = Path(name) / "clone"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
-        found = [measure(clone, params) for params in parameter_files(clone, asked.only)]
+        for folder in examples(clone, asked.only):
+            for command in commands(folder / "README.md"):
+                if command[0] == "retune":
+                    found.append(measure(clone, command))
+                    if asked.json:
+                        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+                elif command[0] == "python":
+                    subprocess.run([sys.executable, *command[1:]], cwd=clone, check=True, stdout=subprocess.DEVNULL)
     print("\n".join(table(found)))
-    if asked.json:
-        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
-def parameter_files(clone: Path, only: Sequence[str] | None = None) -> list[Path]:
-    """Return the parameter files of the examples, in the order of their names; what starts from another's model has the later name."""
-    files = [path for path in sorted((clone / "examples").glob("*/*.yaml")) if "task" in (yaml.safe_load(path.read_text()) or {})]
-    known = sorted({path.parent.name for path in files})
+def examples(clone: Path, only: Sequence[str] | None = None) -> list[Path]:
+    """Return the folders whose README runs something, in the order of their names."""
+    folders = [path.parent for path in sorted((clone / "examples").glob("*/README.md"))]
+    known = {folder.name: folder for folder in folders if any(command[0] == "retune" for command in commands(folder / "README.md"))}
     if only and (unknown := sorted(set(only) - set(known))):
         sys.exit(f"no example {', '.join(unknown)}; there are: {', '.join(known)}")
-    return [path for path in files if not only or path.parent.name in only]
+    return [folder for name, folder in known.items() if not only or name in only]
 
 
-def measure(clone: Path, params: Path) -> dict[str, Any]:
-    """Make the data, and the base, where an example has a script for them, then the model; return its figures."""
-    for script in sorted(params.parent.glob("make_*.py")):
-        subprocess.run([sys.executable, str(script)], cwd=clone, check=True, stdout=subprocess.DEVNULL)
+def commands(readme: Path) -> list[list[str]]:
+    """Return the command lines of the first indented block that runs something, in words and without their comments."""
+    for block in re.findall(r"(?:^    \S.*\n)+", readme.read_text(encoding="utf-8"), re.MULTILINE):
+        lines = [shlex.split(line, comments=True) for line in block.splitlines()]
+        if any(line[:2] == ["retune", "run"] for line in lines):
+            return lines
+    return []
+
+
+def measure(clone: Path, command: Sequence[str]) -> dict[str, Any]:
+    """Make the model as the command line `retune run --params FILE` says; return its figures."""
     peak, done = [0.0], threading.Event()
     thread = threading.Thread(target=sample, args=(clone, peak, done))
     thread.start()
     started = time.monotonic()
-    said = json.loads(retune(clone, "run", "--json", "--inline", "--params", str(params)))
-    seconds = time.monotonic() - started
-    done.set()
-    thread.join()
+    try:
+        said = json.loads(retune(clone, *command[1:], "--json", *([] if "--inline" in command else ["--inline"])))
+    finally:
+        seconds = time.monotonic() - started
+        done.set()
+        thread.join()
     metrics = json.loads((Path(said["page"]).parent / "evaluation/metrics.json").read_text(encoding="utf-8"))
-    return figures(params, metrics) | {
+    return figures(clone / command[command.index("--params") + 1], metrics) | {
         "outcome": said["outcome"],
         "promoted": said["promoted"],
         "seconds": round(seconds, 1),

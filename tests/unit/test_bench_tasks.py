@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.tasks import figures, parameter_files, table
+from bench.tasks import commands, examples, figures, table
 from components import tasks
 from flows.params import read_params
 from tests.project import ROOT
 
 
-def test_every_task_has_an_example_whose_settings_fit() -> None:
-    files = parameter_files(ROOT)
+def test_every_task_has_an_example_whose_readme_runs_it() -> None:
+    lines = [line for folder in examples(ROOT) for line in commands(folder / "README.md") if line[0] == "retune"]
 
-    assert {read_params(path).task for path in files} == set(tasks.available())
+    assert {read_params(ROOT / line[line.index("--params") + 1]).task for line in lines} == set(tasks.available())
 
 
 def test_an_unknown_example_is_refused_with_the_list() -> None:
     with pytest.raises(SystemExit, match=r"no example nowhere; there are: .*question_answering"):
-        parameter_files(ROOT, ["nowhere"])
+        examples(ROOT, ["nowhere"])
 
 
 def test_the_figures_are_those_that_the_gate_decides_on(tmp_path: Path) -> None:
