@@ -17,9 +17,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from components.artifacts.manifest import BaseManifest, Part
+from components.artifacts.manifest import MAIN, OTHERS, BaseManifest, Part, Pinned, base_folder
 from components.artifacts.pinned import aside, swap
 from components.artifacts.rows import verify
 from components.errors import BadModel, NotThere, Unavailable
@@ -39,6 +39,7 @@ REGISTERED = "models:/"
 Registered = Callable[[str], tuple[Path, str]]
 """Given models:/NAME@ALIAS or models:/NAME/VERSION, returns the folder of that model and models:/NAME/VERSION."""
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
 _HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
 
@@ -51,10 +52,21 @@ class BaseParams(Section):
         description="package:NAME/PATH for a model inside an installed package, a folder, a hub id with a revision as ORG/NAME@REVISION, "
         "or models:/NAME@ALIAS or models:/NAME/VERSION for a version of this project's registry",
     )
+    others: dict[str, str] = Field(
+        default_factory=dict,
+        description="more of them, each by a name that train.base, or tune.space.base, chooses it by; base.model is called `model` there",
+    )
+
+    @field_validator("others")
+    @classmethod
+    def _have_names(cls, others: dict[str, str]) -> dict[str, str]:
+        if bad := [name for name in others if name == MAIN or not _NAME.fullmatch(name)]:
+            raise ValueError(f"{bad[0]!r} is no name for a base model: expected letters, digits, - and _, and not {MAIN!r}")
+        return others
 
 
 def pin_base(root: Path, out: Path, *, base: BaseParams, cache: Path | None = None, registered: Registered | None = None) -> BaseManifest:
-    """Copy the needed files of `base.model` into `out`; the same files leave `out` as it is.
+    """Copy the needed files of `base.model` and `base.others` into `out`; the same files leave `out` as it is.
 
     A folder is relative to `root`; `cache` is the hub's cache where it is not the usual one; `registered` asks the registry.
 
@@ -62,23 +74,37 @@ def pin_base(root: Path, out: Path, *, base: BaseParams, cache: Path | None = No
         BadModel: there is no such model, or it must not or cannot be loaded.
         Unavailable: the hub does not answer, or the disk is full; `out` is untouched.
     """
-    folder, source = _locate(root, base.model, cache, registered)
-    _refuse_unfit(folder, base.model)
+    found = {name: _locate(root, model, cache, registered) for name, model in {MAIN: base.model, **base.others}.items()}
+    for folder, model in found.values():
+        _refuse_unfit(folder, model)
     earlier = _standing(out)
-    if earlier is not None and earlier.digest == _digest(_parts(folder)):
+    if earlier is not None and _digests(earlier) == {name: _digest(_parts(folder)) for name, (folder, _) in found.items()}:
         log.info("unchanged: the %d files of %s were pinned on %s", len(earlier.parts), base.model, earlier.taken_at)
         return earlier
     with aside(out) as partial:
-        for part in _parts(folder):
-            shutil.copyfile(folder / part.name, partial / part.name)
-        _refuse_unloadable(partial, base.model)
-        parts = _parts(partial)
+        pinned = {name: _copy(folder, _place(partial, name), source) for name, (folder, source) in found.items()}
+        main = pinned.pop(MAIN)
         taken_at = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = BaseManifest(source=source, parts=parts, digest=_digest(parts), taken_at=taken_at)
+        manifest = BaseManifest(source=main.source, parts=main.parts, digest=main.digest, others=pinned, taken_at=taken_at)
         manifest.write(partial)
         swap(partial, out)
-    log.info("pinned %s: %d files, %.1f MB", source, len(parts), sum(part.bytes for part in parts) / 1e6)
+    for one in (main, *pinned.values()):
+        log.info("pinned %s: %d files, %.1f MB", one.source, len(one.parts), sum(part.bytes for part in one.parts) / 1e6)
     return manifest
+
+
+def _place(out: Path, name: str) -> Path:
+    return out if name == MAIN else out / OTHERS / name
+
+
+def _copy(folder: Path, out: Path, source: str) -> Pinned:
+    """Copy the needed files of `folder` into `out`, and check that transformers can read them."""
+    out.mkdir(parents=True, exist_ok=True)
+    for part in _parts(folder):
+        shutil.copyfile(folder / part.name, out / part.name)
+    _refuse_unloadable(out, source)
+    parts = _parts(out)
+    return Pinned(source=source, parts=parts, digest=_digest(parts))
 
 
 def _locate(root: Path, model: str, cache: Path | None, registered: Registered | None) -> tuple[Path, str]:
@@ -160,6 +186,10 @@ def _digest(parts: tuple[Part, ...]) -> str:
     return digest_value([part.model_dump() for part in parts])
 
 
+def _digests(manifest: BaseManifest) -> dict[str, str]:
+    return {name: manifest.named(name).digest for name in (MAIN, *manifest.others)}
+
+
 def _refuse_unfit(folder: Path, model: str) -> None:
     """Refuse a folder that lacks a file or brings code, with everything that is wrong with it."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
@@ -223,8 +253,9 @@ def _standing(out: Path) -> BaseManifest | None:
     """Return the manifest of the model in `out`, if there is one and its files are whole."""
     try:
         manifest = BaseManifest.read(out)
-        for part in manifest.parts:
-            verify(out, part)
+        for name in (MAIN, *manifest.others):
+            for part in manifest.named(name).parts:
+                verify(base_folder(out, name), part)
     except NotThere:
         return None
     return manifest

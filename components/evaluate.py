@@ -18,6 +18,7 @@ import pandas as pd
 from pydantic import Field
 
 from components import tasks
+from components.artifacts.manifest import base_folder
 from components.artifacts.metrics import ClassScore, Estimate, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
@@ -56,7 +57,8 @@ def evaluate(
         raise BadData(f"{prepared / 'test' / 'test.parquet'} has no rows to evaluate on; raise preprocess.test_share")
     predictor = _load(kind, model, profile.labels)
     candidate = Predictions.of(test, predictor.answer(test, evaluate.batch_size))
-    answers = kind.predict_baselines(read_rows(prepared / "learn" / "train.parquet"), test, predictor.spec, base)
+    learnt, untouched = read_rows(prepared / "learn" / "train.parquet"), base_folder(base, predictor.spec.base)
+    answers = kind.predict_baselines(learnt, test, predictor.spec, untouched)
     baselines = {name: Predictions.of(test, answers[name]) for name in kind.baselines}
     metrics = measure(kind, candidate, baselines, profile, model_digest, evaluate.min_class_units)
     metrics = metrics.model_copy(update={"tables": kind.tables(test, candidate)})

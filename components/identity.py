@@ -14,10 +14,10 @@ def digest_file(path: Path) -> str:
 
 
 def digest_folder(folder: Path, exclude: Iterable[str] = ()) -> str:
-    """Return a sha256 over the relative names and bytes of all files below `folder`, but for the names in `exclude`."""
+    """Return a sha256 over the relative names and bytes of all files below `folder`, but for what `exclude` names: files, folders."""
     left_out = set(exclude)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in left_out)
-    return digest_value([(path.relative_to(folder).as_posix(), digest_file(path)) for path in files])
+    files = sorted((path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file())
+    return digest_value([(name.as_posix(), digest_file(path)) for name, path in files if left_out.isdisjoint(name.parts)])
 
 
 def digest_value(value: object) -> str:

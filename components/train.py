@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from components import tasks
+from components.artifacts.manifest import base_folder
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec, Training
 from components.artifacts.trial import Chosen
@@ -39,10 +40,10 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
         RetuneError: training diverged.
     """
     kind = tasks.load(task, task_options.fields)
-    data = Learn.read(learn)
+    settings = train.settings(Chosen.read(tuned).settings)
+    data, base = Learn.read(learn, settings.base), base_folder(base, settings.base)
     if data.spec.task != task:
         raise NotThere(f"{learn} was prepared for the task {data.spec.task}, not {task}; run `dvc repro preprocess`")
-    settings = train.settings(Chosen.read(tuned).settings)
     if settings.calibration == "temperature" and not kind.classes:
         raise BadParams(f"params.yaml: train.calibration is temperature, and the task {task} has no probabilities of classes")
     checkpoints = state_folder("checkpoints") / _identity(learn, base, task, settings)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.manifest import BaseManifest, Manifest
+from components.artifacts.training import ModelSpec
 from flows import dvc_lock
 from flows.engine import current_flow_run
 from flows.workspace import Workspace
@@ -17,7 +18,7 @@ NO_GIT = "none"
 
 def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
     """Collect where `candidate` came from."""
-    base = BaseManifest.read(workspace.base)
+    base = BaseManifest.read(workspace.base).named(ModelSpec.read(workspace.model).base)
     return Lineage(
         model=name,
         candidate=candidate,

@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, field_validator
 
 from components import gates, tasks
+from components.artifacts.manifest import MAIN
 from components.base import BaseParams
 from components.errors import BadParams
 from components.evaluate import EvaluateParams
@@ -78,5 +79,22 @@ def read_params(path: Path) -> Params:
     check_metrics(task.metrics, params.train, params.tune)
     check_fields(params.train.fixed, task.refuses)
     gates.check_metrics(params.gates, decidable(task), task.baselines)
+    _check_bases(params)
     searched(params.tune.space, params.train)
     return params
+
+
+def _check_bases(params: Params) -> None:
+    """Check that `train` and the search name the base models that there are, and all of them.
+
+    Raises:
+        BadParams: they do not.
+    """
+    known, asked = [MAIN, *params.base.others], [params.train.fixed.base]
+    if "base" in params.train.tuned:
+        asked = [str(name) for name in params.tune.space["base"].choices] if "base" in params.tune.space else known
+    where = "tune.space.base" if "base" in params.train.tuned else "train.base"
+    if unknown := [name for name in asked if name not in known]:
+        raise BadParams(f"params.yaml: {where} names {unknown[0]!r}, and the base models are: {', '.join(known)} (base.others names more)")
+    if idle := [name for name in params.base.others if name not in asked]:
+        raise BadParams(f"params.yaml: base.others.{idle[0]} is used by nobody: {where} is {', '.join(asked)}")

@@ -1,10 +1,17 @@
 """`data/raw/manifest.json` and `data/base/manifest.json`: what a snapshot holds, by content hash."""
 
+from pathlib import Path
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from components.artifacts.base import Artifact
+from components.errors import NotThere
+
+MAIN = "model"
+"""What `train.base` calls the base model of `base.model`."""
+OTHERS = "others"
+"""The folder within data/base, and within what is encoded for a base, that has a folder for each of `base.others`."""
 
 
 class Part(BaseModel):
@@ -33,12 +40,47 @@ class Manifest(Artifact):
     taken_at: str
 
 
+class Pinned(BaseModel):
+    """A base model as it stands in its folder: where it came from and the hash of every file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    parts: tuple[Part, ...]
+    digest: str
+
+
 class BaseManifest(Artifact):
-    """A base model pinned into a folder: where it came from and the hash of every file."""
+    """The base models pinned into a folder: the one of `base.model` in the folder itself, each of `base.others` below `others`."""
 
     FILE: ClassVar[str] = "manifest.json"
 
     source: str
     parts: tuple[Part, ...]
     digest: str
+    others: dict[str, Pinned] = Field(default_factory=dict)
     taken_at: str
+
+    def named(self, name: str) -> Pinned:
+        """Return the base model called `name`, as `train.base` names it."""
+        return Pinned(source=self.source, parts=self.parts, digest=self.digest) if name == MAIN else self.others[name]
+
+
+def base_folder(base: Path, name: str) -> Path:
+    """Return the folder of the base model called `name` within data/base.
+
+    Raises:
+        NotThere: there is none of that name.
+    """
+    if name == MAIN:
+        return base
+    folder = base / OTHERS / name
+    if not folder.is_dir():
+        raise NotThere(f"{folder} is missing: base.others of params.yaml names it, and `retune snapshot` or `retune run` pins it")
+    return folder
+
+
+def base_names(base: Path) -> list[str]:
+    """Return the names of the base models within data/base, the main one first."""
+    others = base / OTHERS
+    return [MAIN, *(sorted(path.name for path in others.iterdir()) if others.is_dir() else [])]

@@ -39,7 +39,8 @@ class Training(Artifact):
 class ModelSpec(Artifact):
     """What a packaged model needs to answer raw input with the code that trained it; logits are divided by `temperature`.
 
-    `labels` is empty where the task has none; `options` are the task's own settings, in full.
+    `labels` is empty where the task has none; `options` are the task's own settings, in full; `base` is the one of the base models that
+    it started from, as `train.base` names it.
     """
 
     FILE: ClassVar[str] = "retune.json"
@@ -50,3 +51,4 @@ class ModelSpec(Artifact):
     unicode_form: str
     temperature: float = Field(1.0, gt=0)
     options: dict[str, Any] = Field(default_factory=dict)
+    base: str = "model"

@@ -7,6 +7,7 @@ from typing import Any, Self
 import pyarrow as pa
 import torch
 
+from components.artifacts.manifest import MAIN, OTHERS
 from components.artifacts.training import ModelSpec
 from components.errors import NotThere
 
@@ -53,7 +54,8 @@ class Learn:
     validation: Encoded
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read data/prepared/learn."""
-        encoded = folder / "encoded"
-        return cls(ModelSpec.read(folder), Encoded.read(encoded / "train.arrow"), Encoded.read(encoded / "validation.arrow"))
+    def read(cls, folder: Path, base: str = MAIN) -> Self:
+        """Read data/prepared/learn, encoded for the base model that `train.base` calls `base`."""
+        encoded = (folder if base == MAIN else folder / OTHERS / base) / "encoded"
+        spec = ModelSpec.read(folder).model_copy(update={"base": base})
+        return cls(spec, Encoded.read(encoded / "train.arrow"), Encoded.read(encoded / "validation.arrow"))

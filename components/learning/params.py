@@ -17,6 +17,7 @@ Value = float | int | str | bool | None
 class TrainParams(Section):
     """The settings of one training, all concrete."""
 
+    base: str = Field("model", description="which base model to start from: `model` is that of base.model; or a name of base.others")
     method: str = Field("full", description="which weights learn: a file of components/methods")
     frozen_layers: int = Field(0, ge=-1, le=10_000, description="freeze: layers above the embeddings that stay as in the base; -1: all")
     unfreeze_every: float = Field(

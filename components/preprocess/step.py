@@ -2,7 +2,8 @@
 
 Reads data/validated (kept.parquet, report.json) and data/base (the tokenizer).
 Writes data/prepared: learn/ (train.parquet, validation.parquet, labels.json, retune.json, encoded/*.arrow),
-test/test.parquet, removed.parquet and profile.json. The same rows in any order give the same bytes.
+test/test.parquet, removed.parquet and profile.json; what is encoded for another base model stands in learn/others/NAME/encoded.
+The same rows in any order give the same bytes.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from components import tasks
+from components.artifacts.manifest import MAIN, OTHERS, base_folder, base_names
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
 from components.artifacts.rows import read_rows, write_rows
 from components.artifacts.training import ModelSpec
@@ -34,6 +36,8 @@ log = logging.getLogger(__name__)
 
 Step = Callable[[pd.DataFrame], pd.DataFrame]
 
+LEARNT = ("train", "validation")
+
 _BINS = 32
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
@@ -49,9 +53,7 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
     """
     kind = tasks.load(task, task_options.fields)
     rows = _validated(validated, kind.columns)
-    tokenizer = kind.load_tokenizer(base)
-    if preprocess.max_length > (longest := kind.longest_input(base, tokenizer)):
-        raise BadParams(f"params.yaml: preprocess.max_length is {preprocess.max_length}, and the base model reads at most {longest} tokens")
+    tokenizers = {name: _tokenizer(kind, base_folder(base, name), preprocess.max_length) for name in base_names(base)}
     kept, removed = prepare(rows, preprocess, kind)
     check(kept, removed, kind.classes)
     spec = ModelSpec(
@@ -63,14 +65,16 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
     )
     parts = {split: kept[kept["split"] == split].drop(columns="split").reset_index(drop=True) for split in SPLITS}
     spec = spec.model_copy(update={"options": {**spec.options, **kind.fit_options(parts["train"])}})
-    lengths = token_lengths(kind.lengths(kept, tokenizer), preprocess.max_length)
+    lengths = token_lengths(kind.lengths(kept, tokenizers[MAIN]), preprocess.max_length)
     snapshot = ValidationReport.read(validated).snapshot
     profile = describe(snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)
     for warning in profile.warnings:
         log.warning("%s", warning)
 
     folder = fresh(out)
-    _write_learn(folder / "learn", parts, spec, kind, tokenizer)
+    _write_learn(folder / "learn", parts, spec)
+    for name, tokenizer in tokenizers.items():
+        _write_encoded(folder / "learn" if name == MAIN else folder / "learn" / OTHERS / name, parts, spec, kind, tokenizer)
     (folder / "test").mkdir()
     write_rows(parts["test"], folder / "test" / "test.parquet")
     write_rows(removed, folder / "removed.parquet")
@@ -176,13 +180,25 @@ def _split_profile(rows: pd.DataFrame, counts: Mapping[str, int], labels: tuple[
     return SplitProfile(rows=len(rows), groups=int(rows["group"].nunique()), labels={label: int(counts.get(label, 0)) for label in labels})
 
 
-def _write_learn(folder: Path, parts: dict[str, pd.DataFrame], spec: ModelSpec, kind: tasks.Task, tokenizer: object) -> None:
+def _tokenizer(kind: tasks.Task, base: Path, max_length: int) -> object:
+    tokenizer = kind.load_tokenizer(base)
+    if max_length > (longest := kind.longest_input(base, tokenizer)):
+        raise BadParams(f"params.yaml: preprocess.max_length is {max_length}, and the base model in {base} reads at most {longest} tokens")
+    return tokenizer
+
+
+def _write_encoded(folder: Path, parts: dict[str, pd.DataFrame], spec: ModelSpec, kind: tasks.Task, tokenizer: object) -> None:
     (folder / "encoded").mkdir(parents=True)
-    for split in ("train", "validation"):
-        write_rows(parts[split], folder / f"{split}.parquet")
+    for split in LEARNT:
         table = kind.encode(parts[split], tokenizer, spec)
         with pa.OSFile(str(folder / "encoded" / f"{split}.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
             stream.write_table(table)
+
+
+def _write_learn(folder: Path, parts: dict[str, pd.DataFrame], spec: ModelSpec) -> None:
+    folder.mkdir()
+    for split in LEARNT:
+        write_rows(parts[split], folder / f"{split}.parquet")
     numbers = {label: place for place, label in enumerate(spec.labels)}
     (folder / "labels.json").write_text(json.dumps(numbers, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     spec.write(folder)

@@ -1,6 +1,6 @@
 """What the page shows, read from the artifacts of a workspace; what an earlier step did not write is None or empty.
 
-Reads the layout of dvc.yaml: data/raw, data/base, data/validated, data/prepared, models/tuned, models/trained, reports/evaluation.
+Reads the layout of dvc.yaml: data/raw, data/validated, data/prepared, models/tuned, models/trained, reports/evaluation.
 """
 
 import json
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from components.artifacts.base import Artifact
 from components.artifacts.lineage import Lineage
-from components.artifacts.manifest import BaseManifest, Manifest
+from components.artifacts.manifest import Manifest
 from components.artifacts.metrics import Estimate, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
@@ -127,7 +127,6 @@ class Facts:
     run: Run
     metrics: Metrics
     snapshot: Manifest | None
-    base: BaseManifest | None
     validation: ValidationReport | None
     profile: Profile | None
     best: BestTrial | None
@@ -151,7 +150,6 @@ def read_facts(workspace: Path, run: Run) -> Facts:
         run=run,
         metrics=Metrics.read(evaluation),
         snapshot=_optional(Manifest, workspace / "data/raw"),
-        base=_optional(BaseManifest, workspace / "data/base"),
         validation=_optional(ValidationReport, workspace / "data/validated"),
         profile=_optional(Profile, workspace / "data/prepared"),
         best=_optional(BestTrial, workspace / "models/tuned"),

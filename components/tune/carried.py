@@ -21,16 +21,20 @@ from components.tune.params import Dimension
 log = logging.getLogger(__name__)
 
 CARRIED = "carried"  # of which study; such a trial uses up no budget
-_CONTEXT, _FIXED, _DONE = "context", "fixed", "carried over"
+_CONTEXT, _FIXED, _BASES, _DONE = "context", "fixed", "bases", "carried over"
 
 
 @dataclass(frozen=True)
 class Kin:
-    """What makes trials of two studies comparable: the digest of all that is no setting, the fixed settings, and the space."""
+    """What makes trials of two studies comparable: the digest of all that is no setting, the fixed settings, the space, the base models.
+
+    `bases` has the digest of each base model by its name: names may differ between studies.
+    """
 
     context: str
     fixed: Mapping[str, Value]
     space: Mapping[str, Dimension]
+    bases: Mapping[str, str]
 
 
 def carry(study: optuna.Study, path: Path, kin: Kin) -> int:
@@ -42,11 +46,13 @@ def carry(study: optuna.Study, path: Path, kin: Kin) -> int:
         return 0
     study.set_user_attr(_FIXED, dict(kin.fixed))
     study.set_user_attr(_CONTEXT, kin.context)
+    study.set_user_attr(_BASES, dict(kin.bases))
     known: list[dict[str, Value]] = [dict(trial.params) for trial in study.trials]  # carried by a process that was killed meanwhile
     before = len(known)
     for other in _relatives(path, kin):
         for trial in other.get_trials(states=(TrialState.COMPLETE,)):
             settings = {**other.user_attrs[_FIXED], **trial.user_attrs.get("settings", trial.params)}
+            settings["base"] = _same_base(other.user_attrs[_BASES].get(settings["base"]), kin)
             if (params := _fitting(settings, kin)) is not None and params not in known:
                 known.append(params)
                 study.add_trial(_moved(trial, params, other.study_name, kin))
@@ -68,6 +74,11 @@ def _relatives(path: Path, kin: Kin) -> Iterator[optuna.Study]:
             continue
         if other.user_attrs.get(_CONTEXT) == kin.context:
             yield other
+
+
+def _same_base(digest: str | None, kin: Kin) -> str | None:
+    """Return what the base model with these weights is called here."""
+    return next((name for name, own in kin.bases.items() if own == digest), None)
 
 
 def _fitting(settings: Mapping[str, Value], kin: Kin) -> dict[str, Value] | None:

@@ -25,11 +25,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Search:
-    """One search: `learn` holds the part of the training rows that a trial sees; `space` only what is searched."""
+    """One search: `learn` holds, for each of `bases`, the part of the training rows that a trial sees; `space` only what is searched."""
 
     task: Task
-    base: Path
-    learn: Learn
+    bases: Mapping[str, Path]
+    learn: Mapping[str, Learn]
     tune: TuneParams
     train: TrainSection
     space: dict[str, Dimension]
@@ -63,7 +63,9 @@ class Search:
                 raise optuna.TrialPruned
 
         try:
-            fitted = fit(self.task, self.base, self.learn, self._settings(chosen), evaluations=self.tune.evaluations, watch=watch)
+            settings = self._settings(chosen)
+            base, learn = self.bases[settings.base], self.learn[settings.base]
+            fitted = fit(self.task, base, learn, settings, evaluations=self.tune.evaluations, watch=watch)
             return fitted.best_value
         except (RetuneError, torch.OutOfMemoryError) as error:
             trial.set_user_attr(ERROR, str(error).splitlines()[0][:500])

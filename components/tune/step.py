@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from components import tasks
+from components.artifacts.manifest import OTHERS, base_folder
 from components.artifacts.rows import read_rows
 from components.artifacts.trial import BestTrial
 from components.folders import fresh
@@ -46,14 +47,14 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
         log.info("nothing to tune: no field of `train` says `tuned`")
         results.write(fresh(out), _nothing(tune.metric), [])
         return
-    data = Learn.read(learn)
-    part = Learn(data.spec, data.train.take(_sampled(kind, learn, data.train, tune.share)), data.validation)
-    identity, kin = _identity(learn, base, data.spec.task, tune, train, space)
-    search = Search(kind, base, part, tune, train, space)
+    bases = [str(name) for name in space["base"].choices] if "base" in space else [train.fixed.base]
+    parts = {name: _part(kind, learn, name, tune.share) for name in bases}
+    identity, kin = _identity(learn, base, task, tune, train, space, bases)
+    search = Search(kind, {name: base_folder(base, name) for name in bases}, parts, tune, train, space)
     first = {name: value for name, value in tune.first.items() if name in space}
     log.info(
-        "searching %s in study %s: up to %d trials in %g minutes, each on %d of %d rows",
-        *(", ".join(space), identity, tune.trials, tune.max_minutes, len(part.train), len(data.train)),
+        "searching %s in study %s: up to %d trials in %g minutes, each on %d rows",
+        *(", ".join(space), identity, tune.trials, tune.max_minutes, len(parts[bases[0]].train)),
     )
     with open_study(identity, tune, first, kin) as study:
         stopped_by = search.run(study)
@@ -61,6 +62,12 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
         trials = study.trials
     results.write(fresh(out), best, trials)
     log.info("best of %d trials: %s %.4f with %s", best.complete, best.metric, best.value, results.listed(best.settings))
+
+
+def _part(kind: tasks.Task, learn: Path, base: str, share: float) -> Learn:
+    """Return the rows that a trial sees, encoded for `base`."""
+    data = Learn.read(learn, base)
+    return Learn(data.spec, data.train.take(_sampled(kind, learn, data.train, share)), data.validation)
 
 
 def _sampled(kind: tasks.Task, learn: Path, train: Encoded, share: float) -> list[int]:
@@ -82,19 +89,22 @@ def sample(rows: pd.DataFrame, share: float) -> list[int]:
     return sorted(place for places in chosen for place in places)
 
 
-def _identity(learn: Path, base: Path, task: str, tune: TuneParams, train: TrainSection, space: dict[str, Dimension]) -> tuple[str, Kin]:
+def _identity(
+    learn: Path, base: Path, task: str, tune: TuneParams, train: TrainSection, space: dict[str, Dimension], bases: list[str]
+) -> tuple[str, Kin]:
     """Return the study's name, all that a trial's value follows from, and what makes other studies comparable with it.
 
     Budgets are left out: a larger one goes on.
     """
     place = [machine.set_threads(train.fixed.threads), machine.device(), machine.precision(train.fixed)]
-    inputs = [digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_code(f"tasks/{task}", "methods"), task]
+    digests = {name: digest_folder(base_folder(base, name), exclude=["manifest.json", OTHERS]) for name in bases}
+    inputs = [digest_folder(learn, exclude=[OTHERS]), digest_code(f"tasks/{task}", "methods"), task]
     trial = tune.model_dump(include={"metric", "share", "epochs", "evaluations"})
     fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes"})
-    kin = Kin(digest_value([*inputs, *place, trial]), fixed, space)
+    kin = Kin(digest_value([*inputs, *place, trial]), fixed, space, digests)
     asked = [tune.model_dump(exclude={"trials", "max_minutes"}), train.tuned]
     named = {name: value for name, value in fixed.items() if name not in train.tuned}
-    return digest_value([*inputs, *place, *asked, named])[:16], kin
+    return digest_value([*inputs, digests, *place, *asked, named])[:16], kin
 
 
 def _nothing(metric: str) -> BestTrial:

@@ -1,12 +1,15 @@
 """Every task through the whole line: from a table to a judged version that is served, on a tiny model."""
 
 import json
+from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from components import tasks
 from components.artifacts.metrics import Metrics
@@ -15,10 +18,12 @@ from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Outcome
 from components.identity import digest_folder
 from components.registry import Version, predict, serve_and_ask, verify
+from components.report import CARD, write_card, write_report
 from flows.judging import judge
 from flows.params import Params
 from flows.workspace import Workspace
 from tests import cases, line
+from tests.finished import LINEAGE
 from tests.line import Case
 
 pytestmark = pytest.mark.slow
@@ -90,6 +95,26 @@ def test_the_gates_decide(run: Line) -> None:
     assert {one.gate: one.outcome for one in found.gates}["servability"] is Outcome.PASS, found.reason
     assert found.tested
     assert judge(run.place, run.uri, run.version).fresh is False
+
+
+def test_page_and_card_show_what_was_measured(run: Line) -> None:
+    known = {
+        "lineage": LINEAGE.model_copy(update={"model": run.params.name}),
+        "verdict": judge(run.place, run.uri, run.version).verdict,
+        "version": "1",
+        "champion": None,
+        "made_at": datetime(2026, 11, 22, tzinfo=UTC),
+    }
+    params = yaml.safe_load(run.place.params.read_text(encoding="utf-8"))
+    page = write_report(run.place.root, run.place.reports / "report.html", seconds={}, params=params, **known).read_text(encoding="utf-8")
+    write_card(run.place.root, run.place.reports, **known)
+
+    card = (run.place.reports / CARD).read_text(encoding="utf-8")
+    for name in run.params.made_task.measures:
+        assert name.replace("_", " ") in page.replace("_", " ")
+        assert name.replace("_", " ") in card.replace("_", " ")
+    for table in Metrics.read(run.place.root / "reports/evaluation").tables:
+        assert escape(table.title) in page
 
 
 def test_a_version_answers_a_person(run: Line) -> None:
