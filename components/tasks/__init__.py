@@ -60,6 +60,8 @@ class Task(Protocol):
     """One row of `inputs`."""
     metrics: tuple[str, ...]
     """What `validate` reports on the validation split, all to be maximised."""
+    by_token: bool
+    """Whether `metrics` count tokens: they then compare models of one tokenizer only."""
     measures: Mapping[str, Measure]
     """What is reported and decided on, on the test split, the most telling first; all to be maximised."""
     baselines: tuple[str, ...]

@@ -24,6 +24,7 @@ class Base:
     inputs: tuple[str, ...] = ("text",)
     example: Mapping[str, str] = {"text": "An example of a text to be answered."}
     metrics: tuple[str, ...]
+    by_token = False
     measures: Mapping[str, Measure]
     baselines: tuple[str, ...]
     classes = False

@@ -17,8 +17,9 @@ from components import tasks
 from components.artifacts.manifest import OTHERS, base_folder
 from components.artifacts.rows import read_rows
 from components.artifacts.trial import BestTrial
+from components.errors import BadParams
 from components.folders import fresh
-from components.identity import digest_code, digest_folder, digest_value
+from components.identity import digest_code, digest_file, digest_folder, digest_value
 from components.learning import TrainSection, machine
 from components.learning.data import Encoded, Learn
 from components.params import NOTHING, Free
@@ -28,6 +29,8 @@ from components.tune.params import Dimension, TuneParams, check_metrics, searche
 from components.tune.search import Search
 from components.tune.study import open_study
 
+TOKENIZER = ("tokenizer.json", "vocab.*", "merges.txt", "*.model", "*.spm", "added_tokens.json")
+
 log = logging.getLogger(__name__)
 
 
@@ -35,7 +38,7 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
     """Search the fields of `train` that say `tuned`, and write the best trial's values; a fixed value is never searched.
 
     Raises:
-        BadParams: a field says `tuned` and has no dimension, or a metric is unknown.
+        BadParams: a field says `tuned` and has no dimension, a metric is unknown, or it cannot compare the base models.
         NotThere: preprocessing has not run.
         RetuneError: no trial completed.
         Unavailable: another process searches the same study.
@@ -48,6 +51,11 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
         results.write(fresh(out), _nothing(tune.metric), [])
         return
     bases = [str(name) for name in space["base"].choices] if "base" in space else [train.fixed.base]
+    if kind.by_token and len({_tokenizer(base_folder(base, name)) for name in bases}) > 1:
+        raise BadParams(
+            f"params.yaml: tune.space.base: the tokenizers of {', '.join(bases)} differ, and the task's metrics count tokens, so that "
+            "trials cannot be compared; search each base model in a run of its own: the test's measures count bytes or words"
+        )
     parts = {name: _part(kind, learn, name, tune.share) for name in bases}
     identity, kin = _identity(learn, base, task, tune, train, space, bases)
     search = Search(kind, {name: base_folder(base, name) for name in bases}, parts, tune, train, space)
@@ -62,6 +70,10 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
         trials = study.trials
     results.write(fresh(out), best, trials)
     log.info("best of %d trials: %s %.4f with %s", best.complete, best.metric, best.value, results.listed(best.settings))
+
+
+def _tokenizer(base: Path) -> str:
+    return digest_value({path.name: digest_file(path) for path in sorted(base.iterdir()) if any(map(path.match, TOKENIZER))})
 
 
 def _part(kind: tasks.Task, learn: Path, base: str, share: float) -> Learn:

@@ -74,6 +74,7 @@ class Task(Base):
 
     Options = Options
     metrics = ("log_likelihood", "token_accuracy")
+    by_token = True
     baselines = ("unigram", "base")
     evaluation_batch = 8
     refuses: Mapping[str, str] = {

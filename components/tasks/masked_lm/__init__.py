@@ -54,6 +54,7 @@ class Task(Base):
     inputs = ("text",)
     example: Mapping[str, str] = {"text": "Fracture of the left [MASK] with routine healing"}
     metrics = ("log_likelihood", "masked_accuracy")
+    by_token = True
     measures: Mapping[str, Measure] = {
         "log_likelihood": Measure(
             ("log_likelihood", "words"),

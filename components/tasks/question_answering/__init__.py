@@ -65,6 +65,7 @@ class Task(Base):
     inputs = ("question", "context")
     example: Mapping[str, str] = {"question": "Who wrote the letter?", "context": "The letter was written by Ada Lovelace in 1843."}
     metrics = ("span_f1", "span_accuracy")
+    by_token = True
     baselines = baselines.NAMES
     refuses: Mapping[str, str] = {
         "label_smoothing": "its loss is that of two positions, which Trainer's smoothing does not reach",

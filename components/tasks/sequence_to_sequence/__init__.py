@@ -60,6 +60,7 @@ class Task(Base):
     inputs = ("source",)
     example: Mapping[str, str] = {"source": "A text to be summarised or translated."}
     metrics = ("log_likelihood", "token_accuracy")
+    by_token = True
     measures: Mapping[str, Measure] = _generation.WRITTEN
     baselines = ("copy", "lead")
     normalised = True
