@@ -114,6 +114,28 @@ def test_dvc_users_find_what_they_expect(finished: Path) -> None:
     assert dvc(finished, "metrics", "diff").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [
+        ("tasks/causal_lm/__init__.py", set()),  # the project's task is text_classification
+        ("tasks/token_classification/crf.py", set()),
+        ("tasks/text_classification/__init__.py", {"validate", "preprocess", "tune", "train", "evaluate"}),
+        ("methods/lora.py", {"tune", "train"}),
+        ("gates/champion.py", set()),
+    ],
+)
+def test_editing_one_file_reruns_only_the_stages_that_load_it(finished: Path, file: str, stages: set[str]) -> None:
+    path = finished / "components" / file
+    before = path.read_text(encoding="utf-8")
+    path.write_text(before + "\n# edited\n", encoding="utf-8")
+    try:
+        changed = json.loads(dvc(finished, "status", "--json").stdout)
+    finally:
+        path.write_text(before, encoding="utf-8")
+
+    assert set(changed) == stages
+
+
 def test_an_experiment_changes_what_it_says(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)  # no effect runs here, so MLflow's absolute paths do not matter
