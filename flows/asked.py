@@ -50,7 +50,7 @@ class Asked:
         self._open = contextlib.ExitStack()
         self._sessions: dict[str, registry.Session] = {}
         self._memory: dict[str, Memory] = {}
-        self._inspected: set[str] = set()
+        self._specs: dict[str, ModelSpec] = {}
 
     def __enter__(self) -> Self:
         """Start nothing yet."""
@@ -60,19 +60,19 @@ class Asked:
         """End the processes."""
         self._open.close()
 
-    def inspect(self, version: registry.Version) -> None:
-        """Check a package once, before anything of it is run.
+    def inspect(self, version: registry.Version) -> ModelSpec:
+        """Check a package once, before anything of it is run, and return its contract.
 
         Raises:
             BadModel: it is gone, not what was registered, or was made for other questions than today's.
             Unavailable: the registry is busy or out of reach.
         """
-        if version.uri in self._inspected:
-            return
-        folder = registry.inspected(self._uri, version)
-        if fault := unlike(ModelSpec.read(folder / "artifacts/model"), self._task):
-            raise BadModel(f"{version.uri} {fault}")
-        self._inspected.add(version.uri)
+        if version.uri not in self._specs:
+            spec = ModelSpec.read(registry.inspected(self._uri, version) / "artifacts/model")
+            if fault := unlike(spec, self._task):
+                raise BadModel(f"{version.uri} {fault}")
+            self._specs[version.uri] = spec
+        return self._specs[version.uri]
 
     def session(self, version: registry.Version) -> registry.Session:
         """Return the version, ready to be asked; its package was checked before anything of it is run.

@@ -1,8 +1,11 @@
 """What the gates decide on, gathered: rows from the workspace, earlier data from DVC's cache, answers from the registered versions."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from components import registry, tasks
@@ -47,13 +50,13 @@ def gather(
     champion = rivals.champion
     candidate, opponent = Predictions.read(workspace.predictions / "candidate.parquet"), known.get(champion.key) if champion else None
     asked.remember(version, test, candidate)
-    found = rival(asked, champion, known, test, test_digest)
+    found = rival(asked, task, champion, known, test, test_digest)
     able = opponent if found is not None and found.predictions is not None else None
     return Evidence(
         candidate=candidate,
         baselines={path.stem: Predictions.read(path) for path in baselines(workspace)},
         champion=found,
-        anchor=rival(asked, rivals.anchor, known, test, test_digest) if wanted(gates, "anchor") else None,
+        anchor=rival(asked, task, rivals.anchor, known, test, test_digest) if wanted(gates, "anchor") else None,
         min_class_units=params.evaluate.min_class_units,
         level=gates.looks.level,
         look=look if wanted(gates, "looks") else None,
@@ -147,7 +150,9 @@ def time_both(
     )
 
 
-def rival(asked: Asked, entry: Entry | None, known: dict[str, registry.Version], rows: pd.DataFrame, digest: str) -> Rival | None:
+def rival(
+    asked: Asked, task: tasks.Task, entry: Entry | None, known: dict[str, registry.Version], rows: pd.DataFrame, digest: str
+) -> Rival | None:
     """Return an earlier champion's answers to today's test rows, or why there are none."""
     if entry is None:
         return None
@@ -155,11 +160,21 @@ def rival(asked: Asked, entry: Entry | None, known: dict[str, registry.Version],
     if version is None:
         return Rival(str(entry.version), None, "it was deleted from the registry")
     try:
-        asked.inspect(version)  # answers that were kept do not make up for a package that is gone
-        return Rival(str(version.number), asked.predictions(version, rows, digest))
+        spec = asked.inspect(version)  # answers that were kept do not make up for a package that is gone
+        answers = asked.predictions(version, rows, digest)
+        return Rival(str(version.number), answers, None, *strange(task, rows, spec.labels))
     except BadModel as error:
         log.warning("version %d cannot be scored: %s", version.number, error)
         return Rival(str(version.number), None, str(error))
+
+
+def strange(task: tasks.Task, rows: pd.DataFrame, labels: Sequence[str]) -> tuple[tuple[str, ...], npt.NDArray[np.bool_] | None]:
+    """Return the labels of `rows` that are none of `labels`, and which rows have none of those; classes are told by their answers."""
+    unknown = set(task.label_counts(rows)) - set(labels)
+    if task.classes or not unknown:
+        return (), None
+    fits = [unknown.isdisjoint(task.label_counts(rows.iloc[[place]])) for place in range(len(rows))]
+    return tuple(sorted(unknown)), np.array(fits, dtype=np.bool_)
 
 
 def outside(workspace: Workspace, params: Params) -> dict[str, str]:

@@ -27,11 +27,17 @@ Promotion needs all deciding gates, so no correction is due among them (intersec
 
 @dataclass(frozen=True)
 class Rival:
-    """A version that the candidate is compared with: its predictions on the same rows, or the `fault` for which there are none."""
+    """A version that the candidate is compared with: its predictions on the same rows, or the `fault` for which there are none.
+
+    Where answers are made of labels and are no classes, as tags are: `unknown` are those of today's rows that it was not made with, and
+    `known` (rows,) says which rows have none of them; None where it knows all.
+    """
 
     version: str | None
     predictions: Predictions | None
     fault: str | None = None
+    unknown: tuple[str, ...] = ()
+    known: npt.NDArray[np.bool_] | None = None
 
     @property
     def called(self) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates._evidence import Evidence, hypothesis, interval, result
+from components.gates._evidence import Evidence, Rival, hypothesis, interval, result
 from components.statistics import POWER, Truth, mcnemar_two_sided, minimum_detectable, percentile_bootstrap, standard_error, units_needed
 
 
@@ -47,21 +47,22 @@ def compare(
     )
 
 
-def common_rows(evidence: Evidence, other: Predictions) -> tuple[Evidence, Predictions] | None:
-    """Return evidence and `other` on the rows whose label both models know, all where there are no classes; None where there are none."""
-    if not evidence.classes:
+def common_rows(evidence: Evidence, other: Predictions, rival: Rival) -> tuple[Evidence, Predictions] | None:
+    """Return evidence and `other`, the rival's answers, on the rows whose labels both models know; None where there are none."""
+    known = np.isin(evidence.candidate.expected, other.labels) if evidence.classes else rival.known
+    if known is None or known.all():
         return evidence, other
-    known = np.isin(evidence.candidate.expected, other.labels)
-    if not known.any():
-        return None
-    if known.all():
-        return evidence, other
-    return evidence.on(known), other.take(known)
+    return (evidence.on(known), other.take(known)) if known.any() else None
 
 
-def strangers(evidence: Evidence, other: Predictions) -> str:
+def new_labels(evidence: Evidence, other: Predictions, rival: Rival) -> list[str]:
+    """Return the labels that the candidate alone knows."""
+    return sorted(set(evidence.candidate.labels) - set(other.labels) if evidence.classes else rival.unknown)
+
+
+def strangers(evidence: Evidence, other: Predictions, rival: Rival) -> str:
     """Say which labels only one of the two knows."""
-    new = sorted(set(evidence.candidate.labels) - set(other.labels))
+    new = new_labels(evidence, other, rival)
     gone = sorted(set(other.labels) - set(evidence.candidate.labels))
     said = [f"the candidate alone knows {', '.join(new)}"] * bool(new) + [f"the other alone knows {', '.join(gone)}"] * bool(gone)
     return "; ".join(said)

@@ -25,7 +25,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if rival.predictions is None:
         reason = f"{rival.called}, the best champion so far, cannot be scored: {rival.fault}"
         return GateResult(gate="anchor", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.anchor.role: shows")
-    known = common_rows(evidence, rival.predictions)
+    known = common_rows(evidence, rival.predictions, rival)
     if known is None:
         reason = f"{rival.called}, the best champion so far, knows none of the test set's labels"
         return GateResult(gate="anchor", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.anchor.role: shows")

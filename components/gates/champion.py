@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates._evidence import Evidence, GateSection
-from components.gates._noninferior import common_rows, compare, strangers
+from components.gates._noninferior import common_rows, compare, new_labels, strangers
 
 
 class Params(GateSection):
@@ -43,13 +43,12 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if rival.predictions is None:
         return _unscorable(str(evidence.unscorable), params)
     seen, other, called = evidence, rival.predictions, f"champion {rival.called}"
-    differing = strangers(evidence, other)
-    new = set(evidence.candidate.labels) - set(other.labels)
+    differing, new = strangers(evidence, other, rival), new_labels(evidence, other, rival)
     if new and params.new_labels == "ask":
         reason = f"{called} has other labels: {differing}; gates.champion.new_labels says ask"
         return GateResult(gate="champion", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.champion.new_labels: common")
     if new and params.new_labels == "common":
-        common = common_rows(evidence, other)
+        common = common_rows(evidence, other, rival)
         if common is None:
             reason = f"{called} knows none of the test set's labels"
             return GateResult(gate="champion", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.champion.new_labels: wrong")

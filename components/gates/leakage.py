@@ -116,8 +116,8 @@ def _too_good(evidence: Evidence, params: Params) -> list[str]:
     if found.value > params.too_good and found.n >= _TOO_GOOD_FROM:
         said = f"{metric} {found.value:.4f} ({interval(found)}) is above gates.leakage.too_good {params.too_good:g}"
         doubts.append(f"too good to be true: {said}; look for the label in the text")
-    rival = evidence.champion.predictions if evidence.champion else None
-    if rival is not None and (common := common_rows(evidence, rival)) is not None:
+    rival = evidence.champion
+    if rival is not None and rival.predictions is not None and (common := common_rows(evidence, rival.predictions, rival)) is not None:
         gain = common[0].difference(metric, common[1])
         if gain.low > params.suspicious_gain:
             said = f"{metric} is above the champion's by {gain.value:.3f}, at least {gain.low:.3f}"

@@ -1,6 +1,7 @@
 """Every task through the whole line: from a table to a judged version that is served, on a tiny model."""
 
 import json
+import shutil
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
@@ -58,9 +59,13 @@ def test_every_row_is_accounted_for(run: Line) -> None:
     assert report.kept > 0.8 * report.rows_in
 
 
+def losses_of(place: Workspace) -> list[float]:
+    history = [json.loads(text) for text in place.history.read_text(encoding="utf-8").splitlines()]
+    return [one["loss"] for one in history if "loss" in one]
+
+
 def test_the_loss_falls(run: Line) -> None:
-    history = [json.loads(text) for text in run.place.history.read_text(encoding="utf-8").splitlines()]
-    losses = [one["loss"] for one in history if "loss" in one]
+    losses = losses_of(run.place)
 
     assert np.mean(losses[-2:]) < losses[0]
 
@@ -123,6 +128,29 @@ def test_a_version_answers_a_person(run: Line) -> None:
 
     assert len(answers) == 2
     assert len(set(answers["label" if task.classes else "answer"])) == 1
+
+
+METHODS = {"freeze": {"frozen_layers": 1}, "lora": {"lora_rank": 4, "lora_targets": "all-linear", "learning_rate": 1.0e-2}}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_goes_the_same_way(run: Line, method: str, tmp_path: Path) -> None:
+    place, params = line.open_line(tmp_path / "project", run.case, method=method, **METHODS[method])
+    for folder in ("data", "models/tuned"):  # what no method changes
+        shutil.copytree(run.place.root / folder, place.root / folder)
+    before = digest_folder(line.learn(place, params))
+    line.assess(place, params)
+    uri, version = line.enter(place, params)
+
+    losses = losses_of(place)
+    assert min(losses[1:]) < losses[0]
+    assert verify(uri, version.name, version.number).rows == min(10, len(line.test_rows(place)))
+    rows, evaluated = line.test_rows(place).head(4), Predictions.read(place.predictions / "candidate.parquet")
+    served = serve_and_ask(uri, version.name, version.number, rows, example=params.made_task.example)
+    expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
+    assert served.fault is None
+    assert max(apart(one.label, expected[one.id]) for one in served.answers) < 1e-3
+    assert digest_folder(line.learn(Workspace(tmp_path / "again", place.root, place.params), params)) == before
 
 
 def test_the_same_data_and_seed_give_the_same_weights(run: Line, tmp_path: Path) -> None:

@@ -1,0 +1,83 @@
+"""A champion that lacks labels which answers are made of, as tags: compared on the rows it can know, or as the settings say."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from components import tasks
+from components.artifacts.verdict import Outcome
+from components.gates import Rival
+from flows.evidence import strange
+from tests.unit.gates.known import decided
+from tests.unit.gates.test_selftest_sums import evidence
+
+KNOWN = np.arange(400) % 4 != 0
+
+
+def lacking(known=KNOWN):
+    """Evidence whose champion finds nothing on the rows with the label that it lacks."""
+    found = evidence()
+    poor = found.champion.predictions
+    measured = {name: np.where(known | (name == "expected"), values, 0.0) for name, values in poor.measured.items()}
+    rival = Rival("4", replace(poor, measured=measured), None, ("B-NEW",), known)
+    return replace(found, champion=rival, anchor=rival)
+
+
+def champion(new_labels, found=None):
+    settings = {"metric": "entity_f1", "also": [], "margin": 0.05, "new_labels": new_labels}
+    return decided("champion", found or lacking(), **settings)
+
+
+def test_common_compares_where_both_know_the_labels_and_says_so():
+    result = champion("common")
+
+    assert result.estimate == pytest.approx(0.0, abs=1e-12)
+    assert result.n == KNOWN.sum()
+    assert "the candidate alone knows B-NEW; compared on 300 of 400 rows" in result.notes
+
+
+def test_wrong_counts_what_it_lacks_against_it():
+    result = champion("wrong")
+
+    assert result.estimate > 0.05
+    assert result.n == 400
+
+
+def test_ask_leaves_it_to_a_person():
+    result = champion("ask")
+
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "has other labels: the candidate alone knows B-NEW" in result.reason
+
+
+def test_one_that_knows_no_row_is_not_compared():
+    found = lacking(np.zeros(400, dtype=bool))
+
+    assert "knows none of the test set's labels" in champion("common", found).reason
+    assert "knows none of the test set's labels" in decided("anchor", found, metric="entity_f1").reason
+
+
+def test_the_anchor_is_compared_on_common_rows():
+    assert decided("anchor", lacking(), metric="entity_f1", margin=0.05).n == KNOWN.sum()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "labels", "cells", "unknown"),
+    [
+        ("token_classification", {"scheme": "BIO"}, ("O", "B-PER", "I-PER"), ["O B-PER", "O B-LOC", "O O"], ("B-LOC",)),
+        ("text_classification", {"kind": "multi"}, ("a", "b"), ['["a"]', '["b", "c"]', "[]"], ("c",)),
+    ],
+)
+def test_a_row_is_known_by_all_of_its_labels(name, options, labels, cells, unknown):
+    task = tasks.load(name, options)
+    rows = pd.DataFrame({"id": list("xyz"), "text": ["u v"] * 3, "tokens": ["u v"] * 3, "tags": cells, "label": cells})
+    rows, faults = task.read(rows)
+    assert not faults
+
+    found, known = strange(task, rows, labels)
+
+    assert found == unknown
+    assert known.tolist() == [True, False, True]
+    assert strange(task, rows, (*labels, *unknown)) == ((), None)
