@@ -97,10 +97,15 @@ class SumTrial:
         return float(np.sqrt(np.sum((moved - moved.mean()) ** 2) * units.count / max(units.count - 1, 1)))
 
     def _lever(self, metric: str) -> tuple[str, float]:
-        """Return the sum that moves the metric most, in shares of itself, and the sign of its slope."""
-        measure = self.yardstick.measures[metric]
+        """Return the sum that the metric is moved by, and the sign of its slope.
+
+        Of those that move it much, in shares of themselves, the one that the fewest other measures rest on: they must not get better by it.
+        """
+        measure, measures = self.yardstick.measures[metric], self.yardstick.measures.values()
         slopes = {name: _slope(measure, self.reference, name) for name in measure.sums}
-        name = max(slopes, key=lambda one: abs(slopes[one] * float(self.reference[one].sum())))
+        force = {name: abs(slopes[name] * float(self.reference[name].sum())) for name in measure.sums}
+        telling = [name for name in measure.sums if force[name] >= max(force.values()) / 2]
+        name = min(telling, key=lambda one: sum(one in other.sums for other in measures))
         return name, float(np.sign(slopes[name])) or 1.0
 
     def _model(self, statistics: Mapping[str, Floats]) -> Predictions:

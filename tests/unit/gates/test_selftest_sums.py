@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from components import tasks
 from components.artifacts.verdict import Outcome
 from components.errors import GatesUnable
 from components.gates import Evidence, GatesParams, Rival, champion, decide
 from components.gates._selftest import selftest
+from components.gates._selftest_sums import SumTrial
 from components.measures import Measure, f1
 from components.statistics import SumYardstick
 from tests.unit.test_yardsticks import documents, predictions
@@ -46,6 +48,46 @@ def test_a_test_set_that_is_too_small_is_said_to_be():
     assert any(
         "can prove nothing on entity_f1: the test set has 40 rows" in one for one in selftest(replace(evidence(40), level=0.01), PARAMS)
     )
+
+
+MEASURED = [
+    ("causal_lm", {"data": "completion"}),
+    ("contrastive", {}),
+    ("masked_lm", {}),
+    ("question_answering", {}),
+    ("sequence_to_sequence", {}),
+    ("text_classification", {"kind": "multi"}),
+    ("text_classification", {"kind": "ordinal"}),
+    ("text_classification", {"kind": "regression"}),
+    ("token_classification", {"scheme": "BIO"}),
+]
+
+
+def middling(task, options, count, generator):
+    """Row statistics of a middling model: of numbers that are a little off, or sums of about six a row divided by about ten."""
+    if options.get("kind") in ("ordinal", "regression"):
+        expected = generator.integers(1, 6, count)
+        off = np.clip(expected + generator.integers(-1, 2, count), 1, 5)
+        return task.statistics([str(number) for number in expected], [str(number) for number in off])
+    measures = task.measures
+    below = {measure.sums[-1] for measure in measures.values()} | {"rows"}
+    sums = {name for measure in measures.values() for name in measure.sums}
+    found = {name: generator.poisson(10 if name in below else 6, count).astype(np.float64) + 1 for name in sorted(sums)}
+    return found | {name: -values for name, values in found.items() if "likelihood" in name} | {"rows": np.ones(count)}
+
+
+@pytest.mark.parametrize(("name", "options"), MEASURED)
+def test_what_is_made_worse_on_a_tasks_measure_is_made_better_on_no_other(name, options):
+    task = tasks.load(name, options)
+    measures = task.measures
+    candidate = predictions(np.arange(300), **middling(task, options, 300, np.random.default_rng(5)))
+    yardstick = SumYardstick.of(candidate, measures, lambda found: found.measured)
+    trial = SumTrial.of(Evidence(candidate, {}, None, 10, yardstick=yardstick, look=1), PARAMS)
+
+    worse = trial.moved(next(iter(measures)), 0.05)
+
+    assert trial.difference(next(iter(measures)), worse) > 0
+    assert all(trial.difference(other, worse) >= -1e-9 for other in measures)
 
 
 @pytest.mark.parametrize("fault", ["always passes", "never fails", "measures nothing"])
