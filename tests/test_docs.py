@@ -16,6 +16,7 @@ from components import methods
 from components.__main__ import STEPS
 from components.artifacts.rows import write_rows
 from components.artifacts.validation import ValidationReport
+from components.base import BaseParams
 from components.learning import TrainParams, TrainSection
 from components.tune.params import TuneParams, searched
 from flows.cli import app
@@ -47,13 +48,16 @@ def test_the_stage_table_is_that_of_dvc_yaml(document: str) -> None:
         assert sees == set(PIPELINE[stage]["params"]), stage
 
 
-def test_every_field_of_train_is_explained_and_the_example_is_a_search() -> None:
+def test_every_field_of_train_is_explained_and_the_examples_are_searches() -> None:
     text = (ROOT / "docs/training.md").read_text(encoding="utf-8")
-    (example,) = [yaml.safe_load(block) for block in blocks(text, "yaml")]
-    space = searched(TuneParams.parse(example["tune"], "tune").space, TrainSection.parse(example["train"], "train"))
+    examples = [yaml.safe_load(block) for block in blocks(text, "yaml")]
 
+    assert len(examples) >= 2
+    for example in examples:
+        space = searched(TuneParams.parse(example["tune"], "tune").space, TrainSection.parse(example["train"], "train"))
+        assert set(space) == set(example["train"])
+        BaseParams.parse(example.get("base"), "base")
     assert set(TrainParams.model_fields) <= set(re.findall(r"`(\w+)`", text))
-    assert set(space) == set(example["train"])
     assert set(methods.available()) <= set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
 
 

@@ -65,7 +65,7 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
     )
     parts = {split: kept[kept["split"] == split].drop(columns="split").reset_index(drop=True) for split in SPLITS}
     spec = spec.model_copy(update={"options": {**spec.options, **kind.fit_options(parts["train"])}})
-    lengths = token_lengths(kind.lengths(kept, tokenizers[MAIN]), preprocess.max_length)
+    lengths = token_lengths(kind.lengths(kept, tokenizers[MAIN]), preprocess.max_length, kind.in_parts)
     snapshot = ValidationReport.read(validated).snapshot
     profile = describe(snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)
     for warning in profile.warnings:
@@ -105,11 +105,11 @@ def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> t
     return left, removed.sort_values("id", ignore_index=True)
 
 
-def token_lengths(lengths: npt.NDArray[np.int64], max_length: int) -> TokenLengths:
-    """Return the profile of `lengths` (tokens before truncation, a row each) and what cutting at `max_length` takes away."""
+def token_lengths(lengths: npt.NDArray[np.int64], max_length: int, in_parts: bool = False) -> TokenLengths:
+    """Return the profile of `lengths` (tokens before truncation, a row each) and what cutting at `max_length` takes away, if anything."""
     width = max(1, -(-int(lengths.max()) // _BINS))
     starts, counts = np.unique(lengths // width * width, return_counts=True)
-    cut = np.maximum(lengths - max_length, 0)
+    cut = np.zeros_like(lengths) if in_parts else np.maximum(lengths - max_length, 0)
     return TokenLengths(
         max_length=max_length,
         mean=round(float(lengths.mean()), 3),

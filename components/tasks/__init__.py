@@ -74,6 +74,8 @@ class Task(Protocol):
     """Whether a text has one right answer, so that equal texts with different labels contradict each other."""
     evaluation_batch: int
     """Rows of a forward pass on the validation split, at the least: few where the model's output for a row is large."""
+    in_parts: bool
+    """Whether a row that is longer than the model reads is read in parts, so that nothing of it is cut."""
     refuses: Mapping[str, str]
     """Fields of `train` that do not fit the task, each with the reason."""
 

@@ -31,6 +31,7 @@ class Base:
     normalised = False
     one_answer = False
     evaluation_batch = 64
+    in_parts = False
     refuses: Mapping[str, str] = {}
 
     def __init__(self, options: Any) -> None:

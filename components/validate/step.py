@@ -72,6 +72,8 @@ def judge(frame: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> Ju
     structure = _check_structure(frame, kind.columns)
     if _failed(structure):
         return Judged(frame, frame.head(0).assign(reason=pd.Series(dtype="str")), {}, structure)
+    if lost := [name for name in ("text", "label") if name in frame and name not in kind.columns]:
+        log.warning("column %s is what the task makes of each row: yours is replaced; snapshot.columns can rename it", ", ".join(lost))
     rows = with_identity(frame, [name for name in kind.columns if name != "label"])
     reasons, row_checks = _check_rows(rows, [name for name in ("id", "group") if name in frame], kind, settings)
     read, faults = kind.read(rows.drop(index=list(reasons)).reset_index(drop=True))

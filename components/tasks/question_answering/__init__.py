@@ -63,6 +63,7 @@ class Task(Base):
     Options = Options
     columns = ("question", "context", "answers")
     inputs = ("question", "context")
+    in_parts = True
     example: Mapping[str, str] = {"question": "Who wrote the letter?", "context": "The letter was written by Ada Lovelace in 1843."}
     metrics = ("span_f1", "span_accuracy")
     by_token = True

@@ -44,6 +44,7 @@ class Task(Base):
     Options = Options
     baselines = ("majority", "frequent_tag")
     one_answer = True
+    in_parts = True
 
     def __init__(self, options: Any) -> None:
         """Hold the settings, and what follows from them."""
