@@ -14,7 +14,7 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
 from components import tasks
-from components.artifacts.predictions import Answers
+from components.artifacts.predictions import Answers, by_row, probabilities_of
 from components.artifacts.training import ModelSpec
 from components.errors import BadData
 
@@ -29,7 +29,10 @@ class RawRows(PythonModel):
         self.inputs, self.predictor = task.inputs, task.predictor(folder)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Return for each row `label`, `probability` and `probabilities` (label to probability), or `answer` where there are no classes."""
+        """Return for each row `label`, `probability` and `probabilities` (label to probability), or `answer` where there are no classes.
+
+        Where an answer is made of labels, as a set of them is, `probabilities` are beside it too.
+        """
         rows = rows_of(model_input, self.inputs)
         try:
             return frame_of(self.predictor.answer(rows))
@@ -40,7 +43,8 @@ class RawRows(PythonModel):
 def frame_of(answers: Answers) -> pd.DataFrame:
     """Return answers as the frame that is served."""
     if not answers.labels:
-        return pd.DataFrame({"answer": pd.Series(answers.predicted, dtype="str")})
+        beside = {"probabilities": pd.Series(by_row(found), dtype="object")} if (found := probabilities_of(answers.measured)) else {}
+        return pd.DataFrame({"answer": pd.Series(answers.predicted, dtype="str"), **beside})
     rows = [dict(zip(answers.labels, map(float, answer), strict=True)) for answer in answers.probabilities]
     return pd.DataFrame(
         {

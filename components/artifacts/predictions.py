@@ -20,6 +20,8 @@ from components.errors import NotThere
 
 LABELS = b"retune.labels"
 MEASURED = "measured."
+PROBABILITY = "probability "
+"""Begins the names of probabilities in `Answers.measured`, where an answer is not simply the likeliest label."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -103,6 +105,16 @@ class Predictions:
         probabilities = np.array(table.column("probabilities").to_pylist(), dtype=np.float64).reshape(len(table), len(labels))
         measured = {name: table.column(f"{MEASURED}{name}").to_numpy() for name in measured_of(table.column_names)}
         return cls(ids, groups, expected, predicted, probabilities, labels, measured)
+
+
+def probabilities_of(measured: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Return the probabilities that stand beside answers which are not simply the likeliest label, (n,) of each label."""
+    return {name.removeprefix(PROBABILITY): values for name, values in measured.items() if name.startswith(PROBABILITY)}
+
+
+def by_row(probabilities: Mapping[str, Floats]) -> list[dict[str, float]]:
+    """Return probabilities by label, (n,) each, as a mapping a row."""
+    return [dict(zip(probabilities, map(float, row), strict=True)) for row in zip(*probabilities.values(), strict=True)]
 
 
 def measured_of(columns: Sequence[str]) -> list[str]:

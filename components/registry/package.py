@@ -41,7 +41,8 @@ _PICKLES = {".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".joblib", ".clou
 def signature(task: tasks.Task) -> ModelSignature:
     """Return what a model of the task is asked with and answers."""
     classes = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability"), ColSpec(Map(DataType.double), "probabilities")]
-    outputs = classes if task.classes else [ColSpec(DataType.string, "answer")]
+    answers = [ColSpec(DataType.string, "answer"), *([ColSpec(Map(DataType.double), "probabilities")] * task.scored)]
+    outputs = classes if task.classes else answers
     return ModelSignature(inputs=Schema([*(ColSpec(DataType.string, name) for name in task.inputs)]), outputs=Schema([*outputs]))
 
 

@@ -72,6 +72,8 @@ class Task(Protocol):
     """Whether `text` is what is encoded, so that preprocessing may normalise it; not where offsets or tokens point into it."""
     one_answer: bool
     """Whether a text has one right answer, so that equal texts with different labels contradict each other."""
+    scored: bool
+    """Whether an answer that is no class comes with a probability of each label (`PROBABILITY` in `Answers.measured`)."""
     evaluation_batch: int
     """Rows of a forward pass on the validation split, at the least: few where the model's output for a row is large."""
     in_parts: bool

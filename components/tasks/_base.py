@@ -30,6 +30,7 @@ class Base:
     classes = False
     normalised = False
     one_answer = False
+    scored = False
     evaluation_batch = 64
     in_parts = False
     refuses: Mapping[str, str] = {}

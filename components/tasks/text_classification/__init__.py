@@ -46,7 +46,7 @@ class Task(Base):
         self.columns = (*self.inputs, "label")
         self.example = {name: "An example of a text to be answered." for name in self.inputs}
         self.metrics, self.measures, self.baselines = kind.metrics, kind.measures, kind.baselines
-        self.classes, self.one_answer = kind.classes, kind.one_answer
+        self.classes, self.one_answer, self.scored = kind.classes, kind.one_answer, kind.scored
         self.refuses = {**kind.refuses, **({} if options.head_dropout is None else {"dropout": _HEAD_DROPPED})}
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.artifacts.predictions import Answers, Predictions
+from components.artifacts.predictions import PROBABILITY, Answers, Predictions
 from components.artifacts.table import Table
 from components.artifacts.training import ModelSpec
 from components.measures import Measure
@@ -21,18 +21,9 @@ Loss = Callable[[Any, Any], Any]
 """Of a batch's logits and labels, both tensors; returns a scalar tensor, the mean over the batch."""
 
 
-PROBABILITY = "probability "
-"""Begins the names of probabilities in `Answers.measured`, where an answer is not simply the likeliest label."""
-
-
 def scored(predicted: Sequence[str], scores: Floats, labels: Sequence[str]) -> Answers:
     """Return answers with the probabilities `scores` (rows, labels) beside them."""
     return Answers.texts(predicted, {f"{PROBABILITY}{label}": scores[:, place] for place, label in enumerate(labels)})
-
-
-def probabilities_of(found: Predictions) -> dict[str, Floats]:
-    """Return the probabilities that `scored` put beside the answers, (rows,) of each label."""
-    return {name.removeprefix(PROBABILITY): values for name, values in found.measured.items() if name.startswith(PROBABILITY)}
 
 
 class Kind(Protocol):
@@ -40,6 +31,7 @@ class Kind(Protocol):
 
     classes: bool
     one_answer: bool
+    scored: bool
     metrics: tuple[str, ...]
     measures: Mapping[str, Measure]
     baselines: tuple[str, ...]

@@ -14,13 +14,13 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.artifacts.predictions import Answers, Predictions
+from components.artifacts.predictions import Answers, Predictions, probabilities_of
 from components.artifacts.table import Table
 from components.artifacts.training import ModelSpec
 from components.measures import Measure, f1, mean, ratio
 from components.tasks.text_classification import weights
 from components.tasks.text_classification.baselines import Features, labelled
-from components.tasks.text_classification.kinds import Floats, Loss, probabilities_of, scored
+from components.tasks.text_classification.kinds import Floats, Loss, scored
 from components.tasks.text_classification.options import Options
 from components.tasks.text_classification.single import named, places_of
 from components.tasks.text_classification.tables import Column, by_label
@@ -43,6 +43,7 @@ class Kind:
 
     classes = False
     one_answer = True
+    scored = True
     metrics = ("micro_f1", "macro_f1", "average_precision", "subset_accuracy")
     baselines = ("majority", "tfidf")
     refuses: Mapping[str, str] = {"label_smoothing": _SMOOTHED, "r_drop": _SMOOTHED, "calibration": _CALIBRATED}
@@ -158,7 +159,7 @@ class Kind:
 
     def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
         """Return precision, recall, F1, AUROC and average precision of each label."""
-        by_name = probabilities_of(found)
+        by_name = probabilities_of(found.measured)
         names = sorted(by_name)
         truth, answers = _marked(found.expected.tolist(), names), _marked(found.predicted.tolist(), names)
         columns = [Column(name, truth[:, place], answers[:, place], by_name[name]) for place, name in enumerate(names)]

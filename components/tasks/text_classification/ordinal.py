@@ -33,6 +33,7 @@ class Kind:
 
     classes = False
     one_answer = True
+    scored = True
     metrics = ("quadratic_weighted_kappa", "neg_mae", "accuracy", "spearman")
     measures: Mapping[str, Measure] = {
         "quadratic_weighted_kappa": numbers.KAPPA,

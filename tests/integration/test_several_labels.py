@@ -1,0 +1,45 @@
+"""Texts with several labels, through the whole line: what is served names the labels that hold, and the probability of each."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.artifacts.predictions import Predictions, probabilities_of
+from components.registry import predict, serve_and_ask
+from tests import cases, line
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_served_answer_has_its_labels_and_the_probability_of_each(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    single = cases.make("text_classification", tmp_path / "base")
+    labels = [json.dumps([label] if place % 3 else [label, "urgent"]) for place, label in enumerate(single.rows["label"])]
+    case = replace(
+        single,
+        rows=single.rows.assign(label=labels),
+        metric="micro_f1",
+        measure="micro_f1",
+        options={"kind": "multi"},
+    )
+    place, params = line.open_line(tmp_path / "project", case, epochs=4)
+    line.prepare(place, params)
+    line.learn(place, params)
+    line.assess(place, params)
+    uri, version = line.enter(place, params)
+    rows, evaluated = line.test_rows(place).head(6), Predictions.read(place.predictions / "candidate.parquet")
+
+    served = serve_and_ask(uri, version.name, version.number, rows, example=params.made_task.example)
+    assert served.fault is None
+    expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
+    assert [one.label for one in served.answers] == [expected[one.id] for one in served.answers]
+
+    answers = predict(uri, "text_classification/1", rows)
+    told = probabilities_of(evaluated.measured)
+    assert set(told) == {"billing", "device", "network", "urgent"}
+    for name, answer, row in zip(rows["id"], answers["answer"], answers["probabilities"], strict=True):
+        at = evaluated.ids.tolist().index(name)
+        assert row == pytest.approx({label: values[at] for label, values in told.items()}, abs=1e-5)
+        assert set(json.loads(answer)) <= set(row)
