@@ -7,13 +7,11 @@ code is copied.
 
 import json
 import logging
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatch
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from components.artifacts.pinned import aside, swap
 from components.artifacts.rows import verify
 from components.errors import BadModel, NotThere, Unavailable
 from components.identity import digest_file, digest_value
+from components.origin import HUB_ID, PACKAGE, REGISTERED, in_package
 from components.params import Section
 
 log = logging.getLogger(__name__)
@@ -35,11 +34,8 @@ TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added
 NEEDED = ("config.json", *WEIGHTS, INDEX, *TOKENIZER, *TOKENIZER_SETTINGS)
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "*.safetensors")
 
-REGISTERED = "models:/"
 Registered = Callable[[str], tuple[Path, str]]
 """Given models:/NAME@ALIAS or models:/NAME/VERSION, returns the folder of that model and models:/NAME/VERSION."""
-
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
 
 class BaseParams(Section):
@@ -87,12 +83,12 @@ def _locate(root: Path, model: str, cache: Path | None, registered: Registered |
         if registered is None:
             raise BadModel(f"base.model {model}: there is no registry to ask here; `retune run` and `retune snapshot` ask the project's")
         return registered(model)
-    if model.startswith("package:"):
-        return _in_package(model), model
+    if model.startswith(PACKAGE):
+        return in_package(model), model
     folder = _folder(root, model)
     if folder.is_dir():
         return folder, model
-    if folder.exists() or not _HUB_ID.fullmatch(model) or model.startswith("."):
+    if folder.exists() or not HUB_ID.fullmatch(model) or model.startswith("."):
         raise BadModel(
             f"base.model {model}: there is no folder {folder}; expected a folder, package:NAME/PATH, or a hub id as ORG/NAME@REVISION"
         )
@@ -101,22 +97,6 @@ def _locate(root: Path, model: str, cache: Path | None, registered: Registered |
 
 def _folder(root: Path, model: str) -> Path:
     return root / Path(model).expanduser()
-
-
-def _in_package(model: str) -> Path:
-    """Find a folder inside an installed package, which is not imported."""
-    name, _, path = model.removeprefix("package:").partition("/")
-    spec = find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise BadModel(
-            f"base.model {model}: no package {name!r} is installed here; expected package:NAME/PATH with the name that is imported"
-        )
-    home = Path(next(iter(spec.submodule_search_locations)))
-    folder = home / path
-    if not folder.is_dir():
-        inside = sorted(each.name for each in home.iterdir() if each.is_dir() and not each.name.startswith("_"))
-        raise BadModel(f"base.model {model}: {name} has no folder {path!r}; it has: {', '.join(inside) or 'none'}")
-    return folder
 
 
 def _from_hub(model: str, folder: Path, cache: Path | None) -> tuple[Path, str]:

@@ -14,6 +14,7 @@ from components import registry, tasks
 from components.artifacts.predictions import Answers, Predictions
 from components.artifacts.training import ModelSpec
 from components.errors import BadModel, BadParams
+from components.registry.package import contract
 from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class Asked:
         if version.uri in self._inspected:
             return
         folder = registry.inspected(self._uri, version)
-        if fault := unlike(ModelSpec.read(folder / "artifacts/model"), self._task):
+        if fault := unlike(ModelSpec.read(contract(folder)), self._task):
             raise BadModel(f"{version.uri} {fault}")
         self._inspected.add(version.uri)
 

@@ -20,7 +20,7 @@ from components.artifacts.metrics import Metrics
 from components.errors import Unavailable
 from components.identity import digest_folder
 from components.registry import package
-from components.registry.versions import CHALLENGER, COMPLETE, KEY, Version, delete, find, search
+from components.registry.versions import ADAPTER, CHALLENGER, COMPLETE, KEY, PACKAGE, WEIGHTS, Version, delete, find, search
 from components.store import alone, as_default, connect, experiment, reaching, tags_of
 
 log = logging.getLogger(__name__)
@@ -75,15 +75,16 @@ def whole_version(client: MlflowClient, name: str, key: str) -> Version | None:
 
 def _upload(client: MlflowClient, uri: str, workspace: Path, name: str, key: str, run_id: str, code: Path) -> tuple[str, dict[str, str]]:
     """Build the package and send it; return MLflow's id of it and its digests as tags."""
-    model = workspace / "models/trained/model"
+    stored = package.to_store(workspace / "models/trained")
 
     def build(built: Path, ids: Mapping[str, str]) -> None:
         extras = {label: workspace / file for label, file in EXTRAS.items() if (workspace / file).exists()}
         extras["questions"] = package.write_questions(workspace, built.with_name("questions.parquet"))
-        package.build(built, model, extras, ids, code)
+        package.build(built, stored, extras, ids, code)
 
     model_id, whole = send_package(client, uri, name, key, run_id, build)
-    return model_id, {"retune.weights": digest_folder(model), "retune.package": whole}
+    digests = {WEIGHTS: digest_folder(workspace / "models/trained/model"), PACKAGE: whole}
+    return model_id, digests | ({ADAPTER: digest_folder(stored)} if stored.name == package.ADAPTER else {})
 
 
 def send_package(

@@ -147,7 +147,7 @@ def _start(uri: str, model: str, port: int, folder: Path) -> "subprocess.Popen[s
         child = subprocess.Popen(
             [*PYTHON, str(process.__file__), *PYTHON, *served],
             cwd=folder,
-            env={**environment(uri), **isolated, "PATH": path},
+            env={**environment(uri, folder), **isolated, "PATH": path},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,

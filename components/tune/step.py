@@ -90,7 +90,7 @@ def _identity(learn: Path, base: Path, task: str, tune: TuneParams, train: Train
     place = [machine.set_threads(train.fixed.threads), machine.device(), machine.precision(train.fixed)]
     inputs = [digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_code(f"tasks/{task}", "methods"), task]
     trial = tune.model_dump(include={"metric", "share", "epochs", "evaluations"})
-    fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes"})
+    fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", "lora_registered"})
     kin = Kin(digest_value([*inputs, *place, trial]), fixed, space)
     asked = [tune.model_dump(exclude={"trials", "max_minutes"}), train.tuned]
     named = {name: value for name, value in fixed.items() if name not in train.tuned}
