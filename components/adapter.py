@@ -93,8 +93,8 @@ def merged(adapter: Path, find: Callable[[Adapted], Path]) -> Iterator[Path]:
             if fault := unlike(base, record.base):
                 raise BadModel(f"the base in {base} changed while it was read: {fault}")
             log.warning(
-                "base and adapter are those of the training and give weights with other bits (sha256 %s…, in training %s…): this processor, "
-                "or this version of torch or peft, rounds otherwise, and answers may differ in their last digits",
+                "base and adapter are those of the training and give weights with other bits (sha256 %s…, in training %s…): this "
+                "processor, or this version of torch or peft, rounds otherwise, and answers may differ in their last digits",
                 *(found[:16], record.weights_sha256[:16]),
             )
         yield folder

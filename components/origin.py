@@ -17,6 +17,9 @@ from components.identity import digest_file
 BASE, PROJECT = "RETUNE_BASE", "RETUNE_PROJECT"
 """Variables of the environment: folders with the base, and the project whose workspaces are looked into."""
 
+LACKING = "stored as an adapter, and its base is not at hand"
+"""What the message says where a version cannot be loaded for lack of its base: no fault of the version's."""
+
 PACKAGE, REGISTERED = "package:", "models:/"
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
@@ -44,8 +47,8 @@ def find_base(record: Adapted, registered: Registered, uri: str) -> Path:
             return Path(found)
         tried.append(f"{called}: {fault}")
     raise BadModel(
-        f"this version is stored as an adapter, and its base {record.source} is not found, without which it cannot be loaded. Looked at "
-        f"{'; '.join(tried)}. Put the base that it was trained on into a folder, and name that in the environment variable {BASE}"
+        f"this version is {LACKING}, without which it cannot be loaded. The base is {record.source}; looked at {'; '.join(tried)}. "
+        f"Put the base that it was trained on into a folder, and name that in the environment variable {BASE}"
     )
 
 

@@ -58,7 +58,7 @@ class Learnt:
     weights: dict[str, Any]
 
     def write(self, folder: Path, base: str | None, revision: str | None) -> None:
-        """Write peft's two files into `folder`; `base` and `revision` name a base that is the same everywhere. Equal things, equal bytes."""
+        """Write peft's two files into `folder`, always the same bytes; `base` and `revision` name a base that is the same everywhere."""
         from safetensors.torch import save_file
 
         config = self.config | {"base_model_name_or_path": base, "revision": revision}

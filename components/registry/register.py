@@ -20,7 +20,7 @@ from components.artifacts.metrics import Metrics
 from components.errors import Unavailable
 from components.identity import digest_folder
 from components.registry import package
-from components.registry.versions import ADAPTER, CHALLENGER, COMPLETE, KEY, PACKAGE, WEIGHTS, Version, delete, find, search
+from components.registry.versions import ADAPTER, BASE_SOURCE, CHALLENGER, COMPLETE, KEY, PACKAGE, WEIGHTS, Version, delete, find, search
 from components.store import alone, as_default, connect, experiment, reaching, tags_of
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ def _tags(lineage: Lineage, metrics: Metrics) -> dict[str, object]:
         "retune.git_commit": lineage.git_commit,
         "retune.dirty": lineage.dirty,
         "retune.data_digest": lineage.data_digest,
-        "retune.base_source": lineage.base_source,
+        BASE_SOURCE: lineage.base_source,
         "retune.base_digest": lineage.base_digest,
         "retune.test_digest": metrics.test_digest,
         "retune.flow_run": lineage.flow_run,

@@ -209,7 +209,7 @@ def model_folder(uri: str, model: str) -> tuple[Path, str]:
 
 
 def _whole(uri: str, version: Version) -> Path:
-    """Return the folder of a version's model; of one that is stored as an adapter a temporary one, which is there until this process ends."""
+    """Return the folder of a version's model: of one that is stored as an adapter a temporary one, there until this process ends."""
     place = package.contract(inspected(uri, version))
     if place.name == package.MODEL:
         return place
@@ -222,8 +222,8 @@ def _whole(uri: str, version: Version) -> Path:
     )
     if digest_folder(folder) != version.tags.get(WEIGHTS):
         raise BadModel(
-            f"{version.uri} is stored as an adapter, and merging it into its base gives other bits here than where it was trained: what "
-            "starts from it could not be told from another model later; train on such a machine, or register it with train.lora_registered: merged"
+            f"{version.uri} is stored as an adapter, and merged into its base it has other bits here than where it was trained, so what "
+            "starts from it would start from another model. Train on a processor like the first, or from a version that is stored merged"
         )
     return _MERGED.setdefault(version.tags[ADAPTER], folder)
 

@@ -310,7 +310,7 @@ def test_what_a_workspace_has_pinned_serves_where_the_source_is_gone(
     record = Adapted.read(out / "adapter").model_copy(update={"source": "models:/tickets/3"})
     project = workspace / "project"
     uri = f"sqlite:///{project}/var/mlflow.db"
-    with pytest.raises(BadModel, match=r"Looked at models:/tickets/3: no registry has models:/tickets/3\. Put"):
+    with pytest.raises(BadModel, match=r"is models:/tickets/3; looked at models:/tickets/3: no registry has models:/tickets/3\. Put"):
         found_in(record, uri)
     other = shutil.copytree(tiny_base, project / "data/base")
     (other / "config.json").write_text("{}")
