@@ -6,14 +6,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
 import yaml
 
+from components import adapter, tasks
 from components.artifacts.adapted import Adapted
 from components.artifacts.manifest import BaseManifest
 from components.artifacts.verdict import Outcome
@@ -256,3 +258,21 @@ def test_it_is_a_base_itself_with_the_merged_weights(run: Line, tmp_path: Path) 
     third = register(place.root, run.uri, run_id=run.small.run_id, key="n" * 64, lineage=lineage)
     assert Adapted.read(package(run, third) / "artifacts/adapter").source == f"models:/{run.small.name}/1"
     assert verify(run.uri, third.name, third.number).rows > 0
+
+
+@pytest.mark.parametrize(("task", "options"), [*((name, {}) for name in tasks.available()), ("token_classification", {"head": "crf"})])
+def test_every_task_s_model_comes_back_bit_for_bit(task: str, options: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    case = cases.make(task, tmp_path / "base")
+    case = replace(case, options={**case.options, **options})
+    place, params = line.open_line(
+        tmp_path / "project", case, method="lora", lora_registered="adapter", lora_targets="all-linear", epochs=1
+    )
+    line.prepare(place, params)
+    model = line.learn(place, params)
+
+    with adapter.merged(model.parent / "adapter", lambda record: place.base) as folder:
+        assert digest_folder(folder) == digest_folder(model)
+        predictor = params.made_task.predictor(folder)
+    few = line.test_rows(place).head(3)
+    assert predictor.answer(few).predicted == params.made_task.predictor(model).answer(few).predicted  # it has read all that it needs
