@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 # name in the package: file in the workspace, where it is there
 EXTRAS = {"dvc_lock": "dvc.lock", "dvc_stages": "dvc.yaml", "params": "params.yaml"}
+_STORES = " Stores what was learnt, without the base, which is merged in when it is loaded."
 
 
 def register(
@@ -55,7 +56,8 @@ def register(
         model_id, digests = _upload(client, uri, workspace, name, key, run_id, code)
         metrics = Metrics.read(workspace / "reports/evaluation")
         tags = {KEY: key, **_tags(lineage, metrics), **digests}
-        number = create_version(client, uri, name, model_id, run_id, tags, describe(lineage, metrics))
+        description = describe(lineage, metrics) + (_STORES if ADAPTER in digests else "")
+        number = create_version(client, uri, name, model_id, run_id, tags, description)
         client.set_model_version_tag(name, str(number), COMPLETE, "true")
         client.set_registered_model_alias(name, CHALLENGER, str(number))  # after it: who has an alias is never replaced
         client.set_tag(run_id, "retune.version", str(number))
