@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatch
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
-from components.artifacts.manifest import MAIN, OTHERS, BaseManifest, Part, Pinned, base_folder
+from components.artifacts.manifest import MAIN, OTHERS, BaseManifest, Part, base_folder, base_names
 from components.artifacts.pinned import aside, swap
 from components.artifacts.rows import verify
 from components.errors import BadModel, NotThere, Unavailable
 from components.identity import digest_file, digest_value
+from components.origin import HUB_ID, PACKAGE, REGISTERED, in_package
 from components.params import Section
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,10 @@ TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added
 NEEDED = ("config.json", *WEIGHTS, INDEX, *TOKENIZER, *TOKENIZER_SETTINGS)
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "*.safetensors")
 
-REGISTERED = "models:/"
 Registered = Callable[[str], tuple[Path, str]]
 """Given models:/NAME@ALIAS or models:/NAME/VERSION, returns the folder of that model and models:/NAME/VERSION."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?(@[\w./-]+)?")
 
 
 class BaseParams(Section):
@@ -78,33 +76,29 @@ def pin_base(root: Path, out: Path, *, base: BaseParams, cache: Path | None = No
     for folder, model in found.values():
         _refuse_unfit(folder, model)
     earlier = _standing(out)
-    if earlier is not None and _digests(earlier) == {name: _digest(_parts(folder)) for name, (folder, _) in found.items()}:
-        log.info("unchanged: the %d files of %s were pinned on %s", len(earlier.parts), base.model, earlier.taken_at)
-        return earlier
+    if {name: one.digest for name, one in earlier.items()} == {name: _digest(_parts(folder)) for name, (folder, _) in found.items()}:
+        for one in earlier.values():
+            log.info("unchanged: the %d files of %s were pinned on %s", len(one.parts), one.source, one.taken_at)
+        return earlier[MAIN]
     with aside(out) as partial:
-        pinned = {name: _copy(folder, _place(partial, name), source) for name, (folder, source) in found.items()}
-        main = pinned.pop(MAIN)
-        taken_at = datetime.now(UTC).isoformat(timespec="seconds")
-        manifest = BaseManifest(source=main.source, parts=main.parts, digest=main.digest, others=pinned, taken_at=taken_at)
-        manifest.write(partial)
+        pinned = [_copy(folder, partial if name == MAIN else partial / OTHERS / name, source) for name, (folder, source) in found.items()]
         swap(partial, out)
-    for one in (main, *pinned.values()):
+    for one in pinned:
         log.info("pinned %s: %d files, %.1f MB", one.source, len(one.parts), sum(part.bytes for part in one.parts) / 1e6)
-    return manifest
+    return pinned[0]
 
 
-def _place(out: Path, name: str) -> Path:
-    return out if name == MAIN else out / OTHERS / name
-
-
-def _copy(folder: Path, out: Path, source: str) -> Pinned:
-    """Copy the needed files of `folder` into `out`, and check that transformers can read them."""
+def _copy(folder: Path, out: Path, source: str) -> BaseManifest:
+    """Copy the needed files of `folder` into `out`, check that transformers can read them, and write the manifest."""
     out.mkdir(parents=True, exist_ok=True)
     for part in _parts(folder):
         shutil.copyfile(folder / part.name, out / part.name)
     _refuse_unloadable(out, source)
     parts = _parts(out)
-    return Pinned(source=source, parts=parts, digest=_digest(parts))
+    taken_at = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = BaseManifest(source=source, parts=parts, digest=_digest(parts), taken_at=taken_at)
+    manifest.write(out)
+    return manifest
 
 
 def _locate(root: Path, model: str, cache: Path | None, registered: Registered | None) -> tuple[Path, str]:
@@ -113,12 +107,12 @@ def _locate(root: Path, model: str, cache: Path | None, registered: Registered |
         if registered is None:
             raise BadModel(f"base.model {model}: there is no registry to ask here; `retune run` and `retune snapshot` ask the project's")
         return registered(model)
-    if model.startswith("package:"):
-        return _in_package(model), model
+    if model.startswith(PACKAGE):
+        return in_package(model), model
     folder = _folder(root, model)
     if folder.is_dir():
         return folder, model
-    if folder.exists() or not _HUB_ID.fullmatch(model) or model.startswith("."):
+    if folder.exists() or not HUB_ID.fullmatch(model) or model.startswith("."):
         raise BadModel(
             f"base.model {model}: there is no folder {folder}; expected a folder, package:NAME/PATH, or a hub id as ORG/NAME@REVISION"
         )
@@ -127,22 +121,6 @@ def _locate(root: Path, model: str, cache: Path | None, registered: Registered |
 
 def _folder(root: Path, model: str) -> Path:
     return root / Path(model).expanduser()
-
-
-def _in_package(model: str) -> Path:
-    """Find a folder inside an installed package, which is not imported."""
-    name, _, path = model.removeprefix("package:").partition("/")
-    spec = find_spec(name) if name.isidentifier() else None
-    if spec is None or not spec.submodule_search_locations:
-        raise BadModel(
-            f"base.model {model}: no package {name!r} is installed here; expected package:NAME/PATH with the name that is imported"
-        )
-    home = Path(next(iter(spec.submodule_search_locations)))
-    folder = home / path
-    if not folder.is_dir():
-        inside = sorted(each.name for each in home.iterdir() if each.is_dir() and not each.name.startswith("_"))
-        raise BadModel(f"base.model {model}: {name} has no folder {path!r}; it has: {', '.join(inside) or 'none'}")
-    return folder
 
 
 def _from_hub(model: str, folder: Path, cache: Path | None) -> tuple[Path, str]:
@@ -184,10 +162,6 @@ def _parts(folder: Path) -> tuple[Part, ...]:
 
 def _digest(parts: tuple[Part, ...]) -> str:
     return digest_value([part.model_dump() for part in parts])
-
-
-def _digests(manifest: BaseManifest) -> dict[str, str]:
-    return {name: manifest.named(name).digest for name in (MAIN, *manifest.others)}
 
 
 def _refuse_unfit(folder: Path, model: str) -> None:
@@ -249,16 +223,17 @@ def _refuse_unloadable(folder: Path, model: str) -> None:
         )
 
 
-def _standing(out: Path) -> BaseManifest | None:
-    """Return the manifest of the model in `out`, if there is one and its files are whole."""
-    try:
-        manifest = BaseManifest.read(out)
-        for name in (MAIN, *manifest.others):
-            for part in manifest.named(name).parts:
+def _standing(out: Path) -> dict[str, BaseManifest]:
+    """Return the manifests of the models in `out` by name; of one whose files are not whole, and of no folder, there is none."""
+    found = {}
+    for name in base_names(out):
+        try:
+            found[name] = BaseManifest.read(base_folder(out, name))
+            for part in found[name].parts:
                 verify(base_folder(out, name), part)
-    except NotThere:
-        return None
-    return manifest
+        except NotThere:
+            return {}
+    return found
 
 
 def _mapping(path: Path) -> dict[str, Any] | None:

@@ -2,7 +2,8 @@
 
 Reads data/prepared/learn, data/base and models/tuned/settings.json; never the test split.
 What the task settles on the validation rows, as a threshold, and a temperature, where asked for, follow once the weights are final.
-Writes models/trained: model/ (safetensors, tokenizer, retune.json), history.jsonl, training.json.
+Writes models/trained: model/ (safetensors, tokenizer, retune.json), history.jsonl, training.json; with `lora_registered: adapter` also
+adapter/, what was learnt without the base, which is what is registered then.
 Checkpoints live in var/checkpoints/<identity> while training runs: after a kill, the same command goes on from there.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components import tasks
+from components import adapter, tasks
 from components.artifacts.manifest import base_folder
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec, Training
@@ -46,6 +47,8 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
         raise NotThere(f"{learn} was prepared for the task {data.spec.task}, not {task}; run `dvc repro preprocess`")
     if settings.calibration == "temperature" and not kind.classes:
         raise BadParams(f"params.yaml: train.calibration is temperature, and the task {task} has no probabilities of classes")
+    if settings.adapted:
+        adapter.pinned(base)  # who cannot be told from others cannot be found again; better said before the training
     checkpoints = state_folder("checkpoints") / _identity(learn, base, task, settings)
     history = fresh(out) / "history.jsonl"
     history.touch()
@@ -54,6 +57,8 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
     model = save(result, kind, base, data.spec, out / "model")
     spec = settle(model, kind, data.spec, learn)
     temperature = calibrate(model, kind, spec, learn) if settings.calibration == "temperature" else None
+    if result.learnt is not None:
+        adapter.write(result.learnt, model, base, out / "adapter")
     record = account(result, settings, digest_file(model / "model.safetensors"), temperature)
     record.write(out)
     shutil.rmtree(checkpoints)
@@ -120,7 +125,7 @@ def _identity(learn: Path, base: Path, task: str, settings: TrainParams) -> str:
     """Return the name of the checkpoints: what they may be continued by. Threads, device and precision belong to it."""
     place = [machine.set_threads(settings.threads), machine.device(), machine.precision(settings)]
     inputs = [digest_folder(learn), digest_folder(base, exclude=["manifest.json"]), digest_code(f"tasks/{task}", "methods"), task]
-    return digest_value([*inputs, *place, settings.model_dump()])[:16]
+    return digest_value([*inputs, *place, settings.model_dump(exclude={"lora_registered"})])[:16]
 
 
 def _listed(settings: TrainParams) -> str:

@@ -14,6 +14,7 @@ from components import registry, tasks
 from components.artifacts.predictions import Answers, Predictions
 from components.artifacts.training import ModelSpec
 from components.errors import BadModel, BadParams
+from components.registry.package import contract
 from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Asked:
             Unavailable: the registry is busy or out of reach.
         """
         if version.uri not in self._specs:
-            spec = ModelSpec.read(registry.inspected(self._uri, version) / "artifacts/model")
+            spec = ModelSpec.read(contract(registry.inspected(self._uri, version)))
             if fault := unlike(spec, self._task):
                 raise BadModel(f"{version.uri} {fault}")
             self._specs[version.uri] = spec

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from components.artifacts.lineage import Lineage
-from components.artifacts.manifest import BaseManifest, Manifest
+from components.artifacts.manifest import BaseManifest, Manifest, base_folder
 from components.artifacts.training import ModelSpec
 from flows import dvc_lock
 from flows.engine import current_flow_run
@@ -18,7 +18,7 @@ NO_GIT = "none"
 
 def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
     """Collect where `candidate` came from."""
-    base = BaseManifest.read(workspace.base).named(ModelSpec.read(workspace.model).base)
+    base = BaseManifest.read(base_folder(workspace.base, ModelSpec.read(workspace.model).base))
     return Lineage(
         model=name,
         candidate=candidate,

@@ -23,7 +23,10 @@ class Timed(BaseModel):
 
 
 class Weight(BaseModel):
-    """The size of a version's package in bytes, and the most MiB that its process had resident, libraries included."""
+    """The size of a version's package in bytes, and the most MiB that its process had resident, libraries included.
+
+    A package that stores an adapter counts with the base that it cannot be loaded without.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

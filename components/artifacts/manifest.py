@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from components.artifacts.base import Artifact
 from components.errors import NotThere
@@ -40,30 +40,15 @@ class Manifest(Artifact):
     taken_at: str
 
 
-class Pinned(BaseModel):
-    """A base model as it stands in its folder: where it came from and the hash of every file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: str
-    parts: tuple[Part, ...]
-    digest: str
-
-
 class BaseManifest(Artifact):
-    """The base models pinned into a folder: the one of `base.model` in the folder itself, each of `base.others` below `others`."""
+    """A base model pinned into a folder: where it came from and the hash of every file."""
 
     FILE: ClassVar[str] = "manifest.json"
 
     source: str
     parts: tuple[Part, ...]
     digest: str
-    others: dict[str, Pinned] = Field(default_factory=dict)
     taken_at: str
-
-    def named(self, name: str) -> Pinned:
-        """Return the base model called `name`, as `train.base` names it."""
-        return Pinned(source=self.source, parts=self.parts, digest=self.digest) if name == MAIN else self.others[name]
 
 
 def base_folder(base: Path, name: str) -> Path:

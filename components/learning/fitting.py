@@ -23,6 +23,7 @@ from components.learning.dropout import set_dropout
 from components.learning.optimizers import Plateau
 from components.learning.params import TrainParams, check_fields, check_metric
 from components.learning.trainer import FineTuner
+from components.methods import lora
 from components.tasks import Task
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,10 @@ _SCHEDULES = {"constant": "constant_with_warmup", "plateau": "constant_with_warm
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained model and how it came about; `seconds` are those of all processes, `resumed` is the step that this one began at."""
+    """A trained model and how it came about; `seconds` are those of all processes, `resumed` is the step that this one began at.
+
+    `learnt` is what was learnt apart from the base, where the settings want it registered so.
+    """
 
     model: Any
     steps: int
@@ -48,6 +52,7 @@ class Fit:
     device: str
     precision: str
     parameters: int
+    learnt: lora.Learnt | None = None
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,7 @@ def fit(
         if not keep:
             trainer.show_average()
         state: Any = trainer.state
+        learnt = lora.learnt(trainer.module.cpu()) if keep and settings.adapted else None  # who loads it merges on the CPU, too
         model = methods.load(settings.method).finish(trainer.model)
         return Fit(
             model=model,
@@ -112,6 +118,7 @@ def fit(
             device=machine.device(),
             precision=machine.precision(settings),
             parameters=sum(weights.numel() for weights in model.parameters()),
+            learnt=learnt,
         )
 
 

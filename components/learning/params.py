@@ -30,6 +30,10 @@ class TrainParams(Section):
         "default", min_length=1, description="lora: default (peft's for the architecture), all-linear, or names of linear layers"
     )
     lora_dora: bool = Field(False, description="lora: learn length and direction of the weights apart (DoRA)")
+    lora_registered: Literal["merged", "adapter"] = Field(
+        "merged",
+        description="lora: what a version stores: the whole model, or what was learnt, which is merged into the base when it is loaded",
+    )
     epochs: float = Field(3, gt=0, le=10_000, description="passes over the training rows")
     learning_rate: float = Field(2e-4, gt=0, le=1, description="peak, after warm-up")
     layer_decay: float = Field(1.0, gt=0, le=1, description="a layer's learning rate is this times that of the layer above; 1: all equal")
@@ -81,6 +85,11 @@ class TrainParams(Section):
         if warmup >= 1 and warmup != int(warmup):
             raise ValueError("a number of steps (1 and above) must be whole; a share of the steps is below 1")
         return warmup
+
+    @property
+    def adapted(self) -> bool:
+        """Whether what was learnt is kept apart from the base, to be registered."""
+        return self.method == "lora" and self.lora_registered == "adapter"
 
     def own(self) -> dict[str, Any]:
         """Return the fields that the method in force reads, as `Method.prepare` takes them."""

@@ -1,7 +1,7 @@
 """The methods of fine-tuning: one file a method, found by name; there is no registry to edit.
 
 A method says which weights learn. It is a module whose public names fit the protocol `Method`: what stands below it in `train`
-(`FIELDS`), how a loaded model is made ready, and how a trained one becomes a plain model again, which is all that is ever saved.
+(`FIELDS`), how a loaded model is made ready, and how a trained one becomes a plain model again, which is what every step reads.
 Importing this package, or a method, imports no torch.
 """
 

@@ -2,15 +2,22 @@
 
 W x becomes W x + (alpha / rank) B A x, A of shape (rank, in) drawn at random, B of shape (out, rank) zero at the start: Hu et al.,
 "LoRA: Low-Rank Adaptation of Large Language Models" (2021). DoRA learns W's column lengths beside its direction: Liu et al. (2024).
-The adapters are merged into W when training ends: what is saved, hashed, served and registered is a plain model.
+The adapters are merged into W when training ends: what is saved, evaluated and served is a plain model. What was learnt can be kept
+apart as well, in peft's own files, and be merged into the same base again.
 """
 
+import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from components.depth import depths, head_depth
 from components.errors import BadParams
 
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # peft's names
 FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "lora_dora")
 
 
@@ -33,14 +40,68 @@ def prepare(model: Any, *, lora_rank: int, lora_alpha: float, lora_dropout: floa
         use_dora=lora_dora,
         fan_in_fan_out=not isinstance(model.get_submodule(targets[0]), Linear),
     )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by an older name
+    with _older_name():
         return get_peft_model(model, config)
 
 
 def finish(model: Any) -> Any:
     """Return the base model with the adapters added to its weights."""
-    return model.merge_and_unload().requires_grad_(True)
+    with _one_thread():
+        return model.merge_and_unload().requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What was learnt, apart from the base: peft's configuration, and by peft's names the weights of adapters and head, on the CPU."""
+
+    config: dict[str, Any]
+    weights: dict[str, Any]
+
+    def write(self, folder: Path, base: str | None, revision: str | None) -> None:
+        """Write peft's two files into `folder`, always the same bytes; `base` and `revision` name a base that is the same everywhere."""
+        from safetensors.torch import save_file
+
+        config = self.config | {"base_model_name_or_path": base, "revision": revision}
+        (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        save_file(self.weights, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def learnt(model: Any) -> Learnt:
+    """Return what the model that `prepare` returned has learnt; to be called before `finish`, which takes the adapters away."""
+    from peft import get_peft_model_state_dict
+
+    config = model.peft_config["default"].to_dict() | {"inference_mode": True}
+    found = get_peft_model_state_dict(model, save_embedding_layers=False)
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in found.items()}
+    return Learnt({name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}, weights)
+
+
+def restored(model: Any, folder: Path) -> Any:
+    """Return the base model `model` with what `Learnt.write` wrote into `folder` added to its weights."""
+    from peft import PeftModel
+
+    with _older_name():
+        return finish(PeftModel.from_pretrained(model, str(folder), torch_device="cpu"))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute with one thread: where a processor lacks AVX-512, the bits of B A hang on the number of threads."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _older_name() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks transformers by an older name
+        yield
 
 
 def _fresh(model: Any) -> list[str]:

@@ -29,6 +29,7 @@ from components import process, scoring
 from components.artifacts import predictions
 from components.artifacts.predictions import Predictions
 from components.errors import BadModel, Cancelled, Unavailable
+from components.origin import BASE, PROJECT
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +193,8 @@ class Session:
         """Start the process."""
         self._folder = Path(tempfile.mkdtemp(prefix="retune-"))
         try:
-            self._worker = Worker([*PYTHON, str(scoring.__file__), self.model], self._folder, environment(self.uri), self.model)
+            surroundings = environment(self.uri, self._folder)
+            self._worker = Worker([*PYTHON, str(scoring.__file__), self.model], self._folder, surroundings, self.model)
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
@@ -249,10 +251,16 @@ def predictions_of(answers: Answers, rows: pd.DataFrame) -> Predictions:
     return Predictions.of(rows, answers.found).in_order()
 
 
-def environment(uri: str) -> dict[str, str]:
-    """Return the environment in which versions of the store `uri` are loaded: today's `components` cannot be found there."""
+def environment(uri: str, folder: Path) -> dict[str, str]:
+    """Return the environment in which versions of the store `uri` are loaded: today's `components` cannot be found there.
+
+    Temporary files go into `folder`, which its owner removes, also where the process is killed.
+    """
     found = {**os.environ, "PYTHONPATH": _path_without_components(os.environ.get("PYTHONPATH", ""))}
     found |= {**process.QUIET, "MLFLOW_TRACKING_URI": uri, "MLFLOW_REGISTRY_URI": uri}
+    found |= {PROJECT: str(Path(os.environ.get(PROJECT, "")).absolute()), "TMPDIR": str(folder)}
+    if os.environ.get(BASE):
+        found[BASE] = os.pathsep.join(str(Path(each).expanduser().absolute()) for each in os.environ[BASE].split(os.pathsep) if each)
     return found | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "HF_HUB_OFFLINE": "1"}
 
 

@@ -1,4 +1,6 @@
-"""What a version is made of: the model folder, a copy of the code, ten questions with their answers; no pickle in it.
+"""What a version is made of: the model folder, or the adapter in its place, a copy of the code, ten questions with their answers.
+
+There is no pickle in it.
 
 Writes a package into a folder; checks one before anything of it is run.
 """
@@ -19,6 +21,7 @@ from mlflow.types.schema import Map
 
 import components
 from components import tasks
+from components.artifacts.adapted import Adapted
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec
@@ -31,7 +34,10 @@ with warnings.catch_warnings():  # MLflow warns of the type hints of its own cla
 
 CODE = Path(components.__file__).parent
 LOADER = "mlflow.pyfunc.loaders.code_model"  # MLflow's own, which runs serving.py; any other name would be code of the package's choice
+MODEL, ADAPTER = "model", "adapter"
+"""The folder of a whole model, and that of what was learnt from a base: what a package has below `artifacts`, one of the two."""
 NEEDED = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "tokenizers", "torch", "transformers")
+NEEDED_TO_MERGE = ("peft",)
 QUESTIONS = 10
 _LABELS = b"retune.labels"
 _NOT_OURS = ("registered_model_meta",)  # MLflow writes it into a package when it is loaded
@@ -46,13 +52,32 @@ def signature(task: tasks.Task) -> ModelSignature:
     return ModelSignature(inputs=Schema([*(ColSpec(DataType.string, name) for name in task.inputs)]), outputs=Schema([*outputs]))
 
 
-def requirements() -> list[str]:
-    """Return what serving needs, pinned to what is installed; a local build tag (torch's +cpu) is no release of an index."""
-    return [f"{name}=={version(name).partition('+')[0]}" for name in NEEDED]
+def requirements(merging: bool = False) -> list[str]:
+    """Return what serving needs, pinned to what is installed; a local build tag (torch's +cpu) is no release of an index.
+
+    With `merging`, also what puts an adapter into its base.
+    """
+    return [f"{name}=={version(name).partition('+')[0]}" for name in sorted((*NEEDED, *(NEEDED_TO_MERGE if merging else ())))]
+
+
+def to_store(trained: Path) -> Path:
+    """Return what is stored of models/trained: the adapter where there is one, else the model."""
+    return trained / ADAPTER if (trained / ADAPTER).is_dir() else trained / MODEL
+
+
+def contract(folder: Path) -> Path:
+    """Return the folder of a package that says how the version is asked: retune.json and the tokenizer."""
+    return to_store(folder / "artifacts")
+
+
+def base_bytes(folder: Path) -> int:
+    """Return the bytes of the base without which a package cannot be loaded; 0 where it is whole."""
+    place = contract(folder)
+    return sum(part.bytes for part in Adapted.read(place).base) if place.name == ADAPTER else 0
 
 
 def build(folder: Path, model: Path, extras: Mapping[str, Path], ids: Mapping[str, str], code: Path = CODE) -> None:
-    """Write the package into `folder`: `model`, the `extras` by name, and the folder `code` as its copy of `components`.
+    """Write the package into `folder`: the folder `model`, called so or `adapter`, the `extras` by name, and `code` as its `components`.
 
     `ids` are MLflow's names of this package: artifact_path, run_id, model_id.
     """
@@ -61,10 +86,10 @@ def build(folder: Path, model: Path, extras: Mapping[str, Path], ids: Mapping[st
         path=str(folder),
         python_model=str(code / "serving.py"),
         code_paths=[str(code)],
-        artifacts={"model": str(model), **{name: str(path) for name, path in extras.items()}},
+        artifacts={model.name: str(model), **{name: str(path) for name, path in extras.items()}},
         signature=signature(task),
         input_example={name: [text] for name, text in task.example.items()},
-        pip_requirements=requirements(),
+        pip_requirements=requirements(merging=model.name == ADAPTER),
         mlflow_model=Model(artifact_path=ids["artifact_path"], run_id=ids["run_id"], model_uuid=ids["model_id"], model_id=ids["model_id"]),
     )
 
@@ -75,16 +100,19 @@ def fingerprint(folder: Path) -> str:
     return digest_value([(path.relative_to(folder).as_posix(), digest_file(path)) for path in files])
 
 
-def inspect(folder: Path, weights: str, whole: str) -> None:
-    """Check a package before anything of it is run; `weights` and `whole` are the digests that its version was tagged with.
+def inspect(folder: Path, weights: str, whole: str, adapter: str | None = None) -> None:
+    """Check a package before anything of it is run, against the digests that its version was tagged with.
+
+    `whole` is that of the package, `weights` that of the model folder, and `adapter`, where one is stored instead, that of its folder.
 
     Raises:
         BadModel: with every fault found.
     """
     faults = [*_faults_of_manifest(folder), *_pickles(folder), *_compiled(folder)]
-    model = folder / "artifacts/model"
-    if not model.is_dir() or digest_folder(model) != weights:
-        faults.append("artifacts/model is not the model that was registered (its hash differs)")
+    name, digest = (MODEL, weights) if adapter is None else (ADAPTER, adapter)
+    place = folder / "artifacts" / name
+    if not place.is_dir() or digest_folder(place) != digest:
+        faults.append(f"artifacts/{name} is not the {name} that was registered (its hash differs)")
     elif fingerprint(folder) != whole:
         faults.append("its files are not those that were registered (the hash of the package differs)")
     if faults:

@@ -20,13 +20,14 @@ from components.artifacts.metrics import Metrics
 from components.errors import Unavailable
 from components.identity import digest_folder
 from components.registry import package
-from components.registry.versions import CHALLENGER, COMPLETE, KEY, Version, delete, find, search
+from components.registry.versions import ADAPTER, BASE_SOURCE, CHALLENGER, COMPLETE, KEY, PACKAGE, WEIGHTS, Version, delete, find, search
 from components.store import alone, as_default, connect, experiment, reaching, tags_of
 
 log = logging.getLogger(__name__)
 
 # name in the package: file in the workspace, where it is there
 EXTRAS = {"dvc_lock": "dvc.lock", "dvc_stages": "dvc.yaml", "params": "params.yaml"}
+_STORES = " Stores what was learnt, without the base, which is merged in when it is loaded."
 
 
 def register(
@@ -55,7 +56,8 @@ def register(
         model_id, digests = _upload(client, uri, workspace, name, key, run_id, code)
         metrics = Metrics.read(workspace / "reports/evaluation")
         tags = {KEY: key, **_tags(lineage, metrics), **digests}
-        number = create_version(client, uri, name, model_id, run_id, tags, describe(lineage, metrics))
+        description = describe(lineage, metrics) + (_STORES if ADAPTER in digests else "")
+        number = create_version(client, uri, name, model_id, run_id, tags, description)
         client.set_model_version_tag(name, str(number), COMPLETE, "true")
         client.set_registered_model_alias(name, CHALLENGER, str(number))  # after it: who has an alias is never replaced
         client.set_tag(run_id, "retune.version", str(number))
@@ -75,15 +77,16 @@ def whole_version(client: MlflowClient, name: str, key: str) -> Version | None:
 
 def _upload(client: MlflowClient, uri: str, workspace: Path, name: str, key: str, run_id: str, code: Path) -> tuple[str, dict[str, str]]:
     """Build the package and send it; return MLflow's id of it and its digests as tags."""
-    model = workspace / "models/trained/model"
+    stored = package.to_store(workspace / "models/trained")
 
     def build(built: Path, ids: Mapping[str, str]) -> None:
         extras = {label: workspace / file for label, file in EXTRAS.items() if (workspace / file).exists()}
         extras["questions"] = package.write_questions(workspace, built.with_name("questions.parquet"))
-        package.build(built, model, extras, ids, code)
+        package.build(built, stored, extras, ids, code)
 
     model_id, whole = send_package(client, uri, name, key, run_id, build)
-    return model_id, {"retune.weights": digest_folder(model), "retune.package": whole}
+    digests = {WEIGHTS: digest_folder(workspace / "models/trained/model"), PACKAGE: whole}
+    return model_id, digests | ({ADAPTER: digest_folder(stored)} if stored.name == package.ADAPTER else {})
 
 
 def send_package(
@@ -150,7 +153,7 @@ def _tags(lineage: Lineage, metrics: Metrics) -> dict[str, object]:
         "retune.git_commit": lineage.git_commit,
         "retune.dirty": lineage.dirty,
         "retune.data_digest": lineage.data_digest,
-        "retune.base_source": lineage.base_source,
+        BASE_SOURCE: lineage.base_source,
         "retune.base_digest": lineage.base_digest,
         "retune.test_digest": metrics.test_digest,
         "retune.flow_run": lineage.flow_run,

@@ -25,6 +25,7 @@ import pandas as pd
 from components import process
 from components.artifacts.served import Served, ServedAnswer
 from components.errors import Cancelled
+from components.origin import LACKING
 from components.registry.ask import PYTHON, environment, last_line
 from components.registry.verify import inspected, known_version
 
@@ -44,7 +45,7 @@ FORMS: Mapping[str, Any] = {
 TEXT = {"text": "a text"}
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 LACK = ("MemoryError", "Cannot allocate memory", f"Return code = {-signal.SIGKILL}")  # the last is MLflow's word for its server's end
-_ERROR = re.compile(r"[\w.]*(Error|Exception)\b")  # the last line of a traceback
+_ERROR = re.compile(r"([\w.]*(Error|Exception)|components\.errors\.\w+)\b")  # the last line of a traceback
 
 
 def malformed(example: Mapping[str, str]) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def _start(uri: str, model: str, port: int, folder: Path) -> "subprocess.Popen[s
         child = subprocess.Popen(
             [*PYTHON, str(process.__file__), *PYTHON, *served],
             cwd=folder,
-            env={**environment(uri), **isolated, "PATH": path},
+            env={**environment(uri, folder), **isolated, "PATH": path},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
@@ -193,7 +194,8 @@ def _ended(code: int, said: Path) -> _NotUp:
     if code in KILLED or any(sign in text for sign in LACK):
         return _NotUp("the scoring server was killed, for lack of memory or by hand", outside=True)
     errors = [line for line in text.splitlines() if _ERROR.match(line) and "returned non zero" not in line]  # what MLflow adds to it
-    return _NotUp(f"the scoring server ended with {code}: {(errors or [last_line(said)])[-1].strip()}", outside=False)
+    reason = (errors or [last_line(said)])[-1].strip()
+    return _NotUp(f"the scoring server ended with {code}: {reason}", outside=LACKING in reason)
 
 
 def _asked(model: str, port: int, rows: pd.DataFrame, example: Mapping[str, str], until: float) -> Served:

@@ -13,6 +13,7 @@ import psutil
 
 from components.artifacts.cost import Blocks, Cost, Timed, Weight
 from components.registry.ask import Session
+from components.registry.package import base_bytes
 from components.registry.verify import inspected, known_version
 
 log = logging.getLogger(__name__)
@@ -25,13 +26,14 @@ WARM_UP = 3  # requests; the first ones of a size also pay for memory and for ke
 
 
 def package_bytes(uri: str, name: str, number: int) -> int:
-    """Return the bytes of all files in a version's package, after they were checked.
+    """Return the bytes of all files in a version's package, after they were checked; with those of the base that it cannot be without.
 
     Raises:
         NotThere: no such version.
         BadModel: its package is not what was registered.
     """
-    return size_of(inspected(uri, known_version(uri, name, number)))
+    folder = inspected(uri, known_version(uri, name, number))
+    return size_of(folder) + base_bytes(folder)
 
 
 def size_of(folder: Path) -> int:

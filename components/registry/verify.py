@@ -3,8 +3,10 @@
 Reads the registry and the packages; writes a cache of predictions where one is named.
 """
 
+import atexit
 import logging
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +16,12 @@ import pyarrow.parquet as pq
 
 from components.artifacts.predictions import Predictions, apart, by_row, probabilities_of
 from components.errors import BadModel, NotThere, RetuneError, Unavailable
+from components.identity import digest_folder
+from components.origin import find_base
 from components.registry import package
 from components.registry.ask import Answers, ask, predictions_of
 from components.registry.register import fetch
-from components.registry.versions import CHAMPION, Version, aliases_of, find
+from components.registry.versions import ADAPTER, CHAMPION, PACKAGE, WEIGHTS, Version, aliases_of, find
 from components.store import connect, reaching
 
 log = logging.getLogger(__name__)
@@ -25,6 +29,11 @@ log = logging.getLogger(__name__)
 # Serving computes in float32 and in batches of other lengths than evaluation did: measured below 1e-6 on a CPU; bfloat16 or
 # another machine may differ by more, another model or another preprocessing differs by far more.
 TOLERANCE = 1e-3
+
+_UNTIL_EXIT = ExitStack()
+atexit.register(_UNTIL_EXIT.close)
+_MERGED: dict[str, Path] = {}
+"""The folders of whole models that were made of adapters in this process, by the adapter's digest."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ def inspected(uri: str, version: Version) -> Path:
         raise BadModel(f"{version.uri}: its package is gone: {error}") from error
     except RetuneError as error:
         raise BadModel(f"{version.uri}: its package cannot be fetched: {error}") from error
-    package.inspect(folder, version.tags.get("retune.weights", ""), version.tags.get("retune.package", ""))
+    package.inspect(folder, version.tags.get(WEIGHTS, ""), version.tags.get(PACKAGE, ""), version.tags.get(ADAPTER))
     return folder
 
 
@@ -191,12 +200,34 @@ def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
 def model_folder(uri: str, model: str) -> tuple[Path, str]:
     """Return the folder of weights and tokenizer of the registered `model`, named as for `predict`, and its models:/NAME/VERSION.
 
+    A version that is stored as an adapter is merged into its base.
+
     Raises:
         NotThere: no such version or alias.
-        BadModel: its package is not what was registered.
+        BadModel: its package is not what was registered, or its base is not at hand, or is another one.
     """
     version = _resolve(uri, model.removeprefix("models:/"))
-    return inspected(uri, version) / "artifacts/model", version.uri
+    return _whole(uri, version), version.uri
+
+
+def _whole(uri: str, version: Version) -> Path:
+    """Return the folder of a version's model: of one that is stored as an adapter a temporary one, there until this process ends."""
+    place = package.contract(inspected(uri, version))
+    if place.name == package.MODEL:
+        return place
+    if (known := _MERGED.get(version.tags[ADAPTER])) is not None:
+        return known
+    from components import adapter
+
+    folder = _UNTIL_EXIT.enter_context(
+        adapter.merged(place, lambda record: find_base(record, lambda base: model_folder(uri, base)[0], uri))
+    )
+    if digest_folder(folder) != version.tags.get(WEIGHTS):
+        raise BadModel(
+            f"{version.uri} is stored as an adapter, and merged into its base it has other bits here than where it was trained, so what "
+            "starts from it would start from another model. Train on a processor like the first, or from a version that is stored merged"
+        )
+    return _MERGED.setdefault(version.tags[ADAPTER], folder)
 
 
 def _resolve(uri: str, model: str) -> Version:

@@ -19,6 +19,9 @@ CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 KEY, COMPLETE, PROMOTED = "retune.key", "retune.complete", "retune.promoted"
 VERDICT, VERDICT_KEY, JUDGED_AGAINST = "retune.verdict", "retune.verdict_key", "retune.judged_against"
 EVIDENCE, ANSWER = "retune.evidence", "retune.verdict_answer"
+BASE_SOURCE = "retune.base_source"
+WEIGHTS, ADAPTER, PACKAGE = "retune.weights", "retune.adapter", "retune.package"
+"""Digests: of the model folder, whole or merged; of the adapter where that is what is stored; of all the package's files."""
 ORIGIN, ORIGIN_VERSION = "retune.origin", "retune.origin_version"
 
 

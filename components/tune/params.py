@@ -12,8 +12,8 @@ from components.params import Section, nearest
 
 log = logging.getLogger(__name__)
 
-OWN = ("epochs", "metric", "seed", "patience", "evaluations_per_epoch", "max_minutes", "threads", "precision")
-"""The fields of `train` that cannot be searched: a trial has its own, or another value makes trials incomparable."""
+OWN = ("epochs", "metric", "seed", "patience", "evaluations_per_epoch", "max_minutes", "threads", "precision", "lora_registered")
+"""The fields of `train` that cannot be searched: a trial has its own, another value makes trials incomparable, or changes none of them."""
 
 
 class Dimension(Section):

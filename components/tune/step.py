@@ -112,7 +112,7 @@ def _identity(
     digests = {name: digest_folder(base_folder(base, name), exclude=["manifest.json", OTHERS]) for name in bases}
     inputs = [digest_folder(learn, exclude=[OTHERS]), digest_code(f"tasks/{task}", "methods"), task]
     trial = tune.model_dump(include={"metric", "share", "epochs", "evaluations"})
-    fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes"})
+    fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", "lora_registered"})
     kin = Kin(digest_value([*inputs, *place, trial]), fixed, space, digests)
     asked = [tune.model_dump(exclude={"trials", "max_minutes"}), train.tuned]
     named = {name: value for name, value in fixed.items() if name not in train.tuned}

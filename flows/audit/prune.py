@@ -7,7 +7,7 @@ under the locks before it deletes.
 import fcntl
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,10 @@ def look(name: str | None, keep: int, idle_days: float, start: Path | None = Non
     """Return what can go; versions of other models than `name` all stay, and what was left unfinished in their workspaces."""
     project, models = open_project(start).project, open_models(start)
     others = {model.name: abroad(project, model.name) for model in models}
-    reasons = {model.name: stays(model, keep, others[model.name]) for model in models if name in (None, model.name)}
+    bases = reachable.bases(models)
+    reasons = {
+        model.name: stays(model, keep, others[model.name], bases.get(model.name, {})) for model in models if name in (None, model.name)
+    }
     local = [(model, version) for model in models for version in model.versions]
     gone = [(model, version) for model, version in local if model.name in reasons and version.number not in reasons[model.name]]
     away = [(other.model, version) for known in others.values() for other in known for version in other.kept]
@@ -104,9 +107,9 @@ def look(name: str | None, keep: int, idle_days: float, start: Path | None = Non
     return Plan(tuple(doomed), reasons, tuple(left))
 
 
-def stays(model: Model, keep: int, others: Sequence[Abroad]) -> dict[int, str]:
-    """Return why each version of a model that stays does: what is reached here, and then what other environments reach."""
-    said: dict[int, str] = {}
+def stays(model: Model, keep: int, others: Sequence[Abroad], bases: Mapping[int, str]) -> dict[int, str]:
+    """Return why each version of a model that stays does: what is reached here, what other environments reach, and what are `bases`."""
+    said = {version.number: bases[version.number] for version in model.versions if version.number in bases}
     for other in others:
         said |= other.here(model)
     return dict(sorted((said | reachable.reasons(model, keep)).items()))

@@ -15,8 +15,9 @@ import yaml
 
 from components import registry
 from components.errors import NotThere, RetuneError
+from components.origin import REGISTERED
 from components.registry import stored
-from components.registry.versions import KEY, PROMOTED
+from components.registry.versions import ADAPTER, BASE_SOURCE, KEY, PROMOTED
 from flows.audit.diff import read_json
 from flows.audit.model import Model
 
@@ -48,6 +49,16 @@ def reasons(model: Model, keep: int) -> dict[int, str]:
     said |= {version.number: f"is {', '.join(version.aliases)}" for version in model.versions if version.aliases}
     there = {version.number for version in model.versions}
     return {number: why for number, why in sorted(said.items()) if number in there}
+
+
+def bases(models: Iterable[Model]) -> dict[str, dict[int, str]]:
+    """Return, by model, the versions over which others store an adapter, and which: none of these can be loaded without its base."""
+    said: dict[str, dict[int, str]] = {}
+    for version in (version for model in models for version in model.versions if ADAPTER in version.tags):
+        name, _, number = version.tags.get(BASE_SOURCE, "").removeprefix(REGISTERED).rpartition("/")
+        if version.tags.get(BASE_SOURCE, "").startswith(REGISTERED) and number.isdigit():
+            said.setdefault(name, {})[int(number)] = f"is the base of {version.uri}, which stores an adapter"
+    return said
 
 
 def of_version(model: Model, version: registry.Version) -> Iterator[str]:

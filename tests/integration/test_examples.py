@@ -91,7 +91,9 @@ def shorten(file: Path) -> None:
         base = file.parent / "tiny"
         if not base.exists():
             base.mkdir()
-            make_tiny_base(base, sorted({word for text in texts for word in text.lower().split() if word.isalpha()})[:2000])
+            make_tiny_base(
+                base, sorted({word for text in texts for word in text.lower().split() if word.isalpha() and len(word) > 1})[:2000]
+            )
         params["base"]["model"] = "tiny"
     params = change(params, GENTLE)
     file.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
@@ -101,9 +103,15 @@ def cut(data: Path) -> list[str]:
     """Keep whole groups of about `ROWS` rows, spread over the file, and return all cells as texts."""
     table = pd.read_json(data, lines=True, dtype=False) if data.suffix == ".jsonl" else pd.read_csv(data, dtype=str, keep_default_na=False)
     groups = table["group"].unique()
+    if len(table) < 3000:  # few labels as they are
+        return texts_of(table)
     kept = table[table["group"].isin(groups[:: max(1, len(table) // ROWS)])]
     if data.suffix == ".jsonl":
         kept.to_json(data, orient="records", lines=True, force_ascii=False)
     else:
         kept.to_csv(data, index=False)
-    return [str(cell) for name in kept.columns for cell in kept[name]]
+    return texts_of(kept)
+
+
+def texts_of(table: pd.DataFrame) -> list[str]:
+    return [str(cell) for name in table.columns for cell in table[name]]

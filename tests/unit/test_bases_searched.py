@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from components.artifacts.manifest import BaseManifest
+from components.artifacts.manifest import BaseManifest, base_names
 from components.artifacts.training import ModelSpec
 from components.artifacts.trial import BestTrial
 from components.base import BaseParams
@@ -54,14 +54,14 @@ def searched(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Work
 
 def test_each_base_is_pinned_and_has_its_own_encoding(searched: tuple[Workspace, str], case: Case) -> None:
     place = searched[0]
-    manifest, learn = BaseManifest.read(place.base), place.root / "data/prepared/learn"
+    small, learn = BaseManifest.read(place.base / "others/small"), place.root / "data/prepared/learn"
 
-    assert list(manifest.others) == ["small"]
-    assert manifest.others["small"].source == str(case.base.with_name("small"))
-    assert manifest.others["small"].digest != manifest.digest
-    own, small = Learn.read(learn), Learn.read(learn, "small")
-    assert len(own.train) == len(small.train)
-    assert [row["input_ids"] for row in small.train] != [row["input_ids"] for row in own.train]  # it does not know most of the words
+    assert base_names(place.base) == ["model", "small"]
+    assert small.source == str(case.base.with_name("small"))
+    assert small.digest != BaseManifest.read(place.base).digest
+    own, other = Learn.read(learn), Learn.read(learn, "small")
+    assert len(own.train) == len(other.train)
+    assert [row["input_ids"] for row in other.train] != [row["input_ids"] for row in own.train]  # it does not know most of the words
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_the_lineage_names_the_base_that_was_chosen(case: Case, tmp_path: Path) 
 
     found = lineage_of(place, "tickets", "candidate")
     assert found.base_source == str(case.base.with_name("small"))
-    assert found.base_digest == BaseManifest.read(place.base).others["small"].digest
+    assert found.base_digest == BaseManifest.read(place.base / "others/small").digest
 
 
 def test_a_trial_is_carried_by_the_weights_it_started_from_not_by_their_name(case: Case, tmp_path: Path) -> None:

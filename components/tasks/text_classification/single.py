@@ -60,7 +60,7 @@ class Kind:
 
     def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:
         """Return the names of k outputs."""
-        return named(spec.labels) | {"problem_type": None}  # as the first loss finds out
+        return named(spec.labels) | {"problem_type": "single_label_classification"}  # what the first loss would write, were one taken
 
     def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
         """Return weighted cross-entropy, or None: unweighted, it is the model's own."""

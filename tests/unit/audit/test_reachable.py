@@ -11,8 +11,8 @@ import pytest
 
 from components.errors import NotThere, RetuneError
 from components.ledger import Ledger, Request
-from flows.audit.prune import dvc_objects, unfinished
-from flows.audit.reachable import idle, object_path, of_git, of_workspaces, reasons, with_members, workspaces_of
+from flows.audit.prune import dvc_objects, stays, unfinished
+from flows.audit.reachable import bases, idle, object_path, of_git, of_workspaces, reasons, with_members, workspaces_of
 from tests.unit.audit.models import model_of, promoted, version
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
@@ -40,6 +40,21 @@ def test_so_many_of_the_newest_stay_or_all_where_there_are_fewer(tmp_path: Path,
     model = model_of(tmp_path, *(version(number) for number in (1, 2, 3)))
 
     assert set(reasons(model, keep)) == {1: {3}, 2: {2, 3}}.get(keep, {1, 2, 3} if keep else set())
+
+
+def test_the_base_of_an_adapter_stays_and_that_of_a_merged_model_may_go(tmp_path: Path) -> None:
+    bases_of = [
+        version(4, retune__base_source="models:/tickets/1", retune__adapter="d" * 64),
+        version(5, retune__base_source="models:/other/2", retune__adapter="d" * 64),
+        version(6, retune__base_source="models:/tickets/3"),
+        version(7, retune__base_source="package:tickets/8", retune__adapter="d" * 64),
+    ]
+    model = model_of(tmp_path, *(version(number) for number in (1, 2, 3)), *bases_of)
+    found = bases([model])
+
+    said = "is the base of models:/tickets/{}, which stores an adapter"
+    assert found == {"tickets": {1: said.format(4)}, "other": {2: said.format(5)}}
+    assert stays(model, 1, [], found["tickets"]) == {1: said.format(4), 7: "one of the newest 1"}
 
 
 def ask(ledger: Ledger, until: datetime) -> None:
