@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from components import registry, tracking
+from components import registry, tasks, tracking
 from components.artifacts.manifest import BaseManifest, Manifest
 from components.artifacts.verdict import Outcome, Verdict
 from components.base import pin_base as pin
@@ -251,8 +251,9 @@ def predict(workspace: Workspace, model: str, asked: Sequence[str]) -> list[dict
     name = read_name(workspace)
     if not registry.versions(store(workspace), name):
         raise NotThere(f"{name} has no version yet; `retune run` registers one")
-    rows = as_rows(read_params(workspace.params).made_task.inputs, asked)
-    answers = registry.predict(store(workspace), f"{name}/{model}" if model.isdigit() else f"{name}@{model}", rows)
+    uri, version = store(workspace), f"{name}/{model}" if model.isdigit() else f"{name}@{model}"
+    rows = as_rows(tasks.of(registry.spec_of(uri, version)).inputs, asked)  # its own inputs, whatever the task is today
+    answers = registry.predict(uri, version, rows)
     return [{str(key): value for key, value in row.items()} for row in answers.to_dict(orient="records")]
 
 

@@ -13,7 +13,7 @@ from components.registry.serve import evenly, serve_and_ask
 from components.registry.stored import models
 from components.registry.timing import measure, package_bytes
 from components.registry.verdicts import attach_verdict, note_answer, read_verdict, reopen
-from components.registry.verify import Verified, inspected, keep, kept, model_folder, predict, score_version, verify
+from components.registry.verify import Verified, inspected, keep, kept, model_folder, predict, score_version, spec_of, verify
 from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, status, versions
 
 __all__ = [
@@ -51,6 +51,7 @@ __all__ = [
     "rollback",
     "score_version",
     "serve_and_ask",
+    "spec_of",
     "standing",
     "status",
     "swap",

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from components.artifacts.predictions import Predictions, apart, by_row, probabilities_of
+from components.artifacts.training import ModelSpec
 from components.errors import BadModel, NotThere, RetuneError, Unavailable
 from components.identity import digest_folder
 from components.origin import find_base
@@ -195,6 +196,16 @@ def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
     probabilities = [dict(zip(answers.labels, map(float, row), strict=True)) for row in answers.probabilities]
     best = [row[label] for row, label in zip(probabilities, answers.predicted, strict=True)]
     return rows.assign(label=answers.predicted, probability=best, probabilities=pd.Series(probabilities, dtype="object", index=rows.index))
+
+
+def spec_of(uri: str, model: str) -> ModelSpec:
+    """Return what the registered `model`, named as for `predict`, is asked with.
+
+    Raises:
+        NotThere: no such version or alias.
+        BadModel: its package is not what was registered.
+    """
+    return ModelSpec.read(package.contract(inspected(uri, _resolve(uri, model.removeprefix("models:/")))))
 
 
 def model_folder(uri: str, model: str) -> tuple[Path, str]:

@@ -88,6 +88,18 @@ def test_the_champion_answers_raw_text(finished: Path) -> None:
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
 
 
+def test_a_version_is_asked_with_its_own_inputs_whatever_the_task_has_become(finished: Path) -> None:
+    before = (finished / "params.yaml").read_text(encoding="utf-8")
+    edit(finished, {"task_options": {"pair": True}})
+    try:
+        done = retune(finished, "predict", "the refund of my invoice payment", "--json")
+    finally:
+        (finished / "params.yaml").write_text(before, encoding="utf-8")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["label"] == "billing"
+
+
 def test_a_clean_clone_pulls_and_reruns_nothing(finished: Path, tmp_path: Path) -> None:
     assert dvc(finished, "push").returncode == 0
     clone = tmp_path / "clone"
