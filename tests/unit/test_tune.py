@@ -104,6 +104,23 @@ def test_a_grown_space_begins_with_the_trials_that_lie_in_it(learn, tiny_base, w
     assert "trials of earlier searches lie in this space" in caplog.text
 
 
+def test_thawing_and_averaging_can_be_searched(learn, tiny_base, workspace):
+    train = TRAIN | {"method": "tuned", "unfreeze_every": "tuned", "swa": "tuned", "batch_size": 16}
+    space = {
+        "learning_rate": TUNE["space"]["learning_rate"],
+        "method": {"type": "categorical", "choices": ["freeze", "full"]},
+        "unfreeze_every": {"type": "float", "low": 0.25, "high": 0.5, "when": {"method": "freeze"}},
+        "swa": {"type": "float", "low": 0.2, "high": 0.5},
+    }
+    first = {"learning_rate": 3e-3, "method": "freeze", "unfreeze_every": 0.25, "swa": 0.5}
+    best = run(learn, tiny_base, workspace / "out", train=train, space=space, first=first)
+
+    trials = table(workspace / "out")
+    assert (best.complete + best.pruned, best.failed) == (3, 0)
+    assert trials["params"][0] == first
+    assert {"unfreeze_every", "swa"} <= set(best.settings)
+
+
 @pytest.mark.slow
 def test_trials_outside_the_space_or_of_another_budget_are_not_carried(learn, tiny_base, workspace):
     run(learn, tiny_base, workspace / "one", trials=1)
