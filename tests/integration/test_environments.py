@@ -44,6 +44,7 @@ def files(place: Environment, run_id: str, folder: Path) -> dict[str, str]:
     return {path.relative_to(found).as_posix(): digest_file(path) for path in found.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_copy_is_the_version_with_its_run_its_evidence_and_its_package(
     tmp_path: Path, production: Environment, candidates: list[Path]
 ) -> None:

@@ -102,6 +102,7 @@ KINDS: dict[str, tuple[Make, str, dict[str, Any], bool]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_base_and_adapter_are_the_merged_model_bit_for_bit(kind: str, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
     make, task, changes, rest = KINDS[kind]

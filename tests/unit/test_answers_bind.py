@@ -240,6 +240,7 @@ def test_a_run_does_not_promote_what_a_person_rejected(place: Environment, works
     assert settle(workspace, version(place, 2), judge(place, 2)).promoted
 
 
+@pytest.mark.slow
 def test_a_run_leaves_it_to_a_person_to_bring_back_who_was_rolled_back_from(place: Environment, workspace: Workspace) -> None:
     """Two steps back: judged against another champion than before, version 3 has another verdict, and still was rolled back from."""
     for number, champion in ((1, None), (2, "1"), (3, "2")):

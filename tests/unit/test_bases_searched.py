@@ -87,6 +87,7 @@ def test_the_lineage_names_the_base_that_was_chosen(case: Case, tmp_path: Path) 
     assert found.base_digest == BaseManifest.read(place.base / "others/small").digest
 
 
+@pytest.mark.slow
 def test_a_trial_is_carried_by_the_weights_it_started_from_not_by_their_name(case: Case, tmp_path: Path) -> None:
     tune = {
         "trials": 2,

@@ -66,6 +66,7 @@ def test_the_same_world_is_simulated_alike_twice():
     assert list(first.rows()) == list(second.rows())
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_rows_and_says_whether_the_targets_are_met(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "QUICK", dataclasses.replace(SMALL, closed=500, panel=4, sizes=(200,)))
 

@@ -44,6 +44,7 @@ def learn(base, tickets, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "variant"), [*(("pairs", variant) for variant in VARIANTS), *((data, "full") for data in KINDS[1:])])
 def test_it_learns_and_the_saved_model_answers_alike(base, learn, tmp_path, data, variant):
     task, rows = learn[data]
@@ -71,6 +72,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(base, learn, tmp_path, data, 
     assert (resumed.best_step, resumed.best_value) == (expected.best_step, expected.best_value)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_frozen_weights_stay(base, learn):
     task, rows = learn["pairs"]
     one, again, other = (weights(fit(task, base, rows, settings(task, epochs=1, seed=seed)).model) for seed in (7, 7, 8))

@@ -17,6 +17,7 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_building_twice_gives_the_bytes_that_are_committed(tmp_path: Path) -> None:
     pytest.importorskip("simple_icd_10_cm", reason="the example extra is not installed")
     for name in ("first.csv", "second.csv"):

@@ -35,6 +35,7 @@ def learn(base, tickets, tmp_path_factory):
     return Learn.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", base, rows, name="masked_lm"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_it_learns_and_the_saved_model_answers_alike(base, learn, tickets, tmp_path, variant):
     keep = keep_in(tmp_path / "out")
@@ -63,6 +64,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(base, learn, tmp_path, varian
     assert (resumed.best_step, resumed.best_value) == (expected.best_step, expected.best_value)
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_masks(base, learn):
     settings = SETTINGS.model_copy(update={"epochs": 1})
     one, again, other = (weights(fit(task, base, learn, settings.model_copy(update={"seed": seed})).model) for seed in (7, 7, 8))
@@ -71,6 +73,7 @@ def test_the_seed_decides_the_masks(base, learn):
     assert not same(one, other)
 
 
+@pytest.mark.slow
 def test_frozen_and_tied_weights_stay(base, learn):
     before = weights(task.build_model(base, learn.spec))
     for variant in ("freeze", "lora"):

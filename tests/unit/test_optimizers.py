@@ -96,6 +96,7 @@ def test_the_learning_rate_of_every_step_is_as_documented(tiny_base, learn, tmp_
     assert rates == pytest.approx({step: falling(step, warmup, shape) for step in range(36)})
 
 
+@pytest.mark.slow
 def test_a_plateau_halves_the_rate_when_torch_would(tiny_base, learn, tmp_path):
     rates, scores = rates_of(tiny_base, learn, tmp_path, schedule="plateau", plateau_patience=2, warmup=4, evaluations_per_epoch=12)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-2)

@@ -81,6 +81,7 @@ def without_ids(tmp_path, base, rows, name):
     return {text: split for split, file in files.items() for text in read_rows(folder / "prepared" / f"{file}.parquet")["text"]}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")  # Great Expectations imports them
 def test_without_ids_the_text_alone_says_the_split(tmp_path, tiny_base, tickets):
     before = without_ids(tmp_path, tiny_base, tickets, "before")

@@ -141,6 +141,7 @@ def test_blank_questions_and_contexts_are_named():
     assert fault("[]", open_task, context="\t") == "context is empty"
 
 
+@pytest.mark.slow
 def test_bad_rows_go_to_quarantine_with_their_reason():
     good = [squad_cell(("Ada", 24))] * 8
     frame = pd.DataFrame(

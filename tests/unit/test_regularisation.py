@@ -98,6 +98,7 @@ def test_the_divergence_counts_positions_with_a_label_only():
     assert torch.equal(losses.divergence(one[:, 0], other[:, 0], torch.tensor([0, 1])), losses.divergence(one[:, 0], other[:, 0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"label_smoothing": 0.1}, {"l2_sp": 0.5, "l1": 1e-3}, {"r_drop": 2.0}])
 def test_a_step_in_two_passes_is_a_step_in_one(tiny_base, learn, changes):
     # SGD: the step is the gradient. The tiny model has no dropout, so that both ways see the same numbers.
@@ -147,6 +148,7 @@ def test_a_pull_towards_a_base_that_is_all_frozen_is_refused(tiny_base, learn):
         fit(task, tiny_base, learn, QUICK.model_copy(update={"method": "freeze", "frozen_layers": 2, "l2_sp": 1.0}))
 
 
+@pytest.mark.slow
 def test_layers_are_unfrozen_one_by_one_from_the_top(tiny_base, learn):
     settings = QUICK.model_copy(update={"epochs": 1, "method": "freeze", "frozen_layers": -1})
     torch.manual_seed(settings.seed)
@@ -160,6 +162,7 @@ def test_layers_are_unfrozen_one_by_one_from_the_top(tiny_base, learn):
         assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_strong_pull_keeps_the_base_and_frees_the_head(tiny_base, learn):
     base = task.build_model(tiny_base, learn.spec)
 
@@ -201,6 +204,7 @@ def test_the_stochastic_average_is_the_mean_of_the_last_steps():
     assert seen == pytest.approx([1.0, 3.0, -2.0, 4.0, 5.0, 3.0, 2.0, 2.0])  # until the half the weights themselves
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_is_what_is_returned(tiny_base, learn, tmp_path):
     keep = keep_in(tmp_path / "out")
     settings = QUICK.model_copy(update={"epochs": 1, "ema": 0.99})

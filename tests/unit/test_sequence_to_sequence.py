@@ -133,6 +133,7 @@ def test_every_method_learns_and_a_cut_changes_nothing(family, method, bases, le
     assert torch.equal(*(logits(model, folder, learns[family]) for model in (whole.model, task.build_model(folder, spec))))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(bases, learns):
     settings = QUICK.model_copy(update={"epochs": 1, "metric": "token_accuracy"})
     one, other = (weights(fit(task, bases["pair"], learns["pair"], settings).model) for _ in range(2))

@@ -80,6 +80,7 @@ def test_a_cut_changes_nothing_and_a_saved_model_answers_alike(tiny_base, kinds,
     assert same(weights(again), weights(resumed.model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["single", "multi", "ordinal"])
 @pytest.mark.parametrize("changes", [{"method": "lora"}, ADDED], ids=["lora", "added"])
 def test_weights_of_classes_go_with_everything(tiny_base, tickets, tmp_path, kind, changes):
@@ -94,6 +95,7 @@ def test_weights_of_classes_go_with_everything(tiny_base, tickets, tmp_path, kin
     assert not same(weights(expected.model), weights(other.model))
 
 
+@pytest.mark.slow
 def test_accumulated_passes_weigh_as_one(tiny_base, tickets, tmp_path):
     """The mean over a batch is the mean of its halves' means, since no row's weight hangs on its company."""
     task, learn = prepared(tmp_path, tiny_base, tickets, "single", class_weights="balanced")
@@ -117,6 +119,7 @@ def test_what_does_not_fit_a_kind_is_refused_with_a_reason(tiny_base, kinds, kin
         fit(task, tiny_base, learn, settings)
 
 
+@pytest.mark.slow
 def test_thresholds_are_fitted_and_stored_with_the_model(tiny_base, tickets, tmp_path):
     task, learn = prepared(tmp_path, tiny_base, tickets, "multi", thresholds={"billing": 0.35})
     found = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 6, "metric": "average_precision"}))

@@ -211,6 +211,7 @@ def test_tags_outside_the_label_map_are_refused(base, rows):
         task().encode(rows, task().load_tokenizer(base), spec_for(task(), rows).model_copy(update={"labels": ("O", "B-PER", "I-PER")}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
 def test_spans_are_answered_with_characters(base, rows, tmp_path, head):
     options = {"data": "spans", "scheme": "BIOES", "head": head}
@@ -238,6 +239,7 @@ def test_spans_are_answered_with_characters(base, rows, tmp_path, head):
     assert {"ADA", "LONDON"} <= set(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes", [{"r_drop": 1.0, "dropout": 0.1}, {"label_smoothing": 0.1}, {"neftune": 5.0}, {"layer_decay": 0.5, "l2_sp": 0.1}]
 )
@@ -253,6 +255,7 @@ def test_what_fits_a_head_is_trained_and_the_rest_refused(base, learn_of, change
     assert "calibration" in kind.refuses
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_both_heads(base, learn_of):
     for head in HEADS:
         assert fit(task(head=head), base, learn_of(head), settings_for("full", precision="bfloat16", epochs=4)).best_value > 0.3

@@ -59,6 +59,7 @@ def without_clock(frame):
     return frame.drop(columns=["seconds"]).to_dict("list")
 
 
+@pytest.mark.slow
 def test_the_first_trial_is_the_given_one_and_the_best_is_the_highest(learn, tiny_base, workspace):
     best = run(learn, tiny_base, workspace / "out")
 
@@ -81,6 +82,7 @@ def test_the_same_search_twice_finds_the_same(learn, tiny_base, workspace, monke
     assert without_clock(table(workspace / "one")) == without_clock(table(workspace / "two"))
 
 
+@pytest.mark.slow
 def test_a_finished_search_is_not_searched_again(learn, tiny_base, workspace):
     one = run(learn, tiny_base, workspace / "one")
     two = run(learn, tiny_base, workspace / "two")
@@ -246,6 +248,7 @@ def test_every_trial_failing_says_why(learn, tiny_base, workspace, monkeypatch):
         run(learn, tiny_base, workspace / "out")
 
 
+@pytest.mark.slow
 def test_one_failing_trial_does_not_end_the_search(learn, tiny_base, workspace, monkeypatch):
     fit, calls = search_module.fit, []
 
@@ -294,6 +297,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(learn, tiny_ba
     assert without_clock(whole.drop(columns="number")) == without_clock(kept.drop(columns="number"))
 
 
+@pytest.mark.slow
 def test_a_torn_last_line_is_cut_off_and_the_search_goes_on(learn, tiny_base, workspace, caplog):
     run(learn, tiny_base, workspace / "out", trials=2)
     journal = next((workspace / "var" / "optuna").glob("*.log"))
@@ -316,6 +320,7 @@ def test_a_whole_journal_is_left_alone(tmp_path):
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (b'{"a":1}\n{"b":2}\n', before)
 
 
+@pytest.mark.slow
 def test_a_lock_left_by_a_killed_process_does_not_block(learn, tiny_base, workspace):
     run(learn, tiny_base, workspace / "out", trials=1)
     journal = next((workspace / "var" / "optuna").glob("*.log"))

@@ -108,6 +108,7 @@ def test_intervals_of_entity_f1_hold_their_level(count):
     assert (low + high) / 2000 > 0.06
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [60, 300])
 def test_a_model_that_is_worse_by_the_margin_is_rarely_let_through(count):
     """The false promotion of non-inferiority at 5 %: the candidate's F1 is truly below the champion's by just the margin."""

@@ -95,6 +95,7 @@ def folder_of(child: subprocess.Popen[str]) -> Path:
     return Path(child.stdout.readline().strip())
 
 
+@pytest.mark.slow
 def test_the_folder_is_gone_after_the_terminal_was_closed_unless_that_is_to_be_survived(project: Path) -> None:
     closed, survivor = working(project, "as a command"), working(project, "as a command", below=("nohup",))
     roots = [folder_of(child) for child in (closed, survivor)]

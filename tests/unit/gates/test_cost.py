@@ -265,6 +265,7 @@ def machine(rng: np.random.Generator, repetitions: int, requests: int) -> np.nda
     return wander + drift + 0.3 * bursts + rng.normal(0, 0.03, (repetitions, requests))
 
 
+@pytest.mark.slow
 def test_an_equally_fast_version_is_called_slower_in_at_most_five_percent_of_cases():
     # Measured at the limit itself: with slower_than 1 two equal versions are the hardest case. 20 pairs of blocks of 10 requests.
     rng, repetitions, pairs, requests = np.random.default_rng(1), 1500, 20, 10

@@ -226,6 +226,7 @@ def test_a_wrong_setting_is_named(raw, message):
         fairness.Params.parse(raw, "gates.fairness")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grouped", [False, True])
 def test_a_gap_of_just_the_limit_is_rejected_in_no_more_than_five_of_a_hundred_test_sets(grouped):
     generator, n, repetitions, rejected = np.random.default_rng(4), 1200, 400, 0

@@ -175,6 +175,7 @@ def test_a_handful_of_rows_settles_nothing_and_breaks_nothing(n, right):
     assert np.isfinite([found.estimate, found.low, found.high, *(one.p for one in found.hypotheses)]).all()
 
 
+@pytest.mark.slow
 def test_equal_models_are_rejected_in_no_more_than_five_of_a_hundred_histories():
     generator, repetitions, rejected = np.random.default_rng(8), 300, 0
     for _ in range(repetitions):

@@ -213,6 +213,7 @@ def test_the_probe_finds_what_stands_on_both_sides_and_says_how_much():
     assert found.low < found.share < found.high
 
 
+@pytest.mark.slow
 def test_permuted_labels_cannot_be_foretold_where_nothing_leaked():
     """At the limit itself, one text in a hundred on both sides, the p is below 5 % in no more than 5 % of the data sets."""
     repetitions = 80
