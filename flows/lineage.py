@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.manifest import BaseManifest, Manifest
+from components.artifacts.profile import Profile
 from flows import dvc_lock
 from flows.engine import current_flow_run
 from flows.workspace import Workspace
@@ -30,6 +31,7 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
         flow_run=current_flow_run(),
         python=platform.python_version(),
         packages={package: importlib.metadata.version(package) for package in PACKAGES},
+        pseudo=Profile.read(workspace.root / "data/prepared").pseudo,
     )
 
 

@@ -176,7 +176,7 @@ def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
         NotThere: no such version or alias.
         BadModel: its package is not what was registered, or does not answer.
     """
-    version = _resolve(uri, model.removeprefix("models:/"))
+    version = resolve(uri, model.removeprefix("models:/"))
     inspected(uri, version)
     answers = ask(uri, version.uri, rows)
     if not answers.labels:
@@ -193,11 +193,16 @@ def model_folder(uri: str, model: str) -> tuple[Path, str]:
         NotThere: no such version or alias.
         BadModel: its package is not what was registered.
     """
-    version = _resolve(uri, model.removeprefix("models:/"))
+    version = resolve(uri, model.removeprefix("models:/"))
     return inspected(uri, version) / "artifacts/model", version.uri
 
 
-def _resolve(uri: str, model: str) -> Version:
+def resolve(uri: str, model: str) -> Version:
+    """Return the version that NAME (its champion), NAME@ALIAS or NAME/VERSION means.
+
+    Raises:
+        NotThere: there is none.
+    """
     name, _, number = model.partition("/")
     if number:
         if not number.isdigit():
