@@ -29,6 +29,8 @@ from flows import dvc, dvc_lock, events, evidence, judging, promotion
 from flows.judging import Judged
 from flows.lineage import lineage_of
 from flows.params import read_params
+from flows.pseudo import PseudoLabelled
+from flows.pseudo import pseudo_label as label_rows
 from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -255,6 +257,11 @@ def predict(workspace: Workspace, model: str, asked: Sequence[str]) -> list[dict
     rows = as_rows(tasks.of(registry.spec_of(uri, version)).inputs, asked)  # its own inputs, whatever the task is today
     answers = registry.predict(uri, version, rows)
     return [{str(key): value for key, value in row.items()} for row in answers.to_dict(orient="records")]
+
+
+def pseudo_label(workspace: Workspace, unlabelled: Path, out: Path, model: str, floor: float) -> PseudoLabelled:
+    """Let a version of the registry label rows where it is confident; `flows.pseudo` says how. No `model`: the project's champion."""
+    return label_rows(workspace, store(workspace), unlabelled, out, model or read_name(workspace), floor)
 
 
 def as_rows(inputs: Sequence[str], asked: Sequence[str]) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.manifest import BaseManifest, Manifest, base_folder
+from components.artifacts.profile import Profile
 from components.artifacts.training import ModelSpec
 from flows import dvc_lock
 from flows.engine import current_flow_run
@@ -31,6 +32,7 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
         flow_run=current_flow_run(),
         python=platform.python_version(),
         packages={package: importlib.metadata.version(package) for package in PACKAGES},
+        pseudo=Profile.read(workspace.root / "data/prepared").pseudo,
     )
 
 

@@ -2,11 +2,16 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from components.artifacts.base import Artifact
 
 
 class Lineage(Artifact):
-    """Where a candidate came from. `hashes` are DVC's md5 of every stage output, by path; `dirty` counts uncommitted files."""
+    """Where a candidate came from. `hashes` are DVC's md5 of every stage output, by path; `dirty` counts uncommitted files.
+
+    `pseudo` counts the training rows whose label is a model's answer, by that version, NAME/VERSION.
+    """
 
     FILE: ClassVar[str] = "lineage.json"
 
@@ -21,3 +26,4 @@ class Lineage(Artifact):
     flow_run: str | None
     python: str
     packages: dict[str, str]
+    pseudo: dict[str, int] = Field(default_factory=dict)

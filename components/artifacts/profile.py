@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from components.artifacts.base import Artifact
 
@@ -32,7 +32,10 @@ class TokenLengths(BaseModel):
 
 
 class Profile(Artifact):
-    """The account of the rows of `snapshot` (its digest): rows_in = kept (all splits) + duplicates + conflicting."""
+    """The account of the rows of `snapshot` (its digest): rows_in = kept (all splits) + duplicates + conflicting + `pseudo_removed`.
+
+    `pseudo` are the training rows with a pseudo-label, by the version that gave it; `pseudo_removed` are by reason.
+    """
 
     FILE: ClassVar[str] = "profile.json"
 
@@ -42,6 +45,8 @@ class Profile(Artifact):
     exact_duplicates: int
     near_duplicates: int
     conflicting: int
+    pseudo: dict[str, int] = Field(default_factory=dict)
+    pseudo_removed: dict[str, int] = Field(default_factory=dict)
     labels: tuple[str, ...]
     splits: dict[str, SplitProfile]
     tokens: TokenLengths

@@ -19,6 +19,12 @@ from components.identity import digest_file
 LEADING = ("id", "group", "text", "label")
 """The order of the columns that Retune knows; the others follow by name."""
 
+PSEUDO = "pseudo"
+"""The column that marks a label as a model's answer: it names the version, NAME/VERSION; blank where a person gave the label."""
+
+MARKS = (PSEUDO, "confidence")
+"""The columns that come with such labels; a file of a source may lack them."""
+
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
@@ -26,6 +32,13 @@ def in_order(columns: Sequence[str]) -> list[str]:
     """Return the column names in canonical order, whatever their order in the source."""
     known = [name for name in LEADING if name in columns]
     return [*known, *sorted(name for name in columns if name not in LEADING)]
+
+
+def pseudo_labelled(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return for each of `rows` whether its label is a model's answer."""
+    if PSEUDO not in rows:
+        return pd.Series(False, index=rows.index, dtype=bool)
+    return rows[PSEUDO].fillna("").str.strip().ne("")
 
 
 def text_schema(columns: Sequence[str]) -> pa.Schema:

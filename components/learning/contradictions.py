@@ -16,6 +16,7 @@ _READ_WHERE: dict[str, tuple[str, tuple[str, ...]]] = {
     "lora_registered": ("method", ("lora",)),  # read once training is over, not by `prepare`
     "l2_sp": ("method", ("freeze", "full")),  # elsewhere the base's weights do not move
 }
+_LENGTH = ("epochs", "contrastive_start")
 
 
 def contradictions(settings: Mapping[str, Any], defaults: Mapping[str, Any], tuned: Collection[str] = ()) -> list[str]:
@@ -46,11 +47,16 @@ def _pairs(settings: Mapping[str, Any], changed: Collection[str], tuned: Collect
         faults.append("r_drop: compares two passes that differ by dropout, found dropout 0")
     if {"swa", "ema"} <= {*changed} and not {"swa", "ema"} & set(tuned):
         faults.append("swa: one average of the weights is kept, and ema is one; leave one of them out")
-    if "unfreeze_every" in changed and settings["epochs"] <= settings["unfreeze_every"] and not {"epochs", "unfreeze_every"} & set(tuned):
-        faults.append(f"unfreeze_every: nothing is unfrozen within {settings['epochs']:g} epochs, found {settings['unfreeze_every']:g}")
+    epochs = settings["epochs"] + settings["contrastive_start"]
+    if "unfreeze_every" in changed and epochs <= settings["unfreeze_every"] and not {*_LENGTH, "unfreeze_every"} & set(tuned):
+        faults.append(f"unfreeze_every: nothing is unfrozen within {epochs:g} epochs, found {settings['unfreeze_every']:g}")
+    if {"swa", "contrastive_start"} <= {*changed} and settings["swa"] * epochs > settings["epochs"] and not {*_LENGTH} & set(tuned):
+        faults.append(f"swa: averages steps of contrastive_start too, found {settings['swa']:g} of {epochs:g} epochs")
+    if "contrastive_start" in changed and settings["batch_size"] == 1 and "batch_size" not in tuned:
+        faults.append("contrastive_start: compares the rows of a batch, found batch_size 1")
     hung = {"method", "frozen_layers", "unfreeze_every"} & set(tuned)
     frozen = settings["method"] == "freeze" and settings["frozen_layers"] == -1 and not settings["unfreeze_every"] and not hung
-    idle = [name for name in ("l2_sp", "layer_decay") if frozen and name in changed]
+    idle = [name for name in ("l2_sp", "layer_decay", "contrastive_start") if frozen and name in changed]
     return faults + [f"{name}: has nothing to act on where frozen_layers is -1" for name in idle]
 
 

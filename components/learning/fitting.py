@@ -18,6 +18,7 @@ from components import methods
 from components.artifacts.training import ModelSpec
 from components.learning import checkpoints, machine
 from components.learning.callbacks import Clock, Guard, History, Progress, Sealer, Watch, Watcher
+from components.learning.contrast import ContrastiveStart
 from components.learning.data import Learn
 from components.learning.dropout import set_dropout
 from components.learning.optimizers import Plateau
@@ -93,8 +94,9 @@ def fit(
         clock = Clock(settings.max_minutes, found[1].seconds if found else 0.0)
         watcher = Watcher(settings.metric, watch)
         every = _evaluate_every(settings, len(learn.train), evaluations)
-        arguments = _arguments(folder, settings, every, keep is not None, task.evaluation_batch)
-        trainer = _trainer(task, base, learn, settings, arguments, _callbacks(settings, clock, watcher, keep))
+        start = _contrastive_start(task, settings, len(learn.train), every)
+        arguments = _arguments(folder, settings, every, keep is not None, task.evaluation_batch, start.epochs if start else 0.0)
+        trainer = _trainer(task, base, learn, settings, arguments, _callbacks(settings, clock, watcher, keep, start), start)
         if found and keep:
             log.info("going on from %s, %.0f s trained so far", found[0], found[1].seconds)
             _restore_history(found[0], keep.history)
@@ -123,7 +125,13 @@ def fit(
 
 
 def _trainer(
-    task: Task, base: Path, learn: Learn, settings: TrainParams, arguments: TrainingArguments, callbacks: list[TrainerCallback]
+    task: Task,
+    base: Path,
+    learn: Learn,
+    settings: TrainParams,
+    arguments: TrainingArguments,
+    callbacks: list[TrainerCallback],
+    start: ContrastiveStart | None,
 ) -> FineTuner:
     """Build the model from the arguments' seed, and all that trains it."""
     set_seed(arguments.seed)
@@ -133,6 +141,7 @@ def _trainer(
     trainer = FineTuner(
         settings,
         task.loss(learn.spec, settings.label_smoothing),
+        start,
         model=methods.load(settings.method).prepare(model, **settings.own()),
         args=arguments,
         data_collator=task.collator(task.load_tokenizer(base), learn.spec),
@@ -163,11 +172,11 @@ def _run(trainer: FineTuner, found: tuple[Path, checkpoints.Whole] | None) -> fl
     return float(outcome.metrics.get("train_samples_per_second", 0.0))
 
 
-def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool, evaluation_batch: int) -> TrainingArguments:
+def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool, evaluation_batch: int, before: float) -> TrainingArguments:
     cuda = machine.device() == "cuda"
     return TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=settings.epochs,
+        num_train_epochs=before + settings.epochs,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=max(settings.batch_size, evaluation_batch),
         gradient_accumulation_steps=settings.accumulation,
@@ -207,14 +216,32 @@ def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool, eval
 
 def _evaluate_every(settings: TrainParams, rows: int, evaluations: int | None) -> int:
     """Return the number of steps between two evaluations; one at the end of training comes in any case."""
-    an_epoch = math.ceil(math.ceil(rows / settings.batch_size) / settings.accumulation)
+    an_epoch = _steps_of(settings, rows)
     if evaluations is None:
         return math.ceil(an_epoch / settings.evaluations_per_epoch)
     return max(1, math.ceil(math.ceil(settings.epochs * an_epoch) / evaluations))
 
 
-def _callbacks(settings: TrainParams, clock: Clock, watcher: Watcher, keep: Keep | None) -> list[TrainerCallback]:
+def _steps_of(settings: TrainParams, rows: int) -> int:
+    """Return the steps of an epoch."""
+    return math.ceil(math.ceil(rows / settings.batch_size) / settings.accumulation)
+
+
+def _contrastive_start(task: Task, settings: TrainParams, rows: int, every: int) -> ContrastiveStart | None:
+    if not settings.contrastive_start:
+        return None
+    an_epoch = _steps_of(settings, rows)
+    steps = math.ceil(settings.contrastive_start * an_epoch)
+    log.info("contrastive start: the encoder learns by itself in the first %d steps", steps)
+    return ContrastiveStart(steps, every, an_epoch, task.vectors)
+
+
+def _callbacks(
+    settings: TrainParams, clock: Clock, watcher: Watcher, keep: Keep | None, start: ContrastiveStart | None
+) -> list[TrainerCallback]:
     callbacks: list[TrainerCallback] = [Guard(), clock, watcher]
+    if start is not None:
+        callbacks.append(start)  # after the clock, whose end it must know
     if settings.schedule == "plateau":
         callbacks.append(Plateau(settings.metric))
     if keep:

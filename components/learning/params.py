@@ -35,6 +35,9 @@ class TrainParams(Section):
         description="lora: what a version stores: the whole model, or what was learnt, which is merged into the base when it is loaded",
     )
     epochs: float = Field(3, gt=0, le=10_000, description="passes over the training rows")
+    contrastive_start: float = Field(
+        0.0, ge=0, le=10_000, description="epochs before these in which the encoder learns to bring texts of one label together; 0: none"
+    )
     learning_rate: float = Field(2e-4, gt=0, le=1, description="peak, after warm-up")
     layer_decay: float = Field(1.0, gt=0, le=1, description="a layer's learning rate is this times that of the layer above; 1: all equal")
     batch_size: int = Field(32, ge=1, le=65_536, description="examples a forward pass")

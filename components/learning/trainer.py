@@ -1,6 +1,6 @@
 """transformers' Trainer with what its settings cannot say, each through the hook that Trainer has for it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +11,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from components.errors import BadParams
 from components.learning import losses
 from components.learning.averaging import Average, moving, stochastic
+from components.learning.contrast import ContrastiveStart, in_pairs
 from components.learning.optimizers import WarmPlateau, build_optimizer
 from components.learning.params import TrainParams
 from components.learning.thawing import Thaw
@@ -25,8 +26,8 @@ class FineTuner(Trainer):
     The order of the rows depends on seed and epoch only, so that a resume within an epoch sees the same batches.
     """
 
-    def __init__(self, settings: TrainParams, loss: Loss | None = None, **rest: Any) -> None:
-        """Train as `settings` say, by `loss` in the place of the model's own; `rest` is Trainer's.
+    def __init__(self, settings: TrainParams, loss: Loss | None = None, start: ContrastiveStart | None = None, **rest: Any) -> None:
+        """Train as `settings` say, after the `start` by `loss` in the place of the model's own; `rest` is Trainer's.
 
         Raises:
             BadParams: a penalty has nothing to act on.
@@ -37,6 +38,7 @@ class FineTuner(Trainer):
         self.model_accepts_loss_kwargs = False
         self._settings = settings
         self._loss = loss
+        self._start = start
         model = self.module
         self._decayed = set(self.get_decay_parameter_names(model))
         self._origin: dict[str, torch.Tensor] = {}
@@ -71,6 +73,8 @@ class FineTuner(Trainer):
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Return the task's loss and, while training, what is added to it."""
+        if model.training and self._start is not None and self._start.lasts(self.state):
+            return self._start.loss(model, inputs) + self._penalties()
         again, labels = dict(inputs), inputs.get("labels")  # Trainer takes the labels out for label smoothing
         loss, outputs = self._task_loss(model, inputs, num_items_in_batch)
         if model.training and self._settings.r_drop:
@@ -137,7 +141,10 @@ class FineTuner(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> "EpochSampler":
         rows: Any = train_dataset if train_dataset is not None else self.train_dataset
         told = getattr(self.data_collator, "set_draw", None)
-        return EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, rows.lengths, self.args.seed, told)
+        sampler = EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, rows.lengths, self.args.seed, told)
+        if self._start is not None:
+            sampler.pair(rows.table.column("labels").to_pylist(), self._start.epochs)
+        return sampler
 
 
 def _average(model: torch.nn.Module, settings: TrainParams) -> Average | None:
@@ -147,18 +154,28 @@ def _average(model: torch.nn.Module, settings: TrainParams) -> Average | None:
 
 
 class EpochSampler(LengthGroupedSampler):
-    """Length-grouped order with a generator of its own, seeded anew each epoch."""
+    """Length-grouped order with a generator of its own, seeded anew each epoch; in the first epochs pairs of one label, if told so."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int, told: Callable[[int], None] | None = None) -> None:
         """Group `lengths` into batches of about equal length; `told` hears each epoch's own seed."""
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
         self._seed = seed
         self._told = told
+        self._labels, self._pairing = list[int](), 0.0
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Seed the order of `epoch`; accelerate calls this before each one."""
+        self._epoch = epoch
         own = self._seed + 1_000_003 * epoch
         self.generator.manual_seed(own)
         if self._told is not None:
             self._told(own)
+
+    def pair(self, labels: list[int], epochs: float) -> None:
+        """Order the rows by `in_pairs` of their `labels` in the epochs that begin within the first `epochs`."""
+        self._labels, self._pairing = labels, epochs
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the places of the rows of the epoch that was set."""
+        return iter(in_pairs(self._labels, self.generator)) if self._epoch < self._pairing else super().__iter__()

@@ -24,7 +24,7 @@ def conflicting(rows: pd.DataFrame) -> pd.DataFrame:
         first = copies.drop_duplicates("label")
         for row in copies.itertuples():
             other[str(row.id)] = str(first.loc[first["label"] != row.label, "id"].iloc[0])
-    return _removed(shared["id"].tolist(), CONFLICTING, [other[name] for name in shared["id"]])
+    return as_removed(shared["id"].tolist(), CONFLICTING, [other[name] for name in shared["id"]])
 
 
 def exact(rows: pd.DataFrame, same: Sequence[str] = ("text",)) -> pd.DataFrame:
@@ -35,7 +35,7 @@ def exact(rows: pd.DataFrame, same: Sequence[str] = ("text",)) -> pd.DataFrame:
     ranked = rows.assign(rank=rows["split"].map({split: rank for rank, split in enumerate(SPLITS)})).sort_values(["rank", "id"])
     kept = ranked.groupby(list(same), sort=False)["id"].transform("first")
     copies = ranked[ranked["id"] != kept]
-    return _removed(copies["id"].tolist(), EXACT, kept[copies.index].tolist()).sort_values("id", ignore_index=True)
+    return as_removed(copies["id"].tolist(), EXACT, kept[copies.index].tolist()).sort_values("id", ignore_index=True)
 
 
 def crossing(rows: pd.DataFrame) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def crossing(rows: pd.DataFrame) -> pd.DataFrame:
     ranked = rows.assign(rank=rows["split"].map({split: rank for rank, split in enumerate(SPLITS)})).sort_values(["rank", "id"])
     first = ranked.groupby("text", sort=False)[["id", "rank"]].transform("first")
     late = ranked[ranked["rank"] > first["rank"]]
-    return _removed(late["id"].tolist(), EXACT, first["id"][late.index].tolist()).sort_values("id", ignore_index=True)
+    return as_removed(late["id"].tolist(), EXACT, first["id"][late.index].tolist()).sort_values("id", ignore_index=True)
 
 
 def near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -52,7 +52,7 @@ def near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
     Near copies within one split stay.
     """
     if threshold >= 1 or rows.empty:
-        return _removed([], NEAR, [])
+        return as_removed([], NEAR, [])
     texts, kept, gone = rows["text"].tolist(), list[int](), dict[int, int]()
     for split in SPLITS:
         places = [place for place, own in enumerate(rows["split"]) if own == split]
@@ -60,8 +60,9 @@ def near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
         gone |= {places[place]: kept[twin] for place, (twin, _) in twins.items()}
         kept = sorted([*kept, *(place for place in places if place not in gone)])
     ids, order = rows["id"].tolist(), sorted(gone)
-    return _removed([ids[place] for place in order], NEAR, [ids[gone[place]] for place in order])
+    return as_removed([ids[place] for place in order], NEAR, [ids[gone[place]] for place in order])
 
 
-def _removed(ids: list[str], reason: str, duplicate_of: list[str]) -> pd.DataFrame:
+def as_removed(ids: list[str], reason: str, duplicate_of: Sequence[str | None]) -> pd.DataFrame:
+    """Return the rows `ids` as a table of id, reason, duplicate_of."""
     return pd.DataFrame({"id": ids, "reason": [reason] * len(ids), "duplicate_of": duplicate_of}, dtype=str)

@@ -20,13 +20,13 @@ import pyarrow as pa
 from components import tasks
 from components.artifacts.manifest import MAIN, OTHERS, base_folder, base_names
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
-from components.artifacts.rows import read_rows, write_rows
+from components.artifacts.rows import PSEUDO, pseudo_labelled, read_rows, write_rows
 from components.artifacts.training import ModelSpec
 from components.artifacts.validation import ValidationReport
 from components.errors import BadData, BadParams
 from components.folders import fresh
 from components.params import NOTHING, Free, nearest
-from components.preprocess import duplicates
+from components.preprocess import duplicates, pseudo
 from components.preprocess.checks import check
 from components.preprocess.params import PreprocessParams
 from components.preprocess.splits import SPLITS, assign
@@ -55,7 +55,7 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
     rows = _validated(validated, kind.columns)
     tokenizers = {name: _tokenizer(kind, base_folder(base, name), preprocess.max_length) for name in base_names(base)}
     kept, removed = prepare(rows, preprocess, kind)
-    check(kept, removed, kind.classes)
+    check(kept[~pseudo_labelled(kept)], removed, kind.classes)
     spec = ModelSpec(
         task=task,
         labels=kind.labels_of(kept),
@@ -84,6 +84,10 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
         *(profile.kept, profile.rows_in, *(profile.splits[split].rows for split in reversed(SPLITS))),
         *(profile.exact_duplicates, profile.near_duplicates, profile.conflicting),
     )
+    for version, count in profile.pseudo.items():
+        log.info("%d of the training rows have a pseudo-label of %s", count, version)
+    for reason, count in profile.pseudo_removed.items():
+        log.info("removed %d rows: %s", count, reason)
 
 
 def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -94,7 +98,8 @@ def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> t
     rows["split"] = assign(rows["group"], params.split_seed, params.test_share, params.validation_share)
     gone = []
     left = rows
-    steps: list[Step] = [duplicates.conflicting] if kind.one_answer else []
+    steps: list[Step] = [pseudo.outside, pseudo.labelled, *([pseudo.unknown] if kind.classes else [])] if PSEUDO in rows else []
+    steps += [duplicates.conflicting] if kind.one_answer else []
     steps += [lambda rest: duplicates.exact(rest, ("text",) if kind.one_answer else ("text", "label"))]
     steps += [] if kind.one_answer else [duplicates.crossing]
     steps += [lambda rest: duplicates.near(rest, params.near_duplicate)]
@@ -145,6 +150,8 @@ def describe(
         exact_duplicates=int(reasons.get(duplicates.EXACT, 0)),
         near_duplicates=int(reasons.get(duplicates.NEAR, 0)),
         conflicting=int(reasons.get(duplicates.CONFLICTING, 0)),
+        pseudo=pseudo.by_version(parts["train"]),
+        pseudo_removed={reason: int(reasons[reason]) for reason in pseudo.REASONS if reason in reasons},
         labels=labels,
         splits=splits,
         tokens=tokens,

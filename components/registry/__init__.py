@@ -13,7 +13,7 @@ from components.registry.serve import evenly, serve_and_ask
 from components.registry.stored import models
 from components.registry.timing import measure, package_bytes
 from components.registry.verdicts import attach_verdict, note_answer, read_verdict, reopen
-from components.registry.verify import Verified, inspected, keep, kept, model_folder, predict, score_version, spec_of, verify
+from components.registry.verify import Verified, inspected, keep, kept, model_folder, predict, resolve, score_version, spec_of, verify
 from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, status, versions
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "reconcile",
     "register",
     "reopen",
+    "resolve",
     "rollback",
     "score_version",
     "serve_and_ask",

@@ -186,7 +186,7 @@ def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
         NotThere: no such version or alias.
         BadModel: its package is not what was registered, or does not answer.
     """
-    version = _resolve(uri, model.removeprefix("models:/"))
+    version = resolve(uri, model.removeprefix("models:/"))
     inspected(uri, version)
     answers = ask(uri, version.uri, rows)
     if not answers.labels:
@@ -205,7 +205,7 @@ def spec_of(uri: str, model: str) -> ModelSpec:
         NotThere: no such version or alias.
         BadModel: its package is not what was registered.
     """
-    return ModelSpec.read(package.contract(inspected(uri, _resolve(uri, model.removeprefix("models:/")))))
+    return ModelSpec.read(package.contract(inspected(uri, resolve(uri, model.removeprefix("models:/")))))
 
 
 def model_folder(uri: str, model: str) -> tuple[Path, str]:
@@ -217,7 +217,7 @@ def model_folder(uri: str, model: str) -> tuple[Path, str]:
         NotThere: no such version or alias.
         BadModel: its package is not what was registered, or its base is not at hand, or is another one.
     """
-    version = _resolve(uri, model.removeprefix("models:/"))
+    version = resolve(uri, model.removeprefix("models:/"))
     return _whole(uri, version), version.uri
 
 
@@ -241,7 +241,12 @@ def _whole(uri: str, version: Version) -> Path:
     return _MERGED.setdefault(version.tags[ADAPTER], folder)
 
 
-def _resolve(uri: str, model: str) -> Version:
+def resolve(uri: str, model: str) -> Version:
+    """Return the version that NAME (its champion), NAME@ALIAS or NAME/VERSION means.
+
+    Raises:
+        NotThere: there is none.
+    """
     name, _, number = model.partition("/")
     if number:
         if not number.isdigit():

@@ -235,6 +235,7 @@ def account(facts: Facts) -> tuple[int, list[tuple[str, int]], int] | None:
         ("exact duplicates", profile.exact_duplicates),
         ("near-duplicates", profile.near_duplicates),
         ("conflicting", profile.conflicting),
+        *profile.pseudo_removed.items(),
     ]
     return rows_in, parts, rows_in - sum(rows for _, rows in parts)
 

@@ -4,6 +4,7 @@ Reads the files that `snapshot.source` names; writes `data/raw`: Parquet parts n
 """
 
 from components.snapshot.settings import SnapshotParams
-from components.snapshot.take import take_snapshot
+from components.snapshot.take import read_file, take_snapshot
+from components.snapshot.writing import write_file
 
-__all__ = ["SnapshotParams", "take_snapshot"]
+__all__ = ["SnapshotParams", "read_file", "take_snapshot", "write_file"]

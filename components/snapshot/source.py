@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from components.artifacts.rows import in_order
+from components.artifacts.rows import MARKS, in_order
 from components.errors import BadSource
 from components.params import nearest
 from components.snapshot import delimited, jsonl, parquet
@@ -85,9 +85,9 @@ def name_columns(path: Path, found: Sequence[str], snapshot: SnapshotParams, req
 
 
 def same_columns(first: Path, expected: Sequence[str], path: Path, found: Sequence[str]) -> None:
-    """Raise BadSource when two files of a source have other columns; their order is free."""
-    lacks = sorted(set(expected) - set(found))
-    more = sorted(set(found) - set(expected))
+    """Raise BadSource when two files of a source have other columns; their order is free, and what marks pseudo-labels may be missing."""
+    lacks = sorted({*expected} - {*found, *MARKS})
+    more = sorted({*found} - {*expected, *MARKS})
     if lacks or more:
         differs = [f"lacks {', '.join(map(repr, lacks))}"] * bool(lacks) + [f"has {', '.join(map(repr, more))} besides"] * bool(more)
         raise BadSource(f"{path}: expected the same columns as in {first.name}, found that it {' and '.join(differs)}")

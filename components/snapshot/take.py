@@ -7,9 +7,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pandas as pd
+
 from components.artifacts.manifest import Manifest
 from components.artifacts.pinned import aside, swap
-from components.artifacts.rows import verify
+from components.artifacts.rows import MARKS, verify
 from components.errors import BadSource, NotThere
 from components.snapshot.faults import Faults
 from components.snapshot.settings import SnapshotParams
@@ -39,7 +41,8 @@ def take_snapshot(
     """
     files = find_files(root, snapshot.source)
     found = _read_columns(files, snapshot)
-    columns = name_columns(files[0], found[files[0]], snapshot, required)
+    marks = [name for name in MARKS if name not in found[files[0]] and any(name in each for each in found.values())]
+    columns = name_columns(files[0], [*found[files[0]], *marks], snapshot, required)
     with aside(out) as partial:
         buckets = Buckets(partial / "buckets")
         for row in _read_rows(found, snapshot, list(columns.values())):
@@ -69,6 +72,19 @@ def take_snapshot(
     return manifest
 
 
+def read_file(path: Path, snapshot: SnapshotParams) -> pd.DataFrame:
+    """Return the rows of one file under the names that its columns have there, read as strictly; every cell is text or null.
+
+    Raises:
+        BadSource: the file is missing or cannot be read as a table; with every fault.
+    """
+    if not path.is_file():
+        raise BadSource(f"{path}: no such file")
+    found = _read_columns(find_files(path.parent, path.name), snapshot)
+    columns = next(iter(found.values()))
+    return pd.DataFrame(list(_read_rows(found, snapshot, columns)), columns=columns, dtype="str")
+
+
 def _read_columns(files: Sequence[Path], snapshot: SnapshotParams) -> dict[Path, list[str]]:
     """Return the columns of every file, checked before the first row is kept."""
     reader = READERS[format_of(files)]
@@ -85,10 +101,10 @@ def _read_rows(found: dict[Path, list[str]], snapshot: SnapshotParams, wanted: S
     reader = READERS[format_of(list(found))]
     for path, columns in found.items():
         faults = Faults(path)
-        places = [columns.index(name) for name in wanted]
+        places = [columns.index(name) if name in columns else None for name in wanted]
         with _readable(path):
             for row in reader.read_rows(path, snapshot, columns, faults):
-                yield [row[place] for place in places]
+                yield [None if place is None else row[place] for place in places]
         faults.settle()
 
 

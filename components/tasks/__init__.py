@@ -130,6 +130,13 @@ class Task(Protocol):
         `smoothing` is train.label_smoothing.
         """
 
+    def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
+        """Return a vector for each row of a batch, (rows, width), of what `model` reads in `inputs`, which have no labels.
+
+        A contrastive start brings those together whose encoded column `labels`, a number a row, is equal. It is only asked for where
+        `refuses` leaves `contrastive_start` out.
+        """
+
     def condense(self, logits: Any, labels: Any) -> Any:
         """Return, as a tensor with a row for each row of the batch, what `validate` needs of the output; it is all held in memory."""
 

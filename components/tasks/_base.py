@@ -74,6 +74,10 @@ class Base:
         """Return None: the loss is the model's own."""
         return None
 
+    def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
+        """Refuse: a task without classes has no texts of one label."""
+        raise NotImplementedError(f"{type(self).__module__} must name contrastive_start in `refuses`, or offer vectors")
+
     def condense(self, logits: Any, labels: Any) -> Any:
         """Return the logits as they are."""
         return logits[0] if isinstance(logits, tuple) else logits

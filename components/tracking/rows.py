@@ -11,11 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 
+from components.artifacts.rows import PSEUDO
 from components.artifacts.rows import write_rows as write_table
 
 ROWS = "rows.parquet"
 DIGITS = 16
-# file of the workspace: what became of its rows; the rows of removed.parquet and quarantine.parquet say why they are there
+# file of the workspace: what became of its rows; the rows of removed.parquet and quarantine.parquet say why they are there, and rows
+# that a model has labelled say which
 PLACES = {
     "data/prepared/learn/train.parquet": "trained on",
     "data/prepared/learn/validation.parquet": "validated on",
@@ -44,9 +46,10 @@ def _tables(workspace: Path) -> Iterator[pd.DataFrame]:
         path = workspace / file
         if not path.exists():
             continue
-        there = [name for name in ("id", "text", "reason") if name in pq.read_schema(path).names]
+        there = [name for name in ("id", "text", "reason", PSEUDO) if name in pq.read_schema(path).names]
         table = pq.read_table(path, columns=there).to_pandas()
-        reasons = table["reason"] if "reason" in table else [None] * len(table)
+        named = [f"pseudo-label of {version}" if version and version.strip() else None for version in table.get(PSEUDO, [])]
+        reasons = table["reason"] if "reason" in table else named or [None] * len(table)
         texts = table["text"] if "text" in table else [None] * len(table)
         yield pd.DataFrame(
             {

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from components.artifacts.rows import canonical, in_order, row_hash
+from components.artifacts.rows import canonical, in_order, pseudo_labelled, row_hash
 from components.text import normalise
 
 COPY = "copy of the same row"
 SHARED = "id is used by different rows"
+OUTDONE = "pseudo-label of an id that has a label"
 
 
 def with_identity(frame: pd.DataFrame, texts: Sequence[str]) -> pd.DataFrame:
@@ -35,12 +36,16 @@ def text_hashes(frame: pd.DataFrame, texts: Sequence[str]) -> list[str]:
 
 
 def made_ids(frame: pd.DataFrame, hashes: Sequence[str]) -> list[str]:
-    """Return the hash of each row's text as its id; rows that share a text are numbered by their cells, whatever their order."""
+    """Return the hash of each row's text as its id; rows that share a text are numbered by their cells, whatever their order.
+
+    Pseudo-labelled rows come last: they must not change another row's id.
+    """
     columns = [frame[name].astype(object).where(frame[name].notna(), None).tolist() for name in in_order(list(frame.columns))]
     content = [canonical(cells) for cells in zip(*columns, strict=True)]
+    pseudo = pseudo_labelled(frame).tolist()
     seen: Counter[str] = Counter()
     ids = list(hashes)
-    for place in sorted(range(len(ids)), key=content.__getitem__):
+    for place in sorted(range(len(ids)), key=lambda place: (pseudo[place], content[place])):
         name = hashes[place]
         seen[name] += 1
         if seen[name] > 1:
@@ -51,9 +56,17 @@ def made_ids(frame: pd.DataFrame, hashes: Sequence[str]) -> list[str]:
 def sharing(rows: pd.DataFrame) -> dict[str, list[int]]:
     """Sort out `rows`, each of which shares its id with another: the reason, and the index of the rows that it holds for.
 
-    Of identical copies the first is kept; where different rows have one id, nobody knows which is meant, and none is.
+    Of identical copies the first is kept; where different rows have one id, nobody knows which is meant, and none is. A label wins over a
+    pseudo-label.
     """
-    copies = rows.duplicated(keep="first")
-    different = rows[~copies]["id"].value_counts()
-    torn = rows["id"].isin(different[different > 1].index)
-    return {COPY: rows.index[copies & ~torn].tolist(), SHARED: rows.index[torn].tolist()}
+    pseudo = pseudo_labelled(rows)
+    outdone = pseudo & rows["id"].isin(rows["id"][~pseudo])
+    rest = rows[~outdone]
+    copies = rest.duplicated(keep="first")
+    different = rest[~copies]["id"].value_counts()
+    torn = rest["id"].isin(different[different > 1].index)
+    return {
+        COPY: rest.index[copies & ~torn].tolist(),
+        SHARED: rest.index[torn].tolist(),
+        OUTDONE: rows.index[outdone].tolist(),
+    }

@@ -10,12 +10,12 @@ import pandas as pd
 
 from components import tasks
 from components.artifacts.manifest import Manifest
-from components.artifacts.rows import in_order, read_snapshot, write_rows
+from components.artifacts.rows import in_order, pseudo_labelled, read_snapshot, write_rows
 from components.artifacts.validation import Check, ValidationReport
 from components.errors import BadData
 from components.folders import fresh
 from components.params import NOTHING, Free, nearest
-from components.validate.identity import sharing, with_identity
+from components.validate.identity import OUTDONE, sharing, with_identity
 from components.validate.settings import ValidateParams
 
 if TYPE_CHECKING:
@@ -88,7 +88,9 @@ def judge(frame: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> Ju
     quarantined = data.assign(reason=bad).sort_values("id", kind="stable", ignore_index=True)
     counts = bad.str.split("; ").explode().value_counts().sort_index().to_dict()
     by_reason = {str(reason): int(count) for reason, count in counts.items()}
-    checks = (*structure, *row_checks, *_check_table(kept, kind, settings), _check_quarantine(len(bad), len(rows), by_reason, settings))
+    table = _check_table(kept[~pseudo_labelled(kept)].reset_index(drop=True), kind, settings)  # a pseudo-label proves nothing of the data
+    outdone = int((bad == OUTDONE).sum())
+    checks = (*structure, *row_checks, *table, _check_quarantine(len(bad) - outdone, len(rows), by_reason, settings))
     return Judged(kept, quarantined, by_reason, checks)
 
 

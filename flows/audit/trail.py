@@ -40,6 +40,7 @@ class Trail(BaseModel):
     weights: str | None
     data: dict[str, Any]
     base: dict[str, Any]
+    pseudo: dict[str, int]
     hashes: dict[str, str]
     params: dict[str, Any]
     tuned: dict[str, Any]
@@ -96,6 +97,7 @@ def trail(model: Model, number: int) -> Trail:
         weights=tags.get("retune.weights"),
         data={"digest": tags.get("retune.data_digest"), **(_read(lost, lambda: _snapshot(model, version)) or {})},
         base={"digest": tags.get("retune.base_digest"), "source": tags.get("retune.base_source")},
+        pseudo=lineage.pseudo if lineage else {},
         hashes=hashes,
         params=_read(lost, lambda: read_json(model, version, "params.json")) or {},
         tuned=(_read(lost, lambda: read_json(model, version, "search/best.json")) or {}).get("settings", {}),

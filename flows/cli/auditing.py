@@ -143,6 +143,7 @@ def show_trail(found: "Trail") -> None:
         "code": found.code or "not known",
         "data": f"{data['digest']}{rows}",
         "base model": f"{base['source']} {base['digest']}",
+        **({"pseudo": ", ".join(f"{rows:,} training rows labelled by {by}" for by, rows in found.pseudo.items())} if found.pseudo else {}),
         "weights": found.weights or "not known",
         "verdict": found.verdict or "nobody judged it",
         "MLflow run": found.run,

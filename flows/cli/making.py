@@ -153,6 +153,33 @@ def predict(
 
 
 @app.command()
+def pseudo_label(
+    unlabelled: Annotated[Path, typer.Argument(help="A file of rows without labels, with the columns of the labelled data.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write: .csv, .tsv, .jsonl or .parquet.")],
+    model: Annotated[str, typer.Option(help="NAME@ALIAS or NAME/VERSION; this project's champion when left out.")] = "",
+    floor: Annotated[float, typer.Option(help="The least probability of an answer that is written.")] = 0.95,
+    params: ParamsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a version label rows where it is confident; they are marked, and only ever trained on.
+
+    Example: `retune pseudo-label unlabelled.csv data/pseudo.csv --model diagnosis@champion --floor 0.95`
+    """
+    from flows import effects
+
+    found = effects.pseudo_label(open_workspace(params), unlabelled, output, model, floor)
+    if as_json:
+        print_json(found)
+        return
+    written = sum(found.labels.values())
+    out.print(f"{output}: {written:,} of {found.rows:,} rows, labelled by {found.version} with a probability of {found.floor:g} or more")
+    for label, count in found.labels.items():
+        out.print(f"  {count:6,} {label}", markup=False)
+    blank = f"; {found.blank:,} without a text" if found.blank else ""
+    out.print(f"{found.below:,} fell below{blank}", markup=False)
+
+
+@app.command()
 def doctor(params: ParamsFile = None) -> None:
     """Check what a run needs: versions, base model, disk, writable state, DVC, MLflow, Prefect. A line each: ok, or what to do.
 

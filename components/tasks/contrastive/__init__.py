@@ -76,6 +76,7 @@ class Task(Base):
         "label_smoothing": "the rows have no labels to smooth",
         "r_drop": "it compares probabilities of labels, which the rows have not; task_options.data: texts learns from dropout",
         "calibration": "its answers are vectors, not classes",
+        "contrastive_start": "its own loss is contrastive from the first step",
     }
 
     def __init__(self, options: Any) -> None:

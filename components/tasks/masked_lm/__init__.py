@@ -65,7 +65,10 @@ class Task(Base):
         "accuracy": Measure(("right", "words"), ratio, "share of the masked words that are filled in as they were written"),
     }
     baselines = ("unigram", "base")
-    refuses: Mapping[str, str] = {"calibration": "its answers are words, not classes"}
+    refuses: Mapping[str, str] = {
+        "calibration": "its answers are words, not classes",
+        "contrastive_start": "texts have no label that others share",
+    }
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with the words that are asked for as `label`; a text that has a mask token is a question, and no text."""

@@ -72,6 +72,7 @@ class Task(Base):
         "label_smoothing": "its loss is that of two positions, which Trainer's smoothing does not reach",
         "r_drop": "it compares the logits of classes, and there are two positions here",
         "calibration": "a temperature needs probabilities of classes; the threshold for no answer is task_options.no_answer_threshold",
+        "contrastive_start": "questions have no label that others share",
     }
 
     def __init__(self, options: Any) -> None:

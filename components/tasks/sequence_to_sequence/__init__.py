@@ -69,6 +69,7 @@ class Task(Base):
         "r_drop": "it compares passes over all tokens, padding too, so that a row's loss would hang on its company",
         "neftune": "it acts on one embedding, and most encoder-decoders enter by two others that share its weights",
         "calibration": "answers are texts, which have no probabilities of classes",
+        "contrastive_start": "texts have no label that others share",
     }
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:

@@ -124,6 +124,12 @@ class Task(Base):
         """Return the kind's loss, or None for the model's own."""
         return self._kind.loss(spec, smoothing)
 
+    def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
+        """Return what the head reads of each row's tokens: by the pooling of the options, or the architecture's own."""
+        from components.tasks.text_classification.model import token_vectors
+
+        return token_vectors(model, inputs, self.options.pooling)
+
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
         """Return the metrics of logits (rows, outputs)."""
         return self._kind.validate(outputs, expected, spec)

@@ -5,6 +5,7 @@ nothing of it is code. This module imports torch; the task imports it where a he
 """
 
 import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,22 @@ def pooled(tokens: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
             return tokens[rows, kept.shape[1] - 1 - kept.flip(1).int().argmax(dim=1)]
         case _:
             return tokens[rows, kept.int().argmax(dim=1)]
+
+
+def token_vectors(model: Any, inputs: Mapping[str, Any], wanted: str) -> torch.Tensor:
+    """Return a vector (batch, width) for each row of `inputs`, pooled as the head of `model`, or of what LoRA wraps, does.
+
+    Where the architecture has a head of its own, that is what goes into it: its first token, or its last.
+    """
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    found: list[Any] = []
+    hook = plain.base_model.register_forward_hook(lambda *called: found.append(called[-1]))
+    try:
+        model(**inputs)
+    finally:
+        hook.remove()
+    how = "last" if plain.config.is_encoder_decoder else _pooling(plain.config, wanted)
+    return pooled(found[-1][0], inputs["attention_mask"], how)
 
 
 def built(base: Path, options: Options, outputs: dict[str, Any]) -> HeadedModel:

@@ -46,7 +46,12 @@ class Kind:
     scored = True
     metrics = ("micro_f1", "macro_f1", "average_precision", "subset_accuracy")
     baselines = ("majority", "tfidf")
-    refuses: Mapping[str, str] = {"label_smoothing": _SMOOTHED, "r_drop": _SMOOTHED, "calibration": _CALIBRATED}
+    refuses: Mapping[str, str] = {
+        "label_smoothing": _SMOOTHED,
+        "r_drop": _SMOOTHED,
+        "calibration": _CALIBRATED,
+        "contrastive_start": "rows share some labels and differ in others, so they are neither of one label nor of another",
+    }
 
     def __init__(self, options: Options) -> None:
         """Hold the options; macro-F1 is a measure where they name the labels."""

@@ -42,7 +42,12 @@ class Kind:
         "spearman": numbers.SPEARMAN,
     }
     baselines = ("median", "tfidf")
-    refuses: Mapping[str, str] = {"label_smoothing": _WHY, "r_drop": _WHY, "calibration": _WHY}
+    refuses: Mapping[str, str] = {
+        "label_smoothing": _WHY,
+        "r_drop": _WHY,
+        "calibration": _WHY,
+        "contrastive_start": "levels in order are more and less alike, and it knows only the same and another",
+    }
 
     def __init__(self, options: Options) -> None:
         """Hold the options."""

@@ -38,7 +38,12 @@ class Kind:
         "pearson": numbers.PEARSON,
     }
     baselines = ("mean", "tfidf")
-    refuses: Mapping[str, str] = {"label_smoothing": _WHY, "r_drop": _WHY, "calibration": _WHY}
+    refuses: Mapping[str, str] = {
+        "label_smoothing": _WHY,
+        "r_drop": _WHY,
+        "calibration": _WHY,
+        "contrastive_start": "numbers have no rows of the same label",
+    }
 
     def __init__(self, options: Options) -> None:
         """Hold the options."""

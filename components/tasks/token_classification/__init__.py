@@ -56,7 +56,10 @@ class Task(Base):
         of_tokens = {} if options.data == "spans" else _TOKENS
         self.measures = {**of_tokens, **_SENTENCES} if options.scheme == "plain" else {**_ENTITIES, **_SENTENCES, **of_tokens}
         self.metrics = tuple(self.measures)
-        self.refuses = {"calibration": "an answer is a sequence of tags, without a probability"}
+        self.refuses = {
+            "calibration": "an answer is a sequence of tags, without a probability",
+            "contrastive_start": "labels are those of words, and a text has no label that others share",
+        }
         if options.head == "crf":
             whole = "the field learns the likelihood of whole sentences, not of each tag"
             self.refuses |= {"label_smoothing": whole, "r_drop": whole}

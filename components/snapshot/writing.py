@@ -1,0 +1,44 @@
+"""Rows back into a file of the formats that a source may have: what `read_file` reads of it is what was written."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from components.artifacts.rows import write_rows
+from components.errors import BadData
+from components.snapshot.settings import SnapshotParams
+from components.snapshot.source import format_of
+
+
+def write_file(rows: pd.DataFrame, path: Path, snapshot: SnapshotParams) -> None:
+    """Write `rows`, all of text, into `path`, in the format of its ending, encoded as `snapshot` says; by rename, so whole or not at all.
+
+    CSV has no null: a cell that is not there is empty.
+
+    Raises:
+        BadSource: the ending is of no known format.
+        BadData: a cell has a character that the encoding has not.
+    """
+    kind = format_of([path])
+    partial = path.with_name(f".{path.name}.partial")
+    cells = rows.astype(object).where(rows.notna(), None)
+    try:
+        if kind == "parquet":
+            write_rows(rows, partial)
+        else:
+            with partial.open("w", encoding=snapshot.encoding, newline="") as file:
+                if kind == "jsonl":
+                    for row in cells.to_dict("records"):
+                        file.write(json.dumps({name: cell for name, cell in row.items() if cell is not None}, ensure_ascii=False) + "\n")
+                else:
+                    writer = csv.writer(file, delimiter=snapshot.delimiter or ("\t" if kind == "tsv" else ","), lineterminator="\n")
+                    writer.writerow(list(rows.columns))
+                    writer.writerows(cells.itertuples(index=False))
+        os.replace(partial, path)
+    except UnicodeEncodeError as error:
+        raise BadData(f"{path}: {error.object[error.start]!r} is no character of snapshot.encoding {snapshot.encoding}") from None
+    finally:
+        partial.unlink(missing_ok=True)
