@@ -79,7 +79,9 @@ class Task(Protocol):
     in_parts: bool
     """Whether a row that is longer than the model reads is read in parts, so that nothing of it is cut."""
     refuses: Mapping[str, str]
-    """Fields of `train` that do not fit the task, each with the reason."""
+    """Fields of `train`, and `augment_copies` of `preprocess`, that do not fit the task, each with the reason."""
+    noisy: tuple[str, ...]
+    """The columns in which a wrong character changes no answer; none where `refuses` names `augment_copies`."""
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with `text` and `label`, and for each bad row (by its place, from 0) what is wrong with it.

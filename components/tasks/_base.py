@@ -34,6 +34,7 @@ class Base:
     evaluation_batch = 64
     in_parts = False
     refuses: Mapping[str, str] = {}
+    noisy: tuple[str, ...] = ()
 
     def __init__(self, options: Any) -> None:
         """Hold the settings."""
