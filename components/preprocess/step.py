@@ -145,7 +145,7 @@ def describe(
     """Return the account of the rows, with a warning for each thing that a person should know before training."""
     reasons = removed["reason"].value_counts()
     splits = {name: _split_profile(rows, kind.label_counts(rows), labels) for name, rows in parts.items()}
-    warnings = [f"no row of the label {label!r} fell into validation" for label in labels if not splits["validation"].labels[label]]
+    warnings = [f"no row of the label {label!r} fell into validation" for label in labels if _missing(label, splits)]
     if tokens.cut_share > warn_above:
         share = f"{tokens.cut_share:.1%} of the rows are cut at {tokens.max_length} tokens, above {warn_above:.1%}"
         warnings.append(f"{share}; raise preprocess.max_length (99 % of the rows have {tokens.quantiles['p99']} tokens or fewer)")
@@ -175,6 +175,11 @@ def digest_rows(*tables: pd.DataFrame) -> str:
             digest.update(json.dumps(list(row)).encode() + b"\n")
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def _missing(label: str, splits: Mapping[str, SplitProfile]) -> bool:
+    """Return whether no validation row has a label that other rows have; a scheme of tags may name one that none has."""
+    return not splits["validation"].labels[label] and any(split.labels[label] for split in splits.values())
 
 
 def _validated(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:
