@@ -21,7 +21,7 @@ from components import tasks
 from components.artifacts.metrics import ClassScore, Estimate, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
-from components.artifacts.rows import read_rows
+from components.artifacts.rows import AUGMENTED, read_rows
 from components.errors import BadData, BadModel
 from components.folders import fresh
 from components.identity import digest_folder
@@ -56,7 +56,9 @@ def evaluate(
         raise BadData(f"{prepared / 'test' / 'test.parquet'} has no rows to evaluate on; raise preprocess.test_share")
     predictor = _load(kind, model, profile.labels)
     candidate = Predictions.of(test, predictor.answer(test, evaluate.batch_size))
-    answers = kind.predict_baselines(read_rows(prepared / "learn" / "train.parquet"), test, predictor.spec, base)
+    train = read_rows(prepared / "learn" / "train.parquet")
+    real = train[train[AUGMENTED].isna()].reset_index(drop=True) if AUGMENTED in train else train  # noise would make them easier to beat
+    answers = kind.predict_baselines(real, test, predictor.spec, base)
     baselines = {name: Predictions.of(test, answers[name]) for name in kind.baselines}
     metrics = measure(kind, candidate, baselines, profile, model_digest, evaluate.min_class_units)
     metrics = metrics.model_copy(update={"tables": kind.tables(test, candidate)})

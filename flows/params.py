@@ -14,7 +14,7 @@ from components.evaluate import EvaluateParams
 from components.gates import GatesParams
 from components.learning import TrainSection, check_fields
 from components.params import Free, Section
-from components.preprocess import PreprocessParams
+from components.preprocess import PreprocessParams, check_copies
 from components.snapshot import SnapshotParams
 from components.tune import TuneParams, check_metrics, searched
 from components.validate import ValidateParams
@@ -77,6 +77,7 @@ def read_params(path: Path) -> Params:
     task = params.made_task
     check_metrics(task.metrics, params.train, params.tune)
     check_fields(params.train.fixed, task.refuses)
+    check_copies(params.preprocess, task.refuses)
     gates.check_metrics(params.gates, decidable(task), task.baselines)
     searched(params.tune.space, params.train)
     return params

@@ -34,6 +34,7 @@ class TokenLengths(BaseModel):
 class Profile(Artifact):
     """The account of the rows of `snapshot` (its digest): rows_in = kept (all splits) + duplicates + conflicting + `pseudo_removed`.
 
+    `augmented` counts the noisy copies of training rows, which no other number here holds.
     `pseudo` are the training rows with a pseudo-label, by the version that gave it; `pseudo_removed` are by reason.
     """
 
@@ -46,6 +47,7 @@ class Profile(Artifact):
     near_duplicates: int
     conflicting: int
     pseudo: dict[str, int] = Field(default_factory=dict)
+    augmented: int = 0
     pseudo_removed: dict[str, int] = Field(default_factory=dict)
     labels: tuple[str, ...]
     splits: dict[str, SplitProfile]

@@ -25,6 +25,9 @@ PSEUDO = "pseudo"
 MARKS = (PSEUDO, "confidence")
 """The columns that come with such labels; a file of a source may lack them."""
 
+AUGMENTED = "augmented"
+"""The column that marks a training row as a noisy copy: the id of the row that it was made of; null in that row."""
+
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 

@@ -3,6 +3,6 @@
 The step is `components.preprocess.step`; the settings are offered here.
 """
 
-from components.preprocess.params import PreprocessParams
+from components.preprocess.params import PreprocessParams, check_copies
 
-__all__ = ["PreprocessParams"]
+__all__ = ["PreprocessParams", "check_copies"]

@@ -18,15 +18,15 @@ import pyarrow as pa
 
 from components import tasks
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
-from components.artifacts.rows import PSEUDO, pseudo_labelled, read_rows, write_rows
+from components.artifacts.rows import AUGMENTED, PSEUDO, pseudo_labelled, read_rows, write_rows
 from components.artifacts.training import ModelSpec
 from components.artifacts.validation import ValidationReport
 from components.errors import BadData, BadParams
 from components.folders import fresh
 from components.params import NOTHING, Free, nearest
-from components.preprocess import duplicates, pseudo
+from components.preprocess import augment, duplicates, pseudo
 from components.preprocess.checks import check
-from components.preprocess.params import PreprocessParams
+from components.preprocess.params import PreprocessParams, check_copies
 from components.preprocess.splits import SPLITS, assign
 from components.text import normalise
 
@@ -48,6 +48,7 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
         BadParams: max_length is more than the base model can read.
     """
     kind = tasks.load(task, task_options.fields)
+    check_copies(preprocess, kind.refuses)
     rows = _validated(validated, kind.columns)
     tokenizer = kind.load_tokenizer(base)
     if preprocess.max_length > (longest := kind.longest_input(base, tokenizer)):
@@ -68,6 +69,11 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
     profile = describe(snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)
     for warning in profile.warnings:
         log.warning("%s", warning)
+    if preprocess.augment_copies:
+        unseen = pd.concat([parts["test"], parts["validation"]], ignore_index=True)
+        parts["train"] = augment.with_copies(parts["train"], unseen, preprocess, kind)
+        learnt = digest_rows(parts["train"], parts["validation"])
+        profile = profile.model_copy(update={"augmented": int(parts["train"][AUGMENTED].notna().sum()), "learn_digest": learnt})
 
     folder = fresh(out)
     _write_learn(folder / "learn", parts, spec, kind, tokenizer)

@@ -73,7 +73,9 @@ class Task(Protocol):
     evaluation_batch: int
     """Rows of a forward pass on the validation split, at the least: few where the model's output for a row is large."""
     refuses: Mapping[str, str]
-    """Fields of `train` that do not fit the task, each with the reason."""
+    """Fields of `train`, and `augment_copies` of `preprocess`, that do not fit the task, each with the reason."""
+    noisy: tuple[str, ...]
+    """The columns in which a wrong character changes no answer; none where `refuses` names `augment_copies`."""
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with `text` and `label`, and for each bad row (by its place, from 0) what is wrong with it.

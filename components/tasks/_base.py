@@ -31,6 +31,7 @@ class Base:
     one_answer = False
     evaluation_batch = 64
     refuses: Mapping[str, str] = {}
+    noisy: tuple[str, ...] = ()
 
     def __init__(self, options: Any) -> None:
         """Hold the settings."""

@@ -5,13 +5,14 @@ text's sha256), ordered by id.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
 
-from components.artifacts.rows import PSEUDO
+from components.artifacts.rows import AUGMENTED, PSEUDO
 from components.artifacts.rows import write_rows as write_table
 
 ROWS = "rows.parquet"
@@ -46,10 +47,9 @@ def _tables(workspace: Path) -> Iterator[pd.DataFrame]:
         path = workspace / file
         if not path.exists():
             continue
-        there = [name for name in ("id", "text", "reason", PSEUDO) if name in pq.read_schema(path).names]
+        there = [name for name in ("id", "text", "reason", PSEUDO, AUGMENTED) if name in pq.read_schema(path).names]
         table = pq.read_table(path, columns=there).to_pandas()
-        named = [f"pseudo-label of {version}" if version and version.strip() else None for version in table.get(PSEUDO, [])]
-        reasons = table["reason"] if "reason" in table else named or [None] * len(table)
+        reasons = table["reason"] if "reason" in table else [_marked(row) for row in table.to_dict("records")]
         texts = table["text"] if "text" in table else [None] * len(table)
         yield pd.DataFrame(
             {
@@ -58,3 +58,11 @@ def _tables(workspace: Path) -> Iterator[pd.DataFrame]:
                 "text": [digest_text(text) for text in texts],
             }
         )
+
+
+def _marked(row: Mapping[Hashable, Any]) -> str | None:
+    """Return what marks a row that was learnt from: a noisy copy, or a label that a version gave."""
+    origin, version = row.get(AUGMENTED), row.get(PSEUDO)
+    if isinstance(origin, str):
+        return f"noisy copy of {origin}"
+    return f"pseudo-label of {version.strip()}" if isinstance(version, str) and version.strip() else None

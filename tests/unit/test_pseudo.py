@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
@@ -148,8 +149,6 @@ def test_what_cannot_be_labelled_is_refused(made, tmp_path):
 
 @pytest.mark.slow
 def test_a_task_without_probabilities_of_classes_is_refused(made, tmp_path):
-    import yaml
-
     place, uri, version = made
     settings = yaml.safe_load(place.params.read_text())
     gates = {name: {"role": "off"} for name in ("floor", "baseline", "champion", "anchor", "calibration", "behaviour", "fairness")}

@@ -80,6 +80,7 @@ class Task(Base):
         "r_drop": "it compares passes over all tokens, padding too, so that a row's loss would hang on its company",
         "calibration": "answers are texts, which have no probabilities of classes",
         "contrastive_start": "texts have no label that others share",
+        "augment_copies": "it would learn to write the noise",
     }
 
     def __init__(self, options: Any) -> None:

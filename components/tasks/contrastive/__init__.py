@@ -83,6 +83,10 @@ class Task(Base):
         """Hold the settings; columns and measures follow from the kind of data."""
         super().__init__(options)
         self.columns = reading.COLUMNS[options.data]
+        if options.data == "scored":
+            self.refuses = {**self.refuses, "augment_copies": "a text with another wording has another score"}
+        else:
+            self.noisy = self.columns[:1]
         self.measures = _AGREED if options.data == "scored" else _FOUND
         self.metrics = tuple(self.measures)
 

@@ -67,6 +67,7 @@ class Task(Base):
     refuses: Mapping[str, str] = {
         "calibration": "its answers are words, not classes",
         "contrastive_start": "texts have no label that others share",
+        "augment_copies": "it would learn to fill in the noise",
     }
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:

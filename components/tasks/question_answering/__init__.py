@@ -71,6 +71,7 @@ class Task(Base):
         "r_drop": "it compares the logits of classes, and there are two positions here",
         "calibration": "a temperature needs probabilities of classes; the threshold for no answer is task_options.no_answer_threshold",
         "contrastive_start": "questions have no label that others share",
+        "augment_copies": "answers are places in the context, which move with its characters",
     }
 
     def __init__(self, options: Any) -> None:

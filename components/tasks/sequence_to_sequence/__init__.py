@@ -69,6 +69,7 @@ class Task(Base):
         "neftune": "it acts on one embedding, and most encoder-decoders enter by two others that share its weights",
         "calibration": "answers are texts, which have no probabilities of classes",
         "contrastive_start": "texts have no label that others share",
+        "augment_copies": "names and numbers of a source stand in its target, and a changed one would not",
     }
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:

@@ -44,6 +44,7 @@ class Task(Base):
         self._kind = kind = kind_of(options)
         self.inputs = encoding.PAIR if options.pair else ("text",)
         self.columns = (*self.inputs, "label")
+        self.noisy = self.inputs
         self.example = {name: "An example of a text to be answered." for name in self.inputs}
         self.metrics, self.measures, self.baselines = kind.metrics, kind.measures, kind.baselines
         self.classes, self.one_answer = kind.classes, kind.one_answer

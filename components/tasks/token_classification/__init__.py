@@ -58,6 +58,7 @@ class Task(Base):
         self.refuses = {
             "calibration": "an answer is a sequence of tags, without a probability",
             "contrastive_start": "labels are those of words, and a text has no label that others share",
+            "augment_copies": "labels are places in the text, which move with its characters",
         }
         if options.head == "crf":
             whole = "the field learns the likelihood of whole sentences, not of each tag"
