@@ -1,7 +1,7 @@
 """What the gates decide on, gathered: rows from the workspace, earlier data from DVC's cache, answers from the registered versions."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -162,18 +162,18 @@ def rival(
     try:
         spec = asked.inspect(version)  # answers that were kept do not make up for a package that is gone
         answers = asked.predictions(version, rows, digest)
-        return Rival(str(version.number), answers, None, *strange(task, rows, spec.labels))
+        return Rival(str(version.number), answers, None, *strange(task, rows, tasks.of(spec).names(spec.labels)))
     except BadModel as error:
         log.warning("version %d cannot be scored: %s", version.number, error)
         return Rival(str(version.number), None, str(error))
 
 
-def strange(task: tasks.Task, rows: pd.DataFrame, labels: Sequence[str]) -> tuple[tuple[str, ...], npt.NDArray[np.bool_] | None]:
-    """Return the labels of `rows` that are none of `labels`, and which rows have none of those; classes are told by their answers."""
-    unknown = set(task.label_counts(rows)) - set(labels)
+def strange(task: tasks.Task, rows: pd.DataFrame, known: Collection[str]) -> tuple[tuple[str, ...], npt.NDArray[np.bool_] | None]:
+    """Return what the labels of `rows` speak of and `known` lacks, and which rows have none of it; classes are told by their answers."""
+    unknown = task.names(task.label_counts(rows)) - set(known)
     if task.classes or not unknown:
         return (), None
-    fits = [unknown.isdisjoint(task.label_counts(rows.iloc[[place]])) for place in range(len(rows))]
+    fits = [unknown.isdisjoint(task.names(task.label_counts(rows.iloc[[place]]))) for place in range(len(rows))]
     return tuple(sorted(unknown)), np.array(fits, dtype=np.bool_)
 
 

@@ -58,6 +58,8 @@ def pseudo_label(workspace: Workspace, uri: str, unlabelled: Path, out: Path, mo
         raise BadParams(f"the task {params.task} answers without a probability of one class, so there is nothing to hold against a floor")
     if out.exists():
         raise BadInput(f"{out} is there already; name another file, or remove it")
+    if not out.parent.is_dir():
+        raise BadInput(f"{out}: there is no folder {out.parent}; make it, or name another file")
     format_of([out])
     rows = read_file(unlabelled, source)
     label = source.columns.get("label", "label")

@@ -54,6 +54,9 @@ def _pairs(settings: Mapping[str, Any], changed: Collection[str], tuned: Collect
         faults.append(f"swa: averages steps of contrastive_start too, found {settings['swa']:g} of {epochs:g} epochs")
     if "contrastive_start" in changed and settings["batch_size"] == 1 and "batch_size" not in tuned:
         faults.append("contrastive_start: compares the rows of a batch, found batch_size 1")
+    thawing = {"method", "frozen_layers", "unfreeze_every", "contrastive_start"}
+    if {"unfreeze_every", "contrastive_start"} <= {*changed} and settings["frozen_layers"] == -1 and not thawing & set(tuned):
+        faults.append("contrastive_start: has nothing to act on before unfreeze_every lets the first layer learn; set frozen_layers")
     hung = {"method", "frozen_layers", "unfreeze_every"} & set(tuned)
     frozen = settings["method"] == "freeze" and settings["frozen_layers"] == -1 and not settings["unfreeze_every"] and not hung
     idle = [name for name in ("l2_sp", "layer_decay", "contrastive_start") if frozen and name in changed]

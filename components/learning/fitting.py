@@ -176,7 +176,7 @@ def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool, eval
     cuda = machine.device() == "cuda"
     return TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=before + settings.epochs,
+        num_train_epochs=before + settings.epochs - (1e-9 if before else 0),  # Trainer rounds the steps up, and a quotient may be too large
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=max(settings.batch_size, evaluation_batch),
         gradient_accumulation_steps=settings.accumulation,

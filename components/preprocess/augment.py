@@ -28,7 +28,7 @@ def with_copies(train: pd.DataFrame, unseen: pd.DataFrame, params: PreprocessPar
 
     Raises:
         BadParams: the package that makes noise is not installed.
-        BadData: the rows have a column that marks copies.
+        BadData: the rows have a column that marks copies, or a row has the id of a copy.
     """
     if AUGMENTED in train:
         raise BadData(f"the data has a column {AUGMENTED!r}, which marks noisy copies; give it another name in snapshot.columns")
@@ -39,6 +39,8 @@ def with_copies(train: pd.DataFrame, unseen: pd.DataFrame, params: PreprocessPar
     found = found[~found["text"].isin({*train["text"], *unseen["text"]})].reset_index(drop=True)
     near = closest(found["text"].tolist(), unseen["text"].tolist(), params.near_duplicate) if params.near_duplicate < 1 else {}
     found = found.drop(index=list(near))
+    if taken := sorted({*found["id"]} & {*train["id"], *unseen["id"]}):
+        raise BadData(f"the id {taken[0]!r} is that of a row and would be that of a noisy copy; give the row another id")
     log.info("made %d noisy copies of %d training rows", len(found), len(train))
     return pd.concat([train.assign(**{AUGMENTED: None}), found], ignore_index=True).sort_values("id", ignore_index=True)
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from components.artifacts.rows import PSEUDO, pseudo_labelled
 from components.preprocess.duplicates import as_removed
+from components.tasks import Task
 
 OUTSIDE = "pseudo-label outside training"
 LABELLED = "pseudo-label of a labelled text"
@@ -32,10 +33,15 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
     return as_removed(gone["id"].tolist(), LABELLED, [first[text] for text in gone["text"]])
 
 
-def unknown(rows: pd.DataFrame) -> pd.DataFrame:
+def unknown(rows: pd.DataFrame, kind: Task) -> pd.DataFrame:
     """Return the pseudo-labelled rows with a label that no other row has: it could not be tested."""
     pseudo = pseudo_labelled(rows)
-    gone = rows[pseudo & ~rows["label"].isin(rows["label"][~pseudo])]
+    strange = kind.label_counts(rows).keys() - kind.label_counts(rows[~pseudo]).keys()
+    if not strange:
+        return as_removed([], UNKNOWN, [])
+    candidates = rows[pseudo]
+    held = [not strange.isdisjoint(kind.label_counts(candidates.iloc[[place]])) for place in range(len(candidates))]
+    gone = candidates[held]
     return as_removed(gone["id"].tolist(), UNKNOWN, [None] * len(gone))
 
 

@@ -104,11 +104,12 @@ def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> t
     rows["split"] = assign(rows["group"], params.split_seed, params.test_share, params.validation_share)
     gone = []
     left = rows
-    steps: list[Step] = [pseudo.outside, pseudo.labelled, *([pseudo.unknown] if kind.classes else [])] if PSEUDO in rows else []
+    steps: list[Step] = [pseudo.outside, pseudo.labelled] if PSEUDO in rows else []
     steps += [duplicates.conflicting] if kind.one_answer else []
     steps += [lambda rest: duplicates.exact(rest, ("text",) if kind.one_answer else ("text", "label"))]
     steps += [] if kind.one_answer else [duplicates.crossing]
     steps += [lambda rest: duplicates.near(rest, params.near_duplicate)]
+    steps += [lambda rest: pseudo.unknown(rest, kind)] if PSEUDO in rows else []  # last: the others may take a label's true rows
     for step in steps:
         gone.append(step(left))
         left = left[~left["id"].isin(gone[-1]["id"])].reset_index(drop=True)

@@ -52,6 +52,11 @@ def register(
         client = connect(uri)
         if (known := whole_version(client, name, key)) is not None:
             log.info("registered before as version %d", known.number)
+            if (ADAPTER in known.tags) != ((workspace / "models/trained" / package.ADAPTER).is_dir()):
+                log.warning(
+                    "version %d stores %s, and stays as it is: train.lora_registered is about new versions, and this is the same model",
+                    *(known.number, "an adapter" if ADAPTER in known.tags else "the whole model"),
+                )
             return known
         model_id, digests = _upload(client, uri, workspace, name, key, run_id, code)
         metrics = Metrics.read(workspace / "reports/evaluation")

@@ -34,7 +34,10 @@ def write_file(rows: pd.DataFrame, path: Path, snapshot: SnapshotParams) -> None
                     for row in cells.to_dict("records"):
                         file.write(json.dumps({name: cell for name, cell in row.items() if cell is not None}, ensure_ascii=False) + "\n")
                 else:
-                    writer = csv.writer(file, delimiter=snapshot.delimiter or ("\t" if kind == "tsv" else ","), lineterminator="\n")
+                    delimiter = snapshot.delimiter or ("\t" if kind == "tsv" else ",")
+                    writer = csv.writer(
+                        file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL
+                    )  # a lone \r is not quoted else
                     writer.writerow(list(rows.columns))
                     writer.writerows(cells.itertuples(index=False))
         os.replace(partial, path)

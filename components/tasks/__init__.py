@@ -9,7 +9,7 @@ answers with texts in the form of `label`. A metric is a function of sums over r
 """
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -94,6 +94,9 @@ class Task(Protocol):
 
     def label_counts(self, rows: pd.DataFrame) -> Mapping[str, int]:
         """Return how many of `rows` hold each label; empty where the task has no labels."""
+
+    def names(self, labels: Iterable[str]) -> frozenset[str]:
+        """Return what `labels` speak of, as two models may both know it: the types of tags, whatever their scheme; elsewhere the labels."""
 
     def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
         """Return the settings that follow from the training rows, as updates of `ModelSpec.options`: weights of classes, a unit."""

@@ -1,6 +1,6 @@
 """What most tasks have in common."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ class Base:
     def label_counts(self, rows: pd.DataFrame) -> Mapping[str, int]:
         """Return no labels."""
         return {}
+
+    def names(self, labels: Iterable[str]) -> frozenset[str]:
+        """Return the labels."""
+        return frozenset(labels)
 
     def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
         """Return nothing."""

@@ -45,8 +45,8 @@ def carry(study: optuna.Study, path: Path, kin: Kin) -> int:
     if study.user_attrs.get(_DONE):
         return 0
     study.set_user_attr(_FIXED, dict(kin.fixed))
-    study.set_user_attr(_CONTEXT, kin.context)
     study.set_user_attr(_BASES, dict(kin.bases))
+    study.set_user_attr(_CONTEXT, kin.context)  # last: who has it has the others too
     known: list[dict[str, Value]] = [dict(trial.params) for trial in study.trials]  # carried by a process that was killed meanwhile
     before = len(known)
     for other in _relatives(path, kin):

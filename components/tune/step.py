@@ -19,7 +19,7 @@ from components.artifacts.rows import read_rows
 from components.artifacts.trial import BestTrial
 from components.errors import BadParams
 from components.folders import fresh
-from components.identity import digest_code, digest_file, digest_folder, digest_value
+from components.identity import digest_code, digest_folder, digest_value
 from components.learning import TrainSection, machine
 from components.learning.data import Encoded, Learn
 from components.params import NOTHING, Free
@@ -28,8 +28,6 @@ from components.tune.carried import Kin
 from components.tune.params import Dimension, TuneParams, check_metrics, searched
 from components.tune.search import Search
 from components.tune.study import open_study
-
-TOKENIZER = ("tokenizer.json", "vocab.*", "merges.txt", "*.model", "*.spm", "added_tokens.json")
 
 log = logging.getLogger(__name__)
 
@@ -51,12 +49,12 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
         results.write(fresh(out), _nothing(tune.metric), [])
         return
     bases = [str(name) for name in space["base"].choices] if "base" in space else [train.fixed.base]
-    if kind.by_token and len({_tokenizer(base_folder(base, name)) for name in bases}) > 1:
+    parts = {name: _part(kind, learn, name, tune.share) for name in bases}
+    if kind.by_token and any(not _alike(parts[bases[0]], part) for part in parts.values()):
         raise BadParams(
             f"params.yaml: tune.space.base: the tokenizers of {', '.join(bases)} differ, and the task's metrics count tokens, so that "
             "trials cannot be compared; search each base model in a run of its own: the test's measures count bytes or words"
         )
-    parts = {name: _part(kind, learn, name, tune.share) for name in bases}
     identity, kin = _identity(learn, base, task, tune, train, space, bases)
     search = Search(kind, {name: base_folder(base, name) for name in bases}, parts, tune, train, space)
     first = {name: value for name, value in tune.first.items() if name in space}
@@ -72,8 +70,9 @@ def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, tra
     log.info("best of %d trials: %s %.4f with %s", best.complete, best.metric, best.value, results.listed(best.settings))
 
 
-def _tokenizer(base: Path) -> str:
-    return digest_value({path.name: digest_file(path) for path in sorted(base.iterdir()) if any(map(path.match, TOKENIZER))})
+def _alike(one: Learn, other: Learn) -> bool:
+    """Whether the tokenizers of two base models made the same of the rows."""
+    return bool(one.train.table.equals(other.train.table) and one.validation.table.equals(other.validation.table))
 
 
 def _part(kind: tasks.Task, learn: Path, base: str, share: float) -> Learn:

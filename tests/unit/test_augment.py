@@ -233,3 +233,10 @@ def test_baselines_learn_from_the_rows_without_their_copies(tmp_path, tiny_base,
     found = [Predictions.read(out / "predictions" / "tfidf.parquet").probabilities for out in outs.values()]
 
     np.testing.assert_array_equal(*found)
+
+
+def test_an_id_that_a_copy_would_have_is_refused(tickets):
+    train = tickets.head(20).copy()
+    train.loc[train.index[0], "id"] = f"{train['id'].iloc[1]}~1"
+    with pytest.raises(BadData, match=r"the id '.*~1' is that of a row and would be that of a noisy copy"):
+        with_copies(train, tickets.tail(5), NOISY, TASK)

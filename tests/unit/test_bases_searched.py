@@ -129,6 +129,21 @@ def test_bases_whose_tokenizers_differ_are_not_compared_by_the_token(case: Case,
         line.prepare(place, params)
 
 
+def test_a_tokenizer_that_was_saved_anew_is_the_same_one(tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    words = cases.make("masked_lm", tmp_path / "base")
+    other = tmp_path / "saved"
+    shutil.copytree(words.base, other)
+    saved = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
+    (other / "tokenizer.json").write_text(json.dumps(saved, indent=4), encoding="utf-8")
+    tune = {"trials": 2, "share": 0.5, "space": SPACE}
+    changes = {**words.changes, "base": {"others": {"small": str(other)}}, "tune": tune}
+    place, params = line.open_line(tmp_path / "project", Case(**{**vars(words), "changes": changes}), base="tuned")
+    line.prepare(place, params)
+
+    assert BestTrial.read(place.root / "models/tuned").complete >= 1
+
+
 @pytest.mark.parametrize(
     ("base", "train", "space", "message"),
     [

@@ -24,6 +24,10 @@ from components.learning import TrainSection
         ({"swa": 0.3, "ema": 0.9, "schedule": "constant"}, "train.swa: one average of the weights is kept"),
         ({"unfreeze_every": 1}, "train.unfreeze_every: is read where method is freeze"),
         ({"unfreeze_every": 3, "method": "freeze"}, "train.unfreeze_every: nothing is unfrozen within 3 epochs, found 3"),
+        (
+            {"method": "freeze", "frozen_layers": -1, "unfreeze_every": 0.5, "contrastive_start": 1},
+            "train.contrastive_start: has nothing to act on before unfreeze_every lets the first layer learn",
+        ),
         ({"dropout": 1.0}, "train.dropout: input should be less than 1"),
     ],
 )

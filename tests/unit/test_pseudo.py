@@ -199,6 +199,13 @@ def test_a_written_file_reads_as_it_was_and_stands_beside_labelled_ones(tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")
+def test_a_line_break_of_an_old_kind_is_written_so_that_it_can_be_read(tmp_path):
+    rows = pd.DataFrame({"id": ["a", "b"], "text": ["one\rtwo", 'with "quotes"\nand a line']}, dtype="str")
+    write_file(rows, tmp_path / "out.csv", SnapshotParams(source="out.csv"))
+
+    assert read_file(tmp_path / "out.csv", SnapshotParams(source="out.csv"))["text"].tolist() == rows["text"].tolist()
+
+
 def test_a_label_wins_over_a_pseudo_label_of_the_same_id(tickets):
     copies = answered(tickets.head(30), by="tickets/3")
     judged = judge(pd.concat([tickets, copies], ignore_index=True), TASK, ValidateParams(max_quarantined_share=0.0))
@@ -276,6 +283,26 @@ def test_a_class_must_be_in_every_split_by_its_own_labels(tickets):
 
     with pytest.raises(BadData, match=r"'rare' has 2 groups \(2 rows\), expected 3 or more"):
         check(kept[~pseudo_labelled(kept)], removed)
+
+
+def test_a_label_whose_true_rows_all_went_is_none_of_a_pseudo_labelled_row_either(tickets):
+    true = tickets.head(2).assign(id=["c1", "c2"], group=["c1", "c2"], text="one text twice", label=["rare", "billing"])
+    rows = pd.concat([tickets, true, answered(pool(40, 3)).assign(label="rare")], ignore_index=True)
+    kept, removed = prepare(rows, PARAMS, TASK)
+
+    assert "rare" not in set(kept["label"])
+    assert (removed["reason"] == pseudo.UNKNOWN).any()
+
+
+def test_a_set_with_a_label_that_no_true_row_has_goes(tickets):
+    several = tasks.load("text_classification", {"kind": "multi"})
+    rows = pd.concat([tickets, answered(pool(40, 3)).assign(label=["billing", "strange"] * 20)], ignore_index=True)
+    rows, faults = several.read(rows.assign(label=[f'["{label}"]' for label in rows["label"]]))
+    kept, _ = prepare(rows, PARAMS, several)
+
+    assert not faults
+    assert "strange" not in several.labels_of(kept)
+    assert pseudo_labelled(kept).any()
 
 
 def test_rows_without_marks_are_prepared_as_ever(tickets):

@@ -5,7 +5,7 @@ A tag is predicted at a token's first sub-word, by a linear head or by a conditi
 `max_length` sub-words is read in parts, so that every token gets a tag. Torch and transformers are imported inside the functions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from components.tasks.token_classification import baselines, encoding, tables
 from components.tasks.token_classification.options import Options
 from components.tasks.token_classification.predictor import Tagger, load_model
 from components.tasks.token_classification.rows import Rows
-from components.tasks.token_classification.schemes import label_map, mended
+from components.tasks.token_classification.schemes import label_map, mended, parted
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,6 +45,7 @@ class Task(Base):
     baselines = ("majority", "frequent_tag")
     one_answer = True
     in_parts = True
+    by_token = True  # of a sentence that is read in parts, each part counts while training
 
     def __init__(self, options: Any) -> None:
         """Hold the settings, and what follows from them."""
@@ -77,6 +78,10 @@ class Task(Base):
         """Return how many of the rows hold each tag."""
         found = pd.Series([tag for tags in self._tags(rows) for tag in set(tags)], dtype=object).value_counts()
         return {str(tag): int(count) for tag, count in found.items()}
+
+    def names(self, labels: Iterable[str]) -> frozenset[str]:
+        """Return the types of entities, without the prefixes of the scheme; plain tags as they are."""
+        return frozenset(labels) if self.options.scheme == "plain" else frozenset(parted(tag)[1] for tag in labels) - {""}
 
     def load_tokenizer(self, base: Path) -> Any:
         """Load the tokenizer; BadModel where it does not tell which token a sub-word belongs to."""

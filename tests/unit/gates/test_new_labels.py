@@ -66,7 +66,7 @@ def test_the_anchor_is_compared_on_common_rows():
 @pytest.mark.parametrize(
     ("name", "options", "labels", "cells", "unknown"),
     [
-        ("token_classification", {"scheme": "BIO"}, ("O", "B-PER", "I-PER"), ["O B-PER", "O B-LOC", "O O"], ("B-LOC",)),
+        ("token_classification", {"scheme": "BIO"}, ("O", "B-PER", "I-PER"), ["O B-PER", "O B-LOC", "O O"], ("LOC",)),
         ("text_classification", {"kind": "multi"}, ("a", "b"), ['["a"]', '["b", "c"]', "[]"], ("c",)),
     ],
 )
@@ -76,8 +76,21 @@ def test_a_row_is_known_by_all_of_its_labels(name, options, labels, cells, unkno
     rows, faults = task.read(rows)
     assert not faults
 
-    found, known = strange(task, rows, labels)
+    found, known = strange(task, rows, task.names(labels))
 
     assert found == unknown
     assert known.tolist() == [True, False, True]
-    assert strange(task, rows, (*labels, *unknown)) == ((), None)
+    assert strange(task, rows, {*task.names(labels), *unknown}) == ((), None)
+
+
+def test_another_scheme_of_the_same_types_is_not_strange():
+    task = tasks.load("token_classification", {"data": "spans", "scheme": "BIOES"})
+    spans = ['[[0, 3, "PER"]]', "[]", '[[8, 11, "LOC"]]']
+    rows, faults = task.read(pd.DataFrame({"id": list("xyz"), "text": ["Ada met Bob"] * 3, "spans": spans}))
+    champion = tasks.load("token_classification", {"data": "spans", "scheme": "BIO"})
+    assert not faults
+
+    assert strange(task, rows, champion.names(("O", "B-PER", "I-PER", "B-LOC", "I-LOC"))) == ((), None)
+    found, known = strange(task, rows, champion.names(("O", "B-PER", "I-PER")))
+    assert found == ("LOC",)
+    assert known.tolist() == [True, True, False]
