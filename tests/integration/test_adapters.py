@@ -261,6 +261,7 @@ def test_it_is_a_base_itself_with_the_merged_weights(run: Line, tmp_path: Path) 
     assert verify(run.uri, third.name, third.number).rows > 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("task", "options"), [*((name, {}) for name in tasks.available()), ("token_classification", {"head": "crf"})])
 def test_every_task_s_model_comes_back_bit_for_bit(task: str, options: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
