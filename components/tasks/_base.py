@@ -11,6 +11,7 @@ import pandas as pd
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import Table
 from components.artifacts.training import ModelSpec
+from components.errors import BadParams
 from components.measures import Measure
 from components.params import Section
 from components.tasks import _pretrained
@@ -81,7 +82,7 @@ class Base:
 
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Refuse: a task without classes has no texts of one label."""
-        raise NotImplementedError(f"{type(self).__module__} must name contrastive_start in `refuses`, or offer vectors")
+        raise BadParams(f"params.yaml: train.contrastive_start is set, and {type(self).__module__} offers no vectors of texts for it")
 
     def condense(self, logits: Any, labels: Any) -> Any:
         """Return the logits as they are."""
