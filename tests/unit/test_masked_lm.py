@@ -306,12 +306,16 @@ def test_measures_are_over_words(rows):
     assert {name: measure.of(both) for name, measure in task.measures.items()} == pytest.approx({"log_likelihood": -1.5, "accuracy": 2 / 3})
 
 
-def test_the_unigram_is_counted_by_hand():
-    test = next(f"b c {number}" for number in range(100) if words.expected(f"b c {number}") == "b")
-    answered = unigram(["a b", "a"], [test])
+def test_the_unigram_is_counted_by_hand(tokenizer):
+    text = next(f"refund invoice {number}" for number in range(100) if words.expected(f"refund invoice {number}") == "refund")
+    train = ["invoice refund", "refund refund cable"]
+    pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("invoice", "refund", "cable")}
+    every = [token for row in train for word in row.split() for token in pieces[word]]
+    answered = unigram(train, [text, "\u200b"], tokenizer)
 
-    assert answered.predicted == ["a"]
-    assert answered.measured["log_likelihood"].tolist() == pytest.approx([math.log(2 / 6)])  # (1 + 1) / (3 words + 2 kinds + 1)
+    assert answered.predicted == ["refund", "refund"]
+    by_hand = sum(math.log((every.count(token) + 1) / (len(every) + len(tokenizer))) for token in pieces["refund"])
+    assert answered.measured["log_likelihood"].tolist() == pytest.approx([by_hand, -math.log(len(tokenizer))])
 
 
 def test_baselines_answer_in_the_form_of_the_label_and_the_base_is_the_same_each_time(base, rows):

@@ -137,10 +137,11 @@ class Task(Base):
 
         from components.tasks.masked_lm.filling import Filler
 
+        tokenizer = self.load_tokenizer(base)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            untouched = Filler(self.build_model(base, spec), self.load_tokenizer(base), spec)
-        return {"unigram": unigram(train["text"].tolist(), test["text"].tolist()), "base": untouched.answer(test)}
+            untouched = Filler(self.build_model(base, spec), tokenizer, spec)
+        return {"unigram": unigram(train["text"].tolist(), test["text"].tolist(), tokenizer), "base": untouched.answer(test)}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the number of words of each text, in four sizes."""
@@ -151,17 +152,23 @@ class Task(Base):
         return _perplexities(rows, found, self), _by_word(found), _fills(rows, found)
 
 
-def unigram(train: Sequence[str], test: Sequence[str]) -> Answers:
-    """Answer each masked word with the commonest of `train`; its likelihood is (count + 1) / (all counts + kinds + 1).
+def unigram(train: Sequence[str], test: Sequence[str], tokenizer: Any) -> Answers:
+    """Answer each masked word with the commonest of `train`; a word is as likely as its pieces are frequent, with one more of each.
 
-    All words that training never had share one place in it, so that this baseline is told to be better than it is.
+    It is told the number of pieces, as a model is, and like there a word without a piece of its own counts as one at chance.
     """
-    counts = Counter(text[start:stop] for text in train for start, stop in words.spans(text))
-    common = min(counts, key=lambda word: (-counts[word], word), default=words.EMPTY)
-    below = math.log(counts.total() + len(counts) + 1)
-    asked = [[text[start:stop] for start, stop in words.asked(text)] for text in test]
-    likelihood = [sum(math.log(counts[word] + 1) - below for word in own) for own in asked]
-    return Answers.texts([" ".join([common] * len(own)) for own in asked], {"log_likelihood": np.array(likelihood, dtype=np.float64)})
+    kinds = Counter(text[start:stop] for text in train for start, stop in words.spans(text))
+    common = min(kinds, key=lambda word: (-kinds[word], word), default=words.EMPTY)
+    counts = Counter(token for body, _ in tokens.pieces(train, tokenizer) for token in body)
+    below, chance = math.log(counts.total() + len(tokenizer)), math.log(len(tokenizer))
+    likelihood = []
+    for text, (body, offsets) in zip(test, tokens.pieces(test, tokenizer), strict=True):
+        own = words.slots(text, offsets)
+        missing = len(words.asked(text)) - len(set(own[own >= 0].tolist()))
+        told = sum(math.log(counts[token] + 1) - below for token, slot in zip(body, own.tolist(), strict=True) if slot >= 0)
+        likelihood.append(told - chance * missing)
+    filled = [" ".join([common] * len(words.asked(text))) for text in test]
+    return Answers.texts(filled, {"log_likelihood": np.array(likelihood, dtype=np.float64)})
 
 
 def _size(count: int) -> str:

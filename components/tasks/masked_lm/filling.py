@@ -79,13 +79,11 @@ class Filler:
         body, offsets = tokens.pieces([text], self._tokenizer)[0]
         mask = self._tokenizer.mask_token_id
         hidden = np.flatnonzero(np.array(body) == mask)
-        slots = np.full(len(body), -1, dtype=np.int64)
         if len(hidden):
+            slots = np.full(len(body), -1, dtype=np.int64)
             slots[hidden] = np.arange(len(hidden))
         else:
-            for slot, (start, stop) in enumerate(words.asked(text)):
-                touching = [begin < stop and end > start for begin, end in offsets]
-                slots[np.array(touching, dtype=bool) & (slots < 0)] = slot
+            slots = words.slots(text, offsets)
         prefix, suffix = tokens.around(self._tokenizer)
         capacity = self.spec.max_length - len(prefix) - len(suffix)
         for begin, end in tokens.windows(words.owners(words.spans(text), offsets), capacity):

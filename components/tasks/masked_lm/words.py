@@ -53,5 +53,14 @@ def owners(text_spans: Spans, offsets: Sequence[tuple[int, int]]) -> Ints:
     return np.minimum(np.searchsorted(ends, [start for start, _ in offsets], side="right"), len(ends) - 1).astype(np.int64)
 
 
+def slots(text: str, offsets: Sequence[tuple[int, int]]) -> Ints:
+    """Return for each token, by its `offsets` in `text`, which of the words that are asked for it is a piece of; -1: of none."""
+    found = np.full(len(offsets), -1, dtype=np.int64)
+    for slot, (start, stop) in enumerate(asked(text)):
+        touching = np.array([begin < stop and end > start for begin, end in offsets], dtype=bool)
+        found[touching & (found < 0)] = slot
+    return found
+
+
 def _fraction(seed: bytes, place: int) -> float:
     return int.from_bytes(hashlib.sha256(seed + place.to_bytes(8)).digest()[:8]) / 2**64
