@@ -134,9 +134,9 @@ def leftovers(folder: Path) -> list[str]:
     return found
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(happened: Callable[[], bool], seconds: float = 60, every: float = 0.2) -> None:
     """Wait until something happened, and fail when it does not."""
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.2)
+        time.sleep(every)

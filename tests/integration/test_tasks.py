@@ -25,6 +25,7 @@ from flows.params import Params
 from flows.workspace import Workspace
 from tests import cases, line
 from tests.finished import LINEAGE
+from tests.killed import train_with_a_kill
 from tests.line import Case
 
 pytestmark = pytest.mark.slow
@@ -150,11 +151,15 @@ def test_every_method_goes_the_same_way(run: Line, method: str, tmp_path: Path) 
     expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
     assert served.fault is None
     assert max(apart(one.label, expected[one.id]) for one in served.answers) < 1e-3
-    assert digest_folder(line.learn(Workspace(tmp_path / "again", place.root, place.params), params)) == before
+    check_a_killed_training(place, before)
 
 
-def test_the_same_data_and_seed_give_the_same_weights(run: Line, tmp_path: Path) -> None:
-    before = digest_folder(run.place.model)
-    again = line.learn(Workspace(tmp_path, run.place.root, run.place.params), run.params)
+def test_a_killed_training_goes_on_to_the_same_weights(run: Line) -> None:
+    check_a_killed_training(run.place, digest_folder(run.place.model))
 
-    assert digest_folder(again) == before
+
+def check_a_killed_training(place: Workspace, expected: str) -> None:
+    record = train_with_a_kill(place)
+
+    assert 0 < record.resumed < record.steps
+    assert digest_folder(place.model) == expected

@@ -123,12 +123,13 @@ def test_answers_that_were_kept_do_not_make_up_for_a_package_that_is_gone(regist
     first = min(versions(uri, "tickets"), key=lambda one: one.number)
     rows = read_rows(workspace.root / "data/prepared/test/test.parquet")
     champion = replace(entry(first.number), key=first.key)
-    with Asked(workspace, uri, tasks.load("text_classification")) as asked:
-        assert rival(asked, champion, {first.key: first}, rows, "d" * 64).predictions is not None
+    task = tasks.load("text_classification")
+    with Asked(workspace, uri, task) as asked:
+        assert rival(asked, task, champion, {first.key: first}, rows, "d" * 64).predictions is not None
 
     shutil.rmtree(urlparse(MlflowClient(uri).get_model_version_download_uri("tickets", str(first.number))).path)
-    with Asked(workspace, uri, tasks.load("text_classification")) as asked:
-        found = rival(asked, champion, {first.key: first}, rows, "d" * 64)
+    with Asked(workspace, uri, task) as asked:
+        found = rival(asked, task, champion, {first.key: first}, rows, "d" * 64)
 
     assert found.predictions is None
     assert "its package cannot be fetched" in found.fault
