@@ -1,5 +1,7 @@
 """Random two-layer models that write texts, in hub layout, with tokenizers trained on the texts at hand."""
 
+import json
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -78,7 +80,7 @@ def make_bart(folder: Path, texts: Iterable[str]) -> Path:
 
 
 def make_marian(folder: Path, texts: Iterable[str]) -> Path:
-    """A Marian model; its own tokenizer needs sentencepiece, and one in tokenizer.json does not."""
+    """A Marian model with its tokenizer in tokenizer.json."""
     import torch
     from tokenizers.processors import TemplateProcessing
     from transformers import MarianConfig, MarianMTModel, PreTrainedTokenizerFast
@@ -91,6 +93,36 @@ def make_marian(folder: Path, texts: Iterable[str]) -> Path:
     torch.manual_seed(0)
     tokens = {"pad_token_id": 2, "decoder_start_token_id": 2, "eos_token_id": 0, "forced_eos_token_id": 0, "bos_token_id": None}
     return _save(folder, tokenizer, MarianMTModel(MarianConfig(vocab_size=len(tokenizer), **_halves(), **tokens)))
+
+
+def make_opus(folder: Path, texts: Iterable[str]) -> Path:
+    """A Marian model in the layout of the released translators: source.spm, target.spm and vocab.json."""
+    import sentencepiece
+    import torch
+    from transformers import MarianConfig, MarianMTModel, MarianTokenizer
+
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sorted(set(texts))),
+        model_prefix=str(folder / "source"),
+        vocab_size=90,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        num_threads=1,
+    )
+    (folder / "source.vocab").unlink()
+    (folder / "source.model").rename(folder / "source.spm")
+    shutil.copy(folder / "source.spm", folder / "target.spm")
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "source.spm"))
+    known = [piece for piece in map(pieces.id_to_piece, range(len(pieces))) if piece not in ("<s>", "</s>", "<unk>")]
+    vocabulary = {piece: place for place, piece in enumerate(["</s>", "<unk>", *known, "<pad>"])}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    tokenizer = MarianTokenizer(
+        source_spm=str(folder / "source.spm"), target_spm=str(folder / "target.spm"), vocab=str(folder / "vocab.json"), model_max_length=64
+    )
+    torch.manual_seed(0)
+    pad = vocabulary["<pad>"]
+    tokens = {"pad_token_id": pad, "decoder_start_token_id": pad, "eos_token_id": 0, "forced_eos_token_id": 0, "bos_token_id": None}
+    return _save(folder, tokenizer, MarianMTModel(MarianConfig(vocab_size=len(vocabulary), **_halves(), **tokens)))
 
 
 def make_gpt2(folder: Path, texts: Iterable[str]) -> Path:

@@ -38,6 +38,7 @@ MODEL, ADAPTER = "model", "adapter"
 """The folder of a whole model, and that of what was learnt from a base: what a package has below `artifacts`, one of the two."""
 NEEDED = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "tokenizers", "torch", "transformers")
 NEEDED_TO_MERGE = ("peft",)
+NEEDED_FOR_PIECES = ("sacremoses", "sentencepiece")
 QUESTIONS = 10
 _LABELS = b"retune.labels"
 _NOT_OURS = ("registered_model_meta",)  # MLflow writes it into a package when it is loaded
@@ -52,12 +53,13 @@ def signature(task: tasks.Task) -> ModelSignature:
     return ModelSignature(inputs=Schema([*(ColSpec(DataType.string, name) for name in task.inputs)]), outputs=Schema([*outputs]))
 
 
-def requirements(merging: bool = False) -> list[str]:
-    """Return what serving needs, pinned to what is installed; a local build tag (torch's +cpu) is no release of an index.
+def requirements(model: Path) -> list[str]:
+    """Return what serving `model` needs, pinned to what is installed; a local build tag (torch's +cpu) is no release of an index.
 
-    With `merging`, also what puts an adapter into its base.
+    An adapter is put into its base, and a tokenizer in sentencepiece's own files needs that to be read.
     """
-    return [f"{name}=={version(name).partition('+')[0]}" for name in sorted((*NEEDED, *(NEEDED_TO_MERGE if merging else ())))]
+    more = (*(NEEDED_TO_MERGE if model.name == ADAPTER else ()), *(NEEDED_FOR_PIECES if any(model.glob("*.spm")) else ()))
+    return [f"{name}=={version(name).partition('+')[0]}" for name in sorted((*NEEDED, *more))]
 
 
 def to_store(trained: Path) -> Path:
@@ -89,7 +91,7 @@ def build(folder: Path, model: Path, extras: Mapping[str, Path], ids: Mapping[st
         artifacts={model.name: str(model), **{name: str(path) for name, path in extras.items()}},
         signature=signature(task),
         input_example={name: [text] for name, text in task.example.items()},
-        pip_requirements=requirements(merging=model.name == ADAPTER),
+        pip_requirements=requirements(model),
         mlflow_model=Model(artifact_path=ids["artifact_path"], run_id=ids["run_id"], model_uuid=ids["model_id"], model_id=ids["model_id"]),
     )
 

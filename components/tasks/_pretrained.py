@@ -3,12 +3,14 @@
 Torch and transformers are imported inside the functions: asking a task for its columns must stay cheap.
 """
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 from components.errors import BadModel, NotThere
 
+_FOR_PIECES = ("sentencepiece", "sacremoses")  # without the second a tokenizer splits texts in another way than its model learnt
 _UNLIMITED = 1_000_000  # a tokenizer without a limit of its own says 1e30
 
 
@@ -18,11 +20,14 @@ def load_tokenizer(base: Path, *, pad: str = "refuse") -> Any:
     `pad` says what becomes of one without a padding token, as most language models have none: `refuse`, or `eos`, its end token.
 
     Raises:
-        BadModel: there is no tokenizer, it needs its own code, or it has no padding token.
+        BadModel: there is no tokenizer, it needs its own code or a package that is not installed, or it has no padding token.
     """
     from transformers import AutoTokenizer
 
     refuse_foreign_code(base)
+    missing = [name for name in _FOR_PIECES if any(base.glob("*.spm")) and importlib.util.find_spec(name) is None]
+    if missing:
+        raise BadModel(f"the tokenizer in {base} needs the package {' and '.join(missing)}: python -m pip install 'retune[marian]'")
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder

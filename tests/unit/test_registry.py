@@ -131,8 +131,21 @@ def test_a_package_holds_no_pickle_and_pins_what_serving_needs(shared: str) -> N
     assert (conf["python_function"]["loader_module"], conf["python_function"]["code"]) == ("mlflow.pyfunc.loaders.code_model", "code")
     kinds = {path.suffix for path in package.rglob("*") if path.is_file()}
     assert kinds <= {".py", ".json", ".yaml", ".txt", ".safetensors", ".parquet", ".lock", ".typed", ".j2", ".html", ".css", ".js", ""}
-    assert (package / "requirements.txt").read_text().split() == requirements()
-    assert all("==" in line and "+" not in line for line in requirements())
+    assert (package / "requirements.txt").read_text().split() == requirements(package / "artifacts/model")
+    assert all("==" in line and "+" not in line for line in requirements(package / "artifacts/model"))
+
+
+def test_what_an_adapter_and_a_translators_tokenizer_need_is_pinned_too(tmp_path: Path) -> None:
+    plain, adapter, pieces = (tmp_path / name for name in ("model", "adapter", "opus"))
+    for folder in (plain, adapter, pieces):
+        folder.mkdir()
+    (pieces / "source.spm").touch()
+
+    def names(folder: Path) -> set[str]:
+        return {line.partition("==")[0] for line in requirements(folder)}
+
+    assert names(adapter) - names(plain) == {"peft"}
+    assert names(pieces) - names(plain) == {"sacremoses", "sentencepiece"}
 
 
 def test_a_new_verdict_on_an_old_version_takes_the_place_of_the_first_which_can_still_be_read(uri: str, finished: Path) -> None:

@@ -1,5 +1,6 @@
 """Sequence to sequence on random two-layer models: every family and method learns, writes, is saved and answers alike."""
 
+import importlib.util
 import json
 import random
 import statistics
@@ -47,7 +48,13 @@ def make_pair(folder, texts):
     return make_tiny_base(folder, sorted({word for text in texts for word in text.split()}))
 
 
-FAMILIES = {"t5": tiny_generators.make_t5, "bart": tiny_generators.make_bart, "marian": tiny_generators.make_marian, "pair": make_pair}
+FAMILIES = {
+    "t5": tiny_generators.make_t5,
+    "bart": tiny_generators.make_bart,
+    "marian": tiny_generators.make_marian,
+    "opus": tiny_generators.make_opus,
+    "pair": make_pair,
+}
 
 
 @pytest.fixture(scope="module")
@@ -179,8 +186,9 @@ def test_what_is_held_of_the_validation_split_is_its_likelihood(bases, learns):
 
 
 def test_targets_are_padded_with_what_no_loss_counts_and_shifted_behind_the_start(bases, learns):
-    for family, start in (("t5", 0), ("bart", 2), ("marian", 2), ("pair", 2)):
+    for family, start in (("t5", 0), ("bart", 2), ("marian", 2), ("opus", "<pad>"), ("pair", 2)):
         tokenizer = task.load_tokenizer(bases[family])
+        start = tokenizer.convert_tokens_to_ids(start) if isinstance(start, str) else start
         rows = sorted((learns[family].train[place] for place in range(30)), key=lambda row: len(row["labels"]))
         batch = task.collator(tokenizer, learns[family].spec)([rows[0], rows[-1]])
         first = rows[0]["labels"]
@@ -260,3 +268,12 @@ def test_the_search_is_what_the_options_say_and_survives_saving(trained, learns)
     assert (settings.num_beams, settings.length_penalty, settings.no_repeat_ngram_size, settings.max_new_tokens) == (4, 0.5, 3, 7)
     assert settings.do_sample is False
     model.generation_config.validate(strict=True)
+
+
+def test_without_its_packages_a_translators_tokenizer_names_the_extra(bases, monkeypatch):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "sacremoses" else real(name, *rest))
+
+    with pytest.raises(BadModel, match=r"needs the package sacremoses: python -m pip install 'retune\[marian\]'"):
+        task.load_tokenizer(bases["opus"])
+    assert task.load_tokenizer(bases["marian"]).pad_token == "<pad>"
