@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -111,22 +111,16 @@ def reproduce_stage(stage: str, root: Path) -> Reproduced:
     return Reproduced.UNCHANGED
 
 
-def add(path: Path, root: Path) -> None:
-    """Put a folder under DVC; it was made by an effect and is an input of the stages."""
-    dvc(["--wait-for-lock", "add", "--quiet", str(path.relative_to(root))], root, what=f"dvc add {path.name}")
+def add(folders: Sequence[Path], root: Path) -> None:
+    """Put folders under DVC; they were made by effects and are inputs of the stages."""
+    names = [str(folder.relative_to(root)) for folder in folders]
+    dvc(["--wait-for-lock", "add", "--quiet", *names], root, what=f"dvc add {' '.join(names)}")
 
 
-def is_added(path: Path, root: Path) -> bool:
-    """Say whether DVC has `path` as it stands."""
-    if not path.with_name(path.name + ".dvc").exists():
-        return False
-    status = dvc(
-        ["--wait-for-lock", "status", "--json", str(path.relative_to(root)) + ".dvc"],
-        root,
-        what=f"dvc status {path.name}",
-        level=logging.DEBUG,
-    )
-    return any(line.strip() == "{}" for line in status)
+def changed(root: Path) -> frozenset[str]:
+    """Return what is not as DVC knows it, or not known to it: stages by their names, folders under DVC by the paths of their .dvc files."""
+    said = dvc(["--wait-for-lock", "status", "--json"], root, what="dvc status", level=logging.DEBUG)
+    return frozenset(json.loads(next(line for line in reversed(said) if line.startswith("{"))))
 
 
 def dvc(

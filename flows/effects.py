@@ -4,6 +4,7 @@ Each effect can be repeated: it looks first whether it was done, and what it lea
 the next one. The stages' results are read from the workspace; nothing here computes one.
 """
 
+import itertools
 import json
 import logging
 import time
@@ -86,9 +87,7 @@ def take_snapshot(workspace: Workspace, source: str | None = None) -> Manifest:
     params = read_params(workspace.params)
     settings = params.snapshot if source is None else params.snapshot.model_copy(update={"source": str(Path(source).resolve())})
     required = params.made_task.columns
-    manifest = take(workspace.origin, workspace.raw, snapshot=settings, required=required, progress=tell_rows)
-    put_under_dvc(workspace.raw, workspace)
-    return manifest
+    return take(workspace.origin, workspace.raw, snapshot=settings, required=required, progress=tell_rows)
 
 
 def tell_rows(rows: int) -> None:
@@ -100,9 +99,7 @@ def tell_rows(rows: int) -> None:
 def pin_base(workspace: Workspace) -> BaseManifest:
     """Pin the base model into a folder with a hash of every file; where an alias of the registry has moved on, so does the base."""
     base = read_params(workspace.params).base
-    manifest = pin(workspace.origin, workspace.base, base=base, registered=lambda model: find_registered(workspace, model))
-    put_under_dvc(workspace.base, workspace)
-    return manifest
+    return pin(workspace.origin, workspace.base, base=base, registered=lambda model: find_registered(workspace, model))
 
 
 def find_registered(workspace: Workspace, model: str) -> tuple[Path, str]:
@@ -110,19 +107,24 @@ def find_registered(workspace: Workspace, model: str) -> tuple[Path, str]:
     return registry.model_folder(store(workspace), model)
 
 
-def put_under_dvc(folder: Path, workspace: Workspace) -> None:
-    """Run `dvc add` unless DVC has the folder as it stands."""
-    if not dvc.is_added(folder, workspace.root):
-        dvc.add(folder, workspace.root)
+def put_under_dvc(workspace: Workspace) -> frozenset[str]:
+    """Bring snapshot and base under DVC as they stand, and return the stages that need not run: those before the first that changed."""
+    changed = dvc.changed(workspace.root)
+    files = {folder: folder.with_name(f"{folder.name}.dvc") for folder in (workspace.raw, workspace.base)}
+    if new := [folder for folder, file in files.items() if not file.exists() or file.relative_to(workspace.root).as_posix() in changed]:
+        dvc.add(new, workspace.root)
+    return frozenset(itertools.takewhile(lambda stage: stage not in changed, dvc.STAGES))
 
 
-def reproduce(workspace: Workspace, stage: str) -> Stage:
-    """Let DVC bring one stage up to date; while it trains, MLflow follows the growing history."""
-    started = time.monotonic()
-    with tracking.follow(workspace.history, store(workspace), read_name(workspace)) as followed:
-        became = dvc.reproduce_stage(stage, workspace.root)
+def reproduce(workspace: Workspace, stage: str, settled: bool = False) -> Stage:
+    """Let DVC bring one stage up to date, unless it is `settled`; while it trains, MLflow follows the growing history."""
+    started, live, became = time.monotonic(), None, dvc.Reproduced.UNCHANGED
+    if not settled:
+        with tracking.follow(workspace.history, store(workspace), read_name(workspace)) as followed:
+            became = dvc.reproduce_stage(stage, workspace.root)
+        live = followed.run_id
     log.info("%s: %s", stage, became)
-    return Stage(stage, became, time.monotonic() - started, followed.run_id)
+    return Stage(stage, became, time.monotonic() - started, live)
 
 
 def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRun:

@@ -20,7 +20,8 @@ def retrain(params: str) -> Result:
     check(workspace)
     snapshot(workspace)
     pin_base(workspace)
-    stages = [reproduce(workspace, stage) for stage in STAGES]
+    settled = put_under_dvc(workspace)
+    stages = [reproduce(workspace, stage, stage in settled) for stage in STAGES]
     run = record(workspace, stages)
     version = register(workspace, run)
     judged = judge(workspace, version)
@@ -48,9 +49,15 @@ def pin_base(workspace: Workspace) -> None:
 
 
 @task
-def reproduce(workspace: Workspace, stage: str) -> Stage:
+def put_under_dvc(workspace: Workspace) -> frozenset[str]:
+    """Bring data and base model under DVC, and ask it once which stages stand as they are."""
+    return effects.put_under_dvc(workspace)
+
+
+@task
+def reproduce(workspace: Workspace, stage: str, settled: bool) -> Stage:
     """Let DVC bring one stage up to date."""
-    return effects.reproduce(workspace, stage)
+    return effects.reproduce(workspace, stage, settled)
 
 
 @task

@@ -49,8 +49,8 @@ TUNE = {
 }
 
 
-def make_project(folder: Path, base: Path, rows: pd.DataFrame, name: str = "tickets") -> Path:
-    """Copy the project's code into `folder` with tiny settings, and commit it to git.
+def make_project(folder: Path, base: Path, rows: pd.DataFrame, name: str = "tickets", tuned: bool = False) -> Path:
+    """Copy the project's code into `folder` with tiny settings, and commit it to git; `tuned` searches the learning rate.
 
     Without their groups the 40 or so test rows are enough for a gate to decide.
     """
@@ -62,7 +62,8 @@ def make_project(folder: Path, base: Path, rows: pd.DataFrame, name: str = "tick
     shutil.copytree(base, folder / "base-model", ignore=shutil.ignore_patterns("manifest.json"))
     rows.drop(columns="group").to_csv(folder / "tickets.csv", index=False)
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params |= {"name": name, "tune": TUNE}
+    params |= {"name": name, "tune": TUNE if tuned else TUNE | {"first": {}, "space": {}}}
+    params["train"] |= {} if tuned else {"learning_rate": 5.0e-3}
     write_params(folder, change(params, TINY))
     git(folder, "init", "-q", "-b", "main")
     git(folder, "add", "-A")

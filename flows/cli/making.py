@@ -46,6 +46,7 @@ def snapshot(
     with alone(workspace):
         data = effects.take_snapshot(workspace, source)
         base = effects.pin_base(workspace)
+        effects.put_under_dvc(workspace)
     out.print(f"data: {data.rows:,} rows from {data.source}, snapshot {data.digest[:12]} of {data.taken_at}")
     out.print(f"base: {base.source}, {len(base.parts)} files, {base.digest[:12]}")
 

@@ -36,7 +36,7 @@ def end_at(folder: Path, words: str, number: signal.Signals) -> int:
 
 
 def test_a_run_interrupted_at_each_stage_is_finished_by_the_next(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
-    folder = make_project(tmp_path / "project", tiny_base, tickets)
+    folder = make_project(tmp_path / "project", tiny_base, tickets, tuned=True)
     for stage in STAGES:
         assert end_at(folder, f"Running stage '{stage}'", signal.SIGINT) == 130, stage
 

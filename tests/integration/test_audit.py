@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]  # the first test ma
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Path:
     """Version 1 is champion; 2 learnt from more and other rows and was rejected; 3 is 2 with one more row that went to quarantine."""
-    folder = make_project(tmp_path_factory.mktemp("audited") / "project", tiny_base, tickets)
+    folder = make_project(tmp_path_factory.mktemp("audited") / "project", tiny_base, tickets, tuned=True)
     first = retune(folder, "run", "--inline", "--json")
     assert first.returncode == 0, first.stdout + first.stderr
     assert json.loads(first.stdout)["promoted"], first.stdout

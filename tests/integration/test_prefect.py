@@ -58,9 +58,9 @@ def test_a_whole_run_talks_to_nobody_outside(project: Path, tmp_path: Path) -> N
     assert any("PASS" in str(artifact["data"]) for artifact in artifacts)
 
 
-def begin(folder: Path, stage: str, **params: object) -> subprocess.Popen[str]:
-    """Start a run that will be busy in `stage` for a while, and wait until it is."""
-    edit(folder, {"train": {"epochs": 400, "patience": 0, "seed": int(time.time())}})
+def begin(folder: Path, stage: str) -> subprocess.Popen[str]:
+    """Start a run that will be busy in `stage` for a while, and wait until it is; the next one goes on from its checkpoint."""
+    edit(folder, {"train": {"epochs": 1000, "patience": 0}})
     started = time.time()
     with (folder / "var/run.log").open("w", encoding="utf-8") as out:
         run = subprocess.Popen([str(BIN / "retune"), "run"], cwd=folder, env=environment(folder), stdout=out, stderr=out, text=True)

@@ -34,7 +34,7 @@ def trained_at(folder: Path) -> int:
 
 
 def test_a_model_through_its_life(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
-    folder = make_project(tmp_path / "project", tiny_base, tickets)
+    folder = make_project(tmp_path / "project", tiny_base, tickets, tuned=True)
     first = retune(folder, "run", "--inline", "--json")
     assert first.returncode == 0, first.stdout + first.stderr
     result = json.loads(first.stdout)

@@ -14,7 +14,8 @@ from components.artifacts.trial import BestTrial, Chosen
 from components.errors import BadParams, NotThere, RetuneError
 from components.learning import TrainSection
 from components.tune import TuneParams, results
-from components.tune.step import sample, tune
+from components.tune.searching import sample
+from components.tune.step import tune
 from components.tune.study import repair
 from tests.learn import make_learn
 
