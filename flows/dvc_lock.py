@@ -8,6 +8,8 @@ import yaml
 from components.errors import NotThere
 from flows.dvc import STAGES
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a lock of a thousand lines is asked several times in a run
+
 
 def edited_params(root: Path) -> list[str]:
     """Return the sections of params.yaml that differ from those that dvc.lock says its stages ran with.
@@ -73,5 +75,5 @@ def _stages(root: Path) -> dict[str, dict[str, Any]]:
     lock = root / "dvc.lock"
     if not lock.exists():
         raise NotThere(f"{lock} is missing: nothing was made here yet; `retune run` makes it")
-    stages: dict[str, dict[str, Any]] = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    stages: dict[str, dict[str, Any]] = (yaml.load(lock.read_text(encoding="utf-8"), LOADER) or {}).get("stages", {})
     return stages

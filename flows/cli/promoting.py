@@ -1,12 +1,14 @@
 """The commands that change who is in production."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
-from components.registry import Promotion
 from flows.cli.terminal import AsJson, app, out, print_json
+
+if TYPE_CHECKING:
+    from components.registry import Promotion
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A registered model's name.")]
 Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
@@ -106,7 +108,7 @@ def reconcile(
         out.print(f"[bold]{escape(model)}[/bold]: {escape('; '.join(sentences)) or 'the aliases and the ledger agree'}")
 
 
-def show(done: Promotion, as_json: bool) -> None:
+def show(done: "Promotion", as_json: bool) -> None:
     """Print who is champion now, and who was."""
     entry = done.entry
     if as_json:

@@ -145,7 +145,6 @@ def test_every_method_goes_the_same_way(run: Line, method: str, tmp_path: Path) 
 
     losses = losses_of(place)
     assert min(losses[1:]) < losses[0]
-    assert verify(uri, version.name, version.number).rows == min(10, len(line.test_rows(place)))
     rows, evaluated = line.test_rows(place).head(4), Predictions.read(place.predictions / "candidate.parquet")
     served = serve_and_ask(uri, version.name, version.number, rows, example=params.made_task.example)
     expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
