@@ -67,7 +67,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=["text_classification", pytest.param("causal_lm", marks=pytest.mark.exhaustive)])
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Line:
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "base").mkdir()

@@ -98,7 +98,9 @@ def cancel_in_prefect(folder: Path, run: subprocess.Popen[str]) -> None:
     httpx.post(f"{api(folder)}/flow_runs/{last_flow_run(folder)['id']}/set_state", json=state).raise_for_status()
 
 
-@pytest.mark.parametrize("end", [interrupt, terminate, kill, cancel_in_prefect])
+@pytest.mark.parametrize(
+    "end", [kill, cancel_in_prefect, *(pytest.param(end, marks=pytest.mark.exhaustive) for end in (interrupt, terminate))]
+)
 def test_a_run_that_is_ended_leaves_no_process(project: Path, end: Callable[[Path, subprocess.Popen[str]], None]) -> None:
     run = begin(project, "train")
     end(project, run)
