@@ -30,7 +30,7 @@ run: setup  ## the main job: snapshot, validate, … promote, on the example or 
 test: setup  ## all tests but the exhaustive ones
 	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not exhaustive"
 
-test-exhaustive: setup  ## every fault in every gate, every family of models under every task
+test-exhaustive: setup  ## every fault in every gate, every family of models, whole stories whose parts have tests
 	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m exhaustive
 
 test-fast: setup  ## the tests that take seconds

@@ -16,7 +16,7 @@ from components.artifacts.trial import Chosen
 from components.identity import digest_folder
 from tests.learn import make_learn
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 REPOSITORY = Path(__file__).parents[2]
 TRAIN = {"epochs": 40, "learning_rate": 1e-3, "batch_size": 16, "threads": 1, "precision": "float32", "patience": 0}

@@ -353,6 +353,7 @@ def test_a_run_after_all_of_it_finds_nothing_to_do(project: Path) -> None:
 
 
 @slow
+@pytest.mark.exhaustive
 def test_one_text_of_100_000_characters_goes_to_quarantine_and_the_run_goes_on(project: Path) -> None:
     with (project / "tickets.csv").open("a", encoding="utf-8") as file:
         file.write(f"t900,{LONG},billing\n")

@@ -203,6 +203,7 @@ def test_environments_are_named_in_the_settings(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_person_promotes_rolls_back_and_mends_by_commands(
     tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, candidates: list[Path]
 ) -> None:

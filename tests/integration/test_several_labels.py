@@ -10,7 +10,7 @@ from components.artifacts.predictions import Predictions, probabilities_of
 from components.registry import predict, serve_and_ask
 from tests import cases, line
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 
 def test_a_served_answer_has_its_labels_and_the_probability_of_each(tmp_path: Path) -> None:
