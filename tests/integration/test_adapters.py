@@ -197,6 +197,7 @@ def test_without_its_base_it_is_refused_and_judged_neither_good_nor_bad(run: Lin
     assert served.outside
 
 
+@pytest.mark.exhaustive
 @one_kind
 def test_what_the_workspace_has_pinned_is_found(run: Line, expected: list[dict], tmp_path: Path) -> None:
     shutil.move(run.case.base, tmp_path / "aside")
@@ -225,6 +226,7 @@ def test_the_scoring_server_passes_the_gate(run: Line) -> None:
     assert {one.gate: one.outcome for one in found.gates}["servability"] is Outcome.PASS, found.reason
 
 
+@pytest.mark.exhaustive
 @one_kind
 def test_a_copy_in_another_environment_answers(run: Line, tmp_path: Path) -> None:
     here, there = (

@@ -112,6 +112,7 @@ def test_editing_one_file_reruns_only_the_stages_that_load_it(finished: Path, fi
     assert set(changed) == stages
 
 
+@pytest.mark.exhaustive
 def test_an_experiment_changes_what_it_says(finished: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)  # no effect runs here, so MLflow's absolute paths do not matter

@@ -173,7 +173,7 @@ METHODS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("family", "packing"), [("gpt2", True), ("llama", False)])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_and_a_cut_changes_nothing(family, packing, method, bases, tmp_path):

@@ -44,7 +44,7 @@ def learn(base, tickets, tmp_path_factory):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("data", "variant"), [*(("pairs", variant) for variant in VARIANTS), *((data, "full") for data in KINDS[1:])])
 def test_it_learns_and_the_saved_model_answers_alike(base, learn, tmp_path, data, variant):
     task, rows = learn[data]
@@ -62,7 +62,7 @@ def test_it_learns_and_the_saved_model_answers_alike(base, learn, tmp_path, data
         assert torch.equal(trained.eval()(**batch).logits, loaded.eval()(**batch).logits)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("data", "variant"), [*(("pairs", variant) for variant in VARIANTS), ("texts", "full"), ("scored", "full")])
 def test_a_resumed_run_equals_an_uninterrupted_one(base, learn, tmp_path, data, variant):
     task, rows = learn[data]

@@ -35,7 +35,7 @@ def learn(base, tickets, tmp_path_factory):
     return Learn.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", base, rows, name="masked_lm"))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_it_learns_and_the_saved_model_answers_alike(base, learn, tickets, tmp_path, variant):
     keep = keep_in(tmp_path / "out")
@@ -54,7 +54,7 @@ def test_it_learns_and_the_saved_model_answers_alike(base, learn, tickets, tmp_p
         assert torch.equal(trained.eval()(**batch).logits, loaded.eval()(**batch).logits)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_resumed_run_equals_an_uninterrupted_one(base, learn, tmp_path, variant):
     within_an_epoch = SETTINGS.model_copy(update={"evaluations_per_epoch": 3} | VARIANTS[variant])

@@ -207,7 +207,7 @@ def test_validation_counts_tokens_of_the_best_span():
     assert task.validate(found, expected, spec_of()) == pytest.approx({"span_f1": (1 + 4 / 6 + 0 + 6 / 7) / 4, "span_accuracy": 1 / 4})
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("variant", METHODS)
 def test_every_method_learns_and_answers_alike_when_loaded_again(tiny_base, learn, questions, tmp_path, variant):
     keep = keep_in(tmp_path / "out")
@@ -230,7 +230,7 @@ def test_every_method_learns_and_answers_alike_when_loaded_again(tiny_base, lear
     )
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("variant", METHODS)
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, variant):
     expected, resumed = cut_and_resumed(task, tiny_base, learn, SETTINGS.model_copy(update=METHODS[variant]), tmp_path)

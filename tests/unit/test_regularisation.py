@@ -48,8 +48,11 @@ RESUMED = {
 }
 
 
+IN_SHORT = ("noise", "stochastic average", "gradual unfreezing, averaged", "average of adapters")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", RESUMED)
+@pytest.mark.parametrize("variant", [name if name in IN_SHORT else pytest.param(name, marks=pytest.mark.exhaustive) for name in RESUMED])
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, variant):
     settings = QUICK.model_copy(update=RESUMED[variant])
     expected, resumed = cut_and_resumed(task, tiny_base, learn, settings, tmp_path)

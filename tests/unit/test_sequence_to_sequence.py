@@ -121,7 +121,7 @@ METHODS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("family", ["t5", "pair"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_and_a_cut_changes_nothing(family, method, bases, learns, tmp_path):

@@ -46,7 +46,7 @@ def kinds(tiny_base, tickets, tmp_path_factory):
     return {kind: prepared(tmp_path_factory.mktemp(kind), tiny_base, tickets, kind) for kind in KINDS}
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "single"])
 def test_every_kind_is_learnt_by_every_method(tiny_base, kinds, tmp_path, kind, method):
@@ -61,7 +61,7 @@ def test_every_kind_is_learnt_by_every_method(tiny_base, kinds, tmp_path, kind, 
     assert found.best_value > reaches
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "single"])
 def test_a_cut_changes_nothing_and_a_saved_model_answers_alike(tiny_base, kinds, tickets, tmp_path, kind, method):
@@ -80,7 +80,7 @@ def test_a_cut_changes_nothing_and_a_saved_model_answers_alike(tiny_base, kinds,
     assert same(weights(again), weights(resumed.model))
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["single", "multi", "ordinal"])
 @pytest.mark.parametrize("changes", [{"method": "lora"}, ADDED], ids=["lora", "added"])
 def test_weights_of_classes_go_with_everything(tiny_base, tickets, tmp_path, kind, changes):

@@ -81,7 +81,7 @@ def settings_for(method, **changes):
     return QUICK.model_copy(update={"metric": "entity_f1", "epochs": 1} | METHODS[method] | changes)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_learns_and_is_found_again(base, learn_of, rows, tmp_path, method, head):
@@ -100,7 +100,7 @@ def test_every_method_learns_and_is_found_again(base, learn_of, rows, tmp_path, 
     assert first.best_value > 0.6
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_equals_an_uninterrupted_one(base, learn_of, tmp_path, method, head):

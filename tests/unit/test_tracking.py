@@ -72,7 +72,7 @@ def test_a_store_that_was_never_made_is_not_made_by_looking(tmp_path: Path) -> N
     assert not (tmp_path / "mlflow.db").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_eight_processes_may_touch_a_new_store_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from mlflow import MlflowClient; from components.tracking import prepare_store;"
