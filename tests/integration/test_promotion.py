@@ -23,6 +23,8 @@ from flows.cli import app
 from tests.finished import LINEAGE, make_finished, new_store
 from tests.project import ROOT, make_project, retune
 
+pytestmark = pytest.mark.slow
+
 NOW = datetime.now(UTC)
 ADA = {"who": "ada@host", "why": "the errors are harmless"}
 
@@ -107,7 +109,6 @@ def test_what_is_not_there_is_told_with_what_is(place: Environment) -> None:
         promotion.promote(place, "tickets", 9, who="ada@host")
 
 
-@pytest.mark.slow
 def test_a_verdict_counts_for_the_champion_that_it_was_about(place: Environment) -> None:
     _, verdict = judge(place, 1)
     done = promotion.promote(place, "tickets", 1, who="ada@host")
@@ -119,7 +120,6 @@ def test_a_verdict_counts_for_the_champion_that_it_was_about(place: Environment)
     assert aliases(place) == {CHAMPION: 1, CHALLENGER: 2}
 
 
-@pytest.mark.slow
 def test_an_approval_promotes_and_is_in_the_ledger(place: Environment) -> None:
     request = wait(place, 1)
     done = promotion.approve(place, request.run[:6], **ADA)
@@ -202,7 +202,6 @@ def test_environments_are_named_in_the_settings(tmp_path: Path, monkeypatch: pyt
             promotion.environment("p", tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.exhaustive
 def test_a_person_promotes_rolls_back_and_mends_by_commands(
     tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, candidates: list[Path]

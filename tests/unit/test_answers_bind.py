@@ -23,6 +23,8 @@ from flows.workspace import Workspace
 from tests.finished import new_store
 from tests.project import ROOT, TINY, change, write_params
 
+pytestmark = pytest.mark.slow
+
 NAME = "tickets"
 NOW = datetime.now(UTC)
 promoting = importlib.import_module("components.registry.promote")  # the package exports the function of that name
@@ -240,7 +242,6 @@ def test_a_run_does_not_promote_what_a_person_rejected(place: Environment, works
     assert settle(workspace, version(place, 2), judge(place, 2)).promoted
 
 
-@pytest.mark.slow
 def test_a_run_leaves_it_to_a_person_to_bring_back_who_was_rolled_back_from(place: Environment, workspace: Workspace) -> None:
     """Two steps back: judged against another champion than before, version 3 has another verdict, and still was rolled back from."""
     for number, champion in ((1, None), (2, "1"), (3, "2")):

@@ -22,6 +22,8 @@ from tests import cases, line
 from tests.line import Case
 from tests.tiny import make_tiny_base
 
+pytestmark = pytest.mark.slow
+
 SPACE = {"base": {"type": "categorical", "choices": ["model", "small"]}}
 
 
@@ -64,7 +66,6 @@ def test_each_base_is_pinned_and_has_its_own_encoding(searched: tuple[Workspace,
     assert [row["input_ids"] for row in other.train] != [row["input_ids"] for row in own.train]  # it does not know most of the words
 
 
-@pytest.mark.slow
 def test_the_search_tries_both_and_the_model_says_which_it_started_from(searched: tuple[Workspace, str]) -> None:
     place, uri = searched
     best = BestTrial.read(place.root / "models/tuned")
@@ -87,7 +88,6 @@ def test_the_lineage_names_the_base_that_was_chosen(case: Case, tmp_path: Path) 
     assert found.base_digest == BaseManifest.read(place.base / "others/small").digest
 
 
-@pytest.mark.slow
 def test_a_trial_is_carried_by_the_weights_it_started_from_not_by_their_name(case: Case, tmp_path: Path) -> None:
     tune = {
         "trials": 2,

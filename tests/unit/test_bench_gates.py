@@ -11,6 +11,8 @@ from bench import gates as bench
 from bench._worlds import World
 from tests.project import ROOT
 
+pytestmark = pytest.mark.slow
+
 SMALL = bench.Plan(2_000, 60, 20, (1000,), (-0.02, 0.0), ((6, "none", 0.90),), 10, 1)
 
 
@@ -66,7 +68,6 @@ def test_the_same_world_is_simulated_alike_twice():
     assert list(first.rows()) == list(second.rows())
 
 
-@pytest.mark.slow
 def test_a_run_writes_its_rows_and_says_whether_the_targets_are_met(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "QUICK", dataclasses.replace(SMALL, closed=500, panel=4, sizes=(200,)))
 

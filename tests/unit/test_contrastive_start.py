@@ -26,6 +26,8 @@ from tests.fits import QUICK, cut_and_resumed, interrupt_after, keep_in, same, w
 from tests.labelled import KINDS, METRIC
 from tests.learn import make_learn
 
+pytestmark = pytest.mark.slow
+
 task = tasks.load("text_classification")
 START = QUICK.model_copy(update={"contrastive_start": 1.0, "epochs": 1.0})
 AN_EPOCH = 12  # steps of 180 rows in batches of 16
@@ -148,7 +150,6 @@ PHASES = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variant", PHASES)
 def test_a_cut_after_the_start_changes_nothing(tiny_base, learn, tmp_path, variant):
     settings = START.model_copy(update={"epochs": 2, **PHASES[variant]})

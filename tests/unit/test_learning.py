@@ -14,6 +14,8 @@ from components.learning.data import Learn
 from components.learning.fitting import Keep, fit
 from tests.learn import make_learn
 
+pytestmark = pytest.mark.slow
+
 task = tasks.load("text_classification")
 
 QUICK = TrainParams(epochs=3, learning_rate=3e-3, batch_size=16, threads=1, precision="float32", patience=0)
@@ -79,7 +81,6 @@ def test_a_missing_learn_folder_names_the_stage(tmp_path):
         Learn.read(tmp_path)
 
 
-@pytest.mark.slow
 def test_the_loss_falls_the_history_grows_and_the_best_is_kept(tiny_base, learn, keep):
     result = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 8, "learning_rate": 1e-2}), keep=keep)
 
@@ -105,21 +106,18 @@ def test_the_weights_returned_are_those_of_the_best_checkpoint(tiny_base, learn,
     assert digest_file(tmp_path / "model" / "model.safetensors") == digest_file(best)
 
 
-@pytest.mark.slow
 def test_two_runs_give_bit_equal_weights(tiny_base, learn):
     one, other = (weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1})).model) for _ in range(2))
 
     assert same(one, other)
 
 
-@pytest.mark.slow
 def test_another_seed_gives_other_weights(tiny_base, learn):
     one, other = (weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1, "seed": seed})).model) for seed in (1, 2))
 
     assert not same(one, other)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [2, 3])
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, stop_at):
     settings = QUICK.model_copy(update={"epochs": 2, "evaluations_per_epoch": 2})
@@ -155,7 +153,6 @@ def test_a_training_that_had_ended_is_not_trained_again(tiny_base, learn, keep):
     assert same(weights(first.model), weights(again.model))
 
 
-@pytest.mark.slow
 def test_a_torn_checkpoint_is_deleted_and_an_older_one_taken(tiny_base, learn, keep):
     fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 2}), keep=keep)
     older, newer = (keep.checkpoints / f"checkpoint-{step}" for step in (12, 24))

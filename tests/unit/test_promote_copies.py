@@ -15,6 +15,8 @@ from components.store import experiment
 from flows import promotion
 from tests.finished import new_store
 
+pytestmark = pytest.mark.slow
+
 NAME = "tickets"
 promoting = importlib.import_module("components.registry.promote")  # the package exports the function of that name
 

@@ -15,6 +15,8 @@ from components.temperature import likelihood, scale
 from components.train import train
 from tests.learn import make_learn
 
+pytestmark = pytest.mark.slow
+
 task = tasks.load("text_classification")
 
 SECTION = {"epochs": 1, "learning_rate": "tuned", "batch_size": 16, "threads": 1, "precision": "float32"}
@@ -56,7 +58,6 @@ def test_the_output_answers_raw_text_and_holds_no_pickle(learn, tiny_base, tuned
     assert list((workspace / "var" / "checkpoints").iterdir()) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("method", ["freeze", "lora"])
 def test_every_method_leaves_a_plain_model_and_nothing_else(learn, tiny_base, tuned, workspace, method):
     run(learn, tiny_base, tuned, workspace / "full")
@@ -71,7 +72,6 @@ def test_every_method_leaves_a_plain_model_and_nothing_else(learn, tiny_base, tu
     assert task.predictor(models[1]).probabilities(["wifi slow"]).shape == (1, 3)
 
 
-@pytest.mark.slow
 def test_the_same_inputs_in_another_place_give_the_same_bytes(learn, tiny_base, tuned, workspace):
     run(learn, tiny_base, tuned, workspace / "one")
     elsewhere = shutil.copytree(tiny_base, workspace / "elsewhere" / "base")
@@ -102,7 +102,6 @@ def test_data_prepared_for_another_task_is_refused(learn, tiny_base, tuned, work
         run(other, tiny_base, tuned, workspace / "out")
 
 
-@pytest.mark.slow
 def test_training_needs_no_test_split_and_reads_none(learn, tiny_base, tuned, workspace):
     # `learn` has no sibling folder `test` at all here; a second run beside one gives the same model.
     run(shutil.copytree(learn, workspace / "bare" / "learn"), tiny_base, tuned, workspace / "one")
@@ -121,7 +120,6 @@ def test_the_history_is_one_json_object_a_line(learn, tiny_base, tuned, workspac
     assert {"step", "epoch", "seconds", "eval_loss", "eval_macro_f1", "eval_accuracy"} == set(lines[-1])
 
 
-@pytest.mark.slow
 def test_a_temperature_makes_served_probabilities_likelier_and_changes_no_answer(learn, tiny_base, tuned, workspace):
     plain = run(learn, tiny_base, tuned, workspace / "plain")
     scaled = run(learn, tiny_base, tuned, workspace / "scaled", calibration="temperature")

@@ -15,6 +15,8 @@ from flows.audit.prune import Plan, look, prune
 from flows.audit.reachable import object_path
 from tests.finished import new_store
 
+pytestmark = pytest.mark.slow
+
 NAME = "tickets"
 HASHES = {f"k{digit}": digit * 32 for digit in "123"}
 
