@@ -118,8 +118,8 @@ def add(folders: Sequence[Path], root: Path) -> None:
 
 
 def changed(root: Path) -> frozenset[str]:
-    """Return what is not as DVC knows it, or not known to it: stages by their names, folders under DVC by the paths of their .dvc files."""
-    said = dvc(["--wait-for-lock", "status", "--json"], root, what="dvc status", level=logging.DEBUG)
+    """Return what the last stage hangs on, itself included, and is not as DVC knows it: names of stages, and of folders' .dvc files."""
+    said = dvc(["--wait-for-lock", "status", "--json", "--with-deps", STAGES[-1]], root, what="dvc status", level=logging.DEBUG)
     return frozenset(json.loads(next(line for line in reversed(said) if line.startswith("{"))))
 
 

@@ -108,11 +108,16 @@ def find_registered(workspace: Workspace, model: str) -> tuple[Path, str]:
 
 
 def put_under_dvc(workspace: Workspace) -> frozenset[str]:
-    """Bring snapshot and base under DVC as they stand, and return the stages that need not run: those before the first that changed."""
+    """Bring snapshot and base under DVC as they stand, and return the stages that need not run: those before the first that changed.
+
+    Where a stage of the user's own has changed before one of ours, DVC is left to say stage by stage what must run.
+    """
     changed = dvc.changed(workspace.root)
-    files = {folder: folder.with_name(f"{folder.name}.dvc") for folder in (workspace.raw, workspace.base)}
-    if new := [folder for folder, file in files.items() if not file.exists() or file.relative_to(workspace.root).as_posix() in changed]:
+    files = {folder.relative_to(workspace.root).as_posix() + ".dvc": folder for folder in (workspace.raw, workspace.base)}
+    if new := [folder for file, folder in files.items() if file in changed or not (workspace.root / file).exists()]:
         dvc.add(new, workspace.root)
+    if changed - {*files, *dvc.STAGES}:
+        return frozenset()
     return frozenset(itertools.takewhile(lambda stage: stage not in changed, dvc.STAGES))
 
 
