@@ -23,27 +23,17 @@ class Params(GateSection):
     # Serving computes in float32 and in batches of other lengths than evaluation did: below 1e-6 on one CPU; bfloat16 or another
     # machine may differ by more, another model or another preprocessing differs by far more.
     tolerance: float = Field(1e-3, gt=0, lt=0.5, description="largest difference of a probability or number between evaluated and served")
-    texts_apart: float = Field(
-        0.0,
-        ge=0,
-        lt=0.5,
-        description="share of written answers that may differ: of two tokens that are nearly as likely another machine may write the other",
-    )
     max_seconds: float = Field(180, gt=0, description="for the server to start, and again for all requests")
 
 
 class _Compared(NamedTuple):
-    """Evaluated and served answers to the same rows: the largest difference of a probability, and whether the answer counts as the same.
-
-    `excused` of the differing ones are texts, which near ties make.
-    """
+    """Evaluated and served answers to the same rows: the largest difference of a probability, and whether the answer counts as the same."""
 
     ids: list[str]
     evaluated: list[str]
     served: list[str]
     difference: npt.NDArray[np.float64]
     differs: npt.NDArray[np.bool_]
-    excused: int = 0
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:
@@ -56,18 +46,16 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         if served.outside:
             return _open(reason, "another attempt: `retune run` or `retune judge`").model_copy(update={"may_pass": True})
         return _result(Outcome.FAIL, reason, served)
-    compared = _compare(evidence.candidate, served, params)
+    compared = _compare(evidence.candidate, served, params.tolerance)
     if isinstance(compared, str):
         return _open(compared, "`retune judge`, which asks it anew")
     if faults := _faults(served, compared, params):
         return _result(Outcome.FAIL, "; ".join(faults), served, compared, params.tolerance)
     if not compared.ids or not served.malformed:
         return _open("no test row, or no malformed request, was sent to the scoring server", "gates.servability.rows above 0")
-    same, largest = len(compared.ids) - compared.excused, np.max(compared.difference[np.isfinite(compared.difference)], initial=0.0)
-    others = f", {compared.excused} texts are others (gates.servability.texts_apart {params.texts_apart:g})" if compared.excused else ""
     reason = (
-        f"{same} served answers are the evaluated ones (largest difference {largest:.1e}, gates.servability.tolerance "
-        f"{params.tolerance:g}){others}, and {len(served.malformed)} malformed requests were refused"
+        f"{len(compared.ids)} served answers are the evaluated ones (largest difference {np.max(compared.difference):.1e}, "
+        f"gates.servability.tolerance {params.tolerance:g}), and {len(served.malformed)} malformed requests were refused"
     )
     return _result(Outcome.PASS, reason, served, compared, params.tolerance)
 
@@ -75,7 +63,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
 def _faults(served: Served, compared: _Compared, params: Params) -> list[str]:
     """Say in how many ways the served version is not the evaluated one, or not one to be served."""
     faults = []
-    if (differing := int(compared.differs.sum())) > compared.excused:
+    if differing := int(compared.differs.sum()):
         setting = f"gates.servability.tolerance {params.tolerance:g}"
         worst = float(np.max(compared.difference))
         faults.append(
@@ -88,38 +76,32 @@ def _faults(served: Served, compared: _Compared, params: Params) -> list[str]:
     return faults
 
 
-def _compare(candidate: Predictions, served: Served, params: Params) -> _Compared | str:
+def _compare(candidate: Predictions, served: Served, tolerance: float) -> _Compared | str:
     """Return evaluated and served answers row by row, or why they are not of the same rows."""
     place = {str(name): number for number, name in enumerate(candidate.ids)}
     if strange := [one.id for one in served.answers if one.id not in place]:
         return f"the server was asked other rows than the test set's ({len(strange)}, first {strange[0]!r})"
     if not candidate.labels:
-        return _compare_texts(candidate, served, [place[one.id] for one in served.answers], params)
+        return _compare_texts(candidate, served, [place[one.id] for one in served.answers], tolerance)
     places = np.array([place[one.id] for one in served.answers], dtype=np.int64)
     wanted = candidate.probabilities[places]
     found = np.array([[one.probabilities.get(label, np.nan) for label in candidate.labels] for one in served.answers])
     difference = np.abs(found.reshape(wanted.shape) - wanted)
     difference = np.where(np.isnan(difference), np.inf, difference).max(axis=1, initial=0.0)
     top = np.sort(wanted, axis=1)
-    clear = top[:, -1] - top[:, -2] > 2 * params.tolerance if len(candidate.labels) > 1 else np.ones(len(top), dtype=bool)
+    clear = top[:, -1] - top[:, -2] > 2 * tolerance if len(candidate.labels) > 1 else np.ones(len(top), dtype=bool)
     labels = np.array([one.label for one in served.answers], dtype=np.str_)
     evaluated = candidate.predicted[places]
     others = np.array([set(one.probabilities) != set(candidate.labels) for one in served.answers], dtype=bool)
-    differs = (difference > params.tolerance) | (clear & (labels != evaluated)) | others
+    differs = (difference > tolerance) | (clear & (labels != evaluated)) | others
     return _Compared([one.id for one in served.answers], evaluated.tolist(), labels.tolist(), difference, differs)
 
 
-def _compare_texts(candidate: Predictions, served: Served, places: list[int], params: Params) -> _Compared:
-    """Return answers that are no classes: equal texts are the same, and JSON numbers within the tolerance.
-
-    Other texts are excused up to the share `params.texts_apart`, numbers that are off never.
-    """
+def _compare_texts(candidate: Predictions, served: Served, places: list[int], tolerance: float) -> _Compared:
+    """Return answers that are no classes: equal texts are the same, and JSON numbers within the tolerance."""
     evaluated, found = [str(candidate.predicted[at]) for at in places], [one.label for one in served.answers]
     difference = np.array([apart(one, other) for one, other in zip(evaluated, found, strict=True)], dtype=np.float64)
-    differs = difference > params.tolerance
-    texts = int(differs.sum()) if np.isinf(difference[differs]).all() else 0
-    excused = texts if texts <= params.texts_apart * len(found) else 0
-    return _Compared([one.id for one in served.answers], evaluated, found, difference, differs, excused)
+    return _Compared([one.id for one in served.answers], evaluated, found, difference, difference > tolerance)
 
 
 def _broken(served: Served) -> list[str]:

@@ -3,7 +3,6 @@ import dataclasses
 import numpy as np
 import pytest
 
-from components.artifacts.predictions import Predictions
 from components.artifacts.served import Served, ServedAnswer
 from components.artifacts.verdict import GateResult, Outcome
 from components.gates import Evidence
@@ -103,37 +102,3 @@ def test_what_was_not_measured_is_asked_of_a_person(found, said):
     assert said in result.reason
     assert result.change
     assert result.may_pass is (found is not None and found.outside)
-
-
-def written(*answers: str) -> Evidence:
-    names = np.array([f"r{place}" for place in range(len(answers))])
-    return against(Predictions(names, names, names, np.array(answers), np.zeros((len(answers), 0)), ()), None)
-
-
-def otherwise(seen: Evidence, *answers: str) -> Served:
-    """What was evaluated, but for the first rows, which are answered with `answers`."""
-    found = known.served(seen.candidate, rows=30, malformed=REFUSED)
-    changed = [one.model_copy(update={"label": answer}) for one, answer in zip(found.answers, answers, strict=False)]
-    return found.model_copy(update={"answers": (*changed, *found.answers[len(changed) :])})
-
-
-@pytest.mark.parametrize(
-    ("share", "differing", "outcome"),
-    [(0.0, 0, Outcome.PASS), (0.0, 1, Outcome.FAIL), (0.1, 2, Outcome.PASS), (0.1, 3, Outcome.FAIL)],
-)
-def test_of_written_answers_as_many_may_differ_as_were_allowed(share, differing, outcome):
-    seen = written(*["a fracture"] * 20)
-    result = asked(otherwise(seen, *["fracture"] * differing), seen, texts_apart=share)
-
-    assert result.outcome is outcome
-    assert (f"{20 - differing} served answers are the evaluated ones" in result.reason) is (outcome is Outcome.PASS)
-    assert (f"{differing} texts are others (gates.servability.texts_apart {share:g})" in result.reason) is (share > 0 and differing == 2)
-    assert sum(len(table.rows) for table in result.tables if table.title == "Answers that differ") == differing
-
-
-def test_a_number_that_is_off_is_never_a_near_tie():
-    seen = written(*["0.25"] * 20)
-
-    assert asked(otherwise(seen, "0.2504"), seen, texts_apart=0.1).outcome is Outcome.PASS
-    assert asked(otherwise(seen, "0.26"), seen, texts_apart=0.1).outcome is Outcome.FAIL
-    assert asked(otherwise(seen, "0.26", "no number"), seen, texts_apart=0.1).outcome is Outcome.FAIL
