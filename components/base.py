@@ -25,6 +25,7 @@ from components.errors import BadModel, NotThere, Unavailable
 from components.identity import digest_file, digest_value
 from components.origin import HUB_ID, PACKAGE, REGISTERED, in_package
 from components.params import Section
+from components.tasks._pretrained import lacks_packages
 
 log = logging.getLogger(__name__)
 
@@ -211,6 +212,8 @@ def _refuse_unloadable(folder: Path, model: str) -> None:
                 pass
         except SafetensorError as error:
             raise BadModel(f"base.model {model}: {path.name} cannot be read: {_first_line(error)}") from error
+    if fault := lacks_packages(folder):
+        raise BadModel(f"base.model {model}: the tokenizer {fault}")
     try:
         AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

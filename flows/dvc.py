@@ -119,8 +119,12 @@ def add(folders: Sequence[Path], root: Path) -> None:
 
 def changed(root: Path) -> frozenset[str]:
     """Return what the last stage hangs on, itself included, and is not as DVC knows it: names of stages, and of folders' .dvc files."""
-    said = dvc(["--wait-for-lock", "status", "--json", "--with-deps", STAGES[-1]], root, what="dvc status", level=logging.DEBUG)
-    return frozenset(json.loads(next(line for line in reversed(said) if line.startswith("{"))))
+    what = ["status", "--json", "--no-updates", "--with-deps", STAGES[-1]]  # as `dvc repro`, it asks no other repository for news
+    said = dvc(["--wait-for-lock", *what], root, what="dvc status", level=logging.DEBUG)
+    try:
+        return frozenset(json.loads(next((line for line in reversed(said) if line.startswith("{")), "")))
+    except ValueError as error:
+        raise StageFailed(f"`dvc {' '.join(what)}` said what is no JSON: {' '.join(said) or 'nothing'}") from error
 
 
 def dvc(

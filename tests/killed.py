@@ -17,9 +17,11 @@ FORKS.set_forkserver_preload(["components.train", "tests.line"])
 def train_with_a_kill(place: Workspace) -> Training:
     """Train a line's model, kill the process when a checkpoint is whole, train again, and return what that one says of itself."""
     killed = start(place)
-    wait_for(lambda: any(place.root.glob("var/checkpoints/*/checkpoint-*/whole.json")) or not killed.is_alive(), 120, every=0.002)
-    killed.kill()
-    killed.join()
+    try:
+        wait_for(lambda: any(place.root.glob("var/checkpoints/*/checkpoint-*/whole.json")) or not killed.is_alive(), 120, every=0.002)
+    finally:
+        killed.kill()
+        killed.join()
     assert killed.exitcode == -signal.SIGKILL, "it ended before it could be killed"
     assert not (place.root / "models/trained/training.json").exists()
 

@@ -53,7 +53,7 @@ def settings(case: Case, **train_changes: Any) -> dict[str, Any]:
         "behaviour": {"role": "off", "cases": ""},
         "cost": {"role": "off"},
     }
-    fixed = {"metric": case.metric, "epochs": 2, "learning_rate": 5.0e-3, "batch_size": 16, "patience": 0}
+    fixed = {"metric": case.metric, "epochs": 2, "evaluations_per_epoch": 3, "learning_rate": 5.0e-3, "batch_size": 16, "patience": 0}
     tiny = {
         **TINY,
         "name": case.task,

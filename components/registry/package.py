@@ -27,6 +27,7 @@ from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec
 from components.errors import BadModel, NotThere
 from components.identity import digest_file, digest_folder, digest_value
+from components.tasks._pretrained import PIECES
 
 with warnings.catch_warnings():  # MLflow warns of the type hints of its own classes when it is imported
     warnings.filterwarnings("ignore", message=".*AnyType", category=UserWarning)
@@ -38,7 +39,6 @@ MODEL, ADAPTER = "model", "adapter"
 """The folder of a whole model, and that of what was learnt from a base: what a package has below `artifacts`, one of the two."""
 NEEDED = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "tokenizers", "torch", "transformers")
 NEEDED_TO_MERGE = ("peft",)
-NEEDED_FOR_PIECES = ("sacremoses", "sentencepiece")
 QUESTIONS = 10
 _LABELS = b"retune.labels"
 _NOT_OURS = ("registered_model_meta",)  # MLflow writes it into a package when it is loaded
@@ -58,7 +58,7 @@ def requirements(model: Path) -> list[str]:
 
     An adapter is put into its base, and a tokenizer in sentencepiece's own files needs that to be read.
     """
-    more = (*(NEEDED_TO_MERGE if model.name == ADAPTER else ()), *(NEEDED_FOR_PIECES if any(model.glob("*.spm")) else ()))
+    more = (*(NEEDED_TO_MERGE if model.name == ADAPTER else ()), *(PIECES if any(model.glob("*.spm")) else ()))
     return [f"{name}=={version(name).partition('+')[0]}" for name in sorted((*NEEDED, *more))]
 
 

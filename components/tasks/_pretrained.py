@@ -10,7 +10,9 @@ from typing import Any
 
 from components.errors import BadModel, NotThere
 
-_FOR_PIECES = ("sentencepiece", "sacremoses")  # without the second a tokenizer splits texts in another way than its model learnt
+PIECES = ("sacremoses", "sentencepiece")
+"""What reads source.spm and target.spm; without the first a tokenizer splits texts in another way than its model learnt."""
+
 _UNLIMITED = 1_000_000  # a tokenizer without a limit of its own says 1e30
 
 
@@ -25,9 +27,8 @@ def load_tokenizer(base: Path, *, pad: str = "refuse") -> Any:
     from transformers import AutoTokenizer
 
     refuse_foreign_code(base)
-    missing = [name for name in _FOR_PIECES if any(base.glob("*.spm")) and importlib.util.find_spec(name) is None]
-    if missing:
-        raise BadModel(f"the tokenizer in {base} needs the package {' and '.join(missing)}: python -m pip install 'retune[marian]'")
+    if fault := lacks_packages(base):
+        raise BadModel(f"the tokenizer in {base} {fault}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
@@ -41,6 +42,12 @@ def load_tokenizer(base: Path, *, pad: str = "refuse") -> Any:
             f'folder and set "pad_token": {json.dumps(token)} (or another token that it knows) in tokenizer_config.json'
         )
     return tokenizer
+
+
+def lacks_packages(base: Path) -> str:
+    """Say which packages the tokenizer of a model folder needs and this installation lacks; nothing where there are none."""
+    missing = [name for name in PIECES if any(base.glob("*.spm")) and importlib.util.find_spec(name) is None]
+    return f"needs the package {' and '.join(missing)}: python -m pip install 'retune[marian]'" if missing else ""
 
 
 def longest_input(base: Path, tokenizer: Any) -> int:

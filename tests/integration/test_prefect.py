@@ -62,6 +62,7 @@ def begin(folder: Path, stage: str) -> subprocess.Popen[str]:
     """Start a run that will be busy in `stage` for a while, and wait until it is; the next one goes on from its checkpoint."""
     edit(folder, {"train": {"epochs": 1000, "patience": 0}})
     started = time.time()
+    (folder / "var").mkdir(exist_ok=True)
     with (folder / "var/run.log").open("w", encoding="utf-8") as out:
         run = subprocess.Popen([str(BIN / "retune"), "run"], cwd=folder, env=environment(folder), stdout=out, stderr=out, text=True)
     history = folder / "models/trained/history.jsonl"

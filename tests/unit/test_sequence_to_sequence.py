@@ -13,6 +13,7 @@ import torch
 from components import tasks
 from components.artifacts.predictions import Predictions
 from components.artifacts.training import ModelSpec
+from components.base import BaseParams, pin_base
 from components.errors import BadModel, BadParams
 from components.learning.data import Learn
 from components.learning.fitting import fit
@@ -270,10 +271,15 @@ def test_the_search_is_what_the_options_say_and_survives_saving(trained, learns)
     model.generation_config.validate(strict=True)
 
 
-def test_without_its_packages_a_translators_tokenizer_names_the_extra(bases, monkeypatch):
+@pytest.mark.parametrize("package", ["sacremoses", "sentencepiece"])
+def test_without_its_packages_a_translators_tokenizer_names_the_extra(package, bases, tmp_path, monkeypatch):
     real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "sacremoses" else real(name, *rest))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
 
-    with pytest.raises(BadModel, match=r"needs the package sacremoses: python -m pip install 'retune\[marian\]'"):
+    said = rf"needs the package {package}: python -m pip install 'retune\[marian\]'"
+    with pytest.raises(BadModel, match=said):
         task.load_tokenizer(bases["opus"])
+    with pytest.raises(BadModel, match=rf"base.model .*: the tokenizer {said}"):
+        pin_base(tmp_path, tmp_path / "base", base=BaseParams(model=str(bases["opus"])))
+    assert pin_base(tmp_path, tmp_path / "base", base=BaseParams(model=str(bases["marian"]))).parts
     assert task.load_tokenizer(bases["marian"]).pad_token == "<pad>"
