@@ -181,7 +181,7 @@ def test_add_a_gate_works_as_it_is_written(tmp_path: Path) -> None:
     assert '"survivors": []' in said[2]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_add_a_task_works_as_it_is_written(tmp_path: Path) -> None:
     page = (ROOT / "docs/add-a-task.md").read_text(encoding="utf-8")
     code, case, test = blocks(page, "python")

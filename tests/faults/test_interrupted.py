@@ -35,12 +35,10 @@ def end_at(folder: Path, words: str, number: signal.Signals) -> int:
     return code
 
 
-@pytest.mark.parametrize("stages", [("validate", "train"), pytest.param(STAGES, marks=pytest.mark.exhaustive)], ids=["two", "all"])
-def test_a_run_interrupted_at_its_stages_is_finished_by_the_next(
-    tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, stages: tuple[str, ...]
-) -> None:
+@pytest.mark.exhaustive
+def test_a_run_interrupted_at_each_stage_is_finished_by_the_next(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets, tuned=True)
-    for stage in stages:
+    for stage in STAGES:
         assert end_at(folder, f"Running stage '{stage}'", signal.SIGINT) == 130, stage
 
     done = retune(folder, "run", "--inline")

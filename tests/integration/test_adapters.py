@@ -162,6 +162,7 @@ def test_it_answers_as_the_merged_one_to_the_last_digit(run: Line, expected: lis
 
 
 @one_kind
+@pytest.mark.exhaustive
 def test_a_process_of_mlflow_alone_loads_it_and_leaves_nothing_behind(run: Line, expected: list[dict], tmp_path: Path) -> None:
     code = (
         "import json, sys, mlflow, pandas as pd;"
@@ -220,6 +221,7 @@ def test_a_package_that_was_changed_is_refused(run: Line) -> None:
     assert inspected(run.uri, run.small)
 
 
+@pytest.mark.exhaustive
 def test_the_scoring_server_passes_the_gate(run: Line) -> None:
     found = judge(run.place, run.uri, run.small).verdict
 
@@ -240,6 +242,7 @@ def test_a_copy_in_another_environment_answers(run: Line, tmp_path: Path) -> Non
 
 
 @one_kind
+@pytest.mark.exhaustive
 def test_it_is_a_base_itself_with_the_merged_weights(run: Line, tmp_path: Path) -> None:
     find = partial(model_folder, run.uri)
     folder, source = find(f"models:/{run.small.name}/1")

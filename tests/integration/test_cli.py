@@ -321,14 +321,11 @@ PLACES = (
 )
 
 
-def cases_of_bad_input() -> Iterator[Any]:
-    for bad in BAD:
-        marks = [] if bad.name in PLACES else [pytest.mark.exhaustive]
-        yield pytest.param(bad, id=bad.name.replace(" ", "-"), marks=marks)
+CASES = [pytest.param(bad, id=bad.name.replace(" ", "-"), marks=[] if bad.name in PLACES else [pytest.mark.exhaustive]) for bad in BAD]
 
 
 @slow
-@pytest.mark.parametrize("bad", cases_of_bad_input())
+@pytest.mark.parametrize("bad", CASES)
 def test_bad_input_is_one_message_and_nothing_is_lost(project: Path, bad: Bad) -> None:
     before, at = standing(project, bad.stage), (project / "tickets.csv").stat().st_size + len("t900,caf")
     bad.spoil(project)

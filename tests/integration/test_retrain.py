@@ -123,6 +123,7 @@ def test_an_experiment_changes_what_it_says(finished: Path, tmp_path: Path) -> N
     assert training["settings"]["learning_rate"] == 1e-4
 
 
+@pytest.mark.exhaustive
 def test_another_params_file_gets_a_workspace_of_its_own(finished: Path, tmp_path: Path, tickets: pd.DataFrame) -> None:
     other = tmp_path / "mine"
     other.mkdir()
@@ -157,6 +158,7 @@ def test_promoting_a_version_that_is_not_there_names_those_that_are(finished: Pa
     assert "tickets has no version 7; there are: 1" in done.stderr
 
 
+@pytest.mark.exhaustive
 def test_a_model_through_the_rest_of_its_life(finished: Path, tickets: pd.DataFrame) -> None:
     """The last test: it goes on with what all others look at."""
     folder, before, trained = finished, splits(finished), trained_at(finished)

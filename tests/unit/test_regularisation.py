@@ -136,7 +136,7 @@ WITH = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_no_setting_does_nothing(tiny_base, learn):
     def trained(**changes):
         return weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 0.5} | changes), evaluations=1).model)
