@@ -195,7 +195,7 @@ def test_add_a_task_works_as_it_is_written(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text, encoding="utf-8")
 
     in_copy(tmp_path, "-m", "pytest", "-q", "tests/unit/test_multiple_choice.py", "tests/unit/test_tasks.py", "tests/test_wiring.py")
-    in_copy(tmp_path, "-m", "pytest", "-q", "-k", "multiple_choice", "-m", "not exhaustive", "tests/integration/test_tasks.py")
+    in_copy(tmp_path, "-m", "pytest", "-q", "-k", "multiple_choice", "tests/integration/test_tasks.py")
     in_copy(tmp_path, "-c", "from importlinter.cli import lint_imports_command as c; c()")
 
 

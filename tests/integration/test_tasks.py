@@ -18,7 +18,7 @@ from components.artifacts.predictions import Predictions, apart
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Outcome
 from components.identity import digest_folder
-from components.registry import Version, predict, serve_and_ask
+from components.registry import Version, predict, serve_and_ask, verify
 from components.report import CARD, write_card, write_report
 from flows.judging import judge
 from flows.params import Params
@@ -78,6 +78,23 @@ def test_every_measure_has_an_interval_beside_every_baseline(run: Line) -> None:
     assert set(task.measures) <= set(metrics.headline)
     for found in (metrics.headline, *metrics.baselines.values(), *metrics.differences.values()):
         assert all(one.low <= one.value <= one.high and np.isfinite(one.value) for one in found.values())
+
+
+@pytest.mark.exhaustive
+def test_the_registered_version_answers_as_it_was_evaluated(run: Line) -> None:
+    assert verify(run.uri, run.version.name, run.version.number).rows == min(10, len(line.test_rows(run.place)))
+
+
+@pytest.mark.exhaustive
+def test_the_scoring_server_is_asked_without_a_gate(run: Line) -> None:
+    rows, evaluated = line.test_rows(run.place), Predictions.read(run.place.predictions / "candidate.parquet")
+    served = serve_and_ask(run.uri, run.version.name, run.version.number, rows.head(12), example=run.params.made_task.example)
+
+    assert served.fault is None
+    assert served.refused == ()
+    assert all(status is not None and 400 <= status < 500 for status in served.malformed.values()), served.malformed
+    expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
+    assert max(apart(one.label, expected[one.id]) for one in served.answers) < 1e-3
 
 
 def test_the_gates_decide_and_the_scoring_server_answers_as_it_was_evaluated_and_refuses_what_is_no_request(run: Line) -> None:
