@@ -166,6 +166,8 @@ def mark_cancelled() -> None:
         return
     import httpx
 
-    with suppress(httpx.HTTPError), httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=10.0) as client:
-        body = {"state": {"type": "CANCELLED", "name": "Cancelled", "message": "ended on request"}, "force": True}
-        client.post(f"/flow_runs/{Mode.flow_run}/set_state", json=body).raise_for_status()
+    from flows.prefect_api import post
+
+    body = {"state": {"type": "CANCELLED", "name": "Cancelled", "message": "ended on request"}, "force": True}
+    with suppress(httpx.HTTPError):
+        post(f"{os.environ['PREFECT_API_URL']}/flow_runs/{Mode.flow_run}/set_state", body)

@@ -15,13 +15,12 @@ import httpx
 
 from components.errors import NotThere
 from components.ledger import Entry, Request
+from flows.prefect_api import post
 from flows.server import running
 from flows.settings import read_settings
 from flows.workspace import find_project
 
 log = logging.getLogger(__name__)
-
-SECONDS = 10.0
 
 
 def tell_promotion(entry: Entry) -> None:
@@ -74,6 +73,6 @@ def emit(event: str, model: str, payload: dict[str, Any], at: datetime) -> None:
         "payload": payload,
     }
     try:
-        httpx.post(f"{url}/events", json=[body], timeout=SECONDS).raise_for_status()
+        post(f"{url}/events", [body])
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # an address that is none, too
         log.warning("the event %s of %s was not told to Prefect at %s: %s", event, model, url, error)

@@ -13,6 +13,7 @@ import pandas as pd
 import psutil
 import pytest
 
+from flows.prefect_api import post
 from tests.project import BIN, edit, environment, leftovers, make_project, retune, wait_for
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ def api(folder: Path) -> str:
 
 def last_flow_run(folder: Path) -> dict[str, object]:
     query = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1}
-    found: list[dict[str, object]] = httpx.post(f"{api(folder)}/flow_runs/filter", json=query).raise_for_status().json()
+    found: list[dict[str, object]] = post(f"{api(folder)}/flow_runs/filter", query).json()
     return found[0]
 
 
@@ -54,7 +55,7 @@ def test_a_whole_run_talks_to_nobody_outside(project: Path, tmp_path: Path) -> N
     for part in ("retune run", "components train", "dvc", "prefect server", "scoring.py"):
         assert part in guarded, f"{part} ran without the guard"
     assert last_flow_run(project)["state_type"] == "COMPLETED"
-    artifacts = httpx.post(f"{api(project)}/artifacts/filter", json={}).raise_for_status().json()
+    artifacts = post(f"{api(project)}/artifacts/filter", {}).json()
     assert any("PASS" in str(artifact["data"]) for artifact in artifacts)
 
 
@@ -96,7 +97,7 @@ def kill(folder: Path, run: subprocess.Popen[str]) -> None:
 
 def cancel_in_prefect(folder: Path, run: subprocess.Popen[str]) -> None:
     state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-    httpx.post(f"{api(folder)}/flow_runs/{last_flow_run(folder)['id']}/set_state", json=state).raise_for_status()
+    post(f"{api(folder)}/flow_runs/{last_flow_run(folder)['id']}/set_state", state)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ import pytest
 
 from components.ledger import Ledger
 from components.registry import CHAMPION, Environment
+from flows.prefect_api import post
 from tests.finished import make_finished
 from tests.integration.test_promotion import aliases, furnish, judge, wait
 from tests.project import ROOT, environment, leftovers, make_project, retune, wait_for
@@ -90,10 +91,10 @@ def find_deployment(api: str, path: str) -> dict[str, Any]:
     return found
 
 
-def submit(api: str, deployment: dict[str, Any], **parameters: str) -> httpx.Response:
-    """Send the form, as the button of Prefect's page does."""
+def submit(api: str, deployment: dict[str, Any], **parameters: str) -> str:
+    """Send the form, as the button of Prefect's page does, and return the flow run's id."""
     body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    return httpx.post(f"{api}/deployments/{deployment['id']}/create_flow_run", json=body, timeout=30)
+    return str(post(f"{api}/deployments/{deployment['id']}/create_flow_run", body, timeout=30).json()["id"])
 
 
 def test_both_pages_are_served_on_loopback(project: Path, ui: subprocess.Popen[bytes]) -> None:
@@ -121,11 +122,12 @@ def test_the_form_in_prefect_promotes_what_waits(project: Path, place: Environme
     schema = deployment["parameter_openapi_schema"]
     assert schema["required"] == ["run", "decision", "why"]
     assert schema["properties"]["decision"]["enum"] == ["approve", "reject"]
-    assert submit(api, deployment, run=request.run, decision="maybe", why="?").status_code == 409
-    made = submit(api, deployment, run=request.run[:8], decision="approve", why="the errors are harmless").raise_for_status().json()
-    wait_for(lambda: state_of(api, made["id"]) in ("COMPLETED", "FAILED", "CRASHED"), 200)
+    with pytest.raises(httpx.HTTPStatusError, match="409"):
+        submit(api, deployment, run=request.run, decision="maybe", why="?")
+    made = submit(api, deployment, run=request.run[:8], decision="approve", why="the errors are harmless")
+    wait_for(lambda: state_of(api, made) in ("COMPLETED", "FAILED", "CRASHED"), 200)
 
-    assert state_of(api, made["id"]) == "COMPLETED", (project / "var/approvals.log").read_text(encoding="utf-8")
+    assert state_of(api, made) == "COMPLETED", (project / "var/approvals.log").read_text(encoding="utf-8")
     assert aliases(place) == {CHAMPION: 1}
     entry = Ledger(place.ledger).head("tickets")
     assert entry.who.endswith("(Prefect)")
@@ -141,7 +143,7 @@ def state_of(api: str, run: str) -> str:
 
 
 def events(api: str, name: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.post(f"{api}/events/filter", json={"filter": {"event": {"name": [name]}}}).json()["events"]
+    found: list[dict[str, Any]] = post(f"{api}/events/filter", {"filter": {"event": {"name": [name]}}}).json()["events"]
     return found
 
 
@@ -153,7 +155,7 @@ def test_the_documented_flow_reacts_to_a_promotion(project: Path, place: Environ
     settings = {"PREFECT_API_URL": api, "PREFECT_HOME": str(project / "var/prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     with running([sys.executable, "react.py"], project, project / "var/react.log", end=signal.SIGTERM, **settings):
         find_deployment(api, "reload/reload")
-        wait_for(lambda: len(httpx.post(f"{api}/automations/filter", json={}).json()) == 1, 30)
+        wait_for(lambda: len(post(f"{api}/automations/filter", {}).json()) == 1, 30)
         promoted = retune(project, "promote", "tickets", "2")
         assert promoted.returncode == 0, promoted.stderr
         wait_for(lambda: (project / "tickets.champion").exists(), 200)
