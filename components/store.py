@@ -25,7 +25,7 @@ from mlflow.exceptions import MlflowException
 
 from components.errors import NotThere, RetuneError, Unavailable
 from components.identity import digest_file, digest_value
-from components.locks import hold
+from components.locks import hold, hold_shared, shared_database
 
 log = logging.getLogger(__name__)
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read at each transfer; our lines say what was stored
@@ -91,12 +91,16 @@ def as_default(uri: str) -> Iterator[None]:
 
 @contextmanager
 def alone(uri: str, name: str, timeout: float = 300) -> Iterator[None]:
-    """Hold the lock `name` of the store: beside the database, or in the temporary folder for a server.
+    """Hold the lock `name` of the store: beside the database; for a server in the database that workers share, or the temporary folder.
 
     Raises:
         Unavailable: another process has held it for `timeout` seconds.
     """
-    database = database_of(uri)
+    database, shared = database_of(uri), shared_database()
+    if database is None and shared:
+        with hold_shared(shared, f"{uri} {name}", timeout):
+            yield
+        return
     folder = database.parent if database else Path(tempfile.gettempdir())
     path = folder / f"mlflow-{digest_value([uri, name])[:16]}.lock"
     with hold(path, timeout):

@@ -174,9 +174,9 @@ def dvc_lock(workspace: Workspace) -> str:
 
 def mlflow(workspace: Workspace) -> str:
     """MLflow's store is there and at today's schema."""
-    from components.tracking import prepare_store
+    from flows.places import store
 
-    uri = prepare_store(workspace.var)
+    uri = store(workspace)
     return f"{importlib.metadata.version('mlflow')}, {uri}"
 
 

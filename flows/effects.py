@@ -30,9 +30,10 @@ from flows import dvc, dvc_lock, events, evidence, judging, promotion
 from flows.judging import Judged
 from flows.lineage import lineage_of
 from flows.params import read_params
+from flows.places import LOCAL, store
 from flows.pseudo import PseudoLabelled
 from flows.pseudo import pseudo_label as label_rows
-from flows.workspace import Workspace
+from flows.workspace import Workspace, give_back
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def check(workspace: Workspace) -> None:
     evidence.outside(workspace, params)
     if params.gates.behaviour.cases and evidence.wanted(params.gates, "behaviour"):
         read_cases(workspace.origin / params.gates.behaviour.cases)
-    uri = tracking.prepare_store(workspace.var)
+    uri = store(workspace)
     closed = tracking.reconcile(uri, params.name)
     if closed:
         log.warning("closed %d MLflow runs of processes that are gone", closed)
@@ -78,7 +79,7 @@ def check(workspace: Workspace) -> None:
 
 def reconcile(workspace: Workspace, uri: str, name: str) -> None:
     """Bring the registry to what the ledger says: the champion's aliases, and the answers to questions that wait no more."""
-    for mended in promotion.bring(Environment(promotion.LOCAL, uri, workspace.ledger), name):
+    for mended in promotion.bring(Environment(LOCAL, uri, workspace.ledger), name):
         log.warning("%s: %s", name, mended)
 
 
@@ -116,6 +117,7 @@ def put_under_dvc(workspace: Workspace) -> frozenset[str]:
     files = {folder.relative_to(workspace.root).as_posix() + ".dvc": folder for folder in (workspace.raw, workspace.base)}
     if new := [folder for file, folder in files.items() if file in changed or not (workspace.root / file).exists()]:
         dvc.add(new, workspace.root)
+    give_back(workspace)
     if changed - {*files, *dvc.STAGES}:
         return frozenset()
     return frozenset(itertools.takewhile(lambda stage: stage not in changed, dvc.STAGES))
@@ -128,6 +130,7 @@ def reproduce(workspace: Workspace, stage: str, settled: bool = False) -> Stage:
         with tracking.follow(workspace.history, store(workspace), read_name(workspace)) as followed:
             became = dvc.reproduce_stage(stage, workspace.root)
         live = followed.run_id
+        give_back(workspace)
     log.info("%s: %s", stage, became)
     return Stage(stage, became, time.monotonic() - started, live)
 
@@ -300,11 +303,6 @@ def status(workspace: Workspace) -> dict[str, Any]:
         for v in registry.versions(uri, name)
     ]
     return {**asdict(registry.status(uri, name)), "versions": known}
-
-
-def store(workspace: Workspace) -> str:
-    """Return the address of MLflow's store, ready to be used."""
-    return tracking.prepare_store(workspace.var)
 
 
 def read_name(workspace: Workspace) -> str:

@@ -18,11 +18,12 @@ from components.registry import stored
 from components.yardstick import yardstick
 from flows import dvc
 from flows.asked import Asked
-from flows.effects import Result, Stage, store
+from flows.effects import Result, Stage
 from flows.evidence import test_rows
 from flows.judging import Judged
 from flows.lineage import lineage_of
 from flows.params import read_params
+from flows.places import store
 from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)

@@ -15,15 +15,13 @@ from components.ledger import Ledger, Request
 from components.params import nearest
 from components.registry import Environment, Promotion
 from components.registry.environments import judged_here, opponent_here
-from components.tracking import prepare_store
 from flows import events
 from flows.eligible import check_copied, check_evidence, check_known, checked_reason, find, models, opponent, passed, reason
-from flows.settings import read_settings
+from flows.places import LOCAL, local
+from flows.settings import enter, read_settings
 from flows.workspace import Workspace, find_project
 
 log = logging.getLogger(__name__)
-
-LOCAL = "local"
 
 
 def environment(name: str = LOCAL, start: Path | None = None) -> Environment:
@@ -34,10 +32,10 @@ def environment(name: str = LOCAL, start: Path | None = None) -> Environment:
         BadParams: no environment has that name.
     """
     project = find_project((start or Path.cwd()).resolve())
+    settings = enter(project)
     if name == LOCAL:
-        workspace = Workspace(project, project, project / "params.yaml")
-        return Environment(LOCAL, prepare_store(workspace.var), workspace.ledger)
-    known = read_settings(project).environments
+        return local(Workspace(project, project, project / "params.yaml"))
+    known = settings.environments
     if name not in known:
         raise BadParams(f"RETUNE_ENVIRONMENTS names no environment {name!r}{nearest(name, [LOCAL, *known])}")
     return Environment(name, known[name].mlflow, known[name].ledger)

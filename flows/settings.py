@@ -1,12 +1,24 @@
-"""What the surroundings decide, not the model: `RETUNE_…` variables, or an `.env` file in the project's folder."""
+"""What the surroundings decide, not the model: `RETUNE_…` variables, an `.env` file in the project's folder, or a file a secret.
 
+Without any of them all state is embedded: SQLite and folders below `var/`. One file that names shared services switches to these.
+"""
+
+import os
 from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+import sqlalchemy as sa
+import sqlalchemy.exc
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from components.errors import BadParams
+from components.locks import DATABASE
 from components.params import Section
+
+SECRETS = Path("/run/secrets")  # where compose and Kubernetes lay secrets as files, named as the variables are: retune_database
+NOTHING = SecretStr("")
 
 
 class EnvironmentSettings(Section):
@@ -17,11 +29,20 @@ class EnvironmentSettings(Section):
 
 
 class Settings(BaseSettings):
-    """Deadlines of the managed local Prefect server, the address of another one, other environments, and who acts."""
+    """Shared services instead of the embedded ones, deadlines of the managed local ones, other environments, and who acts."""
 
     model_config = SettingsConfigDict(env_prefix="RETUNE_", extra="ignore", frozen=True)
 
-    prefect_api_url: str = Field("", description="a Prefect server to use instead of the managed local one")
+    database: SecretStr = Field(NOTHING, description="PostgreSQL for ledger, studies and locks: postgresql+psycopg://USER:…@HOST/retune")
+    mlflow_uri: str = Field("", description="MLflow's server, http://… or https://…")
+    mlflow_user: str = Field("", description="who we are to MLflow's server")
+    mlflow_password: SecretStr = Field(NOTHING, description="the password of mlflow_user")
+    prefect_api_url: str = Field("", description="a Prefect server to use instead of the managed local one, http://…/api")
+    prefect_auth: SecretStr = Field(NOTHING, description="USER:PASSWORD, the auth string of Prefect's server")
+    dvc_remote: str = Field("", description="where DVC pushes to: s3://BUCKET/PREFIX, or a folder")
+    s3_endpoint: str = Field("", description="an S3 service other than Amazon's, http://…")
+    s3_access_key: str = Field("", description="of the S3 service")
+    s3_secret_key: SecretStr = Field(NOTHING, description="of s3_access_key")
     server_deadline: float = Field(120, gt=0, description="seconds that a server may take to start, or be gone during a run")
     server_linger: float = Field(300, ge=0, description="seconds that the managed server stays up after its last user has left")
     user: str = Field("", description="who promotes, as the ledger names them; the account and the machine when empty")
@@ -29,17 +50,74 @@ class Settings(BaseSettings):
         default_factory=dict, description='JSON: {"production": {"mlflow": "http://…", "ledger": "postgresql+psycopg://…"}}'
     )
 
+    @field_validator("database")
+    @classmethod
+    def _is_postgresql(cls, database: SecretStr) -> SecretStr:
+        if database.get_secret_value():
+            try:
+                url = sa.make_url(database.get_secret_value())
+            except sqlalchemy.exc.ArgumentError:
+                raise ValueError("expected postgresql+psycopg://USER:PASSWORD@HOST:PORT/DATABASE, found what is no address") from None
+            if url.drivername != "postgresql+psycopg":
+                raise ValueError(f"expected an address that begins with postgresql+psycopg://, found {url.drivername}://")
+        return database
+
+    @field_validator("mlflow_uri", "prefect_api_url", "s3_endpoint")
+    @classmethod
+    def _is_http(cls, address: str) -> str:
+        parts = urlsplit(address)
+        if address and (parts.scheme not in ("http", "https") or not parts.hostname):
+            raise ValueError("expected an address that begins with http:// or https://")
+        if parts.password:
+            raise ValueError("expected an address without a password; RETUNE_MLFLOW_PASSWORD, RETUNE_PREFECT_AUTH … keep secrets apart")
+        return address.rstrip("/")
+
+    @model_validator(mode="after")
+    def _belong_together(self) -> Self:
+        for first, second in (("mlflow_user", "mlflow_password"), ("s3_access_key", "s3_secret_key")):
+            if bool(getattr(self, first)) != bool(_plain(getattr(self, second))):
+                raise ValueError(f"RETUNE_{first.upper()} and RETUNE_{second.upper()} go together: one of them is missing")
+        return self
+
+    def variables(self) -> dict[str, str]:
+        """Return what the tools read from the environment, for this process and its children; nothing where a service is embedded."""
+        found = {
+            DATABASE: _plain(self.database),
+            "MLFLOW_TRACKING_USERNAME": self.mlflow_user,
+            "MLFLOW_TRACKING_PASSWORD": _plain(self.mlflow_password),
+            "PREFECT_API_AUTH_STRING": _plain(self.prefect_auth),
+            "AWS_ENDPOINT_URL_S3": self.s3_endpoint,
+            "AWS_ACCESS_KEY_ID": self.s3_access_key,
+            "AWS_SECRET_ACCESS_KEY": _plain(self.s3_secret_key),
+        }
+        if self.s3_endpoint:
+            found["AWS_DEFAULT_REGION"] = os.environ.get("AWS_DEFAULT_REGION", "us-east-1")  # boto3 wants one, and others have none
+        return {name: value for name, value in found.items() if value}
+
+
+def _plain(value: str | SecretStr) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else value
+
 
 def read_settings(project: Path) -> Settings:
-    """Read the settings of a project; a variable wins over the file.
+    """Read the settings of a project; a variable wins over the file `.env`, and that over the files of `/run/secrets`.
 
     Raises:
-        BadParams: a variable cannot be read; the message names it.
+        BadParams: a variable cannot be read; the message names it, and no secret.
     """
     try:
-        return Settings(_env_file=project / ".env")
+        return Settings(_env_file=project / ".env", _secrets_dir=SECRETS if SECRETS.is_dir() else None)
     except SettingsError as error:
         raise BadParams(f'{error}; RETUNE_ENVIRONMENTS is JSON: {{NAME: {{"mlflow": …, "ledger": …}}}}') from None
     except ValidationError as error:
-        faults = [f"RETUNE_{'.'.join(map(str, fault['loc'])).upper()}: {fault['msg']}" for fault in error.errors()]
-        raise BadParams("; ".join(faults)) from None
+        faults = [
+            (".".join(map(str, one["loc"])).upper(), one["msg"].removeprefix("Value error, ")) for one in error.errors(include_input=False)
+        ]
+        raise BadParams("; ".join(f"RETUNE_{where}: {says}" if where else says for where, says in faults)) from None
+
+
+def enter(project: Path) -> Settings:
+    """Read the settings of a project, and hand the tools what they read from the environment."""
+    settings = read_settings(project)
+    os.environ.update(settings.variables())
+    return settings

@@ -2,15 +2,17 @@
 
 The project's own params.yaml is made in the project itself. Any other parameter file gets a workspace of its own below
 `var/workspaces/`: a copy of the code and of dvc.yaml, that file as params.yaml, a `.dvc` that shares the project's cache and
-remote. Every DVC command works in it as it does in the project.
+remote. Every DVC command works in it as it does in the project. A scheduled run works in a checkout of its own, which is gone afterwards.
 """
 
+import configparser
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import BadParams, NotThere
 from components.identity import digest_value
+from flows.settings import Settings, enter, read_settings
 
 DVC_CONFIG = """[core]
     no_scm = true
@@ -22,20 +24,33 @@ DVC_CONFIG = """[core]
 ['remote "local"']
     url = {remote}
 """
+MODELS = "models"  # the folder of a project that has one folder a model
+SHARED = 'remote "shared"'
+KEPT = {"raw.dvc": "data/raw.dvc", "base.dvc": "data/base.dvc", "dvc.lock": "dvc.lock"}  # in a model's folder: in its workspace
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders of one model. `root` is DVC's working folder, `origin` the folder that data paths are relative to."""
+    """The folders of one model. `root` is DVC's working folder, `origin` the folder that data paths are relative to.
+
+    `commit` is what `root` is a checkout of, where it is one: then its code is there, and clean.
+    """
 
     project: Path
     root: Path
     params: Path
+    home: Path | None = None
+    commit: str = ""
 
     @property
     def origin(self) -> Path:
-        """The folder of the parameter file."""
-        return self.params.parent
+        """The folder of the parameter file, as it lies in the project."""
+        return self.home or self.params.parent
+
+    @property
+    def kept(self) -> Path | None:
+        """The model's folder, models/NAME, which keeps what DVC knows of the model; None for other parameter files."""
+        return self.origin if self.origin.parent == self.project / MODELS and self.root != self.project else None
 
     @property
     def var(self) -> Path:
@@ -45,7 +60,7 @@ class Workspace:
     @property
     def ledger(self) -> str:
         """The address of the ledger: who was champion, and who asked for it."""
-        return f"sqlite:///{self.var / 'ledger.db'}"
+        return read_settings(self.project).database.get_secret_value() or f"sqlite:///{self.var / 'ledger.db'}"
 
     @property
     def raw(self) -> Path:
@@ -86,6 +101,7 @@ def open_workspace(params: Path | None = None, start: Path | None = None) -> Wor
         BadParams: the parameter file does not exist.
     """
     project = find_project((start or Path.cwd()).resolve())
+    enter(project)
     own = project / "params.yaml"
     chosen = own if params is None else params.resolve()
     if not chosen.is_file():
@@ -113,11 +129,27 @@ def furnish(workspace: Workspace) -> None:
 
     Only who holds the workspace may call this: a stage that is running must not see other code or settings.
     """
-    project, root, params = workspace.project, workspace.root, workspace.params
-    if root == project:
+    settings = read_settings(workspace.project)
+    if workspace.root == workspace.project:
+        share_remote(workspace.root / ".dvc/config.local", settings)
         return
-    root.mkdir(parents=True, exist_ok=True)
-    copy_if_changed(params, root / "params.yaml")
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    copy_if_changed(workspace.params, workspace.root / "params.yaml")
+    if not workspace.commit:
+        copy_code(workspace.project, workspace.root)
+    for name, place in KEPT.items():
+        if workspace.kept is not None and (workspace.kept / name).is_file():
+            copy_if_changed(workspace.kept / name, workspace.root / place)
+    config = workspace.root / ".dvc/config"
+    (config.parent / "tmp").mkdir(parents=True, exist_ok=True)
+    text = DVC_CONFIG.format(cache=workspace.project / ".dvc/cache", remote=workspace.project / "var/dvc-remote")
+    if not config.exists() or config.read_text(encoding="utf-8") != text:
+        config.write_text(text, encoding="utf-8")
+    share_remote(workspace.root / ".dvc/config.local", settings)
+
+
+def copy_code(project: Path, root: Path) -> None:
+    """Make dvc.yaml and components/ in `root` what they are in the project."""
     copy_if_changed(project / "dvc.yaml", root / "dvc.yaml")
     sources = {path.relative_to(project) for path in (project / "components").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     for relative in sources:
@@ -125,12 +157,35 @@ def furnish(workspace: Workspace) -> None:
     for path in list((root / "components").rglob("*")):
         if path.is_file() and path.suffix != ".pyc" and path.relative_to(root) not in sources:
             path.unlink()
-    config = root / ".dvc/config"
-    config.parent.mkdir(exist_ok=True)
-    (config.parent / "tmp").mkdir(exist_ok=True)
-    text = DVC_CONFIG.format(cache=project / ".dvc/cache", remote=project / "var/dvc-remote")
-    if not config.exists() or config.read_text(encoding="utf-8") != text:
-        config.write_text(text, encoding="utf-8")
+
+
+def share_remote(config: Path, settings: Settings) -> None:
+    """Let DVC push to RETUNE_DVC_REMOTE where it is set; the S3 service's keys come from the environment."""
+    local = configparser.ConfigParser(interpolation=None, strict=False)
+    local.read(config, encoding="utf-8")
+    before = {name: dict(local[name]) for name in local.sections()}
+    local.remove_section(SHARED)
+    if local.get("core", "remote", fallback="") == "shared":
+        local.remove_option("core", "remote")
+    if settings.dvc_remote:
+        endpoint = {"endpointurl": settings.s3_endpoint} if settings.s3_endpoint and settings.dvc_remote.startswith("s3://") else {}
+        local.read_dict({"core": {"remote": "shared"}, SHARED: {"url": settings.dvc_remote, **endpoint}})
+    if {name: dict(local[name]) for name in local.sections()} != before:
+        config.parent.mkdir(parents=True, exist_ok=True)
+        with config.open("w", encoding="utf-8") as file:
+            local.write(file)
+
+
+def give_back(workspace: Workspace) -> None:
+    """Keep what DVC knows of the model in its folder, file by file by rename: it is what a person commits."""
+    if workspace.kept is None:
+        return
+    for name, place in KEPT.items():
+        source, target = workspace.root / place, workspace.kept / name
+        if source.is_file() and not (target.is_file() and target.read_bytes() == source.read_bytes()):
+            partial = target.with_name(f".{name}.partial")
+            shutil.copyfile(source, partial)
+            partial.replace(target)
 
 
 def copy_if_changed(source: Path, target: Path) -> None:

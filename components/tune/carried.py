@@ -7,16 +7,14 @@ follows from: data, code, base, budget of a trial, and every setting, whether it
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from components.learning.params import Value
 from components.tune.params import Dimension
+from components.tune.storage import Studies
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +35,8 @@ class Kin:
     bases: Mapping[str, str]
 
 
-def carry(study: optuna.Study, path: Path, kin: Kin) -> int:
-    """Fill the new `study`, whose journal is `path`, with the trials of the studies beside it that lie in its space; return how many.
+def carry(study: optuna.Study, studies: Studies, kin: Kin) -> int:
+    """Fill the new `study` with the trials of the studies beside it that lie in its space; return how many.
 
     Only complete trials are carried, each settings once.
     """
@@ -49,7 +47,7 @@ def carry(study: optuna.Study, path: Path, kin: Kin) -> int:
     study.set_user_attr(_CONTEXT, kin.context)  # last: who has it has the others too
     known: list[dict[str, Value]] = [dict(trial.params) for trial in study.trials]  # carried by a process that was killed meanwhile
     before = len(known)
-    for other in _relatives(path, kin):
+    for other in _relatives(study.study_name, studies, kin):
         for trial in other.get_trials(states=(TrialState.COMPLETE,)):
             settings = {**other.user_attrs[_FIXED], **trial.user_attrs.get("settings", trial.params)}
             settings["base"] = _same_base(other.user_attrs[_BASES].get(settings["base"]), kin)
@@ -62,16 +60,9 @@ def carry(study: optuna.Study, path: Path, kin: Kin) -> int:
     return carried
 
 
-def _relatives(path: Path, kin: Kin) -> Iterator[optuna.Study]:
-    """Yield the studies in the folder of `path` with the same context, the oldest name first; one that cannot be read is passed over."""
-    for journal in sorted(path.parent.glob("*.log")):
-        if journal == path:
-            continue
-        try:
-            other = optuna.load_study(study_name=journal.stem, storage=JournalStorage(JournalFileBackend(str(journal))))
-        except (KeyError, ValueError, OSError) as error:
-            log.warning("%s cannot be read and is passed over: %s", journal, error)
-            continue
+def _relatives(name: str, studies: Studies, kin: Kin) -> Iterator[optuna.Study]:
+    """Yield the other studies with the same context, the oldest name first."""
+    for other in studies.others(name):
         if other.user_attrs.get(_CONTEXT) == kin.context:
             yield other
 

@@ -1,27 +1,21 @@
-"""The study on disk: a journal in var/optuna that survives a kill, and is continued to the same total.
+"""The study, which survives a kill and is continued to the same total.
 
-One process at a time holds a study, so what a killed one left behind can be mended without asking: a torn last line is cut
-off, Optuna's own lock is removed, and a trial that was running is failed and queued again with its settings.
+One process at a time holds it, so what a killed one left behind can be mended without asking: a trial that was running is failed and
+queued again with its settings.
 """
 
-import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import optuna
-from filelock import FileLock, Timeout
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from components.errors import Unavailable
 from components.learning.params import Value
-from components.learning.state import state_folder
 from components.tune.carried import CARRIED, Kin, carry
 from components.tune.params import TuneParams
+from components.tune.storage import Studies, kept
 
 log = logging.getLogger(__name__)
 
@@ -40,32 +34,9 @@ def open_study(identity: str, tune: TuneParams, first: Mapping[str, Value], kin:
     Raises:
         Unavailable: another process holds it.
     """
-    folder = state_folder("optuna")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{identity}.log"
-    try:
-        with FileLock(folder / f"{identity}.held", timeout=10):
-            yield _opened(path, tune, first, kin)
-    except Timeout:
-        raise Unavailable(f"another process is searching in {path}; wait for it or end it, then run again") from None
-
-
-def repair(path: Path) -> None:
-    """Cut off what a kill or a full disk left of the last entry, which would make the whole journal unreadable."""
-    if not path.exists():
-        return
-    whole = bytearray()
-    content = path.read_bytes()
-    for line in content.splitlines(keepends=True):
-        if not _is_entry(line):
-            break
-        whole += line
-    if len(whole) == len(content):
-        return
-    log.warning("%s ends in a torn entry; %d bytes are cut off", path, len(content) - len(whole))
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(bytes(whole))
-    os.replace(partial, path)
+    studies = kept()
+    with studies.hold(identity) as storage:
+        yield _opened(identity, studies, storage, tune, first, kin)
 
 
 def sampler(tune: TuneParams, ordinal: int) -> optuna.samplers.TPESampler:
@@ -85,20 +56,19 @@ def spent(study: optuna.Study) -> float:
     return sum(float(trial.user_attrs.get(SECONDS, 0.0)) for trial in study.trials if CARRIED not in trial.user_attrs)
 
 
-def _opened(path: Path, tune: TuneParams, first: Mapping[str, Value], kin: Kin | None) -> optuna.Study:
+def _opened(
+    identity: str, studies: Studies, storage: BaseStorage, tune: TuneParams, first: Mapping[str, Value], kin: Kin | None
+) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for stale in path.parent.glob(path.name + ".lock*"):
-        stale.unlink(missing_ok=True)
-    repair(path)
     study = optuna.create_study(
-        study_name=path.stem,
-        storage=JournalStorage(JournalFileBackend(str(path))),
+        study_name=identity,
+        storage=storage,
         direction="maximize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=tune.prune_after),
         load_if_exists=True,
     )
     if kin is not None and all(CARRIED in trial.user_attrs for trial in study.trials):
-        carry(study, path, kin)
+        carry(study, studies, kin)
     _requeue(study, first)
     study.sampler = sampler(tune, len(counted(study)))
     return study
@@ -117,10 +87,3 @@ def _requeue(study: optuna.Study, first: Mapping[str, Value]) -> None:
         study.enqueue_trial(trials[-1].params)
     elif not counted(study) and first and not any(first.items() <= trial.params.items() for trial in trials):
         study.enqueue_trial(dict(first))
-
-
-def _is_entry(line: bytes) -> bool:
-    try:
-        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
-    except ValueError:
-        return False

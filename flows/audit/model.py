@@ -6,14 +6,15 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from components import registry, tracking
+from components import registry
 from components.errors import NotThere
 from components.ledger import Entry, Ledger, Request
 from components.params import nearest
-from components.registry import Environment, stored
+from components.registry import stored
 from components.store import database_of
-from flows.promotion import LOCAL
+from flows.places import LOCAL, standing
 from flows.promotion import environment as find_environment
+from flows.settings import enter
 from flows.workspace import Workspace, find_project
 
 
@@ -105,7 +106,7 @@ def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -
         BadParams: no environment has that name.
     """
     project = open_project(start)
-    place = local(project) if environment == LOCAL else find_environment(environment, start)
+    place = standing(project) if environment == LOCAL else find_environment(environment, start)
     known = tuple(registry.versions(place.mlflow, name))
     if not known:
         where = project.project if environment == LOCAL else f"the environment {environment}"
@@ -118,7 +119,7 @@ def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -
 def open_models(start: Path | None = None) -> list[Model]:
     """Return every model in the project's own registry."""
     project = open_project(start).project
-    place = local(open_project(start))
+    place = standing(open_project(start))
     names = stored.models(place.mlflow)
     return [Model(name, project, place.mlflow, place.ledger, tuple(registry.versions(place.mlflow, name))) for name in names]
 
@@ -126,19 +127,8 @@ def open_models(start: Path | None = None) -> list[Model]:
 def open_project(start: Path | None = None) -> Workspace:
     """Return the project's own workspace, whether or not it has a params.yaml: a registry outlives the settings."""
     project = find_project((start or Path.cwd()).resolve())
+    enter(project)
     return Workspace(project, project, project / "params.yaml")
-
-
-def local(workspace: Workspace) -> Environment:
-    """Return the project's own registry and ledger.
-
-    Raises:
-        NotThere: there is none; asking must not make one.
-    """
-    database = workspace.var / "mlflow.db"
-    if not database.exists():
-        raise NotThere(f"{database} is missing: no run has been recorded here; `retune run` makes it")
-    return Environment(LOCAL, tracking.prepare_store(workspace.var), workspace.ledger)
 
 
 def shown(moment: datetime) -> str:

@@ -16,7 +16,7 @@ from components.learning import TrainSection
 from components.tune import TuneParams, results
 from components.tune.searching import sample
 from components.tune.step import tune
-from components.tune.study import repair
+from components.tune.storage import repair
 from tests.learn import make_learn
 
 TRAIN = {"learning_rate": "tuned", "batch_size": "tuned", "threads": 1, "precision": "float32"}
