@@ -2,8 +2,10 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -72,6 +74,30 @@ def end_children() -> None:
     while CHILDREN:
         with contextlib.suppress(KeyError):  # it ended by itself meanwhile
             end_group(CHILDREN.pop())
+
+
+def owner(pid: int | None = None) -> str:
+    """Return who this process is, or the one with the number `pid`, so that another one can tell later whether it is gone."""
+    import psutil  # here, since this file also becomes other commands, and is then to start at once
+
+    process = psutil.Process(pid)
+    return json.dumps({"host": socket.gethostname(), "pid": process.pid, "started": round(process.create_time(), 1)})
+
+
+def is_gone(tag: str) -> bool:
+    """Say whether the process that `owner` described has ended; one of another host counts as alive."""
+    import psutil
+
+    try:
+        who = json.loads(tag)
+        if who["host"] != socket.gethostname():
+            return False
+        started = psutil.Process(int(who["pid"])).create_time()
+    except psutil.NoSuchProcess:
+        return True
+    except (ValueError, KeyError, TypeError, psutil.AccessDenied):
+        return False
+    return bool(abs(started - float(who["started"])) > 1)  # the number was given to another process
 
 
 def _watch(parent: int) -> None:

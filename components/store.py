@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import re
-import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
-import psutil
 import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
@@ -126,25 +124,6 @@ def experiment(client: MlflowClient, uri: str, name: str) -> str:
 
 def _folder_name(name: str) -> str:
     return re.sub(r"[^\w\-.]", "_", name)
-
-
-def owner() -> str:
-    """Return who this process is, so that another one can tell later whether it is gone."""
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": round(psutil.Process().create_time(), 1)})
-
-
-def is_gone(tag: str) -> bool:
-    """Say whether the process that `owner` described has ended; one of another host counts as alive."""
-    try:
-        who = json.loads(tag)
-        if who["host"] != socket.gethostname():
-            return False
-        started = psutil.Process(int(who["pid"])).create_time()
-    except psutil.NoSuchProcess:
-        return True
-    except (ValueError, KeyError, TypeError, psutil.AccessDenied):
-        return False
-    return bool(abs(started - float(who["started"])) > 1)  # the number was given to another process
 
 
 def milliseconds() -> int:

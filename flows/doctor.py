@@ -134,7 +134,7 @@ def state(workspace: Workspace) -> str:
 
 def git(workspace: Workspace) -> str:
     """The project is a git repository with a commit, so that a model can be traced to its code."""
-    from flows.lineage import git as ask
+    from flows.git import git as ask
 
     commit = ask(workspace.project, "rev-parse", "--short", "HEAD")
     if not commit:
@@ -188,8 +188,10 @@ def prefect(workspace: Workspace) -> str:
     if configured:
         import httpx
 
+        from flows.prefect_api import auth
+
         try:
-            httpx.get(f"{configured}/health", timeout=5).raise_for_status()
+            httpx.get(f"{configured}/version", timeout=5, auth=auth()).raise_for_status()
         except httpx.HTTPError as error:
             raise RetuneError(f"RETUNE_PREFECT_API_URL={configured} does not answer ({error}); unset it to use the local server") from None
         return f"{configured} answers"

@@ -10,8 +10,8 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
 from components.errors import Cancelled, Unavailable
@@ -124,26 +124,35 @@ def _watched(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        from prefect.runtime import flow_run
-
-        Mode.flow_run = str(flow_run.id)
-        done = threading.Event()
-        thread = threading.Thread(target=_watch, args=(Mode.flow_run, done, Mode.deadline), name="watch-flow-run", daemon=True)
-        thread.start()
-        try:
+        with joined():
             return function(*args, **kwargs)
-        finally:
-            done.set()
-            thread.join(10)
 
     return call
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Let the block be part of the flow run that this process is in: tasks belong to it, and it is watched."""
+    from prefect.runtime import flow_run
+
+    Mode.inline, Mode.flow_run = False, str(flow_run.id)
+    done = threading.Event()
+    thread = threading.Thread(target=_watch, args=(Mode.flow_run, done, Mode.deadline), name="watch-flow-run", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(10)
 
 
 def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
     import httpx
 
+    from flows.prefect_api import auth
+
     answered = time.monotonic()
-    with httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=5.0) as client:
+    with httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=5.0, auth=auth()) as client:
         while not done.wait(WATCH_SECONDS):
             try:
                 state = client.get(f"/flow_runs/{run_id}").raise_for_status().json()["state"]["type"]

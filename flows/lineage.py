@@ -2,8 +2,6 @@
 
 import importlib.metadata
 import platform
-import subprocess
-from pathlib import Path
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.manifest import BaseManifest, Manifest, base_folder
@@ -11,10 +9,10 @@ from components.artifacts.profile import Profile
 from components.artifacts.training import ModelSpec
 from flows import dvc_lock
 from flows.engine import current_flow_run
+from flows.git import NO_GIT, git
 from flows.workspace import Workspace
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "optuna", "scikit-learn", "mlflow", "dvc", "great-expectations", "prefect")
-NO_GIT = "none"
 
 
 def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
@@ -23,8 +21,8 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
     return Lineage(
         model=name,
         candidate=candidate,
-        git_commit=git(workspace.project, "rev-parse", "HEAD") or NO_GIT,
-        dirty=len(git(workspace.project, "status", "--porcelain").splitlines()),
+        git_commit=workspace.commit or git(workspace.project, "rev-parse", "HEAD") or NO_GIT,
+        dirty=0 if workspace.commit else len(git(workspace.project, "status", "--porcelain").splitlines()),
         data_digest=Manifest.read(workspace.raw).digest,
         base_source=base.source,
         base_digest=base.digest,
@@ -34,9 +32,3 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
         packages={package: importlib.metadata.version(package) for package in PACKAGES},
         pseudo=Profile.read(workspace.root / "data/prepared").pseudo,
     )
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Return what git says, or nothing where there is no git repository or no commit."""
-    answer = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-    return answer.stdout.strip() if answer.returncode == 0 else ""

@@ -28,11 +28,14 @@ from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
+VERDICT = "verdict.md"  # beside the page: what Prefect's page and a notification show
+
 
 def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> Path:
     """Write the page, unless it shows this verdict already, and put it beside the run in MLflow."""
     if not report.shows(result.page, judged.verdict, str(result.version)):
         write_page(workspace, run, stages, judged, result)
+    (workspace.reports / VERDICT).write_text(in_markdown(judged, result), encoding="utf-8")
     for file, into in ((result.page, "report"), (workspace.reports / report.CARD, "card"), (workspace.reports / report.CARD_PAGE, "card")):
         tracking.attach(store(workspace), run.run_id, file, into=into)
     return result.page

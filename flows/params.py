@@ -1,10 +1,13 @@
 """All of params.yaml, composed from the sections that the steps own; checked as a whole before any work starts."""
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
+from zoneinfo import available_timezones
 
 import yaml
+from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator
 
 from components import gates, tasks
@@ -14,7 +17,7 @@ from components.errors import BadParams
 from components.evaluate import EvaluateParams
 from components.gates import GatesParams
 from components.learning import TrainSection, check_fields
-from components.params import Free, Section
+from components.params import Free, Section, nearest
 from components.preprocess import PreprocessParams, check_copies
 from components.snapshot import SnapshotParams
 from components.tune import TuneParams, check_metrics, searched
@@ -27,6 +30,39 @@ class PromotionParams(Section):
 
     approval: Literal["automatic", "required"] = Field("automatic", description="of a PASS: promote at once | wait for a person")
     expires_days: float = Field(14, gt=0, le=365, description="how long a run waits for a person")
+
+
+class RetrainParams(Section):
+    """When a schedule makes the model anew, and when there is nothing to do."""
+
+    cron: str | None = Field(None, description="five fields, as 0 3 * * 1; null: what prefect.yaml says; off: by hand only")
+    timezone: str = Field("UTC", description="of the cron's hours, as Europe/Berlin")
+    late: Literal["skip", "queue"] = Field("skip", description="a run that is due while another one of the model is at work")
+    min_new_labels: int = Field(0, ge=0, description="labelled rows that are new since the last run; with fewer, nothing is done")
+
+    @field_validator("cron", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, cron: object) -> object:
+        return "off" if cron is False else cron  # YAML 1.1 reads an unquoted off as false
+
+    @field_validator("cron")
+    @classmethod
+    def _is_a_cron(cls, cron: str | None) -> str | None:
+        if cron in (None, "off"):
+            return cron
+        try:
+            CronSim(cron, datetime.now(UTC))
+        except CronSimError as error:
+            raise ValueError(f"{cron!r} is no cron: {error}; expected minute, hour, day, month, weekday, as 0 3 * * 1") from None
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_zone(cls, zone: str) -> str:
+        if zone not in available_timezones():
+            hint = nearest(zone, sorted(available_timezones()))
+            raise ValueError(f"unknown time zone {zone!r}{hint if hint.startswith('; did') else ', expected one as Europe/Berlin'}")
+        return zone
 
 
 class Params(Section):
@@ -44,6 +80,7 @@ class Params(Section):
     evaluate: EvaluateParams
     gates: GatesParams
     promotion: PromotionParams = Field(default_factory=PromotionParams)
+    retrain: RetrainParams = Field(default_factory=RetrainParams)
 
     @property
     def made_task(self) -> tasks.Task:

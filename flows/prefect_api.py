@@ -1,11 +1,19 @@
 """Requests to Prefect's API where its client is not at hand: it need not be imported, and costs a second."""
 
+import os
 import time
 from typing import Any
 
 import httpx
 
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds
+AUTH = "PREFECT_API_AUTH_STRING"
+
+
+def auth() -> tuple[str, str] | None:
+    """Return who we are to the server, and the password, where its auth string is set; as Prefect's own client reads it."""
+    user, _, password = os.environ.get(AUTH, "").partition(":")
+    return (user, password) if user else None
 
 
 def post(url: str, body: Any, timeout: float = 10.0) -> httpx.Response:
@@ -18,8 +26,8 @@ def post(url: str, body: Any, timeout: float = 10.0) -> httpx.Response:
         httpx.HTTPStatusError: it answers with an error, or still with 503 after 7.5 s.
     """
     for pause in PAUSES:
-        answer = httpx.post(url, json=body, timeout=timeout)
+        answer = httpx.post(url, json=body, timeout=timeout, auth=auth())
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
             return answer.raise_for_status()
         time.sleep(pause)
-    return httpx.post(url, json=body, timeout=timeout).raise_for_status()
+    return httpx.post(url, json=body, timeout=timeout, auth=auth()).raise_for_status()

@@ -16,7 +16,11 @@ from flows.workspace import Workspace, open_workspace
 @flow
 def retrain(params: str) -> Result:
     """Bring the candidate up to date, register it, judge it, and promote it if it earned that."""
-    workspace = open_workspace(Path(params))
+    return line(open_workspace(Path(params)))
+
+
+def line(workspace: Workspace) -> Result:
+    """Tell the story of one model, in a workspace that is this run's alone."""
     check(workspace)
     snapshot(workspace)
     pin_base(workspace)
@@ -88,4 +92,4 @@ def settle(workspace: Workspace, run: RecordedRun, version: Version, judged: Jud
 def publish(workspace: Workspace, run: RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> None:
     """Write the page, and tell Prefect's users the verdict."""
     pages.publish(workspace, run, stages, judged, result)
-    tell(pages.in_markdown(judged, result), key=f"verdict-{result.model}")
+    tell((workspace.reports / pages.VERDICT).read_text(encoding="utf-8"), key=f"verdict-{result.model}")

@@ -2,17 +2,22 @@
 
 import fcntl
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
 
 from components.errors import Cancelled, Unavailable
+from components.ledger import Retraining
 from flows import engine
 from flows.effects import Result
 from flows.server import prefect_server
-from flows.settings import read_settings
+from flows.settings import enter
 from flows.workspace import Workspace, furnish
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def run_retrain(workspace: Workspace, inline: bool) -> Result:
@@ -22,22 +27,43 @@ def run_retrain(workspace: Workspace, inline: bool) -> Result:
         RetuneError: whatever ended the run.
     """
     with alone(workspace):
+        return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
+
+
+def run_scheduled(model: str, inline: bool) -> Retraining:
+    """Tell the story of a schedule in the checkout that is the working folder.
+
+    Raises:
+        RetuneError: whatever ended the run.
+    """
+    from flows.checkout import project_of
+
+    def story() -> Retraining:
+        from flows.scheduled import retrain
+
+        return engine.flow(retrain)(model)
+
+    return under_prefect(project_of(), inline, story)
+
+
+def under_prefect(project: Path, inline: bool, story: Callable[[], T]) -> T:
+    """Tell a story with a server of Prefect's at hand, or `inline` without; a run that was cancelled is told to the server."""
+    try:
         if inline:
-            return _retrain(workspace)
-        settings = read_settings(workspace.project)
-        with prefect_server(workspace.var, settings) as url:
-            engine.configure(url, str(workspace.var / "prefect"), settings.server_deadline)
-            return _retrain(workspace)
+            return story()
+        settings = enter(project)
+        with prefect_server(project / "var", settings) as url:
+            engine.configure(url, str(project / "var/prefect"), settings.server_deadline)
+            return story()
+    except Cancelled:
+        engine.mark_cancelled()
+        raise
 
 
 def _retrain(workspace: Workspace) -> Result:
     from flows.retrain import retrain
 
-    try:
-        return retrain(str(workspace.params))
-    except Cancelled:
-        engine.mark_cancelled()
-        raise
+    return retrain(str(workspace.params))
 
 
 @contextmanager

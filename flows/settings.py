@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     server_deadline: float = Field(120, gt=0, description="seconds that a server may take to start, or be gone during a run")
     server_linger: float = Field(300, ge=0, description="seconds that the managed server stays up after its last user has left")
     user: str = Field("", description="who promotes, as the ledger names them; the account and the machine when empty")
+    notify: SecretStr = Field(
+        NOTHING, description="who is told: Apprise addresses, or block:TYPE/NAME for a block of Prefect's; spaces between"
+    )
     environments: dict[str, EnvironmentSettings] = Field(
         default_factory=dict, description='JSON: {"production": {"mlflow": "http://…", "ledger": "postgresql+psycopg://…"}}'
     )

@@ -48,9 +48,18 @@ class Workspace:
         return self.home or self.params.parent
 
     @property
-    def kept(self) -> Path | None:
-        """The model's folder, models/NAME, which keeps what DVC knows of the model; None for other parameter files."""
-        return self.origin if self.origin.parent == self.project / MODELS and self.root != self.project else None
+    def kept(self) -> dict[Path, Path]:
+        """Where the project keeps what DVC knows of the model, and where DVC reads it in the workspace; nothing where these are one.
+
+        A model's folder, models/NAME, keeps it beside the settings; the project's own model keeps it where DVC reads it.
+        """
+        if self.root == self.project:
+            return {}
+        if self.origin == self.project:
+            return {self.project / place: self.root / place for place in KEPT.values()}
+        if self.origin.parent == self.project / MODELS:
+            return {self.origin / name: self.root / place for name, place in KEPT.items()}
+        return {}
 
     @property
     def var(self) -> Path:
@@ -137,9 +146,11 @@ def furnish(workspace: Workspace) -> None:
     copy_if_changed(workspace.params, workspace.root / "params.yaml")
     if not workspace.commit:
         copy_code(workspace.project, workspace.root)
-    for name, place in KEPT.items():
-        if workspace.kept is not None and (workspace.kept / name).is_file():
-            copy_if_changed(workspace.kept / name, workspace.root / place)
+    for kept, place in workspace.kept.items():
+        if kept.is_file():
+            copy_if_changed(kept, place)
+        elif workspace.commit:  # what the checkout has there is another model's
+            place.unlink(missing_ok=True)
     config = workspace.root / ".dvc/config"
     (config.parent / "tmp").mkdir(parents=True, exist_ok=True)
     text = DVC_CONFIG.format(cache=workspace.project / ".dvc/cache", remote=workspace.project / "var/dvc-remote")
@@ -177,15 +188,13 @@ def share_remote(config: Path, settings: Settings) -> None:
 
 
 def give_back(workspace: Workspace) -> None:
-    """Keep what DVC knows of the model in its folder, file by file by rename: it is what a person commits."""
-    if workspace.kept is None:
-        return
-    for name, place in KEPT.items():
-        source, target = workspace.root / place, workspace.kept / name
-        if source.is_file() and not (target.is_file() and target.read_bytes() == source.read_bytes()):
-            partial = target.with_name(f".{name}.partial")
-            shutil.copyfile(source, partial)
-            partial.replace(target)
+    """Keep what DVC knows of the model in the project, file by file by rename: it is what a person commits."""
+    for kept, place in workspace.kept.items():
+        if place.is_file() and not (kept.is_file() and kept.read_bytes() == place.read_bytes()):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            partial = kept.with_name(f".{kept.name}.partial")
+            shutil.copyfile(place, partial)
+            partial.replace(kept)
 
 
 def copy_if_changed(source: Path, target: Path) -> None:

@@ -28,31 +28,33 @@ def serve(workspace: Workspace, settings: Settings) -> None:
     Raises:
         Unavailable: a server did not answer within the deadline.
     """
-    port = free_port(PORT)
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", prepare_store(workspace.var), "--default-artifact-root", (workspace.var / "mlartifacts").as_uri()]
-    log = workspace.var / "mlflow-ui.log"
-    with (
-        prefect_server(workspace.var, settings) as prefect,
-        mlflow_server(command, port, settings.server_deadline, log),
-        approvals(workspace, prefect),
-    ):
-        print(f"MLflow   http://127.0.0.1:{port}\nPrefect  {prefect.removesuffix('/api')}", flush=True)
+    with prefect_server(workspace.var, settings) as prefect, mlflow(workspace, settings) as address, approvals(workspace, prefect):
+        print(f"MLflow   {address}\nPrefect  {prefect.removesuffix('/api')}", flush=True)
         print("What waits for a person is answered under Deployments, decide. Ctrl-C ends both.", flush=True)
         while True:
             time.sleep(3600)
 
 
 @contextlib.contextmanager
-def mlflow_server(command: list[str], port: int, deadline: float, log: Path) -> Iterator[None]:
-    """Run MLflow's server; Ctrl-C is for us to pass on."""
+def mlflow(workspace: Workspace, settings: Settings) -> Iterator[str]:
+    """Run MLflow's server over the embedded store and give its address; where the settings name a server, give that one's.
+
+    Raises:
+        Unavailable: it did not answer within the deadline.
+    """
+    if settings.mlflow_uri:
+        yield settings.mlflow_uri
+        return
+    port, log = free_port(PORT), workspace.var / "mlflow-ui.log"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", prepare_store(workspace.var), "--default-artifact-root", (workspace.var / "mlartifacts").as_uri()]
     with running(command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, log) as child:  # nobody submits jobs to it
-        end = time.monotonic() + deadline
+        end = time.monotonic() + settings.server_deadline
         while not answers(port):
             if child.poll() is not None or time.monotonic() > end:
-                raise Unavailable(f"MLflow's server did not answer on port {port} within {deadline:.0f} s; see {log}")
+                raise Unavailable(f"MLflow's server did not answer on port {port} within {settings.server_deadline:.0f} s; see {log}")
             time.sleep(0.3)
-        yield
+        yield f"http://127.0.0.1:{port}"
 
 
 @contextlib.contextmanager

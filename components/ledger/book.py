@@ -10,8 +10,8 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from components.errors import BadInput, NotThere, RetuneError
-from components.ledger.records import Action, Answer, Change, Entry, Outdated, Request
-from components.ledger.tables import answers, looks, make_engine, prepare, promotions, reading, requests, writing
+from components.ledger.records import Action, Answer, Change, Entry, Outdated, Request, Retraining
+from components.ledger.tables import answers, looks, make_engine, prepare, promotions, reading, requests, retrainings, writing
 
 _ASKED = sa.select(requests, answers.c.decision, answers.c.who, answers.c.why, answers.c.decided_at).outerjoin_from(requests, answers)
 
@@ -106,6 +106,17 @@ class Ledger:
         mine = (looks.c.model == model, looks.c.test_digest == test_digest)
         with reading(self._engine) as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(looks).where(*mine)).scalar_one())
+
+    def note(self, retraining: Retraining) -> None:
+        """Write how a scheduled run ended."""
+        with writing(self._engine) as connection:
+            connection.execute(retrainings.insert().values(**asdict(retraining)))
+
+    def retrainings(self, model: str, last: int = 1) -> list[Retraining]:
+        """Return how the last scheduled runs of a model ended, the newest first."""
+        mine = sa.select(*(column for column in retrainings.c if column.name != "number")).where(retrainings.c.model == model)
+        with reading(self._engine) as connection:
+            return [Retraining(**row) for row in connection.execute(mine.order_by(retrainings.c.number.desc()).limit(last)).mappings()]
 
     def ask(self, request: Request) -> Request:
         """Ask a person; the same question again is the one that waits, another question of the same run takes its place."""

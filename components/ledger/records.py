@@ -48,6 +48,23 @@ class Entry:
     origin: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Retraining:
+    """How a scheduled run ended: the verdict's outcome, `skipped` where there was nothing to do, or `failed`.
+
+    `basis` is a hash of the code and the settings that it ran with, from the commit `git_commit`.
+    """
+
+    model: str
+    at: datetime
+    outcome: str
+    reason: str
+    version: int | None = None
+    basis: str
+    git_commit: str
+    flow_run: str | None = None
+
+
 class Change(TypedDict):
     """What the writer of an entry decides; the ledger adds sequence, time and predecessor. The fields are those of Entry."""
 

@@ -96,6 +96,20 @@ looks = sa.Table(
     sa.UniqueConstraint("model", "test_digest", "candidate_key"),
 )
 
+retrainings = sa.Table(
+    "retrainings",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("model", sa.Text, nullable=False, index=True),
+    sa.Column("at", Moment, nullable=False),
+    sa.Column("outcome", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer),
+    sa.Column("basis", sa.Text, nullable=False),
+    sa.Column("git_commit", sa.Text, nullable=False),
+    sa.Column("flow_run", sa.Text),
+)
+
 _FUNCTION = """CREATE OR REPLACE FUNCTION retune_append_only() RETURNS trigger AS $$
 BEGIN RAISE EXCEPTION 'the ledger is append-only'; END $$ LANGUAGE plpgsql"""
 
@@ -161,7 +175,7 @@ def _first_line(error: Exception) -> str:
 def prepare(engine: sa.Engine) -> None:
     """Make the tables unless they are there: under a lock, since processes that make them at once would collide."""
     with reading(engine) as connection:
-        if sa.inspect(connection).has_table(looks.name):
+        if not _missing(connection):
             return
     if engine.dialect.name == "sqlite" and engine.url.database:
         with hold(Path(f"{engine.url.database}.lock"), BUSY_SECONDS):
@@ -172,14 +186,19 @@ def prepare(engine: sa.Engine) -> None:
 
 def _make(engine: sa.Engine) -> None:
     with writing(engine) as connection:
-        if sa.inspect(connection).has_table(looks.name):
-            return
-        METADATA.create_all(connection)
+        missing = _missing(connection)
+        METADATA.create_all(connection, tables=missing)
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql(_FUNCTION)
-        for table in METADATA.sorted_tables:
+        for table in missing:
             for statement in _append_only(table, engine.dialect.name):
                 connection.exec_driver_sql(statement)
+
+
+def _missing(connection: sa.Connection) -> list[sa.Table]:
+    """Return the tables that are not there yet: all of them, or what a ledger of an earlier release had not."""
+    there = set(sa.inspect(connection).get_table_names())
+    return [table for table in METADATA.sorted_tables if table.name not in there]
 
 
 def _append_only(table: sa.Table, dialect: str) -> list[str]:

@@ -7,7 +7,8 @@ from contextlib import contextmanager, suppress
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from components.store import connect, is_gone, milliseconds, owner, reaching, tags_of
+from components.process import is_gone, owner
+from components.store import connect, milliseconds, reaching, tags_of
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,6 @@ import configparser
 import fcntl
 import logging
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ import yaml
 
 from components.errors import BadInput, NotThere, RetuneError
 from flows.dvc import cached_folder, dvc
-from flows.lineage import NO_GIT, git
+from flows.git import NO_GIT, git, must_git
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +43,14 @@ def worktree(project: Path, commit: str, keep: Path | None = None) -> Iterator[P
     if keep is not None:
         if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
             raise BadInput(f"{keep} is {'not empty' if keep.is_dir() else 'a file'}: name a folder that is not there yet")
-        _git(project, "worktree", "add", "--quiet", "--detach", str(keep.resolve()), commit)
+        must_git(project, "worktree", "add", "--quiet", "--detach", str(keep.resolve()), commit)
         yield keep.resolve()
         return
     home = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
     try:
         with (home / OWNED).open("w") as owned:
             fcntl.flock(owned, fcntl.LOCK_EX)  # before git knows of the folder: who finds it there and free may remove it
-            _git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
+            must_git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
             yield home / FOLDER
     finally:
         _remove(project, home)
@@ -127,11 +126,3 @@ def _pull(root: Path, path: str, md5: str, gone: NotThere) -> None:
     finally:
         pointer.unlink()
         (pointer.parent / ".gitignore").unlink(missing_ok=True)
-
-
-def _git(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        ["git", "-c", "core.hooksPath=/dev/null", *arguments], cwd=folder, capture_output=True, text=True, errors="replace", check=False
-    )
-    if done.returncode != 0:
-        raise RetuneError(f"git {' '.join(arguments[:2])} failed in {folder}: {done.stderr.strip() or done.returncode}")

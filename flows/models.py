@@ -1,0 +1,80 @@
+"""The models of a project: its own params.yaml, and a folder a model below `models/`; adding one is adding a folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from components.errors import BadParams
+from components.params import nearest
+from flows.workspace import MODELS, Workspace, find_project, open_workspace
+
+OUTPUTS = ("tuned", "trained")  # what the project's own stages write into models/
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model by its name in the registry, and its parameter file."""
+
+    name: str
+    params: Path
+
+
+def find_models(project: Path) -> list[ModelFolder]:
+    """Return every model of the project, its own first, then by folder.
+
+    Raises:
+        BadParams: a folder has no params.yaml, one cannot be read or names no model, or two name the same; with every fault.
+    """
+    folders = sorted(path for path in (project / MODELS).glob("*") if path.is_dir() and path.name not in OUTPUTS and path.name[0] != ".")
+    files = [*([project / "params.yaml"] if (project / "params.yaml").is_file() else []), *(path / "params.yaml" for path in folders)]
+    found, faults = [], []
+    for file in files:
+        try:
+            found.append(ModelFolder(_name(file), file))
+        except BadParams as fault:
+            faults.append(str(fault))
+    for model in found:
+        if (twin := next(one for one in found if one.name == model.name)) is not model:
+            faults.append(f"{model.params} and {twin.params} both name the model {model.name!r}: give one of them another name")
+    if faults:
+        raise BadParams("\n".join(faults))
+    return found
+
+
+def find_model(project: Path, name: str) -> ModelFolder:
+    """Return the model that is called `name` in the registry, or whose folder is.
+
+    Raises:
+        BadParams: there is none; or as for `find_models`.
+    """
+    known = find_models(project)
+    for model in known:
+        if name in (model.name, model.params.parent.name if model.params.parent != project else None):
+            return model
+    raise BadParams(f"no model {name!r} in {project}{nearest(name, [model.name for model in known])}; a model is a folder of {MODELS}/")
+
+
+def open_model(name: str | None, params: Path | None) -> Workspace:
+    """Return the workspace of the model `name`, else of the parameter file, else the project's own.
+
+    Raises:
+        BadParams: both are given, or there is no such model or file.
+    """
+    if name is None:
+        return open_workspace(params)
+    if params is not None:
+        raise BadParams("--model and --params both say which model is meant: give one of them")
+    return open_workspace(find_model(find_project(Path.cwd().resolve()), name).params)
+
+
+def _name(file: Path) -> str:
+    if not file.is_file():
+        raise BadParams(f"{file.parent} has no params.yaml: `retune init DATA --params {file}` writes one")
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadParams(f"{file} is not YAML: {error}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
+        raise BadParams(f"{file}: expected `name:`, the registered model's name")
+    return str(raw["name"])
