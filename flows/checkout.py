@@ -15,6 +15,7 @@ from pathlib import Path
 
 from components.errors import BadParams, NotThere, RetuneError
 from components.identity import digest_value
+from components.learning.state import STATE
 from components.origin import PROJECT
 from components.process import is_gone, owner
 from flows.git import git, must_git
@@ -86,6 +87,7 @@ def enter_checkout(model: str) -> Workspace:
     if not is_checkout(project):
         raise RetuneError(f"{root} is no checkout in {project / RUNS}: `retune retrain` and the deployment make one")
     enter(project)
+    os.environ[STATE] = str(project / "var")  # a search or training that was cut short outlives the checkout
     found = find_model(project, model) if model else ModelFolder("", project / "params.yaml")
     params = found.params.relative_to(project)
     commit = git(root, "rev-parse", "HEAD")

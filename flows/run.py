@@ -4,16 +4,18 @@ import fcntl
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from components.errors import Cancelled, Unavailable
+from components.errors import Cancelled, RetuneError, Unavailable
 from components.ledger import Retraining
 from flows import engine
 from flows.effects import Result
+from flows.models import find_models
 from flows.server import prefect_server
 from flows.settings import enter
-from flows.workspace import Workspace, furnish
+from flows.workspace import Workspace, furnish, open_workspace
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,37 @@ def run_retrain(workspace: Workspace, inline: bool) -> Result:
     """
     with alone(workspace):
         return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the run of one of several models ended; `outcome` is the verdict's, or `failed`."""
+
+    model: str
+    version: int | None
+    outcome: str
+    reason: str
+    exit_code: int
+
+
+def run_all(project: Path, inline: bool) -> list[Ended]:
+    """Tell the story of `retrain` for every model of the project, one after the other; one that fails keeps none from its turn.
+
+    Raises:
+        BadParams: a model's folder cannot be read; nothing was run.
+        Cancelled: a person ended it.
+    """
+    ended = []
+    for model in find_models(project):
+        try:
+            result = run_retrain(open_workspace(model.params), inline)
+            ended.append(Ended(model.name, result.version, str(result.outcome), result.reason, 0))
+        except Cancelled:
+            raise
+        except RetuneError as error:
+            log.error("%s: %s", model.name, error)
+            ended.append(Ended(model.name, None, "failed", str(error), error.exit_code))
+    return ended
 
 
 def run_scheduled(model: str, inline: bool) -> Retraining:

@@ -20,6 +20,7 @@ from components.registry import stored
 from components.registry.versions import ADAPTER, BASE_SOURCE, KEY, PROMOTED
 from flows.audit.diff import read_json
 from flows.audit.model import Model
+from flows.checkout import FOLDER, RUNS
 
 _HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
 _POINTERS = (":/dvc.lock", ":/*/dvc.lock", ":/*.dvc")  # of the whole repository; in git a star stands for slashes too
@@ -71,8 +72,9 @@ def of_version(model: Model, version: registry.Version) -> Iterator[str]:
 
 
 def workspaces(project: Path) -> list[Path]:
-    """Return the project's own folder and its other workspaces."""
-    return [project, *sorted(path for path in (project / "var/workspaces").glob("*") if path.is_dir())]
+    """Return the project's own folder, its other workspaces, and the checkouts in which scheduled runs work."""
+    others = [*(project / "var/workspaces").glob("*"), *(project / RUNS).glob(f"*/{FOLDER}")]
+    return [project, *sorted(path for path in others if path.is_dir())]
 
 
 def workspaces_of(project: Path, name: str | None) -> list[Path]:
@@ -90,7 +92,13 @@ def _model_of(params: Path) -> str | None:
 def of_workspaces(project: Path) -> Iterator[str]:
     """Yield the hashes in every workspace's dvc.lock and .dvc files."""
     for root in workspaces(project):
-        for path in (root / "dvc.lock", *root.glob("*.dvc"), *root.glob("data/**/*.dvc"), *root.glob("models/**/*.dvc")):
+        for path in (
+            root / "dvc.lock",
+            *root.glob("models/*/dvc.lock"),
+            *root.glob("*.dvc"),
+            *root.glob("data/**/*.dvc"),
+            *root.glob("models/**/*.dvc"),
+        ):
             if path.is_file():
                 yield from _HASH.findall(path.read_text(encoding="utf-8", errors="replace"))
 

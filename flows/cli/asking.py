@@ -10,28 +10,53 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.cli.promoting import Name, Number, Place
-from flows.cli.terminal import AsJson, ParamsFile, app, interval, out, print_json
-from flows.workspace import open_workspace
+from flows.cli.terminal import AsJson, ModelName, ParamsFile, app, interval, out, print_json
 
 ROWS_SHOWN = 20  # of a table of evidence; --json has all of them
 
 
 @app.command()
-def status(params: ParamsFile = None, as_json: AsJson = False) -> None:
+def status(
+    params: ParamsFile = None,
+    model: ModelName = None,
+    every: Annotated[bool, typer.Option("--all", help="A line for every model of the project, and what `retune up` has started.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the registered versions: alias, metrics with 95 % intervals, verdict, run key; what waits for a person; the test set's budget.
 
-    Example: `retune status --json`
+    Example: `retune status --all`
     """
     from flows import effects
     from flows.audit.standing import standing
+    from flows.models import open_model
 
-    workspace = open_workspace(params)
+    if every:
+        show_overview(as_json)
+        return
+    workspace = open_model(model, params)
     state = effects.status(workspace)
     stands = asdict(standing(workspace, state["version"], {version["version"] for version in state["versions"]}))
     if as_json:
         print_json({**state, "standing": stands})
     else:
         show_status(state, stands)
+
+
+def show_overview(as_json: bool) -> None:
+    """Print each model's champion, its age, the last verdict, how the last scheduled run ended and when the next one is due."""
+    from flows.overview import overview
+
+    found = overview()
+    if as_json:
+        print_json(asdict(found))
+        return
+    rows = [
+        (one.model, one.champion, one.age, one.verdict, one.last_run, one.next_run or "no schedule", one.waiting or None)
+        for one in found.models
+    ]
+    show_table(("model", "champion", "since", "last verdict", "last scheduled run", "next run", "waits for a person"), rows)
+    for name, says in found.services.items():
+        out.print(f"{name}: {says}", markup=False)
 
 
 def show_status(state: dict[str, Any], stands: dict[str, Any]) -> None:

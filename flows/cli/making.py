@@ -1,6 +1,7 @@
 """The commands that make a model: settings, data, the whole line and its steps."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.terminal import AsJson, Inline, ParamsFile, app, out, print_json
+from flows.cli.terminal import AsJson, Inline, ModelName, ParamsFile, app, out, print_json
 from flows.workspace import open_workspace
 
 
@@ -34,15 +35,17 @@ def init(
 def snapshot(
     source: Annotated[str | None, typer.Argument(help="Data to take instead of `snapshot.source`: a file, a glob or a folder.")] = None,
     params: ParamsFile = None,
+    model: ModelName = None,
 ) -> None:
     """Pin what lies outside: the data and the base model. After this `dvc repro` has all it needs.
 
     Example: `retune snapshot new-labels.csv`
     """
     from flows import effects
+    from flows.models import open_model
     from flows.run import alone
 
-    workspace = open_workspace(params)
+    workspace = open_model(model, params)
     with alone(workspace):
         data = effects.take_snapshot(workspace, source)
         base = effects.pin_base(workspace)
@@ -52,16 +55,25 @@ def snapshot(
 
 
 @app.command()
-def run(params: ParamsFile = None, inline: Inline = False, as_json: AsJson = False) -> None:
+def run(
+    params: ParamsFile = None,
+    model: ModelName = None,
+    every: Annotated[bool, typer.Option("--all", help="Every model of the project, one after the other.")] = False,
+    inline: Inline = False,
+    as_json: AsJson = False,
+) -> None:
     """Run the whole line: snapshot, validate, preprocess, tune, train, evaluate, record, register, judge, promote.
 
-    What is up to date is not done again. Exits 0 when a verdict was reached, whichever it is.
+    What is up to date is not done again. Exits 0 when a verdict was reached, whichever it is; with --all, for every model.
 
     Example: `retune run --inline`
     """
+    from flows.models import open_model
     from flows.run import run_retrain
 
-    result = run_retrain(open_workspace(params), inline=inline)
+    if every:
+        raise typer.Exit(show_all(params, model, inline, as_json))
+    result = run_retrain(open_model(model, params), inline=inline)
     if as_json:
         print_json(result)
         return
@@ -75,9 +87,29 @@ def run(params: ParamsFile = None, inline: Inline = False, as_json: AsJson = Fal
     out.print(f"Read: {result.page}")
 
 
+def show_all(params: Path | None, model: str | None, inline: bool, as_json: bool) -> int:
+    """Run every model of the project and print how each ended; return the exit code: that of the first that failed."""
+    from components.errors import BadParams
+    from flows.run import run_all
+    from flows.workspace import find_project
+
+    if params is not None or model is not None:
+        raise BadParams("--all takes every model of the project: leave out --params and --model")
+    ended = run_all(find_project(Path.cwd().resolve()), inline)
+    if as_json:
+        print_json({"models": [asdict(one) for one in ended]})
+    else:
+        table = Table("model", "version", "outcome", "reason", box=None, pad_edge=False)
+        for one in ended:
+            table.add_row(one.model, str(one.version or "–"), one.outcome, escape(one.reason))
+        out.print(table)
+    return next((one.exit_code for one in ended if one.exit_code), 0)
+
+
 @app.command()
 def judge(
     params: ParamsFile = None,
+    model: ModelName = None,
     again: Annotated[bool, typer.Option("--again", help="Judge anew where a verdict stands; it is the same look.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -89,9 +121,10 @@ def judge(
     """
     from components.artifacts.verdict import Outcome
     from flows import effects
+    from flows.models import open_model
     from flows.run import alone
 
-    workspace = open_workspace(params)
+    workspace = open_model(model, params)
     with alone(workspace):
         verdict = effects.judge(workspace, effects.register(workspace, effects.record(workspace, ())), again).verdict
     if as_json:
@@ -106,15 +139,16 @@ def judge(
 
 
 @app.command()
-def register(params: ParamsFile = None, as_json: AsJson = False) -> None:
+def register(params: ParamsFile = None, model: ModelName = None, as_json: AsJson = False) -> None:
     """Register the evaluated candidate, to be judged; the same model and data give the same version.
 
     Example: `retune register`
     """
     from flows import effects
+    from flows.models import open_model
     from flows.run import alone
 
-    workspace = open_workspace(params)
+    workspace = open_model(model, params)
     with alone(workspace):
         version = effects.register(workspace, effects.record(workspace, ()))
     if as_json:
@@ -181,15 +215,16 @@ def pseudo_label(
 
 
 @app.command()
-def doctor(params: ParamsFile = None) -> None:
+def doctor(params: ParamsFile = None, model: ModelName = None) -> None:
     """Check what a run needs: versions, base model, disk, writable state, DVC, MLflow, Prefect. A line each: ok, or what to do.
 
     Example: `retune doctor`
     """
     from flows.doctor import examine
+    from flows.models import open_model
 
     bad = 0
-    for finding in examine(open_workspace(params)):
+    for finding in examine(open_model(model, params)):
         out.print(f"{'ok  ' if finding.ok else 'FIX '} {finding.name}: {finding.says}", markup=False)
         bad += not finding.ok
     raise typer.Exit(1 if bad else 0)

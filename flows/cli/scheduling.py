@@ -50,6 +50,22 @@ def again(root: "os.PathLike[str]", project: "os.PathLike[str]", model: str, inl
 
 
 @app.command()
+def workspace(
+    model: Annotated[str, typer.Argument(metavar="NAME", help="A model of this project: its name in the registry, or its folder.")],
+) -> None:
+    """Lay a model's files in place in its workspace and print the folder: every DVC command works there.
+
+    Example: `cd "$(retune workspace tickets)" && dvc pull && dvc repro`
+    """
+    from flows.models import open_model
+    from flows.run import alone
+
+    place = open_model(model, None)
+    with alone(place):
+        print(place.root)
+
+
+@app.command()
 def deploy(
     pool: Annotated[str | None, typer.Option(metavar="NAME", help="A work pool that exists, in place of prefect.yaml's.")] = None,
 ) -> None:

@@ -21,6 +21,9 @@ ParamsFile = Annotated[
     Path | None,
     typer.Option("--params", metavar="FILE", help="Parameter file. Another one than the project's gets a workspace of its own."),
 ]
+ModelName = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="A model of this project: its name in the registry, or its folder in models/.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table for a person.")]
 Inline = Annotated[bool, typer.Option("--inline", help="Tell the same story without Prefect: no server, no run page.")]
 

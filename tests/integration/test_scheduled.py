@@ -1,0 +1,138 @@
+"""A schedule: a run in a checkout of what is committed, only where there is something to learn, by hand and by a worker of Prefect's.
+
+The tests share one project with two models, in this order; the last one ends what the others started.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from components.ledger import Ledger
+from components.registry import versions
+from tests.project import ROOT, change, git, leftovers, make_project, retune, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Iterator[Path]:
+    """A project whose own model is scheduled by hand only, and a second one in models/mails."""
+    folder = make_project(tmp_path_factory.mktemp("scheduled") / "project", tiny_base, tickets)
+    shutil.copy(ROOT / "prefect.yaml", folder)
+    params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
+    (folder / "params.yaml").write_text(yaml.safe_dump(change(params, {"retrain": {"cron": "off"}})), encoding="utf-8")
+    home = folder / "models/mails"
+    home.mkdir(parents=True)
+    shutil.copy(folder / "tickets.csv", home)
+    mails = {"name": "mails", "base": {"model": "../../base-model"}, "retrain": {"cron": "* * * * *", "min_new_labels": 3}}
+    (home / "params.yaml").write_text(yaml.safe_dump(change(params, mails)), encoding="utf-8")
+    commit(folder)
+    yield folder
+    retune(folder, "down")
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "-A")
+    git(folder, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "more")
+
+
+def retrain(folder: Path, *arguments: str) -> dict[str, Any]:
+    done = retune(folder, "retrain", "mails", "--inline", "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def add_rows(folder: Path, *ids: str) -> None:
+    with (folder / "models/mails/tickets.csv").open("a", encoding="utf-8") as file:
+        file.writelines(f"{name},the {name} invoice payment is please new,billing\n" for name in ids)
+
+
+def test_a_run_works_on_what_is_committed_and_leaves_nothing_behind(project: Path) -> None:
+    (project / "components/__init__.py").write_text("raise RuntimeError('this was never committed')\n", encoding="utf-8")
+    try:
+        with_edit = retune(project, "retrain", "mails", "--inline")
+        assert "this was never committed" in with_edit.stderr  # the command itself is the project's
+    finally:
+        git(project, "checkout", "--", "components/__init__.py")
+    ended = retrain(project)
+
+    assert (ended["outcome"], ended["version"], ended["git_commit"]) == ("PASS", 1, git(project, "rev-parse", "HEAD").strip())
+    assert len(git(project, "worktree", "list").splitlines()) == 1
+    assert [path.name for path in (project / "var/runs").iterdir()] == ["mails.lock"]
+    assert git(project, "status", "--porcelain").split() == [
+        "??",
+        "models/mails/base.dvc",
+        "??",
+        "models/mails/dvc.lock",
+        "??",
+        "models/mails/raw.dvc",
+    ]
+    assert list((project / "var/dvc-remote").rglob("*.dir")) != []
+    (version,) = versions(f"sqlite:///{project}/var/mlflow.db", "mails")
+    assert version.tags["retune.git_commit"] == ended["git_commit"]
+    assert version.tags["retune.dirty"] in ("0", "false")
+
+
+def test_without_new_labels_nothing_is_done_and_that_is_recorded(project: Path) -> None:
+    assert "no new data: the 240 rows" in retrain(project)["reason"]
+    add_rows(project, "x1", "x2")
+    ended = retrain(project)
+
+    assert ended["outcome"] == "skipped"
+    assert "2 new labels since" in ended["reason"]
+    assert "fewer than retrain.min_new_labels 3" in ended["reason"]
+    ledger = Ledger(f"sqlite:///{project}/var/ledger.db")
+    assert [one.outcome for one in ledger.retrainings("mails", last=9)] == ["skipped", "skipped", "PASS"]
+    (line,) = [one for one in json.loads(retune(project, "status", "--all", "--json").stdout)["models"] if one["model"] == "mails"]
+    assert line["champion"] == 1
+    assert line["last_run"].startswith("skipped")
+
+
+def test_what_is_not_committed_is_refused(project: Path) -> None:
+    (project / "models/new").mkdir()
+    (project / "models/new/params.yaml").write_text((project / "models/mails/params.yaml").read_text().replace("name: mails", "name: new"))
+    refused = retune(project, "retrain", "new", "--inline")
+    shutil.rmtree(project / "models/new")
+
+    assert refused.returncode == 2
+    assert "models/new/params.yaml is not in commit" in refused.stderr
+    unknown = retune(project, "retrain", "mail", "--inline")
+    assert (unknown.returncode, "did you mean 'mails'" in unknown.stderr) == (2, True)
+
+
+def test_a_schedule_fires_by_itself_and_promotes(project: Path) -> None:
+    add_rows(project, "x3")
+    up = retune(project, "up")
+    assert up.returncode == 0, up.stderr
+    assert retune(project, "deploy", "--pool", "nowhere").returncode == 1
+    deployed = retune(project, "deploy")
+    assert deployed.returncode == 0, deployed.stderr
+    assert {"retrain/tickets", "retrain/mails", "promote/promote", "score/score", "prune/prune"} <= set(deployed.stdout.split())
+    ledger = Ledger(f"sqlite:///{project}/var/ledger.db")
+    wait_for(lambda: ledger.retrainings("mails")[0].version == 2, 400, every=2)
+
+    (last,) = ledger.retrainings("mails")
+    assert (last.outcome, last.flow_run is not None) == ("PASS", True)
+    head = ledger.head("mails")
+    assert head is not None
+    assert (head.version, head.action) == (2, "promoted")
+    said = retune(project, "status", "--all").stdout
+    assert "mails" in said
+    assert "workers: ok, 1 running" in said
+    wait_for(lambda: ledger.retrainings("mails")[0].outcome == "skipped", 200, every=2)  # the next one has nothing to do
+    assert ledger.head("tickets") is None  # by hand only
+
+
+def test_down_ends_it_all(project: Path) -> None:
+    assert retune(project, "down").stdout.strip() == "ended"
+
+    wait_for(lambda: not leftovers(project), 30)
+    assert retune(project, "down").stdout.strip() == "nothing was running"
+    assert "services: not running" in retune(project, "status", "--all").stdout

@@ -1,0 +1,94 @@
+"""Shared services are named by variables, a file, or a file a secret; what is wrong is told by its name, and no secret is."""
+
+from pathlib import Path
+
+import pytest
+
+from components.errors import BadParams
+from flows import settings
+from flows.settings import read_settings
+from flows.workspace import Workspace, furnish, share_remote
+
+SHARED = """RETUNE_DATABASE=postgresql+psycopg://retune:hidden@db/retune
+RETUNE_MLFLOW_URI=http://mlflow:5000/
+RETUNE_MLFLOW_USER=worker
+RETUNE_MLFLOW_PASSWORD=hidden
+RETUNE_PREFECT_AUTH=worker:hidden
+RETUNE_DVC_REMOTE=s3://retune/dvc
+RETUNE_S3_ENDPOINT=http://s3:8333
+RETUNE_S3_ACCESS_KEY=key
+RETUNE_S3_SECRET_KEY=hidden
+"""
+
+
+def test_without_any_all_state_is_embedded(tmp_path: Path) -> None:
+    place = Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
+
+    assert read_settings(tmp_path).variables() == {}
+    assert place.ledger == f"sqlite:///{tmp_path}/var/ledger.db"
+
+
+def test_one_file_switches_to_shared_services(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(SHARED, encoding="utf-8")
+    found = read_settings(tmp_path)
+
+    assert found.mlflow_uri == "http://mlflow:5000"
+    assert Workspace(tmp_path, tmp_path, tmp_path / "params.yaml").ledger == "postgresql+psycopg://retune:hidden@db/retune"
+    variables = found.variables()
+    assert variables["MLFLOW_TRACKING_PASSWORD"] == variables["AWS_SECRET_ACCESS_KEY"] == "hidden"
+    assert (variables["PREFECT_API_AUTH_STRING"], variables["AWS_ENDPOINT_URL_S3"]) == ("worker:hidden", "http://s3:8333")
+    assert "hidden" not in repr(found)
+
+
+def test_a_secret_may_lie_in_a_file_and_a_variable_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "retune_user").write_text("from the file", encoding="utf-8")
+    monkeypatch.setattr(settings, "SECRETS", secrets)
+
+    assert read_settings(tmp_path).user == "from the file"
+    monkeypatch.setenv("RETUNE_USER", "from the variable")
+    assert read_settings(tmp_path).user == "from the variable"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("DATABASE", "mysql://u:hidden@h/d", "RETUNE_DATABASE: expected an address that begins with postgresql"),
+        ("DATABASE", "hidden", "RETUNE_DATABASE: expected postgresql"),
+        ("MLFLOW_URI", "mlflow:5000", "RETUNE_MLFLOW_URI: expected an address that begins with http"),
+        ("PREFECT_API_URL", "http://u:hidden@h/api", "RETUNE_PREFECT_API_URL: expected an address without a password"),
+        ("MLFLOW_PASSWORD", "hidden", "RETUNE_MLFLOW_USER and RETUNE_MLFLOW_PASSWORD go together"),
+        ("S3_ACCESS_KEY", "key", "RETUNE_S3_ACCESS_KEY and RETUNE_S3_SECRET_KEY go together"),
+        ("SERVER_DEADLINE", "soon", "RETUNE_SERVER_DEADLINE"),
+    ],
+)
+def test_what_cannot_be_used_is_named_and_no_secret_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+) -> None:
+    monkeypatch.setenv(f"RETUNE_{name}", value)
+
+    with pytest.raises(BadParams, match=says) as error:
+        read_settings(tmp_path)
+    assert "hidden" not in str(error.value)
+
+
+def test_the_shared_remote_comes_and_goes_with_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "config.local"
+    config.write_text("[core]\n\tautostage = true\n", encoding="utf-8")
+    (tmp_path / ".env").write_text(SHARED, encoding="utf-8")
+    share_remote(config, read_settings(tmp_path))
+
+    said = config.read_text(encoding="utf-8")
+    assert "url = s3://retune/dvc" in said
+    assert "endpointurl = http://s3:8333" in said
+    assert "hidden" not in said
+    (tmp_path / ".env").unlink()
+    share_remote(config, read_settings(tmp_path))
+    assert config.read_text(encoding="utf-8").split() == ["[core]", "autostage", "=", "true"]
+
+
+def test_a_project_without_shared_services_gets_no_file_of_ours(tmp_path: Path) -> None:
+    furnish(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml"))
+
+    assert list(tmp_path.iterdir()) == []
