@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rows:
-    """How rows are read: tokens and tags, or a text and the spans in it, whose words then are the tokens; `types` are all that may occur."""
+    """How rows are read: tokens and tags, or a text and the spans in it, whose words then are the tokens; of `types` only, if any."""
 
     data: Literal["tokens", "spans"]
     scheme: Scheme
