@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from bench.tasks import commands, examples
+from bench.tasks import commands, examples, settings_of
 from tests.project import ROOT, change, git, retune
 from tests.tiny import make_tiny_base
 from tests.tiny_generators import make_gpt2
@@ -57,7 +57,7 @@ def test_the_commands_of_the_readme_do_what_it_says(name: str, project: Path) ->
             made = subprocess.run([sys.executable, *command[1:], *offline(command, project)], cwd=project, capture_output=True, text=True)
             assert made.returncode == 0, made.stderr
         elif command[0] == "retune":
-            shorten(project / command[command.index("--params") + 1])
+            shorten(project / settings_of(command))
             done = retune(project, *command[1:], *([] if "--inline" in command else ["--inline"]), "--json")
             assert done.returncode == 0, done.stdout + done.stderr
             ran.append(json.loads(done.stdout))
