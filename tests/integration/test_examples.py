@@ -25,7 +25,13 @@ GENTLE: dict[str, Any] = {
     "validate": {"min_rows": 50, "max_duplicate_share": 0.9},
     "preprocess": {"max_length": 48, "warn_cut_share": 1.0},
     "train": {"epochs": 1, "batch_size": 16, "precision": "float32", "threads": 1},
-    "gates": {"floor": {"role": "shows"}, "baseline": {"role": "shows"}, "servability": {"rows": 5}, "cost": {"role": "off"}},
+    "gates": {
+        "floor": {"role": "shows"},
+        "baseline": {"role": "shows"},
+        "servability": {"rows": 5},
+        "behaviour": {"role": "off", "cases": ""},  # an example's own cases have labels that are cut away
+        "cost": {"role": "off"},
+    },
 }
 NAMES = [folder.name for folder in examples(ROOT)]
 
@@ -102,9 +108,11 @@ def shorten(file: Path) -> None:
 def cut(data: Path) -> list[str]:
     """Keep whole groups of about `ROWS` rows, spread over the file, and return all cells as texts."""
     table = pd.read_json(data, lines=True, dtype=False) if data.suffix == ".jsonl" else pd.read_csv(data, dtype=str, keep_default_na=False)
-    groups = table["group"].unique()
     if len(table) < 3000:  # few labels as they are
         return texts_of(table)
+    if "label" in table:  # each class needs its share
+        table = table[table["label"].isin(table["label"].value_counts().index[:3])]
+    groups = table["group"].unique()
     kept = table[table["group"].isin(groups[:: max(1, len(table) // ROWS)])]
     if data.suffix == ".jsonl":
         kept.to_json(data, orient="records", lines=True, force_ascii=False)
