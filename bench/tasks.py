@@ -2,8 +2,8 @@
 
 `python -m bench tasks [--only NAME …] [--json FILE]` clones the commit at hand into a temporary folder and runs there, one after the
 other, the commands of every example's README, with this interpreter's packages. NAME is the folder of an example. Times are seconds of
-a `retune run` on this machine, the judgement included; memory is that of the whole process tree, as in `bench run`. FILE is written
-anew after each run.
+a `retune run` on this machine, the judgement included; memory is that of the whole process tree, as in `bench run`. A `compare.py` adds
+a row for each metric of the two models that it holds against each other. FILE is written anew after each command that adds rows.
 """
 
 import argparse
@@ -15,14 +15,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
 from bench.run import ROOT, retune, sample
 
+T = TypeVar("T")
+COMPARE = "compare.py"
 COLUMNS = ("example", "metric", "model", "baseline", "reaches", "difference", "interval", "seconds", "memory")
 
 
@@ -40,13 +42,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
         for folder in examples(clone, asked.only):
             for command in commands(folder / "README.md"):
-                if command[0] == "retune":
-                    found.append(measure(clone, command))
-                    if asked.json:
-                        asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-                elif command[0] == "python":
-                    subprocess.run([sys.executable, *command[1:]], cwd=clone, check=True, stdout=subprocess.DEVNULL)
+                found += run(clone, folder.name, command)
+                if asked.json:
+                    asked.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print("\n".join(table(found)))
+
+
+def run(clone: Path, name: str, command: Sequence[str]) -> list[dict[str, Any]]:
+    """Run a command of the README of the example `name`; return the rows that come of it."""
+    compares = command[0] == "python" and Path(command[-1]).name == COMPARE
+    if command[0] == "retune" or compares:
+        found, spent = measured(clone, lambda: comparison(clone, command) if compares else [trained(clone, command)])
+        return [{"example": f"{name}/{Path(command[-1] if compares else settings_of(command)).stem}"} | one | spent for one in found]
+    if command[0] == "python":
+        subprocess.run([sys.executable, *command[1:]], cwd=clone, check=True, stdout=subprocess.DEVNULL)
+    return []
+
+
+def settings_of(command: Sequence[str]) -> str:
+    """Return the settings that a command line `retune run` is about; without `--params` they are the project's."""
+    return command[command.index("--params") + 1] if "--params" in command else "params.yaml"
 
 
 def examples(clone: Path, only: Sequence[str] | None = None) -> list[Path]:
@@ -67,25 +82,33 @@ def commands(readme: Path) -> list[list[str]]:
     return []
 
 
-def measure(clone: Path, command: Sequence[str]) -> dict[str, Any]:
-    """Make the model as the command line `retune run --params FILE` says; return its figures."""
+def measured(clone: Path, work: Callable[[], T]) -> tuple[T, dict[str, float]]:
+    """Do the work; return what it returns, and its seconds and peak memory."""
     peak, done = [0.0], threading.Event()
     thread = threading.Thread(target=sample, args=(clone, peak, done))
     thread.start()
     started = time.monotonic()
     try:
-        said = json.loads(retune(clone, *command[1:], "--json", *([] if "--inline" in command else ["--inline"])))
+        found = work()
     finally:
         seconds = time.monotonic() - started
         done.set()
         thread.join()
+    return found, {"seconds": round(seconds, 1), "peak_memory_gib": round(peak[0], 2)}
+
+
+def trained(clone: Path, command: Sequence[str]) -> dict[str, Any]:
+    """Make the model as the command line `retune run [--params FILE]` says; return its figures."""
+    said = json.loads(retune(clone, *command[1:], "--json", *([] if "--inline" in command else ["--inline"])))
     metrics = json.loads((Path(said["page"]).parent / "evaluation/metrics.json").read_text(encoding="utf-8"))
-    return figures(clone / command[command.index("--params") + 1], metrics) | {
-        "outcome": said["outcome"],
-        "promoted": said["promoted"],
-        "seconds": round(seconds, 1),
-        "peak_memory_gib": round(peak[0], 2),
-    }
+    return figures(clone / settings_of(command), metrics) | {"outcome": said["outcome"], "promoted": said["promoted"]}
+
+
+def comparison(clone: Path, command: Sequence[str]) -> list[dict[str, Any]]:
+    """Hold two models against each other by a script of the example; return the figures of each metric."""
+    done = subprocess.run([sys.executable, *command[1:], "--json"], cwd=clone, check=True, stdout=subprocess.PIPE, text=True)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
 
 
 def figures(params: Path, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -95,7 +118,6 @@ def figures(params: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     metric, baseline = gate["metric"], gate["against"]
     gain = metrics["differences"][baseline][metric]
     return {
-        "example": f"{params.parent.name}/{params.stem}",
         "task": settings["task"],
         "metric": metric,
         "value": metrics["headline"][metric]["value"],

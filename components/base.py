@@ -113,6 +113,9 @@ def _locate(root: Path, model: str, cache: Path | None, registered: Registered |
     folder = _folder(root, model)
     if folder.is_dir():
         return folder, model
+    pointer = folder.with_name(f"{folder.name}.dvc")
+    if pointer.is_file():
+        raise BadModel(f"base.model {model}: there is no folder {folder}, and {pointer.name} says that DVC has it: `dvc pull {pointer}`")
     if folder.exists() or not HUB_ID.fullmatch(model) or model.startswith("."):
         raise BadModel(
             f"base.model {model}: there is no folder {folder}; expected a folder, package:NAME/PATH, or a hub id as ORG/NAME@REVISION"

@@ -28,7 +28,10 @@ from tests.project import ROOT, TINY, change
 
 @dataclass(frozen=True)
 class Case:
-    """A task on little data: the rows of its source, its base model's folder, and the settings that differ from the tiny project's."""
+    """A task on little data: the rows of its source, its base model's folder, and the settings that differ from the tiny project's.
+
+    `bad` are the reasons that rows of it go to quarantine with, and how many of each do.
+    """
 
     task: str
     rows: pd.DataFrame
@@ -36,6 +39,7 @@ class Case:
     metric: str
     measure: str
     baseline: str
+    bad: Mapping[str, int]
     options: Mapping[str, Any] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
 

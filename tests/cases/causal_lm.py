@@ -12,12 +12,21 @@ from tests.tiny_generators import make_gpt2
 
 def make(folder: Path) -> Case:
     talks = [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in phrases()]
-    rows = [{"messages": json.dumps(talk)} for talk in [*talks, talks[0][:1]]]
+    user, assistant = talks[0]
+    bad = [[user], [assistant, user], [user, user, assistant], [user, assistant | {"content": "\u200b"}], [user, {"role": "assistant"}]]
+    rows = [{"messages": json.dumps(talk)} for talk in [*talks, *bad]]
     return Case(
         *("causal_lm", pd.DataFrame(rows), make_gpt2(folder, [turn["content"] for talk in talks for turn in talk] * 2)),
         metric="log_likelihood",
         measure="log_likelihood",
         baseline="base",
+        bad={
+            "messages: the last turn is not of the assistant": 1,
+            "messages: roles out of order: assistant where user is expected": 1,
+            "messages: roles out of order: user where assistant is expected": 1,
+            "messages: a turn of the assistant is empty": 1,
+            "messages: a turn without role and content as texts": 1,
+        },
         options={"data": "chat", "packing": True, "max_new_tokens": 8},
         changes={"gates": {"floor": {"at_least": -100.0}}, "preprocess": {"max_length": 48}},
     )

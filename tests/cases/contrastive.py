@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pandas as pd
+
 from tests.conftest import make_tickets
 from tests.encoders import make_encoder
 from tests.line import Case
@@ -12,4 +14,12 @@ def make(folder: Path) -> Case:
     turned = [" ".join(text.split()[::-1]) for text in rows["text"]]
     pairs = rows.rename(columns={"text": "anchor"}).assign(positive=turned).drop(columns="label")
     base = make_encoder(folder, "bert", rows["text"].tolist())
-    return Case("contrastive", pairs, base, metric="mrr", measure="mrr", baseline="tfidf")
+    empty = ["\u200b\u200b", "  "]
+    bad = pd.DataFrame([pairs.iloc[0].to_dict() | {"id": f"bad{place}", "positive": text} for place, text in enumerate(empty)])
+    return Case(
+        *("contrastive", pd.concat([pairs, bad], ignore_index=True), base),
+        metric="mrr",
+        measure="mrr",
+        baseline="tfidf",
+        bad={"positive is empty": 2},
+    )

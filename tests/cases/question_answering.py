@@ -20,7 +20,9 @@ def make(folder: Path) -> Case:
         start = context.index(f"{asked} {answer}") + len(asked) + 1
         answers = {"text": [answer], "answer_start": [start]}
         rows.append({"id": f"r{number:03d}", "question": f"which {asked} {number}", "context": context, "answers": json.dumps(answers)})
-    rows.append(rows[0] | {"id": "bad", "answers": json.dumps({"text": ["nowhere"], "answer_start": [0]})})
+    word = rows[0]["context"].split()[1]
+    bad = [{"text": text, "answer_start": [0] * len(text)} for text in (["nowhere"], [word], [])]
+    rows += [rows[0] | {"id": f"bad{place}", "answers": json.dumps(answers)} for place, answers in enumerate(bad)]
     words = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER) | {"which", "end", "."})
     base = make_tiny_base(folder, words)
     return Case(
@@ -28,5 +30,10 @@ def make(folder: Path) -> Case:
         metric="span_accuracy",
         measure="f1",
         baseline="overlap",
+        bad={
+            "the answer is not in the context": 1,
+            "answer_start does not point at the answer: it stands elsewhere in the context (count characters from 0, not bytes)": 1,
+            "no answer, and task_options.unanswerable is false": 1,
+        },
         changes={"preprocess": {"max_length": 48}},
     )

@@ -19,11 +19,13 @@ def phrases(rows: int = 200) -> list[tuple[str, str]]:
 
 def make(folder: Path) -> Case:
     rows = [{"source": source, "target": target} for source, target in phrases()]
+    bad = [{"source": "red", "target": "\u200b\u200b"}, {"source": "red"}, {"source": "  ", "target": "rot"}]
     base = make_bart(folder, [text for row in rows for text in row.values()])
     return Case(
-        *("sequence_to_sequence", pd.DataFrame([*rows, {"source": "red", "target": "\u200b"}]), base),
+        *("sequence_to_sequence", pd.DataFrame([*rows, *bad]), base),
         metric="log_likelihood",
         measure="chrf",
         baseline="lead",
+        bad={"target is empty": 2, "source is empty": 1},
         options={"max_target_length": 16, "max_new_tokens": 12},
     )

@@ -21,12 +21,18 @@ def make(folder: Path) -> Case:
         tokens = [*filler[:2], *person, *filler[2:], *city]
         tags = ["O", "O", "B-PER", "I-PER", "O", "O", "B-LOC"]
         rows.append({"id": f"r{number:03d}", "tokens": json.dumps(tokens), "tags": json.dumps(tags)})
-    rows.append({"id": "bad", "tokens": '["ada", "left"]', "tags": '["B-PER"]'})
+    for tags in ('["B-PER"]', '["B-PER", "O", "O"]', '["O", "I-PER"]', '["B-ORG", "O"]'):
+        rows.append({"id": f"bad {tags}", "tokens": '["ada", "left"]', "tags": tags})
     base = make_tiny_base(folder, [*FIRST, *LAST, *CITIES, *FILLER])
     return Case(
         *("token_classification", pd.DataFrame(rows), base),
         metric="entity_f1",
         measure="entity_f1",
         baseline="frequent_tag",
-        options={"head": "crf"},
+        bad={
+            "the number of tags is not the number of tokens": 2,
+            "an I- tag follows no B- or I- of its type (scheme BIO)": 1,
+            "type 'ORG' is not in task_options.types": 1,
+        },
+        options={"head": "crf", "types": ["PER", "LOC"]},
     )

@@ -16,13 +16,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 def test_a_served_answer_has_its_labels_and_the_probability_of_each(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     single = cases.make("text_classification", tmp_path / "base")
-    labels = [json.dumps([label] if place % 3 else [label, "urgent"]) for place, label in enumerate(single.rows["label"])]
+    rows = single.rows[~single.rows["id"].str.startswith("bad")]
+    labels = [json.dumps([label] if place % 3 else [label, "urgent"]) for place, label in enumerate(rows["label"])]
     case = replace(
         single,
-        rows=single.rows.assign(label=labels),
+        rows=rows.assign(label=labels),
         metric="micro_f1",
         measure="micro_f1",
         options={"kind": "multi"},
+        changes={},
     )
     place, params = line.open_line(tmp_path / "project", case, epochs=4)
     line.prepare(place, params)

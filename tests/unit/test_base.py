@@ -12,6 +12,7 @@ from components.artifacts.rows import verify
 from components.base import BaseParams, pin_base
 from components.errors import BadModel, BadParams, Unavailable
 from components.identity import digest_file
+from tests.project import dvc
 
 NEEDED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -125,6 +126,18 @@ def test_a_model_that_is_not_there_says_where_it_was_looked_for(tmp_path: Path, 
     for part in [f"base.model {name}", *expected]:
         assert part in str(caught.value)
     assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_that_dvc_has_and_nobody_pulled_is_named_with_the_command(tmp_path: Path, model: Path) -> None:
+    dvc(tmp_path, "init", "--no-scm", "-q")
+    assert dvc(tmp_path, "add", "-q", "model").returncode == 0
+    shutil.rmtree(model)
+
+    with pytest.raises(BadModel, match=f"there is no folder .*, and model.dvc says that DVC has it: `dvc pull {tmp_path}/model.dvc`"):
+        pin(tmp_path, "model/")
+    assert dvc(tmp_path, "checkout", "-q", str(tmp_path / "model.dvc")).returncode == 0  # what a pull does where the cache has it
+    assert {part.name for part in pin(tmp_path).parts} == NEEDED
 
 
 def without_config(model: Path) -> None:

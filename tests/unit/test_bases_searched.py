@@ -40,7 +40,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 def settings(case: Case, **changes: object) -> Case:
     """The case with a second base model, `small`, of other words."""
     small = case.base.with_name("small")
-    return Case(**{**vars(case), "changes": {"base": {"others": {"small": str(small)}}, **changes}})
+    return Case(**{**vars(case), "changes": {**case.changes, "base": {"others": {"small": str(small)}}, **changes}})
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,9 @@ def test_a_trial_is_carried_by_the_weights_it_started_from_not_by_their_name(cas
         "first": {"learning_rate": 5.0e-3},
         "space": {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2}},
     }
-    place, params = line.open_line(tmp_path / "project", Case(**{**vars(case), "changes": {"tune": tune}}), learning_rate="tuned")
+    place, params = line.open_line(
+        tmp_path / "project", Case(**{**vars(case), "changes": {**case.changes, "tune": tune}}), learning_rate="tuned"
+    )
     line.prepare(place, params)
     first = BestTrial.read(place.root / "models/tuned")
 

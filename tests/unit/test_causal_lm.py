@@ -307,6 +307,7 @@ def test_a_template_that_writes_earlier_turns_anew_asks_for_the_last_only(bases)
 
 
 USER, BLANK = '{"role": "user", "content": "a"}', '{"role": "assistant", "content": " "}'
+UNSEEN = '{"role": "assistant", "content": "\u200b"}'
 ASSISTANT, SYSTEM = '{"role": "assistant", "content": "a"}', '{"role": "system", "content": "a"}'
 ORDER = "messages: roles out of order:"
 BROKEN = {
@@ -318,7 +319,10 @@ BROKEN = {
     f"[{ASSISTANT}]": f"{ORDER} assistant where user is expected",
     f"[{USER}, {USER}]": f"{ORDER} user where assistant is expected",
     f"[{USER}, {SYSTEM}]": f"{ORDER} system where assistant is expected",
-    f"[{USER}, {BLANK}]": "messages: the last turn is empty",
+    f"[{USER}, {BLANK}]": "messages: a turn of the assistant is empty",
+    f"[{USER}, {UNSEEN}]": "messages: a turn of the assistant is empty",
+    f"[{USER}, {UNSEEN}, {USER}, {ASSISTANT}]": "messages: a turn of the assistant is empty",
+    f'[{{"role": "user", "content": ""}}, {ASSISTANT}]': "messages: a turn of the user is empty",
     "[]": "messages: the last turn is not of the assistant",
 }
 

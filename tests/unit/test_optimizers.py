@@ -11,7 +11,7 @@ from components.depth import depths
 from components.learning.data import Learn
 from components.learning.fitting import fit
 from components.learning.optimizers import WarmPlateau, build_optimizer, grouped
-from tests.fits import QUICK, keep_in
+from tests.fits import QUICK, keep_in, weights
 from tests.learn import make_learn, spec_of
 
 task = tasks.load("text_classification")
@@ -28,6 +28,31 @@ def model(tiny_base):
     return task.build_model(tiny_base, spec_of("a", "b", "c"))
 
 
+class ByTheBook:
+    """Adafactor with a rate of its own: Shazeer & Stern, "Adafactor" (2018), algorithms 4 and 5, with decay 1 - t^-0.8 and d = 1."""
+
+    def __init__(self, groups):
+        self.groups = groups
+        self.means = {}
+        self.number = 0
+
+    def step(self):
+        self.number += 1
+        for group in self.groups:
+            for learnt in group["params"]:
+                self.change(learnt.data, learnt.grad, group["lr"], group["weight_decay"])
+
+    def change(self, weights, gradient, rate, decay):
+        square, kept = gradient**2 + 1e-30, 1 - self.number**-0.8
+        parts = [square.mean(-1), square.mean(-2)] if square.ndim == 2 else [square]
+        old = self.means.get(weights.data_ptr(), [torch.zeros_like(part) for part in parts])
+        means = [kept * one + (1 - kept) * other for one, other in zip(old, parts, strict=True)]
+        self.means[weights.data_ptr()] = means
+        second = torch.outer(means[0] / means[0].mean(), means[1]) if len(means) == 2 else means[0]
+        update = gradient / second.sqrt()
+        weights.sub_(rate * update / (update**2).mean().sqrt().clamp(min=1) + rate * decay * weights)
+
+
 @pytest.mark.parametrize(
     ("changes", "reference"),
     [
@@ -35,10 +60,12 @@ def model(tiny_base):
         ({"optimizer": "adam"}, lambda groups: torch.optim.Adam(groups, lr=1e-2)),
         ({"optimizer": "sgd", "momentum": 0.0}, lambda groups: torch.optim.SGD(groups, lr=1e-2)),
         ({"optimizer": "sgd", "momentum": 0.0, "nesterov": True}, lambda groups: torch.optim.SGD(groups, lr=1e-2)),
+        ({"optimizer": "sgd"}, lambda groups: torch.optim.SGD(groups, lr=1e-2, momentum=0.9)),
         ({"optimizer": "sgd", "nesterov": True}, lambda groups: torch.optim.SGD(groups, lr=1e-2, momentum=0.9, nesterov=True)),
+        ({"optimizer": "adafactor"}, lambda groups: ByTheBook(groups)),
     ],
 )
-def test_an_optimizer_steps_as_torch_documents_it(tiny_base, changes, reference):
+def test_an_optimizer_steps_as_it_is_documented(tiny_base, changes, reference):
     settings = QUICK.model_copy(update=changes | {"weight_decay": 0.1})
     ours, theirs = (task.build_model(tiny_base, spec_of("a", "b")) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
@@ -52,6 +79,37 @@ def test_an_optimizer_steps_as_torch_documents_it(tiny_base, changes, reference)
             optimizer.step()
 
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+STEP = {"epochs": 1 / 12, "evaluations_per_epoch": 1, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "max_grad_norm": 1e6}
+
+
+def after_a_step(tiny_base, learn, **changes):
+    return weights(fit(task, tiny_base, learn, QUICK.model_copy(update=STEP | changes), evaluations=1).model)
+
+
+def test_a_gradient_beyond_the_norm_is_scaled_down_to_it(tiny_base, learn):
+    plain = {"optimizer": "sgd", "momentum": 0.0}
+    start = after_a_step(tiny_base, learn, **plain, learning_rate=1e-12)
+    whole, cut = (after_a_step(tiny_base, learn, **plain, max_grad_norm=norm) for norm in (1e6, 0.01))
+    names = [name for name in start if start[name].is_floating_point()]
+    steps = [torch.cat([(found[name] - start[name]).ravel() for name in names]) for found in (whole, cut)]
+
+    assert steps[0].norm() > 10 * 1e-2 * 0.01
+    assert float(steps[1].norm()) == pytest.approx(1e-2 * 0.01, rel=1e-3)  # the rate times the norm
+    assert torch.allclose(steps[1], steps[0] * (steps[1].norm() / steps[0].norm()), atol=1e-7)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adafactor"])
+def test_decay_takes_its_share_off_the_weights_and_nothing_off_biases_and_norms(tiny_base, learn, optimizer):
+    start = task.build_model(tiny_base, learn.spec).state_dict()
+    bare, decayed = (after_a_step(tiny_base, learn, optimizer=optimizer, weight_decay=share) for share in (0.0, 0.5))
+    names = [name for name in bare if name.startswith("bert.") and bare[name].is_floating_point()]  # the head's start is drawn
+
+    assert {start[name].ndim for name in names} == {1, 2}
+    for name in names:
+        share = 1e-2 * 0.5 if start[name].ndim == 2 else 0.0
+        assert torch.allclose(bare[name] - decayed[name], share * start[name], atol=1e-6), name
 
 
 def test_each_layer_learns_slower_than_the_one_above(model):

@@ -1,6 +1,7 @@
 """Pseudo-labels: what a registered version writes, and that such rows are trained on and nothing else."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -61,7 +62,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("line")
     (folder / "base").mkdir()
     case = cases.make("text_classification", folder / "base")
-    case = line.Case(case.task, case.rows.assign(channel="phone"), case.base, case.metric, case.measure, case.baseline)
+    case = replace(case, rows=case.rows.assign(channel="phone"))
     place, params = line.open_line(folder / "project", case, epochs=5)
     line.prepare(place, params)
     line.learn(place, params)
@@ -320,7 +321,7 @@ def test_the_whole_path(made, written, tmp_path):
     _, found, path = written
     before = Profile.read(place.root / "data/prepared")
     case = cases.make("text_classification", tmp_path)
-    case = line.Case(case.task, case.rows.assign(channel="phone"), case.base, case.metric, case.measure, case.baseline)
+    case = replace(case, rows=case.rows.assign(channel="phone"))
     there, params = line.open_line(tmp_path / "project", case)
     (there.root / "source").mkdir()
     (there.root / "rows.jsonl").rename(there.root / "source" / "rows.jsonl")

@@ -137,6 +137,26 @@ def test_bioes_must_be_whole_and_plain_tags_may_be_anything():
     assert not read([("a b", "I-X B"), ("a", "NN")], scheme="plain")[1]
 
 
+@pytest.mark.parametrize(
+    ("options", "good", "bad"),
+    [
+        ({}, ("a b c", "B-PER I-PER O"), ("a b", "B-LOC B-MISC")),
+        ({"scheme": "BIOES"}, ("a b c", "B-PER E-PER S-LOC"), ("a", "S-MISC")),
+        ({"data": "spans"}, ("Ada left", '[[0, 3, "PER"]]'), ("Ada left", '[[0, 3, "MISC"]]')),
+        ({"scheme": "plain"}, ("a b", "PER LOC"), ("a b", "PER MISC")),
+    ],
+)
+def test_a_type_outside_the_map_is_named(options, good, bad):
+    assert read([good, bad], types=["PER", "LOC"], **options)[1] == {1: "type 'MISC' is not in task_options.types"}
+    assert not read([good, bad], **options)[1]
+
+
+def test_types_that_are_no_names_are_refused():
+    for types in (["PER", "PER"], [""], [" PER"]):
+        with pytest.raises(BadParams, match=r"task_options\.types: expected different names"):
+            task(types=types)
+
+
 SPANS = {
     "spans overlap": ['[[0, 5, "X"], [0, 5, "Y"]]', '[[6, 14, "X"], [9, 14, "X"]]'],
     "a span begins or ends within a word": ['[[0, 4, "X"]]', '[[1, 5, "X"]]'],

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from components.errors import BadData, BadModel
+from components.text import normalise
 
 IGNORED = -100
 """The label of a token that no loss counts."""
@@ -43,7 +44,8 @@ def conversation(cell: Any, *, answered: bool) -> list[Message]:
     Where it is not `answered` yet, a last turn of the assistant is left out: that is what is asked for.
 
     Raises:
-        BadConversation: it is no such conversation, or the last turn is not the assistant's although it is `answered`.
+        BadConversation: it is no such conversation, a turn has no visible character, or the last turn is not the assistant's although
+            it is `answered`.
     """
     messages = _messages(cell)
     if not answered and messages and messages[-1]["role"] == "assistant":
@@ -55,8 +57,9 @@ def conversation(cell: Any, *, answered: bool) -> list[Message]:
     last = "assistant" if answered else "user"
     if not talk or talk[-1]["role"] != last:
         raise BadConversation(f"messages: the last turn is not of the {last}")
-    if answered and not talk[-1]["content"].strip():
-        raise BadConversation("messages: the last turn is empty")
+    for message in talk:
+        if not normalise(message["content"], "NFC"):
+            raise BadConversation(f"messages: a turn of the {message['role']} is empty")
     return messages
 
 

@@ -50,7 +50,7 @@ class Task(Base):
     def __init__(self, options: Any) -> None:
         """Hold the settings, and what follows from them."""
         super().__init__(options)
-        self.rows = Rows(options.data, options.scheme)
+        self.rows = Rows(options.data, options.scheme, options.types)
         self.columns = self.rows.columns
         self.inputs = self.columns[:1]
         self.example = {self.inputs[0]: "Ada Lovelace was born in London ."}

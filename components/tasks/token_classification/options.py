@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.params import Section
 from components.tasks.token_classification.schemes import Scheme
@@ -13,10 +13,18 @@ class Options(Section):
 
     data: Literal["tokens", "spans"] = Field("tokens", description="columns: tokens and tags, or text and spans (of characters)")
     scheme: Scheme = Field("BIO", description="how tags write entities; plain: tags that write none, as parts of speech")
+    types: tuple[str, ...] = Field((), description="entity types that are allowed, of the scheme plain the tags; empty: every one seen")
     head: Literal["linear", "crf"] = Field("linear", description="linear: each tag for itself; crf: the likeliest tags of a sentence")
     transition_rate: float = Field(
         1.0, ge=1, le=10_000, description="crf: learning rate of the transitions between tags, times that of the other weights"
     )
+
+    @field_validator("types")
+    @classmethod
+    def _are_names(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(types)) < len(types) or any(not name or name != name.strip() for name in types):
+            raise ValueError("expected different names without space at their ends, as PER for B-PER")
+        return types
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -1,7 +1,7 @@
 """Rows of either form of data as sentences: tokens, tags and entities; and what is counted of expected and predicted answers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,17 +12,18 @@ import pandas as pd
 from components.errors import BadData
 from components.tasks.token_classification import reading
 from components.tasks.token_classification.reading import Bad, Span
-from components.tasks.token_classification.schemes import Entity, Scheme, entities, fault, written
+from components.tasks.token_classification.schemes import OUTSIDE, Entity, Scheme, entities, fault, parted, written
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """How rows are read: tokens and tags, or a text and the spans in it, whose words then are the tokens."""
+    """How rows are read: tokens and tags, or a text and the spans in it, whose words then are the tokens; of `types` only, if any."""
 
     data: Literal["tokens", "spans"]
     scheme: Scheme
+    types: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, str]:
@@ -47,11 +48,17 @@ class Rows:
         if self.data == "spans":
             words = reading.words_in(question)
             found = reading.placed(question, reading.spans_of(answer), words)
+            self._check(kind for _, _, kind in found)
             return question, reading.span_text(reading.as_spans(found, words))
         tokens, tags = reading.sentence(question, answer)
         if reason := fault(tags, self.scheme):
             raise Bad(reason)
+        self._check(tags if self.scheme == "plain" else (parted(tag)[1] for tag in tags if tag != OUTSIDE))
         return " ".join(tokens), " ".join(tags)
+
+    def _check(self, kinds: Iterable[str]) -> None:
+        if self.types and (strange := sorted(set(kinds) - set(self.types))):
+            raise Bad(f"type {strange[0]!r} is not in task_options.types")
 
     def records(self, rows: pd.DataFrame) -> list[Row]:
         """Return `rows` as mappings from column to cell."""
