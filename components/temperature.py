@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize
+import scipy
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -37,7 +37,7 @@ def fit_temperature(probabilities: Floats, expected: Ints) -> Temperature:
     before = likelihood(probabilities, expected, 1.0)
     if bool((probabilities.argmax(axis=1) == expected).all()):
         return Temperature(1.0, before, before)
-    found = optimize.minimize_scalar(
+    found = scipy.optimize.minimize_scalar(
         lambda log: likelihood(probabilities, expected, float(np.exp(log))),
         bounds=tuple(np.log(_BOUNDS)),
         method="bounded",

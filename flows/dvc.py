@@ -13,11 +13,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 
-from components.errors import BadInput, Cancelled, NotThere, StageFailed, Unavailable
+from components.errors import BadInput, Cancelled, NotThere, RetuneError, StageFailed, Unavailable
 from components.process import end_children, end_group
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,46 @@ def add(folders: Sequence[Path], root: Path) -> None:
 
 def changed(root: Path) -> frozenset[str]:
     """Return what the last stage hangs on, itself included, and is not as DVC knows it: names of stages, and of folders' .dvc files."""
+    foreseen = _FORESEEN.pop(root, None)
+    with contextlib.suppress(RetuneError):  # what failed then is asked again, and says why
+        if foreseen is not None and (found := foreseen.answer()) is not None:
+            return found
+    return _ask_changed(root)
+
+
+def foresee(root: Path, marks: Sequence[Path]) -> None:
+    """Ask what `changed` will ask, while this process imports what it needs; once, for as long as the files `marks` are as they are."""
+    _FORESEEN[root] = _Foreseen(root, marks)
+
+
+class _Foreseen:
+    """A question to DVC that a thread asks, so that an unchanged run waits for it or for its imports, and not for both."""
+
+    def __init__(self, root: Path, marks: Sequence[Path]) -> None:
+        self._marks, self._before = marks, _stamps(marks)
+        self._found: Future[frozenset[str]] = Future()
+        threading.Thread(target=self._ask, args=(root,), name="dvc-status", daemon=True).start()
+
+    def _ask(self, root: Path) -> None:
+        try:
+            self._found.set_result(_ask_changed(root))
+        except Exception as error:
+            self._found.set_exception(error)
+
+    def answer(self) -> frozenset[str] | None:
+        """Return what DVC said, or None where the marks are others by now."""
+        found = self._found.result()
+        return found if _stamps(self._marks) == self._before else None
+
+
+_FORESEEN: dict[Path, _Foreseen] = {}
+
+
+def _stamps(marks: Sequence[Path]) -> list[tuple[int, int] | None]:
+    return [(path.stat().st_mtime_ns, path.stat().st_ino) if path.exists() else None for path in marks]
+
+
+def _ask_changed(root: Path) -> frozenset[str]:
     what = ["status", "--json", "--no-updates", "--with-deps", STAGES[-1]]  # as `dvc repro`, it asks no other repository for news
     said = dvc(["--wait-for-lock", *what], root, what="dvc status", level=logging.DEBUG)
     try:

@@ -1,5 +1,6 @@
 """What dvc.lock says: the settings and the files that the stages ran with, and whether they are of one piece."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import yaml
 from components.errors import NotThere
 from flows.dvc import STAGES
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a lock of a thousand lines is asked several times in a run
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a lock has a thousand lines
 
 
 def edited_params(root: Path) -> list[str]:
@@ -75,5 +76,10 @@ def _stages(root: Path) -> dict[str, dict[str, Any]]:
     lock = root / "dvc.lock"
     if not lock.exists():
         raise NotThere(f"{lock} is missing: nothing was made here yet; `retune run` makes it")
-    stages: dict[str, dict[str, Any]] = (yaml.load(lock.read_text(encoding="utf-8"), LOADER) or {}).get("stages", {})
+    return _parsed(lock.read_bytes())
+
+
+@functools.lru_cache(maxsize=4)  # asked several times in a run
+def _parsed(content: bytes) -> dict[str, dict[str, Any]]:
+    stages: dict[str, dict[str, Any]] = (yaml.load(content.decode("utf-8"), LOADER) or {}).get("stages", {})
     return stages

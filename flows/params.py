@@ -1,5 +1,6 @@
 """All of params.yaml, composed from the sections that the steps own; checked as a whole before any work starts."""
 
+import functools
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,8 +104,13 @@ def read_params(path: Path) -> Params:
     """
     if not path.is_file():
         raise BadParams(f"{path} is missing; `retune init DATA` writes one")
+    return _checked(path, path.read_bytes())
+
+
+@functools.lru_cache(maxsize=16)  # each effect of a run reads the file anew: it may have been edited meanwhile, and seldom was
+def _checked(path: Path, content: bytes) -> Params:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(content.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadParams(f"{path} is not YAML: {error}") from None
     if not isinstance(raw, dict):

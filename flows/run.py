@@ -6,29 +6,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from components.errors import Cancelled, RetuneError, Unavailable
-from components.ledger import Retraining
-from flows import engine
-from flows.effects import Result
+from flows import dvc, engine
 from flows.models import find_models
 from flows.server import prefect_server
 from flows.settings import enter
 from flows.workspace import Workspace, furnish, open_workspace
+
+if TYPE_CHECKING:
+    from components.ledger import Retraining
+    from flows.effects import Result
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-def run_retrain(workspace: Workspace, inline: bool) -> Result:
+def run_retrain(workspace: Workspace, inline: bool) -> "Result":
     """Tell the story of `retrain` for a workspace, alone in it.
 
     Raises:
         RetuneError: whatever ended the run.
     """
     with alone(workspace):
+        if (workspace.root / "dvc.lock").exists():
+            dvc.foresee(workspace.root, [folder / "manifest.json" for folder in (workspace.raw, workspace.base)])
         return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
 
 
@@ -63,7 +67,7 @@ def run_all(project: Path, inline: bool) -> list[Ended]:
     return ended
 
 
-def run_scheduled(model: str, inline: bool) -> Retraining:
+def run_scheduled(model: str, inline: bool) -> "Retraining":
     """Tell the story of a schedule in the checkout that is the working folder.
 
     Raises:
@@ -71,7 +75,7 @@ def run_scheduled(model: str, inline: bool) -> Retraining:
     """
     from flows.checkout import project_of
 
-    def story() -> Retraining:
+    def story() -> "Retraining":
         from flows.scheduled import retrain
 
         return engine.flow(retrain)(model)
@@ -93,7 +97,7 @@ def under_prefect(project: Path, inline: bool, story: Callable[[], T]) -> T:
         raise
 
 
-def _retrain(workspace: Workspace) -> Result:
+def _retrain(workspace: Workspace) -> "Result":
     from flows.retrain import retrain
 
     return retrain(str(workspace.params))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse, stats
+import scipy
 
 from components.similarity import words
 
@@ -57,8 +57,8 @@ def probe(
         spreads.append(spread)
     of_all = len(asked) / len(tested)
     share, error = of_all * float(np.mean(gains)), of_all * float(np.sqrt(np.sum(np.square(spreads))) / PERMUTATIONS)
-    half = float(stats.norm.ppf((1 + confidence) / 2)) * error
-    p = float(stats.norm.sf((share - allowed) / error)) if error > 0 else float(share <= allowed)
+    half = float(scipy.stats.norm.ppf((1 + confidence) / 2)) * error
+    p = float(scipy.stats.norm.sf((share - allowed) / error)) if error > 0 else float(share <= allowed)
     return Probe(share, max(share - half, -1.0), min(share + half, 1.0), p, len(tested))
 
 
@@ -96,7 +96,7 @@ def _neighbours(texts: list[str], learnt: int, asked: Ints) -> tuple[Ints, Ints]
     mine = _matrix([[known[word] for word in set(texts[place].split()) if word in known] for place in new.tolist()], len(known))
     counts = np.asarray(theirs.sum(axis=0)).reshape(-1)
     weights = np.where(counts <= _COMMON, np.log1p(learnt / np.maximum(counts, 1)), 0.0)
-    weighted = mine @ sparse.diags_array(weights).tocsr()
+    weighted = mine @ scipy.sparse.diags_array(weights).tocsr()
     weighted.eliminate_zeros()
     alike = (weighted @ theirs.T).tocsr()
     has = np.flatnonzero(np.diff(alike.indptr) > 0)
@@ -105,16 +105,16 @@ def _neighbours(texts: list[str], learnt: int, asked: Ints) -> tuple[Ints, Ints]
     return np.concatenate([own, new[has]]), np.concatenate([own, nearest])
 
 
-def _largest(alike: sparse.csr_array, row: int) -> int:
+def _largest(alike: scipy.sparse.csr_array, row: int) -> int:
     """Return the column with the largest value of a row, the first of equals."""
     start, end = alike.indptr[row], alike.indptr[row + 1]
     values, columns = alike.data[start:end], alike.indices[start:end]
     return int(columns[values == values.max()].min())
 
 
-def _matrix(bags: list[list[int]], width: int) -> sparse.csr_array:
+def _matrix(bags: list[list[int]], width: int) -> scipy.sparse.csr_array:
     """Return the bags as rows of ones."""
     lengths = [len(bag) for bag in bags]
     columns = np.array([number for bag in bags for number in bag], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return sparse.csr_array((np.ones(len(columns)), columns, starts), shape=(len(bags), width))
+    return scipy.sparse.csr_array((np.ones(len(columns)), columns, starts), shape=(len(bags), width))

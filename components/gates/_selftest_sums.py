@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
@@ -129,7 +129,7 @@ def tried(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
 def _equal(trial: SumTrial, found: dict[str, GateResult]) -> str:
     """Against itself a model never fails, unless it must be better, and passes if the width without variation is within the margin."""
     units = trial.yardstick.units.count
-    squared = float(stats.t.ppf(1 - trial.evidence.level, max(units - 1, 1))) ** 2
+    squared = float(scipy.stats.t.ppf(1 - trial.evidence.level, max(units - 1, 1))) ** 2
     for test in trial.comparisons:
         result, metric = found[test.gate], test.metrics[0]
         low, high = trial.yardstick.measures[metric].bounds
@@ -147,7 +147,7 @@ def _equal(trial: SumTrial, found: dict[str, GateResult]) -> str:
 
 def _worsened(trial: SumTrial, test: Comparison, level: float) -> str:
     """A model that is worse by more than the margin and the test set's noise must FAIL; the other way round it must PASS."""
-    metric, needed = test.metrics[0], SURE * float(stats.t.ppf(1 - level, max(trial.yardstick.units.count - 1, 1)))
+    metric, needed = test.metrics[0], SURE * float(scipy.stats.t.ppf(1 - level, max(trial.yardstick.units.count - 1, 1)))
     share = _LEAST
     for _ in range(_DOUBLINGS):
         worse = trial.moved(metric, share)

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.errors import GatesUnable
@@ -97,7 +97,7 @@ class Trial:
 
     def to_see(self, level: float) -> float:
         """Return how many standard errors a one-sided test at `level` needs for the usual power."""
-        return self.truth.units.critical(1 - 2 * level) + float(stats.norm.ppf(POWER))
+        return self.truth.units.critical(1 - 2 * level) + float(scipy.stats.norm.ppf(POWER))
 
     def no_variation(self, metric: str) -> float:
         """Return the half width of the interval of a model against itself.
@@ -113,7 +113,7 @@ class Trial:
         """Return the lower end of the score of a model that is always right."""
         squared, units = self.critical**2, self.truth.units
         if metric == "accuracy":
-            normal = float(stats.norm.ppf(1 - self.evidence.level))
+            normal = float(scipy.stats.norm.ppf(1 - self.evidence.level))
             return float(self.evidence.level ** (1 / (units.count * normal**2 / squared)))
         weights = self.weights(metric, self.specimens.perfect())
         return 1 - squared * float(np.sqrt(np.mean(weights**2))) * units.rows / units.count

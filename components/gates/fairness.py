@@ -5,8 +5,8 @@ from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
+import scipy
 from pydantic import Field, model_validator
-from scipy import stats
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import Table
@@ -92,7 +92,7 @@ def _gap(evidence: Evidence, params: Params, cut: Cut) -> _Gap | None:
     value, method = float(hits[mine].mean() - hits[others].mean()), "Agresti-Caffo, independent rows"
     estimate = symmetric(
         centre,
-        float(stats.t.ppf((1 + evidence.confidence) / 2, freedom)) * error,
+        float(scipy.stats.t.ppf((1 + evidence.confidence) / 2, freedom)) * error,
         (-1.0, 1.0),
         n=here.count,
         method=f"delete-one-group jackknife, t({freedom:.0f})" if by_groups else method,
@@ -137,7 +137,7 @@ def _divided(hits: npt.NDArray[np.float64], rows: npt.NDArray[np.float64], other
 
 def _wider(centre: float, error: float, limit: float, freedom: float) -> float:
     """Return the p that the gap is within ±`limit`: how often a gap of just that would look at least as wide, on either side."""
-    tails = [float(stats.t.sf((abs(centre) + side * limit) / error, freedom)) for side in (-1, 1)]
+    tails = [float(scipy.stats.t.sf((abs(centre) + side * limit) / error, freedom)) for side in (-1, 1)]
     return min(sum(tails), 1.0)
 
 

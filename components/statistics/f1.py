@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from components.artifacts.metrics import Estimate
 from components.statistics.units import Bools, Floats, Ints, Units, jackknife_variance, symmetric
@@ -165,7 +165,7 @@ def _unseen(weights: Floats, units: Units, critical: float) -> float:
 
 def _jackknife(units: Units, confidence: float) -> tuple[str, float]:
     method = f"delete-one-{'group' if units.grouped else 'row'} jackknife, t({units.count - 1})"
-    return method, float(stats.t.ppf((1 + confidence) / 2, max(units.count - 1, 1)))
+    return method, float(scipy.stats.t.ppf((1 + confidence) / 2, max(units.count - 1, 1)))
 
 
 def _ratio(above: float, below: float) -> float:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from components.artifacts.metrics import Estimate
 from components.statistics.units import Units, between, jackknife_variance, symmetric
@@ -24,7 +24,7 @@ def mean(values: npt.ArrayLike, units: Units, bounds: tuple[float, float], confi
         left_out = (array.sum() - units.sums(array)) / (units.rows - units.sizes)
         error = float(np.sqrt(jackknife_variance(value, left_out)))
     if error > 1e-12:
-        return symmetric(value, float(stats.t.ppf((1 + confidence) / 2, count - 1)) * error, bounds, **rest)
+        return symmetric(value, float(scipy.stats.t.ppf((1 + confidence) / 2, count - 1)) * error, bounds, **rest)
     share = 1 - ((1 - confidence) / 2) ** (1 / count)
     return between(value, value - share * (value - bounds[0]), value + share * (bounds[1] - value), **rest)
 

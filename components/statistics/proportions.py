@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from components.artifacts.metrics import Estimate
 from components.statistics.units import Bools, Floats, Units, between, jackknife_variance
@@ -25,8 +25,8 @@ def proportion(right: npt.ArrayLike, units: Units, confidence: float = 0.95) -> 
     if units.grouped:
         method = f"Clopper-Pearson on {size:.0f} effective rows, delete-one-group jackknife, t({units.count - 1})"
     tail, successes = (1 - confidence) / 2, value * size
-    low = float(stats.beta.ppf(tail, successes, size - successes + 1)) if value > 0 else 0.0
-    high = float(stats.beta.ppf(1 - tail, successes + 1, size - successes)) if value < 1 else 1.0
+    low = float(scipy.stats.beta.ppf(tail, successes, size - successes + 1)) if value > 0 else 0.0
+    high = float(scipy.stats.beta.ppf(1 - tail, successes + 1, size - successes)) if value < 1 else 1.0
     return between(value, low, high, n=units.count, method=method, confidence=confidence, doubt=units.doubt)
 
 
@@ -34,7 +34,7 @@ def proportion_rows(right: Bools, units: Units, confidence: float) -> float:
     """Return on how many independent rows a share's exact interval rests: all of them, or n / deff with room for t(G - 1)."""
     if not units.grouped:
         return float(units.rows)
-    normal = float(stats.norm.ppf((1 + confidence) / 2))
+    normal = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     return max(effective_rows(right.astype(np.float64), units) * (normal / units.critical(confidence)) ** 2, 1e-3)
 
 

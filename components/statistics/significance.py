@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special, stats
+import scipy
 
 from components.artifacts.metrics import Estimate
 from components.statistics.units import Bools, Floats, Units, jackknife_variance
@@ -24,7 +24,7 @@ def mcnemar(gained: int, lost: int) -> float:
     discordant = gained + lost
     if discordant == 0:
         return 1.0
-    return float(stats.binom.cdf(gained, discordant, 0.5) - 0.5 * stats.binom.pmf(gained, discordant, 0.5))
+    return float(scipy.stats.binom.cdf(gained, discordant, 0.5) - 0.5 * scipy.stats.binom.pmf(gained, discordant, 0.5))
 
 
 def mcnemar_two_sided(gained: int, lost: int) -> float:
@@ -32,8 +32,8 @@ def mcnemar_two_sided(gained: int, lost: int) -> float:
     discordant = gained + lost
     if discordant == 0:
         return 1.0
-    exact = float(stats.binomtest(gained, discordant, 0.5).pvalue)
-    return float(np.clip(exact - stats.binom.pmf(gained, discordant, 0.5), 0, 1))
+    exact = float(scipy.stats.binomtest(gained, discordant, 0.5).pvalue)
+    return float(np.clip(exact - scipy.stats.binom.pmf(gained, discordant, 0.5), 0, 1))
 
 
 def share_below(right: npt.ArrayLike, threshold: float, effective: float) -> float:
@@ -42,7 +42,7 @@ def share_below(right: npt.ArrayLike, threshold: float, effective: float) -> flo
     if value >= 1:
         return 1.0
     hits = value * effective
-    return float(stats.beta.sf(threshold, hits + 1, effective - hits))
+    return float(scipy.stats.beta.sf(threshold, hits + 1, effective - hits))
 
 
 def fewer_right(right: npt.ArrayLike, other: npt.ArrayLike, units: Units) -> float:
@@ -73,7 +73,7 @@ def mean_below(values: npt.ArrayLike, units: Units, threshold: float = 0.0) -> f
     if error < 1e-12:
         # No variation: certain only as far as one more, contrary unit would leave it.
         return 1.0 if value >= threshold - 1e-12 else float(0.5**units.count)
-    return float(special.stdtr(units.count - 1, (value - threshold) / error))
+    return float(scipy.special.stdtr(units.count - 1, (value - threshold) / error))
 
 
 def estimate_below(value: float, error: float, threshold: float, units: Units) -> float:
@@ -130,11 +130,11 @@ def difference_of_shares(first: Bools, second: Bools) -> tuple[float, float]:
 
 
 def _both(level: float, power: float) -> float:
-    return float(special.ndtri(1 - level) + special.ndtri(power))
+    return float(scipy.special.ndtri(1 - level) + scipy.special.ndtri(power))
 
 
 def _lower_tail(distance: float, error: float, units: Units) -> float:
     if error < 1e-15:
         return 1.0 if distance >= -1e-15 else 0.0
     score = distance / error
-    return float(special.stdtr(max(units.count - 1, 1), score) if units.grouped else special.ndtr(score))
+    return float(scipy.special.stdtr(max(units.count - 1, 1), score) if units.grouped else scipy.special.ndtr(score))

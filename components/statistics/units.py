@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
+import scipy
 
 from components.artifacts.metrics import Estimate
 
@@ -60,7 +60,7 @@ class Units:
     def critical(self, confidence: float) -> float:
         """Return the two-sided critical value: t with units - 1 degrees of freedom for groups, normal for rows."""
         upper = (1 + confidence) / 2
-        return float(special.stdtrit(max(self.count - 1, 1), upper) if self.grouped else special.ndtri(upper))
+        return float(scipy.special.stdtrit(max(self.count - 1, 1), upper) if self.grouped else scipy.special.ndtri(upper))
 
 
 def jackknife_variance(value: float, left_out: Floats) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy import special
+import scipy
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
@@ -169,7 +169,7 @@ class SumYardstick:
         return float(measure.value(*map(np.asarray, totals))), np.asarray(left_out, dtype=np.float64)
 
     def _critical(self, confidence: float) -> float:
-        return float(special.stdtrit(max(self.units.count - 1, 1), (1 + confidence) / 2))
+        return float(scipy.special.stdtrit(max(self.units.count - 1, 1), (1 + confidence) / 2))
 
     def _unseen(self, metric: str, value: float, left_out: Floats, confidence: float) -> float:
         """Return the half width where the data show no variation: as a share's, critical² / (n + critical²), of all that could vary."""
@@ -193,5 +193,5 @@ class SumYardstick:
         if error <= 1e-12:  # certain only as far as one more, contrary unit would leave it
             return 1.0 if value >= threshold - 1e-12 else float(0.5 ** min(self.units.count, 1000))
         if not self.units.grouped:
-            return float(special.stdtr(max(self.units.count - 1, 1), (value - threshold) / error))
+            return float(scipy.special.stdtr(max(self.units.count - 1, 1), (value - threshold) / error))
         return estimate_below(value, error, threshold, self.units)
