@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		|| { echo "error: expected Python 3.11 or newer, found $$("$(PYTHON)" --version 2>&1); name another: make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@echo "installing about 270 packages into $(VENV): three minutes or more the first time"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev,example,augment,marian]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev,example,augment,marian,shared,kubernetes]'
 	@touch $@
 
 run: setup  ## the main job: snapshot, validate, … promote, on the example or on what params.yaml says

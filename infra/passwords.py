@@ -1,0 +1,81 @@
+"""`python -m infra.passwords FOLDER`: make up every secret of infra/compose.yaml, a file each; nothing is printed but the names.
+
+The folder can be entered by its owner alone. The files in it can be read by all, since a container sees a single file with the
+owner and mode that it has here, and each service runs as a user of its own.
+"""
+
+import json
+import os
+import secrets
+import sys
+import tempfile
+from pathlib import Path
+
+from components.errors import BadParams, RetuneError
+
+BYTES = 24  # of randomness a secret
+ACTIONS = ("Read", "Write", "List", "Tagging")
+
+
+def made_up() -> dict[str, str]:
+    """Return the text of each file; a password that stands in two of them is the same."""
+    databases = {f"{name}_password": secrets.token_hex(BYTES) for name in ("postgres", "mlflow", "prefect", "retune")}
+    keys = {f"s3_{name}_key": secrets.token_hex(BYTES) for name in ("admin", "mlflow", "retune")}
+    return (
+        databases
+        | keys
+        | {
+            "retune_database": f"postgresql+psycopg://retune:{databases['retune_password']}@postgres:5432/retune",
+            "s3.json": json.dumps({"identities": identities(keys)}, indent=2),
+            "mlflow_admin_password": secrets.token_hex(BYTES),
+            "mlflow_flask_key": secrets.token_hex(BYTES),
+            "prefect_auth": f"retune:{secrets.token_hex(BYTES)}",
+        }
+    )
+
+
+def identities(keys: dict[str, str]) -> list[dict[str, object]]:
+    """Return who may do what in the S3 store: each of MLflow and Retune in the bucket of its name, the administrator everything."""
+    return [
+        {
+            "name": name,
+            "credentials": [{"accessKey": name, "secretKey": keys[f"s3_{name}_key"]}],
+            "actions": ["Admin"] if name == "admin" else [f"{action}:{name}" for action in ACTIONS],
+        }
+        for name in ("admin", "mlflow", "retune")
+    ]
+
+
+def write(folder: Path) -> list[str]:
+    """Write the secrets into a new folder, whole or not at all, and return their names.
+
+    Raises:
+        BadParams: the folder exists: databases and stores hold what is written there.
+    """
+    if folder.exists():
+        raise BadParams(f"{folder} exists, and the databases know what is in it; to change one secret see docs/containers.md")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # mode 0700
+    texts = made_up()
+    for name, text in texts.items():
+        (partial / name).write_text(text, encoding="utf-8")
+        (partial / name).chmod(0o444)
+    os.rename(partial, folder)
+    return sorted(texts)
+
+
+def main() -> int:
+    """Write the secrets."""
+    if len(sys.argv) != 2:
+        print("usage: python -m infra.passwords FOLDER", file=sys.stderr)
+        return 2
+    try:
+        print(f"{sys.argv[1]}: {', '.join(write(Path(sys.argv[1])))}")
+    except RetuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
