@@ -10,7 +10,6 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
@@ -21,7 +20,8 @@ from pydantic import Field, field_validator
 from components.artifacts.manifest import MAIN, OTHERS, BaseManifest, Part, base_folder, base_names
 from components.artifacts.pinned import aside, swap
 from components.artifacts.rows import verify
-from components.errors import BadModel, NotThere, Unavailable
+from components.errors import BadModel, NotThere
+from components.hub import first_line, hub_errors
 from components.identity import digest_file, digest_value
 from components.origin import HUB_ID, PACKAGE, REGISTERED, in_package
 from components.params import Section
@@ -132,30 +132,13 @@ def _from_hub(model: str, folder: Path, cache: Path | None) -> tuple[Path, str]:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = model.partition("@")
-    with _hub_errors(model, folder):
+    asked = f"base.model {model}: there is no folder {folder}, and as a hub id:"
+    with hub_errors(asked, BadModel, "put the folder there, use package:NAME/PATH, or "):
         found = snapshot_download(repository, revision=revision or None, cache_dir=cache, allow_patterns=list(NEEDED))
     commit = Path(found).name
     if not revision:
         log.warning("base.model %s names no revision; write %s@%s to get the same model next year", model, repository, commit)
     return Path(found), f"{repository}@{commit}"
-
-
-@contextmanager
-def _hub_errors(model: str, folder: Path) -> Iterator[None]:
-    from huggingface_hub.constants import is_offline_mode
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        yield
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        if is_offline_mode():
-            raise BadModel(
-                f"base.model {model}: there is no folder {folder}, and as a hub id it is not in the local cache while the hub is switched "
-                "off; put the folder there, use package:NAME/PATH, or run with HF_HUB_OFFLINE=0 to download it"
-            ) from error
-        raise Unavailable(f"base.model {model}: there is no folder {folder}, and the hub is out of reach: {_first_line(error)}") from error
-    except (HfHubHTTPError, HFValidationError) as error:
-        raise BadModel(f"base.model {model}: there is no folder {folder}, and the hub answers: {_first_line(error)}") from error
 
 
 def _parts(folder: Path) -> tuple[Part, ...]:
@@ -214,14 +197,14 @@ def _refuse_unloadable(folder: Path, model: str) -> None:
             with safe_open(path, framework="numpy"):
                 pass
         except SafetensorError as error:
-            raise BadModel(f"base.model {model}: {path.name} cannot be read: {_first_line(error)}") from error
+            raise BadModel(f"base.model {model}: {path.name} cannot be read: {first_line(error)}") from error
     if fault := lacks_packages(folder):
         raise BadModel(f"base.model {model}: the tokenizer {fault}")
     try:
         AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
-        raise BadModel(f"base.model {model}: config or tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise BadModel(f"base.model {model}: config or tokenizer cannot be loaded: {first_line(error)}") from error
     if tokenizer.pad_token is None and tokenizer.eos_token is None:  # with an end token, a task decides: language models pad with it
         raise BadModel(
             f"base.model {model}: the tokenizer has no padding token, so texts cannot be batched; copy the model into a folder, set "
@@ -253,7 +236,3 @@ def _mapping(path: Path) -> dict[str, Any] | None:
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatch(name, pattern) for pattern in patterns)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
