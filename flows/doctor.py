@@ -89,11 +89,10 @@ def settings(workspace: Workspace) -> str:
 
 def data(workspace: Workspace) -> str:
     """The source is there."""
-    from components.snapshot.source import find_files
+    from components.snapshot import look_at
     from flows.params import read_params
 
-    files = find_files(workspace.origin, read_params(workspace.params).snapshot.source)
-    return f"{len(files)} file(s), {sum(file.stat().st_size for file in files) / 2**20:.1f} MiB"
+    return look_at(workspace.origin, snapshot=read_params(workspace.params).snapshot)
 
 
 def base_model(workspace: Workspace) -> str:

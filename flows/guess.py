@@ -13,7 +13,8 @@ import pandas as pd
 from components.errors import BadParams, BadSource
 from components.snapshot.faults import Faults
 from components.snapshot.settings import SnapshotParams
-from components.snapshot.source import READERS, find_files, format_of
+from components.snapshot.sources.files import find_files
+from components.snapshot.tables import READERS, format_of
 from flows.params import read_params
 from flows.shapes import Shape, shape_of
 
@@ -50,8 +51,10 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
 
     Raises:
         BadSource: the file cannot be read, or no column looks like a text or a label.
-        BadParams: the parameter file exists and `force` is not set, or the name is not one.
+        BadParams: the parameter file exists and `force` is not set, the name is not one, or the data are no file.
     """
+    if data.parts and data.parts[0].endswith(":"):  # what a path makes of s3://…
+        raise BadParams(f"{data.parts[0]}// is an address, and a guess needs a file: give one with a few rows, then set snapshot.source")
     if params.exists() and not force:
         raise BadParams(f"{params} exists; --force replaces it, --params FILE writes another one")
     guess = guess_columns(data)

@@ -17,7 +17,7 @@ from components.artifacts.rows import MARKS
 from components.errors import BadData, BadInput, BadParams, BadSource
 from components.params import nearest
 from components.snapshot import SnapshotParams, read_file, write_file
-from components.snapshot.source import format_of
+from components.snapshot.tables import format_of
 from flows.asked import Asked
 from flows.params import read_params
 from flows.workspace import Workspace

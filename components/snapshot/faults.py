@@ -1,6 +1,6 @@
 """The faults of one file: collected, and raised once."""
 
-from pathlib import Path
+from os import PathLike
 
 from components.errors import BadSource
 
@@ -10,8 +10,8 @@ MOST = 20
 class Faults:
     """What is wrong with one file; the twentieth fault ends the reading."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, called: str | PathLike[str]) -> None:
+        self._called = called
         self._found: list[str] = []
 
     def add(self, fault: str) -> None:
@@ -28,4 +28,4 @@ class Faults:
     def settle(self) -> None:
         """Raise BadSource when there are faults."""
         if self._found:
-            raise BadSource("\n".join(f"{self._path}: {fault}" for fault in self._found))
+            raise BadSource("\n".join(f"{self._called}: {fault}" for fault in self._found))

@@ -11,10 +11,26 @@ from components.params import Section
 class SnapshotParams(Section):
     """Where the labelled data lies and how it is written down."""
 
-    source: str = Field(min_length=1, description="a CSV, TSV, JSONL or Parquet file, a glob, or a folder of such files of one format")
+    source: str = Field(
+        min_length=1,
+        description="a CSV, TSV, JSONL or Parquet file, a glob, or a folder of such files of one format; or sql://NAME, "
+        "s3://BUCKET/PREFIX, hub://ORG/NAME@REVISION",
+    )
+    query: str | None = Field(default=None, min_length=1, description="of sql://NAME: the SELECT whose rows are the data")
     columns: dict[str, str] = Field(default_factory=dict, description="canonical name: the source's name, as {text: description}")
     encoding: str = Field(default="utf-8", description="of CSV, TSV and JSONL; a byte-order mark is accepted")
     delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="of CSV; None: a comma, and a tab in .tsv files")
+
+    @property
+    def scheme(self) -> str:
+        """What the address begins with, as `s3`; nothing where it is a local file's."""
+        scheme, separator, _ = self.source.partition("://")
+        return scheme.lower() if separator else ""
+
+    def at(self, source: str) -> Self:
+        """Return the settings for data of the same shape that lie elsewhere; the query of another kind of source is left out."""
+        moved = self.model_copy(update={"source": source})
+        return moved if moved.scheme == self.scheme else moved.model_copy(update={"query": None})
 
     @field_validator("encoding")
     @classmethod

@@ -10,7 +10,7 @@ import pandas as pd
 from components.artifacts.rows import write_rows
 from components.errors import BadData
 from components.snapshot.settings import SnapshotParams
-from components.snapshot.source import format_of
+from components.snapshot.tables import format_of
 
 
 def write_file(rows: pd.DataFrame, path: Path, snapshot: SnapshotParams) -> None:

@@ -33,7 +33,7 @@ def init(
 
 @app.command()
 def snapshot(
-    source: Annotated[str | None, typer.Argument(help="Data to take instead of `snapshot.source`: a file, a glob or a folder.")] = None,
+    source: Annotated[str | None, typer.Argument(help="Data instead of `snapshot.source`: a file, a glob, a folder, an address.")] = None,
     params: ParamsFile = None,
     model: ModelName = None,
 ) -> None:

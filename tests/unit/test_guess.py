@@ -36,6 +36,11 @@ def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
         guess_columns(path)
 
 
+def test_an_address_is_no_file_to_look_at(tmp_path: Path) -> None:
+    with pytest.raises(BadParams, match="s3:// is an address, and a guess needs a file"):
+        write_params(Path("s3://bucket/tickets"), tmp_path / "params.yaml", name=None, force=False)
+
+
 @pytest.mark.parametrize(("labels", "numeric"), [(("0", "1"), "allow"), (("good", "bad"), "refuse")])
 def test_the_written_file_is_a_valid_params_yaml(tmp_path: Path, labels: tuple[str, ...], numeric: str) -> None:
     write_csv(tmp_path / "my data.csv", "what,mood,customer,id", labels=labels)

@@ -295,7 +295,7 @@ def test_a_missing_file_names_the_nearest_and_where_it_was_looked_for(tmp_path: 
         take(tmp_path, "ticket.csv")
     with pytest.raises(BadSource, match=r"the folder .*nowhere is not there either"):
         take(tmp_path, "nowhere/rows.csv")
-    with pytest.raises(BadSource, match="is an address"):
+    with pytest.raises(BadParams, match="begins with https://; expected a file"):
         take(tmp_path, "https://example.org/rows.csv")
 
 

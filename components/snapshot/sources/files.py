@@ -1,0 +1,71 @@
+"""Local files, read where they lie: one file, a glob, or a folder."""
+
+import glob
+import os
+from pathlib import Path
+
+from components.errors import BadSource
+from components.params import nearest
+from components.snapshot.sources import Asked, Brought
+from components.snapshot.tables import FORMATS, format_of
+
+SETTINGS: frozenset[str] = frozenset()
+
+
+def bring(asked: Asked, folder: Path) -> Brought:
+    """Return the files themselves; `folder` stays empty.
+
+    Raises:
+        BadSource: there are none, or they are not of one known format.
+    """
+    files = find_files(asked.root, asked.address)
+    return Brought({path: str(path) for path in files}, _place(asked.root, asked.address), format_of(files))
+
+
+def look(asked: Asked) -> str:
+    """Return how many files there are, and how large they are; raises as `bring` does."""
+    files = find_files(asked.root, asked.address)
+    return f"{len(files)} file(s), {sum(file.stat().st_size for file in files) / 2**20:.1f} MiB"
+
+
+def find_files(root: Path, source: str) -> list[Path]:
+    """Return the files that `source` names, ordered by path.
+
+    Raises:
+        BadSource: there are none, or they are not of one known format.
+    """
+    path = root / Path(source).expanduser()
+    try:
+        files, missing = _found(path, source)
+    except OSError as error:
+        raise BadSource(f"snapshot.source {path} cannot be read: {error.strerror or error}") from error
+    if not files:
+        raise BadSource(missing)
+    format_of(files)
+    return files
+
+
+def _found(path: Path, source: str) -> tuple[list[Path], str]:
+    """Return the files, and what to say where there are none."""
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in FORMATS and file.name[0] not in "._")
+        hint = f"folders below it are named by a glob, as {source}/**/*.csv"
+        return files, f"snapshot.source {path}: the folder has no {', '.join(FORMATS)} file; {hint}"
+    if path.exists():
+        return [path], ""
+    files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+    return files, f"snapshot.source {path}: no such file or folder{_similar(path)}"
+
+
+def _place(root: Path, source: str) -> str:
+    """Return the source relative to the workspace where it lies inside, so that a clone elsewhere has the same manifest."""
+    path, base = (Path(os.path.abspath(each)) for each in (root / Path(source).expanduser(), root))
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else Path(source).as_posix()
+
+
+def _similar(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"; the folder {path.parent} is not there either"
+    names = [file.name for file in path.parent.iterdir() if file.suffix.lower() in FORMATS]
+    hint = nearest(path.name, names)
+    return hint if hint.startswith("; did you mean") else ""
