@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 import sqlalchemy.exc
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -18,6 +19,7 @@ from components.locks import DATABASE
 from components.params import Section
 
 SECRETS = Path("/run/secrets")  # where compose and Kubernetes lay secrets as files, named as the variables are: retune_database
+SQL = "RETUNE_SQL_"  # and a name: the address of a database that data come from, as sql://NAME
 NOTHING = SecretStr("")
 
 
@@ -122,5 +124,13 @@ def read_settings(project: Path) -> Settings:
 def enter(project: Path) -> Settings:
     """Read the settings of a project, and hand the tools what they read from the environment."""
     settings = read_settings(project)
-    os.environ.update(settings.variables())
+    os.environ.update(settings.variables() | databases(project))
     return settings
+
+
+def databases(project: Path) -> dict[str, str]:
+    """Return the addresses of databases that are no variables yet: of `.env`, and of the files of `/run/secrets`."""
+    files = {path.name.upper(): path for path in SECRETS.iterdir()} if SECRETS.is_dir() else {}
+    secrets = {name: path.read_text(encoding="utf-8").strip() for name, path in files.items() if name.startswith(SQL)}
+    found = secrets | {name: value for name, value in dotenv_values(project / ".env").items() if name.startswith(SQL)}
+    return {name: value for name, value in found.items() if value and name not in os.environ}

@@ -19,6 +19,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.postgres import postgres as postgres  # a fixture for every test
+
 TOPICS = {
     "billing": ["invoice", "payment", "refund", "charge", "card", "price", "cost", "money", "bill", "account"],
     "network": ["router", "cable", "signal", "wifi", "slow", "offline", "connection", "speed", "modem", "outage"],

@@ -51,6 +51,19 @@ def test_a_secret_may_lie_in_a_file_and_a_variable_wins(tmp_path: Path, monkeypa
     assert read_settings(tmp_path).user == "from the variable"
 
 
+def test_the_address_of_a_database_with_data_may_stand_in_a_variable_the_file_or_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secrets").mkdir()
+    for name in ("retune_sql_a", "retune_sql_b", "retune_sql_c", "retune_user"):
+        (tmp_path / "secrets" / name).write_text("of a secret\n", encoding="utf-8")
+    (tmp_path / ".env").write_text("RETUNE_SQL_B=of the file\nRETUNE_SQL_C=of the file\nOTHER=x\n", encoding="utf-8")
+    monkeypatch.setattr(settings, "SECRETS", tmp_path / "secrets")
+    monkeypatch.setenv("RETUNE_SQL_C", "of the variable")
+
+    assert settings.databases(tmp_path) == {"RETUNE_SQL_A": "of a secret", "RETUNE_SQL_B": "of the file"}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [

@@ -1,0 +1,137 @@
+"""A PostgreSQL of the tests' own: made in a temporary folder, on a free port of loopback, and gone at the end.
+
+Its programs must be on the PATH. They refuse to run as root: for root they run as the system's user `postgres`.
+"""
+
+import contextlib
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+USER, PASSWORD = "retune", "sw:rd@f/ish%7"  # which must be quoted in an address
+DEADLINE = 60.0  # seconds to start
+FAST = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=16MB"]  # it need not outlive a power cut
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A running server: one user, who may do all."""
+
+    port: int
+    process: "subprocess.Popen[bytes]"
+
+    def url(self, database: str = "postgres", **changes: Any) -> str:
+        """Return SQLAlchemy's address of a database, password included; `changes` are parts of it."""
+        from sqlalchemy import URL
+
+        parts = {"username": USER, "password": PASSWORD, "host": "127.0.0.1", "port": self.port, "database": database, **changes}
+        return URL.create(parts.pop("drivername", "postgresql+psycopg"), **parts).render_as_string(hide_password=False)
+
+    def new_database(self) -> str:
+        """Make an empty database and return its name."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        self.run("postgres", f"CREATE DATABASE {name}")
+        return name
+
+    def run(self, database: str, *statements: str) -> None:
+        """Run statements, each committed."""
+        import psycopg
+
+        with psycopg.connect(**self.place(database), autocommit=True) as connection:
+            for statement in statements:
+                connection.execute(statement)  # type: ignore[call-overload]
+
+    def place(self, database: str) -> dict[str, Any]:
+        """Return what psycopg connects with."""
+        return {"host": "127.0.0.1", "port": self.port, "user": USER, "password": PASSWORD, "dbname": database}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A server for the whole session; take a `new_database` of it for a test."""
+    with running() as cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Cluster]:
+    """Make a cluster, start it, and stop and remove it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="retune-postgres-"))
+    try:
+        _make(folder)
+        cluster = _start(folder)
+        try:
+            yield cluster
+        finally:
+            _stop(cluster.process)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _make(folder: Path) -> None:
+    secret = folder / "password"
+    secret.write_text(PASSWORD, encoding="utf-8")
+    if _account():
+        for path in (folder, secret):
+            shutil.chown(path, "postgres", "postgres")
+    options = ["-U", USER, "-A", "scram-sha-256", f"--pwfile={secret}", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+    command = ["initdb", "-D", str(folder / "data"), *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **_account())
+    assert done.returncode == 0, done.stderr
+
+
+def _start(folder: Path) -> Cluster:
+    """Start the server; another port where somebody was quicker to take the free one."""
+    import psycopg
+
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        port = _free_port()
+        settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", *FAST]
+        command = ["postgres", "-D", str(folder / "data"), "-p", str(port), *(part for one in settings for part in ("-c", one))]
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, preexec_fn=_end_with_parent, **_account())
+        cluster = Cluster(port, process)
+        while process.poll() is None:
+            with contextlib.suppress(psycopg.OperationalError):
+                cluster.run("postgres", "SELECT 1")
+                return cluster
+            assert time.monotonic() < deadline, (folder / "log").read_text(encoding="utf-8")
+            time.sleep(0.05)
+        assert "in use" in (folder / "log").read_text(encoding="utf-8"), (folder / "log").read_text(encoding="utf-8")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGINT)  # PostgreSQL's word for: now, and in order
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _account() -> dict[str, Any]:
+    return {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def _end_with_parent() -> None:
+    with contextlib.suppress(AttributeError):  # of Linux only
+        ctypes.CDLL(None).prctl(1, signal.SIGINT)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
