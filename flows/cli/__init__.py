@@ -31,7 +31,7 @@ def main() -> None:
     """Entry point: one message and an exit code for every error that a user can mend."""
     quiet_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for chatty in ("alembic", "mlflow", "httpx", "httpcore", "filelock", "great_expectations"):
+    for chatty in ("alembic", "botocore", "mlflow", "httpx", "httpx2", "httpcore", "filelock", "great_expectations"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     heed_signals()
     try:
