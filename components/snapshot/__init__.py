@@ -1,10 +1,11 @@
-"""A source (CSV, TSV, JSONL or Parquet) becomes one immutable snapshot.
+"""A source becomes one immutable snapshot: files (CSV, TSV, JSONL, Parquet), a database, an S3 store, a dataset of the hub.
 
-Reads the files that `snapshot.source` names; writes `data/raw`: Parquet parts named by content hash, and `manifest.json`.
+Reads what `snapshot.source` names; writes `data/raw`: Parquet parts named by content hash, and `manifest.json`.
 """
 
+from components.snapshot.fresh import new_labels
 from components.snapshot.settings import SnapshotParams
-from components.snapshot.take import read_file, take_snapshot
+from components.snapshot.take import look_at, read_file, take_snapshot
 from components.snapshot.writing import write_file
 
-__all__ = ["SnapshotParams", "read_file", "take_snapshot", "write_file"]
+__all__ = ["SnapshotParams", "look_at", "new_labels", "read_file", "take_snapshot", "write_file"]
