@@ -18,6 +18,7 @@ from components.artifacts.rows import write_rows
 from components.artifacts.validation import ValidationReport
 from components.base import BaseParams
 from components.learning import TrainParams, TrainSection
+from components.snapshot import SnapshotParams, sources
 from components.tune.params import TuneParams, searched
 from flows.cli import app
 from tests.project import ROOT, environment
@@ -179,6 +180,31 @@ def test_add_a_gate_works_as_it_is_written(tmp_path: Path) -> None:
 
     assert "at_most=0.25" in said[0]
     assert '"survivors": []' in said[2]
+
+
+@pytest.mark.slow
+def test_a_source_is_one_file_as_it_is_written(tmp_path: Path) -> None:
+    code, case = blocks((ROOT / "docs/sources.md").read_text(encoding="utf-8"), "python")
+    for part in ("components", "flows", "infra", "tests"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "components/snapshot/sources/zip.py").write_text(code, encoding="utf-8")
+    (tmp_path / "tests/sources/zip.py").write_text(case, encoding="utf-8")
+
+    said = in_copy(tmp_path, "-m", "pytest", "-q", "-k", "zip or found_by_name", "tests/unit/test_sources.py")
+
+    assert "6 passed" in said
+    in_copy(tmp_path, "-c", "from importlinter.cli import lint_imports_command as c; c()")
+
+
+def test_the_sources_of_the_table_and_of_params_are_those_that_there_are() -> None:
+    page = (ROOT / "docs/sources.md").read_text(encoding="utf-8")
+    settings = [SnapshotParams.parse(yaml.safe_load(block)["snapshot"], "snapshot") for block in blocks(page, "yaml")]
+
+    table = set(re.findall(r"^\| `(\w+)://", page, re.MULTILINE))
+    assert table == set(sources.available()) - {sources.NO_SCHEME} == {each.scheme for each in settings} != set()
+    for text in (README, (ROOT / "params.yaml").read_text(encoding="utf-8"), (ROOT / "flows/params.yaml.j2").read_text(encoding="utf-8")):
+        assert all(f"{name}://" in text for name in table)
 
 
 @pytest.mark.exhaustive
