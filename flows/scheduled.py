@@ -14,8 +14,7 @@ from components.artifacts.manifest import Manifest
 from components.errors import NotThere, RetuneError
 from components.ledger import Ledger, Retraining
 from components.locks import hold, hold_shared, shared_database
-from components.snapshot import take_snapshot
-from components.snapshot.fresh import new_labels
+from components.snapshot import new_labels, take_snapshot
 from flows import dvc
 from flows.checkout import RUNS, basis, enter_checkout
 from flows.effects import Result, read_name

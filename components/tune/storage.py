@@ -91,19 +91,24 @@ class Tables:
     @contextmanager
     def hold(self, name: str) -> Iterator[BaseStorage]:
         """Hold the study by a lock that the database lets go of when this process is gone."""
-        with hold_shared(self._database, f"study {name}", _PATIENCE):
-            yield self._storage()
+        with hold_shared(self._database, f"study {name}", _PATIENCE), self._opened() as storage:
+            yield storage
 
     def others(self, name: str) -> Iterator[optuna.Study]:
         """Yield the other studies of the database."""
-        storage = self._storage()
-        for other in sorted(optuna.get_all_study_names(storage)):
-            if other != name:
-                yield optuna.load_study(study_name=other, storage=storage)
+        with self._opened() as storage:
+            for other in sorted(optuna.get_all_study_names(storage)):
+                if other != name:
+                    yield optuna.load_study(study_name=other, storage=storage)
 
-    def _storage(self) -> RDBStorage:
+    @contextmanager
+    def _opened(self) -> Iterator[RDBStorage]:
         with hold_shared(self._database, "optuna's tables", 60):  # two that make them at once would collide
-            return RDBStorage(self._database, engine_kwargs={"poolclass": NullPool})
+            storage = RDBStorage(self._database, engine_kwargs={"poolclass": NullPool})
+        try:
+            yield storage
+        finally:
+            storage.remove_session()
 
 
 def repair(path: Path) -> None:
