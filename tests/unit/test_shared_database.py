@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
 
 from components.errors import RetuneError, Unavailable
 from components.ledger import Ledger, Retraining
@@ -99,20 +100,20 @@ def test_the_ledger_keeps_how_scheduled_runs_ended_and_lets_nobody_change_it(dat
 
     assert [one.outcome for one in ledger.retrainings("tickets", last=5)] == ["PASS", "skipped"]
     assert ledger.retrainings("mails") == []
-    with sa.create_engine(database).connect() as connection, pytest.raises(sa.exc.DatabaseError, match="append-only"):
+    with sa.create_engine(database, poolclass=NullPool).connect() as connection, pytest.raises(sa.exc.DatabaseError, match="append-only"):
         connection.execute(sa.text("UPDATE retrainings SET outcome = 'PASS'"))
 
 
 def test_a_ledger_of_an_earlier_release_gets_what_it_lacks(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
     Ledger(url)
-    with sa.create_engine(url).begin() as connection:
+    with sa.create_engine(url, poolclass=NullPool).begin() as connection:
         connection.execute(sa.text("DROP TABLE retrainings"))
     ledger = Ledger(url)
     ledger.note(Retraining(model="tickets", at=datetime(2026, 11, 28, tzinfo=UTC), outcome="PASS", reason="so", basis="b", git_commit="c"))
 
     assert len(ledger.retrainings("tickets")) == 1
-    with sa.create_engine(url).connect() as connection, pytest.raises(sa.exc.DatabaseError, match="append-only"):
+    with sa.create_engine(url, poolclass=NullPool).connect() as connection, pytest.raises(sa.exc.DatabaseError, match="append-only"):
         connection.execute(sa.text("DELETE FROM retrainings"))
 
 
