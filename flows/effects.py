@@ -123,16 +123,20 @@ def put_under_dvc(workspace: Workspace) -> frozenset[str]:
     return frozenset(itertools.takewhile(lambda stage: stage not in changed, dvc.STAGES))
 
 
-def reproduce(workspace: Workspace, stage: str, settled: bool = False) -> Stage:
-    """Let DVC bring one stage up to date, unless it is `settled`; while it trains, MLflow follows the growing history."""
-    started, live, became = time.monotonic(), None, dvc.Reproduced.UNCHANGED
-    if not settled:
-        with tracking.follow(workspace.history, store(workspace), read_name(workspace)) as followed:
-            became = dvc.reproduce_stage(stage, workspace.root)
-        live = followed.run_id
-        give_back(workspace)
+def reproduce(workspace: Workspace, stage: str) -> Stage:
+    """Let DVC bring one stage up to date; while it trains, MLflow follows the growing history."""
+    started = time.monotonic()
+    with tracking.follow(workspace.history, store(workspace), read_name(workspace)) as followed:
+        became = dvc.reproduce_stage(stage, workspace.root)
+    give_back(workspace)
     log.info("%s: %s", stage, became)
-    return Stage(stage, became, time.monotonic() - started, live)
+    return Stage(stage, became, time.monotonic() - started, followed.run_id)
+
+
+def stands(stage: str) -> Stage:
+    """Return what became of a stage that DVC need not be asked about again."""
+    log.info("%s: %s", stage, dvc.Reproduced.UNCHANGED)
+    return Stage(stage, dvc.Reproduced.UNCHANGED, 0.0, None)
 
 
 def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRun:

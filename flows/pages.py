@@ -36,8 +36,8 @@ def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[St
     if not report.shows(result.page, judged.verdict, str(result.version)):
         write_page(workspace, run, stages, judged, result)
     (workspace.reports / VERDICT).write_text(in_markdown(judged, result), encoding="utf-8")
-    for file, into in ((result.page, "report"), (workspace.reports / report.CARD, "card"), (workspace.reports / report.CARD_PAGE, "card")):
-        tracking.attach(store(workspace), run.run_id, file, into=into)
+    cards = {workspace.reports / name: "card" for name in (report.CARD, report.CARD_PAGE)}
+    tracking.attach(store(workspace), run.run_id, {result.page: "report", **cards})
     return result.page
 
 

@@ -21,7 +21,7 @@ from components.artifacts.manifest import Manifest
 from components.artifacts.metrics import Metrics
 from components.artifacts.profile import Profile
 from components.errors import NotThere
-from components.identity import digest_folder, digest_value
+from components.identity import digest_file, digest_folder, digest_value
 from components.store import alone, connect, experiment, key, log_all, metrics_of, milliseconds, params_of, reaching, tags_of, upload
 from components.tracking import rows, runs
 from components.tracking.facts import Facts, Point, Trial, flatten, headline, read_lines, read_points, read_trials, stage_facts, started_at
@@ -44,6 +44,7 @@ KEPT = {
 HISTORY = Path("models/trained/history.jsonl")
 _DIFF_BYTES = 5_000_000
 _LIVE_RUNS = 5  # the newest that nobody adopted, of which one may have followed this training
+ATTACHED = "retune.attached"  # the digest of the files that were added after a run was recorded
 _ENDED = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED", "FAILED": "FAILED", "RUNNING": "KILLED", "WAITING": "KILLED"}
 
 
@@ -159,11 +160,22 @@ def _uncommitted(workspace: Path) -> bytes:
     return b"\n".join(parts)[:_DIFF_BYTES]
 
 
-def attach(uri: str, run_id: str, file: Path, into: str) -> None:
-    """Add one file to the artifacts of a run (the report is written after the run was recorded), and read it back."""
+def attach(uri: str, run_id: str, files: Mapping[Path, str]) -> None:
+    """Add files to the folders of a run's artifacts that they name (the report is written after the run was recorded), and read them back.
+
+    The same files again are not sent again: a tag, which is written last, has their digest.
+    """
+    digest = digest_value({f"{into}/{file.name}": digest_file(file) for file, into in files.items()})
     with reaching(uri), tempfile.TemporaryDirectory() as name:
-        shutil.copy2(file, name)
-        upload(connect(uri), run_id, Path(name), into)
+        client = connect(uri)
+        if client.get_run(run_id).data.tags.get(ATTACHED) == digest:
+            return
+        for file, into in files.items():
+            (Path(name) / into).mkdir(exist_ok=True)
+            shutil.copy2(file, Path(name) / into)
+        for into in sorted(set(files.values())):
+            upload(client, run_id, Path(name) / into, into)
+        client.set_tag(run_id, ATTACHED, digest)
 
 
 def _datasets(workspace: Path, lineage: Lineage) -> list[DatasetInput]:
