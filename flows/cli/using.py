@@ -1,4 +1,4 @@
-"""The commands that put a version to use."""
+"""The commands that put a version to use: many rows at once, or behind HTTP."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -7,6 +7,8 @@ import typer
 
 from flows.cli.terminal import AsJson, ParamsFile, app, out, print_json
 from flows.workspace import open_workspace
+
+Served = Annotated[str, typer.Argument(metavar="MODEL", help="NAME@ALIAS or NAME/VERSION; NAME alone is its champion.")]
 
 
 @app.command()
@@ -46,3 +48,30 @@ def score(
     parts = f" in {len(manifest.parts)} part{'s' * (len(manifest.parts) > 1)}" if manifest.parts else ""
     aside = f", {manifest.quarantined:,} in quarantine" if manifest.quarantined else ""
     out.print(f"{place}: {manifest.scored:,} of {manifest.rows:,} rows scored by {manifest.model_uri}{parts}{aside}", markup=False)
+
+
+@app.command()
+def serve(
+    model: Served,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 5001,
+    host: Annotated[str, typer.Option(help="The address to listen on. There are no accounts: whoever reaches it may ask.")] = "127.0.0.1",
+    max_body_kib: Annotated[int, typer.Option(min=1, help="KiB of a request's body.")] = 1_024,
+    max_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 1_000,
+    max_characters: Annotated[int, typer.Option(min=1, help="Characters of a text.")] = 20_000,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Requests at once; one is answered, the others wait.")] = 32,
+) -> None:
+    """Serve a version over HTTP by the code it was packaged with, until Ctrl-C; which one is decided at the start.
+
+    POST /invocations takes JSON in MLflow's forms; /ping and /health say that it is up, /version which version answers.
+
+    Example: `retune serve diagnosis@champion --port 5001`
+    """
+    from components import registry
+    from flows.places import store
+
+    uri = store(open_workspace())
+    named = model.removeprefix("models:/")
+    version = registry.resolve(uri, named)
+    alias = None if "/" in named else named.partition("@")[2] or registry.CHAMPION
+    limits = {"body_kib": max_body_kib, "rows": max_rows, "characters": max_characters, "waiting": max_waiting}
+    registry.become_server(uri, version, alias, registry.listen(host, port), limits)
