@@ -1,14 +1,17 @@
 """One store with tiny registered versions, for every test of a process that asks them and changes nothing in it."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from mlflow import MlflowClient
 
 from components.registry import Version, register
 from components.store import experiment
 from components.tracking import run_key
 from tests.finished import LINEAGE, make_finished, new_store
+from tests.project import ROOT, write_params
 
 
 def make_registered(folder: Path, base: Path, tickets: pd.DataFrame, versions: int = 1) -> tuple[str, list[Path]]:
@@ -25,3 +28,16 @@ def _registered(workspace: Path, uri: str) -> Version:
     client = MlflowClient(uri)
     run = client.create_run(experiment(client, uri, "tickets"))
     return register(workspace, uri, run_id=run.info.run_id, key=run_key(workspace), lineage=LINEAGE)
+
+
+def make_shop(folder: Path, base: Path, tickets: pd.DataFrame, versions: int = 1) -> str:
+    """Make of `folder` a project without code, with versions of `tickets` of which the first is champion; return the store's URI."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")) | {"name": "tickets"}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("components", "flows"):
+        (folder / name).mkdir()
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    write_params(folder, params)
+    uri, _ = make_registered(folder, base, tickets, versions)
+    MlflowClient(uri).set_registered_model_alias("tickets", "champion", "1")
+    return uri

@@ -62,10 +62,14 @@ def test_every_field_of_train_is_explained_and_the_examples_are_searches() -> No
     assert set(methods.available()) <= set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE))
 
 
-def test_every_command_of_the_readme_exists() -> None:
-    lines = [line for block in blocks(README, "bash") for line in block.splitlines()]
+SCORING = (ROOT / "docs/scoring.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("document", "at_least"), [(README, 8), (SCORING, 6)], ids=["README", "scoring"])
+def test_every_command_of_a_document_exists(document: str, at_least: int) -> None:
+    lines = [line for block in blocks(document, "bash") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines if line.startswith("retune ")]
-    assert len(commands) >= 8
+    assert len(commands) >= at_least
     for command in commands:
         options = [word for word in command if word.startswith("--")]
         shown = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, [command[1], "--help"])

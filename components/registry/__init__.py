@@ -7,6 +7,7 @@ Reads a workspace, a recorded run and the ledger; writes versions, their package
 from components.registry.aliases import reconcile
 from components.registry.ask import Session, predictions_of
 from components.registry.environments import Environment, copy_version, judged_elsewhere
+from components.registry.online import become_server, listen
 from components.registry.promote import Decision, Expected, Promotion, promote, rollback, standing, swap
 from components.registry.register import register
 from components.registry.serve import evenly, serve_and_ask
@@ -29,6 +30,7 @@ __all__ = [
     "Verified",
     "Version",
     "attach_verdict",
+    "become_server",
     "champion",
     "copy_version",
     "evenly",
@@ -36,6 +38,7 @@ __all__ = [
     "judged_elsewhere",
     "keep",
     "kept",
+    "listen",
     "measure",
     "model_folder",
     "models",

@@ -65,6 +65,18 @@ class Answers:
         """The labels, in the order of the columns of `probabilities`."""
         return self.found.labels
 
+    def columns(self) -> dict[str, list[Any]]:
+        """Return what is told of each row, by name: label, probability and probabilities (label to probability), or answer.
+
+        Beside an answer that is made of labels, as a set of them is, `probabilities` stand too.
+        """
+        if not self.labels:
+            found = predictions.probabilities_of(self.found.measured)
+            return {"answer": self.predicted} | ({"probabilities": predictions.by_row(found)} if found else {})
+        rows = [dict(zip(self.labels, map(float, row), strict=True)) for row in self.probabilities]
+        best = [row[label] for row, label in zip(rows, self.predicted, strict=True)]
+        return {"label": self.predicted, "probability": best, "probabilities": rows}
+
     @classmethod
     def read(cls, path: Path) -> "Answers":
         """Read a file with the columns `predicted`, `probabilities` and `measured.NAME`, and the labels in its metadata."""
@@ -187,7 +199,7 @@ class Session:
 
     def __init__(self, uri: str, model: str, seconds: float = SECONDS) -> None:
         """Of the `models:/` URI `model` in the store `uri`; no question may take longer than `seconds`."""
-        self.uri, self.model, self.seconds = uri, model, seconds
+        self.uri, self.model, self.seconds, self._told = uri, model, seconds, False
 
     def __enter__(self) -> Self:
         """Start the process."""
@@ -210,7 +222,8 @@ class Session:
         answers = self._folder / "answers.parquet"
         self._worker.ask({"ask": "answer", "rows": str(self._write(rows)), "answers": str(answers)}, self.seconds)
         found = Answers.read(answers)
-        log.info("%s answered %d rows with the code in %s", self.model, len(rows), found.code)
+        log.log(logging.DEBUG if self._told else logging.INFO, "%s answered %d rows with the code in %s", self.model, len(rows), found.code)
+        self._told = True
         return found
 
     def times(self, rows: Rows, batch_size: int, requests: int) -> list[float]:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from components.artifacts.predictions import Predictions, apart, by_row, probabilities_of
+from components.artifacts.predictions import Predictions, apart
 from components.artifacts.training import ModelSpec
 from components.errors import BadModel, NotThere, RetuneError, Unavailable
 from components.identity import digest_folder
@@ -188,14 +188,9 @@ def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
     """
     version = resolve(uri, model.removeprefix("models:/"))
     inspected(uri, version)
-    answers = ask(uri, version.uri, rows)
-    if not answers.labels:
-        found = probabilities_of(answers.found.measured)
-        beside = {"probabilities": pd.Series(by_row(found), dtype="object", index=rows.index)} if found else {}
-        return rows.assign(answer=answers.predicted, **beside)
-    probabilities = [dict(zip(answers.labels, map(float, row), strict=True)) for row in answers.probabilities]
-    best = [row[label] for row, label in zip(probabilities, answers.predicted, strict=True)]
-    return rows.assign(label=answers.predicted, probability=best, probabilities=pd.Series(probabilities, dtype="object", index=rows.index))
+    columns = ask(uri, version.uri, rows).columns()
+    told = {name: pd.Series(values, dtype="object", index=rows.index) for name, values in columns.items() if name == "probabilities"}
+    return rows.assign(**(columns | told))
 
 
 def spec_of(uri: str, model: str) -> ModelSpec:

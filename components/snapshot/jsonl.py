@@ -19,7 +19,7 @@ def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> list[s
         faults.add(f"row {spot.line}, byte {spot.byte}: {spot.what}")
         faults.settle()
     columns: dict[str, None] = {}
-    for row in _objects(path, snapshot, faults):
+    for row in objects(path, snapshot, faults):
         columns.update(dict.fromkeys(row))
     if not columns:
         faults.add("the file has no rows; expected one JSON object a line")
@@ -29,11 +29,12 @@ def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> list[s
 
 def read_rows(path: Path, snapshot: SnapshotParams, columns: Sequence[str], faults: Faults) -> Iterator[Sequence[str | None]]:
     """Yield the values of each line as text."""
-    for row in _objects(path, snapshot, faults):
+    for row in objects(path, snapshot, faults):
         yield [as_text(row.get(name)) for name in columns]
 
 
-def _objects(path: Path, snapshot: SnapshotParams, faults: Faults) -> Iterator[dict[str, Any]]:
+def objects(path: Path, snapshot: SnapshotParams, faults: Faults) -> Iterator[dict[str, Any]]:
+    """Yield the object of each line; empty lines are none."""
     with path.open(encoding=codec(snapshot.encoding), newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():

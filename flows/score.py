@@ -1,0 +1,36 @@
+"""The story of a batch scoring, as a deployment runs it on a schedule.
+
+Prefect is imported here at once: only the process that runs it reads this file. `retune score` does the same without Prefect.
+"""
+
+import logging
+from datetime import UTC, datetime
+from typing import Annotated
+
+from prefect import flow
+from prefect.runtime import flow_run
+from pydantic import Field
+
+from components.batch import OnBadRow, Settings
+from flows import scoring
+from flows.workspace import open_workspace
+
+log = logging.getLogger(__name__)
+
+Input = Annotated[str, Field(min_length=1, description="a file, a glob, a folder or sql://NAME/TABLE")]
+Output = Annotated[str, Field(min_length=1, description="a folder or sql://NAME/TABLE; {date} and {time} are those of the schedule, UTC")]
+Model = Annotated[str, Field(description="NAME@ALIAS or NAME/VERSION; empty: the champion of this project's model")]
+Rows = Annotated[int, Field(ge=1, description="rows of a part")]
+
+
+@flow(persist_result=False)
+def score(input: Input, output: Output, model: Model = "", on_bad_row: OnBadRow = "error", rows_per_part: Rows = 10_000) -> None:
+    """Let a version answer every row of `input`, and write the rows with the answers into `output`.
+
+    Run again for the same moment it goes on where it was ended.
+    """
+    moment = flow_run.scheduled_start_time or datetime.now(UTC)
+    settings = Settings(rows_per_part=rows_per_part, on_bad_row=on_bad_row)
+    place = scoring.expand(output, moment)
+    manifest = scoring.score(open_workspace(), input, place, model, settings)
+    log.info("%s: %d rows scored by %s, %d in quarantine", place, manifest.scored, manifest.model_uri, manifest.quarantined)

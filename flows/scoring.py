@@ -1,0 +1,114 @@
+"""Batch scoring as a person or a schedule asks for it: names become files, tables and versions; `components.batch` does the work."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace as changed
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from components import batch, sql
+from components.batch import Manifest, Settings
+from components.errors import BadInput, BadParams
+from components.params import nearest
+from components.snapshot import SnapshotParams
+from flows.params import read_params
+from flows.places import store
+from flows.settings import SECRETS
+from flows.workspace import Workspace
+
+MOMENTS = {"date": "%Y-%m-%d", "time": "%H-%M-%S"}
+_TEMPLATE = re.compile(r"\{([^{}]*)\}")
+
+
+def score(workspace: Workspace, given: str, output: str, model: str, settings: Settings, replace: bool = False) -> Manifest:
+    """Let a version of the registry answer all rows of `given`, and write them with the answers into `output`.
+
+    `given` is a file, a glob, a folder or sql://NAME/TABLE; `output` a folder or sql://NAME/TABLE; no `model` is the project's champion.
+    Text files are read as `snapshot` of params.yaml says. A column is found by the name of the input, or for the project's own model by
+    the name that `snapshot.columns` gives it.
+
+    Raises:
+        BadInput: nothing fits to be scored, or what stands in `output` is not what this command began.
+        NotThere: no such version.
+        Unavailable: another process scores into `output`, or something is busy, full or out of reach; the same call goes on later.
+    """
+    params = read_params(workspace.params)
+    environment = surroundings(workspace.project)
+    name = model or params.name
+    own = re.split("[@/]", name.removeprefix("models:/"))[0] == params.name
+    target = _output(workspace, output, environment)
+    with _source(given, params.snapshot, environment) as source:
+        _check_apart(source, target, given, output)
+        usual = params.snapshot.columns if own else {}
+        return batch.score(store(workspace), name, source, target, changed(settings, usual=usual), replace)
+
+
+def expand(template: str, moment: datetime) -> str:
+    """Return `template` with {date} as 2026-11-28 and {time} as 14-05-09, in UTC.
+
+    Raises:
+        BadParams: something else stands in braces.
+    """
+    for name in _TEMPLATE.findall(template):
+        if name not in MOMENTS:
+            raise BadParams(f"{template}: {{{name}}} is nothing that is filled in{nearest(name, list(MOMENTS))}")
+    return _TEMPLATE.sub(lambda found: moment.astimezone(UTC).strftime(MOMENTS[found[1]]), template)
+
+
+def read_columns(pairs: Sequence[str]) -> dict[str, str]:
+    """Return INPUT=COLUMN pairs as a mapping.
+
+    Raises:
+        BadParams: something is no such pair.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, column = pair.partition("=")
+        if not (name and equals and column) or name in found:
+            raise BadParams(f"--column {pair}: expected INPUT=COLUMN, each input once, as text=description")
+        found[name] = column
+    return found
+
+
+def surroundings(project: Path) -> dict[str, str]:
+    """Return the variables that name databases: a variable wins over the project's `.env`, and that over the files of /run/secrets."""
+    files = sorted(SECRETS.glob("retune_sql_*")) if SECRETS.is_dir() else []
+    secrets = {path.name.upper(): path.read_text(encoding="utf-8").strip() for path in files}
+    written = {name: value for name, value in dotenv_values(project / ".env").items() if value is not None}
+    return {**secrets, **written, **os.environ}
+
+
+@contextmanager
+def _source(given: str, settings: SnapshotParams, environment: Mapping[str, str]) -> Iterator[batch.Files]:
+    if not given.startswith(sql.SCHEME):
+        yield batch.Files({path: str(path) for path in batch.find(given)}, settings, given)
+        return
+    with tempfile.TemporaryDirectory(prefix="retune-") as folder:
+        path = Path(folder) / "rows.parquet"
+        sql.bring(sql.find(given, environment), path)
+        yield batch.Files({path: given}, settings, given)
+
+
+def _output(workspace: Workspace, output: str, environment: Mapping[str, str]) -> batch.Folder | batch.Table:
+    if output.startswith(sql.SCHEME):
+        return batch.Table(sql.find(output, environment), workspace.var)
+    if "://" in output:
+        raise BadInput(f"{output.partition('://')[0]}://…: expected a folder or sql://NAME/TABLE to write into")
+    return batch.Folder(Path(output).expanduser().absolute())
+
+
+def _check_apart(source: batch.Files, target: batch.Folder | batch.Table, given: str, output: str) -> None:
+    """Check that what is written is not what is read.
+
+    Raises:
+        BadInput: it is.
+    """
+    folder = Path(str(target))
+    inside = next((path for path in source.paths if path.absolute().is_relative_to(folder)), None)
+    if given == output or (isinstance(target, batch.Folder) and inside is not None):
+        raise BadInput(f"{output} would be read and written ({inside or given}); name another folder or table for the answers")

@@ -1,0 +1,248 @@
+"""`retune score` as its users meet it: killed and started again, into a folder and into a database, and as a flow."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from mlflow import MlflowClient
+
+from components import batch
+from components.artifacts.predictions import Predictions
+from components.batch import Settings
+from components.errors import BadData, BadInput, BadSource, NotThere, Unavailable
+from components.snapshot import SnapshotParams
+from flows import scoring
+from flows.workspace import Workspace
+from tests.project import BIN, ROOT, environment, retune
+from tests.registered import make_shop
+
+pytestmark = pytest.mark.slow
+
+ROWS, PART = 6_000, 100
+SHORT = Settings(rows_per_part=PART)
+OPTIONS = ("--rows-per-part", str(PART))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    make_shop(folder, tiny_base, tickets, versions=2)
+    texts = tickets["text"].tolist() * (ROWS // len(tickets))
+    pq.write_table(pa.table({"id": list(range(ROWS)), "text": texts}), folder / "rows.parquet")
+    with sqlite3.connect(folder / "shop.db") as connection:
+        connection.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, text TEXT)")
+        connection.executemany("INSERT INTO orders VALUES (?, ?)", reversed(list(enumerate(texts))))
+    connection.close()
+    return folder
+
+
+@pytest.fixture
+def workspace(project: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("RETUNE_SQL_SHOP", f"sqlite:///{project / 'shop.db'}")
+    return Workspace(project, project, project / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def whole(project: Path) -> Path:
+    """The rows, scored without an interruption."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(project)
+        scoring.score(Workspace(project, project, project / "params.yaml"), "rows.parquet", "whole", "tickets@champion", SHORT)
+    return project / "whole"
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def command(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return retune(project, "score", *arguments, PYTHONPATH=str(ROOT), RETUNE_SQL_SHOP=f"sqlite:///{project / 'shop.db'}")
+
+
+def halted(project: Path, happened: Callable[[], bool], arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """Start the command, and stop it where it stands as soon as something has happened."""
+    surroundings = environment(project, PYTHONPATH=str(ROOT), RETUNE_SQL_SHOP=f"sqlite:///{project / 'shop.db'}")
+    running = subprocess.Popen([str(BIN / "retune"), "score", *arguments], cwd=project, env=surroundings, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not happened():
+        assert running.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    running.send_signal(signal.SIGSTOP)
+    return running
+
+
+def test_a_killed_scoring_goes_on_and_ends_with_the_same_bytes(project: Path, workspace: Workspace, whole: Path) -> None:
+    out = project / "torn"
+    asked = ("rows.parquet", "torn", "--model", "tickets@champion", *OPTIONS)
+    running = halted(project, (out / "part-00004.parquet").exists, asked)
+    try:
+        with pytest.raises(Unavailable, match="torn: another process is scoring into this folder"):
+            scoring.score(workspace, "rows.parquet", "torn", "tickets@champion", SHORT)
+    finally:
+        running.kill()
+        running.wait()
+    done = len((out / "parts.jsonl").read_text().splitlines())
+    assert 4 <= done < ROWS // PART
+    assert not (out / "manifest.json").exists()
+    (out / "part-00099.parquet.partial").write_text("cut short")
+    for settings, said in ((Settings(7), "torn was begun with rows_per_part 100"), (Settings(PART, prefix="p_"), "prefix ''")):
+        with pytest.raises(BadInput, match=said):
+            scoring.score(workspace, "rows.parquet", "torn", "tickets@champion", settings)
+
+    again = command(project, *asked)
+
+    assert again.returncode == 0, again.stderr
+    assert f"{done * PART:,} of 6,000 rows are done; going on behind them" in again.stderr
+    assert "torn: 6,000 of 6,000 rows scored by models:/tickets/1 in 60 parts" in again.stdout
+    assert content(out) == content(whole)
+    with pytest.raises(BadInput, match="torn is complete: 6,000 rows scored by models:/tickets/1; --replace begins anew"):
+        scoring.score(workspace, "rows.parquet", "torn", "tickets@champion", SHORT)
+
+
+def test_rows_keep_their_order_and_have_the_answers_that_the_version_was_evaluated_with(project: Path, whole: Path) -> None:
+    manifest = json.loads((whole / "manifest.json").read_text())
+    found = pq.read_table([whole / part["name"] for part in manifest["parts"]])
+    evaluated = Predictions.read(project / "workspace0/reports/evaluation/predictions/candidate.parquet")  # of the first 60 tickets
+    answered = [[dict(cell)[label] for label in evaluated.labels] for cell in found.column("probabilities").slice(0, 60).to_pylist()]
+
+    assert found.column("id").to_pylist() == list(range(ROWS))
+    assert np.allclose(answered, evaluated.probabilities, atol=1e-6)  # float32, in other company
+    assert found.column("label").slice(0, 60).to_pylist() == evaluated.predicted.tolist()
+    assert found.column("probability").slice(0, 60).to_pylist() == np.max(answered, axis=1).tolist()
+    assert found.slice(240, 60).drop_columns("id").equals(found.slice(480, 60).drop_columns("id"))
+    assert (manifest["rows"], manifest["scored"], manifest["quarantined"]) == (ROWS, ROWS, 0)
+    assert (manifest["model_uri"], manifest["version"], len(manifest["package"])) == ("models:/tickets/1", 1, 64)
+
+
+def noted(project: Path) -> int:
+    """How many rows the database says are done."""
+    try:
+        with sqlite3.connect(f"file:{project / 'shop.db'}?mode=ro", uri=True) as connection:
+            found = connection.execute("SELECT rows_done FROM retune_scores WHERE written = 'scored'").fetchone()
+        connection.close()
+    except sqlite3.OperationalError:
+        return 0
+    return int(found[0]) if found else 0
+
+
+def test_a_killed_scoring_into_a_database_neither_doubles_nor_loses_a_row_and_stays_with_its_version(
+    project: Path, workspace: Workspace, whole: Path
+) -> None:
+    running = halted(project, lambda: noted(project) >= 300, ("sql://shop/orders", "sql://shop/scored", *OPTIONS))
+    running.kill()
+    running.wait()
+    client = MlflowClient(f"sqlite:///{project / 'var/mlflow.db'}")
+    client.set_registered_model_alias("tickets", "champion", "2")
+    moved = r"scored was begun with models:/tickets/1, and tickets is version 2 now: --model tickets/1 goes on, --replace begins anew"
+    try:
+        with pytest.raises(BadInput, match=moved):
+            scoring.score(workspace, "sql://shop/orders", "sql://shop/scored", "", SHORT)
+    finally:
+        client.set_registered_model_alias("tickets", "champion", "1")
+    assert 300 <= noted(project) < ROWS
+
+    scoring.score(workspace, "sql://shop/orders", "sql://shop/scored", "tickets/1", SHORT)
+
+    with sqlite3.connect(project / "shop.db") as connection:
+        rows = connection.execute("SELECT row_number, id, label, probability FROM scored ORDER BY row_number").fetchall()
+    connection.close()
+    parts = pq.read_table(sorted(whole.glob("part-*.parquet")))
+    answers = zip(parts.column("label").to_pylist(), parts.column("probability").to_pylist(), strict=True)
+    assert rows == [(number + 1, number, *answer) for number, answer in enumerate(answers)]
+
+
+class Meddling(batch.Folder):
+    """A folder whose first part changes the input."""
+
+    def add(self, numbers: Sequence[int], scored: pa.Table, bad: pa.Table) -> None:
+        super().add(numbers, scored, bad)
+        Path("growing.csv").write_text("text\ninvoice\nrouter\nscreen\n", encoding="utf-8")
+
+
+def test_an_input_that_changes_while_it_is_scored_is_never_called_complete(workspace: Workspace) -> None:
+    path = Path("growing.csv")
+    path.write_text("text\ninvoice\nrouter\n", encoding="utf-8")
+    source = batch.Files({path: path.name}, SnapshotParams(source="unused"), "growing.csv")
+    with pytest.raises(BadSource, match=r"growing\.csv was changed while it was scored; --replace begins anew"):
+        batch.score(f"sqlite:///{workspace.var / 'mlflow.db'}", "tickets", source, Meddling(Path("grown")), Settings(1))
+
+    assert "manifest.json" not in content(Path("grown"))
+    with pytest.raises(BadInput, match=r"growing\.csv is not what grown was begun with"):
+        batch.score(f"sqlite:///{workspace.var / 'mlflow.db'}", "tickets", source, batch.Folder(Path("grown")), Settings(1))
+
+
+BAD: Sequence[tuple[str, str, type[Exception], str]] = [
+    ("text;x\na;b\n", "tickets", BadSource, "set snapshot.delimiter"),
+    ("body\na\n", "tickets", BadInput, "bad.csv: expected the column 'text', found 'body'"),
+    ("text,label\na,b\n", "tickets", BadInput, "bad.csv has a column 'label' already"),
+    ("text\n", "tickets", BadSource, "bad.csv has no rows"),
+    ("id,text\n1,a\n2,\n", "tickets", BadData, "bad.csv: row 2: 'text' is missing"),
+    ("text\na\n", "tickets/9", NotThere, "tickets has no version 9; there are: 1, 2"),
+    ("text\na\n", "other", NotThere, "other has no champion"),
+]
+
+
+@pytest.mark.parametrize(("text", "model", "error", "said"), BAD)
+def test_bad_input_is_told_before_anything_is_written(
+    workspace: Workspace, text: str, model: str, error: type[Exception], said: str
+) -> None:
+    Path("bad.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(error, match=said):
+        scoring.score(workspace, "bad.csv", "bad", model, SHORT)
+
+    assert not Path("bad").exists()
+
+
+def test_what_is_written_is_not_what_is_read(workspace: Workspace, project: Path) -> None:
+    for given, out in (("rows.parquet", "."), ("sql://shop/orders", "sql://shop/orders")):
+        with pytest.raises(BadInput, match="would be read and written"):
+            scoring.score(workspace, given, out, "", SHORT)
+    with pytest.raises(BadInput, match=r"s3://…: expected a folder or sql://NAME/TABLE"):
+        scoring.score(workspace, "rows.parquet", "s3://bucket/scored", "", SHORT)
+
+
+FLOW = """
+import json, logging, sys
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+from flows.score import score
+score.fn("mixed.jsonl", "flow/{date}", on_bad_row="quarantine", rows_per_part=2)
+print(json.dumps(score.parameters.model_dump()))
+"""
+
+
+def test_the_flow_fills_in_the_date_and_puts_bad_rows_aside(project: Path) -> None:
+    rows: list[dict[str, Any]] = [{"description": "invoice"}, {"description": None}, {"description": 7}, {}, {"description": "router"}]
+    (project / "mixed.jsonl").write_text("".join(json.dumps(row | {"n": n}) + "\n" for n, row in enumerate(rows)), encoding="utf-8")
+    params = project / "params.yaml"
+    before = params.read_text(encoding="utf-8")
+    params.write_text(before.replace("columns: {}", "columns: {text: description}", 1), encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", FLOW], cwd=project, env=environment(project, PYTHONPATH=str(ROOT)), capture_output=True, text=True
+        )
+    finally:
+        params.write_text(before, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    (out,) = (project / "flow").iterdir()
+    manifest = json.loads((out / "manifest.json").read_text())
+
+    assert pd.Timestamp(out.name) <= pd.Timestamp.now("UTC").tz_localize(None)
+    assert (manifest["rows"], manifest["scored"], manifest["quarantined"]) == (5, 2, 3)
+    assert pq.read_table(sorted(out.glob("part-*.parquet"))).column("n").to_pylist() == ["0", "4"]
+    aside = pq.read_table(out / "quarantine.parquet")
+    assert aside.column("quarantine_row").to_pylist() == [2, 3, 4]
+    assert aside.column("quarantine_reason").to_pylist()[1] == "'text' is a number, expected text"
+    assert {"input", "output", "model"} <= set(json.loads(done.stdout)["properties"])
