@@ -1,4 +1,4 @@
-"""What we measure, by name: `python -m bench gates | panel | promotions | run | snapshot | tasks [options]`."""
+"""What we measure, by name: `python -m bench gates | panel | promotions | run | snapshot | tasks | unchanged [options]`."""
 
 import importlib
 import sys

@@ -16,7 +16,8 @@ from components.identity import digest_file, digest_value
 from components.snapshot import SnapshotParams, delimited, jsonl
 from components.snapshot.cells import as_text
 from components.snapshot.faults import Faults
-from components.snapshot.source import READERS, find_files, format_of
+from components.snapshot.sources.files import find_files
+from components.snapshot.tables import READERS, format_of
 
 _ROWS = 4_096  # of a piece
 
