@@ -1,4 +1,4 @@
-"""A table by its address: `sql://NAME/TABLE`, or `sql://NAME/SCHEMA.TABLE`, in the database whose SQLAlchemy address is in RETUNE_SQL_NAME.
+"""Databases by name: the SQLAlchemy address of NAME stands in RETUNE_SQL_NAME, and `sql://NAME/TABLE` is a table there.
 
 Reads a table into a Parquet file, in the order of its primary key. No message shows what is secret in an address.
 """
@@ -6,7 +6,7 @@ Reads a table into a Parquet file, in the order of its primary key. No message s
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -19,16 +19,18 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
-from components.errors import BadParams, BadSource, RetuneError, Unavailable
+from components.errors import BadParams, BadSource, Cancelled, RetuneError, Unavailable
 from components.params import nearest
 
 SCHEME = "sql://"
 _DIGITS = 38  # of Parquet's decimals
 _ROWS = 5_000  # that are held at a time
-_ADDRESS = re.compile(r"sql://(?P<name>[A-Za-z][A-Za-z0-9_-]*)/((?P<schema>[^/.]+)\.)?(?P<table>[^/.]+)")
-_EXPECTED = "SQLAlchemy's address of a database, as postgresql+psycopg://USER:PASSWORD@HOST/DATABASE or sqlite:////…/FILE"
-# What no retry mends; drivers tell it in no other way.
+_PATIENCE = 10  # seconds for a database to accept a connection
+_PATIENT = {"psycopg", "psycopg2", "pymysql", "mysqldb"}  # drivers that know connect_timeout
+_PLACE = re.compile(r"sql://(?P<name>[A-Za-z][A-Za-z0-9_-]*)/((?P<schema>[^/.]+)\.)?(?P<table>[^/.]+)")
+# What a driver says when it was let in no further, in which a retry changes nothing; it tells in no other way.
 _FOR_GOOD = re.compile(r"password|authentication|access denied|does not exist|unknown database|no pg_hba|permission denied", re.IGNORECASE)
+_PASSING = re.compile(r"is locked|is full")  # SQLite calls everything operational
 _SECRET = re.compile(r"pass|secret|token|key", re.IGNORECASE)
 
 
@@ -47,59 +49,118 @@ class Place:
 
 
 def variable_of(name: str) -> str:
-    """Return the name of the variable in which the address of the database `name` is."""
+    """Return the name of the variable in which the address of the database `name` stands."""
     return "RETUNE_SQL_" + name.upper().replace("-", "_")
+
+
+def url_of(variable: str, environment: Mapping[str, str]) -> sa.URL:
+    """Return the address that a variable holds.
+
+    Raises:
+        BadSource: it is missing, or cannot be read; neither is shown.
+    """
+    expected = "SQLAlchemy's address of a database, as postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+    if not environment.get(variable):
+        raise BadSource(f"the environment variable {variable} is missing: expected {expected}")
+    try:
+        url = sa.make_url(environment[variable])
+    except (sqlalchemy.exc.ArgumentError, ValueError):
+        hint = "in a password, @ : / are written %40 %3A %2F"
+        raise BadSource(f"the environment variable {variable} cannot be read: expected {expected}; {hint}") from None
+    # Where no driver is named, the one that is installed here; SQLAlchemy's own choice is psycopg2.
+    return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
 
 
 def find(address: str, environment: Mapping[str, str]) -> Place:
     """Return the place that `address` names.
 
     Raises:
-        BadParams: it is no such address.
-        BadSource: the variable is missing or no address of a database.
+        BadParams: it is no address of a table.
+        BadSource: the variable is missing, or cannot be read.
     """
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
-        raise BadParams(f"{address.partition('@')[0]}: expected sql://NAME/TABLE; the database's own address stands in RETUNE_SQL_NAME")
-    variable = variable_of(found["name"])
-    if not environment.get(variable):
-        raise BadSource(f"{address}: the variable {variable} is missing: expected {_EXPECTED}")
-    try:
-        url = sa.make_url(environment[variable])
-    except (sqlalchemy.exc.ArgumentError, ValueError):
-        raise BadSource(f"{address}: {variable} cannot be read: expected {_EXPECTED}; @ : / in a password as %40 %3A %2F") from None
-    return Place(found["name"], found["schema"], found["table"], url)
-
-
-def connect(place: Place) -> sa.Engine:
-    """Return the way to the database of a place; every use is a connection of its own.
-
-    Raises:
-        BadSource: its driver is not installed, or is one for asyncio; or its SQLite file's folder is not there.
-    """
-    if place.url.get_backend_name() == "sqlite" and not (folder := Path(place.url.database or "").absolute().parent).is_dir():
-        raise BadSource(f"{place}: there is no folder {folder}, which {variable_of(place.name)} names")
-    try:
-        engine = sa.create_engine(place.url, poolclass=NullPool)
-    except (ImportError, sqlalchemy.exc.ArgumentError) as error:
-        raise BadSource(f"{place}: the driver of {place.url.drivername} is not installed: {_masked(error, place)}") from None
-    if engine.dialect.is_async:
-        raise BadSource(f"{place}: {place.url.drivername} is a driver for asyncio: expected another one, as postgresql+psycopg")
-    return engine
+    found = _PLACE.fullmatch(address)
+    if found is None:  # the address is not shown: where it is the database's own, a password may stand in it
+        raise BadParams("expected sql://NAME/TABLE, found something else; the database's own address stands in RETUNE_SQL_NAME")
+    return Place(found["name"], found["schema"], found["table"], url_of(variable_of(found["name"]), environment))
 
 
 @contextmanager
-def reaching(place: Place) -> Iterator[None]:
-    """Turn the database's errors into one message: Unavailable where a retry can mend it, BadSource where it lets nobody in."""
+def connected(called: str, variable: str, url: sa.URL, makes: bool = False, what: str = "") -> Iterator[sa.Connection]:
+    """Give a connection of its own to a database, of which messages speak as `called`; only who `makes` something makes an SQLite file.
+
+    Raises:
+        BadSource: there is no such database or driver, or it refuses `what` is asked of it.
+        Unavailable: it is out of reach, busy or full, or broke off; a retry can mend it.
+    """
+    reached = False
+    try:
+        patience = {"connect_timeout": _PATIENCE} if url.get_driver_name() in _PATIENT and "connect_timeout" not in url.query else {}
+        engine = sa.create_engine(url, poolclass=NullPool, connect_args=patience)
+        if engine.dialect.is_async:
+            raise BadSource(
+                f"{variable} names the driver {url.drivername}, which is for asyncio: expected another one, as postgresql+psycopg"
+            )
+        _check_file(called, variable, url, makes)
+        with engine.connect() as connection, _let_go(connection):
+            reached = True
+            yield connection
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError) as error:
+        raise _fault(called, variable, url, error, reached, what) from None  # the driver's own words may hold the password
+
+
+@contextmanager
+def _let_go(connection: sa.Connection) -> Iterator[None]:
+    """When SIGTERM ends us, tell the database, which would go on, and do not ask it to undo: it still has our question to answer.
+
+    At Ctrl-C psycopg and SQLAlchemy do so by themselves; they know nothing of `Cancelled`.
+    """
     try:
         yield
-    except sqlalchemy.exc.OperationalError as error:
-        said = _masked(error.orig or error, place)
-        if _FOR_GOOD.search(said):
-            raise BadSource(f"{place}: the database that {variable_of(place.name)} names: {said}") from None
-        raise Unavailable(f"{place}: the database is busy, full or out of reach: {said}") from None
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        raise RetuneError(f"{place}: the database refuses: {_masked(getattr(error, 'orig', None) or error, place)}") from None
+    except Cancelled:
+        cancel = getattr(connection.connection.driver_connection, "cancel", None)  # of psycopg and psycopg2
+        if cancel is not None:
+            with suppress(Exception):
+                cancel()
+        connection.invalidate()
+        raise
+
+
+def _check_file(called: str, variable: str, url: sa.URL, makes: bool) -> None:
+    if url.get_backend_name() != "sqlite" or (url.database or "").startswith("file:"):
+        return
+    path = Path(url.database or "")
+    if not (path.absolute().parent.is_dir() if makes else path.is_file()):  # SQLite would make it
+        raise BadSource(f"{called}: there is no {'folder of the ' * makes}database file {path}, which {variable} names")
+
+
+def _fault(called: str, variable: str, url: sa.URL, error: Exception, reached: bool, what: str) -> RetuneError:
+    """Return the error to raise: an `Unavailable` where a retry can mend it."""
+    if isinstance(error, ImportError | sqlalchemy.exc.NoSuchModuleError):
+        return BadSource(f"{called}: {variable} names {url.drivername}, whose driver is not installed: {masked(error, url)}")
+    cause = getattr(error, "orig", None) or error
+    said, operational = masked(cause, url), isinstance(error, sqlalchemy.exc.OperationalError)
+    if operational and not reached:
+        return (BadSource if _FOR_GOOD.search(said) else Unavailable)(f"{called}: the database that {variable} names: {said}")
+    # PostgreSQL's drivers give a code, and call operational what is the server's affair.
+    code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    broken = isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
+    if broken or (operational and (code or _PASSING.search(said))):
+        return Unavailable(f"{called}: the database broke off: {said}")
+    return BadSource(f"{called}: the database refuses{f' {what}' if what else ''}: {said}")
+
+
+def masked(error: BaseException, url: sa.URL) -> str:
+    """Return the first line of a message, without what is secret in the address."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    named = [value for name, value in url.query.items() if _SECRET.search(name) and isinstance(value, str)]
+    for secret in filter(None, [str(url.password or ""), *named]):
+        text = text.replace(secret, "***")
+    return text
+
+
+def reached(place: Place, makes: bool = False) -> AbstractContextManager[sa.Connection]:
+    """Give a connection to the database of a place, as `connected` does."""
+    return connected(str(place), variable_of(place.name), place.url, makes)
 
 
 def reflect(connection: sa.Connection, place: Place) -> sa.Table:
@@ -122,9 +183,7 @@ def bring(place: Place, path: Path) -> None:
         BadSource: there is no such database or table, it has no primary key, or a cell is not of its column's type.
         Unavailable: the database is out of reach.
     """
-    if place.url.get_backend_name() == "sqlite" and not Path(place.url.database or "").is_file():  # SQLite would make it
-        raise BadSource(f"{place}: there is no database file {place.url.database}, which {variable_of(place.name)} names")
-    with reaching(place), connect(place).connect() as connection:
+    with reached(place) as connection:
         table = reflect(connection, place)
         key = list(table.primary_key.columns)
         if not key:
@@ -209,12 +268,3 @@ def as_value(cell: Any, kind: sa.types.TypeEngine[Any]) -> Any:
     if isinstance(cell, date | time | Decimal):
         return str(cell)
     return json.dumps(cell, ensure_ascii=False, default=str)
-
-
-def _masked(error: BaseException, place: Place) -> str:
-    """Return the first line of a message, without what is secret in the address."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    named = [value for name, value in place.url.query.items() if _SECRET.search(name) and isinstance(value, str)]
-    for secret in filter(None, [str(place.url.password or ""), *named]):
-        text = text.replace(secret, "***")
-    return text

@@ -41,7 +41,7 @@ class Table:
     adds: tuple[str, ...] = (NUMBER,)
 
     def __init__(self, place: sql.Place, locks: Path) -> None:
-        self._place, self._engine = place, sql.connect(place)
+        self._place = place
         self._key = f"{place.schema}.{place.table}" if place.schema else place.table
         self._lock = locks / f"score-{digest_value([place.url.render_as_string(hide_password=True), self._key])[:16]}.lock"
         self._done = Counts(0, 0)
@@ -185,7 +185,7 @@ class Table:
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        with sql.reaching(self._place), self._engine.begin() as connection:
+        with sql.reached(self._place, makes=True) as connection, connection.begin():
             yield connection
 
 

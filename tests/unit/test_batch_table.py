@@ -78,21 +78,25 @@ def test_a_table_that_cannot_be_read_is_told(database: Path, tmp_path: Path, tab
 
 
 def test_an_address_names_a_variable_and_no_message_shows_a_secret(tmp_path: Path) -> None:
-    with pytest.raises(BadParams, match="expected sql://NAME/TABLE"):
-        sql.find("sql://shop", {})
-    with pytest.raises(BadSource, match=f"sql://my-shop/a: the variable {NAME} is missing: expected SQLAlchemy's address"):
+    for address in ("sql://shop", "sql://u:geheim@h/a", "sql://shop/a/b"):
+        with pytest.raises(BadParams, match="expected sql://NAME/TABLE, found something else") as unnamed:
+            sql.find(address, {})
+    with pytest.raises(BadSource, match=f"the environment variable {NAME} is missing: expected SQLAlchemy's address"):
         sql.find("sql://my-shop/a", {})
     with pytest.raises(BadSource, match="RETUNE_SQL_SHOP cannot be read") as unread:
         sql.find("sql://shop/a", {"RETUNE_SQL_SHOP": "postgresql//u:geheim@h"})
-    there = sql.find("sql://shop/crm.a", {"RETUNE_SQL_SHOP": "postgresql+psycopg://u:geheim@127.0.0.1:1/shop?sslpassword=heimlich"})
-    with pytest.raises(Unavailable, match=r"sql://shop/crm\.a: the database is busy, full or out of reach") as away:
+    there = sql.find("sql://shop/crm.a", {"RETUNE_SQL_SHOP": "postgresql://u:geheim@127.0.0.1:1/shop?sslpassword=heimlich"})
+    with pytest.raises(Unavailable, match=r"sql://shop/crm\.a: the database that RETUNE_SQL_SHOP names: .*refused") as away:
         sql.bring(there, tmp_path / "rows.parquet")
-    with pytest.raises(BadSource, match=r"the driver of oracle\+cx_oracle is not installed") as driverless:
-        sql.connect(sql.find("sql://shop/a", {"RETUNE_SQL_SHOP": "oracle+cx_oracle://u:geheim@h/d"}))
+    driverless = sql.find("sql://shop/a", {"RETUNE_SQL_SHOP": "oracle+cx_oracle://u:geheim@h/d"})
+    with pytest.raises(BadSource, match=r"RETUNE_SQL_SHOP names oracle\+cx_oracle, whose driver is not installed") as unknown:
+        sql.bring(driverless, tmp_path / "rows.parquet")
     with pytest.raises(BadSource, match="there is no database file"):
         sql.bring(place(tmp_path / "none.db"), tmp_path / "rows.parquet")
+    with pytest.raises(BadSource, match="there is no folder of the database file"):
+        table(tmp_path / "none/none.db").standing()
 
-    said = "".join(str(error.value) for error in (unread, away, driverless)) + str(there)
+    said = "".join(str(error.value) for error in (unnamed, unread, away, unknown)) + str(there)
     assert "geheim" not in said
     assert "heimlich" not in said
     assert (there.schema, there.table) == ("crm", "a")
@@ -167,7 +171,7 @@ def test_a_database_that_is_busy_is_worth_another_try(database: Path) -> None:
     out.go_on()
     with sqlite3.connect(database) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(Unavailable, match="the database is busy, full or out of reach: database is locked"):
+        with pytest.raises(Unavailable, match="the database broke off: database is locked"):
             out.add([1], part(1), NONE)
     other.close()
     out.add([1], part(1), NONE)
