@@ -3,22 +3,20 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace as changed
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dotenv import dotenv_values
-
 from components import batch, sql
 from components.batch import Manifest, Settings
-from components.errors import BadInput, BadParams
+from components.errors import BadInput, BadParams, BadSource
 from components.params import nearest
 from components.snapshot import SnapshotParams
+from components.snapshot.sources import Asked, source_of
 from flows.params import read_params
 from flows.places import store
-from flows.settings import SECRETS
 from flows.workspace import Workspace
 
 MOMENTS = {"date": "%Y-%m-%d", "time": "%H-%M-%S"}
@@ -28,7 +26,8 @@ _TEMPLATE = re.compile(r"\{([^{}]*)\}")
 def score(workspace: Workspace, given: str, output: str, model: str, settings: Settings, replace: bool = False) -> Manifest:
     """Let a version of the registry answer all rows of `given`, and write them with the answers into `output`.
 
-    `given` is a file, a glob, a folder or sql://NAME/TABLE; `output` a folder or sql://NAME/TABLE; no `model` is the project's champion.
+    `given` is sql://NAME/TABLE, or what `snapshot.source` may be but for sql://NAME; `output` a folder or sql://NAME/TABLE; no `model` is
+    the project's champion.
     Text files are read as `snapshot` of params.yaml says. A column is found by the name of the input, or for the project's own model by
     the name that `snapshot.columns` gives it.
 
@@ -38,11 +37,10 @@ def score(workspace: Workspace, given: str, output: str, model: str, settings: S
         Unavailable: another process scores into `output`, or something is busy, full or out of reach; the same call goes on later.
     """
     params = read_params(workspace.params)
-    environment = surroundings(workspace.project)
     name = model or params.name
     own = re.split("[@/]", name.removeprefix("models:/"))[0] == params.name
-    target = _output(workspace, output, environment)
-    with _source(given, params.snapshot, environment) as source:
+    target = _output(workspace, output)
+    with _source(given, params.snapshot) as source:
         _check_apart(source, target, given, output)
         usual = params.snapshot.columns if own else {}
         return batch.score(store(workspace), name, source, target, changed(settings, usual=usual), replace)
@@ -75,28 +73,26 @@ def read_columns(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def surroundings(project: Path) -> dict[str, str]:
-    """Return the variables that name databases: a variable wins over the project's `.env`, and that over the files of /run/secrets."""
-    files = sorted(SECRETS.glob("retune_sql_*")) if SECRETS.is_dir() else []
-    secrets = {path.name.upper(): path.read_text(encoding="utf-8").strip() for path in files}
-    written = {name: value for name, value in dotenv_values(project / ".env").items() if value is not None}
-    return {**secrets, **written, **os.environ}
-
-
 @contextmanager
-def _source(given: str, settings: SnapshotParams, environment: Mapping[str, str]) -> Iterator[batch.Files]:
-    if not given.startswith(sql.SCHEME):
-        yield batch.Files({path: str(path) for path in batch.find(given)}, settings, given)
-        return
+def _source(given: str, settings: SnapshotParams) -> Iterator[batch.Files]:
+    """Give the rows to score; what lies elsewhere is brought into a temporary folder first."""
     with tempfile.TemporaryDirectory(prefix="retune-") as folder:
-        path = Path(folder) / "rows.parquet"
-        sql.bring(sql.find(given, environment), path)
-        yield batch.Files({path: given}, settings, given)
+        if given.startswith(sql.SCHEME):
+            path = Path(folder) / "rows.parquet"
+            sql.bring(sql.find(given, os.environ), path)
+            yield batch.Files({path: given}, settings, given)
+            return
+        here = settings.at(given)
+        try:
+            brought = source_of(here).bring(Asked(here, Path.cwd(), os.environ), Path(folder))
+        except (BadSource, BadParams) as error:  # a person named it here, and not in params.yaml
+            raise type(error)(str(error).replace("params.yaml: ", "").replace("snapshot.source ", "")) from None
+        yield batch.Files(brought.files, settings, given)
 
 
-def _output(workspace: Workspace, output: str, environment: Mapping[str, str]) -> batch.Folder | batch.Table:
+def _output(workspace: Workspace, output: str) -> batch.Folder | batch.Table:
     if output.startswith(sql.SCHEME):
-        return batch.Table(sql.find(output, environment), workspace.var)
+        return batch.Table(sql.find(output, os.environ), workspace.var)
     if "://" in output:
         raise BadInput(f"{output.partition('://')[0]}://…: expected a folder or sql://NAME/TABLE to write into")
     return batch.Folder(Path(output).expanduser().absolute())

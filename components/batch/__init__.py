@@ -3,10 +3,10 @@
 Reads files as a snapshot does, a table of a database, and the registry; writes a folder of Parquet parts with a manifest, or a table.
 """
 
-from components.batch.files import Files, find
+from components.batch.files import Files
 from components.batch.folder import Folder
 from components.batch.records import Manifest, OnBadRow
 from components.batch.score import Output, Settings, score
 from components.batch.table import Table
 
-__all__ = ["Files", "Folder", "Manifest", "OnBadRow", "Output", "Settings", "Table", "find", "score"]
+__all__ = ["Files", "Folder", "Manifest", "OnBadRow", "Output", "Settings", "Table", "score"]

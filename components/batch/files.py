@@ -16,7 +16,6 @@ from components.identity import digest_file, digest_value
 from components.snapshot import SnapshotParams, delimited, jsonl
 from components.snapshot.cells import as_text
 from components.snapshot.faults import Faults
-from components.snapshot.sources.files import find_files
 from components.snapshot.tables import READERS, format_of
 
 _ROWS = 4_096  # of a piece
@@ -56,7 +55,7 @@ class Files:
         self._columns: dict[Path, list[str]] = {}
         for path in self.paths:
             with _readable(files[path]):
-                self._columns[path] = READERS[self._format].read_columns(path, settings, Faults(Path(files[path])))
+                self._columns[path] = READERS[self._format].read_columns(path, settings, Faults(files[path]))
             self._check_columns(path)
         self.schema = self._schema()
 
@@ -73,7 +72,7 @@ class Files:
         """
         read = {"parquet": self._read_parquet, "jsonl": self._read_jsonl}.get(self._format, self._read_delimited)
         for path in self.paths:
-            first, name, faults = 1, self._names[path], Faults(Path(self._names[path]))
+            first, name, faults = 1, self._names[path], Faults(self._names[path])
             with _readable(name):
                 for table, cells in read(path, inputs, faults):
                     yield Piece(name, first, table, cells)
@@ -124,18 +123,6 @@ class Files:
 
     def _text_table(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
         return pa.table([pa.array(columns[name], pa.string()) for name in self.schema.names], schema=self.schema)
-
-
-def find(source: str) -> list[Path]:
-    """Return the files that `source` names: a file, a glob or a folder.
-
-    Raises:
-        BadSource: there are none, or they are not of one known format.
-    """
-    try:
-        return find_files(Path.cwd(), source)
-    except BadSource as error:
-        raise BadSource(str(error).replace("snapshot.source ", "")) from None
 
 
 def _plain(field: pa.Field) -> pa.Field:

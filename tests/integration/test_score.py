@@ -15,12 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from mlflow import MlflowClient
 
 from components import batch
 from components.artifacts.predictions import Predictions
 from components.batch import Settings
-from components.errors import BadData, BadInput, BadSource, NotThere, Unavailable
+from components.errors import BadData, BadInput, BadParams, BadSource, NotThere, Unavailable
 from components.snapshot import SnapshotParams
 from flows import scoring
 from flows.workspace import Workspace
@@ -206,7 +207,20 @@ def test_bad_input_is_told_before_anything_is_written(
     assert not Path("bad").exists()
 
 
-def test_what_is_written_is_not_what_is_read(workspace: Workspace, project: Path) -> None:
+def test_what_is_not_there_is_told_in_the_words_of_the_command(workspace: Workspace) -> None:
+    for given, error, said in (
+        ("row.parquet", BadSource, r"row\.parquet: no such file or folder; did you mean 'rows\.parquet'"),
+        ("ftp://host/rows", BadParams, "begins with ftp://; expected a file, a glob or a folder"),
+        ("sql://shop", BadParams, "expected sql://NAME/TABLE"),
+        ("sql://shop/order", BadSource, "sql://shop/order: there is no table 'order'; did you mean 'orders'"),
+    ):
+        with pytest.raises(error, match=said) as told:
+            scoring.score(workspace, given, "out", "", SHORT)
+        assert "snapshot" not in str(told.value)
+        assert "params.yaml" not in str(told.value)
+
+
+def test_what_is_written_is_not_what_is_read(workspace: Workspace) -> None:
     for given, out in (("rows.parquet", "."), ("sql://shop/orders", "sql://shop/orders")):
         with pytest.raises(BadInput, match="would be read and written"):
             scoring.score(workspace, given, out, "", SHORT)
@@ -214,35 +228,52 @@ def test_what_is_written_is_not_what_is_read(workspace: Workspace, project: Path
         scoring.score(workspace, "rows.parquet", "s3://bucket/scored", "", SHORT)
 
 
+def test_bad_rows_are_put_aside_and_the_projects_own_columns_are_heeded(project: Path, workspace: Workspace) -> None:
+    rows: list[dict[str, Any]] = [{"description": "invoice"}, {"description": None}, {"description": 7}, {}, {"description": "router"}]
+    Path("mixed.jsonl").write_text("".join(json.dumps(row | {"n": n}) + "\n" for n, row in enumerate(rows)), encoding="utf-8")
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    params["snapshot"]["columns"] = {"text": "description", "label": "topic"}
+    (project / "own.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    own = Workspace(project, project, project / "own.yaml")
+
+    manifest = scoring.score(own, "mixed.jsonl", "mixed", "", Settings(rows_per_part=2, on_bad_row="quarantine"))
+
+    assert (manifest.rows, manifest.scored, manifest.quarantined) == (5, 2, 3)
+    assert [part.rows for part in manifest.parts] == [1, 0, 1]
+    assert pq.read_table(sorted(Path("mixed").glob("part-*.parquet"))).column("n").to_pylist() == ["0", "4"]
+    aside = pq.read_table("mixed/quarantine.parquet")
+    assert aside.column("quarantine_row").to_pylist() == [2, 3, 4]
+    assert aside.column("quarantine_reason").to_pylist()[1] == "'text' is a number, expected text"
+
+
 FLOW = """
-import json, logging, sys
-logging.basicConfig(level=logging.INFO, stream=sys.stderr)
-from flows.score import score
-score.fn("mixed.jsonl", "flow/{date}", on_bad_row="quarantine", rows_per_part=2)
-print(json.dumps(score.parameters.model_dump()))
+from pathlib import Path
+import sys
+from flows import engine
+from flows.server import prefect_server
+from flows.settings import Settings
+
+with prefect_server(Path(sys.argv[1]), Settings(server_linger=1)) as url:
+    engine.configure(url, str(Path(sys.argv[1]) / "prefect"), deadline=60)
+    from flows.score import score
+
+    print(score("few.csv", "flow/{date}", rows_per_part=2))
 """
 
 
-def test_the_flow_fills_in_the_date_and_puts_bad_rows_aside(project: Path) -> None:
-    rows: list[dict[str, Any]] = [{"description": "invoice"}, {"description": None}, {"description": 7}, {}, {"description": "router"}]
-    (project / "mixed.jsonl").write_text("".join(json.dumps(row | {"n": n}) + "\n" for n, row in enumerate(rows)), encoding="utf-8")
-    params = project / "params.yaml"
-    before = params.read_text(encoding="utf-8")
-    params.write_text(before.replace("columns: {}", "columns: {text: description}", 1), encoding="utf-8")
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", FLOW], cwd=project, env=environment(project, PYTHONPATH=str(ROOT)), capture_output=True, text=True
-        )
-    finally:
-        params.write_text(before, encoding="utf-8")
+@pytest.mark.exhaustive
+def test_the_flow_fills_in_the_date_of_its_schedule(project: Path, tmp_path: Path) -> None:
+    (project / "few.csv").write_text("text\ninvoice\nrouter\nscreen\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", FLOW, str(tmp_path)],
+        cwd=project,
+        env=environment(project, PYTHONPATH=str(ROOT)),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     (out,) = (project / "flow").iterdir()
-    manifest = json.loads((out / "manifest.json").read_text())
 
+    assert done.stdout.splitlines()[-1] == f"flow/{out.name}: 3 of 3 rows scored by models:/tickets/1, 0 in quarantine"
     assert pd.Timestamp(out.name) <= pd.Timestamp.now("UTC").tz_localize(None)
-    assert (manifest["rows"], manifest["scored"], manifest["quarantined"]) == (5, 2, 3)
-    assert pq.read_table(sorted(out.glob("part-*.parquet"))).column("n").to_pylist() == ["0", "4"]
-    aside = pq.read_table(out / "quarantine.parquet")
-    assert aside.column("quarantine_row").to_pylist() == [2, 3, 4]
-    assert aside.column("quarantine_reason").to_pylist()[1] == "'text' is a number, expected text"
-    assert {"input", "output", "model"} <= set(json.loads(done.stdout)["properties"])
+    assert {path.name for path in out.iterdir()} == {"manifest.json", "part-00000.parquet", "part-00001.parquet"}

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components import tasks
-from components.batch.files import Files, find
+from components.batch.files import Files
 from components.batch.records import Counts
 from components.batch.rows import ANSWERS, answers_of, check_names, inputs_of, shares, survey, with_answers
 from components.batch.score import Settings, agreed, manifest_of
@@ -72,13 +72,6 @@ def test_the_digest_is_that_of_the_bytes_in_their_order(tmp_path: Path) -> None:
     assert files(first, second).digest() == before != files(second, first).digest()
     write(second, "text\nc\n")
     assert files(first, second).digest() != before
-
-
-def test_what_is_not_there_is_said_in_the_words_of_the_command(tmp_path: Path) -> None:
-    write(tmp_path / "rows.csv", "text\na\n")
-    with pytest.raises(BadSource, match=r"row.csv: no such file or folder; did you mean 'rows.csv'\?") as error:
-        find(str(tmp_path / "row.csv"))
-    assert "snapshot" not in str(error.value)
 
 
 def test_an_input_is_found_by_what_is_asked_then_by_what_is_usual_then_by_its_name(tmp_path: Path) -> None:
