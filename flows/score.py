@@ -12,10 +12,13 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from components.batch import OnBadRow, Settings
-from flows import scoring
+from components.process import quiet_environment
+from flows import engine, scoring
 from flows.workspace import open_workspace
 
-log = logging.getLogger(__name__)
+quiet_environment()
+for room in ("components", "flows"):  # whose lines Prefect shows on the run's page
+    logging.getLogger(room).setLevel(logging.INFO)
 
 Input = Annotated[str, Field(min_length=1, description="a file, a glob, a folder or sql://NAME/TABLE")]
 Output = Annotated[str, Field(min_length=1, description="a folder or sql://NAME/TABLE; {date} and {time} are those of the schedule, UTC")]
@@ -23,14 +26,13 @@ Model = Annotated[str, Field(description="NAME@ALIAS or NAME/VERSION; empty: the
 Rows = Annotated[int, Field(ge=1, description="rows of a part")]
 
 
-@flow(persist_result=False)
-def score(input: Input, output: Output, model: Model = "", on_bad_row: OnBadRow = "error", rows_per_part: Rows = 10_000) -> None:
+@flow(name="score", persist_result=False)
+def score(input: Input, output: Output, model: Model = "", on_bad_row: OnBadRow = "error", rows_per_part: Rows = 10_000) -> str:
     """Let a version answer every row of `input`, and write the rows with the answers into `output`.
 
     Run again for the same moment it goes on where it was ended.
     """
-    moment = flow_run.scheduled_start_time or datetime.now(UTC)
-    settings = Settings(rows_per_part=rows_per_part, on_bad_row=on_bad_row)
-    place = scoring.expand(output, moment)
-    manifest = scoring.score(open_workspace(), input, place, model, settings)
-    log.info("%s: %d rows scored by %s, %d in quarantine", place, manifest.scored, manifest.model_uri, manifest.quarantined)
+    place = scoring.expand(output, flow_run.scheduled_start_time or datetime.now(UTC))
+    with engine.joined():
+        manifest = scoring.score(open_workspace(), input, place, model, Settings(rows_per_part, on_bad_row))
+    return f"{place}: {manifest.scored} of {manifest.rows} rows scored by {manifest.model_uri}, {manifest.quarantined} in quarantine"
