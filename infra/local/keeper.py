@@ -120,7 +120,7 @@ class Keeper:
         if one.due is None and has_ended(one.child):
             one.in_a_row = one.in_a_row + 1 if now - one.started < STEADY else 1
             one.due = now + PAUSES[min(one.in_a_row, len(PAUSES)) - 1]
-            end([one], 0)  # what it leaves of its group
+            end([one], politely=False)  # what it leaves of its group
             note(f"{one.service.name} ended with {one.child.returncode}, and is started again")
         if one.due is not None and now >= one.due:
             one.child, one.started, one.due, one.restarts = spawn(self._stack, one.service), now, None, one.restarts + 1
@@ -131,7 +131,7 @@ class Keeper:
         stores = [one for name, one in self._running.items() if name in ("postgres", "s3")]
         servers = [one for one in self._running.values() if one not in workers and one not in stores]
         for wave in (workers, servers, stores):
-            end(wave, max((one.service.grace for one in wave), default=0))
+            end(wave)
         sweep(self._stack, spare=os.getpid())
 
     def write_state(self) -> None:
@@ -168,19 +168,18 @@ def has_ended(child: "subprocess.Popen[bytes]") -> bool:
     return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def end(several: Sequence[Running], grace: float) -> None:
-    """End processes and their groups: SIGINT, which PostgreSQL too takes for a quick and clean end, and SIGKILL after `grace` seconds."""
-    children = [one.child for one in several if one.child.returncode is None]
-    until = time.monotonic() + grace
-    for child in children if grace else []:
+def end(several: Sequence[Running], politely: bool = True) -> None:
+    """End processes and their groups: SIGINT, which PostgreSQL too takes for a quick and clean end, and SIGKILL after their grace."""
+    living, begun = [one for one in several if one.child.returncode is None], time.monotonic()
+    for one in living if politely else []:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGINT)
-    while time.monotonic() < until and not all(map(has_ended, children)):
-        time.sleep(0.05)
-    for child in children:
+            os.killpg(one.child.pid, signal.SIGINT)
+    for one in living:
+        while politely and not has_ended(one.child) and time.monotonic() < begun + one.service.grace:
+            time.sleep(0.05)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+            os.killpg(one.child.pid, signal.SIGKILL)
+        one.child.wait()
 
 
 def sweep(stack: Stack, spare: int) -> None:

@@ -76,7 +76,8 @@ def store_service(stack: Stack) -> Service:
     }
     command = ["weed", "-logtostderr=true", "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in options.items())]
     # The gateway is well before the volume server is.
-    return Service("s3", command, {}, lambda: answers(f"{stack.s3}/healthz") and is_open(ports["volume"]), data)
+    # It flushes at each write, and takes a quarter of a minute to say goodbye to itself.
+    return Service("s3", command, {}, lambda: answers(f"{stack.s3}/healthz") and is_open(ports["volume"]), data, grace=5.0)
 
 
 def mlflow_service(stack: Stack) -> Service:
