@@ -16,7 +16,7 @@ EMBEDDED = "local"  # the remote below var/
 def count(project: Path) -> int:
     """Return how many objects DVC keeps here."""
     with _quiet(project) as repo:
-        return sum(len(found) for _, found in _kept(repo))
+        return len({one for _, found in _kept(repo) for one in found})
 
 
 def push(project: Path) -> int:
@@ -65,6 +65,6 @@ def _kept(repo: Any) -> list[tuple[Any, set[Any]]]:
 def _quiet(project: Path) -> Any:
     from dvc.repo import Repo
 
-    for chatty in ("dvc", "dvc_data", "dvc_objects", "botocore"):
+    for chatty in ("dvc", "dvc_data", "dvc_objects", "botocore", "aiobotocore"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     return Repo(str(project))

@@ -5,10 +5,12 @@ Keeps var/migrated.jsonl: what has arrived whole, so that a migration that was i
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -20,7 +22,9 @@ log = logging.getLogger(__name__)
 
 SENT = "migrated.jsonl"
 PATIENCE = 600.0  # seconds, of one file
+AT_ONCE = 8  # files that are on their way
 _CHUNK = 1 << 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,26 +108,37 @@ def _said(answer: httpx.Response) -> str:
     return f"{answer.status_code} {' '.join(answer.text.split())[:200]}"
 
 
-def send_all(store: Store, server: str, artifacts: list[Artifact], var: Path) -> dict[str, str]:
-    """Send what has not arrived yet, reading each file back, and return the sha256 of every file by its place.
+def send_all(store: Store, server: str, artifacts: list[Artifact], var: Path) -> None:
+    """Send what has not arrived yet, and read everything back.
 
     Raises:
-        RetuneError: a file came back otherwise than it was sent.
+        RetuneError: files came back otherwise than they were sent, with how many; the next try sends all of them again.
     """
-    known, digests = dict(_sent(var / SENT, server)), {}
+    known = dict(_sent(var / SENT, server))
+    digests = {artifact.place: digest_file(artifact.path) for artifact in artifacts}
+    left = [artifact for artifact in artifacts if known.get(artifact.place) != digests[artifact.place]]
     with (var / SENT).open("a", encoding="utf-8") as notes:
-        for number, artifact in enumerate(artifacts, start=1):
-            digest = digests[artifact.place] = digest_file(artifact.path)
-            if known.get(artifact.place) == digest:
-                continue
-            store.send(artifact)
-            if store.digest(artifact) != digest:
-                raise RetuneError(f"{artifact.place} came back otherwise than it was sent, from {artifact.path}")
-            notes.write(json.dumps({"server": server, "place": artifact.place, "sha256": digest}) + "\n")
+        for artifact, _ in _at_once(store.send, left):
+            notes.write(json.dumps({"server": server, "place": artifact.place, "sha256": digests[artifact.place]}) + "\n")
             notes.flush()
-            if number % 100 == 0:
-                log.info("%d of %d artifacts are there", number, len(artifacts))
-    return digests
+    log.info("%d artifacts were sent, %d were there; all are read back", len(left), len(artifacts) - len(left))
+    bad = [artifact.place for artifact, found in _at_once(store.digest, artifacts) if found != digests[artifact.place]]
+    if bad:
+        (var / SENT).unlink()
+        raise RetuneError(f"{len(bad)} of {len(artifacts)} artifacts came back otherwise than they were sent, first {bad[0]}")
+
+
+def _at_once(act: Callable[[Artifact], T], artifacts: list[Artifact]) -> Iterator[tuple[Artifact, T]]:
+    """Do something with several artifacts at once; the first error ends it."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        waiting = {pool.submit(act, artifact): artifact for artifact in artifacts}
+        try:
+            for number, done in enumerate(as_completed(waiting), start=1):
+                yield waiting[done], done.result()
+                if number % 1_000 == 0:
+                    log.info("%d of %d", number, len(artifacts))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _sent(notes: Path, server: str) -> Iterator[tuple[str, str]]:
@@ -136,14 +151,3 @@ def _sent(notes: Path, server: str) -> Iterator[tuple[str, str]]:
                 yield one["place"], one["sha256"]
         except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
             continue
-
-
-def verify(store: Store, artifacts: list[Artifact], digests: Mapping[str, str]) -> None:
-    """Read every file back.
-
-    Raises:
-        RetuneError: one is missing, or another than was sent; with how many.
-    """
-    bad = [artifact.place for artifact in artifacts if store.digest(artifact) != digests[artifact.place]]
-    if bad:
-        raise RetuneError(f"{len(bad)} of {len(artifacts)} artifacts are not in the server's store as they are here, first {bad[0]}")

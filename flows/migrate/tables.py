@@ -92,7 +92,7 @@ def rows_of(connection: sa.Connection, tables: sa.MetaData, name: str, like: sa.
         return
     table, wanted = tables.tables[name], like.tables[name]
     query = sa.select(*(sa.type_coerce(column, sa.types.NullType()).label(column.name) for column in table.c))  # as the driver reads it
-    for row in connection.execution_options(yield_per=ROWS).execute(query).mappings():
+    for row in connection.execute(query.execution_options(yield_per=ROWS)).mappings():
         yield rewrite(name, {column: _typed(value, wanted.c[column].type) for column, value in row.items()})
 
 
