@@ -3,7 +3,6 @@
 The step is `components.tune.step`; the settings alone, offered here, cost no import of torch.
 """
 
-from components.tune.moved import carry
 from components.tune.params import TuneParams, check_metrics, searched
 
-__all__ = ["TuneParams", "carry", "check_metrics", "searched"]
+__all__ = ["TuneParams", "check_metrics", "searched"]

@@ -4,9 +4,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from components import tune
 from components.errors import BadInput, NotThere
 from components.ledger import Ledger
+from components.tune import moved
 from flows.migrate import cache, files, registry, tables
 from flows.settings import Settings, enter
 
@@ -89,7 +89,7 @@ def report(both: registry.Both, artifacts: list[files.Artifact], settings: Setti
         artifacts=len(artifacts),
         bytes=sum(one.path.stat().st_size for one in artifacts),
         ledger=carry_ledger(var / "ledger.db", settings.database.get_secret_value(), sent),
-        studies=tune.carry(var / "optuna", settings.database.get_secret_value(), sent),
+        studies=moved.carry(var / "optuna", settings.database.get_secret_value(), sent),
         objects=cache.push(project) if sent else cache.count(project),
     )
 

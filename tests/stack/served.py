@@ -64,9 +64,10 @@ def run_of(stack: Stack, run: str) -> dict[str, Any]:
     return found[0]
 
 
-def finish(stack: Stack, *runs: str, seconds: float = 600) -> list[str]:
+def finish(stack: Stack, *runs: str, seconds: float = 1500) -> list[str]:
     """Wait until flow runs have ended, and return what their last states say."""
-    wait_for(lambda: all(run_of(stack, run)["state_type"] in FINAL for run in runs), seconds, every=1)
+    query = {"flow_runs": {"id": {"any_": list(runs)}}}
+    wait_for(lambda: all(run["state_type"] in FINAL for run in ask(stack, "/flow_runs/filter", query)), seconds, every=2)
     return [str(run_of(stack, run)["state"]["message"]) for run in runs]
 
 
