@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP_ARGS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-fast test-exhaustive check ui clean
+.PHONY: help setup run test test-fast test-exhaustive test-stack check ui stack stack-down clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -21,20 +21,23 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 		|| { echo "error: expected Python 3.11 or newer, found $$("$(PYTHON)" --version 2>&1); name another: make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@echo "installing about 270 packages into $(VENV): three minutes or more the first time"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev,example,augment,marian,shared,kubernetes]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev,example,augment,marian,shared,kubernetes,stack]'
 	@touch $@
 
 run: setup  ## the main job: snapshot, validate, … promote, on the example or on what params.yaml says
 	@retune run
 
 test: setup  ## all tests but the exhaustive ones
-	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not exhaustive"
+	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not exhaustive and not stack"
 
 test-exhaustive: setup  ## every fault in every gate, every family of models, whole stories whose parts have tests
 	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m exhaustive
 
+test-stack: setup  ## the shared stack: PostgreSQL, S3, both servers, two workers; scheduled runs, migration, restore
+	@python -m pytest -q -m stack
+
 test-fast: setup  ## the tests that take seconds
-	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not exhaustive"
+	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not exhaustive and not stack"
 
 check: setup  ## linters, types, import rules, wiring
 	@ruff check .
@@ -45,6 +48,12 @@ check: setup  ## linters, types, import rules, wiring
 
 ui: setup  ## MLflow and Prefect in the browser, on loopback, over var/
 	@python -m infra.ui
+
+stack: setup  ## the shared stack on this machine in the background, over var/stack; needs PostgreSQL's programs
+	@python -m infra.local up
+
+stack-down: setup  ## end it
+	@python -m infra.local down
 
 clean:  ## remove what stages and runs made, but neither .venv nor the registry in var/
 	rm -rf data/validated data/prepared models reports

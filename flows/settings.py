@@ -39,6 +39,9 @@ class Settings(BaseSettings):
     mlflow_uri: str = Field("", description="MLflow's server, http://… or https://…")
     mlflow_user: str = Field("", description="who we are to MLflow's server")
     mlflow_password: SecretStr = Field(NOTHING, description="the password of mlflow_user")
+    mlflow_database: SecretStr = Field(
+        NOTHING, description="MLflow's own database, as postgresql+psycopg://mlflow:…@HOST/mlflow: only `retune migrate` reads it"
+    )
     prefect_api_url: str = Field("", description="a Prefect server to use instead of the managed local one, http://…/api")
     prefect_auth: SecretStr = Field(NOTHING, description="USER:PASSWORD, the auth string of Prefect's server")
     dvc_remote: str = Field("", description="where DVC pushes to: s3://BUCKET/PREFIX, or a folder")
@@ -55,7 +58,7 @@ class Settings(BaseSettings):
         default_factory=dict, description='JSON: {"production": {"mlflow": "http://…", "ledger": "postgresql+psycopg://…"}}'
     )
 
-    @field_validator("database")
+    @field_validator("database", "mlflow_database")
     @classmethod
     def _is_postgresql(cls, database: SecretStr) -> SecretStr:
         if database.get_secret_value():

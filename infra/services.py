@@ -101,18 +101,23 @@ def supervise(workspace: Workspace, settings: Settings, workers: int) -> None:
 @contextlib.contextmanager
 def worker(workspace: Workspace, prefect: str, log: Path) -> Iterator["subprocess.Popen[str]"]:
     """Run a worker of the project's work pool."""
+    command, settings = worker_command(workspace.project, prefect)
+    with running(command, settings, log, workspace.project) as child:
+        yield child
+
+
+def worker_command(project: Path, prefect: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command of a worker of the project's work pool, and its environment."""
     settings = {
         "PREFECT_API_URL": prefect,
-        "PREFECT_HOME": str(workspace.var / "prefect"),
+        "PREFECT_HOME": str(project / "var/prefect"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "components,flows",
         "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "PYTHONPATH": str(workspace.project),
-        PROJECT: str(workspace.project),
+        "PYTHONPATH": str(project),
+        PROJECT: str(project),
     }
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--limit", "1"]
-    with running(command, settings, log, workspace.project) as child:
-        yield child
+    return [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--limit", "1"], settings
 
 
 def write_state(home: Path, state: State) -> None:

@@ -20,6 +20,8 @@ from components.registry.verify import inspected
 from flows.audit.model import Model
 from flows.audit.worktree import bring, furnish
 from flows.dvc import cached_file
+from flows.settings import read_settings
+from flows.workspace import share_remote
 
 BY_CLOCK = "max_minutes"
 TUNE = "tune"
@@ -100,6 +102,7 @@ def lay_out(root: Path, project: Path, recipe: Recipe) -> list[str]:
         shutil.rmtree(root / made, ignore_errors=True)
     (root / "dvc.lock").unlink(missing_ok=True)
     furnish(root, project)
+    share_remote(root / ".dvc/config.local", read_settings(project))
     bring(root, project, recipe.inputs)
     return notes
 

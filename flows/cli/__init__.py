@@ -13,7 +13,7 @@ from components.errors import Cancelled, RetuneError
 from components.process import quiet_environment
 from flows.cli.terminal import app
 
-from flows.cli import making, describing, using, promoting, asking, auditing, scheduling  # noqa: F401  # isort: skip  # each adds its commands, shown in this order
+from flows.cli import making, describing, using, promoting, asking, auditing, scheduling, moving  # noqa: F401  # isort: skip  # each adds its commands, shown in this order
 
 
 def _terminated(number: int, _frame: FrameType | None) -> None:

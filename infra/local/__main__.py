@@ -1,0 +1,83 @@
+"""`python -m infra.local up|down|status|backup|restore`: the shared stack, each by one command."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from components.errors import Cancelled, RetuneError
+from components.process import quiet_environment
+from flows.workspace import find_project
+from infra.local import control, copies
+from infra.local.layout import make_stack, open_stack
+
+FOLDER = "var/stack"  # below the project
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m infra.local", description="The shared stack on this machine, on loopback.")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    known = {
+        "up": verbs.add_parser("up", help="start it, or make it first"),
+        "down": verbs.add_parser("down", help="end it"),
+        "status": verbs.add_parser("status", help="say how each service is"),
+        "keep": verbs.add_parser("keep"),  # what `up` leaves in the background; not for a person
+    }
+    copied = {
+        "backup": verbs.add_parser("backup", help="copy it while it runs"),
+        "restore": verbs.add_parser("restore", help="make a new one of a copy"),
+    }
+    for verb, one in copied.items():
+        one.add_argument("copy", type=Path, help="the folder of the copy" + (", a new one" if verb == "backup" else ""))
+    for verb, one in (known | copied).items():
+        one.add_argument("folder", nargs="?", type=Path, help=f"where it keeps everything; {FOLDER} of the project when left out")
+        if verb in ("up", "keep"):
+            one.add_argument("--workers", type=int, default=2, choices=range(17), metavar="N", help="how many runs may work at once")
+    return parser.parse_args()
+
+
+def obey(asked: argparse.Namespace) -> int:
+    """Do what was asked, and return the exit code."""
+    project = find_project(Path.cwd().resolve())
+    folder = (asked.folder or project / FOLDER).resolve()
+    if asked.verb == "up":
+        stack = make_stack(folder)
+        control.up(stack, project, asked.workers)
+        print("\n".join(control.status(stack)[0]))
+        print(f"`cp {stack.folder / 'retune.env'} .env` in a project switches it to this stack.")
+    elif asked.verb == "down":
+        print("ended" if control.down(open_stack(folder)) else "nothing was running")
+    elif asked.verb == "backup":
+        print(described(copies.back_up(open_stack(folder), asked.copy), asked.copy))
+    elif asked.verb == "restore":
+        print(described(copies.restore(asked.copy, folder, project), folder))
+    elif asked.verb == "status":
+        lines, well = control.status(open_stack(folder))
+        print("\n".join(lines))
+        return 0 if well else 1
+    else:
+        control.keep(folder, project, asked.workers)
+    return 0
+
+
+def described(manifest: dict[str, Any], where: Path) -> str:
+    """Return a line on what a copy holds."""
+    rows = sum(rows for found in manifest["databases"].values() for rows, _ in found.values())
+    return f"{where}: {rows:,} rows of {len(manifest['databases'])} databases, {sum(map(len, manifest['objects'].values())):,} objects"
+
+
+def main() -> int:
+    """One message and an exit code for every error that a person can mend."""
+    quiet_environment()
+    try:
+        return obey(arguments())
+    except (Cancelled, KeyboardInterrupt):
+        return Cancelled.exit_code
+    except RetuneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
