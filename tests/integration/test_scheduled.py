@@ -4,17 +4,21 @@ The tests share one project with two models, in this order; the last one ends wh
 """
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pandas as pd
 import pytest
 import yaml
 
 from components.ledger import Ledger
 from components.registry import versions
+from flows.prefect_api import post
 from tests.project import ROOT, change, git, leftovers, make_project, retune, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -118,6 +122,50 @@ def test_a_schedule_fires_by_itself_and_promotes(project: Path) -> None:
     assert "workers: ok, 1 running" in said
     wait_for(lambda: ledger.retrainings("mails")[0].outcome == "skipped", 200, every=2)  # the next one has nothing to do
     assert ledger.head("tickets") is None  # by hand only
+
+
+@pytest.mark.exhaustive
+def test_a_late_run_is_skipped_and_a_slot_frees_itself_after_a_crash(project: Path) -> None:
+    """What is made for long is killed as a machine dies; while it works, another one of the model does not begin."""
+    home = project / "models/mails/params.yaml"
+    params = yaml.safe_load(home.read_text(encoding="utf-8"))
+    long = change(params, {"train": {"epochs": 2000, "patience": 0}, "retrain": {"cron": "off"}})
+    home.write_text(yaml.safe_dump(long), encoding="utf-8")
+    commit(project)
+    assert retune(project, "up", "--workers", "2").returncode == 0
+    assert retune(project, "deploy").returncode == 0
+    first = started(project)
+    checkouts = project / "var/runs"
+    wait_for(lambda: any(checkouts.glob("*/checkout/models/trained/history.jsonl")), 300, every=1)
+    late = started(project)
+    wait_for(lambda: state(project, late) in ("CANCELLED", "COMPLETED", "FAILED"), 120, every=1)
+    assert (state(project, late), state(project, first)) == ("CANCELLED", "RUNNING")
+
+    (owner,) = [json.loads(path.read_text(encoding="utf-8"))["pid"] for path in checkouts.glob("*/owner.json")]
+    os.kill(owner, signal.SIGKILL)
+    wait_for(lambda: state(project, first) == "CRASHED", 120, every=1)
+    home.write_text(yaml.safe_dump(change(params, {"train": {"epochs": 2}})), encoding="utf-8")
+    commit(project)
+    next_one = started(project)
+    wait_for(lambda: state(project, next_one) in ("COMPLETED", "CANCELLED", "FAILED"), 400, every=2)
+    assert state(project, next_one) == "COMPLETED"
+    wait_for(lambda: not any(checkouts.glob("*/owner.json")), 30)
+    assert len(git(project, "worktree", "list").splitlines()) == 1
+
+
+def api(project: Path) -> str:
+    return str(json.loads((project / "var/prefect/server.json").read_text(encoding="utf-8"))["url"])
+
+
+def started(project: Path) -> str:
+    """Start a run of mails as the button of Prefect's page does, and return its id."""
+    deployment = httpx.get(f"{api(project)}/deployments/name/retrain/mails").raise_for_status().json()["id"]
+    body = {"state": {"type": "SCHEDULED"}}
+    return str(post(f"{api(project)}/deployments/{deployment}/create_flow_run", body, timeout=30).json()["id"])
+
+
+def state(project: Path, run: str) -> str:
+    return str(httpx.get(f"{api(project)}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
 
 
 def test_down_ends_it_all(project: Path) -> None:
