@@ -38,12 +38,14 @@ def score(workspace: Workspace, given: str, output: str, model: str, settings: S
     """
     params = read_params(workspace.params)
     name = model or params.name
-    own = re.split("[@/]", name.removeprefix("models:/"))[0] == params.name
     target = _output(workspace, output)
-    with _source(given, params.snapshot) as source:
-        _check_apart(source, target, given, output)
-        usual = params.snapshot.columns if own else {}
-        return batch.score(store(workspace), name, source, target, changed(settings, usual=usual), replace)
+    if given == output:
+        raise BadInput(f"{given} would be read and written; name another folder or table for the answers")
+    own = re.split("[@/]", name.removeprefix("models:/"))[0] == params.name
+    usual = params.snapshot.columns if own else {}
+    return batch.score(
+        store(workspace), name, lambda: _source(given, params.snapshot, target), target, changed(settings, usual=usual), replace
+    )
 
 
 def expand(template: str, moment: datetime) -> str:
@@ -74,7 +76,7 @@ def read_columns(pairs: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
-def _source(given: str, settings: SnapshotParams) -> Iterator[batch.Files]:
+def _source(given: str, settings: SnapshotParams, target: batch.Folder | batch.Table) -> Iterator[batch.Files]:
     """Give the rows to score; what lies elsewhere is brought into a temporary folder first."""
     with tempfile.TemporaryDirectory(prefix="retune-") as folder:
         if given.startswith(sql.SCHEME):
@@ -87,6 +89,8 @@ def _source(given: str, settings: SnapshotParams) -> Iterator[batch.Files]:
             brought = source_of(here).bring(Asked(here, Path.cwd(), os.environ), Path(folder))
         except (BadSource, BadParams) as error:  # a person named it here, and not in params.yaml
             raise type(error)(str(error).replace("params.yaml: ", "").replace("snapshot.source ", "")) from None
+        if inside := next((path for path in brought.files if path.absolute().is_relative_to(str(target))), None):
+            raise BadInput(f"{target} would be read and written: {inside} is in it; name another folder for the answers")
         yield batch.Files(brought.files, settings, given)
 
 
@@ -96,15 +100,3 @@ def _output(workspace: Workspace, output: str) -> batch.Folder | batch.Table:
     if "://" in output:
         raise BadInput(f"{output.partition('://')[0]}://…: expected a folder or sql://NAME/TABLE to write into")
     return batch.Folder(Path(output).expanduser().absolute())
-
-
-def _check_apart(source: batch.Files, target: batch.Folder | batch.Table, given: str, output: str) -> None:
-    """Check that what is written is not what is read.
-
-    Raises:
-        BadInput: it is.
-    """
-    folder = Path(str(target))
-    inside = next((path for path in source.paths if path.absolute().is_relative_to(folder)), None)
-    if given == output or (isinstance(target, batch.Folder) and inside is not None):
-        raise BadInput(f"{output} would be read and written ({inside or given}); name another folder or table for the answers")

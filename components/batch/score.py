@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -17,6 +17,10 @@ from components.errors import BadInput, BadSource
 from components.registry.versions import PACKAGE
 
 log = logging.getLogger(__name__)
+
+
+Bring = Callable[[], AbstractContextManager[Files]]
+"""Brings the rows to score, from wherever they lie, for as long as they are read."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +65,10 @@ class Output(Protocol):
         """Write down that all is there, and return the manifest as it stands."""
 
 
-def score(uri: str, asked: str, source: Files, output: Output, settings: Settings, replace: bool = False) -> Manifest:
-    """Let the registered version `asked`, named as for `registry.predict`, answer every row of `source`; write rows with answers.
+def score(uri: str, asked: str, bring: Bring, output: Output, settings: Settings, replace: bool = False) -> Manifest:
+    """Let the registered version `asked`, named as for `registry.predict`, answer every row that `bring` brings; write rows with answers.
 
-    An alias is followed once, at the very beginning.
+    An alias is followed once, at the very beginning. Nothing is brought for a version or an output that would not do.
 
     Raises:
         BadInput: there is nothing to score, or a bad row; or what stands in `output` is complete, or was begun otherwise.
@@ -77,23 +81,41 @@ def score(uri: str, asked: str, source: Files, output: Output, settings: Setting
         standing = None if replace else output.standing()
         check_version(str(output), asked, version, standing)
         task = tasks.of(registry.spec_of(uri, f"{version.name}/{version.number}"))
-        inputs = inputs_of(task, source, settings.columns, settings.usual)
-        answers = answers_of(task, settings.prefix)
-        quarantine = QUARANTINE.names if settings.on_bad_row == "quarantine" else []
-        check_names(source, [*answers.values(), *output.adds, *quarantine])
-        plan = planned(asked, version, source, inputs, settings)
-        if standing is not None:
-            plan = agreed(str(output), plan, standing)
-        else:
-            plan = plan.model_copy(update={"rows": survey(source, inputs, settings.on_bad_row)})
-            if replace:
-                output.clear()
-            output.begin(plan)
-        with registry.Session(uri, version.uri) as session:
-            counts = score_parts(session, source, output, plan, answers)
-        if counts.rows != plan.rows or source.digest() != plan.input_digest:
-            raise BadSource(f"{source.called} was changed while it was scored; --replace begins anew")
-        return output.finish(manifest_of(plan, counts))
+        with bring() as source:
+            inputs, answers = columns_of(task, source, output, settings)
+            plan = planned(asked, version, source, inputs, settings)
+            plan = agreed(str(output), plan, standing) if standing else begin(plan, source, output, replace)
+            with registry.Session(uri, version.uri) as session:
+                counts = score_parts(session, source, output, plan, answers)
+            if counts.rows != plan.rows or source.digest() != plan.input_digest:
+                raise BadSource(f"{source.called} was changed while it was scored; --replace begins anew")
+            return output.finish(manifest_of(plan, counts))
+
+
+def columns_of(task: tasks.Task, source: Files, output: Output, settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the column of each input, and that of each answer.
+
+    Raises:
+        BadInput: one of the first is not there, or one that is added is.
+    """
+    inputs = inputs_of(task, source, settings.columns, settings.usual)
+    answers = answers_of(task, settings.prefix)
+    quarantine = QUARANTINE.names if settings.on_bad_row == "quarantine" else []
+    check_names(source, [*answers.values(), *output.adds, *quarantine])
+    return inputs, answers
+
+
+def begin(plan: Plan, source: Files, output: Output, replace: bool) -> Plan:
+    """Look through all rows, then begin; return the plan with their number.
+
+    Raises:
+        BadInput: there is nothing to score, or a bad row; nothing was written or removed.
+    """
+    plan = plan.model_copy(update={"rows": survey(source, plan.inputs, plan.on_bad_row)})
+    if replace:
+        output.clear()
+    output.begin(plan)
+    return plan
 
 
 def check_version(where: str, asked: str, version: registry.Version, standing: Plan | None) -> None:

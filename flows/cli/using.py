@@ -14,9 +14,11 @@ Served = Annotated[str, typer.Argument(metavar="MODEL", help="NAME@ALIAS or NAME
 @app.command()
 def score(
     given: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A CSV, TSV, JSONL or Parquet file, a glob, a folder, or sql://NAME/TABLE.")
+        str, typer.Argument(metavar="INPUT", help="A CSV, TSV, JSONL or Parquet file, a glob, a folder, sql://NAME/TABLE, s3://…, hub://….")
     ],
-    output: Annotated[str, typer.Argument(help="The folder to write, or sql://NAME/TABLE; {date} and {time} are filled in, UTC.")],
+    output: Annotated[
+        str, typer.Argument(metavar="OUTPUT", help="The folder to write, or sql://NAME/TABLE; {date} and {time} are filled in, UTC.")
+    ],
     model: Annotated[str, typer.Option(help="NAME@ALIAS or NAME/VERSION; this project's champion when left out.")] = "",
     column: Annotated[
         list[str] | None, typer.Option(metavar="INPUT=COLUMN", help="The column of an input, as text=description; may be repeated.")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -178,11 +179,15 @@ def test_an_input_that_changes_while_it_is_scored_is_never_called_complete(works
     path.write_text("text\ninvoice\nrouter\n", encoding="utf-8")
     source = batch.Files({path: path.name}, SnapshotParams(source="unused"), "growing.csv")
     with pytest.raises(BadSource, match=r"growing\.csv was changed while it was scored; --replace begins anew"):
-        batch.score(f"sqlite:///{workspace.var / 'mlflow.db'}", "tickets", source, Meddling(Path("grown")), Settings(1))
+        batch.score(
+            f"sqlite:///{workspace.var / 'mlflow.db'}", "tickets", lambda: nullcontext(source), Meddling(Path("grown")), Settings(1)
+        )
 
     assert "manifest.json" not in content(Path("grown"))
     with pytest.raises(BadInput, match=r"growing\.csv is not what grown was begun with"):
-        batch.score(f"sqlite:///{workspace.var / 'mlflow.db'}", "tickets", source, batch.Folder(Path("grown")), Settings(1))
+        batch.score(
+            f"sqlite:///{workspace.var / 'mlflow.db'}", "tickets", lambda: nullcontext(source), batch.Folder(Path("grown")), Settings(1)
+        )
 
 
 BAD: Sequence[tuple[str, str, type[Exception], str]] = [
@@ -220,12 +225,15 @@ def test_what_is_not_there_is_told_in_the_words_of_the_command(workspace: Worksp
         assert "params.yaml" not in str(told.value)
 
 
-def test_what_is_written_is_not_what_is_read(workspace: Workspace) -> None:
-    for given, out in (("rows.parquet", "."), ("sql://shop/orders", "sql://shop/orders")):
+def test_what_is_read_is_never_replaced(workspace: Workspace, whole: Path) -> None:
+    before = content(whole)
+    for given, out in (("whole/part-*.parquet", "whole"), ("sql://shop/orders", "sql://shop/orders")):
         with pytest.raises(BadInput, match="would be read and written"):
-            scoring.score(workspace, given, out, "", SHORT)
+            scoring.score(workspace, given, out, "", Settings(prefix="again_"), replace=True)
     with pytest.raises(BadInput, match=r"s3://…: expected a folder or sql://NAME/TABLE"):
         scoring.score(workspace, "rows.parquet", "s3://bucket/scored", "", SHORT)
+
+    assert content(whole) == before
 
 
 def test_bad_rows_are_put_aside_and_the_projects_own_columns_are_heeded(project: Path, workspace: Workspace) -> None:
@@ -257,13 +265,13 @@ with prefect_server(Path(sys.argv[1]), Settings(server_linger=1)) as url:
     engine.configure(url, str(Path(sys.argv[1]) / "prefect"), deadline=60)
     from flows.score import score
 
-    print(score("few.csv", "flow/{date}", rows_per_part=2))
+    print(score("few.csv", "flow/{date}", columns={"text": "words"}, rows_per_part=2))
 """
 
 
 @pytest.mark.exhaustive
 def test_the_flow_fills_in_the_date_of_its_schedule(project: Path, tmp_path: Path) -> None:
-    (project / "few.csv").write_text("text\ninvoice\nrouter\nscreen\n", encoding="utf-8")
+    (project / "few.csv").write_text("words\ninvoice\nrouter\nscreen\n", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-c", FLOW, str(tmp_path)],
         cwd=project,
