@@ -221,7 +221,7 @@ def test_a_request_that_is_inside_when_the_server_is_told_to_end_is_answered(pro
     assert list((project / "ending").iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.exhaustive)])
 def test_it_ends_without_a_word_while_the_version_is_loaded(project: Path, number: signal.Signals) -> None:
     temporary = project / f"loading{number}"
     temporary.mkdir()

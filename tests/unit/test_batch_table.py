@@ -15,6 +15,7 @@ from components import sql
 from components.batch.rows import QUARANTINE
 from components.batch.table import Table
 from components.errors import BadInput, BadParams, BadSource, Unavailable
+from tests.postgres import Cluster
 from tests.scored import FINAL, PLAN, part
 
 NAME = "RETUNE_SQL_MY_SHOP"
@@ -231,3 +232,28 @@ def test_every_type_of_parquet_has_a_place_in_a_database(database: Path) -> None
     out.add([1], pa.table(columns), NONE)
 
     assert rows(database, f"SELECT {', '.join(columns)} FROM scored") == [tuple(kept for _, _, kept in CELLS)]
+
+
+@pytest.mark.slow
+def test_postgresql_keeps_types_numbers_and_order_and_takes_no_part_twice(postgres: Cluster, tmp_path: Path) -> None:
+    name = postgres.new_database()
+    orders = "id bigint, region text, text text, at timestamptz, price numeric(8, 2), more jsonb, PRIMARY KEY (region, id)"
+    values = """(2, 'a', 'x', '2026-11-28 12:00+02', 1.25, '{"n": [1]}'), (1, 'b', 'y', NULL, NULL, NULL), (1, 'a', NULL, NULL, 2, '7')"""
+    postgres.run(name, "CREATE SCHEMA crm", f"CREATE TABLE crm.orders ({orders})", f"INSERT INTO crm.orders VALUES {values}")
+    environment = {NAME: postgres.url(name, drivername="postgresql")}
+    sql.bring(sql.find("sql://my-shop/crm.orders", environment), tmp_path / "rows.parquet")
+    found = pq.read_table(tmp_path / "rows.parquet")
+    assert found.select(["id", "region"]).to_pylist() == [{"id": 1, "region": "a"}, {"id": 2, "region": "a"}, {"id": 1, "region": "b"}]
+
+    out, other = (Table(sql.find("sql://my-shop/crm.scored", environment), tmp_path) for _ in range(2))
+    out.begin(PLAN)
+    for each in (out, other):
+        each.go_on()
+    out.add([1, 2, 3], found, bad(4))
+    with pytest.raises(Unavailable, match="another process wrote here meanwhile"):
+        other.add([1, 2, 3], found, NONE)
+    assert out.go_on() == (4, 3)
+    postgres.run(name, "DROP TABLE crm.orders", "ALTER TABLE crm.scored RENAME TO orders")
+    sql.bring(sql.find("sql://my-shop/crm.orders", environment), tmp_path / "back.parquet")
+
+    assert pq.read_table(tmp_path / "back.parquet").drop_columns("row_number").equals(found)
