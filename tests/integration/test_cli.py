@@ -24,15 +24,16 @@ from tests.project import BIN, edit, environment, make_project, retune, status
 
 slow = pytest.mark.slow
 LONG = "long " * 20_000
-MAKING = ("init", "snapshot", "run", "judge", "register", "predict", "pseudo-label", "status", "doctor")
+MAKING = ("init", "snapshot", "run", "judge", "register", "predict", "pseudo-label", "score", "status", "doctor")
 ASKING = ("history", "champion", "why", "diff", "lineage", "rebuild", "prune")
 DESCRIBING = ("tasks",)
+USING = ("serve",)
 PROMOTING = ("promote", "rollback", "approve", "reject", "reconcile")
 COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback]
 
 
 def test_no_command_is_forgotten() -> None:
-    assert set(COMMANDS) == {*MAKING, *DESCRIBING, *ASKING, *PROMOTING}
+    assert set(COMMANDS) == {*MAKING, *DESCRIBING, *USING, *ASKING, *PROMOTING}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
