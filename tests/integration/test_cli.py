@@ -28,12 +28,13 @@ MAKING = ("init", "snapshot", "run", "judge", "register", "predict", "pseudo-lab
 ASKING = ("history", "champion", "why", "diff", "lineage", "rebuild", "prune")
 DESCRIBING = ("tasks",)
 USING = ("serve",)
+SCHEDULING = ("retrain", "workspace", "deploy", "up", "down", "migrate")
 PROMOTING = ("promote", "rollback", "approve", "reject", "reconcile")
 COMMANDS = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands if command.callback]
 
 
 def test_no_command_is_forgotten() -> None:
-    assert set(COMMANDS) == {*MAKING, *DESCRIBING, *USING, *ASKING, *PROMOTING}
+    assert set(COMMANDS) == {*MAKING, *DESCRIBING, *USING, *ASKING, *PROMOTING, *SCHEDULING}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -41,7 +42,7 @@ def test_a_command_explains_itself(command: str) -> None:
     said = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, [command, "--help"])
 
     assert said.exit_code == 0
-    assert f"Example: retune {command}" in said.output
+    assert re.search(rf"Example: .*retune {command}\b", said.output)
     assert ("--params" in said.output) is (command in MAKING)
 
 
