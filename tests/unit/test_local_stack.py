@@ -1,0 +1,106 @@
+"""The folder of a shared stack, and what is refused before anything is started."""
+
+import json
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from components.errors import BadParams, Unavailable
+from flows.migrate import tables
+from flows.migrate.registry import Places
+from infra.local.keeper import check_ports
+from infra.local.layout import HOST, PORTS, SECRETS, make_stack, open_stack, read_variables, write_private
+from infra.local.services import mlflow_service, prefect_service, started_by, store_service
+
+
+def test_ports_and_secrets_are_made_up_once_and_read_by_their_owner_alone(tmp_path: Path) -> None:
+    made = make_stack(tmp_path / "stack")
+
+    assert make_stack(tmp_path / "stack") == open_stack(tmp_path / "stack") == made
+    assert len(set(made.secrets.values())) == len(SECRETS)
+    assert len(set(made.ports.values())) == len(PORTS)
+    for name in ("secrets.env", "retune.env", "s3.json"):
+        assert stat.S_IMODE((tmp_path / "stack" / name).stat().st_mode) == 0o600, name
+
+
+def test_a_secret_whose_line_was_deleted_is_made_up_anew(tmp_path: Path) -> None:
+    before = make_stack(tmp_path / "stack")
+    kept = {name: value for name, value in before.secrets.items() if name != "PREFECT_PASSWORD"}
+    write_private(before.folder / "secrets.env", "".join(f"{name}={value}\n" for name, value in kept.items()))
+
+    after = make_stack(tmp_path / "stack")
+
+    assert after.secrets["PREFECT_PASSWORD"] != before.secrets["PREFECT_PASSWORD"]
+    assert {name: after.secrets[name] for name in kept} == kept
+    assert after.secrets["PREFECT_PASSWORD"] in read_variables(after.folder / "retune.env")["RETUNE_PREFECT_AUTH"]
+
+
+def test_no_command_of_a_service_holds_a_secret(tmp_path: Path) -> None:
+    stack = make_stack(tmp_path / "stack")
+    commands = [service(stack).command for service in (store_service, mlflow_service, prefect_service)]
+
+    assert all(len(command) > 5 for command in commands)
+    assert not [secret for secret in stack.secrets.values() for command in commands if secret in " ".join(command)]
+
+
+def test_a_key_opens_its_own_bucket_only(tmp_path: Path) -> None:
+    known = {one["name"]: one["actions"] for one in json.loads(make_stack(tmp_path / "stack").identities())["identities"]}
+
+    assert known["admin"] == ["Admin"]
+    assert {action.partition(":")[2] for action in known["retune"]} == {"retune"}
+    assert {action.partition(":")[2] for action in known["mlflow"]} == {"mlflow"}
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("…", encoding="utf-8")
+
+    with pytest.raises(BadParams, match="holds something, but no stack"):
+        make_stack(tmp_path)
+    with pytest.raises(BadParams, match="holds no whole stack"):
+        open_stack(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_port_that_another_program_uses_is_named(tmp_path: Path) -> None:
+    stack = make_stack(tmp_path / "stack")
+    with socket.socket() as other:
+        other.bind((HOST, stack.ports["mlflow"]))
+        other.listen()
+        with pytest.raises(Unavailable, match=f"mlflow {stack.ports['mlflow']}"):
+            check_ports(stack)
+    check_ports(stack)
+    assert started_by(stack) == []
+
+
+def test_a_place_is_renamed_by_the_longest_experiment_that_holds_it() -> None:
+    places = Places({"file:///v/a/b": "mlflow-artifacts:/2", "file:///v/a": "mlflow-artifacts:/1"})
+
+    assert places.of("file:///v/a/b/run/artifacts") == "mlflow-artifacts:/2/run/artifacts"
+    assert places.of("file:///v/a/run/artifacts") == "mlflow-artifacts:/1/run/artifacts"
+    for other in ("file:///v/abc", "models:/m-1", "s3://bucket/a"):
+        assert places.of(other) == other
+    assert places.rewrite("runs", {"artifact_uri": "file:///v/a", "name": "file:///v/a"}) == {
+        "artifact_uri": "mlflow-artifacts:/1",
+        "name": "file:///v/a",
+    }
+
+
+def test_the_hash_of_a_table_hangs_on_its_rows_and_not_on_their_order(tmp_path: Path) -> None:
+    metadata = sa.MetaData()
+    table = sa.Table("t", metadata, sa.Column("n", sa.Integer), sa.Column("yes", sa.Boolean), sa.Column("text", sa.Text))
+    rows = [{"n": 1, "yes": True, "text": "a"}, {"n": 2, "yes": False, "text": None}]
+    found = []
+    for number, content in enumerate((rows, rows[::-1], [*rows, rows[0]], [rows[0], {**rows[1], "text": ""}])):
+        engine = sa.create_engine(f"sqlite:///{tmp_path / str(number)}")
+        metadata.create_all(engine)
+        with engine.begin() as connection:
+            connection.execute(table.insert(), content)
+            found.append(tables.contents(connection, metadata, ["t"], metadata, lambda _, row: row)["t"])
+        engine.dispose()
+
+    assert found[0] == found[1]
+    assert len({one.digest for one in found}) == 3
+    assert [one.rows for one in found] == [2, 2, 3, 2]
