@@ -28,16 +28,16 @@ run: setup  ## the main job: snapshot, validate, … promote, on the example or 
 	@retune run
 
 test: setup  ## all tests but the exhaustive ones
-	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not exhaustive and not stack"
+	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "not exhaustive and not stack"
 
 test-exhaustive: setup  ## every fault in every gate, every family of models, whole stories whose parts have tests
-	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m exhaustive
+	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m exhaustive
 
 test-stack: setup  ## the shared stack: PostgreSQL, S3, both servers, two workers; scheduled runs, migration, restore
 	@python -m pytest -q -m stack
 
 test-fast: setup  ## the tests that take seconds
-	@python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder -m "not slow and not exhaustive and not stack"
+	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "not slow and not exhaustive and not stack"
 
 check: setup  ## linters, types, import rules, wiring
 	@ruff check .

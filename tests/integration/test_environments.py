@@ -21,6 +21,8 @@ from tests.finished import LINEAGE, PARAMS, make_finished, new_store
 from tests.integration.test_promotion import aliases, furnish, judge
 from tests.project import make_project, retune
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def candidates(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> list[Path]:
@@ -44,7 +46,6 @@ def files(place: Environment, run_id: str, folder: Path) -> dict[str, str]:
     return {path.relative_to(found).as_posix(): digest_file(path) for path in found.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
 def test_a_copy_is_the_version_with_its_run_its_evidence_and_its_package(
     tmp_path: Path, production: Environment, candidates: list[Path]
 ) -> None:
@@ -100,7 +101,6 @@ def test_only_what_passed_and_is_whole_leaves_staging(staging: Environment, prod
     assert versions(production.mlflow, "tickets") == []
 
 
-@pytest.mark.slow
 def test_a_promotion_between_environments_by_command(
     tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, candidates: list[Path], production: Environment
 ) -> None:

@@ -19,6 +19,8 @@ from flows.workspace import Workspace
 from tests.learn import spec_of
 from tests.registered import make_registered
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> tuple[str, str, Path]:

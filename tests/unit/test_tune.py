@@ -107,6 +107,7 @@ def test_a_grown_space_begins_with_the_trials_that_lie_in_it(learn, tiny_base, w
     assert "trials of earlier searches lie in this space" in caplog.text
 
 
+@pytest.mark.slow
 def test_thawing_and_averaging_can_be_searched(learn, tiny_base, workspace):
     train = TRAIN | {"method": "tuned", "unfreeze_every": "tuned", "swa": "tuned", "batch_size": 16}
     space = {
