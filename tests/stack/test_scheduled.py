@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from components.ledger import Ledger
 from components.snapshot import take_snapshot
 from flows.models import find_models
 from flows.params import read_params
-from infra.local.layout import Stack
+from infra.local.layout import USER, Stack
 from infra.local.services import started_by
 from tests.project import git, retune, wait_for
 from tests.stack.conftest import Migration
@@ -24,7 +25,7 @@ VICTIM = "m3"
 def retrained(stack: Stack, project: Path, migrated: Migration) -> dict[str, str]:
     """What became of a scheduled run of each model, started at once; one worker was killed while it trained one of them."""
     params = yaml.safe_load((project / "models" / VICTIM / "params.yaml").read_text(encoding="utf-8"))
-    params["train"] |= {"epochs": 60, "patience": 0}
+    params["train"] |= {"epochs": 200, "patience": 0}
     (project / "models" / VICTIM / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     commit(project)
     deployed = retune(project, "deploy")
@@ -34,13 +35,23 @@ def retrained(stack: Stack, project: Path, migrated: Migration) -> dict[str, str
     first, *rest = [VICTIM, *(name for name in names if name != VICTIM)]
     killed = start(stack, first)
     runs = {name: start(stack, name) for name in rest}
-    wait_for(lambda: is_training(killed), 300, every=0.05)
+    wait_for(lambda: is_training(killed) and is_followed(stack), 300, every=0.2)
     kill_machine_of(killed)
     wait_for(lambda: process_of(killed) is None, 30)
     finish(stack, *runs.values())
     runs[first] = start(stack, first)
     finish(stack, runs[first])
     return {name: f"{run_of(stack, run)['state_type']}: {run_of(stack, run)['state']['message']}" for name, run in runs.items()}
+
+
+def is_followed(stack: Stack) -> bool:
+    """Whether MLflow shows the victim's training while it is at work."""
+    who = (USER, stack.secrets["MLFLOW_ADMIN_PASSWORD"])
+    found = httpx.get(f"{stack.mlflow}/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": VICTIM}, auth=who)
+    if not found.is_success:
+        return False
+    query = {"experiment_ids": [found.json()["experiment"]["experiment_id"]], "filter": "attributes.status = 'RUNNING'"}
+    return bool(httpx.post(f"{stack.mlflow}/api/2.0/mlflow/runs/search", json=query, auth=who).json().get("runs"))
 
 
 def test_eight_models_are_retrained_by_two_workers_at_once(retrained: dict[str, str]) -> None:
