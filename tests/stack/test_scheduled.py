@@ -44,6 +44,15 @@ def retrained(stack: Stack, project: Path, migrated: Migration) -> dict[str, str
     return {name: f"{run_of(stack, run)['state_type']}: {run_of(stack, run)['state']['message']}" for name, run in runs.items()}
 
 
+@pytest.fixture(scope="module")
+def elsewhere(retrained: dict[str, str], stack: Stack, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another machine: a clone, without cache or registry, and the settings."""
+    clone = tmp_path_factory.mktemp("elsewhere") / "clone"
+    git(clone.parent, "clone", "--quiet", str(project), str(clone))
+    use(stack, clone)
+    return clone
+
+
 def is_followed(stack: Stack) -> bool:
     """Whether MLflow shows the victim's training while it is at work."""
     who = (USER, stack.secrets["MLFLOW_ADMIN_PASSWORD"])
@@ -104,14 +113,15 @@ def test_an_unchanged_model_is_not_made_again(retrained: dict[str, str], stack: 
     assert said.startswith("skipped: no new data"), said
 
 
-def test_a_version_is_rebuilt_bit_by_bit_from_the_stores_alone(
-    retrained: dict[str, str], stack: Stack, project: Path, tmp_path: Path
-) -> None:
-    clone = tmp_path / "clone"
-    git(tmp_path, "clone", "--quiet", str(project), str(clone))  # another machine: no cache, no registry, only the settings
-    use(stack, clone)
+def test_a_machine_that_has_nothing_finds_no_news(elsewhere: Path) -> None:
+    done = retune(elsewhere, "retrain", "--inline", "m2")
 
-    done = retune(clone, "rebuild", "m1", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "skipped  m2: no new data" in done.stdout
+
+
+def test_a_version_is_rebuilt_bit_by_bit_from_the_stores_alone(elsewhere: Path) -> None:
+    done = retune(elsewhere, "rebuild", "m1", "1", "--json")
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["bit_equal"] is True
