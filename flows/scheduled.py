@@ -16,6 +16,9 @@ from components.ledger import Ledger, Retraining
 from components.locks import hold, hold_shared, shared_database
 from components.snapshot import new_labels, take_snapshot
 from flows import dvc
+from flows.brought import FAILED as FAILED
+from flows.brought import SKIPPED as SKIPPED
+from flows.brought import last_made, lay_inputs
 from flows.checkout import RUNS, basis, enter_checkout
 from flows.effects import Result, read_name
 from flows.engine import current_flow_run, task
@@ -29,7 +32,6 @@ from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-SKIPPED, FAILED = "skipped", "failed"
 SECONDS = 5.0  # that a run waits for one that is about to end
 
 
@@ -76,21 +78,13 @@ def in_turn(workspace: Workspace) -> Iterator[None]:
 @task
 def bring(workspace: Workspace) -> None:
     """Lay the data and the base model of the last run into the checkout, from DVC's cache or its remote, so that equal ones stay equal."""
-    for folder in (workspace.raw, workspace.base):
-        pointer = folder.relative_to(workspace.root).as_posix() + ".dvc"
-        if not (workspace.root / pointer).exists():
-            continue
-        try:
-            dvc.dvc(["pull", "--quiet", pointer], workspace.root, what=f"dvc pull {pointer}", level=logging.DEBUG)
-        except RetuneError as error:
-            log.warning("%s cannot be had, so it is made anew: %s", pointer.removesuffix(".dvc"), error)
+    lay_inputs(workspace)
 
 
 @task
 def look(workspace: Workspace) -> News:
     """Say whether the data, the code or the settings are others than those of the last run."""
-    known = Ledger(workspace.ledger).retrainings(read_name(workspace), last=100)
-    last = next((one for one in known if one.outcome not in (SKIPPED, FAILED)), None)
+    last = last_made(workspace)
     if last is None:
         return News(True, "the first run of this schedule")
     if last.basis != basis(workspace):

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
+from components.process import QUIET
 from flows.deployments import POOL
 from infra.local import postgres
 from infra.local.layout import HOST, USER, Stack
@@ -40,7 +41,8 @@ def environment(stack: Stack, settings: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a process of the stack."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return kept | {"PATH": path, MARK: str(stack.folder)} | dict(settings)
+    quiet = {name: value for name, value in QUIET.items() if name not in kept}  # telemetry stays off
+    return kept | quiet | {"PATH": path, MARK: str(stack.folder)} | dict(settings)
 
 
 def database_service(stack: Stack) -> Service:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from components.ledger import Ledger
 from components.snapshot import take_snapshot
 from flows.models import find_models
 from flows.params import read_params
-from infra.local.layout import Stack
+from infra.local.layout import USER, Stack
 from infra.local.services import started_by
 from tests.project import git, retune, wait_for
 from tests.stack.conftest import Migration
@@ -24,7 +25,7 @@ VICTIM = "m3"
 def retrained(stack: Stack, project: Path, migrated: Migration) -> dict[str, str]:
     """What became of a scheduled run of each model, started at once; one worker was killed while it trained one of them."""
     params = yaml.safe_load((project / "models" / VICTIM / "params.yaml").read_text(encoding="utf-8"))
-    params["train"] |= {"epochs": 60, "patience": 0}
+    params["train"] |= {"epochs": 200, "patience": 0}
     (project / "models" / VICTIM / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
     commit(project)
     deployed = retune(project, "deploy")
@@ -34,13 +35,32 @@ def retrained(stack: Stack, project: Path, migrated: Migration) -> dict[str, str
     first, *rest = [VICTIM, *(name for name in names if name != VICTIM)]
     killed = start(stack, first)
     runs = {name: start(stack, name) for name in rest}
-    wait_for(lambda: is_training(killed), 300, every=0.05)
+    wait_for(lambda: is_training(killed) and is_followed(stack), 300, every=0.2)
     kill_machine_of(killed)
     wait_for(lambda: process_of(killed) is None, 30)
     finish(stack, *runs.values())
     runs[first] = start(stack, first)
     finish(stack, runs[first])
     return {name: f"{run_of(stack, run)['state_type']}: {run_of(stack, run)['state']['message']}" for name, run in runs.items()}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(retrained: dict[str, str], stack: Stack, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another machine: a clone, without cache or registry, and the settings."""
+    clone = tmp_path_factory.mktemp("elsewhere") / "clone"
+    git(clone.parent, "clone", "--quiet", str(project), str(clone))
+    use(stack, clone)
+    return clone
+
+
+def is_followed(stack: Stack) -> bool:
+    """Whether MLflow shows the victim's training while it is at work."""
+    who = (USER, stack.secrets["MLFLOW_ADMIN_PASSWORD"])
+    found = httpx.get(f"{stack.mlflow}/api/2.0/mlflow/experiments/get-by-name", params={"experiment_name": VICTIM}, auth=who)
+    if not found.is_success:
+        return False
+    query = {"experiment_ids": [found.json()["experiment"]["experiment_id"]], "filter": "attributes.status = 'RUNNING'"}
+    return bool(httpx.post(f"{stack.mlflow}/api/2.0/mlflow/runs/search", json=query, auth=who).json().get("runs"))
 
 
 def test_eight_models_are_retrained_by_two_workers_at_once(retrained: dict[str, str]) -> None:
@@ -93,14 +113,15 @@ def test_an_unchanged_model_is_not_made_again(retrained: dict[str, str], stack: 
     assert said.startswith("skipped: no new data"), said
 
 
-def test_a_version_is_rebuilt_bit_by_bit_from_the_stores_alone(
-    retrained: dict[str, str], stack: Stack, project: Path, tmp_path: Path
-) -> None:
-    clone = tmp_path / "clone"
-    git(tmp_path, "clone", "--quiet", str(project), str(clone))  # another machine: no cache, no registry, only the settings
-    use(stack, clone)
+def test_a_machine_that_has_nothing_finds_no_news(elsewhere: Path) -> None:
+    done = retune(elsewhere, "retrain", "--inline", "m2")
 
-    done = retune(clone, "rebuild", "m1", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    assert "skipped  m2: no new data" in done.stdout
+
+
+def test_a_version_is_rebuilt_bit_by_bit_from_the_stores_alone(elsewhere: Path) -> None:
+    done = retune(elsewhere, "rebuild", "m1", "1", "--json")
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["bit_equal"] is True

@@ -1,8 +1,12 @@
 """The folder of a shared stack, and what is refused before anything is started."""
 
 import json
+import re
 import socket
+import sqlite3
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,8 @@ from flows.migrate import tables
 from flows.migrate.registry import Places
 from infra.local.keeper import check_ports
 from infra.local.layout import HOST, PORTS, SECRETS, make_stack, open_stack, read_variables, write_private
-from infra.local.services import mlflow_service, prefect_service, started_by, store_service
+from infra.local.services import environment, mlflow_service, prefect_service, started_by, store_service
+from tests.project import ROOT
 
 
 def test_ports_and_secrets_are_made_up_once_and_read_by_their_owner_alone(tmp_path: Path) -> None:
@@ -44,6 +49,17 @@ def test_no_command_of_a_service_holds_a_secret(tmp_path: Path) -> None:
 
     assert all(len(command) > 5 for command in commands)
     assert not [secret for secret in stack.secrets.values() for command in commands if secret in " ".join(command)]
+
+
+def test_what_a_shell_says_of_another_stack_does_not_reach_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", "elsewhere")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+
+    found = environment(make_stack(tmp_path / "stack"), {"PREFECT_HOME": "here"})
+
+    assert "elsewhere" not in " ".join(found.values())
+    assert (found["PREFECT_HOME"], found["MLFLOW_DISABLE_TELEMETRY"]) == ("here", "true")
+    assert found["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
 
 
 def test_a_key_opens_its_own_bucket_only(tmp_path: Path) -> None:
@@ -104,3 +120,17 @@ def test_the_hash_of_a_table_hangs_on_its_rows_and_not_on_their_order(tmp_path: 
     assert found[0] == found[1]
     assert len({one.digest for one in found}) == 3
     assert [one.rows for one in found] == [2, 2, 3, 2]
+
+
+def test_sqlite_copies_itself_as_the_guide_says(tmp_path: Path) -> None:
+    guide = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"<<'EOF'\n(.*?)^EOF$", guide, re.MULTILINE | re.DOTALL)
+    (tmp_path / "var").mkdir()
+    for name in ("ledger", "mlflow"):
+        with sqlite3.connect(tmp_path / f"var/{name}.db") as connection:
+            connection.execute(f"CREATE TABLE {name} (n)")
+
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+    for name in ("ledger", "mlflow"):
+        assert sqlite3.connect(tmp_path / f"var/copy/{name}.db").execute(f"SELECT count(*) FROM {name}").fetchone() == (0,)
