@@ -69,7 +69,13 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        return function(*args, **kwargs) if Mode.inline else cast(R, prefect_flow()(*args, **kwargs))
+        if Mode.inline:
+            return function(*args, **kwargs)
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        # No heartbeat, which is there for runs of workers: its thread lets every flow end up to a second late.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            return cast(R, prefect_flow()(*args, **kwargs))
 
     return call
 

@@ -4,6 +4,8 @@ Exit codes: 0 done; 1 failed; 2 the input cannot be used; 3 the verdict is FAIL,
 130 ended on request.
 """
 
+import atexit
+import gc
 import logging
 import signal
 import sys
@@ -29,6 +31,9 @@ def heed_signals() -> None:
 
 def main() -> None:
     """Entry point: one message and an exit code for every error that a user can mend."""
+    # Importing makes a million objects that live to the end: looking through them for cycles, above all at the very end, costs seconds.
+    gc.set_threshold(100_000, 20, 20)
+    atexit.register(gc.freeze)
     quiet_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("alembic", "botocore", "mlflow", "httpx", "httpx2", "httpcore", "filelock", "great_expectations"):
