@@ -134,7 +134,7 @@ def test_a_service_that_is_killed_is_started_again(retrained: dict[str, str], st
 
     assert local(project, "status", str(stack.folder)).returncode == 1
     wait_for(lambda: local(project, "status", str(stack.folder)).returncode == 0, 120, every=1)
-    answer = retune(project, "predict", "--model", "m1", "invoice refund card money")
+    answer = retune(project, "predict", "--params", "models/m1/params.yaml", "invoice refund card money")
     assert answer.returncode == 0, answer.stderr
     assert "billing" in answer.stdout
 
