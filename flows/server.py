@@ -51,12 +51,22 @@ def running(home: Path) -> str | None:
     """Return the address of this folder's server, if it answers; another project's may have taken over its port."""
     try:
         state = json.loads((home / "server.json").read_text(encoding="utf-8"))
-        command, url = psutil.Process(state["pid"]).cmdline(), str(state["url"])
-        if "flows.server" not in command or str(home) not in command:
+        supervisor, url = psutil.Process(state["pid"]), str(state["url"])
+        command = supervisor.cmdline()
+        if "flows.server" not in command or str(home) not in command or not listens(supervisor, int(httpx.URL(url).port or 0)):
             return None
         return url if httpx.get(f"{url}/health", timeout=5.0).status_code == httpx.codes.OK else None
     except (OSError, ValueError, KeyError, psutil.Error, httpx.HTTPError):
         return None
+
+
+def listens(process: psutil.Process, port: int) -> bool:
+    """Say whether a process, or one that it started, listens on a port of this machine: what answers there may be another's."""
+    found = []
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            found += one.net_connections("inet")
+    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found)
 
 
 def start(home: Path, settings: Settings) -> str:
@@ -108,18 +118,13 @@ def _start_lock(home: Path, deadline: float) -> Iterator[None]:
 
 def supervise(home: Path, linger: float) -> None:
     """Keep a server running until nobody has used it for `linger` seconds."""
-    port = free_port(PREFERRED_PORT)
-    url = f"http://127.0.0.1:{port}/api"
-    child = launch(home, port)
-    partial = home / "server.json.partial"
-    partial.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
-    os.replace(partial, home / "server.json")
+    child, port = launch_anywhere(home, PREFERRED_PORT)
     idle_since: float | None = None
     with (home / "in-use").open("a") as use:
         while True:
             time.sleep(1.0)
-            if child.poll() is not None:
-                child = launch(home, port)
+            if child.poll() is not None:  # it was killed, or another one took its port before it did
+                child, port = launch_anywhere(home, port)
             if not _take(use.fileno()):
                 idle_since = None
                 continue
@@ -132,6 +137,16 @@ def supervise(home: Path, linger: float) -> None:
                 child.kill()
                 return
             fcntl.flock(use, fcntl.LOCK_UN)
+
+
+def launch_anywhere(home: Path, preferred: int) -> tuple["subprocess.Popen[bytes]", int]:
+    """Start the server on the preferred port or a free one, and write down where it answers."""
+    port = free_port(preferred)
+    child = launch(home, port)
+    partial = home / "server.json.partial"
+    partial.write_text(json.dumps({"url": f"http://127.0.0.1:{port}/api", "pid": os.getpid()}), encoding="utf-8")
+    os.replace(partial, home / "server.json")
+    return child, port
 
 
 def _take(descriptor: int) -> bool:

@@ -10,15 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 
 from components.errors import RetuneError, Unavailable
 from components.process import end_group, quiet_environment
 from components.tracking import prepare_store
-from flows.server import free_port, prefect_server
+from flows.server import free_port, listens, prefect_server
 from flows.settings import Settings, read_settings
 from flows.workspace import Workspace, open_workspace
 
 PORT = 5000
+ATTEMPTS = 3  # another process may take a port between our look at it and the server's
+LOG = "mlflow-ui.log"
 POLL = 2  # seconds between two looks for a decision
 
 
@@ -45,16 +48,30 @@ def mlflow(workspace: Workspace, settings: Settings) -> Iterator[str]:
     if settings.mlflow_uri:
         yield settings.mlflow_uri
         return
-    port, log = free_port(PORT), workspace.var / "mlflow-ui.log"
+    for attempt in range(ATTEMPTS):
+        with _mlflow(workspace, settings, free_port(PORT if attempt == 0 else 0)) as port:
+            if port is not None:
+                yield f"http://127.0.0.1:{port}"
+                return
+    raise Unavailable(f"MLflow's server found its port taken {ATTEMPTS} times; see {workspace.var / LOG}")
+
+
+@contextlib.contextmanager
+def _mlflow(workspace: Workspace, settings: Settings, port: int) -> Iterator[int | None]:
+    """Run MLflow's server on a port and give that once it answers; None where another process took the port before it did."""
+    log = workspace.var / LOG
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", prepare_store(workspace.var), "--default-artifact-root", (workspace.var / "mlartifacts").as_uri()]
     with running(command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, log) as child:  # nobody submits jobs to it
         end = time.monotonic() + settings.server_deadline
-        while not answers(port):
+        while not (child.poll() is None and listens(psutil.Process(child.pid), port) and answers(port)):
+            if child.poll() is not None and free_port(port) != port:
+                yield None
+                return
             if child.poll() is not None or time.monotonic() > end:
                 raise Unavailable(f"MLflow's server did not answer on port {port} within {settings.server_deadline:.0f} s; see {log}")
             time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
+        yield port
 
 
 @contextlib.contextmanager

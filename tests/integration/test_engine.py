@@ -113,3 +113,20 @@ def healthy(url: str) -> bool:
         return httpx.get(f"{url}/health", timeout=5).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
+
+
+def test_two_projects_that_start_at_once_have_a_server_each(tmp_path: Path) -> None:
+    """Both look for the same port and find it free; who comes second takes another, and is not told the other's answers."""
+    folders = [tmp_path / "one/var", tmp_path / "two/var"]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    beginning = [begin(folder, "speaking") for folder in folders]
+    try:
+        told = [ending(process) for process in beginning]
+        assert told[0]["url"] != told[1]["url"]
+        for mine, other in (told, reversed(told)):
+            assert len(ask(mine, "flow_runs", **of_this_run(mine))) == 1
+            assert ask(other, "flow_runs", **of_this_run(mine)) == []
+    finally:
+        for folder in folders:
+            os.kill(address(folder)["pid"], signal.SIGTERM)
