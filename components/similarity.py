@@ -7,10 +7,13 @@ import re
 import zlib
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from datasketch import MinHash, MinHashLSH
+
+if TYPE_CHECKING:
+    from datasketch import MinHash
 
 _PERMUTATIONS = 128
 # Candidates are verified, so a false one costs little and a missed one is a leak: recall at the threshold is then above 96 %.
@@ -79,6 +82,8 @@ def alike(
     """
     if not texts or not others:
         return
+    from datasketch import MinHashLSH  # it imports scipy and redis, which those who only want words need not wait for
+
     mine = [shingles(text) for text in texts]
     index = MinHashLSH(threshold=min(threshold, _STEEPEST), num_perm=_PERMUTATIONS, weights=_WEIGHTS)
     with index.insertion_session() as session:
@@ -121,7 +126,9 @@ class _Numbered:
         return np.asarray(common / (sizes + len(other) - common), dtype=np.float64)
 
 
-def _signatures(shingled: Sequence[frozenset[str]]) -> Iterator[MinHash]:
+def _signatures(shingled: Sequence[frozenset[str]]) -> "Iterator[MinHash]":
+    from datasketch import MinHash
+
     # CRC-32 in place of the default SHA-1: a hash against chance, not against an adversary, and half the time.
     encoded = ([shingle.encode() for shingle in one] for one in shingled)
     yield from MinHash.generator(encoded, num_perm=_PERMUTATIONS, hashfunc=zlib.crc32)
