@@ -28,6 +28,9 @@ from flows.settings import Settings
 
 POLL = 0.2  # seconds
 PREFERRED_PORT = 4200
+# Which run holds a slot is kept in PREFECT_HOME, as slots are in the database: in memory, a server that restarts would forget who has
+# which slot, end the runs at work, and never give a slot back whose run died meanwhile.
+LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
 
 @contextlib.contextmanager
@@ -161,7 +164,7 @@ def launch(home: Path, port: int) -> subprocess.Popen[bytes]:
     """Start the server itself, tied to the life of this process."""
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     settings = {"PREFECT_HOME": str(home), "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_CLI_PROMPT": "false"}
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | settings
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | settings | LEASES
     return subprocess.Popen([sys.executable, "-m", "components.process", *command], env=environment, stdin=subprocess.DEVNULL)
 
 

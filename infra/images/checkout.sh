@@ -13,4 +13,7 @@ git -C "$project" checkout --quiet --detach "$commit"
 # Workers of one machine share DVC's cache; what is in it is found by hash and written by rename.
 mkdir -p "$cache/dvc"
 [ -e "$project/.dvc/cache" ] || ln -s "$cache/dvc" "$project/.dvc/cache"
+# Where a worker lays packages and inputs on their way (TMPDIR); what a killed run left there goes.
+rm -rf "$project/var/tmp"
+mkdir -p "$project/var/tmp"
 echo "$project is at $commit"

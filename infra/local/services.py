@@ -16,6 +16,7 @@ import psutil
 
 from components.process import QUIET
 from flows.deployments import POOL
+from flows.server import LEASES
 from infra.local import postgres
 from infra.local.layout import HOST, USER, Stack
 from infra.services import worker_command
@@ -117,6 +118,7 @@ def prefect_settings(stack: Stack) -> dict[str, str]:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_UI_API_URL": stack.prefect,
         "PREFECT_CLI_PROMPT": "false",
+        **LEASES,
     }
 
 

@@ -91,7 +91,7 @@ def test_what_a_run_writes_has_a_volume() -> None:
     (container,) = job("cpu")["spec"]["template"]["spec"]["containers"]
 
     assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/project", "/cache", "/tmp", "/dev/shm"}
-    assert of_kind("cpu", "PersistentVolumeClaim").keys() == {"cache"}
+    assert of_kind("cpu", "PersistentVolumeClaim").keys() == {"cache", "prefect"}
 
 
 def test_a_gpu_is_asked_for_in_the_pool_of_gpus_only() -> None:

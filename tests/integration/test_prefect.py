@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from flows.prefect_api import post
+from flows.server import launch_anywhere
 from tests.project import BIN, edit, environment, leftovers, make_project, retune, wait_for
 
 pytestmark = pytest.mark.slow
@@ -41,6 +43,35 @@ def last_flow_run(folder: Path) -> dict[str, object]:
     query = {"sort": "EXPECTED_START_TIME_DESC", "limit": 1}
     found: list[dict[str, object]] = post(f"{api(folder)}/flow_runs/filter", query).json()
     return found[0]
+
+
+def test_a_slot_is_still_held_after_the_server_was_killed(tmp_path: Path) -> None:
+    server, port = launched(tmp_path, 0)
+    url = f"http://127.0.0.1:{port}/api/v2/concurrency_limits"
+    post(f"{url}/", {"name": "one", "limit": 1})
+    slot = {"names": ["one"], "slots": 1, "mode": "concurrency", "lease_duration": 120}
+    lease = post(f"{url}/increment-with-lease", slot).json()["lease_id"]
+    server.kill()
+    server.wait(10)
+    server, _ = launched(tmp_path, port)
+    renewed, limit = post(f"{url}/leases/{lease}/renew", {"lease_duration": 120}), post(f"{url}/filter", {}).json()[0]
+    server.terminate()
+    server.wait(30)
+
+    assert (renewed.status_code, limit["active_slots"]) == (204, 1)
+
+
+def launched(home: Path, port: int) -> tuple["subprocess.Popen[bytes]", int]:
+    """Start a server as its supervisor does, and wait until it answers."""
+    server, port = launch_anywhere(home, port)
+
+    def answers() -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=2).is_success
+        return False
+
+    wait_for(answers, 90)
+    return server, port
 
 
 def test_a_whole_run_talks_to_nobody_outside(project: Path, tmp_path: Path) -> None:
