@@ -11,12 +11,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import httpx
 import yaml
 
-from components.errors import BadParams, NotThere, RetuneError
+from components.errors import BadParams, NotThere, RetuneError, Unavailable
 from flows.models import ModelFolder, find_models
 from flows.params import RetrainParams, read_params
+from flows.prefect_api import ask
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +32,13 @@ POOL, TYPE = "retune", "process"  # of prefect.yaml
 def deploy(project: Path, api: str, pool: str | None) -> list[str]:
     """Register every deployment, and return their names; `pool` is the work pool that they go to in place of the file's.
 
+    What an earlier call of this project registered and is described no more is removed, and so is a schedule that is off now.
     The pool of the file is made where it is not there, of processes; one that is named must exist.
 
     Raises:
         BadParams: prefect.yaml or a model's settings cannot be used; with every fault.
         NotThere: there is no such pool.
+        Unavailable: Prefect does not answer.
         RetuneError: Prefect refused; the message is its own.
     """
     described = describe(read_file(project), [(model, read_params(model.params).retrain) for model in find_models(project)], pool)
@@ -41,9 +46,54 @@ def deploy(project: Path, api: str, pool: str | None) -> list[str]:
         ensure_pool(project, api, name, named=pool is not None)
     file = project / "var/prefect/deployments.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    prefect(project, api, ["--no-prompt", "deploy", "--all", "--prefect-file", str(file)])
+    former = names(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else []
+    partial = file.with_name(f".{file.name}")
+    partial.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    prefect(project, api, ["--no-prompt", "deploy", "--all", "--prefect-file", str(partial)])
+    for name in sorted(set(former) - set(names(described))):
+        remove(api, name)
+        log.info("removed the deployment %s: no model of the project has this name", name)
+    for name in names({"deployments": [one for one in described["deployments"] if not one.get("schedules")]}):
+        unschedule(api, name)
+    partial.replace(file)
+    return names(described)
+
+
+def names(described: Mapping[str, Any]) -> list[str]:
+    """Return what Prefect calls each deployment: FLOW/NAME."""
     return [f"{Path(one['entrypoint']).name.partition(':')[2]}/{one['name']}" for one in described["deployments"]]
+
+
+def unschedule(api: str, name: str) -> None:
+    """Take away the schedules of a deployment: `prefect deploy` leaves those that it is told nothing of."""
+    found = called("GET", f"{api}/deployments/name/{quote(name)}")
+    for schedule in found.json()["schedules"] if found else []:
+        called("DELETE", f"{api}/deployments/{schedule['deployment_id']}/schedules/{schedule['id']}")
+        log.info("%s: its schedule is off", name)
+
+
+def remove(api: str, name: str) -> None:
+    """Remove a deployment with its schedule and the runs that are due; what it ran stays on record."""
+    if found := called("GET", f"{api}/deployments/name/{quote(name)}"):
+        called("DELETE", f"{api}/deployments/{found.json()['id']}")
+
+
+def called(method: str, url: str) -> httpx.Response | None:
+    """Return the answer of Prefect's API; None for what is not there.
+
+    Raises:
+        Unavailable: Prefect does not answer.
+        RetuneError: it refuses.
+    """
+    try:
+        answer = ask(method, url)
+    except httpx.HTTPError as error:
+        raise Unavailable(f"Prefect does not answer at {url}: {error}") from error
+    if answer.status_code == httpx.codes.NOT_FOUND:
+        return None
+    if answer.is_error:
+        raise RetuneError(f"Prefect refuses {method} {url} with {answer.status_code}; RETUNE_PREFECT_AUTH says who we are to it")
+    return answer
 
 
 def read_file(project: Path) -> dict[str, Any]:
@@ -96,8 +146,9 @@ def ensure_pool(project: Path, api: str, name: str, named: bool) -> None:
 
     Raises:
         NotThere: it is not.
+        Unavailable, RetuneError: as for `called`.
     """
-    if _run(project, api, ["work-pool", "inspect", name]).returncode == 0:
+    if called("GET", f"{api}/work_pools/{quote(name)}"):
         return
     if named:
         raise NotThere(f"Prefect at {api} has no work pool {name!r}: `prefect work-pool create {name} --type {TYPE}` makes one")
@@ -110,15 +161,11 @@ def prefect(project: Path, api: str, arguments: Sequence[str]) -> str:
     Raises:
         RetuneError: it failed.
     """
-    done = _run(project, api, arguments)
+    wanted = {"PREFECT_API_URL": api, "PREFECT_HOME": str(project / "var/prefect"), "PREFECT_CLI_COLORS": "false"}
+    environment = os.environ | wanted | {"PYTHONPATH": str(project)}
+    command = [sys.executable, "-m", "prefect", *arguments]
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
         raise RetuneError(f"`prefect {' '.join(arguments[:3])}` failed: {' '.join(said[-5:])}")
     return done.stdout
-
-
-def _run(project: Path, api: str, arguments: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    wanted = {"PREFECT_API_URL": api, "PREFECT_HOME": str(project / "var/prefect"), "PREFECT_CLI_COLORS": "false"}
-    environment = os.environ | wanted | {"PYTHONPATH": str(project)}
-    command = [sys.executable, "-m", "prefect", *arguments]
-    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, errors="replace", check=False)

@@ -16,6 +16,15 @@ def auth() -> tuple[str, str] | None:
     return (user, password) if user else None
 
 
+def ask(method: str, url: str, timeout: float = 10.0) -> httpx.Response:
+    """Send a request without a body; whatever the answer is, it is returned.
+
+    Raises:
+        httpx.HTTPError: the server is out of reach.
+    """
+    return httpx.request(method, url, timeout=timeout, auth=auth())
+
+
 def post(url: str, body: Any, timeout: float = 10.0) -> httpx.Response:
     """Send `body` as JSON, and again while the answer is 503: the server's SQLite file was busy, and nothing was written.
 
