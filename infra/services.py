@@ -21,12 +21,13 @@ import psutil
 from components.errors import Cancelled, RetuneError, Unavailable
 from components.locks import hold
 from components.origin import PROJECT
-from components.process import end_group, owner, quiet_environment
+from components.process import end_group, is_foreign, owner, quiet_environment
+from flows.audit.model import open_project
 from flows.deployments import POOL
 from flows.server import prefect_server
 from flows.services import STATE, State, read_state
 from flows.settings import Settings, read_settings
-from flows.workspace import Workspace, open_workspace
+from flows.workspace import Workspace
 from infra.ui import approvals, mlflow, running
 
 GRACE = 20.0  # seconds that a worker has to end its runs
@@ -68,6 +69,7 @@ def down(workspace: Workspace, settings: Settings) -> bool:
     state = read_state(workspace.var)
     if state is None:
         return False
+    refuse_foreign(state.owner, workspace.var / STATE)
     with contextlib.suppress(psutil.NoSuchProcess):
         keeper = psutil.Process(json.loads(state.owner)["pid"])
         keeper.terminate()
@@ -75,6 +77,16 @@ def down(workspace: Workspace, settings: Settings) -> bool:
         if alive:
             raise Unavailable(f"process {keeper.pid} keeps the services running still; see {workspace.var / STATE.parent}")
     return True
+
+
+def refuse_foreign(tag: str, noted: Path) -> None:
+    """Refuse to end what another machine runs: here its number is another process's.
+
+    Raises:
+        Unavailable: the process of `tag` is of another host.
+    """
+    if is_foreign(tag):
+        raise Unavailable(f"{noted} was written on {json.loads(tag)['host']}: end it there, or remove the file if that machine is gone")
 
 
 def supervise(workspace: Workspace, settings: Settings, workers: int) -> None:
@@ -141,7 +153,7 @@ def main(verb: str, workers: str = "1") -> int:
     """Do what `retune up` and `retune down` ask, or be the process that stays."""
     quiet_environment()
     try:
-        workspace = open_workspace()
+        workspace = open_project()
         settings = read_settings(workspace.project)
         if verb == "supervise":
             heed_signals()

@@ -42,18 +42,18 @@ def obey(asked: argparse.Namespace) -> int:
     project = find_project(Path.cwd().resolve())
     folder = (asked.folder or project / FOLDER).resolve()
     if asked.verb == "up":
-        stack = make_stack(folder)
+        stack = open_stack(folder) if control.is_kept(folder) else make_stack(folder)
         control.up(stack, project, asked.workers)
         print("\n".join(control.status(stack)[0]))
         print(f"`cp {stack.folder / 'retune.env'} .env` in a project switches it to this stack.")
     elif asked.verb == "down":
-        print("ended" if control.down(open_stack(folder)) else "nothing was running")
+        print("ended" if control.down(open_stack(folder, whole=False)) else "nothing was running")
     elif asked.verb == "backup":
         print(described(copies.back_up(open_stack(folder), asked.copy), asked.copy))
     elif asked.verb == "restore":
         print(described(copies.restore(asked.copy, folder, project), folder))
     elif asked.verb == "status":
-        lines, well = control.status(open_stack(folder))
+        lines, well = control.status(open_stack(folder, whole=False))
         print("\n".join(lines))
         return 0 if well else 1
     else:

@@ -17,6 +17,7 @@ from components.errors import Cancelled, RetuneError, Unavailable
 from infra.local.keeper import CODE, alone, kept, read_state, sweep
 from infra.local.layout import Stack, open_stack
 from infra.local.services import database_service, mlflow_service, prefect_service, started_by, store_service, worker_service
+from infra.services import refuse_foreign
 
 DEADLINE = 600.0  # seconds until everything must be up or down; each service has a shorter one of its own
 POLL = 0.3
@@ -56,6 +57,11 @@ def up(stack: Stack, project: Path, workers: int) -> None:
         raise Unavailable(said[said.rfind("error: ") :].removeprefix("error: ").strip() or f"the keeper ended; see {log}")
 
 
+def is_kept(folder: Path) -> bool:
+    """Say whether a keeper is at work in a folder: its services know their secrets, and others must not be made up meanwhile."""
+    return (folder / "ports.json").exists() and read_state(open_stack(folder, whole=False)) is not None
+
+
 def await_state(stack: Stack, child: "subprocess.Popen[bytes]") -> None:
     """Wait until the keeper says that everything is up, or has ended.
 
@@ -77,6 +83,7 @@ def down(stack: Stack) -> bool:
     """
     state, left = read_state(stack), started_by(stack)
     if state:
+        refuse_foreign(str(state["owner"]), stack.folder / "state.json")
         keeper = psutil.Process(json.loads(state["owner"])["pid"])
         with contextlib.suppress(psutil.NoSuchProcess):
             keeper.terminate()

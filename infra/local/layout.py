@@ -115,18 +115,22 @@ def make_stack(folder: Path) -> Stack:
     return stack
 
 
-def open_stack(folder: Path) -> Stack:
-    """Return the stack in a folder.
+def open_stack(folder: Path, whole: bool = True) -> Stack:
+    """Return the stack in a folder; not `whole`, a secret may be missing, as it may be to whoever only ends the stack.
 
     Raises:
-        BadParams: there is none.
+        BadParams: there is none, or a secret is missing.
     """
     folder = folder.resolve()
     try:
         ports = json.loads((folder / "ports.json").read_text(encoding="utf-8"))
-        return Stack(folder, ports, {name: read_variables(folder / "secrets.env")[name] for name in SECRETS})
-    except (OSError, ValueError, KeyError):
-        raise BadParams(f"{folder} holds no whole stack; `python -m infra.local up {folder}` makes one") from None
+    except (OSError, ValueError):
+        raise BadParams(f"{folder} holds no stack; `python -m infra.local up {folder}` makes one") from None
+    known = read_variables(folder / "secrets.env")
+    if whole and (missing := [name for name in SECRETS if not known.get(name)]):
+        mends = f"`python -m infra.local down {folder}`, then `up`, which makes up what is missing"
+        raise BadParams(f"{folder / 'secrets.env'} lacks {', '.join(missing)}: {mends}")
+    return Stack(folder, ports, {name: known.get(name, "") for name in SECRETS})
 
 
 def free_ports() -> dict[str, int]:

@@ -1,6 +1,7 @@
 """The folder of a shared stack, and what is refused before anything is started."""
 
 import json
+import os
 import re
 import socket
 import sqlite3
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 from components.errors import BadParams, Unavailable
 from flows.migrate import tables
 from flows.migrate.registry import Places
+from infra.local import control
 from infra.local.keeper import check_ports
 from infra.local.layout import HOST, PORTS, SECRETS, make_stack, open_stack, read_variables, write_private
 from infra.local.services import environment, mlflow_service, prefect_service, started_by, store_service
@@ -70,12 +72,33 @@ def test_a_key_opens_its_own_bucket_only(tmp_path: Path) -> None:
     assert {action.partition(":")[2] for action in known["mlflow"]} == {"mlflow"}
 
 
+def test_a_deleted_secret_keeps_nobody_from_ending_the_stack(tmp_path: Path) -> None:
+    whole = make_stack(tmp_path / "stack")
+    kept = {name: value for name, value in whole.secrets.items() if name != "S3_ADMIN_KEY"}
+    write_private(whole.folder / "secrets.env", "".join(f"{name}={value}\n" for name, value in kept.items()))
+
+    with pytest.raises(BadParams, match=r"lacks S3_ADMIN_KEY.* then `up`"):
+        open_stack(whole.folder)
+    assert control.down(open_stack(whole.folder, whole=False)) is False
+    assert not control.is_kept(whole.folder)
+
+
+def test_what_another_machine_runs_is_not_ended_here(tmp_path: Path) -> None:
+    whole = make_stack(tmp_path / "stack")
+    elsewhere = json.dumps({"host": "elsewhere.example", "pid": os.getpid(), "started": 1.0})
+    (whole.folder / "state.json").write_text(json.dumps({"owner": elsewhere, "project": "/p", "services": {}}), encoding="utf-8")
+
+    with pytest.raises(Unavailable, match=r"was written on elsewhere\.example"):
+        control.down(whole)
+    assert control.is_kept(whole.folder)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("…", encoding="utf-8")
 
     with pytest.raises(BadParams, match="holds something, but no stack"):
         make_stack(tmp_path)
-    with pytest.raises(BadParams, match="holds no whole stack"):
+    with pytest.raises(BadParams, match="holds no stack"):
         open_stack(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
