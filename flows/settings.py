@@ -15,10 +15,13 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from components.errors import BadParams
+from components.learning.state import STATE
 from components.locks import DATABASE
-from components.params import Section
+from components.origin import PROJECT
+from components.params import Section, nearest
 
 SECRETS = Path("/run/secrets")  # where compose and Kubernetes lay secrets as files, named as the variables are: retune_database
+PREFIX = "RETUNE_"
 SQL = "RETUNE_SQL_"  # and a name: the address of a database that data come from, as sql://NAME
 NOTHING = SecretStr("")
 
@@ -33,7 +36,7 @@ class EnvironmentSettings(Section):
 class Settings(BaseSettings):
     """Shared services instead of the embedded ones, deadlines of the managed local ones, other environments, and who acts."""
 
-    model_config = SettingsConfigDict(env_prefix="RETUNE_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
 
     database: SecretStr = Field(NOTHING, description="PostgreSQL for ledger, studies and locks: postgresql+psycopg://USER:…@HOST/retune")
     mlflow_uri: str = Field("", description="MLflow's server, http://… or https://…")
@@ -113,6 +116,10 @@ def read_settings(project: Path) -> Settings:
     Raises:
         BadParams: a variable cannot be read; the message names it, and no secret.
     """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {PROJECT, STATE}
+    for name in dotenv_values(project / ".env"):
+        if name.upper().startswith(PREFIX) and not name.upper().startswith(SQL) and name.upper().split("__")[0] not in known:
+            raise BadParams(f"{project / '.env'}: no setting {name}{nearest(name.upper(), sorted(known))}")
     try:
         return Settings(_env_file=project / ".env", _secrets_dir=SECRETS if SECRETS.is_dir() else None)
     except SettingsError as error:

@@ -28,6 +28,13 @@ def test_without_any_all_state_is_embedded(tmp_path: Path) -> None:
     assert place.ledger == f"sqlite:///{tmp_path}/var/ledger.db"
 
 
+def test_a_misspelt_setting_in_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("RETUNE_MLFLOW_URL=http://mlflow:5000\nRETUNE_SQL_SHOP=sqlite://\nRETUNE_PROJECT=.\n", encoding="utf-8")
+
+    with pytest.raises(BadParams, match=r"\.env: no setting RETUNE_MLFLOW_URL; did you mean 'RETUNE_MLFLOW_URI'"):
+        read_settings(tmp_path)
+
+
 def test_one_file_switches_to_shared_services(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(SHARED, encoding="utf-8")
     found = read_settings(tmp_path)
