@@ -15,16 +15,17 @@ BLOCK = "block:"
 
 
 def notify(project: Path, title: str, body: str) -> None:
-    """Send `body` (Markdown) to every address of RETUNE_NOTIFY; one that fails is logged by its kind, without the address."""
-    for address in read_settings(project).notify.get_secret_value().split():
-        kind = address if address.startswith(BLOCK) else address.split("://")[0]
+    """Send `body` (Markdown) to every address of RETUNE_NOTIFY; one that fails is logged by its kind and place, without the address."""
+    for place, address in enumerate(read_settings(project).notify.get_secret_value().split(), start=1):
+        scheme, separator, _ = address.partition("://")
+        kind = address if address.startswith(BLOCK) else f"{scheme if separator else 'no address'}, number {place} of RETUNE_NOTIFY,"
         try:
             sent = _through_block(address, title, body) if address.startswith(BLOCK) else _by_apprise(address, title, body)
         except Exception as error:  # whatever a service's client raises: its text may hold the address, which is a secret
             log.warning("%s was not told: %s", kind, type(error).__name__)
             continue
         if not sent:
-            log.warning("%s was not told: it refused, or RETUNE_NOTIFY names no service that Apprise knows", kind)
+            log.warning("%s was not told: it refused, or is no service that Apprise knows", kind)
 
 
 def _by_apprise(address: str, title: str, body: str) -> bool:

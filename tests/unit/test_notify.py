@@ -51,13 +51,13 @@ def test_a_webhook_hears_the_verdict(webhook: str, tmp_path: Path, monkeypatch: 
 def test_who_cannot_be_told_stops_nothing_and_is_not_spelled_out(
     webhook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setenv("RETUNE_NOTIFY", f"json://user:hidden@127.0.0.1:9/hook nonsense://hidden {webhook}")
+    monkeypatch.setenv("RETUNE_NOTIFY", f"json://user:hidden@127.0.0.1:9/hook nonsense://hidden mailto:user:hidden@host {webhook}")
     with caplog.at_level(logging.WARNING, logger="flows"):
         notify(tmp_path, "PASS", "it passed")
 
     assert len(Webhook.told) == 1
     said = [record.getMessage() for record in caplog.records if record.name == "flows.notify"]
-    assert [line.split()[0] for line in said] == ["json", "nonsense"]
+    assert [line.split()[0] for line in said] == ["json,", "nonsense,", "no"]
     assert not any("hidden" in line for line in said)
 
 
