@@ -26,14 +26,7 @@ def find_models(project: Path) -> list[ModelFolder]:
     Raises:
         BadParams: a folder has no params.yaml, one cannot be read or names no model, or two name the same; with every fault.
     """
-    folders = sorted(path for path in (project / MODELS).glob("*") if path.is_dir() and path.name not in OUTPUTS and path.name[0] != ".")
-    files = [*([project / "params.yaml"] if (project / "params.yaml").is_file() else []), *(path / "params.yaml" for path in folders)]
-    found, faults = [], []
-    for file in files:
-        try:
-            found.append(ModelFolder(_name(file), file))
-        except BadParams as fault:
-            faults.append(str(fault))
+    found, faults = survey(project)
     for model in found:
         if (twin := next(one for one in found if one.name == model.name)) is not model:
             faults.append(f"{model.params} and {twin.params} both name the model {model.name!r}: give one of them another name")
@@ -42,17 +35,33 @@ def find_models(project: Path) -> list[ModelFolder]:
     return found
 
 
+def survey(project: Path) -> tuple[list[ModelFolder], list[str]]:
+    """Return the models of the project that have a name, its own first, then by folder; and what is wrong with the other folders."""
+    folders = sorted(path for path in (project / MODELS).glob("*") if path.is_dir() and path.name not in OUTPUTS and path.name[0] != ".")
+    files = [*([project / "params.yaml"] if (project / "params.yaml").is_file() else []), *(path / "params.yaml" for path in folders)]
+    found, faults = [], []
+    for file in files:
+        try:
+            found.append(ModelFolder(_name(file), file))
+        except BadParams as fault:
+            faults.append(str(fault))
+    return found, faults
+
+
 def find_model(project: Path, name: str) -> ModelFolder:
-    """Return the model that is called `name` in the registry, or whose folder is.
+    """Return the model that is called `name` in the registry, else the one whose folder is; what is wrong with other folders is theirs.
 
     Raises:
-        BadParams: there is none; or as for `find_models`.
+        BadParams: there is none, or two.
     """
-    known = find_models(project)
-    for model in known:
-        if name in (model.name, model.params.parent.name if model.params.parent != project else None):
-            return model
-    raise BadParams(f"no model {name!r} in {project}{nearest(name, [model.name for model in known])}; a model is a folder of {MODELS}/")
+    known, faults = survey(project)
+    named = [model for model in known if model.name == name]
+    if len(named) > 1:
+        raise BadParams(f"{' and '.join(str(one.params) for one in named)} both name the model {name!r}: give one of them another name")
+    if chosen := named or [model for model in known if model.params.parent == project / MODELS / name]:
+        return chosen[0]
+    close = nearest(name, [model.name for model in known])
+    raise BadParams("\n".join([f"no model {name!r} in {project}{close}; a model is a folder of {MODELS}/", *faults]))
 
 
 def open_model(name: str | None, params: Path | None) -> Workspace:

@@ -30,6 +30,30 @@ def test_an_unknown_model_is_refused_with_the_nearest(project: Path) -> None:
         find_model(project, "ticket")
 
 
+def test_a_registered_name_goes_before_a_folders(project: Path) -> None:
+    (project / "models/spam").mkdir()
+    (project / "models/spam/params.yaml").write_text("name: other\n", encoding="utf-8")
+
+    assert find_model(project, "spam").params == project / "models/mails/params.yaml"
+    assert find_model(project, "other").params == project / "models/spam/params.yaml"
+
+
+def test_what_is_wrong_with_one_folder_keeps_no_other_model_from_being_found(project: Path) -> None:
+    (project / "models/empty").mkdir()
+
+    assert find_model(project, "tickets").params == project / "models/tickets/params.yaml"
+    with pytest.raises(BadParams, match=r"no model 'empty'[\s\S]*models/empty has no params\.yaml"):
+        find_model(project, "empty")
+
+
+def test_two_folders_of_one_name_are_refused(project: Path) -> None:
+    (project / "models/mails/params.yaml").write_text("name: tickets\n", encoding="utf-8")
+
+    with pytest.raises(BadParams, match="both name the model 'tickets'"):
+        find_model(project, "tickets")
+    assert find_model(project, "own").params == project / "params.yaml"
+
+
 def test_every_folder_that_is_no_model_is_told_at_once(project: Path) -> None:
     (project / "models/empty").mkdir()
     (project / "models/mails/params.yaml").write_text("name: tickets\n", encoding="utf-8")
