@@ -100,6 +100,14 @@ def is_gone(tag: str) -> bool:
     return bool(abs(started - float(who["started"])) > 1)  # the number was given to another process
 
 
+def is_foreign(tag: str) -> bool:
+    """Say whether `owner` described a process of another host: nothing here can tell whether that is gone."""
+    try:
+        return bool(json.loads(tag)["host"] != socket.gethostname())
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
 def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)

@@ -8,33 +8,52 @@ import logging
 
 import yaml
 
+from components.artifacts.manifest import BaseManifest, base_folder, base_names
 from components.errors import RetuneError
+from components.identity import digest_file, digest_value
 from components.ledger import Ledger, Retraining
-from components.locks import shared_database
 from flows import dvc
 from flows.audit.model import open_model
 from flows.audit.worktree import bring
 from flows.effects import read_name
+from flows.git import git
+from flows.params import read_params
 from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 SKIPPED, FAILED = "skipped", "failed"  # outcomes of runs that made no candidate
+CODE = ("components", "dvc.yaml")  # what a model hangs on beside its settings and data
 
 
 def last_made(workspace: Workspace) -> Retraining | None:
     """Return the last scheduled run that made a candidate."""
-    known = Ledger(workspace.ledger).retrainings(read_name(workspace), last=100)
-    return next((one for one in known if one.outcome not in (SKIPPED, FAILED)), None)
+    return next(iter(Ledger(workspace.ledger).retrainings(read_name(workspace), without=(SKIPPED, FAILED))), None)
+
+
+def basis(workspace: Workspace) -> str:
+    """Return a hash of a checkout's code, settings and pinned base models, and of the files that gates' settings name.
+
+    It is what a new verdict could differ by, besides the data.
+    """
+    tracked = (*CODE, workspace.params.relative_to(workspace.root).as_posix())
+    gates = read_params(workspace.params).gates
+    files = [workspace.origin / path for path in (*gates.forgetting.sets, *([gates.behaviour.cases] if gates.behaviour.cases else []))]
+    bases = [(name, BaseManifest.read(base_folder(workspace.base, name)).digest) for name in base_names(workspace.base)]
+    code = [git(workspace.root, "rev-parse", f"{workspace.commit}:{path}") for path in tracked]
+    return digest_value([code, sorted(bases), [digest_file(file) if file.is_file() else "missing" for file in files]])
 
 
 def lay_inputs(workspace: Workspace) -> None:
-    """Lay data and base model of the last run into the checkout, so that equal ones stay equal; what cannot be had is made anew."""
+    """Lay data and base model of the last run into the checkout, so that equal ones stay equal; what cannot be had is made anew.
+
+    Those of the last version that a schedule made, and not what a run brought under DVC that ended before it made one: that is news still.
+    """
     for folder in (workspace.raw, workspace.base):
         path = folder.relative_to(workspace.root).as_posix()
         known = pointed(workspace, path)
         try:
-            wanted = of_last_version(workspace, path) if shared_database() else None
+            wanted = of_last_version(workspace, path)
             if wanted and wanted != known:
                 bring(workspace.root, workspace.project, {path: wanted})
             elif known:

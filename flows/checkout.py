@@ -8,26 +8,26 @@ import logging
 import os
 import shutil
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.errors import BadParams, NotThere, RetuneError
-from components.identity import digest_value
+from components.errors import BadParams, NotThere, RetuneError, Unavailable
 from components.learning.state import STATE
 from components.origin import PROJECT
-from components.process import is_gone, owner
+from components.process import is_foreign, is_gone, owner
 from flows.git import git, must_git
-from flows.models import ModelFolder, find_model
+from flows.models import find_model
 from flows.settings import enter
+from flows.turn import RUNS, hold_folder
 from flows.workspace import Workspace, find_project
 
 log = logging.getLogger(__name__)
 
-RUNS = "var/runs"
 FOLDER, OWNER = "checkout", "owner.json"
-BASIS = ("components", "dvc.yaml")  # what a model hangs on beside its settings and data
+BEGINS = 600.0  # seconds from the checkout to the run in it, at the most
 
 
 @contextmanager
@@ -69,11 +69,23 @@ def remove(project: Path, home: Path) -> None:
 
 
 def remove_abandoned(project: Path) -> None:
-    """Remove the checkouts whose process is gone."""
+    """Remove the checkouts whose process is gone; of another host's process the lock says so, which its kernel drops."""
     for note in sorted((project / RUNS).glob(f"*/{OWNER}")):
-        if is_gone(note.read_text(encoding="utf-8")):
+        tag = note.read_text(encoding="utf-8")
+        if is_gone(tag) or (is_foreign(tag) and idle(note)):
             log.info("removing %s, which a run that was killed left behind", note.parent)
             remove(project, note.parent)
+
+
+def idle(note: Path) -> bool:
+    """Say whether a checkout is older than its run takes to begin, and no run works in it."""
+    if time.time() - note.stat().st_mtime < BEGINS:
+        return False
+    try:
+        with hold_folder(note.parent / FOLDER):
+            return True
+    except Unavailable:
+        return False
 
 
 def enter_checkout(model: str) -> Workspace:
@@ -88,14 +100,26 @@ def enter_checkout(model: str) -> Workspace:
         raise RetuneError(f"{root} is no checkout in {project / RUNS}: `retune retrain` and the deployment make one")
     enter(project)
     os.environ[STATE] = str(project / "var")  # a search or training that was cut short outlives the checkout
-    found = find_model(project, model) if model else ModelFolder("", project / "params.yaml")
-    params = found.params.relative_to(project)
     commit = git(root, "rev-parse", "HEAD")
+    params = committed(root, project, model, commit)
+    return Workspace(project, root, root / params, home=(project / params).parent, commit=commit)
+
+
+def committed(root: Path, project: Path, model: str, commit: str) -> Path:
+    """Return where the parameter file of `model` lies in the checkout, below its root.
+
+    Raises:
+        BadParams: there is no such model, or only in the project, where nobody committed it.
+    """
+    try:
+        params = (find_model(root, model).params if model else root / "params.yaml").relative_to(root)
+    except BadParams:
+        params = find_model(project, model).params.relative_to(project)
     if not (root / params).is_file():
         raise BadParams(
             f"{params} is not in commit {commit[:12]}: a scheduled run works on what is committed; `git add {params}`, `git commit`"
         )
-    return Workspace(project, root, root / params, home=found.params.parent, commit=commit)
+    return params
 
 
 def project_of() -> Path:
@@ -106,12 +130,6 @@ def project_of() -> Path:
 def is_checkout(project: Path) -> bool:
     """Say whether the working folder is a checkout of `project`."""
     return Path.cwd().resolve().parent.parent == project / RUNS
-
-
-def basis(workspace: Workspace) -> str:
-    """Return a hash of the code and the settings of a checkout: what a new model could differ by, besides its data."""
-    params = workspace.params.relative_to(workspace.root).as_posix()
-    return digest_value([git(workspace.root, "rev-parse", f"{workspace.commit}:{path}") for path in (*BASIS, params)])
 
 
 def main() -> int:

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from components.process import quiet_environment
 from flows import engine, promotion, scheduled
-from flows.checkout import RUNS, remove
+from flows.checkout import remove
+from flows.turn import RUNS
 
 quiet_environment()
 for room in ("components", "flows"):  # whose lines Prefect shows on the run's page

@@ -24,6 +24,7 @@ from components.base import pin_base as pin
 from components.behaviour import read_cases
 from components.errors import BadData, BadInput, NotThere
 from components.ledger import Entry, Ledger, Request
+from components.locks import shared_database
 from components.registry import Environment
 from components.snapshot import take_snapshot as take
 from flows import dvc, dvc_lock, events, evidence, judging, promotion
@@ -71,7 +72,7 @@ def check(workspace: Workspace) -> None:
     if params.gates.behaviour.cases and evidence.wanted(params.gates, "behaviour"):
         read_cases(workspace.origin / params.gates.behaviour.cases)
     uri = store(workspace)
-    closed = tracking.reconcile(uri, params.name)
+    closed = tracking.reconcile(uri, params.name, alone=shared_database() is not None or uri.startswith("sqlite:"))
     if closed:
         log.warning("closed %d MLflow runs of processes that are gone", closed)
     reconcile(workspace, uri, params.name)

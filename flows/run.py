@@ -1,6 +1,5 @@
 """Start the main story: under Prefect with a managed server, or inline."""
 
-import fcntl
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from components.errors import Cancelled, RetuneError, Unavailable
+from components.errors import Cancelled, RetuneError
 from flows import dvc, engine
 from flows.models import find_models
 from flows.server import prefect_server
 from flows.settings import enter
+from flows.turn import hold_folder, in_turn
 from flows.workspace import Workspace, furnish, open_workspace
 
 if TYPE_CHECKING:
@@ -25,12 +25,14 @@ T = TypeVar("T")
 
 
 def run_retrain(workspace: Workspace, inline: bool) -> "Result":
-    """Tell the story of `retrain` for a workspace, alone in it.
+    """Tell the story of `retrain` for a workspace, alone in it and alone with its model.
 
     Raises:
         RetuneError: whatever ended the run.
     """
-    with alone(workspace):
+    from flows.params import read_params
+
+    with alone(workspace), in_turn(workspace.project, read_params(workspace.params).name):
         if (workspace.root / "dvc.lock").exists():
             dvc.foresee(workspace.root, [folder / "manifest.json" for folder in (workspace.raw, workspace.base)])
         return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
@@ -107,17 +109,9 @@ def _retrain(workspace: Workspace) -> "Result":
 def alone(workspace: Workspace) -> Iterator[None]:
     """Hold the workspace, and bring its code and settings up to date: two runs in one folder would mix their outputs.
 
-    The kernel drops the lock however a run ends.
-
     Raises:
         Unavailable: another run works here.
     """
-    path = workspace.root / "var/run.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Unavailable(f"another run is working in {workspace.root} (it holds {path}); wait for it or end it") from None
+    with hold_folder(workspace.root):
         furnish(workspace)
         yield

@@ -5,21 +5,20 @@ flows/deployed.py tells it in a worker of Prefect's, `retune retrain` for a pers
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from components.artifacts.manifest import Manifest
-from components.errors import NotThere, RetuneError
+from components.errors import BadParams, Cancelled, NotThere, RetuneError, StageFailed, Unavailable
 from components.ledger import Ledger, Retraining
-from components.locks import hold, hold_shared, shared_database
 from components.snapshot import new_labels, take_snapshot
-from flows import dvc
+from flows import dvc, effects
 from flows.brought import FAILED as FAILED
 from flows.brought import SKIPPED as SKIPPED
-from flows.brought import last_made, lay_inputs
-from flows.checkout import RUNS, basis, enter_checkout
+from flows.brought import basis, last_made, lay_inputs
+from flows.checkout import enter_checkout, project_of
 from flows.effects import Result, read_name
 from flows.engine import current_flow_run, task
 from flows.notify import notify
@@ -28,11 +27,10 @@ from flows.params import read_params
 from flows.retrain import line
 from flows.run import alone
 from flows.settings import read_settings
+from flows.turn import RUNS, in_turn
 from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
-
-SECONDS = 5.0  # that a run waits for one that is about to end
 
 
 @dataclass(frozen=True)
@@ -44,35 +42,53 @@ class News:
 
 
 def retrain(model: str) -> Retraining:
-    """Look for news of a model; where there are any, make it anew, keep what was made for others, and tell people."""
-    workspace = enter_checkout(model)
-    with alone(workspace), in_turn(workspace):
-        bring(workspace)
-        news = look(workspace)
-        if not news.worth:
-            return note(workspace, SKIPPED, news.reason)
-        log.info("%s", news.reason)
-        try:
-            result = line(workspace)
-            push(workspace)
-        except RetuneError as error:
-            announce(workspace, note(workspace, FAILED, str(error)))
-            raise
-        ended = note(workspace, str(result.outcome), result.reason, result.version)
-        announce(workspace, ended, result)
-        return ended
+    """Look for news of a model; where there are any, make it anew, keep what was made for others, and tell people.
 
-
-@contextmanager
-def in_turn(workspace: Workspace) -> Iterator[None]:
-    """Hold the model among all scheduled runs of it, on this machine or on all that share a database.
-
-    Raises:
-        Unavailable: another run of the model is at work.
+    However it fails, that is written down and told.
     """
-    name, shared = read_name(workspace), shared_database()
-    with hold_shared(shared, f"retrain {name}", SECONDS) if shared else hold(workspace.project / RUNS / f"{name}.lock", SECONDS):
-        yield
+    try:
+        workspace = enter_checkout(model)
+    except RetuneError as error:
+        if current_flow_run():  # nobody is there to read it
+            notify(project_of(), f"{FAILED}: {model or 'the model of the project'}", str(error))
+        raise
+    try:
+        with alone(workspace), in_turn(workspace.project, read_name(workspace)):
+            return story(workspace)
+    except (Cancelled, Unpushed):
+        raise
+    except RetuneError as error:
+        failed(workspace, str(error))
+        raise
+    except Exception as error:  # its text is for those who read the log: it may say more than people are to be told
+        failed(workspace, f"{type(error).__name__}; the run's log says more")
+        raise
+
+
+def story(workspace: Workspace) -> Retraining:
+    """Tell it, alone with the model; what follows a verdict does not change it."""
+    bring(workspace)
+    news = look(workspace)
+    if not news.worth:
+        if unpushed(workspace).exists():
+            push(workspace)
+        return note(workspace, SKIPPED, news.reason)
+    log.info("%s", news.reason)
+    result = line(workspace)
+    unpushed(workspace).touch()
+    ended, fault = note(workspace, str(result.outcome), result.reason, result.version), None
+    try:
+        push(workspace)
+    except RetuneError as error:
+        fault = error
+    announce(workspace, ended, result, f"\n\nNot on DVC's remote yet, the next run sends it: {fault}" if fault else "")
+    if fault:
+        raise Unpushed(str(fault)) from fault
+    return ended
+
+
+class Unpushed(Unavailable):
+    """A verdict was reached and stands, and what was made is on this machine only."""
 
 
 @task
@@ -83,12 +99,13 @@ def bring(workspace: Workspace) -> None:
 
 @task
 def look(workspace: Workspace) -> News:
-    """Say whether the data, the code or the settings are others than those of the last run."""
+    """Say whether the data, the code, the settings or the base model are others than those of the last run."""
     last = last_made(workspace)
     if last is None:
         return News(True, "the first run of this schedule")
+    effects.pin_base(workspace)
     if last.basis != basis(workspace):
-        return News(True, f"code or settings are others than in the run of {last.at:%Y-%m-%d %H:%MZ}")
+        return News(True, f"code, settings or base model are others than in the run of {last.at:%Y-%m-%d %H:%MZ}")
     return compare(workspace)
 
 
@@ -111,34 +128,74 @@ def compare(workspace: Workspace) -> News:
     return News(True, f"{fresh:,} new labels since {before.taken_at}")
 
 
+def unpushed(workspace: Workspace) -> Path:
+    """Return the file that is there while what a run made is not on DVC's remote yet."""
+    return workspace.project / RUNS / f"{read_name(workspace)}.unpushed"
+
+
 @task
 def push(workspace: Workspace) -> None:
-    """Send what was made to DVC's remote, also what a stage would make again, so that another worker need not."""
-    dvc.dvc(["push", "--quiet", "--run-cache"], workspace.root, what="dvc push --run-cache", level=logging.DEBUG)
+    """Send what was made to DVC's remote, with the hashes of what each stage ran on; the file that says it is due is removed.
+
+    Raises:
+        Unavailable: the remote did not take it.
+    """
+    try:
+        dvc.dvc(["push", "--quiet", "--run-cache"], workspace.root, what="dvc push --run-cache", level=logging.DEBUG)
+    except StageFailed as error:
+        raise Unavailable(str(error)) from error
+    unpushed(workspace).unlink(missing_ok=True)
 
 
 def note(workspace: Workspace, outcome: str, reason: str, version: int | None = None) -> Retraining:
     """Write down how the run ended, also that there was nothing to do."""
-    ended = Retraining(
-        model=read_name(workspace),
-        at=datetime.now(UTC),
-        outcome=outcome,
-        reason=reason,
-        version=version,
-        basis=basis(workspace),
-        git_commit=workspace.commit,
-        flow_run=current_flow_run(),
-    )
+    ended = ending(workspace, read_name(workspace), outcome, reason, version, basis(workspace))
     Ledger(workspace.ledger).note(ended)
     log.info("%s: %s, %s", ended.model, outcome, reason)
     return ended
 
 
+def failed(workspace: Workspace, why: str) -> None:
+    """Write down and tell why a run failed; people are told also where the settings cannot be read or the ledger is out of reach."""
+    name = workspace.origin.name
+    with suppress(BadParams):
+        name = read_name(workspace)
+    ended = ending(workspace, name, FAILED, why)
+    try:
+        Ledger(workspace.ledger).note(ended)
+    except RetuneError as error:
+        log.error("that this run failed is not in the ledger: %s", error)
+    announce(workspace, ended)
+
+
+def ending(workspace: Workspace, model: str, outcome: str, reason: str, version: int | None = None, made_with: str = "") -> Retraining:
+    """Return how a run ended, as the ledger keeps it; `made_with` is the hash of `basis`, of which a failed run has none."""
+    return Retraining(
+        model=model,
+        at=datetime.now(UTC),
+        outcome=outcome,
+        reason=reason,
+        version=version,
+        basis=made_with,
+        git_commit=workspace.commit,
+        flow_run=current_flow_run(),
+    )
+
+
 @task
-def announce(workspace: Workspace, ended: Retraining, result: Result | None = None) -> None:
+def announce(workspace: Workspace, ended: Retraining, result: Result | None = None, more: str = "") -> None:
     """Tell people: the verdict with every gate's reason, or why the run failed, and where to read on."""
     what = f"{ended.model} version {ended.version}" if ended.version else ended.model
     said = (workspace.reports / VERDICT).read_text(encoding="utf-8") if result is not None else ended.reason
-    server = read_settings(workspace.project).mlflow_uri
-    link = f"{server}/#/models/{ended.model}/versions/{ended.version}" if server else f"`retune why {ended.model} {ended.version or ''}`"
-    notify(workspace.project, f"{ended.outcome}: {what}", f"{said}\n\nRead on: {link}")
+    notify(workspace.project, f"{ended.outcome}: {what}", f"{said}{more}\n\nRead on: {where(workspace.project, ended)}")
+
+
+def where(project: Path, ended: Retraining) -> str:
+    """Return where a person reads on: the version's page or the run's, or a command."""
+    settings = read_settings(project)
+    if ended.version is not None:
+        page = f"{settings.mlflow_uri}/#/models/{ended.model}/versions/{ended.version}"
+        return page if settings.mlflow_uri else f"`retune why {ended.model} {ended.version}`"
+    if settings.prefect_api_url and ended.flow_run:
+        return f"{settings.prefect_api_url.removesuffix('/api')}/runs/flow-run/{ended.flow_run}"
+    return "`retune status --all`"

@@ -1,6 +1,6 @@
 """The ledger itself: appended to by compare-and-swap, asked by model and by moment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,9 +112,10 @@ class Ledger:
         with writing(self._engine) as connection:
             connection.execute(retrainings.insert().values(**asdict(retraining)))
 
-    def retrainings(self, model: str, last: int = 1) -> list[Retraining]:
-        """Return how the last scheduled runs of a model ended, the newest first."""
+    def retrainings(self, model: str, last: int = 1, without: Collection[str] = ()) -> list[Retraining]:
+        """Return how the last scheduled runs of a model ended, the newest first; those with an outcome of `without` do not count."""
         mine = sa.select(*(column for column in retrainings.c if column.name != "number")).where(retrainings.c.model == model)
+        mine = mine.where(retrainings.c.outcome.not_in(without))
         with reading(self._engine) as connection:
             return [Retraining(**row) for row in connection.execute(mine.order_by(retrainings.c.number.desc()).limit(last)).mappings()]
 

@@ -52,7 +52,7 @@ class Entry:
 class Retraining:
     """How a scheduled run ended: the verdict's outcome, `skipped` where there was nothing to do, or `failed`.
 
-    `basis` is a hash of the code and the settings that it ran with, from the commit `git_commit`.
+    `basis` is a hash of the code, the settings and the base models that it ran with, from the commit `git_commit`.
     """
 
     model: str

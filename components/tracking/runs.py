@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from components.process import is_gone, owner
+from components.process import is_foreign, is_gone, owner
 from components.store import connect, milliseconds, reaching, tags_of
 
 log = logging.getLogger(__name__)
@@ -62,8 +62,11 @@ def remove(client: MlflowClient, run: Run) -> None:
     client.delete_run(run.info.run_id)
 
 
-def reconcile(uri: str, model: str | None = None) -> int:
-    """Mark as KILLED every RUNNING run of Retune (of one model) whose process on this host is gone; return how many."""
+def reconcile(uri: str, model: str | None = None, alone: bool = False) -> int:
+    """Mark as KILLED every RUNNING run of Retune (of one model) whose process is gone; return how many.
+
+    Of a process on another host only who holds the model's lock among all hosts, `alone`, knows that it is gone.
+    """
     with reaching(uri):
         client = connect(uri)
         found = client.search_experiments()
@@ -71,7 +74,8 @@ def reconcile(uri: str, model: str | None = None) -> int:
         if not experiments:
             return 0
         running = search(client, experiments, "attributes.status = 'RUNNING'")
-        lost = [run for run in running if is_gone(run.data.tags.get(OWNER, ""))]
+        owners = [(run, run.data.tags.get(OWNER, "")) for run in running]
+        lost = [run for run, tag in owners if is_gone(tag) or (alone and is_foreign(tag))]
         for run in lost:
             client.set_terminated(run.info.run_id, "KILLED")
     if lost:

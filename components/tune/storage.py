@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.pool import NullPool
 
-from components.errors import Unavailable
+from components.errors import BadInput, Unavailable
 from components.learning.state import state_folder
 from components.locks import hold_shared, shared_database
 
@@ -34,6 +34,7 @@ class Studies(Protocol):
 
         Raises:
             Unavailable: another process holds it.
+            BadInput: the tables are of another release.
         """
 
     def others(self, name: str) -> Iterator[optuna.Study]:
@@ -104,7 +105,13 @@ class Tables:
     @contextmanager
     def _opened(self) -> Iterator[RDBStorage]:
         with hold_shared(self._database, "optuna's tables", 60):  # two that make them at once would collide
-            storage = RDBStorage(self._database, engine_kwargs={"poolclass": NullPool})
+            try:
+                storage = RDBStorage(self._database, engine_kwargs={"poolclass": NullPool})
+            except RuntimeError as error:  # Optuna's only word for it; its own address would show the password
+                raise BadInput(
+                    "RETUNE_DATABASE: Optuna's tables are of another release of Optuna; with the newer one, and while no run is at work: "
+                    "`optuna storage upgrade --storage ADDRESS`"
+                ) from error
         try:
             yield storage
         finally:

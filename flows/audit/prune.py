@@ -4,7 +4,6 @@ Reads the registry and the ledger, here and of every environment, git's history 
 under the locks before it deletes.
 """
 
-import fcntl
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from components import registry
-from components.errors import BadInput, Unavailable
+from components.errors import BadInput
 from components.registry import stored
 from components.store import alone
 from flows.audit import reachable
 from flows.audit.elsewhere import Abroad, abroad
 from flows.audit.model import Model, open_model, open_models, open_project
 from flows.dvc import cache_folder
+from flows.turn import hold_folder
 
 log = logging.getLogger(__name__)
 
@@ -181,26 +181,9 @@ def quiet(start: Path | None) -> Iterator[None]:
     project = open_project(start).project
     with ExitStack() as held:
         for root in reachable.workspaces(project):
-            held.enter_context(at_rest(root))
+            held.enter_context(hold_folder(root))
         for model in open_models(start):
             held.enter_context(alone(model.uri, f"aliases {model.name}", timeout=30))
-        yield
-
-
-@contextmanager
-def at_rest(root: Path) -> Iterator[None]:
-    """Hold a workspace, as a run does.
-
-    Raises:
-        Unavailable: a run works in it.
-    """
-    path = root / "var/run.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Unavailable(f"a run is working in {root} (it holds {path}); prune when it has ended") from None
         yield
 
 

@@ -20,7 +20,8 @@ from components.registry import stored
 from components.registry.versions import ADAPTER, BASE_SOURCE, KEY, PROMOTED
 from flows.audit.diff import read_json
 from flows.audit.model import Model
-from flows.checkout import FOLDER, RUNS
+from flows.checkout import FOLDER
+from flows.turn import RUNS
 
 _HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
 _POINTERS = (":/dvc.lock", ":/*/dvc.lock", ":/*.dvc")  # of the whole repository; in git a star stands for slashes too

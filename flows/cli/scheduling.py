@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from components.errors import Cancelled
 from flows.cli.terminal import AsJson, Inline, app, out, print_json
 
 
@@ -19,7 +20,8 @@ def retrain(
 ) -> None:
     """Do what a schedule does: look for news, and only then run the whole line, on committed code and settings, in a checkout of its own.
 
-    There is news when code or settings are others than in the last run, or the data has `retrain.min_new_labels` new labels or more.
+    There is news when code, settings or base model are others than in the last run, or the data has `retrain.min_new_labels` new labels
+    or more.
 
     Example: `retune retrain tickets`
     """
@@ -38,15 +40,21 @@ def retrain(
 
 
 def again(root: "os.PathLike[str]", project: "os.PathLike[str]", model: str, inline: bool, as_json: bool) -> int:
-    """Call the same command in the checkout `root`, where code and settings are those of the commit; return its exit code."""
+    """Call the same command in the checkout `root`, where code and settings are those of the commit; return its exit code.
+
+    It ends before this process does, and with it where it is killed: the checkout is removed afterwards.
+    """
     options = [*(["--inline"] if inline else []), *(["--json"] if as_json else []), *([model] if model else [])]
     environment = os.environ | {"RETUNE_PROJECT": str(project), "PYTHONPATH": str(root)}
-    child = subprocess.Popen([sys.executable, "-m", "flows.cli", "retrain", *options], cwd=root, env=environment)
+    command = [sys.executable, "-m", "components.process", sys.executable, "-m", "flows.cli", "retrain", *options]
+    child = subprocess.Popen(command, cwd=root, env=environment)
     while True:
         try:
             return child.wait()
         except KeyboardInterrupt:  # the terminal has told the child too: it ends its stage, and then itself
             continue
+        except Cancelled:  # only this process was told
+            child.terminate()
 
 
 @app.command()
@@ -92,6 +100,8 @@ def up(workers: Annotated[int, typer.Option(min=0, metavar="N", help="How many r
     """
     state = json.loads(service("up", str(workers)))
     out.print(f"Prefect  {state['prefect'].removesuffix('/api')}\nMLflow   {state['mlflow']}\nworkers  {len(state['workers'])}")
+    if len(state["workers"]) != workers:
+        out.print(f"They were up already: `retune down`, then `retune up --workers {workers}`, changes how many work.")
     out.print("`retune deploy` registers what they run, `retune status` says how things stand, `retune down` ends it.")
 
 

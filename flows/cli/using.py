@@ -69,9 +69,10 @@ def serve(
     Example: `retune serve diagnosis@champion --port 5001`
     """
     from components import registry
+    from flows.audit.model import open_project
     from flows.places import store
 
-    uri = store(open_workspace())
+    uri = store(open_project())
     named = model.removeprefix("models:/")
     version = registry.resolve(uri, named)
     alias = None if "/" in named else named.partition("@")[2] or registry.CHAMPION

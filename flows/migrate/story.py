@@ -1,14 +1,18 @@
 """The story of a migration: look, send the files, copy the tables in one transaction each, and compare what the services show."""
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import BadInput, NotThere
 from components.ledger import Ledger
 from components.tune import moved
+from flows.audit.reachable import workspaces
 from flows.migrate import cache, files, registry, tables
+from flows.models import survey
 from flows.settings import Settings, enter
+from flows.turn import hold_folder, in_turn
 
 log = logging.getLogger(__name__)
 
@@ -31,14 +35,26 @@ class Migrated:
 def migrate(project: Path, dry_run: bool) -> Migrated:
     """Carry the embedded state of a project into the services of its settings.
 
-    It can be repeated: what has arrived is not sent again, and each database is written in one transaction.
+    No run of the project works meanwhile. It can be repeated: what has arrived is not sent again, and each database is written in one
+    transaction.
 
     Raises:
         NotThere: there is no embedded registry here.
         BadInput: the settings do not name what is needed, the target holds something else, or a run is at work.
         RetuneError: something did not arrive as it is here; run again.
-        Unavailable: a service does not answer.
+        Unavailable: a service does not answer, or a run is at work.
     """
+    enter(project)
+    with ExitStack() as held:
+        for root in workspaces(project):
+            held.enter_context(hold_folder(root))
+        for model in survey(project)[0]:
+            held.enter_context(in_turn(project, model.name))
+        return carry_all(project, dry_run)
+
+
+def carry_all(project: Path, dry_run: bool) -> Migrated:
+    """Carry, alone with the project; raises as `migrate` does."""
     settings, var = enter(project), project / "var"
     database = check(settings, var)
     store = files.Store(settings.mlflow_uri, settings.mlflow_user, settings.mlflow_password.get_secret_value())

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import yaml
 from components.ledger import Ledger
 from components.registry import versions
 from flows.prefect_api import post
-from tests.project import ROOT, change, git, leftovers, make_project, retune, wait_for
+from tests.project import BIN, ROOT, change, environment, git, leftovers, make_project, retune, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -101,27 +102,99 @@ def test_what_is_not_committed_is_refused(project: Path) -> None:
     assert (unknown.returncode, "did you mean 'mails'" in unknown.stderr) == (2, True)
 
 
+def test_a_run_that_was_killed_leaves_its_news_new_and_nothing_running(project: Path) -> None:
+    add_rows(project, "x3", "x4", "x5")
+    pointer, before = project / "models/mails/raw.dvc", (project / "models/mails/raw.dvc").read_text(encoding="utf-8")
+    command = [str(BIN / "retune"), "retrain", "mails", "--inline"]
+    with subprocess.Popen(command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL) as run:
+        wait_for(lambda: pointer.read_text(encoding="utf-8") != before, 120)  # the new rows are known to DVC, and no model is made of them
+        run.kill()
+    wait_for(lambda: not leftovers(project), 30)
+
+    (project / "var/dvc-remote").rename(project / "var/remote-aside")
+    (project / "var/dvc-remote").write_text("a disk that is not mounted", encoding="utf-8")
+    unsent = retune(project, "retrain", "mails", "--inline")
+    (project / "var/dvc-remote").unlink()
+    (project / "var/remote-aside").rename(project / "var/dvc-remote")
+
+    assert (unsent.returncode, "dvc push --run-cache failed" in unsent.stderr) == (75, True), unsent.stderr
+    (last,) = Ledger(f"sqlite:///{project}/var/ledger.db").retrainings("mails")
+    assert (last.outcome, last.version) == ("PASS", 2)  # what follows a verdict does not change it
+    assert (project / "var/runs/mails.unpushed").exists()
+    sent = set((project / "var/dvc-remote").rglob("*.dir"))
+    assert retrain(project)["outcome"] == "skipped"
+    assert set((project / "var/dvc-remote").rglob("*.dir")) > sent
+    assert [path.name for path in (project / "var/runs").iterdir()] == ["mails.lock"]
+
+
+def test_however_a_run_fails_that_is_recorded(project: Path) -> None:
+    table = project / "models/mails/tickets.csv"
+    table.rename(table.with_suffix(".aside"))
+    failed = retune(project, "retrain", "mails", "--inline")
+    table.with_suffix(".aside").rename(table)
+
+    assert failed.returncode == 2
+    (last,) = Ledger(f"sqlite:///{project}/var/ledger.db").retrainings("mails")
+    assert (last.outcome, last.version, "tickets.csv" in last.reason) == ("failed", None, True)
+    assert retrain(project)["outcome"] == "skipped"
+
+
+@pytest.mark.exhaustive
+def test_another_base_model_is_news(project: Path) -> None:
+    config = project / "base-model/tokenizer_config.json"
+    config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    done = retune(project, "retrain", "mails", "--inline")
+
+    assert done.returncode == 0, done.stderr
+    assert "code, settings or base model are others than in the run of" in done.stderr
+    assert retrain(project)["outcome"] == "skipped"
+
+
 def test_a_schedule_fires_by_itself_and_promotes(project: Path) -> None:
-    add_rows(project, "x3")
+    ledger = Ledger(f"sqlite:///{project}/var/ledger.db")
+    newest = versions(f"sqlite:///{project}/var/mlflow.db", "mails")[-1].number
+    add_rows(project, "x6", "x7", "x8")
     up = retune(project, "up")
     assert up.returncode == 0, up.stderr
+    assert "They were up already: `retune down`" in retune(project, "up", "--workers", "2").stdout
     assert retune(project, "deploy", "--pool", "nowhere").returncode == 1
     deployed = retune(project, "deploy")
     assert deployed.returncode == 0, deployed.stderr
     assert {"retrain/tickets", "retrain/mails", "promote/promote", "score/score", "prune/prune"} <= set(deployed.stdout.split())
-    ledger = Ledger(f"sqlite:///{project}/var/ledger.db")
-    wait_for(lambda: ledger.retrainings("mails")[0].version == 2, 400, every=2)
+    wait_for(lambda: ledger.retrainings("mails")[0].version == newest + 1, 400, every=2)
 
     (last,) = ledger.retrainings("mails")
     assert (last.outcome, last.flow_run is not None) == ("PASS", True)
     head = ledger.head("mails")
     assert head is not None
-    assert (head.version, head.action) == (2, "promoted")
+    assert (head.version, head.action) == (newest + 1, "promoted")
     said = retune(project, "status", "--all").stdout
     assert "mails" in said
     assert "workers: ok, 1 running" in said
     wait_for(lambda: ledger.retrainings("mails")[0].outcome == "skipped", 200, every=2)  # the next one has nothing to do
     assert ledger.head("tickets") is None  # by hand only
+
+
+def test_what_is_off_or_gone_is_due_no_more(project: Path) -> None:
+    mails, gone = project / "models/mails/params.yaml", project / "models/gone"
+    shutil.copytree(mails.parent, gone)
+    text = mails.read_text(encoding="utf-8")
+    (gone / "params.yaml").write_text(text.replace("name: mails", "name: gone"), encoding="utf-8")
+    assert "retrain/gone" in retune(project, "deploy").stdout.split()
+    assert [one["active"] for one in deployment(project, "mails")["schedules"]] == [True]
+    shutil.rmtree(gone)
+    mails.write_text(text.replace("cron: '* * * * *'", "cron: 'off'"), encoding="utf-8")
+    deployed = retune(project, "deploy")
+
+    assert deployed.returncode == 0, deployed.stderr
+    assert deployment(project, "mails")["schedules"] == []
+    assert httpx.get(f"{api(project)}/deployments/name/retrain/gone").status_code == 404
+    assert "removed the deployment retrain/gone" in deployed.stderr
+    query = {
+        "deployments": {"id": {"any_": [deployment(project, "mails")["id"]]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
+    assert post(f"{api(project)}/flow_runs/filter", query).json() == []
 
 
 @pytest.mark.exhaustive
@@ -161,9 +234,13 @@ def api(project: Path) -> str:
 
 def started(project: Path) -> str:
     """Start a run of tickets as the button of Prefect's page does, and return its id."""
-    deployment = httpx.get(f"{api(project)}/deployments/name/retrain/tickets").raise_for_status().json()["id"]
     body = {"state": {"type": "SCHEDULED"}}
-    return str(post(f"{api(project)}/deployments/{deployment}/create_flow_run", body, timeout=30).json()["id"])
+    return str(post(f"{api(project)}/deployments/{deployment(project, 'tickets')['id']}/create_flow_run", body, timeout=30).json()["id"])
+
+
+def deployment(project: Path, model: str) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{api(project)}/deployments/name/retrain/{model}").raise_for_status().json()
+    return found
 
 
 def state(project: Path, run: str) -> str:

@@ -235,6 +235,17 @@ def test_a_run_of_a_living_process_stays_running(uri: str) -> None:
     assert client.get_run(run_id).info.status == "RUNNING"
 
 
+def test_who_is_alone_with_a_model_closes_what_a_host_that_is_gone_left_open(uri: str) -> None:
+    client = MlflowClient(uri)
+    run_id = runs.start(client, "0", "mine", "live", {})
+    mine = json.loads(client.get_run(run_id).data.tags[runs.OWNER])
+    client.set_tag(run_id, runs.OWNER, json.dumps(mine | {"host": "worker-1-of-yesterday"}))
+
+    assert reconcile(uri) == 0
+    assert reconcile(uri, alone=True) == 1
+    assert client.get_run(run_id).info.status == "KILLED"
+
+
 def append(path: Path, rows: list[dict]) -> None:
     with path.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
