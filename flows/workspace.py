@@ -8,6 +8,7 @@ remote. Every DVC command works in it as it does in the project. A scheduled run
 import configparser
 import shutil
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from components.errors import BadParams, NotThere
@@ -171,7 +172,13 @@ def copy_code(project: Path, root: Path) -> None:
 
 
 def share_remote(config: Path, settings: Settings) -> None:
-    """Let DVC push to RETUNE_DVC_REMOTE where it is set; the S3 service's keys come from the environment."""
+    """Let DVC push to RETUNE_DVC_REMOTE where it is set; the S3 service's keys come from the environment.
+
+    Raises:
+        BadParams: what DVC needs for such a remote is not installed: better known now than after a training.
+    """
+    if settings.dvc_remote.startswith("s3://") and find_spec("dvc_s3") is None:
+        raise BadParams("RETUNE_DVC_REMOTE is an S3 address, and dvc-s3 is not installed: pip install 'retune[s3]'")
     local = configparser.ConfigParser(interpolation=None, strict=False)
     local.read(config, encoding="utf-8")
     before = {name: dict(local[name]) for name in local.sections()}

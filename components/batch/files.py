@@ -1,7 +1,6 @@
 """The rows to score, read piece by piece from files of one format: Parquet keeps its types, all else is text."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from components.errors import BadSource
 from components.identity import digest_file, digest_value
 from components.snapshot import SnapshotParams, delimited, jsonl
 from components.snapshot.cells import as_text
-from components.snapshot.faults import Faults
+from components.snapshot.faults import Faults, readable
 from components.snapshot.tables import READERS, format_of
 
 _ROWS = 4_096  # of a piece
@@ -54,14 +53,14 @@ class Files:
         self._format = format_of(self.paths)
         self._columns: dict[Path, list[str]] = {}
         for path in self.paths:
-            with _readable(files[path]):
+            with readable(files[path]):
                 self._columns[path] = READERS[self._format].read_columns(path, settings, Faults(files[path]))
             self._check_columns(path)
         self.schema = self._schema()
 
     def digest(self) -> str:
         """Return a hash of the bytes of all files, in their order."""
-        with _readable(self.called):
+        with readable(self.called):
             return digest_value([self._format, *map(digest_file, self.paths)])
 
     def pieces(self, inputs: Mapping[str, str]) -> Iterator[Piece]:
@@ -73,7 +72,7 @@ class Files:
         read = {"parquet": self._read_parquet, "jsonl": self._read_jsonl}.get(self._format, self._read_delimited)
         for path in self.paths:
             first, name, faults = 1, self._names[path], Faults(self._names[path])
-            with _readable(name):
+            with readable(name):
                 for table, cells in read(path, inputs, faults):
                     yield Piece(name, first, table, cells)
                     first += table.num_rows
@@ -129,13 +128,3 @@ def _plain(field: pa.Field) -> pa.Field:
     """Return a column without what only says how it is packed."""
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
     return pa.field(field.name, kind)
-
-
-@contextmanager
-def _readable(called: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BadSource(f"{called} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise BadSource(f"{called} was changed while it was read: {error}") from error

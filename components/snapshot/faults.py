@@ -1,5 +1,7 @@
 """The faults of one file: collected, and raised once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 
 from components.errors import BadSource
@@ -29,3 +31,18 @@ class Faults:
         """Raise BadSource when there are faults."""
         if self._found:
             raise BadSource("\n".join(f"{self._called}: {fault}" for fault in self._found))
+
+
+@contextmanager
+def readable(called: str) -> Iterator[None]:
+    """Turn what the system says of a file that is being read into one error that names it.
+
+    Raises:
+        BadSource: it cannot be read, or changed meanwhile.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise BadSource(f"{called} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise BadSource(f"{called} was changed while it was read: {error}") from error

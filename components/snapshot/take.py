@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 from types import ModuleType
@@ -15,7 +14,7 @@ from components.artifacts.manifest import Manifest
 from components.artifacts.pinned import aside, swap
 from components.artifacts.rows import MARKS, verify
 from components.errors import BadSource, NotThere
-from components.snapshot.faults import Faults
+from components.snapshot.faults import Faults, readable
 from components.snapshot.settings import SnapshotParams
 from components.snapshot.sources import Asked, Brought, source_of
 from components.snapshot.store import Buckets, write_parts
@@ -116,7 +115,7 @@ def _read_columns(brought: Brought, snapshot: SnapshotParams) -> dict[Path, list
     found: dict[Path, list[str]] = {}
     first, first_called = next(iter(brought.files.items()))
     for path, called in brought.files.items():
-        with _readable(called):
+        with readable(called):
             found[path] = _reader(path).read_columns(path, snapshot, Faults(called))
         same_columns(PurePath(first_called).name, found[first], called, found[path])
     return found
@@ -129,7 +128,7 @@ def _read_rows(
     for path, called in brought.files.items():
         columns, faults = found[path], Faults(called)
         places = [columns.index(name) if name in columns else None for name in wanted]
-        with _readable(called):
+        with readable(called):
             for row in _reader(path).read_rows(path, snapshot, columns, faults):
                 yield [None if place is None else row[place] for place in places]
         faults.settle()
@@ -137,16 +136,6 @@ def _read_rows(
 
 def _reader(path: Path) -> ModuleType:
     return READERS[format_of([path])]
-
-
-@contextmanager
-def _readable(called: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BadSource(f"{called} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise BadSource(f"{called} was changed while it was read: {error}") from error
 
 
 def _standing(out: Path) -> Manifest | None:

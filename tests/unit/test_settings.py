@@ -1,5 +1,6 @@
 """Shared services are named by variables, a file, or a file a secret; what is wrong is told by its name, and no secret is."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,15 @@ def test_the_shared_remote_comes_and_goes_with_the_setting(tmp_path: Path, monke
     (tmp_path / ".env").unlink()
     share_remote(config, read_settings(tmp_path))
     assert config.read_text(encoding="utf-8").split() == ["[core]", "autostage", "=", "true"]
+
+
+def test_a_remote_whose_package_is_missing_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text(SHARED, encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "dvc_s3", None)
+
+    with pytest.raises(BadParams, match="RETUNE_DVC_REMOTE is an S3 address, and dvc-s3 is not installed"):
+        furnish(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml"))
+    assert [path.name for path in tmp_path.iterdir()] == [".env"]
 
 
 def test_a_project_without_shared_services_gets_no_file_of_ours(tmp_path: Path) -> None:
