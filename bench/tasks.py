@@ -54,9 +54,9 @@ def run(clone: Path, name: str, command: Sequence[str]) -> list[dict[str, Any]]:
     if command[0] == "retune" or compares:
         found, spent = measured(clone, lambda: comparison(clone, command) if compares else [trained(clone, command)])
         return [{"example": f"{name}/{Path(command[-1] if compares else settings_of(command)).stem}"} | one | spent for one in found]
-    if command[0] == "python":
-        if subprocess.run([sys.executable, *command[1:]], cwd=clone, check=False, stdout=subprocess.DEVNULL).returncode:
-            sys.exit(f"examples/{name}: `{shlex.join(command)}` failed; the example's README says what must be installed for it")
+    script = [sys.executable, *command[1:]]
+    if command[0] == "python" and subprocess.run(script, cwd=clone, check=False, stdout=subprocess.DEVNULL).returncode:
+        sys.exit(f"examples/{name}: `{shlex.join(command)}` failed; the example's README says what must be installed for it")
     return []
 
 
