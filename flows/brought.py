@@ -5,13 +5,15 @@ remote has the data.
 """
 
 import logging
+from contextlib import suppress
 
 import yaml
 
 from components.artifacts.manifest import BaseManifest, base_folder, base_names
-from components.errors import RetuneError
+from components.errors import Cancelled, NotThere, RetuneError, Unavailable
 from components.identity import digest_file, digest_value
 from components.ledger import Ledger, Retraining
+from components.origin import REGISTERED
 from flows import dvc
 from flows.audit.model import open_model
 from flows.audit.worktree import bring
@@ -39,25 +41,32 @@ def basis(workspace: Workspace) -> str:
     tracked = (*CODE, workspace.params.relative_to(workspace.root).as_posix())
     gates = read_params(workspace.params).gates
     files = [workspace.origin / path for path in (*gates.forgetting.sets, *([gates.behaviour.cases] if gates.behaviour.cases else []))]
-    bases = [(name, BaseManifest.read(base_folder(workspace.base, name)).digest) for name in base_names(workspace.base)]
+    bases = [(name, BaseManifest.read(base_folder(workspace.base, name))) for name in base_names(workspace.base)]
+    own = f"{REGISTERED}{read_name(workspace)}/"  # a model that goes on from its own champion has nothing to learn from that
+    others = sorted((name, base.digest) for name, base in bases if not base.source.startswith(own))
     code = [git(workspace.root, "rev-parse", f"{workspace.commit}:{path}") for path in tracked]
-    return digest_value([code, sorted(bases), [digest_file(file) if file.is_file() else "missing" for file in files]])
+    return digest_value([code, others, [digest_file(file) if file.is_file() else "missing" for file in files]])
 
 
 def lay_inputs(workspace: Workspace) -> None:
-    """Lay data and base model of the last run into the checkout, so that equal ones stay equal; what cannot be had is made anew.
+    """Lay data and base model of the last version into the checkout, so that equal ones stay equal; what cannot be had is made anew.
 
-    Those of the last version that a schedule made, and not what a run brought under DVC that ended before it made one: that is news still.
+    Those that a version was made from, and not what a run brought under DVC that ended before it made one: that is news still.
+
+    Raises:
+        Unavailable: the registry or the ledger is out of reach, so nobody knows what is news.
     """
     for folder in (workspace.raw, workspace.base):
         path = folder.relative_to(workspace.root).as_posix()
         known = pointed(workspace, path)
+        wanted = of_last_version(workspace, path, known) or known
         try:
-            wanted = of_last_version(workspace, path)
             if wanted and wanted != known:
                 bring(workspace.root, workspace.project, {path: wanted})
             elif known:
                 dvc.dvc(["pull", "--quiet", f"{path}.dvc"], workspace.root, what=f"dvc pull {path}.dvc", level=logging.DEBUG)
+        except (Unavailable, Cancelled):
+            raise
         except RetuneError as error:
             log.warning("%s cannot be had, so it is made anew: %s", path, error)
 
@@ -70,14 +79,18 @@ def pointed(workspace: Workspace, path: str) -> str | None:
     return str(yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]["md5"])
 
 
-def of_last_version(workspace: Workspace, path: str) -> str | None:
-    """Return the hash that a folder had in the last run, as the registry knows it; None where there was no run.
+def of_last_version(workspace: Workspace, path: str, known: str | None) -> str | None:
+    """Return the hash that a folder had in the last scheduled run, as the registry knows it; None where it knows none.
 
-    Raises:
-        NotThere: the registry has its version no more.
+    That is `known` where a version since then was made from it, as by a person.
     """
     last = last_made(workspace)
     if last is None or last.version is None:
         return None
-    model = open_model(read_name(workspace), start=workspace.project)
-    return model.hash_of(model.version(last.version), path)
+    hashes = []
+    with suppress(NotThere):  # no version is left
+        model = open_model(read_name(workspace), start=workspace.project)
+        for version in model.versions:
+            with suppress(NotThere):  # somebody registered it by hand
+                hashes += [model.hash_of(version, path)] if version.number >= last.version else []
+    return known if known in hashes else next(iter(hashes), None)

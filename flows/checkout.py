@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.errors import BadParams, NotThere, RetuneError, Unavailable
@@ -71,10 +71,11 @@ def remove(project: Path, home: Path) -> None:
 def remove_abandoned(project: Path) -> None:
     """Remove the checkouts whose process is gone; of another host's process the lock says so, which its kernel drops."""
     for note in sorted((project / RUNS).glob(f"*/{OWNER}")):
-        tag = note.read_text(encoding="utf-8")
-        if is_gone(tag) or (is_foreign(tag) and idle(note)):
-            log.info("removing %s, which a run that was killed left behind", note.parent)
-            remove(project, note.parent)
+        with suppress(FileNotFoundError):  # another run removes it
+            tag = note.read_text(encoding="utf-8")
+            if is_gone(tag) or (is_foreign(tag) and idle(note)):
+                log.info("removing %s, which a run that was killed left behind", note.parent)
+                remove(project, note.parent)
 
 
 def idle(note: Path) -> bool:

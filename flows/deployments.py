@@ -46,22 +46,36 @@ def deploy(project: Path, api: str, pool: str | None) -> list[str]:
         ensure_pool(project, api, name, named=pool is not None)
     file = project / "var/prefect/deployments.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    former = names(yaml.safe_load(file.read_text(encoding="utf-8"))) if file.is_file() else []
+    former = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {"deployments": []}
     partial = file.with_name(f".{file.name}")
     partial.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
     prefect(project, api, ["--no-prompt", "deploy", "--all", "--prefect-file", str(partial)])
-    for name in sorted(set(former) - set(names(described))):
+    for name in sorted(set(names(former)) - set(names(described))):
         remove(api, name)
-        log.info("removed the deployment %s: no model of the project has this name", name)
-    for name in names({"deployments": [one for one in described["deployments"] if not one.get("schedules")]}):
+    for name in unscheduled(described, former):
         unschedule(api, name)
     partial.replace(file)
     return names(described)
 
 
 def names(described: Mapping[str, Any]) -> list[str]:
-    """Return what Prefect calls each deployment: FLOW/NAME."""
-    return [f"{Path(one['entrypoint']).name.partition(':')[2]}/{one['name']}" for one in described["deployments"]]
+    """Return what Prefect calls each deployment: FLOW/NAME; a flow is called as its function, with dashes."""
+    return [f"{Path(one['entrypoint']).name.partition(':')[2].replace('_', '-')}/{one['name']}" for one in described["deployments"]]
+
+
+def unscheduled(described: Mapping[str, Any], former: Mapping[str, Any]) -> list[str]:
+    """Return the deployments that are to have no schedule: models' whose is off, and others that had one in the former file.
+
+    What people schedule on Prefect's pages, of a deployment that never had a schedule here, is theirs. Pure.
+    """
+    had = set(names({"deployments": [one for one in former["deployments"] if scheduled(one)]}))
+    without = names({"deployments": [one for one in described["deployments"] if not scheduled(one)]})
+    return [name for name in without if name in had or name.startswith(f"{RETRAIN}/")]
+
+
+def scheduled(described: Mapping[str, Any]) -> bool:
+    """Say whether a deployment has a schedule, in either of the ways that Prefect reads."""
+    return bool(described.get("schedules") or described.get("schedule"))
 
 
 def unschedule(api: str, name: str) -> None:
@@ -76,6 +90,7 @@ def remove(api: str, name: str) -> None:
     """Remove a deployment with its schedule and the runs that are due; what it ran stays on record."""
     if found := called("GET", f"{api}/deployments/name/{quote(name)}"):
         called("DELETE", f"{api}/deployments/{found.json()['id']}")
+        log.info("removed the deployment %s, which is described no more", name)
 
 
 def called(method: str, url: str) -> httpx.Response | None:

@@ -30,12 +30,13 @@ def run_retrain(workspace: Workspace, inline: bool) -> "Result":
     Raises:
         RetuneError: whatever ended the run.
     """
-    from flows.params import read_params
-
-    with alone(workspace), in_turn(workspace.project, read_params(workspace.params).name):
+    with alone(workspace):
         if (workspace.root / "dvc.lock").exists():
             dvc.foresee(workspace.root, [folder / "manifest.json" for folder in (workspace.raw, workspace.base)])
-        return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
+        from flows.params import read_params
+
+        with in_turn(workspace.project, read_params(workspace.params).name):
+            return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ flows/deployed.py tells it in a worker of Prefect's, `retune retrain` for a pers
 
 import logging
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from flows.brought import FAILED as FAILED
 from flows.brought import SKIPPED as SKIPPED
 from flows.brought import basis, last_made, lay_inputs
 from flows.checkout import enter_checkout, project_of
+from flows.dvc import RUNNING
 from flows.effects import Result, read_name
 from flows.engine import current_flow_run, task
 from flows.notify import notify
@@ -44,7 +45,7 @@ class News:
 def retrain(model: str) -> Retraining:
     """Look for news of a model; where there are any, make it anew, keep what was made for others, and tell people.
 
-    However it fails, that is written down and told.
+    However it fails once it has found the model, that is written down and told.
     """
     try:
         workspace = enter_checkout(model)
@@ -53,7 +54,10 @@ def retrain(model: str) -> Retraining:
             notify(project_of(), f"{FAILED}: {model or 'the model of the project'}", str(error))
         raise
     try:
-        with alone(workspace), in_turn(workspace.project, read_name(workspace)):
+        with ExitStack() as held:
+            held.enter_context(alone(workspace))
+            if not take_turn(workspace, held):
+                return note(workspace, SKIPPED, "another run of the model is at work")
             return story(workspace)
     except (Cancelled, Unpushed):
         raise
@@ -65,13 +69,26 @@ def retrain(model: str) -> Retraining:
         raise
 
 
+def take_turn(workspace: Workspace, held: ExitStack) -> bool:
+    """Hold the model until `held` ends; where another run has it, wait for that one if `retrain.late` says so, else return False."""
+    params = read_params(workspace.params)
+    while not RUNNING.cancelled.is_set():
+        try:
+            held.enter_context(in_turn(workspace.project, params.name))
+            return True
+        except Unavailable:
+            if params.retrain.late == "skip":
+                return False
+    raise Cancelled("the run was cancelled while it waited for another run of the model")
+
+
 def story(workspace: Workspace) -> Retraining:
     """Tell it, alone with the model; what follows a verdict does not change it."""
+    if unpushed(workspace).exists():  # what DVC knows in the checkout is still the last run's
+        push(workspace)
     bring(workspace)
     news = look(workspace)
     if not news.worth:
-        if unpushed(workspace).exists():
-            push(workspace)
         return note(workspace, SKIPPED, news.reason)
     log.info("%s", news.reason)
     result = line(workspace)
@@ -149,7 +166,7 @@ def push(workspace: Workspace) -> None:
 
 def note(workspace: Workspace, outcome: str, reason: str, version: int | None = None) -> Retraining:
     """Write down how the run ended, also that there was nothing to do."""
-    ended = ending(workspace, read_name(workspace), outcome, reason, version, basis(workspace))
+    ended = ending(workspace, read_name(workspace), outcome, reason, version, basis(workspace) if version is not None else "")
     Ledger(workspace.ledger).note(ended)
     log.info("%s: %s, %s", ended.model, outcome, reason)
     return ended
@@ -169,7 +186,7 @@ def failed(workspace: Workspace, why: str) -> None:
 
 
 def ending(workspace: Workspace, model: str, outcome: str, reason: str, version: int | None = None, made_with: str = "") -> Retraining:
-    """Return how a run ended, as the ledger keeps it; `made_with` is the hash of `basis`, of which a failed run has none."""
+    """Return how a run ended, as the ledger keeps it; `made_with` is the hash of `basis`, which only runs have that made a version."""
     return Retraining(
         model=model,
         at=datetime.now(UTC),

@@ -109,8 +109,7 @@ class Tables:
                 storage = RDBStorage(self._database, engine_kwargs={"poolclass": NullPool})
             except RuntimeError as error:  # Optuna's only word for it; its own address would show the password
                 raise BadInput(
-                    "RETUNE_DATABASE: Optuna's tables are of another release of Optuna; with the newer one, and while no run is at work: "
-                    "`optuna storage upgrade --storage ADDRESS`"
+                    "RETUNE_DATABASE: Optuna's tables are of another release of Optuna; docs/operations.md, Upgrade, has the command"
                 ) from error
         try:
             yield storage

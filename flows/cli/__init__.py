@@ -19,6 +19,8 @@ from flows.cli import making, describing, using, promoting, asking, auditing, sc
 
 
 def _terminated(number: int, _frame: FrameType | None) -> None:
+    for again in (signal.SIGTERM, signal.SIGHUP):  # the last words are said in full
+        signal.signal(again, signal.SIG_IGN)
     raise Cancelled(f"ended by {signal.Signals(number).name}; run again to go on where it stopped")
 
 

@@ -48,8 +48,8 @@ def migrate(project: Path, dry_run: bool) -> Migrated:
     with ExitStack() as held:
         for root in workspaces(project):
             held.enter_context(hold_folder(root))
-        for model in survey(project)[0]:
-            held.enter_context(in_turn(project, model.name))
+        for name in sorted({model.name for model in survey(project)[0]}):
+            held.enter_context(in_turn(project, name))
         return carry_all(project, dry_run)
 
 

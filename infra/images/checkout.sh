@@ -13,7 +13,7 @@ git -C "$project" checkout --quiet --detach "$commit"
 # Workers of one machine share DVC's cache; what is in it is found by hash and written by rename.
 mkdir -p "$cache/dvc"
 [ -e "$project/.dvc/cache" ] || ln -s "$cache/dvc" "$project/.dvc/cache"
-# Where a worker lays packages and inputs on their way (TMPDIR); what a killed run left there goes.
-rm -rf "$project/var/tmp"
+# Where a worker lays packages and inputs on their way (TMPDIR). What a killed run left there goes when no run can be at work on it.
 mkdir -p "$project/var/tmp"
+find "$project/var/tmp" -mindepth 1 -maxdepth 1 -mtime +6 -exec rm -rf {} +
 echo "$project is at $commit"

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from components.ledger import Ledger
+from components.locks import hold
 from components.registry import versions
 from flows.prefect_api import post
 from tests.project import BIN, ROOT, change, environment, git, leftovers, make_project, retune, wait_for
@@ -125,6 +126,23 @@ def test_a_run_that_was_killed_leaves_its_news_new_and_nothing_running(project: 
     assert retrain(project)["outcome"] == "skipped"
     assert set((project / "var/dvc-remote").rglob("*.dir")) > sent
     assert [path.name for path in (project / "var/runs").iterdir()] == ["mails.lock"]
+
+
+def test_a_run_that_finds_another_one_of_the_model_at_work_is_skipped(project: Path) -> None:
+    with hold(project / "var/runs/mails.lock", 1):
+        assert retrain(project)["reason"] == "another run of the model is at work"
+        busy = retune(project, "run", "--model", "mails", "--inline")
+
+    assert (busy.returncode, "held by another process" in busy.stderr) == (75, True), busy.stderr
+
+
+@pytest.mark.exhaustive
+def test_what_a_person_has_made_a_version_of_is_no_news(project: Path) -> None:
+    add_rows(project, "y1", "y2", "y3")
+    done = retune(project, "run", "--model", "mails", "--inline", "--json")
+
+    assert json.loads(done.stdout)["up_to_date"] is False
+    assert "no new data" in retrain(project)["reason"]
 
 
 def test_however_a_run_fails_that_is_recorded(project: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from components.errors import BadParams
-from flows.deployments import describe, read_file
+from flows.deployments import describe, names, read_file, unscheduled
 from flows.models import ModelFolder
 from flows.params import RetrainParams
 from tests.project import ROOT
@@ -37,6 +37,21 @@ def test_another_work_pool_takes_the_place_of_the_files() -> None:
     found = describe(read_file(ROOT), [model("plain")], "kubernetes")
 
     assert {one["work_pool"]["name"] for one in found["deployments"]} == {"kubernetes"}
+
+
+def test_a_schedule_that_is_off_is_taken_away_and_one_that_people_made_is_theirs() -> None:
+    file = read_file(ROOT)
+    plain, off = describe(file, [model("plain")], None), describe(file, [model("plain", cron=False)], None)
+    for one in off["deployments"]:
+        if one["name"] == "prune":
+            del one["schedules"]
+        if one["name"] == "score":
+            one["schedule"] = {"cron": "0 1 * * *"}  # as Prefect still reads it
+
+    assert unscheduled(plain, {"deployments": []}) == []
+    assert unscheduled(off, {"deployments": []}) == ["retrain/plain"]
+    assert unscheduled(off, plain) == ["retrain/plain", "prune/prune"]
+    assert names({"deployments": [{"entrypoint": "flows/more.py:my_flow", "name": "nightly"}]}) == ["my-flow/nightly"]
 
 
 def test_the_file_is_left_as_it_is() -> None:

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from components.errors import RetuneError, Unavailable
+from components.errors import BadInput, RetuneError, Unavailable
 from components.ledger import Ledger, Retraining
 from components.locks import DATABASE, hold_shared
 from components.store import alone
@@ -69,6 +69,27 @@ def test_a_database_out_of_reach_is_worth_a_retry_and_tells_no_password() -> Non
     with pytest.raises(Unavailable, match="out of reach") as error, hold_shared("postgresql+psycopg://u:hidden@127.0.0.1:9/d", "x", 1):
         pass
     assert "hidden" not in str(error.value)
+
+
+def test_tables_of_another_release_are_refused_without_the_password(postgres: Cluster) -> None:
+    database = postgres.url(postgres.new_database())
+    with Tables(database).hold("one"):
+        pass
+    engine = sa.create_engine(database, poolclass=NullPool)
+    with engine.begin() as connection:
+        head = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v3.0.0.a'")
+    with pytest.raises(BadInput, match="Optuna's tables are of another release") as error, Tables(database).hold("one"):
+        pass
+    assert "sw:rd" not in str(error.value)
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = %s", (head,))
+    # as docs/operations.md says; at the head there is nothing to do
+    pool = {"poolclass": NullPool}
+    optuna.storages.RDBStorage(database, engine_kwargs=pool, skip_compatibility_check=True, skip_table_creation=True).upgrade()
+    with Tables(database).hold("one"):
+        pass
 
 
 def test_a_study_is_continued_by_another_worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
