@@ -136,15 +136,6 @@ def test_a_run_that_finds_another_one_of_the_model_at_work_is_skipped(project: P
     assert (busy.returncode, "held by another process" in busy.stderr) == (75, True), busy.stderr
 
 
-@pytest.mark.exhaustive
-def test_what_a_person_has_made_a_version_of_is_no_news(project: Path) -> None:
-    add_rows(project, "y1", "y2", "y3")
-    done = retune(project, "run", "--model", "mails", "--inline", "--json")
-
-    assert json.loads(done.stdout)["up_to_date"] is False
-    assert "no new data" in retrain(project)["reason"]
-
-
 def test_however_a_run_fails_that_is_recorded(project: Path) -> None:
     table = project / "models/mails/tickets.csv"
     table.rename(table.with_suffix(".aside"))
@@ -213,6 +204,15 @@ def test_what_is_off_or_gone_is_due_no_more(project: Path) -> None:
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
     }
     assert post(f"{api(project)}/flow_runs/filter", query).json() == []
+
+
+@pytest.mark.exhaustive
+def test_what_a_person_has_made_a_version_of_is_no_news(project: Path) -> None:
+    add_rows(project, "y1", "y2", "y3")
+    done = retune(project, "run", "--model", "mails", "--inline", "--json")
+
+    assert json.loads(done.stdout)["up_to_date"] is False
+    assert "no new data" in retrain(project)["reason"]
 
 
 @pytest.mark.exhaustive
