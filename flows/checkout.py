@@ -4,6 +4,7 @@
 settings are those of the commit; data paths stay relative to the project, and state is the project's.
 """
 
+import json
 import logging
 import os
 import shutil
@@ -27,6 +28,7 @@ from flows.workspace import Workspace, find_project
 log = logging.getLogger(__name__)
 
 FOLDER, OWNER = "checkout", "owner.json"
+FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # which Prefect gives to the processes of a flow run
 BEGINS = 600.0  # seconds from the checkout to the run in it, at the most
 
 
@@ -56,7 +58,9 @@ def make_checkout(project: Path, pid: int) -> Path:
         raise NotThere(f"{project} has no git commit: a scheduled run works on what is committed; `git init`, `git add`, `git commit`")
     home = project / RUNS / uuid.uuid4().hex[:12]
     home.mkdir(parents=True)
-    (home / OWNER).write_text(owner(pid), encoding="utf-8")  # before git knows of the folder: who finds it there and free may remove it
+    who = json.loads(owner(pid)) | {"flow_run": os.environ.get(FLOW_RUN)}
+    # Before git knows of the folder: who finds it there and free may remove it.
+    (home / OWNER).write_text(json.dumps(who), encoding="utf-8")
     must_git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
     return home / FOLDER
 
@@ -69,13 +73,35 @@ def remove(project: Path, home: Path) -> None:
 
 
 def remove_abandoned(project: Path) -> None:
-    """Remove the checkouts whose process is gone; of another host's process the lock says so, which its kernel drops."""
+    """Remove the checkouts whose process is gone; of another host's process the lock says so, which its kernel drops.
+
+    Prefect is told that such a run crashed: where its worker died with it nobody else does, and the run would hold its model's slot until
+    its lease ends.
+    """
     for note in sorted((project / RUNS).glob(f"*/{OWNER}")):
         with suppress(FileNotFoundError):  # another run removes it
             tag = note.read_text(encoding="utf-8")
             if is_gone(tag) or (is_foreign(tag) and idle(note)):
                 log.info("removing %s, which a run that was killed left behind", note.parent)
+                tell_crashed(json.loads(tag).get("flow_run"))
                 remove(project, note.parent)
+
+
+def tell_crashed(flow_run: str | None) -> None:
+    """Let Prefect know that a flow run is gone, where it takes the run for one at work."""
+    api = os.environ.get("PREFECT_API_URL")
+    if not flow_run or not api:
+        return
+    import httpx
+
+    from flows.prefect_api import ask, post
+
+    state = {"type": "CRASHED", "name": "Crashed", "message": "its process is gone, as the next run found"}
+    try:
+        if ask("GET", f"{api}/flow_runs/{flow_run}").json()["state"]["type"] in ("PENDING", "RUNNING", "CANCELLING"):
+            post(f"{api}/flow_runs/{flow_run}/set_state", {"state": state})
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        log.warning("Prefect was not told that its run %s is gone: %s", flow_run, error)
 
 
 def idle(note: Path) -> bool:

@@ -39,6 +39,7 @@ def retrained(stack: Stack, project: Path, migrated: Migration) -> dict[str, str
     kill_machine_of(killed)
     wait_for(lambda: process_of(killed) is None, 30)
     finish(stack, *runs.values())
+    assert run_of(stack, killed)["state_type"] == "CRASHED"  # told by the next run: its slot is free
     runs[first] = start(stack, first)
     finish(stack, runs[first])
     return {name: f"{run_of(stack, run)['state_type']}: {run_of(stack, run)['state']['message']}" for name, run in runs.items()}

@@ -3,8 +3,11 @@
 import json
 import os
 import subprocess
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,3 +54,44 @@ def test_of_another_host_the_lock_says_whether_a_run_works_in_it(project: Path) 
         remove_abandoned(project)
 
     assert (busy.exists(), idle.exists(), fresh.exists()) == (True, False, True)
+
+
+class Prefect(BaseHTTPRequestHandler):
+    """A server that knows one run at work, and keeps what it is told."""
+
+    told: list[Any]
+
+    def do_GET(self) -> None:
+        self.answer({"state": {"type": "RUNNING"}})
+
+    def do_POST(self) -> None:
+        self.told.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))["state"]["type"]))
+        self.answer({})
+
+    def answer(self, body: object) -> None:
+        text = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Stay silent."""
+
+
+def test_prefect_is_told_of_a_run_that_died_with_its_worker(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Prefect.told = []
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the-run")
+    with subprocess.Popen(["sleep", "60"]) as process:
+        make_checkout(project, process.pid)
+        process.kill()
+    with HTTPServer(("127.0.0.1", 0), Prefect) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{server.server_port}/api")
+        remove_abandoned(project)
+        server.shutdown()
+        thread.join()
+
+    assert Prefect.told == [("/api/flow_runs/the-run/set_state", "CRASHED")]
+    assert list((project / RUNS).iterdir()) == []
