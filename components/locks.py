@@ -18,6 +18,10 @@ DATABASE = "RETUNE_DATABASE"  # SQLAlchemy's address of the PostgreSQL database 
 _POLL = 0.1  # seconds
 
 
+class Busy(Unavailable):
+    """Another process holds the lock; whatever else keeps it from being had is `Unavailable` alone."""
+
+
 def shared_database() -> str | None:
     """Return the address of the database that workers on several machines share; None where all state is embedded."""
     return os.environ.get(DATABASE) or None
@@ -28,13 +32,13 @@ def hold(path: Path, timeout: float) -> Iterator[None]:
     """Hold the file lock at `path`.
 
     Raises:
-        Unavailable: another process has held it for `timeout` seconds.
+        Busy: another process has held it for `timeout` seconds.
     """
     lock = FileLock(path)
     try:
         lock.acquire(timeout=timeout)
     except Timeout:
-        raise Unavailable(f"{path} has been held by another process for {timeout:g} s; wait for it to end and try again") from None
+        raise Busy(f"{path} has been held by another process for {timeout:g} s; wait for it to end and try again") from None
     try:
         yield
     finally:
@@ -46,7 +50,8 @@ def hold_shared(database: str, name: str, timeout: float) -> Iterator[None]:
     """Hold the lock `name` among all who use `database`: an advisory lock of PostgreSQL's session, on a connection of its own.
 
     Raises:
-        Unavailable: another process has held it for `timeout` seconds, or the database is out of reach.
+        Busy: another process has held it for `timeout` seconds.
+        Unavailable: the database is out of reach.
     """
     import sqlalchemy as sa
     import sqlalchemy.exc
@@ -62,6 +67,6 @@ def hold_shared(database: str, name: str, timeout: float) -> Iterator[None]:
         end = time.monotonic() + timeout
         while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar_one():
             if time.monotonic() >= end:
-                raise Unavailable(f"another worker has held {name!r} for {timeout:g} s; wait for it to end and try again")
+                raise Busy(f"another worker has held {name!r} for {timeout:g} s; wait for it to end and try again")
             time.sleep(_POLL)
         yield

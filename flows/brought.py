@@ -82,7 +82,7 @@ def pointed(workspace: Workspace, path: str) -> str | None:
 def of_last_version(workspace: Workspace, path: str, known: str | None) -> str | None:
     """Return the hash that a folder had in the last scheduled run, as the registry knows it; None where it knows none.
 
-    That is `known` where a version since then was made from it, as by a person.
+    That is `known` where a version since then was made from it, as by a person, and has a verdict: one without is a run that was cut short.
     """
     last = last_made(workspace)
     if last is None or last.version is None:
@@ -92,5 +92,6 @@ def of_last_version(workspace: Workspace, path: str, known: str | None) -> str |
         model = open_model(read_name(workspace), start=workspace.project)
         for version in model.versions:
             with suppress(NotThere):  # somebody registered it by hand
-                hashes += [model.hash_of(version, path)] if version.number >= last.version else []
+                if version.number == last.version or (version.number > last.version and version.verdict):
+                    hashes.append(model.hash_of(version, path))
     return known if known in hashes else next(iter(hashes), None)

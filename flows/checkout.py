@@ -90,7 +90,7 @@ def remove_abandoned(project: Path) -> None:
 def tell_crashed(flow_run: str | None) -> None:
     """Let Prefect know that a flow run is gone, where it takes the run for one at work."""
     api = os.environ.get("PREFECT_API_URL")
-    if not flow_run or not api:
+    if not flow_run or not api or flow_run == os.environ.get(FLOW_RUN):  # one that is tried again is itself at work
         return
     import httpx
 

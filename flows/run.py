@@ -30,13 +30,13 @@ def run_retrain(workspace: Workspace, inline: bool) -> "Result":
     Raises:
         RetuneError: whatever ended the run.
     """
-    with alone(workspace):
+    from flows.params import read_params
+
+    with hold_folder(workspace.root), in_turn(workspace.project, read_params(workspace.params).name):
+        furnish(workspace)  # only now: what DVC knows is what the run before left
         if (workspace.root / "dvc.lock").exists():
             dvc.foresee(workspace.root, [folder / "manifest.json" for folder in (workspace.raw, workspace.base)])
-        from flows.params import read_params
-
-        with in_turn(workspace.project, read_params(workspace.params).name):
-            return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
+        return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
 
 
 @dataclass(frozen=True)

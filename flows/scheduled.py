@@ -13,6 +13,7 @@ from pathlib import Path
 from components.artifacts.manifest import Manifest
 from components.errors import BadParams, Cancelled, NotThere, RetuneError, StageFailed, Unavailable
 from components.ledger import Ledger, Retraining
+from components.locks import Busy
 from components.snapshot import new_labels, take_snapshot
 from flows import dvc, effects
 from flows.brought import FAILED as FAILED
@@ -26,12 +27,13 @@ from flows.notify import notify
 from flows.pages import VERDICT
 from flows.params import read_params
 from flows.retrain import line
-from flows.run import alone
 from flows.settings import read_settings
-from flows.turn import RUNS, in_turn
-from flows.workspace import Workspace
+from flows.turn import RUNS, hold_folder, in_turn
+from flows.workspace import Workspace, furnish
 
 log = logging.getLogger(__name__)
+
+BEGUN, MADE = "begun", "made"  # what a mark says
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ def retrain(model: str) -> Retraining:
         raise
     try:
         with ExitStack() as held:
-            held.enter_context(alone(workspace))
+            held.enter_context(hold_folder(workspace.root))
             if not take_turn(workspace, held):
                 return note(workspace, SKIPPED, "another run of the model is at work")
+            furnish(workspace)  # only now: what DVC knows is what the run before left
             return story(workspace)
     except (Cancelled, Unpushed):
         raise
@@ -76,7 +79,7 @@ def take_turn(workspace: Workspace, held: ExitStack) -> bool:
         try:
             held.enter_context(in_turn(workspace.project, params.name))
             return True
-        except Unavailable:
+        except Busy:
             if params.retrain.late == "skip":
                 return False
     raise Cancelled("the run was cancelled while it waited for another run of the model")
@@ -84,16 +87,18 @@ def take_turn(workspace: Workspace, held: ExitStack) -> bool:
 
 def story(workspace: Workspace) -> Retraining:
     """Tell it, alone with the model; what follows a verdict does not change it."""
-    if unpushed(workspace).exists():  # what DVC knows in the checkout is still the last run's
-        push(workspace)
+    left = mark(workspace).read_text(encoding="utf-8") if mark(workspace).exists() else ""
+    if left == MADE:
+        send_late(workspace)
     bring(workspace)
-    news = look(workspace)
+    news = News(True, "the last run ended before all was done") if left == BEGUN else look(workspace)
     if not news.worth:
         return note(workspace, SKIPPED, news.reason)
     log.info("%s", news.reason)
+    mark(workspace).write_text(BEGUN, encoding="utf-8")
     result = line(workspace)
-    unpushed(workspace).touch()
     ended, fault = note(workspace, str(result.outcome), result.reason, result.version), None
+    mark(workspace).write_text(MADE, encoding="utf-8")
     try:
         push(workspace)
     except RetuneError as error:
@@ -145,14 +150,22 @@ def compare(workspace: Workspace) -> News:
     return News(True, f"{fresh:,} new labels since {before.taken_at}")
 
 
-def unpushed(workspace: Workspace) -> Path:
-    """Return the file that is there while what a run made is not on DVC's remote yet."""
-    return workspace.project / RUNS / f"{read_name(workspace)}.unpushed"
+def mark(workspace: Workspace) -> Path:
+    """Return the file that is there while a run is not done: BEGUN until its end is written down, MADE until it is on DVC's remote."""
+    return workspace.project / RUNS / f"{read_name(workspace)}.open"
+
+
+def send_late(workspace: Workspace) -> None:
+    """Send what the last run made, while DVC's files in the checkout are still those that it left."""
+    try:
+        push(workspace)
+    except Unavailable as error:
+        log.warning("what the last run made is still not on DVC's remote: %s", error)
 
 
 @task
 def push(workspace: Workspace) -> None:
-    """Send what was made to DVC's remote, with the hashes of what each stage ran on; the file that says it is due is removed.
+    """Send what was made to DVC's remote, with the hashes of what each stage ran on; the mark that says it is due is removed.
 
     Raises:
         Unavailable: the remote did not take it.
@@ -161,7 +174,7 @@ def push(workspace: Workspace) -> None:
         dvc.dvc(["push", "--quiet", "--run-cache"], workspace.root, what="dvc push --run-cache", level=logging.DEBUG)
     except StageFailed as error:
         raise Unavailable(str(error)) from error
-    unpushed(workspace).unlink(missing_ok=True)
+    mark(workspace).unlink(missing_ok=True)
 
 
 def note(workspace: Workspace, outcome: str, reason: str, version: int | None = None) -> Retraining:

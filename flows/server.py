@@ -160,8 +160,14 @@ def _take(descriptor: int) -> bool:
     return True
 
 
+def free_leases(home: Path) -> None:
+    """Remove the lock that a killed server left on its leases: where the next one gets its number, it would wait for itself."""
+    (home / "concurrency_leases/expirations.lock").unlink(missing_ok=True)
+
+
 def launch(home: Path, port: int) -> subprocess.Popen[bytes]:
     """Start the server itself, tied to the life of this process."""
+    free_leases(home)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     settings = {"PREFECT_HOME": str(home), "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_CLI_PROMPT": "false"}
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | settings | LEASES

@@ -18,7 +18,8 @@ def in_turn(project: Path, name: str) -> Iterator[None]:
     """Hold the model `name` among all runs of it, on this machine or on all that share a database.
 
     Raises:
-        Unavailable: another run of the model is at work.
+        Busy: another run of the model is at work.
+        Unavailable: the database is out of reach.
     """
     shared = shared_database()
     with hold_shared(shared, f"retrain {name}", SECONDS) if shared else hold(project / RUNS / f"{name}.lock", SECONDS):

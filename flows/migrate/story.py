@@ -11,6 +11,7 @@ from components.tune import moved
 from flows.audit.reachable import workspaces
 from flows.migrate import cache, files, registry, tables
 from flows.models import survey
+from flows.services import read_state
 from flows.settings import Settings, enter
 from flows.turn import hold_folder, in_turn
 
@@ -45,6 +46,8 @@ def migrate(project: Path, dry_run: bool) -> Migrated:
         Unavailable: a service does not answer, or a run is at work.
     """
     enter(project)
+    if read_state(project / "var"):
+        raise BadInput("the project's own services are running, and would write what is carried: `retune down` first")
     with ExitStack() as held:
         for root in workspaces(project):
             held.enter_context(hold_folder(root))

@@ -9,4 +9,6 @@ for file in "${SECRETS:-/run/secrets}"/*; do
     value=$(cat "$file") # apart from export, which would hide that it cannot be read
     export "$name=$value"
 done
+# What a killed Prefect server left on its leases: the next one has the same number here, and would wait for itself.
+rm -f "${PREFECT_HOME:-/tmp/prefect}/concurrency_leases/expirations.lock"
 exec "$@"

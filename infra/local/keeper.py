@@ -20,6 +20,7 @@ import psutil
 
 from components.errors import Unavailable
 from components.process import is_gone, owner
+from flows.server import free_leases
 from infra.local import postgres, prepare
 from infra.local.layout import HOST, Stack, is_free, write_private
 from infra.local.services import (
@@ -145,6 +146,8 @@ class Keeper:
 
 def spawn(stack: Stack, service: Service) -> "subprocess.Popen[bytes]":
     """Start the process of a service in a session of its own, tied to the life of this one where it is the same user's."""
+    if service.name == "prefect":
+        free_leases(stack.folder / "prefect")
     tied = [] if service.account else [sys.executable, "-m", "components.process"]
     variables = environment(stack, service.settings)
     variables.setdefault("PYTHONPATH", str(CODE))

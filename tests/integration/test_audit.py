@@ -270,7 +270,7 @@ def test_nothing_is_pruned_while_a_run_works(project: Path) -> None:
 
     with (project / "var/run.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(Unavailable, match="a run is working in"):
+        with pytest.raises(Unavailable, match="another run is working in"):
             ask("prune", "--keep", "0", "--yes")
 
 

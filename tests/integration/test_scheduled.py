@@ -121,7 +121,7 @@ def test_a_run_that_was_killed_leaves_its_news_new_and_nothing_running(project: 
     assert (unsent.returncode, "dvc push --run-cache failed" in unsent.stderr) == (75, True), unsent.stderr
     (last,) = Ledger(f"sqlite:///{project}/var/ledger.db").retrainings("mails")
     assert (last.outcome, last.version) == ("PASS", 2)  # what follows a verdict does not change it
-    assert (project / "var/runs/mails.unpushed").exists()
+    assert (project / "var/runs/mails.open").read_text(encoding="utf-8") == "made"
     sent = set((project / "var/dvc-remote").rglob("*.dir"))
     assert retrain(project)["outcome"] == "skipped"
     assert set((project / "var/dvc-remote").rglob("*.dir")) > sent
