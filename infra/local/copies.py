@@ -184,11 +184,8 @@ def fill_database(stack: Stack, name: str, file: Path, wanted: dict[str, list[An
     if differing := sorted(table for table in wanted.keys() | found.keys() if wanted.get(table) != found.get(table)):
         raise RetuneError(f"the restored database {name} differs from the copy in {', '.join(differing[:5])}")
     if name == "prefect":  # the runs at work when it was copied are none here, and hold no slot
-        run(
-            stack,
-            name,
-            ["psql", "--no-psqlrc", "--quiet", f"--dbname={name}", "--command=UPDATE concurrency_limit_v2 SET active_slots = 0"],
-        )
+        forget = "UPDATE concurrency_limit_v2 SET active_slots = 0"
+        run(stack, name, ["psql", "--no-psqlrc", "--quiet", f"--dbname={name}", f"--command={forget}"])
     if name in ("mlflow", "prefect"):
         prepare.note_tables(stack, name, version(name))
 
