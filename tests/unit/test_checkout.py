@@ -85,6 +85,7 @@ def test_prefect_is_told_of_a_run_that_died_with_its_worker(project: Path, monke
     with subprocess.Popen(["sleep", "60"]) as process:
         make_checkout(project, process.pid)
         process.kill()
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the-next-run")
     with HTTPServer(("127.0.0.1", 0), Prefect) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
