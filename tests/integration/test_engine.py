@@ -115,6 +115,7 @@ def healthy(url: str) -> bool:
         return False
 
 
+@pytest.mark.exhaustive
 def test_two_projects_that_start_at_once_have_a_server_each(tmp_path: Path) -> None:
     """Both look for the same port and find it free; who comes second takes another, and is not told the other's answers."""
     folders = [tmp_path / "one/var", tmp_path / "two/var"]

@@ -185,6 +185,7 @@ def test_a_schedule_fires_by_itself_and_promotes(project: Path) -> None:
     assert ledger.head("tickets") is None  # by hand only
 
 
+@pytest.mark.exhaustive
 def test_what_is_off_or_gone_is_due_no_more(project: Path) -> None:
     mails, gone = project / "models/mails/params.yaml", project / "models/gone"
     shutil.copytree(mails.parent, gone)

@@ -3,7 +3,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -167,8 +167,9 @@ def test_a_server_that_is_killed_while_it_answers_is_not_the_versions_fault(
 
     def kills(*asked: object) -> object:
         for child in psutil.Process().children(recursive=True):
-            if any("uvicorn" in word for word in child.cmdline()):
-                child.kill()
+            with suppress(psutil.Error):  # it ends by itself meanwhile
+                if any("uvicorn" in word for word in child.cmdline()):
+                    child.kill()
         return _answers(*asked)
 
     with monkeypatch.context() as patched:
