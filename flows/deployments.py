@@ -167,7 +167,11 @@ def ensure_pool(project: Path, api: str, name: str, named: bool) -> None:
         return
     if named:
         raise NotThere(f"Prefect at {api} has no work pool {name!r}: `prefect work-pool create {name} --type {TYPE}` makes one")
-    prefect(project, api, ["--no-prompt", "work-pool", "create", name, "--type", TYPE])
+    try:
+        prefect(project, api, ["--no-prompt", "work-pool", "create", name, "--type", TYPE])
+    except RetuneError:
+        if not called("GET", f"{api}/work_pools/{quote(name)}"):  # a worker that starts makes it too
+            raise
 
 
 def prefect(project: Path, api: str, arguments: Sequence[str]) -> str:

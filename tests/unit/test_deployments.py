@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
-from components.errors import BadParams
+from components.errors import BadParams, RetuneError
+from flows import deployments
 from flows.deployments import describe, names, read_file, unscheduled
 from flows.models import ModelFolder
 from flows.params import RetrainParams
@@ -52,6 +54,22 @@ def test_a_schedule_that_is_off_is_taken_away_and_one_that_people_made_is_theirs
     assert unscheduled(off, {"deployments": []}) == ["retrain/plain"]
     assert unscheduled(off, plain) == ["retrain/plain", "prune/prune"]
     assert names({"deployments": [{"entrypoint": "flows/more.py:my_flow", "name": "nightly"}]}) == ["my-flow/nightly"]
+
+
+def test_a_pool_that_a_worker_makes_at_the_same_moment_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers = [None, httpx.Response(200)]  # before the command line is asked, and after it has refused
+    monkeypatch.setattr(deployments, "called", lambda method, url: answers.pop(0))
+    monkeypatch.setattr(deployments, "prefect", refuse)
+    deployments.ensure_pool(tmp_path, "http://prefect/api", "retune", named=False)
+    assert answers == []
+
+    monkeypatch.setattr(deployments, "called", lambda method, url: None)
+    with pytest.raises(RetuneError, match="Prefect refused"):
+        deployments.ensure_pool(tmp_path, "http://prefect/api", "retune", named=False)
+
+
+def refuse(*_arguments: object) -> str:
+    raise RetuneError("Prefect refused")
 
 
 def test_the_file_is_left_as_it_is() -> None:
