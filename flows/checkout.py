@@ -138,15 +138,17 @@ def committed(root: Path, project: Path, model: str, commit: str) -> Path:
     Raises:
         BadParams: there is no such model, or only in the project, where nobody committed it.
     """
-    try:
-        params = (find_model(root, model).params if model else root / "params.yaml").relative_to(root)
-    except BadParams:
-        params = find_model(project, model).params.relative_to(project)
-    if not (root / params).is_file():
-        raise BadParams(
-            f"{params} is not in commit {commit[:12]}: a scheduled run works on what is committed; `git add {params}`, `git commit`"
-        )
-    return params
+    own = Path("params.yaml")
+    if not model and (root / own).is_file():
+        return own
+    with suppress(BadParams):
+        if model:
+            return find_model(root, model).params.relative_to(root)
+    there = find_model(project, model).params.relative_to(project) if model else own
+    raise BadParams(
+        f"{there} is not in commit {commit[:12]}, or has another name there: a scheduled run works on what is committed; "
+        f"`git add {there}`, `git commit`"
+    )
 
 
 def project_of() -> Path:

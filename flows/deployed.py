@@ -15,6 +15,7 @@ from pydantic import Field
 
 from components.process import quiet_environment
 from flows import engine, promotion, scheduled
+from flows.brought import SKIPPED
 from flows.checkout import remove
 from flows.turn import RUNS
 
@@ -31,7 +32,7 @@ def retrain(model: Model = "") -> State:
     leave_nothing_behind()
     with engine.joined():
         ended = scheduled.retrain(model)
-    return Completed(name=ended.outcome.title() if ended.outcome == scheduled.SKIPPED else None, message=f"{ended.outcome}: {ended.reason}")
+    return Completed(name=ended.outcome.title() if ended.outcome == SKIPPED else None, message=f"{ended.outcome}: {ended.reason}")
 
 
 @flow(name="promote", persist_result=False)

@@ -5,29 +5,25 @@ flows/deployed.py tells it in a worker of Prefect's, `retune retrain` for a pers
 
 import logging
 import shutil
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from components.artifacts.manifest import Manifest
-from components.errors import BadParams, Cancelled, NotThere, RetuneError, StageFailed, Unavailable
-from components.ledger import Ledger, Retraining
+from components.errors import Cancelled, NotThere, RetuneError, StageFailed, Unavailable
+from components.ledger import Retraining
 from components.locks import Busy
 from components.snapshot import new_labels, take_snapshot
 from flows import dvc, effects
-from flows.brought import FAILED as FAILED
-from flows.brought import SKIPPED as SKIPPED
-from flows.brought import basis, last_made, lay_inputs
+from flows.brought import FAILED, SKIPPED, basis, last_made, lay_inputs
 from flows.checkout import enter_checkout, project_of
 from flows.dvc import RUNNING
-from flows.effects import Result, read_name
+from flows.effects import read_name
 from flows.engine import current_flow_run, task
 from flows.notify import notify
-from flows.pages import VERDICT
 from flows.params import read_params
 from flows.retrain import line
-from flows.settings import read_settings
+from flows.told import announce, failed, note
 from flows.turn import RUNS, hold_folder, in_turn
 from flows.workspace import Workspace, furnish
 
@@ -74,7 +70,7 @@ def retrain(model: str) -> Retraining:
 
 def take_turn(workspace: Workspace, held: ExitStack) -> bool:
     """Hold the model until `held` ends; where another run has it, wait for that one if `retrain.late` says so, else return False."""
-    params = read_params(workspace.params)
+    params, told = read_params(workspace.params), False
     while not RUNNING.cancelled.is_set():
         try:
             held.enter_context(in_turn(workspace.project, params.name))
@@ -82,6 +78,9 @@ def take_turn(workspace: Workspace, held: ExitStack) -> bool:
         except Busy:
             if params.retrain.late == "skip":
                 return False
+            if not told:
+                log.info("waiting for another run of %s to end, as retrain.late says", params.name)
+            told = True
     raise Cancelled("the run was cancelled while it waited for another run of the model")
 
 
@@ -175,57 +174,3 @@ def push(workspace: Workspace) -> None:
     except StageFailed as error:
         raise Unavailable(str(error)) from error
     mark(workspace).unlink(missing_ok=True)
-
-
-def note(workspace: Workspace, outcome: str, reason: str, version: int | None = None) -> Retraining:
-    """Write down how the run ended, also that there was nothing to do."""
-    ended = ending(workspace, read_name(workspace), outcome, reason, version, basis(workspace) if version is not None else "")
-    Ledger(workspace.ledger).note(ended)
-    log.info("%s: %s, %s", ended.model, outcome, reason)
-    return ended
-
-
-def failed(workspace: Workspace, why: str) -> None:
-    """Write down and tell why a run failed; people are told also where the settings cannot be read or the ledger is out of reach."""
-    name = workspace.origin.name
-    with suppress(BadParams):
-        name = read_name(workspace)
-    ended = ending(workspace, name, FAILED, why)
-    try:
-        Ledger(workspace.ledger).note(ended)
-    except RetuneError as error:
-        log.error("that this run failed is not in the ledger: %s", error)
-    announce(workspace, ended)
-
-
-def ending(workspace: Workspace, model: str, outcome: str, reason: str, version: int | None = None, made_with: str = "") -> Retraining:
-    """Return how a run ended, as the ledger keeps it; `made_with` is the hash of `basis`, which only runs have that made a version."""
-    return Retraining(
-        model=model,
-        at=datetime.now(UTC),
-        outcome=outcome,
-        reason=reason,
-        version=version,
-        basis=made_with,
-        git_commit=workspace.commit,
-        flow_run=current_flow_run(),
-    )
-
-
-@task
-def announce(workspace: Workspace, ended: Retraining, result: Result | None = None, more: str = "") -> None:
-    """Tell people: the verdict with every gate's reason, or why the run failed, and where to read on."""
-    what = f"{ended.model} version {ended.version}" if ended.version else ended.model
-    said = (workspace.reports / VERDICT).read_text(encoding="utf-8") if result is not None else ended.reason
-    notify(workspace.project, f"{ended.outcome}: {what}", f"{said}{more}\n\nRead on: {where(workspace.project, ended)}")
-
-
-def where(project: Path, ended: Retraining) -> str:
-    """Return where a person reads on: the version's page or the run's, or a command."""
-    settings = read_settings(project)
-    if ended.version is not None:
-        page = f"{settings.mlflow_uri}/#/models/{ended.model}/versions/{ended.version}"
-        return page if settings.mlflow_uri else f"`retune why {ended.model} {ended.version}`"
-    if settings.prefect_api_url and ended.flow_run:
-        return f"{settings.prefect_api_url.removesuffix('/api')}/runs/flow-run/{ended.flow_run}"
-    return "`retune status --all`"

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from components.errors import BadParams
 from components.learning.state import STATE
 from components.locks import DATABASE
-from components.origin import PROJECT
+from components.origin import BASE, PROJECT
 from components.params import Section, nearest
 
 SECRETS = Path("/run/secrets")  # where compose and Kubernetes lay secrets as files, named as the variables are: retune_database
@@ -116,10 +116,10 @@ def read_settings(project: Path) -> Settings:
     Raises:
         BadParams: a variable cannot be read; the message names it, and no secret.
     """
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {PROJECT, STATE}
-    for name in dotenv_values(project / ".env"):
-        if name.upper().startswith(PREFIX) and not name.upper().startswith(SQL) and name.upper().split("__")[0] not in known:
-            raise BadParams(f"{project / '.env'}: no setting {name}{nearest(name.upper(), sorted(known))}")
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {BASE, PROJECT, STATE}  # the last are the environment's
+    ours = (name for name in dotenv_values(project / ".env") if name.upper().startswith(PREFIX) and not name.upper().startswith(SQL))
+    if unknown := [name for name in ours if name.upper() not in known]:
+        raise BadParams("; ".join(f"{project / '.env'}: no setting {one}{nearest(one.upper(), sorted(known))}" for one in unknown))
     try:
         return Settings(_env_file=project / ".env", _secrets_dir=SECRETS if SECRETS.is_dir() else None)
     except SettingsError as error:

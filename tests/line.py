@@ -118,6 +118,6 @@ def enter(place: Workspace, params: Params) -> tuple[str, Version]:
     return uri, register(place.root, uri, run_id=run.run_id, key=run.key, lineage=lineage)
 
 
-def test_rows(place: Workspace) -> pd.DataFrame:
+def tested_rows(place: Workspace) -> pd.DataFrame:
     """Return the test rows."""
     return read_rows(place.root / "data/prepared/test/test.parquet")

@@ -41,11 +41,11 @@ def migrate(project: Path, dry_run: bool) -> Migrated:
 
     Raises:
         NotThere: there is no embedded registry here.
-        BadInput: the settings do not name what is needed, the target holds something else, or a run is at work.
+        BadInput: the settings do not name what is needed, the target holds something else, or the project's own services are running.
         RetuneError: something did not arrive as it is here; run again.
         Unavailable: a service does not answer, or a run is at work.
     """
-    enter(project)
+    settings = enter(project)
     if read_state(project / "var"):
         raise BadInput("the project's own services are running, and would write what is carried: `retune down` first")
     with ExitStack() as held:
@@ -53,12 +53,12 @@ def migrate(project: Path, dry_run: bool) -> Migrated:
             held.enter_context(hold_folder(root))
         for name in sorted({model.name for model in survey(project)[0]}):
             held.enter_context(in_turn(project, name))
-        return carry_all(project, dry_run)
+        return carry_all(project, settings, dry_run)
 
 
-def carry_all(project: Path, dry_run: bool) -> Migrated:
+def carry_all(project: Path, settings: Settings, dry_run: bool) -> Migrated:
     """Carry, alone with the project; raises as `migrate` does."""
-    settings, var = enter(project), project / "var"
+    var = project / "var"
     database = check(settings, var)
     store = files.Store(settings.mlflow_uri, settings.mlflow_user, settings.mlflow_password.get_secret_value())
     store.check()

@@ -89,7 +89,7 @@ def package(run: Line, version: Version) -> Path:
 
 
 def rows(run: Line, count: int = 6) -> pd.DataFrame:
-    return line.test_rows(run.place)[list(run.params.made_task.inputs)].head(count)
+    return line.tested_rows(run.place)[list(run.params.made_task.inputs)].head(count)
 
 
 def answers(run: Line, version: Version) -> list[dict]:
@@ -193,7 +193,7 @@ def test_over_another_base_it_is_refused(run: Line, other: Path, monkeypatch: py
 def test_without_its_base_it_is_refused_and_judged_neither_good_nor_bad(run: Line) -> None:
     with pytest.raises(BadModel, match=LACKING):
         model_folder(run.uri, f"models:/{run.small.name}/1")
-    served = serve_and_ask(run.uri, run.small.name, 1, line.test_rows(run.place).head(3), example=run.params.made_task.example)
+    served = serve_and_ask(run.uri, run.small.name, 1, line.tested_rows(run.place).head(3), example=run.params.made_task.example)
     assert LACKING in (served.fault or "")
     assert served.outside
 
@@ -281,5 +281,5 @@ def test_every_task_s_model_comes_back_bit_for_bit(task: str, options: dict[str,
     with adapter.merged(model.parent / "adapter", lambda record: place.base) as folder:
         assert digest_folder(folder) == digest_folder(model)
         predictor = params.made_task.predictor(folder)
-    few = line.test_rows(place).head(3)
+    few = line.tested_rows(place).head(3)
     assert predictor.answer(few).predicted == params.made_task.predictor(model).answer(few).predicted  # it has read all that it needs

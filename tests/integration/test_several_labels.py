@@ -31,7 +31,7 @@ def test_a_served_answer_has_its_labels_and_the_probability_of_each(tmp_path: Pa
     line.learn(place, params)
     line.assess(place, params)
     uri, version = line.enter(place, params)
-    rows, evaluated = line.test_rows(place).head(6), Predictions.read(place.predictions / "candidate.parquet")
+    rows, evaluated = line.tested_rows(place).head(6), Predictions.read(place.predictions / "candidate.parquet")
 
     served = serve_and_ask(uri, version.name, version.number, rows, example=params.made_task.example)
     assert served.fault is None

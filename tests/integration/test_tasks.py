@@ -92,12 +92,12 @@ def test_every_measure_has_an_interval_beside_every_baseline(run: Line) -> None:
 
 @pytest.mark.exhaustive
 def test_the_registered_version_answers_as_it_was_evaluated(run: Line) -> None:
-    assert verify(run.uri, run.version.name, run.version.number).rows == min(10, len(line.test_rows(run.place)))
+    assert verify(run.uri, run.version.name, run.version.number).rows == min(10, len(line.tested_rows(run.place)))
 
 
 @pytest.mark.exhaustive
 def test_the_scoring_server_is_asked_without_a_gate(run: Line) -> None:
-    rows, evaluated = line.test_rows(run.place), Predictions.read(run.place.predictions / "candidate.parquet")
+    rows, evaluated = line.tested_rows(run.place), Predictions.read(run.place.predictions / "candidate.parquet")
     served = serve_and_ask(run.uri, run.version.name, run.version.number, rows.head(12), example=run.params.made_task.example)
 
     assert served.fault is None
@@ -111,7 +111,7 @@ def test_the_gates_decide_and_the_scoring_server_answers_as_it_was_evaluated_and
     found = judge(run.place, run.uri, run.version).verdict
 
     (served,) = [one for one in found.gates if one.gate == "servability"]
-    assert (served.outcome, served.n) == (Outcome.PASS, min(12, len(line.test_rows(run.place)))), served.reason
+    assert (served.outcome, served.n) == (Outcome.PASS, min(12, len(line.tested_rows(run.place)))), served.reason
     (refused,) = [table for table in served.tables if table.title == "Malformed requests"]
     assert len(refused.rows) >= 5
     assert found.tested
@@ -159,7 +159,7 @@ def test_every_method_goes_the_same_way(run: Line, method: str, tmp_path: Path) 
     uri, version = line.enter(place, params)
 
     assert_falling(losses_of(place))
-    rows, evaluated = line.test_rows(place).head(4), Predictions.read(place.predictions / "candidate.parquet")
+    rows, evaluated = line.tested_rows(place).head(4), Predictions.read(place.predictions / "candidate.parquet")
     served = serve_and_ask(uri, version.name, version.number, rows, example=params.made_task.example)
     expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
     assert served.fault is None

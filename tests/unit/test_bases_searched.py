@@ -75,7 +75,7 @@ def test_the_search_tries_both_and_the_model_says_which_it_started_from(searched
     assert best.complete + best.pruned == 2
     assert spec.base == best.settings["base"]
     assert vocabulary == json.loads((chosen / "config.json").read_text(encoding="utf-8"))["vocab_size"]
-    assert len(predict(uri, "text_classification/1", line.test_rows(place).head(3))) == 3
+    assert len(predict(uri, "text_classification/1", line.tested_rows(place).head(3))) == 3
 
 
 def test_the_lineage_names_the_base_that_was_chosen(case: Case, tmp_path: Path) -> None:

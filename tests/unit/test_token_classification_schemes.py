@@ -297,4 +297,4 @@ def test_the_command_writes_rows_that_the_task_reads(tmp_path):
 def test_the_task_brings_no_torch():
     heavy = {"torch", "transformers", "sklearn", "seqeval"}
     code = f"import sys, components.tasks as t; t.load('token_classification'); sys.exit(bool({heavy} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0

@@ -1,0 +1,72 @@
+"""How a scheduled run ended: written into the ledger, and told to people."""
+
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from components.errors import BadParams, RetuneError
+from components.ledger import Ledger, Retraining
+from flows.brought import FAILED, basis
+from flows.effects import Result, read_name
+from flows.engine import current_flow_run, task
+from flows.notify import notify
+from flows.pages import VERDICT
+from flows.settings import read_settings
+from flows.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+
+def note(workspace: Workspace, outcome: str, reason: str, version: int | None = None) -> Retraining:
+    """Write down how the run ended, also that there was nothing to do."""
+    ended = ending(workspace, read_name(workspace), outcome, reason, version, basis(workspace) if version is not None else "")
+    Ledger(workspace.ledger).note(ended)
+    log.info("%s: %s, %s", ended.model, outcome, reason)
+    return ended
+
+
+def failed(workspace: Workspace, why: str) -> None:
+    """Write down and tell why a run failed; people are told also where the settings cannot be read or the ledger is out of reach."""
+    name = workspace.origin.name
+    with suppress(BadParams):
+        name = read_name(workspace)
+    ended = ending(workspace, name, FAILED, why)
+    try:
+        Ledger(workspace.ledger).note(ended)
+    except RetuneError as error:
+        log.error("that this run failed is not in the ledger: %s", error)
+    announce(workspace, ended)
+
+
+def ending(workspace: Workspace, model: str, outcome: str, reason: str, version: int | None = None, made_with: str = "") -> Retraining:
+    """Return how a run ended, as the ledger keeps it; `made_with` is the hash of `basis`, which only runs have that made a version."""
+    return Retraining(
+        model=model,
+        at=datetime.now(UTC),
+        outcome=outcome,
+        reason=reason,
+        version=version,
+        basis=made_with,
+        git_commit=workspace.commit,
+        flow_run=current_flow_run(),
+    )
+
+
+@task
+def announce(workspace: Workspace, ended: Retraining, result: Result | None = None, more: str = "") -> None:
+    """Tell people: the verdict with every gate's reason, or why the run failed, and where to read on."""
+    what = f"{ended.model} version {ended.version}" if ended.version else ended.model
+    said = (workspace.reports / VERDICT).read_text(encoding="utf-8") if result is not None else ended.reason
+    notify(workspace.project, f"{ended.outcome}: {what}", f"{said}{more}\n\nRead on: {where(workspace.project, ended)}")
+
+
+def where(project: Path, ended: Retraining) -> str:
+    """Return where a person reads on: the version's page or the run's, or a command."""
+    settings = read_settings(project)
+    if ended.version is not None:
+        page = f"{settings.mlflow_uri}/#/models/{ended.model}/versions/{ended.version}"
+        return page if settings.mlflow_uri else f"`retune why {ended.model} {ended.version}`"
+    if settings.prefect_api_url and ended.flow_run:
+        return f"{settings.prefect_api_url.removesuffix('/api')}/runs/flow-run/{ended.flow_run}"
+    return "`retune status --all`"
