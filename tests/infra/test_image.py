@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,6 +128,18 @@ def test_without_secrets_the_command_runs_as_it_is(tmp_path: Path) -> None:
     assert done.returncode == 7
 
 
+def test_the_lock_that_a_killed_server_left_on_its_leases_is_removed(tmp_path: Path) -> None:
+    lock = tmp_path / "concurrency_leases/expirations.lock"
+    lock.parent.mkdir()
+    lock.write_text("7", encoding="utf-8")
+    (lock.parent / "a-lease.json").write_text("{}", encoding="utf-8")
+    subprocess.run(
+        [IMAGES / "entrypoint.sh", "true"], env={**os.environ, "SECRETS": str(tmp_path / "none"), "PREFECT_HOME": str(tmp_path)}, check=True
+    )
+
+    assert [path.name for path in lock.parent.iterdir()] == ["a-lease.json"]
+
+
 def test_a_secret_that_cannot_be_read_stops_the_command(tmp_path: Path) -> None:
     (tmp_path / "cat").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")  # root, who runs the tests of CI, can read every file
     (tmp_path / "cat").chmod(0o755)
@@ -178,6 +191,18 @@ def test_a_checkout_is_clean_at_the_images_commit_and_follows_it(image: Path) ->
     assert git(project, "rev-parse", "HEAD") == git(image, "rev-parse", "HEAD")
     assert (project / "dvc.lock").read_text(encoding="utf-8") == "of a run\n"
     assert (image.parent / "cache/dvc/object").read_text(encoding="utf-8") == "kept"
+
+
+def test_a_worker_has_room_for_what_is_on_its_way_and_loses_none_of_it_under_a_run(image: Path) -> None:
+    assert check_out(image).returncode == 0
+    room = image.parent / "project/var/tmp"
+    for name, days in (("of-a-run", 1), ("left-behind", 8)):
+        (room / name).mkdir()
+        then = time.time() - days * 86_400
+        os.utime(room / name, (then, then))
+
+    assert check_out(image).returncode == 0
+    assert [path.name for path in room.iterdir()] == ["of-a-run"]
 
 
 def test_a_checkout_overwrites_nothing_that_a_run_has_changed(image: Path) -> None:

@@ -109,8 +109,15 @@ def test_a_run_that_was_killed_leaves_its_news_new_and_nothing_running(project: 
     command = [str(BIN / "retune"), "retrain", "mails", "--inline"]
     with subprocess.Popen(command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL) as run:
         wait_for(lambda: pointer.read_text(encoding="utf-8") != before, 120)  # the new rows are known to DVC, and no model is made of them
+        run.terminate()
+        assert run.wait(60) == 130
+    assert not leftovers(project)
+    assert sorted(path.name for path in (project / "var/runs").iterdir()) == ["mails.lock", "mails.open"]
+    with subprocess.Popen(command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL) as run:
+        wait_for(lambda: any((project / "var/runs").glob("*/checkout/data/prepared/*")), 120)
         run.kill()
     wait_for(lambda: not leftovers(project), 30)
+    assert (project / "var/runs/mails.open").read_text(encoding="utf-8") == "begun"
 
     (project / "var/dvc-remote").rename(project / "var/remote-aside")
     (project / "var/dvc-remote").write_text("a disk that is not mounted", encoding="utf-8")

@@ -9,15 +9,19 @@ from pathlib import Path
 import pytest
 
 from infra.local.layout import Stack, open_stack
-from infra.local.services import started_by
+from infra.local.services import ask, started_by
 from tests.stack.conftest import Migration
 from tests.stack.served import local
 
 
 @pytest.fixture(scope="module")
 def copy(migrated: Migration, stack: Stack, project: Path, folder: Path) -> tuple[Path, str]:
-    """The copy, and what was said when it was made."""
+    """The copy, and what was said when it was made: while a run that Prefect knows holds a slot."""
+    slot = {"names": ["of a test"], "slots": 1, "mode": "concurrency"}
+    ask(stack, "/v2/concurrency_limits/", {"name": "of a test", "limit": 1})
+    assert ask(stack, "/v2/concurrency_limits/increment", slot)
     done = local(project, "backup", str(folder / "copy"), str(stack.folder))
+    assert ask(stack, "/v2/concurrency_limits/decrement", slot)
     assert done.returncode == 0, done.stderr
     return folder / "copy", done.stdout
 
@@ -32,6 +36,15 @@ def test_a_copy_is_restored_into_a_second_stack(copy: tuple[Path, str], migrated
     assert re.findall(r"[\d,]+ \w+", done.stdout.partition(": ")[2]) == re.findall(r"[\d,]+ \w+", said.partition(": ")[2])
     assert not started_by(open_stack(second))
     assert not set(open_stack(second).secrets.values()) & set(stack.secrets.values())
+
+    up = local(project, "up", str(second), "--workers", "0")
+    try:
+        assert up.returncode == 0, up.stderr
+        limits = ask(open_stack(second), "/v2/concurrency_limits/filter", {})
+        assert [one["active_slots"] for one in limits if one["name"] == "of a test"] == [0]  # whoever held it is not here
+        assert local(project, "status", str(second)).returncode == 0
+    finally:
+        assert local(project, "down", str(second)).returncode == 0
 
 
 def test_a_copy_holds_every_row_and_object_and_is_its_owner_s_alone(copy: tuple[Path, str], migrated: Migration) -> None:

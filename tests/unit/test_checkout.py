@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from flows.checkout import BEGINS, make_checkout, remove_abandoned
+from components.errors import BadParams
+from flows.checkout import BEGINS, committed, make_checkout, remove_abandoned
 from flows.turn import RUNS, hold_folder
 
 
@@ -96,3 +97,33 @@ def test_prefect_is_told_of_a_run_that_died_with_its_worker(project: Path, monke
 
     assert Prefect.told == [("/api/flow_runs/the-run/set_state", "CRASHED")]
     assert list((project / RUNS).iterdir()) == []
+
+
+def test_a_run_that_is_tried_again_does_not_end_itself(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the-run")  # Prefect keeps its number
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # where nobody is: asking would be logged
+    with subprocess.Popen(["sleep", "60"]) as process:
+        make_checkout(project, process.pid)
+        process.kill()
+    remove_abandoned(project)
+
+    assert "Prefect was not told" not in caplog.text
+    assert list((project / RUNS).iterdir()) == []
+
+
+def test_a_model_that_the_commit_calls_otherwise_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "models/mails").mkdir(parents=True)
+    params = project / "models/mails/params.yaml"
+    params.write_text("name: mails\n", encoding="utf-8")
+    for command in (["add", "-A"], ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "mails"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    root = make_checkout(project, os.getpid())
+    params.write_text("name: post\n", encoding="utf-8")
+
+    assert committed(root, project, "mails", "c0ffee") == Path("models/mails/params.yaml")
+    with pytest.raises(BadParams, match=r"models/mails/params\.yaml is not in commit c0ffee, or has another name there"):
+        committed(root, project, "post", "c0ffee")
+    with pytest.raises(BadParams, match=r"params\.yaml is not in commit c0ffee"):
+        committed(root, project, "", "c0ffee")

@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from components.errors import BadParams, Unavailable
+from components.errors import BadInput, BadParams, Unavailable
+from components.process import owner
 from flows.migrate import tables
 from flows.migrate.registry import Places
+from flows.migrate.story import migrate
+from flows.turn import hold_folder
 from infra.local import control
 from infra.local.keeper import check_ports
 from infra.local.layout import HOST, PORTS, SECRETS, make_stack, open_stack, read_variables, write_private
@@ -91,6 +94,20 @@ def test_what_another_machine_runs_is_not_ended_here(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match=r"was written on elsewhere\.example"):
         control.down(whole)
     assert control.is_kept(whole.folder)
+
+
+def test_a_registry_is_not_moved_under_what_writes_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with hold_folder(tmp_path), pytest.raises(Unavailable, match="another run is working"):
+        migrate(tmp_path, dry_run=True)
+    state = tmp_path / "var/services/state.json"
+    state.parent.mkdir(parents=True)
+    running = {"owner": owner(), "prefect": "http://p/api", "mlflow": "http://m", "workers": []}
+    state.write_text(json.dumps(running), encoding="utf-8")
+    with pytest.raises(BadInput, match="`retune down` first"):
+        migrate(tmp_path, dry_run=True)
+    state.unlink()
+    with pytest.raises(BadInput, match="not set: RETUNE_MLFLOW_URI"):  # nobody is at work: the next thing that is missing
+        migrate(tmp_path, dry_run=True)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

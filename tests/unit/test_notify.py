@@ -1,42 +1,19 @@
 """People are told by a webhook: the verdict, its reasons and where to read on; who cannot be told stops nothing."""
 
-import json
 import logging
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flows.notify import notify
-
-
-class Webhook(BaseHTTPRequestHandler):
-    """Keeps what it is told."""
-
-    told: list[dict[str, Any]]
-
-    def do_POST(self) -> None:
-        self.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Stay silent."""
+from tests.webhook import Webhook, listening
 
 
 @pytest.fixture
 def webhook() -> Iterator[str]:
-    Webhook.told = []
-    with HTTPServer(("127.0.0.1", 0), Webhook) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"json://127.0.0.1:{server.server_port}/hook"
-        server.shutdown()
-        thread.join()
+    with listening() as address:
+        yield address
 
 
 def test_a_webhook_hears_the_verdict(webhook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
