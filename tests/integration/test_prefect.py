@@ -52,13 +52,13 @@ def test_a_slot_is_still_held_after_the_server_was_killed(tmp_path: Path) -> Non
     slot = {"names": ["one"], "slots": 1, "mode": "concurrency", "lease_duration": 120}
     lease = post(f"{url}/increment-with-lease", slot).json()["lease_id"]
     server.kill()
-    server.wait(10)
+    server.wait(300)
     lock = tmp_path / "concurrency_leases/expirations.lock"  # what a kill at the wrong moment leaves, where the next server gets its number
     lock.write_text(str(os.getpid()), encoding="utf-8")
     server, _ = launched(tmp_path, port)
     renewed, limit = post(f"{url}/leases/{lease}/renew", {"lease_duration": 120}), post(f"{url}/filter", {}).json()[0]
     server.terminate()
-    server.wait(30)
+    server.wait(300)
 
     assert (renewed.status_code, limit["active_slots"]) == (204, 1)
 
@@ -72,7 +72,7 @@ def launched(home: Path, port: int) -> tuple["subprocess.Popen[bytes]", int]:
             return httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=2).is_success
         return False
 
-    wait_for(answers, 90)
+    wait_for(answers)
     return server, port
 
 
@@ -100,7 +100,7 @@ def begin(folder: Path, stage: str) -> subprocess.Popen[str]:
     with (folder / "var/run.log").open("w", encoding="utf-8") as out:
         run = subprocess.Popen([str(BIN / "retune"), "run"], cwd=folder, env=environment(folder), stdout=out, stderr=out, text=True)
     history = folder / "models/trained/history.jsonl"
-    wait_for(lambda: history.exists() and history.stat().st_mtime > started and history.stat().st_size > 0, 180)
+    wait_for(lambda: history.exists() and history.stat().st_mtime > started and history.stat().st_size > 0)
     assert stage_processes(folder, stage)
     return run
 
@@ -140,8 +140,8 @@ def test_a_run_that_is_ended_leaves_no_process(project: Path, end: Callable[[Pat
     run = begin(project, "train")
     end(project, run)
 
-    assert run.wait(60) != 0
-    wait_for(lambda: not leftovers(project), 20)
+    assert run.wait(300) != 0
+    wait_for(lambda: not leftovers(project))
     if end is cancel_in_prefect:
         assert last_flow_run(project)["state_type"] == "CANCELLED"
 
@@ -150,7 +150,7 @@ def test_a_second_run_in_the_same_workspace_is_refused(project: Path) -> None:
     run = begin(project, "train")
     second = retune(project, "run", "--inline")
     run.send_signal(signal.SIGINT)
-    run.wait(60)
+    run.wait(300)
 
     assert second.returncode == 75
     assert "another run is working" in second.stderr
@@ -160,7 +160,7 @@ def test_the_server_leaves_when_nobody_needs_it(project: Path) -> None:
     assert httpx.get(f"{api(project)}/health").status_code == 200
     server = psutil.Process(json.loads((project / "var/prefect/server.json").read_text(encoding="utf-8"))["pid"])
 
-    gone, _ = psutil.wait_procs([server], timeout=60)  # RETUNE_SERVER_LINGER is 20 s here
+    gone, _ = psutil.wait_procs([server], timeout=300)  # RETUNE_SERVER_LINGER is 20 s here
 
     assert gone
     assert not (project / "var/prefect/server.json").exists()

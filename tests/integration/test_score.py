@@ -77,7 +77,7 @@ def halted(project: Path, happened: Callable[[], bool], arguments: Sequence[str]
     """Start the command, and stop it where it stands as soon as something has happened."""
     surroundings = environment(project, PYTHONPATH=str(ROOT), RETUNE_SQL_SHOP=f"sqlite:///{project / 'shop.db'}")
     running = subprocess.Popen([str(BIN / "retune"), "score", *arguments], cwd=project, env=surroundings, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not happened():
         assert running.poll() is None
         assert time.monotonic() < end

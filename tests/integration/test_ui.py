@@ -47,14 +47,14 @@ def ui(project: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`make ui`, once both servers answer."""
     said = project / "var/ui.log"
     with running([sys.executable, "-m", "infra.ui"], project, said, end=signal.SIGINT) as ui:
-        wait_for(lambda: "Ctrl-C ends both" in said.read_text(encoding="utf-8") or ui.poll() is not None, 240)
+        wait_for(lambda: "Ctrl-C ends both" in said.read_text(encoding="utf-8") or ui.poll() is not None)
         assert ui.poll() is None, said.read_text(encoding="utf-8")
         yield ui
     state = project / "var/prefect/server.json"
     if state.exists():
         supervisor = psutil.Process(json.loads(state.read_text(encoding="utf-8"))["pid"])
         os.kill(supervisor.pid, signal.SIGTERM)
-        psutil.wait_procs([supervisor], timeout=20)
+        psutil.wait_procs([supervisor], timeout=300)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def running(command: list[str], folder: Path, said: Path, end: signal.Signals, *
         if child.poll() is None:
             os.killpg(child.pid, end)
         try:
-            child.wait(60)
+            child.wait(300)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
@@ -86,7 +86,7 @@ def find_deployment(api: str, path: str) -> dict[str, Any]:
     def there() -> bool:
         return httpx.get(f"{api}/deployments/name/{path}").status_code == httpx.codes.OK
 
-    wait_for(there, 90)
+    wait_for(there)
     found: dict[str, Any] = httpx.get(f"{api}/deployments/name/{path}").raise_for_status().json()
     return found
 
@@ -94,7 +94,7 @@ def find_deployment(api: str, path: str) -> dict[str, Any]:
 def submit(api: str, deployment: dict[str, Any], **parameters: str) -> str:
     """Send the form, as the button of Prefect's page does, and return the flow run's id."""
     body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    return str(post(f"{api}/deployments/{deployment['id']}/create_flow_run", body, timeout=30).json()["id"])
+    return str(post(f"{api}/deployments/{deployment['id']}/create_flow_run", body, timeout=300).json()["id"])
 
 
 def test_both_pages_are_served_on_loopback(project: Path, ui: subprocess.Popen[bytes]) -> None:
@@ -102,7 +102,7 @@ def test_both_pages_are_served_on_loopback(project: Path, ui: subprocess.Popen[b
     addresses = dict(re.findall(r"^(MLflow|Prefect) +(http://127\.0\.0\.1:\d+)$", said, re.MULTILINE))
 
     for title in ("MLflow", "Prefect"):
-        page = httpx.get(addresses[title], timeout=30, follow_redirects=True)
+        page = httpx.get(addresses[title], timeout=300, follow_redirects=True)
         assert (page.status_code, title in page.text) == (200, True)
     processes = below(ui.pid)
     assert any("mlflow" in " ".join(process.cmdline()) for process in processes)
@@ -125,14 +125,14 @@ def test_the_form_in_prefect_promotes_what_waits(project: Path, place: Environme
     with pytest.raises(httpx.HTTPStatusError, match="409"):
         submit(api, deployment, run=request.run, decision="maybe", why="?")
     made = submit(api, deployment, run=request.run[:8], decision="approve", why="the errors are harmless")
-    wait_for(lambda: state_of(api, made) in ("COMPLETED", "FAILED", "CRASHED"), 200)
+    wait_for(lambda: state_of(api, made) in ("COMPLETED", "FAILED", "CRASHED"))
 
     assert state_of(api, made) == "COMPLETED", (project / "var/approvals.log").read_text(encoding="utf-8")
     assert aliases(place) == {CHAMPION: 1}
     entry = Ledger(place.ledger).head("tickets")
     assert entry.who.endswith("(Prefect)")
     assert entry.why == "the errors are harmless"
-    wait_for(lambda: bool(events(api, "retune.promoted")), 30)
+    wait_for(lambda: bool(events(api, "retune.promoted")))
     (event,) = events(api, "retune.promoted")
     assert event["resource"]["prefect.resource.id"] == "retune.model.tickets"
     assert (event["payload"]["version"], event["payload"]["why"]) == (1, "the errors are harmless")
@@ -155,10 +155,10 @@ def test_the_documented_flow_reacts_to_a_promotion(project: Path, place: Environ
     settings = {"PREFECT_API_URL": api, "PREFECT_HOME": str(project / "var/prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     with running([sys.executable, "react.py"], project, project / "var/react.log", end=signal.SIGTERM, **settings):
         find_deployment(api, "reload/reload")
-        wait_for(lambda: len(post(f"{api}/automations/filter", {}).json()) == 1, 30)
+        wait_for(lambda: len(post(f"{api}/automations/filter", {}).json()) == 1)
         promoted = retune(project, "promote", "tickets", "2")
         assert promoted.returncode == 0, promoted.stderr
-        wait_for(lambda: (project / "tickets.champion").exists(), 200)
+        wait_for(lambda: (project / "tickets.champion").exists())
 
     assert (project / "tickets.champion").read_text(encoding="utf-8") == "version 2: it is PASS\n"
 
@@ -168,7 +168,7 @@ def test_ctrl_c_ends_it_all(project: Path, ui: subprocess.Popen[bytes]) -> None:
     assert any("infra.approvals" in " ".join(process.cmdline()) for process in processes)
     os.killpg(ui.pid, signal.SIGINT)  # as a terminal does: to all of them
 
-    assert (ui.wait(60), "Traceback" in (project / "var/ui.log").read_text(encoding="utf-8")) == (0, False)
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert (ui.wait(300), "Traceback" in (project / "var/ui.log").read_text(encoding="utf-8")) == (0, False)
+    _, alive = psutil.wait_procs(processes, timeout=300)
     assert not alive
     assert not leftovers(project)

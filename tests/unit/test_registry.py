@@ -421,7 +421,7 @@ REGISTER = (
 def test_a_registration_killed_half_way_leaves_one_whole_version(uri: str, finished: Path) -> None:
     run = record(finished, uri, lineage=LINEAGE, params=PARAMS)
     code = REGISTER.format(before="module.create_version = lambda *a: os.kill(os.getpid(), 9);")
-    killed = subprocess.run([sys.executable, "-c", code, str(finished), uri, run.run_id, run.key], capture_output=True, timeout=120)
+    killed = subprocess.run([sys.executable, "-c", code, str(finished), uri, run.run_id, run.key], capture_output=True, timeout=300)
     assert killed.returncode == -9, killed.stderr
 
     registered(finished, uri)
@@ -438,5 +438,5 @@ def test_two_processes_that_register_at_once_make_one_version(uri: str, finished
     command = [sys.executable, "-c", REGISTER.format(before=""), str(finished), uri, run.run_id, run.key]
     children = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
 
-    assert [(child.communicate(timeout=120)[1], child.returncode)[1] for child in children] == [0, 0]
+    assert [(child.communicate(timeout=300)[1], child.returncode)[1] for child in children] == [0, 0]
     assert [version.number for version in versions(uri, "tickets")] == [1]

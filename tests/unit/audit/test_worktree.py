@@ -73,7 +73,7 @@ def test_a_folder_to_keep_that_is_a_file_is_refused(project: Path, tmp_path: Pat
 
 # A rebuild as it is left in the middle: it says where it works, and waits to be ended.
 WORKING = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from flows.audit.worktree import worktree
 if sys.argv[2:] == ["as a command"]:
@@ -81,7 +81,8 @@ if sys.argv[2:] == ["as a command"]:
     heed_signals()
 with worktree(Path(sys.argv[1]), "HEAD") as root:
     print(root, flush=True)
-    time.sleep(60)
+    while True:
+        signal.pause()
 """
 
 
