@@ -14,6 +14,8 @@ import pandas as pd
 import psutil
 import yaml
 
+from tests import fork_server
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
@@ -92,25 +94,33 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    """The environment of an activated venv; the project's own code comes first."""
+def environment(folder: Path, forks: bool = False, **more: str) -> dict[str, str]:
+    """The environment of an activated venv; the project's own code comes first. With `forks`, commands need not import what is heavy."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING", "RETUNE_", "DVC_ROOT"))
     }
-    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "RETUNE_SERVER_LINGER": "20"} | more
+    own = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "RETUNE_SERVER_LINGER": "20"}
+    if forks:
+        own |= {"PYTHONPATH": f"{ROOT / 'tests/forks'}{os.pathsep}{folder}", "FORK_SERVER": fork_server.address()}
+    return kept | own | more
 
 
-def retune(folder: Path, *arguments: str, timeout: float = 400, **more: str) -> subprocess.CompletedProcess[str]:
+def retune(folder: Path, *arguments: str, timeout: float = 400, forks: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a `retune` command in the project, as a user does."""
     return subprocess.run(
-        [str(BIN / "retune"), *arguments], cwd=folder, env=environment(folder, **more), capture_output=True, text=True, timeout=timeout
+        [str(BIN / "retune"), *arguments],
+        cwd=folder,
+        env=environment(folder, forks, **more),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 
 def dvc(folder: Path, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
     """Run a DVC command in the project."""
     return subprocess.run(
-        [str(BIN / "dvc"), *arguments], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=timeout
+        [str(BIN / "dvc"), *arguments], cwd=folder, env=environment(folder, forks=True), capture_output=True, text=True, timeout=timeout
     )
 
 
@@ -135,8 +145,8 @@ def leftovers(folder: Path) -> list[str]:
     return found
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 60, every: float = 0.2) -> None:
-    """Wait until something happened, and fail when it does not."""
+def wait_for(happened: Callable[[], bool], seconds: float = 300, every: float = 0.2) -> None:
+    """Wait until something happened, and fail when it never does: the deadline is for a busy machine, and no test is about it."""
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"
