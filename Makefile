@@ -27,8 +27,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 run: setup  ## the main job: snapshot, validate, … promote, on the example or on what params.yaml says
 	@retune run
 
+# Which tests `make test` runs, as pytest's -m: CI also runs the exhaustive ones, in the same piece.
+MARKS := not exhaustive and not stack
 test: setup  ## all tests but the exhaustive ones
-	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "not exhaustive and not stack"
+	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "$(MARKS)"
 
 test-exhaustive: setup  ## every fault in every gate, every family of models, whole stories whose parts have tests
 	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m exhaustive
