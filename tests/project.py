@@ -1,12 +1,13 @@
 """A whole Retune project on twenty seconds' worth of data: the real code, a tiny model, 240 tickets."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,20 @@ def environment(folder: Path, forks: bool = False, **more: str) -> dict[str, str
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING", "RETUNE_", "DVC_ROOT"))
     }
     own = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "RETUNE_SERVER_LINGER": "20"}
+    found = kept | own | more
     if forks:
-        own |= {"PYTHONPATH": f"{ROOT / 'tests/forks'}{os.pathsep}{folder}", "FORK_SERVER": fork_server.address()}
-    return kept | own | more
+        found |= {"PYTHONPATH": f"{ROOT / 'tests/forks'}{os.pathsep}{found['PYTHONPATH']}", "FORK_SERVER": fork_server.address()}
+    return found
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that is gone at the end, however the test ends: one left running is blamed on a later test."""
+    with subprocess.Popen(command, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def retune(folder: Path, *arguments: str, timeout: float = 400, forks: bool = True, **more: str) -> subprocess.CompletedProcess[str]:

@@ -1,12 +1,12 @@
 """The same story under Prefect: one managed server, and a run that leaves no process however it ends."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -16,7 +16,7 @@ import pytest
 
 from flows.prefect_api import post
 from flows.server import launch_anywhere
-from tests.project import BIN, edit, environment, leftovers, make_project, retune, wait_for
+from tests.project import BIN, edit, environment, leftovers, make_project, retune, started, wait_for
 
 pytestmark = pytest.mark.slow
 GUARD = Path(__file__).parent / "guard"
@@ -68,7 +68,7 @@ def launched(home: Path, port: int) -> tuple["subprocess.Popen[bytes]", int]:
     server, port = launch_anywhere(home, port)
 
     def answers() -> bool:
-        with suppress(httpx.HTTPError):
+        with contextlib.suppress(httpx.HTTPError):
             return httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=2).is_success
         return False
 
@@ -92,17 +92,20 @@ def test_a_whole_run_talks_to_nobody_outside(project: Path, tmp_path: Path) -> N
     assert any("PASS" in str(artifact["data"]) for artifact in artifacts)
 
 
-def begin(folder: Path, stage: str) -> subprocess.Popen[str]:
-    """Start a run that will be busy in `stage` for a while, and wait until it is; the next one goes on from its checkpoint."""
-    edit(folder, {"train": {"epochs": 1000, "patience": 0}})
-    started = time.time()
+@contextlib.contextmanager
+def begun(folder: Path, stage: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a run that is busy in `stage` until it is ended, and wait until it is; the next one resumes from its checkpoint."""
+    edit(folder, {"train": {"epochs": 10_000, "patience": 0}})
+    before = time.time()
     (folder / "var").mkdir(exist_ok=True)
-    with (folder / "var/run.log").open("w", encoding="utf-8") as out:
-        run = subprocess.Popen([str(BIN / "retune"), "run"], cwd=folder, env=environment(folder), stdout=out, stderr=out, text=True)
     history = folder / "models/trained/history.jsonl"
-    wait_for(lambda: history.exists() and history.stat().st_mtime > started and history.stat().st_size > 0)
-    assert stage_processes(folder, stage)
-    return run
+    with (
+        (folder / "var/run.log").open("w", encoding="utf-8") as out,
+        started([str(BIN / "retune"), "run"], cwd=folder, env=environment(folder), stdout=out, stderr=out) as run,
+    ):
+        wait_for(lambda: history.exists() and history.stat().st_mtime > before and history.stat().st_size > 0)
+        assert stage_processes(folder, stage)
+        yield run
 
 
 def stage_processes(folder: Path, stage: str) -> list[psutil.Process]:
@@ -137,20 +140,20 @@ def cancel_in_prefect(folder: Path, run: subprocess.Popen[str]) -> None:
     "end", [kill, cancel_in_prefect, *(pytest.param(end, marks=pytest.mark.exhaustive) for end in (interrupt, terminate))]
 )
 def test_a_run_that_is_ended_leaves_no_process(project: Path, end: Callable[[Path, subprocess.Popen[str]], None]) -> None:
-    run = begin(project, "train")
-    end(project, run)
+    with begun(project, "train") as run:
+        end(project, run)
 
-    assert run.wait(300) != 0
+        assert run.wait(300) != 0
     wait_for(lambda: not leftovers(project))
     if end is cancel_in_prefect:
         assert last_flow_run(project)["state_type"] == "CANCELLED"
 
 
 def test_a_second_run_in_the_same_workspace_is_refused(project: Path) -> None:
-    run = begin(project, "train")
-    second = retune(project, "run", "--inline")
-    run.send_signal(signal.SIGINT)
-    run.wait(300)
+    with begun(project, "train") as run:
+        second = retune(project, "run", "--inline")
+        run.send_signal(signal.SIGINT)
+        run.wait(300)
 
     assert second.returncode == 75
     assert "another run is working" in second.stderr

@@ -5,12 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 
 from components.errors import BadInput, NotThere
 from flows.audit.worktree import furnish, worktree
+from tests.project import started
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -86,9 +88,9 @@ with worktree(Path(sys.argv[1]), "HEAD") as root:
 """
 
 
-def working(project: Path, *said: str, below: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def working(project: Path, *said: str, below: tuple[str, ...] = ()) -> AbstractContextManager[subprocess.Popen[str]]:
     command = [*below, sys.executable, "-c", WORKING, str(project), *said]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def folder_of(child: subprocess.Popen[str]) -> Path:
@@ -98,31 +100,31 @@ def folder_of(child: subprocess.Popen[str]) -> Path:
 
 @pytest.mark.slow
 def test_the_folder_is_gone_after_the_terminal_was_closed_unless_that_is_to_be_survived(project: Path) -> None:
-    closed, survivor = working(project, "as a command"), working(project, "as a command", below=("nohup",))
-    roots = [folder_of(child) for child in (closed, survivor)]
-    assert all((root / "file").exists() for root in roots)
+    with working(project, "as a command") as closed, working(project, "as a command", below=("nohup",)) as survivor:
+        roots = [folder_of(child) for child in (closed, survivor)]
+        assert all((root / "file").exists() for root in roots)
 
-    for child in (closed, survivor):
-        child.send_signal(signal.SIGHUP)
+        for child in (closed, survivor):
+            child.send_signal(signal.SIGHUP)
 
-    assert "Cancelled: ended by SIGHUP" in closed.communicate()[1]
-    assert not roots[0].parent.exists()
-    assert survivor.poll() is None
-    survivor.terminate()
-    assert "Cancelled: ended by SIGTERM" in survivor.communicate()[1]
-    assert not roots[1].parent.exists()
+        assert "Cancelled: ended by SIGHUP" in closed.communicate()[1]
+        assert not roots[0].parent.exists()
+        assert survivor.poll() is None
+        survivor.terminate()
+        assert "Cancelled: ended by SIGTERM" in survivor.communicate()[1]
+        assert not roots[1].parent.exists()
     assert git(project, "worktree", "list").count("\n") == 0
 
 
 def test_what_a_killed_rebuild_left_is_removed_by_the_next_one_and_nobody_elses(project: Path, tmp_path: Path) -> None:
-    children = [working(project) for _ in range(3)]
-    killed, swept, in_use = (folder_of(child) for child in children)
-    for child in children[:2]:
-        child.kill()
-        child.communicate()
-    shutil.rmtree(swept.parent)  # as who cleans the temporary folder does
-    kept = tmp_path / "retune-rebuild-mine/retune-rebuild"
-    try:
+    with ExitStack() as running:
+        children = [running.enter_context(working(project)) for _ in range(3)]
+        killed, swept, in_use = (folder_of(child) for child in children)
+        for child in children[:2]:
+            child.kill()
+            child.communicate()
+        shutil.rmtree(swept.parent)  # as who cleans the temporary folder does
+        kept = tmp_path / "retune-rebuild-mine/retune-rebuild"
         with worktree(project, "HEAD", kept):
             assert not killed.parent.exists()
         with worktree(project, "HEAD") as root:
@@ -131,7 +133,6 @@ def test_what_a_killed_rebuild_left_is_removed_by_the_next_one_and_nobody_elses(
         assert not any(str(path) in listed for path in (killed, swept))
         assert all(str(path) in listed and (path / "file").exists() for path in (in_use, kept))
         assert not root.exists()
-    finally:
         children[2].send_signal(signal.SIGINT)
         children[2].communicate()
 
