@@ -227,12 +227,16 @@ def test_it_ends_without_a_word_while_the_version_is_loaded(project: Path, numbe
     temporary.mkdir()
     surroundings = environment(project, PYTHONPATH=str(ROOT), TMPDIR=str(temporary))
     command = [str(BIN / "retune"), "serve", "tickets/1", "--port", "0"]
-    with subprocess.Popen(command, cwd=project, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        while "scoring_server" not in " ".join(psutil.Process(process.pid).cmdline()):
-            assert process.poll() is None
-            os.sched_yield()
-        process.send_signal(number)
-        said = process.communicate(timeout=300)
+    for _ in range(5):  # on a busy machine it may be served before this test sees that it is being loaded
+        with subprocess.Popen(command, cwd=project, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            while "scoring_server" not in " ".join(psutil.Process(process.pid).cmdline()):
+                assert process.poll() is None
+                os.sched_yield()
+            process.send_signal(number)
+            said = process.communicate(timeout=300)
+        assert process.returncode == 0
+        assert list(temporary.iterdir()) == []
+        if not said[0]:
+            break
 
-    assert (process.returncode, said) == (0, (b"", b""))
-    assert list(temporary.iterdir()) == []
+    assert said == (b"", b"")
