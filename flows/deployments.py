@@ -19,7 +19,7 @@ import yaml
 from components.errors import BadParams, NotThere, RetuneError, Unavailable
 from flows.models import ModelFolder, find_models
 from flows.params import RetrainParams, read_params
-from flows.prefect_api import ask
+from flows.prefect_api import ask, client_settings
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +180,7 @@ def prefect(project: Path, api: str, arguments: Sequence[str]) -> str:
     Raises:
         RetuneError: it failed.
     """
-    wanted = {"PREFECT_API_URL": api, "PREFECT_HOME": str(project / "var/prefect"), "PREFECT_CLI_COLORS": "false"}
+    wanted = client_settings(api) | {"PREFECT_HOME": str(project / "var/prefect"), "PREFECT_CLI_COLORS": "false"}
     environment = os.environ | wanted | {"PYTHONPATH": str(project)}
     command = [sys.executable, "-m", "prefect", *arguments]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, errors="replace", check=False)

@@ -190,7 +190,7 @@ def prefect(workspace: Workspace) -> str:
         from flows.prefect_api import auth
 
         try:
-            httpx.get(f"{configured}/version", timeout=5, auth=auth()).raise_for_status()
+            httpx.get(f"{configured}/version", timeout=5, auth=auth(configured)).raise_for_status()
         except httpx.HTTPError as error:
             raise RetuneError(f"RETUNE_PREFECT_API_URL={configured} does not answer ({error}); unset it to use the local server") from None
         return f"{configured} answers"

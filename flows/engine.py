@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from components.errors import Cancelled, Unavailable
 from flows.dvc import RUNNING
+from flows.prefect_api import auth, client_settings, post
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -113,7 +114,7 @@ def configure(api_url: str, home: str, deadline: float) -> None:
     Mode.inline = False
     Mode.deadline = deadline
     os.environ.update(
-        PREFECT_API_URL=api_url,
+        client_settings(api_url),
         PREFECT_HOME=home,
         PREFECT_LOGGING_EXTRA_LOGGERS="components,flows",
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
@@ -155,10 +156,8 @@ def joined() -> Iterator[None]:
 def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
     import httpx
 
-    from flows.prefect_api import auth
-
-    answered = time.monotonic()
-    with httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=5.0, auth=auth()) as client:
+    answered, api = time.monotonic(), os.environ["PREFECT_API_URL"]
+    with httpx.Client(base_url=api, timeout=5.0, auth=auth(api)) as client:
         while not done.wait(WATCH_SECONDS):
             try:
                 state = client.get(f"/flow_runs/{run_id}").raise_for_status().json()["state"]["type"]
@@ -180,8 +179,6 @@ def mark_cancelled() -> None:
     if Mode.flow_run is None:
         return
     import httpx
-
-    from flows.prefect_api import post
 
     body = {"state": {"type": "CANCELLED", "name": "Cancelled", "message": "ended on request"}, "force": True}
     with suppress(httpx.HTTPError):

@@ -96,7 +96,8 @@ class Settings(BaseSettings):
             DATABASE: _plain(self.database),
             "MLFLOW_TRACKING_USERNAME": self.mlflow_user,
             "MLFLOW_TRACKING_PASSWORD": _plain(self.mlflow_password),
-            "PREFECT_API_AUTH_STRING": _plain(self.prefect_auth),
+            # The managed server has a credential of its own.
+            "PREFECT_API_AUTH_STRING": _plain(self.prefect_auth) if self.prefect_api_url else "",
             "AWS_ENDPOINT_URL_S3": self.s3_endpoint,
             "AWS_ACCESS_KEY_ID": self.s3_access_key,
             "AWS_SECRET_ACCESS_KEY": _plain(self.s3_secret_key),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from components.errors import BadData, RetuneError, Unavailable
 from components.process import quiet_environment
-from flows import engine
+from flows import credential, engine
 from flows.server import prefect_server
 from flows.settings import Settings
 
@@ -99,7 +99,7 @@ def main(var: Path, kind: str) -> None:
             "speaking": speaking,
             "waiting": partial(waiting, str(var / "go")),
         }
-        print(json.dumps({**stories[kind](), "url": url, "flow_run": engine.current_flow_run()}))
+        print(json.dumps({**stories[kind](), "url": url, "credential": credential.read(var), "flow_run": engine.current_flow_run()}))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from flows.prefect_api import post
+from flows.prefect_api import know, post
 from tests.project import ROOT, environment, wait_for
 
 pytestmark = pytest.mark.slow
@@ -55,6 +55,7 @@ def ending(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def ask(told: dict[str, Any], what: str, **query: object) -> list[dict[str, Any]]:
+    know(told["url"], told["credential"])
     found: list[dict[str, Any]] = post(f"{told['url']}/{what}/filter", query).json()
     return found
 
