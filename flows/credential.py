@@ -1,4 +1,4 @@
-"""The credential of the servers that Retune starts for a project: var/prefect/auth, one line USER:PASSWORD, which its owner alone may read."""
+"""The credential of the servers that Retune starts: one line USER:PASSWORD in var/prefect/auth, which its owner alone may read."""
 
 import os
 import secrets
