@@ -21,6 +21,7 @@ from components.origin import PROJECT
 from components.process import is_foreign, is_gone, owner
 from flows.git import git, must_git
 from flows.models import find_model
+from flows.orphans import FLOW_RUN
 from flows.settings import enter
 from flows.turn import RUNS, hold_folder
 from flows.workspace import Workspace, find_project
@@ -28,7 +29,6 @@ from flows.workspace import Workspace, find_project
 log = logging.getLogger(__name__)
 
 FOLDER, OWNER = "checkout", "owner.json"
-FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # which Prefect gives to the processes of a flow run
 BEGINS = 600.0  # seconds from the checkout to the run in it, at the most
 
 

@@ -193,6 +193,24 @@ def prefect(workspace: Workspace) -> str:
             httpx.get(f"{configured}/version", timeout=5, auth=auth(configured)).raise_for_status()
         except httpx.HTTPError as error:
             raise RetuneError(f"RETUNE_PREFECT_API_URL={configured} does not answer ({error}); unset it to use the local server") from None
+        refuse_orphans(configured, managed=False)
         return f"{configured} answers"
     url = running(workspace.var / "prefect")
+    if url:
+        refuse_orphans(url, managed=True)
     return f"{url} answers" if url else "no server running; `retune run` starts one"
+
+
+def refuse_orphans(api: str, managed: bool) -> None:
+    """Name the runs that Prefect counts as running though their process is gone.
+
+    Raises:
+        RetuneError: there are some.
+    """
+    from flows import orphans
+
+    if found := orphans.find(api, managed):
+        names = ", ".join(sorted(run["name"] for run in found)[:5])
+        raise RetuneError(
+            f"{len(found)} run(s) count as running and their process is gone ({names}): the next `retune run` sets them to Crashed"
+        )

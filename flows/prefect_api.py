@@ -51,12 +51,25 @@ def post(url: str, body: Any, timeout: float = 10.0) -> httpx.Response:
         httpx.HTTPError: the server is out of reach.
         httpx.HTTPStatusError: it answers with an error, or still with 503 after 7.5 s.
     """
+    return _until_free("POST", url, body, timeout)
+
+
+def patch(url: str, body: Any, timeout: float = 10.0) -> httpx.Response:
+    """Change something as `post` makes something.
+
+    Raises:
+        httpx.HTTPError, httpx.HTTPStatusError: as for `post`.
+    """
+    return _until_free("PATCH", url, body, timeout)
+
+
+def _until_free(method: str, url: str, body: Any, timeout: float) -> httpx.Response:
     for pause in PAUSES:
-        answer = _send("POST", url, timeout, body)
+        answer = _send(method, url, timeout, body)
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
             return answer.raise_for_status()
         time.sleep(pause)
-    return _send("POST", url, timeout, body).raise_for_status()
+    return _send(method, url, timeout, body).raise_for_status()
 
 
 def _send(method: str, url: str, timeout: float, body: Any = None) -> httpx.Response:

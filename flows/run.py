@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from components.errors import Cancelled, RetuneError
-from flows import dvc, engine
+from flows import dvc, engine, orphans
 from flows.models import find_models
 from flows.server import prefect_server
 from flows.settings import enter
@@ -93,6 +93,7 @@ def under_prefect(project: Path, inline: bool, story: Callable[[], T]) -> T:
             return story()
         settings = enter(project)
         with prefect_server(project / "var", settings) as url:
+            orphans.close(url, managed=not settings.prefect_api_url)
             engine.configure(url, str(project / "var/prefect"), settings.server_deadline)
             return story()
     except Cancelled:

@@ -22,6 +22,7 @@ from components.errors import Cancelled, RetuneError, Unavailable
 from components.locks import hold
 from components.origin import PROJECT
 from components.process import end_group, is_foreign, owner, quiet_environment
+from flows import orphans
 from flows.audit.model import open_project
 from flows.deployments import POOL
 from flows.prefect_api import client_settings
@@ -102,6 +103,7 @@ def supervise(workspace: Workspace, settings: Settings, workers: int) -> None:
         approvals(workspace, prefect),
         contextlib.ExitStack() as stack,
     ):
+        orphans.close(prefect, managed=not settings.prefect_api_url)  # before a worker begins another
         children = [stack.enter_context(worker(workspace, prefect, home / f"worker-{number}.log")) for number in range(workers)]
         try:
             while True:
