@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 
 from components.errors import RetuneError
+from components.folders import closed_to, make_private
 
 FILE = Path("prefect/auth")  # below var/
 USER = "retune"
@@ -19,10 +20,10 @@ def make(var: Path) -> str:
     if known := read(var):
         return known
     path = var / FILE
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_private(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 & ~closed_to(path.parent)), "w", encoding="ascii") as file:
         file.write(f"{USER}:{secrets.token_urlsafe(32)}\n")
     try:
         os.link(partial, path)  # the first of several processes decides
@@ -38,15 +39,15 @@ def make(var: Path) -> str:
 
 
 def read(var: Path) -> str | None:
-    """Return the credential; None where there is none. A file that others may read is closed to them.
+    """Return the credential; None where there is none. A file that others may read is closed to them, but for a group that shares `var`.
 
     Raises:
         RetuneError: it belongs to another account.
     """
     path = var / FILE
     try:
-        if path.stat().st_mode & 0o077:
-            path.chmod(0o600)
+        if path.stat().st_mode & closed_to(path.parent):
+            path.chmod(0o666 & ~closed_to(path.parent))
         user, colon, password = path.read_text(encoding="ascii").strip().partition(":")
     except FileNotFoundError:
         return None

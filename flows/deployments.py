@@ -17,6 +17,7 @@ import httpx
 import yaml
 
 from components.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.folders import make_private
 from flows.models import ModelFolder, find_models
 from flows.params import RetrainParams, read_params
 from flows.prefect_api import ask, client_settings
@@ -45,7 +46,7 @@ def deploy(project: Path, api: str, pool: str | None) -> list[str]:
     for name in sorted({one["work_pool"]["name"] for one in described["deployments"]}):
         ensure_pool(project, api, name, named=pool is not None)
     file = project / "var/prefect/deployments.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_private(file.parent)
     former = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {"deployments": []}
     partial = file.with_name(f".{file.name}")
     partial.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -15,6 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from components.errors import RetuneError
+from components.folders import make_private
 from flows.settings import read_settings
 from flows.workspace import Workspace
 
@@ -126,7 +127,7 @@ def memory(_workspace: Workspace) -> str:
 
 def state(workspace: Workspace) -> str:
     """var/ can be written."""
-    workspace.var.mkdir(parents=True, exist_ok=True)
+    make_private(workspace.var)
     with tempfile.TemporaryFile(dir=workspace.var):
         return f"{workspace.var} is writable"
 
@@ -173,9 +174,11 @@ def dvc_lock(workspace: Workspace) -> str:
 
 def mlflow(workspace: Workspace) -> str:
     """MLflow's store is there and at today's schema."""
+    from components.store import reach
     from flows.places import store
 
     uri = store(workspace)
+    reach(uri)
     return f"{importlib.metadata.version('mlflow')}, {uri}"
 
 

@@ -78,7 +78,6 @@ def main(where: str, port: str) -> None:
     """Serve until told to end."""
     import uvicorn
 
-    os.umask(0o077)
     uvicorn.run(Guard(load(where), os.environ.pop(VARIABLE, "")), host=HOST, port=int(port), log_level="warning", access_log=False)
 
 

@@ -83,10 +83,12 @@ def age(run: Run) -> float:
 
 
 def crash(api: str, run: Run) -> None:
-    """Set a flow run, and its tasks, to Crashed."""
-    state = {"type": "CRASHED", "name": "Crashed", "message": "its process is gone, as the next start found"}
-    if run["state_type"] in OPEN:
-        log.info("Prefect's run %s was left as %s by a process that is gone: it is Crashed now", run["name"], run["state_type"].lower())
+    """Set a flow run, and its tasks, to Crashed; to Cancelled where a person has asked for that."""
+    was = run["state"]["type"]
+    name = "Cancelled" if was == "CANCELLING" else "Crashed"
+    state = {"type": name.upper(), "name": name, "message": "its process is gone, as the next start found"}
+    if was in OPEN:
+        log.info("Prefect's run %s was left as %s by a process that is gone: it is %s now", run["id"], was.lower(), name)
         post(f"{api}/flow_runs/{run['id']}/set_state", {"state": state})
     query = {"flow_runs": {"id": {"any_": [run["id"]]}}, "task_runs": {"state": {"type": {"any_": OPEN_TASKS}}}}
     for task in list(pages(api, "task_runs", query)):

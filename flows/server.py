@@ -27,11 +27,12 @@ import httpx
 import psutil
 from filelock import FileLock, Timeout
 
-from components.errors import Unavailable
+from components.errors import RetuneError, Unavailable
+from components.folders import closed_to, make_private, open_log
 from components.process import quiet_environment
 from flows import credential
 from flows.guarded import HOST
-from flows.prefect_api import know
+from flows.prefect_api import auth, know
 from flows.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -51,13 +52,33 @@ def prefect_server(var: Path, settings: Settings) -> Iterator[str]:
         Unavailable: it did not come up within the deadline; the message holds the end of its log.
     """
     if settings.prefect_api_url:
+        reach(settings.prefect_api_url)
         yield settings.prefect_api_url
         return
     home = var / "prefect"
-    home.mkdir(parents=True, exist_ok=True)
+    make_private(home)
     with (home / "in-use").open("a") as use:
         fcntl.flock(use, fcntl.LOCK_SH)  # before looking: a supervisor that is leaving holds it exclusively
         yield running(home) or start(home, settings)
+
+
+def reach(api: str) -> None:
+    """Make sure that the server of the settings answers: Prefect's own client tries for long, and ends in its own words.
+
+    Raises:
+        Unavailable: it does not.
+        RetuneError: it refuses us.
+    """
+    try:
+        answer = httpx.get(f"{api}/version", timeout=5.0, auth=auth(api))
+    except httpx.HTTPError as error:
+        raise Unavailable(
+            f"Prefect's server at {api} does not answer: {str(error) or type(error).__name__}; start it, or correct RETUNE_PREFECT_API_URL"
+        ) from None
+    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        raise RetuneError(f"Prefect's server at {api} refuses us with {answer.status_code}; RETUNE_PREFECT_AUTH says who we are to it")
+    if answer.is_error:
+        raise Unavailable(f"Prefect's server at {api} answers with {answer.status_code}; RETUNE_PREFECT_API_URL is expected to end in /api")
 
 
 def running(home: Path) -> str | None:
@@ -141,7 +162,7 @@ def start(home: Path, settings: Settings) -> str:
             return url
         end_open(home)
         (home / "server.json").unlink(missing_ok=True)
-        with (home / "server.log").open("a") as out:
+        with os.fdopen(open_log(home / "server.log"), "a") as out:
             supervisor = subprocess.Popen(
                 [sys.executable, "-m", "flows.server", str(home), str(settings.server_linger)],
                 stdin=subprocess.DEVNULL,
@@ -263,5 +284,5 @@ def free_port(preferred: int) -> int:
 
 if __name__ == "__main__":
     quiet_environment()
-    os.umask(0o077)
+    os.umask(closed_to(Path(sys.argv[1])))
     supervise(Path(sys.argv[1]), float(sys.argv[2]))

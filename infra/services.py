@@ -19,6 +19,7 @@ from types import FrameType
 import psutil
 
 from components.errors import Cancelled, RetuneError, Unavailable
+from components.folders import make_private, open_log
 from components.locks import hold
 from components.origin import PROJECT
 from components.process import end_group, is_foreign, owner, quiet_environment
@@ -44,7 +45,7 @@ def up(workspace: Workspace, settings: Settings, workers: int) -> State:
         Unavailable: it did not come up within the deadline; the message holds the end of its log.
     """
     home = (workspace.var / STATE).parent
-    home.mkdir(parents=True, exist_ok=True)
+    make_private(home)
     with hold(home / "up.lock", settings.server_deadline):
         if state := read_state(workspace.var):
             if state.guarded:
@@ -52,7 +53,7 @@ def up(workspace: Workspace, settings: Settings, workers: int) -> State:
             print("what runs is of an earlier release, and answers every web page: it is replaced", file=sys.stderr)
             down(workspace, settings)
         log = home / "services.log"
-        with log.open("a", encoding="utf-8") as out:
+        with os.fdopen(open_log(log), "a", encoding="utf-8") as out:
             command = [sys.executable, "-m", "infra.services", "supervise", str(workers)]
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, text=True)
         end = time.monotonic() + 2 * settings.server_deadline  # of two servers, one after the other

@@ -13,6 +13,7 @@ import httpx
 import psutil
 
 from components.errors import RetuneError, Unavailable
+from components.folders import open_log
 from components.process import end_group, quiet_environment
 from components.tracking import prepare_store
 from flows import credential
@@ -109,7 +110,7 @@ def approvals(workspace: Workspace, prefect: str) -> Iterator[None]:
 @contextlib.contextmanager
 def running(command: list[str], settings: dict[str, str], log: Path, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """Run a command with `settings` in its environment, in a session of its own and tied to the life of this process."""
-    with log.open("a", encoding="utf-8") as out:
+    with os.fdopen(open_log(log), "a", encoding="utf-8") as out:
         child = subprocess.Popen(
             [sys.executable, "-m", "components.process", *command],
             cwd=folder,
