@@ -23,7 +23,7 @@ MARK = "process:"  # how the tag begins; then HOST/NUMBER/START
 OPEN = ("PENDING", "RUNNING", "CANCELLING")
 OPEN_TASKS = (*OPEN, "SCHEDULED", "PAUSED")
 PAGE = 200
-BEGINS = 60.0  # seconds from a worker's claim on a run to the run's process, at the most
+BEGINS = 300.0  # seconds from a worker's claim on a run to the run's process, at the most
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # which Prefect gives to the processes of a flow run
 
 Run = Mapping[str, Any]
@@ -72,14 +72,11 @@ def has_gone(run: Run, managed: bool) -> bool:
         return all(is_gone(_owner(one)) for one in marks)  # several: it was begun again
     if not managed:
         return False
+    since = datetime.fromisoformat(run["state"]["timestamp"]).timestamp()
     if run.get("infrastructure_pid"):
-        return not _works_on(str(run["infrastructure_pid"]), run["id"])
-    return age(run) > BEGINS and not any(_works_on(str(pid), run["id"]) for pid in psutil.pids())
-
-
-def age(run: Run) -> float:
-    """Return for how many seconds a run has been in its state."""
-    return time.time() - datetime.fromisoformat(run["state"]["timestamp"]).timestamp()
+        return not _has_lived(str(run["infrastructure_pid"]), since)
+    # A flow of somebody's own, which no deployment began, is not ours to judge.
+    return bool(run.get("deployment_id")) and time.time() - since > BEGINS and not any(_works_on(pid, run["id"]) for pid in psutil.pids())
 
 
 def crash(api: str, run: Run) -> None:
@@ -111,10 +108,18 @@ def _owner(mark: str) -> str:
     return json.dumps({"host": host, "pid": int(pid), "started": float(started)})
 
 
-def _works_on(pid: str, flow_run: str) -> bool:
+def _has_lived(pid: str, since: float) -> bool:
+    """Say whether a process lives that has its number from the time of a run's state, and not from later."""
     try:
-        return psutil.Process(int(pid)).environ().get(FLOW_RUN) == flow_run
+        return psutil.Process(int(pid)).create_time() < since + BEGINS
     except (psutil.NoSuchProcess, ValueError):
         return False
-    except (psutil.AccessDenied, OSError):
-        return False  # another account's
+    except psutil.AccessDenied:
+        return True
+
+
+def _works_on(pid: int, flow_run: str) -> bool:
+    try:
+        return psutil.Process(pid).environ().get(FLOW_RUN) == flow_run
+    except (psutil.Error, OSError):  # gone, or another account's
+        return False

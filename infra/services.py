@@ -167,7 +167,7 @@ def main(verb: str, workers: str = "1") -> int:
             heed_signals()
             supervise(workspace, settings, int(workers))
         elif verb == "up":
-            print(json.dumps(asdict(up(workspace, settings, int(workers))) | {"login": login(workspace.var)}))
+            print(json.dumps(asdict(up(workspace, settings, int(workers))) | {"login": login(workspace.var, settings)}))
         else:
             print(json.dumps(down(workspace, settings)))
     except Cancelled:

@@ -37,15 +37,17 @@ def serve(workspace: Workspace, settings: Settings) -> None:
     """
     with prefect_server(workspace.var, settings) as prefect, mlflow(workspace, settings) as address, approvals(workspace, prefect):
         print(f"MLflow   {address}\nPrefect  {prefect.removesuffix('/api')}", flush=True)
-        print(login(workspace.var), flush=True)
+        print(login(workspace.var, settings), flush=True)
         print("What waits for a person is answered under Deployments, decide. Ctrl-C ends both.", flush=True)
         while True:
             time.sleep(3600)
 
 
-def login(var: Path) -> str:
-    """Say how a person logs in; the credential itself is in a file that only its owner may read."""
-    return f"Both ask who you are: Prefect for the line in {var / credential.FILE}, MLflow for what is before its colon and what is behind."
+def login(var: Path, settings: Settings) -> str:
+    """Say how a person logs in; the credential itself is in a file that only its owner may read. Nothing where both are shared services."""
+    asks = [] if settings.prefect_api_url else ["Prefect asks for the whole line"]
+    asks += [] if settings.mlflow_uri else ["MLflow asks for the user name before its colon and the password behind it"]
+    return f"To log in, see {var / credential.FILE}: {', '.join(asks)}." if asks else ""
 
 
 @contextlib.contextmanager

@@ -184,11 +184,14 @@ def test_only_runs_of_processes_that_are_gone_are_closed(var: Path, state: str) 
 
 
 def test_a_run_whose_worker_died_is_closed_by_its_process_number() -> None:
-    run = {"id": "1", "tags": [], "infrastructure_pid": "4194305", "state": {"timestamp": "2026-01-01T00:00:00Z"}}
+    run = {"id": "1", "tags": [], "infrastructure_pid": "4194305", "deployment_id": "d", "state": {"timestamp": "2026-01-01T00:00:00Z"}}
     young = run | {"infrastructure_pid": None, "state": {"timestamp": datetime.now(UTC).isoformat()}}
 
     assert [orphans.has_gone(run, managed=True), orphans.has_gone(run, managed=False)] == [True, False]
-    assert [orphans.has_gone(one, managed=True) for one in (run | {"infrastructure_pid": None}, young)] == [True, False]
+    others = [run | {"infrastructure_pid": None}, run | {"infrastructure_pid": None, "deployment_id": None}, young]
+    assert [orphans.has_gone(one, managed=True) for one in others] == [True, False, False]
+    living = {"infrastructure_pid": str(os.getpid()), "state": {"timestamp": datetime.now(UTC).isoformat()}}
+    assert [orphans.has_gone(run | one, managed=True) for one in (living, {"infrastructure_pid": str(os.getpid())})] == [False, True]
 
 
 @pytest.mark.exhaustive
