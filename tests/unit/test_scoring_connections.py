@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from components.scoring_server.connections import limited
-from components.scoring_server.door import Door
+from components.scoring_server.door import App, Door
 from components.scoring_server.tables import Limits
 
 LIMITS = Limits(body_kib=64, rows=3, characters=20, waiting=2, connections=150, head_seconds=60, body_seconds=60)
@@ -30,10 +30,10 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def serving(**limits: float) -> Iterator[int]:
+def serving(app: App = echo, **limits: float) -> Iterator[int]:
     """Run a scoring server without a version in a thread, and give its port."""
     chosen = Limits(**{**vars(LIMITS), **limits})  # type: ignore[arg-type]
-    door = Door(echo, ("text",), {}, chosen)
+    door = Door(app, ("text",), {}, chosen)
     server = uvicorn.Server(uvicorn.Config(door, http=limited(chosen), ws="none", lifespan="off", log_config=None, access_log=False))
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
@@ -146,6 +146,24 @@ def test_unfinished_bodies_have_a_limit_together() -> None:
         assert len(ready) == 1
         assert answer(ready[0]) == (408, "REQUEST_TIMEOUT")
         assert ask(port) == 200
+
+
+async def much(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with more than the buffers between two processes hold."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"30000000")]})
+    await send({"type": "http.response.body", "body": b" " * 30_000_000})
+
+
+def test_who_does_not_read_the_answer_holds_no_seat_and_is_cut_off() -> None:
+    whole = HEAD + f"Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD
+    with serving(much, waiting=1, body_seconds=0.5) as port, opened(port, whole) as slow:
+        assert slow.recv(1) == b"H"
+        assert ask(port) == 200
+        begun = time.monotonic()
+        with pytest.raises(ConnectionResetError):
+            while slow.recv(1):
+                assert time.monotonic() < begun + 10
+                time.sleep(0.01)
 
 
 def test_broken_requests_leave_the_server_as_it_was() -> None:
