@@ -58,7 +58,8 @@ def make_private(folder: Path) -> None:
 
 def open_log(path: Path) -> int:
     """Open a log of a service for appending, made for its owner alone; return the descriptor."""
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666 & ~closed_to(path.parent))
+    with private(path.parent):
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
 
 def close_to_others(var: Path) -> None:

@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 
 from components.errors import RetuneError
-from components.folders import closed_to, make_private
+from components.folders import closed_to, make_private, private
 
 FILE = Path("prefect/auth")  # below var/
 USER = "retune"
@@ -23,7 +23,7 @@ def make(var: Path) -> str:
     make_private(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 & ~closed_to(path.parent)), "w", encoding="ascii") as file:
+    with private(path.parent), partial.open("x", encoding="ascii") as file:
         file.write(f"{USER}:{secrets.token_urlsafe(32)}\n")
     try:
         os.link(partial, path)  # the first of several processes decides

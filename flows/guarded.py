@@ -1,15 +1,15 @@
-"""`python -m flows.guarded MODULE:APP PORT`: an ASGI application on loopback that answers neither foreign pages nor foreign names.
+"""`python -m flows.guarded MODULE:APP --port PORT`: an ASGI application on loopback that answers neither foreign pages nor foreign names.
 
 How Prefect's and MLflow's servers are started. Prefect's asks for its own credential; for one that has none, RETUNE_GUARD is
 USER:PASSWORD, asked for by HTTP's basic authentication. It is a variable since everybody may read a command line.
 """
 
+import argparse
 import base64
 import binascii
 import hmac
 import importlib
 import os
-import sys
 import types
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -74,12 +74,16 @@ def load(where: str) -> App:
     return found() if isinstance(found, types.FunctionType) else found  # type: ignore[no-any-return]
 
 
-def main(where: str, port: str) -> None:
+def main() -> None:
     """Serve until told to end."""
     import uvicorn
 
-    uvicorn.run(Guard(load(where), os.environ.pop(VARIABLE, "")), host=HOST, port=int(port), log_level="warning", access_log=False)
+    parser = argparse.ArgumentParser(prog="python -m flows.guarded", description="Serve an ASGI application on loopback.")
+    parser.add_argument("app", metavar="MODULE:APP")
+    parser.add_argument("--port", type=int, required=True)
+    asked = parser.parse_args()
+    uvicorn.run(Guard(load(asked.app), os.environ.pop(VARIABLE, "")), host=HOST, port=asked.port, log_level="warning", access_log=False)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

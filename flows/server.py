@@ -255,7 +255,7 @@ def launch(home: Path, port: int) -> subprocess.Popen[bytes]:
 
 def server_command(port: int) -> list[str]:
     """Return the command of a Prefect server on loopback."""
-    return [sys.executable, "-m", "flows.guarded", "prefect.server.api.server:create_app", str(port)]
+    return [sys.executable, "-m", "flows.guarded", "prefect.server.api.server:create_app", "--port", str(port)]
 
 
 def server_settings(home: Path, port: int, secret: str) -> dict[str, str]:

@@ -73,7 +73,7 @@ def _mlflow(workspace: Workspace, settings: Settings, port: int) -> Iterator[int
     """Run MLflow's server on a port and give that once it answers; None where another process took the port before it did."""
     log = workspace.var / LOG
     store = prepare_store(workspace.var)
-    command = [sys.executable, "-m", "flows.guarded", "mlflow.server.fastapi_app:app", str(port)]
+    command = [sys.executable, "-m", "flows.guarded", "mlflow.server.fastapi_app:app", "--port", str(port)]
     variables = {
         # What `mlflow server` hands to its workers.
         "_MLFLOW_SERVER_FILE_STORE": store,
