@@ -111,7 +111,7 @@ def _owner(mark: str) -> str:
 def _has_lived(pid: str, since: float) -> bool:
     """Say whether a process lives that has its number from the time of a run's state, and not from later."""
     try:
-        return psutil.Process(int(pid)).create_time() < since + BEGINS
+        return bool(psutil.Process(int(pid)).create_time() < since + BEGINS)
     except (psutil.NoSuchProcess, ValueError):
         return False
     except psutil.AccessDenied:
@@ -120,6 +120,6 @@ def _has_lived(pid: str, since: float) -> bool:
 
 def _works_on(pid: int, flow_run: str) -> bool:
     try:
-        return psutil.Process(pid).environ().get(FLOW_RUN) == flow_run
+        return bool(psutil.Process(pid).environ().get(FLOW_RUN) == flow_run)
     except (psutil.Error, OSError):  # gone, or another account's
         return False
