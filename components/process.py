@@ -96,7 +96,10 @@ def is_gone(tag: str) -> bool:
         who = json.loads(tag)
         if who["host"] != socket.gethostname():
             return False
-        started = psutil.Process(int(who["pid"])).create_time()
+        process = psutil.Process(int(who["pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:  # it has ended, and nobody has asked how
+            return True
+        started = process.create_time()
     except psutil.NoSuchProcess:
         return True
     except (ValueError, KeyError, TypeError, psutil.AccessDenied):

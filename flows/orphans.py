@@ -111,7 +111,8 @@ def _owner(mark: str) -> str:
 def _has_lived(pid: str, since: float) -> bool:
     """Say whether a process lives that has its number from the time of a run's state, and not from later."""
     try:
-        return bool(psutil.Process(int(pid)).create_time() < since + BEGINS)
+        process = psutil.Process(int(pid))
+        return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() < since + BEGINS)
     except (psutil.NoSuchProcess, ValueError):
         return False
     except psutil.AccessDenied:
