@@ -24,19 +24,23 @@ QUIET = {
     # Two torch processes that spin while they wait slow each other down sevenfold.
     "OMP_WAIT_POLICY": "passive",
     "GOMP_SPINCOUNT": "0",
+    "PGCONNECT_TIMEOUT": "5",  # seconds for PostgreSQL to let a client in, of each of its host's addresses; for ever by itself
 }
+_OURS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "PGCONNECT_TIMEOUT")  # unless the user has set them
 _PR_SET_PDEATHSIG = 1
 
 CHILDREN: set[subprocess.Popen[str]] = set()  # leaders of their process groups, which a thread waits for
 
 
 def quiet_environment() -> None:
-    """Switch telemetry off and passive waiting on, for this process and its children; what the user set stays.
+    """Switch telemetry off, passive waiting on, and no database waited for for ever, in this process and its children.
+
+    What the user set stays.
 
     Telemetry is the exception: it is off whatever the shell says. Must run before torch, MLflow or Prefect is imported.
     """
     for name, value in QUIET.items():
-        if name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        if name in _OURS:
             os.environ.setdefault(name, value)
         else:
             os.environ[name] = value
@@ -92,7 +96,10 @@ def is_gone(tag: str) -> bool:
         who = json.loads(tag)
         if who["host"] != socket.gethostname():
             return False
-        started = psutil.Process(int(who["pid"])).create_time()
+        process = psutil.Process(int(who["pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:  # it has ended, and nobody has asked how
+            return True
+        started = process.create_time()
     except psutil.NoSuchProcess:
         return True
     except (ValueError, KeyError, TypeError, psutil.AccessDenied):

@@ -20,6 +20,8 @@ import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 from components.errors import NotThere, RetuneError, Unavailable
 from components.identity import digest_file, digest_value
@@ -35,6 +37,10 @@ TAG_CHARACTERS = 8_000
 KEY_CHARACTERS = 250
 METRICS_A_BATCH = 900  # MLflow's limit is 1,000 entities a request
 PAIRS_A_BATCH = 100
+_PATIENCE = 5  # seconds for a server to accept a connection, and again for its answer
+_SEARCH = "/api/2.0/mlflow/experiments/search"
+_BROKEN = 500
+_REACHED: set[str] = set()  # the servers that have answered this process
 _KEY = re.compile(r"[^\w\-. :/]")
 
 
@@ -48,11 +54,44 @@ def connect(uri: str) -> MlflowClient:
 
     Raises:
         NotThere: the SQLite file is missing. MLflow would make it, and two processes at once would corrupt it.
+        Unavailable: the server does not answer.
     """
     database = database_of(uri)
     if database is not None and not database.exists():
         raise NotThere(f"{database} is missing: no run has been recorded here; `retune run` makes it")
+    reach(uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def reach(uri: str) -> None:
+    """Make sure that a tracking server answers, once a process: a dead one is known at once, where MLflow's client tries for minutes.
+
+    Later outages are shorter ones, and that client waits for their end.
+
+    Raises:
+        Unavailable: it does not answer.
+    """
+    if uri in _REACHED or not uri.startswith(("http://", "https://")):
+        return
+    what, mends = f"MLflow's server at {uri}", "start it, or correct its address in RETUNE_MLFLOW_URI or RETUNE_ENVIRONMENTS"
+    query = {"max_results": 1}  # of its database, which may be gone while the server is there
+    try:
+        answer = http_request(
+            get_default_host_creds(uri), _SEARCH, "POST", max_retries=0, timeout=_PATIENCE, raise_on_status=False, json=query
+        )
+    except MlflowException as error:
+        raise Unavailable(f"{what} does not answer: {_reason(error)}; {mends}") from None
+    if answer.status_code >= _BROKEN:
+        raise Unavailable(f"{what} answers with {answer.status_code}; see its log, or that of its database")
+    _REACHED.add(uri)
+
+
+def _reason(error: MlflowException) -> str:
+    """Return in a few words why a server was not reached."""
+    if "timed out" in str(error).lower():
+        return f"nothing came within {_PATIENCE} s"
+    said = re.search(r"\[Errno -?\d+\] ([\w ]+)", str(error))
+    return said[1] if said else _first_line(error)[:300]
 
 
 @contextmanager

@@ -16,11 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.folders import make_private
 from components.learning.state import STATE
 from components.origin import PROJECT
 from components.process import is_foreign, is_gone, owner
 from flows.git import git, must_git
 from flows.models import find_model
+from flows.orphans import FLOW_RUN
 from flows.settings import enter
 from flows.turn import RUNS, hold_folder
 from flows.workspace import Workspace, find_project
@@ -28,7 +30,6 @@ from flows.workspace import Workspace, find_project
 log = logging.getLogger(__name__)
 
 FOLDER, OWNER = "checkout", "owner.json"
-FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # which Prefect gives to the processes of a flow run
 BEGINS = 600.0  # seconds from the checkout to the run in it, at the most
 
 
@@ -57,7 +58,7 @@ def make_checkout(project: Path, pid: int) -> Path:
     if not commit:
         raise NotThere(f"{project} has no git commit: a scheduled run works on what is committed; `git init`, `git add`, `git commit`")
     home = project / RUNS / uuid.uuid4().hex[:12]
-    home.mkdir(parents=True)
+    make_private(home)
     who = json.loads(owner(pid)) | {"flow_run": os.environ.get(FLOW_RUN)}
     # Before git knows of the folder: who finds it there and free may remove it.
     (home / OWNER).write_text(json.dumps(who), encoding="utf-8")
@@ -94,12 +95,11 @@ def tell_crashed(flow_run: str | None) -> None:
         return
     import httpx
 
-    from flows.prefect_api import ask, post
+    from flows.orphans import crash
+    from flows.prefect_api import ask
 
-    state = {"type": "CRASHED", "name": "Crashed", "message": "its process is gone, as the next run found"}
     try:
-        if ask("GET", f"{api}/flow_runs/{flow_run}").json()["state"]["type"] in ("PENDING", "RUNNING", "CANCELLING"):
-            post(f"{api}/flow_runs/{flow_run}/set_state", {"state": state})
+        crash(api, {"id": flow_run, **ask("GET", f"{api}/flow_runs/{flow_run}").json()})
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         log.warning("Prefect was not told that its run %s is gone: %s", flow_run, error)
 

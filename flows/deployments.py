@@ -17,9 +17,10 @@ import httpx
 import yaml
 
 from components.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.folders import make_private
 from flows.models import ModelFolder, find_models
 from flows.params import RetrainParams, read_params
-from flows.prefect_api import ask
+from flows.prefect_api import ask, client_settings
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def deploy(project: Path, api: str, pool: str | None) -> list[str]:
     for name in sorted({one["work_pool"]["name"] for one in described["deployments"]}):
         ensure_pool(project, api, name, named=pool is not None)
     file = project / "var/prefect/deployments.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    make_private(file.parent)
     former = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {"deployments": []}
     partial = file.with_name(f".{file.name}")
     partial.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -180,7 +181,7 @@ def prefect(project: Path, api: str, arguments: Sequence[str]) -> str:
     Raises:
         RetuneError: it failed.
     """
-    wanted = {"PREFECT_API_URL": api, "PREFECT_HOME": str(project / "var/prefect"), "PREFECT_CLI_COLORS": "false"}
+    wanted = client_settings(api) | {"PREFECT_HOME": str(project / "var/prefect"), "PREFECT_CLI_COLORS": "false"}
     environment = os.environ | wanted | {"PYTHONPATH": str(project)}
     command = [sys.executable, "-m", "prefect", *arguments]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, errors="replace", check=False)

@@ -15,6 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from components.errors import RetuneError
+from components.folders import make_private
 from flows.settings import read_settings
 from flows.workspace import Workspace
 
@@ -126,7 +127,7 @@ def memory(_workspace: Workspace) -> str:
 
 def state(workspace: Workspace) -> str:
     """var/ can be written."""
-    workspace.var.mkdir(parents=True, exist_ok=True)
+    make_private(workspace.var)
     with tempfile.TemporaryFile(dir=workspace.var):
         return f"{workspace.var} is writable"
 
@@ -173,9 +174,11 @@ def dvc_lock(workspace: Workspace) -> str:
 
 def mlflow(workspace: Workspace) -> str:
     """MLflow's store is there and at today's schema."""
+    from components.store import reach
     from flows.places import store
 
     uri = store(workspace)
+    reach(uri)
     return f"{importlib.metadata.version('mlflow')}, {uri}"
 
 
@@ -190,9 +193,27 @@ def prefect(workspace: Workspace) -> str:
         from flows.prefect_api import auth
 
         try:
-            httpx.get(f"{configured}/version", timeout=5, auth=auth()).raise_for_status()
+            httpx.get(f"{configured}/version", timeout=5, auth=auth(configured)).raise_for_status()
         except httpx.HTTPError as error:
             raise RetuneError(f"RETUNE_PREFECT_API_URL={configured} does not answer ({error}); unset it to use the local server") from None
+        refuse_orphans(configured, managed=False)
         return f"{configured} answers"
     url = running(workspace.var / "prefect")
+    if url:
+        refuse_orphans(url, managed=True)
     return f"{url} answers" if url else "no server running; `retune run` starts one"
+
+
+def refuse_orphans(api: str, managed: bool) -> None:
+    """Name the runs that Prefect counts as running though their process is gone.
+
+    Raises:
+        RetuneError: there are some.
+    """
+    from flows import orphans
+
+    if found := orphans.find(api, managed):
+        names = ", ".join(sorted(run["name"] for run in found)[:5])
+        raise RetuneError(
+            f"{len(found)} run(s) count as running and their process is gone ({names}): the next `retune run` sets them to Crashed"
+        )

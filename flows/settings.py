@@ -3,6 +3,7 @@
 Without any of them all state is embedded: SQLite and folders below `var/`. One file that names shared services switches to these.
 """
 
+import logging
 import os
 from pathlib import Path
 from typing import Self
@@ -15,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from components.errors import BadParams
+from components.folders import close_to_others
 from components.learning.state import STATE
 from components.locks import DATABASE
 from components.origin import BASE, PROJECT
@@ -24,6 +26,9 @@ SECRETS = Path("/run/secrets")  # where compose and Kubernetes lay secrets as fi
 PREFIX = "RETUNE_"
 SQL = "RETUNE_SQL_"  # and a name: the address of a database that data come from, as sql://NAME
 NOTHING = SecretStr("")
+_WARNED: set[Path] = set()  # files of which this process has said that others can read them
+
+log = logging.getLogger(__name__)
 
 
 class EnvironmentSettings(Section):
@@ -134,8 +139,24 @@ def read_settings(project: Path) -> Settings:
 def enter(project: Path) -> Settings:
     """Read the settings of a project, and hand the tools what they read from the environment."""
     settings = read_settings(project)
-    os.environ.update(settings.variables() | databases(project))
+    found = settings.variables() | databases(project)
+    if not settings.prefect_api_url:  # the managed server has a credential of its own
+        found.pop("PREFECT_API_AUTH_STRING", None)
+    os.environ.update(found)
+    close_to_others(project / "var")
+    warn_of_readers(project / ".env")
     return settings
+
+
+def warn_of_readers(file: Path) -> None:
+    """Say once that other accounts can read a file that names services with their passwords."""
+    try:
+        mode = file.stat().st_mode & 0o777
+    except OSError:
+        return
+    if mode & 0o004 and file not in _WARNED:
+        _WARNED.add(file)
+        log.warning("%s can be read by every account of this machine (mode %o), and may hold passwords: `chmod 600 %s`", file, mode, file)
 
 
 def databases(project: Path) -> dict[str, str]:

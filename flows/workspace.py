@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from components.errors import BadParams, NotThere
+from components.folders import make_private
 from components.identity import digest_value
 from flows.settings import Settings, enter, read_settings
 
@@ -143,7 +144,7 @@ def furnish(workspace: Workspace) -> None:
     if workspace.root == workspace.project:
         share_remote(workspace.root / ".dvc/config.local", settings)
         return
-    workspace.root.mkdir(parents=True, exist_ok=True)
+    make_private(workspace.root)
     copy_if_changed(workspace.params, workspace.root / "params.yaml")
     if not workspace.commit:
         copy_code(workspace.project, workspace.root)

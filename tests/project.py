@@ -15,6 +15,8 @@ import pandas as pd
 import psutil
 import yaml
 
+from flows import credential
+from flows.prefect_api import know
 from tests import fork_server
 
 ROOT = Path(__file__).parent.parent
@@ -144,13 +146,20 @@ def status(folder: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
+def prefect_of(var: Path) -> str:
+    """The address of the API of the managed server over `var`, whose credential this process knows from now on."""
+    url = str(json.loads((var / "prefect/server.json").read_text(encoding="utf-8"))["url"])
+    know(url, credential.read(var) or "")
+    return url
+
+
 def leftovers(folder: Path) -> list[str]:
     """The processes that still work in `folder`, but for the managed server."""
     found = []
     for process in psutil.process_iter():
         try:
             command = " ".join(process.cmdline())
-            if process.cwd() == str(folder) and "flows.server" not in command and "prefect server" not in command:
+            if process.cwd() == str(folder) and "flows.server" not in command and "prefect.server" not in command:
                 found.append(command)
         except psutil.Error:
             continue

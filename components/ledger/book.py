@@ -10,6 +10,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from components.errors import BadInput, NotThere, RetuneError
+from components.folders import make_private
 from components.ledger.records import Action, Answer, Change, Entry, Outdated, Request, Retraining
 from components.ledger.tables import answers, looks, make_engine, prepare, promotions, reading, requests, retrainings, writing
 
@@ -279,6 +280,6 @@ def _minute(moment: datetime | None) -> str:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise RetuneError(f"the ledger's folder {folder} cannot be made: {error.strerror or error}") from error

@@ -11,6 +11,7 @@ import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
 from components.errors import BadParams, RetuneError, Unavailable
+from components.folders import private
 from components.locks import hold
 
 BUSY_SECONDS = 60  # that a writer waits for another one
@@ -174,6 +175,14 @@ def _first_line(error: Exception) -> str:
 
 def prepare(engine: sa.Engine) -> None:
     """Make the tables unless they are there: under a lock, since processes that make them at once would collide."""
+    if engine.dialect.name == "sqlite" and engine.url.database:
+        with private(Path(engine.url.database).parent):
+            _prepare(engine)
+    else:
+        _prepare(engine)
+
+
+def _prepare(engine: sa.Engine) -> None:
     with reading(engine) as connection:
         if not _missing(connection):
             return

@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -46,10 +46,13 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def become_server(uri: str, version: Version, alias: str | None, listening: socket.socket, limits: Mapping[str, int]) -> NoReturn:
+def become_server(
+    uri: str, version: Version, alias: str | None, listening: socket.socket, limits: Mapping[str, float], names: Sequence[str] = ()
+) -> NoReturn:
     """Check the package of `version` and replace this process by its scoring server; `alias` is what it was named by, if by one.
 
-    `limits` are those of `scoring_server.tables.Limits`. The server ends with 0 when it is told to.
+    `limits` are those of `scoring_server.tables.Limits`, `names` further host names by which clients call it. The server ends with 0
+    when it is told to.
 
     Raises:
         BadModel: the package is not what was registered; nothing of it was run.
@@ -68,6 +71,7 @@ def become_server(uri: str, version: Version, alias: str | None, listening: sock
         "about": about,
         "address": address_of(listening),
         "limits": dict(limits),
+        "names": [name.lower() for name in names],
         "socket": listening.fileno(),
         "folder": folder,
     }

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from components.errors import RetuneError, Unavailable
+from components.folders import make_private, private
 from components.locks import hold
 from components.store import SQLITE
 
@@ -34,10 +35,10 @@ def prepare_store(var: Path) -> str:
         Unavailable: it is locked by another process.
     """
     var = var.absolute()
-    var.mkdir(parents=True, exist_ok=True)
+    make_private(var)
     database = var / "mlflow.db"
     if not _at_head(database):
-        with hold(var / "mlflow.db.lock", _SECONDS):
+        with private(var), hold(var / "mlflow.db.lock", _SECONDS):
             if not _at_head(database):
                 _migrate(database)
     return f"{SQLITE}{database}"

@@ -102,6 +102,8 @@ def up(workers: Annotated[int, typer.Option(min=0, metavar="N", help="How many r
     out.print(f"Prefect  {state['prefect'].removesuffix('/api')}\nMLflow   {state['mlflow']}\nworkers  {len(state['workers'])}")
     if len(state["workers"]) != workers:
         out.print(f"They were up already: `retune down`, then `retune up --workers {workers}`, changes how many work.")
+    if state["login"]:
+        out.print(state["login"], markup=False)
     out.print("`retune deploy` registers what they run, `retune status` says how things stand, `retune down` ends it.")
 
 

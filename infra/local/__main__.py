@@ -1,11 +1,13 @@
 """`python -m infra.local up|down|status|backup|restore`: the shared stack, each by one command."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from components.errors import Cancelled, RetuneError
+from components.folders import make_private
 from components.process import quiet_environment
 from flows.workspace import find_project
 from infra.local import control, copies
@@ -42,6 +44,10 @@ def obey(asked: argparse.Namespace) -> int:
     project = find_project(Path.cwd().resolve())
     folder = (asked.folder or project / FOLDER).resolve()
     if asked.verb == "up":
+        if asked.folder is None and os.geteuid() == 0:
+            make_private(folder)
+            folder.parent.chmod(folder.parent.stat().st_mode | 0o011)  # PostgreSQL runs as another user, and must pass through
+            folder.chmod(folder.stat().st_mode | 0o011)
         stack = open_stack(folder) if control.is_kept(folder) else make_stack(folder)
         control.up(stack, project, asked.workers)
         print("\n".join(control.status(stack)[0]))

@@ -14,9 +14,10 @@ import pandas as pd
 import psutil
 import pytest
 
-from flows.prefect_api import post
+from flows import credential
+from flows.prefect_api import know, post
 from flows.server import launch_anywhere
-from tests.project import BIN, edit, environment, leftovers, make_project, retune, started, wait_for
+from tests.project import BIN, edit, environment, leftovers, make_project, prefect_of, retune, started, wait_for
 
 pytestmark = pytest.mark.slow
 GUARD = Path(__file__).parent / "guard"
@@ -36,7 +37,7 @@ def end_server(folder: Path) -> None:
 
 
 def api(folder: Path) -> str:
-    return str(json.loads((folder / "var/prefect/server.json").read_text(encoding="utf-8"))["url"])
+    return prefect_of(folder / "var")
 
 
 def last_flow_run(folder: Path) -> dict[str, object]:
@@ -46,16 +47,19 @@ def last_flow_run(folder: Path) -> dict[str, object]:
 
 
 def test_a_slot_is_still_held_after_the_server_was_killed(tmp_path: Path) -> None:
-    server, port = launched(tmp_path, 0)
+    home = tmp_path / "prefect"
+    home.mkdir()
+    server, port = launched(home, 0)
+    know(f"http://127.0.0.1:{port}/api", credential.read(tmp_path) or "")
     url = f"http://127.0.0.1:{port}/api/v2/concurrency_limits"
     post(f"{url}/", {"name": "one", "limit": 1})
     slot = {"names": ["one"], "slots": 1, "mode": "concurrency", "lease_duration": 120}
     lease = post(f"{url}/increment-with-lease", slot).json()["lease_id"]
     server.kill()
     server.wait(300)
-    lock = tmp_path / "concurrency_leases/expirations.lock"  # what a kill at the wrong moment leaves, where the next server gets its number
+    lock = home / "concurrency_leases/expirations.lock"  # what a kill at the wrong moment leaves, where the next server gets its number
     lock.write_text(str(os.getpid()), encoding="utf-8")
-    server, _ = launched(tmp_path, port)
+    server, _ = launched(home, port)
     renewed, limit = post(f"{url}/leases/{lease}/renew", {"lease_duration": 120}), post(f"{url}/filter", {}).json()[0]
     server.terminate()
     server.wait(300)
@@ -85,7 +89,7 @@ def test_a_whole_run_talks_to_nobody_outside(project: Path, tmp_path: Path) -> N
     assert json.loads(done.stdout)["champion"] == 1
     assert not log.exists(), log.read_text(encoding="utf-8")
     guarded = log.with_name("connections.processes").read_text(encoding="utf-8")
-    for part in ("retune run", "components train", "dvc", "prefect server", "scoring.py"):
+    for part in ("retune run", "components train", "dvc", "prefect.server", "scoring.py"):
         assert part in guarded, f"{part} ran without the guard"
     assert last_flow_run(project)["state_type"] == "COMPLETED"
     artifacts = post(f"{api(project)}/artifacts/filter", {}).json()

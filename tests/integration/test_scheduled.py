@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pandas as pd
 import pytest
 import yaml
@@ -20,8 +19,8 @@ import yaml
 from components.ledger import Ledger
 from components.locks import hold
 from components.registry import versions
-from flows.prefect_api import post
-from tests.project import BIN, ROOT, change, environment, git, leftovers, make_project, retune, wait_for
+from flows.prefect_api import ask, post
+from tests.project import BIN, ROOT, change, environment, git, leftovers, make_project, prefect_of, retune, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -206,7 +205,7 @@ def test_what_is_off_or_gone_is_due_no_more(project: Path) -> None:
 
     assert deployed.returncode == 0, deployed.stderr
     assert deployment(project, "mails")["schedules"] == []
-    assert httpx.get(f"{api(project)}/deployments/name/retrain/gone").status_code == 404
+    assert ask("GET", f"{api(project)}/deployments/name/retrain/gone").status_code == 404
     assert "removed the deployment retrain/gone" in deployed.stderr
     query = {
         "deployments": {"id": {"any_": [deployment(project, "mails")["id"]]}},
@@ -257,7 +256,7 @@ def test_a_late_run_is_skipped_and_a_slot_frees_itself_after_a_crash(project: Pa
 
 
 def api(project: Path) -> str:
-    return str(json.loads((project / "var/prefect/server.json").read_text(encoding="utf-8"))["url"])
+    return prefect_of(project / "var")
 
 
 def started(project: Path) -> str:
@@ -267,12 +266,12 @@ def started(project: Path) -> str:
 
 
 def deployment(project: Path, model: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{api(project)}/deployments/name/retrain/{model}").raise_for_status().json()
+    found: dict[str, Any] = ask("GET", f"{api(project)}/deployments/name/retrain/{model}").raise_for_status().json()
     return found
 
 
 def state(project: Path, run: str) -> str:
-    return str(httpx.get(f"{api(project)}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
+    return str(ask("GET", f"{api(project)}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
 
 
 def test_down_ends_it_all(project: Path) -> None:
