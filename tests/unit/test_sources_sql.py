@@ -124,6 +124,13 @@ def test_what_is_no_table_is_refused_and_the_earlier_snapshot_stays(tmp_path: Pa
     assert not list(tmp_path.glob(".raw*"))
 
 
+def test_what_a_database_says_is_cut(tmp_path: Path, address: str) -> None:
+    with pytest.raises(BadSource) as caught:
+        take(tmp_path, address, f"SELECT {'x' * 5_000}")
+
+    assert len(str(caught.value)) < 700
+
+
 def test_bytes_are_refused_by_row_and_column(tmp_path: Path, address: str) -> None:
     value = "x'00ff'" if address.startswith("sqlite") else "'abc'::bytea"
 
