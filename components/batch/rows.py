@@ -55,9 +55,9 @@ def inputs_of(task: tasks.Task, source: Files, columns: Mapping[str, str], usual
     found = list(source.schema.names)
     named = {name: columns.get(name) or (usual[name] if usual.get(name) in found else name) for name in task.inputs}
     if missing := [column for column in named.values() if column not in found]:
-        hint = nearest(missing[0], found).partition("; known")[0]
+        hint, there = nearest(missing[0], found).partition("; known")[0], listed(found)
         raise BadInput(
-            f"{source.called}: expected the column{'s' * (len(named) > 1)} {', '.join(map(repr, named.values()))}, found {listed(found)}{hint}; "
+            f"{source.called}: expected the column{'s' * (len(named) > 1)} {', '.join(map(repr, named.values()))}, found {there}{hint}; "
             f"--column {task.inputs[0]}=NAME says which one it is, if it has another name"
         )
     return named
