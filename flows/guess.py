@@ -11,7 +11,7 @@ import jinja2
 import pandas as pd
 
 from components.errors import BadParams, BadSource
-from components.snapshot.faults import Faults
+from components.snapshot.faults import Faults, listed
 from components.snapshot.given import SPLITS
 from components.snapshot.settings import SnapshotParams
 from components.snapshot.sources import Asked, Brought, files
@@ -95,24 +95,29 @@ def guess_columns(data: Path) -> Guess:
     head = read_head(data)
     frame, delimiter = head.frame, head.settings.delimiter
     split = next((str(name) for name in frame.columns if _is_split(frame[name])), None)
-    written = {"quoting": head.settings.quoting, "split_column": None if head.split_files else split, "split_files": head.split_files}
     frame = frame.drop(columns=[split] if split else [])
+    found = _columns(frame, data, delimiter)
+    return replace(found, quoting=head.settings.quoting, split_column=None if head.split_files else split, split_files=head.split_files)
+
+
+def _columns(frame: pd.DataFrame, data: Path, delimiter: str | None) -> Guess:
+    """Return what the columns of the first rows seem to be."""
     names = [str(name) for name in frame.columns]
     if (shape := shape_of(names)) is not None:
-        return replace(_shaped(frame, shape, delimiter), **written)
+        return _shaped(frame, shape, delimiter)
     text = pick(TEXT_NAMES, [name for name in names if looks_like_text(frame[name])], lambda name: -float(word_counts(frame[name]).mean()))
     rest = [name for name in names if name != text]
     label = pick(LABEL_NAMES, [name for name in rest if looks_like_label(frame[name])], lambda name: frame[name].nunique())
     if text is None or label is None:
         what = "texts" if text is None else "labels (a few values that repeat)"
         how = "name them in snapshot.columns of a params.yaml, or as a task does (`retune tasks`)"
-        raise BadSource(f"{data}: no column looks like {what}; columns: {', '.join(names)}; {how}")
+        raise BadSource(f"{data}: no column looks like {what}; columns: {listed(names)}; {how}")
     unique = [name for name in rest if name != label and frame[name].is_unique and longest(frame[name]) <= 64]
     identity = next((name for name in unique if name.lower() in ID_NAMES), None)
     group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
     columns = {role: found for role, found in (("text", text), ("label", label), ("id", identity), ("group", group)) if found}
     numeric = bool(frame[label].dropna().str.fullmatch(r"[-+]?\d+(\.\d+)?").all())
-    return Guess(columns, delimiter, numeric, _max_length(frame[text]), frame[label].nunique(), len(frame), **written)
+    return Guess(columns, delimiter, numeric, _max_length(frame[text]), frame[label].nunique(), len(frame))
 
 
 def _shaped(frame: pd.DataFrame, shape: Shape, delimiter: str | None) -> Guess:
@@ -149,7 +154,7 @@ def read_head(data: Path) -> Head:
     """
     brought = files.bring(Asked(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
     splits = given_splits(brought, SnapshotParams(source=str(data)))
-    firsts = list({splits.get(path): path for path in reversed(brought.files)}.values())
+    firsts = list({splits.get(path): path for path in reversed(list(brought.files))}.values())
     looked_at = replace(brought, files={path: brought.files[path] for path in firsts[::-1]})
     error: BadSource | None = None
     for settings in _ways(data, brought.format):

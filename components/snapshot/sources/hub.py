@@ -7,6 +7,7 @@ no script is, and none is run. HF_HUB_OFFLINE=1 takes what lies in the cache; HF
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 from components.errors import BadParams, BadSource
 from components.hub import hub_errors
@@ -79,8 +80,13 @@ def _download(asked: Asked, repository: str, revision: str, patterns: list[str])
     if not _COMMIT.fullmatch(revision) and not is_offline_mode():
         # Asked first: snapshot_download would answer with what the branch was when it was last in reach.
         revision = str(HfApi(token=token).repo_info(repository, repo_type="dataset", revision=revision).sha)
-    where = {"repo_type": "dataset", "revision": revision, "cache_dir": asked.environment.get("HF_HUB_CACHE"), "token": token}
-    home = snapshot_download(repository, allow_patterns=patterns, **where)
+    where: dict[str, Any] = {
+        "repo_type": "dataset",
+        "revision": revision,
+        "cache_dir": asked.environment.get("HF_HUB_CACHE"),
+        "token": token,
+    }
+    home: str = snapshot_download(repository, allow_patterns=patterns, **where)
     try:
         snapshot_download(repository, allow_patterns=list(CARDS), **where)
     except LocalEntryNotFoundError:
