@@ -6,13 +6,18 @@ from components.artifacts.rows import GIVEN_SPLIT
 from components.preprocess.splits import SPLITS
 
 
+def gives(rows: pd.DataFrame) -> bool:
+    """Say whether the source gives any of these rows its split."""
+    return GIVEN_SPLIT in rows and bool(rows[GIVEN_SPLIT].notna().any())
+
+
 def honour(rows: pd.DataFrame) -> "pd.Series[str]":
     """Return the split of each row: the one that the source gives; `rows` have that of their hash in `split`.
 
     A split that the source gives to no row is cut from its training rows by hash. So are rows without a given split: what is added
     later becomes no test row of a set that is published.
     """
-    if GIVEN_SPLIT not in rows or rows[GIVEN_SPLIT].isna().all():
+    if not gives(rows):
         return rows["split"]
     given = rows[GIVEN_SPLIT].fillna("train")
     cut = (given == "train") & ~rows["split"].isin(set(given))
@@ -24,7 +29,7 @@ def leaks(rows: pd.DataFrame, removed: pd.DataFrame) -> list[str]:
 
     `rows` are all rows with their split. Nothing where the source gives none.
     """
-    if GIVEN_SPLIT not in rows or rows[GIVEN_SPLIT].isna().all():
+    if not gives(rows):
         return []
     warnings = []
     splits = rows.set_index("id")["split"]

@@ -109,6 +109,7 @@ def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> t
     gone = []
     left = rows
     steps: list[Step] = [pseudo.outside, pseudo.labelled] if PSEUDO in rows else []
+    steps += [duplicates.crossing] if given.gives(rows) else []  # first: a training row takes no given test row with it
     steps += [duplicates.conflicting] if kind.one_answer else []
     steps += [lambda rest: duplicates.exact(rest, ("text",) if kind.one_answer else ("text", "label"))]
     steps += [] if kind.one_answer else [duplicates.crossing]

@@ -112,7 +112,7 @@ def test_a_bad_object_is_named_by_its_key_and_the_earlier_snapshot_stays(tmp_pat
 
 
 @pytest.mark.parametrize("change", ["written", "removed"])
-def test_objects_that_change_twice_while_they_are_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+def test_objects_that_change_twice_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     bucket = new_bucket({"a.csv": csv("a"), "b.csv": csv("b"), "c.csv": csv("c")})
     first = take(tmp_path, f"s3://{bucket}")
     listing, left = s3.list_objects, ["b", "c"]
