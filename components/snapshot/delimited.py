@@ -87,7 +87,9 @@ class _Suspects:
 
     def __init__(self, snapshot: SnapshotParams, width: int, delimiter: str) -> None:
         self._quoting, self._width, self._delimiter = snapshot.quoting, width, delimiter
-        self._found: list[_Record] = []
+        self._first: _Record | None = None
+        self._found = 0
+        self._likely = False  # one that was found is a row on each of its lines
         self._sure = False  # too many lines for chance
         self._plain = True  # every line of the file is a row by itself
         self._rows = self._lines = self._quoted = 0
@@ -105,7 +107,9 @@ class _Suspects:
         whole = self._whole(record)
         self._plain = self._plain and whole
         if any(self._delimiter in cell and _breaks(cell) for cell in record.cells) and (whole or self._delimiter == "\t"):
-            self._found.append(record)
+            self._first = self._first or record
+            self._found += 1
+            self._likely = self._likely or whole
             self._sure = self._sure or (whole and len(record.lines) >= _MANY)
 
     def look_for_quotes(self, record: _Record) -> None:
@@ -122,24 +126,23 @@ class _Suspects:
 
     def settle(self, faults: Faults) -> None:
         """Refuse the file, or warn, where rows were found."""
-        if not self._found:
+        if self._first is None:
             return
-        first = self._found[0]
-        more = f", and so in {len(self._found) - 1:,} more rows" if len(self._found) > 1 else ""
+        more = f", and so in {self._found - 1:,} more rows" if self._found > 1 else ""
         said = (
-            f"{first.where} are one row, since a cell begins with a quote that is closed in the last of them: its text holds line ends "
-            f"and the delimiter{more}; {self._lines:,} lines gave {self._rows:,} rows; {_HINT}"
+            f"{self._first.where} are one row, since a cell begins with a quote that is closed in the last of them: its text holds line "
+            f"ends and the delimiter{more}; {self._lines:,} lines gave {self._rows:,} rows; {_HINT}"
         )
         right = "if the rows are right, set snapshot.quoting: double"
-        likely = any(map(self._whole, self._found)) if self._delimiter == "\t" else self._plain
-        if self._sure or (likely and self._quoted < len(self._found)):
+        likely = self._likely if self._delimiter == "\t" else self._plain
+        if self._sure or (likely and self._quoted < self._found):
             faults.add(f"{said}; {right}")
         else:
             log.warning("%s: %s; %s", faults.called, said, right)
 
     def _whole(self, record: _Record) -> bool:
         """Return whether each line has as many cells as a row where quotes are text."""
-        return all(line.count(self._delimiter) == self._width - 1 for line in record.lines if line.strip())
+        return all(line.count(self._delimiter) == self._width - 1 for line in record.lines)
 
 
 def _breaks(cell: str) -> bool:
