@@ -12,6 +12,8 @@ from pydantic_core import ErrorDetails
 
 from components.errors import BadParams
 
+_KNOWN, _LONG = 30, 100  # names that a message lists, and characters of one
+
 
 class Section(BaseModel):
     """A frozen group of settings; every field has a description, a unit where it has one, and a bound where it needs one."""
@@ -49,8 +51,11 @@ def nearest(name: str, known: list[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or the list of known names; nothing where none is known."""
     if not known:
         return ""
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+    close = get_close_matches(name, [each for each in known if len(each) <= _LONG], n=1, cutoff=0.6) if len(name) <= _LONG else []
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    some = [each if len(each) <= _LONG else f"{each[: _LONG - 1]}…" for each in sorted(known)[:_KNOWN]]
+    return f"; known: {', '.join(some)}{f' and {len(known) - _KNOWN:,} more' if len(known) > _KNOWN else ''}"
 
 
 def _fault(section: type[BaseModel], where: str, detail: ErrorDetails) -> str:

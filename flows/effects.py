@@ -87,7 +87,8 @@ def reconcile(workspace: Workspace, uri: str, name: str) -> None:
 def take_snapshot(workspace: Workspace, source: str | None = None) -> Manifest:
     """Take a snapshot of the data as it is now; unchanged data leave the one that is there."""
     params = read_params(workspace.params)
-    settings = params.snapshot if source is None else params.snapshot.at(source if "://" in source else str(Path(source).resolve()))
+    local = source is not None and source.strip() and "://" not in source
+    settings = params.snapshot if source is None else params.snapshot.at(str(Path(source).resolve()) if local else source)
     required = params.made_task.columns
     return take(workspace.origin, workspace.raw, snapshot=settings, required=required, progress=tell_rows)
 

@@ -137,7 +137,7 @@ def _regression_sets(workspace: Workspace, params: Params) -> list[tuple[str, Ca
 def read_set(workspace: Workspace, params: Params, path: str) -> pd.DataFrame:
     """Return the labelled rows of a file that the settings name, read as strictly as the data are; a row without an id gets its number."""
     with tempfile.TemporaryDirectory(prefix="retune-") as folder:
-        settings = params.snapshot.at(path)
+        settings = params.snapshot.at(path).model_copy(update={"split_column": None, "split_files": False})
         take_snapshot(workspace.origin, Path(folder) / "set", snapshot=settings, required=params.made_task.columns)
         rows = read_snapshot(Path(folder) / "set").dropna(subset=list(params.made_task.columns)).reset_index(drop=True)
     rows, bad = params.made_task.read(rows)

@@ -91,12 +91,14 @@ def _source(given: str, settings: SnapshotParams, target: batch.Folder | batch.T
             raise type(error)(str(error).replace("params.yaml: ", "").replace("snapshot.source ", "")) from None
         if inside := next((path for path in brought.files if path.absolute().is_relative_to(str(target))), None):
             raise BadInput(f"{target} would be read and written: {inside} is in it; name another folder for the answers")
-        yield batch.Files(brought.files, settings, given)
+        yield batch.Files(brought.files, settings, given, brought.listed)
 
 
 def _output(workspace: Workspace, output: str) -> batch.Folder | batch.Table:
     if output.startswith(sql.SCHEME):
         return batch.Table(sql.find(output, os.environ), workspace.var)
+    if not output.strip():
+        raise BadInput("no output is named: expected a folder or sql://NAME/TABLE to write into, found an empty text")
     if "://" in output:
         raise BadInput(f"{output.partition('://')[0]}://…: expected a folder or sql://NAME/TABLE to write into")
     return batch.Folder(Path(output).expanduser().absolute())
