@@ -208,7 +208,7 @@ def _gate_row(gate: GateResult) -> tuple[str, ...]:
         " ".join([wording.named(gate.metric or ""), forests.amount(gate.estimate, signs)]).strip() if gate.estimate is not None else ""
     )
     threshold = wording.number(gate.threshold) if gate.threshold is not None else ""
-    return (wording.named(gate.gate), gate.role, gate.outcome, estimate, between, threshold, wording.cut(gate.reason, 300))
+    return (wording.named(gate.gate), gate.role, gate.shown, estimate, between, threshold, wording.cut(gate.reason, 300))
 
 
 def _comparison(gate: GateResult) -> tuple[str, list[tuple[str, ...]], int]:
