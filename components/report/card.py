@@ -90,6 +90,7 @@ def limits(facts: Facts) -> list[str]:
     verdict, profile = facts.run.verdict, facts.profile
     said = [one.says for gate in verdict.gates for one in panel.worst_first(gate.hypotheses) if one.rejected]
     undecided = [f"{wording.named(gate.gate)} ({gate.reason})" for gate in verdict.gates if gate.outcome is Outcome.INCONCLUSIVE]
+    unasked = [f"{wording.named(gate.gate)} ({gate.reason.removeprefix('not asked: ')})" for gate in verdict.gates if not gate.asked]
     off = [wording.named(name) for name in verdict.off]
     looks = f"{verdict.look} candidates were judged on this test set so far, so its scores flatter a little"
     dirty = f"{wording.many(facts.run.lineage.dirty, 'file')} differed from the commit: the commit alone does not rebuild it"
@@ -99,6 +100,7 @@ def limits(facts: Facts) -> list[str]:
         _about_lengths(facts),
         _about_calibration(facts.metrics.ece_debiased),
         f"Could not be established: {_listed(undecided)}" if undecided else "",
+        f"Not asked, for there was nothing to judge: {_listed(unasked)}" if unasked else "",
         f"Not examined, for the gate was switched off: {_listed(off)}" if off else "",
         looks if (verdict.look or 0) > 1 else "",
         dirty if facts.run.lineage.dirty else "",

@@ -97,11 +97,11 @@ def refuse_unloadable(folder: Path) -> None:
     """Load a base model as what its config.json says it is, in its own precision, and refuse what no task could load; BadModel."""
     import transformers
 
+    refuse_foreign_code(folder)
     refuse_not_finite(folder)
-    named = config(folder).get("architectures") or [""]
-    own = getattr(transformers, str(named[0]), None)
-    fits = isinstance(own, type) and issubclass(own, transformers.PreTrainedModel)
-    load_model(own if fits and own is not None else "AutoModel", folder, head=True, dtype="auto")
+    read = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    own: Any = getattr(transformers, str((read.architectures or [""])[0]), None)
+    load_model(own if getattr(own, "config_class", None) is type(read) else "AutoModel", folder, head=True, dtype="auto")
 
 
 def config(folder: Path) -> dict[str, Any]:
