@@ -46,7 +46,7 @@ def changed(folder, **config):
 def rows_of(layer):
     """Return which row of the base each row is, by the number that it holds; 0 for one that was drawn."""
     found = []
-    for weight, bias in zip(layer.weight, layer.bias, strict=True):
+    for weight, bias in zip(layer.weight.detach(), layer.bias.detach(), strict=True):
         same = bool((weight == bias).all()) and float(bias) == round(float(bias))
         found.append(int(bias) if same else 0)
     return found

@@ -35,7 +35,7 @@ def encoder(tickets, tmp_path_factory):
 
 def spec(**options):
     full = tasks.load("contrastive", options).options.model_dump(mode="json")
-    return ModelSpec(task="contrastive", labels=(), max_length=32, unicode_form="NFC", options=full)
+    return ModelSpec(task="contrastive", labels=(), max_length=64, unicode_form="NFC", options=full)
 
 
 def made(sentence, encoder, folder, pooling="mean", after=(), **settings):

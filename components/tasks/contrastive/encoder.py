@@ -98,7 +98,7 @@ class Embedder(torch.nn.Module):
         if own is not None and self._pooling != own.pooling:
             log.info("pooling %s, as task_options.pooling says; the base's own is %s", pooling, " and ".join(own.pooling))
         if self.described.prompts:
-            log.info("the base's prompts %s are not used: none of them is its default", ", ".join(self.described.prompts))
+            log.info("the base's prompts %s are not used, only its default prompt is", ", ".join(self.described.prompts))
         self.after = torch.nn.ModuleList(_AFTER[kind](path) for kind, path in self.described.after)
         self._check_widths(folder)
         self.data, self._temperature, self._max_length = data, temperature, max_length

@@ -35,7 +35,7 @@ def test_a_much_better_candidate_is_promoted():
     found = verdict(candidate, champion)
 
     assert found.outcome is Outcome.PASS
-    assert found.reason.startswith("All 6 deciding gates pass")
+    assert found.reason.startswith("All 4 deciding gates that were asked pass, and none of ")
     assert found.champion == "4"
 
 
@@ -174,7 +174,7 @@ def veto(*values: float, role: Role = Role.VETOES) -> GateResult:
 PROVEN = GateResult(gate="floor", outcome=Outcome.PASS, reason="good")
 
 
-@pytest.mark.parametrize("name", ["anchor", "calibration", "champion", "fairness", "forgetting", "looks", "slices"])
+@pytest.mark.parametrize("name", ["anchor", "calibration", "champion", "fairness", "forgetting", "looks"])
 def test_a_gate_with_nothing_to_judge_says_so(name):
     result = gates.load(name).decide(against(models(60, 0.6)[1], None), gates.load(name).Params())
 
