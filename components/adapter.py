@@ -20,6 +20,7 @@ from components.errors import BadModel, RetuneError
 from components.identity import digest_file
 from components.methods import lora
 from components.origin import hub_id, unlike
+from components.tasks._foreign import refuse_foreign_code
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +124,9 @@ def _merge(adapter: Path, base: Path, parts: tuple[Part, ...], room: Path) -> Pa
         shutil.rmtree(room / name, ignore_errors=True)
         (room / name).mkdir()
     for part in parts:
+        (room / "base" / part.name).parent.mkdir(exist_ok=True)
         (room / "base" / part.name).symlink_to((base / part.name).resolve())
+    refuse_foreign_code(adapter)
     spec = ModelSpec.read(adapter)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)

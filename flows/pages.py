@@ -92,7 +92,7 @@ def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:
 
 def in_markdown(judged: Judged, result: Result) -> str:
     """Return the verdict as the text of an artifact in Prefect."""
-    rows = "\n".join(f"| {gate.gate} | {gate.role} | {gate.outcome} | {gate.reason.replace('|', '/')} |" for gate in judged.verdict.gates)
+    rows = "\n".join(f"| {gate.gate} | {gate.role} | {gate.shown} | {gate.reason.replace('|', '/')} |" for gate in judged.verdict.gates)
     champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"
     head = f"# {result.outcome}: {result.model} version {result.version}\n\n{result.reason}; {champion}.\n"
     return f"{head}{waiting(result)}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\nThe page: `{result.page}`\n"

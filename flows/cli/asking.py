@@ -192,7 +192,7 @@ def show_gate(result: Any) -> None:
     """Print what a gate found: generic, so that a new gate needs nothing here."""
     from flows.audit.why import as_tested, numbers
 
-    out.print(f"\n[bold]{result.outcome}  {escape(result.gate)}[/bold] ({result.role}): {escape(result.reason)}")
+    out.print(f"\n[bold]{result.shown}  {escape(result.gate)}[/bold] ({result.role}): {escape(result.reason)}")
     if measured := numbers(result):
         out.print(f"  {measured}", markup=False)
     if result.change:

@@ -132,7 +132,7 @@ def judge(
     else:
         table = Table("gate", "role", "outcome", "reason", box=None, pad_edge=False)
         for gate in verdict.gates:
-            table.add_row(gate.gate, gate.role, gate.outcome, escape(gate.reason))
+            table.add_row(gate.gate, gate.role, gate.shown, escape(gate.reason))
         out.print(table)
         out.print(f"\n[bold]{verdict.outcome}[/bold]  {escape(verdict.reason)}")
     raise typer.Exit({Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 4}[verdict.outcome])

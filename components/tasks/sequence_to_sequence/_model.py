@@ -16,6 +16,7 @@ from components.artifacts.predictions import Answers
 from components.artifacts.training import ModelSpec
 from components.errors import BadModel, BadParams
 from components.tasks import _generation, _pretrained
+from components.tasks._foreign import refuse_foreign_code
 from components.tasks.sequence_to_sequence import Options
 from components.text import UnicodeForm, normalise
 
@@ -39,7 +40,7 @@ def build(base: Path, tokenizer: Any, options: Options) -> Any:
 
 
 def _config(base: Path) -> Any:
-    _pretrained.refuse_foreign_code(base)
+    refuse_foreign_code(base)
     try:
         return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
@@ -57,7 +58,8 @@ def _pair(base: Path, kind: str, tokenizer: Any) -> Any:
             f"({', '.join(_PAIRED)})"
         )
     encoder = _pretrained.load_model("AutoModel", base)
-    decoder = _pretrained.load_model("AutoModelForCausalLM", base, is_decoder=True, add_cross_attention=True)
+    made_anew: dict[str, Any] = {"head": True, "fresh": ("crossattention",)}  # an encoder has neither
+    decoder = _pretrained.load_model("AutoModelForCausalLM", base, **made_anew, is_decoder=True, add_cross_attention=True)
     model: Any = EncoderDecoderModel(encoder=encoder, decoder=decoder)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
@@ -84,7 +86,8 @@ def start_of(tokenizer: Any) -> int:
     """
     folder = Path(tokenizer.name_or_path)  # a collator knows no other way to the config
     named = getattr(_config(folder), "decoder_start_token_id", None)
-    for found in (named, tokenizer.cls_token_id, tokenizer.bos_token_id):
+    written = _pretrained.settings(folder / "generation_config.json").get("decoder_start_token_id")
+    for found in (named, written, tokenizer.cls_token_id, tokenizer.bos_token_id):
         if found is not None:
             return int(found)
     raise BadModel(f"{folder}/config.json has no decoder_start_token_id, and the tokenizer no token that begins a text")

@@ -18,7 +18,7 @@ import pyarrow as pa
 from components.artifacts.predictions import Answers, Predictions
 from components.artifacts.table import Table
 from components.artifacts.training import ModelSpec
-from components.tasks import _pretrained
+from components.tasks import _heads, _pretrained
 from components.tasks._base import Base
 from components.tasks.text_classification import baselines, encoding
 from components.tasks.text_classification import options as settings
@@ -98,7 +98,7 @@ class Task(Base):
         return pa.table(columns)
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
-        """Load the base model with a classification head, in float32; the head is drawn from torch's global generator.
+        """Load the base model with a classification head, in float32; rows that the base has for no label of that name are drawn.
 
         Raises:
             BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read.
@@ -109,10 +109,12 @@ class Task(Base):
         if self.options.own_head:
             from components.tasks.text_classification.model import built
 
-            return _padded(built(base, self.options, outputs), self.load_tokenizer(base))
+            return _padded(built(base, self.options, outputs, ordered=self._kind.ordered), self.load_tokenizer(base))
         plain = {"retune_head": None} if "retune_head" in _pretrained.config(base) else {}
         # A base that was fine-tuned before may have a head of another size.
-        model = _pretrained.load_model("AutoModelForSequenceClassification", base, **outputs, **plain, ignore_mismatched_sizes=True)
+        settings = {**outputs, **plain, "ignore_mismatched_sizes": True}
+        model = _pretrained.load_model("AutoModelForSequenceClassification", base, head=True, **settings)
+        _heads.take_rows(model, base, list(outputs["id2label"].values()), "ForSequenceClassification", ordered=self._kind.ordered)
         return _padded(model, self.load_tokenizer(base))
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:

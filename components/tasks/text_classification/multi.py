@@ -44,6 +44,7 @@ class Kind:
     classes = False
     one_answer = True
     scored = True
+    ordered = False
     metrics = ("micro_f1", "macro_f1", "average_precision", "subset_accuracy")
     baselines = ("majority", "tfidf")
     refuses: Mapping[str, str] = {

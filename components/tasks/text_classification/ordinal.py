@@ -34,6 +34,7 @@ class Kind:
     classes = False
     one_answer = True
     scored = True
+    ordered = True
     metrics = ("quadratic_weighted_kappa", "neg_mae", "accuracy", "spearman")
     measures: Mapping[str, Measure] = {
         "quadratic_weighted_kappa": numbers.KAPPA,

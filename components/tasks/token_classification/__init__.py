@@ -22,7 +22,7 @@ from components.measures import Measure, f1, mean, ratio
 from components.tasks._base import Base
 from components.tasks.token_classification import baselines, encoding, tables
 from components.tasks.token_classification.options import Options
-from components.tasks.token_classification.predictor import Tagger, load_model
+from components.tasks.token_classification.predictor import Tagger, start_from
 from components.tasks.token_classification.rows import Rows
 from components.tasks.token_classification.schemes import label_map, mended, parted
 
@@ -116,8 +116,7 @@ class Task(Base):
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
         """Load the base model with a linear head, or with a conditional random field on top of it, in float32; BadModel."""
-        # A base that was fine-tuned before has a head of another size.
-        return load_model(base, spec, self.options, ignore_mismatched_sizes=True)
+        return start_from(base, spec, self.options)
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
         """Return what pads a batch of encoded rows, and their labels, to its longest row."""
