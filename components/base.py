@@ -5,7 +5,6 @@ Reads `package:NAME/PATH`, a folder, a repository of the Hugging Face hub, or a 
 code is copied.
 """
 
-import json
 import logging
 import re
 import shutil
@@ -20,7 +19,8 @@ from pydantic import Field, field_validator
 from components.artifacts.manifest import MAIN, OTHERS, BaseManifest, Part, base_folder, base_names
 from components.artifacts.pinned import aside, swap
 from components.artifacts.rows import verify
-from components.errors import BadModel, NotThere
+from components.documents import read_json
+from components.errors import BadModel, BadParams, NotThere
 from components.hub import first_line, hub_errors
 from components.identity import digest_file, digest_value
 from components.origin import HUB_ID, PACKAGE, REGISTERED, in_package
@@ -167,7 +167,7 @@ def _faults_of_config(folder: Path, names: list[str]) -> Iterator[str]:
         return
     config = _mapping(folder / "config.json")
     if config is None:
-        yield "config.json is not a JSON object"
+        yield "config.json is not a JSON object with each key once"
     elif "auto_map" in config:
         yield "it brings code of its own (config.json: auto_map), which is never run; choose another model"
 
@@ -175,8 +175,8 @@ def _faults_of_config(folder: Path, names: list[str]) -> Iterator[str]:
 def _faults_of_weights(folder: Path, names: list[str]) -> Iterator[str]:
     if INDEX in names:
         shards = (_mapping(folder / INDEX) or {}).get("weight_map")
-        if not isinstance(shards, dict):
-            yield f"{INDEX} has no weight_map"
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            yield f"{INDEX} has no weight_map, which names the file of each weight"
         else:
             yield from (f"{name} is missing, which {INDEX} lists" for name in sorted(set(shards.values()) - set(names)))
     elif WEIGHTS[0] not in names:
@@ -228,8 +228,8 @@ def _standing(out: Path) -> dict[str, BaseManifest]:
 def _mapping(path: Path) -> dict[str, Any] | None:
     """Return a JSON object, or None where the file holds none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        value = read_json(path)
+    except BadParams:
         return None
     return value if isinstance(value, dict) else None
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from components import registry, tasks, tracking
 from components.artifacts.manifest import BaseManifest, Manifest
 from components.artifacts.verdict import Outcome, Verdict
 from components.base import pin_base as pin
 from components.behaviour import read_cases
+from components.documents import read_yaml
 from components.errors import BadData, BadInput, NotThere
 from components.ledger import Entry, Ledger, Request
 from components.locks import shared_database
@@ -154,7 +154,7 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
         what = "; ".join(f"{stage} ran with another {', '.join(paths)}" for stage, paths in stale.items())
         raise NotThere(f"{workspace.root / 'dvc.lock'}: {what}; `dvc repro` or `retune run` makes what comes after it")
     lineage = lineage_of(workspace, name, tracking.run_key(workspace.root))
-    params = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))
+    params = read_yaml(workspace.params)
     live = next((stage.live for stage in stages if stage.live), None)
     return tracking.record(workspace.root, store(workspace), lineage=lineage, params=params, live=live)
 

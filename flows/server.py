@@ -23,10 +23,12 @@ import psutil
 from filelock import FileLock, Timeout
 
 from components.errors import Unavailable
-from components.process import quiet_environment
+from components.exits import ended
+from components.process import quiet_environment, tied
 from flows.settings import Settings
 
 POLL = 0.2  # seconds
+REACHED = 10.0  # seconds that a server of others may take to answer
 PREFERRED_PORT = 4200
 # Which run holds a slot is kept in PREFECT_HOME, as slots are in the database: in memory, a server that restarts would forget who has
 # which slot, end the runs at work, and never give a slot back whose run died meanwhile.
@@ -38,10 +40,15 @@ def prefect_server(var: Path, settings: Settings) -> Iterator[str]:
     """Yield the API address of a healthy server, and keep it in use for as long as the block runs.
 
     Raises:
-        Unavailable: it did not come up within the deadline; the message holds the end of its log.
+        Unavailable: it did not come up within the deadline, and the message holds the end of its log; or the one that the settings name
+            does not answer.
     """
-    if settings.prefect_api_url:
-        yield settings.prefect_api_url
+    if url := settings.prefect_api_url:
+        try:
+            httpx.get(f"{url}/health", timeout=REACHED)  # whatever it answers
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unavailable(f"no Prefect server answers at {url}, which RETUNE_PREFECT_API_URL names: {error}") from None
+        yield url
         return
     home = var / "prefect"
     home.mkdir(parents=True, exist_ok=True)
@@ -171,7 +178,7 @@ def launch(home: Path, port: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     settings = {"PREFECT_HOME": str(home), "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api", "PREFECT_CLI_PROMPT": "false"}
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"} | settings | LEASES
-    return subprocess.Popen([sys.executable, "-m", "components.process", *command], env=environment, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(tied(command), env=environment, stdin=subprocess.DEVNULL)
 
 
 def free_port(preferred: int) -> int:
@@ -186,4 +193,4 @@ def free_port(preferred: int) -> int:
 
 if __name__ == "__main__":
     quiet_environment()
-    supervise(Path(sys.argv[1]), float(sys.argv[2]))
+    sys.exit(ended(lambda: supervise(Path(sys.argv[1]), float(sys.argv[2]))))

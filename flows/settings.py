@@ -4,6 +4,7 @@ Without any of them all state is embedded: SQLite and folders below `var/`. One 
 """
 
 import os
+from io import StringIO
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 import sqlalchemy.exc
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -36,7 +38,7 @@ class EnvironmentSettings(Section):
 class Settings(BaseSettings):
     """Shared services instead of the embedded ones, deadlines of the managed local ones, other environments, and who acts."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, allow_inf_nan=False)
 
     database: SecretStr = Field(NOTHING, description="PostgreSQL for ledger, studies and locks: postgresql+psycopg://USER:…@HOST/retune")
     mlflow_uri: str = Field("", description="MLflow's server, http://… or https://…")
@@ -117,7 +119,7 @@ def read_settings(project: Path) -> Settings:
         BadParams: a variable cannot be read; the message names it, and no secret.
     """
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {BASE, PROJECT, STATE}  # the last are the environment's
-    ours = (name for name in dotenv_values(project / ".env") if name.upper().startswith(PREFIX) and not name.upper().startswith(SQL))
+    ours = (name for name in of_file(project) if name.upper().startswith(PREFIX) and not name.upper().startswith(SQL))
     if unknown := [name for name in ours if name.upper() not in known]:
         raise BadParams("; ".join(f"{project / '.env'}: no setting {one}{nearest(one.upper(), sorted(known))}" for one in unknown))
     try:
@@ -131,6 +133,30 @@ def read_settings(project: Path) -> Settings:
         raise BadParams("; ".join(f"RETUNE_{where}: {says}" if where else says for where, says in faults)) from None
 
 
+def of_file(project: Path) -> dict[str, str | None]:
+    """Return what the file `.env` of a project sets; nothing where there is none.
+
+    Raises:
+        BadParams: it cannot be read, is not UTF-8, or sets a variable twice.
+    """
+    path = project / ".env"
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise BadParams(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise BadParams(f"{path} is not UTF-8: line {line} holds the byte 0x{error.object[error.start]:02x}; save it as UTF-8") from None
+    first: dict[str, int] = {}
+    for binding in parse_stream(StringIO(text)):
+        if binding.key is not None and first.setdefault(binding.key, binding.original.line) != binding.original.line:
+            lines = first[binding.key], binding.original.line
+            raise BadParams(f"{path}: {binding.key} is in line {lines[0]} and again in line {lines[1]}; keep one of them")
+    return dotenv_values(stream=StringIO(text))
+
+
 def enter(project: Path) -> Settings:
     """Read the settings of a project, and hand the tools what they read from the environment."""
     settings = read_settings(project)
@@ -142,5 +168,5 @@ def databases(project: Path) -> dict[str, str]:
     """Return the addresses of databases that are no variables yet: of `.env`, and of the files of `/run/secrets`."""
     files = {path.name.upper(): path for path in SECRETS.iterdir()} if SECRETS.is_dir() else {}
     secrets = {name: path.read_text(encoding="utf-8").strip() for name, path in files.items() if name.startswith(SQL)}
-    found = secrets | {name: value for name, value in dotenv_values(project / ".env").items() if name.startswith(SQL)}
+    found = secrets | {name: value for name, value in of_file(project).items() if name.startswith(SQL)}
     return {name: value for name, value in found.items() if value and name not in os.environ}

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.errors import BadModel, NotThere
+from components.documents import read_json
+from components.errors import BadModel, BadParams, NotThere
 
 PIECES = ("sacremoses", "sentencepiece")
 """What reads source.spm and target.spm; without the first a tokenizer splits texts in another way than its model learnt."""
@@ -92,14 +93,18 @@ def config(folder: Path) -> dict[str, Any]:
         NotThere: the folder is missing.
         BadModel: it has no config.json that can be read.
     """
+    path = folder / "config.json"
+    if not folder.exists():
+        raise NotThere(f"{folder} is missing; `retune run` fetches the base model into data/base")
+    if not path.exists():
+        raise BadModel(f"{folder} has no config.json: expected a model in hub layout")
     try:
-        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        if not folder.exists():
-            raise NotThere(f"{folder} is missing; `retune run` fetches the base model into data/base") from None
-        raise BadModel(f"{folder} has no config.json: expected a model in hub layout") from None
-    except ValueError as error:
-        raise BadModel(f"{folder / 'config.json'} is not JSON: {error}") from None
+        found = read_json(path)
+    except BadParams as error:
+        raise BadModel(str(error)) from None
+    if not isinstance(found, dict):
+        raise BadModel(f"{path} is not a JSON object")
+    return found
 
 
 def refuse_foreign_code(folder: Path) -> None:

@@ -7,11 +7,13 @@ context, answers. Questions of one context are one group, so that they stay in o
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from components.errors import BadSource
+from components.exits import ended
 from components.tasks.question_answering.contexts import group_of
 
 _FORM = "expected SQuAD's JSON: an object with data, a list of articles with paragraphs, each with a context and qas"
@@ -61,10 +63,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--group", choices=("context", "title"), default="context", help="what stays together in one split")
     given = parser.parse_args()
-    try:
-        print(f"{given.out}: {convert(given.file, given.out, given.group)} questions")
-    except BadSource as error:
-        parser.exit(error.exit_code, f"{error}\n")
+    print(f"{given.out}: {convert(given.file, given.out, given.group)} questions")
 
 
 def _parts(value: Any, name: str) -> list[Mapping[str, Any]]:
@@ -82,4 +81,4 @@ def _text(value: Mapping[str, Any], name: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main))
