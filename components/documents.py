@@ -207,7 +207,8 @@ def _refuse_bombs(text: str) -> None:
             if event.anchor is not None:
                 sizes[event.anchor] = 1
         if told:
-            raise yaml.composer.ComposerError(None, None, told, event.start_mark)
+            mark: Any = event.start_mark
+            raise yaml.composer.ComposerError(None, None, told, mark)
 
 
 def _short(value: object) -> str:

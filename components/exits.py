@@ -109,6 +109,8 @@ def _foreseen(error: Exception) -> tuple[str, int] | None:
         return (f"{paths}: {told}" if paths else told), code
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # pathlib, up to Python 3.12
         return f"{str(error).removeprefix('Symlink loop from ')}: {_SYSTEM[errno.ELOOP][0]}", BadInput.exit_code
+    if isinstance(error, ValueError) and "embedded null byte" in str(error):
+        return "a path holds a null character, which no file's name can", BadInput.exit_code
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return f"{error.object!r} is not UTF-8; rename the file, or convert the text", BadInput.exit_code
     return None

@@ -18,10 +18,18 @@ _NO_SCHEMAS = ("default", "metadata", "serialization")  # parts of a schema that
 
 
 def _a_number(value: object) -> object:
+    return _literal(value, "a number")
+
+
+def _an_integer(value: object) -> object:
+    return _literal(value, "an integer")
+
+
+def _literal(value: object, wanted: str) -> object:
     if isinstance(value, bool):
-        raise ValueError("expected a number, and a boolean is none")
+        raise ValueError(f"expected {wanted}, not a boolean")
     if isinstance(value, str | bytes):
-        raise ValueError("expected a number, and in quotes it is a text")
+        raise ValueError(f"expected {wanted}, not a text; what is in quotes is one")
     return value
 
 
@@ -36,11 +44,15 @@ def _take_literally(part: Any) -> None:
         elif part.get("type") in ("int", "float"):
             inner = dict(part)
             part.clear()
-            part.update(core_schema.no_info_before_validator_function(_a_number, inner))
-        elif part.get("function") != {"type": "no-info", "function": _a_number}:  # a section in a section was here before
+            part.update(core_schema.no_info_before_validator_function(_an_integer if inner["type"] == "int" else _a_number, inner))
+        elif not _is_ours(part.get("function")):  # a section in a section was here before
             for name, one in part.items():
                 if name not in _NO_SCHEMAS:
                     _take_literally(one)
+
+
+def _is_ours(function: Any) -> bool:
+    return isinstance(function, dict) and function.get("function") in (_a_number, _an_integer)
 
 
 class Section(BaseModel):
@@ -92,7 +104,7 @@ def nearest(name: str, known: list[str]) -> str:
 
 def _fault(section: type[BaseModel], where: str, detail: ErrorDetails) -> str:
     # Where a value may be of several types, pydantic names our validator too.
-    parts = (part for part in map(str, detail["loc"]) if _a_number.__name__ not in part)
+    parts = (part for part in map(str, detail["loc"]) if not part.startswith("function-before["))
     path = ".".join(part for part in (where, *parts) if part)
     if detail["type"] == "extra_forbidden":
         known = _fields_at(section, detail["loc"][:-1])

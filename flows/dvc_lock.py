@@ -18,7 +18,10 @@ def edited_params(root: Path) -> list[str]:
         NotThere: dvc.lock is missing.
         BadParams: it is damaged.
     """
-    now = read_yaml(root / "params.yaml")
+    params = root / "params.yaml"
+    now = read_yaml(params)
+    if not isinstance(now, dict):
+        raise BadParams(f"{params}: expected a mapping with a section a step, found {type(now).__name__}")
     used = [pair for stage in _ours(root).values() for pair in stage.get("params", {}).get("params.yaml", {}).items()]
     return sorted({name for name, value in used if value != now.get(name)})
 
@@ -29,7 +32,7 @@ def lock_hashes(root: Path) -> dict[str, str]:
     Raises:
         NotThere: dvc.lock is missing.
     """
-    hashes = {out["path"]: out["md5"] for stage in _stages(root).values() for out in stage.get("outs", [])}
+    hashes = {out["path"]: str(out.get("md5")) for stage in _stages(root).values() for out in stage.get("outs", [])}
     for pointer in sorted((root / "data").glob("*.dvc")):
         hashes |= {f"data/{path}": md5 for path, md5 in pointed_at(pointer).items()}
     return dict(sorted(hashes.items()))
@@ -82,11 +85,17 @@ def _parsed(lock: Path, content: bytes) -> dict[str, dict[str, Any]]:
     found = parse_yaml(content, lock) or {}
     stages = found.get("stages", {}) if isinstance(found, dict) else None
     whole = isinstance(stages, dict) and all(
-        isinstance(stage, dict) and _have_paths(stage.get("outs", [])) and _have_paths(stage.get("deps", [])) for stage in stages.values()
+        isinstance(stage, dict) and _have_paths(stage.get("outs", [])) and _have_paths(stage.get("deps", [])) and _has_params(stage)
+        for stage in stages.values()
     )
     if not isinstance(stages, dict) or not whole:
         raise BadParams(f"{lock} is damaged: expected `stages` with their deps and outs; {RESTORE}, else delete it, then `retune run`")
     return stages
+
+
+def _has_params(stage: dict[str, Any]) -> bool:
+    found = stage.get("params", {})
+    return isinstance(found, dict) and isinstance(found.get("params.yaml", {}), dict)
 
 
 def _have_paths(entries: object) -> bool:

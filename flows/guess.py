@@ -68,6 +68,7 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
+    templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # YAML knows no pairs of surrogates, which JSON makes of an emoji
     source = Path(os.path.relpath(data.resolve(), folder)).as_posix()
     text = templates.get_template("params.yaml.j2").render(name=name or slug(data.stem), source=source, guess=guess)
     partial = params.with_name(params.name + ".partial")

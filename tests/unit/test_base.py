@@ -255,3 +255,20 @@ def test_a_full_disk_is_worth_a_retry_and_leaves_the_earlier_model(tmp_path: Pat
 def test_an_unknown_key_names_the_nearest() -> None:
     with pytest.raises(BadParams, match=r"base.modle is not a setting; did you mean 'model'\?"):
         BaseParams.parse({"modle": "x"}, "base")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("config.json", b"[" * 100_000, "config.json is not a JSON object"),
+        ("config.json", b'{"model_type": "bert", "model_type": "gpt2"}', "config.json is not a JSON object with each key once"),
+        ("config.json", b"\xff", "config.json is not a JSON object"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": ["x"]}}', "has no weight_map, which names the file of each weight"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": 1, "b": "z"}}', "has no weight_map, which names the file of each weight"),
+    ],
+)
+def test_an_odd_json_file_is_named(tmp_path: Path, model: Path, name: str, content: bytes, told: str) -> None:
+    (model / name).write_bytes(content)
+
+    with pytest.raises(BadModel, match=told):
+        pin(tmp_path)
