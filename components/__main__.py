@@ -109,9 +109,16 @@ def unchanged(step: Callable[..., None], sections: dict[str, Any]) -> Iterator[N
     loaded = {module.__file__ for name, module in sys.modules.items() if name.startswith("components.")}
     now = sources()
     edited = [str(path.relative_to(CODE.parent)) for path in before if str(path) in loaded and now.get(path) != before[path]]
-    edited += [str(PARAMS)] * (read_sections(step, PARAMS) != sections)
+    edited += [str(PARAMS)] * (not _reads_as(step, sections))
     if edited:
         raise RetuneError(f"{', '.join(edited)} changed while {step.__name__} was running, so its result is not kept; run again")
+
+
+def _reads_as(step: Callable[..., None], sections: dict[str, Any]) -> bool:
+    try:
+        return read_sections(step, PARAMS) == sections
+    except BadParams:
+        return False
 
 
 def sources() -> dict[Path, str]:

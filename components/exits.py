@@ -6,6 +6,7 @@ What nobody foresaw goes into a file that only its owner can read, below `var/lo
 
 import contextlib
 import errno
+import logging
 import os
 import select
 import sys
@@ -13,14 +14,16 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from components.errors import BadInput, Cancelled, RetuneError, Unavailable, legible
 
 DEBUG = "RETUNE_DEBUG"
 KEPT = 50  # traces in a folder; older ones are removed
 PIPE_CLOSED = 141  # as a shell names the end by SIGPIPE
+_TRACE = "retune_trace"  # an error's attribute: where its trace is
 GO_ON = "run the same command again to go on"
 
 # What a system says of a file, with the next step and the exit code.
@@ -43,16 +46,16 @@ _SYSTEM = {
 def ended(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit code; how it failed is printed in one message.
 
-    A traceback is never printed without `--debug`, neither of this thread nor of another one.
+    A traceback is never printed without `--debug`: not of this thread, not of another one, and not by a library that logs it.
     """
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a stream that a test has put there
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    threading.excepthook = _of_a_thread
     try:
-        _refuse_undecodable()
-        code = command() or 0
-        sys.stdout.flush()
+        with _without_traces():
+            _refuse_undecodable()
+            code = command() or 0
+            sys.stdout.flush()
     except Exception as error:
         return _fail(error)
     except KeyboardInterrupt as error:
@@ -66,7 +69,9 @@ def debugging() -> bool:
 
 
 def kept_trace(error: BaseException) -> Path:
-    """Write the trace of an error into a file of its own and return its path."""
+    """Write the trace of an error into a file of its own, once, and return its path."""
+    if known := getattr(error, _TRACE, None):
+        return Path(known)
     text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace")
     name = f"retune-error-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}-"
     for folder in (_log_folder(), Path(tempfile.gettempdir())):
@@ -79,6 +84,7 @@ def kept_trace(error: BaseException) -> Path:
                 file.write(text)
             for old in sorted(folder.glob("retune-error-*.log"))[:-KEPT]:
                 old.unlink(missing_ok=True)
+            setattr(error, _TRACE, path)
             return Path(path)
     return Path(os.devnull)
 
@@ -157,6 +163,28 @@ def _log_folder() -> Path | None:
     here = Path.cwd()
     found = [folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file() and (folder / "components").is_dir()]
     return found[-1] / "var/log" if found else None
+
+
+@contextlib.contextmanager
+def _without_traces() -> Iterator[None]:
+    """Let other threads, and what is logged with a trace, say one line."""
+    hook, factory = threading.excepthook, logging.getLogRecordFactory()
+
+    def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        made = factory(*args, **kwargs)
+        error = made.exc_info[1] if made.exc_info else None
+        if error is not None and not debugging():
+            known = isinstance(error, RetuneError) or made.levelno < logging.WARNING
+            made.msg, made.args, made.exc_info = made.getMessage() + ("" if known else f": {one_line(error)}"), (), None
+        return made
+
+    threading.excepthook = _of_a_thread
+    logging.setLogRecordFactory(record)
+    try:
+        yield
+    finally:
+        threading.excepthook = hook
+        logging.setLogRecordFactory(factory)
 
 
 def _of_a_thread(failed: threading.ExceptHookArgs) -> None:

@@ -1,6 +1,7 @@
 """Every command ends with one message and an exit code; the trace of what nobody foresaw is in a file of its owner's."""
 
 import errno
+import logging
 import os
 import stat
 import subprocess
@@ -23,7 +24,6 @@ def _bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["retune"])
     monkeypatch.delenv(exits.DEBUG, raising=False)
-    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
 
 
 def failing(error: BaseException) -> Callable[[], None]:
@@ -112,6 +112,24 @@ def test_a_failing_thread_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert ended(command) == 0
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("error: unexpected ValueError: in a thread (trace: ")
+
+
+def test_what_a_library_logs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def command() -> None:
+        for error in (ValueError("first"), BadInput("second")):
+            try:
+                raise error
+            except Exception:
+                for _ in range(2):
+                    logging.getLogger("library").exception("failed: %s", error)
+
+    assert ended(command) == 0
+    (trace,) = tmp_path.iterdir()
+    first = f"failed: first: unexpected ValueError: first (trace: {trace})"
+    assert caplog.messages == [first, first, "failed: second", "failed: second"]
+    assert "Traceback" not in caplog.text
 
 
 def test_an_undecodable_argument_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,8 @@ COMMANDS = [
 WORDS = [*ODD, "x" * 300, "/", "..", "models:/", "a@", "a/9" + "9" * 30, "/dev/null", "loop.csv"]
 
 
-@few
+@pytest.mark.slow
+@settings(few, max_examples=20)
 @given(command=st.sampled_from(COMMANDS), word=words | st.sampled_from(WORDS))
 def test_any_argument_ends_in_a_message(place: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], word: str) -> None:
     monkeypatch.chdir(place)

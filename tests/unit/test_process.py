@@ -51,19 +51,16 @@ def gone(pids: list[int]) -> bool:
 def test_no_stage_outlives_dvc_killed_at_its_start(slow_steps: Path, stage: str) -> None:
     begin = f"exec python -m components {stage} out/{stage}-$0 & echo $!; wait"  # as DVC does: a child in its own session
     variables = os.environ | PYTHON | {"PYTHONPATH": str(slow_steps), "DVC_STAGE": stage}
-    children = []
+    started = []
     for number in range(20):
-        dvc = subprocess.Popen(
-            ["/bin/sh", "-c", begin, str(number)],
-            cwd=slow_steps,
-            env=variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        command = ["/bin/sh", "-c", begin, str(number)]
+        started.append(subprocess.Popen(command, cwd=slow_steps, env=variables, stdout=subprocess.PIPE, start_new_session=True))
+    begun = time.monotonic()
+    children = []
+    for number, dvc in enumerate(started):
         assert dvc.stdout is not None
         children.append(int(dvc.stdout.readline()))
-        time.sleep(number * 0.025)  # killed 0 to 0.5 seconds after the stage was started
+        time.sleep(max(0.0, begun + number * 0.025 - time.monotonic()))  # killed 0 to 0.5 seconds after the stage was started
         dvc.kill()
         dvc.wait()
         dvc.stdout.close()
