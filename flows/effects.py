@@ -21,8 +21,8 @@ from components.artifacts.manifest import BaseManifest, Manifest
 from components.artifacts.verdict import Outcome, Verdict
 from components.base import pin_base as pin
 from components.behaviour import read_cases
-from components.documents import read_yaml
-from components.errors import BadData, BadInput, NotThere
+from components.documents import parse_json, read_yaml
+from components.errors import BadData, BadInput, BadParams, NotThere
 from components.ledger import Entry, Ledger, Request
 from components.locks import shared_database
 from components.registry import Environment
@@ -290,12 +290,12 @@ def as_rows(inputs: Sequence[str], asked: Sequence[str]) -> pd.DataFrame:
     rows = []
     for number, text in enumerate(asked, 1):
         try:
-            row = json.loads(text)
-        except ValueError:
+            row = parse_json(text, f"question {number}")
+        except BadParams:
             row = None
         if not isinstance(row, dict) or set(row) != set(inputs):
             wanted = ", ".join(f'"{name}": …' for name in inputs)
-            raise BadData(f"question {number}: expected a JSON object {{{wanted}}}, found {text[:80]!r}")
+            raise BadData(f"question {number}: expected a JSON object {{{wanted}}}, with each key once, found {text[:80]!r}")
         rows.append({name: cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for name, cell in row.items()})
     return pd.DataFrame(rows, columns=list(inputs), dtype="str")
 

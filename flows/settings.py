@@ -6,7 +6,7 @@ Without any of them all state is embedded: SQLite and folders below `var/`. One 
 import os
 from io import StringIO
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
@@ -14,8 +14,9 @@ import sqlalchemy.exc
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from components.documents import parse_json
 from components.errors import BadParams
 from components.learning.state import STATE
 from components.locks import DATABASE
@@ -59,9 +60,17 @@ class Settings(BaseSettings):
     notify: SecretStr = Field(
         NOTHING, description="who is told: Apprise addresses, or block:TYPE/NAME for a block of Prefect's; spaces between"
     )
-    environments: dict[str, EnvironmentSettings] = Field(
+    environments: Annotated[dict[str, EnvironmentSettings], NoDecode] = Field(
         default_factory=dict, description='JSON: {"production": {"mlflow": "http://…", "ledger": "postgresql+psycopg://…"}}'
     )
+
+    @field_validator("environments", mode="before")
+    @classmethod
+    def _is_json(cls, value: object) -> object:
+        try:
+            return parse_json(value, "RETUNE_ENVIRONMENTS") if isinstance(value, str) else value
+        except BadParams as error:
+            raise BadParams(f'{error}; RETUNE_ENVIRONMENTS is JSON: {{NAME: {{"mlflow": …, "ledger": …}}}}') from None
 
     @field_validator("database", "mlflow_database")
     @classmethod
@@ -124,8 +133,6 @@ def read_settings(project: Path) -> Settings:
         raise BadParams("; ".join(f"{project / '.env'}: no setting {one}{nearest(one.upper(), sorted(known))}" for one in unknown))
     try:
         return Settings(_env_file=project / ".env", _secrets_dir=SECRETS if SECRETS.is_dir() else None)
-    except SettingsError as error:
-        raise BadParams(f'{error}; RETUNE_ENVIRONMENTS is JSON: {{NAME: {{"mlflow": …, "ledger": …}}}}') from None
     except ValidationError as error:
         faults = [
             (".".join(map(str, one["loc"])).upper(), one["msg"].removeprefix("Value error, ")) for one in error.errors(include_input=False)

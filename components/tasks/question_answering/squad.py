@@ -49,7 +49,7 @@ def convert(source: Path, out: Path, group: str = "context") -> int:
         data = json.loads(source.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadSource(f"{source} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadSource(f"{source} is not JSON: {error}") from None
     found = [json.dumps(row, ensure_ascii=False) for row in rows(data, group)]
     out.write_text("".join(f"{line}\n" for line in found), encoding="utf-8")
