@@ -60,11 +60,17 @@ def die_with_parent(parent: int | None = None) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     found = os.getppid()
-    adopted = _DVC_STAGE in os.environ and os.getsid(found) != os.getsid(0)
-    if (adopted if parent is None else found != parent) or os.getppid() != found:
+    if (_adopted_by(found) if parent is None else found != parent) or os.getppid() != found:
         os.kill(os.getpid(), signal.SIGKILL)
     if sys.platform != "linux":
         threading.Thread(target=_watch, args=(found,), daemon=True).start()
+
+
+def _adopted_by(parent: int) -> bool:
+    try:
+        return _DVC_STAGE in os.environ and os.getsid(parent) != os.getsid(0)
+    except ProcessLookupError:  # it has died this very moment
+        return True
 
 
 def end_group(child: subprocess.Popen[str], grace: float = 0.0) -> None:
@@ -131,7 +137,7 @@ def _watch(parent: int) -> None:
 def main() -> None:
     """`python -m components.process [--parent=PID] COMMAND…`: become COMMAND, tied to the life of the caller, which is PID."""
     named = sys.argv[1].startswith(_PARENT)
-    die_with_parent(int(sys.argv[1].removeprefix(_PARENT)) if named else None)
+    die_with_parent(int(sys.argv[1].removeprefix(_PARENT)) if named else os.getppid())
     command = sys.argv[1 + named :]
     with contextlib.suppress(FileNotFoundError):
         os.execvp(command[0], command)
