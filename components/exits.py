@@ -113,6 +113,8 @@ def _foreseen(error: Exception) -> tuple[str, int] | None:
         told, code = _SYSTEM[error.errno]
         paths = " and ".join(os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes))
         return (f"{paths}: {told}" if paths else told), code
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_folder():
+        return "the working folder does not exist any more; change to one that does", BadInput.exit_code
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # pathlib, up to Python 3.12
         return f"{str(error).removeprefix('Symlink loop from ')}: {_SYSTEM[errno.ELOOP][0]}", BadInput.exit_code
     if isinstance(error, ValueError) and "embedded null byte" in str(error):
@@ -143,6 +145,14 @@ def _refuse_undecodable() -> None:
         raise BadInput(f"the environment variable {wrong[0]} is not UTF-8: {os.environ[wrong[0]]!r}")
 
 
+def _has_folder() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return False
+    return True
+
+
 def _is_text(value: str) -> bool:
     try:
         value.encode()
@@ -160,7 +170,10 @@ def _nobody_reads() -> bool:
 
 def _log_folder() -> Path | None:
     """Return where the project keeps its logs: of the outermost one, since workspaces and checkouts lie inside it."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except OSError:  # it was removed
+        return None
     found = [folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file() and (folder / "components").is_dir()]
     return found[-1] / "var/log" if found else None
 
@@ -175,7 +188,9 @@ def _without_traces() -> Iterator[None]:
         error = made.exc_info[1] if made.exc_info else None
         if error is not None and not debugging():
             known = isinstance(error, RetuneError) or made.levelno < logging.WARNING
-            made.msg, made.args, made.exc_info = made.getMessage() + ("" if known else f": {one_line(error)}"), (), None
+            made.exc_info = None
+            if not known:
+                made.msg, made.args = f"{made.getMessage()}: {one_line(error)}", ()
         return made
 
     threading.excepthook = _of_a_thread

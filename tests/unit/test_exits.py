@@ -72,6 +72,18 @@ def test_an_unforeseen_error_is_one_line_and_a_file(error: Exception, tmp_path: 
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
+def test_a_working_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert ended(Path.cwd) == 2  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "error: the working folder does not exist any more; change to one that does\n"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert exits.kept_trace(ValueError("x")).parent == tmp_path
+
+
 def test_outside_a_project_the_trace_is_a_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
