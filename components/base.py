@@ -5,7 +5,6 @@ Reads `package:NAME/PATH`, a folder, a repository of the Hugging Face hub, or a 
 code is copied.
 """
 
-import json
 import logging
 import re
 import shutil
@@ -20,7 +19,8 @@ from pydantic import Field, field_validator
 from components.artifacts.manifest import MAIN, OTHERS, BaseManifest, Part, base_folder, base_names
 from components.artifacts.pinned import aside, swap
 from components.artifacts.rows import verify
-from components.errors import BadModel, NotThere
+from components.documents import read_json
+from components.errors import BadModel, BadParams, NotThere
 from components.hub import first_line, hub_errors
 from components.identity import digest_file, digest_value
 from components.origin import HUB_ID, PACKAGE, REGISTERED, in_package
@@ -187,7 +187,7 @@ def _faults_of_config(folder: Path, names: list[str]) -> Iterator[str]:
         return
     config = _mapping(folder / "config.json")
     if config is None:
-        yield "config.json is not a JSON object"
+        yield "config.json is not a JSON object with each key once"
     for pattern in SETTINGS:
         for path in sorted(folder.glob(pattern)):
             if fault := fault_of(path):
@@ -264,8 +264,8 @@ def _standing(out: Path) -> dict[str, BaseManifest]:
 def _mapping(path: Path) -> dict[str, Any] | None:
     """Return a JSON object, or None where the file holds none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        value = read_json(path)
+    except BadParams:
         return None
     return value if isinstance(value, dict) else None
 

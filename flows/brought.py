@@ -7,8 +7,6 @@ remote has the data.
 import logging
 from contextlib import suppress
 
-import yaml
-
 from components.artifacts.manifest import BaseManifest, base_folder, base_names
 from components.errors import Cancelled, NotThere, RetuneError, Unavailable
 from components.identity import digest_file, digest_value
@@ -17,6 +15,7 @@ from components.origin import REGISTERED
 from flows import dvc
 from flows.audit.model import open_model
 from flows.audit.worktree import bring
+from flows.dvc_lock import pointed_at
 from flows.effects import read_name
 from flows.git import git
 from flows.params import read_params
@@ -76,7 +75,7 @@ def pointed(workspace: Workspace, path: str) -> str | None:
     pointer = workspace.root / f"{path}.dvc"
     if not pointer.exists():
         return None
-    return str(yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]["md5"])
+    return next(iter(pointed_at(pointer).values()))
 
 
 def of_last_version(workspace: Workspace, path: str, known: str | None) -> str | None:

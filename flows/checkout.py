@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.exits import ended
 from components.folders import make_private
 from components.learning.state import STATE
 from components.origin import PROJECT
@@ -161,16 +162,11 @@ def is_checkout(project: Path) -> bool:
     return Path.cwd().resolve().parent.parent == project / RUNS
 
 
-def main() -> int:
+def main() -> None:
     """Make a checkout for the process that called this one, and print its folder; with `--project` only the project's."""
-    try:
-        project = project_of()
-        print(project if sys.argv[1:] == ["--project"] else make_checkout(project, os.getppid()))
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    project = project_of()
+    print(project if sys.argv[1:] == ["--project"] else make_checkout(project, os.getppid()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import httpx
 import yaml
 
+from components.documents import read_yaml
 from components.errors import BadParams, NotThere, RetuneError, Unavailable
 from components.folders import make_private
 from flows.models import ModelFolder, find_models
@@ -47,7 +48,7 @@ def deploy(project: Path, api: str, pool: str | None) -> list[str]:
         ensure_pool(project, api, name, named=pool is not None)
     file = project / "var/prefect/deployments.yaml"
     make_private(file.parent)
-    former = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {"deployments": []}
+    former = read_yaml(file) if file.is_file() else {"deployments": []}
     partial = file.with_name(f".{file.name}")
     partial.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
     prefect(project, api, ["--no-prompt", "deploy", "--all", "--prefect-file", str(partial)])
@@ -119,13 +120,13 @@ def read_file(project: Path) -> dict[str, Any]:
         BadParams: it is missing, or is not what Prefect reads.
     """
     path = project / FILE
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadParams(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadParams(f"{path} is not YAML: {error}") from None
-    if not isinstance(found, dict) or not any(one.get("name") == RETRAIN for one in found.get("deployments") or []):
+    found = read_yaml(path)
+    described = found.get("deployments") if isinstance(found, dict) else None
+    if (
+        not isinstance(found, dict)
+        or not isinstance(described, list)
+        or not any(isinstance(one, dict) and one.get("name") == RETRAIN for one in described)
+    ):
         raise BadParams(f"{path}: expected `deployments` with one that is called {RETRAIN}")
     return found
 

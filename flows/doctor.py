@@ -11,10 +11,10 @@ from functools import partial
 from pathlib import Path
 
 import psutil
-import yaml
 from packaging.requirements import Requirement
 
-from components.errors import RetuneError
+from components.documents import read_yaml
+from components.errors import BadParams, RetuneError
 from components.folders import make_private
 from flows.settings import read_settings
 from flows.workspace import Workspace
@@ -161,8 +161,8 @@ def dvc_lock(workspace: Workspace) -> str:
     if not path.exists():
         return "free"
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError):
+        held = read_yaml(path) or {}
+    except BadParams:
         raise RetuneError(f"{path} is broken and blocks every `dvc repro`: delete it when no DVC command is running") from None
     holders = [info for kinds in held.values() for entry in kinds.values() for info in (entry if isinstance(entry, list) else [entry])]
     alive = [info for info in holders if psutil.pid_exists(int(info["pid"]))]

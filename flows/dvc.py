@@ -18,8 +18,9 @@ from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 
-from components.errors import BadInput, Cancelled, NotThere, RetuneError, StageFailed, Unavailable
-from components.process import end_children, end_group
+from components.documents import read_yaml
+from components.errors import BadInput, BadParams, Cancelled, NotThere, RetuneError, StageFailed, Unavailable
+from components.process import end_children, end_group, tied
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Running:
             if self.cancelled.is_set():
                 raise Cancelled("the run was cancelled")
             child = subprocess.Popen(
-                [sys.executable, "-m", "components.process", *command],
+                tied(command),
                 cwd=cwd,
                 env={**environment(cwd), **variables},
                 stdin=subprocess.DEVNULL,
@@ -189,20 +190,36 @@ def dvc(
     if RUNNING.cancelled.is_set():
         raise Cancelled(f"{what} was cancelled; run again to go on where it stopped")
     if code != 0:
-        raise _failure(lines, what, code)
+        raise _failure(lines, what, code, root)
     return lines
 
 
-def _failure(lines: list[str], what: str, code: int) -> Exception:
+def _failure(lines: list[str], what: str, code: int, root: Path) -> Exception:
     said = "\n".join(lines)
     exited = re.search(r"exited with (-?\d+)", said)
     step = re.search(r"^error: (.*?)(?=^ERROR: |\Z)", said, re.MULTILINE | re.DOTALL)
     dvc_says = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    if step is None and (damage := _damage(root)):
+        return BadParams(f"{what} failed: {damage}")
     message = step.group(1).strip() if step else "; ".join(dvc_says) or (lines[-1] if lines else f"exit code {code}")
     if exited and int(exited.group(1)) in (-signal.SIGKILL, 128 + signal.SIGKILL):
         message = f"it was killed (signal 9), for lack of memory or by hand; run again to go on. {message}"
     kinds = {kind.exit_code: kind for kind in (BadInput, Unavailable, Cancelled)}
     return kinds.get(int(exited.group(1)) if exited else 0, StageFailed)(f"{what} failed: {message}")
+
+
+def _damage(root: Path) -> str | None:
+    """Say which of the files that DVC reads is damaged and where, which DVC itself does not."""
+    for path in (root / "dvc.yaml", root / "dvc.lock", root / "params.yaml", *sorted((root / "data").glob("*.dvc"))):
+        if not path.is_file():
+            continue
+        try:
+            found = read_yaml(path)
+        except BadParams as error:
+            return f"{error}; `git checkout` restores the file where it was committed"
+        if not isinstance(found, dict):
+            return f"{path} is damaged: expected a mapping, found {type(found).__name__}; `git checkout` restores it where it was committed"
+    return None
 
 
 def cache_folder(root: Path) -> Path:

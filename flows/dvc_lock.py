@@ -4,12 +4,11 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from components.errors import NotThere
+from components.documents import parse_yaml, read_yaml
+from components.errors import BadParams, NotThere
 from flows.dvc import STAGES
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a lock has a thousand lines
+RESTORE = "`git checkout` restores it where it was committed"
 
 
 def edited_params(root: Path) -> list[str]:
@@ -17,24 +16,14 @@ def edited_params(root: Path) -> list[str]:
 
     Raises:
         NotThere: dvc.lock is missing.
+        BadParams: it is damaged.
     """
-    now = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    params = root / "params.yaml"
+    now = read_yaml(params)
+    if not isinstance(now, dict):
+        raise BadParams(f"{params}: expected a mapping with a section a step, found {type(now).__name__}")
     used = [pair for stage in _ours(root).values() for pair in stage.get("params", {}).get("params.yaml", {}).items()]
-    return sorted({name for name, value in used if not _same(value, now.get(name))})
-
-
-def _same(locked: object, written: object) -> bool:
-    """Compare two settings; DVC writes 1e-07 into its lock, which YAML 1.1 takes for a text."""
-    if isinstance(locked, dict) and isinstance(written, dict):
-        return locked.keys() == written.keys() and all(_same(locked[name], written[name]) for name in locked)
-    if isinstance(locked, list) and isinstance(written, list):
-        return len(locked) == len(written) and all(map(_same, locked, written))
-    if isinstance(locked, str) != isinstance(written, str):
-        try:
-            return float(locked) == float(written)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
-            return False
-    return locked == written
+    return sorted({name for name, value in used if value != now.get(name)})
 
 
 def lock_hashes(root: Path) -> dict[str, str]:
@@ -43,11 +32,23 @@ def lock_hashes(root: Path) -> dict[str, str]:
     Raises:
         NotThere: dvc.lock is missing.
     """
-    hashes = {out["path"]: out["md5"] for stage in _stages(root).values() for out in stage.get("outs", [])}
+    hashes = {out["path"]: str(out.get("md5")) for stage in _stages(root).values() for out in stage.get("outs", [])}
     for pointer in sorted((root / "data").glob("*.dvc")):
-        for out in yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"]:
-            hashes[f"data/{out['path']}"] = out["md5"]
+        hashes |= {f"data/{path}": md5 for path, md5 in pointed_at(pointer).items()}
     return dict(sorted(hashes.items()))
+
+
+def pointed_at(pointer: Path) -> dict[str, str]:
+    """Return the md5 of each file or folder that a .dvc file points at, by its name.
+
+    Raises:
+        BadParams: it is damaged.
+    """
+    found = read_yaml(pointer)
+    outs = found.get("outs") if isinstance(found, dict) else None
+    if not outs or not _have_paths(outs) or not all(isinstance(out.get("md5"), str) for out in outs):
+        raise BadParams(f"{pointer} is damaged: expected `outs` with a path and an md5; {RESTORE}, and `retune snapshot` writes it anew")
+    return {out["path"]: out["md5"] for out in outs}
 
 
 def overtaken(root: Path) -> dict[str, list[str]]:
@@ -76,10 +77,26 @@ def _stages(root: Path) -> dict[str, dict[str, Any]]:
     lock = root / "dvc.lock"
     if not lock.exists():
         raise NotThere(f"{lock} is missing: nothing was made here yet; `retune run` makes it")
-    return _parsed(lock.read_bytes())
+    return _parsed(lock, lock.read_bytes())
 
 
 @functools.lru_cache(maxsize=4)  # asked several times in a run
-def _parsed(content: bytes) -> dict[str, dict[str, Any]]:
-    stages: dict[str, dict[str, Any]] = (yaml.load(content.decode("utf-8"), LOADER) or {}).get("stages", {})
+def _parsed(lock: Path, content: bytes) -> dict[str, dict[str, Any]]:
+    found = parse_yaml(content, lock) or {}
+    stages = found.get("stages", {}) if isinstance(found, dict) else None
+    whole = isinstance(stages, dict) and all(
+        isinstance(stage, dict) and _have_paths(stage.get("outs", [])) and _have_paths(stage.get("deps", [])) and _has_params(stage)
+        for stage in stages.values()
+    )
+    if not isinstance(stages, dict) or not whole:
+        raise BadParams(f"{lock} is damaged: expected `stages` with their deps and outs; {RESTORE}, else delete it, then `retune run`")
     return stages
+
+
+def _has_params(stage: dict[str, Any]) -> bool:
+    found = stage.get("params", {})
+    return isinstance(found, dict) and isinstance(found.get("params.yaml", {}), dict)
+
+
+def _have_paths(entries: object) -> bool:
+    return isinstance(entries, list) and all(isinstance(entry, dict) and isinstance(entry.get("path"), str) for entry in entries)

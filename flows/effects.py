@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from components import registry, tasks, tracking
 from components.artifacts.manifest import BaseManifest, Manifest
 from components.artifacts.verdict import Outcome, Verdict
 from components.base import pin_base as pin
 from components.behaviour import read_cases
-from components.errors import BadData, BadInput, NotThere
+from components.documents import parse_json, read_yaml
+from components.errors import BadData, BadInput, BadParams, NotThere
 from components.ledger import Entry, Ledger, Request
 from components.locks import shared_database
 from components.registry import Environment
@@ -155,7 +155,7 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
         what = "; ".join(f"{stage} ran with another {', '.join(paths)}" for stage, paths in stale.items())
         raise NotThere(f"{workspace.root / 'dvc.lock'}: {what}; `dvc repro` or `retune run` makes what comes after it")
     lineage = lineage_of(workspace, name, tracking.run_key(workspace.root))
-    params = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))
+    params = read_yaml(workspace.params)
     live = next((stage.live for stage in stages if stage.live), None)
     return tracking.record(workspace.root, store(workspace), lineage=lineage, params=params, live=live)
 
@@ -291,12 +291,12 @@ def as_rows(inputs: Sequence[str], asked: Sequence[str]) -> pd.DataFrame:
     rows = []
     for number, text in enumerate(asked, 1):
         try:
-            row = json.loads(text)
-        except ValueError:
+            row = parse_json(text, f"question {number}")
+        except BadParams:
             row = None
         if not isinstance(row, dict) or set(row) != set(inputs):
             wanted = ", ".join(f'"{name}": …' for name in inputs)
-            raise BadData(f"question {number}: expected a JSON object {{{wanted}}}, found {text[:80]!r}")
+            raise BadData(f"question {number}: expected a JSON object {{{wanted}}}, with each key once, found {text[:80]!r}")
         rows.append({name: cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for name, cell in row.items()})
     return pd.DataFrame(rows, columns=list(inputs), dtype="str")
 

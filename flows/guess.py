@@ -61,14 +61,20 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
     """
     if data.parts and data.parts[0].endswith(":"):  # what a path makes of s3://…
         raise BadParams(f"{data.parts[0]}// is an address, and a guess needs a file: give one with a few rows, then set snapshot.source")
+    if params.is_dir():
+        raise BadParams(f"{params} is a folder: --params names the file to write, as {params / 'params.yaml'}")
     if params.exists() and not force:
         raise BadParams(f"{params} exists; --force replaces it, --params FILE writes another one")
     guess = guess_columns(data)
     folder = params.resolve().parent
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadParams(f"{params} cannot be written: {error.strerror}: {error.filename}") from None
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
+    templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # YAML knows no pairs of surrogates, which JSON makes of an emoji
     source = Path(os.path.relpath(data.resolve(), folder)).as_posix()
     text = templates.get_template("params.yaml.j2").render(name=name or slug(data.stem), source=source, guess=guess)
     partial = params.with_name(params.name + ".partial")

@@ -7,12 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from components import registry, report, tracking
 from components.artifacts.lineage import Lineage
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Verdict
+from components.documents import read_yaml
 from components.errors import BadModel, NotThere
 from components.registry import stored
 from components.yardstick import yardstick
@@ -51,7 +50,7 @@ def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence
         "made_at": datetime.now(UTC),
     }
     seconds = {stage.name: stage.seconds for stage in stages if stage.became is dvc.Reproduced.RAN}
-    params = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))  # as they are recorded with a run
+    params = read_yaml(workspace.params)  # as they are recorded with a run
     report.write_card(workspace.root, workspace.reports, **known)
     report.write_report(workspace.root, result.page, seconds=seconds, params=params, **known)  # last: it says that both are there
 

@@ -28,8 +28,9 @@ import psutil
 from filelock import FileLock, Timeout
 
 from components.errors import RetuneError, Unavailable
+from components.exits import ended
 from components.folders import closed_to, make_private, open_log
-from components.process import quiet_environment
+from components.process import quiet_environment, tied
 from flows import credential
 from flows.guarded import HOST
 from flows.prefect_api import auth, know
@@ -49,7 +50,8 @@ def prefect_server(var: Path, settings: Settings) -> Iterator[str]:
     """Yield the API address of a healthy server, and keep it in use for as long as the block runs.
 
     Raises:
-        Unavailable: it did not come up within the deadline; the message holds the end of its log.
+        Unavailable: it did not come up within the deadline, and the message holds the end of its log; or the one that the settings name
+            does not answer.
     """
     if settings.prefect_api_url:
         reach(settings.prefect_api_url)
@@ -249,8 +251,7 @@ def launch(home: Path, port: int) -> subprocess.Popen[bytes]:
     free_leases(home)
     settings = server_settings(home, port, credential.make(home.parent))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")} | settings
-    tied = [sys.executable, "-m", "components.process", *server_command(port)]
-    return subprocess.Popen(tied, env=environment, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(tied(server_command(port)), env=environment, stdin=subprocess.DEVNULL)
 
 
 def server_command(port: int) -> list[str]:
@@ -285,4 +286,4 @@ def free_port(preferred: int) -> int:
 if __name__ == "__main__":
     quiet_environment()
     os.umask(closed_to(Path(sys.argv[1])))
-    supervise(Path(sys.argv[1]), float(sys.argv[2]))
+    sys.exit(ended(lambda: supervise(Path(sys.argv[1]), float(sys.argv[2]))))

@@ -18,7 +18,8 @@ from types import FrameType
 
 import psutil
 
-from components.errors import Cancelled, RetuneError, Unavailable
+from components.errors import Cancelled, Unavailable
+from components.exits import ended
 from components.folders import make_private, open_log
 from components.locks import hold
 from components.origin import PROJECT
@@ -157,26 +158,20 @@ def heed_signals() -> None:
         signal.signal(number, ended)
 
 
-def main(verb: str, workers: str = "1") -> int:
+def main(verb: str, workers: str = "1") -> None:
     """Do what `retune up` and `retune down` ask, or be the process that stays."""
     quiet_environment()
-    try:
-        workspace = open_project()
-        settings = read_settings(workspace.project)
-        if verb == "supervise":
-            heed_signals()
+    workspace = open_project()
+    settings = read_settings(workspace.project)
+    if verb == "supervise":
+        heed_signals()
+        with contextlib.suppress(Cancelled):
             supervise(workspace, settings, int(workers))
-        elif verb == "up":
-            print(json.dumps(asdict(up(workspace, settings, int(workers))) | {"login": login(workspace.var, settings)}))
-        else:
-            print(json.dumps(down(workspace, settings)))
-    except Cancelled:
-        return 0
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    elif verb == "up":
+        print(json.dumps(asdict(up(workspace, settings, int(workers))) | {"login": login(workspace.var, settings)}))
+    else:
+        print(json.dumps(down(workspace, settings)))
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(ended(lambda: main(*sys.argv[1:])))

@@ -12,9 +12,10 @@ from pathlib import Path
 import httpx
 import psutil
 
-from components.errors import RetuneError, Unavailable
+from components.errors import Unavailable
+from components.exits import ended
 from components.folders import open_log
-from components.process import end_group, quiet_environment
+from components.process import end_group, quiet_environment, tied
 from components.tracking import prepare_store
 from flows import credential
 from flows.guarded import HOST, VARIABLE
@@ -114,7 +115,7 @@ def running(command: list[str], settings: dict[str, str], log: Path, folder: Pat
     """Run a command with `settings` in its environment, in a session of its own and tied to the life of this process."""
     with os.fdopen(open_log(log), "a", encoding="utf-8") as out:
         child = subprocess.Popen(
-            [sys.executable, "-m", "components.process", *command],
+            tied(command),
             cwd=folder,
             env=os.environ | settings,
             stdin=subprocess.DEVNULL,
@@ -137,20 +138,14 @@ def answers(port: int) -> bool:
         return False
 
 
-def main() -> int:
+def main() -> None:
     """Serve until Ctrl-C."""
     quiet_environment()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         workspace = open_workspace()
         serve(workspace, read_settings(workspace.project))
-    except KeyboardInterrupt:
-        return 0
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -86,7 +86,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         return frame
     except FileNotFoundError:
         raise NotThere(f"{path} is missing: the step that writes it has not run; `dvc repro` runs all of them") from None
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise NotThere(f"{path} cannot be read ({error}); `dvc checkout` brings it back") from None
 
 

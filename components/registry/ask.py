@@ -103,7 +103,7 @@ class Worker:
         self._first, self._ended = True, False
         with self._said.open("wb") as said:
             self._child = subprocess.Popen(
-                [*PYTHON, str(process.__file__), *command],
+                process.tied(command),
                 cwd=folder,
                 env=dict(environment),
                 stdin=subprocess.PIPE,

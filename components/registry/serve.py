@@ -146,7 +146,7 @@ def _start(uri: str, model: str, port: int, folder: Path) -> "subprocess.Popen[s
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow calls uvicorn by its name
     with (folder / "said.txt").open("wb") as said:
         child = subprocess.Popen(
-            [*PYTHON, str(process.__file__), *PYTHON, *served],
+            process.tied([*PYTHON, *served]),
             cwd=folder,
             env={**environment(uri, folder), **isolated, "PATH": path},
             stdin=subprocess.DEVNULL,

@@ -242,12 +242,12 @@ def resolve(uri: str, model: str) -> Version:
     Raises:
         NotThere: there is none.
     """
-    name, _, number = model.partition("/")
-    if number:
-        if not number.isdigit():
-            raise NotThere(f"{model!r} names no version: expected NAME, NAME@ALIAS or NAME/VERSION")
+    name, slash, number = model.partition("/")
+    if slash and name and number.isdecimal() and len(number) < 10:
         return known_version(uri, name, int(number))
     name, _, alias = model.partition("@")
+    if slash or not name:
+        raise NotThere(f"{model!r} names no version: expected NAME, NAME@ALIAS or NAME/VERSION")
     at = _at(uri, name, alias or CHAMPION)
     if at is None:
         raise NotThere(f"{name} has no {alias or CHAMPION}; `retune promote` makes a version the {CHAMPION}")

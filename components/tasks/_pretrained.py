@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.errors import BadModel, NotThere
+from components.documents import read_json
+from components.errors import BadModel, BadParams, NotThere
 from components.tasks._foreign import refuse_foreign_code
 from components.tasks._weights import refuse_incomplete, refuse_not_finite
 
@@ -124,12 +125,12 @@ def settings(path: Path) -> dict[str, Any]:
     Raises:
         BadModel: it cannot be read.
     """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadModel(f"{path} is not JSON: {first_line(error)}") from None
+    try:
+        found = read_json(path)
+    except BadParams as error:
+        raise BadModel(str(error)) from None
     if not isinstance(found, dict):
         raise BadModel(f"{path} is not a JSON object")
     return found

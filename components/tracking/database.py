@@ -11,6 +11,7 @@ from pathlib import Path
 from components.errors import RetuneError, Unavailable
 from components.folders import make_private, private
 from components.locks import hold
+from components.process import tied
 from components.store import SQLITE
 
 log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def _at_head(database: Path) -> bool:
     """Say whether this release of MLflow brought the database to its head before."""
     revision = _revision(database)
     try:
-        return _stamp(database).read_text(encoding="utf-8").split() == [version("mlflow"), revision]
+        return _stamp(database).read_text(encoding="utf-8", errors="replace").split() == [version("mlflow"), revision]
     except FileNotFoundError:
         return False
 
@@ -87,7 +88,7 @@ def _migrate(database: Path) -> None:
         _copy(database, database.with_name(f"{database.name}.before-{version('mlflow')}"))
     target = new if before is None else database
     done = subprocess.run(
-        [sys.executable, "-c", _MIGRATE, f"{SQLITE}{target}", (database.parent / "mlartifacts").as_uri()],
+        tied([sys.executable, "-c", _MIGRATE, f"{SQLITE}{target}", (database.parent / "mlartifacts").as_uri()]),
         cwd=database.parent,
         capture_output=True,
         text=True,

@@ -11,10 +11,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import yaml
-
 from components import registry
-from components.errors import NotThere, RetuneError
+from components.documents import read_yaml
+from components.errors import BadParams, NotThere, RetuneError
 from components.origin import REGISTERED
 from components.registry import stored
 from components.registry.versions import ADAPTER, BASE_SOURCE, KEY, PROMOTED
@@ -85,8 +84,8 @@ def workspaces_of(project: Path, name: str | None) -> list[Path]:
 
 def _model_of(params: Path) -> str | None:
     try:
-        return str(yaml.safe_load(params.read_text(encoding="utf-8"))["name"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return str(read_yaml(params)["name"])
+    except (BadParams, KeyError, TypeError):
         return None
 
 

@@ -11,9 +11,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from components import registry
+from components.documents import read_yaml
 from components.errors import NotThere
 from components.registry import stored
 from components.registry.verify import inspected
@@ -79,8 +78,8 @@ def read_recipe(model: Model, version: registry.Version) -> Recipe:
     lock: dict[str, Any] = {"stages": {}}
     absent = [name for name in ("dvc.lock", "dvc.yaml", "params.yaml") if not (artifacts / name).is_file()]
     if not absent:
-        lock = yaml.safe_load((artifacts / "dvc.lock").read_text(encoding="utf-8"))
-        wanted = yaml.safe_load((artifacts / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        lock = read_yaml(artifacts / "dvc.lock")
+        wanted = read_yaml(artifacts / "dvc.yaml")["stages"]
         made = {name.partition("@")[0] for name in lock["stages"]}  # of a stage with `foreach` there are several
         absent = [f"a record of the stage {name}" for name in wanted if name not in made]
         lock["stages"] = {name: stage for name, stage in lock["stages"].items() if name.partition("@")[0] in wanted}

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from components.errors import BadInput
 from flows.cli.terminal import AsJson, Inline, ModelName, ParamsFile, app, out, print_json
 from flows.workspace import open_workspace
 
@@ -174,7 +175,7 @@ def predict(
     """
     from flows import effects
 
-    asked = [line.rstrip("\n") for line in sys.stdin] if texts == ["-"] else texts
+    asked = read_lines() if texts == ["-"] else texts
     answers = effects.predict(open_workspace(params), model, asked)
     if as_json:
         print_json(answers)
@@ -185,6 +186,21 @@ def predict(
     for answer in answers:
         table.add_row(*(f"{cell:.3f}" if isinstance(cell := answer[name], float) else str(cell) for name in columns))
     out.print(table)
+
+
+def read_lines() -> list[str]:
+    """Return the lines of standard input.
+
+    Raises:
+        BadInput: one of them is not UTF-8.
+    """
+    found = []
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            found.append(line.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise BadInput(f"line {number} of standard input is not UTF-8: it holds the byte 0x{line[error.start]:02x}") from None
+    return found
 
 
 @app.command()

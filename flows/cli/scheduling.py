@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from components.errors import Cancelled
+from components.process import tied
 from flows.cli.terminal import AsJson, Inline, app, out, print_json
 
 
@@ -46,7 +47,7 @@ def again(root: "os.PathLike[str]", project: "os.PathLike[str]", model: str, inl
     """
     options = [*(["--inline"] if inline else []), *(["--json"] if as_json else []), *([model] if model else [])]
     environment = os.environ | {"RETUNE_PROJECT": str(project), "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "components.process", sys.executable, "-m", "flows.cli", "retrain", *options]
+    command = tied([sys.executable, "-m", "flows.cli", "retrain", *options])
     child = subprocess.Popen(command, cwd=root, env=environment)
     while True:
         try:

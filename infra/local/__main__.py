@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from components.errors import Cancelled, RetuneError
+from components.errors import Cancelled
+from components.exits import ended
 from components.folders import make_private
 from components.process import quiet_environment
 from flows.workspace import find_project
@@ -74,16 +75,13 @@ def described(manifest: dict[str, Any], where: Path) -> str:
 
 
 def main() -> int:
-    """One message and an exit code for every error that a person can mend."""
+    """Do what the command line says, and return the exit code."""
     quiet_environment()
     try:
         return obey(arguments())
     except (Cancelled, KeyboardInterrupt):
         return Cancelled.exit_code
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

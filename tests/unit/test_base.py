@@ -351,3 +351,18 @@ def test_an_index_that_names_no_files_is_refused(tmp_path: Path, model: Path, in
 
     with pytest.raises(BadModel, match="has no weight_map from tensors to files"):
         pin(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("config.json", b"[" * 100_000, "config.json is not a JSON object"),
+        ("config.json", b'{"model_type": "bert", "model_type": "gpt2"}', "config.json is not a JSON object with each key once"),
+        ("config.json", b"\xff", "config.json is not a JSON object"),
+    ],
+)
+def test_an_odd_json_file_is_named(tmp_path: Path, model: Path, name: str, content: bytes, told: str) -> None:
+    (model / name).write_bytes(content)
+
+    with pytest.raises(BadModel, match=told):
+        pin(tmp_path)

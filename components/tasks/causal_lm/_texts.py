@@ -66,7 +66,7 @@ def conversation(cell: Any, *, answered: bool) -> list[Message]:
 def _messages(cell: Any) -> list[Message]:
     try:
         found = json.loads(cell) if isinstance(cell, str) else cell
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadConversation("messages is not JSON") from None
     if not isinstance(found, list) or not all(isinstance(message, dict) for message in found):
         raise BadConversation("messages is not a list of objects")

@@ -179,7 +179,7 @@ def _names(cell: str, separator: str) -> list[str]:
     else:
         try:
             names = json.loads(cell)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"label starts as a JSON list and is none: {error}") from None
     if bad := [name for name in names if isinstance(name, bool) or not isinstance(name, str | int)]:
         raise ValueError(f"label is a list with something that is no name: {json.dumps(bad[0])[:40]}")
