@@ -46,6 +46,7 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
         "DVC": dvc,
         "DVC lock": dvc_lock,
         "MLflow": mlflow,
+        "ledger": ledger,
         "Prefect": prefect,
     }
     for name, check in checks.items():
@@ -177,6 +178,28 @@ def mlflow(workspace: Workspace) -> str:
 
     uri = store(workspace)
     return f"{importlib.metadata.version('mlflow')}, {uri}"
+
+
+def ledger(workspace: Workspace) -> str:
+    """The ledger is what was written, and the one that MLflow knows."""
+    from components import registry
+    from components.registry.ledger_head import shown
+    from components.store import database_of
+    from flows.audit.model import open_models
+
+    path = database_of(workspace.ledger)
+    if path is not None and not path.exists() and not (workspace.var / "mlflow.db").exists():
+        return "not made yet; `retune run` makes it"
+    models = open_models(workspace.project)
+    found = {model.name: registry.verify_ledger(model.uri, model.ledger_url, model.name) for model in models if model.ledger}
+    if faults := list(dict.fromkeys(fault for one in found.values() for fault in one.faults)):
+        raise RetuneError(
+            f"{shown(faults)}: `retune history NAME --verify` shows all; restore a copy, or `retune reconcile --accept --why …`"
+        )
+    if not found:
+        return f"{path or 'it'} has no entry yet"
+    entries = max(len(one.chain.links) for one in found.values())
+    return f"{entries:,} entries, unchanged since they were written, {', '.join(sorted({one.signature for one in found.values()}))}"
 
 
 def prefect(workspace: Workspace) -> str:

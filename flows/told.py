@@ -5,6 +5,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from components import registry
 from components.errors import BadParams, RetuneError
 from components.ledger import Ledger, Retraining
 from flows.brought import FAILED, basis
@@ -12,6 +13,7 @@ from flows.effects import Result, read_name
 from flows.engine import current_flow_run, task
 from flows.notify import notify
 from flows.pages import VERDICT
+from flows.places import store
 from flows.settings import read_settings
 from flows.workspace import Workspace
 
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 def note(workspace: Workspace, outcome: str, reason: str, version: int | None = None) -> Retraining:
     """Write down how the run ended, also that there was nothing to do."""
     ended = ending(workspace, read_name(workspace), outcome, reason, version, basis(workspace) if version is not None else "")
-    Ledger(workspace.ledger).note(ended)
+    write(workspace, ended)
     log.info("%s: %s, %s", ended.model, outcome, reason)
     return ended
 
@@ -33,10 +35,16 @@ def failed(workspace: Workspace, why: str) -> None:
         name = read_name(workspace)
     ended = ending(workspace, name, FAILED, why)
     try:
-        Ledger(workspace.ledger).note(ended)
+        write(workspace, ended)
     except RetuneError as error:
-        log.error("that this run failed is not in the ledger: %s", error)
+        log.error("could not record the failed run in the ledger, or the ledger's head in MLflow: %s", error)
     announce(workspace, ended)
+
+
+def write(workspace: Workspace, ended: Retraining) -> None:
+    """Write how a run ended into the ledger, and let MLflow keep the ledger's head."""
+    Ledger(workspace.ledger).note(ended)
+    registry.confirm(store(workspace), workspace.ledger, ended.model)
 
 
 def ending(workspace: Workspace, model: str, outcome: str, reason: str, version: int | None = None, made_with: str = "") -> Retraining:

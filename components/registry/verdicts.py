@@ -97,8 +97,8 @@ def reopen(uri: str, version: Version) -> None:
     with reaching(uri), at_rest(uri, version.name):
         client = connect(uri)
         version = find(client, version.name, version.number)
-        client.delete_model_version_tag(version.name, str(version.number), ANSWER)
         _move_challenger(client, version, version.verdict or Outcome.INCONCLUSIVE)
+        client.delete_model_version_tag(version.name, str(version.number), ANSWER)  # last: without it nobody looks here again
 
 
 def _withdraw(client: MlflowClient, version: Version) -> None:

@@ -35,6 +35,46 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Verification:
+    """What the ledger's chain amounts to, and what MLflow keeps of it for a model; without `faults` nothing was changed since.
+
+    `begun` says when, by whom and why the chain began, over `found` rows that are only trusted as they were found. `kept` is the number of
+    the last entry that MLflow keeps.
+    """
+
+    ledger: str
+    entries: int
+    found: int
+    begun: str | None
+    head: str | None
+    kept: int | None
+    signature: str
+    faults: tuple[str, ...]
+
+
+def verify(model: Model) -> Verification:
+    """Verify that no entry of the ledger was changed, added, moved or deleted since it was written.
+
+    Raises:
+        NotThere: the ledger is gone, or has no entry of a model that was promoted.
+    """
+    if (ledger := model.ledger) is None:
+        raise NotThere(f"{model.ledger_url} does not exist yet: nothing was promoted")
+    checked = registry.verify_ledger(model.uri, model.ledger_url, model.name)
+    chain, beginning = checked.chain, checked.chain.beginning
+    return Verification(
+        ledger=str(ledger),
+        entries=len(chain.links),
+        found=beginning.found if beginning else 0,
+        begun=f"{beginning.at} by {beginning.who}: {beginning.why}" if beginning else None,
+        head=chain.links[max(chain.links)] if chain.links else None,
+        kept=checked.kept.number if checked.kept else None,
+        signature=checked.signature,
+        faults=checked.faults,
+    )
+
+
+@dataclass(frozen=True)
 class Reign:
     """Who was champion at a moment: the entry that says so, when it ended, and whether registry and alias still agree."""
 
