@@ -27,6 +27,7 @@ from mlflow.exceptions import MlflowException
 from components.errors import NotThere, RetuneError, Unavailable
 from components.identity import digest_file, digest_value
 from components.locks import hold, hold_shared, shared_database
+from components.temporary import temporary
 
 log = logging.getLogger(__name__)
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read at each transfer; our lines say what was stored
@@ -240,8 +241,8 @@ def upload(client: MlflowClient, run_id: str, folder: Path, into: str | None = N
         Unavailable: what is stored differs from what was sent.
     """
     client.log_artifacts(run_id, str(folder), into)
-    with tempfile.TemporaryDirectory() as back:
-        stored = Path(client.download_artifacts(run_id, into or "", back))
+    with temporary() as back:
+        stored = Path(client.download_artifacts(run_id, into or "", str(back)))
         sent = {path.relative_to(folder).as_posix(): digest_file(path) for path in folder.rglob("*") if path.is_file()}
         bad = [name for name, digest in sent.items() if not (stored / name).is_file() or digest_file(stored / name) != digest]
     if bad:

@@ -8,13 +8,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import psutil
 import yaml
 from packaging.requirements import Requirement
 
 from components.errors import RetuneError
+from components.temporary import temporary
 from flows.settings import read_settings
 from flows.workspace import Workspace
 
@@ -103,9 +103,9 @@ def base_model(workspace: Workspace) -> str:
     from flows.params import read_params
 
     base = read_params(workspace.params).base
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary() as folder:
         registered = partial(find_registered, workspace)
-        manifest = pin_base(workspace.origin, Path(folder) / "base", base=base, registered=registered)
+        manifest = pin_base(workspace.origin, folder / "base", base=base, registered=registered)
     return f"{base.model}, {sum(part.bytes for part in manifest.parts) / 2**20:.0f} MiB in {len(manifest.parts)} files"
 
 

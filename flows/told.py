@@ -4,16 +4,18 @@ import logging
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from components import registry
-from components.errors import BadParams, RetuneError
+from components.errors import BadParams, NotThere, RetuneError
 from components.ledger import Ledger, Retraining
+from components.markdown import cell, escape
 from flows.brought import FAILED, basis
 from flows.effects import Result, read_name
 from flows.engine import current_flow_run, task
 from flows.notify import notify
 from flows.pages import VERDICT
-from flows.places import store
+from flows.places import standing
 from flows.settings import read_settings
 from flows.workspace import Workspace
 
@@ -42,9 +44,10 @@ def failed(workspace: Workspace, why: str) -> None:
 
 
 def write(workspace: Workspace, ended: Retraining) -> None:
-    """Write how a run ended into the ledger, and let MLflow keep the ledger's head."""
+    """Write how a run ended into the ledger, and let MLflow keep the ledger's head where there is a registry."""
     Ledger(workspace.ledger).note(ended)
-    registry.confirm(store(workspace), workspace.ledger, ended.model)
+    with suppress(NotThere):
+        registry.confirm(standing(workspace).mlflow, workspace.ledger, ended.model)
 
 
 def ending(workspace: Workspace, model: str, outcome: str, reason: str, version: int | None = None, made_with: str = "") -> Retraining:
@@ -64,17 +67,17 @@ def ending(workspace: Workspace, model: str, outcome: str, reason: str, version:
 @task
 def announce(workspace: Workspace, ended: Retraining, result: Result | None = None, more: str = "") -> None:
     """Tell people: the verdict with every gate's reason, or why the run failed, and where to read on."""
-    what = f"{ended.model} version {ended.version}" if ended.version else ended.model
-    said = (workspace.reports / VERDICT).read_text(encoding="utf-8") if result is not None else ended.reason
-    notify(workspace.project, f"{ended.outcome}: {what}", f"{said}{more}\n\nRead on: {where(workspace.project, ended)}")
+    what = f"{cell(ended.model)} version {ended.version}" if ended.version else cell(ended.model)
+    said = (workspace.reports / VERDICT).read_text(encoding="utf-8") if result is not None else escape(ended.reason)
+    notify(workspace.project, f"{ended.outcome}: {what}", f"{said}{escape(more)}\n\nRead on: {where(workspace.project, ended)}")
 
 
 def where(project: Path, ended: Retraining) -> str:
     """Return where a person reads on: the version's page or the run's, or a command."""
     settings = read_settings(project)
     if ended.version is not None:
-        page = f"{settings.mlflow_uri}/#/models/{ended.model}/versions/{ended.version}"
-        return page if settings.mlflow_uri else f"`retune why {ended.model} {ended.version}`"
+        page = f"{settings.mlflow_uri}/#/models/{quote(ended.model, safe='')}/versions/{ended.version}"
+        return page if settings.mlflow_uri else f"retune why {cell(ended.model)} {ended.version}"
     if settings.prefect_api_url and ended.flow_run:
         return f"{settings.prefect_api_url.removesuffix('/api')}/runs/flow-run/{ended.flow_run}"
     return "`retune status --all`"

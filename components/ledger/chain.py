@@ -196,11 +196,11 @@ def _rows(connection: sa.Connection, table: sa.Table) -> Iterator[sa.RowMapping]
     yield from connection.execute(_stored(table).order_by(*table.primary_key.columns)).mappings()
 
 
-def _key_of(table: sa.Table, row: Mapping[str, Any]) -> str:
+def _key_of(table: sa.Table, row: sa.RowMapping) -> str:
     return json.dumps([row[column.name] for column in table.primary_key.columns], ensure_ascii=False)
 
 
-def _content_of(table: sa.Table, row: Mapping[str, Any]) -> str:
+def _content_of(table: sa.Table, row: sa.RowMapping) -> str:
     """Return the hash of a row, the same on every database; a column without a value is left out, so that a release may add one."""
     values = {column.name: row[column.name] for column in table.c if row[column.name] is not None}
     booleans = {column.name for column in table.c if isinstance(column.type, sa.Boolean)}

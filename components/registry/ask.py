@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from components.artifacts import predictions
 from components.artifacts.predictions import Predictions
 from components.errors import BadModel, Cancelled, Unavailable
 from components.origin import BASE, PROJECT
+from components.temporary import make
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +203,7 @@ class Session:
 
     def __enter__(self) -> Self:
         """Start the process."""
-        self._folder = Path(tempfile.mkdtemp(prefix="retune-"))
+        self._folder = make()
         try:
             surroundings = environment(self.uri, self._folder)
             self._worker = Worker([*PYTHON, str(scoring.__file__), self.model], self._folder, surroundings, self.model)

@@ -5,7 +5,6 @@ Reads one store of MLflow's; writes a run, its artifacts, a package and a versio
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from components.registry.versions import (
 )
 from components.registry.versions import search as search_versions
 from components.store import alone, connect, experiment, forget_folder, log_all, params_of, reaching, tags_of, upload
+from components.temporary import temporary
 
 log = logging.getLogger(__name__)
 
@@ -101,9 +101,9 @@ def _copy_run(source: Environment, target: Environment, client: MlflowClient, ve
     tags = {KEY: version.key, ORIGIN: source.name, "retune.origin_run": version.run_id}
     run_id = str(client.create_run(place, start_time=run.info.start_time, tags=tags, run_name=run.info.run_name).info.run_id)
     _fill(client, run_id, run, metrics)
-    with tempfile.TemporaryDirectory(prefix="retune-") as name:
+    with temporary() as aside:
         with reaching(source.mlflow):
-            artifacts = Path(origin.download_artifacts(version.run_id, "", name))
+            artifacts = Path(origin.download_artifacts(version.run_id, "", str(aside)))
         upload(client, run_id, artifacts)
     client.set_terminated(run_id, run.info.status, run.info.end_time)
     client.set_tag(run_id, COMPLETE, "true")

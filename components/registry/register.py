@@ -5,7 +5,6 @@ Reads the workspace; writes a package into MLflow's artifacts and a version into
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -20,6 +19,7 @@ from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import Metrics
 from components.errors import Unavailable
 from components.identity import digest_folder
+from components.markdown import cell
 from components.process import is_gone, owner
 from components.registry import package
 from components.registry.versions import (
@@ -40,6 +40,7 @@ from components.registry.versions import (
     sources,
 )
 from components.store import alone, as_default, connect, experiment, forget_folder, reaching, tags_of
+from components.temporary import temporary
 
 log = logging.getLogger(__name__)
 
@@ -160,8 +161,8 @@ def send_package(
     """
     place = experiment(client, uri, name)
     logged = client.create_logged_model(place, name=_model_name(name), source_run_id=run_id, tags={KEY: key, OWNER: owner()})
-    with tempfile.TemporaryDirectory(prefix="retune-") as folder:
-        built = Path(folder) / "package"
+    with temporary() as folder:
+        built = folder / "package"
         build(built, {"artifact_path": logged.artifact_location, "run_id": run_id, "model_id": logged.model_id})
         whole = package.fingerprint(built)
         client.log_model_artifacts(logged.model_id, str(built))
@@ -250,6 +251,6 @@ def describe(lineage: Lineage, metrics: Metrics) -> str:
     scores = ", ".join(f"{name} {one.value:.3f} (95 % interval {one.low:.3f}–{one.high:.3f})" for name, one in metrics.headline.items())
     dirty = f" with {lineage.dirty} uncommitted files" if lineage.dirty else ""
     return (
-        f"Fine-tuned from {lineage.base_source} on data {lineage.data_digest[:12]}. On {metrics.rows} test rows: {scores}."
+        f"Fine-tuned from {cell(lineage.base_source)} on data {lineage.data_digest[:12]}. On {metrics.rows} test rows: {scores}."
         f" Made by commit {lineage.git_commit[:12] or 'none'}{dirty}."
     )

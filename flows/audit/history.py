@@ -9,6 +9,7 @@ from components.errors import BadInput, NotThere
 from components.ledger import Entry, Request
 from components.registry import stored
 from components.registry.environments import opponent_here
+from components.registry.verdicts import judged_because
 from flows.audit.model import Model, shown
 
 
@@ -136,7 +137,7 @@ def of_version(version: registry.Version, at: datetime) -> Event:
     """Return the registration of a version that never was champion."""
     verdict = version.tags.get("retune.verdict")
     action = {"FAIL": "rejected", "INCONCLUSIVE": "undecided"}.get(verdict or "", "registered")
-    reason = version.description.partition("\n\nVerdict: ")[2]
+    reason = judged_because(version)
     return Event(at, action, version.number, opponent_here(version), verdict, "retune", reason or "not judged", evidence=version.evidence)
 
 

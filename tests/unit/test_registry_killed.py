@@ -38,22 +38,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets:
     return make_finished(tmp_path_factory.mktemp("finished"), tiny_base, tickets)
 
 
-@pytest.fixture(scope="module")
-def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Little code to pack: it is not loaded here."""
-    folder = tmp_path_factory.mktemp("code") / "components"
-    folder.mkdir()
-    (folder / "serving.py").write_text("from mlflow.models import set_model\nset_model(lambda rows: rows)\n")
-    return folder
-
-
 @pytest.fixture
 def uri(tmp_path: Path) -> str:
     return new_store(tmp_path / "var")
 
 
-def registered(workspace: Path, uri: str, code: Path, run_id: str) -> Version:
-    return register(workspace, uri, run_id=run_id, key=run_key(workspace), lineage=LINEAGE, code=code)
+def registered(workspace: Path, uri: str, run_id: str) -> Version:
+    return register(workspace, uri, run_id=run_id, key=run_key(workspace), lineage=LINEAGE)
 
 
 def new_run(uri: str) -> str:
@@ -77,25 +68,25 @@ def packages(uri: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_a_killed_registration_is_repaired(uri: str, finished: Path, code: Path, write: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_registration_is_repaired(uri: str, finished: Path, write: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run_id = new_run(uri)
     with monkeypatch.context() as patched:
         kill_after(patched, write)
         with pytest.raises(KeyboardInterrupt):
-            registered(finished, uri, code, run_id)
+            registered(finished, uri, run_id)
 
-    version = registered(finished, uri, code, run_id)
+    version = registered(finished, uri, run_id)
     assert (version.number, version.complete, version.aliases) == (1, True, (CHALLENGER,))
     assert [one.number for one in versions(uri, "tickets")] == [1]
     assert MlflowClient(uri).get_run(run_id).data.tags["retune.version"] == "1"
     assert len(packages(uri)) == 1
 
 
-def test_the_mark_of_a_version_is_written_last(uri: str, finished: Path, code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_mark_of_a_version_is_written_last(uri: str, finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     for name in WRITES:
         monkeypatch.setattr(MlflowClient, name, noted(name, calls))
-    registered(finished, uri, code, new_run(uri))
+    registered(finished, uri, new_run(uri))
     assert calls == WRITES
 
 
@@ -109,11 +100,11 @@ def noted(name: str, calls: list[str]) -> object:
     return call
 
 
-def test_a_version_of_an_earlier_release_gets_its_runs_tag(uri: str, finished: Path, code: Path) -> None:
+def test_a_version_of_an_earlier_release_gets_its_runs_tag(uri: str, finished: Path) -> None:
     run_id = new_run(uri)
-    registered(finished, uri, code, run_id)
+    registered(finished, uri, run_id)
     MlflowClient(uri).delete_tag(run_id, "retune.version")
-    registered(finished, uri, code, run_id)
+    registered(finished, uri, run_id)
     assert MlflowClient(uri).get_run(run_id).data.tags["retune.version"] == "1"
 
 
@@ -121,7 +112,7 @@ def test_a_version_of_an_earlier_release_gets_its_runs_tag(uri: str, finished: P
     ("sender", "left"),
     [("gone", False), ("other host", True), ("alive", True), ("none", True)],
 )
-def test_only_a_package_whose_sender_is_gone_is_swept(uri: str, finished: Path, code: Path, sender: str, left: bool) -> None:
+def test_only_a_package_whose_sender_is_gone_is_swept(uri: str, finished: Path, sender: str, left: bool) -> None:
     import socket
 
     client, run_id = MlflowClient(uri), new_run(uri)
@@ -132,7 +123,7 @@ def test_only_a_package_whose_sender_is_gone_is_swept(uri: str, finished: Path, 
     folder.mkdir(parents=True)
     (folder / "MLmodel").write_text("half")
 
-    registered(finished, uri, code, run_id)
+    registered(finished, uri, run_id)
     assert folder.exists() == left
     assert len(packages(uri)) == 1 + left
 
@@ -164,11 +155,11 @@ def waiting(uri: str) -> tuple[Environment, Version, Ledger]:
 
 def test_an_approval_killed_before_its_tag_is_told_by_the_next_call(uri: str) -> None:
     place, version, ledger = waiting(uri)
-    ledger.append("tickets", expected=1, request=ledger.request("a1"), **change(2, evidence=version.evidence, why="harmless"))
+    ledger.append("tickets", expected=1, request=ledger.request("a1"), **change(2, evidence=version.evidence))
     MlflowClient(uri).set_registered_model_alias("tickets", "champion", "2")
 
-    assert settle(place, "tickets") == ["version 2 was approved by ada@host: harmless"]
-    assert versions(uri, "tickets")[1].answer == "approved by ada@host: harmless"
+    assert settle(place, "tickets") == ["version 2 was approved by ada@host: the verdict is PASS"]
+    assert versions(uri, "tickets")[1].answer == "approved by ada@host: the verdict is PASS"
     assert settle(place, "tickets") == []
 
 
