@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from components.errors import BadParams
 from components.identity import digest_value
-from components.ledger.tables import EVIDENCE, chain, unguarded
+from components.ledger.tables import chain, evidence, unguarded
 
 KEY = "RETUNE_LEDGER_KEY"  # a secret that signs the head
 BEGIN = "begin"  # the entry of a link that stands for no row: from here on, a chain covers what was found and what was written after
@@ -145,7 +145,7 @@ def add(connection: sa.Connection, table: sa.Table, **values: Any) -> None:
 
 def begin(connection: sa.Connection, who: str, why: str) -> tuple[int, str]:
     """Begin a chain over all rows that are there, and return number and hash of its last link."""
-    rows = [(table.name, _key_of(table, row), _content_of(table, row)) for table in EVIDENCE for row in _rows(connection, table)]
+    rows = [(table.name, _key_of(table, row), _content_of(table, row)) for table in evidence() for row in _rows(connection, table)]
     number, previous = _last(connection) or (0, _ZERO)
     return _link(connection, number, previous, [_beginning_of(who, why, len(rows)), *rows])
 
@@ -233,7 +233,7 @@ def _broken(links: Any) -> Iterator[str]:
 
 def _differing(connection: sa.Connection, links: Any) -> Iterator[str]:
     known = {(link["entry"], link["row"]): link["content"] for link in links if link["entry"] != BEGIN}
-    for table in EVIDENCE:
+    for table in evidence():
         for row in _rows(connection, table):
             key = _key_of(table, row)
             content = known.pop((table.name, key), None)

@@ -124,8 +124,6 @@ chain = sa.Table(
     sa.Column("hash", sa.Text, nullable=False),
 )
 
-EVIDENCE = [table for table in METADATA.sorted_tables if table is not chain]
-
 _REFUSES = "BEGIN RAISE EXCEPTION 'the ledger is append-only'; END"
 _BEFORE_CHANGES = 58  # pg_trigger.tgtype: a statement's trigger BEFORE UPDATE OR DELETE OR TRUNCATE
 _FUNCTION = f"CREATE OR REPLACE FUNCTION retune_append_only() RETURNS trigger AS $$ {_REFUSES} $$ LANGUAGE plpgsql"
@@ -259,17 +257,22 @@ def make_tables(engine: sa.Engine, begin: Begin = None) -> None:
     with writing(engine) as connection:
         missing = _missing(connection)
         METADATA.create_all(connection, tables=missing)
-        guard(connection, missing if chain not in missing else METADATA.sorted_tables)
-        if begin and chain in missing and any(connection.execute(sa.select(table).limit(1)).first() for table in EVIDENCE):
+        guard(connection, None if chain in missing else missing)
+        if begin and chain in missing and any(connection.execute(sa.select(table).limit(1)).first() for table in evidence()):
             begin(connection)
 
 
-def guard(connection: sa.Connection, tables: Sequence[sa.Table] = METADATA.sorted_tables) -> None:
-    """Make the triggers that refuse changes, in place of others of the same name."""
+def evidence() -> list[sa.Table]:
+    """Return the tables whose every row has a link in the chain."""
+    return [table for table in METADATA.sorted_tables if table is not chain]
+
+
+def guard(connection: sa.Connection, tables: Sequence[sa.Table] | None = None) -> None:
+    """Make the triggers that refuse changes, of all tables or of some, in place of others of the same name."""
     postgresql = connection.dialect.name == "postgresql"
     if postgresql:
         connection.exec_driver_sql(_FUNCTION)
-    for table in tables:
+    for table in METADATA.sorted_tables if tables is None else tables:
         for name, statement in _append_only(table, connection.dialect.name).items():
             connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}{f' ON {table.name}' if postgresql else ''}")
             connection.exec_driver_sql(statement)

@@ -28,6 +28,7 @@ from components import process, scoring
 from components.artifacts import predictions
 from components.artifacts.predictions import Predictions
 from components.errors import BadModel, Cancelled, Unavailable
+from components.ledger.chain import KEY
 from components.origin import BASE, PROJECT
 from components.temporary import make
 
@@ -274,6 +275,7 @@ def environment(uri: str, folder: Path) -> dict[str, str]:
     found |= {PROJECT: str(Path(os.environ.get(PROJECT, "")).absolute()), "TMPDIR": str(folder)}
     if os.environ.get(BASE):
         found[BASE] = os.pathsep.join(str(Path(each).expanduser().absolute()) for each in os.environ[BASE].split(os.pathsep) if each)
+    found.pop(KEY, None)  # a package's code must not sign the ledger
     return found | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "HF_HUB_OFFLINE": "1"}
 
 

@@ -77,7 +77,7 @@ def test_no_label_breaks_out_of_dvcs_page(tmp_path: Path) -> None:
 
     rows = pd.read_csv(tables(tmp_path, SCRIPT, "other") / "confusion.csv").to_dict("records")
     page = VegaRenderer(rows, "confusion", template="confusion", x="predicted", y="expected").generate_html()
-    assert "‹/script>" in page
+    assert r"\u2039/script>" in page
     assert page.count("</script>") == page.count("<script")
 
 

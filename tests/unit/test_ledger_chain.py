@@ -10,16 +10,21 @@ import pytest
 import sqlalchemy as sa
 from mlflow import MlflowClient
 from sqlalchemy.pool import NullPool
+from typer.testing import CliRunner
 
 from components.errors import BadInput, BadParams, RetuneError
 from components.ledger import Chain, Ledger, Retraining, book
 from components.ledger.chain import KEY, Head
-from components.ledger.tables import EVIDENCE
+from components.ledger.tables import evidence
 from components.registry import accept, champion, reconcile, verify_ledger
+from components.registry.ask import environment as packages_environment
 from components.registry.versions import LEDGER
+from flows import doctor
 from flows.audit.history import verify
 from flows.audit.model import Model
+from flows.dvc import environment as stages_environment
 from flows.migrate.story import carry_ledger
+from flows.workspace import Workspace
 from tests.postgres import Cluster
 from tests.unit.test_ledger import change, question
 from tests.unit.test_promote import NAME, aliases, ledger_of, make, swap
@@ -71,7 +76,7 @@ def test_every_row_of_every_table_is_in_the_chain(file: Path) -> None:
     chain = write_all(open_at(file)).chain()
 
     connection = sqlite3.connect(file)
-    rows = {table.name: connection.execute(f"SELECT COUNT(*) FROM {table.name}").fetchone()[0] for table in EVIDENCE}
+    rows = {table.name: connection.execute(f"SELECT COUNT(*) FROM {table.name}").fetchone()[0] for table in evidence()}
     connection.close()
     assert min(rows.values()) > 0
     assert len(chain.links) == 1 + sum(rows.values())  # and the beginning
@@ -341,6 +346,37 @@ def test_verify_reports_chain_and_head(uri: str, tmp_path: Path) -> None:
     assert (found.ledger, found.entries, found.found, found.kept, found.signature, found.faults) == (str(file), 3, 0, 3, "not signed", ())
     tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
     assert verify(model).faults == ("promotions tickets 1 was changed since it was written",)
+
+
+def test_history_verify_exits_with_one_for_a_fault(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import flows.cli
+    from flows.cli.terminal import app
+
+    assert flows.cli.app is app
+    file = promote_two(uri)
+    monkeypatch.setattr("flows.audit.model.open_model", lambda *_: Model(NAME, tmp_path, uri, ledger_of(uri), ()))
+    said = CliRunner().invoke(app, ["history", NAME, "--verify"])
+    assert (said.exit_code, "MLflow keeps entry 3 as its head, not signed" in said.output) == (0, True)
+    tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
+    said = CliRunner().invoke(app, ["history", NAME, "--verify"])
+    assert (said.exit_code, "fault: promotions tickets 1 was changed since it was written" in said.output) == (1, True)
+
+
+def test_doctor_checks_the_chain(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").touch()
+    for name in ("components", "flows"):
+        (tmp_path / name).mkdir()
+    file, workspace = promote_two(uri), Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
+    assert doctor.ledger(workspace) == "3 entries, unchanged since they were written, not signed"
+    tamper(file, "DELETE FROM promotions WHERE sequence = 2")
+    with pytest.raises(RetuneError, match="promotions tickets 2 was deleted: `retune history NAME --verify` shows all"):
+        doctor.ledger(workspace)
+
+
+def test_the_key_stays_out_of_stages_and_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, SECRET)
+    assert KEY not in packages_environment("sqlite:///mlflow.db", tmp_path)
+    assert KEY not in stages_environment(tmp_path)
 
 
 @pytest.mark.slow
