@@ -217,7 +217,8 @@ def _report(metrics: Metrics, groups: npt.NDArray[np.str_]) -> None:
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     """Write a table that spreadsheets and `dvc plots` may show: what a label says is neither a formula there nor a tag."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)  # else a lone \r would end a row
+        # Every text is quoted: a lone carriage return would end a row.
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(header)
         writer.writerows([_harmless(cell) for cell in row] for row in rows)
 
