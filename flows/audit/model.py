@@ -75,6 +75,10 @@ class Model:
             "the alias"
         )
 
+    def ledger_faults(self) -> tuple[str, ...]:
+        """Return how the ledger differs from what was written, and from what MLflow keeps of it; nothing where there is none yet."""
+        return registry.verify_ledger(self.uri, self.ledger_url, self.name).faults if self.ledger else ()
+
     @property
     def entries(self) -> list[Entry]:
         """Every change of champion, oldest first."""

@@ -1,5 +1,6 @@
 """The commands that answer questions about what is and was in production."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -14,6 +15,7 @@ from flows.cli.terminal import AsJson, ModelName, ParamsFile, app, interval, out
 
 if TYPE_CHECKING:
     from flows.audit.history import Verification
+    from flows.audit.model import Model
 
 ROWS_SHOWN = 20  # of a table of evidence; --json has all of them
 
@@ -111,7 +113,9 @@ def history(
         found = check(open_model(name, environment))
         print_json(found) if as_json else show_verification(found)
         raise typer.Exit(1 if found.faults else 0)
-    events = read(open_model(name, environment), everything)
+    model = open_model(name, environment)
+    events = read(model, everything)
+    warn_of_faults(model)
     if as_json:
         print_json([event.as_json() for event in events])
         return
@@ -125,6 +129,12 @@ def history(
         evidence = event.evidence[:12] if event.evidence else None
         rows.append((shown(event.at), action, event.version, event.previous, event.verdict, evidence, event.who, reason))
     show_table(("when", "what", "version", "before", "verdict", "evidence", "who", "why"), rows)
+
+
+def warn_of_faults(model: "Model") -> None:
+    """Say on standard error that what is shown is from a ledger that was changed."""
+    if faults := model.ledger_faults():
+        print(f"warning: the ledger was changed, first: {faults[0]}; `retune history {model.name} --verify` shows all", file=sys.stderr)
 
 
 def show_verification(found: "Verification") -> None:
@@ -162,7 +172,9 @@ def champion(
     from flows.audit.history import champion as find
     from flows.audit.model import open_model, shown
 
-    reign = find(open_model(name, environment), at)
+    model = open_model(name, environment)
+    reign = find(model, at)
+    warn_of_faults(model)
     if as_json:
         print_json(reign.as_json())
         return

@@ -360,6 +360,8 @@ def test_history_verify_exits_with_one_for_a_fault(uri: str, tmp_path: Path, mon
     tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
     said = CliRunner().invoke(app, ["history", NAME, "--verify"])
     assert (said.exit_code, "fault: promotions tickets 1 was changed since it was written" in said.output) == (1, True)
+    plain = CliRunner().invoke(app, ["history", NAME])
+    assert "warning: the ledger was changed, first: promotions tickets 1 was changed" in plain.stderr
 
 
 def test_doctor_checks_the_chain(uri: str, tmp_path: Path) -> None:
