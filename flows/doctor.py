@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
@@ -16,6 +15,7 @@ from packaging.requirements import Requirement
 from components.documents import read_yaml
 from components.errors import BadParams, RetuneError
 from components.folders import make_private
+from components.temporary import temporary
 from flows.settings import read_settings
 from flows.workspace import Workspace
 
@@ -47,6 +47,7 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
         "DVC": dvc,
         "DVC lock": dvc_lock,
         "MLflow": mlflow,
+        "ledger": ledger,
         "Prefect": prefect,
     }
     for name, check in checks.items():
@@ -103,9 +104,9 @@ def base_model(workspace: Workspace) -> str:
     from flows.params import read_params
 
     base = read_params(workspace.params).base
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary() as folder:
         registered = partial(find_registered, workspace)
-        manifest = pin_base(workspace.origin, Path(folder) / "base", base=base, registered=registered)
+        manifest = pin_base(workspace.origin, folder / "base", base=base, registered=registered)
     return f"{base.model}, {sum(part.bytes for part in manifest.parts) / 2**20:.0f} MiB in {len(manifest.parts)} files"
 
 
@@ -180,6 +181,28 @@ def mlflow(workspace: Workspace) -> str:
     uri = store(workspace)
     reach(uri)
     return f"{importlib.metadata.version('mlflow')}, {uri}"
+
+
+def ledger(workspace: Workspace) -> str:
+    """The ledger is what was written, and the one that MLflow knows."""
+    from components import registry
+    from components.registry.ledger_head import shown
+    from components.store import database_of
+    from flows.audit.model import open_models
+
+    path = database_of(workspace.ledger)
+    if path is not None and not path.exists() and not (workspace.var / "mlflow.db").exists():
+        return "not made yet; `retune run` makes it"
+    models = open_models(workspace.project)
+    found = {model.name: registry.verify_ledger(model.uri, model.ledger_url, model.name) for model in models if model.ledger}
+    if faults := list(dict.fromkeys(fault for one in found.values() for fault in one.faults)):
+        raise RetuneError(
+            f"{shown(faults)}: `retune history NAME --verify` shows all; restore a copy, or `retune reconcile --accept --why …`"
+        )
+    if not found:
+        return f"{path or 'it'} has no entry yet"
+    entries = max(len(one.chain.links) for one in found.values())
+    return f"{entries:,} entries, unchanged since they were written, {', '.join(sorted({one.signature for one in found.values()}))}"
 
 
 def prefect(workspace: Workspace) -> str:

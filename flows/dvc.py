@@ -20,6 +20,7 @@ from types import MappingProxyType
 
 from components.documents import read_yaml
 from components.errors import BadInput, BadParams, Cancelled, NotThere, RetuneError, StageFailed, Unavailable
+from components.ledger.chain import KEY
 from components.process import end_children, end_group, tied
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,8 @@ def environment(cwd: Path) -> dict[str, str]:
     """Return the environment of a child: `python` is this interpreter, and the code is that of the folder it runs in."""
     first = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(cwd)}
     paths = {name: os.pathsep.join(filter(None, (folder, os.environ.get(name)))) for name, folder in first.items()}
-    return os.environ | paths | {"PYTHONUNBUFFERED": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name != KEY}  # no stage signs the ledger
+    return inherited | paths | {"PYTHONUNBUFFERED": "1"}
 
 
 def reproduce_stage(stage: str, root: Path) -> Reproduced:

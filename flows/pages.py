@@ -13,6 +13,7 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Verdict
 from components.documents import read_yaml
 from components.errors import BadModel, NotThere
+from components.markdown import cell
 from components.registry import stored
 from components.yardstick import yardstick
 from flows import dvc
@@ -91,10 +92,11 @@ def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:
 
 def in_markdown(judged: Judged, result: Result) -> str:
     """Return the verdict as the text of an artifact in Prefect."""
-    rows = "\n".join(f"| {gate.gate} | {gate.role} | {gate.shown} | {gate.reason.replace('|', '/')} |" for gate in judged.verdict.gates)
+    rows = "\n".join(f"| {cell(gate.gate)} | {gate.role} | {gate.shown} | {cell(gate.reason)} |" for gate in judged.verdict.gates)
     champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"
-    head = f"# {result.outcome}: {result.model} version {result.version}\n\n{result.reason}; {champion}.\n"
-    return f"{head}{waiting(result)}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\nThe page: `{result.page}`\n"
+    head = f"# {result.outcome}: {cell(result.model)} version {result.version}\n\n{cell(result.reason)}; {champion}.\n"
+    page = f"The page: {cell(result.page)}"
+    return f"{head}{waiting(result)}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\n{page}\n"
 
 
 def waiting(result: Result) -> str:

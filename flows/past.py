@@ -2,10 +2,8 @@
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
@@ -17,6 +15,7 @@ from components.errors import NotThere, RetuneError
 from components.gates import Seen
 from components.ledger import Entry
 from components.snapshot import take_snapshot
+from components.temporary import temporary
 from flows import dvc
 from flows.asked import Asked
 from flows.opponents import Opponents
@@ -136,10 +135,10 @@ def _regression_sets(workspace: Workspace, params: Params) -> list[tuple[str, Ca
 
 def read_set(workspace: Workspace, params: Params, path: str) -> pd.DataFrame:
     """Return the labelled rows of a file that the settings name, read as strictly as the data are; a row without an id gets its number."""
-    with tempfile.TemporaryDirectory(prefix="retune-") as folder:
+    with temporary() as folder:
         settings = params.snapshot.at(path).model_copy(update={"split_column": None, "split_files": False})
-        take_snapshot(workspace.origin, Path(folder) / "set", snapshot=settings, required=params.made_task.columns)
-        rows = read_snapshot(Path(folder) / "set").dropna(subset=list(params.made_task.columns)).reset_index(drop=True)
+        take_snapshot(workspace.origin, folder / "set", snapshot=settings, required=params.made_task.columns)
+        rows = read_snapshot(folder / "set").dropna(subset=list(params.made_task.columns)).reset_index(drop=True)
     rows, bad = params.made_task.read(rows)
     rows = rows.drop(index=list(bad)).reset_index(drop=True)
     numbers = pd.Series([f"row {place}" for place in range(len(rows))], dtype="str")

@@ -163,6 +163,7 @@ def start(home: Path, settings: Settings) -> str:
         if url := running(home):
             return url
         end_open(home)
+        check_database(home)
         (home / "server.json").unlink(missing_ok=True)
         with os.fdopen(open_log(home / "server.log"), "a") as out:
             supervisor = subprocess.Popen(
@@ -183,6 +184,25 @@ def start(home: Path, settings: Settings) -> str:
         f"the local Prefect server did not answer within RETUNE_SERVER_DEADLINE={settings.server_deadline:.0f} s; "
         f"`retune run --inline` does without. The end of {home / 'server.log'}:\n{tail}"
     )
+
+
+def check_database(home: Path) -> None:
+    """Refuse what cannot be the server's database, and warn of one that lost its content.
+
+    Raises:
+        RetuneError: it is a folder, or a file that is no SQLite database.
+    """
+    database = home / "prefect.db"
+    if not database.exists():
+        return
+    head = b""
+    if not database.is_dir():
+        with database.open("rb") as file:
+            head = file.read(16)
+    if database.is_dir() or (head and not head.startswith(b"SQLite format 3")):
+        raise RetuneError(f"{database} is not the database of Prefect's server: restore a copy, or move it away and a new one is made")
+    if not head:
+        log.warning("%s is empty: a server was killed at its first start, or flow runs and schedules were lost (`retune deploy`)", database)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from components.documents import parse_json
 from components.errors import BadParams
 from components.folders import close_to_others
 from components.learning.state import STATE
+from components.ledger.chain import KEY
 from components.locks import DATABASE
 from components.origin import BASE, PROJECT
 from components.params import Section, nearest
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr = Field(NOTHING, description="of s3_access_key")
     server_deadline: float = Field(120, gt=0, description="seconds that a server may take to start, or be gone during a run")
     server_linger: float = Field(300, ge=0, description="seconds that the managed server stays up after its last user has left")
+    ledger_key: SecretStr = Field(NOTHING, description="signs the ledger's head that MLflow keeps; 16 characters or more")
     user: str = Field("", description="who promotes, as the ledger names them; the account and the machine when empty")
     notify: SecretStr = Field(
         NOTHING, description="who is told: Apprise addresses, or block:TYPE/NAME for a block of Prefect's; spaces between"
@@ -110,6 +112,7 @@ class Settings(BaseSettings):
         """Return what the tools read from the environment, for this process and its children; nothing where a service is embedded."""
         found = {
             DATABASE: _plain(self.database),
+            KEY: _plain(self.ledger_key),
             "MLFLOW_TRACKING_USERNAME": self.mlflow_user,
             "MLFLOW_TRACKING_PASSWORD": _plain(self.mlflow_password),
             "PREFECT_API_AUTH_STRING": _plain(self.prefect_auth),

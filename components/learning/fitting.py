@@ -3,7 +3,6 @@
 import logging
 import math
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from components.learning.params import TrainParams, check_fields, check_metric
 from components.learning.trainer import FineTuner
 from components.methods import lora
 from components.tasks import Task
+from components.temporary import temporary
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def fit(
     threads = machine.set_threads(settings.threads)
     machine.keep_freed_memory()
     with ExitStack() as stack:
-        folder = keep.checkpoints if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="retune-")))
+        folder = keep.checkpoints if keep else stack.enter_context(temporary())
         found = checkpoints.newest(folder) if keep else None
         clock = Clock(settings.max_minutes, found[1].seconds if found else 0.0)
         watcher = Watcher(settings.metric, watch)

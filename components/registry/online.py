@@ -19,6 +19,7 @@ from components.errors import BadParams, Unavailable
 from components.registry.ask import PYTHON, environment
 from components.registry.verify import inspected
 from components.registry.versions import PACKAGE, Version
+from components.temporary import make
 
 BACKLOG = 128  # connections that wait to be taken in, also while the version is being loaded
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -58,7 +59,7 @@ def become_server(
         BadModel: the package is not what was registered; nothing of it was run.
         Unavailable: the registry is busy or out of reach.
     """
-    folder = tempfile.mkdtemp(prefix="retune-")
+    folder = str(make())
     tempfile.tempdir = folder  # a package that is fetched stays for as long as it is served
     try:
         package = inspected(uri, version)

@@ -7,7 +7,6 @@ import json
 import logging
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from components.artifacts.profile import Profile
 from components.errors import NotThere
 from components.identity import digest_file, digest_folder, digest_value
 from components.store import alone, connect, experiment, key, log_all, metrics_of, milliseconds, params_of, reaching, tags_of, upload
+from components.temporary import temporary
 from components.tracking import rows, runs
 from components.tracking.facts import Facts, Point, Trial, flatten, headline, read_lines, read_points, read_trials, stage_facts, started_at
 
@@ -129,8 +129,7 @@ def _fill_parent(client: MlflowClient, run_id: str, workspace: Path, lineage: Li
     metrics = Metrics.read(workspace / "reports/evaluation")
     log_all(client, run_id, params=params_of(flatten(params)), metrics=metrics_of(headline(metrics)))
     client.log_inputs(run_id, _datasets(workspace, lineage))
-    with tempfile.TemporaryDirectory() as name:
-        staged = Path(name)
+    with temporary() as staged:
         _stage_files(staged, workspace, lineage, params)
         upload(client, run_id, staged)
 
@@ -166,15 +165,15 @@ def attach(uri: str, run_id: str, files: Mapping[Path, str]) -> None:
     The same files again are not sent again: a tag, which is written last, has their digest.
     """
     digest = digest_value({f"{into}/{file.name}": digest_file(file) for file, into in files.items()})
-    with reaching(uri), tempfile.TemporaryDirectory() as name:
+    with reaching(uri), temporary() as folder:
         client = connect(uri)
         if client.get_run(run_id).data.tags.get(ATTACHED) == digest:
             return
         for file, into in files.items():
-            (Path(name) / into).mkdir(exist_ok=True)
-            shutil.copy2(file, Path(name) / into)
+            (folder / into).mkdir(exist_ok=True)
+            shutil.copy2(file, folder / into)
         for into in sorted(set(files.values())):
-            upload(client, run_id, Path(name) / into, into)
+            upload(client, run_id, folder / into, into)
         client.set_tag(run_id, ATTACHED, digest)
 
 

@@ -187,7 +187,7 @@ def test_a_ledger_that_is_gone_is_told_and_nothing_is_deleted(project: Path) -> 
         for command in (["history", "tickets"], ["champion", "tickets"], ["prune", "--keep", "0", "--yes"]):
             with pytest.raises(NotThere, match=r"ledger\.db is missing, and the alias champion of tickets is at version 1"):
                 ask(*command)
-        assert "is missing: `retune reconcile tickets` mends it" in asked("status")["standing"]["fault"]
+        assert "is missing: restore a copy; without one, `retune reconcile --accept --why TEXT`" in asked("status")["standing"]["fault"]
     finally:
         for path in files:
             path.with_name("away-" + path.name).rename(path)

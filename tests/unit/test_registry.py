@@ -237,18 +237,25 @@ def torn(uri: str, number: int) -> None:
     MlflowClient(uri).delete_model_version_tag("tickets", str(number), COMPLETE)
 
 
-def test_a_version_left_incomplete_is_replaced(uri: str, finished: Path) -> None:
+def test_a_version_left_incomplete_is_completed(uri: str, finished: Path) -> None:
     registered(finished, uri)
     torn(uri, 1)
 
-    again = registered(finished, uri)
+    assert registered(finished, uri).created
+    assert [(version.number, version.complete) for version in versions(uri, "tickets")] == [(1, True)]
 
-    assert again.created
-    assert [(version.number, version.complete) for version in versions(uri, "tickets")] == [(again.number, True)]
+
+def test_an_incomplete_version_without_its_package_is_replaced(uri: str, finished: Path) -> None:
+    registered(finished, uri)
+    (package_of(uri, 1) / "MLmodel").unlink()
+    torn(uri, 1)
+
+    assert [(version.number, version.complete) for version in (registered(finished, uri), *versions(uri, "tickets"))] == [(2, True)] * 2
 
 
 def test_a_version_with_an_alias_is_never_deleted(uri: str, finished: Path) -> None:
     registered(finished, uri)
+    (package_of(uri, 1) / "MLmodel").unlink()
     torn(uri, 1)
     point_champion(uri, 1)
 
