@@ -54,6 +54,7 @@ def test_a_temporary_folder_names_its_owner_and_goes(home: Path) -> None:
         ("retune-abcdefgh", True),
         ("retune-store-abc123", True),
     ],
+    ids=["gone", "number given away", "partial", "other host", "other prefix", "no owner", "store"],
 )
 def test_only_what_nobody_owns_is_removed(home: Path, name: str, left: bool) -> None:
     (home / name).mkdir()
