@@ -38,7 +38,9 @@ class Protocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
-        self._cancel()
+        for timer in (self._head, self._unread):
+            if timer:
+                timer.cancel()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
@@ -88,7 +90,8 @@ class Protocol(H11Protocol):
         self.hang_up(400, msg)
 
     def _await_head(self) -> None:
-        self._cancel()
+        if self._head:
+            self._head.cancel()
         self._since = self.loop.time()
         self._head = self.loop.call_later(self.limits.head_seconds, self._no_head)
 
@@ -99,11 +102,6 @@ class Protocol(H11Protocol):
             self.hang_up(408, f"the head of the request did not arrive within {self.limits.head_seconds:g} s")
         else:
             self.transport.close()
-
-    def _cancel(self) -> None:
-        for timer in (self._head, self._unread):
-            if timer:
-                timer.cancel()
 
 
 def limited(limits: Limits) -> type[Protocol]:
