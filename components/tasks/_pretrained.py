@@ -67,12 +67,12 @@ OFFSET_POSITIONS = ("roberta", "camembert", "xlm-roberta", "longformer", "mpnet"
 
 
 def load_model(
-    auto: str | type, folder: Path, *, head: bool = False, fresh: tuple[str, ...] = (), dtype: Any = None, **settings: Any
+    auto: str | type, folder: Path, *, head: bool = True, fresh: tuple[str, ...] = (), dtype: Any = None, **settings: Any
 ) -> Any:
     """Load `folder` with transformers' class of the name `auto`, or with another class, in float32 or in `dtype`.
 
-    All weights come from the folder: drawn at random are a pooler, the modules named in `fresh` and, with `head`, what is outside the
-    pretrained part. `settings` go to the class's `from_pretrained`.
+    All weights come from the folder: drawn at random are a pooler, the modules named in `fresh` and, with `head`, which a base may lack,
+    what is outside the pretrained part. `settings` go to the class's `from_pretrained`.
 
     Raises:
         BadModel: no safetensors weights, code of its own, missing weights, or a folder that transformers cannot read as that class.
@@ -102,7 +102,7 @@ def refuse_unloadable(folder: Path) -> None:
     refuse_not_finite(folder)
     read = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     own: Any = getattr(transformers, str((read.architectures or [""])[0]), None)
-    load_model(own if getattr(own, "config_class", None) is type(read) else "AutoModel", folder, head=True, dtype="auto")
+    load_model(own if getattr(own, "config_class", None) is type(read) else "AutoModel", folder, dtype="auto")
 
 
 def config(folder: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def build(base: Path, tokenizer: Any, task: Task, spec: ModelSpec) -> Any:
             f"params.yaml: task_options.max_new_tokens is {options.max_new_tokens}, expected below preprocess.max_length "
             f"{spec.max_length}, which holds what is read and what is written"
         )
-    model = _pretrained.load_model("AutoModelForCausalLM", base)
+    model = _pretrained.load_model("AutoModelForCausalLM", base, head=False)
     if len(tokenizer) > (rows := model.get_input_embeddings().weight.shape[0]):
         raise BadModel(f"the tokenizer in {base} has {len(tokenizer)} tokens, and the model's embeddings {rows}")
     _refuse_unfit(model, base, options.packing)

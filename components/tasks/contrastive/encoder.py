@@ -91,7 +91,7 @@ class Embedder(torch.nn.Module):
         super().__init__()
         own = _sentences.described(folder)
         self.described = own or _sentences.Described()
-        self.encoder = _pretrained.load_model(_encoder_of(folder), folder)
+        self.encoder = _pretrained.load_model(_encoder_of(folder), folder, head=False)
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None
         self._pooling = self.described.pooling if pooling == "folder" else (pooling,)

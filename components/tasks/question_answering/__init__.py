@@ -140,7 +140,7 @@ class Task(Base):
         """
         # A base that was fine-tuned as another task names labels of its own, and any number of them.
         named: dict[str, Any] = {"id2label": {0: "LABEL_0", 1: "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
-        return _pretrained.load_model("AutoModelForQuestionAnswering", base, head=True, ignore_mismatched_sizes=True, **named)
+        return _pretrained.load_model("AutoModelForQuestionAnswering", base, ignore_mismatched_sizes=True, **named)
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
         """Return what pads a batch of pieces, on the right, to its longest."""

@@ -28,7 +28,7 @@ def build(base: Path, tokenizer: Any, options: Options) -> Any:
     """Load the model in `base`, with its search settings put as `options` say; see `Task.build_model`."""
     config = _config(base)
     if config.is_encoder_decoder:
-        model = _pretrained.load_model("AutoModelForSeq2SeqLM", base)
+        model = _pretrained.load_model("AutoModelForSeq2SeqLM", base, head=False)
     else:
         model = _pair(base, config.model_type, tokenizer)
     model.config.decoder_start_token_id = start_of(tokenizer)
@@ -58,8 +58,8 @@ def _pair(base: Path, kind: str, tokenizer: Any) -> Any:
             f"({', '.join(_PAIRED)})"
         )
     encoder = _pretrained.load_model("AutoModel", base)
-    made_anew: dict[str, Any] = {"head": True, "fresh": ("crossattention",)}  # an encoder has neither
-    decoder = _pretrained.load_model("AutoModelForCausalLM", base, **made_anew, is_decoder=True, add_cross_attention=True)
+    made_anew = ("crossattention",)  # an encoder has none
+    decoder = _pretrained.load_model("AutoModelForCausalLM", base, fresh=made_anew, is_decoder=True, add_cross_attention=True)
     model: Any = EncoderDecoderModel(encoder=encoder, decoder=decoder)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id

@@ -113,7 +113,7 @@ class Task(Base):
         plain = {"retune_head": None} if "retune_head" in _pretrained.config(base) else {}
         # A base that was fine-tuned before may have a head of another size.
         settings = {**outputs, **plain, "ignore_mismatched_sizes": True}
-        model = _pretrained.load_model("AutoModelForSequenceClassification", base, head=True, **settings)
+        model = _pretrained.load_model("AutoModelForSequenceClassification", base, **settings)
         _heads.take_rows(model, base, list(outputs["id2label"].values()), "ForSequenceClassification", ordered=self._kind.ordered)
         return _padded(model, self.load_tokenizer(base))
 

@@ -79,7 +79,7 @@ def load_model(folder: Path, spec: ModelSpec, options: Options) -> Any:
     Raises:
         BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read.
     """
-    return _pretrained.load_model(*_as_asked(folder, options), **_named(spec, options))
+    return _pretrained.load_model(*_as_asked(folder, options), head=False, **_named(spec, options))
 
 
 def start_from(folder: Path, spec: ModelSpec, options: Options) -> Any:
@@ -89,7 +89,7 @@ def start_from(folder: Path, spec: ModelSpec, options: Options) -> Any:
         BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read.
     """
     # A base that was fine-tuned before has a head of another size.
-    model = _pretrained.load_model(*_as_asked(folder, options), head=True, ignore_mismatched_sizes=True, **_named(spec, options))
+    model = _pretrained.load_model(*_as_asked(folder, options), ignore_mismatched_sizes=True, **_named(spec, options))
     rows = take_rows(model, folder, spec.labels, "ForTokenClassification")
     if options.head == "crf":
         _take_field(model, folder, rows)
