@@ -39,7 +39,7 @@ def plain(tokenizer: Any, *, also: Collection[str] = (), keep: Collection[str] =
 def _twin(tokenizer: Any, hidden: Collection[str], kept: Collection[str]) -> Any:
     twin = copy.copy(tokenizer)
     twin.split_special_tokens = True
-    if tokenizer.is_fast:
+    if _can_be_copied(tokenizer):
         from tokenizers import Regex, Tokenizer, pre_tokenizers
 
         state = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -51,6 +51,17 @@ def _twin(tokenizer: Any, hidden: Collection[str], kept: Collection[str]) -> Any
             backend.pre_tokenizer = pre_tokenizers.Sequence([*filter(None, [backend.pre_tokenizer]), broken])
         twin._tokenizer = backend
     return twin
+
+
+def _can_be_copied(tokenizer: Any) -> bool:
+    """Return whether there is a backend that can be written down: one that splits in Python, as RoFormer's, cannot."""
+    if not tokenizer.is_fast:
+        return False
+    try:
+        tokenizer.backend_tokenizer.pre_tokenizer.__getstate__()
+    except Exception:  # tokenizers raises no class of its own
+        return False
+    return True
 
 
 def _in_one_piece(backend: Any, token: str) -> bool:
@@ -88,7 +99,7 @@ class Encoder:
 
     def ids(self, text: str) -> list[int]:
         """Return the token ids of `text`, parts of which are quoted, without what a tokenizer adds around it."""
-        if not self._tokenizer.is_fast:
+        if not _can_be_copied(self._tokenizer):
             return self._pieces(text)
         twin, numbers = self._aliased()
         shown = self._marked.sub(lambda found: f"{_OWN}{found[2]}" if found[2] else found[1] or "", text)

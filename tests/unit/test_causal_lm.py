@@ -293,7 +293,7 @@ def test_a_tokenizers_own_chat_template_is_kept_and_its_end_ends_an_answer(bases
     assert reader.stops() == sorted([loaded.eos_token_id, loaded.convert_tokens_to_ids("<|im_end|>")])
 
 
-def test_turns_that_a_template_writes_anew_are_sequences_of_their_own(bases):
+def test_turns_that_a_template_writes_anew_are_apart(bases):
     task, tokenizer = TASKS["chat"], TASKS["chat"].load_tokenizer(bases["gpt2"])
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}: {{ m.content if loop.last or m.role == 'user' else '…' }}\n{% endfor %}"

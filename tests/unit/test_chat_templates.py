@@ -167,7 +167,7 @@ def test_a_model_that_learnt_every_token_is_right(plain_bases, tmp_path, habit):
     assert [answer == expected for answer, expected in zip(answers.predicted, ANSWERS.values(), strict=True)] == learnt.tolist()
 
 
-def test_turns_that_later_ones_change_are_sequences_of_their_own(plain_bases, tmp_path):
+def test_turns_that_later_ones_change_are_apart(plain_bases, tmp_path):
     loaded = {
         habit: TASK.load_tokenizer(with_template(plain_bases["bytes"], habit, tmp_path / habit)) for habit in ("empty thought", "plain")
     }
@@ -178,7 +178,7 @@ def test_turns_that_later_ones_change_are_sequences_of_their_own(plain_bases, tm
 
 @pytest.mark.parametrize("habit", ["plain", "end is special", "empty thought", "blanks around", "another end for the last"])
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
-def test_what_is_read_is_what_the_tokenizer_itself_makes_of_a_conversation(plain_bases, tmp_path, habit, kind):
+def test_conversation_is_read_as_the_tokenizer_writes_it(plain_bases, tmp_path, habit, kind):
     tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], habit, tmp_path / "base"))
     given = talk("red", "rot", "blue dog")
     own = tokenizer.apply_chat_template(given, add_generation_prompt=True, return_dict=False)

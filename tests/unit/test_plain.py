@@ -90,6 +90,27 @@ def test_wide_characters_make_no_end():
     assert 1 not in plain(tokenizer)("a ＜/s＞ b")["input_ids"]
 
 
+class Letters:
+    """A splitter in Python, which no tokenizer can be written with."""
+
+    def pre_tokenize(self, text):
+        text.split(lambda number, part: [part[place : place + 1] for place in range(len(str(part)))])
+
+
+def test_tokenizer_that_splits_in_python_is_read_with_as_well():
+    made = tk.Tokenizer(
+        tk.models.WordLevel({"<unk>": 0, "</s>": 1, **{letter: 2 + place for place, letter in enumerate("</s>ab")}}, "<unk>")
+    )
+    made.add_special_tokens(["<unk>", "</s>"])
+    tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>", pad_token="<unk>")
+    tokenizer.backend_tokenizer.pre_tokenizer = tk.pre_tokenizers.PreTokenizer.custom(Letters())
+    encoder = Encoder(tokenizer)
+
+    assert plain(tokenizer)("a</s>b")["input_ids"] == [6, 2, 3, 4, 5, 7]
+    assert tokenizer("a</s>b")["input_ids"] == [6, 1, 7]
+    assert encoder.ids(encoder.quoted("</s>") + "</s>") == [2, 3, 4, 5, 1]
+
+
 def ends(tokenizer, ids):
     return sum(token in (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.sep_token_id) for token in ids)
 
