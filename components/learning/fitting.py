@@ -138,10 +138,15 @@ def _trainer(
     model = task.build_model(base, learn.spec)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
+    if settings.accumulation > 1 and (task.compares_rows or start):
+        log.warning(
+            "train.accumulation %d: rows are compared within a pass of %d, not within a step", settings.accumulation, settings.batch_size
+        )
     trainer = FineTuner(
         settings,
         task.loss(learn.spec, settings.label_smoothing),
         start,
+        task.items(learn.spec),
         model=methods.load(settings.method).prepare(model, **settings.own()),
         args=arguments,
         data_collator=task.collator(task.load_tokenizer(base), learn.spec),

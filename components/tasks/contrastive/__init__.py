@@ -74,6 +74,7 @@ class Task(Base):
     inputs = ("text",)
     example: Mapping[str, str] = {"text": "chest pain when breathing"}
     baselines = ("tfidf", "bm25", "base")
+    compares_rows = True
     refuses: Mapping[str, str] = {
         "label_smoothing": "the rows have no labels to smooth",
         "r_drop": "it compares probabilities of labels, which the rows have not; task_options.data: texts learns from dropout",

@@ -17,7 +17,8 @@ from components.artifacts.training import ModelSpec
 from components.errors import BadModel, BadParams
 from components.tasks import _generation, _pretrained
 from components.tasks._foreign import refuse_foreign_code
-from components.tasks.sequence_to_sequence import Options
+from components.tasks._plain import plain
+from components.tasks.sequence_to_sequence import Options, reading
 from components.text import UnicodeForm, normalise
 
 _PAIRED = ("bert", "roberta", "xlm-roberta", "camembert", "electra")  # encoders that transformers can turn into a decoder
@@ -96,7 +97,7 @@ def start_of(tokenizer: Any) -> int:
 def target_ids(targets: list[str], tokenizer: Any) -> list[list[int]]:
     """Return the token ids of targets, with the end and without the token that the decoder starts from."""
     start = start_of(tokenizer)
-    found = tokenizer(text_target=targets, truncation=False, padding=False, verbose=False)["input_ids"]
+    found = plain(tokenizer)(text_target=targets, truncation=False, padding=False, verbose=False)["input_ids"]
     return [ids[1:] if len(ids) > 1 and ids[0] == start else ids for ids in found]
 
 
@@ -149,7 +150,8 @@ class Writer:
         return Answers.texts(answers)
 
     def _write(self, texts: Sequence[str]) -> list[str]:
-        inputs = self._tokenizer(list(texts), truncation=True, max_length=self.spec.max_length, padding=True, return_tensors="pt")
+        reads = reading(self._tokenizer, self._options.prefix)
+        inputs = reads(list(texts), truncation=True, max_length=self.spec.max_length, padding=True, return_tensors="pt")
         with torch.inference_mode():
             written = self._model.generate(**inputs)
         return [text.strip() for text in self._tokenizer.batch_decode(written, skip_special_tokens=True)]

@@ -6,7 +6,7 @@ Reads a base model folder in hub layout (safetensors only, no code of its own) o
 Torch and transformers are imported inside the functions: asking a task for its columns must stay cheap.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from components.artifacts.table import Table
 from components.artifacts.training import ModelSpec
 from components.tasks import _heads, _pretrained
 from components.tasks._base import Base
-from components.tasks.text_classification import baselines, encoding
+from components.tasks.text_classification import baselines, encoding, ordinal
 from components.tasks.text_classification import options as settings
 from components.tasks.text_classification.kinds import Loss, kind_of
 from components.tasks.text_classification.predictor import TextClassifier
@@ -126,6 +126,10 @@ class Task(Base):
     def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
         """Return the kind's loss, or None for the model's own."""
         return self._kind.loss(spec, smoothing)
+
+    def items(self, spec: ModelSpec) -> Callable[[Any], float] | None:
+        """Return what counts the thresholds that CORN asks of a batch; else None."""
+        return ordinal.asked(spec) if self.options.kind == "ordinal" else None
 
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Return what the head reads of each row's tokens: by the pooling of the options, or the architecture's own."""

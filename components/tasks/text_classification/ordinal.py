@@ -6,7 +6,7 @@ is the median: as many levels up as are passed with a probability above one half
 Levels are named by the option `levels`, or are numbers; metrics then count in these numbers, otherwise in places, from 0.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,11 @@ class Kind:
     def _numbers(self, levels: Sequence[str]) -> Floats:
         place = {level: float(place) for place, level in enumerate(self._options.levels)}
         return np.array([place[level] if place else float(level) for level in levels], dtype=np.float64)
+
+
+def asked(spec: ModelSpec) -> Callable[[Any], float]:
+    """Return what counts the thresholds that CORN's loss of a batch is the mean of: those up to a row's level and the next."""
+    return lambda batch: float((batch["labels"] + 1).clamp(max=len(spec.labels) - 1).sum())
 
 
 def _corn(of_levels: Sequence[float] | None) -> Loss:

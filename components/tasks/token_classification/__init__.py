@@ -23,7 +23,7 @@ from components.tasks._base import Base
 from components.tasks.token_classification import baselines, encoding, tables
 from components.tasks.token_classification.options import Options
 from components.tasks.token_classification.predictor import Tagger, start_from
-from components.tasks.token_classification.rows import Rows
+from components.tasks.token_classification.rows import Row, Rows
 from components.tasks.token_classification.schemes import label_map, mended, parted
 
 Floats = npt.NDArray[np.float64]
@@ -89,7 +89,7 @@ class Task(Base):
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the sub-words of each row, special ones included."""
-        parts = encoding.parts_of([self.rows.tokens(row) for row in self.rows.records(rows)], tokenizer, _WHOLE)
+        parts = self._parts(self.rows.records(rows), tokenizer, _WHOLE)
         return np.array([part.length for part in parts], dtype=np.int64)
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
@@ -105,7 +105,7 @@ class Task(Base):
         tags = [self.rows.tags(row) for row in records]
         if strange := sorted({tag for each in tags for tag in each} - set(number)):
             raise BadData(f"tags {', '.join(map(repr, strange))} are not in the label map ({', '.join(spec.labels)})")
-        parts = encoding.parts_of([self.rows.tokens(row) for row in records], tokenizer, spec.max_length)
+        parts = self._parts(records, tokenizer, spec.max_length)
         names = sorted(parts[0].inputs) if parts else ["input_ids"]
         columns = {name: pa.array([part.inputs[name] for part in parts], pa.list_(pa.int32())) for name in names}
         own = [mended(tags[part.row][part.first : part.last], self.options.scheme) for part in parts]
@@ -157,6 +157,11 @@ class Task(Base):
     def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
         """Return scores by type, what was taken for what, and the texts that most mistakes are made on."""
         return tables.tables(self.rows, rows, found)
+
+    def _parts(self, records: Sequence[Row], tokenizer: Any, max_length: int) -> list[encoding.Part]:
+        return encoding.parts_of(
+            [self.rows.tokens(row) for row in records], tokenizer, max_length, [self.rows.gaps(row) for row in records]
+        )
 
     def _tags(self, rows: pd.DataFrame) -> list[list[str]]:
         return [self.rows.tags(row) for row in self.rows.records(rows)]

@@ -41,7 +41,8 @@ class Tagger:
         Sentences are batched by length, so that little is padding.
         """
         records = self._rows.records(rows)
-        parts = parts_of([self._rows.tokens(row) for row in records], self._tokenizer, self.spec.max_length)
+        sentences, gaps = [self._rows.tokens(row) for row in records], [self._rows.gaps(row) for row in records]
+        parts = parts_of(sentences, self._tokenizer, self.spec.max_length, gaps)
         order = sorted(range(len(parts)), key=lambda place: parts[place].length)
         tags: list[list[str]] = [[] for _ in parts]
         for start in range(0, len(order), batch_size):
