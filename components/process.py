@@ -25,16 +25,42 @@ QUIET = {
     "OMP_WAIT_POLICY": "passive",
     "GOMP_SPINCOUNT": "0",
 }
+# What git tells its hooks of the repository that it works on; a child of ours looks for its own.
+REPOSITORY = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_QUARANTINE_PATH",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_GRAFT_FILE",
+    "GIT_SHALLOW_FILE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_REPLACE_REF_BASE",
+)
 _PR_SET_PDEATHSIG = 1
 
 CHILDREN: set[subprocess.Popen[str]] = set()  # leaders of their process groups, which a thread waits for
 
 
+def inherited() -> dict[str, str]:
+    """Return the environment for a child: this process's, without the repository that git's hooks are told of."""
+    return {name: value for name, value in os.environ.items() if name not in REPOSITORY}
+
+
 def quiet_environment() -> None:
     """Switch telemetry off and passive waiting on, for this process and its children; what the user set stays.
 
-    Telemetry is the exception: it is off whatever the shell says. Must run before torch, MLflow or Prefect is imported.
+    Telemetry is the exception: it is off whatever the shell says. So is the repository of a git hook that called us, which is not the
+    project's. Must run before torch, MLflow or Prefect is imported.
     """
+    for name in REPOSITORY:
+        os.environ.pop(name, None)
     for name, value in QUIET.items():
         if name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
             os.environ.setdefault(name, value)
