@@ -33,8 +33,9 @@ class Verified:
         if anew:
             return
         try:
-            self._known = dict(json.loads(self._path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+            self._known = {str(name): [str(digest), dict(files)] for name, (digest, files) in known.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             log.debug("%s cannot be read: all is hashed anew", self._path)
 
     def has(self, name: str, digest: str) -> bool:

@@ -69,6 +69,7 @@ def test_the_command_says_what_does_not_match(
     tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_shop(tmp_path, tiny_base, tickets)
+    promoted(tmp_path, 1)
     monkeypatch.chdir(tmp_path)
 
     (found,), code = ask()
