@@ -25,10 +25,10 @@ RECORD = "var/verified.json"
 
 
 class Verified:
-    """What of a workspace was found whole, by which hash, and the stamps of its files then."""
+    """What of a workspace was found whole, by which hash, and the stamps of its files then; `anew` believes and keeps nothing."""
 
     def __init__(self, root: Path, anew: bool = False) -> None:
-        self._root, self._path = root, root / RECORD
+        self._root, self._path, self._anew = root, root / RECORD, anew
         self._known: dict[str, list[Any]] = {}
         if anew:
             return
@@ -47,7 +47,7 @@ class Verified:
         """Return the `files` of `name` that have other bytes than their md5 or sha256 says; where all are whole, keep that."""
         stamps = {file: self._stamp(file) for file in files}
         bad = [file for file, wanted in files.items() if stamps[file] is not None and self._hash(file, len(wanted)) != wanted]
-        if not bad and None not in stamps.values():
+        if not bad and None not in stamps.values() and not self._anew:
             self._known[name] = [digest, stamps]
             self._path.parent.mkdir(parents=True, exist_ok=True)
             partial = self._path.with_name(f"{self._path.name}.partial")
@@ -58,7 +58,7 @@ class Verified:
     def _stamp(self, file: str) -> list[int] | None:
         try:
             found = (self._root / file).stat()
-        except FileNotFoundError:
+        except OSError:
             return None
         return [found.st_mtime_ns, found.st_ino, found.st_size]
 
@@ -100,7 +100,8 @@ def _listed(root: Path, folder: Path) -> dict[str, str]:
     """Return the sha256 of each file of a snapshot or of base models; nothing where there is no manifest."""
     places = [folder] if folder.name == "raw" else [base_folder(folder, name) for name in base_names(folder)]
     try:
-        manifests = {place: (Manifest.read(place) if folder.name == "raw" else BaseManifest.read(place)) for place in places}
+        kind: type[Manifest] | type[BaseManifest] = Manifest if folder.name == "raw" else BaseManifest
+        manifests: dict[Path, Manifest | BaseManifest] = {place: kind.read(place) for place in places}
     except NotThere:
         return {}
     return {(place / part.name).relative_to(root).as_posix(): part.sha256 for place, found in manifests.items() for part in found.parts}
