@@ -14,7 +14,7 @@ from components.identity import digest_value
 from flows.dvc_config import inherit, share_remote
 from flows.settings import enter, read_settings
 
-UNFIT = "?:\n\r"  # a file would be made elsewhere
+UNFIT = "?:{}\n\r"  # to SQLite's addresses, to PATH, to DVC, which takes braces in a path for its own, and to what reads lines
 MODELS = "models"  # the folder of a project that has one folder a model
 KEPT = {"raw.dvc": "data/raw.dvc", "base.dvc": "data/base.dvc", "dvc.lock": "dvc.lock"}  # in a model's folder: in its workspace
 
@@ -122,8 +122,8 @@ def find_project(start: Path) -> Path:
         if (folder / "dvc.yaml").is_file() and (folder / "components").is_dir() and (folder / "flows").is_dir():
             if bad := [repr(character) for character in UNFIT if character in str(folder)]:
                 raise BadInput(
-                    f"{str(folder)!r}: {', '.join(bad)} cannot be used in the path of a project: neither addresses of SQLite nor PATH can "
-                    "hold it; rename the folder"
+                    f"{str(folder)!r}: {', '.join(bad)} cannot be used in the path of a project: SQLite's addresses, PATH or DVC would "
+                    "take it for something else; rename the folder"
                 )
             return folder
     raise NotThere(f"no Retune project at or above {start}: expected a folder with dvc.yaml, components/ and flows/; run from a clone")
