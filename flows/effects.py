@@ -212,9 +212,9 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
     if stale := dvc_lock.overtaken(workspace.root):
         what = "; ".join(f"{stage} ran with another {', '.join(paths)}" for stage, paths in stale.items())
         raise NotThere(f"{workspace.root / 'dvc.lock'}: {what}; `dvc repro` or `retune run` makes what comes after it")
-    if not stages and (changed := dvc.changed(workspace.root)):
+    if not stages and (moved := dvc.changed(workspace.root)):
         raise NotThere(
-            f"{workspace.root}: {', '.join(sorted(changed))} changed since the model was made: `dvc repro` or `retune run` makes it anew"
+            f"{workspace.root}: {', '.join(sorted(moved))} changed since the model was made: `dvc repro` or `retune run` makes it anew"
         )
     if not stages and (bad := intact.damaged_outputs(workspace.root, dvc_lock.locked(workspace.root))):
         raise NotThere(
