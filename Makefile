@@ -57,5 +57,8 @@ stack: setup  ## the shared stack on this machine in the background, over var/st
 stack-down: setup  ## end it
 	@python -m infra.local down
 
-clean:  ## remove what stages and runs made, but neither .venv nor the registry in var/
-	rm -rf data/validated data/prepared models reports
+# By name, so that a person's files beside them stay: models/NAME with params.yaml, notes in reports/, tables in data/.
+clean:  ## remove what stages and runs made, but neither .venv nor the registry in var/ nor what you wrote
+	rm -rf data/validated data/prepared models/tuned models/trained reports/evaluation
+	rm -f reports/index.html reports/verdict.md reports/MODEL_CARD.md reports/MODEL_CARD.html reports/verdict.json
+	@rmdir models reports 2>/dev/null || true

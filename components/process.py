@@ -28,6 +28,24 @@ QUIET = {
     "PGCONNECT_TIMEOUT": "5",  # seconds for PostgreSQL to let a client in, of each of its host's addresses; for ever by itself
 }
 _OURS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "PGCONNECT_TIMEOUT")  # unless the user has set them
+# What git tells its hooks of the repository that it works on; a child of ours looks for its own.
+REPOSITORY = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_QUARANTINE_PATH",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_GRAFT_FILE",
+    "GIT_SHALLOW_FILE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_REPLACE_REF_BASE",
+)
 _PR_SET_PDEATHSIG = 1
 _PARENT = "--parent="
 _DVC_STAGE = "DVC_STAGE"  # which DVC sets for a stage's command
@@ -35,13 +53,21 @@ _DVC_STAGE = "DVC_STAGE"  # which DVC sets for a stage's command
 CHILDREN: set[subprocess.Popen[str]] = set()  # leaders of their process groups, which a thread waits for
 
 
+def inherited() -> dict[str, str]:
+    """Return the environment for a child: this process's, without the repository that git's hooks are told of."""
+    return {name: value for name, value in os.environ.items() if name not in REPOSITORY}
+
+
 def quiet_environment() -> None:
     """Switch telemetry off, passive waiting on, and no database waited for for ever, in this process and its children.
 
     What the user set stays.
 
-    Telemetry is the exception: it is off whatever the shell says. Must run before torch, MLflow or Prefect is imported.
+    Telemetry is the exception: it is off whatever the shell says. So is the repository of a git hook that called us, which is not the
+    project's. Must run before torch, MLflow or Prefect is imported.
     """
+    for name in REPOSITORY:
+        os.environ.pop(name, None)
     for name, value in QUIET.items():
         if name in _OURS:
             os.environ.setdefault(name, value)

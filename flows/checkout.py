@@ -20,8 +20,8 @@ from components.exits import ended
 from components.folders import make_private
 from components.learning.state import STATE
 from components.origin import PROJECT
-from components.process import is_foreign, is_gone, owner
-from flows.git import git, must_git
+from components.process import is_foreign, is_gone, owner, quiet_environment
+from flows.git import git, head, no_commit, prefix
 from flows.models import find_model
 from flows.orphans import FLOW_RUN
 from flows.settings import enter
@@ -45,7 +45,7 @@ def checkout(project: Path) -> Iterator[Path]:
     try:
         yield root
     finally:
-        remove(project, root.parent)
+        remove(project, home_of(project, root))
 
 
 def make_checkout(project: Path, pid: int) -> Path:
@@ -55,23 +55,47 @@ def make_checkout(project: Path, pid: int) -> Path:
         NotThere: the project has no commit.
     """
     remove_abandoned(project)
-    commit = git(project, "rev-parse", "--verify", "--quiet", "HEAD")
+    commit = head(project)
     if not commit:
-        raise NotThere(f"{project} has no git commit: a scheduled run works on what is committed; `git init`, `git add`, `git commit`")
+        raise NotThere(f"a scheduled run works on what is committed, and {no_commit(project)}")
     home = project / RUNS / uuid.uuid4().hex[:12]
     make_private(home)
-    who = json.loads(owner(pid)) | {"flow_run": os.environ.get(FLOW_RUN)}
+    who = json.loads(owner(pid)) | {"flow_run": os.environ.get(FLOW_RUN), "prefix": prefix(project)}
     # Before git knows of the folder: who finds it there and free may remove it.
     (home / OWNER).write_text(json.dumps(who), encoding="utf-8")
-    must_git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
-    return home / FOLDER
+    git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
+    return root_of(home)
+
+
+def root_of(home: Path) -> Path:
+    """Return where the project lies in the checkout below `home`: its top, or a folder of a repository that has more than the project."""
+    try:
+        below = str(json.loads((home / OWNER).read_text(encoding="utf-8")).get("prefix", ""))
+    except (OSError, ValueError, AttributeError):
+        below = ""
+    return home / FOLDER / below
+
+
+def checkouts(project: Path) -> list[Path]:
+    """Return the checkouts of the project that are there, whoever works in them."""
+    return sorted(root for home in (project / RUNS).glob("*") if (root := root_of(home)).is_dir())
 
 
 def remove(project: Path, home: Path) -> None:
     """Remove a checkout and what git knows of it."""
-    git(project, "worktree", "remove", "--force", str(home / FOLDER))
+    with suppress(RetuneError):  # git may not know of it yet
+        git(project, "worktree", "remove", "--force", str(home / FOLDER))
     shutil.rmtree(home, ignore_errors=True)
-    git(project, "worktree", "prune")
+    try:
+        git(project, "worktree", "prune")
+    except RetuneError as error:
+        log.warning("git still lists the checkout %s, which is removed: %s", home, error)
+
+
+def home_of(project: Path, root: Path) -> Path:
+    """Return the folder that a checkout was made in, with all that belongs to it."""
+    runs = project / RUNS
+    return runs / root.relative_to(runs).parts[0]
 
 
 def remove_abandoned(project: Path) -> None:
@@ -110,7 +134,7 @@ def idle(note: Path) -> bool:
     if time.time() - note.stat().st_mtime < BEGINS:
         return False
     try:
-        with hold_folder(note.parent / FOLDER):
+        with hold_folder(root_of(note.parent)):
             return True
     except Unavailable:
         return False
@@ -128,7 +152,7 @@ def enter_checkout(model: str) -> Workspace:
         raise RetuneError(f"{root} is no checkout in {project / RUNS}: `retune retrain` and the deployment make one")
     enter(project)
     os.environ[STATE] = str(project / "var")  # a search or training that was cut short outlives the checkout
-    commit = git(root, "rev-parse", "HEAD")
+    commit = head(root)
     params = committed(root, project, model, commit)
     return Workspace(project, root, root / params, home=(project / params).parent, commit=commit)
 
@@ -159,11 +183,13 @@ def project_of() -> Path:
 
 def is_checkout(project: Path) -> bool:
     """Say whether the working folder is a checkout of `project`."""
-    return Path.cwd().resolve().parent.parent == project / RUNS
+    here, runs = Path.cwd().resolve(), project / RUNS
+    return runs in here.parents and here == root_of(home_of(project, here))
 
 
 def main() -> None:
     """Make a checkout for the process that called this one, and print its folder; with `--project` only the project's."""
+    quiet_environment()
     project = project_of()
     print(project if sys.argv[1:] == ["--project"] else make_checkout(project, os.getppid()))
 

@@ -65,6 +65,7 @@ def prune(
 
 def leave_nothing_behind() -> None:
     """Remove the checkout that this process works in when it ends."""
-    home = Path.cwd().parent
-    if home.parent.name == Path(RUNS).name:
-        atexit.register(remove, home.parent.parent.parent, home)
+    for home in Path.cwd().parents:
+        if home.parent.parts[-2:] == Path(RUNS).parts:
+            atexit.register(remove, home.parents[2], home)
+            return

@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
 
 from components.documents import read_yaml
-from components.errors import BadParams, RetuneError
+from components.errors import BadParams, NotThere, RetuneError
 from components.folders import make_private
 from components.temporary import temporary
 from flows.settings import read_settings
@@ -49,6 +50,7 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
         "MLflow": mlflow,
         "ledger": ledger,
         "Prefect": prefect,
+        "champions": champions,
     }
     for name, check in checks.items():
         try:
@@ -135,25 +137,33 @@ def state(workspace: Workspace) -> str:
 
 def git(workspace: Workspace) -> str:
     """The project is a git repository with a commit, so that a model can be traced to its code."""
+    from flows.git import NO_GIT
     from flows.git import git as ask
+    from flows.lineage import commit_of
 
-    commit = ask(workspace.project, "rev-parse", "--short", "HEAD")
-    if not commit:
-        raise RetuneError(
-            f"{workspace.project} has no git commit that a model could lead back to: `git init && git add --all && git commit`"
-        )
-    changed = len(ask(workspace.project, "status", "--porcelain").splitlines())
-    return f"commit {commit}, {changed} uncommitted file(s)"
+    commit = commit_of(workspace)
+    if commit == NO_GIT:
+        return "none, as DVC's core.no_scm says: no version can be made again"
+    changed = len(ask(workspace.project, "status", "--porcelain", "--", ".").splitlines())
+    return f"commit {commit[:7]}, {changed} uncommitted file(s)"
 
 
 def dvc(workspace: Workspace) -> str:
-    """DVC runs here, and has a remote."""
+    """DVC runs here, has every stage, and has a remote that others can pull from."""
+    from flows.dvc import check_pipeline
     from flows.dvc import dvc as run
+    from flows.dvc_config import cache_folder, default_remote
 
-    remotes = run(["remote", "list"], workspace.project, what="dvc remote list", level=0)
-    return (
-        f"{importlib.metadata.version('dvc')}, remote {remotes[0].split()[0] if remotes else 'none: `dvc remote add --default NAME URL`'}"
-    )
+    check_pipeline(workspace.project)
+    run(["remote", "list"], workspace.project, what="dvc remote list", level=0)
+    version, cache = importlib.metadata.version("dvc"), f"cache {cache_folder(workspace.project)}"
+    shared = read_settings(workspace.project).dvc_remote
+    remote = ("shared, as RETUNE_DVC_REMOTE says", shared) if shared else default_remote(workspace.project)
+    if remote is None:
+        return f"{version}, {cache}, no default remote: `dvc remote add --default NAME URL`"
+    name, url = remote
+    here = " (in this folder: nobody else can pull from it)" if "://" not in url and Path(url).is_relative_to(workspace.project) else ""
+    return f"{version}, {cache}, remote {name}: {url}{here}"
 
 
 def dvc_lock(workspace: Workspace) -> str:
@@ -203,6 +213,22 @@ def ledger(workspace: Workspace) -> str:
         return f"{path or 'it'} has no entry yet"
     entries = max(len(one.chain.links) for one in found.values())
     return f"{entries:,} entries, unchanged since they were written, {', '.join(sorted({one.signature for one in found.values()}))}"
+
+
+def champions(workspace: Workspace) -> str:
+    """What was ever champion is registered, and no file of a workspace is damaged; `retune verify` reads all of it."""
+    from flows.audit.model import open_models
+    from flows.audit.verify import verify_model
+
+    try:
+        models = open_models(workspace.project)
+    except NotThere:
+        return "none yet"
+    found = [verify_model(model, quick=True) for model in models]
+    if faults := [f"{one.model} {fault.version or ''}: {fault.says}" for one in found for fault in one.faults]:
+        raise RetuneError(f"{'; '.join(faults)}. `retune verify` says more")
+    notes = [note for one in found for note in one.notes]
+    return "; ".join([f"{sum(len(one.versions) for one in found)} version(s) lead to their files", *notes])
 
 
 def prefect(workspace: Workspace) -> str:

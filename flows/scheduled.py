@@ -171,7 +171,7 @@ def push(workspace: Workspace) -> None:
         Unavailable: the remote did not take it.
     """
     try:
-        dvc.dvc(["push", "--quiet", "--run-cache"], workspace.root, what="dvc push --run-cache", level=logging.DEBUG)
+        dvc.dvc(["push", "--run-cache"], workspace.root, what="dvc push --run-cache", level=logging.DEBUG)
     except StageFailed as error:
         raise Unavailable(str(error)) from error
     mark(workspace).unlink(missing_ok=True)

@@ -88,7 +88,8 @@ def build(folder: Path, model: Path, extras: Mapping[str, Path], ids: Mapping[st
         path=str(folder),
         python_model=str(code / "serving.py"),
         code_paths=[str(code)],
-        artifacts={model.name: str(model), **{name: str(path) for name, path in extras.items()}},
+        # By address: of a path, MLflow decodes what looks like %25 in it.
+        artifacts={name: path.absolute().as_uri() for name, path in {model.name: model, **extras}.items()},
         signature=signature(task),
         input_example={name: [text] for name, text in task.example.items()},
         pip_requirements=requirements(model),

@@ -87,7 +87,7 @@ def load(package: str) -> Any:
 
     if "components" in sys.modules:
         raise ImportError("components was imported before the version: its own code would not be used")
-    return mlflow.pyfunc.load_model(package)
+    return mlflow.pyfunc.load_model(Path(package).as_uri())  # of a path, MLflow decodes what looks like %25 in it
 
 
 def serve(model: Any, about: Mapping[str, Any], limits: Limits, listening: socket.socket, names: Sequence[str]) -> None:

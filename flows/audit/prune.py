@@ -20,7 +20,7 @@ from components.store import alone
 from flows.audit import reachable
 from flows.audit.elsewhere import Abroad, abroad
 from flows.audit.model import Model, open_model, open_models, open_project
-from flows.dvc import cache_folder
+from flows.dvc_config import cache_folder
 from flows.turn import hold_folder
 
 log = logging.getLogger(__name__)

@@ -84,7 +84,7 @@ def rebuild(model: Model, number: int, keep: Path | None = None) -> Rebuilt:
             differences=found.differences,
             notes=(*notes, *found.notes, *machine_notes(model, recipe, root)),
             seconds=round(time.monotonic() - started, 1),
-            folder=str(root) if keep else None,
+            folder=str(keep.resolve()) if keep else None,
         )
 
 

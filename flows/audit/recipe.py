@@ -19,8 +19,7 @@ from components.registry.verify import inspected
 from flows.audit.model import Model
 from flows.audit.worktree import bring, furnish
 from flows.dvc import cached_file
-from flows.settings import read_settings
-from flows.workspace import share_remote
+from flows.dvc_lock import needs, within
 
 BY_CLOCK = "max_minutes"
 TUNE = "tune"
@@ -38,11 +37,7 @@ class Recipe:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages of the version's own pipeline, each after those whose outputs it reads."""
-        outs = {out: name for name in self.lock["stages"] for out in self.outs(name)}
-        needs = {
-            name: {maker for dep in self.deps(name) for out, maker in outs.items() if within(dep, out)} for name in self.lock["stages"]
-        }
-        return tuple(TopologicalSorter(needs).static_order())
+        return tuple(TopologicalSorter(needs(self.lock["stages"])).static_order())
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -58,11 +53,6 @@ class Recipe:
     def outs(self, stage: str) -> dict[str, str]:
         """The md5 of each output of a stage, by path."""
         return {out["path"]: out["md5"] for out in self.lock["stages"][stage].get("outs", [])}
-
-
-def within(path: str, folder: str) -> bool:
-    """Say whether `path` is `folder` or lies below it."""
-    return path == folder or path.startswith(f"{folder}/")
 
 
 def read_recipe(model: Model, version: registry.Version) -> Recipe:
@@ -101,7 +91,6 @@ def lay_out(root: Path, project: Path, recipe: Recipe) -> list[str]:
         shutil.rmtree(root / made, ignore_errors=True)
     (root / "dvc.lock").unlink(missing_ok=True)
     furnish(root, project)
-    share_remote(root / ".dvc/config.local", read_settings(project))
     bring(root, project, recipe.inputs)
     return notes
 

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from components.errors import BadInput
+from components.errors import BadInput, RetuneError
 from flows.cli.terminal import AsJson, Inline, ModelName, ParamsFile, app, out, print_json
 from flows.workspace import open_workspace
 
@@ -29,7 +29,19 @@ def init(
 
     guess = write_params(data, params, name=name, force=force)
     out.print(f"{params}: {guess}")
+    if lacking := without_commit(Path.cwd()):
+        out.print(f"Before a run: {lacking}", markup=False)
     out.print(f"Look it over, then: retune run{'' if params == Path('params.yaml') else f' --params {params}'}")
+
+
+def without_commit(folder: Path) -> str:
+    """Return what keeps a run from naming the commit that a model was made at; nothing where there is one."""
+    from flows.git import head, no_commit
+
+    try:
+        return "" if head(folder) else no_commit(folder)
+    except RetuneError as error:
+        return str(error)
 
 
 @app.command()

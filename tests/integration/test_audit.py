@@ -19,7 +19,8 @@ from components.errors import BadInput, NotThere, RetuneError, Unavailable
 from components.identity import digest_file
 from flows.audit.worktree import bring, furnish
 from flows.cli import app
-from flows.dvc import cache_folder, cached_folder
+from flows.dvc import cached_folder
+from flows.dvc_config import cache_folder
 from flows.dvc_lock import lock_hashes
 from tests.project import dvc, edit, git, make_project, retune
 

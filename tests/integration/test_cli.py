@@ -25,7 +25,7 @@ from tests.project import BIN, edit, environment, make_project, retune, status
 slow = pytest.mark.slow
 LONG = "long " * 20_000
 MAKING = ("init", "snapshot", "run", "judge", "register", "predict", "pseudo-label", "score", "status", "doctor")
-ASKING = ("history", "champion", "why", "diff", "lineage", "rebuild", "prune")
+ASKING = ("history", "champion", "why", "diff", "lineage", "verify", "rebuild", "prune")
 DESCRIBING = ("tasks",)
 USING = ("serve",)
 SCHEDULING = ("retrain", "workspace", "deploy", "up", "down", "migrate")

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from components.errors import BadInput, BadParams, NotThere
+from flows import dvc_lock
 from flows.dvc import dvc
-from flows.dvc_lock import edited_params, lock_hashes, overtaken
+from flows.dvc_lock import edited_params, lock_hashes, overtaken, settled
 
 LOCK = """
 schema: '2.0'
@@ -101,3 +102,48 @@ def test_dvc_is_told_which_file_is_damaged(tmp_path: Path, name: str, content: s
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(BadInput, match=f"dvc status failed: .*{told}"):
         dvc(["status"], tmp_path, what="dvc status")
+
+
+CHAIN = """
+stages:
+  mine: {deps: [{path: data/learn, md5: l.dir}], outs: [{path: models/mine, md5: m}]}
+  words: {deps: [{path: words.txt, md5: w}], outs: [{path: data/words, md5: w}]}
+  validate: {deps: [{path: data/raw, md5: r.dir}], outs: [{path: data/validated, md5: v.dir}]}
+  preprocess: {deps: [{path: data/validated/kept, md5: k}, {path: data/words, md5: w}], outs: [{path: data/learn, md5: l.dir}]}
+  train: {deps: [{path: data, md5: d.dir}], outs: [{path: models/trained, md5: t.dir}]}
+"""
+OURS = ("validate", "preprocess", "train", "mine")
+
+
+@pytest.mark.parametrize("order", [OURS, ("mine", *OURS[:3]), OURS[::-1]])
+@pytest.mark.parametrize(
+    ("changed", "stand"),
+    [
+        (set(), set(OURS)),
+        ({"train"}, {"validate", "preprocess", "mine"}),
+        ({"mine"}, {"validate", "preprocess", "train"}),
+        ({"words"}, {"validate"}),
+        ({"validate", "data/raw.dvc"}, set()),
+        ({"elsewhere/dvc.yaml:other"}, set()),
+    ],
+)
+def test_a_stage_stands_where_nothing_it_hangs_on_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...], changed: set[str], stand: set[str]
+) -> None:
+    monkeypatch.setattr(dvc_lock, "STAGES", order)
+    (tmp_path / "dvc.lock").write_text(CHAIN, encoding="utf-8")
+
+    assert settled(tmp_path, changed) == stand
+
+
+def test_a_stage_that_dvc_yaml_lost_says_nothing(tmp_path: Path) -> None:
+    """DVC keeps it in its lock; under its old name it wrote what another stage writes now."""
+    old = "  prepare: {outs: [{path: data/learn, md5: old.dir}]}\n"
+    (tmp_path / "dvc.lock").write_text("stages:\n  preprocess: {outs: [{path: data/learn, md5: new.dir}]}\n" + old, encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text("stages: {preprocess: {cmd: x}}", encoding="utf-8")
+
+    assert lock_hashes(tmp_path) == {"data/learn": "new.dir"}
+
+
+def test_without_a_lock_no_stage_stands(tmp_path: Path) -> None:
+    assert settled(tmp_path, set()) == frozenset()

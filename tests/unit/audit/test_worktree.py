@@ -12,6 +12,7 @@ import pytest
 
 from components.errors import BadInput, NotThere
 from flows.audit.worktree import furnish, worktree
+from flows.dvc_config import default_remote
 from tests.project import started
 
 
@@ -155,7 +156,7 @@ def test_its_dvc_has_the_projects_remotes_and_nothing_else_of_it(tmp_path: Path)
 
     config = configparser.ConfigParser(interpolation=None)
     config.read(root / ".dvc/config")
-    assert dict(config["core"]) == {"remote": "local", "no_scm": "true", "analytics": "false", "check_update": "false"}
-    assert dict(config["cache"]) == {"dir": str(root / ".dvc/cache")}
-    assert dict(config["'remote \"local\"'"]) == {"url": str(project / "var/remote")}
+    assert (config["core"]["remote"], config["core"]["no_scm"]) == ("local", "true")
+    assert dict(config["cache"]) == {"dir": "cache"}
+    assert default_remote(root) == ("local", str(project / "var/remote"))
     assert dict(config["'remote \"s3\"'"]) == {"url": "s3://bucket/x%20y", "secret_access_key": "hidden"}
