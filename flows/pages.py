@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from components import registry, report, tracking
@@ -73,6 +74,13 @@ def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> repo
         log.warning("the page shows the verdict without version %s: %s", verdict.champion, error)
         return None
     candidate = Predictions.read(workspace.predictions / "candidate.parquet")
+    fresh = ~np.isin(candidate.ids, verdict.left_out)
+    if not fresh.any():
+        log.warning(
+            "the page shows the verdict without version %s: each test row is one that a compared model has learnt", verdict.champion
+        )
+        return None
+    candidate, scored = candidate.take(fresh), scored.take(fresh)
     measured = yardstick(params.made_task, candidate, params.evaluate.min_class_units)
     origin = {"settings": recorded(uri, opponent, "training/training.json").get("settings", {})}
     origin["params"] = recorded(uri, opponent, "params.json")

@@ -6,5 +6,6 @@ the database itself refuses. Reads and writes `var/ledger.db`, or the database t
 
 from components.ledger.book import Ledger
 from components.ledger.records import Action, Answer, Change, Entry, Outdated, Request, Retraining
+from components.ledger.wear import Wear
 
-__all__ = ["Action", "Answer", "Change", "Entry", "Ledger", "Outdated", "Request", "Retraining"]
+__all__ = ["Action", "Answer", "Change", "Entry", "Ledger", "Outdated", "Request", "Retraining", "Wear"]

@@ -65,7 +65,7 @@ def test_rows_of_the_champion_and_of_all_before_it_are_gathered_each_once(worksp
         for number, digest in [(5, mine), (4, theirs), (3, theirs), (2, None), (1, last)]
     }
     gone = entry(6)
-    found = list(seen(workspace, Opponents(entry(5), None, (*map(entry, (4, 3, 2, 1)), gone)), known))
+    found = list(seen(workspace, "", version(7), Opponents(entry(5), None, (*map(entry, (4, 3, 2, 1)), gone)), known))
 
     by_name = {one.called: one for one in found}
     assert list(by_name) == ["champion version 5", "version 2", "version 6", "earlier champions (4, 3, 1)"]
@@ -76,7 +76,20 @@ def test_rows_of_the_champion_and_of_all_before_it_are_gathered_each_once(worksp
 
 
 def test_without_a_champion_nobody_has_seen_anything(workspace: Workspace) -> None:
-    assert list(seen(workspace, Opponents(), {})) == []
+    assert list(seen(workspace, "", version(7), Opponents(), {})) == []
+
+
+def test_what_the_best_champion_so_far_learnt_is_compared(workspace: Workspace) -> None:
+    known = {f"k{number}": version(number, data_prepared_learn=learn) for number, learn in [
+        (1, cached(workspace.root, train=table("one"), validation=table("two"))),
+        (2, cached(workspace.root, train=table("three"), validation=table("four"))),
+    ]}  # fmt: skip
+    found = list(seen(workspace, "", version(3), Opponents(entry(2), entry(1), (entry(1),)), known))
+
+    assert [(one.by, one.compared, one.rows["text"].tolist()) for one in found] == [
+        ("champion", True, ["three", "four"]),
+        ("anchor", True, ["one", "two"]),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +119,11 @@ def test_what_either_of_them_learnt_is_not_asked(registered: tuple[str, Workspac
     params = read_params(workspace.params)
 
     with Asked(workspace, uri, tasks.load("text_classification")) as asked:
-        [found] = earlier_tests(workspace, asked, candidate, told, {}, params, "today", candidate_learnt)
-        [unknown] = earlier_tests(workspace, asked, candidate, untold, {}, params, "today", candidate_learnt)
+        others = [
+            list(seen(workspace, uri, candidate, Opponents(replace(entry(1), key=one.key)), {one.key: one})) for one in (told, untold)
+        ]
+        [found] = earlier_tests(workspace, asked, candidate, told, {}, params, "today", candidate_learnt, others[0])
+        [unknown] = earlier_tests(workspace, asked, candidate, untold, {}, params, "today", candidate_learnt, others[1])
         nothing = params.model_copy(update={"gates": params.gates.model_copy(update={"forgetting": Forgetting(sets=())})})
         assert list(earlier_tests(workspace, asked, candidate, untold, {}, nothing, "today", candidate_learnt)) == []
 
