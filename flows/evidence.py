@@ -185,7 +185,9 @@ def rival(
     try:
         spec = asked.inspect(version)  # answers that were kept do not make up for a package that is gone
         answers = asked.predictions(version, rows, digest)
-        return Rival(str(version.number), answers, None, *strange(task, rows, tasks.of(spec).names(spec.labels)))
+        return Rival(
+            str(version.number), answers, None, *strange(task, rows, {asked.label(name) for name in tasks.of(spec).names(spec.labels)})
+        )
     except BadModel as error:
         log.warning("version %d cannot be scored: %s", version.number, error)
         return Rival(str(version.number), None, str(error))

@@ -15,6 +15,7 @@ from components.snapshot.faults import Faults
 from components.snapshot.settings import SnapshotParams
 from components.snapshot.sources.files import find_files
 from components.snapshot.tables import READERS, format_of
+from components.text import canonical_label
 from flows.params import read_params
 from flows.shapes import Shape, shape_of
 
@@ -102,7 +103,7 @@ def guess_columns(data: Path) -> Guess:
     group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
     columns = {role: found for role, found in (("text", text), ("label", label), ("id", identity), ("group", group)) if found}
     numeric = bool(frame[label].dropna().str.fullmatch(r"[-+]?\d+(\.\d+)?").all())
-    return Guess(columns, delimiter, numeric, _max_length(frame[text]), frame[label].nunique(), len(frame))
+    return Guess(columns, delimiter, numeric, _max_length(frame[text]), frame[label].dropna().map(canonical_label).nunique(), len(frame))
 
 
 def _shaped(frame: pd.DataFrame, shape: Shape, delimiter: str | None) -> Guess:

@@ -90,7 +90,7 @@ def _reach(workspace: Workspace, uri: str, version: registry.Version, rivals: Op
     """Gather the evidence, let the gates prove on it that they can say no, and judge."""
     known = {one.key: one for one in registry.versions(uri, version.name) if one.complete}
     wear = look(workspace, version, known.values(), test, params)
-    with Asked(workspace, uri, params.made_task) as asked:
+    with Asked(workspace, uri, params.made_task, params.validation.label_map) as asked:
         evidence = gather(workspace, uri, asked, version, known, rivals, params, test, wear)
     tested = selftest(evidence, params.gates)
     verdict = fold(evidence, params.gates, key=key, candidate_digest=version.key, test_digest=test, tested=tested)

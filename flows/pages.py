@@ -68,7 +68,7 @@ def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> repo
         return None
     params = read_params(workspace.params)
     try:
-        with Asked(workspace, uri, params.made_task) as asked:
+        with Asked(workspace, uri, params.made_task, params.validation.label_map) as asked:
             scored = asked.predictions(opponent, test_rows(workspace), verdict.test_digest)
     except BadModel as error:
         log.warning("the page shows the verdict without version %s: %s", verdict.champion, error)

@@ -23,6 +23,7 @@ from components.origin import REGISTERED
 from components.registry import stored
 from components.similarity import resembling, row_key
 from components.snapshot import take_snapshot
+from components.text import label_reader
 from flows import dvc
 from flows.asked import Asked
 from flows.opponents import Opponents
@@ -227,7 +228,10 @@ def read_set(workspace: Workspace, params: Params, path: str) -> pd.DataFrame:
         settings = params.snapshot.at(path)
         take_snapshot(workspace.origin, Path(folder) / "set", snapshot=settings, required=params.made_task.columns)
         rows = read_snapshot(Path(folder) / "set").dropna(subset=list(params.made_task.columns)).reset_index(drop=True)
-    rows, bad = params.made_task.read(rows)
+    task, label = params.made_task, label_reader(params.validation.label_map)
+    if task.named:
+        rows = rows.assign(**{task.named: [task.renamed(cell, label) for cell in rows[task.named]]})
+    rows, bad = task.read(rows)
     rows = rows.drop(index=list(bad)).reset_index(drop=True)
     numbers = pd.Series([f"row {place}" for place in range(len(rows))], dtype="str")
     ids = rows["id"].fillna(numbers) if "id" in rows else numbers

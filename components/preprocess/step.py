@@ -67,11 +67,12 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
     parts = {split: kept[kept["split"] == split].drop(columns="split").reset_index(drop=True) for split in SPLITS}
     spec = spec.model_copy(update={"options": {**spec.options, **kind.fit_options(parts["train"])}})
     lengths = token_lengths(kind.lengths(kept, tokenizers[MAIN]), preprocess.max_length, kind.in_parts)
-    snapshot = ValidationReport.read(validated).snapshot
-    profile = describe(snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)
+    report = ValidationReport.read(validated)
+    profile = describe(report.snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)
     profile = profile.model_copy(update={"split_by": split_by(rows, preprocess)})
     for warning in profile.warnings:
         log.warning("%s", warning)
+    profile = profile.model_copy(update={"warnings": (*report.warnings, *profile.warnings)})  # the first were logged by validation
     if preprocess.augment_copies:
         unseen = pd.concat([parts["test"], parts["validation"]], ignore_index=True)
         parts["train"] = augment.with_copies(parts["train"], unseen, preprocess, kind)

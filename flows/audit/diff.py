@@ -16,12 +16,13 @@ from pydantic import BaseModel, ConfigDict
 from components import registry, tasks
 from components.artifacts.manifest import Manifest
 from components.artifacts.metrics import Estimate
-from components.artifacts.predictions import Predictions
+from components.artifacts.predictions import Predictions, relabelled
 from components.artifacts.rows import read_rows
 from components.errors import BadModel, NotThere, RetuneError
 from components.registry import stored
 from components.similarity import resembling
 from components.statistics import Yardstick
+from components.text import label_reader
 from components.tracking.facts import flatten
 from components.yardstick import yardstick
 from flows.audit.model import Model
@@ -135,6 +136,9 @@ def compare_answers(model: Model, old: registry.Version, new: registry.Version) 
     scored = registry.score_version(model.uri, model.name, old.number, rows, cache)
     task = tasks.load(str(params.get("task", "text_classification")), params.get("task_options"))
     units = params.get("evaluate", {}).get("min_class_units", MIN_CLASS_UNITS)
+    label = label_reader(params.get("validate", {}).get("label_map", {}))
+    if task.named:
+        scored, candidate = (relabelled(one, label, lambda answer: task.renamed(answer, label)) for one in (scored, candidate))
     old_answers, answers = (one.take(np.isin(one.ids, rows["id"][fresh].tolist())) for one in (scored, candidate))
     measured = yardstick(task, answers, int(units))
     found = measure(old_answers, answers, dict(zip(rows["id"], rows["text"], strict=True)), measured, digest)

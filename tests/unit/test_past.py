@@ -14,16 +14,18 @@ import yaml
 from mlflow import MlflowClient
 
 from components import tasks
-from components.artifacts.rows import read_rows
-from components.errors import Unavailable
+from components.artifacts.profile import Profile
+from components.artifacts.rows import read_rows, text_key
+from components.errors import BadParams, Unavailable
 from components.gates.forgetting import Params as Forgetting
 from components.ledger import Entry
-from components.registry import Version, versions
+from components.preprocess import PreprocessParams
+from components.registry import Version, stored, versions
 from flows.asked import Asked
 from flows.evidence import rival
 from flows.opponents import Opponents
 from flows.params import read_params
-from flows.past import earlier_tests, seen
+from flows.past import TEST, check_splits, earlier_tests, seen
 from flows.workspace import Workspace
 from tests.cached import keep_folder
 from tests.project import ROOT, TINY, change, write_params
@@ -131,6 +133,32 @@ def test_what_either_of_them_learnt_is_not_asked(registered: tuple[str, Workspac
     assert found.candidate.ids.tolist() == found.champion.ids.tolist()
     assert unknown.name == "regression set regression.csv"
     assert unknown.fault.startswith("which rows are new to the champion cannot be told: version 1 does not say")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("groups", "refused"), [("id", True), ("text", False), ("group", False)])
+def test_splits_of_an_earlier_release_move_only_when_asked(registered: tuple[str, Workspace], groups: str, refused: bool) -> None:
+    uri, workspace = registered
+    newest = max(versions(uri, "tickets"), key=lambda one: one.number)
+    recorded = stored.artifact(uri, newest, "data/profile.json")
+    now = Profile.read(recorded.parent)
+    rows = read_rows(workspace.root / "data/prepared/test/test.parquet")
+    given = {"id": rows["id"], "text": pd.Series(map(text_key, rows["text"])), "group": "one for all"}[groups]
+    keep = {TEST: cached(workspace.root, test=rows.assign(group=given))}
+    MlflowClient(uri).set_model_version_tag("tickets", str(newest.number), "retune.dvc_lock", json.dumps(keep))
+    params = read_params(workspace.params)
+    unset = params.model_copy(update={"preprocess": PreprocessParams()})
+    try:
+        now.model_copy(update={"split_by": None}).write(recorded.parent)
+        check_splits(workspace, uri, params.model_copy(update={"preprocess": PreprocessParams(split_by="text")}))
+        if refused:
+            with pytest.raises(BadParams, match=r"preprocess\.split_by is not set, and version 2 was made when"):
+                check_splits(workspace, uri, unset)
+        else:
+            check_splits(workspace, uri, unset)
+    finally:
+        now.write(recorded.parent)
+    check_splits(workspace, uri, unset)
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_large_test_sets_are_known_by_a_sample() -> None:
     assert share(kept(keys(0, 100)), mine) == 1
 
 
-def promoted(renewed: float, shared_rows: bool, rng: np.random.Generator, rows: int = 400, looks: int = 30) -> int:
+def promoted(renewed: float, shared_rows: bool, rng: np.random.Generator, rows: int = 150, looks: int = 30) -> int:
     """How many of `looks` equally good candidates a gate for "better" at 5 % / 5 promotes while `renewed` of the rows is new each time."""
     step, done, history = int(renewed * rows), 0, list[tuple[str, str]]()
     gains = rng.standard_normal(rows + step * looks)
@@ -101,7 +101,7 @@ def promoted(renewed: float, shared_rows: bool, rng: np.random.Generator, rows: 
 def test_a_rolling_test_set_promotes_no_more_than_it_may() -> None:
     """Of candidates that are no better, 5 looks a neighbourhood at 1 % each; a digest alone let all 30 through."""
     rng = np.random.default_rng(1)
-    by_rows, by_digest = (np.mean([promoted(0.02, rows, rng) > 0 for _ in range(300)]) for rows in (True, False))
+    by_rows, by_digest = (np.mean([promoted(0.02, rows, rng) > 0 for _ in range(100)]) for rows in (True, False))
 
-    assert by_rows <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+    assert by_rows <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)
     assert by_digest > 0.12

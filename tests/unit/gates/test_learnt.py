@@ -26,8 +26,8 @@ CHANGES = ("append", "ids", "groups", "ungroup", "edit", "copy", "reorder", "rem
 
 
 def start(seed: int) -> pd.DataFrame:
-    texts = [" ".join(row) for row in np.random.default_rng(seed).choice(WORDS, (30, 8))]
-    return pd.DataFrame({"id": [f"r{seed}-{at}" for at in range(30)], "text": texts, "label": [LABELS[at % 3] for at in range(30)]})
+    texts = [" ".join(row) for row in np.random.default_rng(seed).choice(WORDS, (24, 8))]
+    return pd.DataFrame({"id": [f"r{seed}-{at}" for at in range(24)], "text": texts, "label": [LABELS[at % 3] for at in range(24)]})
 
 
 def changed(rows: pd.DataFrame, change: str, seed: int) -> pd.DataFrame:
@@ -57,10 +57,10 @@ def stated(kept: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return kept[~test].reset_index(drop=True), kept[test].sort_values("id", ignore_index=True)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
-    story=st.lists(st.lists(st.sampled_from(CHANGES), max_size=3), min_size=1, max_size=3),
+    story=st.lists(st.lists(st.sampled_from(CHANGES), max_size=3), min_size=1, max_size=2),
     split_by=st.sampled_from(["text", "id"]),
 )
 def test_no_model_is_compared_on_a_row_that_one_has_learnt(seed: int, story: list[list[str]], split_by: str) -> None:
@@ -74,7 +74,7 @@ def test_no_model_is_compared_on_a_row_that_one_has_learnt(seed: int, story: lis
         learnt.append(train)
         rivals = [Seen("champion", learnt[max(0, step - 1)]), Seen("anchor", learnt[0], by="anchor")] if step else []
         candidate = dataclasses.replace(answered(np.ones(len(test), bool)), ids=test["id"].to_numpy(dtype=np.str_))
-        whole = against(candidate, candidate, rows=test, train=train, anchor=Rival("1", candidate))
+        whole = against(candidate, candidate, rows=test, train=train, anchor=Rival("1", candidate), baselines={"tfidf": candidate})
         held = hold(test, train, rivals, 0.8)
         found = without_learnt(whole, held)
         if held.fresh.any():
