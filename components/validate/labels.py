@@ -1,13 +1,14 @@
 """One spelling for each label: those that look the same become one and are counted, those that nearly do are named."""
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from components.tasks import Task
 from components.text import canonical_label, label_reader, twin_key
-from components.validate.settings import ValidateParams
+from components.validate.settings import ValidateParams, check_label_map
 
 _NAMED = 10  # labels that a sentence lists
 
@@ -19,31 +20,39 @@ class Labels:
     found: Counter[str] = field(default_factory=Counter)
     spelt: Counter[tuple[str, str]] = field(default_factory=Counter)
 
+    def counting(self, read: Callable[[str], str], times: int) -> Callable[[str], str]:
+        """Return `read`, and count each label that it is asked for as found so many times."""
+
+        def counted(name: str) -> str:
+            label = read(name)
+            self.found[label] += times
+            if name != label:
+                self.spelt[name, label] += times
+            return label
+
+        return counted
+
 
 def relabel(rows: pd.DataFrame, kind: Task, settings: ValidateParams) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return `rows` with one spelling for each label, as `validate.label_map` and the eye have it, and what a person should know of that.
 
     Case and blanks within a label are never folded: such twins are named.
+
+    Raises:
+        BadParams: there is a map, and the task has no labels.
     """
+    check_label_map(settings, kind.named)
     if kind.named is None or kind.named not in rows:
-        unread = "validate.label_map is set, and the task has no labels: it changes nothing"
-        return rows, (unread,) if settings.label_map else ()
+        return rows, ()
     read, labels = label_reader(settings.label_map), Labels()
-    new: dict[object, object] = {}
+    new: dict[str, str] = {}
     for cell, count in rows[kind.named].dropna().value_counts(sort=False).items():
         if isinstance(cell, str):
-            new[cell] = kind.renamed(cell, lambda name, count=count: _count(name, read(name), int(count), labels))  # type: ignore[misc]
-    changed = {cell: other for cell, other in new.items() if cell != other}
-    if changed:
-        rows = rows.assign(**{kind.named: rows[kind.named].map(lambda cell: changed.get(cell, cell) if isinstance(cell, str) else cell)})
+            new[cell] = kind.renamed(cell, labels.counting(read, int(count)))
+    if any(cell != other for cell, other in new.items()):
+        column = rows[kind.named]
+        rows = rows.assign(**{kind.named: column.where(~column.isin(new), column.map(new)).astype(column.dtype)})
     return rows, (*_merged(labels), *_twins(labels.found), *_idle(labels, settings))
-
-
-def _count(name: str, label: str, times: int, labels: Labels) -> str:
-    labels.found[label] += times
-    if name != label:
-        labels.spelt[name, label] += times
-    return label
 
 
 def _merged(labels: Labels) -> list[str]:

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from components.errors import BadParams
 from components.params import Section
 from components.text import canonical_label
 
@@ -55,3 +56,13 @@ class ValidateParams(Section):
         if not all(label.strip() for label in self.labels):
             raise ValueError("labels: an empty text is no label")
         return self
+
+
+def check_label_map(settings: ValidateParams, named: str | None) -> None:
+    """Check that there are labels where a map merges some; `named` is the task's column of them.
+
+    Raises:
+        BadParams: the task has none.
+    """
+    if settings.label_map and named is None:
+        raise BadParams("params.yaml: validate.label_map is set, and the answers of this task are no labels; leave it out")

@@ -167,3 +167,8 @@ def test_sets_of_labels_and_tags_are_compared_under_todays_names() -> None:
     assert new.predicted.tolist() == new.expected.tolist() == ['["x"]']
     assert new.measured[f"{PROBABILITY}x"].tolist() == [0.7]
     assert relabelled(tags, read_as, lambda answer: TAGS.renamed(answer, read_as)).predicted.tolist() == ["B-x O"]
+
+
+def test_a_map_for_a_task_without_labels_is_refused() -> None:
+    with pytest.raises(BadParams, match="the answers of this task are no labels"):
+        relabel(pd.DataFrame({"source": ["a"], "target": ["b"]}), tasks.load("sequence_to_sequence"), ValidateParams(label_map={"a": "b"}))

@@ -136,9 +136,7 @@ EXACT = PreprocessParams(test_share=0.3, validation_share=0.2, near_duplicate=1.
 
 def split_by_text(rows, params=EXACT):
     """The split of every text, of rows with ids and no groups."""
-    kept, _ = prepare(
-        with_identity(rows.drop(columns="group", errors="ignore"), ["text"]), params, kind or tasks.load("text_classification")
-    )
+    kept, _ = prepare(with_identity(rows.drop(columns="group", errors="ignore"), ["text"]), params, tasks.load("text_classification"))
     return dict(zip(kept["text"], kept["split"], strict=True))
 
 
