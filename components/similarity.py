@@ -3,6 +3,7 @@
 Texts are compared by their shingles: words and pairs of adjacent words, without case and punctuation.
 """
 
+import hashlib
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+from components.text import normalise
 
 if TYPE_CHECKING:
     from datasketch import MinHash
@@ -25,9 +28,20 @@ _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 _CHARACTER = re.compile(rf"[{_UNSPACED}]")
 
 
+def plain(text: str) -> str:
+    """Return the text as texts are compared; most are already, which is seen faster than done."""
+    return text if text.isascii() and text == " ".join(text.split()) else normalise(text, "NFC")
+
+
 def words(text: str) -> list[str]:
     """Return the words of `text` in their order, without case and punctuation; in scripts without spaces, the characters."""
     return _TOKEN.findall(text.casefold())
+
+
+def row_key(text: str) -> str:
+    """Return 12 digits of a sha256 over the words of `text`: the same for texts that differ in case, punctuation or spaces alone."""
+    said = normalise(text, "NFKC")
+    return hashlib.sha256((" ".join(words(said)) or said).encode()).hexdigest()[:12]
 
 
 def shingles(text: str) -> frozenset[str]:
@@ -41,6 +55,17 @@ def shingles(text: str) -> frozenset[str]:
     else:
         runs = {*tokens, *(" ".join(pair) for pair in pairwise(tokens))}
     return frozenset(runs or {text})
+
+
+def resembling(texts: Sequence[str], others: Sequence[str], threshold: float) -> npt.NDArray[np.bool_]:
+    """Return which of `texts` are among `others` word for word, or have a near copy there; with a threshold of 1 only the former."""
+    mine, theirs = [plain(text) for text in texts], {plain(text) for text in others}
+    found = np.array([text in theirs for text in mine], dtype=np.bool_)
+    if threshold < 1 and not found.all():
+        rest = np.flatnonzero(~found)
+        near = closest([mine[place] for place in rest], sorted(theirs), threshold)
+        found[rest[list(near)]] = True
+    return found
 
 
 class Closest:

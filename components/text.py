@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 UnicodeForm = Literal["NFC", "NFKC"]
@@ -13,3 +14,31 @@ _INVISIBLE = re.compile("[\u00ad\u200b\u2060\ufeff]")  # soft hyphen, zero-width
 def normalise(text: str, form: UnicodeForm) -> str:
     """Return `text` in one Unicode form, without invisible characters, with single spaces and no space at the ends."""
     return _SPACE.sub(" ", _INVISIBLE.sub("", unicodedata.normalize(form, text))).strip()
+
+
+# What no reader sees of a label: soft hyphen, grapheme joiner, direction marks, zero-width space, word joiner and its like, BOM.
+_UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+# Joiners mean something between letters of other scripts and in emoji, and nothing beside ASCII, a blank or an end.
+_JOINER = re.compile("(?<![^\\s\x21-\x7e])[\u200c\u200d]+|[\u200c\u200d]+(?![^\\s\x21-\x7e])")
+_BLANK = re.compile("[\\s\u2800\u3164\uffa0]")
+
+
+def canonical_label(name: str) -> str:
+    """Return a label as all of its spellings that look the same are written: NFC, plain blanks, none at the ends, nothing invisible."""
+    return unicodedata.normalize("NFC", _BLANK.sub(" ", _JOINER.sub("", _UNSEEN.sub("", name))).strip())
+
+
+def label_reader(label_map: Mapping[str, str]) -> Callable[[str], str]:
+    """Return what makes of a label as it stands in the data the label that it is: the canonical one, or what `label_map` says of that."""
+    known = {canonical_label(variant): canonical_label(label) for variant, label in label_map.items()}
+
+    def read(name: str) -> str:
+        clean = canonical_label(name)
+        return known.get(clean, clean)
+
+    return read
+
+
+def twin_key(name: str) -> str:
+    """Return what two labels share that differ only in case, blanks, joiners or compatibility forms: they may be one by mistake."""
+    return re.sub("[\\s\u200c\u200d]", "", unicodedata.normalize("NFKC", canonical_label(name)).casefold())

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -11,10 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from components import registry, tasks
-from components.artifacts.predictions import Answers, Predictions
+from components.artifacts.predictions import Answers, Found, Predictions, relabelled
 from components.artifacts.training import ModelSpec
 from components.errors import BadModel, BadParams
 from components.registry.package import contract
+from components.text import label_reader
 from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -43,9 +45,12 @@ class Memory:
 class Asked:
     """A context in which registered versions answer; at its end all their processes are gone."""
 
-    def __init__(self, workspace: Workspace, uri: str, task: tasks.Task) -> None:
-        """Of the registry at `uri`; answers are kept below `var/predictions`."""
-        self._task = task
+    def __init__(self, workspace: Workspace, uri: str, task: tasks.Task, label_map: Mapping[str, str] | None = None) -> None:
+        """Of the registry at `uri`; answers are kept below `var/predictions`.
+
+        Labels get today's names, by `label_map` and by how they are read today: a version may have been made when they had others.
+        """
+        self._task, self.label = task, label_reader(label_map or {})
         self._remembers = task.classes and task.inputs == ("text",)
         self._workspace, self._uri = workspace, uri
         self._open = contextlib.ExitStack()
@@ -83,7 +88,7 @@ class Asked:
         """
         if version.uri not in self._sessions:
             self.inspect(version)
-            self._sessions[version.uri] = self._open.enter_context(registry.Session(self._uri, version.uri))
+            self._sessions[version.uri] = self._open.enter_context(registry.Session(self._uri, version.uri, renamed=self._renamed))
         return self._sessions[version.uri]
 
     def predictions(self, version: registry.Version, rows: pd.DataFrame, digest: str) -> Predictions:
@@ -97,8 +102,13 @@ class Asked:
         if found is None:
             found = self.about(version, rows)
             registry.keep(cache, found)
+        else:
+            found = self._renamed(found)  # kept by an earlier release, or under another label_map
         self.remember(version, rows, found)
         return found
+
+    def _renamed(self, found: Found) -> Found:
+        return relabelled(found, self.label, lambda answer: self._task.renamed(answer, self.label)) if self._task.named else found
 
     def about(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:
         """Return what the version answers to `rows`; a text that it has given a class here is not asked again.

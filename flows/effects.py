@@ -27,7 +27,7 @@ from components.ledger import Entry, Ledger, Request
 from components.locks import shared_database
 from components.registry import Environment
 from components.snapshot import take_snapshot as take
-from flows import dvc, dvc_lock, events, evidence, intact, judging, promotion
+from flows import dvc, dvc_lock, events, evidence, intact, judging, past, promotion
 from flows.git import uncommitted
 from flows.judging import Judged
 from flows.lineage import commit_of, lineage_of
@@ -79,6 +79,7 @@ def check(workspace: Workspace) -> None:
     if closed:
         log.warning("closed %d MLflow runs of processes that are gone", closed)
     reconcile(workspace, uri, params.name)
+    past.check_splits(workspace, uri, params)
 
 
 def reconcile(workspace: Workspace, uri: str, name: str) -> None:

@@ -1,7 +1,8 @@
 """What the gates decide on, gathered: rows from the workspace, earlier data from DVC's cache, answers from the registered versions."""
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,9 @@ from components.artifacts.served import Served
 from components.artifacts.verdict import Role
 from components.behaviour import collect, make_cases, read_cases
 from components.errors import BadModel, BadParams
-from components.gates import Evidence, GatesParams, Rival
+from components.gates import Evidence, GatesParams, Rival, hold, without_learnt
 from components.identity import digest_file
-from components.ledger import Entry
+from components.ledger import Entry, Wear
 from components.yardstick import yardstick
 from flows.asked import Asked
 from flows.opponents import Opponents
@@ -39,7 +40,7 @@ def gather(
     rivals: Opponents,
     params: Params,
     test_digest: str,
-    look: int,
+    wear: Wear,
 ) -> Evidence:
     """Collect the evidence on a registered candidate; `known` are the registered versions by key.
 
@@ -52,27 +53,49 @@ def gather(
     asked.remember(version, test, candidate)
     found = rival(asked, task, champion, known, test, test_digest)
     able = opponent if found is not None and found.predictions is not None else None
-    return Evidence(
+    asked_about = replace(
+        rivals, anchor=rivals.anchor if wanted(gates, "anchor") else None, before=rivals.before if wanted(gates, "leakage") else ()
+    )
+    others = tuple(seen(workspace, uri, version, asked_about, known))
+    held = hold(test, learnt, others, gates.leakage.near_duplicate)
+    rows = held.usable
+    if held.left_out:
+        log.warning(
+            "%d of %d test rows leave every comparison: a compared model has learnt them or near copies", len(held.left_out), len(test)
+        )
+    whole = Evidence(
         candidate=candidate,
         baselines={path.stem: Predictions.read(path) for path in baselines(workspace)},
         champion=found,
         anchor=rival(asked, task, rivals.anchor, known, test, test_digest) if wanted(gates, "anchor") else None,
         min_class_units=params.evaluate.min_class_units,
         level=gates.looks.level,
-        look=look if wanted(gates, "looks") else None,
+        look=wear.number if wanted(gates, "looks") else None,
+        wear=tuple(in_words(wear)),
         rows=test,
         train=learnt,
-        seen=tuple(seen(workspace, rivals, known)) if wanted(gates, "leakage") else (),
-        earlier=tuple(earlier_tests(workspace, asked, version, able, known, params, test_digest, learnt))
+        seen=others,
+        earlier=tuple(earlier_tests(workspace, asked, version, able, known, params, test_digest, learnt, others))
         if wanted(gates, "forgetting")
         else (),
-        served=serve(uri, version, test, gates, task) if wanted(gates, "servability") else None,
-        behaviour=behave(workspace, asked, version, able, test, params) if wanted(gates, "behaviour") else None,
-        cost=time_both(uri, asked, version, able, test[list(task.inputs)], gates) if wanted(gates, "cost") else None,
+        served=serve(uri, version, rows, gates, task) if wanted(gates, "servability") else None,
+        behaviour=behave(workspace, asked, version, able if held.fresh.any() else None, rows, params)
+        if wanted(gates, "behaviour")
+        else None,
+        cost=time_both(uri, asked, version, able, rows[list(task.inputs)], gates) if wanted(gates, "cost") else None,
         yardstick=yardstick(task, candidate, params.evaluate.min_class_units),
         parts=task.slices(test),
         one_answer=task.one_answer,
     )
+    return without_learnt(whole, held)
+
+
+def in_words(wear: Wear) -> Iterator[str]:
+    """Say how the looks at a test set were counted, where other test sets have part in it."""
+    if wear.shared:
+        yield f"{wear.shared:.1%} of the test rows, at the most, were judged in another test set".replace("%", " %")
+    if wear.unknown:
+        yield f"the rows of {wear.unknown} earlier test sets are not known any more: each candidate on them counts as one on today's"
 
 
 def wanted(gates: GatesParams, name: str) -> bool:
@@ -162,7 +185,9 @@ def rival(
     try:
         spec = asked.inspect(version)  # answers that were kept do not make up for a package that is gone
         answers = asked.predictions(version, rows, digest)
-        return Rival(str(version.number), answers, None, *strange(task, rows, tasks.of(spec).names(spec.labels)))
+        return Rival(
+            str(version.number), answers, None, *strange(task, rows, {asked.label(name) for name in tasks.of(spec).names(spec.labels)})
+        )
     except BadModel as error:
         log.warning("version %d cannot be scored: %s", version.number, error)
         return Rival(str(version.number), None, str(error))

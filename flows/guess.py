@@ -17,6 +17,7 @@ from components.snapshot.settings import SnapshotParams
 from components.snapshot.sources import Asked, Brought, files
 from components.snapshot.tables import READERS, format_of
 from components.snapshot.take import columns_of, given_splits
+from components.text import canonical_label
 from flows.params import read_params
 from flows.shapes import Shape, shape_of
 
@@ -123,7 +124,7 @@ def _columns(frame: pd.DataFrame, data: Path, delimiter: str | None) -> Guess:
     group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
     columns = {role: found for role, found in (("text", text), ("label", label), ("id", identity), ("group", group)) if found}
     numeric = bool(frame[label].dropna().str.fullmatch(r"[-+]?\d+(\.\d+)?").all())
-    return Guess(columns, delimiter, numeric, _max_length(frame[text]), frame[label].nunique(), len(frame))
+    return Guess(columns, delimiter, numeric, _max_length(frame[text]), frame[label].dropna().map(canonical_label).nunique(), len(frame))
 
 
 def _shaped(frame: pd.DataFrame, shape: Shape, delimiter: str | None) -> Guess:

@@ -1,6 +1,7 @@
 """Judging a registered candidate: who it is held against, whether a verdict stands already, and the verdict where none does."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from components import registry
@@ -10,11 +11,12 @@ from components.errors import NotThere
 from components.gates import judge as fold
 from components.gates import verdict_key
 from components.gates._selftest import selftest
-from components.ledger import Ledger
+from components.ledger import Ledger, Wear
 from flows.asked import Asked
-from flows.evidence import gather, outside
+from flows.evidence import gather, outside, test_rows
 from flows.opponents import Opponents, opponents
 from flows.params import Params, read_params
+from flows.past import TEST, cached_rows, row_keys
 from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool
         standing.write(workspace.reports)
         registry.attach_verdict(uri, version.run_id, version.name, version.number, standing)
         return Judged(standing, fresh=False)
-    verdict = _reach(workspace, uri, version, rivals, params, test, key, ledger.look(version.name, test, version.key))
+    verdict = _reach(workspace, uri, version, rivals, params, test, key)
     for gate in verdict.gates:
         log.info("gate %s (%s): %s, %s", gate.gate, gate.role, gate.shown, gate.reason)
     verdict.write(workspace.reports)
@@ -84,16 +86,31 @@ def read_verdict(workspace: Workspace) -> Verdict | None:
         return None
 
 
-def _reach(
-    workspace: Workspace, uri: str, version: registry.Version, rivals: Opponents, params: Params, test: str, key: str, look: int
-) -> Verdict:
+def _reach(workspace: Workspace, uri: str, version: registry.Version, rivals: Opponents, params: Params, test: str, key: str) -> Verdict:
     """Gather the evidence, let the gates prove on it that they can say no, and judge."""
     known = {one.key: one for one in registry.versions(uri, version.name) if one.complete}
-    with Asked(workspace, uri, params.made_task) as asked:
-        evidence = gather(workspace, uri, asked, version, known, rivals, params, test, look)
+    wear = look(workspace, version, known.values(), test, params)
+    with Asked(workspace, uri, params.made_task, params.validation.label_map) as asked:
+        evidence = gather(workspace, uri, asked, version, known, rivals, params, test, wear)
     tested = selftest(evidence, params.gates)
     verdict = fold(evidence, params.gates, key=key, candidate_digest=version.key, test_digest=test, tested=tested)
     return Verdict.model_validate_json(verdict.model_dump_json())  # as it will be read back: a NaN is none in JSON
+
+
+def look(workspace: Workspace, version: registry.Version, known: Collection[registry.Version], test: str, params: Params) -> Wear:
+    """Count a look at the test set, by the rows that it shares with earlier ones; those of earlier releases are read from DVC's cache."""
+    ledger = Ledger(workspace.ledger)
+    others = {}
+    for digest in ledger.unknown_tests(version.name):
+        made = next((one for one in known if one.tags.get("retune.test_digest") == digest), None)
+        if made is not None and digest != test:
+            try:
+                others[digest] = row_keys(cached_rows(workspace, made, TEST, "test.parquet"))
+            except NotThere as error:
+                log.warning(
+                    "which rows version %d was judged on cannot be told, so it counts as if they were today's: %s", made.number, error
+                )
+    return ledger.look(version.name, test, version.key, row_keys(test_rows(workspace)), others, params.gates.looks.shared)
 
 
 def _renumbered(verdict: Verdict, rivals: Opponents) -> Verdict:

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from components import registry, report, tracking
 from components.artifacts.lineage import Lineage
 from components.artifacts.predictions import Predictions
@@ -67,12 +69,19 @@ def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> repo
         return None
     params = read_params(workspace.params)
     try:
-        with Asked(workspace, uri, params.made_task) as asked:
+        with Asked(workspace, uri, params.made_task, params.validation.label_map) as asked:
             scored = asked.predictions(opponent, test_rows(workspace), verdict.test_digest)
     except BadModel as error:
         log.warning("the page shows the verdict without version %s: %s", verdict.champion, error)
         return None
     candidate = Predictions.read(workspace.predictions / "candidate.parquet")
+    fresh = ~np.isin(candidate.ids, verdict.left_out)
+    if not fresh.any():
+        log.warning(
+            "the page shows the verdict without version %s: each test row is one that a compared model has learnt", verdict.champion
+        )
+        return None
+    candidate, scored = candidate.take(fresh), scored.take(fresh)
     measured = yardstick(params.made_task, candidate, params.evaluate.min_class_units)
     origin = {"settings": recorded(uri, opponent, "training/training.json").get("settings", {})}
     origin["params"] = recorded(uri, opponent, "params.json")

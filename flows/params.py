@@ -22,7 +22,7 @@ from components.params import Free, Section, nearest
 from components.preprocess import PreprocessParams, check_copies
 from components.snapshot import SnapshotParams
 from components.tune import TuneParams, check_metrics, searched
-from components.validate import ValidateParams
+from components.validate import ValidateParams, check_label_map
 from components.yardstick import decidable
 
 
@@ -119,6 +119,7 @@ def _checked(path: Path, content: bytes) -> Params:
     check_metrics(task.metrics, params.train, params.tune)
     check_fields(params.train.fixed, task.refuses)
     check_copies(params.preprocess, task.refuses)
+    check_label_map(params.validation, task.named)
     gates.check_metrics(params.gates, decidable(task), task.baselines)
     _check_bases(params)
     searched(params.tune.space, params.train)

@@ -4,18 +4,25 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from components import registry
 from components.artifacts.earlier import Earlier, prepare_earlier
 from components.artifacts.predictions import Predictions
-from components.artifacts.rows import read_rows, read_snapshot
-from components.errors import NotThere, RetuneError
+from components.artifacts.profile import Profile
+from components.artifacts.rows import grouped, read_rows, read_snapshot, text_key
+from components.errors import BadParams, NotThere, RetuneError
 from components.gates import Seen
 from components.ledger import Entry
+from components.origin import REGISTERED
+from components.registry import stored
+from components.similarity import resembling, row_key
 from components.snapshot import take_snapshot
 from components.temporary import temporary
+from components.text import label_reader
 from flows import dvc
 from flows.asked import Asked
 from flows.opponents import Opponents
@@ -23,18 +30,39 @@ from flows.params import Params
 from flows.workspace import Workspace
 
 log = logging.getLogger(__name__)
-LEARN = "data/prepared/learn"
+LEARN, TEST = "data/prepared/learn", "data/prepared/test"
+By = Literal["candidate", "champion", "anchor", "earlier"]
 
 
-def seen(workspace: Workspace, rivals: Opponents, known: Mapping[str, registry.Version]) -> Iterator[Seen]:
-    """Yield what the champion learnt from, what all champions before it did, and each of them whose rows are not at hand."""
-    if rivals.champion is not None:
-        yield from _seen(workspace, "champion version {}", [rivals.champion], known)
-    if rivals.before:
-        yield from _seen(workspace, "earlier champions ({})", rivals.before, known)
+def seen(
+    workspace: Workspace, uri: str, version: registry.Version, rivals: Opponents, known: Mapping[str, registry.Version]
+) -> Iterator[Seen]:
+    """Yield what champion and best champion so far learnt from, what each compared model inherits, and what all earlier champions learnt.
+
+    A model inherits what the registered versions learnt that it was fine-tuned from. Where rows are not at hand, the fault is yielded.
+    """
+    compared: list[tuple[By, str, Entry | None]] = [
+        ("champion", "champion version {}", rivals.champion),
+        ("anchor", "the best champion so far, version {},", rivals.anchor),
+    ]
+    made: list[tuple[By, registry.Version]] = [("candidate", version)]
+    for by, called, entry in compared:
+        if entry is not None:
+            yield from _seen(workspace, called, [entry], known, by)
+            made += [(by, known[entry.key])] if entry.key in known else []
+    told: set[str] = set()
+    for by, model in made:
+        for base, found in inherited(workspace, uri, model):
+            if base not in told:
+                told.add(base)
+                rows, fault = (None, found) if isinstance(found, str) else (found, None)
+                yield Seen(f"{base}, a base of {model.uri},", rows, fault, by, inherited=True)
+    before = [entry for entry in rivals.before if rivals.anchor is None or entry.key != rivals.anchor.key]
+    if before:
+        yield from _seen(workspace, "earlier champions ({})", before, known, "earlier")
 
 
-def _seen(workspace: Workspace, called: str, entries: Sequence[Entry], known: Mapping[str, registry.Version]) -> Iterator[Seen]:
+def _seen(workspace: Workspace, called: str, entries: Sequence[Entry], known: Mapping[str, registry.Version], by: By) -> Iterator[Seen]:
     """Yield the rows that any of these learnt from as one table, each text once with each label; snapshots alike are read once."""
     tables: dict[str, pd.DataFrame] = {}
     numbers = []
@@ -49,10 +77,30 @@ def _seen(workspace: Workspace, called: str, entries: Sequence[Entry], known: Ma
             numbers.append(str(version.number))
         except NotThere as error:
             log.warning("what version %d learnt from is not at hand: %s", entry.version, error)
-            yield Seen(f"version {entry.version}", None, str(error))
+            yield Seen(f"version {entry.version}", None, str(error), by if entry.key in known else "earlier")  # who is gone is not compared
     if tables:
-        rows = pd.concat(tables.values(), ignore_index=True).drop_duplicates(["text", "label"], ignore_index=True)
-        yield Seen(called.format(", ".join(numbers)), rows)
+        yield Seen(called.format(", ".join(numbers)), _distinct(list(tables.values())), None, by)
+
+
+def _distinct(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat(tables, ignore_index=True).drop_duplicates(["text", "label"], ignore_index=True)
+
+
+def inherited(workspace: Workspace, uri: str, version: registry.Version) -> Iterator[tuple[str, pd.DataFrame | str]]:
+    """Yield each registered version that a version was fine-tuned from, by models:/NAME/NUMBER: what it learnt, or why that is unknown."""
+    told = {version.uri}
+    while (base := version.tags.get(registry.BASE_SOURCE, "")).startswith(REGISTERED) and base not in told:
+        told.add(base)
+        name, _, number = base.removeprefix(REGISTERED).rpartition("/")
+        found = next((one for one in registry.versions(uri, name) if str(one.number) == number), None)
+        if found is None:
+            yield base, "it was deleted from the registry"
+            return
+        version = found
+        try:
+            yield base, learnt_by(workspace, version)
+        except NotThere as error:
+            yield base, str(error)
 
 
 def learnt_by(workspace: Workspace, version: registry.Version) -> pd.DataFrame:
@@ -81,6 +129,36 @@ def _made_with(version: registry.Version, folder: str) -> str:
     return digest
 
 
+def row_keys(rows: pd.DataFrame) -> list[str]:
+    """Return the keys by which the ledger knows test rows again."""
+    return [row_key(str(text)) for text in rows["text"]]
+
+
+def check_splits(workspace: Workspace, uri: str, params: Params) -> None:
+    """Check that rows stay in their splits where the newest version was made by a release that split rows without a group by their id.
+
+    Raises:
+        BadParams: they would move, as preprocess.split_by is not set; the message names both values.
+    """
+    if "split_by" in params.preprocess.model_fields_set:
+        return
+    newest = max((one for one in registry.versions(uri, params.name) if one.complete), key=lambda one: one.number, default=None)
+    try:
+        if newest is None or Profile.read(stored.artifact(uri, newest, "data/profile.json").parent).split_by is not None:
+            return
+        rows = cached_rows(workspace, newest, TEST, "test.parquet")
+        if grouped(rows["id"], rows["group"]) or rows["group"].tolist() == [text_key(text) for text in rows["text"]]:
+            return
+    except NotThere as error:
+        log.warning("whether preprocess.split_by moves rows between splits cannot be told (%s): set it", error)
+        return
+    raise BadParams(
+        f"params.yaml: preprocess.split_by is not set, and version {newest.number} was made when the split of a row without a group "
+        "followed from its id; the default, text, would make rows that it has learnt test rows. Set split_by: id to keep the splits, or "
+        "split_by: text to start a new test set, on which comparisons with earlier versions are INCONCLUSIVE"
+    )
+
+
 def earlier_tests(
     workspace: Workspace,
     asked: Asked,
@@ -90,25 +168,35 @@ def earlier_tests(
     params: Params,
     test_digest: str,
     learnt: pd.DataFrame,
+    others: Sequence[Seen] = (),
 ) -> Iterator[Earlier]:
     """Ask candidate and champion about the newest earlier test sets and the regression sets; without a champion nothing is forgotten.
 
-    Rows that either of them learnt from are left out: they would favour it.
+    Rows that either of them learnt, word for word or nearly, are left out: they would favour it. `learnt` are the candidate's, `others`
+    what `seen` yields.
     """
     if champion is None:
         return
     sets = [*_past(workspace, version, known, params, test_digest), *_regression_sets(workspace, params)]
-    try:
-        texts = [*learnt["text"], *learnt_by(workspace, champion)["text"]] if sets else []
-    except NotThere as error:
-        yield from (Earlier(name, fault=f"which rows are new to the champion cannot be told: {error}") for name, _ in sets)
+    theirs = [one for one in others if one.by in ("candidate", "champion")]
+    if faults := [one.fault for one in theirs if one.rows is None and not one.inherited]:
+        yield from (Earlier(name, fault=f"which rows are new to the champion cannot be told: {faults[0]}") for name, _ in sets)
         return
     labels = Predictions.read(workspace.predictions / "candidate.parquet").labels or None
+    tables: dict[str, pd.DataFrame] = {}
     for name, read in sets:
         try:
-            rows, left_out = prepare_earlier(read(), texts, labels)
-            mine, theirs = ([asked.about(one, rows) for one in (version, champion)]) if len(rows) else (None, None)
-            yield Earlier(name, mine, theirs, left_out=left_out)
+            tables[name] = read()
+        except RetuneError as error:
+            yield Earlier(name, fault=str(error))
+    texts = sorted({str(text) for rows in tables.values() for text in rows["text"]})
+    trained = [str(text) for rows in (learnt, *(one.rows for one in theirs if one.rows is not None)) for text in rows["text"]]
+    taught = {texts[place] for place in np.flatnonzero(resembling(texts, trained, params.gates.leakage.near_duplicate))}
+    for name, table in tables.items():
+        try:
+            rows, left_out = prepare_earlier(table, table["text"].isin(taught).to_numpy(dtype=np.bool_), labels)
+            mine, other = ([asked.about(one, rows) for one in (version, champion)]) if len(rows) else (None, None)
+            yield Earlier(name, mine, other, left_out=left_out)
         except RetuneError as error:
             yield Earlier(name, fault=str(error))
 
@@ -124,7 +212,7 @@ def _past(
             found.setdefault(digest, one)
     newest = list(found.items())[: params.gates.forgetting.last]
     return [
-        (f"test set {digest[:8]} of version {one.number}", partial(cached_rows, workspace, one, "data/prepared/test", "test.parquet"))
+        (f"test set {digest[:8]} of version {one.number}", partial(cached_rows, workspace, one, TEST, "test.parquet"))
         for digest, one in newest
     ]
 
@@ -139,7 +227,10 @@ def read_set(workspace: Workspace, params: Params, path: str) -> pd.DataFrame:
         settings = params.snapshot.at(path).model_copy(update={"split_column": None, "split_files": False})
         take_snapshot(workspace.origin, folder / "set", snapshot=settings, required=params.made_task.columns)
         rows = read_snapshot(folder / "set").dropna(subset=list(params.made_task.columns)).reset_index(drop=True)
-    rows, bad = params.made_task.read(rows)
+    task, label = params.made_task, label_reader(params.validation.label_map)
+    if task.named:
+        rows = rows.assign(**{task.named: [task.renamed(cell, label) for cell in rows[task.named]]})
+    rows, bad = task.read(rows)
     rows = rows.drop(index=list(bad)).reset_index(drop=True)
     numbers = pd.Series([f"row {place}" for place in range(len(rows))], dtype="str")
     ids = rows["id"].fillna(numbers) if "id" in rows else numbers

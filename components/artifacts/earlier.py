@@ -1,13 +1,13 @@
 """An earlier test set, or a regression set, and what candidate and champion answer on it: may what was once learnt be forgotten?"""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from components.artifacts.predictions import Predictions
-from components.text import normalise
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,12 @@ class Earlier:
     fault: str | None = None
 
 
-def prepare_earlier(rows: pd.DataFrame, seen_texts: Collection[str], labels: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
+def prepare_earlier(rows: pd.DataFrame, learnt: npt.NDArray[np.bool_], labels: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
     """Return the `rows` (text, label) that can test a model, and how many were left out.
 
-    Left out are rows whose text is among `seen_texts`, those that candidate or champion was trained or validated on, and rows whose
-    label is not among the candidate's `labels`, where it has any. Texts are compared in one Unicode form and without surplus spaces.
+    Left out are rows that candidate or champion was trained or validated on (`learnt`, (rows,)), and rows whose label is not among the
+    candidate's `labels`, where it has any.
     """
-    seen = {normalise(text, "NFC") for text in seen_texts}
-    fresh = np.array([normalise(text, "NFC") not in seen for text in rows["text"]], dtype=np.bool_)
-    known = fresh if labels is None else fresh & rows["label"].isin(list(labels)).to_numpy(dtype=np.bool_)
+    known = ~learnt if labels is None else ~learnt & rows["label"].isin(list(labels)).to_numpy(dtype=np.bool_)
     kept = rows[known].reset_index(drop=True)
     return kept, len(rows) - len(kept)

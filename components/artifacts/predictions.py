@@ -6,9 +6,10 @@ Rows are ordered by id, so that two files of one test set line up.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +113,31 @@ class Predictions:
         probabilities = np.array(table.column("probabilities").to_pylist(), dtype=np.float64).reshape(len(table), len(labels))
         measured = {name: table.column(f"{MEASURED}{name}").to_numpy() for name in measured_of(table.column_names)}
         return cls(ids, groups, expected, predicted, probabilities, labels, measured)
+
+
+Found = TypeVar("Found", Answers, Predictions)
+
+
+def relabelled(found: Found, rename: Callable[[str], str], renamed: Callable[[str], str]) -> Found:
+    """Return answers, or predictions, with `rename` of each label; the probabilities of labels that become one are added up.
+
+    `renamed` does it to an answer, in which several labels may be named.
+    """
+    labels = tuple(dict.fromkeys(map(rename, found.labels)))
+    probabilities, predicted = found.probabilities, [renamed(str(answer)) for answer in found.predicted]
+    if len(labels) < len(found.labels):
+        places = np.array([labels.index(rename(label)) for label in found.labels])
+        probabilities = np.stack([found.probabilities[:, places == at].sum(axis=1) for at in range(len(labels))], axis=1)
+        predicted = [labels[at] for at in probabilities.argmax(axis=1)]
+    measured: dict[str, Floats] = {}
+    for name, values in found.measured.items():
+        new = f"{PROBABILITY}{rename(name.removeprefix(PROBABILITY))}" if name.startswith(PROBABILITY) else name
+        measured[new] = np.minimum(measured[new] + values, 1.0) if new in measured else values
+    found = replace(found, probabilities=probabilities, labels=labels, measured=measured)
+    if isinstance(found, Answers):
+        return replace(found, predicted=predicted)
+    expected = [renamed(str(answer)) for answer in found.expected]
+    return replace(found, expected=np.array(expected, dtype=np.str_), predicted=np.array(predicted, dtype=np.str_))
 
 
 def probabilities_of(measured: Mapping[str, Floats]) -> dict[str, Floats]:

@@ -35,6 +35,7 @@ class Profile(Artifact):
     """The account of the rows of `snapshot` (its digest): rows_in = kept (all splits) + duplicates + conflicting + `pseudo_removed`.
 
     `augmented` counts the noisy copies of training rows, which no other number here holds.
+    `split_by` says what the splits follow from, `group`, `text` or `id`; None in a profile of a release that had no such choice.
     `pseudo` are the training rows with a pseudo-label, by the version that gave it; `pseudo_removed` are by reason.
     """
 
@@ -46,6 +47,7 @@ class Profile(Artifact):
     exact_duplicates: int
     near_duplicates: int
     conflicting: int
+    split_by: str | None = None
     pseudo: dict[str, int] = Field(default_factory=dict)
     augmented: int = 0
     pseudo_removed: dict[str, int] = Field(default_factory=dict)

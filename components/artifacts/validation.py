@@ -22,7 +22,7 @@ class Check(BaseModel):
 
 
 class ValidationReport(Artifact):
-    """The result that preprocessing requires: rows_in = kept + quarantined."""
+    """The result that preprocessing requires: rows_in = kept + quarantined. `warnings` are what a person should know of the labels."""
 
     FILE: ClassVar[str] = "report.json"
 
@@ -33,3 +33,4 @@ class ValidationReport(Artifact):
     quarantined: int
     reasons: dict[str, int]
     checks: tuple[Check, ...]
+    warnings: tuple[str, ...] = ()

@@ -104,7 +104,8 @@ class Verdict(Artifact):
 
     `key` is the hash of those: a verdict with the same key need not be reached again. `champion` and `anchor` are version numbers.
     `level` is the one-sided error of each deciding gate, `look` which candidate on this test set this is. `off` names the gates that were
-    switched off, `tested` what the self-test of the gates went through before the decision.
+    switched off, `tested` what the self-test of the gates went through before the decision. `left_out` are the ids of the test rows that a
+    compared model has learnt: they left every comparison.
     """
 
     FILE: ClassVar[str] = "verdict.json"
@@ -121,6 +122,13 @@ class Verdict(Artifact):
     look: int | None = None
     off: tuple[str, ...] = ()
     tested: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_so(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave `left_out` out where it is empty: verdicts of an earlier layout keep their digest."""
+        written: dict[str, Any] = write(self)
+        return written if self.left_out else {name: value for name, value in written.items() if name != "left_out"}
 
     @property
     def may_pass(self) -> bool:

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from components.artifacts.behaviour import Must
 from components.documents import parse_yaml
 from components.errors import BadParams
-from components.params import Section, nearest
+from components.params import Label, Section, nearest
 
 
 class Invariance(Section):
@@ -48,7 +48,7 @@ class Directional(Section):
     name: str = Field("", description="what the report calls it")
     text: str = Field(min_length=1, description="a text")
     changed: str = Field(min_length=1, description="the text after the change")
-    label: str = Field(description="whose probability must move")
+    label: Label = Field(description="whose probability must move")
     must: Must = Field(description="rise | fall | not rise | not fall, from `text` to `changed`")
     by: float = Field(0.0, ge=0, le=1, description="rise and fall: by at least this; not rise and not fall: by at most this")
 
@@ -58,7 +58,7 @@ class MinimumFunctionality(Section):
 
     name: str = Field("", description="what the report calls it")
     text: str = Field(min_length=1, description="a text")
-    label: str = Field(description="its answer")
+    label: Label = Field(description="its answer")
 
 
 class Written(Section):

@@ -17,6 +17,7 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Role, Verdict
 from components.errors import BadParams, RetuneError
 from components.gates._evidence import LEVEL, Evidence, Gate, GateSection, Rival, Seen
+from components.gates._learnt import hold, without_learnt
 from components.gates._panel import correct, fold
 from components.gates.baseline import STRONGEST
 from components.identity import digest_value
@@ -33,9 +34,11 @@ __all__ = [
     "available",
     "check_metrics",
     "decide",
+    "hold",
     "judge",
     "load",
     "verdict_key",
+    "without_learnt",
 ]
 
 FOLDER = Path(__file__).parent
@@ -132,6 +135,7 @@ def judge(
         look=evidence.look,
         off=tuple(name for name in available() if getattr(gates, name).role is Role.OFF),
         tested=tuple(tested),
+        left_out=evidence.held.left_out if evidence.held else (),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,9 @@ from components.artifacts.served import Served
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.params import Section
 from components.statistics import ClassYardstick, Truth, Units, Yardstick
+
+if TYPE_CHECKING:
+    from components.gates._learnt import Held
 
 LEVEL = 0.05
 """The error of a promotion, one-sided, over all looks at one test set; and of a rejection, over all hypotheses together.
@@ -47,11 +50,22 @@ class Rival:
 
 @dataclass(frozen=True)
 class Seen:
-    """The rows (id, text, label) that one or more champions learnt from, or the `fault` for which they are not at hand."""
+    """The rows (id, text, label) that one or more versions learnt from, or the `fault` for which they are not at hand.
+
+    `by` says who has learnt them: the `champion`, the `anchor` or the `candidate`, each with the registered versions that it was
+    fine-tuned from (`inherited`), or `earlier` champions, which nothing is compared with.
+    """
 
     called: str
     rows: pd.DataFrame | None
     fault: str | None = None
+    by: Literal["candidate", "champion", "anchor", "earlier"] = "champion"
+    inherited: bool = False
+
+    @property
+    def compared(self) -> bool:
+        """Whether a model that is compared has learnt them."""
+        return self.by != "earlier"
 
 
 @dataclass(frozen=True)
@@ -60,10 +74,11 @@ class Evidence:
 
     `champion` and `anchor` (the best champion so far) are None where there is none. `rows` are the test rows in the order of the
     predictions with all their columns, `train` the rows that the candidate learnt from, those it was validated on included, and `seen`
-    those of the champion and of all before it. `earlier` are test sets of the past with both models' answers. `level` is the one-sided
-    error of a deciding gate, `look` which candidate on this test set this is. What was measured for a single gate stands in a field of
-    its own, None where it was not. `crosscheck` asks for the slower second opinions that are shown and never decide.
-    `yardstick` is what the test set is measured by, and `parts` what the task cuts it into, the value of each row by kind.
+    those of the other versions. `held` says which test rows were left out, as a compared model has learnt them. `earlier` are test sets of
+    the past with both models' answers. `level` is the one-sided error of a deciding gate, `look` which candidate on this test set this is,
+    and `wear` how that was counted. What was measured for a single gate stands in a field of its own, None where it was not. `crosscheck`
+    asks for the slower second opinions that are shown and never decide. `yardstick` is what the test set is measured by, and `parts` what
+    the task cuts it into, the value of each row by kind.
     Without `one_answer` equal texts may have different labels, and are no contradiction.
     """
 
@@ -74,9 +89,11 @@ class Evidence:
     anchor: Rival | None = None
     level: float = LEVEL
     look: int | None = None
+    wear: tuple[str, ...] = ()
     rows: pd.DataFrame | None = None
     train: pd.DataFrame | None = None
     seen: tuple[Seen, ...] = ()
+    held: "Held | None" = None
     earlier: tuple[Earlier, ...] = ()
     crosscheck: bool = True
     served: Served | None = None

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from components.similarity import Closest, alike
-from components.text import normalise
+from components.similarity import Closest, alike, plain
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,7 @@ def repeated(test: pd.DataFrame, one_answer: bool = True) -> tuple[Pair, ...]:
 
 
 def _texts(rows: pd.DataFrame) -> list[str]:
-    return ["" if pd.isna(text) else _plain(str(text)) for text in rows["text"].tolist()]
-
-
-def _plain(text: str) -> str:
-    """Return the text normalised; most texts are already, which is seen faster than done."""
-    return text if text.isascii() and text == " ".join(text.split()) else normalise(text, "NFC")
+    return ["" if pd.isna(text) else plain(str(text)) for text in rows["text"].tolist()]
 
 
 def _differ(one: object, other: object) -> bool:

@@ -13,7 +13,7 @@ from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates._cuts import Bools, Cut, by_column, enough, grouped, needed, test_rows
 from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
-from components.params import nearest
+from components.params import Label, nearest
 from components.statistics import Units, difference_of_shares
 from components.statistics.units import jackknife_variance, symmetric
 
@@ -25,7 +25,7 @@ class Params(GateSection):
     rate: Literal["accuracy", "selection", "true_positive"] = Field(
         "accuracy", description="share of right answers | of rows answered `label` | of rows that are `label` and are answered so"
     )
-    label: str = Field("", description="for selection and true_positive")
+    label: Label = Field("", description="for selection and true_positive")
     max_gap: float = Field(0.05, gt=0, lt=1, description="between a value's rate and that of all other rows; a share")
     min_rows: int = Field(
         100,

@@ -11,6 +11,12 @@ class Params(GateSection):
 
     role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off; off: every look decides at the whole 5 %")
     at_most: int = Field(5, ge=1, le=1000, description="candidates a test set; each is decided at 5 % divided by this")
+    shared: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="an earlier candidate counts whole that was judged on more than this share of today's rows, else in part",
+    )
 
     @property
     def level(self) -> float:
@@ -26,7 +32,10 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if evidence.look <= params.at_most:
         left = params.at_most - evidence.look
         change = f"after {left} more candidates this test set decides nothing any more"
-        return GateResult(gate="looks", outcome=Outcome.PASS, reason=f"{said}, each decided at {evidence.level:.2%}", change=change)
-    change = "a test set with other rows: more labelled data, or another preprocess.split_seed (champions have then seen test rows)"
+        reason = f"{said}, each decided at {evidence.level:.2%}"
+        return GateResult(gate="looks", outcome=Outcome.PASS, reason=reason, change=change, notes=evidence.wear)
+    change = f"a test set of which no more than {params.shared:.0%} was judged before (gates.looks.shared): newly labelled rows".replace(
+        "%", " %"
+    )
     reason = f"{said}: the test set is used up, label more or start a new one"
-    return GateResult(gate="looks", outcome=Outcome.INCONCLUSIVE, reason=reason, change=change)
+    return GateResult(gate="looks", outcome=Outcome.INCONCLUSIVE, reason=reason, change=change, notes=evidence.wear)

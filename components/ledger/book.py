@@ -25,8 +25,10 @@ from components.ledger.tables import (
     reading,
     requests,
     retrainings,
+    test_rows,
     writing,
 )
+from components.ledger.wear import SHARED, Wear, kept, worn
 
 _ASKED = sa.select(requests, answers.c.decision, answers.c.who, answers.c.why, answers.c.decided_at).outerjoin_from(requests, answers)
 
@@ -131,22 +133,48 @@ class Ledger:
             return []
         return written
 
-    def look(self, model: str, test_digest: str, candidate_key: str) -> int:
-        """Count that a candidate is judged on a frozen test set; return its number among those that were, from 1. Idempotent."""
-        mine = (looks.c.model == model, looks.c.test_digest == test_digest)
-        with writing(self._engine) as connection:
-            known = connection.execute(sa.select(looks.c.number).where(*mine, looks.c.candidate_key == candidate_key)).scalar()
-            if known is not None:
-                return int(known)
-            number = int(connection.execute(sa.select(sa.func.count()).select_from(looks).where(*mine)).scalar_one()) + 1
-            chain.add(connection, looks, model=model, test_digest=test_digest, number=number, candidate_key=candidate_key, at=_now())
-            return number
+    def look(
+        self,
+        model: str,
+        test_digest: str,
+        candidate_key: str,
+        rows: Collection[str] = (),
+        others: Mapping[str, Collection[str]] | None = None,
+        shared: float = SHARED,
+    ) -> Wear:
+        """Count that a candidate is judged on a frozen test set; return its number among those judged on these rows, from 1. Idempotent.
 
-    def looks(self, model: str, test_digest: str) -> int:
-        """Return how many distinct candidates were judged on a frozen test set."""
-        mine = (looks.c.model == model, looks.c.test_digest == test_digest)
+        `rows` are the keys of its rows, and `others` those of earlier test sets, by digest, that `unknown_tests` named; `shared` is the
+        share of today's rows from which on an earlier look counts whole.
+        """
+        with writing(self._engine) as connection:
+            for digest, keys in {**(others or {}), **({test_digest: rows} if rows else {})}.items():
+                if not connection.execute(sa.select(test_rows.c.test_digest).where(test_rows.c.test_digest == digest)).first():
+                    chain.add(connection, test_rows, test_digest=digest, row_keys=" ".join(kept(keys)))
+            known = _looks(connection, model)
+            mine = next((one for one in known if (one.test_digest, one.candidate_key) == (test_digest, candidate_key)), None)
+            if mine is None:
+                number = 1 + sum(one.test_digest == test_digest for one in known)
+                at = _now(known[-1].at if known else None)
+                values = {"model": model, "test_digest": test_digest, "number": number, "candidate_key": candidate_key, "at": at}
+                chain.add(connection, looks, **values)
+                earlier = known
+            else:
+                earlier = known[: known.index(mine)]
+            before = [(one.candidate_key, one.test_digest) for one in earlier if one.candidate_key != candidate_key]
+            return worn(test_digest, before, _rows(connection), shared)
+
+    def unknown_tests(self, model: str) -> list[str]:
+        """Return the digests of the test sets that candidates were judged on and whose rows are not in the ledger."""
         with reading(self._engine) as connection:
-            return int(connection.execute(sa.select(sa.func.count()).select_from(looks).where(*mine)).scalar_one())
+            return sorted({one.test_digest for one in _looks(connection, model)} - _rows(connection).keys())
+
+    def looks(self, model: str, test_digest: str, rows: Collection[str] = (), shared: float = SHARED) -> int:
+        """Return how many candidates have worn out a frozen test set, whose rows have the keys `rows` where the ledger has none of it."""
+        with reading(self._engine) as connection:
+            judged = [(one.candidate_key, one.test_digest) for one in _looks(connection, model)]
+            known = _rows(connection)
+        return worn(test_digest, judged, {**({test_digest: kept(rows)} if rows else {}), **known}, shared).number - 1
 
     def note(self, retraining: Retraining) -> None:
         """Write how a scheduled run ended."""
@@ -219,6 +247,17 @@ def _head(connection: sa.Connection, model: str) -> Entry | None:
     query = sa.select(promotions).where(promotions.c.model == model).order_by(promotions.c.sequence.desc()).limit(1)
     row = connection.execute(query).mappings().first()
     return Entry(**row) if row else None
+
+
+def _looks(connection: sa.Connection, model: str) -> list[Any]:
+    """Return the looks at a model's test sets, oldest first."""
+    query = sa.select(looks).where(looks.c.model == model).order_by(looks.c.at, looks.c.test_digest, looks.c.number)
+    return list(connection.execute(query))
+
+
+def _rows(connection: sa.Connection) -> dict[str, tuple[str, ...]]:
+    """Return the keys of the rows of each test set."""
+    return {one.test_digest: tuple(one.row_keys.split()) for one in connection.execute(sa.select(test_rows))}
 
 
 def _check_expected(expected: int | Literal["any"] | None, head: Entry | None, action: Action) -> None:

@@ -98,6 +98,13 @@ looks = sa.Table(
     sa.UniqueConstraint("model", "test_digest", "candidate_key"),
 )
 
+test_rows = sa.Table(
+    "test_rows",
+    METADATA,
+    sa.Column("test_digest", sa.Text, primary_key=True),
+    sa.Column("row_keys", sa.Text, nullable=False),
+)
+
 retrainings = sa.Table(
     "retrainings",
     METADATA,

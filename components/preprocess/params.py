@@ -1,7 +1,7 @@
 """The section `preprocess`."""
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,9 @@ class PreprocessParams(Section):
     test_share: float = Field(0.2, gt=0, lt=1, description="of the groups")
     validation_share: float = Field(0.1, gt=0, lt=1, description="of the groups")
     split_seed: int = Field(20261121, ge=0, lt=2**63, description="another one moves rows: champions have then seen test rows")
+    split_by: Literal["text", "id"] = Field(
+        "text", description="what the split of a row without a group follows from; id: as before release 0.2, a text under a new id moves"
+    )
     near_duplicate: float = Field(0.8, gt=0.3, le=1, description="Jaccard similarity of word shingles; 1: exact duplicates only")
     max_length: int = Field(64, ge=4, le=1_000_000, description="tokens, special ones included; longer texts are cut")
     warn_cut_share: float = Field(0.05, ge=0, le=1, description="warn when truncation shortens more than this share of the rows")

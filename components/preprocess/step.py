@@ -20,7 +20,7 @@ import pyarrow as pa
 from components import tasks
 from components.artifacts.manifest import MAIN, OTHERS, base_folder, base_names
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
-from components.artifacts.rows import AUGMENTED, GIVEN_SPLIT, PSEUDO, in_order, pseudo_labelled, read_rows, write_rows
+from components.artifacts.rows import AUGMENTED, GIVEN_SPLIT, PSEUDO, grouped, in_order, pseudo_labelled, read_rows, text_key, write_rows
 from components.artifacts.training import ModelSpec
 from components.artifacts.validation import ValidationReport
 from components.errors import BadData, BadParams
@@ -69,11 +69,13 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
     parts = {split: _part(kept, split) for split in SPLITS}
     spec = spec.model_copy(update={"options": {**spec.options, **kind.fit_options(parts["train"])}})
     lengths = token_lengths(kind.lengths(kept, tokenizers[MAIN]), preprocess.max_length, kind.in_parts)
-    snapshot = ValidationReport.read(validated).snapshot
-    profile = describe(snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)
-    profile = profile.model_copy(update={"warnings": (*profile.warnings, *_warnings_of_splits(rows, kept, removed))})
+    report = ValidationReport.read(validated)
+    profile = describe(report.snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)
+    warnings = (*profile.warnings, *_warnings_of_splits(rows, kept, removed))
+    profile = profile.model_copy(update={"split_by": split_by(rows, preprocess), "warnings": warnings})
     for warning in profile.warnings:
         log.warning("%s", warning)
+    profile = profile.model_copy(update={"warnings": (*report.warnings, *profile.warnings)})  # the first were logged by validation
     if preprocess.augment_copies:
         unseen = pd.concat([parts["test"], parts["validation"]], ignore_index=True)
         parts["train"] = augment.with_copies(parts["train"], unseen, preprocess, kind)
@@ -93,6 +95,7 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
         *(profile.kept, profile.rows_in, *(profile.splits[split].rows for split in reversed(SPLITS))),
         *(profile.exact_duplicates, profile.near_duplicates, profile.conflicting),
     )
+    log.info("splits follow from the %s of a row%s", profile.split_by, "" if profile.split_by == "group" else " (preprocess.split_by)")
     for version, count in profile.pseudo.items():
         log.info("%d of the training rows have a pseudo-label of %s", count, version)
     for reason, count in profile.pseudo_removed.items():
@@ -104,6 +107,8 @@ def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> t
     if kind.normalised:
         rows = rows.assign(text=[normalise(text, params.unicode_form) for text in rows["text"]])
     rows = rows.rename(columns={"split": _OWN_SPLIT}).sort_values("id", ignore_index=True)
+    if split_by(rows, params) == "text":
+        rows["group"] = [text_key(text) for text in rows["text"]]
     rows["split"] = assign(rows["group"], params.split_seed, params.test_share, params.validation_share)
     rows["split"] = given.honour(rows)
     gone = []
@@ -120,6 +125,11 @@ def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> t
         left = left[~left["id"].isin(gone[-1]["id"])].reset_index(drop=True)
     removed = pd.concat(gone, ignore_index=True).merge(rows[["id", "split", "text", "label"]], on="id", validate="1:1")
     return left, removed.sort_values("id", ignore_index=True)
+
+
+def split_by(rows: pd.DataFrame, params: PreprocessParams) -> str:
+    """Return what the splits of `rows` (id, group) follow from: `group` where the data came with groups, else what the settings say."""
+    return "group" if grouped(rows["id"], rows["group"]) else params.split_by
 
 
 def token_lengths(lengths: npt.NDArray[np.int64], max_length: int, in_parts: bool = False) -> TokenLengths:

@@ -17,9 +17,10 @@ from components.registry.stored import models
 from components.registry.timing import measure, package_bytes
 from components.registry.verdicts import attach_verdict, note_answer, read_verdict, reopen
 from components.registry.verify import Verified, inspected, keep, kept, model_folder, predict, resolve, score_version, spec_of, verify
-from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, status, versions
+from components.registry.versions import BASE_SOURCE, CHALLENGER, CHAMPION, PREVIOUS, Status, Version, champion, status, versions
 
 __all__ = [
+    "BASE_SOURCE",
     "CHALLENGER",
     "CHAMPION",
     "PREVIOUS",

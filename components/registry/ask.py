@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,6 +42,9 @@ Rows = pd.DataFrame | Sequence[str]
 # -P: neither the script's folder nor the working folder is on the import path, so the package's code comes first.
 # -B: no compiled files are left beside the package's code.
 PYTHON = (sys.executable, "-P", "-B")
+
+
+Renamed = Callable[[predictions.Answers], predictions.Answers]
 
 
 @dataclass(frozen=True)
@@ -198,9 +201,14 @@ class Session:
     process was killed; Cancelled when `process.end_children` was called. To be asked in the thread that entered it.
     """
 
-    def __init__(self, uri: str, model: str, seconds: float = SECONDS) -> None:
-        """Of the `models:/` URI `model` in the store `uri`; no question may take longer than `seconds`."""
-        self.uri, self.model, self.seconds, self._told = uri, model, seconds, False
+    def __init__(
+        self, uri: str, model: str, seconds: float = SECONDS, renamed: Callable[[predictions.Answers], predictions.Answers] | None = None
+    ) -> None:
+        """Of the `models:/` URI `model` in the store `uri`; no question may take longer than `seconds`.
+
+        `renamed` gives its answers today's names of labels.
+        """
+        self.uri, self.model, self.seconds, self._told, self._renamed = uri, model, seconds, False, renamed
 
     def __enter__(self) -> Self:
         """Start the process."""
@@ -225,7 +233,7 @@ class Session:
         found = Answers.read(answers)
         log.log(logging.DEBUG if self._told else logging.INFO, "%s answered %d rows with the code in %s", self.model, len(rows), found.code)
         self._told = True
-        return found
+        return found if self._renamed is None else replace(found, found=self._renamed(found.found))
 
     def times(self, rows: Rows, batch_size: int, requests: int) -> list[float]:
         """Return the seconds of each of `requests` calls with `batch_size` rows, taken in turn; measured around the model's `predict`."""

@@ -92,7 +92,7 @@ def limits(facts: Facts) -> list[str]:
     undecided = [f"{wording.named(gate.gate)} ({gate.reason})" for gate in verdict.gates if gate.outcome is Outcome.INCONCLUSIVE]
     unasked = [f"{wording.named(gate.gate)} ({gate.reason.removeprefix('not asked: ')})" for gate in verdict.gates if not gate.asked]
     off = [wording.named(name) for name in verdict.off]
-    looks = f"{verdict.look} candidates were judged on this test set so far, so its scores flatter a little"
+    looks = f"{verdict.look} candidates were judged on this test set, or on part of its rows, so its scores flatter a little"
     dirty = f"{wording.many(facts.run.lineage.dirty, 'file')} differed from the commit: the commit alone does not rebuild it"
     sentences = [
         *(f"Worse than it should be: {one}" for one in said[:5]),

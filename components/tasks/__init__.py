@@ -85,6 +85,12 @@ class Task(Protocol):
     noisy: tuple[str, ...]
     """The columns in which a wrong character changes no answer; none where `refuses` names `augment_copies`."""
 
+    named: str | None
+    """The column whose cells name labels; None where answers are texts or numbers."""
+
+    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return a cell of the column `named`, or an answer, with `rename` of the name of each label in it; one without a fault only."""
+
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with `text` and `label`, and for each bad row (by its place, from 0) what is wrong with it.
 

@@ -37,6 +37,7 @@ class Base:
     compares_rows = False
     refuses: Mapping[str, str] = {}
     noisy: tuple[str, ...] = ()
+    named: str | None = None
 
     def __init__(self, options: Any) -> None:
         """Hold the settings."""
@@ -45,6 +46,10 @@ class Base:
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return the rows as they are."""
         return rows, {}
+
+    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return the cell: it names no labels."""
+        return cell
 
     def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:
         """Return no labels."""

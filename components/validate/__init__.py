@@ -4,7 +4,7 @@ Reads a snapshot (`data/raw`); writes `kept.parquet`, `quarantine.parquet` with 
 Importing this package does not import Great Expectations, which takes seconds: only carrying out the checks does.
 """
 
-from components.validate.settings import ValidateParams
+from components.validate.settings import ValidateParams, check_label_map
 from components.validate.step import validate
 
-__all__ = ["ValidateParams", "validate"]
+__all__ = ["ValidateParams", "check_label_map", "validate"]

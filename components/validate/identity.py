@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from components.artifacts.rows import canonical, in_order, pseudo_labelled, row_hash
-from components.text import normalise
+from components.artifacts.rows import canonical, in_order, pseudo_labelled, text_key
 
 COPY = "copy of the same row"
 SHARED = "id is used by different rows"
@@ -31,8 +30,8 @@ def with_identity(frame: pd.DataFrame, texts: Sequence[str]) -> pd.DataFrame:
 
 def text_hashes(frame: pd.DataFrame, texts: Sequence[str]) -> list[str]:
     """Return the hash of each row's text, the same for texts that preprocessing may take for one, whatever its Unicode form."""
-    columns = [["" if pd.isna(cell) else normalise(cell, "NFKC") for cell in frame[name]] for name in texts]
-    return [row_hash(cells)[:16] for cells in zip(*columns, strict=True)]
+    columns = [["" if pd.isna(cell) else cell for cell in frame[name]] for name in texts]
+    return [text_key(*cells) for cells in zip(*columns, strict=True)]
 
 
 def made_ids(frame: pd.DataFrame, hashes: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from components.errors import BadData
 from components.folders import fresh
 from components.params import NOTHING, Free, nearest
 from components.validate.identity import OUTDONE, sharing, with_identity
+from components.validate.labels import relabel
 from components.validate.settings import ValidateParams
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Judged:
     quarantined: pd.DataFrame
     reasons: dict[str, int]
     checks: tuple[Check, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def validate(raw: Path, out: Path, *, task: str, validate: ValidateParams, task_options: Free = NOTHING) -> None:
@@ -57,8 +59,11 @@ def validate(raw: Path, out: Path, *, task: str, validate: ValidateParams, task_
         quarantined=len(judged.quarantined),
         reasons=judged.reasons,
         checks=judged.checks,
+        warnings=judged.warnings,
     )
     report.write(out)
+    for warning in report.warnings:
+        log.warning("%s", warning)
     log.info("kept %d of %d rows; %d quarantined; %d checks", report.kept, report.rows_in, report.quarantined, len(report.checks))
     if not report.accepted:
         faults = [f"- {check.name}: expected {check.expected}, found {check.observed}" for check in _failed(judged.checks)]
@@ -75,6 +80,7 @@ def judge(frame: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> Ju
     if lost := [name for name in ("text", "label") if name in frame and name not in kind.columns]:
         log.warning("column %s is what the task makes of each row: yours is replaced; snapshot.columns can rename it", ", ".join(lost))
     rows = with_identity(frame, [name for name in kind.columns if name != "label"])
+    rows, warnings = relabel(rows, kind, settings)
     reasons, row_checks = _check_rows(rows, [name for name in ("id", "group") if name in frame], kind, settings)
     read, faults = kind.read(rows.drop(index=list(reasons)).reset_index(drop=True))
     sound = rows.index.difference(list(reasons))
@@ -91,7 +97,7 @@ def judge(frame: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> Ju
     table = _check_table(kept[~pseudo_labelled(kept)].reset_index(drop=True), kind, settings)  # a pseudo-label proves nothing of the data
     outdone = int((bad == OUTDONE).sum())
     checks = (*structure, *row_checks, *table, _check_quarantine(len(bad) - outdone, len(rows), by_reason, settings))
-    return Judged(kept, quarantined, by_reason, checks)
+    return Judged(kept, quarantined, by_reason, checks, warnings)
 
 
 def _check_read(columns: Sequence[str], bad: int, rows: int) -> Check:

@@ -16,17 +16,20 @@ from pydantic import BaseModel, ConfigDict
 from components import registry, tasks
 from components.artifacts.manifest import Manifest
 from components.artifacts.metrics import Estimate
-from components.artifacts.predictions import Predictions
+from components.artifacts.predictions import Predictions, relabelled
 from components.artifacts.rows import read_rows
 from components.errors import BadModel, NotThere, RetuneError
 from components.registry import stored
+from components.similarity import resembling
 from components.statistics import Yardstick
+from components.text import label_reader
 from components.tracking.facts import flatten
 from components.yardstick import yardstick
 from flows.audit.model import Model
 from flows.dvc import cached_file
 
 MIN_CLASS_UNITS = 10  # where a run does not say
+NEAR = 0.8  # likewise: the similarity of a near copy
 
 
 class Frozen(BaseModel):
@@ -46,9 +49,13 @@ class Answer(Frozen):
 
 
 class Scores(Frozen):
-    """Both on the same rows. `differences` are after minus before, paired; what is only one's own is in `labels_only_…`."""
+    """Both on the same rows. `differences` are after minus before, paired; what is only one's own is in `labels_only_…`.
+
+    `left_out` counts the test rows that either has learnt, word for word or nearly.
+    """
 
     rows: int
+    left_out: int = 0
     test_digest: str
     before: dict[str, Estimate]
     after: dict[str, Estimate]
@@ -109,22 +116,39 @@ def diff(model: Model, before: int, after: int) -> Diff:
 
 
 def compare_answers(model: Model, old: registry.Version, new: registry.Version) -> Scores:
-    """Return both versions' scores on the new one's test set.
+    """Return both versions' scores on the new one's test set, without the rows that either has learnt.
 
     Raises:
-        NotThere: the test rows or the new version's predictions are gone.
+        NotThere: the test rows, the new version's predictions or what either has learnt are gone, or no row is left.
         BadModel: the old version cannot be asked.
     """
     rows = read_rows(cached_file(model.project, model.hash_of(new, "data/prepared/test"), "test.parquet"))
+    params = read_json(model, new, "params.json")
+    threshold = params.get("gates", {}).get("leakage", {}).get("near_duplicate", NEAR)
+    fresh = ~resembling(rows["text"].tolist(), [text for version in (old, new) for text in learnt_texts(model, version)], threshold)
+    if not fresh.any():
+        raise NotThere(
+            f"version {old.number} or {new.number} has learnt each of the {len(rows):,} test rows, so none is left to compare on"
+        )
     digest = new.tags.get("retune.test_digest", "")
     candidate = Predictions.read(stored.artifact(model.uri, new, "evaluation/predictions/candidate.parquet"))
     cache = model.project / "var/predictions" / model.name / f"{old.key[:32]}-{digest[:32]}.parquet"
     scored = registry.score_version(model.uri, model.name, old.number, rows, cache)
-    params = read_json(model, new, "params.json")
     task = tasks.load(str(params.get("task", "text_classification")), params.get("task_options"))
     units = params.get("evaluate", {}).get("min_class_units", MIN_CLASS_UNITS)
-    measured = yardstick(task, candidate, int(units))
-    return measure(scored, candidate, dict(zip(rows["id"], rows["text"], strict=True)), measured, digest)
+    label = label_reader(params.get("validate", {}).get("label_map", {}))
+    if task.named:
+        scored, candidate = (relabelled(one, label, lambda answer: task.renamed(answer, label)) for one in (scored, candidate))
+    old_answers, answers = (one.take(np.isin(one.ids, rows["id"][fresh].tolist())) for one in (scored, candidate))
+    measured = yardstick(task, answers, int(units))
+    found = measure(old_answers, answers, dict(zip(rows["id"], rows["text"], strict=True)), measured, digest)
+    return found.model_copy(update={"left_out": int((~fresh).sum())})
+
+
+def learnt_texts(model: Model, version: registry.Version) -> list[str]:
+    """Return the texts that a version was trained and validated on."""
+    learn = model.hash_of(version, "data/prepared/learn")
+    return [text for split in ("train", "validation") for text in read_rows(cached_file(model.project, learn, f"{split}.parquet"))["text"]]
 
 
 def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], yardstick: Yardstick, test_digest: str) -> Scores:

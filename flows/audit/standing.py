@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.artifacts.profile import Profile
+from components.artifacts.rows import read_rows
 from components.artifacts.verdict import Role
 from components.errors import NotThere
 from components.ledger import Ledger
 from components.store import database_of
 from flows.audit.model import shown
 from flows.params import read_params
+from flows.past import TEST, row_keys
 from flows.workspace import Workspace
 
 
@@ -49,7 +51,7 @@ def standing(workspace: Workspace, alias: int | None, there: Collection[int]) ->
             for request in waiting
         ),
         test_digest=test,
-        looks_used=ledger.looks(name, test) if ledger and test else (0 if test else None),
+        looks_used=ledger.looks(name, test, _test_keys(workspace), params.gates.looks.shared) if ledger and test else (0 if test else None),
         looks_allowed=None if params.gates.looks.role is Role.OFF else params.gates.looks.at_most,
     )
 
@@ -75,3 +77,10 @@ def _test_digest(workspace: Workspace) -> str | None:
         return Profile.read(workspace.root / "data/prepared").test_digest
     except NotThere:
         return None
+
+
+def _test_keys(workspace: Workspace) -> list[str]:
+    try:
+        return row_keys(read_rows(workspace.root / TEST / "test.parquet"))
+    except NotThere:
+        return []

@@ -66,7 +66,8 @@ def show_scores(found: "Diff", scores: "Scores", limit: int | None) -> None:
     def signed(estimate: Estimate | None) -> str:
         return "–" if estimate is None else f"{estimate.value:+.3f} ({estimate.low:+.3f} to {estimate.high:+.3f})"
 
-    out.print(f"on the {scores.rows:,} test rows of version {found.after} (test set {scores.test_digest[:12]}), 95 % intervals")
+    left_out = f" without {scores.left_out:,} that one of them has learnt" if scores.left_out else ""
+    out.print(f"on the {scores.rows:,} test rows of version {found.after} (test set {scores.test_digest[:12]}){left_out}, 95 % intervals")
     rows = [
         (metric, cell(scores.before.get(metric)), cell(estimate), signed(scores.differences.get(metric)))
         for metric, estimate in scores.after.items()

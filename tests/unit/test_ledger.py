@@ -97,11 +97,11 @@ def test_who_was_champion_is_known_for_every_moment(ledger: Ledger) -> None:
     assert ledger.at("tickets", datetime(2100, 1, 1)) == second  # no zone is UTC
 
 
-@pytest.mark.parametrize("table", ["promotions", "requests", "answers", "looks"])
+@pytest.mark.parametrize("table", ["promotions", "requests", "answers", "looks", "test_rows"])
 @pytest.mark.parametrize("verb", ["DELETE FROM {0}", "UPDATE {0} SET rowid = rowid + 1", "INSERT OR REPLACE INTO {0} SELECT * FROM {0}"])
 def test_the_database_refuses_to_change_what_was_written(ledger: Ledger, url: str, table: str, verb: str) -> None:
     ledger.append("tickets", expected=None, **change(1))
-    ledger.look("tickets", "t", "k")
+    ledger.look("tickets", "t", "k", ["r"])
     ledger.ask(question("a1"))
     ledger.answer("a1", "rejected", "ada", "no")
 
@@ -114,14 +114,14 @@ def test_the_database_refuses_to_change_what_was_written(ledger: Ledger, url: st
 
 
 def test_the_database_refuses_to_replace_what_any_key_names(ledger: Ledger, url: str) -> None:
-    ledger.look("tickets", "t", "k")
+    ledger.look("tickets", "t", "k", ["r"])
     connection = sqlite3.connect(url.removeprefix("sqlite:///"))
     try:
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             connection.execute("INSERT OR REPLACE INTO looks SELECT model, test_digest, 9, candidate_key, at FROM looks")
     finally:
         connection.close()
-    assert ledger.look("tickets", "t", "k") == 1
+    assert ledger.look("tickets", "t", "k").number == 1
 
 
 def test_a_rollback_that_loses_says_so(ledger: Ledger) -> None:
@@ -156,8 +156,8 @@ def test_a_ledger_that_another_process_keeps_locked_is_unavailable(ledger: Ledge
 
 
 def test_candidates_on_one_test_set_are_counted_once_each(ledger: Ledger) -> None:
-    assert [ledger.look("tickets", "t1", key) for key in ("a", "b", "a", "c", "b")] == [1, 2, 1, 3, 2]
-    assert ledger.look("tickets", "t2", "a") == 1
+    assert [ledger.look("tickets", "t1", key, ["r1"]).number for key in ("a", "b", "a", "c", "b")] == [1, 2, 1, 3, 2]
+    assert ledger.look("tickets", "t2", "a", ["r2"]).number == 1
     assert (ledger.looks("tickets", "t1"), ledger.looks("tickets", "t2"), ledger.looks("mails", "t1")) == (3, 1, 0)
 
 

@@ -14,16 +14,18 @@ import yaml
 from mlflow import MlflowClient
 
 from components import tasks
-from components.artifacts.rows import read_rows
-from components.errors import Unavailable
+from components.artifacts.profile import Profile
+from components.artifacts.rows import read_rows, text_key
+from components.errors import BadParams, Unavailable
 from components.gates.forgetting import Params as Forgetting
 from components.ledger import Entry
-from components.registry import Version, versions
+from components.preprocess import PreprocessParams
+from components.registry import Version, stored, versions
 from flows.asked import Asked
 from flows.evidence import rival
 from flows.opponents import Opponents
 from flows.params import read_params
-from flows.past import earlier_tests, seen
+from flows.past import TEST, check_splits, earlier_tests, seen
 from flows.workspace import Workspace
 from tests.cached import keep_folder
 from tests.project import ROOT, TINY, change, write_params
@@ -65,7 +67,7 @@ def test_rows_of_the_champion_and_of_all_before_it_are_gathered_each_once(worksp
         for number, digest in [(5, mine), (4, theirs), (3, theirs), (2, None), (1, last)]
     }
     gone = entry(6)
-    found = list(seen(workspace, Opponents(entry(5), None, (*map(entry, (4, 3, 2, 1)), gone)), known))
+    found = list(seen(workspace, "", version(7), Opponents(entry(5), None, (*map(entry, (4, 3, 2, 1)), gone)), known))
 
     by_name = {one.called: one for one in found}
     assert list(by_name) == ["champion version 5", "version 2", "version 6", "earlier champions (4, 3, 1)"]
@@ -76,7 +78,20 @@ def test_rows_of_the_champion_and_of_all_before_it_are_gathered_each_once(worksp
 
 
 def test_without_a_champion_nobody_has_seen_anything(workspace: Workspace) -> None:
-    assert list(seen(workspace, Opponents(), {})) == []
+    assert list(seen(workspace, "", version(7), Opponents(), {})) == []
+
+
+def test_what_the_best_champion_so_far_learnt_is_compared(workspace: Workspace) -> None:
+    known = {f"k{number}": version(number, data_prepared_learn=learn) for number, learn in [
+        (1, cached(workspace.root, train=table("one"), validation=table("two"))),
+        (2, cached(workspace.root, train=table("three"), validation=table("four"))),
+    ]}  # fmt: skip
+    found = list(seen(workspace, "", version(3), Opponents(entry(2), entry(1), (entry(1),)), known))
+
+    assert [(one.by, one.compared, one.rows["text"].tolist()) for one in found] == [
+        ("champion", True, ["three", "four"]),
+        ("anchor", True, ["one", "two"]),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +121,11 @@ def test_what_either_of_them_learnt_is_not_asked(registered: tuple[str, Workspac
     params = read_params(workspace.params)
 
     with Asked(workspace, uri, tasks.load("text_classification")) as asked:
-        [found] = earlier_tests(workspace, asked, candidate, told, {}, params, "today", candidate_learnt)
-        [unknown] = earlier_tests(workspace, asked, candidate, untold, {}, params, "today", candidate_learnt)
+        others = [
+            list(seen(workspace, uri, candidate, Opponents(replace(entry(1), key=one.key)), {one.key: one})) for one in (told, untold)
+        ]
+        [found] = earlier_tests(workspace, asked, candidate, told, {}, params, "today", candidate_learnt, others[0])
+        [unknown] = earlier_tests(workspace, asked, candidate, untold, {}, params, "today", candidate_learnt, others[1])
         nothing = params.model_copy(update={"gates": params.gates.model_copy(update={"forgetting": Forgetting(sets=())})})
         assert list(earlier_tests(workspace, asked, candidate, untold, {}, nothing, "today", candidate_learnt)) == []
 
@@ -115,6 +133,32 @@ def test_what_either_of_them_learnt_is_not_asked(registered: tuple[str, Workspac
     assert found.candidate.ids.tolist() == found.champion.ids.tolist()
     assert unknown.name == "regression set regression.csv"
     assert unknown.fault.startswith("which rows are new to the champion cannot be told: version 1 does not say")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("groups", "refused"), [("id", True), ("text", False), ("group", False)])
+def test_splits_of_an_earlier_release_move_only_when_asked(registered: tuple[str, Workspace], groups: str, refused: bool) -> None:
+    uri, workspace = registered
+    newest = max(versions(uri, "tickets"), key=lambda one: one.number)
+    recorded = stored.artifact(uri, newest, "data/profile.json")
+    now = Profile.read(recorded.parent)
+    rows = read_rows(workspace.root / "data/prepared/test/test.parquet")
+    given = {"id": rows["id"], "text": pd.Series(map(text_key, rows["text"])), "group": "one for all"}[groups]
+    keep = {TEST: cached(workspace.root, test=rows.assign(group=given))}
+    MlflowClient(uri).set_model_version_tag("tickets", str(newest.number), "retune.dvc_lock", json.dumps(keep))
+    params = read_params(workspace.params)
+    unset = params.model_copy(update={"preprocess": PreprocessParams()})
+    try:
+        now.model_copy(update={"split_by": None}).write(recorded.parent)
+        check_splits(workspace, uri, params.model_copy(update={"preprocess": PreprocessParams(split_by="text")}))
+        if refused:
+            with pytest.raises(BadParams, match=r"preprocess\.split_by is not set, and version 2 was made when"):
+                check_splits(workspace, uri, unset)
+        else:
+            check_splits(workspace, uri, unset)
+    finally:
+        now.write(recorded.parent)
+    check_splits(workspace, uri, unset)
 
 
 @pytest.mark.slow

@@ -15,9 +15,11 @@ from components.identity import digest_folder
 from components.learning.data import Learn
 from components.preprocess import PreprocessParams, duplicates
 from components.preprocess.splits import assign, fraction
-from components.preprocess.step import prepare, preprocess
+from components.preprocess.step import prepare, preprocess, split_by
 from components.snapshot import SnapshotParams, take_snapshot
 from components.validate import ValidateParams, validate
+from components.validate.identity import with_identity
+from tests.project import ROOT
 
 PARAMS = PreprocessParams(test_share=0.3, validation_share=0.2, max_length=32)
 
@@ -127,6 +129,83 @@ def test_appending_rows_moves_no_earlier_row(tmp_path, tiny_base, tickets):
 
     assert len(before) >= 230
     assert {name: after[name] for name in before} == before
+
+
+EXACT = PreprocessParams(test_share=0.3, validation_share=0.2, near_duplicate=1.0)
+
+
+def split_by_text(rows, params=EXACT):
+    """The split of every text, of rows with ids and no groups."""
+    kept, _ = prepare(with_identity(rows.drop(columns="group", errors="ignore"), ["text"]), params, tasks.load("text_classification"))
+    return dict(zip(kept["text"], kept["split"], strict=True))
+
+
+def test_a_text_under_a_new_id_stays_in_its_split(tickets):
+    before = split_by_text(tickets)
+    renamed = tickets.assign(id=[f"again {place}" for place in range(240)], text="  " + tickets["text"].str.replace(" ", "\u00a0 "))
+
+    assert split_by_text(renamed.sample(frac=1, random_state=1)) == before
+    assert len(set(before.values())) == 3
+
+
+def test_the_rule_of_earlier_projects_stays(tickets):
+    by_id = EXACT.model_copy(update={"split_by": "id"})
+    kept, _ = prepare(with_identity(tickets.drop(columns="group"), ["text"]), by_id, tasks.load("text_classification"))
+
+    assert kept["split"].tolist() == assign(kept["id"], EXACT.split_seed, 0.3, 0.2)
+    assert kept["group"].tolist() == kept["id"].tolist()
+    assert split_by_text(tickets.assign(id=[f"again {place}" for place in range(240)]), by_id) != split_by_text(tickets, by_id)
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_given_groups_say_the_split_whatever_the_setting(tickets, ids):
+    rows = with_identity(tickets if ids else tickets.drop(columns="id"), ["text"])
+    found = [prepare(rows, EXACT.model_copy(update={"split_by": name}), tasks.load("text_classification"))[0] for name in ("text", "id")]
+
+    assert split_by(rows, EXACT) == "group"
+    pd.testing.assert_frame_equal(*found)
+
+
+def test_the_example_keeps_its_splits():
+    rows = pd.read_csv(ROOT / "examples/diagnosis/diagnosis.csv", dtype=str, keep_default_na=False)
+
+    assert split_by(rows, PreprocessParams()) == "group"
+    assert Counter(assign(rows["group"], 20261121, 0.2, 0.1)) == {"train": 7014, "test": 2189, "validation": 979}
+
+
+CHAT = '[{{"role": "user", "content": "a {}"}}, {{"role": "assistant", "content": "{other}"}}]'
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "columns"),
+    [
+        ("text_classification", {"pair": True}, {"text_a": "one two {}", "text_b": "three", "label": "{other}"}),
+        ("text_classification", {"kind": "multi"}, {"text": "one two {}", "label": "{other};b"}),
+        ("token_classification", {}, {"tokens": "one two {}", "tags": "O O B-{other}"}),
+        ("token_classification", {"data": "spans"}, {"text": "one two {}", "spans": '[[0, 3, "{other}"]]'}),
+        ("sequence_to_sequence", {}, {"source": "one two {}", "target": "three {other}"}),
+        ("causal_lm", {"data": "completion"}, {"prompt": "one two {}", "completion": "three {other}"}),
+        (
+            "causal_lm",
+            {"data": "chat"},
+            {"messages": '[{{"role": "user", "content": "a {}"}}, {{"role": "assistant", "content": "{other}"}}]'},
+        ),
+        ("contrastive", {}, {"anchor": "one two {}", "positive": "three {other}"}),
+        ("question_answering", {}, {"question": "who is {other}?", "context": "one two {}", "answers": '["two"]'}),
+        ("masked_lm", {}, {"text": "one two {}"}),
+    ],
+)
+def test_what_a_task_reads_says_the_split_and_not_the_answer(task, options, columns):
+    kind = tasks.load(task, options)
+    found = []
+    for other in ("x", "y"):
+        rows = pd.DataFrame({name: [cell.format(place, other=other) for place in range(30)] for name, cell in columns.items()})
+        rows, faults = kind.read(with_identity(rows.assign(id=[f"{other}{place}" for place in range(30)]), list(columns)))
+        assert not faults
+        found.append(prepare(rows, EXACT, kind)[0].set_index("text" if task != "question_answering" else "context")["split"].to_dict())
+
+    assert found[0] == found[1]
+    assert len(set(found[0].values())) == 3
 
 
 def test_a_group_is_never_torn_apart(tmp_path, tiny_base, tickets):

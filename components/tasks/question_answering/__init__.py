@@ -17,6 +17,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from components.artifacts.predictions import Answers, Predictions
+from components.artifacts.rows import grouped
 from components.artifacts.table import Table
 from components.artifacts.training import ModelSpec
 from components.measures import Measure, mean, ratio
@@ -24,7 +25,7 @@ from components.params import Section
 from components.tasks import _pretrained
 from components.tasks._base import Base
 from components.tasks.question_answering import answers, baselines, pages, scores
-from components.tasks.question_answering.contexts import group_of, grouped
+from components.tasks.question_answering.contexts import group_of
 from components.tasks.question_answering.features import Feature, features
 from components.tasks.question_answering.loading import load_tokenizer
 

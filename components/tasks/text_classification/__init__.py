@@ -47,8 +47,13 @@ class Task(Base):
         self.noisy = self.inputs
         self.example = {name: "An example of a text to be answered." for name in self.inputs}
         self.metrics, self.measures, self.baselines = kind.metrics, kind.measures, kind.baselines
+        self.named = None if options.kind == "regression" else "label"
         self.classes, self.one_answer, self.scored = kind.classes, kind.one_answer, kind.scored
         self.refuses = {**kind.refuses, **({} if options.head_dropout is None else {"dropout": _HEAD_DROPPED})}
+
+    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return a label, or several, with the names that `rename` gives."""
+        return self._kind.renamed(cell, rename)
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with `text` and each label in the form of an answer."""

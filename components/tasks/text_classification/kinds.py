@@ -39,6 +39,9 @@ class Kind(Protocol):
     baselines: tuple[str, ...]
     refuses: Mapping[str, str]
 
+    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return a cell, or an answer, with `rename` of each label's name; one that cannot be read as it is."""
+
     def label_of(self, cell: str) -> str:
         """Return the label that stands in a cell, in the form of an answer; ValueError says what is wrong with it."""
 

@@ -6,7 +6,7 @@ of the label map. A text has one set of labels: rows that name a text's labels o
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from components.tasks.text_classification.options import Options
 from components.tasks.text_classification.single import named, places_of
 from components.tasks.text_classification.tables import Column, by_label
 from components.tasks.text_classification.thresholds import DEFAULT, fit_thresholds
+from components.text import canonical_label
 
 _SMOOTHED = "the targets of several labels are not one distribution"
 _CALIBRATED = "the probabilities of several labels are not one distribution"
@@ -59,9 +60,18 @@ class Kind:
         self._options = options
         self.measures: Mapping[str, Measure] = _MEASURES | ({"macro_f1": _macro(options.labels)} if options.labels else {})
 
+    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return the cell with the labels' names; one that cannot be read is left for `label_of` to refuse."""
+        try:
+            names = _names(cell, self._options.separator)
+        except ValueError:
+            return cell
+        new = [rename(name) for name in names]
+        return cell if new == names else _text(list(dict.fromkeys(new)))
+
     def label_of(self, cell: str) -> str:
         """Return the labels in a cell as a sorted JSON list."""
-        names = sorted(set(_names(cell, self._options.separator)))
+        names = sorted({canonical_label(name) for name in _names(cell, self._options.separator)})
         if strange := [name for name in names if self._options.labels and name not in self._options.labels]:
             raise ValueError(f"label {strange[0]!r} is not in task_options.labels")
         return _text(names)
@@ -183,8 +193,8 @@ def _names(cell: str, separator: str) -> list[str]:
             raise ValueError(f"label starts as a JSON list and is none: {error}") from None
     if bad := [name for name in names if isinstance(name, bool) or not isinstance(name, str | int)]:
         raise ValueError(f"label is a list with something that is no name: {json.dumps(bad[0])[:40]}")
-    texts = [str(name).strip() for name in names]
-    if not all(texts):
+    texts = [str(name).strip(" \t") for name in names]
+    if not all(map(canonical_label, texts)):
         raise ValueError("label has an empty name among its labels")
     return texts
 

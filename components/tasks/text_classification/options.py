@@ -5,6 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from components.params import Section
+from components.text import canonical_label
 
 KINDS = ("single", "multi", "ordinal", "regression")
 
@@ -53,6 +54,7 @@ class Options(Section):
     @field_validator("labels", "levels")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(map(canonical_label, names))  # as those of the data are read
         if len(names) == 1 or len(set(names)) < len(names) or not all(name.strip() for name in names):
             raise ValueError("expected none, or two or more different names, none of them empty")
         return names
@@ -62,14 +64,14 @@ class Options(Section):
     def _are_probabilities(cls, thresholds: dict[str, float]) -> dict[str, float]:
         if wrong := [name for name, value in thresholds.items() if not 0 < value <= 1]:
             raise ValueError(f"expected probabilities above 0 and up to 1; {', '.join(map(repr, wrong))} has another")
-        return thresholds
+        return {canonical_label(name): value for name, value in thresholds.items()}
 
     @field_validator("class_weights")
     @classmethod
     def _are_weights(cls, weights: Any) -> Any:
         if isinstance(weights, dict) and (wrong := [name for name, value in weights.items() if value <= 0]):
             raise ValueError(f"expected weights above 0; {', '.join(map(repr, wrong))} has another")
-        return weights
+        return {canonical_label(name): value for name, value in weights.items()} if isinstance(weights, dict) else weights
 
     @model_validator(mode="after")
     def _are_read(self) -> Self:

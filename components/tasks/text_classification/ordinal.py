@@ -24,6 +24,7 @@ from components.tasks.text_classification.kinds import Floats, Loss, scored
 from components.tasks.text_classification.options import Options
 from components.tasks.text_classification.single import fitted_weights, named, places_of
 from components.tasks.text_classification.tables import by_number
+from components.text import canonical_label
 
 _WHY = "its softmax is not how levels in order are learnt"
 
@@ -54,13 +55,17 @@ class Kind:
         """Hold the options."""
         self._options = options
 
+    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return the label's name."""
+        return rename(cell)
+
     def label_of(self, cell: str) -> str:
         """Return the level in a cell."""
         if not self._options.levels:
             return numbers.text(numbers.parse(cell))
-        if cell.strip() not in self._options.levels:
+        if (level := canonical_label(cell)) not in self._options.levels:
             raise ValueError("label is not in task_options.levels")
-        return cell.strip()
+        return level
 
     def labels_of(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return the levels from the lowest to the highest: those of the options, or the numbers among the rows."""

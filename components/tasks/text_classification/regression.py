@@ -1,6 +1,6 @@
 """A number: squared error. What is learnt is (label - centre) / spread, so that a learning rate means the same for every unit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,6 +49,10 @@ class Kind:
     def __init__(self, options: Options) -> None:
         """Hold the options."""
         self._options = options
+
+    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return the cell: a number has no name."""
+        return cell
 
     def label_of(self, cell: str) -> str:
         """Return the number in a cell."""

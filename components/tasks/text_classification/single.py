@@ -1,7 +1,7 @@
 """One of k labels: softmax and cross-entropy."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from components.tasks.text_classification.baselines import Features
 from components.tasks.text_classification.kinds import Floats, Loss
 from components.tasks.text_classification.options import Options
 from components.tasks.text_classification.tables import Column, by_label
+from components.text import canonical_label
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,13 @@ class Kind:
         """Hold the options."""
         self._options = options
 
+    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return the label's name."""
+        return rename(cell)
+
     def label_of(self, cell: str) -> str:
-        """Return the cell."""
-        return cell
+        """Return the label."""
+        return canonical_label(cell)
 
     def labels_of(self, labels: Sequence[str]) -> tuple[str, ...]:
         """Return the labels, sorted."""

@@ -5,7 +5,7 @@ A tag is predicted at a token's first sub-word, by a linear head or by a conditi
 `max_length` sub-words is read in parts, so that every token gets a tag. Torch and transformers are imported inside the functions.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Task(Base):
         super().__init__(options)
         self.rows = Rows(options.data, options.scheme, options.types)
         self.columns = self.rows.columns
-        self.inputs = self.columns[:1]
+        self.inputs, self.named = self.columns[:1], self.columns[1]
         self.example = {self.inputs[0]: "Ada Lovelace was born in London ."}
         of_tokens = {} if options.data == "spans" else _TOKENS
         self.measures = {**of_tokens, **_SENTENCES} if options.scheme == "plain" else {**_ENTITIES, **_SENTENCES, **of_tokens}
@@ -65,6 +65,10 @@ class Task(Base):
         if options.head == "crf":
             whole = "the field learns the likelihood of whole sentences, not of each tag"
             self.refuses |= {"label_smoothing": whole, "r_drop": whole}
+
+    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return tags or spans with the names that `rename` gives to the types of entities, or to plain tags."""
+        return self.rows.renamed(cell, rename)
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return the rows with their text, and with their tags or spans as one text in `label`."""

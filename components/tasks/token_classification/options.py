@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from components.params import Section
 from components.tasks.token_classification.schemes import Scheme
+from components.text import canonical_label
 
 
 class Options(Section):
@@ -22,9 +23,10 @@ class Options(Section):
     @field_validator("types")
     @classmethod
     def _are_names(cls, types: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(types)) < len(types) or any(not name or name != name.strip() for name in types):
+        names = tuple(map(canonical_label, types))  # as those of the data are read
+        if len(set(names)) < len(names) or not all(names) or any(name != name.strip() for name in types):
             raise ValueError("expected different names without space at their ends, as PER for B-PER")
-        return types
+        return names
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:

@@ -2,7 +2,7 @@
 
 import json
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -60,6 +60,27 @@ def spans_of(cell: str) -> list[Span]:
     if not isinstance(found, list):
         raise Bad("spans: not a list")
     return [_span(each) for each in found]
+
+
+def renamed_spans(cell: str, rename: Callable[[str], str]) -> str:
+    """Return the spans of a cell with `rename` of each label; what is no span stays as it is written.
+
+    Raises:
+        Bad: it is not a JSON list.
+    """
+    found = _json(cell, "spans")
+    if not isinstance(found, list):
+        raise Bad("spans: not a list")
+    new = [_renamed(each, rename) for each in found]
+    return cell if new == found else json.dumps(new, ensure_ascii=False)
+
+
+def _renamed(span: Any, rename: Callable[[str], str]) -> Any:
+    if isinstance(span, dict) and isinstance(span.get("label"), str):
+        return {**span, "label": rename(span["label"])}
+    if isinstance(span, list) and len(span) == 3 and isinstance(span[2], str):
+        return [*span[:2], rename(span[2])]
+    return span
 
 
 def placed(text: str, spans: Sequence[Span], words: Sequence[tuple[int, int]]) -> list[Entity]:

@@ -1,7 +1,7 @@
 """Rows of either form of data as sentences: tokens, tags and entities; and what is counted of expected and predicted answers."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from components.errors import BadData
 from components.tasks.token_classification import reading
 from components.tasks.token_classification.reading import Bad, Span
 from components.tasks.token_classification.schemes import OUTSIDE, Entity, Scheme, entities, fault, parted, written
+from components.text import canonical_label
 
 Row = Mapping[str, Any]
 
@@ -30,6 +31,25 @@ class Rows:
         """The columns of question and answer."""
         return ("tokens", "tags") if self.data == "tokens" else ("text", "spans")
 
+    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return a cell of tags or spans with `rename` of each type, or of each plain tag; one that cannot be read as it is."""
+        try:
+            if self.data == "spans":
+                return reading.renamed_spans(cell, rename)
+            tags = reading.texts_of(cell, "tags")
+        except Bad:
+            return cell
+        new = [self._renamed(tag, rename) for tag in tags]
+        if new == tags:
+            return cell
+        return json.dumps(new, ensure_ascii=False) if cell.lstrip().startswith("[") else " ".join(new)
+
+    def _renamed(self, tag: str, rename: Callable[[str], str]) -> str:
+        if self.scheme == "plain":
+            return rename(tag)
+        prefix, kind = parted(tag)
+        return f"{canonical_label(prefix)}-{rename(kind)}" if kind else canonical_label(tag)
+
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with `text` and `label`, and for each bad row, by its place, what is wrong with it."""
         texts, labels, faults = list[str](), list[str](), dict[int, str]()
@@ -45,6 +65,7 @@ class Rows:
 
     def _read(self, question: str, answer: str) -> tuple[str, str]:
         """Return text and label of a row; Bad."""
+        answer = self.renamed(answer, canonical_label)
         if self.data == "spans":
             words = reading.words_in(question)
             found = reading.placed(question, reading.spans_of(answer), words)

@@ -189,13 +189,13 @@ def test_equal_models_are_rejected_in_no_more_than_five_of_a_hundred_histories()
 
 
 def test_rows_that_were_trained_on_or_have_an_unknown_label_are_left_out():
-    rows = pd.DataFrame({"text": ["wifi slow", " wifi\u00a0 slow", "no tone", "paper jam"], "label": ["a", "a", "b", "gone"]})
-    kept, left_out = prepare_earlier(rows, {"wifi slow"}, ("a", "b"))
+    rows = pd.DataFrame({"text": ["wifi slow", "no tone", "paper jam"], "label": ["a", "b", "gone"]})
+    kept, left_out = prepare_earlier(rows, np.array([True, False, False]), ("a", "b"))
 
     assert kept["text"].tolist() == ["no tone"]
     assert kept.index.tolist() == [0]
-    assert left_out == 3
-    assert prepare_earlier(rows.head(0), {"wifi slow"}, ("a",))[1] == 0
+    assert left_out == 2
+    assert prepare_earlier(rows.head(0), np.zeros(0, dtype=bool), ("a",))[1] == 0
 
 
 @pytest.mark.parametrize(
