@@ -166,9 +166,13 @@ def of_file(project: Path) -> dict[str, str | None]:
         raise BadParams(f"{path} is not UTF-8: line {line} holds the byte 0x{error.object[error.start]:02x}; save it as UTF-8") from None
     first: dict[str, int] = {}
     for binding in parse_stream(StringIO(text)):
-        if binding.key is not None and first.setdefault(binding.key, binding.original.line) != binding.original.line:
-            lines = first[binding.key], binding.original.line
-            raise BadParams(f"{path}: {binding.key} is in line {lines[0]} and again in line {lines[1]}; keep one of them")
+        if binding.key is None:
+            continue
+        text_of = binding.original.string  # blank lines before it included
+        line = binding.original.line + text_of[: len(text_of) - len(text_of.lstrip())].count("\n")
+        if binding.key in first:
+            raise BadParams(f"{path}: {binding.key} is in line {first[binding.key]} and again in line {line}; keep one of them")
+        first[binding.key] = line
     return dotenv_values(stream=StringIO(text))
 
 

@@ -102,7 +102,8 @@ class Predictions:
         try:
             return cls._read(path)
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            raise NotThere(f"{path} is damaged ({error}): delete it; `dvc checkout` or `dvc repro evaluate` brings it back") from None
+            told = " ".join(str(error).split())
+            raise NotThere(f"{path} is damaged ({told}): delete it; `dvc checkout` or `dvc repro evaluate` brings it back") from None
 
     @classmethod
     def _read(cls, path: Path) -> "Predictions":

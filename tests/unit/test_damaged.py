@@ -10,13 +10,13 @@ from components.artifacts.manifest import Manifest
 from components.artifacts.predictions import Predictions
 from components.errors import BadInput, BadParams, NotThere, Unavailable
 from components.registry import resolve
-from components.registry.package import _faults_of_manifest
+from components.registry.package import LOADER, _faults_of_manifest
 from flows.cli.making import read_lines
 from flows.guess import write_params
 from flows.server import prefect_server
 from flows.settings import Settings
 
-GOOD = "flavors:\n  python_function: {code: code, loader_module: mlflow.pyfunc.model, model_code_path: serving.py}\n"
+GOOD = f"flavors:\n  python_function: {{code: code, loader_module: {LOADER}, model_code_path: serving.py}}\n"
 
 
 @pytest.mark.parametrize(

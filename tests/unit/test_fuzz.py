@@ -168,7 +168,7 @@ WORDS = [*ODD, "x" * 300, "/", "..", "models:/", "a@", "a/9" + "9" * 30, "/dev/n
 
 
 @pytest.mark.slow
-@settings(few, max_examples=20)
+@settings(few, max_examples=12)
 @given(command=st.sampled_from(COMMANDS), word=words | st.sampled_from(WORDS))
 def test_any_argument_ends_in_a_message(place: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], word: str) -> None:
     monkeypatch.chdir(place)
