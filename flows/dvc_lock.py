@@ -156,7 +156,10 @@ def _stages(root: Path) -> dict[str, dict[str, Any]]:
     stages = _parsed(lock, lock.read_bytes())
     if not pipeline.exists():
         return stages
-    wanted = _parsed(pipeline, pipeline.read_bytes())
+    described = read_yaml(pipeline)
+    wanted = described.get("stages") if isinstance(described, dict) else None
+    if not isinstance(wanted, dict):
+        raise BadParams(f"{pipeline} has no `stages`; {RESTORE}")
     # Of a stage with `foreach` there are several.
     return {name: stage for name, stage in stages.items() if name.partition("@")[0] in wanted}
 
