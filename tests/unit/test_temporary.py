@@ -121,8 +121,10 @@ def test_what_becomes_another_program_still_holds_its_folder(home: Path) -> None
     become = "from components.temporary import outlives_this_program\nimport os\noutlives_this_program(folder)\n"
     program = "print('up', flush=True); import sys; sys.stdin.read()"
     command = [sys.executable, "-c", HOLD.replace("sys.stdin.read()", f"{become}os.execv(sys.executable, ['python', '-c', {program!r}])")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=ROOT, env={**os.environ, "TMPDIR": str(home)}, **pipes) as child:  # type: ignore[call-overload]
+    environment = {**os.environ, "TMPDIR": str(home)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
         folder = Path(child.stdout.readline().strip())
         assert child.stdout.readline() == "up\n"
         assert room._is_held(folder)
