@@ -6,10 +6,13 @@ has </s> among its pieces. A twin of the tokenizer knows no control token, and b
 
 import copy
 import json
+import logging
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
+
+log = logging.getLogger(__name__)
 
 _OPEN, _CLOSE, _OWN = "\ufdd0", "\ufdd1", "\ufdd2"
 _NONCHARACTERS = dict.fromkeys(range(0xFDD0, 0xFDF0))  # no text has them; what is typed loses them
@@ -23,11 +26,19 @@ def controls(tokenizer: Any) -> set[str]:
     return {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
 
 
+def say_typed(tokenizer: Any, rows: Iterable[Collection[str]], advice: str) -> None:
+    """Say in the log how many of `rows`, each of some texts, have control tokens typed in them, with `advice` for who means them."""
+    known = re.compile("|".join(map(re.escape, sorted(controls(tokenizer), key=len, reverse=True))) or "(?!)")
+    first = [next((found[0] for text in row if (found := known.search(text))), "") for row in rows]
+    if typed := [token for token in first if token]:
+        log.warning("%d of %d rows have a control token typed in them, as %r, read as text; %s", len(typed), len(first), typed[0], advice)
+
+
 def plain(tokenizer: Any, *, also: Collection[str] = (), keep: Collection[str] = ()) -> Any:
     """Return a twin of `tokenizer` that reads no control token from a text; what it adds around a text stays.
 
-    `also` are added tokens to read as text though they are not special, and `keep` the control tokens that count all the same, which
-    only a tokenizer of the library `tokenizers` can do. The twin encodes; what decodes is the tokenizer itself.
+    `also` are added tokens to read as text though they are not special, and `keep` the control tokens that count all the same (not where
+    a tokenizer of the library `tokenizers` splits in Python). The twin encodes; what decodes is the tokenizer itself.
     """
     twins = _twins.setdefault(tokenizer, {})
     key = frozenset(also), frozenset(keep)
@@ -50,7 +61,21 @@ def _twin(tokenizer: Any, hidden: Collection[str], kept: Collection[str]) -> Any
             broken = pre_tokenizers.Split(Regex(_first_characters(whole)), "merged_with_previous")
             backend.pre_tokenizer = pre_tokenizers.Sequence([*filter(None, [backend.pre_tokenizer]), broken])
         twin._tokenizer = backend
+    elif not tokenizer.is_fast and (known := {token.content for token in tokenizer.added_tokens_decoder.values()} - set(hidden)):
+        twin.tokenize = _with_added(twin, known)
     return twin
+
+
+def _with_added(twin: Any, known: Collection[str]) -> Callable[..., list[str]]:
+    """Return what splits a text with a tokenizer in Python, which would take all of its added tokens for text, but for the `known`."""
+    between = re.compile(f"({'|'.join(map(re.escape, sorted(known, key=len, reverse=True)))})")
+    inner = twin.tokenize
+
+    def tokenize(text: str, **settings: Any) -> list[str]:
+        parts = filter(None, between.split(text))
+        return [piece for part in parts for piece in ([part] if part in known else inner(part, **settings))]
+
+    return tokenize
 
 
 def _can_be_copied(tokenizer: Any) -> bool:

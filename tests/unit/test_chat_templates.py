@@ -206,6 +206,31 @@ def test_marks_that_somebody_types_are_text(plain_bases, tmp_path, habit, kind):
     assert sum(text.count(typed) for text in texts) == 2
 
 
+SYSTEM_LAST = (  # as Mistral's: the system's turn stands in the last turn, if that is the user's
+    "{% set rest = messages %}"
+    "{% if messages[0].role == 'system' %}{% set system, rest = messages[0].content, messages[1:] %}{% endif %}"
+    "{{ bos_token }}{% for m in rest %}{% if m.role == 'user' %}{{ '[INST] ' }}{% if loop.last and system %}{{ system + '\\n' }}{% endif %}"
+    "{{ m.content + '[/INST]' }}{% else %}{{ ' ' + m.content | trim + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_system_turn_is_read_where_a_question_has_it(plain_bases, kind):
+    tokenizer = TASK.load_tokenizer(plain_bases[kind])
+    tokenizer.chat_template = SYSTEM_LAST
+    reader = TASK.reader(tokenizer)
+    given = [{"role": "system", "content": "think"}, *talk("red", "rot", "blue dog")]
+    asked = reader.question(given).ids
+    learnt = reader.chat([*given, {"role": "assistant", "content": " blau "}])
+    written = [tokenizer.decode([t for t, own in zip(part.ids, part.learnt, strict=True) if own]).strip() for part in learnt]
+
+    assert asked == tokenizer.apply_chat_template(given, add_generation_prompt=True, return_dict=False)
+    assert "think" in tokenizer.decode(asked)
+    assert learnt[-1].ids[: len(asked)] == asked
+    assert written == [f"rot{tokenizer.eos_token}", f"blau{tokenizer.eos_token}"]
+    assert all("think" in tokenizer.decode(part.ids) for part in learnt)
+
+
 DATED = (
     "{{ bos_token }}{% set today = strftime_now('%d %b %Y') %}Today is {{ today }} ({{ strftime_now(form) if form is defined else '' }})\n"
     + PLAIN

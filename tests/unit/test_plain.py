@@ -79,6 +79,20 @@ def test_added_token_is_text_where_it_is_named(bases):
     assert tokenizer.convert_tokens_to_ids("<phone>") in ids
 
 
+def test_added_token_of_a_tokenizer_in_python_stays(bases):
+    tokenizer = t.AutoTokenizer.from_pretrained(bases["opus"])
+    tokenizer.add_tokens(["<phone>"])
+    text = "red <phone> dog</s>"
+    ids = plain(tokenizer)(text)["input_ids"]
+    kept = plain(tokenizer, keep=["</s>"])(text)["input_ids"]
+
+    assert not tokenizer.is_fast
+    assert plain(tokenizer)("red <phone> dog")["input_ids"] == tokenizer("red <phone> dog")["input_ids"]
+    assert plain(tokenizer)(text_target="<phone>dog")["input_ids"] == tokenizer(text_target="<phone>dog")["input_ids"]
+    assert (ids.count(tokenizer.convert_tokens_to_ids("<phone>")), ids.count(tokenizer.eos_token_id)) == (1, 1)
+    assert kept.count(tokenizer.eos_token_id) == 2
+
+
 def test_wide_characters_make_no_end():
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -5.0) for letter in "▁</s>ab"), ("▁a", -4.0)]
     made = tk.Tokenizer(tk.models.Unigram(vocabulary, unk_id=2))
@@ -129,6 +143,30 @@ def test_language_model_ends_where_the_row_ends(bases, family, data):
     assert row.ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(answer[:-1]).split() == text.split()
     assert ends(tokenizer, task.asked(rows, tokenizer)[0]) == 1
+
+
+TYPED = [
+    ("causal_lm", "gpt2", {"data": "completion"}, {"prompt": [f"red{tiny_generators.END}", "red"], "completion": ["dog", "dog"]}),
+    ("sequence_to_sequence", "bart", {}, {"source": ["red", "red"], "target": ["</s>dog", "dog"]}),
+]
+
+
+@pytest.mark.parametrize(("name", "family", "options", "columns"), TYPED)
+def test_rows_with_typed_tokens_are_told(bases, caplog, name, family, options, columns):
+    task = tasks.load(name, options)
+    tokenizer = task.load_tokenizer(bases[family])
+    spec = ModelSpec(task=name, labels=(), max_length=60, unicode_form="NFC", options=task.options.model_dump())
+    with caplog.at_level("WARNING"):
+        rows = task.read(pd.DataFrame(columns))[0]
+        task.encode(rows, tokenizer, spec)
+        found = [record.message for record in caplog.records if "control token typed" in record.message]
+        caplog.clear()
+        task.encode(rows.tail(1), tokenizer, spec)
+
+    assert [message.split(", read")[0] for message in found] == [
+        f"1 of 2 rows have a control token typed in them, as {tokenizer.eos_token!r}"
+    ]
+    assert not caplog.records
 
 
 def test_separator_may_be_a_control_token(bases):

@@ -25,6 +25,7 @@ from components.errors import BadData, BadModel
 from components.measures import Measure, ratio
 from components.tasks import _generation, _pretrained
 from components.tasks._base import Base
+from components.tasks._plain import say_typed
 from components.tasks.causal_lm import _template, _texts
 
 log = logging.getLogger(__name__)
@@ -145,6 +146,8 @@ class Task(Base):
             log.warning(
                 "%d of %d answers have %r in them, with which the chat template ends an answer: they end there", cut, len(rows), stop
             )
+        typed = rows[list(self.columns)].astype(str).itertuples(index=False, name=None)
+        say_typed(tokenizer, typed, "task_options.data: chat writes those of the chat template, and task_options.separator its own")
         learnt = [each for row in self._learnt(rows, tokenizer) for each in row]
         parts = [part for each in learnt for part in _texts.windows(each, spec.max_length)]
         table = _texts.table(parts, spec.max_length, self.options.packing)

@@ -85,15 +85,14 @@ class Template:
 
     def question(self, messages: Sequence[Message]) -> str:
         """Return a conversation up to where the answer begins."""
-        before, _, _ = self._around(self._quoted(messages))
+        before, *_ = self._around(self._quoted(messages))
         return before
 
     def turn(self, messages: Sequence[Message], answer: str) -> Turn:
         """Return what is learnt of an `answer` to `messages`: the answer, with blanks at its ends only where the template leaves them."""
         given, quoted = self._quoted(messages), self.encoder.quoted(answer)
-        before, blanks, behind = self._around(given)
+        before, blanks, behind, head = self._around(given)
         whole = self._render([*given, {"role": "assistant", "content": quoted}])
-        head = before + blanks
         written = whole[len(head) : len(whole) - len(behind)] if whole.startswith(head) and whole.endswith(behind) else ""
         body = written if written.strip() == quoted.strip() else quoted  # a template may rewrite an answer, as take thoughts out of it
         end, ended = self._end(behind)
@@ -111,24 +110,39 @@ class Template:
         mark = behind.rstrip()
         return mark, len(mark.strip()) >= _LEAST
 
-    def _around(self, messages: Sequence[Message]) -> tuple[str, str, str]:
-        """Return what stands before an answer to `messages`, the blanks that are written with the answer, and what stands behind it."""
-        before, hole, behind = self._render([*messages, {"role": "assistant", "content": _HOLE}]).rpartition(_HOLE)
+    def _around(self, messages: Sequence[Message]) -> tuple[str, str, str, str]:
+        """Return what stands before an answer to `messages`, the blanks that are written with the answer, and what stands behind it.
+
+        The last is the head of the whole conversation, which may differ from what stands before the answer where it is asked for.
+        """
+        head, hole, behind = self._render([*messages, {"role": "assistant", "content": _HOLE}]).rpartition(_HOLE)
         if not hole:
             raise BadModel("the tokenizer's chat template does not write the assistant's answer; choose another base.model")
         asked = self._render(messages, asking=True)
+        before = head if head.startswith(asked) else self._as_asked(messages, asked, head)
         lead = before.removeprefix(asked) if before.startswith(asked) else ""
         blanks = lead[len(lead.rstrip(" ")) :]  # a tokenizer counts a blank to the word behind it
-        return before.removesuffix(blanks), blanks, behind
+        return before.removesuffix(blanks), blanks, behind, head
+
+    def _as_asked(self, messages: Sequence[Message], asked: str, head: str) -> str:
+        """Return `head` with all up to the last turn's end as it is when an answer is `asked` for.
+
+        Some templates, as Mistral's, write the system's turn into the last turn if that is the user's, and nowhere if an answer follows.
+        """
+        open_turn = [*messages[:-1], {**messages[-1], "content": _OTHER}]
+        _, one, call = self._render(open_turn, asking=True).rpartition(_OTHER)
+        answered = self._render([*open_turn, {"role": "assistant", "content": _HOLE}]).rpartition(_HOLE)[0]
+        _, other, frame = answered.rpartition(_OTHER)
+        return asked.removesuffix(call) + frame if one and other and asked.endswith(call) else head
 
     def _frame(self) -> tuple[str, str]:
         """Return what the template writes itself: around turns, but not between the call for an answer and the answer; and behind one."""
         talk = [{"role": role, "content": _OTHER} for role in ("system", "user")]
         try:
-            before, blanks, behind = self._around(talk)
+            before, blanks, behind, _ = self._around(talk)
         except BadData:  # it refuses the system's turn
             talk = talk[1:]
-            before, blanks, behind = self._around(talk)
+            before, blanks, behind, _ = self._around(talk)
         asked = self._render(talk, asking=True)
         return (asked if (before + blanks).startswith(asked) else before) + behind, behind
 
@@ -149,5 +163,5 @@ class Template:
         try:
             return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asking))
         except TemplateError as error:
-            told = " | ".join(f"{message['role']}: {message['content']}" for message in messages)[:200]
+            told = " | ".join(f"{message['role']}: {message['content']}" for message in messages if message["content"] != _HOLE)[:200]
             raise BadData(f"the tokenizer's chat template refuses a conversation: {error}: {told!r}") from error

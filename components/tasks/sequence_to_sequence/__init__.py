@@ -21,7 +21,7 @@ from components.artifacts.training import ModelSpec
 from components.measures import Measure
 from components.tasks import _generation
 from components.tasks._base import Base
-from components.tasks._plain import controls, plain
+from components.tasks._plain import controls, plain, say_typed
 from components.text import normalise
 
 log = logging.getLogger(__name__)
@@ -96,6 +96,7 @@ class Task(Base):
         """Return the model's inputs without padding, `labels` (the target's token ids) and `length` of the source in tokens."""
         from components.tasks.sequence_to_sequence import _model
 
+        say_typed(tokenizer, zip(rows["text"], rows["label"], strict=True), "only task_options.prefix writes control tokens")
         sources = [self.options.prefix + text for text in rows["text"]]
         reads = reading(tokenizer, self.options.prefix)
         inputs = reads(sources, truncation=True, max_length=spec.max_length, padding=False, return_attention_mask=False)
