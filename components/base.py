@@ -45,6 +45,7 @@ Registered = Callable[[str], tuple[Path, str]]
 """Given models:/NAME@ALIAS or models:/NAME/VERSION, returns the folder of that model and models:/NAME/VERSION."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,49}")
+_IN_DVC_CACHE = re.compile(r"/(files/md5|\.dvc/cache)/[0-9a-f]{2}/[0-9a-f]{30}\Z")
 
 
 class BaseParams(Section):
@@ -174,7 +175,8 @@ def _digest(parts: tuple[Part, ...]) -> str:
 def _refuse_unfit(folder: Path, model: str) -> None:
     """Refuse a folder that lacks a file or brings code, with everything that is wrong with it."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    faults = [*_links_elsewhere(folder), *_faults_of_config(folder, names), *_faults_of_weights(folder, names)]
+    links = () if model.startswith(PACKAGE) else _links_elsewhere(folder)  # an installer may link to its own cache
+    faults = [*links, *_faults_of_config(folder, names), *_faults_of_weights(folder, names)]
     if not any(_matches(name, TOKENIZER) for name in names):
         faults.append("there is no tokenizer; expected tokenizer.json or a vocabulary, as tokenizer.save_pretrained writes them")
     if faults:
@@ -195,12 +197,12 @@ def _faults_of_config(folder: Path, names: list[str]) -> Iterator[str]:
 
 
 def _links_elsewhere(folder: Path) -> Iterator[str]:
-    """Say which needed files are links that lead out of the folder, other than those of the hub's cache to its own blobs."""
+    """Say which needed files are links out of the folder, other than the hub cache's to its blobs, and DVC's to a file of its cache."""
     root = folder.resolve()
     inside = (root, root.parent.parent / "blobs") if root.parent.name == "snapshots" else (root,)
     for name in _needed(folder):
         target = (folder / name).resolve()
-        if not any(target.is_relative_to(each) for each in inside):
+        if not any(target.is_relative_to(each) for each in inside) and not _IN_DVC_CACHE.search(target.as_posix()):
             yield f"{name} is a link to {target}, outside the folder, which is not followed; copy the file into the folder"
 
 

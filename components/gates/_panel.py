@@ -37,7 +37,8 @@ def fold(results: Sequence[GateResult]) -> tuple[Outcome, str]:
         return Outcome.INCONCLUSIVE, _reasons(undecided) or "No gate decides: gates.NAME.role says decides nowhere."
     asked = [one for one in results if one.asked]
     deciding, vetoes = (sum(one.role is role for one in asked) for role in (Role.DECIDES, Role.VETOES))
-    said = f"All {deciding} deciding gates that were asked pass" if deciding < len(decide) else f"All {deciding} deciding gates pass"
+    that = " that were asked" if deciding < len(decide) else ""
+    said = f"All {deciding} deciding gates{that} pass" if deciding else "No deciding gate had anything to judge"
     said += f", and none of {vetoes} vetoes." if vetoes else "."
     unasked = [one.gate for one in results if not one.asked and one.role in _HAVE_A_SAY]
     said += f" Not asked: {', '.join(unasked)}." if unasked else ""

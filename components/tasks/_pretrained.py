@@ -101,8 +101,9 @@ def refuse_unloadable(folder: Path) -> None:
     refuse_foreign_code(folder)
     refuse_not_finite(folder)
     read = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    own: Any = getattr(transformers, str((read.architectures or [""])[0]), None)
-    load_model(own if getattr(own, "config_class", None) is type(read) else "AutoModel", folder, dtype="auto")
+    own: Any = getattr(transformers, str((read.architectures or [""])[0]).removesuffix("WithCrf"), None)  # ours is a tagger and a field
+    usual = "AutoModelForSeq2SeqLM" if read.is_encoder_decoder else "AutoModel"
+    load_model(own if getattr(own, "config_class", None) is type(read) else usual, folder, dtype="auto")
 
 
 def config(folder: Path) -> dict[str, Any]:

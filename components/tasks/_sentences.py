@@ -60,6 +60,10 @@ def described(folder: Path) -> Described | None:
         raise BadModel(f"{folder / LIST} has {unknown[0]}; contrastive builds {', '.join(_KNOWN)}. Choose another base.model")
     if [kind for kind, _ in parts[:2]] != ["Transformer", "Pooling"]:
         raise BadModel(f"{folder / LIST} begins with {', '.join(kind for kind, _ in parts[:2])}; expected Transformer, Pooling")
+    if not (parts[1][1] / "config.json").exists():
+        raise BadModel(
+            f"{folder / LIST} lists the pooling {parts[1][1].name}, and there is no {parts[1][1] / 'config.json'}; get the folder anew"
+        )
     pooling, reading, sentences = (
         _pretrained.settings(path) for path in (parts[1][1] / "config.json", folder / TRANSFORMER, folder / SENTENCES)
     )

@@ -27,6 +27,7 @@ from components.origin import find_base, hub_id
 from components.params import Free
 from components.train import _identity, train
 from components.tune.params import TuneParams, searched
+from tests.encoders import make_encoder
 from tests.learn import make_learn
 from tests.tiny_generators import make_gpt2, make_llama
 
@@ -77,9 +78,9 @@ def encoder(folder: Path, _texts: list[str], tiny_base: Path) -> Path:
     return shutil.copytree(tiny_base, folder, dirs_exist_ok=True)
 
 
-def headless(folder: Path, texts: list[str], tiny_base: Path) -> Path:
+def headless(folder: Path, texts: list[str], _tiny_base: Path) -> Path:
     """An encoder whose output layer is not tied: it is drawn and, being no head to adapters, does not learn."""
-    config = json.loads((encoder(folder, texts, tiny_base) / "config.json").read_text())
+    config = json.loads((make_encoder(folder, "distilbert", texts) / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     return folder
 

@@ -305,6 +305,17 @@ def test_links_within_the_folder_and_to_the_folder_are_followed(tmp_path: Path, 
     assert not (tmp_path / "base" / "model.safetensors").is_symlink()
 
 
+@pytest.mark.parametrize("cache", ["cache/files/md5", ".dvc/cache"])
+def test_a_folder_that_dvc_linked_to_its_cache_is_followed(tmp_path: Path, model: Path, cache: str) -> None:
+    stored = tmp_path / cache / "0f" / "0123456789abcdef0123456789abcd"
+    stored.parent.mkdir(parents=True)
+    (model / "model.safetensors").rename(stored)
+    (model / "model.safetensors").symlink_to(stored)
+
+    assert {part.name for part in pin(tmp_path).parts} == NEEDED
+    assert not (tmp_path / "base" / "model.safetensors").is_symlink()
+
+
 @pytest.mark.parametrize(
     ("file", "settings", "key"),
     [

@@ -171,3 +171,11 @@ def test_a_module_that_cannot_be_built_is_refused(sentence, encoder, tmp_path, m
 
     with pytest.raises(BadModel, match=said):
         tasks.load("contrastive").build_model(base, spec())
+
+
+def test_a_pooling_that_is_listed_and_not_there_is_refused(sentence, encoder, tmp_path):
+    _, base = made(sentence, encoder, tmp_path, "cls")
+    (base / "1_Pooling/config.json").unlink()
+
+    with pytest.raises(BadModel, match=r"lists the pooling 1_Pooling, and there is no .*1_Pooling/config\.json"):
+        tasks.load("contrastive").build_model(base, spec())

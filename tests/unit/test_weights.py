@@ -14,6 +14,7 @@ from components.artifacts.training import ModelSpec
 from components.base import BaseParams, pin_base
 from components.errors import BadModel
 from components.tasks import _pretrained
+from tests.tiny_generators import make_marian, make_t5
 
 TASKS = {
     "text_classification": {},
@@ -152,3 +153,19 @@ def test_a_model_with_another_head_is_whole(tmp_path, tiny_base, name, made):
 
     assert pin_base(tmp_path, tmp_path / "base", base=BaseParams(model="model")).parts
     assert build(name, tmp_path / "base") is not None
+
+
+def test_a_tagger_of_an_encoder_decoder_is_whole(tmp_path):
+    folder, task = make_t5(tmp_path, ["a dog ran"]), tasks.load("token_classification", {"head": "crf"})
+    options = task.options.model_dump(mode="json")
+    task.build_model(folder, ModelSpec(task="any", labels=("O", "B-X"), max_length=8, unicode_form="NFC", options=options)).save_pretrained(
+        folder
+    )
+
+    _pretrained.refuse_unloadable(folder)  # its own class has no decoder
+
+
+def test_a_translator_that_names_no_architecture_is_whole(tmp_path):
+    folder = configured(make_marian(tmp_path, ["a dog ran"]), architectures=None)
+
+    _pretrained.refuse_unloadable(folder)  # sinusoids are not in its file

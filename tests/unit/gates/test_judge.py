@@ -188,6 +188,10 @@ def test_a_verdict_names_the_gates_that_were_not_asked():
     assert fold([PROVEN, *unasked]) == (Outcome.PASS, "All 1 deciding gates that were asked pass. Not asked: champion, fairness.")
 
 
+def test_a_verdict_says_that_no_deciding_gate_was_asked():
+    assert fold([GateResult.not_asked("champion", "there is none")])[1] == "No deciding gate had anything to judge. Not asked: champion."
+
+
 def test_an_asked_gate_keeps_the_digest_of_its_verdict():
     assert "asked" not in PROVEN.model_dump(mode="json")
     assert GateResult.not_asked("champion", "there is none").model_dump(mode="json")["asked"] is False
