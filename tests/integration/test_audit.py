@@ -135,12 +135,6 @@ def test_a_diff_tells_answers_settings_and_rows(project: Path) -> None:
     assert "train.epochs: 4 → 3" in said
 
 
-def state_of(project: Path, number: int) -> dict[str, Any]:
-    tags = MlflowClient(uri(project)).get_model_version("tickets", str(number)).tags
-    found: dict[str, Any] = json.loads(tags["retune.metrics"])
-    return found
-
-
 def test_a_version_leads_back_to_code_data_and_run(project: Path) -> None:
     trail = asked("lineage", "tickets", "1")
 
