@@ -73,7 +73,7 @@ def inherit(project: Path, root: Path, cache: Path | None = None) -> None:
             merge(found, config.load_one(level))
         merge(found, {"core": _APART})
         if cache is not None:
-            found["cache"] = {"dir": RelPath(cache)}
+            found["cache"] = {"dir": RelPath(cache.resolve())}
         elif not config.read()["cache"].get("dir"):
             found["cache"]["dir"] = RelPath(project / ".dvc/cache")
         if not found["core"].get("remote") and not config.read()["remote"]:

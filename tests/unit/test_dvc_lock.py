@@ -156,7 +156,7 @@ def test_the_projects_own_pipeline_hides_none_of_its_stages(tmp_path: Path) -> N
     assert settled(tmp_path, {"evaluate"}) == {*dvc_lock.STAGES} - {"evaluate"}
 
 
-@pytest.mark.parametrize("content", ["[]", "stages: [a]", "stages: text"])
+@pytest.mark.parametrize("content", ["[a]", "stages: [a]", "stages: text"])
 def test_a_pipeline_without_a_mapping_of_stages_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "dvc.lock").write_text("stages: {}", encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text(content, encoding="utf-8")

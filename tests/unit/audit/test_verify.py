@@ -53,7 +53,8 @@ def test_an_entry_without_its_version_is_a_fault(tmp_path: Path) -> None:
 
 def test_a_ledger_that_was_rewritten_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     promoted(tmp_path, 1)
-    monkeypatch.setattr("components.registry.ledger_head._kept", lambda *_: None)
+    for name in ("connect", "_kept"):  # nothing of it is kept in MLflow
+        monkeypatch.setattr(f"components.registry.ledger_head.{name}", lambda *_: None)
     look = Look(model_of(tmp_path, version(1)), quick=False)
     assert [*chain(look)] == []
     connection = sqlite3.connect(tmp_path / "var/ledger.db")
