@@ -148,6 +148,8 @@ def test_uncommitted_changes_can_be_applied_again(project: Path) -> None:
 def test_a_checkout_behind_a_link_is_one(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "disk/state").mkdir(parents=True)
     (project / "var").symlink_to(tmp_path / "disk/state")
+    (project / ".gitignore").write_bytes((Path(__file__).parents[2] / ".gitignore").read_bytes())
+    assert git(project, "status", "--porcelain", "var") == ""
     with checkout(project) as root:
         monkeypatch.chdir(root)
         assert is_checkout(project)
