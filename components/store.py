@@ -119,7 +119,8 @@ def revision_of(database: Path) -> str | None:
     if database.stat().st_size == 0:
         raise NotThere(f"{database} is empty (0 bytes), its content was lost: {_RESTORE}, with {database.name}{HEAD}")
     try:
-        connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
+        # To write, where that is allowed: what a killed writer left half written is rolled back by whoever opens it next.
+        connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=10)
         try:
             row = connection.execute("select version_num from alembic_version").fetchone()
         finally:

@@ -1,16 +1,18 @@
 """Temporary folders and files that name their owner: what a killed process left is removed by the next one.
 
 A name holds host, process number and start of the process, so nothing has to be written into the folder, and a number that was given to
-another process is told apart. What a living process, another host or another account owns is left.
+another process is told apart. What a living process, another host or another account owns is left. Its owner also holds a lock on it, which
+ends with the process: numbers of processes mean nothing to another container, and the start of one moves with the clock.
 """
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from components.process import is_gone, owner
 
 PREFIX = "retune-"
 _OWNER = re.compile(r"(?P<host>[^/]+)-(?P<pid>\d+)-(?P<started>\d+\.\d+)[-.].+")
+_HELD: dict[Path, int] = {}  # the descriptor that holds the lock of what this process made
 
 
 @contextmanager
@@ -27,20 +30,53 @@ def temporary() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
 
 
 def make() -> Path:
-    """Return a new folder for whoever removes it; the first call of a process sweeps."""
+    """Return a new folder for whoever calls `remove`; the first call of a process sweeps."""
     home = tempfile.gettempdir()
     _sweep_once(home)
-    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{_mine()}-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{_mine()}-"))
+    _hold(folder, os.O_RDONLY)
+    return folder
 
 
-def partial_of(path: Path) -> Path:
-    """Return where to write what `path` becomes by a rename, after files that killed processes left for the same folder are removed."""
+def remove(folder: Path) -> None:
+    """Remove a folder of `make`."""
+    shutil.rmtree(folder, ignore_errors=True)
+    _let_go(folder)
+
+
+def outlives_this_program(folder: Path) -> None:
+    """Let what this process becomes by exec hold a folder of `make`."""
+    if folder in _HELD:
+        os.set_inheritable(_HELD[folder], True)
+
+
+@contextmanager
+def partial_of(path: Path) -> Iterator[Path]:
+    """Give the file to write, which becomes `path` at the end; files that killed processes left in its folder are removed."""
     sweep(path.parent, f"{PREFIX}*.partial")
-    return path.with_name(f"{PREFIX}{_mine()}.{path.name}.partial")
+    partial = path.with_name(f"{PREFIX}{_mine()}.{path.name}.partial")
+    _hold(partial, os.O_RDWR | os.O_CREAT)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+        _let_go(partial)
+
+
+def _hold(path: Path, flags: int) -> None:
+    _HELD[path] = os.open(path, flags, 0o666)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(_HELD[path], fcntl.LOCK_EX)
+
+
+def _let_go(path: Path) -> None:
+    if (held := _HELD.pop(path, None)) is not None:
+        os.close(held)
 
 
 def sweep(home: Path, pattern: str = f"{PREFIX}*") -> None:
@@ -75,4 +111,23 @@ def _abandoned(path: Path) -> bool:
         return False
     if found is None or path.is_symlink() or stat.st_uid != os.getuid():
         return False
-    return is_gone(json.dumps({"host": found["host"], "pid": int(found["pid"]), "started": float(found["started"])}))
+    try:
+        gone = is_gone(json.dumps({"host": found["host"], "pid": int(found["pid"]), "started": float(found["started"])}))
+    except ImportError:  # as above: nobody can tell
+        return False
+    return gone and not _is_held(path)
+
+
+def _is_held(path: Path) -> bool:
+    """Say whether a process holds the lock of a folder or file, or nobody can tell."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -156,19 +156,12 @@ def _stages(root: Path) -> dict[str, dict[str, Any]]:
     stages = _parsed(lock, lock.read_bytes())
     if not pipeline.exists():
         return stages
-    wanted = _declared(pipeline, pipeline.read_bytes())
+    described = read_yaml(pipeline)
+    wanted = described.get("stages") if isinstance(described, dict) else None
+    if not isinstance(wanted, dict):
+        raise BadParams(f"{pipeline} has no `stages`; {RESTORE}")
     # Of a stage with `foreach` there are several.
     return {name: stage for name, stage in stages.items() if name.partition("@")[0] in wanted}
-
-
-@functools.lru_cache(maxsize=4)
-def _declared(pipeline: Path, content: bytes) -> frozenset[str]:
-    """Return the stages that a dvc.yaml declares: it writes paths as texts, or with settings, and not as dvc.lock does."""
-    found = parse_yaml(content, pipeline) or {}
-    stages = found.get("stages") or {} if isinstance(found, dict) else None
-    if not isinstance(stages, dict):
-        raise BadParams(f"{pipeline} is damaged: expected a mapping `stages`; {RESTORE}")
-    return frozenset(map(str, stages))
 
 
 @functools.lru_cache(maxsize=4)  # asked several times in a run

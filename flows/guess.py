@@ -164,7 +164,8 @@ def read_head(data: Path) -> Head:
     firsts = list({splits.get(path): path for path in reversed(list(brought.files))}.values())
     looked_at = replace(brought, files={path: brought.files[path] for path in firsts[::-1]})
     error: BadSource | None = None
-    for settings in _ways(data, brought.format):
+    escaped = any(b'\\"' in _head(path) for path in looked_at.files)
+    for settings in _ways(data, brought.format, escaped):
         try:
             frame = _first_rows(looked_at, settings)
         except BadSource as found:
@@ -175,13 +176,18 @@ def read_head(data: Path) -> Head:
     raise error or BadSource(f"{data}: a header and no rows; expected at least one row")
 
 
-def _ways(data: Path, kind: str) -> Iterator[SnapshotParams]:
-    """Yield the settings to try, the usual ones first."""
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 20)
+
+
+def _ways(data: Path, kind: str, escaped: bool) -> Iterator[SnapshotParams]:
+    """Yield the settings to try, the usual ones first; `escaped` says whether a quote stands behind a backslash somewhere."""
     delimiters = {"csv": (None, ";", "\t", "|"), "tsv": (None,)}.get(kind)
     if delimiters is None:
         yield SnapshotParams(source=str(data))
         return
-    for quoting in (None, "none", "backslash"):
+    for quoting in (None, "backslash", "none") if escaped else (None, "none", "backslash"):
         for delimiter in delimiters:
             yield SnapshotParams(source=str(data), delimiter=delimiter, quoting=quoting)
 

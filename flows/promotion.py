@@ -182,7 +182,9 @@ def reject(place: Environment, run: str, *, who: str, why: str) -> Request:
         NotThere: no run, or several, that begin so.
         BadInput: it was answered before, its time has passed, or the reason is blank.
     """
-    request = Ledger(place.ledger).answer(run, "rejected", who, reason(why))
+    why, ledger = reason(why), Ledger(place.ledger)
+    registry.confirm(place.mlflow, place.ledger, ledger.open_request(run).model)  # before it is written to, and after
+    request = ledger.answer(run, "rejected", who, why)
     registry.confirm(place.mlflow, place.ledger, request.model)
     settle(place, request.model)
     events.tell_rejection(request)

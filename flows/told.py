@@ -39,15 +39,22 @@ def failed(workspace: Workspace, why: str) -> None:
     try:
         write(workspace, ended)
     except RetuneError as error:
-        log.error("could not record the failed run in the ledger, or the ledger's head in MLflow: %s", error)
+        log.error("could not record the failed run in the ledger: %s", error)
     announce(workspace, ended)
 
 
 def write(workspace: Workspace, ended: Retraining) -> None:
-    """Write how a run ended into the ledger, and let MLflow keep the ledger's head where there is a registry."""
+    """Write how a run ended into the ledger, and let MLflow keep the ledger's head where there is a registry.
+
+    What is written is written: where MLflow is out of reach, the next run lets it keep the head, and this one has not failed.
+    """
     Ledger(workspace.ledger).note(ended)
-    with suppress(NotThere):
+    try:
         registry.confirm(standing(workspace).mlflow, workspace.ledger, ended.model)
+    except NotThere:
+        log.debug("there is no registry yet that could keep the ledger's head")
+    except RetuneError as error:
+        log.error("how the run ended is in the ledger, whose head MLflow does not keep yet; the next run does it: %s", error)
 
 
 def ending(workspace: Workspace, model: str, outcome: str, reason: str, version: int | None = None, made_with: str = "") -> Retraining:

@@ -59,9 +59,11 @@ class Head:
     def read(cls, text: str) -> "Head":
         """Return the head that a tag holds; one of nothing where the tag cannot be read."""
         try:
-            return cls(**json.loads(text))
+            found = cls(**json.loads(text))
         except (ValueError, TypeError):
             return cls("", 0, "")
+        kinds = {"number": int}
+        return found if all(type(value) is kinds.get(name, str) for name, value in vars(found).items()) else cls("", 0, "")
 
     def unsigned_because(self) -> str | None:
         """Return why the signature does not count under the key that is set here; None where it does, or no key is set."""
@@ -197,7 +199,7 @@ def _rows(connection: sa.Connection, table: sa.Table) -> Iterator[sa.RowMapping]
 
 
 def _key_of(table: sa.Table, row: sa.RowMapping) -> str:
-    return json.dumps([row[column.name] for column in table.primary_key.columns], ensure_ascii=False)
+    return json.dumps([row[column.name] for column in table.primary_key.columns], ensure_ascii=False, default=str)
 
 
 def _content_of(table: sa.Table, row: sa.RowMapping) -> str:
@@ -232,7 +234,14 @@ def _broken(links: Any) -> Iterator[str]:
 
 
 def _differing(connection: sa.Connection, links: Any) -> Iterator[str]:
-    known = {(link["entry"], link["row"]): link["content"] for link in links if link["entry"] != BEGIN}
+    known: dict[tuple[str, str], str] = {}
+    for link in links:
+        if link["entry"] == BEGIN:
+            continue
+        row = (str(link["entry"]), str(link["row"]))
+        if row in known:  # a row is written once: a second link would stand for what it was changed to
+            yield f"{_called(*row)} has a second entry in the chain, number {link['number']}: a row is written once and never changed"
+        known.setdefault(row, str(link["content"]))
     for table in evidence():
         for row in _rows(connection, table):
             key = _key_of(table, row)
@@ -247,12 +256,16 @@ def _differing(connection: sa.Connection, links: Any) -> Iterator[str]:
 
 
 def _called(table: str, key: str) -> str:
-    return f"{table} {' '.join(map(str, json.loads(key)))}"
+    try:
+        return f"{table} {' '.join(map(str, json.loads(key)))}"
+    except (ValueError, TypeError):  # a link that was changed
+        return f"{table} {key}"
 
 
 def _beginning(links: Any) -> Beginning:
     said: dict[str, Any] = {}
-    with suppress(ValueError):  # which is a fault by its hash
-        said = json.loads(links[0]["row"])
+    with suppress(ValueError, TypeError):  # what cannot be read is a fault by its hash
+        said = dict(json.loads(links[0]["row"]))
     words = {name: str(said.get(name, "")) for name in ("at", "who", "why")}
-    return Beginning(int(links[0]["number"]), str(links[0]["hash"]), found=int(said.get("found", 0)), **words)
+    found = said.get("found")
+    return Beginning(int(links[0]["number"]), str(links[0]["hash"]), found=found if isinstance(found, int) else 0, **words)

@@ -330,6 +330,6 @@ def _append_only(table: sa.Table, dialect: str) -> dict[str, str]:
 
 
 def _unique(table: sa.Table) -> list[list[str]]:
-    """Return the columns that no two rows may share, together."""
+    """Return the columns that no two rows may share, together; in the same order in every process, as a set of constraints is not."""
     keys = [one for one in table.constraints if isinstance(one, sa.PrimaryKeyConstraint | sa.UniqueConstraint)]
-    return [list(key.columns.keys()) for key in keys]
+    return sorted(list(key.columns.keys()) for key in keys)

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import selectors
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +29,7 @@ from components.artifacts.predictions import Predictions
 from components.errors import BadModel, Cancelled, Unavailable
 from components.ledger.chain import KEY
 from components.origin import BASE, PROJECT
-from components.temporary import make
+from components.temporary import make, remove
 
 log = logging.getLogger(__name__)
 
@@ -217,14 +216,14 @@ class Session:
             surroundings = environment(self.uri, self._folder)
             self._worker = Worker([*PYTHON, str(scoring.__file__), self.model], self._folder, surroundings, self.model)
         except BaseException:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove(self._folder)
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """End the process and remove its files."""
         self._worker.end()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        remove(self._folder)
 
     def answer(self, rows: Rows) -> Answers:
         """Answer `rows`; where they hold the expected answers too, also what the model alone can tell of them."""

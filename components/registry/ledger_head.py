@@ -3,7 +3,7 @@
 Whoever rewrites the ledger with all its hashes must rewrite these tags, too, and sign them where a key is set.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -42,16 +42,26 @@ def verify(uri: str, ledger_url: str, name: str) -> Checked:
 
 def check(client: MlflowClient, ledger: Ledger, name: str) -> Checked:
     """Do what `verify` does, with a client."""
-    chain, kept = ledger.chain(), _kept(client, name)
+    while True:
+        # What MLflow keeps is read first: others may write meanwhile, and it is never ahead of the ledger.
+        kept, of_versions = _kept(client, name), _kept_of_versions(client, name)
+        found = _compare(ledger, name, kept, of_versions)
+        if not found.faults or _kept(client, name) == kept:  # else a new chain was begun in between
+            return found
+
+
+def _compare(ledger: Ledger, name: str, kept: Head | None, of_versions: Mapping[str, Head]) -> Checked:
+    chain = ledger.chain()
     faults = list(chain.faults)
     if kept is None:
+        if of_versions:
+            faults.append(f"{next(iter(of_versions))} has the tag {LEDGER}, and the registered model has none: it was deleted there")
         if has_key() and ledger.head(name) is not None:
             faults.append(f"MLflow keeps no signed head of the ledger for {name}, and RETUNE_LEDGER_KEY is set")
         return Checked(chain, kept, tuple(faults))
     heads = {f"the registered model {name} in MLflow": kept}
     # A champion of an earlier chain, over which a person began this one, names that one.
-    tags = {version.uri: version.tags[LEDGER] for version in search(client, name) if LEDGER in version.tags}
-    heads |= {f"{called} in MLflow": head for called, text in tags.items() if (head := Head.read(text)).begun == kept.begun}
+    heads |= {f"{called} in MLflow": head for called, head in of_versions.items() if head.begun == kept.begun}
     faults += [fault for called, head in heads.items() if (fault := chain.lacks(head, called))]
     faults += [f"the head that {called} names {why}" for called, head in heads.items() if (why := head.unsigned_because())]
     return Checked(chain, kept, tuple(faults))
@@ -113,3 +123,7 @@ def _tags(client: MlflowClient, name: str) -> dict[str, str] | None:
 def _kept(client: MlflowClient, name: str) -> Head | None:
     text = (_tags(client, name) or {}).get(LEDGER)
     return None if text is None else Head.read(text)
+
+
+def _kept_of_versions(client: MlflowClient, name: str) -> dict[str, Head]:
+    return {version.uri: Head.read(version.tags[LEDGER]) for version in search(client, name) if LEDGER in version.tags}

@@ -6,7 +6,6 @@ Reads the registry and the checked package; what is then served is the very fold
 import errno
 import json
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -19,7 +18,7 @@ from components.errors import BadParams, Unavailable
 from components.registry.ask import PYTHON, environment
 from components.registry.verify import inspected
 from components.registry.versions import PACKAGE, Version
-from components.temporary import make
+from components.temporary import make, outlives_this_program, remove
 
 BACKLOG = 128  # connections that wait to be taken in, also while the version is being loaded
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -59,12 +58,12 @@ def become_server(
         BadModel: the package is not what was registered; nothing of it was run.
         Unavailable: the registry is busy or out of reach.
     """
-    folder = str(make())
-    tempfile.tempdir = folder  # a package that is fetched stays for as long as it is served
+    folder = make()
+    tempfile.tempdir = str(folder)  # a package that is fetched stays for as long as it is served
     try:
         package = inspected(uri, version)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         raise
     about = {"model": version.name, "version": version.number, "alias": alias, "uri": version.uri, "package": version.tags[PACKAGE]}
     settings = {
@@ -74,12 +73,13 @@ def become_server(
         "limits": dict(limits),
         "names": [name.lower() for name in names],
         "socket": listening.fileno(),
-        "folder": folder,
+        "folder": str(folder),
     }
     listening.set_inheritable(True)
+    outlives_this_program(folder)
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDINGS)  # until the server can heed them
     # What -P and -B say to the server, these say to a process of its own.
     isolated = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     os.chdir(folder)
     main = Path(str(scoring_server.__file__)).with_name("__main__.py")
-    os.execve(PYTHON[0], [*PYTHON, str(main), json.dumps(settings)], {**environment(uri, Path(folder)), **isolated})
+    os.execve(PYTHON[0], [*PYTHON, str(main), json.dumps(settings)], {**environment(uri, folder), **isolated})

@@ -5,7 +5,6 @@ Reads the registry and the packages; writes a cache of predictions where one is 
 
 import atexit
 import logging
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,9 +157,8 @@ def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: P
 def keep(cache: Path, scored: Predictions) -> None:
     """Keep predictions in the file `cache`, by rename."""
     cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_of(cache)
-    scored.write(partial)
-    os.replace(partial, cache)
+    with partial_of(cache) as partial:
+        scored.write(partial)
 
 
 def kept(cache: Path, rows: pd.DataFrame) -> Predictions | None:

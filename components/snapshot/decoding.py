@@ -11,6 +11,8 @@ _BLOCK = 1 << 20
 _HEAD = 512  # bytes that say what a file is
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
+    b"\x1f\x9d": "compress",
+    b"LZIP": "lzip",
     b"BZh": "bzip2",
     b"\xfd7zXZ\x00": "xz",
     b"\x28\xb5\x2f\xfd": "Zstandard",
@@ -32,6 +34,8 @@ _BINARY = {
     b"%PDF-": "a PDF",
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
+    b"\x80\x02": "a pickle of Python",
+    b"\x80\x03": "a pickle of Python",
     b"\x80\x04\x95": "a pickle of Python",
     b"\x80\x05\x95": "a pickle of Python",
 }

@@ -106,7 +106,8 @@ class _Suspects:
             return
         whole = self._whole(record)
         self._plain = self._plain and whole
-        if any(self._delimiter in cell and _breaks(cell) for cell in record.cells) and (whole or self._delimiter == "\t"):
+        seems = whole or self._delimiter == "\t" or self._mostly_whole(record)
+        if any((self._delimiter in cell or self._width == 1) and _breaks(cell) for cell in record.cells) and seems:
             self._first = self._first or record
             self._found += 1
             self._likely = self._likely or whole
@@ -131,11 +132,11 @@ class _Suspects:
         more = f", and so in {self._found - 1:,} more rows" if self._found > 1 else ""
         said = (
             f"{self._first.where} are one row, since a cell begins with a quote that is closed in the last of them: its text holds line "
-            f"ends and the delimiter{more}; {self._lines:,} lines gave {self._rows:,} rows; {_HINT}"
+            f"ends{' and the delimiter' if self._width > 1 else ''}{more}; {self._lines:,} lines gave {self._rows:,} rows; {_HINT}"
         )
         right = "if the rows are right, set snapshot.quoting: double"
         likely = self._likely if self._delimiter == "\t" else self._plain
-        if self._sure or (likely and self._quoted < self._found):
+        if self._width > 1 and (self._sure or (likely and self._quoted < self._found)):
             faults.add(f"{said}; {right}")
         else:
             log.warning("%s: %s; %s", faults.called, said, right)
@@ -143,6 +144,11 @@ class _Suspects:
     def _whole(self, record: _Record) -> bool:
         """Return whether each line has as many cells as a row where quotes are text."""
         return all(line.count(self._delimiter) == self._width - 1 for line in record.lines)
+
+    def _mostly_whole(self, record: _Record) -> bool:
+        """Return whether many lines have, and few have not: a warning is worth it, though one of the rows would be a bad one."""
+        whole = sum(line.count(self._delimiter) == self._width - 1 for line in record.lines)
+        return whole >= max(_MANY, 0.75 * len(record.lines))
 
 
 def _breaks(cell: str) -> bool:

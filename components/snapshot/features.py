@@ -23,6 +23,7 @@ Names = tuple[str, ...] | list[Any] | dict[str, Any]
 """The names of a column's classes, by number; within a list where it holds lists, within a mapping where it holds objects."""
 
 _FRONT = re.compile(r"---\r?\n(.*?\n)---\s*\n", re.DOTALL)
+_NUMBER = re.compile(r"-?\d{1,18}(\.0+)?")  # as text; pandas writes 7.0 where a cell of the column is missing
 _UNKNOWN = -1  # a row without a label, as in public test sets
 
 
@@ -40,15 +41,20 @@ def with_names(value: Any, names: Names | None) -> Any:
     Raises:
         ValueError: a number has no name.
     """
-    if names is None or value is None:
+    if names is None or value is None or value != value:  # NaN: a missing cell
         return value
     if isinstance(names, dict):
         return {key: with_names(item, names.get(key)) for key, item in value.items()} if isinstance(value, dict) else value
     if isinstance(names, list):
         return [with_names(item, names[0]) for item in value] if isinstance(value, list) else value
-    if isinstance(value, list | dict) or (isinstance(value, str) and (value in names or not re.fullmatch(r"-?\d+", value))):
+    if isinstance(value, list | dict) or (isinstance(value, str) and (value in names or not _NUMBER.fullmatch(value))):
         return value
-    number = int(value)
+    number = int(float(value))
+    if isinstance(value, str) and any(name.isdecimal() and name != str(place) for place, name in enumerate(names)):
+        raise ValueError(
+            f"{value} may be the number of a class or a name: the data set calls its classes {', '.join(names[:5])}, and here are texts; "
+            "snapshot.class_labels: numbers takes the cells as they are"
+        )
     if number == _UNKNOWN:
         return None
     if number != float(value) or not 0 <= number < len(names):

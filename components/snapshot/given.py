@@ -29,11 +29,12 @@ def split_of(cell: str | None) -> str | None:
 def splits_of_files(names: Sequence[str]) -> list[str | None]:
     """Return the split of each file by the words in its name, else in those of its folders; nothing at all unless there are several.
 
-    `train-00000-of-00001.parquet`, `data/test/a.csv` and `tickets_dev.jsonl` are files of a split. Folders that all share say nothing.
+    `train-00000-of-00001.parquet`, `data/test/a.csv`, `tickets_dev.jsonl` and `en.test.csv` are files of a split. Folders that all share
+    say nothing.
     """
     paths = [PurePosixPath(name) for name in names]
     shared = len(_common([path.parent.parts for path in paths]))
-    found = [_split_of_path([path.name.partition(".")[0], *reversed(path.parent.parts[shared:])]) for path in paths]
+    found = [_split_of_path([path.stem, *reversed(path.parent.parts[shared:])]) for path in paths]
     return found if "train" in found and len({*found} - {None}) > 1 else [None] * len(names)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from components.artifacts.manifest import Manifest
 from components.artifacts.pinned import aside, swap
 from components.artifacts.rows import GIVEN_SPLIT, MARKS, in_order, verify
-from components.errors import BadSource, NotThere
+from components.errors import BadSource, Cancelled, NotThere, Unavailable
 from components.snapshot.decoding import what_else
 from components.snapshot.faults import LONGEST_CELL, Changed, Faults, listed, readable, shown
 from components.snapshot.features import Column, of_cards
@@ -110,7 +110,9 @@ def _steadily(brought: Brought, read: Callable[[], T]) -> T:
     before = stamps(brought.files)
     try:
         found = read()
-    except BadSource as error:
+    except (Cancelled, Unavailable):
+        raise
+    except Exception as error:  # a reader may stumble in any way over a file that is another one by now
         if what := difference(before, brought.listed):
             raise Changed(_changed(what)) from error
         raise
@@ -253,7 +255,7 @@ class _Whole:
     def read(self, cells: list[str | None]) -> list[str | None]:
         """Return the cells of a row, whole numbers written as such."""
         for place, cell in enumerate(cells):
-            if cell and cell[-2:] == ".0" and (found := _POINTED.fullmatch(cell)):
+            if cell and cell[-1] == "0" and "." in cell and (found := _POINTED.fullmatch(cell)):
                 self._pointed.setdefault(place, cell)
                 if place in self._identity:
                     cells[place] = found[1]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from components.artifacts.rows import canonical, in_order, pseudo_labelled, text_key
+from components.artifacts.rows import GIVEN_SPLIT, canonical, in_order, pseudo_labelled, text_key
 
 COPY = "copy of the same row"
 SHARED = "id is used by different rows"
@@ -61,7 +61,9 @@ def sharing(rows: pd.DataFrame) -> dict[str, list[int]]:
     pseudo = pseudo_labelled(rows)
     outdone = pseudo & rows["id"].isin(rows["id"][~pseudo])
     rest = rows[~outdone]
-    copies = rest.duplicated(keep="first")
+    if GIVEN_SPLIT in rest:  # a row that the source gives to two splits is a copy all the same; that of the test set stays
+        rest = rest.sort_values(GIVEN_SPLIT, key=lambda given: given.map({"test": 0, "validation": 1}).fillna(2), kind="stable")
+    copies = rest.drop(columns=GIVEN_SPLIT, errors="ignore").duplicated(keep="first")
     different = rest[~copies]["id"].value_counts()
     torn = rest["id"].isin(different[different > 1].index)
     return {

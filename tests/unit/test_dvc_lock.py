@@ -161,7 +161,7 @@ def test_a_pipeline_without_a_mapping_of_stages_is_named(tmp_path: Path, content
     (tmp_path / "dvc.lock").write_text("stages: {}", encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text(content, encoding="utf-8")
 
-    with pytest.raises(BadParams, match=r"dvc\.yaml is damaged: expected a mapping `stages`"):
+    with pytest.raises(BadParams, match=r"dvc\.yaml has no `stages`"):
         locked(tmp_path)
 
 

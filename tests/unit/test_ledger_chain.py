@@ -3,6 +3,7 @@
 import inspect
 import shutil
 import sqlite3
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from typer.testing import CliRunner
 
 from components.errors import BadInput, BadParams, RetuneError
 from components.ledger import Chain, Ledger, Retraining, book
+from components.ledger import chain as chain_of
 from components.ledger.chain import KEY, Head
-from components.ledger.tables import evidence
-from components.registry import accept, champion, reconcile, verify_ledger
+from components.ledger.tables import evidence, make_engine, promotions, writing
+from components.registry import Environment, accept, champion, reconcile, verify_ledger
 from components.registry.ask import environment as packages_environment
 from components.registry.versions import LEDGER
-from flows import doctor
+from flows import doctor, promotion
 from flows.audit.history import verify
 from flows.audit.model import Model
 from flows.dvc import environment as stages_environment
@@ -106,11 +108,26 @@ def test_every_row_is_written_through_the_chain() -> None:
         ("UPDATE chain SET row = replace(row, 'new', 'old') WHERE number = 1", "entry 1 of the chain was changed"),
         ("DELETE FROM chain WHERE number = 1", "the chain has no beginning: its first entries were deleted"),
         ("DELETE FROM chain", "promotions tickets 1 is in no entry of the chain"),
+        ("UPDATE chain SET row = 'no key' WHERE number = 2", "promotions no key was deleted"),
+        ("UPDATE chain SET row = '[1]' WHERE number = 1", "entry 1 of the chain was changed"),
+        ("UPDATE promotions SET model = x'00' WHERE sequence = 1", "is in no entry of the chain"),
     ],
 )
 def test_a_change_behind_the_ledger_is_named(file: Path, statement: str, fault: str) -> None:
     write_all(open_at(file))
     assert fault in "; ".join(tamper(file, statement).faults)
+
+
+def test_a_row_with_a_second_link_is_named(file: Path) -> None:
+    write_all(open_at(file))
+    tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
+    engine = make_engine(f"sqlite:///{file}")
+    with writing(engine) as connection:  # as whoever has read our code would
+        number, last = chain_of._last(connection) or (0, "")
+        row = next(iter(chain_of._rows(connection, promotions)))
+        chain_of._link(connection, number, last, [("promotions", chain_of._key_of(promotions, row), chain_of._content_of(promotions, row))])
+    said = "promotions tickets 1 has a second entry in the chain, number 8: a row is written once and never changed"
+    assert open_at(file).chain().faults == (said, "promotions tickets 1 was changed since it was written")
 
 
 def test_swapped_entries_are_named(file: Path) -> None:
@@ -318,6 +335,58 @@ def test_a_forged_head_is_named(uri: str, monkeypatch: pytest.MonkeyPatch, forge
     else:
         client.set_registered_model_tag(NAME, LEDGER, forge(head.signed()).as_text())  # type: ignore[operator]
     assert fault in refused(uri)
+
+
+def test_a_deleted_head_is_named_by_that_of_a_champion(uri: str) -> None:
+    promote_two(uri)
+    MlflowClient(uri).delete_registered_model_tag(NAME, LEDGER)
+    assert "models:/tickets/1 has the tag retune.ledger, and the registered model has none: it was deleted there" in refused(uri)
+
+
+@pytest.mark.parametrize(
+    "text", ["no json", "[]", '{"begun": null, "number": 1, "hash": null}', '{"begun": "a", "number": "1", "hash": "a"}']
+)
+def test_a_head_that_cannot_be_read_is_named(uri: str, text: str) -> None:
+    promote_two(uri)
+    MlflowClient(uri).set_registered_model_tag(NAME, LEDGER, text)
+    assert "the registered model tickets in MLflow names entry 0" in refused(uri)
+
+
+def test_a_promotion_meanwhile_is_no_fault(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote_two(uri)
+    read, meanwhile = Ledger.chain, [1]
+
+    def chain(ledger: Ledger) -> Chain:
+        found = read(ledger)
+        if meanwhile:
+            swap(uri, Ledger(ledger_of(uri)), meanwhile.pop())
+        return found
+
+    monkeypatch.setattr(Ledger, "chain", chain)
+    assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
+    assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
+
+
+def test_a_new_chain_meanwhile_is_no_fault(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote_two(uri)
+    read, meanwhile = Ledger.chain, ["the copy is right"]
+
+    def chain(ledger: Ledger) -> Chain:
+        if meanwhile:
+            accept(uri, ledger_of(uri), "ada", meanwhile.pop())
+        return read(ledger)
+
+    monkeypatch.setattr(Ledger, "chain", chain)
+    assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
+
+
+def test_no_rejection_is_written_into_a_changed_ledger(uri: str) -> None:
+    file = promote_two(uri)
+    asked = Ledger(ledger_of(uri)).ask(replace(question("a1"), model=NAME))
+    tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
+    with pytest.raises(RetuneError, match="promotions tickets 1 was changed"):
+        promotion.reject(Environment("local", uri, ledger_of(uri)), asked.run, who="bob", why="too slow")
+    assert Ledger(ledger_of(uri)).open_request(asked.run) == asked
 
 
 def test_a_head_without_a_key_says_not_signed(uri: str) -> None:

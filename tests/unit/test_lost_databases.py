@@ -1,6 +1,7 @@
 """A database that lost its content is refused as a deleted one is, and never taken for a new one."""
 
 import logging
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from components.errors import BadInput, NotThere, RetuneError
 from components.ledger import Ledger
-from components.store import connect
+from components.store import connect, revision_of
 from components.tracking import prepare_store
 from components.tune.storage import repair
 from flows.audit.history import history
@@ -144,3 +145,17 @@ def test_an_empty_prefect_database_is_told(tmp_path: Path, caplog: pytest.LogCap
     with caplog.at_level(logging.WARNING):
         check_database(tmp_path)
     assert "prefect.db is empty" in caplog.text
+
+
+def test_a_half_written_database_of_a_killed_process_is_rolled_back(tmp_path: Path) -> None:
+    left, copy = tmp_path / "left.db", tmp_path / "mlflow.db"
+    with sqlite3.connect(left) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num)")
+        connection.execute("INSERT INTO alembic_version VALUES ('a1')")
+    connection.execute("PRAGMA cache_size = 1")  # so that pages are written before the end of the transaction
+    connection.executemany("INSERT INTO alembic_version VALUES (?)", [("x" * 4_000,)] * 100)
+    for suffix in ("", "-journal"):
+        shutil.copyfile(f"{left}{suffix}", f"{copy}{suffix}")
+    connection.close()
+
+    assert revision_of(copy) == "a1"

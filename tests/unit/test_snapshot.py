@@ -248,6 +248,7 @@ BAD_FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "line of Excel": ("bad.csv", lines("sep=;", "id;text;label", "1;a;x"), ["the first line is sep=;", "remove it"]),
     "gzip": ("bad.csv", gzip.compress(b"id,text,label\n1,a,x\n"), ["the file is compressed (gzip); decompress it first"]),
     "bzip2": ("bad.tsv", bz2.compress(b"id,text,label\n1,a,x\n"), ["the file is compressed (bzip2)"]),
+    "compress": ("bad.csv", b"\x1f\x9d\x90i\xc8", ["the file is compressed (compress); decompress it first"]),
     "xz": ("bad.jsonl", lzma.compress(b"{}"), ["the file is compressed (xz)"]),
     "zip or Excel": ("bad.csv", b"PK\x03\x04\x14\x00", ["a zip archive, or a workbook of Excel"]),
     "Parquet": ("bad.csv", b"PAR1\x15\x04\x15", ["the file is a Parquet file, and its name ends otherwise"]),

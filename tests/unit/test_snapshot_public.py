@@ -18,9 +18,11 @@ from components.errors import BadParams, BadSource
 from components.preprocess import PreprocessParams
 from components.preprocess.step import preprocess
 from components.snapshot import SnapshotParams, take_snapshot
+from components.snapshot.cells import as_text
 from components.snapshot.features import of_cards, with_names
 from components.snapshot.given import split_of, splits_of_files
 from components.validate import ValidateParams, validate
+from components.validate.identity import COPY, OUTDONE, SHARED, sharing
 from flows.guess import write_params
 from flows.params import read_params
 from flows.past import read_set
@@ -159,6 +161,7 @@ def test_files_of_splits_are_mixed_only_when_asked(tmp_path: Path) -> None:
         (["d/train.csv", "d/test.csv"], ["train", "test"]),
         (["d/train-00000-of-00002.parquet", "d/train-00001-of-00002.parquet", "d/dev.parquet"], ["train", "train", "validation"]),
         (["x/test/a.csv", "x/train/a.csv", "x/valid/a.csv"], ["test", "train", "validation"]),
+        (["en.train.csv", "en.test.csv"], ["train", "test"]),
         (["s3://b/k/tickets_train.jsonl", "s3://b/k/tickets_eval.jsonl"], ["train", "test"]),
         (["train/a.csv", "train/b.csv"], [None, None]),
         (["d/train.csv"], [None]),
@@ -257,9 +260,30 @@ def test_a_class_without_a_name_is_refused(tmp_path: Path) -> None:
         take(tmp_path, "rows.parquet")
 
 
-@pytest.mark.parametrize("cell", ["joy", "a word", 1, 1.0, "1"])
+@pytest.mark.parametrize("cell", ["joy", "a word", 1, 1.0, "1", "1.0"])
 def test_a_name_or_another_text_stays(cell: Any) -> None:
     assert with_names(cell, ("sadness", "joy")) == (cell if cell == "a word" else "joy")
+
+
+def test_a_number_without_a_value_is_a_missing_class() -> None:
+    assert as_text(with_names(float("nan"), ("sadness", "joy"))) is None
+
+
+def test_numbers_of_classes_that_have_numbers_as_names_are_not_mixed() -> None:
+    stars = ("1", "2", "3")
+    assert [with_names(cell, stars) for cell in (0, 1, 2, "1", "3")] == ["1", "2", "3", "1", "3"]
+    with pytest.raises(ValueError, match=r"0 may be the number of a class or a name.* 1, 2, 3.*snapshot\.class_labels: numbers"):
+        with_names("0", stars)
+    assert with_names("1", ("0", "1")) == "1"
+
+
+def test_a_copy_of_a_given_test_row_leaves_it_there() -> None:
+    rows = pd.DataFrame(
+        [("7", "a", "x", "train"), ("7", "a", "x", "test"), ("8", "b", "x", "validation"), ("8", "c", "x", "train")],
+        columns=["id", "text", "label", "given_split"],
+        dtype="str",
+    )
+    assert sharing(rows) == {COPY: [0], SHARED: [2, 3], OUTDONE: []}
 
 
 def test_cards_that_contradict_or_are_broken_give_no_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -60,6 +60,24 @@ def test_few_swallowed_rows_among_good_ones_are_warned_of(tmp_path: Path, caplog
     assert "snapshot.quoting: none" in caplog.text
 
 
+def test_swallowed_rows_of_one_column_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [row[1] for row in swallowing(5, 25)]
+    (tmp_path / "rows.csv").write_text("text\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+    assert len(take(tmp_path, "rows.csv")) == 220
+    assert "lines 7 to 27 are one row" in caplog.text
+    assert "240 lines gave 220 rows; if quotes are text in this file, set snapshot.quoting: none" in caplog.text
+
+
+def test_swallowed_rows_with_a_bad_one_among_them_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = swallowing(5, 25)
+    rows[9][1] += ", with a delimiter"
+    write(tmp_path / "rows.csv", rows, ",")
+
+    assert len(take(tmp_path, "rows.csv")) == 220
+    assert "lines 7 to 27 are one row" in caplog.text
+
+
 def test_texts_of_several_lines_are_no_swallowed_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     frame = pd.DataFrame(ROWS, columns=["id", "text", "label"])
     frame["text"] = [f"Hello, dear {text},\n\nit does not work, again.\nYours,\nAda" for text in frame["text"]]
@@ -125,3 +143,13 @@ def test_a_guess_finds_how_quotes_are_meant(tmp_path: Path) -> None:
 
     assert read_params(tmp_path / "params.yaml").snapshot.quoting == "none"
     assert guess_columns(write(tmp_path / "plain.tsv", ROWS)).quoting is None
+
+
+def test_a_guess_finds_escaped_quotes(tmp_path: Path) -> None:
+    rows = [[f'"{number}"', rf'"he said \"{text}\" to me"', f'"{label}"'] for number, text, label in ROWS]
+    path = tmp_path / "rows.csv"
+    path.write_text("".join(",".join(row) + "\n" for row in [['"id"', '"text"', '"label"'], *rows]), encoding="utf-8")
+
+    guess = guess_columns(path)
+
+    assert (guess.quoting, guess.columns) == ("backslash", {"id": "id", "text": "text", "label": "label"})

@@ -5,8 +5,10 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+import components.snapshot.take as take_module
 from components.artifacts.manifest import Manifest
 from components.artifacts.rows import read_snapshot
 from components.batch.files import Files
@@ -121,6 +123,48 @@ def test_a_file_that_goes_away_is_missed(tmp_path: Path, monkeypatch: pytest.Mon
 
     with pytest.raises(Exception, match=r"the folder has no \.csv"):
         take(tmp_path, "parts")
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def rename_a_column(path: Path) -> None:
+    frame = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    frame = frame.rename(columns={"text": "words", "words": "text"})
+    frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("change", [cut, empty, rename_a_column, Path.unlink])
+@pytest.mark.parametrize("after", ["tell_types", "check_room"])
+def test_a_source_that_changes_behind_its_header_is_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, change: Callable[[Path], None], after: str
+) -> None:
+    path = tmp_path / f"rows.{ending}"
+    frame = pd.DataFrame({"id": range(50), "text": [f"a text of number {number}" for number in range(50)], "label": ["a", "b"] * 25})
+    frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path, index=False)
+    whole, there = path.read_bytes(), getattr(take_module, after)
+    seen = []
+
+    def step(*given: object) -> None:
+        there(*given)
+        seen.append(path.read_bytes())
+        if len(seen) == 1:
+            change(path)
+
+    def once_more(what: str, *_: object) -> None:
+        path.write_bytes(whole)
+
+    monkeypatch.setattr(take_module, after, step)
+    monkeypatch.setattr(take_module.log, "warning", once_more)
+
+    assert take(tmp_path, path.name).rows == 50
+    assert len(seen) == 2
 
 
 def test_one_file_that_changes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

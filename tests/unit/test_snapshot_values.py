@@ -138,12 +138,12 @@ def test_types_that_differ_between_files_are_named(tmp_path: Path, caplog: pytes
 
 def test_other_columns_of_csv_stay_and_two_forms_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.csv").write_text("text,group,size\na,1000,7\nb,12.50,007\n", encoding="utf-8")
-    (tmp_path / "b.csv").write_text("text,group,size\nc,1000.0,7.0\n", encoding="utf-8")
+    (tmp_path / "b.csv").write_text("text,group,size\nc,1000.0,7.0\nd,1000.00,7.0\n", encoding="utf-8")
 
     rows = take(tmp_path, "?.csv")
 
-    assert rows["group"].tolist() == ["1000", "12.50", "1000"]
-    assert rows["size"].tolist() == ["7", "007", "7.0"]
+    assert rows["group"].tolist() == ["1000", "12.50", "1000", "1000"]
+    assert rows["size"].tolist() == ["7", "007", "7.0", "7.0"]
     warned = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert [message.partition(":")[0] for message in warned] == [
         "the column 'group' has whole numbers with a point, as 1000.0",

@@ -14,7 +14,7 @@ import pytest
 
 from components import temporary as room
 from components.process import owner
-from components.temporary import make, partial_of, sweep, temporary
+from components.temporary import make, partial_of, remove, sweep, temporary
 from tests.project import ROOT
 
 HOST = socket.gethostname()
@@ -104,8 +104,47 @@ def test_what_a_killed_process_left_is_removed_by_the_next(home: Path) -> None:
 def test_a_partial_file_of_a_killed_process_is_removed(home: Path) -> None:
     left = home / f"retune-{HOST}-999999999-1.0.answers.parquet.partial"
     left.write_bytes(b"half")
-    partial = partial_of(home / "answers.parquet")
-    assert (left.exists(), partial.parent, partial.suffix) == (False, home, ".partial")
+    with partial_of(home / "answers.parquet") as partial:
+        assert (left.exists(), partial.parent, partial.suffix) == (False, home, ".partial")
+        partial.write_bytes(b"whole")
+    assert [(file.name, file.read_bytes()) for file in home.iterdir()] == [("answers.parquet", b"whole")]
+
+
+def test_what_is_held_is_left_whatever_its_name_says(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "is_gone", lambda _: True)  # the clock was set, or the owner is in another container
+    with temporary() as folder, partial_of(home / "answers.parquet") as partial:
+        partial.write_bytes(b"whole")
+        sweep(home)
+        assert (folder.exists(), partial.exists()) == (True, True)
+
+
+def test_what_becomes_another_program_still_holds_its_folder(home: Path) -> None:
+    become = "from components.temporary import outlives_this_program\nimport os\noutlives_this_program(folder)\n"
+    program = "print('up', flush=True); import sys; sys.stdin.read()"
+    command = [sys.executable, "-c", HOLD.replace("sys.stdin.read()", f"{become}os.execv(sys.executable, ['python', '-c', {program!r}])")]
+    environment = {**os.environ, "TMPDIR": str(home)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        folder = Path(child.stdout.readline().strip())
+        assert child.stdout.readline() == "up\n"
+        assert room._is_held(folder)
+        child.stdin.close()
+    assert not room._is_held(folder)
+
+
+def test_a_removed_folder_is_held_no_more(home: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    remove(make())
+    assert (list(home.iterdir()), len(os.listdir("/proc/self/fd"))) == ([], before)
+
+
+def test_without_psutil_nothing_is_swept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    left = home / f"retune-{HOST}-999999999-1.0-abcdefgh"
+    left.mkdir()
+    with temporary() as folder:
+        assert (folder.is_dir(), left.is_dir()) == (True, True)
 
 
 def test_no_temporary_folder_is_made_without_an_owner() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import RetuneError
+from components.errors import RetuneError, Unavailable
 from components.ledger import Ledger
 from flows import scheduled, told
 from flows.engine import Mode
@@ -45,6 +45,18 @@ def test_people_are_told_also_where_the_ledger_is_out_of_reach(
     assert [one["title"] for one in Webhook.told] == ["failed: tickets"]
     assert "could not record the failed run in the ledger" in caplog.text
     assert "hidden" not in caplog.text
+
+
+def test_a_run_does_not_fail_where_mlflow_is_gone_at_its_end(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*_: object) -> None:
+        raise Unavailable("MLflow is out of reach")
+
+    monkeypatch.setattr(told, "standing", gone)
+    ended = told.note(workspace, "skipped", "no news")
+    assert Ledger(workspace.ledger).retrainings("tickets") == [ended]
+    assert "whose head MLflow does not keep yet; the next run does it: MLflow is out of reach" in caplog.text
 
 
 def test_settings_that_cannot_be_read_are_told_by_the_folder(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
