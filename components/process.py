@@ -45,6 +45,10 @@ REPOSITORY = (
     "GIT_SHALLOW_FILE",
     "GIT_NO_REPLACE_OBJECTS",
     "GIT_REPLACE_REF_BASE",
+    "GIT_LITERAL_PATHSPECS",  # how git reads the paths that it is given: ours must mean what they say
+    "GIT_GLOB_PATHSPECS",
+    "GIT_NOGLOB_PATHSPECS",
+    "GIT_ICASE_PATHSPECS",
 )
 _PR_SET_PDEATHSIG = 1
 _PARENT = "--parent="

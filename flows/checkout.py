@@ -183,8 +183,8 @@ def project_of() -> Path:
 
 def is_checkout(project: Path) -> bool:
     """Say whether the working folder is a checkout of `project`."""
-    here, runs = Path.cwd().resolve(), project / RUNS
-    return runs in here.parents and here == root_of(home_of(project, here))
+    here, runs = Path.cwd().resolve(), (project / RUNS).resolve()  # var/ may be a link to another disk
+    return runs in here.parents and here == root_of(runs / here.relative_to(runs).parts[0])
 
 
 def main() -> None:

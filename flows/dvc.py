@@ -106,7 +106,10 @@ def check_pipeline(root: Path) -> None:
         BadInput: dvc.yaml lacks a stage, or has one frozen, which DVC takes for up to date whatever changed; or `data` is a link.
     """
     file = root / "dvc.yaml"
-    found = read_yaml(file)
+    try:
+        found = read_yaml(file)
+    except BadParams as error:
+        raise BadInput(f"{error}; `git checkout dvc.yaml` restores it where it was committed") from None
     stages = found.get("stages") if isinstance(found, dict) else None
     if not isinstance(stages, dict):
         raise BadInput(f"{file} has no stages: `git checkout dvc.yaml` restores it where it was committed")

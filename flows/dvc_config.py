@@ -16,6 +16,7 @@ from flows.settings import Settings
 EMBEDDED = "local"  # the remote below var/, which the project comes with
 SHARED = "shared"  # the remote that RETUNE_DVC_REMOTE names
 _SECTION = f'remote "{SHARED}"'
+_MARK = "# written for RETUNE_DVC_REMOTE, and removed when that is unset"
 _BEFORE = "# the default remote before RETUNE_DVC_REMOTE:"
 _APART = {"no_scm": "true", "analytics": "false", "check_update": "false", "autostage": "false"}  # a folder of ours is no repository
 
@@ -56,6 +57,7 @@ def inherit(project: Path, root: Path, cache: Path | None = None) -> None:
     """Give the folder `root` the project's configuration, with the project's cache or, where one is named, another.
 
     System and global files are read there as everywhere. What is below the project stays relative, so that its path stands in no file.
+    It is taken from where the folder really is, as DVC takes it: var/ may be a link to another disk.
     Only we may read the file: it holds the credentials of the project's config.local.
 
     Raises:
@@ -64,13 +66,14 @@ def inherit(project: Path, root: Path, cache: Path | None = None) -> None:
     from dvc.config import Config, merge
     from dvc.config_schema import RelPath
 
+    project, root = project.resolve(), root.resolve()
     with _reading(project) as config:
         found: dict[str, Any] = {}
         for level in Config.REPO_LEVELS:
             merge(found, config.load_one(level))
         merge(found, {"core": _APART})
         if cache is not None:
-            found["cache"] = {"dir": RelPath(cache)}
+            found["cache"] = {"dir": RelPath(cache.resolve())}
         elif not config.read()["cache"].get("dir"):
             found["cache"]["dir"] = RelPath(project / ".dvc/cache")
         if not found["core"].get("remote") and not config.read()["remote"]:
@@ -84,10 +87,11 @@ def inherit(project: Path, root: Path, cache: Path | None = None) -> None:
         edited.update(found)
 
 
-def share_remote(file: Path, settings: Settings) -> None:
+def share_remote(file: Path, settings: Settings, ours: bool = False) -> None:
     """Let DVC push to RETUNE_DVC_REMOTE where it is set, by the config.local `file`; the S3 service's keys come from the environment.
 
-    A default remote that is in the file comes back when the setting goes.
+    A default remote that is in the file comes back when the setting goes. A remote of that name that a person added stays; with `ours`
+    nobody but an earlier release wrote the file.
 
     Raises:
         BadParams: what DVC needs for such a remote is not installed: better known now than after a training.
@@ -101,6 +105,9 @@ def share_remote(file: Path, settings: Settings) -> None:
     except ConfigObjError as error:
         raise BadParams(f"{file}: DVC's configuration cannot be read: {error}") from None
     before = config.dict()
+    marked = _MARK in config.comments.get(_SECTION, [])
+    if not settings.dvc_remote and not (marked or ours):
+        return
     core = config.setdefault("core", {})
     noted = core.comments.get("remote", []) if core.get("remote") == SHARED else []
     own = next((line.partition(_BEFORE)[2].strip() for line in noted if _BEFORE in line), "")
@@ -110,6 +117,8 @@ def share_remote(file: Path, settings: Settings) -> None:
             core.comments["remote"] = [f"{_BEFORE} {core['remote']}"]
         core["remote"] = SHARED
         config[_SECTION] = {"url": settings.dvc_remote, **endpoint}
+        if not marked:
+            config.comments[_SECTION] = [_MARK]
     else:
         del config[_SECTION]
         if core.get("remote") == SHARED:
@@ -118,7 +127,7 @@ def share_remote(file: Path, settings: Settings) -> None:
                 core["remote"] = own
         if not core:
             del config["core"]
-    if config.dict() != before:
+    if config.dict() != before or (settings.dvc_remote and not marked):
         _write(config, file)
 
 

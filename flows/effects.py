@@ -225,7 +225,7 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
     lineage = lineage_of(workspace, name, tracking.run_key(workspace.root))
     params = read_yaml(workspace.params)
     live = next((stage.live for stage in stages if stage.live), None)
-    changes = partial(uncommitted, workspace.root)
+    changes = partial(uncommitted, workspace.project)  # a workspace is below var/, of which git keeps nothing
     return tracking.record(workspace.root, store(workspace), lineage=lineage, params=params, live=live, uncommitted=changes)
 
 

@@ -17,10 +17,7 @@ def git(folder: Path, *arguments: str, said: str | None = None) -> str:
     Raises:
         RetuneError: git failed or is not installed; the message is git's.
     """
-    done = _run(folder, arguments, said)
-    if done.returncode != 0:
-        raise _failed(folder, arguments, done)
-    return done.stdout.strip()
+    return _output(folder, arguments, said).decode(errors="replace").strip()
 
 
 def head(folder: Path) -> str:
@@ -33,9 +30,9 @@ def head(folder: Path) -> str:
         return ""
     arguments = ("-c", "log.showSignature=false", "log", "-1", "--format=%H")
     done = _run(folder, arguments)
-    if done.returncode != 0 and _UNBORN not in done.stderr:
+    if done.returncode != 0 and _UNBORN not in done.stderr.decode(errors="replace"):
         raise _failed(folder, arguments[2:], done)
-    return done.stdout.strip()
+    return done.stdout.decode(errors="replace").strip()
 
 
 def has_commit(folder: Path, commit: str) -> bool:
@@ -68,27 +65,33 @@ def no_commit(folder: Path) -> str:
 
 
 def uncommitted(folder: Path) -> bytes:
-    """Return `git status` and `git diff HEAD` of `folder`."""
-    commands = (["status", "--porcelain", "--", "."], ["diff", "HEAD", "--no-color", "--no-ext-diff", "--", "."])
-    return "\n".join(f"# git {' '.join(command)}\n{git(folder, *command)}\n" for command in commands).encode()
+    """Return `git status` and `git diff HEAD` of `folder`, byte for byte: `git apply` takes the difference."""
+    commands = (("status", "--porcelain", "--", "."), ("diff", "HEAD", "--no-color", "--no-ext-diff", "--", "."))
+    return b"\n".join(b"# git " + " ".join(command).encode() + b"\n" + _output(folder, command) for command in commands)
 
 
-def _run(folder: Path, arguments: tuple[str, ...], said: str | None = None) -> "subprocess.CompletedProcess[str]":
+def _output(folder: Path, arguments: tuple[str, ...], said: str | None = None) -> bytes:
+    done = _run(folder, arguments, said)
+    if done.returncode != 0:
+        raise _failed(folder, arguments, done)
+    return done.stdout
+
+
+def _run(folder: Path, arguments: tuple[str, ...], said: str | None = None) -> "subprocess.CompletedProcess[bytes]":
     command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
     try:
         return subprocess.run(
             command,
             cwd=folder,
             env=inherited() | {"LC_ALL": "C.UTF-8"},
-            input=said,
+            input=None if said is None else said.encode(),
             capture_output=True,
-            text=True,
-            errors="replace",
             check=False,
         )
     except FileNotFoundError as error:
         raise RetuneError(f"git cannot be run in {folder}: {error.strerror}: {error.filename}; is git installed, and on PATH?") from None
 
 
-def _failed(folder: Path, arguments: tuple[str, ...], done: "subprocess.CompletedProcess[str]") -> RetuneError:
-    return RetuneError(f"git {' '.join(arguments[:2])} failed in {folder}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+def _failed(folder: Path, arguments: tuple[str, ...], done: "subprocess.CompletedProcess[bytes]") -> RetuneError:
+    says = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+    return RetuneError(f"git {' '.join(arguments[:2])} failed in {folder}: {says}")

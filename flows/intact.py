@@ -89,14 +89,14 @@ def damaged_outputs(root: Path, stages: Collection[str], anew: bool = False) -> 
 def damaged_input(root: Path, folder: Path, anew: bool = False) -> list[str]:
     """Return the files of a snapshot, or of pinned base models, that are missing or have other bytes than their manifest says."""
     verified, name = Verified(root, anew), folder.relative_to(root).as_posix()
-    files = _listed(root, folder)
+    files = listed(root, folder)
     digest = digest_value(files)
     if not files or verified.has(name, digest):
         return []
     return [file for file in files if not (root / file).is_file()] + verified.check(name, digest, files)
 
 
-def _listed(root: Path, folder: Path) -> dict[str, str]:
+def listed(root: Path, folder: Path) -> dict[str, str]:
     """Return the sha256 of each file of a snapshot or of base models; nothing where there is no manifest."""
     places = [folder] if folder.name == "raw" else [base_folder(folder, name) for name in base_names(folder)]
     try:

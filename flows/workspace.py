@@ -150,7 +150,7 @@ def furnish(workspace: Workspace) -> None:
             place.unlink(missing_ok=True)
     inherit(workspace.project, workspace.root)
     if (left := workspace.root / ".dvc/config.local").exists():  # by an earlier release, which knew no other way
-        share_remote(left, settings.model_copy(update={"dvc_remote": ""}))
+        share_remote(left, settings.model_copy(update={"dvc_remote": ""}), ours=True)
 
 
 def copy_code(project: Path, root: Path) -> None:

@@ -89,6 +89,12 @@ def ledger(look: Look) -> Iterator[Fault]:
             yield Fault(place="ledger", version=number, says=f"the evidence {evidence[:12]} of its promotion is gone, or was changed since")
 
 
+def chain(look: Look) -> Iterator[Fault]:
+    """The ledger's entries are those that were written, and the ones that MLflow knows of; `retune doctor` asks that by itself."""
+    if not look.quick:
+        yield from (Fault(place="ledger", version=None, says=says) for says in look.model.ledger_faults())
+
+
 def packages(look: Look) -> Iterator[Fault]:
     """Each version's package in MLflow has the files that were registered."""
     for version in look.reached:
@@ -184,8 +190,10 @@ def damaged(root: Path, quick: bool) -> Iterator[str]:
     for file, md5 in intact.damaged_outputs(root, locked(root), anew).items():
         yield f"{root / file} is not what dvc.lock says ({md5}): `retune run` brings it back or makes it anew"
     for folder in (root / "data/raw", root / "data/base"):
+        if (folder / "manifest.json").exists() and not intact.listed(root, folder):
+            yield f"{folder / 'manifest.json'} cannot be read: `retune run` takes {folder} anew"
         for file in intact.damaged_input(root, folder, anew):
             yield f"{root / file} is missing, or not what {folder / 'manifest.json'} says: `retune run` brings it back or takes it anew"
 
 
-CHECKS: tuple[Callable[[Look], Iterable[Fault]], ...] = (ledger, packages, dvc, workspaces)
+CHECKS: tuple[Callable[[Look], Iterable[Fault]], ...] = (ledger, chain, packages, dvc, workspaces)

@@ -126,6 +126,25 @@ def workspace_of_shared(project: Path) -> Path:
     return root
 
 
+@pytest.mark.parametrize("url", ["/team/disk", "s3://bucket/x"])
+def test_a_persons_remote_called_shared_stays(project: Path, url: str) -> None:
+    (project / ".dvc/config.local").write_text(f"[core]\n    remote = shared\n['remote \"shared\"']\n    url = {url}\n", encoding="utf-8")
+
+    assert default_remote(workspace_of(project)) == ("shared", url)
+    assert default_remote(project) == ("shared", url)
+
+
+def test_a_state_folder_behind_a_link_leads_to_the_projects_cache(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk/a/b/c/var").mkdir(parents=True)
+    (project / "var").symlink_to(tmp_path / "disk/a/b/c/var")
+    (project / ".dvc/config").write_text("", encoding="utf-8")
+    root = workspace_of(project).resolve()  # where DVC finds itself
+
+    assert root.is_relative_to(tmp_path / "disk")
+    assert cache_folder(root) == project / ".dvc/cache"
+    assert default_remote(root) == ("local", str(project / "var/dvc-remote"))
+
+
 def test_an_old_workspaces_own_remote_is_forgotten(project: Path) -> None:
     root = workspace_of(project)
     (root / ".dvc/config.local").write_text("[core]\n    remote = shared\n['remote \"shared\"']\n    url = /old\n", encoding="utf-8")

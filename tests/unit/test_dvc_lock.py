@@ -8,7 +8,7 @@ import yaml
 from components.errors import BadInput, BadParams, NotThere
 from flows import dvc_lock
 from flows.dvc import dvc
-from flows.dvc_lock import edited_params, lock_hashes, overtaken, settled
+from flows.dvc_lock import edited_params, lock_hashes, locked, overtaken, settled
 
 LOCK = """
 schema: '2.0'
@@ -143,6 +143,26 @@ def test_a_stage_that_dvc_yaml_lost_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {preprocess: {cmd: x}}", encoding="utf-8")
 
     assert lock_hashes(tmp_path) == {"data/learn": "new.dir"}
+
+
+def test_the_projects_own_pipeline_hides_none_of_its_stages(tmp_path: Path) -> None:
+    """It writes paths as texts, with and without settings of theirs; the lock writes mappings."""
+    pipeline = Path(__file__).parents[2] / "dvc.yaml"
+    (tmp_path / "dvc.yaml").write_bytes(pipeline.read_bytes())
+    stages = "".join(f"  {stage}: {{cmd: x, outs: [{{path: {stage}, md5: m}}]}}\n" for stage in (*dvc_lock.STAGES, "gone"))
+    (tmp_path / "dvc.lock").write_text(f"stages:\n{stages}", encoding="utf-8")
+
+    assert locked(tmp_path) == set(dvc_lock.STAGES)
+    assert settled(tmp_path, {"evaluate"}) == {*dvc_lock.STAGES} - {"evaluate"}
+
+
+@pytest.mark.parametrize("content", ["[a]", "stages: [a]", "stages: text"])
+def test_a_pipeline_without_a_mapping_of_stages_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dvc.lock").write_text("stages: {}", encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text(content, encoding="utf-8")
+
+    with pytest.raises(BadParams, match=r"dvc\.yaml has no `stages`"):
+        locked(tmp_path)
 
 
 def test_without_a_lock_no_stage_stands(tmp_path: Path) -> None:

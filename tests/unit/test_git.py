@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from components.errors import NotThere, RetuneError
 from components.process import quiet_environment
+from flows import effects
 from flows.checkout import checkout, checkouts, is_checkout, make_checkout
 from flows.cli import app
 from flows.dvc import environment
@@ -109,6 +110,7 @@ def test_a_hooks_repository_is_not_the_projects(project: Path, tmp_path: Path, m
     before, other = head(project), tmp_path / "hub.git"
     git(tmp_path, "init", "-q", "--bare", str(other))
     hook = {"GIT_DIR": str(other), "GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": str(other / "index"), "GIT_PREFIX": "x/"}
+    hook |= {"GIT_LITERAL_PATHSPECS": "1", "GIT_ICASE_PATHSPECS": "1"}
     hook |= {"GIT_OBJECT_DIRECTORY": str(other / "objects"), "GIT_QUARANTINE_PATH": str(other / "objects/incoming")}
     for name, value in hook.items():
         monkeypatch.setenv(name, value)
@@ -127,6 +129,53 @@ def test_what_git_is_told_by_the_environment_otherwise_stays(project: Path, monk
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
 
     assert len(head(project)) == 40
+
+
+def test_uncommitted_changes_can_be_applied_again(project: Path) -> None:
+    file, before, after = project / "crlf.txt", b"one\r\ntwo\r\n", b"one\r\nzw\xf6lf  \r\n"
+    file.write_bytes(before)
+    git(project, "add", "-A")
+    git(project, *COMMIT)
+    file.write_bytes(after)
+    status, _, diff = uncommitted(project).partition(b"# git diff")
+    assert status.splitlines()[1] == b" M crlf.txt"
+    file.write_bytes(before)
+    subprocess.run(["git", "apply"], cwd=project, input=diff, check=True, capture_output=True)
+
+    assert file.read_bytes() == after
+
+
+def test_a_checkout_behind_a_link_is_one(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk/state").mkdir(parents=True)
+    (project / "var").symlink_to(tmp_path / "disk/state")
+    (project / ".gitignore").write_bytes((Path(__file__).parents[2] / ".gitignore").read_bytes())
+    assert git(project, "status", "--porcelain", "var") == ""
+    with checkout(project) as root:
+        monkeypatch.chdir(root)
+        assert is_checkout(project)
+        monkeypatch.chdir(project)
+    assert not is_checkout(project)
+
+
+def test_changes_of_the_projects_code_are_kept_for_a_model_of_a_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".gitignore").write_text("/var/\n", encoding="utf-8")
+    git(project, "add", "-A")
+    git(project, *COMMIT)
+    (project / ".gitignore").write_text("/var/\n/more/\n", encoding="utf-8")
+    place, kept = Workspace(project, project / "var/workspaces/m", project / "models/m/params.yaml"), list[bytes]()
+    place.root.mkdir(parents=True)
+    place.params.parent.mkdir(parents=True)
+    place.params.write_text("name: m\n", encoding="utf-8")
+    for name in ("read_name", "lineage_of"):
+        monkeypatch.setattr(effects, name, lambda *_: "m")
+    for name in ("edited_params", "overtaken"):
+        monkeypatch.setattr(effects.dvc_lock, name, lambda _: [])
+    monkeypatch.setattr(effects, "store", lambda _: "")
+    monkeypatch.setattr(effects.tracking, "run_key", lambda _: "")
+    monkeypatch.setattr(effects.tracking, "record", lambda *_, uncommitted, **__: kept.append(uncommitted()))
+    effects.record(place, [effects.stands("train")])
+
+    assert b"+/more/" in kept[0]
 
 
 def test_a_project_below_the_top_is_found_in_its_checkout(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def test_why_dvc_failed_is_told(place: Workspace, tmp_path: Path, asked: str, sa
         ("train: {cmd: x}", r"dvc\.yaml has no stage tune; it has validate, preprocess, train, evaluate"),
         ("train: {cmd: x}\n  tune: {cmd: x, frozen: true}", r"tune is frozen, .*`dvc unfreeze tune`"),
         ("tune: {cmd: x}\n  fit: {cmd: x}", r"has no stage train; it has validate, preprocess, tune, fit, evaluate"),
-        ("- not stages", r"dvc\.yaml cannot be read"),
+        ("- not stages", r"dvc\.yaml is not YAML: line 4, .*`git checkout dvc\.yaml`"),
     ],
 )
 def test_a_pipeline_that_cannot_be_brought_up_to_date_is_refused(tmp_path: Path, change: str, says: str) -> None:

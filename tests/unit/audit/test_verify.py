@@ -1,6 +1,7 @@
 """Every champion, now and before, leads to files whose hashes match; what does not is named, and `doctor` says it too."""
 
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from flows.audit.verify import Look, dvc, ledger, workspaces
+from flows.audit.verify import CHECKS, Look, chain, dvc, ledger, workspaces
 from flows.cli import app
 from flows.dvc import object_path
 from tests.cached import keep, keep_folder
+from tests.finished import new_store
 from tests.registered import make_shop
 from tests.unit.audit.models import model_of, promoted, version
 
@@ -50,6 +52,23 @@ def test_an_entry_without_its_version_is_a_fault(tmp_path: Path) -> None:
     assert [(fault.place, fault.version) for fault in ledger(Look(model_of(tmp_path, version(2)), quick=True))] == [("ledger", 1)]
 
 
+@pytest.mark.slow
+def test_a_ledger_that_was_rewritten_is_a_fault(tmp_path: Path) -> None:
+    promoted(tmp_path, 1)
+    new_store(tmp_path / "var")
+    look = Look(model_of(tmp_path, version(1)), quick=False)
+    assert [*chain(look)] == []
+    connection = sqlite3.connect(tmp_path / "var/ledger.db")
+    for (trigger,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        connection.execute(f"DROP TRIGGER {trigger}")
+    connection.execute("UPDATE promotions SET who = 'eve'")
+    connection.commit()
+    connection.close()
+
+    assert chain in CHECKS
+    assert [(fault.place, fault.version) for fault in chain(look)][:1] == [("ledger", None)]
+
+
 def test_a_file_of_a_workspace_that_is_not_what_was_made_is_named(tmp_path: Path) -> None:
     root = tmp_path / "var/workspaces/tickets-1"
     root.mkdir(parents=True)
@@ -60,8 +79,10 @@ def test_a_file_of_a_workspace_that_is_not_what_was_made_is_named(tmp_path: Path
     (root / "out").write_bytes(b"made")
     assert [*workspaces(look)] == []
     (root / "out").write_bytes(b"other")
+    (root / "data/raw").mkdir(parents=True)
+    (root / "data/raw/manifest.json").write_text("{broken", encoding="utf-8")
 
-    assert [str(root / "out") in fault.says for fault in workspaces(look)] == [True]
+    assert [fault.says.split()[0] for fault in workspaces(look)] == [str(root / "out"), str(root / "data/raw/manifest.json")]
 
 
 @pytest.mark.slow
