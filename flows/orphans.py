@@ -20,7 +20,6 @@ import psutil
 
 from components.identity import digest_value
 from components.process import is_gone, owner
-from flows.deployments import POOL
 from flows.prefect_api import post
 
 log = logging.getLogger(__name__)
@@ -81,6 +80,8 @@ def has_gone(run: Run, managed: bool) -> bool:
     since = datetime.fromisoformat(run["state"]["timestamp"]).timestamp()
     if run.get("infrastructure_pid"):
         return not _has_lived(str(run["infrastructure_pid"]), since)
+    from flows.deployments import POOL  # here, since it costs a second
+
     # A flow of somebody's own, which no deployment began, or one of another pool, as in a container, is not ours to judge.
     ours = run.get("deployment_id") and run.get("work_pool_name") in (None, POOL)
     return bool(ours) and time.time() - since > BEGINS and not any(_works_on(pid, run["id"]) for pid in psutil.pids())

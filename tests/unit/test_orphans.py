@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows import orphans
+from flows.deployments import POOL
 
 NOBODY = 4194305  # above the highest number of a process
 
@@ -27,7 +28,7 @@ def of_worker(**more: object) -> dict[str, Any]:
         "id": "1",
         "tags": [],
         "deployment_id": "d",
-        "work_pool_name": orphans.POOL,
+        "work_pool_name": POOL,
         "infrastructure_pid": None,
         "state": claimed,
     } | more
