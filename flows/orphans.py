@@ -87,6 +87,13 @@ def has_gone(run: Run, managed: bool) -> bool:
     return bool(ours) and time.time() - since > BEGINS and not any(_works_on(pid, run["id"]) for pid in psutil.pids())
 
 
+def is_begun_again(run: Run, tag: str) -> bool:
+    """Say whether a flow run goes on in another process than the one that `owner` described, which may live."""
+    former = json.loads(tag)
+    begun = [one for one in run.get("tags", []) if one.startswith(MARK) and not one.startswith(f"{MARK}{former['host']}/{former['pid']}/")]
+    return bool(begun) and not has_gone(run, managed=False)
+
+
 def crash(api: str, run: Run) -> None:
     """Set a flow run, and its tasks, to Crashed; to Cancelled where a person has asked for that."""
     was = run["state"]["type"]

@@ -1,5 +1,6 @@
 """Which of Prefect's runs are judged by their process: only those of which this machine knows for sure that it is gone."""
 
+import json
 import os
 import socket
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from components.process import owner
 from flows import orphans
 from flows.deployments import POOL
 
@@ -83,3 +85,12 @@ def test_a_tag_names_host_process_space_and_ticks() -> None:
 )
 def test_a_run_in_a_container_of_somebody_is_left_alone(run: dict[str, Any], gone: bool) -> None:
     assert orphans.has_gone(run, managed=True) is gone
+
+
+def test_a_run_that_goes_on_in_another_process_is_not_gone_with_its_first() -> None:
+    first = json.dumps(json.loads(owner()) | {"pid": NOBODY})
+
+    assert orphans.is_begun_again(marked(), first)
+    assert orphans.is_begun_again(marked(host="another-host"), first)
+    assert not orphans.is_begun_again(marked(pid=NOBODY), first)
+    assert not orphans.is_begun_again({"id": "1", "tags": []}, first)
