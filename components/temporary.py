@@ -24,9 +24,15 @@ _HELD: dict[Path, int] = {}  # the descriptor that holds the lock of what this p
 
 
 @contextmanager
-def temporary() -> Iterator[Path]:
-    """Give an empty folder below the temporary folder, which is removed at the end."""
+def temporary(most: int | None = None) -> Iterator[Path]:
+    """Give an empty folder below the temporary folder, which is removed at the end.
+
+    Where its path would have more than `most` bytes, it is a folder below /tmp that does not name its owner: a socket's path is limited.
+    """
     folder = make()
+    if most is not None and len(os.fsencode(folder)) > most:
+        remove(folder)
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/tmp"))
     try:
         yield folder
     finally:

@@ -109,22 +109,24 @@ def remove_abandoned(project: Path) -> None:
             tag = note.read_text(encoding="utf-8")
             if is_gone(tag) or (is_foreign(tag) and idle(note)):
                 log.info("removing %s, which a run that was killed left behind", note.parent)
-                tell_crashed(json.loads(tag).get("flow_run"))
+                tell_crashed(json.loads(tag).get("flow_run"), tag)
                 remove(project, note.parent)
 
 
-def tell_crashed(flow_run: str | None) -> None:
-    """Let Prefect know that a flow run is gone, where it takes the run for one at work."""
+def tell_crashed(flow_run: str | None, tag: str) -> None:
+    """Let Prefect know that a flow run is gone with the process of `tag`, where it takes the run for one at work."""
     api = os.environ.get("PREFECT_API_URL")
     if not flow_run or not api or flow_run == os.environ.get(FLOW_RUN):  # one that is tried again is itself at work
         return
     import httpx
 
-    from flows.orphans import crash
+    from flows.orphans import crash, is_begun_again
     from flows.prefect_api import ask
 
     try:
-        crash(api, {"id": flow_run, **ask("GET", f"{api}/flow_runs/{flow_run}").json()})
+        run = {"id": flow_run, **ask("GET", f"{api}/flow_runs/{flow_run}").json()}
+        if not is_begun_again(run, tag):
+            crash(api, run)
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         log.warning("Prefect was not told that its run %s is gone: %s", flow_run, error)
 

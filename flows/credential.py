@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from components.errors import RetuneError
@@ -30,6 +31,8 @@ def make(var: Path) -> str:
     except FileExistsError:
         if read(var) is None:  # it is empty or damaged
             partial.replace(path)
+    except OSError:  # a disk without links
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
     known = read(var)
@@ -46,8 +49,12 @@ def read(var: Path) -> str | None:
     """
     path = var / FILE
     try:
-        if path.stat().st_mode & closed_to(path.parent):
-            path.chmod(0o666 & ~closed_to(path.parent))
+        found = path.stat()
+        if found.st_mode & closed_to(path.parent):
+            if os.geteuid() not in (0, found.st_uid):
+                raise PermissionError
+            with suppress(OSError):  # a disk without modes
+                path.chmod(0o666 & ~closed_to(path.parent))
         user, colon, password = path.read_text(encoding="ascii").strip().partition(":")
     except FileNotFoundError:
         return None

@@ -1,25 +1,30 @@
 """Flow runs whose process is gone: Prefect counts them, and their tasks, as running until it is told otherwise.
 
 A flow run bears a tag that says which process it is in. A run that a worker has not yet begun has none; with the managed server, which
-serves this machine alone, it is looked for among the processes.
+serves this machine alone, it is looked for among the processes. Where nobody can tell whether a process lives, its run is left alone.
 """
 
 import json
 import logging
+import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
+from components.identity import digest_value
 from components.process import is_gone, owner
 from flows.prefect_api import post
 
 log = logging.getLogger(__name__)
 
-MARK = "process:"  # how the tag begins; then HOST/NUMBER/START
+MARK = "process:"  # how the tag begins; then HOST/NUMBER/START/SPACE/TICKS
 OPEN = ("PENDING", "RUNNING", "CANCELLING")
 OPEN_TASKS = (*OPEN, "SCHEDULED", "PAUSED")
 PAGE = 200
@@ -32,7 +37,7 @@ Run = Mapping[str, Any]
 def tag() -> str:
     """Return the tag of a flow run that is in this process."""
     who = json.loads(owner())
-    return f"{MARK}{who['host']}/{who['pid']}/{who['started']}"
+    return f"{MARK}{who['host']}/{who['pid']}/{who['started']}/{_space()}/{_begun(who['pid'])}"
 
 
 def close(api: str, managed: bool) -> int:
@@ -69,14 +74,24 @@ def find(api: str, managed: bool) -> list[Run]:
 def has_gone(run: Run, managed: bool) -> bool:
     """Say whether the process of a flow run is gone."""
     if marks := [one.removeprefix(MARK) for one in run["tags"] if one.startswith(MARK)]:
-        return all(is_gone(_owner(one)) for one in marks)  # several: it was begun again
+        return all(_has_ended(one) for one in marks)  # several: it was begun again
     if not managed:
         return False
     since = datetime.fromisoformat(run["state"]["timestamp"]).timestamp()
     if run.get("infrastructure_pid"):
         return not _has_lived(str(run["infrastructure_pid"]), since)
-    # A flow of somebody's own, which no deployment began, is not ours to judge.
-    return bool(run.get("deployment_id")) and time.time() - since > BEGINS and not any(_works_on(pid, run["id"]) for pid in psutil.pids())
+    from flows.deployments import POOL  # here, since it costs a second
+
+    # A flow of somebody's own, which no deployment began, or one of another pool, as in a container, is not ours to judge.
+    ours = run.get("deployment_id") and run.get("work_pool_name") in (None, POOL)
+    return bool(ours) and time.time() - since > BEGINS and not any(_works_on(pid, run["id"]) for pid in psutil.pids())
+
+
+def is_begun_again(run: Run, tag: str) -> bool:
+    """Say whether a flow run goes on in another process than the one that `owner` described, which may live."""
+    former = json.loads(tag)
+    begun = [one for one in run.get("tags", []) if one.startswith(MARK) and not one.startswith(f"{MARK}{former['host']}/{former['pid']}/")]
+    return bool(begun) and not has_gone(run, managed=False)
 
 
 def crash(api: str, run: Run) -> None:
@@ -103,9 +118,48 @@ def pages(api: str, what: str, query: Mapping[str, Any]) -> Iterator[Run]:
         offset += PAGE
 
 
-def _owner(mark: str) -> str:
-    host, pid, started = mark.rsplit("/", 2)
-    return json.dumps({"host": host, "pid": int(pid), "started": float(started)})
+def _has_ended(mark: str) -> bool:
+    """Say whether the process of a tag is gone; one of another machine or container, though of the same name, counts as alive."""
+    host, pid, started, *more = mark.split("/")
+    space, begun = more or ("", "")
+    if space and (host, space) != (socket.gethostname(), _space()):
+        return False
+    if not begun:
+        return is_gone(json.dumps({"host": host, "pid": int(pid), "started": float(started)}))
+    return _begun(int(pid)) != begun and not _is_hidden(int(pid))
+
+
+def _space() -> str:
+    """Return what tells apart the machines and containers in which one number means different processes, whatever they are called."""
+    found = []
+    with suppress(OSError):
+        found.append(Path("/etc/machine-id").read_text(encoding="ascii").strip())
+    with suppress(OSError):
+        found.append(os.readlink("/proc/self/ns/pid"))
+    return digest_value(found)[:8]
+
+
+def _begun(pid: int) -> str:
+    """Return when a process began, in ticks of its boot: setting the clock moves the time of day. Empty where it is gone, or no /proc."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        state, *more = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if state in "ZX" else f"{boot[:8]}-{more[18]}"
+
+
+def _is_hidden(pid: int) -> bool:
+    """Say whether a process is another account's that /proc does not show (hidepid)."""
+    if Path(f"/proc/{pid}/stat").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _has_lived(pid: str, since: float) -> bool:
@@ -113,9 +167,9 @@ def _has_lived(pid: str, since: float) -> bool:
     try:
         process = psutil.Process(int(pid))
         return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() < since + BEGINS)
-    except (psutil.NoSuchProcess, ValueError):
+    except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:
+    except (psutil.AccessDenied, ValueError):  # a container's name is no number
         return True
 
 

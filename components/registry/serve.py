@@ -1,6 +1,7 @@
 """A registered version behind MLflow's own scoring server, asked over HTTP as its users ask it.
 
-Starts `mlflow models serve` on a free loopback port, in a fresh process outside the repository, and ends it.
+Starts `mlflow models serve` in a fresh process outside the repository, and ends it. That server asks nobody who they are, so it listens
+on a socket in a folder of this account alone, where no web page and no other account reaches it.
 """
 
 import http.client
@@ -34,7 +35,8 @@ log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 SECONDS = 180
 ROWS_A_REQUEST = 50
-ATTEMPTS = 3  # another process may take a port between our look at it and the server's
+SOCKET = "http"  # below the server's own folder
+LONGEST = 95  # bytes of the path of the socket's folder: about 100 are allowed for the socket
 
 # The documented shapes of a request; each gets its share of the rows.
 FORMS: Mapping[str, Any] = {
@@ -96,9 +98,9 @@ def serve_and_ask(
     version = known_version(uri, name, number)
     inspected(uri, version)
     try:
-        with _server(uri, version.uri, deadline) as (port, seconds):
+        with _server(uri, version.uri, deadline) as (where, seconds):
             until = time.monotonic() + deadline
-            served = _asked(version.uri, port, rows, example, until)
+            served = _asked(version.uri, where, rows, example, until)
             if time.monotonic() >= until and (served.refused or None in served.malformed.values()):
                 raise _NotUp("the scoring server did not answer all requests in time (gates.servability.max_seconds)", outside=True)
     except _NotUp as error:
@@ -109,40 +111,29 @@ def serve_and_ask(
 
 
 @contextmanager
-def _server(uri: str, model: str, deadline: float) -> Iterator[tuple[int, float]]:
-    """Run the server for the block; give its port and the seconds that it took to come up."""
+def _server(uri: str, model: str, deadline: float) -> Iterator[tuple[str, float]]:
+    """Run the server for the block; give its socket and the seconds that it took to come up."""
     start = time.monotonic()
-    with temporary() as folder:
-        for attempt in range(ATTEMPTS):
-            port = free_port()
-            child = _start(uri, model, port, folder)
-            try:
-                fault = _wait(child, model, port, folder, start + deadline)
-                if fault is None:
-                    yield port, time.monotonic() - start
-                    if child not in process.CHILDREN:
-                        raise Cancelled(f"serving {model} was cancelled; run again to go on where it stopped")
-                    if (ended := _ends(child, port, folder / "said.txt")) is not None and ended.outside:
-                        raise ended
-                    return
-            finally:
-                process.end_group(child)
-                process.CHILDREN.discard(child)
-            if "address already in use" not in str(fault) or attempt == ATTEMPTS - 1:
+    with temporary(LONGEST) as folder:
+        where = f"{folder}/{SOCKET}"
+        child = _start(uri, model, where, folder)
+        try:
+            if (fault := _wait(child, model, where, folder, start + deadline)) is not None:
                 raise fault
+            yield where, time.monotonic() - start
+            if child not in process.CHILDREN:
+                raise Cancelled(f"serving {model} was cancelled; run again to go on where it stopped")
+            if (ended := _ends(child, where, folder / "said.txt")) is not None and ended.outside:
+                raise ended
+        finally:
+            process.end_group(child)
+            process.CHILDREN.discard(child)
 
 
-def free_port() -> int:
-    """Return a port of the loopback address that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def _start(uri: str, model: str, port: int, folder: Path) -> "subprocess.Popen[str]":
-    served = ["-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local", "-h", HOST, "-p", str(port), "--workers", "1"]
-    # The server is a process of that process: what -P and -B say to the one, these say to the other.
-    isolated = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+def _start(uri: str, model: str, where: str, folder: Path) -> "subprocess.Popen[str]":
+    served = ["-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local", "--workers", "1"]
+    # The server is a process of that process: what -P and -B say to the one, these say to the other. The last is uvicorn's --uds.
+    isolated = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1", "UVICORN_UDS": where}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow calls uvicorn by its name
     with (folder / "said.txt").open("wb") as said:
         child = subprocess.Popen(
@@ -159,7 +150,7 @@ def _start(uri: str, model: str, port: int, folder: Path) -> "subprocess.Popen[s
     return child
 
 
-def _wait(child: "subprocess.Popen[str]", model: str, port: int, folder: Path, deadline: float) -> _NotUp | None:
+def _wait(child: "subprocess.Popen[str]", model: str, where: str, folder: Path, deadline: float) -> _NotUp | None:
     """Return None once the server is healthy, or why it is not."""
     while time.monotonic() < deadline:
         if child not in process.CHILDREN:
@@ -167,7 +158,7 @@ def _wait(child: "subprocess.Popen[str]", model: str, port: int, folder: Path, d
         if child.poll() is not None:
             return _ended(child.returncode, folder / "said.txt")
         try:
-            if _send(port, "GET", "/ping", b"", 2)[0] == http.client.OK:
+            if _send(where, "GET", "/ping", b"", 2)[0] == http.client.OK:
                 return None
         except (OSError, http.client.HTTPException) as error:
             log.debug("%s is not served yet: %s", model, error)  # until the deadline, which says what the server said
@@ -175,10 +166,10 @@ def _wait(child: "subprocess.Popen[str]", model: str, port: int, folder: Path, d
     return _NotUp(f"the scoring server was not ready in time; it said: {last_line(folder / 'said.txt') or 'nothing'}", outside=True)
 
 
-def _ends(child: "subprocess.Popen[str]", port: int, said: Path) -> _NotUp | None:
+def _ends(child: "subprocess.Popen[str]", where: str, said: Path) -> _NotUp | None:
     """Return why the server is gone after it was asked; None where it is still there."""
     try:
-        _send(port, "GET", "/ping", b"", 10)
+        _send(where, "GET", "/ping", b"", 10)
         return None
     except (OSError, http.client.HTTPException):
         with suppress(subprocess.TimeoutExpired):
@@ -189,8 +180,6 @@ def _ends(child: "subprocess.Popen[str]", port: int, said: Path) -> _NotUp | Non
 def _ended(code: int, said: Path) -> _NotUp:
     """Say why the server's process ended by itself."""
     text = said.read_text(encoding="utf-8", errors="replace")
-    if "address already in use" in text:
-        return _NotUp("the scoring server found its port taken: address already in use", outside=True)
     if code in KILLED or any(sign in text for sign in LACK):
         return _NotUp("the scoring server was killed, for lack of memory or by hand", outside=True)
     errors = [line for line in text.splitlines() if _ERROR.match(line) and "returned non zero" not in line]  # what MLflow adds to it
@@ -198,16 +187,16 @@ def _ended(code: int, said: Path) -> _NotUp:
     return _NotUp(f"the scoring server ended with {code}: {reason}", outside=LACKING in reason)
 
 
-def _asked(model: str, port: int, rows: pd.DataFrame, example: Mapping[str, str], until: float) -> Served:
+def _asked(model: str, where: str | int, rows: pd.DataFrame, example: Mapping[str, str], until: float) -> Served:
     answers: list[ServedAnswer] = []
     refused: list[str] = []
     for form, part in _requests(rows):
-        found, fault = _answers(port, form, part, list(example), until)
+        found, fault = _answers(where, form, part, list(example), until)
         answers += found
         refused += [f"{form} with {len(part)} rows: {fault}"] if fault else []
-    statuses = {name: _status(port, body, until) for name, body in malformed(example).items()}
+    statuses = {name: _status(where, body, until) for name, body in malformed(example).items()}
     last = rows.iloc[:1]
-    if fault := _answers(port, "dataframe_split", last, list(example), until)[1] if len(last) else None:
+    if fault := _answers(where, "dataframe_split", last, list(example), until)[1] if len(last) else None:
         refused.append(f"a good request after malformed ones: {fault}")
     return Served(version=model, asked=len(rows), answers=tuple(answers), refused=tuple(refused), malformed=statuses)
 
@@ -220,11 +209,11 @@ def _requests(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield list(FORMS)[number % len(FORMS)], rows.iloc[places]
 
 
-def _answers(port: int, form: str, rows: pd.DataFrame, inputs: list[str], until: float) -> tuple[list[ServedAnswer], str | None]:
+def _answers(where: str | int, form: str, rows: pd.DataFrame, inputs: list[str], until: float) -> tuple[list[ServedAnswer], str | None]:
     """Return the answers to `rows` in one request, or none of them and what came back instead."""
     body = json.dumps({form: FORMS[form](rows[inputs])}).encode()
     try:
-        status, text = _send(port, "POST", "/invocations", body, max(until - time.monotonic(), 0.1))
+        status, text = _send(where, "POST", "/invocations", body, max(until - time.monotonic(), 0.1))
     except (OSError, http.client.HTTPException) as error:
         return [], f"no answer ({error or type(error).__name__})"
     if status != http.client.OK:
@@ -242,19 +231,23 @@ def _answers(port: int, form: str, rows: pd.DataFrame, inputs: list[str], until:
     return answers, None
 
 
-def _status(port: int, body: Any, until: float) -> int | None:
+def _status(where: str | int, body: Any, until: float) -> int | None:
     """Return the status of a malformed request; None where the connection broke."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
-        return _send(port, "POST", "/invocations", data, max(until - time.monotonic(), 0.1))[0]
+        return _send(where, "POST", "/invocations", data, max(until - time.monotonic(), 0.1))[0]
     except (OSError, http.client.HTTPException):
         return None
 
 
-def _send(port: int, method: str, path: str, body: bytes, seconds: float) -> tuple[int, bytes]:
-    """Send one request, straight to the port and past any proxy; return status and body."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=seconds)
+def _send(where: str | int, method: str, path: str, body: bytes, seconds: float) -> tuple[int, bytes]:
+    """Send one request, straight to a socket or a port and past any proxy; return status and body."""
+    connection = http.client.HTTPConnection(HOST, None if isinstance(where, str) else where, timeout=seconds)
     try:
+        if isinstance(where, str):
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(seconds)
+            connection.sock.connect(where)
         connection.request(method, path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         return answer.status, answer.read()

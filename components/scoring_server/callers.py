@@ -29,7 +29,9 @@ def fault(headers: Iterable[tuple[bytes, bytes]], loopback: bool = True, names: 
         if page is None or not (page[0] in names or _is_same(page, host, origin == f"https://{hosts[0]}" if hosts else False)):
             return f"a page of {_cut(origin)} may not call this server: only its own pages may"
     site = found.get(b"sec-fetch-site", ["none"])[-1]
-    if b"origin" not in found and site not in ("none", "same-origin") and found.get(b"sec-fetch-mode") != ["navigate"]:
+    # A link may lead here; a frame would let its page have the user's clicks.
+    link = found.get(b"sec-fetch-mode") == ["navigate"] and found.get(b"sec-fetch-dest", ["document"]) == ["document"]
+    if b"origin" not in found and site not in ("none", "same-origin") and not link:
         return "a page of another origin may not call this server: only its own pages may"
     return None
 

@@ -28,6 +28,8 @@ OWN = "127.0.0.1:4200"
         of(host=OWN, origin=f"http://{OWN}", sec_fetch_site="same-origin"),
         of(host=OWN, sec_fetch_site="none", sec_fetch_mode="navigate"),
         of(host=OWN, sec_fetch_site="cross-site", sec_fetch_mode="navigate"),  # a link to the page
+        of(host=OWN, sec_fetch_site="cross-site", sec_fetch_mode="navigate", sec_fetch_dest="document"),
+        of(host=OWN, sec_fetch_site="same-origin", sec_fetch_mode="navigate", sec_fetch_dest="iframe"),
         of(),
     ],
 )
@@ -57,6 +59,8 @@ def test_own_pages_and_programs_are_answered(headers: list[tuple[bytes, bytes]])
         of(host=OWN, origin=f"http://{OWN} http://evil.example"),
         of(host=OWN, sec_fetch_site="cross-site", sec_fetch_mode="no-cors"),
         of(host=OWN, sec_fetch_site="same-site", sec_fetch_mode="no-cors"),
+        of(host=OWN, sec_fetch_site="cross-site", sec_fetch_mode="navigate", sec_fetch_dest="iframe"),  # clicks in a frame
+        of(host=OWN, sec_fetch_site="same-site", sec_fetch_mode="navigate", sec_fetch_dest="object"),
         of(origin="http://evil.example"),
     ],
 )

@@ -46,6 +46,18 @@ def test_a_damaged_credential_is_made_anew(tmp_path: Path) -> None:
     assert credential.make(tmp_path) != made
 
 
+def test_a_disk_without_links_and_modes_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise PermissionError("operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuses)
+    made = credential.make(tmp_path)
+    (tmp_path / "prefect/auth").chmod(0o644)
+    monkeypatch.setattr(Path, "chmod", refuses)
+
+    assert credential.make(tmp_path) == credential.read(tmp_path) == made
+
+
 # A supervisor by its command line, whose server answers everything with the status that it is given.
 SERVER = """
 import sys
