@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+from components.exits import ended
 from components.ledger import Ledger, Outdated
 from components.registry import Decision, champion, swap, versions
 from components.registry.versions import COMPLETE, KEY, lookup
@@ -148,4 +149,4 @@ def attempt(uri: str, ledger: Ledger, number: int, expected: int | None) -> Atte
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(ended(lambda: main(sys.argv[1:])))

@@ -19,6 +19,8 @@ from typing import Any
 
 import psutil
 
+from components.exits import ended
+
 ROOT = Path(__file__).parent.parent
 SECONDS = {"first": 480, "unchanged": 40}
 MEMORY_GIB = 4
@@ -112,4 +114,4 @@ def retune(clone: Path, *arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main))

@@ -15,6 +15,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from components.exits import ended
+
 WORDS = ["acute", "chronic", "fracture", "left", "right", "lower", "upper", "limb", "with", "without", "infection", "due", "to", "initial"]
 
 RETUNE = """
@@ -66,4 +68,4 @@ def measure(code: str, folder: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main))

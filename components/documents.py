@@ -16,8 +16,8 @@ REPEATED = 10_000  # nodes that aliases may add to those that are written
 _SAFE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def read_yaml(path: Path) -> Any:
-    """Return what a YAML file holds.
+def read_yaml(path: Path, as_dvc: bool = False) -> Any:
+    """Return what a YAML file holds; with `as_dvc`, as for `parse_yaml`.
 
     Raises:
         BadParams: it cannot be read, is not UTF-8 or not YAML, has a key twice, or would grow beyond the bounds.
@@ -26,13 +26,14 @@ def read_yaml(path: Path) -> Any:
         content = path.read_bytes()
     except OSError as error:
         raise BadParams(f"{path} cannot be read: {error.strerror}") from None
-    return parse_yaml(content, path)
+    return parse_yaml(content, path, as_dvc=as_dvc)
 
 
-def parse_yaml(content: bytes | str, where: Path | str) -> Any:
+def parse_yaml(content: bytes | str, where: Path | str, as_dvc: bool = False, texts: bool = False) -> Any:
     """Return what a YAML text holds; `where` names it in messages.
 
-    Numbers may be written as DVC writes and reads them, 1e-4 without a dot.
+    Numbers are those that DVC reads, by YAML 1.2: 1e-4 needs no dot, 010 is ten, and 1:30 is a text. A person's yes, no, on and off are
+    booleans, by YAML 1.1; with `as_dvc` they are texts, which DVC writes without quotes. With `texts`, every value is a text.
 
     Raises:
         BadParams: as for `read_yaml`.
@@ -40,7 +41,7 @@ def parse_yaml(content: bytes | str, where: Path | str) -> Any:
     text = content if isinstance(content, str) else _decoded(content, where)
     try:
         _refuse_bombs(text)
-        loader = _Loader(text)
+        loader = (_Texts if texts else _AsDvc if as_dvc else _Loader)(text)
         try:
             return loader.get_single_data()
         finally:
@@ -51,7 +52,12 @@ def parse_yaml(content: bytes | str, where: Path | str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         told = ", ".join(filter(None, (error.context, error.problem)))
+        if conflict := _CONFLICT.search(text):
+            told = "a merge of git's left its marks (<<<<<<<, =======, >>>>>>>): keep one side, and remove them"
+            place = f"line {text.count(chr(10), 0, conflict.start()) + 1}: "
         raise BadParams(f"{where} is not YAML: {place}{told}") from None
+    except yaml.reader.ReaderError as error:
+        raise BadParams(f"{where} is not YAML: {_unreadable(text, error)}") from None
     except yaml.YAMLError as error:
         raise BadParams(f"{where} is not YAML: {' '.join(str(error).split())}") from None
 
@@ -111,6 +117,19 @@ def _decoded(content: bytes, where: Path | str) -> str:
         raise BadParams(f"{where} is not UTF-8: line {line} holds the byte 0x{content[error.start]:02x}; save it as UTF-8") from None
 
 
+def _unreadable(text: str, error: yaml.reader.ReaderError) -> str:
+    """Say where a character is that YAML forbids; both parsers name the first one, and count to it in their own ways."""
+    found = _FORBIDDEN.search(text)
+    if found is None:
+        return " ".join(str(error).split())
+    line = text.count("\n", 0, found.start()) + 1
+    return f"line {line} holds the control character 0x{ord(found[0]):02x}, which YAML forbids; remove it"
+
+
+_CONFLICT = re.compile(r"^<{7} ", re.MULTILINE)
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]")
+
+
 class _Loader(_SAFE):
     """PyYAML's safe loader that refuses a key twice, and names the line of a scalar that is not what it claims to be."""
 
@@ -152,10 +171,43 @@ class _Loader(_SAFE):
                 lines = first.start_mark.line + 1, key.start_mark.line + 1
                 yield f"the key {_short(first.value)} is in line {lines[0]} and again in line {lines[1]}{same}; keep one of them"
 
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Return an integer, in which a zero at the beginning means nothing."""
+        text = str(self.construct_scalar(node)).replace("_", "")
+        return int(text) if text.lstrip("+-").isdecimal() else int(text, 0)
 
-# YAML 1.2, and so DVC, reads these as numbers; YAML 1.1 wants a dot and a sign.
-_EXPONENT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+\Z")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, "-+.0123456789")
+
+class _AsDvc(_Loader):
+    """Reads what DVC writes, and params.yaml as DVC compares it."""
+
+
+class _Texts(_Loader):
+    """Takes every value for a text."""
+
+
+# What ruamel.yaml, and so DVC, takes for a number: YAML 1.1 wants a dot and a sign in 1e-4, and has octal and sexagesimal numbers.
+_INT = re.compile(r"[-+]?(?:0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)\Z")
+_FLOAT = re.compile(
+    r"(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*[eE][-+]?[0-9]+|\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?"
+    r"|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN))\Z"
+)
+_BOOL = re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")
+
+
+def _teach(loader: Any, tags: dict[str, tuple[re.Pattern[str], str]]) -> None:
+    """Let a loader know plain scalars of these types by the patterns alone; each with the characters that begin one."""
+    names = {f"tag:yaml.org,2002:{kind}" for kind in tags}
+    known = loader.yaml_implicit_resolvers.items()
+    loader.yaml_implicit_resolvers = {first: [pair for pair in pairs if pair[0] not in names] for first, pairs in known}
+    for kind, (pattern, first) in tags.items():
+        loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", pattern, first)
+
+
+_NUMBERS = {"int": (_INT, "-+0123456789"), "float": (_FLOAT, "-+.0123456789")}
+_teach(_Loader, _NUMBERS)
+_teach(_AsDvc, {**_NUMBERS, "bool": (_BOOL, "tTfF")})
+_Texts.yaml_implicit_resolvers = {}
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)  # of all three
 
 
 def _mappings(root: yaml.Node) -> Iterator[yaml.MappingNode]:

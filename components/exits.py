@@ -55,7 +55,8 @@ def ended(command: Callable[[], int | None]) -> int:
         with _without_traces():
             _refuse_undecodable()
             code = command() or 0
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except Exception as error:
         return _fail(error)
     except KeyboardInterrupt as error:
@@ -73,7 +74,8 @@ def kept_trace(error: BaseException) -> Path:
     if known := getattr(error, _TRACE, None):
         return Path(known)
     text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace")
-    name = f"retune-error-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.getpid()}-"
+    second, fraction = divmod(time.time_ns(), 10**9)  # in the order of time by their names, also within a second
+    name = f"retune-error-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(second))}.{fraction:09}Z-{os.getpid()}-"
     for folder in (_log_folder(), Path(tempfile.gettempdir())):
         with contextlib.suppress(OSError):
             if folder is None:
@@ -82,9 +84,10 @@ def kept_trace(error: BaseException) -> Path:
             descriptor, path = tempfile.mkstemp(".log", name, folder)  # mode 0600
             with os.fdopen(descriptor, "wb") as file:
                 file.write(text)
-            for old in sorted(folder.glob("retune-error-*.log"))[:-KEPT]:
-                old.unlink(missing_ok=True)
             setattr(error, _TRACE, path)
+            for old in sorted(folder.glob("retune-error-*.log"))[:-KEPT]:
+                with contextlib.suppress(OSError):  # of another account, in the temporary folder of all
+                    old.unlink(missing_ok=True)
             return Path(path)
     return Path(os.devnull)
 
@@ -127,8 +130,9 @@ def _foreseen(error: Exception) -> tuple[str, int] | None:
 def _say(message: str, code: int, error: BaseException) -> int:
     if debugging():
         traceback.print_exception(error)
-    with contextlib.suppress(OSError):
-        print(f"error: {legible(message)}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # it was closed: print would write to standard output, among the JSON
+        with contextlib.suppress(OSError):
+            print(f"error: {legible(message)}", file=sys.stderr, flush=True)
     return code
 
 

@@ -4,6 +4,7 @@ Each step owns its own section and sees no other; `flows/params.py` composes the
 """
 
 from collections.abc import Mapping
+from datetime import date
 from difflib import get_close_matches
 from itertools import islice
 from reprlib import Repr
@@ -19,6 +20,13 @@ Label = Annotated[str, AfterValidator(canonical_label)]
 """The name of a label in a setting, as those of the data are read."""
 
 _KNOWN, _LONG = 30, 100  # names that a message lists, and characters of one
+_EXPECTED = {  # by pydantic's name of a fault: what to write
+    "string_type": "expected a text",
+    "bool_type": "expected true or false, without quotes",
+    "tuple_type": "expected a list, as [a, b]",
+    "list_type": "expected a list, as [a, b]",
+    "dict_type": "expected a mapping, as {a: b}",
+}
 _NO_SCHEMAS = ("default", "metadata", "serialization")  # parts of a schema that are values
 
 
@@ -34,8 +42,16 @@ def _literal(value: object, wanted: str) -> object:
     if isinstance(value, bool):
         raise ValueError(f"expected {wanted}, not a boolean")
     if isinstance(value, str | bytes):
-        raise ValueError(f"expected {wanted}, not a text; what is in quotes is one")
+        raise ValueError(f"expected {wanted}, not a text; {_number_hint(value)}")
     return value
+
+
+def _number_hint(text: str | bytes) -> str:
+    try:
+        float(text)
+    except ValueError:
+        return "write digits alone, with a dot and no comma, as 0.5 or 1e-4"
+    return "leave the quotes out"
 
 
 def _take_literally(part: Any) -> None:
@@ -117,7 +133,9 @@ def _fault(section: type[BaseModel], where: str, detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         known = _fields_at(section, detail["loc"][:-1])
         return f"params.yaml: {path} is not a setting{nearest(str(detail['loc'][-1]), known)}"
-    reason = detail["msg"].removeprefix("Value error, ")
+    reason = _EXPECTED.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    if detail["type"] == "string_type" and isinstance(detail["input"], bool | int | float | date):
+        return f"params.yaml: {path}: {reason}, found {_short(detail['input'])}; put it in quotes"
     return f"params.yaml: {path}: {reason[:1].lower()}{reason[1:]}, found {_short(detail['input'])}"
 
 

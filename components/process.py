@@ -89,7 +89,8 @@ def die_with_parent(parent: int | None = None) -> None:
     """Make the kernel end this process when its parent dies; elsewhere than on Linux, watch the parent every half second.
 
     Ends this process at once where the parent has died before: it is not `parent` any more, which the parent passed along, or DVC has
-    started this process and another session has adopted it. DVC passes nothing along, and starts its stages in its own session.
+    started this process and another session has adopted it. DVC passes nothing along, and starts its stages in its own session; one
+    that leads a session (`setsid`, `script`, `unbuffer`) was given it, and tells nothing.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -102,7 +103,7 @@ def die_with_parent(parent: int | None = None) -> None:
 
 def _adopted_by(parent: int) -> bool:
     try:
-        return _DVC_STAGE in os.environ and os.getsid(parent) != os.getsid(0)
+        return _DVC_STAGE in os.environ and os.getsid(0) not in (os.getsid(parent), os.getpid())
     except ProcessLookupError:  # it has died this very moment
         return True
 

@@ -282,7 +282,7 @@ def _damage(root: Path) -> str | None:
         if not path.is_file():
             continue
         try:
-            found = read_yaml(path)
+            found = read_yaml(path, as_dvc=True)
         except BadParams as error:
             return f"{error}; `git checkout` restores the file where it was committed"
         if not isinstance(found, dict):

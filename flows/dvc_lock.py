@@ -21,7 +21,7 @@ def edited_params(root: Path) -> list[str]:
         BadParams: it is damaged.
     """
     params = root / "params.yaml"
-    now = read_yaml(params)
+    now = read_yaml(params, as_dvc=True)  # a text that is `yes` has no quotes in dvc.lock, and is one
     if not isinstance(now, dict):
         raise BadParams(f"{params}: expected a mapping with a section a step, found {type(now).__name__}")
     used = [pair for stage in _ours(root).values() for pair in stage.get("params", {}).get("params.yaml", {}).items()]
@@ -46,7 +46,7 @@ def pointed_at(pointer: Path) -> dict[str, str]:
     Raises:
         BadParams: it is damaged.
     """
-    found = read_yaml(pointer)
+    found = read_yaml(pointer, as_dvc=True)
     outs = found.get("outs") if isinstance(found, dict) else None
     if not outs or not _have_paths(outs) or not all(isinstance(out.get("md5"), str) for out in outs):
         raise BadParams(f"{pointer} is damaged: expected `outs` with a path and an md5; {RESTORE}, and `retune snapshot` writes it anew")
@@ -166,7 +166,7 @@ def _stages(root: Path) -> dict[str, dict[str, Any]]:
 
 @functools.lru_cache(maxsize=4)  # asked several times in a run
 def _parsed(lock: Path, content: bytes) -> dict[str, dict[str, Any]]:
-    found = parse_yaml(content, lock) or {}
+    found = parse_yaml(content, lock, as_dvc=True) or {}
     stages = found.get("stages", {}) if isinstance(found, dict) else None
     whole = isinstance(stages, dict) and all(
         isinstance(stage, dict) and _have_paths(stage.get("outs", [])) and _have_paths(stage.get("deps", [])) and _has_params(stage)

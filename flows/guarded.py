@@ -10,10 +10,12 @@ import binascii
 import hmac
 import importlib
 import os
+import sys
 import types
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from components.exits import ended
 from components.scoring_server.callers import fault
 
 HOST = "127.0.0.1"
@@ -86,4 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main))

@@ -80,6 +80,8 @@ def _name(file: Path) -> str:
     if not file.is_file():
         raise BadParams(f"{file.parent} has no params.yaml: `retune init DATA --params {file}` writes one")
     raw = read_yaml(file)
-    if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
-        raise BadParams(f"{file}: expected `name:`, the registered model's name")
-    return str(raw["name"])
+    name = raw.get("name") if isinstance(raw, dict) else None
+    if not isinstance(name, str):
+        hint = "" if name is None else f", found {name!r}, which is no text: put it in quotes"
+        raise BadParams(f"{file}: expected `name:`, the registered model's name{hint}")
+    return name

@@ -111,7 +111,8 @@ def read_params(path: Path) -> Params:
 def _checked(path: Path, content: bytes) -> Params:
     raw = parse_yaml(content, path)
     if not isinstance(raw, dict):
-        raise BadParams(f"{path}: expected a mapping with the sections {', '.join(Params.model_fields)}, found {type(raw).__name__}")
+        names = ", ".join(field.alias or name for name, field in Params.model_fields.items())
+        raise BadParams(f"{path}: expected a mapping with the sections {names}, found {'nothing' if raw is None else type(raw).__name__}")
     if "train" in raw:
         TrainSection.parse(raw["train"], "train")  # names its faults as they are written, and not by what `tuned` makes of them
     params = Params.parse(raw, "")

@@ -45,7 +45,7 @@ class EnvironmentSettings(Section):
 class Settings(BaseSettings):
     """Shared services instead of the embedded ones, deadlines of the managed local ones, other environments, and who acts."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="ignore", frozen=True, allow_inf_nan=False)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file_encoding="utf-8-sig", extra="ignore", frozen=True, allow_inf_nan=False)
 
     database: SecretStr = Field(NOTHING, description="PostgreSQL for ledger, studies and locks: postgresql+psycopg://USER:…@HOST/retune")
     mlflow_uri: str = Field("", description="MLflow's server, http://… or https://…")
@@ -158,7 +158,7 @@ def of_file(project: Path) -> dict[str, str | None]:
     if not path.is_file():
         return {}
     try:
-        text = path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise BadParams(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

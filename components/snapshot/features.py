@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
+from components.documents import parse_json, parse_yaml
+from components.errors import BadParams
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def of_schema(metadata: Mapping[bytes, bytes] | None) -> dict[str, Names]:
     try:
         features = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return _features(features)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -78,11 +79,11 @@ def of_cards(folders: Iterable[Path], columns: Sequence[str]) -> dict[str, Names
     """Return the names of classes that the first description in `folders` has for a table with these columns."""
     for path in (folder / name for folder in folders for name in CARDS):
         try:
-            text = path.read_text(encoding="utf-8")
-            found = [_features(each) for each in _described(path.name, text) if set(columns) <= set(each) or set(each) <= set(columns)]
+            text = path.read_text(encoding="utf-8-sig")
+            found = [_features(each) for each in _described(path, text) if set(columns) <= set(each) or set(each) <= set(columns)]
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, yaml.YAMLError) as error:
+        except (OSError, BadParams, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
             log.warning("%s cannot be read, so names of classes are not taken from it: %s", path, str(error).splitlines()[0])
             continue
         named = [each for each in found if each]
@@ -100,13 +101,13 @@ def folders_of(files: Iterable[PurePosixPath | Path]) -> list[Path]:
     return list(dict.fromkeys([*own, *above]))
 
 
-def _described(name: str, text: str) -> list[dict[str, Any]]:
+def _described(path: Path, text: str) -> list[dict[str, Any]]:
     """Return the features of each configuration that a card describes, as in a Parquet schema."""
-    if name == "dataset_infos.json":
-        return [each["features"] for each in json.loads(text).values() if each.get("features")]
+    if path.suffix == ".json":
+        return [each["features"] for each in parse_json(text, path).values() if each.get("features")]
     front = _FRONT.match(text)
     # As texts alone: a class may be called no, or 1.0.
-    infos = (yaml.load(front[1], Loader=yaml.BaseLoader) or {}).get("dataset_info", []) if front else []
+    infos = (parse_yaml(f"\n{front[1]}", path, texts=True) or {}).get("dataset_info", []) if front else []
     return [_from_yaml(each["features"]) for each in ([infos] if isinstance(infos, dict) else infos) if each.get("features")]
 
 

@@ -148,7 +148,7 @@ def compare_with(model: Model, recipe: Recipe, root: Path, stages: list[str]) ->
 
 def compare_files(first: dict[str, Any], project: Path, root: Path, stages: list[str]) -> Comparison:
     """Compare what the stages wrote, file by file, with what the `first` lock says that they wrote."""
-    second = read_yaml(root / "dvc.lock")
+    second = read_yaml(root / "dvc.lock", as_dvc=True)
     of = {stage: compare.compare_stage(stage, first, second, project, root) for stage in stages}
     outputs = [output for each in of.values() for output in each]
     return Comparison(

@@ -68,7 +68,7 @@ def read_recipe(model: Model, version: registry.Version) -> Recipe:
     lock: dict[str, Any] = {"stages": {}}
     absent = [name for name in ("dvc.lock", "dvc.yaml", "params.yaml") if not (artifacts / name).is_file()]
     if not absent:
-        lock = read_yaml(artifacts / "dvc.lock")
+        lock = read_yaml(artifacts / "dvc.lock", as_dvc=True)
         wanted = read_yaml(artifacts / "dvc.yaml")["stages"]
         made = {name.partition("@")[0] for name in lock["stages"]}  # of a stage with `foreach` there are several
         absent = [f"a record of the stage {name}" for name in wanted if name not in made]

@@ -7,12 +7,13 @@ Exit codes: 0 done; 1 failed; 2 the input cannot be used; 3 the verdict is FAIL,
 import atexit
 import gc
 import logging
+import os
 import signal
 import sys
 from types import FrameType
 
 from components.errors import Cancelled
-from components.exits import GO_ON, ended
+from components.exits import DEBUG, GO_ON, ended
 from components.process import quiet_environment
 from flows.cli.terminal import app
 
@@ -46,7 +47,16 @@ def main() -> None:
     sys.exit(ended(_command))
 
 
+def _take_debug(arguments: list[str]) -> None:
+    """Take `--debug` out of the arguments: it may stand behind the command too."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    if "--debug" in options:
+        arguments[:] = [*(one for one in options if one != "--debug"), *arguments[len(options) :]]
+        os.environ[DEBUG] = "1"
+
+
 def _command() -> None:
+    _take_debug(sys.argv)
     try:
         app(standalone_mode=True)
     except SystemExit as ending:

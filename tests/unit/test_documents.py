@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 
 import pytest
+from dvc.utils.serialize import dumps_yaml as dvc_writes
+from dvc.utils.serialize import parse_yaml as dvc_reads
 
 from components.documents import parse_json, parse_yaml, read_yaml
 from components.errors import BadParams
@@ -50,6 +52,43 @@ def test_a_merged_key_may_be_written_anew() -> None:
 @pytest.mark.parametrize("value", ["1e-4", "2E+5", "-1e5", "+3e0", ".5e3", "1.e2"])
 def test_numbers_are_read_as_dvc_reads_them(value: str) -> None:
     assert parse_yaml(f"rate: {value}", "some.yaml") == {"rate": float(value)}
+
+
+@pytest.mark.parametrize(
+    "value", ["010", "08", "-07", "1_000", "0o17", "0x1f", "1:30", "12:30:45.5", ".5", "5.", "1_0.5", "-.inf", "1.2.3", "+5", "0", "~"]
+)
+def test_plain_values_are_those_of_dvc(value: str) -> None:
+    assert parse_yaml(f"a: {value}", "some.yaml") == dvc_reads(f"a: {value}", "some.yaml")
+
+
+@pytest.mark.parametrize("value", ["yes", "no", "on", "off", "true", "FALSE", "1:30", "010", "1e5", "null", "2026-01-01", "", "~"])
+def test_what_dvc_writes_is_read_back(value: str) -> None:
+    assert parse_yaml(dvc_writes({"a": [value]}), "dvc.lock", as_dvc=True) == {"a": [value]}
+
+
+def test_what_dvc_writes_has_no_key_twice() -> None:
+    assert parse_yaml(dvc_writes({"no": 1, "off": 2}), "dvc.lock", as_dvc=True) == {"no": 1, "off": 2}
+
+
+def test_a_person_may_write_yes() -> None:
+    assert parse_yaml("[yes, no, on, off, true]", "some.yaml") == [True, False, True, False, True]
+
+
+def test_every_value_may_be_a_text() -> None:
+    found = parse_yaml("a: no\nb: [1.0, ~, 2026-01-01]\n1: &x {c: yes}\nd: *x", "README.md", texts=True)
+
+    assert found == {"a": "no", "b": ["1.0", "~", "2026-01-01"], "1": {"c": "yes"}, "d": {"c": "yes"}}
+
+
+def test_the_marks_of_a_merge_are_named() -> None:
+    assert "line 2: a merge of git's left its marks" in refused("a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> other\n")
+
+
+@pytest.mark.parametrize("character", ["\0", "\x1b", "\x07"])
+def test_a_control_character_is_named_with_its_line(character: str) -> None:
+    told = f"some.yaml is not YAML: line 2 holds the control character 0x{ord(character):02x}"
+
+    assert refused(f"ä: 1\nb: {character}\n").startswith(told)
 
 
 @pytest.mark.parametrize("value", ["e5", "1e", "12e3x", "'1e5'"])

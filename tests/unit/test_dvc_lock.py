@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dvc.utils.serialize import dumps_yaml as dvc_writes
+from dvc.utils.serialize import parse_yaml as dvc_reads
 
 from components.errors import BadInput, BadParams, NotThere
 from flows import dvc_lock
@@ -36,6 +38,16 @@ def test_sections_that_a_stage_ran_with_are_compared(tmp_path: Path, params: str
     (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
 
     assert edited_params(tmp_path) == edited
+
+
+@pytest.mark.parametrize("labels", ['["yes", "no"]', "[yes, no]", '["1:30", "010"]', "[010, 2026-01-01]", '["on", "off", "1e5"]'])
+def test_settings_that_dvc_writes_otherwise_are_not_edited(tmp_path: Path, labels: str) -> None:
+    (tmp_path / "params.yaml").write_text(f"validate: {{labels: {labels}}}", encoding="utf-8")
+    ran = dvc_reads((tmp_path / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
+    stages = {"train": {"cmd": "x", "params": {"params.yaml": ran}}}
+    (tmp_path / "dvc.lock").write_text(dvc_writes({"schema": "2.0", "stages": stages}), encoding="utf-8")
+
+    assert edited_params(tmp_path) == []
 
 
 def test_a_stage_that_ran_with_other_settings_than_the_next_is_told(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from components import exits
 from components.errors import BadInput, BadParams, Cancelled, RetuneError, Unavailable
 from components.exits import ended
+from flows.cli import _take_debug
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,23 +175,56 @@ def test_a_message_is_short_and_legible() -> None:
     assert str(RetuneError("plain – ‘text’ of 東京")) == "plain – ‘text’ of 東京"
 
 
+OWN_ENDS = {
+    "components/process.py": "becomes another command",
+    "components/scoring.py": "what ends it is the answer of a version, which its caller tells",
+    "components/scoring_server/__main__.py": "is packaged without the rest",
+}
+ENTRIES = sorted(
+    file.relative_to(ROOT).as_posix()
+    for folder in ("components", "flows", "infra", "bench")
+    for file in (ROOT / folder).rglob("*.py")
+    if '__name__ == "__main__"' in file.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("file", [file for file in ENTRIES if file not in OWN_ENDS])
+def test_every_entry_ends_through_it(file: str) -> None:
+    source = (ROOT / file).read_text(encoding="utf-8")
+
+    assert "(ended(" in source or "return ended(" in source
+    assert "except RetuneError as error:\n        print" not in source
+
+
+def test_nothing_is_said_on_standard_output_when_the_other_is_closed() -> None:
+    script = "from components.exits import ended; import sys; sys.exit(ended(lambda: 1 / 0))"
+    child = ["/bin/sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
+
+    done = subprocess.run(child, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    assert (done.stdout, done.returncode) == ("", 1)
+
+
+def test_a_trace_is_named_though_old_ones_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the temporary folder of all accounts."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for number in range(exits.KEPT):
+        (tmp_path / f"retune-error-0{number:02}.log").mkdir()  # cannot be unlinked
+
+    assert "ZeroDivisionError" in exits.kept_trace(ZeroDivisionError()).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
-    "module",
+    ("given", "left", "on"),
     [
-        "components",
-        "infra.services",
-        "infra.pool",
-        "infra.passwords",
-        "infra.buckets",
-        "infra.local",
-        "infra.ui",
-        "bench",
-        "flows.checkout",
+        (["tasks", "--debug", "--json"], ["tasks", "--json"], "1"),
+        (["--debug", "tasks"], ["tasks"], "1"),
+        (["predict", "--", "--debug"], ["predict", "--", "--debug"], ""),
     ],
 )
-def test_every_entry_ends_through_it(module: str) -> None:
-    path = ROOT / module.replace(".", "/")
-    source = (path / "__main__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+def test_debug_may_stand_behind_the_command(given: list[str], left: list[str], on: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(exits.DEBUG, "")
 
-    assert "ended(" in source
-    assert "except RetuneError as error:\n        print" not in source
+    _take_debug(given)
+
+    assert (given, os.environ[exits.DEBUG]) == (left, on)

@@ -117,7 +117,7 @@ def validate(raw: Path, out: Path, *, task: str) -> None:
         ("components/validate.py", "\n", "components/validate.py changed while validate was running"),
         ("params.yaml", "task: other\n", "params.yaml changed while validate was running"),
         ("params.yaml", "unseen: 1\n", None),
-        ("components/text.py", "\n", None),
+        ("components/yardstick.py", "\n", None),
     ],
 )
 def test_a_result_is_not_kept_when_its_code_or_settings_change_meanwhile(

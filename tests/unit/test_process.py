@@ -81,6 +81,14 @@ def test_a_stage_lives_as_long_as_dvc(slow_steps: Path) -> None:
         assert dvc.communicate()[0] == "130\n"
 
 
+def test_a_stage_that_leads_its_own_session_lives() -> None:
+    """As below `script`, `unbuffer` or `setsid` in a stage's command."""
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from components.process import die_with_parent; die_with_parent()"
+    command = [sys.executable, "-c", script]
+
+    assert subprocess.run(command, env=os.environ | {"DVC_STAGE": "train"}, start_new_session=True).returncode == 0
+
+
 def test_a_child_ends_with_a_parent_killed_at_once(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(

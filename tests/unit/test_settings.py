@@ -141,6 +141,12 @@ def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, content: bytes, 
         read_settings(tmp_path)
 
 
+def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfRETUNE_USER=ann\r\nRETUNE_SERVER_LINGER=5\r\n")
+
+    assert (read_settings(tmp_path).user, read_settings(tmp_path).server_linger) == ("ann", 5)
+
+
 def test_a_variable_is_a_number_though_it_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETUNE_SERVER_DEADLINE", "30")
 

@@ -303,6 +303,13 @@ def test_cards_that_contradict_or_are_broken_give_no_names(tmp_path: Path, caplo
 # What `retune init` makes of them
 
 
+def test_a_card_with_a_key_twice_gives_no_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "README.md").write_text("---\ndataset_info: {}\nlicense: mit\ndataset_info: {}\n---\n", encoding="utf-8")
+
+    assert of_cards([tmp_path], ["text", "label"]) == {}
+    assert "the key 'dataset_info' is in line 2 and again in line 4" in caplog.text
+
+
 def test_a_guess_takes_names_and_splits_of_files(tmp_path: Path) -> None:
     lay(tmp_path / "emotion")
     guess = write_params(tmp_path / "emotion", tmp_path / "params.yaml", name=None, force=False)

@@ -329,7 +329,7 @@ def test_an_unknown_task_lists_the_known(tmp_path: Path) -> None:
         ({"labels": ["x"]}, "expected none or at least two, found only 'x'"),
         ({"labels": ["x", "y", "x"]}, "'x' stands there more than once"),
         ({"labels": ["x", " "]}, "an empty text is no label"),
-        ({"labels": [1, 2]}, "validate.labels.0: input should be a valid string"),
+        ({"labels": [1, 2]}, "validate.labels.0: expected a text, found 1; put it in quotes"),
         ({"numeric_labels": "maybe"}, "validate.numeric_labels"),
         ({"min_rows": 0}, "validate.min_rows: input should be greater than or equal to 2"),
         ({"max_quarantined_share": 1.5}, "validate.max_quarantined_share"),
