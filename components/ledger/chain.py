@@ -238,10 +238,10 @@ def _differing(connection: sa.Connection, links: Any) -> Iterator[str]:
     for link in links:
         if link["entry"] == BEGIN:
             continue
-        row = (str(link["entry"]), str(link["row"]))
-        if row in known:  # a row is written once: a second link would stand for what it was changed to
-            yield f"{_called(*row)} has a second entry in the chain, number {link['number']}: a row is written once and never changed"
-        known.setdefault(row, str(link["content"]))
+        name = (str(link["entry"]), str(link["row"]))
+        if name in known:  # a row is written once: a second link would stand for what it was changed to
+            yield f"{_called(*name)} has a second entry in the chain, number {link['number']}: a row is written once and never changed"
+        known.setdefault(name, str(link["content"]))
     for table in evidence():
         for row in _rows(connection, table):
             key = _key_of(table, row)
