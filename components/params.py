@@ -5,16 +5,12 @@ Each step owns its own section and sees no other; `flows/params.py` composes the
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Self, get_args, get_origin
+from typing import Any, Self, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from components.errors import BadParams
-from components.text import canonical_label
-
-Label = Annotated[str, AfterValidator(canonical_label)]
-"""The name of a label in a setting, as those of the data are read."""
 
 
 class Section(BaseModel):

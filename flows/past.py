@@ -15,7 +15,7 @@ from components import registry
 from components.artifacts.earlier import Earlier, prepare_earlier
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
-from components.artifacts.rows import grouped, read_rows, read_snapshot, text_key
+from components.artifacts.rows import read_rows, read_snapshot
 from components.errors import BadParams, NotThere, RetuneError
 from components.gates import Seen
 from components.ledger import Entry
@@ -23,7 +23,7 @@ from components.origin import REGISTERED
 from components.registry import stored
 from components.similarity import resembling, row_key
 from components.snapshot import take_snapshot
-from components.text import label_reader
+from components.text import grouped, label_reader, text_key
 from flows import dvc
 from flows.asked import Asked
 from flows.opponents import Opponents

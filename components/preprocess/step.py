@@ -20,7 +20,7 @@ import pyarrow as pa
 from components import tasks
 from components.artifacts.manifest import MAIN, OTHERS, base_folder, base_names
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
-from components.artifacts.rows import AUGMENTED, PSEUDO, grouped, pseudo_labelled, read_rows, text_key, write_rows
+from components.artifacts.rows import AUGMENTED, PSEUDO, pseudo_labelled, read_rows, write_rows
 from components.artifacts.training import ModelSpec
 from components.artifacts.validation import ValidationReport
 from components.errors import BadData, BadParams
@@ -30,7 +30,7 @@ from components.preprocess import augment, duplicates, pseudo
 from components.preprocess.checks import check
 from components.preprocess.params import PreprocessParams, check_copies
 from components.preprocess.splits import SPLITS, assign
-from components.text import normalise
+from components.text import grouped, normalise, text_key
 
 log = logging.getLogger(__name__)
 
