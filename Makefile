@@ -27,8 +27,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 run: setup  ## the main job: snapshot, validate, … promote, on the example or on what params.yaml says
 	@retune run
 
+# Which tests `make test` runs, as pytest's -m: CI also runs the exhaustive ones, in the same piece.
+MARKS := not exhaustive and not stack
 test: setup  ## all tests but the exhaustive ones
-	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "not exhaustive and not stack"
+	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "$(MARKS)"
 
 test-exhaustive: setup  ## every fault in every gate, every family of models, whole stories whose parts have tests
 	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m exhaustive
@@ -55,5 +57,8 @@ stack: setup  ## the shared stack on this machine in the background, over var/st
 stack-down: setup  ## end it
 	@python -m infra.local down
 
-clean:  ## remove what stages and runs made, but neither .venv nor the registry in var/
-	rm -rf data/validated data/prepared models reports
+# By name, so that a person's files beside them stay: models/NAME with params.yaml, notes in reports/, tables in data/.
+clean:  ## remove what stages and runs made, but neither .venv nor the registry in var/ nor what you wrote
+	rm -rf data/validated data/prepared models/tuned models/trained reports/evaluation
+	rm -f reports/index.html reports/verdict.md reports/MODEL_CARD.md reports/MODEL_CARD.html reports/verdict.json
+	@rmdir models reports 2>/dev/null || true

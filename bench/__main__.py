@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from components.exits import ended
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the named measurement with the rest of the command line; exit code 2 for a name that is no file here."""
@@ -16,4 +18,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(ended(lambda: main(sys.argv[1:])))

@@ -23,6 +23,7 @@ from scipy import stats
 from bench._tables import tables
 from bench._worlds import Naming, World
 from components.artifacts.verdict import Outcome
+from components.exits import ended
 from components.gates import LEVEL, Evidence, GatesParams, Rival, available, decide
 from components.gates._panel import fold
 from components.gates._selftest import TRIED
@@ -303,4 +304,4 @@ def line(found: Row) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -18,6 +18,7 @@ import pandas as pd
 from components.artifacts.earlier import Earlier
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Role
+from components.exits import ended
 from components.gates import Evidence, GatesParams, Rival, Seen, available, judge
 from components.gates._selftest import selftest
 
@@ -124,4 +125,4 @@ def answers(draw: np.random.Generator, rows: pd.DataFrame, accuracy: float) -> P
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(ended(main))

@@ -19,9 +19,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from bench.run import ROOT, retune, sample
+from components.documents import read_yaml
 
 T = TypeVar("T")
 COMPARE = "compare.py"
@@ -114,7 +113,7 @@ def comparison(clone: Path, command: Sequence[str]) -> list[dict[str, Any]]:
 
 def figures(params: Path, metrics: dict[str, Any]) -> dict[str, Any]:
     """Return what a model and its strongest baseline reach on the metric that the example's gate `baseline` decides on."""
-    settings = yaml.safe_load(params.read_text(encoding="utf-8"))
+    settings = read_yaml(params)
     gate = settings["gates"]["baseline"]
     metric, baseline = gate["metric"], gate["against"]
     gain = metrics["differences"][baseline][metric]

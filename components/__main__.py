@@ -4,6 +4,11 @@ A step is the function of the same name in `components/STEP.py`. Its `Path` para
 its keyword-only parameters are the sections of params.yaml that it may see, by name.
 """
 
+from components.process import die_with_parent, quiet_environment
+
+if __name__ == "__main__":  # before the imports below, which take longer than it takes to kill a run
+    die_with_parent()
+
 import contextlib
 import importlib
 import inspect
@@ -14,13 +19,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
+from components.documents import read_yaml
 from components.errors import BadParams, RetuneError, Unavailable
+from components.exits import ended
 from components.identity import digest_file
 from components.params import Section, nearest
-from components.process import die_with_parent, quiet_environment
 
 STEPS = ("validate", "preprocess", "tune", "train", "evaluate")
 PARAMS = Path("params.yaml")
@@ -28,24 +33,15 @@ CODE = Path(__file__).parent
 PATIENCE = 10.0  # seconds to wait for another writer
 
 
-def main(argv: list[str] | None = None) -> int:
+def main() -> int:
     """Run one step and return the exit code: 0, or that of the error, which is printed as one message."""
-    die_with_parent()
     quiet_environment()
     os.environ["HF_HUB_OFFLINE"] = "1"  # what lies on a hub was pinned before the stages
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.captureWarnings(True)
     for chatty in ("httpx", "filelock", "great_expectations", "datasets", "transformers"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    try:
-        run(*(sys.argv[1:] if argv is None else argv))
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("error: interrupted; run the same command again to go on", file=sys.stderr, flush=True)
-        return 130
-    return 0
+    return ended(lambda: run(*sys.argv[1:]))
 
 
 def run(name: str = "", *folders: str) -> None:
@@ -85,7 +81,9 @@ def read_sections(step: Callable[..., None], path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise BadParams(f"{path.absolute()} is missing; `retune init DATA` writes one")
-    raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    raw = read_yaml(path) or {}
+    if not isinstance(raw, dict):
+        raise BadParams(f"{path}: expected a mapping with a section a step, found {type(raw).__name__}")
     sections: dict[str, Any] = {}
     for parameter in inspect.signature(step, eval_str=True).parameters.values():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
@@ -111,9 +109,16 @@ def unchanged(step: Callable[..., None], sections: dict[str, Any]) -> Iterator[N
     loaded = {module.__file__ for name, module in sys.modules.items() if name.startswith("components.")}
     now = sources()
     edited = [str(path.relative_to(CODE.parent)) for path in before if str(path) in loaded and now.get(path) != before[path]]
-    edited += [str(PARAMS)] * (read_sections(step, PARAMS) != sections)
+    edited += [str(PARAMS)] * (not _reads_as(step, sections))
     if edited:
         raise RetuneError(f"{', '.join(edited)} changed while {step.__name__} was running, so its result is not kept; run again")
+
+
+def _reads_as(step: Callable[..., None], sections: dict[str, Any]) -> bool:
+    try:
+        return read_sections(step, PARAMS) == sections
+    except BadParams:
+        return False
 
 
 def sources() -> dict[Path, str]:

@@ -5,7 +5,6 @@ Writes the folder `adapter` beside a trained `model`; reads it, and the base, in
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,8 @@ from components.errors import BadModel, RetuneError
 from components.identity import digest_file
 from components.methods import lora
 from components.origin import hub_id, unlike
+from components.tasks._foreign import refuse_foreign_code
+from components.temporary import temporary
 
 if TYPE_CHECKING:
     import torch
@@ -59,11 +60,11 @@ def write(learnt: lora.Learnt, model: Path, base: Path, out: Path) -> Adapted:
     shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors"))
     learnt.write(out, *(hub_id(manifest.source) or (None, None)))
     weights = digest_file(model / MERGED)
-    with tempfile.TemporaryDirectory(prefix="retune-merged-") as name:
-        found = _merge(out, base, manifest.parts, Path(name)) / MERGED
+    with temporary() as made:
+        found = _merge(out, base, manifest.parts, made) / MERGED
         if digest_file(found) != weights:
             _keep_rest(model / MERGED, found, out / REST)
-            found = _merge(out, base, manifest.parts, Path(name)) / MERGED
+            found = _merge(out, base, manifest.parts, made) / MERGED
             if digest_file(found) != weights:
                 raise RetuneError(f"{out}: base and adapter do not give {model / MERGED} again; set train.lora_registered: merged")
     record = Adapted(source=manifest.source, base=manifest.parts, weights_sha256=weights, files=_hashes(out))
@@ -86,8 +87,8 @@ def merged(adapter: Path, find: Callable[[Adapted], Path]) -> Iterator[Path]:
     if changed := _changed(adapter, record):
         raise BadModel(f"{adapter} is not the adapter that was trained: {', '.join(changed)}")
     base = find(record)
-    with tempfile.TemporaryDirectory(prefix="retune-merged-") as name:
-        folder = _merge(adapter, base, record.base, Path(name))
+    with temporary() as made:
+        folder = _merge(adapter, base, record.base, made)
         found = digest_file(folder / MERGED)
         if found != record.weights_sha256:
             if fault := unlike(base, record.base):
@@ -123,7 +124,9 @@ def _merge(adapter: Path, base: Path, parts: tuple[Part, ...], room: Path) -> Pa
         shutil.rmtree(room / name, ignore_errors=True)
         (room / name).mkdir()
     for part in parts:
+        (room / "base" / part.name).parent.mkdir(exist_ok=True)
         (room / "base" / part.name).symlink_to((base / part.name).resolve())
+    refuse_foreign_code(adapter)
     spec = ModelSpec.read(adapter)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)

@@ -5,7 +5,6 @@ Reads `package:NAME/PATH`, a folder, a repository of the Hugging Face hub, or a 
 code is copied.
 """
 
-import json
 import logging
 import re
 import shutil
@@ -20,12 +19,15 @@ from pydantic import Field, field_validator
 from components.artifacts.manifest import MAIN, OTHERS, BaseManifest, Part, base_folder, base_names
 from components.artifacts.pinned import aside, swap
 from components.artifacts.rows import verify
-from components.errors import BadModel, NotThere
+from components.documents import read_json
+from components.errors import BadModel, BadParams, NotThere
 from components.hub import first_line, hub_errors
 from components.identity import digest_file, digest_value
 from components.origin import HUB_ID, PACKAGE, REGISTERED, in_package
 from components.params import Section
-from components.tasks._pretrained import lacks_packages
+from components.tasks._foreign import SETTINGS, fault_of
+from components.tasks._pretrained import lacks_packages, refuse_unloadable
+from components.tasks._sentences import LIST, listed_modules
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,10 @@ WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
 INDEX = "model.safetensors.index.json"
 TOKENIZER = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt", "*.model", "*.spm")
 TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja")
-NEEDED = ("config.json", *WEIGHTS, INDEX, *TOKENIZER, *TOKENIZER_SETTINGS)
+SENTENCES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+MODULE = ("config.json", "model.safetensors")
+"""The needed files of each module that modules.json lists: a pooling has the first, a dense layer both."""
+NEEDED = ("config.json", "generation_config.json", *WEIGHTS, INDEX, *TOKENIZER, *TOKENIZER_SETTINGS, *SENTENCES)
 OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.gguf", "*.safetensors")
 
 Registered = Callable[[str], tuple[Path, str]]
@@ -93,6 +98,7 @@ def _copy(folder: Path, out: Path, source: str) -> BaseManifest:
     """Copy the needed files of `folder` into `out`, check that transformers can read them, and write the manifest."""
     out.mkdir(parents=True, exist_ok=True)
     for part in _parts(folder):
+        (out / part.name).parent.mkdir(exist_ok=True)
         shutil.copyfile(folder / part.name, out / part.name)
     _refuse_unloadable(out, source)
     parts = _parts(out)
@@ -135,7 +141,10 @@ def _from_hub(model: str, folder: Path, cache: Path | None) -> tuple[Path, str]:
     asked = f"base.model {model}: there is no folder {folder}, and as a hub id:"
     with hub_errors(asked, BadModel, "put the folder there, use package:NAME/PATH, or "):
         found = snapshot_download(repository, revision=revision or None, cache_dir=cache, allow_patterns=list(NEEDED))
-    commit = Path(found).name
+        commit = Path(found).name
+        if modules := _modules(Path(found)):
+            wanted = [f"{path}/{name}" for path in modules for name in MODULE]
+            snapshot_download(repository, revision=commit, cache_dir=cache, allow_patterns=wanted)
     if not revision:
         log.warning("base.model %s names no revision; write %s@%s to get the same model next year", model, repository, commit)
     return Path(found), f"{repository}@{commit}"
@@ -143,8 +152,19 @@ def _from_hub(model: str, folder: Path, cache: Path | None) -> tuple[Path, str]:
 
 def _parts(folder: Path) -> tuple[Part, ...]:
     """Return the needed files of a folder with their hashes."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and _matches(path.name, NEEDED))
-    return tuple(Part(name=path.name, sha256=digest_file(path), bytes=path.stat().st_size) for path in files)
+    return tuple(Part(name=name, sha256=digest_file(folder / name), bytes=(folder / name).stat().st_size) for name in _needed(folder))
+
+
+def _needed(folder: Path) -> list[str]:
+    """Return the names of the needed files of a folder: in it, and in those that its modules.json lists."""
+    names = [path.name for path in folder.iterdir() if path.is_file() and _matches(path.name, NEEDED)]
+    names += [f"{path}/{name}" for path in _modules(folder) for name in MODULE if (folder / path / name).is_file()]
+    return sorted(names)
+
+
+def _modules(folder: Path) -> list[str]:
+    """Return the folders of the modules of a sentence-transformers folder."""
+    return sorted({path.strip("/") for _, path in listed_modules(folder)} - {""}) if (folder / LIST).is_file() else []
 
 
 def _digest(parts: tuple[Part, ...]) -> str:
@@ -154,7 +174,7 @@ def _digest(parts: tuple[Part, ...]) -> str:
 def _refuse_unfit(folder: Path, model: str) -> None:
     """Refuse a folder that lacks a file or brings code, with everything that is wrong with it."""
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    faults = [*_faults_of_config(folder, names), *_faults_of_weights(folder, names)]
+    faults = [*_links_elsewhere(folder), *_faults_of_config(folder, names), *_faults_of_weights(folder, names)]
     if not any(_matches(name, TOKENIZER) for name in names):
         faults.append("there is no tokenizer; expected tokenizer.json or a vocabulary, as tokenizer.save_pretrained writes them")
     if faults:
@@ -167,16 +187,28 @@ def _faults_of_config(folder: Path, names: list[str]) -> Iterator[str]:
         return
     config = _mapping(folder / "config.json")
     if config is None:
-        yield "config.json is not a JSON object"
-    elif "auto_map" in config:
-        yield "it brings code of its own (config.json: auto_map), which is never run; choose another model"
+        yield "config.json is not a JSON object with each key once"
+    for pattern in SETTINGS:
+        for path in sorted(folder.glob(pattern)):
+            if fault := fault_of(path):
+                yield f"it {fault}, which is never run; choose another model, or remove the key from a copy of it"
+
+
+def _links_elsewhere(folder: Path) -> Iterator[str]:
+    """Say which needed files are links that lead out of the folder, other than those of the hub's cache to its own blobs."""
+    root = folder.resolve()
+    inside = (root, root.parent.parent / "blobs") if root.parent.name == "snapshots" else (root,)
+    for name in _needed(folder):
+        target = (folder / name).resolve()
+        if not any(target.is_relative_to(each) for each in inside):
+            yield f"{name} is a link to {target}, outside the folder, which is not followed; copy the file into the folder"
 
 
 def _faults_of_weights(folder: Path, names: list[str]) -> Iterator[str]:
     if INDEX in names:
         shards = (_mapping(folder / INDEX) or {}).get("weight_map")
-        if not isinstance(shards, dict):
-            yield f"{INDEX} has no weight_map"
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            yield f"{INDEX} has no weight_map from tensors to files"
         else:
             yield from (f"{name} is missing, which {INDEX} lists" for name in sorted(set(shards.values()) - set(names)))
     elif WEIGHTS[0] not in names:
@@ -205,6 +237,10 @@ def _refuse_unloadable(folder: Path, model: str) -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
         raise BadModel(f"base.model {model}: config or tokenizer cannot be loaded: {first_line(error)}") from error
+    try:
+        refuse_unloadable(folder)
+    except BadModel as error:
+        raise BadModel(f"base.model {model}: {str(error).replace(str(folder), 'the folder')}") from error
     if tokenizer.pad_token is None and tokenizer.eos_token is None:  # with an end token, a task decides: language models pad with it
         raise BadModel(
             f"base.model {model}: the tokenizer has no padding token, so texts cannot be batched; copy the model into a folder, set "
@@ -228,8 +264,8 @@ def _standing(out: Path) -> dict[str, BaseManifest]:
 def _mapping(path: Path) -> dict[str, Any] | None:
     """Return a JSON object, or None where the file holds none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        value = read_json(path)
+    except BadParams:
         return None
     return value if isinstance(value, dict) else None
 

@@ -13,13 +13,20 @@
     └── Cancelled            exit code 130: a person or a scheduler ended the run
 
 A message says what was expected, what was found, and where to look. Faults of one file are collected and raised once.
+What it quotes may be of any length and hold anything: it is shortened and made visible here, where every message passes.
 """
+
+LINES, CHARACTERS = 60, 1_500  # of a message, and of one line of it
 
 
 class RetuneError(Exception):
     """Base of every error that is reported as one message, without a traceback."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the message, short and legible whatever it quotes."""
+        return legible(super().__str__())
 
 
 class BadInput(RetuneError):
@@ -66,3 +73,23 @@ class Cancelled(RetuneError):
     """A person or a scheduler ended the run."""
 
     exit_code = 130
+
+
+def legible(text: str) -> str:
+    """Return a message of at most LINES lines with CHARACTERS each, in which what cannot be seen is written as its code point."""
+    lines = text.split("\n")
+    if len(lines) > LINES:
+        lines = [*lines[: LINES - 1], f"… and {len(lines) - LINES + 1:,} more lines"]
+    return "\n".join(_visible(_cut(line)) for line in lines)
+
+
+def _cut(line: str) -> str:
+    """Leave out the middle of a long line: its end names the next step."""
+    if len(line) <= CHARACTERS:
+        return line
+    first, last = CHARACTERS * 3 // 5, CHARACTERS // 4
+    return f"{line[:first]} … {len(line) - first - last:,} characters … {line[-last:]}"
+
+
+def _visible(line: str) -> str:
+    return line if line.isprintable() else "".join(one if one.isprintable() or one == "\t" else repr(one)[1:-1] for one in line)

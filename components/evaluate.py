@@ -8,6 +8,7 @@ folder predictions/{candidate and each baseline}.parquet, metrics.json (every nu
 import csv
 import json
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ from components.yardstick import yardstick
 
 log = logging.getLogger(__name__)
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_TAG = re.compile(r"<(?=[/!?A-Za-z])")
 _LARGE_GROUP = 0.2  # of the rows: above it, one group's luck moves every number
 
 
@@ -211,7 +215,21 @@ def _report(metrics: Metrics, groups: npt.NDArray[np.str_]) -> None:
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table that spreadsheets and `dvc plots` may show: what a label says is neither a formula there nor a tag."""
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
+        # Every text is quoted: a lone carriage return would end a row.
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows([_harmless(cell) for cell in row] for row in rows)
+
+
+def _harmless(cell: object) -> object:
+    """Return a cell that no spreadsheet computes and no page takes for HTML; numbers stay numbers, also as text.
+
+    An apostrophe before a formula, as OWASP's "CSV Injection" says. DVC writes cells as they are into a script of its page, which
+    `</script>` would end: a less-than sign that begins a tag becomes the letter that looks like it.
+    """
+    if not isinstance(cell, str):
+        return cell
+    text = _TAG.sub("‹", cell)
+    return f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text

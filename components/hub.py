@@ -40,5 +40,5 @@ def hub_errors(asked: str, bad: type[BadInput], otherwise: str = "") -> Iterator
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says first."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """Return what an error says first, cut where it is long."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]

@@ -5,18 +5,68 @@ Each step owns its own section and sees no other; `flows/params.py` composes the
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from itertools import islice
+from reprlib import Repr
 from typing import Any, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from components.errors import BadParams
+
+_KNOWN, _LONG = 30, 100  # names that a message lists, and characters of one
+_NO_SCHEMAS = ("default", "metadata", "serialization")  # parts of a schema that are values
+
+
+def _a_number(value: object) -> object:
+    return _literal(value, "a number")
+
+
+def _an_integer(value: object) -> object:
+    return _literal(value, "an integer")
+
+
+def _literal(value: object, wanted: str) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"expected {wanted}, not a boolean")
+    if isinstance(value, str | bytes):
+        raise ValueError(f"expected {wanted}, not a text; what is in quotes is one")
+    return value
+
+
+def _take_literally(part: Any) -> None:
+    """Refuse, at every depth of a schema, booleans and texts where a number is expected, and whatever is none where a boolean is."""
+    if isinstance(part, list | tuple):
+        for one in part:
+            _take_literally(one)
+    elif isinstance(part, dict):
+        if part.get("type") == "bool":
+            part["strict"] = True
+        elif part.get("type") in ("int", "float"):
+            inner = dict(part)
+            part.clear()
+            part.update(core_schema.no_info_before_validator_function(_an_integer if inner["type"] == "int" else _a_number, inner))
+        elif not _is_ours(part.get("function")):  # a section in a section was here before
+            for name, one in part.items():
+                if name not in _NO_SCHEMAS:
+                    _take_literally(one)
+
+
+def _is_ours(function: Any) -> bool:
+    return isinstance(function, dict) and function.get("function") in (_a_number, _an_integer)
 
 
 class Section(BaseModel):
     """A frozen group of settings; every field has a description, a unit where it has one, and a bound where it needs one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Take each value for what it is: true is no 1, "3" no 3, 1 no true; 3.0 is 3 still."""
+        schema = handler(source)
+        _take_literally(schema)
+        return schema
 
     @classmethod
     def parse(cls, raw: object, where: str) -> Self:
@@ -28,7 +78,7 @@ class Section(BaseModel):
         try:
             return cls.model_validate({} if raw is None else raw)
         except ValidationError as error:
-            raise BadParams("\n".join(_fault(cls, where, detail) for detail in error.errors())) from None
+            raise BadParams("\n".join(dict.fromkeys(_fault(cls, where, detail) for detail in error.errors()))) from None
 
 
 class Free(Section):
@@ -49,12 +99,17 @@ def nearest(name: str, known: list[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, or the list of known names; nothing where none is known."""
     if not known:
         return ""
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(sorted(known))}"
+    close = get_close_matches(name, [each for each in known if len(each) <= _LONG], n=1, cutoff=0.6) if len(name) <= _LONG else []
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    some = [each if len(each) <= _LONG else f"{each[: _LONG - 1]}…" for each in sorted(known)[:_KNOWN]]
+    return f"; known: {', '.join(some)}{f' and {len(known) - _KNOWN:,} more' if len(known) > _KNOWN else ''}"
 
 
 def _fault(section: type[BaseModel], where: str, detail: ErrorDetails) -> str:
-    path = ".".join(part for part in (where, *map(str, detail["loc"])) if part)
+    # Where a value may be of several types, pydantic names our validator too.
+    parts = (part for part in map(str, detail["loc"]) if not part.startswith("function-before["))
+    path = ".".join(part for part in (where, *parts) if part)
     if detail["type"] == "extra_forbidden":
         known = _fields_at(section, detail["loc"][:-1])
         return f"params.yaml: {path} is not a setting{nearest(str(detail['loc'][-1]), known)}"
@@ -77,8 +132,17 @@ def _fields_at(section: type[BaseModel], path: tuple[int | str, ...]) -> list[st
     return [field.alias or name for name, field in section.model_fields.items()]
 
 
+class _Short(Repr):
+    """A value in about 80 characters; what is left out of a large one is not even looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxtuple, self.maxset = 2, 5, 5, 5, 5
+        self.maxstring = self.maxlong = self.maxother = 80
+
+
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
-        return f"a mapping with {', '.join(map(str, value)) or 'no keys'}"
-    text = repr(value)
+        return f"a mapping with {', '.join(str(key)[:80] for key in islice(value, 20)) or 'no keys'}{', …' * (len(value) > 20)}"
+    text = _Short().repr(value)
     return text if len(text) <= 80 else text[:77] + "…"

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 
 QUIET = {
     "DO_NOT_TRACK": "true",  # the word: MLflow ignores 1
@@ -24,33 +25,82 @@ QUIET = {
     # Two torch processes that spin while they wait slow each other down sevenfold.
     "OMP_WAIT_POLICY": "passive",
     "GOMP_SPINCOUNT": "0",
+    "PGCONNECT_TIMEOUT": "5",  # seconds for PostgreSQL to let a client in, of each of its host's addresses; for ever by itself
 }
+_OURS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "PGCONNECT_TIMEOUT")  # unless the user has set them
+# What git tells its hooks of the repository that it works on; a child of ours looks for its own.
+REPOSITORY = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_QUARANTINE_PATH",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INTERNAL_SUPER_PREFIX",
+    "GIT_GRAFT_FILE",
+    "GIT_SHALLOW_FILE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_REPLACE_REF_BASE",
+)
 _PR_SET_PDEATHSIG = 1
+_PARENT = "--parent="
+_DVC_STAGE = "DVC_STAGE"  # which DVC sets for a stage's command
 
 CHILDREN: set[subprocess.Popen[str]] = set()  # leaders of their process groups, which a thread waits for
 
 
-def quiet_environment() -> None:
-    """Switch telemetry off and passive waiting on, for this process and its children; what the user set stays.
+def inherited() -> dict[str, str]:
+    """Return the environment for a child: this process's, without the repository that git's hooks are told of."""
+    return {name: value for name, value in os.environ.items() if name not in REPOSITORY}
 
-    Telemetry is the exception: it is off whatever the shell says. Must run before torch, MLflow or Prefect is imported.
+
+def quiet_environment() -> None:
+    """Switch telemetry off, passive waiting on, and no database waited for for ever, in this process and its children.
+
+    What the user set stays.
+
+    Telemetry is the exception: it is off whatever the shell says. So is the repository of a git hook that called us, which is not the
+    project's. Must run before torch, MLflow or Prefect is imported.
     """
+    for name in REPOSITORY:
+        os.environ.pop(name, None)
     for name, value in QUIET.items():
-        if name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        if name in _OURS:
             os.environ.setdefault(name, value)
         else:
             os.environ[name] = value
 
 
-def die_with_parent() -> None:
-    """Make the kernel end this process when its parent dies; elsewhere than on Linux, watch the parent every half second."""
-    parent = os.getppid()
+def tied(command: Sequence[str]) -> list[str]:
+    """Return `command` tied to the life of this process from its very first moment, also where this process is killed meanwhile."""
+    # -P: the folder of this file is not on the import path. -B: no compiled files are written.
+    return [sys.executable, "-P", "-B", __file__, f"{_PARENT}{os.getpid()}", *command]
+
+
+def die_with_parent(parent: int | None = None) -> None:
+    """Make the kernel end this process when its parent dies; elsewhere than on Linux, watch the parent every half second.
+
+    Ends this process at once where the parent has died before: it is not `parent` any more, which the parent passed along, or DVC has
+    started this process and another session has adopted it. DVC passes nothing along, and starts its stages in its own session.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the call
-            os.kill(os.getpid(), signal.SIGKILL)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    found = os.getppid()
+    if (_adopted_by(found) if parent is None else found != parent) or os.getppid() != found:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if sys.platform != "linux":
+        threading.Thread(target=_watch, args=(found,), daemon=True).start()
+
+
+def _adopted_by(parent: int) -> bool:
+    try:
+        return _DVC_STAGE in os.environ and os.getsid(parent) != os.getsid(0)
+    except ProcessLookupError:  # it has died this very moment
+        return True
 
 
 def end_group(child: subprocess.Popen[str], grace: float = 0.0) -> None:
@@ -92,7 +142,10 @@ def is_gone(tag: str) -> bool:
         who = json.loads(tag)
         if who["host"] != socket.gethostname():
             return False
-        started = psutil.Process(int(who["pid"])).create_time()
+        process = psutil.Process(int(who["pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:  # it has ended, and nobody has asked how
+            return True
+        started = process.create_time()
     except psutil.NoSuchProcess:
         return True
     except (ValueError, KeyError, TypeError, psutil.AccessDenied):
@@ -115,11 +168,13 @@ def _watch(parent: int) -> None:
 
 
 def main() -> None:
-    """`python -m components.process COMMAND…`: become COMMAND, tied to the life of the caller."""
-    die_with_parent()
+    """`python -m components.process [--parent=PID] COMMAND…`: become COMMAND, tied to the life of the caller, which is PID."""
+    named = sys.argv[1].startswith(_PARENT)
+    die_with_parent(int(sys.argv[1].removeprefix(_PARENT)) if named else os.getppid())
+    command = sys.argv[1 + named :]
     with contextlib.suppress(FileNotFoundError):
-        os.execvp(sys.argv[1], sys.argv[1:])
-    sys.exit(f"error: {sys.argv[1]}: command not found; PATH is {os.environ.get('PATH', '')}")
+        os.execvp(command[0], command)
+    sys.exit(f"error: {command[0]}: command not found; PATH is {os.environ.get('PATH', '')}")
 
 
 if __name__ == "__main__":

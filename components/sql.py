@@ -31,6 +31,7 @@ _PLACE = re.compile(r"sql://(?P<name>[A-Za-z][A-Za-z0-9_-]*)/((?P<schema>[^/.]+)
 # What a driver says when it was let in no further, in which a retry changes nothing; it tells in no other way.
 _FOR_GOOD = re.compile(r"password|authentication|access denied|does not exist|unknown database|no pg_hba|permission denied", re.IGNORECASE)
 _PASSING = re.compile(r"is locked|is full")  # SQLite calls everything operational
+_SAID = 500  # characters of what a database says
 _SECRET = re.compile(r"pass|secret|token|key", re.IGNORECASE)
 
 
@@ -155,7 +156,7 @@ def masked(error: BaseException, url: sa.URL) -> str:
     named = [value for name, value in url.query.items() if _SECRET.search(name) and isinstance(value, str)]
     for secret in filter(None, [str(url.password or ""), *named]):
         text = text.replace(secret, "***")
-    return text
+    return text if len(text) <= _SAID else f"{text[:_SAID]}…"
 
 
 def reached(place: Place, makes: bool = False) -> AbstractContextManager[sa.Connection]:

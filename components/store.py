@@ -9,21 +9,27 @@ import logging
 import math
 import os
 import re
+import shutil
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 import mlflow
 import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 from components.errors import NotThere, RetuneError, Unavailable
 from components.identity import digest_file, digest_value
 from components.locks import hold, hold_shared, shared_database
+from components.temporary import temporary
 
 log = logging.getLogger(__name__)
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read at each transfer; our lines say what was stored
@@ -35,6 +41,12 @@ TAG_CHARACTERS = 8_000
 KEY_CHARACTERS = 250
 METRICS_A_BATCH = 900  # MLflow's limit is 1,000 entities a request
 PAIRS_A_BATCH = 100
+_PATIENCE = 5  # seconds for a server to accept a connection, and again for its answer
+_SEARCH = "/api/2.0/mlflow/experiments/search"
+_BROKEN = 500
+_REACHED: set[str] = set()  # the servers that have answered this process
+HEAD = ".head"  # ends the name of the file that says to which release an embedded database was brought
+_RESTORE = "restore a copy of it; to begin a new one, move it away"
 _KEY = re.compile(r"[^\w\-. :/]")
 
 
@@ -47,12 +59,83 @@ def connect(uri: str) -> MlflowClient:
     """Return a client of the store at `uri`, for runs and for versions.
 
     Raises:
-        NotThere: the SQLite file is missing. MLflow would make it, and two processes at once would corrupt it.
+        NotThere: the SQLite file is missing or empty. MLflow would make it, and two processes at once would corrupt it.
+        RetuneError: the file is not MLflow's database.
+        Unavailable: the server does not answer.
     """
     database = database_of(uri)
-    if database is not None and not database.exists():
-        raise NotThere(f"{database} is missing: no run has been recorded here; `retune run` makes it")
+    if database is not None:
+        if not database.exists():
+            raise NotThere(f"{database} is missing: no run has been recorded here; `retune run` makes it")
+        if revision_of(database) is None:
+            raise not_ours(database)
+    reach(uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def reach(uri: str) -> None:
+    """Make sure that a tracking server answers, once a process: a dead one is known at once, where MLflow's client tries for minutes.
+
+    Later outages are shorter ones, and that client waits for their end.
+
+    Raises:
+        Unavailable: it does not answer.
+    """
+    if uri in _REACHED or not uri.startswith(("http://", "https://")):
+        return
+    what, mends = f"MLflow's server at {uri}", "start it, or correct its address in RETUNE_MLFLOW_URI or RETUNE_ENVIRONMENTS"
+    query = {"max_results": 1}  # of its database, which may be gone while the server is there
+    try:
+        answer = http_request(
+            get_default_host_creds(uri), _SEARCH, "POST", max_retries=0, timeout=_PATIENCE, raise_on_status=False, json=query
+        )
+    except MlflowException as error:
+        raise Unavailable(f"{what} does not answer: {_reason(error)}; {mends}") from None
+    if answer.status_code >= _BROKEN:
+        raise Unavailable(f"{what} answers with {answer.status_code}; see its log, or that of its database")
+    _REACHED.add(uri)
+
+
+def _reason(error: MlflowException) -> str:
+    """Return in a few words why a server was not reached."""
+    if "timed out" in str(error).lower():
+        return f"nothing came within {_PATIENCE} s"
+    said = re.search(r"\[Errno -?\d+\] ([\w ]+)", str(error))
+    return said[1] if said else _first_line(error)[:300]
+
+
+def revision_of(database: Path) -> str | None:
+    """Return the revision of the tables in MLflow's SQLite file; None where the file does not exist or has no such tables.
+
+    Raises:
+        NotThere: the file is empty: a new one is made aside and renamed, so this one lost its content.
+        RetuneError: it is a folder, no database, or damaged.
+        Unavailable: another process holds it.
+    """
+    if not database.exists():
+        return None
+    if database.is_dir():
+        raise RetuneError(f"{database} is a folder, expected MLflow's database: move it away, and {_RESTORE}")
+    if database.stat().st_size == 0:
+        raise NotThere(f"{database} is empty (0 bytes), its content was lost: {_RESTORE}, with {database.name}{HEAD}")
+    try:
+        connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=10)
+        try:
+            row = connection.execute("select version_num from alembic_version").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        raise Unavailable(f"{database} cannot be opened: {error}; another process may hold it, or it may not be readable") from error
+    except sqlite3.DatabaseError as error:
+        raise RetuneError(f"{database} is damaged ({error}): {_RESTORE}") from error
+    return str(row[0]) if row else None
+
+
+def not_ours(database: Path) -> RetuneError:
+    """Return the error for a database without MLflow's tables."""
+    return RetuneError(f"{database} is a database, but not MLflow's: move it away, and {_RESTORE}")
 
 
 @contextmanager
@@ -126,6 +209,17 @@ def _folder_name(name: str) -> str:
     return re.sub(r"[^\w\-.]", "_", name)
 
 
+def forget_folder(place: str) -> None:
+    """Remove the folder of artifacts at an address, and the folder around it that is empty then; a server removes its own (`mlflow gc`)."""
+    parsed = urlparse(place)
+    if not place or parsed.scheme not in ("", "file"):
+        return
+    folder = Path(unquote(parsed.path))
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.parent.rmdir()
+
+
 def milliseconds() -> int:
     """Return the time in MLflow's unit."""
     return int(time.time() * 1_000)
@@ -186,8 +280,8 @@ def upload(client: MlflowClient, run_id: str, folder: Path, into: str | None = N
         Unavailable: what is stored differs from what was sent.
     """
     client.log_artifacts(run_id, str(folder), into)
-    with tempfile.TemporaryDirectory() as back:
-        stored = Path(client.download_artifacts(run_id, into or "", back))
+    with temporary() as back:
+        stored = Path(client.download_artifacts(run_id, into or "", str(back)))
         sent = {path.relative_to(folder).as_posix(): digest_file(path) for path in folder.rglob("*") if path.is_file()}
         bad = [name for name, digest in sent.items() if not (stored / name).is_file() or digest_file(stored / name) != digest]
     if bad:

@@ -7,17 +7,15 @@ remote has the data.
 import logging
 from contextlib import suppress
 
-import yaml
-
 from components.artifacts.manifest import BaseManifest, base_folder, base_names
 from components.errors import Cancelled, NotThere, RetuneError, Unavailable
 from components.identity import digest_file, digest_value
 from components.ledger import Ledger, Retraining
 from components.origin import REGISTERED
-from flows import dvc
+from flows import dvc, dvc_lock
 from flows.audit.model import open_model
 from flows.audit.worktree import bring
-from flows.effects import read_name
+from flows.effects import mend_input, read_name
 from flows.git import git
 from flows.params import read_params
 from flows.workspace import Workspace
@@ -44,7 +42,7 @@ def basis(workspace: Workspace) -> str:
     bases = [(name, BaseManifest.read(base_folder(workspace.base, name))) for name in base_names(workspace.base)]
     own = f"{REGISTERED}{read_name(workspace)}/"  # a model that goes on from its own champion has nothing to learn from that
     others = sorted((name, base.digest) for name, base in bases if not base.source.startswith(own))
-    code = [git(workspace.root, "rev-parse", f"{workspace.commit}:{path}") for path in tracked]
+    code = [git(workspace.root, "rev-parse", f"{workspace.commit}:./{path}") for path in tracked]
     return digest_value([code, others, [digest_file(file) if file.is_file() else "missing" for file in files]])
 
 
@@ -58,25 +56,18 @@ def lay_inputs(workspace: Workspace) -> None:
     """
     for folder in (workspace.raw, workspace.base):
         path = folder.relative_to(workspace.root).as_posix()
-        known = pointed(workspace, path)
+        known = dvc_lock.pointed(workspace.root, path)
         wanted = of_last_version(workspace, path, known) or known
         try:
             if wanted and wanted != known:
                 bring(workspace.root, workspace.project, {path: wanted})
             elif known:
-                dvc.dvc(["pull", "--quiet", f"{path}.dvc"], workspace.root, what=f"dvc pull {path}.dvc", level=logging.DEBUG)
+                dvc.pull(f"{path}.dvc", workspace.root)
+            mend_input(workspace, folder)
         except (Unavailable, Cancelled):
             raise
         except RetuneError as error:
             log.warning("%s cannot be had, so it is made anew: %s", path, error)
-
-
-def pointed(workspace: Workspace, path: str) -> str | None:
-    """Return the hash of a folder that DVC knows in the checkout."""
-    pointer = workspace.root / f"{path}.dvc"
-    if not pointer.exists():
-        return None
-    return str(yaml.safe_load(pointer.read_text(encoding="utf-8"))["outs"][0]["md5"])
 
 
 def of_last_version(workspace: Workspace, path: str, known: str | None) -> str | None:

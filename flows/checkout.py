@@ -16,11 +16,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.exits import ended
+from components.folders import make_private
 from components.learning.state import STATE
 from components.origin import PROJECT
-from components.process import is_foreign, is_gone, owner
-from flows.git import git, must_git
+from components.process import is_foreign, is_gone, owner, quiet_environment
+from flows.git import git, head, no_commit, prefix
 from flows.models import find_model
+from flows.orphans import FLOW_RUN
 from flows.settings import enter
 from flows.turn import RUNS, hold_folder
 from flows.workspace import Workspace, find_project
@@ -28,7 +31,6 @@ from flows.workspace import Workspace, find_project
 log = logging.getLogger(__name__)
 
 FOLDER, OWNER = "checkout", "owner.json"
-FLOW_RUN = "PREFECT__FLOW_RUN_ID"  # which Prefect gives to the processes of a flow run
 BEGINS = 600.0  # seconds from the checkout to the run in it, at the most
 
 
@@ -43,7 +45,7 @@ def checkout(project: Path) -> Iterator[Path]:
     try:
         yield root
     finally:
-        remove(project, root.parent)
+        remove(project, home_of(project, root))
 
 
 def make_checkout(project: Path, pid: int) -> Path:
@@ -53,23 +55,47 @@ def make_checkout(project: Path, pid: int) -> Path:
         NotThere: the project has no commit.
     """
     remove_abandoned(project)
-    commit = git(project, "rev-parse", "--verify", "--quiet", "HEAD")
+    commit = head(project)
     if not commit:
-        raise NotThere(f"{project} has no git commit: a scheduled run works on what is committed; `git init`, `git add`, `git commit`")
+        raise NotThere(f"a scheduled run works on what is committed, and {no_commit(project)}")
     home = project / RUNS / uuid.uuid4().hex[:12]
-    home.mkdir(parents=True)
-    who = json.loads(owner(pid)) | {"flow_run": os.environ.get(FLOW_RUN)}
+    make_private(home)
+    who = json.loads(owner(pid)) | {"flow_run": os.environ.get(FLOW_RUN), "prefix": prefix(project)}
     # Before git knows of the folder: who finds it there and free may remove it.
     (home / OWNER).write_text(json.dumps(who), encoding="utf-8")
-    must_git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
-    return home / FOLDER
+    git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
+    return root_of(home)
+
+
+def root_of(home: Path) -> Path:
+    """Return where the project lies in the checkout below `home`: its top, or a folder of a repository that has more than the project."""
+    try:
+        below = str(json.loads((home / OWNER).read_text(encoding="utf-8")).get("prefix", ""))
+    except (OSError, ValueError, AttributeError):
+        below = ""
+    return home / FOLDER / below
+
+
+def checkouts(project: Path) -> list[Path]:
+    """Return the checkouts of the project that are there, whoever works in them."""
+    return sorted(root for home in (project / RUNS).glob("*") if (root := root_of(home)).is_dir())
 
 
 def remove(project: Path, home: Path) -> None:
     """Remove a checkout and what git knows of it."""
-    git(project, "worktree", "remove", "--force", str(home / FOLDER))
+    with suppress(RetuneError):  # git may not know of it yet
+        git(project, "worktree", "remove", "--force", str(home / FOLDER))
     shutil.rmtree(home, ignore_errors=True)
-    git(project, "worktree", "prune")
+    try:
+        git(project, "worktree", "prune")
+    except RetuneError as error:
+        log.warning("git still lists the checkout %s, which is removed: %s", home, error)
+
+
+def home_of(project: Path, root: Path) -> Path:
+    """Return the folder that a checkout was made in, with all that belongs to it."""
+    runs = project / RUNS
+    return runs / root.relative_to(runs).parts[0]
 
 
 def remove_abandoned(project: Path) -> None:
@@ -94,12 +120,11 @@ def tell_crashed(flow_run: str | None) -> None:
         return
     import httpx
 
-    from flows.prefect_api import ask, post
+    from flows.orphans import crash
+    from flows.prefect_api import ask
 
-    state = {"type": "CRASHED", "name": "Crashed", "message": "its process is gone, as the next run found"}
     try:
-        if ask("GET", f"{api}/flow_runs/{flow_run}").json()["state"]["type"] in ("PENDING", "RUNNING", "CANCELLING"):
-            post(f"{api}/flow_runs/{flow_run}/set_state", {"state": state})
+        crash(api, {"id": flow_run, **ask("GET", f"{api}/flow_runs/{flow_run}").json()})
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         log.warning("Prefect was not told that its run %s is gone: %s", flow_run, error)
 
@@ -109,7 +134,7 @@ def idle(note: Path) -> bool:
     if time.time() - note.stat().st_mtime < BEGINS:
         return False
     try:
-        with hold_folder(note.parent / FOLDER):
+        with hold_folder(root_of(note.parent)):
             return True
     except Unavailable:
         return False
@@ -127,7 +152,7 @@ def enter_checkout(model: str) -> Workspace:
         raise RetuneError(f"{root} is no checkout in {project / RUNS}: `retune retrain` and the deployment make one")
     enter(project)
     os.environ[STATE] = str(project / "var")  # a search or training that was cut short outlives the checkout
-    commit = git(root, "rev-parse", "HEAD")
+    commit = head(root)
     params = committed(root, project, model, commit)
     return Workspace(project, root, root / params, home=(project / params).parent, commit=commit)
 
@@ -158,19 +183,16 @@ def project_of() -> Path:
 
 def is_checkout(project: Path) -> bool:
     """Say whether the working folder is a checkout of `project`."""
-    return Path.cwd().resolve().parent.parent == project / RUNS
+    here, runs = Path.cwd().resolve(), project / RUNS
+    return runs in here.parents and here == root_of(home_of(project, here))
 
 
-def main() -> int:
+def main() -> None:
     """Make a checkout for the process that called this one, and print its folder; with `--project` only the project's."""
-    try:
-        project = project_of()
-        print(project if sys.argv[1:] == ["--project"] else make_checkout(project, os.getppid()))
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    quiet_environment()
+    project = project_of()
+    print(project if sys.argv[1:] == ["--project"] else make_checkout(project, os.getppid()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

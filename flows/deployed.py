@@ -5,6 +5,7 @@ Prefect is imported here at once: only a process that Prefect started, or `prefe
 
 import atexit
 import logging
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,10 @@ from prefect.states import Completed
 from pydantic import Field
 
 from components.process import quiet_environment
-from flows import engine, promotion, scheduled
+from flows import engine, orphans, promotion, scheduled
 from flows.brought import SKIPPED
-from flows.checkout import remove
+from flows.checkout import project_of, remove
+from flows.settings import read_settings
 from flows.turn import RUNS
 
 quiet_environment()
@@ -30,6 +32,7 @@ Model = Annotated[str, Field(description="a model of this project, by its name i
 def retrain(model: Model = "") -> State:
     """Make a model anew where there is something to learn: the whole line, from the snapshot to a verdict and what follows from it."""
     leave_nothing_behind()
+    orphans.close(os.environ["PREFECT_API_URL"], managed=not read_settings(project_of()).prefect_api_url)
     with engine.joined():
         ended = scheduled.retrain(model)
     return Completed(name=ended.outcome.title() if ended.outcome == SKIPPED else None, message=f"{ended.outcome}: {ended.reason}")
@@ -62,6 +65,7 @@ def prune(
 
 def leave_nothing_behind() -> None:
     """Remove the checkout that this process works in when it ends."""
-    home = Path.cwd().parent
-    if home.parent.name == Path(RUNS).name:
-        atexit.register(remove, home.parent.parent.parent, home)
+    for home in Path.cwd().parents:
+        if home.parent.parts[-2:] == Path(RUNS).parts:
+            atexit.register(remove, home.parents[2], home)
+            return

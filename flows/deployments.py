@@ -16,10 +16,12 @@ from urllib.parse import quote
 import httpx
 import yaml
 
+from components.documents import read_yaml
 from components.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.folders import make_private
 from flows.models import ModelFolder, find_models
 from flows.params import RetrainParams, read_params
-from flows.prefect_api import ask
+from flows.prefect_api import ask, client_settings
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +47,8 @@ def deploy(project: Path, api: str, pool: str | None) -> list[str]:
     for name in sorted({one["work_pool"]["name"] for one in described["deployments"]}):
         ensure_pool(project, api, name, named=pool is not None)
     file = project / "var/prefect/deployments.yaml"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    former = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {"deployments": []}
+    make_private(file.parent)
+    former = read_yaml(file) if file.is_file() else {"deployments": []}
     partial = file.with_name(f".{file.name}")
     partial.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
     prefect(project, api, ["--no-prompt", "deploy", "--all", "--prefect-file", str(partial)])
@@ -118,13 +120,13 @@ def read_file(project: Path) -> dict[str, Any]:
         BadParams: it is missing, or is not what Prefect reads.
     """
     path = project / FILE
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BadParams(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadParams(f"{path} is not YAML: {error}") from None
-    if not isinstance(found, dict) or not any(one.get("name") == RETRAIN for one in found.get("deployments") or []):
+    found = read_yaml(path)
+    described = found.get("deployments") if isinstance(found, dict) else None
+    if (
+        not isinstance(found, dict)
+        or not isinstance(described, list)
+        or not any(isinstance(one, dict) and one.get("name") == RETRAIN for one in described)
+    ):
         raise BadParams(f"{path}: expected `deployments` with one that is called {RETRAIN}")
     return found
 
@@ -180,7 +182,7 @@ def prefect(project: Path, api: str, arguments: Sequence[str]) -> str:
     Raises:
         RetuneError: it failed.
     """
-    wanted = {"PREFECT_API_URL": api, "PREFECT_HOME": str(project / "var/prefect"), "PREFECT_CLI_COLORS": "false"}
+    wanted = client_settings(api) | {"PREFECT_HOME": str(project / "var/prefect"), "PREFECT_CLI_COLORS": "false"}
     environment = os.environ | wanted | {"PYTHONPATH": str(project)}
     command = [sys.executable, "-m", "prefect", *arguments]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, errors="replace", check=False)

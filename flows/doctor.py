@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 
 import psutil
-import yaml
 from packaging.requirements import Requirement
 
-from components.errors import RetuneError
+from components.documents import read_yaml
+from components.errors import BadParams, NotThere, RetuneError
+from components.folders import make_private
+from components.temporary import temporary
 from flows.settings import read_settings
 from flows.workspace import Workspace
 
@@ -46,7 +48,9 @@ def examine(workspace: Workspace) -> Iterator[Finding]:
         "DVC": dvc,
         "DVC lock": dvc_lock,
         "MLflow": mlflow,
+        "ledger": ledger,
         "Prefect": prefect,
+        "champions": champions,
     }
     for name, check in checks.items():
         try:
@@ -102,9 +106,9 @@ def base_model(workspace: Workspace) -> str:
     from flows.params import read_params
 
     base = read_params(workspace.params).base
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary() as folder:
         registered = partial(find_registered, workspace)
-        manifest = pin_base(workspace.origin, Path(folder) / "base", base=base, registered=registered)
+        manifest = pin_base(workspace.origin, folder / "base", base=base, registered=registered)
     return f"{base.model}, {sum(part.bytes for part in manifest.parts) / 2**20:.0f} MiB in {len(manifest.parts)} files"
 
 
@@ -126,32 +130,40 @@ def memory(_workspace: Workspace) -> str:
 
 def state(workspace: Workspace) -> str:
     """var/ can be written."""
-    workspace.var.mkdir(parents=True, exist_ok=True)
+    make_private(workspace.var)
     with tempfile.TemporaryFile(dir=workspace.var):
         return f"{workspace.var} is writable"
 
 
 def git(workspace: Workspace) -> str:
     """The project is a git repository with a commit, so that a model can be traced to its code."""
+    from flows.git import NO_GIT
     from flows.git import git as ask
+    from flows.lineage import commit_of
 
-    commit = ask(workspace.project, "rev-parse", "--short", "HEAD")
-    if not commit:
-        raise RetuneError(
-            f"{workspace.project} has no git commit that a model could lead back to: `git init && git add --all && git commit`"
-        )
-    changed = len(ask(workspace.project, "status", "--porcelain").splitlines())
-    return f"commit {commit}, {changed} uncommitted file(s)"
+    commit = commit_of(workspace)
+    if commit == NO_GIT:
+        return "none, as DVC's core.no_scm says: no version can be made again"
+    changed = len(ask(workspace.project, "status", "--porcelain", "--", ".").splitlines())
+    return f"commit {commit[:7]}, {changed} uncommitted file(s)"
 
 
 def dvc(workspace: Workspace) -> str:
-    """DVC runs here, and has a remote."""
+    """DVC runs here, has every stage, and has a remote that others can pull from."""
+    from flows.dvc import check_pipeline
     from flows.dvc import dvc as run
+    from flows.dvc_config import cache_folder, default_remote
 
-    remotes = run(["remote", "list"], workspace.project, what="dvc remote list", level=0)
-    return (
-        f"{importlib.metadata.version('dvc')}, remote {remotes[0].split()[0] if remotes else 'none: `dvc remote add --default NAME URL`'}"
-    )
+    check_pipeline(workspace.project)
+    run(["remote", "list"], workspace.project, what="dvc remote list", level=0)
+    version, cache = importlib.metadata.version("dvc"), f"cache {cache_folder(workspace.project)}"
+    shared = read_settings(workspace.project).dvc_remote
+    remote = ("shared, as RETUNE_DVC_REMOTE says", shared) if shared else default_remote(workspace.project)
+    if remote is None:
+        return f"{version}, {cache}, no default remote: `dvc remote add --default NAME URL`"
+    name, url = remote
+    here = " (in this folder: nobody else can pull from it)" if "://" not in url and Path(url).is_relative_to(workspace.project) else ""
+    return f"{version}, {cache}, remote {name}: {url}{here}"
 
 
 def dvc_lock(workspace: Workspace) -> str:
@@ -160,8 +172,8 @@ def dvc_lock(workspace: Workspace) -> str:
     if not path.exists():
         return "free"
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError):
+        held = read_yaml(path) or {}
+    except BadParams:
         raise RetuneError(f"{path} is broken and blocks every `dvc repro`: delete it when no DVC command is running") from None
     holders = [info for kinds in held.values() for entry in kinds.values() for info in (entry if isinstance(entry, list) else [entry])]
     alive = [info for info in holders if psutil.pid_exists(int(info["pid"]))]
@@ -173,10 +185,50 @@ def dvc_lock(workspace: Workspace) -> str:
 
 def mlflow(workspace: Workspace) -> str:
     """MLflow's store is there and at today's schema."""
+    from components.store import reach
     from flows.places import store
 
     uri = store(workspace)
+    reach(uri)
     return f"{importlib.metadata.version('mlflow')}, {uri}"
+
+
+def ledger(workspace: Workspace) -> str:
+    """The ledger is what was written, and the one that MLflow knows."""
+    from components import registry
+    from components.registry.ledger_head import shown
+    from components.store import database_of
+    from flows.audit.model import open_models
+
+    path = database_of(workspace.ledger)
+    if path is not None and not path.exists() and not (workspace.var / "mlflow.db").exists():
+        return "not made yet; `retune run` makes it"
+    models = open_models(workspace.project)
+    found = {model.name: registry.verify_ledger(model.uri, model.ledger_url, model.name) for model in models if model.ledger}
+    if faults := list(dict.fromkeys(fault for one in found.values() for fault in one.faults)):
+        raise RetuneError(
+            f"{shown(faults)}: `retune history NAME --verify` shows all; restore a copy, or `retune reconcile --accept --why …`"
+        )
+    if not found:
+        return f"{path or 'it'} has no entry yet"
+    entries = max(len(one.chain.links) for one in found.values())
+    return f"{entries:,} entries, unchanged since they were written, {', '.join(sorted({one.signature for one in found.values()}))}"
+
+
+def champions(workspace: Workspace) -> str:
+    """What was ever champion is registered, and no file of a workspace is damaged; `retune verify` reads all of it."""
+    from flows.audit.model import open_models
+    from flows.audit.verify import verify_model
+
+    try:
+        models = open_models(workspace.project)
+    except NotThere:
+        return "none yet"
+    found = [verify_model(model, quick=True) for model in models]
+    if faults := [f"{one.model} {fault.version or ''}: {fault.says}" for one in found for fault in one.faults]:
+        raise RetuneError(f"{'; '.join(faults)}. `retune verify` says more")
+    notes = [note for one in found for note in one.notes]
+    return "; ".join([f"{sum(len(one.versions) for one in found)} version(s) lead to their files", *notes])
 
 
 def prefect(workspace: Workspace) -> str:
@@ -190,9 +242,27 @@ def prefect(workspace: Workspace) -> str:
         from flows.prefect_api import auth
 
         try:
-            httpx.get(f"{configured}/version", timeout=5, auth=auth()).raise_for_status()
+            httpx.get(f"{configured}/version", timeout=5, auth=auth(configured)).raise_for_status()
         except httpx.HTTPError as error:
             raise RetuneError(f"RETUNE_PREFECT_API_URL={configured} does not answer ({error}); unset it to use the local server") from None
+        refuse_orphans(configured, managed=False)
         return f"{configured} answers"
     url = running(workspace.var / "prefect")
+    if url:
+        refuse_orphans(url, managed=True)
     return f"{url} answers" if url else "no server running; `retune run` starts one"
+
+
+def refuse_orphans(api: str, managed: bool) -> None:
+    """Name the runs that Prefect counts as running though their process is gone.
+
+    Raises:
+        RetuneError: there are some.
+    """
+    from flows import orphans
+
+    if found := orphans.find(api, managed):
+        names = ", ".join(sorted(run["name"] for run in found)[:5])
+        raise RetuneError(
+            f"{len(found)} run(s) count as running and their process is gone ({names}): the next `retune run` sets them to Crashed"
+        )

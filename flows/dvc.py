@@ -1,6 +1,5 @@
 """Prefect drives DVC: one `dvc repro STAGE` a task, in a process group of its own that never outlives the run."""
 
-import configparser
 import contextlib
 import hashlib
 import json
@@ -12,14 +11,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 
-from components.errors import BadInput, Cancelled, NotThere, RetuneError, StageFailed, Unavailable
-from components.process import end_children, end_group
+from components.documents import read_yaml
+from components.errors import BadInput, BadParams, Cancelled, NotThere, RetuneError, StageFailed, Unavailable
+from components.ledger.chain import KEY
+from components.process import end_children, end_group, inherited, tied
+from flows.dvc_config import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ CHATTER = re.compile(  # what DVC says at every call; the task says what became 
     r"'.*\.dvc' didn't change|Stage '.*' didn't change|(Updating|Generating) lock file|Data and pipelines are up to date|> exec python"
     r"|To track the changes|\tgit add|To enable auto staging|\tdvc config core.autostage|Use `dvc push`"
 )
+LONGEST = 1_000  # characters of a message that DVC does not mark as one
 GRACE = 5.0  # seconds between SIGINT and SIGKILL
 
 
@@ -54,7 +57,7 @@ class Running:
             if self.cancelled.is_set():
                 raise Cancelled("the run was cancelled")
             child = subprocess.Popen(
-                [sys.executable, "-m", "components.process", *command],
+                tied(command),
                 cwd=cwd,
                 env={**environment(cwd), **variables},
                 stdin=subprocess.DEVNULL,
@@ -92,7 +95,39 @@ def environment(cwd: Path) -> dict[str, str]:
     """Return the environment of a child: `python` is this interpreter, and the code is that of the folder it runs in."""
     first = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(cwd)}
     paths = {name: os.pathsep.join(filter(None, (folder, os.environ.get(name)))) for name, folder in first.items()}
-    return os.environ | paths | {"PYTHONUNBUFFERED": "1"}
+    own = {name: value for name, value in inherited().items() if name != KEY}  # no stage signs the ledger
+    return own | paths | {"PYTHONUNBUFFERED": "1"}
+
+
+def check_pipeline(root: Path) -> None:
+    """Check before any work that DVC can bring every stage of a run up to date.
+
+    Raises:
+        BadInput: dvc.yaml lacks a stage, or has one frozen, which DVC takes for up to date whatever changed; or `data` is a link.
+    """
+    file = root / "dvc.yaml"
+    found = read_yaml(file)
+    stages = found.get("stages") if isinstance(found, dict) else None
+    if not isinstance(stages, dict):
+        raise BadInput(f"{file} has no stages: `git checkout dvc.yaml` restores it where it was committed")
+    if missing := [stage for stage in STAGES if stage not in stages]:
+        there = ", ".join(stages) or "none"
+        raise BadInput(
+            f"{file} has no stage {', '.join(missing)}; it has {there}: a run needs {', '.join(STAGES)}. Give a stage that was renamed its "
+            "name back, or `git checkout dvc.yaml`"
+        )
+    frozen = [stage for stage, told in stages.items() if isinstance(told, dict) and told.get("frozen")]
+    if ours := [stage for stage in frozen if stage in STAGES]:
+        raise BadInput(
+            f"{file}: {', '.join(ours)} is frozen, so what it made would stand whatever changed: `dvc unfreeze {' '.join(ours)}`"
+        )
+    for stage in frozen:
+        log.warning("%s: %s is frozen: what it last wrote is taken, whatever has changed since", file, stage)
+    if (data := root / "data").is_symlink():
+        raise BadInput(
+            f"{data} is a link to {data.resolve()}, and DVC keeps no data behind a link: make it a folder; what takes room is DVC's cache, "
+            "which `dvc config --local cache.dir FOLDER` moves to another disk"
+        )
 
 
 def reproduce_stage(stage: str, root: Path) -> Reproduced:
@@ -112,14 +147,39 @@ def reproduce_stage(stage: str, root: Path) -> Reproduced:
     return Reproduced.UNCHANGED
 
 
+def pull(target: str, root: Path) -> None:
+    """Bring what is gone from the cache back from DVC's remote, and lay it out: of a stage, or of a .dvc file.
+
+    Raises:
+        StageFailed, Unavailable, Cancelled: as for `reproduce_stage`.
+    """
+    dvc(["--wait-for-lock", "pull", "--force", target], root, what=f"dvc pull {target}", level=logging.DEBUG)
+
+
+def in_remote(root: Path, objects: Collection[str]) -> set[str]:
+    """Return those objects that DVC's default remote has.
+
+    Raises:
+        Unavailable: it cannot be asked.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(root)) as repo:
+            return set(repo.cloud.get_remote_odb(None).oids_exist(list(objects)))
+    except (DvcException, OSError, ImportError) as error:
+        raise Unavailable(f"DVC's remote cannot be asked: {' '.join(str(error).split())}") from None
+
+
 def add(folders: Sequence[Path], root: Path) -> None:
     """Put folders under DVC; they were made by effects and are inputs of the stages."""
     names = [str(folder.relative_to(root)) for folder in folders]
-    dvc(["--wait-for-lock", "add", "--quiet", *names], root, what=f"dvc add {' '.join(names)}")
+    dvc(["--wait-for-lock", "add", *names], root, what=f"dvc add {' '.join(names)}", level=logging.DEBUG)
 
 
 def changed(root: Path) -> frozenset[str]:
-    """Return what the last stage hangs on, itself included, and is not as DVC knows it: names of stages, and of folders' .dvc files."""
+    """Return what of the stages of a run, and of what they hang on, is not as DVC knows it: names of stages, and of folders' .dvc files."""
     foreseen = _FORESEEN.pop(root, None)
     with contextlib.suppress(RetuneError):  # what failed then is asked again, and says why
         if foreseen is not None and (found := foreseen.answer()) is not None:
@@ -160,7 +220,7 @@ def _stamps(marks: Sequence[Path]) -> list[tuple[int, int] | None]:
 
 
 def _ask_changed(root: Path) -> frozenset[str]:
-    what = ["status", "--json", "--no-updates", "--with-deps", STAGES[-1]]  # as `dvc repro`, it asks no other repository for news
+    what = ["status", "--json", "--no-updates", "--with-deps", *STAGES]  # as `dvc repro`, it asks no other repository for news
     said = dvc(["--wait-for-lock", *what], root, what="dvc status", level=logging.DEBUG)
     try:
         return frozenset(json.loads(next((line for line in reversed(said) if line.startswith("{")), "")))
@@ -189,27 +249,42 @@ def dvc(
     if RUNNING.cancelled.is_set():
         raise Cancelled(f"{what} was cancelled; run again to go on where it stopped")
     if code != 0:
-        raise _failure(lines, what, code)
+        raise _failure(lines, what, code, root)
     return lines
 
 
-def _failure(lines: list[str], what: str, code: int) -> Exception:
+def _failure(lines: list[str], what: str, code: int, root: Path) -> Exception:
     said = "\n".join(lines)
     exited = re.search(r"exited with (-?\d+)", said)
     step = re.search(r"^error: (.*?)(?=^ERROR: |\Z)", said, re.MULTILINE | re.DOTALL)
     dvc_says = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
-    message = step.group(1).strip() if step else "; ".join(dvc_says) or (lines[-1] if lines else f"exit code {code}")
+    if step is None and (damage := _damage(root)):
+        return BadParams(f"{what} failed: {damage}")
+    plain = lines[-1:] if "Traceback (most recent call last):" in lines else [line.strip() for line in lines]
+    message = step.group(1).strip() if step else "; ".join(dvc_says) or " ".join(filter(None, plain))[:LONGEST] or f"exit code {code}"
     if exited and int(exited.group(1)) in (-signal.SIGKILL, 128 + signal.SIGKILL):
         message = f"it was killed (signal 9), for lack of memory or by hand; run again to go on. {message}"
     kinds = {kind.exit_code: kind for kind in (BadInput, Unavailable, Cancelled)}
     return kinds.get(int(exited.group(1)) if exited else 0, StageFailed)(f"{what} failed: {message}")
 
 
-def cache_folder(root: Path) -> Path:
-    """Return the folder of DVC's cache for `root`, as .dvc/config and config.local name it; relative to .dvc, as in DVC."""
-    config = configparser.ConfigParser(interpolation=None, strict=False)
-    config.read([root / ".dvc/config", root / ".dvc/config.local"], encoding="utf-8")
-    return (root / ".dvc" / config.get("cache", "dir", fallback="cache")).resolve()
+def object_path(root: Path, md5: str) -> Path:
+    """Return where the cache of `root` keeps an object."""
+    return cache_folder(root) / "files/md5" / md5[:2] / md5[2:]
+
+
+def _damage(root: Path) -> str | None:
+    """Say which of the files that DVC reads is damaged and where, which DVC itself does not."""
+    for path in (root / "dvc.yaml", root / "dvc.lock", root / "params.yaml", *sorted((root / "data").glob("*.dvc"))):
+        if not path.is_file():
+            continue
+        try:
+            found = read_yaml(path)
+        except BadParams as error:
+            return f"{error}; `git checkout` restores the file where it was committed"
+        if not isinstance(found, dict):
+            return f"{path} is damaged: expected a mapping, found {type(found).__name__}; `git checkout` restores it where it was committed"
+    return None
 
 
 def cached_object(root: Path, md5: str) -> Path:
@@ -218,7 +293,7 @@ def cached_object(root: Path, md5: str) -> Path:
     Raises:
         NotThere: it is gone, or its bytes are others.
     """
-    path = cache_folder(root) / "files/md5" / md5[:2] / md5[2:]
+    path = object_path(root, md5)
     if not path.is_file():
         raise NotThere(f"{md5} is not in DVC's cache ({path}): `dvc pull` brings it back if it was pushed")
     with path.open("rb") as file:

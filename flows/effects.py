@@ -4,32 +4,33 @@ Each effect can be repeated: it looks first whether it was done, and what it lea
 the next one. The stages' results are read from the workspace; nothing here computes one.
 """
 
-import itertools
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from components import registry, tasks, tracking
 from components.artifacts.manifest import BaseManifest, Manifest
 from components.artifacts.verdict import Outcome, Verdict
 from components.base import pin_base as pin
 from components.behaviour import read_cases
-from components.errors import BadData, BadInput, NotThere
+from components.documents import parse_json, read_yaml
+from components.errors import BadData, BadInput, BadParams, NotThere, StageFailed, Unavailable
 from components.ledger import Entry, Ledger, Request
 from components.locks import shared_database
 from components.registry import Environment
 from components.snapshot import take_snapshot as take
-from flows import dvc, dvc_lock, events, evidence, judging, past, promotion
+from flows import dvc, dvc_lock, events, evidence, intact, judging, past, promotion
+from flows.git import uncommitted
 from flows.judging import Judged
-from flows.lineage import lineage_of
+from flows.lineage import commit_of, lineage_of
 from flows.params import read_params
 from flows.places import LOCAL, store
 from flows.pseudo import PseudoLabelled
@@ -68,6 +69,8 @@ class Result:
 def check(workspace: Workspace) -> None:
     """Check all settings before any work, make the store ready, and close what a killed run left open."""
     params = read_params(workspace.params)
+    commit_of(workspace)
+    dvc.check_pipeline(workspace.root)
     evidence.outside(workspace, params)
     if params.gates.behaviour.cases and evidence.wanted(params.gates, "behaviour"):
         read_cases(workspace.origin / params.gates.behaviour.cases)
@@ -88,8 +91,10 @@ def reconcile(workspace: Workspace, uri: str, name: str) -> None:
 def take_snapshot(workspace: Workspace, source: str | None = None) -> Manifest:
     """Take a snapshot of the data as it is now; unchanged data leave the one that is there."""
     params = read_params(workspace.params)
-    settings = params.snapshot if source is None else params.snapshot.at(source if "://" in source else str(Path(source).resolve()))
+    local = source is not None and source.strip() and "://" not in source
+    settings = params.snapshot if source is None else params.snapshot.at(str(Path(source).resolve()) if local else source)
     required = params.made_task.columns
+    mend_input(workspace, workspace.raw)
     return take(workspace.origin, workspace.raw, snapshot=settings, required=required, progress=tell_rows)
 
 
@@ -102,7 +107,29 @@ def tell_rows(rows: int) -> None:
 def pin_base(workspace: Workspace) -> BaseManifest:
     """Pin the base model into a folder with a hash of every file; where an alias of the registry has moved on, so does the base."""
     base = read_params(workspace.params).base
+    mend_input(workspace, workspace.base)
     return pin(workspace.origin, workspace.base, base=base, registered=lambda model: find_registered(workspace, model))
+
+
+def mend_input(workspace: Workspace, folder: Path) -> None:
+    """Bring a snapshot or a base with damaged files back from DVC's remote; where that has no whole one, remove it: it is taken anew."""
+    path = folder.relative_to(workspace.root).as_posix()
+    for fetch in (True, False):
+        if not (bad := intact.damaged_input(workspace.root, folder)):
+            return
+        known = dvc_lock.pointed(workspace.root, path)
+        intact.drop_input(workspace.root, folder, bad, known)
+        if fetch and known is not None:
+            fetched(workspace.root, f"{path}.dvc")
+
+
+def fetched(root: Path, *targets: str) -> None:
+    """Bring from DVC's remote what was dropped from its cache, as far as it is there."""
+    for target in targets:
+        try:
+            dvc.pull(target, root)
+        except (StageFailed, Unavailable) as error:
+            log.info("%s is made anew: %s", target, error)
 
 
 def find_registered(workspace: Workspace, model: str) -> tuple[Path, str]:
@@ -111,28 +138,59 @@ def find_registered(workspace: Workspace, model: str) -> tuple[Path, str]:
 
 
 def put_under_dvc(workspace: Workspace) -> frozenset[str]:
-    """Bring snapshot and base under DVC as they stand, and return the stages that need not run: those before the first that changed.
-
-    Where a stage of the user's own has changed before one of ours, DVC is left to say stage by stage what must run.
-    """
+    """Bring snapshot and base under DVC as they stand, and return the stages that need not run: those that hang on nothing that changed."""
     changed = dvc.changed(workspace.root)
     files = {folder.relative_to(workspace.root).as_posix() + ".dvc": folder for folder in (workspace.raw, workspace.base)}
     if new := [folder for file, folder in files.items() if file in changed or not (workspace.root / file).exists()]:
         dvc.add(new, workspace.root)
     give_back(workspace)
-    if changed - {*files, *dvc.STAGES}:
-        return frozenset()
-    return frozenset(itertools.takewhile(lambda stage: stage not in changed, dvc.STAGES))
+    settled = dvc_lock.settled(workspace.root, changed)
+    damaged = damaged_stages(workspace.root, {name for stage in settled for name in dvc_lock.leads_to(workspace.root, stage)})
+    if damaged:
+        drop(workspace.root, damaged, fetch=True)
+        names = ", ".join(damaged)
+        log.warning("what was made from the damaged outputs of %s meanwhile stands: `dvc repro --force` makes it anew", names)
+    return dvc_lock.settled(workspace.root, {*changed, *damaged})
 
 
 def reproduce(workspace: Workspace, stage: str) -> Stage:
     """Let DVC bring one stage up to date; while it trains, MLflow follows the growing history."""
     started = time.monotonic()
     with tracking.follow(workspace.history, store(workspace), read_name(workspace)) as followed:
-        became = dvc.reproduce_stage(stage, workspace.root)
+        became = reproduce_whole(stage, workspace.root)
     give_back(workspace)
     log.info("%s: %s", stage, became)
     return Stage(stage, became, time.monotonic() - started, followed.run_id)
+
+
+def reproduce_whole(stage: str, root: Path) -> dvc.Reproduced:
+    """Let DVC bring a stage up to date, and take what it laid out from its cache only where that is whole.
+
+    What is damaged is dropped, and fetched from DVC's remote or made anew.
+
+    Raises:
+        StageFailed: what is fetched or made is damaged again and again.
+    """
+    for attempt in range(3):
+        became = dvc.reproduce_stage(stage, root)
+        damaged = damaged_stages(root, dvc_lock.leads_to(root, stage))
+        if not damaged:
+            return became
+        drop(root, damaged, fetch=attempt == 0)
+    raise StageFailed(f"the outputs of {', '.join(damaged)} in {root} are damaged again after they were made anew: does the disk fail?")
+
+
+def damaged_stages(root: Path, stages: Collection[str]) -> dict[str, dict[str, str]]:
+    """Return, of those stages that wrote files which have other bytes by now than dvc.lock says, these files and their objects."""
+    return {stage: bad for stage in sorted(stages) if (bad := intact.damaged_outputs(root, [stage]))}
+
+
+def drop(root: Path, damaged: Mapping[str, Mapping[str, str]], fetch: bool) -> None:
+    """Remove damaged outputs, and their objects from DVC's cache; with `fetch`, bring back from its remote what is whole there."""
+    for bad in damaged.values():
+        intact.drop(root, bad)
+    if fetch:
+        fetched(root, *damaged)
 
 
 def stands(stage: str) -> Stage:
@@ -148,16 +206,27 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
         BadInput: the settings are not those that the model was made with.
     """
     name = read_name(workspace)
+    if not stages:  # nobody has asked DVC
+        dvc.check_pipeline(workspace.root)
     if edited := dvc_lock.edited_params(workspace.root):
         changed = ", ".join(edited)
         raise BadInput(f"{workspace.params}: {changed} changed since the model was made: `dvc repro` or `retune run` makes it anew")
     if stale := dvc_lock.overtaken(workspace.root):
         what = "; ".join(f"{stage} ran with another {', '.join(paths)}" for stage, paths in stale.items())
         raise NotThere(f"{workspace.root / 'dvc.lock'}: {what}; `dvc repro` or `retune run` makes what comes after it")
+    if not stages and (moved := dvc.changed(workspace.root)):
+        raise NotThere(
+            f"{workspace.root}: {', '.join(sorted(moved))} changed since the model was made: `dvc repro` or `retune run` makes it anew"
+        )
+    if not stages and (bad := intact.damaged_outputs(workspace.root, dvc_lock.locked(workspace.root))):
+        raise NotThere(
+            f"{workspace.root}: {', '.join(bad)} is damaged, not what dvc.lock says: `retune run` brings it back or makes it anew"
+        )
     lineage = lineage_of(workspace, name, tracking.run_key(workspace.root))
-    params = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))
+    params = read_yaml(workspace.params)
     live = next((stage.live for stage in stages if stage.live), None)
-    return tracking.record(workspace.root, store(workspace), lineage=lineage, params=params, live=live)
+    changes = partial(uncommitted, workspace.root)
+    return tracking.record(workspace.root, store(workspace), lineage=lineage, params=params, live=live, uncommitted=changes)
 
 
 def register(workspace: Workspace, run: tracking.RecordedRun) -> registry.Version:
@@ -291,12 +360,12 @@ def as_rows(inputs: Sequence[str], asked: Sequence[str]) -> pd.DataFrame:
     rows = []
     for number, text in enumerate(asked, 1):
         try:
-            row = json.loads(text)
-        except ValueError:
+            row = parse_json(text, f"question {number}")
+        except BadParams:
             row = None
         if not isinstance(row, dict) or set(row) != set(inputs):
             wanted = ", ".join(f'"{name}": …' for name in inputs)
-            raise BadData(f"question {number}: expected a JSON object {{{wanted}}}, found {text[:80]!r}")
+            raise BadData(f"question {number}: expected a JSON object {{{wanted}}}, with each key once, found {text[:80]!r}")
         rows.append({name: cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for name, cell in row.items()})
     return pd.DataFrame(rows, columns=list(inputs), dtype="str")
 

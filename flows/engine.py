@@ -15,7 +15,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar, cast
 
 from components.errors import Cancelled, Unavailable
+from flows import orphans
 from flows.dvc import RUNNING
+from flows.prefect_api import auth, client_settings, patch, post
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,10 +73,12 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         if Mode.inline:
             return function(*args, **kwargs)
+        from prefect import tags
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         # No heartbeat, which is there for runs of workers: its thread lets every flow end up to a second late.
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        # The run is known by its tag from its first moment: a kill may come at any.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), tags(orphans.tag()):
             return cast(R, prefect_flow()(*args, **kwargs))
 
     return call
@@ -113,7 +117,7 @@ def configure(api_url: str, home: str, deadline: float) -> None:
     Mode.inline = False
     Mode.deadline = deadline
     os.environ.update(
-        PREFECT_API_URL=api_url,
+        client_settings(api_url),
         PREFECT_HOME=home,
         PREFECT_LOGGING_EXTRA_LOGGERS="components,flows",
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
@@ -139,26 +143,39 @@ def _watched(function: Callable[P, R]) -> Callable[P, R]:
 @contextmanager
 def joined() -> Iterator[None]:
     """Let the block be part of the flow run that this process is in: tasks belong to it, and it is watched."""
+    from prefect import tags
     from prefect.runtime import flow_run
 
     Mode.inline, Mode.flow_run = False, str(flow_run.id)
+    mark = orphans.tag()
+    if mark not in flow_run.tags:  # a worker has begun it
+        _add_tag(mark, flow_run.tags)
     done = threading.Event()
     thread = threading.Thread(target=_watch, args=(Mode.flow_run, done, Mode.deadline), name="watch-flow-run", daemon=True)
     thread.start()
     try:
-        yield
+        with tags(mark):
+            yield
     finally:
         done.set()
         thread.join(10)
 
 
+def _add_tag(mark: str, others: list[str]) -> None:
+    import httpx
+
+    kept = [one for one in others if not one.startswith(orphans.MARK)]
+    try:
+        patch(f"{os.environ['PREFECT_API_URL']}/flow_runs/{Mode.flow_run}", {"tags": [*kept, mark]})
+    except httpx.HTTPError as error:
+        log.warning("Prefect was not told which process this run is in: %s", error)
+
+
 def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
     import httpx
 
-    from flows.prefect_api import auth
-
-    answered = time.monotonic()
-    with httpx.Client(base_url=os.environ["PREFECT_API_URL"], timeout=5.0, auth=auth()) as client:
+    answered, api = time.monotonic(), os.environ["PREFECT_API_URL"]
+    with httpx.Client(base_url=api, timeout=5.0, auth=auth(api)) as client:
         while not done.wait(WATCH_SECONDS):
             try:
                 state = client.get(f"/flow_runs/{run_id}").raise_for_status().json()["state"]["type"]
@@ -180,8 +197,6 @@ def mark_cancelled() -> None:
     if Mode.flow_run is None:
         return
     import httpx
-
-    from flows.prefect_api import post
 
     body = {"state": {"type": "CANCELLED", "name": "Cancelled", "message": "ended on request"}, "force": True}
     with suppress(httpx.HTTPError):

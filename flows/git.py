@@ -1,26 +1,94 @@
-"""Questions to git, and what is asked of it that must not fail."""
+"""Questions to git and work for it. Whatever fails is told in git's own words; no repository, and no commit yet, are no failures."""
 
+import os
 import subprocess
 from pathlib import Path
 
 from components.errors import RetuneError
+from components.process import inherited
 
-NO_GIT = "none"  # the commit of a folder without a repository
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Return what git says, or nothing where there is no git repository or no commit."""
-    answer = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, errors="replace", check=False)
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+NO_GIT = "none"  # the commit of a project that keeps no history on purpose (DVC's core.no_scm)
+_UNBORN = "does not have any commits yet"
 
 
-def must_git(folder: Path, *arguments: str) -> None:
-    """Let git do something, without the repository's hooks.
+def git(folder: Path, *arguments: str, said: str | None = None) -> str:
+    """Let git answer or do something in `folder`, without the repository's hooks; return what it prints. `said` is its input.
 
     Raises:
-        RetuneError: it failed; the message is git's.
+        RetuneError: git failed or is not installed; the message is git's.
     """
-    command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)
+    done = _run(folder, arguments, said)
     if done.returncode != 0:
-        raise RetuneError(f"git {' '.join(arguments[:2])} failed in {folder}: {done.stderr.strip() or done.returncode}")
+        raise _failed(folder, arguments, done)
+    return done.stdout.strip()
+
+
+def head(folder: Path) -> str:
+    """Return the commit that `folder` is at, or nothing where there is no repository, or no commit in it yet.
+
+    Raises:
+        RetuneError: there is a repository, and git cannot read it.
+    """
+    if not has_repository(folder):
+        return ""
+    arguments = ("-c", "log.showSignature=false", "log", "-1", "--format=%H")
+    done = _run(folder, arguments)
+    if done.returncode != 0 and _UNBORN not in done.stderr:
+        raise _failed(folder, arguments[2:], done)
+    return done.stdout.strip()
+
+
+def has_commit(folder: Path, commit: str) -> bool:
+    """Say whether the repository of `folder` has a commit.
+
+    Raises:
+        RetuneError: git cannot read the repository, or there is none.
+    """
+    arguments = ("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
+    done = _run(folder, arguments)
+    if done.returncode not in (0, 1):
+        raise _failed(folder, arguments, done)
+    return done.returncode == 0
+
+
+def has_repository(folder: Path) -> bool:
+    """Say whether `folder` is in a git repository, sound or not."""
+    return any(os.path.lexists(place / ".git") for place in (folder, *folder.parents))
+
+
+def prefix(folder: Path) -> str:
+    """Return where `folder` lies in its repository; nothing at the top."""
+    return git(folder, "rev-parse", "--show-prefix")
+
+
+def no_commit(folder: Path) -> str:
+    """Return the message for a project without a commit."""
+    first = "" if has_repository(folder) else "git init && "
+    return f"{folder} has no git commit that a model could lead back to: `{first}git add --all && git commit -m start`"
+
+
+def uncommitted(folder: Path) -> bytes:
+    """Return `git status` and `git diff HEAD` of `folder`."""
+    commands = (["status", "--porcelain", "--", "."], ["diff", "HEAD", "--no-color", "--no-ext-diff", "--", "."])
+    return "\n".join(f"# git {' '.join(command)}\n{git(folder, *command)}\n" for command in commands).encode()
+
+
+def _run(folder: Path, arguments: tuple[str, ...], said: str | None = None) -> "subprocess.CompletedProcess[str]":
+    command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
+    try:
+        return subprocess.run(
+            command,
+            cwd=folder,
+            env=inherited() | {"LC_ALL": "C.UTF-8"},
+            input=said,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise RetuneError(f"git cannot be run in {folder}: {error.strerror}: {error.filename}; is git installed, and on PATH?") from None
+
+
+def _failed(folder: Path, arguments: tuple[str, ...], done: "subprocess.CompletedProcess[str]") -> RetuneError:
+    return RetuneError(f"git {' '.join(arguments[:2])} failed in {folder}: {done.stderr.strip() or f'exit code {done.returncode}'}")

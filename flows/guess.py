@@ -3,18 +3,20 @@
 import itertools
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 
 from components.errors import BadParams, BadSource
-from components.snapshot.faults import Faults
+from components.snapshot.faults import Faults, listed
+from components.snapshot.given import SPLITS
 from components.snapshot.settings import SnapshotParams
-from components.snapshot.sources.files import find_files
+from components.snapshot.sources import Asked, Brought, files
 from components.snapshot.tables import READERS, format_of
+from components.snapshot.take import columns_of, given_splits
 from components.text import canonical_label
 from flows.params import read_params
 from flows.shapes import Shape, shape_of
@@ -39,9 +41,13 @@ class Guess:
     classes: int
     rows: int
     shape: Shape | None = None
+    quoting: str | None = None
+    split_column: str | None = None
+    split_files: bool = False
 
     def __str__(self) -> str:
         roles = ", ".join(f"{role} = {name!r}" for role, name in self.columns.items())
+        roles += f", split = {self.split_column!r}" if self.split_column else ", splits by the files' names" if self.split_files else ""
         if self.shape is not None:
             return f"{self.shape.task.replace('_', ' ')}, {roles}; max_length {self.max_length} tokens"
         return f"text classification, {roles}; {self.classes} labels in the first {self.rows:,} rows; max_length {self.max_length} tokens"
@@ -56,14 +62,20 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
     """
     if data.parts and data.parts[0].endswith(":"):  # what a path makes of s3://…
         raise BadParams(f"{data.parts[0]}// is an address, and a guess needs a file: give one with a few rows, then set snapshot.source")
+    if params.is_dir():
+        raise BadParams(f"{params} is a folder: --params names the file to write, as {params / 'params.yaml'}")
     if params.exists() and not force:
         raise BadParams(f"{params} exists; --force replaces it, --params FILE writes another one")
     guess = guess_columns(data)
     folder = params.resolve().parent
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadParams(f"{params} cannot be written: {error.strerror}: {error.filename}") from None
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
+    templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # YAML knows no pairs of surrogates, which JSON makes of an emoji
     source = Path(os.path.relpath(data.resolve(), folder)).as_posix()
     text = templates.get_template("params.yaml.j2").render(name=name or slug(data.stem), source=source, guess=guess)
     partial = params.with_name(params.name + ".partial")
@@ -87,7 +99,16 @@ def guess_columns(data: Path) -> Guess:
     Raises:
         BadSource: the file cannot be read, its columns do not say what it is for, and none looks like a text or a label.
     """
-    frame, delimiter = read_head(data)
+    head = read_head(data)
+    frame, delimiter = head.frame, head.settings.delimiter
+    split = next((str(name) for name in frame.columns if _is_split(frame[name])), None)
+    frame = frame.drop(columns=[split] if split else [])
+    found = _columns(frame, data, delimiter)
+    return replace(found, quoting=head.settings.quoting, split_column=None if head.split_files else split, split_files=head.split_files)
+
+
+def _columns(frame: pd.DataFrame, data: Path, delimiter: str | None) -> Guess:
+    """Return what the columns of the first rows seem to be."""
     names = [str(name) for name in frame.columns]
     if (shape := shape_of(names)) is not None:
         return _shaped(frame, shape, delimiter)
@@ -97,7 +118,7 @@ def guess_columns(data: Path) -> Guess:
     if text is None or label is None:
         what = "texts" if text is None else "labels (a few values that repeat)"
         how = "name them in snapshot.columns of a params.yaml, or as a task does (`retune tasks`)"
-        raise BadSource(f"{data}: no column looks like {what}; columns: {', '.join(names)}; {how}")
+        raise BadSource(f"{data}: no column looks like {what}; columns: {listed(names)}; {how}")
     unique = [name for name in rest if name != label and frame[name].is_unique and longest(frame[name]) <= 64]
     identity = next((name for name in unique if name.lower() in ID_NAMES), None)
     group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
@@ -123,23 +144,67 @@ def _max_length(texts: "pd.Series[str]") -> int:
     return next((limit for limit in MAX_LENGTHS if words * TOKENS_A_WORD + 2 <= limit), MAX_LENGTHS[-1])
 
 
-def read_head(data: Path) -> tuple[pd.DataFrame, str | None]:
-    """Return the first rows as text, and the delimiter where it is not the usual one."""
-    files = find_files(Path.cwd(), str(data))
-    reader = READERS[format_of(files)]
+@dataclass(frozen=True)
+class Head:
+    """The first rows, and the settings that read them; `split_files` says whether the files' names give splits."""
+
+    frame: pd.DataFrame
+    settings: SnapshotParams
+    split_files: bool
+
+
+def read_head(data: Path) -> Head:
+    """Return the first rows as text: of the first file of each split, where files have splits.
+
+    Raises:
+        BadSource: no way of reading them gives rows.
+    """
+    brought = files.bring(Asked(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
+    splits = given_splits(brought, SnapshotParams(source=str(data)))
+    firsts = list({splits.get(path): path for path in reversed(list(brought.files))}.values())
+    looked_at = replace(brought, files={path: brought.files[path] for path in firsts[::-1]})
     error: BadSource | None = None
-    for delimiter in (None, ";", "\t", "|") if format_of(files) == "csv" else (None,):
+    for settings in _ways(data, brought.format):
         try:
-            settings = SnapshotParams(source=str(data), delimiter=delimiter)
-            faults = Faults(files[0])
-            columns = reader.read_columns(files[0], settings, faults)
-            rows = list(itertools.islice(reader.read_rows(files[0], settings, columns, faults), LOOK))
+            frame = _first_rows(looked_at, settings)
         except BadSource as found:
             error = error or found
             continue
-        if rows:
-            return pd.DataFrame(rows, columns=columns, dtype="str"), delimiter
+        if len(frame):
+            return Head(frame, settings, bool(splits))
     raise error or BadSource(f"{data}: a header and no rows; expected at least one row")
+
+
+def _ways(data: Path, kind: str) -> Iterator[SnapshotParams]:
+    """Yield the settings to try, the usual ones first."""
+    delimiters = {"csv": (None, ";", "\t", "|"), "tsv": (None,)}.get(kind)
+    if delimiters is None:
+        yield SnapshotParams(source=str(data))
+        return
+    for quoting in (None, "none", "backslash"):
+        for delimiter in delimiters:
+            yield SnapshotParams(source=str(data), delimiter=delimiter, quoting=quoting)
+
+
+def _first_rows(brought: Brought, settings: SnapshotParams) -> pd.DataFrame:
+    """Return the first rows of all files, of each a share.
+
+    Raises:
+        BadSource: they cannot be read so.
+    """
+    found, rows = columns_of(brought, settings), list[pd.DataFrame]()
+    for path, columns in found.items():
+        faults = Faults(brought.files[path])
+        some = itertools.islice(READERS[format_of([path])].read_rows(path, settings, columns, faults), LOOK // len(found))
+        rows.append(pd.DataFrame(list(some), columns=list(columns), dtype="str"))
+        faults.settle()
+    return pd.concat(rows, ignore_index=True)
+
+
+def _is_split(column: "pd.Series[str]") -> bool:
+    """Say whether a column names the split of each row, training and another one."""
+    words = {str(cell).strip().lower() for cell in column.dropna().unique()}
+    return words <= set(SPLITS) and "train" in (meant := {SPLITS[word] for word in words}) and len(meant) > 1
 
 
 def looks_like_text(column: "pd.Series[str]") -> bool:

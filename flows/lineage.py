@@ -7,9 +7,11 @@ from components.artifacts.lineage import Lineage
 from components.artifacts.manifest import BaseManifest, Manifest, base_folder
 from components.artifacts.profile import Profile
 from components.artifacts.training import ModelSpec
+from components.errors import NotThere
 from flows import dvc_lock
+from flows.dvc_config import keeps_no_history
 from flows.engine import current_flow_run
-from flows.git import NO_GIT, git
+from flows.git import NO_GIT, git, has_repository, head, no_commit
 from flows.workspace import Workspace
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "optuna", "scikit-learn", "mlflow", "dvc", "great-expectations", "prefect")
@@ -21,8 +23,8 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
     return Lineage(
         model=name,
         candidate=candidate,
-        git_commit=workspace.commit or git(workspace.project, "rev-parse", "HEAD") or NO_GIT,
-        dirty=0 if workspace.commit else len(git(workspace.project, "status", "--porcelain").splitlines()),
+        git_commit=(commit := commit_of(workspace)),
+        dirty=0 if workspace.commit or commit == NO_GIT else len(git(workspace.project, "status", "--porcelain", "--", ".").splitlines()),
         data_digest=Manifest.read(workspace.raw).digest,
         base_source=base.source,
         base_digest=base.digest,
@@ -32,3 +34,17 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
         packages={package: importlib.metadata.version(package) for package in PACKAGES},
         pseudo=Profile.read(workspace.root / "data/prepared").pseudo,
     )
+
+
+def commit_of(workspace: Workspace) -> str:
+    """Return the commit of the code that a model is made with; NO_GIT where DVC was told that the project has no history.
+
+    Raises:
+        NotThere: there is no commit, so nobody could make the version again.
+        RetuneError: git cannot read the repository.
+    """
+    if commit := workspace.commit or head(workspace.project):
+        return commit
+    if not has_repository(workspace.project) and keeps_no_history(workspace.project):
+        return NO_GIT
+    raise NotThere(no_commit(workspace.project))

@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from components.documents import read_yaml
 from components.errors import BadParams
 from components.params import nearest
 from flows.workspace import MODELS, Workspace, find_project, open_workspace
@@ -80,10 +79,7 @@ def open_model(name: str | None, params: Path | None) -> Workspace:
 def _name(file: Path) -> str:
     if not file.is_file():
         raise BadParams(f"{file.parent} has no params.yaml: `retune init DATA --params {file}` writes one")
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadParams(f"{file} is not YAML: {error}") from None
+    raw = read_yaml(file)
     if not isinstance(raw, dict) or not isinstance(raw.get("name"), str):
         raise BadParams(f"{file}: expected `name:`, the registered model's name")
     return str(raw["name"])

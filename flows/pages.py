@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from components import registry, report, tracking
 from components.artifacts.lineage import Lineage
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Verdict
+from components.documents import read_yaml
 from components.errors import BadModel, NotThere
+from components.markdown import cell
 from components.registry import stored
 from components.yardstick import yardstick
 from flows import dvc
@@ -52,7 +53,7 @@ def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence
         "made_at": datetime.now(UTC),
     }
     seconds = {stage.name: stage.seconds for stage in stages if stage.became is dvc.Reproduced.RAN}
-    params = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))  # as they are recorded with a run
+    params = read_yaml(workspace.params)  # as they are recorded with a run
     report.write_card(workspace.root, workspace.reports, **known)
     report.write_report(workspace.root, result.page, seconds=seconds, params=params, **known)  # last: it says that both are there
 
@@ -100,10 +101,11 @@ def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:
 
 def in_markdown(judged: Judged, result: Result) -> str:
     """Return the verdict as the text of an artifact in Prefect."""
-    rows = "\n".join(f"| {gate.gate} | {gate.role} | {gate.outcome} | {gate.reason.replace('|', '/')} |" for gate in judged.verdict.gates)
+    rows = "\n".join(f"| {cell(gate.gate)} | {gate.role} | {gate.shown} | {cell(gate.reason)} |" for gate in judged.verdict.gates)
     champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"
-    head = f"# {result.outcome}: {result.model} version {result.version}\n\n{result.reason}; {champion}.\n"
-    return f"{head}{waiting(result)}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\nThe page: `{result.page}`\n"
+    head = f"# {result.outcome}: {cell(result.model)} version {result.version}\n\n{cell(result.reason)}; {champion}.\n"
+    page = f"The page: {cell(result.page)}"
+    return f"{head}{waiting(result)}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\n{page}\n"
 
 
 def waiting(result: Result) -> str:

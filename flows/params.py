@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 from zoneinfo import available_timezones
 
-import yaml
 from cronsim import CronSim, CronSimError
 from pydantic import Field, field_validator
 
 from components import gates, tasks
 from components.artifacts.manifest import MAIN
 from components.base import BaseParams
+from components.documents import parse_yaml
 from components.errors import BadParams
 from components.evaluate import EvaluateParams
 from components.gates import GatesParams
@@ -109,10 +109,7 @@ def read_params(path: Path) -> Params:
 
 @functools.lru_cache(maxsize=16)  # each effect of a run reads the file anew: it may have been edited meanwhile, and seldom was
 def _checked(path: Path, content: bytes) -> Params:
-    try:
-        raw = yaml.safe_load(content.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadParams(f"{path} is not YAML: {error}") from None
+    raw = parse_yaml(content, path)
     if not isinstance(raw, dict):
         raise BadParams(f"{path}: expected a mapping with the sections {', '.join(Params.model_fields)}, found {type(raw).__name__}")
     if "train" in raw:

@@ -2,10 +2,8 @@
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,6 +21,7 @@ from components.origin import REGISTERED
 from components.registry import stored
 from components.similarity import resembling, row_key
 from components.snapshot import take_snapshot
+from components.temporary import temporary
 from components.text import grouped, label_reader, text_key
 from flows import dvc
 from flows.asked import Asked
@@ -224,10 +223,10 @@ def _regression_sets(workspace: Workspace, params: Params) -> list[tuple[str, Ca
 
 def read_set(workspace: Workspace, params: Params, path: str) -> pd.DataFrame:
     """Return the labelled rows of a file that the settings name, read as strictly as the data are; a row without an id gets its number."""
-    with tempfile.TemporaryDirectory(prefix="retune-") as folder:
-        settings = params.snapshot.at(path)
-        take_snapshot(workspace.origin, Path(folder) / "set", snapshot=settings, required=params.made_task.columns)
-        rows = read_snapshot(Path(folder) / "set").dropna(subset=list(params.made_task.columns)).reset_index(drop=True)
+    with temporary() as folder:
+        settings = params.snapshot.at(path).model_copy(update={"split_column": None, "split_files": False})
+        take_snapshot(workspace.origin, folder / "set", snapshot=settings, required=params.made_task.columns)
+        rows = read_snapshot(folder / "set").dropna(subset=list(params.made_task.columns)).reset_index(drop=True)
     task, label = params.made_task, label_reader(params.validation.label_map)
     if task.named:
         rows = rows.assign(**{task.named: [task.renamed(cell, label) for cell in rows[task.named]]})

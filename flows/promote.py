@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from prefect import flow
 from pydantic import Field
 
-from flows import promotion
+from flows import engine, promotion
 
 Run = Annotated[str, Field(min_length=4, description="the beginning of the waiting run's id in MLflow; `retune status` shows it")]
 Decision = Annotated[Literal["approve", "reject"], Field(description="approve promotes the version, reject keeps the champion")]
@@ -23,4 +23,5 @@ def decide(run: Run, decision: Decision, why: Why) -> None:
 
     Prefect's own server knows no accounts: the ledger names who serves this form, and that the decision came through it.
     """
-    DECIDE[decision](promotion.environment(), run, who=f"{promotion.person()} (Prefect)", why=why)
+    with engine.joined():
+        DECIDE[decision](promotion.environment(), run, who=f"{promotion.person()} (Prefect)", why=why)

@@ -170,6 +170,7 @@ def approve(place: Environment, run: str, *, who: str, why: str) -> Promotion:
     )
     if not promotion.changed:
         ledger.answer(request.run, "approved", who, why)
+        registry.confirm(place.mlflow, place.ledger, request.model)
     registry.note_answer(place.mlflow, version, f"approved by {who}: {why}", withdrawn=False)
     return promotion
 
@@ -182,27 +183,29 @@ def reject(place: Environment, run: str, *, who: str, why: str) -> Request:
         BadInput: it was answered before, its time has passed, or the reason is blank.
     """
     request = Ledger(place.ledger).answer(run, "rejected", who, reason(why))
+    registry.confirm(place.mlflow, place.ledger, request.model)
     settle(place, request.model)
     events.tell_rejection(request)
     return request
 
 
 def settle(place: Environment, name: str) -> list[str]:
-    """Tell in the registry which requests were rejected or expired, or wait again; return a sentence for what was not told yet.
+    """Tell in the registry which requests were answered or expired, or wait again; return a sentence for what was not told yet.
 
-    A version whose time for an answer has passed is no challenger any more; the champion is left alone.
+    A version whose time for an answer has passed is no challenger any more; of the champion only its approval is told.
     """
     newest = {request.run: request for request in Ledger(place.ledger).requests(name)}
     known = {version.number: version for version in registry.versions(place.mlflow, name)} if newest else {}
     said = []
     for request in newest.values():
         version, answer = known.get(request.version), answered(request)
-        if version is None or registry.CHAMPION in version.aliases:
+        approved = request.decision == "approved"
+        if version is None or (registry.CHAMPION in version.aliases and not approved):
             continue
         if version.answer == answer or not (version.evidence == request.evidence or request.rejects(version.verdict_key)):
             continue
         if answer is not None:
-            registry.note_answer(place.mlflow, version, answer, withdrawn=True)
+            registry.note_answer(place.mlflow, version, answer, withdrawn=not approved)
             said.append(f"version {version.number} was {answer}")
         elif request.waits():
             registry.reopen(place.mlflow, version)
@@ -211,9 +214,9 @@ def settle(place: Environment, name: str) -> list[str]:
 
 
 def answered(request: Request) -> str | None:
-    """Return what became of a request that took its version out of the running; None for any other."""
-    if request.decision == "rejected":
-        return f"rejected by {request.who}: {request.why}"
+    """Return what a person said of a request, or that nobody did in time; None for one that waits or was superseded."""
+    if request.decision in ("approved", "rejected"):
+        return f"{request.decision} by {request.who}: {request.why}"
     return f"expired at {request.expires_at:%Y-%m-%dT%H:%MZ} without an answer" if request.expired() else None
 
 
@@ -227,6 +230,15 @@ def reconcile(place: Environment, name: str | None = None) -> dict[str, list[str
         check_known(place, name)
     chosen = [name] if name is not None else models(place)
     return {each: bring(place, each) for each in chosen}
+
+
+def accept(place: Environment, *, who: str, why: str) -> None:
+    """Take the ledger as it is for right: a new chain begins over it, which keeps who said so and why.
+
+    Raises:
+        BadInput: the reason is blank.
+    """
+    registry.accept(place.mlflow, place.ledger, who, reason(why))
 
 
 def bring(place: Environment, name: str) -> list[str]:

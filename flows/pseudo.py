@@ -80,6 +80,7 @@ def pseudo_label(workspace: Workspace, uri: str, unlabelled: Path, out: Path, mo
     for column, cells in {label: best, MARKS[0]: [name] * len(best), MARKS[1]: [f"{value:.6f}" for value in confidence[sure]]}.items():
         written[column] = pd.Series(cells, dtype="str")
     write_file(written, out, source)
+    warn_of_formulas(written, out)
     counts = Counter(best)
     return PseudoLabelled(
         version=name,
@@ -89,6 +90,19 @@ def pseudo_label(workspace: Workspace, uri: str, unlabelled: Path, out: Path, mo
         below=int((~sure).sum()),
         blank=int((~whole).sum()),
     )
+
+
+def warn_of_formulas(rows: pd.DataFrame, out: Path) -> None:
+    """Warn of cells that a spreadsheet would compute: the file is learnt from, so that its cells stay as they are."""
+    if format_of([out]) not in ("csv", "tsv"):
+        return
+    found = int(sum(rows[column].fillna("").str.match(r"[=+\-@\t\r]").sum() for column in rows))
+    if found:
+        log.warning(
+            "%s: %d cells begin with =, +, -, @ or a tab, which a spreadsheet takes for formulas; they stay as they are, since they are "
+            "learnt from: open the file as text, or write .jsonl or .parquet",
+            *(out, found),
+        )
 
 
 def _inputs(rows: pd.DataFrame, path: Path, task: tasks.Task, source: SnapshotParams, label: str) -> pd.DataFrame:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from components.errors import Cancelled, RetuneError
-from flows import dvc, engine
+from flows import dvc, engine, orphans
 from flows.models import find_models
 from flows.server import prefect_server
-from flows.settings import enter
+from flows.settings import Settings, enter
 from flows.turn import hold_folder, in_turn
 from flows.workspace import Workspace, furnish, open_workspace
 
@@ -89,15 +89,29 @@ def run_scheduled(model: str, inline: bool) -> "Retraining":
 def under_prefect(project: Path, inline: bool, story: Callable[[], T]) -> T:
     """Tell a story with a server of Prefect's at hand, or `inline` without; a run that was cancelled is told to the server."""
     try:
+        settings = enter(project)
+        reach_mlflow(settings)
         if inline:
             return story()
-        settings = enter(project)
         with prefect_server(project / "var", settings) as url:
+            orphans.close(url, managed=not settings.prefect_api_url)
             engine.configure(url, str(project / "var/prefect"), settings.server_deadline)
             return story()
     except Cancelled:
         engine.mark_cancelled()
         raise
+
+
+def reach_mlflow(settings: Settings) -> None:
+    """Make sure that the tracking server of the settings answers, before hours of training rather than after.
+
+    Raises:
+        Unavailable: it does not.
+    """
+    if settings.mlflow_uri:
+        from components.store import reach  # costs seconds
+
+        reach(settings.mlflow_uri)
 
 
 def _retrain(workspace: Workspace) -> "Result":

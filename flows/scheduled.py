@@ -13,6 +13,7 @@ from components.artifacts.manifest import Manifest
 from components.errors import Cancelled, NotThere, RetuneError, StageFailed, Unavailable
 from components.ledger import Retraining
 from components.locks import Busy
+from components.markdown import cell, escape
 from components.snapshot import new_labels, take_snapshot
 from flows import dvc, effects
 from flows.brought import FAILED, SKIPPED, basis, last_made, lay_inputs
@@ -49,7 +50,7 @@ def retrain(model: str) -> Retraining:
         workspace = enter_checkout(model)
     except RetuneError as error:
         if current_flow_run():  # nobody is there to read it
-            notify(project_of(), f"{FAILED}: {model or 'the model of the project'}", str(error))
+            notify(project_of(), f"{FAILED}: {cell(model or 'the model of the project')}", escape(error))
         raise
     try:
         with ExitStack() as held:
@@ -170,7 +171,7 @@ def push(workspace: Workspace) -> None:
         Unavailable: the remote did not take it.
     """
     try:
-        dvc.dvc(["push", "--quiet", "--run-cache"], workspace.root, what="dvc push --run-cache", level=logging.DEBUG)
+        dvc.dvc(["push", "--run-cache"], workspace.root, what="dvc push --run-cache", level=logging.DEBUG)
     except StageFailed as error:
         raise Unavailable(str(error)) from error
     mark(workspace).unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace as changed
@@ -15,6 +14,7 @@ from components.errors import BadInput, BadParams, BadSource
 from components.params import nearest
 from components.snapshot import SnapshotParams
 from components.snapshot.sources import Asked, source_of
+from components.temporary import temporary
 from flows.params import read_params
 from flows.places import store
 from flows.workspace import Workspace
@@ -78,25 +78,27 @@ def read_columns(pairs: Sequence[str]) -> dict[str, str]:
 @contextmanager
 def _source(given: str, settings: SnapshotParams, target: batch.Folder | batch.Table) -> Iterator[batch.Files]:
     """Give the rows to score; what lies elsewhere is brought into a temporary folder first."""
-    with tempfile.TemporaryDirectory(prefix="retune-") as folder:
+    with temporary() as folder:
         if given.startswith(sql.SCHEME):
-            path = Path(folder) / "rows.parquet"
+            path = folder / "rows.parquet"
             sql.bring(sql.find(given, os.environ), path)
             yield batch.Files({path: given}, settings, given)
             return
         here = settings.at(given)
         try:
-            brought = source_of(here).bring(Asked(here, Path.cwd(), os.environ), Path(folder))
+            brought = source_of(here).bring(Asked(here, Path.cwd(), os.environ), folder)
         except (BadSource, BadParams) as error:  # a person named it here, and not in params.yaml
             raise type(error)(str(error).replace("params.yaml: ", "").replace("snapshot.source ", "")) from None
         if inside := next((path for path in brought.files if path.absolute().is_relative_to(str(target))), None):
             raise BadInput(f"{target} would be read and written: {inside} is in it; name another folder for the answers")
-        yield batch.Files(brought.files, settings, given)
+        yield batch.Files(brought.files, settings, given, brought.listed)
 
 
 def _output(workspace: Workspace, output: str) -> batch.Folder | batch.Table:
     if output.startswith(sql.SCHEME):
         return batch.Table(sql.find(output, os.environ), workspace.var)
+    if not output.strip():
+        raise BadInput("no output is named: expected a folder or sql://NAME/TABLE to write into, found an empty text")
     if "://" in output:
         raise BadInput(f"{output.partition('://')[0]}://…: expected a folder or sql://NAME/TABLE to write into")
     return batch.Folder(Path(output).expanduser().absolute())

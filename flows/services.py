@@ -22,13 +22,14 @@ class State:
     prefect: str
     mlflow: str
     workers: tuple[int, ...]
+    guarded: bool = False  # an earlier release's servers answer everybody
 
 
 def read_state(var: Path) -> State | None:
     """Return what is running; None where nothing is, or who kept it running is gone."""
     try:
         raw = json.loads((var / STATE).read_text(encoding="utf-8"))
-        state = State(raw["owner"], raw["prefect"], raw["mlflow"], tuple(raw["workers"]))
+        state = State(raw["owner"], raw["prefect"], raw["mlflow"], tuple(raw["workers"]), bool(raw.get("guarded")))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return None if is_gone(state.owner) else state
@@ -36,9 +37,11 @@ def read_state(var: Path) -> State | None:
 
 def health(state: State) -> dict[str, str]:
     """Return what each service says of itself: `ok` and where it is, or what is wrong with it."""
+    if not state.guarded:
+        return {"services": "of an earlier release, which answer every web page: `retune up` replaces them"}
     wanted, there = len(state.workers), sum(map(psutil.pid_exists, state.workers))
     return {
-        "Prefect": _answers(f"{state.prefect}/health", state.prefect.removesuffix("/api"), auth()),
+        "Prefect": _answers(f"{state.prefect}/health", state.prefect.removesuffix("/api"), auth(state.prefect)),
         "MLflow": _answers(f"{state.mlflow}/health", state.mlflow, None),
         "workers": f"ok, {there} running" if there == wanted else f"{there} of {wanted} running",
     }

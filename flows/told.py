@@ -4,14 +4,18 @@ import logging
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
-from components.errors import BadParams, RetuneError
+from components import registry
+from components.errors import BadParams, NotThere, RetuneError
 from components.ledger import Ledger, Retraining
+from components.markdown import cell, escape
 from flows.brought import FAILED, basis
 from flows.effects import Result, read_name
 from flows.engine import current_flow_run, task
 from flows.notify import notify
 from flows.pages import VERDICT
+from flows.places import standing
 from flows.settings import read_settings
 from flows.workspace import Workspace
 
@@ -21,7 +25,7 @@ log = logging.getLogger(__name__)
 def note(workspace: Workspace, outcome: str, reason: str, version: int | None = None) -> Retraining:
     """Write down how the run ended, also that there was nothing to do."""
     ended = ending(workspace, read_name(workspace), outcome, reason, version, basis(workspace) if version is not None else "")
-    Ledger(workspace.ledger).note(ended)
+    write(workspace, ended)
     log.info("%s: %s, %s", ended.model, outcome, reason)
     return ended
 
@@ -33,10 +37,17 @@ def failed(workspace: Workspace, why: str) -> None:
         name = read_name(workspace)
     ended = ending(workspace, name, FAILED, why)
     try:
-        Ledger(workspace.ledger).note(ended)
+        write(workspace, ended)
     except RetuneError as error:
-        log.error("that this run failed is not in the ledger: %s", error)
+        log.error("could not record the failed run in the ledger, or the ledger's head in MLflow: %s", error)
     announce(workspace, ended)
+
+
+def write(workspace: Workspace, ended: Retraining) -> None:
+    """Write how a run ended into the ledger, and let MLflow keep the ledger's head where there is a registry."""
+    Ledger(workspace.ledger).note(ended)
+    with suppress(NotThere):
+        registry.confirm(standing(workspace).mlflow, workspace.ledger, ended.model)
 
 
 def ending(workspace: Workspace, model: str, outcome: str, reason: str, version: int | None = None, made_with: str = "") -> Retraining:
@@ -56,17 +67,17 @@ def ending(workspace: Workspace, model: str, outcome: str, reason: str, version:
 @task
 def announce(workspace: Workspace, ended: Retraining, result: Result | None = None, more: str = "") -> None:
     """Tell people: the verdict with every gate's reason, or why the run failed, and where to read on."""
-    what = f"{ended.model} version {ended.version}" if ended.version else ended.model
-    said = (workspace.reports / VERDICT).read_text(encoding="utf-8") if result is not None else ended.reason
-    notify(workspace.project, f"{ended.outcome}: {what}", f"{said}{more}\n\nRead on: {where(workspace.project, ended)}")
+    what = f"{cell(ended.model)} version {ended.version}" if ended.version else cell(ended.model)
+    said = (workspace.reports / VERDICT).read_text(encoding="utf-8") if result is not None else escape(ended.reason)
+    notify(workspace.project, f"{ended.outcome}: {what}", f"{said}{escape(more)}\n\nRead on: {where(workspace.project, ended)}")
 
 
 def where(project: Path, ended: Retraining) -> str:
     """Return where a person reads on: the version's page or the run's, or a command."""
     settings = read_settings(project)
     if ended.version is not None:
-        page = f"{settings.mlflow_uri}/#/models/{ended.model}/versions/{ended.version}"
-        return page if settings.mlflow_uri else f"`retune why {ended.model} {ended.version}`"
+        page = f"{settings.mlflow_uri}/#/models/{quote(ended.model, safe='')}/versions/{ended.version}"
+        return page if settings.mlflow_uri else f"retune why {cell(ended.model)} {ended.version}"
     if settings.prefect_api_url and ended.flow_run:
         return f"{settings.prefect_api_url.removesuffix('/api')}/runs/flow-run/{ended.flow_run}"
     return "`retune status --all`"

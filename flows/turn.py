@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.errors import Unavailable
+from components.folders import make_private
 from components.locks import hold, hold_shared, shared_database
 
 RUNS = "var/runs"
@@ -34,7 +35,7 @@ def hold_folder(root: Path) -> Iterator[None]:
         Unavailable: another run works in it.
     """
     path = root / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     with path.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

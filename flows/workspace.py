@@ -1,32 +1,22 @@
 """Where a model is made: the folder in which DVC runs, and the project that holds code, cache and registry.
 
 The project's own params.yaml is made in the project itself. Any other parameter file gets a workspace of its own below
-`var/workspaces/`: a copy of the code and of dvc.yaml, that file as params.yaml, a `.dvc` that shares the project's cache and
-remote. Every DVC command works in it as it does in the project. A scheduled run works in a checkout of its own, which is gone afterwards.
+`var/workspaces/`: a copy of the code and of dvc.yaml, that file as params.yaml, a `.dvc` that inherits the project's cache and
+remotes. Every DVC command works in it as it does in the project. A scheduled run works in a checkout of its own, which is gone afterwards.
 """
 
-import configparser
 import shutil
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from components.errors import BadParams, NotThere
+from components.errors import BadInput, BadParams, NotThere
+from components.folders import make_private
 from components.identity import digest_value
-from flows.settings import Settings, enter, read_settings
+from flows.dvc_config import inherit, share_remote
+from flows.settings import enter, read_settings
 
-DVC_CONFIG = """[core]
-    no_scm = true
-    analytics = false
-    check_update = false
-    remote = local
-[cache]
-    dir = {cache}
-['remote "local"']
-    url = {remote}
-"""
+UNFIT = "?:{}\n\r"  # to SQLite's addresses, to PATH, to DVC, which takes braces in a path for its own, and to what reads lines
 MODELS = "models"  # the folder of a project that has one folder a model
-SHARED = 'remote "shared"'
 KEPT = {"raw.dvc": "data/raw.dvc", "base.dvc": "data/base.dvc", "dvc.lock": "dvc.lock"}  # in a model's folder: in its workspace
 
 
@@ -127,9 +117,15 @@ def find_project(start: Path) -> Path:
 
     Raises:
         NotThere: there is none.
+        BadInput: its path has a character that no address can hold.
     """
     for folder in (start, *start.parents):
         if (folder / "dvc.yaml").is_file() and (folder / "components").is_dir() and (folder / "flows").is_dir():
+            if bad := [repr(character) for character in UNFIT if character in str(folder)]:
+                raise BadInput(
+                    f"{str(folder)!r}: {', '.join(bad)} cannot be used in the path of a project: SQLite's addresses, PATH or DVC would "
+                    "take it for something else; rename the folder"
+                )
             return folder
     raise NotThere(f"no Retune project at or above {start}: expected a folder with dvc.yaml, components/ and flows/; run from a clone")
 
@@ -140,10 +136,10 @@ def furnish(workspace: Workspace) -> None:
     Only who holds the workspace may call this: a stage that is running must not see other code or settings.
     """
     settings = read_settings(workspace.project)
+    share_remote(workspace.project / ".dvc/config.local", settings)
     if workspace.root == workspace.project:
-        share_remote(workspace.root / ".dvc/config.local", settings)
         return
-    workspace.root.mkdir(parents=True, exist_ok=True)
+    make_private(workspace.root)
     copy_if_changed(workspace.params, workspace.root / "params.yaml")
     if not workspace.commit:
         copy_code(workspace.project, workspace.root)
@@ -152,12 +148,9 @@ def furnish(workspace: Workspace) -> None:
             copy_if_changed(kept, place)
         elif workspace.commit:  # what the checkout has there is another model's
             place.unlink(missing_ok=True)
-    config = workspace.root / ".dvc/config"
-    (config.parent / "tmp").mkdir(parents=True, exist_ok=True)
-    text = DVC_CONFIG.format(cache=workspace.project / ".dvc/cache", remote=workspace.project / "var/dvc-remote")
-    if not config.exists() or config.read_text(encoding="utf-8") != text:
-        config.write_text(text, encoding="utf-8")
-    share_remote(workspace.root / ".dvc/config.local", settings)
+    inherit(workspace.project, workspace.root)
+    if (left := workspace.root / ".dvc/config.local").exists():  # by an earlier release, which knew no other way
+        share_remote(left, settings.model_copy(update={"dvc_remote": ""}))
 
 
 def copy_code(project: Path, root: Path) -> None:
@@ -169,29 +162,6 @@ def copy_code(project: Path, root: Path) -> None:
     for path in list((root / "components").rglob("*")):
         if path.is_file() and path.suffix != ".pyc" and path.relative_to(root) not in sources:
             path.unlink()
-
-
-def share_remote(config: Path, settings: Settings) -> None:
-    """Let DVC push to RETUNE_DVC_REMOTE where it is set; the S3 service's keys come from the environment.
-
-    Raises:
-        BadParams: what DVC needs for such a remote is not installed: better known now than after a training.
-    """
-    if settings.dvc_remote.startswith("s3://") and find_spec("dvc_s3") is None:
-        raise BadParams("RETUNE_DVC_REMOTE is an S3 address, and dvc-s3 is not installed: pip install 'retune[s3]'")
-    local = configparser.ConfigParser(interpolation=None, strict=False)
-    local.read(config, encoding="utf-8")
-    before = {name: dict(local[name]) for name in local.sections()}
-    local.remove_section(SHARED)
-    if local.get("core", "remote", fallback="") == "shared":
-        local.remove_option("core", "remote")
-    if settings.dvc_remote:
-        endpoint = {"endpointurl": settings.s3_endpoint} if settings.s3_endpoint and settings.dvc_remote.startswith("s3://") else {}
-        local.read_dict({"core": {"remote": "shared"}, SHARED: {"url": settings.dvc_remote, **endpoint}})
-    if {name: dict(local[name]) for name in local.sections()} != before:
-        config.parent.mkdir(parents=True, exist_ok=True)
-        with config.open("w", encoding="utf-8") as file:
-            local.write(file)
 
 
 def give_back(workspace: Workspace) -> None:

@@ -1,7 +1,9 @@
 """Serve the form by which Prefect's users answer what waits for a person: the deployment `decide`. Part of `make ui`."""
 
 import logging
+import sys
 
+from components.exits import ended
 from components.process import quiet_environment
 
 
@@ -23,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main))

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.errors import BadParams, RetuneError, Unavailable
+from components.errors import BadParams, Unavailable
+from components.exits import ended
 from flows.settings import enter
 
 
@@ -52,14 +53,10 @@ def main() -> int:
     if not names:
         print("usage: python -m infra.buckets NAME…", file=sys.stderr)
         return 2
-    try:
-        new = make(names, Path.cwd())
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    new = make(names, Path.cwd())
     print("\n".join(f"bucket {name}: {'made' if name in new else 'was there'}" for name in names))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

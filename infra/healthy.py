@@ -3,6 +3,8 @@
 import sys
 import urllib.request
 
+from components.exits import ended
+
 SECONDS = 5
 
 
@@ -24,4 +26,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

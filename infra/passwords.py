@@ -11,7 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from components.errors import BadParams, RetuneError
+from components.errors import BadParams
+from components.exits import ended
 
 BYTES = 24  # of randomness a secret
 ACTIONS = ("Read", "Write", "List", "Tagging")
@@ -69,13 +70,9 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python -m infra.passwords FOLDER", file=sys.stderr)
         return 2
-    try:
-        print(f"{sys.argv[1]}: {', '.join(write(Path(sys.argv[1])))}")
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    print(f"{sys.argv[1]}: {', '.join(write(Path(sys.argv[1])))}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

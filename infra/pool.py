@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 
-from components.errors import BadParams, RetuneError, Unavailable
+from components.errors import BadParams, Unavailable
+from components.exits import ended
 from components.process import quiet_environment
 
 TEMPLATE = Path(__file__).parent / "kubernetes/base-job-template.json"
@@ -99,14 +100,10 @@ def main() -> int:
         print("usage: python -m infra.pool NAME DEFAULTS", file=sys.stderr)
         return 2
     name, defaults = sys.argv[1], Path(sys.argv[2])
-    try:
-        done = publish(name, with_defaults(read_json(TEMPLATE), read_json(defaults), str(defaults)))
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    done = publish(name, with_defaults(read_json(TEMPLATE), read_json(defaults), str(defaults)))
     print(f"work pool {name}: {done}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

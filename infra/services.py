@@ -18,17 +18,21 @@ from types import FrameType
 
 import psutil
 
-from components.errors import Cancelled, RetuneError, Unavailable
+from components.errors import Cancelled, Unavailable
+from components.exits import ended
+from components.folders import make_private, open_log
 from components.locks import hold
 from components.origin import PROJECT
 from components.process import end_group, is_foreign, owner, quiet_environment
+from flows import orphans
 from flows.audit.model import open_project
 from flows.deployments import POOL
+from flows.prefect_api import client_settings
 from flows.server import prefect_server
 from flows.services import STATE, State, read_state
 from flows.settings import Settings, read_settings
 from flows.workspace import Workspace
-from infra.ui import approvals, mlflow, running
+from infra.ui import approvals, login, mlflow, running
 
 GRACE = 20.0  # seconds that a worker has to end its runs
 POLL = 0.5
@@ -42,12 +46,15 @@ def up(workspace: Workspace, settings: Settings, workers: int) -> State:
         Unavailable: it did not come up within the deadline; the message holds the end of its log.
     """
     home = (workspace.var / STATE).parent
-    home.mkdir(parents=True, exist_ok=True)
+    make_private(home)
     with hold(home / "up.lock", settings.server_deadline):
         if state := read_state(workspace.var):
-            return state
+            if state.guarded:
+                return state
+            print("what runs is of an earlier release, and answers every web page: it is replaced", file=sys.stderr)
+            down(workspace, settings)
         log = home / "services.log"
-        with log.open("a", encoding="utf-8") as out:
+        with os.fdopen(open_log(log), "a", encoding="utf-8") as out:
             command = [sys.executable, "-m", "infra.services", "supervise", str(workers)]
             child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, text=True)
         end = time.monotonic() + 2 * settings.server_deadline  # of two servers, one after the other
@@ -98,10 +105,11 @@ def supervise(workspace: Workspace, settings: Settings, workers: int) -> None:
         approvals(workspace, prefect),
         contextlib.ExitStack() as stack,
     ):
+        orphans.close(prefect, managed=not settings.prefect_api_url)  # before a worker begins another
         children = [stack.enter_context(worker(workspace, prefect, home / f"worker-{number}.log")) for number in range(workers)]
         try:
             while True:
-                write_state(home, State(owner(), prefect, address, tuple(child.pid for child in children)))
+                write_state(home, State(owner(), prefect, address, tuple(child.pid for child in children), guarded=True))
                 time.sleep(AGAIN)
                 for number, child in enumerate(children):
                     if child.poll() is not None:
@@ -121,7 +129,8 @@ def worker(workspace: Workspace, prefect: str, log: Path) -> Iterator["subproces
 def worker_command(project: Path, prefect: str) -> tuple[list[str], dict[str, str]]:
     """Return the command of a worker of the project's work pool, and its environment."""
     settings = {
-        "PREFECT_API_URL": prefect,
+        **client_settings(prefect),
+        "PREFECT_RUNNER_SERVER_ENABLE": "false",  # it listens nowhere
         "PREFECT_HOME": str(project / "var/prefect"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "components,flows",
         "PREFECT_WORKER_QUERY_SECONDS": "5",
@@ -149,26 +158,20 @@ def heed_signals() -> None:
         signal.signal(number, ended)
 
 
-def main(verb: str, workers: str = "1") -> int:
+def main(verb: str, workers: str = "1") -> None:
     """Do what `retune up` and `retune down` ask, or be the process that stays."""
     quiet_environment()
-    try:
-        workspace = open_project()
-        settings = read_settings(workspace.project)
-        if verb == "supervise":
-            heed_signals()
+    workspace = open_project()
+    settings = read_settings(workspace.project)
+    if verb == "supervise":
+        heed_signals()
+        with contextlib.suppress(Cancelled):
             supervise(workspace, settings, int(workers))
-        elif verb == "up":
-            print(json.dumps(asdict(up(workspace, settings, int(workers)))))
-        else:
-            print(json.dumps(down(workspace, settings)))
-    except Cancelled:
-        return 0
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    elif verb == "up":
+        print(json.dumps(asdict(up(workspace, settings, int(workers))) | {"login": login(workspace.var, settings)}))
+    else:
+        print(json.dumps(down(workspace, settings)))
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(ended(lambda: main(*sys.argv[1:])))

@@ -12,9 +12,14 @@ from pathlib import Path
 import httpx
 import psutil
 
-from components.errors import RetuneError, Unavailable
-from components.process import end_group, quiet_environment
+from components.errors import Unavailable
+from components.exits import ended
+from components.folders import open_log
+from components.process import end_group, quiet_environment, tied
 from components.tracking import prepare_store
+from flows import credential
+from flows.guarded import HOST, VARIABLE
+from flows.prefect_api import client_settings
 from flows.server import free_port, listens, prefect_server
 from flows.settings import Settings, read_settings
 from flows.workspace import Workspace, open_workspace
@@ -33,9 +38,17 @@ def serve(workspace: Workspace, settings: Settings) -> None:
     """
     with prefect_server(workspace.var, settings) as prefect, mlflow(workspace, settings) as address, approvals(workspace, prefect):
         print(f"MLflow   {address}\nPrefect  {prefect.removesuffix('/api')}", flush=True)
+        print(login(workspace.var, settings), flush=True)
         print("What waits for a person is answered under Deployments, decide. Ctrl-C ends both.", flush=True)
         while True:
             time.sleep(3600)
+
+
+def login(var: Path, settings: Settings) -> str:
+    """Say how a person logs in; the credential itself is in a file that only its owner may read. Nothing where both are shared services."""
+    asks = [] if settings.prefect_api_url else ["Prefect asks for the whole line"]
+    asks += [] if settings.mlflow_uri else ["MLflow asks for the user name before its colon and the password behind it"]
+    return f"To log in, see {var / credential.FILE}: {', '.join(asks)}." if asks else ""
 
 
 @contextlib.contextmanager
@@ -51,7 +64,7 @@ def mlflow(workspace: Workspace, settings: Settings) -> Iterator[str]:
     for attempt in range(ATTEMPTS):
         with _mlflow(workspace, settings, free_port(PORT if attempt == 0 else 0)) as port:
             if port is not None:
-                yield f"http://127.0.0.1:{port}"
+                yield f"http://{HOST}:{port}"
                 return
     raise Unavailable(f"MLflow's server found its port taken {ATTEMPTS} times; see {workspace.var / LOG}")
 
@@ -60,9 +73,18 @@ def mlflow(workspace: Workspace, settings: Settings) -> Iterator[str]:
 def _mlflow(workspace: Workspace, settings: Settings, port: int) -> Iterator[int | None]:
     """Run MLflow's server on a port and give that once it answers; None where another process took the port before it did."""
     log = workspace.var / LOG
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", prepare_store(workspace.var), "--default-artifact-root", (workspace.var / "mlartifacts").as_uri()]
-    with running(command, {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, log) as child:  # nobody submits jobs to it
+    store = prepare_store(workspace.var)
+    command = [sys.executable, "-m", "flows.guarded", "mlflow.server.fastapi_app:app", "--port", str(port)]
+    variables = {
+        # What `mlflow server` hands to its workers.
+        "_MLFLOW_SERVER_FILE_STORE": store,
+        "_MLFLOW_SERVER_REGISTRY_STORE": store,
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": (workspace.var / "mlartifacts").as_uri(),
+        "_MLFLOW_SGI_NAME": "uvicorn",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nobody submits jobs to it
+        VARIABLE: credential.make(workspace.var),
+    }
+    with running(command, variables, log) as child:
         end = time.monotonic() + settings.server_deadline
         while not (child.poll() is None and listens(psutil.Process(child.pid), port) and answers(port)):
             if child.poll() is not None and free_port(port) != port:
@@ -78,9 +100,10 @@ def _mlflow(workspace: Workspace, settings: Settings, port: int) -> Iterator[int
 def approvals(workspace: Workspace, prefect: str) -> Iterator[None]:
     """Serve the form that answers what waits for a person, until the block ends."""
     settings = {
-        "PREFECT_API_URL": prefect,
+        **client_settings(prefect),
         "PREFECT_HOME": str(workspace.var / "prefect"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "components,flows",
+        "PREFECT_RUNNER_SERVER_ENABLE": "false",  # it listens nowhere
         "PREFECT_RUNNER_POLL_FREQUENCY": str(POLL),
     }
     with running([sys.executable, "-m", "infra.approvals"], settings, workspace.var / "approvals.log", workspace.project):
@@ -90,9 +113,9 @@ def approvals(workspace: Workspace, prefect: str) -> Iterator[None]:
 @contextlib.contextmanager
 def running(command: list[str], settings: dict[str, str], log: Path, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
     """Run a command with `settings` in its environment, in a session of its own and tied to the life of this process."""
-    with log.open("a", encoding="utf-8") as out:
+    with os.fdopen(open_log(log), "a", encoding="utf-8") as out:
         child = subprocess.Popen(
-            [sys.executable, "-m", "components.process", *command],
+            tied(command),
             cwd=folder,
             env=os.environ | settings,
             stdin=subprocess.DEVNULL,
@@ -110,25 +133,19 @@ def running(command: list[str], settings: dict[str, str], log: Path, folder: Pat
 def answers(port: int) -> bool:
     """Say whether MLflow answers on `port`."""
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == httpx.codes.OK
+        return httpx.get(f"http://{HOST}:{port}/health", timeout=2).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 
 
-def main() -> int:
+def main() -> None:
     """Serve until Ctrl-C."""
     quiet_environment()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         workspace = open_workspace()
         serve(workspace, read_settings(workspace.project))
-    except KeyboardInterrupt:
-        return 0
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

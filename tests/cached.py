@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from flows.dvc import cache_folder
+from flows.dvc_config import cache_folder
 
 
 def keep(root: Path, content: bytes, suffix: str = "") -> str:

@@ -18,7 +18,7 @@ def train_with_a_kill(place: Workspace) -> Training:
     """Train a line's model, kill the process when a checkpoint is whole, train again, and return what that one says of itself."""
     killed = start(place)
     try:
-        wait_for(lambda: any(place.root.glob("var/checkpoints/*/checkpoint-*/whole.json")) or not killed.is_alive(), 120, every=0.002)
+        wait_for(lambda: any(place.root.glob("var/checkpoints/*/checkpoint-*/whole.json")) or not killed.is_alive(), every=0.002)
     finally:
         killed.kill()
         killed.join()

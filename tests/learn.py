@@ -29,6 +29,7 @@ def make_learn(
     validation: int = 60,
     name: str = "text_classification",
     options: Mapping[str, Any] | None = None,
+    max_length: int = 16,
 ) -> Path:
     """Encode the first `validation` rows for validation and the others for training."""
     task = tasks.load(name, options)
@@ -36,7 +37,7 @@ def make_learn(
     spec = ModelSpec(
         task=name,
         labels=task.labels_of(rows),
-        max_length=16,
+        max_length=max_length,
         unicode_form="NFC",
         options=task.Options.parse(dict(options or {}), "").model_dump(mode="json"),
     )

@@ -30,7 +30,8 @@ from tests.project import ROOT, TINY, change
 class Case:
     """A task on little data: the rows of its source, its base model's folder, and the settings that differ from the tiny project's.
 
-    `bad` are the reasons that rows of it go to quarantine with, and how many of each do.
+    `measure` of the trained model is more than that of `baseline` by `margin` at the least: a task that a baseline does as well shows
+    nothing. `bad` are the reasons that rows of it go to quarantine with, and how many of each do.
     """
 
     task: str
@@ -40,6 +41,7 @@ class Case:
     measure: str
     baseline: str
     bad: Mapping[str, int]
+    margin: float = 0.0
     options: Mapping[str, Any] = field(default_factory=dict)
     changes: Mapping[str, Any] = field(default_factory=dict)
 

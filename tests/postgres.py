@@ -116,7 +116,7 @@ def _start(folder: Path) -> Cluster:
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.send_signal(signal.SIGINT)  # PostgreSQL's word for: now, and in order
     try:
-        process.wait(30)
+        process.wait(300)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

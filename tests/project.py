@@ -1,18 +1,23 @@
 """A whole Retune project on twenty seconds' worth of data: the real code, a tiny model, 240 tickets."""
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import psutil
 import yaml
+
+from flows import credential
+from flows.prefect_api import know
+from tests import fork_server
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -21,7 +26,7 @@ TINY: dict[str, dict[str, Any]] = {
     "snapshot": {"source": "tickets.csv", "columns": {}},
     "base": {"model": "base-model"},
     "validate": {"min_rows_per_class": 5},
-    "preprocess": {"max_length": 16},
+    "preprocess": {"max_length": 16, "split_by": "id"},  # by its ids, four epochs on the training rows learn all three classes
     "train": {"epochs": 4, "precision": "float32", "threads": 1, "batch_size": 16},
     "gates": {
         "floor": {"metric": "accuracy", "at_least": 0.4},
@@ -92,25 +97,44 @@ def git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout
 
 
-def environment(folder: Path, **more: str) -> dict[str, str]:
-    """The environment of an activated venv; the project's own code comes first."""
+def environment(folder: Path, forks: bool = False, **more: str) -> dict[str, str]:
+    """The environment of an activated venv; the project's own code comes first. With `forks`, commands need not import what is heavy."""
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING", "RETUNE_", "DVC_ROOT"))
     }
-    return kept | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "RETUNE_SERVER_LINGER": "20"} | more
+    own = {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(folder), "RETUNE_SERVER_LINGER": "20"}
+    found = kept | own | more
+    if forks:
+        found |= {"PYTHONPATH": f"{ROOT / 'tests/forks'}{os.pathsep}{found['PYTHONPATH']}", "FORK_SERVER": fork_server.address()}
+    return found
 
 
-def retune(folder: Path, *arguments: str, timeout: float = 400, **more: str) -> subprocess.CompletedProcess[str]:
+@contextlib.contextmanager
+def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that is gone at the end, however the test ends: one left running is blamed on a later test."""
+    with subprocess.Popen(command, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def retune(folder: Path, *arguments: str, timeout: float = 400, forks: bool = True, **more: str) -> subprocess.CompletedProcess[str]:
     """Run a `retune` command in the project, as a user does."""
     return subprocess.run(
-        [str(BIN / "retune"), *arguments], cwd=folder, env=environment(folder, **more), capture_output=True, text=True, timeout=timeout
+        [str(BIN / "retune"), *arguments],
+        cwd=folder,
+        env=environment(folder, forks, **more),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 
 def dvc(folder: Path, *arguments: str, timeout: float = 400) -> subprocess.CompletedProcess[str]:
     """Run a DVC command in the project."""
     return subprocess.run(
-        [str(BIN / "dvc"), *arguments], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=timeout
+        [str(BIN / "dvc"), *arguments], cwd=folder, env=environment(folder, forks=True), capture_output=True, text=True, timeout=timeout
     )
 
 
@@ -122,21 +146,28 @@ def status(folder: Path, *arguments: str) -> dict[str, Any]:
     return found
 
 
+def prefect_of(var: Path) -> str:
+    """The address of the API of the managed server over `var`, whose credential this process knows from now on."""
+    url = str(json.loads((var / "prefect/server.json").read_text(encoding="utf-8"))["url"])
+    know(url, credential.read(var) or "")
+    return url
+
+
 def leftovers(folder: Path) -> list[str]:
     """The processes that still work in `folder`, but for the managed server."""
     found = []
     for process in psutil.process_iter():
         try:
             command = " ".join(process.cmdline())
-            if process.cwd() == str(folder) and "flows.server" not in command and "prefect server" not in command:
+            if process.cwd() == str(folder) and "flows.server" not in command and "prefect.server" not in command:
                 found.append(command)
         except psutil.Error:
             continue
     return found
 
 
-def wait_for(happened: Callable[[], bool], seconds: float = 60, every: float = 0.2) -> None:
-    """Wait until something happened, and fail when it does not."""
+def wait_for(happened: Callable[[], bool], seconds: float = 300, every: float = 0.2) -> None:
+    """Wait until something happened, and fail when it never does: the deadline is for a busy machine, and no test is about it."""
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, "it did not happen in time"

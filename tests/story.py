@@ -13,7 +13,7 @@ from pathlib import Path
 
 from components.errors import BadData, RetuneError, Unavailable
 from components.process import quiet_environment
-from flows import engine
+from flows import credential, engine
 from flows.server import prefect_server
 from flows.settings import Settings
 
@@ -62,6 +62,28 @@ def wait(go: Path) -> None:
         time.sleep(0.2)
 
 
+@engine.task
+def unlucky() -> None:
+    """Be out of reach, with a long time until the next attempt."""
+    print("waiting", flush=True)
+    raise Unavailable("the store is busy")
+
+
+@engine.flow
+def stopping(point: str) -> dict[str, object]:
+    """Stay for ever at a point: before or between tasks, in one, or before a task's next attempt."""
+    if point == "between":
+        speak()
+    if point == "task":
+        wait(Path("never"))
+    if point == "retry":
+        unlucky()
+    print("waiting", flush=True)
+    time.sleep(600)
+    speak()
+    return {}
+
+
 @engine.flow
 def failing() -> dict[str, object]:
     """Try what fails; the story goes on."""
@@ -92,14 +114,17 @@ def main(var: Path, kind: str) -> None:
     """Tell one of the stories."""
     quiet_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if kind == "retry":
+        engine.RETRY_SECONDS = (600, 600)
     with prefect_server(var, Settings(server_linger=LINGER)) as url:
         engine.configure(url, str(var / "prefect"), deadline=60)
         stories: dict[str, Callable[[], dict[str, object]]] = {
             "failing": failing,
             "speaking": speaking,
             "waiting": partial(waiting, str(var / "go")),
+            **{point: partial(stopping, point) for point in ("before", "between", "task", "retry")},
         }
-        print(json.dumps({**stories[kind](), "url": url, "flow_run": engine.current_flow_run()}))
+        print(json.dumps({**stories[kind](), "url": url, "credential": credential.read(var), "flow_run": engine.current_flow_run()}))
 
 
 if __name__ == "__main__":

@@ -38,3 +38,5 @@ class Artifact(BaseModel):
             raise NotThere(f"{path} is missing: the step that writes it has not run; `retune run` runs all of them") from None
         except ValidationError as error:
             raise NotThere(f"{path} cannot be read ({error.error_count()} fields do not fit); run its step again") from None
+        except UnicodeDecodeError:
+            raise NotThere(f"{path} is not UTF-8: it is damaged; run its step again") from None

@@ -95,10 +95,18 @@ class Predictions:
         """Read what `write` wrote.
 
         Raises:
-            NotThere: the file is missing.
+            NotThere: the file is missing or damaged.
         """
         if not path.exists():
             raise NotThere(f"{path} is missing: `dvc repro evaluate` writes it")
+        try:
+            return cls._read(path)
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            told = " ".join(str(error).split())
+            raise NotThere(f"{path} is damaged ({told}): delete it; `dvc checkout` or `dvc repro evaluate` brings it back") from None
+
+    @classmethod
+    def _read(cls, path: Path) -> "Predictions":
         table = pq.read_table(path)
         labels = tuple(json.loads((table.schema.metadata or {})[LABELS]))
         columns = ("id", "group", "expected", "predicted")

@@ -25,6 +25,9 @@ PSEUDO = "pseudo"
 MARKS = (PSEUDO, "confidence")
 """The columns that come with such labels; a file of a source may lack them."""
 
+GIVEN_SPLIT = "given_split"
+"""The column that has the split which the source gives a row: train, validation or test; null where it gives none."""
+
 AUGMENTED = "augmented"
 """The column that marks a training row as a noisy copy: the id of the row that it was made of; null in that row."""
 
@@ -83,7 +86,7 @@ def read_rows(path: Path) -> pd.DataFrame:
         return frame
     except FileNotFoundError:
         raise NotThere(f"{path} is missing: the step that writes it has not run; `dvc repro` runs all of them") from None
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
         raise NotThere(f"{path} cannot be read ({error}); `dvc checkout` brings it back") from None
 
 

@@ -19,6 +19,10 @@ class Outcome(StrEnum):
     INCONCLUSIVE = "INCONCLUSIVE"
 
 
+NOT_ASKED = "NOT ASKED"
+"""Stands in the place of the outcome of a gate that had nothing to judge."""
+
+
 class Role(StrEnum):
     """What a gate's outcome does: promotion needs every gate that decides; a veto only rejects; what is shown does neither."""
 
@@ -54,6 +58,7 @@ class GateResult(BaseModel):
 
     `estimate`, `low`, `high` and `threshold` are in the metric's own unit; None where the gate had nothing to measure. `change` says
     what would change the outcome. `hypotheses` are what the gate may fail by, `notes` and `tables` the evidence behind it.
+    Without `asked` the gate had nothing to judge: it stands in nobody's way, and its PASS is no evidence.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,15 +76,27 @@ class GateResult(BaseModel):
     method: str | None = None
     change: str | None = None
     may_pass: bool = False
+    asked: bool = True
     hypotheses: tuple[Hypothesis, ...] = ()
     notes: tuple[str, ...] = ()
     tables: tuple[Table, ...] = ()
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_so(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `may_pass` out where it is false: verdicts of an earlier layout keep their digest."""
+        """Leave out `may_pass` where it is false and `asked` where it is true: verdicts of an earlier layout keep their digest."""
         written: dict[str, Any] = write(self)
-        return written if self.may_pass else {name: value for name, value in written.items() if name != "may_pass"}
+        usual = {"may_pass": False, "asked": True}
+        return {name: value for name, value in written.items() if name not in usual or value is not usual[name]}
+
+    @classmethod
+    def not_asked(cls, gate: str, why: str, **rest: Any) -> "GateResult":
+        """Return the result of a gate that has nothing to judge, and `why`."""
+        return cls(gate=gate, outcome=Outcome.PASS, asked=False, reason=f"not asked: {why}", **rest)
+
+    @property
+    def shown(self) -> str:
+        """What a reader is shown: the outcome, or that the gate was not asked."""
+        return self.outcome.value if self.asked else NOT_ASKED
 
 
 class Verdict(Artifact):

@@ -1,6 +1,6 @@
 """The rows to score, read piece by piece from files of one format: Parquet keeps its types, all else is text."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,9 @@ from components.errors import BadSource
 from components.identity import digest_file, digest_value
 from components.snapshot import SnapshotParams, delimited, jsonl
 from components.snapshot.cells import as_text
-from components.snapshot.faults import Faults, readable
+from components.snapshot.faults import Faults, listed, readable
+from components.snapshot.features import Column
+from components.snapshot.parquet import batch_size
 from components.snapshot.tables import READERS, format_of
 
 _ROWS = 4_096  # of a piece
@@ -42,16 +44,24 @@ class Piece:
 class Files:
     """Files of one format with the same columns; `settings` say how text is written down in them."""
 
-    def __init__(self, files: Mapping[Path, str], settings: SnapshotParams, called: str) -> None:
+    def __init__(
+        self,
+        files: Mapping[Path, str],
+        settings: SnapshotParams,
+        called: str,
+        found_again: Callable[[], Sequence[Path]] | None = None,
+    ) -> None:
         """Look at the columns of every file; messages call each by the name that `files` gives it, and the whole `called`.
+
+        `found_again` returns the files that there are later, where there can be others.
 
         Raises:
             BadSource: a file cannot be read, or has other columns than the first.
         """
         self.paths, self.called = list(files), called
-        self._names, self._settings = dict(files), settings
+        self._names, self._settings, self._found_again = dict(files), settings, found_again
         self._format = format_of(self.paths)
-        self._columns: dict[Path, list[str]] = {}
+        self._columns: dict[Path, dict[str, Column]] = {}
         for path in self.paths:
             with readable(files[path]):
                 self._columns[path] = READERS[self._format].read_columns(path, settings, Faults(files[path]))
@@ -62,6 +72,12 @@ class Files:
         """Return a hash of the bytes of all files, in their order."""
         with readable(self.called):
             return digest_value([self._format, *map(digest_file, self.paths)])
+
+    def changed(self, digest: str) -> bool:
+        """Say whether the files are others than when they had this `digest`."""
+        with readable(self.called):
+            again = self.paths if self._found_again is None else list(self._found_again())
+        return again != self.paths or self.digest() != digest
 
     def pieces(self, inputs: Mapping[str, str]) -> Iterator[Piece]:
         """Yield all rows in their order; `inputs` gives the column of each input.
@@ -81,14 +97,14 @@ class Files:
     def _check_columns(self, path: Path) -> None:
         expected, found = self._columns[self.paths[0]], self._columns[path]
         if set(expected) != set(found):
-            differs = ", ".join(repr(name) for name in [*expected, *found] if (name in expected) != (name in found))
+            differs = listed(name for name in [*expected, *found] if (name in expected) != (name in found))
             raise BadSource(
                 f"{self._names[path]}: expected the same columns as in {self.paths[0].name}, found that they differ in {differs}"
             )
 
     def _schema(self) -> pa.Schema:
         if self._format != "parquet":
-            return text_schema(self._columns[self.paths[0]])
+            return text_schema(list(self._columns[self.paths[0]]))
         schemas = [pa.schema([_plain(field) for field in pq.read_schema(path)]) for path in self.paths]
         try:
             return pa.unify_schemas(schemas)  # a column without a value in one file has the type of the others
@@ -98,13 +114,14 @@ class Files:
     def _read_parquet(self, path: Path, inputs: Mapping[str, str], faults: Faults) -> Iterator[tuple[pa.Table, dict[str, list[Any]]]]:
         first = 1
         with pq.ParquetFile(path) as file:
+            size = batch_size(file.metadata)
             try:
-                for batch in file.iter_batches(_ROWS):
+                for batch in file.iter_batches(size):
                     table = pa.Table.from_batches([batch]).select(self.schema.names).cast(self.schema)
                     yield table, {name: table.column(column).to_pylist() for name, column in inputs.items()}
                     first += batch.num_rows
-            except (pa.ArrowException, OSError, ValueError) as error:
-                faults.add(f"rows {first} to {first + _ROWS - 1}: {error}")
+            except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+                faults.add(f"rows {first} to {first + size - 1}: {error}")
 
     def _read_delimited(self, path: Path, inputs: Mapping[str, str], faults: Faults) -> Iterator[tuple[pa.Table, dict[str, list[Any]]]]:
         """Yield rows in which an empty cell of an input is none: CSV has no other way to say so."""

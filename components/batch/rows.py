@@ -13,6 +13,7 @@ from components.batch.records import OnBadRow
 from components.errors import BadData, BadInput, BadSource
 from components.params import nearest
 from components.snapshot.cells import as_text
+from components.snapshot.faults import listed
 
 NUMBER = "row_number"
 """The number that a row has in the whole input, from 1 on."""
@@ -25,7 +26,7 @@ ANSWERS = {
     "probabilities": pa.map_(pa.string(), pa.float64()),
     "answer": pa.string(),
 }
-SHOWN = 20  # bad rows, or columns, in a message
+SHOWN = 20  # bad rows in a message
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,9 @@ def inputs_of(task: tasks.Task, source: Files, columns: Mapping[str, str], usual
     found = list(source.schema.names)
     named = {name: columns.get(name) or (usual[name] if usual.get(name) in found else name) for name in task.inputs}
     if missing := [column for column in named.values() if column not in found]:
-        shown = ", ".join(map(repr, found[:SHOWN])) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")
-        hint = nearest(missing[0], found).partition("; known")[0]
+        hint, there = nearest(missing[0], found).partition("; known")[0], listed(found)
         raise BadInput(
-            f"{source.called}: expected the column{'s' * (len(named) > 1)} {', '.join(map(repr, named.values()))}, found {shown}{hint}; "
+            f"{source.called}: expected the column{'s' * (len(named) > 1)} {', '.join(map(repr, named.values()))}, found {there}{hint}; "
             f"--column {task.inputs[0]}=NAME says which one it is, if it has another name"
         )
     return named

@@ -87,7 +87,7 @@ def score(uri: str, asked: str, bring: Bring, output: Output, settings: Settings
             plan = agreed(str(output), plan, standing) if standing else begin(plan, source, output, replace)
             with registry.Session(uri, version.uri) as session:
                 counts = score_parts(session, source, output, plan, answers)
-            if counts.rows != plan.rows or source.digest() != plan.input_digest:
+            if counts.rows != plan.rows or source.changed(plan.input_digest):
                 raise BadSource(f"{source.called} was changed while it was scored; --replace begins anew")
             return output.finish(manifest_of(plan, counts))
 

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import Field, model_validator
 
 from components.artifacts.behaviour import Must
+from components.documents import parse_yaml
 from components.errors import BadParams
 from components.params import Section, nearest
 from components.text import Label
@@ -102,11 +102,10 @@ def read_cases(path: Path, labels: Sequence[str] | None = None) -> Written:
 
 def _mapping(path: Path) -> dict[Any, Any]:
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise BadParams(f'{path} (gates.behaviour.cases) cannot be read: {error.strerror}; write it, or set it to ""') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadParams(f"{path} is not YAML: {error}") from None
+    raw = parse_yaml(content, path)
     if raw is not None and not isinstance(raw, dict):
         raise BadParams(f"{path}: expected a mapping with {', '.join(_CASES)}, found {type(raw).__name__}")
     return raw or {}

@@ -19,6 +19,7 @@ from components.errors import BadParams, RetuneError
 from components.gates._evidence import LEVEL, Evidence, Gate, GateSection, Rival, Seen
 from components.gates._learnt import hold, without_learnt
 from components.gates._panel import correct, fold
+from components.gates.baseline import STRONGEST
 from components.identity import digest_value
 from components.params import Section, nearest
 
@@ -147,7 +148,7 @@ def check_metrics(gates: GatesParams, metrics: Mapping[str, tuple[float, float]]
     asked = [(f"{name}.metric", getattr(gates, name).metric) for name in ("floor", "baseline", "champion", "anchor") if _asks(gates, name)]
     asked += [("champion.also", metric) for metric in gates.champion.also if _asks(gates, "champion")]
     faults = [f"{where}: unknown metric {metric!r}{nearest(metric, list(metrics))}" for where, metric in asked if metric not in metrics]
-    if _asks(gates, "baseline") and (against := gates.baseline.against) not in baselines:
+    if _asks(gates, "baseline") and (against := gates.baseline.against) not in (*baselines, STRONGEST):
         faults.append(f"baseline.against: unknown baseline {against!r}{nearest(against, list(baselines))}")
     low, high = metrics.get(gates.floor.metric, (-np.inf, np.inf))
     if _asks(gates, "floor") and not low < gates.floor.at_least < high:

@@ -35,8 +35,12 @@ def fold(results: Sequence[GateResult]) -> tuple[Outcome, str]:
     undecided = [one for one in decide if one.outcome is Outcome.INCONCLUSIVE]
     if undecided or not decide:
         return Outcome.INCONCLUSIVE, _reasons(undecided) or "No gate decides: gates.NAME.role says decides nowhere."
-    vetoes = sum(one.role is Role.VETOES for one in results)
-    said = f"All {len(decide)} deciding gates pass" + (f", and none of {vetoes} vetoes." if vetoes else ".")
+    asked = [one for one in results if one.asked]
+    deciding, vetoes = (sum(one.role is role for one in asked) for role in (Role.DECIDES, Role.VETOES))
+    said = f"All {deciding} deciding gates that were asked pass" if deciding < len(decide) else f"All {deciding} deciding gates pass"
+    said += f", and none of {vetoes} vetoes." if vetoes else "."
+    unasked = [one.gate for one in results if not one.asked and one.role in _HAVE_A_SAY]
+    said += f" Not asked: {', '.join(unasked)}." if unasked else ""
     open_vetoes = [one.gate for one in results if one.role is Role.VETOES and one.outcome is Outcome.INCONCLUSIVE]
     return Outcome.PASS, said + (f" Could not tell: {', '.join(open_vetoes)}." if open_vetoes else "")
 

@@ -21,7 +21,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS when the difference's interval is above minus the margin, else INCONCLUSIVE; it fails by being worse than the anchor."""
     rival = evidence.anchor
     if rival is None:
-        return GateResult(gate="anchor", outcome=Outcome.PASS, reason="there is no better champion so far than the present one")
+        return GateResult.not_asked("anchor", "there is no better champion so far than the present one")
     if rival.predictions is None:
         reason = f"{rival.called}, the best champion so far, cannot be scored: {rival.fault}"
         return GateResult(gate="anchor", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.anchor.role: shows")

@@ -151,8 +151,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS when every kind's interval is within its limits, else INCONCLUSIVE; it fails by what is above them, or above the champion."""
     seen = evidence.behaviour
     if not evidence.classes:
-        reason = "cases are texts with one label, and the task has other answers: nothing is asked"
-        return GateResult(gate="behaviour", outcome=Outcome.PASS, reason=reason)
+        return GateResult.not_asked("behaviour", "cases are texts with one label, and the task has other answers")
     if seen is None or not seen.tried:
         reason = "no case was tried" + (f": {'; '.join(seen.notes)}" if seen and seen.notes else "")
         return GateResult(gate="behaviour", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.behaviour.kinds or .cases")

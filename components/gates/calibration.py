@@ -31,14 +31,15 @@ class Params(GateSection):
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS when the difference's interval is below the margin, else INCONCLUSIVE; it fails by being worse than the champion."""
     if not evidence.classes:
-        return GateResult(gate="calibration", outcome=Outcome.PASS, reason="the task has no probabilities of classes: nothing is asked")
+        return GateResult.not_asked("calibration", "the task has no probabilities of classes")
     notes, tables = _described(evidence)
     rival = evidence.champion
     fault = _fault("the candidate", evidence.candidate) or evidence.unscorable or _unusable(rival)
     if fault or rival is None or rival.predictions is None:
-        reason = fault or "there is no champion yet: the candidate's own calibration is shown"
-        outcome = Outcome.INCONCLUSIVE if fault else Outcome.PASS
-        return GateResult(gate="calibration", outcome=outcome, reason=reason, notes=notes, tables=tables)
+        if fault:
+            return GateResult(gate="calibration", outcome=Outcome.INCONCLUSIVE, reason=fault, notes=notes, tables=tables)
+        why = "there is no champion yet: the candidate's own calibration is shown"
+        return GateResult.not_asked("calibration", why, notes=notes, tables=tables)
     known = np.isin(evidence.candidate.expected, rival.predictions.labels)
     if not known.any():
         reason = f"champion {rival.called} knows none of the test set's labels"

@@ -39,7 +39,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS when the difference's interval is above minus the margin, else INCONCLUSIVE; it fails by being worse than the champion."""
     rival = evidence.champion
     if rival is None:
-        return GateResult(gate="champion", outcome=Outcome.PASS, reason="there is no champion yet, so there is none to be worse than")
+        return GateResult.not_asked("champion", "there is no champion yet, so there is none to be worse than")
     if rival.predictions is None:
         return _unscorable(str(evidence.unscorable), params)
     seen, other, called = evidence, rival.predictions, f"champion {rival.called}"
@@ -61,7 +61,6 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
 
 def _unscorable(fault: str, params: Params) -> GateResult:
     if params.unscorable == "skip":
-        reason = f"{fault}; gates.champion.unscorable: skip leaves the decision to the other gates"
-        return GateResult(gate="champion", outcome=Outcome.PASS, reason=reason)
+        return GateResult.not_asked("champion", f"{fault}; gates.champion.unscorable: skip leaves the decision to the other gates")
     change = "a champion that can be scored (`retune rollback`), or gates.champion.unscorable: skip"
     return GateResult(gate="champion", outcome=Outcome.INCONCLUSIVE, reason=fault, change=change)

@@ -58,10 +58,12 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     undecided = [limit for limit in limits if not limit.settled]
     outcome = Outcome.FAIL if over else Outcome.INCONCLUSIVE if undecided or evidence.unscorable else Outcome.PASS
     said = over or [one for one in (evidence.unscorable, _said(limits, undecided, doubt)) if one]
-    reason = "; ".join(said) or "there is no champion to be slower than, and no latency budget"
+    asked = bool(said) or any(budget is not None for budget in (params.size_mib, params.memory_mib))
+    nothing = "there is no champion to be slower than, and no latency budget"
+    reason = "; ".join(said) or (nothing if asked else f"not asked: {nothing}")
     ways = tuple(limit.hypothesis() for limit in limits)
     found = _result(cost, outcome, reason, [] if over else (undecided or limits)[:1], ways, bool(undecided))
-    return found.model_copy(update={"may_pass": doubt is not None and outcome is Outcome.INCONCLUSIVE})
+    return found.model_copy(update={"asked": asked, "may_pass": doubt is not None and outcome is Outcome.INCONCLUSIVE})
 
 
 class _Limit:

@@ -59,7 +59,7 @@ class _Gap:
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS when every gap's interval is within the limit, else INCONCLUSIVE; it fails by a gap that is wider."""
     if not params.column:
-        return GateResult(gate="fairness", outcome=Outcome.PASS, reason="no column named in gates.fairness.column: nothing is asked")
+        return GateResult.not_asked("fairness", "no column named in gates.fairness.column")
     if not evidence.classes:
         reason = "rates are those of classes, and the task has none: name no column in gates.fairness.column"
         return GateResult(gate="fairness", outcome=Outcome.INCONCLUSIVE, reason=reason)

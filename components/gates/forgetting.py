@@ -1,6 +1,7 @@
 """What was once learnt: the candidate against the champion on the test sets of earlier snapshots and on regression sets."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,14 +45,16 @@ class _Compared:
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS when every earlier set is within the margin, else INCONCLUSIVE; it fails by being worse on one of them."""
     if not params.last and not params.sets and not evidence.earlier:
-        return GateResult(gate="forgetting", outcome=Outcome.PASS, reason="gates.forgetting.last 0 and no sets: nothing is asked")
+        return GateResult.not_asked("forgetting", "gates.forgetting.last 0 and no sets")
     faults = tuple(f"{one.name}: {fault}" for one in evidence.earlier if (fault := _fault(one)))
     if evidence.champion is None or evidence.unscorable:
-        reason = evidence.unscorable or "there is no champion yet, so there is none that has learnt what could be forgotten"
-        outcome = Outcome.INCONCLUSIVE if evidence.unscorable else Outcome.PASS
-        return GateResult(gate="forgetting", outcome=outcome, reason=reason, notes=faults, tables=_alone(evidence))
+        known: dict[str, Any] = {"notes": faults, "tables": _alone(evidence)}
+        if evidence.unscorable:
+            return GateResult(gate="forgetting", outcome=Outcome.INCONCLUSIVE, reason=evidence.unscorable, **known)
+        why = "there is no champion yet, so there is none that has learnt what could be forgotten"
+        return GateResult.not_asked("forgetting", why, **known)
     if not evidence.earlier:
-        return GateResult(gate="forgetting", outcome=Outcome.PASS, reason="there is no earlier test set yet")
+        return GateResult.not_asked("forgetting", "there is no earlier test set yet")
     called = f"champion {evidence.champion.called}"
     compared = [_compare(evidence, one.name, mine, theirs, one.left_out, params) for one, mine, theirs in _answered(evidence)]
     if not compared:

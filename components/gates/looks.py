@@ -27,7 +27,7 @@ class Params(GateSection):
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS while the budget lasts, INCONCLUSIVE after it."""
     if evidence.look is None:
-        return GateResult(gate="looks", outcome=Outcome.PASS, reason="this look at the test set is not counted")
+        return GateResult.not_asked("looks", "this look at the test set is not counted")
     said = f"candidate {evidence.look} of gates.looks.at_most {params.at_most} on this test set"
     if evidence.look <= params.at_most:
         left = params.at_most - evidence.look

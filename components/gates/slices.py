@@ -1,7 +1,7 @@
 """Worse somewhere, though not on the whole: the candidate against the champion on each value of a column and each built-in slice."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -60,9 +60,10 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     rival = evidence.champion
     if rival is None or rival.predictions is None:
         fault = fault or evidence.unscorable
-        reason = fault or f"there is no champion yet: {len(cuts)} slices are shown"
-        outcome = Outcome.INCONCLUSIVE if fault else Outcome.PASS
-        return GateResult(gate="slices", outcome=outcome, reason=reason, notes=notes, tables=(_accuracies(evidence, cuts),))
+        known: dict[str, Any] = {"notes": notes, "tables": (_accuracies(evidence, cuts),)}
+        if fault:
+            return GateResult(gate="slices", outcome=Outcome.INCONCLUSIVE, reason=fault, **known)
+        return GateResult.not_asked("slices", f"there is no champion yet: {len(cuts)} slices are shown", **known)
     if evidence.classes and (new := int(np.sum(~np.isin(evidence.candidate.expected, rival.predictions.labels)))):
         notes = (*notes, f"{new:,} rows with a label that the champion does not have are left out")
     found = [one for cut in cuts if (one := _compare(evidence, rival.predictions, cut, params.min_rows)) is not None]

@@ -3,7 +3,6 @@
 import logging
 import math
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from components.learning.params import TrainParams, check_fields, check_metric
 from components.learning.trainer import FineTuner
 from components.methods import lora
 from components.tasks import Task
+from components.temporary import temporary
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def fit(
     threads = machine.set_threads(settings.threads)
     machine.keep_freed_memory()
     with ExitStack() as stack:
-        folder = keep.checkpoints if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="retune-")))
+        folder = keep.checkpoints if keep else stack.enter_context(temporary())
         found = checkpoints.newest(folder) if keep else None
         clock = Clock(settings.max_minutes, found[1].seconds if found else 0.0)
         watcher = Watcher(settings.metric, watch)
@@ -138,10 +138,15 @@ def _trainer(
     model = task.build_model(base, learn.spec)
     if settings.dropout is not None:
         set_dropout(model, settings.dropout)
+    if settings.accumulation > 1 and (task.compares_rows or start):
+        log.warning(
+            "train.accumulation %d: rows are compared within a pass of %d, not within a step", settings.accumulation, settings.batch_size
+        )
     trainer = FineTuner(
         settings,
         task.loss(learn.spec, settings.label_smoothing),
         start,
+        task.items(learn.spec),
         model=methods.load(settings.method).prepare(model, **settings.own()),
         args=arguments,
         data_collator=task.collator(task.load_tokenizer(base), learn.spec),

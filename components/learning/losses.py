@@ -7,6 +7,7 @@ import torch
 
 from components.depth import depths, head_depth
 
+IGNORED = -100  # the label that no loss counts
 Weights = Mapping[str, torch.Tensor]
 
 
@@ -19,6 +20,14 @@ def pretrained(model: Any) -> set[str]:
     """Return the names of the weights that come from the base: all but the head's."""
     head = head_depth(model)
     return {name for name, at in depths(model).items() if at < head}
+
+
+def items(batch: Mapping[str, Any]) -> float:
+    """Return how many things a mean over a batch is of: its labels but -100, or its rows where they have none, or numbers for labels."""
+    labels = batch.get("labels")
+    if labels is None:
+        return float(len(next(value for value in batch.values() if isinstance(value, torch.Tensor))))
+    return float(len(labels) if labels.is_floating_point() else (labels != IGNORED).sum())
 
 
 def absolute(weights: Weights) -> torch.Tensor:

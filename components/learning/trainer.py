@@ -18,24 +18,38 @@ from components.learning.thawing import Thaw
 
 Loss = Callable[[Any, Any], Any]
 """Of a batch's logits and labels."""
+Count = Callable[[Any], float]
+"""Of a batch: how many things its loss is the mean of."""
 
 
 class FineTuner(Trainer):
     """Trainer with the optimizers, schedules, penalties and the average of `train`.
 
-    The order of the rows depends on seed and epoch only, so that a resume within an epoch sees the same batches.
+    The order of the rows depends on seed and epoch only, so that a resume within an epoch sees the same batches. A step in several passes
+    has the gradient of one pass over all its rows: each pass counts by what its loss is the mean of, as tokens.
     """
 
-    def __init__(self, settings: TrainParams, loss: Loss | None = None, start: ContrastiveStart | None = None, **rest: Any) -> None:
-        """Train as `settings` say, after the `start` by `loss` in the place of the model's own; `rest` is Trainer's.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        settings: TrainParams,
+        loss: Loss | None = None,
+        start: ContrastiveStart | None = None,
+        items: Count | None = None,
+        **rest: Any,
+    ) -> None:
+        """Train as `settings` say, after the `start` by `loss`, the mean of `items`, in the place of the model's own; `rest` is Trainer's.
 
         Raises:
             BadParams: a penalty has nothing to act on.
         """
         super().__init__(**rest)
-        # Trainer takes any forward with **kwargs for one that divides its loss by all rows of a step. Most classifiers take the mean of
-        # a pass: of `accumulation` passes the gradients would add up, where their mean is meant.
+        # Trainer takes any forward with **kwargs for one that divides its loss by all items of a step. Most classifiers take the mean of
+        # a pass, and so do all here: compute_loss says how much of the step a pass is.
         self.model_accepts_loss_kwargs = False
+        self._counts = (items or losses.items, losses.items)
+        self._totals = (0.0, 0.0)
         self._settings = settings
         self._loss = loss
         self._start = start
@@ -73,17 +87,30 @@ class FineTuner(Trainer):
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Return the task's loss and, while training, what is added to it."""
+        own, plain = self._shares(inputs) if model.training else (1.0, 1.0)
         if model.training and self._start is not None and self._start.lasts(self.state):
-            return self._start.loss(model, inputs) + self._penalties()
+            return plain * (self._start.loss(model, inputs) + self._penalties())
         again, labels = dict(inputs), inputs.get("labels")  # Trainer takes the labels out for label smoothing
         loss, outputs = self._task_loss(model, inputs, num_items_in_batch)
+        loss = own * loss
         if model.training and self._settings.r_drop:
             other, others = self._task_loss(model, again, num_items_in_batch)
             apart = losses.divergence(outputs["logits"], others["logits"], labels)
-            loss = (loss + other) / 2 + self._settings.r_drop * apart
+            loss = (loss + own * other) / 2 + plain * self._settings.r_drop * apart
         if model.training and (self._settings.l1 or self._settings.l2_sp):
-            loss = loss + self._penalties()
+            loss = loss + plain * self._penalties()
         return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        """Return the batches of a step, and count what their losses are means of."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._totals = (sum(map(self._counts[0], batches)), sum(map(self._counts[1], batches)))
+        return batches, items
+
+    def _shares(self, inputs: Any) -> tuple[float, float]:
+        """Return how much of the step's loss a pass is: of the task's own loss, and of what is the mean of all labels."""
+        own, plain = (count(inputs) / total if total else 1.0 for count, total in zip(self._counts, self._totals, strict=True))
+        return own, plain
 
     def _task_loss(self, model: Any, inputs: Any, num_items_in_batch: Any) -> tuple[Any, Any]:
         """Return the task's loss of a batch, smoothed where that is asked for, and the model's output."""

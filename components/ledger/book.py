@@ -10,26 +10,69 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 
 from components.errors import BadInput, NotThere, RetuneError
+from components.folders import make_private
+from components.ledger import chain
+from components.ledger.chain import Chain, Head
 from components.ledger.records import Action, Answer, Change, Entry, Outdated, Request, Retraining
-from components.ledger.tables import answers, looks, make_engine, prepare, promotions, reading, requests, retrainings, test_rows, writing
+from components.ledger.tables import (
+    answers,
+    file_of,
+    guard,
+    looks,
+    make_engine,
+    prepare,
+    promotions,
+    reading,
+    requests,
+    retrainings,
+    test_rows,
+    writing,
+)
 from components.ledger.wear import SHARED, Wear, kept, worn
 
 _ASKED = sa.select(requests, answers.c.decision, answers.c.who, answers.c.why, answers.c.decided_at).outerjoin_from(requests, answers)
 
 
 class Ledger:
-    """The ledger at `url`, made if it is not there.
+    """The ledger at `url`, made if it does not exist. Every row gets a link of the chain in the transaction that writes it.
 
     Raises (every method):
+        NotThere: the file is empty.
         Unavailable: the database is busy or out of reach.
-        RetuneError: the file is not a database, or is damaged.
+        RetuneError: the file is a folder, not a ledger's database, or damaged.
     """
 
     def __init__(self, url: str) -> None:
         self._engine = make_engine(url)
-        if self._engine.dialect.name == "sqlite" and self._engine.url.database:
-            _make_folder(Path(self._engine.url.database).parent)
-        prepare(self._engine)
+        if (path := file_of(self._engine.url)) is not None:
+            _make_folder(path.parent)
+        prepare(self._engine, chain.begin_over_older)
+
+    def __str__(self) -> str:
+        """Return where it is, without a password."""
+        return str(file_of(self._engine.url) or self._engine.url)
+
+    def chain(self) -> Chain:
+        """Verify the chain over all rows of all models, and return it with its faults."""
+        with reading(self._engine) as connection:
+            return chain.verify(connection)
+
+    def chain_head(self) -> Head | None:
+        """Return the last entry of the chain; None where nothing was written yet."""
+        with reading(self._engine) as connection:
+            return chain.head(connection)
+
+    def begin_chain(self) -> None:
+        """Begin the chain of a ledger in which nothing was written yet, so that it has a head that can be signed."""
+        with writing(self._engine) as connection:
+            if chain.head(connection) is None:
+                chain.begin(connection, chain.RETUNE, "the ledger is new")
+
+    def accept(self, who: str, why: str) -> None:
+        """Begin a new chain over all rows as they are now, faults or not, and make the triggers anew; `who` and `why` are kept in it."""
+        with writing(self._engine) as connection:
+            guard(connection)
+            chain.begin(connection, who, why)
 
     def head(self, model: str) -> Entry | None:
         """Return the entry that made the present champion; None while nothing was promoted."""
@@ -107,14 +150,14 @@ class Ledger:
         with writing(self._engine) as connection:
             for digest, keys in {**(others or {}), **({test_digest: rows} if rows else {})}.items():
                 if not connection.execute(sa.select(test_rows.c.test_digest).where(test_rows.c.test_digest == digest)).first():
-                    connection.execute(test_rows.insert().values(test_digest=digest, row_keys=" ".join(kept(keys))))
+                    chain.add(connection, test_rows, test_digest=digest, row_keys=" ".join(kept(keys)))
             known = _looks(connection, model)
             mine = next((one for one in known if (one.test_digest, one.candidate_key) == (test_digest, candidate_key)), None)
             if mine is None:
                 number = 1 + sum(one.test_digest == test_digest for one in known)
                 at = _now(known[-1].at if known else None)
                 values = {"model": model, "test_digest": test_digest, "number": number, "candidate_key": candidate_key, "at": at}
-                connection.execute(looks.insert().values(**values))
+                chain.add(connection, looks, **values)
                 earlier = known
             else:
                 earlier = known[: known.index(mine)]
@@ -136,7 +179,7 @@ class Ledger:
     def note(self, retraining: Retraining) -> None:
         """Write how a scheduled run ended."""
         with writing(self._engine) as connection:
-            connection.execute(retrainings.insert().values(**asdict(retraining)))
+            chain.add(connection, retrainings, **asdict(retraining))
 
     def retrainings(self, model: str, last: int = 1, without: Collection[str] = ()) -> list[Retraining]:
         """Return how the last scheduled runs of a model ended, the newest first; those with an outcome of `without` do not count."""
@@ -152,7 +195,7 @@ class Ledger:
                 if known.waits() and _question(known) == _question(request):
                     return known
                 _answer(connection, number, "superseded", "retune", "the run was judged again")
-            connection.execute(requests.insert().values(**_question(request), asked_at=request.asked_at, expires_at=request.expires_at))
+            chain.add(connection, requests, **_question(request), asked_at=request.asked_at, expires_at=request.expires_at)
         return request
 
     def answer(self, run_prefix: str, decision: Answer, who: str, why: str) -> Request:
@@ -242,7 +285,7 @@ def _write(connection: sa.Connection, model: str, head: Entry | None, change: Ch
     sequence, previous, at = (head.sequence + 1, head.version, _now(head.at)) if head else (1, None, _now())
     entry = Entry(model=model, sequence=sequence, at=at, previous=previous, **change)
     _check_not_rejected(connection, entry)
-    connection.execute(promotions.insert().values(**asdict(entry)))
+    chain.add(connection, promotions, **asdict(entry))
     _close_open(connection, entry)
     return entry
 
@@ -295,7 +338,7 @@ def _question(request: Request) -> dict[str, Any]:
 
 def _answer(connection: sa.Connection, number: int, decision: Answer, who: str, why: str) -> datetime:
     now = _now()
-    connection.execute(answers.insert().values(request=number, decision=decision, who=who, why=why, decided_at=now))
+    chain.add(connection, answers, request=number, decision=decision, who=who, why=why, decided_at=now)
     return now
 
 
@@ -316,6 +359,6 @@ def _minute(moment: datetime | None) -> str:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise RetuneError(f"the ledger's folder {folder} cannot be made: {error.strerror or error}") from error

@@ -1,7 +1,8 @@
 """The ledger's tables, made once under a lock, and how they are read and written on SQLite and on PostgreSQL."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
-from components.errors import BadParams, RetuneError, Unavailable
+from components.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.folders import private
 from components.locks import hold
 
 BUSY_SECONDS = 60  # that a writer waits for another one
@@ -117,8 +119,22 @@ retrainings = sa.Table(
     sa.Column("flow_run", sa.Text),
 )
 
-_FUNCTION = """CREATE OR REPLACE FUNCTION retune_append_only() RETURNS trigger AS $$
-BEGIN RAISE EXCEPTION 'the ledger is append-only'; END $$ LANGUAGE plpgsql"""
+# A link for every row of the tables above, in the order in which they were written. `entry` names the table, `row` is the row's primary
+# key as JSON, `content` the hash of the row, and `hash` covers the link and the hash of the link before it.
+chain = sa.Table(
+    "chain",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("entry", sa.Text, nullable=False),
+    sa.Column("row", sa.Text, nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    sa.Column("previous", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+)
+
+_REFUSES = "BEGIN RAISE EXCEPTION 'the ledger is append-only'; END"
+_BEFORE_CHANGES = 58  # pg_trigger.tgtype: a statement's trigger BEFORE UPDATE OR DELETE OR TRUNCATE
+_FUNCTION = f"CREATE OR REPLACE FUNCTION retune_append_only() RETURNS trigger AS $$ {_REFUSES} $$ LANGUAGE plpgsql"
 
 
 def make_engine(url: str) -> sa.Engine:
@@ -149,8 +165,9 @@ def _begin(connection: sa.Connection) -> None:
 
 @contextmanager
 def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Yield a connection on one state of the ledger."""
-    with _reaching(engine), engine.connect() as connection:
+    """Yield a connection on one state of the ledger, whatever others write meanwhile."""
+    one_state = {"isolation_level": "REPEATABLE READ"} if engine.dialect.name == "postgresql" else {}
+    with _reaching(engine), engine.connect().execution_options(**one_state) as connection:
         yield connection
 
 
@@ -179,27 +196,115 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def prepare(engine: sa.Engine) -> None:
-    """Make the tables unless they are there: under a lock, since processes that make them at once would collide."""
+Begin = Callable[[sa.Connection], object] | None
+
+
+def prepare(engine: sa.Engine, begin: Begin) -> None:
+    """Make the tables unless they exist, under a lock, since processes that make them at once would collide.
+
+    `begin` is called, in the same transaction, where the ledger is older than its chain: it has rows that no link covers.
+
+    Raises:
+        NotThere: the file is empty. A new ledger is made aside and renamed, so an empty file is one that lost its content.
+        RetuneError: the path is a folder, or a database of another program.
+    """
+    path = file_of(engine.url)
+    with private(path.parent) if path else nullcontext():
+        _prepare(engine, path, begin)
+
+
+def _prepare(engine: sa.Engine, path: Path | None, begin: Begin) -> None:
+    if path is not None:
+        _make_file(engine, path, begin)
+        check_file(path)
     with reading(engine) as connection:
+        there = set(sa.inspect(connection).get_table_names())
         if not _missing(connection):
             return
-    if engine.dialect.name == "sqlite" and engine.url.database:
-        with hold(Path(f"{engine.url.database}.lock"), BUSY_SECONDS):
-            _make(engine)
-    else:
-        _make(engine)
+    if path is None:
+        make_tables(engine, begin)
+        return
+    if promotions.name not in there:
+        known = f"it has the tables {', '.join(sorted(there)[:5])}" if there else "it has no tables"
+        raise RetuneError(f"{path} is a database, but not a ledger ({known}): move it away, and {_RESTORE}")
+    with hold(_lock_of(path), BUSY_SECONDS):
+        make_tables(engine, begin)
 
 
-def _make(engine: sa.Engine) -> None:
+_RESTORE = "restore a copy of the ledger; without one, `retune reconcile --accept --why TEXT` begins a new one from the aliases in MLflow"
+
+
+def file_of(url: sa.URL) -> Path | None:
+    """Return the SQLite file that an address names; None for a server, or a database in memory."""
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
+        return None
+    return Path(url.database)
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def _make_file(engine: sa.Engine, path: Path, begin: Begin) -> None:
+    if path.exists():
+        return
+    with hold(_lock_of(path), BUSY_SECONDS):
+        if path.exists():
+            return
+        partial = path.with_name(path.name + ".partial")
+        partial.unlink(missing_ok=True)
+        make_tables(make_engine(str(engine.url.set(database=str(partial)))), begin)
+        os.replace(partial, path)
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be a ledger's file; raises as `prepare`."""
+    if path.is_dir():
+        raise RetuneError(f"the ledger {path} is a folder, expected a SQLite file: move it away, and {_RESTORE}")
+    if path.stat().st_size == 0:
+        raise NotThere(f"the ledger {path} is empty (0 bytes), its content was lost: delete it, and {_RESTORE}")
+
+
+def make_tables(engine: sa.Engine, begin: Begin = None) -> None:
+    """Make the tables that are missing, with the triggers that refuse changes, and begin a chain where rows are older than it."""
     with writing(engine) as connection:
         missing = _missing(connection)
         METADATA.create_all(connection, tables=missing)
-        if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql(_FUNCTION)
-        for table in missing:
-            for statement in _append_only(table, engine.dialect.name):
-                connection.exec_driver_sql(statement)
+        guard(connection, None if chain in missing else missing)
+        if begin and chain in missing and any(connection.execute(sa.select(table).limit(1)).first() for table in evidence()):
+            begin(connection)
+
+
+def evidence() -> list[sa.Table]:
+    """Return the tables whose every row has a link in the chain."""
+    return [table for table in METADATA.sorted_tables if table is not chain]
+
+
+def guard(connection: sa.Connection, tables: Sequence[sa.Table] | None = None) -> None:
+    """Make the triggers that refuse changes, of all tables or of some, in place of others of the same name."""
+    postgresql = connection.dialect.name == "postgresql"
+    if postgresql:
+        connection.exec_driver_sql(_FUNCTION)
+    for table in METADATA.sorted_tables if tables is None else tables:
+        for name, statement in _append_only(table, connection.dialect.name).items():
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}{f' ON {table.name}' if postgresql else ''}")
+            connection.exec_driver_sql(statement)
+
+
+def unguarded(connection: sa.Connection) -> list[str]:
+    """Return the names of the triggers that are missing, switched off or changed."""
+    wanted = {name: sql for table in METADATA.sorted_tables for name, sql in _append_only(table, connection.dialect.name).items()}
+    if connection.dialect.name == "postgresql":
+        query = (
+            "SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid"
+            f" WHERE t.tgenabled IN ('O', 'A') AND t.tgtype = {_BEFORE_CHANGES} AND c.relnamespace = current_schema()::regnamespace"
+            " AND t.tgname = c.relname || '_append_only' AND btrim(p.prosrc) = %s"
+        )
+        standing = set(connection.exec_driver_sql(query, (_REFUSES,)).scalars())
+    else:
+        found = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").all()
+        standing = {name for name, sql in found if wanted.get(name) == sql}
+    return sorted(wanted.keys() - standing)
 
 
 def _missing(connection: sa.Connection) -> list[sa.Table]:
@@ -208,22 +313,23 @@ def _missing(connection: sa.Connection) -> list[sa.Table]:
     return [table for table in METADATA.sorted_tables if table.name not in there]
 
 
-def _append_only(table: sa.Table, dialect: str) -> list[str]:
-    """Return the statements that let the database refuse to change, replace or delete what was written."""
+def _append_only(table: sa.Table, dialect: str) -> dict[str, str]:
+    """Return, by name, the statements of the triggers that refuse to change, replace or delete what was written."""
     if dialect == "postgresql":
-        return [
-            f"CREATE TRIGGER {table.name}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table.name}"
-            " EXECUTE FUNCTION retune_append_only()",
-        ]
+        name = f"{table.name}_append_only"
+        return {
+            name: f"CREATE TRIGGER {name} BEFORE UPDATE OR DELETE OR TRUNCATE ON {table.name} EXECUTE FUNCTION retune_append_only()",
+        }
     refuse = "SELECT RAISE(ABORT, 'the ledger is append-only')"
-    changes = [f"CREATE TRIGGER {table.name}_no_{verb} BEFORE {verb} ON {table.name} BEGIN {refuse}; END" for verb in ("update", "delete")]
+    bodies = {f"{table.name}_no_{verb}": f"BEFORE {verb} ON {table.name} BEGIN {refuse}; END" for verb in ("update", "delete")}
     # INSERT OR REPLACE deletes without the trigger for deletions.
     same = " OR ".join(f"({' AND '.join(f'{name} = NEW.{name}' for name in names)})" for names in _unique(table))
     replaces = f"{refuse} WHERE EXISTS (SELECT 1 FROM {table.name} WHERE {same})"
-    return [*changes, f"CREATE TRIGGER {table.name}_no_replace BEFORE INSERT ON {table.name} BEGIN {replaces}; END"]
+    bodies[f"{table.name}_no_replace"] = f"BEFORE INSERT ON {table.name} BEGIN {replaces}; END"
+    return {name: f"CREATE TRIGGER {name} {body}" for name, body in bodies.items()}
 
 
 def _unique(table: sa.Table) -> list[list[str]]:
-    """Return the columns that no two rows may share, together."""
+    """Return the columns that no two rows may share, together; in the same order in every process, as a set of constraints is not."""
     keys = [one for one in table.constraints if isinstance(one, sa.PrimaryKeyConstraint | sa.UniqueConstraint)]
-    return [list(key.columns.keys()) for key in keys]
+    return sorted(list(key.columns.keys()) for key in keys)

@@ -20,13 +20,13 @@ import pyarrow as pa
 from components import tasks
 from components.artifacts.manifest import MAIN, OTHERS, base_folder, base_names
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
-from components.artifacts.rows import AUGMENTED, PSEUDO, pseudo_labelled, read_rows, write_rows
+from components.artifacts.rows import AUGMENTED, GIVEN_SPLIT, PSEUDO, in_order, pseudo_labelled, read_rows, write_rows
 from components.artifacts.training import ModelSpec
 from components.artifacts.validation import ValidationReport
 from components.errors import BadData, BadParams
 from components.folders import fresh
 from components.params import NOTHING, Free, nearest
-from components.preprocess import augment, duplicates, pseudo
+from components.preprocess import augment, duplicates, given, pseudo
 from components.preprocess.checks import check
 from components.preprocess.params import PreprocessParams, check_copies
 from components.preprocess.splits import SPLITS, assign
@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 Step = Callable[[pd.DataFrame], pd.DataFrame]
 
 LEARNT = ("train", "validation")
+
+_OWN_SPLIT = "split of the source"  # what a column `split` of the data is called while rows have that of ours
 
 _BINS = 32
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
@@ -64,12 +66,13 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
         unicode_form=preprocess.unicode_form,
         options=kind.Options.parse(task_options.fields, "task_options").model_dump(mode="json"),
     )
-    parts = {split: kept[kept["split"] == split].drop(columns="split").reset_index(drop=True) for split in SPLITS}
+    parts = {split: _part(kept, split) for split in SPLITS}
     spec = spec.model_copy(update={"options": {**spec.options, **kind.fit_options(parts["train"])}})
     lengths = token_lengths(kind.lengths(kept, tokenizers[MAIN]), preprocess.max_length, kind.in_parts)
     report = ValidationReport.read(validated)
     profile = describe(report.snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)
-    profile = profile.model_copy(update={"split_by": split_by(rows, preprocess)})
+    warnings = (*profile.warnings, *_warnings_of_splits(rows, kept, removed))
+    profile = profile.model_copy(update={"split_by": split_by(rows, preprocess), "warnings": warnings})
     for warning in profile.warnings:
         log.warning("%s", warning)
     profile = profile.model_copy(update={"warnings": (*report.warnings, *profile.warnings)})  # the first were logged by validation
@@ -103,13 +106,15 @@ def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> t
     """Return the kept rows with their split, and the removed ones with reason, duplicate_of and split; both ordered by id."""
     if kind.normalised:
         rows = rows.assign(text=[normalise(text, params.unicode_form) for text in rows["text"]])
-    rows = rows.sort_values("id", ignore_index=True)
+    rows = rows.rename(columns={"split": _OWN_SPLIT}).sort_values("id", ignore_index=True)
     if split_by(rows, params) == "text":
         rows["group"] = [text_key(text) for text in rows["text"]]
     rows["split"] = assign(rows["group"], params.split_seed, params.test_share, params.validation_share)
+    rows["split"] = given.honour(rows)
     gone = []
     left = rows
     steps: list[Step] = [pseudo.outside, pseudo.labelled] if PSEUDO in rows else []
+    steps += [duplicates.crossing] if given.gives(rows) else []  # first: a training row takes no given test row with it
     steps += [duplicates.conflicting] if kind.one_answer else []
     steps += [lambda rest: duplicates.exact(rest, ("text",) if kind.one_answer else ("text", "label"))]
     steps += [] if kind.one_answer else [duplicates.crossing]
@@ -186,6 +191,24 @@ def digest_rows(*tables: pd.DataFrame) -> str:
             digest.update(json.dumps(list(row)).encode() + b"\n")
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def _part(kept: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return the rows of a split, with the columns of the data alone."""
+    rows = kept[kept["split"] == split].drop(columns="split").rename(columns={_OWN_SPLIT: "split"}).reset_index(drop=True)
+    return rows[in_order(list(rows.columns))]
+
+
+def _warnings_of_splits(rows: pd.DataFrame, kept: pd.DataFrame, removed: pd.DataFrame) -> list[str]:
+    """Say what a person should know of the splits that the data have of their own."""
+    both = pd.concat([kept[["id", "split"]], removed[["id", "split"]]], ignore_index=True)
+    warnings = given.leaks(rows.drop(columns="split", errors="ignore").merge(both, on="id", validate="1:1"), removed)
+    if "split" in rows and GIVEN_SPLIT not in rows:
+        some = ", ".join(sorted({str(name)[:20] for name in rows["split"].dropna()})[:4])
+        warnings.append(
+            f"the column 'split' ({some}) is kept and not used: rows are split anew; snapshot.split_column: split takes its splits"
+        )
+    return warnings
 
 
 def _missing(label: str, splits: Mapping[str, SplitProfile]) -> bool:

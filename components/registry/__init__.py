@@ -4,9 +4,11 @@ Reads a workspace, a recorded run and the ledger; writes versions, their package
 `champion`, `challenger` and `previous`.
 """
 
-from components.registry.aliases import reconcile
+from components.registry.aliases import accept, confirm, reconcile
 from components.registry.ask import Session, predictions_of
 from components.registry.environments import Environment, copy_version, judged_elsewhere
+from components.registry.ledger_head import Checked
+from components.registry.ledger_head import verify as verify_ledger
 from components.registry.online import become_server, listen
 from components.registry.promote import Decision, Expected, Promotion, promote, rollback, standing, swap
 from components.registry.register import register
@@ -22,6 +24,7 @@ __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "PREVIOUS",
+    "Checked",
     "Decision",
     "Environment",
     "Expected",
@@ -30,9 +33,11 @@ __all__ = [
     "Status",
     "Verified",
     "Version",
+    "accept",
     "attach_verdict",
     "become_server",
     "champion",
+    "confirm",
     "copy_version",
     "evenly",
     "inspected",
@@ -61,5 +66,6 @@ __all__ = [
     "status",
     "swap",
     "verify",
+    "verify_ledger",
     "versions",
 ]

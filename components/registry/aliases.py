@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from mlflow import MlflowClient
 
 from components.ledger import Change, Entry, Ledger, Outdated
+from components.registry.ledger_head import checked, keep
+from components.registry.stored import models
 from components.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED, Version, aliases_of, lookup, search
 from components.store import alone, connect, reaching
 
@@ -23,6 +25,9 @@ def reconcile(uri: str, ledger_url: str, name: str) -> list[str]:
     """Compare a model's aliases with the ledger and mend them from it; return a sentence for whatever disagreed.
 
     Champions of a registry that is older than its ledger are adopted as the ledger's first entries.
+
+    Raises:
+        RetuneError: the ledger was changed behind Retune's back, or is not the one that MLflow knows; nothing was moved.
     """
     with reaching(uri), holding(uri, name):
         return bring(connect(uri), Ledger(ledger_url), name)
@@ -43,14 +48,37 @@ def holding(uri: str, name: str) -> AbstractContextManager[None]:
 
 
 def bring(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
-    """Do what `follow` does, for who holds the lock."""
+    """Do what `follow` does, for who holds the lock; then MLflow keeps the ledger's head."""
+    checked(client, ledger, name)
+    keep(client, ledger, name)
     said = [*_adopt(client, ledger, name), *_renumber(client, ledger, name)]
     while (head := ledger.head(name)) is not None:
-        said += _mend(client, head)
+        said += _mend(client, ledger, head)
         # Another machine, which this lock does not stop, may have promoted in between: who moved the aliases last looks again.
         if ledger.head(name) == head:
             break
     return said
+
+
+def confirm(uri: str, ledger_url: str, name: str) -> None:
+    """Verify the ledger, and let MLflow keep its head after rows that move no alias.
+
+    Raises:
+        RetuneError: as `reconcile`.
+    """
+    with reaching(uri), holding(uri, name):
+        client, ledger = connect(uri), Ledger(ledger_url)
+        checked(client, ledger, name)
+        keep(client, ledger, name)
+
+
+def accept(uri: str, ledger_url: str, who: str, why: str) -> None:
+    """Begin a new chain over the ledger as it is, and let MLflow keep its head for every model of the registry."""
+    ledger = Ledger(ledger_url)
+    ledger.accept(who, why)
+    for name in models(uri):
+        with reaching(uri), holding(uri, name):
+            keep(connect(uri), ledger, name)
 
 
 def _adopt(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
@@ -121,7 +149,7 @@ def find_champion(client: MlflowClient, head: Entry) -> Version | None:
     return found if found is not None and found.key == head.key else None
 
 
-def _mend(client: MlflowClient, head: Entry) -> list[str]:
+def _mend(client: MlflowClient, ledger: Ledger, head: Entry) -> list[str]:
     """Move the aliases to where an entry wants them."""
     champion, aliases = find_champion(client, head), aliases_of(client, head.model)
     if champion is None:
@@ -134,6 +162,7 @@ def _mend(client: MlflowClient, head: Entry) -> list[str]:
     said += _point(client, head.model, CHAMPION, head.version, aliases)
     if aliases_of(client, head.model).get(CHALLENGER) == head.version:  # read anew: a registration may have moved it meanwhile
         client.delete_registered_model_alias(head.model, CHALLENGER)
+    keep(client, ledger, head.model, champion)
     _stamp(client, champion)
     return said
 

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +28,9 @@ from components import process, scoring
 from components.artifacts import predictions
 from components.artifacts.predictions import Predictions
 from components.errors import BadModel, Cancelled, Unavailable
+from components.ledger.chain import KEY
 from components.origin import BASE, PROJECT
+from components.temporary import make
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Worker:
         self._first, self._ended = True, False
         with self._said.open("wb") as said:
             self._child = subprocess.Popen(
-                [*PYTHON, str(process.__file__), *command],
+                process.tied(command),
                 cwd=folder,
                 env=dict(environment),
                 stdin=subprocess.PIPE,
@@ -211,7 +212,7 @@ class Session:
 
     def __enter__(self) -> Self:
         """Start the process."""
-        self._folder = Path(tempfile.mkdtemp(prefix="retune-"))
+        self._folder = make()
         try:
             surroundings = environment(self.uri, self._folder)
             self._worker = Worker([*PYTHON, str(scoring.__file__), self.model], self._folder, surroundings, self.model)
@@ -282,6 +283,7 @@ def environment(uri: str, folder: Path) -> dict[str, str]:
     found |= {PROJECT: str(Path(os.environ.get(PROJECT, "")).absolute()), "TMPDIR": str(folder)}
     if os.environ.get(BASE):
         found[BASE] = os.pathsep.join(str(Path(each).expanduser().absolute()) for each in os.environ[BASE].split(os.pathsep) if each)
+    found.pop(KEY, None)  # a package's code must not sign the ledger
     return found | {"MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false", "HF_HUB_OFFLINE": "1"}
 
 

@@ -5,7 +5,6 @@ Reads one store of MLflow's; writes a run, its artifacts, a package and a versio
 
 import logging
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from mlflow.entities import Metric, Run
 
 from components.errors import BadModel
 from components.ledger import Entry
-from components.registry.register import create_version, send_package, whole_version
+from components.registry.register import complete, create_version, send_package, sweep, whole_version
 from components.registry.verdicts import attach_verdict, read_verdict
 from components.registry.verify import inspected, known_version
 from components.registry.versions import (
@@ -24,6 +23,7 @@ from components.registry.versions import (
     EVIDENCE,
     JUDGED_AGAINST,
     KEY,
+    LEDGER,
     ORIGIN,
     ORIGIN_VERSION,
     PROMOTED,
@@ -34,11 +34,22 @@ from components.registry.versions import (
     lookup,
 )
 from components.registry.versions import search as search_versions
-from components.store import alone, connect, experiment, log_all, params_of, reaching, tags_of, upload
+from components.store import alone, connect, experiment, forget_folder, log_all, params_of, reaching, tags_of, upload
+from components.temporary import temporary
 
 log = logging.getLogger(__name__)
 
-_OF_A_STORE = {COMPLETE, PROMOTED, ANSWER, VERDICT, VERDICT_KEY, JUDGED_AGAINST, EVIDENCE, "retune.verdict_run"}  # made anew in the target
+_OF_A_STORE = {
+    COMPLETE,
+    PROMOTED,
+    LEDGER,
+    ANSWER,
+    VERDICT,
+    VERDICT_KEY,
+    JUDGED_AGAINST,
+    EVIDENCE,
+    "retune.verdict_run",
+}  # made anew in the target
 # The tag of a verdict that was copied, by its evidence: whom it is about, as this store numbers it. It is written before the verdict:
 # no copied verdict is without it, and a copy's verdict that has none was reached here.
 _COPIED = f"{JUDGED_AGAINST}."
@@ -68,7 +79,8 @@ def copy_version(source: Environment, target: Environment, name: str, number: in
     folder = inspected(source.mlflow, version)
     with reaching(target.mlflow), alone(target.mlflow, f"register {name}"):
         client = connect(target.mlflow)
-        known = whole_version(client, name, version.key)
+        sweep(client, target.mlflow, name, version.key)
+        known = whole_version(client, target.mlflow, name, version.key, challenger=False)
         if known is None:
             run_id = _copy_run(source, target, client, version)
             known = _copy_package(source, target, client, version, folder, run_id)
@@ -85,12 +97,13 @@ def _copy_run(source: Environment, target: Environment, client: MlflowClient, ve
     place = experiment(client, target.mlflow, version.name)
     for torn in client.search_runs([place], f"tags.`{KEY}` = '{version.key}' and tags.`{ORIGIN}` = '{source.name}'"):
         client.delete_run(torn.info.run_id)
+        forget_folder(str(torn.info.artifact_uri))
     tags = {KEY: version.key, ORIGIN: source.name, "retune.origin_run": version.run_id}
     run_id = str(client.create_run(place, start_time=run.info.start_time, tags=tags, run_name=run.info.run_name).info.run_id)
     _fill(client, run_id, run, metrics)
-    with tempfile.TemporaryDirectory(prefix="retune-") as name:
+    with temporary() as aside:
         with reaching(source.mlflow):
-            artifacts = Path(origin.download_artifacts(version.run_id, "", name))
+            artifacts = Path(origin.download_artifacts(version.run_id, "", str(aside)))
         upload(client, run_id, artifacts)
     client.set_terminated(run_id, run.info.status, run.info.end_time)
     client.set_tag(run_id, COMPLETE, "true")
@@ -124,8 +137,7 @@ def _copy_package(source: Environment, target: Environment, client: MlflowClient
     tags = {**kept, ORIGIN: source.name, ORIGIN_VERSION: version.number}
     description = f"{version.description.partition(chr(10))[0]} Copied from version {version.number} of {source.name}."
     number = create_version(client, target.mlflow, version.name, model_id, run_id, tags, description)
-    client.set_model_version_tag(version.name, str(number), COMPLETE, "true")
-    client.set_tag(run_id, "retune.version", str(number))
+    complete(client, version.name, number, run_id, challenger=False)
     return replace(find(client, version.name, number), created=True)
 
 

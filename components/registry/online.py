@@ -10,7 +10,7 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +19,7 @@ from components.errors import BadParams, Unavailable
 from components.registry.ask import PYTHON, environment
 from components.registry.verify import inspected
 from components.registry.versions import PACKAGE, Version
+from components.temporary import make
 
 BACKLOG = 128  # connections that wait to be taken in, also while the version is being loaded
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -46,16 +47,19 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def become_server(uri: str, version: Version, alias: str | None, listening: socket.socket, limits: Mapping[str, int]) -> NoReturn:
+def become_server(
+    uri: str, version: Version, alias: str | None, listening: socket.socket, limits: Mapping[str, float], names: Sequence[str] = ()
+) -> NoReturn:
     """Check the package of `version` and replace this process by its scoring server; `alias` is what it was named by, if by one.
 
-    `limits` are those of `scoring_server.tables.Limits`. The server ends with 0 when it is told to.
+    `limits` are those of `scoring_server.tables.Limits`, `names` further host names by which clients call it. The server ends with 0
+    when it is told to.
 
     Raises:
         BadModel: the package is not what was registered; nothing of it was run.
         Unavailable: the registry is busy or out of reach.
     """
-    folder = tempfile.mkdtemp(prefix="retune-")
+    folder = str(make())
     tempfile.tempdir = folder  # a package that is fetched stays for as long as it is served
     try:
         package = inspected(uri, version)
@@ -68,6 +72,7 @@ def become_server(uri: str, version: Version, alias: str | None, listening: sock
         "about": about,
         "address": address_of(listening),
         "limits": dict(limits),
+        "names": [name.lower() for name in names],
         "socket": listening.fileno(),
         "folder": folder,
     }

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Map
@@ -25,7 +24,8 @@ from components.artifacts.adapted import Adapted
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec
-from components.errors import BadModel, NotThere
+from components.documents import read_yaml
+from components.errors import BadModel, BadParams, NotThere
 from components.identity import digest_file, digest_folder, digest_value
 from components.tasks._pretrained import PIECES
 
@@ -88,7 +88,8 @@ def build(folder: Path, model: Path, extras: Mapping[str, Path], ids: Mapping[st
         path=str(folder),
         python_model=str(code / "serving.py"),
         code_paths=[str(code)],
-        artifacts={model.name: str(model), **{name: str(path) for name, path in extras.items()}},
+        # By address: of a path, MLflow decodes what looks like %25 in it.
+        artifacts={name: path.absolute().as_uri() for name, path in {model.name: model, **extras}.items()},
         signature=signature(task),
         input_example={name: [text] for name, text in task.example.items()},
         pip_requirements=requirements(model),
@@ -122,13 +123,14 @@ def inspect(folder: Path, weights: str, whole: str, adapter: str | None = None) 
 
 
 def _faults_of_manifest(folder: Path) -> list[str]:
-    try:
-        manifest = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-        flavors = manifest["flavors"]
-        conf = flavors["python_function"]
-    except FileNotFoundError:
+    if not (folder / "MLmodel").is_file():
         return ["it has no MLmodel file"]
-    except (yaml.YAMLError, KeyError, TypeError):
+    try:
+        flavors = read_yaml(folder / "MLmodel")["flavors"]
+        conf = dict(flavors["python_function"])
+    except BadParams as error:
+        return [str(error)]
+    except (KeyError, TypeError, ValueError):
         return ["its MLmodel file has no python_function flavor"]
     wanted = {"loader_module": LOADER, "code": "code"}
     faults = [f"MLmodel: {name} is {conf.get(name)!r}, expected {value!r}" for name, value in wanted.items() if conf.get(name) != value]
@@ -137,7 +139,7 @@ def _faults_of_manifest(folder: Path) -> list[str]:
     if "python_model" in conf:
         faults.append("MLmodel names a pickled python_model")
     if set(flavors) != {"python_function"}:
-        faults.append(f"MLmodel has the flavors {', '.join(sorted(flavors))}, expected python_function alone")
+        faults.append(f"MLmodel has the flavors {', '.join(sorted(map(str, flavors)))}, expected python_function alone")
     return faults
 
 

@@ -5,23 +5,42 @@ Reads the workspace; writes a package into MLflow's artifacts and a version into
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import Metrics
 from components.errors import Unavailable
 from components.identity import digest_folder
+from components.markdown import cell
+from components.process import is_gone, owner
 from components.registry import package
-from components.registry.versions import ADAPTER, BASE_SOURCE, CHALLENGER, COMPLETE, KEY, PACKAGE, WEIGHTS, Version, delete, find, search
-from components.store import alone, as_default, connect, experiment, reaching, tags_of
+from components.registry.versions import (
+    ADAPTER,
+    BASE_SOURCE,
+    CHALLENGER,
+    CHAMPION,
+    COMPLETE,
+    KEY,
+    OWNER,
+    PACKAGE,
+    VERSION,
+    WEIGHTS,
+    Version,
+    delete,
+    find,
+    search,
+    sources,
+)
+from components.store import alone, as_default, connect, experiment, forget_folder, reaching, tags_of
+from components.temporary import temporary
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +60,9 @@ def register(
 ) -> Version:
     """Register the workspace's model under `lineage.model`; `run_id` and `key` are those of its recorded run.
 
-    A version with this key is returned as it is; one that an earlier, killed call left incomplete is replaced. A version counts
-    once its package was read back: the tag `retune.complete` is last. A new version is the `challenger`, until it is judged.
+    A version with this key is returned as it is; one that an earlier, killed call left incomplete is completed where its package is
+    whole, else replaced. A version counts once its package was read back: the tag `retune.complete` is last. A new version is the
+    `challenger`, until it is judged. Packages that killed calls left without a version are deleted.
 
     Raises:
         Unavailable: the store is busy, or what it holds is not what was sent.
@@ -50,7 +70,8 @@ def register(
     name = lineage.model
     with reaching(uri), alone(uri, f"register {name}"):
         client = connect(uri)
-        if (known := whole_version(client, name, key)) is not None:
+        sweep(client, uri, name, key)
+        if (known := whole_version(client, uri, name, key, challenger=True)) is not None:
             log.info("registered before as version %d", known.number)
             if (ADAPTER in known.tags) != ((workspace / "models/trained" / package.ADAPTER).is_dir()):
                 log.warning(
@@ -63,21 +84,55 @@ def register(
         tags = {KEY: key, **_tags(lineage, metrics), **digests}
         description = describe(lineage, metrics) + (_STORES if ADAPTER in digests else "")
         number = create_version(client, uri, name, model_id, run_id, tags, description)
-        client.set_model_version_tag(name, str(number), COMPLETE, "true")
-        client.set_registered_model_alias(name, CHALLENGER, str(number))  # after it: who has an alias is never replaced
-        client.set_tag(run_id, "retune.version", str(number))
+        complete(client, name, number, run_id, challenger=True)
         log.info("registered %s as version %d", name, number)
         return replace(find(client, name, number), created=True)
 
 
-def whole_version(client: MlflowClient, name: str, key: str) -> Version | None:
-    """Return the version of a candidate that was registered whole; one that was cut short is deleted."""
+def whole_version(client: MlflowClient, uri: str, name: str, key: str, *, challenger: bool) -> Version | None:
+    """Return the version of a candidate that was registered whole.
+
+    One that was cut short is completed where its package is whole, so that its number is not lost, else deleted.
+    """
     for known in (version for version in search(client, name) if version.key == key):
         if known.complete:
+            _note_on_run(client, known)
             return known
+        if _is_whole(client, uri, known):
+            log.warning("version %d of the same candidate was cut short, and its package is whole: completed", known.number)
+            complete(client, name, known.number, known.run_id, challenger=challenger and CHAMPION not in known.aliases)
+            return replace(find(client, name, known.number), created=True)
         log.warning("version %d of the same candidate is incomplete: replaced", known.number)
         delete(client, known)
     return None
+
+
+def complete(client: MlflowClient, name: str, number: int, run_id: str, *, challenger: bool) -> None:
+    """Do what is left once a version is made of a package that was read back; the mark is last, and each part can be repeated."""
+    model_id = str(client.get_model_version(name, str(number)).source).removeprefix("models:/")
+    client.set_logged_model_tags(model_id, {VERSION: str(number)})
+    client.set_tag(run_id, VERSION, str(number))
+    if challenger:
+        client.set_registered_model_alias(name, CHALLENGER, str(number))
+    client.set_model_version_tag(name, str(number), COMPLETE, "true")
+
+
+def _note_on_run(client: MlflowClient, version: Version) -> None:
+    """Tag the run of a version with its number, where a call of an earlier release was killed before it did; the run may be deleted."""
+    with suppress(MlflowException):
+        if VERSION not in client.get_run(version.run_id).data.tags:
+            client.set_tag(version.run_id, VERSION, str(version.number))
+
+
+def _is_whole(client: MlflowClient, uri: str, version: Version) -> bool:
+    """Say whether an incomplete version can be completed: its package is what was sent, and its run is there."""
+    try:
+        if client.get_run(version.run_id).info.lifecycle_stage == "deleted":
+            return False
+        folder = fetch(client, uri, str(client.get_model_version(version.name, str(version.number)).source))
+        return package.fingerprint(folder) == version.tags.get(PACKAGE)
+    except (MlflowException, OSError):
+        return False
 
 
 def _upload(client: MlflowClient, uri: str, workspace: Path, name: str, key: str, run_id: str, code: Path) -> tuple[str, dict[str, str]]:
@@ -99,17 +154,15 @@ def send_package(
 ) -> tuple[str, str]:
     """Send the package that `build` writes into a folder under MLflow's ids, and read it back; return its id and its fingerprint.
 
-    What an earlier, killed call sent of the same candidate is deleted.
+    Whoever calls it holds the lock of the model's registrations.
 
     Raises:
         Unavailable: what is stored differs from what was sent.
     """
     place = experiment(client, uri, name)
-    for torn in client.search_logged_models([place], filter_string=f"tags.`{KEY}` = '{key}'"):
-        client.delete_logged_model(torn.model_id)
-    logged = client.create_logged_model(place, name=_model_name(name), source_run_id=run_id, tags={KEY: key})
-    with tempfile.TemporaryDirectory(prefix="retune-") as folder:
-        built = Path(folder) / "package"
+    logged = client.create_logged_model(place, name=_model_name(name), source_run_id=run_id, tags={KEY: key, OWNER: owner()})
+    with temporary() as folder:
+        built = folder / "package"
         build(built, {"artifact_path": logged.artifact_location, "run_id": run_id, "model_id": logged.model_id})
         whole = package.fingerprint(built)
         client.log_model_artifacts(logged.model_id, str(built))
@@ -119,6 +172,32 @@ def send_package(
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return logged.model_id, whole
+
+
+def sweep(client: MlflowClient, uri: str, name: str, key: str) -> None:
+    """Delete the packages that killed calls sent and no version was ever made of; one whose sender may live is left.
+
+    Whoever calls it holds the lock of the model's registrations, so that a package of the candidate `key` is nobody's.
+    """
+    used = sources(client, name)
+    for torn in _packages(client, experiment(client, uri, name)):
+        mine = torn.tags.get(OWNER) == owner() or is_gone(torn.tags.get(OWNER, ""))
+        if f"models:/{torn.model_id}" in used or VERSION in torn.tags or not (mine or torn.tags[KEY] == key):
+            continue
+        log.warning("package %s was cut short, and no version was made of it: deleted", torn.model_id)
+        client.delete_logged_model(torn.model_id)
+        forget_folder(str(torn.artifact_location))
+
+
+def _packages(client: MlflowClient, place: str) -> list[LoggedModel]:
+    """Return all that was sent into an experiment by Retune."""
+    found, token = list[LoggedModel](), None
+    while True:
+        page = client.search_logged_models([place], page_token=token)
+        found += [one for one in page if KEY in one.tags]
+        token = page.token
+        if not token:
+            return found
 
 
 def fetch(client: MlflowClient, uri: str, place: str) -> Path:
@@ -172,6 +251,6 @@ def describe(lineage: Lineage, metrics: Metrics) -> str:
     scores = ", ".join(f"{name} {one.value:.3f} (95 % interval {one.low:.3f}–{one.high:.3f})" for name, one in metrics.headline.items())
     dirty = f" with {lineage.dirty} uncommitted files" if lineage.dirty else ""
     return (
-        f"Fine-tuned from {lineage.base_source} on data {lineage.data_digest[:12]}. On {metrics.rows} test rows: {scores}."
+        f"Fine-tuned from {cell(lineage.base_source)} on data {lineage.data_digest[:12]}. On {metrics.rows} test rows: {scores}."
         f" Made by commit {lineage.git_commit[:12] or 'none'}{dirty}."
     )

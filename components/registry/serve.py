@@ -12,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from components.errors import Cancelled
 from components.origin import LACKING
 from components.registry.ask import PYTHON, environment, last_line
 from components.registry.verify import inspected, known_version
+from components.temporary import temporary
 
 log = logging.getLogger(__name__)
 
@@ -112,17 +112,17 @@ def serve_and_ask(
 def _server(uri: str, model: str, deadline: float) -> Iterator[tuple[int, float]]:
     """Run the server for the block; give its port and the seconds that it took to come up."""
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="retune-") as folder:
+    with temporary() as folder:
         for attempt in range(ATTEMPTS):
             port = free_port()
-            child = _start(uri, model, port, Path(folder))
+            child = _start(uri, model, port, folder)
             try:
-                fault = _wait(child, model, port, Path(folder), start + deadline)
+                fault = _wait(child, model, port, folder, start + deadline)
                 if fault is None:
                     yield port, time.monotonic() - start
                     if child not in process.CHILDREN:
                         raise Cancelled(f"serving {model} was cancelled; run again to go on where it stopped")
-                    if (ended := _ends(child, port, Path(folder) / "said.txt")) is not None and ended.outside:
+                    if (ended := _ends(child, port, folder / "said.txt")) is not None and ended.outside:
                         raise ended
                     return
             finally:
@@ -146,7 +146,7 @@ def _start(uri: str, model: str, port: int, folder: Path) -> "subprocess.Popen[s
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow calls uvicorn by its name
     with (folder / "said.txt").open("wb") as said:
         child = subprocess.Popen(
-            [*PYTHON, str(process.__file__), *PYTHON, *served],
+            process.tied([*PYTHON, *served]),
             cwd=folder,
             env={**environment(uri, folder), **isolated, "PATH": path},
             stdin=subprocess.DEVNULL,

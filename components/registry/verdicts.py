@@ -4,7 +4,6 @@ Writes `verdict/verdict.json`, the newest, and `verdict/EVIDENCE.json`, which st
 """
 
 import logging
-import tempfile
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,8 +12,10 @@ from pydantic import ValidationError
 
 from components.artifacts.verdict import Outcome, Verdict
 from components.errors import RetuneError, Unavailable
+from components.markdown import escape, unescape
 from components.registry.versions import ANSWER, CHALLENGER, CHAMPION, EVIDENCE, JUDGED_AGAINST, VERDICT, VERDICT_KEY, Version, find
 from components.store import TAG_CHARACTERS, alone, connect, reaching, upload
+from components.temporary import temporary
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,8 @@ def read_verdict(uri: str, version: Version, evidence: str | None = None) -> Ver
     if wanted is None:
         return None
     try:
-        with reaching(uri), tempfile.TemporaryDirectory(prefix="retune-") as folder:
-            path = connect(uri).download_artifacts(version.tags.get(_RUN, version.run_id), f"{FOLDER}/{wanted}.json", folder)
+        with reaching(uri), temporary() as folder:
+            path = connect(uri).download_artifacts(version.tags.get(_RUN, version.run_id), f"{FOLDER}/{wanted}.json", str(folder))
             verdict = Verdict.model_validate_json(Path(path).read_text(encoding="utf-8"))
     except Unavailable:
         raise
@@ -97,8 +98,8 @@ def reopen(uri: str, version: Version) -> None:
     with reaching(uri), at_rest(uri, version.name):
         client = connect(uri)
         version = find(client, version.name, version.number)
-        client.delete_model_version_tag(version.name, str(version.number), ANSWER)
         _move_challenger(client, version, version.verdict or Outcome.INCONCLUSIVE)
+        client.delete_model_version_tag(version.name, str(version.number), ANSWER)  # last: without it nobody looks here again
 
 
 def _withdraw(client: MlflowClient, version: Version) -> None:
@@ -107,10 +108,10 @@ def _withdraw(client: MlflowClient, version: Version) -> None:
 
 
 def _upload(client: MlflowClient, run_id: str, verdict: Verdict) -> None:
-    with tempfile.TemporaryDirectory(prefix="retune-") as name:
-        newest = verdict.write(Path(name))
+    with temporary() as folder:
+        newest = verdict.write(folder)
         newest.with_name(f"{verdict.evidence}.json").write_bytes(newest.read_bytes())
-        upload(client, run_id, Path(name), FOLDER)
+        upload(client, run_id, folder, FOLDER)
 
 
 def _tags(verdict: Verdict) -> dict[str, str]:
@@ -132,4 +133,9 @@ def _move_challenger(client: MlflowClient, version: Version, outcome: Outcome) -
 def _described(description: str, verdict: Verdict) -> str:
     """Return the description with what was judged at its end, in place of an earlier verdict."""
     reason = verdict.reason if len(verdict.reason) <= REASON_CHARACTERS else f"{verdict.reason[:REASON_CHARACTERS]}…"
-    return f"{description.partition(_JUDGED)[0]}{_JUDGED}{verdict.outcome.value}: {reason}"
+    return f"{description.partition(_JUDGED)[0]}{_JUDGED}{verdict.outcome.value}: {escape(reason)}"
+
+
+def judged_because(version: Version) -> str:
+    """Return the verdict and its reason as a version's description has them; empty where nobody judged."""
+    return unescape(version.description.partition(_JUDGED)[2])

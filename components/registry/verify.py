@@ -24,6 +24,7 @@ from components.registry.ask import Answers, ask, predictions_of
 from components.registry.register import fetch
 from components.registry.versions import ADAPTER, CHAMPION, PACKAGE, WEIGHTS, Version, aliases_of, find
 from components.store import connect, reaching
+from components.temporary import partial_of
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: P
 def keep(cache: Path, scored: Predictions) -> None:
     """Keep predictions in the file `cache`, by rename."""
     cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_name(f"{cache.name}.{os.getpid()}.partial")
+    partial = partial_of(cache)
     scored.write(partial)
     os.replace(partial, cache)
 
@@ -242,12 +243,12 @@ def resolve(uri: str, model: str) -> Version:
     Raises:
         NotThere: there is none.
     """
-    name, _, number = model.partition("/")
-    if number:
-        if not number.isdigit():
-            raise NotThere(f"{model!r} names no version: expected NAME, NAME@ALIAS or NAME/VERSION")
+    name, slash, number = model.partition("/")
+    if slash and name and number.isdecimal() and len(number) < 10:
         return known_version(uri, name, int(number))
     name, _, alias = model.partition("@")
+    if slash or not name:
+        raise NotThere(f"{model!r} names no version: expected NAME, NAME@ALIAS or NAME/VERSION")
     at = _at(uri, name, alias or CHAMPION)
     if at is None:
         raise NotThere(f"{name} has no {alias or CHAMPION}; `retune promote` makes a version the {CHAMPION}")

@@ -17,12 +17,16 @@ from components.store import connect, reaching
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 KEY, COMPLETE, PROMOTED = "retune.key", "retune.complete", "retune.promoted"
+VERSION, OWNER = "retune.version", "retune.owner"
+"""Of a run and of a package: the version that was made of it; of a package, the process that sent it."""
 VERDICT, VERDICT_KEY, JUDGED_AGAINST = "retune.verdict", "retune.verdict_key", "retune.judged_against"
 EVIDENCE, ANSWER = "retune.evidence", "retune.verdict_answer"
 BASE_SOURCE = "retune.base_source"
 WEIGHTS, ADAPTER, PACKAGE = "retune.weights", "retune.adapter", "retune.package"
 """Digests: of the model folder, whole or merged; of the adapter where that is what is stored; of all the package's files."""
 ORIGIN, ORIGIN_VERSION = "retune.origin", "retune.origin_version"
+LEDGER = "retune.ledger"
+"""The ledger's head: on the registered model the newest, on a version that when it became champion."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,17 @@ def search(client: MlflowClient, name: str) -> list[Version]:
         token = page.token
         if not token:
             return sorted(found, key=lambda version: version.number)
+
+
+def sources(client: MlflowClient, name: str) -> set[str]:
+    """Return the address of the package of each version."""
+    found, token, quoted = set[str](), None, name.replace("'", "\\'")
+    while True:
+        page = client.search_model_versions(f"name='{quoted}'", max_results=1_000, page_token=token)
+        found |= {str(one.source) for one in page}
+        token = page.token
+        if not token:
+            return found
 
 
 def versions(uri: str, name: str) -> list[Version]:

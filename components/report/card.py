@@ -90,6 +90,7 @@ def limits(facts: Facts) -> list[str]:
     verdict, profile = facts.run.verdict, facts.profile
     said = [one.says for gate in verdict.gates for one in panel.worst_first(gate.hypotheses) if one.rejected]
     undecided = [f"{wording.named(gate.gate)} ({gate.reason})" for gate in verdict.gates if gate.outcome is Outcome.INCONCLUSIVE]
+    unasked = [f"{wording.named(gate.gate)} ({gate.reason.removeprefix('not asked: ')})" for gate in verdict.gates if not gate.asked]
     off = [wording.named(name) for name in verdict.off]
     looks = f"{verdict.look} candidates were judged on this test set, or on part of its rows, so its scores flatter a little"
     dirty = f"{wording.many(facts.run.lineage.dirty, 'file')} differed from the commit: the commit alone does not rebuild it"
@@ -99,6 +100,7 @@ def limits(facts: Facts) -> list[str]:
         _about_lengths(facts),
         _about_calibration(facts.metrics.ece_debiased),
         f"Could not be established: {_listed(undecided)}" if undecided else "",
+        f"Not asked, for there was nothing to judge: {_listed(unasked)}" if unasked else "",
         f"Not examined, for the gate was switched off: {_listed(off)}" if off else "",
         looks if (verdict.look or 0) > 1 else "",
         dirty if facts.run.lineage.dirty else "",
@@ -208,7 +210,7 @@ def _gate_row(gate: GateResult) -> tuple[str, ...]:
         " ".join([wording.named(gate.metric or ""), forests.amount(gate.estimate, signs)]).strip() if gate.estimate is not None else ""
     )
     threshold = wording.number(gate.threshold) if gate.threshold is not None else ""
-    return (wording.named(gate.gate), gate.role, gate.outcome, estimate, between, threshold, wording.cut(gate.reason, 300))
+    return (wording.named(gate.gate), gate.role, gate.shown, estimate, between, threshold, wording.cut(gate.reason, 300))
 
 
 def _comparison(gate: GateResult) -> tuple[str, list[tuple[str, ...]], int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from components.artifacts.metrics import ClassScore, Estimate
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome
+from components.artifacts.verdict import NOT_ASKED, GateResult, Hypothesis, Outcome
 from components.report.svg import Scale, element, line, mark, spanning, strip, text
 from components.report.wording import metric, number, signed
 
@@ -173,16 +173,22 @@ def legend(shape: str, tone: str) -> Markup:
 
 
 def icon(outcome: Outcome | str) -> Markup:
-    """Return a sign: a tick in a circle, a cross in a square, a wave in a diamond, a warning in a triangle."""
+    """Return a sign: a tick or a dash in a circle, a cross in a square, a wave in a diamond, a warning in a triangle."""
     shapes = {
         "PASS": ("M12 2A10 10 0 1 1 12 22 10 10 0 1 1 12 2z", "M7.5 12.5 10.8 15.8 16.8 8.8"),
         "FAIL": ("M3 3H21V21H3z", "M8 8 16 16M16 8 8 16"),
         "INCONCLUSIVE": ("M12 1 23 12 12 23 1 12z", "M7 13.4Q9.3 9.4 12 12T17 10.6"),
+        NOT_ASKED: ("M12 2A10 10 0 1 1 12 22 10 10 0 1 1 12 2z", "M7.5 12H16.5"),
         "WARNING": ("M12 2 23.5 22H.5z", "M12 9.5V14M12 17.6V18"),
     }
     body, sign = shapes[str(outcome)]
     inner = element("path", d=body, class_="body"), element("path", d=sign, class_="sign")
-    return element("svg", *inner, viewBox="0 0 24 24", width=24, height=24, aria_hidden="true", class_=f"icon {str(outcome).lower()}")
+    return element("svg", *inner, viewBox="0 0 24 24", width=24, height=24, aria_hidden="true", class_=f"icon {tone(outcome)}")
+
+
+def tone(outcome: Outcome | str) -> str:
+    """Return the style of an outcome."""
+    return str(outcome).lower().replace(" ", "-")
 
 
 def amount(value: float, signs: bool = False) -> str:

@@ -65,7 +65,8 @@ def _template() -> Template:
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update({name: getattr(wording, name) for name in FILTERS})
-    environment.globals.update(icon=forests.icon, legend=forests.legend, interval=forests.interval, amount=forests.amount, bar=forests.bar)
+    environment.globals.update(icon=forests.icon, tone=forests.tone, legend=forests.legend, interval=forests.interval)
+    environment.globals.update(amount=forests.amount, bar=forests.bar)
     environment.globals.update(SHOWN_CHANGES=SHOWN_CHANGES, style=shared_style())
     return environment.get_template("page.html.j2")
 

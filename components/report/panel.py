@@ -11,7 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from components.artifacts.table import Table
-from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
+from components.artifacts.verdict import NOT_ASKED, GateResult, Hypothesis, Outcome, Role, Verdict
 from components.report import forests, wording
 
 SHOWN_ROWS = 10  # of a table or of a gate's hypotheses; the rest folds
@@ -27,7 +27,7 @@ _SAY = {
     Role.SHOWS: ("Shown", "for reading, without a say"),
 }
 _SEVERITY = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
-_VERBS = {Outcome.PASS: "passed", Outcome.FAIL: "failed", Outcome.INCONCLUSIVE: "undecided"}
+_VERBS = {Outcome.PASS: "passed", Outcome.INCONCLUSIVE: "undecided", Outcome.FAIL: "failed", NOT_ASKED: "not asked"}
 _ROLES = {Role.DECIDES: ("decides", "decide"), Role.VETOES: ("may veto", "may veto"), Role.SHOWS: ("is shown", "are shown")}
 
 
@@ -96,10 +96,10 @@ def stands_in_the_way(gate: GateResult) -> bool:
 
 
 def in_order(gates: Sequence[GateResult]) -> list[GateResult]:
-    """Return deciding gates, vetoes and shown ones; among them what failed first, then what could not tell."""
+    """Return deciding gates, vetoes and shown ones; among them what failed first, then what could not tell, at last what was not asked."""
     roles = list(_SAY)
     asked = (gate for gate in gates if gate.role in _SAY)
-    return sorted(asked, key=lambda gate: (roles.index(gate.role), _SEVERITY.index(gate.outcome)))
+    return sorted(asked, key=lambda gate: (roles.index(gate.role), _SEVERITY.index(gate.outcome), not gate.asked))
 
 
 @dataclass(frozen=True)
@@ -152,8 +152,8 @@ def tally(gates: Sequence[GateResult]) -> str:
     """Return how many gates have which say, and what they found."""
     parts = []
     for role, words in _ROLES.items():
-        found = [gate.outcome for gate in gates if gate.role is role]
-        outcomes = ", ".join(f"{many} {_VERBS[one]}" for one in reversed(_SEVERITY) if (many := found.count(one)))
+        found = [gate.shown for gate in gates if gate.role is role]
+        outcomes = ", ".join(f"{many} {verb}" for one, verb in _VERBS.items() if (many := found.count(one)))
         parts += [f"{len(found)} {words[len(found) > 1]} ({outcomes})"] if found else []
     return "; ".join(parts)
 

@@ -3,12 +3,11 @@
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import h11
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
+from .callers import fault
 from .tables import Limits, Refused, table_of
 
 log = logging.getLogger(__name__)
@@ -21,6 +20,7 @@ App = Callable[[Message, Receive, Send], Awaitable[None]]
 ROUTES = {"/invocations": "POST", "/ping": "GET", "/health": "GET", "/version": "GET"}
 CODES = {
     400: "BAD_REQUEST",
+    403: "PERMISSION_DENIED",
     404: "ENDPOINT_NOT_FOUND",
     405: "METHOD_NOT_ALLOWED",
     408: "REQUEST_TIMEOUT",
@@ -30,7 +30,6 @@ CODES = {
     503: "TEMPORARILY_UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-BODY_SECONDS = 30.0  # that a client may take to send a body
 MESSAGE = 1_000  # characters of a message
 
 
@@ -38,13 +37,32 @@ class Left(Exception):
     """The client left before its request was whole."""
 
 
+@dataclass(eq=False)
+class Unfinished:
+    """A body that a client is still sending, how many bytes of it are held, and when it has to be whole."""
+
+    deadline: asyncio.Timeout
+    size: int = 0
+    dropped: bool = False
+
+
 class Door:
     """An ASGI middleware that lets proper requests through to `app`, each as one table, and answers every other one itself."""
 
-    def __init__(self, app: App, inputs: Sequence[str], about: Mapping[str, Any], limits: Limits) -> None:
-        """Of a version that is asked with `inputs`; `about` is what /version tells."""
+    def __init__(
+        self,
+        app: App,
+        inputs: Sequence[str],
+        about: Mapping[str, Any],
+        limits: Limits,
+        loopback: bool = True,
+        names: Collection[str] = (),
+    ) -> None:
+        """Of a version that is asked with `inputs`; `about` is what /version tells, `loopback` and `names` are those of `callers.fault`."""
         self._app, self._inputs, self._about, self._limits = app, tuple(inputs), dict(about), limits
+        self._loopback, self._names = loopback, frozenset(names)
         self._inside = 0
+        self._unfinished: dict[Unfinished, None] = {}  # the oldest first
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -63,6 +81,8 @@ class Door:
             await reply.error(500, "the server failed on this request; its log says how")
 
     async def _answer(self, scope: Message, receive: Receive, reply: "Reply") -> None:
+        if says := fault(scope["headers"], self._loopback, self._names):
+            raise Refused(403, says)
         if (method := ROUTES.get(scope["path"])) is None:
             raise Refused(404, f"there is no {scope['path'][:200]!r}; there are {', '.join(ROUTES)}")
         if scope["method"] != method:
@@ -77,15 +97,22 @@ class Door:
     async def _invoke(self, scope: Message, receive: Receive, reply: "Reply") -> None:
         headers = dict(scope["headers"])
         _check_type(headers)
+        body = await self._body(headers, receive)
         if self._inside >= self._limits.waiting:
             raise Refused(503, f"{self._inside} requests are waiting already; ask again", {"retry-after": "1"})
-        self._inside += 1
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        self._inside += 1  # neither who sends slowly nor who reads slowly takes a seat
         try:
-            body = await self._body(headers, receive)
             table = await asyncio.to_thread(table_of, body, self._inputs, self._limits)
-            await self._app({**scope, "headers": _headers(table)}, _once(table, receive), reply)
+            await self._app({**scope, "headers": _headers(table)}, _once(table, receive), keep)
         finally:
             self._inside -= 1
+        for message in answer:
+            await reply(message)
 
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """Read a body up to the limit; what comes after a refusal the protocol reads and drops, without keeping it."""
@@ -93,9 +120,12 @@ class Door:
         too_large = Refused(413, f"the body is larger than {self._limits.body_kib:,} KiB")
         if int(headers.get(b"content-length", b"0")) > most:
             raise too_large
-        body, more = bytearray(), True
+        body, more, seconds = bytearray(), True, self._limits.body_seconds
+        deadline = asyncio.timeout(seconds)
+        one = Unfinished(deadline)
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with deadline:
+                self._unfinished[one] = None
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -104,9 +134,23 @@ class Door:
                     more = message.get("more_body", False)
                     if len(body) > most:
                         raise too_large
+                    one.size = len(body)
+                    self._make_room()
         except TimeoutError:
-            raise Refused(408, f"the body did not arrive within {BODY_SECONDS:g} s", {"connection": "close"}) from None
+            why = "was still on its way when its memory was needed for others" if one.dropped else f"did not arrive within {seconds:g} s"
+            raise Refused(408, f"the body {why}; ask again", {"connection": "close"}) from None
+        finally:
+            self._unfinished.pop(one, None)
         return bytes(body)
+
+    def _make_room(self) -> None:
+        """Drop the oldest unfinished bodies while all together hold more memory than those of the requests that may wait."""
+        most = self._limits.waiting * self._limits.body_kib * 1024
+        while sum(one.size for one in self._unfinished) > most:
+            oldest = next(iter(self._unfinished))
+            del self._unfinished[oldest]
+            oldest.dropped = True
+            oldest.deadline.reschedule(asyncio.get_running_loop().time())
 
 
 def _check_type(headers: Mapping[bytes, bytes]) -> None:
@@ -177,21 +221,3 @@ def _reason(body: bytes) -> tuple[str, str]:
         return str(found["error_code"]), str(found["message"]).rpartition("\nError: ")[2]
     except (ValueError, KeyError, TypeError):
         return "", text
-
-
-class Protocol(H11Protocol):
-    """HTTP in which what is no HTTP at all is refused as JSON, too."""
-
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be read, and hang up."""
-        body = json.dumps({"error_code": CODES[400], "message": msg}).encode()
-        try:
-            for event in (
-                h11.Response(status_code=400, headers=[*_headers(body), (b"connection", b"close")], reason=b"Bad Request"),
-                h11.Data(data=body),
-                h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(event) or b"")
-        except h11.LocalProtocolError:
-            log.debug("a request broke off while it was answered")
-        self.transport.close()

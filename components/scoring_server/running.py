@@ -1,9 +1,11 @@
 """Load a version and answer over HTTP until the process is told to end.
 
-SETTINGS is JSON: `package`, the folder of the checked package; `about`, what /version tells; `limits`; `socket`, the number of a
-listening socket, and its `address`; `folder`, which is the working folder and is removed at the end.
+SETTINGS is JSON: `package`, the folder of the checked package; `about`, what /version tells; `limits`; `names`, by which it is called
+besides its own; `socket`, the number of a listening socket, and its `address`; `folder`, which is the working folder and is removed at
+the end.
 """
 
+import ipaddress
 import json
 import logging
 import os
@@ -12,12 +14,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .door import Door, Protocol
+from .connections import limited
+from .door import Door
 from .tables import Limits
 
 log = logging.getLogger(__name__)
@@ -75,7 +78,7 @@ def main(settings: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         sys.exit(f"error: {about['uri']} cannot be served: {type(error).__name__}: {error}")
     print(f"{about['uri']} is served on {given['address']} (package {about['package'][:12]}); Ctrl-C ends it", flush=True)
-    serve(model, about, Limits(**given["limits"]), socket.socket(fileno=given["socket"]))
+    serve(model, about, Limits(**given["limits"]), socket.socket(fileno=given["socket"]), given["names"])
 
 
 def load(package: str) -> Any:
@@ -84,15 +87,16 @@ def load(package: str) -> Any:
 
     if "components" in sys.modules:
         raise ImportError("components was imported before the version: its own code would not be used")
-    return mlflow.pyfunc.load_model(package)
+    return mlflow.pyfunc.load_model(Path(package).as_uri())  # of a path, MLflow decodes what looks like %25 in it
 
 
-def serve(model: Any, about: Mapping[str, Any], limits: Limits, listening: socket.socket) -> None:
+def serve(model: Any, about: Mapping[str, Any], limits: Limits, listening: socket.socket, names: Sequence[str]) -> None:
     """Answer on a listening socket until a signal comes."""
     import uvicorn
     from mlflow.pyfunc import scoring_server
 
     app = scoring_server.init(InTurn(model))  # type: ignore[arg-type]  # it is asked for these two attributes alone
-    door = Door(app, model.metadata.get_input_schema().input_names(), about, limits)
-    config = uvicorn.Config(door, http=Protocol, ws="none", log_config=None, access_log=False, server_header=False)
+    loopback = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
+    door = Door(app, model.metadata.get_input_schema().input_names(), about, limits, loopback, names)
+    config = uvicorn.Config(door, http=limited(limits), ws="none", log_config=None, access_log=False, server_header=False)
     uvicorn.Server(config).run([listening])

@@ -11,12 +11,18 @@ SHOWN = 10  # rows or names in a message
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may be: KiB of its body, rows, characters of a text; `waiting` requests at once, each of which is held in memory."""
+    """What a request may be: KiB of its body, rows, characters of a text; `waiting` requests at once, each of which is held in memory.
+
+    Of `connections`, each has `head_seconds` to send a request's head, and `body_seconds` to send its body and to read on in the answer.
+    """
 
     body_kib: int
     rows: int
     characters: int
     waiting: int
+    connections: int = 256
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
 
 
 class Refused(Exception):

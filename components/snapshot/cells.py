@@ -1,24 +1,65 @@
-"""Any value as the text of a cell."""
+"""Any value as the text of a cell: the same value has the same text, whatever reader, file and type it comes from."""
 
 import json
-from datetime import date, time
+import math
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+
+import numpy as np
 
 
 def as_text(value: Any) -> str | None:
-    """Return a value as text: null stays null, 7 is "7", true is "true", a list or an object is JSON.
+    """Return a value as text: null and NaN stay null, 7, 7.0 and Decimal("7.00") are "7", true is "true", a list or an object is JSON.
+
+    A number has all its digits, no exponent and no zeros at the end. A time with a zone is in UTC.
 
     Raises:
         ValueError: for bytes, which are no text in any encoding that we could know.
     """
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, bytes):
+    if isinstance(value, Decimal) and value.is_finite():
+        return _digits(value)
+    plain = _plain(value)
+    if plain is None or isinstance(plain, str):
+        return plain
+    return _digits(Decimal(repr(plain))) if isinstance(plain, float) else json.dumps(plain, ensure_ascii=False)
+
+
+def _digits(number: Decimal) -> str:
+    text = format(number, "f") if number else "0"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it: whole numbers are integers, NaN is null, and what JSON has no type for is text."""
+    if isinstance(value, np.floating):
+        value = float(str(value))  # of float32, too, the shortest digits that mean it
+    elif isinstance(value, np.integer | np.bool_):
+        value = value.item()
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float | Decimal):
+        return _number(value)
+    if isinstance(value, bytes | bytearray | memoryview):
         raise ValueError("binary data, expected text or numbers")
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC)
     if isinstance(value, date | time):
         return value.isoformat()
-    if isinstance(value, list | tuple | dict):
-        return json.dumps(value, ensure_ascii=False, default=as_text)
+    if isinstance(value, timedelta):  # pandas' own, which Arrow gives for nanoseconds, is written in another way
+        return str(timedelta(value.days, value.seconds, value.microseconds))
+    if isinstance(value, dict):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(item) for item in value]
     return str(value)
+
+
+def _number(value: float | Decimal) -> Any:
+    if math.isnan(value):
+        return None
+    if math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return int(value) if value == int(value) else float(value)

@@ -4,11 +4,13 @@ import csv
 import json
 import os
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 
 from components.artifacts.rows import write_rows
 from components.errors import BadData
+from components.snapshot.delimited import QUOTING
 from components.snapshot.settings import SnapshotParams
 from components.snapshot.tables import format_of
 
@@ -20,7 +22,7 @@ def write_file(rows: pd.DataFrame, path: Path, snapshot: SnapshotParams) -> None
 
     Raises:
         BadSource: the ending is of no known format.
-        BadData: a cell has a character that the encoding has not.
+        BadData: a cell has a character that the encoding has not, or what cannot be written without quotes where there are none.
     """
     kind = format_of([path])
     partial = path.with_name(f".{path.name}.partial")
@@ -34,14 +36,23 @@ def write_file(rows: pd.DataFrame, path: Path, snapshot: SnapshotParams) -> None
                     for row in cells.to_dict("records"):
                         file.write(json.dumps({name: cell for name, cell in row.items() if cell is not None}, ensure_ascii=False) + "\n")
                 else:
-                    delimiter = snapshot.delimiter or ("\t" if kind == "tsv" else ",")
-                    writer = csv.writer(
-                        file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL
-                    )  # a lone \r is not quoted else
-                    writer.writerow(list(rows.columns))
-                    writer.writerows(cells.itertuples(index=False))
+                    _write_delimited(cells, file, kind, snapshot)
         os.replace(partial, path)
     except UnicodeEncodeError as error:
         raise BadData(f"{path}: {error.object[error.start]!r} is no character of snapshot.encoding {snapshot.encoding}") from None
+    except csv.Error as error:
+        raise BadData(f"{path}: with snapshot.quoting none, no cell can hold the delimiter or a line end: {error}") from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _write_delimited(cells: pd.DataFrame, file: IO[str], kind: str, snapshot: SnapshotParams) -> None:
+    delimiter = snapshot.delimiter or ("\t" if kind == "tsv" else ",")
+    # Otherwise every cell in quotes: the writer leaves a lone \r bare.
+    quoting = {**QUOTING[snapshot.quoting or "double"]} | ({} if snapshot.quoting == "none" else {"quoting": csv.QUOTE_ALL})
+    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n", **quoting)
+    writer.writerow(list(cells.columns))
+    for row in cells.itertuples(index=False):
+        if snapshot.quoting == "none" and any(cell and ("\r" in cell or "\n" in cell) for cell in row):
+            raise csv.Error(f"a line end in {row[0]!r:.80}")
+        writer.writerow(row)

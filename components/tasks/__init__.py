@@ -78,6 +78,8 @@ class Task(Protocol):
     """Rows of a forward pass on the validation split, at the least: few where the model's output for a row is large."""
     in_parts: bool
     """Whether a row that is longer than the model reads is read in parts, so that nothing of it is cut."""
+    compares_rows: bool
+    """Whether the loss compares the rows of a pass with each other, so that a step in several passes is not one over all its rows."""
     refuses: Mapping[str, str]
     """Fields of `train`, and `augment_copies` of `preprocess`, that do not fit the task, each with the reason."""
     noisy: tuple[str, ...]
@@ -139,6 +141,12 @@ class Task(Protocol):
         """Return the loss of a batch's logits and labels, the mean over the batch; None for the model's own, with Trainer's smoothing.
 
         `smoothing` is train.label_smoothing.
+        """
+
+    def items(self, spec: ModelSpec) -> Callable[[Any], float] | None:
+        """Return what counts, in the inputs of a pass, what its loss is the mean of; None where it is labels but -100, or rows.
+
+        The passes of a step count by it, so that the step is that of one pass over all its rows.
         """
 
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:

@@ -34,6 +34,7 @@ class Base:
     scored = False
     evaluation_batch = 64
     in_parts = False
+    compares_rows = False
     refuses: Mapping[str, str] = {}
     noisy: tuple[str, ...] = ()
     named: str | None = None
@@ -83,6 +84,10 @@ class Base:
 
     def loss(self, spec: ModelSpec, smoothing: float) -> Callable[[Any, Any], Any] | None:
         """Return None: the loss is the model's own."""
+        return None
+
+    def items(self, spec: ModelSpec) -> Callable[[Any], float] | None:
+        """Return None: the loss is the mean of its labels, or of its rows where they have none, or numbers for labels."""
         return None
 
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:

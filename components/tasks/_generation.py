@@ -21,6 +21,15 @@ Floats = npt.NDArray[np.float64]
 
 _BLEU = ("bleu_written", "bleu_expected", *(f"bleu_{kind}_{n}" for kind in ("hits", "grams") for n in range(1, 5)))
 _CHRF = tuple(f"chrf_{kind}_{n}" for n in range(1, 7) for kind in ("written", "expected", "hits"))
+_TOKENS = (
+    "bos_token_id",
+    "forced_bos_token_id",
+    "forced_eos_token_id",
+    "bad_words_ids",
+    "sequence_bias",
+    "suppress_tokens",
+    "begin_suppress_tokens",
+)
 _SHOWN = 30  # rows of a table
 _WIDTH = 400  # characters of a text in a table
 
@@ -180,8 +189,7 @@ def generation_config(model: Any, tokenizer: Any, **settings: Any) -> Any:
     from transformers import GenerationConfig
 
     own = model.generation_config
-    names = ("bos_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens")
-    tokens = {name: getattr(own, name, None) for name in names}
+    tokens = {name: getattr(own, name, None) for name in _TOKENS}
     start = getattr(model.config, "decoder_start_token_id", None)
     tokens |= {"decoder_start_token_id": start} if start is not None else {}
     end = own.eos_token_id if own.eos_token_id is not None else tokenizer.eos_token_id

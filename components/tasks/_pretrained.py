@@ -8,7 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from components.errors import BadModel, NotThere
+from components.documents import read_json
+from components.errors import BadModel, BadParams, NotThere
+from components.tasks._foreign import refuse_foreign_code
+from components.tasks._weights import refuse_incomplete, refuse_not_finite
 
 PIECES = ("sacremoses", "sentencepiece")
 """What reads source.spm and target.spm; without the first a tokenizer splits texts in another way than its model learnt."""
@@ -63,11 +66,16 @@ def longest_input(base: Path, tokenizer: Any) -> int:
 OFFSET_POSITIONS = ("roberta", "camembert", "xlm-roberta", "longformer", "mpnet")  # count positions from the padding id on
 
 
-def load_model(auto: str | type, folder: Path, **settings: Any) -> Any:
-    """Load `folder` with transformers' class of the name `auto`, or with another class, in float32; `settings` go to its `from_pretrained`.
+def load_model(
+    auto: str | type, folder: Path, *, head: bool = True, fresh: tuple[str, ...] = (), dtype: Any = None, **settings: Any
+) -> Any:
+    """Load `folder` with transformers' class of the name `auto`, or with another class, in float32 or in `dtype`.
+
+    All weights come from the folder: drawn at random are a pooler, the modules named in `fresh` and, with `head`, which a base may lack,
+    what is outside the pretrained part. `settings` go to the class's `from_pretrained`.
 
     Raises:
-        BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read as that class.
+        BadModel: no safetensors weights, code of its own, missing weights, or a folder that transformers cannot read as that class.
     """
     import torch
     import transformers
@@ -77,12 +85,24 @@ def load_model(auto: str | type, folder: Path, **settings: Any) -> Any:
     quiet()
     made: Any = getattr(transformers, auto) if isinstance(auto, str) else auto
     kind = made.__name__.removeprefix("AutoModelFor")
+    offline = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
     try:
-        return made.from_pretrained(
-            folder, use_safetensors=True, trust_remote_code=False, local_files_only=True, dtype=torch.float32, **settings
-        )
+        model, found = made.from_pretrained(folder, **offline, dtype=dtype or torch.float32, output_loading_info=True, **settings)
     except Exception as error:  # see load_tokenizer
         raise BadModel(f"the model in {folder} cannot be loaded as {kind}: {first_line(error)}") from error
+    refuse_incomplete(model, found, folder, head=head, fresh=fresh)
+    return model
+
+
+def refuse_unloadable(folder: Path) -> None:
+    """Load a base model as what its config.json says it is, in its own precision, and refuse what no task could load; BadModel."""
+    import transformers
+
+    refuse_foreign_code(folder)
+    refuse_not_finite(folder)
+    read = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    own: Any = getattr(transformers, str((read.architectures or [""])[0]), None)
+    load_model(own if getattr(own, "config_class", None) is type(read) else "AutoModel", folder, dtype="auto")
 
 
 def config(folder: Path) -> dict[str, Any]:
@@ -92,20 +112,28 @@ def config(folder: Path) -> dict[str, Any]:
         NotThere: the folder is missing.
         BadModel: it has no config.json that can be read.
     """
+    if not folder.exists():
+        raise NotThere(f"{folder} is missing; `retune run` fetches the base model into data/base")
+    if not (folder / "config.json").exists():
+        raise BadModel(f"{folder} has no config.json: expected a model in hub layout")
+    return settings(folder / "config.json")
+
+
+def settings(path: Path) -> dict[str, Any]:
+    """Return the JSON object in the file `path`; nothing where there is none.
+
+    Raises:
+        BadModel: it cannot be read.
+    """
+    if not path.exists():
+        return {}
     try:
-        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        if not folder.exists():
-            raise NotThere(f"{folder} is missing; `retune run` fetches the base model into data/base") from None
-        raise BadModel(f"{folder} has no config.json: expected a model in hub layout") from None
-    except ValueError as error:
-        raise BadModel(f"{folder / 'config.json'} is not JSON: {error}") from None
-
-
-def refuse_foreign_code(folder: Path) -> None:
-    """Refuse a model that wants to run code of its own; BadModel."""
-    if "auto_map" in config(folder):
-        raise BadModel(f"{folder} brings code of its own (config.json: auto_map), which Retune does not run; choose another base.model")
+        found = read_json(path)
+    except BadParams as error:
+        raise BadModel(str(error)) from None
+    if not isinstance(found, dict):
+        raise BadModel(f"{path} is not a JSON object")
+    return found
 
 
 def refuse_pickles(folder: Path) -> None:

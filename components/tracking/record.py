@@ -6,9 +6,7 @@ Reads the stages' outputs below the workspace, params.yaml and dvc.lock; writes 
 import json
 import logging
 import shutil
-import subprocess
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from components.artifacts.profile import Profile
 from components.errors import NotThere
 from components.identity import digest_file, digest_folder, digest_value
 from components.store import alone, connect, experiment, key, log_all, metrics_of, milliseconds, params_of, reaching, tags_of, upload
+from components.temporary import temporary
 from components.tracking import rows, runs
 from components.tracking.facts import Facts, Point, Trial, flatten, headline, read_lines, read_points, read_trials, stage_facts, started_at
 
@@ -75,10 +74,19 @@ def run_key(workspace: Path) -> str:
     return digest_value({"model": metrics.model_digest, "data": metrics.snapshot, "test": metrics.test_digest})
 
 
-def record(workspace: Path, uri: str, *, lineage: Lineage, params: Mapping[str, object], live: str | None = None) -> RecordedRun:
+def record(
+    workspace: Path,
+    uri: str,
+    *,
+    lineage: Lineage,
+    params: Mapping[str, object],
+    live: str | None = None,
+    uncommitted: Callable[[], bytes] = bytes,
+) -> RecordedRun:
     """Put the workspace's candidate into MLflow once; the run that `follow` fed becomes the train child.
 
-    `live` names that run where the caller knows it; otherwise the newest one that holds the beginning of this history.
+    `live` names that run where the caller knows it; otherwise the newest one that holds the beginning of this history. `uncommitted`
+    returns the changes of the code that no commit has, for a lineage that counts some; 5 MB of them are kept.
 
     A run that an earlier, killed call left incomplete is replaced. The tag `retune.complete` is set last.
 
@@ -101,7 +109,7 @@ def record(workspace: Path, uri: str, *, lineage: Lineage, params: Mapping[str, 
         tags = {runs.KEY: identity, **lineage_tags(lineage)}
         parent = runs.start(client, place, lineage.model, "candidate", tags)
         with runs.failing(client, parent):
-            _fill_parent(client, parent, workspace, lineage, params)
+            _fill_parent(client, parent, workspace, lineage, params, uncommitted)
             _add_stages(client, place, parent, workspace, facts, live)
         client.set_terminated(parent, "FINISHED")
         client.set_tag(parent, runs.COMPLETE, "true")
@@ -125,13 +133,16 @@ def lineage_tags(lineage: Lineage) -> dict[str, object]:
     }
 
 
-def _fill_parent(client: MlflowClient, run_id: str, workspace: Path, lineage: Lineage, params: Mapping[str, object]) -> None:
+def _fill_parent(
+    client: MlflowClient, run_id: str, workspace: Path, lineage: Lineage, params: Mapping[str, object], uncommitted: Callable[[], bytes]
+) -> None:
     metrics = Metrics.read(workspace / "reports/evaluation")
     log_all(client, run_id, params=params_of(flatten(params)), metrics=metrics_of(headline(metrics)))
     client.log_inputs(run_id, _datasets(workspace, lineage))
-    with tempfile.TemporaryDirectory() as name:
-        staged = Path(name)
+    with temporary() as staged:
         _stage_files(staged, workspace, lineage, params)
+        if lineage.dirty:
+            (staged / "uncommitted.diff").write_bytes(uncommitted()[:_DIFF_BYTES])
         upload(client, run_id, staged)
 
 
@@ -147,17 +158,6 @@ def _stage_files(staged: Path, workspace: Path, lineage: Lineage, params: Mappin
     rows.write_rows(workspace, staged / "data")
     lineage.write(staged)
     (staged / "params.json").write_text(json.dumps(params, indent=2, default=str) + "\n", encoding="utf-8")
-    if lineage.dirty:
-        (staged / "uncommitted.diff").write_bytes(_uncommitted(workspace))
-
-
-def _uncommitted(workspace: Path) -> bytes:
-    """Return `git status` and `git diff HEAD` of the workspace, cut at 5 MB; a note where git fails."""
-    parts = []
-    for command in (["status", "--porcelain"], ["diff", "HEAD", "--no-color", "--no-ext-diff"]):
-        done = subprocess.run(["git", "-C", str(workspace), *command], capture_output=True, timeout=60)
-        parts.append(b"# git " + " ".join(command).encode() + b"\n" + (done.stdout if done.returncode == 0 else done.stderr))
-    return b"\n".join(parts)[:_DIFF_BYTES]
 
 
 def attach(uri: str, run_id: str, files: Mapping[Path, str]) -> None:
@@ -166,15 +166,15 @@ def attach(uri: str, run_id: str, files: Mapping[Path, str]) -> None:
     The same files again are not sent again: a tag, which is written last, has their digest.
     """
     digest = digest_value({f"{into}/{file.name}": digest_file(file) for file, into in files.items()})
-    with reaching(uri), tempfile.TemporaryDirectory() as name:
+    with reaching(uri), temporary() as folder:
         client = connect(uri)
         if client.get_run(run_id).data.tags.get(ATTACHED) == digest:
             return
         for file, into in files.items():
-            (Path(name) / into).mkdir(exist_ok=True)
-            shutil.copy2(file, Path(name) / into)
+            (folder / into).mkdir(exist_ok=True)
+            shutil.copy2(file, folder / into)
         for into in sorted(set(files.values())):
-            upload(client, run_id, Path(name) / into, into)
+            upload(client, run_id, folder / into, into)
         client.set_tag(run_id, ATTACHED, digest)
 
 

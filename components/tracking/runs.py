@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from components.process import is_foreign, is_gone, owner
-from components.store import connect, milliseconds, reaching, tags_of
+from components.store import connect, forget_folder, milliseconds, reaching, tags_of
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,11 @@ def children(client: MlflowClient, experiment: str, parent: str) -> list[Run]:
 
 
 def remove(client: MlflowClient, run: Run) -> None:
-    """Delete a run and all below it."""
+    """Delete a run and all below it, with their artifacts where they are on this machine."""
     for child in children(client, run.info.experiment_id, run.info.run_id):
         remove(client, child)
     client.delete_run(run.info.run_id)
+    forget_folder(str(run.info.artifact_uri))
 
 
 def reconcile(uri: str, model: str | None = None, alone: bool = False) -> int:

@@ -1,11 +1,11 @@
 """Studies carried from `var/optuna` into the database that workers share, trial by trial."""
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import RetuneError
+from components.temporary import temporary
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -31,10 +31,10 @@ def carry(folder: Path, database: str, really: bool) -> int:
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        with tempfile.TemporaryDirectory() as aside:
+        with temporary() as aside:
             for name in names:
                 shutil.copy(folder / f"{name}.log", aside)
-                with Journals(Path(aside)).hold(name) as source, Tables(database).hold(name) as target:
+                with Journals(aside).hold(name) as source, Tables(database).hold(name) as target:
                     _copy(name, source, target)
     except (KeyError, ValueError) as error:
         raise RetuneError(f"a study in {folder} cannot be carried: {error}") from None

@@ -118,9 +118,15 @@ class Tables:
 
 
 def repair(path: Path) -> None:
-    """Cut off what a kill or a full disk left of the last entry, which would make the whole journal unreadable."""
+    """Cut off what a kill or a full disk left of the last entry, which would make the whole journal unreadable.
+
+    Raises:
+        BadInput: it is a folder, or holds something else than a journal.
+    """
     if not path.exists():
         return
+    if path.is_dir():
+        raise BadInput(f"{path} is a folder, expected a journal of Optuna's: move it away")
     whole = bytearray()
     content = path.read_bytes()
     for line in content.splitlines(keepends=True):
@@ -129,6 +135,8 @@ def repair(path: Path) -> None:
         whole += line
     if len(whole) == len(content):
         return
+    if not whole and not content.startswith(b"{"):
+        raise BadInput(f"{path} is not a journal of Optuna's, so nothing is cut off: restore a copy, or delete it to begin the search anew")
     log.warning("%s ends in a torn entry; %d bytes are cut off", path, len(content) - len(whole))
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(bytes(whole))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from components import registry
 from components.errors import RetuneError, Unavailable
+from components.registry.ledger_head import shown
 from flows.audit.model import Model
 from flows.audit.reachable import reasons
 from flows.settings import EnvironmentSettings, read_settings
@@ -45,6 +46,8 @@ def abroad(project: Path, name: str) -> list[Abroad]:
 def _abroad(environment: str, place: EnvironmentSettings, project: Path, name: str) -> Abroad:
     try:
         model = Model(name, project, place.mlflow, place.ledger, tuple(registry.versions(place.mlflow, name)))
+        if faults := model.ledger_faults():
+            raise RetuneError(f"its ledger is not what was written: {shown(faults)}")
         return Abroad(environment, model, reached(model))
     except RetuneError as error:
         raise Unavailable(

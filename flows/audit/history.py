@@ -9,6 +9,7 @@ from components.errors import BadInput, NotThere
 from components.ledger import Entry, Request
 from components.registry import stored
 from components.registry.environments import opponent_here
+from components.registry.verdicts import judged_because
 from flows.audit.model import Model, shown
 
 
@@ -32,6 +33,46 @@ class Event:
     def as_json(self) -> dict[str, Any]:
         """Return the event for a program."""
         return {**asdict(self), "at": shown(self.at)}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What the ledger's chain amounts to, and what MLflow keeps of it for a model; without `faults` nothing was changed since.
+
+    `begun` says when, by whom and why the chain began, over `found` rows that are only trusted as they were found. `kept` is the number of
+    the last entry that MLflow keeps.
+    """
+
+    ledger: str
+    entries: int
+    found: int
+    begun: str | None
+    head: str | None
+    kept: int | None
+    signature: str
+    faults: tuple[str, ...]
+
+
+def verify(model: Model) -> Verification:
+    """Verify that no entry of the ledger was changed, added, moved or deleted since it was written.
+
+    Raises:
+        NotThere: the ledger is gone, or has no entry of a model that was promoted.
+    """
+    if (ledger := model.ledger) is None:
+        raise NotThere(f"{model.ledger_url} does not exist yet: nothing was promoted")
+    checked = registry.verify_ledger(model.uri, model.ledger_url, model.name)
+    chain, beginning = checked.chain, checked.chain.beginning
+    return Verification(
+        ledger=str(ledger),
+        entries=len(chain.links),
+        found=beginning.found if beginning else 0,
+        begun=f"{beginning.at} by {beginning.who}: {beginning.why}" if beginning else None,
+        head=chain.links[max(chain.links)] if chain.links else None,
+        kept=checked.kept.number if checked.kept else None,
+        signature=checked.signature,
+        faults=checked.faults,
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +137,7 @@ def of_version(version: registry.Version, at: datetime) -> Event:
     """Return the registration of a version that never was champion."""
     verdict = version.tags.get("retune.verdict")
     action = {"FAIL": "rejected", "INCONCLUSIVE": "undecided"}.get(verdict or "", "registered")
-    reason = version.description.partition("\n\nVerdict: ")[2]
+    reason = judged_because(version)
     return Event(at, action, version.number, opponent_here(version), verdict, "retune", reason or "not judged", evidence=version.evidence)
 
 

@@ -11,6 +11,7 @@ from components.errors import NotThere
 from components.ledger import Entry, Ledger, Request
 from components.params import nearest
 from components.registry import stored
+from components.registry.versions import LEDGER, PROMOTED
 from components.store import database_of
 from flows.places import LOCAL, standing
 from flows.promotion import environment as find_environment
@@ -50,17 +51,33 @@ class Model:
         """The ledger; None where there is none yet, which is right only while nothing was promoted.
 
         Raises:
-            NotThere: a version is champion, and the ledger that says why is gone.
+            NotThere: a version is champion, or was promoted, and the ledger that says why is gone, or empty.
         """
         path = database_of(self.ledger_url)
         if path is not None and not path.exists():
-            if self.champion is not None:
-                raise NotThere(
-                    f"{path} is missing, and the alias champion of {self.name} is at version {self.champion}: restore a copy of the "
-                    f"ledger, or `retune reconcile {self.name}` begins a new one from the alias"
-                )
+            self._check_unpromoted(f"{path} is missing")
             return None
-        return Ledger(self.ledger_url)
+        ledger = Ledger(self.ledger_url)
+        if ledger.head(self.name) is None:
+            self._check_unpromoted(f"the ledger {ledger} has no entry for {self.name}")
+        return ledger
+
+    def _check_unpromoted(self, found: str) -> None:
+        """Refuse a ledger without entries where the registry shows that there were some."""
+        promoted = [version.number for version in self.versions if {LEDGER, PROMOTED} & version.tags.keys()]
+        if self.champion is None and not promoted:
+            return
+        at = f"the alias champion of {self.name} is at version {self.champion}"
+        tagged = f"version {promoted[-1] if promoted else ''} of {self.name} was promoted, by its tags"
+        begins = f"`retune reconcile {self.name}" + (" --accept --why TEXT`" if any(LEDGER in one.tags for one in self.versions) else "`")
+        raise NotThere(
+            f"{found}, and {at if self.champion is not None else tagged}: restore a copy of the ledger, or {begins} begins a new one from "
+            "the alias"
+        )
+
+    def ledger_faults(self) -> tuple[str, ...]:
+        """Return how the ledger differs from what was written, and from what MLflow keeps of it; nothing where there is none yet."""
+        return registry.verify_ledger(self.uri, self.ledger_url, self.name).faults if self.ledger else ()
 
     @property
     def entries(self) -> list[Entry]:

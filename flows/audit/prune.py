@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from components import registry
-from components.errors import BadInput
+from components.errors import BadInput, RetuneError
 from components.registry import stored
+from components.registry.ledger_head import shown
 from components.store import alone
 from flows.audit import reachable
 from flows.audit.elsewhere import Abroad, abroad
 from flows.audit.model import Model, open_model, open_models, open_project
-from flows.dvc import cache_folder
+from flows.dvc_config import cache_folder
 from flows.turn import hold_folder
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ def prune(name: str | None, keep: int, idle_days: float = IDLE_DAYS, *, really: 
 def look(name: str | None, keep: int, idle_days: float, start: Path | None = None) -> Plan:
     """Return what can go; versions of other models than `name` all stay, and what was left unfinished in their workspaces."""
     project, models = open_project(start).project, open_models(start)
+    for model in models:
+        check_ledger(model)
     others = {model.name: abroad(project, model.name) for model in models}
     bases = reachable.bases(models)
     reasons = {
@@ -105,6 +108,18 @@ def look(name: str | None, keep: int, idle_days: float, start: Path | None = Non
         *unfinished(reachable.workspaces_of(project, name), [*local, *away], idle_days),
     ]
     return Plan(tuple(doomed), reasons, tuple(left))
+
+
+def check_ledger(model: Model) -> None:
+    """Refuse a ledger that was changed: what it no longer names would be deleted.
+
+    Raises:
+        RetuneError: with the faults.
+    """
+    if faults := model.ledger_faults():
+        raise RetuneError(
+            f"the ledger is not what was written, so nothing is deleted: {shown(faults)}; `retune history {model.name} --verify`"
+        )
 
 
 def stays(model: Model, keep: int, others: Sequence[Abroad], bases: Mapping[int, str]) -> dict[int, str]:

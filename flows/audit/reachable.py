@@ -6,22 +6,20 @@ the repository, wherever in it the project lies: too much is kept rather than to
 
 import json
 import re
-import subprocess
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import yaml
-
 from components import registry
-from components.errors import NotThere, RetuneError
+from components.documents import read_yaml
+from components.errors import BadParams, NotThere, RetuneError
 from components.origin import REGISTERED
 from components.registry import stored
 from components.registry.versions import ADAPTER, BASE_SOURCE, KEY, PROMOTED
 from flows.audit.diff import read_json
 from flows.audit.model import Model
-from flows.checkout import FOLDER
-from flows.turn import RUNS
+from flows.checkout import checkouts
+from flows.git import git, has_repository
 
 _HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
 _POINTERS = (":/dvc.lock", ":/*/dvc.lock", ":/*.dvc")  # of the whole repository; in git a star stands for slashes too
@@ -74,8 +72,8 @@ def of_version(model: Model, version: registry.Version) -> Iterator[str]:
 
 def workspaces(project: Path) -> list[Path]:
     """Return the project's own folder, its other workspaces, and the checkouts in which scheduled runs work."""
-    others = [*(project / "var/workspaces").glob("*"), *(project / RUNS).glob(f"*/{FOLDER}")]
-    return [project, *sorted(path for path in others if path.is_dir())]
+    others = sorted(path for path in (project / "var/workspaces").glob("*") if path.is_dir())
+    return [project, *checkouts(project), *others]
 
 
 def workspaces_of(project: Path, name: str | None) -> list[Path]:
@@ -85,8 +83,8 @@ def workspaces_of(project: Path, name: str | None) -> list[Path]:
 
 def _model_of(params: Path) -> str | None:
     try:
-        return str(yaml.safe_load(params.read_text(encoding="utf-8"))["name"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return str(read_yaml(params)["name"])
+    except (BadParams, KeyError, TypeError):
         return None
 
 
@@ -110,7 +108,7 @@ def of_git(project: Path) -> Iterator[str]:
     Raises:
         RetuneError: git cannot say; then nothing may be deleted.
     """
-    if not any((folder / ".git").exists() for folder in (project, *project.parents)):
+    if not has_repository(project):
         return
     blobs = sorted({*_committed(project), *_staged(project)})
     if blobs:
@@ -186,7 +184,7 @@ def size(folder: Path) -> int:
 
 
 def _git(project: Path, arguments: list[str], said: str | None = None) -> str:
-    done = subprocess.run(["git", *arguments], cwd=project, input=said, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode != 0:
-        raise RetuneError(f"`git {' '.join(arguments[:3])} …` failed in {project}, so nothing is deleted: {done.stderr.strip()}")
-    return done.stdout
+    try:
+        return git(project, *arguments, said=said)
+    except RetuneError as error:
+        raise RetuneError(f"{error}; nothing is deleted") from None

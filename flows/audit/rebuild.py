@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 
 from components import registry
@@ -21,6 +20,7 @@ from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.training import Training
+from components.documents import read_yaml
 from components.errors import NotThere
 from components.identity import digest_folder
 from components.registry import stored
@@ -84,7 +84,7 @@ def rebuild(model: Model, number: int, keep: Path | None = None) -> Rebuilt:
             differences=found.differences,
             notes=(*notes, *found.notes, *machine_notes(model, recipe, root)),
             seconds=round(time.monotonic() - started, 1),
-            folder=str(root) if keep else None,
+            folder=str(keep.resolve()) if keep else None,
         )
 
 
@@ -148,7 +148,7 @@ def compare_with(model: Model, recipe: Recipe, root: Path, stages: list[str]) ->
 
 def compare_files(first: dict[str, Any], project: Path, root: Path, stages: list[str]) -> Comparison:
     """Compare what the stages wrote, file by file, with what the `first` lock says that they wrote."""
-    second = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
+    second = read_yaml(root / "dvc.lock")
     of = {stage: compare.compare_stage(stage, first, second, project, root) for stage in stages}
     outputs = [output for each in of.values() for output in each]
     return Comparison(

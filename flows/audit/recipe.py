@@ -11,17 +11,15 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from components import registry
+from components.documents import read_yaml
 from components.errors import NotThere
 from components.registry import stored
 from components.registry.verify import inspected
 from flows.audit.model import Model
 from flows.audit.worktree import bring, furnish
 from flows.dvc import cached_file
-from flows.settings import read_settings
-from flows.workspace import share_remote
+from flows.dvc_lock import needs, within
 
 BY_CLOCK = "max_minutes"
 TUNE = "tune"
@@ -39,11 +37,7 @@ class Recipe:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages of the version's own pipeline, each after those whose outputs it reads."""
-        outs = {out: name for name in self.lock["stages"] for out in self.outs(name)}
-        needs = {
-            name: {maker for dep in self.deps(name) for out, maker in outs.items() if within(dep, out)} for name in self.lock["stages"]
-        }
-        return tuple(TopologicalSorter(needs).static_order())
+        return tuple(TopologicalSorter(needs(self.lock["stages"])).static_order())
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -61,11 +55,6 @@ class Recipe:
         return {out["path"]: out["md5"] for out in self.lock["stages"][stage].get("outs", [])}
 
 
-def within(path: str, folder: str) -> bool:
-    """Say whether `path` is `folder` or lies below it."""
-    return path == folder or path.startswith(f"{folder}/")
-
-
 def read_recipe(model: Model, version: registry.Version) -> Recipe:
     """Read how a version was made, from the registry alone.
 
@@ -79,8 +68,8 @@ def read_recipe(model: Model, version: registry.Version) -> Recipe:
     lock: dict[str, Any] = {"stages": {}}
     absent = [name for name in ("dvc.lock", "dvc.yaml", "params.yaml") if not (artifacts / name).is_file()]
     if not absent:
-        lock = yaml.safe_load((artifacts / "dvc.lock").read_text(encoding="utf-8"))
-        wanted = yaml.safe_load((artifacts / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        lock = read_yaml(artifacts / "dvc.lock")
+        wanted = read_yaml(artifacts / "dvc.yaml")["stages"]
         made = {name.partition("@")[0] for name in lock["stages"]}  # of a stage with `foreach` there are several
         absent = [f"a record of the stage {name}" for name in wanted if name not in made]
         lock["stages"] = {name: stage for name, stage in lock["stages"].items() if name.partition("@")[0] in wanted}
@@ -102,7 +91,6 @@ def lay_out(root: Path, project: Path, recipe: Recipe) -> list[str]:
         shutil.rmtree(root / made, ignore_errors=True)
     (root / "dvc.lock").unlink(missing_ok=True)
     furnish(root, project)
-    share_remote(root / ".dvc/config.local", read_settings(project))
     bring(root, project, recipe.inputs)
     return notes
 

@@ -64,8 +64,11 @@ def fault(name: str, alias: int | None, ledger: int | None, registered: Collecti
         return (
             f"the champion of {name} is version {ledger} by the ledger, and it was deleted from the registry: roll back or promote another"
         )
-    known = missing or f"the ledger says {f'version {ledger}' if ledger else 'nobody'}"
+    known = f"the ledger says {f'version {ledger}' if ledger else 'nobody'}"
     where = f"version {alias}" if alias else "no version"
+    if missing:
+        begins = "`retune reconcile --accept --why TEXT` begins a new one"
+        return f"the alias champion of {name} is at {where}, and {missing}: restore a copy; without one, {begins}"
     return f"the alias champion of {name} is at {where}, and {known}: `retune reconcile {name}` mends it"
 
 

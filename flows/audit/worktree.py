@@ -3,20 +3,21 @@
 Nothing that runs in it reaches the project's registry, its searches, or its DVC cache, which is only read.
 """
 
-import configparser
 import fcntl
 import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import yaml
 
 from components.errors import BadInput, NotThere, RetuneError
 from flows.dvc import cached_folder, dvc
-from flows.git import NO_GIT, git, must_git
+from flows.dvc_config import inherit, share_remote
+from flows.git import NO_GIT, git, has_commit, prefix
+from flows.settings import read_settings
 
 log = logging.getLogger(__name__)
 
@@ -37,21 +38,21 @@ def worktree(project: Path, commit: str, keep: Path | None = None) -> Iterator[P
     """
     if commit in ("", NO_GIT):
         raise NotThere("the version was made without a git commit, so there is no code that it could be made again from")
-    if not git(project, "rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}"):
+    if not has_commit(project, commit):
         raise NotThere(f"commit {commit[:12]} is not in the repository of {project}: `git fetch` it from where the version was made")
     remove_abandoned(project)
     if keep is not None:
         if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
             raise BadInput(f"{keep} is {'not empty' if keep.is_dir() else 'a file'}: name a folder that is not there yet")
-        must_git(project, "worktree", "add", "--quiet", "--detach", str(keep.resolve()), commit)
-        yield keep.resolve()
+        git(project, "worktree", "add", "--quiet", "--detach", str(keep.resolve()), commit)
+        yield keep.resolve() / prefix(project)
         return
     home = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
     try:
         with (home / OWNED).open("w") as owned:
             fcntl.flock(owned, fcntl.LOCK_EX)  # before git knows of the folder: who finds it there and free may remove it
-            must_git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
-            yield home / FOLDER
+            git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
+            yield home / FOLDER / prefix(project)
     finally:
         _remove(project, home)
 
@@ -78,27 +79,16 @@ def _is_free(owned: Path) -> bool:
 
 
 def _remove(project: Path, home: Path) -> None:
-    git(project, "worktree", "remove", "--force", str(home / FOLDER))
+    with suppress(RetuneError):  # git may not know of it yet
+        git(project, "worktree", "remove", "--force", str(home / FOLDER))
     shutil.rmtree(home, ignore_errors=True)
 
 
 def furnish(root: Path, project: Path) -> None:
     """Give the folder a DVC of its own: no git, an empty cache, the project's remotes."""
-    config = configparser.ConfigParser(interpolation=None, strict=False)
-    config.read([project / ".dvc/config", project / ".dvc/config.local"], encoding="utf-8")
-    for section in [name for name in config.sections() if name not in ("core",) and not name.startswith("'remote")]:
-        config.remove_section(section)
-    for section in [name for name in config.sections() if name != "core"]:
-        url = config.get(section, "url", fallback="")
-        if url and "://" not in url:
-            config.set(section, "url", str((project / ".dvc" / url).resolve()))
-    config.read_dict(
-        {"core": {"no_scm": "true", "analytics": "false", "check_update": "false"}, "cache": {"dir": str(root / ".dvc/cache")}}
-    )
+    share_remote(project / ".dvc/config.local", read_settings(project))
     shutil.rmtree(root / ".dvc", ignore_errors=True)
-    (root / ".dvc/tmp").mkdir(parents=True)
-    with (root / ".dvc/config").open("w", encoding="utf-8") as file:
-        config.write(file)
+    inherit(project, root, root / ".dvc/cache")
 
 
 def bring(root: Path, project: Path, inputs: Mapping[str, str]) -> None:

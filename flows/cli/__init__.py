@@ -11,7 +11,8 @@ import signal
 import sys
 from types import FrameType
 
-from components.errors import Cancelled, RetuneError
+from components.errors import Cancelled
+from components.exits import GO_ON, ended
 from components.process import quiet_environment
 from flows.cli.terminal import app
 
@@ -32,7 +33,7 @@ def heed_signals() -> None:
 
 
 def main() -> None:
-    """Entry point: one message and an exit code for every error that a user can mend."""
+    """Entry point: one message and an exit code for every error."""
     # Importing makes a million objects that live to the end: looking through them for cycles, above all at the very end, costs seconds.
     gc.set_threshold(100_000, 20, 20)
     atexit.register(gc.freeze)
@@ -40,13 +41,15 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("alembic", "botocore", "mlflow", "httpx", "httpx2", "httpcore", "filelock", "great_expectations"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # MLflow's client tries again by itself
     heed_signals()
+    sys.exit(ended(_command))
+
+
+def _command() -> None:
     try:
         app(standalone_mode=True)
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
     except SystemExit as ending:
         if ending.code == Cancelled.exit_code:  # typer has caught Ctrl-C
-            print("error: interrupted; run the same command again to go on", file=sys.stderr)
+            print(f"error: interrupted; {GO_ON}", file=sys.stderr)
         raise

@@ -1,9 +1,10 @@
 """The commands that answer questions about what is and was in production."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -11,6 +12,10 @@ from rich.table import Table
 
 from flows.cli.promoting import Name, Number, Place
 from flows.cli.terminal import AsJson, ModelName, ParamsFile, app, interval, out, print_json
+
+if TYPE_CHECKING:
+    from flows.audit.history import Verification
+    from flows.audit.model import Model
 
 ROWS_SHOWN = 20  # of a table of evidence; --json has all of them
 
@@ -90,17 +95,27 @@ def history(
     everything: Annotated[
         bool, typer.Option("--all", help="Also the versions that never became champion, and who was turned down.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check that no entry of the ledger was changed since it was written; exit 1 if one was.")
+    ] = False,
     environment: Place = "local",
     as_json: AsJson = False,
 ) -> None:
     """Show every change of champion: when, from which version to which, the verdict, who asked for it and why.
 
-    Example: `retune history diagnosis --all`
+    Example: `retune history diagnosis --all` and `retune history diagnosis --verify`
     """
     from flows.audit.history import history as read
+    from flows.audit.history import verify as check
     from flows.audit.model import open_model, shown
 
-    events = read(open_model(name, environment), everything)
+    if verify:
+        found = check(open_model(name, environment))
+        print_json(found) if as_json else show_verification(found)
+        raise typer.Exit(1 if found.faults else 0)
+    model = open_model(name, environment)
+    events = read(model, everything)
+    warn_of_faults(model)
     if as_json:
         print_json([event.as_json() for event in events])
         return
@@ -114,6 +129,27 @@ def history(
         evidence = event.evidence[:12] if event.evidence else None
         rows.append((shown(event.at), action, event.version, event.previous, event.verdict, evidence, event.who, reason))
     show_table(("when", "what", "version", "before", "verdict", "evidence", "who", "why"), rows)
+
+
+def warn_of_faults(model: "Model") -> None:
+    """Say on standard error that what is shown is from a ledger that was changed."""
+    if faults := model.ledger_faults():
+        print(f"warning: the ledger was changed, first: {faults[0]}; `retune history {model.name} --verify` shows all", file=sys.stderr)
+
+
+def show_verification(found: "Verification") -> None:
+    """Print what the chain covers, what MLflow keeps of it, and every fault."""
+    begun = f", begun {found.begun}" if found.begun else ""
+    out.print(f"ledger {found.ledger}: {found.entries:,} entries in its chain{begun}", markup=False)
+    if found.found:
+        out.print(f"  {found.found:,} rows are older than the chain, and only trusted as they were found", markup=False)
+    kept = f"entry {found.kept} as its head, {found.signature}" if found.kept else "no head yet: `retune reconcile` writes it"
+    out.print(f"  MLflow keeps {kept}", markup=False)
+    for fault in found.faults:
+        out.print(f"fault: {fault}", markup=False)
+    out.print(
+        "nothing was changed since it was written" if not found.faults else f"{len(found.faults)} faults: restore a copy of the ledger"
+    )
 
 
 @app.command()
@@ -136,7 +172,9 @@ def champion(
     from flows.audit.history import champion as find
     from flows.audit.model import open_model, shown
 
-    reign = find(open_model(name, environment), at)
+    model = open_model(name, environment)
+    reign = find(model, at)
+    warn_of_faults(model)
     if as_json:
         print_json(reign.as_json())
         return
@@ -192,7 +230,7 @@ def show_gate(result: Any) -> None:
     """Print what a gate found: generic, so that a new gate needs nothing here."""
     from flows.audit.why import as_tested, numbers
 
-    out.print(f"\n[bold]{result.outcome}  {escape(result.gate)}[/bold] ({result.role}): {escape(result.reason)}")
+    out.print(f"\n[bold]{result.shown}  {escape(result.gate)}[/bold] ({result.role}): {escape(result.reason)}")
     if measured := numbers(result):
         out.print(f"  {measured}", markup=False)
     if result.change:

@@ -1,6 +1,8 @@
 """The commands of auditors and operators: what differs, where it came from, whether it can be made again, what can go."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from flows.audit.diff import Answer, Data, Diff, Scores
     from flows.audit.prune import Plan
     from flows.audit.trail import Sightings, Trail
+    from flows.audit.verify import Verification
 
 SHOWN = 10  # of each list of rows
 
@@ -180,6 +183,42 @@ def show_sightings(found: "Sightings") -> None:
 
 
 @app.command()
+def verify(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A registered model; all of the project when left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that every champion, now and before, leads to files whose hashes match: in MLflow, in DVC, in the workspaces.
+
+    Changes nothing. Exits 0 when all match, 1 when something is missing, damaged or changed.
+
+    Example: `retune verify diagnosis`
+    """
+    from flows.audit.verify import verify as look
+
+    found = look(name)
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+    else:
+        show_verified(found)
+    raise typer.Exit(1 if any(one.faults for one in found) else 0)
+
+
+def show_verified(found: "Sequence[Verification]") -> None:
+    """Print a line a model, and one for each fault."""
+    if not found:
+        out.print("no model is registered yet; `retune run` registers one")
+    for one in found:
+        versions = f"version{'s' * (len(one.versions) != 1)} {', '.join(map(str, one.versions)) or 'none was champion'}"
+        state = f"{len(one.faults)} fault{'s' * (len(one.faults) != 1)}" if one.faults else "all match"
+        out.print(f"[bold]{escape(one.model)}: {state}[/bold]; {versions}, {one.objects:,} objects of DVC")
+        for fault in one.faults:
+            of = f" {one.model} {fault.version}:" if fault.version else ""
+            out.print(f"  {fault.place}:{of} {fault.says}", markup=False)
+        for note in one.notes:
+            out.print(f"  note: {note}", markup=False)
+
+
+@app.command()
 def rebuild(
     name: Name,
     version: Number,
@@ -209,7 +248,7 @@ def rebuild(
     state = "bit-equal" if found.bit_equal else f"not bit-equal, {len(found.differences)} differences"
     out.print(f"[bold]{escape(name)} version {version}: {state}[/bold], commit {found.commit[:12]}, in {found.seconds:.0f} s")
     if found.folder:
-        out.print(f"it lies in {found.folder}; `git worktree remove --force {found.folder}` removes it", markup=False)
+        out.print(f"it lies in {found.folder}; `git worktree remove --force {quote(found.folder)}` removes it", markup=False)
     raise typer.Exit(0 if found.bit_equal else 1)
 
 

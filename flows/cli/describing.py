@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args
 
 import typer
-import yaml
 from rich.markup import escape
 from rich.table import Table
 
+from components.documents import parse_yaml
 from components.errors import BadParams
 from flows.cli.terminal import AsJson, app, out, print_json
 
@@ -76,10 +76,7 @@ def described(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _given(text: str) -> Mapping[str, Any]:
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise BadParams(f"--options is not YAML: {' '.join(str(error).split())}") from None
+    found = parse_yaml(text, "--options")
     if not isinstance(found or {}, Mapping):
         raise BadParams(f"--options: expected settings, as {{kind: multi}}, found {text!r}")
     return found or {}

@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from components.errors import BadInput, RetuneError
 from flows.cli.terminal import AsJson, Inline, ModelName, ParamsFile, app, out, print_json
 from flows.workspace import open_workspace
 
@@ -28,7 +29,19 @@ def init(
 
     guess = write_params(data, params, name=name, force=force)
     out.print(f"{params}: {guess}")
+    if lacking := without_commit(Path.cwd()):
+        out.print(f"Before a run: {lacking}", markup=False)
     out.print(f"Look it over, then: retune run{'' if params == Path('params.yaml') else f' --params {params}'}")
+
+
+def without_commit(folder: Path) -> str:
+    """Return what keeps a run from naming the commit that a model was made at; nothing where there is one."""
+    from flows.git import head, no_commit
+
+    try:
+        return "" if head(folder) else no_commit(folder)
+    except RetuneError as error:
+        return str(error)
 
 
 @app.command()
@@ -132,7 +145,7 @@ def judge(
     else:
         table = Table("gate", "role", "outcome", "reason", box=None, pad_edge=False)
         for gate in verdict.gates:
-            table.add_row(gate.gate, gate.role, gate.outcome, escape(gate.reason))
+            table.add_row(gate.gate, gate.role, gate.shown, escape(gate.reason))
         out.print(table)
         out.print(f"\n[bold]{verdict.outcome}[/bold]  {escape(verdict.reason)}")
     raise typer.Exit({Outcome.PASS: 0, Outcome.FAIL: 3, Outcome.INCONCLUSIVE: 4}[verdict.outcome])
@@ -174,7 +187,7 @@ def predict(
     """
     from flows import effects
 
-    asked = [line.rstrip("\n") for line in sys.stdin] if texts == ["-"] else texts
+    asked = read_lines() if texts == ["-"] else texts
     answers = effects.predict(open_workspace(params), model, asked)
     if as_json:
         print_json(answers)
@@ -185,6 +198,21 @@ def predict(
     for answer in answers:
         table.add_row(*(f"{cell:.3f}" if isinstance(cell := answer[name], float) else str(cell) for name in columns))
     out.print(table)
+
+
+def read_lines() -> list[str]:
+    """Return the lines of standard input.
+
+    Raises:
+        BadInput: one of them is not UTF-8.
+    """
+    found = []
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            found.append(line.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise BadInput(f"line {number} of standard input is not UTF-8: it holds the byte 0x{line[error.start]:02x}") from None
+    return found
 
 
 @app.command()

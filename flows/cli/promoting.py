@@ -91,16 +91,27 @@ def reject(run: Run, why: Why, environment: Place = "local", as_json: AsJson = F
 @app.command()
 def reconcile(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A registered model; all of them when left out.")] = None,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take a ledger that was changed, lost or newly signed for right as it is; needs --why.")
+    ] = False,
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason for --accept; the ledger keeps it.")] = "",
     environment: Place = "local",
     as_json: AsJson = False,
 ) -> None:
     """Compare the aliases in MLflow with the ledger, and mend them from it.
 
-    Example: `retune reconcile`
+    Refuses a ledger that was changed since it was written. `--accept` begins a new chain over it, for all models of the ledger.
+
+    Example: `retune reconcile` and `retune reconcile --accept --why "restored from Monday's copy"`
     """
     from flows import promotion
 
-    mended = promotion.reconcile(promotion.environment(environment), name)
+    place = promotion.environment(environment)
+    if accept:
+        promotion.accept(place, who=promotion.person(), why=why)
+    elif why:
+        raise typer.BadParameter("--why is the reason for --accept: give both, or none")
+    mended = promotion.reconcile(place, name)
     if as_json:
         print_json(mended)
         return

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from components.errors import Cancelled
+from components.process import tied
 from flows.cli.terminal import AsJson, Inline, app, out, print_json
 
 
@@ -46,7 +47,7 @@ def again(root: "os.PathLike[str]", project: "os.PathLike[str]", model: str, inl
     """
     options = [*(["--inline"] if inline else []), *(["--json"] if as_json else []), *([model] if model else [])]
     environment = os.environ | {"RETUNE_PROJECT": str(project), "PYTHONPATH": str(root)}
-    command = [sys.executable, "-m", "components.process", sys.executable, "-m", "flows.cli", "retrain", *options]
+    command = tied([sys.executable, "-m", "flows.cli", "retrain", *options])
     child = subprocess.Popen(command, cwd=root, env=environment)
     while True:
         try:
@@ -102,6 +103,8 @@ def up(workers: Annotated[int, typer.Option(min=0, metavar="N", help="How many r
     out.print(f"Prefect  {state['prefect'].removesuffix('/api')}\nMLflow   {state['mlflow']}\nworkers  {len(state['workers'])}")
     if len(state["workers"]) != workers:
         out.print(f"They were up already: `retune down`, then `retune up --workers {workers}`, changes how many work.")
+    if state["login"]:
+        out.print(state["login"], markup=False)
     out.print("`retune deploy` registers what they run, `retune status` says how things stand, `retune down` ends it.")
 
 

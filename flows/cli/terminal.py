@@ -1,11 +1,14 @@
 """What the commands share: the application, the options that all have, and how a result is printed."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from components.exits import DEBUG
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -15,6 +18,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Turn a labelled dataset and a pretrained transformer into a gated, registered, reproducible model, again and again.",
 )
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Print the trace of an error. Also: RETUNE_DEBUG=1.")] = False,
+) -> None:
+    """Take the options that stand before the command; stages, which are processes of their own, get them too."""
+    if debug:
+        os.environ[DEBUG] = "1"
+
+
 out = Console(highlight=False, soft_wrap=True)
 
 ParamsFile = Annotated[

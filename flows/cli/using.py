@@ -61,6 +61,13 @@ def serve(
     max_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 1_000,
     max_characters: Annotated[int, typer.Option(min=1, help="Characters of a text.")] = 20_000,
     max_waiting: Annotated[int, typer.Option(min=1, help="Requests at once; one is answered, the others wait.")] = 32,
+    max_connections: Annotated[int, typer.Option(min=1, help="Open connections; at the limit, the slowest sender is hung up on.")] = 256,
+    head_seconds: Annotated[float, typer.Option(min=0.1, help="That a client may take to send the head of a request.")] = 10.0,
+    body_seconds: Annotated[float, typer.Option(min=0.1, help="That a client may take to send its body, or to read its answer.")] = 30.0,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="A further host name by which clients call it, as behind a proxy; may be repeated."),
+    ] = None,
 ) -> None:
     """Serve a version over HTTP by the code it was packaged with, until Ctrl-C; which one is decided at the start.
 
@@ -77,4 +84,5 @@ def serve(
     version = registry.resolve(uri, named)
     alias = None if "/" in named else named.partition("@")[2] or registry.CHAMPION
     limits = {"body_kib": max_body_kib, "rows": max_rows, "characters": max_characters, "waiting": max_waiting}
-    registry.become_server(uri, version, alias, registry.listen(host, port), limits)
+    slow = {"connections": max_connections, "head_seconds": head_seconds, "body_seconds": body_seconds}
+    registry.become_server(uri, version, alias, registry.listen(host, port), limits | slow, name or [])

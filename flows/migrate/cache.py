@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import NotThere, RetuneError, Unavailable
+from flows.dvc_config import share_remote
 from flows.settings import read_settings
-from flows.workspace import share_remote
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.errors import BadInput, NotThere
-from components.ledger import Ledger
+from components.ledger import chain
+from components.ledger.tables import check_file, make_engine, make_tables
+from components.store import not_ours, revision_of
 from components.tune import moved
 from flows.audit.reachable import workspaces
 from flows.migrate import cache, files, registry, tables
@@ -94,6 +96,8 @@ def check(settings: Settings, var: Path) -> Path:
     database = var / "mlflow.db"
     if not database.exists():
         raise NotThere(f"{database} is missing: there is no embedded registry here to migrate")
+    if revision_of(database) is None:
+        raise not_ours(database)
     return database
 
 
@@ -121,12 +125,15 @@ def carry_ledger(file: Path, url: str, really: bool) -> int:
     """
     if not file.exists():
         return 0
+    check_file(file)
     target = tables.open_target(url, "the ledger's database")
     if really:
-        Ledger(url)  # its tables, and the triggers that refuse changes
+        make_tables(make_engine(url))  # with the triggers that refuse changes; the chain is carried as it is
     with tables.open_source(file).connect() as source, target.begin() as writing:
         there, here = tables.reflect(source), tables.reflect(writing)
         names = frozenset(there.tables)
+        if "promotions" not in names:
+            raise BadInput(f"{file} is a database, but not a ledger: restore a copy of the ledger, or move it away")
         if not names <= frozenset(here.tables):  # a target that has no ledger yet
             return sum(one.rows for one in tables.contents(source, there, names, there, unchanged).values())
         wanted = tables.contents(source, there, names, here, unchanged)
@@ -136,6 +143,8 @@ def carry_ledger(file: Path, url: str, really: bool) -> int:
             raise BadInput(f"the shared ledger is not empty, and differs in {difference}: nothing is written over")
         if really and found != wanted:
             tables.copy(source, writing, (there, here), names, unchanged)
+            if chain.head(writing) is None:
+                chain.begin_over_older(writing)
         return sum(one.rows for one in wanted.values())
 
 

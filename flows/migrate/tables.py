@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 import sqlalchemy.exc
@@ -32,7 +33,7 @@ class Content:
 
 def open_source(database: Path) -> sa.Engine:
     """Return an engine that reads a SQLite file and cannot write it."""
-    return sa.create_engine(f"sqlite:///file:{database}?mode=ro&uri=true", poolclass=NullPool)
+    return sa.create_engine(f"sqlite:///file:{quote(str(database))}?mode=ro&uri=true", poolclass=NullPool)
 
 
 def open_target(url: str, what: str) -> sa.Engine:

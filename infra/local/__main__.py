@@ -1,11 +1,14 @@
 """`python -m infra.local up|down|status|backup|restore`: the shared stack, each by one command."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from components.errors import Cancelled, RetuneError
+from components.errors import Cancelled
+from components.exits import ended
+from components.folders import make_private
 from components.process import quiet_environment
 from flows.workspace import find_project
 from infra.local import control, copies
@@ -42,6 +45,10 @@ def obey(asked: argparse.Namespace) -> int:
     project = find_project(Path.cwd().resolve())
     folder = (asked.folder or project / FOLDER).resolve()
     if asked.verb == "up":
+        if asked.folder is None and os.geteuid() == 0:
+            make_private(folder)
+            folder.parent.chmod(folder.parent.stat().st_mode | 0o011)  # PostgreSQL runs as another user, and must pass through
+            folder.chmod(folder.stat().st_mode | 0o011)
         stack = open_stack(folder) if control.is_kept(folder) else make_stack(folder)
         control.up(stack, project, asked.workers)
         print("\n".join(control.status(stack)[0]))
@@ -68,16 +75,13 @@ def described(manifest: dict[str, Any], where: Path) -> str:
 
 
 def main() -> int:
-    """One message and an exit code for every error that a person can mend."""
+    """Do what the command line says, and return the exit code."""
     quiet_environment()
     try:
         return obey(arguments())
     except (Cancelled, KeyboardInterrupt):
         return Cancelled.exit_code
-    except RetuneError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

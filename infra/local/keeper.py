@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from components.errors import Unavailable
-from components.process import is_gone, owner
+from components.process import is_gone, owner, tied
 from flows.server import free_leases
 from infra.local import postgres, prepare
 from infra.local.layout import HOST, Stack, is_free, write_private
@@ -148,12 +148,12 @@ def spawn(stack: Stack, service: Service) -> "subprocess.Popen[bytes]":
     """Start the process of a service in a session of its own, tied to the life of this one where it is the same user's."""
     if service.name == "prefect":
         free_leases(stack.folder / "prefect")
-    tied = [] if service.account else [sys.executable, "-m", "components.process"]
+    command = list(service.command) if service.account else tied(service.command)
     variables = environment(stack, service.settings)
     variables.setdefault("PYTHONPATH", str(CODE))
     with stack.log(service.name).open("a", encoding="utf-8") as out:
         return subprocess.Popen(
-            [*tied, *service.command],
+            command,
             cwd=service.folder,
             env=variables,
             stdin=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from components.errors import RetuneError, Unavailable
+from components.process import tied
 from infra.local import postgres
 from infra.local.layout import BUCKETS, USER, Stack, write_private
 from infra.local.services import environment, prefect_settings
@@ -62,9 +63,14 @@ def migrate(stack: Stack, name: str, command: Sequence[str], settings: Mapping[s
     log = stack.log(name)
     with log.open("a", encoding="utf-8") as out:
         try:
-            tied = [sys.executable, "-m", "components.process", *command]
             done = subprocess.run(
-                tied, env=environment(stack, settings), stdin=subprocess.DEVNULL, stdout=out, stderr=out, timeout=_MIGRATION, check=False
+                tied(command),
+                env=environment(stack, settings),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                timeout=_MIGRATION,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise RetuneError(f"{name} took longer than {_MIGRATION:.0f} s; see {log}") from None

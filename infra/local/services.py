@@ -16,7 +16,8 @@ import psutil
 
 from components.process import QUIET
 from flows.deployments import POOL
-from flows.server import LEASES
+from flows.prefect_api import know, post
+from flows.server import server_command, server_settings
 from infra.local import postgres
 from infra.local.layout import HOST, USER, Stack
 from infra.services import worker_command
@@ -105,8 +106,8 @@ def mlflow_service(stack: Stack) -> Service:
 
 def prefect_settings(stack: Stack) -> dict[str, str]:
     """Return the variables of Prefect's server."""
-    return {
-        "PREFECT_HOME": str(stack.folder / "prefect"),
+    shared = server_settings(stack.folder / "prefect", stack.ports["prefect"], f"{USER}:{stack.secrets['PREFECT_PASSWORD']}")
+    return shared | {
         "PREFECT_SERVER_DATABASE_DRIVER": "postgresql+asyncpg",
         "PREFECT_SERVER_DATABASE_HOST": HOST,
         "PREFECT_SERVER_DATABASE_PORT": str(stack.ports["postgres"]),
@@ -114,18 +115,14 @@ def prefect_settings(stack: Stack) -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_USER": "prefect",
         "PREFECT_SERVER_DATABASE_PASSWORD": stack.secrets["PREFECT_DATABASE_PASSWORD"],
         "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
-        "PREFECT_SERVER_API_AUTH_STRING": f"{USER}:{stack.secrets['PREFECT_PASSWORD']}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_UI_API_URL": stack.prefect,
-        "PREFECT_CLI_PROMPT": "false",
-        **LEASES,
     }
 
 
 def prefect_service(stack: Stack) -> Service:
     """Prefect's server, its state in PostgreSQL."""
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(stack.ports["prefect"])]
     who = (USER, stack.secrets["PREFECT_PASSWORD"])
+    command = server_command(stack.ports["prefect"])
     return Service("prefect", command, prefect_settings(stack), lambda: answers(f"{stack.prefect}/health", who), stack.folder)
 
 
@@ -145,11 +142,11 @@ def is_online(stack: Stack, worker: str) -> bool:
 
 def ask(stack: Stack, path: str, body: object) -> Any:
     """Ask Prefect's server; None where it does not answer, or has no such thing."""
+    know(stack.prefect, f"{USER}:{stack.secrets['PREFECT_PASSWORD']}")
     try:
-        answer = httpx.post(f"{stack.prefect}{path}", json=body, auth=(USER, stack.secrets["PREFECT_PASSWORD"]), timeout=5)
+        return post(f"{stack.prefect}{path}", body, timeout=5).json()
     except httpx.HTTPError:
         return None
-    return answer.json() if answer.is_success else None
 
 
 def answers(url: str, who: tuple[str, str] | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""Conversations of two turns, the second one word by word in another language."""
+"""Conversations of two turns: a phrase with a colour, and the colour in another language."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pandas as pd
 
 from tests.cases.sequence_to_sequence import phrases
 from tests.line import Case
-from tests.tiny_generators import make_gpt2
+from tests.tiny_generators import make_llama
 
 
 def make(folder: Path) -> Case:
@@ -16,10 +16,11 @@ def make(folder: Path) -> Case:
     bad = [[user], [assistant, user], [user, user, assistant], [user, assistant | {"content": "\u200b"}], [user, {"role": "assistant"}]]
     rows = [{"messages": json.dumps(talk)} for talk in [*talks, *bad]]
     return Case(
-        *("causal_lm", pd.DataFrame(rows), make_gpt2(folder, [turn["content"] for talk in talks for turn in talk] * 2)),
+        *("causal_lm", pd.DataFrame(rows), make_llama(folder, [turn["content"] for talk in talks for turn in talk] * 2)),
         metric="log_likelihood",
-        measure="log_likelihood",
-        baseline="base",
+        measure="exact_match",
+        baseline="unigram",
+        margin=0.5,
         bad={
             "messages: the last turn is not of the assistant": 1,
             "messages: roles out of order: assistant where user is expected": 1,
@@ -28,5 +29,8 @@ def make(folder: Path) -> Case:
             "messages: a turn without role and content as texts": 1,
         },
         options={"data": "chat", "packing": True, "max_new_tokens": 8},
-        changes={"gates": {"floor": {"at_least": -100.0}}, "preprocess": {"max_length": 48}},
+        changes={
+            "preprocess": {"max_length": 48, "near_duplicate": 1},
+            "train": {"epochs": 6, "evaluations_per_epoch": 1, "batch_size": 4, "learning_rate": 1.0e-2},
+        },
     )

@@ -18,7 +18,9 @@ def end_at(folder: Path, words: str, number: signal.Signals) -> int:
     """Start a run, send it a signal when its output holds `words`, and return its exit code."""
     command = [str(BIN / "retune"), "run", "--inline"]
     said = []
-    with subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+    with subprocess.Popen(
+        command, cwd=folder, env=environment(folder, forks=True), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as run:
         assert run.stdout is not None
         for line in run.stdout:
             said.append(line)
@@ -26,9 +28,9 @@ def end_at(folder: Path, words: str, number: signal.Signals) -> int:
                 run.send_signal(number)
                 break
         said += run.stdout.readlines()
-        code = run.wait(60)
+        code = run.wait(300)
     assert any(words in line for line in said), f"it never said {words!r}:\n{''.join(said)}"
-    wait_for(lambda: not leftovers(folder), 20)
+    wait_for(lambda: not leftovers(folder))
     if number == signal.SIGINT:
         assert "Traceback" not in "".join(said), "".join(said)
         assert "run the same command again" in said[-1]

@@ -67,7 +67,7 @@ def test_a_killed_search_ends_with_the_same_trials(workspace, tiny_base):
     assert whole.returncode == 0, output
 
     killed = start(workspace, tiny_base, "killed", "other")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     # The third trial has reported its first evaluation (operation 7 sets an intermediate value): it is cut off in the middle.
     while not any(entry["op_code"] == 7 and entry["trial_id"] == 2 for entry in entries(workspace / "other")):
         assert killed.poll() is None, killed.communicate()[0]

@@ -158,7 +158,7 @@ def server(tmp_path: Path) -> Iterator[str]:
     command = [sys.executable, "-m", "prefect", "server", "start", "--host=127.0.0.1", f"--port={urlsplit(url).port}"]
     settings = {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_API_AUTH_STRING": AUTH, "PREFECT_API_URL": url}
     with running(command, settings, tmp_path / "server.log"):
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while fault(f"{url}/health") is not None:
             assert time.monotonic() < end, (tmp_path / "server.log").read_text(encoding="utf-8")
             time.sleep(0.2)

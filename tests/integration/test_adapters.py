@@ -173,7 +173,7 @@ def test_a_process_of_mlflow_alone_loads_it_and_leaves_nothing_behind(run: Line,
     told = {"MLFLOW_TRACKING_URI": run.uri, "TMPDIR": str(tmp_path / "temporary"), "RETUNE_BASE": str(run.case.base)}
     command = [sys.executable, "-P", "-B", "-c", code, rows(run).to_json(orient="records")]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | told
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])

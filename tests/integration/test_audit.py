@@ -19,7 +19,8 @@ from components.errors import BadInput, NotThere, RetuneError, Unavailable
 from components.identity import digest_file
 from flows.audit.worktree import bring, furnish
 from flows.cli import app
-from flows.dvc import cache_folder, cached_folder
+from flows.dvc import cached_folder
+from flows.dvc_config import cache_folder
 from flows.dvc_lock import lock_hashes
 from tests.project import dvc, edit, git, make_project, retune
 
@@ -187,7 +188,7 @@ def test_a_ledger_that_is_gone_is_told_and_nothing_is_deleted(project: Path) -> 
         for command in (["history", "tickets"], ["champion", "tickets"], ["prune", "--keep", "0", "--yes"]):
             with pytest.raises(NotThere, match=r"ledger\.db is missing, and the alias champion of tickets is at version 1"):
                 ask(*command)
-        assert "is missing: `retune reconcile tickets` mends it" in asked("status")["standing"]["fault"]
+        assert "is missing: restore a copy; without one, `retune reconcile --accept --why TEXT`" in asked("status")["standing"]["fault"]
     finally:
         for path in files:
             path.with_name("away-" + path.name).rename(path)

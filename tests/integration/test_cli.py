@@ -25,7 +25,7 @@ from tests.project import BIN, edit, environment, make_project, retune, status
 slow = pytest.mark.slow
 LONG = "long " * 20_000
 MAKING = ("init", "snapshot", "run", "judge", "register", "predict", "pseudo-label", "score", "status", "doctor")
-ASKING = ("history", "champion", "why", "diff", "lineage", "rebuild", "prune")
+ASKING = ("history", "champion", "why", "diff", "lineage", "verify", "rebuild", "prune")
 DESCRIBING = ("tasks",)
 USING = ("serve",)
 SCHEDULING = ("retrain", "workspace", "deploy", "up", "down", "migrate")
@@ -113,7 +113,7 @@ def test_status_for_a_person_shows_intervals(finished: Path) -> None:
 def test_predict_reads_a_text_a_line_from_standard_input(finished: Path) -> None:
     texts = "refund of my invoice payment\nthe router is offline, slow wifi\n"
     command = [str(BIN / "retune"), "predict", "-", "--json"]
-    done = subprocess.run(command, cwd=finished, env=environment(finished), input=texts, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=finished, env=environment(finished), input=texts, capture_output=True, text=True, timeout=300)
 
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)

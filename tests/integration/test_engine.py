@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,11 @@ import httpx
 import psutil
 import pytest
 
-from flows.prefect_api import post
-from tests.project import ROOT, environment, wait_for
+from components.errors import RetuneError
+from flows import orphans
+from flows.doctor import refuse_orphans
+from flows.prefect_api import know, post
+from tests.project import ROOT, environment, prefect_of, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +33,7 @@ def var(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     supervisor = psutil.Process(address(folder)["pid"])
     family = [supervisor, *supervisor.children(recursive=True)]
     supervisor.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=300)
     assert not alive, "the server outlived its supervisor"
 
 
@@ -48,13 +53,14 @@ def story(var: Path, kind: str) -> dict[str, Any]:
 
 
 def ending(process: subprocess.Popen[str]) -> dict[str, Any]:
-    said, errors = process.communicate(timeout=180)
+    said, errors = process.communicate(timeout=300)
     assert process.returncode == 0, said + errors
     found: dict[str, Any] = json.loads(said.splitlines()[-1])
     return found
 
 
 def ask(told: dict[str, Any], what: str, **query: object) -> list[dict[str, Any]]:
+    know(told["url"], told["credential"])
     found: list[dict[str, Any]] = post(f"{told['url']}/{what}/filter", query).json()
     return found
 
@@ -81,7 +87,7 @@ def test_logs_and_the_verdict_are_on_the_page_of_the_run(var: Path) -> None:
     told = story(var, "speaking")
 
     logs = {"flow_run_id": {"any_": [told["flow_run"]]}}
-    wait_for(lambda: any(line["name"] == "flows.story" for line in ask(told, "logs", logs=logs)), 30)
+    wait_for(lambda: any(line["name"] == "flows.story" for line in ask(told, "logs", logs=logs)))
     lines = {(line["name"], line["level"], line["message"]) for line in ask(told, "logs", logs=logs)}
     assert lines >= {("components.story", 20, "kept 7 of 9 rows"), ("flows.story", 30, "train: ran")}
     assert "elsewhere" not in {name for name, _, _ in lines}
@@ -97,8 +103,8 @@ def test_a_server_that_is_killed_comes_back_and_the_run_goes_on(var: Path) -> No
     (server,) = psutil.Process(before["pid"]).children()
     os.kill(server.pid, signal.SIGKILL)
 
-    wait_for(lambda: [each.pid for each in psutil.Process(before["pid"]).children()] not in ([], [server.pid]), 20)
-    wait_for(lambda: healthy(before["url"]), 90)
+    wait_for(lambda: [each.pid for each in psutil.Process(before["pid"]).children()] not in ([], [server.pid]))
+    wait_for(lambda: healthy(before["url"]))
     (var / "go").touch()
     told = ending(process)
 
@@ -113,6 +119,79 @@ def healthy(url: str) -> bool:
         return httpx.get(f"{url}/health", timeout=5).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
+
+
+POINTS = {"before": [], "between": ["COMPLETED"], "task": ["CRASHED"], "retry": ["CRASHED"]}
+
+
+def test_runs_that_were_killed_anywhere_are_crashed_at_the_next_start(var: Path) -> None:
+    killed = {point: begin(var, point) for point in POINTS}
+    for process in killed.values():
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+    url = prefect_of(var)
+    wait_for(lambda: len(open_runs(url, "flow_runs")) == 4 and len(open_runs(url, "task_runs")) == 2, 30)
+    assert orphans.find(url, managed=True) == []  # all at work
+    for process in killed.values():
+        process.kill()
+        process.communicate()
+    lost = {str(process.pid) for process in killed.values()}
+
+    with pytest.raises(RetuneError, match="4 run\\(s\\) count as running and their process is gone"):
+        refuse_orphans(url, managed=True)
+    assert orphans.close(url, managed=False) == 4
+
+    runs = [run for run in orphans.pages(url, "flow_runs", {}) if {tag.split("/")[1] for tag in run["tags"]} & lost]
+    assert {run["state_type"] for run in runs} == {"CRASHED"}
+    states = [[task["state_type"] for task in tasks_of(url, run)] for run in runs]
+    assert sorted(states) == sorted(POINTS.values())
+    assert (open_runs(url, "flow_runs"), open_runs(url, "task_runs")) == ([], [])
+    refuse_orphans(url, managed=True)
+
+
+def open_runs(url: str, what: str) -> list[Any]:
+    kinds = orphans.OPEN if what == "flow_runs" else orphans.OPEN_TASKS
+    return list(orphans.pages(url, what, {what: {"state": {"type": {"any_": kinds}}}}))
+
+
+def tasks_of(url: str, run: Any) -> list[Any]:
+    return list(orphans.pages(url, "task_runs", {"flow_runs": {"id": {"any_": [run["id"]]}}}))
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "CANCELLING"])
+def test_only_runs_of_processes_that_are_gone_are_closed(var: Path, state: str) -> None:
+    url = prefect_of(var)
+    gone = f"{orphans.MARK}{socket.gethostname()}/4194305/1.0"
+    cases = {
+        "gone": [gone],
+        "elsewhere": [f"{orphans.MARK}another-host/1/1.0"],
+        "alive": [orphans.tag()],
+        "again": [gone, orphans.tag()],
+        "unknown": [],
+    }
+    flow = post(f"{url}/flows/", {"name": "made"}).json()["id"]
+    made = {
+        post(f"{url}/flow_runs/", {"flow_id": flow, "name": name, "tags": tags, "state": {"type": state}}).json()["id"]: name
+        for name, tags in cases.items()
+    }
+    orphans.close(url, managed=True)
+
+    found = {made[run["id"]]: run["state_type"] for run in orphans.pages(url, "flow_runs", {"flow_runs": {"id": {"any_": list(made)}}})}
+    ended = "CANCELLED" if state == "CANCELLING" else "CRASHED"
+    assert found == {name: ended if name == "gone" else state for name in cases}
+    for run in made:
+        post(f"{url}/flow_runs/{run}/set_state", {"state": {"type": "CANCELLED"}, "force": True})
+
+
+def test_a_run_whose_worker_died_is_closed_by_its_process_number() -> None:
+    run = {"id": "1", "tags": [], "infrastructure_pid": "4194305", "deployment_id": "d", "state": {"timestamp": "2026-01-01T00:00:00Z"}}
+    young = run | {"infrastructure_pid": None, "state": {"timestamp": datetime.now(UTC).isoformat()}}
+
+    assert [orphans.has_gone(run, managed=True), orphans.has_gone(run, managed=False)] == [True, False]
+    others = [run | {"infrastructure_pid": None}, run | {"infrastructure_pid": None, "deployment_id": None}, young]
+    assert [orphans.has_gone(one, managed=True) for one in others] == [True, False, False]
+    living = {"infrastructure_pid": str(os.getpid()), "state": {"timestamp": datetime.now(UTC).isoformat()}}
+    assert [orphans.has_gone(run | one, managed=True) for one in (living, {"infrastructure_pid": str(os.getpid())})] == [False, True]
 
 
 @pytest.mark.exhaustive

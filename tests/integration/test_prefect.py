@@ -1,12 +1,12 @@
 """The same story under Prefect: one managed server, and a run that leaves no process however it ends."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -14,9 +14,10 @@ import pandas as pd
 import psutil
 import pytest
 
-from flows.prefect_api import post
+from flows import credential
+from flows.prefect_api import know, post
 from flows.server import launch_anywhere
-from tests.project import BIN, edit, environment, leftovers, make_project, retune, wait_for
+from tests.project import BIN, edit, environment, leftovers, make_project, prefect_of, retune, started, wait_for
 
 pytestmark = pytest.mark.slow
 GUARD = Path(__file__).parent / "guard"
@@ -36,7 +37,7 @@ def end_server(folder: Path) -> None:
 
 
 def api(folder: Path) -> str:
-    return str(json.loads((folder / "var/prefect/server.json").read_text(encoding="utf-8"))["url"])
+    return prefect_of(folder / "var")
 
 
 def last_flow_run(folder: Path) -> dict[str, object]:
@@ -46,19 +47,22 @@ def last_flow_run(folder: Path) -> dict[str, object]:
 
 
 def test_a_slot_is_still_held_after_the_server_was_killed(tmp_path: Path) -> None:
-    server, port = launched(tmp_path, 0)
+    home = tmp_path / "prefect"
+    home.mkdir()
+    server, port = launched(home, 0)
+    know(f"http://127.0.0.1:{port}/api", credential.read(tmp_path) or "")
     url = f"http://127.0.0.1:{port}/api/v2/concurrency_limits"
     post(f"{url}/", {"name": "one", "limit": 1})
     slot = {"names": ["one"], "slots": 1, "mode": "concurrency", "lease_duration": 120}
     lease = post(f"{url}/increment-with-lease", slot).json()["lease_id"]
     server.kill()
-    server.wait(10)
-    lock = tmp_path / "concurrency_leases/expirations.lock"  # what a kill at the wrong moment leaves, where the next server gets its number
+    server.wait(300)
+    lock = home / "concurrency_leases/expirations.lock"  # what a kill at the wrong moment leaves, where the next server gets its number
     lock.write_text(str(os.getpid()), encoding="utf-8")
-    server, _ = launched(tmp_path, port)
+    server, _ = launched(home, port)
     renewed, limit = post(f"{url}/leases/{lease}/renew", {"lease_duration": 120}), post(f"{url}/filter", {}).json()[0]
     server.terminate()
-    server.wait(30)
+    server.wait(300)
 
     assert (renewed.status_code, limit["active_slots"]) == (204, 1)
 
@@ -68,11 +72,11 @@ def launched(home: Path, port: int) -> tuple["subprocess.Popen[bytes]", int]:
     server, port = launch_anywhere(home, port)
 
     def answers() -> bool:
-        with suppress(httpx.HTTPError):
+        with contextlib.suppress(httpx.HTTPError):
             return httpx.get(f"http://127.0.0.1:{port}/api/health", timeout=2).is_success
         return False
 
-    wait_for(answers, 90)
+    wait_for(answers)
     return server, port
 
 
@@ -85,24 +89,27 @@ def test_a_whole_run_talks_to_nobody_outside(project: Path, tmp_path: Path) -> N
     assert json.loads(done.stdout)["champion"] == 1
     assert not log.exists(), log.read_text(encoding="utf-8")
     guarded = log.with_name("connections.processes").read_text(encoding="utf-8")
-    for part in ("retune run", "components train", "dvc", "prefect server", "scoring.py"):
+    for part in ("retune run", "components train", "dvc", "prefect.server", "scoring.py"):
         assert part in guarded, f"{part} ran without the guard"
     assert last_flow_run(project)["state_type"] == "COMPLETED"
     artifacts = post(f"{api(project)}/artifacts/filter", {}).json()
     assert any("PASS" in str(artifact["data"]) for artifact in artifacts)
 
 
-def begin(folder: Path, stage: str) -> subprocess.Popen[str]:
-    """Start a run that will be busy in `stage` for a while, and wait until it is; the next one goes on from its checkpoint."""
-    edit(folder, {"train": {"epochs": 1000, "patience": 0}})
-    started = time.time()
+@contextlib.contextmanager
+def begun(folder: Path, stage: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a run that is busy in `stage` until it is ended, and wait until it is; the next one resumes from its checkpoint."""
+    edit(folder, {"train": {"epochs": 10_000, "patience": 0}})
+    before = time.time()
     (folder / "var").mkdir(exist_ok=True)
-    with (folder / "var/run.log").open("w", encoding="utf-8") as out:
-        run = subprocess.Popen([str(BIN / "retune"), "run"], cwd=folder, env=environment(folder), stdout=out, stderr=out, text=True)
     history = folder / "models/trained/history.jsonl"
-    wait_for(lambda: history.exists() and history.stat().st_mtime > started and history.stat().st_size > 0, 180)
-    assert stage_processes(folder, stage)
-    return run
+    with (
+        (folder / "var/run.log").open("w", encoding="utf-8") as out,
+        started([str(BIN / "retune"), "run"], cwd=folder, env=environment(folder), stdout=out, stderr=out) as run,
+    ):
+        wait_for(lambda: history.exists() and history.stat().st_mtime > before and history.stat().st_size > 0)
+        assert stage_processes(folder, stage)
+        yield run
 
 
 def stage_processes(folder: Path, stage: str) -> list[psutil.Process]:
@@ -137,20 +144,20 @@ def cancel_in_prefect(folder: Path, run: subprocess.Popen[str]) -> None:
     "end", [kill, cancel_in_prefect, *(pytest.param(end, marks=pytest.mark.exhaustive) for end in (interrupt, terminate))]
 )
 def test_a_run_that_is_ended_leaves_no_process(project: Path, end: Callable[[Path, subprocess.Popen[str]], None]) -> None:
-    run = begin(project, "train")
-    end(project, run)
+    with begun(project, "train") as run:
+        end(project, run)
 
-    assert run.wait(60) != 0
-    wait_for(lambda: not leftovers(project), 20)
+        assert run.wait(300) != 0
+    wait_for(lambda: not leftovers(project))
     if end is cancel_in_prefect:
         assert last_flow_run(project)["state_type"] == "CANCELLED"
 
 
 def test_a_second_run_in_the_same_workspace_is_refused(project: Path) -> None:
-    run = begin(project, "train")
-    second = retune(project, "run", "--inline")
-    run.send_signal(signal.SIGINT)
-    run.wait(60)
+    with begun(project, "train") as run:
+        second = retune(project, "run", "--inline")
+        run.send_signal(signal.SIGINT)
+        run.wait(300)
 
     assert second.returncode == 75
     assert "another run is working" in second.stderr
@@ -160,7 +167,7 @@ def test_the_server_leaves_when_nobody_needs_it(project: Path) -> None:
     assert httpx.get(f"{api(project)}/health").status_code == 200
     server = psutil.Process(json.loads((project / "var/prefect/server.json").read_text(encoding="utf-8"))["pid"])
 
-    gone, _ = psutil.wait_procs([server], timeout=60)  # RETUNE_SERVER_LINGER is 20 s here
+    gone, _ = psutil.wait_procs([server], timeout=300)  # RETUNE_SERVER_LINGER is 20 s here
 
     assert gone
     assert not (project / "var/prefect/server.json").exists()

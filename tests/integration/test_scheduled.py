@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pandas as pd
 import pytest
 import yaml
@@ -20,8 +19,8 @@ import yaml
 from components.ledger import Ledger
 from components.locks import hold
 from components.registry import versions
-from flows.prefect_api import post
-from tests.project import BIN, ROOT, change, environment, git, leftovers, make_project, retune, wait_for
+from flows.prefect_api import ask, post
+from tests.project import BIN, ROOT, change, environment, git, leftovers, make_project, prefect_of, retune, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -108,15 +107,15 @@ def test_a_run_that_was_killed_leaves_its_news_new_and_nothing_running(project: 
     pointer, before = project / "models/mails/raw.dvc", (project / "models/mails/raw.dvc").read_text(encoding="utf-8")
     command = [str(BIN / "retune"), "retrain", "mails", "--inline"]
     with subprocess.Popen(command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL) as run:
-        wait_for(lambda: pointer.read_text(encoding="utf-8") != before, 120)  # the new rows are known to DVC, and no model is made of them
+        wait_for(lambda: pointer.read_text(encoding="utf-8") != before)  # the new rows are known to DVC, and no model is made of them
         run.terminate()
-        assert run.wait(60) == 130
+        assert run.wait(300) == 130
     assert not leftovers(project)
     assert sorted(path.name for path in (project / "var/runs").iterdir()) == ["mails.lock", "mails.open"]
     with subprocess.Popen(command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL) as run:
-        wait_for(lambda: any((project / "var/runs").glob("*/checkout/data/prepared/*")), 120)
+        wait_for(lambda: any((project / "var/runs").glob("*/checkout/data/prepared/*")))
         run.kill()
-    wait_for(lambda: not leftovers(project), 30)
+    wait_for(lambda: not leftovers(project))
     assert (project / "var/runs/mails.open").read_text(encoding="utf-8") == "begun"
 
     (project / "var/dvc-remote").rename(project / "var/remote-aside")
@@ -188,7 +187,7 @@ def test_a_schedule_fires_by_itself_and_promotes(project: Path) -> None:
     said = retune(project, "status", "--all").stdout
     assert "mails" in said
     assert "workers: ok, 1 running" in said
-    wait_for(lambda: ledger.retrainings("mails")[0].outcome == "skipped", 200, every=2)  # the next one has nothing to do
+    wait_for(lambda: ledger.retrainings("mails")[0].outcome == "skipped", every=2)  # the next one has nothing to do
     assert ledger.head("tickets") is None  # by hand only
 
 
@@ -206,7 +205,7 @@ def test_what_is_off_or_gone_is_due_no_more(project: Path) -> None:
 
     assert deployed.returncode == 0, deployed.stderr
     assert deployment(project, "mails")["schedules"] == []
-    assert httpx.get(f"{api(project)}/deployments/name/retrain/gone").status_code == 404
+    assert ask("GET", f"{api(project)}/deployments/name/retrain/gone").status_code == 404
     assert "removed the deployment retrain/gone" in deployed.stderr
     query = {
         "deployments": {"id": {"any_": [deployment(project, "mails")["id"]]}},
@@ -240,44 +239,44 @@ def test_a_late_run_is_skipped_and_a_slot_frees_itself_after_a_crash(project: Pa
     checkouts = project / "var/runs"
     wait_for(lambda: any(checkouts.glob("*/checkout/models/trained/history.jsonl")), 300, every=1)
     late = started(project)
-    wait_for(lambda: state(project, late) in ("CANCELLED", "COMPLETED", "FAILED"), 120, every=1)
+    wait_for(lambda: state(project, late) in ("CANCELLED", "COMPLETED", "FAILED"), every=1)
     assert (state(project, late), state(project, first)) == ("CANCELLED", "RUNNING")
 
     (history,) = checkouts.glob("*/checkout/models/trained/history.jsonl")
     owner = json.loads((history.parents[3] / "owner.json").read_text(encoding="utf-8"))
     os.kill(owner["pid"], signal.SIGKILL)
-    wait_for(lambda: state(project, first) == "CRASHED", 120, every=1)
+    wait_for(lambda: state(project, first) == "CRASHED", every=1)
     home.write_text(yaml.safe_dump(change(params, {"train": {"epochs": 2}})), encoding="utf-8")
     commit(project)
     next_one = started(project)
     wait_for(lambda: state(project, next_one) in ("COMPLETED", "CANCELLED", "FAILED"), 400, every=2)
     assert state(project, next_one) == "COMPLETED"
-    wait_for(lambda: not any(checkouts.glob("*/owner.json")), 30)
+    wait_for(lambda: not any(checkouts.glob("*/owner.json")))
     assert len(git(project, "worktree", "list").splitlines()) == 1
 
 
 def api(project: Path) -> str:
-    return str(json.loads((project / "var/prefect/server.json").read_text(encoding="utf-8"))["url"])
+    return prefect_of(project / "var")
 
 
 def started(project: Path) -> str:
     """Start a run of tickets as the button of Prefect's page does, and return its id."""
     body = {"state": {"type": "SCHEDULED"}}
-    return str(post(f"{api(project)}/deployments/{deployment(project, 'tickets')['id']}/create_flow_run", body, timeout=30).json()["id"])
+    return str(post(f"{api(project)}/deployments/{deployment(project, 'tickets')['id']}/create_flow_run", body, timeout=300).json()["id"])
 
 
 def deployment(project: Path, model: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{api(project)}/deployments/name/retrain/{model}").raise_for_status().json()
+    found: dict[str, Any] = ask("GET", f"{api(project)}/deployments/name/retrain/{model}").raise_for_status().json()
     return found
 
 
 def state(project: Path, run: str) -> str:
-    return str(httpx.get(f"{api(project)}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
+    return str(ask("GET", f"{api(project)}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
 
 
 def test_down_ends_it_all(project: Path) -> None:
     assert retune(project, "down").stdout.strip() == "ended"
 
-    wait_for(lambda: not leftovers(project), 30)
+    wait_for(lambda: not leftovers(project))
     assert retune(project, "down").stdout.strip() == "nothing was running"
     assert "services: not running" in retune(project, "status", "--all").stdout

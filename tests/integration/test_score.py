@@ -1,12 +1,12 @@
 """`retune score` as its users meet it: killed and started again, into a folder and into a database, and as a flow."""
 
+import contextlib
 import json
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from components.errors import BadData, BadInput, BadParams, BadSource, NotThere,
 from components.snapshot import SnapshotParams
 from flows import scoring
 from flows.workspace import Workspace
-from tests.project import BIN, ROOT, environment, retune
+from tests.project import BIN, ROOT, environment, retune, started, wait_for
 from tests.registered import make_shop
 
 pytestmark = pytest.mark.slow
@@ -73,29 +73,26 @@ def command(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return retune(project, "score", *arguments, PYTHONPATH=str(ROOT), RETUNE_SQL_SHOP=f"sqlite:///{project / 'shop.db'}")
 
 
-def halted(project: Path, happened: Callable[[], bool], arguments: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Start the command, and stop it where it stands as soon as something has happened."""
+@contextlib.contextmanager
+def halted(project: Path, happened: Callable[[], bool], arguments: Sequence[str]) -> Iterator[None]:
+    """Start the command, stop it where it stands as soon as something has happened, and kill it at the end."""
     surroundings = environment(project, PYTHONPATH=str(ROOT), RETUNE_SQL_SHOP=f"sqlite:///{project / 'shop.db'}")
-    running = subprocess.Popen([str(BIN / "retune"), "score", *arguments], cwd=project, env=surroundings, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 120
-    while not happened():
+    command = [str(BIN / "retune"), "score", *arguments]
+    with started(command, cwd=project, env=surroundings, stderr=subprocess.DEVNULL) as running:
+        wait_for(lambda: happened() or running.poll() is not None, every=0.002)
         assert running.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.002)
-    running.send_signal(signal.SIGSTOP)
-    return running
+        running.send_signal(signal.SIGSTOP)
+        yield
 
 
 def test_a_killed_scoring_goes_on_and_ends_with_the_same_bytes(project: Path, workspace: Workspace, whole: Path) -> None:
     out = project / "torn"
     asked = ("rows.parquet", "torn", "--model", "tickets@champion", *OPTIONS)
-    running = halted(project, (out / "part-00004.parquet").exists, asked)
-    try:
-        with pytest.raises(Unavailable, match="torn: another process is scoring into this folder"):
-            scoring.score(workspace, "rows.parquet", "torn", "tickets@champion", SHORT)
-    finally:
-        running.kill()
-        running.wait()
+    with (
+        halted(project, (out / "part-00004.parquet").exists, asked),
+        pytest.raises(Unavailable, match="torn: another process is scoring into this folder"),
+    ):
+        scoring.score(workspace, "rows.parquet", "torn", "tickets@champion", SHORT)
     done = len((out / "parts.jsonl").read_text().splitlines())
     assert 4 <= done < ROWS // PART
     assert not (out / "manifest.json").exists()
@@ -143,9 +140,8 @@ def noted(project: Path) -> int:
 def test_a_killed_scoring_into_a_database_neither_doubles_nor_loses_a_row_and_stays_with_its_version(
     project: Path, workspace: Workspace, whole: Path
 ) -> None:
-    running = halted(project, lambda: noted(project) >= 300, ("sql://shop/orders", "sql://shop/scored", *OPTIONS))
-    running.kill()
-    running.wait()
+    with halted(project, lambda: noted(project) >= 300, ("sql://shop/orders", "sql://shop/scored", *OPTIONS)):
+        pass
     client = MlflowClient(f"sqlite:///{project / 'var/mlflow.db'}")
     client.set_registered_model_alias("tickets", "champion", "2")
     moved = r"scored was begun with models:/tickets/1, and tickets is version 2 now: --model tickets/1 goes on, --replace begins anew"
@@ -255,6 +251,7 @@ def test_bad_rows_are_put_aside_and_the_projects_own_columns_are_heeded(project:
 
 
 FLOW = """
+from contextlib import nullcontext
 from pathlib import Path
 import sys
 from flows import engine

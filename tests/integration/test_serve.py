@@ -42,7 +42,7 @@ class Server:
     port: int
 
     def send(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = JSON, **more: Any) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         with contextlib.closing(connection):
             connection.request(method, path, body, headers, **more)
             answer = connection.getresponse()
@@ -53,7 +53,7 @@ class Server:
         return self.send("POST", "/invocations", body if isinstance(body, bytes) else json.dumps(body).encode())
 
     def raw(self, text: bytes) -> bytes:
-        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=300) as connection:
             connection.sendall(text)
             found = b""
             while block := connection.recv(1 << 16):
@@ -201,20 +201,20 @@ def test_a_port_in_use_and_an_address_of_others_are_one_clear_error(server: Serv
 def test_a_request_that_is_inside_when_the_server_is_told_to_end_is_answered(project: Path) -> None:
     body = json.dumps({"inputs": {"text": ["a"] * 50}}).encode()
     with serving(project, project / "ending") as server:
-        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as inside:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=300) as inside:
             inside.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:20])
             server.send("GET", "/ping")  # by now the other is being read
             server.process.send_signal(signal.SIGTERM)
             while True:
                 try:
-                    socket.create_connection(("127.0.0.1", server.port), timeout=60).close()
+                    socket.create_connection(("127.0.0.1", server.port), timeout=300).close()
                 except ConnectionError:  # nobody new is let in
                     break
             inside.sendall(body[20:])
             answer = http.client.HTTPResponse(inside)
             answer.begin()
             found = json.loads(answer.read())
-        code = server.process.wait(60)
+        code = server.process.wait(300)
 
     assert (answer.status, len(found["predictions"]), code) == (200, 50, 0)
     assert (project / "said.txt").read_text() == ""
@@ -227,12 +227,16 @@ def test_it_ends_without_a_word_while_the_version_is_loaded(project: Path, numbe
     temporary.mkdir()
     surroundings = environment(project, PYTHONPATH=str(ROOT), TMPDIR=str(temporary))
     command = [str(BIN / "retune"), "serve", "tickets/1", "--port", "0"]
-    with subprocess.Popen(command, cwd=project, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        while "scoring_server" not in " ".join(psutil.Process(process.pid).cmdline()):
-            assert process.poll() is None
-            os.sched_yield()
-        process.send_signal(number)
-        said = process.communicate(timeout=60)
+    for _ in range(5):  # on a busy machine it may be served before this test sees that it is being loaded
+        with subprocess.Popen(command, cwd=project, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            while "scoring_server" not in " ".join(psutil.Process(process.pid).cmdline()):
+                assert process.poll() is None
+                os.sched_yield()
+            process.send_signal(number)
+            said = process.communicate(timeout=300)
+        assert process.returncode == 0
+        assert list(temporary.iterdir()) == []
+        if not said[0]:
+            break
 
-    assert (process.returncode, said) == (0, (b"", b""))
-    assert list(temporary.iterdir()) == []
+    assert said == (b"", b"")

@@ -70,7 +70,7 @@ def test_load_model_answers_raw_text_in_a_fresh_process(uri: str, expected, tmp_
         env={**os.environ, "MLFLOW_TRACKING_URI": uri},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     answers, code_file = done.stdout.strip().splitlines()[-2:]
@@ -105,7 +105,7 @@ def served(uri: str, folder: Path) -> Iterator[str]:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGKILL)
-            server.wait(timeout=20)
+            server.wait(300)
 
 
 def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
@@ -122,7 +122,7 @@ def post(address: str, body: object) -> tuple[int, dict]:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     request = urllib.request.Request(address, data, {"Content-Type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

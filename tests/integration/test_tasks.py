@@ -90,6 +90,13 @@ def test_every_measure_has_an_interval_beside_every_baseline(run: Line) -> None:
         assert all(one.low <= one.value <= one.high and np.isfinite(one.value) for one in found.values())
 
 
+def test_model_learnt_what_no_baseline_can(run: Line) -> None:
+    metrics, measure = Metrics.read(run.place.root / "reports/evaluation"), run.case.measure
+    others = {name: found[measure].value for name, found in metrics.baselines.items()}
+
+    assert metrics.headline[measure].value > max(others.values()) + run.case.margin, others
+
+
 @pytest.mark.exhaustive
 def test_the_registered_version_answers_as_it_was_evaluated(run: Line) -> None:
     assert verify(run.uri, run.version.name, run.version.number).rows == min(10, len(line.tested_rows(run.place)))

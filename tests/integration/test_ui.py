@@ -5,12 +5,16 @@ The tests share one `make ui`, in this order; the last one ends it.
 
 import json
 import os
+import queue
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +25,11 @@ import pytest
 
 from components.ledger import Ledger
 from components.registry import CHAMPION, Environment
-from flows.prefect_api import post
+from flows import credential
+from flows.prefect_api import ask, client_settings, post
 from tests.finished import make_finished
 from tests.integration.test_promotion import aliases, furnish, judge, wait
-from tests.project import ROOT, environment, leftovers, make_project, retune, wait_for
+from tests.project import ROOT, environment, leftovers, make_project, prefect_of, retune, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -47,20 +52,20 @@ def ui(project: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`make ui`, once both servers answer."""
     said = project / "var/ui.log"
     with running([sys.executable, "-m", "infra.ui"], project, said, end=signal.SIGINT) as ui:
-        wait_for(lambda: "Ctrl-C ends both" in said.read_text(encoding="utf-8") or ui.poll() is not None, 240)
+        wait_for(lambda: "Ctrl-C ends both" in said.read_text(encoding="utf-8") or ui.poll() is not None)
         assert ui.poll() is None, said.read_text(encoding="utf-8")
         yield ui
     state = project / "var/prefect/server.json"
     if state.exists():
         supervisor = psutil.Process(json.loads(state.read_text(encoding="utf-8"))["pid"])
         os.kill(supervisor.pid, signal.SIGTERM)
-        psutil.wait_procs([supervisor], timeout=20)
+        psutil.wait_procs([supervisor], timeout=300)
 
 
 @pytest.fixture
 def api(project: Path, ui: subprocess.Popen[bytes]) -> str:
     """The address of Prefect's API."""
-    return str(json.loads((project / "var/prefect/server.json").read_text(encoding="utf-8"))["url"])
+    return prefect_of(project / "var")
 
 
 @contextmanager
@@ -76,7 +81,7 @@ def running(command: list[str], folder: Path, said: Path, end: signal.Signals, *
         if child.poll() is None:
             os.killpg(child.pid, end)
         try:
-            child.wait(60)
+            child.wait(300)
         except subprocess.TimeoutExpired:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
@@ -84,25 +89,24 @@ def running(command: list[str], folder: Path, said: Path, end: signal.Signals, *
 
 def find_deployment(api: str, path: str) -> dict[str, Any]:
     def there() -> bool:
-        return httpx.get(f"{api}/deployments/name/{path}").status_code == httpx.codes.OK
+        return ask("GET", f"{api}/deployments/name/{path}").status_code == httpx.codes.OK
 
-    wait_for(there, 90)
-    found: dict[str, Any] = httpx.get(f"{api}/deployments/name/{path}").raise_for_status().json()
+    wait_for(there)
+    found: dict[str, Any] = ask("GET", f"{api}/deployments/name/{path}").raise_for_status().json()
     return found
 
 
 def submit(api: str, deployment: dict[str, Any], **parameters: str) -> str:
     """Send the form, as the button of Prefect's page does, and return the flow run's id."""
     body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-    return str(post(f"{api}/deployments/{deployment['id']}/create_flow_run", body, timeout=30).json()["id"])
+    return str(post(f"{api}/deployments/{deployment['id']}/create_flow_run", body, timeout=300).json()["id"])
 
 
 def test_both_pages_are_served_on_loopback(project: Path, ui: subprocess.Popen[bytes]) -> None:
-    said = (project / "var/ui.log").read_text(encoding="utf-8")
-    addresses = dict(re.findall(r"^(MLflow|Prefect) +(http://127\.0\.0\.1:\d+)$", said, re.MULTILINE))
+    addresses = servers(project)
 
     for title in ("MLflow", "Prefect"):
-        page = httpx.get(addresses[title], timeout=30, follow_redirects=True)
+        page = httpx.get(addresses[title], timeout=300, follow_redirects=True, auth=who(project))
         assert (page.status_code, title in page.text) == (200, True)
     processes = below(ui.pid)
     assert any("mlflow" in " ".join(process.cmdline()) for process in processes)
@@ -113,7 +117,149 @@ def test_both_pages_are_served_on_loopback(project: Path, ui: subprocess.Popen[b
 def below(pid: int) -> list[psutil.Process]:
     """The processes that `make ui` started for itself; Prefect's belong to other runs too."""
     children = psutil.Process(pid).children(recursive=True)
-    return [each for each in children if not {"flows.server", "prefect"} & set(each.cmdline())]
+    return [each for each in children if not {"flows.server", "prefect.server.api.server:create_app"} & set(each.cmdline())]
+
+
+def who(project: Path) -> tuple[str, str]:
+    user, _, password = (credential.read(project / "var") or "").partition(":")
+    return user, password
+
+
+def servers(project: Path) -> dict[str, str]:
+    """The addresses that `make ui` has printed."""
+    said = (project / "var/ui.log").read_text(encoding="utf-8")
+    return dict(re.findall(r"^(MLflow|Prefect) +(http://127\.0\.0\.1:\d+)$", said, re.MULTILINE))
+
+
+WRITES = {"Prefect": "/api/flows/", "MLflow": "/api/2.0/mlflow/experiments/create"}
+FOREIGN = {"origin": "http://evil.example"}
+OTHER_PORT = {"origin": "http://127.0.0.1:1"}
+
+
+@pytest.mark.parametrize("server", WRITES)
+@pytest.mark.parametrize(
+    ("headers", "known", "status"),
+    [
+        (FOREIGN, True, 403),
+        (FOREIGN | {"content-type": "text/plain"}, True, 403),
+        (OTHER_PORT, True, 403),
+        (OTHER_PORT | {"content-type": "text/plain"}, True, 403),
+        ({"origin": "null"}, True, 403),
+        ({"sec-fetch-site": "cross-site"}, True, 403),
+        ({"host": "evil.example"}, True, 403),
+        ({"host": "evil.example:4200", "origin": "http://evil.example:4200"}, True, 403),
+        ({}, False, (401, 403)),
+        ({"authorization": "Basic cmV0dW5lOndyb25n"}, False, (401, 403)),
+        ({"authorization": "Basic !"}, False, (401, 403)),
+    ],
+)
+def test_a_hostile_write_is_refused(
+    project: Path, ui: subprocess.Popen[bytes], server: str, headers: dict[str, str], known: bool, status: Any
+) -> None:
+    url = f"{servers(project)[server]}{WRITES[server]}"
+    answer = httpx.post(
+        url, content='{"name": "hostile"}', headers={"content-type": "application/json"} | headers, auth=who(project) if known else None
+    )
+    preflight = httpx.options(url, headers=headers | {"access-control-request-method": "POST"})
+
+    assert answer.status_code in (status if isinstance(status, tuple) else (status,))
+    for one in (answer, preflight):
+        assert "access-control-allow-origin" not in one.headers
+    assert "hostile" not in made(project)
+
+
+def made(project: Path) -> set[str]:
+    """The names of Prefect's flows and MLflow's experiments."""
+    addresses = servers(project)
+    flows = post(f"{prefect_of(project / 'var')}/flows/filter", {}).json()
+    query = {"max_results": 100}
+    found = httpx.post(f"{addresses['MLflow']}/api/2.0/mlflow/experiments/search", json=query, auth=who(project)).raise_for_status().json()
+    return {one["name"] for one in flows + found["experiments"]}
+
+
+def test_both_servers_still_answer_who_is_known(project: Path, ui: subprocess.Popen[bytes]) -> None:
+    assert "tickets" in made(project)
+    for address in servers(project).values():
+        page = httpx.get(address.replace("127.0.0.1", "localhost"), auth=who(project), follow_redirects=True)
+        assert page.status_code == 200
+
+
+def test_reading_wants_the_credential_too(project: Path, ui: subprocess.Popen[bytes]) -> None:
+    addresses = servers(project)
+
+    assert httpx.get(f"{addresses['Prefect']}/api/admin/settings").status_code == 401
+    assert httpx.get(f"{addresses['MLflow']}/").headers["www-authenticate"].startswith("Basic")
+
+
+def test_the_credential_is_told_to_its_owner_alone(project: Path, ui: subprocess.Popen[bytes]) -> None:
+    path, (_, password) = project / "var/prefect/auth", who(project)
+    commands = [" ".join(process.cmdline()) for process in psutil.process_iter() if process.status() != psutil.STATUS_ZOMBIE]
+    logs = [*project.glob("var/**/*.log")]
+
+    assert (path.stat().st_mode & 0o777, len(password) >= 32) == (0o600, True)
+    assert str(path) in (project / "var/ui.log").read_text(encoding="utf-8")
+    assert not any(password in text for text in [*commands, *(log.read_text(encoding="utf-8", errors="replace") for log in logs)])
+
+
+PAGE = """<script>
+const said = [];
+const tries = [
+  [{method: "POST", body: '{"name": "hostile"}', headers: {"content-type": "application/json"}}],
+  [{method: "POST", body: '{"name": "hostile"}', headers: {"content-type": "text/plain"}, mode: "no-cors"}],
+  [{method: "GET"}],
+];
+Promise.all(URLS.flatMap(url => tries.map(([how]) => fetch(url, how).then(answer => said.push(answer.type), () => said.push("blocked")))))
+  .then(() => fetch("/done", {method: "POST", body: said.join(" ")}));
+</script>"""
+
+
+def test_a_page_of_another_port_gets_nowhere_in_a_browser(project: Path, ui: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no chromium here: `apt-get install chromium` adds this test")
+    urls = [f"{address}{WRITES[name]}" for name, address in servers(project).items()]
+    with hostile_page(PAGE.replace("URLS", json.dumps(urls))) as (address, done):
+        options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--no-first-run"]
+        with subprocess.Popen(
+            [chromium, *options, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+        ) as browser:
+            try:
+                said = done.get(timeout=120)
+            finally:
+                os.killpg(browser.pid, signal.SIGKILL)
+
+    # A page may send a simple request without seeing the answer, which is opaque to it.
+    assert sorted(said.split()) == ["blocked"] * 4 + ["opaque"] * 2
+    assert "hostile" not in made(project)
+
+
+@contextmanager
+def hostile_page(text: str) -> Iterator[tuple[str, "queue.Queue[str]"]]:
+    """Serve a page on a port of its own, and give what it posts to its own server."""
+    done: queue.Queue[str] = queue.Queue()
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def do_POST(self) -> None:
+            done.put(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as listening:
+        listening.daemon_threads = True
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}/", done
+        listening.shutdown()
+        thread.join()
 
 
 def test_the_form_in_prefect_promotes_what_waits(project: Path, place: Environment, api: str) -> None:
@@ -125,21 +271,21 @@ def test_the_form_in_prefect_promotes_what_waits(project: Path, place: Environme
     with pytest.raises(httpx.HTTPStatusError, match="409"):
         submit(api, deployment, run=request.run, decision="maybe", why="?")
     made = submit(api, deployment, run=request.run[:8], decision="approve", why="the errors are harmless")
-    wait_for(lambda: state_of(api, made) in ("COMPLETED", "FAILED", "CRASHED"), 200)
+    wait_for(lambda: state_of(api, made) in ("COMPLETED", "FAILED", "CRASHED"))
 
     assert state_of(api, made) == "COMPLETED", (project / "var/approvals.log").read_text(encoding="utf-8")
     assert aliases(place) == {CHAMPION: 1}
     entry = Ledger(place.ledger).head("tickets")
     assert entry.who.endswith("(Prefect)")
     assert entry.why == "the errors are harmless"
-    wait_for(lambda: bool(events(api, "retune.promoted")), 30)
+    wait_for(lambda: bool(events(api, "retune.promoted")))
     (event,) = events(api, "retune.promoted")
     assert event["resource"]["prefect.resource.id"] == "retune.model.tickets"
     assert (event["payload"]["version"], event["payload"]["why"]) == (1, "the errors are harmless")
 
 
 def state_of(api: str, run: str) -> str:
-    return str(httpx.get(f"{api}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
+    return str(ask("GET", f"{api}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
 
 
 def events(api: str, name: str) -> list[dict[str, Any]]:
@@ -152,13 +298,13 @@ def test_the_documented_flow_reacts_to_a_promotion(project: Path, place: Environ
     (code,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     (project / "react.py").write_text(code, encoding="utf-8")
     judge(place, 2, champion=1 if Ledger(place.ledger).head("tickets") else None)
-    settings = {"PREFECT_API_URL": api, "PREFECT_HOME": str(project / "var/prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
+    settings = client_settings(api) | {"PREFECT_HOME": str(project / "var/prefect"), "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     with running([sys.executable, "react.py"], project, project / "var/react.log", end=signal.SIGTERM, **settings):
         find_deployment(api, "reload/reload")
-        wait_for(lambda: len(post(f"{api}/automations/filter", {}).json()) == 1, 30)
+        wait_for(lambda: len(post(f"{api}/automations/filter", {}).json()) == 1)
         promoted = retune(project, "promote", "tickets", "2")
         assert promoted.returncode == 0, promoted.stderr
-        wait_for(lambda: (project / "tickets.champion").exists(), 200)
+        wait_for(lambda: (project / "tickets.champion").exists())
 
     assert (project / "tickets.champion").read_text(encoding="utf-8") == "version 2: it is PASS\n"
 
@@ -168,7 +314,7 @@ def test_ctrl_c_ends_it_all(project: Path, ui: subprocess.Popen[bytes]) -> None:
     assert any("infra.approvals" in " ".join(process.cmdline()) for process in processes)
     os.killpg(ui.pid, signal.SIGINT)  # as a terminal does: to all of them
 
-    assert (ui.wait(60), "Traceback" in (project / "var/ui.log").read_text(encoding="utf-8")) == (0, False)
-    _, alive = psutil.wait_procs(processes, timeout=20)
+    assert (ui.wait(300), "Traceback" in (project / "var/ui.log").read_text(encoding="utf-8")) == (0, False)
+    _, alive = psutil.wait_procs(processes, timeout=300)
     assert not alive
     assert not leftovers(project)

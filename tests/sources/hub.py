@@ -10,7 +10,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 def put(folder: Path, columns: Sequence[str], rows: Sequence[Row]) -> Place:
     half = len(rows) // 2
-    parts = {"data/train.jsonl": rows[:half], "data/test.jsonl": rows[half:]}
+    parts = {"data/a.jsonl": rows[:half], "data/b.jsonl": rows[half:]}
     in_cache(folder / "hub", {name: as_jsonl(columns, part).encode() for name, part in parts.items()})
     return Place({"source": "hub://acme/tickets@main"}, {"HF_HUB_CACHE": str(folder / "hub")})
 

@@ -1,4 +1,4 @@
-"""One project of eight models and one shared stack for all tests of this folder: starting both takes a minute.
+"""One project of four models and one shared stack for all tests of this folder: starting both takes a minute.
 
 The project has a champion in var/ first, which is carried into the stack while that is empty; then the workers retrain all models.
 """
@@ -22,7 +22,7 @@ from infra.local.services import started_by
 from tests.project import BIN, environment, retune, wait_for
 from tests.stack.served import local, make_folder, make_models, use
 
-MODELS = 8
+MODELS = 4
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,7 +49,11 @@ def stack(project: Path, folder: Path) -> Iterator[Stack]:
     """The stack, started while the project makes a champion in var/; afterwards nothing of it is left running."""
     place = folder / "stack"
     champion = subprocess.Popen(
-        [str(BIN / "retune"), "run", "--inline"], cwd=project, env=environment(project), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [str(BIN / "retune"), "run", "--inline"],
+        cwd=project,
+        env=environment(project, forks=True),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     try:
         done = local(project, "up", str(place))
@@ -84,7 +88,7 @@ def migrated(project: Path, stack: Stack) -> Migration:
     assert not (project / "var/migrated.jsonl").exists()
     first = subprocess.Popen([str(BIN / "retune"), "migrate"], cwd=project, env=environment(project, **target), stderr=subprocess.DEVNULL)
     notes = project / "var/migrated.jsonl"
-    wait_for(lambda: notes.exists() and notes.read_bytes().count(b"\n") > 5, 120, every=0.01)
+    wait_for(lambda: notes.exists() and notes.read_bytes().count(b"\n") > 5, every=0.01)
     first.send_signal(signal.SIGKILL)
     assert first.wait() == -signal.SIGKILL
     done = say(project, "migrate", "--json", **target)

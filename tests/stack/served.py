@@ -45,7 +45,7 @@ def commit(project: Path) -> None:
 def local(project: Path, verb: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     """Run `python -m infra.local` in the project."""
     command = [sys.executable, "-m", "infra.local", verb, *arguments]
-    return subprocess.run(command, cwd=project, env=environment(project, **more), capture_output=True, text=True, timeout=600)
+    return subprocess.run(command, cwd=project, env=environment(project, forks=True, **more), capture_output=True, text=True, timeout=600)
 
 
 def use(stack: Stack, project: Path) -> None:

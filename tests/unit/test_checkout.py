@@ -9,11 +9,14 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from components.errors import BadParams
+from components.process import is_gone, owner
 from flows.checkout import BEGINS, committed, make_checkout, remove_abandoned
 from flows.turn import RUNS, hold_folder
+from tests.project import wait_for
 
 
 @pytest.fixture
@@ -63,11 +66,13 @@ class Prefect(BaseHTTPRequestHandler):
     told: list[Any]
 
     def do_GET(self) -> None:
-        self.answer({"state": {"type": "RUNNING"}})
+        self.answer({"id": "the-run", "state": {"type": "RUNNING"}})
 
     def do_POST(self) -> None:
-        self.told.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))["state"]["type"]))
-        self.answer({})
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if "state" in body:
+            self.told.append((self.path, body["state"]["type"]))
+        self.answer([] if self.path.endswith("/filter") else {})
 
     def answer(self, body: object) -> None:
         text = json.dumps(body).encode()
@@ -111,6 +116,15 @@ def test_a_run_that_is_tried_again_does_not_end_itself(
 
     assert "Prefect was not told" not in caplog.text
     assert list((project / RUNS).iterdir()) == []
+
+
+def test_a_process_that_nobody_waited_for_is_gone() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        tag = owner(process.pid)
+        assert not is_gone(tag)
+        process.kill()
+        wait_for(lambda: psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE, 10, every=0.01)
+        assert is_gone(tag)
 
 
 def test_a_model_that_the_commit_calls_otherwise_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

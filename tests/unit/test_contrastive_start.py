@@ -216,6 +216,43 @@ def test_the_pooling_of_the_options_is_that_of_the_vectors(tiny_base, learn):
     assert not torch.allclose(found["cls"], found["mean"])
 
 
+@pytest.mark.parametrize("how", ["cls", "mean"])
+def test_the_vector_is_what_a_modernbert_head_reads(tiny_base, learn, tmp_path, how):
+    from transformers import ModernBertConfig, ModernBertForSequenceClassification
+
+    sizes = {"vocab_size": len(task.load_tokenizer(tiny_base)), "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
+    config = ModernBertConfig(**sizes, num_attention_heads=2, pad_token_id=0, classifier_pooling=how, reference_compile=False)
+    model = ModernBertForSequenceClassification(config).eval()
+    batch = task.collator(task.load_tokenizer(tiny_base), learn.spec)([learn.validation[place] for place in range(8)])
+    batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    read = []
+    model.head.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    with torch.no_grad():
+        found = task.vectors(model, batch)
+
+    assert torch.allclose(found, read[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "how"),
+    [
+        ("EuroBertConfig", {"classifier_pooling": "bos"}, "cls"),
+        ("EuroBertConfig", {"classifier_pooling": "late"}, "mean"),
+        ("XLNetConfig", {"summary_type": "mean"}, "mean"),
+        ("XLNetConfig", {}, "last"),
+        ("FlaubertConfig", {"summary_type": "first"}, "cls"),
+        ("CanineConfig", {}, "cls"),
+        ("GPT2Config", {"summary_type": "cls_index"}, "last"),
+    ],
+)
+def test_the_pooling_is_that_of_the_architecture(family, settings, how):
+    import transformers
+
+    from components.tasks.text_classification.model import _pooling
+
+    assert _pooling(getattr(transformers, family)(**settings), "default") == how
+
+
 def test_a_search_may_choose_it(tiny_base, learn, tmp_path, monkeypatch):
     monkeypatch.setenv("RETUNE_VAR", str(tmp_path / "var"))
     space = {"contrastive_start": {"type": "categorical", "choices": [0.0, 1.0]}}

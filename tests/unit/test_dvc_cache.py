@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from components.errors import NotThere
-from flows.dvc import cache_folder, cached_file, cached_folder
+from flows.dvc import cached_file, cached_folder
+from flows.dvc_config import cache_folder
 from tests.cached import keep, keep_folder
 
 

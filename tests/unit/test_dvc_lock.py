@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.errors import NotThere
-from flows.dvc_lock import edited_params, overtaken
+from components.errors import BadInput, BadParams, NotThere
+from flows import dvc_lock
+from flows.dvc import dvc
+from flows.dvc_lock import edited_params, lock_hashes, overtaken, settled
 
 LOCK = """
 schema: '2.0'
@@ -66,3 +68,82 @@ stages:
     (tmp_path / "data/raw.dvc").write_text("outs: [{path: raw, md5: r.dir}]", encoding="utf-8")
 
     assert overtaken(tmp_path) == {"train": ["data/learn"], "evaluate": ["data/learn", "data/raw"]}
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x00\x01garbage", b"\xff", b"hello", b"[1]", b"stages: 1", b"stages: {train: 1}", b"stages: {train: {outs: [1]}}"]
+)
+def test_a_damaged_lock_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "dvc.lock").write_bytes(content)
+    with pytest.raises(BadParams, match=r"dvc\.lock"):
+        lock_hashes(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "outs", "outs: []", "outs: [1]", "outs: [{path: raw}]", "outs: [{md5: 1.5, path: raw}]", "x: ["])
+def test_a_damaged_pointer_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dvc.lock").write_text("stages: {}", encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/raw.dvc").write_text(content, encoding="utf-8")
+    with pytest.raises(BadParams, match=r"data/raw\.dvc"):
+        lock_hashes(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("dvc.lock", "\x01garbage", r"dvc\.lock is not YAML"),
+        ("dvc.yaml", "stages: {}\nstages: {}\n", r"dvc\.yaml: the key 'stages' is in line 1 and again in line 2"),
+    ],
+)
+def test_dvc_is_told_which_file_is_damaged(tmp_path: Path, name: str, content: str, told: str) -> None:
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n", encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: echo, outs: [x]}}", encoding="utf-8")
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(BadInput, match=f"dvc status failed: .*{told}"):
+        dvc(["status"], tmp_path, what="dvc status")
+
+
+CHAIN = """
+stages:
+  mine: {deps: [{path: data/learn, md5: l.dir}], outs: [{path: models/mine, md5: m}]}
+  words: {deps: [{path: words.txt, md5: w}], outs: [{path: data/words, md5: w}]}
+  validate: {deps: [{path: data/raw, md5: r.dir}], outs: [{path: data/validated, md5: v.dir}]}
+  preprocess: {deps: [{path: data/validated/kept, md5: k}, {path: data/words, md5: w}], outs: [{path: data/learn, md5: l.dir}]}
+  train: {deps: [{path: data, md5: d.dir}], outs: [{path: models/trained, md5: t.dir}]}
+"""
+OURS = ("validate", "preprocess", "train", "mine")
+
+
+@pytest.mark.parametrize("order", [OURS, ("mine", *OURS[:3]), OURS[::-1]])
+@pytest.mark.parametrize(
+    ("changed", "stand"),
+    [
+        (set(), set(OURS)),
+        ({"train"}, {"validate", "preprocess", "mine"}),
+        ({"mine"}, {"validate", "preprocess", "train"}),
+        ({"words"}, {"validate"}),
+        ({"validate", "data/raw.dvc"}, set()),
+        ({"elsewhere/dvc.yaml:other"}, set()),
+    ],
+)
+def test_a_stage_stands_where_nothing_it_hangs_on_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...], changed: set[str], stand: set[str]
+) -> None:
+    monkeypatch.setattr(dvc_lock, "STAGES", order)
+    (tmp_path / "dvc.lock").write_text(CHAIN, encoding="utf-8")
+
+    assert settled(tmp_path, changed) == stand
+
+
+def test_a_stage_that_dvc_yaml_lost_says_nothing(tmp_path: Path) -> None:
+    """DVC keeps it in its lock; under its old name it wrote what another stage writes now."""
+    old = "  prepare: {outs: [{path: data/learn, md5: old.dir}]}\n"
+    (tmp_path / "dvc.lock").write_text("stages:\n  preprocess: {outs: [{path: data/learn, md5: new.dir}]}\n" + old, encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text("stages: {preprocess: {cmd: x}}", encoding="utf-8")
+
+    assert lock_hashes(tmp_path) == {"data/learn": "new.dir"}
+
+
+def test_without_a_lock_no_stage_stands(tmp_path: Path) -> None:
+    assert settled(tmp_path, set()) == frozenset()

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.artifacts.verdict import Role
 from components.errors import BadParams, BadSource
 from flows.guess import guess_columns, write_params
 from flows.params import read_params
@@ -75,23 +76,24 @@ def test_an_existing_file_is_not_replaced_unasked(tmp_path: Path) -> None:
 
 
 ROWS = {
-    "question_answering": ('{"question": "who?", "context": "Ada did.", "answers": {"text": ["Ada"], "answer_start": [0]}}', "remainder"),
-    "token_classification": ('{"tokens": ["Ada", "left"], "tags": ["B-PER", "O"]}', "frequent_tag"),
-    "causal_lm": ('{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}', "base"),
-    "sequence_to_sequence": ('{"source": "a dog", "target": "ein Hund"}', "lead"),
-    "contrastive": ('{"anchor": "a dog", "positive": "one dog"}', "base"),
-    "text_classification": ('{"text_a": "a dog", "text_b": "one dog", "label": "same"}', "tfidf"),
+    "question_answering": '{"question": "who?", "context": "Ada did.", "answers": {"text": ["Ada"], "answer_start": [0]}}',
+    "token_classification": '{"tokens": ["Ada", "left"], "tags": ["B-PER", "O"]}',
+    "causal_lm": '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}',
+    "sequence_to_sequence": '{"source": "a dog", "target": "ein Hund"}',
+    "contrastive": '{"anchor": "a dog", "positive": "one dog"}',
+    "text_classification": '{"text_a": "a dog", "text_b": "one dog", "label": "same"}',
 }
 
 
 @pytest.mark.parametrize("task", ROWS)
 def test_columns_that_say_what_they_are_for_give_the_task_its_settings(tmp_path: Path, task: str) -> None:
-    row, baseline = ROWS[task]
+    row = ROWS[task]
     (tmp_path / "d.jsonl").write_text(f"{row}\n" * 30, encoding="utf-8")
     guess = write_params(tmp_path / "d.jsonl", tmp_path / "params.yaml", name=None, force=False)
 
     params = read_params(tmp_path / "params.yaml")
     assert params.task == task
     assert set(params.made_task.columns) <= set(guess.columns)
-    assert params.gates.baseline.against == baseline
+    assert (params.gates.baseline.against, params.gates.baseline.role) == ("strongest", Role.DECIDES)
+    assert params.gates.floor.role is Role.OFF  # no score means something for every table
     assert task.replace("_", " ") in str(guess)

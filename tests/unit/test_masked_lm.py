@@ -99,8 +99,8 @@ def test_a_text_that_holds_a_mask_is_a_question_and_goes_to_quarantine():
 # What is encoded and masked
 
 
-def test_units_are_tokens_or_words_and_special_tokens_are_in_none(tokenizer):
-    rows = texts_of("my screenx [SEP] is slow")
+def test_units_are_tokens_or_words_and_unknown_tokens_are_in_none(tokenizer):
+    rows = texts_of("my screenx \u6771 is slow")
     by_token, by_word = (encoded(rows, tokenizer, whole_word=whole)[0]["units"] for whole in (False, True))
 
     assert tokenizer.convert_ids_to_tokens(encoded(rows, tokenizer)[0]["input_ids"])[2:4] == ["screen", "##x"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.errors import BadParams
-from flows.models import find_model, find_models
+from flows.models import find_model, find_models, survey
 from flows.workspace import Workspace, furnish, give_back
 
 
@@ -98,3 +98,16 @@ def test_another_parameter_file_keeps_nothing_beside_itself(project: Path) -> No
     place = Workspace(project, project / "var/workspaces/x", project / "examples/params.yaml")
 
     assert place.kept == {}
+
+
+@pytest.mark.parametrize(
+    "content", [b"name: 2026-13-45", b"name: !!int abc", b"[" * 20_000, b"name: \xff", b"name: a\nname: b", b"name: &a [*a]"]
+)
+def test_a_broken_folder_breaks_no_other(project: Path, content: bytes) -> None:
+    (project / "models/broken").mkdir(parents=True, exist_ok=True)
+    (project / "models/broken/params.yaml").write_bytes(content)
+    found, faults = survey(project)
+
+    assert found
+    assert all(model.params.parent.name != "broken" for model in found)
+    assert any("models/broken/params.yaml" in fault for fault in faults)

@@ -1,3 +1,5 @@
+from typing import Literal
+
 import pytest
 from pydantic import Field
 
@@ -39,3 +41,55 @@ def test_all_faults_are_told_at_once() -> None:
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Outer().count = 2  # type: ignore[misc]
+
+
+class Typed(Section):
+    real: float = 1.0
+    whole: int = 1
+    flag: bool = False
+    perhaps: float | None = None
+    either: int | Literal["auto"] = "auto"
+    several: tuple[int, ...] = ()
+    named: dict[str, float] = Field(default_factory=dict)
+    inner: Inner = Inner()
+    inside: dict[str, Inner] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {name: value}
+        for name, values in {
+            "real": (True, "3", "1e-4", float("nan"), float("inf"), 10**400),
+            "whole": (True, False, "3", 1.5, float("inf")),
+            "flag": (1, 0, 1.0, "yes", "true"),
+            "perhaps": (True, "3"),
+            "either": (True, "3"),
+            "several": ([1, True], ["1"]),
+            "named": ({"a": True}, {"a": "1"}, {"a": float("nan")}),
+            "inner": ({"rate": True}, {"rate": "0.5"}),
+            "inside": ({"a": {"rate": True}},),
+        }.items()
+        for value in values
+    ],
+    ids=str,
+)
+def test_a_value_is_taken_for_what_it_is(raw: dict[str, object]) -> None:
+    with pytest.raises(BadParams) as caught:
+        Typed.parse(raw, "train")
+
+    assert str(caught.value).startswith(f"params.yaml: train.{next(iter(raw))}")
+    assert "function" not in str(caught.value)
+
+
+def test_whole_numbers_fit_both_kinds() -> None:
+    found = Typed.parse({"real": 2, "whole": 3.0, "several": [1, 2], "perhaps": None, "either": 4, "flag": True}, "train")
+
+    assert found == Typed(real=2.0, whole=3, several=(1, 2), either=4, flag=True)
+
+
+def test_a_large_value_is_told_in_short() -> None:
+    with pytest.raises(BadParams) as caught:
+        Outer.parse({"count": [["x" * 1_000] * 1_000] * 1_000}, "train")
+
+    assert len(str(caught.value)) < 300

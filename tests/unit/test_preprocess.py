@@ -276,6 +276,16 @@ def test_a_near_copy_of_a_removed_row_only_stays():
     assert duplicates.near(rows, 0.9)["id"].tolist() == ["2"]
 
 
+def test_a_training_row_takes_no_given_test_row_with_it():
+    rows = frame(("1", "same", "x", "train"), ("2", "same", "y", "test"), ("3", "other", "x", "train"), ("4", "more", "y", "validation"))
+    rows = rows.rename(columns={"split": "given_split"}).assign(group=rows["id"])
+
+    kept, removed = prepare(rows, PARAMS, tasks.load("text_classification"))
+
+    assert dict(zip(kept["id"], kept["split"], strict=True)) == {"2": "test", "3": "train", "4": "validation"}
+    assert removed[["id", "duplicate_of"]].to_dict("list") == {"id": ["1"], "duplicate_of": ["2"]}
+
+
 def test_scripts_without_spaces_are_compared_by_characters():
     rows = frame(
         ("1", "今天天气很好我们一起去公园散步然后回家吃饭看电视睡觉", "x", "test"),

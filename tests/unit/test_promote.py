@@ -208,7 +208,7 @@ def test_who_deletes_versions_under_the_lock_never_deletes_a_champion(uri: str, 
             assert ledger.head(NAME).version == 1  # nothing is written while another one decides what may go
             MlflowClient(uri).delete_model_version(NAME, "2")
         with pytest.raises(NotThere, match="tickets has no version 2"):
-            promotion.result(timeout=30)
+            promotion.result(timeout=300)
     assert (ledger.head(NAME).version, aliases(uri)) == (1, {CHAMPION: 1})
 
 

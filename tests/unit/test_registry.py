@@ -237,18 +237,25 @@ def torn(uri: str, number: int) -> None:
     MlflowClient(uri).delete_model_version_tag("tickets", str(number), COMPLETE)
 
 
-def test_a_version_left_incomplete_is_replaced(uri: str, finished: Path) -> None:
+def test_a_version_left_incomplete_is_completed(uri: str, finished: Path) -> None:
     registered(finished, uri)
     torn(uri, 1)
 
-    again = registered(finished, uri)
+    assert registered(finished, uri).created
+    assert [(version.number, version.complete) for version in versions(uri, "tickets")] == [(1, True)]
 
-    assert again.created
-    assert [(version.number, version.complete) for version in versions(uri, "tickets")] == [(again.number, True)]
+
+def test_an_incomplete_version_without_its_package_is_replaced(uri: str, finished: Path) -> None:
+    registered(finished, uri)
+    (package_of(uri, 1) / "MLmodel").unlink()
+    torn(uri, 1)
+
+    assert [(version.number, version.complete) for version in (registered(finished, uri), *versions(uri, "tickets"))] == [(2, True)] * 2
 
 
 def test_a_version_with_an_alias_is_never_deleted(uri: str, finished: Path) -> None:
     registered(finished, uri)
+    (package_of(uri, 1) / "MLmodel").unlink()
     torn(uri, 1)
     point_champion(uri, 1)
 
@@ -421,7 +428,7 @@ REGISTER = (
 def test_a_registration_killed_half_way_leaves_one_whole_version(uri: str, finished: Path) -> None:
     run = record(finished, uri, lineage=LINEAGE, params=PARAMS)
     code = REGISTER.format(before="module.create_version = lambda *a: os.kill(os.getpid(), 9);")
-    killed = subprocess.run([sys.executable, "-c", code, str(finished), uri, run.run_id, run.key], capture_output=True, timeout=120)
+    killed = subprocess.run([sys.executable, "-c", code, str(finished), uri, run.run_id, run.key], capture_output=True, timeout=300)
     assert killed.returncode == -9, killed.stderr
 
     registered(finished, uri)
@@ -438,5 +445,5 @@ def test_two_processes_that_register_at_once_make_one_version(uri: str, finished
     command = [sys.executable, "-c", REGISTER.format(before=""), str(finished), uri, run.run_id, run.key]
     children = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
 
-    assert [(child.communicate(timeout=120)[1], child.returncode)[1] for child in children] == [0, 0]
+    assert [(child.communicate(timeout=300)[1], child.returncode)[1] for child in children] == [0, 0]
     assert [version.number for version in versions(uri, "tickets")] == [1]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from components.artifacts.verdict import Outcome
+from components.artifacts.verdict import GateResult, Outcome
 from components.errors import NotThere
 from components.report import CARD, CARD_PAGE, Champion, card, write_card
 from components.report.wording import THIN
@@ -37,6 +37,14 @@ def test_the_card_is_read_by_the_hub_s_own_reader_with_its_numbers(workspace: Pa
     }
     assert read.data.eval_results[0].metric_args == {"low": 0.7312, "high": 0.7712, "confidence": 0.95, "n": 20}
     assert read.data.eval_results[0].dataset_revision == "d" * 64
+
+
+def test_the_card_says_which_gates_were_not_asked(workspace: Path) -> None:
+    gates = (*judged().gates, GateResult.not_asked("fairness", "no column is named"))
+    text, _ = written(workspace, verdict=judged().model_copy(update={"gates": gates}))
+
+    assert "Not asked, for there was nothing to judge: fairness (no column is named)" in text
+    assert "| fairness | decides | NOT ASKED |" in text
 
 
 def test_the_card_says_what_it_is_for_its_limits_and_where_it_came_from(workspace: Path) -> None:

@@ -55,6 +55,16 @@ def test_a_gate_without_an_interval_says_what_it_found_instead(failed: Node) -> 
     assert [line.split()[0] for line in lines] == ["candidate", "version", "not", "no"]
 
 
+def test_a_gate_that_was_not_asked_has_no_tick(workspace: Path) -> None:
+    alone = GateResult.not_asked("champion", "there is no champion yet")
+    root = page(workspace, verdict=judged().model_copy(update={"gates": (*judged().gates[:2], alone)}))
+    shown = [node.words for node in classed(section(root, "gates"), "not-asked", "span")]
+
+    assert shown == ["NOT ASKED"] * 2  # in the figure and behind it
+    assert "2 passed, 1 not asked" in section(root, "gates").words
+    assert not [node for node in classed(section(root, "gates"), "pass", "span") if "champion" in node.words]
+
+
 def test_what_stands_in_the_way_is_open_and_named_with_what_would_change_it_in_the_band(failed: Node, workspace: Path) -> None:
     assert [name for name, node in opened(failed).items() if "open" in node.attributes] == ["slices"]
     assert "What would change slices : PASS when the slice is no worse" in section(failed, "verdict").words

@@ -5,12 +5,12 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
 
-from components.scoring_server import door as doors
 from components.scoring_server.door import Door
 from components.scoring_server.running import InTurn
 from components.scoring_server.tables import Limits, Refused, table_of
@@ -156,6 +156,12 @@ def test_a_body_in_pieces_comes_through_as_one_table() -> None:
         ("POST", "/invocations/", JSON, 404, "ENDPOINT_NOT_FOUND"),
         ("GET", "/invocations", {}, 405, "METHOD_NOT_ALLOWED"),
         ("OPTIONS", "/invocations", {}, 405, "METHOD_NOT_ALLOWED"),
+        ("OPTIONS", "/invocations", {"origin": "http://evil.example"}, 403, "PERMISSION_DENIED"),
+        ("POST", "/invocations", JSON | {"origin": "http://evil.example", "host": "127.0.0.1:5001"}, 403, "PERMISSION_DENIED"),
+        ("POST", "/invocations", JSON | {"origin": "http://127.0.0.1:8080", "host": "127.0.0.1:5001"}, 403, "PERMISSION_DENIED"),
+        ("POST", "/invocations", JSON | {"host": "evil.example:5001"}, 403, "PERMISSION_DENIED"),
+        ("GET", "/version", {"host": "evil.example"}, 403, "PERMISSION_DENIED"),
+        ("POST", "/invocations", {"content-type": "text/plain"}, 415, "UNSUPPORTED_MEDIA_TYPE"),
         ("POST", "/ping", {}, 405, "METHOD_NOT_ALLOWED"),
         ("POST", "/invocations", {}, 415, "UNSUPPORTED_MEDIA_TYPE"),
         ("POST", "/invocations", {"content-type": "text/csv"}, 415, "UNSUPPORTED_MEDIA_TYPE"),
@@ -181,9 +187,9 @@ def test_a_body_that_does_not_tell_its_length_is_read_up_to_the_limit_only() -> 
     assert (status, error["message"]) == (413, "the body is larger than 1 KiB")
 
 
-def test_a_body_that_does_not_come_is_waited_for_so_long_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doors, "BODY_SECONDS", 0.05)
-    status, said, error = asyncio.run(ask(door(), "POST", "/invocations", JSON, piece(b"{")))
+def test_a_body_that_does_not_come_is_waited_for_so_long_only() -> None:
+    short = door(limits=replace(LIMITS, body_seconds=0.05))
+    status, said, error = asyncio.run(ask(short, "POST", "/invocations", JSON, piece(b"{")))
 
     assert (status, error["error_code"], said["connection"]) == (408, "REQUEST_TIMEOUT", "close")
 

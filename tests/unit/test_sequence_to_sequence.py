@@ -49,6 +49,25 @@ def make_pair(folder, texts):
     return make_tiny_base(folder, sorted({word for text in texts for word in text.split()}))
 
 
+def test_the_tokens_that_a_base_must_or_must_not_write_are_kept(tmp_path, rows):
+    tiny_generators.make_bart(tmp_path / "bart", rows["source"].tolist())
+    written = {"forced_bos_token_id": 7, "bad_words_ids": [[9]], "suppress_tokens": [11], "sequence_bias": [[[8], -2.0]]}
+    path = tmp_path / "bart/generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | written))
+    pin_base(tmp_path, tmp_path / "base", base=BaseParams(model="bart"))
+    spec = ModelSpec(
+        task="sequence_to_sequence", labels=(), max_length=32, unicode_form="NFC", options=task.options.model_dump(mode="json")
+    )
+    model = task.build_model(tmp_path / "base", spec)
+    model.save_pretrained(tmp_path / "trained")
+    task.load_tokenizer(tmp_path / "base").save_pretrained(tmp_path / "trained")
+    again = task.build_model(tmp_path / "trained", spec)
+
+    for each in (model, again):
+        assert {name: getattr(each.generation_config, name) for name in written} == written
+    assert int(again.generate(input_ids=torch.ones(1, 4, dtype=torch.long))[0, 1]) == 7
+
+
 FAMILIES = {
     "t5": tiny_generators.make_t5,
     "bart": tiny_generators.make_bart,

@@ -122,3 +122,26 @@ def test_a_project_without_shared_services_gets_no_file_of_ours(tmp_path: Path) 
     furnish(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml"))
 
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"RETUNE_USER=\xff\n", r"\.env is not UTF-8: line 1 holds the byte 0xff"),
+        (b"RETUNE_USER=a\n\nRETUNE_USER=b\n", r"\.env: RETUNE_USER is in line 1 and again in line 3; keep one of them"),
+        (b'RETUNE_ENVIRONMENTS={"a": {}, "a": {}}\n', "RETUNE_ENVIRONMENTS: the key 'a' is there 2 times in one object"),
+        (b"RETUNE_SERVER_DEADLINE=nan\n", "RETUNE_SERVER_DEADLINE: .*finite"),
+        (b"RETUNE_SERVER_LINGER=inf\n", "RETUNE_SERVER_LINGER: .*finite"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / ".env").write_bytes(content)
+
+    with pytest.raises(BadParams, match=told):
+        read_settings(tmp_path)
+
+
+def test_a_variable_is_a_number_though_it_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETUNE_SERVER_DEADLINE", "30")
+
+    assert read_settings(tmp_path).server_deadline == 30

@@ -1,8 +1,14 @@
 """A source becomes one immutable snapshot: the same rows give the same bytes, and bad input leaves the earlier one as it was."""
 
+import bz2
 import csv
+import gzip
 import json
+import lzma
+import os
 import random
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,8 +22,8 @@ import pytest
 
 from components.artifacts.manifest import Manifest
 from components.artifacts.rows import read_snapshot
-from components.errors import BadParams, BadSource, NotThere, RetuneError
-from components.snapshot import SnapshotParams, take_snapshot
+from components.errors import BadParams, BadSource, NotThere, RetuneError, Unavailable
+from components.snapshot import SnapshotParams, read_file, take_snapshot
 from components.snapshot.store import Buckets, write_parts
 
 ROWS = [(f"i{number}", f"text number {number}", "ab"[number % 2]) for number in range(20)]
@@ -233,7 +239,22 @@ BAD_FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "blank lines": ("bad.csv", b"\n\n\n", ["no header"]),
     "missing column": ("bad.csv", lines("id,text,lable", "1,a,x"), ["no column 'label'", "did you mean 'lable'?", "snapshot.columns"]),
     "duplicate column": ("bad.csv", lines("id,text,label,text", "1,a,x,b"), ["'text' more than once (columns 2, 4)"]),
-    "unnamed column": ("bad.csv", lines(",text,label", "1,a,x"), ["column 1 has no name"]),
+    "unnamed column": ("bad.csv", lines(",text,label", "1,a,x"), ["column 1 has no name", "index=False"]),
+    "delimiter at the end": (
+        "bad.csv",
+        lines("id,text,label,", "1,a,x,"),
+        ["column 4 has no name; where every line ends with a delimiter"],
+    ),
+    "line of Excel": ("bad.csv", lines("sep=;", "id;text;label", "1;a;x"), ["the first line is sep=;", "remove it"]),
+    "gzip": ("bad.csv", gzip.compress(b"id,text,label\n1,a,x\n"), ["the file is compressed (gzip); decompress it first"]),
+    "bzip2": ("bad.tsv", bz2.compress(b"id,text,label\n1,a,x\n"), ["the file is compressed (bzip2)"]),
+    "xz": ("bad.jsonl", lzma.compress(b"{}"), ["the file is compressed (xz)"]),
+    "zip or Excel": ("bad.csv", b"PK\x03\x04\x14\x00", ["a zip archive, or a workbook of Excel"]),
+    "Parquet": ("bad.csv", b"PAR1\x15\x04\x15", ["the file is a Parquet file, and its name ends otherwise"]),
+    "SQLite": ("bad.csv", b"SQLite format 3\x00\x10", ["the file is an SQLite database"]),
+    "gzip for Parquet": ("bad.parquet", gzip.compress(b"PAR1"), ["the file is compressed (gzip)"]),
+    "pointer": ("bad.csv", lines("version https://git-lfs.github.com/spec/v1", "oid sha256:0"), ["a pointer of Git LFS", "git lfs pull"]),
+    "HTML": ("bad.csv", b"<!DOCTYPE html><html>", ["the file is HTML or XML"]),
     "wrong delimiter": ("bad.csv", lines("id;text;label", "1;a;x"), ["3 columns at ';'", "snapshot.delimiter: ';'"]),
     "tabs in a csv": ("bad.csv", lines('"id"\t"text"\t"label"', '"1"\t"a"\t"x"'), ['snapshot.delimiter: "\\t"']),
     "not UTF-8": (
@@ -258,6 +279,9 @@ BAD_FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "open quote": ("bad.csv", lines("id,text,label", "1,a,x", '2,"b,x', "3,c,x"), ["starts on line 3", "never closed"]),
     "text after a quote": ("bad.csv", lines("id,text,label", '1,"a"b,x'), ["starts on line 2 is not well-formed"]),
     "bad JSON": ("bad.jsonl", lines('{"text": "a", "label": "x"}', '{"text": '), ["line 2 is not JSON"]),
+    "JSON array": ("bad.jsonl", lines('[{"text": "a"}, {"text": "b"}]'), ["the file is one JSON array", "jq -c '.[]'"]),
+    "JSON over lines": ("bad.jsonl", lines("{", '"text": "a"', "}"), ["the file is JSON over several lines"]),
+    "key without a name": ("bad.jsonl", lines('{"text": "a", "": "b"}'), ["line 1 has a key without a name"]),
     "no objects": ("bad.jsonl", lines('["a", "x"]', "7"), ["line 1 is a JSON list", "line 2 is a JSON int"]),
     "a key twice": ("bad.jsonl", lines('{"text": "a", "text": "b", "label": "x"}'), ["line 1", "'text' stands twice"]),
     "NaN": ("bad.jsonl", lines('{"text": "a", "label": NaN}'), ["line 1", "NaN is not a JSON number"]),
@@ -346,6 +370,82 @@ def test_binary_and_repeated_parquet_columns_are_refused(tmp_path: Path) -> None
         take(tmp_path, "binary.parquet")
     with pytest.raises(BadSource, match="'text' is there more than once"):
         take(tmp_path, "twice.parquet")
+
+
+def test_a_header_may_begin_as_a_format_does(tmp_path: Path) -> None:
+    write_csv(tmp_path / "rows.csv", ROWS, ("ORC", "text", "label"))
+
+    assert take(tmp_path).columns == ("text", "label", "ORC")
+
+
+def test_a_parquet_column_without_a_name_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["a"], "": ["b"]}), tmp_path / "bad.parquet")
+
+    with pytest.raises(BadSource, match="column 2 has no name"):
+        take(tmp_path, "bad.parquet")
+
+
+def test_a_pipe_and_a_socket_are_called_so(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(BadSource, match=r"pipe\.csv: a named pipe \(FIFO\), expected a file"):
+        take(tmp_path, "pipe.csv")
+    with pytest.raises(BadSource, match=r"pipe\.csv: a named pipe \(FIFO\); expected a file"):
+        read_file(tmp_path / "pipe.csv", SnapshotParams(source="-"))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(os.path.relpath(tmp_path / "s.csv"))
+        with pytest.raises(BadSource, match=r"s\.csv: a socket, expected a file"):
+            take(tmp_path, "s.csv")
+
+
+def test_a_cell_has_a_longest_length_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("take", "delimited"):
+        monkeypatch.setattr(f"components.snapshot.{module}.LONGEST_CELL", 100)
+    rows = [("1", "a" * 101, "x")]
+    write_csv(tmp_path / "long.csv", rows)
+    pq.write_table(pa.table(dict(zip(HEADER, map(list, zip(*rows, strict=True)), strict=True))), tmp_path / "long.parquet")
+    (tmp_path / "long.jsonl").write_text(json.dumps(dict(zip(HEADER, rows[0], strict=True))), encoding="utf-8")
+
+    for name in ("long.csv", "long.parquet", "long.jsonl"):
+        with pytest.raises(BadSource, match=r"cell.* has more than 100 characters"):
+            take(tmp_path, name)
+
+
+def test_messages_about_many_or_long_names_are_short(tmp_path: Path) -> None:
+    write_csv(tmp_path / "wide.csv", [], tuple(f"column number {number}" for number in range(20_000)))
+    write_csv(tmp_path / "long.csv", [], ("text", "a" * 1_000_000, "a" * 1_000_000))
+    write_csv(tmp_path / "same.csv", [], ("text",) * 3_000)
+
+    for name in ("wide.csv", "long.csv", "same.csv"):
+        with pytest.raises(BadSource) as caught:
+            take(tmp_path, name)
+        assert len(str(caught.value)) < 4_000
+
+
+def test_parquet_that_grows_beyond_measure_is_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.snapshot.room._SMALL", 1 << 20)
+    pq.write_table(pa.table({"text": ["a" * 1000] * 20_000, "label": ["x"] * 20_000}), tmp_path / "bomb.parquet")
+
+    with pytest.raises(BadSource, match=r"bomb\.parquet: .* bytes, of which come more than .* MiB of rows.*snapshot\.max_growth"):
+        take(tmp_path, "bomb.parquet")
+    assert take(tmp_path, "bomb.parquet", max_growth=100_000).rows == 20_000
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
+def test_rows_without_room_are_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    write_csv(tmp_path / "rows.csv")
+    pq.write_table(pa.table({"text": ["a"] * 50, "label": ["x"] * 50}), tmp_path / "rows.parquet")
+    monkeypatch.setattr("components.snapshot.room.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 9))
+
+    with pytest.raises(Unavailable, match=rf"the rows of {name} take .* at least, and 0 MiB are free"):
+        take(tmp_path, name)
+
+
+def test_an_empty_text_names_no_data(tmp_path: Path) -> None:
+    write_csv(tmp_path / "rows.csv")
+
+    for empty in ("", "  "):
+        with pytest.raises(BadParams, match="found an empty text"):
+            SnapshotParams(source="rows.csv").at(empty)
 
 
 def test_a_very_long_cell_is_read(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ import pytest
 from tests.postgres import Cluster
 from tests.s3 import CREDENTIALS
 
+GIVEN_UP = 50.0  # seconds: less than any time-out of the network, and enough for a busy machine
+
 # As the command line does it.
 TAKE = """
 import sys
@@ -36,7 +38,7 @@ except (Cancelled, KeyboardInterrupt) as error:
 def silent() -> Iterator[socket.socket]:
     """A server that takes connections and never says a word."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        server.settimeout(30)
+        server.settimeout(300)
         yield server
 
 
@@ -49,7 +51,7 @@ def ended(root: Path, settings: str, environment: dict[str, str], waits: Callabl
         assert list(root.glob(".raw*"))
         started = time.monotonic()
         child.send_signal(number)
-        said = child.communicate(timeout=30)[1]
+        said = child.communicate(timeout=300)[1]
         return said.strip().splitlines()[-1], time.monotonic() - started
     finally:
         child.kill()
@@ -64,11 +66,11 @@ def test_a_query_that_is_given_up_ends_in_the_database_too(tmp_path: Path, postg
         def sleeping() -> bool:
             return other.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone() is not None
 
-        settings = '{"source": "sql://slow", "query": "SELECT pg_sleep(60)"}'
+        settings = '{"source": "sql://slow", "query": "SELECT pg_sleep(600)"}'
         said, seconds = ended(tmp_path, settings, {"RETUNE_SQL_SLOW": postgres.url()}, lambda: until(sleeping), number)
 
         assert said == says
-        assert seconds < 10
+        assert seconds < GIVEN_UP
         until(lambda: not sleeping())
     assert not list(tmp_path.iterdir())
 
@@ -84,7 +86,7 @@ def test_a_store_that_does_not_answer_is_given_up_at_once(tmp_path: Path, silent
         said, seconds = ended(tmp_path, f'{{"source": "{source}"}}', environment, waits, signal.SIGTERM)
 
     assert said == "Cancelled"
-    assert seconds < 10
+    assert seconds < GIVEN_UP
     assert not list(tmp_path.iterdir())
 
 
@@ -93,7 +95,7 @@ def accept(server: socket.socket, connections: ExitStack) -> None:
 
 
 def until(reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not reached():
         assert time.monotonic() < deadline
         time.sleep(0.05)

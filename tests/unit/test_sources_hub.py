@@ -151,8 +151,8 @@ def test_a_branch_is_asked_for_anew_and_only_data_is_downloaded(tmp_path: Path) 
     with serving(Hub({COMMIT: FILES}, {"main": COMMIT})) as hub, asking(tmp_path, hub) as ask:
         assert ask("hub://acme/tickets@main") == f"3 of hub://acme/tickets@{COMMIT}"
         downloaded = {path for path in hub.asked if "/resolve/" in path}
-        assert len(downloaded) == 4
-        assert all(path.lower().endswith(".csv") for path in downloaded)
+        assert len(downloaded) == 5
+        assert all(path.lower().endswith((".csv", "/readme.md")) for path in downloaded)
 
         hub.commits[LATER], hub.branches["main"] = {**FILES, "data/train-1.csv": csv("e")}, LATER
         assert ask("hub://acme/tickets@main") == f"4 of hub://acme/tickets@{LATER}"

@@ -111,20 +111,18 @@ def test_a_bad_object_is_named_by_its_key_and_the_earlier_snapshot_stays(tmp_pat
 # An object that changes while it is read
 
 
-@pytest.mark.parametrize("body", [csv("z"), None], ids=["written", "removed"])
-def test_an_object_that_is_written_or_removed_between_listing_and_reading_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes | None
-) -> None:
-    bucket = new_bucket({"a.csv": csv("a"), "b.csv": csv("b")})
+@pytest.mark.parametrize("change", ["written", "removed"])
+def test_objects_that_change_twice_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    bucket = new_bucket({"a.csv": csv("a"), "b.csv": csv("b"), "c.csv": csv("c")})
     first = take(tmp_path, f"s3://{bucket}")
-    listing = s3.list_objects
+    listing, left = s3.list_objects, ["b", "c"]
 
     def list_and_change(*asked: Any) -> list[s3.Object]:
-        found = listing(*asked)
-        if body is None:
-            client().delete_object(Bucket=bucket, Key="b.csv")
+        found, name = listing(*asked), left.pop(0)
+        if change == "removed":
+            client().delete_object(Bucket=bucket, Key=f"{name}.csv")
         else:
-            client().put_object(Bucket=bucket, Key="b.csv", Body=body)  # of the same size
+            client().put_object(Bucket=bucket, Key=f"{name}.csv", Body=csv("z"))  # of the same size
         return found
 
     monkeypatch.setattr(s3, "list_objects", list_and_change)
@@ -133,6 +131,28 @@ def test_an_object_that_is_written_or_removed_between_listing_and_reading_is_an_
         take(tmp_path, f"s3://{bucket}")
     assert Manifest.read(tmp_path / "raw") == first
     assert not list(tmp_path.glob(".raw*"))
+
+
+def test_objects_that_change_once_are_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = new_bucket({"a.csv": csv("a")})
+    download = s3.download
+
+    def download_and_add(*asked: Any) -> None:
+        download(*asked)
+        client().put_object(Bucket=bucket, Key="b.csv", Body=csv("b"))
+
+    monkeypatch.setattr(s3, "download", download_and_add)
+
+    assert take(tmp_path, f"s3://{bucket}").rows == 2
+
+
+def test_classes_have_the_names_of_the_card_in_the_bucket(tmp_path: Path) -> None:
+    card = "---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names: {'0': no, '1': 'yes'}\n---\n"
+    bucket = new_bucket({"set/README.md": card.encode(), "set/data/a.csv": b"text,label\na,1\nb,0\n", "README.md": b"---\n[\n---\n"})
+
+    take(tmp_path, f"s3://{bucket}/set")
+
+    assert set(read_snapshot(tmp_path / "raw")["label"]) == {"yes", "no"}
 
 
 def test_an_object_of_another_size_than_listed_is_an_error(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_people_are_told_also_where_the_ledger_is_out_of_reach(
         told.failed(workspace, "the database is gone")
 
     assert [one["title"] for one in Webhook.told] == ["failed: tickets"]
-    assert "is not in the ledger" in caplog.text
+    assert "could not record the failed run in the ledger" in caplog.text
     assert "hidden" not in caplog.text
 
 

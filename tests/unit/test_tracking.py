@@ -184,7 +184,7 @@ def test_a_run_killed_half_way_is_replaced_by_one_whole_run(uri: str, finished: 
         "from tests.finished import LINEAGE, PARAMS;"
         "record(Path(sys.argv[1]), sys.argv[2], lineage=LINEAGE, params=PARAMS)"
     )
-    killed = subprocess.run([sys.executable, "-c", code, str(finished), uri], capture_output=True, text=True, timeout=120)
+    killed = subprocess.run([sys.executable, "-c", code, str(finished), uri], capture_output=True, text=True, timeout=300)
     assert killed.returncode == -9, killed.stderr
     assert by_name(uri)["tickets"].info.status == "RUNNING"
 

@@ -6,7 +6,7 @@ underscore. Importing this package, or a source, imports no driver and no client
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -43,11 +43,14 @@ class Brought:
     """What a source has brought, all of one format: `files` gives each local file the name that messages call it by.
 
     `source` and `format` are what the manifest says of the data: where they lie, for ever if the source can tell, and in which form.
+    `cards` are folders in which a description of the data set may be; `listed` finds the files again, where there can be others later.
     """
 
     files: Mapping[Path, str]
     source: str
     format: str
+    cards: Sequence[Path] = ()
+    listed: Callable[[], Sequence[Path]] | None = None
 
 
 class Source(Protocol):

@@ -6,10 +6,15 @@ from pathlib import Path
 
 from components.errors import BadSource
 from components.params import nearest
+from components.snapshot.decoding import what_else
+from components.snapshot.features import folders_of
+from components.snapshot.given import SPLITS
 from components.snapshot.sources import Asked, Brought
 from components.snapshot.tables import FORMATS, format_of
 
 SETTINGS: frozenset[str] = frozenset()
+
+_FOLDERS = {"data", *SPLITS}  # in which a data set of the hub has its files
 
 
 def bring(asked: Asked, folder: Path) -> Brought:
@@ -19,7 +24,9 @@ def bring(asked: Asked, folder: Path) -> Brought:
         BadSource: there are none, or they are not of one known format.
     """
     files = find_files(asked.root, asked.address)
-    return Brought({path: str(path) for path in files}, _place(asked.root, asked.address), format_of(files))
+    place, kind = _place(asked.root, asked.address), format_of(files)
+    named = {path: str(path) for path in files}
+    return Brought(named, place, kind, folders_of(files), lambda: find_files(asked.root, asked.address))
 
 
 def look(asked: Asked) -> str:
@@ -29,13 +36,17 @@ def look(asked: Asked) -> str:
 
 
 def find_files(root: Path, source: str) -> list[Path]:
-    """Return the files that `source` names, ordered by path.
+    """Return the files that `source` names, ordered by path; of a folder without data files those in `data` and in folders of splits.
 
     Raises:
         BadSource: there are none, or they are not of one known format.
     """
     path = root / Path(source).expanduser()
     try:
+        if other := what_else(path):
+            raise BadSource(
+                f"snapshot.source {path}: {other}, expected a file: it is read twice. Write what comes from it into a file first"
+            )
         files, missing = _found(path, source)
     except OSError as error:
         raise BadSource(f"snapshot.source {path} cannot be read: {error.strerror or error}") from error
@@ -45,10 +56,16 @@ def find_files(root: Path, source: str) -> list[Path]:
     return files
 
 
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in FORMATS and file.name[0] not in "._")
+
+
 def _found(path: Path, source: str) -> tuple[list[Path], str]:
     """Return the files, and what to say where there are none."""
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in FORMATS and file.name[0] not in "._")
+        files = _data_files(path) or [
+            file for folder in sorted(path.iterdir()) if folder.is_dir() and folder.name in _FOLDERS for file in _data_files(folder)
+        ]
         hint = f"folders below it are named by a glob, as {source}/**/*.csv"
         return files, f"snapshot.source {path}: the folder has no {', '.join(FORMATS)} file; {hint}"
     if path.exists():

@@ -1,15 +1,17 @@
 """hub://ORG/NAME@REVISION: the data files of a dataset on the Hugging Face hub, as they were at a commit.
 
-With #FILES, a glob, a folder or a file of the repository. Only data files are downloaded, into the hub's own cache; no script is, and
-none is run. HF_HUB_OFFLINE=1 takes what lies in the cache; HF_TOKEN opens what is private.
+With #FILES, a glob, a folder or a file of the repository. Only data files and their description are downloaded, into the hub's own cache;
+no script is, and none is run. HF_HUB_OFFLINE=1 takes what lies in the cache; HF_TOKEN opens what is private.
 """
 
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 from components.errors import BadParams, BadSource
 from components.hub import hub_errors
+from components.snapshot.features import CARDS
 from components.snapshot.sources import Asked, Brought
 from components.snapshot.sources._choosing import choose, is_glob, nothing
 from components.snapshot.tables import FORMATS, format_of
@@ -42,7 +44,7 @@ def bring(asked: Asked, folder: Path) -> Brought:
     pinned = f"hub://{found['repository']}@{commit}"
     log.info("%d files of %s", len(names), pinned)
     files = {home / name: f"{pinned}/{name}" for name in names}
-    return Brought(files, f"{pinned}#{wanted}" if wanted else pinned, kind)
+    return Brought(files, f"{pinned}#{wanted}" if wanted else pinned, kind, [home])
 
 
 def look(asked: Asked) -> str:
@@ -72,19 +74,27 @@ def _download(asked: Asked, repository: str, revision: str, patterns: list[str])
     """Return the commit, and the folder of its files."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.constants import is_offline_mode
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     token, named = asked.environment.get("HF_TOKEN"), revision
     if not _COMMIT.fullmatch(revision) and not is_offline_mode():
         # Asked first: snapshot_download would answer with what the branch was when it was last in reach.
         revision = str(HfApi(token=token).repo_info(repository, repo_type="dataset", revision=revision).sha)
-    home = snapshot_download(
-        repository,
-        repo_type="dataset",
-        revision=revision,
-        cache_dir=asked.environment.get("HF_HUB_CACHE"),
-        allow_patterns=patterns,
-        token=token,
-    )
+    where: dict[str, Any] = {
+        "repo_type": "dataset",
+        "revision": revision,
+        "cache_dir": asked.environment.get("HF_HUB_CACHE"),
+        "token": token,
+    }
+    home: str = snapshot_download(repository, allow_patterns=patterns, **where)
+    try:
+        snapshot_download(repository, allow_patterns=list(CARDS), **where)
+    except LocalEntryNotFoundError:
+        if not is_offline_mode():
+            raise
+        log.warning(
+            "the hub is switched off, and %s are not in its cache: classes that stand as numbers may keep them", " and ".join(CARDS)
+        )
     commit = Path(home).name
     if is_offline_mode() and named != commit:
         log.warning("the hub is switched off: %s is taken as it was when it was last downloaded, commit %s", asked.address, commit)

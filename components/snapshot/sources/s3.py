@@ -5,6 +5,7 @@ Endpoint, region and credentials are those of the standard AWS_… variables and
 
 import logging
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.errors import BadParams, BadSource, Cancelled, RetuneError, Unavailable
+from components.snapshot.faults import Changed
+from components.snapshot.features import CARDS
 from components.snapshot.sources import Asked, Brought
 from components.snapshot.sources._choosing import choose, literal, nothing
 from components.snapshot.tables import format_of
@@ -49,19 +52,29 @@ def bring(asked: Asked, folder: Path) -> Brought:
     Raises:
         BadParams: the address names no bucket, or boto3 is not installed.
         BadSource: the bucket is missing or forbidden, there are no credentials, or no object.
-        Unavailable: the endpoint is out of reach, or an object was changed while it was read.
+        Unavailable: the endpoint is out of reach, there is no room, or an object was changed while it was read.
     """
     bucket, wanted = _parts(asked)
     with _connected(asked) as client:
-        objects = _chosen(asked, list_objects(client, bucket, wanted), wanted)
+        there = list_objects(client, bucket, wanted)
+        objects = _chosen(asked, there, wanted)
         kind = format_of([PurePosixPath(each.key) for each in objects], asked.address)
+        _check_room(asked, objects, folder)
         files = {}
         for number, each in enumerate(objects):
             path = folder / f"{number:06}{PurePosixPath(each.key).suffix.lower()}"  # a key may hold what no file's name can
             download(client, bucket, each, path)
             files[path] = f"s3://{bucket}/{each.key}"
+        cards = []
+        for number, each in enumerate(_cards(there, objects)):
+            cards.append(folder / f"card-{number}")
+            cards[-1].mkdir()
+            download(client, bucket, each, cards[-1] / PurePosixPath(each.key).name)
+        if (now := _chosen(asked, list_objects(client, bucket, wanted), wanted)) != objects:
+            changed = sorted({each.key for each in {*now} ^ {*objects}})
+            raise Changed(f"{asked.address} was changed while it was read: s3://{bucket}/{changed[0]}")
     log.info("downloaded %d objects of %s, %.1f MB", len(objects), asked.address, sum(each.size for each in objects) / 1e6)
-    return Brought(files, asked.address, kind)
+    return Brought(files, asked.address, kind, cards)
 
 
 def look(asked: Asked) -> str:
@@ -90,7 +103,7 @@ def download(client: Any, bucket: str, wanted: Object, path: Path) -> None:
         for block in answer["Body"].iter_chunks(_BLOCK):
             written += file.write(block)
     if (answer["ETag"], written) != (wanted.etag, wanted.size):
-        raise Unavailable(
+        raise Changed(
             f"s3://{bucket}/{wanted.key} was changed while it was read: listed with {wanted.size} bytes and ETag {wanted.etag}, "
             f"read {written} bytes with ETag {answer['ETag']}"
         )
@@ -109,6 +122,19 @@ def _chosen(asked: Asked, objects: list[Object], wanted: str) -> list[Object]:
     if not chosen:
         raise BadSource(f"{asked.address}: {nothing(known)}")
     return [known[key] for key in chosen]
+
+
+def _cards(there: list[Object], chosen: list[Object]) -> list[Object]:
+    """Return the descriptions of the data set: those in the folders of the first object, the nearest first."""
+    above = list(PurePosixPath(chosen[0].key).parents)
+    found = [each for each in there if PurePosixPath(each.key).name in CARDS and PurePosixPath(each.key).parent in above]
+    return sorted(found, key=lambda each: (above.index(PurePosixPath(each.key).parent), each.key))
+
+
+def _check_room(asked: Asked, objects: list[Object], folder: Path) -> None:
+    size, free = sum(each.size for each in objects), shutil.disk_usage(folder).free
+    if size > free:
+        raise Unavailable(f"{asked.address} has {size / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free in {folder}")
 
 
 @contextmanager
@@ -147,7 +173,7 @@ def _refusal(asked: Asked, endpoint: str, answer: Mapping[str, Any]) -> RetuneEr
     code, status = answer["Error"]["Code"], answer["ResponseMetadata"].get("HTTPStatusCode", 0)
     said = f"{endpoint} answers {code}, {answer['Error'].get('Message') or status}"
     if code in _CHANGED:
-        return Unavailable(f"{asked.address}: an object was changed or removed while it was read; {said}")
+        return Changed(f"{asked.address}: an object was changed or removed while it was read; {said}")
     if code in _BUSY or status >= 500:
         return Unavailable(f"{asked.address}: {said}")
     if status in _FORBIDDEN:

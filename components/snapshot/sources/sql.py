@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +29,12 @@ SETTINGS = frozenset({"query"})
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _ROWS = 1_000  # that are held at a time
 _TELL_EVERY = 100_000  # rows
-# Said first. Times of a zone come out in the session's, which would else be that of the machine.
+# Said first. All rows are those of one moment. Times of a zone come out in the session's, which would else be that of the machine.
 _OPENING = {
-    "postgresql": ("SET TRANSACTION READ ONLY", "SET LOCAL TIME ZONE 'UTC'"),
+    "postgresql": ("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", "SET LOCAL TIME ZONE 'UTC'"),
     "sqlite": ("PRAGMA query_only = ON",),
-    "mysql": ("SET SESSION TRANSACTION READ ONLY", "SET time_zone = '+00:00'"),
-    "mariadb": ("SET SESSION TRANSACTION READ ONLY", "SET time_zone = '+00:00'"),
+    "mysql": ("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", "SET time_zone = '+00:00'"),
+    "mariadb": ("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY", "SET time_zone = '+00:00'"),
 }
 
 
@@ -124,14 +123,12 @@ def _write(result: "CursorResult[Any]", columns: Sequence[str], path: Path, faul
 
 
 def _text(value: Any, column: str, row: int, faults: Faults) -> str | None:
-    """Return a value as the text of a cell; a number with all its digits, and without an exponent where it is exact."""
+    """Return a value as the text of a cell."""
     try:
-        if isinstance(value, Decimal):
-            return format(value, "f")
-        text = as_text(bytes(value) if isinstance(value, bytearray | memoryview) else value)
+        text = as_text(value)
         if text is not None and "\0" in text:
             raise ValueError("a NUL character, expected text")
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         faults.add(f"row {row}: column {column!r} holds {error}")
         return None
     return text

@@ -4,6 +4,7 @@ Reads a base model folder in hub layout (GPT-2, Llama …); one without a paddin
 Torch and transformers are imported inside the functions: asking a task for its columns must stay cheap.
 """
 
+import functools
 import logging
 import math
 from collections import Counter
@@ -24,7 +25,7 @@ from components.errors import BadData, BadModel
 from components.measures import Measure, ratio
 from components.tasks import _generation, _pretrained
 from components.tasks._base import Base
-from components.tasks.causal_lm import _texts
+from components.tasks.causal_lm import _template, _texts
 
 log = logging.getLogger(__name__)
 
@@ -106,20 +107,27 @@ class Task(Base):
                 faults[place] = str(fault)
                 given, answer = [], {"content": ""}
             texts.append(_texts.plain(given))
-            answers.append(answer["content"])
+            answers.append(answer["content"].strip())
         return rows.assign(text=texts, label=answers), faults
 
     def load_tokenizer(self, base: Path) -> Any:
         """Load the tokenizer; one without padding pads with its end, one for chat without a template gets a plain one.
 
+        A chat template that asks for the date gets the same one every day; see `_template.frozen`.
+
         Raises:
-            BadModel: there is none, it needs its own code, or it has no end.
+            BadModel: there is none, it needs its own code, it has no end, or its chat template draws at random.
         """
         tokenizer = _pretrained.load_tokenizer(base, pad="eos")
         if tokenizer.eos_token is None:
             raise BadModel(f"the tokenizer in {base} has no end token, so a model could not learn where to end; choose another base.model")
-        if self.options.data == "chat" and not tokenizer.chat_template:
-            tokenizer.chat_template = _texts.TEMPLATE
+        if self.options.data == "chat":
+            own = tokenizer.chat_template or _template.PLAIN
+            named = own if isinstance(own, dict) else {"": own}
+            fixed = {name: _template.frozen(text) for name, text in named.items()}
+            if fixed != named:
+                _say_frozen(base)
+            tokenizer.chat_template = fixed if isinstance(own, dict) else fixed[""]
         return tokenizer
 
     def reader(self, tokenizer: Any) -> _texts.Reader:
@@ -128,11 +136,17 @@ class Task(Base):
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the length of each row in tokens, what is given and what is learnt; longer ones become several, none is lost."""
-        return np.array([len(row.ids) for row in self._learnt(rows, tokenizer)], dtype=np.int64)
+        return np.array([max(len(part.ids) for part in row) for row in self._learnt(rows, tokenizer)], dtype=np.int64)
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
         """Return `input_ids`, `labels` (-100 for what is only read), `length`, and with packing `position_ids`; see `_texts.windows`."""
-        parts = [part for row in self._learnt(rows, tokenizer) for part in _texts.windows(row, spec.max_length)]
+        stop = self.reader(tokenizer).template.stop if self.options.data == "chat" else ""
+        if stop and (cut := sum(stop in label for label in rows["label"])):
+            log.warning(
+                "%d of %d answers have %r in them, with which the chat template ends an answer: they end there", cut, len(rows), stop
+            )
+        learnt = [each for row in self._learnt(rows, tokenizer) for each in row]
+        parts = [part for each in learnt for part in _texts.windows(each, spec.max_length)]
         table = _texts.table(parts, spec.max_length, self.options.packing)
         log.info("%d rows are %d parts in %d sequences of at most %d tokens", len(rows), len(parts), len(table), spec.max_length)
         return table
@@ -214,19 +228,19 @@ class Task(Base):
 
     def expected(self, rows: pd.DataFrame, tokenizer: Any) -> list[_texts.Ids]:
         """Return what is given of each row and, as learnt, what is expected: of a conversation the last turn."""
-        return self._learnt(rows, tokenizer, turns="last")
+        return [row[-1] for row in self._learnt(rows, tokenizer, turns="last")]
 
     def measured(self, rows: pd.DataFrame, sums: Floats) -> dict[str, Floats]:
         """Return `Answers.measured` of log-likelihood, tokens and hits (rows, 3) and the UTF-8 bytes of what is expected."""
         size = np.array([len(str(label).encode()) for label in rows["label"]], dtype=np.float64)
         return {"log_likelihood": sums[:, 0], "tokens": sums[:, 1], "hits": sums[:, 2], "bytes": size}
 
-    def _learnt(self, rows: pd.DataFrame, tokenizer: Any, turns: str = "") -> list[_texts.Ids]:
+    def _learnt(self, rows: pd.DataFrame, tokenizer: Any, turns: str = "") -> list[list[_texts.Ids]]:
         reader = self.reader(tokenizer)
         if self.options.data == "text":
-            return [reader.text(text) for text in rows["text"]]
+            return [[reader.text(text)] for text in rows["text"]]
         if self.options.data == "completion":
-            return [reader.completion(prompt, answer) for prompt, answer in zip(rows["prompt"], rows["completion"], strict=True)]
+            return [[reader.completion(prompt, answer)] for prompt, answer in zip(rows["prompt"], rows["completion"], strict=True)]
         return [reader.chat(_texts.conversation(cell, answered=True), turns) for cell in rows["messages"]]
 
     def _unigram(self, train: pd.DataFrame, test: pd.DataFrame, tokenizer: Any) -> Answers:
@@ -242,6 +256,13 @@ class Task(Base):
         answers = Counter(train["label"])
         answer = "" if self.options.data == "text" else max(answers, key=lambda text: (answers[text], text))
         return Answers.texts([answer] * len(test), self.measured(test, np.array(sums, dtype=np.float64).reshape(len(test), 3)))
+
+
+@functools.cache
+def _say_frozen(base: Path) -> None:
+    log.info(
+        "the chat template in %s asks for the date: here, and in the saved model, it is always %s", base, f"{_template.TODAY:%Y-%m-%d}"
+    )
 
 
 def _perplexity(found: Predictions) -> Table:

@@ -3,6 +3,7 @@
 Imported only where a model is at hand, for it imports torch.
 """
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,17 @@ def build(base: Path, tokenizer: Any, task: Task, spec: ModelSpec) -> Any:
             f"params.yaml: task_options.max_new_tokens is {options.max_new_tokens}, expected below preprocess.max_length "
             f"{spec.max_length}, which holds what is read and what is written"
         )
-    model = _pretrained.load_model("AutoModelForCausalLM", base)
+    model = _pretrained.load_model("AutoModelForCausalLM", base, head=False)
     if len(tokenizer) > (rows := model.get_input_embeddings().weight.shape[0]):
         raise BadModel(f"the tokenizer in {base} has {len(tokenizer)} tokens, and the model's embeddings {rows}")
     _refuse_unfit(model, base, options.packing)
     model.config.pad_token_id = tokenizer.pad_token_id
-    stops = task.reader(tokenizer).stops() if options.data == "chat" else [tokenizer.eos_token_id]
-    model.generation_config.eos_token_id = stops
+    reader = task.reader(tokenizer)
+    chat = options.data == "chat"
+    model.generation_config.eos_token_id = reader.stops() if chat else [tokenizer.eos_token_id]
     model.generation_config = _generation.generation_config(model, tokenizer, max_new_tokens=options.max_new_tokens)
+    if chat and reader.template.stop:
+        model.generation_config.stop_strings = [reader.template.stop]
     return model
 
 
@@ -104,6 +108,7 @@ class Writer:
         self._task = task
         self._tokenizer = task.load_tokenizer(folder)
         self._model = build(folder, self._tokenizer, task, spec).eval()
+        self._reader = task.reader(self._tokenizer)
 
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
         """Continue each row greedily; with the expected answers, also say how likely the model finds them.
@@ -125,8 +130,11 @@ class Writer:
         ids = _padded(asked, self._tokenizer.pad_token_id, left=True)
         mask = _padded([[1] * len(each) for each in asked], 0, left=True)
         with torch.inference_mode():
-            written = self._model.generate(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :]
-        return [text.strip() for text in self._tokenizer.batch_decode(written, skip_special_tokens=True)]
+            written = self._model.generate(input_ids=ids, attention_mask=mask, tokenizer=self._tokenizer)[:, ids.shape[1] :].tolist()
+        stops = self._model.generation_config.eos_token_id
+        answers = [list(itertools.takewhile(lambda token: token not in stops, row)) for row in written]  # an end may be no special token
+        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [self._reader.template.answer(text) if self._task.options.data == "chat" else text.strip() for text in texts]
 
     def _measured(self, rows: pd.DataFrame) -> dict[str, npt.NDArray[np.float64]]:
         """Return the log-likelihood (nats) of what is expected, its tokens, those that are the likeliest, and its UTF-8 bytes."""

@@ -1,26 +1,19 @@
 """What a language model reads and learns of a row: conversations, token ids with a mask of what is learnt, windows and packs; no torch."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
-from components.errors import BadData, BadModel
+from components.tasks._plain import Encoder
+from components.tasks.causal_lm._template import Message, Template
 from components.text import normalise
 
 IGNORED = -100
 """The label of a token that no loss counts."""
-
-TEMPLATE = (
-    "{% for message in messages %}{{ '### ' + message['role'] + '\\n' + message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### assistant\\n' }}{% endif %}"
-)
-"""How a conversation is written for a tokenizer that has no chat template of its own."""
-
-Message = Mapping[str, str]
 
 
 class BadConversation(ValueError):
@@ -66,7 +59,7 @@ def conversation(cell: Any, *, answered: bool) -> list[Message]:
 def _messages(cell: Any) -> list[Message]:
     try:
         found = json.loads(cell) if isinstance(cell, str) else cell
-    except ValueError:
+    except (ValueError, RecursionError):
         raise BadConversation("messages is not JSON") from None
     if not isinstance(found, list) or not all(isinstance(message, dict) for message in found):
         raise BadConversation("messages is not a list of objects")
@@ -82,85 +75,79 @@ def plain(messages: Sequence[Message]) -> str:
 
 
 class Reader:
-    """Turns rows into token ids with a tokenizer; every text begins with the tokenizer's first token, or its end where it has none."""
+    """Turns rows into token ids with a tokenizer; every text begins with the tokenizer's first token, or its end where it has none.
+
+    What users typed is text: only a template and `separator` write control tokens.
+    """
 
     def __init__(self, tokenizer: Any, separator: str, turns: str) -> None:
         """Put `separator` between prompt and completion, and learn `all` turns of the assistant or the `last`."""
         self._tokenizer = tokenizer
+        self._encoder = Encoder(tokenizer)
         self._separator = separator
         self._turns = turns
         self.end: int = tokenizer.eos_token_id
         self._start = self.end if tokenizer.bos_token_id is None else tokenizer.bos_token_id
 
+    @cached_property
+    def template(self) -> Template:
+        """The chat template.
+
+        Raises:
+            BadModel: it does not write an answer.
+        """
+        return Template(self._tokenizer)
+
     def text(self, text: str, *, ended: bool = True) -> Ids:
         """Return a text, all of which is learnt, and its end."""
-        return self._given([self._start]) + self._learnt(text, ended)
+        return _given([self._start]) + self._learnt(text, ended)
 
     def completion(self, prompt: str, completion: str | None) -> Ids:
         """Return a prompt, and its completion where there is one; only that is learnt, with its end."""
-        read = self._given([self._start, *self._tokens(prompt + self._separator)])
+        read = _given([self._start, *self._encoder.ids(self._encoder.quoted(prompt) + self._separator)])
         return read if completion is None else read + self._learnt(completion, True)
 
     def question(self, messages: Sequence[Message]) -> Ids:
-        """Return a conversation up to where the assistant begins to write."""
-        return self._given(self._tokens(self._render(messages, True)))
+        """Return a conversation up to where the assistant's answer begins, with what the template writes before one."""
+        return _given(self.template.encoder.ids(self.template.question(messages)))
 
-    def chat(self, messages: Sequence[Message], turns: str = "") -> Ids:
-        """Return a whole conversation, of which the assistant's turns are learnt, each to its end.
+    def chat(self, messages: Sequence[Message], turns: str = "") -> list[Ids]:
+        """Return a whole conversation, of which the assistant's turns are learnt, each with its end.
 
-        Raises:
-            BadModel: the chat template does not write a conversation turn by turn, so that its turns cannot be told apart.
+        It is one sequence where the template writes an earlier turn as it wrote it when that was the last; else a turn has its own.
         """
         answers = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
-        found, written = Ids([], []), ""
+        found: list[Ids] = []
+        written = ""
         for place in answers if (turns or self._turns) == "all" else answers[-1:]:
-            before, after = self._render(messages[:place], True), self._render(messages[: place + 1], False)
-            if not before.startswith(written) or not after.startswith(before):
-                raise BadModel(
-                    "the tokenizer's chat template writes earlier turns anew when later ones follow; set task_options.turns: last"
-                    if answers[-1] != place or self._turns == "all"
-                    else "the tokenizer's chat template does not write an answer behind what it writes when it asks for one"
-                )
-            found += self._given(self._tokens(before.removeprefix(written)))
-            found += self._turn(after.removeprefix(before))
-            written = after
+            turn = self.template.turn(messages[:place], messages[place]["content"])
+            if written and turn.before.startswith(written):
+                found[-1] += _given(self._behind(written, turn.before.removeprefix(written)))
+            else:
+                found.append(_given(self._behind("", turn.before)))
+            ids = [*self._behind(turn.before, turn.learnt), *([] if turn.ended else [self.end])]
+            found[-1] += Ids(ids, [True] * len(ids))
+            written = turn.before + turn.learnt if turn.ended else ""  # an end of ours is in no later turn
         return found
 
     def stops(self) -> list[int]:
-        """Return the ids that end an answer: the tokenizer's end, and what its chat template writes behind one."""
-        if not self._tokenizer.chat_template:
-            return [self.end]
-        asked = [{"role": "user", "content": "a"}]
-        before, after = self._render(asked, True), self._render([*asked, {"role": "assistant", "content": "b"}], False)
-        tail = self._tokens(after.removeprefix(before).partition("b")[2]) if after.startswith(before) else []
-        special = [token for token in tail if token in self._tokenizer.all_special_ids]
-        return sorted({self.end, *special[:1]})
+        """Return the ids that end an answer: the tokenizer's end, and the token that its chat template writes behind one."""
+        return sorted({self.end, *(self.template.stops if self._tokenizer.chat_template else ())})
 
-    def _turn(self, text: str) -> Ids:
-        """Return an answer as the template writes it, learnt up to its end; what follows that, as a line break, is only read."""
-        ids, special = self._tokens(text), self._tokenizer.all_special_ids
-        ends = [place for place, token in enumerate(ids) if token in special]
-        if not ends:
-            return Ids([*ids, self.end], [True] * (len(ids) + 1))
-        return Ids(ids, [place <= ends[-1] for place in range(len(ids))])
-
-    def _render(self, messages: Sequence[Message], asking: bool) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            return str(self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=asking))
-        except TemplateError as error:
-            raise BadData(f"the tokenizer's chat template refuses a conversation: {error}: {plain(messages)[:200]!r}") from error
-
-    def _tokens(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-    def _given(self, ids: list[int]) -> Ids:
-        return Ids(ids, [False] * len(ids))
+    def _behind(self, before: str, text: str) -> list[int]:
+        """Return the ids of `text` as they are behind `before`: some tokenizers put a space before a text that begins."""
+        encode = self.template.encoder.ids
+        head = encode(before) if before else []
+        whole = encode(before + text)
+        return whole[len(head) :] if whole[: len(head)] == head else encode(text)
 
     def _learnt(self, text: str, ended: bool) -> Ids:
-        ids = [*self._tokens(text), *([self.end] if ended else [])]
+        ids = [*self._encoder.ids(self._encoder.quoted(text)), *([self.end] if ended else [])]
         return Ids(ids, [True] * len(ids))
+
+
+def _given(ids: list[int]) -> Ids:
+    return Ids(ids, [False] * len(ids))
 
 
 def windows(row: Ids, width: int) -> Iterator[Ids]:

@@ -4,7 +4,7 @@ What is saved loads as a plain encoder, and in sentence-transformers. Torch and 
 task for its columns must stay cheap.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -19,7 +19,7 @@ from components.artifacts.table import Table
 from components.artifacts.training import ModelSpec
 from components.measures import Measure, mean
 from components.params import Section
-from components.tasks import _pretrained
+from components.tasks import _pretrained, _sentences
 from components.tasks._base import Base
 from components.tasks.contrastive import finding, reading, retrieval
 from components.text import UnicodeForm, normalise
@@ -38,7 +38,9 @@ class Options(Section):
     data: Literal["pairs", "triplets", "scored", "texts"] = Field(
         "pairs", description="columns: anchor, positive | and negative | text_a, text_b, score | text alone, by dropout (SimCSE)"
     )
-    pooling: Literal["mean", "cls"] = Field("mean", description="a text's vector: the mean of its tokens, or that of the first one")
+    pooling: Literal["folder", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] = Field(
+        "folder", description="of the tokens' vectors; folder: as a sentence-transformers base says itself, and the mean for any other base"
+    )
     temperature: float = Field(0.05, gt=0, le=1, description="cosines are divided by this in the loss; small: the hardest negatives count")
     lowest: float = Field(0.0, description="scored: a score below is a bad row")
     highest: float = Field(1.0, description="scored: a score above is a bad row")
@@ -72,6 +74,7 @@ class Task(Base):
     inputs = ("text",)
     example: Mapping[str, str] = {"text": "chest pain when breathing"}
     baselines = ("tfidf", "bm25", "base")
+    compares_rows = True
     refuses: Mapping[str, str] = {
         "label_smoothing": "the rows have no labels to smooth",
         "r_drop": "it compares probabilities of labels, which the rows have not; task_options.data: texts learns from dropout",
@@ -96,7 +99,8 @@ class Task(Base):
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the length of the longest text of each row in tokens, before truncation."""
-        each = [super(Task, self).lengths(pd.DataFrame({"text": rows[name]}), tokenizer) for name in self._texts()]
+        read = _reader(tokenizer)
+        each = [super(Task, self).lengths(pd.DataFrame({"text": rows[name].map(read)}), tokenizer) for name in self._texts()]
         return np.max(np.stack(each), axis=0) if len(rows) else np.zeros(0, dtype=np.int64)
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
@@ -109,7 +113,12 @@ class Task(Base):
         if self.options.data == "texts":
             halves = [reading.halves(text) for text in clean["text"]]
             columns += [[half[side] for half in halves] for side in (0, 1)]
-        encoded = [tokenizer(texts, truncation=True, max_length=spec.max_length)["input_ids"] for texts in columns if texts]
+        read = _reader(tokenizer)
+        encoded = [
+            tokenizer([read(text) for text in texts], truncation=True, max_length=spec.max_length)["input_ids"]
+            for texts in columns
+            if texts
+        ]
         tokens = [list(texts) for texts in zip(*encoded, strict=True)]
         return pa.table(
             {
@@ -165,7 +174,9 @@ class Task(Base):
         from components.tasks.contrastive import baselines
         from components.tasks.contrastive.embedding import TextEmbedder
 
-        untouched = TextEmbedder(self.build_model(base, spec), self.load_tokenizer(base), spec)
+        limit = (_sentences.described(base) or _sentences.Described()).max_length or spec.max_length
+        own = spec.model_copy(update={"max_length": min(limit, spec.max_length)})
+        untouched = TextEmbedder(self.build_model(base, own), self.load_tokenizer(base), own)
         indexes: Mapping[str, finding.Index] = {"tfidf": baselines.tfidf, "bm25": baselines.bm25}
         found = {name: finding.measured(test, self.options.data, index) for name, index in indexes.items()}
         first = {name: [next(iter(texts), "") for texts in self._found_first(test, each)] for name, each in found.items()}
@@ -211,6 +222,11 @@ class Task(Base):
 
     def _found_first(self, rows: pd.DataFrame, measured: Mapping[str, npt.NDArray[np.float64]]) -> list[list[str]]:
         return finding.found_first(rows, self.options.data, measured)
+
+
+def _reader(tokenizer: Any) -> Callable[[str], str]:
+    """Return what makes of a text what the encoder reads: the folder of the tokenizer may put a prompt before it."""
+    return (_sentences.described(Path(tokenizer.name_or_path)) or _sentences.Described()).read
 
 
 def _form(spec: ModelSpec) -> UnicodeForm:

@@ -26,6 +26,7 @@ class TextEmbedder:
         self.spec = spec
         self._model, self._tokenizer = model.eval(), tokenizer
         self._collate = Collator(tokenizer.pad_token_id)
+        self._read = model.described.read
 
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
         """Answer each `text` with its unit vector, a JSON list; of rows with an expected answer, `measured` is what `finding` says."""
@@ -61,7 +62,7 @@ class TextEmbedder:
     def _embed(self, texts: list[str]) -> Floats:
         import torch
 
-        ids = self._tokenizer(texts, truncation=True, max_length=self.spec.max_length)["input_ids"]
+        ids = self._tokenizer([self._read(text) for text in texts], truncation=True, max_length=self.spec.max_length)["input_ids"]
         batch = self._collate([{"input_ids": [text], "labels": 0} for text in ids])
         with torch.inference_mode():
             return np.asarray(self._model.embed(batch["input_ids"][:, 0], batch["attention_mask"][:, 0]).double().numpy())

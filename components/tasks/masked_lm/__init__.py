@@ -99,7 +99,7 @@ class Task(Base):
         """
         from components.tasks.masked_lm import model
 
-        return model.load(base)
+        return model.load(base, head=True)
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
         """Return what masks a batch and pads it: each row of an evaluation always in the same places, of training anew in each epoch."""

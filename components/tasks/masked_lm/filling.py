@@ -59,7 +59,8 @@ class Filler:
         of which are masked at once. A word none of whose pieces is its own counts as one piece at chance.
         """
         texts = rows["text"].tolist()
-        windows = [window for number, text in enumerate(texts) for window in self._windows(number, text)]
+        asks = "label" not in rows
+        windows = [window for number, text in enumerate(texts) for window in self._windows(number, text, asks)]
         found: list[dict[int, list[tuple[int, int]]]] = [{} for _ in texts]
         likelihood = np.zeros(len(texts))
         order = sorted(range(len(windows)), key=lambda place: len(windows[place].ids))
@@ -74,9 +75,9 @@ class Filler:
         chance = np.log(len(self._tokenizer))
         return Answers.texts(predicted, {"log_likelihood": likelihood - chance * np.array(missing)} if "label" in rows else None)
 
-    def _windows(self, number: int, text: str) -> Iterator[Window]:
+    def _windows(self, number: int, text: str, asks: bool) -> Iterator[Window]:
         """Yield the parts of `text` in which something is asked for."""
-        body, offsets = tokens.pieces([text], self._tokenizer)[0]
+        body, offsets = tokens.pieces([text], self._tokenizer, asks=asks)[0]
         mask = self._tokenizer.mask_token_id
         hidden = np.flatnonzero(np.array(body) == mask)
         if len(hidden):

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from components.errors import BadModel
 from components.tasks import _pretrained
 from components.tasks.masked_lm.masking import IGNORED
 
@@ -17,12 +18,14 @@ from components.tasks.masked_lm.masking import IGNORED
 _STEP = 64
 
 
-def load(folder: Path) -> Any:
-    """Load `folder` with a head, fresh from torch's global generator where it brings none; BadModel.
+def load(folder: Path, *, head: bool = False) -> Any:
+    """Load `folder`, with a `head` from torch's global generator where a base brings none; BadModel.
 
     With `labels`, its forward returns logits (1, asked for, vocabulary), in the order of the tokens.
     """
-    model = _pretrained.load_model("AutoModelForMaskedLM", folder)
+    if _pretrained.config(folder).get("is_encoder_decoder"):
+        raise BadModel(f"the model in {folder} is an encoder-decoder; masked_lm needs an encoder, as BERT or RoBERTa")
+    model = _pretrained.load_model("AutoModelForMaskedLM", folder, head=head)
     kind: Any = type(model)
     model.__class__ = _sparse(kind)
     return model

@@ -8,14 +8,18 @@ import pandas as pd
 import pyarrow as pa
 
 from components.errors import BadData
+from components.tasks._plain import plain
 from components.tasks.masked_lm import words
 
 Offsets = list[tuple[int, int]]
 
 
-def pieces(texts: Sequence[str], tokenizer: Any) -> list[tuple[list[int], Offsets]]:
-    """Return the tokens of each text without special ones, and where each begins and ends in it, in characters."""
-    found = tokenizer(
+def pieces(texts: Sequence[str], tokenizer: Any, *, asks: bool = False) -> list[tuple[list[int], Offsets]]:
+    """Return the tokens of each text without special ones, and where each begins and ends in it, in characters.
+
+    A special token that is typed in a text is text, but for the mask where a text `asks` for what it hides.
+    """
+    found = plain(tokenizer, keep=[tokenizer.mask_token] if asks else [])(
         list(texts), add_special_tokens=False, truncation=False, return_offsets_mapping=True, return_attention_mask=False, verbose=False
     )
     return list(zip(found["input_ids"], found["offset_mapping"], strict=True))

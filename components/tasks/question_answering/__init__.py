@@ -135,11 +135,13 @@ class Task(Base):
         return pa.table(columns)
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
-        """Load the base model with a head for the two ends of an answer, in float32, drawn from torch's global generator; BadModel.
+        """Load the base model with a head for the two ends of an answer, in float32, drawn where the base has none; BadModel.
 
         XLNet and XLM get the simple head, not the one with a beam search.
         """
-        return _pretrained.load_model("AutoModelForQuestionAnswering", base)
+        # A base that was fine-tuned as another task names labels of its own, and any number of them.
+        named: dict[str, Any] = {"id2label": {0: "LABEL_0", 1: "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+        return _pretrained.load_model("AutoModelForQuestionAnswering", base, ignore_mismatched_sizes=True, **named)
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
         """Return what pads a batch of pieces, on the right, to its longest."""

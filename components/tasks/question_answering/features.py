@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.errors import BadParams
+from components.tasks._plain import plain
 from components.tasks.question_answering.answers import Span
 
 Ints = npt.NDArray[np.int64]
@@ -46,11 +47,12 @@ def features(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, 
     """Return the pieces of each row in its order: `max_length` tokens at most, `stride` of them shared by neighbours.
 
     Of the tokens left beside the special ones the question keeps half, and is cut behind them; `stride` is a third at most, so
-    that every piece gets on.
+    that every piece gets on. A special token that is typed in a text is text.
 
     Raises:
         BadParams: `max_length` leaves no room.
     """
+    tokenizer = plain(tokenizer)
     room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
     if room < _LEAST:
         least = max_length - room + _LEAST

@@ -50,7 +50,7 @@ class QuestionAnswerer:
         self.spec = ModelSpec.read(folder)
         self._stride, self._longest, self._threshold = stride, longest, threshold
         self._tokenizer = load_tokenizer(folder)
-        self._model = _pretrained.load_model("AutoModelForQuestionAnswering", folder).eval()
+        self._model = _pretrained.load_model("AutoModelForQuestionAnswering", folder, head=False).eval()
 
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
         """Answer the columns `question` and `context` of `rows` with the best span, as a JSON list; `[]` is no answer."""

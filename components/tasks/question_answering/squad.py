@@ -7,11 +7,13 @@ context, answers. Questions of one context are one group, so that they stay in o
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from components.errors import BadSource
+from components.exits import ended
 from components.tasks.question_answering.contexts import group_of
 
 _FORM = "expected SQuAD's JSON: an object with data, a list of articles with paragraphs, each with a context and qas"
@@ -47,7 +49,7 @@ def convert(source: Path, out: Path, group: str = "context") -> int:
         data = json.loads(source.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise BadSource(f"{source} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadSource(f"{source} is not JSON: {error}") from None
     found = [json.dumps(row, ensure_ascii=False) for row in rows(data, group)]
     out.write_text("".join(f"{line}\n" for line in found), encoding="utf-8")
@@ -61,10 +63,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--group", choices=("context", "title"), default="context", help="what stays together in one split")
     given = parser.parse_args()
-    try:
-        print(f"{given.out}: {convert(given.file, given.out, given.group)} questions")
-    except BadSource as error:
-        parser.exit(error.exit_code, f"{error}\n")
+    print(f"{given.out}: {convert(given.file, given.out, given.group)} questions")
 
 
 def _parts(value: Any, name: str) -> list[Mapping[str, Any]]:
@@ -82,4 +81,4 @@ def _text(value: Mapping[str, Any], name: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main))

@@ -21,6 +21,7 @@ from components.artifacts.training import ModelSpec
 from components.measures import Measure
 from components.tasks import _generation
 from components.tasks._base import Base
+from components.tasks._plain import controls, plain
 from components.text import normalise
 
 log = logging.getLogger(__name__)
@@ -50,6 +51,11 @@ class Options(_generation.Scoring):
         names = ("max_new_tokens", "num_beams", "no_repeat_ngram_size", "repetition_penalty")
         beams = {"length_penalty": self.length_penalty} if self.num_beams > 1 else {}
         return {name: getattr(self, name) for name in names} | beams
+
+
+def reading(tokenizer: Any, prefix: str) -> Any:
+    """Return what encodes prefixed sources: of control tokens, those in `prefix` count, and others are text."""
+    return plain(tokenizer, keep=[token for token in controls(tokenizer) if token in prefix])
 
 
 class Task(Base):
@@ -84,14 +90,15 @@ class Task(Base):
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the length of each prefixed source in tokens, special tokens included, before truncation."""
-        return super().lengths(rows.assign(text=self.options.prefix + rows["text"]), tokenizer)
+        return super().lengths(rows.assign(text=self.options.prefix + rows["text"]), reading(tokenizer, self.options.prefix))
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
         """Return the model's inputs without padding, `labels` (the target's token ids) and `length` of the source in tokens."""
         from components.tasks.sequence_to_sequence import _model
 
         sources = [self.options.prefix + text for text in rows["text"]]
-        inputs = tokenizer(sources, truncation=True, max_length=spec.max_length, padding=False, return_attention_mask=False)
+        reads = reading(tokenizer, self.options.prefix)
+        inputs = reads(sources, truncation=True, max_length=spec.max_length, padding=False, return_attention_mask=False)
         columns = {name: pa.array(inputs[name], pa.list_(pa.int32())) for name in sorted(inputs.keys())}
         labels = _model.target_ids(list(rows["label"]), tokenizer)
         if cut := sum(len(ids) > self.options.max_target_length for ids in labels):

@@ -16,7 +16,9 @@ from components.artifacts.predictions import Answers
 from components.artifacts.training import ModelSpec
 from components.errors import BadModel, BadParams
 from components.tasks import _generation, _pretrained
-from components.tasks.sequence_to_sequence import Options
+from components.tasks._foreign import refuse_foreign_code
+from components.tasks._plain import plain
+from components.tasks.sequence_to_sequence import Options, reading
 from components.text import UnicodeForm, normalise
 
 _PAIRED = ("bert", "roberta", "xlm-roberta", "camembert", "electra")  # encoders that transformers can turn into a decoder
@@ -27,7 +29,7 @@ def build(base: Path, tokenizer: Any, options: Options) -> Any:
     """Load the model in `base`, with its search settings put as `options` say; see `Task.build_model`."""
     config = _config(base)
     if config.is_encoder_decoder:
-        model = _pretrained.load_model("AutoModelForSeq2SeqLM", base)
+        model = _pretrained.load_model("AutoModelForSeq2SeqLM", base, head=False)
     else:
         model = _pair(base, config.model_type, tokenizer)
     model.config.decoder_start_token_id = start_of(tokenizer)
@@ -39,7 +41,7 @@ def build(base: Path, tokenizer: Any, options: Options) -> Any:
 
 
 def _config(base: Path) -> Any:
-    _pretrained.refuse_foreign_code(base)
+    refuse_foreign_code(base)
     try:
         return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
@@ -57,7 +59,8 @@ def _pair(base: Path, kind: str, tokenizer: Any) -> Any:
             f"({', '.join(_PAIRED)})"
         )
     encoder = _pretrained.load_model("AutoModel", base)
-    decoder = _pretrained.load_model("AutoModelForCausalLM", base, is_decoder=True, add_cross_attention=True)
+    made_anew = ("crossattention",)  # an encoder has none
+    decoder = _pretrained.load_model("AutoModelForCausalLM", base, fresh=made_anew, is_decoder=True, add_cross_attention=True)
     model: Any = EncoderDecoderModel(encoder=encoder, decoder=decoder)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
@@ -84,7 +87,8 @@ def start_of(tokenizer: Any) -> int:
     """
     folder = Path(tokenizer.name_or_path)  # a collator knows no other way to the config
     named = getattr(_config(folder), "decoder_start_token_id", None)
-    for found in (named, tokenizer.cls_token_id, tokenizer.bos_token_id):
+    written = _pretrained.settings(folder / "generation_config.json").get("decoder_start_token_id")
+    for found in (named, written, tokenizer.cls_token_id, tokenizer.bos_token_id):
         if found is not None:
             return int(found)
     raise BadModel(f"{folder}/config.json has no decoder_start_token_id, and the tokenizer no token that begins a text")
@@ -93,7 +97,7 @@ def start_of(tokenizer: Any) -> int:
 def target_ids(targets: list[str], tokenizer: Any) -> list[list[int]]:
     """Return the token ids of targets, with the end and without the token that the decoder starts from."""
     start = start_of(tokenizer)
-    found = tokenizer(text_target=targets, truncation=False, padding=False, verbose=False)["input_ids"]
+    found = plain(tokenizer)(text_target=targets, truncation=False, padding=False, verbose=False)["input_ids"]
     return [ids[1:] if len(ids) > 1 and ids[0] == start else ids for ids in found]
 
 
@@ -146,7 +150,8 @@ class Writer:
         return Answers.texts(answers)
 
     def _write(self, texts: Sequence[str]) -> list[str]:
-        inputs = self._tokenizer(list(texts), truncation=True, max_length=self.spec.max_length, padding=True, return_tensors="pt")
+        reads = reading(self._tokenizer, self._options.prefix)
+        inputs = reads(list(texts), truncation=True, max_length=self.spec.max_length, padding=True, return_tensors="pt")
         with torch.inference_mode():
             written = self._model.generate(**inputs)
         return [text.strip() for text in self._tokenizer.batch_decode(written, skip_special_tokens=True)]

@@ -18,9 +18,9 @@ import pyarrow as pa
 from components.artifacts.predictions import Answers, Predictions
 from components.artifacts.table import Table
 from components.artifacts.training import ModelSpec
-from components.tasks import _pretrained
+from components.tasks import _heads, _pretrained
 from components.tasks._base import Base
-from components.tasks.text_classification import baselines, encoding
+from components.tasks.text_classification import baselines, encoding, ordinal
 from components.tasks.text_classification import options as settings
 from components.tasks.text_classification.kinds import Loss, kind_of
 from components.tasks.text_classification.predictor import TextClassifier
@@ -103,7 +103,7 @@ class Task(Base):
         return pa.table(columns)
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
-        """Load the base model with a classification head, in float32; the head is drawn from torch's global generator.
+        """Load the base model with a classification head, in float32; rows that the base has for no label of that name are drawn.
 
         Raises:
             BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read.
@@ -114,10 +114,12 @@ class Task(Base):
         if self.options.own_head:
             from components.tasks.text_classification.model import built
 
-            return _padded(built(base, self.options, outputs), self.load_tokenizer(base))
+            return _padded(built(base, self.options, outputs, ordered=self._kind.ordered), self.load_tokenizer(base))
         plain = {"retune_head": None} if "retune_head" in _pretrained.config(base) else {}
         # A base that was fine-tuned before may have a head of another size.
-        model = _pretrained.load_model("AutoModelForSequenceClassification", base, **outputs, **plain, ignore_mismatched_sizes=True)
+        settings = {**outputs, **plain, "ignore_mismatched_sizes": True}
+        model = _pretrained.load_model("AutoModelForSequenceClassification", base, **settings)
+        _heads.take_rows(model, base, list(outputs["id2label"].values()), "ForSequenceClassification", ordered=self._kind.ordered)
         return _padded(model, self.load_tokenizer(base))
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
@@ -129,6 +131,10 @@ class Task(Base):
     def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
         """Return the kind's loss, or None for the model's own."""
         return self._kind.loss(spec, smoothing)
+
+    def items(self, spec: ModelSpec) -> Callable[[Any], float] | None:
+        """Return what counts the thresholds that CORN asks of a batch; else None."""
+        return ordinal.asked(spec) if self.options.kind == "ordinal" else None
 
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Return what the head reads of each row's tokens: by the pooling of the options, or the architecture's own."""

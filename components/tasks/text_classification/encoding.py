@@ -28,11 +28,11 @@ def joined(rows: pd.DataFrame) -> list[str]:
 def tokenize(tokenizer: Any, texts: Texts, **settings: Any) -> Any:
     """Return what `tokenizer` makes of the texts.
 
-    Where a model finds its place by the end token, as BART, T5 and language models do, one that is written in a text must not count;
+    Where a model finds its place by the end or padding token, as BART, T5 and language models do, one written in a text must not count;
     and where a tokenizer marks neither ends nor pairs, an empty text is an end token, and the second text of a pair starts a new line.
     """
-    if tokenizer.eos_token:
-        texts = tuple([text.replace(tokenizer.eos_token, " ") for text in each] for each in texts)
+    for token in filter(None, (tokenizer.eos_token, tokenizer.pad_token)):
+        texts = tuple([text.replace(token, " ") for text in each] for each in texts)
     bare = tokenizer.num_special_tokens_to_add(pair=False)
     if len(texts) == 2 and tokenizer.num_special_tokens_to_add(pair=True) <= bare:
         texts = (texts[0], [f"\n{text}" for text in texts[1]])

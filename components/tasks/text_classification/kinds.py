@@ -32,6 +32,8 @@ class Kind(Protocol):
     classes: bool
     one_answer: bool
     scored: bool
+    ordered: bool
+    """Whether what an output means depends on the outputs before it."""
     metrics: tuple[str, ...]
     measures: Mapping[str, Measure]
     baselines: tuple[str, ...]

@@ -5,6 +5,7 @@ nothing of it is code. This module imports torch; the task imports it where a he
 """
 
 import inspect
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,23 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.modeling_outputs import SequenceClassifierOutput
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES, MODEL_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_MAPPING,
+)
 
 from components.errors import BadModel, BadParams
 from components.tasks import _pretrained
+from components.tasks._foreign import refuse_foreign_code
+from components.tasks._heads import take_rows
+from components.tasks._weights import stored
 from components.tasks.text_classification.options import Options
+
+log = logging.getLogger(__name__)
+
+_SUMMARISED = ("xlnet", "xlm", "flaubert")
+_POOLINGS = {"cls": "cls", "bos": "cls", "first": "cls", "mean": "mean", "late": "mean", "last": "last"}
 
 _DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "hidden_dropout_prob", "dropout", "resid_pdrop")
 
@@ -89,7 +102,7 @@ def pooled(tokens: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
 def token_vectors(model: Any, inputs: Mapping[str, Any], wanted: str) -> torch.Tensor:
     """Return a vector (batch, width) for each row of `inputs`, pooled as the head of `model`, or of what LoRA wraps, does.
 
-    Where the architecture has a head of its own, that is what goes into it: its first token, or its last.
+    Where the architecture has a head of its own, that is what goes into it: its first token, its last, or their mean, as the config says.
     """
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     found: list[Any] = []
@@ -102,8 +115,10 @@ def token_vectors(model: Any, inputs: Mapping[str, Any], wanted: str) -> torch.T
     return pooled(found[-1][0], inputs["attention_mask"], how)
 
 
-def built(base: Path, options: Options, outputs: dict[str, Any]) -> HeadedModel:
+def built(base: Path, options: Options, outputs: dict[str, Any], *, ordered: bool = False) -> HeadedModel:
     """Load the model in `base` and put the head of `options` on it: a fresh one, or that of `base` where it has the same.
+
+    Of the output layer of `base` the rows are taken that it has for the labels of `outputs`; for `ordered` see `take_rows`.
 
     Raises:
         BadModel: the folder must not or cannot be loaded.
@@ -116,7 +131,10 @@ def built(base: Path, options: Options, outputs: dict[str, Any]) -> HeadedModel:
     config.retune_head = head
     model = HeadedModel(body)
     if known and {**known, "dropout": 0} == {**head, "dropout": 0}:
-        _take_head(model, base)
+        _take_hidden(model, base)
+        take_rows(model, base, list(outputs["id2label"].values()), HeadedModel.__name__, ordered=ordered)
+    else:
+        log.info("head: all %d rows are drawn at random, since the base has no head of this kind", config.num_labels)
     return model
 
 
@@ -126,7 +144,7 @@ def restored(folder: Path) -> HeadedModel:
     Raises:
         BadModel: the folder must not or cannot be loaded.
     """
-    _pretrained.refuse_foreign_code(folder)
+    refuse_foreign_code(folder)
     _pretrained.refuse_pickles(folder)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False, dtype=torch.float32)
@@ -137,11 +155,12 @@ def restored(folder: Path) -> HeadedModel:
     return model
 
 
-def _take_head(model: HeadedModel, base: Path) -> None:
-    state = safetensors.torch.load_file(base / "model.safetensors")
-    found = {name.removeprefix("head."): tensor for name, tensor in state.items() if name.startswith("head.")}
-    if {name: tensor.shape for name, tensor in found.items()} == {name: tensor.shape for name, tensor in model.head.state_dict().items()}:
-        model.head.load_state_dict(found)
+def _take_hidden(model: HeadedModel, base: Path) -> None:
+    """Take the hidden layer of the head in `base`, which has one of the same width."""
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("head.dense.")}
+    found = stored(base, own)
+    if {name: tensor.shape for name, tensor in found.items()} == {name: tensor.shape for name, tensor in own.items()}:
+        model.load_state_dict(found, strict=False)
 
 
 def _bare(config: type[PreTrainedConfig]) -> dict[str, Any]:
@@ -159,14 +178,24 @@ def _pooling(config: PreTrainedConfig, wanted: str) -> str:
     kind = config.model_type
     if config.is_encoder_decoder:
         raise BadParams(f"params.yaml: task_options: pooling, head_hidden and head_dropout need an encoder or a decoder; {kind} is both")
+    if wanted == "default" and (own := _own_pooling(config)) is not None:
+        return own
     if kind == "xlnet":  # its [CLS] stands at the end
         return "last" if wanted in ("default", "cls") else wanted
-    causal = kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    causal = kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
     if causal and wanted == "cls":
         raise BadParams(
             f"params.yaml: task_options.pooling is cls, but the first token of {kind} reads no other; write default, mean or max"
         )
     return ("last" if causal else "cls") if wanted == "default" else wanted
+
+
+def _own_pooling(config: PreTrainedConfig) -> str | None:
+    """Return the pooling of the architecture's own head where the config chooses it; None where the architecture has one only."""
+    chosen = getattr(config, "classifier_pooling", None)  # ModernBERT, EuroBERT: cls, bos | mean, late
+    if chosen is None and config.model_type in _SUMMARISED:
+        chosen = getattr(config, "summary_type", None)
+    return _POOLINGS.get(str(chosen))
 
 
 def _dropout(config: PreTrainedConfig, wanted: float | None) -> float:

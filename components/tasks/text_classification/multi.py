@@ -45,6 +45,7 @@ class Kind:
     classes = False
     one_answer = True
     scored = True
+    ordered = False
     metrics = ("micro_f1", "macro_f1", "average_precision", "subset_accuracy")
     baselines = ("majority", "tfidf")
     refuses: Mapping[str, str] = {
@@ -188,7 +189,7 @@ def _names(cell: str, separator: str) -> list[str]:
     else:
         try:
             names = json.loads(cell)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"label starts as a JSON list and is none: {error}") from None
     if bad := [name for name in names if isinstance(name, bool) or not isinstance(name, str | int)]:
         raise ValueError(f"label is a list with something that is no name: {json.dumps(bad[0])[:40]}")

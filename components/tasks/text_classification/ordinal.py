@@ -35,6 +35,7 @@ class Kind:
     classes = False
     one_answer = True
     scored = True
+    ordered = True
     metrics = ("quadratic_weighted_kappa", "neg_mae", "accuracy", "spearman")
     measures: Mapping[str, Measure] = {
         "quadratic_weighted_kappa": numbers.KAPPA,
@@ -146,6 +147,11 @@ class Kind:
     def _numbers(self, levels: Sequence[str]) -> Floats:
         place = {level: float(place) for place, level in enumerate(self._options.levels)}
         return np.array([place[level] if place else float(level) for level in levels], dtype=np.float64)
+
+
+def asked(spec: ModelSpec) -> Callable[[Any], float]:
+    """Return what counts the thresholds that CORN's loss of a batch is the mean of: those up to a row's level and the next."""
+    return lambda batch: float((batch["labels"] + 1).clamp(max=len(spec.labels) - 1).sum())
 
 
 def _corn(of_levels: Sequence[float] | None) -> Loss:

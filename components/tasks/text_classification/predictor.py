@@ -80,4 +80,4 @@ def _load(folder: Path) -> Any:
         from components.tasks.text_classification.model import restored
 
         return restored(folder)
-    return _pretrained.load_model("AutoModelForSequenceClassification", folder)
+    return _pretrained.load_model("AutoModelForSequenceClassification", folder, head=False)

@@ -29,6 +29,7 @@ class Kind:
     classes = False
     one_answer = False
     scored = False
+    ordered = False
     metrics = ("r2", "spearman", "pearson", "neg_mse", "neg_mae")
     measures: Mapping[str, Measure] = {
         "r2": numbers.R2,

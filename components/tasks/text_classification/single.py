@@ -30,6 +30,7 @@ class Kind:
     classes = True
     one_answer = True
     scored = False
+    ordered = False
     metrics = ("macro_f1", "accuracy")
     measures: Mapping[str, Measure] = {"accuracy": mean("right", "share of the rows that are right")}
     baselines = ("majority", "tfidf")

@@ -22,8 +22,8 @@ from components.measures import Measure, f1, mean, ratio
 from components.tasks._base import Base
 from components.tasks.token_classification import baselines, encoding, tables
 from components.tasks.token_classification.options import Options
-from components.tasks.token_classification.predictor import Tagger, load_model
-from components.tasks.token_classification.rows import Rows
+from components.tasks.token_classification.predictor import Tagger, start_from
+from components.tasks.token_classification.rows import Row, Rows
 from components.tasks.token_classification.schemes import label_map, mended, parted
 
 Floats = npt.NDArray[np.float64]
@@ -93,7 +93,7 @@ class Task(Base):
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the sub-words of each row, special ones included."""
-        parts = encoding.parts_of([self.rows.tokens(row) for row in self.rows.records(rows)], tokenizer, _WHOLE)
+        parts = self._parts(self.rows.records(rows), tokenizer, _WHOLE)
         return np.array([part.length for part in parts], dtype=np.int64)
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
@@ -109,7 +109,7 @@ class Task(Base):
         tags = [self.rows.tags(row) for row in records]
         if strange := sorted({tag for each in tags for tag in each} - set(number)):
             raise BadData(f"tags {', '.join(map(repr, strange))} are not in the label map ({', '.join(spec.labels)})")
-        parts = encoding.parts_of([self.rows.tokens(row) for row in records], tokenizer, spec.max_length)
+        parts = self._parts(records, tokenizer, spec.max_length)
         names = sorted(parts[0].inputs) if parts else ["input_ids"]
         columns = {name: pa.array([part.inputs[name] for part in parts], pa.list_(pa.int32())) for name in names}
         own = [mended(tags[part.row][part.first : part.last], self.options.scheme) for part in parts]
@@ -120,8 +120,7 @@ class Task(Base):
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
         """Load the base model with a linear head, or with a conditional random field on top of it, in float32; BadModel."""
-        # A base that was fine-tuned before has a head of another size.
-        return load_model(base, spec, self.options, ignore_mismatched_sizes=True)
+        return start_from(base, spec, self.options)
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
         """Return what pads a batch of encoded rows, and their labels, to its longest row."""
@@ -162,6 +161,11 @@ class Task(Base):
     def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
         """Return scores by type, what was taken for what, and the texts that most mistakes are made on."""
         return tables.tables(self.rows, rows, found)
+
+    def _parts(self, records: Sequence[Row], tokenizer: Any, max_length: int) -> list[encoding.Part]:
+        return encoding.parts_of(
+            [self.rows.tokens(row) for row in records], tokenizer, max_length, [self.rows.gaps(row) for row in records]
+        )
 
     def _tags(self, rows: pd.DataFrame) -> list[list[str]]:
         return [self.rows.tags(row) for row in self.rows.records(rows)]

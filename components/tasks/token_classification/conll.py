@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from components.exits import ended
 from components.tasks.token_classification.schemes import guessed, written
 
 DOCUMENT = ("-DOCSTART-", "# newdoc")
@@ -71,4 +72,4 @@ def _cells(columns: list[str], token: int, tag: int, number: int) -> tuple[str, 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(ended(main))

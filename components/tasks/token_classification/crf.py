@@ -225,8 +225,9 @@ class AutoModelForTokenClassificationWithCrf:
             config.label2id = {label: number for number, label in config.id2label.items()}
         before = getattr(config, "crf_rate", 1.0)
         config.crf_scheme, config.crf_rate = scheme or getattr(config, "crf_scheme", "plain"), rate or before
-        model = with_crf(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)]).from_pretrained(folder, config=config, **settings)
+        loaded = with_crf(MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING[type(config)]).from_pretrained(folder, config=config, **settings)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # with output_loading_info
         with torch.no_grad():
             for weights in model.crf.parameters():
                 weights.mul_(before / config.crf_rate)  # what counts stays what it was, whatever the rate
-        return model
+        return loaded

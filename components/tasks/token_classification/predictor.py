@@ -11,6 +11,8 @@ import pandas as pd
 from components.artifacts.predictions import Answers
 from components.artifacts.training import ModelSpec
 from components.tasks import _pretrained
+from components.tasks._heads import take_rows
+from components.tasks._weights import stored
 from components.tasks.token_classification.encoding import IGNORED, Part, load_tokenizer, parts_of
 from components.tasks.token_classification.options import Options
 from components.tasks.token_classification.rows import Rows
@@ -39,7 +41,8 @@ class Tagger:
         Sentences are batched by length, so that little is padding.
         """
         records = self._rows.records(rows)
-        parts = parts_of([self._rows.tokens(row) for row in records], self._tokenizer, self.spec.max_length)
+        sentences, gaps = [self._rows.tokens(row) for row in records], [self._rows.gaps(row) for row in records]
+        parts = parts_of(sentences, self._tokenizer, self.spec.max_length, gaps)
         order = sorted(range(len(parts)), key=lambda place: parts[place].length)
         tags: list[list[str]] = [[] for _ in parts]
         for start in range(0, len(order), batch_size):
@@ -71,29 +74,55 @@ def tags_of(model: Any, batch: Mapping[str, Any], begins: Any) -> Any:
     return model(**batch).logits.argmax(dim=-1)
 
 
-def load_model(folder: Path, spec: ModelSpec, options: Options, **settings: Any) -> Any:
-    """Load a base model, or a trained one, with the head that the options ask for, over the labels of `spec`.
+def load_model(folder: Path, spec: ModelSpec, options: Options) -> Any:
+    """Load a trained model with the head that the options ask for.
 
     Raises:
         BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read.
     """
+    return _pretrained.load_model(*_as_asked(folder, options), head=False, **_named(spec, options))
+
+
+def start_from(folder: Path, spec: ModelSpec, options: Options) -> Any:
+    """Load a base model with the head that the options ask for, over the labels of `spec`; what its own head has for them is taken.
+
+    Raises:
+        BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read.
+    """
+    # A base that was fine-tuned before has a head of another size.
+    model = _pretrained.load_model(*_as_asked(folder, options), ignore_mismatched_sizes=True, **_named(spec, options))
+    rows = take_rows(model, folder, spec.labels, "ForTokenClassification")
+    if options.head == "crf":
+        _take_field(model, folder, rows)
+    return model
+
+
+def _as_asked(folder: Path, options: Options) -> tuple[str | type, Path]:
     if options.head == "crf":
         from components.tasks.token_classification.crf import AutoModelForTokenClassificationWithCrf
 
-        return _pretrained.load_model(
-            AutoModelForTokenClassificationWithCrf,
-            folder,
-            labels=spec.labels,
-            scheme=options.scheme,
-            rate=options.transition_rate,
-            **settings,
-        )
+        return AutoModelForTokenClassificationWithCrf, folder
+    return "AutoModelForTokenClassification", folder
+
+
+def _named(spec: ModelSpec, options: Options) -> dict[str, Any]:
+    """Return the settings that name the outputs."""
+    if options.head == "crf":
+        return {"labels": spec.labels, "scheme": options.scheme, "rate": options.transition_rate}
     numbers = dict(enumerate(spec.labels))
-    return _pretrained.load_model(
-        "AutoModelForTokenClassification",
-        folder,
-        num_labels=len(numbers),
-        id2label=numbers,
-        label2id={label: number for number, label in numbers.items()},
-        **settings,
-    )
+    return {"num_labels": len(numbers), "id2label": numbers, "label2id": {label: number for number, label in numbers.items()}}
+
+
+def _take_field(model: Any, folder: Path, rows: Mapping[int, int]) -> None:
+    """Put the weights that the field in `folder` has for tags, and for one after the other, where these tags are now; others are 0."""
+    import torch
+
+    found = stored(folder, [f"crf.{name}" for name, _ in model.crf.named_parameters()])
+    faster = _pretrained.config(folder).get("crf_rate", 1.0) / model.config.crf_rate
+    mine, theirs = list(rows.keys()), list(rows.values())
+    with torch.no_grad():
+        for name, weights in model.crf.named_parameters():
+            if (tensor := found.get(f"crf.{name}")) is not None:
+                weights.zero_()
+                places, rows_of = (torch.meshgrid(*[torch.tensor(each)] * weights.ndim, indexing="ij") for each in (mine, theirs))
+                weights[places] = tensor[rows_of].to(weights) * faster

@@ -95,6 +95,13 @@ class Rows:
         except Bad as reason:
             raise BadData(f"{reason}: {str(row['tokens'])[:80]!r}") from None
 
+    def gaps(self, row: Row) -> list[str]:
+        """Return what stands before each token of a row: a space, or in a raw text what stands there."""
+        if self.data == "tokens":
+            return [" "] * len(self.tokens(row))
+        text, words = str(row["text"]), reading.words_in(str(row["text"]))
+        return [text[stop:begin] for stop, (begin, _) in zip([0, *(end for _, end in words)], words, strict=False)]
+
     def tags(self, row: Row) -> list[str]:
         """Return the expected tags of a row that `read` found no fault with."""
         if self.data == "tokens":

@@ -1,12 +1,13 @@
 """What production has is not deleted here, where it was made."""
 
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from components.errors import Unavailable
+from components.errors import RetuneError, Unavailable
 from components.ledger import Ledger
 from components.registry import CHAMPION
 from components.registry.versions import COMPLETE, KEY
@@ -97,6 +98,21 @@ def test_what_is_in_production_here_too_stays_for_that_reason(project: Path, tmp
     MlflowClient(f"sqlite:///{project}/var/mlflow.db").set_registered_model_alias(NAME, "challenger", "2")
 
     assert look(NAME, 2, 7, project).kept == {NAME: {1: "one of the newest 2", 2: "is challenger"}}
+
+
+@pytest.mark.parametrize("where", ["project/var", "production"])
+def test_a_changed_ledger_deletes_nothing(project: Path, tmp_path: Path, where: str) -> None:
+    promoted(tmp_path, 2)
+    Ledger(f"sqlite:///{project}/var/ledger.db").append(NAME, expected=None, action="promoted", version=1, key="k1", who="ada", why="so")
+    connection = sqlite3.connect(tmp_path / where / "ledger.db")
+    connection.execute("DROP TRIGGER promotions_no_update")
+    connection.execute("UPDATE promotions SET who = 'eve'")
+    connection.commit()
+    connection.close()
+
+    with pytest.raises(RetuneError, match=r"ledger is not what was written.*promotions tickets 1 was changed"):
+        prune(NAME, 0, really=True, start=project)
+    assert {int(version.version) for version in MlflowClient(f"sqlite:///{project}/var/mlflow.db").search_model_versions()} == {1, 2}
 
 
 @pytest.mark.parametrize("gone", ["mlflow.db", "ledger.db"])

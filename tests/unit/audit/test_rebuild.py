@@ -10,7 +10,7 @@ import pytest
 from components.errors import NotThere
 from flows.audit.rebuild import installed
 from flows.audit.recipe import Recipe, bring_tuned, lay_code, not_to_be_repeated
-from flows.dvc import cache_folder
+from flows.dvc_config import cache_folder
 from tests.unit.audit.models import model_of, version
 
 

@@ -5,12 +5,15 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
 
 from components.errors import BadInput, NotThere
 from flows.audit.worktree import furnish, worktree
+from flows.dvc_config import default_remote
+from tests.project import started
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -73,7 +76,7 @@ def test_a_folder_to_keep_that_is_a_file_is_refused(project: Path, tmp_path: Pat
 
 # A rebuild as it is left in the middle: it says where it works, and waits to be ended.
 WORKING = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from flows.audit.worktree import worktree
 if sys.argv[2:] == ["as a command"]:
@@ -81,13 +84,14 @@ if sys.argv[2:] == ["as a command"]:
     heed_signals()
 with worktree(Path(sys.argv[1]), "HEAD") as root:
     print(root, flush=True)
-    time.sleep(60)
+    while True:
+        signal.pause()
 """
 
 
-def working(project: Path, *said: str, below: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+def working(project: Path, *said: str, below: tuple[str, ...] = ()) -> AbstractContextManager[subprocess.Popen[str]]:
     command = [*below, sys.executable, "-c", WORKING, str(project), *said]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def folder_of(child: subprocess.Popen[str]) -> Path:
@@ -97,31 +101,31 @@ def folder_of(child: subprocess.Popen[str]) -> Path:
 
 @pytest.mark.slow
 def test_the_folder_is_gone_after_the_terminal_was_closed_unless_that_is_to_be_survived(project: Path) -> None:
-    closed, survivor = working(project, "as a command"), working(project, "as a command", below=("nohup",))
-    roots = [folder_of(child) for child in (closed, survivor)]
-    assert all((root / "file").exists() for root in roots)
+    with working(project, "as a command") as closed, working(project, "as a command", below=("nohup",)) as survivor:
+        roots = [folder_of(child) for child in (closed, survivor)]
+        assert all((root / "file").exists() for root in roots)
 
-    for child in (closed, survivor):
-        child.send_signal(signal.SIGHUP)
+        for child in (closed, survivor):
+            child.send_signal(signal.SIGHUP)
 
-    assert "Cancelled: ended by SIGHUP" in closed.communicate()[1]
-    assert not roots[0].parent.exists()
-    assert survivor.poll() is None
-    survivor.terminate()
-    assert "Cancelled: ended by SIGTERM" in survivor.communicate()[1]
-    assert not roots[1].parent.exists()
+        assert "Cancelled: ended by SIGHUP" in closed.communicate()[1]
+        assert not roots[0].parent.exists()
+        assert survivor.poll() is None
+        survivor.terminate()
+        assert "Cancelled: ended by SIGTERM" in survivor.communicate()[1]
+        assert not roots[1].parent.exists()
     assert git(project, "worktree", "list").count("\n") == 0
 
 
 def test_what_a_killed_rebuild_left_is_removed_by_the_next_one_and_nobody_elses(project: Path, tmp_path: Path) -> None:
-    children = [working(project) for _ in range(3)]
-    killed, swept, in_use = (folder_of(child) for child in children)
-    for child in children[:2]:
-        child.kill()
-        child.communicate()
-    shutil.rmtree(swept.parent)  # as who cleans the temporary folder does
-    kept = tmp_path / "retune-rebuild-mine/retune-rebuild"
-    try:
+    with ExitStack() as running:
+        children = [running.enter_context(working(project)) for _ in range(3)]
+        killed, swept, in_use = (folder_of(child) for child in children)
+        for child in children[:2]:
+            child.kill()
+            child.communicate()
+        shutil.rmtree(swept.parent)  # as who cleans the temporary folder does
+        kept = tmp_path / "retune-rebuild-mine/retune-rebuild"
         with worktree(project, "HEAD", kept):
             assert not killed.parent.exists()
         with worktree(project, "HEAD") as root:
@@ -130,7 +134,6 @@ def test_what_a_killed_rebuild_left_is_removed_by_the_next_one_and_nobody_elses(
         assert not any(str(path) in listed for path in (killed, swept))
         assert all(str(path) in listed and (path / "file").exists() for path in (in_use, kept))
         assert not root.exists()
-    finally:
         children[2].send_signal(signal.SIGINT)
         children[2].communicate()
 
@@ -153,7 +156,7 @@ def test_its_dvc_has_the_projects_remotes_and_nothing_else_of_it(tmp_path: Path)
 
     config = configparser.ConfigParser(interpolation=None)
     config.read(root / ".dvc/config")
-    assert dict(config["core"]) == {"remote": "local", "no_scm": "true", "analytics": "false", "check_update": "false"}
-    assert dict(config["cache"]) == {"dir": str(root / ".dvc/cache")}
-    assert dict(config["'remote \"local\"'"]) == {"url": str(project / "var/remote")}
+    assert (config["core"]["remote"], config["core"]["no_scm"]) == ("local", "true")
+    assert dict(config["cache"]) == {"dir": "cache"}
+    assert default_remote(root) == ("local", str(project / "var/remote"))
     assert dict(config["'remote \"s3\"'"]) == {"url": "s3://bucket/x%20y", "secret_access_key": "hidden"}

@@ -39,6 +39,23 @@ def test_the_baseline_that_is_named_is_the_one_that_counts():
     assert decided("baseline", evidence, against="tfidf").outcome is Outcome.INCONCLUSIVE
 
 
+@pytest.mark.parametrize(
+    ("theirs", "outcome", "named"),
+    [
+        ({"majority": 200, "tfidf": 450}, Outcome.PASS, "tfidf"),
+        ({"majority": 500, "tfidf": 450}, Outcome.INCONCLUSIVE, "majority"),
+        ({"majority": 560, "tfidf": 100}, Outcome.FAIL, "majority"),
+    ],
+)
+def test_the_strongest_baseline_must_be_beaten(theirs, outcome, named):
+    others = {name: answered(np.arange(600) < right) for name, right in theirs.items()}
+    found = decided("baseline", against(answered(np.arange(600) < 500), None, baselines=others), against="strongest", metric="accuracy")
+
+    assert found.outcome is outcome
+    assert f"over {named} " in found.reason
+    assert {one.name for one in found.hypotheses} == {"no better than majority", "no better than tfidf"}
+
+
 def test_a_baseline_that_was_not_evaluated_is_named_and_asks_a_person():
     found = decided("baseline", against(answered(np.ones(60, bool)), None, baselines={"majority": answered(np.ones(60, bool))}))
 

@@ -57,6 +57,14 @@ def test_the_limit_that_is_nearest_is_the_one_that_is_told():
     assert "more" not in judged(cost(10.0), p50_ms=100).reason
 
 
+def test_without_champion_and_budget_nothing_is_asked():
+    alone = cost(10.0)
+
+    assert (judged(alone).shown, judged(alone).reason.partition(":")[0]) == ("NOT ASKED", "not asked")
+    assert judged(alone, size_mib=500).asked
+    assert judged(alone, p50_ms=100).asked
+
+
 def test_swapping_the_versions_mirrors_the_interval():
     forth, back = judged(cost(10.0, 9.0)), judged(cost(9.0, 10.0))
     swapped = Timed(batch_size=1, candidate=blocks(9.0, seed=1), champion=blocks(10.0))

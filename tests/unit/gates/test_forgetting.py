@@ -96,7 +96,7 @@ def test_without_earlier_sets_or_champion_there_is_nothing_to_forget():
     assert "no earlier test set yet" in asked().reason
     assert decided("forgetting", alone).outcome is Outcome.PASS
     assert decided("forgetting", alone).tables[0].rows[0][:2] == ("old", 300)
-    assert decided("forgetting", dataclasses.replace(alone, earlier=())).reason.startswith("there is no champion yet")
+    assert decided("forgetting", dataclasses.replace(alone, earlier=())).reason.startswith("not asked: there is no champion yet")
 
 
 @pytest.mark.parametrize("sets", [(), (Earlier("old", NOW, None),), (Earlier("old", fault="not in the cache"),)])

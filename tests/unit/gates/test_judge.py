@@ -35,7 +35,7 @@ def test_a_much_better_candidate_is_promoted():
     found = verdict(candidate, champion)
 
     assert found.outcome is Outcome.PASS
-    assert found.reason.startswith("All 6 deciding gates pass")
+    assert found.reason.startswith("All 4 deciding gates that were asked pass, and none of ")
     assert found.champion == "4"
 
 
@@ -174,6 +174,25 @@ def veto(*values: float, role: Role = Role.VETOES) -> GateResult:
 
 
 PROVEN = GateResult(gate="floor", outcome=Outcome.PASS, reason="good")
+
+
+@pytest.mark.parametrize("name", ["anchor", "calibration", "champion", "fairness", "forgetting", "looks"])
+def test_a_gate_with_nothing_to_judge_says_so(name):
+    result = gates.load(name).decide(against(models(60, 0.6)[1], None), gates.load(name).Params())
+
+    assert (result.outcome, result.asked, result.shown) == (Outcome.PASS, False, "NOT ASKED")
+    assert result.reason.startswith("not asked: ")
+
+
+def test_a_verdict_names_the_gates_that_were_not_asked():
+    unasked = [GateResult.not_asked("champion", "there is none"), GateResult.not_asked("fairness", "no column", role=Role.VETOES)]
+
+    assert fold([PROVEN, *unasked]) == (Outcome.PASS, "All 1 deciding gates that were asked pass. Not asked: champion, fairness.")
+
+
+def test_an_asked_gate_keeps_the_digest_of_its_verdict():
+    assert "asked" not in PROVEN.model_dump(mode="json")
+    assert GateResult.not_asked("champion", "there is none").model_dump(mode="json")["asked"] is False
 
 
 def test_what_may_reject_is_corrected_together_over_all_gates():

@@ -1,0 +1,90 @@
+"""Every champion, now and before, leads to files whose hashes match; what does not is named, and `doctor` says it too."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from flows.audit.verify import Look, dvc, ledger, workspaces
+from flows.cli import app
+from flows.dvc import object_path
+from tests.cached import keep, keep_folder
+from tests.registered import make_shop
+from tests.unit.audit.models import model_of, promoted, version
+
+
+def made(root: Path, number: int, content: bytes) -> Any:
+    """A version that was made with a folder of one file."""
+    return version(number, retune__dvc_lock=json.dumps({"data/raw": keep_folder(root, {"part": content})}))
+
+
+def test_only_what_was_champion_is_looked_at(tmp_path: Path) -> None:
+    promoted(tmp_path, 1)
+    model = model_of(tmp_path, made(tmp_path, 1, b"a"), made(tmp_path, 2, b"b"), version(3))
+    (tmp_path / ".dvc/cache").rename(tmp_path / "aside")
+
+    assert {fault.version for fault in dvc(Look(model, quick=False))} == {1}
+    assert [*dvc(Look(model, quick=True))] == []
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_damaged_or_lost_object_is_named(tmp_path: Path, lost: bool) -> None:
+    promoted(tmp_path, 1)
+    model, path = model_of(tmp_path, made(tmp_path, 1, b"a")), object_path(tmp_path, keep(tmp_path, b"a"))
+    assert [*dvc(Look(model, quick=False))] == []
+    path.unlink() if lost else path.write_bytes(b"b")
+    (fault,) = dvc(Look(model, quick=False))
+
+    assert (fault.place, fault.version) == ("DVC", 1)
+    assert fault.says.startswith("data/raw/part: ")
+    assert str(path) in fault.says
+    assert ("neither in DVC's cache" if lost else "is corrupt") in fault.says
+
+
+def test_an_entry_without_its_version_is_a_fault(tmp_path: Path) -> None:
+    promoted(tmp_path, 1, 2)
+
+    assert [(fault.place, fault.version) for fault in ledger(Look(model_of(tmp_path, version(2)), quick=True))] == [("ledger", 1)]
+
+
+def test_a_file_of_a_workspace_that_is_not_what_was_made_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "var/workspaces/tickets-1"
+    root.mkdir(parents=True)
+    out = {"path": "out", "hash": "md5", "md5": keep(root, b"made")}
+    (root / "dvc.lock").write_text(json.dumps({"stages": {"train": {"outs": [out]}}}), encoding="utf-8")
+    (root / "params.yaml").write_text("name: tickets\n", encoding="utf-8")
+    look = Look(model_of(tmp_path, version(1)), quick=False)
+    (root / "out").write_bytes(b"made")
+    assert [*workspaces(look)] == []
+    (root / "out").write_bytes(b"other")
+
+    assert [str(root / "out") in fault.says for fault in workspaces(look)] == [True]
+
+
+@pytest.mark.slow
+def test_the_command_says_what_does_not_match(
+    tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_shop(tmp_path, tiny_base, tickets)
+    promoted(tmp_path, 1)
+    monkeypatch.chdir(tmp_path)
+
+    (found,), code = ask()
+    assert (code, found["versions"], [fault["place"] for fault in found["faults"]]) == (1, [1], ["DVC"])
+    (weights,) = (tmp_path / "var/mlartifacts").rglob("models/**/model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"X")
+    (found,), code = ask("tickets")
+    assert (code, [fault["place"] for fault in found["faults"]]) == (1, ["MLflow", "DVC"])
+
+    said = CliRunner().invoke(app, ["verify"])
+    assert said.exit_code == 1
+    assert "tickets: 2 faults; version 1" in said.stdout
+    assert "DVC: tickets 1: models/trained: " + "0" * 32 in said.stdout
+
+
+def ask(*arguments: str) -> tuple[list[dict[str, Any]], int]:
+    said = CliRunner().invoke(app, ["verify", "--json", *arguments])
+    return json.loads(said.stdout), said.exit_code
