@@ -39,8 +39,11 @@ def grouped(ids: Iterable[str], groups: Iterable[str]) -> bool:
     return not all(map(alone, ids, groups))
 
 
-# What no reader sees of a label: soft hyphen, grapheme joiner, direction marks, zero-width space, word joiner and its like, BOM.
-_UNSEEN = re.compile("[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
+# What no reader sees of a label: control characters, soft hyphen, grapheme joiner, direction marks, zero-width space, word joiner and its
+# like, BOM.
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+)
 # Joiners mean something between letters of other scripts and in emoji, and nothing beside ASCII, a blank or an end.
 _JOINER = re.compile("(?<![^\\s\x21-\x7e])[\u200c\u200d]+|[\u200c\u200d]+(?![^\\s\x21-\x7e])")
 _BLANK = re.compile("[\\s\u2800\u3164\uffa0]")
@@ -67,5 +70,5 @@ def label_reader(label_map: Mapping[str, str]) -> Callable[[str], str]:
 
 
 def twin_key(name: str) -> str:
-    """Return what two labels share that differ only in case, blanks, joiners or compatibility forms: they may be one by mistake."""
-    return re.sub("[\\s\u200c\u200d]", "", unicodedata.normalize("NFKC", canonical_label(name)).casefold())
+    """Return what two labels share that differ only in case, blanks, joiners, variants or compatibility forms: one by mistake, perhaps."""
+    return re.sub("[\\s\u200c\u200d\ufe00-\ufe0f]", "", unicodedata.normalize("NFKC", canonical_label(name)).casefold())
