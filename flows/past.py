@@ -135,7 +135,7 @@ def row_keys(rows: pd.DataFrame) -> list[str]:
 
 
 def check_splits(workspace: Workspace, uri: str, params: Params) -> None:
-    """Check that rows stay in their splits where the newest version was made by a release that split rows without a group by their id.
+    """Check that rows stay in their splits where the newest version's rows without a group were split by their id: by an earlier release, or as it was set.
 
     Raises:
         BadParams: they would move, as preprocess.split_by is not set; the message names both values.
@@ -144,7 +144,7 @@ def check_splits(workspace: Workspace, uri: str, params: Params) -> None:
         return
     newest = max((one for one in registry.versions(uri, params.name) if one.complete), key=lambda one: one.number, default=None)
     try:
-        if newest is None or Profile.read(stored.artifact(uri, newest, "data/profile.json").parent).split_by is not None:
+        if newest is None or Profile.read(stored.artifact(uri, newest, "data/profile.json").parent).split_by not in (None, "id"):
             return
         rows = cached_rows(workspace, newest, TEST, "test.parquet")
         if grouped(rows["id"], rows["group"]) or rows["group"].tolist() == [text_key(text) for text in rows["text"]]:

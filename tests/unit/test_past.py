@@ -160,6 +160,9 @@ def test_splits_of_an_earlier_release_move_only_when_asked(
     if refused:
         with pytest.raises(BadParams, match=r"preprocess\.split_by is not set, and version 2 was made when"):
             check_splits(workspace, uri, unset)
+        record(now.model_copy(update={"split_by": "id"}))
+        with pytest.raises(BadParams, match=r"preprocess\.split_by is not set, and version 2 was made when"):
+            check_splits(workspace, uri, unset)
     else:
         check_splits(workspace, uri, unset)
     record(now.model_copy(update={"split_by": "text"}))
