@@ -135,7 +135,7 @@ def row_keys(rows: pd.DataFrame) -> list[str]:
 
 
 def check_splits(workspace: Workspace, uri: str, params: Params) -> None:
-    """Check that rows stay in their splits where the newest version's rows without a group were split by their id: by an earlier release, or as it was set.
+    """Check that rows stay in their splits where those of the newest version followed from ids, by an earlier release or by the setting.
 
     Raises:
         BadParams: they would move, as preprocess.split_by is not set; the message names both values.
