@@ -8,16 +8,12 @@ from datetime import date
 from difflib import get_close_matches
 from itertools import islice
 from reprlib import Repr
-from typing import Annotated, Any, Self, get_args, get_origin
+from typing import Any, Self, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from components.errors import BadParams
-from components.text import canonical_label
-
-Label = Annotated[str, AfterValidator(canonical_label)]
-"""The name of a label in a setting, as those of the data are read."""
 
 _KNOWN, _LONG = 30, 100  # names that a message lists, and characters of one
 _EXPECTED = {  # by pydantic's name of a fault: what to write

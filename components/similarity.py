@@ -6,7 +6,7 @@ Texts are compared by their shingles: words and pairs of adjacent words, without
 import hashlib
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -115,8 +115,8 @@ def alike(
         for place, signature in enumerate(_signatures(mine)):
             session.insert(place, signature)
     numbered = _Numbered(mine)
-    theirs = [shingles(text) for text in others]
-    for twin, signature in enumerate(_signatures(theirs)):
+    theirs = {twin: one for twin, one in enumerate(map(shingles, others)) if numbered.at_most(one) >= threshold}
+    for twin, signature in zip(theirs, _signatures(theirs.values()), strict=True):
         if found := index.query(signature):
             places = np.sort(np.fromiter(found, dtype=np.int64, count=len(found)))
             similarities = numbered.jaccard(places, theirs[twin])
@@ -137,6 +137,10 @@ class _Numbered:
         self._sizes = np.array([len(one) for one in shingled], dtype=np.int64)
         self._starts = np.cumsum(self._sizes) - self._sizes
 
+    def at_most(self, other: frozenset[str]) -> float:
+        """Return what no similarity of `other` with any of the texts is above: most texts are told apart by it, before they are signed."""
+        return sum(shingle in self._known for shingle in other) / len(other)
+
     def jaccard(self, places: npt.NDArray[np.int64], other: frozenset[str]) -> npt.NDArray[np.float64]:
         """Return Jaccard's similarity of `other` with the texts at `places` (texts,)."""
         shared = np.zeros(len(self._known), dtype=np.bool_)
@@ -151,7 +155,7 @@ class _Numbered:
         return np.asarray(common / (sizes + len(other) - common), dtype=np.float64)
 
 
-def _signatures(shingled: Sequence[frozenset[str]]) -> "Iterator[MinHash]":
+def _signatures(shingled: Iterable[frozenset[str]]) -> "Iterator[MinHash]":
     from datasketch import MinHash
 
     # CRC-32 in place of the default SHA-1: a hash against chance, not against an adversary, and half the time.

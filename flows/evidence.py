@@ -19,7 +19,7 @@ from components.artifacts.verdict import Role
 from components.behaviour import collect, make_cases, read_cases
 from components.errors import BadModel, BadParams
 from components.gates import Evidence, GatesParams, Rival, hold, without_learnt
-from components.identity import digest_file
+from components.identity import digest_file, digest_value
 from components.ledger import Entry, Wear
 from components.yardstick import yardstick
 from flows.asked import Asked
@@ -203,7 +203,7 @@ def strange(task: tasks.Task, rows: pd.DataFrame, known: Collection[str]) -> tup
 
 
 def outside(workspace: Workspace, params: Params) -> dict[str, str]:
-    """Return the digests of the files that the gates' settings name: a verdict depends on them.
+    """Return the digests of the files that the gates' settings name, and of `validate.label_map`: a verdict depends on them.
 
     Raises:
         BadParams: a file is missing.
@@ -217,4 +217,6 @@ def outside(workspace: Workspace, params: Params) -> dict[str, str]:
     ]
     if missing:
         raise BadParams("params.yaml: " + "; ".join(missing))
-    return {setting: digest_file(workspace.origin / path) for setting, path in named.items()}
+    files = {setting: digest_file(workspace.origin / path) for setting, path in named.items()}
+    names = params.validation.label_map  # a name that only an earlier version has is read by it, too
+    return {**files, **({"validate.label_map": digest_value(names)} if names else {})}

@@ -13,7 +13,7 @@ from components import registry
 from components.artifacts.earlier import Earlier, prepare_earlier
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
-from components.artifacts.rows import grouped, read_rows, read_snapshot, text_key
+from components.artifacts.rows import read_rows, read_snapshot
 from components.errors import BadParams, NotThere, RetuneError
 from components.gates import Seen
 from components.ledger import Entry
@@ -22,7 +22,7 @@ from components.registry import stored
 from components.similarity import resembling, row_key
 from components.snapshot import take_snapshot
 from components.temporary import temporary
-from components.text import label_reader
+from components.text import grouped, label_reader, text_key
 from flows import dvc
 from flows.asked import Asked
 from flows.opponents import Opponents
@@ -135,7 +135,7 @@ def row_keys(rows: pd.DataFrame) -> list[str]:
 
 
 def check_splits(workspace: Workspace, uri: str, params: Params) -> None:
-    """Check that rows stay in their splits where the newest version was made by a release that split rows without a group by their id.
+    """Check that rows stay in their splits where those of the newest version followed from ids, by an earlier release or by the setting.
 
     Raises:
         BadParams: they would move, as preprocess.split_by is not set; the message names both values.
@@ -144,7 +144,7 @@ def check_splits(workspace: Workspace, uri: str, params: Params) -> None:
         return
     newest = max((one for one in registry.versions(uri, params.name) if one.complete), key=lambda one: one.number, default=None)
     try:
-        if newest is None or Profile.read(stored.artifact(uri, newest, "data/profile.json").parent).split_by is not None:
+        if newest is None or Profile.read(stored.artifact(uri, newest, "data/profile.json").parent).split_by not in (None, "id"):
             return
         rows = cached_rows(workspace, newest, TEST, "test.parquet")
         if grouped(rows["id"], rows["group"]) or rows["group"].tolist() == [text_key(text) for text in rows["text"]]:

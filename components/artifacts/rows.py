@@ -5,8 +5,7 @@ Reads and writes row files, and reads a snapshot after checking every part again
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,6 @@ import pyarrow.parquet as pq
 from components.artifacts.manifest import Manifest, Part
 from components.errors import NotThere, RetuneError
 from components.identity import digest_file
-from components.text import normalise
 
 LEADING = ("id", "group", "text", "label")
 """The order of the columns that Retune knows; the others follow by name."""
@@ -32,8 +30,6 @@ GIVEN_SPLIT = "given_split"
 
 AUGMENTED = "augmented"
 """The column that marks a training row as a noisy copy: the id of the row that it was made of; null in that row."""
-
-_MADE = re.compile(r"([0-9a-f]{16})(#\d+)?")  # an id that Retune gave to a row without one: the hash of its text, and its running number
 
 _JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
@@ -64,21 +60,6 @@ def canonical(cells: Sequence[str | None]) -> bytes:
 def row_hash(cells: Sequence[str | None]) -> str:
     """Return the sha256 of a row whose cells are in canonical order."""
     return hashlib.sha256(canonical(cells)).hexdigest()
-
-
-def text_key(*texts: str) -> str:
-    """Return 16 digits of a sha256 over the texts of a row; their Unicode form, invisible characters and surplus spaces do not count."""
-    return row_hash([normalise(text, "NFKC") for text in texts])[:16]
-
-
-def grouped(ids: Iterable[str], groups: Iterable[str]) -> bool:
-    """Return whether the data came with groups; where they have none, a row's group is its id, or that without its running number."""
-
-    def alone(name: str, group: str) -> bool:
-        made = _MADE.fullmatch(name)
-        return name == group or (made is not None and made.group(1) == group)
-
-    return not all(map(alone, ids, groups))
 
 
 def write_rows(frame: pd.DataFrame, path: Path) -> None:

@@ -22,7 +22,10 @@ class Check(BaseModel):
 
 
 class ValidationReport(Artifact):
-    """The result that preprocessing requires: rows_in = kept + quarantined. `warnings` are what a person should know of the labels."""
+    """The result that preprocessing requires: rows_in = kept + quarantined. `warnings` are what a person should know of the labels.
+
+    `grouped` says whether the data came with groups; None in a report of a release that did not say.
+    """
 
     FILE: ClassVar[str] = "report.json"
 
@@ -33,4 +36,5 @@ class ValidationReport(Artifact):
     quarantined: int
     reasons: dict[str, int]
     checks: tuple[Check, ...]
+    grouped: bool | None = None
     warnings: tuple[str, ...] = ()

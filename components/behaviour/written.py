@@ -19,7 +19,8 @@ from pydantic import Field, model_validator
 from components.artifacts.behaviour import Must
 from components.documents import parse_yaml
 from components.errors import BadParams
-from components.params import Label, Section, nearest
+from components.params import Section, nearest
+from components.text import Label
 
 
 class Invariance(Section):

@@ -13,9 +13,10 @@ from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates._cuts import Bools, Cut, by_column, enough, grouped, needed, test_rows
 from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
-from components.params import Label, nearest
+from components.params import nearest
 from components.statistics import Units, difference_of_shares
 from components.statistics.units import jackknife_variance, symmetric
+from components.text import Label
 
 
 class Params(GateSection):

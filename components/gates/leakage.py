@@ -34,7 +34,9 @@ class Params(GateSection):
         description="of the test rows that are left out, since a compared model has learnt them, or near copies",
     )
     unknown: Literal["ask", "skip"] = Field(
-        "ask", description="what the champion, or the best one so far, has learnt is not at hand: ask a person | let the other gates decide"
+        "ask",
+        description="what the champion, the best one so far, or a registered base of a compared version has learnt is not at hand: "
+        "ask a person | let the other gates decide",
     )
     near_duplicate: float = Field(0.8, gt=0.3, le=1, description="Jaccard similarity of word shingles; 1: exact copies only")
     max_conflict_share: float = Field(0.0, ge=0, lt=1, description="of the test rows, word for word but with another label")
@@ -112,7 +114,7 @@ def _unknown(seen: Sequence[Seen]) -> list[str]:
     return [
         f"what {one.called} learnt from is not at hand ({one.fault}): whether it has learnt test rows cannot be told"
         for one in seen
-        if one.rows is None and one.compared and not one.inherited
+        if one.rows is None and one.compared
     ]
 
 

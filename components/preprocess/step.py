@@ -20,7 +20,7 @@ import pyarrow as pa
 from components import tasks
 from components.artifacts.manifest import MAIN, OTHERS, base_folder, base_names
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
-from components.artifacts.rows import AUGMENTED, GIVEN_SPLIT, PSEUDO, grouped, in_order, pseudo_labelled, read_rows, text_key, write_rows
+from components.artifacts.rows import AUGMENTED, GIVEN_SPLIT, PSEUDO, in_order, pseudo_labelled, read_rows, write_rows
 from components.artifacts.training import ModelSpec
 from components.artifacts.validation import ValidationReport
 from components.errors import BadData, BadParams
@@ -30,7 +30,7 @@ from components.preprocess import augment, duplicates, given, pseudo
 from components.preprocess.checks import check
 from components.preprocess.params import PreprocessParams, check_copies
 from components.preprocess.splits import SPLITS, assign
-from components.text import normalise
+from components.text import grouped, normalise, text_key
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
     check_copies(preprocess, kind.refuses)
     rows = _validated(validated, kind.columns)
     tokenizers = {name: _tokenizer(kind, base_folder(base, name), preprocess.max_length) for name in base_names(base)}
-    kept, removed = prepare(rows, preprocess, kind)
+    report = ValidationReport.read(validated)
+    kept, removed = prepare(rows, preprocess, kind, report.grouped)
     check(kept[~pseudo_labelled(kept)], removed, kind.classes)
     spec = ModelSpec(
         task=task,
@@ -69,10 +70,9 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
     parts = {split: _part(kept, split) for split in SPLITS}
     spec = spec.model_copy(update={"options": {**spec.options, **kind.fit_options(parts["train"])}})
     lengths = token_lengths(kind.lengths(kept, tokenizers[MAIN]), preprocess.max_length, kind.in_parts)
-    report = ValidationReport.read(validated)
     profile = describe(report.snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)
     warnings = (*profile.warnings, *_warnings_of_splits(rows, kept, removed))
-    profile = profile.model_copy(update={"split_by": split_by(rows, preprocess), "warnings": warnings})
+    profile = profile.model_copy(update={"split_by": split_by(rows, preprocess, report.grouped), "warnings": warnings})
     for warning in profile.warnings:
         log.warning("%s", warning)
     profile = profile.model_copy(update={"warnings": (*report.warnings, *profile.warnings)})  # the first were logged by validation
@@ -102,12 +102,17 @@ def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess:
         log.info("removed %d rows: %s", count, reason)
 
 
-def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the kept rows with their split, and the removed ones with reason, duplicate_of and split; both ordered by id."""
+def prepare(
+    rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task, given_groups: bool | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the kept rows with their split, and the removed ones with reason, duplicate_of and split; both ordered by id.
+
+    `given_groups` is as in `split_by`.
+    """
     if kind.normalised:
         rows = rows.assign(text=[normalise(text, params.unicode_form) for text in rows["text"]])
     rows = rows.rename(columns={"split": _OWN_SPLIT}).sort_values("id", ignore_index=True)
-    if split_by(rows, params) == "text":
+    if split_by(rows, params, given_groups) == "text":
         rows["group"] = [text_key(text) for text in rows["text"]]
     rows["split"] = assign(rows["group"], params.split_seed, params.test_share, params.validation_share)
     rows["split"] = given.honour(rows)
@@ -127,9 +132,13 @@ def prepare(rows: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> t
     return left, removed.sort_values("id", ignore_index=True)
 
 
-def split_by(rows: pd.DataFrame, params: PreprocessParams) -> str:
-    """Return what the splits of `rows` (id, group) follow from: `group` where the data came with groups, else what the settings say."""
-    return "group" if grouped(rows["id"], rows["group"]) else params.split_by
+def split_by(rows: pd.DataFrame, params: PreprocessParams, given_groups: bool | None = None) -> str:
+    """Return what the splits of `rows` (id, group) follow from: `group` where the data came with groups, else what the settings say.
+
+    `given_groups` says whether they came with some, which the rows alone do not where each group is the id of its only row: the next
+    snapshot may have two rows of one. A task may have made groups where none were given.
+    """
+    return "group" if given_groups or grouped(rows["id"], rows["group"]) else params.split_by
 
 
 def token_lengths(lengths: npt.NDArray[np.int64], max_length: int, in_parts: bool = False) -> TokenLengths:

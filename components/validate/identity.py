@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from components.artifacts.rows import GIVEN_SPLIT, canonical, in_order, pseudo_labelled, text_key
+from components.artifacts.rows import GIVEN_SPLIT, canonical, in_order, pseudo_labelled
+from components.text import text_key
 
 COPY = "copy of the same row"
 SHARED = "id is used by different rows"

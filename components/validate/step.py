@@ -59,6 +59,7 @@ def validate(raw: Path, out: Path, *, task: str, validate: ValidateParams, task_
         quarantined=len(judged.quarantined),
         reasons=judged.reasons,
         checks=judged.checks,
+        grouped="group" in frame,
         warnings=judged.warnings,
     )
     report.write(out)

@@ -3,8 +3,9 @@
 Reads the runs' artifacts and DVC's cache; asks the older version by its own package, and keeps its answers in var/predictions.
 """
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions, relabelled
 from components.artifacts.rows import read_rows
 from components.errors import BadModel, NotThere, RetuneError
+from components.origin import REGISTERED
 from components.registry import stored
 from components.similarity import resembling
 from components.statistics import Yardstick
@@ -116,7 +118,7 @@ def diff(model: Model, before: int, after: int) -> Diff:
 
 
 def compare_answers(model: Model, old: registry.Version, new: registry.Version) -> Scores:
-    """Return both versions' scores on the new one's test set, without the rows that either has learnt.
+    """Return both versions' scores on the new one's test set, without the rows that either, or a base of it, has learnt.
 
     Raises:
         NotThere: the test rows, the new version's predictions or what either has learnt are gone, or no row is left.
@@ -125,7 +127,8 @@ def compare_answers(model: Model, old: registry.Version, new: registry.Version) 
     rows = read_rows(cached_file(model.project, model.hash_of(new, "data/prepared/test"), "test.parquet"))
     params = read_json(model, new, "params.json")
     threshold = params.get("gates", {}).get("leakage", {}).get("near_duplicate", NEAR)
-    fresh = ~resembling(rows["text"].tolist(), [text for version in (old, new) for text in learnt_texts(model, version)], threshold)
+    taught = [text for version in (old, new) for text in (*learnt_texts(model, version), *inherited_texts(model, version))]
+    fresh = ~resembling(rows["text"].tolist(), taught, threshold)
     if not fresh.any():
         raise NotThere(
             f"version {old.number} or {new.number} has learnt each of the {len(rows):,} test rows, so none is left to compare on"
@@ -149,6 +152,20 @@ def learnt_texts(model: Model, version: registry.Version) -> list[str]:
     """Return the texts that a version was trained and validated on."""
     learn = model.hash_of(version, "data/prepared/learn")
     return [text for split in ("train", "validation") for text in read_rows(cached_file(model.project, learn, f"{split}.parquet"))["text"]]
+
+
+def inherited_texts(model: Model, version: registry.Version) -> Iterator[str]:
+    """Yield the texts that the registered versions learnt which a version was fine-tuned from, as far as they are at hand."""
+    told = {version.uri}
+    while (base := version.tags.get(registry.BASE_SOURCE, "")).startswith(REGISTERED) and base not in told:
+        told.add(base)
+        name, _, number = base.removeprefix(REGISTERED).rpartition("/")
+        found = next((one for one in registry.versions(model.uri, name) if str(one.number) == number), None)
+        if found is None:
+            return
+        version = found
+        with contextlib.suppress(NotThere):
+            yield from learnt_texts(model, version)
 
 
 def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], yardstick: Yardstick, test_digest: str) -> Scores:

@@ -9,9 +9,14 @@ import pytest
 from components import tasks
 from components.artifacts.predictions import PROBABILITY, Answers, Predictions, relabelled
 from components.errors import BadParams
+from components.gates import verdict_key
 from components.text import canonical_label, label_reader
 from components.validate import ValidateParams
 from components.validate.labels import relabel
+from flows.evidence import outside
+from flows.params import read_params
+from flows.workspace import Workspace
+from tests.project import ROOT
 
 SAME = [
     "Gerät",
@@ -24,6 +29,7 @@ SAME = [
     "\ufeffGerät",
     "Gerät\u200d",
     "Gerät\u200e",
+    "Gerät\x7f",
 ]
 SINGLE = tasks.load("text_classification")
 MULTI = tasks.load("text_classification", {"kind": "multi"})
@@ -85,6 +91,13 @@ def test_labels_that_differ_in_inner_blanks_are_named() -> None:
     assert "labels 'two words' (2), 'two  words' (1), 'twowords' (1) differ only in case, blanks or form" in said[1]
 
 
+def test_labels_that_differ_in_an_emoji_s_variant_are_named() -> None:
+    labels, said = read(SINGLE, ["\u2764", "\u2764\ufe0f"])
+
+    assert labels == ["\u2764", "\u2764\ufe0f"]
+    assert "differ only in case, blanks or form" in said[0]
+
+
 @pytest.mark.parametrize("kind", [SINGLE, MULTI, TAGS, PLAIN, SPANS])
 def test_the_map_merges_labels(kind: tasks.Task) -> None:
     labels, said = read(kind, ["Netz", "netz", "NETZ\u00a0"], label_map={"netz ": "Netz", "NETZ": "Netz"})
@@ -95,6 +108,17 @@ def test_the_map_merges_labels(kind: tasks.Task) -> None:
 
 def test_the_map_merges_levels() -> None:
     assert read(ORDINAL, ["alt", "neu"], label_map={"alt": "Gerät"})[0] == ["Gerät", "neu"]
+
+
+def test_a_map_for_an_earlier_version_s_labels_alone_is_judged_anew() -> None:
+    params = read_params(ROOT / "params.yaml")
+    workspace = Workspace(ROOT, ROOT, ROOT / "params.yaml")
+    maps = ({}, {"netz": "Netz"}, {"netz": "NETZ"})
+    asked = [params.model_copy(update={"validation": params.validation.model_copy(update={"label_map": one})}) for one in maps]
+    keys = {verdict_key("c", "4", "t", one.gates, 10, outside=outside(workspace, one)) for one in asked}
+
+    assert len(keys) == 3
+    assert "validate.label_map" not in outside(workspace, asked[0])
 
 
 def test_an_entry_of_the_map_that_no_row_needs_is_named() -> None:

@@ -15,12 +15,13 @@ from mlflow import MlflowClient
 
 from components import tasks
 from components.artifacts.profile import Profile
-from components.artifacts.rows import read_rows, text_key
+from components.artifacts.rows import read_rows
 from components.errors import BadParams, Unavailable
 from components.gates.forgetting import Params as Forgetting
 from components.ledger import Entry
 from components.preprocess import PreprocessParams
-from components.registry import Version, stored, versions
+from components.registry import Version, versions
+from components.text import text_key
 from flows.asked import Asked
 from flows.evidence import rival
 from flows.opponents import Opponents
@@ -137,27 +138,34 @@ def test_what_either_of_them_learnt_is_not_asked(registered: tuple[str, Workspac
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("groups", "refused"), [("id", True), ("text", False), ("group", False)])
-def test_splits_of_an_earlier_release_move_only_when_asked(registered: tuple[str, Workspace], groups: str, refused: bool) -> None:
+def test_splits_of_an_earlier_release_move_only_when_asked(
+    tmp_path: Path, registered: tuple[str, Workspace], groups: str, refused: bool
+) -> None:
     uri, workspace = registered
     newest = max(versions(uri, "tickets"), key=lambda one: one.number)
-    recorded = stored.artifact(uri, newest, "data/profile.json")
-    now = Profile.read(recorded.parent)
+    now = Profile.read(workspace.root / "data/prepared")
     rows = read_rows(workspace.root / "data/prepared/test/test.parquet")
     given = {"id": rows["id"], "text": pd.Series(map(text_key, rows["text"])), "group": "one for all"}[groups]
     keep = {TEST: cached(workspace.root, test=rows.assign(group=given))}
     MlflowClient(uri).set_model_version_tag("tickets", str(newest.number), "retune.dvc_lock", json.dumps(keep))
     params = read_params(workspace.params)
     unset = params.model_copy(update={"preprocess": PreprocessParams()})
-    try:
-        now.model_copy(update={"split_by": None}).write(recorded.parent)
-        check_splits(workspace, uri, params.model_copy(update={"preprocess": PreprocessParams(split_by="text")}))
-        if refused:
-            with pytest.raises(BadParams, match=r"preprocess\.split_by is not set, and version 2 was made when"):
-                check_splits(workspace, uri, unset)
-        else:
+
+    def record(profile: Profile) -> None:
+        MlflowClient(uri).log_artifact(newest.run_id, str(profile.write(tmp_path)), "data")
+
+    check_splits(workspace, uri, unset)  # it is not known
+    record(now.model_copy(update={"split_by": None}))
+    check_splits(workspace, uri, params.model_copy(update={"preprocess": PreprocessParams(split_by="text")}))
+    if refused:
+        with pytest.raises(BadParams, match=r"preprocess\.split_by is not set, and version 2 was made when"):
             check_splits(workspace, uri, unset)
-    finally:
-        now.write(recorded.parent)
+        record(now.model_copy(update={"split_by": "id"}))
+        with pytest.raises(BadParams, match=r"preprocess\.split_by is not set, and version 2 was made when"):
+            check_splits(workspace, uri, unset)
+    else:
+        check_splits(workspace, uri, unset)
+    record(now.model_copy(update={"split_by": "text"}))
     check_splits(workspace, uri, unset)
 
 

@@ -24,13 +24,12 @@ from tests.project import ROOT
 PARAMS = PreprocessParams(test_share=0.3, validation_share=0.2, max_length=32)
 
 
-def validated(folder, rows, accepted=True):
+def validated(folder, rows, accepted=True, grouped=None):
     folder.mkdir(parents=True)
     write_rows(rows, folder / "kept.parquet")
     check = Check(name="labels", scope="suite", column="label", passed=accepted, expected="2", observed="1", failures=int(not accepted))
-    ValidationReport(snapshot="s", accepted=accepted, rows_in=len(rows), kept=len(rows), quarantined=0, reasons={}, checks=(check,)).write(
-        folder
-    )
+    counts = {"rows_in": len(rows), "kept": len(rows), "quarantined": 0, "reasons": {}}
+    ValidationReport(snapshot="s", accepted=accepted, checks=(check,), grouped=grouped, **counts).write(folder)
     return folder
 
 
@@ -164,6 +163,19 @@ def test_given_groups_say_the_split_whatever_the_setting(tickets, ids):
 
     assert split_by(rows, EXACT) == "group"
     pd.testing.assert_frame_equal(*found)
+
+
+def test_groups_of_one_row_each_stay_groups_when_a_row_joins_one(tmp_path, tiny_base, tickets):
+    rows, found = tickets.assign(group=tickets["id"]), []
+    more = pd.concat([rows, rows.tail(1).assign(id="reply", text="something quite unlike all that was said before")], ignore_index=True)
+    for name, table in (("one", rows), ("two", more)):
+        out = tmp_path / name / "prepared"
+        folder = validated(tmp_path / name / "validated", table, grouped=True)
+        preprocess(folder, tiny_base, out, task="text_classification", preprocess=PARAMS)
+        found.append(splits_of(out))
+
+    assert found[1].pop("reply") == found[1][rows["id"].iloc[-1]]
+    assert found[0] == found[1]
 
 
 def test_the_example_keeps_its_splits():

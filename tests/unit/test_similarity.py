@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from components import similarity
 from components.similarity import closest, shingles, words
 
 ALPHABET = ["a", "b", "c", "d", "e", "!!", "漢", "字", "語", "。", "Ärger", "x y"]
@@ -83,3 +84,12 @@ def test_in_a_crowd_of_near_copies_the_closest_is_named():
     others = [template.format(number) for number in range(1000)]
 
     assert closest([template.format(999)], others, 0.8) == {0: (999, 1.0)}
+
+
+def test_texts_that_share_too_few_shingles_are_not_signed(monkeypatch):
+    signed, signatures = [], similarity._signatures
+    monkeypatch.setattr(similarity, "_signatures", lambda shingled: signatures(signed.append(one) or one for one in shingled))
+    texts, others = ["the router drops the line"], ["no dial tone at all", "The router drops the line!", "the router is new"]
+
+    assert closest(texts, others, 0.8) == {0: (1, 1.0)}
+    assert signed == [shingles(texts[0]), shingles(others[1])]

@@ -69,6 +69,7 @@ def test_good_rows_are_kept_in_the_order_of_their_ids_with_a_report_of_this_snap
     assert report.accepted
     assert (report.rows_in, report.kept, report.quarantined, report.reasons) == (240, 240, 0, {})
     assert report.snapshot == Manifest.read(tmp_path / "raw").digest
+    assert report.grouped is ("group" in tickets)
     assert {check.scope for check in report.checks} == {"row", "suite"}
     assert all(check.passed for check in report.checks)
     assert list(kept(tmp_path).columns) == ["id", "group", "text", "label", "area", "channel"]
@@ -88,8 +89,9 @@ def test_rows_without_an_id_are_named_and_grouped_by_their_text(tmp_path: Path) 
     rows = few().drop(columns=["id", "group"])
     again = rows.head(1).assign(text="a  good text,\u00a0number \u2070", label="y")
 
-    check(tmp_path, pd.concat([rows, rows.head(1), again], ignore_index=True), **LENIENT)
+    report = check(tmp_path, pd.concat([rows, rows.head(1), again], ignore_index=True), **LENIENT)
 
+    assert report.grouped is False
     frame = kept(tmp_path)
     same = frame.loc[frame["text"].isin([rows["text"][0], again["text"][0]])]
     first = same["group"].iloc[0]

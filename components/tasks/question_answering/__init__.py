@@ -17,7 +17,6 @@ import pyarrow as pa
 from pydantic import Field
 
 from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.rows import grouped
 from components.artifacts.table import Table
 from components.artifacts.training import ModelSpec
 from components.measures import Measure, mean, ratio
@@ -28,6 +27,7 @@ from components.tasks.question_answering import answers, baselines, pages, score
 from components.tasks.question_answering.contexts import group_of
 from components.tasks.question_answering.features import Feature, features
 from components.tasks.question_answering.loading import load_tokenizer
+from components.text import grouped
 
 if TYPE_CHECKING:
     from components.tasks.question_answering.predictor import QuestionAnswerer

@@ -1,11 +1,19 @@
 """Two versions side by side, on twenty rows."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
+import pytest
 
+from components import registry
 from components.artifacts.predictions import Predictions
+from components.errors import NotThere
+from components.registry import Version
 from components.statistics import ClassYardstick
+from flows.audit import diff
 from flows.audit.diff import Scores, changed, compare_rows, measure
+from flows.audit.model import Model
 
 IDS = [f"r{number:02d}" for number in range(20)]
 RIGHT = ["a", "b"] * 10
@@ -59,3 +67,24 @@ def test_rows_are_compared_by_their_ids() -> None:
     new = pd.DataFrame({"id": ["5", "4", "3", "2"], "text": list("edqb"), "label": list("xyxx")})
 
     assert compare_rows(old, new) == {"added": ("5",), "removed": ("1",), "reworded": ("3",), "relabelled": ("4",)}
+
+
+def test_what_a_base_has_learnt_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    bases = {"2": "models:/tickets/1", "4": "models:/other/3", "5": "models:/tickets/9"}
+    made = [
+        Version(name, number, "run", str(number), True, tags={"retune.base_source": bases.get(str(number), "hub")})
+        for name, number in (("tickets", 1), ("tickets", 2), ("other", 3), ("tickets", 4), ("tickets", 5))
+    ]
+    gone = {"models:/other/3"}
+
+    def learnt(model: Model, version: Version) -> list[str]:
+        if version.uri in gone:
+            raise NotThere("the cache has it no more")
+        return [f"what {version.uri} learnt"]
+
+    monkeypatch.setattr(registry, "versions", lambda uri, name: [one for one in made if one.name == name])
+    monkeypatch.setattr(diff, "learnt_texts", learnt)
+    model = Model("tickets", Path(), "sqlite://", "sqlite://", tuple(made))
+
+    assert list(diff.inherited_texts(model, made[1])) == ["what models:/tickets/1 learnt"]
+    assert [list(diff.inherited_texts(model, one)) for one in (made[0], made[3], made[4])] == [[], [], []]

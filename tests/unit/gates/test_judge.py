@@ -129,7 +129,9 @@ def test_the_key_changes_with_everything_that_the_verdict_depends_on():
     ]
 
     assert len(set(keys)) == len(keys)
-    assert verdict_key("c", "4", "t", GatesParams.parse({"floor": {"at_least": 0.65}}, "gates"), 10) == keys[0]
+    assert (
+        verdict_key("c", "4", "t", GatesParams.parse({"floor": {"at_least": 0.65}, "leakage": {"role": "vetoes"}}, "gates"), 10) == keys[0]
+    )
 
 
 def test_the_verdict_carries_the_key_that_can_be_looked_up_beforehand():
@@ -240,7 +242,7 @@ def test_off_needs_no_quotes_in_yaml():
 
 def test_a_gate_that_is_off_is_not_asked_and_is_named():
     candidate = models(1000, 0.8)[1]
-    params = GatesParams.parse({"floor": {"at_least": 0.999, "role": "off"}}, "gates")
+    params = GatesParams.parse({"floor": {"at_least": 0.999, "role": "off"}, "leakage": {"role": "vetoes"}}, "gates")
     found = verdict(candidate, params=params)
 
     assert "floor" in found.off

@@ -145,8 +145,9 @@ def test_near_copies_are_counted_on_each_side_that_holds_them():
     assert (counted(found)["max_near_share"], counted(found)["max_learnt_share (champion version 4)"]) == (4, 5)
 
 
-def test_what_a_compared_version_learnt_must_be_known():
-    gone = Seen("champion version 4", None, "it is not in DVC's cache")
+@pytest.mark.parametrize("by", [{"by": "champion"}, {"by": "candidate", "inherited": True}, {"by": "anchor", "inherited": True}])
+def test_what_a_compared_version_or_its_base_learnt_must_be_known(by):
+    gone = Seen("champion version 4", None, "it is not in DVC's cache", **by)
     asked, skipped = (decided("leakage", evidence(champion=True, seen=(gone,)), unknown=unknown) for unknown in ("ask", "skip"))
 
     assert (asked.outcome, asked.may_pass, skipped.outcome) == (Outcome.INCONCLUSIVE, True, Outcome.PASS)
@@ -156,9 +157,8 @@ def test_what_a_compared_version_learnt_must_be_known():
     assert skipped.notes[-1].startswith("what champion version 4 learnt from is not at hand (it is not in DVC's cache)")
 
 
-@pytest.mark.parametrize("unknown", [{"by": "earlier"}, {"by": "candidate", "inherited": True}])
-def test_what_nobody_is_compared_with_need_not_be_known(unknown):
-    found = decided("leakage", evidence(champion=True, seen=(Seen("version 3", None, "it was deleted from the registry", **unknown),)))
+def test_what_nobody_is_compared_with_need_not_be_known():
+    found = decided("leakage", evidence(champion=True, seen=(Seen("version 3", None, "it was deleted from the registry", by="earlier"),)))
 
     assert found.outcome is Outcome.PASS
     assert found.notes[-1].startswith("what version 3 learnt from is not at hand (it was deleted from the registry)")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from components import tasks
 from components.artifacts.verdict import Outcome
-from components.gates import Evidence, Rival, Seen, hold, without_learnt
+from components.gates import Evidence, GatesParams, Rival, Seen, hold, without_learnt
 from components.preprocess import PreprocessParams
 from components.preprocess.step import prepare
 from components.similarity import resembling, shingles
@@ -112,7 +112,7 @@ def test_the_verdict_counts_what_was_left_out() -> None:
     held = hold(whole.rows, whole.train, seen, 0.8)
     taken = without_learnt(dataclasses.replace(whole, seen=seen), held)
     more = {name: getattr(taken, name) for name in ("rows", "train", "seen", "held", "baselines")}
-    found = verdict(taken.candidate, taken.champion.predictions, **more)
+    found = verdict(taken.candidate, taken.champion.predictions, params=GatesParams(), **more)
 
     assert found.left_out == held.left_out
     assert len(found.left_out) == 30
