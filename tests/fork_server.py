@@ -86,7 +86,7 @@ def main(path: str) -> None:
     gc.freeze()  # so that no fork copies what it never changes
     with selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
-        running: dict[int, tuple[int, socket.socket, int]] = {}  # by the number of what is ready: pid, connection, pidfd
+        running: dict[int, tuple[socket.socket, int]] = {}  # by pid: the connection, and a descriptor that is ready when it has ended
         while True:
             for key, _ in selector.select():
                 if key.fileobj is listener:
@@ -94,13 +94,14 @@ def main(path: str) -> None:
                     started = start(connection, listener)
                     if started:
                         pid, handle = started
+                        running[pid] = (connection, handle)
                         for number in (connection.fileno(), handle):
-                            running[number] = (pid, connection, handle)
-                            selector.register(number, selectors.EVENT_READ)
+                            selector.register(number, selectors.EVENT_READ, pid)
                     continue
-                if key.fd not in running:
+                pid = key.data
+                if pid not in running:  # both were ready: its numbers may be another one's by now
                     continue
-                pid, connection, handle = running[key.fd]
+                connection, handle = running.pop(pid)
                 if key.fd != handle:  # who asked is gone
                     os.kill(pid, signal.SIGKILL)
                 _, status = os.waitpid(pid, 0)
@@ -108,7 +109,6 @@ def main(path: str) -> None:
                     connection.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
                 for number in (connection.fileno(), handle):
                     selector.unregister(number)
-                    del running[number]
                 connection.close()
                 os.close(handle)
 
