@@ -59,7 +59,7 @@ def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool
         return Judged(standing, fresh=False)
     verdict = _reach(workspace, uri, version, rivals, params, test, key)
     for gate in verdict.gates:
-        log.info("gate %s (%s): %s, %s", gate.gate, gate.role, gate.shown, gate.reason)
+        log.info("gate %s (%s): %s, %s", gate.gate, gate.role, gate.shown, gate.reason.removeprefix("not asked: "))
     verdict.write(workspace.reports)
     registry.attach_verdict(uri, version.run_id, version.name, version.number, verdict)
     return Judged(verdict, fresh=True)
