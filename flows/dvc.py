@@ -201,7 +201,8 @@ class _Foreseen:
     def __init__(self, root: Path, marks: Sequence[Path]) -> None:
         self._marks, self._before = marks, _stamps(marks)
         self._found: Future[frozenset[str]] = Future()
-        threading.Thread(target=self._ask, args=(root,), name="dvc-status", daemon=True).start()
+        # No daemon: a run that ends before it asks waits for DVC, which leaves a file that it cannot read itself when it is killed.
+        threading.Thread(target=self._ask, args=(root,), name="dvc-status").start()
 
     def _ask(self, root: Path) -> None:
         try:
@@ -239,6 +240,20 @@ def dvc(
     Raises:
         StageFailed, Unavailable, Cancelled: as for `reproduce_stage`.
     """
+    lines, code = _output_of(arguments, root, level, variables)
+    if code != 0 and any("Unable to read RWLock-file" in line for line in lines):
+        (root / ".dvc/tmp/rwlock").unlink(missing_ok=True)
+        log.warning("%s: a killed DVC left %s torn, which lists the paths in use: it was removed", what, root / ".dvc/tmp/rwlock")
+        lines, code = _output_of(arguments, root, level, variables)
+    if RUNNING.cancelled.is_set():
+        raise Cancelled(f"{what} was cancelled; run again to go on where it stopped")
+    if code != 0:
+        raise _failure(lines, what, code, root)
+    return lines
+
+
+def _output_of(arguments: list[str], root: Path, level: int, variables: Mapping[str, str]) -> tuple[list[str], int]:
+    """Run a DVC command, log its output, and return its lines and its exit code."""
     lines: list[str] = []
     failing = False
     with RUNNING.start([sys.executable, "-m", "dvc", *arguments], root, variables) as child:
@@ -248,12 +263,7 @@ def dvc(
                 lines.append(text)
                 failing = failing or text.startswith("error: ")  # from here on it is the error's own text, told once by who catches it
                 log.log(logging.DEBUG if failing or CHATTER.match(text) else level, "%s", text)
-        code = child.wait()
-    if RUNNING.cancelled.is_set():
-        raise Cancelled(f"{what} was cancelled; run again to go on where it stopped")
-    if code != 0:
-        raise _failure(lines, what, code, root)
-    return lines
+        return lines, child.wait()
 
 
 def _failure(lines: list[str], what: str, code: int, root: Path) -> Exception:

@@ -83,7 +83,7 @@ def launched(home: Path, port: int) -> tuple["subprocess.Popen[bytes]", int]:
 def test_a_whole_run_talks_to_nobody_outside(project: Path, tmp_path: Path) -> None:
     log = tmp_path / "connections"
     path = os.pathsep.join([str(project), str(GUARD)])
-    done = retune(project, "run", "--json", PYTHONPATH=path, RETUNE_TEST_CONNECTIONS=str(log))
+    done = retune(project, "run", "--json", forks=False, PYTHONPATH=path, RETUNE_TEST_CONNECTIONS=str(log))
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["champion"] == 1

@@ -116,6 +116,16 @@ def test_dvc_is_told_which_file_is_damaged(tmp_path: Path, name: str, content: s
         dvc(["status"], tmp_path, what="dvc status")
 
 
+@pytest.mark.parametrize("content", ["", '{"read": '])
+def test_a_torn_list_of_paths_in_use_is_removed(tmp_path: Path, content: str) -> None:
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n", encoding="utf-8")
+    (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: echo, outs: [x]}}", encoding="utf-8")
+    (tmp_path / ".dvc/tmp/rwlock").write_text(content, encoding="utf-8")
+
+    assert any("one" in line for line in dvc(["status"], tmp_path, what="dvc status"))
+
+
 CHAIN = """
 stages:
   mine: {deps: [{path: data/learn, md5: l.dir}], outs: [{path: models/mine, md5: m}]}
