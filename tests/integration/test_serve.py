@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -208,6 +209,7 @@ def test_a_request_that_is_inside_when_the_server_is_told_to_end_is_answered(pro
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", server.port), timeout=300).close()
+                    time.sleep(0.05)  # a flood of connections would take the place of the one that is read
                 except ConnectionError:  # nobody new is let in
                     break
             inside.sendall(body[20:])
@@ -216,7 +218,7 @@ def test_a_request_that_is_inside_when_the_server_is_told_to_end_is_answered(pro
             found = json.loads(answer.read())
         code = server.process.wait(300)
 
-    assert (answer.status, len(found["predictions"]), code) == (200, 50, 0)
+    assert (answer.status, len(found.get("predictions", [])), code) == (200, 50, 0), found
     assert (project / "said.txt").read_text() == ""
     assert list((project / "ending").iterdir()) == []
 
