@@ -8,13 +8,11 @@ import pytest
 
 from components.artifacts.manifest import Manifest
 from components.artifacts.predictions import Predictions
-from components.errors import BadInput, BadParams, NotThere, Unavailable
+from components.errors import BadInput, BadParams, NotThere
 from components.registry import resolve
 from components.registry.package import LOADER, _faults_of_manifest
 from flows.cli.making import read_lines
 from flows.guess import write_params
-from flows.server import prefect_server
-from flows.settings import Settings
 
 GOOD = f"flavors:\n  python_function: {{code: code, loader_module: {LOADER}, model_code_path: serving.py}}\n"
 
@@ -64,13 +62,6 @@ def test_a_record_that_is_not_utf8_is_named(tmp_path: Path) -> None:
 def test_what_names_no_version_is_said(tmp_path: Path, model: str) -> None:
     with pytest.raises(NotThere, match="names no version: expected NAME, NAME@ALIAS or NAME/VERSION"):
         resolve(f"sqlite:///{tmp_path / 'mlflow.db'}", model)
-
-
-def test_a_dead_prefect_server_is_one_message(tmp_path: Path) -> None:
-    settings = Settings(prefect_api_url="http://127.0.0.1:9/api")
-
-    with pytest.raises(Unavailable, match=r"no Prefect server answers at http://127\.0\.0\.1:9/api"), prefect_server(tmp_path, settings):
-        pass
 
 
 def test_a_line_that_is_not_utf8_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
