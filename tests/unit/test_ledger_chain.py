@@ -53,6 +53,7 @@ def write_all(ledger: Ledger) -> Ledger:
     ledger.append("tickets", expected=1, **change(3, evidence="f" * 64))  # which answers the question
     at = datetime(2026, 11, 30, tzinfo=UTC)
     ledger.note(Retraining(model="tickets", at=at, outcome="skipped", reason="no news", basis="", git_commit="c"))
+    ledger.look("tickets", "u", "k", rows=["a row", "another"])
     return ledger
 
 
@@ -126,7 +127,7 @@ def test_a_row_with_a_second_link_is_named(file: Path) -> None:
         number, last = chain_of._last(connection) or (0, "")
         row = next(iter(chain_of._rows(connection, promotions)))
         chain_of._link(connection, number, last, [("promotions", chain_of._key_of(promotions, row), chain_of._content_of(promotions, row))])
-    said = "promotions tickets 1 has a second entry in the chain, number 8: a row is written once and never changed"
+    said = "promotions tickets 1 has a second entry in the chain, number 10: a row is written once and never changed"
     assert open_at(file).chain().faults == (said, "promotions tickets 1 was changed since it was written")
 
 
@@ -166,7 +167,7 @@ def test_an_older_ledger_is_chained_as_found(file: Path) -> None:
     connection.close()
 
     chain = open_at(file).chain()
-    assert (chain.faults, chain.beginning.found, chain.beginning.why) == ((), 6, "the ledger is older than its chain")
+    assert (chain.faults, chain.beginning.found, chain.beginning.why) == ((), 8, "the ledger is older than its chain")
     assert "promotions tickets 2 was deleted" in tamper(file, "DELETE FROM promotions WHERE sequence = 2").faults
 
 
@@ -179,7 +180,7 @@ def test_a_chain_killed_at_its_beginning_is_begun_again(file: Path, monkeypatch:
         patched.setattr("components.ledger.chain._link", interrupt)
         with pytest.raises(KeyboardInterrupt):
             open_at(file)
-    assert (open_at(file).chain().faults, open_at(file).chain().beginning.found) == ((), 6)
+    assert (open_at(file).chain().faults, open_at(file).chain().beginning.found) == ((), 8)
 
 
 def interrupt(*_: object) -> None:
@@ -457,7 +458,7 @@ def test_the_chain_holds_on_postgresql_and_after_a_migration(file: Path, postgre
     carried = carry_ledger(file, url, really=True)
 
     ledger = Ledger(url)
-    assert (ledger.chain(), carried, carry_ledger(file, url, really=True)) == (before, len(before.links) + 6, carried)
+    assert (ledger.chain(), carried, carry_ledger(file, url, really=True)) == (before, len(before.links) + 8, carried)
     ledger.append("tickets", expected=3, **change(4))
     assert (ledger.chain().faults, len(ledger.chain().links)) == ((), len(before.links) + 1)
     with pytest.raises(BadInput, match="the shared ledger is not empty"):
@@ -481,5 +482,5 @@ def test_a_ledger_without_a_chain_is_chained_by_its_migration(file: Path, postgr
     connection.close()
     url = postgres.url(postgres.new_database())
 
-    assert carry_ledger(file, url, really=True) == carry_ledger(file, url, really=True) == 6
-    assert (Ledger(url).chain().faults, Ledger(url).chain().beginning.found) == ((), 6)
+    assert carry_ledger(file, url, really=True) == carry_ledger(file, url, really=True) == 8
+    assert (Ledger(url).chain().faults, Ledger(url).chain().beginning.found) == ((), 8)
