@@ -21,7 +21,7 @@ from components.documents import read_yaml
 from components.errors import BadInput, BadParams, Cancelled, NotThere, RetuneError, StageFailed, Unavailable
 from components.ledger.chain import KEY
 from components.process import end_children, end_group, inherited, tied
-from flows.dvc_config import cache_folder
+from flows.dvc_config import cache_folder, find_dvc
 
 log = logging.getLogger(__name__)
 
@@ -165,6 +165,7 @@ def in_remote(root: Path, objects: Collection[str]) -> set[str]:
     Raises:
         Unavailable: it cannot be asked.
     """
+    find_dvc()
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

@@ -1,6 +1,7 @@
 """DVC's configuration as DVC resolves it: system, global, project, local; and how the folders in which models are made inherit it."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -53,6 +54,14 @@ def default_remote(root: Path) -> tuple[str, str] | None:
     return str(name), url.replace(f":{password}@", ":…@") if password else url
 
 
+def find_dvc() -> None:
+    """Let `import dvc` find DVC: Prefect puts this folder, in which dvc.py is, first on the import path of a flow's process."""
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != here]
+    if not hasattr(sys.modules.get("dvc"), "__path__"):
+        sys.modules.pop("dvc", None)
+
+
 def inherit(project: Path, root: Path, cache: Path | None = None) -> None:
     """Give the folder `root` the project's configuration, with the project's cache or, where one is named, another.
 
@@ -63,6 +72,7 @@ def inherit(project: Path, root: Path, cache: Path | None = None) -> None:
     Raises:
         BadParams: a file of the project is not what DVC reads.
     """
+    find_dvc()
     from dvc.config import Config, merge
     from dvc.config_schema import RelPath
 
@@ -143,6 +153,7 @@ def _write(config: ConfigObj, file: Path) -> None:
 
 @contextmanager
 def _reading(root: Path) -> Iterator[Any]:
+    find_dvc()
     from dvc.config import Config, ConfigError  # a tenth of a second, which most commands need not wait for
 
     try:

@@ -21,6 +21,7 @@ from flows.git import git
 from flows.settings import Settings
 from flows.workspace import Workspace, find_project, furnish
 from tests.finished import LINEAGE, make_finished, new_store
+from tests.project import ROOT
 
 TEAM = "[core]\n    remote = team\n['remote \"team\"']\n    url = ../../team\n"
 HOSTILE = "Smith, Jones #1; 100% 50%25 %(x)s \"q\" 'a' $HOME `x` \\ [b] prö&jekt\t\x01"
@@ -211,3 +212,11 @@ def test_a_scheduled_checkout_below_a_hostile_path_asks_dvc(tmp_path: Path) -> N
         said = subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], cwd=root, capture_output=True, text=True, check=True).stdout
         assert said.split()[0] == "team"
         assert cache_folder(root) == folder / ".dvc/cache"
+
+
+def test_dvc_is_found_where_prefect_puts_the_flows_first(tmp_path: Path) -> None:
+    """As Prefect does with the folder of a flow's file, in which dvc.py is."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import dvc; from flows.dvc_config import find_dvc; find_dvc(); import dvc.config"
+    done = subprocess.run([sys.executable, "-c", code, str(ROOT / "flows")], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
