@@ -23,7 +23,7 @@ from components.validate.step import validate
 from flows.params import Params, read_params
 from flows.workspace import Workspace
 from tests.finished import LINEAGE, new_store
-from tests.project import ROOT, TINY, change
+from tests.project import ROOT, TINY, change, git
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ def open_line(folder: Path, case: Case, **train_changes: Any) -> tuple[Workspace
     (folder / "params.yaml").write_text(yaml.safe_dump(settings(case, **train_changes), sort_keys=False), encoding="utf-8")
     (folder / ".dvc").mkdir()
     (folder / "dvc.lock").write_text("schema: '2.0'\n", encoding="utf-8")
+    git(folder, "init", "-q")
+    git(folder, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", "start")
     return Workspace(folder, folder, folder / "params.yaml"), read_params(folder / "params.yaml")
 
 

@@ -20,7 +20,6 @@ from flows.params import read_params
 from flows.workspace import Workspace
 from tests import cases, line
 from tests.line import Case
-from tests.project import git
 from tests.tiny import make_tiny_base
 
 pytestmark = pytest.mark.slow
@@ -83,8 +82,6 @@ def test_the_lineage_names_the_base_that_was_chosen(case: Case, tmp_path: Path) 
     place, params = line.open_line(tmp_path / "project", settings(case), base="small", epochs=1)
     line.prepare(place, params)
     line.learn(place, params)
-    git(place.root, "init", "-q")
-    git(place.root, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "--allow-empty", "-m", "start")
 
     found = lineage_of(place, "tickets", "candidate")
     assert found.base_source == str(case.base.with_name("small"))
