@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 run: setup  ## the main job: snapshot, validate, … promote, on the example or on what params.yaml says
 	@retune run
 
-# Which tests `make test` runs, as pytest's -m: CI also runs the exhaustive ones, in the same piece.
+# Which tests `make test` runs, as pytest's -m; `make test MARKS="not stack"` runs the exhaustive ones too, in one piece.
 MARKS := not exhaustive and not stack
 test: setup  ## all tests but the exhaustive ones
 	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "$(MARKS)"
