@@ -25,10 +25,12 @@ def load_tokenizer(base: Path, *, pad: str = "refuse") -> Any:
     `pad` says what becomes of one without a padding token, as most language models have none: `refuse`, or `eos`, its end token.
 
     Raises:
+        NotThere: the folder is missing.
         BadModel: there is no tokenizer, it needs its own code or a package that is not installed, or it has no padding token.
     """
     from transformers import AutoTokenizer
 
+    config(base)  # raises where there is no model's folder
     refuse_foreign_code(base)
     if fault := lacks_packages(base):
         raise BadModel(f"the tokenizer in {base} {fault}")
