@@ -27,8 +27,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 
 def wait(workspace: Workspace) -> None:
-    with workspace.params.open("a", encoding="utf-8") as file:
-        file.write("\nretrain: {late: queue}\n")
+    text = workspace.params.read_text(encoding="utf-8")
+    assert "  late: skip" in text
+    workspace.params.write_text(text.replace("  late: skip", "  late: queue"), encoding="utf-8")
 
 
 def test_one_model_has_one_turn_and_another_model_its_own(workspace: Workspace) -> None:
