@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.exits import ended
+from components.core.exits import ended
 
 
 def main(argv: Sequence[str]) -> int:

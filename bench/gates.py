@@ -23,11 +23,12 @@ from scipy import stats
 from bench._tables import tables
 from bench._worlds import Naming, World
 from components.artifacts.verdict import Outcome
-from components.exits import ended
-from components.gates import LEVEL, Evidence, GatesParams, Rival, available, decide
-from components.gates._panel import fold
-from components.gates._selftest import TRIED
-from components.statistics import difference, mcnemar, tango
+from components.core.exits import ended
+from components.gates import LEVEL, Evidence, GatesParams, Rival, available
+from components.judge import decide
+from components.judge.multiple_testing import fold
+from components.judge.selftest import TRIED
+from components.stats import difference, mcnemar, tango
 
 MARGIN = 0.02
 DIFFERENCES = (-0.02, 0.0, 0.01, 0.02)

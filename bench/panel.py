@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.artifacts.earlier import Earlier
+from components.artifacts.past_test_set import Earlier
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Role
-from components.exits import ended
-from components.gates import Evidence, GatesParams, Rival, Seen, available, judge
-from components.gates._selftest import selftest
+from components.core.exits import ended
+from components.gates import Evidence, GatesParams, Rival, Seen, available
+from components.judge import judge
+from components.judge.selftest import selftest
 
 ROOT = Path(__file__).parent.parent
 SECONDS = 20

@@ -16,12 +16,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from components.exits import ended
+from components.core.exits import ended
 from components.ledger import Ledger, Outdated
-from components.registry import Decision, champion, swap, versions
-from components.registry.versions import COMPLETE, KEY, lookup
-from components.store import alone, connect, experiment
-from components.tracking import prepare_store
+from components.mlflow_store.connection import alone, connect, experiment
+from components.mlflow_store.registry import Decision, champion, swap, versions
+from components.mlflow_store.registry.versions import COMPLETE, KEY, lookup
+from components.mlflow_store.tracking import prepare_store
 
 NAME = "contested"
 SECONDS = 120.0  # that a round may take
@@ -130,7 +130,7 @@ def start_run(uri: str) -> str:
 
 
 def register(uri: str, run_id: str) -> int:
-    """Register a version under the lock that `components.registry.register` holds, too."""
+    """Register a version under the lock that `components.mlflow_store.registry.register` holds, too."""
     with alone(uri, f"register {NAME}"):
         made = connect(uri).create_model_version(NAME, "file:///nowhere", run_id, tags={KEY: f"{run_id}", COMPLETE: "true"})
     return int(made.version)

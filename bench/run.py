@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from components.exits import ended
+from components.core.exits import ended
 
 ROOT = Path(__file__).parent.parent
 SECONDS = {"first": 480, "unchanged": 40}

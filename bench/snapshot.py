@@ -15,13 +15,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.exits import ended
+from components.core.exits import ended
 
 WORDS = ["acute", "chronic", "fracture", "left", "right", "lower", "upper", "limb", "with", "without", "infection", "due", "to", "initial"]
 
 RETUNE = """
 from pathlib import Path
-from components.snapshot import SnapshotParams, take_snapshot
+from components.data.snapshot import SnapshotParams, take_snapshot
 take_snapshot(Path(FOLDER), Path(FOLDER, "raw"), snapshot=SnapshotParams(source="rows.csv"), required=("text", "label"))
 """
 PANDAS = """

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.run import ROOT, retune, sample
-from components.documents import read_yaml
+from components.core.documents import read_yaml
 
 T = TypeVar("T")
 COMPARE = "compare.py"

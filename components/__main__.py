@@ -1,10 +1,10 @@
 """`python -m components STEP IN… OUT`: the one launcher that `dvc repro`, a flow, CI and a person start a step through.
 
-A step is the function of the same name in `components/STEP.py`. Its `Path` parameters are the folders on the command line;
+A step is the function of the same name in its module of `STEPS`. Its `Path` parameters are the folders on the command line;
 its keyword-only parameters are the sections of params.yaml that it may see, by name.
 """
 
-from components.process import die_with_parent, quiet_environment
+from components.core.process import die_with_parent, quiet_environment
 
 if __name__ == "__main__":  # before the imports below, which take longer than it takes to kill a run
     die_with_parent()
@@ -21,13 +21,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from components.documents import read_yaml
-from components.errors import BadParams, RetuneError, Unavailable
-from components.exits import ended
-from components.identity import digest_file
-from components.params import Section, nearest
+from components.core.documents import read_yaml
+from components.core.errors import BadParams, RetuneError, Unavailable
+from components.core.exits import ended
+from components.core.hashing import digest_file
+from components.core.section import Section, nearest
+from components.steps import STEPS
 
-STEPS = ("validate", "preprocess", "tune", "train", "evaluate")
 PARAMS = Path("params.yaml")
 CODE = Path(__file__).parent
 PATIENCE = 10.0  # seconds to wait for another writer
@@ -61,16 +61,13 @@ def run(name: str = "", *folders: str) -> None:
 
 
 def find(name: str) -> Callable[..., None]:
-    """Return the function of the step `name`, from `components/NAME.py` or `components/NAME/step.py`.
+    """Return the function of the step `name`.
 
     Its module is imported only now, since torch and Great Expectations cost seconds.
     """
     if name not in STEPS:
         raise BadParams(f"{name!r} is not a step{nearest(name, list(STEPS))}")
-    module = importlib.import_module(f"components.{name}")
-    if hasattr(module, "__path__"):  # a folder offers its settings at the door, and the step inside
-        module = importlib.import_module(f"components.{name}.step")
-    function: Callable[..., None] = getattr(module, name)
+    function: Callable[..., None] = getattr(importlib.import_module(STEPS[name]), name)
     return function
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil
 from packaging.requirements import Requirement
 
-from components.documents import read_yaml
-from components.errors import BadParams, NotThere, RetuneError
-from components.folders import make_private
-from components.temporary import temporary
+from components.core.documents import read_yaml
+from components.core.errors import BadParams, NotThere, RetuneError
+from components.core.output_dir import make_private
+from components.core.temporary import temporary
+from flows.project.workspace import Workspace
 from flows.settings import read_settings
-from flows.workspace import Workspace
 
 FREE_GIB = 5
 MEMORY_GIB = 4
@@ -85,7 +85,7 @@ def packages(_workspace: Workspace) -> str:
 
 def settings(workspace: Workspace) -> str:
     """params.yaml is complete and agrees with itself."""
-    from flows.params import read_params
+    from flows.project.params import read_params
 
     params = read_params(workspace.params)
     return f"{workspace.params} is valid: model {params.name!r}, task {params.task}"
@@ -93,17 +93,17 @@ def settings(workspace: Workspace) -> str:
 
 def data(workspace: Workspace) -> str:
     """The source is there."""
-    from components.snapshot import look_at
-    from flows.params import read_params
+    from components.data.snapshot import look_at
+    from flows.project.params import read_params
 
     return look_at(workspace.origin, snapshot=read_params(workspace.params).snapshot)
 
 
 def base_model(workspace: Workspace) -> str:
     """The base model can be had, and is one that we load."""
-    from components.base import pin_base
-    from flows.effects import find_registered
-    from flows.params import read_params
+    from components.data.base_model import pin_base
+    from flows.pipeline.actions import find_registered
+    from flows.project.params import read_params
 
     base = read_params(workspace.params).base
     with temporary() as folder:
@@ -137,9 +137,9 @@ def state(workspace: Workspace) -> str:
 
 def git(workspace: Workspace) -> str:
     """The project is a git repository with a commit, so that a model can be traced to its code."""
-    from flows.git import NO_GIT
-    from flows.git import git as ask
-    from flows.lineage import commit_of
+    from flows.pipeline.lineage import commit_of
+    from flows.project.git import NO_GIT
+    from flows.project.git import git as ask
 
     commit = commit_of(workspace)
     if commit == NO_GIT:
@@ -150,9 +150,9 @@ def git(workspace: Workspace) -> str:
 
 def dvc(workspace: Workspace) -> str:
     """DVC runs here, has every stage, and has a remote that others can pull from."""
-    from flows.dvc import check_pipeline
-    from flows.dvc import dvc as run
-    from flows.dvc_config import cache_folder, default_remote
+    from flows.dvc_adapter.config import cache_folder, default_remote
+    from flows.dvc_adapter.repro import check_pipeline
+    from flows.dvc_adapter.repro import dvc as run
 
     check_pipeline(workspace.project)
     run(["remote", "list"], workspace.project, what="dvc remote list", level=0)
@@ -185,8 +185,8 @@ def dvc_lock(workspace: Workspace) -> str:
 
 def mlflow(workspace: Workspace) -> str:
     """MLflow's store is there and at today's schema."""
-    from components.store import reach
-    from flows.places import store
+    from components.mlflow_store.connection import reach
+    from flows.project.stores import store
 
     uri = store(workspace)
     reach(uri)
@@ -195,10 +195,10 @@ def mlflow(workspace: Workspace) -> str:
 
 def ledger(workspace: Workspace) -> str:
     """The ledger is what was written, and the one that MLflow knows."""
-    from components import registry
-    from components.registry.ledger_head import shown
-    from components.store import database_of
-    from flows.audit.model import open_models
+    from components.mlflow_store import registry
+    from components.mlflow_store.connection import database_of
+    from components.mlflow_store.registry.ledger_head import shown
+    from flows.audit.registered_model import open_models
 
     path = database_of(workspace.ledger)
     if path is not None and not path.exists() and not (workspace.var / "mlflow.db").exists():
@@ -217,7 +217,7 @@ def ledger(workspace: Workspace) -> str:
 
 def champions(workspace: Workspace) -> str:
     """What was ever champion is registered, and no file of a workspace is damaged; `retune verify` reads all of it."""
-    from flows.audit.model import open_models
+    from flows.audit.registered_model import open_models
     from flows.audit.verify import verify_model
 
     try:
@@ -233,13 +233,13 @@ def champions(workspace: Workspace) -> str:
 
 def prefect(workspace: Workspace) -> str:
     """The Prefect server answers, if one is running; a run starts it otherwise."""
-    from flows.server import running
+    from flows.orchestrator.server import running
 
     configured = read_settings(workspace.project).prefect_api_url
     if configured:
         import httpx
 
-        from flows.prefect_api import auth
+        from flows.orchestrator.prefect_api import auth
 
         try:
             httpx.get(f"{configured}/version", timeout=5, auth=auth(configured)).raise_for_status()
@@ -259,9 +259,9 @@ def refuse_orphans(api: str, managed: bool) -> None:
     Raises:
         RetuneError: there are some.
     """
-    from flows import orphans
+    from flows.orchestrator import orphaned_runs
 
-    if found := orphans.find(api, managed):
+    if found := orphaned_runs.find(api, managed):
         names = ", ".join(sorted(run["name"] for run in found)[:5])
         raise RetuneError(
             f"{len(found)} run(s) count as running and their process is gone ({names}): the next `retune run` sets them to Crashed"

@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from components.errors import Cancelled, RetuneError
-from flows import dvc, engine, orphans
-from flows.models import find_models
-from flows.server import prefect_server
+from components.core.errors import Cancelled, RetuneError
+from flows.dvc_adapter import repro
+from flows.orchestrator import orphaned_runs, prefect_adapter
+from flows.orchestrator.server import prefect_server
+from flows.project.models import find_models
+from flows.project.run_locks import hold_folder, in_turn
+from flows.project.workspace import Workspace, furnish, open_workspace
 from flows.settings import Settings, enter
-from flows.turn import hold_folder, in_turn
-from flows.workspace import Workspace, furnish, open_workspace
 
 if TYPE_CHECKING:
     from components.ledger import Retraining
-    from flows.effects import Result
+    from flows.pipeline.actions import Result
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,12 @@ def run_retrain(workspace: Workspace, inline: bool) -> "Result":
     Raises:
         RetuneError: whatever ended the run.
     """
-    from flows.params import read_params
+    from flows.project.params import read_params
 
     with hold_folder(workspace.root), in_turn(workspace.project, read_params(workspace.params).name):
         furnish(workspace)  # only now: what DVC knows is what the run before left
         if (workspace.root / "dvc.lock").exists():
-            dvc.foresee(workspace.root, [folder / "manifest.json" for folder in (workspace.raw, workspace.base)])
+            repro.foresee(workspace.root, [folder / "manifest.json" for folder in (workspace.raw, workspace.base)])
         return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
 
 
@@ -76,12 +77,12 @@ def run_scheduled(model: str, inline: bool) -> "Retraining":
     Raises:
         RetuneError: whatever ended the run.
     """
-    from flows.checkout import project_of
+    from flows.project.checkout import project_of
 
     def story() -> "Retraining":
-        from flows.scheduled import retrain
+        from flows.schedule.scheduled_retrain import retrain
 
-        return engine.flow(retrain)(model)
+        return prefect_adapter.flow(retrain)(model)
 
     return under_prefect(project_of(), inline, story)
 
@@ -94,11 +95,11 @@ def under_prefect(project: Path, inline: bool, story: Callable[[], T]) -> T:
         if inline:
             return story()
         with prefect_server(project / "var", settings) as url:
-            orphans.close(url, managed=not settings.prefect_api_url)
-            engine.configure(url, str(project / "var/prefect"), settings.server_deadline)
+            orphaned_runs.close(url, managed=not settings.prefect_api_url)
+            prefect_adapter.configure(url, str(project / "var/prefect"), settings.server_deadline)
             return story()
     except Cancelled:
-        engine.mark_cancelled()
+        prefect_adapter.mark_cancelled()
         raise
 
 
@@ -109,13 +110,13 @@ def reach_mlflow(settings: Settings) -> None:
         Unavailable: it does not.
     """
     if settings.mlflow_uri:
-        from components.store import reach  # costs seconds
+        from components.mlflow_store.connection import reach  # costs seconds
 
         reach(settings.mlflow_uri)
 
 
 def _retrain(workspace: Workspace) -> "Result":
-    from flows.retrain import retrain
+    from flows.pipeline.retrain import retrain
 
     return retrain(str(workspace.params))
 

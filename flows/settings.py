@@ -17,14 +17,14 @@ from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from components.documents import parse_json
-from components.errors import BadParams
-from components.folders import close_to_others
-from components.learning.state import STATE
+from components.core.documents import parse_json
+from components.core.errors import BadParams
+from components.core.locks import DATABASE
+from components.core.output_dir import close_to_others
+from components.core.section import Section, nearest
 from components.ledger.chain import KEY
-from components.locks import DATABASE
-from components.origin import BASE, PROJECT
-from components.params import Section, nearest
+from components.model.base_resolver import BASE, PROJECT
+from components.training.trainer.state_dir import STATE
 
 SECRETS = Path("/run/secrets")  # where compose and Kubernetes lay secrets as files, named as the variables are: retune_database
 PREFIX = "RETUNE_"

@@ -3,8 +3,8 @@
 import logging
 import sys
 
-from components.exits import ended
-from components.process import quiet_environment
+from components.core.exits import ended
+from components.core.process import quiet_environment
 
 
 def main() -> None:
@@ -12,7 +12,7 @@ def main() -> None:
     quiet_environment()  # before Prefect is imported
     from prefect.types.entrypoint import EntrypointType
 
-    from flows.promote import decide
+    from flows.production.approval_form import decide
 
     logging.getLogger("prefect").setLevel(logging.WARNING)
     decide.serve(

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.errors import BadParams, Unavailable
-from components.exits import ended
+from components.core.errors import BadParams, Unavailable
+from components.core.exits import ended
 from flows.settings import enter
 
 

@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from components.errors import BadParams
-from components.exits import ended
+from components.core.errors import BadParams
+from components.core.exits import ended
 
 BYTES = 24  # of randomness a secret
 ACTIONS = ("Read", "Write", "List", "Tagging")

@@ -13,9 +13,9 @@ from typing import Any
 
 import httpx
 
-from components.errors import BadParams, Unavailable
-from components.exits import ended
-from components.process import quiet_environment
+from components.core.errors import BadParams, Unavailable
+from components.core.exits import ended
+from components.core.process import quiet_environment
 
 TEMPLATE = Path(__file__).parent / "kubernetes/base-job-template.json"
 Json = dict[str, Any]

@@ -18,20 +18,19 @@ from types import FrameType
 
 import psutil
 
-from components.errors import Cancelled, Unavailable
-from components.exits import ended
-from components.folders import make_private, open_log
-from components.locks import hold
-from components.origin import PROJECT
-from components.process import end_group, is_foreign, owner, quiet_environment
-from flows import orphans
-from flows.audit.model import open_project
-from flows.deployments import POOL
-from flows.prefect_api import client_settings
-from flows.server import prefect_server
-from flows.services import STATE, State, read_state
+from components.core.errors import Cancelled, Unavailable
+from components.core.exits import ended
+from components.core.locks import hold
+from components.core.output_dir import make_private, open_log
+from components.core.process import end_group, is_foreign, owner, quiet_environment
+from components.model.base_resolver import PROJECT
+from flows.audit.registered_model import open_project
+from flows.orchestrator import orphaned_runs
+from flows.orchestrator.prefect_api import POOL, client_settings
+from flows.orchestrator.server import prefect_server
+from flows.orchestrator.services import STATE, State, read_state
+from flows.project.workspace import Workspace
 from flows.settings import Settings, read_settings
-from flows.workspace import Workspace
 from infra.ui import approvals, login, mlflow, running
 
 GRACE = 20.0  # seconds that a worker has to end its runs
@@ -105,7 +104,7 @@ def supervise(workspace: Workspace, settings: Settings, workers: int) -> None:
         approvals(workspace, prefect),
         contextlib.ExitStack() as stack,
     ):
-        orphans.close(prefect, managed=not settings.prefect_api_url)  # before a worker begins another
+        orphaned_runs.close(prefect, managed=not settings.prefect_api_url)  # before a worker begins another
         children = [stack.enter_context(worker(workspace, prefect, home / f"worker-{number}.log")) for number in range(workers)]
         try:
             while True:

@@ -12,17 +12,17 @@ from pathlib import Path
 import httpx
 import psutil
 
-from components.errors import Unavailable
-from components.exits import ended
-from components.folders import open_log
-from components.process import end_group, quiet_environment, tied
-from components.tracking import prepare_store
-from flows import credential
-from flows.guarded import HOST, VARIABLE
-from flows.prefect_api import client_settings
-from flows.server import free_port, listens, prefect_server
+from components.core.errors import Unavailable
+from components.core.exits import ended
+from components.core.output_dir import open_log
+from components.core.process import end_group, quiet_environment, tied
+from components.mlflow_store.tracking import prepare_store
+from flows.orchestrator import credential
+from flows.orchestrator.guarded_app import HOST, VARIABLE
+from flows.orchestrator.prefect_api import client_settings
+from flows.orchestrator.server import free_port, listens, prefect_server
+from flows.project.workspace import Workspace, open_workspace
 from flows.settings import Settings, read_settings
-from flows.workspace import Workspace, open_workspace
 
 PORT = 5000
 ATTEMPTS = 3  # another process may take a port between our look at it and the server's
@@ -74,7 +74,7 @@ def _mlflow(workspace: Workspace, settings: Settings, port: int) -> Iterator[int
     """Run MLflow's server on a port and give that once it answers; None where another process took the port before it did."""
     log = workspace.var / LOG
     store = prepare_store(workspace.var)
-    command = [sys.executable, "-m", "flows.guarded", "mlflow.server.fastapi_app:app", "--port", str(port)]
+    command = [sys.executable, "-m", "flows.orchestrator.guarded_app", "mlflow.server.fastapi_app:app", "--port", str(port)]
     variables = {
         # What `mlflow server` hands to its workers.
         "_MLFLOW_SERVER_FILE_STORE": store,

@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.postgres import postgres as postgres  # a fixture for every test
+from tests.support.postgres import postgres as postgres  # a fixture for every test
 
 TOPICS = {
     "billing": ["invoice", "payment", "refund", "charge", "card", "price", "cost", "money", "bill", "account"],
@@ -49,7 +49,7 @@ def make_tickets() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer BERT with a WordPiece tokenizer over the tickets' words, laid out as data/base is."""
-    from tests.tiny import make_tiny_base
+    from tests.support.tiny import make_tiny_base
 
     words = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER))
     return make_tiny_base(tmp_path_factory.mktemp("base"), words)

@@ -12,16 +12,16 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from components import methods
-from components.__main__ import STEPS
 from components.artifacts.rows import write_rows
 from components.artifacts.validation import ValidationReport
-from components.base import BaseParams
-from components.learning import TrainParams, TrainSection
-from components.snapshot import SnapshotParams, sources
-from components.tune.params import TuneParams, searched
+from components.data.base_model import BaseParams
+from components.data.snapshot import SnapshotParams, sources
+from components.model import methods
+from components.steps import STEPS
+from components.training.trainer import TrainParams, TrainSection
+from components.training.tune.settings import TuneParams, searched
 from flows.cli import app
-from tests.project import ROOT, environment
+from tests.support.project import ROOT, environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
@@ -41,7 +41,7 @@ def stage_table(text: str) -> dict[str, list[set[str]]]:
 def test_the_stage_table_is_that_of_dvc_yaml(document: str) -> None:
     table = stage_table(document)
 
-    assert tuple(table) == STEPS
+    assert tuple(table) == tuple(STEPS)
     for stage, (reads, writes, sees) in table.items():
         command = PIPELINE[stage]["cmd"].split()
         assert reads == set(command[5:-1]), stage
@@ -116,17 +116,20 @@ def test_all_links_between_documents_lead_somewhere() -> None:
 @pytest.mark.slow
 def test_add_a_step_works_as_it_is_written(tmp_path: Path, tickets: pd.DataFrame) -> None:
     page = (ROOT / "docs/add-a-step.md").read_text(encoding="utf-8")
-    (code,), (section, stage) = blocks(page, "python"), blocks(page, "yaml")
+    (code, entry), (section, stage) = blocks(page, "python"), blocks(page, "yaml")
     for part in ("components", "flows", "infra", "tests"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("pyproject.toml", "params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / part, tmp_path / part)
-    (tmp_path / "components/lengths.py").write_text(code, encoding="utf-8")
-    edit(tmp_path / "components/__main__.py", '"evaluate")', '"evaluate", "lengths")')
-    edit(tmp_path / "flows/dvc.py", '"evaluate")', '"evaluate", "lengths")')
-    edit(tmp_path / "pyproject.toml", "components.evaluate |", "components.evaluate | components.lengths |")
-    edit(tmp_path / "flows/params.py", "from components.learning", "from components.lengths import LengthsParams\nfrom components.learning")
-    edit(tmp_path / "flows/params.py", "    gates: GatesParams", "    gates: GatesParams\n    lengths: LengthsParams")
+    (tmp_path / "components/data/lengths.py").write_text(code, encoding="utf-8")
+    last = '    "evaluate": "components.evaluation.evaluate",\n'
+    edit(tmp_path / "components/steps.py", last, last + entry)
+    edit(
+        tmp_path / "flows/project/params.py",
+        "from components.training.trainer",
+        "from components.data.lengths import LengthsParams\nfrom components.training.trainer",
+    )
+    edit(tmp_path / "flows/project/params.py", "    gates: GatesParams", "    gates: GatesParams\n    lengths: LengthsParams")
     append(tmp_path / "params.yaml", section)
     append(tmp_path / "dvc.yaml", stage)
     validated = tmp_path / "data/validated"
@@ -139,7 +142,7 @@ def test_add_a_step_works_as_it_is_written(tmp_path: Path, tickets: pd.DataFrame
     done = subprocess.run(run, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert '"mean": 8.0' in (tmp_path / "reports/lengths/words.json").read_text(encoding="utf-8")
-    whole = "from pathlib import Path; from flows.params import read_params; print(read_params(Path('params.yaml')).lengths)"
+    whole = "from pathlib import Path; from flows.project.params import read_params; print(read_params(Path('params.yaml')).lengths)"
     for check in (
         ["-c", whole],
         ["-m", "pytest", "-q", "tests/test_wiring.py"],
@@ -171,13 +174,13 @@ def test_add_a_gate_works_as_it_is_written(tmp_path: Path) -> None:
     (tmp_path / "tests/unit/gates/test_churn.py").write_text(test, encoding="utf-8")
     edit(tmp_path / "params.yaml", "\ngates:", f"\ngates:\n{section}#")
 
-    asked = "from pathlib import Path; from flows.params import read_params; print(read_params(Path('params.yaml')).gates.churn)"
+    asked = "from pathlib import Path; from flows.project.params import read_params; print(read_params(Path('params.yaml')).gates.churn)"
     said = [
         in_copy(tmp_path, *command)
         for command in (
             ["-c", asked],
             ["-m", "pytest", "-q", "tests/unit/gates/test_churn.py"],
-            ["-m", "tests.mutants", "churn", "tests/unit/gates/test_churn.py"],
+            ["-m", "tests.support.mutants", "churn", "tests/unit/gates/test_churn.py"],
             ["-c", "from importlinter.cli import lint_imports_command as c; c()"],
         )
     ]
@@ -192,10 +195,10 @@ def test_a_source_is_one_file_as_it_is_written(tmp_path: Path) -> None:
     for part in ("components", "flows", "infra", "tests"):
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "components/snapshot/sources/zip.py").write_text(code, encoding="utf-8")
-    (tmp_path / "tests/sources/zip.py").write_text(case, encoding="utf-8")
+    (tmp_path / "components/data/snapshot/sources/zip.py").write_text(code, encoding="utf-8")
+    (tmp_path / "tests/support/sources/zip.py").write_text(case, encoding="utf-8")
 
-    said = in_copy(tmp_path, "-m", "pytest", "-q", "-k", "zip or found_by_name", "tests/unit/test_sources.py")
+    said = in_copy(tmp_path, "-m", "pytest", "-q", "-k", "zip or found_by_name", "tests/unit/data/test_sources.py")
 
     assert "6 passed" in said
     in_copy(tmp_path, "-c", "from importlinter.cli import lint_imports_command as c; c()")
@@ -207,7 +210,11 @@ def test_the_sources_of_the_table_and_of_params_are_those_that_there_are() -> No
 
     table = set(re.findall(r"^\| `(\w+)://", page, re.MULTILINE))
     assert table == set(sources.available()) - {sources.NO_SCHEME} == {each.scheme for each in settings} != set()
-    for text in (README, (ROOT / "params.yaml").read_text(encoding="utf-8"), (ROOT / "flows/params.yaml.j2").read_text(encoding="utf-8")):
+    for text in (
+        README,
+        (ROOT / "params.yaml").read_text(encoding="utf-8"),
+        (ROOT / "flows/project/params.yaml.j2").read_text(encoding="utf-8"),
+    ):
         assert all(f"{name}://" in text for name in table)
 
 
@@ -219,12 +226,12 @@ def test_add_a_task_works_as_it_is_written(tmp_path: Path) -> None:
         shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("pyproject.toml", "params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / part, tmp_path / part)
-    written = {"components/tasks/multiple_choice/__init__.py": code, "tests/cases/multiple_choice.py": case}
+    written = {"components/model/tasks/multiple_choice/__init__.py": code, "tests/support/cases/multiple_choice.py": case}
     for name, text in (written | {"tests/unit/test_multiple_choice.py": test}).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
 
-    in_copy(tmp_path, "-m", "pytest", "-q", "tests/unit/test_multiple_choice.py", "tests/unit/test_tasks.py", "tests/test_wiring.py")
+    in_copy(tmp_path, "-m", "pytest", "-q", "tests/unit/test_multiple_choice.py", "tests/unit/model/test_tasks.py", "tests/test_wiring.py")
     in_copy(tmp_path, "-m", "pytest", "-q", "-k", "multiple_choice", "tests/integration/test_tasks.py")
     in_copy(tmp_path, "-c", "from importlinter.cli import lint_imports_command as c; c()")
 

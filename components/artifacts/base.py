@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.errors import NotThere
+from components.core.errors import NotThere
 
 
 class Artifact(BaseModel):

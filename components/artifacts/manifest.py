@@ -6,7 +6,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from components.artifacts.base import Artifact
-from components.errors import NotThere
+from components.core.errors import NotThere
 
 MAIN = "model"
 """What `train.base` calls the base model of `base.model`."""

@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.errors import NotThere
+from components.core.errors import NotThere
 
 LABELS = b"retune.labels"
 MEASURED = "measured."

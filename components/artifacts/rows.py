@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.artifacts.manifest import Manifest, Part
-from components.errors import NotThere, RetuneError
-from components.identity import digest_file
+from components.core.errors import NotThere, RetuneError
+from components.core.hashing import digest_file
 
 LEADING = ("id", "group", "text", "label")
 """The order of the columns that Retune knows; the others follow by name."""

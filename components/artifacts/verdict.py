@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model
 
 from components.artifacts.base import Artifact
 from components.artifacts.table import Table
-from components.identity import digest_value
+from components.core.hashing import digest_value
 
 
 class Outcome(StrEnum):

@@ -3,8 +3,8 @@
 from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates._evidence import Evidence, GateSection
-from components.gates._noninferior import common_rows, compare
+from components.gates.support.evidence import Evidence, GateSection
+from components.gates.support.noninferiority import common_rows, compare
 
 
 class Params(GateSection):

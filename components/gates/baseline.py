@@ -4,7 +4,7 @@ from pydantic import Field
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
+from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval, result
 
 STRONGEST = "strongest"
 

@@ -10,11 +10,11 @@ from components.artifacts.behaviour import Behaviour, Tried
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates._evidence import Evidence, GateSection, hypothesis, interval
-from components.params import Section, nearest
-from components.statistics import Units, fewer_right, proportion, proportion_difference
-from components.statistics.proportions import proportion_rows
-from components.statistics.significance import share_below
+from components.core.section import Section, nearest
+from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval
+from components.stats import Units, fewer_right, proportion, proportion_difference
+from components.stats.proportions import proportion_rows
+from components.stats.significance import share_below
 
 PERTURBED = ("typos", "case", "width", "diacritics", "punctuation", "padding")
 SHOWN = 20

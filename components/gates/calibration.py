@@ -10,9 +10,9 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Outcome
-from components.gates._evidence import Evidence, GateSection, Rival, hypothesis, interval, result
-from components.statistics import Units, brier_terms, calibration_error, mean, mean_below, mean_difference, reliability
-from components.statistics.scores import encode
+from components.gates.support.evidence import Evidence, GateSection, Rival, hypothesis, interval, result
+from components.stats import Units, brier_terms, calibration_error, mean, mean_below, mean_difference, reliability
+from components.stats.scores import encode
 
 Floats = npt.NDArray[np.float64]
 

@@ -5,8 +5,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates._evidence import Evidence, GateSection
-from components.gates._noninferior import common_rows, compare, new_labels, strangers
+from components.gates.support.evidence import Evidence, GateSection
+from components.gates.support.noninferiority import common_rows, compare, new_labels, strangers
 
 
 class Params(GateSection):

@@ -10,8 +10,8 @@ from components.artifacts.cost import Blocks, Cost, Timed, Weight
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates._evidence import Evidence, GateSection, hypothesis, interval
-from components.statistics import Units, mean, mean_below
+from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval
+from components.stats import Units, mean, mean_below
 
 MIB = 1 << 20
 _RANGE = (float(np.log(1e-9)), float(np.log(1e9)))  # of the logarithm of any time, ratio or rate

@@ -11,12 +11,12 @@ from pydantic import Field, model_validator
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates._cuts import Bools, Cut, by_column, enough, grouped, needed, test_rows
-from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
-from components.params import nearest
-from components.statistics import Units, difference_of_shares
-from components.statistics.units import jackknife_variance, symmetric
-from components.text import Label
+from components.core.section import nearest
+from components.core.text import Label
+from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval, result
+from components.gates.support.slicing import Bools, Cut, by_column, enough, grouped, needed, test_rows
+from components.stats import Units, difference_of_shares
+from components.stats.units import jackknife_variance, symmetric
 
 
 class Params(GateSection):

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
+from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval, result
 
 
 class Params(GateSection):

@@ -7,14 +7,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from components.artifacts.earlier import Earlier
 from components.artifacts.metrics import Estimate
+from components.artifacts.past_test_set import Earlier
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
-from components.statistics import Units, mean
-from components.statistics.units import jackknife_variance, symmetric
+from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval, result
+from components.stats import Units, mean
+from components.stats.units import jackknife_variance, symmetric
 
 Floats = npt.NDArray[np.float64]
 

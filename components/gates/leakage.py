@@ -10,12 +10,12 @@ from pydantic import Field
 
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.gates._cuts import test_rows
-from components.gates._evidence import Evidence, GateSection, Seen, interval
-from components.gates._learnt import LEARNT, Held, called, hold
-from components.gates._noninferior import common_rows
-from components.gates._overlap import Overlap, Pair, repeated
-from components.gates._probe import probe
+from components.gates.support.evidence import Evidence, GateSection, Seen, interval
+from components.gates.support.leak_probe import probe
+from components.gates.support.learned_rows import LEARNT, called, hold
+from components.gates.support.noninferiority import common_rows
+from components.gates.support.overlap import Held, Overlap, Pair, repeated
+from components.gates.support.slicing import test_rows
 
 _PAIRS, _CHARACTERS = 20, 80  # of the table of pairs
 _TOO_GOOD_FROM = 100  # rows or groups: a model that is right on 97 % answers them all in 5 % of test sets, and the alarm blocks nothing

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates._evidence import LEVEL, Evidence, GateSection
+from components.gates.support.evidence import LEVEL, Evidence, GateSection
 
 
 class Params(GateSection):

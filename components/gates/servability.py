@@ -7,10 +7,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from components.artifacts.predictions import Predictions, apart
-from components.artifacts.served import Served
+from components.artifacts.served_answers import Served
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates._evidence import Evidence, GateSection
+from components.gates.support.evidence import Evidence, GateSection
 
 SHOWN = 20
 

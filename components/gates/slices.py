@@ -11,9 +11,9 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates._cuts import Bools, Cut, by_column, by_length, by_rare_words, by_values, enough, grouped, needed, test_rows
-from components.gates._evidence import Evidence, GateSection, hypothesis, interval, result
-from components.statistics import Units, fewer_right, proportion_difference
+from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval, result
+from components.gates.support.slicing import Bools, Cut, by_column, by_length, by_rare_words, by_values, enough, grouped, needed, test_rows
+from components.stats import Units, fewer_right, proportion_difference
 
 BuiltIn = Literal["length", "label", "rare_words", "source", "task"]
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, Unpack
 import sqlalchemy as sa
 import sqlalchemy.exc
 
-from components.errors import BadInput, NotThere, RetuneError
-from components.folders import make_private
+from components.core.errors import BadInput, NotThere, RetuneError
+from components.core.output_dir import make_private
 from components.ledger import chain
 from components.ledger.chain import Chain, Head
 from components.ledger.records import Action, Answer, Change, Entry, Outdated, Request, Retraining
@@ -28,7 +28,7 @@ from components.ledger.tables import (
     test_rows,
     writing,
 )
-from components.ledger.wear import SHARED, Wear, kept, worn
+from components.ledger.test_set_use import SHARED, Wear, kept, worn
 
 _ASKED = sa.select(requests, answers.c.decision, answers.c.who, answers.c.why, answers.c.decided_at).outerjoin_from(requests, answers)
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from components.errors import BadParams
-from components.identity import digest_value
+from components.core.errors import BadParams
+from components.core.hashing import digest_value
 from components.ledger.tables import chain, evidence, unguarded
 
 KEY = "RETUNE_LEDGER_KEY"  # a secret that signs the head

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NotRequired, TypedDict
 
-from components.errors import RetuneError
+from components.core.errors import RetuneError
 
 Action = Literal["promoted", "rolled back", "adopted"]
 Answer = Literal["approved", "rejected", "superseded"]

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
-from components.errors import BadParams, NotThere, RetuneError, Unavailable
-from components.folders import private
-from components.locks import hold
+from components.core.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.core.locks import hold
+from components.core.output_dir import private
 
 BUSY_SECONDS = 60  # that a writer waits for another one
 _WRITES = "retune_writes"

@@ -26,7 +26,7 @@ WEAKEST = 3
 _FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~&!#]|(?<!\w)_|_(?!\w)")  # what means something to Markdown, wherever it stands
 _BULLET = re.compile(r"^(?=[-+=](?:\s|$))|^(\d+)(?=[.)](?:\s|$))")  # what means something where a line begins
-_HUB = re.compile(r"([\w.-]+/[\w.-]+)@[0-9a-f]{40}")  # as components/base.py names what came from the hub
+_HUB = re.compile(r"([\w.-]+/[\w.-]+)@[0-9a-f]{40}")  # as components/data/base_model.py names what came from the hub
 _HUB_METRICS = {"macro_f1": "f1", "micro_f1": "f1", "weighted_f1": "f1", "brier": "brier_score"}
 
 

@@ -20,11 +20,11 @@ from components.artifacts.metrics import Estimate, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
 from components.artifacts.training import ModelSpec, Training
-from components.artifacts.trial import BestTrial
+from components.artifacts.tuning_result import BestTrial
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Verdict
-from components.errors import NotThere
-from components.statistics import Yardstick
+from components.core.errors import NotThere
+from components.stats import Yardstick
 
 Setting = float | int | str | bool | None
 A = TypeVar("A", bound=Artifact)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import ClassScore, Estimate, Metrics
 from components.artifacts.profile import Profile
-from components.report import charts, findings, forests, panel, wording
+from components.report import charts, error_analysis, forests, panel, wording
 from components.report.facts import Champion, Facts
 from components.report.matrix import MOST_CLASSES, confusion_matrix
 from components.report.svg import Scale
@@ -161,10 +161,10 @@ def _classes(metrics: Metrics) -> dict[str, Any]:
 def _errors(facts: Facts) -> dict[str, Any]:
     if facts.candidate is None or not facts.metrics.classes:
         return {"mistakes": (), "pairs": (), "wrong": 0, "matrix": None, "label_count": 0}
-    labels, counts = findings.confusion(facts.candidate)
+    labels, counts = error_analysis.confusion(facts.candidate)
     return {
-        "mistakes": findings.worst_mistakes(facts.candidate, facts.texts),
-        "pairs": findings.confused_pairs(facts.candidate),
+        "mistakes": error_analysis.worst_mistakes(facts.candidate, facts.texts),
+        "pairs": error_analysis.confused_pairs(facts.candidate),
         "wrong": int(counts.sum() - counts.trace()),
         "matrix": confusion_matrix(labels, counts) if 0 < len(labels) <= MOST_CLASSES else None,
         "label_count": len(labels),
@@ -175,14 +175,14 @@ def _changes(facts: Facts) -> dict[str, Any]:
     champion = facts.run.champion
     if champion is None:
         return {"changes": None, "settings": (), "known_settings": False, "origins": (), "packages": ()}
-    found = findings.changes(facts.candidate, champion.predictions, facts.texts) if facts.candidate and champion.predictions else None
+    found = error_analysis.changes(facts.candidate, champion.predictions, facts.texts) if facts.candidate and champion.predictions else None
     known = bool(champion.settings or champion.params)
     return {
         "changes": found,
         "known_settings": known,
         "settings": _differing_settings(facts, champion) if known else (),
         "origins": _origins(facts.run.lineage, champion),
-        "packages": findings.differing(champion.lineage.packages, facts.run.lineage.packages, ABSENT) if champion.lineage else (),
+        "packages": error_analysis.differing(champion.lineage.packages, facts.run.lineage.packages, ABSENT) if champion.lineage else (),
     }
 
 
@@ -190,10 +190,10 @@ def _differing_settings(facts: Facts, champion: Champion) -> list[tuple[str, str
     """Return what differs among all parameters where the champion's are known, else among the settings of the training."""
     trained = facts.training.settings if facts.training else {}
     if champion.params and facts.run.params:
-        before = findings.settings_in_force(champion.params, champion.settings)
-        pairs = findings.differing(before, findings.settings_in_force(facts.run.params, trained), ABSENT)
+        before = error_analysis.settings_in_force(champion.params, champion.settings)
+        pairs = error_analysis.differing(before, error_analysis.settings_in_force(facts.run.params, trained), ABSENT)
     else:
-        pairs = findings.differing(champion.settings, trained, ABSENT)
+        pairs = error_analysis.differing(champion.settings, trained, ABSENT)
     return [(name, *_told_apart(before, now)) for name, before, now in pairs]
 
 

@@ -15,9 +15,9 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1])]
 
 from components.artifacts.predictions import Predictions  # noqa: E402
-from components.yardstick import yardstick  # noqa: E402
-from flows.params import read_params  # noqa: E402
-from flows.workspace import open_workspace  # noqa: E402
+from components.evaluation.metric_set import yardstick  # noqa: E402
+from flows.project.params import read_params  # noqa: E402
+from flows.project.workspace import open_workspace  # noqa: E402
 
 
 def main() -> None:

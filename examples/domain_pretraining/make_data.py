@@ -20,7 +20,7 @@ sys.path[:0] = [str(DIAGNOSIS), str(HERE.parents[1])]
 
 from build import Row, descriptions, draw, edition  # noqa: E402
 
-from components.preprocess.splits import split_of  # noqa: E402
+from components.data.preprocess.splits import split_of  # noqa: E402
 
 SPLIT = (20261121, 0.2, 0.1)  # split_seed, test_share and validation_share of the parameter files
 TEXTS = 12  # of a category, without labels

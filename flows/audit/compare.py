@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from components.artifacts.predictions import Predictions
-from components.errors import NotThere
-from flows.dvc import cached_listing, cached_object
+from components.core.errors import NotThere
+from flows.dvc_adapter.repro import cached_listing, cached_object
 
 # What says how long something took, and so differs between two makings of one model.
 TIMED_FILES = ("models/tuned/trials.parquet", "models/trained/history.jsonl")

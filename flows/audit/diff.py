@@ -14,21 +14,22 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from components import registry, tasks
 from components.artifacts.manifest import Manifest
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions, relabelled
 from components.artifacts.rows import read_rows
-from components.errors import BadModel, NotThere, RetuneError
-from components.origin import REGISTERED
-from components.registry import stored
-from components.similarity import resembling
-from components.statistics import Yardstick
-from components.text import label_reader
-from components.tracking.facts import flatten
-from components.yardstick import yardstick
-from flows.audit.model import Model
-from flows.dvc import cached_file
+from components.core.errors import BadModel, NotThere, RetuneError
+from components.core.similarity import resembling
+from components.core.text import label_reader
+from components.evaluation.metric_set import yardstick
+from components.mlflow_store import registry
+from components.mlflow_store.registry import artifact_access
+from components.mlflow_store.tracking.facts import flatten
+from components.model import tasks
+from components.model.base_resolver import REGISTERED
+from components.stats import Yardstick
+from flows.audit.registered_model import Model
+from flows.dvc_adapter.repro import cached_file
 
 MIN_CLASS_UNITS = 10  # where a run does not say
 NEAR = 0.8  # likewise: the similarity of a near copy
@@ -134,7 +135,7 @@ def compare_answers(model: Model, old: registry.Version, new: registry.Version) 
             f"version {old.number} or {new.number} has learnt each of the {len(rows):,} test rows, so none is left to compare on"
         )
     digest = new.tags.get("retune.test_digest", "")
-    candidate = Predictions.read(stored.artifact(model.uri, new, "evaluation/predictions/candidate.parquet"))
+    candidate = Predictions.read(artifact_access.artifact(model.uri, new, "evaluation/predictions/candidate.parquet"))
     cache = model.project / "var/predictions" / model.name / f"{old.key[:32]}-{digest[:32]}.parquet"
     scored = registry.score_version(model.uri, model.name, old.number, rows, cache)
     task = tasks.load(str(params.get("task", "text_classification")), params.get("task_options"))
@@ -204,7 +205,7 @@ def read_params(model: Model, version: registry.Version) -> dict[str, object]:
 
 def read_json(model: Model, version: registry.Version, path: str) -> dict[str, Any]:
     """Return a JSON artifact of a version's run."""
-    found: dict[str, Any] = json.loads(stored.artifact(model.uri, version, path).read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(artifact_access.artifact(model.uri, version, path).read_text(encoding="utf-8"))
     return found
 
 
@@ -241,7 +242,7 @@ def describe_data(model: Model, version: registry.Version) -> dict[str, str | in
     """Return a version's snapshot: its digest, and from the run its source, rows and time."""
     digest = version.tags.get("retune.data_digest", "")
     try:
-        manifest = Manifest.read(Path(stored.artifact(model.uri, version, "data/manifest.json")).parent)
+        manifest = Manifest.read(Path(artifact_access.artifact(model.uri, version, "data/manifest.json")).parent)
     except NotThere:
         return {"digest": digest}
     return {"digest": digest, "source": manifest.source, "rows": manifest.rows, "taken_at": manifest.taken_at}

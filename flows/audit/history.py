@@ -4,13 +4,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from components import registry
-from components.errors import BadInput, NotThere
+from components.core.errors import BadInput, NotThere
 from components.ledger import Entry, Request
-from components.registry import stored
-from components.registry.environments import opponent_here
-from components.registry.verdicts import judged_because
-from flows.audit.model import Model, shown
+from components.mlflow_store import registry
+from components.mlflow_store.registry import artifact_access
+from components.mlflow_store.registry.environments import opponent_here
+from components.mlflow_store.registry.verdicts import judged_because
+from flows.audit.registered_model import Model, shown
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def history(model: Model, everything: bool = False) -> list[Event]:
     if everything:
         promoted = {event.version for event in events}
         events += [of_request(request) for request in model.requests if request.decision == "rejected" or request.expired()]
-        moments = stored.registered_at(model.uri, model.name)
+        moments = artifact_access.registered_at(model.uri, model.name)
         events += [of_version(version, moments[version.number]) for version in model.versions if version.number not in promoted]
     return sorted(events, key=lambda event: (event.at, event.sequence or 0))
 

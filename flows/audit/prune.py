@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import registry
-from components.errors import BadInput, RetuneError
-from components.registry import stored
-from components.registry.ledger_head import shown
-from components.store import alone
-from flows.audit import reachable
-from flows.audit.elsewhere import Abroad, abroad
-from flows.audit.model import Model, open_model, open_models, open_project
-from flows.dvc_config import cache_folder
-from flows.turn import hold_folder
+from components.core.errors import BadInput, RetuneError
+from components.mlflow_store import registry
+from components.mlflow_store.connection import alone
+from components.mlflow_store.registry import artifact_access
+from components.mlflow_store.registry.ledger_head import shown
+from flows.audit import retention
+from flows.audit.other_environments import Abroad, abroad
+from flows.audit.registered_model import Model, open_model, open_models, open_project
+from flows.dvc_adapter.config import cache_folder
+from flows.project.run_locks import hold_folder
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def look(name: str | None, keep: int, idle_days: float, start: Path | None = Non
     for model in models:
         check_ledger(model)
     others = {model.name: abroad(project, model.name) for model in models}
-    bases = reachable.bases(models)
+    bases = retention.bases(models)
     reasons = {
         model.name: stays(model, keep, others[model.name], bases.get(model.name, {})) for model in models if name in (None, model.name)
     }
@@ -105,7 +105,7 @@ def look(name: str | None, keep: int, idle_days: float, start: Path | None = Non
         *predictions(project, gone, kept),
         *objects,
         *journals(project, gone, kept),
-        *unfinished(reachable.workspaces_of(project, name), [*local, *away], idle_days),
+        *unfinished(retention.workspaces_of(project, name), [*local, *away], idle_days),
     ]
     return Plan(tuple(doomed), reasons, tuple(left))
 
@@ -127,12 +127,14 @@ def stays(model: Model, keep: int, others: Sequence[Abroad], bases: Mapping[int,
     said = {version.number: bases[version.number] for version in model.versions if version.number in bases}
     for other in others:
         said |= other.here(model)
-    return dict(sorted((said | reachable.reasons(model, keep)).items()))
+    return dict(sorted((said | retention.reasons(model, keep)).items()))
 
 
 def doomed_version(model: Model, version: registry.Version) -> Doomed:
     """Return a version, with the bytes of its package and of its run's artifacts."""
-    return Doomed("version", f"{version.name} {version.number}", sum(stored.sizes(model.uri, version)), version=version, uri=model.uri)
+    return Doomed(
+        "version", f"{version.name} {version.number}", sum(artifact_access.sizes(model.uri, version)), version=version, uri=model.uri
+    )
 
 
 def predictions(project: Path, gone: Pairs, kept: Pairs) -> Iterator[Doomed]:
@@ -149,29 +151,29 @@ def dvc_objects(project: Path, gone: Pairs, kept: Pairs) -> tuple[list[Doomed], 
     cache = cache_folder(project)
     if not cache.is_relative_to(project):
         return [], [f"DVC's cache {cache} is shared with other projects: `dvc gc` there, from all of them"]
-    wanted = reachable.with_members(cache, [digest for model, version in gone for digest in reachable.of_version(model, version)])
+    wanted = retention.with_members(cache, [digest for model, version in gone for digest in retention.of_version(model, version)])
     if not wanted:
         return [], []
-    staying = [digest for model, version in kept for digest in reachable.of_version(model, version)]
-    safe = reachable.with_members(cache, [*staying, *reachable.of_workspaces(project), *reachable.of_git(project)])
+    staying = [digest for model, version in kept for digest in retention.of_version(model, version)]
+    safe = retention.with_members(cache, [*staying, *retention.of_workspaces(project), *retention.of_git(project)])
     # A folder's listing goes last: after a kill, only it still tells which files were the folder's.
     unsafe = sorted(wanted - safe, key=lambda digest: (digest.endswith(".dir"), digest))
-    found = [(digest, reachable.object_path(cache, digest)) for digest in unsafe]
+    found = [(digest, retention.object_path(cache, digest)) for digest in unsafe]
     return [Doomed("DVC object", digest, path.stat().st_size, path) for digest, path in found if path.is_file()], []
 
 
 def journals(project: Path, gone: Pairs, kept: Pairs) -> Iterator[Doomed]:
     """Yield the searches that only versions that go came from."""
     searches = studies(gone) - studies(kept)
-    for root in reachable.workspaces(project):
+    for root in retention.workspaces(project):
         for path in sorted((root / "var/optuna").glob("*.log")):
-            if path.stem in searches - reachable.studies_here(root):
+            if path.stem in searches - retention.studies_here(root):
                 yield Doomed("search journal", path.stem, path.stat().st_size, path)
 
 
 def studies(pairs: Pairs) -> set[str]:
     """Return the searches that versions came from."""
-    return {study for model, version in pairs if (study := reachable.study_of(model, version))}
+    return {study for model, version in pairs if (study := retention.study_of(model, version))}
 
 
 def unfinished(roots: Sequence[Path], pairs: Pairs, idle_days: float) -> Iterator[Doomed]:
@@ -179,11 +181,11 @@ def unfinished(roots: Sequence[Path], pairs: Pairs, idle_days: float) -> Iterato
     led_somewhere = studies(pairs)
     for root in roots:
         for path in sorted((root / "var/optuna").glob("*.log")):
-            if path.stem not in led_somewhere | reachable.studies_here(root) and reachable.idle(path, idle_days):
+            if path.stem not in led_somewhere | retention.studies_here(root) and retention.idle(path, idle_days):
                 yield Doomed("search journal", path.stem, path.stat().st_size, path)
         for path in sorted((root / "var/checkpoints").glob("*")):
-            if path.is_dir() and reachable.idle(path, idle_days):
-                yield Doomed("checkpoints", path.name, reachable.size(path), path)
+            if path.is_dir() and retention.idle(path, idle_days):
+                yield Doomed("checkpoints", path.name, retention.size(path), path)
 
 
 @contextmanager
@@ -195,7 +197,7 @@ def quiet(start: Path | None) -> Iterator[None]:
     """
     project = open_project(start).project
     with ExitStack() as held:
-        for root in reachable.workspaces(project):
+        for root in retention.workspaces(project):
             held.enter_context(hold_folder(root))
         for model in open_models(start):
             held.enter_context(alone(model.uri, f"aliases {model.name}", timeout=30))
@@ -205,7 +207,7 @@ def quiet(start: Path | None) -> Iterator[None]:
 def delete(thing: Doomed) -> None:
     """Delete one thing for good."""
     if thing.version is not None and thing.uri is not None:
-        stored.forget(thing.uri, thing.version)
+        artifact_access.forget(thing.uri, thing.version)
     elif thing.path is not None and thing.path.is_dir():
         shutil.rmtree(thing.path, ignore_errors=True)
     elif thing.path is not None:

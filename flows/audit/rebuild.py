@@ -15,20 +15,20 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from components import registry
 from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.training import Training
-from components.documents import read_yaml
-from components.errors import NotThere
-from components.identity import digest_folder
-from components.registry import stored
+from components.core.documents import read_yaml
+from components.core.errors import NotThere
+from components.core.hashing import digest_folder
+from components.mlflow_store import registry
+from components.mlflow_store.registry import artifact_access
 from flows.audit import compare
-from flows.audit.model import Model
-from flows.audit.recipe import BY_CLOCK, TUNE, Recipe, bring_tuned, lay_out, not_to_be_repeated, read_recipe
+from flows.audit.rebuild_inputs import BY_CLOCK, TUNE, Recipe, bring_tuned, lay_out, not_to_be_repeated, read_recipe
+from flows.audit.registered_model import Model
 from flows.audit.worktree import worktree
-from flows.dvc import dvc
+from flows.dvc_adapter.repro import dvc
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,8 @@ def machine_notes(model: Model, recipe: Recipe, root: Path) -> list[str]:
     if new.stopped_by == BY_CLOCK:
         notes.append(f"the training was ended by the clock (train.max_minutes) at step {new.steps}: a faster machine goes further")
     try:
-        old = Training.read(stored.artifact(model.uri, recipe.version, "training/training.json").parent)
-        then = Lineage.read(stored.artifact(model.uri, recipe.version, Lineage.FILE).parent)
+        old = Training.read(artifact_access.artifact(model.uri, recipe.version, "training/training.json").parent)
+        then = Lineage.read(artifact_access.artifact(model.uri, recipe.version, Lineage.FILE).parent)
     except NotThere as error:
         return [*notes, f"how the first machine was set up is not known: {error}"]
     for name in ("threads", "device", "precision"):
@@ -170,7 +170,7 @@ def answers_apart(model: Model, version: registry.Version, root: Path) -> list[s
     """Return how far the answers to the test rows are apart, where the first ones are still there."""
     file = "evaluation/predictions/candidate.parquet"
     try:
-        before = Predictions.read(stored.artifact(model.uri, version, file))
+        before = Predictions.read(artifact_access.artifact(model.uri, version, file))
     except NotThere:
         return []
     said = compare.answers_apart(before, Predictions.read(root / "reports" / file))

@@ -9,16 +9,16 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from components import registry
-from components.errors import NotThere, RetuneError, Unavailable
-from components.registry import stored
-from flows import intact
-from flows.audit import reachable
-from flows.audit.model import Model, open_model, open_models
-from flows.dvc import cached_listing, cached_object, in_remote, object_path
-from flows.dvc_config import default_remote
-from flows.dvc_lock import locked
-from flows.turn import hold_folder
+from components.core.errors import NotThere, RetuneError, Unavailable
+from components.mlflow_store import registry
+from components.mlflow_store.registry import artifact_access
+from flows.audit import retention
+from flows.audit.registered_model import Model, open_model, open_models
+from flows.dvc_adapter import file_integrity
+from flows.dvc_adapter.config import default_remote
+from flows.dvc_adapter.lock import locked
+from flows.dvc_adapter.repro import cached_listing, cached_object, in_remote, object_path
+from flows.project.run_locks import hold_folder
 
 
 class Fault(BaseModel):
@@ -100,7 +100,7 @@ def packages(look: Look) -> Iterator[Fault]:
     for version in look.reached:
         try:
             if look.quick:
-                stored.artifact(look.model.uri, version, "dvc.lock")
+                artifact_access.artifact(look.model.uri, version, "dvc.lock")
             else:
                 registry.inspected(look.model.uri, version)
         except Unavailable:
@@ -174,7 +174,7 @@ def elsewhere(look: Look, missing: dict[str, list[tuple[int, str]]]) -> Iterator
 
 def workspaces(look: Look) -> Iterator[Fault]:
     """The outputs in the model's workspaces are those that their dvc.lock names, and the inputs those of their manifests."""
-    for root in reachable.workspaces_of(look.model.project, look.model.name):
+    for root in retention.workspaces_of(look.model.project, look.model.name):
         try:
             with hold_folder(root):
                 found = [*damaged(root, look.quick)]
@@ -187,12 +187,12 @@ def workspaces(look: Look) -> Iterator[Fault]:
 def damaged(root: Path, quick: bool) -> Iterator[str]:
     """Yield a sentence for each file of a workspace that has other bytes than it should."""
     anew = not quick
-    for file, md5 in intact.damaged_outputs(root, locked(root), anew).items():
+    for file, md5 in file_integrity.damaged_outputs(root, locked(root), anew).items():
         yield f"{root / file} is not what dvc.lock says ({md5}): `retune run` brings it back or makes it anew"
     for folder in (root / "data/raw", root / "data/base"):
-        if (folder / "manifest.json").exists() and not intact.listed(root, folder):
+        if (folder / "manifest.json").exists() and not file_integrity.listed(root, folder):
             yield f"{folder / 'manifest.json'} cannot be read: `retune run` takes {folder} anew"
-        for file in intact.damaged_input(root, folder, anew):
+        for file in file_integrity.damaged_input(root, folder, anew):
             yield f"{root / file} is missing, or not what {folder / 'manifest.json'} says: `retune run` brings it back or takes it anew"
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import yaml
 
-from components.errors import BadInput, NotThere, RetuneError
-from flows.dvc import cached_folder, dvc
-from flows.dvc_config import inherit, share_remote
-from flows.git import NO_GIT, git, has_commit, prefix
+from components.core.errors import BadInput, NotThere, RetuneError
+from flows.dvc_adapter.config import inherit, share_remote
+from flows.dvc_adapter.repro import cached_folder, dvc
+from flows.project.git import NO_GIT, git, has_commit, prefix
 from flows.settings import read_settings
 
 log = logging.getLogger(__name__)

@@ -12,12 +12,12 @@ import signal
 import sys
 from types import FrameType
 
-from components.errors import Cancelled
-from components.exits import DEBUG, GO_ON, ended
-from components.process import quiet_environment
-from flows.cli.terminal import app
+from components.core.errors import Cancelled
+from components.core.exits import DEBUG, GO_ON, ended
+from components.core.process import quiet_environment
+from flows.cli.options import app
 
-from flows.cli import making, describing, using, promoting, asking, auditing, scheduling, moving  # noqa: F401  # isort: skip  # each adds its commands, shown in this order
+from flows.cli import pipeline, tasks, serve, promotion, inspect, audit, schedule, migrate  # noqa: F401  # isort: skip  # each adds its commands, shown in this order
 
 
 def _terminated(number: int, _frame: FrameType | None) -> None:

@@ -3,6 +3,6 @@
 What is here is only read; what is there must be empty, or be what an earlier migration of this very state left.
 """
 
-from flows.migrate.story import Migrated, migrate
+from flows.migrate.migrate import Migrated, migrate
 
 __all__ = ["Migrated", "migrate"]

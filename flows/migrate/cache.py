@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from components.errors import NotThere, RetuneError, Unavailable
-from flows.dvc_config import find_dvc, share_remote
+from components.core.errors import NotThere, RetuneError, Unavailable
+from flows.dvc_adapter.config import share_remote
 from flows.settings import read_settings
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,6 @@ def _kept(repo: Any) -> list[tuple[Any, set[Any]]]:
 
 
 def _quiet(project: Path) -> Any:
-    find_dvc()
     from dvc.repo import Repo
 
     for chatty in ("dvc", "dvc_data", "dvc_objects", "botocore", "aiobotocore"):

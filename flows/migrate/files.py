@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 import httpx
 
-from components.errors import BadInput, RetuneError, Unavailable
-from components.identity import digest_file
+from components.core.errors import BadInput, RetuneError, Unavailable
+from components.core.hashing import digest_file
 
 log = logging.getLogger(__name__)
 

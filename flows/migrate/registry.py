@@ -8,8 +8,8 @@ from urllib.parse import unquote, urlsplit
 
 import sqlalchemy as sa
 
-from components.errors import BadInput, RetuneError
-from components.store import connect, reaching
+from components.core.errors import BadInput, RetuneError
+from components.mlflow_store.connection import connect, reaching
 from flows.migrate import tables
 from flows.migrate.tables import Content
 

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
-from components.errors import BadInput, RetuneError, Unavailable
+from components.core.errors import BadInput, RetuneError, Unavailable
 
 ROWS = 1_000  # a batch
 Rewrite = Callable[[str, dict[str, Any]], dict[str, Any]]

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from components.errors import Cancelled
-from components.exits import ended
-from components.folders import make_private
-from components.process import quiet_environment
-from flows.workspace import find_project
-from infra.local import control, copies
+from components.core.errors import Cancelled
+from components.core.exits import ended
+from components.core.output_dir import make_private
+from components.core.process import quiet_environment
+from flows.project.workspace import find_project
+from infra.local import backup, control
 from infra.local.layout import make_stack, open_stack
 
 FOLDER = "var/stack"  # below the project
@@ -56,9 +56,9 @@ def obey(asked: argparse.Namespace) -> int:
     elif asked.verb == "down":
         print("ended" if control.down(open_stack(folder, whole=False)) else "nothing was running")
     elif asked.verb == "backup":
-        print(described(copies.back_up(open_stack(folder), asked.copy), asked.copy))
+        print(described(backup.back_up(open_stack(folder), asked.copy), asked.copy))
     elif asked.verb == "restore":
-        print(described(copies.restore(asked.copy, folder, project), folder))
+        print(described(backup.restore(asked.copy, folder, project), folder))
     elif asked.verb == "status":
         lines, well = control.status(open_stack(folder, whole=False))
         print("\n".join(lines))

@@ -13,10 +13,10 @@ from types import FrameType
 
 import psutil
 
-from components.errors import Cancelled, RetuneError, Unavailable
-from infra.local.keeper import CODE, alone, kept, read_state, sweep
+from components.core.errors import Cancelled, RetuneError, Unavailable
 from infra.local.layout import Stack, open_stack
 from infra.local.services import database_service, mlflow_service, prefect_service, started_by, store_service, worker_service
+from infra.local.supervisor import CODE, alone, kept, read_state, sweep
 from infra.services import refuse_foreign
 
 DEADLINE = 600.0  # seconds until everything must be up or down; each service has a shorter one of its own

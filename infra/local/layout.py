@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.errors import BadParams
+from components.core.errors import BadParams
 
 HOST = "127.0.0.1"
 RANGE = range(20_000, 30_000)  # below what Linux hands out to outgoing connections

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from components.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.core.errors import BadParams, NotThere, RetuneError, Unavailable
 from infra.local.layout import DATABASES, HOST, Stack, write_private
 
 ADMINISTRATOR = "postgres"

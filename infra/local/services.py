@@ -14,10 +14,9 @@ from typing import Any
 import httpx
 import psutil
 
-from components.process import QUIET
-from flows.deployments import POOL
-from flows.prefect_api import know, post
-from flows.server import server_command, server_settings
+from components.core.process import QUIET
+from flows.orchestrator.prefect_api import POOL, know, post
+from flows.orchestrator.server import server_command, server_settings
 from infra.local import postgres
 from infra.local.layout import HOST, USER, Stack
 from infra.services import worker_command

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flows.dvc import STAGES
-from tests.project import BIN, environment, leftovers, make_project, retune, status, wait_for
+from components.steps import STAGES
+from tests.support.project import BIN, environment, leftovers, make_project, retune, status, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from components.artifacts.training import Training
-from components.artifacts.trial import Chosen
-from components.identity import digest_folder
-from tests.learn import make_learn
+from components.artifacts.tuning_result import Chosen
+from components.core.hashing import digest_folder
+from tests.support.learn import make_learn
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from components.artifacts.trial import BestTrial
-from tests.learn import make_learn
+from components.artifacts.tuning_result import BestTrial
+from tests.support.learn import make_learn
 
 pytestmark = pytest.mark.slow
 

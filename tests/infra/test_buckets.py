@@ -7,7 +7,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from components.errors import BadParams, Unavailable
+from components.core.errors import BadParams, Unavailable
 from infra.buckets import make
 
 

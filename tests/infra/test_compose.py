@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 
 from flows.settings import Settings
 from infra.passwords import made_up
-from tests.infra.commands import fault
-from tests.project import ROOT
+from tests.support.commands import fault
+from tests.support.project import ROOT
 
 FILES = [ROOT / "infra/compose.yaml", ROOT / "infra/compose.gpu.yaml"]
 COMPOSE: dict[str, Any] = yaml.safe_load(FILES[0].read_text(encoding="utf-8"))

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from docker.utils.build import exclude_paths
 
-from components.process import QUIET
-from infra.healthy import fault
-from tests.project import BIN, ROOT
+from components.core.process import QUIET
+from infra.healthcheck import fault
+from tests.support.project import BIN, ROOT
 
 IMAGES = ROOT / "infra/images"
 DOCKERFILE = (IMAGES / "Dockerfile").read_text(encoding="utf-8")
@@ -255,7 +255,7 @@ def test_only_200_is_healthy(server: str) -> None:
 
 
 def test_nobody_listening_is_not_healthy(server: str) -> None:
-    ask = [sys.executable, "-m", "infra.healthy"]
+    ask = [sys.executable, "-m", "infra.healthcheck"]
 
     assert subprocess.run([*ask, f"{server}/200"], cwd=ROOT).returncode == 0
     assert subprocess.run([*ask, "http://127.0.0.1:9/"], cwd=ROOT, capture_output=True).returncode == 1

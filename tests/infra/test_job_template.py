@@ -19,14 +19,14 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas import FlowRun
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
-from components.errors import BadParams, Unavailable
-from flows.server import free_port
-from infra.healthy import fault
+from components.core.errors import BadParams, Unavailable
+from flows.orchestrator.server import free_port
+from infra.healthcheck import fault
 from infra.pool import TEMPLATE, publish, read_json, with_defaults
 from infra.ui import running
 from tests.infra.test_compose import SETTINGS, SHARED
 from tests.infra.test_kubernetes import FOLDER, OVERLAYS, VERSION, assert_confined, of_kind
-from tests.project import ROOT
+from tests.support.project import ROOT
 
 NOWHERE = "http://127.0.0.1:9/api"
 AUTH = "retune:twelve characters"

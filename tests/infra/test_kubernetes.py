@@ -12,9 +12,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.infra.commands import fault
 from tests.infra.test_compose import SETTINGS
-from tests.project import BIN, ROOT
+from tests.support.commands import fault
+from tests.support.project import BIN, ROOT
 
 FOLDER = ROOT / "infra/kubernetes"
 OVERLAYS = sorted(path.name for path in (FOLDER / "overlays").iterdir())

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from tests.infra.test_compose import FILES, ONCE, SERVICES
 from tests.infra.test_kubernetes import FOLDER, OVERLAYS
-from tests.project import ROOT
+from tests.support.project import ROOT
 
 PAGE = (ROOT / "docs/containers.md").read_text(encoding="utf-8")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from components.errors import BadParams
+from components.core.errors import BadParams
 from flows.settings import Settings
 from infra.passwords import made_up, write
 

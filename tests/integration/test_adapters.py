@@ -15,15 +15,13 @@ import pandas as pd
 import pytest
 import yaml
 
-from components import adapter, tasks
-from components.artifacts.adapted import Adapted
+from components.artifacts.adapter_manifest import Adapted
 from components.artifacts.manifest import BaseManifest
 from components.artifacts.verdict import Outcome
-from components.base import BaseParams, pin_base
-from components.errors import BadModel
-from components.identity import digest_folder
-from components.origin import LACKING
-from components.registry import (
+from components.core.errors import BadModel
+from components.core.hashing import digest_folder
+from components.data.base_model import BaseParams, pin_base
+from components.mlflow_store.registry import (
     Environment,
     Version,
     copy_version,
@@ -34,14 +32,16 @@ from components.registry import (
     serve_and_ask,
     verify,
 )
-from components.registry.verify import inspected
-from flows.asked import Asked
-from flows.judging import judge
-from flows.params import Params
-from flows.workspace import Workspace
-from tests import cases, line
-from tests.finished import LINEAGE, new_store
-from tests.line import Case
+from components.mlflow_store.registry.verify import inspected
+from components.model import adapter, tasks
+from components.model.base_resolver import LACKING
+from flows.pipeline.judge import judge
+from flows.pipeline.model_sessions import Asked
+from flows.project.params import Params
+from flows.project.workspace import Workspace
+from tests.support import cases, pipeline
+from tests.support.finished import LINEAGE, new_store
+from tests.support.pipeline import Case
 
 pytestmark = pytest.mark.slow
 
@@ -72,11 +72,11 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "base").mkdir()
     case = cases.make(request.param, folder / "base")
-    place, params = line.open_line(folder / "project", case, method="lora", lora_registered="adapter", **KINDS[request.param])
-    line.prepare(place, params)
-    line.learn(place, params)
-    line.assess(place, params)
-    uri, small = line.enter(place, params)
+    place, params = pipeline.open_line(folder / "project", case, method="lora", lora_registered="adapter", **KINDS[request.param])
+    pipeline.prepare(place, params)
+    pipeline.learn(place, params)
+    pipeline.assess(place, params)
+    uri, small = pipeline.enter(place, params)
     aside = shutil.move(place.root / "models/trained/adapter", folder / "aside")
     lineage = LINEAGE.model_copy(update={"model": params.name})
     whole = register(place.root, uri, run_id=small.run_id, key="w" * 64, lineage=lineage)
@@ -89,7 +89,7 @@ def package(run: Line, version: Version) -> Path:
 
 
 def rows(run: Line, count: int = 6) -> pd.DataFrame:
-    return line.tested_rows(run.place)[list(run.params.made_task.inputs)].head(count)
+    return pipeline.tested_rows(run.place)[list(run.params.made_task.inputs)].head(count)
 
 
 def answers(run: Line, version: Version) -> list[dict]:
@@ -136,7 +136,11 @@ def test_the_package_stores_the_adapter_alone(run: Line) -> None:
     assert size(small / "artifacts/adapter") == adapter
     assert size(whole) - size(small) == pytest.approx(model - adapter, abs=1_000)
     needed = [(folder / "requirements.txt").read_text().splitlines() for folder in (small, whole)]
-    assert [line for line in needed[0] if line not in needed[1]] == [line for line in needed[0] if line.startswith("peft==")] != []
+    assert (
+        [pipeline for pipeline in needed[0] if pipeline not in needed[1]]
+        == [pipeline for pipeline in needed[0] if pipeline.startswith("peft==")]
+        != []
+    )
     assert "adapter" in yaml.safe_load((small / "MLmodel").read_text())["flavors"]["python_function"]["artifacts"]
 
 
@@ -193,7 +197,7 @@ def test_over_another_base_it_is_refused(run: Line, other: Path, monkeypatch: py
 def test_without_its_base_it_is_refused_and_judged_neither_good_nor_bad(run: Line) -> None:
     with pytest.raises(BadModel, match=LACKING):
         model_folder(run.uri, f"models:/{run.small.name}/1")
-    served = serve_and_ask(run.uri, run.small.name, 1, line.tested_rows(run.place).head(3), example=run.params.made_task.example)
+    served = serve_and_ask(run.uri, run.small.name, 1, pipeline.tested_rows(run.place).head(3), example=run.params.made_task.example)
     assert LACKING in (served.fault or "")
     assert served.outside
 
@@ -254,12 +258,12 @@ def test_it_is_a_base_itself_with_the_merged_weights(run: Line, tmp_path: Path) 
     )
     assert one.digest == other.digest
 
-    place, params = line.open_line(tmp_path / "next", run.case, method="lora", lora_registered="adapter", epochs=1)
-    line.prepare(place, params)
+    place, params = pipeline.open_line(tmp_path / "next", run.case, method="lora", lora_registered="adapter", epochs=1)
+    pipeline.prepare(place, params)
     shutil.rmtree(place.base)
     shutil.copytree(tmp_path / "1", place.base)
-    line.learn(place, params)
-    line.assess(place, params)
+    pipeline.learn(place, params)
+    pipeline.assess(place, params)
     lineage = LINEAGE.model_copy(update={"model": params.name})
     third = register(place.root, run.uri, run_id=run.small.run_id, key="n" * 64, lineage=lineage)
     assert Adapted.read(package(run, third) / "artifacts/adapter").source == f"models:/{run.small.name}/1"
@@ -272,14 +276,14 @@ def test_every_task_s_model_comes_back_bit_for_bit(task: str, options: dict[str,
     (tmp_path / "base").mkdir()
     case = cases.make(task, tmp_path / "base")
     case = replace(case, options={**case.options, **options})
-    place, params = line.open_line(
+    place, params = pipeline.open_line(
         tmp_path / "project", case, method="lora", lora_registered="adapter", lora_targets="all-linear", epochs=1
     )
-    line.prepare(place, params)
-    model = line.learn(place, params)
+    pipeline.prepare(place, params)
+    model = pipeline.learn(place, params)
 
     with adapter.merged(model.parent / "adapter", lambda record: place.base) as folder:
         assert digest_folder(folder) == digest_folder(model)
         predictor = params.made_task.predictor(folder)
-    few = line.tested_rows(place).head(3)
+    few = pipeline.tested_rows(place).head(3)
     assert predictor.answer(few).predicted == params.made_task.predictor(model).answer(few).predicted  # it has read all that it needs

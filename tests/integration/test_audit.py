@@ -15,14 +15,14 @@ from click.testing import Result
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from components.errors import BadInput, NotThere, RetuneError, Unavailable
-from components.identity import digest_file
+from components.core.errors import BadInput, NotThere, RetuneError, Unavailable
+from components.core.hashing import digest_file
 from flows.audit.worktree import bring, furnish
 from flows.cli import app
-from flows.dvc import cached_folder
-from flows.dvc_config import cache_folder
-from flows.dvc_lock import lock_hashes
-from tests.project import dvc, edit, git, make_project, retune
+from flows.dvc_adapter.config import cache_folder
+from flows.dvc_adapter.lock import lock_hashes
+from flows.dvc_adapter.repro import cached_folder
+from tests.support.project import dvc, edit, git, make_project, retune
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]  # the first test makes the project: three times the line
 

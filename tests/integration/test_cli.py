@@ -16,11 +16,11 @@ import yaml
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from components.identity import digest_file
+from components.core.hashing import digest_file
+from components.steps import STAGES
 from flows.cli import app
-from flows.dvc import STAGES
-from flows.params import read_params
-from tests.project import BIN, edit, environment, make_project, retune, status
+from flows.project.params import read_params
+from tests.support.project import BIN, edit, environment, make_project, retune, status
 
 slow = pytest.mark.slow
 LONG = "long " * 20_000

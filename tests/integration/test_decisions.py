@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.artifacts.verdict import Verdict
-from tests.project import edit, make_project, retune, status
+from tests.support.project import edit, make_project, retune, status
 
 pytestmark = pytest.mark.slow
 

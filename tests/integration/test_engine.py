@@ -15,11 +15,11 @@ import httpx
 import psutil
 import pytest
 
-from components.errors import RetuneError
-from flows import orphans
+from components.core.errors import RetuneError
 from flows.doctor import refuse_orphans
-from flows.prefect_api import know, post
-from tests.project import ROOT, environment, prefect_of, wait_for
+from flows.orchestrator import orphaned_runs
+from flows.orchestrator.prefect_api import know, post
+from tests.support.project import ROOT, environment, prefect_of, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def address(var: Path) -> dict[str, Any]:
 
 
 def begin(var: Path, kind: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.story", str(var), kind]
+    command = [sys.executable, "-m", "tests.support.stories", str(var), kind]
     return subprocess.Popen(command, cwd=ROOT, env=environment(ROOT), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -131,7 +131,7 @@ def test_runs_that_were_killed_anywhere_are_crashed_at_the_next_start(var: Path)
         assert process.stdout.readline() == "waiting\n"
     url = prefect_of(var)
     wait_for(lambda: len(open_runs(url, "flow_runs")) == 4 and len(open_runs(url, "task_runs")) == 2, 30)
-    assert orphans.find(url, managed=True) == []  # all at work
+    assert orphaned_runs.find(url, managed=True) == []  # all at work
     for process in killed.values():
         process.kill()
         process.communicate()
@@ -139,9 +139,9 @@ def test_runs_that_were_killed_anywhere_are_crashed_at_the_next_start(var: Path)
 
     with pytest.raises(RetuneError, match="4 run\\(s\\) count as running and their process is gone"):
         refuse_orphans(url, managed=True)
-    assert orphans.close(url, managed=False) == 4
+    assert orphaned_runs.close(url, managed=False) == 4
 
-    runs = [run for run in orphans.pages(url, "flow_runs", {}) if {tag.split("/")[1] for tag in run["tags"]} & lost]
+    runs = [run for run in orphaned_runs.pages(url, "flow_runs", {}) if {tag.split("/")[1] for tag in run["tags"]} & lost]
     assert {run["state_type"] for run in runs} == {"CRASHED"}
     states = [[task["state_type"] for task in tasks_of(url, run)] for run in runs]
     assert sorted(states) == sorted(POINTS.values())
@@ -150,23 +150,23 @@ def test_runs_that_were_killed_anywhere_are_crashed_at_the_next_start(var: Path)
 
 
 def open_runs(url: str, what: str) -> list[Any]:
-    kinds = orphans.OPEN if what == "flow_runs" else orphans.OPEN_TASKS
-    return list(orphans.pages(url, what, {what: {"state": {"type": {"any_": kinds}}}}))
+    kinds = orphaned_runs.OPEN if what == "flow_runs" else orphaned_runs.OPEN_TASKS
+    return list(orphaned_runs.pages(url, what, {what: {"state": {"type": {"any_": kinds}}}}))
 
 
 def tasks_of(url: str, run: Any) -> list[Any]:
-    return list(orphans.pages(url, "task_runs", {"flow_runs": {"id": {"any_": [run["id"]]}}}))
+    return list(orphaned_runs.pages(url, "task_runs", {"flow_runs": {"id": {"any_": [run["id"]]}}}))
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "CANCELLING"])
 def test_only_runs_of_processes_that_are_gone_are_closed(var: Path, state: str) -> None:
     url = prefect_of(var)
-    gone = f"{orphans.MARK}{socket.gethostname()}/4194305/1.0"
+    gone = f"{orphaned_runs.MARK}{socket.gethostname()}/4194305/1.0"
     cases = {
         "gone": [gone],
-        "elsewhere": [f"{orphans.MARK}another-host/1/1.0"],
-        "alive": [orphans.tag()],
-        "again": [gone, orphans.tag()],
+        "elsewhere": [f"{orphaned_runs.MARK}another-host/1/1.0"],
+        "alive": [orphaned_runs.tag()],
+        "again": [gone, orphaned_runs.tag()],
         "unknown": [],
     }
     flow = post(f"{url}/flows/", {"name": "made"}).json()["id"]
@@ -174,9 +174,11 @@ def test_only_runs_of_processes_that_are_gone_are_closed(var: Path, state: str) 
         post(f"{url}/flow_runs/", {"flow_id": flow, "name": name, "tags": tags, "state": {"type": state}}).json()["id"]: name
         for name, tags in cases.items()
     }
-    orphans.close(url, managed=True)
+    orphaned_runs.close(url, managed=True)
 
-    found = {made[run["id"]]: run["state_type"] for run in orphans.pages(url, "flow_runs", {"flow_runs": {"id": {"any_": list(made)}}})}
+    found = {
+        made[run["id"]]: run["state_type"] for run in orphaned_runs.pages(url, "flow_runs", {"flow_runs": {"id": {"any_": list(made)}}})
+    }
     ended = "CANCELLED" if state == "CANCELLING" else "CRASHED"
     assert found == {name: ended if name == "gone" else state for name in cases}
     for run in made:
@@ -187,11 +189,11 @@ def test_a_run_whose_worker_died_is_closed_by_its_process_number() -> None:
     run = {"id": "1", "tags": [], "infrastructure_pid": "4194305", "deployment_id": "d", "state": {"timestamp": "2026-01-01T00:00:00Z"}}
     young = run | {"infrastructure_pid": None, "state": {"timestamp": datetime.now(UTC).isoformat()}}
 
-    assert [orphans.has_gone(run, managed=True), orphans.has_gone(run, managed=False)] == [True, False]
+    assert [orphaned_runs.has_gone(run, managed=True), orphaned_runs.has_gone(run, managed=False)] == [True, False]
     others = [run | {"infrastructure_pid": None}, run | {"infrastructure_pid": None, "deployment_id": None}, young]
-    assert [orphans.has_gone(one, managed=True) for one in others] == [True, False, False]
+    assert [orphaned_runs.has_gone(one, managed=True) for one in others] == [True, False, False]
     living = {"infrastructure_pid": str(os.getpid()), "state": {"timestamp": datetime.now(UTC).isoformat()}}
-    assert [orphans.has_gone(run | one, managed=True) for one in (living, {"infrastructure_pid": str(os.getpid())})] == [False, True]
+    assert [orphaned_runs.has_gone(run | one, managed=True) for one in (living, {"infrastructure_pid": str(os.getpid())})] == [False, True]
 
 
 @pytest.mark.exhaustive

@@ -8,18 +8,18 @@ import pytest
 from mlflow import MlflowClient
 
 from components.artifacts.verdict import Outcome
-from components.errors import BadInput, BadModel
-from components.identity import digest_file
+from components.core.errors import BadInput, BadModel
+from components.core.hashing import digest_file
 from components.ledger import Ledger
-from components.registry import CHALLENGER, CHAMPION, Environment, copy_version, read_verdict, versions
-from components.registry.package import fingerprint
-from components.registry.versions import COMPLETE
-from components.store import connect
-from components.tracking import record
-from flows import promotion
-from tests.finished import LINEAGE, PARAMS, make_finished, new_store
+from components.mlflow_store.connection import connect
+from components.mlflow_store.registry import CHALLENGER, CHAMPION, Environment, copy_version, read_verdict, versions
+from components.mlflow_store.registry.package import fingerprint
+from components.mlflow_store.registry.versions import COMPLETE
+from components.mlflow_store.tracking import record
+from flows.production import promotion
 from tests.integration.test_promotion import aliases, furnish, judge
-from tests.project import make_project, retune
+from tests.support.finished import LINEAGE, PARAMS, make_finished, new_store
+from tests.support.project import make_project, retune
 
 pytestmark = pytest.mark.slow
 

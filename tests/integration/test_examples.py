@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from bench.tasks import commands, examples, settings_of
-from tests.project import ROOT, change, git, retune
-from tests.tiny import make_tiny_base
-from tests.tiny_generators import make_gpt2
+from tests.support.project import ROOT, change, git, retune
+from tests.support.tiny import make_tiny_base
+from tests.support.tiny_generators import make_gpt2
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 

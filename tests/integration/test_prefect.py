@@ -14,10 +14,10 @@ import pandas as pd
 import psutil
 import pytest
 
-from flows import credential
-from flows.prefect_api import know, post
-from flows.server import launch_anywhere
-from tests.project import BIN, edit, environment, leftovers, make_project, prefect_of, retune, started, wait_for
+from flows.orchestrator import credential
+from flows.orchestrator.prefect_api import know, post
+from flows.orchestrator.server import launch_anywhere
+from tests.support.project import BIN, edit, environment, leftovers, make_project, prefect_of, retune, started, wait_for
 
 pytestmark = pytest.mark.slow
 GUARD = Path(__file__).parent / "guard"

@@ -12,16 +12,16 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from components.artifacts.verdict import Outcome, Verdict
-from components.errors import BadInput, BadParams, NotThere
+from components.core.errors import BadInput, BadParams, NotThere
 from components.ledger import Ledger, Outdated, Request
-from components.registry import CHALLENGER, CHAMPION, PREVIOUS, Environment, Version, attach_verdict, register, versions
-from components.registry.versions import VERDICT
-from components.store import experiment
-from components.tracking import run_key
-from flows import promotion
+from components.mlflow_store.connection import experiment
+from components.mlflow_store.registry import CHALLENGER, CHAMPION, PREVIOUS, Environment, Version, attach_verdict, register, versions
+from components.mlflow_store.registry.versions import VERDICT
+from components.mlflow_store.tracking import run_key
 from flows.cli import app
-from tests.finished import LINEAGE, make_finished, new_store
-from tests.project import ROOT, make_project, retune
+from flows.production import promotion
+from tests.support.finished import LINEAGE, make_finished, new_store
+from tests.support.project import ROOT, make_project, retune
 
 pytestmark = pytest.mark.slow
 

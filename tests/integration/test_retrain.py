@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.project import dvc, edit, git, make_project, retune, status
+from tests.support.project import dvc, edit, git, make_project, retune, status
 
 pytestmark = pytest.mark.slow
 

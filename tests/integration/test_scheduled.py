@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from components.core.locks import hold
 from components.ledger import Ledger
-from components.locks import hold
-from components.registry import versions
-from flows.prefect_api import ask, post
-from tests.project import BIN, ROOT, change, environment, git, leftovers, make_project, prefect_of, retune, wait_for
+from components.mlflow_store.registry import versions
+from flows.orchestrator.prefect_api import ask, post
+from tests.support.project import BIN, ROOT, change, environment, git, leftovers, make_project, prefect_of, retune, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -60,9 +60,9 @@ def add_rows(folder: Path, *ids: str) -> None:
 
 
 def test_a_run_works_on_what_is_committed_and_leaves_nothing_behind(project: Path) -> None:
-    (project / "components/train.py").write_text("raise RuntimeError('this was never committed')\n", encoding="utf-8")
+    (project / "components/training/train.py").write_text("raise RuntimeError('this was never committed')\n", encoding="utf-8")
     ended = retrain(project)
-    git(project, "checkout", "--", "components/train.py")
+    git(project, "checkout", "--", "components/training/train.py")
 
     assert (ended["outcome"], ended["version"], ended["git_commit"]) == ("PASS", 1, git(project, "rev-parse", "HEAD").strip())
     assert len(git(project, "worktree", "list").splitlines()) == 1

@@ -19,15 +19,15 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from components import batch
 from components.artifacts.predictions import Predictions
-from components.batch import Settings
-from components.errors import BadData, BadInput, BadParams, BadSource, NotThere, Unavailable
-from components.snapshot import SnapshotParams
-from flows import scoring
-from flows.workspace import Workspace
-from tests.project import BIN, ROOT, environment, retune, started, wait_for
-from tests.registered import make_shop
+from components.core.errors import BadData, BadInput, BadParams, BadSource, NotThere, Unavailable
+from components.data.snapshot import SnapshotParams
+from components.serving import batch
+from components.serving.batch import Settings
+from flows.batch_scoring import scoring
+from flows.project.workspace import Workspace
+from tests.support.project import BIN, ROOT, environment, retune, started, wait_for
+from tests.support.registered import make_shop
 
 pytestmark = pytest.mark.slow
 
@@ -255,12 +255,12 @@ from contextlib import nullcontext
 from pathlib import Path
 import sys
 from flows import engine
-from flows.server import prefect_server
+from flows.orchestrator.server import prefect_server
 from flows.settings import Settings
 
 with prefect_server(Path(sys.argv[1]), Settings(server_linger=1)) as url:
     engine.configure(url, str(Path(sys.argv[1]) / "prefect"), deadline=60)
-    from flows.score import score
+    from flows.batch_scoring.flow import score
 
     print(score("few.csv", "flow/{date}", columns={"text": "words"}, rows_per_part=2))
 """

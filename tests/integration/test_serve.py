@@ -22,11 +22,11 @@ import pytest
 from mlflow import MlflowClient
 
 from components.artifacts.predictions import Predictions
-from components.errors import BadParams, Unavailable
-from components.registry import listen
-from components.registry.serve import TEXT, malformed
-from tests.project import BIN, ROOT, environment, retune
-from tests.registered import make_shop
+from components.core.errors import BadParams, Unavailable
+from components.mlflow_store.registry.servability_probe import TEXT, malformed
+from components.serving.http.start import listen
+from tests.support.project import BIN, ROOT, environment, retune
+from tests.support.registered import make_shop
 
 pytestmark = pytest.mark.slow
 

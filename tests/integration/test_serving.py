@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from components import tasks
-from components.registry import register
-from components.tracking import record
-from tests.finished import LINEAGE, PARAMS, make_finished, new_store
+from components.mlflow_store.registry import register
+from components.mlflow_store.tracking import record
+from components.model import tasks
+from tests.support.finished import LINEAGE, PARAMS, make_finished, new_store
 
 pytestmark = pytest.mark.slow
 

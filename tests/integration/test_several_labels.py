@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from components.artifacts.predictions import Predictions, probabilities_of
-from components.registry import predict, serve_and_ask
-from tests import cases, line
+from components.mlflow_store.registry import predict, serve_and_ask
+from tests.support import cases, pipeline
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
@@ -26,12 +26,12 @@ def test_a_served_answer_has_its_labels_and_the_probability_of_each(tmp_path: Pa
         options={"kind": "multi"},
         changes={},
     )
-    place, params = line.open_line(tmp_path / "project", case, epochs=4)
-    line.prepare(place, params)
-    line.learn(place, params)
-    line.assess(place, params)
-    uri, version = line.enter(place, params)
-    rows, evaluated = line.tested_rows(place).head(6), Predictions.read(place.predictions / "candidate.parquet")
+    place, params = pipeline.open_line(tmp_path / "project", case, epochs=4)
+    pipeline.prepare(place, params)
+    pipeline.learn(place, params)
+    pipeline.assess(place, params)
+    uri, version = pipeline.enter(place, params)
+    rows, evaluated = pipeline.tested_rows(place).head(6), Predictions.read(place.predictions / "candidate.parquet")
 
     served = serve_and_ask(uri, version.name, version.number, rows, example=params.made_task.example)
     assert served.fault is None

@@ -12,21 +12,21 @@ import pandas as pd
 import pytest
 import yaml
 
-from components import tasks
 from components.artifacts.metrics import Metrics
 from components.artifacts.predictions import Predictions, apart
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Outcome
-from components.identity import digest_folder
-from components.registry import Version, predict, serve_and_ask, verify
+from components.core.hashing import digest_folder
+from components.mlflow_store.registry import Version, predict, serve_and_ask, verify
+from components.model import tasks
 from components.report import CARD, write_card, write_report
-from flows.judging import judge
-from flows.params import Params
-from flows.workspace import Workspace
-from tests import cases, line
-from tests.finished import LINEAGE
-from tests.killed import train_with_a_kill
-from tests.line import Case
+from flows.pipeline.judge import judge
+from flows.project.params import Params
+from flows.project.workspace import Workspace
+from tests.support import cases, pipeline
+from tests.support.finished import LINEAGE
+from tests.support.killed import train_with_a_kill
+from tests.support.pipeline import Case
 
 pytestmark = pytest.mark.slow
 
@@ -46,11 +46,11 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "base").mkdir()
     case = cases.make(request.param, folder / "base")
-    place, params = line.open_line(folder / "project", case)
-    line.prepare(place, params)
-    line.learn(place, params)
-    line.assess(place, params)
-    return Line(case, place, params, *line.enter(place, params))
+    place, params = pipeline.open_line(folder / "project", case)
+    pipeline.prepare(place, params)
+    pipeline.learn(place, params)
+    pipeline.assess(place, params)
+    return Line(case, place, params, *pipeline.enter(place, params))
 
 
 def test_every_row_is_accounted_for(run: Line) -> None:
@@ -99,12 +99,12 @@ def test_model_learnt_what_no_baseline_can(run: Line) -> None:
 
 @pytest.mark.exhaustive
 def test_the_registered_version_answers_as_it_was_evaluated(run: Line) -> None:
-    assert verify(run.uri, run.version.name, run.version.number).rows == min(10, len(line.tested_rows(run.place)))
+    assert verify(run.uri, run.version.name, run.version.number).rows == min(10, len(pipeline.tested_rows(run.place)))
 
 
 @pytest.mark.exhaustive
 def test_the_scoring_server_is_asked_without_a_gate(run: Line) -> None:
-    rows, evaluated = line.tested_rows(run.place), Predictions.read(run.place.predictions / "candidate.parquet")
+    rows, evaluated = pipeline.tested_rows(run.place), Predictions.read(run.place.predictions / "candidate.parquet")
     served = serve_and_ask(run.uri, run.version.name, run.version.number, rows.head(12), example=run.params.made_task.example)
 
     assert served.fault is None
@@ -118,7 +118,7 @@ def test_the_gates_decide_and_the_scoring_server_answers_as_it_was_evaluated_and
     found = judge(run.place, run.uri, run.version).verdict
 
     (served,) = [one for one in found.gates if one.gate == "servability"]
-    assert (served.outcome, served.n) == (Outcome.PASS, min(12, len(line.tested_rows(run.place)))), served.reason
+    assert (served.outcome, served.n) == (Outcome.PASS, min(12, len(pipeline.tested_rows(run.place)))), served.reason
     (refused,) = [table for table in served.tables if table.title == "Malformed requests"]
     assert len(refused.rows) >= 5
     assert found.tested
@@ -158,15 +158,15 @@ METHODS = {"freeze": {"frozen_layers": 1}, "lora": {"lora_rank": 4, "lora_target
 
 @pytest.mark.parametrize("method", ["lora", pytest.param("freeze", marks=pytest.mark.exhaustive)])
 def test_every_method_goes_the_same_way(run: Line, method: str, tmp_path: Path) -> None:
-    place, params = line.open_line(tmp_path / "project", run.case, method=method, **METHODS[method])
+    place, params = pipeline.open_line(tmp_path / "project", run.case, method=method, **METHODS[method])
     for folder in ("data", "models/tuned"):  # what no method changes
         shutil.copytree(run.place.root / folder, place.root / folder)
-    before = digest_folder(line.learn(place, params))
-    line.assess(place, params)
-    uri, version = line.enter(place, params)
+    before = digest_folder(pipeline.learn(place, params))
+    pipeline.assess(place, params)
+    uri, version = pipeline.enter(place, params)
 
     assert_falling(losses_of(place))
-    rows, evaluated = line.tested_rows(place).head(4), Predictions.read(place.predictions / "candidate.parquet")
+    rows, evaluated = pipeline.tested_rows(place).head(4), Predictions.read(place.predictions / "candidate.parquet")
     served = serve_and_ask(uri, version.name, version.number, rows, example=params.made_task.example)
     expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
     assert served.fault is None

@@ -24,12 +24,12 @@ import psutil
 import pytest
 
 from components.ledger import Ledger
-from components.registry import CHAMPION, Environment
-from flows import credential
-from flows.prefect_api import ask, client_settings, post
-from tests.finished import make_finished
+from components.mlflow_store.registry import CHAMPION, Environment
+from flows.orchestrator import credential
+from flows.orchestrator.prefect_api import ask, client_settings, post
 from tests.integration.test_promotion import aliases, furnish, judge, wait
-from tests.project import ROOT, environment, leftovers, make_project, prefect_of, retune, wait_for
+from tests.support.finished import make_finished
+from tests.support.project import ROOT, environment, leftovers, make_project, prefect_of, retune, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -117,7 +117,7 @@ def test_both_pages_are_served_on_loopback(project: Path, ui: subprocess.Popen[b
 def below(pid: int) -> list[psutil.Process]:
     """The processes that `make ui` started for itself; Prefect's belong to other runs too."""
     children = psutil.Process(pid).children(recursive=True)
-    return [each for each in children if not {"flows.server", "prefect.server.api.server:create_app"} & set(each.cmdline())]
+    return [each for each in children if not {"flows.orchestrator.server", "prefect.server.api.server:create_app"} & set(each.cmdline())]
 
 
 def who(project: Path) -> tuple[str, str]:

@@ -19,8 +19,8 @@ import pytest
 from flows.settings import read_settings
 from infra.local.layout import MIGRATE_TO, Stack, open_stack, read_variables
 from infra.local.services import started_by
-from tests.project import BIN, environment, retune, wait_for
-from tests.stack.served import local, make_folder, make_models, use
+from tests.support.project import BIN, environment, retune, wait_for
+from tests.support.stack_services import local, make_folder, make_models, use
 
 MODELS = 4
 

@@ -11,7 +11,7 @@ import pytest
 from infra.local.layout import Stack, open_stack
 from infra.local.services import ask, started_by
 from tests.stack.conftest import Migration
-from tests.stack.served import local
+from tests.support.stack_services import local
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from components.ledger import Ledger
 from infra.local.layout import MIGRATE_TO, Stack
-from tests.project import retune
 from tests.stack.conftest import Migration, asked, hashes, say
+from tests.support.project import retune
 
 
 def test_a_registry_is_carried_with_nothing_lost(migrated: Migration, project: Path) -> None:

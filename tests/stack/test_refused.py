@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import RetuneError
+from components.core.errors import RetuneError
 from flows.migrate import cache
 from infra.local.layout import MIGRATE_TO, Stack
-from tests.project import retune
 from tests.stack.conftest import Migration
+from tests.support.project import retune
 
 WRONG = "a-password-that-is-wrong"
 

@@ -8,15 +8,15 @@ import psutil
 import pytest
 import yaml
 
+from components.data.snapshot import take_snapshot
 from components.ledger import Ledger
-from components.snapshot import take_snapshot
-from flows.models import find_models
-from flows.params import read_params
+from flows.project.models import find_models
+from flows.project.params import read_params
 from infra.local.layout import USER, Stack
 from infra.local.services import started_by
-from tests.project import git, retune, wait_for
 from tests.stack.conftest import MODELS, Migration
-from tests.stack.served import commit, finish, is_training, kill_machine_of, local, process_of, run_of, said, start, use
+from tests.support.project import git, retune, wait_for
+from tests.support.stack_services import commit, finish, is_training, kill_machine_of, local, process_of, run_of, said, start, use
 
 VICTIM = "m3"
 
@@ -73,7 +73,7 @@ def test_four_models_are_retrained_by_two_workers_at_once(retrained: dict[str, s
 def test_every_entry_of_the_registry_is_of_its_own_model_and_data(
     retrained: dict[str, str], stack: Stack, project: Path, tmp_path: Path, settings_of_stack: None
 ) -> None:
-    from components import registry
+    from components.mlflow_store import registry
 
     found = {}
     for model in find_models(project):

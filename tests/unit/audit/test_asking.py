@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.cli.asking import show_status
+from flows.cli.inspect import show_status
 
 
 def test_status_says_in_words_that_nobody_is_champion(capsys: pytest.CaptureFixture[str]) -> None:

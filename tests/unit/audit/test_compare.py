@@ -9,8 +9,8 @@ import numpy as np
 from components.artifacts.predictions import Predictions
 from flows.audit.compare import answers_apart, compare, files_of, metrics_apart
 from flows.audit.rebuild import compare_files
-from flows.dvc_config import cache_folder
-from tests.cached import keep, keep_folder
+from flows.dvc_adapter.config import cache_folder
+from tests.support.cached import keep, keep_folder
 
 
 def lock_of(root: Path, **files: bytes) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components import registry
 from components.artifacts.predictions import Predictions
-from components.errors import NotThere
-from components.registry import Version
-from components.statistics import ClassYardstick
+from components.core.errors import NotThere
+from components.mlflow_store import registry
+from components.mlflow_store.registry import Version
+from components.stats import ClassYardstick
 from flows.audit import diff
 from flows.audit.diff import Scores, changed, compare_rows, measure
-from flows.audit.model import Model
+from flows.audit.registered_model import Model
 
 IDS = [f"r{number:02d}" for number in range(20)]
 RIGHT = ["a", "b"] * 10

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.errors import RetuneError, Unavailable
+from components.core.errors import RetuneError, Unavailable
 from components.ledger import Ledger
-from components.registry import CHAMPION
-from components.registry.versions import COMPLETE, KEY
-from components.store import experiment
+from components.mlflow_store.connection import experiment
+from components.mlflow_store.registry import CHAMPION
+from components.mlflow_store.registry.versions import COMPLETE, KEY
 from flows.audit.prune import Plan, look, prune
-from flows.audit.reachable import object_path
-from tests.finished import new_store
+from flows.audit.retention import object_path
+from tests.support.finished import new_store
 
 pytestmark = pytest.mark.slow
 

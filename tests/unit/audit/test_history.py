@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import BadInput, NotThere, RetuneError
+from components.core.errors import BadInput, NotThere, RetuneError
 from components.ledger import Ledger
 from flows.audit.history import champion, history, of_version, read_moment
-from flows.audit.model import shown
-from flows.audit.standing import fault
-from tests.unit.audit.models import model_of, promoted, version
+from flows.audit.model_status import fault
+from flows.audit.registered_model import shown
+from tests.support.audit_models import model_of, promoted, version
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 

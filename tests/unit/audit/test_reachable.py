@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import NotThere, RetuneError
+from components.core.errors import NotThere, RetuneError
 from components.ledger import Ledger, Request
 from flows.audit.prune import dvc_objects, stays, unfinished
-from flows.audit.reachable import bases, idle, object_path, of_git, of_workspaces, reasons, with_members, workspaces_of
-from tests.unit.audit.models import model_of, promoted, version
+from flows.audit.retention import bases, idle, object_path, of_git, of_workspaces, reasons, with_members, workspaces_of
+from tests.support.audit_models import model_of, promoted, version
 
 A, B, C = "a" * 32, "b" * 32, "c" * 32
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from components.errors import NotThere
+from components.core.errors import NotThere
 from flows.audit.rebuild import installed
-from flows.audit.recipe import Recipe, bring_tuned, lay_code, not_to_be_repeated
-from flows.dvc_config import cache_folder
-from tests.unit.audit.models import model_of, version
+from flows.audit.rebuild_inputs import Recipe, bring_tuned, lay_code, not_to_be_repeated
+from flows.dvc_adapter.config import cache_folder
+from tests.support.audit_models import model_of, version
 
 
 def keep(root: Path, content: bytes) -> str:
@@ -71,7 +71,7 @@ def test_what_no_stage_makes_and_is_no_code_is_an_input(package: Path) -> None:
     recipe = recipe_of(
         package,
         validate={
-            "deps": [{"path": "data/raw", "md5": "1"}, {"path": "components/text.py", "md5": "2"}],
+            "deps": [{"path": "data/raw", "md5": "1"}, {"path": "components/core/text.py", "md5": "2"}],
             "outs": [{"path": "data/validated", "md5": "3"}],
         },
         train={

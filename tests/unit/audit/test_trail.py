@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.tracking.rows import digest_text
-from flows.audit.trail import places, snapshots
-from tests.unit.audit.models import version
+from components.mlflow_store.tracking.rows import digest_text
+from flows.audit.lineage import places, snapshots
+from tests.support.audit_models import version
 
 
 @pytest.fixture

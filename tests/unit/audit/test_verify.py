@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from flows.audit.verify import CHECKS, Look, chain, dvc, ledger, workspaces
 from flows.cli import app
-from flows.dvc import object_path
-from tests.cached import keep, keep_folder
-from tests.finished import new_store
-from tests.registered import make_shop
-from tests.unit.audit.models import model_of, promoted, version
+from flows.dvc_adapter.repro import object_path
+from tests.support.audit_models import model_of, promoted, version
+from tests.support.cached import keep, keep_folder
+from tests.support.finished import new_store
+from tests.support.registered import make_shop
 
 
 def made(root: Path, number: int, content: bytes) -> Any:

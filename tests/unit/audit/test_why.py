@@ -6,10 +6,10 @@ import pytest
 
 from components.artifacts.table import Table
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.errors import NotThere
-from flows.audit.why import as_tested, numbers, whole_digest
-from flows.cli.asking import ROWS_SHOWN, cell_text, show_gate
-from tests.unit.audit.models import model_of, promoted, version
+from components.core.errors import NotThere
+from flows.audit.verdict_evidence import as_tested, numbers, whole_digest
+from flows.cli.inspect import ROWS_SHOWN, cell_text, show_gate
+from tests.support.audit_models import model_of, promoted, version
 
 WORSE = Hypothesis(
     name="short",

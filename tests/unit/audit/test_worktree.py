@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import BadInput, NotThere
+from components.core.errors import BadInput, NotThere
 from flows.audit.worktree import furnish, worktree
-from flows.dvc_config import default_remote
-from tests.project import started
+from flows.dvc_adapter.config import default_remote
+from tests.support.project import started
 
 
 def git(folder: Path, *arguments: str) -> str:

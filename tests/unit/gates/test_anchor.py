@@ -5,7 +5,7 @@ import pytest
 
 from components.artifacts.verdict import Outcome
 from components.gates import Evidence, Rival
-from tests.unit.gates.known import against, answered, decided
+from tests.support.gate_cases import against, answered, decided
 from tests.unit.gates.test_champion import pair
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from components.artifacts.verdict import Outcome
-from tests.unit.gates.known import against, answered, decided
+from tests.support.gate_cases import against, answered, decided
 
 
 def baseline(mine: int, theirs: int, n: int = 600, **settings):

@@ -6,7 +6,7 @@ import pytest
 from components.artifacts.behaviour import Behaviour, Case, Reply, Tried
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates import Evidence, Rival
-from tests.unit.gates.known import against, answered, decided
+from tests.support.gate_cases import against, answered, decided
 
 RIGHT = np.arange(200) % 5 != 0
 

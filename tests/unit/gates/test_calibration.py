@@ -7,9 +7,9 @@ from sklearn.metrics import brier_score_loss, log_loss
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
-from components.errors import BadParams
+from components.core.errors import BadParams
 from components.gates import Evidence, Rival, calibration
-from tests.unit.gates.known import LABELS, against, answered, decided
+from tests.support.gate_cases import LABELS, against, answered, decided
 
 
 def spoken(logits: np.ndarray, truth: np.ndarray, groups: np.ndarray | None = None) -> Predictions:

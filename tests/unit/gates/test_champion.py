@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from components.artifacts.verdict import Outcome
-from components.errors import BadParams
+from components.core.errors import BadParams
 from components.gates import GatesParams, Rival
-from tests.unit.gates.known import against, answered, decided
+from tests.support.gate_cases import against, answered, decided
 
 
 def pair(gained: int, lost: int, n: int = 1000, groups: np.ndarray | None = None):

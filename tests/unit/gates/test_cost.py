@@ -8,8 +8,8 @@ from components.artifacts.cost import Cost, Timed, Weight
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates import Evidence, Rival
 from components.gates.cost import Params, log_ratios
-from components.statistics import Units, mean_below
-from tests.unit.gates.known import against, answered, decided
+from components.stats import Units, mean_below
+from tests.support.gate_cases import against, answered, decided
 
 RIGHT = np.arange(200) % 5 != 0
 WEIGHT = Weight(package_bytes=90 << 20, peak_memory_mib=700.0)

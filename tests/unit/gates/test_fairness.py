@@ -5,10 +5,10 @@ from scipy import stats
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
-from components.errors import BadParams
+from components.core.errors import BadParams
 from components.gates import Evidence, fairness
-from components.statistics import MIN_GROUPS
-from tests.unit.gates.known import against, answered, decided
+from components.stats import MIN_GROUPS
+from tests.support.gate_cases import against, answered, decided
 
 
 def rows_of(predictions: Predictions, sex: np.ndarray) -> pd.DataFrame:

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.artifacts.earlier import Earlier, prepare_earlier
+from components.artifacts.past_test_set import Earlier, prepare_earlier
 from components.artifacts.verdict import GateResult, Outcome
-from components.errors import BadParams
+from components.core.errors import BadParams
 from components.gates import Evidence, Rival, forgetting
 from components.gates.forgetting import backward_transfer
-from components.statistics import MIN_GROUPS, Units, mcnemar, mean
-from tests.unit.gates.known import against, answered, decided, models
+from components.stats import MIN_GROUPS, Units, mcnemar, mean
+from tests.support.gate_cases import against, answered, decided, models
 
 NOW = answered(np.arange(300) % 4 != 0)
 

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import yaml
 
-from components import gates, tasks
+from components import gates
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
-from components.errors import BadParams, RetuneError
-from components.gates import GatesParams, verdict_key
-from components.gates._panel import correct, fold
-from components.params import Section
-from components.yardstick import decidable
-from tests.unit.gates.known import DEFAULT, against, answered, gate, models, verdict
+from components.core.errors import BadParams, RetuneError
+from components.core.section import Section
+from components.evaluation.metric_set import decidable
+from components.gates import GatesParams
+from components.judge import check_metrics, verdict_key
+from components.judge.multiple_testing import correct, fold
+from components.model import tasks
+from tests.support.gate_cases import DEFAULT, against, answered, gate, models, verdict
 
 CHAMPION_ONLY = GatesParams.parse({"floor": {"at_least": 0.01}, "baseline": {"against": "majority"}}, "gates")
 
@@ -279,9 +281,9 @@ def test_what_a_gate_names_must_be_measured_by_the_task(raw, message):
     task = tasks.load("text_classification")
 
     with pytest.raises(BadParams, match=message):
-        gates.check_metrics(GatesParams.parse(raw, "gates"), decidable(task), task.baselines)
+        check_metrics(GatesParams.parse(raw, "gates"), decidable(task), task.baselines)
     off = {name: fields | {"role": "off"} for name, fields in raw.items()}
-    gates.check_metrics(GatesParams.parse(off, "gates"), decidable(task), task.baselines)
+    check_metrics(GatesParams.parse(off, "gates"), decidable(task), task.baselines)
 
 
 def test_an_unknown_gate_is_named_with_the_nearest_known_one():

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.errors import BadParams
+from components.core.errors import BadParams
 from components.gates import Evidence, Seen, leakage
-from components.gates._panel import fold
-from components.gates._probe import _foretold, probe
-from tests.unit.gates.known import LABELS, against, answered, decided
+from components.gates.support.leak_probe import _foretold, probe
+from components.judge.multiple_testing import fold
+from tests.support.gate_cases import LABELS, against, answered, decided
 
 WORDS = np.array([f"word{i}" for i in range(3000)])
 

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import tasks
 from components.artifacts.verdict import Outcome
+from components.core.similarity import resembling, shingles
+from components.core.text import normalise
+from components.data.preprocess import PreprocessParams
+from components.data.preprocess.step import prepare
+from components.data.validate.row_ids import with_identity
 from components.gates import Evidence, GatesParams, Rival, Seen, hold, without_learnt
-from components.preprocess import PreprocessParams
-from components.preprocess.step import prepare
-from components.similarity import resembling, shingles
-from components.text import normalise
-from components.validate.identity import with_identity
-from tests.unit.gates.known import LABELS, against, answered, gate, verdict
+from components.model import tasks
+from tests.support.gate_cases import LABELS, against, answered, gate, verdict
 from tests.unit.gates.test_leakage import evidence, table
 
 KIND = tasks.load("text_classification")

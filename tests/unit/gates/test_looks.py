@@ -5,7 +5,7 @@ import pytest
 
 from components.artifacts.verdict import Outcome
 from components.gates import looks
-from tests.unit.gates.known import against, answered, decided
+from tests.support.gate_cases import against, answered, decided
 
 
 @pytest.mark.parametrize(("look", "outcome"), [(1, Outcome.PASS), (5, Outcome.PASS), (6, Outcome.INCONCLUSIVE), (None, Outcome.PASS)])

@@ -9,21 +9,21 @@ import sys
 import pytest
 
 from components.gates import FOLDER, available
-from tests import mutants
-from tests.project import ROOT
+from tests.support import mutants
+from tests.support.project import ROOT
 
 # What gates share, and the tests that it is behind.
-SHARED = {"_noninferior": ["champion", "anchor"], "_panel": ["judge"]}
+SHARED = {"gates.support.noninferiority": ["champion", "anchor"], "judge.multiple_testing": ["judge"]}
 # Faults that change nothing which a decision hangs on, without the line they are in.
 HARMLESS = {"found.reshape(wanted.shape) - wanted became wanted - found.reshape(wanted.shape)"}  # its absolute value is taken
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("module", [*available(), *SHARED])
+@pytest.mark.parametrize("module", [*(f"gates.{name}" for name in available()), *SHARED])
 def test_every_fault_turns_the_gates_own_tests_red(module):
-    tests = [f"tests/unit/gates/test_{name}.py" for name in SHARED.get(module, [module])]
+    tests = [f"tests/unit/gates/test_{name}.py" for name in SHARED.get(module, [module.rpartition(".")[2]])]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tests.mutants", module, *tests]
+    command = [sys.executable, "-m", "tests.support.mutants", module, *tests]
     asked = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert asked.returncode == 0, asked.stdout + asked.stderr
     found = json.loads(asked.stdout.splitlines()[-1])

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components import tasks
 from components.artifacts.verdict import Outcome
 from components.gates import Rival
-from flows.evidence import strange
-from tests.unit.gates.known import decided
+from components.model import tasks
+from flows.pipeline.evidence import strange
+from tests.support.gate_cases import decided
 from tests.unit.gates.test_selftest_sums import evidence
 
 KNOWN = np.arange(400) % 4 != 0

@@ -9,10 +9,11 @@ import pytest
 from components import gates
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
-from components.errors import GatesUnable
-from components.gates import Evidence, GatesParams, Rival, _panel, _trial, champion
-from components.gates._selftest import selftest
-from components.statistics import equal_passes_from
+from components.core.errors import GatesUnable
+from components.gates import Evidence, GatesParams, Rival, champion
+from components.judge import multiple_testing
+from components.judge.selftest import expectations, selftest
+from components.stats import equal_passes_from
 
 SIZES = [20, 60, 200, 2000]
 
@@ -226,7 +227,7 @@ def test_intervals_at_another_level_than_that_of_the_look_are_caught(monkeypatch
 
 @pytest.mark.parametrize("rows", SIZES)
 def test_a_missing_correction_is_caught(monkeypatch, rows):
-    monkeypatch.setattr(_panel, "holm", np.asarray)
+    monkeypatch.setattr(multiple_testing, "holm", np.asarray)
 
     with pytest.raises(GatesUnable, match="was corrected to"):
         tried(model(rows), settings())
@@ -234,14 +235,14 @@ def test_a_missing_correction_is_caught(monkeypatch, rows):
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_a_fold_that_always_says_the_same_is_caught(monkeypatch, outcome):
-    monkeypatch.setattr(_trial, "fold", lambda results: (outcome, "so it is"))
+    monkeypatch.setattr(expectations, "fold", lambda results: (outcome, "so it is"))
 
     with pytest.raises(GatesUnable, match=f"was folded to {outcome}"):
         tried(model(200), settings())
 
 
 def test_a_correction_that_rejects_and_does_not_fail_is_caught(monkeypatch):
-    monkeypatch.setattr(_panel, "_decided", lambda result: result)
+    monkeypatch.setattr(multiple_testing, "_decided", lambda result: result)
 
     with pytest.raises(GatesUnable, match=r"although .* is rejected"):
         tried(model(200), settings())

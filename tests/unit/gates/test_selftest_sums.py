@@ -5,15 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from components import tasks
 from components.artifacts.verdict import Outcome
-from components.errors import GatesUnable
-from components.gates import Evidence, GatesParams, Rival, champion, decide
-from components.gates._selftest import selftest
-from components.gates._selftest_sums import SumTrial
-from components.measures import Measure, f1
-from components.statistics import SumYardstick
-from tests.unit.test_yardsticks import documents, predictions
+from components.core.errors import GatesUnable
+from components.gates import Evidence, GatesParams, Rival, champion
+from components.judge import decide
+from components.judge.selftest import selftest
+from components.judge.selftest.sums import SumTrial
+from components.model import tasks
+from components.model.support.metrics import Measure, f1
+from components.stats import SumYardstick
+from tests.unit.stats.test_yardsticks import documents, predictions
 
 MEASURES = {"entity_f1": Measure(("hits", "predicted", "expected"), f1, "entities")}
 METRICS = {name: {"metric": "entity_f1"} for name in ("floor", "baseline", "champion", "anchor")}

@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from components.artifacts.served import Served, ServedAnswer
+from components.artifacts.served_answers import Served, ServedAnswer
 from components.artifacts.verdict import GateResult, Outcome
 from components.gates import Evidence
-from tests.unit.gates import known
-from tests.unit.gates.known import against, answered, decided
+from tests.support import gate_cases
+from tests.support.gate_cases import against, answered, decided
 
 REFUSED = {"no JSON": 400, "a number instead of text": 422}
 
@@ -18,7 +18,7 @@ def evidence(n: int = 30) -> Evidence:
 
 def served(seen: Evidence, shift: float = 0.0, label: str | None = None, **more) -> Served:
     """The evaluated answers; of the first row two probabilities are off by `shift`, or the label is another."""
-    found = known.served(seen.candidate, rows=30, **{"malformed": REFUSED, **more})
+    found = gate_cases.served(seen.candidate, rows=30, **{"malformed": REFUSED, **more})
     first = found.answers[0]
     shifted = [value + by * shift for value, by in zip(first.probabilities.values(), (-1, 1, 0), strict=True)]
     probabilities = dict(zip(first.probabilities, shifted, strict=True))

@@ -6,10 +6,10 @@ import pytest
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
-from components.errors import BadParams
+from components.core.errors import BadParams
 from components.gates import Evidence, Rival, slices
-from components.statistics import MIN_GROUPS, mcnemar
-from tests.unit.gates.known import against, answered, decided
+from components.stats import MIN_GROUPS, mcnemar
+from tests.support.gate_cases import against, answered, decided
 
 KINDS = np.array(["synonym", "inclusion", "title"])
 

@@ -1,0 +1,1 @@
+"""Shared infrastructure: errors, settings sections, hashes, output folders, locks, processes, text."""

@@ -1,0 +1,166 @@
+"""The base of every settings section: frozen, complete, unknown keys refused with the nearest known one.
+
+Each step owns its own section and sees no other; `flows/project/params.py` composes them into the whole of `params.yaml`.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+from difflib import get_close_matches
+from itertools import islice
+from reprlib import Repr
+from typing import Any, Self, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
+
+from components.core.errors import BadParams
+
+_KNOWN, _LONG = 30, 100  # names that a message lists, and characters of one
+_EXPECTED = {  # by pydantic's name of a fault: what to write
+    "string_type": "expected a text",
+    "bool_type": "expected true or false, without quotes",
+    "tuple_type": "expected a list, as [a, b]",
+    "list_type": "expected a list, as [a, b]",
+    "dict_type": "expected a mapping, as {a: b}",
+}
+_NO_SCHEMAS = ("default", "metadata", "serialization")  # parts of a schema that are values
+
+
+def _a_number(value: object) -> object:
+    return _literal(value, "a number")
+
+
+def _an_integer(value: object) -> object:
+    return _literal(value, "an integer")
+
+
+def _literal(value: object, wanted: str) -> object:
+    if isinstance(value, bool):
+        raise ValueError(f"expected {wanted}, not a boolean")
+    if isinstance(value, str | bytes):
+        raise ValueError(f"expected {wanted}, not a text; {_number_hint(value)}")
+    return value
+
+
+def _number_hint(text: str | bytes) -> str:
+    try:
+        float(text)
+    except ValueError:
+        return "write digits alone, with a dot and no comma, as 0.5 or 1e-4"
+    return "leave the quotes out"
+
+
+def _take_literally(part: Any) -> None:
+    """Refuse, at every depth of a schema, booleans and texts where a number is expected, and whatever is none where a boolean is."""
+    if isinstance(part, list | tuple):
+        for one in part:
+            _take_literally(one)
+    elif isinstance(part, dict):
+        if part.get("type") == "bool":
+            part["strict"] = True
+        elif part.get("type") in ("int", "float"):
+            inner = dict(part)
+            part.clear()
+            part.update(core_schema.no_info_before_validator_function(_an_integer if inner["type"] == "int" else _a_number, inner))
+        elif not _is_ours(part.get("function")):  # a section in a section was here before
+            for name, one in part.items():
+                if name not in _NO_SCHEMAS:
+                    _take_literally(one)
+
+
+def _is_ours(function: Any) -> bool:
+    return isinstance(function, dict) and function.get("function") in (_a_number, _an_integer)
+
+
+class Section(BaseModel):
+    """A frozen group of settings; every field has a description, a unit where it has one, and a bound where it needs one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Take each value for what it is: true is no 1, "3" no 3, 1 no true; 3.0 is 3 still."""
+        schema = handler(source)
+        _take_literally(schema)
+        return schema
+
+    @classmethod
+    def parse(cls, raw: object, where: str) -> Self:
+        """Make the section from the plain value found at `where` in params.yaml.
+
+        Raises:
+            BadParams: with every fault of the section in one message.
+        """
+        try:
+            return cls.model_validate({} if raw is None else raw)
+        except ValidationError as error:
+            raise BadParams("\n".join(dict.fromkeys(_fault(cls, where, detail) for detail in error.errors()))) from None
+
+
+class Free(Section):
+    """A section whose fields somebody else knows, as a task knows its own; `fields` are the plain values."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The values as they are written."""
+        return dict(self.model_extra or {})
+
+
+NOTHING = Free()
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest known name, or the list of known names; nothing where none is known."""
+    if not known:
+        return ""
+    close = get_close_matches(name, [each for each in known if len(each) <= _LONG], n=1, cutoff=0.6) if len(name) <= _LONG else []
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    some = [each if len(each) <= _LONG else f"{each[: _LONG - 1]}…" for each in sorted(known)[:_KNOWN]]
+    return f"; known: {', '.join(some)}{f' and {len(known) - _KNOWN:,} more' if len(known) > _KNOWN else ''}"
+
+
+def _fault(section: type[BaseModel], where: str, detail: ErrorDetails) -> str:
+    # Where a value may be of several types, pydantic names our validator too.
+    parts = (part for part in map(str, detail["loc"]) if not part.startswith("function-before["))
+    path = ".".join(part for part in (where, *parts) if part)
+    if detail["type"] == "extra_forbidden":
+        known = _fields_at(section, detail["loc"][:-1])
+        return f"params.yaml: {path} is not a setting{nearest(str(detail['loc'][-1]), known)}"
+    reason = _EXPECTED.get(detail["type"], detail["msg"].removeprefix("Value error, "))
+    if detail["type"] == "string_type" and isinstance(detail["input"], bool | int | float | date):
+        return f"params.yaml: {path}: {reason}, found {_short(detail['input'])}; put it in quotes"
+    return f"params.yaml: {path}: {reason[:1].lower()}{reason[1:]}, found {_short(detail['input'])}"
+
+
+def _fields_at(section: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Return the names of the settings at `path` below `section`, as they are written in params.yaml."""
+    parts = iter(path)
+    for part in parts:
+        field = next((f for name, f in section.model_fields.items() if part in (name, f.alias)), None)
+        inner = getattr(field, "annotation", None)
+        if get_origin(inner) is dict:  # a mapping of sections: the next part is a key of it
+            next(parts, None)
+            inner = get_args(inner)[1]
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        section = inner
+    return [field.alias or name for name, field in section.model_fields.items()]
+
+
+class _Short(Repr):
+    """A value in about 80 characters; what is left out of a large one is not even looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxtuple, self.maxset = 2, 5, 5, 5, 5
+        self.maxstring = self.maxlong = self.maxother = 80
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"a mapping with {', '.join(str(key)[:80] for key in islice(value, 20)) or 'no keys'}{', …' * (len(value) > 20)}"
+    text = _Short().repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

@@ -1,0 +1,1 @@
+"""Data and base models: snapshot, validate, preprocess, and the pinned base model."""

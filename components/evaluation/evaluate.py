@@ -1,0 +1,235 @@
+"""Score the candidate and its baselines on the test split.
+
+Reads a trained model folder, data/prepared (test/test.parquet, learn/train.parquet, profile.json) and data/base. Writes into its output
+folder predictions/{candidate and each baseline}.parquet, metrics.json (every number with its interval), scores.json (flat, for
+`dvc metrics`), confusion.csv, reliability.csv and classes.csv (for `dvc plots`). An equal model gives equal bytes: no times.
+"""
+
+import csv
+import json
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from pydantic import Field
+
+from components.artifacts.manifest import base_folder
+from components.artifacts.metrics import ClassScore, Estimate, Metrics
+from components.artifacts.predictions import Predictions
+from components.artifacts.profile import Profile
+from components.artifacts.rows import AUGMENTED, read_rows
+from components.core.errors import BadData, BadModel
+from components.core.hashing import digest_folder
+from components.core.output_dir import fresh
+from components.core.section import NOTHING, Free, Section
+from components.evaluation.metric_set import yardstick
+from components.model import tasks
+from components.stats import ClassYardstick, Truth, brier, calibration_error, class_counts, reliability
+
+log = logging.getLogger(__name__)
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_TAG = re.compile(r"<(?=[/!?A-Za-z])")
+_LARGE_GROUP = 0.2  # of the rows: above it, one group's luck moves every number
+
+
+class EvaluateParams(Section):
+    """How the candidate is asked, and which classes count."""
+
+    batch_size: int = Field(64, ge=1, le=4096, description="texts a forward pass; changes speed and memory only")
+    min_class_units: int = Field(10, ge=1, description="test groups (rows where there are no groups) below which a class leaves macro-F1")
+
+
+def evaluate(
+    model: Path, prepared: Path, base: Path, out: Path, *, task: str, evaluate: EvaluateParams, task_options: Free = NOTHING
+) -> None:
+    """Predict the test split with the trained `model` and the baselines, score all of them, and write the result into `out`.
+
+    Raises:
+        BadData: the test split is empty.
+        BadModel: the model was trained on other labels than `prepared` has.
+    """
+    kind, profile, model_digest = tasks.load(task, task_options.fields), Profile.read(prepared), digest_folder(model)
+    test = _in_order(read_rows(prepared / "test" / "test.parquet"))
+    if test.empty:
+        raise BadData(f"{prepared / 'test' / 'test.parquet'} has no rows to evaluate on; raise preprocess.test_share")
+    predictor = _load(kind, model, profile.labels)
+    candidate = Predictions.of(test, predictor.answer(test, evaluate.batch_size))
+    train, untouched = read_rows(prepared / "learn" / "train.parquet"), base_folder(base, predictor.spec.base)
+    real = train[train[AUGMENTED].isna()].reset_index(drop=True) if AUGMENTED in train else train  # noise would make them easier to beat
+    answers = kind.predict_baselines(real, test, predictor.spec, untouched)
+    baselines = {name: Predictions.of(test, answers[name]) for name in kind.baselines}
+    metrics = measure(kind, candidate, baselines, profile, model_digest, evaluate.min_class_units)
+    metrics = metrics.model_copy(update={"tables": kind.tables(test, candidate)})
+    _report(metrics, candidate.groups)
+
+    fresh(out)
+    (out / "predictions").mkdir()
+    for name, predictions in {"candidate": candidate, **baselines}.items():
+        predictions.write(out / "predictions" / f"{name}.parquet")
+    write_tables(metrics, candidate, out)
+    metrics.write(out)
+
+
+def measure(
+    kind: tasks.Task,
+    candidate: Predictions,
+    baselines: dict[str, Predictions],
+    profile: Profile,
+    model_digest: str,
+    min_class_units: int,
+) -> Metrics:
+    """Return all scores of the candidate, those of its baselines, and the paired differences; pure."""
+    measured = yardstick(kind, candidate, min_class_units)
+    shown, comparable = measured.shown, measured.metrics
+    return Metrics(
+        rows=measured.units.rows,
+        groups=measured.units.count,
+        test_digest=profile.test_digest,
+        snapshot=profile.snapshot,
+        model_digest=model_digest,
+        headline={metric: measured.score(metric, candidate) for metric in shown},
+        baselines={name: {metric: measured.score(metric, each) for metric in shown} for name, each in baselines.items()},
+        differences={
+            name: {metric: measured.difference(metric, candidate, each) for metric in comparable} for name, each in baselines.items()
+        },
+        says={} if kind.classes else {name: one.says for name, one in kind.measures.items()},
+        **(_of_classes(measured.truth, candidate) if isinstance(measured, ClassYardstick) else {}),
+    )
+
+
+def _of_classes(truth: Truth, candidate: Predictions) -> dict[str, Any]:
+    """Return what is measured besides where answers are classes with probabilities."""
+    right = candidate.predicted == candidate.expected
+    confidences = candidate.probabilities.max(axis=1)
+    error, debiased = calibration_error(confidences, right)
+    return {
+        "classes": _classes(truth, truth.encode(candidate.predicted)),
+        "left_out": truth.left_out,
+        "brier": brier(candidate.probabilities, truth.expected, truth.units),
+        "ece": error,
+        "ece_debiased": debiased,
+        "reliability": reliability(confidences, right),
+    }
+
+
+def flat(metrics: Metrics) -> dict[str, float]:
+    """Return the numbers that `dvc metrics show` and `diff` print well: one level, names without dots."""
+    scores: dict[str, float] = {}
+    for metric, estimate in metrics.headline.items():
+        scores |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
+    for name, gains in metrics.differences.items():
+        scores |= {f"{name}_{metric}": metrics.baselines[name][metric].value for metric in gains}
+    for metric, gain in _over_strongest(metrics).items():
+        scores |= {f"{metric}_over_{_strongest(metrics)}": gain.value, f"{metric}_over_{_strongest(metrics)}_low": gain.low}
+    calibration = {"brier": metrics.brier.value if metrics.brier else None, "ece": metrics.ece, "ece_debiased": metrics.ece_debiased}
+    return scores | {name: value for name, value in calibration.items() if value is not None}
+
+
+def _strongest(metrics: Metrics) -> str:
+    """Return the name of the baseline that is hardest to beat: a task names it last."""
+    return list(metrics.differences)[-1]
+
+
+def _over_strongest(metrics: Metrics) -> dict[str, Estimate]:
+    return metrics.differences[_strongest(metrics)] if metrics.differences else {}
+
+
+def write_tables(metrics: Metrics, candidate: Predictions, out: Path) -> None:
+    """Write scores.json and the three tables that DVC plots."""
+    (out / "scores.json").write_text(json.dumps(flat(metrics), indent=2) + "\n", encoding="utf-8")
+    _write_csv(out / "confusion.csv", ("expected", "predicted"), _confused(candidate) if metrics.classes else ())
+    _write_csv(
+        out / "reliability.csv", ("confidence", "accuracy", "rows"), ((b.confidence, b.accuracy, b.rows) for b in metrics.reliability)
+    )
+    columns = tuple(ClassScore.model_fields)
+    _write_csv(
+        out / "classes.csv",
+        ("label", *columns),
+        ((label, *(getattr(scores, column) for column in columns)) for label, scores in metrics.classes.items()),
+    )
+
+
+def _confused(candidate: Predictions) -> Iterable[tuple[str, str]]:
+    return zip(candidate.expected.tolist(), candidate.predicted.tolist(), strict=True)
+
+
+def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows in the order in which predictions are written: by id, as code points."""
+    return rows.iloc[np.argsort(_texts(rows["id"]), kind="stable")].reset_index(drop=True)
+
+
+def _load(kind: tasks.Task, model: Path, labels: tuple[str, ...]) -> tasks.Predictor:
+    """Return the model, after making sure that model and data have the same label map."""
+    predictor = kind.predictor(model)
+    if (known := predictor.spec.labels) != labels:
+        raise BadModel(
+            f"{model} was trained on other labels than the data has: only the model has {_names(known, labels)}, "
+            f"only the data has {_names(labels, known)}; `dvc repro train` trains it anew"
+        )
+    return predictor
+
+
+def _names(these: Sequence[str], those: Sequence[str]) -> str:
+    return ", ".join(sorted(set(these) - set(those))) or "none"
+
+
+def _texts(column: "pd.Series[str]") -> npt.NDArray[np.str_]:
+    return np.array(column.tolist(), dtype=np.str_)
+
+
+def _classes(truth: Truth, predicted: npt.NDArray[np.int64]) -> dict[str, ClassScore]:
+    """Return precision, recall and F1 of every label; 0 where nothing was predicted or expected."""
+    counts = class_counts(truth.expected, predicted, len(truth.labels))
+    return {
+        label: ClassScore(
+            precision=float(counts.hits[k] / max(counts.predicted[k], 1)),
+            recall=float(counts.hits[k] / max(counts.expected[k], 1)),
+            f1=float(counts.f1[k]),
+            rows=int(counts.expected[k]),
+            groups=int(truth.class_units[k]),
+            eligible=bool(truth.eligible[k]),
+        )
+        for k, label in enumerate(truth.labels)
+    }
+
+
+def _report(metrics: Metrics, groups: npt.NDArray[np.str_]) -> None:
+    """Log the headline, and what makes it less than it seems."""
+    log.info("%d test rows in %d groups", metrics.rows, metrics.groups)
+    for metric, gain in _over_strongest(metrics).items():
+        one = metrics.headline[metric]
+        log.info("%s %.3f (%.3f to %.3f)", metric, one.value, one.low, one.high)
+        log.info("%s over %s %+.3f (%+.3f to %+.3f)", metric, _strongest(metrics), gain.value, gain.low, gain.high)
+    if left_out := metrics.left_out:
+        log.warning("%d of %d classes are too rare for macro-F1: %s", len(left_out), len(metrics.classes), ", ".join(left_out))
+    names, sizes = np.unique(groups, return_counts=True)
+    if len(names) > 1 and sizes.max() > _LARGE_GROUP * metrics.rows:
+        log.warning("group %s holds %d test rows, and intervals assume that none dominates", names[sizes.argmax()], sizes.max())
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table that spreadsheets and `dvc plots` may show: what a label says is neither a formula there nor a tag."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        # Every text is quoted: a lone carriage return would end a row.
+        writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        writer.writerow(header)
+        writer.writerows([_harmless(cell) for cell in row] for row in rows)
+
+
+def _harmless(cell: object) -> object:
+    """Return a cell that no spreadsheet computes and no page takes for HTML; numbers stay numbers, also as text.
+
+    An apostrophe before a formula, as OWASP's "CSV Injection" says. DVC writes cells as they are into a script of its page, which
+    `</script>` would end: a less-than sign that begins a tag becomes the letter that looks like it.
+    """
+    if not isinstance(cell, str):
+        return cell
+    text = _TAG.sub("‹", cell)
+    return f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text

@@ -1,0 +1,1 @@
+"""The public API for gate authors: evidence, non-inferiority, slicing, overlap and leak probe."""

@@ -1,0 +1,1 @@
+"""MLflow: the connection, the tracking runs and the model registry."""

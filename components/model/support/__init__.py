@@ -1,0 +1,1 @@
+"""Shared code of the tasks and methods: base class, pretrained folders, output heads, metrics, layers."""

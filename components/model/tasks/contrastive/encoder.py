@@ -1,0 +1,238 @@
+"""An encoder that turns texts into unit vectors, and learns from pairs of them; saved as sentence-transformers saves one."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
+
+from components.core.errors import BadModel
+from components.model.support import pretrained, sentence_config
+from components.model.support.weight_check import stored
+from components.model.tasks.contrastive import losses
+
+log = logging.getLogger(__name__)
+
+
+class Dense(torch.nn.Module):
+    """A linear layer and an activation behind the pooling, as sentence-transformers has them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Load what `folder` holds.
+
+        Raises:
+            BadModel: it is not whole, or asks for more than that.
+        """
+        super().__init__()
+        self.settings = pretrained.settings(folder / "config.json")
+        activation = str(self.settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
+        kind = getattr(torch.nn, activation.rpartition(".")[2], None)
+        if not activation.startswith("torch.nn.") or not isinstance(kind, type) or not issubclass(kind, torch.nn.Module):
+            raise BadModel(f"{folder} has the activation {activation}; expected one of torch.nn")
+        if self.settings.get("use_residual") or self.settings.get("module_input_name", _SENTENCE) != _SENTENCE:
+            raise BadModel(f"{folder} has a residual, or reads something else than the pooled vector, which contrastive does not build")
+        weights = stored(folder, ["linear.weight", "linear.bias"])
+        if "linear.weight" not in weights or ("linear.bias" in weights) != self.settings.get("bias", True):
+            raise BadModel(f"{folder} lacks model.safetensors with linear.weight and linear.bias; save the model anew as safetensors")
+        out, into = weights["linear.weight"].shape
+        self.linear = torch.nn.utils.skip_init(torch.nn.Linear, into, out, bias="linear.bias" in weights)
+        self.linear.load_state_dict({name.removeprefix("linear."): tensor.float() for name, tensor in weights.items()})
+        self.activation = kind()
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return (texts, out) of (texts, in)."""
+        found: torch.Tensor = self.activation(self.linear(vectors))
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write the layer into `folder`, as `__init__` reads it."""
+        folder.mkdir(exist_ok=True)
+        _write(self.settings, folder / "config.json")
+        weights = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.linear.state_dict().items()}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+class Normalize(torch.nn.Module):
+    """A length of 1."""
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return unit vectors."""
+        return torch.nn.functional.normalize(vectors, dim=-1)
+
+    def save(self, folder: Path) -> None:
+        """Write nothing but the folder."""
+        folder.mkdir(exist_ok=True)
+        _write({}, folder / "config.json")
+
+
+_SENTENCE = "sentence_embedding"
+_AFTER: Mapping[str, Callable[[Path], torch.nn.Module]] = {"Dense": Dense, "Normalize": lambda _: Normalize()}
+
+
+class Embedder(torch.nn.Module):
+    """A pretrained encoder, a pooling over the tokens of its last layer, what follows that in its folder, and a length of 1."""
+
+    base_model_prefix = "encoder"
+
+    def __init__(self, folder: Path, *, data: str, pooling: str, temperature: float, max_length: int) -> None:
+        """Load the encoder in `folder`, without a pooler, which nothing here would use.
+
+        `pooling` is `folder`, what a sentence-transformers folder says and the mean where it is none, or the name of one.
+
+        Raises:
+            BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read.
+        """
+        super().__init__()
+        own = sentence_config.described(folder)
+        self.described = own or sentence_config.Described()
+        self.encoder = pretrained.load_model(_encoder_of(folder), folder, head=False)
+        if getattr(self.encoder, "pooler", None) is not None:
+            self.encoder.pooler = None
+        self._pooling = self.described.pooling if pooling == "folder" else (pooling,)
+        if own is not None and self._pooling != own.pooling:
+            log.info("pooling %s, as task_options.pooling says; the base's own is %s", pooling, " and ".join(own.pooling))
+        if self.described.prompts:
+            log.info("the base's prompts %s are not used, only its default prompt is", ", ".join(self.described.prompts))
+        self.after = torch.nn.ModuleList(_AFTER[kind](path) for kind, path in self.described.after)
+        self._check_widths(folder)
+        self.data, self._temperature, self._max_length = data, temperature, max_length
+
+    def _check_widths(self, folder: Path) -> None:
+        width = self.config.hidden_size * len(self._pooling)
+        for part in self.after:
+            if isinstance(part, Dense):
+                if part.linear.in_features != width:
+                    raise BadModel(f"{folder}: a Dense module reads {part.linear.in_features} numbers, and {width} are pooled before it")
+                width = part.linear.out_features
+
+    @property
+    def config(self) -> Any:
+        """The encoder's."""
+        return self.encoder.config
+
+    def get_input_embeddings(self) -> torch.nn.Module:
+        """Return the table of token embeddings."""
+        found: torch.nn.Module = self.encoder.get_input_embeddings()
+        return found
+
+    def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return unit vectors (texts, width) in float32 of tokens (texts, longest)."""
+        hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0].float()
+        vectors = torch.cat([pooled(hidden, attention_mask, how) for how in self._pooling], dim=-1)
+        for part in self.after:
+            vectors = part(vectors)
+        return torch.nn.functional.normalize(vectors, dim=-1)
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: Any = None) -> SequenceClassifierOutput:
+        """Embed the texts of each row, (rows, texts, longest); `logits` are their vectors side by side, (rows, texts x width).
+
+        `labels` are the keys that `losses.in_batch` takes, or scores (rows, 1). Of single texts, training takes each whole and twice,
+        which dropout makes differ, and an evaluation its halves.
+        """
+        if self.data == "texts":
+            taken = [0, 0] if self.training else [1, 2]
+            input_ids, attention_mask = input_ids[:, taken], attention_mask[:, taken]
+        rows, texts, _ = input_ids.shape
+        vectors = self.embed(input_ids.flatten(0, 1), attention_mask.flatten(0, 1)).view(rows, texts, -1)
+        loss = None
+        if labels is not None:
+            one, *others = vectors.unbind(dim=1)
+            if self.data == "scored":
+                loss = losses.by_score(one, others[0], labels[:, 0], self._temperature)
+            else:
+                loss = losses.in_batch(one, others, labels, self._temperature)
+        return SequenceClassifierOutput(loss=loss, logits=vectors.flatten(1))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the encoder into `folder`, and what sentence-transformers needs to make the same of it."""
+        self.encoder.save_pretrained(folder)
+        after: list[Any] = list(self.after)
+        if not after or not isinstance(after[-1], Normalize):
+            after.append(Normalize())
+        kinds = ["Transformer", "Pooling", *(type(part).__name__ for part in after)]
+        paths = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds) if number)]
+        listed = [
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for number, (path, kind) in enumerate(zip(paths, kinds, strict=True))
+        ]
+        _write(listed, folder / sentence_config.LIST)
+        _write({"max_seq_length": self._max_length, "do_lower_case": self.described.lower}, folder / sentence_config.TRANSFORMER)
+        if prompt := self.described.prompt:
+            _write({"prompts": {"default": prompt}, "default_prompt_name": "default"}, folder / sentence_config.SENTENCES)
+        (folder / paths[1]).mkdir(exist_ok=True)
+        _write(self._pooling_config(), folder / paths[1] / "config.json")
+        for path, part in zip(paths[2:], after, strict=True):
+            part.save(folder / path)
+
+    def _pooling_config(self) -> dict[str, Any]:
+        shown = ("cls", "mean", *(name for name in self._pooling if name not in ("cls", "mean")))
+        modes = {sentence_config.POOLINGS[name]: name in self._pooling for name in shown}
+        return {"word_embedding_dimension": self.config.hidden_size, **modes}
+
+
+def pooled(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
+    """Return one vector a text, (texts, width), of the tokens in `hidden` (texts, longest, width) that `mask` keeps, padded on the right.
+
+    `how` is one of `_sentences.POOLINGS`; `weightedmean` weighs a token by its place, from 1.
+    """
+    seen = mask[..., None].to(hidden.dtype)
+    match how:
+        case "cls":
+            return hidden[:, 0]
+        case "lasttoken":
+            return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(dim=1) - 1]
+        case "max":
+            return hidden.masked_fill(seen == 0, float("-inf")).amax(dim=1)
+        case "weightedmean":
+            seen = seen * torch.arange(1, hidden.shape[1] + 1, device=hidden.device, dtype=hidden.dtype)[:, None]
+    total, count = (hidden * seen).sum(dim=1), seen.sum(dim=1).clamp(min=1e-9)
+    return total / (count.sqrt() if how == "mean_sqrt_len_tokens" else count)
+
+
+def _encoder_of(folder: Path) -> str:
+    """Return the class that loads the encoder: of an encoder-decoder as T5, its first half.
+
+    Raises:
+        BadModel: transformers cannot take it alone.
+    """
+    kind = str(pretrained.config(folder).get("model_type"))
+    if kind in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
+        return "AutoModelForTextEncoding"
+    if pretrained.config(folder).get("is_encoder_decoder"):
+        raise BadModel(
+            f"the model in {folder} is a {kind}, an encoder-decoder whose encoder cannot be loaded alone; choose another base.model"
+        )
+    return "AutoModel"
+
+
+class Collator:
+    """Pads a batch of rows, of which each has a list of texts, to the longest text of all."""
+
+    def __init__(self, pad: int) -> None:
+        """Fill up with the token `pad`."""
+        self._pad = pad
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return `input_ids` and `attention_mask` (rows, texts, longest) and `labels` (rows, their number)."""
+        texts = [text for row in rows for text in row["input_ids"]]
+        longest = max(map(len, texts))
+        ids = np.full((len(texts), longest), self._pad, dtype=np.int64)
+        attended = np.zeros((len(texts), longest), dtype=np.int64)
+        for place, text in enumerate(texts):
+            ids[place, : len(text)], attended[place, : len(text)] = text, 1
+        shape = (len(rows), -1, longest)
+        return {
+            "input_ids": torch.from_numpy(ids).view(shape),
+            "attention_mask": torch.from_numpy(attended).view(shape),
+            "labels": torch.tensor([row["labels"] for row in rows]),
+        }
+
+
+def _write(value: Any, path: Path) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,8 +1,0 @@
-"""Clean, deduplicate, split and encode: from validated rows to what may be learnt from and what is kept for the test.
-
-The step is `components.preprocess.step`; the settings are offered here.
-"""
-
-from components.preprocess.params import PreprocessParams, check_copies
-
-__all__ = ["PreprocessParams", "check_copies"]

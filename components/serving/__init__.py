@@ -1,0 +1,1 @@
+"""Serving a registered version: in batches, and over HTTP."""

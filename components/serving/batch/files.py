@@ -1,0 +1,147 @@
+"""The rows to score, read piece by piece from files of one format: Parquet keeps its types, all else is text."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.artifacts.rows import text_schema
+from components.core.errors import BadSource
+from components.core.hashing import digest_file, digest_value
+from components.data.snapshot import SnapshotParams, delimited, jsonl
+from components.data.snapshot.cells import as_text
+from components.data.snapshot.features import Column
+from components.data.snapshot.parquet import batch_size
+from components.data.snapshot.read_errors import Faults, listed, readable
+from components.data.snapshot.tables import READERS, format_of
+
+_ROWS = 4_096  # of a piece
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows that follow one another in `called`, from number `first` on, which counts from 1; `cells` are the inputs as they stand there."""
+
+    called: str
+    first: int
+    table: pa.Table
+    cells: Mapping[str, Sequence[Any]]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self.table.num_rows)
+
+    def cut(self, start: int, stop: int) -> "Piece":
+        """Return the rows from `start` to before `stop`, which count from 0."""
+        cells = {name: values[start:stop] for name, values in self.cells.items()}
+        return Piece(self.called, self.first + start, self.table.slice(start, stop - start), cells)
+
+
+class Files:
+    """Files of one format with the same columns; `settings` say how text is written down in them."""
+
+    def __init__(
+        self,
+        files: Mapping[Path, str],
+        settings: SnapshotParams,
+        called: str,
+        found_again: Callable[[], Sequence[Path]] | None = None,
+    ) -> None:
+        """Look at the columns of every file; messages call each by the name that `files` gives it, and the whole `called`.
+
+        `found_again` returns the files that there are later, where there can be others.
+
+        Raises:
+            BadSource: a file cannot be read, or has other columns than the first.
+        """
+        self.paths, self.called = list(files), called
+        self._names, self._settings, self._found_again = dict(files), settings, found_again
+        self._format = format_of(self.paths)
+        self._columns: dict[Path, dict[str, Column]] = {}
+        for path in self.paths:
+            with readable(files[path]):
+                self._columns[path] = READERS[self._format].read_columns(path, settings, Faults(files[path]))
+            self._check_columns(path)
+        self.schema = self._schema()
+
+    def digest(self) -> str:
+        """Return a hash of the bytes of all files, in their order."""
+        with readable(self.called):
+            return digest_value([self._format, *map(digest_file, self.paths)])
+
+    def changed(self, digest: str) -> bool:
+        """Say whether the files are others than when they had this `digest`."""
+        with readable(self.called):
+            again = self.paths if self._found_again is None else list(self._found_again())
+        return again != self.paths or self.digest() != digest
+
+    def pieces(self, inputs: Mapping[str, str]) -> Iterator[Piece]:
+        """Yield all rows in their order; `inputs` gives the column of each input.
+
+        Raises:
+            BadSource: a file is not well-formed; with every fault.
+        """
+        read = {"parquet": self._read_parquet, "jsonl": self._read_jsonl}.get(self._format, self._read_delimited)
+        for path in self.paths:
+            first, name, faults = 1, self._names[path], Faults(self._names[path])
+            with readable(name):
+                for table, cells in read(path, inputs, faults):
+                    yield Piece(name, first, table, cells)
+                    first += table.num_rows
+            faults.settle()
+
+    def _check_columns(self, path: Path) -> None:
+        expected, found = self._columns[self.paths[0]], self._columns[path]
+        if set(expected) != set(found):
+            differs = listed(name for name in [*expected, *found] if (name in expected) != (name in found))
+            raise BadSource(
+                f"{self._names[path]}: expected the same columns as in {self.paths[0].name}, found that they differ in {differs}"
+            )
+
+    def _schema(self) -> pa.Schema:
+        if self._format != "parquet":
+            return text_schema(list(self._columns[self.paths[0]]))
+        schemas = [pa.schema([_plain(field) for field in pq.read_schema(path)]) for path in self.paths]
+        try:
+            return pa.unify_schemas(schemas)  # a column without a value in one file has the type of the others
+        except pa.ArrowException as error:
+            raise BadSource(f"{self.called}: a column is of different types in different files: {error}") from error
+
+    def _read_parquet(self, path: Path, inputs: Mapping[str, str], faults: Faults) -> Iterator[tuple[pa.Table, dict[str, list[Any]]]]:
+        first = 1
+        with pq.ParquetFile(path) as file:
+            size = batch_size(file.metadata)
+            try:
+                for batch in file.iter_batches(size):
+                    table = pa.Table.from_batches([batch]).select(self.schema.names).cast(self.schema)
+                    yield table, {name: table.column(column).to_pylist() for name, column in inputs.items()}
+                    first += batch.num_rows
+            except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+                faults.add(f"rows {first} to {first + size - 1}: {error}")
+
+    def _read_delimited(self, path: Path, inputs: Mapping[str, str], faults: Faults) -> Iterator[tuple[pa.Table, dict[str, list[Any]]]]:
+        """Yield rows in which an empty cell of an input is none: CSV has no other way to say so."""
+        columns = self._columns[path]
+        rows = iter(delimited.read_rows(path, self._settings, columns, faults))
+        while block := list(islice(rows, _ROWS)):
+            found = dict(zip(columns, map(list, zip(*block, strict=True)), strict=True))
+            yield self._text_table(found), {name: [cell or None for cell in found[column]] for name, column in inputs.items()}
+
+    def _read_jsonl(self, path: Path, inputs: Mapping[str, str], faults: Faults) -> Iterator[tuple[pa.Table, dict[str, list[Any]]]]:
+        rows = iter(jsonl.objects(path, self._settings, faults))
+        while block := list(islice(rows, _ROWS)):
+            found = {name: [as_text(row.get(name)) for row in block] for name in self._columns[path]}
+            yield self._text_table(found), {name: [row.get(column) for row in block] for name, column in inputs.items()}
+
+    def _text_table(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+        return pa.table([pa.array(columns[name], pa.string()) for name in self.schema.names], schema=self.schema)
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    """Return a column without what only says how it is packed."""
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return pa.field(field.name, kind)

@@ -1,0 +1,37 @@
+"""Means of bounded values, such as the Brier score of each row: one model's, and the paired difference of two."""
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+
+from components.artifacts.metrics import Estimate
+from components.stats.units import Units, between, jackknife_variance, symmetric
+
+
+def mean(values: npt.ArrayLike, units: Units, bounds: tuple[float, float], confidence: float = 0.95) -> Estimate:
+    """Return the mean of `values` (rows,) that lie within `bounds`, with Student's t interval.
+
+    Groups: the delete-one-group jackknife of the mean and t(G - 1); for rows that is Student's interval itself.
+    Where no unit differs from another, the share of units that might is bounded by 1 - tail^(1/units) (Clopper and
+    Pearson at zero successes), and each of them lies within `bounds`.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    value, count = float(array.mean()), units.count
+    method = f"delete-one-group jackknife, t({count - 1})" if units.grouped else f"Student's t({count - 1})"
+    rest = {"n": count, "method": method, "confidence": confidence, "doubt": units.doubt}
+    error = 0.0
+    if count > 1:
+        left_out = (array.sum() - units.sums(array)) / (units.rows - units.sizes)
+        error = float(np.sqrt(jackknife_variance(value, left_out)))
+    if error > 1e-12:
+        return symmetric(value, float(scipy.stats.t.ppf((1 + confidence) / 2, count - 1)) * error, bounds, **rest)
+    share = 1 - ((1 - confidence) / 2) ** (1 / count)
+    return between(value, value - share * (value - bounds[0]), value + share * (bounds[1] - value), **rest)
+
+
+def mean_difference(
+    values: npt.ArrayLike, others: npt.ArrayLike, units: Units, bounds: tuple[float, float], confidence: float = 0.95
+) -> Estimate:
+    """Return the mean of `values` minus the mean of `others`, paired by row; both lie within `bounds`."""
+    width = bounds[1] - bounds[0]
+    return mean(np.asarray(values) - np.asarray(others), units, (-width, width), confidence)

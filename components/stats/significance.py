@@ -1,0 +1,140 @@
+"""Tests that belong to the intervals: one-sided p-values, Holm's correction, and what a test set can tell apart.
+
+A p here speaks against "not worse": it is small when the data show that a score, or a difference, lies below a threshold.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+
+from components.artifacts.metrics import Estimate
+from components.stats.units import Bools, Floats, Units, jackknife_variance
+
+POWER = 0.8
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Return the one-sided mid-p of `gained` or fewer rows among the discordant ones: is the first model worse?
+
+    Exact binomial less half the probability of what was seen (Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91);
+    1 where no row is discordant. With D discordant rows it cannot fall below 2^-(D+1).
+    """
+    discordant = gained + lost
+    if discordant == 0:
+        return 1.0
+    return float(scipy.stats.binom.cdf(gained, discordant, 0.5) - 0.5 * scipy.stats.binom.pmf(gained, discordant, 0.5))
+
+
+def mcnemar_two_sided(gained: int, lost: int) -> float:
+    """Return the two-sided mid-p: the exact p less the probability of what was seen; evidence of a difference, never of a margin."""
+    discordant = gained + lost
+    if discordant == 0:
+        return 1.0
+    exact = float(scipy.stats.binomtest(gained, discordant, 0.5).pvalue)
+    return float(np.clip(exact - scipy.stats.binom.pmf(gained, discordant, 0.5), 0, 1))
+
+
+def share_below(right: npt.ArrayLike, threshold: float, effective: float) -> float:
+    """Return the p that the share of `right` rows is at least `threshold`: Clopper and Pearson's, on `effective` rows."""
+    value = float(np.mean(np.asarray(right, dtype=np.float64)))
+    if value >= 1:
+        return 1.0
+    hits = value * effective
+    return float(scipy.stats.beta.sf(threshold, hits + 1, effective - hits))
+
+
+def fewer_right(right: npt.ArrayLike, other: npt.ArrayLike, units: Units) -> float:
+    """Return the p that `right` is right on as many rows as `other`: mid-p McNemar, by groups the jackknife with t(G - 1)."""
+    mine, theirs = np.asarray(right, dtype=bool), np.asarray(other, dtype=bool)
+    if not units.grouped:
+        return mcnemar(int(np.sum(mine & ~theirs)), int(np.sum(theirs & ~mine)))
+    return mean_below(mine.astype(np.float64) - theirs.astype(np.float64), units)
+
+
+def tango_below(gained: float, lost: float, rows: float, threshold: float, units: Units) -> float:
+    """Return the p of Tango's score test (1998, Statistics in Medicine 17:891) that the difference is at least `threshold`."""
+    linear = -gained - lost + (2 * rows - gained + lost) * threshold
+    root = np.sqrt(max(linear**2 + 8 * rows * lost * threshold * (1 - threshold), 0.0))
+    share = (root - linear) / (4 * rows)
+    deviation = np.sqrt(max(rows * (2 * share + threshold * (1 - threshold)), 0.0))
+    return _lower_tail(gained - lost - rows * threshold, float(deviation), units)
+
+
+def mean_below(values: npt.ArrayLike, units: Units, threshold: float = 0.0) -> float:
+    """Return the p that the mean of `values` (rows,) is at least `threshold`: Student's t, by groups the delete-one-group jackknife's."""
+    array = np.asarray(values, dtype=np.float64)
+    value = float(array.mean())
+    if units.count < 2:
+        return 1.0
+    left_out = (array.sum() - units.sums(array)) / (units.rows - units.sizes)
+    error = float(np.sqrt(jackknife_variance(value, left_out)))
+    if error < 1e-12:
+        # No variation: certain only as far as one more, contrary unit would leave it.
+        return 1.0 if value >= threshold - 1e-12 else float(0.5**units.count)
+    return float(scipy.special.stdtr(units.count - 1, (value - threshold) / error))
+
+
+def estimate_below(value: float, error: float, threshold: float, units: Units) -> float:
+    """Return the p that a quantity estimated as `value` with standard `error` is at least `threshold`: t by groups, else normal."""
+    return _lower_tail(value - threshold, error, units)
+
+
+def holm(values: Sequence[float]) -> Floats:
+    """Return the adjusted p-values (tests,): Holm (1979), Scandinavian Journal of Statistics 6:65. Any overlap of the tests is allowed."""
+    p = np.asarray(values, dtype=np.float64)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def standard_error(estimate: Estimate, units: Units) -> float:
+    """Return the standard error that an interval's half width stands for."""
+    return (estimate.high - estimate.low) / 2 / units.critical(estimate.confidence)
+
+
+def minimum_detectable(error: float, level: float, power: float = POWER) -> float:
+    """Return the smallest true difference that a one-sided test at `level` finds with `power`, in the metric's unit."""
+    return _both(level, power) * error
+
+
+def units_needed(estimate: Estimate, units: Units, margin: float, level: float, power: float = POWER) -> int | None:
+    """Return the test units for a PASS with `power`, None where the difference is beyond the margin already.
+
+    With a margin, for models that are truly equal; with margin 0, where an equal model is never to pass, for a difference that is truly
+    as large as it seems. n = (z_level + z_power)² · variance of one unit / margin² (or difference²): for accuracy the variance is the
+    share of discordant rows.
+    """
+    if estimate.value <= -margin:
+        return None
+    spread = standard_error(estimate, units) ** 2 * estimate.n
+    return int(np.ceil(_both(level, power) ** 2 * spread / (margin or estimate.value) ** 2))
+
+
+def equal_passes_from(margin: float, critical: float) -> float:
+    """Return the units from which a model passes against itself: without a discordant row Tango's interval is ±z²/(n + z²)."""
+    return critical**2 * (1 - margin) / margin
+
+
+def difference_of_shares(first: Bools, second: Bools) -> tuple[float, float]:
+    """Return the difference of the shares of two independent samples and its standard error.
+
+    With one pseudo-row of each kind in both: Agresti and Caffo (2000), The American Statistician 54:280.
+    """
+    shares = [(float(np.sum(sample)) + 1) / (len(sample) + 2) for sample in (first, second)]
+    error = np.sqrt(sum(share * (1 - share) / (len(sample) + 2) for share, sample in zip(shares, (first, second), strict=True)))
+    return shares[0] - shares[1], float(error)
+
+
+def _both(level: float, power: float) -> float:
+    return float(scipy.special.ndtri(1 - level) + scipy.special.ndtri(power))
+
+
+def _lower_tail(distance: float, error: float, units: Units) -> float:
+    if error < 1e-15:
+        return 1.0 if distance >= -1e-15 else 0.0
+    score = distance / error
+    return float(scipy.special.stdtr(max(units.count - 1, 1), score) if units.grouped else scipy.special.ndtr(score))

@@ -1,0 +1,1 @@
+"""Training: the search for settings and the final training."""

@@ -1,0 +1,155 @@
+"""What watches a training: its history, its clock, its progress, its checkpoints and whoever waits for evaluations."""
+
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from components.core.errors import RetuneError
+from components.training.trainer import checkpoints
+
+log = logging.getLogger(__name__)
+
+Watch = Callable[[int, float], None]
+
+_KEPT = ("loss", "learning_rate", "grad_norm")
+_SILENCE = 10.0  # seconds between two lines of progress
+
+
+class Clock(TrainerCallback):
+    """Counts the seconds, those of earlier processes included, and stops training cleanly at the limit."""
+
+    def __init__(self, max_minutes: float, spent: float) -> None:
+        """Allow `max_minutes` in all, of which `spent` seconds are gone."""
+        self._limit = max_minutes * 60
+        self._started = time.monotonic() - spent
+        self.rang = False
+
+    def seconds(self) -> float:
+        """Return the seconds trained so far."""
+        return time.monotonic() - self._started
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """At the limit: evaluate, save and stop, as at the end of training."""
+        if self.seconds() >= self._limit and state.global_step < state.max_steps:
+            self.rang = True
+            control.should_training_stop = control.should_evaluate = True
+            control.should_save = args.save_strategy != "no"
+
+    def ending(self, state: TrainerState, control: TrainerControl) -> str:
+        """Return why training ends here: `max_minutes`, `epochs`, `patience`, or nothing while it goes on."""
+        if not control.should_training_stop:
+            return ""
+        if self.rang:
+            return "max_minutes"
+        return "epochs" if state.global_step >= state.max_steps else "patience"
+
+
+class History(TrainerCallback):
+    """Appends a JSON line for each log and each evaluation, flushed, so that a long training can be followed."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """Append to `path`."""
+        self._path = path
+        self._clock = clock
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
+        """Write step, epoch, seconds, and the loss with its learning rate or the metrics of an evaluation."""
+        metrics = {name: value for name, value in (logs or {}).items() if _is_metric(name)}
+        if metrics:
+            point = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), "seconds": round(self._clock.seconds(), 2)}
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(point | metrics) + "\n")
+
+
+class Guard(TrainerCallback):
+    """Ends a training whose loss is no longer a number."""
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
+        """Raise RetuneError with the step and the setting to change."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise RetuneError(
+                f"the loss is {loss} after step {state.global_step}: training diverged; "
+                f"lower train.learning_rate ({args.learning_rate:g}) or train.max_grad_norm ({args.max_grad_norm:g})"
+            )
+
+
+class Progress(TrainerCallback):
+    """Logs a plain line now and then, for where there is no terminal: stage output is a pipe under DVC and Prefect."""
+
+    def __init__(self) -> None:
+        """Start silent."""
+        self._started = self._last = 0.0
+        self._first = 0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Remember the start."""
+        self._started = self._last = time.monotonic()
+        self._first = state.global_step
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
+        """Log step, loss, speed and the time left, at most every ten seconds; an evaluation always."""
+        logs, now = logs or {}, time.monotonic()
+        if "loss" in logs and now - self._last >= _SILENCE:
+            self._last = now
+            rate = (state.global_step - self._first) / (now - self._started)
+            log.info(
+                "step %d/%d, epoch %.2f, loss %.3f, %.0f examples/s, %s left",
+                *(state.global_step, state.max_steps, state.epoch or 0.0, logs["loss"]),
+                *(rate * args.train_batch_size * args.gradient_accumulation_steps, _span((state.max_steps - state.global_step) / rate)),
+            )
+        if scores := {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_") and _is_metric(name)}:
+            listed = ", ".join(f"{name} {value:.4f}" for name, value in sorted(scores.items()))
+            log.info("step %d/%d, epoch %.2f, validation: %s", state.global_step, state.max_steps, state.epoch or 0.0, listed)
+
+
+class Sealer(TrainerCallback):
+    """Makes a checkpoint count: adds the history so far and writes the manifest last."""
+
+    def __init__(self, clock: Clock, history: Path | None) -> None:
+        """Seal with the clock's seconds, and with a copy of `history`."""
+        self._clock = clock
+        self._history = history
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Seal the checkpoint of this step."""
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if self._history is not None and self._history.exists():
+            shutil.copyfile(self._history, folder / checkpoints.HISTORY)
+        checkpoints.seal(folder, state.global_step, self._clock.seconds(), self._clock.ending(state, control))
+
+
+class Watcher(TrainerCallback):
+    """Tells each evaluation's metric to whoever waits for it, who may raise to stop the training."""
+
+    def __init__(self, metric: str, watch: Watch | None) -> None:
+        """Report `metric` to `watch`, and remember the best."""
+        self._metric = f"eval_{metric}"
+        self._watch = watch
+        self.count = 0
+        self.best_value = -math.inf
+        self.best_step = 0
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, **_: Any) -> None:
+        """Count the evaluation and report it."""
+        value = float(metrics[self._metric])
+        self.count += 1
+        if value > self.best_value:
+            self.best_value, self.best_step = value, state.global_step
+        if self._watch is not None:
+            self._watch(self.count, value)
+
+
+def _is_metric(name: str) -> bool:
+    return name in _KEPT or (name.startswith("eval_") and not name.endswith(("_runtime", "_per_second", "_time")))
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

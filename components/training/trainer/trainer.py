@@ -1,0 +1,208 @@
+"""transformers' Trainer with what its settings cannot say, each through the hook that Trainer has for it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from components.core.errors import BadParams
+from components.training.trainer import losses
+from components.training.trainer.contrastive_warmup import ContrastiveStart, in_pairs
+from components.training.trainer.gradual_unfreezing import Thaw
+from components.training.trainer.optimizers import WarmPlateau, build_optimizer
+from components.training.trainer.settings import TrainParams
+from components.training.trainer.weight_averaging import Average, moving, stochastic
+
+Loss = Callable[[Any, Any], Any]
+"""Of a batch's logits and labels."""
+Count = Callable[[Any], float]
+"""Of a batch: how many things its loss is the mean of."""
+
+
+class FineTuner(Trainer):
+    """Trainer with the optimizers, schedules, penalties and the average of `train`.
+
+    The order of the rows depends on seed and epoch only, so that a resume within an epoch sees the same batches. A step in several passes
+    has the gradient of one pass over all its rows: each pass counts by what its loss is the mean of, as tokens.
+    """
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        settings: TrainParams,
+        loss: Loss | None = None,
+        start: ContrastiveStart | None = None,
+        items: Count | None = None,
+        **rest: Any,
+    ) -> None:
+        """Train as `settings` say, after the `start` by `loss`, the mean of `items`, in the place of the model's own; `rest` is Trainer's.
+
+        Raises:
+            BadParams: a penalty has nothing to act on.
+        """
+        super().__init__(**rest)
+        # Trainer takes any forward with **kwargs for one that divides its loss by all items of a step. Most classifiers take the mean of
+        # a pass, and so do all here: compute_loss says how much of the step a pass is.
+        self.model_accepts_loss_kwargs = False
+        self._counts = (items or losses.items, losses.items)
+        self._totals = (0.0, 0.0)
+        self._settings = settings
+        self._loss = loss
+        self._start = start
+        model = self.module
+        self._decayed = set(self.get_decay_parameter_names(model))
+        self._origin: dict[str, torch.Tensor] = {}
+        if settings.l2_sp:
+            self._origin = {name: weights.detach().clone() for name, weights in losses.learning(model, losses.pretrained(model)).items()}
+            if not self._origin:
+                raise BadParams("params.yaml: train.l2_sp has nothing to act on: train.frozen_layers freezes all layers of the base model")
+        self._average = _average(model, settings)
+        if self._average:
+            self.add_callback(self._average)
+        if settings.unfreeze_every:
+            self.add_callback(Thaw(model, settings.frozen_layers, settings.unfreeze_every))
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The model that is trained, or its wrapper."""
+        return cast(torch.nn.Module, self.model)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Leave AdamW with one learning rate to Trainer, and build the others."""
+        if self.optimizer is None and (self._settings.optimizer != "adamw" or self._settings.layer_decay < 1):
+            self.optimizer = build_optimizer(self.module if model is None else model, self._decayed, self._settings)
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Leave every schedule but the plateau, which here has a warm-up, to Trainer."""
+        if self._settings.schedule == "plateau" and self.lr_scheduler is None:
+            warmup = self.args.get_warmup_steps(num_training_steps)
+            plateau = (self._settings.plateau_factor, self._settings.plateau_patience)
+            self.lr_scheduler: Any = WarmPlateau(cast(Any, optimizer or self.optimizer), warmup, *plateau)
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """Return the task's loss and, while training, what is added to it."""
+        own, plain = self._shares(inputs) if model.training else (1.0, 1.0)
+        if model.training and self._start is not None and self._start.lasts(self.state):
+            return plain * (self._start.loss(model, inputs) + self._penalties())
+        again, labels = dict(inputs), inputs.get("labels")  # Trainer takes the labels out for label smoothing
+        loss, outputs = self._task_loss(model, inputs, num_items_in_batch)
+        loss = own * loss
+        if model.training and self._settings.r_drop:
+            other, others = self._task_loss(model, again, num_items_in_batch)
+            apart = losses.divergence(outputs["logits"], others["logits"], labels)
+            loss = (loss + own * other) / 2 + plain * self._settings.r_drop * apart
+        if model.training and (self._settings.l1 or self._settings.l2_sp):
+            loss = loss + plain * self._penalties()
+        return (loss, outputs) if return_outputs else loss
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        """Return the batches of a step, and count what their losses are means of."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._totals = (sum(map(self._counts[0], batches)), sum(map(self._counts[1], batches)))
+        return batches, items
+
+    def _shares(self, inputs: Any) -> tuple[float, float]:
+        """Return how much of the step's loss a pass is: of the task's own loss, and of what is the mean of all labels."""
+        own, plain = (count(inputs) / total if total else 1.0 for count, total in zip(self._counts, self._totals, strict=True))
+        return own, plain
+
+    def _task_loss(self, model: Any, inputs: Any, num_items_in_batch: Any) -> tuple[Any, Any]:
+        """Return the task's loss of a batch, smoothed where that is asked for, and the model's output."""
+        if self._loss is None or "labels" not in inputs:
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+            return loss, outputs
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        return self._loss(outputs["logits"], inputs["labels"]), outputs
+
+    def evaluate(self, *args: Any, **rest: Any) -> dict[str, float]:
+        """Evaluate the average, where there is one."""
+        if self._average is None:
+            return super().evaluate(*args, **rest)
+        with self._average.shown():
+            return super().evaluate(*args, **rest)
+
+    def load_best(self, folder: Path) -> None:
+        """Load the model of the checkpoint in `folder`, to return it rather than to train it further."""
+        super()._load_from_checkpoint(str(folder))
+
+    def show_average(self) -> None:
+        """Let the model keep the average as its weights, where there is one: training is over."""
+        if self._average is not None:
+            self._average.swap()
+
+    def _save(self, output_dir: Any = None, state_dict: Any = None) -> None:
+        if self._average is None:
+            return super()._save(output_dir, state_dict)
+        with self._average.shown():
+            super()._save(output_dir, state_dict)
+            self._average.save(Path(str(output_dir)))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if self._average is not None:
+            self._average.load(Path(resume_from_checkpoint))
+
+    def _penalties(self) -> torch.Tensor:
+        penalty = torch.zeros((), device=self.args.device)
+        if self._settings.l1:
+            penalty = penalty + self._settings.l1 * losses.absolute(losses.learning(self.module, self._decayed))
+        if self._settings.l2_sp and (now := losses.learning(self.module, self._origin.keys())):  # none while all but the head is frozen
+            penalty = penalty + self._settings.l2_sp * losses.half_square(now, self._origin)
+        return penalty
+
+    def get_train_dataloader(self) -> Any:
+        """Let a collator that draws, as one that masks tokens does, draw anew in each epoch; an evaluation's draws stay the same."""
+        fixed = self.data_collator
+        self.data_collator = getattr(fixed, "drawing", fixed)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = fixed
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> "EpochSampler":
+        rows: Any = train_dataset if train_dataset is not None else self.train_dataset
+        told = getattr(self.data_collator, "set_draw", None)
+        sampler = EpochSampler(self.args.train_batch_size * self.args.gradient_accumulation_steps, rows.lengths, self.args.seed, told)
+        if self._start is not None:
+            sampler.pair(rows.table.column("labels").to_pylist(), self._start.epochs)
+        return sampler
+
+
+def _average(model: torch.nn.Module, settings: TrainParams) -> Average | None:
+    if settings.swa:
+        return Average(model, stochastic(settings.swa))
+    return Average(model, moving(settings.ema)) if settings.ema else None
+
+
+class EpochSampler(LengthGroupedSampler):
+    """Length-grouped order with a generator of its own, seeded anew each epoch; in the first epochs pairs of one label, if told so."""
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int, told: Callable[[int], None] | None = None) -> None:
+        """Group `lengths` into batches of about equal length; `told` hears each epoch's own seed."""
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self._seed = seed
+        self._told = told
+        self._labels, self._pairing = list[int](), 0.0
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Seed the order of `epoch`; accelerate calls this before each one."""
+        self._epoch = epoch
+        own = self._seed + 1_000_003 * epoch
+        self.generator.manual_seed(own)
+        if self._told is not None:
+            self._told(own)
+
+    def pair(self, labels: list[int], epochs: float) -> None:
+        """Order the rows by `in_pairs` of their `labels` in the epochs that begin within the first `epochs`."""
+        self._labels, self._pairing = labels, epochs
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the places of the rows of the epoch that was set."""
+        return iter(in_pairs(self._labels, self.generator)) if self._epoch < self._pairing else super().__iter__()

@@ -1,0 +1,117 @@
+"""The search itself: what a trial is, and when the next one no longer begins."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from components.core.errors import RetuneError
+from components.model.tasks import Task
+from components.training.trainer import TrainParams, TrainSection
+from components.training.trainer.data import Learn
+from components.training.trainer.fit import fit
+from components.training.trainer.settings import Value
+from components.training.tune import tuning_artifacts
+from components.training.tune.settings import Dimension, TuneParams
+from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, counted, sampler, spent
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Search:
+    """One search: `learn` holds, for each of `bases`, the part of the training rows that a trial sees; `space` only what is searched."""
+
+    task: Task
+    bases: Mapping[str, Path]
+    learn: Mapping[str, Learn]
+    tune: TuneParams
+    train: TrainSection
+    space: dict[str, Dimension]
+
+    def run(self, study: optuna.Study) -> str:
+        """Run trials until a budget, counted over all processes, is used up; return which: `trials` or `max_minutes`."""
+        trials = self.tune.trials - len(counted(study))
+        seconds = self.tune.max_minutes * 60 - spent(study)
+        if trials > 0 and seconds > 0:
+            caught = (RetuneError, torch.OutOfMemoryError)
+            study.optimize(self._trial, trials, seconds, catch=caught, callbacks=[self._after])
+        return "trials" if len(counted(study)) >= self.tune.trials else "max_minutes"
+
+    def _trial(self, trial: optuna.Trial) -> float:
+        """Train with suggested settings; return the best value of the metric over the trial's evaluations."""
+        started = time.monotonic()
+        before = spent(trial.study)
+        chosen = suggest(trial, self.space, self.train.fixed)
+        trial.set_user_attr(SETTINGS, chosen)
+
+        def watch(number: int, value: float) -> None:
+            seconds = time.monotonic() - started
+            trial.report(value, number)
+            trial.set_user_attr(SECONDS, round(seconds, 2))
+            if number >= self.tune.evaluations:
+                return
+            if trial.should_prune():
+                raise optuna.TrialPruned
+            if before + seconds > self.tune.max_minutes * 60 and trial.study.get_trials(states=(TrialState.COMPLETE,)):
+                trial.set_user_attr(CUT, "max_minutes")
+                raise optuna.TrialPruned
+
+        try:
+            settings = self._settings(chosen)
+            base, learn = self.bases[settings.base], self.learn[settings.base]
+            fitted = fit(self.task, base, learn, settings, evaluations=self.tune.evaluations, watch=watch)
+            return fitted.best_value
+        except (RetuneError, torch.OutOfMemoryError) as error:
+            trial.set_user_attr(ERROR, str(error).splitlines()[0][:500])
+            raise
+        finally:
+            trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
+
+    def _settings(self, chosen: Mapping[str, Value]) -> TrainParams:
+        own = {"epochs": self.tune.epochs, "metric": self.tune.metric, "max_minutes": self.tune.max_minutes}
+        return self.train.settings(chosen).model_copy(update=own)
+
+    def _after(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        """Log the trial, and seed the sampler for the next one."""
+        done = len(counted(study))
+        log.info(
+            "trial %d (%d of %d): %s; %s; %.0f s",
+            *(trial.number, done, self.tune.trials, _outcome(trial, self.tune)),
+            *(tuning_artifacts.listed(trial.user_attrs.get(SETTINGS, trial.params)), trial.user_attrs.get(SECONDS, 0.0)),
+        )
+        study.sampler = sampler(self.tune, done)
+
+
+def suggest(trial: optuna.Trial, space: Mapping[str, Dimension], fixed: TrainParams) -> dict[str, Value]:
+    """Return a value for every dimension: the sampler's, or the default where the condition does not hold."""
+    values: dict[str, Value] = fixed.model_dump()
+    chosen: dict[str, Value] = {}
+    for name, dimension in space.items():
+        chosen[name] = _suggest(trial, name, dimension) if dimension.active(values) else values[name]
+        values[name] = chosen[name]
+    return chosen
+
+
+def _suggest(trial: optuna.Trial, name: str, dimension: Dimension) -> Value:
+    if dimension.type == "categorical":
+        return trial.suggest_categorical(name, dimension.choices)
+    low, high = dimension.low or 0.0, dimension.high or 0.0
+    if dimension.type == "int":
+        return trial.suggest_int(name, int(low), int(high), step=int(dimension.step or 1), log=dimension.log)
+    return trial.suggest_float(name, low, high, step=dimension.step, log=dimension.log)
+
+
+def _outcome(trial: FrozenTrial, tune: TuneParams) -> str:
+    if trial.state is TrialState.COMPLETE:
+        return f"{tune.metric} {trial.value:.4f}"
+    last = max(trial.intermediate_values, default=0)
+    if trial.state is TrialState.PRUNED:
+        why = "time is up" if CUT in trial.user_attrs else f"{tune.metric} {trial.intermediate_values[last]:.4f} is below the median"
+        return f"stopped after {last} of {tune.evaluations} evaluations, {why}"
+    return f"failed: {trial.user_attrs.get(ERROR, 'interrupted')}"

@@ -1,0 +1,166 @@
+"""The section `tune`: budget, trial and search space."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from components.core.errors import BadParams
+from components.core.section import Section, nearest
+from components.training.trainer.settings import TrainParams, TrainSection, Value, check_metric
+
+log = logging.getLogger(__name__)
+
+OWN = ("epochs", "metric", "seed", "patience", "evaluations_per_epoch", "max_minutes", "threads", "precision", "lora_registered")
+"""The fields of `train` that cannot be searched: a trial has its own, another value makes trials incomparable, or changes none of them."""
+
+
+class Dimension(Section):
+    """One searched field of `train` and its range; with `when`, it is searched only where other fields have those values."""
+
+    type: Literal["float", "int", "categorical"] = Field(description="of the values")
+    low: float | None = Field(None, description="smallest value, for float and int")
+    high: float | None = Field(None, description="largest value, for float and int")
+    log: bool = Field(False, description="search the logarithm")
+    step: float | None = Field(None, gt=0, description="distance of neighbouring values")
+    choices: tuple[Value, ...] = Field((), description="the values, for categorical")
+    when: dict[str, Value] = Field(default_factory=dict, description="other fields of train and the value each must have")
+
+    @model_validator(mode="after")
+    def _fit_the_type(self) -> Self:
+        if fault := self._fault():
+            raise ValueError(fault)
+        return self
+
+    def _fault(self) -> str | None:
+        if self.type == "categorical":
+            if self.low is not None or self.high is not None or self.log or self.step is not None:
+                return "low, high, log and step belong to float and int; categorical takes choices"
+            return None if self.choices else "categorical needs choices"
+        if self.choices:
+            return f"choices belong to categorical; {self.type} takes low and high"
+        if self.low is None or self.high is None or self.low >= self.high:
+            return f"{self.type} needs low below high"
+        if self.type == "int" and any(value is not None and value != int(value) for value in (self.low, self.high, self.step)):
+            return "int needs whole numbers for low, high and step"
+        if self.log and self.low <= 0:
+            return "log needs low above 0"
+        return "log and step exclude each other" if self.log and self.step is not None else None
+
+    def holds(self, value: Value) -> bool:
+        """Return whether `value` lies in the range."""
+        if self.type == "categorical":
+            return value in self.choices
+        return isinstance(value, int | float) and self.low is not None and self.high is not None and self.low <= value <= self.high
+
+    def ends(self) -> tuple[Value, ...]:
+        """Return the extreme values, or all choices."""
+        if self.type == "categorical":
+            return self.choices
+        kind = int if self.type == "int" else float
+        return kind(self.low or 0), kind(self.high or 0)
+
+    def active(self, others: Mapping[str, Value]) -> bool:
+        """Return whether the other fields have the values that `when` asks for."""
+        return all(others.get(name) == value for name, value in self.when.items())
+
+
+class TuneParams(Section):
+    """How the fields of `train` that say `tuned` are chosen."""
+
+    metric: str = Field("macro_f1", description="of the validation split, maximised")
+    trials: int = Field(4, ge=1, le=100_000, description="total over all processes and restarts")
+    max_minutes: float = Field(3, gt=0, description="total over all processes and restarts; no trial begins after it")
+    share: float = Field(0.2, gt=0, le=1, description="of the training rows that a trial sees, of each class alike")
+    epochs: float = Field(1, gt=0, le=10_000, description="of a trial")
+    evaluations: int = Field(2, ge=1, le=1_000, description="points at which the pruner may stop a trial")
+    prune_after: int = Field(2, ge=1, le=10_000, description="complete trials before the pruner may stop one")
+    explore: int = Field(3, ge=1, le=10_000, description="trials, `first` included, before the sampler learns from earlier ones")
+    seed: int = Field(7, ge=0, lt=2**32, description="of the sampler")
+    first: dict[str, Value] = Field(default_factory=dict, description="the first trial; the sampler takes over from there")
+    space: dict[str, Dimension] = Field(default_factory=dict, description="a dimension for each searched field of train")
+
+    @model_validator(mode="after")
+    def _name_fields_of_train(self) -> Self:
+        faults = [fault for name, dimension in self.space.items() for fault in _faults(name, dimension, self.space)]
+        for name, value in self.first.items():
+            if name not in self.space:
+                faults.append(f"first.{name} is not in the space{nearest(name, list(self.space))}")
+            elif not self.space[name].holds(value):
+                faults.append(f"first.{name} {value!r} is outside the range of space.{name}")
+        if not faults:
+            faults = _circles(self.space)
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def searched(space: dict[str, Dimension], train: TrainSection) -> dict[str, Dimension]:
+    """Return the dimensions to search, each after those that its condition asks about.
+
+    Raises:
+        BadParams: a field says `tuned` and has no dimension.
+    """
+    if missing := [name for name in train.tuned if name not in space]:
+        names = ", ".join(f"train.{name}" for name in missing)
+        why = "; it cannot be searched" if missing[0] in OWN else nearest(missing[0], list(space)) if space else ""
+        raise BadParams(f"params.yaml: {names} says `tuned`, but tune.space has no such dimension{why}")
+    for name in space:
+        if name not in train.tuned:
+            log.warning("tune.space.%s is not searched: train.%s is fixed to %s", name, name, getattr(train.fixed, name))
+    return {name: space[name] for name in in_order(space) if name in train.tuned}
+
+
+def check_metrics(measured: Sequence[str], train: TrainSection, tune: TuneParams) -> None:
+    """Check the metrics that a search and a training go by against those that the task measures (`METRICS`).
+
+    Raises:
+        BadParams: one of them is not measured.
+    """
+    check_metric("train.metric", train.fixed.metric, measured)
+    check_metric("tune.metric", tune.metric, measured)
+
+
+def _faults(name: str, dimension: Dimension, space: Mapping[str, Dimension]) -> list[str]:
+    """Return what is wrong with one dimension: its name, its values, or its condition."""
+    known = [field for field in TrainParams.model_fields if field not in OWN]
+    if name in OWN:
+        return [f"space.{name} cannot be searched: it is set in `tune` or fixed in `train`"]
+    if name not in known:
+        return [f"space.{name} is not a field of train{nearest(name, known)}"]
+    faults = []
+    for value in dimension.ends():
+        try:
+            TrainParams.parse({name: value}, "train")
+        except BadParams as error:
+            faults.append(f"space.{name}: {str(error).removeprefix('params.yaml: ')}")
+    for other, value in dimension.when.items():
+        if other not in TrainParams.model_fields:
+            faults.append(f"space.{name}.when.{other} is not a field of train{nearest(other, list(TrainParams.model_fields))}")
+        elif other in space and not space[other].holds(value):
+            faults.append(f"space.{name}.when.{other}: {value!r} is outside the range of space.{other}")
+    return faults
+
+
+def _circles(space: Mapping[str, Dimension]) -> list[str]:
+    try:
+        in_order(space)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def in_order(space: Mapping[str, Dimension]) -> list[str]:
+    """Return the names of the dimensions, each after those that its condition asks about.
+
+    Raises:
+        ValueError: the conditions run in a circle.
+    """
+    ordered: list[str] = []
+    while len(ordered) < len(space):
+        ready = [n for n, d in space.items() if n not in ordered and all(other in ordered or other not in space for other in d.when)]
+        if not ready:
+            raise ValueError(f"the conditions of {', '.join(sorted(set(space) - set(ordered)))} run in a circle")
+        ordered += ready
+    return ordered

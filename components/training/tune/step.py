@@ -1,0 +1,58 @@
+"""The step `tune`.
+
+Reads data/prepared/learn and data/base; never the test split.
+Writes models/tuned: settings.json (for the fields of `train` that say `tuned`; all that `train` reads), best.json (the trial that
+they come from) and trials.parquet (every trial).
+The study itself is var/optuna/<identity>.log: after a kill, the same command goes on to the same total.
+Torch is imported only where there is something to search.
+"""
+
+import logging
+from pathlib import Path
+
+from components.artifacts.tuning_result import BestTrial
+from components.core.output_dir import fresh
+from components.core.section import NOTHING, Free
+from components.model import tasks
+from components.training.trainer import TrainSection
+from components.training.tune import tuning_artifacts
+from components.training.tune.settings import TuneParams, check_metrics, searched
+
+log = logging.getLogger(__name__)
+
+
+def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, train: TrainSection, task_options: Free = NOTHING) -> None:
+    """Search the fields of `train` that say `tuned`, and write the best trial's values; a fixed value is never searched.
+
+    Raises:
+        BadParams: a field says `tuned` and has no dimension, a metric is unknown, or it cannot compare the base models.
+        NotThere: preprocessing has not run.
+        RetuneError: no trial completed.
+        Unavailable: another process searches the same study.
+    """
+    kind = tasks.load(task, task_options.fields)
+    check_metrics(kind.metrics, train, tune)
+    space = searched(tune.space, train)
+    if not space:
+        log.info("nothing to tune: no field of `train` says `tuned`")
+        tuning_artifacts.write(fresh(out), _nothing(tune.metric), [])
+        return
+    from components.training.tune.run_search import search
+
+    search(kind, learn, base, out, task=task, tune=tune, train=train, space=space)
+
+
+def _nothing(metric: str) -> BestTrial:
+    return BestTrial(
+        study="",
+        number=-1,
+        metric=metric,
+        value=0.0,
+        settings={},
+        complete=0,
+        pruned=0,
+        failed=0,
+        seconds=0.0,
+        importance={},
+        stopped_by="nothing to tune",
+    )

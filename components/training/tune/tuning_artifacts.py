@@ -1,0 +1,109 @@
+"""What a search found: the best trial, and a table of all of them."""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import optuna
+import pyarrow as pa
+import pyarrow.parquet as pq
+from optuna.trial import FrozenTrial, TrialState
+
+from components.artifacts.tuning_result import BestTrial, Chosen
+from components.core.errors import RetuneError
+from components.training.trainer.settings import Value
+from components.training.tune.settings import TuneParams
+from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, counted, spent
+from components.training.tune.warm_start import CARRIED
+
+log = logging.getLogger(__name__)
+
+TRIALS = "trials.parquet"
+_SCHEMA = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("state", pa.string()),
+        ("value", pa.float64()),
+        ("params", pa.string()),
+        ("seconds", pa.float64()),
+        ("intermediate", pa.string()),
+        ("note", pa.string()),
+    ]
+)
+
+
+def best(study: optuna.Study, tune: TuneParams, stopped_by: str) -> BestTrial:
+    """Return the best of the first `tune.trials` trials and of those that earlier searches left; of equals, the earliest.
+
+    Raises:
+        RetuneError: none of them is complete.
+    """
+    own = counted(study)[: tune.trials]
+    trials = [*(trial for trial in study.trials if CARRIED in trial.user_attrs), *own]
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    if not complete:
+        raise RetuneError(_why_none(trials, tune))
+    top = max(complete, key=lambda trial: (trial.value if trial.value is not None else -math.inf, -trial.number))
+    return BestTrial(
+        study=study.study_name,
+        number=top.number,
+        metric=tune.metric,
+        value=float(top.value or 0.0),
+        settings=top.user_attrs[SETTINGS],
+        complete=len(complete),
+        pruned=sum(trial.state is TrialState.PRUNED for trial in trials),
+        failed=sum(trial.state is TrialState.FAIL for trial in trials),
+        seconds=round(spent(study), 2),
+        importance=importance(study, complete),
+        stopped_by=stopped_by,
+        carried=len(trials) - len(own),
+    )
+
+
+def importance(study: optuna.Study, complete: Sequence[FrozenTrial]) -> dict[str, float]:
+    """Return each searched field's share in the variance of the metric, the largest first; nothing where nothing varies."""
+    if len(complete) < 2 or len({trial.value for trial in complete}) < 2:
+        return {}
+    try:
+        shares = optuna.importance.get_param_importances(study)
+    except (ValueError, RuntimeError) as error:
+        log.info("no importance of the settings: %s", error)
+        return {}
+    return {name: round(share, 6) for name, share in shares.items() if math.isfinite(share)}
+
+
+def write(out: Path, best: BestTrial, trials: Sequence[FrozenTrial]) -> None:
+    """Write trials.parquet, settings.json with the settings in order of their names and, last, best.json."""
+    rows = [_row(trial) for trial in trials if trial.state is not TrialState.WAITING]
+    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), out / TRIALS)
+    Chosen(settings=dict(sorted(best.settings.items()))).write(out)
+    best.write(out)
+
+
+def listed(settings: Mapping[str, Value]) -> str:
+    """Return settings as `name value, name value`."""
+    return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in settings.items())
+
+
+def _row(trial: FrozenTrial) -> dict[str, object]:
+    interrupted = "interrupted" if trial.state is TrialState.FAIL else ""
+    return {
+        "number": trial.number,
+        "state": trial.state.name,
+        "value": trial.value if trial.state is TrialState.COMPLETE else None,
+        "params": json.dumps(trial.user_attrs.get(SETTINGS, trial.params), sort_keys=True),
+        "seconds": trial.user_attrs.get(SECONDS),
+        "intermediate": json.dumps({str(point): value for point, value in sorted(trial.intermediate_values.items())}),
+        "note": trial.user_attrs.get(ERROR) or trial.user_attrs.get(CUT) or interrupted,
+    }
+
+
+def _why_none(trials: Sequence[FrozenTrial], tune: TuneParams) -> str:
+    reasons = sorted({str(trial.user_attrs[ERROR]) for trial in trials if ERROR in trial.user_attrs})
+    pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
+    if not trials:
+        return f"no trial was complete within tune.max_minutes {tune.max_minutes:g}; raise it, or lower tune.share or tune.epochs"
+    found = f"{len(trials) - pruned} failed and {pruned} were pruned" + (f": {'; '.join(reasons)}" if reasons else "")
+    return f"none of {len(trials)} trials was complete: {found}. Look at tune.space and tune.first"

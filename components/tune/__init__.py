@@ -1,8 +1,0 @@
-"""The search for training settings: Optuna lives here and nowhere else.
-
-The step is `components.tune.step`; the settings alone, offered here, cost no import of torch.
-"""
-
-from components.tune.params import TuneParams, check_metrics, searched
-
-__all__ = ["TuneParams", "check_metrics", "searched"]

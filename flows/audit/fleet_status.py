@@ -1,0 +1,115 @@
+"""How things stand with every model of a project at once, and with the services that `retune up` has started."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import httpx
+
+from components.core.errors import NotThere
+from components.ledger import Ledger
+from components.mlflow_store import registry
+from components.mlflow_store.registry import Environment
+from flows.audit.registered_model import open_project
+from flows.orchestrator.prefect_api import post
+from flows.orchestrator.server import running
+from flows.orchestrator.services import health, read_state
+from flows.project.models import ModelFolder, find_models
+from flows.project.stores import standing
+from flows.project.workspace import Workspace
+from flows.settings import Settings, read_settings
+
+SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One model: its champion and since when (`age`), the newest version's verdict, the last and the next scheduled run, what waits."""
+
+    model: str
+    champion: int | None
+    age: str | None
+    verdict: str | None
+    last_run: str | None
+    next_run: str | None
+    waiting: int
+
+
+@dataclass(frozen=True)
+class Overview:
+    """A line a model, and what each service says of itself."""
+
+    models: tuple[Line, ...]
+    services: Mapping[str, str]
+
+
+def overview() -> Overview:
+    """Ask the registry, the ledger and Prefect about every model of the project above the working folder.
+
+    Raises:
+        BadParams: a model's folder cannot be read.
+        Unavailable: the registry or the ledger is out of reach.
+    """
+    project = open_project()
+    settings, models = read_settings(project.project), find_models(project.project)
+    due = next_runs(project, settings)
+    try:
+        place = standing(project)
+    except NotThere:  # nothing was ever recorded here
+        place = None
+    state = read_state(project.var)
+    return Overview(
+        models=tuple(line(model, place, due) for model in models),
+        services=health(state) if state else {"services": "not running; `retune up` starts them"},
+    )
+
+
+def line(model: ModelFolder, place: Environment | None, due: Mapping[str, str] | None) -> Line:
+    """Collect what is known of a model; `due` is None where no server of Prefect's answers."""
+    next_run = "Prefect is not running" if due is None else due.get(model.name)
+    if place is None:
+        return Line(model.name, None, None, None, None, next_run, 0)
+    ledger, versions = Ledger(place.ledger), registry.versions(place.mlflow, model.name)
+    head, ended = ledger.head(model.name), ledger.retrainings(model.name)
+    return Line(
+        model=model.name,
+        champion=head.version if head else None,
+        age=age(datetime.now(UTC) - head.at) if head else None,
+        verdict=f"{versions[-1].verdict or 'none'} (version {versions[-1].number})" if versions else None,
+        last_run=f"{ended[0].outcome}, {age(datetime.now(UTC) - ended[0].at)} ago" if ended else None,
+        next_run=next_run,
+        waiting=len(ledger.waiting(model.name)),
+    )
+
+
+def next_runs(project: Workspace, settings: Settings) -> dict[str, str] | None:
+    """Return when the next scheduled run of each model is due, by Prefect; None where it does not answer."""
+    api = settings.prefect_api_url or running(project.var / "prefect")
+    if not api:
+        return None
+    query = {
+        "flows": {"name": {"any_": ["retrain"]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "sort": "EXPECTED_START_TIME_ASC",
+    }
+    try:
+        found = post(f"{api}/flow_runs/filter", query, SECONDS).json()
+    except httpx.HTTPError:
+        return None
+    return earliest(found)
+
+
+def earliest(runs: Sequence[Mapping[str, object]]) -> dict[str, str]:
+    """Return the first start of each model among scheduled flow runs that are ordered by it. Pure."""
+    found: dict[str, str] = {}
+    for run in runs:
+        parameters = run.get("parameters")
+        if isinstance(parameters, dict) and parameters.get("model"):
+            found.setdefault(str(parameters["model"]), str(run["expected_start_time"])[:16].replace("T", " ") + "Z")
+    return found
+
+
+def age(passed: timedelta) -> str:
+    """Return a stretch of time as people say it: 3 min, 5 h, 12 d."""
+    minutes = int(passed.total_seconds() // 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} d"

@@ -1,0 +1,167 @@
+"""The trail of a version back to code, data and run; and forward from a snapshot or a row to every version that saw it.
+
+Reads the version's tags, the artifacts of its run, its package and the ledger.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from components.artifacts.lineage import Lineage
+from components.artifacts.manifest import Manifest
+from components.core.errors import BadInput, RetuneError
+from components.mlflow_store import registry
+from components.mlflow_store.registry import artifact_access, package
+from components.mlflow_store.registry.verify import inspected
+from components.mlflow_store.tracking.rows import DIGITS, ROWS
+from flows.audit.diff import read_json
+from flows.audit.registered_model import Model, shown
+
+T = TypeVar("T")
+
+SHORTEST = 6  # digits by which a snapshot may be named
+
+
+class Trail(BaseModel):
+    """Everything that made a version. What could not be read is None, and `lost` says why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    version: int
+    candidate: str
+    git_commit: str | None
+    dirty: int
+    code: str | None
+    weights: str | None
+    data: dict[str, Any]
+    base: dict[str, Any]
+    pseudo: dict[str, int]
+    hashes: dict[str, str]
+    params: dict[str, Any]
+    tuned: dict[str, Any]
+    machine: dict[str, Any]
+    packages: dict[str, str]
+    run: str
+    flow_run: str | None
+    verdict: str | None
+    promotions: tuple[dict[str, Any], ...]
+    lost: tuple[str, ...]
+
+
+class Seen(BaseModel):
+    """A version that saw a snapshot or a row, and how: `as_what` is e.g. `snapshot`, `trained on` or `quarantined: empty text`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int
+    as_what: tuple[str, ...]
+    aliases: tuple[str, ...]
+    promoted: tuple[str, ...]
+
+
+class Sightings(BaseModel):
+    """All versions that saw something; `unknown` are those whose runs keep no list of rows, of which nothing can be said."""
+
+    model_config = ConfigDict(frozen=True)
+
+    model: str
+    asked: str
+    looked_at: int
+    seen: tuple[Seen, ...]
+    unknown: tuple[int, ...]
+
+
+def trail(model: Model, number: int) -> Trail:
+    """Return the trail of a version.
+
+    Raises:
+        NotThere: no such version, or it was not registered by Retune.
+    """
+    version = model.version(number)
+    tags, lost = version.tags, list[str]()
+    hashes = model.hashes(version)
+    lineage = _read(lost, lambda: Lineage.read(artifact_access.artifact(model.uri, version, Lineage.FILE).parent))
+    training = _read(lost, lambda: read_json(model, version, "training/training.json")) or {}
+    return Trail(
+        model=model.name,
+        version=number,
+        candidate=version.key,
+        git_commit=tags.get("retune.git_commit"),
+        dirty=int(tags.get("retune.dirty", "0")),
+        code=_read(lost, lambda: package.fingerprint(inspected(model.uri, version) / "code")),
+        weights=tags.get("retune.weights"),
+        data={"digest": tags.get("retune.data_digest"), **(_read(lost, lambda: _snapshot(model, version)) or {})},
+        base={"digest": tags.get("retune.base_digest"), "source": tags.get("retune.base_source")},
+        pseudo=lineage.pseudo if lineage else {},
+        hashes=hashes,
+        params=_read(lost, lambda: read_json(model, version, "params.json")) or {},
+        tuned=(_read(lost, lambda: read_json(model, version, "search/best.json")) or {}).get("settings", {}),
+        machine={name: training.get(name) for name in ("device", "precision", "threads")} if training else {},
+        packages={"python": lineage.python, **lineage.packages} if lineage else {},
+        run=version.run_id,
+        flow_run=tags.get("retune.flow_run"),
+        verdict=tags.get("retune.verdict"),
+        promotions=tuple(_promotion(asdict(entry)) for entry in model.entries if entry.version == number),
+        lost=tuple(dict.fromkeys(lost)),
+    )
+
+
+def sightings(model: Model, asked: str) -> Sightings:
+    """Return the versions that saw a snapshot (by the beginning of its digest) or a row (by its id, or its text's digest).
+
+    Raises:
+        BadInput: nothing was asked for.
+    """
+    if not asked.strip():
+        raise BadInput("nothing to look for: expected the digest of a snapshot, or the id of a row")
+    seen, unknown = [], []
+    for version in model.versions:
+        as_what = [*snapshots(version, asked)]
+        try:
+            as_what += places(artifact_access.artifact(model.uri, version, f"data/{ROWS}"), asked)
+        except (RetuneError, OSError):
+            unknown += [] if as_what else [version.number]
+        if as_what:
+            since = tuple(shown(entry.at) for entry in model.entries if entry.version == version.number)
+            seen.append(Seen(version=version.number, as_what=tuple(as_what), aliases=version.aliases, promoted=since))
+    return Sightings(model=model.name, asked=asked, looked_at=len(model.versions), seen=tuple(seen), unknown=tuple(unknown))
+
+
+def snapshots(version: registry.Version, asked: str) -> Iterable[str]:
+    """Yield what of a version has a digest that begins with `asked`: its snapshot or its test set."""
+    if len(asked) < SHORTEST:
+        return
+    for name, tag in {"snapshot": "retune.data_digest", "test set": "retune.test_digest", "base model": "retune.base_digest"}.items():
+        if version.tags.get(tag, "").startswith(asked.lower()):
+            yield name
+
+
+def places(rows: Path, asked: str) -> list[str]:
+    """Return what became of the row with the id `asked`, or of the rows whose text has this digest, in one run's list."""
+    by_text = [("text", "=", asked[:DIGITS].lower())] if len(asked) >= DIGITS else None
+    filters = [[("id", "=", asked)], *([by_text] if by_text else [])]
+    return sorted(set(pq.read_table(rows, columns=["split"], filters=filters).column("split").to_pylist()))
+
+
+def _read(lost: list[str], look: Callable[[], T]) -> T | None:
+    """Return what `look` finds; where it is gone, None, and why goes to `lost`: the rest of a trail is worth reading without it."""
+    try:
+        return look()
+    except RetuneError as error:
+        lost.append(str(error))
+        return None
+
+
+def _snapshot(model: Model, version: registry.Version) -> dict[str, Any]:
+    manifest = Manifest.read(artifact_access.artifact(model.uri, version, "data/manifest.json").parent)
+    return {"source": manifest.source, "rows": manifest.rows, "taken_at": manifest.taken_at, "columns": list(manifest.columns)}
+
+
+def _promotion(entry: dict[str, Any]) -> dict[str, Any]:
+    kept = ("sequence", "action", "previous", "who", "why", "forced", "outcome", "origin")
+    return {"at": shown(entry["at"]), **{name: entry[name] for name in kept}}

@@ -1,0 +1,190 @@
+"""What must stay: versions that production can reach, and DVC's hashes that anything which stays refers to.
+
+A hash counts as referred to when it stands anywhere in a dvc.lock or .dvc file, of a workspace, of any commit or of what is staged in
+the repository, wherever in it the project lies: too much is kept rather than too little.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from components.core.documents import read_yaml
+from components.core.errors import BadParams, NotThere, RetuneError
+from components.mlflow_store import registry
+from components.mlflow_store.registry import artifact_access
+from components.mlflow_store.registry.versions import ADAPTER, BASE_SOURCE, KEY, PROMOTED
+from components.model.base_resolver import REGISTERED
+from flows.audit.diff import read_json
+from flows.audit.registered_model import Model
+from flows.project.checkout import checkouts
+from flows.project.git import git, has_repository
+
+_HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
+_POINTERS = (":/dvc.lock", ":/*/dvc.lock", ":/*.dvc")  # of the whole repository; in git a star stands for slashes too
+_DAY = 86_400  # seconds
+
+
+def reasons(model: Model, keep: int) -> dict[int, str]:
+    """Return why each version that stays does; `keep` of the newest stay without another reason.
+
+    Raises:
+        NotThere: the ledger is gone, and there is a champion.
+    """
+    said: dict[int, str] = {}
+    for version in model.versions[max(len(model.versions) - keep, 0) :]:
+        said[version.number] = f"one of the newest {keep}"
+    said |= {version.number: "not registered by Retune" for version in model.versions if KEY not in version.tags}
+    for request in model.requests:
+        if request.waits():
+            said |= {
+                number: "waits for a person, or is judged against"
+                for number in (request.version, request.expected, request.anchor)
+                if number
+            }
+    said |= {version.number: "was champion" for version in model.versions if PROMOTED in version.tags}
+    for entry in model.entries:
+        said |= {number: "in the ledger" for number in (entry.version, entry.previous, entry.anchor) if number is not None}
+    said |= {version.number: f"is {', '.join(version.aliases)}" for version in model.versions if version.aliases}
+    there = {version.number for version in model.versions}
+    return {number: why for number, why in sorted(said.items()) if number in there}
+
+
+def bases(models: Iterable[Model]) -> dict[str, dict[int, str]]:
+    """Return, by model, the versions over which others store an adapter, and which: none of these can be loaded without its base."""
+    said: dict[str, dict[int, str]] = {}
+    for version in (version for model in models for version in model.versions if ADAPTER in version.tags):
+        name, _, number = version.tags.get(BASE_SOURCE, "").removeprefix(REGISTERED).rpartition("/")
+        if version.tags.get(BASE_SOURCE, "").startswith(REGISTERED) and number.isdigit():
+            said.setdefault(name, {})[int(number)] = f"is the base of {version.uri}, which stores an adapter"
+    return said
+
+
+def of_version(model: Model, version: registry.Version) -> Iterator[str]:
+    """Yield DVC's hashes that a version was made with: of its tag, and of its run's dvc.lock."""
+    yield from _HASH.findall(version.tags.get("retune.dvc_lock", ""))
+    try:
+        yield from _HASH.findall(artifact_access.artifact(model.uri, version, "dvc.lock").read_text(encoding="utf-8"))
+    except NotThere:
+        return
+
+
+def workspaces(project: Path) -> list[Path]:
+    """Return the project's own folder, its other workspaces, and the checkouts in which scheduled runs work."""
+    others = sorted(path for path in (project / "var/workspaces").glob("*") if path.is_dir())
+    return [project, *checkouts(project), *others]
+
+
+def workspaces_of(project: Path, name: str | None) -> list[Path]:
+    """Return the workspaces whose params.yaml names this model, or all of them; one that cannot be read is nobody's."""
+    return [root for root in workspaces(project) if name is None or _model_of(root / "params.yaml") == name]
+
+
+def _model_of(params: Path) -> str | None:
+    try:
+        return str(read_yaml(params)["name"])
+    except (BadParams, KeyError, TypeError):
+        return None
+
+
+def of_workspaces(project: Path) -> Iterator[str]:
+    """Yield the hashes in every workspace's dvc.lock and .dvc files."""
+    for root in workspaces(project):
+        for path in (
+            root / "dvc.lock",
+            *root.glob("models/*/dvc.lock"),
+            *root.glob("*.dvc"),
+            *root.glob("data/**/*.dvc"),
+            *root.glob("models/**/*.dvc"),
+        ):
+            if path.is_file():
+                yield from _HASH.findall(path.read_text(encoding="utf-8", errors="replace"))
+
+
+def of_git(project: Path) -> Iterator[str]:
+    """Yield the hashes in every dvc.lock and .dvc file that is staged, or that a branch, tag, stash, experiment or the reflog reaches.
+
+    Raises:
+        RetuneError: git cannot say; then nothing may be deleted.
+    """
+    if not has_repository(project):
+        return
+    blobs = sorted({*_committed(project), *_staged(project)})
+    if blobs:
+        yield from _HASH.findall(_git(project, ["cat-file", "--batch"], "\n".join(blobs) + "\n"))
+
+
+def _committed(project: Path) -> Iterator[str]:
+    # Each of these is git's default; a person's settings must not leave out what a first commit, a merge or another folder has.
+    log = ["-c", "log.showRoot=true", "log", "--all", "--reflog", "--full-history", "--diff-merges=separate", "--no-relative"]
+    for line in _git(project, [*log, "--no-renames", "--raw", "--no-abbrev", "--format=", "--", *_POINTERS]).splitlines():
+        if line.startswith(":") and line.split()[3].strip("0"):
+            yield line.split()[3]
+
+
+def _staged(project: Path) -> Iterator[str]:
+    for line in _git(project, ["ls-files", "--stage", "--", *_POINTERS]).splitlines():
+        yield line.split()[1]
+
+
+def with_members(cache: Path, digests: Iterable[str]) -> set[str]:
+    """Return the hashes, and for a folder (`….dir`) those of its files where the cache has the listing.
+
+    Raises:
+        RetuneError: a listing cannot be read; then nobody knows what belongs to it, and nothing may be deleted.
+    """
+    found = set(digests)
+    for digest in [digest for digest in found if digest.endswith(".dir")]:
+        path = object_path(cache, digest)
+        if path.is_file():
+            found |= _listed(path)
+    return found
+
+
+def _listed(path: Path) -> set[str]:
+    try:
+        return {str(entry["md5"]) for entry in json.loads(path.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError, KeyError):
+        raise RetuneError(
+            f"{path} in DVC's cache is corrupt, so nothing is deleted: delete it, and `dvc pull` brings it back if it was pushed"
+        ) from None
+
+
+def object_path(cache: Path, digest: str) -> Path:
+    """Return where DVC's cache keeps an object."""
+    return cache / "files/md5" / digest[:2] / digest[2:]
+
+
+def study_of(model: Model, version: registry.Version) -> str | None:
+    """Return the name of the search that a version's settings came from."""
+    try:
+        return str(read_json(model, version, "search/best.json").get("study")) or None
+    except NotThere:
+        return None
+
+
+def studies_here(root: Path) -> set[str]:
+    """Return the search that a workspace's present model came from."""
+    try:
+        return {str(json.loads((root / "models/tuned/best.json").read_text(encoding="utf-8"))["study"])}
+    except (OSError, ValueError, KeyError):
+        return set()
+
+
+def idle(path: Path, days: float) -> bool:
+    """Say whether nothing at or below `path` was written for so many days."""
+    newest: float = max(each.stat().st_mtime for each in (path, *(path.rglob("*") if path.is_dir() else ())))
+    return bool(time.time() - newest > days * _DAY)
+
+
+def size(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _git(project: Path, arguments: list[str], said: str | None = None) -> str:
+    try:
+        return git(project, *arguments, said=said)
+    except RetuneError as error:
+        raise RetuneError(f"{error}; nothing is deleted") from None

@@ -1,0 +1,1 @@
+"""Batch scoring as a command and as a Prefect flow."""

@@ -1,0 +1,1 @@
+"""DVC: stages, configuration, dvc.lock and the integrity of files."""

@@ -1,0 +1,1 @@
+"""Prefect: the adapter, the managed server and requests to its API."""

@@ -1,0 +1,203 @@
+"""Prefect's decorators, or none at all: `--inline` tells the same story without a server.
+
+Prefect is imported when the first flow starts, not before: `retune status` and an inline run do not pay for it.
+No task caches (DVC does) and no result is pickled. A task is tried again only for `Unavailable`.
+"""
+
+import functools
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, ParamSpec, TypeVar, cast
+
+from components.core.errors import Cancelled, Unavailable
+from flows.dvc_adapter.repro import RUNNING
+from flows.orchestrator import orphaned_runs
+from flows.orchestrator.prefect_api import auth, client_settings, patch, post
+
+P = ParamSpec("P")
+R = TypeVar("R")
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = (5, 30)
+WATCH_SECONDS = 2.0
+
+
+class Mode:
+    """Whether this process runs under Prefect, and as which flow run; `configure` decides once, before the story starts."""
+
+    inline = True
+    flow_run: str | None = None
+    deadline = 120.0  # seconds that the server may be out of reach
+
+
+def task(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function a Prefect task; a plain call when the run is inline."""
+
+    @functools.cache
+    def prefect_task() -> Any:
+        from prefect import task as make
+        from prefect.cache_policies import NO_CACHE
+
+        return make(
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retries=len(RETRY_SECONDS),
+            retry_delay_seconds=list(RETRY_SECONDS),
+            retry_condition_fn=_mendable,
+        )(function)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if RUNNING.cancelled.is_set():
+            raise Cancelled("the run was cancelled")
+        return function(*args, **kwargs) if Mode.inline else cast(R, prefect_task()(*args, **kwargs))
+
+    return call
+
+
+def flow(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function a Prefect flow; a plain call when the run is inline."""
+
+    @functools.cache
+    def prefect_flow() -> Any:
+        from prefect import flow as make
+
+        return make(persist_result=False, validate_parameters=False)(_watched(function))
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if Mode.inline:
+            return function(*args, **kwargs)
+        from prefect import tags
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        # No heartbeat, which is there for runs of workers: its thread lets every flow end up to a second late.
+        # The run is known by its tag from its first moment: a kill may come at any.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), tags(orphaned_runs.tag()):
+            return cast(R, prefect_flow()(*args, **kwargs))
+
+    return call
+
+
+def _mendable(_task: Any, _run: Any, state: Any) -> bool:
+    from components.ledger import Outdated
+
+    try:
+        state.result()
+    except Outdated:  # only judging anew mends it
+        return False
+    except Unavailable:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+def current_flow_run() -> str | None:
+    """Return the id of the Prefect flow run that this process tells, None when it is inline."""
+    return Mode.flow_run
+
+
+def tell(markdown: str, key: str) -> None:
+    """Show a text on the run's page in Prefect; an inline run has none."""
+    if Mode.inline:
+        return
+    from prefect.artifacts import create_markdown_artifact
+
+    create_markdown_artifact(markdown, key=re.sub(r"[^a-z0-9-]+", "-", key.lower()).strip("-"))
+
+
+def configure(api_url: str, home: str, deadline: float) -> None:
+    """Point Prefect at a server, which may be out of reach for `deadline` seconds; must be called before Prefect is imported."""
+    Mode.inline = False
+    Mode.deadline = deadline
+    os.environ.update(
+        client_settings(api_url),
+        PREFECT_HOME=home,
+        PREFECT_LOGGING_EXTRA_LOGGERS="components,flows",
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_CLI_PROMPT="false",
+    )
+
+
+def _watched(function: Callable[P, R]) -> Callable[P, R]:
+    """Watch the flow run from a thread while `function` runs.
+
+    A plain-process flow is told neither that it was cancelled (`prefect flow-run cancel` only writes a state) nor that the
+    server is gone (the client waits for ever).
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with joined():
+            return function(*args, **kwargs)
+
+    return call
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Let the block be part of the flow run that this process is in: tasks belong to it, and it is watched."""
+    from prefect import tags
+    from prefect.runtime import flow_run
+
+    Mode.inline, Mode.flow_run = False, str(flow_run.id)
+    mark = orphaned_runs.tag()
+    if mark not in flow_run.tags:  # a worker has begun it
+        _add_tag(mark, flow_run.tags)
+    done = threading.Event()
+    thread = threading.Thread(target=_watch, args=(Mode.flow_run, done, Mode.deadline), name="watch-flow-run", daemon=True)
+    thread.start()
+    try:
+        with tags(mark):
+            yield
+    finally:
+        done.set()
+        thread.join(10)
+
+
+def _add_tag(mark: str, others: list[str]) -> None:
+    import httpx
+
+    kept = [one for one in others if not one.startswith(orphaned_runs.MARK)]
+    try:
+        patch(f"{os.environ['PREFECT_API_URL']}/flow_runs/{Mode.flow_run}", {"tags": [*kept, mark]})
+    except httpx.HTTPError as error:
+        log.warning("Prefect was not told which process this run is in: %s", error)
+
+
+def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
+    import httpx
+
+    answered, api = time.monotonic(), os.environ["PREFECT_API_URL"]
+    with httpx.Client(base_url=api, timeout=5.0, auth=auth(api)) as client:
+        while not done.wait(WATCH_SECONDS):
+            try:
+                state = client.get(f"/flow_runs/{run_id}").raise_for_status().json()["state"]["type"]
+                answered = time.monotonic()
+            except (httpx.HTTPError, KeyError, TypeError):
+                if time.monotonic() - answered >= deadline:
+                    log.error("the Prefect server has been out of reach for %.0f s; the run ends here, run again to go on", deadline)
+                    RUNNING.cancel()
+                    os._exit(Unavailable.exit_code)
+                continue
+            if state in ("CANCELLING", "CANCELLED"):
+                log.warning("the run was cancelled: ending its processes")
+                RUNNING.cancel()
+                return
+
+
+def mark_cancelled() -> None:
+    """Set the state Cancelled from outside the flow: set inside a task it would become Failed."""
+    if Mode.flow_run is None:
+        return
+    import httpx
+
+    body = {"state": {"type": "CANCELLED", "name": "Cancelled", "message": "ended on request"}, "force": True}
+    with suppress(httpx.HTTPError):
+        post(f"{os.environ['PREFECT_API_URL']}/flow_runs/{Mode.flow_run}/set_state", body)

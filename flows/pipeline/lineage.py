@@ -1,0 +1,50 @@
+"""The trail from a candidate back to its code, data and run: read from git, from DVC's files and from the installed packages."""
+
+import importlib.metadata
+import platform
+
+from components.artifacts.lineage import Lineage
+from components.artifacts.manifest import BaseManifest, Manifest, base_folder
+from components.artifacts.profile import Profile
+from components.artifacts.training import ModelSpec
+from components.core.errors import NotThere
+from flows.dvc_adapter import lock
+from flows.dvc_adapter.config import keeps_no_history
+from flows.orchestrator.prefect_adapter import current_flow_run
+from flows.project.git import NO_GIT, git, has_repository, head, no_commit
+from flows.project.workspace import Workspace
+
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "optuna", "scikit-learn", "mlflow", "dvc", "great-expectations", "prefect")
+
+
+def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
+    """Collect where `candidate` came from."""
+    base = BaseManifest.read(base_folder(workspace.base, ModelSpec.read(workspace.model).base))
+    return Lineage(
+        model=name,
+        candidate=candidate,
+        git_commit=(commit := commit_of(workspace)),
+        dirty=0 if workspace.commit or commit == NO_GIT else len(git(workspace.project, "status", "--porcelain", "--", ".").splitlines()),
+        data_digest=Manifest.read(workspace.raw).digest,
+        base_source=base.source,
+        base_digest=base.digest,
+        hashes=lock.lock_hashes(workspace.root),
+        flow_run=current_flow_run(),
+        python=platform.python_version(),
+        packages={package: importlib.metadata.version(package) for package in PACKAGES},
+        pseudo=Profile.read(workspace.root / "data/prepared").pseudo,
+    )
+
+
+def commit_of(workspace: Workspace) -> str:
+    """Return the commit of the code that a model is made with; NO_GIT where DVC was told that the project has no history.
+
+    Raises:
+        NotThere: there is no commit, so nobody could make the version again.
+        RetuneError: git cannot read the repository.
+    """
+    if commit := workspace.commit or head(workspace.project):
+        return commit
+    if not has_repository(workspace.project) and keeps_no_history(workspace.project):
+        return NO_GIT
+    raise NotThere(no_commit(workspace.project))

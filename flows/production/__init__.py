@@ -1,0 +1,1 @@
+"""Changes to production: promotion, rollback, approval and the events that follow."""

@@ -1,0 +1,78 @@
+"""Events for whoever wants to react: a change of champion and a rejection, told to Prefect where there is a server.
+
+`retune.promoted`, `retune.rolled-back` and `retune.rejected`, of the resource `retune.model.NAME`. Telling never fails what it tells of:
+the ledger is the record, an event only a knock at the door.
+"""
+
+import logging
+import os
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from components.core.errors import NotThere
+from components.ledger import Entry, Request
+from flows.orchestrator.prefect_api import post
+from flows.orchestrator.server import running
+from flows.project.workspace import find_project
+from flows.settings import read_settings
+
+log = logging.getLogger(__name__)
+
+
+def tell_promotion(entry: Entry) -> None:
+    """Tell of a new champion: promoted, rolled back or adopted."""
+    emit(
+        f"retune.{entry.action.replace(' ', '-')}",
+        entry.model,
+        {
+            "model": entry.model,
+            "version": entry.version,
+            "previous": entry.previous,
+            "outcome": entry.outcome,
+            "evidence": entry.evidence,
+            "forced": entry.forced,
+            "who": entry.who,
+            "why": entry.why,
+            "origin": entry.origin,
+        },
+        entry.at,
+    )
+
+
+def tell_rejection(request: Request) -> None:
+    """Tell of a version that a person said no to."""
+    payload = {"model": request.model, "version": request.version, "run": request.run, "who": request.who, "why": request.why}
+    emit("retune.rejected", request.model, payload, request.decided_at or datetime.now(UTC))
+
+
+def address() -> str | None:
+    """Return the API of the Prefect server that this process or its project uses; None where none is set or running."""
+    if named := os.environ.get("PREFECT_API_URL"):
+        return named
+    try:
+        project = find_project(Path.cwd().resolve())
+    except NotThere:
+        return None
+    return read_settings(project).prefect_api_url or running(project / "var/prefect")
+
+
+def emit(event: str, model: str, payload: dict[str, Any], at: datetime) -> None:
+    """Send an event to Prefect's server; nothing where there is none."""
+    url = address()
+    if url is None:
+        return
+    body = {
+        "id": str(uuid.uuid4()),
+        "occurred": at.isoformat(),
+        "event": event,
+        "resource": {"prefect.resource.id": f"retune.model.{model}", "prefect.resource.name": model},
+        "payload": payload,
+    }
+    try:
+        post(f"{url}/events", [body])
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # an address that is none, too
+        log.warning("the event %s of %s was not told to Prefect at %s: %s", event, model, url, error)

@@ -1,0 +1,1 @@
+"""The project on disk: parameters, workspaces, models, stores, checkouts and git."""

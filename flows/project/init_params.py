@@ -1,0 +1,241 @@
+"""`retune init`: look at a data file, guess which column is what, and write a commented params.yaml."""
+
+import itertools
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jinja2
+import pandas as pd
+
+from components.core.errors import BadParams, BadSource
+from components.core.text import canonical_label
+from components.data.snapshot.given_splits import SPLITS
+from components.data.snapshot.read_errors import Faults, listed
+from components.data.snapshot.settings import SnapshotParams
+from components.data.snapshot.sources import Asked, Brought, files
+from components.data.snapshot.tables import READERS, format_of
+from components.data.snapshot.take import columns_of, given_splits
+from flows.project.column_patterns import Shape, shape_of
+from flows.project.params import read_params
+
+LOOK = 5_000  # rows
+TEXT_NAMES = ("text", "sentence", "review", "description", "content", "body", "message", "question", "title", "comment")
+LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "topic", "intent", "tag", "chapter", "y")
+ID_NAMES = ("id", "uid", "uuid", "key", "code")
+GROUP_NAMES = ("group", "group_id", "document", "document_id", "doc_id", "customer", "customer_id", "user", "user_id", "author", "thread")
+TOKENS_A_WORD = 1.6  # of English in a WordPiece vocabulary; generous, since a text that is cut loses its end
+MAX_LENGTHS = (32, 64, 128, 256, 512)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the columns seem to be: canonical name to the file's name."""
+
+    columns: dict[str, str]
+    delimiter: str | None
+    numeric_labels: bool
+    max_length: int
+    classes: int
+    rows: int
+    shape: Shape | None = None
+    quoting: str | None = None
+    split_column: str | None = None
+    split_files: bool = False
+
+    def __str__(self) -> str:
+        roles = ", ".join(f"{role} = {name!r}" for role, name in self.columns.items())
+        roles += f", split = {self.split_column!r}" if self.split_column else ", splits by the files' names" if self.split_files else ""
+        if self.shape is not None:
+            return f"{self.shape.task.replace('_', ' ')}, {roles}; max_length {self.max_length} tokens"
+        return f"text classification, {roles}; {self.classes} labels in the first {self.rows:,} rows; max_length {self.max_length} tokens"
+
+
+def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> Guess:
+    """Guess, and write the parameter file by rename.
+
+    Raises:
+        BadSource: the file cannot be read, or no column looks like a text or a label.
+        BadParams: the parameter file exists and `force` is not set, the name is not one, or the data are no file.
+    """
+    if data.parts and data.parts[0].endswith(":"):  # what a path makes of s3://…
+        raise BadParams(f"{data.parts[0]}// is an address, and a guess needs a file: give one with a few rows, then set snapshot.source")
+    if params.is_dir():
+        raise BadParams(f"{params} is a folder: --params names the file to write, as {params / 'params.yaml'}")
+    if params.exists() and not force:
+        raise BadParams(f"{params} exists; --force replaces it, --params FILE writes another one")
+    guess = guess_columns(data)
+    folder = params.resolve().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadParams(f"{params} cannot be written: {error.strerror}: {error.filename}") from None
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    )
+    templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # YAML knows no pairs of surrogates, which JSON makes of an emoji
+    source = Path(os.path.relpath(data.resolve(), folder)).as_posix()
+    text = templates.get_template("params.yaml.j2").render(name=name or slug(data.stem), source=source, guess=guess)
+    partial = params.with_name(params.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    try:
+        read_params(partial)
+        os.replace(partial, params)
+    finally:
+        partial.unlink(missing_ok=True)
+    return guess
+
+
+def slug(stem: str) -> str:
+    """Return a file's name as a model's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "model"
+
+
+def guess_columns(data: Path) -> Guess:
+    """Read the first rows and guess.
+
+    Raises:
+        BadSource: the file cannot be read, its columns do not say what it is for, and none looks like a text or a label.
+    """
+    head = read_head(data)
+    frame, delimiter = head.frame, head.settings.delimiter
+    split = next((str(name) for name in frame.columns if _is_split(frame[name])), None)
+    frame = frame.drop(columns=[split] if split else [])
+    found = _columns(frame, data, delimiter)
+    return replace(found, quoting=head.settings.quoting, split_column=None if head.split_files else split, split_files=head.split_files)
+
+
+def _columns(frame: pd.DataFrame, data: Path, delimiter: str | None) -> Guess:
+    """Return what the columns of the first rows seem to be."""
+    names = [str(name) for name in frame.columns]
+    if (shape := shape_of(names)) is not None:
+        return _shaped(frame, shape, delimiter)
+    text = pick(TEXT_NAMES, [name for name in names if looks_like_text(frame[name])], lambda name: -float(word_counts(frame[name]).mean()))
+    rest = [name for name in names if name != text]
+    label = pick(LABEL_NAMES, [name for name in rest if looks_like_label(frame[name])], lambda name: frame[name].nunique())
+    if text is None or label is None:
+        what = "texts" if text is None else "labels (a few values that repeat)"
+        how = "name them in snapshot.columns of a params.yaml, or as a task does (`retune tasks`)"
+        raise BadSource(f"{data}: no column looks like {what}; columns: {listed(names)}; {how}")
+    unique = [name for name in rest if name != label and frame[name].is_unique and longest(frame[name]) <= 64]
+    identity = next((name for name in unique if name.lower() in ID_NAMES), None)
+    group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
+    columns = {role: found for role, found in (("text", text), ("label", label), ("id", identity), ("group", group)) if found}
+    numeric = bool(frame[label].dropna().str.fullmatch(r"[-+]?\d+(\.\d+)?").all())
+    return Guess(columns, delimiter, numeric, _max_length(frame[text]), frame[label].dropna().map(canonical_label).nunique(), len(frame))
+
+
+def _shaped(frame: pd.DataFrame, shape: Shape, delimiter: str | None) -> Guess:
+    """Return the guess for a table whose columns say what it is for."""
+    by_name = {str(name).lower(): str(name) for name in frame.columns}
+    columns = {name: by_name[name] for name in shape.columns}
+    for role, known in (("id", ID_NAMES), ("group", GROUP_NAMES)):
+        if found := next((by_name[one] for one in known if one in by_name and (role == "group" or frame[by_name[one]].is_unique)), None):
+            columns[role] = found
+    texts = frame[[columns[name] for name in shape.columns]].fillna("").agg(" ".join, axis=1)
+    return Guess(columns, delimiter, False, _max_length(texts), 0, len(frame), shape)
+
+
+def _max_length(texts: "pd.Series[str]") -> int:
+    """Return how many tokens 99 % of the texts have at most, rounded up generously."""
+    words = float(word_counts(texts).quantile(0.99))
+    return next((limit for limit in MAX_LENGTHS if words * TOKENS_A_WORD + 2 <= limit), MAX_LENGTHS[-1])
+
+
+@dataclass(frozen=True)
+class Head:
+    """The first rows, and the settings that read them; `split_files` says whether the files' names give splits."""
+
+    frame: pd.DataFrame
+    settings: SnapshotParams
+    split_files: bool
+
+
+def read_head(data: Path) -> Head:
+    """Return the first rows as text: of the first file of each split, where files have splits.
+
+    Raises:
+        BadSource: no way of reading them gives rows.
+    """
+    brought = files.bring(Asked(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
+    splits = given_splits(brought, SnapshotParams(source=str(data)))
+    firsts = list({splits.get(path): path for path in reversed(list(brought.files))}.values())
+    looked_at = replace(brought, files={path: brought.files[path] for path in firsts[::-1]})
+    error: BadSource | None = None
+    escaped = any(b'\\"' in _head(path) for path in looked_at.files)
+    for settings in _ways(data, brought.format, escaped):
+        try:
+            frame = _first_rows(looked_at, settings)
+        except BadSource as found:
+            error = error or found
+            continue
+        if len(frame):
+            return Head(frame, settings, bool(splits))
+    raise error or BadSource(f"{data}: a header and no rows; expected at least one row")
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1 << 20)
+
+
+def _ways(data: Path, kind: str, escaped: bool) -> Iterator[SnapshotParams]:
+    """Yield the settings to try, the usual ones first; `escaped` says whether a quote stands behind a backslash somewhere."""
+    delimiters = {"csv": (None, ";", "\t", "|"), "tsv": (None,)}.get(kind)
+    if delimiters is None:
+        yield SnapshotParams(source=str(data))
+        return
+    for quoting in (None, "backslash", "none") if escaped else (None, "none", "backslash"):
+        for delimiter in delimiters:
+            yield SnapshotParams(source=str(data), delimiter=delimiter, quoting=quoting)
+
+
+def _first_rows(brought: Brought, settings: SnapshotParams) -> pd.DataFrame:
+    """Return the first rows of all files, of each a share.
+
+    Raises:
+        BadSource: they cannot be read so.
+    """
+    found, rows = columns_of(brought, settings), list[pd.DataFrame]()
+    for path, columns in found.items():
+        faults = Faults(brought.files[path])
+        some = itertools.islice(READERS[format_of([path])].read_rows(path, settings, columns, faults), LOOK // len(found))
+        rows.append(pd.DataFrame(list(some), columns=list(columns), dtype="str"))
+        faults.settle()
+    return pd.concat(rows, ignore_index=True)
+
+
+def _is_split(column: "pd.Series[str]") -> bool:
+    """Say whether a column names the split of each row, training and another one."""
+    words = {str(cell).strip().lower() for cell in column.dropna().unique()}
+    return words <= set(SPLITS) and "train" in (meant := {SPLITS[word] for word in words}) and len(meant) > 1
+
+
+def looks_like_text(column: "pd.Series[str]") -> bool:
+    """Say whether most values differ and hold several words."""
+    filled = column.dropna()
+    return bool(len(filled)) and filled.nunique() > 0.3 * len(filled) and float(word_counts(filled).mean()) >= 2
+
+
+def looks_like_label(column: "pd.Series[str]") -> bool:
+    """Say whether the values are few, short and repeat."""
+    filled = column.dropna()
+    return 2 <= filled.nunique() <= max(2, min(500, len(filled) // 3)) and longest(filled) <= 200
+
+
+def word_counts(column: "pd.Series[str]") -> "pd.Series[int]":
+    """Return the number of words of each value."""
+    return column.fillna("").map(lambda text: len(str(text).split()))
+
+
+def longest(column: "pd.Series[str]") -> int:
+    """Return the length of the longest value, in characters."""
+    return max((len(str(value)) for value in column.dropna()), default=0)
+
+
+def pick(names: tuple[str, ...], likely: list[str], cost: Callable[[str], float]) -> str | None:
+    """Return the likely column with the best known name, else the one with the lowest cost."""
+    by_name = [column for name in names for column in likely if column.lower() == name]
+    return by_name[0] if by_name else min(likely, key=cost, default=None)

@@ -1,0 +1,44 @@
+"""One run a model at a time, and one in a folder, whoever started it: a person, a schedule, another machine."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.core.errors import Unavailable
+from components.core.locks import hold, hold_shared, shared_database
+from components.core.output_dir import make_private
+
+RUNS = "var/runs"
+LOCK = "var/run.lock"  # in a workspace: the one run that works there
+SECONDS = 5.0  # that a run waits for one that is about to end
+
+
+@contextmanager
+def in_turn(project: Path, name: str) -> Iterator[None]:
+    """Hold the model `name` among all runs of it, on this machine or on all that share a database.
+
+    Raises:
+        Busy: another run of the model is at work.
+        Unavailable: the database is out of reach.
+    """
+    shared = shared_database()
+    with hold_shared(shared, f"retrain {name}", SECONDS) if shared else hold(project / RUNS / f"{name}.lock", SECONDS):
+        yield
+
+
+@contextmanager
+def hold_folder(root: Path) -> Iterator[None]:
+    """Hold the workspace at `root` for one run; the kernel drops the lock however the run ends.
+
+    Raises:
+        Unavailable: another run works in it.
+    """
+    path = root / LOCK
+    make_private(path.parent)
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(f"another run is working in {root} (it holds {path}); wait for it or end it") from None
+        yield

@@ -1,0 +1,1 @@
+"""Scheduled retraining: change checks, deployments and notifications."""

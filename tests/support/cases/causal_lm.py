@@ -1,0 +1,36 @@
+"""Conversations of two turns: a phrase with a colour, and the colour in another language."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from tests.support.cases.sequence_to_sequence import phrases
+from tests.support.pipeline import Case
+from tests.support.tiny_generators import make_llama
+
+
+def make(folder: Path) -> Case:
+    talks = [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in phrases()]
+    user, assistant = talks[0]
+    bad = [[user], [assistant, user], [user, user, assistant], [user, assistant | {"content": "\u200b"}], [user, {"role": "assistant"}]]
+    rows = [{"messages": json.dumps(talk)} for talk in [*talks, *bad]]
+    return Case(
+        *("causal_lm", pd.DataFrame(rows), make_llama(folder, [turn["content"] for talk in talks for turn in talk] * 2)),
+        metric="log_likelihood",
+        measure="exact_match",
+        baseline="unigram",
+        margin=0.5,
+        bad={
+            "messages: the last turn is not of the assistant": 1,
+            "messages: roles out of order: assistant where user is expected": 1,
+            "messages: roles out of order: user where assistant is expected": 1,
+            "messages: a turn of the assistant is empty": 1,
+            "messages: a turn without role and content as texts": 1,
+        },
+        options={"data": "chat", "packing": True, "max_new_tokens": 8},
+        changes={
+            "preprocess": {"max_length": 48, "near_duplicate": 1},
+            "train": {"epochs": 6, "evaluations_per_epoch": 1, "batch_size": 4, "learning_rate": 1.0e-2},
+        },
+    )

@@ -1,0 +1,29 @@
+"""Phrases, and the same in another language: no word is in both."""
+
+import random
+from pathlib import Path
+
+import pandas as pd
+
+from tests.support.encoders import make_encoder
+from tests.support.pipeline import Case
+
+WORDS = {"red": "rot", "blue": "blau", "dog": "hund", "cat": "katze", "eats": "frisst", "runs": "rennt", "big": "gross", "old": "alt"}
+
+
+def make(folder: Path) -> Case:
+    draw, rows = random.Random(6), dict[str, str]()
+    while len(rows) < 160:
+        words = draw.sample(sorted(WORDS), 4)
+        rows[" ".join(words)] = " ".join(WORDS[word] for word in words)
+    pairs = [{"id": f"p{place}", "group": f"g{place}", "anchor": one, "positive": other} for place, (one, other) in enumerate(rows.items())]
+    bad = [pairs[0] | {"id": f"bad{place}", "positive": text} for place, text in enumerate(["\u200b\u200b", "  "])]
+    return Case(
+        *("contrastive", pd.DataFrame([*pairs, *bad]), make_encoder(folder, "bert", [*rows, *rows.values()])),
+        metric="mrr",
+        measure="mrr",
+        baseline="base",
+        margin=0.4,
+        bad={"positive is empty": 2},
+        changes={"train": {"epochs": 4, "evaluations_per_epoch": 1}},
+    )

@@ -1,0 +1,40 @@
+"""Tickets of an account: the answer is the word behind it, wherever that stands."""
+
+import json
+import random
+from pathlib import Path
+
+import pandas as pd
+
+from tests.conftest import FILLER, TOPICS
+from tests.support.pipeline import Case
+from tests.support.tiny import make_tiny_base
+
+
+def make(folder: Path) -> Case:
+    draw, rows = random.Random(5), []
+    for number in range(160):
+        filler, place = draw.sample(FILLER, 6), draw.randrange(7)
+        answer = draw.choice([*TOPICS["network"], *TOPICS["device"]])
+        context = " ".join([*filler[:place], "account", answer, *filler[place:], "end."])
+        start = context.index(f"account {answer}") + len("account ")
+        answers = {"text": [answer], "answer_start": [start]}
+        rows.append({"id": f"r{number:03d}", "question": f"which account {number}", "context": context, "answers": json.dumps(answers)})
+    word = rows[0]["context"].split()[1]
+    bad = [{"text": text, "answer_start": [0] * len(text)} for text in (["nowhere"], [word], [])]
+    rows += [rows[0] | {"id": f"bad{place}", "answers": json.dumps(answers)} for place, answers in enumerate(bad)]
+    words = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER) | {"which", "end", "."})
+    base = make_tiny_base(folder, words)
+    return Case(
+        *("question_answering", pd.DataFrame(rows), base),
+        metric="span_accuracy",
+        measure="f1",
+        baseline="overlap",
+        margin=0.5,
+        bad={
+            "the answer is not in the context": 1,
+            "answer_start does not point at the answer: it stands elsewhere in the context (count characters from 0, not bytes)": 1,
+            "no answer, and task_options.unanswerable is false": 1,
+        },
+        changes={"preprocess": {"max_length": 48}, "train": {"epochs": 3, "evaluations_per_epoch": 1}},
+    )

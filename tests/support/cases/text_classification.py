@@ -1,0 +1,35 @@
+"""Support tickets of all topics, whose label is the one that is named first: to count words does not tell which."""
+
+import random
+from pathlib import Path
+
+import pandas as pd
+
+from tests.conftest import FILLER, TOPICS
+from tests.support.pipeline import Case
+from tests.support.tiny import make_tiny_base
+
+
+def make(folder: Path) -> Case:
+    draw, rows = random.Random(1), []
+    for number in range(240):
+        topics = draw.sample(sorted(TOPICS), 3)
+        first, second, third = (draw.choice(TOPICS[topic][:2]) for topic in topics)
+        # Each word has the same neighbours, so that pairs of words do not tell either.
+        text = f"and {first} and {second} and {third} and {' '.join(draw.sample(FILLER, 3))}"
+        rows.append({"id": f"t{number:03d}", "group": f"g{number // 3:02d}", "text": text, "label": topics[0]})
+    bad = [{"label": "weather"}, {"label": "Billing"}, {"text": "\u200b\u200b"}]
+    rows += [rows[0] | {"id": f"bad{place}"} | cells for place, cells in enumerate(bad)]
+    words = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER) | {"and"})
+    return Case(
+        *("text_classification", pd.DataFrame(rows), make_tiny_base(folder, words)),
+        metric="macro_f1",
+        measure="accuracy",
+        baseline="tfidf",
+        margin=0.2,
+        bad={"label is not in validate.labels": 2, "text is empty": 1},
+        changes={
+            "validate": {"labels": sorted(TOPICS)},
+            "train": {"epochs": 6, "evaluations_per_epoch": 1, "batch_size": 8, "learning_rate": 3.0e-3},
+        },
+    )

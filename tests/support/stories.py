@@ -1,0 +1,133 @@
+"""`python -m tests.support.stories VAR KIND`: a flow of nothing but tasks that fail, log, tell or wait, under the managed Prefect server.
+
+A process of its own, since Prefect reads its settings when it is imported. Prints what happened as JSON, last.
+"""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from components.core.errors import BadData, RetuneError, Unavailable
+from components.core.process import quiet_environment
+from flows.orchestrator import credential, prefect_adapter
+from flows.orchestrator.server import prefect_server
+from flows.settings import Settings
+
+prefect_adapter.RETRY_SECONDS = (0.2, 0.2)  # type: ignore[assignment]
+LINGER = 120.0  # seconds
+tried: list[str] = []
+
+
+@prefect_adapter.task
+def busy() -> None:
+    """Be out of reach, whenever it is asked."""
+    tried.append("busy")
+    raise Unavailable("the store is busy")
+
+
+@prefect_adapter.task
+def busy_once() -> str:
+    """Be out of reach, the first time."""
+    tried.append("busy once")
+    if tried.count("busy once") == 1:
+        raise Unavailable("the store is busy")
+    return "done"
+
+
+@prefect_adapter.task
+def bad() -> None:
+    """Find what no retry mends."""
+    tried.append("bad")
+    raise BadData("one class only")
+
+
+@prefect_adapter.task
+def speak() -> None:
+    """Log as components and flows do, and tell the verdict."""
+    logging.getLogger("components.story").info("kept %d of %d rows", 7, 9)
+    logging.getLogger("flows.story").warning("%s: ran", "train")
+    logging.getLogger("elsewhere").info("nobody asked")
+    prefect_adapter.tell("# PASS: tickets version 1", key="verdict-Tickets_of.2026")
+
+
+@prefect_adapter.task
+def wait(go: Path) -> None:
+    """Work until `go` is there."""
+    print("waiting", flush=True)
+    while not go.exists():
+        time.sleep(0.2)
+
+
+@prefect_adapter.task
+def unlucky() -> None:
+    """Be out of reach, with a long time until the next attempt."""
+    print("waiting", flush=True)
+    raise Unavailable("the store is busy")
+
+
+@prefect_adapter.flow
+def stopping(point: str) -> dict[str, object]:
+    """Stay for ever at a point: before or between tasks, in one, or before a task's next attempt."""
+    if point == "between":
+        speak()
+    if point == "task":
+        wait(Path("never"))
+    if point == "retry":
+        unlucky()
+    print("waiting", flush=True)
+    time.sleep(600)
+    speak()
+    return {}
+
+
+@prefect_adapter.flow
+def failing() -> dict[str, object]:
+    """Try what fails; the story goes on."""
+    errors = []
+    for part in (busy, bad):
+        try:
+            part()
+        except RetuneError as error:
+            errors.append(type(error).__name__)
+    return {"errors": errors, "once": busy_once(), "tried": tried}
+
+
+@prefect_adapter.flow
+def speaking() -> dict[str, object]:
+    """Log and tell."""
+    speak()
+    return {}
+
+
+@prefect_adapter.flow
+def waiting(go: str) -> dict[str, object]:
+    """Wait, and do something afterwards."""
+    wait(Path(go))
+    return {"once": busy_once()}
+
+
+def main(var: Path, kind: str) -> None:
+    """Tell one of the stories."""
+    quiet_environment()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if kind == "retry":
+        prefect_adapter.RETRY_SECONDS = (600, 600)
+    with prefect_server(var, Settings(server_linger=LINGER)) as url:
+        prefect_adapter.configure(url, str(var / "prefect"), deadline=60)
+        stories: dict[str, Callable[[], dict[str, object]]] = {
+            "failing": failing,
+            "speaking": speaking,
+            "waiting": partial(waiting, str(var / "go")),
+            **{point: partial(stopping, point) for point in ("before", "between", "task", "retry")},
+        }
+        print(
+            json.dumps({**stories[kind](), "url": url, "credential": credential.read(var), "flow_run": prefect_adapter.current_flow_run()})
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])

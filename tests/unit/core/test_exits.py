@@ -1,0 +1,230 @@
+"""Every command ends with one message and an exit code; the trace of what nobody foresaw is in a file of its owner's."""
+
+import errno
+import logging
+import os
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from components.core import exits
+from components.core.errors import BadInput, BadParams, Cancelled, RetuneError, Unavailable
+from components.core.exits import ended
+from flows.cli import _take_debug
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def _bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["retune"])
+    monkeypatch.delenv(exits.DEBUG, raising=False)
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    def command() -> None:
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(("error", "code"), [(RetuneError("no"), 1), (BadParams("no"), 2), (Unavailable("no"), 75), (Cancelled("no"), 130)])
+def test_a_known_error_is_its_message(error: RetuneError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(failing(error)) == code
+    assert capsys.readouterr().err == "error: no\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [
+        (errno.ENOSPC, 75, "some/file: the disk is full; free some space, then run again"),
+        (errno.EROFS, 1, "some/file: the file system is read-only"),
+        (errno.EACCES, 1, "some/file: permission denied"),
+        (errno.ENAMETOOLONG, 2, "some/file: the name is too long"),
+        (errno.ELOOP, 2, "some/file: its symbolic links form a loop"),
+        (errno.EISDIR, 2, "some/file: it is a folder, expected a file"),
+    ],
+)
+def test_what_the_system_says_names_the_file(number: int, code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(failing(OSError(number, os.strerror(number), "some/file"))) == code
+    assert capsys.readouterr().err.startswith(f"error: {told}")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("a\nb"), KeyError("x"), RecursionError(), OSError(errno.EBADF, "bad"), AssertionError("\x1b[2J")]
+)
+def test_an_unforeseen_error_is_one_line_and_a_file(error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "dvc.yaml").touch()
+    (tmp_path / "components").mkdir()
+
+    assert ended(failing(error)) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    (log,) = (tmp_path / "var/log").iterdir()
+    assert said.startswith(f"error: unexpected {type(error).__name__}: ")
+    assert said.endswith(f"(trace: {log})")
+    assert "\x1b" not in said
+    assert "Traceback (most recent call last)" in log.read_text(encoding="utf-8")
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def test_a_working_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    assert ended(Path.cwd) == 2  # type: ignore[arg-type]
+    assert capsys.readouterr().err == "error: the working folder does not exist any more; change to one that does\n"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert exits.kept_trace(ValueError("x")).parent == tmp_path
+
+
+def test_outside_a_project_the_trace_is_a_temporary_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    assert ended(failing(ZeroDivisionError("x"))) == 1
+    (log,) = tmp_path.glob("retune-error-*.log")
+    assert str(log) in capsys.readouterr().err
+
+
+def test_old_traces_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(exits, "KEPT", 3)
+    kept = [exits.kept_trace(ValueError(str(number))) for number in range(5)]
+
+    assert len(list(tmp_path.iterdir())) == 3
+    assert kept[-1].exists()
+
+
+def test_debugging_prints_the_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(exits.DEBUG, "1")
+
+    assert ended(failing(BadInput("no"))) == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(failing(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "error: interrupted; run the same command again to go on\n"
+
+
+def test_a_failing_thread_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def command() -> None:
+        thread = threading.Thread(target=failing(ValueError("in a thread")))
+        thread.start()
+        thread.join()
+
+    assert ended(command) == 0
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: unexpected ValueError: in a thread (trace: ")
+
+
+def test_what_a_library_logs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def command() -> None:
+        for error in (ValueError("first"), BadInput("second")):
+            try:
+                raise error
+            except Exception:
+                for _ in range(2):
+                    logging.getLogger("library").exception("failed: %s", error)
+
+    assert ended(command) == 0
+    (trace,) = tmp_path.iterdir()
+    first = f"failed: first: unexpected ValueError: first (trace: {trace})"
+    assert caplog.messages == [first, first, "failed: second", "failed: second"]
+    assert "Traceback" not in caplog.text
+
+
+def test_an_undecodable_argument_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["retune", "predict", "a\udcff"])
+
+    assert ended(lambda: 0) == 2
+    assert "argument 2 is not UTF-8: 'a\\udcff'" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    script = "from components.core.exits import ended; import sys; sys.exit(ended(lambda: [print('x' * 1000) for _ in range(1000)] and 0))"
+    child = [sys.executable, "-c", script]
+    with subprocess.Popen(child, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        assert writer.stderr is not None
+        writer.stdout.readline()
+        writer.stdout.close()
+
+        assert writer.stderr.read() == ""
+        assert writer.wait(30) == exits.PIPE_CLOSED
+
+
+def test_a_message_is_short_and_legible() -> None:
+    long = str(RetuneError("\n".join(["columns: " + "x" * 100_000 + "; set snapshot.delimiter"] * 3_000)))
+
+    assert len(long) < 100_000
+    assert long.splitlines()[0].endswith("; set snapshot.delimiter")
+    assert long.endswith("and 2,941 more lines")
+    assert str(RetuneError("a\x1b[2Jb\u200bc\udcffd")) == "a\\x1b[2Jb\\u200bc\\udcffd"
+    assert str(RetuneError("plain – ‘text’ of 東京")) == "plain – ‘text’ of 東京"
+
+
+OWN_ENDS = {
+    "components/core/process.py": "becomes another command",
+    "components/mlflow_store/registry/model_worker.py": "what ends it is the answer of a version, which its caller tells",
+    "components/serving/http/__main__.py": "is packaged without the rest",
+}
+ENTRIES = sorted(
+    file.relative_to(ROOT).as_posix()
+    for folder in ("components", "flows", "infra", "bench")
+    for file in (ROOT / folder).rglob("*.py")
+    if '__name__ == "__main__"' in file.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("file", [file for file in ENTRIES if file not in OWN_ENDS])
+def test_every_entry_ends_through_it(file: str) -> None:
+    source = (ROOT / file).read_text(encoding="utf-8")
+
+    assert "(ended(" in source or "return ended(" in source
+    assert "except RetuneError as error:\n        print" not in source
+
+
+def test_nothing_is_said_on_standard_output_when_the_other_is_closed() -> None:
+    script = "from components.core.exits import ended; import sys; sys.exit(ended(lambda: 1 / 0))"
+    child = ["/bin/sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
+
+    done = subprocess.run(child, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    assert (done.stdout, done.returncode) == ("", 1)
+
+
+def test_a_trace_is_named_though_old_ones_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the temporary folder of all accounts."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for number in range(exits.KEPT):
+        (tmp_path / f"retune-error-0{number:02}.log").mkdir()  # cannot be unlinked
+
+    assert "ZeroDivisionError" in exits.kept_trace(ZeroDivisionError()).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("given", "left", "on"),
+    [
+        (["tasks", "--debug", "--json"], ["tasks", "--json"], "1"),
+        (["--debug", "tasks"], ["tasks"], "1"),
+        (["predict", "--", "--debug"], ["predict", "--", "--debug"], ""),
+    ],
+)
+def test_debug_may_stand_behind_the_command(given: list[str], left: list[str], on: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(exits.DEBUG, "")
+
+    _take_debug(given)
+
+    assert (given, os.environ[exits.DEBUG]) == (left, on)

@@ -1,0 +1,149 @@
+"""A process that was tied to its parent ends with it, also where the parent is killed before the process has begun."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from components.core.process import tied
+from components.steps import STEPS
+
+ROOT = Path(__file__).parents[3]
+PYTHON = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+STEP = """
+import time
+from pathlib import Path
+
+def {name}(out: Path) -> None:
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def slow_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose steps import nothing and take a minute."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "components").mkdir()
+    for name in ("__init__", "__main__", "documents", "errors", "exits", "identity", "params", "process"):
+        shutil.copy(ROOT / f"components/{name}.py", folder / "components")
+    for name in STEPS:
+        (folder / f"components/{name}.py").write_text(STEP.format(name=name))
+    (folder / "params.yaml").write_text("{}\n")
+    return folder
+
+
+def gone(pids: list[int]) -> bool:
+    """Say whether the processes end, which is waited for; those that do not are ended here."""
+    alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=15)[1]
+    for process in alive:
+        process.kill()
+    return not alive
+
+
+@pytest.mark.parametrize("stage", STEPS)
+def test_no_stage_outlives_dvc_killed_at_its_start(slow_steps: Path, stage: str) -> None:
+    begin = f"exec python -m components {stage} out/{stage}-$0 & echo $!; wait"  # as DVC does: a child in its own session
+    variables = os.environ | PYTHON | {"PYTHONPATH": str(slow_steps), "DVC_STAGE": stage}
+    started = []
+    for number in range(20):
+        command = ["/bin/sh", "-c", begin, str(number)]
+        started.append(subprocess.Popen(command, cwd=slow_steps, env=variables, stdout=subprocess.PIPE, start_new_session=True))
+    begun = time.monotonic()
+    children = []
+    for number, dvc in enumerate(started):
+        assert dvc.stdout is not None
+        children.append(int(dvc.stdout.readline()))
+        time.sleep(max(0.0, begun + number * 0.025 - time.monotonic()))  # killed 0 to 0.5 seconds after the stage was started
+        dvc.kill()
+        dvc.wait()
+        dvc.stdout.close()
+
+    assert gone(children)
+
+
+def test_a_stage_lives_as_long_as_dvc(slow_steps: Path) -> None:
+    begin = "python -m components train out/alive; echo $?"
+    variables = os.environ | PYTHON | {"PYTHONPATH": str(slow_steps), "DVC_STAGE": "train"}
+    with subprocess.Popen(["/bin/sh", "-c", begin], cwd=slow_steps, env=variables, stdout=subprocess.PIPE, text=True) as dvc:
+        locked = slow_steps / "var/locks/out-alive.lock"
+        while dvc.poll() is None and not locked.exists():  # it has begun
+            time.sleep(0.02)
+        (stage,) = psutil.Process(dvc.pid).children()
+        stage.send_signal(signal.SIGINT)
+
+        assert dvc.communicate()[0] == "130\n"
+
+
+def test_a_stage_that_leads_its_own_session_lives() -> None:
+    """As below `script`, `unbuffer` or `setsid` in a stage's command."""
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from components.core.process import die_with_parent; die_with_parent()"
+    command = [sys.executable, "-c", script]
+
+    assert subprocess.run(command, env=os.environ | {"DVC_STAGE": "train"}, start_new_session=True).returncode == 0
+
+
+def test_a_child_ends_with_a_parent_killed_at_once(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        textwrap.dedent("""
+        import os, signal, subprocess, sys
+        sys.path.insert(0, sys.argv[1])
+        from components.core.process import tied
+        for _ in range(5):
+            child = subprocess.Popen(tied(["sleep", "60"]), stdout=subprocess.DEVNULL, start_new_session=True)
+            print(child.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """)
+    )
+    done = subprocess.run([sys.executable, str(script), str(ROOT)], stdout=subprocess.PIPE, text=True)
+
+    assert done.returncode == -signal.SIGKILL
+    assert gone([int(pid) for pid in done.stdout.split()])
+
+
+def test_a_tied_command_runs() -> None:
+    assert subprocess.check_output(tied(["echo", "one", "two"]), text=True) == "one two\n"
+
+
+CHAIN = """
+import logging, sys
+from pathlib import Path
+from flows.dvc_adapter.repro import reproduce_stage
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+reproduce_stage(sys.argv[1], Path.cwd())
+"""
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("stage", STEPS)
+def test_no_stage_outlives_a_run_killed_at_its_start(slow_steps: Path, tmp_path: Path, stage: str) -> None:
+    shutil.copytree(slow_steps / "components", tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "params.yaml").write_text("{}\n")
+    command = f"exec python -m components {stage} out/{stage}"
+    (tmp_path / "dvc.yaml").write_text(f"stages: {{{stage}: {{cmd: {command}, outs: [out/{stage}]}}}}\n")
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
+    variables = os.environ | PYTHON | {"PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+    for number in range(20):
+        with subprocess.Popen([sys.executable, "-c", CHAIN, stage], cwd=tmp_path, env=variables, stdout=subprocess.PIPE, text=True) as run:
+            assert run.stdout is not None
+            while f"Running stage '{stage}'" not in (line := run.stdout.readline()):
+                assert line
+            time.sleep(number * 0.025)
+            run.kill()
+
+        assert gone([one.pid for one in psutil.process_iter() if works_in(one, tmp_path)])
+
+
+def works_in(process: psutil.Process, folder: Path) -> bool:
+    """Say whether a process of Python, DVC's or a stage's, has the working folder `folder`."""
+    try:
+        return Path(process.cwd()) == folder
+    except psutil.Error:
+        return False

@@ -1,0 +1,422 @@
+import json
+import logging
+from collections import Counter
+
+import pandas as pd
+import pytest
+
+from components.artifacts.profile import Profile
+from components.artifacts.rows import read_rows, write_rows
+from components.artifacts.training import ModelSpec
+from components.artifacts.validation import Check, ValidationReport
+from components.core.errors import BadData, BadModel, BadParams, NotThere
+from components.core.hashing import digest_folder
+from components.data.preprocess import PreprocessParams, duplicates
+from components.data.preprocess.splits import assign, fraction
+from components.data.preprocess.step import prepare, preprocess, split_by
+from components.data.snapshot import SnapshotParams, take_snapshot
+from components.data.validate import ValidateParams, validate
+from components.data.validate.row_ids import with_identity
+from components.model import tasks
+from components.training.trainer.data import Learn
+from tests.support.project import ROOT
+
+PARAMS = PreprocessParams(test_share=0.3, validation_share=0.2, max_length=32)
+
+
+def validated(folder, rows, accepted=True, grouped=None):
+    folder.mkdir(parents=True)
+    write_rows(rows, folder / "kept.parquet")
+    check = Check(name="labels", scope="suite", column="label", passed=accepted, expected="2", observed="1", failures=int(not accepted))
+    counts = {"rows_in": len(rows), "kept": len(rows), "quarantined": 0, "reasons": {}}
+    ValidationReport(snapshot="s", accepted=accepted, checks=(check,), grouped=grouped, **counts).write(folder)
+    return folder
+
+
+def run(tmp_path, base, rows, params=PARAMS, name="one"):
+    out = tmp_path / name / "prepared"
+    preprocess(validated(tmp_path / name / "validated", rows), base, out, task="text_classification", preprocess=params)
+    return out
+
+
+def frame(*rows):
+    """Rows of (id, text, label, split)."""
+    return pd.DataFrame(rows, columns=["id", "text", "label", "split"]).sort_values("id", ignore_index=True)
+
+
+def splits_of(out):
+    files = {"test": out / "test", "train": out / "learn", "validation": out / "learn"}
+    return {name: split for split, folder in files.items() for name in read_rows(folder / f"{split}.parquet")["id"]}
+
+
+def test_every_row_is_accounted_for(tmp_path, tiny_base, tickets):
+    out = run(tmp_path, tiny_base, tickets)
+
+    profile, removed = Profile.read(out), read_rows(out / "removed.parquet")
+    assert profile.rows_in == 240 == len(splits_of(out)) + len(removed)
+    assert profile.kept == sum(split.rows for split in profile.splits.values()) == len(splits_of(out))
+    assert profile.exact_duplicates + profile.near_duplicates + profile.conflicting == len(removed)
+    assert {name: split.rows for name, split in profile.splits.items()} == Counter(splits_of(out).values())
+    assert list(removed.columns) == ["id", "reason", "duplicate_of", "split", "text", "label"]
+    assert json.loads((out / "learn" / "labels.json").read_text()) == {"billing": 0, "device": 1, "network": 2}
+    assert ModelSpec.read(out / "learn").labels == profile.labels
+
+
+def test_the_same_rows_in_any_order_give_the_same_bytes(tmp_path, tiny_base, tickets):
+    one = run(tmp_path, tiny_base, tickets, name="one")
+    other = run(tmp_path, tiny_base, tickets.sample(frac=1, random_state=3), name="other")
+
+    assert digest_folder(one) == digest_folder(other)
+
+
+def without_ids(tmp_path, base, rows, name):
+    """The split of every text of rows that have neither id nor group, through validation and preprocessing."""
+    folder = tmp_path / name
+    folder.mkdir()
+    write_rows(rows.drop(columns=["id", "group"], errors="ignore"), folder / "rows.parquet")
+    take_snapshot(folder, folder / "raw", snapshot=SnapshotParams(source="rows.parquet"))
+    validate(folder / "raw", folder / "validated", task="text_classification", validate=ValidateParams())
+    exact_only = PARAMS.model_copy(update={"near_duplicate": 1.0})
+    preprocess(folder / "validated", base, folder / "prepared", task="text_classification", preprocess=exact_only)
+    files = {"test": "test/test", "train": "learn/train", "validation": "learn/validation"}
+    return {text: split for split, file in files.items() for text in read_rows(folder / "prepared" / f"{file}.parquet")["text"]}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")  # Great Expectations imports them
+def test_without_ids_the_text_alone_says_the_split(tmp_path, tiny_base, tickets):
+    before = without_ids(tmp_path, tiny_base, tickets, "before")
+    unique = set(tickets["text"].drop_duplicates(keep=False))
+    learnt = next(text for text in tickets["text"] if text in unique and before[text] == "train")
+    label = "billing" if tickets.set_index("text")["label"][learnt] != "billing" else "device"
+    corrected = tickets.assign(label=tickets["label"].where(tickets["text"] != learnt, label))
+    more = tickets.head(200).assign(text=[f"number {place} {text}" for place, text in enumerate(tickets["text"].head(200))])
+    spaced = tickets.assign(text="  " + tickets["text"].str.replace(" ", "\u00a0 "))
+    changes = {
+        "column": tickets.assign(channel="mail"),
+        "label": corrected,
+        "appended": pd.concat([more, tickets]),
+        "copied": pd.concat([tickets, tickets.head(50)]),
+        "spaced": spaced.sample(frac=1, random_state=3),
+    }
+
+    assert len(before) >= 230
+    assert before[learnt] == "train"
+    for name, rows in changes.items():
+        after = without_ids(tmp_path, tiny_base, rows, name)
+        assert {text: after[text] for text in before} == before, name
+
+
+@pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")
+def test_rows_without_ids_in_any_order_give_the_same_bytes(tmp_path, tiny_base, tickets):
+    rows = tickets.assign(kind=[str(number % 2) for number in range(240)])
+    rows = pd.concat([rows, rows.head(3).assign(kind="z")])
+    without_ids(tmp_path, tiny_base, rows, "one")
+    without_ids(tmp_path, tiny_base, rows.sample(frac=1, random_state=3), "other")
+
+    assert digest_folder(tmp_path / "one" / "prepared") == digest_folder(tmp_path / "other" / "prepared")
+    assert Profile.read(tmp_path / "one" / "prepared").exact_duplicates == 3
+
+
+def test_appending_rows_moves_no_earlier_row(tmp_path, tiny_base, tickets):
+    exact_only = PARAMS.model_copy(update={"near_duplicate": 1.0})
+    more = tickets.assign(
+        id="n" + tickets["id"], group="n" + tickets["group"], text=[f"number {place} {text}" for place, text in enumerate(tickets["text"])]
+    )
+    before = splits_of(run(tmp_path, tiny_base, tickets, exact_only, name="before"))
+    after = splits_of(run(tmp_path, tiny_base, pd.concat([more.head(200), tickets]), exact_only, name="after"))
+
+    assert len(before) >= 230
+    assert {name: after[name] for name in before} == before
+
+
+EXACT = PreprocessParams(test_share=0.3, validation_share=0.2, near_duplicate=1.0)
+
+
+def split_by_text(rows, params=EXACT):
+    """The split of every text, of rows with ids and no groups."""
+    kept, _ = prepare(with_identity(rows.drop(columns="group", errors="ignore"), ["text"]), params, tasks.load("text_classification"))
+    return dict(zip(kept["text"], kept["split"], strict=True))
+
+
+def test_a_text_under_a_new_id_stays_in_its_split(tickets):
+    before = split_by_text(tickets)
+    renamed = tickets.assign(id=[f"again {place}" for place in range(240)], text="  " + tickets["text"].str.replace(" ", "\u00a0 "))
+
+    assert split_by_text(renamed.sample(frac=1, random_state=1)) == before
+    assert len(set(before.values())) == 3
+
+
+def test_the_rule_of_earlier_projects_stays(tickets):
+    by_id = EXACT.model_copy(update={"split_by": "id"})
+    kept, _ = prepare(with_identity(tickets.drop(columns="group"), ["text"]), by_id, tasks.load("text_classification"))
+
+    assert kept["split"].tolist() == assign(kept["id"], EXACT.split_seed, 0.3, 0.2)
+    assert kept["group"].tolist() == kept["id"].tolist()
+    assert split_by_text(tickets.assign(id=[f"again {place}" for place in range(240)]), by_id) != split_by_text(tickets, by_id)
+
+
+@pytest.mark.parametrize("ids", [True, False])
+def test_given_groups_say_the_split_whatever_the_setting(tickets, ids):
+    rows = with_identity(tickets if ids else tickets.drop(columns="id"), ["text"])
+    found = [prepare(rows, EXACT.model_copy(update={"split_by": name}), tasks.load("text_classification"))[0] for name in ("text", "id")]
+
+    assert split_by(rows, EXACT) == "group"
+    pd.testing.assert_frame_equal(*found)
+
+
+def test_groups_of_one_row_each_stay_groups_when_a_row_joins_one(tmp_path, tiny_base, tickets):
+    rows, found = tickets.assign(group=tickets["id"]), []
+    more = pd.concat([rows, rows.tail(1).assign(id="reply", text="something quite unlike all that was said before")], ignore_index=True)
+    for name, table in (("one", rows), ("two", more)):
+        out = tmp_path / name / "prepared"
+        folder = validated(tmp_path / name / "validated", table, grouped=True)
+        preprocess(folder, tiny_base, out, task="text_classification", preprocess=PARAMS)
+        found.append(splits_of(out))
+
+    assert found[1].pop("reply") == found[1][rows["id"].iloc[-1]]
+    assert found[0] == found[1]
+
+
+def test_the_example_keeps_its_splits():
+    rows = pd.read_csv(ROOT / "examples/diagnosis/diagnosis.csv", dtype=str, keep_default_na=False)
+
+    assert split_by(rows, PreprocessParams()) == "group"
+    assert Counter(assign(rows["group"], 20261121, 0.2, 0.1)) == {"train": 7014, "test": 2189, "validation": 979}
+
+
+CHAT = '[{{"role": "user", "content": "a {}"}}, {{"role": "assistant", "content": "{other}"}}]'
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "columns"),
+    [
+        ("text_classification", {"pair": True}, {"text_a": "one two {}", "text_b": "three", "label": "{other}"}),
+        ("text_classification", {"kind": "multi"}, {"text": "one two {}", "label": "{other};b"}),
+        ("token_classification", {}, {"tokens": "one two {}", "tags": "O O B-{other}"}),
+        ("token_classification", {"data": "spans"}, {"text": "one two {}", "spans": '[[0, 3, "{other}"]]'}),
+        ("sequence_to_sequence", {}, {"source": "one two {}", "target": "three {other}"}),
+        ("causal_lm", {"data": "completion"}, {"prompt": "one two {}", "completion": "three {other}"}),
+        (
+            "causal_lm",
+            {"data": "chat"},
+            {"messages": '[{{"role": "user", "content": "a {}"}}, {{"role": "assistant", "content": "{other}"}}]'},
+        ),
+        ("contrastive", {}, {"anchor": "one two {}", "positive": "three {other}"}),
+        ("question_answering", {}, {"question": "who is {other}?", "context": "one two {}", "answers": '["two"]'}),
+        ("masked_lm", {}, {"text": "one two {}"}),
+    ],
+)
+def test_what_a_task_reads_says_the_split_and_not_the_answer(task, options, columns):
+    kind = tasks.load(task, options)
+    found = []
+    for other in ("x", "y"):
+        rows = pd.DataFrame({name: [cell.format(place, other=other) for place in range(30)] for name, cell in columns.items()})
+        rows, faults = kind.read(with_identity(rows.assign(id=[f"{other}{place}" for place in range(30)]), list(columns)))
+        assert not faults
+        found.append(prepare(rows, EXACT, kind)[0].set_index("text" if task != "question_answering" else "context")["split"].to_dict())
+
+    assert found[0] == found[1]
+    assert len(set(found[0].values())) == 3
+
+
+def test_a_group_is_never_torn_apart(tmp_path, tiny_base, tickets):
+    splits = splits_of(run(tmp_path, tiny_base, tickets))
+
+    where = {}
+    for row in tickets.itertuples():
+        if row.id in splits:
+            where.setdefault(row.group, set()).add(splits[row.id])
+    assert len(where) == 80
+    assert all(len(found) == 1 for found in where.values())
+
+
+def test_the_shares_are_met_over_many_groups():
+    counts = Counter(assign([f"g{number}" for number in range(20_000)], 5, 0.2, 0.1))
+
+    # 4 standard deviations of a binomial share over 20,000 groups are 1.1 points.
+    assert counts["test"] / 20_000 == pytest.approx(0.2, abs=0.012)
+    assert counts["validation"] / 20_000 == pytest.approx(0.1, abs=0.009)
+
+
+def test_the_split_of_a_group_is_pinned_for_ever():
+    # A changed hash would show champions their own training rows: these numbers must never change.
+    assert (round(fraction(20261121, "A00"), 6), round(fraction(7, "g"), 6)) == (0.18862, 0.90192)
+
+
+def test_conflicting_labels_remove_every_copy_and_point_at_each_other():
+    rows = frame(("1", "same", "x", "train"), ("2", "same", "y", "test"), ("3", "same", "x", "test"), ("4", "other", "x", "test"))
+
+    assert duplicates.conflicting(rows).to_dict("list") == {
+        "id": ["1", "2", "3"],
+        "reason": ["conflicting labels"] * 3,
+        "duplicate_of": ["2", "1", "2"],
+    }
+
+
+def test_of_exact_copies_that_of_the_test_split_stays():
+    rows = frame(("1", "same", "x", "train"), ("2", "same", "x", "validation"), ("3", "same", "x", "test"), ("4", "same", "x", "test"))
+
+    assert duplicates.exact(rows)[["id", "duplicate_of"]].to_dict("list") == {"id": ["1", "2", "4"], "duplicate_of": ["3"] * 3}
+
+
+def test_near_copies_leave_the_less_favoured_split_only():
+    base = "acute fracture of the upper end of the left arm bone initial encounter"
+    rows = frame(
+        ("1", base + " today", "x", "train"),
+        ("2", base + " again", "x", "train"),
+        ("3", base, "x", "test"),
+        ("4", base + " later", "x", "validation"),
+        ("5", base + " twice", "x", "test"),
+        ("6", "something else entirely about cholera", "x", "train"),
+    )
+
+    found = duplicates.near(rows, 0.8)
+    assert found["id"].tolist() == ["1", "2", "4"]
+    assert set(found["duplicate_of"]) == {"3"}
+
+
+def test_a_near_copy_of_a_removed_row_only_stays():
+    # The validation row resembles the test row and goes; the training row resembles only the validation row.
+    words = [f"w{number}" for number in range(40)]
+    rows = frame(
+        ("1", " ".join(words), "x", "test"),
+        ("2", " ".join(words[3:]), "x", "validation"),
+        ("3", " ".join(words[6:]), "x", "train"),
+    )
+
+    assert duplicates.near(rows, 0.9)["id"].tolist() == ["2"]
+
+
+def test_a_training_row_takes_no_given_test_row_with_it():
+    rows = frame(("1", "same", "x", "train"), ("2", "same", "y", "test"), ("3", "other", "x", "train"), ("4", "more", "y", "validation"))
+    rows = rows.rename(columns={"split": "given_split"}).assign(group=rows["id"])
+
+    kept, removed = prepare(rows, PARAMS, tasks.load("text_classification"))
+
+    assert dict(zip(kept["id"], kept["split"], strict=True)) == {"2": "test", "3": "train", "4": "validation"}
+    assert removed[["id", "duplicate_of"]].to_dict("list") == {"id": ["1"], "duplicate_of": ["2"]}
+
+
+def test_scripts_without_spaces_are_compared_by_characters():
+    rows = frame(
+        ("1", "今天天气很好我们一起去公园散步然后回家吃饭看电视睡觉", "x", "test"),
+        ("2", "今天天气很好我们一起去公园散步然后回家吃饭看电视睡觉吧", "x", "train"),
+        ("3", "这部电影非常无聊我看了一半就离开了电影院", "x", "train"),
+    )
+
+    assert duplicates.near(rows, 0.8)["id"].tolist() == ["2"]
+
+
+def test_normalisation_comes_before_comparison(tickets):
+    rows = pd.concat([tickets, tickets.head(1).assign(id="copy", group="copy", text="  " + tickets["text"][0].replace(" ", "\u00a0 "))])
+
+    _, removed = prepare(rows, PARAMS, tasks.load("text_classification"))
+    assert "exact duplicate" in set(removed.loc[removed["text"] == tickets["text"][0], "reason"])
+
+
+def test_the_encoded_rows_line_up_with_the_tables(tmp_path, tiny_base, tickets):
+    out = run(tmp_path, tiny_base, tickets)
+
+    learn = Learn.read(out / "learn")
+    rows = read_rows(out / "learn" / "train.parquet")
+    assert [learn.spec.labels[row["labels"]] for row in (learn.train[place] for place in range(len(rows)))] == rows["label"].tolist()
+    assert len(learn.validation) == Profile.read(out).splits["validation"].rows
+    assert sorted(path.name for path in (out / "test").iterdir()) == ["test.parquet"]
+
+
+def test_other_columns_travel_with_their_row(tmp_path, tiny_base, tickets):
+    out = run(tmp_path, tiny_base, tickets.assign(kind=tickets["id"].where(tickets.index % 2 == 0, None)))
+
+    rows = read_rows(out / "test" / "test.parquet")
+    assert list(rows.columns) == ["id", "group", "text", "label", "kind"]
+    assert 0 < rows["kind"].isna().sum() < len(rows)
+    assert (rows["kind"].dropna() == rows.loc[rows["kind"].notna(), "id"]).all()
+
+
+def test_cut_texts_are_counted_and_warned_of(tmp_path, tiny_base, tickets, caplog):
+    with caplog.at_level(logging.WARNING):
+        out = run(tmp_path, tiny_base, tickets, PARAMS.model_copy(update={"max_length": 8}))
+
+    profile = Profile.read(out)
+    assert (profile.tokens.cut_share, profile.tokens.cut_token_share, profile.tokens.mean) == (1.0, pytest.approx(0.2), 10.0)
+    assert profile.tokens.quantiles["max"] == 10
+    assert sum(count for _, count in profile.tokens.histogram) == profile.kept
+    assert any("raise preprocess.max_length" in warning for warning in profile.warnings)
+    assert "100.0% of the rows are cut at 8 tokens" in caplog.text
+
+
+def test_the_digests_follow_their_rows_only(tmp_path, tiny_base, tickets):
+    one = Profile.read(run(tmp_path, tiny_base, tickets, name="one"))
+    train_row = read_rows(tmp_path / "one" / "prepared" / "learn" / "train.parquet")["id"][0]
+    changed = tickets.assign(text=tickets["text"].where(tickets["id"] != train_row, "wholly other words that resemble nothing else here"))
+    other = Profile.read(run(tmp_path, tiny_base, changed, name="other"))
+
+    assert one.snapshot == "s"
+    assert one.test_digest == other.test_digest
+    assert one.learn_digest != other.learn_digest
+
+
+def test_a_class_with_fewer_groups_than_splits_is_named(tmp_path, tiny_base, tickets):
+    rare = tickets.head(2).assign(label="rare", id=["r1", "r2"], group=["r1", "r2"], text=["first rare thing", "second odd matter"])
+
+    with pytest.raises(BadData, match=r"'rare' has 2 groups \(2 rows\), expected 3 or more.*What to do"):
+        run(tmp_path, tiny_base, pd.concat([tickets, rare]))
+
+
+def test_a_class_that_missed_the_test_split_is_named(tmp_path, tiny_base, tickets):
+    groups = [name for name in (f"x{number}" for number in range(99)) if assign([name], PARAMS.split_seed, 0.3, 0.2) != ["test"]][:5]
+    rare = pd.DataFrame({"id": groups, "group": groups, "text": [f"lonely {name} matter {name}{name}" for name in groups], "label": "rare"})
+
+    with pytest.raises(BadData, match=r"'rare' has 5 groups \(5 rows\), of which none fell into test"):
+        run(tmp_path, tiny_base, pd.concat([tickets, rare]))
+
+
+def test_one_class_only_is_refused(tmp_path, tiny_base, tickets):
+    with pytest.raises(BadData, match="only the label 'device'"):
+        run(tmp_path, tiny_base, tickets[tickets["label"] == "device"])
+
+
+def test_equal_texts_with_different_labels_leave_nothing(tmp_path, tiny_base, tickets):
+    with pytest.raises(BadData, match=r"no row is left \(240 conflicting labels\)"):
+        run(tmp_path, tiny_base, tickets.assign(text="same"))
+
+
+def test_no_rows_at_all_is_one_clear_error(tmp_path, tiny_base, tickets):
+    with pytest.raises(BadData, match="no row is left"):
+        run(tmp_path, tiny_base, tickets.head(0))
+
+
+def test_a_missing_column_names_the_nearest(tmp_path, tiny_base, tickets):
+    with pytest.raises(BadData, match="'label'; did you mean 'labels'"):
+        run(tmp_path, tiny_base, tickets.rename(columns={"label": "labels"}))
+
+
+def test_rejected_data_goes_no_further(tmp_path, tiny_base, tickets):
+    folder = validated(tmp_path / "validated", tickets, accepted=False)
+
+    with pytest.raises(BadData, match=r"rejected the snapshot \(labels\)"):
+        preprocess(folder, tiny_base, tmp_path / "out", task="text_classification", preprocess=PARAMS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_validation_must_have_run(tmp_path, tiny_base):
+    with pytest.raises(NotThere, match=r"report\.json is missing"):
+        preprocess(tmp_path, tiny_base, tmp_path / "out", task="text_classification", preprocess=PARAMS)
+
+
+def test_a_folder_without_a_tokenizer_is_a_bad_model(tmp_path, tickets):
+    (tmp_path / "base").mkdir()
+
+    with pytest.raises(BadModel):
+        run(tmp_path, tmp_path / "base", tickets)
+
+
+def test_more_tokens_than_the_model_reads_is_refused(tmp_path, tiny_base, tickets):
+    with pytest.raises(BadParams, match=r"max_length is 65, and the base model in .* reads at most 64"):
+        run(tmp_path, tiny_base, tickets, PARAMS.model_copy(update={"max_length": 65}))
+
+
+def test_shares_that_leave_nothing_to_train_on_are_contradictory():
+    with pytest.raises(BadParams, match="their sum is 1"):
+        PreprocessParams.parse({"test_share": 0.5, "validation_share": 0.5}, "preprocess")

@@ -1,0 +1,230 @@
+"""s3://BUCKET/PREFIX, against moto's server on loopback: which objects are read, and what is said when they cannot be."""
+
+import re
+import socket
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.artifacts.manifest import Manifest
+from components.artifacts.rows import read_snapshot
+from components.core.errors import BadParams, BadSource, RetuneError, Unavailable
+from components.data.snapshot import SnapshotParams, take_snapshot
+from components.data.snapshot.sources import s3
+from tests.support.s3 import CREDENTIALS, client, environment, let_in, new_bucket, put_at_once
+
+
+def csv(*texts: str) -> bytes:
+    return ("text,label\n" + "".join(f"{text},x\n" for text in texts)).encode()
+
+
+OBJECTS = {
+    "labels/": b"",
+    "labels/2026/a.csv": csv("a"),
+    "labels/2026/b c+ä.CSV": csv("b"),
+    "labels/2027/c.csv": csv("c"),
+    "labels/README.md": b"not data",
+    "labels/_temporary/0/d.csv": csv("half written"),
+    "labels/.hidden.csv": csv("hidden"),
+    "labels-old/e.csv": csv("old"),
+    "other/f.jsonl": b'{"text": "f", "label": "x"}\n',
+    "other/../g.csv": csv("up"),
+}
+
+
+@pytest.fixture(scope="module")
+def bucket() -> str:
+    return new_bucket(OBJECTS)
+
+
+def take(root: Path, source: str, **changes: str | None) -> Manifest:
+    known = {name: value for name, value in {**environment(), **changes}.items() if value is not None}
+    return take_snapshot(root, root / "raw", snapshot=SnapshotParams(source=source), environment=known)
+
+
+def texts(root: Path) -> list[str]:
+    return sorted(read_snapshot(root / "raw")["text"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("labels", ["a", "b", "c"]),
+        ("labels/", ["a", "b", "c"]),
+        ("labels/2026", ["a", "b"]),
+        ("labels/2026/a.csv", ["a"]),
+        ("labels/.hidden.csv", ["hidden"]),
+        ("labels/*/?.csv", ["a", "c", "half written"]),
+        ("labels/**/c.csv", ["c"]),
+        ("lab*/[ae].csv", ["a", "old"]),
+        ("other/*.csv", ["up"]),
+    ],
+)
+def test_a_prefix_is_a_folder_and_a_glob_matches_objects(tmp_path: Path, bucket: str, wanted: str, expected: list[str]) -> None:
+    manifest = take(tmp_path, f"s3://{bucket}/{wanted}")
+
+    assert texts(tmp_path) == expected
+    assert (manifest.source, manifest.format) == (f"s3://{bucket}/{wanted}", "csv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
+
+
+def test_more_than_a_page_of_objects_is_read(tmp_path: Path) -> None:
+    bucket = new_bucket({})
+    for number in range(1_001):
+        put_at_once(bucket, f"{number:04}.csv" if number in (0, 1_000) else f"{number:04}.txt", csv(str(number)))
+
+    take(tmp_path, f"s3://{bucket}")
+
+    assert texts(tmp_path) == ["0", "1000"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("none", "nothing there ends in .csv, .tsv, "),
+        ("labels/README.md", "README.md: unknown ending '.md'; expected .csv"),
+        ("labels/R*", "nothing there ends in .*; there are 1 others, as labels/README.md"),
+        ("", r"expected files of one format, found .*\(csv\), f.jsonl \(jsonl\); choose with a glob"),
+    ],
+)
+def test_a_prefix_without_data_or_with_two_formats_is_refused(tmp_path: Path, bucket: str, wanted: str, expected: str) -> None:
+    with pytest.raises(BadSource, match=rf"s3://{bucket}/{re.escape(wanted)}: {expected}"):
+        take(tmp_path, f"s3://{bucket}/{wanted}")
+
+
+def test_a_bad_object_is_named_by_its_key_and_the_earlier_snapshot_stays(tmp_path: Path, bucket: str) -> None:
+    first = take(tmp_path, f"s3://{bucket}/labels")
+    bad = new_bucket({"x/a.csv": csv("a"), "x/b.csv": b"text,label\nonly one cell\n", "y/a.csv": csv("a"), "y/b.csv": b"text,other\na,b\n"})
+
+    with pytest.raises(BadSource, match=f"s3://{bad}/x/b.csv: row 1 .line 2. has 1 cells, the header has 2"):
+        take(tmp_path, f"s3://{bad}/x")
+    with pytest.raises(BadSource, match=f"s3://{bad}/y/b.csv: expected the same columns as in a.csv"):
+        take(tmp_path, f"s3://{bad}/y")
+
+    assert Manifest.read(tmp_path / "raw") == first
+    assert not list(tmp_path.glob(".raw*"))
+
+
+# An object that changes while it is read
+
+
+@pytest.mark.parametrize("change", ["written", "removed"])
+def test_objects_that_change_twice_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    bucket = new_bucket({"a.csv": csv("a"), "b.csv": csv("b"), "c.csv": csv("c")})
+    first = take(tmp_path, f"s3://{bucket}")
+    listing, left = s3.list_objects, ["b", "c"]
+
+    def list_and_change(*asked: Any) -> list[s3.Object]:
+        found, name = listing(*asked), left.pop(0)
+        if change == "removed":
+            client().delete_object(Bucket=bucket, Key=f"{name}.csv")
+        else:
+            client().put_object(Bucket=bucket, Key=f"{name}.csv", Body=csv("z"))  # of the same size
+        return found
+
+    monkeypatch.setattr(s3, "list_objects", list_and_change)
+
+    with pytest.raises(Unavailable, match=f"s3://{bucket}: an object was changed or removed while it was read"):
+        take(tmp_path, f"s3://{bucket}")
+    assert Manifest.read(tmp_path / "raw") == first
+    assert not list(tmp_path.glob(".raw*"))
+
+
+def test_objects_that_change_once_are_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = new_bucket({"a.csv": csv("a")})
+    download = s3.download
+
+    def download_and_add(*asked: Any) -> None:
+        download(*asked)
+        client().put_object(Bucket=bucket, Key="b.csv", Body=csv("b"))
+
+    monkeypatch.setattr(s3, "download", download_and_add)
+
+    assert take(tmp_path, f"s3://{bucket}").rows == 2
+
+
+def test_classes_have_the_names_of_the_card_in_the_bucket(tmp_path: Path) -> None:
+    card = "---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names: {'0': no, '1': 'yes'}\n---\n"
+    bucket = new_bucket({"set/README.md": card.encode(), "set/data/a.csv": b"text,label\na,1\nb,0\n", "README.md": b"---\n[\n---\n"})
+
+    take(tmp_path, f"s3://{bucket}/set")
+
+    assert set(read_snapshot(tmp_path / "raw")["label"]) == {"yes", "no"}
+
+
+def test_an_object_of_another_size_than_listed_is_an_error(tmp_path: Path) -> None:
+    bucket = new_bucket({"a.csv": csv("a")})
+    (listed,) = s3.list_objects(client(), bucket, "")
+
+    with pytest.raises(Unavailable, match="listed with 99 bytes"):
+        s3.download(client(), bucket, s3.Object(listed.key, listed.etag, 99), tmp_path / "part.csv")
+
+
+# Who may not, and what is not there
+
+
+def test_a_missing_bucket_is_named_with_the_endpoint(tmp_path: Path) -> None:
+    with pytest.raises(BadSource, match=r"s3://no-such-bucket/x: http://127\.0\.0\.1:\d+ answers NoSuchBucket, The specified"):
+        take(tmp_path, "s3://no-such-bucket/x")
+
+
+@pytest.fixture
+def locked() -> Iterator[None]:
+    """The server knows nobody."""
+    let_in(0)
+    yield
+    let_in(float("inf"))
+
+
+@pytest.mark.usefixtures("locked")
+def test_who_is_not_let_in_is_told_what_is_needed_and_no_secret(tmp_path: Path, bucket: str) -> None:
+    with pytest.raises(BadSource, match=r"forbidden; .* answers InvalidAccessKeyId, .* need s3:ListBucket and s3:GetObject") as caught:
+        take(tmp_path, f"s3://{bucket}/labels")
+
+    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in "".join(traceback.format_exception(caught.value))
+
+
+def test_missing_credentials_are_told(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    for name in CREDENTIALS:
+        monkeypatch.delenv(name)
+    gone: dict[str, str | None] = dict.fromkeys(CREDENTIALS)
+
+    with pytest.raises(BadSource, match="there are no credentials; expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        take(tmp_path, f"s3://{bucket}/labels", **gone)
+    with pytest.raises(BadSource, match=r"the AWS_… variables cannot be used: .*(artial|incomplete)"):
+        take(tmp_path, f"s3://{bucket}/labels", **{**gone, "AWS_ACCESS_KEY_ID": "AKIA"})
+
+
+def closed() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "error", "expected"),
+    [
+        ("http://me:hush@{closed}", Unavailable, r"the endpoint is out of reach: Could not connect to .*//\*\*\*@127\.0\.0\.1"),
+        ("me:hush@nowhere", BadSource, "the AWS_… variables cannot be used: Invalid endpoint"),
+    ],
+)
+def test_an_endpoint_out_of_reach_is_worth_a_retry_and_a_wrong_one_is_not(
+    tmp_path: Path, endpoint: str, error: type[RetuneError], expected: str
+) -> None:
+    with pytest.raises(error, match=expected) as caught:
+        take(tmp_path, "s3://bucket/x", AWS_ENDPOINT_URL_S3=endpoint.format(closed=closed()))
+
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("source", ["s3://", "s3:///labels", "s3://me:hush@bucket/labels"])
+def test_an_address_needs_a_bucket(tmp_path: Path, source: str) -> None:
+    with pytest.raises(BadParams, match="expected s3://BUCKET/PREFIX, found no name of a bucket") as caught:
+        take(tmp_path, source)
+
+    assert "hush" not in str(caught.value)

@@ -1,0 +1,213 @@
+"""The folders in which models are made inherit DVC's configuration as DVC resolves it, whatever the project's path holds."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from components.core.errors import BadInput, BadParams
+from components.mlflow_store.registry import inspected, register
+from components.mlflow_store.tracking import record
+from flows.audit import worktree
+from flows.dvc_adapter import repro
+from flows.dvc_adapter.config import cache_folder, default_remote, read, share_remote
+from flows.dvc_adapter.lock import pointed
+from flows.project.checkout import checkout
+from flows.project.git import git
+from flows.project.workspace import Workspace, find_project, furnish
+from flows.settings import Settings
+from tests.support.finished import LINEAGE, make_finished, new_store
+
+TEAM = "[core]\n    remote = team\n['remote \"team\"']\n    url = ../../team\n"
+HOSTILE = "Smith, Jones #1; 100% 50%25 %(x)s \"q\" 'a' $HOME `x` \\ [b] prö&jekt\t\x01"
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for level in ("GLOBAL", "SYSTEM"):
+        (tmp_path / level).mkdir()
+        monkeypatch.setenv(f"DVC_{level}_CONFIG_DIR", str(tmp_path / level))
+    return make(tmp_path / "project")
+
+
+def make(folder: Path) -> Path:
+    for name in (".dvc", "components", "flows", "models/m"):
+        (folder / name).mkdir(parents=True)
+    for name, text in {".dvc/config": TEAM, "dvc.yaml": "stages: {}\n", "models/m/params.yaml": "name: m\n"}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return folder
+
+
+def workspace_of(project: Path) -> Path:
+    place = Workspace(project, project / "var/workspaces/m", project / "models/m/params.yaml")
+    furnish(place)
+    return place.root
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "remote", "cache"),
+    [
+        ("project/.dvc/config", TEAM, ("team", "team"), "project/.dvc/cache"),
+        ("project/.dvc/config.local", "['remote \"team\"']\n    url = mine\n", ("team", "project/.dvc/mine"), "project/.dvc/cache"),
+        (
+            "project/.dvc/config.local",
+            "[core]\n    remote = b\n['remote \"b\"']\n    url = ../b\n",
+            ("b", "project/b"),
+            "project/.dvc/cache",
+        ),
+        ("project/.dvc/config.local", "[cache]\n    dir = ../../shared\n", ("team", "team"), "shared"),
+        ("GLOBAL/config", "[cache]\n    dir = ../all\n    type = hardlink,copy\n", ("team", "team"), "all"),
+        ("SYSTEM/config", "[core]\n    remote = x\n['remote \"team\"']\n    jobs = 3\n", ("team", "team"), "project/.dvc/cache"),
+    ],
+)
+def test_a_workspace_has_the_projects_remote_and_cache(
+    project: Path, tmp_path: Path, file: str, text: str, remote: tuple[str, str], cache: str
+) -> None:
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    root = workspace_of(project)
+
+    assert default_remote(root) == default_remote(project) == (remote[0], str(tmp_path / remote[1]))
+    assert cache_folder(root) == cache_folder(project) == tmp_path / cache
+    assert {name: values for name, values in read(root).items() if name not in ("core", "cache")} == {
+        name: values for name, values in read(project).items() if name not in ("core", "cache")
+    }
+
+
+def test_a_rebuild_has_the_remotes_and_a_cache_of_its_own(project: Path, tmp_path: Path) -> None:
+    (project / ".dvc/config.local").write_text("[cache]\n    dir = /shared\n", encoding="utf-8")
+    worktree.furnish(tmp_path / "apart", project)
+
+    assert default_remote(tmp_path / "apart") == ("team", str(tmp_path / "team"))
+    assert cache_folder(tmp_path / "apart") == tmp_path / "apart/.dvc/cache"
+
+
+def test_credentials_stay_ours_to_read(project: Path) -> None:
+    secret = '[\'remote "team"\']\n    url = https://ann:hidden@host/x\n    password = "a, b"\n    cert_path = ../cert.pem\n'
+    (project / ".dvc/config.local").write_text(secret, encoding="utf-8")
+    root = workspace_of(project)
+
+    assert read(root)["remote"]["team"]["password"] == "a, b"
+    assert read(root)["remote"]["team"]["cert_path"] == str(project / "cert.pem")
+    assert stat.S_IMODE((root / ".dvc/config").stat().st_mode) == 0o600
+    assert default_remote(root) == ("team", "https://ann:…@host/x")
+
+
+def test_without_any_remote_the_one_in_var_is_used(project: Path) -> None:
+    (project / ".dvc/config").write_text("", encoding="utf-8")
+
+    assert default_remote(project) is None
+    assert default_remote(workspace_of(project)) == ("local", str(project / "var/dvc-remote"))
+
+
+def test_the_setting_wins_and_a_persons_default_comes_back(project: Path) -> None:
+    file = project / ".dvc/config.local"
+    own = '# mine\n[core]\n    remote = b\n[\'remote "b"\']\n    url = "/a, b"\n'
+    file.write_text(own, encoding="utf-8")
+    file.chmod(0o600)
+    for url in ("/srv/x, y", "/srv/z"):
+        share_remote(file, Settings(dvc_remote=url))
+        assert default_remote(project) == ("shared", url)
+    assert default_remote(workspace_of_shared(project)) == ("shared", "/srv/z")
+    share_remote(file, Settings(dvc_remote=""))
+
+    assert default_remote(project) == ("b", "/a, b")
+    assert file.read_text(encoding="utf-8").startswith("# mine")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def workspace_of_shared(project: Path) -> Path:
+    (project / ".env").write_text("RETUNE_DVC_REMOTE=/srv/z\n", encoding="utf-8")
+    root = workspace_of(project)
+    (project / ".env").unlink()
+    return root
+
+
+@pytest.mark.parametrize("url", ["/team/disk", "s3://bucket/x"])
+def test_a_persons_remote_called_shared_stays(project: Path, url: str) -> None:
+    (project / ".dvc/config.local").write_text(f"[core]\n    remote = shared\n['remote \"shared\"']\n    url = {url}\n", encoding="utf-8")
+
+    assert default_remote(workspace_of(project)) == ("shared", url)
+    assert default_remote(project) == ("shared", url)
+
+
+def test_a_state_folder_behind_a_link_leads_to_the_projects_cache(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk/a/b/c/var").mkdir(parents=True)
+    (project / "var").symlink_to(tmp_path / "disk/a/b/c/var")
+    (project / ".dvc/config").write_text("", encoding="utf-8")
+    root = workspace_of(project).resolve()  # where DVC finds itself
+
+    assert root.is_relative_to(tmp_path / "disk")
+    assert cache_folder(root) == project / ".dvc/cache"
+    assert default_remote(root) == ("local", str(project / "var/dvc-remote"))
+
+
+def test_an_old_workspaces_own_remote_is_forgotten(project: Path) -> None:
+    root = workspace_of(project)
+    (root / ".dvc/config.local").write_text("[core]\n    remote = shared\n['remote \"shared\"']\n    url = /old\n", encoding="utf-8")
+    (root / ".dvc/config").write_text("[cache]\n    dir = /Smith, Jones\n", encoding="utf-8")
+
+    assert default_remote(workspace_of(project)) == default_remote(project)
+
+
+def test_a_configuration_that_dvc_cannot_read_is_named(project: Path) -> None:
+    (project / ".dvc/config").write_text("[cache]\n    dir = /a, b\n", encoding="utf-8")
+    with pytest.raises(BadParams, match=r"project/\.dvc: DVC's configuration cannot be read"):
+        workspace_of(project)
+
+
+@pytest.mark.parametrize("name", ["what?", "a:b", "{name}", "two\nlines"])
+def test_a_path_that_no_address_can_hold_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match="cannot be used in the path of a project"):
+        find_project(make(tmp_path / name))
+
+
+@pytest.mark.slow
+def test_a_clone_pulls_what_a_workspace_pushed(project: Path, tmp_path: Path) -> None:
+    """In a folder with every character that a file, a shell or an address may take for its own."""
+    hostile = make(tmp_path / HOSTILE / "p")
+    around = set(tmp_path.rglob("*"))
+    root = workspace_of(hostile)
+    (root / "data/raw").mkdir(parents=True)
+    (root / "data/raw/rows").write_text("rows", encoding="utf-8")
+    repro.add([root / "data/raw"], root)
+    repro.dvc(["push"], root, what="dvc push")
+    clone = make(tmp_path / HOSTILE / "clone")
+    (clone / "data").mkdir()
+    pointer = (root / "data/raw.dvc").read_bytes()
+    (clone / "data/raw.dvc").write_bytes(pointer)
+    (clone / ".dvc/config").write_text(f"[core]\n    no_scm = true\n{TEAM.removeprefix('[core]')}", encoding="utf-8")
+    repro.pull("data/raw.dvc", clone)
+
+    assert (clone / "data/raw/rows").read_text(encoding="utf-8") == "rows"
+    assert repro.cached_listing(hostile, pointed(root, "data/raw") or "").keys() == {"rows"}
+    others = {path for path in set(tmp_path.rglob("*")) - around if not path.is_relative_to(tmp_path / HOSTILE)}
+    assert others == set(), "a file outside the project"
+
+
+@pytest.mark.slow
+def test_a_candidate_is_kept_below_a_hostile_path(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
+    root = make_finished(tmp_path / HOSTILE, tiny_base, tickets)
+    uri = new_store(root / "var")
+    run = record(root, uri, lineage=LINEAGE, params={})
+    version = register(root, uri, run_id=run.run_id, key=run.key, lineage=LINEAGE)
+
+    assert (inspected(uri, version) / "code/components").is_dir()
+    assert Path(MlflowClient(uri).download_artifacts(run.run_id, "dvc.lock")).read_bytes() == (root / "dvc.lock").read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == [HOSTILE]
+
+
+@pytest.mark.slow
+def test_a_scheduled_checkout_below_a_hostile_path_asks_dvc(tmp_path: Path) -> None:
+    folder = make(tmp_path / HOSTILE)
+    git(folder, "init", "-q")
+    git(folder, "add", "-A")
+    git(folder, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
+    with checkout(folder) as root:
+        furnish(Workspace(folder, root, root / "models/m/params.yaml", home=folder / "models/m", commit="c"))
+        said = subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], cwd=root, capture_output=True, text=True, check=True).stdout
+        assert said.split()[0] == "team"
+        assert cache_folder(root) == folder / ".dvc/cache"

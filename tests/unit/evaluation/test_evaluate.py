@@ -1,0 +1,212 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from components.artifacts.metrics import Metrics
+from components.artifacts.predictions import Predictions
+from components.artifacts.profile import Profile, SplitProfile, TokenLengths
+from components.artifacts.rows import write_rows
+from components.artifacts.training import ModelSpec
+from components.core.errors import BadData, BadModel, NotThere
+from components.core.hashing import digest_folder
+from components.evaluation.evaluate import EvaluateParams, evaluate, flat, measure
+from components.model import tasks
+from tests.support.learn import spec_of
+
+TASK = tasks.load("text_classification")
+BASE = Path("no base is asked")
+LABELS = ("billing", "device", "network")
+PARAMS = EvaluateParams()
+
+
+def prepare(folder: Path, rows: pd.DataFrame, labels: tuple[str, ...] = LABELS) -> Path:
+    """Lay out data/prepared: every third group is test, the rest is train."""
+    in_test = rows["group"].str[1:].astype(int) % 5 < 2
+    for part in ("learn", "test"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+    write_rows(rows[~in_test], folder / "learn" / "train.parquet")
+    write_rows(rows[in_test], folder / "test" / "test.parquet")
+    lengths = TokenLengths(
+        max_length=64, mean=8, quantiles={}, histogram=(), cut_rows=0, cut_share=0, cut_token_share=0
+    )  # evaluation reads labels and digest only
+    Profile(
+        snapshot="snapshot-digest",
+        rows_in=len(rows),
+        kept=len(rows),
+        exact_duplicates=0,
+        near_duplicates=0,
+        conflicting=0,
+        labels=labels,
+        splits={"test": SplitProfile(rows=int(in_test.sum()), groups=0, labels={})},
+        tokens=lengths,
+        test_digest="test-digest",
+        learn_digest="learn-digest",
+        warnings=(),
+    ).write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tiny_base, tmp_path_factory) -> Path:
+    """An untrained model with the right head: it answers, and not well."""
+    folder, task = tmp_path_factory.mktemp("model"), tasks.load("text_classification")
+    import torch
+
+    torch.manual_seed(1)
+    task.build_model(tiny_base, spec_of(*LABELS)).save_pretrained(folder)
+    task.load_tokenizer(tiny_base).save_pretrained(folder)
+    ModelSpec(task="text_classification", labels=LABELS, max_length=32, unicode_form="NFC").write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(tickets, tmp_path_factory) -> Path:
+    return prepare(tmp_path_factory.mktemp("prepared"), tickets)
+
+
+@pytest.fixture(scope="module")
+def evaluated(model, prepared, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("reports") / "evaluation"
+    evaluate(model, prepared, BASE, out, task="text_classification", evaluate=PARAMS)
+    return out
+
+
+def test_every_promised_file_is_there(evaluated):
+    files = {path.relative_to(evaluated).as_posix() for path in evaluated.rglob("*") if path.is_file()}
+
+    assert files == {
+        "metrics.json",
+        "scores.json",
+        "confusion.csv",
+        "reliability.csv",
+        "classes.csv",
+        *(f"predictions/{name}.parquet" for name in ("candidate", *TASK.baselines)),
+    }
+
+
+def test_metrics_bind_the_scores_to_their_test_set_model_and_snapshot(evaluated, model):
+    metrics = Metrics.read(evaluated)
+
+    assert (metrics.test_digest, metrics.snapshot, metrics.model_digest) == ("test-digest", "snapshot-digest", digest_folder(model))
+    assert (metrics.rows, metrics.groups) == (96, 32)
+    assert set(metrics.headline) == {"accuracy", "macro_f1", "micro_f1", "weighted_f1"}
+    assert set(metrics.baselines) == set(metrics.differences) == set(TASK.baselines)
+    assert all("32 groups" in str(each.doubt) for each in metrics.headline.values())
+
+
+def test_a_linear_model_learns_what_an_untrained_transformer_does_not(evaluated):
+    metrics = Metrics.read(evaluated)
+
+    assert metrics.baselines["tfidf"]["accuracy"].value > 0.95
+    assert metrics.baselines["majority"]["accuracy"].value < 0.5
+    assert metrics.differences["tfidf"]["macro_f1"].high < 0
+
+
+def test_differences_are_the_candidate_minus_the_baseline(evaluated):
+    metrics = Metrics.read(evaluated)
+
+    for name in TASK.baselines:
+        for metric, gain in metrics.differences[name].items():
+            assert gain.value == pytest.approx(metrics.headline[metric].value - metrics.baselines[name][metric].value)
+
+
+def test_predictions_are_ordered_by_id_and_their_probabilities_agree_with_them(evaluated):
+    for name in ("candidate", *TASK.baselines):
+        found = Predictions.read(evaluated / "predictions" / f"{name}.parquet")
+
+        assert found.ids.tolist() == sorted(found.ids.tolist())
+        assert found.labels == LABELS
+        assert found.probabilities.sum(axis=1) == pytest.approx(np.ones(96))
+        assert found.predicted.tolist() == [LABELS[k] for k in found.probabilities.argmax(axis=1)]
+
+
+def test_the_predictions_file_gives_back_the_metrics(evaluated, model, prepared):
+    candidate, *others = (Predictions.read(evaluated / "predictions" / f"{name}.parquet") for name in ("candidate", *TASK.baselines))
+
+    baselines, profile = dict(zip(TASK.baselines, others, strict=True)), Profile.read(prepared)
+    written = Metrics.read(evaluated)
+    assert measure(TASK, candidate, baselines, profile, digest_folder(model), 10) == written.model_copy(update={"tables": ()})
+    assert [table.title for table in written.tables] == ["Labels, the commonest first"]  # what the task shows beside
+
+
+def test_tables_for_dvc_have_one_row_an_example_and_one_a_class(evaluated):
+    confusion, classes = pd.read_csv(evaluated / "confusion.csv"), pd.read_csv(evaluated / "classes.csv")
+
+    assert confusion.columns.tolist() == ["expected", "predicted"]
+    assert len(confusion) == 96
+    assert classes["label"].tolist() == list(LABELS)
+    assert classes["rows"].sum() == pd.read_csv(evaluated / "reliability.csv")["rows"].sum() == 96
+
+
+def test_scores_are_flat_numbers(evaluated):
+    scores = json.loads((evaluated / "scores.json").read_text())
+
+    assert scores == flat(Metrics.read(evaluated))
+    assert scores["macro_f1_low"] <= scores["macro_f1"] <= scores["macro_f1_high"]
+    assert all(isinstance(value, float) and "." not in name for name, value in scores.items())
+
+
+def test_an_equal_model_gives_equal_bytes_whatever_was_there_and_however_the_rows_lie(evaluated, model, tickets, tmp_path):
+    prepared = prepare(tmp_path / "prepared", tickets.sample(frac=1, random_state=3))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "stale.txt").write_text("left over")
+    write_rows(tickets[tickets["group"].str[1:].astype(int) % 5 >= 2], prepared / "learn" / "train.parquet")
+
+    evaluate(model, prepared, BASE, out, task="text_classification", evaluate=PARAMS)
+
+    assert digest_folder(out) == digest_folder(evaluated)
+
+
+def test_a_model_of_other_labels_is_refused_and_the_last_result_kept(model, tickets, tmp_path):
+    rows = tickets.assign(label=tickets["label"].replace("device", "printer"))
+    prepared = prepare(tmp_path / "prepared", rows, ("billing", "network", "printer"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.json").write_text("{}")
+
+    with pytest.raises(BadModel, match=r"only the model has device, only the data has printer"):
+        evaluate(model, prepared, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
+    assert (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_an_empty_test_split_is_refused(model, prepared, tickets, tmp_path):
+    folder = prepare(tmp_path / "prepared", tickets)
+    write_rows(tickets.iloc[:0], folder / "test" / "test.parquet")
+
+    with pytest.raises(BadData, match="no rows to evaluate on"):
+        evaluate(model, folder, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
+
+
+def test_what_an_earlier_step_did_not_make_is_named(model, tmp_path):
+    with pytest.raises(NotThere, match=r"profile\.json is missing"):
+        evaluate(model, tmp_path, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
+
+
+@pytest.mark.parametrize("change", [{"text": "! ?"}, {"label": "billing"}])
+def test_where_no_linear_model_can_be_fitted_the_baseline_is_the_majority(change, tickets, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = TASK.predict_baselines(tickets.assign(**change), tickets, spec_of(*LABELS), BASE)
+
+    assert found["tfidf"].predicted == found["majority"].predicted
+    assert "as the majority does" in caplog.text
+
+
+def test_a_label_without_a_training_row_gets_no_probability_from_a_baseline(tickets):
+    found = TASK.predict_baselines(tickets[tickets["label"] != "device"], tickets, spec_of(*LABELS), BASE)
+
+    for each in found.values():
+        assert each.probabilities[:, 1].max() == 0
+        assert each.probabilities.sum(axis=1) == pytest.approx(np.ones(240))
+
+
+def test_a_group_that_dominates_is_warned_of(model, tickets, tmp_path, caplog):
+    rows = tickets.assign(group=tickets["group"].mask(tickets["group"].str[1:].astype(int) % 5 == 0, "g00"))
+
+    with caplog.at_level(logging.WARNING):
+        evaluate(model, prepare(tmp_path / "prepared", rows), BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
+
+    assert "group g00 holds 48 test rows" in caplog.text

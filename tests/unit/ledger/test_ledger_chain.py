@@ -1,0 +1,487 @@
+"""The ledger's chain: whatever is changed behind the ledger's back is found and named, here and against what MLflow keeps."""
+
+import inspect
+import shutil
+import sqlite3
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from mlflow import MlflowClient
+from sqlalchemy.pool import NullPool
+from typer.testing import CliRunner
+
+from components.core.errors import BadInput, BadParams, RetuneError
+from components.ledger import Chain, Ledger, Retraining, book
+from components.ledger import chain as chain_of
+from components.ledger.chain import KEY, Head
+from components.ledger.tables import evidence, make_engine, promotions, writing
+from components.mlflow_store.registry import Environment, accept, champion, reconcile, verify_ledger
+from components.mlflow_store.registry.versions import LEDGER
+from components.mlflow_store.registry.worker_client import environment as packages_environment
+from flows import doctor
+from flows.audit.history import verify
+from flows.audit.registered_model import Model
+from flows.dvc_adapter.repro import environment as stages_environment
+from flows.migrate.migrate import carry_ledger
+from flows.production import promotion
+from flows.project.workspace import Workspace
+from tests.support.postgres import Cluster
+from tests.unit.ledger.test_ledger import change, question
+from tests.unit.mlflow_store.test_promote import NAME, aliases, ledger_of, make, swap
+from tests.unit.mlflow_store.test_promote import uri as uri  # a fixture
+
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def _no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(KEY, raising=False)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "var/ledger.db"
+
+
+def write_all(ledger: Ledger) -> Ledger:
+    """Write a row into every table; two champions."""
+    ledger.append("tickets", expected=None, **change(1, forced=True))
+    ledger.look("tickets", "t", "k")
+    ledger.ask(question("a1"))
+    ledger.append("tickets", expected=1, **change(3, evidence="f" * 64))  # which answers the question
+    at = datetime(2026, 11, 30, tzinfo=UTC)
+    ledger.note(Retraining(model="tickets", at=at, outcome="skipped", reason="no news", basis="", git_commit="c"))
+    ledger.look("tickets", "u", "k", rows=["a row", "another"])
+    return ledger
+
+
+def open_at(file: Path) -> Ledger:
+    return Ledger(f"sqlite:///{file}")
+
+
+def tamper(file: Path, *statements: str, triggers: bool = True) -> Chain:
+    """Change the file as somebody who can write it: without the triggers, which are put back after it."""
+    connection = sqlite3.connect(file, isolation_level=None)
+    kept = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    for name, _ in kept:
+        connection.execute(f"DROP TRIGGER {name}")
+    for statement in statements:
+        connection.execute(statement)
+    for _, sql in kept if triggers else ():
+        connection.execute(sql)
+    connection.close()
+    return open_at(file).chain()
+
+
+def test_every_row_of_every_table_is_in_the_chain(file: Path) -> None:
+    chain = write_all(open_at(file)).chain()
+
+    connection = sqlite3.connect(file)
+    rows = {table.name: connection.execute(f"SELECT COUNT(*) FROM {table.name}").fetchone()[0] for table in evidence()}
+    connection.close()
+    assert min(rows.values()) > 0
+    assert len(chain.links) == 1 + sum(rows.values())  # and the beginning
+    assert (chain.faults, chain.beginning.found) == ((), 0)
+
+
+def test_every_row_is_written_through_the_chain() -> None:
+    assert ".insert()" not in inspect.getsource(book)
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("UPDATE promotions SET who = 'eve' WHERE sequence = 1", "promotions tickets 1 was changed since it was written"),
+        ("UPDATE promotions SET forced = 0 WHERE sequence = 1", "promotions tickets 1 was changed since it was written"),
+        ("UPDATE promotions SET outcome = 'PASS' WHERE sequence = 2", "promotions tickets 2 was changed since it was written"),
+        ("UPDATE requests SET reason = 'so'", "requests 1 was changed since it was written"),
+        ("UPDATE answers SET decision = 'approved'", "answers 1 was changed since it was written"),
+        ("UPDATE looks SET candidate_key = 'other'", "looks tickets t 1 was changed since it was written"),
+        ("UPDATE retrainings SET outcome = 'PASS'", "retrainings 1 was changed since it was written"),
+        ("UPDATE retrainings SET at = 'no time'", "retrainings 1 was changed since it was written"),
+        ("DELETE FROM promotions WHERE sequence = 2", "promotions tickets 2 was deleted"),
+        ("DELETE FROM answers", "answers 1 was deleted"),
+        ("INSERT INTO looks VALUES ('tickets', 't', 2, 'mine', 'now')", "looks tickets t 2 is in no entry of the chain"),
+        ("DELETE FROM chain WHERE number = 3", "entries between 2 and 4 of the chain were deleted"),
+        ("UPDATE chain SET content = hash WHERE number = 2", "entry 2 of the chain was changed"),
+        ("UPDATE chain SET row = replace(row, 'new', 'old') WHERE number = 1", "entry 1 of the chain was changed"),
+        ("DELETE FROM chain WHERE number = 1", "the chain has no beginning: its first entries were deleted"),
+        ("DELETE FROM chain", "promotions tickets 1 is in no entry of the chain"),
+        ("UPDATE chain SET row = 'no key' WHERE number = 2", "promotions no key was deleted"),
+        ("UPDATE chain SET row = '[1]' WHERE number = 1", "entry 1 of the chain was changed"),
+        ("UPDATE promotions SET model = x'00' WHERE sequence = 1", "is in no entry of the chain"),
+    ],
+)
+def test_a_change_behind_the_ledger_is_named(file: Path, statement: str, fault: str) -> None:
+    write_all(open_at(file))
+    assert fault in "; ".join(tamper(file, statement).faults)
+
+
+def test_a_row_with_a_second_link_is_named(file: Path) -> None:
+    write_all(open_at(file))
+    tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
+    engine = make_engine(f"sqlite:///{file}")
+    with writing(engine) as connection:  # as whoever has read our code would
+        number, last = chain_of._last(connection) or (0, "")
+        row = next(iter(chain_of._rows(connection, promotions)))
+        chain_of._link(connection, number, last, [("promotions", chain_of._key_of(promotions, row), chain_of._content_of(promotions, row))])
+    said = "promotions tickets 1 has a second entry in the chain, number 10: a row is written once and never changed"
+    assert open_at(file).chain().faults == (said, "promotions tickets 1 was changed since it was written")
+
+
+def test_swapped_entries_are_named(file: Path) -> None:
+    write_all(open_at(file))
+    swaps = [f"UPDATE promotions SET sequence = {new} WHERE sequence = {old}" for old, new in ((1, 9), (2, 1), (9, 2))]
+    assert [one.split(" was")[0] for one in tamper(file, *swaps).faults] == ["promotions tickets 1", "promotions tickets 2"]
+
+
+def test_swapped_links_are_named(file: Path) -> None:
+    write_all(open_at(file))
+    swaps = [f"UPDATE chain SET number = {new} WHERE number = {old}" for old, new in ((2, 99), (3, 2), (99, 3))]
+    assert any("one of them was changed, or their order" in fault for fault in tamper(file, *swaps).faults)
+
+
+@pytest.mark.parametrize("name", ["promotions_no_update", "chain_no_delete", "retrainings_no_replace"])
+def test_dropped_triggers_are_named(file: Path, name: str) -> None:
+    write_all(open_at(file))
+    connection = sqlite3.connect(file)
+    connection.execute(f"DROP TRIGGER {name}")
+    connection.close()
+    assert open_at(file).chain().faults == (f"the trigger {name} is missing or changed: the database lets entries be changed",)
+
+
+def test_writing_goes_on_behind_a_change_and_does_not_heal_it(file: Path) -> None:
+    write_all(open_at(file))
+    tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
+    ledger = open_at(file)
+    ledger.append("tickets", expected=3, **change(4))
+    assert ledger.chain().faults == ("promotions tickets 1 was changed since it was written",)
+
+
+def test_an_older_ledger_is_chained_as_found(file: Path) -> None:
+    write_all(open_at(file))
+    connection = sqlite3.connect(file)
+    connection.execute("DROP TABLE chain")
+    connection.close()
+
+    chain = open_at(file).chain()
+    assert (chain.faults, chain.beginning.found, chain.beginning.why) == ((), 8, "the ledger is older than its chain")
+    assert "promotions tickets 2 was deleted" in tamper(file, "DELETE FROM promotions WHERE sequence = 2").faults
+
+
+def test_a_chain_killed_at_its_beginning_is_begun_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_all(open_at(file))
+    connection = sqlite3.connect(file)
+    connection.execute("DROP TABLE chain")
+    connection.close()
+    with monkeypatch.context() as patched:
+        patched.setattr("components.ledger.chain._link", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            open_at(file)
+    assert (open_at(file).chain().faults, open_at(file).chain().beginning.found) == ((), 8)
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_row_and_its_link_are_written_together(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = write_all(open_at(file))
+    monkeypatch.setattr("components.ledger.chain._link", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ledger.append("tickets", expected=3, **change(4))
+    assert (len(ledger.entries("tickets")), ledger.chain().faults) == (2, ())
+
+
+def promote_two(uri: str) -> Path:
+    make(uri, 1, 2)
+    ledger = Ledger(ledger_of(uri))
+    swap(uri, ledger, 1)
+    swap(uri, ledger, 2)
+    return Path(ledger_of(uri).removeprefix("sqlite:///"))
+
+
+def test_mlflow_keeps_the_head_on_model_and_champions(uri: str) -> None:
+    promote_two(uri)
+    client, head = MlflowClient(uri), Ledger(ledger_of(uri)).chain_head()
+    assert Head.read(client.get_registered_model(NAME).tags[LEDGER]) == head
+    assert [Head.read(client.get_model_version(NAME, number).tags[LEDGER]).number for number in ("1", "2")] == [2, 3]
+    assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
+
+
+def test_a_truncated_ledger_is_named(uri: str) -> None:
+    file = promote_two(uri)
+    assert tamper(file, "DELETE FROM promotions WHERE sequence = 2", "DELETE FROM chain WHERE number = 3").faults == ()
+    assert "the chain ends at entry 2, and the registered model tickets in MLflow names entry 3" in refused(uri)
+    assert "the last entries were deleted, or an older copy was put back" in refused(uri)
+
+
+def test_an_older_copy_is_named(uri: str, tmp_path: Path) -> None:
+    make(uri, 1, 2)
+    file = Path(ledger_of(uri).removeprefix("sqlite:///"))
+    swap(uri, Ledger(ledger_of(uri)), 1)
+    shutil.copyfile(file, tmp_path / "copy.db")
+    swap(uri, Ledger(ledger_of(uri)), 2)
+    shutil.copyfile(tmp_path / "copy.db", file)
+
+    assert "or an older copy was put back" in refused(uri)
+    Ledger(ledger_of(uri)).append(NAME, expected=1, **change(7))  # another history from there on
+    assert "entry 3 has the hash" in refused(uri)
+    assert "the ledger was written anew from there on" in refused(uri)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["deleted", "made again"])
+def test_a_ledger_that_was_deleted_is_named(uri: str, again: bool) -> None:
+    file = promote_two(uri)
+    file.unlink()
+    if again:
+        Ledger(ledger_of(uri)).append(NAME, expected=None, **change(1))
+    said = "of another chain: the ledger was deleted and begun anew" if again else "the ledger is empty, and the registered model"
+    assert said in refused(uri)
+
+
+def test_a_ledger_with_all_hashes_made_anew_is_named(uri: str) -> None:
+    file = promote_two(uri)
+    tamper(file, "UPDATE promotions SET who = 'eve'", "DELETE FROM chain")
+    Ledger(ledger_of(uri)).accept("eve", "nobody will see")
+    assert "of another chain" in refused(uri)
+
+
+def refused(uri: str) -> str:
+    """Return why no alias follows the ledger."""
+    before = aliases(uri)
+    MlflowClient(uri).set_registered_model_alias(NAME, "champion", "1")
+    with pytest.raises(RetuneError) as error:
+        reconcile(uri, ledger_of(uri), NAME)
+    assert aliases(uri) == {**before, "champion": 1}  # nothing was moved back
+    MlflowClient(uri).set_registered_model_alias(NAME, "champion", str(before["champion"]))
+    assert "retune reconcile --accept --why TEXT" in str(error.value)
+    return str(error.value)
+
+
+def test_no_promotion_follows_a_changed_ledger(uri: str) -> None:
+    file = promote_two(uri)
+    tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
+    with pytest.raises(RetuneError, match="promotions tickets 1 was changed"):
+        swap(uri, Ledger(ledger_of(uri)), 1)
+    assert len(Ledger(ledger_of(uri)).entries(NAME)) == 2
+
+
+def test_a_person_accepts_a_ledger_as_it_is(uri: str) -> None:
+    file = promote_two(uri)
+    tamper(file, "UPDATE promotions SET why = 'so' WHERE sequence = 1", "DROP TRIGGER IF EXISTS chain_no_update", triggers=False)
+    accept(uri, ledger_of(uri), "ada", "it was I")
+
+    found = verify_ledger(uri, ledger_of(uri), NAME)
+    assert (found.faults, found.chain.beginning.who, found.chain.beginning.why) == ((), "ada", "it was I")
+    assert reconcile(uri, ledger_of(uri), NAME) == []
+    swap(uri, Ledger(ledger_of(uri)), 1)
+    assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
+
+
+def test_a_lost_ledger_is_begun_anew_by_a_person_alone(uri: str) -> None:
+    file = promote_two(uri)
+    file.unlink()
+    refused(uri)
+    accept(uri, ledger_of(uri), "ada", "there is no copy")
+    reconcile(uri, ledger_of(uri), NAME)
+
+    entries = Ledger(ledger_of(uri)).entries(NAME)
+    assert [(entry.action, entry.version) for entry in entries] == [("adopted", 1), ("adopted", 2)]
+    assert champion(uri, NAME).number == 2
+
+
+def test_a_head_killed_before_mlflow_is_kept_by_the_next_call(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote_two(uri)
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "set_registered_model_tag", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            swap(uri, Ledger(ledger_of(uri)), 1)
+    reconcile(uri, ledger_of(uri), NAME)
+    assert verify_ledger(uri, ledger_of(uri), NAME).kept == Ledger(ledger_of(uri)).chain_head()
+
+
+def test_a_signed_head_needs_its_key(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, SECRET)
+    promote_two(uri)
+    assert verify_ledger(uri, ledger_of(uri), NAME).signature.startswith("signed by key ")
+
+    monkeypatch.delenv(KEY)
+    found = verify_ledger(uri, ledger_of(uri), NAME)
+    assert (found.faults, found.signature.endswith("not checked: RETUNE_LEDGER_KEY is not set")) == ((), True)
+    with pytest.raises(RetuneError, match="RETUNE_LEDGER_KEY is not set: set it"):
+        reconcile(uri, ledger_of(uri), NAME)
+    monkeypatch.setenv(KEY, "another key of this project")
+    assert "is signed by the key" in verify_ledger(uri, ledger_of(uri), NAME).faults[0]
+
+
+@pytest.mark.parametrize(
+    ("forge", "fault"),
+    [
+        (lambda head: Head(head.begun, head.number, head.hash), "is not signed, and RETUNE_LEDGER_KEY holds the key"),
+        (lambda head: Head(head.begun, head.number, head.hash, head.signer, "0" * 64), "has a signature that the key"),
+        (None, "MLflow keeps no signed head of the ledger for tickets"),
+    ],
+    ids=["unsigned", "another signature", "deleted"],
+)
+def test_a_forged_head_is_named(uri: str, monkeypatch: pytest.MonkeyPatch, forge: object, fault: str) -> None:
+    monkeypatch.setenv(KEY, SECRET)
+    promote_two(uri)
+    client, head = MlflowClient(uri), Ledger(ledger_of(uri)).chain_head()
+    assert head is not None
+    if forge is None:
+        client.delete_registered_model_tag(NAME, LEDGER)
+    else:
+        client.set_registered_model_tag(NAME, LEDGER, forge(head.signed()).as_text())  # type: ignore[operator]
+    assert fault in refused(uri)
+
+
+def test_a_deleted_head_is_named_by_that_of_a_champion(uri: str) -> None:
+    promote_two(uri)
+    MlflowClient(uri).delete_registered_model_tag(NAME, LEDGER)
+    assert "models:/tickets/1 has the tag retune.ledger, and the registered model has none: it was deleted there" in refused(uri)
+
+
+@pytest.mark.parametrize(
+    "text", ["no json", "[]", '{"begun": null, "number": 1, "hash": null}', '{"begun": "a", "number": "1", "hash": "a"}']
+)
+def test_a_head_that_cannot_be_read_is_named(uri: str, text: str) -> None:
+    promote_two(uri)
+    MlflowClient(uri).set_registered_model_tag(NAME, LEDGER, text)
+    assert "the registered model tickets in MLflow names entry 0" in refused(uri)
+
+
+def test_a_promotion_meanwhile_is_no_fault(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote_two(uri)
+    read, meanwhile = Ledger.chain, [1]
+
+    def chain(ledger: Ledger) -> Chain:
+        found = read(ledger)
+        if meanwhile:
+            swap(uri, Ledger(ledger_of(uri)), meanwhile.pop())
+        return found
+
+    monkeypatch.setattr(Ledger, "chain", chain)
+    assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
+    assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
+
+
+def test_a_new_chain_meanwhile_is_no_fault(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote_two(uri)
+    read, meanwhile = Ledger.chain, ["the copy is right"]
+
+    def chain(ledger: Ledger) -> Chain:
+        if meanwhile:
+            accept(uri, ledger_of(uri), "ada", meanwhile.pop())
+        return read(ledger)
+
+    monkeypatch.setattr(Ledger, "chain", chain)
+    assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
+
+
+def test_no_rejection_is_written_into_a_changed_ledger(uri: str) -> None:
+    file = promote_two(uri)
+    asked = Ledger(ledger_of(uri)).ask(replace(question("a1"), model=NAME))
+    tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
+    with pytest.raises(RetuneError, match="promotions tickets 1 was changed"):
+        promotion.reject(Environment("local", uri, ledger_of(uri)), asked.run, who="bob", why="too slow")
+    assert Ledger(ledger_of(uri)).open_request(asked.run) == asked
+
+
+def test_a_head_without_a_key_says_not_signed(uri: str) -> None:
+    promote_two(uri)
+    assert verify_ledger(uri, ledger_of(uri), NAME).signature == "not signed"
+
+
+def test_a_first_promotion_is_signed(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, SECRET)
+    make(uri, 1)
+    swap(uri, Ledger(ledger_of(uri)), 1)
+    assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
+
+
+def test_a_key_that_can_be_guessed_is_refused(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, "short")
+    make(uri, 1)
+    with pytest.raises(BadParams, match="RETUNE_LEDGER_KEY has 5 characters, expected 16 or more"):
+        swap(uri, Ledger(ledger_of(uri)), 1)
+
+
+def test_verify_reports_chain_and_head(uri: str, tmp_path: Path) -> None:
+    file = promote_two(uri)
+    model = Model(NAME, tmp_path, uri, ledger_of(uri), ())
+    found = verify(model)
+    assert (found.ledger, found.entries, found.found, found.kept, found.signature, found.faults) == (str(file), 3, 0, 3, "not signed", ())
+    tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
+    assert verify(model).faults == ("promotions tickets 1 was changed since it was written",)
+
+
+def test_history_verify_exits_with_one_for_a_fault(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import flows.cli
+    from flows.cli.options import app
+
+    assert flows.cli.app is app
+    file = promote_two(uri)
+    monkeypatch.setattr("flows.audit.registered_model.open_model", lambda *_: Model(NAME, tmp_path, uri, ledger_of(uri), ()))
+    said = CliRunner().invoke(app, ["history", NAME, "--verify"])
+    assert (said.exit_code, "MLflow keeps entry 3 as its head, not signed" in said.output) == (0, True)
+    tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
+    said = CliRunner().invoke(app, ["history", NAME, "--verify"])
+    assert (said.exit_code, "fault: promotions tickets 1 was changed since it was written" in said.output) == (1, True)
+    plain = CliRunner().invoke(app, ["history", NAME])
+    assert "warning: the ledger was changed, first: promotions tickets 1 was changed" in plain.stderr
+
+
+def test_doctor_checks_the_chain(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").touch()
+    for name in ("components", "flows"):
+        (tmp_path / name).mkdir()
+    file, workspace = promote_two(uri), Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
+    assert doctor.ledger(workspace) == "3 entries, unchanged since they were written, not signed"
+    tamper(file, "DELETE FROM promotions WHERE sequence = 2")
+    with pytest.raises(RetuneError, match="promotions tickets 2 was deleted: `retune history NAME --verify` shows all"):
+        doctor.ledger(workspace)
+
+
+def test_the_key_stays_out_of_stages_and_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, SECRET)
+    assert KEY not in packages_environment("sqlite:///mlflow.db", tmp_path)
+    assert KEY not in stages_environment(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_chain_holds_on_postgresql_and_after_a_migration(file: Path, postgres: Cluster) -> None:
+    url = postgres.url(postgres.new_database())
+    before = write_all(open_at(file)).chain()
+    carried = carry_ledger(file, url, really=True)
+
+    ledger = Ledger(url)
+    assert (ledger.chain(), carried, carry_ledger(file, url, really=True)) == (before, len(before.links) + 8, carried)
+    ledger.append("tickets", expected=3, **change(4))
+    assert (ledger.chain().faults, len(ledger.chain().links)) == ((), len(before.links) + 1)
+    with pytest.raises(BadInput, match="the shared ledger is not empty"):
+        carry_ledger(file, url, really=True)
+
+    engine = sa.create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE promotions DISABLE TRIGGER promotions_append_only")
+        connection.exec_driver_sql("UPDATE promotions SET who = 'eve' WHERE sequence = 1")
+    assert ledger.chain().faults == (
+        "the trigger promotions_append_only is missing or changed: the database lets entries be changed",
+        "promotions tickets 1 was changed since it was written",
+    )
+
+
+@pytest.mark.slow
+def test_a_ledger_without_a_chain_is_chained_by_its_migration(file: Path, postgres: Cluster) -> None:
+    write_all(open_at(file))
+    connection = sqlite3.connect(file)
+    connection.execute("DROP TABLE chain")
+    connection.close()
+    url = postgres.url(postgres.new_database())
+
+    assert carry_ledger(file, url, really=True) == carry_ledger(file, url, really=True) == 8
+    assert (Ledger(url).chain().faults, Ledger(url).chain().beginning.found) == ((), 8)

@@ -1,0 +1,291 @@
+"""Promotion and rollback: the ledger first, the aliases after it, and whatever disagrees is moved back. No model is loaded here."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from components.artifacts.verdict import Verdict
+from components.core.errors import BadInput, BadModel, NotThere
+from components.ledger import Entry, Ledger, Outdated
+from components.mlflow_store.connection import experiment
+from components.mlflow_store.registry import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    Decision,
+    Promotion,
+    Version,
+    champion,
+    reconcile,
+    standing,
+    versions,
+)
+from components.mlflow_store.registry import swap as swap_by
+from components.mlflow_store.registry.aliases import holding
+from components.mlflow_store.registry.promote import earlier_champion
+from components.mlflow_store.registry.versions import COMPLETE, KEY
+from tests.support.finished import new_store
+
+NAME = "tickets"
+
+
+@pytest.fixture
+def uri(tmp_path: Path) -> str:
+    return new_store(tmp_path / "var")
+
+
+@pytest.fixture
+def ledger(uri: str) -> Ledger:
+    return Ledger(ledger_of(uri))
+
+
+def ledger_of(uri: str) -> str:
+    return uri.replace("mlflow.db", "ledger.db")
+
+
+def make(uri: str, *numbers: int) -> list[Version]:
+    """Make versions without packages, and return all that there are."""
+    client = MlflowClient(uri)
+    run: Run = client.create_run(experiment(client, uri, NAME))
+    if not versions(uri, NAME):
+        client.create_registered_model(NAME)
+    for number in numbers:
+        client.create_model_version(NAME, f"file:///nowhere/{number}", run.info.run_id, tags={KEY: f"k{number}", COMPLETE: "true"})
+    return versions(uri, NAME)
+
+
+def swap(uri: str, ledger: Ledger, number: int, expected: int | str | None = "any", verdict: Verdict | None = None) -> Promotion:
+    version = versions(uri, NAME)[number - 1]
+    return swap_by(uri, ledger, version, Decision(expected, "ada@host", "it is better"), verdict)  # type: ignore[arg-type]
+
+
+def aliases(uri: str) -> dict[str, int]:
+    return {alias: version.number for version in versions(uri, NAME) for alias in version.aliases}
+
+
+def test_the_champion_is_in_the_ledger_and_the_aliases_follow(uri: str, ledger: Ledger) -> None:
+    make(uri, 1, 2)
+    MlflowClient(uri).set_registered_model_alias(NAME, CHALLENGER, "1")
+
+    first = swap(uri, ledger, 1, None)
+    assert (first.changed, first.previous, first.entry, aliases(uri)) == (True, None, ledger.head(NAME), {CHAMPION: 1})
+    assert first.version.promoted
+
+    second = swap(uri, ledger, 2, 1)
+    assert (second.changed, second.previous, aliases(uri)) == (True, 1, {CHAMPION: 2, PREVIOUS: 1})
+    assert [(entry.version, entry.key, entry.who, entry.why) for entry in ledger.entries(NAME)] == [
+        (1, "k1", "ada@host", "it is better"),
+        (2, "k2", "ada@host", "it is better"),
+    ]
+
+
+def test_a_verdict_about_another_champion_moves_nothing(uri: str, ledger: Ledger) -> None:
+    make(uri, 1, 2, 3)
+    swap(uri, ledger, 1)
+    swap(uri, ledger, 2)
+
+    with pytest.raises(Outdated, match="verdict is about version 1, champion is now 2: judge again"):
+        swap(uri, ledger, 3, 1)
+    with pytest.raises(Outdated, match="verdict is about no champion, champion is now 2: judge again"):
+        swap(uri, ledger, 3, None)
+    assert (len(ledger.entries(NAME)), aliases(uri)) == (2, {CHAMPION: 2, PREVIOUS: 1})
+
+
+def test_promoting_the_champion_again_changes_nothing(uri: str, ledger: Ledger) -> None:
+    make(uri, 1, 2)
+    swap(uri, ledger, 1)
+
+    assert not swap(uri, ledger, 1).changed
+    assert not swap(uri, ledger, 1, None).changed
+    assert len(ledger.entries(NAME)) == 1
+
+
+def test_a_promotion_killed_before_the_aliases_is_mended(uri: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(uri, 1, 2)
+    swap(uri, ledger, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "set_registered_model_alias", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            swap(uri, ledger, 2)
+    assert (ledger.head(NAME).version, aliases(uri)) == (2, {CHAMPION: 1})
+
+    assert reconcile(uri, ledger_of(uri), NAME) == [
+        "the alias previous was nowhere, and is at version 1 by the ledger",
+        "the alias champion was at version 1, and is at version 2 by the ledger",
+    ]
+    assert aliases(uri) == {CHAMPION: 2, PREVIOUS: 1}
+    assert reconcile(uri, ledger_of(uri), NAME) == []
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_an_alias_that_a_person_moved_in_mlflow_is_moved_back(uri: str, ledger: Ledger) -> None:
+    make(uri, 1, 2)
+    swap(uri, ledger, 1)
+    MlflowClient(uri).set_registered_model_alias(NAME, CHAMPION, "2")
+
+    assert reconcile(uri, ledger_of(uri), NAME) == ["the alias champion was at version 2, and is at version 1 by the ledger"]
+    assert champion(uri, NAME).number == 1
+
+
+def test_champions_that_are_older_than_the_ledger_are_adopted(uri: str, ledger: Ledger) -> None:
+    make(uri, 1, 2, 3)
+    for alias, number in ((PREVIOUS, "1"), (CHAMPION, "2")):
+        MlflowClient(uri).set_registered_model_alias(NAME, alias, number)
+
+    swap(uri, ledger, 3, 2)
+
+    assert [(entry.action, entry.version, entry.anchor) for entry in ledger.entries(NAME)] == [
+        ("adopted", 1, 1),
+        ("adopted", 2, 2),
+        ("promoted", 3, 2),
+    ]
+    assert aliases(uri) == {CHAMPION: 3, PREVIOUS: 2}
+
+
+def test_a_champion_that_was_deleted_is_told_and_another_can_take_its_place(uri: str, ledger: Ledger) -> None:
+    make(uri, 1, 2)
+    swap(uri, ledger, 1)
+    MlflowClient(uri).delete_model_version(NAME, "1")
+
+    assert reconcile(uri, ledger_of(uri), NAME) == [
+        "the ledger's champion, version 1, was deleted from the registry: roll back or promote another one"
+    ]
+    (left,) = versions(uri, NAME)
+    with pytest.raises(Outdated, match="verdict is about no champion, champion is now 1: judge again"):
+        swap_by(uri, ledger, left, Decision(None, "ada@host", "judged before there was a champion"))
+    swap_by(uri, ledger, left, Decision(1, "ada@host", "judged against the deleted one, by its number"))
+    head = ledger.head(NAME)
+    assert (head.previous, head.anchor, aliases(uri)) == (1, 2, {CHAMPION: 2})
+
+
+def test_the_champion_that_was_deleted_and_registered_again_is_champion_under_its_new_number(uri: str, ledger: Ledger) -> None:
+    make(uri, 1, 2)
+    swap(uri, ledger, 1)
+    swap(uri, ledger, 2)
+    MlflowClient(uri).delete_model_version(NAME, "2")
+    again = make(uri, 2)[-1]
+    assert (again.number, again.key) == (3, "k2")
+
+    assert reconcile(uri, ledger_of(uri), NAME)[0] == (
+        "the champion, version 2, is gone from the registry; version 3, the same model, was adopted for it"
+    )
+    head = ledger.head(NAME)
+    assert (head.action, head.version, head.key, head.anchor, aliases(uri)[CHAMPION]) == ("adopted", 3, "k2", 1, 3)
+    assert reconcile(uri, ledger_of(uri), NAME) == []
+    assert not swap_by(uri, ledger, again, Decision(1, "ada@host", "its old verdict")).changed
+
+
+def test_an_adoption_killed_half_way_leaves_the_champion(uri: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(uri, 1, 2)
+    for alias, number in ((PREVIOUS, "1"), (CHAMPION, "2")):
+        MlflowClient(uri).set_registered_model_alias(NAME, alias, number)
+    written: list[object] = []
+    with monkeypatch.context() as patched:
+        patched.setattr("components.ledger.book._close_open", lambda *_: interrupt() if written else written.append(_))
+        with pytest.raises(KeyboardInterrupt):
+            reconcile(uri, ledger_of(uri), NAME)
+
+    reconcile(uri, ledger_of(uri), NAME)
+    assert ([entry.version for entry in ledger.entries(NAME)], aliases(uri)) == ([1, 2], {PREVIOUS: 1, CHAMPION: 2})
+
+
+def test_who_deletes_versions_under_the_lock_never_deletes_a_champion(uri: str, ledger: Ledger) -> None:
+    make(uri, 1, 2)
+    swap(uri, ledger, 1)
+    stale = versions(uri, NAME)[1]
+    with ThreadPoolExecutor() as pool:
+        with holding(uri, NAME):
+            promotion = pool.submit(swap_by, uri, ledger, stale, Decision("any", "ada@host", "it is better"))
+            with pytest.raises(TimeoutError):
+                promotion.result(timeout=1)
+            assert ledger.head(NAME).version == 1  # nothing is written while another one decides what may go
+            MlflowClient(uri).delete_model_version(NAME, "2")
+        with pytest.raises(NotThere, match="tickets has no version 2"):
+            promotion.result(timeout=300)
+    assert (ledger.head(NAME).version, aliases(uri)) == (1, {CHAMPION: 1})
+
+
+def test_a_version_that_was_cut_down_or_replaced_meanwhile_is_not_promoted(uri: str, ledger: Ledger) -> None:
+    (first,) = make(uri, 1)
+    for version in (replace(first, key="another"), first):
+        MlflowClient(uri).delete_model_version_tag(NAME, "1", COMPLETE) if version is first else None
+        with pytest.raises(BadModel, match="was deleted or replaced while it was verified"):
+            swap_by(uri, ledger, version, Decision("any", "ada@host", "it is better"))
+    assert ledger.head(NAME) is None
+
+
+def test_a_number_of_another_registry_is_another_model(uri: str, ledger: Ledger, tmp_path: Path) -> None:
+    make(uri, 1)
+    swap(uri, ledger, 1)
+    fresh = new_store(tmp_path / "fresh")
+    make(fresh, 7)  # its first version, of another candidate
+
+    assert "was deleted from the registry" in reconcile(fresh, ledger_of(uri), NAME)[0]
+    assert aliases(fresh) == {}
+    assert swap(fresh, ledger, 1, 1).changed  # its verdict names the number of the champion that it could not meet
+    assert ledger.head(NAME).key == "k7"
+
+
+def test_a_model_that_nobody_registered_needs_no_mending(uri: str) -> None:
+    assert reconcile(uri, ledger_of(uri), NAME) == []
+
+
+def test_a_rollback_goes_to_the_champion_before_and_not_to_one_that_was_left(uri: str, ledger: Ledger) -> None:
+    make(uri, 1, 2, 3)
+    for number in (1, 2, 3):
+        swap(uri, ledger, number)
+
+    assert [back(uri, ledger).version.number for _ in range(2)] == [2, 1]
+    assert [(entry.action, entry.version, entry.previous) for entry in ledger.entries(NAME)[3:]] == [
+        ("rolled back", 2, 3),
+        ("rolled back", 1, 2),
+    ]
+    assert aliases(uri) == {CHAMPION: 1, PREVIOUS: 2}
+    with pytest.raises(NotThere, match="no champion before the present one; `retune rollback tickets --to VERSION`"):
+        back(uri, ledger)
+    assert back(uri, ledger, to=3).version.number == 3
+
+
+def back(uri: str, ledger: Ledger, to: int | None = None) -> Promotion:
+    """Roll back as `rollback` does, without loading the version."""
+    known, entries = {version.number: version for version in versions(uri, NAME)}, ledger.entries(NAME)
+    number = earlier_champion(NAME, entries, set(known), to)
+    return swap_by(uri, ledger, known[number], Decision(entries[-1].version, "ada@host", "it answers badly", "rolled back"))
+
+
+def test_a_rollback_goes_past_a_champion_that_was_deleted() -> None:
+    assert earlier_champion(NAME, [entry(1, 1), entry(2, 2), entry(3, 3)], {1, 3}, None) == 1
+
+
+def test_a_rollback_needs_a_version_that_was_champion() -> None:
+    for to in (None, 1):
+        with pytest.raises(NotThere, match="has no champion yet"):
+            earlier_champion(NAME, [], set(), to)
+    with pytest.raises(BadInput, match=r"version 2 of tickets was never champion \(those were: 1\)"):
+        earlier_champion(NAME, [entry(1, 1)], {1, 2}, 2)
+    with pytest.raises(BadInput, match="version 1 of tickets is the champion"):
+        earlier_champion(NAME, [entry(1, 1)], {1, 2}, 1)
+    with pytest.raises(NotThere, match="version 1 of tickets was champion, and was deleted from the registry"):
+        earlier_champion(NAME, [entry(1, 1), entry(2, 2)], {2}, 1)
+
+
+def entry(version: int, anchor: int, action: str = "promoted", previous: int | None = None) -> Entry:
+    import datetime
+
+    at = datetime.datetime(2026, 11, 1, tzinfo=datetime.UTC)
+    plain = {"model": NAME, "sequence": 1, "at": at, "key": "k", "who": "ada", "why": "so"}
+    return Entry(version=version, anchor=anchor, action=action, previous=previous, **plain)  # type: ignore[arg-type]
+
+
+def test_the_champions_that_stand_are_those_that_nobody_left() -> None:
+    entries = [entry(1, 1), entry(2, 2), entry(3, 2), entry(2, 2, "rolled back"), entry(4, 4)]
+    assert standing(entries) == [1, 2, 4]
+    assert standing([*entries, entry(3, 2, "rolled back")]) == [1, 2, 4, 3]
+    assert standing([entry(3, 3), entry(4, 4), entry(3, 3), entry(5, 5), entry(3, 3, "rolled back")]) == [3, 4, 3]

@@ -1,0 +1,204 @@
+"""A copy is promoted by the source's verdict only where the target has none of its own. Nothing is packaged or loaded here."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from components.artifacts.verdict import Outcome, Verdict
+from components.core.errors import BadInput
+from components.ledger import Ledger, Outdated
+from components.mlflow_store.connection import experiment
+from components.mlflow_store.registry import Environment, Version, attach_verdict, copy_version, read_verdict
+from components.mlflow_store.registry.versions import COMPLETE, EVIDENCE, KEY, ORIGIN
+from flows.production import promotion
+from tests.support.finished import new_store
+
+pytestmark = pytest.mark.slow
+
+NAME = "tickets"
+promoting = importlib.import_module("components.mlflow_store.registry.promote")  # the package exports the function of that name
+
+
+@pytest.fixture(autouse=True)
+def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: None)
+    monkeypatch.setattr("components.mlflow_store.registry.environments.inspected", lambda *_: Path())
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Environment:
+    """A registry with candidates 1 and 2, of which nobody judged any."""
+    place = Environment("staging", new_store(tmp_path / "staging"), f"sqlite:///{tmp_path}/staging/ledger.db")
+    for key in ("k1", "k2"):
+        make(place, key)
+    return place
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Environment:
+    """A registry with another candidate, version 1."""
+    place = Environment("local", new_store(tmp_path / "local"), f"sqlite:///{tmp_path}/local/ledger.db")
+    make(place, "k9")
+    return place
+
+
+def make(place: Environment, key: str, **tags: str) -> int:
+    """Make a version of a candidate without a package, and return its number."""
+    client = MlflowClient(place.mlflow)
+    if not promotion.registry.versions(place.mlflow, NAME):
+        client.create_registered_model(NAME)
+    run = client.create_run(experiment(client, place.mlflow, NAME)).info.run_id
+    return int(client.create_model_version(NAME, "file:///nowhere", run, tags={KEY: key, COMPLETE: "true", **tags}).version)
+
+
+def copy(place: Environment, key: str) -> int:
+    """Make a version as if it had been copied from staging, without its verdict."""
+    return make(place, key, **{ORIGIN: "staging"})
+
+
+def judge(place: Environment, number: int, outcome: Outcome = Outcome.PASS, champion: str | None = None, key: str = "v") -> Verdict:
+    version = promotion.find(place, NAME, number)
+    said = Verdict(key=key, candidate=version.key, champion=champion, test_digest="t", outcome=outcome, reason=f"it is {outcome}", gates=())
+    attach_verdict(place.mlflow, version.run_id, NAME, number, said)
+    return said
+
+
+def found(place: Environment, number: int) -> Version:
+    return promotion.find(place, NAME, number)
+
+
+def champion(place: Environment) -> int | None:
+    head = Ledger(place.ledger).head(NAME)
+    return head.version if head else None
+
+
+def promote(staging: Environment, local: Environment, number: int, **more: object) -> promotion.Promotion:
+    return promotion.promote_from(staging, local, NAME, number, who="ada", **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("made", [make, copy], ids=["made there", "copied there"])
+def test_what_the_target_itself_judged_and_failed_does_not_come_in_by_the_sources_verdict(
+    staging: Environment, local: Environment, made: object
+) -> None:
+    number = made(local, "k2")  # type: ignore[operator]
+    judge(staging, 2)
+    own = judge(local, number, Outcome.FAIL, key="under new gates")
+
+    with pytest.raises(BadInput, match=r"version 2 of local passed in staging, and was judged in local, too: the verdict .* is FAIL"):
+        promote(staging, local, 2)
+    assert champion(local) is None
+    assert read_verdict(local.mlflow, found(local, number)) == own
+
+    entry = promote(staging, local, 2, force=True, why="the new gates are wrong").entry
+    assert (entry.forced, entry.outcome, entry.evidence) == (True, "FAIL", own.evidence)
+    assert read_verdict(local.mlflow, found(local, number)) == own
+
+
+def test_half_of_a_verdict_of_the_targets_own_is_no_leave(staging: Environment, local: Environment) -> None:
+    number = make(local, "k2")
+    judge(staging, 2)
+    judge(local, number, Outcome.PASS, key="under new gates")
+    MlflowClient(local.mlflow).delete_model_version_tag(NAME, str(number), EVIDENCE)
+
+    with pytest.raises(BadInput, match=r"was judged in local, too: .* its evidence cannot be read: judge again"):
+        promote(staging, local, 2)
+
+
+def test_what_the_target_itself_passed_comes_in_on_that_evidence(staging: Environment, local: Environment) -> None:
+    number = copy(local, "k2")
+    judge(staging, 2)
+    own = judge(local, number, key="under new gates")
+
+    assert promote(staging, local, 2).entry.evidence == own.evidence
+
+
+def test_what_the_target_itself_passed_against_an_earlier_champion_is_to_be_judged_again(staging: Environment, local: Environment) -> None:
+    number = copy(local, "k2")
+    judge(staging, 2)
+    judge(local, number, key="under new gates")
+    promotion.promote(local, NAME, 1, who="bob", why="meanwhile", force=True)
+
+    with pytest.raises(Outdated, match="verdict is about no champion, champion is now 1: judge again"):
+        promote(staging, local, 2)
+    assert champion(local) == 1
+
+
+def test_a_person_who_rejected_it_in_the_target_is_heard(staging: Environment, local: Environment) -> None:
+    number = copy(local, "k2")
+    said = judge(staging, 2)
+    copy_version(staging, local, NAME, 2)
+    request = question(local, number, said)
+    promotion.reject(local, Ledger(local.ledger).ask(request).run, who="bob", why="it is harmful")
+
+    with pytest.raises(BadInput, match="bob rejected version 2 of tickets"):
+        promote(staging, local, 2)
+
+
+def question(place: Environment, number: int, said: Verdict) -> promotion.Request:
+    from datetime import UTC, datetime, timedelta
+
+    now, run = datetime.now(UTC), found(place, number).run_id
+    outcome, until = said.outcome.value, now + timedelta(days=1)
+    return promotion.Request(run, NAME, number, None, None, said.key, outcome, said.evidence, said.reason, now, until)
+
+
+def test_a_newer_verdict_of_the_source_takes_the_place_of_the_one_that_was_copied(staging: Environment, local: Environment) -> None:
+    number = copy(local, "k2")
+    judge(staging, 2, Outcome.FAIL, key="first")
+    copy_version(staging, local, NAME, 2)
+    newer = judge(staging, 2, key="second")
+
+    assert promote(staging, local, 2).entry.evidence == newer.evidence
+    assert read_verdict(local.mlflow, found(local, number)) == newer
+
+
+def test_a_copy_killed_before_its_opponent_was_told_is_not_promoted_over_another_version_of_that_number(
+    staging: Environment, local: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = copy(local, "k2")
+    judge(staging, 2, champion="1")  # who is k1, and is not here
+    promotion.promote(local, NAME, 1, who="ada", why="so", force=True)  # who is k9
+    write = MlflowClient.set_model_version_tag
+
+    def killed(client: MlflowClient, name: str, version: str, key: str, value: object) -> None:
+        if client.get_model_version(name, version).tags.get(EVIDENCE):
+            raise KeyboardInterrupt
+        write(client, name, version, key, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "set_model_version_tag", killed)
+        with pytest.raises(KeyboardInterrupt):
+            copy_version(staging, local, NAME, 2)
+    assert found(local, number).evidence is not None
+
+    with pytest.raises(BadInput, match="was judged in staging, against version 1 there: `retune promote --from staging`"):
+        promotion.promote(local, NAME, number, who="ada")
+    assert champion(local) == 1
+    assert copy_version(staging, local, NAME, 2).judged_against is None
+
+
+def test_a_copy_is_promoted_by_its_number_where_its_opponent_has_the_same_one(staging: Environment, local: Environment) -> None:
+    judge(staging, 1, champion="2")
+    promotion.promote(local, NAME, copy(local, "k2"), who="ada", why="so", force=True)
+    number = copy(local, "k1")
+    copy_version(staging, local, NAME, 1)
+
+    assert promotion.promote(local, NAME, number, who="ada").entry.previous == 2
+
+
+def test_a_copy_of_a_copy_tells_the_numbers_of_its_own_registry(tmp_path: Path, staging: Environment, local: Environment) -> None:
+    make(local, "k1")
+    judge(staging, 2, champion="1")
+    number = copy(local, "k2")
+    copy_version(staging, local, NAME, 2)
+    assert found(local, number).judged_against == 2
+    production = Environment("production", new_store(tmp_path / "production"), f"sqlite:///{tmp_path}/production/ledger.db")
+    for key in ("k8", "k7", "k1"):
+        make(production, key)
+    last = make(production, "k2", **{ORIGIN: "local"})
+
+    assert copy_version(local, production, NAME, number).judged_against == 3
+    with pytest.raises(BadInput, match="was judged in local, against version 1 there"):
+        promotion.promote(production, NAME, last, who="ada")

@@ -1,0 +1,144 @@
+"""Where workers share a PostgreSQL database: locks that go with their process, studies that are continued, an append-only ledger."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from datetime import UTC, datetime
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+from components.core.errors import BadInput, RetuneError, Unavailable
+from components.core.locks import DATABASE, hold_shared
+from components.ledger import Ledger, Retraining
+from components.mlflow_store.connection import alone
+from components.training.tune import storage as storage_room
+from components.training.tune.storage import Journals, Tables, kept
+from tests.support.postgres import Cluster
+from tests.support.project import ROOT
+
+pytestmark = pytest.mark.slow
+HOLD = """
+    import sys, time
+    from components.core.locks import hold_shared
+    with hold_shared(sys.argv[1], "register tickets", 5):
+        print("held", flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Cluster) -> str:
+    return postgres.url(postgres.new_database())
+
+
+def test_a_lock_is_one_workers_and_goes_with_its_process(database: str) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(HOLD), database]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with (
+            pytest.raises(Unavailable, match="another worker has held 'register tickets'") as error,
+            hold_shared(database, "register tickets", 0.3),
+        ):
+            pass
+        assert "sw:rd" not in str(error.value)
+        with hold_shared(database, "register mails", 0.3):
+            pass
+        os.kill(other.pid, signal.SIGKILL)
+    with hold_shared(database, "register tickets", 5):
+        pass
+
+
+def test_the_locks_of_a_tracking_server_are_the_databases(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DATABASE, database)
+    with (
+        alone("http://mlflow", "register tickets"),
+        pytest.raises(Unavailable),
+        hold_shared(database, "http://mlflow register tickets", 0.2),
+    ):
+        pass
+
+
+def test_a_database_out_of_reach_is_worth_a_retry_and_tells_no_password() -> None:
+    with pytest.raises(Unavailable, match="out of reach") as error, hold_shared("postgresql+psycopg://u:hidden@127.0.0.1:9/d", "x", 1):
+        pass
+    assert "hidden" not in str(error.value)
+
+
+def test_tables_of_another_release_are_refused_without_the_password(postgres: Cluster) -> None:
+    database = postgres.url(postgres.new_database())
+    with Tables(database).hold("one"):
+        pass
+    engine = sa.create_engine(database, poolclass=NullPool)
+    with engine.begin() as connection:
+        head = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v3.0.0.a'")
+    with pytest.raises(BadInput, match="Optuna's tables are of another release") as error, Tables(database).hold("one"):
+        pass
+    assert "sw:rd" not in str(error.value)
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = %s", (head,))
+    # as docs/operations.md says; at the head there is nothing to do
+    pool = {"poolclass": NullPool}
+    optuna.storages.RDBStorage(database, engine_kwargs=pool, skip_compatibility_check=True, skip_table_creation=True).upgrade()
+    with Tables(database).hold("one"):
+        pass
+
+
+def test_a_study_is_continued_by_another_worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage_room, "_PATIENCE", 0.3)
+    studies = Tables(database)
+    with studies.hold("one") as storage:
+        study = optuna.create_study(study_name="one", storage=storage, load_if_exists=True)
+        study.tell(study.ask({"x": optuna.distributions.FloatDistribution(0, 1)}), 0.5)
+        with pytest.raises(Unavailable), Tables(database).hold("one"):
+            pass
+    with Tables(database).hold("one") as storage:
+        assert [trial.value for trial in optuna.load_study(study_name="one", storage=storage).trials] == [0.5]
+    assert [other.study_name for other in studies.others("two")] == ["one"]
+    assert list(studies.others("one")) == []
+
+
+def test_studies_are_journals_unless_a_database_is_shared(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETUNE_VAR", str(tmp_path))
+    monkeypatch.delenv(DATABASE, raising=False)
+    assert isinstance(kept(), Journals)
+    monkeypatch.setenv(DATABASE, database)
+    assert isinstance(kept(), Tables)
+
+
+def test_the_ledger_keeps_how_scheduled_runs_ended_and_lets_nobody_change_it(database: str) -> None:
+    ledger, at = Ledger(database), datetime(2026, 11, 28, 3, tzinfo=UTC)
+    for outcome in ("skipped", "PASS"):
+        ledger.note(Retraining(model="tickets", at=at, outcome=outcome, reason="so", basis="b", git_commit="c"))
+
+    assert [one.outcome for one in ledger.retrainings("tickets", last=5)] == ["PASS", "skipped"]
+    assert ledger.retrainings("mails") == []
+    with sa.create_engine(database, poolclass=NullPool).connect() as connection, pytest.raises(sa.exc.DatabaseError, match="append-only"):
+        connection.execute(sa.text("UPDATE retrainings SET outcome = 'PASS'"))
+
+
+def test_a_ledger_of_an_earlier_release_gets_what_it_lacks(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    Ledger(url)
+    with sa.create_engine(url, poolclass=NullPool).begin() as connection:
+        connection.execute(sa.text("DROP TABLE retrainings"))
+    ledger = Ledger(url)
+    ledger.note(Retraining(model="tickets", at=datetime(2026, 11, 28, tzinfo=UTC), outcome="PASS", reason="so", basis="b", git_commit="c"))
+
+    assert len(ledger.retrainings("tickets")) == 1
+    with sa.create_engine(url, poolclass=NullPool).connect() as connection, pytest.raises(sa.exc.DatabaseError, match="append-only"):
+        connection.execute(sa.text("DELETE FROM retrainings"))
+
+
+def test_a_wrong_password_is_an_error_without_it(postgres: Cluster) -> None:
+    with pytest.raises(RetuneError) as error:
+        Ledger(postgres.url(password="other-secret")).head("tickets")
+    assert "other-secret" not in str(error.value)

@@ -1,0 +1,286 @@
+"""Chat templates of every habit: what they write around an answer is neither learnt nor answered, and a model that learnt is right."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from components.artifacts.training import ModelSpec
+from components.core.errors import BadModel
+from components.model import tasks
+from components.model.tasks.causal_lm import _template
+from components.training.trainer.data import Learn
+from components.training.trainer.fit import fit
+from tests.support import tiny_generators
+from tests.support.fits import QUICK
+from tests.support.learn import make_learn
+
+END = tiny_generators.END
+_TURN = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' + '\\n' }}{% endfor %}"
+_ASK = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+CHATML = _TURN + _ASK
+THINKS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}"
+    "{% if m.role == 'assistant' and loop.last %}{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"
+    "{{ m.content + '<|im_end|>' + '\\n' }}{% endfor %}" + _ASK
+)
+OPEN_THOUGHT = CHATML.replace("assistant\\n' }}{% endif %}", "assistant\\n<think>\\n' }}{% endif %}")
+TRIMS = CHATML.replace("m.content", "m.content | trim")
+SPACED = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m.content + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+_PLAIN_ASK = "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+MARKED = (
+    "{% for m in messages %}{{ m.role + ': ' }}"
+    "{% if m.role == 'assistant' %}{% generation %}{{ m.content + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ m.content }}{% endif %}{{ '\\n' }}{% endfor %}" + _PLAIN_ASK
+)
+ENDLESS = "{% for m in messages %}{{ m.role + ': ' + m.content + '\\n' }}{% endfor %}" + _PLAIN_ASK
+LAST_END = (
+    "{% for m in messages %}{{ m.role + ': ' + m.content }}"
+    "{% if m.role == 'assistant' %}{{ '<|return|>' if loop.last else '<|im_end|>' }}{% endif %}{% endfor %}" + _PLAIN_ASK
+)
+JSON = (
+    "{% for m in messages %}{{ '{' + m.role + ': \"' + m.content + '\"}\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '{assistant: \"' }}{% endif %}"
+)
+PLAIN = _template.PLAIN
+
+# template, added tokens that are special, added tokens that are not
+HABITS = {
+    "plain": (PLAIN, (), ()),
+    "end is special": (CHATML, ("<|im_start|>", "<|im_end|>"), ()),
+    "end is added, not special": (CHATML, (), ("<|im_start|>", "<|im_end|>")),
+    "end is no token": (CHATML, (), ()),
+    "empty thought": (THINKS, ("<|im_start|>", "<|im_end|>"), ("<think>", "</think>")),
+    "empty thought, nothing is a token": (THINKS, (), ()),
+    "asks with a thought that it does not write": (OPEN_THOUGHT, (), ("<|im_end|>", "<think>")),
+    "trims": (TRIMS, (), ()),
+    "blanks around": (SPACED, (), ()),
+    "generation marks": (MARKED, ("<|im_end|>",), ()),
+    "no end": (ENDLESS, (), ()),
+    "another end for the last": (LAST_END, ("<|im_end|>", "<|return|>"), ()),
+    "quotation marks": (JSON, (), ()),
+}
+TASK = tasks.load("causal_lm", {"data": "chat", "max_new_tokens": 12})
+ANSWERS = {"red": "rot", "blue": "blau", "dog": "der hund", "cat": 'die "katze"'}
+
+
+def talk(*contents):
+    return [{"role": ("user", "assistant")[place % 2], "content": content} for place, content in enumerate(contents)]
+
+
+def rows_of(*talks):
+    frame = pd.DataFrame({"messages": [json.dumps(each) for each in talks]})
+    frame["id"] = frame["group"] = [f"c{place}" for place in range(len(frame))]
+    return TASK.read(frame)[0]
+
+
+@pytest.fixture(scope="module")
+def plain_bases(tmp_path_factory):
+    texts = [*ANSWERS, *ANSWERS.values(), 'user assistant im_start im_end think return INST < | / > _ [ ] # { } : "'] * 3
+    made = {"bytes": tiny_generators.make_gpt2, "pieces": tiny_generators.make_llama}
+    return {kind: make(tmp_path_factory.mktemp("base"), texts) for kind, make in made.items()}
+
+
+def with_template(base: Path, habit: str, folder: Path) -> Path:
+    """Copy `base` with another template, and the tokens that it is written with."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    template, special, added = HABITS[habit]
+    shutil.copytree(base, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    tokenizer.add_tokens(list(added))
+    tokenizer.add_special_tokens({"additional_special_tokens": list(special)})
+    tokenizer.save_pretrained(folder)
+    if special or added:
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+@pytest.mark.parametrize("habit", HABITS)
+def test_answer_alone_is_learnt_with_its_end(plain_bases, tmp_path, habit, kind):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], habit, tmp_path / "base"))
+    reader = TASK.reader(tokenizer)
+    rows = rows_of(talk("red", "rot"), talk("cat", "  der hund ", "dog", "blau"))
+    for row, cell in zip(TASK._learnt(rows, tokenizer), rows["messages"], strict=True):
+        answers = [message["content"].strip() for message in json.loads(cell) if message["role"] == "assistant"]
+        written = [token for part in row for token, learnt in zip(part.ids, part.learnt, strict=True) if learnt]
+        found, held = [], []
+        for part in row:
+            for token, learnt in zip(part.ids, part.learnt, strict=True):
+                if learnt:
+                    held.append(token)
+                elif held:
+                    found.append(held)
+                    held = []
+            found.append(held)
+            held = []
+        shown = [reader.template.answer(tokenizer.decode([t for t in each if t not in reader.stops()])) for each in found if each]
+
+        assert shown == answers
+        assert "think" not in tokenizer.decode(written)
+        assert sum(token in reader.stops() for token in written) == (0 if reader.template.stop else len(answers))
+
+
+@pytest.mark.parametrize("habit", HABITS)
+def test_asked_tokens_begin_what_is_learnt(plain_bases, tmp_path, habit):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases["bytes"], habit, tmp_path / "base"))
+    rows = rows_of(talk("red", "rot"), talk("cat", "rot", "dog", "blau"))
+    for asked, row in zip(TASK.asked(rows, tokenizer), TASK.expected(rows, tokenizer), strict=True):
+        assert row.ids[: len(asked)] == asked
+        assert row.learnt.index(True) == len(asked)
+
+
+LEARNT = ("end is added, not special", "end is no token", "empty thought", "quotation marks")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("habit", LEARNT)
+def test_a_model_that_learnt_every_token_is_right(plain_bases, tmp_path, habit):
+    base = with_template(plain_bases["bytes"], habit, tmp_path / "base")
+    rows = rows_of(*[talk(one, other) for one, other in ANSWERS.items()] * 6)
+    options = {"data": "chat", "max_new_tokens": 20}
+    task = tasks.load("causal_lm", options)
+    prepared = make_learn(tmp_path / "learn", base, rows, 4, "causal_lm", options, max_length=64)
+    learn = Learn.read(prepared)
+    settings = QUICK.model_copy(
+        update={"metric": "log_likelihood", "epochs": 30, "batch_size": 8, "evaluations_per_epoch": 1, "learning_rate": 2e-2}
+    )
+    folder = tmp_path / "model"
+    fit(task, base, learn, settings).model.save_pretrained(folder)
+    task.load_tokenizer(base).save_pretrained(folder)
+    learn.spec.write(folder)
+    answers = task.predictor(folder).answer(rows.head(4))
+    statistics = task.statistics(rows["label"].head(4).tolist(), answers.predicted)
+    learnt = answers.measured["hits"] == answers.measured["tokens"]
+
+    assert learnt.any()
+    assert statistics["exact"][learnt].tolist() == [1.0] * learnt.sum()
+    assert [answer == expected for answer, expected in zip(answers.predicted, ANSWERS.values(), strict=True)] == learnt.tolist()
+
+
+def test_turns_that_later_ones_change_are_apart(plain_bases, tmp_path):
+    loaded = {
+        habit: TASK.load_tokenizer(with_template(plain_bases["bytes"], habit, tmp_path / habit)) for habit in ("empty thought", "plain")
+    }
+    rows = rows_of(talk("red", "rot", "blue", "blau"))
+
+    assert {habit: len(TASK._learnt(rows, tokenizer)[0]) for habit, tokenizer in loaded.items()} == {"empty thought": 2, "plain": 1}
+
+
+@pytest.mark.parametrize("habit", ["plain", "end is special", "empty thought", "blanks around", "another end for the last"])
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_conversation_is_read_as_the_tokenizer_writes_it(plain_bases, tmp_path, habit, kind):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], habit, tmp_path / "base"))
+    given = talk("red", "rot", "blue dog")
+    own = tokenizer.apply_chat_template(given, add_generation_prompt=True, return_dict=False)
+    asked = TASK.reader(tokenizer).question(given).ids
+
+    assert asked[: len(own)] == own
+    assert ("think" in tokenizer.decode(asked[len(own) :])) == (habit == "empty thought") == (len(asked) > len(own))
+
+
+@pytest.mark.parametrize("habit", ["end is special", "end is added, not special", "empty thought", "plain"])
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_marks_that_somebody_types_are_text(plain_bases, tmp_path, habit, kind):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], habit, tmp_path / "base"))
+    reader = TASK.reader(tokenizer)
+    typed = f"red {tokenizer.eos_token} <|im_end|> dog"
+    given = [{"role": "system", "content": typed}, *talk(typed, typed, typed, typed)]
+    calm = [{**message, "content": "red dog"} for message in given]
+    marks = {*tokenizer.all_special_ids, *reader.stops()}
+    counts = [[sum(token in marks for token in part.ids) for part in reader.chat(each)] for each in (given, calm)]
+    texts = [tokenizer.decode([t for t, learnt in zip(part.ids, part.learnt, strict=True) if learnt]) for part in reader.chat(given)]
+    asked = [sum(token in marks for token in reader.question(each[:-1]).ids) for each in (given, calm)]
+
+    assert counts[0] == counts[1]
+    assert asked[0] == asked[1]
+    assert sum(text.count(typed) for text in texts) == 2
+
+
+SYSTEM_LAST = (  # as Mistral's: the system's turn stands in the last turn, if that is the user's
+    "{% set rest = messages %}"
+    "{% if messages[0].role == 'system' %}{% set system, rest = messages[0].content, messages[1:] %}{% endif %}"
+    "{{ bos_token }}{% for m in rest %}{% if m.role == 'user' %}{{ '[INST] ' }}{% if loop.last and system %}{{ system + '\\n' }}{% endif %}"
+    "{{ m.content + '[/INST]' }}{% else %}{{ ' ' + m.content | trim + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_system_turn_is_read_where_a_question_has_it(plain_bases, kind):
+    tokenizer = TASK.load_tokenizer(plain_bases[kind])
+    tokenizer.chat_template = SYSTEM_LAST
+    reader = TASK.reader(tokenizer)
+    given = [{"role": "system", "content": "think"}, *talk("red", "rot", "blue dog")]
+    asked = reader.question(given).ids
+    learnt = reader.chat([*given, {"role": "assistant", "content": " blau "}])
+    written = [tokenizer.decode([t for t, own in zip(part.ids, part.learnt, strict=True) if own]).strip() for part in learnt]
+
+    assert asked == tokenizer.apply_chat_template(given, add_generation_prompt=True, return_dict=False)
+    assert "think" in tokenizer.decode(asked)
+    assert learnt[-1].ids[: len(asked)] == asked
+    assert written == [f"rot{tokenizer.eos_token}", f"blau{tokenizer.eos_token}"]
+    assert all("think" in tokenizer.decode(part.ids) for part in learnt)
+
+
+DATED = (
+    "{{ bos_token }}{% set today = strftime_now('%d %b %Y') %}Today is {{ today }} ({{ strftime_now(form) if form is defined else '' }})\n"
+    + PLAIN
+)
+
+
+def test_date_in_a_template_is_the_same_every_day(plain_bases, tmp_path, caplog):
+    base = tmp_path / "base"
+    shutil.copytree(plain_bases["bytes"], base)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = DATED
+    tokenizer.save_pretrained(base)
+    with caplog.at_level("INFO"):
+        loaded = [TASK.load_tokenizer(base) for _ in range(2)][-1]
+    loaded.save_pretrained(tmp_path / "saved")
+    shutil.copy(base / "config.json", tmp_path / "saved")
+    again = TASK.load_tokenizer(tmp_path / "saved")
+    elsewhere = AutoTokenizer.from_pretrained(tmp_path / "saved")  # as another server loads it
+
+    assert [record.message for record in caplog.records if "2024-07-26" in record.message] != []
+    assert sum("asks for the date" in record.message for record in caplog.records) == 1
+    texts = {each.apply_chat_template(talk("red"), tokenize=False, form="%Y-%m-%d") for each in (loaded, again, elsewhere)}
+    assert len(texts) == 1
+    assert texts.pop().startswith(f"{END}Today is 26 Jul 2024 (2024-07-26)\n### user\nred")
+
+
+def test_frozen_template_differs_in_its_date_alone():
+    assert _template.frozen(PLAIN) == PLAIN
+    assert _template.frozen(_template.frozen(DATED)) == _template.frozen(DATED)
+
+
+@pytest.mark.parametrize("drawn", ["{{ ['a', 'b'] | random }}", "{{ lipsum(1) }}"])
+def test_template_that_draws_is_refused(drawn):
+    with pytest.raises(BadModel, match="draws at random"):
+        _template.frozen(drawn + PLAIN)
+
+
+def test_template_without_the_answer_is_refused(plain_bases):
+    tokenizer = TASK.load_tokenizer(plain_bases["bytes"])
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
+
+    with pytest.raises(BadModel, match="does not write the assistant's answer"):
+        TASK.reader(tokenizer).stops()
+
+
+def test_contract_of_a_chat_model_is_in_its_folder(plain_bases, tmp_path):
+    base = with_template(plain_bases["bytes"], "end is no token", tmp_path / "base")
+    spec = ModelSpec(task="causal_lm", labels=(), max_length=40, unicode_form="NFC", options=TASK.options.model_dump())
+    TASK.build_model(base, spec).save_pretrained(tmp_path / "model")
+
+    assert json.loads((tmp_path / "model/generation_config.json").read_text())["stop_strings"] == ["<|im_end|>"]

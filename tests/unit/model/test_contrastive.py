@@ -1,0 +1,366 @@
+"""Sentence embeddings: what the rows are, which texts are no negatives, how ranks are counted, and what a model answers."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from components.artifacts.predictions import Predictions
+from components.artifacts.training import ModelSpec
+from components.core.errors import BadParams
+from components.model import tasks
+from components.model.tasks.contrastive import baselines, losses, reading, retrieval
+from tests.support.encoders import FAMILIES, make_encoder
+
+KINDS = ("pairs", "triplets", "scored", "texts")
+
+
+def spec(data="pairs", **options):
+    full = tasks.load("contrastive", {"data": data, **options}).options.model_dump(mode="json")
+    return ModelSpec(task="contrastive", labels=(), max_length=16, unicode_form="NFC", options=full)
+
+
+def rows_of(tickets, data="pairs", count=60):
+    """Tickets with the same words in another order for a positive, the ticket of another topic for a negative."""
+    texts = tickets["text"].tolist()[:count]
+    turned = [" ".join(text.split()[::-1]) for text in texts]
+    other = texts[4:] + texts[:4]
+    named = {
+        "pairs": {"anchor": texts, "positive": turned},
+        "triplets": {"anchor": texts, "positive": turned, "negative": other},
+        "scored": {
+            "text_a": texts,
+            "text_b": [*turned[::2], *other[1::2]],
+            "score": [f"{(place * 7) % 11 / 10:g}" for place in range(count)],
+        },
+        "texts": {"text": texts},
+    }[data]
+    frame = pd.DataFrame({"id": tickets["id"][:count], "group": tickets["group"][:count], **named})
+    read, faults = tasks.load("contrastive", {"data": data}).read(frame)
+    assert not faults
+    return read
+
+
+@pytest.fixture(scope="module")
+def base(tickets, tmp_path_factory):
+    return make_encoder(tmp_path_factory.mktemp("bert"), "bert", tickets["text"].tolist())
+
+
+def save(base, folder, **options):
+    task = tasks.load("contrastive", options)
+    torch.manual_seed(0)
+    task.build_model(base, spec(**options)).save_pretrained(folder)
+    task.load_tokenizer(base).save_pretrained(folder)
+    spec(**options).write(folder)
+    return folder
+
+
+# What the rows are
+
+
+def test_each_kind_of_data_has_its_columns_and_measures():
+    made = {kind: tasks.load("contrastive", {"data": kind}) for kind in KINDS}
+
+    assert made["triplets"].columns == ("anchor", "positive", "negative")
+    assert set(made["scored"].measures) == {"spearman"} == set(made["scored"].metrics)
+    assert list(made["texts"].measures) == ["mrr", "recall_at_1", "recall_at_5", "recall_at_10", "ndcg_at_10"]
+    with pytest.raises(BadParams, match=r"lowest.*must be below highest"):
+        tasks.load("contrastive", {"data": "scored", "lowest": 1, "highest": 1})
+
+
+@pytest.mark.parametrize(
+    ("data", "row", "reason"),
+    [
+        ("pairs", {"anchor": "a", "positive": " a "}, "anchor and positive are the same text"),
+        ("triplets", {"anchor": "a", "positive": "b", "negative": "b"}, "negative and positive are the same text"),
+        ("triplets", {"anchor": "a", "positive": "b", "negative": "a"}, "negative and anchor are the same text"),
+        ("scored", {"text_a": "a", "text_b": "b", "score": "high"}, "score is not a number"),
+        ("scored", {"text_a": "a", "text_b": "b", "score": "nan"}, "score is not a number"),
+        ("scored", {"text_a": "a", "text_b": "b", "score": "1.5"}, "score is not between 0 and 1"),
+        ("texts", {"text": "alone"}, "text has one word, so it has no halves that could find each other"),
+    ],
+)
+def test_a_bad_row_is_told_what_is_wrong_with_it(data, row, reason):
+    good = {name: f"{name} good" if name != "score" else "0.5" for name in row}
+    read, faults = tasks.load("contrastive", {"data": data}).read(pd.DataFrame([good, row]))
+
+    assert faults == {1: reason}
+    assert read["text"][0] == next(iter(good.values()))
+
+
+def test_all_that_tells_rows_apart_is_in_text_and_label():
+    triplets, scored = tasks.load("contrastive", {"data": "triplets"}), tasks.load("contrastive", {"data": "scored", "highest": 5})
+    both, _ = triplets.read(pd.DataFrame({"anchor": ["a", "a"], "positive": ["b", "b"], "negative": ["c", "d"]}))
+    pair, _ = scored.read(pd.DataFrame({"text_a": ["a", "a"], "text_b": ["b", "c"], "score": ["4", "4"]}))
+
+    assert both["label"].tolist() == ["b (not: c)", "b (not: d)"]
+    assert pair["label"].tolist() == ["4: b", "4: c"]
+
+
+@pytest.mark.parametrize("data", KINDS)
+def test_encoding_has_every_text_of_a_row(base, tickets, data):
+    task = tasks.load("contrastive", {"data": data})
+    rows, tokenizer = rows_of(tickets, data, 5), task.load_tokenizer(base)
+    table = task.encode(rows, tokenizer, spec(data))
+    first = table["input_ids"][0].as_py()
+
+    texts = (
+        [rows["text"][0], *reading.halves(rows["text"][0])]
+        if data == "texts"
+        else [rows[name][0] for name in task.columns[:3] if name != "score"]
+    )
+    assert [tokenizer.decode(ids, skip_special_tokens=True) for ids in first] == texts
+    assert table["length"][0].as_py() == max(map(len, first))
+    assert len(table["labels"][0].as_py()) == {"pairs": 3, "triplets": 4, "scored": 1, "texts": 3}[data]
+    assert task.lengths(rows, tokenizer)[0] == len(tokenizer(rows["text"][0])["input_ids"])
+    assert task.encode(rows.head(0), tokenizer, spec(data)).num_rows == 0
+
+
+# What is learnt from
+
+
+def brute(group, anchor, positive, negative=None):
+    """Which texts are no negatives of each row, by the definition."""
+    count = len(group)
+    texts = [*positive, *(negative or [])]
+    excluded = np.zeros((count, len(texts)), dtype=bool)
+    for row in range(count):
+        known = {
+            text
+            for other in range(count)
+            if group[other] == group[row] or anchor[other] == anchor[row]
+            for text in (anchor[other], positive[other])
+        }
+        for place, text in enumerate(texts):
+            excluded[row, place] = place % count != row and text in known
+    return excluded
+
+
+@pytest.mark.parametrize("negatives", [False, True])
+def test_no_text_of_the_same_group_or_anchor_is_a_negative(negatives):
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(200):
+        keys = np.stack([rng.integers(0, 5, 8), rng.integers(10, 18, 8), *(rng.integers(14, 26, 8) for _ in range(1 + negatives))], axis=1)
+        excluded = brute(*keys.T.tolist())
+        assert (losses.false_negatives(torch.from_numpy(keys)).numpy() == excluded).all()
+        found += excluded.sum()
+    assert found > 1_000
+
+
+def unit(rows, seed):
+    return torch.nn.functional.normalize(torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed)), dim=-1)
+
+
+def test_the_loss_is_the_cross_entropy_counted_by_hand():
+    anchors, positives = unit(5, 0), unit(5, 1)
+    keys = torch.tensor([[1, 10, 20], [1, 11, 21], [2, 12, 22], [3, 13, 20], [4, 14, 24]])
+    similar = (anchors @ positives.T / 0.1).double().numpy()
+    excluded = brute(*keys.T.tolist())
+    by_hand = [
+        -similar[row, row] + math.log(sum(math.exp(similar[row, other]) for other in range(5) if not excluded[row, other]))
+        for row in range(5)
+    ]
+
+    assert np.argwhere(excluded).tolist() == [[0, 1], [0, 3], [1, 0], [1, 3], [3, 0]]  # 20 belongs to group 1, wherever it stands
+    assert float(losses.in_batch(anchors, [positives], keys, 0.1)) == pytest.approx(np.mean(by_hand), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def sentence():
+    """The losses and evaluators of sentence-transformers."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import sentence_transformers.sentence_transformer.evaluation
+        import sentence_transformers.sentence_transformer.losses
+    return sentence_transformers
+
+
+def test_without_false_negatives_the_losses_are_those_of_sentence_transformers(sentence):
+    known = sentence.sentence_transformer.losses
+    one, other, third = (unit(6, seed) for seed in range(3))
+    apart = torch.arange(24).reshape(4, 6).T
+    scores = torch.tensor([0.1, 0.5, 0.5, 0.9, 0.0, 0.3])
+
+    ranking = known.MultipleNegativesRankingLoss(None, scale=20.0)
+    for others, keys in (([other], apart[:, :3]), ([other, third], apart)):
+        expected = ranking.compute_loss_from_embeddings([one, *others], None)
+        assert float(losses.in_batch(one, others, keys, 0.05)) == pytest.approx(float(expected), abs=1e-5)
+    expected = known.CoSENTLoss(None, scale=20.0).compute_loss_from_embeddings([one, other], scores)
+    assert float(losses.by_score(one, other, scores, 0.05)) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_a_batch_without_a_single_negative_costs_nothing():
+    keys = torch.tensor([[1, 10, 20], [1, 11, 21]])
+
+    assert float(losses.in_batch(unit(2, 0), [unit(2, 1)], keys, 0.05)) == 0.0
+    assert float(losses.by_score(unit(2, 0), unit(2, 1), torch.tensor([0.5, 0.5]), 0.05)) == 0.0
+
+
+# How well it finds
+
+
+def test_ranks_are_those_of_sentence_transformers_evaluator(sentence):
+    rng = np.random.default_rng(0)
+    queries = rng.integers(0, 20, 40)  # a query with several right texts
+    wanted = rng.permutation(60)[:40]
+    one, other = rng.normal(size=(20, 8)), rng.normal(size=(60, 8))
+    keys, _ = retrieval.corpus(wanted)
+    found = retrieval.measure(lambda start, stop: one[queries[start:stop]] @ other[keys].T, queries, wanted)
+    evaluator = sentence.sentence_transformer.evaluation.InformationRetrievalEvaluator(
+        {str(query): "" for query in queries},
+        {str(key): "" for key in keys},
+        {str(query): {str(text) for text in wanted[queries == query]} for query in queries},
+        mrr_at_k=[60],
+    )
+    ranked = [[{"corpus_id": str(key), "score": float(one[int(query)] @ other[key])} for key in keys] for query in evaluator.queries_ids]
+    expected = evaluator.compute_metrics([sorted(hits, key=lambda hit: -hit["score"]) for hits in ranked])
+    once = [int(np.flatnonzero(queries == int(query))[0]) for query in evaluator.queries_ids]
+
+    assert found["reciprocal_rank"][once].mean() == pytest.approx(expected["mrr@k"][60])
+    assert found["ndcg_at_10"][once].mean() == pytest.approx(expected["ndcg@k"][10])
+    for cut in retrieval.CUTS:
+        assert found[f"recall_at_{cut}"][once].mean() == pytest.approx(expected["recall@k"][cut])
+
+
+def test_ties_are_decided_by_the_order_of_the_corpus():
+    found = retrieval.measure(lambda start, stop: np.zeros((stop - start, 4)), [1, 2, 3, 4], [40, 30, 20, 10])
+
+    assert found["reciprocal_rank"].tolist() == [1 / 4, 1 / 3, 1 / 2, 1]
+    assert found["first"].tolist() == [0, 0, 0, 0]
+
+
+def test_a_large_test_set_is_ranked_in_parts_alike(monkeypatch):
+    rng = np.random.default_rng(0)
+    similar = rng.integers(0, 4, (50, 50)).astype(float)
+    queries, wanted = rng.integers(0, 30, 50), np.arange(50)
+    whole = retrieval.measure(lambda start, stop: similar[start:stop], queries, wanted)
+    monkeypatch.setattr(retrieval, "_CHUNK", 7)
+    parts = retrieval.measure(lambda start, stop: similar[start:stop], queries, wanted)
+
+    assert all((whole[name] == parts[name]).all() for name in whole)
+
+
+def test_spearman_is_that_of_scipy():
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(0)
+    measure = tasks.load("contrastive", {"data": "scored"}).measures["spearman"]
+    for one, other in ((rng.normal(size=50), rng.integers(0, 6, 50)), (np.arange(9.0), -np.arange(9.0))):
+        found = {**retrieval.agreement(one, other.astype(float)), "rows": np.ones(len(one))}
+        assert measure.of(found) == pytest.approx(spearmanr(one, other).statistic)
+    constant = {**retrieval.agreement(np.zeros(5), np.arange(5.0)), "rows": np.ones(5)}
+    assert measure.of(constant) == 0.0
+
+
+@pytest.mark.parametrize("data", KINDS)
+def test_validation_and_test_measure_alike(base, tickets, tmp_path, data):
+    task = tasks.load("contrastive", {"data": data})
+    rows, folder = rows_of(tickets, data), save(base, tmp_path, data=data)
+    table = task.encode(rows, task.load_tokenizer(base), spec(data))
+    batch = task.collator(task.load_tokenizer(base), spec(data))(table.select(["input_ids", "labels"]).to_pylist())
+    with torch.no_grad():
+        output = task.build_model(folder, spec(data)).eval()(**batch)
+    validated = task.validate(output.logits.numpy(), batch["labels"].numpy(), spec(data))
+    found = Predictions.of(rows, task.predictor(folder).answer(rows))
+
+    assert math.isfinite(float(output.loss))
+    tested = {name: measure.of(tasks.statistics_of(task, found)) for name, measure in task.measures.items()}
+    assert validated == pytest.approx(tested, abs=1e-3)
+
+
+# What a model answers
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_sentence_transformers_loads_what_is_saved(sentence, tickets, tmp_path, family, pooling):
+    folder = save(make_encoder(tmp_path / "base", family, tickets["text"].tolist()), tmp_path / "model", pooling=pooling)
+    texts = [*tickets["text"][:10], "wifi", "slow " * 40]
+    mine = tasks.of(spec(pooling=pooling)).predictor(folder).embed(texts)
+    theirs = sentence.SentenceTransformer(str(folder), device="cpu", local_files_only=True).encode(texts)
+
+    assert mine.shape == (12, 32)
+    np.testing.assert_allclose(np.linalg.norm(mine, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_padding_order_and_company_change_no_answer(base, tickets, tmp_path):
+    predictor = tasks.load("contrastive").predictor(save(base, tmp_path))
+    texts = [*tickets["text"][:20], "wifi", "slow " * 40, "", "wifi"]
+
+    np.testing.assert_allclose(predictor.embed(texts, 32), predictor.embed(texts[::-1], 1)[::-1], atol=1e-5)
+    assert predictor.embed(["wifi  slow\u200b\n"]).tolist() == predictor.embed(["wifi slow"]).tolist()
+
+
+def test_a_served_model_embeds_a_text_as_in_the_test(base, tickets, tmp_path):
+    rows, predictor = rows_of(tickets), tasks.load("contrastive").predictor(save(base, tmp_path))
+    served, tested = predictor.answer(rows[["text"]]), predictor.answer(rows)
+
+    assert served.predicted == tested.predicted
+    assert not served.measured
+    np.testing.assert_allclose(json.loads(served.predicted[0]), predictor.embed([rows["text"][0]])[0], atol=1e-6)
+    assert predictor.answer(rows.head(0)).predicted == []
+
+
+def test_a_fine_tuned_model_is_the_base_of_another_and_of_a_classifier(base, tickets, tmp_path):
+    task, folder = tasks.load("contrastive"), save(base, tmp_path)
+    again = task.build_model(folder, spec())
+    classifier = tasks.load("text_classification").build_model(folder, spec().model_copy(update={"labels": ("a", "b")}))
+    encoder = {f"bert.{name}": weights for name, weights in again.encoder.state_dict().items()}
+
+    assert all(torch.equal(classifier.state_dict()[name], weights) for name, weights in encoder.items())
+    assert not [name for name in encoder if "pooler" in name]
+
+
+# Baselines and the page
+
+
+def test_baselines_find_by_words():
+    corpus = ["fracture of the arm", "cholera", "pain in the chest"]
+    for index in (baselines.tfidf, baselines.bm25):
+        search = index(corpus)
+        assert search(["broken arm", "chest pain", "Cholera", "?"]).argmax(axis=1).tolist()[:3] == [0, 2, 1]
+        assert search(["?", "unknown"]).max() == 0
+        assert index(["?", "!"])(["a"]).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize("data", KINDS)
+def test_baselines_are_measured_as_the_model_is(base, tickets, data):
+    task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
+    found = task.predict_baselines(rows.head(0), rows, spec(data), base)
+    measured = {
+        name: {n: m.of(tasks.statistics_of(task, Predictions.of(rows, each))) for n, m in task.measures.items()}
+        for name, each in found.items()
+    }
+
+    assert tuple(found) == task.baselines
+    if data in ("pairs", "triplets"):
+        assert measured["tfidf"]["mrr"] > 0.95  # the same words in another order
+        assert found["tfidf"].predicted[0] in set(rows["positive"])
+    if data == "texts":
+        assert measured["tfidf"]["mrr"] < 0.5  # the halves share no word
+
+
+@pytest.mark.parametrize("data", KINDS)
+def test_slices_and_tables_show_what_was_found(base, tickets, tmp_path, data):
+    task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
+    found = Predictions.of(rows, task.predictor(save(base, tmp_path, data=data)).answer(rows))
+    shown = task.tables(rows, found)
+
+    assert all(len(values) == len(rows) for values in task.slices(rows).values())
+    assert all(len(row) == len(table.columns) for table in shown for row in table.rows)
+    if data == "scored":
+        assert shown[0].rows
+    else:
+        misses, hits = shown
+        assert [row[2] for row in misses.rows] == sorted((row[2] for row in misses.rows), reverse=True)
+        assert all(row[3].split("\n")[0] == row[1] for row in hits.rows)
+        assert all(row[3].split("\n")[0] != row[1] for row in misses.rows)
+    if data == "pairs":
+        assert set(task.slices(rows)["overlap"]) == {"a word in common"}

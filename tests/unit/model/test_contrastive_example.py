@@ -1,0 +1,73 @@
+"""The examples that are made from ICD-10-CM's tabular list: what their scripts write, and what their parameter files agree on."""
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.data.preprocess.splits import split_of
+from flows.project.params import read_params
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+pytest.importorskip("simple_icd_10_cm", reason="the example extra is not installed")
+
+
+def make(folder: Path, example: str) -> dict[str, list[dict[str, str]]]:
+    """Run the script of an example in a copy of its folder; return the rows of each file that it writes."""
+    for name in ("diagnosis", example):
+        shutil.copytree(EXAMPLES / name, folder / "examples" / name, ignore=shutil.ignore_patterns("*.pyc", "__pycache__"))
+    (folder / "components").symlink_to(EXAMPLES.parent / "components")
+    subprocess.run([sys.executable, folder / "examples" / example / "make_data.py"], check=True, capture_output=True)
+    found = {}
+    for path in (folder / "examples" / example).glob("*.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            found[path.name] = list(csv.DictReader(file))
+    return found
+
+
+def test_every_synonym_has_the_title_of_its_code(tmp_path: Path) -> None:
+    rows = make(tmp_path, "synonyms")["synonyms.csv"]
+
+    assert len(rows) == 12_569
+    assert {
+        "id": "A00.1-1",
+        "group": "A00",
+        "anchor": "Cholera eltor",
+        "positive": "Cholera due to Vibrio cholerae 01, biovar eltor",
+    } in rows
+    assert all(row["id"].startswith(row["group"]) for row in rows)
+
+
+def test_the_language_model_learns_from_no_text_that_the_classifiers_are_tested_on(tmp_path: Path) -> None:
+    found = make(tmp_path, "domain_pretraining")
+    splits = {
+        name: read_params(EXAMPLES / f"domain_pretraining/{name}.yaml").preprocess for name in ("adapt", "classify", "classify_alone")
+    }
+    one = splits["adapt"]
+
+    assert all(
+        (each.split_seed, each.test_share, each.validation_share) == (one.split_seed, one.test_share, one.validation_share)
+        for each in splits.values()
+    )
+    split = {row["group"]: split_of(one.split_seed, row["group"], one.test_share, one.validation_share) for row in found["labelled.csv"]}
+    learnt = {
+        row["text"]
+        for row in found["titles.csv"]
+        if split_of(one.split_seed, row["group"], one.test_share, one.validation_share) == "train"
+    }
+    tested = {row["text"] for row in found["labelled.csv"] if split[row["group"]] == "test"}
+    assert len(learnt) > 10_000
+    assert len(tested) > 1_500
+    assert len(learnt & tested) < 0.01 * len(tested)  # "Other specified…", word for word in another category
+    assert sum(split[row["group"]] == "train" for row in found["labelled.csv"]) <= 21 * 12
+
+
+def test_both_classifiers_differ_in_their_base_alone() -> None:
+    one, other = (read_params(EXAMPLES / f"domain_pretraining/{name}.yaml").model_dump() for name in ("classify", "classify_alone"))
+
+    assert {name for name in one if one[name] != other[name]} == {"name", "base"}
+    assert one["base"]["model"] == f"models:/{read_params(EXAMPLES / 'domain_pretraining/adapt.yaml').name}@champion"

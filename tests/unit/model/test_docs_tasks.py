@@ -1,0 +1,89 @@
+"""docs/tasks.md says of every task what its code says."""
+
+import re
+from typing import Any, Literal, get_origin
+
+import pytest
+import yaml
+
+import tests.support.encoders
+import tests.support.families
+from components.core.errors import BadParams
+from components.model import tasks
+from flows.cli.tasks import described
+from tests.support.project import ROOT
+from tests.unit.model import test_causal_lm, test_question_answering_families, test_sequence_to_sequence, test_token_classification_families
+
+PAGE = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+FAMILIES = {
+    "text_classification": tests.support.families.FAMILIES,
+    "token_classification": test_token_classification_families.FAMILIES,
+    "question_answering": test_question_answering_families.FAMILIES,
+    "sequence_to_sequence": test_sequence_to_sequence.FAMILIES,
+    "causal_lm": test_causal_lm.FAMILIES,
+    "masked_lm": tests.support.encoders.FAMILIES,
+    "contrastive": tests.support.encoders.FAMILIES,
+}
+
+
+def names(cell: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`([^`]+)`", cell))
+
+
+def tables() -> dict[str, list[list[str]]]:
+    """The cells of each table of the page, by the first words of its second column."""
+    found = {}
+    for block in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE):
+        head, _, *rows = ([cell.strip() for cell in line.strip("|\n ").split(" | ")] for line in block.splitlines())
+        found[head[1]] = rows
+    return found
+
+
+def seen(name: str, options: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    found = described(name, options)
+    return tuple(tuple(found[key]) for key in ("columns", "metrics", "baselines", "slices"))
+
+
+WRITTEN = [(names(task)[0], names(options)[0], tuple(map(names, cells))) for task, options, *cells in tables()["`task_options`"]]
+
+
+@pytest.mark.parametrize(("name", "options", "cells"), WRITTEN)
+def test_a_row_of_the_table_is_what_the_task_says(name: str, options: str, cells: tuple[tuple[str, ...], ...]) -> None:
+    assert cells == seen(name, yaml.safe_load(options))
+
+
+@pytest.mark.parametrize("name", tasks.available())
+def test_no_choice_of_an_option_leads_to_what_the_table_has_not(name: str) -> None:
+    rows = {cells for task, _, cells in WRITTEN if task == name}
+    tried = [{}]
+    for field, info in tasks.load(name).Options.model_fields.items():
+        choices = info.annotation.__args__ if get_origin(info.annotation) is Literal else [True, False] if info.annotation is bool else []
+        tried += [{field: choice} for choice in choices]
+    found = [seen(name, options) for options in tried if fits(name, options)]
+
+    assert len(found) > len(tried) / 2
+    assert set(found) <= rows
+
+
+def fits(name: str, options: dict[str, Any]) -> bool:
+    try:
+        tasks.load(name, options)
+    except BadParams:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("table", ["a served model is asked with, and answers", "`task_options`", "families", "option"])
+def test_every_task_is_in_every_table(table: str) -> None:
+    assert {names(row[0])[0] for row in tables()[table]} == set(tasks.available())
+
+
+def test_every_option_that_is_explained_is_one_of_the_task() -> None:
+    for task, option, _ in tables()["option"]:
+        assert set(names(option)) <= set(tasks.load(names(task)[0]).Options.model_fields), (task, option)
+
+
+def test_the_families_are_those_that_the_tests_train() -> None:
+    written = {names(task)[0]: names(families) for task, families in tables()["families"]}
+
+    assert written == {name: tuple(families) for name, families in FAMILIES.items()}

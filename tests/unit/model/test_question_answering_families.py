@@ -1,0 +1,164 @@
+"""Every family of encoders, in hub layout with a tokenizer of its own kind: what is read, learnt, padded and saved."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from components.artifacts.training import ModelSpec
+from components.model import tasks
+from components.model.tasks.question_answering.answers import Span
+from components.model.tasks.question_answering.features import features
+from components.training.trainer.data import Encoded
+from tests.conftest import FILLER, TOPICS
+from tests.support.tiny import make_tiny_base
+
+pytestmark = pytest.mark.exhaustive
+
+task = tasks.load("question_answering", {"stride": 4, "unanswerable": True})
+SPEC = ModelSpec(task="question_answering", labels=(), max_length=24, unicode_form="NFC", options=task.options.model_dump())
+WORDS = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER))
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 80}
+BERT_LIKE = {"bert": "Bert", "distilbert": "DistilBert", "electra": "Electra"}
+
+
+def bert_like(folder, family):
+    """A WordPiece tokenizer with another model behind it."""
+    import transformers
+
+    make_tiny_base(folder, WORDS)
+    (folder / "model.safetensors").unlink()
+    tokenizer = transformers.BertTokenizerFast.from_pretrained(folder)
+    sizes = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64, "max_position_embeddings": 80} if family == "distilbert" else SMALL
+    config = getattr(transformers, f"{BERT_LIKE[family]}Config")(vocab_size=len(tokenizer), **sizes)
+    getattr(transformers, f"{BERT_LIKE[family]}Model")(config).save_pretrained(folder)
+
+
+def roberta(folder, family):
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
+
+    trained = ByteLevelBPETokenizer()
+    trained.train_from_iterator(WORDS * 3, vocab_size=400, special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"], show_progress=False)
+    parts = json.loads(trained.to_str())["model"]
+    merges = [tuple(pair) if isinstance(pair, list) else tuple(pair.split()) for pair in parts["merges"]]
+    RobertaTokenizerFast(vocab=parts["vocab"], merges=merges, model_max_length=64).save_pretrained(folder)
+    RobertaModel(RobertaConfig(vocab_size=trained.get_vocab_size(), pad_token_id=1, **SMALL)).save_pretrained(folder)
+
+
+def unigram(special):
+    """Return a vocabulary of pieces: the special ones, whole words after a space, and single characters."""
+    letters = sorted({letter for word in WORDS for letter in word} | set("▁.?é"))
+    return [*((name, 0.0) for name in special), *((f"▁{word}", -4.0) for word in WORDS), *((letter, -9.0) for letter in letters)]
+
+
+def xlnet(folder, family):
+    from transformers import XLNetConfig, XLNetModel, XLNetTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eop>", "<eod>"]
+    tokenizer = XLNetTokenizerFast(vocab=unigram(special), unk_id=0, model_max_length=64, truncation_side="left")
+    assert tokenizer.padding_side == "left"
+    tokenizer.save_pretrained(folder)
+    config = XLNetConfig(vocab_size=len(tokenizer), d_model=32, n_layer=2, n_head=2, d_inner=64, pad_token_id=5)
+    XLNetModel(config).save_pretrained(folder)
+
+
+def deberta(folder, family):
+    from transformers import DebertaV2Config, DebertaV2Model, DebertaV2TokenizerFast
+
+    tokenizer = DebertaV2TokenizerFast(vocab=unigram(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]), unk_id=3, model_max_length=64)
+    tokenizer.save_pretrained(folder)
+    sizes = SMALL | {"relative_attention": True, "position_buckets": 16, "pos_att_type": ["p2c", "c2p"], "share_att_key": True}
+    DebertaV2Model(DebertaV2Config(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+
+
+FAMILIES = {**dict.fromkeys(BERT_LIKE, bert_like), "roberta": roberta, "xlnet": xlnet, "deberta-v2": deberta}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def base(request, tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp(request.param)
+    FAMILIES[request.param](folder, request.param)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Contexts of up to 40 words, the answer at all places."""
+    found = []
+    for number in range(24):
+        words = [*(FILLER * 3)[number : number + 4 + number], "router", "cable", *FILLER[: number % 5]]
+        context = " ".join(words)
+        cell = {"text": ["router cable"], "answer_start": [context.index("router")]} if number % 4 else {}
+        found.append(
+            {"id": f"{number}", "group": f"g{number}", "question": "help with that", "context": context, "answers": json.dumps(cell)}
+        )
+    read, faults = task.read(pd.DataFrame(found))
+    assert not faults
+    return read
+
+
+def test_tokens_are_found_by_their_characters_and_back(base, rows):
+    tokenizer = task.load_tokenizer(base)
+    held = set()
+    for piece in features(rows["question"].tolist(), rows["context"].tolist(), tokenizer, 24, 4):
+        context, ids = rows["context"].iloc[piece.row], piece.inputs["input_ids"]
+        place = piece.locate(Span("router cable", context.index("router")))
+        if place is not None:
+            held.add(piece.row)
+            (begin, _), (_, end) = piece.offsets[[place[0] - piece.first, place[1] - piece.first]]
+            assert context[begin:end].strip() == "router cable"
+            assert tokenizer.decode(ids[place[0] : place[1] + 1]).strip() == "router cable"
+        assert ids[piece.nothing] == tokenizer.cls_token_id
+        assert len(ids) <= 24
+    assert held == set(range(24))
+
+
+def test_it_trains_a_step_saves_and_answers_alike_when_loaded_again(base, rows, tmp_path):
+    tokenizer = task.load_tokenizer(base)
+    torch.manual_seed(1)
+    model = task.build_model(base, SPEC)
+    table = Encoded(task.encode(rows, tokenizer, SPEC))
+    batch = task.collator(tokenizer, SPEC)([table[place] for place in range(16)])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(6):
+        optimizer.zero_grad()
+        output = model(**batch)
+        output.loss.backward()
+        optimizer.step()
+        losses.append(output.loss.item())
+    model.eval().save_pretrained(tmp_path / "model")
+    task.load_tokenizer(base).save_pretrained(tmp_path / "model")
+    SPEC.write(tmp_path / "model")
+
+    assert losses[-1] < 0.9 * losses[0]
+    predictor, again = task.predictor(tmp_path / "model"), task.build_model(tmp_path / "model", SPEC).eval()
+    with torch.no_grad():
+        one, other = model(**batch), again(**batch)
+    assert torch.equal(one.start_logits, other.start_logits)
+    assert torch.equal(one.end_logits, other.end_logits)
+    together = predictor.spans(rows)
+    assert len({round(found.score, 5) for found in together}) > 12
+    for place, found in enumerate(together):
+        (alone,) = predictor.spans(rows.iloc[[place]])
+        assert (alone.text, alone.start) == (found.text, found.start)
+        assert (alone.score, alone.margin) == pytest.approx((found.score, found.margin), abs=1e-4)
+        assert rows["context"].iloc[place][found.start : found.end] == found.text
+
+
+def test_labels_do_not_move_in_a_padded_batch(base, rows):
+    tokenizer = task.load_tokenizer(base)
+    table = Encoded(task.encode(rows, tokenizer, SPEC))
+    batch = task.collator(tokenizer, SPEC)([table[place] for place in range(len(table))])
+    ids = batch["input_ids"]
+    spans = [
+        tokenizer.decode(row[first : last + 1]).strip()
+        for row, first, last in zip(ids, batch["start_positions"], batch["end_positions"], strict=True)
+    ]
+
+    assert {*spans} == {"router cable", tokenizer.cls_token}
+    assert np.ptp(table.lengths) > 0

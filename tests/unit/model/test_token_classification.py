@@ -1,0 +1,340 @@
+"""Tagging with both heads and every method on two-layer models: it learns, resumes, is found again, and gives each token its own tag."""
+
+import json
+import random
+import statistics
+from string import ascii_lowercase
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from components.artifacts.predictions import Predictions
+from components.artifacts.training import ModelSpec
+from components.core.errors import BadData, BadModel, BadParams
+from components.data.preprocess.settings import PreprocessParams
+from components.data.preprocess.step import prepare
+from components.model import tasks
+from components.model.tasks.token_classification.encoding import IGNORED, parts_of
+from components.training.trainer.data import Learn
+from components.training.trainer.fit import fit
+from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
+from tests.support.learn import make_learn
+from tests.support.tiny import make_tiny_base
+
+FIRST, LAST, CITIES = ["ada", "alan", "grace", "kurt"], ["lovelace", "turing", "hopper", "godel"], ["london", "paris", "vienna"]
+FILLER = ["met", "in", "the", "old", "town", "of", "with", "and", "left", "for", "may", "he", "she", "saw"]
+METHODS = {"full": {}, "freeze": {"method": "freeze", "frozen_layers": 1}, "lora": {"method": "lora", "lora_rank": 4}}
+HEADS = ("linear", "crf")
+
+
+def sentence(rng):
+    """Words and tags of people with one or two names, and of cities, among words that mean nothing."""
+    parts = [
+        ([rng.choice(FIRST)], ["B-PER"]),
+        ([rng.choice(FIRST), rng.choice(LAST)], ["B-PER", "I-PER"]),
+        ([rng.choice(CITIES)], ["B-LOC"]),
+    ]
+    chosen = [rng.choice([*parts, ([rng.choice(FILLER)], ["O"])]) for _ in range(rng.randint(1, 5))]
+    return [word for words, _ in chosen for word in words], [tag for _, tags in chosen for tag in tags]
+
+
+def task(**options):
+    return tasks.load("token_classification", options)
+
+
+def spec_for(kind, rows, max_length=16):
+    options = kind.options.model_dump()
+    return ModelSpec(task="token_classification", labels=kind.labels_of(rows), max_length=max_length, unicode_form="NFC", options=options)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = random.Random(2)
+    found = [sentence(rng) for _ in range(240)]
+    cells = [{"id": f"r{n:03d}", "group": f"g{n // 3}", "tokens": json.dumps(w), "tags": " ".join(t)} for n, (w, t) in enumerate(found)]
+    read, faults = task().read(pd.DataFrame(cells, dtype="str"))
+    assert not faults
+    return read
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return make_tiny_base(tmp_path_factory.mktemp("words"), [*FIRST, *LAST, *CITIES, *FILLER, *map("##{}".format, ascii_lowercase)])
+
+
+@pytest.fixture(scope="module")
+def learn_of(base, rows, tmp_path_factory):
+    folders = {}
+
+    def learn(head):
+        if head not in folders:
+            folder = tmp_path_factory.mktemp("prepared") / "learn"
+            folders[head] = make_learn(folder, base, rows, name="token_classification", options={"head": head})
+        return Learn.read(folders[head])
+
+    return learn
+
+
+def settings_for(method, **changes):
+    return QUICK.model_copy(update={"metric": "entity_f1", "epochs": 1} | METHODS[method] | changes)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_and_is_found_again(base, learn_of, rows, tmp_path, method, head):
+    kind, keep = task(head=head), keep_in(tmp_path / "out")
+    found = fit(kind, base, learn_of(head), settings_for(method, epochs=6, learning_rate=2e-2), keep=keep)
+    losses = [point["loss"] for point in map(json.loads, keep.history.read_text().splitlines()) if "loss" in point]
+    answered = save_and_load(found.model, base, learn_of(head).spec, tmp_path / "model").answer(rows)
+    measured = kind.statistics(rows["label"].tolist(), answered.predicted)
+
+    assert statistics.fmean(losses[-5:]) < 0.5 * losses[0]
+    assert found.best_value > 0.6
+    assert kind.measures["entity_f1"].of(measured) > 0.6
+    again = save_and_load(kind.build_model(tmp_path / "model", learn_of(head).spec), base, learn_of(head).spec, tmp_path / "again")
+    assert again.answer(rows).predicted == answered.predicted
+    first = fit(kind, tmp_path / "model", learn_of(head), settings_for("full"))
+    assert first.best_value > 0.6
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_resumed_run_equals_an_uninterrupted_one(base, learn_of, tmp_path, method, head):
+    expected, resumed = cut_and_resumed(task(head=head), base, learn_of(head), settings_for(method, epochs=2), tmp_path)
+
+    assert (resumed.best_step, resumed.best_value) == (expected.best_step, expected.best_value)
+    assert same(weights(resumed.model), weights(expected.model))
+
+
+def save_and_load(model, base, spec, folder):
+    model.save_pretrained(folder)
+    task().load_tokenizer(base).save_pretrained(folder)
+    spec.write(folder)
+    assert not [path for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pkl")]
+    return tasks.of(spec).predictor(folder)
+
+
+@pytest.fixture(scope="module", params=HEADS)
+def tagger(request, base, rows, tmp_path_factory):
+    """A tagger whose head is drawn at random, loud enough that its answers hang on the words."""
+    kind = task(head=request.param)
+    torch.manual_seed(4)
+    model = kind.build_model(base, spec_for(kind, rows))
+    torch.nn.init.normal_(model.classifier.weight)
+    if request.param == "crf":
+        torch.nn.init.normal_(model.crf.transitions, std=1 / model.crf.rate)
+    return save_and_load(model, base, spec_for(kind, rows), tmp_path_factory.mktemp("random") / "model")
+
+
+def test_neither_order_nor_company_changes_an_answer(tagger, rows):
+    together = tagger.answer(rows).predicted
+    alone = [tagger.answer(rows.iloc[[place]], batch_size=1).predicted[0] for place in range(60)]
+    backwards = tagger.answer(rows.iloc[::-1], batch_size=7).predicted[::-1]
+
+    assert len(set(together)) > 60
+    assert together[:60] == alone
+    assert together == backwards
+
+
+def test_padding_changes_no_logit(tagger, rows):
+    parts = parts_of([json.loads(cell) for cell in rows["tokens"][:12]], tagger._tokenizer, 16)
+    collate = task().collator(tagger._tokenizer, tagger.spec)
+    rows_of = [{**part.inputs, "labels": part.labels([0] * len(part.begins))} for part in parts]
+    with torch.no_grad():
+        together = tagger._model(**collate(rows_of)).logits
+        for place, row in enumerate(rows_of):
+            alone = tagger._model(**collate([row])).logits[0]
+            assert torch.allclose(together[place, : len(alone)], alone, atol=1e-4)
+
+
+def test_every_token_of_any_row_gets_one_tag(tagger):
+    odd = ["ada", "", "\u200b", "unbelievably", "[SEP]", "\u00ad", " ", "日本語", "x" * 300, "\n", "\ud7ff", "lovelace"]
+    long = ["ada", "lovelace", "met"] * 40
+    cells = [json.dumps(odd), json.dumps(long), "ada met  alan", "[]", json.dumps(["two words", "one"]), json.dumps([""])]
+    answers = tagger.answer(pd.DataFrame({"tokens": cells})).predicted
+
+    assert [len(answer.split()) for answer in answers] == [12, 120, 3, 0, 2, 1]
+    assert all(set(answer.split()) <= set(tagger.spec.labels) for answer in answers)
+    assert answers[2] == tagger.answer(pd.DataFrame({"tokens": ['["ada", "met", "alan"]']})).predicted[0]
+    with pytest.raises(BadData, match="tokens: not JSON"):
+        tagger.answer(pd.DataFrame({"tokens": ['["ada"']}))
+
+
+def test_a_long_row_is_read_in_parts_that_leave_no_token_out(base):
+    tokenizer = task().load_tokenizer(base)
+    words = [word for number in range(30) for word in ("ada", "unbelievably", "", "x" * 40)[: 1 + number % 4]]
+    parts = parts_of([words, ["ada"]], tokenizer, 12)
+
+    assert all(part.length <= 12 for part in parts)
+    assert [(part.row, part.first) for part in parts][-1] == (1, 0)
+    assert [place for part in parts[:-1] for place in range(part.first, part.last)] == list(range(len(words)))
+    for part in parts:
+        first = [tokenizer.convert_ids_to_tokens(part.inputs["input_ids"][place]) for place in part.begins]
+        own = ["ada"] if part.row else words[part.first : part.last]
+        assert len(first) == len(own)
+        assert all(sub == "[UNK]" if not word else sub in (word, word[0]) for word, sub in zip(own, first, strict=True))
+
+
+@pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
+def test_encoded_labels_stand_where_tokens_begin_and_parts_are_well_formed(base, scheme):
+    tags = ["B-PER", *["I-PER"] * 18, "I-PER" if scheme == "BIO" else "E-PER"]
+    kind = task(scheme=scheme)
+    rows, faults = kind.read(pd.DataFrame([{"tokens": json.dumps(["ada", "zzz"] * 10), "tags": " ".join(tags)}]))
+    spec = spec_for(kind, rows)
+    table = kind.encode(rows, kind.load_tokenizer(base), spec)
+    labels = [[spec.labels[number] for number in row if number != IGNORED] for row in table["labels"].to_pylist()]
+
+    assert not faults
+    assert len(labels) > 1
+    assert labels[1][0] == "B-PER"
+    assert all(len(row) == len(ids) for row, ids in zip(table["labels"].to_pylist(), table["input_ids"].to_pylist(), strict=True))
+    assert all(task(scheme=scheme).read(pd.DataFrame([{"tokens": json.dumps(row), "tags": json.dumps(row)}]))[1] == {} for row in labels)
+    assert kind.lengths(rows, kind.load_tokenizer(base)).tolist() == [2 + 10 + 30]
+
+
+def test_an_entity_that_touches_a_cut_on_both_sides_is_one(tagger, monkeypatch):
+    numbers = {label: number for number, label in enumerate(tagger.spec.labels)}
+    tags = [["O", "B-PER", "I-PER"], ["B-PER", "O"], ["B-PER"], ["B-LOC", "I-LOC"], ["B-LOC"], ["O"]]
+    parts = [SimpleNamespace(row=0, length=5) for _ in tags]
+    monkeypatch.setattr("components.model.tasks.token_classification.predictor.parts_of", lambda *given: parts)
+    monkeypatch.setattr(tagger, "_answer", lambda given: [[numbers[tag] for tag in each] for each in tags])
+
+    assert tagger.answer(pd.DataFrame({"tokens": ["a"]})).predicted == ["O B-PER I-PER I-PER O B-PER B-LOC I-LOC I-LOC O"]
+
+
+def test_tags_outside_the_label_map_are_refused(base, rows):
+    with pytest.raises(BadData, match=r"tags 'B-LOC' are not in the label map \(O, B-PER, I-PER\)"):
+        task().encode(rows, task().load_tokenizer(base), spec_for(task(), rows).model_copy(update={"labels": ("O", "B-PER", "I-PER")}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", HEADS)
+def test_spans_are_answered_with_characters(base, rows, tmp_path, head):
+    options = {"data": "spans", "scheme": "BIOES", "head": head}
+    kind, cells = task(**options), []
+    for number, words in enumerate(map(json.loads, rows["tokens"])):
+        tags, text, spans = rows["label"][number].split(), "", []
+        for word, tag in zip(words, tags, strict=True):
+            text += ", " if text else ""
+            if tag[0] == "I":
+                text = text[:-2] + " "
+            begin = spans.pop()[0] if tag[0] == "I" else len(text)
+            text += word.upper()
+            spans += [] if tag == "O" else [[begin, len(text), tag[2:]]]
+        cells.append({"id": rows["id"][number], "group": rows["group"][number], "text": text, "spans": json.dumps(spans)})
+    read, faults = kind.read(pd.DataFrame(cells, dtype="str"))
+    learn = Learn.read(make_learn(tmp_path / "learn", base, read, name="token_classification", options=options))
+    model = fit(kind, base, learn, settings_for("full", epochs=5)).model
+    answers = save_and_load(model, base, learn.spec, tmp_path / "model").answer(read[["text"]])
+    measured = kind.statistics(read["label"].tolist(), answers.predicted)
+
+    assert not faults
+    assert kind.inputs == ("text",)
+    assert kind.measures["entity_f1"].of(measured) > 0.5
+    found = [read["text"][row][begin:end] for row, answer in enumerate(answers.predicted) for begin, end, _ in json.loads(answer)]
+    assert {"ADA", "LONDON"} <= set(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes", [{"r_drop": 1.0, "dropout": 0.1}, {"label_smoothing": 0.1}, {"neftune": 5.0}, {"layer_decay": 0.5, "l2_sp": 0.1}]
+)
+@pytest.mark.parametrize("head", HEADS)
+def test_what_fits_a_head_is_trained_and_the_rest_refused(base, learn_of, changes, head):
+    kind, settings = task(head=head), settings_for("full", evaluations_per_epoch=1, **changes)
+    if set(changes) & set(kind.refuses):
+        with pytest.raises(BadParams, match="the field learns the likelihood of whole sentences"):
+            fit(kind, base, learn_of(head), settings)
+    else:
+        plain = fit(kind, base, learn_of(head), settings_for("full", evaluations_per_epoch=1, dropout=settings.dropout)).model
+        assert not same(weights(plain), weights(fit(kind, base, learn_of(head), settings).model))
+    assert "calibration" in kind.refuses
+
+
+@pytest.mark.slow
+def test_bfloat16_trains_both_heads(base, learn_of):
+    for head in HEADS:
+        assert fit(task(head=head), base, learn_of(head), settings_for("full", precision="bfloat16", epochs=4)).best_value > 0.3
+
+
+def test_a_folder_of_one_head_is_a_base_for_the_other(base, rows, tmp_path):
+    made = {}
+    for head in HEADS:
+        torch.manual_seed(0)
+        made[head] = task(head=head).build_model(base, spec_for(task(), rows))
+        made[head].save_pretrained(tmp_path / head)
+    for one, other in (HEADS, HEADS[::-1]):
+        model = task(head=other).build_model(tmp_path / one, spec_for(task(), rows))
+        assert all(torch.equal(tensor, made[one].state_dict()[name]) for name, tensor in model.state_dict().items() if "crf" not in name)
+    more = spec_for(task(), rows).model_copy(update={"labels": ("O", "B-NEW", "I-NEW")})
+    assert task(head="crf").build_model(tmp_path / "crf", more).crf.transitions.shape == (3, 3)
+
+
+def test_a_tokenizer_that_cannot_tell_is_refused(base, monkeypatch):
+    tokenizer = type("Slow", (), {"is_fast": False, "pad_token": "[PAD]"})()
+    monkeypatch.setattr("components.model.support.pretrained.load_tokenizer", lambda base: tokenizer)
+    with pytest.raises(BadModel, match=r"cannot tell whose token a sub-word is; choose a base\.model with a tokenizer\.json"):
+        task().load_tokenizer(base)
+
+
+def test_rows_go_through_preprocessing(rows):
+    params = PreprocessParams(max_length=16)
+    kept, removed = prepare(rows, params, task())
+
+    assert set(kept["split"]) == {"train", "validation", "test"}
+    assert not kept.duplicated("text").any()
+    assert len(kept) + len(removed) == len(rows)
+
+
+def test_baselines_know_what_training_had(rows):
+    train, test = rows[:200].reset_index(drop=True), rows[200:].reset_index(drop=True)
+    answers = task().predict_baselines(train, test, spec_for(task(), rows), None)
+    f1 = {
+        name: task().measures["entity_f1"].of(task().statistics(test["label"].tolist(), each.predicted)) for name, each in answers.items()
+    }
+
+    assert list(answers) == list(task().baselines)
+    assert set(" ".join(answers["majority"].predicted).split()) == {"O"}
+    assert f1["majority"] == 0 < f1["frequent_tag"]
+    unknown = pd.DataFrame({"tokens": ["unheard ada"], "text": [""], "label": ["O O"]})
+    assert task().predict_baselines(train, unknown, spec_for(task(), rows), None)["frequent_tag"].predicted == ["O B-PER"]
+    plain = task(scheme="plain").predict_baselines(train, unknown, spec_for(task(), rows), None)["majority"].predicted
+    assert plain == [" ".join([pd.Series(" ".join(train["label"]).split()).value_counts().index[0]] * 2)]
+
+
+def test_slices_are_types_and_lengths(rows):
+    found = task().slices(rows)
+
+    assert list(found) == ["sentence_length", "has LOC", "has PER"]
+    assert set(found["has PER"]) == {"yes", ""}
+    assert [value == "yes" for value in found["has PER"]] == ["PER" in label for label in rows["label"]]
+    assert set(found["sentence_length"]) == {"1 to 5 tokens", "6 to 10 tokens"}
+    assert list(task(scheme="plain").slices(rows)) == ["sentence_length"]
+
+
+def test_tables_count_every_mistake():
+    words = ["ada lovelace met alan in paris", "ada lovelace"]
+    rows = pd.DataFrame({"id": ["a", "b"], "group": ["a", "b"], "tokens": words, "label": ["B-PER I-PER O B-PER O B-LOC", "B-PER I-PER"]})
+    found = Predictions.of(rows, answers("B-PER O B-LOC B-LOC O O", "B-PER I-PER"))
+    by_type, confused, texts = task().tables(rows, found)
+
+    assert by_type.rows == (("PER", 3, 0.5, 0.3333, 0.4), ("LOC", 1, 0.0, 0.0, 0.0))
+    assert set(confused.rows) == {
+        *{("PER", "PER", "other", 1), ("PER", "LOC", "same", 1)},
+        *{("LOC", "(missed)", "", 1), ("(spurious)", "LOC", "", 1)},
+    }
+    assert ("ada lovelace", "PER", "PER", 1) in texts.rows
+    assert len(texts.rows) == 4
+    plain = task(scheme="plain").tables(rows, found)
+    assert ("B-PER", "B-LOC", 1) in plain[1].rows
+    assert plain[2].rows[0][0] in ("alan", "lovelace", "met", "paris")
+
+
+def answers(*labels):
+    from components.artifacts.predictions import Answers
+
+    return Answers.texts(list(labels))

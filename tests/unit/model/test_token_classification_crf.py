@@ -1,0 +1,278 @@
+"""The field against all paths of short sentences and against pytorch-crf; as a head of every family; and what must not change it."""
+
+from itertools import product
+
+import pytest
+import torch
+import torchcrf
+import transformers as t
+
+from components.model.methods import lora
+from components.model.support.layers import depths
+from components.model.tasks.token_classification.crf import IGNORED, AutoModelForTokenClassificationWithCrf, Crf, may_follow
+from components.model.tasks.token_classification.schemes import fault
+
+LABELS = {
+    "plain": ("a", "b", "c", "d"),
+    "BIO": ("O", "B-X", "I-X", "B-Y", "I-Y"),
+    "BIOES": ("O", "B-X", "I-X", "E-X", "S-X", "B-Y", "I-Y", "E-Y", "S-Y"),
+}
+LENGTHS = torch.tensor([4, 3, 1, 2])
+
+
+def field(scheme, dtype=torch.float32):
+    torch.manual_seed(3)
+    crf = Crf(LABELS[scheme], scheme).to(dtype)
+    for weights in crf.parameters():
+        torch.nn.init.normal_(weights)
+    return crf
+
+
+def emissions_for(scheme):
+    return torch.randn(len(LENGTHS), int(LENGTHS.max()), len(LABELS[scheme]), generator=torch.Generator().manual_seed(5))
+
+
+def paths_of(scheme, length):
+    """All tag sequences that the scheme allows: not by the field's own rules, but by those that data are checked with."""
+    return [path for path in product(range(len(LABELS[scheme])), repeat=length) if not fault([LABELS[scheme][tag] for tag in path], scheme)]
+
+
+def scores_by_hand(crf, emissions, paths):
+    """The score of each of `paths`, as the formula says."""
+    paths = torch.tensor(paths)
+    steps = emissions[torch.arange(paths.shape[1]), paths].sum(1) + crf.transitions[paths[:, :-1], paths[:, 1:]].sum(1)
+    return crf.start[paths[:, 0]] + steps + crf.end[paths[:, -1]]
+
+
+@pytest.mark.parametrize("scheme", LABELS)
+def test_likelihood_and_best_path_are_those_of_all_paths(scheme):
+    crf, emissions = field(scheme), emissions_for(scheme)
+    best = crf.decode(emissions, LENGTHS)
+
+    for row, length in enumerate(LENGTHS.tolist()):
+        paths = paths_of(scheme, length)
+        scores = scores_by_hand(crf, emissions[row], paths)
+        rows = torch.full((len(paths), emissions.shape[1]), IGNORED)
+        rows[:, :length] = torch.tensor(paths)
+        found = crf.log_likelihood(emissions[row].expand(len(paths), -1, -1), rows, torch.full((len(paths),), length))
+        assert torch.allclose(found, scores - scores.logsumexp(0), atol=1e-5)
+        assert found.exp().sum().item() == pytest.approx(1, abs=1e-5)
+        assert tuple(best[row, :length].tolist()) == paths[int(scores.argmax())]
+        assert (best[row, length:] == IGNORED).all()
+
+
+@pytest.mark.parametrize("scheme", LABELS)
+def test_gradients_are_those_of_all_paths(scheme):
+    emissions = emissions_for(scheme).requires_grad_()
+    everything = [paths_of(scheme, length) for length in LENGTHS.tolist()]
+    tags = torch.tensor([[*paths[-1], *[IGNORED] * (4 - len(paths[-1]))] for paths in everything])
+    crf = field(scheme)
+    by_hand = torch.stack([(s := scores_by_hand(crf, emissions[row], paths))[-1] - s.logsumexp(0) for row, paths in enumerate(everything)])
+    expected = torch.autograd.grad(by_hand.sum(), [emissions, *crf.parameters()])
+    found = torch.autograd.grad(crf.log_likelihood(emissions, tags, LENGTHS).sum(), [emissions, *crf.parameters()])
+
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(found, expected, strict=True))
+    assert all(gradient.abs().sum() > 0 for gradient in expected)
+
+
+def test_a_rate_is_a_learning_rate():
+    slow, fast, emissions = field("BIO"), Crf(LABELS["BIO"], "BIO", rate=10), emissions_for("BIO")
+    tags = slow.decode(emissions, LENGTHS)
+    for own, other in zip(fast.parameters(), slow.parameters(), strict=True):
+        own.data.copy_(other.data / 10)
+    found = [crf.log_likelihood(emissions, tags, LENGTHS) for crf in (slow, fast)]
+    gradients = [torch.autograd.grad(likelihood.sum(), list(crf.parameters())) for likelihood, crf in zip(found, (slow, fast), strict=True)]
+
+    assert torch.allclose(*found, atol=1e-5)
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*gradients, strict=True))
+
+
+def test_without_a_scheme_it_is_pytorch_crf():
+    crf, reference, emissions = field("plain"), torchcrf.CRF(4, batch_first=True), emissions_for("plain").requires_grad_()
+    pairs = [(crf.start, reference.start_transitions), (crf.transitions, reference.transitions), (crf.end, reference.end_transitions)]
+    for own, other in pairs:
+        other.data.copy_(own.data)
+    tags = torch.randint(4, (4, 4), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(4) < LENGTHS[:, None]
+    own, other = crf.log_likelihood(emissions, tags, LENGTHS), reference(emissions, tags, mask=mask, reduction="none")
+    own_gradients = torch.autograd.grad(own.sum(), [emissions, *(own for own, _ in pairs)])
+    other_gradients = torch.autograd.grad(other.sum(), [emissions, *(other for _, other in pairs)])
+
+    assert torch.allclose(own, other, atol=1e-5)
+    assert all(torch.allclose(one, another, atol=1e-5) for one, another in zip(own_gradients, other_gradients, strict=True))
+    assert [[tag for tag in row if tag != IGNORED] for row in crf.decode(emissions, LENGTHS).tolist()] == reference.decode(emissions, mask)
+
+
+@pytest.mark.parametrize("scheme", LABELS)
+def test_it_allows_what_the_data_may_hold_and_nothing_else(scheme):
+    labels = LABELS[scheme]
+    for path in product(labels, repeat=3):
+        steps = zip((None, *path), (*path, None), strict=True)
+        assert all(may_follow(one, other, scheme) for one, other in steps) == (fault(path, scheme) is None)
+
+
+@pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
+def test_whatever_the_emissions_the_answer_is_well_formed(scheme):
+    crf = field(scheme)
+    emissions = 1_000 * torch.randn(200, 9, len(LABELS[scheme]), generator=torch.Generator().manual_seed(2))
+    lengths = torch.arange(200) % 9 + 1
+
+    for row, length in zip(crf.decode(emissions, lengths).tolist(), lengths.tolist(), strict=True):
+        assert fault([LABELS[scheme][tag] for tag in row[:length]], scheme) is None
+
+
+def test_long_sentences_and_large_scores_stay_numbers():
+    crf = field("BIO")
+    emissions = (300 * torch.randn(2, 500, 5, generator=torch.Generator().manual_seed(4))).requires_grad_()
+    lengths = torch.tensor([500, 499])
+    likelihood = crf.log_likelihood(emissions, crf.decode(emissions, lengths), lengths)
+    likelihood.sum().backward()
+
+    assert (likelihood <= 0).all()
+    assert torch.isfinite(likelihood).all()
+    assert torch.isfinite(emissions.grad).all()
+    assert torch.isfinite(crf.transitions.grad).all()
+
+
+def families():
+    small = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    return {
+        "bert": t.BertModel(t.BertConfig(**small)),
+        "pretrained with a language head": t.BertForMaskedLM(t.BertConfig(**small)),
+        "roberta": t.RobertaModel(t.RobertaConfig(**small)),
+        "distilbert": t.DistilBertModel(t.DistilBertConfig(vocab_size=60, dim=16, n_layers=2, n_heads=2, hidden_dim=32)),
+        "xlnet": t.XLNetModel(t.XLNetConfig(vocab_size=60, d_model=16, n_layer=2, n_head=2, d_inner=32)),
+        "electra": t.ElectraModel(t.ElectraConfig(**small, embedding_size=8)),
+        "deberta": t.DebertaV2Model(t.DebertaV2Config(**small)),
+    }
+
+
+def batch_of(generator):
+    """Two sentences of three and one tokens, the third of the first in two sub-words; the second one is padded."""
+    ids = torch.randint(5, 60, (2, 6), generator=generator)
+    labels = torch.tensor([[IGNORED, 1, 2, 0, IGNORED, IGNORED], [IGNORED, 3, IGNORED, IGNORED, IGNORED, IGNORED]])
+    attention = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]])
+    return {"input_ids": ids, "attention_mask": attention, "labels": labels}
+
+
+@pytest.fixture(params=families())
+def base(request, tmp_path):
+    torch.manual_seed(0)
+    families()[request.param].save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def load(folder, **settings):
+    torch.manual_seed(1)
+    return AutoModelForTokenClassificationWithCrf.from_pretrained(folder, labels=LABELS["BIO"], scheme="BIO", **settings)
+
+
+def test_every_family_takes_the_head_learns_and_is_found_again(base, tmp_path):
+    model, batch = load(base), batch_of(torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(10):
+        loss = model.train()(**batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    model.eval().save_pretrained(tmp_path / "saved")
+    again = AutoModelForTokenClassificationWithCrf.from_pretrained(tmp_path / "saved").eval()
+    with torch.no_grad():
+        one, other = model(**batch), again(**batch)
+        linear = t.AutoModelForTokenClassification.from_pretrained(tmp_path / "saved").eval()(**{**batch, "labels": None})
+
+    assert isinstance(model, t.PreTrainedModel)
+    assert losses[-1] < 0.7 * losses[0]
+    assert torch.equal(one.logits, other.logits)
+    assert torch.equal(one.loss, other.loss)
+    assert torch.equal(one.tags, other.tags)
+    assert torch.equal(one.logits, linear.logits)
+    assert again.crf.transitions.abs().sum() > 0
+    assert set(depths(model).values()) == {0, 1, 2, 3}
+    assert [path.name for path in (tmp_path / "saved").iterdir() if path.suffix not in (".json",)] == ["model.safetensors"]
+
+
+def test_what_was_learnt_stays_at_another_rate(base, tmp_path):
+    model = load(base, rate=50.0).eval()
+    torch.nn.init.normal_(model.crf.transitions, std=0.02)
+    model.save_pretrained(tmp_path / "saved")
+    ids = torch.arange(5, 25).reshape(2, 10)
+    with torch.no_grad():
+        for rate in (None, 50.0, 7.0):
+            assert torch.equal(model(ids).tags, load(tmp_path / "saved", rate=rate).eval()(ids).tags)
+    assert torch.allclose(load(tmp_path / "saved", rate=7.0).crf._weights()[1], model.crf._weights()[1], atol=1e-5)
+
+
+def test_adapters_leave_the_field_learning(base):
+    model, batch = load(base), batch_of(torch.Generator().manual_seed(0))
+    settings = {"lora_rank": 2, "lora_alpha": 4.0, "lora_dropout": 0.0, "lora_targets": "default", "lora_dora": False}
+    wrapped = lora.prepare(model, **settings).train()
+    wrapped(**batch).loss.backward()
+    learning = {name.rpartition(".")[2] for name, weights in wrapped.named_parameters() if "crf" in name and weights.grad is not None}
+
+    assert learning == {"start", "transitions", "end"}
+    assert type(lora.finish(wrapped)) is type(load(model.config._name_or_path))
+
+
+@pytest.fixture
+def model(tmp_path):
+    torch.manual_seed(0)
+    families()["bert"].save_pretrained(tmp_path / "base")
+    return load(tmp_path / "base").eval()
+
+
+def test_the_field_sees_the_tokens_only(model):
+    """The loss of a batch is that of its emissions where tokens begin, put side by side."""
+    torch.nn.init.normal_(model.crf.transitions)
+    batch = batch_of(torch.Generator().manual_seed(0))
+    found = model(**batch)
+    emissions = torch.zeros(2, 3, 5)
+    emissions[0], emissions[1, 0] = found.logits[0, 1:4], found.logits[1, 1]
+    by_hand = model.crf.log_likelihood(emissions, torch.tensor([[1, 2, 0], [3, IGNORED, IGNORED]]), torch.tensor([3, 1]))
+
+    assert found.loss.item() == pytest.approx(-by_hand.sum().item() / 4, abs=1e-6)
+    assert ((found.tags != IGNORED) == (batch["labels"] != IGNORED)).all()
+
+
+def test_rows_without_a_token_and_further_padding_change_nothing(model):
+    batch = batch_of(torch.Generator().manual_seed(0))
+    wider = {name: torch.nn.functional.pad(cells, (0, 4), value=IGNORED if name == "labels" else 0) for name, cells in batch.items()}
+    empty = {"input_ids": torch.zeros(1, 10, dtype=torch.int64), "attention_mask": torch.ones(1, 10, dtype=torch.int64)}
+    empty["labels"] = torch.full((1, 10), IGNORED)
+    larger = {name: torch.cat([empty[name], cells]) for name, cells in wider.items()}
+    one, other, none = model(**batch), model(**larger), model(**empty)
+
+    assert other.loss.item() == pytest.approx(one.loss.item(), abs=1e-5)
+    assert torch.equal(other.tags[1:, :6], one.tags)
+    assert none.loss.item() == 0
+    assert (none.tags == IGNORED).all()
+
+
+def test_without_labels_what_begins_or_is_attended_to_is_a_token(model):
+    batch = batch_of(torch.Generator().manual_seed(0))
+    labels = batch.pop("labels")
+
+    assert torch.equal(model(**batch, begins=labels != IGNORED).tags, model(**batch, labels=labels).tags)
+    assert ((model(**batch).tags != IGNORED) == batch["attention_mask"].bool()).all()
+    assert model(**batch).loss is None
+
+
+def test_under_bfloat16_the_field_counts_in_float32(model):
+    batch = batch_of(torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.train()(**batch)
+        again = model._answer(found.logits.float(), batch["labels"], batch["labels"] != IGNORED)[0]
+    found.loss.backward()
+
+    assert found.logits.dtype == torch.bfloat16
+    assert found.loss.dtype == torch.float32
+    assert found.loss.item() == pytest.approx(again.item(), abs=1e-6)
+    assert model.crf.transitions.grad.dtype == torch.float32
+
+
+def test_an_architecture_without_token_classification_is_named(tmp_path):
+    t.Speech2TextConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="no model for token classification of the type speech_to_text"):
+        AutoModelForTokenClassificationWithCrf.from_pretrained(tmp_path, labels=["O"], scheme="BIO")

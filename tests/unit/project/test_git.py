@@ -1,0 +1,212 @@
+"""No repository and no commit are one thing, a repository that git cannot read another: that is told in git's words, and ends the run."""
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from components.core.errors import NotThere, RetuneError
+from components.core.process import quiet_environment
+from flows.cli import app
+from flows.dvc_adapter.repro import environment
+from flows.pipeline import actions
+from flows.pipeline.lineage import commit_of
+from flows.project.checkout import checkout, checkouts, is_checkout, make_checkout
+from flows.project.git import git, has_commit, head, uncommitted
+from flows.project.workspace import Workspace
+
+COMMIT = ("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "first", "--allow-empty")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    git(folder, "init", "-q")
+    git(folder, *COMMIT)
+    return folder
+
+
+def owned_by_another(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+
+
+def branch_lost(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".git" / git(project, "symbolic-ref", "HEAD")).write_text("garbage\n", encoding="utf-8")
+
+
+def objects_lost(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".git/objects").rename(project / ".git/lost")
+    (project / ".git/objects").mkdir()
+
+
+def head_emptied(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".git/HEAD").write_text("", encoding="utf-8")
+
+
+def pointing_nowhere(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".git").rename(project / "git")
+    (project / ".git").write_text("gitdir: /nowhere\n", encoding="utf-8")
+
+
+def no_git(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (owned_by_another, "dubious ownership[\\s\\S]*safe.directory"),
+        (branch_lost, "appears to be broken"),
+        (objects_lost, "bad object"),
+        (head_emptied, "not a git repository"),
+        (pointing_nowhere, "not a git repository: /nowhere"),
+        (no_git, "is git installed"),
+    ],
+)
+def test_a_failing_git_is_told_in_its_own_words(
+    project: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Path, pytest.MonkeyPatch], None], says: str
+) -> None:
+    fault(project, monkeypatch)
+    for asked in (
+        lambda: head(project),
+        lambda: commit_of(Workspace(project, project, project / "params.yaml")),
+        lambda: make_checkout(project, os.getpid()),
+    ):
+        with pytest.raises(RetuneError, match=says) as error:
+            asked()
+        assert "git init" not in str(error.value)
+
+
+@pytest.mark.parametrize(("init", "remedy"), [(False, "`git init && git add --all"), (True, "`git add --all")])
+def test_without_a_commit_the_remedy_is_told(tmp_path: Path, init: bool, remedy: str) -> None:
+    if init:
+        git(tmp_path, "init", "-q")
+    with pytest.raises(NotThere, match=remedy):
+        commit_of(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml"))
+    with pytest.raises(NotThere, match=remedy), checkout(tmp_path):
+        pass
+
+
+def test_a_project_without_history_on_purpose_may_run(tmp_path: Path) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = True\n", encoding="utf-8")
+
+    assert commit_of(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")) == "none"
+
+
+def test_init_tells_what_keeps_a_run_from_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"the router {number} is broken again,{'ab'[number % 2]}\n" for number in range(40))
+    Path("rows.csv").write_text("text,label\n" + rows, encoding="utf-8")
+
+    assert "git init && git add --all && git commit" in CliRunner().invoke(app, ["init", "rows.csv"]).stdout
+
+
+def test_a_hooks_repository_is_not_the_projects(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, other = head(project), tmp_path / "hub.git"
+    git(tmp_path, "init", "-q", "--bare", str(other))
+    hook = {"GIT_DIR": str(other), "GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": str(other / "index"), "GIT_PREFIX": "x/"}
+    hook |= {"GIT_LITERAL_PATHSPECS": "1", "GIT_ICASE_PATHSPECS": "1"}
+    hook |= {"GIT_OBJECT_DIRECTORY": str(other / "objects"), "GIT_QUARANTINE_PATH": str(other / "objects/incoming")}
+    for name, value in hook.items():
+        monkeypatch.setenv(name, value)
+
+    assert (head(project), has_commit(project, before), has_commit(project, "f" * 40)) == (before, True, False)
+    with checkout(project) as root:
+        assert head(root) == before
+    assert not hook.keys() & environment(project).keys()
+    quiet_environment()
+    assert not hook.keys() & os.environ.keys()
+
+
+def test_what_git_is_told_by_the_environment_otherwise_stays(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owned_by_another(project, monkeypatch)
+    for name, value in {"COUNT": "1", "KEY_0": "safe.directory", "VALUE_0": "*"}.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+
+    assert len(head(project)) == 40
+
+
+def test_uncommitted_changes_can_be_applied_again(project: Path) -> None:
+    file, before, after = project / "crlf.txt", b"one\r\ntwo\r\n", b"one\r\nzw\xf6lf  \r\n"
+    file.write_bytes(before)
+    git(project, "add", "-A")
+    git(project, *COMMIT)
+    file.write_bytes(after)
+    status, _, diff = uncommitted(project).partition(b"# git diff")
+    assert status.splitlines()[1] == b" M crlf.txt"
+    file.write_bytes(before)
+    subprocess.run(["git", "apply"], cwd=project, input=diff, check=True, capture_output=True)
+
+    assert file.read_bytes() == after
+
+
+def test_a_checkout_behind_a_link_is_one(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk/state").mkdir(parents=True)
+    (project / "var").symlink_to(tmp_path / "disk/state")
+    (project / ".gitignore").write_bytes((Path(__file__).parents[3] / ".gitignore").read_bytes())
+    assert git(project, "status", "--porcelain", "var") == ""
+    with checkout(project) as root:
+        monkeypatch.chdir(root)
+        assert is_checkout(project)
+        monkeypatch.chdir(project)
+    assert not is_checkout(project)
+
+
+def test_changes_of_the_projects_code_are_kept_for_a_model_of_a_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".gitignore").write_text("/var/\n", encoding="utf-8")
+    git(project, "add", "-A")
+    git(project, *COMMIT)
+    (project / ".gitignore").write_text("/var/\n/more/\n", encoding="utf-8")
+    place, kept = Workspace(project, project / "var/workspaces/m", project / "models/m/params.yaml"), list[bytes]()
+    place.root.mkdir(parents=True)
+    place.params.parent.mkdir(parents=True)
+    place.params.write_text("name: m\n", encoding="utf-8")
+    for name in ("read_name", "lineage_of"):
+        monkeypatch.setattr(actions, name, lambda *_: "m")
+    for name in ("edited_params", "overtaken"):
+        monkeypatch.setattr(actions.dvc_lock, name, lambda _: [])
+    monkeypatch.setattr(actions, "store", lambda _: "")
+    monkeypatch.setattr(actions.tracking, "run_key", lambda _: "")
+    monkeypatch.setattr(actions.tracking, "record", lambda *_, uncommitted, **__: kept.append(uncommitted()))
+    actions.record(place, [actions.stands("train")])
+
+    assert b"+/more/" in kept[0]
+
+
+def test_a_project_below_the_top_is_found_in_its_checkout(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    below = project / "ml/retune"
+    for folder in (below / "components", below / "flows"):
+        folder.mkdir(parents=True)
+        (folder / "code.py").write_text("pass\n", encoding="utf-8")
+    (below / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    git(project, "add", "-A")
+    git(project, *COMMIT)
+    (project / "elsewhere").write_text("not ours", encoding="utf-8")
+
+    assert "elsewhere" not in uncommitted(below).decode()
+    with checkout(below) as root:
+        assert (root / "dvc.yaml").is_file()
+        assert (checkouts(below), root.is_relative_to(below / "var/runs")) == ([root], True)
+        monkeypatch.chdir(root)
+        assert is_checkout(below)
+        assert git(root, "rev-parse", "HEAD:./components") == git(project, "rev-parse", "HEAD:ml/retune/components")
+        monkeypatch.chdir(below)
+    assert not is_checkout(below)
+    assert list((below / "var/runs").iterdir()) == []
+
+
+def test_cleaning_leaves_what_a_person_wrote(tmp_path: Path) -> None:
+    repository = Path(__file__).parents[3]
+    made = ["data/validated/x", "data/prepared/learn/x", "models/tuned/x", "models/trained/x", "reports/evaluation/x", "reports/index.html"]
+    written = ["models/mails/params.yaml", "models/mails/rows.csv", "models/README.md", "data/rows.csv", "data/raw/x", "reports/notes.md"]
+    for name in (*made, *written):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    subprocess.run(["make", "-f", str(repository / "Makefile"), "clean"], cwd=tmp_path, check=True, capture_output=True)
+
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()) == sorted(written)

@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components.artifacts.verdict import Role
+from components.core.errors import BadParams, BadSource
+from flows.project.init_params import guess_columns, write_params
+from flows.project.params import read_params
+
+
+def write_csv(path: Path, header: str, separator: str = ",", labels: tuple[str, ...] = ("good", "bad", "so so")) -> Path:
+    lines = [separator.join([f"the review number {i} says this", labels[i % len(labels)], f"c{i % 7}", str(i)]) for i in range(60)]
+    path.write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_columns_are_found_by_what_they_hold(tmp_path: Path) -> None:
+    guess = guess_columns(write_csv(tmp_path / "d.csv", "what,mood,customer_id,id"))
+
+    assert guess.columns == {"text": "what", "label": "mood", "id": "id", "group": "customer_id"}
+    assert guess.classes == 3
+
+
+def test_a_file_with_semicolons_is_understood(tmp_path: Path) -> None:
+    guess = guess_columns(write_csv(tmp_path / "d.csv", "text;label;customer;id", separator=";"))
+
+    assert guess.delimiter == ";"
+    assert guess.columns["text"] == "text"
+
+
+def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.csv"
+    path.write_text("text\n" + "".join(f"some words number {i}\n" for i in range(30)), encoding="utf-8")
+
+    with pytest.raises(BadSource, match="no column looks like labels"):
+        guess_columns(path)
+
+
+def test_an_address_is_no_file_to_look_at(tmp_path: Path) -> None:
+    with pytest.raises(BadParams, match="s3:// is an address, and a guess needs a file"):
+        write_params(Path("s3://bucket/tickets"), tmp_path / "params.yaml", name=None, force=False)
+
+
+@pytest.mark.parametrize(("labels", "numeric"), [(("0", "1"), "allow"), (("good", "bad"), "refuse")])
+def test_the_written_file_is_a_valid_params_yaml(tmp_path: Path, labels: tuple[str, ...], numeric: str) -> None:
+    write_csv(tmp_path / "my data.csv", "what,mood,customer,id", labels=labels)
+    write_params(tmp_path / "my data.csv", tmp_path / "params.yaml", name=None, force=False)
+
+    params = read_params(tmp_path / "params.yaml")
+    assert params.name == "my-data"
+    assert params.snapshot.source == "my data.csv"
+    assert params.validation.numeric_labels == numeric
+
+
+def test_it_has_the_settings_of_the_shipped_file(tmp_path: Path) -> None:
+    write_csv(tmp_path / "d.csv", "what,mood,customer,id")
+    write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=False)
+    written, shipped = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (tmp_path / "params.yaml", Path("params.yaml")))
+
+    own = {"source", "columns", "max_length", "numeric_labels", "name", "space"}
+    flat = [{(s, k): v for s, section in p.items() if isinstance(section, dict) for k, v in section.items()} for p in (written, shipped)]
+    for one in flat:  # the example's own column, and its own cases
+        one["gates", "slices"] = {**one["gates", "slices"], "columns": []}
+        one["gates", "behaviour"] = {**one["gates", "behaviour"], "cases": ""}
+    assert {k: v for k, v in flat[0].items() if k[1] not in own} == {k: v for k, v in flat[1].items() if k[1] not in own}
+
+
+def test_an_existing_file_is_not_replaced_unasked(tmp_path: Path) -> None:
+    write_csv(tmp_path / "d.csv", "text,label,customer,id")
+    (tmp_path / "params.yaml").write_text("name: mine\n", encoding="utf-8")
+
+    with pytest.raises(BadParams, match="--force"):
+        write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=False)
+    assert (tmp_path / "params.yaml").read_text(encoding="utf-8") == "name: mine\n"
+
+
+ROWS = {
+    "question_answering": '{"question": "who?", "context": "Ada did.", "answers": {"text": ["Ada"], "answer_start": [0]}}',
+    "token_classification": '{"tokens": ["Ada", "left"], "tags": ["B-PER", "O"]}',
+    "causal_lm": '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]}',
+    "sequence_to_sequence": '{"source": "a dog", "target": "ein Hund"}',
+    "contrastive": '{"anchor": "a dog", "positive": "one dog"}',
+    "text_classification": '{"text_a": "a dog", "text_b": "one dog", "label": "same"}',
+}
+
+
+@pytest.mark.parametrize("task", ROWS)
+def test_columns_that_say_what_they_are_for_give_the_task_its_settings(tmp_path: Path, task: str) -> None:
+    row = ROWS[task]
+    (tmp_path / "d.jsonl").write_text(f"{row}\n" * 30, encoding="utf-8")
+    guess = write_params(tmp_path / "d.jsonl", tmp_path / "params.yaml", name=None, force=False)
+
+    params = read_params(tmp_path / "params.yaml")
+    assert params.task == task
+    assert set(params.made_task.columns) <= set(guess.columns)
+    assert (params.gates.baseline.against, params.gates.baseline.role) == ("strongest", Role.DECIDES)
+    assert params.gates.floor.role is Role.OFF  # no score means something for every table
+    assert task.replace("_", " ") in str(guess)

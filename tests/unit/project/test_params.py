@@ -1,0 +1,116 @@
+from typing import Literal
+
+import pytest
+from pydantic import Field
+
+from components.core.errors import BadParams
+from components.core.section import Section
+
+
+class Inner(Section):
+    rate: float = Field(0.5, gt=0)
+
+
+class Outer(Section):
+    inner: Inner = Inner()
+    count: int = Field(1, ge=1)
+
+
+def test_an_unknown_key_names_the_nearest_one() -> None:
+    with pytest.raises(BadParams, match=r"params.yaml: train.conut is not a setting; did you mean 'count'"):
+        Outer.parse({"conut": 3}, "train")
+
+
+def test_an_unknown_key_of_a_section_inside_names_the_nearest_one_there() -> None:
+    with pytest.raises(BadParams, match=r"train.inner.rat is not a setting; did you mean 'rate'"):
+        Outer.parse({"inner": {"rat": 3}}, "train")
+
+
+def test_a_wrong_type_says_what_was_found() -> None:
+    with pytest.raises(BadParams, match=r"train.count: .*integer.*, found 'many'"):
+        Outer.parse({"count": "many"}, "train")
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(BadParams) as caught:
+        Outer.parse({"count": 0, "inner": {"rate": -1}, "x": 1}, "train")
+
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Outer().count = 2  # type: ignore[misc]
+
+
+class Typed(Section):
+    real: float = 1.0
+    whole: int = 1
+    flag: bool = False
+    said: str = ""
+    perhaps: float | None = None
+    either: int | Literal["auto"] = "auto"
+    several: tuple[int, ...] = ()
+    named: dict[str, float] = Field(default_factory=dict)
+    inner: Inner = Inner()
+    inside: dict[str, Inner] = Field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {name: value}
+        for name, values in {
+            "real": (True, "3", "1e-4", float("nan"), float("inf"), 10**400),
+            "whole": (True, False, "3", 1.5, float("inf")),
+            "flag": (1, 0, 1.0, "yes", "true"),
+            "perhaps": (True, "3"),
+            "either": (True, "3"),
+            "several": ([1, True], ["1"]),
+            "named": ({"a": True}, {"a": "1"}, {"a": float("nan")}),
+            "inner": ({"rate": True}, {"rate": "0.5"}),
+            "inside": ({"a": {"rate": True}},),
+        }.items()
+        for value in values
+    ],
+    ids=str,
+)
+def test_a_value_is_taken_for_what_it_is(raw: dict[str, object]) -> None:
+    with pytest.raises(BadParams) as caught:
+        Typed.parse(raw, "train")
+
+    assert str(caught.value).startswith(f"params.yaml: train.{next(iter(raw))}")
+    assert "function" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "told"),
+    [
+        ({"real": "3"}, "real: expected a number, not a text; leave the quotes out, found '3'"),
+        ({"real": "0,5"}, "real: expected a number, not a text; write digits alone, with a dot and no comma, as 0.5 or 1e-4, found '0,5'"),
+        ({"flag": "yes"}, "flag: expected true or false, without quotes, found 'yes'"),
+        ({"said": 2026}, "said: expected a text, found 2026; put it in quotes"),
+        ({"said": True}, "said: expected a text, found True; put it in quotes"),
+        ({"said": None}, "said: expected a text, found None"),
+        ({"several": "1, 2"}, "several: expected a list, as [a, b], found '1, 2'"),
+        ({"named": ["a"]}, "named: expected a mapping, as {a: b}, found ['a']"),
+    ],
+)
+def test_a_wrong_value_says_what_to_write(raw: dict[str, object], told: str) -> None:
+    with pytest.raises(BadParams) as caught:
+        Typed.parse(raw, "train")
+
+    assert str(caught.value) == f"params.yaml: train.{told}"
+
+
+def test_whole_numbers_fit_both_kinds() -> None:
+    found = Typed.parse({"real": 2, "whole": 3.0, "several": [1, 2], "perhaps": None, "either": 4, "flag": True}, "train")
+
+    assert found == Typed(real=2.0, whole=3, several=(1, 2), either=4, flag=True)
+
+
+def test_a_large_value_is_told_in_short() -> None:
+    with pytest.raises(BadParams) as caught:
+        Outer.parse({"count": [["x" * 1_000] * 1_000] * 1_000}, "train")
+
+    assert len(str(caught.value)) < 300

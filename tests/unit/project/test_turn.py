@@ -1,0 +1,86 @@
+"""One run a model: a second one is skipped or waits as its settings say, and a database out of reach is no other run."""
+
+import logging
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from components.core.errors import Cancelled, Unavailable
+from components.core.locks import DATABASE, Busy
+from flows.dvc_adapter.repro import RUNNING
+from flows.project import run_locks
+from flows.project.run_locks import in_turn
+from flows.project.workspace import Workspace
+from flows.schedule.scheduled_retrain import take_turn
+from tests.support.project import ROOT
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.setattr(run_locks, "SECONDS", 0.1)
+    (tmp_path / "var/runs").mkdir(parents=True)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    return Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
+
+
+def wait(workspace: Workspace) -> None:
+    text = workspace.params.read_text(encoding="utf-8")
+    assert "  late: skip" in text
+    workspace.params.write_text(text.replace("  late: skip", "  late: queue"), encoding="utf-8")
+
+
+def test_one_model_has_one_turn_and_another_model_its_own(workspace: Workspace) -> None:
+    with in_turn(workspace.project, "diagnosis"):
+        with pytest.raises(Busy, match=r"diagnosis\.lock has been held by another process"), in_turn(workspace.project, "diagnosis"):
+            pass
+        with in_turn(workspace.project, "mails"):
+            pass
+
+
+def test_a_run_that_is_late_is_skipped(workspace: Workspace) -> None:
+    with in_turn(workspace.project, "diagnosis"), ExitStack() as held:
+        assert take_turn(workspace, held) is False
+    with ExitStack() as held:
+        assert take_turn(workspace, held) is True
+
+
+def test_a_run_that_is_late_waits_where_that_is_said(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    wait(workspace)
+    taken: list[float] = []
+
+    def second() -> None:
+        with ExitStack() as held:
+            assert take_turn(workspace, held)
+            taken.append(time.monotonic())
+
+    with caplog.at_level(logging.INFO, logger="flows"), in_turn(workspace.project, "diagnosis"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        time.sleep(0.5)
+        ended = time.monotonic()
+    thread.join(300)
+
+    assert taken
+    assert taken[0] >= ended
+    assert caplog.text.count("waiting for another run of diagnosis") == 1
+
+
+def test_who_waits_can_be_cancelled(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait(workspace)
+    monkeypatch.setattr(RUNNING, "cancelled", threading.Event())
+    threading.Timer(0.3, RUNNING.cancelled.set).start()
+    with in_turn(workspace.project, "diagnosis"), ExitStack() as held, pytest.raises(Cancelled, match="while it waited"):
+        take_turn(workspace, held)
+
+
+@pytest.mark.parametrize("late", ["skip", "queue"])
+def test_a_database_out_of_reach_is_no_other_run(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, late: str) -> None:
+    if late == "queue":
+        wait(workspace)
+    monkeypatch.setenv(DATABASE, "postgresql+psycopg://u:hidden@127.0.0.1:9/d")
+    with ExitStack() as held, pytest.raises(Unavailable, match="out of reach") as error:
+        take_turn(workspace, held)
+    assert "hidden" not in str(error.value)

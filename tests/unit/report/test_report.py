@@ -1,0 +1,200 @@
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from components.artifacts.profile import Profile
+from components.artifacts.verdict import Outcome
+from components.core.errors import NotThere
+from components.report import Champion, write_report
+from tests.support.reported import (
+    BEFORE,
+    EVIL,
+    Tree,
+    answers,
+    estimate,
+    finished_run,
+    lineage,
+    page,
+    section,
+    verdict,
+    write_data,
+    write_metrics,
+    write_models,
+    write_predictions,
+)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    return finished_run(tmp_path)
+
+
+def test_the_sections_come_in_the_order_of_a_decision(workspace: Path) -> None:
+    root = page(workspace)
+
+    order = [*BEFORE, "calibration", "data", "search", "training", "cost", "lineage"]
+    assert [node.attributes["id"] for node in root.all("section")] == order
+    links = [link.attributes["href"] for nav in root.all("nav") for link in nav.all("a")]
+    assert links == [f"#{name}" for name in order[1:]]
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_the_band_says_the_outcome_in_words_and_why(workspace: Path, outcome: Outcome) -> None:
+    band = section(page(workspace, verdict=verdict(outcome, "because of the floor")), "verdict")
+
+    assert outcome.value in band.words
+    assert "because of the floor" in band.words
+
+
+def test_every_figure_has_a_caption_and_every_drawing_a_name_or_numbers_beside_it(workspace: Path) -> None:
+    root = page(workspace, seconds={"train": 12.0}, champion=Champion("3", {"macro_f1": estimate(0.73)}))
+
+    figures = root.all("figure")
+    assert len(figures) >= 12
+    assert all(len(figure.all("figcaption")) == 1 and figure.all("figcaption")[0].words for figure in figures)
+    drawings = [svg for svg in root.all("svg") if not svg.inside("svg")]
+    assert len(drawings) > 30
+    assert all(svg.attributes.get("aria-hidden") == "true" or svg.attributes.get("aria-label") for svg in drawings)
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_allows_no_script(workspace: Path) -> None:
+    html = write_report(workspace, workspace / "reports/index.html", lineage=lineage(), verdict=verdict()).read_text(encoding="utf-8")
+
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "@import" not in html
+    assert "url(" not in html
+    root = Tree(html).root
+    assert not root.all("script", "iframe", "object", "img")
+    assert [node.attributes["href"] for node in root.all("link")] == ["data:,"]
+    policies = [
+        str(node.attributes["content"]) for node in root.all("meta") if node.attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policies[0].startswith("default-src 'none'")
+
+
+def test_what_data_say_is_shown_and_never_run(tmp_path: Path) -> None:
+    labels = (EVIL, EVIL + "2")
+    write_metrics(tmp_path, labels)
+    write_predictions(tmp_path, answers(labels, wrong={1, 2}))
+    write_data(tmp_path, labels, EVIL, column=EVIL)
+    write_models(tmp_path, name=EVIL)
+    champion = Champion(EVIL, {"macro_f1": estimate(0.73)}, {}, answers(labels, wrong={2, 5}), {EVIL: EVIL}, EVIL)
+    known = {
+        "version": EVIL,
+        "champion": champion,
+        "seconds": {EVIL: 3.0},
+        "verdict": verdict(reason=EVIL, gate=EVIL, metric=EVIL, method=EVIL),
+    }
+
+    root = page(tmp_path, **known)
+
+    assert not root.all("script")
+    html = (tmp_path / "reports/index.html").read_text(encoding="utf-8")
+    assert "\x07" not in html
+    assert "\u202e" not in html
+    for name in ("verdict", "gates", "classes", "confusions", "errors", "changes", "data", "search", "training", "cost"):
+        assert "<script>" in section(root, name).words, name
+    assert any("<script>" in node.words for svg in root.all("svg") for node in svg.all("text"))
+
+
+def test_the_numbers_are_those_of_the_artifacts(workspace: Path) -> None:
+    root = page(workspace, version="4", seconds={"train": 192.4, "tune": 60.0}, made_at=datetime(2026, 11, 21, 23, 41, tzinfo=UTC))
+
+    assert "0.751" in section(root, "verdict").words
+    assert "0.731–0.771" in section(root, "gates").words
+    assert "+0.064" in section(root, "scores").words
+    assert "3 of 20 answers are wrong" in section(root, "errors").words
+    assert (
+        "10 182 in = 10 118 kept + 11 quarantined + 44 exact duplicates + 0 near-duplicates + 9 conflicting" in section(root, "data").words
+    )
+    assert "The account balances" in section(root, "data").words
+    assert "3 min 12 s" in section(root, "cost").words
+    assert "0.131" in section(root, "calibration").words
+    assert "2026-11-21 23:41 UTC" in root.words
+
+
+def test_an_estimate_that_must_not_decide_says_why(workspace: Path) -> None:
+    doubtful = estimate(0.02).model_copy(update={"doubt": "12 groups are too few"})
+    root = page(workspace, champion=Champion("3", {"macro_f1": estimate(0.73)}, {"macro_f1": doubtful}))
+
+    assert section(root, "scores").words.count("in doubt: 12 groups are too few") == 1
+
+
+def test_the_surest_error_comes_first_and_the_worst_class_too(workspace: Path) -> None:
+    root = page(workspace)
+
+    first = section(root, "errors").all("li")[0]
+    assert "0.890" in first.words
+    assert "r01" in first.words
+    assert section(root, "classes").all("tbody")[0].all("tr")[0].words.startswith("beta")
+
+
+def test_an_account_that_does_not_balance_is_named(workspace: Path) -> None:
+    profile = Profile.read(workspace / "data/prepared")
+    profile.model_copy(update={"kept": profile.kept - 7}).write(workspace / "data/prepared")
+
+    assert "out of balance by 7 rows" in section(page(workspace), "data").words
+
+
+def test_against_a_champion_the_page_counts_what_was_fixed_and_broken(workspace: Path) -> None:
+    champion = Champion("3", {"macro_f1": estimate(0.73)}, {"macro_f1": estimate(0.0212)}, answers(("alpha", "beta"), wrong={2, 3, 4, 5}))
+    changes = section(page(workspace, champion=champion), "changes")
+
+    assert "fixed 2 only the candidate is right" in changes.words
+    assert "broken 1 only the champion is right" in changes.words
+    assert "both right 15" in changes.words
+
+
+def test_settings_and_data_that_differ_from_the_champions_are_listed(workspace: Path) -> None:
+    champion = Champion("3", {}, settings={"epochs": 3, "learning_rate": 0.0002, "warmup": 0.1}, data_digest="e" * 64)
+    changes = section(page(workspace, champion=champion), "changes")
+
+    assert [row.words for row in changes.all("tbody")[0].all("tr")] == ["learning_rate 0.0002 0.001", "warmup 0.1 not set"]
+    assert "snapshot eeeeeeeeeeee dddddddddddd changed" in changes.words
+    assert "cannot be compared one by one" in changes.words
+
+
+def test_without_a_champion_a_search_or_timings_the_page_says_so(workspace: Path) -> None:
+    for file in ("models/tuned/best.json", "models/tuned/trials.parquet"):
+        (workspace / file).unlink()
+    root = page(workspace)
+
+    assert "There is no champion yet" in section(root, "changes").words
+    assert "Nothing was searched" in section(root, "search").words
+    assert "No times were recorded" in section(root, "cost").words
+
+
+def test_with_metrics_alone_every_section_still_stands(tmp_path: Path) -> None:
+    write_metrics(tmp_path, ("alpha", "beta"))
+    root = page(tmp_path, verdict=verdict().model_copy(update={"gates": ()}))
+
+    assert len(root.all("section")) == 13
+    assert "No gate was asked" in section(root, "gates").words
+    assert "dvc repro preprocess" in section(root, "data").words
+
+
+def test_a_candidate_without_errors_is_told_plainly(workspace: Path) -> None:
+    write_predictions(workspace, answers(("alpha", "beta"), wrong=set()))
+    root = page(workspace)
+
+    assert "every test row was answered right" in section(root, "errors").words
+
+
+def test_without_metrics_there_is_no_report(tmp_path: Path) -> None:
+    with pytest.raises(NotThere, match=r"metrics\.json is missing"):
+        page(tmp_path)
+    assert not (tmp_path / "reports/index.html").exists()
+
+
+def test_uncommitted_files_are_a_warning(workspace: Path) -> None:
+    assert "3 files were changed and not committed" in section(page(workspace, lineage=lineage(dirty=3)), "lineage").words
+
+
+def test_the_page_replaces_the_earlier_one_and_leaves_no_partial_file(workspace: Path) -> None:
+    page(workspace)
+    page(workspace, verdict=verdict(Outcome.FAIL, "now it fails"))
+
+    assert sorted(path.name for path in (workspace / "reports").iterdir()) == ["evaluation", "index.html"]
+    assert "now it fails" in (workspace / "reports/index.html").read_text(encoding="utf-8")

@@ -1,0 +1,161 @@
+"""The model card: Hugging Face's format, facts only, and texts from data that stay texts."""
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from components.artifacts.verdict import GateResult, Outcome
+from components.core.errors import NotThere
+from components.report import CARD, CARD_PAGE, Champion, card, write_card
+from components.report.wording import THIN
+from tests.support.judged import judged
+from tests.support.reported import EVIL, Tree, answers, estimate, finished_run, lineage, verdict, write_data, write_metrics, write_models
+from tests.support.reported import write_predictions as predict
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    return finished_run(tmp_path)
+
+
+def written(workspace: Path, **known: object) -> tuple[str, str]:
+    arguments = {"lineage": lineage(), "verdict": judged(), "version": "4"} | known
+    paths = write_card(workspace, workspace / "reports/card", **arguments)  # type: ignore[arg-type]
+    return paths[0].read_text(encoding="utf-8"), paths[1].read_text(encoding="utf-8")
+
+
+def test_the_card_is_read_by_the_hub_s_own_reader_with_its_numbers(workspace: Path) -> None:
+    text, _ = written(workspace)
+    read = ModelCard(text)
+
+    assert read.data.model_name == "diagnosis"
+    assert read.data.library_name == "transformers"
+    assert {(one.metric_type, one.metric_name, one.metric_value) for one in read.data.eval_results} == {
+        ("f1", "macro-F1", 0.7512),
+        ("accuracy", "accuracy", 0.8),
+    }
+    assert read.data.eval_results[0].metric_args == {"low": 0.7312, "high": 0.7712, "confidence": 0.95, "n": 20}
+    assert read.data.eval_results[0].dataset_revision == "d" * 64
+
+
+def test_the_card_says_which_gates_were_not_asked(workspace: Path) -> None:
+    gates = (*judged().gates, GateResult.not_asked("fairness", "no column is named"))
+    text, _ = written(workspace, verdict=judged().model_copy(update={"gates": gates}))
+
+    assert "Not asked, for there was nothing to judge: fairness (no column is named)" in text
+    assert "| fairness | decides | NOT ASKED |" in text
+
+
+def test_the_card_says_what_it_is_for_its_limits_and_where_it_came_from(workspace: Path) -> None:
+    champion = Champion("3", {"macro_f1": estimate(0.73)}, {"macro_f1": estimate(0.0212)})
+    text, page = written(workspace, verdict=judged(Outcome.FAIL), champion=champion, lineage=lineage(dirty=2))
+
+    for part in ("Model details", "Intended use", "Limits", "Training data", "Evaluation", "Verdict and gates", "Slices", "Lineage"):
+        assert f"\n## {part}" in text, part
+        assert part in page, part
+    for fact in (
+        "minus champion 3",
+        "+0.021 \\[+0.001 to +0.041\\]",
+        "Worse than it should be: label is Diseases of the blood",
+        "Not examined, for the gate was switched off: fairness",
+        "2 candidates were judged on this test set",
+        "Weakest on: beta (F1 0.790",
+        "2 files differed from the commit",
+        f"10{THIN}182 rows",
+        "retune rebuild diagnosis 4",
+    ):
+        assert fact in text, fact
+
+
+def test_what_nobody_recorded_is_called_unknown_and_never_guessed(workspace: Path) -> None:
+    text, _ = written(workspace)
+
+    assert "**Languages**: unknown" in text
+    assert "**Licence**: unknown" in text
+    assert ModelCard(text).data.language is None
+    assert ModelCard(text).data.license == "unknown"
+
+
+def test_only_a_base_model_of_the_hub_is_called_one(workspace: Path) -> None:
+    from_hub = lineage().model_copy(update={"base_source": f"sentence-transformers/all-MiniLM-L6-v2@{'a' * 40}"})
+
+    assert ModelCard(written(workspace)[0]).data.base_model is None
+    assert ModelCard(written(workspace, lineage=from_hub)[0]).data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_nothing_is_asked_of_the_hub(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr("socket.socket.connect", lambda _, address: opened.append(address))
+
+    text, page = written(workspace)
+
+    assert text
+    assert page
+    assert opened == []
+
+
+def test_the_page_of_the_card_needs_nothing_from_elsewhere_and_its_tables_are_tables(workspace: Path) -> None:
+    text, page = written(workspace)
+    root = Tree(page.replace("<hr>", "")).root
+
+    assert not root.all("script", "img", "iframe")
+    assert "http://" not in page
+    assert "https://" not in page
+    assert len(root.all("table")) == sum(line.startswith("|:--") for line in text.splitlines()) > 5
+    assert "model-index" not in page
+
+
+def test_texts_from_data_stay_texts_in_both_files(tmp_path: Path) -> None:
+    evil = EVIL + "\n\n# A heading | a cell [a link](javascript:alert(1)) ![a picture](x) `code` *bold* ---"
+    labels = (evil, evil + "2")
+    write_metrics(tmp_path, labels)
+    predict(tmp_path, answers(labels, wrong={1, 2}))
+    write_data(tmp_path, labels, evil)
+    write_models(tmp_path, name=evil)
+    origin = lineage().model_copy(update={"model": evil, "base_source": evil, "git_commit": evil})
+    gates = verdict(reason=evil, gate=evil, metric=evil)
+
+    text, page = written(tmp_path, lineage=origin, verdict=gates, version=evil)
+
+    root = Tree(page.replace("<hr>", "")).root
+    assert not root.all("script", "img", "a", "em")
+    assert next(node.words for node in root.all("h1")).startswith("<script>")
+    assert not any("A heading" in node.words for node in root.all("h2", "h3")[1:])
+    assert all(len(row.all("td")) == len(table.all("th")) for table in root.all("table") for row in table.all("tbody")[0].all("tr"))
+    assert "\u202e" not in text
+    assert ModelCard(text).data.model_name
+
+
+def test_the_same_facts_give_the_same_bytes(workspace: Path) -> None:
+    assert written(workspace) == written(workspace)
+    assert sorted(path.name for path in (workspace / "reports/card").iterdir()) == sorted([CARD, CARD_PAGE])
+
+
+def test_with_metrics_alone_the_card_still_stands(tmp_path: Path) -> None:
+    write_metrics(tmp_path, ("alpha", "beta"))
+    text, _ = written(tmp_path, verdict=verdict().model_copy(update={"gates": ()}), version=None)
+
+    assert "No gate was asked" in text
+    assert "How it was trained is not at hand" in text
+    assert "git checkout 4ab115000000" in text
+
+
+def test_without_metrics_there_is_no_card(tmp_path: Path) -> None:
+    with pytest.raises(NotThere, match=r"metrics\.json is missing"):
+        written(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("gates.floor.at_least", "gates.floor.at_least"),
+        ("_a_ *b*", "\\_a\\_ \\*b\\*"),
+        ("- a", "\\- a"),
+        ("12. a", "12\\. a"),
+        ("-0.02", "-0.02"),
+        ("a|b\n# c", "a\\|b \\# c"),
+    ],
+)
+def test_what_means_something_to_markdown_is_escaped_and_nothing_else(text: str, shown: str) -> None:
+    assert card.escaped(text) == shown

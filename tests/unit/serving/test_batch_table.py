@@ -1,0 +1,259 @@
+"""A database's table as input and as output: order, types, each row once, and no secret in a message."""
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from components.core.errors import BadInput, BadParams, BadSource, Unavailable
+from components.data import sql
+from components.serving.batch.rows import QUARANTINE
+from components.serving.batch.table import Table
+from tests.support.postgres import Cluster
+from tests.support.scored import FINAL, PLAN, part
+
+NAME = "RETUNE_SQL_MY_SHOP"
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "shop.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute(
+            "CREATE TABLE orders (region TEXT, id INTEGER, text TEXT, at TIMESTAMP, price NUMERIC(8, 2), PRIMARY KEY (region, id))"
+        )
+        rows = [("b", 1, "x", "2026-11-28 10:00:00", 1.25), ("a", 10, "y", None, None), ("a", 9, None, "2026-11-28 10:00:01.5", 2)]
+        connection.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?)", rows)
+        connection.execute("CREATE TABLE keyless (text TEXT)")
+        connection.execute("CREATE TABLE odd (id INTEGER PRIMARY KEY, n INTEGER)")
+        connection.execute("INSERT INTO odd VALUES (1, 'seven')")
+    connection.close()
+    return path
+
+
+def place(database: Path, table: str = "scored") -> sql.Place:
+    return sql.find(f"sql://my-shop/{table}", {NAME: f"sqlite:///{database}"})
+
+
+def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(database) as connection:
+        found = connection.execute(query).fetchall()
+    connection.close()
+    return found
+
+
+def test_a_table_is_read_in_the_order_of_its_key_and_keeps_its_types(database: Path, tmp_path: Path) -> None:
+    sql.bring(place(database, "orders"), tmp_path / "rows.parquet")
+    found = pq.read_table(tmp_path / "rows.parquet")
+
+    assert [(row["region"], row["id"]) for row in found.to_pylist()] == [("a", 9), ("a", 10), ("b", 1)]
+    assert found.to_pylist()[0] == {
+        "region": "a",
+        "id": 9,
+        "text": None,
+        "at": datetime(2026, 11, 28, 10, 0, 1, 500_000),
+        "price": Decimal(2),
+    }
+    assert found.schema.field("price").type == pa.decimal128(8, 2)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("order", "sql://my-shop/order: there is no table 'order'; did you mean 'orders'"),
+        ("keyless", "sql://my-shop/keyless has no primary key, so its rows have no order"),
+        ("odd", "sql://my-shop/odd: column 'n' has a cell that is not int64"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_told(database: Path, tmp_path: Path, table: str, said: str) -> None:
+    with pytest.raises(BadSource) as error:
+        sql.bring(place(database, table), tmp_path / "rows.parquet")
+
+    assert str(error.value).startswith(said)
+
+
+def test_an_address_names_a_variable_and_no_message_shows_a_secret(tmp_path: Path) -> None:
+    for address in ("sql://shop", "sql://u:geheim@h/a", "sql://shop/a/b"):
+        with pytest.raises(BadParams, match="expected sql://NAME/TABLE, found something else") as unnamed:
+            sql.find(address, {})
+    with pytest.raises(BadSource, match=f"the environment variable {NAME} is missing: expected SQLAlchemy's address"):
+        sql.find("sql://my-shop/a", {})
+    with pytest.raises(BadSource, match="RETUNE_SQL_SHOP cannot be read") as unread:
+        sql.find("sql://shop/a", {"RETUNE_SQL_SHOP": "postgresql//u:geheim@h"})
+    there = sql.find("sql://shop/crm.a", {"RETUNE_SQL_SHOP": "postgresql://u:geheim@127.0.0.1:1/shop?sslpassword=heimlich"})
+    with pytest.raises(Unavailable, match=r"sql://shop/crm\.a: the database that RETUNE_SQL_SHOP names: .*refused") as away:
+        sql.bring(there, tmp_path / "rows.parquet")
+    driverless = sql.find("sql://shop/a", {"RETUNE_SQL_SHOP": "oracle+cx_oracle://u:geheim@h/d"})
+    with pytest.raises(BadSource, match=r"RETUNE_SQL_SHOP names oracle\+cx_oracle, whose driver is not installed") as unknown:
+        sql.bring(driverless, tmp_path / "rows.parquet")
+    with pytest.raises(BadSource, match="there is no database file"):
+        sql.bring(place(tmp_path / "none.db"), tmp_path / "rows.parquet")
+    with pytest.raises(BadSource, match="there is no folder of the database file"):
+        table(tmp_path / "none/none.db").standing()
+
+    said = "".join(str(error.value) for error in (unnamed, unread, away, unknown)) + str(there)
+    assert "geheim" not in said
+    assert "heimlich" not in said
+    assert (there.schema, there.table) == ("crm", "a")
+    assert not (tmp_path / "none.db").exists()
+
+
+NONE = QUARANTINE.empty_table()
+
+
+def table(database: Path) -> Table:
+    return Table(place(database), database.parent / "locks")
+
+
+def begun(database: Path) -> Table:
+    out = table(database)
+    out.begin(PLAN)
+    out.go_on()
+    return out
+
+
+def bad(*numbers: int) -> pa.Table:
+    why = [["no text"] * len(numbers), ["in.csv"] * len(numbers), list(numbers)]
+    return pa.table([pa.array(numbers, pa.int64()), *map(pa.array, why)], schema=QUARANTINE)
+
+
+def test_rows_keep_their_numbers_and_the_note_says_when_all_are_there(database: Path) -> None:
+    out = table(database)
+    with out.held():
+        assert out.standing() is None
+        out.begin(PLAN)
+        assert out.standing() == PLAN
+        assert out.go_on() == (0, 0)
+        out.add([1, 3], part(1, 3), bad(2))
+        assert table(database).go_on() == (3, 2)
+        out.add([5], part(5), bad(4))
+        assert out.finish(FINAL) == FINAL
+        with pytest.raises(BadInput, match="sql://my-shop/scored is complete: 3 rows scored by models:/tickets/1; --replace"):
+            out.standing()
+
+    assert rows(database, "SELECT row_number, id, label FROM scored ORDER BY row_number") == [(1, 1, "1"), (3, 3, "3"), (5, 5, "5")]
+    assert rows(database, "SELECT row_number, quarantine_reason FROM scored_quarantine") == [(2, "no text"), (4, "no text")]
+
+
+def test_a_part_that_fails_leaves_neither_rows_nor_note(database: Path) -> None:
+    out = begun(database)
+    out.add([1, 2], part(1, 2), NONE)
+    with pytest.raises(Unavailable, match="another process wrote here meanwhile"):
+        out.add([3, 2], part(3, 2), NONE)
+
+    assert rows(database, "SELECT row_number FROM scored") == [(1,), (2,)]
+    assert table(database).go_on() == (2, 2)
+
+
+def test_a_process_of_another_machine_that_wrote_a_part_first_is_found_out(database: Path) -> None:
+    mine, other = begun(database), table(database)
+    other.go_on()
+    other.add([1, 2], part(1, 2), NONE)
+    with pytest.raises(Unavailable, match="another process wrote here meanwhile"):
+        mine.add([1, 2], part(1, 2), NONE)
+
+    assert rows(database, "SELECT count(*) FROM scored") == [(2,)]
+
+
+def test_one_process_of_a_machine_at_a_time(database: Path) -> None:
+    with table(database).held(), pytest.raises(Unavailable, match="another process is scoring into this table"), table(database).held():
+        pass
+
+
+def test_a_database_that_is_busy_is_worth_another_try(database: Path) -> None:
+    out = Table(sql.find("sql://my-shop/scored", {NAME: f"sqlite:///{database}?timeout=0.1"}), database.parent)
+    out.begin(PLAN)
+    out.go_on()
+    with sqlite3.connect(database) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Unavailable, match="the database broke off: database is locked"):
+            out.add([1], part(1), NONE)
+    other.close()
+    out.add([1], part(1), NONE)
+    assert rows(database, "SELECT count(*) FROM scored") == [(1,)]
+
+
+def test_a_table_of_others_is_neither_written_to_nor_dropped(database: Path) -> None:
+    out = Table(place(database, "orders"), database.parent)
+    for doing in (out.standing, out.clear):
+        with pytest.raises(BadInput, match="sql://my-shop/orders is there, and `retune score` has not written it"):
+            doing()
+    assert rows(database, "SELECT count(*) FROM orders") == [(3,)]
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM scored WHERE row_number = 1", "DROP TABLE scored"])
+def test_a_table_that_was_changed_is_not_gone_on_with(database: Path, change: str) -> None:
+    out = begun(database)
+    out.add([1, 2], part(1, 2), NONE)
+    rows(database, change)
+    with pytest.raises(BadInput, match=r"sql://my-shop/scored has [01] rows, and 2 were written; --replace begins anew"):
+        out.standing()
+
+
+def test_replacing_removes_both_tables_and_a_kill_in_between_is_known_for_what_it_is(database: Path) -> None:
+    out = begun(database)
+    out.add([1], part(1), bad(2))
+    with sqlite3.connect(database) as connection:  # as a kill behind the first step leaves it
+        connection.execute("UPDATE retune_scores SET rows_done = -1, scored = 0")
+    connection.close()
+    with pytest.raises(BadInput, match="was being replaced; --replace goes on"):
+        out.standing()
+
+    out.clear()
+    assert out.standing() is None
+    assert rows(database, "SELECT name FROM sqlite_master WHERE name LIKE 'scored%'") == []
+
+
+CELLS: Sequence[tuple[pa.DataType, Any, Any]] = [
+    (pa.bool_(), True, 1),
+    (pa.int8(), -7, -7),
+    (pa.uint64(), 2**64 - 1, str(2**64 - 1)),
+    (pa.float32(), 0.5, 0.5),
+    (pa.decimal128(6, 2), Decimal("1.25"), 1.25),
+    (pa.timestamp("ms", "+02:00"), datetime(2026, 11, 28, 12, tzinfo=UTC), "2026-11-28 12:00:00.000000"),
+    (pa.date32(), date(2026, 11, 28), "2026-11-28"),
+    (pa.binary(), b"\xff", b"\xff"),
+    (pa.list_(pa.string()), ["a", "ä"], '["a", "ä"]'),
+    (pa.struct([("a", pa.int64())]), {"a": 1}, '{"a": 1}'),
+    (pa.map_(pa.string(), pa.float64()), [("a", 0.5)], '{"a": 0.5}'),
+    (pa.string(), None, None),
+]
+
+
+def test_every_type_of_parquet_has_a_place_in_a_database(database: Path) -> None:
+    columns = {f"c{number}": pa.array([cell], kind) for number, (kind, cell, _) in enumerate(CELLS)}
+    out = begun(database)
+    out.add([1], pa.table(columns), NONE)
+
+    assert rows(database, f"SELECT {', '.join(columns)} FROM scored") == [tuple(kept for _, _, kept in CELLS)]
+
+
+@pytest.mark.slow
+def test_postgresql_keeps_types_numbers_and_order_and_takes_no_part_twice(postgres: Cluster, tmp_path: Path) -> None:
+    name = postgres.new_database()
+    orders = "id bigint, region text, text text, at timestamptz, price numeric(8, 2), more jsonb, PRIMARY KEY (region, id)"
+    values = """(2, 'a', 'x', '2026-11-28 12:00+02', 1.25, '{"n": [1]}'), (1, 'b', 'y', NULL, NULL, NULL), (1, 'a', NULL, NULL, 2, '7')"""
+    postgres.run(name, "CREATE SCHEMA crm", f"CREATE TABLE crm.orders ({orders})", f"INSERT INTO crm.orders VALUES {values}")
+    environment = {NAME: postgres.url(name, drivername="postgresql")}
+    sql.bring(sql.find("sql://my-shop/crm.orders", environment), tmp_path / "rows.parquet")
+    found = pq.read_table(tmp_path / "rows.parquet")
+    assert found.select(["id", "region"]).to_pylist() == [{"id": 1, "region": "a"}, {"id": 2, "region": "a"}, {"id": 1, "region": "b"}]
+
+    out, other = (Table(sql.find("sql://my-shop/crm.scored", environment), tmp_path) for _ in range(2))
+    out.begin(PLAN)
+    for each in (out, other):
+        each.go_on()
+    out.add([1, 2, 3], found, bad(4))
+    with pytest.raises(Unavailable, match="another process wrote here meanwhile"):
+        other.add([1, 2, 3], found, NONE)
+    assert out.go_on() == (4, 3)
+    postgres.run(name, "DROP TABLE crm.orders", "ALTER TABLE crm.scored RENAME TO orders")
+    sql.bring(sql.find("sql://my-shop/crm.orders", environment), tmp_path / "back.parquet")
+
+    assert pq.read_table(tmp_path / "back.parquet").drop_columns("row_number").equals(found)

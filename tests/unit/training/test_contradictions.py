@@ -1,0 +1,55 @@
+"""Settings of `train` that exclude each other, and those that are left open because the search decides."""
+
+import pytest
+
+from components.core.errors import BadParams
+from components.training.trainer import TrainSection
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"lora_rank": 4}, "train.lora_rank: is read where method is lora, found 4 with method full"),
+        ({"frozen_layers": 2, "method": "lora"}, "train.frozen_layers: is read where method is freeze, found 2 with method lora"),
+        ({"layer_decay": 0.9, "method": "lora"}, "train.layer_decay: is read where method is freeze or full"),
+        ({"l2_sp": 0.1, "method": "lora"}, "train.l2_sp: is read where method is freeze or full"),
+        ({"l2_sp": 0.1, "method": "freeze", "frozen_layers": -1}, "train.l2_sp: has nothing to act on where frozen_layers is -1"),
+        ({"momentum": 0.5}, "train.momentum: is read where optimizer is sgd, found 0.5 with optimizer adamw"),
+        ({"nesterov": True, "optimizer": "sgd", "momentum": 0}, "train.nesterov: needs momentum above 0"),
+        ({"schedule_power": 3}, "train.schedule_power: is read where schedule is polynomial"),
+        ({"plateau_factor": 0.1}, "train.plateau_factor: is read where schedule is plateau"),
+        ({"r_drop": 1.0, "dropout": 0}, "train.r_drop: compares two passes that differ by dropout"),
+        ({"warmup": 1.5}, "train.warmup: a number of steps (1 and above) must be whole"),
+        ({"swa": 0.3}, "train.swa: is read where schedule is constant, found 0.3 with schedule linear"),
+        ({"swa": 0.3, "ema": 0.9, "schedule": "constant"}, "train.swa: one average of the weights is kept"),
+        ({"unfreeze_every": 1}, "train.unfreeze_every: is read where method is freeze"),
+        ({"unfreeze_every": 3, "method": "freeze"}, "train.unfreeze_every: nothing is unfrozen within 3 epochs, found 3"),
+        (
+            {"method": "freeze", "frozen_layers": -1, "unfreeze_every": 0.5, "contrastive_start": 1},
+            "train.contrastive_start: has nothing to act on before unfreeze_every lets the first layer learn",
+        ),
+        ({"dropout": 1.0}, "train.dropout: input should be less than 1"),
+    ],
+)
+def test_a_setting_that_nothing_would_read_is_one_clear_error(section, message):
+    with pytest.raises(BadParams) as caught:
+        TrainSection.parse(section, "train")
+
+    assert str(caught.value).startswith(f"params.yaml: {message}")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {},
+        {"method": "tuned", "lora_rank": 4, "frozen_layers": 1},
+        {"method": "tuned", "lora_rank": "tuned"},
+        {"optimizer": "tuned", "momentum": 0.5},
+        {"optimizer": "sgd", "nesterov": True, "momentum": "tuned"},
+        {"method": "lora", "lora_rank": 4, "r_drop": 1.0},
+        {"method": "freeze", "frozen_layers": -1, "unfreeze_every": 1, "l2_sp": 0.1, "layer_decay": 0.9},
+    ],
+)
+def test_what_hangs_on_the_search_is_left_open(section):
+    assert TrainSection.parse(section, "train").fixed.epochs == 3

@@ -1,0 +1,85 @@
+"""What is damaged or out of reach is named in one message: an MLmodel, a predictions file, a stamp, a server, standard input."""
+
+import io
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from components.artifacts.manifest import Manifest
+from components.artifacts.predictions import Predictions
+from components.core.errors import BadInput, BadParams, NotThere
+from components.mlflow_store.registry import resolve
+from components.mlflow_store.registry.package import LOADER, _faults_of_manifest
+from flows.cli.pipeline import read_lines
+from flows.project.init_params import write_params
+
+GOOD = f"flavors:\n  python_function: {{code: code, loader_module: {LOADER}, model_code_path: serving.py}}\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff",
+        b"flavors: 2026-13-45",
+        b"flavors: {python_function: [1]}",
+        b"flavors: {python_function: a, 1: b}",
+        b"[1]",
+        b"",
+        GOOD.encode() + b"flavors: {}",
+        GOOD.encode() + b"  7: {}\n  sklearn: {}\n",
+    ],
+)
+def test_a_damaged_mlmodel_is_a_fault(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "MLmodel").write_bytes(content)
+
+    assert _faults_of_manifest(tmp_path)
+
+
+def test_a_whole_mlmodel_is_none(tmp_path: Path) -> None:
+    (tmp_path / "MLmodel").write_text(GOOD, encoding="utf-8")
+
+    assert _faults_of_manifest(tmp_path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\0" * 100 + b"PAR1", b"text"])
+def test_damaged_predictions_are_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "candidate.parquet"
+    path.write_bytes(content)
+
+    with pytest.raises(NotThere, match=r"candidate\.parquet is damaged .*: delete it; `dvc checkout`"):
+        Predictions.read(path)
+
+
+def test_a_record_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / Manifest.FILE).write_bytes(b"\xff")
+
+    with pytest.raises(NotThere, match="is not UTF-8"):
+        Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("model", ["", "/", "/1", "@champion", "a/x", "a/²", "a/" + "9" * 5_000, "a/1/2"])
+def test_what_names_no_version_is_said(tmp_path: Path, model: str) -> None:
+    with pytest.raises(NotThere, match="names no version: expected NAME, NAME@ALIAS or NAME/VERSION"):
+        resolve(f"sqlite:///{tmp_path / 'mlflow.db'}", model)
+
+
+def test_a_line_that_is_not_utf8_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO("eins\nzwölf\r\n".encode() + b"\xff\n")))
+
+    with pytest.raises(BadInput, match="line 3 of standard input is not UTF-8: it holds the byte 0xff"):
+        read_lines()
+
+
+def test_settings_are_not_written_into_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(BadParams, match="is a folder"):
+        write_params(tmp_path / "t.csv", tmp_path, name=None, force=True)
+
+
+def test_a_column_with_an_emoji_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"a few words about thing {number},{'one' if number % 2 else 'two'}\n" for number in range(20))
+    (tmp_path / "t.csv").write_text("text,label😀\n" + rows, encoding="utf-8")
+    write_params(Path("t.csv"), Path("params.yaml"), name=None, force=False)
+
+    assert "label😀" in (tmp_path / "params.yaml").read_text(encoding="utf-8")

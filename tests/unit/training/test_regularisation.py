@@ -1,0 +1,261 @@
+"""What steps and what is added to the loss: optimizers, schedules, penalties, dropout and the average, against torch and by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import rel_entr, softmax
+
+from components.core.errors import BadModel, BadParams
+from components.model import tasks
+from components.model.support.layers import depths
+from components.training.trainer import losses
+from components.training.trainer.data import Learn
+from components.training.trainer.dropout import set_dropout
+from components.training.trainer.fit import Keep, fit
+from components.training.trainer.weight_averaging import Average, moving, stochastic
+from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
+from tests.support.learn import make_learn, spec_of
+
+task = tasks.load("text_classification")
+
+
+@pytest.fixture(scope="module")
+def learn(tiny_base, tickets, tmp_path_factory):
+    return Learn.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
+
+
+@pytest.fixture
+def model(tiny_base):
+    torch.manual_seed(0)
+    return task.build_model(tiny_base, spec_of("a", "b", "c"))
+
+
+RESUMED = {
+    "adam": {"optimizer": "adam"},
+    "sgd": {"optimizer": "sgd", "nesterov": True},
+    "adafactor": {"optimizer": "adafactor"},
+    "plateau": {"schedule": "plateau", "plateau_patience": 0, "warmup": 3},
+    "penalties": {"l1": 1e-4, "l2_sp": 0.1, "accumulation": 2},
+    "noise": {"r_drop": 1.0, "dropout": 0.2, "neftune": 5.0},
+    "average": {"ema": 0.9},
+    "stochastic average": {"swa": 0.6, "schedule": "constant"},
+    "gradual unfreezing": {"method": "freeze", "frozen_layers": -1, "unfreeze_every": 0.5, "l2_sp": 0.1},
+    "gradual unfreezing, averaged": {"method": "freeze", "frozen_layers": 2, "unfreeze_every": 0.4, "ema": 0.9, "optimizer": "sgd"},
+    "average of adapters": {"ema": 0.9, "method": "lora", "lora_dropout": 0.1},
+    "average above frozen layers": {"ema": 0.9, "method": "freeze", "layer_decay": 0.8},
+}
+
+
+IN_SHORT = ("noise", "stochastic average", "gradual unfreezing, averaged", "average of adapters")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", [name if name in IN_SHORT else pytest.param(name, marks=pytest.mark.exhaustive) for name in RESUMED])
+def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, variant):
+    settings = QUICK.model_copy(update=RESUMED[variant])
+    expected, resumed = cut_and_resumed(task, tiny_base, learn, settings, tmp_path)
+    again = fit(task, tiny_base, learn, settings, keep=Keep(tmp_path / "broken" / "checkpoints", tmp_path / "broken" / "history.jsonl"))
+
+    histories = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("whole", "broken")]
+    points = [[{**json.loads(line), "seconds": 0} for line in history] for history in histories]
+    assert points[0] == points[1]
+    assert same(weights(resumed.model), weights(expected.model))
+    assert same(weights(again.model), weights(expected.model))  # it had ended: only its best weights are loaded
+    assert (resumed.best_step, resumed.best_value) == (again.best_step, again.best_value)
+    assert not same(weights(expected.model), weights(fit(task, tiny_base, learn, QUICK, keep=keep_in(tmp_path / "plain")).model))
+
+
+def test_the_penalties_are_those_of_the_formulas(model):
+    names = losses.pretrained(model)
+    origin = {name: weights.detach().clone() for name, weights in losses.learning(model, names).items()}
+    with torch.no_grad():
+        model.classifier.weight.add_(1)  # the head is free
+        model.bert.embeddings.word_embeddings.weight.add_(0.1)
+    cells = model.bert.embeddings.word_embeddings.weight.numel()
+
+    assert {name for name, at in depths(model).items() if at < 3} == names
+    assert losses.half_square(losses.learning(model, names), origin).item() == pytest.approx(0.5 * 0.01 * cells, rel=1e-5)
+    assert losses.absolute({"w": torch.tensor([[1.0, -2.0], [0.5, 0.0]])}).item() == 3.5
+
+
+def test_the_divergence_is_the_mean_of_both_directions():
+    one, other = np.random.default_rng(0).normal(size=(2, 5, 3))
+    p, q = softmax(one, axis=1), softmax(other, axis=1)
+    expected = 0.5 * (rel_entr(p, q).sum(axis=1) + rel_entr(q, p).sum(axis=1)).mean()
+
+    assert losses.divergence(torch.tensor(one), torch.tensor(other)).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.divergence(torch.tensor(one), torch.tensor(one)).item() == 0
+
+
+def test_the_divergence_counts_positions_with_a_label_only():
+    torch.manual_seed(0)
+    one, other = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    labels = torch.tensor([[-100, 1, 2], [0, -100, -100]])
+    kept = torch.tensor([[0, 1], [0, 2], [1, 0]]).T
+    expected = losses.divergence(one[kept[0], kept[1]], other[kept[0], kept[1]])
+
+    assert torch.equal(losses.divergence(one, other, labels), expected)
+    assert not torch.equal(losses.divergence(one, other), expected)
+    assert torch.equal(losses.divergence(one[:, 0], other[:, 0], torch.tensor([0, 1])), losses.divergence(one[:, 0], other[:, 0]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, {"label_smoothing": 0.1}, {"l2_sp": 0.5, "l1": 1e-3}, {"r_drop": 2.0}])
+def test_a_step_in_two_passes_is_a_step_in_one(tiny_base, learn, changes):
+    # SGD: the step is the gradient. The tiny model has no dropout, so that both ways see the same numbers.
+    settings = QUICK.model_copy(update={"optimizer": "sgd", "epochs": 1, "learning_rate": 0.1, "max_grad_norm": 1e6} | changes)
+    once = fit(task, tiny_base, learn, settings).model
+    twice = fit(task, tiny_base, learn, settings.model_copy(update={"batch_size": 8, "accumulation": 2})).model
+
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(once.parameters(), twice.parameters(), strict=True))
+
+
+ALONE = [
+    {"dropout": 0.3},
+    {"neftune": 5.0},
+    {"l1": 1e-3},
+    {"l2_sp": 1.0},
+    {"ema": 0.9},
+    {"layer_decay": 0.5},
+    {"optimizer": "adafactor"},
+    {"label_smoothing": 0.1},
+]
+WITH = [
+    ({"dropout": 0.3}, {"r_drop": 1.0}),
+    ({"method": "lora"}, {"lora_rank": 2}),
+    ({"method": "lora"}, {"lora_alpha": 64.0}),
+    ({"method": "lora"}, {"lora_dropout": 0.5}),
+    ({"method": "lora"}, {"lora_dora": True}),
+    ({"method": "lora"}, {"precision": "bfloat16"}),
+    ({"method": "freeze", "frozen_layers": 2}, {"unfreeze_every": 0.2}),
+    ({"schedule": "constant"}, {"swa": 0.5}),
+    ({"optimizer": "sgd"}, {"momentum": 0.5}),
+    ({"optimizer": "sgd"}, {"nesterov": True}),
+]
+
+
+@pytest.mark.exhaustive
+def test_no_setting_does_nothing(tiny_base, learn):
+    def trained(**changes):
+        return weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 0.5} | changes), evaluations=1).model)
+
+    plain = {json.dumps(others): trained(**others) for others, _ in [({}, {}), *WITH]}
+    for others, changes in [*(({}, changes) for changes in ALONE), *WITH]:
+        assert not same(plain[json.dumps(others)], trained(**others, **changes)), changes
+
+
+def test_a_pull_towards_a_base_that_is_all_frozen_is_refused(tiny_base, learn):
+    with pytest.raises(BadParams, match=r"train\.l2_sp has nothing to act on"):
+        fit(task, tiny_base, learn, QUICK.model_copy(update={"method": "freeze", "frozen_layers": 2, "l2_sp": 1.0}))
+
+
+@pytest.mark.slow
+def test_layers_are_unfrozen_one_by_one_from_the_top(tiny_base, learn):
+    settings = QUICK.model_copy(update={"epochs": 1, "method": "freeze", "frozen_layers": -1})
+    torch.manual_seed(settings.seed)
+    before = weights(task.build_model(tiny_base, learn.spec))
+    depth = depths(task.build_model(tiny_base, learn.spec))
+    for every, moved in ((0.9, {2, 3}), (0.4, {1, 2, 3}), (0.3, {0, 1, 2, 3})):
+        model = fit(task, tiny_base, learn, settings.model_copy(update={"unfreeze_every": every})).model
+        after = weights(model)
+
+        assert {depth[name] for name in depth if not torch.equal(before[name], after[name])} == moved
+        assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.slow
+def test_a_strong_pull_keeps_the_base_and_frees_the_head(tiny_base, learn):
+    base = task.build_model(tiny_base, learn.spec)
+
+    def way(**changes):
+        model = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1} | changes)).model
+        return losses.half_square(dict(model.bert.encoder.named_parameters()), dict(base.bert.encoder.named_parameters())).item()
+
+    assert way(l2_sp=100.0) < 0.2 * way()
+
+
+def test_the_average_is_the_sum_by_hand():
+    linear = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(linear.weight)
+    average, state = Average(linear, moving(0.5)), type("State", (), {"global_step": 0, "max_steps": 4})()
+    expected = 0.0
+    for step, value in enumerate([1.0, 3.0, -2.0, 4.0], start=1):
+        torch.nn.init.constant_(linear.weight, value)
+        state.global_step = step
+        average.on_step_end(None, state, None)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * value
+
+    with average.shown():
+        assert linear.weight.item() == pytest.approx(expected)
+    assert linear.weight.item() == 4.0
+
+
+def test_the_stochastic_average_is_the_mean_of_the_last_steps():
+    linear = torch.nn.Linear(1, 1, bias=False)
+    average, state = Average(linear, stochastic(0.5)), type("State", (), {"global_step": 0, "max_steps": 8})()
+    seen = []
+    for step, value in enumerate([1.0, 3.0, -2.0, 4.0, 5.0, 1.0, 0.0, 2.0], start=1):
+        torch.nn.init.constant_(linear.weight, value)
+        state.global_step = step
+        average.on_step_end(None, state, None)
+        with average.shown():
+            seen.append(linear.weight.item())
+
+    assert seen == pytest.approx([1.0, 3.0, -2.0, 4.0, 5.0, 3.0, 2.0, 2.0])  # until the half the weights themselves
+
+
+@pytest.mark.slow
+def test_what_is_evaluated_is_what_is_returned(tiny_base, learn, tmp_path):
+    keep = keep_in(tmp_path / "out")
+    settings = QUICK.model_copy(update={"epochs": 1, "ema": 0.99})
+    seen = []
+    last = fit(task, tiny_base, learn, settings, evaluations=1, watch=lambda number, value: seen.append(value)).model
+    best = fit(task, tiny_base, learn, settings, keep=keep)
+    plain = fit(task, tiny_base, learn, settings.model_copy(update={"ema": 0.0}), evaluations=1).model
+    saved = task.build_model(keep.checkpoints / f"checkpoint-{best.best_step}", learn.spec)
+
+    assert len(seen) == 1
+    assert same(weights(best.model), weights(saved))
+    assert not same(weights(last), weights(plain))
+    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[place] for place in range(60)])
+    with torch.no_grad():
+        answers = last.eval()(**batch).logits.numpy()
+    assert task.validate(answers, batch["labels"].numpy(), learn.spec)["macro_f1"] == pytest.approx(seen[0])
+
+
+def pairs(share):
+    """Models of four families: one built with a dropout of `share`, one built without any."""
+    import transformers as t
+
+    small = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    for kind, fields in (
+        ("Bert", small),
+        ("Roberta", small),
+        ("Electra", small),
+        ("DistilBert", {"vocab_size": 50, "dim": 16, "n_heads": 2}),
+    ):
+        config, build = getattr(t, f"{kind}Config"), getattr(t, f"{kind}ForSequenceClassification")
+        own = [name for name in vars(config(**fields)) if "drop" in name and name not in ("classifier_dropout", "summary_last_dropout")]
+        for value in (share, 0.0):
+            torch.manual_seed(0)
+            yield build(config(**fields, **dict.fromkeys(own, value)))
+
+
+def test_a_dropout_is_the_same_as_one_in_the_config():
+    built = list(pairs(0.3))
+    for wanted, bare in zip(built[::2], built[1::2], strict=True):
+        set_dropout(bare, 0.3)
+        answers = []
+        for model in (wanted.train(), bare.train()):
+            torch.manual_seed(1)
+            answers.append(model(input_ids=torch.arange(5, 25).reshape(4, 5)).logits)
+        assert torch.equal(*answers), type(bare).__name__
+        assert sum(value == 0.3 for name, value in vars(bare.config).items() if "drop" in name) >= 2
+
+
+def test_a_model_without_dropout_says_so():
+    with pytest.raises(BadModel, match=r"has no dropout to set; write train\.dropout: null"):
+        set_dropout(torch.nn.Linear(1, 1), 0.1)
