@@ -227,11 +227,13 @@ def test_add_a_task_works_as_it_is_written(tmp_path: Path) -> None:
     for part in ("pyproject.toml", "params.yaml", "dvc.yaml"):
         shutil.copy(ROOT / part, tmp_path / part)
     written = {"components/model/tasks/multiple_choice/__init__.py": code, "tests/support/cases/multiple_choice.py": case}
-    for name, text in (written | {"tests/unit/test_multiple_choice.py": test}).items():
+    for name, text in (written | {"tests/unit/model/test_multiple_choice.py": test}).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
 
-    in_copy(tmp_path, "-m", "pytest", "-q", "tests/unit/test_multiple_choice.py", "tests/unit/model/test_tasks.py", "tests/test_wiring.py")
+    in_copy(
+        tmp_path, "-m", "pytest", "-q", "tests/unit/model/test_multiple_choice.py", "tests/unit/model/test_tasks.py", "tests/test_wiring.py"
+    )
     in_copy(tmp_path, "-m", "pytest", "-q", "-k", "multiple_choice", "tests/integration/test_tasks.py")
     in_copy(tmp_path, "-c", "from importlinter.cli import lint_imports_command as c; c()")
 

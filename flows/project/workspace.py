@@ -155,8 +155,9 @@ def furnish(workspace: Workspace) -> None:
 
 def copy_code(project: Path, root: Path) -> None:
     """Make dvc.yaml, .dvcignore and components/ in `root` what they are in the project."""
-    for name in ("dvc.yaml", ".dvcignore"):
-        copy_if_changed(project / name, root / name)
+    for path in (project / "dvc.yaml", project / ".dvcignore"):
+        if path.is_file():
+            copy_if_changed(path, root / path.name)
     sources = {path.relative_to(project) for path in (project / "components").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     for relative in sources:
         copy_if_changed(project / relative, root / relative)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.core.errors import NotThere
+from components.core.errors import BadModel, NotThere
 from flows.audit.rebuild import installed
 from flows.audit.rebuild_inputs import Recipe, bring_tuned, lay_code, not_to_be_repeated
 from flows.dvc_adapter.config import cache_folder
@@ -56,7 +56,8 @@ def test_code_that_is_as_committed_is_left_and_nothing_is_said(root: Path, packa
 
 
 def test_uncommitted_code_comes_from_the_package_and_is_told(root: Path, package: Path) -> None:
-    write(package, code__components__train="lr = 2")
+    write(package / "artifacts/pipeline_code", components__train="lr = 2", components__text="t")
+    (package / "artifacts/pipeline_code/components/__main__.py").touch()
     write(root, components__gone="of the commit alone")
 
     (note,) = lay_code(root, recipe_of(package))
@@ -65,6 +66,13 @@ def test_uncommitted_code_comes_from_the_package_and_is_told(root: Path, package
     assert not (root / "components/gone").exists()
     assert "made from uncommitted code (2 files then)" in note
     assert "components/gone, components/train" in note
+
+
+def test_commit_without_the_code_of_a_version_is_refused(root: Path, package: Path) -> None:
+    write(package, code__components__train="lr = 2")
+
+    with pytest.raises(BadModel, match=r"commit cccccccccccc does not contain the code .* components/train differs"):
+        lay_code(root, recipe_of(package))
 
 
 def test_what_no_stage_makes_and_is_no_code_is_an_input(package: Path) -> None:

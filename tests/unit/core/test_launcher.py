@@ -114,7 +114,7 @@ def validate(raw: Path, out: Path, *, task: str) -> None:
 @pytest.mark.parametrize(
     ("edited", "change", "expected"),
     [
-        ("components/data/validate.py", "\n", "components/data/validate.py changed while validate was running"),
+        ("components/data/validate/step.py", "\n", "components/data/validate/step.py changed while validate was running"),
         ("params.yaml", "task: other\n", "params.yaml changed while validate was running"),
         ("params.yaml", "unseen: 1\n", None),
         ("components/evaluation/metric_set.py", "\n", None),
@@ -125,7 +125,8 @@ def test_a_result_is_not_kept_when_its_code_or_settings_change_meanwhile(
 ) -> None:
     root = Path(__file__).parents[3]
     shutil.copytree(root / "components", tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__", "validate"))
-    (tmp_path / "components/data/validate.py").write_text(STEP.replace("EDITED", repr(edited)).replace("CHANGE", repr(change)))
+    (tmp_path / "components/data/validate").mkdir()
+    (tmp_path / "components/data/validate/step.py").write_text(STEP.replace("EDITED", repr(edited)).replace("CHANGE", repr(change)))
     (tmp_path / "params.yaml").write_text("task: one\n")
     command = [sys.executable, "-m", "components", "validate", "data/raw", "data/validated"]
     done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True)

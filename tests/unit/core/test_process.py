@@ -30,11 +30,13 @@ def {name}(out: Path) -> None:
 def slow_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose steps import nothing and take a minute."""
     folder = tmp_path_factory.mktemp("project")
-    (folder / "components").mkdir()
-    for name in ("__init__", "__main__", "documents", "errors", "exits", "identity", "params", "process"):
+    shutil.copytree(ROOT / "components/core", folder / "components/core")
+    for name in ("__init__", "__main__", "steps"):
         shutil.copy(ROOT / f"components/{name}.py", folder / "components")
-    for name in STEPS:
-        (folder / f"components/{name}.py").write_text(STEP.format(name=name))
+    for name, module in STEPS.items():
+        path = folder / f"{module.replace('.', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(STEP.format(name=name))
     (folder / "params.yaml").write_text("{}\n")
     return folder
 

@@ -94,7 +94,7 @@ def test_names_that_say_nothing_reliable_draw_the_head(tiny_base, tmp_path, own,
 
 
 def test_the_log_says_which_rows_were_taken(tiny_base, tmp_path, caplog):
-    caplog.set_level(logging.INFO, "components.model.tasks")
+    caplog.set_level(logging.INFO, "components.model.support")
     task = tasks.load("text_classification")
     task.build_model(headed(tiny_base, tmp_path / "base", ("device", "spam", "billing")), spec(task, LABELS))
     task.build_model(headed(tiny_base, tmp_path / "generic", GENERIC), spec(task, LABELS))

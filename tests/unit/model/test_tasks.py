@@ -45,7 +45,7 @@ def test_a_path_is_not_a_task():
 
 def test_asking_for_the_columns_of_a_task_imports_no_torch():
     code = (
-        "import sys; from components import tasks; [tasks.load(n).columns for n in tasks.available()];"
+        "import sys; from components.model import tasks; [tasks.load(n).columns for n in tasks.available()];"
         "sys.exit(int('torch' in sys.modules or 'sklearn' in sys.modules))"
     )
 

@@ -98,7 +98,7 @@ def test_a_pooler_is_no_loss(model, name):
 
 
 def test_what_is_drawn_is_logged(model, caplog):
-    caplog.set_level(logging.INFO, "components.model.tasks")
+    caplog.set_level(logging.INFO, "components.model.support")
     build("text_classification", rewritten(model, without("pooler")))
 
     assert any(record.getMessage().endswith("lacks bert.pooler.dense, classifier: drawn at random") for record in caplog.records)

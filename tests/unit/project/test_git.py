@@ -169,7 +169,7 @@ def test_changes_of_the_projects_code_are_kept_for_a_model_of_a_folder(project: 
     for name in ("read_name", "lineage_of"):
         monkeypatch.setattr(actions, name, lambda *_: "m")
     for name in ("edited_params", "overtaken"):
-        monkeypatch.setattr(actions.dvc_lock, name, lambda _: [])
+        monkeypatch.setattr(actions.lock, name, lambda _: [])
     monkeypatch.setattr(actions, "store", lambda _: "")
     monkeypatch.setattr(actions.tracking, "run_key", lambda _: "")
     monkeypatch.setattr(actions.tracking, "record", lambda *_, uncommitted, **__: kept.append(uncommitted()))

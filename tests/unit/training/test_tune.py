@@ -367,7 +367,7 @@ def test_an_unknown_metric_names_the_nearest(learn, tiny_base, workspace):
 def test_metrics_are_checked_against_the_task_without_torch():
     code = """
 import sys
-from components import tasks
+from components.model import tasks
 from components.core.errors import BadParams
 from components.training.trainer import TrainSection
 from components.training.tune import TuneParams, check_metrics
