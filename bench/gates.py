@@ -24,7 +24,7 @@ from bench._tables import tables
 from bench._worlds import Naming, World
 from components.artifacts.verdict import Outcome
 from components.core.exits import ended
-from components.gates import LEVEL, Evidence, GatesParams, Rival, available
+from components.gates import LEVEL, Evidence, GatesParams, ReferenceModel, available
 from components.judge import decide
 from components.judge.multiple_testing import fold
 from components.judge.selftest import TRIED
@@ -138,7 +138,7 @@ class Series:
         draw = world.draw(self.rng)
         candidate, champion, baseline = (names.predictions(draw, answers) for answers in (draw.candidate, draw.champion, draw.baseline))
         known = {"level": self.gates.looks.level, "rows": names.rows(draw), "crosscheck": False}
-        evidence = Evidence(candidate, {"tfidf": baseline, "majority": baseline}, Rival("1", champion), 10, **known)
+        evidence = Evidence(candidate, {"tfidf": baseline, "majority": baseline}, ReferenceModel("1", champion), 10, **known)
         results = decide(evidence, self.gates)
         tally.outcomes["panel"][fold(results)[0]] += 1
         for result in results:

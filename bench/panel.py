@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.artifacts.past_test_set import Earlier
+from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Role
 from components.core.exits import ended
-from components.gates import Evidence, GatesParams, Rival, Seen, available
+from components.gates import Evidence, GatesParams, ReferenceModel, TrainingRows, available
 from components.judge import judge
 from components.judge.selftest import selftest
 
@@ -76,18 +76,18 @@ def make_evidence(rows: int) -> Evidence:
     earlier = []
     for number in range(5):
         past = texts(draw, f"e{number}", rows)
-        earlier.append(Earlier(f"test set {number}", answers(draw, past, 0.85), answers(draw, past, 0.85)))
+        earlier.append(PastTestSet(f"test set {number}", answers(draw, past, 0.85), answers(draw, past, 0.85)))
     return Evidence(
         candidate,
         {"tfidf": baseline, "majority": baseline},
-        Rival("4", champion),
+        ReferenceModel("4", champion),
         10,
-        anchor=Rival("2", answers(draw, test, 0.85)),
+        anchor=ReferenceModel("2", answers(draw, test, 0.85)),
         level=0.01,
         look=1,
         rows=test,
         train=train,
-        seen=(Seen("champion version 4", train.iloc[: 3 * rows]),),
+        seen=(TrainingRows("champion version 4", train.iloc[: 3 * rows]),),
         earlier=tuple(earlier),
     )
 

@@ -17,7 +17,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from components.core.exits import ended
-from components.ledger import Ledger, Outdated
+from components.ledger import Ledger, StaleVerdict
 from components.mlflow_store.connection import alone, connect, experiment
 from components.mlflow_store.registry import Decision, champion, swap, versions
 from components.mlflow_store.registry.versions import COMPLETE, KEY, lookup
@@ -141,7 +141,7 @@ def attempt(uri: str, ledger: Ledger, number: int, expected: int | None) -> Atte
     assert version is not None
     try:
         done = swap(uri, ledger, version, Decision(expected, "bench", "it was faster"))
-    except Outdated:
+    except StaleVerdict:
         return Attempt(number, won=False, fault=None)
     except Exception as error:
         return Attempt(number, won=False, fault=f"{type(error).__name__}: {error}")

@@ -14,7 +14,7 @@ import psutil
 from packaging.requirements import Requirement
 
 from components.core.documents import read_yaml
-from components.core.errors import BadParams, NotThere, RetuneError
+from components.core.errors import BadParams, NotFound, RetuneError
 from components.core.output_dir import make_private
 from components.core.temporary import temporary
 from flows.project.workspace import Workspace
@@ -222,7 +222,7 @@ def champions(workspace: Workspace) -> str:
 
     try:
         models = open_models(workspace.project)
-    except NotThere:
+    except NotFound:
         return "none yet"
     found = [verify_model(model, quick=True) for model in models]
     if faults := [f"{one.model} {fault.version or ''}: {fault.says}" for one in found for fault in one.faults]:

@@ -41,7 +41,7 @@ def run_retrain(workspace: Workspace, inline: bool) -> "Result":
 
 
 @dataclass(frozen=True)
-class Ended:
+class ModelRun:
     """How the run of one of several models ended; `outcome` is the verdict's, or `failed`."""
 
     model: str
@@ -51,7 +51,7 @@ class Ended:
     exit_code: int
 
 
-def run_all(project: Path, inline: bool) -> list[Ended]:
+def run_all(project: Path, inline: bool) -> list[ModelRun]:
     """Tell the story of `retrain` for every model of the project, one after the other; one that fails keeps none from its turn.
 
     Raises:
@@ -62,12 +62,12 @@ def run_all(project: Path, inline: bool) -> list[Ended]:
     for model in find_models(project):
         try:
             result = run_retrain(open_workspace(model.params), inline)
-            ended.append(Ended(model.name, result.version, str(result.outcome), result.reason, 0))
+            ended.append(ModelRun(model.name, result.version, str(result.outcome), result.reason, 0))
         except Cancelled:
             raise
         except RetuneError as error:
             log.error("%s: %s", model.name, error)
-            ended.append(Ended(model.name, None, "failed", str(error), error.exit_code))
+            ended.append(ModelRun(model.name, None, "failed", str(error), error.exit_code))
     return ended
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 
 
 class Artifact(BaseModel):
@@ -35,8 +35,8 @@ class Artifact(BaseModel):
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise NotThere(f"{path} is missing: the step that writes it has not run; `retune run` runs all of them") from None
+            raise NotFound(f"{path} is missing: the step that writes it has not run; `retune run` runs all of them") from None
         except ValidationError as error:
-            raise NotThere(f"{path} cannot be read ({error.error_count()} fields do not fit); run its step again") from None
+            raise NotFound(f"{path} cannot be read ({error.error_count()} fields do not fit); run its step again") from None
         except UnicodeDecodeError:
-            raise NotThere(f"{path} is not UTF-8: it is damaged; run its step again") from None
+            raise NotFound(f"{path} is not UTF-8: it is damaged; run its step again") from None

@@ -29,7 +29,7 @@ class Case(BaseModel):
     by: float = 0.0
 
 
-class Reply(BaseModel):
+class CaseReply(BaseModel):
     """A model's answers `before` and `after` the change; the probabilities are those of the case's label, None where it has none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -47,8 +47,8 @@ class Tried(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     case: Case
-    candidate: Reply
-    champion: Reply | None = None
+    candidate: CaseReply
+    champion: CaseReply | None = None
 
 
 class Behaviour(Artifact):

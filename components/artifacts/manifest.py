@@ -6,7 +6,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from components.artifacts.base import Artifact
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 
 MAIN = "model"
 """What `train.base` calls the base model of `base.model`."""
@@ -14,7 +14,7 @@ OTHERS = "others"
 """The folder within data/base, and within what is encoded for a base, that has a folder for each of `base.others`."""
 
 
-class Part(BaseModel):
+class FilePart(BaseModel):
     """One file of a snapshot."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,7 +25,7 @@ class Part(BaseModel):
     rows: int | None = None
 
 
-class Manifest(Artifact):
+class SnapshotManifest(Artifact):
     """A snapshot of a table: the same rows in any order have the same `digest`; `taken_at` is when it was first seen."""
 
     FILE: ClassVar[str] = "manifest.json"
@@ -35,7 +35,7 @@ class Manifest(Artifact):
     rows: int
     columns: tuple[str, ...]
     source_columns: dict[str, str]
-    parts: tuple[Part, ...]
+    parts: tuple[FilePart, ...]
     digest: str
     taken_at: str
 
@@ -46,7 +46,7 @@ class BaseManifest(Artifact):
     FILE: ClassVar[str] = "manifest.json"
 
     source: str
-    parts: tuple[Part, ...]
+    parts: tuple[FilePart, ...]
     digest: str
     taken_at: str
 
@@ -61,7 +61,7 @@ def base_folder(base: Path, name: str) -> Path:
         return base
     folder = base / OTHERS / name
     if not folder.is_dir():
-        raise NotThere(f"{folder} is missing: base.others of params.yaml names it, and `retune snapshot` or `retune run` pins it")
+        raise NotFound(f"{folder} is missing: base.others of params.yaml names it, and `retune snapshot` or `retune run` pins it")
     return folder
 
 

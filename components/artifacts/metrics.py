@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.artifacts.base import Artifact
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 
 
 class Estimate(BaseModel):
@@ -38,7 +38,7 @@ class ClassScore(BaseModel):
     eligible: bool
 
 
-class Bin(BaseModel):
+class CalibrationBin(BaseModel):
     """One bin of the reliability diagram."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +71,6 @@ class Metrics(Artifact):
     brier: Estimate | None = None
     ece: float | None = None
     ece_debiased: float | None = None
-    reliability: tuple[Bin, ...] = ()
-    tables: tuple[Table, ...] = ()
+    reliability: tuple[CalibrationBin, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
     says: dict[str, str] = Field(default_factory=dict)

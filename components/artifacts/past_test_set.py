@@ -11,7 +11,7 @@ from components.artifacts.predictions import Predictions
 
 
 @dataclass(frozen=True)
-class Earlier:
+class PastTestSet:
     """One earlier test set. `candidate` and `champion` answer the same rows in the same order; None where there are no answers.
 
     `left_out` counts the rows that either was trained on, or whose label the candidate does not have. `fault` says why the set is missing.

@@ -17,18 +17,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 
 LABELS = b"retune.labels"
 MEASURED = "measured."
 PROBABILITY = "probability "
-"""Begins the names of probabilities in `Answers.measured`, where an answer is not simply the likeliest label."""
+"""Begins the names of probabilities in `ModelOutput.measured`, where an answer is not simply the likeliest label."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Answers:
+class ModelOutput:
     """What a model answered: `predicted`, a text a row; `probabilities` (n, k) of the k `labels`, where the task has any.
 
     `measured` are numbers by name, each (n,), that only the model can tell, as the log-likelihood of the expected text.
@@ -40,19 +40,19 @@ class Answers:
     measured: Mapping[str, Floats] = field(default_factory=dict)
 
     @classmethod
-    def texts(cls, predicted: Sequence[str], measured: Mapping[str, Floats] | None = None) -> "Answers":
+    def texts(cls, predicted: Sequence[str], measured: Mapping[str, Floats] | None = None) -> "ModelOutput":
         """Return answers that have no probabilities."""
         return cls(list(predicted), np.zeros((len(predicted), 0)), (), dict(measured or {}))
 
     @classmethod
-    def classes(cls, probabilities: Floats, labels: Sequence[str]) -> "Answers":
+    def classes(cls, probabilities: Floats, labels: Sequence[str]) -> "ModelOutput":
         """Return the likeliest of the `labels` for each row of `probabilities` (n, k)."""
         return cls([labels[place] for place in probabilities.argmax(axis=1)], probabilities, tuple(labels))
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model answered to test rows: `ids`, `groups`, `expected`, `predicted` are text arrays (n,); the rest as in `Answers`."""
+    """What a model answered to test rows: `ids`, `groups`, `expected`, `predicted` are text arrays (n,); the rest as in `ModelOutput`."""
 
     ids: npt.NDArray[np.str_]
     groups: npt.NDArray[np.str_]
@@ -63,7 +63,7 @@ class Predictions:
     measured: Mapping[str, Floats] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, answers: Answers) -> "Predictions":
+    def of(cls, rows: pd.DataFrame, answers: ModelOutput) -> "Predictions":
         """Put `answers` to the test `rows` (id, group, label) that they answer."""
         ids, groups, expected = (np.array(rows[column].tolist(), dtype=np.str_) for column in ("id", "group", "label"))
         predicted = np.array(answers.predicted, dtype=np.str_)
@@ -98,12 +98,12 @@ class Predictions:
             NotThere: the file is missing or damaged.
         """
         if not path.exists():
-            raise NotThere(f"{path} is missing: `dvc repro evaluate` writes it")
+            raise NotFound(f"{path} is missing: `dvc repro evaluate` writes it")
         try:
             return cls._read(path)
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             told = " ".join(str(error).split())
-            raise NotThere(f"{path} is damaged ({told}): delete it; `dvc checkout` or `dvc repro evaluate` brings it back") from None
+            raise NotFound(f"{path} is damaged ({told}): delete it; `dvc checkout` or `dvc repro evaluate` brings it back") from None
 
     @classmethod
     def _read(cls, path: Path) -> "Predictions":
@@ -116,7 +116,7 @@ class Predictions:
         return cls(ids, groups, expected, predicted, probabilities, labels, measured)
 
 
-Found = TypeVar("Found", Answers, Predictions)
+Found = TypeVar("Found", ModelOutput, Predictions)
 
 
 def relabelled(found: Found, rename: Callable[[str], str], renamed: Callable[[str], str]) -> Found:
@@ -135,7 +135,7 @@ def relabelled(found: Found, rename: Callable[[str], str], renamed: Callable[[st
         new = f"{PROBABILITY}{rename(name.removeprefix(PROBABILITY))}" if name.startswith(PROBABILITY) else name
         measured[new] = np.minimum(measured[new] + values, 1.0) if new in measured else values
     found = replace(found, probabilities=probabilities, labels=labels, measured=measured)
-    if isinstance(found, Answers):
+    if isinstance(found, ModelOutput):
         return replace(found, predicted=predicted)
     expected = [renamed(str(answer)) for answer in found.expected]
     return replace(found, expected=np.array(expected, dtype=np.str_), predicted=np.array(predicted, dtype=np.str_))

@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.artifacts.manifest import Manifest, Part
-from components.core.errors import NotThere, RetuneError
+from components.artifacts.manifest import FilePart, SnapshotManifest
+from components.core.errors import NotFound, RetuneError
 from components.core.hashing import digest_file
 
 LEADING = ("id", "group", "text", "label")
@@ -85,9 +85,9 @@ def read_rows(path: Path) -> pd.DataFrame:
         frame: pd.DataFrame = pq.read_table(path).to_pandas()
         return frame
     except FileNotFoundError:
-        raise NotThere(f"{path} is missing: the step that writes it has not run; `dvc repro` runs all of them") from None
+        raise NotFound(f"{path} is missing: the step that writes it has not run; `dvc repro` runs all of them") from None
     except (pa.ArrowException, OSError) as error:
-        raise NotThere(f"{path} cannot be read ({error}); `dvc checkout` brings it back") from None
+        raise NotFound(f"{path} cannot be read ({error}); `dvc checkout` brings it back") from None
 
 
 def read_parts(folder: Path) -> Iterator[pa.RecordBatch]:
@@ -96,7 +96,7 @@ def read_parts(folder: Path) -> Iterator[pa.RecordBatch]:
     Raises:
         NotThere: the manifest or a part is missing, or a part is not the file that the manifest names.
     """
-    for part in Manifest.read(folder).parts:
+    for part in SnapshotManifest.read(folder).parts:
         verify(folder, part)
         with pq.ParquetFile(folder / part.name) as file:
             yield from file.iter_batches()
@@ -104,12 +104,12 @@ def read_parts(folder: Path) -> Iterator[pa.RecordBatch]:
 
 def read_snapshot(folder: Path) -> pd.DataFrame:
     """Read a whole snapshot, checked as in `read_parts`, with the columns in canonical order."""
-    schema = text_schema(Manifest.read(folder).columns)
+    schema = text_schema(SnapshotManifest.read(folder).columns)
     frame: pd.DataFrame = pa.Table.from_batches(list(read_parts(folder)), schema).to_pandas()
     return frame
 
 
-def verify(folder: Path, part: Part) -> None:
+def verify(folder: Path, part: FilePart) -> None:
     """Compare a file with the hash that the manifest has for it.
 
     Raises:
@@ -118,7 +118,7 @@ def verify(folder: Path, part: Part) -> None:
     path = folder / part.name
     mend = f"`dvc checkout --force {folder}` brings it back"
     if not path.is_file():
-        raise NotThere(f"{path} is missing, and {folder}/manifest.json lists it; {mend}")
+        raise NotFound(f"{path} is missing, and {folder}/manifest.json lists it; {mend}")
     found = digest_file(path)
     if found != part.sha256:
-        raise NotThere(f"{path} is corrupt: its sha256 is {found[:12]}…, and {folder}/manifest.json has {part.sha256[:12]}…; {mend}")
+        raise NotFound(f"{path} is corrupt: its sha256 is {found[:12]}…, and {folder}/manifest.json has {part.sha256[:12]}…; {mend}")

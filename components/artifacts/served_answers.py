@@ -17,7 +17,7 @@ class ServedAnswer(BaseModel):
     probabilities: dict[str, float] = Field(default_factory=dict)
 
 
-class Served(Artifact):
+class ServedAnswers(Artifact):
     """What a version answered behind the scoring server, and how it took requests that are none.
 
     `asked` is the number of test rows sent, `answers` those that came back, in the order of asking. `refused` says of each good request

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict
 
 
-class Table(BaseModel):
+class ReportTable(BaseModel):
     """Numbers and texts worth reading, as rows below named columns."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

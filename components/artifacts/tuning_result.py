@@ -5,7 +5,7 @@ from typing import ClassVar
 from components.artifacts.base import Artifact
 
 
-class Chosen(Artifact):
+class TunedSettings(Artifact):
     """The values of the fields that `train` leaves to the search; no count and no time, so that equal settings are equal bytes."""
 
     FILE: ClassVar[str] = "settings.json"
@@ -14,7 +14,7 @@ class Chosen(Artifact):
 
 
 class BestTrial(Artifact):
-    """The best trial of a study; `settings` are what `Chosen` hands to `train`, `carried` counts the trials of earlier searches."""
+    """The best trial of a study; `settings` are what `TunedSettings` hands to `train`, `carried` counts the trials of earlier searches."""
 
     FILE: ClassVar[str] = "best.json"
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from components.artifacts.base import Artifact
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.core.hashing import digest_value
 
 
@@ -79,7 +79,7 @@ class GateResult(BaseModel):
     asked: bool = True
     hypotheses: tuple[Hypothesis, ...] = ()
     notes: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_so(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

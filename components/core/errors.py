@@ -51,11 +51,11 @@ class BadModel(BadInput):
     """A model cannot or must not be loaded."""
 
 
-class NotThere(RetuneError):
+class NotFound(RetuneError):
     """Something that an earlier step makes is missing."""
 
 
-class GatesUnable(RetuneError):
+class SelfTestFailed(RetuneError):
     """The gates decide wrongly about models whose truth is known."""
 
 

@@ -18,7 +18,7 @@ DATABASE = "RETUNE_DATABASE"  # SQLAlchemy's address of the PostgreSQL database 
 _POLL = 0.1  # seconds
 
 
-class Busy(Unavailable):
+class LockTimeout(Unavailable):
     """Another process holds the lock; whatever else keeps it from being had is `Unavailable` alone."""
 
 
@@ -38,7 +38,7 @@ def hold(path: Path, timeout: float) -> Iterator[None]:
     try:
         lock.acquire(timeout=timeout)
     except Timeout:
-        raise Busy(f"{path} has been held by another process for {timeout:g} s; wait for it to end and try again") from None
+        raise LockTimeout(f"{path} has been held by another process for {timeout:g} s; wait for it to end and try again") from None
     try:
         yield
     finally:
@@ -67,6 +67,6 @@ def hold_shared(database: str, name: str, timeout: float) -> Iterator[None]:
         end = time.monotonic() + timeout
         while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar_one():
             if time.monotonic() >= end:
-                raise Busy(f"another worker has held {name!r} for {timeout:g} s; wait for it to end and try again")
+                raise LockTimeout(f"another worker has held {name!r} for {timeout:g} s; wait for it to end and try again")
             time.sleep(_POLL)
         yield

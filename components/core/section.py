@@ -97,7 +97,7 @@ class Section(BaseModel):
             raise BadParams("\n".join(dict.fromkeys(_fault(cls, where, detail) for detail in error.errors()))) from None
 
 
-class Free(Section):
+class OpenSection(Section):
     """A section whose fields somebody else knows, as a task knows its own; `fields` are the plain values."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
@@ -108,7 +108,7 @@ class Free(Section):
         return dict(self.model_extra or {})
 
 
-NOTHING = Free()
+NOTHING = OpenSection()
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -68,7 +68,7 @@ def resembling(texts: Sequence[str], others: Sequence[str], threshold: float) ->
     return found
 
 
-class Closest:
+class ClosestText:
     """The most similar of some other texts to each of `count` texts, as they are found; of equally similar ones the first counts."""
 
     def __init__(self, count: int) -> None:
@@ -91,7 +91,7 @@ def closest(texts: Sequence[str], others: Sequence[str], threshold: float) -> di
 
     It is `threshold` or more; of equally similar ones the first counts.
     """
-    best = Closest(len(texts))
+    best = ClosestText(len(texts))
     for places, twin, similarities in alike(texts, others, threshold):
         best.add(places, twin, similarities)
     return best.found()

@@ -16,11 +16,11 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from components.artifacts.manifest import MAIN, OTHERS, BaseManifest, Part, base_folder, base_names
+from components.artifacts.manifest import MAIN, OTHERS, BaseManifest, FilePart, base_folder, base_names
 from components.artifacts.rows import verify
 from components.core.atomic import aside, swap
 from components.core.documents import read_json
-from components.core.errors import BadModel, BadParams, NotThere
+from components.core.errors import BadModel, BadParams, NotFound
 from components.core.hashing import digest_file, digest_value
 from components.core.section import Section
 from components.data.hub import first_line, hub_errors
@@ -151,9 +151,9 @@ def _from_hub(model: str, folder: Path, cache: Path | None) -> tuple[Path, str]:
     return Path(found), f"{repository}@{commit}"
 
 
-def _parts(folder: Path) -> tuple[Part, ...]:
+def _parts(folder: Path) -> tuple[FilePart, ...]:
     """Return the needed files of a folder with their hashes."""
-    return tuple(Part(name=name, sha256=digest_file(folder / name), bytes=(folder / name).stat().st_size) for name in _needed(folder))
+    return tuple(FilePart(name=name, sha256=digest_file(folder / name), bytes=(folder / name).stat().st_size) for name in _needed(folder))
 
 
 def _needed(folder: Path) -> list[str]:
@@ -168,7 +168,7 @@ def _modules(folder: Path) -> list[str]:
     return sorted({path.strip("/") for _, path in listed_modules(folder)} - {""}) if (folder / LIST).is_file() else []
 
 
-def _digest(parts: tuple[Part, ...]) -> str:
+def _digest(parts: tuple[FilePart, ...]) -> str:
     return digest_value([part.model_dump() for part in parts])
 
 
@@ -258,7 +258,7 @@ def _standing(out: Path) -> dict[str, BaseManifest]:
             found[name] = BaseManifest.read(base_folder(out, name))
             for part in found[name].parts:
                 verify(base_folder(out, name), part)
-        except NotThere:
+        except NotFound:
             return {}
     return found
 

@@ -36,7 +36,7 @@ _SECRET = re.compile(r"pass|secret|token|key", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Place:
+class TableAddress:
     """Where a table is; `url` has the password."""
 
     name: str
@@ -72,7 +72,7 @@ def url_of(variable: str, environment: Mapping[str, str]) -> sa.URL:
     return url.set(drivername="postgresql+psycopg") if url.drivername in ("postgresql", "postgres") else url
 
 
-def find(address: str, environment: Mapping[str, str]) -> Place:
+def find(address: str, environment: Mapping[str, str]) -> TableAddress:
     """Return the place that `address` names.
 
     Raises:
@@ -82,7 +82,7 @@ def find(address: str, environment: Mapping[str, str]) -> Place:
     found = _PLACE.fullmatch(address)
     if found is None:  # the address is not shown: where it is the database's own, a password may stand in it
         raise BadParams("expected sql://NAME/TABLE, found something else; the database's own address stands in RETUNE_SQL_NAME")
-    return Place(found["name"], found["schema"], found["table"], url_of(variable_of(found["name"]), environment))
+    return TableAddress(found["name"], found["schema"], found["table"], url_of(variable_of(found["name"]), environment))
 
 
 @contextmanager
@@ -159,12 +159,12 @@ def masked(error: BaseException, url: sa.URL) -> str:
     return text if len(text) <= _SAID else f"{text[:_SAID]}…"
 
 
-def reached(place: Place, makes: bool = False) -> AbstractContextManager[sa.Connection]:
+def reached(place: TableAddress, makes: bool = False) -> AbstractContextManager[sa.Connection]:
     """Give a connection to the database of a place, as `connected` does."""
     return connected(str(place), variable_of(place.name), place.url, makes)
 
 
-def reflect(connection: sa.Connection, place: Place) -> sa.Table:
+def reflect(connection: sa.Connection, place: TableAddress) -> sa.Table:
     """Return the table as it is in the database.
 
     Raises:
@@ -177,7 +177,7 @@ def reflect(connection: sa.Connection, place: Place) -> sa.Table:
         raise BadSource(f"{place}: there is no table {place.table!r}{nearest(place.table, known) or '; there is none at all'}") from None
 
 
-def bring(place: Place, path: Path) -> None:
+def bring(place: TableAddress, path: Path) -> None:
     """Write a table into the Parquet file `path`, in the order of its primary key, as it is at one moment; memory does not grow with it.
 
     Raises:
@@ -198,14 +198,14 @@ def bring(place: Place, path: Path) -> None:
                 writer.write_table(pa.table(cells, schema=schema))
 
 
-def _blocks(rows: "sa.CursorResult[Any]", place: Place) -> Iterator[Any]:
+def _blocks(rows: "sa.CursorResult[Any]", place: TableAddress) -> Iterator[Any]:
     try:
         yield from rows.partitions(_ROWS)
     except ValueError as error:  # SQLite keeps any text in any column
         raise BadSource(f"{place}: a cell is not of its column's type: {error}") from error
 
 
-def _cells(place: Place, name: str, values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
+def _cells(place: TableAddress, name: str, values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
     try:
         return pa.array([_text(value) for value in values] if kind == pa.string() else values, kind)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:

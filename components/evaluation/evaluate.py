@@ -26,10 +26,10 @@ from components.artifacts.rows import AUGMENTED, read_rows
 from components.core.errors import BadData, BadModel
 from components.core.hashing import digest_folder
 from components.core.output_dir import fresh
-from components.core.section import NOTHING, Free, Section
+from components.core.section import NOTHING, OpenSection, Section
 from components.evaluation.metric_set import yardstick
 from components.model import tasks
-from components.stats import ClassYardstick, Truth, brier, calibration_error, class_counts, reliability
+from components.stats import ClassificationMetrics, Truth, brier, calibration_error, class_counts, reliability
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class EvaluateParams(Section):
 
 
 def evaluate(
-    model: Path, prepared: Path, base: Path, out: Path, *, task: str, evaluate: EvaluateParams, task_options: Free = NOTHING
+    model: Path, prepared: Path, base: Path, out: Path, *, task: str, evaluate: EvaluateParams, task_options: OpenSection = NOTHING
 ) -> None:
     """Predict the test split with the trained `model` and the baselines, score all of them, and write the result into `out`.
 
@@ -100,7 +100,7 @@ def measure(
             name: {metric: measured.difference(metric, candidate, each) for metric in comparable} for name, each in baselines.items()
         },
         says={} if kind.classes else {name: one.says for name, one in kind.measures.items()},
-        **(_of_classes(measured.truth, candidate) if isinstance(measured, ClassYardstick) else {}),
+        **(_of_classes(measured.truth, candidate) if isinstance(measured, ClassificationMetrics) else {}),
     )
 
 

@@ -6,16 +6,16 @@ import numpy.typing as npt
 from components.artifacts.predictions import Predictions
 from components.core.hashing import digest_value
 from components.model import tasks
-from components.stats import COMPARABLE, ClassYardstick, SumYardstick, Yardstick
+from components.stats import COMPARABLE, AdditiveMetrics, ClassificationMetrics, MetricSet
 
 Floats = npt.NDArray[np.float64]
 
 
-def yardstick(task: tasks.Task, found: Predictions, min_class_units: int) -> Yardstick:
+def yardstick(task: tasks.Task, found: Predictions, min_class_units: int) -> MetricSet:
     """Return what the test set of `found` is measured by: classes from `min_class_units` test units on, or the task's own measures."""
     if task.classes:
-        return ClassYardstick.of(found, min_class_units)
-    return SumYardstick.of(found, task.measures, RowStatistics(task))
+        return ClassificationMetrics.of(found, min_class_units)
+    return AdditiveMetrics.of(found, task.measures, RowStatistics(task))
 
 
 def decidable(task: tasks.Task) -> dict[str, tuple[float, float]]:

@@ -12,7 +12,7 @@ from pydantic import Field, create_model
 
 from components.core.errors import BadParams
 from components.core.section import Section, nearest
-from components.gates.support.evidence import LEVEL, Evidence, Gate, GateSection, Rival, Seen
+from components.gates.support.evidence import LEVEL, Evidence, Gate, GateSection, ReferenceModel, TrainingRows
 from components.gates.support.learned_rows import hold, without_learnt
 
 __all__ = [
@@ -21,8 +21,8 @@ __all__ = [
     "Gate",
     "GateSection",
     "GatesParams",
-    "Rival",
-    "Seen",
+    "ReferenceModel",
+    "TrainingRows",
     "available",
     "hold",
     "load",

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from components.artifacts.behaviour import Behaviour, Tried
 from components.artifacts.metrics import Estimate
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.core.section import Section, nearest
 from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval
@@ -196,15 +196,15 @@ def _result(seen: Behaviour, kinds: list[_Kind], limits: list[_Limit], ways: tup
     )
 
 
-def _tables(kinds: list[_Kind]) -> list[Table]:
+def _tables(kinds: list[_Kind]) -> list[ReportTable]:
     columns = ("kind", "cases", "groups", "failing", "low", "high", "at most", "champion failing", "difference", "difference low")
-    tables = [Table(title="Kinds of cases", columns=(*columns, "difference high"), rows=tuple(kind.row() for kind in kinds))]
+    tables = [ReportTable(title="Kinds of cases", columns=(*columns, "difference high"), rows=tuple(kind.row() for kind in kinds))]
     failing = [[one for one in kind.tried if one.candidate.failed] for kind in kinds]
     turns = [ones[turn] for turn in range(max(map(len, failing))) for ones in failing if turn < len(ones)]
     if turns:
         total = f"{sum(map(len, failing))} fail" + (f", the first {SHOWN}" if len(turns) > SHOWN else "")
         told = ("kind", "text", "changed", "answer", "answer to the changed text", "expected", "champion")
-        tables.append(Table(title=f"Failing cases ({total})", columns=told, rows=tuple(_line(one) for one in turns[:SHOWN])))
+        tables.append(ReportTable(title=f"Failing cases ({total})", columns=told, rows=tuple(_line(one) for one in turns[:SHOWN])))
     return tables
 
 

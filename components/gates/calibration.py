@@ -8,9 +8,9 @@ from pydantic import Field
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Outcome
-from components.gates.support.evidence import Evidence, GateSection, Rival, hypothesis, interval, result
+from components.gates.support.evidence import Evidence, GateSection, ReferenceModel, hypothesis, interval, result
 from components.stats import Units, brier_terms, calibration_error, mean, mean_below, mean_difference, reliability
 from components.stats.scores import encode
 
@@ -103,11 +103,11 @@ def _fault(name: str, predictions: Predictions) -> str | None:
     return f"{name} has probabilities that are none on {wrong:,} of {len(usable):,} rows" if wrong else None
 
 
-def _unusable(rival: Rival | None) -> str | None:
+def _unusable(rival: ReferenceModel | None) -> str | None:
     return None if rival is None or rival.predictions is None else _fault(f"champion {rival.called}", rival.predictions)
 
 
-def _described(evidence: Evidence) -> tuple[tuple[str, ...], tuple[Table, ...]]:
+def _described(evidence: Evidence) -> tuple[tuple[str, ...], tuple[ReportTable, ...]]:
     """Return the calibration error and the reliability of each model, which are shown and decide nothing."""
     models = {"candidate": evidence.candidate}
     if evidence.champion and evidence.champion.predictions is not None:
@@ -121,4 +121,4 @@ def _described(evidence: Evidence) -> tuple[tuple[str, ...], tuple[Table, ...]]:
         notes.append(f"calibration error of the {name}: {debiased:.3f} debiased ({usual:.3f} as usually reported, biased upwards)")
         rows += [(name, round(one.confidence, 4), round(one.accuracy, 4), one.rows) for one in reliability(confidences, right)]
     columns = ("model", "confidence", "accuracy", "rows")
-    return tuple(notes), (Table(title="Reliability: confidence and share of right answers", columns=columns, rows=tuple(rows)),)
+    return tuple(notes), (ReportTable(title="Reliability: confidence and share of right answers", columns=columns, rows=tuple(rows)),)

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from components.artifacts.cost import Blocks, Cost, Timed, Weight
 from components.artifacts.metrics import Estimate
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval
 from components.stats import Units, mean, mean_below
@@ -207,10 +207,10 @@ def _result(cost: Cost, outcome: Outcome, reason: str, first: list[_Limit], ways
     )
 
 
-def _times(cost: Cost) -> Table:
+def _times(cost: Cost) -> ReportTable:
     columns = ("texts a request", "version", "blocks", "requests a block", "p50 ms", "p95 ms", "texts a second")
     rows = [_line(timed, name, blocks) for timed in cost.timed for name, blocks in _sides(timed)]
-    return Table(title="Times (geometric means over the blocks)", columns=columns, rows=tuple(rows))
+    return ReportTable(title="Times (geometric means over the blocks)", columns=columns, rows=tuple(rows))
 
 
 def _sides(timed: Timed) -> Iterator[tuple[str, Blocks]]:
@@ -225,7 +225,7 @@ def _line(timed: Timed, name: str, blocks: Blocks) -> tuple[str | float | int, .
     return (timed.batch_size, name, len(blocks), len(blocks[0]), p50, p95, rate)
 
 
-def _weights(cost: Cost) -> Table:
+def _weights(cost: Cost) -> ReportTable:
     sides: list[tuple[str, Weight | None]] = [("candidate", cost.candidate), ("champion", cost.champion)]
     rows = tuple((name, weight.package_bytes / MIB, weight.peak_memory_mib) for name, weight in sides if weight is not None)
-    return Table(title="Sizes", columns=("version", "package, MiB", "most memory, MiB"), rows=rows)
+    return ReportTable(title="Sizes", columns=("version", "package, MiB", "most memory, MiB"), rows=rows)

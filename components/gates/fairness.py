@@ -9,12 +9,12 @@ import scipy
 from pydantic import Field, model_validator
 
 from components.artifacts.metrics import Estimate
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.core.section import nearest
 from components.core.text import Label
 from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval, result
-from components.gates.support.slicing import Bools, Cut, by_column, enough, grouped, needed, test_rows
+from components.gates.support.slicing import Bools, Slice, by_column, enough, grouped, needed, test_rows
 from components.stats import Units, difference_of_shares
 from components.stats.units import jackknife_variance, symmetric
 
@@ -78,7 +78,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     return _decided(evidence, params, sorted(gaps, key=lambda gap: -abs(gap.estimate.value)), (note,) if note else ())
 
 
-def _gap(evidence: Evidence, params: Params, cut: Cut) -> _Gap | None:
+def _gap(evidence: Evidence, params: Params, cut: Slice) -> _Gap | None:
     """Compare a value's rows with all others; None where one of the two has no rows to take a rate of."""
     hits, counted = _hits(evidence, params)
     mine, others, groups = cut.rows & counted, ~cut.rows & counted, evidence.units.index
@@ -185,7 +185,7 @@ def _rate(params: Params) -> str:
     return f"{'selection' if params.rate == 'selection' else 'true-positive'} rate of {params.label}"
 
 
-def _table(evidence: Evidence, params: Params, gaps: list[_Gap]) -> Table:
+def _table(evidence: Evidence, params: Params, gaps: list[_Gap]) -> ReportTable:
     columns = ("value", "rows", "groups", "rate", "all others", "gap", "low", "high", "p", "standing")
     rows = tuple(
         (
@@ -196,6 +196,6 @@ def _table(evidence: Evidence, params: Params, gaps: list[_Gap]) -> Table:
         )
         for gap in gaps
     )
-    return Table(
+    return ReportTable(
         title=f"{_rate(params).capitalize()} by {params.column}, {evidence.confidence * 100:.0f} % intervals", columns=columns, rows=rows
     )

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from components.artifacts.metrics import Estimate
-from components.artifacts.past_test_set import Earlier
+from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval, result
 from components.stats import Units, mean
@@ -67,7 +67,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
 _MEND = "`dvc pull`, then `retune judge --again`, or gates.forgetting.last and sets without what is missing"
 
 
-def _fault(one: Earlier) -> str | None:
+def _fault(one: PastTestSet) -> str | None:
     if one.fault:
         return one.fault
     if one.candidate is None or not len(one.candidate.ids):
@@ -77,7 +77,7 @@ def _fault(one: Earlier) -> str | None:
     return None
 
 
-def _answered(evidence: Evidence) -> list[tuple[Earlier, Predictions, Predictions]]:
+def _answered(evidence: Evidence) -> list[tuple[PastTestSet, Predictions, Predictions]]:
     """Return the sets that both models answered, on the rows whose label both know."""
     found = []
     for one in evidence.earlier:
@@ -182,7 +182,7 @@ def _worse(one: _Compared, metric: str, called: str) -> Hypothesis:
     return hypothesis(f"{metric} on {one.name} worse than {called}", says, one.p, metric, one.estimate)
 
 
-def _table(evidence: Evidence, compared: list[_Compared]) -> Table:
+def _table(evidence: Evidence, compared: list[_Compared]) -> ReportTable:
     columns = ("earlier test set", "rows", "left out", "candidate", "champion", "difference", "low", "high", "p")
     rows = tuple(
         (
@@ -192,14 +192,14 @@ def _table(evidence: Evidence, compared: list[_Compared]) -> Table:
         )
         for one in compared
     )
-    return Table(
+    return ReportTable(
         title=f"{evidence.main.capitalize()} on earlier test sets, {evidence.confidence * 100:.0f} % intervals", columns=columns, rows=rows
     )
 
 
-def _alone(evidence: Evidence) -> tuple[Table, ...]:
+def _alone(evidence: Evidence) -> tuple[ReportTable, ...]:
     known = [(one, one.candidate) for one in evidence.earlier if one.candidate is not None and len(one.candidate.ids)]
     scores = [evidence.yardstick.on(own).score(evidence.main, own).value for _, own in known]
     rows = tuple((one.name, len(own.ids), one.left_out, round(value, 4)) for (one, own), value in zip(known, scores, strict=True))
     columns = ("earlier test set", "rows", "left out", "candidate")
-    return (Table(title=f"{evidence.main.capitalize()} on earlier test sets", columns=columns, rows=rows),) if rows else ()
+    return (ReportTable(title=f"{evidence.main.capitalize()} on earlier test sets", columns=columns, rows=rows),) if rows else ()

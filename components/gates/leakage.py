@@ -8,13 +8,13 @@ from typing import Literal
 import pandas as pd
 from pydantic import Field
 
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.gates.support.evidence import Evidence, GateSection, Seen, interval
+from components.gates.support.evidence import Evidence, GateSection, TrainingRows, interval
 from components.gates.support.leak_probe import probe
 from components.gates.support.learned_rows import LEARNT, called, hold
 from components.gates.support.noninferiority import common_rows
-from components.gates.support.overlap import Held, Overlap, Pair, repeated
+from components.gates.support.overlap import Overlap, Pair, TestExposure, repeated
 from components.gates.support.slicing import test_rows
 
 _PAIRS, _CHARACTERS = 20, 80  # of the table of pairs
@@ -109,7 +109,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     return decided.model_copy(update={"may_pass": True, "change": "`dvc pull` of what they were made with, or gates.leakage.unknown: skip"})
 
 
-def _unknown(seen: Sequence[Seen]) -> list[str]:
+def _unknown(seen: Sequence[TrainingRows]) -> list[str]:
     """Say of which compared versions nobody can tell what they have learnt."""
     return [
         f"what {one.called} learnt from is not at hand ({one.fault}): whether it has learnt test rows cannot be told"
@@ -118,7 +118,7 @@ def _unknown(seen: Sequence[Seen]) -> list[str]:
     ]
 
 
-def _left_out(held: Held, params: Params) -> Iterator[str]:
+def _left_out(held: TestExposure, params: Params) -> Iterator[str]:
     """Say where more rows were left out than the comparison may lack."""
     count, rows = len(held.left_out), len(held.rows)
     if count > params.max_learnt_share * rows:
@@ -129,7 +129,7 @@ def _left_out(held: Held, params: Params) -> Iterator[str]:
         )
 
 
-def _notes(held: Held, seen: Sequence[Seen]) -> Iterator[str]:
+def _notes(held: TestExposure, seen: Sequence[TrainingRows]) -> Iterator[str]:
     """Say what was left out of the comparisons, and of whom nobody knows what they have learnt."""
     if held.left_out:
         count = f"{len(held.left_out):,} of {len(held.rows):,} test rows"
@@ -229,13 +229,13 @@ def _decided(
     )
 
 
-def _table(counts: Iterable[_Count]) -> Table:
+def _table(counts: Iterable[_Count]) -> ReportTable:
     columns = ("test rows that", "rows", "share", "limit", "setting", "exceeded")
     rows = tuple((f"{one.what} {one.among}", len(one.pairs), round(one.share, 5), one.limit, one.field, one.exceeded) for one in counts)
-    return Table(title="Test rows that are no test", columns=columns, rows=rows)
+    return ReportTable(title="Test rows that are no test", columns=columns, rows=rows)
 
 
-def _listed(counts: Sequence[_Count]) -> Table:
+def _listed(counts: Sequence[_Count]) -> ReportTable:
     """List the first pairs, those above a limit before the others."""
     pairs = [pair for one in sorted(counts, key=lambda one: not one.exceeded) for pair in one.pairs][:_PAIRS]
     columns = ("why", "test row", "other row", "similarity", "test text", "other text")
@@ -243,7 +243,7 @@ def _listed(counts: Sequence[_Count]) -> Table:
         (pair.kind, pair.test_id, pair.other_id, round(pair.similarity, 3), _short(pair.test_text), _short(pair.other_text))
         for pair in pairs
     )
-    return Table(title=f"The first {len(rows)} pairs", columns=columns, rows=rows)
+    return ReportTable(title=f"The first {len(rows)} pairs", columns=columns, rows=rows)
 
 
 def _short(text: str) -> str:

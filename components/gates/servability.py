@@ -7,8 +7,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from components.artifacts.predictions import Predictions, apart
-from components.artifacts.served_answers import Served
-from components.artifacts.table import Table
+from components.artifacts.served_answers import ServedAnswers
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates.support.evidence import Evidence, GateSection
 
@@ -60,7 +60,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     return _result(Outcome.PASS, reason, served, compared, params.tolerance)
 
 
-def _faults(served: Served, compared: _Compared, params: Params) -> list[str]:
+def _faults(served: ServedAnswers, compared: _Compared, params: Params) -> list[str]:
     """Say in how many ways the served version is not the evaluated one, or not one to be served."""
     faults = []
     if differing := int(compared.differs.sum()):
@@ -76,7 +76,7 @@ def _faults(served: Served, compared: _Compared, params: Params) -> list[str]:
     return faults
 
 
-def _compare(candidate: Predictions, served: Served, tolerance: float) -> _Compared | str:
+def _compare(candidate: Predictions, served: ServedAnswers, tolerance: float) -> _Compared | str:
     """Return evaluated and served answers row by row, or why they are not of the same rows."""
     place = {str(name): number for number, name in enumerate(candidate.ids)}
     if strange := [one.id for one in served.answers if one.id not in place]:
@@ -97,14 +97,14 @@ def _compare(candidate: Predictions, served: Served, tolerance: float) -> _Compa
     return _Compared([one.id for one in served.answers], evaluated.tolist(), labels.tolist(), difference, differs)
 
 
-def _compare_texts(candidate: Predictions, served: Served, places: list[int], tolerance: float) -> _Compared:
+def _compare_texts(candidate: Predictions, served: ServedAnswers, places: list[int], tolerance: float) -> _Compared:
     """Return answers that are no classes: equal texts are the same, and JSON numbers within the tolerance."""
     evaluated, found = [str(candidate.predicted[at]) for at in places], [one.label for one in served.answers]
     difference = np.array([apart(one, other) for one, other in zip(evaluated, found, strict=True)], dtype=np.float64)
     return _Compared([one.id for one in served.answers], evaluated, found, difference, difference > tolerance)
 
 
-def _broken(served: Served) -> list[str]:
+def _broken(served: ServedAnswers) -> list[str]:
     """Say which malformed requests got something else than a 4xx."""
     return [
         f"{name!r} got {status if status is not None else 'no answer'}"
@@ -117,7 +117,9 @@ def _open(reason: str, change: str) -> GateResult:
     return GateResult(gate="servability", outcome=Outcome.INCONCLUSIVE, reason=reason, change=change)
 
 
-def _result(outcome: Outcome, reason: str, served: Served, compared: _Compared | None = None, tolerance: float | None = None) -> GateResult:
+def _result(
+    outcome: Outcome, reason: str, served: ServedAnswers, compared: _Compared | None = None, tolerance: float | None = None
+) -> GateResult:
     worst = float(np.max(compared.difference)) if compared is not None and compared.ids else None
     return GateResult(
         gate="servability",
@@ -134,11 +136,11 @@ def _result(outcome: Outcome, reason: str, served: Served, compared: _Compared |
     )
 
 
-def _tables(served: Served, compared: _Compared | None) -> list[Table]:
+def _tables(served: ServedAnswers, compared: _Compared | None) -> list[ReportTable]:
     tables = []
     if served.malformed:
         rows = tuple(served.malformed.items())
-        tables.append(Table(title="Malformed requests", columns=("request", "status"), rows=rows))
+        tables.append(ReportTable(title="Malformed requests", columns=("request", "status"), rows=rows))
     if compared is not None and compared.differs.any():
         places = np.flatnonzero(compared.differs)[:SHOWN]
         different = [
@@ -146,5 +148,5 @@ def _tables(served: Served, compared: _Compared | None) -> list[Table]:
             for at in places
         ]
         columns = ("id", "evaluated", "served", "difference of a probability")
-        tables.append(Table(title="Answers that differ", columns=columns, rows=tuple(different)))
+        tables.append(ReportTable(title="Answers that differ", columns=columns, rows=tuple(different)))
     return tables

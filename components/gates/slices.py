@@ -9,10 +9,21 @@ from pydantic import Field
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval, result
-from components.gates.support.slicing import Bools, Cut, by_column, by_length, by_rare_words, by_values, enough, grouped, needed, test_rows
+from components.gates.support.slicing import (
+    Bools,
+    Slice,
+    by_column,
+    by_length,
+    by_rare_words,
+    by_values,
+    enough,
+    grouped,
+    needed,
+    test_rows,
+)
 from components.stats import Units, fewer_right, proportion_difference
 
 BuiltIn = Literal["length", "label", "rare_words", "source", "task"]
@@ -70,9 +81,9 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     return _decided(evidence, params, f"champion {rival.called}", sorted(found, key=lambda one: one.estimate.value), notes, fault)
 
 
-def _cuts(rows: pd.DataFrame, evidence: Evidence, params: Params) -> tuple[list[Cut], tuple[str, ...]]:
+def _cuts(rows: pd.DataFrame, evidence: Evidence, params: Params) -> tuple[list[Slice], tuple[str, ...]]:
     """Return the slices that the settings ask for and that there are, and what to say of those that there are not."""
-    cuts: list[Cut] = []
+    cuts: list[Slice] = []
     notes: list[str | None] = []
     built_in = [name for name in ("label", "source") if name in params.built_in and (name != "label" or evidence.classes)]
     columns = [*params.columns, *built_in]
@@ -102,7 +113,7 @@ def _unknown(rows: pd.DataFrame, params: Params) -> str | None:
     return f"gates.slices.columns: no column {', '.join(map(repr, missing))}; there are: {known}"
 
 
-def _compare(evidence: Evidence, champion: Predictions, cut: Cut, min_rows: int) -> _Slice | None:
+def _compare(evidence: Evidence, champion: Predictions, cut: Slice, min_rows: int) -> _Slice | None:
     """Compare on the slice's rows whose label the champion knows; None where there are none."""
     rows: Bools = cut.rows & np.isin(evidence.candidate.expected, champion.labels) if evidence.classes else cut.rows
     if not rows.any():
@@ -180,7 +191,7 @@ def _said(one: _Slice) -> str:
     return f"{one.name}, {one.metric} {one.mine:.3f} against {one.theirs:.3f} on {one.rows:,} rows ({interval(one.estimate, signed=True)})"
 
 
-def _table(evidence: Evidence, found: list[_Slice], tests: int) -> Table:
+def _table(evidence: Evidence, found: list[_Slice], tests: int) -> ReportTable:
     """List every slice; with fewer disagreements than log2(20 K) - 1 no mid-p is small enough for K tests at 5 %."""
     fewest = np.log2(20 * max(tests, 1)) - 1
 
@@ -195,10 +206,12 @@ def _table(evidence: Evidence, found: list[_Slice], tests: int) -> Table:
         for one in found
     ]
     rows = tuple((*(_rounded(value) for value in cell), standing(one)) for cell, one in zip(cells, found, strict=True))
-    return Table(title=f"{evidence.main.capitalize()} by slice, {evidence.confidence * 100:.0f} % intervals", columns=columns, rows=rows)
+    return ReportTable(
+        title=f"{evidence.main.capitalize()} by slice, {evidence.confidence * 100:.0f} % intervals", columns=columns, rows=rows
+    )
 
 
-def _accuracies(evidence: Evidence, cuts: list[Cut]) -> Table:
+def _accuracies(evidence: Evidence, cuts: list[Slice]) -> ReportTable:
     """List every slice's accuracy, the lowest first."""
     groups = evidence.units.index
     rows = [
@@ -206,7 +219,7 @@ def _accuracies(evidence: Evidence, cuts: list[Cut]) -> Table:
         for cut in cuts
         if cut.rows.any()
     ]
-    return Table(
+    return ReportTable(
         title=f"{evidence.main.capitalize()} by slice",
         columns=("slice", "rows", "groups", "candidate"),
         rows=tuple(sorted(rows, key=lambda row: row[3])),

@@ -5,8 +5,8 @@ the database itself refuses, and a chain of hashes shows (`chain.py`). Reads and
 """
 
 from components.ledger.book import Ledger
-from components.ledger.chain import Chain, Head
-from components.ledger.records import Action, Answer, Change, Entry, Outdated, Request, Retraining
+from components.ledger.chain import Chain, ChainHead
+from components.ledger.records import Action, Answer, Change, Entry, Request, Retraining, StaleVerdict
 from components.ledger.test_set_use import Wear
 
-__all__ = ["Action", "Answer", "Chain", "Change", "Entry", "Head", "Ledger", "Outdated", "Request", "Retraining", "Wear"]
+__all__ = ["Action", "Answer", "Chain", "ChainHead", "Change", "Entry", "Ledger", "Request", "Retraining", "StaleVerdict", "Wear"]

@@ -9,11 +9,11 @@ from typing import Any, Literal, Unpack
 import sqlalchemy as sa
 import sqlalchemy.exc
 
-from components.core.errors import BadInput, NotThere, RetuneError
+from components.core.errors import BadInput, NotFound, RetuneError
 from components.core.output_dir import make_private
 from components.ledger import chain
-from components.ledger.chain import Chain, Head
-from components.ledger.records import Action, Answer, Change, Entry, Outdated, Request, Retraining
+from components.ledger.chain import Chain, ChainHead
+from components.ledger.records import Action, Answer, Change, Entry, Request, Retraining, StaleVerdict
 from components.ledger.tables import (
     answers,
     file_of,
@@ -57,7 +57,7 @@ class Ledger:
         with reading(self._engine) as connection:
             return chain.verify(connection)
 
-    def chain_head(self) -> Head | None:
+    def chain_head(self) -> ChainHead | None:
         """Return the last entry of the chain; None where nothing was written yet."""
         with reading(self._engine) as connection:
             return chain.head(connection)
@@ -119,7 +119,7 @@ class Ledger:
                 return _write(connection, model, head, change)
         except sqlalchemy.exc.IntegrityError:  # on a database that let another writer in between
             head = self.head(model)
-            raise Outdated(None if expected == "any" else expected, head.version if head else None, change["action"]) from None
+            raise StaleVerdict(None if expected == "any" else expected, head.version if head else None, change["action"]) from None
 
     def adopt(self, model: str, changes: Sequence[Change]) -> list[Entry]:
         """Write the champions of a registry that is older than its ledger, all in one transaction; none where there are entries."""
@@ -263,7 +263,7 @@ def _rows(connection: sa.Connection) -> dict[str, tuple[str, ...]]:
 def _check_expected(expected: int | Literal["any"] | None, head: Entry | None, action: Action) -> None:
     found = head.version if head else None
     if expected != "any" and expected != found:
-        raise Outdated(expected, found, action)
+        raise StaleVerdict(expected, found, action)
 
 
 def _check_waits(connection: sa.Connection, request: Request, change: Change) -> None:
@@ -316,10 +316,10 @@ def _newest(connection: sa.Connection, run_prefix: str) -> tuple[int, Request]:
     found = _asked(connection, requests.c.run.startswith(run_prefix, autoescape=True)) if run_prefix else []
     runs = sorted({request.run for _, request in found})
     if len(runs) > 1:
-        raise NotThere(f"{len(runs)} runs begin with {run_prefix!r}: {', '.join(runs[:5])}; give more of the id")
+        raise NotFound(f"{len(runs)} runs begin with {run_prefix!r}: {', '.join(runs[:5])}; give more of the id")
     if not found:
         waiting = [request.run[:12] for _, request in _asked(connection) if request.waits()]
-        raise NotThere(f"no run that begins with {run_prefix!r} asked for approval; waiting: {', '.join(waiting) or 'none'}")
+        raise NotFound(f"no run that begins with {run_prefix!r} asked for approval; waiting: {', '.join(waiting) or 'none'}")
     return found[-1]
 
 

@@ -29,7 +29,7 @@ _ZERO = "0" * 64
 
 
 @dataclass(frozen=True)
-class Head:
+class ChainHead:
     """A link that is kept outside the ledger: its number and hash, and the hash of the link that began its chain.
 
     `signature` is the HMAC of these under a key, `signer` the name of that key; both are empty where nobody signed.
@@ -41,12 +41,12 @@ class Head:
     signer: str = ""
     signature: str = ""
 
-    def signed(self) -> "Head":
+    def signed(self) -> "ChainHead":
         """Return it with a signature by the key of RETUNE_LEDGER_KEY; unsigned where none is set."""
         secret = _secret()
         if secret is None:
-            return Head(self.begun, self.number, self.hash)
-        return Head(self.begun, self.number, self.hash, _name_of(secret), self._sign(secret))
+            return ChainHead(self.begun, self.number, self.hash)
+        return ChainHead(self.begun, self.number, self.hash, _name_of(secret), self._sign(secret))
 
     def _sign(self, secret: bytes) -> str:
         return hmac.digest(secret, f"{self.begun} {self.number} {self.hash}".encode(), "sha256").hex()
@@ -56,7 +56,7 @@ class Head:
         return json.dumps({name: value for name, value in vars(self).items() if value})
 
     @classmethod
-    def read(cls, text: str) -> "Head":
+    def read(cls, text: str) -> "ChainHead":
         """Return the head that a tag holds; one of nothing where the tag cannot be read."""
         try:
             found = cls(**json.loads(text))
@@ -119,7 +119,7 @@ class Chain:
     beginning: Beginning | None
     faults: tuple[str, ...]
 
-    def lacks(self, head: Head, kept: str) -> str | None:
+    def lacks(self, head: ChainHead, kept: str) -> str | None:
         """Return what is wrong where a head that is kept elsewhere, in `kept`, is not in this chain; None where it is."""
         called = f"{kept} names entry {head.number} with the hash {head.hash[:12]}"
         if not self.links:
@@ -178,11 +178,11 @@ def _last(connection: sa.Connection) -> tuple[int, str] | None:
     return (int(found.number), str(found.hash)) if found else None
 
 
-def head(connection: sa.Connection) -> Head | None:
+def head(connection: sa.Connection) -> ChainHead | None:
     """Return the last link; None where nothing was written yet, or the chain has no beginning."""
     last = _last(connection)
     begun = connection.execute(sa.select(chain.c.hash).where(chain.c.entry == BEGIN).order_by(chain.c.number.desc()).limit(1)).scalar()
-    return Head(str(begun), *last) if last and begun else None
+    return ChainHead(str(begun), *last) if last and begun else None
 
 
 def _hash_of(link: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ Action = Literal["promoted", "rolled back", "adopted"]
 Answer = Literal["approved", "rejected", "superseded"]
 
 
-class Outdated(RetuneError):
+class StaleVerdict(RetuneError):
     """The champion is another one than was decided about; nothing was written, and to try the same again does not mend it."""
 
     def __init__(self, expected: int | None, found: int | None, action: Action = "promoted") -> None:

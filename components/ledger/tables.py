@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
-from components.core.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
 from components.core.locks import hold
 from components.core.output_dir import private
 
@@ -262,7 +262,7 @@ def check_file(path: Path) -> None:
     if path.is_dir():
         raise RetuneError(f"the ledger {path} is a folder, expected a SQLite file: move it away, and {_RESTORE}")
     if path.stat().st_size == 0:
-        raise NotThere(f"the ledger {path} is empty (0 bytes), its content was lost: delete it, and {_RESTORE}")
+        raise NotFound(f"the ledger {path} is empty (0 bytes), its content was lost: delete it, and {_RESTORE}")
 
 
 def make_tables(engine: sa.Engine, begin: Begin = None) -> None:

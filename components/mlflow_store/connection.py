@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from components.core.errors import NotThere, RetuneError, Unavailable
+from components.core.errors import NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_file, digest_value
 from components.core.locks import hold, hold_shared, shared_database
 from components.core.temporary import temporary
@@ -66,7 +66,7 @@ def connect(uri: str) -> MlflowClient:
     database = database_of(uri)
     if database is not None:
         if not database.exists():
-            raise NotThere(f"{database} is missing: no run has been recorded here; `retune run` makes it")
+            raise NotFound(f"{database} is missing: no run has been recorded here; `retune run` makes it")
         if revision_of(database) is None:
             raise not_ours(database)
     reach(uri)
@@ -117,7 +117,7 @@ def revision_of(database: Path) -> str | None:
     if database.is_dir():
         raise RetuneError(f"{database} is a folder, expected MLflow's database: move it away, and {_RESTORE}")
     if database.stat().st_size == 0:
-        raise NotThere(f"{database} is empty (0 bytes), its content was lost: {_RESTORE}, with {database.name}{HEAD}")
+        raise NotFound(f"{database} is empty (0 bytes), its content was lost: {_RESTORE}, with {database.name}{HEAD}")
     try:
         # To write, where that is allowed: what a killed writer left half written is rolled back by whoever opens it next.
         connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=10)

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.artifacts.adapter_manifest import Adapted
-from components.artifacts.manifest import BaseManifest, Part
+from components.artifacts.adapter_manifest import AdapterManifest
+from components.artifacts.manifest import BaseManifest, FilePart
 from components.artifacts.rows import verify
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, RetuneError
@@ -47,7 +47,7 @@ def pinned(base: Path) -> BaseManifest:
     return manifest
 
 
-def write(learnt: lora.Learnt, model: Path, base: Path, out: Path) -> Adapted:
+def write(learnt: lora.Learnt, model: Path, base: Path, out: Path) -> AdapterManifest:
     """Write into `out` all of the folder `model` but its weights, and in their place what was `learnt` from `base`.
 
     The model is made again from it, as one does who loads it; weights that this does not bring back are kept whole.
@@ -67,7 +67,7 @@ def write(learnt: lora.Learnt, model: Path, base: Path, out: Path) -> Adapted:
             found = _merge(out, base, manifest.parts, made) / MERGED
             if digest_file(found) != weights:
                 raise RetuneError(f"{out}: base and adapter do not give {model / MERGED} again; set train.lora_registered: merged")
-    record = Adapted(source=manifest.source, base=manifest.parts, weights_sha256=weights, files=_hashes(out))
+    record = AdapterManifest(source=manifest.source, base=manifest.parts, weights_sha256=weights, files=_hashes(out))
     record.write(out)
     sizes = [sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6 for folder in (out, model)]
     log.info("the adapter takes %.1f MB, the merged model %.1f MB; %s was made from it again", *sizes, MERGED)
@@ -75,7 +75,7 @@ def write(learnt: lora.Learnt, model: Path, base: Path, out: Path) -> Adapted:
 
 
 @contextmanager
-def merged(adapter: Path, find: Callable[[Adapted], Path]) -> Iterator[Path]:
+def merged(adapter: Path, find: Callable[[AdapterManifest], Path]) -> Iterator[Path]:
     """Give a folder with the whole model, in the temporary folder, removed at the end; `find` returns the base, whose hashes it checked.
 
     Another kind of processor may round otherwise where the two are merged: that is told as a warning.
@@ -83,7 +83,7 @@ def merged(adapter: Path, find: Callable[[Adapted], Path]) -> Iterator[Path]:
     Raises:
         BadModel: the adapter is not what was written, or the base is not found, or changes meanwhile.
     """
-    record = Adapted.read(adapter)
+    record = AdapterManifest.read(adapter)
     if changed := _changed(adapter, record):
         raise BadModel(f"{adapter} is not the adapter that was trained: {', '.join(changed)}")
     base = find(record)
@@ -104,10 +104,10 @@ def merged(adapter: Path, find: Callable[[Adapted], Path]) -> Iterator[Path]:
 def _hashes(adapter: Path) -> dict[str, str]:
     """Return the sha256 of every file but the record, by its path."""
     found = {path.relative_to(adapter).as_posix(): path for path in sorted(adapter.rglob("*")) if path.is_file()}
-    return {name: digest_file(path) for name, path in found.items() if name != Adapted.FILE}
+    return {name: digest_file(path) for name, path in found.items() if name != AdapterManifest.FILE}
 
 
-def _changed(adapter: Path, record: Adapted) -> list[str]:
+def _changed(adapter: Path, record: AdapterManifest) -> list[str]:
     found = _hashes(adapter)
     return [
         f"{name} {'is missing' if name not in found else 'differs' if name in record.files else 'was added'}"
@@ -116,7 +116,7 @@ def _changed(adapter: Path, record: Adapted) -> list[str]:
     ]
 
 
-def _merge(adapter: Path, base: Path, parts: tuple[Part, ...], room: Path) -> Path:
+def _merge(adapter: Path, base: Path, parts: tuple[FilePart, ...], room: Path) -> Path:
     """Make the model in a folder of `room`, and return that; of the base nothing but its recorded `parts` is seen."""
     import torch
 
@@ -133,7 +133,7 @@ def _merge(adapter: Path, base: Path, parts: tuple[Part, ...], room: Path) -> Pa
         model = lora.restored(tasks.of(spec).build_model(room / "base", spec), adapter)
     model.save_pretrained(room / "model")
     _add_rest(room / "model" / MERGED, adapter / REST)
-    beside = shutil.ignore_patterns(lora.CONFIG, "*.safetensors", Adapted.FILE)
+    beside = shutil.ignore_patterns(lora.CONFIG, "*.safetensors", AdapterManifest.FILE)
     shutil.copytree(adapter, room / "model", ignore=beside, dirs_exist_ok=True)
     return room / "model"
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from components.artifacts.adapter_manifest import Adapted
-from components.artifacts.manifest import OTHERS, Part
+from components.artifacts.adapter_manifest import AdapterManifest
+from components.artifacts.manifest import OTHERS, FilePart
 from components.core.errors import BadModel, RetuneError
 from components.core.hashing import digest_file
 
@@ -27,7 +27,7 @@ Registered = Callable[[str], Path]
 """Given models:/NAME/VERSION, returns the folder of that model."""
 
 
-def find_base(record: Adapted, registered: Registered, uri: str) -> Path:
+def find_base(record: AdapterManifest, registered: Registered, uri: str) -> Path:
     """Return a folder that has each of the files that `record.base` names, with its hash; nothing of it was loaded.
 
     Where RETUNE_BASE names folders, only these are looked at. Else: the recorded source, asking `registered` for a version of a registry,
@@ -52,7 +52,7 @@ def find_base(record: Adapted, registered: Registered, uri: str) -> Path:
     )
 
 
-def unlike(folder: Path, parts: Sequence[Part]) -> str | None:
+def unlike(folder: Path, parts: Sequence[FilePart]) -> str | None:
     """Say which of the files `parts` is missing in `folder` or differs there; None where all are the same."""
     if not folder.is_dir():
         return "there is no such folder"

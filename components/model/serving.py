@@ -17,9 +17,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-from components.artifacts.predictions import Answers, by_row, probabilities_of
+from components.artifacts.predictions import ModelOutput, by_row, probabilities_of
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadData, NotThere
+from components.core.errors import BadData, NotFound
 from components.model import tasks
 
 
@@ -77,13 +77,13 @@ def _registered(model: str, stack: ExitStack) -> Path:
         artifacts = Path(mlflow.artifacts.download_artifacts(artifact_uri=place)) / "artifacts"
     except (MlflowException, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NotThere(f"the registry at {uri} does not give it ({reason}); name the registry in MLFLOW_TRACKING_URI") from error
+        raise NotFound(f"the registry at {uri} does not give it ({reason}); name the registry in MLFLOW_TRACKING_URI") from error
     if (artifacts / "adapter").is_dir():
         return stack.enter_context(_merged(artifacts / "adapter"))
     return artifacts / "model"
 
 
-def frame_of(answers: Answers) -> pd.DataFrame:
+def frame_of(answers: ModelOutput) -> pd.DataFrame:
     """Return answers as the frame that is served."""
     if not answers.labels:
         beside = {"probabilities": pd.Series(by_row(found), dtype="object")} if (found := probabilities_of(answers.measured)) else {}

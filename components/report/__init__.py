@@ -12,10 +12,10 @@ from pathlib import Path
 from components.artifacts.lineage import Lineage
 from components.artifacts.verdict import Verdict
 from components.report.card import card_page, card_text
-from components.report.facts import Champion, Run, read_facts
+from components.report.facts import ChampionFacts, Run, read_facts
 from components.report.page import render
 
-__all__ = ["CARD", "CARD_PAGE", "Champion", "shows", "write_card", "write_report"]
+__all__ = ["CARD", "CARD_PAGE", "ChampionFacts", "shows", "write_card", "write_report"]
 
 CARD, CARD_PAGE = "MODEL_CARD.md", "MODEL_CARD.html"
 
@@ -35,7 +35,7 @@ def write_report(
     lineage: Lineage,
     verdict: Verdict,
     version: str | None = None,
-    champion: Champion | None = None,
+    champion: ChampionFacts | None = None,
     seconds: Mapping[str, float] | None = None,
     made_at: datetime | None = None,
     params: Mapping[str, object] | None = None,
@@ -67,7 +67,7 @@ def write_card(
     lineage: Lineage,
     verdict: Verdict,
     version: str | None = None,
-    champion: Champion | None = None,
+    champion: ChampionFacts | None = None,
     made_at: datetime | None = None,
 ) -> tuple[Path, Path]:
     """Write the model card of the candidate in `workspace` into `folder`, and return the paths of the Markdown and of the HTML file.

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from components.artifacts.metrics import ClassScore, Estimate
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
 from components.report import forests, panel, wording
-from components.report.facts import Facts
+from components.report.facts import PageFacts
 from components.report.page import FILTERS, HERE, account, ordered, shared_style
 
 MOST_ROWS = 25  # of classes and of a gate's hypotheses
@@ -30,7 +30,7 @@ _HUB = re.compile(r"([\w.-]+/[\w.-]+)@[0-9a-f]{40}")  # as components/data/base_
 _HUB_METRICS = {"macro_f1": "f1", "micro_f1": "f1", "weighted_f1": "f1", "brier": "brier_score"}
 
 
-def card_text(facts: Facts) -> str:
+def card_text(facts: PageFacts) -> str:
     """Return the card: YAML front matter and Markdown."""
     from huggingface_hub import ModelCard
 
@@ -39,7 +39,7 @@ def card_text(facts: Facts) -> str:
     return str(ModelCard(f"---\n{front}\n---\n\n{_tidy(body)}"))
 
 
-def card_page(facts: Facts, text: str) -> str:
+def card_page(facts: PageFacts, text: str) -> str:
     """Return the card's Markdown as one HTML file; HTML inside it stays text."""
     from markdown_it import MarkdownIt
 
@@ -52,7 +52,7 @@ def card_page(facts: Facts, text: str) -> str:
     return environment.get_template("card.html.j2").render(title=facts.run.lineage.model, style=shared_style(), body=body)
 
 
-def metadata(facts: Facts) -> Any:
+def metadata(facts: PageFacts) -> Any:
     """Return the card's front matter as huggingface_hub's `ModelCardData`; nothing is asked of the hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -85,7 +85,7 @@ def metadata(facts: Facts) -> Any:
     )
 
 
-def limits(facts: Facts) -> list[str]:
+def limits(facts: PageFacts) -> list[str]:
     """Return what a user should know before relying on the model, each a sentence from the facts."""
     verdict, profile = facts.run.verdict, facts.profile
     said = [one.says for gate in verdict.gates for one in panel.worst_first(gate.hypotheses) if one.rejected]
@@ -110,7 +110,7 @@ def limits(facts: Facts) -> list[str]:
     return [sentence for sentence in sentences if sentence]
 
 
-def _about_classes(facts: Facts) -> list[str]:
+def _about_classes(facts: PageFacts) -> list[str]:
     """Return the classes that are too rare to be scored, were never seen, or are answered worst."""
     classes, profile = facts.metrics.classes, facts.profile
     rare = sorted({*facts.metrics.left_out, *(name for name, score in classes.items() if not score.eligible)})
@@ -128,7 +128,7 @@ def _about_calibration(error: float | None) -> str:
     return f"Its probabilities are off by {wording.metric(error)} (debiased calibration error, root mean square)"
 
 
-def _about_lengths(facts: Facts) -> str:
+def _about_lengths(facts: PageFacts) -> str:
     if facts.profile is None:
         return "How many texts are cut for their length is unknown"
     tokens = facts.profile.tokens
@@ -136,7 +136,7 @@ def _about_lengths(facts: Facts) -> str:
     return f"Texts beyond {wording.count(tokens.max_length)} tokens are cut: {rows} of the rows at hand, {share} of all tokens"
 
 
-def _context(facts: Facts) -> dict[str, Any]:
+def _context(facts: PageFacts) -> dict[str, Any]:
     run, metrics = facts.run, facts.metrics
     gates = panel.in_order(run.verdict.gates)
     rivals = _rivals(facts)
@@ -166,12 +166,12 @@ def _context(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _estimates(facts: Facts) -> list[tuple[str, Estimate]]:
+def _estimates(facts: PageFacts) -> list[tuple[str, Estimate]]:
     headline = facts.metrics.headline
     return [(name, headline[name]) for name in ordered(headline)]
 
 
-def _rivals(facts: Facts) -> list[tuple[str, dict[str, Estimate]]]:
+def _rivals(facts: PageFacts) -> list[tuple[str, dict[str, Estimate]]]:
     champion = facts.run.champion
     first = [(f"champion {champion.version}", dict(champion.differences))] if champion and champion.differences else []
     return [*first, *((wording.named(name), gaps) for name, gaps in sorted(facts.metrics.differences.items(), reverse=True))]
@@ -185,7 +185,7 @@ def _score_row(name: str, found: Estimate, gaps: list[dict[str, Estimate]]) -> t
     return (wording.named(name), wording.metric(found.value), interval, *against)
 
 
-def _worst_classes(facts: Facts) -> list[tuple[str, ClassScore]]:
+def _worst_classes(facts: PageFacts) -> list[tuple[str, ClassScore]]:
     return sorted(facts.metrics.classes.items(), key=lambda item: (not item[1].eligible, item[1].f1, item[0]))
 
 
@@ -194,7 +194,7 @@ def _class_row(name: str, score: ClassScore) -> tuple[str, ...]:
     return (wording.cut(name, 100), *scores, wording.count(score.rows), wording.cell(score.eligible))
 
 
-def _splits(facts: Facts) -> list[tuple[str, ...]]:
+def _splits(facts: PageFacts) -> list[tuple[str, ...]]:
     splits = facts.profile.splits.items() if facts.profile else ()
     return [
         (name, wording.count(one.rows), wording.count(one.groups), wording.count(sum(map(bool, one.labels.values()))))
@@ -227,7 +227,7 @@ def _hypothesis_row(one: Hypothesis) -> tuple[str, ...]:
     return (wording.cut(one.name, 140), estimate, between, wording.count(one.n), p, wording.cell(one.rejected))
 
 
-def _trail(facts: Facts) -> list[tuple[str, Any]]:
+def _trail(facts: PageFacts) -> list[tuple[str, Any]]:
     lineage = facts.run.lineage
     digests = [
         ("git commit", lineage.git_commit + (f" and {wording.many(lineage.dirty, 'changed file')}" if lineage.dirty else "")),

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from components.artifacts.metrics import Bin
+from components.artifacts.metrics import CalibrationBin
 from components.artifacts.profile import TokenLengths
-from components.report.facts import Setting, Trial
+from components.report.facts import Setting, TrialSummary
 from components.report.svg import Plane, Point, Scale, drawing, element, line, mark, path, spanning, text
 from components.report.wording import count, cut, duration, named, number, setting
 
@@ -37,7 +37,7 @@ def token_lengths(tokens: TokenLengths) -> Markup:
     return drawing(plane.height, label, plane.axes("tokens", "texts"), *bars, edge, words)
 
 
-def trial_history(trials: Sequence[Trial], metric: str) -> Markup:
+def trial_history(trials: Sequence[TrialSummary], metric: str) -> Markup:
     """Return the value of each trial and the best so far."""
     scored = [(trial, trial.value) for trial in trials if trial.value is not None]
     plane = Plane.over(_numbers(trials), spanning([value for _, value in scored], 0, 0), 250, gutter=12)
@@ -56,7 +56,7 @@ def trial_history(trials: Sequence[Trial], metric: str) -> Markup:
     return drawing(plane.height, f"{named(metric)} of each trial", axes, plane.curve(best, "best"), *marks, *failed)
 
 
-def trial_costs(trials: Sequence[Trial]) -> Markup:
+def trial_costs(trials: Sequence[TrialSummary]) -> Markup:
     """Return the seconds that each trial took."""
     top = max((trial.seconds or 0.0 for trial in trials), default=0.0) or 1.0
     plane = Plane.over(_numbers(trials), Scale(0, top * 1.08), 250, gutter=12)
@@ -69,13 +69,13 @@ def trial_costs(trials: Sequence[Trial]) -> Markup:
     return drawing(plane.height, "Seconds that each trial took", plane.axes("trial", "seconds"), *bars)
 
 
-def setting_names(trials: Sequence[Trial], first: Sequence[str]) -> list[str]:
+def setting_names(trials: Sequence[TrialSummary], first: Sequence[str]) -> list[str]:
     """Return the names of all settings that trials varied, those in `first` in that order."""
     varied = {name for trial in trials for name in trial.params}
     return [*(name for name in first if name in varied), *sorted(varied - set(first))]
 
 
-def parallel_coordinates(trials: Sequence[Trial], metric: str, names: Sequence[str]) -> Markup:
+def parallel_coordinates(trials: Sequence[TrialSummary], metric: str, names: Sequence[str]) -> Markup:
     """Return one line a trial across its settings to its value; the best is drawn last and strongest."""
     finished_last = sorted((t for t in trials if t.value is not None), key=lambda t: (t.state == "COMPLETE", t.value or 0.0))
     scored = finished_last[-MOST_TRIALS:]
@@ -99,7 +99,7 @@ def parallel_coordinates(trials: Sequence[Trial], metric: str, names: Sequence[s
     return drawing(262, "Settings and value of each trial", *lines, *parts)
 
 
-def _rank(trial: Trial, row: int, rows: int) -> str:
+def _rank(trial: TrialSummary, row: int, rows: int) -> str:
     """Return the look of a trial's line: the best, one that was stopped early, or one of three shades by rank."""
     if row == rows - 1:
         return "winner"
@@ -144,7 +144,7 @@ def training_curves(history: Sequence[Mapping[str, float]], keys: Sequence[str],
     return drawing(plane.height, f"{above} over training steps", plane.axes("step", above), *parts)
 
 
-def reliability(bins: Sequence[Bin]) -> Markup:
+def reliability(bins: Sequence[CalibrationBin]) -> Markup:
     """Return the share of right answers against the probability given to them, with the rows of each bin below."""
     plane = Plane.over(Scale(0, 1), Scale(0, 1), 380, gutter=13, foot=100)
     most = max(bin_.rows for bin_ in bins)
@@ -186,12 +186,12 @@ def _box(x: float, y: float, width: float, height: float, tone: str, title: str 
     return element("rect", *inside, x=f"{x:.5g}%", y=y, width=f"{width:.4g}%", height=max(height, 0.0), class_=f"area {tone}")
 
 
-def _numbers(trials: Sequence[Trial]) -> Scale:
+def _numbers(trials: Sequence[TrialSummary]) -> Scale:
     first, last = trials[0].number, trials[-1].number
     return Scale(first - 0.6, max(last, first + 1) + 0.6)
 
 
-def _about(trial: Trial) -> str:
+def _about(trial: TrialSummary) -> str:
     settings = ", ".join(f"{name} {setting(value)}" for name, value in trial.params.items())
     return cut(f"trial {trial.number}, {trial.state.lower()}, {number(trial.value)}, {duration(trial.seconds)}: {settings}", 200)
 

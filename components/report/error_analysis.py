@@ -23,7 +23,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ConfusedPair:
     """Rows of one label that were taken for another; `share` is of the expected label's rows."""
 
     expected: str
@@ -33,7 +33,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Change:
+class AnswerChange:
     """A row on which exactly one of two models is right."""
 
     id: str
@@ -49,8 +49,8 @@ class Changes:
 
     both_right: int
     both_wrong: int
-    fixed: tuple[Change, ...]
-    broken: tuple[Change, ...]
+    fixed: tuple[AnswerChange, ...]
+    broken: tuple[AnswerChange, ...]
 
     @property
     def rows(self) -> int:
@@ -83,20 +83,20 @@ def confusion(predictions: Predictions) -> tuple[tuple[str, ...], npt.NDArray[np
     return labels, counts
 
 
-def confused_pairs(predictions: Predictions, limit: int = 12) -> tuple[Pair, ...]:
+def confused_pairs(predictions: Predictions, limit: int = 12) -> tuple[ConfusedPair, ...]:
     """Return the most frequent wrong pairs of labels."""
     expected, predicted = predictions.expected.tolist(), predictions.predicted.tolist()
     totals = Counter(expected)
     pairs = Counter(pair for pair in zip(expected, predicted, strict=True) if pair[0] != pair[1])
     ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(Pair(a, b, rows, rows / totals[a]) for (a, b), rows in ordered[:limit])
+    return tuple(ConfusedPair(a, b, rows, rows / totals[a]) for (a, b), rows in ordered[:limit])
 
 
 def changes(candidate: Predictions, champion: Predictions, texts: Mapping[str, str]) -> Changes:
     """Compare two models on the rows that both answered; the rows need not come in the same order."""
     before = dict(zip(champion.ids.tolist(), champion.predicted.tolist(), strict=True))
     rows = [
-        Change(identity, texts.get(identity), expected, before[identity], predicted)
+        AnswerChange(identity, texts.get(identity), expected, before[identity], predicted)
         for identity, expected, predicted in _answers(candidate)
         if identity in before
     ]

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from components.artifacts.base import Artifact
 from components.artifacts.lineage import Lineage
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.metrics import Estimate, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
@@ -23,15 +23,15 @@ from components.artifacts.training import ModelSpec, Training
 from components.artifacts.tuning_result import BestTrial
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Verdict
-from components.core.errors import NotThere
-from components.stats import Yardstick
+from components.core.errors import NotFound
+from components.stats import MetricSet
 
 Setting = float | int | str | bool | None
 A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True)
-class Champion:
+class ChampionFacts:
     """The model in production, scored on today's test set; `differences` are candidate minus champion, paired.
 
     `settings` are those that it was trained with (Training.settings), `params` all of its parameters, as recorded with its run, and
@@ -49,8 +49,8 @@ class Champion:
 
     @classmethod
     def of(
-        cls, version: str, scored: Predictions, candidate: Predictions, yardstick: Yardstick, data_digest: str | None, **origin: Any
-    ) -> "Champion":
+        cls, version: str, scored: Predictions, candidate: Predictions, yardstick: MetricSet, data_digest: str | None, **origin: Any
+    ) -> "ChampionFacts":
         """Measure a champion's predictions on the candidate's test rows, and the candidate against them.
 
         `origin` are `settings`, `params` and `lineage`, as far as they are known.
@@ -61,7 +61,7 @@ class Champion:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialSummary:
     """One trial of the search; `intermediate` are the values that the pruner saw, by step."""
 
     number: int
@@ -89,7 +89,7 @@ class Run:
     lineage: Lineage
     verdict: Verdict
     version: str | None = None
-    champion: Champion | None = None
+    champion: ChampionFacts | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     made_at: datetime | None = None
     params: Mapping[str, object] = field(default_factory=dict)
@@ -121,35 +121,35 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Facts:
+class PageFacts:
     """Everything that the page draws on."""
 
     run: Run
     metrics: Metrics
-    snapshot: Manifest | None
+    snapshot: SnapshotManifest | None
     validation: ValidationReport | None
     profile: Profile | None
     best: BestTrial | None
     training: Training | None
     candidate: Predictions | None
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialSummary, ...]
     history: tuple[Mapping[str, float], ...]
     texts: Mapping[str, str]
     conflicts: tuple[Removed, ...]
     task: str | None = None
 
 
-def read_facts(workspace: Path, run: Run) -> Facts:
+def read_facts(workspace: Path, run: Run) -> PageFacts:
     """Read the artifacts below `workspace`.
 
     Raises:
         NotThere: the metrics are missing; everything else may be.
     """
     evaluation = workspace / "reports/evaluation"
-    return Facts(
+    return PageFacts(
         run=run,
         metrics=Metrics.read(evaluation),
-        snapshot=_optional(Manifest, workspace / "data/raw"),
+        snapshot=_optional(SnapshotManifest, workspace / "data/raw"),
         validation=_optional(ValidationReport, workspace / "data/validated"),
         profile=_optional(Profile, workspace / "data/prepared"),
         best=_optional(BestTrial, workspace / "models/tuned"),
@@ -163,10 +163,10 @@ def read_facts(workspace: Path, run: Run) -> Facts:
     )
 
 
-def read_trials(file: Path) -> tuple[Trial, ...]:
+def read_trials(file: Path) -> tuple[TrialSummary, ...]:
     """Read the trials in the order of their numbers; none if the file is not there."""
     trials = [
-        Trial(
+        TrialSummary(
             number=at if (given := _float(row.get("number"))) is None else int(given),
             state=str(row.get("state") or "COMPLETE").rsplit(".", 1)[-1].upper(),
             value=_float(row.get("value")),
@@ -197,7 +197,7 @@ def read_conflicts(file: Path) -> tuple[Removed, ...]:
 def _optional(kind: type[A], folder: Path) -> A | None:
     try:
         return kind.read(folder)
-    except NotThere:
+    except NotFound:
         return None
 
 

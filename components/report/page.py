@@ -13,7 +13,7 @@ from components.artifacts.lineage import Lineage
 from components.artifacts.metrics import ClassScore, Estimate, Metrics
 from components.artifacts.profile import Profile
 from components.report import charts, error_analysis, forests, panel, wording
-from components.report.facts import Champion, Facts
+from components.report.facts import ChampionFacts, PageFacts
 from components.report.matrix import MOST_CLASSES, confusion_matrix
 from components.report.svg import Scale
 
@@ -29,7 +29,7 @@ ABSENT = "not set"
 
 
 @dataclass(frozen=True)
-class Model:
+class PageModel:
     """One that was scored on the test split; `differences` are candidate minus this one."""
 
     who: str
@@ -43,13 +43,13 @@ class Model:
 class ModelRow:
     """One model's line under one metric; `difference` is candidate minus this model."""
 
-    model: Model
+    model: PageModel
     estimate: Estimate
     difference: Estimate | None
     plot: Markup
 
 
-def render(facts: Facts) -> str:
+def render(facts: PageFacts) -> str:
     """Return the page."""
     return _template().render(facts=facts, run=facts.run, metrics=facts.metrics, **_sections(facts))
 
@@ -71,7 +71,7 @@ def _template() -> Template:
     return environment.get_template("page.html.j2")
 
 
-def _sections(facts: Facts) -> dict[str, Any]:
+def _sections(facts: PageFacts) -> dict[str, Any]:
     return {
         **panel.panel(facts.run.verdict),
         "figures": _key_figures(facts),
@@ -87,7 +87,7 @@ def _sections(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _key_figures(facts: Facts) -> list[tuple[str, str, str]]:
+def _key_figures(facts: PageFacts) -> list[tuple[str, str, str]]:
     """Return the few numbers of the band: name, value, and what qualifies it."""
     metrics, champion = facts.metrics, facts.run.champion
     units = f"in {wording.count(metrics.groups)} groups" if metrics.groups < metrics.rows else "each counted once"
@@ -117,7 +117,7 @@ def guessing(metrics: Metrics) -> str | None:
     return next(iter(metrics.baselines)) if len(metrics.baselines) > 1 else None
 
 
-def _scores(metrics: Metrics, champion: Champion | None) -> dict[str, Any]:
+def _scores(metrics: Metrics, champion: ChampionFacts | None) -> dict[str, Any]:
     models = _models(metrics, champion)
     guess = wording.named(guessing(metrics) or "")
     rivals = [model.scores for model in models if model.who != guess]  # what only guesses would squeeze the others together
@@ -132,18 +132,18 @@ def _scores(metrics: Metrics, champion: Champion | None) -> dict[str, Any]:
     return {"scores": blocks, "off_scale": off_scale, "score_axis": forests.axis(scale) if shared else None}
 
 
-def _models(metrics: Metrics, champion: Champion | None) -> list[Model]:
+def _models(metrics: Metrics, champion: ChampionFacts | None) -> list[PageModel]:
     """Return the candidate, the champion and the baselines, the one that only guesses last."""
-    models = [Model("candidate", "circle", "candidate", metrics.headline, {})]
+    models = [PageModel("candidate", "circle", "candidate", metrics.headline, {})]
     if champion is not None:
-        models.append(Model(f"champion {champion.version}", "diamond", "champion", champion.headline, champion.differences))
+        models.append(PageModel(f"champion {champion.version}", "diamond", "champion", champion.headline, champion.differences))
     for at, name in enumerate(sorted(metrics.baselines, key=lambda name: name == guessing(metrics))):
         shape = ("square", "triangle")[at % 2]
-        models.append(Model(wording.named(name), shape, "baseline hollow", metrics.baselines[name], metrics.differences.get(name, {})))
+        models.append(PageModel(wording.named(name), shape, "baseline hollow", metrics.baselines[name], metrics.differences.get(name, {})))
     return models
 
 
-def _model_row(model: Model, metric: str, scale: Scale) -> ModelRow:
+def _model_row(model: PageModel, metric: str, scale: Scale) -> ModelRow:
     estimate = model.scores[metric]
     return ModelRow(model, estimate, model.differences.get(metric), forests.estimate_plot(scale, estimate, model.shape, model.tone))
 
@@ -158,7 +158,7 @@ def _classes(metrics: Metrics) -> dict[str, Any]:
     return {"classes": rows[:SHOWN_ROWS], "more_classes": rows[SHOWN_ROWS:], "class_axis": forests.axis(scale)}
 
 
-def _errors(facts: Facts) -> dict[str, Any]:
+def _errors(facts: PageFacts) -> dict[str, Any]:
     if facts.candidate is None or not facts.metrics.classes:
         return {"mistakes": (), "pairs": (), "wrong": 0, "matrix": None, "label_count": 0}
     labels, counts = error_analysis.confusion(facts.candidate)
@@ -171,7 +171,7 @@ def _errors(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _changes(facts: Facts) -> dict[str, Any]:
+def _changes(facts: PageFacts) -> dict[str, Any]:
     champion = facts.run.champion
     if champion is None:
         return {"changes": None, "settings": (), "known_settings": False, "origins": (), "packages": ()}
@@ -186,7 +186,7 @@ def _changes(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _differing_settings(facts: Facts, champion: Champion) -> list[tuple[str, str, str]]:
+def _differing_settings(facts: PageFacts, champion: ChampionFacts) -> list[tuple[str, str, str]]:
     """Return what differs among all parameters where the champion's are known, else among the settings of the training."""
     trained = facts.training.settings if facts.training else {}
     if champion.params and facts.run.params:
@@ -203,7 +203,7 @@ def _told_apart(before: object, now: object) -> tuple[str, str]:
     return rounded if rounded[0] != rounded[1] else (wording.cut(before, 80), wording.cut(now, 80))
 
 
-def _origins(lineage: Lineage, champion: Champion) -> list[tuple[str, str | None, str]]:
+def _origins(lineage: Lineage, champion: ChampionFacts) -> list[tuple[str, str | None, str]]:
     """Return what each of both was made from: name, the champion's (None: not known), the candidate's."""
     theirs = champion.lineage
     data = theirs.data_digest if theirs else champion.data_digest
@@ -216,7 +216,7 @@ def _origins(lineage: Lineage, champion: Champion) -> list[tuple[str, str | None
     return [pair for pair in pairs if pair[1] is not None]
 
 
-def _data(facts: Facts) -> dict[str, Any]:
+def _data(facts: PageFacts) -> dict[str, Any]:
     profile = facts.profile
     return {
         "account": account(facts),
@@ -225,7 +225,7 @@ def _data(facts: Facts) -> dict[str, Any]:
     }
 
 
-def account(facts: Facts) -> tuple[int, list[tuple[str, int]], int] | None:
+def account(facts: PageFacts) -> tuple[int, list[tuple[str, int]], int] | None:
     """Return rows in, what became of them, and by how many the account is out of balance (0 in a sound run)."""
     validation, profile = facts.validation, facts.profile
     if profile is None:
@@ -247,7 +247,7 @@ def _label_rows(profile: Profile) -> list[tuple[str, list[int], int]]:
     return sorted(((label, by_split, sum(by_split)) for label, by_split in rows), key=lambda row: (-row[2], row[0]))
 
 
-def _search(facts: Facts) -> dict[str, Any]:
+def _search(facts: PageFacts) -> dict[str, Any]:
     metric = facts.best.metric if facts.best else "value"
     importance = sorted(facts.best.importance.items(), key=lambda item: -item[1]) if facts.best else []
     names = charts.setting_names(facts.trials, [name for name, _ in importance])
@@ -261,7 +261,7 @@ def _search(facts: Facts) -> dict[str, Any]:
     }
 
 
-def _training(facts: Facts) -> dict[str, Any]:
+def _training(facts: PageFacts) -> dict[str, Any]:
     history = facts.history
     keys = {key for entry in history for key in entry}
     losses = [key for key in ("loss", "eval_loss") if key in keys]

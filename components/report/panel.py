@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import NOT_ASKED, GateResult, Hypothesis, Outcome, Role, Verdict
 from components.report import forests, wording
 
@@ -193,7 +193,7 @@ def _family(gate: GateResult, members: Sequence[Hypothesis]) -> Family:
     return Family(ways[:SHOWN_ROWS], ways[SHOWN_ROWS:], axis, signs, corrected)
 
 
-def grid(table: Table) -> Grid:
+def grid(table: ReportTable) -> Grid:
     """Return a table with a cell for every column in every row, and numbers told from texts."""
     given = table.rows[:MOST_ROWS]
     width = max([len(table.columns), *map(len, given)])

@@ -9,7 +9,7 @@ from components.stats.bootstrap import percentile_bootstrap
 from components.stats.calibration import brier, brier_terms, calibration_error, reliability
 from components.stats.f1 import class_counts, f1_per_class
 from components.stats.means import mean, mean_difference
-from components.stats.metric_sets import ClassYardstick, SumYardstick, Yardstick
+from components.stats.metric_sets import AdditiveMetrics, ClassificationMetrics, MetricSet
 from components.stats.proportions import proportion, proportion_difference, tango
 from components.stats.scores import COMPARABLE, METRICS, Truth, below, difference, difference_below, score
 from components.stats.significance import (
@@ -33,11 +33,11 @@ __all__ = [
     "METRICS",
     "MIN_GROUPS",
     "POWER",
-    "ClassYardstick",
-    "SumYardstick",
+    "AdditiveMetrics",
+    "ClassificationMetrics",
+    "MetricSet",
     "Truth",
     "Units",
-    "Yardstick",
     "below",
     "brier",
     "brier_terms",

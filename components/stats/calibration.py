@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from components.artifacts.metrics import Bin, Estimate
+from components.artifacts.metrics import CalibrationBin, Estimate
 from components.stats.means import mean
 from components.stats.units import Bools, Floats, Ints, Units
 
@@ -26,10 +26,12 @@ def brier_terms(probabilities: Floats, expected: Ints) -> Floats:
     return np.asarray(np.clip(terms, 0.0, 2.0), dtype=np.float64)
 
 
-def reliability(confidences: Floats, right: Bools) -> tuple[Bin, ...]:
+def reliability(confidences: Floats, right: Bools) -> tuple[CalibrationBin, ...]:
     """Return the bins of equal width that hold rows: mean confidence of the answer, share of right answers, rows."""
     rows, confidence, accuracy = _binned(confidences, right)
-    return tuple(Bin(confidence=float(p), accuracy=float(a), rows=int(n)) for n, p, a in zip(rows, confidence, accuracy, strict=True))
+    return tuple(
+        CalibrationBin(confidence=float(p), accuracy=float(a), rows=int(n)) for n, p, a in zip(rows, confidence, accuracy, strict=True)
+    )
 
 
 def calibration_error(confidences: Floats, right: Bools) -> tuple[float, float]:

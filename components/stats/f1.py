@@ -21,7 +21,7 @@ _PSEUDO_ROWS = 2
 
 
 @dataclass(frozen=True)
-class Counts:
+class ClassCounts:
     """True positives, expected and predicted rows; shape (classes,) or any other that the three share."""
 
     hits: Floats
@@ -36,16 +36,16 @@ class Counts:
 
 
 # Each average is a sum over classes of the first, divided by a sum over classes of the second.
-_AVERAGES: dict[Average, tuple[Callable[[Counts], Floats], Callable[[Counts], Floats]]] = {
+_AVERAGES: dict[Average, tuple[Callable[[ClassCounts], Floats], Callable[[ClassCounts], Floats]]] = {
     "macro": (lambda c: c.f1, lambda c: np.ones_like(c.hits)),
     "micro": (lambda c: 2 * c.hits, lambda c: c.expected + c.predicted),
     "weighted": (lambda c: c.expected * c.f1, lambda c: c.expected),
 }
 
 
-def class_counts(expected: Ints, predicted: Ints, classes: int) -> Counts:
+def class_counts(expected: Ints, predicted: Ints, classes: int) -> ClassCounts:
     """Return the counts of each of `classes` classes, shape (classes,)."""
-    return Counts(
+    return ClassCounts(
         *(np.bincount(a[a >= 0], minlength=classes).astype(np.float64) for a in (expected[expected == predicted], expected, predicted))
     )
 
@@ -130,8 +130,8 @@ def f1_left_out(expected: Ints, predicted: Ints, chosen: Bools, units: Units, av
     unit, label = np.divmod(cells, classes)
     first, second = place[: len(keys[0])], place[len(keys[0]) :]
     hit = (expected == predicted)[kept[0]]
-    within = Counts(*(np.bincount(p, minlength=len(cells)).astype(np.float64) for p in (first[hit], first, second)))
-    rest = Counts(*(getattr(whole, name)[label] - getattr(within, name) for name in ("hits", "expected", "predicted")))
+    within = ClassCounts(*(np.bincount(p, minlength=len(cells)).astype(np.float64) for p in (first[hit], first, second)))
+    rest = ClassCounts(*(getattr(whole, name)[label] - getattr(within, name) for name in ("hits", "expected", "predicted")))
     sums = []
     for part in _AVERAGES[average]:
         change = np.where(chosen[label], part(rest) - part(whole)[label], 0.0)

@@ -12,7 +12,7 @@ import scipy
 
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
-from components.model.support.metrics import Measure
+from components.model.support.metrics import Metric
 from components.stats import scores
 from components.stats.significance import estimate_below
 from components.stats.units import MIN_GROUPS, Floats, Units, jackknife_variance, symmetric
@@ -20,7 +20,7 @@ from components.stats.units import MIN_GROUPS, Floats, Units, jackknife_variance
 Statistics = Callable[[Predictions], Mapping[str, Floats]]
 
 
-class Yardstick(Protocol):
+class MetricSet(Protocol):
     """The metrics of one test set; `metrics` may be decided on, `shown` are reported, both with the most telling first.
 
     Every method takes predictions of the rows that the yardstick was made for, in their order.
@@ -38,7 +38,7 @@ class Yardstick(Protocol):
     def units(self) -> Units:
         """The independent units of the test set."""
 
-    def on(self, found: Predictions) -> "Yardstick":
+    def on(self, found: Predictions) -> "MetricSet":
         """Return the yardstick for other rows, those of `found`."""
 
     def doubt(self, metric: str) -> str | None:
@@ -58,13 +58,13 @@ class Yardstick(Protocol):
 
 
 @dataclass(frozen=True)
-class ClassYardstick:
+class ClassificationMetrics:
     """Accuracy and F1 of answers that are one of a few classes."""
 
     truth: scores.Truth
 
     @classmethod
-    def of(cls, found: Predictions, min_class_units: int) -> "ClassYardstick":
+    def of(cls, found: Predictions, min_class_units: int) -> "ClassificationMetrics":
         """Take the test set from a model's predictions; its labels become the fixed list of classes."""
         return cls(scores.Truth.of(found, min_class_units))
 
@@ -76,9 +76,9 @@ class ClassYardstick:
         """The independent units of the test set."""
         return self.truth.units
 
-    def on(self, found: Predictions) -> "ClassYardstick":
+    def on(self, found: Predictions) -> "ClassificationMetrics":
         """Return the yardstick for other rows."""
-        return ClassYardstick.of(found, self.truth.min_class_units)
+        return ClassificationMetrics.of(found, self.truth.min_class_units)
 
     def doubt(self, metric: str) -> str | None:
         """Say why a metric may decide nothing."""
@@ -102,20 +102,20 @@ class ClassYardstick:
 
 
 @dataclass(frozen=True)
-class SumYardstick:
-    """Metrics that are functions of sums over rows (`Measure`), each with the delete-one-unit jackknife.
+class AdditiveMetrics:
+    """Metrics that are functions of sums over rows (`Metric`), each with the delete-one-unit jackknife.
 
     A unit is left out by subtracting its sums: exact, and linear in the rows. Efron and Stein (1981), Annals of Statistics 9:586:
     the jackknife's variance errs upwards. Intervals are symmetric with t(units - 1), cut to the metric's bounds; they decide from
     50 units on.
     """
 
-    measures: Mapping[str, Measure]
+    measures: Mapping[str, Metric]
     statistics: Statistics
     units: Units
 
     @classmethod
-    def of(cls, found: Predictions, measures: Mapping[str, Measure], statistics: Statistics) -> "SumYardstick":
+    def of(cls, found: Predictions, measures: Mapping[str, Metric], statistics: Statistics) -> "AdditiveMetrics":
         """Take the units from a model's predictions; `statistics` gives the row statistics of any predictions, by name."""
         return cls(measures, statistics, Units.of(found.groups))
 
@@ -129,9 +129,9 @@ class SumYardstick:
         """All of the measures."""
         return tuple(self.measures)
 
-    def on(self, found: Predictions) -> "SumYardstick":
+    def on(self, found: Predictions) -> "AdditiveMetrics":
         """Return the yardstick for other rows."""
-        return SumYardstick.of(found, self.measures, self.statistics)
+        return AdditiveMetrics.of(found, self.measures, self.statistics)
 
     def doubt(self, metric: str) -> str | None:
         """Say why a metric may decide nothing: too few units."""

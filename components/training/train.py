@@ -16,22 +16,22 @@ import numpy as np
 from components.artifacts.manifest import base_folder
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec, Training
-from components.artifacts.tuning_result import Chosen
-from components.core.errors import BadParams, NotThere
+from components.artifacts.tuning_result import TunedSettings
+from components.core.errors import BadParams, NotFound
 from components.core.hashing import digest_code, digest_file, digest_folder, digest_value
 from components.core.output_dir import fresh
-from components.core.section import NOTHING, Free
+from components.core.section import NOTHING, OpenSection
 from components.model import adapter, tasks
 from components.training.trainer import TrainParams, TrainSection, hardware
-from components.training.trainer.data import Learn
-from components.training.trainer.fit import Fit, Keep, fit
+from components.training.trainer.data import PreparedSplits
+from components.training.trainer.fit import CheckpointPaths, TrainResult, fit
 from components.training.trainer.state_dir import state_folder
 from components.training.trainer.temperature import Temperature, fit_temperature
 
 log = logging.getLogger(__name__)
 
 
-def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: TrainSection, task_options: Free = NOTHING) -> None:
+def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: TrainSection, task_options: OpenSection = NOTHING) -> None:
     """Fine-tune `base` on `learn`; the settings are those of params.yaml, and the search's for the fields that say `tuned`.
 
     Raises:
@@ -41,10 +41,10 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
         RetuneError: training diverged.
     """
     kind = tasks.load(task, task_options.fields)
-    settings = train.settings(Chosen.read(tuned).settings)
-    data, base = Learn.read(learn, settings.base), base_folder(base, settings.base)
+    settings = train.settings(TunedSettings.read(tuned).settings)
+    data, base = PreparedSplits.read(learn, settings.base), base_folder(base, settings.base)
     if data.spec.task != task:
-        raise NotThere(f"{learn} was prepared for the task {data.spec.task}, not {task}; run `dvc repro preprocess`")
+        raise NotFound(f"{learn} was prepared for the task {data.spec.task}, not {task}; run `dvc repro preprocess`")
     if settings.calibration == "temperature" and not kind.classes:
         raise BadParams(f"params.yaml: train.calibration is temperature, and the task {task} has no probabilities of classes")
     if settings.adapted:
@@ -53,7 +53,7 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
     history = fresh(out) / "history.jsonl"
     history.touch()
     log.info("training on %d rows, validating on %d: %s", len(data.train), len(data.validation), _listed(settings))
-    result = fit(kind, base, data, settings, keep=Keep(checkpoints, history))
+    result = fit(kind, base, data, settings, keep=CheckpointPaths(checkpoints, history))
     model = save(result, kind, base, data.spec, out / "model")
     spec = settle(model, kind, data.spec, learn)
     temperature = calibrate(model, kind, spec, learn) if settings.calibration == "temperature" else None
@@ -68,7 +68,7 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
     )
 
 
-def save(result: Fit, kind: tasks.Task, base: Path, spec: ModelSpec, folder: Path) -> Path:
+def save(result: TrainResult, kind: tasks.Task, base: Path, spec: ModelSpec, folder: Path) -> Path:
     """Write model, tokenizer and contract into `folder`, without a pickle; the same weights give the same bytes."""
     result.model.save_pretrained(folder)
     kind.load_tokenizer(base).save_pretrained(folder)  # loaded anew: a used one remembers how it was last called
@@ -97,7 +97,7 @@ def calibrate(model: Path, kind: tasks.Task, spec: ModelSpec, learn: Path) -> Te
     return fitted
 
 
-def account(result: Fit, settings: TrainParams, weights: str, temperature: Temperature | None = None) -> Training:
+def account(result: TrainResult, settings: TrainParams, weights: str, temperature: Temperature | None = None) -> Training:
     """Return the record of the training: the settings in force and what the machine added to them."""
     return Training(
         settings=settings.model_dump(),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from components.artifacts.predictions import Predictions
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from flows.dvc_adapter.repro import cached_listing, cached_object
 
 # What says how long something took, and so differs between two makings of one model.
@@ -18,7 +18,7 @@ TIMED_FIELDS = {"seconds", "examples_per_second", "peak_memory_mib", "resumed"}
 
 
 @dataclass(frozen=True)
-class Output:
+class StageOutput:
     """One file of a stage's outputs: its md5 in both makings, None where it is not; `equal` leaves times out of account.
 
     `equal` is None where the bytes differ, may do so by times alone, and nobody can look since the first ones are gone.
@@ -44,7 +44,7 @@ def files_of(lock: Mapping[str, Any], stage: str, cache_of: Path, whole: Collect
             continue
         try:
             files |= {f"{path}/{name}": each for name, each in cached_listing(cache_of, md5).items()}
-        except NotThere:
+        except NotFound:
             files[path] = md5
     return files
 
@@ -54,23 +54,23 @@ def folders(files: Mapping[str, str]) -> set[str]:
     return {path for path, md5 in files.items() if md5.endswith(".dir")}
 
 
-def compare_stage(stage: str, first: Mapping[str, Any], second: Mapping[str, Any], project: Path, root: Path) -> list[Output]:
+def compare_stage(stage: str, first: Mapping[str, Any], second: Mapping[str, Any], project: Path, root: Path) -> list[StageOutput]:
     """Compare what a stage wrote by two locks: the first of `project`, whose cache may have lost it, the second of `root`."""
     before = files_of(first, stage, project)
     return compare(stage, before, files_of(second, stage, root, folders(before)), project, root)
 
 
-def in_a_word(outputs: Sequence[Output]) -> str:
+def in_a_word(outputs: Sequence[StageOutput]) -> str:
     """Return how a stage's outputs compare: `12 files equal`, `1 of 3 files differ, 1 cannot be compared`."""
     apart, unknown = (sum(output.equal is state for output in outputs) for state in (False, None))
     said = f"{apart} of {len(outputs)} files differ" if apart else f"{len(outputs) - unknown} files equal"
     return f"{said}, {unknown} cannot be compared" if unknown else said
 
 
-def compare(stage: str, before: Mapping[str, str], after: Mapping[str, str], project: Path, root: Path) -> list[Output]:
+def compare(stage: str, before: Mapping[str, str], after: Mapping[str, str], project: Path, root: Path) -> list[StageOutput]:
     """Compare the outputs of a stage; a folder that is one entry `before` must be one `after`."""
     return [
-        Output(stage, name, before.get(name), after.get(name), same(name, before.get(name), after.get(name), project, root))
+        StageOutput(stage, name, before.get(name), after.get(name), same(name, before.get(name), after.get(name), project, root))
         for name in sorted({*before, *after})
     ]
 
@@ -97,7 +97,7 @@ def timed(name: str, old: str, project: Path, root: Path) -> bool | None:
         return None
     try:
         first = json.loads(cached_object(project, old).read_text(encoding="utf-8"))
-    except NotThere:
+    except NotFound:
         return None
     return isinstance(first, dict) and untimed(first) == untimed(json.loads((root / name).read_text(encoding="utf-8")))
 

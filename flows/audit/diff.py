@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions, relabelled
 from components.artifacts.rows import read_rows
-from components.core.errors import BadModel, NotThere, RetuneError
+from components.core.errors import BadModel, NotFound, RetuneError
 from components.core.similarity import resembling
 from components.core.text import label_reader
 from components.evaluation.metric_set import yardstick
@@ -27,8 +27,8 @@ from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.tracking.facts import flatten
 from components.model import tasks
 from components.model.base_resolver import REGISTERED
-from components.stats import Yardstick
-from flows.audit.registered_model import Model
+from components.stats import MetricSet
+from flows.audit.registered_model import RegisteredModel
 from flows.dvc_adapter.repro import cached_file
 
 MIN_CLASS_UNITS = 10  # where a run does not say
@@ -95,7 +95,7 @@ class Diff(Frozen):
     data: Data
 
 
-def diff(model: Model, before: int, after: int) -> Diff:
+def diff(model: RegisteredModel, before: int, after: int) -> Diff:
     """Compare two versions.
 
     Raises:
@@ -105,7 +105,7 @@ def diff(model: Model, before: int, after: int) -> Diff:
     scores, lost = None, None
     try:
         scores = compare_answers(model, old, new)
-    except (NotThere, BadModel) as error:  # the rest is worth reading without it
+    except (NotFound, BadModel) as error:  # the rest is worth reading without it
         lost = str(error)
     return Diff(
         model=model.name,
@@ -118,7 +118,7 @@ def diff(model: Model, before: int, after: int) -> Diff:
     )
 
 
-def compare_answers(model: Model, old: registry.Version, new: registry.Version) -> Scores:
+def compare_answers(model: RegisteredModel, old: registry.Version, new: registry.Version) -> Scores:
     """Return both versions' scores on the new one's test set, without the rows that either, or a base of it, has learnt.
 
     Raises:
@@ -131,7 +131,7 @@ def compare_answers(model: Model, old: registry.Version, new: registry.Version) 
     taught = [text for version in (old, new) for text in (*learnt_texts(model, version), *inherited_texts(model, version))]
     fresh = ~resembling(rows["text"].tolist(), taught, threshold)
     if not fresh.any():
-        raise NotThere(
+        raise NotFound(
             f"version {old.number} or {new.number} has learnt each of the {len(rows):,} test rows, so none is left to compare on"
         )
     digest = new.tags.get("retune.test_digest", "")
@@ -149,13 +149,13 @@ def compare_answers(model: Model, old: registry.Version, new: registry.Version) 
     return found.model_copy(update={"left_out": int((~fresh).sum())})
 
 
-def learnt_texts(model: Model, version: registry.Version) -> list[str]:
+def learnt_texts(model: RegisteredModel, version: registry.Version) -> list[str]:
     """Return the texts that a version was trained and validated on."""
     learn = model.hash_of(version, "data/prepared/learn")
     return [text for split in ("train", "validation") for text in read_rows(cached_file(model.project, learn, f"{split}.parquet"))["text"]]
 
 
-def inherited_texts(model: Model, version: registry.Version) -> Iterator[str]:
+def inherited_texts(model: RegisteredModel, version: registry.Version) -> Iterator[str]:
     """Yield the texts that the registered versions learnt which a version was fine-tuned from, as far as they are at hand."""
     told = {version.uri}
     while (base := version.tags.get(registry.BASE_SOURCE, "")).startswith(REGISTERED) and base not in told:
@@ -165,11 +165,11 @@ def inherited_texts(model: Model, version: registry.Version) -> Iterator[str]:
         if found is None:
             return
         version = found
-        with contextlib.suppress(NotThere):
+        with contextlib.suppress(NotFound):
             yield from learnt_texts(model, version)
 
 
-def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], yardstick: Yardstick, test_digest: str) -> Scores:
+def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], yardstick: MetricSet, test_digest: str) -> Scores:
     """Measure two models' answers to the same rows; pure."""
     pairs = list(zip(new.ids.tolist(), new.expected.tolist(), old.predicted.tolist(), new.predicted.tolist(), strict=True))
     rows = [Answer(id=row, text=texts.get(row), expected=right, before=was, after=now) for row, right, was, now in pairs]
@@ -194,22 +194,22 @@ def changed(before: Mapping[str, object], after: Mapping[str, object]) -> dict[s
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
-def read_params(model: Model, version: registry.Version) -> dict[str, object]:
+def read_params(model: RegisteredModel, version: registry.Version) -> dict[str, object]:
     """Return the settings of a version with dotted names, and what the search chose as `tuned.NAME`; empty where the run is gone."""
     try:
         chosen = read_json(model, version, "search/best.json").get("settings", {})
         return {**flatten(read_json(model, version, "params.json")), **{f"tuned.{name}": value for name, value in chosen.items()}}
-    except NotThere:
+    except NotFound:
         return {}
 
 
-def read_json(model: Model, version: registry.Version, path: str) -> dict[str, Any]:
+def read_json(model: RegisteredModel, version: registry.Version, path: str) -> dict[str, Any]:
     """Return a JSON artifact of a version's run."""
     found: dict[str, Any] = json.loads(artifact_access.artifact(model.uri, version, path).read_text(encoding="utf-8"))
     return found
 
 
-def compare_data(model: Model, old: registry.Version, new: registry.Version) -> Data:
+def compare_data(model: RegisteredModel, old: registry.Version, new: registry.Version) -> Data:
     """Return both snapshots, and the rows that only one has or that differ, as far as DVC's cache still has them."""
     sides = {"before": describe_data(model, old), "after": describe_data(model, new)}
     try:
@@ -233,16 +233,16 @@ def differing(before: pd.DataFrame, after: pd.DataFrame, ids: "pd.Index[str]", c
     return np.asarray(before.loc[ids, column].fillna("").to_numpy() != after.loc[ids, column].fillna("").to_numpy(), dtype=np.bool_)
 
 
-def read_kept(model: Model, version: registry.Version) -> pd.DataFrame:
+def read_kept(model: RegisteredModel, version: registry.Version) -> pd.DataFrame:
     """Return the rows that passed validation for a version."""
     return read_rows(cached_file(model.project, model.hash_of(version, "data/validated"), "kept.parquet"))
 
 
-def describe_data(model: Model, version: registry.Version) -> dict[str, str | int]:
+def describe_data(model: RegisteredModel, version: registry.Version) -> dict[str, str | int]:
     """Return a version's snapshot: its digest, and from the run its source, rows and time."""
     digest = version.tags.get("retune.data_digest", "")
     try:
-        manifest = Manifest.read(Path(artifact_access.artifact(model.uri, version, "data/manifest.json")).parent)
-    except NotThere:
+        manifest = SnapshotManifest.read(Path(artifact_access.artifact(model.uri, version, "data/manifest.json")).parent)
+    except NotFound:
         return {"digest": digest}
     return {"digest": digest, "source": manifest.source, "rows": manifest.rows, "taken_at": manifest.taken_at}

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.ledger import Ledger
 from components.mlflow_store import registry
 from components.mlflow_store.registry import Environment
@@ -23,7 +23,7 @@ SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class Line:
+class FleetRow:
     """One model: its champion and since when (`age`), the newest version's verdict, the last and the next scheduled run, what waits."""
 
     model: str
@@ -39,7 +39,7 @@ class Line:
 class Overview:
     """A line a model, and what each service says of itself."""
 
-    models: tuple[Line, ...]
+    models: tuple[FleetRow, ...]
     services: Mapping[str, str]
 
 
@@ -55,7 +55,7 @@ def overview() -> Overview:
     due = next_runs(project, settings)
     try:
         place = standing(project)
-    except NotThere:  # nothing was ever recorded here
+    except NotFound:  # nothing was ever recorded here
         place = None
     state = read_state(project.var)
     return Overview(
@@ -64,14 +64,14 @@ def overview() -> Overview:
     )
 
 
-def line(model: ModelFolder, place: Environment | None, due: Mapping[str, str] | None) -> Line:
+def line(model: ModelFolder, place: Environment | None, due: Mapping[str, str] | None) -> FleetRow:
     """Collect what is known of a model; `due` is None where no server of Prefect's answers."""
     next_run = "Prefect is not running" if due is None else due.get(model.name)
     if place is None:
-        return Line(model.name, None, None, None, None, next_run, 0)
+        return FleetRow(model.name, None, None, None, None, next_run, 0)
     ledger, versions = Ledger(place.ledger), registry.versions(place.mlflow, model.name)
     head, ended = ledger.head(model.name), ledger.retrainings(model.name)
-    return Line(
+    return FleetRow(
         model=model.name,
         champion=head.version if head else None,
         age=age(datetime.now(UTC) - head.at) if head else None,

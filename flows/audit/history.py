@@ -4,13 +4,13 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from components.core.errors import BadInput, NotThere
+from components.core.errors import BadInput, NotFound
 from components.ledger import Entry, Request
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.environments import opponent_here
 from components.mlflow_store.registry.verdicts import judged_because
-from flows.audit.registered_model import Model, shown
+from flows.audit.registered_model import RegisteredModel, shown
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Event:
 
 
 @dataclass(frozen=True)
-class Verification:
+class LedgerCheck:
     """What the ledger's chain amounts to, and what MLflow keeps of it for a model; without `faults` nothing was changed since.
 
     `begun` says when, by whom and why the chain began, over `found` rows that are only trusted as they were found. `kept` is the number of
@@ -53,17 +53,17 @@ class Verification:
     faults: tuple[str, ...]
 
 
-def verify(model: Model) -> Verification:
+def verify(model: RegisteredModel) -> LedgerCheck:
     """Verify that no entry of the ledger was changed, added, moved or deleted since it was written.
 
     Raises:
         NotThere: the ledger is gone, or has no entry of a model that was promoted.
     """
     if (ledger := model.ledger) is None:
-        raise NotThere(f"{model.ledger_url} does not exist yet: nothing was promoted")
+        raise NotFound(f"{model.ledger_url} does not exist yet: nothing was promoted")
     checked = registry.verify_ledger(model.uri, model.ledger_url, model.name)
     chain, beginning = checked.chain, checked.chain.beginning
-    return Verification(
+    return LedgerCheck(
         ledger=str(ledger),
         entries=len(chain.links),
         found=beginning.found if beginning else 0,
@@ -96,7 +96,7 @@ class Reign:
         return {**entry, "until": until, "registered": self.registered, "alias": self.alias, "agrees": self.agrees}
 
 
-def history(model: Model, everything: bool = False) -> list[Event]:
+def history(model: RegisteredModel, everything: bool = False) -> list[Event]:
     """Return the changes of champion, oldest first; with `everything` also what never became champion, and the answers of people."""
     events = [of_entry(entry) for entry in model.entries]
     if everything:
@@ -141,7 +141,7 @@ def of_version(version: registry.Version, at: datetime) -> Event:
     return Event(at, action, version.number, opponent_here(version), verdict, "retune", reason or "not judged", evidence=version.evidence)
 
 
-def champion(model: Model, at: str | None = None) -> Reign:
+def champion(model: RegisteredModel, at: str | None = None) -> Reign:
     """Return who is champion, or was at the moment `at` (ISO 8601; UTC where it names no zone).
 
     A moment of whole seconds means as the history shows them: who became champion within that second is champion at it.
@@ -153,11 +153,11 @@ def champion(model: Model, at: str | None = None) -> Reign:
     entries = model.entries
     if not entries:
         alias = f"; the alias champion is at version {model.champion}: `retune reconcile {model.name}`" if model.champion else ""
-        raise NotThere(f"the ledger has no entry for {model.name}: nothing was promoted{alias or '; `retune promote` does'}")
+        raise NotFound(f"the ledger has no entry for {model.name}: nothing was promoted{alias or '; `retune promote` does'}")
     moment = read_moment(at) if at is not None else None
     reached = [entry for entry in entries if moment is None or reaches(entry.at, moment)]
     if not reached:
-        raise NotThere(f"{model.name} had no champion at {at}: version {entries[0].version} was the first, from {shown(entries[0].at)}")
+        raise NotFound(f"{model.name} had no champion at {at}: version {entries[0].version} was the first, from {shown(entries[0].at)}")
     entry = reached[-1]
     until = entries[len(reached)].at if len(reached) < len(entries) else None
     return Reign(entry, until, any(version.number == entry.version for version in model.versions), model.champion)

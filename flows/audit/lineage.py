@@ -12,14 +12,14 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
 from components.artifacts.lineage import Lineage
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.core.errors import BadInput, RetuneError
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access, package
 from components.mlflow_store.registry.verify import inspected
 from components.mlflow_store.tracking.rows import DIGITS, ROWS
 from flows.audit.diff import read_json
-from flows.audit.registered_model import Model, shown
+from flows.audit.registered_model import RegisteredModel, shown
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Trail(BaseModel):
     lost: tuple[str, ...]
 
 
-class Seen(BaseModel):
+class VersionExposure(BaseModel):
     """A version that saw a snapshot or a row, and how: `as_what` is e.g. `snapshot`, `trained on` or `quarantined: empty text`."""
 
     model_config = ConfigDict(frozen=True)
@@ -72,11 +72,11 @@ class Sightings(BaseModel):
     model: str
     asked: str
     looked_at: int
-    seen: tuple[Seen, ...]
+    seen: tuple[VersionExposure, ...]
     unknown: tuple[int, ...]
 
 
-def trail(model: Model, number: int) -> Trail:
+def trail(model: RegisteredModel, number: int) -> Trail:
     """Return the trail of a version.
 
     Raises:
@@ -111,7 +111,7 @@ def trail(model: Model, number: int) -> Trail:
     )
 
 
-def sightings(model: Model, asked: str) -> Sightings:
+def sightings(model: RegisteredModel, asked: str) -> Sightings:
     """Return the versions that saw a snapshot (by the beginning of its digest) or a row (by its id, or its text's digest).
 
     Raises:
@@ -128,7 +128,7 @@ def sightings(model: Model, asked: str) -> Sightings:
             unknown += [] if as_what else [version.number]
         if as_what:
             since = tuple(shown(entry.at) for entry in model.entries if entry.version == version.number)
-            seen.append(Seen(version=version.number, as_what=tuple(as_what), aliases=version.aliases, promoted=since))
+            seen.append(VersionExposure(version=version.number, as_what=tuple(as_what), aliases=version.aliases, promoted=since))
     return Sightings(model=model.name, asked=asked, looked_at=len(model.versions), seen=tuple(seen), unknown=tuple(unknown))
 
 
@@ -157,8 +157,8 @@ def _read(lost: list[str], look: Callable[[], T]) -> T | None:
         return None
 
 
-def _snapshot(model: Model, version: registry.Version) -> dict[str, Any]:
-    manifest = Manifest.read(artifact_access.artifact(model.uri, version, "data/manifest.json").parent)
+def _snapshot(model: RegisteredModel, version: registry.Version) -> dict[str, Any]:
+    manifest = SnapshotManifest.read(artifact_access.artifact(model.uri, version, "data/manifest.json").parent)
     return {"source": manifest.source, "rows": manifest.rows, "taken_at": manifest.taken_at, "columns": list(manifest.columns)}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from components.artifacts.profile import Profile
 from components.artifacts.rows import read_rows
 from components.artifacts.verdict import Role
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.ledger import Ledger
 from components.mlflow_store.connection import database_of
 from flows.audit.registered_model import shown
@@ -17,7 +17,7 @@ from flows.project.workspace import Workspace
 
 
 @dataclass(frozen=True)
-class Standing:
+class ModelStatus:
     """`ledger` is the champion that the ledger names; `fault` says what is wrong with alias or ledger, and what mends it."""
 
     ledger: int | None
@@ -29,7 +29,7 @@ class Standing:
     looks_allowed: int | None
 
 
-def standing(workspace: Workspace, alias: int | None, there: Collection[int]) -> Standing:
+def standing(workspace: Workspace, alias: int | None, there: Collection[int]) -> ModelStatus:
     """Return how things stand with the workspace's model.
 
     `alias` is the version that the registry calls champion, `there` are all that it has.
@@ -42,7 +42,7 @@ def standing(workspace: Workspace, alias: int | None, there: Collection[int]) ->
     head = ledger.head(name) if ledger else None
     said = head.version if head else None
     waiting = ledger.waiting(name) if ledger else []
-    return Standing(
+    return ModelStatus(
         ledger=said,
         since=shown(head.at) if head else None,
         fault=fault(name, alias, said, there, f"the ledger {path} is missing" if missing else None),
@@ -75,12 +75,12 @@ def fault(name: str, alias: int | None, ledger: int | None, registered: Collecti
 def _test_digest(workspace: Workspace) -> str | None:
     try:
         return Profile.read(workspace.root / "data/prepared").test_digest
-    except NotThere:
+    except NotFound:
         return None
 
 
 def _test_keys(workspace: Workspace) -> list[str]:
     try:
         return row_keys(read_rows(workspace.root / TEST / "test.parquet"))
-    except NotThere:
+    except NotFound:
         return []

@@ -9,17 +9,17 @@ from pathlib import Path
 from components.core.errors import RetuneError, Unavailable
 from components.mlflow_store import registry
 from components.mlflow_store.registry.ledger_head import shown
-from flows.audit.registered_model import Model
+from flows.audit.registered_model import RegisteredModel
 from flows.audit.retention import reasons
 from flows.settings import EnvironmentSettings, read_settings
 
 
 @dataclass(frozen=True)
-class Abroad:
+class RemoteModel:
     """A model in another environment, and why each of its candidates (by key, which is the same in every registry) stays."""
 
     environment: str
-    model: Model
+    model: RegisteredModel
     reasons: dict[str, str]
 
     @property
@@ -27,13 +27,13 @@ class Abroad:
         """The versions there that stay, with all that they were made with."""
         return [version for version in self.model.versions if version.key in self.reasons]
 
-    def here(self, model: Model) -> dict[int, str]:
+    def here(self, model: RegisteredModel) -> dict[int, str]:
         """Return why versions of the same model in this project's registry stay, by number."""
         mine = {version.number: version.key for version in model.versions if version.key in self.reasons}
         return {number: f"{self.reasons[key]} in {self.environment}" for number, key in mine.items()}
 
 
-def abroad(project: Path, name: str) -> list[Abroad]:
+def abroad(project: Path, name: str) -> list[RemoteModel]:
     """Return the model `name` as each environment has it.
 
     Raises:
@@ -43,12 +43,12 @@ def abroad(project: Path, name: str) -> list[Abroad]:
     return [_abroad(environment, place, project, name) for environment, place in read_settings(project).environments.items()]
 
 
-def _abroad(environment: str, place: EnvironmentSettings, project: Path, name: str) -> Abroad:
+def _abroad(environment: str, place: EnvironmentSettings, project: Path, name: str) -> RemoteModel:
     try:
-        model = Model(name, project, place.mlflow, place.ledger, tuple(registry.versions(place.mlflow, name)))
+        model = RegisteredModel(name, project, place.mlflow, place.ledger, tuple(registry.versions(place.mlflow, name)))
         if faults := model.ledger_faults():
             raise RetuneError(f"its ledger is not what was written: {shown(faults)}")
-        return Abroad(environment, model, reached(model))
+        return RemoteModel(environment, model, reached(model))
     except RetuneError as error:
         raise Unavailable(
             f"the environment {environment} cannot be reached, so nobody knows what is in production there, and nothing is deleted; "
@@ -56,7 +56,7 @@ def _abroad(environment: str, place: EnvironmentSettings, project: Path, name: s
         ) from error
 
 
-def reached(model: Model) -> dict[str, str]:
+def reached(model: RegisteredModel) -> dict[str, str]:
     """Return the keys of all candidates that a ledger, an alias or a waiting question names, and why."""
     said = {entry.key: "in the ledger" for entry in model.entries}
     known = {version.number: version.key for version in model.versions}

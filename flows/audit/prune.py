@@ -18,15 +18,15 @@ from components.mlflow_store.connection import alone
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.ledger_head import shown
 from flows.audit import retention
-from flows.audit.other_environments import Abroad, abroad
-from flows.audit.registered_model import Model, open_model, open_models, open_project
+from flows.audit.other_environments import RemoteModel, abroad
+from flows.audit.registered_model import RegisteredModel, open_model, open_models, open_project
 from flows.dvc_adapter.config import cache_folder
 from flows.project.run_locks import hold_folder
 
 log = logging.getLogger(__name__)
 
 IDLE_DAYS = 7.0  # after which a search or a training that was cut short counts as abandoned
-Pairs = Sequence[tuple[Model, registry.Version]]
+Pairs = Sequence[tuple[RegisteredModel, registry.Version]]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Doomed:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PrunePlan:
     """All that would be deleted, what is kept and why, and what was left alone for another reason."""
 
     doomed: tuple[Doomed, ...]
@@ -62,7 +62,7 @@ class Plan:
         return {"totals": totals, "things": things, "kept": self.kept, "left": list(self.left)}
 
 
-def prune(name: str | None, keep: int, idle_days: float = IDLE_DAYS, *, really: bool = False, start: Path | None = None) -> Plan:
+def prune(name: str | None, keep: int, idle_days: float = IDLE_DAYS, *, really: bool = False, start: Path | None = None) -> PrunePlan:
     """Return what can go of one model, or of all; `really` deletes it, looking again while no run works and nothing is promoted.
 
     Files go before their version, so that what a kill leaves half done is found by the next call.
@@ -85,7 +85,7 @@ def prune(name: str | None, keep: int, idle_days: float = IDLE_DAYS, *, really: 
     return found
 
 
-def look(name: str | None, keep: int, idle_days: float, start: Path | None = None) -> Plan:
+def look(name: str | None, keep: int, idle_days: float, start: Path | None = None) -> PrunePlan:
     """Return what can go; versions of other models than `name` all stay, and what was left unfinished in their workspaces."""
     project, models = open_project(start).project, open_models(start)
     for model in models:
@@ -107,10 +107,10 @@ def look(name: str | None, keep: int, idle_days: float, start: Path | None = Non
         *journals(project, gone, kept),
         *unfinished(retention.workspaces_of(project, name), [*local, *away], idle_days),
     ]
-    return Plan(tuple(doomed), reasons, tuple(left))
+    return PrunePlan(tuple(doomed), reasons, tuple(left))
 
 
-def check_ledger(model: Model) -> None:
+def check_ledger(model: RegisteredModel) -> None:
     """Refuse a ledger that was changed: what it no longer names would be deleted.
 
     Raises:
@@ -122,7 +122,7 @@ def check_ledger(model: Model) -> None:
         )
 
 
-def stays(model: Model, keep: int, others: Sequence[Abroad], bases: Mapping[int, str]) -> dict[int, str]:
+def stays(model: RegisteredModel, keep: int, others: Sequence[RemoteModel], bases: Mapping[int, str]) -> dict[int, str]:
     """Return why each version of a model that stays does: what is reached here, what other environments reach, and what are `bases`."""
     said = {version.number: bases[version.number] for version in model.versions if version.number in bases}
     for other in others:
@@ -130,7 +130,7 @@ def stays(model: Model, keep: int, others: Sequence[Abroad], bases: Mapping[int,
     return dict(sorted((said | retention.reasons(model, keep)).items()))
 
 
-def doomed_version(model: Model, version: registry.Version) -> Doomed:
+def doomed_version(model: RegisteredModel, version: registry.Version) -> Doomed:
     """Return a version, with the bytes of its package and of its run's artifacts."""
     return Doomed(
         "version", f"{version.name} {version.number}", sum(artifact_access.sizes(model.uri, version)), version=version, uri=model.uri

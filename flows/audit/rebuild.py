@@ -20,13 +20,13 @@ from components.artifacts.metrics import Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.training import Training
 from components.core.documents import read_yaml
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.core.hashing import digest_folder
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from flows.audit import compare
 from flows.audit.rebuild_inputs import BY_CLOCK, TUNE, Recipe, bring_tuned, lay_out, not_to_be_repeated, read_recipe
-from flows.audit.registered_model import Model
+from flows.audit.registered_model import RegisteredModel
 from flows.audit.worktree import worktree
 from flows.dvc_adapter.repro import dvc
 
@@ -54,7 +54,7 @@ class Rebuilt(BaseModel):
     folder: str | None
 
 
-def rebuild(model: Model, number: int, keep: Path | None = None) -> Rebuilt:
+def rebuild(model: RegisteredModel, number: int, keep: Path | None = None) -> Rebuilt:
     """Make a version again and compare it with what was registered.
 
     Raises:
@@ -96,7 +96,7 @@ def remake(root: Path, stages: list[str]) -> None:
         log.info("%s: made again in %.0f s", stage, time.monotonic() - started)
 
 
-def machine_notes(model: Model, recipe: Recipe, root: Path) -> list[str]:
+def machine_notes(model: RegisteredModel, recipe: Recipe, root: Path) -> list[str]:
     """Return what of this machine is not as it was, and may be why bits differ; nothing is said where the run is gone."""
     notes = []
     new = Training.read(root / "models/trained")
@@ -105,7 +105,7 @@ def machine_notes(model: Model, recipe: Recipe, root: Path) -> list[str]:
     try:
         old = Training.read(artifact_access.artifact(model.uri, recipe.version, "training/training.json").parent)
         then = Lineage.read(artifact_access.artifact(model.uri, recipe.version, Lineage.FILE).parent)
-    except NotThere as error:
+    except NotFound as error:
         return [*notes, f"how the first machine was set up is not known: {error}"]
     for name in ("threads", "device", "precision"):
         if getattr(old, name) != getattr(new, name):
@@ -124,7 +124,7 @@ def installed(package: str) -> str:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RebuildComparison:
     """A word a stage, a sentence a difference, and a note for each output of which nobody can tell any more."""
 
     words: dict[str, str]
@@ -132,7 +132,7 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare_with(model: Model, recipe: Recipe, root: Path, stages: list[str]) -> Comparison:
+def compare_with(model: RegisteredModel, recipe: Recipe, root: Path, stages: list[str]) -> RebuildComparison:
     """Compare the second making with the first."""
     version, differences = recipe.version, list[str]()
     weights = digest_folder(root / "models/trained/model")
@@ -143,15 +143,15 @@ def compare_with(model: Model, recipe: Recipe, root: Path, stages: list[str]) ->
     differences += compare.metrics_apart(json.loads(version.tags.get("retune.metrics", "{}")), now)
     differences += answers_apart(model, version, root)
     files = compare_files(recipe.lock, model.project, root, stages)
-    return Comparison(files.words, (*differences, *files.differences), files.notes)
+    return RebuildComparison(files.words, (*differences, *files.differences), files.notes)
 
 
-def compare_files(first: dict[str, Any], project: Path, root: Path, stages: list[str]) -> Comparison:
+def compare_files(first: dict[str, Any], project: Path, root: Path, stages: list[str]) -> RebuildComparison:
     """Compare what the stages wrote, file by file, with what the `first` lock says that they wrote."""
     second = read_yaml(root / "dvc.lock", as_dvc=True)
     of = {stage: compare.compare_stage(stage, first, second, project, root) for stage in stages}
     outputs = [output for each in of.values() for output in each]
-    return Comparison(
+    return RebuildComparison(
         words={stage: compare.in_a_word(each) for stage, each in of.items()},
         differences=tuple(
             f"{output.path}: was {output.before or 'not there'}, is {output.after or 'not there'}"
@@ -166,12 +166,12 @@ def compare_files(first: dict[str, Any], project: Path, root: Path, stages: list
     )
 
 
-def answers_apart(model: Model, version: registry.Version, root: Path) -> list[str]:
+def answers_apart(model: RegisteredModel, version: registry.Version, root: Path) -> list[str]:
     """Return how far the answers to the test rows are apart, where the first ones are still there."""
     file = "evaluation/predictions/candidate.parquet"
     try:
         before = Predictions.read(artifact_access.artifact(model.uri, version, file))
-    except NotThere:
+    except NotFound:
         return []
     said = compare.answers_apart(before, Predictions.read(root / "reports" / file))
     return [said] if said else []

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from components.core.documents import read_yaml
-from components.core.errors import BadModel, NotThere
+from components.core.errors import BadModel, NotFound
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.package import PIPELINE_CODE
 from components.mlflow_store.registry.verify import inspected
-from flows.audit.registered_model import Model
+from flows.audit.registered_model import RegisteredModel
 from flows.audit.worktree import bring, furnish
 from flows.dvc_adapter.lock import needs, within
 from flows.dvc_adapter.repro import cached_file
@@ -56,7 +56,7 @@ class Recipe:
         return {out["path"]: out["md5"] for out in self.lock["stages"][stage].get("outs", [])}
 
 
-def read_recipe(model: Model, version: registry.Version) -> Recipe:
+def read_recipe(model: RegisteredModel, version: registry.Version) -> Recipe:
     """Read how a version was made, from the registry alone.
 
     Raises:
@@ -75,7 +75,7 @@ def read_recipe(model: Model, version: registry.Version) -> Recipe:
         absent = [f"a record of the stage {name}" for name in wanted if name not in made]
         lock["stages"] = {name: stage for name, stage in lock["stages"].items() if name.partition("@")[0] in wanted}
     if absent:
-        raise NotThere(f"{version.uri} cannot be made again: its package lacks {', '.join(absent)}")
+        raise NotFound(f"{version.uri} cannot be made again: its package lacks {', '.join(absent)}")
     return Recipe(version, version.tags.get("retune.git_commit", ""), package, lock)
 
 
@@ -135,7 +135,7 @@ def different(code: Path, kept: Path, complete: bool) -> list[str]:
     return [f"components/{name}" for name in sorted(apart | missing)]
 
 
-def not_to_be_repeated(model: Model, recipe: Recipe) -> str | None:
+def not_to_be_repeated(model: RegisteredModel, recipe: Recipe) -> str | None:
     """Say why the version's search would find something else elsewhere: it was ended by the clock, or began with trials of earlier ones.
 
     Raises:
@@ -145,7 +145,7 @@ def not_to_be_repeated(model: Model, recipe: Recipe) -> str | None:
         return None
     try:
         path = cached_file(model.project, recipe.outs(TUNE)["models/tuned/best.json"])
-    except (NotThere, KeyError):
+    except (NotFound, KeyError):
         path = artifact_access.artifact(model.uri, recipe.version, "search/best.json")
     best = json.loads(path.read_text(encoding="utf-8"))
     if best.get("stopped_by") == BY_CLOCK:

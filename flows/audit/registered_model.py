@@ -6,7 +6,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.core.section import nearest
 from components.ledger import Entry, Ledger, Request
 from components.mlflow_store import registry
@@ -20,7 +20,7 @@ from flows.settings import enter
 
 
 @dataclass(frozen=True)
-class Model:
+class RegisteredModel:
     """A model's versions as the registry has them (oldest first), and the way to all that is known about them."""
 
     name: str
@@ -39,7 +39,7 @@ class Model:
             if version.number == number:
                 return version
         there = ", ".join(str(version.number) for version in self.versions) or "none"
-        raise NotThere(f"{self.name} has no version {number}; there are: {there}")
+        raise NotFound(f"{self.name} has no version {number}; there are: {there}")
 
     @property
     def champion(self) -> int | None:
@@ -70,7 +70,7 @@ class Model:
         at = f"the alias champion of {self.name} is at version {self.champion}"
         tagged = f"version {promoted[-1] if promoted else ''} of {self.name} was promoted, by its tags"
         begins = f"`retune reconcile {self.name}" + (" --accept --why TEXT`" if any(LEDGER in one.tags for one in self.versions) else "`")
-        raise NotThere(
+        raise NotFound(
             f"{found}, and {at if self.champion is not None else tagged}: restore a copy of the ledger, or {begins} begins a new one from "
             "the alias"
         )
@@ -98,7 +98,7 @@ class Model:
         try:
             found: dict[str, str] = json.loads(version.tags["retune.dvc_lock"])
         except (KeyError, ValueError):
-            raise NotThere(
+            raise NotFound(
                 f"{version.uri} has no tag retune.dvc_lock: it was not registered by Retune, and its origin is unknown"
             ) from None
         return found
@@ -111,11 +111,11 @@ class Model:
         """
         hashes = self.hashes(version)
         if path not in hashes:
-            raise NotThere(f"{version.uri} was made without {path}; it has {', '.join(hashes)}")
+            raise NotFound(f"{version.uri} was made without {path}; it has {', '.join(hashes)}")
         return hashes[path]
 
 
-def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -> Model:
+def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -> RegisteredModel:
     """Return the registered model `name` of an environment, as the project above `start` (the working folder) knows it.
 
     Raises:
@@ -127,18 +127,18 @@ def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -
     known = tuple(registry.versions(place.mlflow, name))
     if not known:
         where = project.project if environment == LOCAL else f"the environment {environment}"
-        raise NotThere(
+        raise NotFound(
             f"no model {name!r} is registered in {where}{nearest(name, artifact_access.models(place.mlflow)) or '; there is none at all'}"
         )
-    return Model(name, project.project, place.mlflow, place.ledger, known)
+    return RegisteredModel(name, project.project, place.mlflow, place.ledger, known)
 
 
-def open_models(start: Path | None = None) -> list[Model]:
+def open_models(start: Path | None = None) -> list[RegisteredModel]:
     """Return every model in the project's own registry."""
     project = open_project(start).project
     place = standing(open_project(start))
     names = artifact_access.models(place.mlflow)
-    return [Model(name, project, place.mlflow, place.ledger, tuple(registry.versions(place.mlflow, name))) for name in names]
+    return [RegisteredModel(name, project, place.mlflow, place.ledger, tuple(registry.versions(place.mlflow, name))) for name in names]
 
 
 def open_project(start: Path | None = None) -> Workspace:

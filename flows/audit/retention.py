@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from components.core.documents import read_yaml
-from components.core.errors import BadParams, NotThere, RetuneError
+from components.core.errors import BadParams, NotFound, RetuneError
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.versions import ADAPTER, BASE_SOURCE, KEY, PROMOTED
 from components.model.base_resolver import REGISTERED
 from flows.audit.diff import read_json
-from flows.audit.registered_model import Model
+from flows.audit.registered_model import RegisteredModel
 from flows.project.checkout import checkouts
 from flows.project.git import git, has_repository
 
@@ -26,7 +26,7 @@ _POINTERS = (":/dvc.lock", ":/*/dvc.lock", ":/*.dvc")  # of the whole repository
 _DAY = 86_400  # seconds
 
 
-def reasons(model: Model, keep: int) -> dict[int, str]:
+def reasons(model: RegisteredModel, keep: int) -> dict[int, str]:
     """Return why each version that stays does; `keep` of the newest stay without another reason.
 
     Raises:
@@ -51,7 +51,7 @@ def reasons(model: Model, keep: int) -> dict[int, str]:
     return {number: why for number, why in sorted(said.items()) if number in there}
 
 
-def bases(models: Iterable[Model]) -> dict[str, dict[int, str]]:
+def bases(models: Iterable[RegisteredModel]) -> dict[str, dict[int, str]]:
     """Return, by model, the versions over which others store an adapter, and which: none of these can be loaded without its base."""
     said: dict[str, dict[int, str]] = {}
     for version in (version for model in models for version in model.versions if ADAPTER in version.tags):
@@ -61,12 +61,12 @@ def bases(models: Iterable[Model]) -> dict[str, dict[int, str]]:
     return said
 
 
-def of_version(model: Model, version: registry.Version) -> Iterator[str]:
+def of_version(model: RegisteredModel, version: registry.Version) -> Iterator[str]:
     """Yield DVC's hashes that a version was made with: of its tag, and of its run's dvc.lock."""
     yield from _HASH.findall(version.tags.get("retune.dvc_lock", ""))
     try:
         yield from _HASH.findall(artifact_access.artifact(model.uri, version, "dvc.lock").read_text(encoding="utf-8"))
-    except NotThere:
+    except NotFound:
         return
 
 
@@ -156,11 +156,11 @@ def object_path(cache: Path, digest: str) -> Path:
     return cache / "files/md5" / digest[:2] / digest[2:]
 
 
-def study_of(model: Model, version: registry.Version) -> str | None:
+def study_of(model: RegisteredModel, version: registry.Version) -> str | None:
     """Return the name of the search that a version's settings came from."""
     try:
         return str(read_json(model, version, "search/best.json").get("study")) or None
-    except NotThere:
+    except NotFound:
         return None
 
 

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.artifacts.verdict import GateResult, Hypothesis, Verdict
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.core.section import nearest
 from components.mlflow_store import registry
-from flows.audit.registered_model import Model
+from flows.audit.registered_model import RegisteredModel
 
 
 @dataclass(frozen=True)
-class Evidence:
+class VerdictEvidence:
     """A version's verdict, and the digest of all that it says, to which approvals and the ledger's entries are bound."""
 
     version: int
@@ -23,7 +23,7 @@ class Evidence:
         return {"version": self.version, "evidence": self.digest, **self.verdict.model_dump(mode="json")}
 
 
-def why(model: Model, number: int, gate: str | None = None, evidence: str | None = None) -> Evidence:
+def why(model: RegisteredModel, number: int, gate: str | None = None, evidence: str | None = None) -> VerdictEvidence:
     """Return the evidence behind the newest verdict on a version, or behind the one whose digest begins with `evidence`; of `gate` alone.
 
     Raises:
@@ -33,17 +33,17 @@ def why(model: Model, number: int, gate: str | None = None, evidence: str | None
     verdict = registry.read_verdict(model.uri, version, whole_digest(model, number, evidence) if evidence else None)
     if verdict is None:
         asked = f"verdict {evidence}" if evidence else "verdict"
-        raise NotThere(f"{version.uri} has no {asked} that can be read: nobody judged it, or its evidence was deleted or changed since")
+        raise NotFound(f"{version.uri} has no {asked} that can be read: nobody judged it, or its evidence was deleted or changed since")
     digest = verdict.evidence
     if gate is not None:
         names = [result.gate for result in verdict.gates]
         if gate not in names:
-            raise NotThere(f"the verdict on {version.uri} has no gate {gate!r}{nearest(gate, names)}")
+            raise NotFound(f"the verdict on {version.uri} has no gate {gate!r}{nearest(gate, names)}")
         verdict = verdict.model_copy(update={"gates": tuple(result for result in verdict.gates if result.gate == gate)})
-    return Evidence(number, verdict, digest)
+    return VerdictEvidence(number, verdict, digest)
 
 
-def whole_digest(model: Model, number: int, beginning: str) -> str:
+def whole_digest(model: RegisteredModel, number: int, beginning: str) -> str:
     """Return the one digest that begins so, among those of a version's newest verdict, its promotions and its requests.
 
     Raises:
@@ -55,7 +55,7 @@ def whole_digest(model: Model, number: int, beginning: str) -> str:
     found = sorted(digest for digest in known if digest.startswith(beginning.lower()))
     if len(found) != 1:
         there = ", ".join(sorted(digest[:12] for digest in known)) or "none"
-        raise NotThere(f"{len(found)} known verdicts on version {number} of {model.name} begin with {beginning!r}; there are: {there}")
+        raise NotFound(f"{len(found)} known verdicts on version {number} of {model.name} begin with {beginning!r}; there are: {there}")
     return found[0]
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from components.core.errors import NotThere, RetuneError, Unavailable
+from components.core.errors import NotFound, RetuneError, Unavailable
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from flows.audit import retention
-from flows.audit.registered_model import Model, open_model, open_models
+from flows.audit.registered_model import RegisteredModel, open_model, open_models
 from flows.dvc_adapter import file_integrity
 from flows.dvc_adapter.config import default_remote
 from flows.dvc_adapter.lock import locked
@@ -31,7 +31,7 @@ class Fault(BaseModel):
     says: str
 
 
-class Verification(BaseModel):
+class RegistryCheck(BaseModel):
     """What was looked at, and every fault. `notes` say what could not be looked at, or lies elsewhere."""
 
     model_config = ConfigDict(frozen=True)
@@ -47,7 +47,7 @@ class Verification(BaseModel):
 class Look:
     """A model under examination. A `quick` look hashes only what is new in the workspaces, and asks of all else whether it is there."""
 
-    model: Model
+    model: RegisteredModel
     quick: bool
     objects: dict[str, str | None] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Look:
         return [version for version in self.model.versions if version.number in wanted]
 
 
-def verify(name: str | None = None, quick: bool = False, start: Path | None = None) -> list[Verification]:
+def verify(name: str | None = None, quick: bool = False, start: Path | None = None) -> list[RegistryCheck]:
     """Verify one model, or all of the project.
 
     Raises:
@@ -69,12 +69,12 @@ def verify(name: str | None = None, quick: bool = False, start: Path | None = No
     return [verify_model(model, quick) for model in ([open_model(name, start=start)] if name else open_models(start))]
 
 
-def verify_model(model: Model, quick: bool = False) -> Verification:
+def verify_model(model: RegisteredModel, quick: bool = False) -> RegistryCheck:
     """Verify one model by all checks."""
     look = Look(model, quick)
     faults = tuple(fault for check in CHECKS for fault in check(look))
     numbers = tuple(version.number for version in look.reached)
-    return Verification(model=model.name, versions=numbers, objects=len(look.objects), faults=faults, notes=tuple(look.notes))
+    return RegistryCheck(model=model.name, versions=numbers, objects=len(look.objects), faults=faults, notes=tuple(look.notes))
 
 
 def ledger(look: Look) -> Iterator[Fault]:
@@ -115,7 +115,7 @@ def dvc(look: Look) -> Iterator[Fault]:
     for version in look.reached:
         try:
             hashes = look.model.hashes(version)
-        except NotThere as error:
+        except NotFound as error:
             yield Fault(place="DVC", version=version.number, says=str(error))
             continue
         for path, md5 in hashes.items():
@@ -134,7 +134,7 @@ def members(look: Look, path: str, md5: str) -> Iterator[tuple[str, str]]:
     if md5.endswith(".dir"):
         try:
             listing = cached_listing(look.model.project, md5)
-        except (NotThere, ValueError):
+        except (NotFound, ValueError):
             return
         yield from ((f"{path}/{name}", each) for name, each in listing.items())
 
@@ -146,7 +146,7 @@ def damage(look: Look, md5: str) -> str | None:
         if not look.quick:
             try:
                 cached_object(look.model.project, md5)
-            except NotThere as error:
+            except NotFound as error:
                 look.objects[md5] = str(error)
     return look.objects[md5]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from components.core.errors import BadInput, NotThere, RetuneError
+from components.core.errors import BadInput, NotFound, RetuneError
 from flows.dvc_adapter.config import inherit, share_remote
 from flows.dvc_adapter.repro import cached_folder, dvc
 from flows.project.git import NO_GIT, git, has_commit, prefix
@@ -37,9 +37,9 @@ def worktree(project: Path, commit: str, keep: Path | None = None) -> Iterator[P
         BadInput: `keep` is a folder that holds something, or no folder.
     """
     if commit in ("", NO_GIT):
-        raise NotThere("the version was made without a git commit, so there is no code that it could be made again from")
+        raise NotFound("the version was made without a git commit, so there is no code that it could be made again from")
     if not has_commit(project, commit):
-        raise NotThere(f"commit {commit[:12]} is not in the repository of {project}: `git fetch` it from where the version was made")
+        raise NotFound(f"commit {commit[:12]} is not in the repository of {project}: `git fetch` it from where the version was made")
     remove_abandoned(project)
     if keep is not None:
         if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
@@ -100,19 +100,19 @@ def bring(root: Path, project: Path, inputs: Mapping[str, str]) -> None:
     for path, md5 in inputs.items():
         try:
             cached_folder(project, md5, root / path)
-        except NotThere as gone:
+        except NotFound as gone:
             log.info("%s is not in the cache of %s: pulling it", path, project)
             _pull(root, path, md5, gone)
 
 
-def _pull(root: Path, path: str, md5: str, gone: NotThere) -> None:
+def _pull(root: Path, path: str, md5: str, gone: NotFound) -> None:
     pointer = root / f"{path}.dvc"
     pointer.parent.mkdir(parents=True, exist_ok=True)
     pointer.write_text(yaml.safe_dump({"outs": [{"md5": md5, "hash": "md5", "path": Path(path).name}]}), encoding="utf-8")
     try:
         dvc(["pull", str(pointer.relative_to(root))], root, what=f"dvc pull {path}", level=logging.DEBUG)
     except RetuneError as error:
-        raise NotThere(f"{gone}. Pulling {path} failed: {error}") from None
+        raise NotFound(f"{gone}. Pulling {path} failed: {error}") from None
     finally:
         pointer.unlink()
         (pointer.parent / ".gitignore").unlink(missing_ok=True)

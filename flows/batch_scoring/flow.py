@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from components.core.process import quiet_environment
-from components.serving.batch import OnBadRow, Settings
+from components.serving.batch import OnBadRow, ScoringSettings
 from flows.batch_scoring import scoring
 from flows.orchestrator import prefect_adapter
 from flows.project.workspace import open_workspace
@@ -42,7 +42,7 @@ def score(
     Run again for the same moment it goes on where it was ended.
     """
     place = scoring.expand(output, flow_run.scheduled_start_time or datetime.now(UTC))
-    settings = Settings(rows_per_part, on_bad_row, columns=columns or {})
+    settings = ScoringSettings(rows_per_part, on_bad_row, columns=columns or {})
     with prefect_adapter.joined():
         manifest = scoring.score(open_workspace(), input, place, model, settings)
     return f"{place}: {manifest.scored} of {manifest.rows} rows scored by {manifest.model_uri}, {manifest.quarantined} in quarantine"

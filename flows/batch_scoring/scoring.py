@@ -13,9 +13,9 @@ from components.core.section import nearest
 from components.core.temporary import temporary
 from components.data import sql
 from components.data.snapshot import SnapshotParams
-from components.data.snapshot.sources import Asked, source_of
+from components.data.snapshot.sources import SourceRequest, source_of
 from components.serving import batch
-from components.serving.batch import Manifest, Settings
+from components.serving.batch import ScoringManifest, ScoringSettings
 from flows.project.params import read_params
 from flows.project.stores import store
 from flows.project.workspace import Workspace
@@ -24,7 +24,7 @@ MOMENTS = {"date": "%Y-%m-%d", "time": "%H-%M-%S"}
 _TEMPLATE = re.compile(r"\{([^{}]*)\}")
 
 
-def score(workspace: Workspace, given: str, output: str, model: str, settings: Settings, replace: bool = False) -> Manifest:
+def score(workspace: Workspace, given: str, output: str, model: str, settings: ScoringSettings, replace: bool = False) -> ScoringManifest:
     """Let a version of the registry answer all rows of `given`, and write them with the answers into `output`.
 
     `given` is sql://NAME/TABLE, or what `snapshot.source` may be but for sql://NAME; `output` a folder or sql://NAME/TABLE; no `model` is
@@ -77,7 +77,7 @@ def read_columns(pairs: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
-def _source(given: str, settings: SnapshotParams, target: batch.Folder | batch.Table) -> Iterator[batch.Files]:
+def _source(given: str, settings: SnapshotParams, target: batch.FolderTarget | batch.TableTarget) -> Iterator[batch.Files]:
     """Give the rows to score; what lies elsewhere is brought into a temporary folder first."""
     with temporary() as folder:
         if given.startswith(sql.SCHEME):
@@ -87,7 +87,7 @@ def _source(given: str, settings: SnapshotParams, target: batch.Folder | batch.T
             return
         here = settings.at(given)
         try:
-            brought = source_of(here).bring(Asked(here, Path.cwd(), os.environ), folder)
+            brought = source_of(here).bring(SourceRequest(here, Path.cwd(), os.environ), folder)
         except (BadSource, BadParams) as error:  # a person named it here, and not in params.yaml
             raise type(error)(str(error).replace("params.yaml: ", "").replace("snapshot.source ", "")) from None
         if inside := next((path for path in brought.files if path.absolute().is_relative_to(str(target))), None):
@@ -95,11 +95,11 @@ def _source(given: str, settings: SnapshotParams, target: batch.Folder | batch.T
         yield batch.Files(brought.files, settings, given, brought.listed)
 
 
-def _output(workspace: Workspace, output: str) -> batch.Folder | batch.Table:
+def _output(workspace: Workspace, output: str) -> batch.FolderTarget | batch.TableTarget:
     if output.startswith(sql.SCHEME):
-        return batch.Table(sql.find(output, os.environ), workspace.var)
+        return batch.TableTarget(sql.find(output, os.environ), workspace.var)
     if not output.strip():
         raise BadInput("no output is named: expected a folder or sql://NAME/TABLE to write into, found an empty text")
     if "://" in output:
         raise BadInput(f"{output.partition('://')[0]}://…: expected a folder or sql://NAME/TABLE to write into")
-    return batch.Folder(Path(output).expanduser().absolute())
+    return batch.FolderTarget(Path(output).expanduser().absolute())

@@ -15,8 +15,7 @@ from flows.cli.promotion import Name, Number, Place
 if TYPE_CHECKING:
     from flows.audit.diff import Answer, Data, Diff, Scores
     from flows.audit.lineage import Sightings, Trail
-    from flows.audit.prune import Plan
-    from flows.audit.verify import Verification
+    from flows.audit.prune import PrunePlan
 
 SHOWN = 10  # of each list of rows
 
@@ -203,7 +202,7 @@ def verify(
     raise typer.Exit(1 if any(one.faults for one in found) else 0)
 
 
-def show_verified(found: "Sequence[Verification]") -> None:
+def show_verified(found: "Sequence[RegistryCheck]") -> None:
     """Print a line a model, and one for each fault."""
     if not found:
         out.print("no model is registered yet; `retune run` registers one")
@@ -276,7 +275,7 @@ def prune(
         show_plan(found, yes)
 
 
-def show_plan(found: "Plan", deleted: bool) -> None:
+def show_plan(found: "PrunePlan", deleted: bool) -> None:
     """Print what goes and what stays."""
     for model, reasons in found.kept.items():
         stays = ", ".join(f"{number} ({why})" for number, why in reasons.items()) or "none"

@@ -14,8 +14,8 @@ from flows.cli.options import AsJson, ModelName, ParamsFile, app, interval, out,
 from flows.cli.promotion import Name, Number, Place
 
 if TYPE_CHECKING:
-    from flows.audit.history import Verification
-    from flows.audit.registered_model import Model
+    from flows.audit.history import LedgerCheck
+    from flows.audit.registered_model import RegisteredModel
 
 ROWS_SHOWN = 20  # of a table of evidence; --json has all of them
 
@@ -131,13 +131,13 @@ def history(
     show_table(("when", "what", "version", "before", "verdict", "evidence", "who", "why"), rows)
 
 
-def warn_of_faults(model: "Model") -> None:
+def warn_of_faults(model: "RegisteredModel") -> None:
     """Say on standard error that what is shown is from a ledger that was changed."""
     if faults := model.ledger_faults():
         print(f"warning: the ledger was changed, first: {faults[0]}; `retune history {model.name} --verify` shows all", file=sys.stderr)
 
 
-def show_verification(found: "Verification") -> None:
+def show_verification(found: "LedgerCheck") -> None:
     """Print what the chain covers, what MLflow keeps of it, and every fault."""
     begun = f", begun {found.begun}" if found.begun else ""
     out.print(f"ledger {found.ledger}: {found.entries:,} entries in its chain{begun}", markup=False)

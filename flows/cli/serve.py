@@ -38,10 +38,10 @@ def score(
 
     Example: `retune score new.parquet scored/ --model diagnosis@champion`
     """
-    from components.serving.batch import Settings
+    from components.serving.batch import ScoringSettings
     from flows.batch_scoring import scoring
 
-    settings = Settings(rows_per_part, on_bad_row, prefix, scoring.read_columns(column or []))
+    settings = ScoringSettings(rows_per_part, on_bad_row, prefix, scoring.read_columns(column or []))
     place = scoring.expand(output, datetime.now(UTC))
     manifest = scoring.score(open_workspace(params), given, place, model, settings, replace)
     if as_json:

@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.artifacts.manifest import BaseManifest, Manifest, base_folder, base_names
-from components.core.errors import NotThere
+from components.artifacts.manifest import BaseManifest, SnapshotManifest, base_folder, base_names
+from components.core.errors import NotFound
 from components.core.hashing import digest_value
 from flows.dvc_adapter import lock
 from flows.dvc_adapter.repro import cached_listing, cached_object, object_path
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 RECORD = "var/verified.json"
 
 
-class Verified:
+class VerifiedFiles:
     """What of a workspace was found whole, by which hash, and the stamps of its files then; `anew` believes and keeps nothing."""
 
     def __init__(self, root: Path, anew: bool = False) -> None:
@@ -72,14 +72,14 @@ def damaged_outputs(root: Path, stages: Collection[str], anew: bool = False) -> 
 
     A folder stands for its listing, where that is damaged in the cache. What is missing is left to DVC, which sees that. `anew` hashes all.
     """
-    verified, bad = Verified(root, anew), dict[str, str]()
+    verified, bad = VerifiedFiles(root, anew), dict[str, str]()
     for path, md5 in lock.outputs(root, stages).items():
         if (root / path).exists() and not verified.has(path, md5):
             try:
                 files = (
                     {f"{path}/{name}": each for name, each in cached_listing(root, md5).items()} if md5.endswith(".dir") else {path: md5}
                 )
-            except NotThere:
+            except NotFound:
                 bad |= {path: md5} if object_path(root, md5).exists() else {}  # gone: then it was not laid out from there
                 continue
             bad |= {file: files[file] for file in verified.check(path, md5, files)}
@@ -88,7 +88,7 @@ def damaged_outputs(root: Path, stages: Collection[str], anew: bool = False) -> 
 
 def damaged_input(root: Path, folder: Path, anew: bool = False) -> list[str]:
     """Return the files of a snapshot, or of pinned base models, that are missing or have other bytes than their manifest says."""
-    verified, name = Verified(root, anew), folder.relative_to(root).as_posix()
+    verified, name = VerifiedFiles(root, anew), folder.relative_to(root).as_posix()
     files = listed(root, folder)
     digest = digest_value(files)
     if not files or verified.has(name, digest):
@@ -100,9 +100,9 @@ def listed(root: Path, folder: Path) -> dict[str, str]:
     """Return the sha256 of each file of a snapshot or of base models; nothing where there is no manifest."""
     places = [folder] if folder.name == "raw" else [base_folder(folder, name) for name in base_names(folder)]
     try:
-        kind: type[Manifest] | type[BaseManifest] = Manifest if folder.name == "raw" else BaseManifest
-        manifests: dict[Path, Manifest | BaseManifest] = {place: kind.read(place) for place in places}
-    except NotThere:
+        kind: type[SnapshotManifest] | type[BaseManifest] = SnapshotManifest if folder.name == "raw" else BaseManifest
+        manifests: dict[Path, SnapshotManifest | BaseManifest] = {place: kind.read(place) for place in places}
+    except NotFound:
         return {}
     return {(place / part.name).relative_to(root).as_posix(): part.sha256 for place, found in manifests.items() for part in found.parts}
 
@@ -120,7 +120,7 @@ def drop_object(root: Path, md5: str) -> None:
     """Remove an object from DVC's cache if it is there with other bytes than its name says."""
     try:
         cached_object(root, md5)
-    except NotThere:
+    except NotFound:
         path = object_path(root, md5)
         if path.exists():
             log.warning("%s is damaged, and removed from DVC's cache", path)
@@ -134,7 +134,7 @@ def drop_input(root: Path, folder: Path, bad: Collection[str], md5: str | None) 
         try:
             for each in cached_listing(root, md5).values():
                 drop_object(root, each)
-        except NotThere:
+        except NotFound:
             drop_object(root, md5)
     _remove(folder)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.documents import parse_yaml, read_yaml
-from components.core.errors import BadParams, NotThere
+from components.core.errors import BadParams, NotFound
 from components.steps import STAGES
 
 RESTORE = "`git checkout` restores it where it was committed"
@@ -79,7 +79,7 @@ def outputs(root: Path, stages: Collection[str]) -> dict[str, str]:
     """
     try:
         known = _stages(root)
-    except NotThere:
+    except NotFound:
         return {}
     return {out["path"]: out["md5"] for stage in stages for out in known.get(stage, {}).get("outs", []) if out.get("hash") == "md5"}
 
@@ -113,7 +113,7 @@ def settled(root: Path, changed: Collection[str]) -> frozenset[str]:
     """
     try:
         on = needs(_stages(root))
-    except NotThere:
+    except NotFound:
         return frozenset()
     if not set(changed) <= {*on, *POINTERS}:
         return frozenset()
@@ -152,7 +152,7 @@ def _stages(root: Path) -> dict[str, dict[str, Any]]:
     """Return the stages of dvc.lock that dvc.yaml still has: DVC keeps what it knows of others."""
     lock, pipeline = root / "dvc.lock", root / "dvc.yaml"
     if not lock.exists():
-        raise NotThere(f"{lock} is missing: nothing was made here yet; `retune run` makes it")
+        raise NotFound(f"{lock} is missing: nothing was made here yet; `retune run` makes it")
     stages = _parsed(lock, lock.read_bytes())
     if not pipeline.exists():
         return stages

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from components.core.documents import read_yaml
-from components.core.errors import BadInput, BadParams, Cancelled, NotThere, RetuneError, StageFailed, Unavailable
+from components.core.errors import BadInput, BadParams, Cancelled, NotFound, RetuneError, StageFailed, Unavailable
 from components.core.process import end_children, end_group, inherited, tied
 from components.ledger.chain import KEY
 from components.steps import STAGES
@@ -34,7 +34,7 @@ LONGEST = 1_000  # characters of a message that DVC does not mark as one
 GRACE = 5.0  # seconds between SIGINT and SIGKILL
 
 
-class Reproduced(StrEnum):
+class StageResult(StrEnum):
     """What became of a stage."""
 
     RAN = "ran"
@@ -42,7 +42,7 @@ class Reproduced(StrEnum):
     UNCHANGED = "unchanged"
 
 
-class Running:
+class RunningStage:
     """The child processes of this run, so that a watcher thread can end them; once cancelled, no new one starts."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Running:
         end_children()  # a registered version that is being asked
 
 
-RUNNING = Running()
+RUNNING = RunningStage()
 
 
 def environment(cwd: Path) -> dict[str, str]:
@@ -133,7 +133,7 @@ def check_pipeline(root: Path) -> None:
         )
 
 
-def reproduce_stage(stage: str, root: Path) -> Reproduced:
+def reproduce_stage(stage: str, root: Path) -> StageResult:
     """Bring one stage and what it depends on up to date, and log its output line by line.
 
     Raises:
@@ -144,10 +144,10 @@ def reproduce_stage(stage: str, root: Path) -> Reproduced:
     lines = dvc(["--wait-for-lock", "repro", stage], root, what=f"the stage {stage}")
     said = "\n".join(lines)
     if f"Running stage '{stage}'" in said:
-        return Reproduced.RAN
+        return StageResult.RAN
     if f"Stage '{stage}' is cached" in said:
-        return Reproduced.RESTORED
-    return Reproduced.UNCHANGED
+        return StageResult.RESTORED
+    return StageResult.UNCHANGED
 
 
 def pull(target: str, root: Path) -> None:
@@ -308,11 +308,11 @@ def cached_object(root: Path, md5: str) -> Path:
     """
     path = object_path(root, md5)
     if not path.is_file():
-        raise NotThere(f"{md5} is not in DVC's cache ({path}): `dvc pull` brings it back if it was pushed")
+        raise NotFound(f"{md5} is not in DVC's cache ({path}): `dvc pull` brings it back if it was pushed")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "md5").hexdigest()
     if found != md5.removesuffix(".dir"):
-        raise NotThere(f"{path} in DVC's cache is corrupt (its md5 is {found}): delete it, and `dvc pull` brings it back")
+        raise NotFound(f"{path} in DVC's cache is corrupt (its md5 is {found}): delete it, and `dvc pull` brings it back")
     return path
 
 
@@ -335,7 +335,7 @@ def cached_file(root: Path, md5: str, name: str = "") -> Path:
         return cached_object(root, md5)
     listing = cached_listing(root, md5)
     if name not in listing:
-        raise NotThere(f"the folder {md5} in DVC's cache has no {name}; it has {', '.join(sorted(listing)) or 'nothing'}")
+        raise NotFound(f"the folder {md5} in DVC's cache has no {name}; it has {', '.join(sorted(listing)) or 'nothing'}")
     return cached_object(root, listing[name])
 
 

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import NotThere, RetuneError, Unavailable
+from components.core.errors import NotFound, RetuneError, Unavailable
 from flows.dvc_adapter.config import share_remote
 from flows.settings import read_settings
 
@@ -29,7 +29,7 @@ def push(project: Path) -> int:
     """
     settings = read_settings(project)
     if not settings.dvc_remote:
-        raise NotThere("RETUNE_DVC_REMOTE is not set: expected where DVC pushes to, s3://BUCKET/PREFIX")
+        raise NotFound("RETUNE_DVC_REMOTE is not set: expected where DVC pushes to, s3://BUCKET/PREFIX")
     share_remote(project / ".dvc/config.local", settings)
     with _quiet(project) as repo:
         try:

@@ -28,17 +28,17 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Artifact:
+class ArtifactFile:
     """A file of ours, and its place in the server's store."""
 
     path: Path
     place: str
 
 
-def find(folders: Mapping[Path, str]) -> list[Artifact]:
+def find(folders: Mapping[Path, str]) -> list[ArtifactFile]:
     """Return the files below `folders`, each folder with its place in the store."""
     return [
-        Artifact(path, f"{place}/{path.relative_to(folder).as_posix()}")
+        ArtifactFile(path, f"{place}/{path.relative_to(folder).as_posix()}")
         for folder, place in folders.items()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
@@ -66,7 +66,7 @@ class Store:
         if not answer.is_success:
             raise BadInput(f"MLflow at {self._server} cannot use its store of artifacts: it answers with {_said(answer)}; see its log")
 
-    def send(self, artifact: Artifact) -> None:
+    def send(self, artifact: ArtifactFile) -> None:
         """Send a file.
 
         Raises:
@@ -80,7 +80,7 @@ class Store:
         if not answer.is_success:
             raise Unavailable(f"MLflow at {self._server} does not take {artifact.place}: it answers with {_said(answer)}")
 
-    def digest(self, artifact: Artifact) -> str | None:
+    def digest(self, artifact: ArtifactFile) -> str | None:
         """Return the sha256 of a file as the server gives it back; None where it has none."""
         hashed = sha256()
         try:
@@ -108,7 +108,7 @@ def _said(answer: httpx.Response) -> str:
     return f"{answer.status_code} {' '.join(answer.text.split())[:200]}"
 
 
-def send_all(store: Store, server: str, artifacts: list[Artifact], var: Path) -> None:
+def send_all(store: Store, server: str, artifacts: list[ArtifactFile], var: Path) -> None:
     """Send what has not arrived yet, and read everything back.
 
     Raises:
@@ -128,7 +128,7 @@ def send_all(store: Store, server: str, artifacts: list[Artifact], var: Path) ->
         raise RetuneError(f"{len(bad)} of {len(artifacts)} artifacts came back otherwise than they were sent, first {bad[0]}")
 
 
-def _at_once(act: Callable[[Artifact], T], artifacts: list[Artifact]) -> Iterator[tuple[Artifact, T]]:
+def _at_once(act: Callable[[ArtifactFile], T], artifacts: list[ArtifactFile]) -> Iterator[tuple[ArtifactFile, T]]:
     """Do something with several artifacts at once; the first error ends it."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting = {pool.submit(act, artifact): artifact for artifact in artifacts}

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.errors import BadInput, NotThere
+from components.core.errors import BadInput, NotFound
 from components.ledger import chain
 from components.ledger.tables import check_file, make_engine, make_tables
 from components.mlflow_store.connection import not_ours, revision_of
@@ -95,13 +95,13 @@ def check(settings: Settings, var: Path) -> Path:
         raise BadInput(f"not set: {', '.join(absent)}; a stack's retune.env and secrets.env have them, see docs/operations.md")
     database = var / "mlflow.db"
     if not database.exists():
-        raise NotThere(f"{database} is missing: there is no embedded registry here to migrate")
+        raise NotFound(f"{database} is missing: there is no embedded registry here to migrate")
     if revision_of(database) is None:
         raise not_ours(database)
     return database
 
 
-def report(both: registry.Both, artifacts: list[files.Artifact], settings: Settings, var: Path, project: Path, sent: bool) -> Migrated:
+def report(both: registry.Both, artifacts: list[files.ArtifactFile], settings: Settings, var: Path, project: Path, sent: bool) -> Migrated:
     """Carry what is left where `sent`, and count everything."""
     contents = tables.contents(both.source, both.there, both.names, both.here, both.places.rewrite)
     return Migrated(

@@ -27,7 +27,7 @@ _LOCK = 7_250_302  # PostgreSQL's advisory lock of whoever migrates; any number 
 
 
 @dataclass(frozen=True)
-class Places:
+class ArtifactRoots:
     """Where each experiment keeps its artifacts here, and where the server will have them."""
 
     moved: Mapping[str, str]
@@ -60,7 +60,7 @@ class Both:
     target: sa.Connection
     there: sa.MetaData
     here: sa.MetaData
-    places: Places
+    places: ArtifactRoots
     names: frozenset[str]
 
     def contents(self) -> tuple[dict[str, Content], dict[str, Content]]:
@@ -69,11 +69,11 @@ class Both:
         return wanted, tables.contents(self.target, self.here, self.names, self.here, lambda _, row: row)
 
 
-def read_places(source: sa.Connection) -> Places:
+def read_places(source: sa.Connection) -> ArtifactRoots:
     """Return the places of the experiments' artifacts, the longest first, so that one within another is found."""
     known = source.execute(sa.text("SELECT artifact_location, experiment_id FROM experiments")).all()
     moved = {str(place).rstrip("/"): f"{SCHEME}{number}" for place, number in known if str(place).startswith("file:")}
-    return Places(dict(sorted(moved.items(), key=lambda one: -len(one[0]))))
+    return ArtifactRoots(dict(sorted(moved.items(), key=lambda one: -len(one[0]))))
 
 
 def check_source(source: sa.Connection) -> None:
@@ -146,7 +146,7 @@ def carry(both: Both) -> dict[str, Content]:
     return found
 
 
-def verify(source: str, server: str, places: Places) -> int:
+def verify(source: str, server: str, places: ArtifactRoots) -> int:
     """Compare runs and versions as the server shows them with those that are here, and return how many runs there are.
 
     Raises:
@@ -165,7 +165,7 @@ def verify(source: str, server: str, places: Places) -> int:
     return sum(one[0] == "run" for one in ours)
 
 
-def shown(uri: str, places: Places) -> set[tuple[object, ...]]:
+def shown(uri: str, places: ArtifactRoots) -> set[tuple[object, ...]]:
     """Return runs, versions and aliases as a store shows them, each with what must be the same."""
     client, everything = connect(uri), 3  # MLflow's ViewType.ALL
     found: set[tuple[object, ...]] = set()

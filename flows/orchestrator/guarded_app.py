@@ -28,7 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
-class Guard:
+class OriginGuard:
     """An ASGI middleware that refuses foreign callers; with a `credential`, also who does not know it."""
 
     def __init__(self, app: App, credential: str = "") -> None:
@@ -84,7 +84,9 @@ def main() -> None:
     parser.add_argument("app", metavar="MODULE:APP")
     parser.add_argument("--port", type=int, required=True)
     asked = parser.parse_args()
-    uvicorn.run(Guard(load(asked.app), os.environ.pop(VARIABLE, "")), host=HOST, port=asked.port, log_level="warning", access_log=False)
+    uvicorn.run(
+        OriginGuard(load(asked.app), os.environ.pop(VARIABLE, "")), host=HOST, port=asked.port, log_level="warning", access_log=False
+    )
 
 
 if __name__ == "__main__":

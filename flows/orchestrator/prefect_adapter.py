@@ -85,11 +85,11 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _mendable(_task: Any, _run: Any, state: Any) -> bool:
-    from components.ledger import Outdated
+    from components.ledger import StaleVerdict
 
     try:
         state.result()
-    except Outdated:  # only judging anew mends it
+    except StaleVerdict:  # only judging anew mends it
         return False
     except Unavailable:
         return True

@@ -16,10 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from components.artifacts.manifest import BaseManifest, Manifest
+from components.artifacts.manifest import BaseManifest, SnapshotManifest
 from components.artifacts.verdict import Outcome, Verdict
 from components.core.documents import parse_json, read_yaml
-from components.core.errors import BadData, BadInput, BadParams, NotThere, StageFailed, Unavailable
+from components.core.errors import BadData, BadInput, BadParams, NotFound, StageFailed, Unavailable
 from components.core.locks import shared_database
 from components.data.base_model import pin_base as pin
 from components.data.snapshot import take_snapshot as take
@@ -31,7 +31,7 @@ from components.model import tasks
 from flows.dvc_adapter import file_integrity, lock, repro
 from flows.pipeline import evidence, historical_data
 from flows.pipeline import judge as judging
-from flows.pipeline.judge import Judged
+from flows.pipeline.judge import JudgeResult
 from flows.pipeline.lineage import commit_of, lineage_of
 from flows.pipeline.pseudo_label import PseudoLabelled
 from flows.pipeline.pseudo_label import pseudo_label as label_rows
@@ -49,7 +49,7 @@ class Stage:
     """What became of a stage, in seconds of wall clock; `live` is the MLflow run that followed its training."""
 
     name: str
-    became: repro.Reproduced
+    became: repro.StageResult
     seconds: float
     live: str | None
 
@@ -92,7 +92,7 @@ def reconcile(workspace: Workspace, uri: str, name: str) -> None:
         log.warning("%s: %s", name, mended)
 
 
-def take_snapshot(workspace: Workspace, source: str | None = None) -> Manifest:
+def take_snapshot(workspace: Workspace, source: str | None = None) -> SnapshotManifest:
     """Take a snapshot of the data as it is now; unchanged data leave the one that is there."""
     params = read_params(workspace.params)
     local = source is not None and source.strip() and "://" not in source
@@ -167,7 +167,7 @@ def reproduce(workspace: Workspace, stage: str) -> Stage:
     return Stage(stage, became, time.monotonic() - started, followed.run_id)
 
 
-def reproduce_whole(stage: str, root: Path) -> repro.Reproduced:
+def reproduce_whole(stage: str, root: Path) -> repro.StageResult:
     """Let DVC bring a stage up to date, and take what it laid out from its cache only where that is whole.
 
     What is damaged is dropped, and fetched from DVC's remote or made anew.
@@ -199,8 +199,8 @@ def drop(root: Path, damaged: Mapping[str, Mapping[str, str]], fetch: bool) -> N
 
 def stands(stage: str) -> Stage:
     """Return what became of a stage that DVC need not be asked about again."""
-    log.info("%s: %s", stage, repro.Reproduced.UNCHANGED)
-    return Stage(stage, repro.Reproduced.UNCHANGED, 0.0, None)
+    log.info("%s: %s", stage, repro.StageResult.UNCHANGED)
+    return Stage(stage, repro.StageResult.UNCHANGED, 0.0, None)
 
 
 def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRun:
@@ -217,13 +217,13 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
         raise BadInput(f"{workspace.params}: {changed} changed since the model was made: `dvc repro` or `retune run` makes it anew")
     if stale := lock.overtaken(workspace.root):
         what = "; ".join(f"{stage} ran with another {', '.join(paths)}" for stage, paths in stale.items())
-        raise NotThere(f"{workspace.root / 'dvc.lock'}: {what}; `dvc repro` or `retune run` makes what comes after it")
+        raise NotFound(f"{workspace.root / 'dvc.lock'}: {what}; `dvc repro` or `retune run` makes what comes after it")
     if not stages and (moved := repro.changed(workspace.root)):
-        raise NotThere(
+        raise NotFound(
             f"{workspace.root}: {', '.join(sorted(moved))} changed since the model was made: `dvc repro` or `retune run` makes it anew"
         )
     if not stages and (bad := file_integrity.damaged_outputs(workspace.root, lock.locked(workspace.root))):
-        raise NotThere(
+        raise NotFound(
             f"{workspace.root}: {', '.join(bad)} is damaged, not what dvc.lock says: `retune run` brings it back or makes it anew"
         )
     lineage = lineage_of(workspace, name, tracking.run_key(workspace.root))
@@ -239,12 +239,12 @@ def register(workspace: Workspace, run: tracking.RecordedRun) -> registry.Versio
     return registry.register(workspace.root, store(workspace), run_id=run.run_id, key=run.key, lineage=lineage)
 
 
-def judge(workspace: Workspace, version: registry.Version, again: bool = False) -> Judged:
+def judge(workspace: Workspace, version: registry.Version, again: bool = False) -> JudgeResult:
     """Reach a verdict on the registered candidate, or return the one that stands unless it is asked for `again`."""
     return judging.judge(workspace, store(workspace), version, again)
 
 
-def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: Judged) -> Result:
+def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: JudgeResult) -> Result:
     """Act on the verdict: promote who passed, ask a person where it is undecided or the settings want one, else leave the champion.
 
     An old verdict promotes only once, and who was rolled back from by a person comes back only by a person. What a person said no to is
@@ -287,7 +287,7 @@ def may_promote(workspace: Workspace, version: registry.Version, entries: Sequen
     return read_params(workspace.params).promotion.approval == "automatic"
 
 
-def promote(workspace: Workspace, version: registry.Version, judged: Judged) -> bool:
+def promote(workspace: Workspace, version: registry.Version, judged: JudgeResult) -> bool:
     """Make the version the champion if that is still who the verdict was about; say whether anything changed."""
     verdict = judged.verdict
     served = any(gate.gate == "servability" and gate.outcome is Outcome.PASS for gate in verdict.gates)
@@ -341,7 +341,7 @@ def predict(workspace: Workspace, model: str, asked: Sequence[str]) -> list[dict
     """
     name = read_name(workspace)
     if not registry.versions(store(workspace), name):
-        raise NotThere(f"{name} has no version yet; `retune run` registers one")
+        raise NotFound(f"{name} has no version yet; `retune run` registers one")
     uri, version = store(workspace), f"{name}/{model}" if model.isdigit() else f"{name}@{model}"
     rows = as_rows(tasks.of(registry.spec_of(uri, version)).inputs, asked)  # its own inputs, whatever the task is today
     answers = registry.predict(uri, version, rows)

@@ -13,19 +13,19 @@ from components.artifacts.behaviour import Behaviour
 from components.artifacts.cost import Cost
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
-from components.artifacts.served_answers import Served
+from components.artifacts.served_answers import ServedAnswers
 from components.artifacts.verdict import Role
 from components.core.errors import BadModel, BadParams
 from components.core.hashing import digest_file, digest_value
 from components.evaluation.behaviour import collect, make_cases, read_cases
 from components.evaluation.metric_set import yardstick
-from components.gates import Evidence, GatesParams, Rival, hold, without_learnt
+from components.gates import Evidence, GatesParams, ReferenceModel, hold, without_learnt
 from components.ledger import Entry, Wear
 from components.mlflow_store import registry
 from components.model import tasks
 from flows.pipeline.historical_data import earlier_tests, seen
-from flows.pipeline.model_sessions import Asked
-from flows.pipeline.reference_models import Opponents
+from flows.pipeline.model_sessions import ModelSessions
+from flows.pipeline.reference_models import ReferenceModels
 from flows.project.params import Params
 from flows.project.workspace import Workspace
 
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 def gather(
     workspace: Workspace,
     uri: str,
-    asked: Asked,
+    asked: ModelSessions,
     version: registry.Version,
     known: dict[str, registry.Version],
-    rivals: Opponents,
+    rivals: ReferenceModels,
     params: Params,
     test_digest: str,
     wear: Wear,
@@ -120,18 +120,23 @@ def learn_rows(folder: Path) -> pd.DataFrame:
     return pd.concat([read_rows(folder / f"{split}.parquet") for split in ("train", "validation")], ignore_index=True)
 
 
-def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesParams, task: tasks.Task) -> Served:
+def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesParams, task: tasks.Task) -> ServedAnswers:
     """Ask the version behind the scoring server; a package that must not be loaded is a fault of the version, not of the run."""
     try:
         return registry.serve_and_ask(
             uri, version.name, version.number, registry.evenly(rows, gates.servability.rows), gates.servability.max_seconds, task.example
         )
     except BadModel as error:
-        return Served(version=version.uri, fault=str(error))
+        return ServedAnswers(version=version.uri, fault=str(error))
 
 
 def behave(
-    workspace: Workspace, asked: Asked, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, params: Params
+    workspace: Workspace,
+    asked: ModelSessions,
+    version: registry.Version,
+    champion: registry.Version | None,
+    rows: pd.DataFrame,
+    params: Params,
 ) -> Behaviour:
     """Try the cases, which are single texts with classes for answers."""
     task = params.made_task
@@ -141,7 +146,12 @@ def behave(
 
 
 def try_cases(
-    workspace: Workspace, asked: Asked, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, gates: GatesParams
+    workspace: Workspace,
+    asked: ModelSessions,
+    version: registry.Version,
+    champion: registry.Version | None,
+    rows: pd.DataFrame,
+    gates: GatesParams,
 ) -> Behaviour:
     """Ask candidate and champion about test rows that are changed on purpose, and about what the user wrote.
 
@@ -155,7 +165,7 @@ def try_cases(
 
 
 def time_both(
-    uri: str, asked: Asked, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, gates: GatesParams
+    uri: str, asked: ModelSessions, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, gates: GatesParams
 ) -> Cost:
     """Time candidate and champion in turn on the inputs of test rows."""
     settings = gates.cost
@@ -175,23 +185,23 @@ def time_both(
 
 
 def rival(
-    asked: Asked, task: tasks.Task, entry: Entry | None, known: dict[str, registry.Version], rows: pd.DataFrame, digest: str
-) -> Rival | None:
+    asked: ModelSessions, task: tasks.Task, entry: Entry | None, known: dict[str, registry.Version], rows: pd.DataFrame, digest: str
+) -> ReferenceModel | None:
     """Return an earlier champion's answers to today's test rows, or why there are none."""
     if entry is None:
         return None
     version = known.get(entry.key)
     if version is None:
-        return Rival(str(entry.version), None, "it was deleted from the registry")
+        return ReferenceModel(str(entry.version), None, "it was deleted from the registry")
     try:
         spec = asked.inspect(version)  # answers that were kept do not make up for a package that is gone
         answers = asked.predictions(version, rows, digest)
-        return Rival(
+        return ReferenceModel(
             str(version.number), answers, None, *strange(task, rows, {asked.label(name) for name in tasks.of(spec).names(spec.labels)})
         )
     except BadModel as error:
         log.warning("version %d cannot be scored: %s", version.number, error)
-        return Rival(str(version.number), None, str(error))
+        return ReferenceModel(str(version.number), None, str(error))
 
 
 def strange(task: tasks.Task, rows: pd.DataFrame, known: Collection[str]) -> tuple[tuple[str, ...], npt.NDArray[np.bool_] | None]:

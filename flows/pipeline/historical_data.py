@@ -9,23 +9,23 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from components.artifacts.past_test_set import Earlier, prepare_earlier
+from components.artifacts.past_test_set import PastTestSet, prepare_earlier
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
 from components.artifacts.rows import read_rows, read_snapshot
-from components.core.errors import BadParams, NotThere, RetuneError
+from components.core.errors import BadParams, NotFound, RetuneError
 from components.core.similarity import resembling, row_key
 from components.core.temporary import temporary
 from components.core.text import grouped, label_reader, text_key
 from components.data.snapshot import take_snapshot
-from components.gates import Seen
+from components.gates import TrainingRows
 from components.ledger import Entry
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.model.base_resolver import REGISTERED
 from flows.dvc_adapter import repro
-from flows.pipeline.model_sessions import Asked
-from flows.pipeline.reference_models import Opponents
+from flows.pipeline.model_sessions import ModelSessions
+from flows.pipeline.reference_models import ReferenceModels
 from flows.project.params import Params
 from flows.project.workspace import Workspace
 
@@ -35,8 +35,8 @@ By = Literal["candidate", "champion", "anchor", "earlier"]
 
 
 def seen(
-    workspace: Workspace, uri: str, version: registry.Version, rivals: Opponents, known: Mapping[str, registry.Version]
-) -> Iterator[Seen]:
+    workspace: Workspace, uri: str, version: registry.Version, rivals: ReferenceModels, known: Mapping[str, registry.Version]
+) -> Iterator[TrainingRows]:
     """Yield what champion and best champion so far learnt from, what each compared model inherits, and what all earlier champions learnt.
 
     A model inherits what the registered versions learnt that it was fine-tuned from. Where rows are not at hand, the fault is yielded.
@@ -56,13 +56,15 @@ def seen(
             if base not in told:
                 told.add(base)
                 rows, fault = (None, found) if isinstance(found, str) else (found, None)
-                yield Seen(f"{base}, a base of {model.uri},", rows, fault, by, inherited=True)
+                yield TrainingRows(f"{base}, a base of {model.uri},", rows, fault, by, inherited=True)
     before = [entry for entry in rivals.before if rivals.anchor is None or entry.key != rivals.anchor.key]
     if before:
         yield from _seen(workspace, "earlier champions ({})", before, known, "earlier")
 
 
-def _seen(workspace: Workspace, called: str, entries: Sequence[Entry], known: Mapping[str, registry.Version], by: By) -> Iterator[Seen]:
+def _seen(
+    workspace: Workspace, called: str, entries: Sequence[Entry], known: Mapping[str, registry.Version], by: By
+) -> Iterator[TrainingRows]:
     """Yield the rows that any of these learnt from as one table, each text once with each label; snapshots alike are read once."""
     tables: dict[str, pd.DataFrame] = {}
     numbers = []
@@ -70,16 +72,18 @@ def _seen(workspace: Workspace, called: str, entries: Sequence[Entry], known: Ma
         try:
             version = known.get(entry.key)
             if version is None:
-                raise NotThere("it was deleted from the registry")
+                raise NotFound("it was deleted from the registry")
             digest = _made_with(version, LEARN)
             if digest not in tables:
                 tables[digest] = learnt_by(workspace, version)
             numbers.append(str(version.number))
-        except NotThere as error:
+        except NotFound as error:
             log.warning("what version %d learnt from is not at hand: %s", entry.version, error)
-            yield Seen(f"version {entry.version}", None, str(error), by if entry.key in known else "earlier")  # who is gone is not compared
+            yield TrainingRows(
+                f"version {entry.version}", None, str(error), by if entry.key in known else "earlier"
+            )  # who is gone is not compared
     if tables:
-        yield Seen(called.format(", ".join(numbers)), _distinct(list(tables.values())), None, by)
+        yield TrainingRows(called.format(", ".join(numbers)), _distinct(list(tables.values())), None, by)
 
 
 def _distinct(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -99,7 +103,7 @@ def inherited(workspace: Workspace, uri: str, version: registry.Version) -> Iter
         version = found
         try:
             yield base, learnt_by(workspace, version)
-        except NotThere as error:
+        except NotFound as error:
             yield base, str(error)
 
 
@@ -125,7 +129,7 @@ def cached_rows(workspace: Workspace, version: registry.Version, folder: str, na
 def _made_with(version: registry.Version, folder: str) -> str:
     digest: str | None = json.loads(version.tags.get("retune.dvc_lock", "{}")).get(folder)
     if digest is None:
-        raise NotThere(f"version {version.number} does not say which {folder} it was made with")
+        raise NotFound(f"version {version.number} does not say which {folder} it was made with")
     return digest
 
 
@@ -149,7 +153,7 @@ def check_splits(workspace: Workspace, uri: str, params: Params) -> None:
         rows = cached_rows(workspace, newest, TEST, "test.parquet")
         if grouped(rows["id"], rows["group"]) or rows["group"].tolist() == [text_key(text) for text in rows["text"]]:
             return
-    except NotThere as error:
+    except NotFound as error:
         log.warning("whether preprocess.split_by moves rows between splits cannot be told (%s): set it", error)
         return
     raise BadParams(
@@ -161,15 +165,15 @@ def check_splits(workspace: Workspace, uri: str, params: Params) -> None:
 
 def earlier_tests(
     workspace: Workspace,
-    asked: Asked,
+    asked: ModelSessions,
     version: registry.Version,
     champion: registry.Version | None,
     known: dict[str, registry.Version],
     params: Params,
     test_digest: str,
     learnt: pd.DataFrame,
-    others: Sequence[Seen] = (),
-) -> Iterator[Earlier]:
+    others: Sequence[TrainingRows] = (),
+) -> Iterator[PastTestSet]:
     """Ask candidate and champion about the newest earlier test sets and the regression sets; without a champion nothing is forgotten.
 
     Rows that either of them learnt, word for word or nearly, are left out: they would favour it. `learnt` are the candidate's, `others`
@@ -180,7 +184,7 @@ def earlier_tests(
     sets = [*_past(workspace, version, known, params, test_digest), *_regression_sets(workspace, params)]
     theirs = [one for one in others if one.by in ("candidate", "champion")]
     if faults := [one.fault for one in theirs if one.rows is None and not one.inherited]:
-        yield from (Earlier(name, fault=f"which rows are new to the champion cannot be told: {faults[0]}") for name, _ in sets)
+        yield from (PastTestSet(name, fault=f"which rows are new to the champion cannot be told: {faults[0]}") for name, _ in sets)
         return
     labels = Predictions.read(workspace.predictions / "candidate.parquet").labels or None
     tables: dict[str, pd.DataFrame] = {}
@@ -188,7 +192,7 @@ def earlier_tests(
         try:
             tables[name] = read()
         except RetuneError as error:
-            yield Earlier(name, fault=str(error))
+            yield PastTestSet(name, fault=str(error))
     texts = sorted({str(text) for rows in tables.values() for text in rows["text"]})
     trained = [str(text) for rows in (learnt, *(one.rows for one in theirs if one.rows is not None)) for text in rows["text"]]
     taught = {texts[place] for place in np.flatnonzero(resembling(texts, trained, params.gates.leakage.near_duplicate))}
@@ -196,9 +200,9 @@ def earlier_tests(
         try:
             rows, left_out = prepare_earlier(table, table["text"].isin(taught).to_numpy(dtype=np.bool_), labels)
             mine, other = ([asked.about(one, rows) for one in (version, champion)]) if len(rows) else (None, None)
-            yield Earlier(name, mine, other, left_out=left_out)
+            yield PastTestSet(name, mine, other, left_out=left_out)
         except RetuneError as error:
-            yield Earlier(name, fault=str(error))
+            yield PastTestSet(name, fault=str(error))
 
 
 def _past(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from components.artifacts.metrics import Metrics
 from components.artifacts.verdict import Verdict
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.judge import judge as fold
 from components.judge import verdict_key
 from components.judge.selftest import selftest
@@ -14,8 +14,8 @@ from components.ledger import Ledger, Wear
 from components.mlflow_store import registry
 from flows.pipeline.evidence import gather, outside, test_rows
 from flows.pipeline.historical_data import TEST, cached_rows, row_keys
-from flows.pipeline.model_sessions import Asked
-from flows.pipeline.reference_models import Opponents, opponents
+from flows.pipeline.model_sessions import ModelSessions
+from flows.pipeline.reference_models import ReferenceModels, opponents
 from flows.project.params import Params, read_params
 from flows.project.workspace import Workspace
 
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgeResult:
     """A verdict; `fresh` is false when an earlier run had reached it."""
 
     verdict: Verdict
     fresh: bool
 
 
-def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool = False) -> Judged:
+def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool = False) -> JudgeResult:
     """Reach a verdict on the registered candidate, or return the one that was reached under the same gates against the same versions.
 
     It is reached anew where it is asked for `again`, and where it is undecided for a reason that may have passed, as a server that did
@@ -56,13 +56,13 @@ def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool
         standing = _renumbered(standing, rivals)
         standing.write(workspace.reports)
         registry.attach_verdict(uri, version.run_id, version.name, version.number, standing)
-        return Judged(standing, fresh=False)
+        return JudgeResult(standing, fresh=False)
     verdict = _reach(workspace, uri, version, rivals, params, test, key)
     for gate in verdict.gates:
         log.info("gate %s (%s): %s, %s", gate.gate, gate.role, gate.shown, gate.reason.removeprefix("not asked: "))
     verdict.write(workspace.reports)
     registry.attach_verdict(uri, version.run_id, version.name, version.number, verdict)
-    return Judged(verdict, fresh=True)
+    return JudgeResult(verdict, fresh=True)
 
 
 def _settled(ledger: Ledger, version: registry.Version, key: str) -> bool:
@@ -82,15 +82,17 @@ def read_verdict(workspace: Workspace) -> Verdict | None:
     """Return the verdict that lies in the workspace."""
     try:
         return Verdict.read(workspace.reports)
-    except NotThere:
+    except NotFound:
         return None
 
 
-def _reach(workspace: Workspace, uri: str, version: registry.Version, rivals: Opponents, params: Params, test: str, key: str) -> Verdict:
+def _reach(
+    workspace: Workspace, uri: str, version: registry.Version, rivals: ReferenceModels, params: Params, test: str, key: str
+) -> Verdict:
     """Gather the evidence, let the gates prove on it that they can say no, and judge."""
     known = {one.key: one for one in registry.versions(uri, version.name) if one.complete}
     wear = look(workspace, version, known.values(), test, params)
-    with Asked(workspace, uri, params.made_task, params.validation.label_map) as asked:
+    with ModelSessions(workspace, uri, params.made_task, params.validation.label_map) as asked:
         evidence = gather(workspace, uri, asked, version, known, rivals, params, test, wear)
     tested = selftest(evidence, params.gates)
     verdict = fold(evidence, params.gates, key=key, candidate_digest=version.key, test_digest=test, tested=tested)
@@ -106,14 +108,14 @@ def look(workspace: Workspace, version: registry.Version, known: Collection[regi
         if made is not None and digest != test:
             try:
                 others[digest] = row_keys(cached_rows(workspace, made, TEST, "test.parquet"))
-            except NotThere as error:
+            except NotFound as error:
                 log.warning(
                     "which rows version %d was judged on cannot be told, so it counts as if they were today's: %s", made.number, error
                 )
     return ledger.look(version.name, test, version.key, row_keys(test_rows(workspace)), others, params.gates.looks.shared)
 
 
-def _renumbered(verdict: Verdict, rivals: Opponents) -> Verdict:
+def _renumbered(verdict: Verdict, rivals: ReferenceModels) -> Verdict:
     """Return the verdict with today's numbers: the same model may have another one in another registry."""
     numbers = {name: str(entry.version) if entry else None for name, entry in (("champion", rivals.champion), ("anchor", rivals.anchor))}
     return verdict.model_copy(update=numbers)

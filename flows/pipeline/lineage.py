@@ -4,10 +4,10 @@ import importlib.metadata
 import platform
 
 from components.artifacts.lineage import Lineage
-from components.artifacts.manifest import BaseManifest, Manifest, base_folder
+from components.artifacts.manifest import BaseManifest, SnapshotManifest, base_folder
 from components.artifacts.profile import Profile
 from components.artifacts.training import ModelSpec
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from flows.dvc_adapter import lock
 from flows.dvc_adapter.config import keeps_no_history
 from flows.orchestrator.prefect_adapter import current_flow_run
@@ -25,7 +25,7 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
         candidate=candidate,
         git_commit=(commit := commit_of(workspace)),
         dirty=0 if workspace.commit or commit == NO_GIT else len(git(workspace.project, "status", "--porcelain", "--", ".").splitlines()),
-        data_digest=Manifest.read(workspace.raw).digest,
+        data_digest=SnapshotManifest.read(workspace.raw).digest,
         base_source=base.source,
         base_digest=base.digest,
         hashes=lock.lock_hashes(workspace.root),
@@ -47,4 +47,4 @@ def commit_of(workspace: Workspace) -> str:
         return commit
     if not has_repository(workspace.project) and keeps_no_history(workspace.project):
         return NO_GIT
-    raise NotThere(no_commit(workspace.project))
+    raise NotFound(no_commit(workspace.project))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.artifacts.predictions import Answers, Found, Predictions, relabelled
+from components.artifacts.predictions import Found, ModelOutput, Predictions, relabelled
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, BadParams
 from components.core.text import label_reader
@@ -43,7 +43,7 @@ class Memory:
     answers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
-class Asked:
+class ModelSessions:
     """A context in which registered versions answer; at its end all their processes are gone."""
 
     def __init__(self, workspace: Workspace, uri: str, task: tasks.Task, label_map: Mapping[str, str] | None = None) -> None:
@@ -126,7 +126,7 @@ class Asked:
             memory.answers |= dict(zip(new, answers.probabilities, strict=True))
         ordered = rows.sort_values("id", ignore_index=True)
         probabilities = np.array([memory.answers[text] for text in ordered["text"]])
-        return Predictions.of(ordered, Answers.classes(probabilities, memory.labels))
+        return Predictions.of(ordered, ModelOutput.classes(probabilities, memory.labels))
 
     def remember(self, version: registry.Version, rows: pd.DataFrame, found: Predictions) -> None:
         """Keep what a version answered to `rows`, so that the same texts are not asked again."""

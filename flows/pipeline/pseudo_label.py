@@ -19,7 +19,7 @@ from components.data.snapshot import SnapshotParams, read_file, write_file
 from components.data.snapshot.tables import format_of
 from components.mlflow_store import registry
 from components.model import tasks
-from flows.pipeline.model_sessions import Asked
+from flows.pipeline.model_sessions import ModelSessions
 from flows.project.params import read_params
 from flows.project.workspace import Workspace
 
@@ -131,7 +131,7 @@ def _answers(
     """Return the labels of a version, and the probability of each for each row, (rows, labels)."""
     labels: tuple[str, ...] = ()
     found = []
-    with Asked(workspace, uri, task) as asked:
+    with ModelSessions(workspace, uri, task) as asked:
         for start in range(0, len(rows), _ROWS):
             answers = asked.session(version).answer(rows.iloc[start : start + _ROWS])
             labels = answers.labels

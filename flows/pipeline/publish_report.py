@@ -14,7 +14,7 @@ from components.artifacts.lineage import Lineage
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Verdict
 from components.core.documents import read_yaml
-from components.core.errors import BadModel, NotThere
+from components.core.errors import BadModel, NotFound
 from components.core.markdown import cell
 from components.evaluation.metric_set import yardstick
 from components.mlflow_store import registry, tracking
@@ -22,9 +22,9 @@ from components.mlflow_store.registry import artifact_access
 from flows.dvc_adapter import repro
 from flows.pipeline.actions import Result, Stage
 from flows.pipeline.evidence import test_rows
-from flows.pipeline.judge import Judged
+from flows.pipeline.judge import JudgeResult
 from flows.pipeline.lineage import lineage_of
-from flows.pipeline.model_sessions import Asked
+from flows.pipeline.model_sessions import ModelSessions
 from flows.project.params import read_params
 from flows.project.stores import store
 from flows.project.workspace import Workspace
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 VERDICT = "verdict.md"  # beside the page: what Prefect's page and a notification show
 
 
-def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> Path:
+def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> Path:
     """Write the page, unless it shows this verdict already, and put it beside the run in MLflow."""
     if not report.shows(result.page, judged.verdict, str(result.version)):
         write_page(workspace, run, stages, judged, result)
@@ -44,7 +44,7 @@ def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[St
     return result.page
 
 
-def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> None:
+def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:
     """Write the page on the candidate and its verdict, and the model card."""
     known: dict[str, Any] = {
         "lineage": lineage_of(workspace, result.model, run.key),
@@ -53,13 +53,13 @@ def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence
         "champion": describe_opponent(workspace, result.model, judged.verdict),
         "made_at": datetime.now(UTC),
     }
-    seconds = {stage.name: stage.seconds for stage in stages if stage.became is repro.Reproduced.RAN}
+    seconds = {stage.name: stage.seconds for stage in stages if stage.became is repro.StageResult.RAN}
     params = read_yaml(workspace.params)  # as they are recorded with a run
     report.write_card(workspace.root, workspace.reports, **known)
     report.write_report(workspace.root, result.page, seconds=seconds, params=params, **known)  # last: it says that both are there
 
 
-def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> report.Champion | None:
+def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> report.ChampionFacts | None:
     """Return what the page shows of the version that the candidate was judged against; None where it cannot be had any more."""
     if verdict.champion is None:
         return None
@@ -70,7 +70,7 @@ def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> repo
         return None
     params = read_params(workspace.params)
     try:
-        with Asked(workspace, uri, params.made_task, params.validation.label_map) as asked:
+        with ModelSessions(workspace, uri, params.made_task, params.validation.label_map) as asked:
             scored = asked.predictions(opponent, test_rows(workspace), verdict.test_digest)
     except BadModel as error:
         log.warning("the page shows the verdict without version %s: %s", verdict.champion, error)
@@ -87,20 +87,20 @@ def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> repo
     origin = {"settings": recorded(uri, opponent, "training/training.json").get("settings", {})}
     origin["params"] = recorded(uri, opponent, "params.json")
     origin["lineage"] = Lineage.model_validate(trail) if (trail := recorded(uri, opponent, "lineage.json")) else None
-    return report.Champion.of(verdict.champion, scored, candidate, measured, opponent.tags.get("retune.data_digest"), **origin)
+    return report.ChampionFacts.of(verdict.champion, scored, candidate, measured, opponent.tags.get("retune.data_digest"), **origin)
 
 
 def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:
     """Return what a version's run recorded in a JSON file; nothing where that is gone."""
     try:
         found: dict[str, Any] = json.loads(artifact_access.artifact(uri, version, path).read_text(encoding="utf-8"))
-    except (NotThere, ValueError) as error:
+    except (NotFound, ValueError) as error:
         log.warning("the page shows the champion without its %s: %s", path, error)
         return {}
     return found
 
 
-def in_markdown(judged: Judged, result: Result) -> str:
+def in_markdown(judged: JudgeResult, result: Result) -> str:
     """Return the verdict as the text of an artifact in Prefect."""
     rows = "\n".join(f"| {cell(gate.gate)} | {gate.role} | {gate.shown} | {cell(gate.reason)} |" for gate in judged.verdict.gates)
     champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"

@@ -8,7 +8,7 @@ from components.mlflow_store import registry
 
 
 @dataclass(frozen=True)
-class Opponents:
+class ReferenceModels:
     """The ledger's entries of the champion and of the best champion so far; None where there is none, or it is the champion.
 
     `before` are all other models that ever were champion, newest first, each with its latest entry.
@@ -19,7 +19,7 @@ class Opponents:
     before: tuple[Entry, ...] = ()
 
 
-def opponents(entries: Sequence[Entry], key: str) -> Opponents:
+def opponents(entries: Sequence[Entry], key: str) -> ReferenceModels:
     """Return whom the candidate `key` is held against: the champion, or the version whose place it took where it is the champion itself."""
     latest = {entry.version: entry for entry in entries}
     standing = [latest[number] for number in registry.standing(entries)]
@@ -28,7 +28,7 @@ def opponents(entries: Sequence[Entry], key: str) -> Opponents:
     champion = standing[-1] if standing else None
     anchor = latest.get(champion.anchor) if champion is not None and champion.anchor is not None else None
     others = {entry.key: entry for entry in reversed(entries) if entry.key != key and (champion is None or entry.key != champion.key)}
-    return Opponents(
+    return ReferenceModels(
         champion,
         None if anchor is None or champion is None or anchor.key in (champion.key, key) else anchor,
         tuple(others[one] for one in others),

@@ -9,7 +9,7 @@ from components.steps import STAGES
 from flows.orchestrator.prefect_adapter import flow, task, tell
 from flows.pipeline import actions, publish_report
 from flows.pipeline.actions import Result, Stage
-from flows.pipeline.judge import Judged
+from flows.pipeline.judge import JudgeResult
 from flows.project.workspace import Workspace, open_workspace
 
 
@@ -78,19 +78,19 @@ def register(workspace: Workspace, run: RecordedRun) -> Version:
 
 
 @task
-def judge(workspace: Workspace, version: Version) -> Judged:
+def judge(workspace: Workspace, version: Version) -> JudgeResult:
     """Decide whether the candidate may replace the champion."""
     return actions.judge(workspace, version)
 
 
 @task
-def settle(workspace: Workspace, run: RecordedRun, version: Version, judged: Judged) -> Result:
+def settle(workspace: Workspace, run: RecordedRun, version: Version, judged: JudgeResult) -> Result:
     """Do what the verdict says: promote, wait for a person, or keep the champion."""
     return actions.settle(workspace, run, version, judged)
 
 
 @task
-def publish(workspace: Workspace, run: RecordedRun, stages: Sequence[Stage], judged: Judged, result: Result) -> None:
+def publish(workspace: Workspace, run: RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:
     """Write the page, and tell Prefect's users the verdict."""
     publish_report.publish(workspace, run, stages, judged, result)
     tell((workspace.reports / publish_report.VERDICT).read_text(encoding="utf-8"), key=f"verdict-{result.model}")

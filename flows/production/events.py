@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.ledger import Entry, Request
 from flows.orchestrator.prefect_api import post
 from flows.orchestrator.server import running
@@ -55,7 +55,7 @@ def address() -> str | None:
         return named
     try:
         project = find_project(Path.cwd().resolve())
-    except NotThere:
+    except NotFound:
         return None
     return read_settings(project).prefect_api_url or running(project / "var/prefect")
 

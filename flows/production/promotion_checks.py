@@ -4,7 +4,7 @@ Reads the registry and the ledger of an environment; changes nothing.
 """
 
 from components.artifacts.verdict import Outcome, Verdict
-from components.core.errors import BadInput, NotThere
+from components.core.errors import BadInput, NotFound
 from components.core.section import nearest
 from components.ledger import Ledger, Request
 from components.mlflow_store import registry
@@ -22,7 +22,7 @@ def find(place: Environment, name: str, number: int) -> Version:
     known = registry.versions(place.mlflow, name)
     version = next((version for version in known if version.number == number), None)
     if version is None:
-        raise NotThere(f"{name} has no version {number}; there are: {', '.join(str(one.number) for one in known) or 'none'}")
+        raise NotFound(f"{name} has no version {number}; there are: {', '.join(str(one.number) for one in known) or 'none'}")
     return version
 
 
@@ -33,7 +33,7 @@ def check_known(place: Environment, name: str) -> None:
         NotThere: there is no such model; the message names the one that was probably meant.
     """
     if name not in (there := models(place)):
-        raise NotThere(f"no model {name!r} is registered in {place.name}{nearest(name, there) or '; `retune run` registers one'}")
+        raise NotFound(f"no model {name!r} is registered in {place.name}{nearest(name, there) or '; `retune run` registers one'}")
 
 
 def models(place: Environment) -> list[str]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from components.core.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
 from components.core.exits import ended
 from components.core.output_dir import make_private
 from components.core.process import is_foreign, is_gone, owner, quiet_environment
@@ -57,7 +57,7 @@ def make_checkout(project: Path, pid: int) -> Path:
     remove_abandoned(project)
     commit = head(project)
     if not commit:
-        raise NotThere(f"a scheduled run works on what is committed, and {no_commit(project)}")
+        raise NotFound(f"a scheduled run works on what is committed, and {no_commit(project)}")
     home = project / RUNS / uuid.uuid4().hex[:12]
     make_private(home)
     who = json.loads(owner(pid)) | {"flow_run": os.environ.get(FLOW_RUN), "prefix": prefix(project)}

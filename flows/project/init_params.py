@@ -15,7 +15,7 @@ from components.core.text import canonical_label
 from components.data.snapshot.given_splits import SPLITS
 from components.data.snapshot.read_errors import Faults, listed
 from components.data.snapshot.settings import SnapshotParams
-from components.data.snapshot.sources import Asked, Brought, files
+from components.data.snapshot.sources import FetchedFiles, SourceRequest, files
 from components.data.snapshot.tables import READERS, format_of
 from components.data.snapshot.take import columns_of, given_splits
 from flows.project.column_patterns import Shape, shape_of
@@ -145,7 +145,7 @@ def _max_length(texts: "pd.Series[str]") -> int:
 
 
 @dataclass(frozen=True)
-class Head:
+class SampleRows:
     """The first rows, and the settings that read them; `split_files` says whether the files' names give splits."""
 
     frame: pd.DataFrame
@@ -153,13 +153,13 @@ class Head:
     split_files: bool
 
 
-def read_head(data: Path) -> Head:
+def read_head(data: Path) -> SampleRows:
     """Return the first rows as text: of the first file of each split, where files have splits.
 
     Raises:
         BadSource: no way of reading them gives rows.
     """
-    brought = files.bring(Asked(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
+    brought = files.bring(SourceRequest(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
     splits = given_splits(brought, SnapshotParams(source=str(data)))
     firsts = list({splits.get(path): path for path in reversed(list(brought.files))}.values())
     looked_at = replace(brought, files={path: brought.files[path] for path in firsts[::-1]})
@@ -172,7 +172,7 @@ def read_head(data: Path) -> Head:
             error = error or found
             continue
         if len(frame):
-            return Head(frame, settings, bool(splits))
+            return SampleRows(frame, settings, bool(splits))
     raise error or BadSource(f"{data}: a header and no rows; expected at least one row")
 
 
@@ -192,7 +192,7 @@ def _ways(data: Path, kind: str, escaped: bool) -> Iterator[SnapshotParams]:
             yield SnapshotParams(source=str(data), delimiter=delimiter, quoting=quoting)
 
 
-def _first_rows(brought: Brought, settings: SnapshotParams) -> pd.DataFrame:
+def _first_rows(brought: FetchedFiles, settings: SnapshotParams) -> pd.DataFrame:
     """Return the first rows of all files, of each a share.
 
     Raises:

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from components.artifacts.manifest import MAIN
 from components.core.documents import parse_yaml
 from components.core.errors import BadParams
-from components.core.section import Free, Section, nearest
+from components.core.section import OpenSection, Section, nearest
 from components.data.base_model import BaseParams
 from components.data.preprocess import PreprocessParams, check_copies
 from components.data.snapshot import SnapshotParams
@@ -72,7 +72,7 @@ class Params(Section):
 
     name: str = Field(description="the registered model's name")
     task: str = Field(description="a file of components/model/tasks")
-    task_options: Free = Field(description="the task's own settings; {} for its defaults")
+    task_options: OpenSection = Field(description="the task's own settings; {} for its defaults")
     snapshot: SnapshotParams
     base: BaseParams
     validation: ValidateParams = Field(alias="validate")

@@ -1,6 +1,6 @@
 """Where runs and versions of this project are kept: embedded below `var/`, or in the services that the settings name."""
 
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.mlflow_store import tracking
 from components.mlflow_store.registry import Environment
 from flows.project.workspace import Workspace
@@ -27,5 +27,5 @@ def standing(workspace: Workspace) -> Environment:
     """
     database = workspace.var / "mlflow.db"
     if not read_settings(workspace.project).mlflow_uri and not database.exists():
-        raise NotThere(f"{database} is missing: no run has been recorded here; `retune run` makes it")
+        raise NotFound(f"{database} is missing: no run has been recorded here; `retune run` makes it")
     return local(workspace)

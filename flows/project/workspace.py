@@ -9,7 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.errors import BadInput, BadParams, NotThere
+from components.core.errors import BadInput, BadParams, NotFound
 from components.core.hashing import digest_value
 from components.core.output_dir import make_private
 from flows.dvc_adapter.config import inherit, share_remote
@@ -127,7 +127,7 @@ def find_project(start: Path) -> Path:
                     "take it for something else; rename the folder"
                 )
             return folder
-    raise NotThere(f"no Retune project at or above {start}: expected a folder with dvc.yaml, components/ and flows/; run from a clone")
+    raise NotFound(f"no Retune project at or above {start}: expected a folder with dvc.yaml, components/ and flows/; run from a clone")
 
 
 def furnish(workspace: Workspace) -> None:

@@ -17,7 +17,7 @@ import httpx
 import yaml
 
 from components.core.documents import read_yaml
-from components.core.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
 from components.core.output_dir import make_private
 from flows.orchestrator.prefect_api import ask, client_settings
 from flows.project.models import ModelFolder, find_models
@@ -168,7 +168,7 @@ def ensure_pool(project: Path, api: str, name: str, named: bool) -> None:
     if called("GET", f"{api}/work_pools/{quote(name)}"):
         return
     if named:
-        raise NotThere(f"Prefect at {api} has no work pool {name!r}: `prefect work-pool create {name} --type {TYPE}` makes one")
+        raise NotFound(f"Prefect at {api} has no work pool {name!r}: `prefect work-pool create {name} --type {TYPE}` makes one")
     try:
         prefect(project, api, ["--no-prompt", "work-pool", "create", name, "--type", TYPE])
     except RetuneError:

@@ -8,7 +8,7 @@ import logging
 from contextlib import suppress
 
 from components.artifacts.manifest import BaseManifest, base_folder, base_names
-from components.core.errors import Cancelled, NotThere, RetuneError, Unavailable
+from components.core.errors import Cancelled, NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_file, digest_value
 from components.ledger import Ledger, Retraining
 from components.model.base_resolver import REGISTERED
@@ -79,10 +79,10 @@ def of_last_version(workspace: Workspace, path: str, known: str | None) -> str |
     if last is None or last.version is None:
         return None
     hashes = []
-    with suppress(NotThere):  # no version is left
+    with suppress(NotFound):  # no version is left
         model = open_model(read_name(workspace), start=workspace.project)
         for version in model.versions:
-            with suppress(NotThere):  # somebody registered it by hand
+            with suppress(NotFound):  # somebody registered it by hand
                 if version.number == last.version or (version.number > last.version and version.verdict):
                     hashes.append(model.hash_of(version, path))
     return known if known in hashes else next(iter(hashes), None)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
-from components.core.errors import BadParams, NotThere, RetuneError
+from components.core.errors import BadParams, NotFound, RetuneError
 from components.core.markdown import cell, escape
 from components.ledger import Ledger, Retraining
 from components.mlflow_store import registry
@@ -51,7 +51,7 @@ def write(workspace: Workspace, ended: Retraining) -> None:
     Ledger(workspace.ledger).note(ended)
     try:
         registry.confirm(standing(workspace).mlflow, workspace.ledger, ended.model)
-    except NotThere:
+    except NotFound:
         log.debug("there is no registry yet that could keep the ledger's head")
     except RetuneError as error:
         log.error("how the run ended is in the ledger, whose head MLflow does not keep yet; the next run does it: %s", error)

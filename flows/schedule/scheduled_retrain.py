@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.artifacts.manifest import Manifest
-from components.core.errors import Cancelled, NotThere, RetuneError, StageFailed, Unavailable
-from components.core.locks import Busy
+from components.artifacts.manifest import SnapshotManifest
+from components.core.errors import Cancelled, NotFound, RetuneError, StageFailed, Unavailable
+from components.core.locks import LockTimeout
 from components.core.markdown import cell, escape
 from components.data.snapshot import new_labels, take_snapshot
 from components.ledger import Retraining
@@ -35,7 +35,7 @@ BEGUN, MADE = "begun", "made"  # what a mark says
 
 
 @dataclass(frozen=True)
-class News:
+class ChangeCheck:
     """Whether there is something to do, and why or why not."""
 
     worth: bool
@@ -60,7 +60,7 @@ def retrain(model: str) -> Retraining:
                 return note(workspace, SKIPPED, "another run of the model is at work")
             furnish(workspace)  # only now: what DVC knows is what the run before left
             return story(workspace)
-    except (Cancelled, Unpushed):
+    except (Cancelled, PushFailed):
         raise
     except RetuneError as error:
         failed(workspace, str(error))
@@ -77,7 +77,7 @@ def take_turn(workspace: Workspace, held: ExitStack) -> bool:
         try:
             held.enter_context(in_turn(workspace.project, params.name))
             return True
-        except Busy:
+        except LockTimeout:
             if params.retrain.late == "skip":
                 return False
             if not told:
@@ -92,7 +92,7 @@ def story(workspace: Workspace) -> Retraining:
     if left == MADE:
         send_late(workspace)
     bring(workspace)
-    news = News(True, "the last run ended before all was done") if left == BEGUN else look(workspace)
+    news = ChangeCheck(True, "the last run ended before all was done") if left == BEGUN else look(workspace)
     if not news.worth:
         return note(workspace, SKIPPED, news.reason)
     log.info("%s", news.reason)
@@ -106,11 +106,11 @@ def story(workspace: Workspace) -> Retraining:
         fault = error
     announce(workspace, ended, result, f"\n\nNot on DVC's remote yet, the next run sends it: {fault}" if fault else "")
     if fault:
-        raise Unpushed(str(fault)) from fault
+        raise PushFailed(str(fault)) from fault
     return ended
 
 
-class Unpushed(Unavailable):
+class PushFailed(Unavailable):
     """A verdict was reached and stands, and what was made is on this machine only."""
 
 
@@ -121,34 +121,34 @@ def bring(workspace: Workspace) -> None:
 
 
 @task
-def look(workspace: Workspace) -> News:
+def look(workspace: Workspace) -> ChangeCheck:
     """Say whether the data, the code, the settings or the base model are others than those of the last run."""
     last = last_made(workspace)
     if last is None:
-        return News(True, "the first run of this schedule")
+        return ChangeCheck(True, "the first run of this schedule")
     actions.pin_base(workspace)
     if last.basis != basis(workspace):
-        return News(True, f"code, settings or base model are others than in the run of {last.at:%Y-%m-%d %H:%MZ}")
+        return ChangeCheck(True, f"code, settings or base model are others than in the run of {last.at:%Y-%m-%d %H:%MZ}")
     return compare(workspace)
 
 
-def compare(workspace: Workspace) -> News:
+def compare(workspace: Workspace) -> ChangeCheck:
     """Say whether the source has enough labels that the last snapshot has not; a snapshot of it is taken aside."""
     params, aside = read_params(workspace.params), workspace.root / "data/news"
     try:
-        before = Manifest.read(workspace.raw)
-    except NotThere:
-        return News(True, "the snapshot of the last run is gone")
+        before = SnapshotManifest.read(workspace.raw)
+    except NotFound:
+        return ChangeCheck(True, "the snapshot of the last run is gone")
     try:
         now = take_snapshot(workspace.origin, aside, snapshot=params.snapshot, required=params.made_task.columns)
         if now.digest == before.digest:
-            return News(False, f"no new data: the {before.rows:,} rows are the snapshot of {before.taken_at}")
+            return ChangeCheck(False, f"no new data: the {before.rows:,} rows are the snapshot of {before.taken_at}")
         fresh, wanted = new_labels(workspace.raw, aside), params.retrain.min_new_labels
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     if fresh < wanted:
-        return News(False, f"{fresh:,} new labels since {before.taken_at}, fewer than retrain.min_new_labels {wanted:,}")
-    return News(True, f"{fresh:,} new labels since {before.taken_at}")
+        return ChangeCheck(False, f"{fresh:,} new labels since {before.taken_at}, fewer than retrain.min_new_labels {wanted:,}")
+    return ChangeCheck(True, f"{fresh:,} new labels since {before.taken_at}")
 
 
 def mark(workspace: Workspace) -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-from components.core.errors import BadInput, NotThere, RetuneError, Unavailable
+from components.core.errors import BadInput, NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_file
 from flows.migrate import tables
 from infra.local import bootstrap, postgres
@@ -167,7 +167,7 @@ def read_manifest(copy: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((copy / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise NotThere(f"{copy} is no copy of a stack: expected a whole {MANIFEST}") from None
+        raise NotFound(f"{copy} is no copy of a stack: expected a whole {MANIFEST}") from None
     for name in ("mlflow", "prefect"):
         if (made := manifest["releases"][name]) != version(name):
             raise BadInput(f"{copy} was made with {name} {made}, installed is {version(name)}: restore with that release, then upgrade")

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import BadParams, NotThere, RetuneError, Unavailable
+from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
 from infra.local.layout import DATABASES, HOST, Stack, write_private
 
 ADMINISTRATOR = "postgres"
@@ -30,7 +30,7 @@ def program(name: str) -> str:
     if not found and (beside := shutil.which("pg_ctl")):
         found = shutil.which(name, path=str(Path(beside).resolve().parent))
     if not found:
-        raise NotThere(f"PostgreSQL's program {name} is neither on PATH nor below {PLACES}: install it, as `apt-get install postgresql`")
+        raise NotFound(f"PostgreSQL's program {name} is neither on PATH nor below {PLACES}: install it, as `apt-get install postgresql`")
     return found
 
 
@@ -45,7 +45,7 @@ def account() -> dict[str, Any]:
     try:
         user = pwd.getpwnam(ADMINISTRATOR)
     except KeyError:
-        raise NotThere("PostgreSQL does not run as root: expected a system user `postgres`, found none") from None
+        raise NotFound("PostgreSQL does not run as root: expected a system user `postgres`, found none") from None
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 

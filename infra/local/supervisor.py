@@ -42,7 +42,7 @@ CODE = Path(__file__).parents[2]
 
 
 @dataclass
-class Running:
+class RunningService:
     """A service and its process."""
 
     service: Service
@@ -53,12 +53,12 @@ class Running:
     due: float | None = None  # when it is to be started again
 
 
-class Keeper:
+class Supervisor:
     """Keeps the services of a stack running."""
 
     def __init__(self, stack: Stack, project: Path, workers: int) -> None:
         self._stack, self._project, self._workers = stack, project, workers
-        self._running: dict[str, Running] = {}
+        self._running: dict[str, RunningService] = {}
 
     def start(self) -> None:
         """Start everything and wait until it is well.
@@ -91,7 +91,7 @@ class Keeper:
     def launch(self, *services: Service) -> None:
         """Start services, without waiting."""
         for service in services:
-            self._running[service.name] = Running(service, spawn(self._stack, service), time.monotonic())
+            self._running[service.name] = RunningService(service, spawn(self._stack, service), time.monotonic())
 
     def await_well(self, *services: Service) -> None:
         """Wait until services are well.
@@ -116,7 +116,7 @@ class Keeper:
             self.write_state()
             time.sleep(POLL)
 
-    def _revive(self, one: Running) -> None:
+    def _revive(self, one: RunningService) -> None:
         now = time.monotonic()
         if one.due is None and has_ended(one.child):
             one.in_a_row = one.in_a_row + 1 if now - one.started < STEADY else 1
@@ -171,7 +171,7 @@ def has_ended(child: "subprocess.Popen[bytes]") -> bool:
     return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def end(several: Sequence[Running], politely: bool = True) -> None:
+def end(several: Sequence[RunningService], politely: bool = True) -> None:
     """End processes and their groups: SIGINT, which PostgreSQL too takes for a quick and clean end, and SIGKILL after their grace."""
     living, begun = [one for one in several if one.child.returncode is None], time.monotonic()
     for one in living if politely else []:
@@ -239,7 +239,7 @@ def check_ports(stack: Stack) -> None:
 
 
 @contextlib.contextmanager
-def kept(stack: Stack, project: Path, workers: int) -> Iterator[Keeper]:
+def kept(stack: Stack, project: Path, workers: int) -> Iterator[Supervisor]:
     """Give a keeper for the block, which ends what it has started however the block ends.
 
     Raises:
@@ -248,7 +248,7 @@ def kept(stack: Stack, project: Path, workers: int) -> Iterator[Keeper]:
     with alone(stack):
         sweep(stack, spare=os.getpid())  # what a keeper that was killed has left
         check_ports(stack)
-        keeper = Keeper(stack, project, workers)
+        keeper = Supervisor(stack, project, workers)
         try:
             yield keeper
         finally:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from components.artifacts.training import Training
-from components.artifacts.tuning_result import Chosen
+from components.artifacts.tuning_result import TunedSettings
 from components.core.hashing import digest_folder
 from tests.support.learn import make_learn
 
@@ -27,7 +27,7 @@ def workspace(tmp_path, tiny_base, tickets):
     make_learn(tmp_path / "learn", tiny_base, tickets)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({"task": "text_classification", "train": TRAIN}))
     (tmp_path / "tuned").mkdir()
-    Chosen(settings={}).write(tmp_path / "tuned")
+    TunedSettings(settings={}).write(tmp_path / "tuned")
     return tmp_path
 
 

@@ -17,7 +17,7 @@ from components.core.errors import BadInput, BadParams, Unavailable
 from components.core.process import owner
 from flows.migrate import tables
 from flows.migrate.migrate import migrate
-from flows.migrate.registry import Places
+from flows.migrate.registry import ArtifactRoots
 from flows.project.run_locks import hold_folder
 from infra.local import control
 from infra.local.layout import HOST, PORTS, SECRETS, make_stack, open_stack, read_variables, write_private
@@ -132,7 +132,7 @@ def test_a_port_that_another_program_uses_is_named(tmp_path: Path) -> None:
 
 
 def test_a_place_is_renamed_by_the_longest_experiment_that_holds_it() -> None:
-    places = Places({"file:///v/a/b": "mlflow-artifacts:/2", "file:///v/a": "mlflow-artifacts:/1"})
+    places = ArtifactRoots({"file:///v/a/b": "mlflow-artifacts:/2", "file:///v/a": "mlflow-artifacts:/1"})
 
     assert places.of("file:///v/a/b/run/artifacts") == "mlflow-artifacts:/2/run/artifacts"
     assert places.of("file:///v/a/run/artifacts") == "mlflow-artifacts:/1/run/artifacts"

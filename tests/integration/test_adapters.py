@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from components.artifacts.adapter_manifest import Adapted
+from components.artifacts.adapter_manifest import AdapterManifest
 from components.artifacts.manifest import BaseManifest
 from components.artifacts.verdict import Outcome
 from components.core.errors import BadModel
@@ -36,7 +36,7 @@ from components.mlflow_store.registry.verify import inspected
 from components.model import adapter, tasks
 from components.model.base_resolver import LACKING
 from flows.pipeline.judge import judge
-from flows.pipeline.model_sessions import Asked
+from flows.pipeline.model_sessions import ModelSessions
 from flows.project.params import Params
 from flows.project.workspace import Workspace
 from tests.support import cases, pipeline
@@ -161,7 +161,7 @@ def test_both_are_tagged_with_the_merged_model(run: Line) -> None:
 def test_it_answers_as_the_merged_one_to_the_last_digit(run: Line, expected: list[dict]) -> None:
     assert answers(run, run.small) == expected
     assert verify(run.uri, run.small.name, run.small.number).difference < 1e-6
-    with Asked(run.place, run.uri, run.params.made_task) as asked:
+    with ModelSessions(run.place, run.uri, run.params.made_task) as asked:
         asked.inspect(run.small)
 
 
@@ -266,7 +266,7 @@ def test_it_is_a_base_itself_with_the_merged_weights(run: Line, tmp_path: Path) 
     pipeline.assess(place, params)
     lineage = LINEAGE.model_copy(update={"model": params.name})
     third = register(place.root, run.uri, run_id=run.small.run_id, key="n" * 64, lineage=lineage)
-    assert Adapted.read(package(run, third) / "artifacts/adapter").source == f"models:/{run.small.name}/1"
+    assert AdapterManifest.read(package(run, third) / "artifacts/adapter").source == f"models:/{run.small.name}/1"
     assert verify(run.uri, third.name, third.number).rows > 0
 
 

@@ -15,7 +15,7 @@ from click.testing import Result
 from mlflow import MlflowClient
 from typer.testing import CliRunner
 
-from components.core.errors import BadInput, NotThere, RetuneError, Unavailable
+from components.core.errors import BadInput, NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_file
 from flows.audit.worktree import bring, furnish
 from flows.cli import app
@@ -92,7 +92,7 @@ def test_the_champion_of_every_moment_is_known() -> None:
 
     assert (now["version"], now["agrees"], now["registered"], now["until"]) == (1, True, True, None)
     assert asked("champion", "tickets", "--at", datetime.now(UTC).isoformat())["version"] == 1
-    with pytest.raises(NotThere, match="version 1 was the first"):
+    with pytest.raises(NotFound, match="version 1 was the first"):
         ask("champion", "tickets", "--at", "2026-01-01")
     with pytest.raises(BadInput, match="is no time"):
         ask("champion", "tickets", "--at", "last week")
@@ -111,9 +111,9 @@ def test_the_evidence_of_a_verdict_is_what_was_decided_on() -> None:
     assert all(gate["gate"] in said and gate["reason"] in said for gate in found["gates"])
     assert [gate["gate"] for gate in asked("why", "tickets", "2", "--gate", "floor")["gates"]] == ["floor"]
     assert asked("why", "tickets", "1")["evidence"] == asked("history", "tickets")[0]["evidence"]
-    with pytest.raises(NotThere, match="no gate 'flor'; did you mean 'floor'"):
+    with pytest.raises(NotFound, match="no gate 'flor'; did you mean 'floor'"):
         ask("why", "tickets", "2", "--gate", "flor")
-    with pytest.raises(NotThere, match="nobody judged it"):
+    with pytest.raises(NotFound, match="nobody judged it"):
         ask("why", "tickets", "3")
 
 
@@ -182,7 +182,7 @@ def test_a_ledger_that_is_gone_is_told_and_nothing_is_deleted(project: Path) -> 
         path.rename(path.with_name("away-" + path.name))
     try:
         for command in (["history", "tickets"], ["champion", "tickets"], ["prune", "--keep", "0", "--yes"]):
-            with pytest.raises(NotThere, match=r"ledger\.db is missing, and the alias champion of tickets is at version 1"):
+            with pytest.raises(NotFound, match=r"ledger\.db is missing, and the alias champion of tickets is at version 1"):
                 ask(*command)
         assert "is missing: restore a copy; without one, `retune reconcile --accept --why TEXT`" in asked("status")["standing"]["fault"]
     finally:
@@ -196,13 +196,13 @@ def test_a_ledger_that_is_gone_is_told_and_nothing_is_deleted(project: Path) -> 
     ids=lambda command: command[0],
 )
 def test_a_name_that_nobody_registered_is_refused_with_those_that_are(command: list[str]) -> None:
-    with pytest.raises(NotThere, match=r"no model 'tikets' is registered in .*; did you mean 'tickets'"):
+    with pytest.raises(NotFound, match=r"no model 'tikets' is registered in .*; did you mean 'tickets'"):
         ask(command[0], "tikets", *command[1:])
 
 
 @pytest.mark.parametrize("command", [["why", "9"], ["diff", "1", "9"], ["lineage", "9"], ["rebuild", "9"]], ids=lambda command: command[0])
 def test_a_version_that_is_not_there_is_refused_with_those_that_are(command: list[str]) -> None:
-    with pytest.raises(NotThere, match="tickets has no version 9; there are: 1, 2, 3"):
+    with pytest.raises(NotFound, match="tickets has no version 9; there are: 1, 2, 3"):
         ask(command[0], "tickets", *command[1:])
 
 
@@ -211,7 +211,7 @@ def test_a_registry_that_is_no_database_is_one_clear_error(project: Path, tmp_pa
         (tmp_path / name).mkdir()
     (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(NotThere, match=r"mlflow\.db is missing: no run has been recorded here"):
+    with pytest.raises(NotFound, match=r"mlflow\.db is missing: no run has been recorded here"):
         ask("history", "tickets")
     (tmp_path / "var").mkdir()
     (tmp_path / "var/mlflow.db").write_bytes(b"no database" * 1_000)
@@ -310,7 +310,7 @@ def without_data(project: Path) -> Iterator[Path]:
 
 
 def test_a_version_whose_data_is_gone_is_not_made_again(project: Path, without_data: Path) -> None:
-    with pytest.raises(NotThere, match=r"is not in DVC's cache .*Pulling data/raw failed"):
+    with pytest.raises(NotFound, match=r"is not in DVC's cache .*Pulling data/raw failed"):
         ask("rebuild", "tickets", "1")
     assert git(project, "worktree", "list").count("\n") == 1
 
@@ -320,7 +320,7 @@ def test_a_version_whose_commit_is_gone_is_not_made_again(project: Path) -> None
     commit = client.get_model_version("tickets", "1").tags["retune.git_commit"]
     client.set_model_version_tag("tickets", "1", "retune.git_commit", "f" * 40)
     try:
-        with pytest.raises(NotThere, match="commit ffffffffffff is not in the repository"):
+        with pytest.raises(NotFound, match="commit ffffffffffff is not in the repository"):
             ask("rebuild", "tickets", "1")
     finally:
         client.set_model_version_tag("tickets", "1", "retune.git_commit", commit)
@@ -331,7 +331,7 @@ def test_a_version_that_another_program_registered_has_no_origin(project: Path) 
     client.create_registered_model("stranger")
     client.create_model_version("stranger", str(project / "base-model"))
     for command in ("rebuild", "lineage"):
-        with pytest.raises(NotThere, match="was not registered by Retune"):
+        with pytest.raises(NotFound, match="was not registered by Retune"):
             ask(command, "stranger", "1")
     assert asked("prune", "stranger", "--keep", "0")["kept"] == {"stranger": {"1": "not registered by Retune"}}
     client.delete_registered_model("stranger")

@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from components.artifacts.verdict import Outcome, Verdict
-from components.core.errors import BadInput, BadParams, NotThere
-from components.ledger import Ledger, Outdated, Request
+from components.core.errors import BadInput, BadParams, NotFound
+from components.ledger import Ledger, Request, StaleVerdict
 from components.mlflow_store.connection import experiment
 from components.mlflow_store.registry import CHALLENGER, CHAMPION, PREVIOUS, Environment, Version, attach_verdict, register, versions
 from components.mlflow_store.registry.versions import VERDICT
@@ -103,9 +103,9 @@ def test_only_who_passed_is_promoted_without_force(place: Environment) -> None:
 
 
 def test_what_is_not_there_is_told_with_what_is(place: Environment) -> None:
-    with pytest.raises(NotThere, match="no model 'tickts' is registered in local; did you mean 'tickets'"):
+    with pytest.raises(NotFound, match="no model 'tickts' is registered in local; did you mean 'tickets'"):
         promotion.promote(place, "tickts", 1, who="ada@host")
-    with pytest.raises(NotThere, match="tickets has no version 9; there are: 1, 2"):
+    with pytest.raises(NotFound, match="tickets has no version 9; there are: 1, 2"):
         promotion.promote(place, "tickets", 9, who="ada@host")
 
 
@@ -115,7 +115,7 @@ def test_a_verdict_counts_for_the_champion_that_it_was_about(place: Environment)
     assert (done.entry.why, done.entry.outcome, done.entry.evidence, done.entry.forced) == ("it is PASS", "PASS", verdict.evidence, False)
 
     judge(place, 2)
-    with pytest.raises(Outdated, match="verdict is about no champion, champion is now 1: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about no champion, champion is now 1: judge again"):
         promotion.promote(place, "tickets", 2, who="ada@host")
     assert aliases(place) == {CHAMPION: 1, CHALLENGER: 2}
 
@@ -144,7 +144,7 @@ def test_an_approval_is_of_the_evidence_that_was_asked_about(place: Environment)
 def test_an_approval_is_against_the_champion_that_was_asked_about(place: Environment) -> None:
     request = wait(place, 1, champion=2)
 
-    with pytest.raises(Outdated, match="verdict is about version 2, champion is now nobody: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about version 2, champion is now nobody: judge again"):
         promotion.approve(place, request.run, **ADA)
     assert [waiting.run for waiting in Ledger(place.ledger).waiting()] == [request.run]
 
@@ -247,5 +247,5 @@ def test_a_documented_command_is_understood(command: list[str], tmp_path: Path, 
     ended = CliRunner().invoke(app, command[1:])
 
     assert len(DOCUMENTED) >= 10
-    assert isinstance(ended.exception, NotThere), ended.output
+    assert isinstance(ended.exception, NotFound), ended.output
     assert "no Retune project" in str(ended.exception)

@@ -20,10 +20,10 @@ import yaml
 from mlflow import MlflowClient
 
 from components.artifacts.predictions import Predictions
-from components.core.errors import BadData, BadInput, BadParams, BadSource, NotThere, Unavailable
+from components.core.errors import BadData, BadInput, BadParams, BadSource, NotFound, Unavailable
 from components.data.snapshot import SnapshotParams
 from components.serving import batch
-from components.serving.batch import Settings
+from components.serving.batch import ScoringSettings
 from flows.batch_scoring import scoring
 from flows.project.workspace import Workspace
 from tests.support.project import BIN, ROOT, environment, retune, started, wait_for
@@ -32,7 +32,7 @@ from tests.support.registered import make_shop
 pytestmark = pytest.mark.slow
 
 ROWS, PART = 6_000, 100
-SHORT = Settings(rows_per_part=PART)
+SHORT = ScoringSettings(rows_per_part=PART)
 OPTIONS = ("--rows-per-part", str(PART))
 
 
@@ -97,7 +97,10 @@ def test_a_killed_scoring_goes_on_and_ends_with_the_same_bytes(project: Path, wo
     assert 4 <= done < ROWS // PART
     assert not (out / "manifest.json").exists()
     (out / "part-00099.parquet.partial").write_text("cut short")
-    for settings, said in ((Settings(7), "torn was begun with rows_per_part 100"), (Settings(PART, prefix="p_"), "prefix ''")):
+    for settings, said in (
+        (ScoringSettings(7), "torn was begun with rows_per_part 100"),
+        (ScoringSettings(PART, prefix="p_"), "prefix ''"),
+    ):
         with pytest.raises(BadInput, match=said):
             scoring.score(workspace, "rows.parquet", "torn", "tickets@champion", settings)
 
@@ -162,7 +165,7 @@ def test_a_killed_scoring_into_a_database_neither_doubles_nor_loses_a_row_and_st
     assert rows == [(number + 1, number, *answer) for number, answer in enumerate(answers)]
 
 
-class Meddling(batch.Folder):
+class Meddling(batch.FolderTarget):
     """A folder whose first part changes the input."""
 
     def add(self, numbers: Sequence[int], scored: pa.Table, bad: pa.Table) -> None:
@@ -176,13 +179,17 @@ def test_an_input_that_changes_while_it_is_scored_is_never_called_complete(works
     source = batch.Files({path: path.name}, SnapshotParams(source="unused"), "growing.csv")
     with pytest.raises(BadSource, match=r"growing\.csv was changed while it was scored; --replace begins anew"):
         batch.score(
-            f"sqlite:///{workspace.var / 'mlflow.db'}", "tickets", lambda: nullcontext(source), Meddling(Path("grown")), Settings(1)
+            f"sqlite:///{workspace.var / 'mlflow.db'}", "tickets", lambda: nullcontext(source), Meddling(Path("grown")), ScoringSettings(1)
         )
 
     assert "manifest.json" not in content(Path("grown"))
     with pytest.raises(BadInput, match=r"growing\.csv is not what grown was begun with"):
         batch.score(
-            f"sqlite:///{workspace.var / 'mlflow.db'}", "tickets", lambda: nullcontext(source), batch.Folder(Path("grown")), Settings(1)
+            f"sqlite:///{workspace.var / 'mlflow.db'}",
+            "tickets",
+            lambda: nullcontext(source),
+            batch.FolderTarget(Path("grown")),
+            ScoringSettings(1),
         )
 
 
@@ -192,8 +199,8 @@ BAD: Sequence[tuple[str, str, type[Exception], str]] = [
     ("text,label\na,b\n", "tickets", BadInput, "bad.csv has a column 'label' already"),
     ("text\n", "tickets", BadSource, "bad.csv has no rows"),
     ("id,text\n1,a\n2,\n", "tickets", BadData, "bad.csv: row 2: 'text' is missing"),
-    ("text\na\n", "tickets/9", NotThere, "tickets has no version 9; there are: 1, 2"),
-    ("text\na\n", "other", NotThere, "other has no champion"),
+    ("text\na\n", "tickets/9", NotFound, "tickets has no version 9; there are: 1, 2"),
+    ("text\na\n", "other", NotFound, "other has no champion"),
 ]
 
 
@@ -225,7 +232,7 @@ def test_what_is_read_is_never_replaced(workspace: Workspace, whole: Path) -> No
     before = content(whole)
     for given, out in (("whole/part-*.parquet", "whole"), ("sql://shop/orders", "sql://shop/orders")):
         with pytest.raises(BadInput, match="would be read and written"):
-            scoring.score(workspace, given, out, "", Settings(prefix="again_"), replace=True)
+            scoring.score(workspace, given, out, "", ScoringSettings(prefix="again_"), replace=True)
     with pytest.raises(BadInput, match=r"s3://…: expected a folder or sql://NAME/TABLE"):
         scoring.score(workspace, "rows.parquet", "s3://bucket/scored", "", SHORT)
 
@@ -240,7 +247,7 @@ def test_bad_rows_are_put_aside_and_the_projects_own_columns_are_heeded(project:
     (project / "own.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     own = Workspace(project, project, project / "own.yaml")
 
-    manifest = scoring.score(own, "mixed.jsonl", "mixed", "", Settings(rows_per_part=2, on_bad_row="quarantine"))
+    manifest = scoring.score(own, "mixed.jsonl", "mixed", "", ScoringSettings(rows_per_part=2, on_bad_row="quarantine"))
 
     assert (manifest.rows, manifest.scored, manifest.quarantined) == (5, 2, 3)
     assert [part.rows for part in manifest.parts] == [1, 0, 1]

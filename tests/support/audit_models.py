@@ -6,7 +6,7 @@ from typing import Any
 from components.ledger import Ledger
 from components.mlflow_store.registry import Version
 from components.mlflow_store.registry.versions import KEY
-from flows.audit.registered_model import Model
+from flows.audit.registered_model import RegisteredModel
 
 
 def version(number: int, *aliases: str, **tags: str) -> Version:
@@ -14,8 +14,8 @@ def version(number: int, *aliases: str, **tags: str) -> Version:
     return Version("tickets", number, f"run{number}", f"key{number}", True, aliases, {KEY: f"key{number}", **named})
 
 
-def model_of(folder: Path, *versions: Version) -> Model:
-    return Model("tickets", folder, f"sqlite:///{folder}/var/mlflow.db", f"sqlite:///{folder}/var/ledger.db", versions)
+def model_of(folder: Path, *versions: Version) -> RegisteredModel:
+    return RegisteredModel("tickets", folder, f"sqlite:///{folder}/var/mlflow.db", f"sqlite:///{folder}/var/ledger.db", versions)
 
 
 def promoted(folder: Path, *numbers: int, **more: Any) -> Ledger:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.artifacts.lineage import Lineage
-from components.artifacts.manifest import Manifest, Part
-from components.artifacts.metrics import Bin, ClassScore, Estimate, Metrics
+from components.artifacts.manifest import FilePart, SnapshotManifest
+from components.artifacts.metrics import CalibrationBin, ClassScore, Estimate, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
 from components.artifacts.training import ModelSpec, Training
@@ -104,8 +104,8 @@ def make_finished(workspace: Path, base: Path, tickets: pd.DataFrame, seed: int 
 
 
 def write_records(workspace: Path, labels: tuple[str, ...]) -> None:
-    part = Part(name="part-0.parquet", sha256="0" * 64, bytes=1, rows=240)
-    Manifest(
+    part = FilePart(name="part-0.parquet", sha256="0" * 64, bytes=1, rows=240)
+    SnapshotManifest(
         source="tickets.csv",
         format="csv",
         rows=240,
@@ -180,7 +180,7 @@ def write_records(workspace: Path, labels: tuple[str, ...]) -> None:
         brier=estimate(0.3),
         ece=0.05,
         ece_debiased=0.04,
-        reliability=(Bin(confidence=0.5, accuracy=0.5, rows=60),),
+        reliability=(CalibrationBin(confidence=0.5, accuracy=0.5, rows=60),),
     ).write(workspace / "reports/evaluation")
 
 

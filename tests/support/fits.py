@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from components.training.trainer import TrainParams
-from components.training.trainer.fit import Keep, fit
+from components.training.trainer.fit import CheckpointPaths, fit
 
 QUICK = TrainParams(epochs=2, learning_rate=1e-2, batch_size=16, threads=1, precision="float32", patience=0, evaluations_per_epoch=2)
 
 
 def keep_in(folder):
     folder.mkdir()
-    return Keep(folder / "checkpoints", folder / "history.jsonl")
+    return CheckpointPaths(folder / "checkpoints", folder / "history.jsonl")
 
 
 def weights(model):

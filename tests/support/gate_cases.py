@@ -7,9 +7,9 @@ import numpy as np
 
 from components import gates
 from components.artifacts.predictions import Predictions
-from components.artifacts.served_answers import Served, ServedAnswer
+from components.artifacts.served_answers import ServedAnswer, ServedAnswers
 from components.artifacts.verdict import GateResult, Verdict
-from components.gates import Evidence, GatesParams, Rival
+from components.gates import Evidence, GatesParams, ReferenceModel
 from components.judge import judge, verdict_key
 from components.judge.multiple_testing import correct
 
@@ -43,17 +43,17 @@ def against(candidate: Predictions, champion: Predictions | None, **more: Any) -
     """The evidence on a candidate, its champion version 4, and a poor baseline."""
     poor = answered(np.random.default_rng(9).random(len(candidate.ids)) < 0.4)
     known = {"baselines": {"tfidf": poor, "majority": poor}, "min_class_units": 10, "level": 0.05, "served": served(candidate), **more}
-    return Evidence(candidate=candidate, champion=None if champion is None else Rival("4", champion), **known)
+    return Evidence(candidate=candidate, champion=None if champion is None else ReferenceModel("4", champion), **known)
 
 
-def served(candidate: Predictions, rows: int = 10, **more: Any) -> Served:
+def served(candidate: Predictions, rows: int = 10, **more: Any) -> ServedAnswers:
     """The evaluated answers to the first rows, as they came back from a scoring server that refuses what is no request."""
     answers = [
         ServedAnswer(id=str(name), label=str(said), probabilities=dict(zip(candidate.labels, map(float, row), strict=True)))
         for name, said, row in zip(candidate.ids[:rows], candidate.predicted, candidate.probabilities, strict=False)
     ]
     known = {"asked": len(answers), "answers": tuple(answers), "malformed": {"no JSON": 400}, "seconds": 5.0}
-    return Served(version="models:/tickets/5", **{**known, **more})
+    return ServedAnswers(version="models:/tickets/5", **{**known, **more})
 
 
 def decided(name: str, evidence: Evidence, **settings: Any) -> GateResult:

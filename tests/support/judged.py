@@ -1,6 +1,6 @@
 """A verdict with every kind of gate, made up: deciding, vetoing and shown ones, with hypotheses, notes and tables."""
 
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
 
 CHAPTERS = (
@@ -135,7 +135,7 @@ def deciding(*, undecided: bool = False) -> list[GateResult]:
             "servability",
             "version 4 served 256 of 256 rows as evaluated (largest gap 2.4e-07, tolerance 1e-05) and refused 6 of 6 requests",
             tables=(
-                Table(
+                ReportTable(
                     title="Malformed requests",
                     columns=("request", "status", "refused"),
                     rows=(("no body", 400, True), ("a number for a text", 400, True), ("<script>alert(1)</script>", 415, True)),
@@ -180,7 +180,7 @@ def vetoing(*, failed: bool = False) -> list[GateResult]:
             ),
             change="PASS when the slice is no worse; more training rows of it, or gates.slices.role: shows",
             tables=(
-                Table(
+                ReportTable(
                     title="Too small to judge (under 100 rows)",
                     columns=("slice", "rows", "candidate", "champion", "difference"),
                     rows=(("kind is inclusion, label is Neoplasms", 61, 0.803, 0.82, -0.017), ("rare words", 12, None, None, None)),
@@ -202,7 +202,7 @@ def vetoing(*, failed: bool = False) -> list[GateResult]:
             "leakage",
             "no test row was trained on; 3 near-duplicates",
             role=Role.VETOES,
-            tables=(Table(title="Nearest pairs", columns=("row", "text", "similarity"), rows=hidden),),
+            tables=(ReportTable(title="Nearest pairs", columns=("row", "text", "similarity"), rows=hidden),),
         ),
         gate(
             "cost",

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.artifacts.lineage import Lineage
-from components.artifacts.manifest import Manifest
-from components.artifacts.metrics import Bin, ClassScore, Estimate, Metrics
+from components.artifacts.manifest import SnapshotManifest
+from components.artifacts.metrics import CalibrationBin, ClassScore, Estimate, Metrics
 from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
 from components.artifacts.training import Training
@@ -106,7 +106,7 @@ def write_metrics(workspace: Path, labels: tuple[str, ...]) -> None:
         brier=estimate(0.131),
         ece=0.041,
         ece_debiased=0.022,
-        reliability=(Bin(confidence=0.7, accuracy=0.65, rows=5), Bin(confidence=0.9, accuracy=0.92, rows=15)),
+        reliability=(CalibrationBin(confidence=0.7, accuracy=0.65, rows=5), CalibrationBin(confidence=0.9, accuracy=0.92, rows=15)),
     ).write(folder)
 
 
@@ -119,7 +119,7 @@ def write_predictions(workspace: Path, predictions: Predictions) -> None:
 def write_data(workspace: Path, labels: tuple[str, ...], text: str, column: str = "text") -> None:
     for folder in ("data/raw", "data/validated", "data/prepared/test"):
         (workspace / folder).mkdir(parents=True)
-    Manifest(
+    SnapshotManifest(
         source=text[:60], format="csv", rows=10_182, columns=("id", column), source_columns={}, parts=(), digest="d" * 64, taken_at="now"
     ).write(workspace / "data/raw")
     checks = (

@@ -2,9 +2,9 @@
 
 import pyarrow as pa
 
-from components.serving.batch.records import Manifest, Plan
+from components.serving.batch.records import ScoringManifest, ScoringPlan
 
-PLAN = Plan(
+PLAN = ScoringPlan(
     asked="tickets@champion",
     model_uri="models:/tickets/1",
     version=1,
@@ -17,7 +17,7 @@ PLAN = Plan(
     on_bad_row="quarantine",
     prefix="",
 )
-FINAL = Manifest(
+FINAL = ScoringManifest(
     model_uri="models:/tickets/1",
     version=1,
     package="p" * 64,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from components.artifacts.manifest import BaseManifest, Part
+from components.artifacts.manifest import BaseManifest, FilePart
 from components.core.hashing import digest_file, digest_value
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -29,7 +29,7 @@ def make_tiny_base(folder: Path, words: list[str]) -> Path:
     )
     BertModel(config).save_pretrained(folder)
     files = sorted(path for path in folder.iterdir() if path.is_file())
-    parts = tuple(Part(name=path.name, sha256=digest_file(path), bytes=path.stat().st_size) for path in files)
+    parts = tuple(FilePart(name=path.name, sha256=digest_file(path), bytes=path.stat().st_size) for path in files)
     digest = digest_value([part.model_dump() for part in parts])
     BaseManifest(source="test", parts=parts, digest=digest, taken_at="2026-11-21T00:00:00+00:00").write(folder)
     return folder

@@ -24,7 +24,7 @@ from components.artifacts.training import ModelSpec
 from components.artifacts.validation import ValidationReport
 from components.core.errors import BadData, BadParams
 from components.core.output_dir import fresh
-from components.core.section import NOTHING, Free, nearest
+from components.core.section import NOTHING, OpenSection, nearest
 from components.core.text import grouped, normalise, text_key
 from components.data.preprocess import augment, duplicates, given_splits, pseudo_labels
 from components.data.preprocess.checks import check
@@ -44,7 +44,9 @@ _BINS = 32
 _QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
 
-def preprocess(validated: Path, base: Path, out: Path, *, task: str, preprocess: PreprocessParams, task_options: Free = NOTHING) -> None:
+def preprocess(
+    validated: Path, base: Path, out: Path, *, task: str, preprocess: PreprocessParams, task_options: OpenSection = NOTHING
+) -> None:
     """Clean, deduplicate, split and encode the validated rows.
 
     Raises:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.artifacts.manifest import Part
+from components.artifacts.manifest import FilePart
 from components.artifacts.rows import canonical, text_schema
 from components.core.hashing import digest_file
 
@@ -68,11 +68,11 @@ class Buckets:
         self._folder.rmdir()
 
 
-def write_parts(buckets: Buckets, columns: Sequence[str], folder: Path) -> tuple[str, tuple[Part, ...]]:
+def write_parts(buckets: Buckets, columns: Sequence[str], folder: Path) -> tuple[str, tuple[FilePart, ...]]:
     """Write the parts into `folder` and return the digest of the rows and the parts, in the order of their rows."""
     digest = hashlib.sha256(canonical(columns))
     bits = max(0, min(8, ((buckets.rows - 1) // _PART).bit_length()))
-    parts: list[Part] = []
+    parts: list[FilePart] = []
     writer: _PartWriter | None = None
     place = -1
     for name, row in buckets.sorted():
@@ -108,14 +108,14 @@ class _PartWriter:
         if len(self._group) >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
             self._flush()
 
-    def close(self) -> Part:
+    def close(self) -> FilePart:
         self._flush()
         self._writer.close()
         self._file.close()
         digest = digest_file(self._path)
         path = self._path.with_name(f"part-{digest[:16]}.parquet")
         os.replace(self._path, path)
-        return Part(name=path.name, sha256=digest, bytes=path.stat().st_size, rows=self._rows)
+        return FilePart(name=path.name, sha256=digest, bytes=path.stat().st_size, rows=self._rows)
 
     def _flush(self) -> None:
         if self._group:

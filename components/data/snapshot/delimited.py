@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from components.data.snapshot.decoding import codec, first_fault, refuse_other
-from components.data.snapshot.features import Column, with_names
+from components.data.snapshot.features import ColumnType, with_names
 from components.data.snapshot.read_errors import LONGEST_CELL, Faults, shown
 from components.data.snapshot.settings import SnapshotParams
 
@@ -38,7 +38,7 @@ class _Record(NamedTuple):
         return f"line {self.first}" if len(self.lines) == 1 else f"lines {self.first} to {self.first + len(self.lines) - 1}"
 
 
-def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, Column]:
+def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, ColumnType]:
     """Return the header, after the whole file was found to be text."""
     refuse_other(path, faults)
     spot = first_fault(path, snapshot.encoding)
@@ -58,10 +58,10 @@ def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[s
         more = f" and {len(places) - 10:,} more" if len(places) > 10 else ""
         faults.add(f"the header has {shown(name)} more than once (columns {', '.join(places[:10])}{more})")
     faults.settle()
-    return {name: Column() for name in header}
+    return {name: ColumnType() for name in header}
 
 
-def read_rows(path: Path, snapshot: SnapshotParams, columns: Mapping[str, Column], faults: Faults) -> Iterator[list[str | None]]:
+def read_rows(path: Path, snapshot: SnapshotParams, columns: Mapping[str, ColumnType], faults: Faults) -> Iterator[list[str | None]]:
     """Yield the rows below the header; empty lines are no rows."""
     width, names = len(columns), [column.names for column in columns.values()]
     named = any(each is not None for each in names)

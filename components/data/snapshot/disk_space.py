@@ -6,13 +6,13 @@ from pathlib import Path
 from components.core.errors import BadSource, Unavailable
 from components.data.snapshot import parquet
 from components.data.snapshot.settings import SnapshotParams
-from components.data.snapshot.sources import Brought
+from components.data.snapshot.sources import FetchedFiles
 from components.data.snapshot.tables import READERS, format_of
 
 _SMALL = 256 << 20  # bytes that may come of a file of any size
 
 
-def check_room(brought: Brought, snapshot: SnapshotParams, folder: Path) -> None:
+def check_room(brought: FetchedFiles, snapshot: SnapshotParams, folder: Path) -> None:
     """Check that the rows of all files fit into `folder`, and that no Parquet file has far more text than bytes.
 
     Raises:

@@ -29,7 +29,7 @@ _UNKNOWN = -1  # a row without a label, as in public test sets
 
 
 @dataclass(frozen=True)
-class Column:
+class ColumnType:
     """A column of a file: `kind` is the type of its values, nothing where it has none; `names` those of its classes."""
 
     kind: str = ""

@@ -7,14 +7,14 @@ from typing import Any, NoReturn
 
 from components.data.snapshot.cells import as_text
 from components.data.snapshot.decoding import codec, first_fault, refuse_other
-from components.data.snapshot.features import Column, with_names
+from components.data.snapshot.features import ColumnType, with_names
 from components.data.snapshot.read_errors import Faults
 from components.data.snapshot.settings import SnapshotParams
 
 _KINDS = {str: "text", bool: "boolean", int: "integer", float: "number", list: "list", dict: "object"}
 
 
-def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, Column]:
+def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, ColumnType]:
     """Return every key of the file in the order of first appearance, after every line was parsed."""
     refuse_other(path, faults)
     spot = first_fault(path, snapshot.encoding)
@@ -29,10 +29,10 @@ def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[s
     if not columns and not faults:
         faults.add("the file has no rows; expected one JSON object a line")
     faults.settle()
-    return {name: Column(" or ".join(sorted(_KINDS[kind] for kind in kinds if kind in _KINDS))) for name, kinds in columns.items()}
+    return {name: ColumnType(" or ".join(sorted(_KINDS[kind] for kind in kinds if kind in _KINDS))) for name, kinds in columns.items()}
 
 
-def read_rows(path: Path, snapshot: SnapshotParams, columns: Mapping[str, Column], faults: Faults) -> Iterator[list[str | None]]:
+def read_rows(path: Path, snapshot: SnapshotParams, columns: Mapping[str, ColumnType], faults: Faults) -> Iterator[list[str | None]]:
     """Yield the values of each line as text."""
     for number, row in enumerate(objects(path, snapshot, faults), start=1):
         try:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import MARKS, PSEUDO, canonical, read_parts
 
 Hashes = npt.NDArray[np.uint64]
@@ -26,7 +26,7 @@ def new_labels(earlier: Path | None, now: Path) -> int:
     Raises:
         NotThere: there is no snapshot in `now`, or a part of one of them is missing or corrupt.
     """
-    after, before = Manifest.read(now), _standing(earlier)
+    after, before = SnapshotManifest.read(now), _standing(earlier)
     if before is not None and before.digest == after.digest:
         return 0
     shared = [name for name in after.columns if before is not None and name in before.columns and name not in MARKS]
@@ -35,8 +35,8 @@ def new_labels(earlier: Path | None, now: Path) -> int:
     return len(np.setdiff1d(_hashes(now, shared), _hashes(earlier, shared), assume_unique=True))
 
 
-def _standing(folder: Path | None) -> Manifest | None:
-    return Manifest.read(folder) if folder is not None and (folder / Manifest.FILE).exists() else None
+def _standing(folder: Path | None) -> SnapshotManifest | None:
+    return SnapshotManifest.read(folder) if folder is not None and (folder / SnapshotManifest.FILE).exists() else None
 
 
 def _hashes(folder: Path, columns: Sequence[str]) -> Hashes:

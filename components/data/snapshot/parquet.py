@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from components.data.snapshot.cells import as_text
 from components.data.snapshot.decoding import refuse_other
-from components.data.snapshot.features import Column, of_schema, with_names
+from components.data.snapshot.features import ColumnType, of_schema, with_names
 from components.data.snapshot.read_errors import Faults
 from components.data.snapshot.settings import SnapshotParams
 
@@ -23,7 +23,7 @@ _ROW, _CELL = 65, 3  # bytes that a row takes on its way, and a cell, beside the
 Cells = list[str | None]
 
 
-def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, Column]:
+def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, ColumnType]:
     """Return the file's columns."""
     refuse_other(path, faults, b"PAR1")
     try:
@@ -39,10 +39,10 @@ def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[s
         faults.add(f"the column {name!r} is there more than once")
     faults.settle()
     names = of_schema(schema.metadata)
-    return {field.name: Column(_kind(field.type), names.get(field.name)) for field in schema}
+    return {field.name: ColumnType(_kind(field.type), names.get(field.name)) for field in schema}
 
 
-def read_rows(path: Path, snapshot: SnapshotParams, columns: Mapping[str, Column], faults: Faults) -> Iterator[tuple[str | None, ...]]:
+def read_rows(path: Path, snapshot: SnapshotParams, columns: Mapping[str, ColumnType], faults: Faults) -> Iterator[tuple[str | None, ...]]:
     """Yield the rows as text."""
     first = 1
     with _opened(path) as file:
@@ -92,7 +92,7 @@ def _length(column: pa.Array) -> int:
     return int(column.nbytes)
 
 
-def _texts(name: str, column: pa.Array, known: Column) -> Cells:
+def _texts(name: str, column: pa.Array, known: ColumnType) -> Cells:
     try:
         if pa.types.is_dictionary(column.type):
             different = _texts(name, column.dictionary, known)

@@ -9,7 +9,7 @@ from components.artifacts.rows import GIVEN_SPLIT, MARKS, in_order
 from components.core.errors import BadSource
 from components.core.section import nearest
 from components.data.snapshot import delimited, jsonl, parquet
-from components.data.snapshot.features import Column
+from components.data.snapshot.features import ColumnType
 from components.data.snapshot.read_errors import listed, shown
 from components.data.snapshot.settings import SnapshotParams
 
@@ -71,7 +71,7 @@ def same_columns(first: str, expected: Iterable[str], called: str, found: Iterab
         raise BadSource(f"{called}: expected the same columns as in {first}, found that it {' and '.join(differs)}")
 
 
-def tell_types(found: Mapping[str, Mapping[str, Column]]) -> None:
+def tell_types(found: Mapping[str, Mapping[str, ColumnType]]) -> None:
     """Warn of columns whose values are of different types in the files `found`, by the files' names: whole numbers get one text of all."""
     for name in dict.fromkeys(column for columns in found.values() for column in columns):
         kinds: dict[str, str] = {}

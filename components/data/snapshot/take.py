@@ -13,19 +13,19 @@ from typing import TypeVar
 
 import pandas as pd
 
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import GIVEN_SPLIT, MARKS, in_order, verify
 from components.core.atomic import aside, swap
-from components.core.errors import BadSource, Cancelled, NotThere, Unavailable
+from components.core.errors import BadSource, Cancelled, NotFound, Unavailable
 from components.data.snapshot.bucket_sort import Buckets, write_parts
 from components.data.snapshot.decoding import what_else
 from components.data.snapshot.disk_space import check_room
-from components.data.snapshot.features import Column, of_cards
+from components.data.snapshot.features import ColumnType, of_cards
 from components.data.snapshot.given_splits import split_of, splits_of_files
 from components.data.snapshot.read_errors import LONGEST_CELL, Changed, Faults, listed, readable, shown
 from components.data.snapshot.settings import SnapshotParams
 from components.data.snapshot.source_changes import difference, stamps
-from components.data.snapshot.sources import Asked, Brought, source_of
+from components.data.snapshot.sources import FetchedFiles, SourceRequest, source_of
 from components.data.snapshot.tables import READERS, format_of, name_columns, same_columns, tell_types
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def take_snapshot(
     required: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Manifest:
+) -> SnapshotManifest:
     """Write the rows of `snapshot.source` into `out`; unchanged rows leave `out` as it is.
 
     Local paths are relative to `root`. `required` are the canonical columns that the task needs; `progress` is told the number of rows
@@ -58,11 +58,11 @@ def take_snapshot(
         BadSource: the source is missing or cannot be read as one table; with every fault of the first bad file.
         Unavailable: the source is out of reach, or the disk is full; `out` is untouched.
     """
-    asked = Asked(snapshot, root, os.environ if environment is None else environment)
+    asked = SourceRequest(snapshot, root, os.environ if environment is None else environment)
     return _twice(lambda: _take(asked, out, required, progress))
 
 
-def _take(asked: Asked, out: Path, required: Sequence[str], progress: Callable[[int], None] | None) -> Manifest:
+def _take(asked: SourceRequest, out: Path, required: Sequence[str], progress: Callable[[int], None] | None) -> SnapshotManifest:
     source = source_of(asked.settings)
     with aside(out) as partial:
         elsewhere = partial / "brought"
@@ -75,7 +75,7 @@ def _take(asked: Asked, out: Path, required: Sequence[str], progress: Callable[[
         if earlier is not None and earlier.digest == digest:
             log.info("unchanged: the %d rows of %s are the snapshot of %s", earlier.rows, brought.source, earlier.taken_at)
             return earlier
-        manifest = Manifest(
+        manifest = SnapshotManifest(
             source=brought.source,
             format=brought.format,
             rows=buckets.rows,
@@ -101,7 +101,7 @@ def _twice(read: Callable[[], T]) -> T:
         return read()
 
 
-def _steadily(brought: Brought, read: Callable[[], T]) -> T:
+def _steadily(brought: FetchedFiles, read: Callable[[], T]) -> T:
     """Read files that stay the same meanwhile.
 
     Raises:
@@ -127,7 +127,7 @@ def _changed(what: str) -> str:
 
 def look_at(root: Path, *, snapshot: SnapshotParams, environment: Mapping[str, str] | None = None) -> str:
     """Say in a few words what `snapshot.source` holds, without reading all of it; raises as `take_snapshot` does."""
-    return source_of(snapshot).look(Asked(snapshot, root, os.environ if environment is None else environment))
+    return source_of(snapshot).look(SourceRequest(snapshot, root, os.environ if environment is None else environment))
 
 
 def read_file(path: Path, snapshot: SnapshotParams) -> pd.DataFrame:
@@ -139,7 +139,7 @@ def read_file(path: Path, snapshot: SnapshotParams) -> pd.DataFrame:
     """
     if not path.is_file():
         raise BadSource(f"{path}: {what_else(path) or 'no such file'}; expected a file")
-    brought = Brought({path: str(path)}, str(path), format_of([path]))
+    brought = FetchedFiles({path: str(path)}, str(path), format_of([path]))
 
     def read() -> pd.DataFrame:
         found = columns_of(brought, snapshot)
@@ -149,13 +149,13 @@ def read_file(path: Path, snapshot: SnapshotParams) -> pd.DataFrame:
     return _twice(lambda: _steadily(brought, read))
 
 
-def columns_of(brought: Brought, snapshot: SnapshotParams) -> dict[Path, dict[str, Column]]:
+def columns_of(brought: FetchedFiles, snapshot: SnapshotParams) -> dict[Path, dict[str, ColumnType]]:
     """Return the columns of every file, with the names of classes, checked before the first row is kept.
 
     Raises:
         BadSource: a file cannot be read, or two have other columns.
     """
-    found: dict[Path, dict[str, Column]] = {}
+    found: dict[Path, dict[str, ColumnType]] = {}
     first, first_called = next(iter(brought.files.items()))
     may_lack = {*MARKS, snapshot.split_column or GIVEN_SPLIT}
     for path, called in brought.files.items():
@@ -175,7 +175,7 @@ def columns_of(brought: Brought, snapshot: SnapshotParams) -> dict[Path, dict[st
     return named
 
 
-def given_splits(brought: Brought, snapshot: SnapshotParams) -> dict[Path, str | None]:
+def given_splits(brought: FetchedFiles, snapshot: SnapshotParams) -> dict[Path, str | None]:
     """Return the split of each file where the names of files give one; nothing where they do not."""
     if snapshot.split_column is not None or not snapshot.split_files:
         return {}
@@ -184,7 +184,7 @@ def given_splits(brought: Brought, snapshot: SnapshotParams) -> dict[Path, str |
 
 
 def _sort_rows(
-    brought: Brought, snapshot: SnapshotParams, required: Sequence[str], folder: Path, progress: Callable[[int], None] | None
+    brought: FetchedFiles, snapshot: SnapshotParams, required: Sequence[str], folder: Path, progress: Callable[[int], None] | None
 ) -> tuple[dict[str, str], Buckets]:
     """Return the source's name of each canonical column, and all rows in buckets below `folder`."""
     found = columns_of(brought, snapshot)
@@ -212,8 +212,8 @@ def _sort_rows(
 
 
 def _read_rows(
-    brought: Brought,
-    found: Mapping[Path, Mapping[str, Column]],
+    brought: FetchedFiles,
+    found: Mapping[Path, Mapping[str, ColumnType]],
     snapshot: SnapshotParams,
     wanted: Mapping[str, str],
     splits: Mapping[Path, str | None],
@@ -280,12 +280,12 @@ def _reader(path: Path) -> ModuleType:
     return READERS[format_of([path])]
 
 
-def _standing(out: Path) -> Manifest | None:
+def _standing(out: Path) -> SnapshotManifest | None:
     """Return the manifest of the snapshot in `out`, if there is one and its parts are whole."""
     try:
-        manifest = Manifest.read(out)
+        manifest = SnapshotManifest.read(out)
         for part in manifest.parts:
             verify(out, part)
-    except NotThere:
+    except NotFound:
         return None
     return manifest

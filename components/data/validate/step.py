@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import in_order, pseudo_labelled, read_snapshot, write_rows
 from components.artifacts.validation import Check, ValidationReport
 from components.core.errors import BadData
 from components.core.output_dir import fresh
-from components.core.section import NOTHING, Free, nearest
+from components.core.section import NOTHING, OpenSection, nearest
 from components.data.validate.label_spelling import relabel
 from components.data.validate.row_ids import OUTDONE, sharing, with_identity
 from components.data.validate.settings import ValidateParams
 from components.model import tasks
 
 if TYPE_CHECKING:
-    from components.data.validate.suite import Expected, Found
+    from components.data.validate.suite import CheckResults, CheckSpec
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _NAMED = 10  # values that a message lists
 
 
 @dataclass(frozen=True)
-class Judged:
+class ValidationOutcome:
     """What became of the rows: `quarantined` has a column `reason`; `reasons` counts rows, one with two reasons twice."""
 
     kept: pd.DataFrame
@@ -38,14 +38,14 @@ class Judged:
     warnings: tuple[str, ...] = ()
 
 
-def validate(raw: Path, out: Path, *, task: str, validate: ValidateParams, task_options: Free = NOTHING) -> None:
+def validate(raw: Path, out: Path, *, task: str, validate: ValidateParams, task_options: OpenSection = NOTHING) -> None:
     """Write the rows of the snapshot `raw` that are fit to train on, those that are not, and the report into `out`.
 
     Raises:
         BadData: the snapshot is rejected, with every reason; the report is written all the same.
     """
     kind = tasks.load(task, task_options.fields)
-    manifest = Manifest.read(raw)
+    manifest = SnapshotManifest.read(raw)
     frame = read_snapshot(raw)
     judged = judge(frame, kind, validate)
     fresh(out)
@@ -73,11 +73,11 @@ def validate(raw: Path, out: Path, *, task: str, validate: ValidateParams, task_
         )
 
 
-def judge(frame: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> Judged:
+def judge(frame: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> ValidationOutcome:
     """Carry out all checks on the rows of a snapshot; then the task reads those that pass, and says which of them are bad."""
     structure = _check_structure(frame, kind.columns)
     if _failed(structure):
-        return Judged(frame, frame.head(0).assign(reason=pd.Series(dtype="str")), {}, structure)
+        return ValidationOutcome(frame, frame.head(0).assign(reason=pd.Series(dtype="str")), {}, structure)
     if lost := [name for name in ("text", "label") if name in frame and name not in kind.columns]:
         log.warning("column %s is what the task makes of each row: yours is replaced; snapshot.columns can rename it", ", ".join(lost))
     rows = with_identity(frame, [name for name in kind.columns if name != "label"])
@@ -98,7 +98,7 @@ def judge(frame: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> Ju
     table = _check_table(kept[~pseudo_labelled(kept)].reset_index(drop=True), kind, settings)  # a pseudo-label proves nothing of the data
     outdone = int((bad == OUTDONE).sum())
     checks = (*structure, *row_checks, *table, _check_quarantine(len(bad) - outdone, len(rows), by_reason, settings))
-    return Judged(kept, quarantined, by_reason, checks, warnings)
+    return ValidationOutcome(kept, quarantined, by_reason, checks, warnings)
 
 
 def _check_read(columns: Sequence[str], bad: int, rows: int) -> Check:
@@ -213,7 +213,7 @@ def _observed(name: str, value: object, kept: pd.DataFrame, text: str) -> str:
     return f"{1 - float(str(value)):.1%}"
 
 
-def _check(each: "Expected", found: "Found", observed: str) -> Check:
+def _check(each: "CheckSpec", found: "CheckResults", observed: str) -> Check:
     """Write a result down; `failures` counts rows where the check is one of rows."""
     failures = len(found.rows) if each.scope == "row" else int(not found.passed)
     return Check(

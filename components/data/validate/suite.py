@@ -25,7 +25,7 @@ _NUMBER = r"^\s*[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?\s*$"
 
 
 @dataclass(frozen=True)
-class Expected:
+class CheckSpec:
     """An expectation with the words that a reader sees: `expected` in a sentence, `reason` in quarantine."""
 
     name: str
@@ -37,7 +37,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Found:
+class CheckResults:
     """What came out: `rows` are the positions of the rows that fail, `value` is the number of a table expectation."""
 
     passed: bool
@@ -45,44 +45,44 @@ class Found:
     value: Any
 
 
-def columns_exist(columns: Sequence[str]) -> list[Expected]:
+def columns_exist(columns: Sequence[str]) -> list[CheckSpec]:
     """Expect the columns to be there."""
-    return [Expected("column_exists", "suite", name, f"a column {name!r}", gxe.ExpectColumnToExist(column=name)) for name in columns]
+    return [CheckSpec("column_exists", "suite", name, f"a column {name!r}", gxe.ExpectColumnToExist(column=name)) for name in columns]
 
 
 def row_expectations(
     texts: Sequence[str], identities: Sequence[str], *, min_characters: int, max_characters: int, labels: Sequence[str] | None
-) -> list[Expected]:
+) -> list[CheckSpec]:
     """Expect of every row: nothing empty, texts of a sane length without control characters, a known label, an id of its own.
 
     `labels` are those that are allowed, all where it is empty; None where the rows have no column of that name.
     """
-    found: list[Expected] = []
+    found: list[CheckSpec] = []
     for name in (*identities, *texts, *(["label"] if labels is not None else [])):
         text = gxe.ExpectColumnValuesToBeOfType(column=name, type_="str")
-        found.append(Expected("type", "suite", name, f"a column {name!r} of text", text))
+        found.append(CheckSpec("type", "suite", name, f"a column {name!r} of text", text))
         null = gxe.ExpectColumnValuesToNotBeNull(column=name)
-        found.append(Expected("not_null", "row", name, f"{name} in every row", null, f"{name} is empty"))
+        found.append(CheckSpec("not_null", "row", name, f"{name} in every row", null, f"{name} is empty"))
         blank = gxe.ExpectColumnValuesToMatchRegex(column=name, regex=_VISIBLE)
-        found.append(Expected("not_blank", "row", name, f"a visible character in {name}", blank, f"{name} is empty"))
+        found.append(CheckSpec("not_blank", "row", name, f"a visible character in {name}", blank, f"{name} is empty"))
     for name in texts:
         fewer, more = f"{min_characters} characters (validate.min_characters)", f"{max_characters} characters (validate.max_characters)"
         short = gxe.ExpectColumnValueLengthsToBeBetween(column=name, min_value=min_characters)
         long = gxe.ExpectColumnValueLengthsToBeBetween(column=name, max_value=max_characters)
         control = gxe.ExpectColumnValuesToNotMatchRegex(column=name, regex=_CONTROL)
-        found.append(Expected("min_characters", "row", name, f"at least {fewer} in {name}", short, f"{name} has fewer than {fewer}"))
-        found.append(Expected("max_characters", "row", name, f"at most {more} in {name}", long, f"{name} has more than {more}"))
-        found.append(Expected("no_control", "row", name, f"no control character in {name}", control, f"{name} has a control character"))
+        found.append(CheckSpec("min_characters", "row", name, f"at least {fewer} in {name}", short, f"{name} has fewer than {fewer}"))
+        found.append(CheckSpec("max_characters", "row", name, f"at most {more} in {name}", long, f"{name} has more than {more}"))
+        found.append(CheckSpec("no_control", "row", name, f"no control character in {name}", control, f"{name} has a control character"))
     if labels:
         known = gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(labels))
-        found.append(Expected("labels", "row", "label", "a label of validate.labels", known, "label is not in validate.labels"))
+        found.append(CheckSpec("labels", "row", "label", "a label of validate.labels", known, "label is not in validate.labels"))
     if "id" in identities:
         unique = gxe.ExpectColumnValuesToBeUnique(column="id")
-        found.append(Expected("unique_id", "row", "id", "an id for each row", unique))
+        found.append(CheckSpec("unique_id", "row", "id", "an id for each row", unique))
     return found
 
 
-def table_expectations(text: str, *, min_rows: int, max_duplicate_share: float, classes: bool = True) -> list[Expected]:
+def table_expectations(text: str, *, min_rows: int, max_duplicate_share: float, classes: bool = True) -> list[CheckSpec]:
     """Expect of the rows that are left: enough of them, two classes where there are `classes`, and texts that differ."""
     rows = gxe.ExpectTableRowCountToBeBetween(min_value=min_rows)
     two = gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2)
@@ -90,26 +90,26 @@ def table_expectations(text: str, *, min_rows: int, max_duplicate_share: float, 
     unique = gxe.ExpectColumnProportionOfUniqueValuesToBeBetween(column=text, min_value=1 - max_duplicate_share)
     share = f"at most {max_duplicate_share:.1%} of the rows with a {text} that an earlier row has (validate.max_duplicate_share)"
     return [
-        Expected("min_rows", "suite", None, f"at least {min_rows} rows (validate.min_rows)", rows),
-        *([Expected("two_classes", "suite", "label", "at least two different labels", two)] if classes else []),
-        Expected("texts_differ", "suite", text, f"more than one different {text}", differ),
-        Expected("duplicate_share", "suite", text, share, unique),
+        CheckSpec("min_rows", "suite", None, f"at least {min_rows} rows (validate.min_rows)", rows),
+        *([CheckSpec("two_classes", "suite", "label", "at least two different labels", two)] if classes else []),
+        CheckSpec("texts_differ", "suite", text, f"more than one different {text}", differ),
+        CheckSpec("duplicate_share", "suite", text, share, unique),
     ]
 
 
-def class_expectations(*, min_rows_per_class: int, refuse_numbers: bool) -> list[Expected]:
+def class_expectations(*, min_rows_per_class: int, refuse_numbers: bool) -> list[CheckSpec]:
     """Expect of the table of classes (columns `label` and `rows`): enough rows each, and names that are no numbers."""
     enough = gxe.ExpectColumnValuesToBeBetween(column="rows", min_value=min_rows_per_class)
     each = f"at least {min_rows_per_class} rows of every label (validate.min_rows_per_class)"
-    found = [Expected("min_rows_per_class", "suite", "label", each, enough)]
+    found = [CheckSpec("min_rows_per_class", "suite", "label", each, enough)]
     if refuse_numbers:
         words = gxe.ExpectColumnValuesToNotMatchRegex(column="label", regex=_NUMBER)
         hint = "labels that are no numbers (if numbers are class names here, set validate.numeric_labels: allow)"
-        found.append(Expected("numeric_labels", "suite", "label", hint, words))
+        found.append(CheckSpec("numeric_labels", "suite", "label", hint, words))
     return found
 
 
-def carry_out(expectations: Sequence[Expected], frame: pd.DataFrame) -> list[Found]:
+def carry_out(expectations: Sequence[CheckSpec], frame: pd.DataFrame) -> list[CheckResults]:
     """Return what came out, in the order of the expectations.
 
     Raises:
@@ -144,11 +144,11 @@ def _number(result: Any) -> int:
     return int(result.expectation_config.meta["number"])
 
 
-def _found(expected: Expected, result: Any) -> Found:
+def _found(expected: CheckSpec, result: Any) -> CheckResults:
     infos = [result.exception_info] if "raised_exception" in result.exception_info else list(result.exception_info.values())
     crashed = [str(info["exception_message"]) for info in infos if info["raised_exception"]]
     if crashed:
         where = f" of column {expected.column!r}" if expected.column else ""
         raise RetuneError(f"the check {expected.name}{where} could not be carried out, which says nothing about the data: {crashed[0]}")
     rows = tuple(map(int, result.result.get("unexpected_index_list") or []))
-    return Found(bool(result.success), rows, result.result.get("observed_value"))
+    return CheckResults(bool(result.success), rows, result.result.get("observed_value"))

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from components.artifacts.behaviour import Behaviour, Case, Reply, Tried
+from components.artifacts.behaviour import Behaviour, Case, CaseReply, Tried
 from components.core.errors import BadParams
 from components.core.section import nearest
 
@@ -74,7 +74,7 @@ class _Answers:
         """Whether the case's label, if it has one, is a label of this version."""
         return case.label is None or case.label in self.labels
 
-    def reply(self, case: Case) -> Reply:
+    def reply(self, case: Case) -> CaseReply:
         """Return the answers to the case's texts and whether they are a failure."""
         before = None if case.text is None else self._predicted[self._place[case.text]]
         after = self._predicted[self._place[case.changed]]
@@ -83,7 +83,7 @@ class _Answers:
             failed = not _moved(case, second - first)
         else:
             failed = after != (before if case.label is None else case.label)
-        return Reply(before=before, after=after, probability_before=first, probability_after=second, failed=failed)
+        return CaseReply(before=before, after=after, probability_before=first, probability_after=second, failed=failed)
 
     def _probability(self, case: Case, text: str | None) -> float | None:
         if case.label is None or text is None:

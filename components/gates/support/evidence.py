@@ -12,13 +12,13 @@ from pydantic import Field, field_validator
 from components.artifacts.behaviour import Behaviour
 from components.artifacts.cost import Cost
 from components.artifacts.metrics import Estimate
-from components.artifacts.past_test_set import Earlier
+from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
-from components.artifacts.served_answers import Served
+from components.artifacts.served_answers import ServedAnswers
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.core.section import Section
-from components.gates.support.overlap import Held
-from components.stats import ClassYardstick, Truth, Units, Yardstick
+from components.gates.support.overlap import TestExposure
+from components.stats import ClassificationMetrics, MetricSet, Truth, Units
 
 LEVEL = 0.05
 """The error of a promotion, one-sided, over all looks at one test set; and of a rejection, over all hypotheses together.
@@ -27,7 +27,7 @@ Promotion needs all deciding gates, so no correction is due among them (intersec
 
 
 @dataclass(frozen=True)
-class Rival:
+class ReferenceModel:
     """A version that the candidate is compared with: its predictions on the same rows, or the `fault` for which there are none.
 
     Where answers are made of labels and are no classes, as tags are: `unknown` are those of today's rows that it was not made with, and
@@ -47,7 +47,7 @@ class Rival:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TrainingRows:
     """The rows (id, text, label) that one or more versions learnt from, or the `fault` for which they are not at hand.
 
     `by` says who has learnt them: the `champion`, the `anchor` or the `candidate`, each with the registered versions that it was
@@ -82,38 +82,38 @@ class Evidence:
 
     candidate: Predictions
     baselines: Mapping[str, Predictions]
-    champion: Rival | None
+    champion: ReferenceModel | None
     min_class_units: int
-    anchor: Rival | None = None
+    anchor: ReferenceModel | None = None
     level: float = LEVEL
     look: int | None = None
     wear: tuple[str, ...] = ()
     rows: pd.DataFrame | None = None
     train: pd.DataFrame | None = None
-    seen: tuple[Seen, ...] = ()
-    held: Held | None = None
-    earlier: tuple[Earlier, ...] = ()
+    seen: tuple[TrainingRows, ...] = ()
+    held: TestExposure | None = None
+    earlier: tuple[PastTestSet, ...] = ()
     crosscheck: bool = True
-    served: Served | None = None
+    served: ServedAnswers | None = None
     behaviour: Behaviour | None = None
     cost: Cost | None = None
     parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     one_answer: bool = True
-    yardstick: Yardstick = field(default=None)  # type: ignore[assignment]  # of classes, where none is handed over
+    yardstick: MetricSet = field(default=None)  # type: ignore[assignment]  # of classes, where none is handed over
 
     def __post_init__(self) -> None:
         if self.yardstick is None:
-            object.__setattr__(self, "yardstick", ClassYardstick.of(self.candidate, self.min_class_units))
+            object.__setattr__(self, "yardstick", ClassificationMetrics.of(self.candidate, self.min_class_units))
 
     @property
     def classes(self) -> bool:
         """Whether the answers are classes, with probabilities."""
-        return isinstance(self.yardstick, ClassYardstick)
+        return isinstance(self.yardstick, ClassificationMetrics)
 
     @property
     def truth(self) -> Truth:
         """The expected classes; only where there are classes."""
-        assert isinstance(self.yardstick, ClassYardstick)
+        assert isinstance(self.yardstick, ClassificationMetrics)
         return self.yardstick.truth
 
     @property

@@ -11,29 +11,29 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.gates.support.evidence import Evidence, Rival, Seen
-from components.gates.support.overlap import Held, overlaps
+from components.gates.support.evidence import Evidence, ReferenceModel, TrainingRows
+from components.gates.support.overlap import TestExposure, overlaps
 
 LEARNT = "the rows learnt from"
 """What the candidate was trained and validated on."""
 
 
-def called(one: Seen) -> str:
+def called(one: TrainingRows) -> str:
     """Return what reasons call the rows that a version learnt from."""
     return f"the rows that {one.called} learnt from"
 
 
-def hold(rows: pd.DataFrame, train: pd.DataFrame | None, seen: Sequence[Seen], threshold: float) -> Held:
+def hold(rows: pd.DataFrame, train: pd.DataFrame | None, seen: Sequence[TrainingRows], threshold: float) -> TestExposure:
     """Hold the test `rows` against what each model has learnt; near copies have a similarity of `threshold` or more."""
     sides = {LEARNT: train} if train is not None else {}
     sides |= {called(one): one.rows for one in seen if one.rows is not None}
     found = dict(zip(sides, overlaps(rows, list(sides.values()), threshold), strict=True))
     compared = [LEARNT, *(called(one) for one in seen if one.compared)]
     ids = {pair.test_id for name in compared if name in found for pair in (*found[name].exact, *found[name].near)}
-    return Held(rows, found, np.array([str(name) not in ids for name in rows["id"]], dtype=np.bool_))
+    return TestExposure(rows, found, np.array([str(name) not in ids for name in rows["id"]], dtype=np.bool_))
 
 
-def without_learnt(evidence: Evidence, held: Held) -> Evidence:
+def without_learnt(evidence: Evidence, held: TestExposure) -> Evidence:
     """Return the evidence on the fresh rows alone; where there are none, on all rows and without anything to compare the candidate with."""
     evidence = replace(evidence, held=held)
     if held.fresh.all():
@@ -54,11 +54,11 @@ def without_learnt(evidence: Evidence, held: Held) -> Evidence:
     )
 
 
-def _silenced(rival: Rival | None, fault: str) -> Rival | None:
-    return rival if rival is None or rival.predictions is None else Rival(rival.version, None, fault)
+def _silenced(rival: ReferenceModel | None, fault: str) -> ReferenceModel | None:
+    return rival if rival is None or rival.predictions is None else ReferenceModel(rival.version, None, fault)
 
 
-def _taken(rival: Rival | None, rows: npt.NDArray[np.bool_]) -> Rival | None:
+def _taken(rival: ReferenceModel | None, rows: npt.NDArray[np.bool_]) -> ReferenceModel | None:
     if rival is None or rival.predictions is None:
         return rival
     return replace(rival, predictions=rival.predictions.take(rows), known=None if rival.known is None else rival.known[rows])

@@ -10,7 +10,7 @@ import numpy as np
 from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates.support.evidence import Evidence, Rival, hypothesis, interval, result
+from components.gates.support.evidence import Evidence, ReferenceModel, hypothesis, interval, result
 from components.stats import POWER, Truth, mcnemar_two_sided, minimum_detectable, percentile_bootstrap, standard_error, units_needed
 
 
@@ -47,7 +47,7 @@ def compare(
     )
 
 
-def common_rows(evidence: Evidence, other: Predictions, rival: Rival) -> tuple[Evidence, Predictions] | None:
+def common_rows(evidence: Evidence, other: Predictions, rival: ReferenceModel) -> tuple[Evidence, Predictions] | None:
     """Return evidence and `other`, the rival's answers, on the rows whose labels both models know; None where there are none."""
     known = np.isin(evidence.candidate.expected, other.labels) if evidence.classes else rival.known
     if known is None or known.all():
@@ -55,12 +55,12 @@ def common_rows(evidence: Evidence, other: Predictions, rival: Rival) -> tuple[E
     return (evidence.on(known), other.take(known)) if known.any() else None
 
 
-def new_labels(evidence: Evidence, other: Predictions, rival: Rival) -> list[str]:
+def new_labels(evidence: Evidence, other: Predictions, rival: ReferenceModel) -> list[str]:
     """Return the labels that the candidate alone knows."""
     return sorted(set(evidence.candidate.labels) - set(other.labels) if evidence.classes else rival.unknown)
 
 
-def strangers(evidence: Evidence, other: Predictions, rival: Rival) -> str:
+def strangers(evidence: Evidence, other: Predictions, rival: ReferenceModel) -> str:
     """Say which labels only one of the two knows."""
     new = new_labels(evidence, other, rival)
     gone = sorted(set(other.labels) - set(evidence.candidate.labels))

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.core.similarity import Closest, alike, plain
+from components.core.similarity import ClosestText, alike, plain
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class Held:
+class TestExposure:
     """The test `rows`, and what each side has of them, by what reasons call it; `fresh` (rows,) are those that no compared model learnt."""
 
     rows: pd.DataFrame
@@ -82,7 +82,7 @@ def _near(mine: list[str], sides: list[set[str]], threshold: float) -> list[dict
     """Return, for each side, the closest text and its similarity for each place in `mine` that has one."""
     if threshold >= 1:
         return [{} for _ in sides]
-    texts, best = sorted(set().union(*sides)), [Closest(len(mine)) for _ in sides]
+    texts, best = sorted(set().union(*sides)), [ClosestText(len(mine)) for _ in sides]
     for places, twin, similarities in alike(mine, texts, threshold):
         for side, found in zip(sides, best, strict=True):
             if texts[twin] in side:

@@ -23,7 +23,7 @@ RARE = 3
 
 
 @dataclass(frozen=True)
-class Cut:
+class Slice:
     """The test rows (rows,) that have one `value` of a `kind`."""
 
     kind: str
@@ -46,29 +46,29 @@ def test_rows(evidence: Evidence) -> pd.DataFrame | str:
     return rows
 
 
-def by_column(rows: pd.DataFrame, column: str, kind: str | None = None) -> tuple[list[Cut], str | None]:
+def by_column(rows: pd.DataFrame, column: str, kind: str | None = None) -> tuple[list[Slice], str | None]:
     """Return a cut for each value of `column`, the most frequent first, and a note where there are too many of them."""
     values = np.array([MISSING if pd.isna(value) else str(value) for value in rows[column]], dtype=np.str_)
     names, counts = np.unique(values, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    cuts = [Cut(kind or column, str(name), values == name) for name in names[order[:MOST_VALUES]]]
+    cuts = [Slice(kind or column, str(name), values == name) for name in names[order[:MOST_VALUES]]]
     rest = int(counts[order[MOST_VALUES:]].sum())
     note = f"{column} has {len(names)} values: the {MOST_VALUES} most frequent are compared, {rest:,} rows have another" if rest else None
     return cuts, note
 
 
-def by_values(values: Sequence[str], kind: str) -> tuple[list[Cut], str | None]:
+def by_values(values: Sequence[str], kind: str) -> tuple[list[Slice], str | None]:
     """Return a cut for each value of a row's part of a `kind`, as `by_column` does; a row with "" is in none."""
     cuts, note = by_column(pd.DataFrame({kind: list(values)}), kind)
     return [cut for cut in cuts if cut.value], note
 
 
-def by_length(rows: pd.DataFrame) -> list[Cut]:
+def by_length(rows: pd.DataFrame) -> list[Slice]:
     """Return the thirds of the rows by the characters of their text; equal lengths stay together."""
     return _thirds("length", np.array([len(text) for text in rows["text"]], dtype=np.float64), "characters", ("short", "middle", "long"))
 
 
-def by_rare_words(rows: pd.DataFrame, train: pd.DataFrame) -> list[Cut]:
+def by_rare_words(rows: pd.DataFrame, train: pd.DataFrame) -> list[Slice]:
     """Return the thirds of the rows by the share of their words that the training texts hold fewer than `RARE` times."""
     seen = Counter(chain.from_iterable(words(text) for text in train["text"]))
     shares = [_share([seen[word] < RARE for word in words(text)]) for text in rows["text"]]
@@ -94,10 +94,10 @@ def _share(rare: list[bool]) -> float:
     return sum(rare) / len(rare) if rare else 1.0
 
 
-def _thirds(kind: str, values: Floats, unit: str, names: tuple[str, str, str]) -> list[Cut]:
+def _thirds(kind: str, values: Floats, unit: str, names: tuple[str, str, str]) -> list[Slice]:
     """Return up to three cuts at the terciles; those that no row falls into are left out."""
     first, second = (float(end) for end in np.quantile(values, [1 / 3, 2 / 3], method="inverted_cdf"))
     parts = [values <= first, (values > first) & (values <= second), values > second]
     ends = [f"up to {first:.0f} {unit}", f"up to {second:.0f} {unit}", f"above {second:.0f} {unit}"]
     named = zip(names, ends, parts, strict=True)
-    return [Cut(kind, f"{name} ({end})", part) for name, end, part in named if part.any()]
+    return [Slice(kind, f"{name} ({end})", part) for name, end, part in named if part.any()]

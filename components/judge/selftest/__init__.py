@@ -14,9 +14,9 @@ from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates import GatesParams
 from components.gates.support.evidence import LEVEL, Evidence
 from components.judge import decide
-from components.judge.selftest.expectations import COMPARING, EXACT, FEWEST, SAY, SURE, Trial, number, unable
+from components.judge.selftest.expectations import COMPARING, EXACT, FEWEST, SAY, SURE, SelfTest, number, unable
 from components.judge.selftest.sums import tried
-from components.judge.selftest.synthetic_models import Specimens
+from components.judge.selftest.synthetic_models import SyntheticModels
 
 TRIED = (*COMPARING, "floor", "looks", "slices", "calibration")
 """The gates that the models are put to; the others rest on what was measured of the candidate itself."""
@@ -36,7 +36,7 @@ def selftest(evidence: Evidence, gates: GatesParams) -> tuple[str, ...]:
         return ("no test row has a label that the candidate knows, so no model could be made to try the gates on",)
     evidence = _of_known_labels(evidence)
     champion = evidence.champion.predictions if evidence.champion else None
-    trial = Trial(evidence, Specimens.of(evidence, champion or evidence.candidate), _only(gates, TRIED))
+    trial = SelfTest(evidence, SyntheticModels.of(evidence, champion or evidence.candidate), _only(gates, TRIED))
     return tuple(_tried(trial, "the champion" if champion else "the candidate"))
 
 
@@ -61,7 +61,7 @@ def _of_known_labels(evidence: Evidence) -> Evidence:
     return replace(evidence, candidate=own, champion=rival, rows=rows, yardstick=evidence.yardstick.on(own))
 
 
-def _tried(trial: Trial, called: str) -> Iterator[str]:
+def _tried(trial: SelfTest, called: str) -> Iterator[str]:
     reference = trial.specimens.answers
     equal = trial.ask(reference, reference)
     hypotheses = max(sum(len(one.hypotheses) for one in equal.values() if one.role in SAY), 1)
@@ -74,7 +74,7 @@ def _tried(trial: Trial, called: str) -> Iterator[str]:
     yield from _looks_alone(trial.evidence, trial.gates)
 
 
-def _equal(trial: Trial, found: dict[str, GateResult]) -> str:
+def _equal(trial: SelfTest, found: dict[str, GateResult]) -> str:
     """Against itself a model passes exactly when the width without any variation is below the margin, and never fails."""
     for test in trial.comparisons:
         result, metric = found[test.gate], test.metrics[0]
@@ -91,7 +91,7 @@ def _equal(trial: Trial, found: dict[str, GateResult]) -> str:
     return f"{_outcomes(trial, found)}, as the formulas say for {trial.truth.units.count:,} test units"
 
 
-def _worsened(trial: Trial, called: str, level: float) -> Iterator[str]:
+def _worsened(trial: SelfTest, called: str, level: float) -> Iterator[str]:
     """Right answers made wrong must FAIL, and the other way round PASS, with every interval mirrored."""
     specimens, reference = trial.specimens, trial.specimens.answers
     most = int(specimens.right.sum())
@@ -113,7 +113,7 @@ def _worsened(trial: Trial, called: str, level: float) -> Iterator[str]:
     yield f"the same two exchanged: every interval mirrored, {_outcomes(trial, back)}{_unless(passed)}"
 
 
-def _shuffled(trial: Trial, called: str, level: float) -> str:
+def _shuffled(trial: SelfTest, called: str, level: float) -> str:
     """Answers that have nothing to do with the rows must FAIL."""
     reference, shuffled = trial.specimens.answers, trial.specimens.shuffled()
     if np.array_equal(reference, shuffled):
@@ -124,7 +124,7 @@ def _shuffled(trial: Trial, called: str, level: float) -> str:
     return f"answers shuffled over the rows: {_outcomes(trial, said)}{_unless(failed)}"
 
 
-def _mended(trial: Trial, called: str) -> str:
+def _mended(trial: SelfTest, called: str) -> str:
     """Errors mended beyond what the test set can detect must PASS."""
     specimens, reference = trial.specimens, trial.specimens.answers
     most = int(specimens.mendable.sum())
@@ -142,7 +142,7 @@ def _mended(trial: Trial, called: str) -> str:
     return f"{min(count, most):,} errors mended{all_of_them}: {_outcomes(trial, said)}{_unless(passed)}"
 
 
-def _extremes(trial: Trial, level: float) -> str:
+def _extremes(trial: SelfTest, level: float) -> str:
     """A model that is always right, against one that never is, must PASS where the test set is large enough; the other must FAIL."""
     perfect, hopeless = trial.specimens.perfect(), trial.specimens.hopeless()
     best, worst = trial.ask(perfect, hopeless), trial.ask(hopeless, perfect)
@@ -155,7 +155,7 @@ def _extremes(trial: Trial, level: float) -> str:
     return f"always right: {shown}"
 
 
-def _check_floor(trial: Trial, best: GateResult, worst: GateResult, level: float) -> None:
+def _check_floor(trial: SelfTest, best: GateResult, worst: GateResult, level: float) -> None:
     params = trial.gates.floor
     doubt, certain = trial.doubt(params.metric), trial.certain(params.metric)
     if worst.outcome is Outcome.PASS or best.outcome is Outcome.FAIL:
@@ -195,7 +195,7 @@ def _check_mirrored(there: dict[str, GateResult], back: dict[str, GateResult]) -
             raise unable(f"{gate} gives {ends[0]} one way round and {ends[1]} the other; expected the mirror image")
 
 
-def _outcomes(trial: Trial, found: dict[str, GateResult], *more: str) -> str:
+def _outcomes(trial: SelfTest, found: dict[str, GateResult], *more: str) -> str:
     asked = [*(test.gate for test in trial.comparisons), *(name for name in more if name in found)]
     return ", ".join(f"{name} {found[name].outcome}" for name in asked) or "no gate that compares has a say"
 

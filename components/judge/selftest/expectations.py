@@ -12,12 +12,12 @@ import numpy as np
 import scipy
 
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.core.errors import GatesUnable
+from components.core.errors import SelfTestFailed
 from components.gates import GatesParams
-from components.gates.support.evidence import LEVEL, Evidence, Rival
+from components.gates.support.evidence import LEVEL, Evidence, ReferenceModel
 from components.judge import decide
 from components.judge.multiple_testing import fold
-from components.judge.selftest.synthetic_models import Specimens
+from components.judge.selftest.synthetic_models import SyntheticModels
 from components.stats import POWER, Truth
 from components.stats.f1 import class_counts, f1_value
 from components.stats.units import Bools, Floats, Ints
@@ -30,7 +30,7 @@ FEWEST = 10
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ExpectedComparison:
     """One comparing gate's settings: PASS when the difference in the first of `metrics` is above `threshold`; any of them may reject."""
 
     gate: str
@@ -39,11 +39,11 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Trial:
+class SelfTest:
     """The test set, the models made for it, and the gates to be tried on them."""
 
     evidence: Evidence
-    specimens: Specimens
+    specimens: SyntheticModels
     gates: GatesParams
 
     def ask(self, candidate: Ints, other: Ints, look: int | None = None) -> dict[str, GateResult]:
@@ -52,9 +52,9 @@ class Trial:
         evidence = Evidence(
             model,
             {self.gates.baseline.against: rival},
-            Rival(None, rival),
+            ReferenceModel(None, rival),
             self.evidence.min_class_units,
-            anchor=Rival(None, rival),
+            anchor=ReferenceModel(None, rival),
             level=self.evidence.level,
             look=look,
             rows=self.evidence.rows,
@@ -66,7 +66,7 @@ class Trial:
         return {one.gate: one for one in results}
 
     @cached_property
-    def comparisons(self) -> tuple[Comparison, ...]:
+    def comparisons(self) -> tuple[ExpectedComparison, ...]:
         """The comparing gates that have a say."""
         return tuple(comparison(name, getattr(self.gates, name)) for name in COMPARING if getattr(self.gates, name).role in SAY)
 
@@ -172,7 +172,7 @@ class Trial:
         """Whether the candidate is better by more than the test set can detect."""
         return all(self._better(test, candidate, other) for test in self.comparisons if self.doubt(test.metrics[0]) is None)
 
-    def _worse(self, test: Comparison, candidate: Ints, other: Ints, level: float, sure: bool = False) -> bool:
+    def _worse(self, test: ExpectedComparison, candidate: Ints, other: Ints, level: float, sure: bool = False) -> bool:
         """Whether one of the comparison's metrics has fallen by more than is needed to see it; the first by its margin, too."""
         settled = self.difference(test.metrics[0], candidate, other) > test.threshold
         return any(
@@ -182,12 +182,12 @@ class Trial:
             for metric in test.metrics
         )
 
-    def _better(self, test: Comparison, candidate: Ints, other: Ints, sure: bool = False) -> bool:
+    def _better(self, test: ExpectedComparison, candidate: Ints, other: Ints, sure: bool = False) -> bool:
         metric = test.metrics[0]
         needed = self.to_see(self.evidence.level) * self._factor(metric, sure)
         return self.doubt(metric) is None and self.signal(metric, candidate, other, max(test.threshold, 0)) >= needed
 
-    def _check_sense(self, test: Comparison, result: GateResult, candidate: Ints, other: Ints, told: str) -> None:
+    def _check_sense(self, test: ExpectedComparison, result: GateResult, candidate: Ints, other: Ints, told: str) -> None:
         """No interval lifts a number over a threshold that it does not reach, or makes worse what is not worse."""
         differences = [self.difference(metric, candidate, other) for metric in test.metrics]
         if abs(number(result.estimate) - differences[0]) > EXACT:
@@ -211,10 +211,10 @@ class Trial:
         return np.asarray((answers == self.specimens.expected) & (answers >= 0))
 
 
-def comparison(gate: str, params: Any) -> Comparison:
+def comparison(gate: str, params: Any) -> ExpectedComparison:
     """Return what the settings of a comparing gate ask for."""
     threshold = params.margin if gate == "baseline" else -params.margin
-    return Comparison(gate, tuple(dict.fromkeys((params.metric, *getattr(params, "also", ())))), threshold)
+    return ExpectedComparison(gate, tuple(dict.fromkeys((params.metric, *getattr(params, "also", ())))), threshold)
 
 
 def check_correction(results: Iterable[GateResult]) -> None:
@@ -245,6 +245,6 @@ def number(end: float | None) -> float:
     return float("nan") if end is None else end
 
 
-def unable(reason: str) -> GatesUnable:
+def unable(reason: str) -> SelfTestFailed:
     """Return the error that ends a run."""
-    return GatesUnable(f"gates are not able to decide: {reason}")
+    return SelfTestFailed(f"gates are not able to decide: {reason}")

@@ -13,22 +13,22 @@ import scipy
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
 from components.gates import GatesParams
-from components.gates.support.evidence import LEVEL, Evidence, Rival
+from components.gates.support.evidence import LEVEL, Evidence, ReferenceModel
 from components.judge import decide
 from components.judge.selftest.expectations import (
     COMPARING,
     EXACT,
     SAY,
     SURE,
-    Comparison,
+    ExpectedComparison,
     check_correction,
     check_fold,
     comparison,
     number,
     unable,
 )
-from components.model.support.metrics import Measure
-from components.stats import SumYardstick
+from components.model.support.metrics import Metric
+from components.stats import AdditiveMetrics
 from components.stats.units import Floats
 
 _DOUBLINGS = 40
@@ -36,19 +36,19 @@ _LEAST = 1e-3  # of the sum that is moved: where the search for what must be see
 
 
 @dataclass(frozen=True)
-class SumTrial:
+class AdditiveSelfTest:
     """The test set of a task with measures, the row statistics of the model that others are made of, and the gates to be tried."""
 
     evidence: Evidence
-    yardstick: SumYardstick
+    yardstick: AdditiveMetrics
     reference: Mapping[str, Floats]
     gates: GatesParams
 
     @classmethod
-    def of(cls, evidence: Evidence, gates: GatesParams) -> "SumTrial":
+    def of(cls, evidence: Evidence, gates: GatesParams) -> "AdditiveSelfTest":
         """Make the trial from the champion's answers, the candidate's where there is none."""
         yardstick = evidence.yardstick
-        assert isinstance(yardstick, SumYardstick)
+        assert isinstance(yardstick, AdditiveMetrics)
         champion = evidence.champion.predictions if evidence.champion else None
         given = {
             name: np.asarray(values, dtype=np.float64) for name, values in yardstick.statistics(champion or evidence.candidate).items()
@@ -56,7 +56,7 @@ class SumTrial:
         return cls(evidence, replace(yardstick, statistics=lambda found: found.measured), given, gates)
 
     @property
-    def comparisons(self) -> list[Comparison]:
+    def comparisons(self) -> list[ExpectedComparison]:
         """The comparing gates that have a say."""
         return [comparison(name, getattr(self.gates, name)) for name in COMPARING if getattr(self.gates, name).role in SAY]
 
@@ -66,9 +66,9 @@ class SumTrial:
         evidence = Evidence(
             model,
             {self.gates.baseline.against: rival},
-            Rival(None, rival),
+            ReferenceModel(None, rival),
             self.evidence.min_class_units,
-            anchor=Rival(None, rival),
+            anchor=ReferenceModel(None, rival),
             level=self.evidence.level,
             crosscheck=False,
             yardstick=self.yardstick,
@@ -115,7 +115,7 @@ class SumTrial:
 
 def tried(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
     """Try the gates on models whose truth is known, and say what was tried; GatesUnable where they decide wrongly."""
-    trial = SumTrial.of(evidence, gates)
+    trial = AdditiveSelfTest.of(evidence, gates)
     equal = trial.ask(trial.reference, trial.reference)
     level = LEVEL / max(sum(len(one.hypotheses) for one in equal.values() if one.role in SAY), 1)
     yield f"a model against itself: {_equal(trial, equal)}"
@@ -127,7 +127,7 @@ def tried(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
             yield _worsened(trial, test, level)
 
 
-def _equal(trial: SumTrial, found: dict[str, GateResult]) -> str:
+def _equal(trial: AdditiveSelfTest, found: dict[str, GateResult]) -> str:
     """Against itself a model never fails, unless it must be better, and passes if the width without variation is within the margin."""
     units = trial.yardstick.units.count
     squared = float(scipy.stats.t.ppf(1 - trial.evidence.level, max(units - 1, 1))) ** 2
@@ -146,7 +146,7 @@ def _equal(trial: SumTrial, found: dict[str, GateResult]) -> str:
     return ", ".join(f"{test.gate} {found[test.gate].outcome}" for test in trial.comparisons) or "no gate that compares has a say"
 
 
-def _worsened(trial: SumTrial, test: Comparison, level: float) -> str:
+def _worsened(trial: AdditiveSelfTest, test: ExpectedComparison, level: float) -> str:
     """A model that is worse by more than the margin and the test set's noise must FAIL; the other way round it must PASS."""
     metric, needed = test.metrics[0], SURE * float(scipy.stats.t.ppf(1 - level, max(trial.yardstick.units.count - 1, 1)))
     share = _LEAST
@@ -169,7 +169,7 @@ def _worsened(trial: SumTrial, test: Comparison, level: float) -> str:
     return f"{told}: {test.gate} FAIL; exchanged: every interval mirrored, {test.gate} PASS"
 
 
-def _slope(measure: Measure, statistics: Mapping[str, Floats], name: str) -> float:
+def _slope(measure: Metric, statistics: Mapping[str, Floats], name: str) -> float:
     """Return the derivative of the measure in one of its sums, by a central difference."""
     sums = {one: float(statistics[one].sum()) for one in measure.sums}
     step = 1e-4 * max(abs(sums[name]), 1.0)

@@ -17,7 +17,7 @@ _SEED = 20261122
 
 
 @dataclass(frozen=True)
-class Specimens:
+class SyntheticModels:
     """`expected` and `answers` (rows,) are places in the list of `classes` labels, -1 outside of it; `probabilities` is (rows, classes)."""
 
     ids: npt.NDArray[np.str_]
@@ -28,7 +28,7 @@ class Specimens:
     classes: int
 
     @classmethod
-    def of(cls, evidence: Evidence, reference: Predictions) -> "Specimens":
+    def of(cls, evidence: Evidence, reference: Predictions) -> "SyntheticModels":
         """Take the answers of `reference` on the test set of `evidence`."""
         truth = evidence.truth
         probabilities = np.zeros((len(truth.expected), len(truth.labels)))

@@ -8,14 +8,14 @@ from components.mlflow_store.registry.aliases import accept, confirm, reconcile
 from components.mlflow_store.registry.artifact_access import models
 from components.mlflow_store.registry.environments import Environment, copy_version, judged_elsewhere
 from components.mlflow_store.registry.latency import measure, package_bytes
-from components.mlflow_store.registry.ledger_head import Checked
+from components.mlflow_store.registry.ledger_head import HeadCheck
 from components.mlflow_store.registry.ledger_head import verify as verify_ledger
 from components.mlflow_store.registry.promote import Decision, Expected, Promotion, promote, rollback, standing, swap
 from components.mlflow_store.registry.register import register
 from components.mlflow_store.registry.servability_probe import evenly, serve_and_ask
 from components.mlflow_store.registry.verdicts import attach_verdict, note_answer, read_verdict, reopen
 from components.mlflow_store.registry.verify import (
-    Verified,
+    VerifiedVersion,
     inspected,
     keep,
     kept,
@@ -31,8 +31,8 @@ from components.mlflow_store.registry.versions import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
-    Status,
     Version,
+    VersionStatus,
     champion,
     status,
     versions,
@@ -44,15 +44,15 @@ __all__ = [
     "CHALLENGER",
     "CHAMPION",
     "PREVIOUS",
-    "Checked",
     "Decision",
     "Environment",
     "Expected",
+    "HeadCheck",
     "Promotion",
     "Session",
-    "Status",
-    "Verified",
+    "VerifiedVersion",
     "Version",
+    "VersionStatus",
     "accept",
     "attach_verdict",
     "champion",

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from mlflow import MlflowClient
 
-from components.ledger import Change, Entry, Ledger, Outdated
+from components.ledger import Change, Entry, Ledger, StaleVerdict
 from components.mlflow_store.connection import alone, connect, reaching
 from components.mlflow_store.registry.artifact_access import models
 from components.mlflow_store.registry.ledger_head import checked, keep
@@ -138,7 +138,7 @@ def _renumber(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
             outcome=head.outcome,
             evidence=head.evidence,
         )
-    except Outdated:  # another machine promoted meanwhile
+    except StaleVerdict:  # another machine promoted meanwhile
         return []
     return [f"the champion, version {head.version}, is gone from the registry; version {again.number}, the same model, was adopted for it"]
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
-from components.core.errors import NotThere, RetuneError
+from components.core.errors import NotFound, RetuneError
 from components.mlflow_store.connection import connect, reaching
 from components.mlflow_store.registry.versions import COMPLETE, Version, delete
 
@@ -55,7 +55,7 @@ def artifact(uri: str, version: Version, path: str) -> Path:
     except (MlflowException, OSError):
         found = ""
     if not found or not Path(found).exists():
-        raise NotThere(f"{version.uri}: its run {version.run_id or '(none)'} has no artifact {path}; it was deleted or recorded elsewhere")
+        raise NotFound(f"{version.uri}: its run {version.run_id or '(none)'} has no artifact {path}; it was deleted or recorded elsewhere")
     return Path(found)
 
 

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from components.core.errors import RetuneError
-from components.ledger import Chain, Head, Ledger
+from components.ledger import Chain, ChainHead, Ledger
 from components.ledger.chain import has_key
 from components.mlflow_store.connection import connect, reaching
 from components.mlflow_store.registry.versions import LEDGER, Version, search
@@ -19,11 +19,11 @@ _SHOWN = 5  # faults in a message
 
 
 @dataclass(frozen=True)
-class Checked:
+class HeadCheck:
     """The ledger's chain against what MLflow keeps of it for one model: `kept` is None where it keeps nothing yet."""
 
     chain: Chain
-    kept: Head | None
+    kept: ChainHead | None
     faults: tuple[str, ...]
 
     @property
@@ -34,13 +34,13 @@ class Checked:
         return f"signed by key {self.kept.signer}" + ("" if has_key() else ", which is not checked: RETUNE_LEDGER_KEY is not set")
 
 
-def verify(uri: str, ledger_url: str, name: str) -> Checked:
+def verify(uri: str, ledger_url: str, name: str) -> HeadCheck:
     """Verify the ledger's chain, and that it contains what MLflow keeps of it for a model."""
     with reaching(uri):
         return check(connect(uri), Ledger(ledger_url), name)
 
 
-def check(client: MlflowClient, ledger: Ledger, name: str) -> Checked:
+def check(client: MlflowClient, ledger: Ledger, name: str) -> HeadCheck:
     """Do what `verify` does, with a client."""
     while True:
         # What MLflow keeps is read first: others may write meanwhile, and it is never ahead of the ledger.
@@ -50,7 +50,7 @@ def check(client: MlflowClient, ledger: Ledger, name: str) -> Checked:
             return found
 
 
-def _compare(ledger: Ledger, name: str, kept: Head | None, of_versions: Mapping[str, Head]) -> Checked:
+def _compare(ledger: Ledger, name: str, kept: ChainHead | None, of_versions: Mapping[str, ChainHead]) -> HeadCheck:
     chain = ledger.chain()
     faults = list(chain.faults)
     if kept is None:
@@ -58,13 +58,13 @@ def _compare(ledger: Ledger, name: str, kept: Head | None, of_versions: Mapping[
             faults.append(f"{next(iter(of_versions))} has the tag {LEDGER}, and the registered model has none: it was deleted there")
         if has_key() and ledger.head(name) is not None:
             faults.append(f"MLflow keeps no signed head of the ledger for {name}, and RETUNE_LEDGER_KEY is set")
-        return Checked(chain, kept, tuple(faults))
+        return HeadCheck(chain, kept, tuple(faults))
     heads = {f"the registered model {name} in MLflow": kept}
     # A champion of an earlier chain, over which a person began this one, names that one.
     heads |= {f"{called} in MLflow": head for called, head in of_versions.items() if head.begun == kept.begun}
     faults += [fault for called, head in heads.items() if (fault := chain.lacks(head, called))]
     faults += [f"the head that {called} names {why}" for called, head in heads.items() if (why := head.unsigned_because())]
-    return Checked(chain, kept, tuple(faults))
+    return HeadCheck(chain, kept, tuple(faults))
 
 
 def checked(client: MlflowClient, ledger: Ledger, name: str) -> None:
@@ -106,7 +106,7 @@ def keep(client: MlflowClient, ledger: Ledger, name: str, champion: Version | No
     text = head.signed().as_text()
     if tags.get(LEDGER) != text:
         client.set_registered_model_tag(name, LEDGER, text)
-    if champion is not None and Head.read(champion.tags.get(LEDGER, "")).begun != head.begun:
+    if champion is not None and ChainHead.read(champion.tags.get(LEDGER, "")).begun != head.begun:
         client.set_model_version_tag(name, str(champion.number), LEDGER, text)
 
 
@@ -120,10 +120,10 @@ def _tags(client: MlflowClient, name: str) -> dict[str, str] | None:
         return None
 
 
-def _kept(client: MlflowClient, name: str) -> Head | None:
+def _kept(client: MlflowClient, name: str) -> ChainHead | None:
     text = (_tags(client, name) or {}).get(LEDGER)
-    return None if text is None else Head.read(text)
+    return None if text is None else ChainHead.read(text)
 
 
-def _kept_of_versions(client: MlflowClient, name: str) -> dict[str, Head]:
-    return {version.uri: Head.read(version.tags[LEDGER]) for version in search(client, name) if LEDGER in version.tags}
+def _kept_of_versions(client: MlflowClient, name: str) -> dict[str, ChainHead]:
+    return {version.uri: ChainHead.read(version.tags[LEDGER]) for version in search(client, name) if LEDGER in version.tags}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Version:
+class LoadedVersion:
     """The loaded version, and the questions that it answers: the public methods, by name."""
 
     def __init__(self, model: str) -> None:
@@ -80,7 +80,7 @@ def main(model: str) -> None:
     """Load `model` and answer until standard input ends."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    version = Version(model)
+    version = LoadedVersion(model)
     print(json.dumps({"is": "loaded"}), file=replies, flush=True)
     for line in sys.stdin:
         question = json.loads(line)

@@ -19,12 +19,12 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Map
 
 import components
-from components.artifacts.adapter_manifest import Adapted
+from components.artifacts.adapter_manifest import AdapterManifest
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec
 from components.core.documents import read_yaml
-from components.core.errors import BadModel, BadParams, NotThere
+from components.core.errors import BadModel, BadParams, NotFound
 from components.core.hashing import digest_file, digest_folder, digest_value
 from components.core.temporary import temporary
 from components.model import tasks
@@ -80,7 +80,7 @@ def contract(folder: Path) -> Path:
 def base_bytes(folder: Path) -> int:
     """Return the bytes of the base without which a package cannot be loaded; 0 where it is whole."""
     place = contract(folder)
-    return sum(part.bytes for part in Adapted.read(place).base) if place.name == ADAPTER else 0
+    return sum(part.bytes for part in AdapterManifest.read(place).base) if place.name == ADAPTER else 0
 
 
 def build(folder: Path, model: Path, extras: Mapping[str, Path], ids: Mapping[str, str], code: Path = CODE) -> None:
@@ -186,7 +186,7 @@ def write_questions(workspace: Path, path: Path) -> Path:
     asked = rows.set_index("id")[inputs]
     chosen = [int(place * len(answered.ids) / QUESTIONS) for place in range(min(QUESTIONS, len(answered.ids)))]
     if lost := [str(answered.ids[place]) for place in chosen if answered.ids[place] not in asked.index]:
-        raise NotThere(f"{workspace}: predictions and test rows are not of one run ({lost[0]} is in one only); `dvc repro` mends that")
+        raise NotFound(f"{workspace}: predictions and test rows are not of one run ({lost[0]} is in one only); `dvc repro` mends that")
     table = pa.table(
         {
             **{name: pa.array([asked.at[str(answered.ids[place]), name] for place in chosen], pa.string()) for name in inputs},

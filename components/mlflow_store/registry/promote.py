@@ -11,8 +11,8 @@ from typing import Literal
 from mlflow import MlflowClient
 
 from components.artifacts.verdict import Verdict
-from components.core.errors import BadInput, BadModel, NotThere
-from components.ledger import Action, Entry, Ledger, Outdated, Request
+from components.core.errors import BadInput, BadModel, NotFound
+from components.ledger import Action, Entry, Ledger, Request, StaleVerdict
 from components.mlflow_store.connection import connect, reaching
 from components.mlflow_store.registry.aliases import bring, follow, holding
 from components.mlflow_store.registry.verdicts import at_rest, read_verdict
@@ -113,7 +113,7 @@ def rollback(uri: str, ledger_url: str, name: str, to: int | None, who: str, why
 def _check_expected(head: Entry | None, expected: Expected, action: Action) -> None:
     found = head.version if head else None
     if expected != "any" and expected != found:
-        raise Outdated(expected, found, action)
+        raise StaleVerdict(expected, found, action)
 
 
 def _check_package(uri: str, version: Version, *, loaded: bool) -> None:
@@ -131,11 +131,11 @@ def earlier_champion(name: str, entries: Sequence[Entry], there: set[int], to: i
         BadInput: version `to` was never champion, or is the champion.
     """
     if not entries:
-        raise NotThere(f"{name} has no champion yet: nothing can be rolled back")
+        raise NotFound(f"{name} has no champion yet: nothing can be rolled back")
     if to is None:
         number = next((number for number in reversed(standing(entries)[:-1]) if number in there), None)
         if number is None:
-            raise NotThere(f"{name} has no champion before the present one; `retune rollback {name} --to VERSION` names one")
+            raise NotFound(f"{name} has no champion before the present one; `retune rollback {name} --to VERSION` names one")
         return number
     if to not in (champions := {entry.version for entry in entries}):
         known = ", ".join(map(str, sorted(champions)))
@@ -143,7 +143,7 @@ def earlier_champion(name: str, entries: Sequence[Entry], there: set[int], to: i
     if to == entries[-1].version:
         raise BadInput(f"version {to} of {name} is the champion")
     if to not in there:
-        raise NotThere(f"version {to} of {name} was champion, and was deleted from the registry")
+        raise NotFound(f"version {to} of {name} was champion, and was deleted from the registry")
     return to
 
 
@@ -222,7 +222,7 @@ def _append(client: MlflowClient, ledger: Ledger, version: Version, decision: De
                 forced=decision.forced,
                 origin=decision.origin,
             )
-        except Outdated:
+        except StaleVerdict:
             if decision.expected != "any" and not _is_of(ledger.head(version.name), version):
                 raise
             continue

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from components.artifacts.served_answers import Served, ServedAnswer
+from components.artifacts.served_answers import ServedAnswer, ServedAnswers
 from components.core import process
 from components.core.errors import Cancelled
 from components.core.temporary import temporary
@@ -82,7 +82,7 @@ def evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
 
 def serve_and_ask(
     uri: str, name: str, number: int, rows: pd.DataFrame, deadline: float = SECONDS, example: Mapping[str, str] = TEXT
-) -> Served:
+) -> ServedAnswers:
     """Serve version `number` of `name`, ask it `rows` and what is no request, and say what came back.
 
     `rows` have an id and the columns of `example`, which is a row that can be asked.
@@ -105,7 +105,7 @@ def serve_and_ask(
                 raise _NotUp("the scoring server did not answer all requests in time (gates.servability.max_seconds)", outside=True)
     except _NotUp as error:
         log.warning("%s is not served: %s", version.uri, error)
-        return Served(version=version.uri, asked=len(rows), fault=str(error), outside=error.outside)
+        return ServedAnswers(version=version.uri, asked=len(rows), fault=str(error), outside=error.outside)
     log.info("%s was served after %.1f s and answered %d of %d rows", version.uri, seconds, len(served.answers), len(rows))
     return served.model_copy(update={"seconds": seconds})
 
@@ -187,7 +187,7 @@ def _ended(code: int, said: Path) -> _NotUp:
     return _NotUp(f"the scoring server ended with {code}: {reason}", outside=LACKING in reason)
 
 
-def _asked(model: str, where: str | int, rows: pd.DataFrame, example: Mapping[str, str], until: float) -> Served:
+def _asked(model: str, where: str | int, rows: pd.DataFrame, example: Mapping[str, str], until: float) -> ServedAnswers:
     answers: list[ServedAnswer] = []
     refused: list[str] = []
     for form, part in _requests(rows):
@@ -198,7 +198,7 @@ def _asked(model: str, where: str | int, rows: pd.DataFrame, example: Mapping[st
     last = rows.iloc[:1]
     if fault := _answers(where, "dataframe_split", last, list(example), until)[1] if len(last) else None:
         refused.append(f"a good request after malformed ones: {fault}")
-    return Served(version=model, asked=len(rows), answers=tuple(answers), refused=tuple(refused), malformed=statuses)
+    return ServedAnswers(version=model, asked=len(rows), answers=tuple(answers), refused=tuple(refused), malformed=statuses)
 
 
 def _requests(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

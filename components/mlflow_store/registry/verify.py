@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 
 from components.artifacts.predictions import Predictions, apart
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadModel, NotThere, RetuneError, Unavailable
+from components.core.errors import BadModel, NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_folder
 from components.core.temporary import partial_of
 from components.mlflow_store.connection import connect, reaching
 from components.mlflow_store.registry import package
 from components.mlflow_store.registry.register import fetch
 from components.mlflow_store.registry.versions import ADAPTER, CHAMPION, PACKAGE, WEIGHTS, Version, aliases_of, find
-from components.mlflow_store.registry.worker_client import Answers, ask, predictions_of
+from components.mlflow_store.registry.worker_client import WorkerReply, ask, predictions_of
 from components.model.base_resolver import find_base
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ _MERGED: dict[str, Path] = {}
 
 
 @dataclass(frozen=True)
-class Verified:
+class VerifiedVersion:
     """What a verification saw: rows asked, the largest difference of a probability, and the folder of the code that answered."""
 
     rows: int
@@ -46,7 +46,7 @@ class Verified:
     code: Path
 
 
-def verify(uri: str, name: str, number: int) -> Verified:
+def verify(uri: str, name: str, number: int) -> VerifiedVersion:
     """Check the package's files, then load it in a fresh process and compare its answers to ten rows with the evaluated ones.
 
     Raises:
@@ -57,10 +57,10 @@ def verify(uri: str, name: str, number: int) -> Verified:
     folder = inspected(uri, version)
     questions = folder / "artifacts/questions.parquet"
     asked = pq.read_table(questions).drop_columns(["predicted", "probabilities"]).to_pandas()
-    expected, found = Answers.read(questions), ask(uri, version.uri, asked)
+    expected, found = WorkerReply.read(questions), ask(uri, version.uri, asked)
     difference = _compare(version, expected, found)
     log.info("%s: %d rows answered as evaluated, largest difference %.1e", version.uri, len(asked), difference)
-    return Verified(len(asked), difference, found.code)
+    return VerifiedVersion(len(asked), difference, found.code)
 
 
 def known_version(uri: str, name: str, number: int) -> Version:
@@ -100,7 +100,7 @@ def inspected(uri: str, version: Version) -> Path:
     return folder
 
 
-def _compare(version: Version, expected: Answers, found: Answers) -> float:
+def _compare(version: Version, expected: WorkerReply, found: WorkerReply) -> float:
     if found.labels != expected.labels:
         raise BadModel(f"{version.uri} answers with the labels {', '.join(found.labels)}; evaluated: {', '.join(expected.labels)}")
     if not expected.labels:
@@ -165,7 +165,7 @@ def kept(cache: Path, rows: pd.DataFrame) -> Predictions | None:
     """Return the cached predictions if they are whole and of these rows."""
     try:
         found = Predictions.read(cache)
-    except NotThere:
+    except NotFound:
         return None
     except (OSError, ValueError, KeyError) as error:
         log.warning("%s cannot be read and is made anew: %s", cache, error)
@@ -246,8 +246,8 @@ def resolve(uri: str, model: str) -> Version:
         return known_version(uri, name, int(number))
     name, _, alias = model.partition("@")
     if slash or not name:
-        raise NotThere(f"{model!r} names no version: expected NAME, NAME@ALIAS or NAME/VERSION")
+        raise NotFound(f"{model!r} names no version: expected NAME, NAME@ALIAS or NAME/VERSION")
     at = _at(uri, name, alias or CHAMPION)
     if at is None:
-        raise NotThere(f"{name} has no {alias or CHAMPION}; `retune promote` makes a version the {CHAMPION}")
+        raise NotFound(f"{name} has no {alias or CHAMPION}; `retune promote` makes a version the {CHAMPION}")
     return known_version(uri, name, at)

@@ -12,7 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from components.artifacts.verdict import Outcome
-from components.core.errors import NotThere, RetuneError
+from components.core.errors import NotFound, RetuneError
 from components.mlflow_store.connection import connect, reaching
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -87,7 +87,7 @@ class Version:
 
 
 @dataclass(frozen=True)
-class Status:
+class VersionStatus:
     """What is in production: `metrics` are value, low and high by name; `version` is None while nothing was promoted."""
 
     model: str
@@ -172,7 +172,7 @@ def find(client: MlflowClient, name: str, number: int) -> Version:
     version = lookup(client, name, number)
     if version is None:
         there = ", ".join(str(known.number) for known in search(client, name)) or "none"
-        raise NotThere(f"{name} has no version {number}; there are: {there}")
+        raise NotFound(f"{name} has no version {number}; there are: {there}")
     return version
 
 
@@ -181,13 +181,13 @@ def champion(uri: str, name: str) -> Version | None:
     return next((version for version in versions(uri, name) if CHAMPION in version.aliases), None)
 
 
-def status(uri: str, name: str) -> Status:
+def status(uri: str, name: str) -> VersionStatus:
     """Return what `retune status` shows."""
     known = versions(uri, name)
     current = next((version for version in known if CHAMPION in version.aliases), None)
     previous = next((version.number for version in known if PREVIOUS in version.aliases), None)
     tags = current.tags if current else {}
-    return Status(
+    return VersionStatus(
         model=name,
         version=current.number if current else None,
         alias=CHAMPION,

@@ -44,14 +44,14 @@ Rows = pd.DataFrame | Sequence[str]
 PYTHON = (sys.executable, "-P", "-B")
 
 
-Renamed = Callable[[predictions.Answers], predictions.Answers]
+Renamed = Callable[[predictions.ModelOutput], predictions.ModelOutput]
 
 
 @dataclass(frozen=True)
-class Answers:
+class WorkerReply:
     """What a version answered, and the folder of the `code` that answered."""
 
-    found: predictions.Answers
+    found: predictions.ModelOutput
     code: Path
 
     @property
@@ -82,14 +82,14 @@ class Answers:
         return {"label": self.predicted, "probability": best, "probabilities": rows}
 
     @classmethod
-    def read(cls, path: Path) -> "Answers":
+    def read(cls, path: Path) -> "WorkerReply":
         """Read a file with the columns `predicted`, `probabilities` and `measured.NAME`, and the labels in its metadata."""
         table = pq.read_table(path)
         metadata = table.schema.metadata or {}
         labels = tuple(json.loads(metadata[b"retune.labels"]))
         probabilities = np.array(table.column("probabilities").to_pylist(), dtype=np.float64).reshape(len(table), len(labels))
         measured = {name: table.column(f"measured.{name}").to_numpy() for name in predictions.measured_of(table.column_names)}
-        found = predictions.Answers(table.column("predicted").to_pylist(), probabilities, labels, measured)
+        found = predictions.ModelOutput(table.column("predicted").to_pylist(), probabilities, labels, measured)
         return cls(found, Path(metadata.get(b"retune.code", b"").decode()))
 
 
@@ -202,7 +202,11 @@ class Session:
     """
 
     def __init__(
-        self, uri: str, model: str, seconds: float = SECONDS, renamed: Callable[[predictions.Answers], predictions.Answers] | None = None
+        self,
+        uri: str,
+        model: str,
+        seconds: float = SECONDS,
+        renamed: Callable[[predictions.ModelOutput], predictions.ModelOutput] | None = None,
     ) -> None:
         """Of the `models:/` URI `model` in the store `uri`; no question may take longer than `seconds`.
 
@@ -226,11 +230,11 @@ class Session:
         self._worker.end()
         remove(self._folder)
 
-    def answer(self, rows: Rows) -> Answers:
+    def answer(self, rows: Rows) -> WorkerReply:
         """Answer `rows`; where they hold the expected answers too, also what the model alone can tell of them."""
         answers = self._folder / "answers.parquet"
         self._worker.ask({"ask": "answer", "rows": str(self._write(rows)), "answers": str(answers)}, self.seconds)
-        found = Answers.read(answers)
+        found = WorkerReply.read(answers)
         log.log(logging.DEBUG if self._told else logging.INFO, "%s answered %d rows with the code in %s", self.model, len(rows), found.code)
         self._told = True
         return found if self._renamed is None else replace(found, found=self._renamed(found.found))
@@ -256,7 +260,7 @@ class Session:
         return path
 
 
-def ask(uri: str, model: str, rows: Rows, seconds: float = SECONDS) -> Answers:
+def ask(uri: str, model: str, rows: Rows, seconds: float = SECONDS) -> WorkerReply:
     """Load the `models:/` URI `model` from the store `uri` in a fresh process and answer `rows`.
 
     Raises:
@@ -268,7 +272,7 @@ def ask(uri: str, model: str, rows: Rows, seconds: float = SECONDS) -> Answers:
         return session.answer(rows)
 
 
-def predictions_of(answers: Answers, rows: pd.DataFrame) -> Predictions:
+def predictions_of(answers: WorkerReply, rows: pd.DataFrame) -> Predictions:
     """Return `answers` to `rows` (id, group, label) as predictions, ordered by id."""
     return Predictions.of(rows, answers.found).in_order()
 

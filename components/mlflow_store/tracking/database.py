@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from components.core.errors import NotThere, RetuneError
+from components.core.errors import NotFound, RetuneError
 from components.core.locks import hold
 from components.core.output_dir import make_private, private
 from components.core.process import tied
@@ -67,7 +67,7 @@ def _migrate(database: Path) -> None:
     if before is None and database.exists():
         raise not_ours(database)
     if before is None and _stamp(database).exists():
-        raise NotThere(
+        raise NotFound(
             f"{database} is missing, and {_stamp(database).name} says that there was one: restore a copy of it; to begin a new one, "
             f"delete {_stamp(database)}"
         )

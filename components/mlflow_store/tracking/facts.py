@@ -17,7 +17,7 @@ from components.artifacts.validation import ValidationReport
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """Flat params and metrics of one run."""
 
     params: Mapping[str, object] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialRecord:
     """One trial of the search: `values` are its objective by step of reporting."""
 
     number: int
@@ -77,7 +77,7 @@ def headline(metrics: Metrics) -> dict[str, float]:
     return values | errors | {"test_rows": metrics.rows}
 
 
-def stage_facts(workspace: Path) -> dict[str, Facts]:
+def stage_facts(workspace: Path) -> dict[str, RunFacts]:
     """Read what each stage says about itself; raises NotThere where a stage has not run."""
     report = ValidationReport.read(workspace / "data/validated")
     profile = Profile.read(workspace / "data/prepared")
@@ -89,41 +89,41 @@ def stage_facts(workspace: Path) -> dict[str, Facts]:
         "preprocess": _preprocess(profile),
         "tune": _tune(best),
         "train": _train(training),
-        "evaluate": Facts({"test_digest": metrics.test_digest, "left_out": list(metrics.left_out)}, headline(metrics)),
+        "evaluate": RunFacts({"test_digest": metrics.test_digest, "left_out": list(metrics.left_out)}, headline(metrics)),
     }
 
 
-def _validate(report: ValidationReport) -> Facts:
+def _validate(report: ValidationReport) -> RunFacts:
     counts = {"rows_in": report.rows_in, "kept": report.kept, "quarantined": report.quarantined}
     failed = sum(not check.passed for check in report.checks)
-    return Facts(
+    return RunFacts(
         {"snapshot": report.snapshot, "accepted": report.accepted, "reasons": report.reasons},
         {**counts, "checks": len(report.checks), "checks_failed": failed},
     )
 
 
-def _preprocess(profile: Profile) -> Facts:
+def _preprocess(profile: Profile) -> RunFacts:
     names = ("rows_in", "kept", "exact_duplicates", "near_duplicates", "conflicting")
     splits = {f"{name}_rows": float(split.rows) for name, split in profile.splits.items()}
     params = {"labels": list(profile.labels), "test_digest": profile.test_digest, "learn_digest": profile.learn_digest}
     cut = {"cut_share": profile.tokens.cut_share, "tokens_mean": profile.tokens.mean}
-    return Facts(
+    return RunFacts(
         {**params, "warnings": list(profile.warnings)}, {**{name: float(getattr(profile, name)) for name in names}, **splits, **cut}
     )
 
 
-def _tune(best: BestTrial) -> Facts:
+def _tune(best: BestTrial) -> RunFacts:
     params = {"study": best.study, "best_trial": best.number, "metric": best.metric, "stopped_by": best.stopped_by, **best.settings}
     counts = {"complete": best.complete, "pruned": best.pruned, "failed": best.failed}
     importance = {f"importance.{name}": share for name, share in best.importance.items()}
-    return Facts(params, {best.metric: best.value, "seconds": best.seconds, **counts, **importance})
+    return RunFacts(params, {best.metric: best.value, "seconds": best.seconds, **counts, **importance})
 
 
-def _train(training: Training) -> Facts:
+def _train(training: Training) -> RunFacts:
     numbers = ("best_value", "parameters", "steps", "epochs", "best_step", "seconds", "examples_per_second", "peak_memory_mib", "resumed")
     words = ("threads", "device", "precision", "metric", "stopped_by", "weights_sha256")
     metrics = {name: float(getattr(training, name)) for name in numbers}
-    return Facts({**training.settings, **{name: getattr(training, name) for name in words}}, metrics)
+    return RunFacts({**training.settings, **{name: getattr(training, name) for name in words}}, metrics)
 
 
 def read_points(lines: list[str], started: float | None = None) -> list[Point]:
@@ -167,16 +167,16 @@ def read_lines(path: Path) -> list[str]:
     return [line for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
 
 
-def read_trials(path: Path) -> list[Trial]:
+def read_trials(path: Path) -> list[TrialRecord]:
     """Return the trials that tune wrote into trials.parquet; none where there is no such file."""
     if not path.exists():
         return []
     return [_trial(row) for row in pq.read_table(path).to_pylist()]
 
 
-def _trial(row: dict[str, Any]) -> Trial:
+def _trial(row: dict[str, Any]) -> TrialRecord:
     values = {int(step): float(value) for step, value in json.loads(row.get("intermediate") or "{}").items() if _is_number(value)}
     apart = ("number", "state", "value", "params", "intermediate")
     metrics = {name: float(value) for name, value in row.items() if name not in apart and _is_number(value)}
     value = float(row["value"]) if _is_number(row.get("value")) else None
-    return Trial(int(row["number"]), str(row["state"]).upper(), value, json.loads(row.get("params") or "{}"), values, metrics)
+    return TrialRecord(int(row["number"]), str(row["state"]).upper(), value, json.loads(row.get("params") or "{}"), values, metrics)

@@ -15,10 +15,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from components.artifacts.lineage import Lineage
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.metrics import Metrics
 from components.artifacts.profile import Profile
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.core.hashing import digest_file, digest_folder, digest_value
 from components.core.temporary import temporary
 from components.mlflow_store.connection import (
@@ -36,9 +36,9 @@ from components.mlflow_store.connection import (
 )
 from components.mlflow_store.tracking import rows, runs
 from components.mlflow_store.tracking.facts import (
-    Facts,
     Point,
-    Trial,
+    RunFacts,
+    TrialRecord,
     flatten,
     headline,
     read_lines,
@@ -87,13 +87,13 @@ def run_key(workspace: Path) -> str:
     """
     model, raw = workspace / "models/trained/model", workspace / "data/raw"
     if not model.is_dir():
-        raise NotThere(f"{model} is missing: `dvc repro train` writes it")
+        raise NotFound(f"{model} is missing: `dvc repro train` writes it")
     metrics = Metrics.read(workspace / "reports/evaluation")
     # A step alone (`dvc repro train`), a run cut short or a snapshot that was rejected leaves files of two generations.
     if metrics.model_digest != digest_folder(model):
-        raise NotThere(f"the evaluation is of another model than {model}: run `dvc repro`")
-    if metrics.snapshot != Manifest.read(raw).digest:
-        raise NotThere(f"the evaluation is of another snapshot than {raw}: run `dvc repro`")
+        raise NotFound(f"the evaluation is of another model than {model}: run `dvc repro`")
+    if metrics.snapshot != SnapshotManifest.read(raw).digest:
+        raise NotFound(f"the evaluation is of another snapshot than {raw}: run `dvc repro`")
     return digest_value({"model": metrics.model_digest, "data": metrics.snapshot, "test": metrics.test_digest})
 
 
@@ -204,7 +204,7 @@ def attach(uri: str, run_id: str, files: Mapping[Path, str]) -> None:
 def _datasets(workspace: Path, lineage: Lineage) -> list[DatasetInput]:
     """Return snapshot, training rows and test rows as inputs named by our digests; MLflow's own would hash a sample."""
     profile = Profile.read(workspace / "data/prepared")
-    raw = Manifest.read(workspace / "data/raw")
+    raw = SnapshotManifest.read(workspace / "data/raw")
     learn, test = workspace / "data/prepared/learn/train.parquet", workspace / "data/prepared/test/test.parquet"
     return [
         _dataset(lineage.model, "snapshot", raw.digest, str(raw.source), {"num_rows": raw.rows}, {name: "string" for name in raw.columns}),
@@ -231,7 +231,7 @@ def _dataset(name: str, context: str, digest: str, source: str, profile: dict[st
     return DatasetInput(entity, [InputTag("mlflow.data.context", context), InputTag("retune.digest", digest)])
 
 
-def _add_stages(client: MlflowClient, place: str, parent: str, workspace: Path, facts: dict[str, Facts], live: str | None) -> None:
+def _add_stages(client: MlflowClient, place: str, parent: str, workspace: Path, facts: dict[str, RunFacts], live: str | None) -> None:
     lines = read_lines(workspace / HISTORY)
     points = read_points(lines, started_at(workspace / HISTORY, lines) if lines else None)
     for stage, fact in facts.items():
@@ -270,7 +270,7 @@ def missing(client: MlflowClient, run_id: str, points: list[Point]) -> list[Metr
     return [Metric(key(point.name), point.value, now if point.at is None else point.at, point.step) for point in new]
 
 
-def _add_trial(client: MlflowClient, place: str, parent: str, trial: Trial) -> None:
+def _add_trial(client: MlflowClient, place: str, parent: str, trial: TrialRecord) -> None:
     tags = {"retune.stage": "tune", "retune.trial": trial.number, "retune.state": trial.state}
     run_id = runs.start(client, place, f"trial {trial.number}", "trial", tags, parent)
     metrics = metrics_of(trial.metrics)

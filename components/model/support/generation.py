@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 from pydantic import Field
 
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.core.section import Section
-from components.model.support.metrics import Measure, mean, ratio
+from components.model.support.metrics import Metric, mean, ratio
 
 Floats = npt.NDArray[np.float64]
 
@@ -70,14 +70,14 @@ def likeness(one: Floats, other: Floats) -> Floats:
     return ratio(np.minimum(one, other), np.maximum(one, other))
 
 
-WRITTEN: Mapping[str, Measure] = {
+WRITTEN: Mapping[str, Metric] = {
     "rougeL": mean("rougeL", "F of the longest common subsequence of words, mean over rows"),
     "rouge1": mean("rouge1", "F of common words, mean over rows"),
     "rouge2": mean("rouge2", "F of common pairs of words, mean over rows"),
-    "chrf": Measure(_CHRF, chrf, "F2 of common character n-grams up to six over all rows, 0 to 100", (0.0, 100.0)),
-    "bleu": Measure(_BLEU, bleu, "precision of word n-grams up to four over all rows, with a penalty for brevity, 0 to 100", (0.0, 100.0)),
+    "chrf": Metric(_CHRF, chrf, "F2 of common character n-grams up to six over all rows, 0 to 100", (0.0, 100.0)),
+    "bleu": Metric(_BLEU, bleu, "precision of word n-grams up to four over all rows, with a penalty for brevity, 0 to 100", (0.0, 100.0)),
     "exact_match": mean("exact", "share of the rows written as expected but for white space"),
-    "length_ratio": Measure(
+    "length_ratio": Metric(
         ("bleu_written", "bleu_expected"), likeness, "words written against words expected, the smaller over the greater"
     ),
 }
@@ -127,29 +127,29 @@ def length_bands(texts: Sequence[str]) -> list[str]:
     return [f"{1 if top == 4 else top // 2 + 1}-{top} words" for top in tops]
 
 
-def worst(ids: Sequence[str], read: Sequence[str], expected: Sequence[str], written: Sequence[str], options: Scoring) -> Table:
+def worst(ids: Sequence[str], read: Sequence[str], expected: Sequence[str], written: Sequence[str], options: Scoring) -> ReportTable:
     """Return the rows that were written worst, by their own chrF, beside what was expected."""
     found = compare(expected, written, options)
     own = chrf(*(found[name] for name in _CHRF)) if len(ids) else np.zeros(0)
     order = np.argsort(own, kind="stable")[:_SHOWN]
     rows = tuple((ids[at], short(read[at]), short(expected[at]), short(written[at]), round(float(own[at]), 1)) for at in order)
-    return Table(title="Written worst (chrF of the row)", columns=("id", "read", "expected", "written", "chrF"), rows=rows)
+    return ReportTable(title="Written worst (chrF of the row)", columns=("id", "read", "expected", "written", "chrF"), rows=rows)
 
 
-def side_by_side(ids: Sequence[str], read: Sequence[str], expected: Sequence[str], written: Sequence[str]) -> Table:
+def side_by_side(ids: Sequence[str], read: Sequence[str], expected: Sequence[str], written: Sequence[str]) -> ReportTable:
     """Return rows spread evenly over the test set, so that a reader sees the usual and not the worst."""
     places = np.unique(np.linspace(0, len(ids) - 1, min(_SHOWN // 2, len(ids))).astype(int)).tolist() if len(ids) else list[int]()
     rows = tuple((ids[at], short(read[at]), short(expected[at]), short(written[at])) for at in places)
-    return Table(title="Side by side", columns=("id", "read", "expected", "written"), rows=rows)
+    return ReportTable(title="Side by side", columns=("id", "read", "expected", "written"), rows=rows)
 
 
-def length_table(expected: Sequence[str], written: Sequence[str]) -> Table:
+def length_table(expected: Sequence[str], written: Sequence[str]) -> ReportTable:
     """Return how long the written texts are against the expected ones, in words between spaces."""
     counts = [pd.Series([words_of(text) for text in texts], dtype="float64") for texts in (expected, written)]
     rows = [(name, *(round(float(part.quantile(share)), 1) for part in counts)) for name, share in (("median", 0.5), ("95 %", 0.95))]
     rows.append(("sum", *(float(part.sum()) for part in counts)))
     rows.append(("empty", *(float((part == 0).sum()) for part in counts)))
-    return Table(title="Length in words", columns=("", "expected", "written"), rows=tuple(rows))
+    return ReportTable(title="Length in words", columns=("", "expected", "written"), rows=tuple(rows))
 
 
 def short(text: str) -> str:

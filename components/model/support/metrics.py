@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Measure:
+class Metric:
     """A metric: `value` takes the sums of the row statistics named in `sums`, arrays of one shape, and returns the metric in that shape.
 
     `bounds` are what the metric cannot leave; `says` is what a reader needs to know of it, with its unit.
@@ -42,6 +42,6 @@ def f1(hits: Floats, predicted: Floats, expected: Floats) -> Floats:
     return ratio(2 * np.asarray(hits), np.asarray(predicted) + np.asarray(expected))
 
 
-def mean(name: str, says: str, bounds: tuple[float, float] = (0.0, 1.0)) -> Measure:
+def mean(name: str, says: str, bounds: tuple[float, float] = (0.0, 1.0)) -> Metric:
     """Return the mean over rows of the statistic `name`; `rows` must be 1 for every row."""
-    return Measure((name, "rows"), ratio, says, bounds)
+    return Metric((name, "rows"), ratio, says, bounds)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.documents import read_json
-from components.core.errors import BadModel, BadParams, NotThere
+from components.core.errors import BadModel, BadParams, NotFound
 from components.model.support.foreign_code import refuse_foreign_code
 from components.model.support.weight_check import refuse_incomplete, refuse_not_finite
 
@@ -116,7 +116,7 @@ def config(folder: Path) -> dict[str, Any]:
         BadModel: it has no config.json that can be read.
     """
     if not folder.exists():
-        raise NotThere(f"{folder} is missing; `retune run` fetches the base model into data/base")
+        raise NotFound(f"{folder} is missing; `retune run` fetches the base model into data/base")
     if not (folder / "config.json").exists():
         raise BadModel(f"{folder} has no config.json: expected a model in hub layout")
     return settings(folder / "config.json")

@@ -9,12 +9,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from components.artifacts.predictions import Predictions
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadParams
 from components.core.section import Section
 from components.model.support import pretrained
-from components.model.support.metrics import Measure
+from components.model.support.metrics import Metric
 
 
 class Base:
@@ -26,7 +26,7 @@ class Base:
     example: Mapping[str, str] = {"text": "An example of a text to be answered."}
     metrics: tuple[str, ...]
     by_token = False
-    measures: Mapping[str, Measure]
+    measures: Mapping[str, Metric]
     baselines: tuple[str, ...]
     classes = False
     normalised = False
@@ -106,6 +106,6 @@ class Base:
         """Return no parts."""
         return {}
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return nothing."""
         return ()

@@ -5,7 +5,7 @@ several tasks share stands in files with a leading underscore here. Importing th
 
 Rows are tables of text. `read` gives every row two columns that the rest of the line knows it by, whatever the task: `text` is what the
 model reads, and `label` the answer that is expected, both as one text. Duplicates, leaks, splits, slices and pages need no more. A model
-answers with texts in the form of `label`. A metric is a function of sums over rows (`Measure`), from which its interval follows.
+answers with texts in the form of `label`. A metric is a function of sums over rows (`Metric`), from which its interval follows.
 """
 
 import importlib
@@ -18,12 +18,12 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadParams
 from components.core.section import Section, nearest
-from components.model.support.metrics import Measure
+from components.model.support.metrics import Metric
 
 FOLDER = Path(__file__).parent
 
@@ -35,7 +35,7 @@ class Predictor(Protocol):
 
     spec: ModelSpec
 
-    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
+    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Answer each of `rows`, a table with the task's `inputs`, in its order.
 
         Where `rows` has the expected answers too (all of `columns`, and `text` and `label` as `read` makes them), `measured` holds what
@@ -62,7 +62,7 @@ class Task(Protocol):
     """What `validate` reports on the validation split, all to be maximised."""
     by_token: bool
     """Whether `metrics` count tokens: they then compare models of one tokenizer only."""
-    measures: Mapping[str, Measure]
+    measures: Mapping[str, Metric]
     """What is reported and decided on, on the test split, the most telling first; all to be maximised."""
     baselines: tuple[str, ...]
     """What a model must beat, the strongest last."""
@@ -73,7 +73,7 @@ class Task(Protocol):
     one_answer: bool
     """Whether a text has one right answer, so that equal texts with different labels contradict each other."""
     scored: bool
-    """Whether an answer that is no class comes with a probability of each label (`PROBABILITY` in `Answers.measured`)."""
+    """Whether an answer that is no class comes with a probability of each label (`PROBABILITY` in `ModelOutput.measured`)."""
     evaluation_batch: int
     """Rows of a forward pass on the validation split, at the least: few where the model's output for a row is large."""
     in_parts: bool
@@ -174,13 +174,13 @@ class Task(Protocol):
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return what `measures` sums up, by name, each (rows,); the caller adds what a model tells (`measured`)."""
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Return what each of `baselines` answers to the rows `test`; `base` is the folder of the base model."""
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the task's own parts of the test set: for each kind, the value of each row; "" for a row in no part."""
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return what the task's people want to read on the page, of the test `rows` and the candidate's answers in the same order."""
 
 

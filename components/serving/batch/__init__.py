@@ -4,9 +4,9 @@ Reads files as a snapshot does, a table of a database, and the registry; writes 
 """
 
 from components.serving.batch.files import Files
-from components.serving.batch.folder import Folder
-from components.serving.batch.records import Manifest, OnBadRow
-from components.serving.batch.score import Output, Settings, score
-from components.serving.batch.table import Table
+from components.serving.batch.folder import FolderTarget
+from components.serving.batch.records import OnBadRow, ScoringManifest
+from components.serving.batch.score import ScoringOutput, ScoringSettings, score
+from components.serving.batch.table import TableTarget
 
-__all__ = ["Files", "Folder", "Manifest", "OnBadRow", "Output", "Settings", "Table", "score"]
+__all__ = ["Files", "FolderTarget", "OnBadRow", "ScoringManifest", "ScoringOutput", "ScoringSettings", "TableTarget", "score"]

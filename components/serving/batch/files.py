@@ -14,7 +14,7 @@ from components.core.errors import BadSource
 from components.core.hashing import digest_file, digest_value
 from components.data.snapshot import SnapshotParams, delimited, jsonl
 from components.data.snapshot.cells import as_text
-from components.data.snapshot.features import Column
+from components.data.snapshot.features import ColumnType
 from components.data.snapshot.parquet import batch_size
 from components.data.snapshot.read_errors import Faults, listed, readable
 from components.data.snapshot.tables import READERS, format_of
@@ -61,7 +61,7 @@ class Files:
         self.paths, self.called = list(files), called
         self._names, self._settings, self._found_again = dict(files), settings, found_again
         self._format = format_of(self.paths)
-        self._columns: dict[Path, dict[str, Column]] = {}
+        self._columns: dict[Path, dict[str, ColumnType]] = {}
         for path in self.paths:
             with readable(files[path]):
                 self._columns[path] = READERS[self._format].read_columns(path, settings, Faults(files[path]))

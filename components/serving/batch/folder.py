@@ -16,19 +16,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from components.artifacts.manifest import Part
+from components.artifacts.manifest import FilePart
 from components.core.errors import BadInput, RetuneError, Unavailable
 from components.core.hashing import digest_file
-from components.serving.batch.records import Counts, Done, Manifest, Plan
+from components.serving.batch.records import Done, RowCounts, ScoringManifest, ScoringPlan
 
 REPLACED = "replaced.json"  # what a manifest is called while its parts are being removed
 _PARTS, _QUARANTINE = "parts.jsonl", "quarantine.parquet"
 _OURS = re.compile(r"(((part|quarantine)-\d{5,}|quarantine)\.parquet|parts\.jsonl)(\.partial)?|(manifest|progress)\.json\.partial")
-A = TypeVar("A", Manifest, Plan)
+A = TypeVar("A", ScoringManifest, ScoringPlan)
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-class Folder:
+class FolderTarget:
     """The folder at `path`, made where it is not there."""
 
     adds: tuple[str, ...] = ()
@@ -73,19 +73,19 @@ class Folder:
         if not held:
             raise Unavailable(f"{self}: another process is scoring into this folder; wait for it or end it")
 
-    def standing(self) -> Plan | None:
+    def standing(self) -> ScoringPlan | None:
         """Return what was begun here and is not complete; None where the folder is empty.
 
         Raises:
             BadInput: it is complete, was being replaced, or holds what `retune score` has not written.
         """
         there = self._names()
-        if Manifest.FILE in there:
-            manifest = self._record(Manifest.FILE, Manifest)
+        if ScoringManifest.FILE in there:
+            manifest = self._record(ScoringManifest.FILE, ScoringManifest)
             self._tidy()
             raise BadInput(f"{self} is complete: {manifest.scored:,} rows scored by {manifest.model_uri}; --replace begins anew")
-        if Plan.FILE in there:
-            return self._record(Plan.FILE, Plan)
+        if ScoringPlan.FILE in there:
+            return self._record(ScoringPlan.FILE, ScoringPlan)
         if REPLACED in there:
             raise BadInput(f"{self}: what was here was being replaced; --replace goes on with that")
         if there:
@@ -99,7 +99,7 @@ class Folder:
             BadInput: the folder holds other things and nothing of ours.
         """
         there = self._names()
-        records = [name for name in (Manifest.FILE, Plan.FILE, REPLACED) if name in there]
+        records = [name for name in (ScoringManifest.FILE, ScoringPlan.FILE, REPLACED) if name in there]
         if there and not records:
             raise BadInput(self._foreign(there[0]))
         for name in records:
@@ -109,20 +109,20 @@ class Folder:
         for name in filter(_OURS.fullmatch, there):
             (self._path / name).unlink()
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: ScoringPlan) -> None:
         """Write down what is begun, in a folder that is empty or cleared."""
         with self._writing():
             plan.write(self._path)
             (self._path / REPLACED).unlink(missing_ok=True)
 
-    def go_on(self) -> Counts:
+    def go_on(self) -> RowCounts:
         """Return what of the input is in parts that are whole, from the first on; what follows is written again."""
         (self._path / REPLACED).unlink(missing_ok=True)
         self._done = list(self._whole())
         with self._writing():
             self._note("".join(f"{done.model_dump_json()}\n" for done in self._done))
         scored = sum(done.part.rows or 0 for done in self._done)
-        return Counts(scored + sum(done.quarantined for done in self._done), scored)
+        return RowCounts(scored + sum(done.quarantined for done in self._done), scored)
 
     def add(self, numbers: Sequence[int], scored: pa.Table, bad: pa.Table) -> None:
         """Write the next part, and the rows of its share that go to quarantine; the numbers of the rows are told by their order.
@@ -138,7 +138,7 @@ class Folder:
             with (self._path / _PARTS).open("a", encoding="utf-8") as file:
                 file.write(self._done[-1].model_dump_json() + "\n")
 
-    def finish(self, manifest: Manifest) -> Manifest:
+    def finish(self, manifest: ScoringManifest) -> ScoringManifest:
         """Bring the quarantine together, write the manifest with all parts, and return it."""
         with self._writing():
             quarantine = self._gather() if manifest.quarantined else None
@@ -149,7 +149,7 @@ class Folder:
 
     def _names(self) -> list[str]:
         """Return what is there, but for a record whose writing was cut short."""
-        return sorted({path.name for path in self._path.iterdir()} - {f"{Plan.FILE}.partial"})
+        return sorted({path.name for path in self._path.iterdir()} - {f"{ScoringPlan.FILE}.partial"})
 
     def _foreign(self, name: str) -> str:
         return f"{self} holds {name}, and is no folder that `retune score` wrote; name another one, or an empty one"
@@ -172,7 +172,9 @@ class Folder:
             BadInput: it is none.
         """
         text = (self._path / name).read_bytes()
-        kinds: list[type[Plan] | type[Manifest]] = [kind for kind in (Plan, Manifest) if name in (kind.FILE, REPLACED)]
+        kinds: list[type[ScoringPlan] | type[ScoringManifest]] = [
+            kind for kind in (ScoringPlan, ScoringManifest) if name in (kind.FILE, REPLACED)
+        ]
         for kind in kinds:
             with suppress(ValidationError):
                 kind.model_validate_json(text)
@@ -196,7 +198,7 @@ class Folder:
         partial.write_text(lines, encoding="utf-8")
         os.replace(partial, self._path / _PARTS)
 
-    def _write(self, table: pa.Table, name: str) -> Part:
+    def _write(self, table: pa.Table, name: str) -> FilePart:
         partial = self._path / f"{name}.partial"
         with partial.open("wb") as file:
             pq.write_table(table, file, compression="zstd")
@@ -204,12 +206,12 @@ class Folder:
             os.fsync(file.fileno())
         return self._publish(partial, name, table.num_rows)
 
-    def _publish(self, partial: Path, name: str, rows: int) -> Part:
-        part = Part(name=name, sha256=digest_file(partial), bytes=partial.stat().st_size, rows=rows)
+    def _publish(self, partial: Path, name: str, rows: int) -> FilePart:
+        part = FilePart(name=name, sha256=digest_file(partial), bytes=partial.stat().st_size, rows=rows)
         os.replace(partial, self._path / name)
         return part
 
-    def _gather(self) -> Part:
+    def _gather(self) -> FilePart:
         """Return the one file of all rows in quarantine."""
         pieces = [self._path / f"quarantine-{number:05}.parquet" for number, done in enumerate(self._done) if done.quarantined]
         partial = self._path / f"{_QUARANTINE}.partial"
@@ -223,7 +225,7 @@ class Folder:
         for path in [*self._path.glob("quarantine-*.parquet"), *self._path.glob("*.partial")]:
             if _OURS.fullmatch(path.name):
                 path.unlink()
-        for name in (_PARTS, Plan.FILE, REPLACED):
+        for name in (_PARTS, ScoringPlan.FILE, REPLACED):
             (self._path / name).unlink(missing_ok=True)
 
     @contextmanager

@@ -8,12 +8,12 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from components.artifacts.base import Artifact
-from components.artifacts.manifest import Part
+from components.artifacts.manifest import FilePart
 
 OnBadRow = Literal["error", "quarantine"]
 
 
-class Plan(Artifact):
+class ScoringPlan(Artifact):
     """What was begun: who answers which rows, and how. `asked` is the name that was resolved to the version, `rows` counts the input."""
 
     FILE: ClassVar[str] = "progress.json"
@@ -36,18 +36,18 @@ class Done(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    part: Part
+    part: FilePart
     quarantined: int
 
 
-class Counts(NamedTuple):
+class RowCounts(NamedTuple):
     """How many rows of the input are done, and how many of these were scored; the others went to quarantine."""
 
     rows: int
     scored: int
 
 
-class Manifest(Artifact):
+class ScoringManifest(Artifact):
     """What stands at the end: rows = scored + quarantined; `parts` are the files in their order, none where a table was written."""
 
     FILE: ClassVar[str] = "manifest.json"
@@ -61,5 +61,5 @@ class Manifest(Artifact):
     rows: int
     scored: int
     quarantined: int
-    parts: tuple[Part, ...] = ()
-    quarantine: Part | None = None
+    parts: tuple[FilePart, ...] = ()
+    quarantine: FilePart | None = None

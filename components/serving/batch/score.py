@@ -14,7 +14,7 @@ from components.mlflow_store import registry
 from components.mlflow_store.registry.versions import PACKAGE
 from components.model import tasks
 from components.serving.batch.files import Files
-from components.serving.batch.records import Counts, Manifest, OnBadRow, Plan
+from components.serving.batch.records import OnBadRow, RowCounts, ScoringManifest, ScoringPlan
 from components.serving.batch.rows import QUARANTINE, answers_of, check_names, inputs_of, shares, survey, with_answers
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ Bring = Callable[[], AbstractContextManager[Files]]
 
 
 @dataclass(frozen=True)
-class Settings:
+class ScoringSettings:
     """How rows are scored: `rows_per_part` of the input, what becomes of a bad row, and what stands before the names of the answers.
 
     `columns` gives the column of an input that is not called as the input is; `usual` does where there is such a column.
@@ -38,7 +38,7 @@ class Settings:
     usual: Mapping[str, str] = field(default_factory=dict)
 
 
-class Output(Protocol):
+class ScoringOutput(Protocol):
     """Where parts are written, each once; it knows after a kill what of them is whole."""
 
     adds: tuple[str, ...]
@@ -47,26 +47,26 @@ class Output(Protocol):
     def held(self) -> AbstractContextManager[None]:
         """Hold it for this process alone; raise Unavailable where another one does."""
 
-    def standing(self) -> Plan | None:
+    def standing(self) -> ScoringPlan | None:
         """Return what was begun and is not complete, None where there is nothing; raise BadInput where there is anything else."""
 
     def clear(self) -> None:
         """Remove what `retune score` has written there; raise BadInput where it has not written it."""
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: ScoringPlan) -> None:
         """Write down what is begun."""
 
-    def go_on(self) -> Counts:
+    def go_on(self) -> RowCounts:
         """Return what of the input is done, from its first row on."""
 
     def add(self, numbers: Sequence[int], scored: pa.Table, bad: pa.Table) -> None:
         """Write the next part: the rows `numbers` of the input with their answers, and those of the same share that go to quarantine."""
 
-    def finish(self, manifest: Manifest) -> Manifest:
+    def finish(self, manifest: ScoringManifest) -> ScoringManifest:
         """Write down that all is there, and return the manifest as it stands."""
 
 
-def score(uri: str, asked: str, bring: Bring, output: Output, settings: Settings, replace: bool = False) -> Manifest:
+def score(uri: str, asked: str, bring: Bring, output: ScoringOutput, settings: ScoringSettings, replace: bool = False) -> ScoringManifest:
     """Let the registered version `asked`, named as for `registry.predict`, answer every row that `bring` brings; write rows with answers.
 
     An alias is followed once, at the very beginning. Nothing is brought for a version or an output that would not do.
@@ -93,7 +93,7 @@ def score(uri: str, asked: str, bring: Bring, output: Output, settings: Settings
             return output.finish(manifest_of(plan, counts))
 
 
-def columns_of(task: tasks.Task, source: Files, output: Output, settings: Settings) -> tuple[dict[str, str], dict[str, str]]:
+def columns_of(task: tasks.Task, source: Files, output: ScoringOutput, settings: ScoringSettings) -> tuple[dict[str, str], dict[str, str]]:
     """Return the column of each input, and that of each answer.
 
     Raises:
@@ -106,7 +106,7 @@ def columns_of(task: tasks.Task, source: Files, output: Output, settings: Settin
     return inputs, answers
 
 
-def begin(plan: Plan, source: Files, output: Output, replace: bool) -> Plan:
+def begin(plan: ScoringPlan, source: Files, output: ScoringOutput, replace: bool) -> ScoringPlan:
     """Look through all rows, then begin; return the plan with their number.
 
     Raises:
@@ -119,7 +119,7 @@ def begin(plan: Plan, source: Files, output: Output, replace: bool) -> Plan:
     return plan
 
 
-def check_version(where: str, asked: str, version: registry.Version, standing: Plan | None) -> None:
+def check_version(where: str, asked: str, version: registry.Version, standing: ScoringPlan | None) -> None:
     """Check that what was begun was begun with this version, if anything was.
 
     Raises:
@@ -132,9 +132,9 @@ def check_version(where: str, asked: str, version: registry.Version, standing: P
         )
 
 
-def planned(asked: str, version: registry.Version, source: Files, inputs: Mapping[str, str], settings: Settings) -> Plan:
+def planned(asked: str, version: registry.Version, source: Files, inputs: Mapping[str, str], settings: ScoringSettings) -> ScoringPlan:
     """Return what is to be done, in which the rows are not counted yet."""
-    return Plan(
+    return ScoringPlan(
         asked=asked,
         model_uri=version.uri,
         version=version.number,
@@ -149,7 +149,7 @@ def planned(asked: str, version: registry.Version, source: Files, inputs: Mappin
     )
 
 
-def agreed(where: str, wanted: Plan, standing: Plan) -> Plan:
+def agreed(where: str, wanted: ScoringPlan, standing: ScoringPlan) -> ScoringPlan:
     """Return the plan that was begun, if what is wanted is the same.
 
     Raises:
@@ -164,7 +164,9 @@ def agreed(where: str, wanted: Plan, standing: Plan) -> Plan:
     return standing
 
 
-def score_parts(session: registry.Session, source: Files, output: Output, plan: Plan, answers: Mapping[str, str]) -> Counts:
+def score_parts(
+    session: registry.Session, source: Files, output: ScoringOutput, plan: ScoringPlan, answers: Mapping[str, str]
+) -> RowCounts:
     """Score what is not done yet, and return what is done then."""
     counts = output.go_on()
     if counts.rows:
@@ -175,15 +177,15 @@ def score_parts(session: registry.Session, source: Files, output: Output, plan: 
             break
         found: Mapping[str, Sequence[Any]] = session.answer(share.texts).columns() if share.numbers else {}
         output.add(share.numbers, with_answers(share.good, found, answers), share.bad)
-        counts = Counts(counts.rows + share.rows, counts.scored + len(share.numbers))
+        counts = RowCounts(counts.rows + share.rows, counts.scored + len(share.numbers))
         rate = f", {share.rows / (time.monotonic() - last):,.0f} a second" if last else ""
         last = time.monotonic() if found or last else None
         log.info("%s of %s rows%s", f"{counts.rows:,}", f"{plan.rows:,}", rate)
     return counts
 
 
-def manifest_of(plan: Plan, counts: Counts) -> Manifest:
+def manifest_of(plan: ScoringPlan, counts: RowCounts) -> ScoringManifest:
     """Return what stands at the end, but for the files."""
     kept = ("model_uri", "version", "package", "input", "input_digest", "inputs", "rows")
     fields = {name: value for name, value in plan.model_dump().items() if name in kept}
-    return Manifest(**fields, scored=counts.scored, quarantined=counts.rows - counts.scored)
+    return ScoringManifest(**fields, scored=counts.scored, quarantined=counts.rows - counts.scored)

@@ -17,7 +17,7 @@ import sqlalchemy.exc
 from components.core.errors import BadInput, Unavailable
 from components.core.hashing import digest_value
 from components.data import sql
-from components.serving.batch.records import Counts, Manifest, Plan
+from components.serving.batch.records import RowCounts, ScoringManifest, ScoringPlan
 from components.serving.batch.rows import NUMBER
 
 S = TypeVar("S", sa.Update, sa.Delete)
@@ -35,16 +35,16 @@ notes = sa.Table(
 )
 
 
-class Table:
+class TableTarget:
     """The table at `place`; `locks` is the folder in which processes of this machine keep out of each other's way."""
 
     adds: tuple[str, ...] = (NUMBER,)
 
-    def __init__(self, place: sql.Place, locks: Path) -> None:
+    def __init__(self, place: sql.TableAddress, locks: Path) -> None:
         self._place = place
         self._key = f"{place.schema}.{place.table}" if place.schema else place.table
         self._lock = locks / f"score-{digest_value([place.url.render_as_string(hide_password=True), self._key])[:16]}.lock"
-        self._done = Counts(0, 0)
+        self._done = RowCounts(0, 0)
 
     def __str__(self) -> str:
         """Return the address, without what is secret."""
@@ -65,7 +65,7 @@ class Table:
                 raise Unavailable(f"{self}: another process is scoring into this table; wait for it or end it") from None
             yield
 
-    def standing(self) -> Plan | None:
+    def standing(self) -> ScoringPlan | None:
         """Return what was begun here and is not complete; None where there is no such table.
 
         Raises:
@@ -79,14 +79,14 @@ class Table:
                     raise BadInput(f"{self} is there, and `retune score` has not written it; name another table")
                 return None
             if note.manifest is not None:
-                manifest = Manifest.model_validate_json(note.manifest)
+                manifest = ScoringManifest.model_validate_json(note.manifest)
                 raise BadInput(f"{self} is complete: {manifest.scored:,} rows scored by {manifest.model_uri}; --replace begins anew")
             if note.rows_done == _REPLACED:
                 raise BadInput(f"{self}: what was here was being replaced; --replace goes on with that")
             found = self._count(connection) if there[self._place.table] else 0
             if found != note.scored:
                 raise BadInput(f"{self} has {found:,} rows, and {note.scored:,} were written; --replace begins anew")
-            return Plan.model_validate_json(note.plan)
+            return ScoringPlan.model_validate_json(note.plan)
 
     def clear(self) -> None:
         """Remove what `retune score` has written here; what a kill leaves is known for what it is.
@@ -106,18 +106,18 @@ class Table:
         with self._transaction() as connection:
             connection.execute(self._mine(sa.delete(notes)))
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: ScoringPlan) -> None:
         """Write down what is begun; the tables are made with the first part."""
         with self._transaction() as connection:
             _NOTES.create_all(connection)
             connection.execute(sa.insert(notes).values(written=self._key, plan=plan.model_dump_json(), rows_done=0, scored=0))
 
-    def go_on(self) -> Counts:
+    def go_on(self) -> RowCounts:
         """Return what of the input was written or put into quarantine, from the first row on."""
         with self._transaction() as connection:
             note = self._note(connection)
         assert note is not None
-        self._done = Counts(note.rows_done, note.scored)
+        self._done = RowCounts(note.rows_done, note.scored)
         return self._done
 
     def add(self, numbers: Sequence[int], scored: pa.Table, bad: pa.Table) -> None:
@@ -130,7 +130,7 @@ class Table:
         with self._transaction() as connection:
             for table in (target, quarantine)[: 1 + bool(bad.num_rows)]:
                 table.create(connection, checkfirst=True)
-        done = Counts(self._done.rows + scored.num_rows + bad.num_rows, self._done.scored + scored.num_rows)
+        done = RowCounts(self._done.rows + scored.num_rows + bad.num_rows, self._done.scored + scored.num_rows)
         with self._transaction() as connection:
             before = self._mine(sa.update(notes)).where(notes.c.rows_done == self._done.rows)
             if connection.execute(before.values(rows_done=done.rows, scored=done.scored)).rowcount != 1:
@@ -139,7 +139,7 @@ class Table:
                 self._insert(connection, table, rows)
         self._done = done
 
-    def finish(self, manifest: Manifest) -> Manifest:
+    def finish(self, manifest: ScoringManifest) -> ScoringManifest:
         """Write down that all is there, and return what stands."""
         with self._transaction() as connection:
             connection.execute(self._mine(sa.update(notes)).values(manifest=manifest.model_dump_json()))

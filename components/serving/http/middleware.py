@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .origin_check import fault
-from .request_parsing import Limits, Refused, table_of
+from .request_parsing import Limits, RequestRejected, table_of
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +33,12 @@ CODES = {
 MESSAGE = 1_000  # characters of a message
 
 
-class Left(Exception):
+class ClientDisconnected(Exception):
     """The client left before its request was whole."""
 
 
 @dataclass(eq=False)
-class Unfinished:
+class IncompleteRequest:
     """A body that a client is still sending, how many bytes of it are held, and when it has to be whole."""
 
     deadline: asyncio.Timeout
@@ -46,7 +46,7 @@ class Unfinished:
     dropped: bool = False
 
 
-class Door:
+class RequestMiddleware:
     """An ASGI middleware that lets proper requests through to `app`, each as one table, and answers every other one itself."""
 
     def __init__(
@@ -62,31 +62,31 @@ class Door:
         self._app, self._inputs, self._about, self._limits = app, tuple(inputs), dict(about), limits
         self._loopback, self._names = loopback, frozenset(names)
         self._inside = 0
-        self._unfinished: dict[Unfinished, None] = {}  # the oldest first
+        self._unfinished: dict[IncompleteRequest, None] = {}  # the oldest first
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        reply = Reply(send)
+        reply = HttpReply(send)
         try:
             await self._answer(scope, receive, reply)
-        except Left:
+        except ClientDisconnected:
             return
-        except Refused as refused:
+        except RequestRejected as refused:
             await reply.error(refused.status, refused.message, refused.headers)
         except Exception:
             log.exception("%s %s failed", scope["method"], scope["path"])
             await reply.error(500, "the server failed on this request; its log says how")
 
-    async def _answer(self, scope: Message, receive: Receive, reply: "Reply") -> None:
+    async def _answer(self, scope: Message, receive: Receive, reply: "HttpReply") -> None:
         if says := fault(scope["headers"], self._loopback, self._names):
-            raise Refused(403, says)
+            raise RequestRejected(403, says)
         if (method := ROUTES.get(scope["path"])) is None:
-            raise Refused(404, f"there is no {scope['path'][:200]!r}; there are {', '.join(ROUTES)}")
+            raise RequestRejected(404, f"there is no {scope['path'][:200]!r}; there are {', '.join(ROUTES)}")
         if scope["method"] != method:
-            raise Refused(405, f"{scope['path']} is asked by {method}, not by {scope['method'][:20]}", {"allow": method})
+            raise RequestRejected(405, f"{scope['path']} is asked by {method}, not by {scope['method'][:20]}", {"allow": method})
         if scope["path"] == "/version":
             await reply.json(200, self._about)
         elif scope["path"] != "/invocations":
@@ -94,12 +94,12 @@ class Door:
         else:
             await self._invoke(scope, receive, reply)
 
-    async def _invoke(self, scope: Message, receive: Receive, reply: "Reply") -> None:
+    async def _invoke(self, scope: Message, receive: Receive, reply: "HttpReply") -> None:
         headers = dict(scope["headers"])
         _check_type(headers)
         body = await self._body(headers, receive)
         if self._inside >= self._limits.waiting:
-            raise Refused(503, f"{self._inside} requests are waiting already; ask again", {"retry-after": "1"})
+            raise RequestRejected(503, f"{self._inside} requests are waiting already; ask again", {"retry-after": "1"})
         answer: list[Message] = []
 
         async def keep(message: Message) -> None:
@@ -117,19 +117,19 @@ class Door:
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """Read a body up to the limit; what comes after a refusal the protocol reads and drops, without keeping it."""
         most = self._limits.body_kib * 1024
-        too_large = Refused(413, f"the body is larger than {self._limits.body_kib:,} KiB")
+        too_large = RequestRejected(413, f"the body is larger than {self._limits.body_kib:,} KiB")
         if int(headers.get(b"content-length", b"0")) > most:
             raise too_large
         body, more, seconds = bytearray(), True, self._limits.body_seconds
         deadline = asyncio.timeout(seconds)
-        one = Unfinished(deadline)
+        one = IncompleteRequest(deadline)
         try:
             async with deadline:
                 self._unfinished[one] = None
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise Left
+                        raise ClientDisconnected
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) > most:
@@ -138,7 +138,7 @@ class Door:
                     self._make_room()
         except TimeoutError:
             why = "was still on its way when its memory was needed for others" if one.dropped else f"did not arrive within {seconds:g} s"
-            raise Refused(408, f"the body {why}; ask again", {"connection": "close"}) from None
+            raise RequestRejected(408, f"the body {why}; ask again", {"connection": "close"}) from None
         finally:
             self._unfinished.pop(one, None)
         return bytes(body)
@@ -157,9 +157,9 @@ def _check_type(headers: Mapping[bytes, bytes]) -> None:
     said = headers.get(b"content-type", b"").decode("latin-1")
     kind, *more = (part.strip().lower() for part in said.split(";"))
     if kind != "application/json" or any(part not in ("", "charset=utf-8", 'charset="utf-8"') for part in more):
-        raise Refused(415, f"expected Content-Type: application/json, in UTF-8, found {said[:100] or 'none'}")
+        raise RequestRejected(415, f"expected Content-Type: application/json, in UTF-8, found {said[:100] or 'none'}")
     if (coding := headers.get(b"content-encoding", b"identity").decode("latin-1").lower()) != "identity":
-        raise Refused(415, f"expected a body that is not compressed, found Content-Encoding: {coding[:100]}")
+        raise RequestRejected(415, f"expected a body that is not compressed, found Content-Encoding: {coding[:100]}")
 
 
 def _headers(body: bytes) -> list[tuple[bytes, bytes]]:
@@ -176,7 +176,7 @@ def _once(body: bytes, receive: Receive) -> Receive:
     return next_message
 
 
-class Reply:
+class HttpReply:
     """What is said to a client: answers pass as they are, and the errors of whoever stands behind get the shape of ours."""
 
     def __init__(self, send: Send) -> None:

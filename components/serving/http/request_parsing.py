@@ -25,7 +25,7 @@ class Limits:
     body_seconds: float = 30.0
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """A request that is answered with an error."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
@@ -48,7 +48,7 @@ def table_of(body: bytes, inputs: Sequence[str], limits: Limits) -> bytes:
         columns = _of_records(form, value, limits)
     wanted = f"the column{'s' * (len(inputs) > 1)} {', '.join(map(repr, inputs))}"
     if not set(inputs) <= set(columns):
-        raise Refused(400, f"expected a table with {wanted}, found {', '.join(map(repr, list(columns)[:SHOWN])) or 'none'}")
+        raise RequestRejected(400, f"expected a table with {wanted}, found {', '.join(map(repr, list(columns)[:SHOWN])) or 'none'}")
     for name in inputs:
         _check_texts(name, columns[name], limits)
     rows = list(zip(*(columns[name] for name in inputs), strict=True))
@@ -59,11 +59,11 @@ def _parsed(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body.decode(), parse_constant=_no_number)
     except RecursionError:
-        raise Refused(400, "the body is no table: its JSON is nested too deeply") from None
+        raise RequestRejected(400, "the body is no table: its JSON is nested too deeply") from None
     except ValueError as error:  # also what is no UTF-8, and a number of thousands of digits
-        raise Refused(400, f"the body is not JSON in UTF-8: {error}") from None
+        raise RequestRejected(400, f"the body is not JSON in UTF-8: {error}") from None
     if not isinstance(found, dict):
-        raise Refused(400, f"expected a JSON object with one of {', '.join(FORMS)}, found a {type(found).__name__}")
+        raise RequestRejected(400, f"expected a JSON object with one of {', '.join(FORMS)}, found a {type(found).__name__}")
     return found
 
 
@@ -74,51 +74,51 @@ def _no_number(name: str) -> NoReturn:
 def _form(payload: dict[str, Any]) -> tuple[str, Any]:
     if len(payload) != 1 or (form := next(iter(payload))) not in FORMS:
         found = ", ".join(map(repr, list(payload)[:SHOWN])) or "none"
-        raise Refused(400, f"expected a JSON object with just one of {', '.join(FORMS)}, found {found}")
+        raise RequestRejected(400, f"expected a JSON object with just one of {', '.join(FORMS)}, found {found}")
     return form, payload[form]
 
 
 def _of_split(value: Any, limits: Limits) -> dict[str, list[Any]]:
     columns, rows = (value.get("columns"), value.get("data")) if isinstance(value, dict) else (None, None)
     if not isinstance(columns, list) or not isinstance(rows, list) or not all(isinstance(name, str) for name in columns):
-        raise Refused(400, 'dataframe_split: expected {"columns": [names], "data": [rows]}')
+        raise RequestRejected(400, 'dataframe_split: expected {"columns": [names], "data": [rows]}')
     if len(set(columns)) < len(columns):
-        raise Refused(400, "dataframe_split: a column is named twice")
+        raise RequestRejected(400, "dataframe_split: a column is named twice")
     _check_count(len(rows), limits)
     if bad := [place for place, row in enumerate(rows) if not isinstance(row, list) or len(row) != len(columns)]:
-        raise Refused(400, f"dataframe_split: expected a list of {len(columns)} cells in every row, not so in row {_some(bad)}")
+        raise RequestRejected(400, f"dataframe_split: expected a list of {len(columns)} cells in every row, not so in row {_some(bad)}")
     return {name: [row[place] for row in rows] for place, name in enumerate(columns)}
 
 
 def _of_records(form: str, value: Any, limits: Limits) -> dict[str, list[Any]]:
     if not isinstance(value, list):
-        raise Refused(400, f"{form}: expected a list of rows, as [{{column: text}}], found a {type(value).__name__}")
+        raise RequestRejected(400, f"{form}: expected a list of rows, as [{{column: text}}], found a {type(value).__name__}")
     _check_count(len(value), limits)
     if bad := [place for place, row in enumerate(value) if not isinstance(row, dict)]:
-        raise Refused(400, f"{form}: expected an object {{column: text}} in every row, not so in row {_some(bad)}")
+        raise RequestRejected(400, f"{form}: expected an object {{column: text}} in every row, not so in row {_some(bad)}")
     return {name: [row.get(name) for row in value] for name in dict.fromkeys(name for row in value for name in row)}
 
 
 def _of_columns(value: dict[str, Any], limits: Limits) -> dict[str, list[Any]]:
     columns = {name: cells if isinstance(cells, list) else [cells] for name, cells in value.items()}
     if len({len(cells) for cells in columns.values()}) > 1:
-        raise Refused(400, "inputs: expected columns of one length")
+        raise RequestRejected(400, "inputs: expected columns of one length")
     _check_count(max((len(cells) for cells in columns.values()), default=0), limits)
     return columns
 
 
 def _check_count(rows: int, limits: Limits) -> None:
     if rows > limits.rows:
-        raise Refused(413, f"{rows:,} rows in one request, at most {limits.rows:,} are answered")
+        raise RequestRejected(413, f"{rows:,} rows in one request, at most {limits.rows:,} are answered")
 
 
 def _check_texts(name: str, cells: Sequence[Any], limits: Limits) -> None:
     if bad := [row for row, cell in enumerate(cells) if not isinstance(cell, str)]:
-        raise Refused(400, f"{name!r} must be text in every row; it is missing or of another type in row {_some(bad)}")
+        raise RequestRejected(400, f"{name!r} must be text in every row; it is missing or of another type in row {_some(bad)}")
     if long := [row for row, cell in enumerate(cells) if len(cell) > limits.characters]:
-        raise Refused(413, f"{name!r} has more than {limits.characters:,} characters in row {_some(long)}")
+        raise RequestRejected(413, f"{name!r} has more than {limits.characters:,} characters in row {_some(long)}")
     if torn := [row for row, cell in enumerate(cells) if _is_torn(cell)]:
-        raise Refused(400, f"{name!r} holds half of a surrogate pair (\\ud800–\\udfff), which is no text, in row {_some(torn)}")
+        raise RequestRejected(400, f"{name!r} holds half of a surrogate pair (\\ud800–\\udfff), which is no text, in row {_some(torn)}")
 
 
 def _is_torn(text: str) -> bool:

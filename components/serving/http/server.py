@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 from .connections import limited
-from .middleware import Door
+from .middleware import RequestMiddleware
 from .request_parsing import Limits
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,6 @@ def serve(model: Any, about: Mapping[str, Any], limits: Limits, listening: socke
 
     app = scoring_server.init(InTurn(model))  # type: ignore[arg-type]  # it is asked for these two attributes alone
     loopback = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
-    door = Door(app, model.metadata.get_input_schema().input_names(), about, limits, loopback, names)
+    door = RequestMiddleware(app, model.metadata.get_input_schema().input_names(), about, limits, loopback, names)
     config = uvicorn.Config(door, http=limited(limits), ws="none", log_config=None, access_log=False, server_header=False)
     uvicorn.Server(config).run([listening])

@@ -22,7 +22,7 @@ _KEPT = ("loss", "learning_rate", "grad_norm")
 _SILENCE = 10.0  # seconds between two lines of progress
 
 
-class Clock(TrainerCallback):
+class TimeLimit(TrainerCallback):
     """Counts the seconds, those of earlier processes included, and stops training cleanly at the limit."""
 
     def __init__(self, max_minutes: float, spent: float) -> None:
@@ -54,7 +54,7 @@ class Clock(TrainerCallback):
 class History(TrainerCallback):
     """Appends a JSON line for each log and each evaluation, flushed, so that a long training can be followed."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
+    def __init__(self, path: Path, clock: TimeLimit) -> None:
         """Append to `path`."""
         self._path = path
         self._clock = clock
@@ -68,7 +68,7 @@ class History(TrainerCallback):
                 file.write(json.dumps(point | metrics) + "\n")
 
 
-class Guard(TrainerCallback):
+class NaNGuard(TrainerCallback):
     """Ends a training whose loss is no longer a number."""
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
@@ -110,10 +110,10 @@ class Progress(TrainerCallback):
             log.info("step %d/%d, epoch %.2f, validation: %s", state.global_step, state.max_steps, state.epoch or 0.0, listed)
 
 
-class Sealer(TrainerCallback):
+class CheckpointSealer(TrainerCallback):
     """Makes a checkpoint count: adds the history so far and writes the manifest last."""
 
-    def __init__(self, clock: Clock, history: Path | None) -> None:
+    def __init__(self, clock: TimeLimit, history: Path | None) -> None:
         """Seal with the clock's seconds, and with a copy of `history`."""
         self._clock = clock
         self._history = history
@@ -126,7 +126,7 @@ class Sealer(TrainerCallback):
         checkpoints.seal(folder, state.global_step, self._clock.seconds(), self._clock.ending(state, control))
 
 
-class Watcher(TrainerCallback):
+class EvalObserver(TrainerCallback):
     """Tells each evaluation's metric to whoever waits for it, who may raise to stop the training."""
 
     def __init__(self, metric: str, watch: Watch | None) -> None:

@@ -13,7 +13,7 @@ from typing import ClassVar
 from transformers import TrainerState
 
 from components.artifacts.base import Artifact
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.core.hashing import digest_file
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 HISTORY = "history.jsonl"
 
 
-class Whole(Artifact):
+class CheckpointManifest(Artifact):
     """The manifest of a checkpoint; `seconds` were trained until it, `stopped_by` is empty while training goes on."""
 
     FILE: ClassVar[str] = "whole.json"
@@ -34,10 +34,10 @@ class Whole(Artifact):
 
 def seal(folder: Path, step: int, seconds: float, stopped_by: str) -> None:
     """Write the manifest of the checkpoint in `folder`: from now on it counts."""
-    Whole(step=step, seconds=seconds, stopped_by=stopped_by, files=_hashes(folder)).write(folder)
+    CheckpointManifest(step=step, seconds=seconds, stopped_by=stopped_by, files=_hashes(folder)).write(folder)
 
 
-def newest(checkpoints: Path) -> tuple[Path, Whole] | None:
+def newest(checkpoints: Path) -> tuple[Path, CheckpointManifest] | None:
     """Return the newest whole checkpoint with its manifest, and delete the ones that are newer and not whole.
 
     A checkpoint is whole when its files have the recorded hashes and the best checkpoint that it points at is whole too.
@@ -64,16 +64,16 @@ def state_of(folder: Path) -> TrainerState:
     return state
 
 
-def _verified(folder: Path) -> Whole | None:
+def _verified(folder: Path) -> CheckpointManifest | None:
     try:
-        whole = Whole.read(folder)
-    except NotThere:
+        whole = CheckpointManifest.read(folder)
+    except NotFound:
         return None
     return whole if whole.files == _hashes(folder) else None
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(Whole.FILE))
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(CheckpointManifest.FILE))
     return {os.fspath(path.relative_to(folder)): digest_file(path) for path in files}
 
 

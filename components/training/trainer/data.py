@@ -9,7 +9,7 @@ import torch
 
 from components.artifacts.manifest import MAIN, OTHERS
 from components.artifacts.training import ModelSpec
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 
 
 class Encoded(torch.utils.data.Dataset[dict[str, Any]]):
@@ -40,13 +40,13 @@ class Encoded(torch.utils.data.Dataset[dict[str, Any]]):
             NotThere: it is missing.
         """
         if not path.exists():
-            raise NotThere(f"{path} is missing: `dvc repro preprocess` writes it")
+            raise NotFound(f"{path} is missing: `dvc repro preprocess` writes it")
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
             return cls(stream.read_all())
 
 
 @dataclass(frozen=True)
-class Learn:
+class PreparedSplits:
     """What a model may learn from: training rows, validation rows, and the contract of the model to be."""
 
     spec: ModelSpec

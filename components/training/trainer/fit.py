@@ -19,9 +19,9 @@ from components.model import methods
 from components.model.methods import lora
 from components.model.tasks import Task
 from components.training.trainer import checkpoints, hardware
-from components.training.trainer.callbacks import Clock, Guard, History, Progress, Sealer, Watch, Watcher
+from components.training.trainer.callbacks import CheckpointSealer, EvalObserver, History, NaNGuard, Progress, TimeLimit, Watch
 from components.training.trainer.contrastive_warmup import ContrastiveStart
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.dropout import set_dropout
 from components.training.trainer.optimizers import Plateau
 from components.training.trainer.settings import TrainParams, check_fields, check_metric
@@ -34,7 +34,7 @@ _SCHEDULES = {"constant": "constant_with_warmup", "plateau": "constant_with_warm
 
 
 @dataclass(frozen=True)
-class Fit:
+class TrainResult:
     """A trained model and how it came about; `seconds` are those of all processes, `resumed` is the step that this one began at.
 
     `learnt` is what was learnt apart from the base, where the settings want it registered so.
@@ -57,7 +57,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Keep:
+class CheckpointPaths:
     """Where a training that must survive a kill keeps its checkpoints and appends its history."""
 
     checkpoints: Path
@@ -67,13 +67,13 @@ class Keep:
 def fit(
     task: Task,
     base: Path,
-    learn: Learn,
+    learn: PreparedSplits,
     settings: TrainParams,
     *,
-    keep: Keep | None = None,
+    keep: CheckpointPaths | None = None,
     evaluations: int | None = None,
     watch: Watch | None = None,
-) -> Fit:
+) -> TrainResult:
     """Fine-tune `base` on `learn` and return the model; the same arguments and thread count give the same weights, bit by bit.
 
     With `keep`, training goes on from the newest whole checkpoint, stops early by `patience`, and the best checkpoint is
@@ -91,8 +91,8 @@ def fit(
     with ExitStack() as stack:
         folder = keep.checkpoints if keep else stack.enter_context(temporary())
         found = checkpoints.newest(folder) if keep else None
-        clock = Clock(settings.max_minutes, found[1].seconds if found else 0.0)
-        watcher = Watcher(settings.metric, watch)
+        clock = TimeLimit(settings.max_minutes, found[1].seconds if found else 0.0)
+        watcher = EvalObserver(settings.metric, watch)
         every = _evaluate_every(settings, len(learn.train), evaluations)
         start = _contrastive_start(task, settings, len(learn.train), every)
         arguments = _arguments(folder, settings, every, keep is not None, task.evaluation_batch, start.epochs if start else 0.0)
@@ -106,7 +106,7 @@ def fit(
         state: Any = trainer.state
         learnt = lora.learnt(trainer.module.cpu()) if keep and settings.adapted else None  # who loads it merges on the CPU, too
         model = methods.load(settings.method).finish(trainer.model)
-        return Fit(
+        return TrainResult(
             model=model,
             steps=state.global_step,
             epochs=round(state.epoch or 0.0, 4),
@@ -127,7 +127,7 @@ def fit(
 def _trainer(
     task: Task,
     base: Path,
-    learn: Learn,
+    learn: PreparedSplits,
     settings: TrainParams,
     arguments: TrainingArguments,
     callbacks: list[TrainerCallback],
@@ -167,7 +167,7 @@ def _log_size(method: str, trainer: FineTuner) -> None:
     log.info("method %s: %s of %s weights learn (%.1f %%)", method, f"{learning:,}", f"{total:,}", 100 * learning / total)
 
 
-def _run(trainer: FineTuner, found: tuple[Path, checkpoints.Whole] | None) -> float:
+def _run(trainer: FineTuner, found: tuple[Path, checkpoints.CheckpointManifest] | None) -> float:
     """Train, or go on, or only load what a training that had already ended chose; return the examples a second."""
     if found and found[1].stopped_by:
         trainer.state = checkpoints.state_of(found[0])
@@ -242,9 +242,9 @@ def _contrastive_start(task: Task, settings: TrainParams, rows: int, every: int)
 
 
 def _callbacks(
-    settings: TrainParams, clock: Clock, watcher: Watcher, keep: Keep | None, start: ContrastiveStart | None
+    settings: TrainParams, clock: TimeLimit, watcher: EvalObserver, keep: CheckpointPaths | None, start: ContrastiveStart | None
 ) -> list[TrainerCallback]:
-    callbacks: list[TrainerCallback] = [Guard(), clock, watcher]
+    callbacks: list[TrainerCallback] = [NaNGuard(), clock, watcher]
     if start is not None:
         callbacks.append(start)  # after the clock, whose end it must know
     if settings.schedule == "plateau":
@@ -253,7 +253,7 @@ def _callbacks(
         callbacks.append(History(keep.history, clock))
         if settings.patience:
             callbacks.append(EarlyStoppingCallback(settings.patience))
-        callbacks.append(Sealer(clock, keep.history))
+        callbacks.append(CheckpointSealer(clock, keep.history))
         if not sys.stderr.isatty():
             callbacks.append(Progress())
     return callbacks

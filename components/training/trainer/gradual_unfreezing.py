@@ -14,7 +14,7 @@ from components.model.support.layers import depths, head_depth
 _ROUNDING = 1e-9
 
 
-class Thaw(TrainerCallback):
+class GradualUnfreezing(TrainerCallback):
     """Freezes what must not learn yet."""
 
     def __init__(self, model: Any, frozen_layers: int, every: float) -> None:

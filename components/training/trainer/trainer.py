@@ -11,10 +11,10 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from components.core.errors import BadParams
 from components.training.trainer import losses
 from components.training.trainer.contrastive_warmup import ContrastiveStart, in_pairs
-from components.training.trainer.gradual_unfreezing import Thaw
+from components.training.trainer.gradual_unfreezing import GradualUnfreezing
 from components.training.trainer.optimizers import WarmPlateau, build_optimizer
 from components.training.trainer.settings import TrainParams
-from components.training.trainer.weight_averaging import Average, moving, stochastic
+from components.training.trainer.weight_averaging import WeightAverage, moving, stochastic
 
 Loss = Callable[[Any, Any], Any]
 """Of a batch's logits and labels."""
@@ -64,7 +64,7 @@ class FineTuner(Trainer):
         if self._average:
             self.add_callback(self._average)
         if settings.unfreeze_every:
-            self.add_callback(Thaw(model, settings.frozen_layers, settings.unfreeze_every))
+            self.add_callback(GradualUnfreezing(model, settings.frozen_layers, settings.unfreeze_every))
 
     @property
     def module(self) -> torch.nn.Module:
@@ -174,10 +174,10 @@ class FineTuner(Trainer):
         return sampler
 
 
-def _average(model: torch.nn.Module, settings: TrainParams) -> Average | None:
+def _average(model: torch.nn.Module, settings: TrainParams) -> WeightAverage | None:
     if settings.swa:
-        return Average(model, stochastic(settings.swa))
-    return Average(model, moving(settings.ema)) if settings.ema else None
+        return WeightAverage(model, stochastic(settings.swa))
+    return WeightAverage(model, moving(settings.ema)) if settings.ema else None
 
 
 class EpochSampler(LengthGroupedSampler):

@@ -34,7 +34,7 @@ def stochastic(last: float) -> Share:
     return lambda step, steps: 1 / max(1, step - math.floor((1 - last) * steps))
 
 
-class Average(TrainerCallback):
+class WeightAverage(TrainerCallback):
     """The average beside a model."""
 
     def __init__(self, model: Any, share: Share) -> None:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from components.core.errors import RetuneError
 from components.model.tasks import Task
 from components.training.trainer import TrainParams, TrainSection
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from components.training.trainer.settings import Value
 from components.training.tune import tuning_artifacts
@@ -29,7 +29,7 @@ class Search:
 
     task: Task
     bases: Mapping[str, Path]
-    learn: Mapping[str, Learn]
+    learn: Mapping[str, PreparedSplits]
     tune: TuneParams
     train: TrainSection
     space: dict[str, Dimension]

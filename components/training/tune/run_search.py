@@ -14,12 +14,12 @@ from components.core.hashing import digest_code, digest_folder, digest_value
 from components.core.output_dir import fresh
 from components.model import tasks
 from components.training.trainer import TrainSection, hardware
-from components.training.trainer.data import Encoded, Learn
+from components.training.trainer.data import Encoded, PreparedSplits
 from components.training.tune import tuning_artifacts
 from components.training.tune.objective import Search
 from components.training.tune.settings import Dimension, TuneParams
 from components.training.tune.study import open_study
-from components.training.tune.warm_start import Kin
+from components.training.tune.warm_start import StudyContext
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +57,15 @@ def search(
     log.info("best of %d trials: %s %.4f with %s", best.complete, best.metric, best.value, tuning_artifacts.listed(best.settings))
 
 
-def _alike(one: Learn, other: Learn) -> bool:
+def _alike(one: PreparedSplits, other: PreparedSplits) -> bool:
     """Whether the tokenizers of two base models made the same of the rows."""
     return bool(one.train.table.equals(other.train.table) and one.validation.table.equals(other.validation.table))
 
 
-def _part(kind: tasks.Task, learn: Path, base: str, share: float) -> Learn:
+def _part(kind: tasks.Task, learn: Path, base: str, share: float) -> PreparedSplits:
     """Return the rows that a trial sees, encoded for `base`."""
-    data = Learn.read(learn, base)
-    return Learn(data.spec, data.train.take(_sampled(kind, learn, data.train, share)), data.validation)
+    data = PreparedSplits.read(learn, base)
+    return PreparedSplits(data.spec, data.train.take(_sampled(kind, learn, data.train, share)), data.validation)
 
 
 def _sampled(kind: tasks.Task, learn: Path, train: Encoded, share: float) -> list[int]:
@@ -89,7 +89,7 @@ def sample(rows: pd.DataFrame, share: float) -> list[int]:
 
 def _identity(
     learn: Path, base: Path, task: str, tune: TuneParams, train: TrainSection, space: dict[str, Dimension], bases: list[str]
-) -> tuple[str, Kin]:
+) -> tuple[str, StudyContext]:
     """Return the study's name, all that a trial's value follows from, and what makes other studies comparable with it.
 
     Budgets are left out: a larger one goes on.
@@ -99,7 +99,7 @@ def _identity(
     inputs = [digest_folder(learn, exclude=[OTHERS]), digest_code(f"model/tasks/{task}", "model/methods"), task]
     trial = tune.model_dump(include={"metric", "share", "epochs", "evaluations"})
     fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", "lora_registered"})
-    kin = Kin(digest_value([*inputs, *place, trial]), fixed, space, digests)
+    kin = StudyContext(digest_value([*inputs, *place, trial]), fixed, space, digests)
     asked = [tune.model_dump(exclude={"trials", "max_minutes"}), train.tuned]
     named = {name: value for name, value in fixed.items() if name not in train.tuned}
     return digest_value([*inputs, digests, *place, *asked, named])[:16], kin

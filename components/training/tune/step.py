@@ -12,7 +12,7 @@ from pathlib import Path
 
 from components.artifacts.tuning_result import BestTrial
 from components.core.output_dir import fresh
-from components.core.section import NOTHING, Free
+from components.core.section import NOTHING, OpenSection
 from components.model import tasks
 from components.training.trainer import TrainSection
 from components.training.tune import tuning_artifacts
@@ -21,7 +21,9 @@ from components.training.tune.settings import TuneParams, check_metrics, searche
 log = logging.getLogger(__name__)
 
 
-def tune(learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, train: TrainSection, task_options: Free = NOTHING) -> None:
+def tune(
+    learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, train: TrainSection, task_options: OpenSection = NOTHING
+) -> None:
     """Search the fields of `train` that say `tuned`, and write the best trial's values; a fixed value is never searched.
 
     Raises:

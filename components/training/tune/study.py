@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from components.training.trainer.settings import Value
 from components.training.tune.settings import TuneParams
 from components.training.tune.storage import Studies, kept
-from components.training.tune.warm_start import CARRIED, Kin, carry
+from components.training.tune.warm_start import CARRIED, StudyContext, carry
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ CUT = "cut"
 
 
 @contextmanager
-def open_study(identity: str, tune: TuneParams, first: Mapping[str, Value], kin: Kin | None = None) -> Iterator[optuna.Study]:
+def open_study(identity: str, tune: TuneParams, first: Mapping[str, Value], kin: StudyContext | None = None) -> Iterator[optuna.Study]:
     """Open the study called `identity`, mended and ready for its next trial, for this process alone.
 
     A new one begins with the trials of its `kin` that lie in its space.
@@ -57,7 +57,7 @@ def spent(study: optuna.Study) -> float:
 
 
 def _opened(
-    identity: str, studies: Studies, storage: BaseStorage, tune: TuneParams, first: Mapping[str, Value], kin: Kin | None
+    identity: str, studies: Studies, storage: BaseStorage, tune: TuneParams, first: Mapping[str, Value], kin: StudyContext | None
 ) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(

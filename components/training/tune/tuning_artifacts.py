@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from optuna.trial import FrozenTrial, TrialState
 
-from components.artifacts.tuning_result import BestTrial, Chosen
+from components.artifacts.tuning_result import BestTrial, TunedSettings
 from components.core.errors import RetuneError
 from components.training.trainer.settings import Value
 from components.training.tune.settings import TuneParams
@@ -78,7 +78,7 @@ def write(out: Path, best: BestTrial, trials: Sequence[FrozenTrial]) -> None:
     """Write trials.parquet, settings.json with the settings in order of their names and, last, best.json."""
     rows = [_row(trial) for trial in trials if trial.state is not TrialState.WAITING]
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), out / TRIALS)
-    Chosen(settings=dict(sorted(best.settings.items()))).write(out)
+    TunedSettings(settings=dict(sorted(best.settings.items()))).write(out)
     best.write(out)
 
 

@@ -23,7 +23,7 @@ _CONTEXT, _FIXED, _BASES, _DONE = "context", "fixed", "bases", "carried over"
 
 
 @dataclass(frozen=True)
-class Kin:
+class StudyContext:
     """What makes trials of two studies comparable: the digest of all that is no setting, the fixed settings, the space, the base models.
 
     `bases` has the digest of each base model by its name: names may differ between studies.
@@ -35,7 +35,7 @@ class Kin:
     bases: Mapping[str, str]
 
 
-def carry(study: optuna.Study, studies: Studies, kin: Kin) -> int:
+def carry(study: optuna.Study, studies: Studies, kin: StudyContext) -> int:
     """Fill the new `study` with the trials of the studies beside it that lie in its space; return how many.
 
     Only complete trials are carried, each settings once.
@@ -60,19 +60,19 @@ def carry(study: optuna.Study, studies: Studies, kin: Kin) -> int:
     return carried
 
 
-def _relatives(name: str, studies: Studies, kin: Kin) -> Iterator[optuna.Study]:
+def _relatives(name: str, studies: Studies, kin: StudyContext) -> Iterator[optuna.Study]:
     """Yield the other studies with the same context, the oldest name first."""
     for other in studies.others(name):
         if other.user_attrs.get(_CONTEXT) == kin.context:
             yield other
 
 
-def _same_base(digest: str | None, kin: Kin) -> str | None:
+def _same_base(digest: str | None, kin: StudyContext) -> str | None:
     """Return what the base model with these weights is called here."""
     return next((name for name, own in kin.bases.items() if own == digest), None)
 
 
-def _fitting(settings: Mapping[str, Value], kin: Kin) -> dict[str, Value] | None:
+def _fitting(settings: Mapping[str, Value], kin: StudyContext) -> dict[str, Value] | None:
     """Return the values of the dimensions that are searched with these `settings`; None where they do not lie in the space."""
     if any(settings.get(name, value) != value for name, value in kin.fixed.items() if name not in kin.space):
         return None
@@ -95,7 +95,7 @@ def _holds(dimension: Dimension, value: Value) -> bool:
     return abs(steps - round(steps)) < 1e-9
 
 
-def _moved(trial: FrozenTrial, params: Mapping[str, Value], study: str, kin: Kin) -> FrozenTrial:
+def _moved(trial: FrozenTrial, params: Mapping[str, Value], study: str, kin: StudyContext) -> FrozenTrial:
     return create_trial(
         state=TrialState.COMPLETE,
         value=trial.value,

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from components.artifacts.predictions import Predictions
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.mlflow_store import registry
 from components.mlflow_store.registry import Version
-from components.stats import ClassYardstick
+from components.stats import ClassificationMetrics
 from flows.audit import diff
 from flows.audit.diff import Scores, changed, compare_rows, measure
-from flows.audit.registered_model import Model
+from flows.audit.registered_model import RegisteredModel
 
 IDS = [f"r{number:02d}" for number in range(20)]
 RIGHT = ["a", "b"] * 10
@@ -25,7 +25,7 @@ def answers(predicted: list[str], labels: tuple[str, ...] = ("a", "b")) -> Predi
 
 
 def measured(old: Predictions, new: Predictions, texts: dict[str, str]) -> Scores:
-    return measure(old, new, texts, ClassYardstick.of(new, 1), "t")
+    return measure(old, new, texts, ClassificationMetrics.of(new, 1), "t")
 
 
 def swapped(*rows: int) -> list[str]:
@@ -77,14 +77,14 @@ def test_what_a_base_has_learnt_counts_too(monkeypatch: pytest.MonkeyPatch) -> N
     ]
     gone = {"models:/other/3"}
 
-    def learnt(model: Model, version: Version) -> list[str]:
+    def learnt(model: RegisteredModel, version: Version) -> list[str]:
         if version.uri in gone:
-            raise NotThere("the cache has it no more")
+            raise NotFound("the cache has it no more")
         return [f"what {version.uri} learnt"]
 
     monkeypatch.setattr(registry, "versions", lambda uri, name: [one for one in made if one.name == name])
     monkeypatch.setattr(diff, "learnt_texts", learnt)
-    model = Model("tickets", Path(), "sqlite://", "sqlite://", tuple(made))
+    model = RegisteredModel("tickets", Path(), "sqlite://", "sqlite://", tuple(made))
 
     assert list(diff.inherited_texts(model, made[1])) == ["what models:/tickets/1 learnt"]
     assert [list(diff.inherited_texts(model, one)) for one in (made[0], made[3], made[4])] == [[], [], []]

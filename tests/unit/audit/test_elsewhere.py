@@ -12,7 +12,7 @@ from components.ledger import Ledger
 from components.mlflow_store.connection import experiment
 from components.mlflow_store.registry import CHAMPION
 from components.mlflow_store.registry.versions import COMPLETE, KEY
-from flows.audit.prune import Plan, look, prune
+from flows.audit.prune import PrunePlan, look, prune
 from flows.audit.retention import object_path
 from tests.support.finished import new_store
 
@@ -63,7 +63,7 @@ def promoted(tmp_path: Path, *numbers: int) -> None:
     MlflowClient(f"sqlite:///{tmp_path}/production/mlflow.db").set_registered_model_alias(NAME, CHAMPION, str(numbers[-1]))
 
 
-def names(plan: Plan, kind: str) -> set[str]:
+def names(plan: PrunePlan, kind: str) -> set[str]:
     return {thing.name for thing in plan.doomed if thing.kind == kind}
 
 

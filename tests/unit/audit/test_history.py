@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import BadInput, NotThere, RetuneError
+from components.core.errors import BadInput, NotFound, RetuneError
 from components.ledger import Ledger
 from flows.audit.history import champion, history, of_version, read_moment
 from flows.audit.model_status import fault
@@ -52,14 +52,14 @@ def test_the_very_time_that_the_history_shows_is_one_of_the_new_champion(tmp_pat
     (entry,) = model.entries
     assert entry.at.microsecond > 1, "once in 500,000 calls: run again"
     assert champion(model, shown(entry.at)).entry.version == 1
-    with pytest.raises(NotThere, match="had no champion"):  # who asks to the microsecond is answered to it
+    with pytest.raises(NotFound, match="had no champion"):  # who asks to the microsecond is answered to it
         champion(model, (entry.at - timedelta(microseconds=1)).isoformat(timespec="microseconds"))
 
 
 def test_before_the_first_promotion_there_was_nobody_and_the_first_is_named(tmp_path: Path) -> None:
     promoted(tmp_path, 3)
 
-    with pytest.raises(NotThere, match="had no champion at 2020-01-01: version 3 was the first, from 20"):
+    with pytest.raises(NotFound, match="had no champion at 2020-01-01: version 3 was the first, from 20"):
         champion(model_of(tmp_path, version(3, "champion")), "2020-01-01")
 
 
@@ -75,14 +75,14 @@ def test_nothing_promoted_is_an_empty_history_and_no_champion(tmp_path: Path) ->
     model = model_of(tmp_path, version(1))
 
     assert history(model) == []
-    with pytest.raises(NotThere, match="nothing was promoted"):
+    with pytest.raises(NotFound, match="nothing was promoted"):
         champion(model)
     assert not (tmp_path / "var").exists()  # asking makes no ledger
 
 
 def test_a_ledger_that_is_gone_while_there_is_a_champion_is_an_error_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(
-        NotThere, match=r"ledger\.db is missing, and the alias champion of tickets is at version 1.*retune reconcile tickets"
+        NotFound, match=r"ledger\.db is missing, and the alias champion of tickets is at version 1.*retune reconcile tickets"
     ):
         history(model_of(tmp_path, version(1, "champion")))
 

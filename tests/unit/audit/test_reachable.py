@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import NotThere, RetuneError
+from components.core.errors import NotFound, RetuneError
 from components.ledger import Ledger, Request
 from flows.audit.prune import dvc_objects, stays, unfinished
 from flows.audit.retention import bases, idle, object_path, of_git, of_workspaces, reasons, with_members, workspaces_of
@@ -73,7 +73,7 @@ def test_what_waits_for_a_person_stays_until_it_expires(tmp_path: Path) -> None:
 
 
 def test_without_the_ledger_nothing_is_known_and_nothing_goes(tmp_path: Path) -> None:
-    with pytest.raises(NotThere, match=r"ledger\.db is missing"):
+    with pytest.raises(NotFound, match=r"ledger\.db is missing"):
         reasons(model_of(tmp_path, version(1, "champion"), version(2)), keep=0)
 
 

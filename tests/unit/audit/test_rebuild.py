@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components.core.errors import BadModel, NotThere
+from components.core.errors import BadModel, NotFound
 from flows.audit.rebuild import installed
 from flows.audit.rebuild_inputs import Recipe, bring_tuned, lay_code, not_to_be_repeated
 from flows.dvc_adapter.config import cache_folder
@@ -133,7 +133,7 @@ def test_a_search_that_came_to_its_end_is_made_again(tmp_path: Path, package: Pa
 def test_a_search_of_which_nothing_is_left_cannot_be_taken_over(tmp_path: Path, package: Path) -> None:
     outs = [{"path": "models/tuned/best.json", "md5": "0" * 32}]
 
-    with pytest.raises(NotThere, match="dvc pull"):
+    with pytest.raises(NotFound, match="dvc pull"):
         bring_tuned(tmp_path / "apart", tmp_path, recipe_of(package, tune={"outs": outs}))
 
 

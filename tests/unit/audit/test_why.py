@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from flows.audit.verdict_evidence import as_tested, numbers, whole_digest
 from flows.cli.inspect import ROWS_SHOWN, cell_text, show_gate
 from tests.support.audit_models import model_of, promoted, version
@@ -37,7 +37,7 @@ GATE = GateResult(
     change="a smaller gates.mine.margin",
     hypotheses=(WORSE,),
     notes=("3 slices are too small",),
-    tables=(Table(title="by length", columns=("slice", "rows", "loss"), rows=tuple(("short", place, None) for place in range(25))),),
+    tables=(ReportTable(title="by length", columns=("slice", "rows", "loss"), rows=tuple(("short", place, None) for place in range(25))),),
 )
 
 
@@ -75,7 +75,7 @@ def test_an_earlier_verdict_is_named_by_the_beginning_of_its_digest(tmp_path: Pa
 
     assert whole_digest(model, 1, "DEF") == "def3"
     assert whole_digest(model, 2, "bc") == "bcd4"  # of a version that was never promoted, nor asked about
-    with pytest.raises(NotThere, match="2 known verdicts on version 1 of tickets begin with 'abc'; there are: abc1, abc2, def3"):
+    with pytest.raises(NotFound, match="2 known verdicts on version 1 of tickets begin with 'abc'; there are: abc1, abc2, def3"):
         whole_digest(model, 1, "abc")
-    with pytest.raises(NotThere, match="0 known verdicts on version 2"):
+    with pytest.raises(NotFound, match="0 known verdicts on version 2"):
         whole_digest(model, 2, "abc")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import BadInput, NotThere
+from components.core.errors import BadInput, NotFound
 from flows.audit.worktree import furnish, worktree
 from flows.dvc_adapter.config import default_remote
 from tests.support.project import started
@@ -140,7 +140,7 @@ def test_what_a_killed_rebuild_left_is_removed_by_the_next_one_and_nobody_elses(
 
 @pytest.mark.parametrize(("commit", "said"), [("f" * 40, "git fetch"), ("none", "without a git commit"), ("", "without a git commit")])
 def test_a_commit_that_is_not_there_is_one_clear_error(project: Path, commit: str, said: str) -> None:
-    with pytest.raises(NotThere, match=said), worktree(project, commit):
+    with pytest.raises(NotFound, match=said), worktree(project, commit):
         pass
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from components.artifacts.manifest import BaseManifest, Manifest
+from components.artifacts.manifest import BaseManifest, SnapshotManifest
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.core.errors import RetuneError
@@ -128,7 +128,7 @@ def test_any_manifest_is_read_or_refused(place: Path, content: bytes) -> None:
         (place / name).write_bytes(content)
 
     told(lambda: _refuse_unfit(place, "some/model"))
-    told(lambda: Manifest.read(place))
+    told(lambda: SnapshotManifest.read(place))
     told(lambda: BaseManifest.read(place))
     told(lambda: Predictions.read(place / "candidate.parquet"))
     told(lambda: read_rows(place / "candidate.parquet"))

@@ -20,7 +20,7 @@ from components.data.preprocess.step import prepare, preprocess
 from components.evaluation.evaluate import EvaluateParams, evaluate
 from components.mlflow_store.tracking.rows import write_rows as list_rows
 from components.model import tasks
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from flows.project.params import read_params
 from tests.support.labelled import KINDS, paired, relabelled
 from tests.support.project import ROOT, change
@@ -111,7 +111,7 @@ def test_the_step_writes_them_into_what_is_learnt_from_and_nowhere_else(tmp_path
     before, after = Profile.read(plain), Profile.read(noisy)
     train = read_rows(noisy / "learn" / "train.parquet")
     copies = int(train[AUGMENTED].notna().sum())
-    encoded = Learn.read(noisy / "learn")
+    encoded = PreparedSplits.read(noisy / "learn")
 
     assert digest_folder(noisy) == digest_folder(again)
     assert digest_folder(plain / "test") == digest_folder(noisy / "test")
@@ -224,7 +224,7 @@ def test_baselines_learn_from_the_rows_without_their_copies(tmp_path, tiny_base,
     for name, params in (("plain", PLAIN), ("noisy", NOISY)):
         prepared = run(tmp_path, tiny_base, tickets, params, name)
         model = tmp_path / name / "model"
-        spec = Learn.read(prepared / "learn").spec
+        spec = PreparedSplits.read(prepared / "learn").spec
         TASK.build_model(tiny_base, spec).save_pretrained(model)
         TASK.load_tokenizer(tiny_base).save_pretrained(model)
         spec.write(model)

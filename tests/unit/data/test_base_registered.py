@@ -9,7 +9,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.artifacts.manifest import BaseManifest
-from components.core.errors import BadModel, NotThere
+from components.core.errors import BadModel, NotFound
 from components.core.hashing import digest_file
 from components.data.base_model import BaseParams, pin_base
 from components.mlflow_store.registry import model_folder
@@ -68,11 +68,11 @@ def test_the_flow_asks_the_projects_own_registry(store: tuple[str, str, Path], t
 
 def test_what_is_not_registered_or_was_changed_since_is_refused(store: tuple[str, str, Path], tmp_path: Path) -> None:
     uri, name, _ = store
-    with pytest.raises(NotThere, match="has no previous"):
+    with pytest.raises(NotFound, match="has no previous"):
         pin(uri, tmp_path / "base", f"models:/{name}@previous")
-    with pytest.raises(NotThere, match="names no version"):
+    with pytest.raises(NotFound, match="names no version"):
         pin(uri, tmp_path / "base", f"models:/{name}/newest")
-    with pytest.raises(NotThere):
+    with pytest.raises(NotFound):
         pin(uri, tmp_path / "base", "models:/nobody/1")
     folder, _ = model_folder(uri, f"models:/{name}/2")
     whole = shutil.copy(folder / "model.safetensors", tmp_path / "whole")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.artifacts.predictions import PROBABILITY, Answers, Predictions, relabelled
+from components.artifacts.predictions import PROBABILITY, ModelOutput, Predictions, relabelled
 from components.core.errors import BadParams
 from components.core.text import canonical_label, label_reader
 from components.data.validate import ValidateParams
@@ -171,7 +171,7 @@ def test_joiners_that_mean_something_stay() -> None:
 
 
 def test_an_earlier_model_answers_under_todays_names() -> None:
-    found = Answers(["x ", "y", "x"], np.array([[0.4, 0.3, 0.3], [0.35, 0.25, 0.4], [0.1, 0.8, 0.1]]), ("x ", "x", "y"))
+    found = ModelOutput(["x ", "y", "x"], np.array([[0.4, 0.3, 0.3], [0.35, 0.25, 0.4], [0.1, 0.8, 0.1]]), ("x ", "x", "y"))
     read_as = label_reader({"y": "Y"})
     new = relabelled(found, read_as, lambda answer: SINGLE.renamed(answer, read_as))
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from components.artifacts.rows import write_rows
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from components.data.snapshot import SnapshotParams, new_labels, take_snapshot
 
 ROWS = pd.DataFrame(
@@ -74,9 +74,9 @@ def test_a_task_without_labels_counts_its_rows(tmp_path: Path) -> None:
 
 def test_a_snapshot_that_is_not_there_or_not_whole_is_an_error(tmp_path: Path) -> None:
     earlier, now = snapshot(tmp_path, "earlier", ROWS), snapshot(tmp_path, "now", ROWS, MORE)
-    with pytest.raises(NotThere, match=r"manifest\.json is missing"):
+    with pytest.raises(NotFound, match=r"manifest\.json is missing"):
         new_labels(earlier, tmp_path / "none")
     next(earlier.glob("part-*")).write_bytes(b"broken")
 
-    with pytest.raises(NotThere, match="is corrupt"):
+    with pytest.raises(NotFound, match="is corrupt"):
         new_labels(earlier, now)

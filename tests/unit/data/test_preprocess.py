@@ -9,7 +9,7 @@ from components.artifacts.profile import Profile
 from components.artifacts.rows import read_rows, write_rows
 from components.artifacts.training import ModelSpec
 from components.artifacts.validation import Check, ValidationReport
-from components.core.errors import BadData, BadModel, BadParams, NotThere
+from components.core.errors import BadData, BadModel, BadParams, NotFound
 from components.core.hashing import digest_folder
 from components.data.preprocess import PreprocessParams, duplicates
 from components.data.preprocess.splits import assign, fraction
@@ -18,7 +18,7 @@ from components.data.snapshot import SnapshotParams, take_snapshot
 from components.data.validate import ValidateParams, validate
 from components.data.validate.row_ids import with_identity
 from components.model import tasks
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from tests.support.project import ROOT
 
 PARAMS = PreprocessParams(test_share=0.3, validation_share=0.2, max_length=32)
@@ -318,7 +318,7 @@ def test_normalisation_comes_before_comparison(tickets):
 def test_the_encoded_rows_line_up_with_the_tables(tmp_path, tiny_base, tickets):
     out = run(tmp_path, tiny_base, tickets)
 
-    learn = Learn.read(out / "learn")
+    learn = PreparedSplits.read(out / "learn")
     rows = read_rows(out / "learn" / "train.parquet")
     assert [learn.spec.labels[row["labels"]] for row in (learn.train[place] for place in range(len(rows)))] == rows["label"].tolist()
     assert len(learn.validation) == Profile.read(out).splits["validation"].rows
@@ -401,7 +401,7 @@ def test_rejected_data_goes_no_further(tmp_path, tiny_base, tickets):
 
 
 def test_validation_must_have_run(tmp_path, tiny_base):
-    with pytest.raises(NotThere, match=r"report\.json is missing"):
+    with pytest.raises(NotFound, match=r"report\.json is missing"):
         preprocess(tmp_path, tiny_base, tmp_path / "out", task="text_classification", preprocess=PARAMS)
 
 

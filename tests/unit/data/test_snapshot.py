@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import read_snapshot
-from components.core.errors import BadParams, BadSource, NotThere, RetuneError, Unavailable
+from components.core.errors import BadParams, BadSource, NotFound, RetuneError, Unavailable
 from components.data.snapshot import SnapshotParams, read_file, take_snapshot
 from components.data.snapshot.bucket_sort import Buckets, write_parts
 
@@ -35,7 +35,7 @@ def write_csv(path: Path, rows: Sequence[tuple[str, ...]] = ROWS, header: tuple[
         csv.writer(file, **options).writerows([header, *rows])
 
 
-def take(root: Path, source: str = "rows.csv", **settings: object) -> Manifest:
+def take(root: Path, source: str = "rows.csv", **settings: object) -> SnapshotManifest:
     params = SnapshotParams.parse({"source": source, **settings}, "snapshot")
     return take_snapshot(root, root / "raw", snapshot=params, required=("text", "label"))
 
@@ -52,7 +52,7 @@ def test_the_rows_of_a_csv_are_kept_with_a_manifest_that_a_clone_elsewhere_would
 
     manifest = take(tmp_path)
 
-    assert manifest == Manifest.read(tmp_path / "raw")
+    assert manifest == SnapshotManifest.read(tmp_path / "raw")
     assert (manifest.rows, manifest.format, manifest.source, manifest.columns) == (20, "csv", "rows.csv", HEADER)
     assert sorted(read_snapshot(tmp_path / "raw").itertuples(index=False, name=None)) == sorted(ROWS)
     assert sorted(bytes_below(tmp_path / "raw")) == sorted(["manifest.json", *(part.name for part in manifest.parts)])
@@ -542,10 +542,10 @@ def test_a_corrupt_or_missing_part_is_named_with_the_way_to_mend_it_and_a_new_sn
     part = tmp_path / "raw" / take(tmp_path).parts[0].name
     whole = part.read_bytes()
     part.write_bytes(whole[:-1] + b"x")
-    with pytest.raises(NotThere, match=rf"{part.name} is corrupt.*dvc checkout"):
+    with pytest.raises(NotFound, match=rf"{part.name} is corrupt.*dvc checkout"):
         read_snapshot(tmp_path / "raw")
     part.unlink()
-    with pytest.raises(NotThere, match=rf"{part.name} is missing.*dvc checkout"):
+    with pytest.raises(NotFound, match=rf"{part.name} is missing.*dvc checkout"):
         read_snapshot(tmp_path / "raw")
 
     take(tmp_path)
@@ -573,5 +573,5 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
 
     done = subprocess.run([sys.executable, "-c", LARGE, str(tmp_path)], capture_output=True, text=True, check=True)
 
-    assert Manifest.read(tmp_path / "raw").rows == 200_000
+    assert SnapshotManifest.read(tmp_path / "raw").rows == 200_000
     assert int(done.stdout) < 400  # MiB: 64 held back for the buckets, the rest is Python, pandas and Arrow

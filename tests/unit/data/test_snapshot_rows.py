@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from components.artifacts.rows import in_order, read_rows, row_hash, write_rows
-from components.core.errors import NotThere, RetuneError
+from components.core.errors import NotFound, RetuneError
 
 FRAME = pd.DataFrame({"id": ["1", "2"], "text": ["a", None], "label": ["NA", ""]})
 
@@ -31,10 +31,10 @@ def test_numbers_are_no_text(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_broken_file_names_what_brings_it_back(tmp_path: Path) -> None:
-    with pytest.raises(NotThere, match="dvc repro"):
+    with pytest.raises(NotFound, match="dvc repro"):
         read_rows(tmp_path / "rows.parquet")
     (tmp_path / "rows.parquet").write_bytes(b"PAR1")
-    with pytest.raises(NotThere, match="dvc checkout"):
+    with pytest.raises(NotFound, match="dvc checkout"):
         read_rows(tmp_path / "rows.parquet")
 
 

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 import components.data.snapshot.take as take_module
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import read_snapshot
 from components.core.errors import Unavailable
 from components.data.snapshot import SnapshotParams, read_file, take_snapshot
 from components.data.snapshot.bucket_sort import Buckets
-from components.data.snapshot.sources import Asked, files
+from components.data.snapshot.sources import SourceRequest, files
 from components.serving.batch.files import Files
 
 HEADER = "id,text,label\n"
@@ -80,7 +80,7 @@ class Meddler:
         monkeypatch.setattr(Buckets, "add", add_row)
 
 
-def take(root: Path, source: str) -> Manifest:
+def take(root: Path, source: str) -> SnapshotManifest:
     return take_snapshot(root, root / "raw", snapshot=SnapshotParams(source=source))
 
 
@@ -100,7 +100,7 @@ def test_a_source_that_keeps_changing_is_refused(
         take(tmp_path, source)
 
     assert meddler.times == 0
-    assert Manifest.read(tmp_path / "raw") == first
+    assert SnapshotManifest.read(tmp_path / "raw") == first
     assert not list(tmp_path.glob(".raw*"))
 
 
@@ -177,7 +177,7 @@ def test_one_file_that_changes_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_rows_to_score_are_compared_by_files_and_bytes(tmp_path: Path) -> None:
     path = lay(tmp_path)
-    asked = Asked(SnapshotParams(source="parts"), tmp_path, {})
+    asked = SourceRequest(SnapshotParams(source="parts"), tmp_path, {})
     brought = files.bring(asked, tmp_path)
     source = Files(brought.files, asked.settings, "parts", brought.listed)
     digest = source.digest()

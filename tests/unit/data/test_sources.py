@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import read_snapshot
 from components.core.errors import BadInput, BadParams, BadSource
 from components.data.snapshot import SnapshotParams, look_at, sources, take_snapshot
@@ -30,7 +30,7 @@ def away(tmp_path: Path) -> Path:
     return folder
 
 
-def take(root: Path, place: Place, monkeypatch: pytest.MonkeyPatch, **more: object) -> Manifest:
+def take(root: Path, place: Place, monkeypatch: pytest.MonkeyPatch, **more: object) -> SnapshotManifest:
     for name, value in place.environment.items():
         monkeypatch.setenv(name, value)
     source = place.settings["source"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import read_snapshot
 from components.core.errors import BadParams, BadSource
 from components.data.snapshot import SnapshotParams, take_snapshot
@@ -34,7 +34,7 @@ FILES = {
 }
 
 
-def take(root: Path, source: str) -> Manifest:
+def take(root: Path, source: str) -> SnapshotManifest:
     environment = {**os.environ, "HF_HUB_CACHE": str(root / "hub")}
     return take_snapshot(root, root / "raw", snapshot=SnapshotParams(source=source), environment=environment)
 

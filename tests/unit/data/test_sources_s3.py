@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import read_snapshot
 from components.core.errors import BadParams, BadSource, RetuneError, Unavailable
 from components.data.snapshot import SnapshotParams, take_snapshot
@@ -40,7 +40,7 @@ def bucket() -> str:
     return new_bucket(OBJECTS)
 
 
-def take(root: Path, source: str, **changes: str | None) -> Manifest:
+def take(root: Path, source: str, **changes: str | None) -> SnapshotManifest:
     known = {name: value for name, value in {**environment(), **changes}.items() if value is not None}
     return take_snapshot(root, root / "raw", snapshot=SnapshotParams(source=source), environment=known)
 
@@ -104,7 +104,7 @@ def test_a_bad_object_is_named_by_its_key_and_the_earlier_snapshot_stays(tmp_pat
     with pytest.raises(BadSource, match=f"s3://{bad}/y/b.csv: expected the same columns as in a.csv"):
         take(tmp_path, f"s3://{bad}/y")
 
-    assert Manifest.read(tmp_path / "raw") == first
+    assert SnapshotManifest.read(tmp_path / "raw") == first
     assert not list(tmp_path.glob(".raw*"))
 
 
@@ -129,7 +129,7 @@ def test_objects_that_change_twice_are_refused(tmp_path: Path, monkeypatch: pyte
 
     with pytest.raises(Unavailable, match=f"s3://{bucket}: an object was changed or removed while it was read"):
         take(tmp_path, f"s3://{bucket}")
-    assert Manifest.read(tmp_path / "raw") == first
+    assert SnapshotManifest.read(tmp_path / "raw") == first
     assert not list(tmp_path.glob(".raw*"))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import read_snapshot
 from components.core.errors import BadParams, BadSource, RetuneError, Unavailable
 from components.data.snapshot import SnapshotParams, look_at, take_snapshot
@@ -44,7 +44,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     yield f"sqlite:///{tmp_path / 'tickets.db'}"
 
 
-def take(root: Path, address: str | None, query: str | None = QUERY, **settings: object) -> Manifest:
+def take(root: Path, address: str | None, query: str | None = QUERY, **settings: object) -> SnapshotManifest:
     section = {"source": "sql://ticket-store", "query": query, **settings}
     environment = {} if address is None else {"RETUNE_SQL_TICKET_STORE": address}
     return take_snapshot(root, root / "raw", snapshot=SnapshotParams.parse(section, "snapshot"), environment=environment)
@@ -120,7 +120,7 @@ def test_what_is_no_table_is_refused_and_the_earlier_snapshot_stays(tmp_path: Pa
         take(tmp_path, address, query, columns={"text": "text"})
 
     assert str(caught.value).startswith("sql://ticket-store: ")
-    assert Manifest.read(tmp_path / "raw") == first
+    assert SnapshotManifest.read(tmp_path / "raw") == first
     assert not list(tmp_path.glob(".raw*"))
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import read_rows, write_rows
 from components.artifacts.validation import Check, ValidationReport
-from components.core.errors import BadData, BadParams, NotThere, RetuneError
+from components.core.errors import BadData, BadParams, NotFound, RetuneError
 from components.data.snapshot import SnapshotParams, take_snapshot
 from components.data.validate import ValidateParams, validate
 from components.data.validate.row_ids import COPY, SHARED, with_identity
@@ -68,7 +68,7 @@ def test_good_rows_are_kept_in_the_order_of_their_ids_with_a_report_of_this_snap
 
     assert report.accepted
     assert (report.rows_in, report.kept, report.quarantined, report.reasons) == (240, 240, 0, {})
-    assert report.snapshot == Manifest.read(tmp_path / "raw").digest
+    assert report.snapshot == SnapshotManifest.read(tmp_path / "raw").digest
     assert report.grouped is ("group" in tickets)
     assert {check.scope for check in report.checks} == {"row", "suite"}
     assert all(check.passed for check in report.checks)
@@ -308,9 +308,9 @@ def test_a_corrupt_or_missing_snapshot_is_no_bad_data_either(tmp_path: Path, tic
     part = next((tmp_path / "raw").glob("part-*"))
     part.write_bytes(part.read_bytes()[:-1])
 
-    with pytest.raises(NotThere, match="is corrupt"):
+    with pytest.raises(NotFound, match="is corrupt"):
         validate(tmp_path / "raw", tmp_path / "validated", task="text_classification", validate=ValidateParams())
-    with pytest.raises(NotThere, match=r"manifest\.json is missing"):
+    with pytest.raises(NotFound, match=r"manifest\.json is missing"):
         validate(tmp_path / "none", tmp_path / "validated", task="text_classification", validate=ValidateParams())
 
     assert {path.name: path.read_bytes() for path in (tmp_path / "validated").iterdir()} == before

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import NotThere
+from components.core.errors import NotFound
 from flows.dvc_adapter.config import cache_folder
 from flows.dvc_adapter.repro import cached_file, cached_folder
 from tests.support.cached import keep, keep_folder
@@ -27,14 +27,14 @@ def test_a_folder_comes_back_whole(tmp_path: Path, folder_md5: str) -> None:
 def test_one_file_of_a_folder_is_read_where_it_lies(tmp_path: Path, folder_md5: str) -> None:
     assert cached_file(tmp_path, folder_md5, "test.parquet").read_bytes() == b"rows"
     assert cached_file(tmp_path, keep(tmp_path, b"rows")).read_bytes() == b"rows"
-    with pytest.raises(NotThere, match=r"no train.parquet; it has sub/deep.txt, test.parquet"):
+    with pytest.raises(NotFound, match=r"no train.parquet; it has sub/deep.txt, test.parquet"):
         cached_file(tmp_path, folder_md5, "train.parquet")
 
 
 def test_what_is_gone_says_how_to_get_it_back_and_writes_nothing(tmp_path: Path, folder_md5: str) -> None:
     cached_file(tmp_path, folder_md5, "sub/deep.txt").unlink()
 
-    with pytest.raises(NotThere, match="dvc pull"):
+    with pytest.raises(NotFound, match="dvc pull"):
         cached_folder(tmp_path, folder_md5, tmp_path / "back")
     assert not (tmp_path / "back").exists()
 
@@ -42,7 +42,7 @@ def test_what_is_gone_says_how_to_get_it_back_and_writes_nothing(tmp_path: Path,
 def test_a_corrupt_object_is_not_believed(tmp_path: Path, folder_md5: str) -> None:
     cached_file(tmp_path, folder_md5, "test.parquet").write_bytes(b"other")
 
-    with pytest.raises(NotThere, match="corrupt"):
+    with pytest.raises(NotFound, match="corrupt"):
         cached_file(tmp_path, folder_md5, "test.parquet")
 
 

@@ -7,7 +7,7 @@ import yaml
 from dvc.utils.serialize import dumps_yaml as dvc_writes
 from dvc.utils.serialize import parse_yaml as dvc_reads
 
-from components.core.errors import BadInput, BadParams, NotThere
+from components.core.errors import BadInput, BadParams, NotFound
 from flows.dvc_adapter import lock
 from flows.dvc_adapter.lock import edited_params, lock_hashes, locked, overtaken, settled
 from flows.dvc_adapter.repro import dvc
@@ -61,7 +61,7 @@ def test_a_stage_that_ran_with_other_settings_than_the_next_is_told(tmp_path: Pa
 
 def test_where_nothing_ran_there_is_nothing_to_compare(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("task: x", encoding="utf-8")
-    with pytest.raises(NotThere, match="nothing was made here yet"):
+    with pytest.raises(NotFound, match="nothing was made here yet"):
         edited_params(tmp_path)
 
 

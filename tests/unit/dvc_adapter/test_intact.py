@@ -82,7 +82,7 @@ def test_what_was_found_whole_is_not_read_again(root: Path, monkeypatch: pytest.
     assert damaged(root) == set()
     before = (root / RECORD).stat().st_mtime_ns
     with monkeypatch.context() as patch:
-        patch.setattr("flows.dvc_adapter.file_integrity.Verified._hash", lambda *_: pytest.fail("a file was read"))
+        patch.setattr("flows.dvc_adapter.file_integrity.VerifiedFiles._hash", lambda *_: pytest.fail("a file was read"))
         assert damaged(root) == set()
     assert (root / RECORD).stat().st_mtime_ns == before
     assert damaged_outputs(root, ["preprocess"], anew=True) == {}

@@ -11,7 +11,7 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile, SplitProfile, TokenLengths
 from components.artifacts.rows import write_rows
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadData, BadModel, NotThere
+from components.core.errors import BadData, BadModel, NotFound
 from components.core.hashing import digest_folder
 from components.evaluation.evaluate import EvaluateParams, evaluate, flat, measure
 from components.model import tasks
@@ -182,7 +182,7 @@ def test_an_empty_test_split_is_refused(model, prepared, tickets, tmp_path):
 
 
 def test_what_an_earlier_step_did_not_make_is_named(model, tmp_path):
-    with pytest.raises(NotThere, match=r"profile\.json is missing"):
+    with pytest.raises(NotFound, match=r"profile\.json is missing"):
         evaluate(model, tmp_path, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
 
 

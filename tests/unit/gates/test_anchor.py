@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from components.artifacts.verdict import Outcome
-from components.gates import Evidence, Rival
+from components.gates import Evidence, ReferenceModel
 from tests.support.gate_cases import against, answered, decided
 from tests.unit.gates.test_champion import pair
 
 
 def beside(gained: int, lost: int) -> Evidence:
     candidate, best = pair(gained, lost)
-    return dataclasses.replace(against(candidate, candidate), anchor=Rival("2", best))
+    return dataclasses.replace(against(candidate, candidate), anchor=ReferenceModel("2", best))
 
 
 @pytest.mark.parametrize(("gained", "lost", "outcome"), [(10, 10, Outcome.PASS), (56, 70, Outcome.INCONCLUSIVE), (30, 70, Outcome.FAIL)])
@@ -24,7 +24,7 @@ def test_the_candidate_is_held_against_the_best_champion_so_far(gained, lost, ou
 
 def test_it_tells_what_it_found_even_where_the_present_champion_is_beaten():
     candidate, best = pair(30, 70)
-    evidence = dataclasses.replace(against(candidate, pair(0, 300)[0]), anchor=Rival("2", best))
+    evidence = dataclasses.replace(against(candidate, pair(0, 300)[0]), anchor=ReferenceModel("2", best))
 
     assert decided("champion", evidence).outcome is Outcome.PASS
     assert decided("anchor", evidence).outcome is Outcome.FAIL
@@ -43,7 +43,7 @@ def test_the_margin_is_its_own(margin, outcome):
 
 
 def test_an_anchor_that_cannot_be_scored_asks_a_person():
-    evidence = dataclasses.replace(against(*pair(10, 10)), anchor=Rival("2", None, "its package is gone"))
+    evidence = dataclasses.replace(against(*pair(10, 10)), anchor=ReferenceModel("2", None, "its package is gone"))
     result = decided("anchor", evidence)
 
     assert result.outcome is Outcome.INCONCLUSIVE
@@ -55,5 +55,7 @@ def test_an_anchor_of_other_labels_is_compared_on_common_rows_or_not_at_all():
     other = dataclasses.replace(candidate, labels=("billing", "printer", "x"))
     none = dataclasses.replace(candidate, labels=("x", "y", "z"))
 
-    assert decided("anchor", dataclasses.replace(against(candidate, None), anchor=Rival("2", other))).n == 300
-    assert decided("anchor", dataclasses.replace(against(candidate, None), anchor=Rival("2", none))).outcome is Outcome.INCONCLUSIVE
+    assert decided("anchor", dataclasses.replace(against(candidate, None), anchor=ReferenceModel("2", other))).n == 300
+    assert (
+        decided("anchor", dataclasses.replace(against(candidate, None), anchor=ReferenceModel("2", none))).outcome is Outcome.INCONCLUSIVE
+    )

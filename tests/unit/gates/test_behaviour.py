@@ -3,17 +3,17 @@ import dataclasses
 import numpy as np
 import pytest
 
-from components.artifacts.behaviour import Behaviour, Case, Reply, Tried
+from components.artifacts.behaviour import Behaviour, Case, CaseReply, Tried
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates import Evidence, Rival
+from components.gates import Evidence, ReferenceModel
 from tests.support.gate_cases import against, answered, decided
 
 RIGHT = np.arange(200) % 5 != 0
 
 
-def reply(failed: bool, label: bool = False) -> Reply:
+def reply(failed: bool, label: bool = False) -> CaseReply:
     probability = 0.4 if label else None
-    return Reply(before="a", after="b" if failed else "a", probability_before=probability, probability_after=probability, failed=failed)
+    return CaseReply(before="a", after="b" if failed else "a", probability_before=probability, probability_after=probability, failed=failed)
 
 
 def cases(
@@ -89,7 +89,7 @@ def test_a_significant_loss_within_the_margin_passes():
 
 @pytest.mark.parametrize(("failing", "outcome"), [(0, Outcome.INCONCLUSIVE), (40, Outcome.FAIL)])
 def test_a_champion_that_cannot_be_asked_is_named_and_the_limits_still_reject(failing, outcome):
-    gone = dataclasses.replace(against(answered(RIGHT), None), champion=Rival("3", None, "it was deleted"))
+    gone = dataclasses.replace(against(answered(RIGHT), None), champion=ReferenceModel("3", None, "it was deleted"))
     result = tried(cases("case", failing), evidence=gone)
 
     assert result.outcome is outcome

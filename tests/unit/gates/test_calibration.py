@@ -8,7 +8,7 @@ from sklearn.metrics import brier_score_loss, log_loss
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
-from components.gates import Evidence, Rival, calibration
+from components.gates import Evidence, ReferenceModel, calibration
 from tests.support.gate_cases import LABELS, against, answered, decided
 
 
@@ -145,7 +145,7 @@ def test_probabilities_that_are_not_numbers_settle_nothing():
 def test_without_a_champion_there_is_none_to_be_worse_than():
     logits, truth = calibrated(200)
     model = spoken(logits, truth)
-    gone = dataclasses.replace(against(model, None), champion=Rival("3", None, "it is gone"))
+    gone = dataclasses.replace(against(model, None), champion=ReferenceModel("3", None, "it is gone"))
 
     assert decided("calibration", against(model, None)).outcome is Outcome.PASS
     assert decided("calibration", gone).outcome is Outcome.INCONCLUSIVE

@@ -5,7 +5,7 @@ import pytest
 
 from components.artifacts.verdict import Outcome
 from components.core.errors import BadParams
-from components.gates import GatesParams, Rival
+from components.gates import GatesParams, ReferenceModel
 from tests.support.gate_cases import against, answered, decided
 
 
@@ -172,7 +172,7 @@ def test_a_person_is_asked_only_for_a_label_that_is_new():
 
 def test_a_champion_that_cannot_be_scored_is_never_a_silent_pass():
     candidate = answered(np.ones(300, bool))
-    evidence = dataclasses.replace(against(candidate, None), champion=Rival("3", None, "it was deleted from the registry"))
+    evidence = dataclasses.replace(against(candidate, None), champion=ReferenceModel("3", None, "it was deleted from the registry"))
 
     asked, skipped = decided("champion", evidence), decided("champion", evidence, unscorable="skip")
     assert asked.outcome is Outcome.INCONCLUSIVE

@@ -6,7 +6,7 @@ from scipy import signal, stats
 
 from components.artifacts.cost import Cost, Timed, Weight
 from components.artifacts.verdict import GateResult, Outcome, Role
-from components.gates import Evidence, Rival
+from components.gates import Evidence, ReferenceModel
 from components.gates.cost import Params, log_ratios
 from components.stats import Units, mean_below
 from tests.support.gate_cases import against, answered, decided
@@ -181,7 +181,7 @@ def test_what_was_not_measured_is_said(found, said):
 
 def test_a_champion_that_was_not_timed_is_said_unless_it_cannot_be_asked():
     silent = against(answered(RIGHT), answered(RIGHT))
-    broken = dataclasses.replace(silent, champion=Rival("4", None, "its package is gone"))
+    broken = dataclasses.replace(silent, champion=ReferenceModel("4", None, "its package is gone"))
 
     assert judged(cost(10.0), silent).reason == "champion version 4 was not timed"
     unasked = judged(cost(10.0), broken)
@@ -197,7 +197,7 @@ def test_a_champion_that_was_not_timed_is_said_unless_it_cannot_be_asked():
     ],
 )
 def test_a_champion_that_cannot_be_asked_leaves_the_budgets(budget, outcome, said):
-    broken = dataclasses.replace(against(answered(RIGHT), None), champion=Rival("4", None, "its package is gone"))
+    broken = dataclasses.replace(against(answered(RIGHT), None), champion=ReferenceModel("4", None, "its package is gone"))
     result = judged(cost(10.0), broken, **budget)
 
     assert result.outcome is outcome

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from components.artifacts.past_test_set import Earlier, prepare_earlier
+from components.artifacts.past_test_set import PastTestSet, prepare_earlier
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
-from components.gates import Evidence, Rival, forgetting
+from components.gates import Evidence, ReferenceModel, forgetting
 from components.gates.forgetting import backward_transfer
 from components.stats import MIN_GROUPS, Units, mcnemar, mean
 from tests.support.gate_cases import against, answered, decided, models
@@ -15,12 +15,12 @@ from tests.support.gate_cases import against, answered, decided, models
 NOW = answered(np.arange(300) % 4 != 0)
 
 
-def earlier(name: str, n: int, worse_by: float = 0.0, **more) -> Earlier:
+def earlier(name: str, n: int, worse_by: float = 0.0, **more) -> PastTestSet:
     champion, candidate = models(n, 0.8, worse_by)
-    return Earlier(name, candidate, champion, **more)
+    return PastTestSet(name, candidate, champion, **more)
 
 
-def asked(*sets: Earlier, **settings) -> GateResult:
+def asked(*sets: PastTestSet, **settings) -> GateResult:
     return decided("forgetting", against(NOW, NOW, earlier=sets), **settings)
 
 
@@ -50,13 +50,13 @@ def test_few_rows_settle_nothing():
 
 def test_the_p_is_that_of_the_mid_p_mcnemar_test():
     candidate, champion = answered(np.arange(200) >= 9), answered(np.ones(200, bool))
-    found = asked(Earlier("old", candidate, champion))
+    found = asked(PastTestSet("old", candidate, champion))
 
     assert [one.p for one in found.hypotheses] == [mcnemar(0, 9)]
 
 
 def test_a_missing_set_is_named_with_advice_and_the_others_still_reject():
-    gone = Earlier("2026-03", fault="its test rows are not in the cache")
+    gone = PastTestSet("2026-03", fault="its test rows are not in the cache")
     found = asked(gone, earlier("2026-02", 3000))
 
     assert found.outcome is Outcome.INCONCLUSIVE
@@ -68,7 +68,7 @@ def test_a_missing_set_is_named_with_advice_and_the_others_still_reject():
 
 def test_a_set_that_was_all_trained_on_tests_nothing():
     nothing = answered(np.zeros(0, bool))
-    found = asked(Earlier("old", nothing, nothing, left_out=200))
+    found = asked(PastTestSet("old", nothing, nothing, left_out=200))
 
     assert found.outcome is Outcome.INCONCLUSIVE
     assert "old: no row is left to test on, 200 were trained on" in found.reason
@@ -86,7 +86,7 @@ def test_only_rows_whose_label_both_know_are_compared():
     candidate = answered(np.ones(900, bool))
     champion = dataclasses.replace(candidate, predicted=np.full(900, "billing"), labels=("billing", "device"))
 
-    assert asked(Earlier("old", candidate, champion)).tables[0].rows[0][1] == 600
+    assert asked(PastTestSet("old", candidate, champion)).tables[0].rows[0][1] == 600
 
 
 def test_without_earlier_sets_or_champion_there_is_nothing_to_forget():
@@ -99,9 +99,9 @@ def test_without_earlier_sets_or_champion_there_is_nothing_to_forget():
     assert decided("forgetting", dataclasses.replace(alone, earlier=())).reason.startswith("not asked: there is no champion yet")
 
 
-@pytest.mark.parametrize("sets", [(), (Earlier("old", NOW, None),), (Earlier("old", fault="not in the cache"),)])
+@pytest.mark.parametrize("sets", [(), (PastTestSet("old", NOW, None),), (PastTestSet("old", fault="not in the cache"),)])
 def test_a_champion_that_cannot_be_scored_settles_nothing_whether_there_are_earlier_sets_or_not(sets):
-    found = decided("forgetting", dataclasses.replace(against(NOW, None, earlier=sets), champion=Rival("3", None, "it is gone")))
+    found = decided("forgetting", dataclasses.replace(against(NOW, None, earlier=sets), champion=ReferenceModel("3", None, "it is gone")))
 
     assert found.outcome is Outcome.INCONCLUSIVE
     assert found.reason == "champion version 3 cannot be scored: it is gone"
@@ -117,7 +117,7 @@ def test_what_is_said_to_be_not_asked_was_not_asked(settings, said):
 
 def test_groups_below_the_minimum_reject_nothing():
     groups = np.array([f"g{i % (MIN_GROUPS - 1)}" for i in range(1000)])
-    found = asked(Earlier("old", answered(np.zeros(1000, bool), groups), answered(np.ones(1000, bool), groups)))
+    found = asked(PastTestSet("old", answered(np.zeros(1000, bool), groups), answered(np.ones(1000, bool), groups)))
 
     assert found.outcome is Outcome.INCONCLUSIVE
     assert f"{MIN_GROUPS - 1} groups" in found.reason
@@ -169,7 +169,7 @@ def test_the_transfer_covers_the_truth_in_nine_of_ten_histories():
 @pytest.mark.parametrize("right", [True, False])
 def test_a_handful_of_rows_settles_nothing_and_breaks_nothing(n, right):
     model = answered(np.full(n, right))
-    found = asked(Earlier("old", model, model), Earlier("older", model, model))
+    found = asked(PastTestSet("old", model, model), PastTestSet("older", model, model))
 
     assert found.outcome is Outcome.INCONCLUSIVE
     assert np.isfinite([found.estimate, found.low, found.high, *(one.p for one in found.hypotheses)]).all()
@@ -182,7 +182,7 @@ def test_equal_models_are_rejected_in_no_more_than_five_of_a_hundred_histories()
         sets = []
         for name in "abc":
             differ, mine = generator.random(500) < 0.12, generator.random(500) < 0.5
-            sets.append(Earlier(name, answered(~(differ & ~mine)), answered(~(differ & mine))))
+            sets.append(PastTestSet(name, answered(~(differ & ~mine)), answered(~(differ & mine))))
         rejected += asked(*sets).outcome is Outcome.FAIL
 
     assert rejected / repetitions <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / repetitions)

@@ -8,7 +8,7 @@ import pytest
 
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.core.errors import BadParams
-from components.gates import Evidence, Seen, leakage
+from components.gates import Evidence, TrainingRows, leakage
 from components.gates.support.leak_probe import _foretold, probe
 from components.judge.multiple_testing import fold
 from tests.support.gate_cases import LABELS, against, answered, decided
@@ -39,8 +39,8 @@ def copied(train: pd.DataFrame, rows: pd.DataFrame, count: int, **changes) -> pd
     return pd.concat([copies, train.iloc[count:]], ignore_index=True)
 
 
-def learnt(rows: pd.DataFrame) -> tuple[Seen, ...]:
-    return (Seen("champion version 4", rows),)
+def learnt(rows: pd.DataFrame) -> tuple[TrainingRows, ...]:
+    return (TrainingRows("champion version 4", rows),)
 
 
 def counted(found: GateResult) -> dict[str, int]:
@@ -124,7 +124,7 @@ def test_rows_that_the_champion_learnt_leave_and_reject_nobody():
 
 def test_what_earlier_champions_have_learnt_is_shown_alone():
     seen = evidence(champion=True)
-    earlier = Seen("earlier champions (2, 1)", copied(seen.train, seen.rows, 70), by="earlier")
+    earlier = TrainingRows("earlier champions (2, 1)", copied(seen.train, seen.rows, 70), by="earlier")
     found = decided("leakage", dataclasses.replace(seen, seen=(*learnt(seen.train), earlier)))
 
     assert found.outcome is Outcome.PASS
@@ -147,7 +147,7 @@ def test_near_copies_are_counted_on_each_side_that_holds_them():
 
 @pytest.mark.parametrize("by", [{"by": "champion"}, {"by": "candidate", "inherited": True}, {"by": "anchor", "inherited": True}])
 def test_what_a_compared_version_or_its_base_learnt_must_be_known(by):
-    gone = Seen("champion version 4", None, "it is not in DVC's cache", **by)
+    gone = TrainingRows("champion version 4", None, "it is not in DVC's cache", **by)
     asked, skipped = (decided("leakage", evidence(champion=True, seen=(gone,)), unknown=unknown) for unknown in ("ask", "skip"))
 
     assert (asked.outcome, asked.may_pass, skipped.outcome) == (Outcome.INCONCLUSIVE, True, Outcome.PASS)
@@ -158,7 +158,9 @@ def test_what_a_compared_version_or_its_base_learnt_must_be_known(by):
 
 
 def test_what_nobody_is_compared_with_need_not_be_known():
-    found = decided("leakage", evidence(champion=True, seen=(Seen("version 3", None, "it was deleted from the registry", by="earlier"),)))
+    found = decided(
+        "leakage", evidence(champion=True, seen=(TrainingRows("version 3", None, "it was deleted from the registry", by="earlier"),))
+    )
 
     assert found.outcome is Outcome.PASS
     assert found.notes[-1].startswith("what version 3 learnt from is not at hand (it was deleted from the registry)")

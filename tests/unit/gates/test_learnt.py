@@ -15,7 +15,7 @@ from components.core.text import normalise
 from components.data.preprocess import PreprocessParams
 from components.data.preprocess.step import prepare
 from components.data.validate.row_ids import with_identity
-from components.gates import Evidence, GatesParams, Rival, Seen, hold, without_learnt
+from components.gates import Evidence, GatesParams, ReferenceModel, TrainingRows, hold, without_learnt
 from components.model import tasks
 from tests.support.gate_cases import LABELS, against, answered, gate, verdict
 from tests.unit.gates.test_leakage import evidence, table
@@ -72,9 +72,9 @@ def test_no_model_is_compared_on_a_row_that_one_has_learnt(seed: int, story: lis
         kept, _ = prepare(with_identity(rows, ["text"]), params, KIND)
         train, test = stated(kept)
         learnt.append(train)
-        rivals = [Seen("champion", learnt[max(0, step - 1)]), Seen("anchor", learnt[0], by="anchor")] if step else []
+        rivals = [TrainingRows("champion", learnt[max(0, step - 1)]), TrainingRows("anchor", learnt[0], by="anchor")] if step else []
         candidate = dataclasses.replace(answered(np.ones(len(test), bool)), ids=test["id"].to_numpy(dtype=np.str_))
-        whole = against(candidate, candidate, rows=test, train=train, anchor=Rival("1", candidate), baselines={"tfidf": candidate})
+        whole = against(candidate, candidate, rows=test, train=train, anchor=ReferenceModel("1", candidate), baselines={"tfidf": candidate})
         held = hold(test, train, rivals, 0.8)
         found = without_learnt(whole, held)
         if held.fresh.any():
@@ -92,7 +92,7 @@ def judged(copies: int) -> tuple[Evidence, Any]:
     """A test set of 400, `copies` rows of which the champion has learnt."""
     whole = evidence(champion=True)
     learnt = pd.concat([table(50, 8), whole.rows.head(copies)], ignore_index=True)
-    seen = (Seen("champion version 4", learnt),)
+    seen = (TrainingRows("champion version 4", learnt),)
     held = hold(whole.rows, whole.train, seen, 0.8)
     found = without_learnt(dataclasses.replace(whole, seen=seen), held)
     return found, held
@@ -108,7 +108,7 @@ def test_learnt_rows_leave_the_evidence_of_every_gate() -> None:
 
 def test_the_verdict_counts_what_was_left_out() -> None:
     whole = evidence(champion=True)
-    seen = (Seen("champion version 4", whole.rows.head(30)),)
+    seen = (TrainingRows("champion version 4", whole.rows.head(30)),)
     held = hold(whole.rows, whole.train, seen, 0.8)
     taken = without_learnt(dataclasses.replace(whole, seen=seen), held)
     more = {name: getattr(taken, name) for name in ("rows", "train", "seen", "held", "baselines")}
@@ -147,4 +147,4 @@ def test_without_rows_learnt_nothing_is_left_out(rows: list[str]) -> None:
     learnt = pd.DataFrame({"id": rows, "text": rows, "label": rows})
 
     assert hold(test, learnt, (), 0.8).fresh.all()
-    assert hold(test, None, (Seen("version 1", None, "gone"),), 0.8).fresh.all()
+    assert hold(test, None, (TrainingRows("version 1", None, "gone"),), 0.8).fresh.all()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from components.artifacts.verdict import Outcome
-from components.gates import Rival
+from components.gates import ReferenceModel
 from components.model import tasks
 from flows.pipeline.evidence import strange
 from tests.support.gate_cases import decided
@@ -21,7 +21,7 @@ def lacking(known=KNOWN):
     found = evidence()
     poor = found.champion.predictions
     measured = {name: np.where(known | (name == "expected"), values, 0.0) for name, values in poor.measured.items()}
-    rival = Rival("4", replace(poor, measured=measured), None, ("B-NEW",), known)
+    rival = ReferenceModel("4", replace(poor, measured=measured), None, ("B-NEW",), known)
     return replace(found, champion=rival, anchor=rival)
 
 

@@ -9,8 +9,8 @@ import pytest
 from components import gates
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
-from components.core.errors import GatesUnable
-from components.gates import Evidence, GatesParams, Rival, champion
+from components.core.errors import SelfTestFailed
+from components.gates import Evidence, GatesParams, ReferenceModel, champion
 from components.judge import multiple_testing
 from components.judge.selftest import expectations, selftest
 from components.stats import equal_passes_from
@@ -37,7 +37,7 @@ def settings(metric: str = "accuracy", **sections: dict) -> GatesParams:
 
 
 def tried(reference: Predictions, params: GatesParams, min_class_units: int = 10) -> dict[str, str]:
-    evidence = Evidence(reference, {}, Rival("4", reference), min_class_units, level=params.looks.level)
+    evidence = Evidence(reference, {}, ReferenceModel("4", reference), min_class_units, level=params.looks.level)
     return {sentence.split(": ")[0]: sentence for sentence in selftest(evidence, params)}
 
 
@@ -46,7 +46,8 @@ def tried(reference: Predictions, params: GatesParams, min_class_units: int = 10
 @pytest.mark.parametrize(("rows", "groups"), [(20, None), (60, 25), (200, None), (200, 70), (2000, None), (2000, 600)])
 def test_honest_gates_are_able_on_every_test_set(rows, groups, classes, metric):
     said = selftest(
-        Evidence(model(rows, classes, groups=groups), {}, Rival("4", model(rows, classes, groups=groups)), 10, level=0.01), settings(metric)
+        Evidence(model(rows, classes, groups=groups), {}, ReferenceModel("4", model(rows, classes, groups=groups)), 10, level=0.01),
+        settings(metric),
     )
 
     assert len(said) >= 6
@@ -144,8 +145,8 @@ def test_a_wide_margin_of_macro_f1_on_one_class_asks_for_no_more_than_there_is(m
 def test_a_level_above_the_budget_of_looks_is_refused():
     reference = model(200)
 
-    with pytest.raises(GatesUnable, match=r"decide at 5.00%, and gates.looks allows 1.00% a look"):
-        selftest(Evidence(reference, {}, Rival("4", reference), 10, level=0.05), settings())
+    with pytest.raises(SelfTestFailed, match=r"decide at 5.00%, and gates.looks allows 1.00% a look"):
+        selftest(Evidence(reference, {}, ReferenceModel("4", reference), 10, level=0.05), settings())
 
 
 def test_where_no_gate_compares_there_is_nothing_to_compare():
@@ -170,7 +171,7 @@ def test_a_gate_that_always_says_the_same_is_caught(monkeypatch, name, outcome, 
     gate = gates.load(name)
     monkeypatch.setattr(gate, "decide", always(outcome, name, gate.decide))
 
-    with pytest.raises(GatesUnable, match=rf"gates are not able to decide: .*{name}"):
+    with pytest.raises(SelfTestFailed, match=rf"gates are not able to decide: .*{name}"):
         tried(model(rows), settings())
 
 
@@ -189,7 +190,7 @@ def swapped(compare):
 def test_candidate_and_champion_exchanged_is_caught(monkeypatch, rows, groups, metric):
     monkeypatch.setattr(champion, "compare", swapped(champion.compare))
 
-    with pytest.raises(GatesUnable, match="champion measures"):
+    with pytest.raises(SelfTestFailed, match="champion measures"):
         tried(model(rows, groups=groups), settings(metric))
 
 
@@ -204,7 +205,7 @@ def test_a_difference_with_the_sign_flipped_is_caught(monkeypatch, rows, sizes):
 
     monkeypatch.setattr(Evidence, "difference", flipped)
 
-    with pytest.raises(GatesUnable):
+    with pytest.raises(SelfTestFailed):
         tried(model(rows, groups=rows // sizes if sizes else None), settings())
 
 
@@ -213,7 +214,7 @@ def test_a_p_value_of_the_wrong_side_is_caught(monkeypatch, rows):
     honest = Evidence.difference_below
     monkeypatch.setattr(Evidence, "difference_below", lambda *asked: 1 - honest(*asked))
 
-    with pytest.raises(GatesUnable):
+    with pytest.raises(SelfTestFailed):
         tried(model(rows), settings())
 
 
@@ -221,7 +222,7 @@ def test_a_p_value_of_the_wrong_side_is_caught(monkeypatch, rows):
 def test_intervals_at_another_level_than_that_of_the_look_are_caught(monkeypatch, rows):
     monkeypatch.setattr(Evidence, "confidence", 0.9)
 
-    with pytest.raises(GatesUnable, match="gives a model against itself"):
+    with pytest.raises(SelfTestFailed, match="gives a model against itself"):
         tried(model(rows), settings())
 
 
@@ -229,7 +230,7 @@ def test_intervals_at_another_level_than_that_of_the_look_are_caught(monkeypatch
 def test_a_missing_correction_is_caught(monkeypatch, rows):
     monkeypatch.setattr(multiple_testing, "holm", np.asarray)
 
-    with pytest.raises(GatesUnable, match="was corrected to"):
+    with pytest.raises(SelfTestFailed, match="was corrected to"):
         tried(model(rows), settings())
 
 
@@ -237,14 +238,14 @@ def test_a_missing_correction_is_caught(monkeypatch, rows):
 def test_a_fold_that_always_says_the_same_is_caught(monkeypatch, outcome):
     monkeypatch.setattr(expectations, "fold", lambda results: (outcome, "so it is"))
 
-    with pytest.raises(GatesUnable, match=f"was folded to {outcome}"):
+    with pytest.raises(SelfTestFailed, match=f"was folded to {outcome}"):
         tried(model(200), settings())
 
 
 def test_a_correction_that_rejects_and_does_not_fail_is_caught(monkeypatch):
     monkeypatch.setattr(multiple_testing, "_decided", lambda result: result)
 
-    with pytest.raises(GatesUnable, match=r"although .* is rejected"):
+    with pytest.raises(SelfTestFailed, match=r"although .* is rejected"):
         tried(model(200), settings())
 
 

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from components.artifacts.verdict import Outcome
-from components.core.errors import GatesUnable
-from components.gates import Evidence, GatesParams, Rival, champion
+from components.core.errors import SelfTestFailed
+from components.gates import Evidence, GatesParams, ReferenceModel, champion
 from components.judge import decide
 from components.judge.selftest import selftest
-from components.judge.selftest.sums import SumTrial
+from components.judge.selftest.sums import AdditiveSelfTest
 from components.model import tasks
-from components.model.support.metrics import Measure, f1
-from components.stats import SumYardstick
+from components.model.support.metrics import Metric, f1
+from components.stats import AdditiveMetrics
 from tests.unit.stats.test_yardsticks import documents, predictions
 
-MEASURES = {"entity_f1": Measure(("hits", "predicted", "expected"), f1, "entities")}
+MEASURES = {"entity_f1": Metric(("hits", "predicted", "expected"), f1, "entities")}
 METRICS = {name: {"metric": "entity_f1"} for name in ("floor", "baseline", "champion", "anchor")}
 PARAMS = GatesParams.parse(
     METRICS | {"champion": {"metric": "entity_f1", "also": []}, "floor": {"metric": "entity_f1", "at_least": 0.5}}, "gates"
@@ -27,8 +27,10 @@ def evidence(count=400, seed=1, **rest) -> Evidence:
     generator = np.random.default_rng(seed)
     theirs = documents(generator, count, 0.7, 0.8, 0.2)
     candidate, other = predictions(np.arange(count), **theirs), predictions(np.arange(count), **theirs)
-    yardstick = SumYardstick.of(candidate, MEASURES, lambda found: found.measured)
-    return Evidence(candidate, {"tfidf": other}, Rival("4", other), 10, anchor=Rival("3", other), yardstick=yardstick, look=1, **rest)
+    yardstick = AdditiveMetrics.of(candidate, MEASURES, lambda found: found.measured)
+    return Evidence(
+        candidate, {"tfidf": other}, ReferenceModel("4", other), 10, anchor=ReferenceModel("3", other), yardstick=yardstick, look=1, **rest
+    )
 
 
 def test_gates_that_decide_rightly_are_told_what_they_were_tried_on():
@@ -82,8 +84,8 @@ def test_what_is_made_worse_on_a_tasks_measure_is_made_better_on_no_other(name, 
     task = tasks.load(name, options)
     measures = task.measures
     candidate = predictions(np.arange(300), **middling(task, options, 300, np.random.default_rng(5)))
-    yardstick = SumYardstick.of(candidate, measures, lambda found: found.measured)
-    trial = SumTrial.of(Evidence(candidate, {}, None, 10, yardstick=yardstick, look=1), PARAMS)
+    yardstick = AdditiveMetrics.of(candidate, measures, lambda found: found.measured)
+    trial = AdditiveSelfTest.of(Evidence(candidate, {}, None, 10, yardstick=yardstick, look=1), PARAMS)
 
     worse = trial.moved(next(iter(measures)), 0.05)
 
@@ -104,7 +106,7 @@ def test_a_gate_that_decides_wrongly_ends_the_run(monkeypatch, fault):
         return found.model_copy(update={"estimate": 0.0})
 
     monkeypatch.setattr(champion, "compare", wrong)
-    with pytest.raises(GatesUnable, match="champion"):
+    with pytest.raises(SelfTestFailed, match="champion"):
         selftest(replace(evidence(), level=0.01), PARAMS)
 
 

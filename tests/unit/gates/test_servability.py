@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from components.artifacts.served_answers import Served, ServedAnswer
+from components.artifacts.served_answers import ServedAnswer, ServedAnswers
 from components.artifacts.verdict import GateResult, Outcome
 from components.gates import Evidence
 from tests.support import gate_cases
@@ -16,7 +16,7 @@ def evidence(n: int = 30) -> Evidence:
     return against(answered(np.arange(n) % 5 != 0), None)
 
 
-def served(seen: Evidence, shift: float = 0.0, label: str | None = None, **more) -> Served:
+def served(seen: Evidence, shift: float = 0.0, label: str | None = None, **more) -> ServedAnswers:
     """The evaluated answers; of the first row two probabilities are off by `shift`, or the label is another."""
     found = gate_cases.served(seen.candidate, rows=30, **{"malformed": REFUSED, **more})
     first = found.answers[0]
@@ -26,7 +26,7 @@ def served(seen: Evidence, shift: float = 0.0, label: str | None = None, **more)
     return found.model_copy(update={"answers": (changed, *found.answers[1:])})
 
 
-def asked(found: Served | None, seen: Evidence | None = None, **settings) -> GateResult:
+def asked(found: ServedAnswers | None, seen: Evidence | None = None, **settings) -> GateResult:
     return decided("servability", dataclasses.replace(seen or evidence(), served=found), **settings)
 
 
@@ -87,10 +87,13 @@ def test_a_version_with_other_labels_fails():
     ("found", "said"),
     [
         (None, "no scoring server was asked"),
-        (Served(version="models:/tickets/5", fault="address already in use", outside=True), "was not served: address already in use"),
-        (Served(version="models:/tickets/5", malformed=REFUSED), "no test row"),
         (
-            Served(version="models:/tickets/5", answers=(ServedAnswer(id="x", label="a", probabilities={}),), malformed=REFUSED),
+            ServedAnswers(version="models:/tickets/5", fault="address already in use", outside=True),
+            "was not served: address already in use",
+        ),
+        (ServedAnswers(version="models:/tickets/5", malformed=REFUSED), "no test row"),
+        (
+            ServedAnswers(version="models:/tickets/5", answers=(ServedAnswer(id="x", label="a", probabilities={}),), malformed=REFUSED),
             "asked other rows than the test set's (1, first 'x')",
         ),
     ],

@@ -7,7 +7,7 @@ import pytest
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome
 from components.core.errors import BadParams
-from components.gates import Evidence, Rival, slices
+from components.gates import Evidence, ReferenceModel, slices
 from components.stats import MIN_GROUPS, mcnemar
 from tests.support.gate_cases import against, answered, decided
 
@@ -113,7 +113,7 @@ def test_without_a_champion_the_accuracies_are_shown():
 
 def test_a_champion_that_cannot_be_scored_leaves_it_open():
     candidate = answered(np.ones(400, bool))
-    evidence = dataclasses.replace(against(candidate, None, rows=rows_of(candidate)), champion=Rival("3", None, "it is gone"))
+    evidence = dataclasses.replace(against(candidate, None, rows=rows_of(candidate)), champion=ReferenceModel("3", None, "it is gone"))
 
     assert asked(evidence).outcome is Outcome.INCONCLUSIVE
     assert "cannot be scored: it is gone" in asked(evidence).reason

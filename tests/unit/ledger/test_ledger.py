@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import BadInput, BadParams, NotThere, RetuneError, Unavailable
-from components.ledger import Change, Entry, Ledger, Outdated, Request
+from components.core.errors import BadInput, BadParams, NotFound, RetuneError, Unavailable
+from components.ledger import Change, Entry, Ledger, Request, StaleVerdict
 
 NOW = datetime.now(UTC)
 
@@ -72,12 +72,12 @@ def test_a_verdict_about_another_champion_writes_nothing(ledger: Ledger) -> None
     ledger.append("tickets", expected=None, **change(4))
     ledger.append("tickets", expected=4, **change(5))
 
-    with pytest.raises(Outdated, match=r"^verdict is about version 4, champion is now 5: judge again$") as told:
+    with pytest.raises(StaleVerdict, match=r"^verdict is about version 4, champion is now 5: judge again$") as told:
         ledger.append("tickets", expected=4, **change(6))
     assert not isinstance(told.value, Unavailable)  # to try again does not mend it
-    with pytest.raises(Outdated, match="verdict is about no champion, champion is now 5: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about no champion, champion is now 5: judge again"):
         ledger.append("tickets", expected=None, **change(6))
-    with pytest.raises(Outdated, match="verdict is about version 1, champion is now nobody: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about version 1, champion is now nobody: judge again"):
         ledger.append("mails", expected=1, **change(6))
     assert [entry.version for entry in ledger.entries("tickets")] == [4, 5]
 
@@ -126,7 +126,7 @@ def test_the_database_refuses_to_replace_what_any_key_names(ledger: Ledger, url:
 
 def test_a_rollback_that_loses_says_so(ledger: Ledger) -> None:
     ledger.append("tickets", expected=None, **change(1))
-    with pytest.raises(Outdated, match="the rollback is from version 4, champion is now 1: look again") as told:
+    with pytest.raises(StaleVerdict, match="the rollback is from version 4, champion is now 1: look again") as told:
         ledger.append("tickets", expected=4, **(change(2) | {"action": "rolled back"}))
     assert told.value.exit_code == 1
 
@@ -269,10 +269,10 @@ def test_a_run_that_nobody_knows_or_several_share_is_told(ledger: Ledger) -> Non
     ledger.ask(question("a1"))
     ledger.ask(question("a2"))
 
-    with pytest.raises(NotThere, match="2 runs begin with 'a': a1, a2"):
+    with pytest.raises(NotFound, match="2 runs begin with 'a': a1, a2"):
         ledger.request("a")
     for unknown in ("%", "zz", ""):
-        with pytest.raises(NotThere, match="asked for approval; waiting: a1, a2"):
+        with pytest.raises(NotFound, match="asked for approval; waiting: a1, a2"):
             ledger.request(unknown)
 
 
@@ -283,7 +283,7 @@ def promote_many(url: str, rounds: int, version: int) -> list[Entry]:
         head = ledger.head("tickets")
         try:
             written.append(ledger.append("tickets", expected=head.version if head else None, **change(version)))
-        except Outdated:
+        except StaleVerdict:
             continue
     return written
 

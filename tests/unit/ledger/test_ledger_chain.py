@@ -16,14 +16,14 @@ from typer.testing import CliRunner
 from components.core.errors import BadInput, BadParams, RetuneError
 from components.ledger import Chain, Ledger, Retraining, book
 from components.ledger import chain as chain_of
-from components.ledger.chain import KEY, Head
+from components.ledger.chain import KEY, ChainHead
 from components.ledger.tables import evidence, make_engine, promotions, writing
 from components.mlflow_store.registry import Environment, accept, champion, reconcile, verify_ledger
 from components.mlflow_store.registry.versions import LEDGER
 from components.mlflow_store.registry.worker_client import environment as packages_environment
 from flows import doctor
 from flows.audit.history import verify
-from flows.audit.registered_model import Model
+from flows.audit.registered_model import RegisteredModel
 from flows.dvc_adapter.repro import environment as stages_environment
 from flows.migrate.migrate import carry_ledger
 from flows.production import promotion
@@ -207,8 +207,8 @@ def promote_two(uri: str) -> Path:
 def test_mlflow_keeps_the_head_on_model_and_champions(uri: str) -> None:
     promote_two(uri)
     client, head = MlflowClient(uri), Ledger(ledger_of(uri)).chain_head()
-    assert Head.read(client.get_registered_model(NAME).tags[LEDGER]) == head
-    assert [Head.read(client.get_model_version(NAME, number).tags[LEDGER]).number for number in ("1", "2")] == [2, 3]
+    assert ChainHead.read(client.get_registered_model(NAME).tags[LEDGER]) == head
+    assert [ChainHead.read(client.get_model_version(NAME, number).tags[LEDGER]).number for number in ("1", "2")] == [2, 3]
     assert verify_ledger(uri, ledger_of(uri), NAME).faults == ()
 
 
@@ -321,8 +321,8 @@ def test_a_signed_head_needs_its_key(uri: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("forge", "fault"),
     [
-        (lambda head: Head(head.begun, head.number, head.hash), "is not signed, and RETUNE_LEDGER_KEY holds the key"),
-        (lambda head: Head(head.begun, head.number, head.hash, head.signer, "0" * 64), "has a signature that the key"),
+        (lambda head: ChainHead(head.begun, head.number, head.hash), "is not signed, and RETUNE_LEDGER_KEY holds the key"),
+        (lambda head: ChainHead(head.begun, head.number, head.hash, head.signer, "0" * 64), "has a signature that the key"),
         (None, "MLflow keeps no signed head of the ledger for tickets"),
     ],
     ids=["unsigned", "another signature", "deleted"],
@@ -412,7 +412,7 @@ def test_a_key_that_can_be_guessed_is_refused(uri: str, monkeypatch: pytest.Monk
 
 def test_verify_reports_chain_and_head(uri: str, tmp_path: Path) -> None:
     file = promote_two(uri)
-    model = Model(NAME, tmp_path, uri, ledger_of(uri), ())
+    model = RegisteredModel(NAME, tmp_path, uri, ledger_of(uri), ())
     found = verify(model)
     assert (found.ledger, found.entries, found.found, found.kept, found.signature, found.faults) == (str(file), 3, 0, 3, "not signed", ())
     tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
@@ -425,7 +425,7 @@ def test_history_verify_exits_with_one_for_a_fault(uri: str, tmp_path: Path, mon
 
     assert flows.cli.app is app
     file = promote_two(uri)
-    monkeypatch.setattr("flows.audit.registered_model.open_model", lambda *_: Model(NAME, tmp_path, uri, ledger_of(uri), ()))
+    monkeypatch.setattr("flows.audit.registered_model.open_model", lambda *_: RegisteredModel(NAME, tmp_path, uri, ledger_of(uri), ()))
     said = CliRunner().invoke(app, ["history", NAME, "--verify"])
     assert (said.exit_code, "MLflow keeps entry 3 as its head, not signed" in said.output) == (0, True)
     tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")

@@ -18,7 +18,7 @@ from components.evaluation.evaluate import write_tables
 from components.mlflow_store.registry import Version
 from components.mlflow_store.registry.verdicts import _described, judged_because
 from flows.pipeline.actions import Result
-from flows.pipeline.judge import Judged
+from flows.pipeline.judge import JudgeResult
 from flows.pipeline.pseudo_label import warn_of_formulas
 from flows.pipeline.publish_report import in_markdown
 from tests.support.finished import write_records
@@ -86,7 +86,7 @@ def judged(reason: str, model: str = "tickets") -> str:
     verdict = Verdict(key="k", candidate="c", champion=None, test_digest="t", outcome=Outcome.FAIL, reason=reason, gates=(gate,))
     plain = {"version": 1, "champion": None, "promoted": False, "up_to_date": False, "page": Path("reports/index.html"), "run": "r"}
     result = Result(model=model, outcome=Outcome.FAIL, reason=reason, **plain)  # type: ignore[arg-type]
-    return in_markdown(cast(Judged, SimpleNamespace(verdict=verdict)), result)
+    return in_markdown(cast(JudgeResult, SimpleNamespace(verdict=verdict)), result)
 
 
 def test_the_verdict_shows_hostile_names_as_text() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core.errors import BadInput, NotThere, RetuneError
+from components.core.errors import BadInput, NotFound, RetuneError
 from components.ledger import Ledger
 from components.mlflow_store.connection import connect, revision_of
 from components.mlflow_store.tracking import prepare_store
@@ -99,13 +99,13 @@ def test_an_mlflow_database_that_lost_its_content_is_refused(tmp_path: Path, los
 def test_an_mlflow_database_that_was_deleted_is_refused(tmp_path: Path) -> None:
     new_store(tmp_path)
     (tmp_path / "mlflow.db").unlink()
-    with pytest.raises(NotThere, match=r"mlflow\.db is missing, and mlflow\.db\.head says that there was one"):
+    with pytest.raises(NotFound, match=r"mlflow\.db is missing, and mlflow\.db\.head says that there was one"):
         prepare_store(tmp_path)
 
 
 def test_a_promoted_version_without_a_ledger_entry_is_told(tmp_path: Path) -> None:
     Ledger(f"sqlite:///{tmp_path}/var/ledger.db")
-    with pytest.raises(NotThere, match="has no entry for tickets, and version 1 of tickets was promoted, by its tags"):
+    with pytest.raises(NotFound, match="has no entry for tickets, and version 1 of tickets was promoted, by its tags"):
         history(model_of(tmp_path, version(1, retune__promoted="2026-11-30")))
 
 

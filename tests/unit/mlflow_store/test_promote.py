@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from components.artifacts.verdict import Verdict
-from components.core.errors import BadInput, BadModel, NotThere
-from components.ledger import Entry, Ledger, Outdated
+from components.core.errors import BadInput, BadModel, NotFound
+from components.ledger import Entry, Ledger, StaleVerdict
 from components.mlflow_store.connection import experiment
 from components.mlflow_store.registry import (
     CHALLENGER,
@@ -88,9 +88,9 @@ def test_a_verdict_about_another_champion_moves_nothing(uri: str, ledger: Ledger
     swap(uri, ledger, 1)
     swap(uri, ledger, 2)
 
-    with pytest.raises(Outdated, match="verdict is about version 1, champion is now 2: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about version 1, champion is now 2: judge again"):
         swap(uri, ledger, 3, 1)
-    with pytest.raises(Outdated, match="verdict is about no champion, champion is now 2: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about no champion, champion is now 2: judge again"):
         swap(uri, ledger, 3, None)
     assert (len(ledger.entries(NAME)), aliases(uri)) == (2, {CHAMPION: 2, PREVIOUS: 1})
 
@@ -158,7 +158,7 @@ def test_a_champion_that_was_deleted_is_told_and_another_can_take_its_place(uri:
         "the ledger's champion, version 1, was deleted from the registry: roll back or promote another one"
     ]
     (left,) = versions(uri, NAME)
-    with pytest.raises(Outdated, match="verdict is about no champion, champion is now 1: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about no champion, champion is now 1: judge again"):
         swap_by(uri, ledger, left, Decision(None, "ada@host", "judged before there was a champion"))
     swap_by(uri, ledger, left, Decision(1, "ada@host", "judged against the deleted one, by its number"))
     head = ledger.head(NAME)
@@ -207,7 +207,7 @@ def test_who_deletes_versions_under_the_lock_never_deletes_a_champion(uri: str, 
                 promotion.result(timeout=1)
             assert ledger.head(NAME).version == 1  # nothing is written while another one decides what may go
             MlflowClient(uri).delete_model_version(NAME, "2")
-        with pytest.raises(NotThere, match="tickets has no version 2"):
+        with pytest.raises(NotFound, match="tickets has no version 2"):
             promotion.result(timeout=300)
     assert (ledger.head(NAME).version, aliases(uri)) == (1, {CHAMPION: 1})
 
@@ -248,7 +248,7 @@ def test_a_rollback_goes_to_the_champion_before_and_not_to_one_that_was_left(uri
         ("rolled back", 1, 2),
     ]
     assert aliases(uri) == {CHAMPION: 1, PREVIOUS: 2}
-    with pytest.raises(NotThere, match="no champion before the present one; `retune rollback tickets --to VERSION`"):
+    with pytest.raises(NotFound, match="no champion before the present one; `retune rollback tickets --to VERSION`"):
         back(uri, ledger)
     assert back(uri, ledger, to=3).version.number == 3
 
@@ -266,13 +266,13 @@ def test_a_rollback_goes_past_a_champion_that_was_deleted() -> None:
 
 def test_a_rollback_needs_a_version_that_was_champion() -> None:
     for to in (None, 1):
-        with pytest.raises(NotThere, match="has no champion yet"):
+        with pytest.raises(NotFound, match="has no champion yet"):
             earlier_champion(NAME, [], set(), to)
     with pytest.raises(BadInput, match=r"version 2 of tickets was never champion \(those were: 1\)"):
         earlier_champion(NAME, [entry(1, 1)], {1, 2}, 2)
     with pytest.raises(BadInput, match="version 1 of tickets is the champion"):
         earlier_champion(NAME, [entry(1, 1)], {1, 2}, 1)
-    with pytest.raises(NotThere, match="version 1 of tickets was champion, and was deleted from the registry"):
+    with pytest.raises(NotFound, match="version 1 of tickets was champion, and was deleted from the registry"):
         earlier_champion(NAME, [entry(1, 1), entry(2, 2)], {2}, 1)
 
 

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from components.artifacts.verdict import Outcome, Verdict
 from components.core.errors import BadInput
-from components.ledger import Ledger, Outdated
+from components.ledger import Ledger, StaleVerdict
 from components.mlflow_store.connection import experiment
 from components.mlflow_store.registry import Environment, Version, attach_verdict, copy_version, read_verdict
 from components.mlflow_store.registry.versions import COMPLETE, EVIDENCE, KEY, ORIGIN
@@ -120,7 +120,7 @@ def test_what_the_target_itself_passed_against_an_earlier_champion_is_to_be_judg
     judge(local, number, key="under new gates")
     promotion.promote(local, NAME, 1, who="bob", why="meanwhile", force=True)
 
-    with pytest.raises(Outdated, match="verdict is about no champion, champion is now 1: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about no champion, champion is now 1: judge again"):
         promote(staging, local, 2)
     assert champion(local) == 1
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome, Verdict
-from components.core.errors import BadModel, NotThere, RetuneError
+from components.core.errors import BadModel, NotFound, RetuneError
 from components.mlflow_store.connection import connect, experiment
 from components.mlflow_store.registry import (
     Promotion,
@@ -265,7 +265,7 @@ def test_a_version_with_an_alias_is_never_deleted(uri: str, finished: Path) -> N
 
 
 def test_a_version_that_does_not_exist_is_refused_with_those_that_do(shared: str) -> None:
-    with pytest.raises(NotThere, match="tickets has no version 7; there are: 1"):
+    with pytest.raises(NotFound, match="tickets has no version 7; there are: 1"):
         promote(shared, "tickets", 7)
 
 
@@ -273,7 +273,7 @@ def test_a_model_nobody_registered_has_no_champion_and_a_status(uri: str) -> Non
     assert champion(uri, "tickets") is None
     assert versions(uri, "tickets") == []
     assert (status(uri, "tickets").version, status(uri, "tickets").newest) == (None, None)
-    with pytest.raises(NotThere, match="there are: none"):
+    with pytest.raises(NotFound, match="there are: none"):
         promote(uri, "tickets", 1)
 
 
@@ -412,7 +412,7 @@ def test_a_registered_model_answers_texts_by_its_name(uri: str, finished: Path) 
     ],
 )
 def test_asking_what_is_not_there_says_what_is(shared: str, model: str, message: str) -> None:
-    with pytest.raises(NotThere, match=message):
+    with pytest.raises(NotFound, match=message):
         predict(shared, model, ["x"])
 
 

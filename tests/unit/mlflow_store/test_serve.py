@@ -16,9 +16,9 @@ import pytest
 
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
-from components.artifacts.served_answers import Served
+from components.artifacts.served_answers import ServedAnswers
 from components.core import process
-from components.core.errors import Cancelled, NotThere
+from components.core.errors import Cancelled, NotFound
 from components.mlflow_store.registry import servability_probe
 from components.mlflow_store.registry.servability_probe import (
     FORMS,
@@ -140,7 +140,7 @@ def test_a_version_is_served_as_it_was_evaluated_and_refuses_what_is_no_request(
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     ports: list[object] = []
 
-    def asked(*given: Any) -> Served:
+    def asked(*given: Any) -> ServedAnswers:
         ports.extend(port for child in psutil.Process().children(recursive=True) for port in child.net_connections("inet"))
         return _asked(*given)
 
@@ -181,7 +181,7 @@ def test_a_server_that_is_late_or_cancelled_is_ended(store: tuple[str, Path]) ->
     assert "not ready in time" in late.fault
     assert late.outside
     assert set(psutil.Process().children(recursive=True)) <= before
-    with pytest.raises(NotThere, match="tickets has no version 9"):
+    with pytest.raises(NotFound, match="tickets has no version 9"):
         serve_and_ask(uri, "tickets", 9, ROWS)
 
 

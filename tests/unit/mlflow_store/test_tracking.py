@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from components.artifacts.manifest import Manifest
-from components.core.errors import NotThere, RetuneError, Unavailable
+from components.artifacts.manifest import SnapshotManifest
+from components.core.errors import NotFound, RetuneError, Unavailable
 from components.mlflow_store.connection import params_of, upload
 from components.mlflow_store.tracking import follow, prepare_store, reconcile, record, run_key, runs
 from components.mlflow_store.tracking.facts import read_trials
@@ -67,7 +67,7 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_store_that_was_never_made_is_not_made_by_looking(tmp_path: Path) -> None:
-    with pytest.raises(NotThere, match="retune run"):
+    with pytest.raises(NotFound, match="retune run"):
         reconcile(f"sqlite:///{tmp_path}/mlflow.db")
     assert not (tmp_path / "mlflow.db").exists()
 
@@ -118,18 +118,18 @@ def test_new_weights_with_the_old_evaluation_are_no_candidate(uri: str, mixed: P
     weights = mixed / "models/trained/model/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
 
-    with pytest.raises(NotThere, match=r"of another model than .*models/trained/model: run `dvc repro`"):
+    with pytest.raises(NotFound, match=r"of another model than .*models/trained/model: run `dvc repro`"):
         run_key(mixed)
-    with pytest.raises(NotThere, match="of another model"):
+    with pytest.raises(NotFound, match="of another model"):
         record(mixed, uri, lineage=LINEAGE, params=PARAMS)
     assert all_runs(uri) == []
 
 
 def test_a_model_is_not_recorded_under_a_snapshot_that_was_rejected(uri: str, mixed: Path) -> None:
-    newer = Manifest.read(mixed / "data/raw").model_copy(update={"digest": "n" * 64})
+    newer = SnapshotManifest.read(mixed / "data/raw").model_copy(update={"digest": "n" * 64})
     newer.write(mixed / "data/raw")
 
-    with pytest.raises(NotThere, match=r"of another snapshot than .*data/raw: run `dvc repro`"):
+    with pytest.raises(NotFound, match=r"of another snapshot than .*data/raw: run `dvc repro`"):
         record(mixed, uri, lineage=LINEAGE, params=PARAMS)
     assert all_runs(uri) == []
 

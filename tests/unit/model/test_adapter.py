@@ -14,13 +14,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from components.artifacts.adapter_manifest import Adapted
-from components.artifacts.manifest import BaseManifest, Part
+from components.artifacts.adapter_manifest import AdapterManifest
+from components.artifacts.manifest import BaseManifest, FilePart
 from components.artifacts.training import ModelSpec
-from components.artifacts.tuning_result import Chosen
-from components.core.errors import BadModel, BadParams, NotThere
+from components.artifacts.tuning_result import TunedSettings
+from components.core.errors import BadModel, BadParams, NotFound
 from components.core.hashing import digest_file, digest_folder, digest_value
-from components.core.section import Free
+from components.core.section import OpenSection
 from components.model import adapter, tasks
 from components.model.base_resolver import find_base, hub_id
 from components.model.methods import lora
@@ -39,7 +39,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def pinned(folder: Path, source: str = "test") -> Path:
     """Write the manifest of a base, as pinning does."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != BaseManifest.FILE)
-    parts = tuple(Part(name=path.name, sha256=digest_file(path), bytes=path.stat().st_size) for path in files)
+    parts = tuple(FilePart(name=path.name, sha256=digest_file(path), bytes=path.stat().st_size) for path in files)
     BaseManifest(source=source, parts=parts, digest=digest_value(source), taken_at="2026-11-21T00:00:00+00:00").write(folder)
     return folder
 
@@ -48,9 +48,9 @@ def trained(folder: Path, base: Path, rows: pd.DataFrame, task: str = "text_clas
     """Train `task` on `rows`, with `task_options` where there are any, and return models/trained."""
     options = changes.pop("task_options", {})
     learn = make_learn(folder / "learn", base, rows, name=task, options=options)
-    Chosen(settings={}).write(folder)
+    TunedSettings(settings={}).write(folder)
     section = TrainSection.parse({**QUICK, "metric": tasks.load(task, options).metrics[0]} | ADAPTER | changes, "train")
-    train(learn, base, folder, folder / "trained", task=task, train=section, task_options=Free.parse(options, "task_options"))
+    train(learn, base, folder, folder / "trained", task=task, train=section, task_options=OpenSection.parse(options, "task_options"))
     return folder / "trained"
 
 
@@ -118,7 +118,7 @@ def test_base_and_adapter_are_the_merged_model_bit_for_bit(kind: str, tiny_base:
     with adapter.merged(found / "adapter", lambda record: base) as folder:
         assert torch.equal(torch.random.get_rng_state(), before)
         assert digest_folder(folder) == digest_folder(found / "model")
-        assert Adapted.read(found / "adapter").weights_sha256 == digest_file(folder / "model.safetensors")
+        assert AdapterManifest.read(found / "adapter").weights_sha256 == digest_file(folder / "model.safetensors")
         one, other = (
             tasks.of(ModelSpec.read(each)).predictor(each).answer(tickets[["id", "group", "text"]].head(4))
             for each in (folder, found / "model")
@@ -192,9 +192,9 @@ def test_a_resumed_training_leaves_the_same_adapter(
     assert digest_folder(again / "adapter") == digest_folder(out / "adapter")
 
 
-def found_in(record: Adapted, uri: str = "", registered: Callable[[str], Path] | None = None) -> Path:
+def found_in(record: AdapterManifest, uri: str = "", registered: Callable[[str], Path] | None = None) -> Path:
     def nothing(model: str) -> Path:
-        raise NotThere(f"no registry has {model}")
+        raise NotFound(f"no registry has {model}")
 
     return find_base(record, registered or nothing, uri)
 
@@ -222,12 +222,12 @@ def test_another_base_is_refused_before_anything_is_loaded(
 
     (base / "model.safetensors").unlink()
     with pytest.raises(BadModel, match=r"/base: model.safetensors is missing"):
-        found_in(Adapted.read(out / "adapter"))
+        found_in(AdapterManifest.read(out / "adapter"))
     monkeypatch.setenv("RETUNE_BASE", f"{workspace / 'nowhere'}{os.pathsep}{tiny_base}")
-    assert found_in(Adapted.read(out / "adapter")) == tiny_base
+    assert found_in(AdapterManifest.read(out / "adapter")) == tiny_base
     monkeypatch.setenv("RETUNE_BASE", str(workspace / "nowhere"))
     with pytest.raises(BadModel, match="nowhere: there is no such folder"):
-        found_in(Adapted.read(out / "adapter"))
+        found_in(AdapterManifest.read(out / "adapter"))
 
 
 def test_a_base_that_changes_while_it_is_read_is_refused_and_other_rounding_is_told(
@@ -277,9 +277,9 @@ def test_files_beside_the_base_are_not_seen(out: Path, tiny_base: Path, workspac
 
 
 def test_the_base_is_found_where_it_was_recorded(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = Adapted.read(out / "adapter")
+    record = AdapterManifest.read(out / "adapter")
 
-    def source(text: str) -> Adapted:
+    def source(text: str) -> AdapterManifest:
         return record.model_copy(update={"source": text})
 
     assert found_in(source(str(tiny_base))) == tiny_base
@@ -299,7 +299,7 @@ def test_the_base_is_found_in_the_hubs_cache_by_its_commit(
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(workspace / "hub"))
-    record = Adapted.read(out / "adapter").model_copy(update={"source": f"org/name@{COMMIT}"})
+    record = AdapterManifest.read(out / "adapter").model_copy(update={"source": f"org/name@{COMMIT}"})
     with pytest.raises(BadModel, match=f"the hub's cache, org/name@{COMMIT}: it is not there; nothing is downloaded"):
         found_in(record)
     snapshot = workspace / f"hub/models--org--name/snapshots/{COMMIT}"
@@ -310,7 +310,7 @@ def test_the_base_is_found_in_the_hubs_cache_by_its_commit(
 def test_what_a_workspace_has_pinned_serves_where_the_source_is_gone(
     out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = Adapted.read(out / "adapter").model_copy(update={"source": "models:/tickets/3"})
+    record = AdapterManifest.read(out / "adapter").model_copy(update={"source": "models:/tickets/3"})
     project = workspace / "project"
     uri = f"sqlite:///{project}/var/mlflow.db"
     with pytest.raises(BadModel, match=r"is models:/tickets/3; looked at models:/tickets/3: no registry has models:/tickets/3\. Put"):
@@ -357,9 +357,9 @@ def test_a_base_that_could_not_be_told_from_others_is_refused_before_the_trainin
 ) -> None:
     base = shutil.copytree(tiny_base, workspace / "base")
     flip(base / "model.safetensors")
-    with pytest.raises(NotThere, match=r"model.safetensors"):
+    with pytest.raises(NotFound, match=r"model.safetensors"):
         trained(workspace / "one", base, tickets)
     (base / "manifest.json").unlink()
-    with pytest.raises(NotThere, match=r"manifest.json is missing"):
+    with pytest.raises(NotFound, match=r"manifest.json is missing"):
         trained(workspace / "two", base, tickets)
     assert not (workspace / "var").exists()

@@ -11,14 +11,14 @@ import yaml
 from mlflow import MlflowClient
 
 from components.artifacts.verdict import GateResult, Outcome, Verdict
-from components.core.errors import BadInput, NotThere
-from components.ledger import Ledger, Outdated, Request
+from components.core.errors import BadInput, NotFound
+from components.ledger import Ledger, Request, StaleVerdict
 from components.mlflow_store.connection import experiment
 from components.mlflow_store.registry import CHALLENGER, CHAMPION, Environment, Version, attach_verdict, read_verdict, versions
 from components.mlflow_store.registry.versions import COMPLETE, EVIDENCE, JUDGED_AGAINST, KEY, ORIGIN
 from components.mlflow_store.tracking import RecordedRun
 from flows.pipeline import actions
-from flows.pipeline.judge import Judged, _settled
+from flows.pipeline.judge import JudgeResult, _settled
 from flows.production import events, promotion
 from flows.project.workspace import Workspace
 from tests.support.finished import new_store
@@ -139,7 +139,7 @@ def test_the_champion_that_a_verdict_is_about_is_read_from_the_verdict_not_from_
         promotion.promote(place, NAME, number, who="ada", why="so", force=True)
     MlflowClient(place.mlflow).set_model_version_tag(NAME, "3", JUDGED_AGAINST, "2")
 
-    with pytest.raises(Outdated, match="verdict is about version 1, champion is now 2: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about version 1, champion is now 2: judge again"):
         promotion.promote(place, NAME, 3, who="ada")
 
 
@@ -158,7 +158,7 @@ def test_a_verdict_about_nobody_does_not_replace_a_champion_that_was_deleted(pla
     promotion.promote(place, NAME, 2, who="ada", why="so", force=True)
     MlflowClient(place.mlflow).delete_model_version(NAME, "2")
 
-    with pytest.raises(Outdated, match="verdict is about no champion, champion is now 2: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about no champion, champion is now 2: judge again"):
         promotion.promote(place, NAME, 3, who="ada")
 
 
@@ -204,7 +204,7 @@ def test_a_question_that_expired_takes_the_alias_and_asking_again_gives_it_back(
 def test_a_name_that_is_mistyped_is_told(place: Environment) -> None:
     promotion.promote(place, NAME, 1, who="ada", why="so", force=True)
     for ask in (lambda: promotion.reconcile(place, "tickts"), lambda: promotion.rollback(place, "tickts", None, who="ada", why="so")):
-        with pytest.raises(NotThere, match="no model 'tickts' is registered in local; did you mean 'tickets'"):
+        with pytest.raises(NotFound, match="no model 'tickts' is registered in local; did you mean 'tickets'"):
             ask()
 
 
@@ -232,7 +232,7 @@ def workspace(place: Environment, tmp_path: Path) -> Workspace:
 
 
 def settle(workspace: Workspace, found: Version, said: Verdict) -> actions.Result:
-    return actions.settle(workspace, RecordedRun(found.run_id, found.key, created=False), found, Judged(said, fresh=True))
+    return actions.settle(workspace, RecordedRun(found.run_id, found.key, created=False), found, JudgeResult(said, fresh=True))
 
 
 def test_a_run_does_not_promote_what_a_person_rejected(place: Environment, workspace: Workspace) -> None:

@@ -15,7 +15,7 @@ from components.artifacts.training import ModelSpec
 from components.core.errors import BadData, BadModel, BadParams
 from components.model import tasks
 from components.model.tasks.causal_lm import _model, _texts
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support import tiny_generators
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
@@ -66,7 +66,7 @@ def bases(tmp_path_factory):
 
 
 def learn_of(folder, base, kind, **changes):
-    return Learn.read(make_learn(folder / "learn", base, rows_of(kind), 40, "causal_lm", OPTIONS[kind] | changes))
+    return PreparedSplits.read(make_learn(folder / "learn", base, rows_of(kind), 40, "causal_lm", OPTIONS[kind] | changes))
 
 
 def save(task, model, base, spec, folder):

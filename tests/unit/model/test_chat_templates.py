@@ -11,7 +11,7 @@ from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel
 from components.model import tasks
 from components.model.tasks.causal_lm import _template
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support import tiny_generators
 from tests.support.fits import QUICK
@@ -150,7 +150,7 @@ def test_a_model_that_learnt_every_token_is_right(plain_bases, tmp_path, habit):
     options = {"data": "chat", "max_new_tokens": 20}
     task = tasks.load("causal_lm", options)
     prepared = make_learn(tmp_path / "learn", base, rows, 4, "causal_lm", options, max_length=64)
-    learn = Learn.read(prepared)
+    learn = PreparedSplits.read(prepared)
     settings = QUICK.model_copy(
         update={"metric": "log_likelihood", "epochs": 30, "batch_size": 8, "evaluations_per_epoch": 1, "learning_rate": 2e-2}
     )

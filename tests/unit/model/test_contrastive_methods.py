@@ -8,7 +8,7 @@ import torch
 
 from components.core.errors import BadParams
 from components.model import tasks
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support.encoders import FAMILIES, make_encoder
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
@@ -40,7 +40,10 @@ def learn(base, tickets, tmp_path_factory):
     for data in KINDS:
         task = tasks.load("contrastive", {"data": data})
         rows = rows_of(tickets, data, 240)
-        found[data] = (task, Learn.read(make_learn(folder / data, base, rows, name="contrastive", options=task.options.model_dump())))
+        found[data] = (
+            task,
+            PreparedSplits.read(make_learn(folder / data, base, rows, name="contrastive", options=task.options.model_dump())),
+        )
     return found
 
 
@@ -106,7 +109,7 @@ def test_what_needs_labels_is_refused_with_the_reason(base, learn, field):
 def test_every_family_learns_and_is_loaded_again(family, variant, tickets, tmp_path):
     task = tasks.load("contrastive")
     base = make_encoder(tmp_path / "base", family, tickets["text"].tolist())
-    learn = Learn.read(
+    learn = PreparedSplits.read(
         make_learn(tmp_path / "learn", base, rows_of(tickets, count=120), name="contrastive", options=task.options.model_dump())
     )
     trained = fit(task, base, learn, settings(task, epochs=1, **VARIANTS[variant])).model

@@ -6,7 +6,7 @@ import sacrebleu
 from rouge_score.rouge_scorer import RougeScorer
 
 from components.model.support.generation import WRITTEN, Scoring, compare, length_bands
-from components.model.support.metrics import Measure
+from components.model.support.metrics import Metric
 
 PAIRS = [
     ("The cat sat on the mat.", "The cat sat on the mat."),
@@ -56,7 +56,7 @@ def test_rouge_is_rouge_scores(kind):
 @pytest.mark.parametrize("name", ["bleu", "chrf", "rougeL"])
 def test_leaving_each_row_out_is_a_subtraction(name):
     found = compare(*zip(*PAIRS, strict=True), Scoring())
-    measure: Measure = WRITTEN[name]
+    measure: Metric = WRITTEN[name]
     sums = [found[each].sum() - found[each] for each in measure.sums]
     left_out = measure.value(*sums)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from components.model import tasks
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support.encoders import FAMILIES, make_encoder
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
@@ -32,7 +32,7 @@ def base(tickets, tmp_path_factory):
 @pytest.fixture(scope="module")
 def learn(base, tickets, tmp_path_factory):
     rows, _ = task.read(tickets)
-    return Learn.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", base, rows, name="masked_lm"))
+    return PreparedSplits.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", base, rows, name="masked_lm"))
 
 
 @pytest.mark.exhaustive
@@ -88,7 +88,7 @@ def test_frozen_and_tied_weights_stay(base, learn):
 @pytest.mark.parametrize("variant", ["full", "lora"])
 def test_every_family_learns_and_is_loaded_again(family, variant, tickets, tmp_path):
     base = make_encoder(tmp_path / "base", family, tickets["text"].tolist())
-    learn = Learn.read(
+    learn = PreparedSplits.read(
         make_learn(tmp_path / "learn", base, task.read(tickets.head(120))[0], name="masked_lm", options={"whole_word": True})
     )
     settings = SETTINGS.model_copy(update={"epochs": 2} | VARIANTS[variant])

@@ -13,7 +13,7 @@ from components.model import methods, tasks
 from components.model.methods import freeze, lora
 from components.model.support.layers import depths, head_depth
 from components.training.trainer import TrainParams
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.learn import make_learn, spec_of
@@ -32,7 +32,7 @@ VARIANTS = {
 
 @pytest.fixture(scope="module")
 def learn(tiny_base, tickets, tmp_path_factory):
-    return Learn.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
+    return PreparedSplits.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from components.model import tasks
 from components.model.tasks.question_answering.answers import Span, texts_of
 from components.model.tasks.question_answering.features import best_span, features
 from components.training.train import settle
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.conftest import FILLER, TOPICS
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
@@ -75,7 +75,7 @@ def learn_folder(tiny_base, questions, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def learn(learn_folder):
-    return Learn.read(learn_folder)
+    return PreparedSplits.read(learn_folder)
 
 
 @pytest.fixture(scope="module")

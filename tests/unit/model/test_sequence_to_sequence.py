@@ -16,7 +16,7 @@ from components.core.errors import BadModel, BadParams
 from components.data.base_model import BaseParams, pin_base
 from components.model import tasks
 from components.model.tasks.sequence_to_sequence import _model
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support import tiny_generators
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
@@ -89,7 +89,7 @@ def learns(bases, rows, tmp_path_factory):
         name: make_learn(tmp_path_factory.mktemp("p") / "learn", base, rows, 40, "sequence_to_sequence", OPTIONS)
         for name, base in bases.items()
     }
-    return {name: Learn.read(folder) for name, folder in make.items()}
+    return {name: PreparedSplits.read(folder) for name, folder in make.items()}
 
 
 def save(model, base, spec, folder):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadData, BadModel, NotThere
+from components.core.errors import BadData, BadModel, NotFound
 from components.model import tasks
 from tests.support.learn import spec_of
 
@@ -103,7 +103,7 @@ def test_a_tokenizer_without_a_padding_token_is_refused(copied):
 
 
 def test_a_missing_base_is_not_there(tmp_path):
-    with pytest.raises(NotThere, match="is missing"):
+    with pytest.raises(NotFound, match="is missing"):
         task.load_tokenizer(tmp_path / "nowhere")
 
 

@@ -11,7 +11,7 @@ from components.core.errors import BadParams
 from components.model import tasks
 from components.model.support.layers import depths, head_depth
 from components.training.train import save
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.conftest import FILLER, TOPICS
 from tests.support.families import FAMILIES, make_family
@@ -37,7 +37,7 @@ def folders(bases, tickets, tmp_path_factory):
     """What preprocessing leaves for each family: few rows, one of which is all there is of a text."""
     made = {}
     for family, base in bases.items():
-        made[family] = Learn.read(make_learn(tmp_path_factory.mktemp("learn") / family, base, tickets.head(112), validation=16))
+        made[family] = PreparedSplits.read(make_learn(tmp_path_factory.mktemp("learn") / family, base, tickets.head(112), validation=16))
     return made
 
 
@@ -123,7 +123,7 @@ def test_a_language_model_pads_with_its_end_and_knows_it(bases, folders):
 def test_a_head_of_our_own_fits_every_encoder_and_decoder(bases, tickets, tmp_path, family, head):
     task = tasks.load("text_classification", head)
     base = bases[family]
-    learn = Learn.read(make_learn(tmp_path / "learn", base, tickets.head(64), validation=16, options=head))
+    learn = PreparedSplits.read(make_learn(tmp_path / "learn", base, tickets.head(64), validation=16, options=head))
     method = METHODS["lora" if "head_hidden" in head else "full"]
     trained = fit(task, base, learn, STEPS.model_copy(update=method))
     folder = saved(trained.model, base, learn.spec, tmp_path / "model", task)

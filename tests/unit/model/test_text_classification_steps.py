@@ -8,9 +8,9 @@ import pytest
 from components.artifacts.profile import Profile
 from components.artifacts.rows import read_rows, write_rows
 from components.artifacts.training import ModelSpec
-from components.artifacts.tuning_result import Chosen
+from components.artifacts.tuning_result import TunedSettings
 from components.artifacts.validation import ValidationReport
-from components.core.section import Free
+from components.core.section import OpenSection
 from components.data.preprocess import PreprocessParams
 from components.data.preprocess.step import preprocess
 from components.data.snapshot import SnapshotParams, take_snapshot
@@ -33,7 +33,7 @@ TRAIN = {"epochs": 1, "threads": 1, "precision": "float32", "learning_rate": 1e-
 @pytest.mark.parametrize("kind", KINDS)
 def test_raw_rows_become_a_model_that_answers(tiny_base, tickets, tmp_path, monkeypatch, kind, pair):
     monkeypatch.chdir(tmp_path)
-    options = Free(**KINDS[kind], pair=pair)
+    options = OpenSection(**KINDS[kind], pair=pair)
     task = tasks.load("text_classification", options.fields)
     bad, reason = BAD.get(kind, ("", "label is empty"))
     rows = relabelled(tickets, kind)
@@ -55,7 +55,7 @@ def test_raw_rows_become_a_model_that_answers(tiny_base, tickets, tmp_path, monk
     assert (spec.options["centre"] is not None) == (kind == "regression")
 
     (tmp_path / "tuned").mkdir()
-    Chosen(settings={}).write(tmp_path / "tuned")
+    TunedSettings(settings={}).write(tmp_path / "tuned")
     section = TrainSection.parse(TRAIN | {"metric": METRIC[kind]}, "train")
     learn, out = tmp_path / "prepared" / "learn", tmp_path / "trained"
     train(learn, tiny_base, tmp_path / "tuned", out, task="text_classification", train=section, task_options=options)

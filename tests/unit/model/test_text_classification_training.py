@@ -14,7 +14,7 @@ from components.artifacts.training import ModelSpec
 from components.core.errors import BadParams
 from components.model import tasks
 from components.training.train import save
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.labelled import KINDS, METRIC, paired, relabelled
@@ -28,7 +28,7 @@ def prepared(folder, base, tickets, kind, **options):
     task = tasks.load("text_classification", {**KINDS[kind], **options})
     rows = relabelled(tickets, kind)
     rows = task.read(paired(rows) if options.get("pair") else rows)[0]
-    return task, Learn.read(make_learn(folder / "learn", base, rows, options={**KINDS[kind], **options}))
+    return task, PreparedSplits.read(make_learn(folder / "learn", base, rows, options={**KINDS[kind], **options}))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_weights_of_classes_go_with_everything(tiny_base, tickets, tmp_path, kin
     settings = QUICK.model_copy(update={"metric": METRIC[kind], **changes})
     expected, resumed = cut_and_resumed(task, tiny_base, learn, settings, tmp_path)
     heavy = {**learn.spec.options, "class_weights": {name: 50.0 if name == learn.spec.labels[0] else 0.02 for name in learn.spec.labels}}
-    other = fit(task, tiny_base, Learn(learn.spec.model_copy(update={"options": heavy}), learn.train, learn.validation), settings)
+    other = fit(task, tiny_base, PreparedSplits(learn.spec.model_copy(update={"options": heavy}), learn.train, learn.validation), settings)
 
     assert same(weights(expected.model), weights(resumed.model))
     assert not same(weights(expected.model), weights(other.model))
@@ -101,7 +101,7 @@ def test_accumulated_passes_weigh_as_one(tiny_base, tickets, tmp_path):
     task, learn = prepared(tmp_path, tiny_base, tickets, "single", class_weights="balanced")
     rows = learn.train.take(list(range(160)))
     one, two = (
-        fit(task, tiny_base, Learn(learn.spec, rows, learn.validation), QUICK.model_copy(update={"epochs": 1, **changes}))
+        fit(task, tiny_base, PreparedSplits(learn.spec, rows, learn.validation), QUICK.model_copy(update={"epochs": 1, **changes}))
         for changes in ({"batch_size": 32}, {"batch_size": 16, "accumulation": 2})
     )
 

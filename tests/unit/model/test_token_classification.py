@@ -17,7 +17,7 @@ from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.step import prepare
 from components.model import tasks
 from components.model.tasks.token_classification.encoding import IGNORED, parts_of
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.learn import make_learn
@@ -72,7 +72,7 @@ def learn_of(base, rows, tmp_path_factory):
         if head not in folders:
             folder = tmp_path_factory.mktemp("prepared") / "learn"
             folders[head] = make_learn(folder, base, rows, name="token_classification", options={"head": head})
-        return Learn.read(folders[head])
+        return PreparedSplits.read(folders[head])
 
     return learn
 
@@ -227,7 +227,7 @@ def test_spans_are_answered_with_characters(base, rows, tmp_path, head):
             spans += [] if tag == "O" else [[begin, len(text), tag[2:]]]
         cells.append({"id": rows["id"][number], "group": rows["group"][number], "text": text, "spans": json.dumps(spans)})
     read, faults = kind.read(pd.DataFrame(cells, dtype="str"))
-    learn = Learn.read(make_learn(tmp_path / "learn", base, read, name="token_classification", options=options))
+    learn = PreparedSplits.read(make_learn(tmp_path / "learn", base, read, name="token_classification", options=options))
     model = fit(kind, base, learn, settings_for("full", epochs=5)).model
     answers = save_and_load(model, base, learn.spec, tmp_path / "model").answer(read[["text"]])
     measured = kind.statistics(read["label"].tolist(), answers.predicted)
@@ -335,6 +335,6 @@ def test_tables_count_every_mistake():
 
 
 def answers(*labels):
-    from components.artifacts.predictions import Answers
+    from components.artifacts.predictions import ModelOutput
 
-    return Answers.texts(list(labels))
+    return ModelOutput.texts(list(labels))

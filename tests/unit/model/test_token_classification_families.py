@@ -10,7 +10,7 @@ import transformers as t
 
 from components.artifacts.training import ModelSpec
 from components.model import tasks
-from components.training.trainer.data import Encoded, Learn
+from components.training.trainer.data import Encoded, PreparedSplits
 from components.training.trainer.fit import fit
 from tests.support.fits import QUICK, keep_in
 
@@ -95,7 +95,7 @@ def test_it_is_trained_and_found_again(base, rows, tmp_path, head):
     tokenizer = kind.load_tokenizer(base)
     options = kind.options.model_dump()
     spec = ModelSpec(task="token_classification", labels=kind.labels_of(rows), max_length=32, unicode_form="NFC", options=options)
-    learn = Learn(spec, Encoded(kind.encode(rows, tokenizer, spec)), Encoded(kind.encode(rows[:8], tokenizer, spec)))
+    learn = PreparedSplits(spec, Encoded(kind.encode(rows, tokenizer, spec)), Encoded(kind.encode(rows[:8], tokenizer, spec)))
     settings = QUICK.model_copy(update={"metric": "entity_f1", "epochs": 8, "batch_size": 8, "evaluations_per_epoch": 1})
     found = fit(kind, base, learn, settings, keep=keep_in(tmp_path / "kept"))  # returns the weights that had the best value
     found.model.save_pretrained(tmp_path / "model")

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from components.ledger import Action, Entry
-from flows.pipeline.reference_models import Opponents, opponents
+from flows.pipeline.reference_models import ReferenceModels, opponents
 
 
 def entry(sequence: int, version: int, anchor: int, action: Action = "promoted", previous: int | None = None) -> Entry:
@@ -22,7 +22,7 @@ def entry(sequence: int, version: int, anchor: int, action: Action = "promoted",
     )
 
 
-def numbers(found: Opponents) -> tuple[int | None, int | None]:
+def numbers(found: ReferenceModels) -> tuple[int | None, int | None]:
     return (found.champion.version if found.champion else None, found.anchor.version if found.anchor else None)
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from components.artifacts.profile import Profile
 from components.artifacts.rows import pseudo_labelled, read_rows, read_snapshot, write_rows
 from components.artifacts.verdict import Outcome
-from components.core.errors import BadData, BadInput, BadParams, BadSource, NotThere
+from components.core.errors import BadData, BadInput, BadParams, BadSource, NotFound
 from components.core.similarity import closest
 from components.data.preprocess import PreprocessParams, pseudo_labels
 from components.data.preprocess.checks import check
@@ -141,7 +141,7 @@ def test_what_cannot_be_labelled_is_refused(made, tmp_path):
         ask("blank")
     with pytest.raises(BadSource, match=r"missing\.csv: no such file"):
         ask("missing")
-    with pytest.raises(NotThere, match="version 7"):
+    with pytest.raises(NotFound, match="version 7"):
         ask("good", model=f"{version.name}/7")
     with pytest.raises(BadParams, match=r"--floor 0: expected a probability"):
         ask("good", floor=0.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from components.core.errors import NotThere, RetuneError
+from components.core.errors import NotFound, RetuneError
 from components.core.process import quiet_environment
 from flows.cli import app
 from flows.dvc_adapter.repro import environment
@@ -85,9 +85,9 @@ def test_a_failing_git_is_told_in_its_own_words(
 def test_without_a_commit_the_remedy_is_told(tmp_path: Path, init: bool, remedy: str) -> None:
     if init:
         git(tmp_path, "init", "-q")
-    with pytest.raises(NotThere, match=remedy):
+    with pytest.raises(NotFound, match=remedy):
         commit_of(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml"))
-    with pytest.raises(NotThere, match=remedy), checkout(tmp_path):
+    with pytest.raises(NotFound, match=remedy), checkout(tmp_path):
         pass
 
 

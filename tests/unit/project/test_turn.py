@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import Cancelled, Unavailable
-from components.core.locks import DATABASE, Busy
+from components.core.locks import DATABASE, LockTimeout
 from flows.dvc_adapter.repro import RUNNING
 from flows.project import run_locks
 from flows.project.run_locks import in_turn
@@ -34,7 +34,7 @@ def wait(workspace: Workspace) -> None:
 
 def test_one_model_has_one_turn_and_another_model_its_own(workspace: Workspace) -> None:
     with in_turn(workspace.project, "diagnosis"):
-        with pytest.raises(Busy, match=r"diagnosis\.lock has been held by another process"), in_turn(workspace.project, "diagnosis"):
+        with pytest.raises(LockTimeout, match=r"diagnosis\.lock has been held by another process"), in_turn(workspace.project, "diagnosis"):
             pass
         with in_turn(workspace.project, "mails"):
             pass

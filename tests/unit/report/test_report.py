@@ -5,8 +5,8 @@ import pytest
 
 from components.artifacts.profile import Profile
 from components.artifacts.verdict import Outcome
-from components.core.errors import NotThere
-from components.report import Champion, write_report
+from components.core.errors import NotFound
+from components.report import ChampionFacts, write_report
 from tests.support.reported import (
     BEFORE,
     EVIL,
@@ -48,7 +48,7 @@ def test_the_band_says_the_outcome_in_words_and_why(workspace: Path, outcome: Ou
 
 
 def test_every_figure_has_a_caption_and_every_drawing_a_name_or_numbers_beside_it(workspace: Path) -> None:
-    root = page(workspace, seconds={"train": 12.0}, champion=Champion("3", {"macro_f1": estimate(0.73)}))
+    root = page(workspace, seconds={"train": 12.0}, champion=ChampionFacts("3", {"macro_f1": estimate(0.73)}))
 
     figures = root.all("figure")
     assert len(figures) >= 12
@@ -80,7 +80,7 @@ def test_what_data_say_is_shown_and_never_run(tmp_path: Path) -> None:
     write_predictions(tmp_path, answers(labels, wrong={1, 2}))
     write_data(tmp_path, labels, EVIL, column=EVIL)
     write_models(tmp_path, name=EVIL)
-    champion = Champion(EVIL, {"macro_f1": estimate(0.73)}, {}, answers(labels, wrong={2, 5}), {EVIL: EVIL}, EVIL)
+    champion = ChampionFacts(EVIL, {"macro_f1": estimate(0.73)}, {}, answers(labels, wrong={2, 5}), {EVIL: EVIL}, EVIL)
     known = {
         "version": EVIL,
         "champion": champion,
@@ -117,7 +117,7 @@ def test_the_numbers_are_those_of_the_artifacts(workspace: Path) -> None:
 
 def test_an_estimate_that_must_not_decide_says_why(workspace: Path) -> None:
     doubtful = estimate(0.02).model_copy(update={"doubt": "12 groups are too few"})
-    root = page(workspace, champion=Champion("3", {"macro_f1": estimate(0.73)}, {"macro_f1": doubtful}))
+    root = page(workspace, champion=ChampionFacts("3", {"macro_f1": estimate(0.73)}, {"macro_f1": doubtful}))
 
     assert section(root, "scores").words.count("in doubt: 12 groups are too few") == 1
 
@@ -139,7 +139,9 @@ def test_an_account_that_does_not_balance_is_named(workspace: Path) -> None:
 
 
 def test_against_a_champion_the_page_counts_what_was_fixed_and_broken(workspace: Path) -> None:
-    champion = Champion("3", {"macro_f1": estimate(0.73)}, {"macro_f1": estimate(0.0212)}, answers(("alpha", "beta"), wrong={2, 3, 4, 5}))
+    champion = ChampionFacts(
+        "3", {"macro_f1": estimate(0.73)}, {"macro_f1": estimate(0.0212)}, answers(("alpha", "beta"), wrong={2, 3, 4, 5})
+    )
     changes = section(page(workspace, champion=champion), "changes")
 
     assert "fixed 2 only the candidate is right" in changes.words
@@ -148,7 +150,7 @@ def test_against_a_champion_the_page_counts_what_was_fixed_and_broken(workspace:
 
 
 def test_settings_and_data_that_differ_from_the_champions_are_listed(workspace: Path) -> None:
-    champion = Champion("3", {}, settings={"epochs": 3, "learning_rate": 0.0002, "warmup": 0.1}, data_digest="e" * 64)
+    champion = ChampionFacts("3", {}, settings={"epochs": 3, "learning_rate": 0.0002, "warmup": 0.1}, data_digest="e" * 64)
     changes = section(page(workspace, champion=champion), "changes")
 
     assert [row.words for row in changes.all("tbody")[0].all("tr")] == ["learning_rate 0.0002 0.001", "warmup 0.1 not set"]
@@ -183,7 +185,7 @@ def test_a_candidate_without_errors_is_told_plainly(workspace: Path) -> None:
 
 
 def test_without_metrics_there_is_no_report(tmp_path: Path) -> None:
-    with pytest.raises(NotThere, match=r"metrics\.json is missing"):
+    with pytest.raises(NotFound, match=r"metrics\.json is missing"):
         page(tmp_path)
     assert not (tmp_path / "reports/index.html").exists()
 

@@ -6,8 +6,8 @@ import pytest
 from huggingface_hub import ModelCard
 
 from components.artifacts.verdict import GateResult, Outcome
-from components.core.errors import NotThere
-from components.report import CARD, CARD_PAGE, Champion, card, write_card
+from components.core.errors import NotFound
+from components.report import CARD, CARD_PAGE, ChampionFacts, card, write_card
 from components.report.wording import THIN
 from tests.support.judged import judged
 from tests.support.reported import EVIL, Tree, answers, estimate, finished_run, lineage, verdict, write_data, write_metrics, write_models
@@ -48,7 +48,7 @@ def test_the_card_says_which_gates_were_not_asked(workspace: Path) -> None:
 
 
 def test_the_card_says_what_it_is_for_its_limits_and_where_it_came_from(workspace: Path) -> None:
-    champion = Champion("3", {"macro_f1": estimate(0.73)}, {"macro_f1": estimate(0.0212)})
+    champion = ChampionFacts("3", {"macro_f1": estimate(0.73)}, {"macro_f1": estimate(0.0212)})
     text, page = written(workspace, verdict=judged(Outcome.FAIL), champion=champion, lineage=lineage(dirty=2))
 
     for part in ("Model details", "Intended use", "Limits", "Training data", "Evaluation", "Verdict and gates", "Slices", "Lineage"):
@@ -142,7 +142,7 @@ def test_with_metrics_alone_the_card_still_stands(tmp_path: Path) -> None:
 
 
 def test_without_metrics_there_is_no_card(tmp_path: Path) -> None:
-    with pytest.raises(NotThere, match=r"metrics\.json is missing"):
+    with pytest.raises(NotFound, match=r"metrics\.json is missing"):
         written(tmp_path)
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.report import Champion, forests, panel
+from components.report import ChampionFacts, forests, panel
 from components.report.wording import THIN
 from tests.support.judged import CHAPTERS, difference, gate, judged
 from tests.support.reported import EVIL, Node, estimate, finished_run, lineage, page, section
@@ -19,7 +19,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def failed(workspace: Path) -> Node:
-    return page(workspace, verdict=judged(Outcome.FAIL), version="4", champion=Champion("3", {"macro_f1": estimate(0.73)}))
+    return page(workspace, verdict=judged(Outcome.FAIL), version="4", champion=ChampionFacts("3", {"macro_f1": estimate(0.73)}))
 
 
 def opened(root: Node) -> dict[str, Node]:
@@ -129,9 +129,9 @@ def test_a_gate_that_nobody_foresaw_is_shown_whatever_it_hands_over(workspace: P
             Hypothesis(name="huge", says="", p=1.0, adjusted=1.0, estimate=-4e9, low=None, high=5e9),
         ),
         tables=(
-            Table(title=EVIL, columns=(EVIL, "b"), rows=((EVIL, 1, True, None), (), (float("nan"),))),
-            Table(title="", columns=(), rows=()),
-            Table(title="long", columns=("n",), rows=tuple((at,) for at in range(1_000))),
+            ReportTable(title=EVIL, columns=(EVIL, "b"), rows=((EVIL, 1, True, None), (), (float("nan"),))),
+            ReportTable(title="", columns=(), rows=()),
+            ReportTable(title="long", columns=("n",), rows=tuple((at,) for at in range(1_000))),
         ),
     )
     verdict = judged().model_copy(update={"gates": (odd,), "off": (EVIL,), "tested": (EVIL,), "outcome": Outcome.INCONCLUSIVE})
@@ -178,7 +178,7 @@ def test_differences_share_a_scale_and_rates_keep_their_own() -> None:
 
 
 def test_the_numbers_of_a_column_have_the_same_decimals_and_tiny_ones_are_not_nothing() -> None:
-    table = Table(title="", columns=("share", "p", "rows", "late"), rows=((0.9, 1e-6, 1_204, None), (0.914, 0.5, 3, 84.25)))
+    table = ReportTable(title="", columns=("share", "p", "rows", "late"), rows=((0.9, 1e-6, 1_204, None), (0.914, 0.5, 3, 84.25)))
     shown = panel.grid(table)
 
     assert [kind for _, kind in shown.columns] == ["number"] * 4
@@ -201,7 +201,7 @@ def test_only_a_gate_with_a_say_stands_in_the_way(role: Role, outcome: Outcome, 
 
 def test_all_parameters_are_held_against_those_of_the_champion_and_the_package_releases_too(workspace: Path) -> None:
     before = lineage().model_copy(update={"packages": {"torch": "2.12.0"}, "git_commit": "9" * 40})
-    champion = Champion(
+    champion = ChampionFacts(
         "3",
         {},
         settings={"learning_rate": "0.001", "epochs": 2},

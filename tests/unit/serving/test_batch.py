@@ -12,9 +12,9 @@ from components.core.errors import BadData, BadInput, BadParams, BadSource
 from components.data.snapshot import SnapshotParams
 from components.model import tasks
 from components.serving.batch.files import Files
-from components.serving.batch.records import Counts
+from components.serving.batch.records import RowCounts
 from components.serving.batch.rows import ANSWERS, answers_of, check_names, inputs_of, shares, survey, with_answers
-from components.serving.batch.score import Settings, agreed, manifest_of
+from components.serving.batch.score import ScoringSettings, agreed, manifest_of
 from flows.batch_scoring.scoring import expand, read_columns
 from tests.support.scored import PLAN
 
@@ -173,9 +173,9 @@ def test_what_was_begun_goes_on_with_the_same_only(changes: dict[str, object], s
 
 
 def test_the_manifest_counts_every_row_of_the_input() -> None:
-    manifest = manifest_of(PLAN, Counts(5, 3))
+    manifest = manifest_of(PLAN, RowCounts(5, 3))
     assert (manifest.rows, manifest.scored, manifest.quarantined) == (5, 3, 2)
-    assert Settings() == Settings(10_000, "error", "", {}, {})
+    assert ScoringSettings() == ScoringSettings(10_000, "error", "", {}, {})
 
 
 def test_templates_are_filled_in_by_the_moment_in_utc() -> None:

@@ -12,12 +12,12 @@ import pytest
 
 from components.core.errors import BadInput, Unavailable
 from components.core.hashing import digest_file
-from components.serving.batch.folder import Folder
-from components.serving.batch.records import Manifest
+from components.serving.batch.folder import FolderTarget
+from components.serving.batch.records import ScoringManifest
 from tests.support.scored import FINAL, PLAN, part
 
 
-def fill(folder: Folder, parts: Mapping[int, tuple[pa.Table, pa.Table]], stop: int = 9) -> None:
+def fill(folder: FolderTarget, parts: Mapping[int, tuple[pa.Table, pa.Table]], stop: int = 9) -> None:
     """Add parts from where the folder stands on, up to `stop` of them."""
     done = folder.go_on().rows
     before = 0
@@ -34,8 +34,8 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def complete(folder: Path) -> Folder:
-    out = Folder(folder)
+def complete(folder: Path) -> FolderTarget:
+    out = FolderTarget(folder)
     with out.held():
         out.begin(PLAN)
         fill(out, PARTS)
@@ -45,7 +45,7 @@ def complete(folder: Path) -> Folder:
 
 def test_a_folder_ends_with_parts_quarantine_and_a_manifest_that_tells_their_hashes(tmp_path: Path) -> None:
     complete(tmp_path / "out")
-    manifest = Manifest.read(tmp_path / "out")
+    manifest = ScoringManifest.read(tmp_path / "out")
 
     assert set(content(tmp_path / "out")) == {*(f"part-0000{n}.parquet" for n in range(3)), "quarantine.parquet", "manifest.json"}
     assert [one.rows for one in manifest.parts] == [2, 0, 1]
@@ -57,7 +57,7 @@ def test_a_folder_ends_with_parts_quarantine_and_a_manifest_that_tells_their_has
 @pytest.mark.parametrize("torn", ["a line cut short", "a part that is another one", "a part that is gone", "a quarantine that is gone"])
 def test_a_folder_goes_on_behind_the_last_part_that_is_whole_and_ends_the_same(tmp_path: Path, torn: str) -> None:
     complete(tmp_path / "whole")
-    out = Folder(tmp_path / "out")
+    out = FolderTarget(tmp_path / "out")
     with out.held():
         out.begin(PLAN)
         fill(out, PARTS, stop=2)
@@ -71,7 +71,7 @@ def test_a_folder_goes_on_behind_the_last_part_that_is_whole_and_ends_the_same(t
         (place / ("part-00001.parquet" if "part " in torn else "quarantine-00001.parquet")).unlink()
     (place / "part-00002.parquet.partial").write_text("cut short")
 
-    again = Folder(place)
+    again = FolderTarget(place)
     with again.held():
         assert again.standing() == PLAN
         assert again.go_on().rows == 2
@@ -104,14 +104,14 @@ def test_what_others_have_written_is_neither_gone_on_with_nor_removed(tmp_path: 
     (tmp_path / "out.txt").write_text("a file")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text('{"name": "another program"}')
-    out = Folder(tmp_path / "out")
+    out = FolderTarget(tmp_path / "out")
 
     with out.held():
         for doing in (out.standing, out.clear) if name != "replaced.json" else (out.clear,):
             with pytest.raises(BadInput, match=f"out holds {name}, and is no folder that `retune score` wrote"):
                 doing()
     assert (tmp_path / "out" / name).read_text() == '{"name": "another program"}'
-    with pytest.raises(BadInput, match="no folder can be made here"), Folder(tmp_path / "out.txt").held():
+    with pytest.raises(BadInput, match="no folder can be made here"), FolderTarget(tmp_path / "out.txt").held():
         pass
 
 
@@ -126,16 +126,16 @@ def test_replacing_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
 def test_one_process_at_a_time_and_no_folder_where_nothing_was_written(tmp_path: Path) -> None:
     imports = "import sys; from pathlib import Path; from components.serving.batch.folder import Folder"
     code = f"{imports}\nwith Folder(Path(sys.argv[1])).held(): pass"
-    with Folder(tmp_path / "out").held():
+    with FolderTarget(tmp_path / "out").held():
         other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True)
-        with pytest.raises(Unavailable, match="another process is scoring into this folder"), Folder(tmp_path / "out").held():
+        with pytest.raises(Unavailable, match="another process is scoring into this folder"), FolderTarget(tmp_path / "out").held():
             pass
     assert "Unavailable" in other.stderr
     assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_is_worth_another_try_and_costs_no_part(tmp_path: Path) -> None:
-    out = Folder(tmp_path / "out")
+    out = FolderTarget(tmp_path / "out")
     with out.held():
         out.begin(PLAN)
         fill(out, PARTS, stop=1)

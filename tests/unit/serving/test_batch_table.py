@@ -14,7 +14,7 @@ import pytest
 from components.core.errors import BadInput, BadParams, BadSource, Unavailable
 from components.data import sql
 from components.serving.batch.rows import QUARANTINE
-from components.serving.batch.table import Table
+from components.serving.batch.table import TableTarget
 from tests.support.postgres import Cluster
 from tests.support.scored import FINAL, PLAN, part
 
@@ -37,7 +37,7 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
-def place(database: Path, table: str = "scored") -> sql.Place:
+def place(database: Path, table: str = "scored") -> sql.TableAddress:
     return sql.find(f"sql://my-shop/{table}", {NAME: f"sqlite:///{database}"})
 
 
@@ -107,11 +107,11 @@ def test_an_address_names_a_variable_and_no_message_shows_a_secret(tmp_path: Pat
 NONE = QUARANTINE.empty_table()
 
 
-def table(database: Path) -> Table:
-    return Table(place(database), database.parent / "locks")
+def table(database: Path) -> TableTarget:
+    return TableTarget(place(database), database.parent / "locks")
 
 
-def begun(database: Path) -> Table:
+def begun(database: Path) -> TableTarget:
     out = table(database)
     out.begin(PLAN)
     out.go_on()
@@ -167,7 +167,7 @@ def test_one_process_of_a_machine_at_a_time(database: Path) -> None:
 
 
 def test_a_database_that_is_busy_is_worth_another_try(database: Path) -> None:
-    out = Table(sql.find("sql://my-shop/scored", {NAME: f"sqlite:///{database}?timeout=0.1"}), database.parent)
+    out = TableTarget(sql.find("sql://my-shop/scored", {NAME: f"sqlite:///{database}?timeout=0.1"}), database.parent)
     out.begin(PLAN)
     out.go_on()
     with sqlite3.connect(database) as other:
@@ -180,7 +180,7 @@ def test_a_database_that_is_busy_is_worth_another_try(database: Path) -> None:
 
 
 def test_a_table_of_others_is_neither_written_to_nor_dropped(database: Path) -> None:
-    out = Table(place(database, "orders"), database.parent)
+    out = TableTarget(place(database, "orders"), database.parent)
     for doing in (out.standing, out.clear):
         with pytest.raises(BadInput, match="sql://my-shop/orders is there, and `retune score` has not written it"):
             doing()
@@ -245,7 +245,7 @@ def test_postgresql_keeps_types_numbers_and_order_and_takes_no_part_twice(postgr
     found = pq.read_table(tmp_path / "rows.parquet")
     assert found.select(["id", "region"]).to_pylist() == [{"id": 1, "region": "a"}, {"id": 2, "region": "a"}, {"id": 1, "region": "b"}]
 
-    out, other = (Table(sql.find("sql://my-shop/crm.scored", environment), tmp_path) for _ in range(2))
+    out, other = (TableTarget(sql.find("sql://my-shop/crm.scored", environment), tmp_path) for _ in range(2))
     out.begin(PLAN)
     for each in (out, other):
         each.go_on()

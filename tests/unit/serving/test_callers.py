@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components.serving.http.origin_check import fault
-from flows.orchestrator.guarded_app import Guard, knows
+from flows.orchestrator.guarded_app import OriginGuard, knows
 
 
 def of(**headers: str) -> list[tuple[bytes, bytes]]:
@@ -107,7 +107,7 @@ def test_without_the_credential_only_health_is_answered(kind: str, path: str, an
     async def send(message: Any) -> None:
         sent.append(message)
 
-    guard = Guard(app, "retune:secret")
+    guard = OriginGuard(app, "retune:secret")
     asyncio.run(guard({"type": kind, "path": path, "headers": of(host=OWN)}, None, send))  # type: ignore[arg-type]
 
     assert (sent[0].get("status") or sent[0]["type"]) == answer

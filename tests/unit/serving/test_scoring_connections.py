@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from components.serving.http.connections import limited
-from components.serving.http.middleware import App, Door
+from components.serving.http.middleware import App, RequestMiddleware
 from components.serving.http.request_parsing import Limits
 from tests.support.project import wait_for
 
@@ -35,7 +35,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 def serving(app: App = echo, **limits: float) -> Iterator[int]:
     """Run a scoring server without a version in a thread, and give its port."""
     chosen = Limits(**{**vars(LIMITS), **limits})  # type: ignore[arg-type]
-    door = Door(app, ("text",), {}, chosen)
+    door = RequestMiddleware(app, ("text",), {}, chosen)
     server = uvicorn.Server(uvicorn.Config(door, http=limited(chosen), ws="none", lifespan="off", log_config=None, access_log=False))
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))

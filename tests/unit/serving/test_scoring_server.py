@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from mlflow.exceptions import MlflowException
 
-from components.serving.http.middleware import Door
-from components.serving.http.request_parsing import Limits, Refused, table_of
+from components.serving.http.middleware import RequestMiddleware
+from components.serving.http.request_parsing import Limits, RequestRejected, table_of
 from components.serving.http.server import InTurn
 
 LIMITS = Limits(body_kib=1, rows=3, characters=20, waiting=2)
@@ -84,7 +84,7 @@ NESTED = b'{"inputs": {"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
     ],
 )
 def test_what_is_no_table_of_texts_within_the_limits_is_refused(body: object, status: int, said: str) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRejected) as refused:
         table(body)
 
     assert refused.value.status == status
@@ -92,7 +92,7 @@ def test_what_is_no_table_of_texts_within_the_limits_is_refused(body: object, st
 
 
 def test_a_column_of_a_pair_that_is_missing_is_named() -> None:
-    with pytest.raises(Refused, match="expected a table with the columns 'text', 'text_pair', found 'text'"):
+    with pytest.raises(RequestRejected, match="expected a table with the columns 'text', 'text_pair', found 'text'"):
         table({"inputs": {"text": ["a"]}}, PAIR)
 
 
@@ -108,7 +108,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def ask(
-    door: Door, method: str, path: str, headers: Mapping[str, str], *messages: Mapping[str, Any]
+    door: RequestMiddleware, method: str, path: str, headers: Mapping[str, str], *messages: Mapping[str, Any]
 ) -> tuple[int, dict[str, str], dict[str, Any]]:
     """Send one request, its body in `messages`, after which the client waits for ever."""
     waiting, sent = list(messages), Messages()
@@ -135,8 +135,8 @@ def piece(body: bytes) -> dict[str, Any]:
     return {"type": "http.request", "body": body, "more_body": True}
 
 
-def door(app: App = echo, limits: Limits = LIMITS) -> Door:
-    return Door(app, ("text",), {"model": "tickets", "version": 1}, limits)
+def door(app: App = echo, limits: Limits = LIMITS) -> RequestMiddleware:
+    return RequestMiddleware(app, ("text",), {"model": "tickets", "version": 1}, limits)
 
 
 GOOD = json.dumps({"inputs": {"text": "a"}}).encode()

@@ -8,13 +8,13 @@ from scipy import stats
 
 from components.artifacts.predictions import Predictions
 from components.evaluation.metric_set import yardstick as yardstick_of
-from components.model.support.metrics import Measure, f1, mean, ratio
-from components.stats import SumYardstick, Units
+from components.model.support.metrics import Metric, f1, mean, ratio
+from components.stats import AdditiveMetrics, Units
 
 MEASURES = {
-    "f1": Measure(("hits", "predicted", "expected"), f1, "entities"),
+    "f1": Metric(("hits", "predicted", "expected"), f1, "entities"),
     "share": mean("hits", "of the rows"),
-    "loglik": Measure(("loglik", "bytes"), ratio, "nats a byte", (-np.inf, 0.0)),
+    "loglik": Metric(("loglik", "bytes"), ratio, "nats a byte", (-np.inf, 0.0)),
 }
 
 
@@ -25,8 +25,8 @@ def predictions(groups, **measured) -> Predictions:
     return Predictions(ids, np.asarray(groups).astype(np.str_), nothing, nothing, np.zeros((n, 0)), (), {"rows": np.ones(n), **measured})
 
 
-def yardstick(found: Predictions) -> SumYardstick:
-    return SumYardstick.of(found, MEASURES, lambda given: given.measured)
+def yardstick(found: Predictions) -> AdditiveMetrics:
+    return AdditiveMetrics.of(found, MEASURES, lambda given: given.measured)
 
 
 def test_the_jackknife_of_a_mean_is_the_textbook_interval():

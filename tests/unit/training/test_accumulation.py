@@ -7,7 +7,7 @@ import torch
 from transformers import TrainingArguments
 
 from components.model import tasks
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import _trainer, fit
 from tests.conftest import make_tickets
 from tests.support import cases
@@ -84,7 +84,7 @@ def test_passes_of_a_step_add_up_to_one(made, tmp_path, variant):
     name, options, changes = VARIANTS[variant]
     case = made(name)
     task = tasks.load(name, options)
-    learn = Learn.read(make_learn(tmp_path / "learn", case.base, rows_for(case, task, options), 2, name, options, max_length=40))
+    learn = PreparedSplits.read(make_learn(tmp_path / "learn", case.base, rows_for(case, task, options), 2, name, options, max_length=40))
     settings = QUICK.model_copy(update={"metric": task.metrics[0], "dropout": 0.0, **changes})
     smoothed = {"label_smoothing_factor": settings.label_smoothing, "use_cpu": True, "report_to": "none", "remove_unused_columns": False}
     trainer = _trainer(task, case.base, learn, settings, TrainingArguments(str(tmp_path), **smoothed), [], None)
@@ -104,7 +104,7 @@ def test_passes_of_a_step_add_up_to_one(made, tmp_path, variant):
 def test_in_batch_negatives_of_a_pass_are_told(made, tmp_path, accumulation, caplog):
     case = made("contrastive")
     task = tasks.load("contrastive")
-    learn = Learn.read(make_learn(tmp_path / "learn", case.base, rows_for(case, task, {}), 2, "contrastive", {}, max_length=20))
+    learn = PreparedSplits.read(make_learn(tmp_path / "learn", case.base, rows_for(case, task, {}), 2, "contrastive", {}, max_length=20))
     settings = QUICK.model_copy(update={"metric": "mrr", "epochs": 1, "batch_size": 4, "accumulation": accumulation})
     with caplog.at_level("WARNING"):
         fit(task, case.base, learn, settings)

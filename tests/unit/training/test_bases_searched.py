@@ -14,7 +14,7 @@ from components.artifacts.tuning_result import BestTrial
 from components.core.errors import BadParams
 from components.data.base_model import BaseParams
 from components.mlflow_store.registry import predict
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from flows.pipeline.lineage import lineage_of
 from flows.project.params import read_params
 from flows.project.workspace import Workspace
@@ -61,7 +61,7 @@ def test_each_base_is_pinned_and_has_its_own_encoding(searched: tuple[Workspace,
     assert base_names(place.base) == ["model", "small"]
     assert small.source == str(case.base.with_name("small"))
     assert small.digest != BaseManifest.read(place.base).digest
-    own, other = Learn.read(learn), Learn.read(learn, "small")
+    own, other = PreparedSplits.read(learn), PreparedSplits.read(learn, "small")
     assert len(own.train) == len(other.train)
     assert [row["input_ids"] for row in other.train] != [row["input_ids"] for row in own.train]  # it does not know most of the words
 

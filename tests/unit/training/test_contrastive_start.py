@@ -16,7 +16,7 @@ from components.model import tasks
 from components.model.support.layers import depths, head_depth
 from components.training.trainer import TrainSection
 from components.training.trainer.contrastive_warmup import in_pairs, supervised
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from components.training.tune import TuneParams
 from components.training.tune.objective import Search
@@ -35,7 +35,7 @@ AN_EPOCH = 12  # steps of 180 rows in batches of 16
 
 @pytest.fixture(scope="module")
 def learn(tiny_base, tickets, tmp_path_factory):
-    found = Learn.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
+    found = PreparedSplits.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
     assert math.ceil(len(found.train) / QUICK.batch_size) == AN_EPOCH
     return found
 
@@ -195,7 +195,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny_base, learn
 def test_every_family_has_vectors(family, tickets, tmp_path):
     (tmp_path / "base").mkdir()
     base = make_family(tmp_path / "base", family, sorted({word for text in tickets["text"] for word in text.split()}))
-    small = Learn.read(make_learn(tmp_path / "learn", base, tickets.head(92), validation=60))
+    small = PreparedSplits.read(make_learn(tmp_path / "learn", base, tickets.head(92), validation=60))
     settings = START.model_copy(update={"learning_rate": 1e-3})
 
     assert fit(task, base, small, settings).steps == 4

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from components.artifacts.manifest import Manifest
+from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.predictions import Predictions
-from components.core.errors import BadInput, BadParams, NotThere
+from components.core.errors import BadInput, BadParams, NotFound
 from components.mlflow_store.registry import resolve
 from components.mlflow_store.registry.package import LOADER, _faults_of_manifest
 from flows.cli.pipeline import read_lines
@@ -47,20 +47,20 @@ def test_damaged_predictions_are_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "candidate.parquet"
     path.write_bytes(content)
 
-    with pytest.raises(NotThere, match=r"candidate\.parquet is damaged .*: delete it; `dvc checkout`"):
+    with pytest.raises(NotFound, match=r"candidate\.parquet is damaged .*: delete it; `dvc checkout`"):
         Predictions.read(path)
 
 
 def test_a_record_that_is_not_utf8_is_named(tmp_path: Path) -> None:
-    (tmp_path / Manifest.FILE).write_bytes(b"\xff")
+    (tmp_path / SnapshotManifest.FILE).write_bytes(b"\xff")
 
-    with pytest.raises(NotThere, match="is not UTF-8"):
-        Manifest.read(tmp_path)
+    with pytest.raises(NotFound, match="is not UTF-8"):
+        SnapshotManifest.read(tmp_path)
 
 
 @pytest.mark.parametrize("model", ["", "/", "/1", "@champion", "a/x", "a/²", "a/" + "9" * 5_000, "a/1/2"])
 def test_what_names_no_version_is_said(tmp_path: Path, model: str) -> None:
-    with pytest.raises(NotThere, match="names no version: expected NAME, NAME@ALIAS or NAME/VERSION"):
+    with pytest.raises(NotFound, match="names no version: expected NAME, NAME@ALIAS or NAME/VERSION"):
         resolve(f"sqlite:///{tmp_path / 'mlflow.db'}", model)
 
 

@@ -6,12 +6,12 @@ import shutil
 import pytest
 import torch
 
-from components.core.errors import BadParams, NotThere, RetuneError
+from components.core.errors import BadParams, NotFound, RetuneError
 from components.core.hashing import digest_file
 from components.model import tasks
 from components.training.trainer import TrainParams, TrainSection, checkpoints, hardware
-from components.training.trainer.data import Learn
-from components.training.trainer.fit import Keep, fit
+from components.training.trainer.data import PreparedSplits
+from components.training.trainer.fit import CheckpointPaths, fit
 from tests.support.learn import make_learn
 
 pytestmark = pytest.mark.slow
@@ -23,13 +23,13 @@ QUICK = TrainParams(epochs=3, learning_rate=3e-3, batch_size=16, threads=1, prec
 
 @pytest.fixture(scope="module")
 def learn(tiny_base, tickets, tmp_path_factory):
-    return Learn.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
+    return PreparedSplits.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
 
 
 @pytest.fixture
 def keep(tmp_path):
     (tmp_path / "out").mkdir()
-    return Keep(tmp_path / "checkpoints", tmp_path / "out" / "history.jsonl")
+    return CheckpointPaths(tmp_path / "checkpoints", tmp_path / "out" / "history.jsonl")
 
 
 def weights(model):
@@ -77,8 +77,8 @@ def test_an_unknown_metric_is_refused_with_the_nearest(tiny_base, learn):
 
 
 def test_a_missing_learn_folder_names_the_stage(tmp_path):
-    with pytest.raises(NotThere, match="is missing"):
-        Learn.read(tmp_path)
+    with pytest.raises(NotFound, match="is missing"):
+        PreparedSplits.read(tmp_path)
 
 
 def test_the_loss_falls_the_history_grows_and_the_best_is_kept(tiny_base, learn, keep):
@@ -121,7 +121,7 @@ def test_another_seed_gives_other_weights(tiny_base, learn):
 @pytest.mark.parametrize("stop_at", [2, 3])
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, stop_at):
     settings = QUICK.model_copy(update={"epochs": 2, "evaluations_per_epoch": 2})
-    whole, broken = (Keep(tmp_path / name / "checkpoints", tmp_path / name / "history.jsonl") for name in ("whole", "broken"))
+    whole, broken = (CheckpointPaths(tmp_path / name / "checkpoints", tmp_path / name / "history.jsonl") for name in ("whole", "broken"))
     for keep in (whole, broken):
         keep.history.parent.mkdir()
     expected = fit(task, tiny_base, learn, settings, keep=whole)

@@ -8,7 +8,7 @@ import torch
 
 from components.model import tasks
 from components.model.support.layers import depths
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from components.training.trainer.optimizers import WarmPlateau, build_optimizer, grouped
 from tests.support.fits import QUICK, keep_in, weights
@@ -19,7 +19,7 @@ task = tasks.load("text_classification")
 
 @pytest.fixture(scope="module")
 def learn(tiny_base, tickets, tmp_path_factory):
-    return Learn.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
+    return PreparedSplits.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from components.core.errors import BadModel, BadParams
 from components.model import tasks
 from components.model.support.layers import depths
 from components.training.trainer import losses
-from components.training.trainer.data import Learn
+from components.training.trainer.data import PreparedSplits
 from components.training.trainer.dropout import set_dropout
-from components.training.trainer.fit import Keep, fit
-from components.training.trainer.weight_averaging import Average, moving, stochastic
+from components.training.trainer.fit import CheckpointPaths, fit
+from components.training.trainer.weight_averaging import WeightAverage, moving, stochastic
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.learn import make_learn, spec_of
 
@@ -23,7 +23,7 @@ task = tasks.load("text_classification")
 
 @pytest.fixture(scope="module")
 def learn(tiny_base, tickets, tmp_path_factory):
-    return Learn.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
+    return PreparedSplits.read(make_learn(tmp_path_factory.mktemp("prepared") / "learn", tiny_base, tickets))
 
 
 @pytest.fixture
@@ -56,7 +56,9 @@ IN_SHORT = ("noise", "stochastic average", "gradual unfreezing, averaged", "aver
 def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, variant):
     settings = QUICK.model_copy(update=RESUMED[variant])
     expected, resumed = cut_and_resumed(task, tiny_base, learn, settings, tmp_path)
-    again = fit(task, tiny_base, learn, settings, keep=Keep(tmp_path / "broken" / "checkpoints", tmp_path / "broken" / "history.jsonl"))
+    again = fit(
+        task, tiny_base, learn, settings, keep=CheckpointPaths(tmp_path / "broken" / "checkpoints", tmp_path / "broken" / "history.jsonl")
+    )
 
     histories = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("whole", "broken")]
     points = [[{**json.loads(line), "seconds": 0} for line in history] for history in histories]
@@ -179,7 +181,7 @@ def test_a_strong_pull_keeps_the_base_and_frees_the_head(tiny_base, learn):
 def test_the_average_is_the_sum_by_hand():
     linear = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(linear.weight)
-    average, state = Average(linear, moving(0.5)), type("State", (), {"global_step": 0, "max_steps": 4})()
+    average, state = WeightAverage(linear, moving(0.5)), type("State", (), {"global_step": 0, "max_steps": 4})()
     expected = 0.0
     for step, value in enumerate([1.0, 3.0, -2.0, 4.0], start=1):
         torch.nn.init.constant_(linear.weight, value)
@@ -195,7 +197,7 @@ def test_the_average_is_the_sum_by_hand():
 
 def test_the_stochastic_average_is_the_mean_of_the_last_steps():
     linear = torch.nn.Linear(1, 1, bias=False)
-    average, state = Average(linear, stochastic(0.5)), type("State", (), {"global_step": 0, "max_steps": 8})()
+    average, state = WeightAverage(linear, stochastic(0.5)), type("State", (), {"global_step": 0, "max_steps": 8})()
     seen = []
     for step, value in enumerate([1.0, 3.0, -2.0, 4.0, 5.0, 1.0, 0.0, 2.0], start=1):
         torch.nn.init.constant_(linear.weight, value)

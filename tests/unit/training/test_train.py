@@ -6,8 +6,8 @@ import pytest
 
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec, Training
-from components.artifacts.tuning_result import Chosen
-from components.core.errors import BadParams, NotThere
+from components.artifacts.tuning_result import TunedSettings
+from components.core.errors import BadParams, NotFound
 from components.core.hashing import digest_file, digest_folder
 from components.model import tasks
 from components.training.train import train
@@ -31,7 +31,7 @@ def learn(tiny_base, tickets, tmp_path_factory):
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuned")
-    Chosen(settings={"learning_rate": 3e-3}).write(folder)
+    TunedSettings(settings={"learning_rate": 3e-3}).write(folder)
     return folder
 
 
@@ -90,7 +90,7 @@ def test_a_tuned_field_that_the_search_did_not_choose_is_refused(learn, tiny_bas
 
 
 def test_training_without_the_search_names_the_missing_file(learn, tiny_base, workspace):
-    with pytest.raises(NotThere, match=r"settings\.json is missing"):
+    with pytest.raises(NotFound, match=r"settings\.json is missing"):
         run(learn, tiny_base, workspace / "nowhere", workspace / "out")
 
 
@@ -98,7 +98,7 @@ def test_data_prepared_for_another_task_is_refused(learn, tiny_base, tuned, work
     other = shutil.copytree(learn, workspace / "learn")
     ModelSpec.read(learn).model_copy(update={"task": "question_answering"}).write(other)
 
-    with pytest.raises(NotThere, match="prepared for the task question_answering"):
+    with pytest.raises(NotFound, match="prepared for the task question_answering"):
         run(other, tiny_base, tuned, workspace / "out")
 
 

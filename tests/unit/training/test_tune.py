@@ -10,8 +10,8 @@ import pytest
 
 import components.training.tune.objective as search_module
 from components.artifacts.rows import read_rows
-from components.artifacts.tuning_result import BestTrial, Chosen
-from components.core.errors import BadParams, NotThere, RetuneError
+from components.artifacts.tuning_result import BestTrial, TunedSettings
+from components.core.errors import BadParams, NotFound, RetuneError
 from components.training.trainer import TrainSection
 from components.training.tune import TuneParams, tuning_artifacts
 from components.training.tune.run_search import sample
@@ -167,7 +167,7 @@ def test_training_is_handed_the_settings_and_nothing_that_a_budget_changes(tmp_p
         files.append((tmp_path / name / "settings.json").read_bytes())
 
     assert files[0] == files[1]
-    assert Chosen.read(tmp_path / "long").settings == short.settings == BestTrial.read(tmp_path / "short").settings
+    assert TunedSettings.read(tmp_path / "long").settings == short.settings == BestTrial.read(tmp_path / "short").settings
 
 
 def test_a_fixed_value_is_not_searched(learn, tiny_base, workspace, caplog):
@@ -237,7 +237,7 @@ def test_the_method_itself_can_be_searched(learn, tiny_base, workspace):
     assert {settings["frozen_layers"] for settings in chosen if settings["method"] != "freeze"} == {0}
     assert all(2 <= settings["lora_rank"] <= 6 for settings in chosen if settings["method"] == "lora")
     assert best.complete == 8
-    assert TrainSection.parse(train, "train").settings(Chosen.read(workspace / "out").settings).method == best.settings["method"]
+    assert TrainSection.parse(train, "train").settings(TunedSettings.read(workspace / "out").settings).method == best.settings["method"]
 
 
 def test_every_trial_failing_says_why(learn, tiny_base, workspace, monkeypatch):
@@ -355,7 +355,7 @@ def test_a_part_of_the_rows_is_stable_and_holds_every_class(learn):
 
 
 def test_training_data_must_be_there(tiny_base, workspace):
-    with pytest.raises(NotThere, match="is missing"):
+    with pytest.raises(NotFound, match="is missing"):
         run(workspace / "nowhere", tiny_base, workspace / "out")
 
 

@@ -20,7 +20,7 @@ NO_SCHEME = "files"
 
 
 @dataclass(frozen=True)
-class Asked:
+class SourceRequest:
     """What is asked of a source: `root` is what local paths are relative to, `environment` where secrets stand."""
 
     settings: SnapshotParams
@@ -39,7 +39,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Brought:
+class FetchedFiles:
     """What a source has brought, all of one format: `files` gives each local file the name that messages call it by.
 
     `source` and `format` are what the manifest says of the data: where they lie, for ever if the source can tell, and in which form.
@@ -59,7 +59,7 @@ class Source(Protocol):
     SETTINGS: frozenset[str]
     """The fields of `snapshot` that only this kind of source reads; where they are set, another kind is refused."""
 
-    def bring(self, asked: Asked, folder: Path) -> Brought:
+    def bring(self, asked: SourceRequest, folder: Path) -> FetchedFiles:
         """Bring the data as local files, at least one; what is not local yet goes into `folder`, which is there and empty.
 
         Raises:
@@ -68,7 +68,7 @@ class Source(Protocol):
             Unavailable: it is out of reach, or was changed while it was read; a retry can mend it.
         """
 
-    def look(self, asked: Asked) -> str:
+    def look(self, asked: SourceRequest) -> str:
         """Say in a few words what is there, without reading all of it; raises as `bring` does."""
 
 

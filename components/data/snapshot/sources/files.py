@@ -9,7 +9,7 @@ from components.core.section import nearest
 from components.data.snapshot.decoding import what_else
 from components.data.snapshot.features import folders_of
 from components.data.snapshot.given_splits import SPLITS
-from components.data.snapshot.sources import Asked, Brought
+from components.data.snapshot.sources import FetchedFiles, SourceRequest
 from components.data.snapshot.tables import FORMATS, format_of
 
 SETTINGS: frozenset[str] = frozenset()
@@ -17,7 +17,7 @@ SETTINGS: frozenset[str] = frozenset()
 _FOLDERS = {"data", *SPLITS}  # in which a data set of the hub has its files
 
 
-def bring(asked: Asked, folder: Path) -> Brought:
+def bring(asked: SourceRequest, folder: Path) -> FetchedFiles:
     """Return the files themselves; `folder` stays empty.
 
     Raises:
@@ -26,10 +26,10 @@ def bring(asked: Asked, folder: Path) -> Brought:
     files = find_files(asked.root, asked.address)
     place, kind = _place(asked.root, asked.address), format_of(files)
     named = {path: str(path) for path in files}
-    return Brought(named, place, kind, folders_of(files), lambda: find_files(asked.root, asked.address))
+    return FetchedFiles(named, place, kind, folders_of(files), lambda: find_files(asked.root, asked.address))
 
 
-def look(asked: Asked) -> str:
+def look(asked: SourceRequest) -> str:
     """Return how many files there are, and how large they are; raises as `bring` does."""
     files = find_files(asked.root, asked.address)
     return f"{len(files)} file(s), {sum(file.stat().st_size for file in files) / 2**20:.1f} MiB"

@@ -12,7 +12,7 @@ from typing import Any
 from components.core.errors import BadParams, BadSource
 from components.data.hub import hub_errors
 from components.data.snapshot.features import CARDS
-from components.data.snapshot.sources import Asked, Brought
+from components.data.snapshot.sources import FetchedFiles, SourceRequest
 from components.data.snapshot.sources._file_selection import choose, is_glob, nothing
 from components.data.snapshot.tables import FORMATS, format_of
 
@@ -24,7 +24,7 @@ _ADDRESS = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?)@(?P<revision>[^#@\s]+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def bring(asked: Asked, folder: Path) -> Brought:
+def bring(asked: SourceRequest, folder: Path) -> FetchedFiles:
     """Download the files into the hub's cache, or find them there; they are read where they lie, and `folder` stays empty.
 
     Raises:
@@ -44,16 +44,16 @@ def bring(asked: Asked, folder: Path) -> Brought:
     pinned = f"hub://{found['repository']}@{commit}"
     log.info("%d files of %s", len(names), pinned)
     files = {home / name: f"{pinned}/{name}" for name in names}
-    return Brought(files, f"{pinned}#{wanted}" if wanted else pinned, kind, [home])
+    return FetchedFiles(files, f"{pinned}#{wanted}" if wanted else pinned, kind, [home])
 
 
-def look(asked: Asked) -> str:
+def look(asked: SourceRequest) -> str:
     """Return how many files there are, and at which commit; they are downloaded into the hub's cache. Raises as `bring` does."""
     brought = bring(asked, Path())
     return f"{len(brought.files)} file(s) of {brought.source}, {sum(path.stat().st_size for path in brought.files) / 2**20:.1f} MiB"
 
 
-def _parse(asked: Asked) -> re.Match[str]:
+def _parse(asked: SourceRequest) -> re.Match[str]:
     found = _ADDRESS.fullmatch(asked.place)
     if found is None:
         raise BadParams(
@@ -70,7 +70,7 @@ def _patterns(wanted: str) -> list[str]:
     return [f"*{spelt}" for ending in FORMATS for spelt in (ending, ending.upper())]
 
 
-def _download(asked: Asked, repository: str, revision: str, patterns: list[str]) -> tuple[str, Path]:
+def _download(asked: SourceRequest, repository: str, revision: str, patterns: list[str]) -> tuple[str, Path]:
     """Return the commit, and the folder of its files."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.constants import is_offline_mode

@@ -15,7 +15,7 @@ from typing import Any
 from components.core.errors import BadParams, BadSource, Cancelled, RetuneError, Unavailable
 from components.data.snapshot.features import CARDS
 from components.data.snapshot.read_errors import Changed
-from components.data.snapshot.sources import Asked, Brought
+from components.data.snapshot.sources import FetchedFiles, SourceRequest
 from components.data.snapshot.sources._file_selection import choose, literal, nothing
 from components.data.snapshot.tables import format_of
 
@@ -46,7 +46,7 @@ class Object:
     size: int
 
 
-def bring(asked: Asked, folder: Path) -> Brought:
+def bring(asked: SourceRequest, folder: Path) -> FetchedFiles:
     """Download the objects into `folder`.
 
     Raises:
@@ -74,10 +74,10 @@ def bring(asked: Asked, folder: Path) -> Brought:
             changed = sorted({each.key for each in {*now} ^ {*objects}})
             raise Changed(f"{asked.address} was changed while it was read: s3://{bucket}/{changed[0]}")
     log.info("downloaded %d objects of %s, %.1f MB", len(objects), asked.address, sum(each.size for each in objects) / 1e6)
-    return Brought(files, asked.address, kind, cards)
+    return FetchedFiles(files, asked.address, kind, cards)
 
 
-def look(asked: Asked) -> str:
+def look(asked: SourceRequest) -> str:
     """Return how many objects there are, and how large; raises as `bring` does."""
     bucket, wanted = _parts(asked)
     with _connected(asked) as client:
@@ -109,14 +109,14 @@ def download(client: Any, bucket: str, wanted: Object, path: Path) -> None:
         )
 
 
-def _parts(asked: Asked) -> tuple[str, str]:
+def _parts(asked: SourceRequest) -> tuple[str, str]:
     bucket, _, wanted = asked.place.partition("/")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", bucket):
         raise BadParams("params.yaml: snapshot.source: expected s3://BUCKET/PREFIX, found no name of a bucket after s3://")
     return bucket, wanted
 
 
-def _chosen(asked: Asked, objects: list[Object], wanted: str) -> list[Object]:
+def _chosen(asked: SourceRequest, objects: list[Object], wanted: str) -> list[Object]:
     known = {each.key: each for each in objects if not each.key.endswith("/")}  # which are what a console calls folders
     chosen = choose(known, wanted)
     if not chosen:
@@ -131,14 +131,14 @@ def _cards(there: list[Object], chosen: list[Object]) -> list[Object]:
     return sorted(found, key=lambda each: (above.index(PurePosixPath(each.key).parent), each.key))
 
 
-def _check_room(asked: Asked, objects: list[Object], folder: Path) -> None:
+def _check_room(asked: SourceRequest, objects: list[Object], folder: Path) -> None:
     size, free = sum(each.size for each in objects), shutil.disk_usage(folder).free
     if size > free:
         raise Unavailable(f"{asked.address} has {size / 2**20:,.0f} MiB, and {free / 2**20:,.0f} MiB are free in {folder}")
 
 
 @contextmanager
-def _connected(asked: Asked) -> Iterator[Any]:
+def _connected(asked: SourceRequest) -> Iterator[Any]:
     """Give a client of boto3, and turn what it raises into our errors; without causes: an endpoint's address may hold a password."""
     try:
         import boto3
@@ -168,7 +168,7 @@ def _end(caught_exception: Exception | None = None, **_: object) -> None:
         raise cause
 
 
-def _refusal(asked: Asked, endpoint: str, answer: Mapping[str, Any]) -> RetuneError:
+def _refusal(asked: SourceRequest, endpoint: str, answer: Mapping[str, Any]) -> RetuneError:
     """Return the error for what the endpoint answers."""
     code, status = answer["Error"]["Code"], answer["ResponseMetadata"].get("HTTPStatusCode", 0)
     said = f"{endpoint} answers {code}, {answer['Error'].get('Message') or status}"
@@ -181,7 +181,7 @@ def _refusal(asked: Asked, endpoint: str, answer: Mapping[str, Any]) -> RetuneEr
     return BadSource(f"{asked.address}: {said}")
 
 
-def _failure(asked: Asked, error: Exception) -> RetuneError:
+def _failure(asked: SourceRequest, error: Exception) -> RetuneError:
     """Return the error for what the client could not do."""
     from botocore import exceptions as known
 

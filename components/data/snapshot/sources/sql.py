@@ -17,7 +17,7 @@ from components.artifacts.rows import text_schema
 from components.core.errors import BadParams
 from components.data.snapshot.cells import as_text
 from components.data.snapshot.read_errors import Faults
-from components.data.snapshot.sources import Asked, Brought
+from components.data.snapshot.sources import FetchedFiles, SourceRequest
 
 if TYPE_CHECKING:
     from sqlalchemy import CursorResult
@@ -38,7 +38,7 @@ _OPENING = {
 }
 
 
-def bring(asked: Asked, folder: Path) -> Brought:
+def bring(asked: SourceRequest, folder: Path) -> FetchedFiles:
     """Ask the database and write the answer into `folder`.
 
     Raises:
@@ -50,17 +50,17 @@ def bring(asked: Asked, folder: Path) -> Brought:
     with _answer(asked) as result:
         rows = _write(result, _columns(asked, result), path, Faults(asked.address))
     log.info("%s gave %d rows", asked.address, rows)
-    return Brought({path: asked.address}, asked.address, "sql")
+    return FetchedFiles({path: asked.address}, asked.address, "sql")
 
 
-def look(asked: Asked) -> str:
+def look(asked: SourceRequest) -> str:
     """Return the columns that the query gives; raises as `bring` does."""
     with _answer(asked) as result:
         return f"reached {result.dialect.name}; the query gives {', '.join(_columns(asked, result))}"
 
 
 @contextmanager
-def _answer(asked: Asked) -> Iterator["CursorResult[Any]"]:
+def _answer(asked: SourceRequest) -> Iterator["CursorResult[Any]"]:
     """Give the answer to the query, of which `_ROWS` are fetched at a time; read only, and undone at the end."""
     from components.data.sql import connected, url_of
 
@@ -76,7 +76,7 @@ def _answer(asked: Asked) -> Iterator["CursorResult[Any]"]:
             yield result
 
 
-def _variable(asked: Asked) -> str:
+def _variable(asked: SourceRequest) -> str:
     from components.data.sql import variable_of
 
     if not _NAME.fullmatch(asked.place):
@@ -87,7 +87,7 @@ def _variable(asked: Asked) -> str:
     return variable_of(asked.place)
 
 
-def _columns(asked: Asked, result: "CursorResult[Any]") -> list[str]:
+def _columns(asked: SourceRequest, result: "CursorResult[Any]") -> list[str]:
     """Return the names of the columns; each must have one of its own."""
     faults = Faults(asked.address)
     if not result.returns_rows:

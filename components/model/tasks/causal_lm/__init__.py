@@ -18,13 +18,13 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData, BadModel
 from components.model.support import generation, pretrained
 from components.model.support.control_tokens import say_typed
-from components.model.support.metrics import Measure, ratio
+from components.model.support.metrics import Metric, ratio
 from components.model.support.task_base import Base
 from components.model.tasks.causal_lm import _template, _texts
 
@@ -38,17 +38,17 @@ _EXAMPLES = {
     "completion": {"prompt": "A prompt to be completed"},
     "chat": {"messages": '[{"role": "user", "content": "A question to be answered"}]'},
 }
-_LIKELY: Mapping[str, Measure] = {
-    "log_likelihood": Measure(
+_LIKELY: Mapping[str, Metric] = {
+    "log_likelihood": Metric(
         ("log_likelihood", "bytes"),
         ratio,
         "nats a UTF-8 byte of what is expected, its end included; whatever the tokenizer",
         (-math.inf, 0.0),
     ),
-    "log_likelihood_per_token": Measure(
+    "log_likelihood_per_token": Metric(
         ("log_likelihood", "tokens"), ratio, "nats a token; minus the logarithm of the perplexity; of one tokenizer only", (-math.inf, 0.0)
     ),
-    "token_accuracy": Measure(("hits", "tokens"), ratio, "share of the expected tokens that are the likeliest after those before"),
+    "token_accuracy": Metric(("hits", "tokens"), ratio, "share of the expected tokens that are the likeliest after those before"),
 }
 
 
@@ -92,7 +92,7 @@ class Task(Base):
         self.columns = _COLUMNS[options.data]
         self.example = _EXAMPLES[options.data]
         self.inputs = tuple(self.example)
-        self.measures: Mapping[str, Measure] = _LIKELY if options.data == "text" else {**_LIKELY, **generation.WRITTEN}
+        self.measures: Mapping[str, Metric] = _LIKELY if options.data == "text" else {**_LIKELY, **generation.WRITTEN}
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with what is given as `text` and what is to be written as `label`; of plain texts both are the text."""
@@ -189,7 +189,7 @@ class Task(Base):
         """Return the counts behind ROUGE, BLEU, chrF and exact match, where there is something to compare."""
         return {"rows": np.ones(len(expected))} if self.options.data == "text" else generation.compare(expected, predicted, self.options)
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Return what the untouched base model writes, and the commonest answer of `train` with its tokens' frequencies as likelihoods."""
         from components.model.tasks.causal_lm import _model
 
@@ -205,7 +205,7 @@ class Task(Base):
             found["turns"] = [f"{count} messages" if count < 6 else "6 or more messages" for count in turns]
         return found | {"prompt_length": generation.length_bands(rows["text"].tolist())}
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return the perplexity, rows side by side, and the rows that are written worst, or of plain texts the least likely ones."""
         ids, read, expected, written = (list(map(str, each)) for each in (found.ids, rows["text"], found.expected, found.predicted))
         if self.options.data == "text":
@@ -234,7 +234,7 @@ class Task(Base):
         return [row[-1] for row in self._learnt(rows, tokenizer, turns="last")]
 
     def measured(self, rows: pd.DataFrame, sums: Floats) -> dict[str, Floats]:
-        """Return `Answers.measured` of log-likelihood, tokens and hits (rows, 3) and the UTF-8 bytes of what is expected."""
+        """Return `ModelOutput.measured` of log-likelihood, tokens and hits (rows, 3) and the UTF-8 bytes of what is expected."""
         size = np.array([len(str(label).encode()) for label in rows["label"]], dtype=np.float64)
         return {"log_likelihood": sums[:, 0], "tokens": sums[:, 1], "hits": sums[:, 2], "bytes": size}
 
@@ -246,7 +246,7 @@ class Task(Base):
             return [[reader.completion(prompt, answer)] for prompt, answer in zip(rows["prompt"], rows["completion"], strict=True)]
         return [reader.chat(_texts.conversation(cell, answered=True), turns) for cell in rows["messages"]]
 
-    def _unigram(self, train: pd.DataFrame, test: pd.DataFrame, tokenizer: Any) -> Answers:
+    def _unigram(self, train: pd.DataFrame, test: pd.DataFrame, tokenizer: Any) -> ModelOutput:
         """Answer with the commonest answer; a token is as likely as it is frequent, with one more of each."""
         known, wanted = (
             [[token for token, learnt in zip(row.ids, row.learnt, strict=True) if learnt] for row in self.expected(rows, tokenizer)]
@@ -258,7 +258,7 @@ class Task(Base):
         sums = [(sum(math.log(counts[token] + 1) - total for token in row), len(row), row.count(commonest)) for row in wanted]
         answers = Counter(train["label"])
         answer = "" if self.options.data == "text" else max(answers, key=lambda text: (answers[text], text))
-        return Answers.texts([answer] * len(test), self.measured(test, np.array(sums, dtype=np.float64).reshape(len(test), 3)))
+        return ModelOutput.texts([answer] * len(test), self.measured(test, np.array(sums, dtype=np.float64).reshape(len(test), 3)))
 
 
 @functools.cache
@@ -268,7 +268,7 @@ def _say_frozen(base: Path) -> None:
     )
 
 
-def _perplexity(found: Predictions) -> Table:
+def _perplexity(found: Predictions) -> ReportTable:
     likelihood, tokens, size = (float(found.measured[name].sum()) for name in ("log_likelihood", "tokens", "bytes"))
     rows = (
         ("perplexity of a token", round(math.exp(-likelihood / max(tokens, 1)), 3)),
@@ -277,11 +277,11 @@ def _perplexity(found: Predictions) -> Table:
         ("tokens", tokens),
         ("bytes", size),
     )
-    return Table(title="Perplexity of what is expected", columns=("", "value"), rows=rows)
+    return ReportTable(title="Perplexity of what is expected", columns=("", "value"), rows=rows)
 
 
-def _unlikely(ids: Sequence[str], read: Sequence[str], found: Predictions) -> Table:
+def _unlikely(ids: Sequence[str], read: Sequence[str], found: Predictions) -> ReportTable:
     nats = ratio(found.measured["log_likelihood"], found.measured["bytes"])
     order = np.argsort(nats, kind="stable")[:30]
     rows = tuple((ids[at], generation.short(read[at]), round(float(nats[at]), 3)) for at in order)
-    return Table(title="Least likely texts", columns=("id", "text", "nats a byte"), rows=rows)
+    return ReportTable(title="Least likely texts", columns=("id", "text", "nats a byte"), rows=rows)

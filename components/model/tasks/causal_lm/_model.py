@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from components.artifacts.predictions import Answers
+from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, BadParams
 from components.model.support import generation, pretrained
@@ -110,7 +110,7 @@ class Writer:
         self._model = build(folder, self._tokenizer, task, spec).eval()
         self._reader = task.reader(self._tokenizer)
 
-    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
+    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Continue each row greedily; with the expected answers, also say how likely the model finds them.
 
         Raises:
@@ -124,7 +124,7 @@ class Writer:
             places = order[start : start + batch_size]
             for place, written in zip(places, self._write([asked[place] for place in places]), strict=True):
                 answers[place] = written
-        return Answers.texts(answers, self._measured(rows) if "label" in rows else None)
+        return ModelOutput.texts(answers, self._measured(rows) if "label" in rows else None)
 
     def _write(self, asked: list[list[int]]) -> list[str]:
         ids = _padded(asked, self._tokenizer.pad_token_id, left=True)

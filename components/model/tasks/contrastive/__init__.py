@@ -14,13 +14,13 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.section import Section
 from components.core.text import UnicodeForm, normalise
 from components.model.support import pretrained, sentence_config
-from components.model.support.metrics import Measure, mean
+from components.model.support.metrics import Metric, mean
 from components.model.support.task_base import Base
 from components.model.tasks.contrastive import finding, reading, retrieval
 
@@ -52,13 +52,13 @@ class Options(Section):
         return self
 
 
-_FOUND: Mapping[str, Measure] = {
+_FOUND: Mapping[str, Metric] = {
     "mrr": mean("reciprocal_rank", "mean of 1 / rank of the right text among all that the test rows want found"),
     **{f"recall_at_{cut}": mean(f"recall_at_{cut}", f"share of the right texts among the first {cut} found") for cut in retrieval.CUTS},
     "ndcg_at_10": mean("ndcg_at_10", "gain of right texts, less the later they are found among the first 10, over the best there is"),
 }
-_AGREED: Mapping[str, Measure] = {
-    "spearman": Measure(
+_AGREED: Mapping[str, Metric] = {
+    "spearman": Metric(
         ("similarity_rank", "score_rank", "rank_product", "similarity_square", "score_square", "rows"),
         retrieval.correlation,
         "rank correlation of cosine and score; ranks are over all test rows, also where some are left out",
@@ -169,7 +169,7 @@ class Task(Base):
         """Return `rows`; all else is measured where the vectors are."""
         return {"rows": np.ones(len(expected))}
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Return what TF-IDF and BM25 find first, each over the texts that `test` wants found, and the vectors of the untouched base."""
         from components.model.tasks.contrastive import baselines
         from components.model.tasks.contrastive.embedding import TextEmbedder
@@ -180,7 +180,7 @@ class Task(Base):
         indexes: Mapping[str, finding.Index] = {"tfidf": baselines.tfidf, "bm25": baselines.bm25}
         found = {name: finding.measured(test, self.options.data, index) for name, index in indexes.items()}
         first = {name: [next(iter(texts), "") for texts in self._found_first(test, each)] for name, each in found.items()}
-        return {**{name: Answers.texts(first[name], each) for name, each in found.items()}, "base": untouched.answer(test)}
+        return {**{name: ModelOutput.texts(first[name], each) for name, each in found.items()}, "base": untouched.answer(test)}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the number of words of what is searched by, and whether it shares one with what is to be found."""
@@ -191,7 +191,7 @@ class Task(Base):
         shared = [bool(reading.words(one) & reading.words(other)) for one, other in zip(queries, wanted, strict=True)]
         return {"query": sizes, "overlap": ["a word in common" if common else "no word in common" for common in shared]}
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return what was searched by, what should be found, and the three texts found first: of misses, the worst first, and of hits.
 
         Of scored pairs, those whose cosine and score disagree most.
@@ -206,7 +206,7 @@ class Task(Base):
         columns = ("searched by", "expected", "rank", "found first")
         misses = tuple(line for line in lines if line[2] > 1)[:_SHOWN]
         hits = tuple(line for line in lines if line[2] == 1)[:_SHOWN]
-        return Table(title="Worst misses", columns=columns, rows=misses), Table(title="Hits", columns=columns, rows=hits)
+        return ReportTable(title="Worst misses", columns=columns, rows=misses), ReportTable(title="Hits", columns=columns, rows=hits)
 
     def _texts(self) -> tuple[str, ...]:
         """Return the columns that are embedded."""
@@ -240,7 +240,7 @@ def _size(count: int) -> str:
 
 def _disagreements(
     queries: Sequence[str], wanted: Sequence[str], scores: Sequence[str], measured: Mapping[str, npt.NDArray[np.float64]]
-) -> Table:
+) -> ReportTable:
     """Show the pairs whose ranks by cosine and by score are furthest apart; a rank of 1 is the most alike."""
     rows = len(queries)
     apart = measured["similarity_rank"] - measured["score_rank"]
@@ -250,4 +250,4 @@ def _disagreements(
         for place in np.argsort(-np.abs(apart), kind="stable")[: 2 * _SHOWN].tolist()
     ]
     columns = ("text", "other text", "score", "rank by score", "rank by cosine")
-    return Table(title="Pairs that are judged otherwise than scored", columns=columns, rows=tuple(lines))
+    return ReportTable(title="Pairs that are judged otherwise than scored", columns=columns, rows=tuple(lines))

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from components.artifacts.predictions import Answers
+from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
 from components.core.text import UnicodeForm, normalise
 from components.model.tasks.contrastive import finding
@@ -28,12 +28,12 @@ class TextEmbedder:
         self._collate = Collator(tokenizer.pad_token_id)
         self._read = model.described.read
 
-    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
+    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Answer each `text` with its unit vector, a JSON list; of rows with an expected answer, `measured` is what `finding` says."""
         vectors = self.embed(rows["text"].tolist(), batch_size)
         predicted = [json.dumps(vector) for vector in np.round(vectors, _DIGITS).tolist()]
         if "label" not in rows:
-            return Answers.texts(predicted)
+            return ModelOutput.texts(predicted)
 
         data = self._model.data
         queries, _ = sides(rows, data)
@@ -47,7 +47,7 @@ class TextEmbedder:
             indexed = self.embed(corpus, batch_size).T
             return lambda asked: np.stack([known[query] for query in asked]) @ indexed
 
-        return Answers.texts(predicted, finding.measured(rows, data, index))
+        return ModelOutput.texts(predicted, finding.measured(rows, data, index))
 
     def embed(self, texts: Sequence[str], batch_size: int = 64) -> Floats:
         """Return the unit vectors of raw texts, (texts, width); equal texts are embedded once."""

@@ -16,12 +16,12 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
-from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel
 from components.core.section import Section
-from components.model.support.metrics import Measure, ratio
+from components.model.support.metrics import Metric, ratio
 from components.model.support.task_base import Base
 from components.model.tasks.masked_lm import tokens, words
 
@@ -55,14 +55,14 @@ class Task(Base):
     example: Mapping[str, str] = {"text": "Fracture of the left [MASK] with routine healing"}
     metrics = ("log_likelihood", "masked_accuracy")
     by_token = True
-    measures: Mapping[str, Measure] = {
-        "log_likelihood": Measure(
+    measures: Mapping[str, Metric] = {
+        "log_likelihood": Metric(
             ("log_likelihood", "words"),
             ratio,
             "mean nats a masked word; perplexity is exp(-this). All pieces of a word are masked, their number is told",
             (-math.inf, 0.0),
         ),
-        "accuracy": Measure(("right", "words"), ratio, "share of the masked words that are filled in as they were written"),
+        "accuracy": Metric(("right", "words"), ratio, "share of the masked words that are filled in as they were written"),
     }
     baselines = ("unigram", "base")
     refuses: Mapping[str, str] = {
@@ -131,7 +131,7 @@ class Task(Base):
         right = [sum(map(str.__eq__, one, other)) for one, other in zip(asked, filled, strict=True)]
         return {"right": np.array(right, dtype=np.float64), "words": np.array([len(one) for one in asked], dtype=np.float64)}
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Return what the commonest word answers, and the untouched base; a base without a head has one drawn at random."""
         import torch
 
@@ -147,12 +147,12 @@ class Task(Base):
         """Return the number of words of each text, in four sizes."""
         return {"words": [_size(len(words.spans(text))) for text in rows["text"]]}
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return perplexities, the words that are filled in best and worst, and the fills that surprised most."""
         return _perplexities(rows, found, self), _by_word(found), _fills(rows, found)
 
 
-def unigram(train: Sequence[str], test: Sequence[str], tokenizer: Any) -> Answers:
+def unigram(train: Sequence[str], test: Sequence[str], tokenizer: Any) -> ModelOutput:
     """Answer each masked word with the commonest of `train`; a word is as likely as its pieces are frequent, with one more of each.
 
     It is told the number of pieces, as a model is, and like there a word without a piece of its own counts as one at chance.
@@ -168,7 +168,7 @@ def unigram(train: Sequence[str], test: Sequence[str], tokenizer: Any) -> Answer
         told = sum(math.log(counts[token] + 1) - below for token, slot in zip(body, own.tolist(), strict=True) if slot >= 0)
         likelihood.append(told - chance * missing)
     filled = [" ".join([common] * len(words.asked(text))) for text in test]
-    return Answers.texts(filled, {"log_likelihood": np.array(likelihood, dtype=np.float64)})
+    return ModelOutput.texts(filled, {"log_likelihood": np.array(likelihood, dtype=np.float64)})
 
 
 def _size(count: int) -> str:
@@ -176,17 +176,17 @@ def _size(count: int) -> str:
     return next((f"{low}–{upto} words" for low, upto in zip(lowest, _SIZES, strict=False) if count <= upto), f"{lowest[-1]} words or more")
 
 
-def _perplexities(rows: pd.DataFrame, found: Predictions, task: Task) -> Table:
+def _perplexities(rows: pd.DataFrame, found: Predictions, task: Task) -> ReportTable:
     asked = task.statistics(found.expected.tolist(), found.predicted.tolist())["words"]
     sizes = np.array(task.slices(rows)["words"])
     lines: list[tuple[str, int, float]] = []
     for name, mask in (("all", np.ones(len(sizes), dtype=bool)), *((size, sizes == size) for size in sorted(set(sizes.tolist()), key=len))):
         mean = float(ratio(found.measured["log_likelihood"][mask].sum(), asked[mask].sum()))
         lines.append((str(name), int(asked[mask].sum()), round(math.exp(min(-mean, 700.0)), 2)))
-    return Table(title="Perplexity of a masked word", columns=("texts of", "masked words", "perplexity"), rows=tuple(lines))
+    return ReportTable(title="Perplexity of a masked word", columns=("texts of", "masked words", "perplexity"), rows=tuple(lines))
 
 
-def _by_word(found: Predictions) -> Table:
+def _by_word(found: Predictions) -> ReportTable:
     """Count for each word how often it was asked for and filled in."""
     asked: Counter[str] = Counter()
     right: Counter[str] = Counter()
@@ -195,17 +195,17 @@ def _by_word(found: Predictions) -> Table:
             asked[one] += 1
             right[one] += one == other
     lines = [(word, asked[word], right[word]) for word in sorted(asked, key=lambda word: (-asked[word], word))[: _SHOWN + 10]]
-    return Table(title="The words asked for most", columns=("word", "asked", "filled in right"), rows=tuple(lines))
+    return ReportTable(title="The words asked for most", columns=("word", "asked", "filled in right"), rows=tuple(lines))
 
 
-def _fills(rows: pd.DataFrame, found: Predictions) -> Table:
+def _fills(rows: pd.DataFrame, found: Predictions) -> ReportTable:
     """Show the texts with the least likely words, a text each, with what the model filled in."""
     each = found.measured["log_likelihood"] / np.maximum([len(words.asked(text)) for text in rows["text"]], 1)
     lines = []
     for place in np.argsort(each, kind="stable")[:_SHOWN]:
         text = str(rows["text"].iloc[int(place)])
         lines.append((_hidden(text), str(found.expected[place]), str(found.predicted[place]), round(float(each[place]), 2)))
-    return Table(title="The least expected words", columns=("text", "hidden", "filled in", "nats a word"), rows=tuple(lines))
+    return ReportTable(title="The least expected words", columns=("text", "hidden", "filled in", "nats a word"), rows=tuple(lines))
 
 
 def _hidden(text: str) -> str:

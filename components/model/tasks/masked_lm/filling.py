@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from components.artifacts.predictions import Answers
+from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
 from components.model.support import pretrained
 from components.model.tasks.masked_lm import model as masked
@@ -52,7 +52,7 @@ class Filler:
         """
         return cls(masked.load(folder), pretrained.load_tokenizer(folder), ModelSpec.read(folder))
 
-    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
+    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Answer each `text` with the words filled in, a space between; a word that is right in every piece stands as it is written.
 
         Where `rows` has the expected words, `measured` has `log_likelihood`: nats, summed over the pieces of the words asked for, all
@@ -73,7 +73,7 @@ class Filler:
         missing = [len(words.asked(text)) - len(slots) for text, slots in zip(texts, found, strict=True)]
         predicted = [self._written(text, slots) for text, slots in zip(texts, found, strict=True)]
         chance = np.log(len(self._tokenizer))
-        return Answers.texts(predicted, {"log_likelihood": likelihood - chance * np.array(missing)} if "label" in rows else None)
+        return ModelOutput.texts(predicted, {"log_likelihood": likelihood - chance * np.array(missing)} if "label" in rows else None)
 
     def _windows(self, number: int, text: str, asks: bool) -> Iterator[Window]:
         """Yield the parts of `text` in which something is asked for."""

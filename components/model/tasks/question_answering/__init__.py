@@ -16,13 +16,13 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field
 
-from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.section import Section
 from components.core.text import grouped
 from components.model.support import pretrained
-from components.model.support.metrics import Measure, mean, ratio
+from components.model.support.metrics import Metric, mean, ratio
 from components.model.support.task_base import Base
 from components.model.tasks.question_answering import answers, baselines, pages, scores
 from components.model.tasks.question_answering.contexts import group_of
@@ -36,14 +36,14 @@ log = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float64]
 
-_ANSWERABLE: Mapping[str, Measure] = {
+_ANSWERABLE: Mapping[str, Metric] = {
     "f1": mean("f1", "mean over questions of the best F1 of words with an accepted answer, as SQuAD counts it"),
     "exact_match": mean("exact", "share of the questions answered word for word, but for case, punctuation and articles"),
 }
-_UNANSWERABLE: Mapping[str, Measure] = {
-    "has_answer_f1": Measure(("has_answer_f1", "has_answer"), ratio, "F1 of the questions that have an answer"),
-    "has_answer_exact": Measure(("has_answer_exact", "has_answer"), ratio, "exact match of the questions that have an answer"),
-    "no_answer_accuracy": Measure(("no_answer_right", "no_answer"), ratio, "share of the questions without an answer left unanswered"),
+_UNANSWERABLE: Mapping[str, Metric] = {
+    "has_answer_f1": Metric(("has_answer_f1", "has_answer"), ratio, "F1 of the questions that have an answer"),
+    "has_answer_exact": Metric(("has_answer_exact", "has_answer"), ratio, "exact match of the questions that have an answer"),
+    "no_answer_accuracy": Metric(("no_answer_right", "no_answer"), ratio, "share of the questions without an answer left unanswered"),
 }
 
 
@@ -80,7 +80,7 @@ class Task(Base):
     def __init__(self, options: Any) -> None:
         """Hold the settings; where all questions have an answer there is nothing to measure of the others."""
         super().__init__(options)
-        self.measures: Mapping[str, Measure] = {**_ANSWERABLE, **_UNANSWERABLE} if options.unanswerable else _ANSWERABLE
+        self.measures: Mapping[str, Metric] = {**_ANSWERABLE, **_UNANSWERABLE} if options.unanswerable else _ANSWERABLE
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return the rows with `text` (question, line end, context) and `label` (a JSON list of the accepted texts), and the bad ones.
@@ -210,7 +210,7 @@ class Task(Base):
             "no_answer_right": exact * (1 - has),
         }
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Return a context's first sentence, the sentence most like the question, and what is new in that one."""
         return baselines.predict(train, test, self.options.unanswerable)
 
@@ -218,7 +218,7 @@ class Task(Base):
         """Return whether there is an answer, its length in words, the question word, and the context's length in words."""
         return pages.slices(rows)
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return the worst answers beside what was expected and, where questions may have none, how often one was given."""
         return pages.tables(rows, found, self.options.unanswerable)
 

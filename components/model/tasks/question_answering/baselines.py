@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.artifacts.predictions import Answers
+from components.artifacts.predictions import ModelOutput
 from components.model.tasks.question_answering import scores
 from components.model.tasks.question_answering.answers import canonical, texts_of
 
@@ -23,14 +23,14 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|[\r\n]+")
 _WORD = re.compile(r"\w(?:[\w.'’-]*\w)?")
 
 
-def predict(train: pd.DataFrame, test: pd.DataFrame, unanswerable: bool) -> Mapping[str, Answers]:
+def predict(train: pd.DataFrame, test: pd.DataFrame, unanswerable: bool) -> Mapping[str, ModelOutput]:
     """Return what each of `NAMES` answers to `test`.
 
     `sentence` is the first sentence of the context; `overlap` the one most like the question, by the cosine of TF-IDF fitted on the
     contexts of `train`; `remainder` the longest run of words of that sentence that the question does not say. Where questions may be
     `unanswerable`, the last two leave those unanswered whose sentence is less like the question than a threshold, the best on `train`.
     """
-    closest = Closest(train["context"].tolist())
+    closest = ClosestAnswer(train["context"].tolist())
     answers = {"sentence": [first_sentence(context) for context in test["context"]]}
     learnt, asked = closest.sentences(train), closest.sentences(test)
     for name, shape in (("overlap", _whole), ("remainder", remainder)):
@@ -40,7 +40,7 @@ def predict(train: pd.DataFrame, test: pd.DataFrame, unanswerable: bool) -> Mapp
         limit = threshold if unanswerable else np.inf
         pairs = zip(asked, test["question"], strict=True)
         answers[name] = [shape(text, question) if -likeness <= limit else "" for (text, likeness), question in pairs]
-    return {name: Answers.texts([canonical([text] if text else []) for text in texts]) for name, texts in answers.items()}
+    return {name: ModelOutput.texts([canonical([text] if text else []) for text in texts]) for name, texts in answers.items()}
 
 
 def sentences(context: str) -> list[str]:
@@ -66,7 +66,7 @@ def remainder(sentence: str, question: str) -> str:
     return sentence[longest[0].start() : longest[-1].end()] if longest else sentence
 
 
-class Closest:
+class ClosestAnswer:
     """Finds the sentence of a context that is most like a question; fitted on contexts."""
 
     def __init__(self, contexts: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from components.artifacts.predictions import Predictions
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.model.tasks.question_answering import scores
 from components.model.tasks.question_answering.answers import texts_of
 
@@ -36,24 +36,26 @@ def question_word(question: str) -> str:
     return _ALIKE.get(word, word)
 
 
-def tables(rows: pd.DataFrame, found: Predictions, unanswerable: bool) -> tuple[Table, ...]:
+def tables(rows: pd.DataFrame, found: Predictions, unanswerable: bool) -> tuple[ReportTable, ...]:
     """Return the table of the worst answers and, with `unanswerable`, that of answers given and expected."""
     expected, predicted = ([texts_of(label) for label in labels.tolist()] for labels in (found.expected, found.predicted))
     scored = [(scores.f1("".join(given[:1]), texts), place) for place, (given, texts) in enumerate(zip(predicted, expected, strict=True))]
     worst = [(place, f1) for f1, place in sorted(scored)[:_SHOWN] if f1 < 1]
     questions = rows["question"].tolist()
     shown = tuple((questions[place], _said(expected[place]), _said(predicted[place]), round(f1, 3)) for place, f1 in worst)
-    difference = Table(title="Answers farthest from what was expected", columns=("question", "expected", "answered", "F1"), rows=shown)
+    difference = ReportTable(
+        title="Answers farthest from what was expected", columns=("question", "expected", "answered", "F1"), rows=shown
+    )
     return (difference, _given(expected, predicted)) if unanswerable else (difference,)
 
 
-def _given(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Table:
+def _given(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> ReportTable:
     counted = {(bool(texts), bool(given)): 0 for texts in ([], [""]) for given in ([], [""])}
     for texts, given in zip(expected, predicted, strict=True):
         counted[bool(texts), bool(given)] += 1
     names = {True: "has an answer", False: "has no answer"}
     rows = tuple((names[has], counted[has, True], counted[has, False]) for has in (True, False))
-    return Table(title="Whether there is an answer", columns=("the question", "answered", "left unanswered"), rows=rows)
+    return ReportTable(title="Whether there is an answer", columns=("the question", "answered", "left unanswered"), rows=rows)
 
 
 def _said(texts: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.artifacts.predictions import Answers
+from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
 from components.model.support import pretrained
 from components.model.tasks.question_answering.answers import canonical
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Found:
+class SpanAnswer:
     """The best span of a context: what stands from character `start` to `end` - 1, "" where the context has no token.
 
     `margin` is the score of no answer less that of the span, both sums of two logits.
@@ -52,24 +52,24 @@ class QuestionAnswerer:
         self._tokenizer = load_tokenizer(folder)
         self._model = pretrained.load_model("AutoModelForQuestionAnswering", folder, head=False).eval()
 
-    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
+    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Answer the columns `question` and `context` of `rows` with the best span, as a JSON list; `[]` is no answer."""
-        return Answers.texts([canonical(self._texts(found)) for found in self.spans(rows, batch_size)])
+        return ModelOutput.texts([canonical(self._texts(found)) for found in self.spans(rows, batch_size)])
 
-    def spans(self, rows: pd.DataFrame, batch_size: int = 64) -> list[Found]:
+    def spans(self, rows: pd.DataFrame, batch_size: int = 64) -> list[SpanAnswer]:
         """Return the best span of each row, whatever the threshold; `batch_size` counts pieces of contexts."""
         questions, contexts = rows["question"].tolist(), rows["context"].tolist()
-        found: list[Found] = []
+        found: list[SpanAnswer] = []
         for begin in range(0, len(questions), _AT_ONCE):
             part = slice(begin, begin + _AT_ONCE)
             found += self._spans(questions[part], contexts[part], batch_size)
         return found
 
-    def _texts(self, found: Found) -> list[str]:
+    def _texts(self, found: SpanAnswer) -> list[str]:
         left_out = self._threshold is not None and found.margin > self._threshold
         return [found.text] if found.text and not left_out else []
 
-    def _spans(self, questions: Sequence[str], contexts: Sequence[str], batch_size: int) -> list[Found]:
+    def _spans(self, questions: Sequence[str], contexts: Sequence[str], batch_size: int) -> list[SpanAnswer]:
         pieces = features(questions, contexts, self._tokenizer, self.spec.max_length, self._stride)
         order = sorted(range(len(pieces)), key=lambda place: (len(pieces[place]), pieces[place].inputs["input_ids"]))
         best: list[tuple[int, int, float, float]] = [(0, 0, -np.inf, np.inf)] * len(pieces)
@@ -98,14 +98,14 @@ class QuestionAnswerer:
         return first, last, score, float(start[piece.nothing] + end[piece.nothing])
 
 
-def _choose(pieces: list[Feature], best: list[tuple[int, int, float, float]], context: str) -> Found:
+def _choose(pieces: list[Feature], best: list[tuple[int, int, float, float]], context: str) -> SpanAnswer:
     """Return the best span of all pieces; a context has no answer only if none of its pieces has one: the least score counts."""
     place = max(range(len(pieces)), key=lambda number: best[number][2])
     first, last, score, _ = best[place]
     if not len(pieces[place].offsets):
-        return Found("", 0, 0, 0.0, 0.0)
+        return SpanAnswer("", 0, 0, 0.0, 0.0)
     begin, stop = int(pieces[place].offsets[first, 0]), int(pieces[place].offsets[last, 1])
     raw = context[begin:stop]  # some tokenizers count the space before a word to its token
     text = raw.strip()
     start = begin + len(raw) - len(raw.lstrip())
-    return Found(text, start, start + len(text), score, min(none for *_, none in best) - score)
+    return SpanAnswer(text, start, start + len(text), score, min(none for *_, none in best) - score)

@@ -15,13 +15,13 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import normalise
 from components.model.support import generation
 from components.model.support.control_tokens import controls, plain, say_typed
-from components.model.support.metrics import Measure
+from components.model.support.metrics import Metric
 from components.model.support.task_base import Base
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Task(Base):
     example: Mapping[str, str] = {"source": "A text to be summarised or translated."}
     metrics = ("log_likelihood", "token_accuracy")
     by_token = True
-    measures: Mapping[str, Measure] = generation.WRITTEN
+    measures: Mapping[str, Metric] = generation.WRITTEN
     baselines = ("copy", "lead")
     normalised = True
     evaluation_batch = 8
@@ -143,12 +143,12 @@ class Task(Base):
         """Return the counts behind ROUGE, BLEU, chrF and exact match."""
         return generation.compare(expected, predicted, self.options)
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Return each source as it is, and its first words, as many as the median target of `train` has."""
         words = round(float(np.median([generation.words_of(target) for target in train["label"]])))
         log.info("baseline lead: the first %d words", words)
         sources = test["text"].tolist()
-        return {"copy": Answers.texts(sources), "lead": Answers.texts([" ".join(source.split()[:words]) for source in sources])}
+        return {"copy": ModelOutput.texts(sources), "lead": ModelOutput.texts([" ".join(source.split()[:words]) for source in sources])}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
         """Return the bands of lengths of sources and targets."""
@@ -157,7 +157,7 @@ class Task(Base):
             "target_length": generation.length_bands(rows["label"].tolist()),
         }
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return the worst rows, some of the usual ones, and lengths."""
         ids, read, expected, written = (list(map(str, each)) for each in (found.ids, rows["text"], found.expected, found.predicted))
         return (

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from transformers import AutoConfig, DataCollatorForSeq2Seq, EncoderDecoderModel
 
-from components.artifacts.predictions import Answers
+from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, BadParams
 from components.core.text import UnicodeForm, normalise
@@ -137,7 +137,7 @@ class Writer:
         self._tokenizer = tokenizer
         self._model = build(folder, tokenizer, options).eval()
 
-    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
+    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Answer the column `source` of `rows`: batched by length, so that little is padding."""
         form = cast(UnicodeForm, self.spec.unicode_form)
         texts = [self._options.prefix + normalise(str(text), form) for text in rows["source"]]
@@ -147,7 +147,7 @@ class Writer:
             places = order[start : start + batch_size]
             for place, written in zip(places, self._write([texts[place] for place in places]), strict=True):
                 answers[place] = written
-        return Answers.texts(answers)
+        return ModelOutput.texts(answers)
 
     def _write(self, texts: Sequence[str]) -> list[str]:
         reads = reading(self._tokenizer, self._options.prefix)

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.model.support import output_heads, pretrained
 from components.model.support.task_base import Base
@@ -161,7 +161,7 @@ class Task(Base):
         """Return what the kind's measures sum up."""
         return self._kind.statistics(expected, predicted)
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Return what the baselines, fitted on `train`, answer: what is commonest or in the middle, and TF-IDF with linear models."""
         return self._kind.predict_baselines(train, spec, len(test), baselines.features(train, test, self.options.pair))
 
@@ -169,7 +169,7 @@ class Task(Base):
         """Return parts by the expected label."""
         return self._kind.slices(rows["label"].tolist())
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return scores by label, or by the size of the number."""
         return self._kind.tables(rows, found)
 

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.artifacts.predictions import PROBABILITY, Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import PROBABILITY, ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
-from components.model.support.metrics import Measure
+from components.model.support.metrics import Metric
 from components.model.tasks.text_classification.baselines import Features
 from components.model.tasks.text_classification.options import Options
 
@@ -21,9 +21,9 @@ Loss = Callable[[Any, Any], Any]
 """Of a batch's logits and labels, both tensors; returns a scalar tensor, the mean over the batch."""
 
 
-def scored(predicted: Sequence[str], scores: Floats, labels: Sequence[str]) -> Answers:
+def scored(predicted: Sequence[str], scores: Floats, labels: Sequence[str]) -> ModelOutput:
     """Return answers with the probabilities `scores` (rows, labels) beside them."""
-    return Answers.texts(predicted, {f"{PROBABILITY}{label}": scores[:, place] for place, label in enumerate(labels)})
+    return ModelOutput.texts(predicted, {f"{PROBABILITY}{label}": scores[:, place] for place, label in enumerate(labels)})
 
 
 class Kind(Protocol):
@@ -35,7 +35,7 @@ class Kind(Protocol):
     ordered: bool
     """Whether what an output means depends on the outputs before it."""
     metrics: tuple[str, ...]
-    measures: Mapping[str, Measure]
+    measures: Mapping[str, Metric]
     baselines: tuple[str, ...]
     refuses: Mapping[str, str]
 
@@ -66,7 +66,7 @@ class Kind(Protocol):
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
         """Return the scores that logits, a tensor of float64 (rows, outputs), stand for."""
 
-    def answers(self, scores: Floats, spec: ModelSpec) -> Answers:
+    def answers(self, scores: Floats, spec: ModelSpec) -> ModelOutput:
         """Return what is answered at these scores."""
 
     def calibrate(self, scores: Floats, labels: Sequence[str], spec: ModelSpec) -> Mapping[str, Any]:
@@ -78,13 +78,13 @@ class Kind(Protocol):
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return what `measures` sums up."""
 
-    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
         """Return what each of `baselines` answers to `rows` test rows; `features` is None where the training texts have no words."""
 
     def slices(self, labels: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Return parts of the test set by their label."""
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return what is worth reading on the page."""
 
 

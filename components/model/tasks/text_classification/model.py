@@ -36,7 +36,7 @@ _POOLINGS = {"cls": "cls", "bos": "cls", "first": "cls", "mean": "mean", "late":
 _DROPOUTS = ("classifier_dropout", "seq_classif_dropout", "hidden_dropout_prob", "dropout", "resid_pdrop")
 
 
-class Head(torch.nn.Module):
+class ClassificationHead(torch.nn.Module):
     """Dropout, a hidden layer with GELU and dropout where there is one, and a linear layer; from (batch, width) to (batch, outputs)."""
 
     def __init__(self, width: int, hidden: int, dropout: float, outputs: int, deviation: float) -> None:
@@ -59,7 +59,7 @@ class Head(torch.nn.Module):
 
 
 class HeadedModel(PreTrainedModel):
-    """A pretrained model and a `Head`, as its config's `retune_head` describes it: pooling, hidden and dropout."""
+    """A pretrained model and a `ClassificationHead`, as its config's `retune_head` describes it: pooling, hidden and dropout."""
 
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -74,7 +74,7 @@ class HeadedModel(PreTrainedModel):
         head = config.retune_head
         self._pooling = str(head["pooling"])
         deviation = float(getattr(config, "initializer_range", 0.02))
-        self.head = Head(int(config.hidden_size), head["hidden"], head["dropout"], int(config.num_labels), deviation)
+        self.head = ClassificationHead(int(config.hidden_size), head["hidden"], head["dropout"], int(config.num_labels), deviation)
 
     def forward(self, labels: torch.Tensor | None = None, **inputs: Any) -> SequenceClassifierOutput:
         """Return the logits (batch, outputs), and where there are labels the loss for the config's problem_type."""

@@ -14,28 +14,28 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.artifacts.predictions import Answers, Predictions, probabilities_of
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions, probabilities_of
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import canonical_label
-from components.model.support.metrics import Measure, f1, mean, ratio
+from components.model.support.metrics import Metric, f1, mean, ratio
 from components.model.tasks.text_classification import weights
 from components.model.tasks.text_classification.baselines import Features, labelled
 from components.model.tasks.text_classification.kinds import Floats, Loss, scored
 from components.model.tasks.text_classification.options import Options
 from components.model.tasks.text_classification.single import named, places_of
-from components.model.tasks.text_classification.tables import Column, by_label
+from components.model.tasks.text_classification.tables import TableColumn, by_label
 from components.model.tasks.text_classification.thresholds import DEFAULT, fit_thresholds
 
 _SMOOTHED = "the targets of several labels are not one distribution"
 _CALIBRATED = "the probabilities of several labels are not one distribution"
 
-_MEASURES: dict[str, Measure] = {
-    "micro_f1": Measure(("hits", "predicted", "expected"), f1, "F1 over all labels of all rows"),
+_MEASURES: dict[str, Metric] = {
+    "micro_f1": Metric(("hits", "predicted", "expected"), f1, "F1 over all labels of all rows"),
     "subset_accuracy": mean("right", "share of the rows with exactly the expected labels"),
     "jaccard": mean("jaccard", "mean over rows of labels that are both expected and predicted among those that are either"),
-    "micro_precision": Measure(("hits", "predicted"), ratio, "share of the predicted labels that are expected"),
-    "micro_recall": Measure(("hits", "expected"), ratio, "share of the expected labels that are predicted"),
+    "micro_precision": Metric(("hits", "predicted"), ratio, "share of the predicted labels that are expected"),
+    "micro_recall": Metric(("hits", "expected"), ratio, "share of the expected labels that are predicted"),
 }
 
 
@@ -58,7 +58,7 @@ class Kind:
     def __init__(self, options: Options) -> None:
         """Hold the options; macro-F1 is a measure where they name the labels."""
         self._options = options
-        self.measures: Mapping[str, Measure] = _MEASURES | ({"macro_f1": _macro(options.labels)} if options.labels else {})
+        self.measures: Mapping[str, Metric] = _MEASURES | ({"macro_f1": _macro(options.labels)} if options.labels else {})
 
     def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return the cell with the labels' names; one that cannot be read is left for `label_of` to refuse."""
@@ -113,7 +113,7 @@ class Kind:
         """Return the probability of each label by itself."""
         return logits.sigmoid()
 
-    def answers(self, scores: Floats, spec: ModelSpec) -> Answers:
+    def answers(self, scores: Floats, spec: ModelSpec) -> ModelOutput:
         """Return the labels whose probability reaches their threshold."""
         return _answers(scores, spec.options.get("thresholds") or {}, spec.labels)
 
@@ -155,7 +155,7 @@ class Kind:
             }
         return {name: np.array(values, dtype=np.float64) for name, values in found.items()}
 
-    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
         """Return the commonest set of labels, and what TF-IDF with logistic regressions says at thresholds of its own."""
         expected = _marked(train["label"].tolist(), spec.labels)
         shares = np.tile(expected.mean(axis=0), (rows, 1))
@@ -173,12 +173,12 @@ class Kind:
         """Return the number of expected labels."""
         return {"labels": [str(count) if count < 4 else "4 or more" for count in map(len, map(_held, labels))]}
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return precision, recall, F1, AUROC and average precision of each label."""
         by_name = probabilities_of(found.measured)
         names = sorted(by_name)
         truth, answers = _marked(found.expected.tolist(), names), _marked(found.predicted.tolist(), names)
-        columns = [Column(name, truth[:, place], answers[:, place], by_name[name]) for place, name in enumerate(names)]
+        columns = [TableColumn(name, truth[:, place], answers[:, place], by_name[name]) for place, name in enumerate(names)]
         return (by_label("Labels, the commonest first", columns),)
 
 
@@ -214,7 +214,7 @@ def _marked(cells: Sequence[str], labels: Sequence[str]) -> npt.NDArray[np.bool_
     return np.array([[label in one for label in labels] for one in held], dtype=np.bool_).reshape(len(held), len(labels))
 
 
-def _answers(scores: Floats, thresholds: Mapping[str, float], labels: tuple[str, ...]) -> Answers:
+def _answers(scores: Floats, thresholds: Mapping[str, float], labels: tuple[str, ...]) -> ModelOutput:
     limits = np.array([thresholds.get(label, DEFAULT) for label in labels])
     return scored([_text([labels[place] for place in np.flatnonzero(row)]) for row in scores >= limits], scores, labels)
 
@@ -223,7 +223,7 @@ def _twice(name: str, expected: set[str], predicted: set[str]) -> int:
     return (name in expected) + (name in predicted)
 
 
-def _macro(labels: Sequence[str]) -> Measure:
+def _macro(labels: Sequence[str]) -> Metric:
     """Return the mean over `labels` of their F1, 0 for one that is neither expected nor predicted, as a function of two sums a label."""
 
     def value(*sums: Floats) -> Floats:
@@ -231,7 +231,7 @@ def _macro(labels: Sequence[str]) -> Measure:
         return np.asarray(np.mean(of, axis=0), dtype=np.float64)
 
     names = tuple(f"{part} {label}" for label in labels for part in ("hits", "either"))
-    return Measure(names, value, "mean over the labels of their F1")
+    return Metric(names, value, "mean over the labels of their F1")
 
 
 def _weighted(of_labels: Sequence[float]) -> Loss:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from components.model.support.metrics import Measure, ratio
+from components.model.support.metrics import Metric, ratio
 
 Floats = npt.NDArray[np.float64]
 
@@ -82,12 +82,12 @@ def negative(total: Floats, rows: Floats) -> Floats:
     return -ratio(total, rows)
 
 
-R2 = Measure(("squared", "y", "yy", "rows"), explained, "share of the variance that is explained; 0: no better than the mean", (-_INF, 1.0))
-NEG_MSE = Measure(("squared", "rows"), negative, "minus the mean squared error, in the label's unit squared", (-_INF, 0.0))
-NEG_MAE = Measure(("absolute", "rows"), negative, "minus the mean absolute error, in the label's unit or in levels", (-_INF, 0.0))
-PEARSON = Measure(("y", "z", "yy", "zz", "yz", "rows"), correlation, "linear correlation", (-1.0, 1.0))
-SPEARMAN = Measure(("r", "s", "rr", "ss", "rs", "rows"), correlation, "correlation of the ranks among all test rows", (-1.0, 1.0))
-KAPPA = Measure(("squared", "y", "z", "yy", "zz", "rows"), kappa, "agreement beyond chance, by squared distance of the levels", (-1.0, 1.0))
+R2 = Metric(("squared", "y", "yy", "rows"), explained, "share of the variance that is explained; 0: no better than the mean", (-_INF, 1.0))
+NEG_MSE = Metric(("squared", "rows"), negative, "minus the mean squared error, in the label's unit squared", (-_INF, 0.0))
+NEG_MAE = Metric(("absolute", "rows"), negative, "minus the mean absolute error, in the label's unit or in levels", (-_INF, 0.0))
+PEARSON = Metric(("y", "z", "yy", "zz", "yz", "rows"), correlation, "linear correlation", (-1.0, 1.0))
+SPEARMAN = Metric(("r", "s", "rr", "ss", "rs", "rows"), correlation, "correlation of the ranks among all test rows", (-1.0, 1.0))
+KAPPA = Metric(("squared", "y", "z", "yy", "zz", "rows"), kappa, "agreement beyond chance, by squared distance of the levels", (-1.0, 1.0))
 
 
 def quarters(values: Sequence[float]) -> list[int]:

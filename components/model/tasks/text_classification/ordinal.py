@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import canonical_label
-from components.model.support.metrics import Measure, mean
+from components.model.support.metrics import Metric, mean
 from components.model.tasks.text_classification import numbers, weights
 from components.model.tasks.text_classification.baselines import Features, regressed
 from components.model.tasks.text_classification.kinds import Floats, Loss, scored
@@ -37,7 +37,7 @@ class Kind:
     scored = True
     ordered = True
     metrics = ("quadratic_weighted_kappa", "neg_mae", "accuracy", "spearman")
-    measures: Mapping[str, Measure] = {
+    measures: Mapping[str, Metric] = {
         "quadratic_weighted_kappa": numbers.KAPPA,
         "neg_mae": numbers.NEG_MAE,
         "accuracy": mean("right", "share of the rows with the expected level"),
@@ -99,7 +99,7 @@ class Kind:
         ones, zeros = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])
         return torch.cat([ones, above], dim=-1) - torch.cat([above, zeros], dim=-1)
 
-    def answers(self, scores: Floats, spec: ModelSpec) -> Answers:
+    def answers(self, scores: Floats, spec: ModelSpec) -> ModelOutput:
         """Return the median level."""
         passed = 1 - np.cumsum(scores, axis=1)[:, :-1] > 0.5
         return scored([spec.labels[place] for place in passed.sum(axis=1)], scores, spec.labels)
@@ -121,7 +121,7 @@ class Kind:
         right = np.array([one == other for one, other in zip(expected, predicted, strict=True)], dtype=np.float64)
         return {**numbers.sums(self._numbers(expected), self._numbers(predicted)), "right": right}
 
-    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
         """Return the median level, and the level nearest to what TF-IDF with ridge regression says."""
         places = np.array(places_of(train["label"].tolist(), spec.labels), dtype=np.float64)
         shares = np.tile(np.bincount(places.astype(int), minlength=len(spec.labels)) / max(1, len(places)), (rows, 1))
@@ -138,7 +138,7 @@ class Kind:
         """Return the expected level of each row."""
         return {"label": list(labels)}
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return what is answered to each level, and how far off that is."""
         expected, predicted = self._numbers(found.expected.tolist()), self._numbers(found.predicted.tolist())
         parts = [(level, found.expected == level) for level in self.labels_of(found.expected.tolist())]

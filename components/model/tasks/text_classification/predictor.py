@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.artifacts.predictions import Answers
+from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel
 from components.model.support import pretrained
@@ -43,7 +43,7 @@ class TextClassifier:
         """The labels, in the order of the columns of `probabilities`; none where a number is answered."""
         return self.spec.labels
 
-    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
+    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Answer the texts of `rows`, with the probabilities of all labels where there are any."""
         return self._kind.answers(self.scores(rows, batch_size), self.spec)
 

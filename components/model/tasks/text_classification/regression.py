@@ -8,10 +8,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
-from components.model.support.metrics import Measure
+from components.model.support.metrics import Metric
 from components.model.tasks.text_classification import numbers
 from components.model.tasks.text_classification.baselines import Features, regressed
 from components.model.tasks.text_classification.kinds import Floats, Loss
@@ -31,7 +31,7 @@ class Kind:
     scored = False
     ordered = False
     metrics = ("r2", "spearman", "pearson", "neg_mse", "neg_mae")
-    measures: Mapping[str, Measure] = {
+    measures: Mapping[str, Metric] = {
         "r2": numbers.R2,
         "spearman": numbers.SPEARMAN,
         "neg_mse": numbers.NEG_MSE,
@@ -94,9 +94,9 @@ class Kind:
         centre, spread = _scale(spec)
         return logits * spread + centre
 
-    def answers(self, scores: Floats, spec: ModelSpec) -> Answers:
+    def answers(self, scores: Floats, spec: ModelSpec) -> ModelOutput:
         """Return the numbers, to five significant digits."""
-        return Answers.texts([numbers.answer(float(number)) for number in scores[:, 0]])
+        return ModelOutput.texts([numbers.answer(float(number)) for number in scores[:, 0]])
 
     def calibrate(self, scores: Floats, labels: Sequence[str], spec: ModelSpec) -> Mapping[str, Any]:
         """Return nothing."""
@@ -112,18 +112,18 @@ class Kind:
         """Return the sums of `numbers.sums`."""
         return numbers.sums(np.array(expected, dtype=np.float64), np.array(predicted, dtype=np.float64))
 
-    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
         """Return the mean, and what TF-IDF with ridge regression says."""
         known = np.array(train["label"].tolist(), dtype=np.float64)
-        mean = Answers.texts([numbers.answer(float(known.mean()))] * rows)
-        found = mean if features is None else Answers.texts([numbers.answer(float(number)) for number in regressed(features, known)])
+        mean = ModelOutput.texts([numbers.answer(float(known.mean()))] * rows)
+        found = mean if features is None else ModelOutput.texts([numbers.answer(float(number)) for number in regressed(features, known)])
         return {"mean": mean, "tfidf": found}
 
     def slices(self, labels: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Return the quarter that each expected number is in."""
         return {"label": [_QUARTERS[place] for place in numbers.quarters([float(label) for label in labels])]}
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return what is answered to each quarter of the expected numbers, and the answers that are furthest off."""
         expected, predicted = (np.array(each.tolist(), dtype=np.float64) for each in (found.expected, found.predicted))
         place = np.array(numbers.quarters(expected.tolist()))
@@ -131,7 +131,7 @@ class Kind:
         far = np.argsort(-np.abs(expected - predicted), kind="stable")[:10]
         texts = [str(rows["text"].iloc[row])[:200] for row in far]
         off = tuple((text, float(expected[row]), float(predicted[row])) for text, row in zip(texts, far, strict=True))
-        return (by_quarter, Table(title="Furthest off", columns=("text", "expected", "predicted"), rows=off))
+        return (by_quarter, ReportTable(title="Furthest off", columns=("text", "expected", "predicted"), rows=off))
 
 
 def _scale(spec: ModelSpec) -> tuple[float, float]:

@@ -9,17 +9,17 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData
 from components.core.text import canonical_label
-from components.model.support.metrics import Measure, mean
+from components.model.support.metrics import Metric, mean
 from components.model.tasks.text_classification import baselines, weights
 from components.model.tasks.text_classification.baselines import Features
 from components.model.tasks.text_classification.kinds import Floats, Loss
 from components.model.tasks.text_classification.options import Options
-from components.model.tasks.text_classification.tables import Column, by_label
+from components.model.tasks.text_classification.tables import TableColumn, by_label
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Kind:
     scored = False
     ordered = False
     metrics = ("macro_f1", "accuracy")
-    measures: Mapping[str, Measure] = {"accuracy": mean("right", "share of the rows that are right")}
+    measures: Mapping[str, Metric] = {"accuracy": mean("right", "share of the rows that are right")}
     baselines = ("majority", "tfidf")
     refuses: Mapping[str, str] = {}
 
@@ -79,9 +79,9 @@ class Kind:
 
         return torch.softmax(logits / spec.temperature, dim=-1)
 
-    def answers(self, scores: Floats, spec: ModelSpec) -> Answers:
+    def answers(self, scores: Floats, spec: ModelSpec) -> ModelOutput:
         """Return the likeliest label."""
-        return Answers.classes(scores, spec.labels)
+        return ModelOutput.classes(scores, spec.labels)
 
     def calibrate(self, scores: Floats, labels: Sequence[str], spec: ModelSpec) -> Mapping[str, Any]:
         """Return nothing."""
@@ -103,7 +103,7 @@ class Kind:
         right = np.array([one == other for one, other in zip(expected, predicted, strict=True)], dtype=np.float64)
         return {"right": right, "rows": np.ones(len(right))}
 
-    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
         """Return the commonest label, and what TF-IDF with logistic regression says."""
         shares = train["label"].value_counts(normalize=True).reindex(list(spec.labels), fill_value=0.0).to_numpy(dtype=np.float64)
         majority = np.tile(shares, (rows, 1)).astype(np.float64)
@@ -111,16 +111,16 @@ class Kind:
         if tfidf is None:
             log.warning("the training texts have no words, or one label only: TF-IDF answers as the majority does")
             tfidf = majority
-        return {"majority": Answers.classes(majority, spec.labels), "tfidf": Answers.classes(tfidf, spec.labels)}
+        return {"majority": ModelOutput.classes(majority, spec.labels), "tfidf": ModelOutput.classes(tfidf, spec.labels)}
 
     def slices(self, labels: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Return the expected label of each row."""
         return {"label": list(labels)}
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return precision, recall, F1 and one-vs-rest AUROC of each label."""
         columns = [
-            Column(label, found.expected == label, found.predicted == label, found.probabilities[:, place])
+            TableColumn(label, found.expected == label, found.predicted == label, found.probabilities[:, place])
             for place, label in enumerate(found.labels)
         ]
         return (by_label("Labels, the commonest first", columns),)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 
 Floats = npt.NDArray[np.float64]
 Cell = str | float | int | bool | None
@@ -16,7 +16,7 @@ MOST = 30
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """One label over all rows: whether it is expected and predicted, each (rows,) of bool, and its probability (rows,)."""
 
     label: str
@@ -25,7 +25,7 @@ class Column:
     probability: Floats
 
 
-def by_label(title: str, columns: Sequence[Column]) -> Table:
+def by_label(title: str, columns: Sequence[TableColumn]) -> ReportTable:
     """Return precision, recall, F1, AUROC and average precision of each label against all others, and their means.
 
     A label that no row has, or every row, has neither of the last two and no part in their means.
@@ -33,14 +33,14 @@ def by_label(title: str, columns: Sequence[Column]) -> Table:
     found = sorted((_scores(column) for column in columns), key=lambda row: (-int(str(row[1])), str(row[0])))
     means = tuple(_mean([row[place] for row in found]) for place in range(2, 7))
     whole = ("mean over labels", int(sum(column.expected.sum() for column in columns)), *means)
-    return Table(
+    return ReportTable(
         title=title,
         columns=("label", "rows", "precision", "recall", "F1", "AUROC", "average precision"),
         rows=(whole, *found[: MOST - 1]),
     )
 
 
-def _scores(column: Column) -> tuple[Cell, ...]:
+def _scores(column: TableColumn) -> tuple[Cell, ...]:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     expected, predicted = column.expected, column.predicted
@@ -62,7 +62,7 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def by_number(title: str, parts: Sequence[tuple[str, npt.NDArray[np.bool_]]], expected: Floats, predicted: Floats) -> Table:
+def by_number(title: str, parts: Sequence[tuple[str, npt.NDArray[np.bool_]]], expected: Floats, predicted: Floats) -> ReportTable:
     """Return the mean answer and the mean distance from what is expected, in each named part of the rows that has any."""
     rows: list[tuple[Cell, ...]] = []
     for name, mask in parts[:MOST]:
@@ -71,4 +71,4 @@ def by_number(title: str, parts: Sequence[tuple[str, npt.NDArray[np.bool_]]], ex
             means = (float(y.mean()), float(z.mean()), float((z - y).mean()), float(np.abs(z - y).mean()))
             rows.append((name, int(mask.sum()), *(round(value, 4) for value in means)))
     columns = ("part", "rows", "mean expected", "mean predicted", "mean error", "mean absolute error")
-    return Table(title=title, columns=columns, rows=tuple(rows))
+    return ReportTable(title=title, columns=columns, rows=tuple(rows))

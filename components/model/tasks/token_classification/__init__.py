@@ -14,11 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.artifacts.predictions import Answers, Predictions
-from components.artifacts.table import Table
+from components.artifacts.predictions import ModelOutput, Predictions
+from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData
-from components.model.support.metrics import Measure, f1, mean, ratio
+from components.model.support.metrics import Metric, f1, mean, ratio
 from components.model.support.task_base import Base
 from components.model.tasks.token_classification import baselines, encoding, tables
 from components.model.tasks.token_classification.options import Options
@@ -28,13 +28,13 @@ from components.model.tasks.token_classification.schemes import label_map, mende
 
 Floats = npt.NDArray[np.float64]
 
-_ENTITIES: Mapping[str, Measure] = {
-    "entity_f1": Measure(("hits", "predicted", "expected"), f1, "F1 of entities; type and both ends must be right (seqeval strict)"),
-    "entity_precision": Measure(("hits", "predicted"), ratio, "share of the predicted entities that are right"),
-    "entity_recall": Measure(("hits", "expected"), ratio, "share of the expected entities that are found"),
+_ENTITIES: Mapping[str, Metric] = {
+    "entity_f1": Metric(("hits", "predicted", "expected"), f1, "F1 of entities; type and both ends must be right (seqeval strict)"),
+    "entity_precision": Metric(("hits", "predicted"), ratio, "share of the predicted entities that are right"),
+    "entity_recall": Metric(("hits", "expected"), ratio, "share of the expected entities that are found"),
 }
-_SENTENCES: Mapping[str, Measure] = {"sentence_accuracy": mean("right", "share of the rows without a mistake")}
-_TOKENS: Mapping[str, Measure] = {"token_accuracy": Measure(("right_tokens", "tokens"), ratio, "share of the tokens with the expected tag")}
+_SENTENCES: Mapping[str, Metric] = {"sentence_accuracy": mean("right", "share of the rows without a mistake")}
+_TOKENS: Mapping[str, Metric] = {"token_accuracy": Metric(("right_tokens", "tokens"), ratio, "share of the tokens with the expected tag")}
 _WHOLE = 1 << 60  # sub-words: no sentence has as many, so none is cut
 
 
@@ -150,7 +150,7 @@ class Task(Base):
         """Return `hits`, `predicted` and `expected` entities, `right_tokens` and `tokens`, and `right` and `rows`, of each row."""
         return self.rows.statistics(expected, predicted)
 
-    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, Answers]:
+    def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Return what the baselines, counted on `train`, answer: the commonest tag, and the commonest tag of each token."""
         return baselines.predict(self.rows, train, test)
 
@@ -158,11 +158,11 @@ class Task(Base):
         """Return the rows by their number of tokens, and for each type of entity the rows that have one."""
         return tables.slices(self.rows, rows)
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
         """Return scores by type, what was taken for what, and the texts that most mistakes are made on."""
         return tables.tables(self.rows, rows, found)
 
-    def _parts(self, records: Sequence[Row], tokenizer: Any, max_length: int) -> list[encoding.Part]:
+    def _parts(self, records: Sequence[Row], tokenizer: Any, max_length: int) -> list[encoding.WordPiece]:
         return encoding.parts_of(
             [self.rows.tokens(row) for row in records], tokenizer, max_length, [self.rows.gaps(row) for row in records]
         )

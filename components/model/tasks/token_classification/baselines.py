@@ -5,12 +5,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from components.artifacts.predictions import Answers
+from components.artifacts.predictions import ModelOutput
 from components.model.tasks.token_classification.rows import Rows
 from components.model.tasks.token_classification.schemes import OUTSIDE, mended
 
 
-def predict(rows: Rows, train: pd.DataFrame, test: pd.DataFrame) -> Mapping[str, Answers]:
+def predict(rows: Rows, train: pd.DataFrame, test: pd.DataFrame) -> Mapping[str, ModelOutput]:
     """Return the answers of `majority` and of `frequent_tag`, both counted on `train`, to the rows `test`.
 
     A token that training does not have gets the commonest tag, which of a scheme is O; entities without a beginning are given one.
@@ -25,7 +25,7 @@ def predict(rows: Rows, train: pd.DataFrame, test: pd.DataFrame) -> Mapping[str,
     tests = [(row, rows.tokens(row)) for row in rows.records(test)]
     majority = [rows.answer(row, [common] * len(tokens)) for row, tokens in tests]
     frequent = [rows.answer(row, mended([known.get(token, common) for token in tokens], rows.scheme)) for row, tokens in tests]
-    return {"majority": Answers.texts(majority), "frequent_tag": Answers.texts(frequent)}
+    return {"majority": ModelOutput.texts(majority), "frequent_tag": ModelOutput.texts(frequent)}
 
 
 def _commonest(tags: Counter[str]) -> str:

@@ -19,7 +19,7 @@ Word = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Part:
+class WordPiece:
     """Tokens `first` to `last` (exclusive) of the sentence `row`: the model's `inputs`, and where among them each token `begins`."""
 
     row: int
@@ -55,7 +55,7 @@ def load_tokenizer(base: Path) -> Any:
 
 def parts_of(
     sentences: Sequence[Sequence[str]], tokenizer: Any, max_length: int, gaps: Sequence[Sequence[str]] | None = None
-) -> list[Part]:
+) -> list[WordPiece]:
     """Return the parts of each sentence, in order; every token begins in exactly one of them, as far as possible with all its sub-words.
 
     A sentence is read as the text that it is: its tokens with their `gaps` before them, which are spaces where there are none. A token
@@ -63,7 +63,7 @@ def parts_of(
     """
     twin = plain(tokenizer, keep=[tokenizer.unk_token] if tokenizer.unk_token else [])
     rows = [list(zip(gaps[row] if gaps else [" "] * len(sentence), sentence, strict=True)) for row, sentence in enumerate(sentences)]
-    found: list[Part] = []
+    found: list[WordPiece] = []
     whole = _encoded([words for words in rows if words], twin)
     for row, words in enumerate(rows):
         if not words:
@@ -77,15 +77,15 @@ def parts_of(
             words = [(" ", word if place in begins else unknown) for place, (_, word) in enumerate(words)]
             inputs, begins = next(_encoded([words], twin))
         if len(inputs["input_ids"]) <= max_length:
-            found.append(Part(row, 0, len(words), inputs, [begins[place] for place in range(len(words))]))
+            found.append(WordPiece(row, 0, len(words), inputs, [begins[place] for place in range(len(words))]))
         else:
             found.extend(_cut(row, words, twin, max_length))
     return found
 
 
-def _cut(row: int, sentence: Sequence[Word], tokenizer: Any, max_length: int) -> list[Part]:
+def _cut(row: int, sentence: Sequence[Word], tokenizer: Any, max_length: int) -> list[WordPiece]:
     """Return the parts of a sentence that is too long for one."""
-    found: list[Part] = []
+    found: list[WordPiece] = []
     first = 0
     while first < len(sentence):
         words = list(sentence[first : first + max_length])
@@ -93,7 +93,7 @@ def _cut(row: int, sentence: Sequence[Word], tokenizer: Any, max_length: int) ->
         if len(begins) + first < len(sentence):  # the last one may have lost some of its sub-words
             words = words[: max(1, len(begins) - 1)]
             inputs, begins = next(_encoded([words], tokenizer, max_length))
-        found.append(Part(row, first, first + len(words), inputs, [begins[place] for place in range(len(words))]))
+        found.append(WordPiece(row, first, first + len(words), inputs, [begins[place] for place in range(len(words))]))
         first += len(words)
     return found
 

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.artifacts.predictions import Answers
+from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
 from components.model.support import pretrained
 from components.model.support.output_heads import take_rows
 from components.model.support.weight_check import stored
-from components.model.tasks.token_classification.encoding import IGNORED, Part, load_tokenizer, parts_of
+from components.model.tasks.token_classification.encoding import IGNORED, WordPiece, load_tokenizer, parts_of
 from components.model.tasks.token_classification.options import Options
 from components.model.tasks.token_classification.rows import Rows
 from components.model.tasks.token_classification.schemes import joined
@@ -35,7 +35,7 @@ class Tagger:
         self._tokenizer = load_tokenizer(folder)
         self._model = load_model(folder, self.spec, options).eval()
 
-    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> Answers:
+    def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
         """Answer the tokens, or the text, of each row with its tags, or its spans.
 
         Sentences are batched by length, so that little is padding.
@@ -52,9 +52,9 @@ class Tagger:
         whole: list[list[str]] = [[] for _ in records]
         for part, found in zip(parts, tags, strict=True):
             whole[part.row] = joined(whole[part.row], found, self._rows.scheme)
-        return Answers.texts([self._rows.answer(row, found) for row, found in zip(records, whole, strict=True)])
+        return ModelOutput.texts([self._rows.answer(row, found) for row, found in zip(records, whole, strict=True)])
 
-    def _answer(self, parts: list[Part]) -> list[npt.NDArray[np.int64]]:
+    def _answer(self, parts: list[WordPiece]) -> list[npt.NDArray[np.int64]]:
         """Return the numbers of the tags of each part's tokens."""
         import torch
         from transformers import DataCollatorForTokenClassification

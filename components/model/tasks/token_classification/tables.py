@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from components.artifacts.predictions import Predictions
-from components.artifacts.table import Table
+from components.artifacts.table import ReportTable
 from components.model.support.metrics import f1, ratio
 from components.model.tasks.token_classification.rows import Rows
 from components.model.tasks.token_classification.schemes import Entity
@@ -27,7 +27,7 @@ def slices(rows: Rows, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
     return {"sentence_length": lengths, **{f"has {kind}": ["yes" if kind in own else "" for own in kinds] for kind in common}}
 
 
-def tables(rows: Rows, frame: pd.DataFrame, found: Predictions) -> tuple[Table, ...]:
+def tables(rows: Rows, frame: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
     """Return the tables of the test rows `frame` and the answers to them, in the same order."""
     scores, confused, texts = Counter[tuple[str, str]](), Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
     for row, expected, predicted in zip(rows.records(frame), found.expected.tolist(), found.predicted.tolist(), strict=True):
@@ -42,9 +42,11 @@ def tables(rows: Rows, frame: pd.DataFrame, found: Predictions) -> tuple[Table, 
     columns = ("expected", "predicted", "boundaries", "count") if rows.scheme != "plain" else ("expected", "predicted", "count")
     scored = ("type", "expected", "precision", "recall", "F1")
     return (
-        Table(title=f"{unit.capitalize()} by type", columns=scored, rows=tuple(_by_type(scores))),
-        Table(title=f"{unit.capitalize()} taken for others, missed and spurious", columns=columns, rows=_most(confused, len(columns) - 1)),
-        Table(title="Texts with most mistakes", columns=("text", "expected", "predicted", "count"), rows=_most(texts, 3)),
+        ReportTable(title=f"{unit.capitalize()} by type", columns=scored, rows=tuple(_by_type(scores))),
+        ReportTable(
+            title=f"{unit.capitalize()} taken for others, missed and spurious", columns=columns, rows=_most(confused, len(columns) - 1)
+        ),
+        ReportTable(title="Texts with most mistakes", columns=("text", "expected", "predicted", "count"), rows=_most(texts, 3)),
     )
 
 
