@@ -23,10 +23,10 @@ from scipy import stats
 from bench._tables import tables
 from bench._worlds import Naming, World
 from components.artifacts.verdict import Outcome
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.gates import LEVEL, Evidence, GatesParams, ReferenceModel, available
 from components.judge import decide
-from components.judge.multiple_testing import fold
+from components.judge.multiple_testing import combine
 from components.judge.selftest import TRIED
 from components.stats import difference, mcnemar, tango
 
@@ -140,7 +140,7 @@ class Series:
         known = {"level": self.gates.looks.level, "rows": names.rows(draw), "crosscheck": False}
         evidence = Evidence(candidate, {"tfidf": baseline, "majority": baseline}, ReferenceModel("1", champion), 10, **known)
         results = decide(evidence, self.gates)
-        tally.outcomes["panel"][fold(results)[0]] += 1
+        tally.outcomes["panel"][combine(results)[0]] += 1
         for result in results:
             tally.outcomes[result.gate][result.outcome] += 1
             tally.metric[result.gate] = result.metric or tally.metric.get(result.gate)
@@ -305,4 +305,4 @@ def line(found: Row) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

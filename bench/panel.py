@@ -18,7 +18,7 @@ import pandas as pd
 from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import Role
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.gates import Evidence, GatesParams, ReferenceModel, TrainingRows, available
 from components.judge import judge
 from components.judge.selftest import selftest
@@ -126,4 +126,4 @@ def answers(draw: np.random.Generator, rows: pd.DataFrame, accuracy: float) -> P
 
 
 if __name__ == "__main__":
-    raise SystemExit(ended(main))
+    raise SystemExit(run_command(main))

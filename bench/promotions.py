@@ -16,10 +16,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.ledger import Ledger, StaleVerdict
 from components.mlflow_store.connection import alone, connect, experiment
-from components.mlflow_store.registry import Decision, champion, swap, versions
+from components.mlflow_store.registry import Decision, champion, swap_champion, versions
 from components.mlflow_store.registry.versions import COMPLETE, KEY, lookup
 from components.mlflow_store.tracking import prepare_store
 
@@ -140,7 +140,7 @@ def attempt(uri: str, ledger: Ledger, number: int, expected: int | None) -> Atte
     version = lookup(connect(uri), NAME, number)
     assert version is not None
     try:
-        done = swap(uri, ledger, version, Decision(expected, "bench", "it was faster"))
+        done = swap_champion(uri, ledger, version, Decision(expected, "bench", "it was faster"))
     except StaleVerdict:
         return Attempt(number, won=False, fault=None)
     except Exception as error:
@@ -149,4 +149,4 @@ def attempt(uri: str, ledger: Ledger, number: int, expected: int | None) -> Atte
 
 
 if __name__ == "__main__":
-    sys.exit(ended(lambda: main(sys.argv[1:])))
+    sys.exit(run_command(lambda: main(sys.argv[1:])))

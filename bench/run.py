@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from components.core.exits import ended
+from components.core.exits import run_command
 
 ROOT = Path(__file__).parent.parent
 SECONDS = {"first": 480, "unchanged": 40}
@@ -114,4 +114,4 @@ def retune(clone: Path, *arguments: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

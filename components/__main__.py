@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from components.core.documents import read_yaml
 from components.core.errors import BadParams, RetuneError, Unavailable
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.core.hashing import digest_file
 from components.core.section import Section, nearest
 from components.steps import STEPS
@@ -41,7 +41,7 @@ def main() -> int:
     logging.captureWarnings(True)
     for chatty in ("httpx", "filelock", "great_expectations", "datasets", "transformers"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    return ended(lambda: run(*sys.argv[1:]))
+    return run_command(lambda: run(*sys.argv[1:]))
 
 
 def run(name: str = "", *folders: str) -> None:

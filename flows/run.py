@@ -12,9 +12,9 @@ from flows.dvc_adapter import repro
 from flows.orchestrator import orphaned_runs, prefect_adapter
 from flows.orchestrator.server import prefect_server
 from flows.project.models import find_models
-from flows.project.run_locks import hold_folder, in_turn
-from flows.project.workspace import Workspace, furnish, open_workspace
-from flows.settings import Settings, enter
+from flows.project.run_locks import folder_lock, run_lock
+from flows.project.workspace import Workspace, open_workspace, sync_workspace
+from flows.settings import Settings, load_into_environment
 
 if TYPE_CHECKING:
     from components.ledger import Retraining
@@ -33,10 +33,10 @@ def run_retrain(workspace: Workspace, inline: bool) -> "Result":
     """
     from flows.project.params import read_params
 
-    with hold_folder(workspace.root), in_turn(workspace.project, read_params(workspace.params).name):
-        furnish(workspace)  # only now: what DVC knows is what the run before left
+    with folder_lock(workspace.root), run_lock(workspace.project, read_params(workspace.params).name):
+        sync_workspace(workspace)  # only now: what DVC knows is what the run before left
         if (workspace.root / "dvc.lock").exists():
-            repro.foresee(workspace.root, [folder / "manifest.json" for folder in (workspace.raw, workspace.base)])
+            repro.prefetch_dvc_status(workspace.root, [folder / "manifest.json" for folder in (workspace.raw, workspace.base)])
         return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
 
 
@@ -90,7 +90,7 @@ def run_scheduled(model: str, inline: bool) -> "Retraining":
 def under_prefect(project: Path, inline: bool, story: Callable[[], T]) -> T:
     """Tell a story with a server of Prefect's at hand, or `inline` without; a run that was cancelled is told to the server."""
     try:
-        settings = enter(project)
+        settings = load_into_environment(project)
         reach_mlflow(settings)
         if inline:
             return story()
@@ -122,12 +122,12 @@ def _retrain(workspace: Workspace) -> "Result":
 
 
 @contextmanager
-def alone(workspace: Workspace) -> Iterator[None]:
+def single_process(workspace: Workspace) -> Iterator[None]:
     """Hold the workspace, and bring its code and settings up to date: two runs in one folder would mix their outputs.
 
     Raises:
         Unavailable: another run works here.
     """
-    with hold_folder(workspace.root):
-        furnish(workspace)
+    with folder_lock(workspace.root):
+        sync_workspace(workspace)
         yield

@@ -176,7 +176,7 @@ def of_file(project: Path) -> dict[str, str | None]:
     return dotenv_values(stream=StringIO(text))
 
 
-def enter(project: Path) -> Settings:
+def load_into_environment(project: Path) -> Settings:
     """Read the settings of a project, and hand the tools what they read from the environment."""
     settings = read_settings(project)
     found = settings.variables() | databases(project)

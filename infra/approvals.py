@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.core.process import quiet_environment
 
 
@@ -25,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import BadParams, Unavailable
-from components.core.exits import ended
-from flows.settings import enter
+from components.core.exits import run_command
+from flows.settings import load_into_environment
 
 
 def make(names: Sequence[str], project: Path) -> list[str]:
@@ -21,7 +21,7 @@ def make(names: Sequence[str], project: Path) -> list[str]:
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
 
-    settings = enter(project)
+    settings = load_into_environment(project)
     where = settings.s3_endpoint or "Amazon S3"
     client = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 3}))
     try:
@@ -59,4 +59,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

@@ -3,7 +3,7 @@
 import sys
 import urllib.request
 
-from components.core.exits import ended
+from components.core.exits import run_command
 
 SECONDS = 5
 
@@ -26,4 +26,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

@@ -12,13 +12,13 @@ import tempfile
 from pathlib import Path
 
 from components.core.errors import BadParams
-from components.core.exits import ended
+from components.core.exits import run_command
 
 BYTES = 24  # of randomness a secret
 ACTIONS = ("Read", "Write", "List", "Tagging")
 
 
-def made_up() -> dict[str, str]:
+def new_secret() -> dict[str, str]:
     """Return the text of each file; a password that stands in two of them is the same."""
     databases = {f"{name}_password": secrets.token_hex(BYTES) for name in ("postgres", "mlflow", "prefect", "retune")}
     keys = {f"s3_{name}_key": secrets.token_hex(BYTES) for name in ("admin", "mlflow", "retune")}
@@ -57,7 +57,7 @@ def write(folder: Path) -> list[str]:
         raise BadParams(f"{folder} exists, and the databases know what is in it; to change one secret see docs/containers.md")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # mode 0700
-    texts = made_up()
+    texts = new_secret()
     for name, text in texts.items():
         (partial / name).write_text(text, encoding="utf-8")
         (partial / name).chmod(0o444)
@@ -75,4 +75,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from components.core.errors import BadParams, Unavailable
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.core.process import quiet_environment
 
 TEMPLATE = Path(__file__).parent / "kubernetes/base-job-template.json"
@@ -106,4 +106,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

@@ -19,7 +19,7 @@ from types import FrameType
 import psutil
 
 from components.core.errors import Cancelled, Unavailable
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.core.locks import hold
 from components.core.output_dir import make_private, open_log
 from components.core.process import end_group, is_foreign, owner, quiet_environment
@@ -147,7 +147,7 @@ def write_state(home: Path, state: State) -> None:
     os.replace(partial, home / STATE.name)
 
 
-def heed_signals() -> None:
+def install_signal_handlers() -> None:
     """Let what ends this process politely end the services first."""
 
     def ended(number: int, _frame: FrameType | None) -> None:
@@ -163,7 +163,7 @@ def main(verb: str, workers: str = "1") -> None:
     workspace = open_project()
     settings = read_settings(workspace.project)
     if verb == "supervise":
-        heed_signals()
+        install_signal_handlers()
         with contextlib.suppress(Cancelled):
             supervise(workspace, settings, int(workers))
     elif verb == "up":
@@ -173,4 +173,4 @@ def main(verb: str, workers: str = "1") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(lambda: main(*sys.argv[1:])))
+    sys.exit(run_command(lambda: main(*sys.argv[1:])))

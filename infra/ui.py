@@ -13,9 +13,9 @@ import httpx
 import psutil
 
 from components.core.errors import Unavailable
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.core.output_dir import open_log
-from components.core.process import end_group, quiet_environment, tied
+from components.core.process import end_group, quiet_environment, tied_command
 from components.mlflow_store.tracking import prepare_store
 from flows.orchestrator import credential
 from flows.orchestrator.guarded_app import HOST, VARIABLE
@@ -115,7 +115,7 @@ def running(command: list[str], settings: dict[str, str], log: Path, folder: Pat
     """Run a command with `settings` in its environment, in a session of its own and tied to the life of this process."""
     with os.fdopen(open_log(log), "a", encoding="utf-8") as out:
         child = subprocess.Popen(
-            tied(command),
+            tied_command(command),
             cwd=folder,
             env=os.environ | settings,
             stdin=subprocess.DEVNULL,
@@ -148,4 +148,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

@@ -156,7 +156,7 @@ def measured_of(columns: Sequence[str]) -> list[str]:
     return [name.removeprefix(MEASURED) for name in columns if name.startswith(MEASURED)]
 
 
-def apart(one: str, other: str) -> float:
+def answer_distance(one: str, other: str) -> float:
     """Return how far two answers are apart: 0 for the same text, infinite for different ones.
 
     Of JSON numbers it is the largest difference, beyond 1 relative to the number.

@@ -26,7 +26,7 @@ class RetuneError(Exception):
 
     def __str__(self) -> str:
         """Return the message, short and legible whatever it quotes."""
-        return legible(super().__str__())
+        return readable_error(super().__str__())
 
 
 class BadInput(RetuneError):
@@ -75,7 +75,7 @@ class Cancelled(RetuneError):
     exit_code = 130
 
 
-def legible(text: str) -> str:
+def readable_error(text: str) -> str:
     """Return a message of at most LINES lines with CHARACTERS each, in which what cannot be seen is written as its code point."""
     lines = text.split("\n")
     if len(lines) > LINES:

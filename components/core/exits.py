@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import BadInput, Cancelled, RetuneError, Unavailable, legible
+from components.core.errors import BadInput, Cancelled, RetuneError, Unavailable, readable_error
 
 DEBUG = "RETUNE_DEBUG"
 KEPT = 50  # traces in a folder; older ones are removed
@@ -43,7 +43,7 @@ _SYSTEM = {
 }
 
 
-def ended(command: Callable[[], int | None]) -> int:
+def run_command(command: Callable[[], int | None]) -> int:
     """Run a command and return its exit code; how it failed is printed in one message.
 
     A traceback is never printed without `--debug`: not of this thread, not of another one, and not by a library that logs it.
@@ -64,12 +64,12 @@ def ended(command: Callable[[], int | None]) -> int:
     return code
 
 
-def debugging() -> bool:
+def debug_mode() -> bool:
     """Say whether traces are to be printed."""
     return os.environ.get(DEBUG, "") not in ("", "0")
 
 
-def kept_trace(error: BaseException) -> Path:
+def write_trace(error: BaseException) -> Path:
     """Write the trace of an error into a file of its own, once, and return its path."""
     if known := getattr(error, _TRACE, None):
         return Path(known)
@@ -95,7 +95,7 @@ def kept_trace(error: BaseException) -> Path:
 def one_line(error: BaseException) -> str:
     """Return what an unforeseen error says, in one line that names the file with its trace."""
     told = " ".join(str(error).split())
-    return legible(f"unexpected {type(error).__name__}: {told or 'no message'} (trace: {kept_trace(error)})")
+    return readable_error(f"unexpected {type(error).__name__}: {told or 'no message'} (trace: {write_trace(error)})")
 
 
 def _fail(error: Exception) -> int:
@@ -128,11 +128,11 @@ def _foreseen(error: Exception) -> tuple[str, int] | None:
 
 
 def _say(message: str, code: int, error: BaseException) -> int:
-    if debugging():
+    if debug_mode():
         traceback.print_exception(error)
     if sys.stderr is not None:  # it was closed: print would write to standard output, among the JSON
         with contextlib.suppress(OSError):
-            print(f"error: {legible(message)}", file=sys.stderr, flush=True)
+            print(f"error: {readable_error(message)}", file=sys.stderr, flush=True)
     return code
 
 
@@ -190,7 +190,7 @@ def _without_traces() -> Iterator[None]:
     def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
         made = factory(*args, **kwargs)
         error = made.exc_info[1] if made.exc_info else None
-        if error is not None and not debugging():
+        if error is not None and not debug_mode():
             known = isinstance(error, RetuneError) or made.levelno < logging.WARNING
             made.exc_info = None
             if not known:

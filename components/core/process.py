@@ -57,7 +57,7 @@ _DVC_STAGE = "DVC_STAGE"  # which DVC sets for a stage's command
 CHILDREN: set[subprocess.Popen[str]] = set()  # leaders of their process groups, which a thread waits for
 
 
-def inherited() -> dict[str, str]:
+def inherited_environment() -> dict[str, str]:
     """Return the environment for a child: this process's, without the repository that git's hooks are told of."""
     return {name: value for name, value in os.environ.items() if name not in REPOSITORY}
 
@@ -79,7 +79,7 @@ def quiet_environment() -> None:
             os.environ[name] = value
 
 
-def tied(command: Sequence[str]) -> list[str]:
+def tied_command(command: Sequence[str]) -> list[str]:
     """Return `command` tied to the life of this process from its very first moment, also where this process is killed meanwhile."""
     # -P: the folder of this file is not on the import path. -B: no compiled files are written.
     return [sys.executable, "-P", "-B", __file__, f"{_PARENT}{os.getpid()}", *command]

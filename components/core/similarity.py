@@ -57,7 +57,7 @@ def shingles(text: str) -> frozenset[str]:
     return frozenset(runs or {text})
 
 
-def resembling(texts: Sequence[str], others: Sequence[str], threshold: float) -> npt.NDArray[np.bool_]:
+def similar_pairs(texts: Sequence[str], others: Sequence[str], threshold: float) -> npt.NDArray[np.bool_]:
     """Return which of `texts` are among `others` word for word, or have a near copy there; with a threshold of 1 only the former."""
     mine, theirs = [plain(text) for text in texts], {plain(text) for text in others}
     found = np.array([text in theirs for text in mine], dtype=np.bool_)
@@ -92,12 +92,12 @@ def closest(texts: Sequence[str], others: Sequence[str], threshold: float) -> di
     It is `threshold` or more; of equally similar ones the first counts.
     """
     best = ClosestText(len(texts))
-    for places, twin, similarities in alike(texts, others, threshold):
+    for places, twin, similarities in near_duplicates(texts, others, threshold):
         best.add(places, twin, similarities)
     return best.found()
 
 
-def alike(
+def near_duplicates(
     texts: Sequence[str], others: Sequence[str], threshold: float
 ) -> Iterator[tuple[npt.NDArray[np.int64], int, npt.NDArray[np.float64]]]:
     """Yield the places of texts (found,), the place of one of `others`, and their similarities to it (found,), `threshold` or more.

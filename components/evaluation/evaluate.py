@@ -27,7 +27,7 @@ from components.core.errors import BadData, BadModel
 from components.core.hashing import digest_folder
 from components.core.output_dir import fresh
 from components.core.section import NOTHING, OpenSection, Section
-from components.evaluation.metric_set import yardstick
+from components.evaluation.metric_set import metric_set
 from components.model import tasks
 from components.stats import ClassificationMetrics, Truth, brier, calibration_error, class_counts, reliability
 
@@ -86,7 +86,7 @@ def measure(
     min_class_units: int,
 ) -> Metrics:
     """Return all scores of the candidate, those of its baselines, and the paired differences; pure."""
-    measured = yardstick(kind, candidate, min_class_units)
+    measured = metric_set(kind, candidate, min_class_units)
     shown, comparable = measured.shown, measured.metrics
     return Metrics(
         rows=measured.units.rows,

@@ -13,7 +13,7 @@ from pydantic import Field, create_model
 from components.core.errors import BadParams
 from components.core.section import Section, nearest
 from components.gates.support.evidence import LEVEL, Evidence, Gate, GateSection, ReferenceModel, TrainingRows
-from components.gates.support.learned_rows import hold, without_learnt
+from components.gates.support.learned_rows import measure_exposure, without_learned_rows
 
 __all__ = [
     "LEVEL",
@@ -24,9 +24,9 @@ __all__ = [
     "ReferenceModel",
     "TrainingRows",
     "available",
-    "hold",
     "load",
-    "without_learnt",
+    "measure_exposure",
+    "without_learned_rows",
 ]
 
 FOLDER = Path(__file__).parent

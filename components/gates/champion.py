@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates.support.evidence import Evidence, GateSection
-from components.gates.support.noninferiority import common_rows, compare, new_labels, strangers
+from components.gates.support.noninferiority import common_rows, compare, new_labels, unknown_labels
 
 
 class Params(GateSection):
@@ -43,7 +43,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if rival.predictions is None:
         return _unscorable(str(evidence.unscorable), params)
     seen, other, called = evidence, rival.predictions, f"champion {rival.called}"
-    differing, new = strangers(evidence, other, rival), new_labels(evidence, other, rival)
+    differing, new = unknown_labels(evidence, other, rival), new_labels(evidence, other, rival)
     if new and params.new_labels == "ask":
         reason = f"{called} has other labels: {differing}; gates.champion.new_labels says ask"
         return GateResult(gate="champion", outcome=Outcome.INCONCLUSIVE, reason=reason, change="gates.champion.new_labels: common")

@@ -12,7 +12,7 @@ from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.gates.support.evidence import Evidence, GateSection, TrainingRows, interval
 from components.gates.support.leak_probe import probe
-from components.gates.support.learned_rows import LEARNT, called, hold
+from components.gates.support.learned_rows import LEARNT, measure_exposure, rows_name
 from components.gates.support.noninferiority import common_rows
 from components.gates.support.overlap import Overlap, Pair, TestExposure, repeated
 from components.gates.support.slicing import test_rows
@@ -83,7 +83,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     if held is None:
         if isinstance(found := test_rows(evidence), str):
             return GateResult(gate="leakage", outcome=Outcome.INCONCLUSIVE, reason=found)
-        held = hold(found, evidence.train, evidence.seen, params.near_duplicate)
+        held = measure_exposure(found, evidence.train, evidence.seen, params.near_duplicate)
     rows = held.rows
     twice = _Count(
         "stand twice in",
@@ -94,7 +94,7 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
         "max_test_duplicate_share",
     )
     own = [twice, *(_counts(held.sides[LEARNT], len(rows), params, evidence.one_answer) if LEARNT in held.sides else ())]
-    theirs = [_learnt(held.sides[called(one)], called(one), len(rows), params) for one in evidence.seen if one.rows is not None]
+    theirs = [_learnt(held.sides[rows_name(one)], rows_name(one), len(rows), params) for one in evidence.seen if one.rows is not None]
     doubts = ["the rows that the candidate learnt from were not handed over"] if evidence.train is None else []
     unknown = _unknown(evidence.seen) if params.unknown == "ask" else []
     decided = _decided(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from components.artifacts.predictions import Predictions, apart
+from components.artifacts.predictions import Predictions, answer_distance
 from components.artifacts.served_answers import ServedAnswers
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Outcome, Role
@@ -100,7 +100,7 @@ def _compare(candidate: Predictions, served: ServedAnswers, tolerance: float) ->
 def _compare_texts(candidate: Predictions, served: ServedAnswers, places: list[int], tolerance: float) -> _Compared:
     """Return answers that are no classes: equal texts are the same, and JSON numbers within the tolerance."""
     evaluated, found = [str(candidate.predicted[at]) for at in places], [one.label for one in served.answers]
-    difference = np.array([apart(one, other) for one, other in zip(evaluated, found, strict=True)], dtype=np.float64)
+    difference = np.array([answer_distance(one, other) for one, other in zip(evaluated, found, strict=True)], dtype=np.float64)
     return _Compared([one.id for one in served.answers], evaluated, found, difference, difference > tolerance)
 
 

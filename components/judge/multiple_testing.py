@@ -9,7 +9,7 @@ from components.stats import holm
 _HAVE_A_SAY = (Role.DECIDES, Role.VETOES)
 
 
-def correct(results: Sequence[GateResult], level: float = LEVEL) -> tuple[GateResult, ...]:
+def correct_tests(results: Sequence[GateResult], level: float = LEVEL) -> tuple[GateResult, ...]:
     """Return the results with every hypothesis corrected (Holm over all gates that have a say), FAIL where one is rejected.
 
     Rejecting is a union: without the correction nine gates at 5 % reject an equal model in 25 % of cases.
@@ -26,7 +26,7 @@ def correct(results: Sequence[GateResult], level: float = LEVEL) -> tuple[GateRe
     return tuple(corrected)
 
 
-def fold(results: Sequence[GateResult]) -> tuple[Outcome, str]:
+def combine(results: Sequence[GateResult]) -> tuple[Outcome, str]:
     """Return the verdict and why: any FAIL of a gate that has a say, else an INCONCLUSIVE one that decides, else PASS."""
     failed = [one for one in results if one.outcome is Outcome.FAIL and one.role in _HAVE_A_SAY]
     if failed:

@@ -13,7 +13,7 @@ from components.core.section import nearest
 from components.gates import GatesParams, available, load
 from components.gates.baseline import STRONGEST
 from components.gates.support.evidence import Evidence
-from components.judge.multiple_testing import correct, fold
+from components.judge.multiple_testing import combine, correct_tests
 
 
 def verdict_key(
@@ -45,7 +45,7 @@ def decide(evidence: Evidence, gates: GatesParams) -> tuple[GateResult, ...]:
         for name, params in asked.items()
         if params.role is not Role.OFF
     ]
-    return correct(results)
+    return correct_tests(results)
 
 
 def judge(
@@ -64,7 +64,7 @@ def judge(
     for name, predictions in {**evidence.baselines, **others}.items():
         _check_same_rows(evidence.candidate, predictions, name)
     results = decide(evidence, gates)
-    outcome, reason = fold(results)
+    outcome, reason = combine(results)
     return Verdict(
         key=key,
         candidate=candidate_digest,

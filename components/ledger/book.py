@@ -28,7 +28,7 @@ from components.ledger.tables import (
     test_rows,
     writing,
 )
-from components.ledger.test_set_use import SHARED, Wear, kept, worn
+from components.ledger.test_set_use import SHARED, Wear, kept, prior_use
 
 _ASKED = sa.select(requests, answers.c.decision, answers.c.who, answers.c.why, answers.c.decided_at).outerjoin_from(requests, answers)
 
@@ -162,7 +162,7 @@ class Ledger:
             else:
                 earlier = known[: known.index(mine)]
             before = [(one.candidate_key, one.test_digest) for one in earlier if one.candidate_key != candidate_key]
-            return worn(test_digest, before, _rows(connection), shared)
+            return prior_use(test_digest, before, _rows(connection), shared)
 
     def unknown_tests(self, model: str) -> list[str]:
         """Return the digests of the test sets that candidates were judged on and whose rows are not in the ledger."""
@@ -174,7 +174,7 @@ class Ledger:
         with reading(self._engine) as connection:
             judged = [(one.candidate_key, one.test_digest) for one in _looks(connection, model)]
             known = _rows(connection)
-        return worn(test_digest, judged, {**({test_digest: kept(rows)} if rows else {}), **known}, shared).number - 1
+        return prior_use(test_digest, judged, {**({test_digest: kept(rows)} if rows else {}), **known}, shared).number - 1
 
     def note(self, retraining: Retraining) -> None:
         """Write how a scheduled run ended."""

@@ -37,7 +37,7 @@ def share(mine: Collection[str], theirs: Collection[str]) -> float:
     return len(set(known) & set(theirs)) / len(known) if known else 0.0
 
 
-def worn(today: str, earlier: Iterable[tuple[str, str]], rows: Mapping[str, Collection[str]], shared: float = SHARED) -> Wear:
+def prior_use(today: str, earlier: Iterable[tuple[str, str]], rows: Mapping[str, Collection[str]], shared: float = SHARED) -> Wear:
     """Return the wear of the test set `today`, by the looks before: (candidate, test set) each; `rows` are the keys by test set.
 
     A candidate that was judged on several test sets is one look.

@@ -18,7 +18,7 @@ from components.core.errors import BadModel, RetuneError
 from components.core.hashing import digest_file
 from components.core.temporary import temporary
 from components.model import tasks
-from components.model.base_resolver import hub_id, unlike
+from components.model.base_resolver import base_mismatch, hub_id
 from components.model.methods import lora
 from components.model.support.foreign_code import refuse_foreign_code
 
@@ -91,7 +91,7 @@ def merged(adapter: Path, find: Callable[[AdapterManifest], Path]) -> Iterator[P
         folder = _merge(adapter, base, record.base, made)
         found = digest_file(folder / MERGED)
         if found != record.weights_sha256:
-            if fault := unlike(base, record.base):
+            if fault := base_mismatch(base, record.base):
                 raise BadModel(f"the base in {base} changed while it was read: {fault}")
             log.warning(
                 "base and adapter are those of the training and give weights with other bits (sha256 %s…, in training %s…): this "

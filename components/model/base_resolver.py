@@ -42,7 +42,7 @@ def find_base(record: AdapterManifest, registered: Registered, uri: str) -> Path
         places = _places(record.source, registered, _projects(uri))
     tried = []
     for called, found in places:
-        fault = found if isinstance(found, str) else unlike(found, record.base)
+        fault = found if isinstance(found, str) else base_mismatch(found, record.base)
         if fault is None:
             return Path(found)
         tried.append(f"{called}: {fault}")
@@ -52,7 +52,7 @@ def find_base(record: AdapterManifest, registered: Registered, uri: str) -> Path
     )
 
 
-def unlike(folder: Path, parts: Sequence[FilePart]) -> str | None:
+def base_mismatch(folder: Path, parts: Sequence[FilePart]) -> str | None:
     """Say which of the files `parts` is missing in `folder` or differs there; None where all are the same."""
     if not folder.is_dir():
         return "there is no such folder"

@@ -111,7 +111,7 @@ def settings_in_force(params: Mapping[str, object], trained: Mapping[str, object
     return dict(_flat(params)) | {f"train.{name}": value for name, value in trained.items()}
 
 
-def differing(before: Mapping[str, object], now: Mapping[str, object], absent: str) -> list[tuple[str, object, object]]:
+def differing_settings(before: Mapping[str, object], now: Mapping[str, object], absent: str) -> list[tuple[str, object, object]]:
     """Return name, earlier and present value of what differs, by name; 3, 3.0 and "3" are the same value."""
     pairs = [(name, before.get(name, absent), now.get(name, absent)) for name in sorted({*before, *now})]
     return [pair for pair in pairs if _plain(pair[1]) != _plain(pair[2])]

@@ -182,7 +182,9 @@ def _changes(facts: PageFacts) -> dict[str, Any]:
         "known_settings": known,
         "settings": _differing_settings(facts, champion) if known else (),
         "origins": _origins(facts.run.lineage, champion),
-        "packages": error_analysis.differing(champion.lineage.packages, facts.run.lineage.packages, ABSENT) if champion.lineage else (),
+        "packages": error_analysis.differing_settings(champion.lineage.packages, facts.run.lineage.packages, ABSENT)
+        if champion.lineage
+        else (),
     }
 
 
@@ -191,9 +193,9 @@ def _differing_settings(facts: PageFacts, champion: ChampionFacts) -> list[tuple
     trained = facts.training.settings if facts.training else {}
     if champion.params and facts.run.params:
         before = error_analysis.settings_in_force(champion.params, champion.settings)
-        pairs = error_analysis.differing(before, error_analysis.settings_in_force(facts.run.params, trained), ABSENT)
+        pairs = error_analysis.differing_settings(before, error_analysis.settings_in_force(facts.run.params, trained), ABSENT)
     else:
-        pairs = error_analysis.differing(champion.settings, trained, ABSENT)
+        pairs = error_analysis.differing_settings(champion.settings, trained, ABSENT)
     return [(name, *_told_apart(before, now)) for name, before, now in pairs]
 
 

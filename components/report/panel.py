@@ -79,7 +79,7 @@ class View:
     @property
     def obstacle(self) -> bool:
         """Whether it stands in the way of a promotion."""
-        return stands_in_the_way(self.gate)
+        return is_blocking(self.gate)
 
     @property
     def behind(self) -> str:
@@ -89,7 +89,7 @@ class View:
         return ", ".join(wording.many(number, one, more) for number, one, more in parts if number)
 
 
-def stands_in_the_way(gate: GateResult) -> bool:
+def is_blocking(gate: GateResult) -> bool:
     """Say whether a gate keeps the candidate from being promoted."""
     failed = gate.outcome is Outcome.FAIL and gate.role in (Role.DECIDES, Role.VETOES)
     return failed or (gate.outcome is Outcome.INCONCLUSIVE and gate.role is Role.DECIDES)

@@ -55,7 +55,7 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
     log.info("training on %d rows, validating on %d: %s", len(data.train), len(data.validation), _listed(settings))
     result = fit(kind, base, data, settings, keep=CheckpointPaths(checkpoints, history))
     model = save(result, kind, base, data.spec, out / "model")
-    spec = settle(model, kind, data.spec, learn)
+    spec = resolve_settings(model, kind, data.spec, learn)
     temperature = calibrate(model, kind, spec, learn) if settings.calibration == "temperature" else None
     if result.learnt is not None:
         adapter.write(result.learnt, model, base, out / "adapter")
@@ -76,7 +76,7 @@ def save(result: TrainResult, kind: tasks.Task, base: Path, spec: ModelSpec, fol
     return folder
 
 
-def settle(model: Path, kind: tasks.Task, spec: ModelSpec, learn: Path) -> ModelSpec:
+def resolve_settings(model: Path, kind: tasks.Task, spec: ModelSpec, learn: Path) -> ModelSpec:
     """Write what `kind` settles on the validation rows of `learn` into the contract of `model`, and return the contract."""
     settled = kind.calibrate(model, read_rows(learn / "validation.parquet"))
     if not settled:

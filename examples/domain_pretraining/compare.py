@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parents[1])]
 
 from components.artifacts.predictions import Predictions  # noqa: E402
-from components.evaluation.metric_set import yardstick  # noqa: E402
+from components.evaluation.metric_set import metric_set  # noqa: E402
 from flows.project.params import read_params  # noqa: E402
 from flows.project.workspace import open_workspace  # noqa: E402
 
@@ -42,7 +42,7 @@ def compared() -> list[dict[str, Any]]:
     if adapted.ids.tolist() != alone.ids.tolist():
         raise SystemExit("the two were not asked the same rows: run both on the same labelled.csv")
     params = read_params(files[0])
-    measured = yardstick(params.made_task, adapted, params.evaluate.min_class_units)
+    measured = metric_set(params.made_task, adapted, params.evaluate.min_class_units)
     found = []
     for metric in measured.metrics:
         gain, own = measured.difference(metric, adapted, alone, 0.95), measured.score(metric, adapted, 0.95)

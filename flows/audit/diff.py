@@ -19,9 +19,9 @@ from components.artifacts.metrics import Estimate
 from components.artifacts.predictions import Predictions, relabelled
 from components.artifacts.rows import read_rows
 from components.core.errors import BadModel, NotFound, RetuneError
-from components.core.similarity import resembling
+from components.core.similarity import similar_pairs
 from components.core.text import label_reader
-from components.evaluation.metric_set import yardstick
+from components.evaluation.metric_set import metric_set
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.tracking.facts import flatten
@@ -129,7 +129,7 @@ def compare_answers(model: RegisteredModel, old: registry.Version, new: registry
     params = read_json(model, new, "params.json")
     threshold = params.get("gates", {}).get("leakage", {}).get("near_duplicate", NEAR)
     taught = [text for version in (old, new) for text in (*learnt_texts(model, version), *inherited_texts(model, version))]
-    fresh = ~resembling(rows["text"].tolist(), taught, threshold)
+    fresh = ~similar_pairs(rows["text"].tolist(), taught, threshold)
     if not fresh.any():
         raise NotFound(
             f"version {old.number} or {new.number} has learnt each of the {len(rows):,} test rows, so none is left to compare on"
@@ -144,7 +144,7 @@ def compare_answers(model: RegisteredModel, old: registry.Version, new: registry
     if task.named:
         scored, candidate = (relabelled(one, label, lambda answer: task.renamed(answer, label)) for one in (scored, candidate))
     old_answers, answers = (one.take(np.isin(one.ids, rows["id"][fresh].tolist())) for one in (scored, candidate))
-    measured = yardstick(task, answers, int(units))
+    measured = metric_set(task, answers, int(units))
     found = measure(old_answers, answers, dict(zip(rows["id"], rows["text"], strict=True)), measured, digest)
     return found.model_copy(update={"left_out": int((~fresh).sum())})
 

@@ -15,7 +15,7 @@ from flows.orchestrator.prefect_api import post
 from flows.orchestrator.server import running
 from flows.orchestrator.services import health, read_state
 from flows.project.models import ModelFolder, find_models
-from flows.project.stores import standing
+from flows.project.stores import champion_of
 from flows.project.workspace import Workspace
 from flows.settings import Settings, read_settings
 
@@ -43,7 +43,7 @@ class Overview:
     services: Mapping[str, str]
 
 
-def overview() -> Overview:
+def fleet_status() -> Overview:
     """Ask the registry, the ledger and Prefect about every model of the project above the working folder.
 
     Raises:
@@ -54,17 +54,17 @@ def overview() -> Overview:
     settings, models = read_settings(project.project), find_models(project.project)
     due = next_runs(project, settings)
     try:
-        place = standing(project)
+        place = champion_of(project)
     except NotFound:  # nothing was ever recorded here
         place = None
     state = read_state(project.var)
     return Overview(
-        models=tuple(line(model, place, due) for model in models),
+        models=tuple(fleet_row(model, place, due) for model in models),
         services=health(state) if state else {"services": "not running; `retune up` starts them"},
     )
 
 
-def line(model: ModelFolder, place: Environment | None, due: Mapping[str, str] | None) -> FleetRow:
+def fleet_row(model: ModelFolder, place: Environment | None, due: Mapping[str, str] | None) -> FleetRow:
     """Collect what is known of a model; `due` is None where no server of Prefect's answers."""
     next_run = "Prefect is not running" if due is None else due.get(model.name)
     if place is None:

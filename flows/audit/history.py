@@ -8,7 +8,7 @@ from components.core.errors import BadInput, NotFound
 from components.ledger import Entry, Request
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
-from components.mlflow_store.registry.environments import opponent_here
+from components.mlflow_store.registry.environments import reference_here
 from components.mlflow_store.registry.verdicts import judged_because
 from flows.audit.registered_model import RegisteredModel, shown
 
@@ -138,7 +138,7 @@ def of_version(version: registry.Version, at: datetime) -> Event:
     verdict = version.tags.get("retune.verdict")
     action = {"FAIL": "rejected", "INCONCLUSIVE": "undecided"}.get(verdict or "", "registered")
     reason = judged_because(version)
-    return Event(at, action, version.number, opponent_here(version), verdict, "retune", reason or "not judged", evidence=version.evidence)
+    return Event(at, action, version.number, reference_here(version), verdict, "retune", reason or "not judged", evidence=version.evidence)
 
 
 def champion(model: RegisteredModel, at: str | None = None) -> Reign:

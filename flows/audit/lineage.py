@@ -76,7 +76,7 @@ class Sightings(BaseModel):
     unknown: tuple[int, ...]
 
 
-def trail(model: RegisteredModel, number: int) -> Trail:
+def trace_version(model: RegisteredModel, number: int) -> Trail:
     """Return the trail of a version.
 
     Raises:
@@ -111,7 +111,7 @@ def trail(model: RegisteredModel, number: int) -> Trail:
     )
 
 
-def sightings(model: RegisteredModel, asked: str) -> Sightings:
+def find_exposures(model: RegisteredModel, asked: str) -> Sightings:
     """Return the versions that saw a snapshot (by the beginning of its digest) or a row (by its id, or its text's digest).
 
     Raises:

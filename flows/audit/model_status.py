@@ -29,7 +29,7 @@ class ModelStatus:
     looks_allowed: int | None
 
 
-def standing(workspace: Workspace, alias: int | None, there: Collection[int]) -> ModelStatus:
+def read_status(workspace: Workspace, alias: int | None, there: Collection[int]) -> ModelStatus:
     """Return how things stand with the workspace's model.
 
     `alias` is the version that the registry calls champion, `there` are all that it has.

@@ -33,7 +33,7 @@ class RemoteModel:
         return {number: f"{self.reasons[key]} in {self.environment}" for number, key in mine.items()}
 
 
-def abroad(project: Path, name: str) -> list[RemoteModel]:
+def remote_models(project: Path, name: str) -> list[RemoteModel]:
     """Return the model `name` as each environment has it.
 
     Raises:

@@ -18,10 +18,10 @@ from components.mlflow_store.connection import alone
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.ledger_head import shown
 from flows.audit import retention
-from flows.audit.other_environments import RemoteModel, abroad
+from flows.audit.other_environments import RemoteModel, remote_models
 from flows.audit.registered_model import RegisteredModel, open_model, open_models, open_project
 from flows.dvc_adapter.config import cache_folder
-from flows.project.run_locks import hold_folder
+from flows.project.run_locks import folder_lock
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def look(name: str | None, keep: int, idle_days: float, start: Path | None = Non
     project, models = open_project(start).project, open_models(start)
     for model in models:
         check_ledger(model)
-    others = {model.name: abroad(project, model.name) for model in models}
+    others = {model.name: remote_models(project, model.name) for model in models}
     bases = retention.bases(models)
     reasons = {
         model.name: stays(model, keep, others[model.name], bases.get(model.name, {})) for model in models if name in (None, model.name)
@@ -198,7 +198,7 @@ def quiet(start: Path | None) -> Iterator[None]:
     project = open_project(start).project
     with ExitStack() as held:
         for root in retention.workspaces(project):
-            held.enter_context(hold_folder(root))
+            held.enter_context(folder_lock(root))
         for model in open_models(start):
             held.enter_context(alone(model.uri, f"aliases {model.name}", timeout=30))
         yield

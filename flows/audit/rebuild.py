@@ -25,7 +25,7 @@ from components.core.hashing import digest_folder
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from flows.audit import compare
-from flows.audit.rebuild_inputs import BY_CLOCK, TUNE, Recipe, bring_tuned, lay_out, not_to_be_repeated, read_recipe
+from flows.audit.rebuild_inputs import BY_CLOCK, TUNE, Recipe, lay_out_workspace, read_recipe, restore_tuned, unrepeatable_search
 from flows.audit.registered_model import RegisteredModel
 from flows.audit.worktree import worktree
 from flows.dvc_adapter.repro import dvc
@@ -65,10 +65,10 @@ def rebuild(model: RegisteredModel, number: int, keep: Path | None = None) -> Re
     started = time.monotonic()
     recipe = read_recipe(model, model.version(number))
     with worktree(model.project, recipe.commit, keep) as root:
-        notes = lay_out(root, model.project, recipe)
-        why = not_to_be_repeated(model, recipe)
+        notes = lay_out_workspace(root, model.project, recipe)
+        why = unrepeatable_search(model, recipe)
         if why:
-            bring_tuned(root, model.project, recipe)
+            restore_tuned(root, model.project, recipe)
             notes.append(f"the search {why}: the settings it chose are taken from DVC's cache")
         stages = [stage for stage in recipe.stages if stage != TUNE or not why]
         remake(root, stages)

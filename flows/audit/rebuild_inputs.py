@@ -18,7 +18,7 @@ from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.package import PIPELINE_CODE
 from components.mlflow_store.registry.verify import inspected
 from flows.audit.registered_model import RegisteredModel
-from flows.audit.worktree import bring, furnish
+from flows.audit.worktree import fetch_inputs, prepare_worktree
 from flows.dvc_adapter.lock import needs, within
 from flows.dvc_adapter.repro import cached_file
 
@@ -79,24 +79,24 @@ def read_recipe(model: RegisteredModel, version: registry.Version) -> Recipe:
     return Recipe(version, version.tags.get("retune.git_commit", ""), package, lock)
 
 
-def lay_out(root: Path, project: Path, recipe: Recipe) -> list[str]:
+def lay_out_workspace(root: Path, project: Path, recipe: Recipe) -> list[str]:
     """Turn the worktree into the version's workspace as it was before the first stage; return what had to be replaced.
 
     Raises:
         NotThere: the snapshot or the base model is neither in DVC's cache nor in its remote.
     """
-    notes = lay_code(root, recipe)
+    notes = write_code(root, recipe)
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copyfile(recipe.package / "artifacts" / name, root / name)
     for made in ("data", "models", "reports", "var"):
         shutil.rmtree(root / made, ignore_errors=True)
     (root / "dvc.lock").unlink(missing_ok=True)
-    furnish(root, project)
-    bring(root, project, recipe.inputs)
+    prepare_worktree(root, project)
+    fetch_inputs(root, project, recipe.inputs)
     return notes
 
 
-def lay_code(root: Path, recipe: Recipe) -> list[str]:
+def write_code(root: Path, recipe: Recipe) -> list[str]:
     """Replace the commit's code by the package's copy of the pipeline where it has one and the two differ, and say so.
 
     Raises:
@@ -105,7 +105,7 @@ def lay_code(root: Path, recipe: Recipe) -> list[str]:
     whole = recipe.package / "artifacts" / PIPELINE_CODE / "components"
     kept = whole if whole.is_dir() else recipe.package / "code/components"
     complete = (kept / "__main__.py").is_file()  # as in every package that was registered before packages carried the model's code alone
-    apart = different(root / "components", kept, complete)
+    apart = differing_files(root / "components", kept, complete)
     stages = root / "dvc.yaml"
     if not stages.is_file() or not filecmp.cmp(stages, recipe.package / "artifacts/dvc.yaml", shallow=False):
         apart.append("dvc.yaml")
@@ -124,7 +124,7 @@ def lay_code(root: Path, recipe: Recipe) -> list[str]:
     ]
 
 
-def different(code: Path, kept: Path, complete: bool) -> list[str]:
+def differing_files(code: Path, kept: Path, complete: bool) -> list[str]:
     """Return the files of `kept` that `code` has not or otherwise, and if it is `complete` those of `code` that it lacks."""
     sides = [
         {path.relative_to(side).as_posix() for path in side.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
@@ -135,7 +135,7 @@ def different(code: Path, kept: Path, complete: bool) -> list[str]:
     return [f"components/{name}" for name in sorted(apart | missing)]
 
 
-def not_to_be_repeated(model: RegisteredModel, recipe: Recipe) -> str | None:
+def unrepeatable_search(model: RegisteredModel, recipe: Recipe) -> str | None:
     """Say why the version's search would find something else elsewhere: it was ended by the clock, or began with trials of earlier ones.
 
     Raises:
@@ -153,7 +153,7 @@ def not_to_be_repeated(model: RegisteredModel, recipe: Recipe) -> str | None:
     return f"began with {best['carried']} trials of earlier searches" if best.get("carried") else None
 
 
-def bring_tuned(root: Path, project: Path, recipe: Recipe) -> None:
+def restore_tuned(root: Path, project: Path, recipe: Recipe) -> None:
     """Lay the search's result into the workspace.
 
     Raises:

@@ -14,9 +14,9 @@ from components.mlflow_store.connection import database_of
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.versions import LEDGER, PROMOTED
 from flows.production.promotion import environment as find_environment
-from flows.project.stores import LOCAL, standing
+from flows.project.stores import LOCAL, champion_of
 from flows.project.workspace import Workspace, find_project
-from flows.settings import enter
+from flows.settings import load_into_environment
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -
         BadParams: no environment has that name.
     """
     project = open_project(start)
-    place = standing(project) if environment == LOCAL else find_environment(environment, start)
+    place = champion_of(project) if environment == LOCAL else find_environment(environment, start)
     known = tuple(registry.versions(place.mlflow, name))
     if not known:
         where = project.project if environment == LOCAL else f"the environment {environment}"
@@ -136,7 +136,7 @@ def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -
 def open_models(start: Path | None = None) -> list[RegisteredModel]:
     """Return every model in the project's own registry."""
     project = open_project(start).project
-    place = standing(open_project(start))
+    place = champion_of(open_project(start))
     names = artifact_access.models(place.mlflow)
     return [RegisteredModel(name, project, place.mlflow, place.ledger, tuple(registry.versions(place.mlflow, name))) for name in names]
 
@@ -144,7 +144,7 @@ def open_models(start: Path | None = None) -> list[RegisteredModel]:
 def open_project(start: Path | None = None) -> Workspace:
     """Return the project's own workspace, whether or not it has a params.yaml: a registry outlives the settings."""
     project = find_project((start or Path.cwd()).resolve())
-    enter(project)
+    load_into_environment(project)
     return Workspace(project, project, project / "params.yaml")
 
 

@@ -18,7 +18,7 @@ from flows.dvc_adapter import file_integrity
 from flows.dvc_adapter.config import default_remote
 from flows.dvc_adapter.lock import locked
 from flows.dvc_adapter.repro import cached_listing, cached_object, in_remote, object_path
-from flows.project.run_locks import hold_folder
+from flows.project.run_locks import folder_lock
 
 
 class Fault(BaseModel):
@@ -176,7 +176,7 @@ def workspaces(look: Look) -> Iterator[Fault]:
     """The outputs in the model's workspaces are those that their dvc.lock names, and the inputs those of their manifests."""
     for root in retention.workspaces_of(look.model.project, look.model.name):
         try:
-            with hold_folder(root):
+            with folder_lock(root):
                 found = [*damaged(root, look.quick)]
         except Unavailable as error:
             look.notes.append(f"not looked at: {error}")

@@ -84,14 +84,14 @@ def _remove(project: Path, home: Path) -> None:
     shutil.rmtree(home, ignore_errors=True)
 
 
-def furnish(root: Path, project: Path) -> None:
+def prepare_worktree(root: Path, project: Path) -> None:
     """Give the folder a DVC of its own: no git, an empty cache, the project's remotes."""
     share_remote(project / ".dvc/config.local", read_settings(project))
     shutil.rmtree(root / ".dvc", ignore_errors=True)
     inherit(project, root, root / ".dvc/cache")
 
 
-def bring(root: Path, project: Path, inputs: Mapping[str, str]) -> None:
+def fetch_inputs(root: Path, project: Path, inputs: Mapping[str, str]) -> None:
     """Lay DVC's folders `inputs` (path to md5) into `root`: from the project's cache, else from its remote.
 
     Raises:

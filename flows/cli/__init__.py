@@ -13,7 +13,7 @@ import sys
 from types import FrameType
 
 from components.core.errors import Cancelled
-from components.core.exits import DEBUG, GO_ON, ended
+from components.core.exits import DEBUG, GO_ON, run_command
 from components.core.process import quiet_environment
 from flows.cli.options import app
 
@@ -26,7 +26,7 @@ def _terminated(number: int, _frame: FrameType | None) -> None:
     raise Cancelled(f"ended by {signal.Signals(number).name}; run again to go on where it stopped")
 
 
-def heed_signals() -> None:
+def install_signal_handlers() -> None:
     """Let what ends this process politely run its last words: a terminal that is closed too, unless it is to be survived (`nohup`)."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -43,8 +43,8 @@ def main() -> None:
     for chatty in ("alembic", "botocore", "mlflow", "httpx", "httpx2", "httpcore", "filelock", "great_expectations"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # MLflow's client tries again by itself
-    heed_signals()
-    sys.exit(ended(_command))
+    install_signal_handlers()
+    sys.exit(run_command(_command))
 
 
 def _take_debug(arguments: list[str]) -> None:

@@ -121,21 +121,21 @@ def lineage(
 
     Example: `retune lineage diagnosis 3` and `retune lineage diagnosis --data K35.80`
     """
-    from flows.audit.lineage import sightings, trail
+    from flows.audit.lineage import find_exposures, trace_version
     from flows.audit.registered_model import open_model
 
     if (version is None) == (data is None):
         raise typer.BadParameter("give a VERSION to trace it back, or --data HASH_OR_ROW_ID to trace that forward")
     model = open_model(name, environment)
     if data is not None:
-        seen = sightings(model, data)
-        print_json(seen) if as_json else show_sightings(seen)
+        seen = find_exposures(model, data)
+        print_json(seen) if as_json else show_exposures(seen)
     elif version is not None:
-        found = trail(model, version)
-        print_json(found) if as_json else show_trail(found)
+        found = trace_version(model, version)
+        print_json(found) if as_json else show_lineage(found)
 
 
-def show_trail(found: "Trail") -> None:
+def show_lineage(found: "Trail") -> None:
     """Print where a version came from."""
     dirty = f", with {found.dirty} uncommitted files" if found.dirty else ""
     data, base = found.data, found.base
@@ -170,7 +170,7 @@ def show_trail(found: "Trail") -> None:
         out.print(f"  not read: {reason}", markup=False)
 
 
-def show_sightings(found: "Sightings") -> None:
+def show_exposures(found: "Sightings") -> None:
     """Print which versions saw a snapshot or a row."""
     if not found.seen:
         out.print(f"no version of {found.model} saw {found.asked}; {found.looked_at - len(found.unknown)} were looked at", markup=False)

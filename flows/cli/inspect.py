@@ -31,7 +31,7 @@ def status(
 
     Example: `retune status --all`
     """
-    from flows.audit.model_status import standing
+    from flows.audit.model_status import read_status
     from flows.pipeline import actions
     from flows.project.models import open_model
 
@@ -40,7 +40,7 @@ def status(
         return
     workspace = open_model(model, params)
     state = actions.status(workspace)
-    stands = asdict(standing(workspace, state["version"], {version["version"] for version in state["versions"]}))
+    stands = asdict(read_status(workspace, state["version"], {version["version"] for version in state["versions"]}))
     if as_json:
         print_json({**state, "standing": stands})
     else:
@@ -49,9 +49,9 @@ def status(
 
 def show_overview(as_json: bool) -> None:
     """Print each model's champion, its age, the last verdict, how the last scheduled run ended and when the next one is due."""
-    from flows.audit.fleet_status import overview
+    from flows.audit.fleet_status import fleet_status
 
-    found = overview()
+    found = fleet_status()
     if as_json:
         print_json(asdict(found))
         return

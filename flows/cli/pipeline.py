@@ -36,10 +36,10 @@ def init(
 
 def without_commit(folder: Path) -> str:
     """Return what keeps a run from naming the commit that a model was made at; nothing where there is one."""
-    from flows.project.git import head, no_commit
+    from flows.project.git import head_commit, no_commit
 
     try:
-        return "" if head(folder) else no_commit(folder)
+        return "" if head_commit(folder) else no_commit(folder)
     except RetuneError as error:
         return str(error)
 
@@ -56,10 +56,10 @@ def snapshot(
     """
     from flows.pipeline import actions
     from flows.project.models import open_model
-    from flows.run import alone
+    from flows.run import single_process
 
     workspace = open_model(model, params)
-    with alone(workspace):
+    with single_process(workspace):
         data = actions.take_snapshot(workspace, source)
         base = actions.pin_base(workspace)
         actions.put_under_dvc(workspace)
@@ -135,10 +135,10 @@ def judge(
     from components.artifacts.verdict import Outcome
     from flows.pipeline import actions
     from flows.project.models import open_model
-    from flows.run import alone
+    from flows.run import single_process
 
     workspace = open_model(model, params)
-    with alone(workspace):
+    with single_process(workspace):
         verdict = actions.judge(workspace, actions.register(workspace, actions.record(workspace, ())), again).verdict
     if as_json:
         print_json(verdict)
@@ -159,10 +159,10 @@ def register(params: ParamsFile = None, model: ModelName = None, as_json: AsJson
     """
     from flows.pipeline import actions
     from flows.project.models import open_model
-    from flows.run import alone
+    from flows.run import single_process
 
     workspace = open_model(model, params)
-    with alone(workspace):
+    with single_process(workspace):
         version = actions.register(workspace, actions.record(workspace, ()))
     if as_json:
         print_json({"model": version.name, "version": version.number, "created": version.created, "verdict": version.verdict})

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from components.core.errors import Cancelled
-from components.core.process import tied
+from components.core.process import tied_command
 from flows.cli.options import AsJson, Inline, app, out, print_json
 
 
@@ -47,7 +47,7 @@ def again(root: "os.PathLike[str]", project: "os.PathLike[str]", model: str, inl
     """
     options = [*(["--inline"] if inline else []), *(["--json"] if as_json else []), *([model] if model else [])]
     environment = os.environ | {"RETUNE_PROJECT": str(project), "PYTHONPATH": str(root)}
-    command = tied([sys.executable, "-m", "flows.cli", "retrain", *options])
+    command = tied_command([sys.executable, "-m", "flows.cli", "retrain", *options])
     child = subprocess.Popen(command, cwd=root, env=environment)
     while True:
         try:
@@ -67,10 +67,10 @@ def workspace(
     Example: `cd "$(retune workspace tickets)" && dvc pull && dvc repro`
     """
     from flows.project.models import open_model
-    from flows.run import alone
+    from flows.run import single_process
 
     place = open_model(model, None)
-    with alone(place):
+    with single_process(place):
         print(place.root)
 
 
@@ -85,10 +85,10 @@ def deploy(
     from flows.orchestrator.server import prefect_server
     from flows.project.checkout import project_of
     from flows.schedule.deployments import deploy as register
-    from flows.settings import enter
+    from flows.settings import load_into_environment
 
     project = project_of()
-    with prefect_server(project / "var", enter(project)) as api:
+    with prefect_server(project / "var", load_into_environment(project)) as api:
         for name in register(project, api, pool):
             out.print(name)
 

@@ -37,7 +37,7 @@ def tasks(
     given = _given(options)
     if given and not name:
         raise BadParams("--options are those of one task: name it, as in `retune tasks text_classification --options '{kind: multi}'`")
-    found = [described(one, given) for one in ([name] if name else known.available())]
+    found = [describe_task(one, given) for one in ([name] if name else known.available())]
     if as_json:
         print_json(found)
     elif name:
@@ -46,7 +46,7 @@ def tasks(
         _print_all(found)
 
 
-def described(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def describe_task(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the task is with `options`, and all its options.
 
     Slices are those of any data: there may be more for what the rows hold, as one for each type of entity.
@@ -56,7 +56,7 @@ def described(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """
     import pandas as pd
 
-    from components.evaluation.metric_set import decidable
+    from components.evaluation.metric_set import decidable_metrics
     from components.model import tasks as known
 
     task = known.load(name, options)
@@ -65,8 +65,8 @@ def described(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "task": name,
         "columns": task.columns,
         "inputs": task.inputs,
-        "metrics": tuple(decidable(task)),
-        "measures": {metric: task.measures[metric].says if metric in task.measures else _MACRO for metric in decidable(task)},
+        "metrics": tuple(decidable_metrics(task)),
+        "measures": {metric: task.measures[metric].says if metric in task.measures else _MACRO for metric in decidable_metrics(task)},
         "validation": task.metrics,
         "baselines": task.baselines,
         "slices": tuple(task.slices(no_rows)),

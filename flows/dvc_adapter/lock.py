@@ -58,7 +58,7 @@ def locked(root: Path) -> frozenset[str]:
     return frozenset(_stages(root)) if (root / "dvc.lock").exists() else frozenset()
 
 
-def leads_to(root: Path, stage: str) -> frozenset[str]:
+def depends_on(root: Path, stage: str) -> frozenset[str]:
     """Return a stage and all that it hangs on, as far as dvc.lock knows them."""
     on = needs(_stages(root)) if (root / "dvc.lock").exists() else {}
     return frozenset({stage, *upstream(on, stage)})
@@ -84,7 +84,7 @@ def outputs(root: Path, stages: Collection[str]) -> dict[str, str]:
     return {out["path"]: out["md5"] for stage in stages for out in known.get(stage, {}).get("outs", []) if out.get("hash") == "md5"}
 
 
-def overtaken(root: Path) -> dict[str, list[str]]:
+def overtaken_stages(root: Path) -> dict[str, list[str]]:
     """Return the stages that ran with other files than those that are there by now, with these files.
 
     So it is after one stage was run alone, with other settings or on other data, and not those that come after it.
@@ -106,7 +106,7 @@ def _ours(root: Path) -> dict[str, dict[str, Any]]:
     return {name: stages[name] for name in STAGES if name in stages}
 
 
-def settled(root: Path, changed: Collection[str]) -> frozenset[str]:
+def settled_stages(root: Path, changed: Collection[str]) -> frozenset[str]:
     """Return the stages of a run that stand as they are: nothing that they hang on, itself included, is among the `changed`.
 
     Where something has changed that dvc.lock does not know, nobody can say what hangs on it, and none stands.

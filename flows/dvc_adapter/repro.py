@@ -19,7 +19,7 @@ from types import MappingProxyType
 
 from components.core.documents import read_yaml
 from components.core.errors import BadInput, BadParams, Cancelled, NotFound, RetuneError, StageFailed, Unavailable
-from components.core.process import end_children, end_group, inherited, tied
+from components.core.process import end_children, end_group, inherited_environment, tied_command
 from components.ledger.chain import KEY
 from components.steps import STAGES
 from flows.dvc_adapter.config import cache_folder
@@ -57,7 +57,7 @@ class RunningStage:
             if self.cancelled.is_set():
                 raise Cancelled("the run was cancelled")
             child = subprocess.Popen(
-                tied(command),
+                tied_command(command),
                 cwd=cwd,
                 env={**environment(cwd), **variables},
                 stdin=subprocess.DEVNULL,
@@ -95,7 +95,7 @@ def environment(cwd: Path) -> dict[str, str]:
     """Return the environment of a child: `python` is this interpreter, and the code is that of the folder it runs in."""
     first = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(cwd)}
     paths = {name: os.pathsep.join(filter(None, (folder, os.environ.get(name)))) for name, folder in first.items()}
-    own = {name: value for name, value in inherited().items() if name != KEY}  # no stage signs the ledger
+    own = {name: value for name, value in inherited_environment().items() if name != KEY}  # no stage signs the ledger
     return own | paths | {"PYTHONUNBUFFERED": "1"}
 
 
@@ -175,7 +175,7 @@ def in_remote(root: Path, objects: Collection[str]) -> set[str]:
         raise Unavailable(f"DVC's remote cannot be asked: {' '.join(str(error).split())}") from None
 
 
-def add(folders: Sequence[Path], root: Path) -> None:
+def add_to_dvc(folders: Sequence[Path], root: Path) -> None:
     """Put folders under DVC; they were made by effects and are inputs of the stages."""
     names = [str(folder.relative_to(root)) for folder in folders]
     dvc(["--wait-for-lock", "add", *names], root, what=f"dvc add {' '.join(names)}", level=logging.DEBUG)
@@ -190,7 +190,7 @@ def changed(root: Path) -> frozenset[str]:
     return _ask_changed(root)
 
 
-def foresee(root: Path, marks: Sequence[Path]) -> None:
+def prefetch_dvc_status(root: Path, marks: Sequence[Path]) -> None:
     """Ask what `changed` will ask, while this process imports what it needs; once, for as long as the files `marks` are as they are."""
     _FORESEEN[root] = _Foreseen(root, marks)
 

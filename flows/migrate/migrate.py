@@ -13,9 +13,9 @@ from components.training.tune import copy_studies
 from flows.audit.retention import workspaces
 from flows.migrate import cache, files, registry, tables
 from flows.orchestrator.services import read_state
-from flows.project.models import survey
-from flows.project.run_locks import hold_folder, in_turn
-from flows.settings import Settings, enter
+from flows.project.models import survey_models
+from flows.project.run_locks import folder_lock, run_lock
+from flows.settings import Settings, load_into_environment
 
 log = logging.getLogger(__name__)
 
@@ -47,18 +47,18 @@ def migrate(project: Path, dry_run: bool) -> Migrated:
         RetuneError: something did not arrive as it is here; run again.
         Unavailable: a service does not answer, or a run is at work.
     """
-    settings = enter(project)
+    settings = load_into_environment(project)
     if read_state(project / "var"):
         raise BadInput("the project's own services are running, and would write what is carried: `retune down` first")
     with ExitStack() as held:
         for root in workspaces(project):
-            held.enter_context(hold_folder(root))
-        for name in sorted({model.name for model in survey(project)[0]}):
-            held.enter_context(in_turn(project, name))
-        return carry_all(project, settings, dry_run)
+            held.enter_context(folder_lock(root))
+        for name in sorted({model.name for model in survey_models(project)[0]}):
+            held.enter_context(run_lock(project, name))
+        return copy_all(project, settings, dry_run)
 
 
-def carry_all(project: Path, settings: Settings, dry_run: bool) -> Migrated:
+def copy_all(project: Path, settings: Settings, dry_run: bool) -> Migrated:
     """Carry, alone with the project; raises as `migrate` does."""
     var = project / "var"
     database = check(settings, var)
@@ -76,7 +76,7 @@ def carry_all(project: Path, settings: Settings, dry_run: bool) -> Migrated:
         log.info("%d artifacts are sent to %s", len(artifacts), settings.mlflow_uri)
         files.send_all(store, settings.mlflow_uri, artifacts, var)
         if not done:
-            registry.carry(both)
+            registry.copy_registry(both)
     registry.verify(f"sqlite:///{database}", settings.mlflow_uri, both.places)
     with source.connect() as reading, target.connect() as asking:
         return report(registry.open_both(reading, asking), artifacts, settings, var, project, sent=True)
@@ -111,13 +111,13 @@ def report(both: registry.Both, artifacts: list[files.ArtifactFile], settings: S
         versions=contents["model_versions"].rows,
         artifacts=len(artifacts),
         bytes=sum(one.path.stat().st_size for one in artifacts),
-        ledger=carry_ledger(var / "ledger.db", settings.database.get_secret_value(), sent),
-        studies=copy_studies.carry(var / "optuna", settings.database.get_secret_value(), sent),
+        ledger=copy_ledger(var / "ledger.db", settings.database.get_secret_value(), sent),
+        studies=copy_studies.copy_studies(var / "optuna", settings.database.get_secret_value(), sent),
         objects=cache.push(project) if sent else cache.count(project),
     )
 
 
-def carry_ledger(file: Path, url: str, really: bool) -> int:
+def copy_ledger(file: Path, url: str, really: bool) -> int:
     """Copy the ledger's rows in one transaction, unless they are there, and return how many there are.
 
     Raises:

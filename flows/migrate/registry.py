@@ -131,7 +131,7 @@ def is_done(both: Both) -> bool:
     return False
 
 
-def carry(both: Both) -> dict[str, Content]:
+def copy_registry(both: Both) -> dict[str, Content]:
     """Copy every table, and return what each holds once it was read back.
 
     Raises:

@@ -15,7 +15,7 @@ import types
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.serving.http.origin_check import fault
 
 HOST = "127.0.0.1"
@@ -90,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

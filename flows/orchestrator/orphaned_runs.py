@@ -68,10 +68,10 @@ def find(api: str, managed: bool) -> list[Run]:
     for start in range(0, len(others), PAGE):
         part = pages(api, "flow_runs", {"flow_runs": {"id": {"any_": others[start : start + PAGE]}}})
         runs |= {run["id"]: run for run in part if run["state_type"] != "SCHEDULED"}
-    return [run for run in runs.values() if has_gone(run, managed)]
+    return [run for run in runs.values() if process_is_gone(run, managed)]
 
 
-def has_gone(run: Run, managed: bool) -> bool:
+def process_is_gone(run: Run, managed: bool) -> bool:
     """Say whether the process of a flow run is gone."""
     if marks := [one.removeprefix(MARK) for one in run["tags"] if one.startswith(MARK)]:
         return all(_has_ended(one) for one in marks)  # several: it was begun again
@@ -90,7 +90,7 @@ def is_begun_again(run: Run, tag: str) -> bool:
     """Say whether a flow run goes on in another process than the one that `owner` described, which may live."""
     former = json.loads(tag)
     begun = [one for one in run.get("tags", []) if one.startswith(MARK) and not one.startswith(f"{MARK}{former['host']}/{former['pid']}/")]
-    return bool(begun) and not has_gone(run, managed=False)
+    return bool(begun) and not process_is_gone(run, managed=False)
 
 
 def crash(api: str, run: Run) -> None:

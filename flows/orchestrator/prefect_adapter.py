@@ -103,7 +103,7 @@ def current_flow_run() -> str | None:
     return Mode.flow_run
 
 
-def tell(markdown: str, key: str) -> None:
+def log_to_prefect(markdown: str, key: str) -> None:
     """Show a text on the run's page in Prefect; an inline run has none."""
     if Mode.inline:
         return

@@ -28,9 +28,9 @@ import psutil
 from filelock import FileLock, Timeout
 
 from components.core.errors import RetuneError, Unavailable
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.core.output_dir import closed_to, make_private, open_log
-from components.core.process import quiet_environment, tied
+from components.core.process import quiet_environment, tied_command
 from flows.orchestrator import credential
 from flows.orchestrator.guarded_app import HOST
 from flows.orchestrator.prefect_api import auth, know
@@ -271,7 +271,7 @@ def launch(home: Path, port: int) -> subprocess.Popen[bytes]:
     free_leases(home)
     settings = server_settings(home, port, credential.make(home.parent))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")} | settings
-    return subprocess.Popen(tied(server_command(port)), env=environment, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(tied_command(server_command(port)), env=environment, stdin=subprocess.DEVNULL)
 
 
 def server_command(port: int) -> list[str]:
@@ -306,4 +306,4 @@ def free_port(preferred: int) -> int:
 if __name__ == "__main__":
     quiet_environment()
     os.umask(closed_to(Path(sys.argv[1])))
-    sys.exit(ended(lambda: supervise(Path(sys.argv[1]), float(sys.argv[2]))))
+    sys.exit(run_command(lambda: supervise(Path(sys.argv[1]), float(sys.argv[2]))))

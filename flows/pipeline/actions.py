@@ -39,7 +39,7 @@ from flows.production import events, promotion
 from flows.project.git import uncommitted
 from flows.project.params import read_params
 from flows.project.stores import LOCAL, store
-from flows.project.workspace import Workspace, give_back
+from flows.project.workspace import Workspace, copy_lock_files_back
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def check(workspace: Workspace) -> None:
     params = read_params(workspace.params)
     commit_of(workspace)
     repro.check_pipeline(workspace.root)
-    evidence.outside(workspace, params)
+    evidence.outside_digests(workspace, params)
     if params.gates.behaviour.cases and evidence.wanted(params.gates, "behaviour"):
         read_cases(workspace.origin / params.gates.behaviour.cases)
     uri = store(workspace)
@@ -98,11 +98,11 @@ def take_snapshot(workspace: Workspace, source: str | None = None) -> SnapshotMa
     local = source is not None and source.strip() and "://" not in source
     settings = params.snapshot if source is None else params.snapshot.at(str(Path(source).resolve()) if local else source)
     required = params.made_task.columns
-    mend_input(workspace, workspace.raw)
-    return take(workspace.origin, workspace.raw, snapshot=settings, required=required, progress=tell_rows)
+    repair_input(workspace, workspace.raw)
+    return take(workspace.origin, workspace.raw, snapshot=settings, required=required, progress=log_rows)
 
 
-def tell_rows(rows: int) -> None:
+def log_rows(rows: int) -> None:
     """Log how far a large source has been read."""
     if rows % 100_000 == 0:
         log.info("read %d rows", rows)
@@ -111,11 +111,11 @@ def tell_rows(rows: int) -> None:
 def pin_base(workspace: Workspace) -> BaseManifest:
     """Pin the base model into a folder with a hash of every file; where an alias of the registry has moved on, so does the base."""
     base = read_params(workspace.params).base
-    mend_input(workspace, workspace.base)
+    repair_input(workspace, workspace.base)
     return pin(workspace.origin, workspace.base, base=base, registered=lambda model: find_registered(workspace, model))
 
 
-def mend_input(workspace: Workspace, folder: Path) -> None:
+def repair_input(workspace: Workspace, folder: Path) -> None:
     """Bring a snapshot or a base with damaged files back from DVC's remote; where that has no whole one, remove it: it is taken anew."""
     path = folder.relative_to(workspace.root).as_posix()
     for fetch in (True, False):
@@ -124,10 +124,10 @@ def mend_input(workspace: Workspace, folder: Path) -> None:
         known = lock.pointed(workspace.root, path)
         file_integrity.drop_input(workspace.root, folder, bad, known)
         if fetch and known is not None:
-            fetched(workspace.root, f"{path}.dvc")
+            input_is_fetched(workspace.root, f"{path}.dvc")
 
 
-def fetched(root: Path, *targets: str) -> None:
+def input_is_fetched(root: Path, *targets: str) -> None:
     """Bring from DVC's remote what was dropped from its cache, as far as it is there."""
     for target in targets:
         try:
@@ -146,15 +146,15 @@ def put_under_dvc(workspace: Workspace) -> frozenset[str]:
     changed = repro.changed(workspace.root)
     files = {folder.relative_to(workspace.root).as_posix() + ".dvc": folder for folder in (workspace.raw, workspace.base)}
     if new := [folder for file, folder in files.items() if file in changed or not (workspace.root / file).exists()]:
-        repro.add(new, workspace.root)
-    give_back(workspace)
-    settled = lock.settled(workspace.root, changed)
-    damaged = damaged_stages(workspace.root, {name for stage in settled for name in lock.leads_to(workspace.root, stage)})
+        repro.add_to_dvc(new, workspace.root)
+    copy_lock_files_back(workspace)
+    settled = lock.settled_stages(workspace.root, changed)
+    damaged = damaged_stages(workspace.root, {name for stage in settled for name in lock.depends_on(workspace.root, stage)})
     if damaged:
         drop(workspace.root, damaged, fetch=True)
         names = ", ".join(damaged)
         log.warning("what was made from the damaged outputs of %s meanwhile stands: `dvc repro --force` makes it anew", names)
-    return lock.settled(workspace.root, {*changed, *damaged})
+    return lock.settled_stages(workspace.root, {*changed, *damaged})
 
 
 def reproduce(workspace: Workspace, stage: str) -> Stage:
@@ -162,7 +162,7 @@ def reproduce(workspace: Workspace, stage: str) -> Stage:
     started = time.monotonic()
     with tracking.follow(workspace.history, store(workspace), read_name(workspace)) as followed:
         became = reproduce_whole(stage, workspace.root)
-    give_back(workspace)
+    copy_lock_files_back(workspace)
     log.info("%s: %s", stage, became)
     return Stage(stage, became, time.monotonic() - started, followed.run_id)
 
@@ -177,7 +177,7 @@ def reproduce_whole(stage: str, root: Path) -> repro.StageResult:
     """
     for attempt in range(3):
         became = repro.reproduce_stage(stage, root)
-        damaged = damaged_stages(root, lock.leads_to(root, stage))
+        damaged = damaged_stages(root, lock.depends_on(root, stage))
         if not damaged:
             return became
         drop(root, damaged, fetch=attempt == 0)
@@ -194,10 +194,10 @@ def drop(root: Path, damaged: Mapping[str, Mapping[str, str]], fetch: bool) -> N
     for bad in damaged.values():
         file_integrity.drop(root, bad)
     if fetch:
-        fetched(root, *damaged)
+        input_is_fetched(root, *damaged)
 
 
-def stands(stage: str) -> Stage:
+def unchanged_stage(stage: str) -> Stage:
     """Return what became of a stage that DVC need not be asked about again."""
     log.info("%s: %s", stage, repro.StageResult.UNCHANGED)
     return Stage(stage, repro.StageResult.UNCHANGED, 0.0, None)
@@ -215,7 +215,7 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
     if edited := lock.edited_params(workspace.root):
         changed = ", ".join(edited)
         raise BadInput(f"{workspace.params}: {changed} changed since the model was made: `dvc repro` or `retune run` makes it anew")
-    if stale := lock.overtaken(workspace.root):
+    if stale := lock.overtaken_stages(workspace.root):
         what = "; ".join(f"{stage} ran with another {', '.join(paths)}" for stage, paths in stale.items())
         raise NotFound(f"{workspace.root / 'dvc.lock'}: {what}; `dvc repro` or `retune run` makes what comes after it")
     if not stages and (moved := repro.changed(workspace.root)):
@@ -244,7 +244,7 @@ def judge(workspace: Workspace, version: registry.Version, again: bool = False) 
     return judging.judge(workspace, store(workspace), version, again)
 
 
-def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: JudgeResult) -> Result:
+def apply_verdict(workspace: Workspace, run: tracking.RecordedRun, version: registry.Version, judged: JudgeResult) -> Result:
     """Act on the verdict: promote who passed, ask a person where it is undecided or the settings want one, else leave the champion.
 
     An old verdict promotes only once, and who was rolled back from by a person comes back only by a person. What a person said no to is
@@ -279,7 +279,7 @@ def settle(workspace: Workspace, run: tracking.RecordedRun, version: registry.Ve
 
 def may_promote(workspace: Workspace, version: registry.Version, entries: Sequence[Entry]) -> bool:
     """Say whether a run may promote who passed by itself: unless the settings want a person, or a person rolled back from this model."""
-    standing = set(registry.standing(entries))
+    standing = set(registry.current_champion(entries))
     left = {entry.key for entry in entries} - {entry.key for entry in entries if entry.version in standing}
     if version.key in left:
         log.warning("%s was champion, and a person rolled back from it: only a person makes it champion again", version.uri)
@@ -303,7 +303,7 @@ def promote(workspace: Workspace, version: registry.Version, judged: JudgeResult
         evidence=verdict.evidence,
     )
     if done.changed:
-        events.tell_promotion(done.entry)
+        events.publish_promotion(done.entry)
     return done.changed
 
 

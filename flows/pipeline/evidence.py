@@ -18,12 +18,12 @@ from components.artifacts.verdict import Role
 from components.core.errors import BadModel, BadParams
 from components.core.hashing import digest_file, digest_value
 from components.evaluation.behaviour import collect, make_cases, read_cases
-from components.evaluation.metric_set import yardstick
-from components.gates import Evidence, GatesParams, ReferenceModel, hold, without_learnt
+from components.evaluation.metric_set import metric_set
+from components.gates import Evidence, GatesParams, ReferenceModel, measure_exposure, without_learned_rows
 from components.ledger import Entry, Wear
 from components.mlflow_store import registry
 from components.model import tasks
-from flows.pipeline.historical_data import earlier_tests, seen
+from flows.pipeline.historical_data import earlier_tests, training_rows
 from flows.pipeline.model_sessions import ModelSessions
 from flows.pipeline.reference_models import ReferenceModels
 from flows.project.params import Params
@@ -52,13 +52,13 @@ def gather(
     champion = rivals.champion
     candidate, opponent = Predictions.read(workspace.predictions / "candidate.parquet"), known.get(champion.key) if champion else None
     asked.remember(version, test, candidate)
-    found = rival(asked, task, champion, known, test, test_digest)
+    found = reference_model(asked, task, champion, known, test, test_digest)
     able = opponent if found is not None and found.predictions is not None else None
     asked_about = replace(
         rivals, anchor=rivals.anchor if wanted(gates, "anchor") else None, before=rivals.before if wanted(gates, "leakage") else ()
     )
-    others = tuple(seen(workspace, uri, version, asked_about, known))
-    held = hold(test, learnt, others, gates.leakage.near_duplicate)
+    others = tuple(training_rows(workspace, uri, version, asked_about, known))
+    held = measure_exposure(test, learnt, others, gates.leakage.near_duplicate)
     rows = held.usable
     if held.left_out:
         log.warning(
@@ -68,7 +68,7 @@ def gather(
         candidate=candidate,
         baselines={path.stem: Predictions.read(path) for path in baselines(workspace)},
         champion=found,
-        anchor=rival(asked, task, rivals.anchor, known, test, test_digest) if wanted(gates, "anchor") else None,
+        anchor=reference_model(asked, task, rivals.anchor, known, test, test_digest) if wanted(gates, "anchor") else None,
         min_class_units=params.evaluate.min_class_units,
         level=gates.looks.level,
         look=wear.number if wanted(gates, "looks") else None,
@@ -83,12 +83,12 @@ def gather(
         behaviour=behave(workspace, asked, version, able if held.fresh.any() else None, rows, params)
         if wanted(gates, "behaviour")
         else None,
-        cost=time_both(uri, asked, version, able, rows[list(task.inputs)], gates) if wanted(gates, "cost") else None,
-        yardstick=yardstick(task, candidate, params.evaluate.min_class_units),
+        cost=measure_latency(uri, asked, version, able, rows[list(task.inputs)], gates) if wanted(gates, "cost") else None,
+        yardstick=metric_set(task, candidate, params.evaluate.min_class_units),
         parts=task.slices(test),
         one_answer=task.one_answer,
     )
-    return without_learnt(whole, held)
+    return without_learned_rows(whole, held)
 
 
 def in_words(wear: Wear) -> Iterator[str]:
@@ -142,10 +142,10 @@ def behave(
     task = params.made_task
     if not task.classes or task.inputs != ("text",):
         return Behaviour(notes=("cases are single texts that get a class, and the task asks or answers otherwise",))
-    return try_cases(workspace, asked, version, champion, rows, params.gates)
+    return run_behaviour_cases(workspace, asked, version, champion, rows, params.gates)
 
 
-def try_cases(
+def run_behaviour_cases(
     workspace: Workspace,
     asked: ModelSessions,
     version: registry.Version,
@@ -164,7 +164,7 @@ def try_cases(
     return collect(cases, asked.session(version), asked.session(champion) if champion else None, notes)
 
 
-def time_both(
+def measure_latency(
     uri: str, asked: ModelSessions, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, gates: GatesParams
 ) -> Cost:
     """Time candidate and champion in turn on the inputs of test rows."""
@@ -184,7 +184,7 @@ def time_both(
     )
 
 
-def rival(
+def reference_model(
     asked: ModelSessions, task: tasks.Task, entry: Entry | None, known: dict[str, registry.Version], rows: pd.DataFrame, digest: str
 ) -> ReferenceModel | None:
     """Return an earlier champion's answers to today's test rows, or why there are none."""
@@ -197,14 +197,17 @@ def rival(
         spec = asked.inspect(version)  # answers that were kept do not make up for a package that is gone
         answers = asked.predictions(version, rows, digest)
         return ReferenceModel(
-            str(version.number), answers, None, *strange(task, rows, {asked.label(name) for name in tasks.of(spec).names(spec.labels)})
+            str(version.number),
+            answers,
+            None,
+            *unknown_labels(task, rows, {asked.label(name) for name in tasks.of(spec).names(spec.labels)}),
         )
     except BadModel as error:
         log.warning("version %d cannot be scored: %s", version.number, error)
         return ReferenceModel(str(version.number), None, str(error))
 
 
-def strange(task: tasks.Task, rows: pd.DataFrame, known: Collection[str]) -> tuple[tuple[str, ...], npt.NDArray[np.bool_] | None]:
+def unknown_labels(task: tasks.Task, rows: pd.DataFrame, known: Collection[str]) -> tuple[tuple[str, ...], npt.NDArray[np.bool_] | None]:
     """Return what the labels of `rows` speak of and `known` lacks, and which rows have none of it; classes are told by their answers."""
     unknown = task.names(task.label_counts(rows)) - set(known)
     if task.classes or not unknown:
@@ -213,7 +216,7 @@ def strange(task: tasks.Task, rows: pd.DataFrame, known: Collection[str]) -> tup
     return tuple(sorted(unknown)), np.array(fits, dtype=np.bool_)
 
 
-def outside(workspace: Workspace, params: Params) -> dict[str, str]:
+def outside_digests(workspace: Workspace, params: Params) -> dict[str, str]:
     """Return the digests of the files that the gates' settings name, and of `validate.label_map`: a verdict depends on them.
 
     Raises:

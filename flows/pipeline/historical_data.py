@@ -14,7 +14,7 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.profile import Profile
 from components.artifacts.rows import read_rows, read_snapshot
 from components.core.errors import BadParams, NotFound, RetuneError
-from components.core.similarity import resembling, row_key
+from components.core.similarity import row_key, similar_pairs
 from components.core.temporary import temporary
 from components.core.text import grouped, label_reader, text_key
 from components.data.snapshot import take_snapshot
@@ -34,7 +34,7 @@ LEARN, TEST = "data/prepared/learn", "data/prepared/test"
 By = Literal["candidate", "champion", "anchor", "earlier"]
 
 
-def seen(
+def training_rows(
     workspace: Workspace, uri: str, version: registry.Version, rivals: ReferenceModels, known: Mapping[str, registry.Version]
 ) -> Iterator[TrainingRows]:
     """Yield what champion and best champion so far learnt from, what each compared model inherits, and what all earlier champions learnt.
@@ -75,7 +75,7 @@ def _seen(
                 raise NotFound("it was deleted from the registry")
             digest = _made_with(version, LEARN)
             if digest not in tables:
-                tables[digest] = learnt_by(workspace, version)
+                tables[digest] = rows_learned_by(workspace, version)
             numbers.append(str(version.number))
         except NotFound as error:
             log.warning("what version %d learnt from is not at hand: %s", entry.version, error)
@@ -102,12 +102,12 @@ def inherited(workspace: Workspace, uri: str, version: registry.Version) -> Iter
             return
         version = found
         try:
-            yield base, learnt_by(workspace, version)
+            yield base, rows_learned_by(workspace, version)
         except NotFound as error:
             yield base, str(error)
 
 
-def learnt_by(workspace: Workspace, version: registry.Version) -> pd.DataFrame:
+def rows_learned_by(workspace: Workspace, version: registry.Version) -> pd.DataFrame:
     """Return the rows (id, text, label) that a version was trained and validated on.
 
     Raises:
@@ -177,7 +177,7 @@ def earlier_tests(
     """Ask candidate and champion about the newest earlier test sets and the regression sets; without a champion nothing is forgotten.
 
     Rows that either of them learnt, word for word or nearly, are left out: they would favour it. `learnt` are the candidate's, `others`
-    what `seen` yields.
+    what `training_rows` yields.
     """
     if champion is None:
         return
@@ -195,7 +195,7 @@ def earlier_tests(
             yield PastTestSet(name, fault=str(error))
     texts = sorted({str(text) for rows in tables.values() for text in rows["text"]})
     trained = [str(text) for rows in (learnt, *(one.rows for one in theirs if one.rows is not None)) for text in rows["text"]]
-    taught = {texts[place] for place in np.flatnonzero(resembling(texts, trained, params.gates.leakage.near_duplicate))}
+    taught = {texts[place] for place in np.flatnonzero(similar_pairs(texts, trained, params.gates.leakage.near_duplicate))}
     for name, table in tables.items():
         try:
             rows, left_out = prepare_earlier(table, table["text"].isin(taught).to_numpy(dtype=np.bool_), labels)

@@ -12,10 +12,10 @@ from components.judge import verdict_key
 from components.judge.selftest import selftest
 from components.ledger import Ledger, Wear
 from components.mlflow_store import registry
-from flows.pipeline.evidence import gather, outside, test_rows
+from flows.pipeline.evidence import gather, outside_digests, test_rows
 from flows.pipeline.historical_data import TEST, cached_rows, row_keys
 from flows.pipeline.model_sessions import ModelSessions
-from flows.pipeline.reference_models import ReferenceModels, opponents
+from flows.pipeline.reference_models import ReferenceModels, reference_models
 from flows.project.params import Params, read_params
 from flows.project.workspace import Workspace
 
@@ -38,7 +38,7 @@ def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool
     """
     params, ledger = read_params(workspace.params), Ledger(workspace.ledger)
     test = Metrics.read(workspace.reports / "evaluation").test_digest
-    rivals = opponents(ledger.entries(version.name), version.key)
+    rivals = reference_models(ledger.entries(version.name), version.key)
     key = verdict_key(
         version.key,
         rivals.champion.key if rivals.champion else None,
@@ -46,9 +46,9 @@ def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool
         params.gates,
         params.evaluate.min_class_units,
         anchor=rivals.anchor.key if rivals.anchor else None,
-        outside=outside(workspace, params),
+        outside=outside_digests(workspace, params),
     )
-    standing = None if again else find_standing(workspace, uri, version, key)
+    standing = None if again else find_verdict(workspace, uri, version, key)
     if standing is not None and standing.may_pass and not _settled(ledger, version, key):
         log.info("the verdict of an earlier run was undecided for a reason that may have passed: %s", standing.reason)
     elif standing is not None:
@@ -72,7 +72,7 @@ def _settled(ledger: Ledger, version: registry.Version, key: str) -> bool:
     return promoted or ledger.rejection(version.name, None, key) is not None
 
 
-def find_standing(workspace: Workspace, uri: str, version: registry.Version, key: str) -> Verdict | None:
+def find_verdict(workspace: Workspace, uri: str, version: registry.Version, key: str) -> Verdict | None:
     """Return the verdict with this key: the version's own, whose hash was checked, else the one that lies in the workspace."""
     with_version = registry.read_verdict(uri, version) if version.verdict_key == key else None
     return next((verdict for verdict in (with_version, read_verdict(workspace)) if verdict is not None and verdict.key == key), None)
@@ -91,7 +91,7 @@ def _reach(
 ) -> Verdict:
     """Gather the evidence, let the gates prove on it that they can say no, and judge."""
     known = {one.key: one for one in registry.versions(uri, version.name) if one.complete}
-    wear = look(workspace, version, known.values(), test, params)
+    wear = count_prior_use(workspace, version, known.values(), test, params)
     with ModelSessions(workspace, uri, params.made_task, params.validation.label_map) as asked:
         evidence = gather(workspace, uri, asked, version, known, rivals, params, test, wear)
     tested = selftest(evidence, params.gates)
@@ -99,7 +99,9 @@ def _reach(
     return Verdict.model_validate_json(verdict.model_dump_json())  # as it will be read back: a NaN is none in JSON
 
 
-def look(workspace: Workspace, version: registry.Version, known: Collection[registry.Version], test: str, params: Params) -> Wear:
+def count_prior_use(
+    workspace: Workspace, version: registry.Version, known: Collection[registry.Version], test: str, params: Params
+) -> Wear:
     """Count a look at the test set, by the rows that it shares with earlier ones; those of earlier releases are read from DVC's cache."""
     ledger = Ledger(workspace.ledger)
     others = {}

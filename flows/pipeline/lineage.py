@@ -11,7 +11,7 @@ from components.core.errors import NotFound
 from flows.dvc_adapter import lock
 from flows.dvc_adapter.config import keeps_no_history
 from flows.orchestrator.prefect_adapter import current_flow_run
-from flows.project.git import NO_GIT, git, has_repository, head, no_commit
+from flows.project.git import NO_GIT, git, has_repository, head_commit, no_commit
 from flows.project.workspace import Workspace
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "optuna", "scikit-learn", "mlflow", "dvc", "great-expectations", "prefect")
@@ -43,7 +43,7 @@ def commit_of(workspace: Workspace) -> str:
         NotThere: there is no commit, so nobody could make the version again.
         RetuneError: git cannot read the repository.
     """
-    if commit := workspace.commit or head(workspace.project):
+    if commit := workspace.commit or head_commit(workspace.project):
         return commit
     if not has_repository(workspace.project) and keeps_no_history(workspace.project):
         return NO_GIT

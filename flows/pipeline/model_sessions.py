@@ -23,7 +23,7 @@ from flows.project.workspace import Workspace
 log = logging.getLogger(__name__)
 
 
-def unlike(spec: ModelSpec, task: tasks.Task) -> str | None:
+def incompatibility(spec: ModelSpec, task: tasks.Task) -> str | None:
     """Say why a model cannot be held against those of `task`: it is asked otherwise, or answers otherwise; None where it can."""
     try:
         made = tasks.of(spec)
@@ -76,7 +76,7 @@ class ModelSessions:
         """
         if version.uri not in self._specs:
             spec = ModelSpec.read(contract(registry.inspected(self._uri, version)))
-            if fault := unlike(spec, self._task):
+            if fault := incompatibility(spec, self._task):
                 raise BadModel(f"{version.uri} {fault}")
             self._specs[version.uri] = spec
         return self._specs[version.uri]

@@ -16,7 +16,7 @@ from components.artifacts.verdict import Verdict
 from components.core.documents import read_yaml
 from components.core.errors import BadModel, NotFound
 from components.core.markdown import cell
-from components.evaluation.metric_set import yardstick
+from components.evaluation.metric_set import metric_set
 from components.mlflow_store import registry, tracking
 from components.mlflow_store.registry import artifact_access
 from flows.dvc_adapter import repro
@@ -50,7 +50,7 @@ def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence
         "lineage": lineage_of(workspace, result.model, run.key),
         "verdict": judged.verdict,
         "version": str(result.version),
-        "champion": describe_opponent(workspace, result.model, judged.verdict),
+        "champion": describe_reference(workspace, result.model, judged.verdict),
         "made_at": datetime.now(UTC),
     }
     seconds = {stage.name: stage.seconds for stage in stages if stage.became is repro.StageResult.RAN}
@@ -59,7 +59,7 @@ def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence
     report.write_report(workspace.root, result.page, seconds=seconds, params=params, **known)  # last: it says that both are there
 
 
-def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> report.ChampionFacts | None:
+def describe_reference(workspace: Workspace, name: str, verdict: Verdict) -> report.ChampionFacts | None:
     """Return what the page shows of the version that the candidate was judged against; None where it cannot be had any more."""
     if verdict.champion is None:
         return None
@@ -83,7 +83,7 @@ def describe_opponent(workspace: Workspace, name: str, verdict: Verdict) -> repo
         )
         return None
     candidate, scored = candidate.take(fresh), scored.take(fresh)
-    measured = yardstick(params.made_task, candidate, params.evaluate.min_class_units)
+    measured = metric_set(params.made_task, candidate, params.evaluate.min_class_units)
     origin = {"settings": recorded(uri, opponent, "training/training.json").get("settings", {})}
     origin["params"] = recorded(uri, opponent, "params.json")
     origin["lineage"] = Lineage.model_validate(trail) if (trail := recorded(uri, opponent, "lineage.json")) else None

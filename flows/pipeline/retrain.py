@@ -6,7 +6,7 @@ from pathlib import Path
 from components.mlflow_store.registry import Version
 from components.mlflow_store.tracking import RecordedRun
 from components.steps import STAGES
-from flows.orchestrator.prefect_adapter import flow, task, tell
+from flows.orchestrator.prefect_adapter import flow, log_to_prefect, task
 from flows.pipeline import actions, publish_report
 from flows.pipeline.actions import Result, Stage
 from flows.pipeline.judge import JudgeResult
@@ -16,16 +16,16 @@ from flows.project.workspace import Workspace, open_workspace
 @flow
 def retrain(params: str) -> Result:
     """Bring the candidate up to date, register it, judge it, and promote it if it earned that."""
-    return line(open_workspace(Path(params)))
+    return run_pipeline(open_workspace(Path(params)))
 
 
-def line(workspace: Workspace) -> Result:
+def run_pipeline(workspace: Workspace) -> Result:
     """Tell the story of one model, in a workspace that is this run's alone."""
     check(workspace)
     snapshot(workspace)
     pin_base(workspace)
     settled = put_under_dvc(workspace)
-    stages = [actions.stands(stage) for stage in STAGES if stage in settled]  # the first ones: nothing of theirs has changed
+    stages = [actions.unchanged_stage(stage) for stage in STAGES if stage in settled]  # the first ones: nothing of theirs has changed
     stages += [reproduce(workspace, stage) for stage in STAGES if stage not in settled]
     run = record(workspace, stages)
     version = register(workspace, run)
@@ -86,11 +86,11 @@ def judge(workspace: Workspace, version: Version) -> JudgeResult:
 @task
 def settle(workspace: Workspace, run: RecordedRun, version: Version, judged: JudgeResult) -> Result:
     """Do what the verdict says: promote, wait for a person, or keep the champion."""
-    return actions.settle(workspace, run, version, judged)
+    return actions.apply_verdict(workspace, run, version, judged)
 
 
 @task
 def publish(workspace: Workspace, run: RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:
     """Write the page, and tell Prefect's users the verdict."""
     publish_report.publish(workspace, run, stages, judged, result)
-    tell((workspace.reports / publish_report.VERDICT).read_text(encoding="utf-8"), key=f"verdict-{result.model}")
+    log_to_prefect((workspace.reports / publish_report.VERDICT).read_text(encoding="utf-8"), key=f"verdict-{result.model}")

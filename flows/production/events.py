@@ -23,7 +23,7 @@ from flows.settings import read_settings
 log = logging.getLogger(__name__)
 
 
-def tell_promotion(entry: Entry) -> None:
+def publish_promotion(entry: Entry) -> None:
     """Tell of a new champion: promoted, rolled back or adopted."""
     emit(
         f"retune.{entry.action.replace(' ', '-')}",
@@ -43,7 +43,7 @@ def tell_promotion(entry: Entry) -> None:
     )
 
 
-def tell_rejection(request: Request) -> None:
+def publish_rejection(request: Request) -> None:
     """Tell of a version that a person said no to."""
     payload = {"model": request.model, "version": request.version, "run": request.run, "who": request.who, "why": request.why}
     emit("retune.rejected", request.model, payload, request.decided_at or datetime.now(UTC))

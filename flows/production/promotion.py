@@ -14,7 +14,7 @@ from components.core.section import nearest
 from components.ledger import Ledger, Request
 from components.mlflow_store import registry
 from components.mlflow_store.registry import Environment, Promotion
-from components.mlflow_store.registry.environments import judged_here, opponent_here
+from components.mlflow_store.registry.environments import judge_in_target, reference_here
 from flows.production import events
 from flows.production.promotion_checks import (
     check_copied,
@@ -29,7 +29,7 @@ from flows.production.promotion_checks import (
 )
 from flows.project.stores import LOCAL, local
 from flows.project.workspace import Workspace, find_project
-from flows.settings import enter, read_settings
+from flows.settings import load_into_environment, read_settings
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def environment(name: str = LOCAL, start: Path | None = None) -> Environment:
         BadParams: no environment has that name.
     """
     project = find_project((start or Path.cwd()).resolve())
-    settings = enter(project)
+    settings = load_into_environment(project)
     if name == LOCAL:
         return local(Workspace(project, project, project / "params.yaml"))
     known = settings.environments
@@ -76,7 +76,7 @@ def promote(place: Environment, name: str, number: int, *, who: str, why: str | 
     """
     why, version = checked_reason(why, force=force), find(place, name, number)
     verdict = None if force else passed(place, version)
-    return told(
+    return publish_event(
         registry.promote(
             place.mlflow,
             place.ledger,
@@ -91,10 +91,10 @@ def promote(place: Environment, name: str, number: int, *, who: str, why: str | 
     )
 
 
-def told(promotion: Promotion) -> Promotion:
+def publish_event(promotion: Promotion) -> Promotion:
     """Tell of a promotion that changed something, and return it."""
     if promotion.changed:
-        events.tell_promotion(promotion.entry)
+        events.publish_promotion(promotion.entry)
     return promotion
 
 
@@ -121,8 +121,8 @@ def promote_from(
     copied, expected = registry.copy_version(source, target, name, number), head.version if head else None
     if verdict is not None:
         check_copied(source, target, copied, verdict)
-        expected = opponent_here(copied) if judged_here(copied) else expected
-    return told(
+        expected = reference_here(copied) if judge_in_target(copied) else expected
+    return publish_event(
         registry.promote(
             target.mlflow,
             target.ledger,
@@ -148,7 +148,7 @@ def rollback(place: Environment, name: str, to: int | None, *, who: str, why: st
     """
     why = reason(why)
     check_known(place, name)
-    return told(registry.rollback(place.mlflow, place.ledger, name, to, who, why))
+    return publish_event(registry.rollback(place.mlflow, place.ledger, name, to, who, why))
 
 
 def approve(place: Environment, run: str, *, who: str, why: str) -> Promotion:
@@ -165,7 +165,7 @@ def approve(place: Environment, run: str, *, who: str, why: str) -> Promotion:
     request = ledger.open_request(run)
     version = find(place, request.model, request.version)
     check_evidence(place, version, request)
-    promotion = told(
+    promotion = publish_event(
         registry.promote(
             place.mlflow,
             place.ledger,
@@ -181,7 +181,7 @@ def approve(place: Environment, run: str, *, who: str, why: str) -> Promotion:
     if not promotion.changed:
         ledger.answer(request.run, "approved", who, why)
         registry.confirm(place.mlflow, place.ledger, request.model)
-    registry.note_answer(place.mlflow, version, f"approved by {who}: {why}", withdrawn=False)
+    registry.record_decision(place.mlflow, version, f"approved by {who}: {why}", withdrawn=False)
     return promotion
 
 
@@ -197,7 +197,7 @@ def reject(place: Environment, run: str, *, who: str, why: str) -> Request:
     request = ledger.answer(run, "rejected", who, why)
     registry.confirm(place.mlflow, place.ledger, request.model)
     settle(place, request.model)
-    events.tell_rejection(request)
+    events.publish_rejection(request)
     return request
 
 
@@ -210,14 +210,14 @@ def settle(place: Environment, name: str) -> list[str]:
     known = {version.number: version for version in registry.versions(place.mlflow, name)} if newest else {}
     said = []
     for request in newest.values():
-        version, answer = known.get(request.version), answered(request)
+        version, answer = known.get(request.version), finish_request(request)
         approved = request.decision == "approved"
         if version is None or (registry.CHAMPION in version.aliases and not approved):
             continue
         if version.answer == answer or not (version.evidence == request.evidence or request.rejects(version.verdict_key)):
             continue
         if answer is not None:
-            registry.note_answer(place.mlflow, version, answer, withdrawn=not approved)
+            registry.record_decision(place.mlflow, version, answer, withdrawn=not approved)
             said.append(f"version {version.number} was {answer}")
         elif request.waits():
             registry.reopen(place.mlflow, version)
@@ -225,7 +225,7 @@ def settle(place: Environment, name: str) -> list[str]:
     return said
 
 
-def answered(request: Request) -> str | None:
+def finish_request(request: Request) -> str | None:
     """Return what a person said of a request, or that nobody did in time; None for one that waits or was superseded."""
     if request.decision in ("approved", "rejected"):
         return f"{request.decision} by {request.who}: {request.why}"

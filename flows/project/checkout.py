@@ -16,17 +16,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.core.output_dir import make_private
 from components.core.process import is_foreign, is_gone, owner, quiet_environment
 from components.model.base_resolver import PROJECT
 from components.training.trainer.state_dir import STATE
 from flows.orchestrator.orphaned_runs import FLOW_RUN
-from flows.project.git import git, head, no_commit, prefix
+from flows.project.git import git, head_commit, no_commit, prefix
 from flows.project.models import find_model
-from flows.project.run_locks import RUNS, hold_folder
+from flows.project.run_locks import RUNS, folder_lock
 from flows.project.workspace import Workspace, find_project
-from flows.settings import enter
+from flows.settings import load_into_environment
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def make_checkout(project: Path, pid: int) -> Path:
         NotThere: the project has no commit.
     """
     remove_abandoned(project)
-    commit = head(project)
+    commit = head_commit(project)
     if not commit:
         raise NotFound(f"a scheduled run works on what is committed, and {no_commit(project)}")
     home = project / RUNS / uuid.uuid4().hex[:12]
@@ -109,11 +109,11 @@ def remove_abandoned(project: Path) -> None:
             tag = note.read_text(encoding="utf-8")
             if is_gone(tag) or (is_foreign(tag) and idle(note)):
                 log.info("removing %s, which a run that was killed left behind", note.parent)
-                tell_crashed(json.loads(tag).get("flow_run"), tag)
+                report_crashed(json.loads(tag).get("flow_run"), tag)
                 remove(project, note.parent)
 
 
-def tell_crashed(flow_run: str | None, tag: str) -> None:
+def report_crashed(flow_run: str | None, tag: str) -> None:
     """Let Prefect know that a flow run is gone with the process of `tag`, where it takes the run for one at work."""
     api = os.environ.get("PREFECT_API_URL")
     if not flow_run or not api or flow_run == os.environ.get(FLOW_RUN):  # one that is tried again is itself at work
@@ -136,7 +136,7 @@ def idle(note: Path) -> bool:
     if time.time() - note.stat().st_mtime < BEGINS:
         return False
     try:
-        with hold_folder(root_of(note.parent)):
+        with folder_lock(root_of(note.parent)):
             return True
     except Unavailable:
         return False
@@ -152,9 +152,9 @@ def enter_checkout(model: str) -> Workspace:
     root, project = Path.cwd().resolve(), project_of()
     if not is_checkout(project):
         raise RetuneError(f"{root} is no checkout in {project / RUNS}: `retune retrain` and the deployment make one")
-    enter(project)
+    load_into_environment(project)
     os.environ[STATE] = str(project / "var")  # a search or training that was cut short outlives the checkout
-    commit = head(root)
+    commit = head_commit(root)
     params = committed(root, project, model, commit)
     return Workspace(project, root, root / params, home=(project / params).parent, commit=commit)
 
@@ -197,4 +197,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

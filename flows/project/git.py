@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 from components.core.errors import RetuneError
-from components.core.process import inherited
+from components.core.process import inherited_environment
 
 NO_GIT = "none"  # the commit of a project that keeps no history on purpose (DVC's core.no_scm)
 _UNBORN = "does not have any commits yet"
@@ -20,7 +20,7 @@ def git(folder: Path, *arguments: str, said: str | None = None) -> str:
     return _output(folder, arguments, said).decode(errors="replace").strip()
 
 
-def head(folder: Path) -> str:
+def head_commit(folder: Path) -> str:
     """Return the commit that `folder` is at, or nothing where there is no repository, or no commit in it yet.
 
     Raises:
@@ -83,7 +83,7 @@ def _run(folder: Path, arguments: tuple[str, ...], said: str | None = None) -> "
         return subprocess.run(
             command,
             cwd=folder,
-            env=inherited() | {"LC_ALL": "C.UTF-8"},
+            env=inherited_environment() | {"LC_ALL": "C.UTF-8"},
             input=None if said is None else said.encode(),
             capture_output=True,
             check=False,

@@ -25,7 +25,7 @@ def find_models(project: Path) -> list[ModelFolder]:
     Raises:
         BadParams: a folder has no params.yaml, one cannot be read or names no model, or two name the same; with every fault.
     """
-    found, faults = survey(project)
+    found, faults = survey_models(project)
     for model in found:
         if (twin := next(one for one in found if one.name == model.name)) is not model:
             faults.append(f"{model.params} and {twin.params} both name the model {model.name!r}: give one of them another name")
@@ -34,7 +34,7 @@ def find_models(project: Path) -> list[ModelFolder]:
     return found
 
 
-def survey(project: Path) -> tuple[list[ModelFolder], list[str]]:
+def survey_models(project: Path) -> tuple[list[ModelFolder], list[str]]:
     """Return the models of the project that have a name, its own first, then by folder; and what is wrong with the other folders."""
     folders = sorted(path for path in (project / MODELS).glob("*") if path.is_dir() and path.name not in OUTPUTS and path.name[0] != ".")
     files = [*([project / "params.yaml"] if (project / "params.yaml").is_file() else []), *(path / "params.yaml" for path in folders)]
@@ -53,7 +53,7 @@ def find_model(project: Path, name: str) -> ModelFolder:
     Raises:
         BadParams: there is none, or two.
     """
-    known, faults = survey(project)
+    known, faults = survey_models(project)
     named = [model for model in known if model.name == name]
     if len(named) > 1:
         raise BadParams(f"{' and '.join(str(one.params) for one in named)} both name the model {name!r}: give one of them another name")

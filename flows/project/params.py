@@ -19,7 +19,7 @@ from components.data.preprocess import PreprocessParams, check_copies
 from components.data.snapshot import SnapshotParams
 from components.data.validate import ValidateParams, check_label_map
 from components.evaluation.evaluate import EvaluateParams
-from components.evaluation.metric_set import decidable
+from components.evaluation.metric_set import decidable_metrics
 from components.gates import GatesParams
 from components.judge import check_metrics as check_gates
 from components.model import tasks
@@ -122,7 +122,7 @@ def _checked(path: Path, content: bytes) -> Params:
     check_fields(params.train.fixed, task.refuses)
     check_copies(params.preprocess, task.refuses)
     check_label_map(params.validation, task.named)
-    check_gates(params.gates, decidable(task), task.baselines)
+    check_gates(params.gates, decidable_metrics(task), task.baselines)
     _check_bases(params)
     searched(params.tune.space, params.train)
     return params

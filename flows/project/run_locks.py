@@ -15,7 +15,7 @@ SECONDS = 5.0  # that a run waits for one that is about to end
 
 
 @contextmanager
-def in_turn(project: Path, name: str) -> Iterator[None]:
+def run_lock(project: Path, name: str) -> Iterator[None]:
     """Hold the model `name` among all runs of it, on this machine or on all that share a database.
 
     Raises:
@@ -28,7 +28,7 @@ def in_turn(project: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def hold_folder(root: Path) -> Iterator[None]:
+def folder_lock(root: Path) -> Iterator[None]:
     """Hold the workspace at `root` for one run; the kernel drops the lock however the run ends.
 
     Raises:

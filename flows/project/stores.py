@@ -19,7 +19,7 @@ def local(workspace: Workspace) -> Environment:
     return Environment(LOCAL, store(workspace), workspace.ledger)
 
 
-def standing(workspace: Workspace) -> Environment:
+def champion_of(workspace: Workspace) -> Environment:
     """Return the project's own registry and ledger for who only asks.
 
     Raises:

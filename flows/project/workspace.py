@@ -13,7 +13,7 @@ from components.core.errors import BadInput, BadParams, NotFound
 from components.core.hashing import digest_value
 from components.core.output_dir import make_private
 from flows.dvc_adapter.config import inherit, share_remote
-from flows.settings import enter, read_settings
+from flows.settings import load_into_environment, read_settings
 
 UNFIT = "?:{}\n\r"  # to SQLite's addresses, to PATH, to DVC, which takes braces in a path for its own, and to what reads lines
 MODELS = "models"  # the folder of a project that has one folder a model
@@ -101,7 +101,7 @@ def open_workspace(params: Path | None = None, start: Path | None = None) -> Wor
         BadParams: the parameter file does not exist.
     """
     project = find_project((start or Path.cwd()).resolve())
-    enter(project)
+    load_into_environment(project)
     own = project / "params.yaml"
     chosen = own if params is None else params.resolve()
     if not chosen.is_file():
@@ -130,7 +130,7 @@ def find_project(start: Path) -> Path:
     raise NotFound(f"no Retune project at or above {start}: expected a folder with dvc.yaml, components/ and flows/; run from a clone")
 
 
-def furnish(workspace: Workspace) -> None:
+def sync_workspace(workspace: Workspace) -> None:
     """Bring a workspace up to date with the project's code and its parameter file; leave its data and lock alone.
 
     Only who holds the workspace may call this: a stage that is running must not see other code or settings.
@@ -166,7 +166,7 @@ def copy_code(project: Path, root: Path) -> None:
             path.unlink()
 
 
-def give_back(workspace: Workspace) -> None:
+def copy_lock_files_back(workspace: Workspace) -> None:
     """Keep what DVC knows of the model in the project, file by file by rename: it is what a person commits."""
     for kept, place in workspace.kept.items():
         if place.is_file() and not (kept.is_file() and kept.read_bytes() == place.read_bytes()):

@@ -13,9 +13,9 @@ from components.core.hashing import digest_file, digest_value
 from components.ledger import Ledger, Retraining
 from components.model.base_resolver import REGISTERED
 from flows.audit.registered_model import open_model
-from flows.audit.worktree import bring
+from flows.audit.worktree import fetch_inputs
 from flows.dvc_adapter import lock, repro
-from flows.pipeline.actions import mend_input, read_name
+from flows.pipeline.actions import read_name, repair_input
 from flows.project.git import git
 from flows.project.params import read_params
 from flows.project.workspace import Workspace
@@ -46,7 +46,7 @@ def basis(workspace: Workspace) -> str:
     return digest_value([code, others, [digest_file(file) if file.is_file() else "missing" for file in files]])
 
 
-def lay_inputs(workspace: Workspace) -> None:
+def restore_last_inputs(workspace: Workspace) -> None:
     """Lay data and base model of the last version into the checkout, so that equal ones stay equal; what cannot be had is made anew.
 
     Those that a version was made from, and not what a run brought under DVC that ended before it made one: that is news still.
@@ -60,10 +60,10 @@ def lay_inputs(workspace: Workspace) -> None:
         wanted = of_last_version(workspace, path, known) or known
         try:
             if wanted and wanted != known:
-                bring(workspace.root, workspace.project, {path: wanted})
+                fetch_inputs(workspace.root, workspace.project, {path: wanted})
             elif known:
                 repro.pull(f"{path}.dvc", workspace.root)
-            mend_input(workspace, folder)
+            repair_input(workspace, folder)
         except (Unavailable, Cancelled):
             raise
         except RetuneError as error:

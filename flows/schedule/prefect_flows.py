@@ -33,7 +33,7 @@ Model = Annotated[str, Field(description="a model of this project, by its name i
 @flow(name="retrain", persist_result=False)
 def retrain(model: Model = "") -> State:
     """Make a model anew where there is something to learn: the whole line, from the snapshot to a verdict and what follows from it."""
-    leave_nothing_behind()
+    remove_checkout_at_exit()
     orphaned_runs.close(os.environ["PREFECT_API_URL"], managed=not read_settings(project_of()).prefect_api_url)
     with prefect_adapter.joined():
         ended = scheduled_retrain.retrain(model)
@@ -65,7 +65,7 @@ def prune(
     return "; ".join(f"{count} × {kind}, {size} bytes" for kind, (count, size) in found.totals().items()) or "nothing to delete"
 
 
-def leave_nothing_behind() -> None:
+def remove_checkout_at_exit() -> None:
     """Remove the checkout that this process works in when it ends."""
     for home in Path.cwd().parents:
         if home.parent.parts[-2:] == Path(RUNS).parts:

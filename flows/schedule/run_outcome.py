@@ -13,7 +13,7 @@ from components.mlflow_store import registry
 from flows.orchestrator.prefect_adapter import current_flow_run, task
 from flows.pipeline.actions import Result, read_name
 from flows.pipeline.publish_report import VERDICT
-from flows.project.stores import standing
+from flows.project.stores import champion_of
 from flows.project.workspace import Workspace
 from flows.schedule.last_run_inputs import FAILED, basis
 from flows.schedule.notify import notify
@@ -22,20 +22,20 @@ from flows.settings import read_settings
 log = logging.getLogger(__name__)
 
 
-def note(workspace: Workspace, outcome: str, reason: str, version: int | None = None) -> Retraining:
+def record_outcome(workspace: Workspace, outcome: str, reason: str, version: int | None = None) -> Retraining:
     """Write down how the run ended, also that there was nothing to do."""
-    ended = ending(workspace, read_name(workspace), outcome, reason, version, basis(workspace) if version is not None else "")
+    ended = outcome_of(workspace, read_name(workspace), outcome, reason, version, basis(workspace) if version is not None else "")
     write(workspace, ended)
     log.info("%s: %s, %s", ended.model, outcome, reason)
     return ended
 
 
-def failed(workspace: Workspace, why: str) -> None:
+def record_failure(workspace: Workspace, why: str) -> None:
     """Write down and tell why a run failed; people are told also where the settings cannot be read or the ledger is out of reach."""
     name = workspace.origin.name
     with suppress(BadParams):
         name = read_name(workspace)
-    ended = ending(workspace, name, FAILED, why)
+    ended = outcome_of(workspace, name, FAILED, why)
     try:
         write(workspace, ended)
     except RetuneError as error:
@@ -50,14 +50,14 @@ def write(workspace: Workspace, ended: Retraining) -> None:
     """
     Ledger(workspace.ledger).note(ended)
     try:
-        registry.confirm(standing(workspace).mlflow, workspace.ledger, ended.model)
+        registry.confirm(champion_of(workspace).mlflow, workspace.ledger, ended.model)
     except NotFound:
         log.debug("there is no registry yet that could keep the ledger's head")
     except RetuneError as error:
         log.error("how the run ended is in the ledger, whose head MLflow does not keep yet; the next run does it: %s", error)
 
 
-def ending(workspace: Workspace, model: str, outcome: str, reason: str, version: int | None = None, made_with: str = "") -> Retraining:
+def outcome_of(workspace: Workspace, model: str, outcome: str, reason: str, version: int | None = None, made_with: str = "") -> Retraining:
     """Return how a run ended, as the ledger keeps it; `made_with` is the hash of `basis`, which only runs have that made a version."""
     return Retraining(
         model=model,

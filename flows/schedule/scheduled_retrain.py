@@ -20,14 +20,14 @@ from flows.dvc_adapter.repro import RUNNING
 from flows.orchestrator.prefect_adapter import current_flow_run, task
 from flows.pipeline import actions
 from flows.pipeline.actions import read_name
-from flows.pipeline.retrain import line
+from flows.pipeline.retrain import run_pipeline
 from flows.project.checkout import enter_checkout, project_of
 from flows.project.params import read_params
-from flows.project.run_locks import RUNS, hold_folder, in_turn
-from flows.project.workspace import Workspace, furnish
-from flows.schedule.last_run_inputs import FAILED, SKIPPED, basis, last_made, lay_inputs
+from flows.project.run_locks import RUNS, folder_lock, run_lock
+from flows.project.workspace import Workspace, sync_workspace
+from flows.schedule.last_run_inputs import FAILED, SKIPPED, basis, last_made, restore_last_inputs
 from flows.schedule.notify import notify
-from flows.schedule.run_outcome import announce, failed, note
+from flows.schedule.run_outcome import announce, record_failure, record_outcome
 
 log = logging.getLogger(__name__)
 
@@ -55,27 +55,27 @@ def retrain(model: str) -> Retraining:
         raise
     try:
         with ExitStack() as held:
-            held.enter_context(hold_folder(workspace.root))
-            if not take_turn(workspace, held):
-                return note(workspace, SKIPPED, "another run of the model is at work")
-            furnish(workspace)  # only now: what DVC knows is what the run before left
-            return story(workspace)
+            held.enter_context(folder_lock(workspace.root))
+            if not lock_model(workspace, held):
+                return record_outcome(workspace, SKIPPED, "another run of the model is at work")
+            sync_workspace(workspace)  # only now: what DVC knows is what the run before left
+            return run_if_changed(workspace)
     except (Cancelled, PushFailed):
         raise
     except RetuneError as error:
-        failed(workspace, str(error))
+        record_failure(workspace, str(error))
         raise
     except Exception as error:  # its text is for those who read the log: it may say more than people are to be told
-        failed(workspace, f"{type(error).__name__}; the run's log says more")
+        record_failure(workspace, f"{type(error).__name__}; the run's log says more")
         raise
 
 
-def take_turn(workspace: Workspace, held: ExitStack) -> bool:
+def lock_model(workspace: Workspace, held: ExitStack) -> bool:
     """Hold the model until `held` ends; where another run has it, wait for that one if `retrain.late` says so, else return False."""
     params, told = read_params(workspace.params), False
     while not RUNNING.cancelled.is_set():
         try:
-            held.enter_context(in_turn(workspace.project, params.name))
+            held.enter_context(run_lock(workspace.project, params.name))
             return True
         except LockTimeout:
             if params.retrain.late == "skip":
@@ -86,19 +86,19 @@ def take_turn(workspace: Workspace, held: ExitStack) -> bool:
     raise Cancelled("the run was cancelled while it waited for another run of the model")
 
 
-def story(workspace: Workspace) -> Retraining:
+def run_if_changed(workspace: Workspace) -> Retraining:
     """Tell it, alone with the model; what follows a verdict does not change it."""
     left = mark(workspace).read_text(encoding="utf-8") if mark(workspace).exists() else ""
     if left == MADE:
-        send_late(workspace)
-    bring(workspace)
-    news = ChangeCheck(True, "the last run ended before all was done") if left == BEGUN else look(workspace)
+        retry_push(workspace)
+    fetch_new_data(workspace)
+    news = ChangeCheck(True, "the last run ended before all was done") if left == BEGUN else check_for_changes(workspace)
     if not news.worth:
-        return note(workspace, SKIPPED, news.reason)
+        return record_outcome(workspace, SKIPPED, news.reason)
     log.info("%s", news.reason)
     mark(workspace).write_text(BEGUN, encoding="utf-8")
-    result = line(workspace)
-    ended, fault = note(workspace, str(result.outcome), result.reason, result.version), None
+    result = run_pipeline(workspace)
+    ended, fault = record_outcome(workspace, str(result.outcome), result.reason, result.version), None
     mark(workspace).write_text(MADE, encoding="utf-8")
     try:
         push(workspace)
@@ -115,13 +115,13 @@ class PushFailed(Unavailable):
 
 
 @task
-def bring(workspace: Workspace) -> None:
+def fetch_new_data(workspace: Workspace) -> None:
     """Lay the data and the base model of the last run into the checkout, from DVC's cache or its remote, so that equal ones stay equal."""
-    lay_inputs(workspace)
+    restore_last_inputs(workspace)
 
 
 @task
-def look(workspace: Workspace) -> ChangeCheck:
+def check_for_changes(workspace: Workspace) -> ChangeCheck:
     """Say whether the data, the code, the settings or the base model are others than those of the last run."""
     last = last_made(workspace)
     if last is None:
@@ -156,7 +156,7 @@ def mark(workspace: Workspace) -> Path:
     return workspace.project / RUNS / f"{read_name(workspace)}.open"
 
 
-def send_late(workspace: Workspace) -> None:
+def retry_push(workspace: Workspace) -> None:
     """Send what the last run made, while DVC's files in the checkout are still those that it left."""
     try:
         push(workspace)

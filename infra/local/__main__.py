@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import Cancelled
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.core.output_dir import make_private
 from components.core.process import quiet_environment
 from flows.project.workspace import find_project
@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def obey(asked: argparse.Namespace) -> int:
+def dispatch(asked: argparse.Namespace) -> int:
     """Do what was asked, and return the exit code."""
     project = find_project(Path.cwd().resolve())
     folder = (asked.folder or project / FOLDER).resolve()
@@ -78,10 +78,10 @@ def main() -> int:
     """Do what the command line says, and return the exit code."""
     quiet_environment()
     try:
-        return obey(arguments())
+        return dispatch(arguments())
     except (Cancelled, KeyboardInterrupt):
         return Cancelled.exit_code
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

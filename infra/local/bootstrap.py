@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from components.core.errors import RetuneError, Unavailable
-from components.core.process import tied
+from components.core.process import tied_command
 from infra.local import postgres
 from infra.local.layout import BUCKETS, USER, Stack, write_private
 from infra.local.services import environment, prefect_settings
@@ -64,7 +64,7 @@ def migrate(stack: Stack, name: str, command: Sequence[str], settings: Mapping[s
     with log.open("a", encoding="utf-8") as out:
         try:
             done = subprocess.run(
-                tied(command),
+                tied_command(command),
                 env=environment(stack, settings),
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from components.core.errors import Unavailable
-from components.core.process import is_gone, owner, tied
+from components.core.process import is_gone, owner, tied_command
 from flows.orchestrator.server import free_leases
 from infra.local import bootstrap, postgres
 from infra.local.layout import HOST, Stack, is_free, write_private
@@ -148,7 +148,7 @@ def spawn(stack: Stack, service: Service) -> "subprocess.Popen[bytes]":
     """Start the process of a service in a session of its own, tied to the life of this one where it is the same user's."""
     if service.name == "prefect":
         free_leases(stack.folder / "prefect")
-    command = list(service.command) if service.account else tied(service.command)
+    command = list(service.command) if service.account else tied_command(service.command)
     variables = environment(stack, service.settings)
     variables.setdefault("PYTHONPATH", str(CODE))
     with stack.log(service.name).open("a", encoding="utf-8") as out:

@@ -12,7 +12,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema
 from jsonschema import Draft202012Validator
 
 from flows.settings import Settings
-from infra.passwords import made_up
+from infra.passwords import new_secret
 from tests.support.commands import fault
 from tests.support.project import ROOT
 
@@ -142,7 +142,7 @@ def test_volumes_networks_and_secrets_are_those_that_are_used() -> None:
 def test_every_secret_is_a_file_that_is_made_up() -> None:
     for name, secret in COMPOSE["secrets"].items():
         assert secret == {"file": f"${{SECRETS:-./secrets}}/{name}"}
-    assert set(COMPOSE["secrets"]) == set(made_up())
+    assert set(COMPOSE["secrets"]) == set(new_secret())
 
 
 @each_service
@@ -187,7 +187,7 @@ def test_only_the_gateway_of_the_s3_store_listens_to_others() -> None:
     command = SERVICES["s3"]["command"]
 
     assert {"-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3.ip.bind=0.0.0.0", "-s3.config=/run/secrets/s3.json"} <= set(command)
-    accounts = {one["name"]: one["actions"] for one in json.loads(made_up()["s3.json"])["identities"]}
+    accounts = {one["name"]: one["actions"] for one in json.loads(new_secret()["s3.json"])["identities"]}
     assert "Write:mlflow" not in accounts["retune"]
     assert "Write:retune" in accounts["retune"]
     assert set(SERVICES["buckets"]["command"][3:]) == {"mlflow", "retune"}

@@ -18,7 +18,7 @@ from components.core.process import owner
 from flows.migrate import tables
 from flows.migrate.migrate import migrate
 from flows.migrate.registry import ArtifactRoots
-from flows.project.run_locks import hold_folder
+from flows.project.run_locks import folder_lock
 from infra.local import control
 from infra.local.layout import HOST, PORTS, SECRETS, make_stack, open_stack, read_variables, write_private
 from infra.local.services import environment, mlflow_service, prefect_service, started_by, store_service
@@ -97,7 +97,7 @@ def test_what_another_machine_runs_is_not_ended_here(tmp_path: Path) -> None:
 
 
 def test_a_registry_is_not_moved_under_what_writes_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with hold_folder(tmp_path), pytest.raises(Unavailable, match="another run is working"):
+    with folder_lock(tmp_path), pytest.raises(Unavailable, match="another run is working"):
         migrate(tmp_path, dry_run=True)
     state = tmp_path / "var/services/state.json"
     state.parent.mkdir(parents=True)

@@ -7,18 +7,18 @@ import sqlalchemy as sa
 
 from components.core.errors import BadParams
 from flows.settings import Settings
-from infra.passwords import made_up, write
+from infra.passwords import new_secret, write
 
 
 def test_every_secret_is_another_one_each_time() -> None:
-    one, other = made_up(), made_up()
+    one, other = new_secret(), new_secret()
 
     assert not [name for name in one if one[name] == other[name]]
     assert len(set(one.values())) == len(one)
 
 
 def test_the_address_of_the_database_has_the_password_of_its_owner() -> None:
-    found = made_up()
+    found = new_secret()
     url = sa.make_url(Settings(database=found["retune_database"]).database.get_secret_value())
 
     assert (url.username, url.password, url.database) == ("retune", found["retune_password"], "retune")

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from components.core.errors import BadInput, NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_file
-from flows.audit.worktree import bring, furnish
+from flows.audit.worktree import fetch_inputs, prepare_worktree
 from flows.cli import app
 from flows.dvc_adapter.config import cache_folder
 from flows.dvc_adapter.lock import lock_hashes
@@ -343,8 +343,8 @@ def test_data_that_only_the_remote_has_is_pulled(project: Path, tmp_path: Path) 
     path = cache_folder(project) / "files/md5" / digest[:2] / digest[2:]
     path.rename(path.with_name("away"))
     try:
-        furnish(tmp_path, project)
-        bring(tmp_path, project, {"data/raw": digest})
+        prepare_worktree(tmp_path, project)
+        fetch_inputs(tmp_path, project, {"data/raw": digest})
     finally:
         path.with_name("away").rename(path)
     assert {file.name for file in (tmp_path / "data/raw").iterdir()} == {file.name for file in (project / "data/raw").iterdir()}

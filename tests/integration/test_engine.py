@@ -189,11 +189,14 @@ def test_a_run_whose_worker_died_is_closed_by_its_process_number() -> None:
     run = {"id": "1", "tags": [], "infrastructure_pid": "4194305", "deployment_id": "d", "state": {"timestamp": "2026-01-01T00:00:00Z"}}
     young = run | {"infrastructure_pid": None, "state": {"timestamp": datetime.now(UTC).isoformat()}}
 
-    assert [orphaned_runs.has_gone(run, managed=True), orphaned_runs.has_gone(run, managed=False)] == [True, False]
+    assert [orphaned_runs.process_is_gone(run, managed=True), orphaned_runs.process_is_gone(run, managed=False)] == [True, False]
     others = [run | {"infrastructure_pid": None}, run | {"infrastructure_pid": None, "deployment_id": None}, young]
-    assert [orphaned_runs.has_gone(one, managed=True) for one in others] == [True, False, False]
+    assert [orphaned_runs.process_is_gone(one, managed=True) for one in others] == [True, False, False]
     living = {"infrastructure_pid": str(os.getpid()), "state": {"timestamp": datetime.now(UTC).isoformat()}}
-    assert [orphaned_runs.has_gone(run | one, managed=True) for one in (living, {"infrastructure_pid": str(os.getpid())})] == [False, True]
+    assert [orphaned_runs.process_is_gone(run | one, managed=True) for one in (living, {"infrastructure_pid": str(os.getpid())})] == [
+        False,
+        True,
+    ]
 
 
 @pytest.mark.exhaustive

@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 
 from components.artifacts.predictions import Predictions
 from components.core.errors import BadParams, Unavailable
-from components.mlflow_store.registry.servability_probe import TEXT, malformed
+from components.mlflow_store.registry.servability_probe import TEXT, malformed_requests
 from components.serving.http.start import listen
 from tests.support.project import BIN, ROOT, environment, retune
 from tests.support.registered import make_shop
@@ -126,7 +126,7 @@ def test_todays_code_is_out_of_its_reach(server: Server, project: Path) -> None:
 
 
 def test_what_the_gate_calls_malformed_is_refused_in_one_shape(server: Server) -> None:
-    answers = {name: server.ask(body) for name, body in malformed(TEXT).items()}
+    answers = {name: server.ask(body) for name, body in malformed_requests(TEXT).items()}
 
     assert {status for status, _ in answers.values()} == {400}
     assert all(set(error) == {"error_code", "message"} for _, error in answers.values())

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from components.artifacts.metrics import Metrics
-from components.artifacts.predictions import Predictions, apart
+from components.artifacts.predictions import Predictions, answer_distance
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Outcome
 from components.core.hashing import digest_folder
@@ -111,7 +111,7 @@ def test_the_scoring_server_is_asked_without_a_gate(run: Line) -> None:
     assert served.refused == ()
     assert all(status is not None and 400 <= status < 500 for status in served.malformed.values()), served.malformed
     expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
-    assert max(apart(one.label, expected[one.id]) for one in served.answers) < 1e-3
+    assert max(answer_distance(one.label, expected[one.id]) for one in served.answers) < 1e-3
 
 
 def test_the_gates_decide_and_the_scoring_server_answers_as_it_was_evaluated_and_refuses_what_is_no_request(run: Line) -> None:
@@ -170,7 +170,7 @@ def test_every_method_goes_the_same_way(run: Line, method: str, tmp_path: Path) 
     served = serve_and_ask(uri, version.name, version.number, rows, example=params.made_task.example)
     expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
     assert served.fault is None
-    assert max(apart(one.label, expected[one.id]) for one in served.answers) < 1e-3
+    assert max(answer_distance(one.label, expected[one.id]) for one in served.answers) < 1e-3
     check_a_killed_training(place, before)
 
 

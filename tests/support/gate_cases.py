@@ -11,7 +11,7 @@ from components.artifacts.served_answers import ServedAnswer, ServedAnswers
 from components.artifacts.verdict import GateResult, Verdict
 from components.gates import Evidence, GatesParams, ReferenceModel
 from components.judge import judge, verdict_key
-from components.judge.multiple_testing import correct
+from components.judge.multiple_testing import correct_tests
 
 LABELS = ("billing", "device", "network")
 DEFAULT = GatesParams.parse({"leakage": {"role": "vetoes"}}, "gates")  # these models come without test rows, of which it asks
@@ -59,7 +59,7 @@ def served(candidate: Predictions, rows: int = 10, **more: Any) -> ServedAnswers
 def decided(name: str, evidence: Evidence, **settings: Any) -> GateResult:
     """What one gate says when the panel has nobody else to hear."""
     section = gates.load(name).Params.model_validate(settings)
-    (result,) = correct([gates.load(name).decide(evidence, section).model_copy(update={"role": section.role})])
+    (result,) = correct_tests([gates.load(name).decide(evidence, section).model_copy(update={"role": section.role})])
     return result
 
 

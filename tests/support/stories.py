@@ -51,7 +51,7 @@ def speak() -> None:
     logging.getLogger("components.story").info("kept %d of %d rows", 7, 9)
     logging.getLogger("flows.story").warning("%s: ran", "train")
     logging.getLogger("elsewhere").info("nobody asked")
-    prefect_adapter.tell("# PASS: tickets version 1", key="verdict-Tickets_of.2026")
+    prefect_adapter.log_to_prefect("# PASS: tickets version 1", key="verdict-Tickets_of.2026")
 
 
 @prefect_adapter.task

@@ -6,30 +6,30 @@ from components.artifacts.rows import GIVEN_SPLIT
 from components.data.preprocess.splits import SPLITS
 
 
-def gives(rows: pd.DataFrame) -> bool:
+def has_given_splits(rows: pd.DataFrame) -> bool:
     """Say whether the source gives any of these rows its split."""
     return GIVEN_SPLIT in rows and bool(rows[GIVEN_SPLIT].notna().any())
 
 
-def honour(rows: pd.DataFrame) -> "pd.Series[str]":
+def apply_given_splits(rows: pd.DataFrame) -> "pd.Series[str]":
     """Return the split of each row: the one that the source gives; `rows` have that of their hash in `split`.
 
     A split that the source gives to no row is cut from its training rows by hash. So are rows without a given split: what is added
     later becomes no test row of a set that is published.
     """
-    if not gives(rows):
+    if not has_given_splits(rows):
         return rows["split"]
     given = rows[GIVEN_SPLIT].fillna("train")
     cut = (given == "train") & ~rows["split"].isin(set(given))
     return given.mask(cut, rows["split"])
 
 
-def leaks(rows: pd.DataFrame, removed: pd.DataFrame) -> list[str]:
+def split_leaks(rows: pd.DataFrame, removed: pd.DataFrame) -> list[str]:
     """Say what the given splits have in common: groups, and the rows that were `removed` since another split has them too.
 
     `rows` are all rows with their split. Nothing where the source gives none.
     """
-    if not gives(rows):
+    if not has_given_splits(rows):
         return []
     warnings = []
     splits = rows.set_index("id")["split"]

@@ -117,11 +117,11 @@ def prepare(
     if split_by(rows, params, given_groups) == "text":
         rows["group"] = [text_key(text) for text in rows["text"]]
     rows["split"] = assign(rows["group"], params.split_seed, params.test_share, params.validation_share)
-    rows["split"] = given_splits.honour(rows)
+    rows["split"] = given_splits.apply_given_splits(rows)
     gone = []
     left = rows
     steps: list[Step] = [pseudo_labels.outside, pseudo_labels.labelled] if PSEUDO in rows else []
-    steps += [duplicates.crossing] if given_splits.gives(rows) else []  # first: a training row takes no given test row with it
+    steps += [duplicates.crossing] if given_splits.has_given_splits(rows) else []  # first: a training row takes no given test row with it
     steps += [duplicates.conflicting] if kind.one_answer else []
     steps += [lambda rest: duplicates.exact(rest, ("text",) if kind.one_answer else ("text", "label"))]
     steps += [] if kind.one_answer else [duplicates.crossing]
@@ -213,7 +213,7 @@ def _part(kept: pd.DataFrame, split: str) -> pd.DataFrame:
 def _warnings_of_splits(rows: pd.DataFrame, kept: pd.DataFrame, removed: pd.DataFrame) -> list[str]:
     """Say what a person should know of the splits that the data have of their own."""
     both = pd.concat([kept[["id", "split"]], removed[["id", "split"]]], ignore_index=True)
-    warnings = given_splits.leaks(rows.drop(columns="split", errors="ignore").merge(both, on="id", validate="1:1"), removed)
+    warnings = given_splits.split_leaks(rows.drop(columns="split", errors="ignore").merge(both, on="id", validate="1:1"), removed)
     if "split" in rows and GIVEN_SPLIT not in rows:
         some = ", ".join(sorted({str(name)[:20] for name in rows["split"].dropna()})[:4])
         warnings.append(

@@ -78,7 +78,7 @@ def first_fault(path: Path, encoding: str) -> Spot | None:
             offset += len(block)
 
 
-def what_else(path: Path) -> str:
+def other_format(path: Path) -> str:
     """Say what a path is that is no file, as `a named pipe (FIFO)`; nothing for a file or a folder, or where nothing is."""
     if not path.exists() or path.is_file() or path.is_dir():
         return ""
@@ -93,7 +93,7 @@ def refuse_other(path: Path, faults: Faults, expected: bytes = b"") -> None:
     Raises:
         BadSource: with what the file is.
     """
-    if other := what_else(path):  # to open a pipe would wait for a writer
+    if other := other_format(path):  # to open a pipe would wait for a writer
         faults.add(f"{other}, expected a file: it is read twice. Write what comes from it into a file first")
         faults.settle()
     with path.open("rb") as file:

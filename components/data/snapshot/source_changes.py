@@ -10,7 +10,7 @@ Stamp = tuple[int, int, int, int]
 """Device, inode, bytes, and the time of the last change in nanoseconds."""
 
 
-def stamps(files: Iterable[Path]) -> dict[Path, Stamp | None]:
+def file_stamps(files: Iterable[Path]) -> dict[Path, Stamp | None]:
     """Return the stamp of each file, None where there is none any more."""
     return {path: _stamp(path) for path in files}
 
@@ -18,7 +18,7 @@ def stamps(files: Iterable[Path]) -> dict[Path, Stamp | None]:
 def difference(before: Mapping[Path, Stamp | None], listed: Callable[[], Sequence[Path]] | None) -> str | None:
     """Say which file is another one than it was `before`; `listed` finds the files of the source again. None where all are the same."""
     try:
-        now = stamps(before if listed is None else listed())
+        now = file_stamps(before if listed is None else listed())
     except (RetuneError, OSError) as error:
         return str(error)
     for path in {**before, **now}:

@@ -71,7 +71,7 @@ def same_columns(first: str, expected: Iterable[str], called: str, found: Iterab
         raise BadSource(f"{called}: expected the same columns as in {first}, found that it {' and '.join(differs)}")
 
 
-def tell_types(found: Mapping[str, Mapping[str, ColumnType]]) -> None:
+def warn_of_types(found: Mapping[str, Mapping[str, ColumnType]]) -> None:
     """Warn of columns whose values are of different types in the files `found`, by the files' names: whole numbers get one text of all."""
     for name in dict.fromkeys(column for columns in found.values() for column in columns):
         kinds: dict[str, str] = {}

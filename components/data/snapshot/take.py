@@ -18,15 +18,15 @@ from components.artifacts.rows import GIVEN_SPLIT, MARKS, in_order, verify
 from components.core.atomic import aside, swap
 from components.core.errors import BadSource, Cancelled, NotFound, Unavailable
 from components.data.snapshot.bucket_sort import Buckets, write_parts
-from components.data.snapshot.decoding import what_else
+from components.data.snapshot.decoding import other_format
 from components.data.snapshot.disk_space import check_room
 from components.data.snapshot.features import ColumnType, of_cards
 from components.data.snapshot.given_splits import split_of, splits_of_files
 from components.data.snapshot.read_errors import LONGEST_CELL, Changed, Faults, listed, readable, shown
 from components.data.snapshot.settings import SnapshotParams
-from components.data.snapshot.source_changes import difference, stamps
+from components.data.snapshot.source_changes import difference, file_stamps
 from components.data.snapshot.sources import FetchedFiles, SourceRequest, source_of
-from components.data.snapshot.tables import READERS, format_of, name_columns, same_columns, tell_types
+from components.data.snapshot.tables import READERS, format_of, name_columns, same_columns, warn_of_types
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def _steadily(brought: FetchedFiles, read: Callable[[], T]) -> T:
     Raises:
         Changed: they did not; what was wrong with them may come of that.
     """
-    before = stamps(brought.files)
+    before = file_stamps(brought.files)
     try:
         found = read()
     except (Cancelled, Unavailable):
@@ -138,7 +138,7 @@ def read_file(path: Path, snapshot: SnapshotParams) -> pd.DataFrame:
         Unavailable: it was changed while it was read, twice.
     """
     if not path.is_file():
-        raise BadSource(f"{path}: {what_else(path) or 'no such file'}; expected a file")
+        raise BadSource(f"{path}: {other_format(path) or 'no such file'}; expected a file")
     brought = FetchedFiles({path: str(path)}, str(path), format_of([path]))
 
     def read() -> pd.DataFrame:
@@ -162,7 +162,7 @@ def columns_of(brought: FetchedFiles, snapshot: SnapshotParams) -> dict[Path, di
         with readable(called):
             found[path] = _reader(path).read_columns(path, snapshot, Faults(called))
         same_columns(PurePath(first_called).name, found[first], called, found[path], may_lack)
-    tell_types({PurePath(called).name: found[path] for path, called in brought.files.items()})
+    warn_of_types({PurePath(called).name: found[path] for path, called in brought.files.items()})
     if snapshot.class_labels == "numbers":
         return {path: {name: replace(column, names=None) for name, column in columns.items()} for path, columns in found.items()}
     cards = of_cards(brought.cards, list(found[first]))

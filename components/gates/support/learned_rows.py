@@ -18,22 +18,22 @@ LEARNT = "the rows learnt from"
 """What the candidate was trained and validated on."""
 
 
-def called(one: TrainingRows) -> str:
+def rows_name(one: TrainingRows) -> str:
     """Return what reasons call the rows that a version learnt from."""
     return f"the rows that {one.called} learnt from"
 
 
-def hold(rows: pd.DataFrame, train: pd.DataFrame | None, seen: Sequence[TrainingRows], threshold: float) -> TestExposure:
+def measure_exposure(rows: pd.DataFrame, train: pd.DataFrame | None, seen: Sequence[TrainingRows], threshold: float) -> TestExposure:
     """Hold the test `rows` against what each model has learnt; near copies have a similarity of `threshold` or more."""
     sides = {LEARNT: train} if train is not None else {}
-    sides |= {called(one): one.rows for one in seen if one.rows is not None}
+    sides |= {rows_name(one): one.rows for one in seen if one.rows is not None}
     found = dict(zip(sides, overlaps(rows, list(sides.values()), threshold), strict=True))
-    compared = [LEARNT, *(called(one) for one in seen if one.compared)]
+    compared = [LEARNT, *(rows_name(one) for one in seen if one.compared)]
     ids = {pair.test_id for name in compared if name in found for pair in (*found[name].exact, *found[name].near)}
     return TestExposure(rows, found, np.array([str(name) not in ids for name in rows["id"]], dtype=np.bool_))
 
 
-def without_learnt(evidence: Evidence, held: TestExposure) -> Evidence:
+def without_learned_rows(evidence: Evidence, held: TestExposure) -> Evidence:
     """Return the evidence on the fresh rows alone; where there are none, on all rows and without anything to compare the candidate with."""
     evidence = replace(evidence, held=held)
     if held.fresh.all():

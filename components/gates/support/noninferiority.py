@@ -60,7 +60,7 @@ def new_labels(evidence: Evidence, other: Predictions, rival: ReferenceModel) ->
     return sorted(set(evidence.candidate.labels) - set(other.labels) if evidence.classes else rival.unknown)
 
 
-def strangers(evidence: Evidence, other: Predictions, rival: ReferenceModel) -> str:
+def unknown_labels(evidence: Evidence, other: Predictions, rival: ReferenceModel) -> str:
     """Say which labels only one of the two knows."""
     new = new_labels(evidence, other, rival)
     gone = sorted(set(other.labels) - set(evidence.candidate.labels))

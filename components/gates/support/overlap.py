@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.core.similarity import ClosestText, alike, plain
+from components.core.similarity import ClosestText, near_duplicates, plain
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _near(mine: list[str], sides: list[set[str]], threshold: float) -> list[dict
     if threshold >= 1:
         return [{} for _ in sides]
     texts, best = sorted(set().union(*sides)), [ClosestText(len(mine)) for _ in sides]
-    for places, twin, similarities in alike(mine, texts, threshold):
+    for places, twin, similarities in near_duplicates(mine, texts, threshold):
         for side, found in zip(sides, best, strict=True):
             if texts[twin] in side:
                 found.add(places, twin, similarities)

@@ -14,8 +14,8 @@ from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates import GatesParams
 from components.gates.support.evidence import LEVEL, Evidence
 from components.judge import decide
-from components.judge.selftest.expectations import COMPARING, EXACT, FEWEST, SAY, SURE, SelfTest, number, unable
-from components.judge.selftest.sums import tried
+from components.judge.selftest.expectations import COMPARING, EXACT, FEWEST, SAY, SURE, SelfTest, number, self_test_error
+from components.judge.selftest.sums import run_selftest
 from components.judge.selftest.synthetic_models import SyntheticModels
 
 TRIED = (*COMPARING, "floor", "looks", "slices", "calibration")
@@ -29,9 +29,9 @@ def selftest(evidence: Evidence, gates: GatesParams) -> tuple[str, ...]:
         GatesUnable: a gate, the correction or the fold decides wrongly; the message says which and how.
     """
     if evidence.level > gates.looks.level + EXACT:
-        raise unable(f"they are asked to decide at {evidence.level:.2%}, and gates.looks allows {gates.looks.level:.2%} a look")
+        raise self_test_error(f"they are asked to decide at {evidence.level:.2%}, and gates.looks allows {gates.looks.level:.2%} a look")
     if not evidence.classes:
-        return (*tried(evidence, _only(gates, (*COMPARING, "floor"))), *_looks_alone(evidence, gates))
+        return (*run_selftest(evidence, _only(gates, (*COMPARING, "floor"))), *_looks_alone(evidence, gates))
     if not np.isin(evidence.candidate.expected, evidence.candidate.labels).any():
         return ("no test row has a label that the candidate knows, so no model could be made to try the gates on",)
     evidence = _of_known_labels(evidence)
@@ -82,12 +82,14 @@ def _equal(trial: SelfTest, found: dict[str, GateResult]) -> str:
         if trial.doubt(metric):
             continue
         if not np.allclose((number(result.low), number(result.high)), (-width, width), rtol=0, atol=EXACT):
-            raise unable(f"{test.gate} gives a model against itself {result.low} to {result.high}, expected ±{width:.6f}")
+            raise self_test_error(f"{test.gate} gives a model against itself {result.low} to {result.high}, expected ±{width:.6f}")
         if abs(width + test.threshold) > EXACT and (result.outcome is Outcome.PASS) != (-width > test.threshold):
-            raise unable(f"{test.gate} says {result.outcome} of a model against itself, whose interval is ±{width:.4f}: {result.reason}")
+            raise self_test_error(
+                f"{test.gate} says {result.outcome} of a model against itself, whose interval is ±{width:.4f}: {result.reason}"
+            )
     for name in ("slices", "calibration", *(test.gate for test in trial.comparisons if test.threshold <= 0)):
         if name in found and found[name].outcome is Outcome.FAIL:
-            raise unable(f"{name} says FAIL of a model against itself: {found[name].reason}")
+            raise self_test_error(f"{name} says FAIL of a model against itself: {found[name].reason}")
     return f"{_outcomes(trial, found)}, as the formulas say for {trial.truth.units.count:,} test units"
 
 
@@ -159,16 +161,16 @@ def _check_floor(trial: SelfTest, best: GateResult, worst: GateResult, level: fl
     params = trial.gates.floor
     doubt, certain = trial.doubt(params.metric), trial.certain(params.metric)
     if worst.outcome is Outcome.PASS or best.outcome is Outcome.FAIL:
-        raise unable(f"floor says {worst.outcome} of a model that is never right, and {best.outcome} of one that always is")
+        raise self_test_error(f"floor says {worst.outcome} of a model that is never right, and {best.outcome} of one that always is")
     if doubt and best.outcome is Outcome.PASS:
-        raise unable(f"floor says PASS although {doubt}")
+        raise self_test_error(f"floor says PASS although {doubt}")
     turns = abs(certain - params.at_least) > EXACT and bool(np.all(trial.truth.expected >= 0))
     if turns and not doubt and (best.outcome is Outcome.PASS) != (certain >= params.at_least):
-        raise unable(f"floor says {best.outcome} of a model that is always right, whose lower end is {certain:.4f}")
+        raise self_test_error(f"floor says {best.outcome} of a model that is always right, whose lower end is {certain:.4f}")
     # A model that is never right is as far from 0 as one that is always right is from 1.
     far = SURE * (1 - certain) * trial.to_see(level) / trial.critical
     if not doubt and params.at_least >= far and worst.outcome is not Outcome.FAIL:
-        raise unable(f"floor says {worst.outcome} of a model that is never right: {worst.reason}")
+        raise self_test_error(f"floor says {worst.outcome} of a model that is never right: {worst.reason}")
 
 
 def _grown(count: int, most: int, enough: Callable[[int], bool]) -> int:
@@ -184,7 +186,7 @@ def _looks_alone(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
     limit, alone = gates.looks.at_most, _only(gates, ("looks",))
     outcomes = [decide(replace(evidence, look=look), alone)[0].outcome for look in (limit, limit + 1)]
     if outcomes != [Outcome.PASS, Outcome.INCONCLUSIVE]:
-        raise unable(f"looks says {outcomes[0]} of candidate {limit} and {outcomes[1]} of candidate {limit + 1} of {limit}")
+        raise self_test_error(f"looks says {outcomes[0]} of candidate {limit} and {outcomes[1]} of candidate {limit + 1} of {limit}")
     yield f"candidate {limit + 1} on this test set: looks INCONCLUSIVE"
 
 
@@ -192,7 +194,7 @@ def _check_mirrored(there: dict[str, GateResult], back: dict[str, GateResult]) -
     for gate in COMPARING:
         if gate in there and (there[gate].low, there[gate].high) != (-number(back[gate].high), -number(back[gate].low)):
             ends = [f"{one[gate].low} to {one[gate].high}" for one in (there, back)]
-            raise unable(f"{gate} gives {ends[0]} one way round and {ends[1]} the other; expected the mirror image")
+            raise self_test_error(f"{gate} gives {ends[0]} one way round and {ends[1]} the other; expected the mirror image")
 
 
 def _outcomes(trial: SelfTest, found: dict[str, GateResult], *more: str) -> str:

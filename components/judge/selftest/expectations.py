@@ -16,7 +16,7 @@ from components.core.errors import SelfTestFailed
 from components.gates import GatesParams
 from components.gates.support.evidence import LEVEL, Evidence, ReferenceModel
 from components.judge import decide
-from components.judge.multiple_testing import fold
+from components.judge.multiple_testing import combine
 from components.judge.selftest.synthetic_models import SyntheticModels
 from components.stats import POWER, Truth
 from components.stats.f1 import class_counts, f1_value
@@ -62,7 +62,7 @@ class SelfTest:
         )
         results = decide(evidence, self.gates)
         check_correction(results)
-        check_fold(results)
+        check_combine(results)
         return {one.gate: one for one in results}
 
     @cached_property
@@ -151,7 +151,7 @@ class SelfTest:
         for test in self.comparisons:
             self._check_sense(test, found[test.gate], candidate, other, told)
             if found[test.gate].outcome is not Outcome.FAIL and self._worse(test, candidate, other, level, sure=True):
-                raise unable(f"{test.gate} says {found[test.gate].outcome} of {told}, expected FAIL: {found[test.gate].reason}")
+                raise self_test_error(f"{test.gate} says {found[test.gate].outcome} of {told}, expected FAIL: {found[test.gate].reason}")
         able = [test for test in self.comparisons if any(self.doubt(metric) is None for metric in test.metrics)]
         return all(found[test.gate].outcome is Outcome.FAIL for test in able)
 
@@ -160,7 +160,7 @@ class SelfTest:
         for test in self.comparisons:
             self._check_sense(test, found[test.gate], candidate, other, told)
             if found[test.gate].outcome is not Outcome.PASS and self._better(test, candidate, other, sure=True):
-                raise unable(f"{test.gate} says {found[test.gate].outcome} of {told}, expected PASS: {found[test.gate].reason}")
+                raise self_test_error(f"{test.gate} says {found[test.gate].outcome} of {told}, expected PASS: {found[test.gate].reason}")
         return all(found[test.gate].outcome is Outcome.PASS for test in self.comparisons if self.doubt(test.metrics[0]) is None)
 
     def shows_worse(self, candidate: Ints, other: Ints, level: float) -> bool:
@@ -191,13 +191,13 @@ class SelfTest:
         """No interval lifts a number over a threshold that it does not reach, or makes worse what is not worse."""
         differences = [self.difference(metric, candidate, other) for metric in test.metrics]
         if abs(number(result.estimate) - differences[0]) > EXACT:
-            raise unable(f"{test.gate} measures {result.estimate} for {told}, expected {differences[0]:+.6f}")
+            raise self_test_error(f"{test.gate} measures {result.estimate} for {told}, expected {differences[0]:+.6f}")
         if result.outcome is Outcome.PASS and (doubt := self.doubt(test.metrics[0])):
-            raise unable(f"{test.gate} says PASS of {told} although {doubt}")
+            raise self_test_error(f"{test.gate} says PASS of {told} although {doubt}")
         if result.outcome is Outcome.PASS and differences[0] <= test.threshold:
-            raise unable(f"{test.gate} says PASS of {told}, whose difference is {differences[0]:+.4f}")
+            raise self_test_error(f"{test.gate} says PASS of {told}, whose difference is {differences[0]:+.4f}")
         if result.outcome is Outcome.FAIL and min(differences) >= max(test.threshold, 0):
-            raise unable(f"{test.gate} says FAIL of {told}, whose difference is {differences[0]:+.4f}: {result.reason}")
+            raise self_test_error(f"{test.gate} says FAIL of {told}, whose difference is {differences[0]:+.4f}: {result.reason}")
 
     def _factor(self, metric: str, sure: bool) -> float:
         """By how much a signal must exceed what is needed: the weights only approximate the error of macro-F1, and that of groups."""
@@ -226,18 +226,18 @@ def check_correction(results: Iterable[GateResult]) -> None:
             smaller = every[every <= way.p]
             expected = min(float(np.max(smaller * (every[None, :] >= smaller[:, None]).sum(axis=1))), 1.0)
             if way.adjusted is None or abs(way.adjusted - expected) > EXACT or way.rejected != (way.adjusted <= LEVEL):
-                raise unable(f"{one.gate}: p {way.p:.3g} of {way.name!r} was corrected to {way.adjusted}, expected {expected:.3g}")
+                raise self_test_error(f"{one.gate}: p {way.p:.3g} of {way.name!r} was corrected to {way.adjusted}, expected {expected:.3g}")
         if any(way.rejected for way in one.hypotheses) and one.outcome is not Outcome.FAIL:
-            raise unable(f"{one.gate} says {one.outcome} although {one.hypotheses[0].name!r} is rejected")
+            raise self_test_error(f"{one.gate} says {one.outcome} although {one.hypotheses[0].name!r} is rejected")
 
 
-def check_fold(results: tuple[GateResult, ...]) -> None:
+def check_combine(results: tuple[GateResult, ...]) -> None:
     """Any FAIL is FAIL; promotion needs every gate that decides, and one at least."""
     decide_, say = [one.outcome for one in results if one.role is Role.DECIDES], [one.outcome for one in results if one.role in SAY]
     passing = Outcome.PASS if decide_ and set(decide_) == {Outcome.PASS} else Outcome.INCONCLUSIVE
-    expected, found = Outcome.FAIL if Outcome.FAIL in say else passing, fold(results)[0]
+    expected, found = Outcome.FAIL if Outcome.FAIL in say else passing, combine(results)[0]
     if found is not expected:
-        raise unable(f"{', '.join(f'{one.gate} {one.outcome}' for one in results)} was folded to {found}, expected {expected}")
+        raise self_test_error(f"{', '.join(f'{one.gate} {one.outcome}' for one in results)} was folded to {found}, expected {expected}")
 
 
 def number(end: float | None) -> float:
@@ -245,6 +245,6 @@ def number(end: float | None) -> float:
     return float("nan") if end is None else end
 
 
-def unable(reason: str) -> SelfTestFailed:
+def self_test_error(reason: str) -> SelfTestFailed:
     """Return the error that ends a run."""
     return SelfTestFailed(f"gates are not able to decide: {reason}")

@@ -21,11 +21,11 @@ from components.judge.selftest.expectations import (
     SAY,
     SURE,
     ExpectedComparison,
+    check_combine,
     check_correction,
-    check_fold,
     comparison,
     number,
-    unable,
+    self_test_error,
 )
 from components.model.support.metrics import Metric
 from components.stats import AdditiveMetrics
@@ -75,7 +75,7 @@ class AdditiveSelfTest:
         )
         results = decide(evidence, self.gates)
         check_correction(results)
-        check_fold(results)
+        check_combine(results)
         return {one.gate: one for one in results}
 
     def moved(self, metric: str, share: float) -> dict[str, Floats]:
@@ -113,7 +113,7 @@ class AdditiveSelfTest:
         return replace(self.evidence.candidate, measured=dict(statistics))
 
 
-def tried(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
+def run_selftest(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
     """Try the gates on models whose truth is known, and say what was tried; GatesUnable where they decide wrongly."""
     trial = AdditiveSelfTest.of(evidence, gates)
     equal = trial.ask(trial.reference, trial.reference)
@@ -135,14 +135,16 @@ def _equal(trial: AdditiveSelfTest, found: dict[str, GateResult]) -> str:
         result, metric = found[test.gate], test.metrics[0]
         low, high = trial.yardstick.measures[metric].bounds
         if result.outcome is Outcome.FAIL and test.threshold <= 0:
-            raise unable(f"{test.gate} says FAIL of a model against itself: {result.reason}")
+            raise self_test_error(f"{test.gate} says FAIL of a model against itself: {result.reason}")
         if trial.yardstick.doubt(metric) or not np.isfinite(high - low):
             continue
         width = (high - low) * squared / (units + squared)
         if not np.allclose((number(result.low), number(result.high)), (-width, width), rtol=0, atol=1e-7):
-            raise unable(f"{test.gate} gives a model against itself {result.low} to {result.high}, expected ±{width:.6f}")
+            raise self_test_error(f"{test.gate} gives a model against itself {result.low} to {result.high}, expected ±{width:.6f}")
         if test.threshold <= 0 and abs(width + test.threshold) > EXACT and (result.outcome is Outcome.PASS) != (-width > test.threshold):
-            raise unable(f"{test.gate} says {result.outcome} of a model against itself, whose interval is ±{width:.4f}: {result.reason}")
+            raise self_test_error(
+                f"{test.gate} says {result.outcome} of a model against itself, whose interval is ±{width:.4f}: {result.reason}"
+            )
     return ", ".join(f"{test.gate} {found[test.gate].outcome}" for test in trial.comparisons) or "no gate that compares has a say"
 
 
@@ -161,11 +163,11 @@ def _worsened(trial: AdditiveSelfTest, test: ExpectedComparison, level: float) -
     said, back = trial.ask(worse, trial.reference)[test.gate], trial.ask(trial.reference, worse)[test.gate]
     told = f"a model whose {metric} is worse by {gap:.4f}"
     if said.outcome is not Outcome.FAIL:
-        raise unable(f"{test.gate} says {said.outcome} of {told}, expected FAIL: {said.reason}")
+        raise self_test_error(f"{test.gate} says {said.outcome} of {told}, expected FAIL: {said.reason}")
     if back.outcome is not Outcome.PASS:
-        raise unable(f"{test.gate} says {back.outcome} of the better of the two, expected PASS: {back.reason}")
+        raise self_test_error(f"{test.gate} says {back.outcome} of the better of the two, expected PASS: {back.reason}")
     if abs(number(said.estimate) + gap) > 1e-6 or (said.low, said.high) != (-number(back.high), -number(back.low)):
-        raise unable(f"{test.gate} measures {said.estimate} for {told}, and {back.estimate} the other way round")
+        raise self_test_error(f"{test.gate} measures {said.estimate} for {told}, and {back.estimate} the other way round")
     return f"{told}: {test.gate} FAIL; exchanged: every interval mirrored, {test.gate} PASS"
 
 

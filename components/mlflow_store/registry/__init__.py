@@ -10,10 +10,10 @@ from components.mlflow_store.registry.environments import Environment, copy_vers
 from components.mlflow_store.registry.latency import measure, package_bytes
 from components.mlflow_store.registry.ledger_head import HeadCheck
 from components.mlflow_store.registry.ledger_head import verify as verify_ledger
-from components.mlflow_store.registry.promote import Decision, Expected, Promotion, promote, rollback, standing, swap
+from components.mlflow_store.registry.promote import Decision, Expected, Promotion, current_champion, promote, rollback, swap_champion
 from components.mlflow_store.registry.register import register
 from components.mlflow_store.registry.servability_probe import evenly, serve_and_ask
-from components.mlflow_store.registry.verdicts import attach_verdict, note_answer, read_verdict, reopen
+from components.mlflow_store.registry.verdicts import attach_verdict, read_verdict, record_decision, reopen
 from components.mlflow_store.registry.verify import (
     VerifiedVersion,
     inspected,
@@ -58,6 +58,7 @@ __all__ = [
     "champion",
     "confirm",
     "copy_version",
+    "current_champion",
     "evenly",
     "inspected",
     "judged_elsewhere",
@@ -66,13 +67,13 @@ __all__ = [
     "measure",
     "model_folder",
     "models",
-    "note_answer",
     "package_bytes",
     "predict",
     "predictions_of",
     "promote",
     "read_verdict",
     "reconcile",
+    "record_decision",
     "register",
     "reopen",
     "resolve",
@@ -80,9 +81,8 @@ __all__ = [
     "score_version",
     "serve_and_ask",
     "spec_of",
-    "standing",
     "status",
-    "swap",
+    "swap_champion",
     "verify",
     "verify_ledger",
     "versions",

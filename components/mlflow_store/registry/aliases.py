@@ -30,13 +30,13 @@ def reconcile(uri: str, ledger_url: str, name: str) -> list[str]:
         RetuneError: the ledger was changed behind Retune's back, or is not the one that MLflow knows; nothing was moved.
     """
     with reaching(uri), holding(uri, name):
-        return bring(connect(uri), Ledger(ledger_url), name)
+        return set_aliases(connect(uri), Ledger(ledger_url), name)
 
 
 def follow(uri: str, ledger: Ledger, name: str) -> list[str]:
     """Bring the aliases to the ledger's head, and to the newer one where another process wrote meanwhile."""
     with holding(uri, name):
-        said = bring(connect(uri), ledger, name)
+        said = set_aliases(connect(uri), ledger, name)
     for sentence in said:
         log.info("%s: %s", name, sentence)
     return said
@@ -47,7 +47,7 @@ def holding(uri: str, name: str) -> AbstractContextManager[None]:
     return alone(uri, f"aliases {name}")
 
 
-def bring(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
+def set_aliases(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
     """Do what `follow` does, for who holds the lock; then MLflow keeps the ledger's head."""
     checked(client, ledger, name)
     keep(client, ledger, name)

@@ -147,9 +147,9 @@ def _copy_verdict(source: Environment, target: Environment, version: Version, co
     A verdict that was reached in the target stands there.
     """
     verdict = read_verdict(source.mlflow, version)
-    if verdict is None or ORIGIN not in copied.tags or (judged_here(copied) and copied.evidence != verdict.evidence):
+    if verdict is None or ORIGIN not in copied.tags or (judge_in_target(copied) and copied.evidence != verdict.evidence):
         return copied
-    key, place = opponent_key(source, version), (copied.name, str(copied.number))
+    key, place = reference_key(source, version), (copied.name, str(copied.number))
     with reaching(target.mlflow):
         client = connect(target.mlflow)
         number = next((str(one.number) for one in search_versions(client, copied.name) if one.key == key), "none")
@@ -159,12 +159,12 @@ def _copy_verdict(source: Environment, target: Environment, version: Version, co
         return find(client, copied.name, copied.number)
 
 
-def judged_here(version: Version) -> bool:
+def judge_in_target(version: Version) -> bool:
     """Say whether the verdict that a version has was reached in this environment: it was not copied with it."""
     return version.evidence is not None and f"{_COPIED}{version.evidence}" not in version.tags
 
 
-def opponent_here(version: Version) -> int | None:
+def reference_here(version: Version) -> int | None:
     """Return whom a version's verdict is about, by the number in this environment; None where there was nobody, or it is not here."""
     number = version.tags.get(f"{_COPIED}{version.evidence}")
     if number is None:
@@ -172,9 +172,9 @@ def opponent_here(version: Version) -> int | None:
     return int(number) if number.isdigit() else None
 
 
-def opponent_key(source: Environment, version: Version) -> str | None:
+def reference_key(source: Environment, version: Version) -> str | None:
     """Return the key of the champion that a version was judged against in its environment; None where there was none, or it is gone."""
-    number = opponent_here(version)
+    number = reference_here(version)
     if number is None:
         return None
     with reaching(source.mlflow):
@@ -184,8 +184,8 @@ def opponent_key(source: Environment, version: Version) -> str | None:
 
 def judged_elsewhere(source: Environment, version: Version, head: Entry | None) -> str:
     """Return what the target's ledger must say where the verdict was not about the target's champion; nothing where it was."""
-    if (head.key if head else None) == opponent_key(source, version):
+    if (head.key if head else None) == reference_key(source, version):
         return ""
-    number = opponent_here(version)
+    number = reference_here(version)
     about = f"version {number}" if number is not None else "no champion"
     return f", judged there against {about}, which is not the champion here"

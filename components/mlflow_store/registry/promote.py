@@ -14,8 +14,8 @@ from components.artifacts.verdict import Verdict
 from components.core.errors import BadInput, BadModel, NotFound
 from components.ledger import Action, Entry, Ledger, Request, StaleVerdict
 from components.mlflow_store.connection import connect, reaching
-from components.mlflow_store.registry.aliases import bring, follow, holding
-from components.mlflow_store.registry.verdicts import at_rest, read_verdict
+from components.mlflow_store.registry.aliases import follow, holding, set_aliases
+from components.mlflow_store.registry.verdicts import final_verdict, read_verdict
 from components.mlflow_store.registry.verify import inspected, known_version, verify
 from components.mlflow_store.registry.versions import Version, find, lookup, search
 
@@ -87,7 +87,7 @@ def promote(
         _check_expected(head, expected, action)  # before a model is loaded for nothing; the ledger checks it again
         _check_package(uri, version, loaded=verified)
     decision = Decision(expected, who, why, action, forced, origin, evidence, request)
-    return swap(uri, ledger, version, decision, read_verdict(uri, version, evidence))
+    return swap_champion(uri, ledger, version, decision, read_verdict(uri, version, evidence))
 
 
 def rollback(uri: str, ledger_url: str, name: str, to: int | None, who: str, why: str) -> Promotion:
@@ -133,7 +133,7 @@ def earlier_champion(name: str, entries: Sequence[Entry], there: set[int], to: i
     if not entries:
         raise NotFound(f"{name} has no champion yet: nothing can be rolled back")
     if to is None:
-        number = next((number for number in reversed(standing(entries)[:-1]) if number in there), None)
+        number = next((number for number in reversed(current_champion(entries)[:-1]) if number in there), None)
         if number is None:
             raise NotFound(f"{name} has no champion before the present one; `retune rollback {name} --to VERSION` names one")
         return number
@@ -147,7 +147,7 @@ def earlier_champion(name: str, entries: Sequence[Entry], there: set[int], to: i
     return to
 
 
-def standing(entries: Sequence[Entry]) -> list[int]:
+def current_champion(entries: Sequence[Entry]) -> list[int]:
     """Return the champions that nobody rolled back from, oldest first; the last one is the present champion."""
     stack: list[int] = []
     for entry in entries:
@@ -162,7 +162,7 @@ def _grown(stack: list[int], action: Action, version: int) -> list[int]:
     return [*stack, version]
 
 
-def swap(uri: str, ledger: Ledger, version: Version, decision: Decision, verdict: Verdict | None = None) -> Promotion:
+def swap_champion(uri: str, ledger: Ledger, version: Version, decision: Decision, verdict: Verdict | None = None) -> Promotion:
     """Write the change into the ledger and let the aliases follow; no package is loaded or checked here.
 
     The lock of the model's champion is held over both, so that nobody deletes the version in between.
@@ -175,11 +175,11 @@ def swap(uri: str, ledger: Ledger, version: Version, decision: Decision, verdict
     """
     with reaching(uri), holding(uri, version.name):
         client = connect(uri)
-        bring(client, ledger, version.name)
-        with at_rest(uri, version.name):
+        set_aliases(client, ledger, version.name)
+        with final_verdict(uri, version.name):
             _check_same(find(client, version.name, version.number), version, decision)
             entry, changed = _append(client, ledger, version, decision, verdict)
-        bring(client, ledger, version.name)
+        set_aliases(client, ledger, version.name)
         found = find(client, version.name, version.number)
     if changed:
         log.info("%s is the champion, %s before", version.uri, f"version {entry.previous}" if entry.previous else "nothing")
@@ -267,6 +267,6 @@ def anchor_of(entries: Sequence[Entry], number: int, action: Action, verdict: Ve
 
 
 def _old_anchor(entries: Sequence[Entry], number: int) -> int:
-    left = {entry.version for entry in entries} - {*_grown(standing(entries), "rolled back", number)}
+    left = {entry.version for entry in entries} - {*_grown(current_champion(entries), "rolled back", number)}
     anchors = [entry.anchor for entry in reversed(entries) if entry.version == number and entry.anchor is not None]
     return next((anchor for anchor in anchors if anchor == number or anchor not in left), number)

@@ -50,7 +50,7 @@ LACK = ("MemoryError", "Cannot allocate memory", f"Return code = {-signal.SIGKIL
 _ERROR = re.compile(r"([\w.]*(Error|Exception)|components\.(?:core\.)?errors\.\w+)\b")  # the last line of a traceback
 
 
-def malformed(example: Mapping[str, str]) -> dict[str, Any]:
+def malformed_requests(example: Mapping[str, str]) -> dict[str, Any]:
     """Return what is no request, by name; `example` is a row that would be one."""
     name, good = next(iter(example)), dict(example)
     return {
@@ -137,7 +137,7 @@ def _start(uri: str, model: str, where: str, folder: Path) -> "subprocess.Popen[
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow calls uvicorn by its name
     with (folder / "said.txt").open("wb") as said:
         child = subprocess.Popen(
-            process.tied([*PYTHON, *served]),
+            process.tied_command([*PYTHON, *served]),
             cwd=folder,
             env={**environment(uri, folder), **isolated, "PATH": path},
             stdin=subprocess.DEVNULL,
@@ -194,7 +194,7 @@ def _asked(model: str, where: str | int, rows: pd.DataFrame, example: Mapping[st
         found, fault = _answers(where, form, part, list(example), until)
         answers += found
         refused += [f"{form} with {len(part)} rows: {fault}"] if fault else []
-    statuses = {name: _status(where, body, until) for name, body in malformed(example).items()}
+    statuses = {name: _status(where, body, until) for name, body in malformed_requests(example).items()}
     last = rows.iloc[:1]
     if fault := _answers(where, "dataframe_split", last, list(example), until)[1] if len(last) else None:
         refused.append(f"a good request after malformed ones: {fault}")

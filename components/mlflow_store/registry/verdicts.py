@@ -35,7 +35,7 @@ _RUN = "retune.verdict_run"
 _JUDGED = "\n\nVerdict: "
 
 
-def at_rest(uri: str, name: str) -> AbstractContextManager[None]:
+def final_verdict(uri: str, name: str) -> AbstractContextManager[None]:
     """Hold the lock of a model's verdicts: none is attached meanwhile."""
     return alone(uri, f"verdict {name}")
 
@@ -50,7 +50,7 @@ def attach_verdict(uri: str, run_id: str, name: str, number: int, verdict: Verdi
         Unavailable: the store is busy, or what it holds is not what was sent.
     """
     verdict = Verdict.model_validate_json(verdict.model_dump_json())  # as it will be read back: a NaN is none in JSON
-    with reaching(uri), at_rest(uri, name):
+    with reaching(uri), final_verdict(uri, name):
         client = connect(uri)
         version = find(client, name, number)
         if version.evidence == verdict.evidence and version.verdict is verdict.outcome:
@@ -92,9 +92,9 @@ def read_verdict(uri: str, version: Version, evidence: str | None = None) -> Ver
     return verdict
 
 
-def note_answer(uri: str, version: Version, answer: str, *, withdrawn: bool) -> None:
+def record_decision(uri: str, version: Version, answer: str, *, withdrawn: bool) -> None:
     """Tell in a version's tags what a person said of it; one that is `withdrawn` is no challenger any more. Repeatable."""
-    with reaching(uri), at_rest(uri, version.name):
+    with reaching(uri), final_verdict(uri, version.name):
         client = connect(uri)
         version = find(client, version.name, version.number)
         if withdrawn:
@@ -105,7 +105,7 @@ def note_answer(uri: str, version: Version, answer: str, *, withdrawn: bool) -> 
 
 def reopen(uri: str, version: Version) -> None:
     """Forget an answer, since the same verdict waits for another one: the version is the challenger again."""
-    with reaching(uri), at_rest(uri, version.name):
+    with reaching(uri), final_verdict(uri, version.name):
         client = connect(uri)
         version = find(client, version.name, version.number)
         _move_challenger(client, version, version.verdict or Outcome.INCONCLUSIVE)

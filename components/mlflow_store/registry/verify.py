@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from components.artifacts.predictions import Predictions, apart
+from components.artifacts.predictions import Predictions, answer_distance
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_folder
@@ -104,7 +104,7 @@ def _compare(version: Version, expected: WorkerReply, found: WorkerReply) -> flo
     if found.labels != expected.labels:
         raise BadModel(f"{version.uri} answers with the labels {', '.join(found.labels)}; evaluated: {', '.join(expected.labels)}")
     if not expected.labels:
-        differences = np.array([apart(one, other) for one, other in zip(expected.predicted, found.predicted, strict=True)])
+        differences = np.array([answer_distance(one, other) for one, other in zip(expected.predicted, found.predicted, strict=True)])
         if (worst := float(differences.max(initial=0.0))) > TOLERANCE:
             at = int(differences.argmax())
             said = f"{_cut(found.predicted[at])!r}; evaluated: {_cut(expected.predicted[at])!r}"

@@ -107,7 +107,7 @@ class Worker:
         self._first, self._ended = True, False
         with self._said.open("wb") as said:
             self._child = subprocess.Popen(
-                process.tied(command),
+                process.tied_command(command),
                 cwd=folder,
                 env=dict(environment),
                 stdin=subprocess.PIPE,

@@ -11,7 +11,7 @@ from pathlib import Path
 from components.core.errors import NotFound, RetuneError
 from components.core.locks import hold
 from components.core.output_dir import make_private, private
-from components.core.process import tied
+from components.core.process import tied_command
 from components.mlflow_store.connection import HEAD, SQLITE, not_ours, revision_of
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def _migrate(database: Path) -> None:
         _copy(database, database.with_name(f"{database.name}.before-{version('mlflow')}"))
     target = new if before is None else database
     done = subprocess.run(
-        tied([sys.executable, "-c", _MIGRATE, f"{SQLITE}{target}", (database.parent / "mlartifacts").as_uri()]),
+        tied_command([sys.executable, "-c", _MIGRATE, f"{SQLITE}{target}", (database.parent / "mlartifacts").as_uri()]),
         cwd=database.parent,
         capture_output=True,
         text=True,

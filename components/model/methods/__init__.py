@@ -46,11 +46,11 @@ def load(name: str) -> Method:
         BadParams: there is no such file.
     """
     if name not in available():
-        raise BadParams(unknown(name))
+        raise BadParams(unknown_method(name))
     return cast(Method, importlib.import_module(f"components.model.methods.{name}"))
 
 
-def unknown(name: str) -> str:
+def unknown_method(name: str) -> str:
     """Return the message about a method that does not exist."""
     guess = nearest(name, available())
     return f"unknown method {name!r}; components/model/methods has: {', '.join(available())}{guess if 'did you mean' in guess else ''}"

@@ -66,7 +66,7 @@ class Learnt:
         save_file(self.weights, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def learnt(model: Any) -> Learnt:
+def learned_weights(model: Any) -> Learnt:
     """Return what the model that `prepare` returned has learnt; to be called before `finish`, which takes the adapters away."""
     from peft import get_peft_model_state_dict
 

@@ -26,7 +26,7 @@ def controls(tokenizer: Any) -> set[str]:
     return {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
 
 
-def say_typed(tokenizer: Any, rows: Iterable[Collection[str]], advice: str) -> None:
+def log_typed_tokens(tokenizer: Any, rows: Iterable[Collection[str]], advice: str) -> None:
     """Say in the log how many of `rows`, each of some texts, have control tokens typed in them, with `advice` for who means them."""
     known = re.compile("|".join(map(re.escape, sorted(controls(tokenizer), key=len, reverse=True))) or "(?!)")
     first = [next((found[0] for text in row if (found := known.search(text))), "") for row in rows]

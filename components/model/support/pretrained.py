@@ -84,7 +84,7 @@ def load_model(
 
     refuse_foreign_code(folder)
     refuse_pickles(folder)
-    quiet()
+    silence_transformers()
     made: Any = getattr(transformers, auto) if isinstance(auto, str) else auto
     kind = made.__name__.removeprefix("AutoModelFor")
     offline = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
@@ -148,7 +148,7 @@ def refuse_pickles(folder: Path) -> None:
     raise BadModel(f"{folder}: expected safetensors weights, found {found}")
 
 
-def quiet() -> None:
+def silence_transformers() -> None:
     """Keep transformers from warning of what is meant: a fresh head is what we asked for."""
     from transformers.utils import logging
 

@@ -47,7 +47,7 @@ class Described:
         return self.prompt + (text.lower() if self.lower else text)
 
 
-def described(folder: Path) -> Described | None:
+def read_description(folder: Path) -> Described | None:
     """Return what `folder` says of itself; None where it is no sentence-transformers folder.
 
     Raises:

@@ -80,7 +80,7 @@ def check_names(source: Files, added: Iterable[str]) -> None:
         raise BadInput(f"{source.called} has a column {taken[0]!r} already, which would be added; {mend}")
 
 
-def survey(source: Files, inputs: Mapping[str, str], on_bad_row: OnBadRow) -> int:
+def survey_rows(source: Files, inputs: Mapping[str, str], on_bad_row: OnBadRow) -> int:
     """Look through all rows, and return their number.
 
     Raises:

@@ -15,7 +15,7 @@ from components.mlflow_store.registry.versions import PACKAGE
 from components.model import tasks
 from components.serving.batch.files import Files
 from components.serving.batch.records import OnBadRow, RowCounts, ScoringManifest, ScoringPlan
-from components.serving.batch.rows import QUARANTINE, answers_of, check_names, inputs_of, shares, survey, with_answers
+from components.serving.batch.rows import QUARANTINE, answers_of, check_names, inputs_of, shares, survey_rows, with_answers
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +84,8 @@ def score(uri: str, asked: str, bring: Bring, output: ScoringOutput, settings: S
         task = tasks.of(registry.spec_of(uri, f"{version.name}/{version.number}"))
         with bring() as source:
             inputs, answers = columns_of(task, source, output, settings)
-            plan = planned(asked, version, source, inputs, settings)
-            plan = agreed(str(output), plan, standing) if standing else begin(plan, source, output, replace)
+            plan = make_plan(asked, version, source, inputs, settings)
+            plan = check_same_plan(str(output), plan, standing) if standing else begin(plan, source, output, replace)
             with registry.Session(uri, version.uri) as session:
                 counts = score_parts(session, source, output, plan, answers)
             if counts.rows != plan.rows or source.changed(plan.input_digest):
@@ -112,7 +112,7 @@ def begin(plan: ScoringPlan, source: Files, output: ScoringOutput, replace: bool
     Raises:
         BadInput: there is nothing to score, or a bad row; nothing was written or removed.
     """
-    plan = plan.model_copy(update={"rows": survey(source, plan.inputs, plan.on_bad_row)})
+    plan = plan.model_copy(update={"rows": survey_rows(source, plan.inputs, plan.on_bad_row)})
     if replace:
         output.clear()
     output.begin(plan)
@@ -132,7 +132,7 @@ def check_version(where: str, asked: str, version: registry.Version, standing: S
         )
 
 
-def planned(asked: str, version: registry.Version, source: Files, inputs: Mapping[str, str], settings: ScoringSettings) -> ScoringPlan:
+def make_plan(asked: str, version: registry.Version, source: Files, inputs: Mapping[str, str], settings: ScoringSettings) -> ScoringPlan:
     """Return what is to be done, in which the rows are not counted yet."""
     return ScoringPlan(
         asked=asked,
@@ -149,7 +149,7 @@ def planned(asked: str, version: registry.Version, source: Files, inputs: Mappin
     )
 
 
-def agreed(where: str, wanted: ScoringPlan, standing: ScoringPlan) -> ScoringPlan:
+def check_same_plan(where: str, wanted: ScoringPlan, standing: ScoringPlan) -> ScoringPlan:
     """Return the plan that was begun, if what is wanted is the same.
 
     Raises:

@@ -104,7 +104,7 @@ def fit(
         if not keep:
             trainer.show_average()
         state: Any = trainer.state
-        learnt = lora.learnt(trainer.module.cpu()) if keep and settings.adapted else None  # who loads it merges on the CPU, too
+        learnt = lora.learned_weights(trainer.module.cpu()) if keep and settings.adapted else None  # who loads it merges on the CPU, too
         model = methods.load(settings.method).finish(trainer.model)
         return TrainResult(
             model=model,

@@ -19,7 +19,7 @@ _READ_WHERE: dict[str, tuple[str, tuple[str, ...]]] = {
 _LENGTH = ("epochs", "contrastive_start")
 
 
-def contradictions(settings: Mapping[str, Any], defaults: Mapping[str, Any], tuned: Collection[str] = ()) -> list[str]:
+def setting_conflicts(settings: Mapping[str, Any], defaults: Mapping[str, Any], tuned: Collection[str] = ()) -> list[str]:
     """Return what is wrong with `settings` taken together, each as `field: reason`; what hangs on a `tuned` field is left open.
 
     A field at its default is no fault wherever it stands.

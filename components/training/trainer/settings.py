@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from components.core.errors import BadParams
 from components.core.section import Section, nearest
 from components.model import methods
-from components.training.trainer.setting_conflicts import contradictions
+from components.training.trainer.setting_conflicts import setting_conflicts
 
 TUNED = "tuned"
 Value = float | int | str | bool | None
@@ -79,7 +79,7 @@ class TrainParams(Section):
     @classmethod
     def _is_a_file(cls, name: str) -> str:
         if name not in methods.available():
-            raise ValueError(methods.unknown(name))
+            raise ValueError(methods.unknown_method(name))
         return name
 
     @field_validator("warmup")
@@ -166,5 +166,5 @@ def check_fields(settings: TrainParams, refused: Mapping[str, str]) -> None:
 
 def _refuse(settings: TrainParams, where: str, tuned: Sequence[str]) -> None:
     defaults = {name: field.default for name, field in TrainParams.model_fields.items()}
-    if faults := contradictions(settings.model_dump(), defaults, tuned):
+    if faults := setting_conflicts(settings.model_dump(), defaults, tuned):
         raise BadParams("\n".join(f"params.yaml: {where}.{fault}" for fault in faults))

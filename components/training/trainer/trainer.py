@@ -14,7 +14,7 @@ from components.training.trainer.contrastive_warmup import ContrastiveStart, in_
 from components.training.trainer.gradual_unfreezing import GradualUnfreezing
 from components.training.trainer.optimizers import WarmPlateau, build_optimizer
 from components.training.trainer.settings import TrainParams
-from components.training.trainer.weight_averaging import WeightAverage, moving, stochastic
+from components.training.trainer.weight_averaging import WeightAverage, moving_average, stochastic_average
 
 Loss = Callable[[Any, Any], Any]
 """Of a batch's logits and labels."""
@@ -176,8 +176,8 @@ class FineTuner(Trainer):
 
 def _average(model: torch.nn.Module, settings: TrainParams) -> WeightAverage | None:
     if settings.swa:
-        return WeightAverage(model, stochastic(settings.swa))
-    return WeightAverage(model, moving(settings.ema)) if settings.ema else None
+        return WeightAverage(model, stochastic_average(settings.swa))
+    return WeightAverage(model, moving_average(settings.ema)) if settings.ema else None
 
 
 class EpochSampler(LengthGroupedSampler):

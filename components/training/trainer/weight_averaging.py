@@ -24,12 +24,12 @@ Share = Callable[[int, int], float]
 """Of the way to the weights, after a step of so many."""
 
 
-def moving(decay: float) -> Share:
+def moving_average(decay: float) -> Share:
     """Return the share of an exponential moving average."""
     return lambda step, steps: 1 - min(decay, (1 + step) / (10 + step))
 
 
-def stochastic(last: float) -> Share:
+def stochastic_average(last: float) -> Share:
     """Return the share of the mean over the `last` share of the steps."""
     return lambda step, steps: 1 / max(1, step - math.floor((1 - last) * steps))
 

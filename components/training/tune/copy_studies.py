@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
 
-def carry(folder: Path, database: str, really: bool) -> int:
+def copy_studies(folder: Path, database: str, really: bool) -> int:
     """Copy each study of the journals in `folder` whole, unless it is there, and return how many there are.
 
     A study that a killed migration left in part is copied anew; one that has gone on in the database is left. The journals stay as

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from components.training.trainer.settings import Value
 from components.training.tune.settings import TuneParams
 from components.training.tune.storage import Studies, kept
-from components.training.tune.warm_start import CARRIED, StudyContext, carry
+from components.training.tune.warm_start import CARRIED, StudyContext, warm_start
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def _opened(
         load_if_exists=True,
     )
     if kin is not None and all(CARRIED in trial.user_attrs for trial in study.trials):
-        carry(study, studies, kin)
+        warm_start(study, studies, kin)
     _requeue(study, first)
     study.sampler = sampler(tune, len(counted(study)))
     return study

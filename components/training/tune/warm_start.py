@@ -35,7 +35,7 @@ class StudyContext:
     bases: Mapping[str, str]
 
 
-def carry(study: optuna.Study, studies: Studies, kin: StudyContext) -> int:
+def warm_start(study: optuna.Study, studies: Studies, kin: StudyContext) -> int:
     """Fill the new `study` with the trials of the studies beside it that lie in its space; return how many.
 
     Only complete trials are carried, each settings once.

@@ -9,7 +9,7 @@ import pytest
 
 from components.core.errors import BadModel, NotFound
 from flows.audit.rebuild import installed
-from flows.audit.rebuild_inputs import Recipe, bring_tuned, lay_code, not_to_be_repeated
+from flows.audit.rebuild_inputs import Recipe, restore_tuned, unrepeatable_search, write_code
 from flows.dvc_adapter.config import cache_folder
 from tests.support.audit_models import model_of, version
 
@@ -51,7 +51,7 @@ def root(tmp_path: Path) -> Path:
 def test_code_that_is_as_committed_is_left_and_nothing_is_said(root: Path, package: Path) -> None:
     before = (root / "components/train").stat().st_ino
 
-    assert lay_code(root, recipe_of(package)) == []
+    assert write_code(root, recipe_of(package)) == []
     assert (root / "components/train").stat().st_ino == before
 
 
@@ -60,7 +60,7 @@ def test_uncommitted_code_comes_from_the_package_and_is_told(root: Path, package
     (package / "artifacts/pipeline_code/components/__main__.py").touch()
     write(root, components__gone="of the commit alone")
 
-    (note,) = lay_code(root, recipe_of(package))
+    (note,) = write_code(root, recipe_of(package))
 
     assert (root / "components/train").read_text() == "lr = 2"
     assert not (root / "components/gone").exists()
@@ -72,7 +72,7 @@ def test_commit_without_the_code_of_a_version_is_refused(root: Path, package: Pa
     write(package, code__components__train="lr = 2")
 
     with pytest.raises(BadModel, match=r"commit cccccccccccc does not contain the code .* components/train differs"):
-        lay_code(root, recipe_of(package))
+        write_code(root, recipe_of(package))
 
 
 def test_what_no_stage_makes_and_is_no_code_is_an_input(package: Path) -> None:
@@ -113,28 +113,28 @@ def test_a_search_that_the_clock_ended_is_taken_over_as_it_was(tmp_path: Path, p
     ]
     recipe = recipe_of(package, tune={"outs": outs})
 
-    assert not_to_be_repeated(model_of(tmp_path), recipe)
-    bring_tuned(tmp_path / "apart", tmp_path, recipe)
+    assert unrepeatable_search(model_of(tmp_path), recipe)
+    restore_tuned(tmp_path / "apart", tmp_path, recipe)
     assert (tmp_path / "apart/models/tuned/settings.json").read_bytes() == settings
 
 
 def test_a_search_that_began_with_earlier_trials_is_taken_over_too(tmp_path: Path, package: Path) -> None:
     outs = [{"path": "models/tuned/best.json", "md5": keep(tmp_path, b'{"stopped_by": "trials", "carried": 2}')}]
 
-    assert not_to_be_repeated(model_of(tmp_path), recipe_of(package, tune={"outs": outs})) == "began with 2 trials of earlier searches"
+    assert unrepeatable_search(model_of(tmp_path), recipe_of(package, tune={"outs": outs})) == "began with 2 trials of earlier searches"
 
 
 def test_a_search_that_came_to_its_end_is_made_again(tmp_path: Path, package: Path) -> None:
     outs = [{"path": "models/tuned/best.json", "md5": keep(tmp_path, b'{"stopped_by": "trials"}')}]
 
-    assert not not_to_be_repeated(model_of(tmp_path), recipe_of(package, tune={"outs": outs}))
+    assert not unrepeatable_search(model_of(tmp_path), recipe_of(package, tune={"outs": outs}))
 
 
 def test_a_search_of_which_nothing_is_left_cannot_be_taken_over(tmp_path: Path, package: Path) -> None:
     outs = [{"path": "models/tuned/best.json", "md5": "0" * 32}]
 
     with pytest.raises(NotFound, match="dvc pull"):
-        bring_tuned(tmp_path / "apart", tmp_path, recipe_of(package, tune={"outs": outs}))
+        restore_tuned(tmp_path / "apart", tmp_path, recipe_of(package, tune={"outs": outs}))
 
 
 def test_a_package_that_is_not_installed_is_said_to_be_so() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import BadInput, NotFound
-from flows.audit.worktree import furnish, worktree
+from flows.audit.worktree import prepare_worktree, worktree
 from flows.dvc_adapter.config import default_remote
 from tests.support.project import started
 
@@ -152,7 +152,7 @@ def test_its_dvc_has_the_projects_remotes_and_nothing_else_of_it(tmp_path: Path)
         "['remote \"local\"']\n    url = ../var/remote\n['remote \"s3\"']\n    url = s3://bucket/x%20y\n"
     )
     (project / ".dvc/config.local").write_text("['remote \"s3\"']\n    secret_access_key = hidden\n")
-    furnish(root, project)
+    prepare_worktree(root, project)
 
     config = configparser.ConfigParser(interpolation=None)
     config.read(root / ".dvc/config")

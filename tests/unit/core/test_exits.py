@@ -14,7 +14,7 @@ import pytest
 
 from components.core import exits
 from components.core.errors import BadInput, BadParams, Cancelled, RetuneError, Unavailable
-from components.core.exits import ended
+from components.core.exits import run_command
 from flows.cli import _take_debug
 
 ROOT = Path(__file__).parents[3]
@@ -36,7 +36,7 @@ def failing(error: BaseException) -> Callable[[], None]:
 
 @pytest.mark.parametrize(("error", "code"), [(RetuneError("no"), 1), (BadParams("no"), 2), (Unavailable("no"), 75), (Cancelled("no"), 130)])
 def test_a_known_error_is_its_message(error: RetuneError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(failing(error)) == code
+    assert run_command(failing(error)) == code
     assert capsys.readouterr().err == "error: no\n"
 
 
@@ -52,7 +52,7 @@ def test_a_known_error_is_its_message(error: RetuneError, code: int, capsys: pyt
     ],
 )
 def test_what_the_system_says_names_the_file(number: int, code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(failing(OSError(number, os.strerror(number), "some/file"))) == code
+    assert run_command(failing(OSError(number, os.strerror(number), "some/file"))) == code
     assert capsys.readouterr().err.startswith(f"error: {told}")
 
 
@@ -63,7 +63,7 @@ def test_an_unforeseen_error_is_one_line_and_a_file(error: Exception, tmp_path: 
     (tmp_path / "dvc.yaml").touch()
     (tmp_path / "components").mkdir()
 
-    assert ended(failing(error)) == 1
+    assert run_command(failing(error)) == 1
     (said,) = capsys.readouterr().err.splitlines()
     (log,) = (tmp_path / "var/log").iterdir()
     assert said.startswith(f"error: unexpected {type(error).__name__}: ")
@@ -79,10 +79,10 @@ def test_a_working_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(gone)
     gone.rmdir()
 
-    assert ended(Path.cwd) == 2  # type: ignore[arg-type]
+    assert run_command(Path.cwd) == 2  # type: ignore[arg-type]
     assert capsys.readouterr().err == "error: the working folder does not exist any more; change to one that does\n"
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert exits.kept_trace(ValueError("x")).parent == tmp_path
+    assert exits.write_trace(ValueError("x")).parent == tmp_path
 
 
 def test_outside_a_project_the_trace_is_a_temporary_file(
@@ -90,7 +90,7 @@ def test_outside_a_project_the_trace_is_a_temporary_file(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
-    assert ended(failing(ZeroDivisionError("x"))) == 1
+    assert run_command(failing(ZeroDivisionError("x"))) == 1
     (log,) = tmp_path.glob("retune-error-*.log")
     assert str(log) in capsys.readouterr().err
 
@@ -98,7 +98,7 @@ def test_outside_a_project_the_trace_is_a_temporary_file(
 def test_old_traces_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(exits, "KEPT", 3)
-    kept = [exits.kept_trace(ValueError(str(number))) for number in range(5)]
+    kept = [exits.write_trace(ValueError(str(number))) for number in range(5)]
 
     assert len(list(tmp_path.iterdir())) == 3
     assert kept[-1].exists()
@@ -107,12 +107,12 @@ def test_old_traces_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_debugging_prints_the_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv(exits.DEBUG, "1")
 
-    assert ended(failing(BadInput("no"))) == 2
+    assert run_command(failing(BadInput("no"))) == 2
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ended(failing(KeyboardInterrupt())) == 130
+    assert run_command(failing(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "error: interrupted; run the same command again to go on\n"
 
 
@@ -122,7 +122,7 @@ def test_a_failing_thread_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
         thread.start()
         thread.join()
 
-    assert ended(command) == 0
+    assert run_command(command) == 0
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("error: unexpected ValueError: in a thread (trace: ")
 
@@ -138,7 +138,7 @@ def test_what_a_library_logs_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
                 for _ in range(2):
                     logging.getLogger("library").exception("failed: %s", error)
 
-    assert ended(command) == 0
+    assert run_command(command) == 0
     (trace,) = tmp_path.iterdir()
     first = f"failed: first: unexpected ValueError: first (trace: {trace})"
     assert caplog.messages == [first, first, "failed: second", "failed: second"]
@@ -148,7 +148,7 @@ def test_what_a_library_logs_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_undecodable_argument_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["retune", "predict", "a\udcff"])
 
-    assert ended(lambda: 0) == 2
+    assert run_command(lambda: 0) == 2
     assert "argument 2 is not UTF-8: 'a\\udcff'" in capsys.readouterr().err
 
 
@@ -211,7 +211,7 @@ def test_a_trace_is_named_though_old_ones_cannot_be_removed(tmp_path: Path, monk
     for number in range(exits.KEPT):
         (tmp_path / f"retune-error-0{number:02}.log").mkdir()  # cannot be unlinked
 
-    assert "ZeroDivisionError" in exits.kept_trace(ZeroDivisionError()).read_text(encoding="utf-8")
+    assert "ZeroDivisionError" in exits.write_trace(ZeroDivisionError()).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from components.data.base_model import _refuse_unfit
 from components.evaluation.behaviour import read_cases
 from components.mlflow_store.registry.package import _faults_of_manifest
 from flows.cli import app
-from flows.dvc_adapter.lock import edited_params, lock_hashes, overtaken
-from flows.project.models import survey
+from flows.dvc_adapter.lock import edited_params, lock_hashes, overtaken_stages
+from flows.project.models import survey_models
 from flows.project.params import read_params
 from flows.schedule.deployments import read_file
 from flows.settings import read_settings
@@ -100,7 +100,7 @@ def test_any_settings_are_read_or_refused(place: Path, content: bytes) -> None:
     path.write_bytes(content)
 
     told(lambda: read_params(path))
-    assert survey(place)[0][0].params == place / "params.yaml"  # whatever is wrong with a model, the others are found
+    assert survey_models(place)[0][0].params == place / "params.yaml"  # whatever is wrong with a model, the others are found
 
 
 @few
@@ -109,7 +109,7 @@ def test_any_lock_is_read_or_refused(place: Path, content: bytes, pointer: bytes
     (place / "dvc.lock").write_bytes(content)
     (place / "data/raw.dvc").write_bytes(pointer)
 
-    for read in (lock_hashes, edited_params, overtaken):
+    for read in (lock_hashes, edited_params, overtaken_stages):
         told(lambda read=read: read(place))  # type: ignore[misc]
 
 

@@ -10,7 +10,7 @@ import pytest
 from components.core.output_dir import close_to_others, closed_to, make_private, open_log
 from components.ledger import Ledger
 from components.mlflow_store import tracking
-from flows.settings import enter
+from flows.settings import load_into_environment
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ def old(tmp_path: Path) -> Path:
 
 
 def test_what_others_could_read_is_closed_to_them_by_any_command(old: Path) -> None:
-    enter(old)
+    load_into_environment(old)
 
     assert {mode(path) for path in (old / "var").rglob("*") if path.is_file()} == {0o600}
     assert mode(old / "var") == mode(old / "var/prefect") == 0o700
@@ -90,7 +90,7 @@ def test_settings_that_everybody_can_read_are_told_of_once(tmp_path: Path, caplo
     env = tmp_path / ".env"
     env.write_text("RETUNE_USER=me\n", encoding="utf-8")
     for _ in range(2):
-        enter(tmp_path)
+        load_into_environment(tmp_path)
 
     assert caplog.text.count(f"{env} can be read by every account of this machine (mode 644)") == 1
     assert f"`chmod 600 {env}`" in caplog.text
@@ -98,6 +98,6 @@ def test_settings_that_everybody_can_read_are_told_of_once(tmp_path: Path, caplo
 
 def test_settings_of_their_owner_alone_are_not_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / ".env").touch(mode=0o600)
-    enter(tmp_path)
+    load_into_environment(tmp_path)
 
     assert "can be read" not in caplog.text

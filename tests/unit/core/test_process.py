@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.core.process import tied
+from components.core.process import tied_command
 from components.steps import STEPS
 
 ROOT = Path(__file__).parents[3]
@@ -111,7 +111,7 @@ def test_a_child_ends_with_a_parent_killed_at_once(tmp_path: Path) -> None:
 
 
 def test_a_tied_command_runs() -> None:
-    assert subprocess.check_output(tied(["echo", "one", "two"]), text=True) == "one two\n"
+    assert subprocess.check_output(tied_command(["echo", "one", "two"]), text=True) == "one two\n"
 
 
 CHAIN = """

@@ -13,7 +13,7 @@ from components.data.validate import ValidateParams
 from components.data.validate.label_spelling import relabel
 from components.judge import verdict_key
 from components.model import tasks
-from flows.pipeline.evidence import outside
+from flows.pipeline.evidence import outside_digests
 from flows.project.params import read_params
 from flows.project.workspace import Workspace
 from tests.support.project import ROOT
@@ -115,10 +115,10 @@ def test_a_map_for_an_earlier_version_s_labels_alone_is_judged_anew() -> None:
     workspace = Workspace(ROOT, ROOT, ROOT / "params.yaml")
     maps = ({}, {"netz": "Netz"}, {"netz": "NETZ"})
     asked = [params.model_copy(update={"validation": params.validation.model_copy(update={"label_map": one})}) for one in maps]
-    keys = {verdict_key("c", "4", "t", one.gates, 10, outside=outside(workspace, one)) for one in asked}
+    keys = {verdict_key("c", "4", "t", one.gates, 10, outside=outside_digests(workspace, one)) for one in asked}
 
     assert len(keys) == 3
-    assert "validate.label_map" not in outside(workspace, asked[0])
+    assert "validate.label_map" not in outside_digests(workspace, asked[0])
 
 
 def test_an_entry_of_the_map_that_no_row_needs_is_named() -> None:

@@ -13,7 +13,7 @@ from components.core.errors import BadInput, RetuneError
 from components.steps import STAGES
 from flows.dvc_adapter import lock
 from flows.dvc_adapter import repro as flows_dvc
-from flows.dvc_adapter.repro import StageResult, add, changed, check_pipeline, object_path, pull
+from flows.dvc_adapter.repro import StageResult, add_to_dvc, changed, check_pipeline, object_path, pull
 from flows.pipeline.actions import put_under_dvc, record, reproduce_whole
 from flows.project.workspace import Workspace
 from tests.support.project import ROOT
@@ -159,7 +159,7 @@ def test_why_dvc_failed_is_told(place: Workspace, tmp_path: Path, asked: str, sa
     (place.root / "linked").unlink(missing_ok=True)
     (place.root / "linked").symlink_to(tmp_path)
     with pytest.raises(RetuneError, match=says):
-        add([place.root / "linked/data"], place.root) if asked == "add" else pull("no-such-stage", place.root)
+        add_to_dvc([place.root / "linked/data"], place.root) if asked == "add" else pull("no-such-stage", place.root)
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_a_source_that_changes_behind_its_header_is_no_crash(
 
 def test_one_file_that_changes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = lay(tmp_path)
-    monkeypatch.setattr("components.data.snapshot.take.tell_types", lambda found: append(path))
+    monkeypatch.setattr("components.data.snapshot.take.warn_of_types", lambda found: append(path))
 
     with pytest.raises(Unavailable, match=r"a\.csv was changed while it was read"):
         read_file(path, SnapshotParams(source="-"))

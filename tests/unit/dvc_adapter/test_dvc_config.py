@@ -18,7 +18,7 @@ from flows.dvc_adapter.config import cache_folder, default_remote, read, share_r
 from flows.dvc_adapter.lock import pointed
 from flows.project.checkout import checkout
 from flows.project.git import git
-from flows.project.workspace import Workspace, find_project, furnish
+from flows.project.workspace import Workspace, find_project, sync_workspace
 from flows.settings import Settings
 from tests.support.finished import LINEAGE, make_finished, new_store
 
@@ -44,7 +44,7 @@ def make(folder: Path) -> Path:
 
 def workspace_of(project: Path) -> Path:
     place = Workspace(project, project / "var/workspaces/m", project / "models/m/params.yaml")
-    furnish(place)
+    sync_workspace(place)
     return place.root
 
 
@@ -79,7 +79,7 @@ def test_a_workspace_has_the_projects_remote_and_cache(
 
 def test_a_rebuild_has_the_remotes_and_a_cache_of_its_own(project: Path, tmp_path: Path) -> None:
     (project / ".dvc/config.local").write_text("[cache]\n    dir = /shared\n", encoding="utf-8")
-    worktree.furnish(tmp_path / "apart", project)
+    worktree.prepare_worktree(tmp_path / "apart", project)
 
     assert default_remote(tmp_path / "apart") == ("team", str(tmp_path / "team"))
     assert cache_folder(tmp_path / "apart") == tmp_path / "apart/.dvc/cache"
@@ -173,7 +173,7 @@ def test_a_clone_pulls_what_a_workspace_pushed(project: Path, tmp_path: Path) ->
     root = workspace_of(hostile)
     (root / "data/raw").mkdir(parents=True)
     (root / "data/raw/rows").write_text("rows", encoding="utf-8")
-    repro.add([root / "data/raw"], root)
+    repro.add_to_dvc([root / "data/raw"], root)
     repro.dvc(["push"], root, what="dvc push")
     clone = make(tmp_path / HOSTILE / "clone")
     (clone / "data").mkdir()
@@ -207,7 +207,7 @@ def test_a_scheduled_checkout_below_a_hostile_path_asks_dvc(tmp_path: Path) -> N
     git(folder, "add", "-A")
     git(folder, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
     with checkout(folder) as root:
-        furnish(Workspace(folder, root, root / "models/m/params.yaml", home=folder / "models/m", commit="c"))
+        sync_workspace(Workspace(folder, root, root / "models/m/params.yaml", home=folder / "models/m", commit="c"))
         said = subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], cwd=root, capture_output=True, text=True, check=True).stdout
         assert said.split()[0] == "team"
         assert cache_folder(root) == folder / ".dvc/cache"

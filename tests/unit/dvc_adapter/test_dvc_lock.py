@@ -9,7 +9,7 @@ from dvc.utils.serialize import parse_yaml as dvc_reads
 
 from components.core.errors import BadInput, BadParams, NotFound
 from flows.dvc_adapter import lock
-from flows.dvc_adapter.lock import edited_params, lock_hashes, locked, overtaken, settled
+from flows.dvc_adapter.lock import edited_params, lock_hashes, locked, overtaken_stages, settled_stages
 from flows.dvc_adapter.repro import dvc
 
 LOCK = """
@@ -79,7 +79,7 @@ stages:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/raw.dvc").write_text("outs: [{path: raw, md5: r.dir}]", encoding="utf-8")
 
-    assert overtaken(tmp_path) == {"train": ["data/learn"], "evaluate": ["data/learn", "data/raw"]}
+    assert overtaken_stages(tmp_path) == {"train": ["data/learn"], "evaluate": ["data/learn", "data/raw"]}
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_stage_stands_where_nothing_it_hangs_on_changed(
     monkeypatch.setattr(lock, "STAGES", order)
     (tmp_path / "dvc.lock").write_text(CHAIN, encoding="utf-8")
 
-    assert settled(tmp_path, changed) == stand
+    assert settled_stages(tmp_path, changed) == stand
 
 
 def test_a_stage_that_dvc_yaml_lost_says_nothing(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_the_projects_own_pipeline_hides_none_of_its_stages(tmp_path: Path) -> N
     (tmp_path / "dvc.lock").write_text(f"stages:\n{stages}", encoding="utf-8")
 
     assert locked(tmp_path) == set(lock.STAGES)
-    assert settled(tmp_path, {"evaluate"}) == {*lock.STAGES} - {"evaluate"}
+    assert settled_stages(tmp_path, {"evaluate"}) == {*lock.STAGES} - {"evaluate"}
 
 
 @pytest.mark.parametrize("content", ["[a]", "stages: [a]", "stages: text"])
@@ -188,4 +188,4 @@ def test_a_pipeline_without_a_mapping_of_stages_is_named(tmp_path: Path, content
 
 
 def test_without_a_lock_no_stage_stands(tmp_path: Path) -> None:
-    assert settled(tmp_path, set()) == frozenset()
+    assert settled_stages(tmp_path, set()) == frozenset()

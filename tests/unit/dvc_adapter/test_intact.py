@@ -10,7 +10,7 @@ from components.data.snapshot import take_snapshot
 from components.data.snapshot.settings import SnapshotParams
 from flows.dvc_adapter.file_integrity import RECORD, damaged_input, damaged_outputs, drop
 from flows.dvc_adapter.repro import object_path
-from flows.pipeline.actions import mend_input
+from flows.pipeline.actions import repair_input
 from flows.project.workspace import Workspace
 from tests.support.cached import keep, keep_folder
 
@@ -102,11 +102,11 @@ def test_a_damaged_snapshot_is_removed_so_that_it_is_taken_anew(tmp_path: Path, 
     tickets.to_csv(tmp_path / "rows.csv", index=False)
     place = Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
     take_snapshot(tmp_path, place.raw, snapshot=SnapshotParams(source="rows.csv"), required=("text", "label"))
-    mend_input(place, place.raw)
+    repair_input(place, place.raw)
     assert place.raw.is_dir()
 
     (part,) = place.raw.glob("*.parquet")
     part.unlink() if gone else part.write_bytes(part.read_bytes()[:-1] + b"X")
     assert damaged_input(tmp_path, place.raw) == [f"data/raw/{part.name}"]
-    mend_input(place, place.raw)
+    repair_input(place, place.raw)
     assert not place.raw.exists()

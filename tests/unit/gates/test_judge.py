@@ -8,10 +8,10 @@ from components import gates
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
 from components.core.errors import BadParams, RetuneError
 from components.core.section import Section
-from components.evaluation.metric_set import decidable
+from components.evaluation.metric_set import decidable_metrics
 from components.gates import GatesParams
 from components.judge import check_metrics, verdict_key
-from components.judge.multiple_testing import correct, fold
+from components.judge.multiple_testing import combine, correct_tests
 from components.model import tasks
 from tests.support.gate_cases import DEFAULT, against, answered, gate, models, verdict
 
@@ -189,11 +189,11 @@ def test_a_gate_with_nothing_to_judge_says_so(name):
 def test_a_verdict_names_the_gates_that_were_not_asked():
     unasked = [GateResult.not_asked("champion", "there is none"), GateResult.not_asked("fairness", "no column", role=Role.VETOES)]
 
-    assert fold([PROVEN, *unasked]) == (Outcome.PASS, "All 1 deciding gates that were asked pass. Not asked: champion, fairness.")
+    assert combine([PROVEN, *unasked]) == (Outcome.PASS, "All 1 deciding gates that were asked pass. Not asked: champion, fairness.")
 
 
 def test_a_verdict_says_that_no_deciding_gate_was_asked():
-    assert fold([GateResult.not_asked("champion", "there is none")])[1] == "No deciding gate had anything to judge. Not asked: champion."
+    assert combine([GateResult.not_asked("champion", "there is none")])[1] == "No deciding gate had anything to judge. Not asked: champion."
 
 
 def test_an_asked_gate_keeps_the_digest_of_its_verdict():
@@ -202,18 +202,18 @@ def test_an_asked_gate_keeps_the_digest_of_its_verdict():
 
 
 def test_what_may_reject_is_corrected_together_over_all_gates():
-    alone = correct([veto(0.02)])
-    among = correct([veto(0.02), veto(0.5, 0.6), veto(0.7)])
+    alone = correct_tests([veto(0.02)])
+    among = correct_tests([veto(0.02), veto(0.5, 0.6), veto(0.7)])
 
     assert alone[0].outcome is Outcome.FAIL
     assert among[0].outcome is Outcome.PASS
     assert [one.adjusted for one in among[0].hypotheses] == [pytest.approx(0.08)]
-    assert fold([PROVEN, *alone])[0] is Outcome.FAIL
-    assert fold([PROVEN, *among])[0] is Outcome.PASS
+    assert combine([PROVEN, *alone])[0] is Outcome.FAIL
+    assert combine([PROVEN, *among])[0] is Outcome.PASS
 
 
 def test_the_worst_way_is_the_reason_and_the_others_are_counted():
-    (result,) = correct([veto(0.001, 0.0001, 0.9)])
+    (result,) = correct_tests([veto(0.001, 0.0001, 0.9)])
 
     assert result.reason == "way 1 is worse, p 0.0003 after Holm's correction (and 1 more)"
     assert [one.rejected for one in result.hypotheses] == [True, True, False]
@@ -221,21 +221,21 @@ def test_the_worst_way_is_the_reason_and_the_others_are_counted():
 
 def test_a_gate_that_is_only_shown_neither_rejects_nor_weighs_on_the_others():
     shown = veto(0.0001, role=Role.SHOWS)
-    results = correct([shown, veto(0.04)])
+    results = correct_tests([shown, veto(0.04)])
 
     assert results[0] == shown
     assert results[1].outcome is Outcome.FAIL
-    assert fold([PROVEN, shown])[0] is Outcome.PASS
+    assert combine([PROVEN, shown])[0] is Outcome.PASS
 
 
 def test_a_veto_that_cannot_tell_does_not_block_and_is_named():
     open_veto = GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason="not measured", role=Role.VETOES)
 
-    assert fold([PROVEN, open_veto]) == (Outcome.PASS, "All 1 deciding gates pass, and none of 1 vetoes. Could not tell: cost.")
+    assert combine([PROVEN, open_veto]) == (Outcome.PASS, "All 1 deciding gates pass, and none of 1 vetoes. Could not tell: cost.")
 
 
 def test_where_no_gate_decides_a_person_does():
-    assert fold([veto(0.5)])[0] is Outcome.INCONCLUSIVE
+    assert combine([veto(0.5)])[0] is Outcome.INCONCLUSIVE
 
 
 def test_off_needs_no_quotes_in_yaml():
@@ -281,9 +281,9 @@ def test_what_a_gate_names_must_be_measured_by_the_task(raw, message):
     task = tasks.load("text_classification")
 
     with pytest.raises(BadParams, match=message):
-        check_metrics(GatesParams.parse(raw, "gates"), decidable(task), task.baselines)
+        check_metrics(GatesParams.parse(raw, "gates"), decidable_metrics(task), task.baselines)
     off = {name: fields | {"role": "off"} for name, fields in raw.items()}
-    check_metrics(GatesParams.parse(off, "gates"), decidable(task), task.baselines)
+    check_metrics(GatesParams.parse(off, "gates"), decidable_metrics(task), task.baselines)
 
 
 def test_an_unknown_gate_is_named_with_the_nearest_known_one():

@@ -10,7 +10,7 @@ from components.artifacts.verdict import GateResult, Outcome, Role
 from components.core.errors import BadParams
 from components.gates import Evidence, TrainingRows, leakage
 from components.gates.support.leak_probe import _foretold, probe
-from components.judge.multiple_testing import fold
+from components.judge.multiple_testing import combine
 from tests.support.gate_cases import LABELS, against, answered, decided
 
 WORDS = np.array([f"word{i}" for i in range(3000)])
@@ -201,7 +201,7 @@ def test_as_a_veto_what_is_too_good_blocks_nothing():
     seen = on(np.ones(1000, bool))
     said = decided("leakage", seen, role="vetoes")
 
-    assert fold([said, decided("floor", seen)])[0] is Outcome.PASS
+    assert combine([said, decided("floor", seen)])[0] is Outcome.PASS
 
 
 def test_without_training_rows_it_cannot_tell():

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from components.artifacts.verdict import Outcome
-from components.core.similarity import resembling, shingles
+from components.core.similarity import shingles, similar_pairs
 from components.core.text import normalise
 from components.data.preprocess import PreprocessParams
 from components.data.preprocess.step import prepare
 from components.data.validate.row_ids import with_identity
-from components.gates import Evidence, GatesParams, ReferenceModel, TrainingRows, hold, without_learnt
+from components.gates import Evidence, GatesParams, ReferenceModel, TrainingRows, measure_exposure, without_learned_rows
 from components.model import tasks
 from tests.support.gate_cases import LABELS, against, answered, gate, verdict
 from tests.unit.gates.test_leakage import evidence, table
@@ -75,8 +75,8 @@ def test_no_model_is_compared_on_a_row_that_one_has_learnt(seed: int, story: lis
         rivals = [TrainingRows("champion", learnt[max(0, step - 1)]), TrainingRows("anchor", learnt[0], by="anchor")] if step else []
         candidate = dataclasses.replace(answered(np.ones(len(test), bool)), ids=test["id"].to_numpy(dtype=np.str_))
         whole = against(candidate, candidate, rows=test, train=train, anchor=ReferenceModel("1", candidate), baselines={"tfidf": candidate})
-        held = hold(test, train, rivals, 0.8)
-        found = without_learnt(whole, held)
+        held = measure_exposure(test, train, rivals, 0.8)
+        found = without_learned_rows(whole, held)
         if held.fresh.any():
             known = [one for each in (train, *(one.rows for one in rivals)) for one in each["text"]]
             texts, wordings = {normalise(text, "NFC") for text in known}, {shingles(text) for text in known}
@@ -93,8 +93,8 @@ def judged(copies: int) -> tuple[Evidence, Any]:
     whole = evidence(champion=True)
     learnt = pd.concat([table(50, 8), whole.rows.head(copies)], ignore_index=True)
     seen = (TrainingRows("champion version 4", learnt),)
-    held = hold(whole.rows, whole.train, seen, 0.8)
-    found = without_learnt(dataclasses.replace(whole, seen=seen), held)
+    held = measure_exposure(whole.rows, whole.train, seen, 0.8)
+    found = without_learned_rows(dataclasses.replace(whole, seen=seen), held)
     return found, held
 
 
@@ -109,8 +109,8 @@ def test_learnt_rows_leave_the_evidence_of_every_gate() -> None:
 def test_the_verdict_counts_what_was_left_out() -> None:
     whole = evidence(champion=True)
     seen = (TrainingRows("champion version 4", whole.rows.head(30)),)
-    held = hold(whole.rows, whole.train, seen, 0.8)
-    taken = without_learnt(dataclasses.replace(whole, seen=seen), held)
+    held = measure_exposure(whole.rows, whole.train, seen, 0.8)
+    taken = without_learned_rows(dataclasses.replace(whole, seen=seen), held)
     more = {name: getattr(taken, name) for name in ("rows", "train", "seen", "held", "baselines")}
     found = verdict(taken.candidate, taken.champion.predictions, params=GatesParams(), **more)
 
@@ -136,9 +136,9 @@ def test_near_copies_count_as_learnt() -> None:
     texts = ["the router in room five drops the connection every morning", "no dial tone at all", "Größe falsch"]
     others = ["The router, in room five, drops the connection every morning!", "Gro\u0308ße  falsch"]
 
-    assert resembling(texts, others, 0.8).tolist() == [True, False, True]
-    assert resembling(texts, others, 1.0).tolist() == [False, False, True]
-    assert resembling([], others, 0.8).tolist() == []
+    assert similar_pairs(texts, others, 0.8).tolist() == [True, False, True]
+    assert similar_pairs(texts, others, 1.0).tolist() == [False, False, True]
+    assert similar_pairs([], others, 0.8).tolist() == []
 
 
 @pytest.mark.parametrize("rows", [["x"], []])
@@ -146,5 +146,5 @@ def test_without_rows_learnt_nothing_is_left_out(rows: list[str]) -> None:
     test = table(4, 1)
     learnt = pd.DataFrame({"id": rows, "text": rows, "label": rows})
 
-    assert hold(test, learnt, (), 0.8).fresh.all()
-    assert hold(test, None, (TrainingRows("version 1", None, "gone"),), 0.8).fresh.all()
+    assert measure_exposure(test, learnt, (), 0.8).fresh.all()
+    assert measure_exposure(test, None, (TrainingRows("version 1", None, "gone"),), 0.8).fresh.all()

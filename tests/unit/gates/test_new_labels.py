@@ -9,7 +9,7 @@ import pytest
 from components.artifacts.verdict import Outcome
 from components.gates import ReferenceModel
 from components.model import tasks
-from flows.pipeline.evidence import strange
+from flows.pipeline.evidence import unknown_labels
 from tests.support.gate_cases import decided
 from tests.unit.gates.test_selftest_sums import evidence
 
@@ -76,11 +76,11 @@ def test_a_row_is_known_by_all_of_its_labels(name, options, labels, cells, unkno
     rows, faults = task.read(rows)
     assert not faults
 
-    found, known = strange(task, rows, task.names(labels))
+    found, known = unknown_labels(task, rows, task.names(labels))
 
     assert found == unknown
     assert known.tolist() == [True, False, True]
-    assert strange(task, rows, {*task.names(labels), *unknown}) == ((), None)
+    assert unknown_labels(task, rows, {*task.names(labels), *unknown}) == ((), None)
 
 
 def test_another_scheme_of_the_same_types_is_not_strange():
@@ -90,7 +90,7 @@ def test_another_scheme_of_the_same_types_is_not_strange():
     champion = tasks.load("token_classification", {"data": "spans", "scheme": "BIO"})
     assert not faults
 
-    assert strange(task, rows, champion.names(("O", "B-PER", "I-PER", "B-LOC", "I-LOC"))) == ((), None)
-    found, known = strange(task, rows, champion.names(("O", "B-PER", "I-PER")))
+    assert unknown_labels(task, rows, champion.names(("O", "B-PER", "I-PER", "B-LOC", "I-LOC"))) == ((), None)
+    found, known = unknown_labels(task, rows, champion.names(("O", "B-PER", "I-PER")))
     assert found == ("LOC",)
     assert known.tolist() == [True, True, False]

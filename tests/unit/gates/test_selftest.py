@@ -236,7 +236,7 @@ def test_a_missing_correction_is_caught(monkeypatch, rows):
 
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_a_fold_that_always_says_the_same_is_caught(monkeypatch, outcome):
-    monkeypatch.setattr(expectations, "fold", lambda results: (outcome, "so it is"))
+    monkeypatch.setattr(expectations, "combine", lambda results: (outcome, "so it is"))
 
     with pytest.raises(SelfTestFailed, match=f"was folded to {outcome}"):
         tried(model(200), settings())

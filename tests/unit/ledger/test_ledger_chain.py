@@ -25,7 +25,7 @@ from flows import doctor
 from flows.audit.history import verify
 from flows.audit.registered_model import RegisteredModel
 from flows.dvc_adapter.repro import environment as stages_environment
-from flows.migrate.migrate import carry_ledger
+from flows.migrate.migrate import copy_ledger
 from flows.production import promotion
 from flows.project.workspace import Workspace
 from tests.support.postgres import Cluster
@@ -456,14 +456,14 @@ def test_the_key_stays_out_of_stages_and_packages(tmp_path: Path, monkeypatch: p
 def test_the_chain_holds_on_postgresql_and_after_a_migration(file: Path, postgres: Cluster) -> None:
     url = postgres.url(postgres.new_database())
     before = write_all(open_at(file)).chain()
-    carried = carry_ledger(file, url, really=True)
+    carried = copy_ledger(file, url, really=True)
 
     ledger = Ledger(url)
-    assert (ledger.chain(), carried, carry_ledger(file, url, really=True)) == (before, len(before.links) + 8, carried)
+    assert (ledger.chain(), carried, copy_ledger(file, url, really=True)) == (before, len(before.links) + 8, carried)
     ledger.append("tickets", expected=3, **change(4))
     assert (ledger.chain().faults, len(ledger.chain().links)) == ((), len(before.links) + 1)
     with pytest.raises(BadInput, match="the shared ledger is not empty"):
-        carry_ledger(file, url, really=True)
+        copy_ledger(file, url, really=True)
 
     engine = sa.create_engine(url, poolclass=NullPool)
     with engine.begin() as connection:
@@ -483,5 +483,5 @@ def test_a_ledger_without_a_chain_is_chained_by_its_migration(file: Path, postgr
     connection.close()
     url = postgres.url(postgres.new_database())
 
-    assert carry_ledger(file, url, really=True) == carry_ledger(file, url, really=True) == 8
+    assert copy_ledger(file, url, really=True) == copy_ledger(file, url, really=True) == 8
     assert (Ledger(url).chain().faults, Ledger(url).chain().beginning.found) == ((), 8)

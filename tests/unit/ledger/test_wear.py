@@ -7,7 +7,7 @@ import pytest
 
 from components.core.similarity import row_key
 from components.ledger import Ledger, Wear
-from components.ledger.test_set_use import KEPT, kept, share, worn
+from components.ledger.test_set_use import KEPT, kept, prior_use, share
 
 
 def keys(start: int, stop: int) -> list[str]:
@@ -70,7 +70,7 @@ def test_rows_that_nobody_knows_count_as_todays(ledger: Ledger) -> None:
 def test_a_candidate_on_several_test_sets_is_one_look() -> None:
     rows = {"t1": keys(0, 60), "t2": keys(0, 61), "t3": keys(0, 62)}
 
-    assert worn("t3", [("a", "t1"), ("a", "t2")], rows).number == 2
+    assert prior_use("t3", [("a", "t1"), ("a", "t2")], rows).number == 2
 
 
 def test_large_test_sets_are_known_by_a_sample() -> None:
@@ -90,7 +90,7 @@ def promoted(renewed: float, shared_rows: bool, rng: np.random.Generator, rows: 
     known = {name: [f"{place:06d}" for place in places] for name, places in at.items()}
     for look in range(looks):
         name = f"t{look}"
-        number = worn(name, history, known).number if shared_rows else 1
+        number = prior_use(name, history, known).number if shared_rows else 1
         history.append((f"k{look}", name))
         places = list(at[name])
         score = 0.5 * gains[places] + rng.standard_normal(rows)

@@ -13,7 +13,7 @@ from components.mlflow_store.connection import connect, revision_of
 from components.mlflow_store.tracking import prepare_store
 from components.training.tune.storage import repair
 from flows.audit.history import history
-from flows.migrate.migrate import carry_ledger
+from flows.migrate.migrate import copy_ledger
 from flows.orchestrator.server import check_database
 from tests.support.audit_models import model_of, promoted, version
 from tests.support.finished import new_store
@@ -76,7 +76,7 @@ def test_no_migration_carries_a_lost_ledger(tmp_path: Path, lose: object, monkey
     monkeypatch.setattr("flows.migrate.tables.open_target", lambda *_: sqlite_engine(tmp_path / "target.db"))
     lose(tmp_path / "ledger.db")  # type: ignore[operator]
     with pytest.raises(RetuneError):
-        carry_ledger(tmp_path / "ledger.db", "", really=False)
+        copy_ledger(tmp_path / "ledger.db", "", really=False)
 
 
 def sqlite_engine(path: Path) -> object:

@@ -20,11 +20,11 @@ from components.mlflow_store.registry import (
     Promotion,
     Version,
     champion,
+    current_champion,
     reconcile,
-    standing,
     versions,
 )
-from components.mlflow_store.registry import swap as swap_by
+from components.mlflow_store.registry import swap_champion as swap_by
 from components.mlflow_store.registry.aliases import holding
 from components.mlflow_store.registry.promote import earlier_champion
 from components.mlflow_store.registry.versions import COMPLETE, KEY
@@ -286,6 +286,6 @@ def entry(version: int, anchor: int, action: str = "promoted", previous: int | N
 
 def test_the_champions_that_stand_are_those_that_nobody_left() -> None:
     entries = [entry(1, 1), entry(2, 2), entry(3, 2), entry(2, 2, "rolled back"), entry(4, 4)]
-    assert standing(entries) == [1, 2, 4]
-    assert standing([*entries, entry(3, 2, "rolled back")]) == [1, 2, 4, 3]
-    assert standing([entry(3, 3), entry(4, 4), entry(3, 3), entry(5, 5), entry(3, 3, "rolled back")]) == [3, 4, 3]
+    assert current_champion(entries) == [1, 2, 4]
+    assert current_champion([*entries, entry(3, 2, "rolled back")]) == [1, 2, 4, 3]
+    assert current_champion([entry(3, 3), entry(4, 4), entry(3, 3), entry(5, 5), entry(3, 3, "rolled back")]) == [3, 4, 3]

@@ -6,7 +6,7 @@ import pytest
 
 from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.ledger import Ledger
-from components.mlflow_store.registry import Decision, swap
+from components.mlflow_store.registry import Decision, swap_champion
 from components.mlflow_store.registry.promote import anchor_of
 from tests.support.finished import new_store
 from tests.unit.mlflow_store.test_promote import NAME, entry, ledger_of, make
@@ -66,10 +66,12 @@ def test_an_anchor_that_was_left_once_and_came_back_counts_again() -> None:
 def test_who_was_forced_in_keeps_the_anchor_however_well_it_measured(tmp_path: Path) -> None:
     uri = new_store(tmp_path / "var")
     ledger, versions = Ledger(ledger_of(uri)), make(uri, 1, 2, 3)
-    swap(uri, ledger, versions[0], Decision(None, "ada@host", "it is the first"))
+    swap_champion(uri, ledger, versions[0], Decision(None, "ada@host", "it is the first"))
     failed = verdict("1", champion=0.01).model_copy(update={"outcome": Outcome.FAIL})  # by a veto
 
-    forced = swap(uri, ledger, versions[1], Decision("any", "ada@host", "needed today", forced=True), failed).entry
+    forced = swap_champion(uri, ledger, versions[1], Decision("any", "ada@host", "needed today", forced=True), failed).entry
     assert (forced.version, forced.anchor, forced.outcome) == (2, 1, "FAIL")
-    passed = swap(uri, ledger, versions[2], Decision(2, "retune run", "it passed"), verdict("2", "1", champion=0.01, anchor=0.0)).entry
+    passed = swap_champion(
+        uri, ledger, versions[2], Decision(2, "retune run", "it passed"), verdict("2", "1", champion=0.01, anchor=0.0)
+    ).entry
     assert (passed.anchor, ledger.head(NAME)) == (3, passed)

@@ -29,7 +29,7 @@ from components.mlflow_store.registry.servability_probe import (
     _ended,
     _requests,
     evenly,
-    malformed,
+    malformed_requests,
     serve_and_ask,
 )
 from tests.support.registered import make_registered
@@ -95,14 +95,14 @@ def test_what_is_no_answer_is_told(status: int, body: bytes, said: str) -> None:
     assert found.answers == ()
     assert said in found.refused[0]
     assert found.refused[-1].startswith("a good request after malformed ones")
-    assert found.malformed == dict.fromkeys(malformed(TEXT), status)
+    assert found.malformed == dict.fromkeys(malformed_requests(TEXT), status)
 
 
 def test_a_connection_that_breaks_is_no_status() -> None:
     with answering(200, b"", breaks=True) as port:
         found = _asked("models:/tickets/1", port, ROWS, TEXT, time.monotonic() + 300)
 
-    assert found.malformed == dict.fromkeys(malformed(TEXT), None)
+    assert found.malformed == dict.fromkeys(malformed_requests(TEXT), None)
     assert "no answer" in found.refused[0]
 
 
@@ -157,7 +157,7 @@ def test_a_version_is_served_as_it_was_evaluated_and_refuses_what_is_no_request(
     assert sorted(one.id for one in served.answers) == evaluated.ids.tolist()
     found = {one.id: [one.probabilities[label] for label in evaluated.labels] for one in served.answers}
     assert np.allclose([found[name] for name in evaluated.ids], evaluated.probabilities, atol=1e-6)  # float32, another thread count
-    assert set(served.malformed) == set(malformed(TEXT))
+    assert set(served.malformed) == set(malformed_requests(TEXT))
     assert all(400 <= (status or 0) < 500 for status in served.malformed.values()), served.malformed
     assert served.seconds > 0
     assert set(psutil.Process().children(recursive=True)) <= before

@@ -232,7 +232,7 @@ def workspace(place: Environment, tmp_path: Path) -> Workspace:
 
 
 def settle(workspace: Workspace, found: Version, said: Verdict) -> actions.Result:
-    return actions.settle(workspace, RecordedRun(found.run_id, found.key, created=False), found, JudgeResult(said, fresh=True))
+    return actions.apply_verdict(workspace, RecordedRun(found.run_id, found.key, created=False), found, JudgeResult(said, fresh=True))
 
 
 def test_a_run_does_not_promote_what_a_person_rejected(place: Environment, workspace: Workspace) -> None:

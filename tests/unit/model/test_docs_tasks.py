@@ -10,7 +10,7 @@ import tests.support.encoders
 import tests.support.families
 from components.core.errors import BadParams
 from components.model import tasks
-from flows.cli.tasks import described
+from flows.cli.tasks import describe_task
 from tests.support.project import ROOT
 from tests.unit.model import test_causal_lm, test_question_answering_families, test_sequence_to_sequence, test_token_classification_families
 
@@ -40,7 +40,7 @@ def tables() -> dict[str, list[list[str]]]:
 
 
 def seen(name: str, options: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
-    found = described(name, options)
+    found = describe_task(name, options)
     return tuple(tuple(found[key]) for key in ("columns", "metrics", "baselines", "slices"))
 
 

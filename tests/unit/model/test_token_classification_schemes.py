@@ -18,7 +18,7 @@ from components.core.errors import BadParams
 from components.model import tasks
 from components.model.tasks.token_classification import conll
 from components.model.tasks.token_classification.reading import words_in
-from components.model.tasks.token_classification.schemes import entities, fault, joined, label_map, mended
+from components.model.tasks.token_classification.schemes import entities, fault, joined, label_map, repaired
 
 SEQEVAL = {"BIO": seqeval.scheme.IOB2, "BIOES": seqeval.scheme.IOBES}
 LABELS = {"BIO": label_map(["B-X", "B-Y"], "BIO"), "BIOES": label_map(["B-X", "B-Y"], "BIOES")}
@@ -219,10 +219,10 @@ def test_a_label_map_is_completed_by_its_scheme():
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 def test_a_cut_entity_is_made_whole_and_a_whole_one_kept(scheme):
     for tags in product(LABELS[scheme], repeat=3):
-        assert fault(mended(tags, scheme), scheme) is None
-        assert fault(tags, scheme) or mended(tags, scheme) == list(tags)
-    assert mended(["I-X", "I-X", "O"], "BIO") == ["B-X", "I-X", "O"]
-    assert mended(["I-X", "E-X", "B-Y"], "BIOES") == ["B-X", "E-X", "S-Y"]
+        assert fault(repaired(tags, scheme), scheme) is None
+        assert fault(tags, scheme) or repaired(tags, scheme) == list(tags)
+    assert repaired(["I-X", "I-X", "O"], "BIO") == ["B-X", "I-X", "O"]
+    assert repaired(["I-X", "E-X", "B-Y"], "BIOES") == ["B-X", "E-X", "S-Y"]
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
@@ -232,7 +232,7 @@ def test_a_sentence_that_is_cut_anywhere_is_joined_again(scheme):
         if fault(tags, scheme) or twins:
             continue
         for cut in (1, 2, 3):
-            assert joined(mended(tags[:cut], scheme), mended(tags[cut:], scheme), scheme) == list(tags)
+            assert joined(repaired(tags[:cut], scheme), repaired(tags[cut:], scheme), scheme) == list(tags)
     assert joined([], ["B-X"], scheme) == ["B-X"]
     assert joined(["NN"], ["NN"], "plain") == ["NN", "NN"]
 

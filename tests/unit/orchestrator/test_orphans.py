@@ -49,7 +49,7 @@ def of_worker(**more: object) -> dict[str, Any]:
     ],
 )
 def test_only_a_process_that_is_surely_gone_is_gone(other: dict[str, object], gone: bool) -> None:
-    assert orphaned_runs.has_gone(marked(**other), managed=False) is gone
+    assert orphaned_runs.process_is_gone(marked(**other), managed=False) is gone
 
 
 def test_a_process_that_proc_hides_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,11 +57,11 @@ def test_a_process_that_proc_hides_is_alive(monkeypatch: pytest.MonkeyPatch) -> 
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", kill)
-    assert not orphaned_runs.has_gone(marked(pid=NOBODY), managed=True)
+    assert not orphaned_runs.process_is_gone(marked(pid=NOBODY), managed=True)
 
 
 def test_a_number_that_another_process_has_now_is_gone() -> None:
-    assert orphaned_runs.has_gone(marked(pid=os.getppid()), managed=False)
+    assert orphaned_runs.process_is_gone(marked(pid=os.getppid()), managed=False)
 
 
 @pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="no /proc")
@@ -84,7 +84,7 @@ def test_a_tag_names_host_process_space_and_ticks() -> None:
     ],
 )
 def test_a_run_in_a_container_of_somebody_is_left_alone(run: dict[str, Any], gone: bool) -> None:
-    assert orphaned_runs.has_gone(run, managed=True) is gone
+    assert orphaned_runs.process_is_gone(run, managed=True) is gone
 
 
 def test_a_run_that_goes_on_in_another_process_is_not_gone_with_its_first() -> None:

@@ -22,8 +22,8 @@ from components.gates.forgetting import Params as Forgetting
 from components.ledger import Entry
 from components.mlflow_store.registry import Version, versions
 from components.model import tasks
-from flows.pipeline.evidence import rival
-from flows.pipeline.historical_data import TEST, check_splits, earlier_tests, seen
+from flows.pipeline.evidence import reference_model
+from flows.pipeline.historical_data import TEST, check_splits, earlier_tests, training_rows
 from flows.pipeline.model_sessions import ModelSessions
 from flows.pipeline.reference_models import ReferenceModels
 from flows.project.params import read_params
@@ -68,7 +68,7 @@ def test_rows_of_the_champion_and_of_all_before_it_are_gathered_each_once(worksp
         for number, digest in [(5, mine), (4, theirs), (3, theirs), (2, None), (1, last)]
     }
     gone = entry(6)
-    found = list(seen(workspace, "", version(7), ReferenceModels(entry(5), None, (*map(entry, (4, 3, 2, 1)), gone)), known))
+    found = list(training_rows(workspace, "", version(7), ReferenceModels(entry(5), None, (*map(entry, (4, 3, 2, 1)), gone)), known))
 
     by_name = {one.called: one for one in found}
     assert list(by_name) == ["champion version 5", "version 2", "version 6", "earlier champions (4, 3, 1)"]
@@ -79,7 +79,7 @@ def test_rows_of_the_champion_and_of_all_before_it_are_gathered_each_once(worksp
 
 
 def test_without_a_champion_nobody_has_seen_anything(workspace: Workspace) -> None:
-    assert list(seen(workspace, "", version(7), ReferenceModels(), {})) == []
+    assert list(training_rows(workspace, "", version(7), ReferenceModels(), {})) == []
 
 
 def test_what_the_best_champion_so_far_learnt_is_compared(workspace: Workspace) -> None:
@@ -87,7 +87,7 @@ def test_what_the_best_champion_so_far_learnt_is_compared(workspace: Workspace) 
         (1, cached(workspace.root, train=table("one"), validation=table("two"))),
         (2, cached(workspace.root, train=table("three"), validation=table("four"))),
     ]}  # fmt: skip
-    found = list(seen(workspace, "", version(3), ReferenceModels(entry(2), entry(1), (entry(1),)), known))
+    found = list(training_rows(workspace, "", version(3), ReferenceModels(entry(2), entry(1), (entry(1),)), known))
 
     assert [(one.by, one.compared, one.rows["text"].tolist()) for one in found] == [
         ("champion", True, ["three", "four"]),
@@ -123,7 +123,8 @@ def test_what_either_of_them_learnt_is_not_asked(registered: tuple[str, Workspac
 
     with ModelSessions(workspace, uri, tasks.load("text_classification")) as asked:
         others = [
-            list(seen(workspace, uri, candidate, ReferenceModels(replace(entry(1), key=one.key)), {one.key: one})) for one in (told, untold)
+            list(training_rows(workspace, uri, candidate, ReferenceModels(replace(entry(1), key=one.key)), {one.key: one}))
+            for one in (told, untold)
         ]
         [found] = earlier_tests(workspace, asked, candidate, told, {}, params, "today", candidate_learnt, others[0])
         [unknown] = earlier_tests(workspace, asked, candidate, untold, {}, params, "today", candidate_learnt, others[1])
@@ -177,11 +178,11 @@ def test_answers_that_were_kept_do_not_make_up_for_a_package_that_is_gone(regist
     champion = replace(entry(first.number), key=first.key)
     task = tasks.load("text_classification")
     with ModelSessions(workspace, uri, task) as asked:
-        assert rival(asked, task, champion, {first.key: first}, rows, "d" * 64).predictions is not None
+        assert reference_model(asked, task, champion, {first.key: first}, rows, "d" * 64).predictions is not None
 
     shutil.rmtree(urlparse(MlflowClient(uri).get_model_version_download_uri("tickets", str(first.number))).path)
     with ModelSessions(workspace, uri, task) as asked:
-        found = rival(asked, task, champion, {first.key: first}, rows, "d" * 64)
+        found = reference_model(asked, task, champion, {first.key: first}, rows, "d" * 64)
 
     assert found.predictions is None
     assert "its package cannot be fetched" in found.fault

@@ -15,7 +15,7 @@ import pytest
 from components.core.errors import BadParams
 from components.core.process import is_gone, owner
 from flows.project.checkout import BEGINS, committed, make_checkout, remove_abandoned
-from flows.project.run_locks import RUNS, hold_folder
+from flows.project.run_locks import RUNS, folder_lock
 from tests.support.project import wait_for
 
 
@@ -54,7 +54,7 @@ def test_the_checkout_of_a_process_that_is_gone_is_removed(project: Path) -> Non
 
 def test_of_another_host_the_lock_says_whether_a_run_works_in_it(project: Path) -> None:
     busy, idle, fresh = (left_by(project, "worker-2", age) for age in (2 * BEGINS, 2 * BEGINS, 0))
-    with hold_folder(busy):
+    with folder_lock(busy):
         remove_abandoned(project)
 
     assert (busy.exists(), idle.exists(), fresh.exists()) == (True, False, True)

@@ -15,7 +15,7 @@ from flows.dvc_adapter.repro import environment
 from flows.pipeline import actions
 from flows.pipeline.lineage import commit_of
 from flows.project.checkout import checkout, checkouts, is_checkout, make_checkout
-from flows.project.git import git, has_commit, head, uncommitted
+from flows.project.git import git, has_commit, head_commit, uncommitted
 from flows.project.workspace import Workspace
 
 COMMIT = ("-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "first", "--allow-empty")
@@ -72,7 +72,7 @@ def test_a_failing_git_is_told_in_its_own_words(
 ) -> None:
     fault(project, monkeypatch)
     for asked in (
-        lambda: head(project),
+        lambda: head_commit(project),
         lambda: commit_of(Workspace(project, project, project / "params.yaml")),
         lambda: make_checkout(project, os.getpid()),
     ):
@@ -107,7 +107,7 @@ def test_init_tells_what_keeps_a_run_from_a_commit(tmp_path: Path, monkeypatch: 
 
 
 def test_a_hooks_repository_is_not_the_projects(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, other = head(project), tmp_path / "hub.git"
+    before, other = head_commit(project), tmp_path / "hub.git"
     git(tmp_path, "init", "-q", "--bare", str(other))
     hook = {"GIT_DIR": str(other), "GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": str(other / "index"), "GIT_PREFIX": "x/"}
     hook |= {"GIT_LITERAL_PATHSPECS": "1", "GIT_ICASE_PATHSPECS": "1"}
@@ -115,9 +115,9 @@ def test_a_hooks_repository_is_not_the_projects(project: Path, tmp_path: Path, m
     for name, value in hook.items():
         monkeypatch.setenv(name, value)
 
-    assert (head(project), has_commit(project, before), has_commit(project, "f" * 40)) == (before, True, False)
+    assert (head_commit(project), has_commit(project, before), has_commit(project, "f" * 40)) == (before, True, False)
     with checkout(project) as root:
-        assert head(root) == before
+        assert head_commit(root) == before
     assert not hook.keys() & environment(project).keys()
     quiet_environment()
     assert not hook.keys() & os.environ.keys()
@@ -128,7 +128,7 @@ def test_what_git_is_told_by_the_environment_otherwise_stays(project: Path, monk
     for name, value in {"COUNT": "1", "KEY_0": "safe.directory", "VALUE_0": "*"}.items():
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
 
-    assert len(head(project)) == 40
+    assert len(head_commit(project)) == 40
 
 
 def test_uncommitted_changes_can_be_applied_again(project: Path) -> None:
@@ -173,7 +173,7 @@ def test_changes_of_the_projects_code_are_kept_for_a_model_of_a_folder(project: 
     monkeypatch.setattr(actions, "store", lambda _: "")
     monkeypatch.setattr(actions.tracking, "run_key", lambda _: "")
     monkeypatch.setattr(actions.tracking, "record", lambda *_, uncommitted, **__: kept.append(uncommitted()))
-    actions.record(place, [actions.stands("train")])
+    actions.record(place, [actions.unchanged_stage("train")])
 
     assert b"+/more/" in kept[0]
 

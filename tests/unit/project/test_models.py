@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from components.core.errors import BadParams
-from flows.project.models import find_model, find_models, survey
-from flows.project.workspace import Workspace, furnish, give_back
+from flows.project.models import find_model, find_models, survey_models
+from flows.project.workspace import Workspace, copy_lock_files_back, sync_workspace
 
 
 @pytest.fixture
@@ -72,11 +72,11 @@ def test_a_model_keeps_what_dvc_knows_of_it_in_its_folder(project: Path) -> None
     home = project / "models/tickets"
     place = Workspace(project, project / "var/workspaces/tickets", home / "params.yaml")
     (home / "raw.dvc").write_text("outs: []\n", encoding="utf-8")
-    furnish(place)
+    sync_workspace(place)
     assert (place.root / "data/raw.dvc").read_text(encoding="utf-8") == "outs: []\n"
 
     (place.root / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
-    give_back(place)
+    copy_lock_files_back(place)
     assert (home / "dvc.lock").read_text(encoding="utf-8") == "stages: {}\n"
     assert sorted(path.name for path in home.iterdir()) == ["dvc.lock", "params.yaml", "raw.dvc"]
 
@@ -87,7 +87,7 @@ def test_a_checkout_forgets_what_its_commit_knows_of_another_model(project: Path
     (root / "models/tickets/params.yaml").write_text("name: tickets\n", encoding="utf-8")
     (root / "dvc.lock").write_text("stages: {of: another}\n", encoding="utf-8")
     place = Workspace(project, root, root / "models/tickets/params.yaml", home=project / "models/tickets", commit="c" * 40)
-    furnish(place)
+    sync_workspace(place)
 
     assert not (root / "dvc.lock").exists()
     assert (root / "params.yaml").read_text(encoding="utf-8") == "name: tickets\n"
@@ -106,7 +106,7 @@ def test_another_parameter_file_keeps_nothing_beside_itself(project: Path) -> No
 def test_a_broken_folder_breaks_no_other(project: Path, content: bytes) -> None:
     (project / "models/broken").mkdir(parents=True, exist_ok=True)
     (project / "models/broken/params.yaml").write_bytes(content)
-    found, faults = survey(project)
+    found, faults = survey_models(project)
 
     assert found
     assert all(model.params.parent.name != "broken" for model in found)

@@ -7,7 +7,7 @@ import pytest
 
 from components.core.errors import BadParams
 from flows import settings
-from flows.project.workspace import Workspace, furnish, share_remote
+from flows.project.workspace import Workspace, share_remote, sync_workspace
 from flows.settings import read_settings
 
 SHARED = """RETUNE_DATABASE=postgresql+psycopg://retune:hidden@db/retune
@@ -114,12 +114,12 @@ def test_a_remote_whose_package_is_missing_is_refused_before_anything_runs(tmp_p
     monkeypatch.setitem(sys.modules, "dvc_s3", None)
 
     with pytest.raises(BadParams, match="RETUNE_DVC_REMOTE is an S3 address, and dvc-s3 is not installed"):
-        furnish(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml"))
+        sync_workspace(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml"))
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
 
 
 def test_a_project_without_shared_services_gets_no_file_of_ours(tmp_path: Path) -> None:
-    furnish(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml"))
+    sync_workspace(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml"))
 
     assert list(tmp_path.iterdir()) == []
 

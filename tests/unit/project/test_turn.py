@@ -12,9 +12,9 @@ from components.core.errors import Cancelled, Unavailable
 from components.core.locks import DATABASE, LockTimeout
 from flows.dvc_adapter.repro import RUNNING
 from flows.project import run_locks
-from flows.project.run_locks import in_turn
+from flows.project.run_locks import run_lock
 from flows.project.workspace import Workspace
-from flows.schedule.scheduled_retrain import take_turn
+from flows.schedule.scheduled_retrain import lock_model
 from tests.support.project import ROOT
 
 
@@ -33,18 +33,21 @@ def wait(workspace: Workspace) -> None:
 
 
 def test_one_model_has_one_turn_and_another_model_its_own(workspace: Workspace) -> None:
-    with in_turn(workspace.project, "diagnosis"):
-        with pytest.raises(LockTimeout, match=r"diagnosis\.lock has been held by another process"), in_turn(workspace.project, "diagnosis"):
+    with run_lock(workspace.project, "diagnosis"):
+        with (
+            pytest.raises(LockTimeout, match=r"diagnosis\.lock has been held by another process"),
+            run_lock(workspace.project, "diagnosis"),
+        ):
             pass
-        with in_turn(workspace.project, "mails"):
+        with run_lock(workspace.project, "mails"):
             pass
 
 
 def test_a_run_that_is_late_is_skipped(workspace: Workspace) -> None:
-    with in_turn(workspace.project, "diagnosis"), ExitStack() as held:
-        assert take_turn(workspace, held) is False
+    with run_lock(workspace.project, "diagnosis"), ExitStack() as held:
+        assert lock_model(workspace, held) is False
     with ExitStack() as held:
-        assert take_turn(workspace, held) is True
+        assert lock_model(workspace, held) is True
 
 
 def test_a_run_that_is_late_waits_where_that_is_said(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
@@ -53,10 +56,10 @@ def test_a_run_that_is_late_waits_where_that_is_said(workspace: Workspace, caplo
 
     def second() -> None:
         with ExitStack() as held:
-            assert take_turn(workspace, held)
+            assert lock_model(workspace, held)
             taken.append(time.monotonic())
 
-    with caplog.at_level(logging.INFO, logger="flows"), in_turn(workspace.project, "diagnosis"):
+    with caplog.at_level(logging.INFO, logger="flows"), run_lock(workspace.project, "diagnosis"):
         thread = threading.Thread(target=second)
         thread.start()
         time.sleep(0.5)
@@ -72,8 +75,8 @@ def test_who_waits_can_be_cancelled(workspace: Workspace, monkeypatch: pytest.Mo
     wait(workspace)
     monkeypatch.setattr(RUNNING, "cancelled", threading.Event())
     threading.Timer(0.3, RUNNING.cancelled.set).start()
-    with in_turn(workspace.project, "diagnosis"), ExitStack() as held, pytest.raises(Cancelled, match="while it waited"):
-        take_turn(workspace, held)
+    with run_lock(workspace.project, "diagnosis"), ExitStack() as held, pytest.raises(Cancelled, match="while it waited"):
+        lock_model(workspace, held)
 
 
 @pytest.mark.parametrize("late", ["skip", "queue"])
@@ -82,5 +85,5 @@ def test_a_database_out_of_reach_is_no_other_run(workspace: Workspace, monkeypat
         wait(workspace)
     monkeypatch.setenv(DATABASE, "postgresql+psycopg://u:hidden@127.0.0.1:9/d")
     with ExitStack() as held, pytest.raises(Unavailable, match="out of reach") as error:
-        take_turn(workspace, held)
+        lock_model(workspace, held)
     assert "hidden" not in str(error.value)

@@ -196,7 +196,7 @@ def test_the_numbers_of_a_column_have_the_same_decimals_and_tiny_ones_are_not_no
     (Role.DECIDES, Outcome.PASS, False),
 ])  # fmt: skip
 def test_only_a_gate_with_a_say_stands_in_the_way(role: Role, outcome: Outcome, blocks: bool) -> None:
-    assert panel.stands_in_the_way(GateResult(gate="g", outcome=outcome, reason="", role=role)) is blocks
+    assert panel.is_blocking(GateResult(gate="g", outcome=outcome, reason="", role=role)) is blocks
 
 
 def test_all_parameters_are_held_against_those_of_the_champion_and_the_package_releases_too(workspace: Path) -> None:

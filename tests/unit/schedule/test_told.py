@@ -25,7 +25,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 def test_a_failure_is_written_down_and_told(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as webhook:
         monkeypatch.setenv("RETUNE_NOTIFY", webhook)
-        run_outcome.failed(workspace, "the disk is full")
+        run_outcome.record_failure(workspace, "the disk is full")
 
     (said,) = Webhook.told
     assert (said["title"], "the disk is full" in said["message"]) == ("failed: tickets", True)
@@ -40,7 +40,7 @@ def test_people_are_told_also_where_the_ledger_is_out_of_reach(
     monkeypatch.setenv("RETUNE_DATABASE", "postgresql+psycopg://u:hidden@127.0.0.1:9/d")
     with listening() as webhook:
         monkeypatch.setenv("RETUNE_NOTIFY", webhook)
-        run_outcome.failed(workspace, "the database is gone")
+        run_outcome.record_failure(workspace, "the database is gone")
 
     assert [one["title"] for one in Webhook.told] == ["failed: tickets"]
     assert "could not record the failed run in the ledger" in caplog.text
@@ -53,8 +53,8 @@ def test_a_run_does_not_fail_where_mlflow_is_gone_at_its_end(
     def gone(*_: object) -> None:
         raise Unavailable("MLflow is out of reach")
 
-    monkeypatch.setattr(run_outcome, "standing", gone)
-    ended = run_outcome.note(workspace, "skipped", "no news")
+    monkeypatch.setattr(run_outcome, "champion_of", gone)
+    ended = run_outcome.record_outcome(workspace, "skipped", "no news")
     assert Ledger(workspace.ledger).retrainings("tickets") == [ended]
     assert "whose head MLflow does not keep yet; the next run does it: MLflow is out of reach" in caplog.text
 
@@ -63,7 +63,7 @@ def test_settings_that_cannot_be_read_are_told_by_the_folder(workspace: Workspac
     workspace.params.write_text("- a list\n", encoding="utf-8")
     with listening() as webhook:
         monkeypatch.setenv("RETUNE_NOTIFY", webhook)
-        run_outcome.failed(workspace, "params.yaml is a list")
+        run_outcome.record_failure(workspace, "params.yaml is a list")
 
     assert [one["title"] for one in Webhook.told] == [f"failed: {workspace.origin.name}"]
 
@@ -74,11 +74,11 @@ def test_a_link_leads_to_the_version_or_to_the_run(workspace: Workspace, monkeyp
     monkeypatch.setattr(Mode, "flow_run", "the-run")
 
     assert (
-        run_outcome.where(workspace.project, run_outcome.ending(workspace, "tickets", "PASS", "", 3))
+        run_outcome.where(workspace.project, run_outcome.outcome_of(workspace, "tickets", "PASS", "", 3))
         == "http://mlflow:5000/#/models/tickets/versions/3"
     )
     assert (
-        run_outcome.where(workspace.project, run_outcome.ending(workspace, "tickets", "failed", ""))
+        run_outcome.where(workspace.project, run_outcome.outcome_of(workspace, "tickets", "failed", ""))
         == "http://prefect:4200/runs/flow-run/the-run"
     )
 

@@ -13,8 +13,8 @@ from components.data.snapshot import SnapshotParams
 from components.model import tasks
 from components.serving.batch.files import Files
 from components.serving.batch.records import RowCounts
-from components.serving.batch.rows import ANSWERS, answers_of, check_names, inputs_of, shares, survey, with_answers
-from components.serving.batch.score import ScoringSettings, agreed, manifest_of
+from components.serving.batch.rows import ANSWERS, answers_of, check_names, inputs_of, shares, survey_rows, with_answers
+from components.serving.batch.score import ScoringSettings, check_same_plan, manifest_of
 from flows.batch_scoring.scoring import expand, read_columns
 from tests.support.scored import PLAN
 
@@ -102,7 +102,7 @@ BAD = '{"text": "a"}\n{"text": null}\n{"n": 1}\n{"text": 7}\n{"text": true}\n'
 def test_bad_rows_are_named_by_file_and_row_before_anything_is_scored(tmp_path: Path) -> None:
     source = files(write(tmp_path / "a.jsonl", BAD))
     with pytest.raises(BadData) as error:
-        survey(source, TEXT, "error")
+        survey_rows(source, TEXT, "error")
     assert str(error.value).splitlines() == [
         "4 of 5 rows cannot be scored; --on-bad-row quarantine puts them aside",
         "a.jsonl: row 2: 'text' is missing",
@@ -110,16 +110,16 @@ def test_bad_rows_are_named_by_file_and_row_before_anything_is_scored(tmp_path: 
         "a.jsonl: row 4: 'text' is a number, expected text",
         "a.jsonl: row 5: 'text' is true or false, expected text",
     ]
-    assert survey(source, TEXT, "quarantine") == 5
+    assert survey_rows(source, TEXT, "quarantine") == 5
 
 
 def test_an_input_of_nothing_but_bad_rows_or_of_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadData, match=r"30 of 30 rows cannot be scored\n(.*\n){20}and 10 more"):
-        survey(files(parquet(tmp_path / "a.parquet", text=pa.nulls(30, pa.string()))), TEXT, "quarantine")
+        survey_rows(files(parquet(tmp_path / "a.parquet", text=pa.nulls(30, pa.string()))), TEXT, "quarantine")
     with pytest.raises(BadSource, match="the rows has no rows; expected at least one"):
-        survey(files(write(tmp_path / "a.csv", "text\n")), TEXT, "error")
+        survey_rows(files(write(tmp_path / "a.csv", "text\n")), TEXT, "error")
     with pytest.raises(BadSource, match=r"row 2 \(line 3\) has 2 cells, the header has 1"):
-        survey(files(write(tmp_path / "b.csv", "text\na\nb,c\n")), TEXT, "quarantine")
+        survey_rows(files(write(tmp_path / "b.csv", "text\na\nb,c\n")), TEXT, "quarantine")
 
 
 @pytest.mark.parametrize("skip", [0, 3, 6])
@@ -165,11 +165,11 @@ def test_answers_stand_beside_the_rows() -> None:
 )
 def test_what_was_begun_goes_on_with_the_same_only(changes: dict[str, object], said: str) -> None:
     with pytest.raises(BadInput) as error:
-        agreed("out", PLAN.model_copy(update=changes), PLAN)
+        check_same_plan("out", PLAN.model_copy(update=changes), PLAN)
 
     assert str(error.value).startswith(said)
     assert "--replace" in str(error.value)
-    assert agreed("out", PLAN.model_copy(update={"asked": "tickets/1", "rows": 0, "input": "./in.csv"}), PLAN) == PLAN
+    assert check_same_plan("out", PLAN.model_copy(update={"asked": "tickets/1", "rows": 0, "input": "./in.csv"}), PLAN) == PLAN
 
 
 def test_the_manifest_counts_every_row_of_the_input() -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from components.artifacts.predictions import Predictions
-from components.evaluation.metric_set import yardstick as yardstick_of
+from components.evaluation.metric_set import metric_set as yardstick_of
 from components.model.support.metrics import Metric, f1, mean, ratio
 from components.stats import AdditiveMetrics, Units
 

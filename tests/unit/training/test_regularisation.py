@@ -14,7 +14,7 @@ from components.training.trainer import losses
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.dropout import set_dropout
 from components.training.trainer.fit import CheckpointPaths, fit
-from components.training.trainer.weight_averaging import WeightAverage, moving, stochastic
+from components.training.trainer.weight_averaging import WeightAverage, moving_average, stochastic_average
 from tests.support.fits import QUICK, cut_and_resumed, keep_in, same, weights
 from tests.support.learn import make_learn, spec_of
 
@@ -181,7 +181,7 @@ def test_a_strong_pull_keeps_the_base_and_frees_the_head(tiny_base, learn):
 def test_the_average_is_the_sum_by_hand():
     linear = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(linear.weight)
-    average, state = WeightAverage(linear, moving(0.5)), type("State", (), {"global_step": 0, "max_steps": 4})()
+    average, state = WeightAverage(linear, moving_average(0.5)), type("State", (), {"global_step": 0, "max_steps": 4})()
     expected = 0.0
     for step, value in enumerate([1.0, 3.0, -2.0, 4.0], start=1):
         torch.nn.init.constant_(linear.weight, value)
@@ -197,7 +197,7 @@ def test_the_average_is_the_sum_by_hand():
 
 def test_the_stochastic_average_is_the_mean_of_the_last_steps():
     linear = torch.nn.Linear(1, 1, bias=False)
-    average, state = WeightAverage(linear, stochastic(0.5)), type("State", (), {"global_step": 0, "max_steps": 8})()
+    average, state = WeightAverage(linear, stochastic_average(0.5)), type("State", (), {"global_step": 0, "max_steps": 8})()
     seen = []
     for step, value in enumerate([1.0, 3.0, -2.0, 4.0, 5.0, 1.0, 0.0, 2.0], start=1):
         torch.nn.init.constant_(linear.weight, value)

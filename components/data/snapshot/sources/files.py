@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components.core.errors import BadSource
 from components.core.section import nearest
-from components.data.snapshot.decoding import what_else
+from components.data.snapshot.decoding import other_format
 from components.data.snapshot.features import folders_of
 from components.data.snapshot.given_splits import SPLITS
 from components.data.snapshot.sources import FetchedFiles, SourceRequest
@@ -43,7 +43,7 @@ def find_files(root: Path, source: str) -> list[Path]:
     """
     path = root / Path(source).expanduser()
     try:
-        if other := what_else(path):
+        if other := other_format(path):
             raise BadSource(
                 f"snapshot.source {path}: {other}, expected a file: it is read twice. Write what comes from it into a file first"
             )

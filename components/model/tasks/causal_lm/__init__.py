@@ -23,7 +23,7 @@ from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData, BadModel
 from components.model.support import generation, pretrained
-from components.model.support.control_tokens import say_typed
+from components.model.support.control_tokens import log_typed_tokens
 from components.model.support.metrics import Metric, ratio
 from components.model.support.task_base import Base
 from components.model.tasks.causal_lm import _template, _texts
@@ -147,7 +147,7 @@ class Task(Base):
                 "%d of %d answers have %r in them, with which the chat template ends an answer: they end there", cut, len(rows), stop
             )
         typed = rows[list(self.columns)].astype(str).itertuples(index=False, name=None)
-        say_typed(tokenizer, typed, "task_options.data: chat writes those of the chat template, and task_options.separator its own")
+        log_typed_tokens(tokenizer, typed, "task_options.data: chat writes those of the chat template, and task_options.separator its own")
         learnt = [each for row in self._learnt(rows, tokenizer) for each in row]
         parts = [part for each in learnt for part in _texts.windows(each, spec.max_length)]
         table = _texts.table(parts, spec.max_length, self.options.packing)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import BadSource
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.model.tasks.question_answering.contexts import group_of
 
 _FORM = "expected SQuAD's JSON: an object with data, a list of articles with paragraphs, each with a context and qas"
@@ -81,4 +81,4 @@ def _text(value: Mapping[str, Any], name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

@@ -20,7 +20,7 @@ from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import normalise
 from components.model.support import generation
-from components.model.support.control_tokens import controls, plain, say_typed
+from components.model.support.control_tokens import controls, log_typed_tokens, plain
 from components.model.support.metrics import Metric
 from components.model.support.task_base import Base
 
@@ -96,7 +96,7 @@ class Task(Base):
         """Return the model's inputs without padding, `labels` (the target's token ids) and `length` of the source in tokens."""
         from components.model.tasks.sequence_to_sequence import _model
 
-        say_typed(tokenizer, zip(rows["text"], rows["label"], strict=True), "only task_options.prefix writes control tokens")
+        log_typed_tokens(tokenizer, zip(rows["text"], rows["label"], strict=True), "only task_options.prefix writes control tokens")
         sources = [self.options.prefix + text for text in rows["text"]]
         reads = reading(tokenizer, self.options.prefix)
         inputs = reads(sources, truncation=True, max_length=spec.max_length, padding=False, return_attention_mask=False)

@@ -23,7 +23,7 @@ from components.model.tasks.text_classification import weights
 from components.model.tasks.text_classification.baselines import Features, labelled
 from components.model.tasks.text_classification.kinds import Floats, Loss, scored
 from components.model.tasks.text_classification.options import Options
-from components.model.tasks.text_classification.single import named, places_of
+from components.model.tasks.text_classification.single import label_indexes, named
 from components.model.tasks.text_classification.tables import TableColumn, by_label
 from components.model.tasks.text_classification.thresholds import DEFAULT, fit_thresholds
 
@@ -97,7 +97,7 @@ class Kind:
         """Return a number a label: 1 where it holds, else 0."""
         found = np.zeros((len(labels), len(spec.labels)), dtype=np.float32)
         for row, cell in enumerate(labels):
-            found[row, places_of(_held(cell), spec.labels)] = 1
+            found[row, label_indexes(_held(cell), spec.labels)] = 1
         return pa.array(found.tolist(), pa.list_(pa.float32()))
 
     def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from components.model.tasks.text_classification import numbers, weights
 from components.model.tasks.text_classification.baselines import Features, regressed
 from components.model.tasks.text_classification.kinds import Floats, Loss, scored
 from components.model.tasks.text_classification.options import Options
-from components.model.tasks.text_classification.single import fitted_weights, named, places_of
+from components.model.tasks.text_classification.single import fitted_weights, label_indexes, named
 from components.model.tasks.text_classification.tables import by_number
 
 _WHY = "its softmax is not how levels in order are learnt"
@@ -81,7 +81,7 @@ class Kind:
 
     def targets(self, labels: Sequence[str], spec: ModelSpec) -> pa.Array:
         """Return each level's number."""
-        return pa.array(places_of(labels, spec.labels), pa.int64())
+        return pa.array(label_indexes(labels, spec.labels), pa.int64())
 
     def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:
         """Return the names of K - 1 outputs."""
@@ -123,7 +123,7 @@ class Kind:
 
     def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
         """Return the median level, and the level nearest to what TF-IDF with ridge regression says."""
-        places = np.array(places_of(train["label"].tolist(), spec.labels), dtype=np.float64)
+        places = np.array(label_indexes(train["label"].tolist(), spec.labels), dtype=np.float64)
         shares = np.tile(np.bincount(places.astype(int), minlength=len(spec.labels)) / max(1, len(places)), (rows, 1))
         median = scored([spec.labels[int(np.median(places))]] * rows, shares, spec.labels)
         if features is None:

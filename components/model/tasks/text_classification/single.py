@@ -62,7 +62,7 @@ class Kind:
 
     def targets(self, labels: Sequence[str], spec: ModelSpec) -> pa.Array:
         """Return each label's number."""
-        return pa.array(places_of(labels, spec.labels), pa.int64())
+        return pa.array(label_indexes(labels, spec.labels), pa.int64())
 
     def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:
         """Return the names of k outputs."""
@@ -126,7 +126,7 @@ class Kind:
         return (by_label("Labels, the commonest first", columns),)
 
 
-def places_of(labels: Sequence[str], known: Sequence[str]) -> list[int]:
+def label_indexes(labels: Sequence[str], known: Sequence[str]) -> list[int]:
     """Return the place of each label in the map `known`.
 
     Raises:

@@ -24,7 +24,7 @@ from components.model.tasks.token_classification import baselines, encoding, tab
 from components.model.tasks.token_classification.options import Options
 from components.model.tasks.token_classification.predictor import Tagger, start_from
 from components.model.tasks.token_classification.rows import Row, Rows
-from components.model.tasks.token_classification.schemes import label_map, mended, parted
+from components.model.tasks.token_classification.schemes import label_map, parted, repaired
 
 Floats = npt.NDArray[np.float64]
 
@@ -112,7 +112,7 @@ class Task(Base):
         parts = self._parts(records, tokenizer, spec.max_length)
         names = sorted(parts[0].inputs) if parts else ["input_ids"]
         columns = {name: pa.array([part.inputs[name] for part in parts], pa.list_(pa.int32())) for name in names}
-        own = [mended(tags[part.row][part.first : part.last], self.options.scheme) for part in parts]
+        own = [repaired(tags[part.row][part.first : part.last], self.options.scheme) for part in parts]
         labels = [part.labels([number[tag] for tag in each]) for part, each in zip(parts, own, strict=True)]
         columns["labels"] = pa.array(labels, pa.list_(pa.int64()))
         columns["length"] = pa.array([part.length for part in parts], pa.int32())

@@ -7,7 +7,7 @@ import pandas as pd
 
 from components.artifacts.predictions import ModelOutput
 from components.model.tasks.token_classification.rows import Rows
-from components.model.tasks.token_classification.schemes import OUTSIDE, mended
+from components.model.tasks.token_classification.schemes import OUTSIDE, repaired
 
 
 def predict(rows: Rows, train: pd.DataFrame, test: pd.DataFrame) -> Mapping[str, ModelOutput]:
@@ -24,7 +24,7 @@ def predict(rows: Rows, train: pd.DataFrame, test: pd.DataFrame) -> Mapping[str,
     known = {token: _commonest(tags) for token, tags in seen.items()}
     tests = [(row, rows.tokens(row)) for row in rows.records(test)]
     majority = [rows.answer(row, [common] * len(tokens)) for row, tokens in tests]
-    frequent = [rows.answer(row, mended([known.get(token, common) for token in tokens], rows.scheme)) for row, tokens in tests]
+    frequent = [rows.answer(row, repaired([known.get(token, common) for token in tokens], rows.scheme)) for row, tokens in tests]
     return {"majority": ModelOutput.texts(majority), "frequent_tag": ModelOutput.texts(frequent)}
 
 

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from components.core.exits import ended
+from components.core.exits import run_command
 from components.model.tasks.token_classification.schemes import guessed, written
 
 DOCUMENT = ("-DOCSTART-", "# newdoc")
@@ -72,4 +72,4 @@ def _cells(columns: list[str], token: int, tag: int, number: int) -> tuple[str, 
 
 
 if __name__ == "__main__":
-    sys.exit(ended(main))
+    sys.exit(run_command(main))

@@ -91,7 +91,7 @@ def written(found: Iterable[Entity], length: int, scheme: Scheme) -> list[str]:
     return tags
 
 
-def mended(tags: Sequence[str], scheme: Scheme) -> list[str]:
+def repaired(tags: Sequence[str], scheme: Scheme) -> list[str]:
     """Return `tags` with a missing B- or E- made up for, as a sentence needs that was cut within an entity; well-formed ones are kept."""
     return list(tags) if scheme == "plain" else written(guessed(tags), len(tags), scheme)
 
