@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flows.audit.diff import Answer, Data, Diff, Scores
     from flows.audit.lineage import Sightings, Trail
     from flows.audit.prune import PrunePlan
+    from flows.audit.verify import RegistryCheck
 
 SHOWN = 10  # of each list of rows
 

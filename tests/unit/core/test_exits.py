@@ -153,7 +153,7 @@ def test_an_undecodable_argument_is_refused(monkeypatch: pytest.MonkeyPatch, cap
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
-    script = "from components.core.exits import ended; import sys; sys.exit(ended(lambda: [print('x' * 1000) for _ in range(1000)] and 0))"
+    script = "from components.core.exits import run_command; import sys; sys.exit(run_command(lambda: [print('x' * 1000) for _ in range(1000)] and 0))"
     child = [sys.executable, "-c", script]
     with subprocess.Popen(child, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
@@ -192,12 +192,12 @@ ENTRIES = sorted(
 def test_every_entry_ends_through_it(file: str) -> None:
     source = (ROOT / file).read_text(encoding="utf-8")
 
-    assert "(ended(" in source or "return ended(" in source
+    assert "(run_command(" in source or "return run_command(" in source
     assert "except RetuneError as error:\n        print" not in source
 
 
 def test_nothing_is_said_on_standard_output_when_the_other_is_closed() -> None:
-    script = "from components.core.exits import ended; import sys; sys.exit(ended(lambda: 1 / 0))"
+    script = "from components.core.exits import run_command; import sys; sys.exit(run_command(lambda: 1 / 0))"
     child = ["/bin/sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
 
     done = subprocess.run(child, cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -97,9 +97,9 @@ def test_a_child_ends_with_a_parent_killed_at_once(tmp_path: Path) -> None:
         textwrap.dedent("""
         import os, signal, subprocess, sys
         sys.path.insert(0, sys.argv[1])
-        from components.core.process import tied
+        from components.core.process import tied_command
         for _ in range(5):
-            child = subprocess.Popen(tied(["sleep", "60"]), stdout=subprocess.DEVNULL, start_new_session=True)
+            child = subprocess.Popen(tied_command(["sleep", "60"]), stdout=subprocess.DEVNULL, start_new_session=True)
             print(child.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
         """)

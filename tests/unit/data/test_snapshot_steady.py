@@ -141,7 +141,7 @@ def rename_a_column(path: Path) -> None:
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 @pytest.mark.parametrize("change", [cut, empty, rename_a_column, Path.unlink])
-@pytest.mark.parametrize("after", ["tell_types", "check_room"])
+@pytest.mark.parametrize("after", ["warn_of_types", "check_room"])
 def test_a_source_that_changes_behind_its_header_is_no_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, change: Callable[[Path], None], after: str
 ) -> None:

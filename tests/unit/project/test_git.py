@@ -168,7 +168,7 @@ def test_changes_of_the_projects_code_are_kept_for_a_model_of_a_folder(project: 
     place.params.write_text("name: m\n", encoding="utf-8")
     for name in ("read_name", "lineage_of"):
         monkeypatch.setattr(actions, name, lambda *_: "m")
-    for name in ("edited_params", "overtaken"):
+    for name in ("edited_params", "overtaken_stages"):
         monkeypatch.setattr(actions.lock, name, lambda _: [])
     monkeypatch.setattr(actions, "store", lambda _: "")
     monkeypatch.setattr(actions.tracking, "run_key", lambda _: "")

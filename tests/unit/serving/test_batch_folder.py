@@ -124,8 +124,8 @@ def test_replacing_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time_and_no_folder_where_nothing_was_written(tmp_path: Path) -> None:
-    imports = "import sys; from pathlib import Path; from components.serving.batch.folder import Folder"
-    code = f"{imports}\nwith Folder(Path(sys.argv[1])).held(): pass"
+    imports = "import sys; from pathlib import Path; from components.serving.batch.folder import FolderTarget"
+    code = f"{imports}\nwith FolderTarget(Path(sys.argv[1])).held(): pass"
     with FolderTarget(tmp_path / "out").held():
         other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True)
         with pytest.raises(Unavailable, match="another process is scoring into this folder"), FolderTarget(tmp_path / "out").held():
