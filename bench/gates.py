@@ -137,7 +137,7 @@ class Series:
         world, names, tally = self.world, self.names, self.tally
         draw = world.draw(self.rng)
         candidate, champion, baseline = (names.predictions(draw, answers) for answers in (draw.candidate, draw.champion, draw.baseline))
-        known = {"level": self.gates.looks.level, "rows": names.rows(draw), "crosscheck": False}
+        known = {"level": self.gates.test_budget.level, "rows": names.rows(draw), "crosscheck": False}
         evidence = Evidence(candidate, {"tfidf": baseline, "majority": baseline}, ReferenceModel("1", champion), 10, **known)
         results = decide(evidence, self.gates)
         tally.outcomes["panel"][combine(results)[0]] += 1

@@ -24,12 +24,17 @@ NOT_ASKED = "NOT ASKED"
 
 
 class Role(StrEnum):
-    """What a gate's outcome does: promotion needs every gate that decides; a veto only rejects; what is shown does neither."""
+    """What a gate's outcome does: promotion needs every required gate; a blocking gate can only reject; the rest is information."""
 
-    DECIDES = "decides"
-    VETOES = "vetoes"
-    SHOWS = "shows"
+    REQUIRED = "required"
+    BLOCKING = "blocking"
+    INFORMATIONAL = "informational"
     OFF = "off"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Role | None":
+        """Return the role for a name of before 0.1.0, which stored verdicts contain."""
+        return {"decides": cls.REQUIRED, "vetoes": cls.BLOCKING, "shows": cls.INFORMATIONAL}.get(str(value))
 
 
 class Hypothesis(BaseModel):
@@ -66,7 +71,7 @@ class GateResult(BaseModel):
     gate: str
     outcome: Outcome
     reason: str
-    role: Role = Role.DECIDES
+    role: Role = Role.REQUIRED
     metric: str | None = None
     estimate: float | None = None
     low: float | None = None
@@ -133,7 +138,7 @@ class Verdict(Artifact):
     @property
     def may_pass(self) -> bool:
         """Whether it is undecided, and a gate that decides says that its reason may be gone by the next attempt."""
-        return self.outcome is Outcome.INCONCLUSIVE and any(gate.may_pass and gate.role is Role.DECIDES for gate in self.gates)
+        return self.outcome is Outcome.INCONCLUSIVE and any(gate.may_pass and gate.role is Role.REQUIRED for gate in self.gates)
 
     @property
     def evidence(self) -> str:

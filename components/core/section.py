@@ -3,17 +3,21 @@
 Each step owns its own section and sees no other; `flows/project/params.py` composes them into the whole of `params.yaml`.
 """
 
+import logging
 from collections.abc import Mapping
 from datetime import date
 from difflib import get_close_matches
+from functools import cache
 from itertools import islice
 from reprlib import Repr
-from typing import Any, Self, get_args, get_origin
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
 from components.core.errors import BadParams
+
+log = logging.getLogger(__name__)
 
 _KNOWN, _LONG = 30, 100  # names that a message lists, and characters of one
 _EXPECTED = {  # by pydantic's name of a fault: what to write
@@ -77,6 +81,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """The names that settings had in the release before, each with the name of today."""
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
         """Take each value for what it is: true is no 1, "3" no 3, 1 no true; 3.0 is 3 still."""
@@ -92,7 +99,7 @@ class Section(BaseModel):
             BadParams: with every fault of the section in one message.
         """
         try:
-            return cls.model_validate({} if raw is None else raw)
+            return cls.model_validate(current_names(cls, {} if raw is None else raw, where))
         except ValidationError as error:
             raise BadParams("\n".join(dict.fromkeys(_fault(cls, where, detail) for detail in error.errors()))) from None
 
@@ -109,6 +116,43 @@ class OpenSection(Section):
 
 
 NOTHING = OpenSection()
+
+
+def current_names(section: type[BaseModel], raw: Any, where: str) -> Any:
+    """Return `raw` with each setting of the release before under its name of today, and log a warning for each.
+
+    Raises:
+        BadParams: a setting is there under both names.
+    """
+    if not isinstance(raw, Mapping):
+        return raw
+    renamed = section.renamed if issubclass(section, Section) else {}
+    result: dict[Any, Any] = {}
+    for name, value in raw.items():
+        new = renamed.get(name, name) if isinstance(name, str) else name
+        if new != name:
+            if new in raw:
+                raise BadParams(f"params.yaml: {where}.{name} is the old name of {where}.{new}, and both are set; remove {name}")
+            path = f"{where}." if where else ""
+            warn_once(f"params.yaml: {path}{name} is now {path}{new}; the old name works in this release only")
+        field = next((field for key, field in section.model_fields.items() if new in (key, field.alias)), None)
+        result[new] = _renamed_below(getattr(field, "annotation", None), value, f"{where}.{new}".strip("."))
+    return result
+
+
+def _renamed_below(annotation: Any, value: Any, where: str) -> Any:
+    if get_origin(annotation) is dict and isinstance(value, Mapping):
+        inner = get_args(annotation)[1]
+        return {key: _renamed_below(inner, each, f"{where}.{key}") for key, each in value.items()}
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return current_names(annotation, value, where)
+    return value
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Log a warning the first time it occurs in this process."""
+    log.warning("%s", message)
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -5,8 +5,9 @@ params.yaml, and `decide`; nothing else needs to change.
 """
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from pydantic import Field, create_model
 
@@ -59,3 +60,5 @@ def _sections() -> Any:
 
 class GatesParams(_sections()):  # type: ignore[misc]
     """Who decides whether the candidate replaces the champion: one section a gate."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"looks": "test_budget", "anchor": "best_champion"}

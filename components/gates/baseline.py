@@ -12,7 +12,7 @@ STRONGEST = "strongest"
 class Params(GateSection):
     """The baseline that a model must beat, and by how much."""
 
-    role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off")
+    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off")
     metric: str = Field("macro_f1", description="one of the task's, on the test split")
     against: str = Field("tfidf", description="one of the task's baselines, or strongest: each of them")
     margin: float = Field(0.0, ge=0, description="the lower end of the difference's interval must be above this; in the metric's unit")

@@ -12,7 +12,7 @@ from components.gates.support.noninferiority import common_rows, compare, new_la
 class Params(GateSection):
     """How the candidate must stand against the champion, and what happens when that cannot be scored."""
 
-    role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off")
+    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off")
     metric: str = Field("accuracy", description="one of the task's, on the test split")
     aim: Literal["non_inferiority", "superiority"] = Field("non_inferiority", description="superiority: better than the champion")
     margin: float = Field(

@@ -9,7 +9,7 @@ from components.gates.support.evidence import Evidence, GateSection, hypothesis,
 class Params(GateSection):
     """The score that a model must reach, whatever it is compared with."""
 
-    role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off")
+    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off")
     metric: str = Field("macro_f1", description="one of the task's, on the test split")
     at_least: float = Field(0.65, description="the lower end of the metric's interval must reach this; in the metric's unit")
 

@@ -24,7 +24,9 @@ _TOO_GOOD_FROM = 100  # rows or groups: a model that is right on 97 % answers th
 class Params(GateSection):
     """How much of the test set a compared model may have learnt, and what is too good to be true."""
 
-    role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off; such rows leave every comparison whatever the role")
+    role: Role = Field(
+        Role.REQUIRED, description="required | blocking | informational | off; such rows leave every comparison whatever the role"
+    )
     max_exact_share: float = Field(0.0, ge=0, lt=1, description="of the test rows, word for word among the rows learnt from")
     max_near_share: float = Field(0.01, ge=0, lt=1, description="of the test rows, nearly so")
     max_learnt_share: float = Field(

@@ -18,7 +18,7 @@ SHOWN = 20
 class Params(GateSection):
     """How closely the served version must repeat the evaluated answers."""
 
-    role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off")
+    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off")
     rows: int = Field(200, ge=0, description="test rows to ask the scoring server, evenly spread; 0: all of them")
     # Serving computes in float32 and in batches of other lengths than evaluation did: below 1e-6 on one CPU; bfloat16 or another
     # machine may differ by more, another model or another preprocessing differs by far more.

@@ -6,7 +6,7 @@ from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.gates.support.evidence import LEVEL
 from components.stats import holm
 
-_HAVE_A_SAY = (Role.DECIDES, Role.VETOES)
+_HAVE_A_SAY = (Role.REQUIRED, Role.BLOCKING)
 
 
 def correct_tests(results: Sequence[GateResult], level: float = LEVEL) -> tuple[GateResult, ...]:
@@ -30,19 +30,19 @@ def combine(results: Sequence[GateResult]) -> tuple[Outcome, str]:
     """Return the verdict and why: any FAIL of a gate that has a say, else an INCONCLUSIVE one that decides, else PASS."""
     failed = [one for one in results if one.outcome is Outcome.FAIL and one.role in _HAVE_A_SAY]
     if failed:
-        return Outcome.FAIL, _reasons(sorted(failed, key=lambda one: one.role is not Role.DECIDES))
-    decide = [one for one in results if one.role is Role.DECIDES]
+        return Outcome.FAIL, _reasons(sorted(failed, key=lambda one: one.role is not Role.REQUIRED))
+    decide = [one for one in results if one.role is Role.REQUIRED]
     undecided = [one for one in decide if one.outcome is Outcome.INCONCLUSIVE]
     if undecided or not decide:
         return Outcome.INCONCLUSIVE, _reasons(undecided) or "No gate decides: gates.NAME.role says decides nowhere."
     asked = [one for one in results if one.asked]
-    deciding, vetoes = (sum(one.role is role for one in asked) for role in (Role.DECIDES, Role.VETOES))
+    deciding, vetoes = (sum(one.role is role for one in asked) for role in (Role.REQUIRED, Role.BLOCKING))
     that = " that were asked" if deciding < len(decide) else ""
     said = f"All {deciding} deciding gates{that} pass" if deciding else "No deciding gate had anything to judge"
     said += f", and none of {vetoes} vetoes." if vetoes else "."
     unasked = [one.gate for one in results if not one.asked and one.role in _HAVE_A_SAY]
     said += f" Not asked: {', '.join(unasked)}." if unasked else ""
-    open_vetoes = [one.gate for one in results if one.role is Role.VETOES and one.outcome is Outcome.INCONCLUSIVE]
+    open_vetoes = [one.gate for one in results if one.role is Role.BLOCKING and one.outcome is Outcome.INCONCLUSIVE]
     return Outcome.PASS, said + (f" Could not tell: {', '.join(open_vetoes)}." if open_vetoes else "")
 
 

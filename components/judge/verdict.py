@@ -88,7 +88,9 @@ def check_metrics(gates: GatesParams, metrics: Mapping[str, tuple[float, float]]
     Raises:
         BadParams: with every name that is not.
     """
-    asked = [(f"{name}.metric", getattr(gates, name).metric) for name in ("floor", "baseline", "champion", "anchor") if _asks(gates, name)]
+    asked = [
+        (f"{name}.metric", getattr(gates, name).metric) for name in ("floor", "baseline", "champion", "best_champion") if _asks(gates, name)
+    ]
     asked += [("champion.also", metric) for metric in gates.champion.also if _asks(gates, "champion")]
     faults = [f"{where}: unknown metric {metric!r}{nearest(metric, list(metrics))}" for where, metric in asked if metric not in metrics]
     if _asks(gates, "baseline") and (against := gates.baseline.against) not in (*baselines, STRONGEST):
@@ -96,7 +98,7 @@ def check_metrics(gates: GatesParams, metrics: Mapping[str, tuple[float, float]]
     low, high = metrics.get(gates.floor.metric, (-np.inf, np.inf))
     if _asks(gates, "floor") and not low < gates.floor.at_least < high:
         faults.append(f"floor.at_least: expected a {gates.floor.metric} above {low:g} and below {high:g}, found {gates.floor.at_least:g}")
-    for name in (name for name in ("baseline", "champion", "anchor") if _asks(gates, name)):
+    for name in (name for name in ("baseline", "champion", "best_champion") if _asks(gates, name)):
         low, high = metrics.get(getattr(gates, name).metric, (-np.inf, np.inf))
         if getattr(gates, name).margin >= high - low:
             faults.append(f"{name}.margin: expected less than {high - low:g}, all that the metric can differ by")

@@ -66,7 +66,7 @@ def write(learnt: lora.Learnt, model: Path, base: Path, out: Path) -> AdapterMan
             _keep_rest(model / MERGED, found, out / REST)
             found = _merge(out, base, manifest.parts, made) / MERGED
             if digest_file(found) != weights:
-                raise RetuneError(f"{out}: base and adapter do not give {model / MERGED} again; set train.lora_registered: merged")
+                raise RetuneError(f"{out}: base and adapter do not give {model / MERGED} again; set train.lora_store: merged")
     record = AdapterManifest(source=manifest.source, base=manifest.parts, weights_sha256=weights, files=_hashes(out))
     record.write(out)
     sizes = [sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6 for folder in (out, model)]

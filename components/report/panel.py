@@ -22,13 +22,13 @@ SHORT = 24  # characters of a cell that is not broken into lines
 Cell = str | float | int | bool | None
 
 _SAY = {
-    Role.DECIDES: ("Deciding gates", "promotion needs a pass from each of them"),
-    Role.VETOES: ("Vetoes", "one that fails rejects; one that cannot tell does not block"),
-    Role.SHOWS: ("Shown", "for reading, without a say"),
+    Role.REQUIRED: ("Deciding gates", "promotion needs a pass from each of them"),
+    Role.BLOCKING: ("Vetoes", "one that fails rejects; one that cannot tell does not block"),
+    Role.INFORMATIONAL: ("Shown", "for reading, without a say"),
 }
 _SEVERITY = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
 _VERBS = {Outcome.PASS: "passed", Outcome.INCONCLUSIVE: "undecided", Outcome.FAIL: "failed", NOT_ASKED: "not asked"}
-_ROLES = {Role.DECIDES: ("decides", "decide"), Role.VETOES: ("may veto", "may veto"), Role.SHOWS: ("is shown", "are shown")}
+_ROLES = {Role.REQUIRED: ("decides", "decide"), Role.BLOCKING: ("may veto", "may veto"), Role.INFORMATIONAL: ("is shown", "are shown")}
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ class View:
 
 def is_blocking(gate: GateResult) -> bool:
     """Say whether a gate keeps the candidate from being promoted."""
-    failed = gate.outcome is Outcome.FAIL and gate.role in (Role.DECIDES, Role.VETOES)
-    return failed or (gate.outcome is Outcome.INCONCLUSIVE and gate.role is Role.DECIDES)
+    failed = gate.outcome is Outcome.FAIL and gate.role in (Role.REQUIRED, Role.BLOCKING)
+    return failed or (gate.outcome is Outcome.INCONCLUSIVE and gate.role is Role.REQUIRED)
 
 
 def in_order(gates: Sequence[GateResult]) -> list[GateResult]:
@@ -160,7 +160,7 @@ def tally(gates: Sequence[GateResult]) -> str:
 
 def _rejecting(gates: Sequence[GateResult]) -> tuple[int, int]:
     """Return how many hypotheses may reject, and how many of them do."""
-    family = [one for gate in gates if gate.role is not Role.SHOWS for one in gate.hypotheses]
+    family = [one for gate in gates if gate.role is not Role.INFORMATIONAL for one in gate.hypotheses]
     return len(family), sum(one.rejected for one in family)
 
 

@@ -2,7 +2,7 @@
 
 Reads data/prepared/learn, data/base and models/tuned/settings.json; never the test split.
 What the task settles on the validation rows, as a threshold, and a temperature, where asked for, follow once the weights are final.
-Writes models/trained: model/ (safetensors, tokenizer, retune.json), history.jsonl, training.json; with `lora_registered: adapter` also
+Writes models/trained: model/ (safetensors, tokenizer, retune.json), history.jsonl, training.json; with `lora_store: adapter` also
 adapter/, what was learnt without the base, which is what is registered then.
 Checkpoints live in var/checkpoints/<identity> while training runs: after a kill, the same command goes on from there.
 """
@@ -130,7 +130,7 @@ def _identity(learn: Path, base: Path, task: str, settings: TrainParams) -> str:
         digest_code(f"model/tasks/{task}", "model/methods"),
         task,
     ]
-    return digest_value([*inputs, *place, settings.model_dump(exclude={"lora_registered"})])[:16]
+    return digest_value([*inputs, *place, settings.model_dump(exclude={"lora_store"})])[:16]
 
 
 def _listed(settings: TrainParams) -> str:

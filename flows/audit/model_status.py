@@ -51,8 +51,10 @@ def read_status(workspace: Workspace, alias: int | None, there: Collection[int])
             for request in waiting
         ),
         test_digest=test,
-        looks_used=ledger.looks(name, test, _test_keys(workspace), params.gates.looks.shared) if ledger and test else (0 if test else None),
-        looks_allowed=None if params.gates.looks.role is Role.OFF else params.gates.looks.at_most,
+        looks_used=ledger.looks(name, test, _test_keys(workspace), params.gates.test_budget.shared)
+        if ledger and test
+        else (0 if test else None),
+        looks_allowed=None if params.gates.test_budget.role is Role.OFF else params.gates.test_budget.at_most,
     )
 
 

@@ -55,7 +55,7 @@ def gather(
     found = reference_model(asked, task, champion, known, test, test_digest)
     able = opponent if found is not None and found.predictions is not None else None
     asked_about = replace(
-        rivals, anchor=rivals.anchor if wanted(gates, "anchor") else None, before=rivals.before if wanted(gates, "leakage") else ()
+        rivals, anchor=rivals.anchor if wanted(gates, "best_champion") else None, before=rivals.before if wanted(gates, "leakage") else ()
     )
     others = tuple(training_rows(workspace, uri, version, asked_about, known))
     held = measure_exposure(test, learnt, others, gates.leakage.near_duplicate)
@@ -68,10 +68,10 @@ def gather(
         candidate=candidate,
         baselines={path.stem: Predictions.read(path) for path in baselines(workspace)},
         champion=found,
-        anchor=reference_model(asked, task, rivals.anchor, known, test, test_digest) if wanted(gates, "anchor") else None,
+        anchor=reference_model(asked, task, rivals.anchor, known, test, test_digest) if wanted(gates, "best_champion") else None,
         min_class_units=params.evaluate.min_class_units,
-        level=gates.looks.level,
-        look=wear.number if wanted(gates, "looks") else None,
+        level=gates.test_budget.level,
+        look=wear.number if wanted(gates, "test_budget") else None,
         wear=tuple(in_words(wear)),
         rows=test,
         train=learnt,

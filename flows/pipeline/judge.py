@@ -114,7 +114,7 @@ def count_prior_use(
                 log.warning(
                     "which rows version %d was judged on cannot be told, so it counts as if they were today's: %s", made.number, error
                 )
-    return ledger.look(version.name, test, version.key, row_keys(test_rows(workspace)), others, params.gates.looks.shared)
+    return ledger.look(version.name, test, version.key, row_keys(test_rows(workspace)), others, params.gates.test_budget.shared)
 
 
 def _renumbered(verdict: Verdict, rivals: ReferenceModels) -> Verdict:

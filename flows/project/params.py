@@ -2,9 +2,10 @@
 
 import functools
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from zoneinfo import available_timezones
 
 from cronsim import CronSim, CronSimError
@@ -37,9 +38,11 @@ class PromotionParams(Section):
 class RetrainParams(Section):
     """When a schedule makes the model anew, and when there is nothing to do."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"late": "on_overlap"}
+
     cron: str | None = Field(None, description="five fields, as 0 3 * * 1; null: what prefect.yaml says; off: by hand only")
     timezone: str = Field("UTC", description="of the cron's hours, as Europe/Berlin")
-    late: Literal["skip", "queue"] = Field("skip", description="a run that is due while another one of the model is at work")
+    on_overlap: Literal["skip", "queue"] = Field("skip", description="a run that is due while another one of the model is at work")
     min_new_labels: int = Field(0, ge=0, description="labelled rows that are new since the last run; with fewer, nothing is done")
 
     @field_validator("cron", mode="before")

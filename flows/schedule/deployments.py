@@ -154,7 +154,7 @@ def _for_model(template: Mapping[str, Any], model: ModelFolder, settings: Retrai
         "description": f"{template.get('description', 'Make the model anew')}: {model.name}",
         "parameters": {"model": model.name},
         "schedules": schedules,
-        "concurrency_limit": {**template.get("concurrency_limit", {"limit": 1}), "collision_strategy": STRATEGIES[settings.late]},
+        "concurrency_limit": {**template.get("concurrency_limit", {"limit": 1}), "collision_strategy": STRATEGIES[settings.on_overlap]},
     }
 
 

@@ -71,17 +71,17 @@ def retrain(model: str) -> Retraining:
 
 
 def lock_model(workspace: Workspace, held: ExitStack) -> bool:
-    """Hold the model until `held` ends; where another run has it, wait for that one if `retrain.late` says so, else return False."""
+    """Hold the model until `held` ends; where another run has it, wait for that one if `retrain.on_overlap` says so, else return False."""
     params, told = read_params(workspace.params), False
     while not RUNNING.cancelled.is_set():
         try:
             held.enter_context(run_lock(workspace.project, params.name))
             return True
         except LockTimeout:
-            if params.retrain.late == "skip":
+            if params.retrain.on_overlap == "skip":
                 return False
             if not told:
-                log.info("waiting for another run of %s to end, as retrain.late says", params.name)
+                log.info("waiting for another run of %s to end, as retrain.on_overlap says", params.name)
             told = True
     raise Cancelled("the run was cancelled while it waited for another run of the model")
 

@@ -72,7 +72,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "base").mkdir()
     case = cases.make(request.param, folder / "base")
-    place, params = pipeline.open_line(folder / "project", case, method="lora", lora_registered="adapter", **KINDS[request.param])
+    place, params = pipeline.open_line(folder / "project", case, method="lora", lora_store="adapter", **KINDS[request.param])
     pipeline.prepare(place, params)
     pipeline.learn(place, params)
     pipeline.assess(place, params)
@@ -258,7 +258,7 @@ def test_it_is_a_base_itself_with_the_merged_weights(run: Line, tmp_path: Path) 
     )
     assert one.digest == other.digest
 
-    place, params = pipeline.open_line(tmp_path / "next", run.case, method="lora", lora_registered="adapter", epochs=1)
+    place, params = pipeline.open_line(tmp_path / "next", run.case, method="lora", lora_store="adapter", epochs=1)
     pipeline.prepare(place, params)
     shutil.rmtree(place.base)
     shutil.copytree(tmp_path / "1", place.base)
@@ -276,9 +276,7 @@ def test_every_task_s_model_comes_back_bit_for_bit(task: str, options: dict[str,
     (tmp_path / "base").mkdir()
     case = cases.make(task, tmp_path / "base")
     case = replace(case, options={**case.options, **options})
-    place, params = pipeline.open_line(
-        tmp_path / "project", case, method="lora", lora_registered="adapter", lora_targets="all-linear", epochs=1
-    )
+    place, params = pipeline.open_line(tmp_path / "project", case, method="lora", lora_store="adapter", lora_targets="all-linear", epochs=1)
     pipeline.prepare(place, params)
     model = pipeline.learn(place, params)
 

@@ -138,7 +138,7 @@ def test_judge_says_with_its_exit_code_what_it_found(project: Path) -> None:
     assert "gate floor (decides): PASS" in again.stderr
     assert "gate floor" not in stands.stderr
 
-    edit(project, {"gates": {"servability": {"role": "decides", "max_seconds": 0.01}}})
+    edit(project, {"gates": {"servability": {"role": "required", "max_seconds": 0.01}}})
     for said in ("gate servability (decides): INCONCLUSIVE", "was undecided for a reason that may have passed: "):
         late = retune(project, "judge")
         assert (late.returncode, said in late.stderr) == (4, True), late.stderr

@@ -14,11 +14,11 @@ from tests.support.project import edit, make_project, retune, status
 pytestmark = pytest.mark.slow
 
 EVERY_GATE = {
-    "servability": {"role": "decides"},
-    "behaviour": {"role": "vetoes", "rows": 30, "cases": "behaviour.yaml"},
-    "cost": {"role": "vetoes", "max_seconds": 2},
-    "forgetting": {"role": "vetoes", "sets": ["regression.csv"]},
-    "fairness": {"role": "vetoes"},
+    "servability": {"role": "required"},
+    "behaviour": {"role": "blocking", "rows": 30, "cases": "behaviour.yaml"},
+    "cost": {"role": "blocking", "max_seconds": 2},
+    "forgetting": {"role": "blocking", "sets": ["regression.csv"]},
+    "fairness": {"role": "blocking"},
 }
 FAST = {name: {"role": "off"} for name in ("servability", "behaviour", "cost", "forgetting")}  # they load every version once more
 CASES = """
@@ -140,11 +140,11 @@ def test_a_champion_that_was_deleted_is_no_crash_and_no_silent_pass(project: Pat
 def test_a_test_set_that_is_used_up_decides_nothing(project: Path) -> None:
     forced = retune(project, "promote", "tickets", "3", "--force", "--why", "the champion is gone")
     assert forced.returncode == 0, forced.stderr
-    edit(project, {"gates": {"looks": {"at_most": 1}}, "train": {"seed": 8}})
+    edit(project, {"gates": {"test_budget": {"at_most": 1}}, "train": {"seed": 8}})
     result = run(project)
 
     assert result["outcome"] in ("INCONCLUSIVE", "FAIL")
-    (looks,) = [gate for gate in verdict(project).gates if gate.gate == "looks"]
+    (looks,) = [gate for gate in verdict(project).gates if gate.gate == "test_budget"]
     assert looks.outcome == "INCONCLUSIVE"
     assert "the test set is used up" in looks.reason
     assert status(project)["version"] == 3

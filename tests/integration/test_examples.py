@@ -26,8 +26,8 @@ GENTLE: dict[str, Any] = {
     "preprocess": {"max_length": 48, "warn_cut_share": 1.0},
     "train": {"epochs": 1, "batch_size": 16, "precision": "float32", "threads": 1},
     "gates": {
-        "floor": {"role": "shows"},
-        "baseline": {"role": "shows"},
+        "floor": {"role": "informational"},
+        "baseline": {"role": "informational"},
         "servability": {"rows": 5},
         "behaviour": {"role": "off", "cases": ""},  # an example's own cases have labels that are cut away
         "cost": {"role": "off"},

@@ -14,7 +14,7 @@ from components.judge import judge, verdict_key
 from components.judge.multiple_testing import correct_tests
 
 LABELS = ("billing", "device", "network")
-DEFAULT = GatesParams.parse({"leakage": {"role": "vetoes"}}, "gates")  # these models come without test rows, of which it asks
+DEFAULT = GatesParams.parse({"leakage": {"role": "blocking"}}, "gates")  # these models come without test rows, of which it asks
 
 
 def answered(right: np.ndarray, groups: np.ndarray | None = None, labels: tuple[str, ...] = LABELS) -> Predictions:

@@ -30,7 +30,7 @@ CHAPTERS = (
 NEEDED = "with 6,120 test rows (now 2,179) an equal model passes in 80 % of cases"
 
 
-def gate(name: str, reason: str, outcome: Outcome = Outcome.PASS, role: Role = Role.DECIDES, **rest: object) -> GateResult:
+def gate(name: str, reason: str, outcome: Outcome = Outcome.PASS, role: Role = Role.REQUIRED, **rest: object) -> GateResult:
     return GateResult.model_validate({"gate": name, "outcome": outcome, "reason": reason, "role": role} | rest)
 
 
@@ -117,8 +117,8 @@ def deciding(*, undecided: bool = False) -> list[GateResult]:
             ),
         ),
         gate(
-            "anchor",
-            "accuracy difference +0.007 to version 1, the best champion so far, is within gates.anchor.margin 0.02",
+            "best_champion",
+            "accuracy difference +0.007 to version 1, the best champion so far, is within gates.best_champion.margin 0.02",
             metric="accuracy",
             estimate=0.007,
             low=-0.011,
@@ -127,8 +127,8 @@ def deciding(*, undecided: bool = False) -> list[GateResult]:
             n=412,
         ),
         gate(
-            "looks",
-            "candidate 2 of gates.looks.at_most 5 on this test set, each decided at 1.00%",
+            "test_budget",
+            "candidate 2 of gates.test_budget.at_most 5 on this test set, each decided at 1.00%",
             change="after 3 more candidates this test set decides nothing any more",
         ),
         gate(
@@ -169,7 +169,7 @@ def vetoing(*, failed: bool = False) -> list[GateResult]:
             "slices",
             f"{worst.says}, p 0.011 after Holm's correction" if failed else "no slice of 22 is worse than the champion",
             Outcome.FAIL if failed else Outcome.PASS,
-            Role.VETOES,
+            Role.BLOCKING,
             metric="accuracy",
             threshold=0.0,
             hypotheses=(*slices, *[worst] * failed),
@@ -178,7 +178,7 @@ def vetoing(*, failed: bool = False) -> list[GateResult]:
                 if failed
                 else {"estimate": -0.106, "low": -0.24, "high": 0.03}
             ),
-            change="PASS when the slice is no worse; more training rows of it, or gates.slices.role: shows",
+            change="PASS when the slice is no worse; more training rows of it, or gates.slices.role: informational",
             tables=(
                 ReportTable(
                     title="Too small to judge (under 100 rows)",
@@ -190,7 +190,7 @@ def vetoing(*, failed: bool = False) -> list[GateResult]:
         gate(
             "calibration",
             "Brier 0.131, difference -0.004 to champion version 3 (95 % interval -0.011 to +0.003)",
-            role=Role.VETOES,
+            role=Role.BLOCKING,
             metric="brier",
             estimate=-0.004,
             low=-0.011,
@@ -201,13 +201,13 @@ def vetoing(*, failed: bool = False) -> list[GateResult]:
         gate(
             "leakage",
             "no test row was trained on; 3 near-duplicates",
-            role=Role.VETOES,
+            role=Role.BLOCKING,
             tables=(ReportTable(title="Nearest pairs", columns=("row", "text", "similarity"), rows=hidden),),
         ),
         gate(
             "cost",
             "p95 latency 41.0 ms is within gates.cost.p95_ms 60",
-            role=Role.VETOES,
+            role=Role.BLOCKING,
             metric="p95_ms",
             estimate=41.0,
             low=38.0,
@@ -221,7 +221,7 @@ def vetoing(*, failed: bool = False) -> list[GateResult]:
             "behaviour",
             "not enough cases: 12 of 100",
             Outcome.INCONCLUSIVE,
-            Role.VETOES,
+            Role.BLOCKING,
             metric="failure_rate",
             estimate=0.083,
             low=0.015,
@@ -230,7 +230,7 @@ def vetoing(*, failed: bool = False) -> list[GateResult]:
             n=12,
             change="88 more cases in the behaviour file",
         ),
-        gate("forgetting", "not measured: there is no earlier test set", Outcome.INCONCLUSIVE, Role.VETOES),
+        gate("forgetting", "not measured: there is no earlier test set", Outcome.INCONCLUSIVE, Role.BLOCKING),
     ]
 
 
@@ -240,7 +240,7 @@ def shown() -> list[GateResult]:
         gate(
             "house_rule_42",
             "a gate that this page never heard of",
-            role=Role.SHOWS,
+            role=Role.INFORMATIONAL,
             metric="words_per_answer",
             estimate=1204.0,
             low=1100.0,
@@ -257,7 +257,7 @@ def shown() -> list[GateResult]:
 def judged(outcome: Outcome = Outcome.PASS) -> Verdict:
     """All kinds of gates; FAIL by one slice of 23, INCONCLUSIVE by the champion gate."""
     gates = (*deciding(undecided=outcome is Outcome.INCONCLUSIVE), *vetoing(failed=outcome is Outcome.FAIL), *shown())
-    standing = [one for one in gates if one.outcome is outcome and (one.role is Role.DECIDES or outcome is Outcome.FAIL)]
+    standing = [one for one in gates if one.outcome is outcome and (one.role is Role.REQUIRED or outcome is Outcome.FAIL)]
     passed = "All 6 deciding gates pass, and none of 6 vetoes. Could not tell: behaviour, forgetting."
     return Verdict(
         key="k" * 64,

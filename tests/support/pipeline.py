@@ -49,13 +49,13 @@ class Case:
 def settings(case: Case, **train_changes: Any) -> dict[str, Any]:
     """Return the plain params.yaml of a case, whose gates are asked and mostly only shown."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    metric = {"metric": case.measure, "role": "shows"}
+    metric = {"metric": case.measure, "role": "informational"}
     gates = {
         "floor": metric | {"at_least": 0.01},
         "baseline": metric | {"against": case.baseline},
         "champion": metric | {"also": []},
-        "anchor": metric,
-        "servability": {"role": "decides", "rows": 12},
+        "best_champion": metric,
+        "servability": {"role": "required", "rows": 12},
         "behaviour": {"role": "off", "cases": ""},
         "cost": {"role": "off"},
     }
@@ -67,9 +67,13 @@ def settings(case: Case, **train_changes: Any) -> dict[str, Any]:
         "task_options": dict(case.options),
         "snapshot": {"source": "rows.jsonl", "columns": {}},
     }
-    tiny |= {"train": TINY["train"] | fixed, "tune": {"metric": case.metric, "first": {}, "space": {}}, "base": {"model": str(case.base)}}
+    tiny |= {
+        "train": TINY["train"] | fixed,
+        "tune": {"metric": case.metric, "initial_trial": {}, "space": {}},
+        "base": {"model": str(case.base)},
+    }
     params = change(params, tiny)
-    params["tune"]["space"] = params["tune"]["first"] = {}
+    params["tune"]["space"] = params["tune"]["initial_trial"] = {}
     params = change(params, {"gates": gates, "validate": {"min_rows": 20, "max_duplicate_share": 0.9}})
     return change(change(params, dict(case.changes)), {"train": train_changes})
 

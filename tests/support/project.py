@@ -32,9 +32,9 @@ TINY: dict[str, dict[str, Any]] = {
         "floor": {"metric": "accuracy", "at_least": 0.4},
         "baseline": {"metric": "accuracy", "against": "majority"},
         "champion": {"margin": 0.2},
-        "anchor": {"margin": 0.2},
+        "best_champion": {"margin": 0.2},
         "slices": {"columns": []},
-        "calibration": {"role": "shows"},  # a tiny model's probabilities change a lot from training to training
+        "calibration": {"role": "informational"},  # a tiny model's probabilities change a lot from training to training
         # These load the version once more, or several times: the tests that are about them ask for them.
         "servability": {"role": "off"},
         "behaviour": {"role": "off", "cases": ""},
@@ -45,11 +45,11 @@ TUNE = {
     "metric": "macro_f1",
     "trials": 2,
     "max_minutes": 5,
-    "share": 0.5,
+    "train_fraction": 0.5,
     "epochs": 1,
     "evaluations": 2,
     "seed": 7,
-    "first": {"learning_rate": 5.0e-3},
+    "initial_trial": {"learning_rate": 5.0e-3},
     "space": {"learning_rate": {"type": "float", "low": 1.0e-3, "high": 1.0e-2, "log": True}},
 }
 
@@ -67,7 +67,7 @@ def make_project(folder: Path, base: Path, rows: pd.DataFrame, name: str = "tick
     shutil.copytree(base, folder / "base-model", ignore=shutil.ignore_patterns("manifest.json"))
     rows.drop(columns="group").to_csv(folder / "tickets.csv", index=False)
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    params |= {"name": name, "tune": TUNE if tuned else TUNE | {"first": {}, "space": {}}}
+    params |= {"name": name, "tune": TUNE if tuned else TUNE | {"initial_trial": {}, "space": {}}}
     params["train"] |= {} if tuned else {"learning_rate": 5.0e-3}
     write_params(folder, change(params, TINY))
     git(folder, "init", "-q", "-b", "main")

@@ -26,7 +26,7 @@ def make_models(folder: Path, base: Path, rows: pd.DataFrame, count: int) -> Pat
     deployed["deployments"][0]["schedules"] = []
     (project / "prefect.yaml").write_text(yaml.safe_dump(deployed, sort_keys=False), encoding="utf-8")
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
-    untuned = {"tune": params["tune"] | {"first": {}, "space": {}}}
+    untuned = {"tune": params["tune"] | {"initial_trial": {}, "space": {}}}
     for number in range(1, count):
         home = project / "models" / f"m{number}"
         home.mkdir(parents=True)

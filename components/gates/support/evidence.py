@@ -16,7 +16,7 @@ from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
 from components.artifacts.served_answers import ServedAnswers
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
-from components.core.section import Section
+from components.core.section import Section, warn_once
 from components.gates.support.overlap import TestExposure
 from components.stats import ClassificationMetrics, MetricSet, Truth, Units
 
@@ -167,12 +167,15 @@ class Evidence:
 class GateSection(Section):
     """The section of a gate: every gate has a role."""
 
-    role: Role = Field(Role.VETOES, description="decides (promotion needs it) | vetoes (can only reject) | shows | off")
+    role: Role = Field(Role.BLOCKING, description="required (promotion needs it) | blocking (can only reject) | informational | off")
 
     @field_validator("role", mode="before")
     @classmethod
     def _off_is_a_word(cls, role: Any) -> Any:
-        """Read YAML 1.1's `off`, which is false where it has no quotes."""
+        """Read YAML 1.1's `off`, which is false without quotes, and the names of the release before."""
+        if role in ("decides", "vetoes", "shows"):
+            warn_once(f"params.yaml: gates: role: {role} is now role: {Role(role)}; the old name works in this release only")
+            return Role(role)
         return Role.OFF if role is False else role
 
 

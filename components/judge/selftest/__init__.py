@@ -18,7 +18,7 @@ from components.judge.selftest.expectations import COMPARING, EXACT, FEWEST, SAY
 from components.judge.selftest.sums import run_selftest
 from components.judge.selftest.synthetic_models import SyntheticModels
 
-TRIED = (*COMPARING, "floor", "looks", "slices", "calibration")
+TRIED = (*COMPARING, "floor", "test_budget", "slices", "calibration")
 """The gates that the models are put to; the others rest on what was measured of the candidate itself."""
 
 
@@ -28,8 +28,10 @@ def selftest(evidence: Evidence, gates: GatesParams) -> tuple[str, ...]:
     Raises:
         GatesUnable: a gate, the correction or the fold decides wrongly; the message says which and how.
     """
-    if evidence.level > gates.looks.level + EXACT:
-        raise self_test_error(f"they are asked to decide at {evidence.level:.2%}, and gates.looks allows {gates.looks.level:.2%} a look")
+    if evidence.level > gates.test_budget.level + EXACT:
+        raise self_test_error(
+            f"they are asked to decide at {evidence.level:.2%}, and gates.test_budget allows {gates.test_budget.level:.2%} a look"
+        )
     if not evidence.classes:
         return (*run_selftest(evidence, _only(gates, (*COMPARING, "floor"))), *_looks_alone(evidence, gates))
     if not np.isin(evidence.candidate.expected, evidence.candidate.labels).any():
@@ -181,13 +183,13 @@ def _grown(count: int, most: int, enough: Callable[[int], bool]) -> int:
 
 def _looks_alone(evidence: Evidence, gates: GatesParams) -> Iterator[str]:
     """A candidate beyond the budget of looks must not PASS."""
-    if gates.looks.role not in SAY:
+    if gates.test_budget.role not in SAY:
         return
-    limit, alone = gates.looks.at_most, _only(gates, ("looks",))
+    limit, alone = gates.test_budget.at_most, _only(gates, ("test_budget",))
     outcomes = [decide(replace(evidence, look=look), alone)[0].outcome for look in (limit, limit + 1)]
     if outcomes != [Outcome.PASS, Outcome.INCONCLUSIVE]:
-        raise self_test_error(f"looks says {outcomes[0]} of candidate {limit} and {outcomes[1]} of candidate {limit + 1} of {limit}")
-    yield f"candidate {limit + 1} on this test set: looks INCONCLUSIVE"
+        raise self_test_error(f"test_budget says {outcomes[0]} of candidate {limit} and {outcomes[1]} of candidate {limit + 1} of {limit}")
+    yield f"candidate {limit + 1} on this test set: test_budget INCONCLUSIVE"
 
 
 def _check_mirrored(there: dict[str, GateResult], back: dict[str, GateResult]) -> None:

@@ -22,8 +22,8 @@ from components.stats import POWER, Truth
 from components.stats.f1 import class_counts, f1_value
 from components.stats.units import Bools, Floats, Ints
 
-COMPARING = ("baseline", "champion", "anchor")
-SAY = (Role.DECIDES, Role.VETOES)
+COMPARING = ("baseline", "champion", "best_champion")
+SAY = (Role.REQUIRED, Role.BLOCKING)
 EXACT = 1e-9
 SURE = 1.5  # by how much a signal must exceed what is needed where the weights only approximate the gate's own standard error
 FEWEST = 10
@@ -233,7 +233,7 @@ def check_correction(results: Iterable[GateResult]) -> None:
 
 def check_combine(results: tuple[GateResult, ...]) -> None:
     """Any FAIL is FAIL; promotion needs every gate that decides, and one at least."""
-    decide_, say = [one.outcome for one in results if one.role is Role.DECIDES], [one.outcome for one in results if one.role in SAY]
+    decide_, say = [one.outcome for one in results if one.role is Role.REQUIRED], [one.outcome for one in results if one.role in SAY]
     passing = Outcome.PASS if decide_ and set(decide_) == {Outcome.PASS} else Outcome.INCONCLUSIVE
     expected, found = Outcome.FAIL if Outcome.FAIL in say else passing, combine(results)[0]
     if found is not expected:

@@ -262,7 +262,7 @@ def anchor_of(entries: Sequence[Entry], number: int, action: Action, verdict: Ve
     if verdict is None or compared_with != str(head.anchor):
         return head.anchor  # nothing says how they compare
     # Where the champion is the best so far, the gate `anchor` has nobody else to ask about.
-    estimate = next((gate.estimate for gate in verdict.gates if gate.gate == ("champion" if best else "anchor")), None)
+    estimate = next((gate.estimate for gate in verdict.gates if gate.gate == ("champion" if best else "best_champion")), None)
     return number if estimate is not None and estimate >= 0 else head.anchor
 
 

@@ -75,7 +75,7 @@ def register(
             log.info("registered before as version %d", known.number)
             if (ADAPTER in known.tags) != ((workspace / "models/trained" / package.ADAPTER).is_dir()):
                 log.warning(
-                    "version %d stores %s, and stays as it is: train.lora_registered is about new versions, and this is the same model",
+                    "version %d stores %s, and stays as it is: train.lora_store is about new versions, and this is the same model",
                     *(known.number, "an adapter" if ADAPTER in known.tags else "the whole model"),
                 )
             return known

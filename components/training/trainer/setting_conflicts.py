@@ -13,7 +13,7 @@ _READ_WHERE: dict[str, tuple[str, tuple[str, ...]]] = {
     "plateau_patience": ("schedule", ("plateau",)),
     "layer_decay": ("method", ("freeze", "full")),
     "swa": ("schedule", ("constant",)),  # an average of ever smaller steps is hardly one
-    "lora_registered": ("method", ("lora",)),  # read once training is over, not by `prepare`
+    "lora_store": ("method", ("lora",)),  # read once training is over, not by `prepare`
     "l2_sp": ("method", ("freeze", "full")),  # elsewhere the base's weights do not move
 }
 _LENGTH = ("epochs", "contrastive_start")

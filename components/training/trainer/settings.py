@@ -1,12 +1,12 @@
 """The section `train`: how a model learns. `tune` and `train` both read it; docs/training.md explains each field."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from components.core.errors import BadParams
-from components.core.section import Section, nearest
+from components.core.section import Section, current_names, nearest
 from components.model import methods
 from components.training.trainer.setting_conflicts import setting_conflicts
 
@@ -16,6 +16,8 @@ Value = float | int | str | bool | None
 
 class TrainParams(Section):
     """The settings of one training, all concrete."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"lora_registered": "lora_store"}
 
     base: str = Field("model", description="which base model to start from: `model` is that of base.model; or a name of base.others")
     method: str = Field("full", description="which weights learn: a file of components/model/methods")
@@ -30,7 +32,7 @@ class TrainParams(Section):
         "default", min_length=1, description="lora: default (peft's for the architecture), all-linear, or names of linear layers"
     )
     lora_dora: bool = Field(False, description="lora: learn length and direction of the weights apart (DoRA)")
-    lora_registered: Literal["merged", "adapter"] = Field(
+    lora_store: Literal["merged", "adapter"] = Field(
         "merged",
         description="lora: what a version stores: the whole model, or what was learnt, which is merged into the base when it is loaded",
     )
@@ -92,7 +94,7 @@ class TrainParams(Section):
     @property
     def adapted(self) -> bool:
         """Whether what was learnt is kept apart from the base, to be registered."""
-        return self.method == "lora" and self.lora_registered == "adapter"
+        return self.method == "lora" and self.lora_store == "adapter"
 
     def own(self) -> dict[str, Any]:
         """Return the fields that the method in force reads, as `Method.prepare` takes them."""
@@ -101,6 +103,7 @@ class TrainParams(Section):
 
 def split(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Part the fields that say `tuned` from the others; unknown names stay with the others, which refuse them."""
+    raw = current_names(TrainParams, raw, "train")
     tuned = tuple(sorted(name for name, value in raw.items() if value == TUNED and name in TrainParams.model_fields))
     return {"fixed": {name: value for name, value in raw.items() if name not in tuned}, "tuned": tuned}
 

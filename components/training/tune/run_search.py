@@ -36,7 +36,7 @@ def search(
         Unavailable: another process searches the same study.
     """
     bases = [str(name) for name in space["base"].choices] if "base" in space else [train.fixed.base]
-    parts = {name: _part(kind, learn, name, tune.share) for name in bases}
+    parts = {name: _part(kind, learn, name, tune.train_fraction) for name in bases}
     if kind.by_token and any(not _alike(parts[bases[0]], part) for part in parts.values()):
         raise BadParams(
             f"params.yaml: tune.space.base: the tokenizers of {', '.join(bases)} differ, and the task's metrics count tokens, so that "
@@ -44,7 +44,7 @@ def search(
         )
     identity, kin = _identity(learn, base, task, tune, train, space, bases)
     trials_of = Search(kind, {name: base_folder(base, name) for name in bases}, parts, tune, train, space)
-    first = {name: value for name, value in tune.first.items() if name in space}
+    first = {name: value for name, value in tune.initial_trial.items() if name in space}
     log.info(
         "searching %s in study %s: up to %d trials in %g minutes, each on %d rows",
         *(", ".join(space), identity, tune.trials, tune.max_minutes, len(parts[bases[0]].train)),
@@ -97,8 +97,8 @@ def _identity(
     place = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]
     digests = {name: digest_folder(base_folder(base, name), exclude=["manifest.json", OTHERS]) for name in bases}
     inputs = [digest_folder(learn, exclude=[OTHERS]), digest_code(f"model/tasks/{task}", "model/methods"), task]
-    trial = tune.model_dump(include={"metric", "share", "epochs", "evaluations"})
-    fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", "lora_registered"})
+    trial = tune.model_dump(include={"metric", "train_fraction", "epochs", "evaluations"})
+    fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", "lora_store"})
     kin = StudyContext(digest_value([*inputs, *place, trial]), fixed, space, digests)
     asked = [tune.model_dump(exclude={"trials", "max_minutes"}), train.tuned]
     named = {name: value for name, value in fixed.items() if name not in train.tuned}

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from components.training.trainer.settings import TrainParams, TrainSection, Valu
 
 log = logging.getLogger(__name__)
 
-OWN = ("epochs", "metric", "seed", "patience", "evaluations_per_epoch", "max_minutes", "threads", "precision", "lora_registered")
+OWN = ("epochs", "metric", "seed", "patience", "evaluations_per_epoch", "max_minutes", "threads", "precision", "lora_store")
 """The fields of `train` that cannot be searched: a trial has its own, another value makes trials incomparable, or changes none of them."""
 
 
@@ -69,26 +69,28 @@ class Dimension(Section):
 class TuneParams(Section):
     """How the fields of `train` that say `tuned` are chosen."""
 
+    renamed: ClassVar[Mapping[str, str]] = {"share": "train_fraction", "first": "initial_trial"}
+
     metric: str = Field("macro_f1", description="of the validation split, maximised")
     trials: int = Field(4, ge=1, le=100_000, description="total over all processes and restarts")
     max_minutes: float = Field(3, gt=0, description="total over all processes and restarts; no trial begins after it")
-    share: float = Field(0.2, gt=0, le=1, description="of the training rows that a trial sees, of each class alike")
+    train_fraction: float = Field(0.2, gt=0, le=1, description="of the training rows that a trial sees, of each class alike")
     epochs: float = Field(1, gt=0, le=10_000, description="of a trial")
     evaluations: int = Field(2, ge=1, le=1_000, description="points at which the pruner may stop a trial")
     prune_after: int = Field(2, ge=1, le=10_000, description="complete trials before the pruner may stop one")
-    explore: int = Field(3, ge=1, le=10_000, description="trials, `first` included, before the sampler learns from earlier ones")
+    explore: int = Field(3, ge=1, le=10_000, description="trials, `initial_trial` included, before the sampler learns from earlier ones")
     seed: int = Field(7, ge=0, lt=2**32, description="of the sampler")
-    first: dict[str, Value] = Field(default_factory=dict, description="the first trial; the sampler takes over from there")
+    initial_trial: dict[str, Value] = Field(default_factory=dict, description="the first trial; the sampler takes over from there")
     space: dict[str, Dimension] = Field(default_factory=dict, description="a dimension for each searched field of train")
 
     @model_validator(mode="after")
     def _name_fields_of_train(self) -> Self:
         faults = [fault for name, dimension in self.space.items() for fault in _faults(name, dimension, self.space)]
-        for name, value in self.first.items():
+        for name, value in self.initial_trial.items():
             if name not in self.space:
-                faults.append(f"first.{name} is not in the space{nearest(name, list(self.space))}")
+                faults.append(f"initial_trial.{name} is not in the space{nearest(name, list(self.space))}")
             elif not self.space[name].holds(value):
-                faults.append(f"first.{name} {value!r} is outside the range of space.{name}")
+                faults.append(f"initial_trial.{name} {value!r} is outside the range of space.{name}")
         if not faults:
             faults = _circles(self.space)
         if faults:

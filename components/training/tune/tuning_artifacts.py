@@ -104,6 +104,6 @@ def _why_none(trials: Sequence[FrozenTrial], tune: TuneParams) -> str:
     reasons = sorted({str(trial.user_attrs[ERROR]) for trial in trials if ERROR in trial.user_attrs})
     pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
     if not trials:
-        return f"no trial was complete within tune.max_minutes {tune.max_minutes:g}; raise it, or lower tune.share or tune.epochs"
+        return f"no trial was complete within tune.max_minutes {tune.max_minutes:g}; raise it, or lower tune.train_fraction or tune.epochs"
     found = f"{len(trials) - pruned} failed and {pruned} were pruned" + (f": {'; '.join(reasons)}" if reasons else "")
-    return f"none of {len(trials)} trials was complete: {found}. Look at tune.space and tune.first"
+    return f"none of {len(trials)} trials was complete: {found}. Look at tune.space and tune.initial_trial"

@@ -43,7 +43,7 @@ def test_a_rate_of_failure_is_held_against_its_limit_by_its_interval(failing, ou
     result = tried(cases("case", failing))
 
     assert result.outcome is outcome
-    assert result.role is Role.VETOES
+    assert result.role is Role.BLOCKING
     assert result.threshold == 0.25
     assert result.estimate == failing / 100
     if outcome is Outcome.FAIL:

@@ -41,7 +41,7 @@ def test_slower_is_slower_than_the_champions_times_the_ratio(mine, outcome):
     result = judged(cost(mine, 10.0))
 
     assert result.outcome is outcome
-    assert result.role is Role.VETOES
+    assert result.role is Role.BLOCKING
     assert result.threshold == 1.1
     assert result.estimate == pytest.approx(mine / 10, rel=0.03)
     assert len(result.hypotheses) == 2

@@ -167,7 +167,7 @@ def test_what_nobody_is_compared_with_need_not_be_known():
 
 
 def test_leakage_decides_by_default():
-    assert leakage.Params().role is Role.DECIDES
+    assert leakage.Params().role is Role.REQUIRED
 
 
 def on(right: np.ndarray, **more) -> Evidence:
@@ -199,7 +199,7 @@ def test_a_gain_over_the_champion_is_suspicious_when_its_lower_end_is():
 
 def test_as_a_veto_what_is_too_good_blocks_nothing():
     seen = on(np.ones(1000, bool))
-    said = decided("leakage", seen, role="vetoes")
+    said = decided("leakage", seen, role="blocking")
 
     assert combine([said, decided("floor", seen)])[0] is Outcome.PASS
 

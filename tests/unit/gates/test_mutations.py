@@ -13,7 +13,7 @@ from tests.support import mutants
 from tests.support.project import ROOT
 
 # What gates share, and the tests that it is behind.
-SHARED = {"gates.support.noninferiority": ["champion", "anchor"], "judge.multiple_testing": ["judge"]}
+SHARED = {"gates.support.noninferiority": ["champion", "best_champion"], "judge.multiple_testing": ["judge"]}
 # Faults that change nothing which a decision hangs on, without the line they are in.
 HARMLESS = {"found.reshape(wanted.shape) - wanted became wanted - found.reshape(wanted.shape)"}  # its absolute value is taken
 

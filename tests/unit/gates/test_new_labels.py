@@ -56,11 +56,11 @@ def test_one_that_knows_no_row_is_not_compared():
     found = lacking(np.zeros(400, dtype=bool))
 
     assert "knows none of the test set's labels" in champion("common", found).reason
-    assert "knows none of the test set's labels" in decided("anchor", found, metric="entity_f1").reason
+    assert "knows none of the test set's labels" in decided("best_champion", found, metric="entity_f1").reason
 
 
 def test_the_anchor_is_compared_on_common_rows():
-    assert decided("anchor", lacking(), metric="entity_f1", margin=0.05).n == KNOWN.sum()
+    assert decided("best_champion", lacking(), metric="entity_f1", margin=0.05).n == KNOWN.sum()
 
 
 @pytest.mark.parametrize(

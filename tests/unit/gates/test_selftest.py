@@ -32,12 +32,12 @@ def model(rows: int, classes: int = 6, accuracy: float = 0.8, groups: int | None
 
 
 def settings(metric: str = "accuracy", **sections: dict) -> GatesParams:
-    raw = {name: {"metric": metric} | sections.get(name, {}) for name in ("floor", "baseline", "champion", "anchor")}
+    raw = {name: {"metric": metric} | sections.get(name, {}) for name in ("floor", "baseline", "champion", "best_champion")}
     return GatesParams.parse({**raw, **{name: section for name, section in sections.items() if name not in raw}}, "gates")
 
 
 def tried(reference: Predictions, params: GatesParams, min_class_units: int = 10) -> dict[str, str]:
-    evidence = Evidence(reference, {}, ReferenceModel("4", reference), min_class_units, level=params.looks.level)
+    evidence = Evidence(reference, {}, ReferenceModel("4", reference), min_class_units, level=params.test_budget.level)
     return {sentence.split(": ")[0]: sentence for sentence in selftest(evidence, params)}
 
 
@@ -57,15 +57,15 @@ def test_what_was_tried_is_told_in_sentences():
     said = tried(model(2000), settings())
 
     assert said == {
-        "the champion against itself": "the champion against itself: baseline INCONCLUSIVE, champion PASS, anchor PASS, "
+        "the champion against itself": "the champion against itself: baseline INCONCLUSIVE, champion PASS, best_champion PASS, "
         "as the formulas say for 2,000 test units",
         "80 right answers made wrong": "80 right answers made wrong: baseline FAIL, champion FAIL, anchor FAIL",
-        "the same two exchanged": "the same two exchanged: every interval mirrored, baseline PASS, champion PASS, anchor PASS",
+        "the same two exchanged": "the same two exchanged: every interval mirrored, baseline PASS, champion PASS, best_champion PASS",
         "answers shuffled over the rows": "answers shuffled over the rows: baseline FAIL, champion FAIL, anchor FAIL",
-        "20 errors mended": "20 errors mended: baseline PASS, champion PASS, anchor PASS",
-        "always right": "always right: baseline PASS, champion PASS, anchor PASS, floor PASS; "
+        "20 errors mended": "20 errors mended: baseline PASS, champion PASS, best_champion PASS",
+        "always right": "always right: baseline PASS, champion PASS, best_champion PASS, floor PASS; "
         "never right: baseline FAIL, champion FAIL, anchor FAIL, floor FAIL",
-        "candidate 6 on this test set": "candidate 6 on this test set: looks INCONCLUSIVE",
+        "candidate 6 on this test set": "candidate 6 on this test set: test_budget INCONCLUSIVE",
     }
 
 
@@ -77,7 +77,7 @@ def test_without_a_champion_the_candidate_stands_in_for_it():
 
 @pytest.mark.parametrize(("margin", "level"), [(0.02, 0.01), (0.02, 0.05), (0.05, 0.05)])
 def test_a_model_passes_against_itself_from_the_rows_that_the_formula_names(margin, level):
-    params = settings(champion={"margin": margin}, looks={"at_most": round(0.05 / level)})
+    params = settings(champion={"margin": margin}, test_budget={"at_most": round(0.05 / level)})
     least = int(np.floor(equal_passes_from(margin, {0.05: 1.6448536, 0.01: 2.3263479}[level]))) + 1
     outcomes = [tried(model(rows), params)["the champion against itself"].split("champion ")[2][:4] for rows in (least - 1, least)]
 
@@ -145,12 +145,12 @@ def test_a_wide_margin_of_macro_f1_on_one_class_asks_for_no_more_than_there_is(m
 def test_a_level_above_the_budget_of_looks_is_refused():
     reference = model(200)
 
-    with pytest.raises(SelfTestFailed, match=r"decide at 5.00%, and gates.looks allows 1.00% a look"):
+    with pytest.raises(SelfTestFailed, match=r"decide at 5.00%, and gates.test_budget allows 1.00% a look"):
         selftest(Evidence(reference, {}, ReferenceModel("4", reference), 10, level=0.05), settings())
 
 
 def test_where_no_gate_compares_there_is_nothing_to_compare():
-    off = {name: {"role": "off"} for name in ("baseline", "champion", "anchor")}
+    off = {name: {"role": "off"} for name in ("baseline", "champion", "best_champion")}
 
     assert any("no gate that compares has a say" in sentence for sentence in tried(model(200), settings(**off)).values())
 
@@ -165,7 +165,7 @@ def always(outcome: Outcome, name: str, honest):
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-@pytest.mark.parametrize("name", ["baseline", "champion", "anchor", "floor", "looks"])
+@pytest.mark.parametrize("name", ["baseline", "champion", "best_champion", "floor", "test_budget"])
 @pytest.mark.parametrize("rows", SIZES)
 def test_a_gate_that_always_says_the_same_is_caught(monkeypatch, name, outcome, rows):
     gate = gates.load(name)

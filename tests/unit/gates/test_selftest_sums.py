@@ -17,7 +17,7 @@ from components.stats import AdditiveMetrics
 from tests.unit.stats.test_yardsticks import documents, predictions
 
 MEASURES = {"entity_f1": Metric(("hits", "predicted", "expected"), f1, "entities")}
-METRICS = {name: {"metric": "entity_f1"} for name in ("floor", "baseline", "champion", "anchor")}
+METRICS = {name: {"metric": "entity_f1"} for name in ("floor", "baseline", "champion", "best_champion")}
 PARAMS = GatesParams.parse(
     METRICS | {"champion": {"metric": "entity_f1", "also": []}, "floor": {"metric": "entity_f1", "at_least": 0.5}}, "gates"
 )
@@ -38,7 +38,7 @@ def test_gates_that_decide_rightly_are_told_what_they_were_tried_on():
 
     assert said[0].startswith("a model against itself: baseline INCONCLUSIVE, champion ")
     assert sum("FAIL; exchanged: every interval mirrored" in one for one in said) == 3
-    assert said[-1] == "candidate 6 on this test set: looks INCONCLUSIVE"
+    assert said[-1] == "candidate 6 on this test set: test_budget INCONCLUSIVE"
 
 
 def test_a_gate_that_asks_for_more_than_the_baseline_may_fail_an_equal_model():
@@ -117,8 +117,8 @@ def test_a_worse_model_fails_and_an_equal_one_passes():
     lost = {**rival.measured, "hits": np.floor(rival.measured["hits"] * 0.8)}
     worse = {one.gate: one.outcome for one in decide(replace(same, candidate=replace(same.candidate, measured=lost)), PARAMS)}
 
-    assert (outcomes["champion"], outcomes["anchor"], outcomes["floor"]) == (Outcome.PASS,) * 3
-    assert (worse["champion"], worse["anchor"], worse["baseline"]) == (Outcome.FAIL,) * 3
+    assert (outcomes["champion"], outcomes["best_champion"], outcomes["floor"]) == (Outcome.PASS,) * 3
+    assert (worse["champion"], worse["best_champion"], worse["baseline"]) == (Outcome.FAIL,) * 3
 
 
 def test_slices_of_the_task_are_compared_by_its_measure():

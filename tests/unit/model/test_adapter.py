@@ -31,7 +31,7 @@ from tests.support.encoders import make_encoder
 from tests.support.learn import make_learn
 from tests.support.tiny_generators import make_gpt2, make_llama
 
-ADAPTER = {"method": "lora", "lora_registered": "adapter"}
+ADAPTER = {"method": "lora", "lora_store": "adapter"}
 QUICK = {"epochs": 1, "learning_rate": 1e-2, "batch_size": 16, "threads": 1, "precision": "float32"}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -110,7 +110,7 @@ def test_base_and_adapter_are_the_merged_model_bit_for_bit(kind: str, tiny_base:
     if task == "causal_lm":
         changes = {"task_options": {"max_new_tokens": 4}, **changes}
     found = trained(workspace / "adapted", base, tickets, task, **changes)
-    plain = trained(workspace / "plain", base, tickets, task, **changes, lora_registered="merged")
+    plain = trained(workspace / "plain", base, tickets, task, **changes, lora_store="merged")
 
     assert digest_folder(found / "model") == digest_folder(plain / "model")  # what is trained is the same
     assert not (plain / "adapter").exists()
@@ -330,9 +330,9 @@ def test_what_a_workspace_has_pinned_serves_where_the_source_is_gone(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"lora_registered": "adapter"}, "train.lora_registered: is read where method is lora, found 'adapter' with method full"),
-        ({"method": "freeze", "lora_registered": "adapter"}, "train.lora_registered: is read where method is lora"),
-        ({"method": "lora", "lora_registered": "peft"}, "train.lora_registered"),
+        ({"lora_store": "adapter"}, "train.lora_store: is read where method is lora, found 'adapter' with method full"),
+        ({"method": "freeze", "lora_store": "adapter"}, "train.lora_store: is read where method is lora"),
+        ({"method": "lora", "lora_store": "peft"}, "train.lora_store"),
     ],
 )
 def test_what_nothing_would_read_is_refused(settings: dict[str, Any], said: str) -> None:
@@ -341,14 +341,14 @@ def test_what_nothing_would_read_is_refused(settings: dict[str, Any], said: str)
 
 
 def test_it_is_not_searched_and_leaves_a_searched_method_open(out: Path) -> None:
-    section = TrainSection.parse({"method": "tuned", "lora_registered": "adapter"}, "train")
+    section = TrainSection.parse({"method": "tuned", "lora_store": "adapter"}, "train")
     assert [section.settings({"method": name}).adapted for name in ("full", "freeze", "lora")] == [False, False, True]
-    with pytest.raises(BadParams, match=r"train.lora_registered says `tuned`, .* it cannot be searched"):
-        searched({}, TrainSection.parse({"method": "lora", "lora_registered": "tuned"}, "train"))
-    with pytest.raises(BadParams, match=r"space.lora_registered cannot be searched"):
-        TuneParams.parse({"space": {"lora_registered": {"type": "categorical", "choices": ["merged", "adapter"]}}}, "tune")
+    with pytest.raises(BadParams, match=r"train.lora_store says `tuned`, .* it cannot be searched"):
+        searched({}, TrainSection.parse({"method": "lora", "lora_store": "tuned"}, "train"))
+    with pytest.raises(BadParams, match=r"space.lora_store cannot be searched"):
+        TuneParams.parse({"space": {"lora_store": {"type": "categorical", "choices": ["merged", "adapter"]}}}, "tune")
     learn, base = out.parent / "learn", out
-    both = [TrainSection.parse(QUICK | ADAPTER | {"lora_registered": each}, "train").settings({}) for each in ("merged", "adapter")]
+    both = [TrainSection.parse(QUICK | ADAPTER | {"lora_store": each}, "train").settings({}) for each in ("merged", "adapter")]
     assert _identity(learn, base, "text_classification", both[0]) == _identity(learn, base, "text_classification", both[1])
 
 

@@ -71,7 +71,7 @@ def test_its_settings_fit_the_task(name):
 
     assert settings["train"]["metric"] in task.metrics
     assert TrainParams.parse(settings["train"], "train").metric == settings["tune"]["metric"]
-    assert {gates[gate]["metric"] for gate in ("floor", "baseline", "champion", "anchor")} <= set(task.measures)
+    assert {gates[gate]["metric"] for gate in ("floor", "baseline", "champion", "best_champion")} <= set(task.measures)
     assert gates["baseline"]["against"] == task.baselines[-1]
 
 

@@ -100,7 +100,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, ticket
     """Two registered versions, and the workspace of the second."""
     uri, folders = make_registered(tmp_path_factory.mktemp("past"), tiny_base, tickets, versions=2)
     root = folders[1]
-    write_params(root, change(read_yaml(), TINY | {"gates": {"forgetting": {"role": "vetoes", "sets": ["regression.csv"]}}}))
+    write_params(root, change(read_yaml(), TINY | {"gates": {"forgetting": {"role": "blocking", "sets": ["regression.csv"]}}}))
     (root / ".dvc").mkdir()
     return uri, Workspace(root, root, root / "params.yaml")
 

@@ -152,7 +152,7 @@ def test_what_cannot_be_labelled_is_refused(made, tmp_path):
 def test_a_task_without_probabilities_of_classes_is_refused(made, tmp_path):
     place, uri, version = made
     settings = yaml.safe_load(place.params.read_text())
-    gates = {name: {"role": "off"} for name in ("floor", "baseline", "champion", "anchor", "calibration", "behaviour", "fairness")}
+    gates = {name: {"role": "off"} for name in ("floor", "baseline", "champion", "best_champion", "calibration", "behaviour", "fairness")}
     own = {"task_options": {"kind": "regression"}, "train": {"metric": "r2"}, "tune": {"metric": "r2"}, "gates": gates}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(change(settings, own)))
     other = type(place)(place.root, place.project, tmp_path / "params.yaml")

@@ -94,6 +94,6 @@ def test_columns_that_say_what_they_are_for_give_the_task_its_settings(tmp_path:
     params = read_params(tmp_path / "params.yaml")
     assert params.task == task
     assert set(params.made_task.columns) <= set(guess.columns)
-    assert (params.gates.baseline.against, params.gates.baseline.role) == ("strongest", Role.DECIDES)
+    assert (params.gates.baseline.against, params.gates.baseline.role) == ("strongest", Role.REQUIRED)
     assert params.gates.floor.role is Role.OFF  # no score means something for every table
     assert task.replace("_", " ") in str(guess)

@@ -1,10 +1,16 @@
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import pytest
 from pydantic import Field
 
+from components.artifacts.verdict import Role
 from components.core.errors import BadParams
 from components.core.section import Section
+from components.gates import GatesParams
+from flows.project.params import read_params
+from tests.support.project import ROOT
 
 
 class Inner(Section):
@@ -24,6 +30,54 @@ def test_an_unknown_key_names_the_nearest_one() -> None:
 def test_an_unknown_key_of_a_section_inside_names_the_nearest_one_there() -> None:
     with pytest.raises(BadParams, match=r"train.inner.rat is not a setting; did you mean 'rate'"):
         Outer.parse({"inner": {"rat": 3}}, "train")
+
+
+class Renamed(Section):
+    renamed: ClassVar[Mapping[str, str]] = {"speed": "rate"}
+
+    rate: float = 1.0
+
+
+class Holder(Section):
+    one: Renamed = Renamed()
+    several: dict[str, Renamed] = Field(default_factory=dict)
+
+
+def test_old_setting_name_works_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    found = Holder.parse({"one": {"speed": 2.0}, "several": {"a": {"speed": 3.0}}}, "holder")
+
+    assert (found.one.rate, found.several["a"].rate) == (2.0, 3.0)
+    assert "params.yaml: holder.one.speed is now holder.one.rate; the old name works in this release only" in caplog.messages
+    assert "params.yaml: holder.several.a.speed is now holder.several.a.rate; the old name works in this release only" in caplog.messages
+
+
+def test_old_role_works_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    assert GatesParams.parse({"leakage": {"role": "vetoes"}}, "gates").leakage.role is Role.BLOCKING
+    assert "role: vetoes is now role: blocking" in caplog.text
+
+
+def test_old_and_new_setting_name_together_are_refused() -> None:
+    with pytest.raises(BadParams, match=r"holder\.one\.speed is the old name of holder\.one\.rate, and both are set; remove speed"):
+        Holder.parse({"one": {"speed": 2.0, "rate": 1.0}}, "holder")
+
+
+def test_settings_of_the_release_before_are_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    old = {"test_budget:": "looks:", "best_champion:": "anchor:", "initial_trial:": "first:", "train_fraction:": "share:"}
+    old |= {"on_overlap:": "late:"}
+    for new, before in old.items():
+        assert new in text, new
+        text = text.replace(f"  {new}", f"  {before}").replace(f"{{{new}", f"{{{before}")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+
+    assert read_params(tmp_path / "params.yaml") == read_params(ROOT / "params.yaml")
+    assert {message.split(" is now ")[1].split(";")[0] for message in caplog.messages} >= {
+        "gates.test_budget",
+        "gates.best_champion",
+        "tune.initial_trial",
+        "tune.train_fraction",
+        "retrain.on_overlap",
+    }
 
 
 def test_a_wrong_type_says_what_was_found() -> None:

@@ -28,8 +28,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
 
 def wait(workspace: Workspace) -> None:
     text = workspace.params.read_text(encoding="utf-8")
-    assert "  late: skip" in text
-    workspace.params.write_text(text.replace("  late: skip", "  late: queue"), encoding="utf-8")
+    assert "  on_overlap: skip" in text
+    workspace.params.write_text(text.replace("  on_overlap: skip", "  on_overlap: queue"), encoding="utf-8")
 
 
 def test_one_model_has_one_turn_and_another_model_its_own(workspace: Workspace) -> None:

@@ -36,7 +36,7 @@ def test_deciding_gates_come_first_then_vetoes_then_what_is_only_shown(failed: N
 
     assert [words.split()[0] for words in heads] == ["Deciding", "Vetoes", "Shown"]
     assert list(opened(failed)) == [
-        *("floor", "baseline", "champion", "anchor", "looks", "servability"),
+        *("floor", "baseline", "champion", "best champion", "test budget", "servability"),
         *("slices", "behaviour", "calibration", "cost", "forgetting", "leakage", "house rule 42"),
     ]
 
@@ -188,12 +188,12 @@ def test_the_numbers_of_a_column_have_the_same_decimals_and_tiny_ones_are_not_no
 
 
 @pytest.mark.parametrize(("role", "outcome", "blocks"), [
-    (Role.DECIDES, Outcome.FAIL, True),
-    (Role.DECIDES, Outcome.INCONCLUSIVE, True),
-    (Role.VETOES, Outcome.FAIL, True),
-    (Role.VETOES, Outcome.INCONCLUSIVE, False),
-    (Role.SHOWS, Outcome.FAIL, False),
-    (Role.DECIDES, Outcome.PASS, False),
+    (Role.REQUIRED, Outcome.FAIL, True),
+    (Role.REQUIRED, Outcome.INCONCLUSIVE, True),
+    (Role.BLOCKING, Outcome.FAIL, True),
+    (Role.BLOCKING, Outcome.INCONCLUSIVE, False),
+    (Role.INFORMATIONAL, Outcome.FAIL, False),
+    (Role.REQUIRED, Outcome.PASS, False),
 ])  # fmt: skip
 def test_only_a_gate_with_a_say_stands_in_the_way(role: Role, outcome: Outcome, blocks: bool) -> None:
     assert panel.is_blocking(GateResult(gate="g", outcome=outcome, reason="", role=role)) is blocks

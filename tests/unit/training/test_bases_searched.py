@@ -46,7 +46,7 @@ def settings(case: Case, **changes: object) -> Case:
 @pytest.fixture(scope="module")
 def searched(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
     """A line whose search chose between the two, its version registered."""
-    tune = {"trials": 2, "share": 0.5, "first": {"base": "small"}, "space": SPACE}
+    tune = {"trials": 2, "train_fraction": 0.5, "initial_trial": {"base": "small"}, "space": SPACE}
     place, params = pipeline.open_line(tmp_path_factory.mktemp("line") / "project", settings(case, tune=tune), base="tuned")
     pipeline.prepare(place, params)
     pipeline.learn(place, params)
@@ -91,8 +91,8 @@ def test_the_lineage_names_the_base_that_was_chosen(case: Case, tmp_path: Path) 
 def test_a_trial_is_carried_by_the_weights_it_started_from_not_by_their_name(case: Case, tmp_path: Path) -> None:
     tune = {
         "trials": 2,
-        "share": 0.5,
-        "first": {"learning_rate": 5.0e-3},
+        "train_fraction": 0.5,
+        "initial_trial": {"learning_rate": 5.0e-3},
         "space": {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2}},
     }
     place, params = pipeline.open_line(
@@ -138,7 +138,7 @@ def test_a_tokenizer_that_was_saved_anew_is_the_same_one(tmp_path: Path) -> None
     shutil.copytree(words.base, other)
     saved = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
     (other / "tokenizer.json").write_text(json.dumps(saved, indent=4), encoding="utf-8")
-    tune = {"trials": 2, "share": 0.5, "space": SPACE}
+    tune = {"trials": 2, "train_fraction": 0.5, "space": SPACE}
     changes = {**words.changes, "base": {"others": {"small": str(other)}}, "tune": tune}
     place, params = pipeline.open_line(tmp_path / "project", Case(**{**vars(words), "changes": changes}), base="tuned")
     pipeline.prepare(place, params)

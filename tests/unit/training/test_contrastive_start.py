@@ -256,7 +256,14 @@ def test_the_pooling_is_that_of_the_architecture(family, settings, how):
 def test_a_search_may_choose_it(tiny_base, learn, tmp_path, monkeypatch):
     monkeypatch.setenv("RETUNE_VAR", str(tmp_path / "var"))
     space = {"contrastive_start": {"type": "categorical", "choices": [0.0, 1.0]}}
-    settings = {"first": {"contrastive_start": 1.0}, "space": space, "trials": 2, "explore": 2, "metric": "accuracy", "prune_after": 2}
+    settings = {
+        "initial_trial": {"contrastive_start": 1.0},
+        "space": space,
+        "trials": 2,
+        "explore": 2,
+        "metric": "accuracy",
+        "prune_after": 2,
+    }
     section = TrainSection.parse({**QUICK.model_dump(), "contrastive_start": "tuned"}, "train")
     parsed = TuneParams.parse(settings, "tune")
     with open_study("contrast", parsed, parsed.first) as study:

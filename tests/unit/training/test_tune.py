@@ -23,9 +23,9 @@ TRAIN = {"learning_rate": "tuned", "batch_size": "tuned", "threads": 1, "precisi
 TUNE = {
     "trials": 3,
     "max_minutes": 10,
-    "share": 0.2,
+    "train_fraction": 0.2,
     "evaluations": 2,
-    "first": {"learning_rate": 3e-3, "batch_size": 16},
+    "initial_trial": {"learning_rate": 3e-3, "batch_size": 16},
     "space": {
         "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-2, "log": True},
         "batch_size": {"type": "categorical", "choices": [8, 16]},
@@ -129,7 +129,7 @@ def test_thawing_and_averaging_can_be_searched(learn, tiny_base, workspace):
 def test_trials_outside_the_space_or_of_another_budget_are_not_carried(learn, tiny_base, workspace):
     run(learn, tiny_base, workspace / "one", trials=1)
     narrow = TUNE["space"] | {"learning_rate": {"type": "float", "low": 1e-3, "high": 2e-3}}
-    there = {"first": {"learning_rate": 1.5e-3}, "space": narrow}
+    there = {"initial_trial": {"learning_rate": 1.5e-3}, "space": narrow}
 
     assert run(learn, tiny_base, workspace / "two", trials=1, **there).carried == 0
     assert run(learn, tiny_base, workspace / "three", trials=1, share=0.3).carried == 0
@@ -195,7 +195,14 @@ def test_a_tuned_field_without_a_dimension_is_contradictory(learn, tiny_base, wo
 def test_bad_trials_are_stopped_during_training(learn, tiny_base, workspace):
     # The given trial learns; nearly all rates drawn at random from this range are too low to keep up with it.
     space = {"learning_rate": {"type": "float", "low": 1e-9, "high": 1e-2, "log": True}}
-    settings = {"share": 1.0, "epochs": 5, "evaluations": 3, "prune_after": 1, "first": {"learning_rate": 1e-2}, "space": space}
+    settings = {
+        "train_fraction": 1.0,
+        "epochs": 5,
+        "evaluations": 3,
+        "prune_after": 1,
+        "initial_trial": {"learning_rate": 1e-2},
+        "space": space,
+    }
     best = run(learn, tiny_base, workspace / "out", train=TRAIN | {"batch_size": 8}, **settings)
 
     trials = table(workspace / "out")
@@ -404,11 +411,11 @@ sys.exit("torch" in sys.modules)
         ({"space": {"batch_size": {"type": "categorical"}}}, "needs choices"),
         ({"space": {"warmup": {"type": "float", "low": 0, "high": 0.5, "step": 0.1, "log": True}}}, "log needs low above 0"),
         ({"space": {"warmup": {"type": "float", "low": 0, "high": 0.5, "when": {"shedule": "linear"}}}}, "did you mean 'schedule'"),
-        ({"first": {"learning_rate": 1.0}}, "outside the range"),
-        ({"first": {"warmup": 0.1}}, r"first\.warmup is not in the space"),
+        ({"initial_trial": {"learning_rate": 1.0}}, "outside the range"),
+        ({"initial_trial": {"warmup": 0.1}}, r"initial_trial\.warmup is not in the space"),
         (
             {
-                "first": {},
+                "initial_trial": {},
                 "space": {
                     "warmup": {"type": "float", "low": 0, "high": 0.5, "when": {"weight_decay": 0.1}},
                     "weight_decay": {"type": "float", "low": 0, "high": 0.5, "when": {"warmup": 0.1}},
@@ -420,4 +427,4 @@ sys.exit("torch" in sys.modules)
 )
 def test_contradictory_settings_are_refused_with_the_reason(changes, message):
     with pytest.raises(BadParams, match=message):
-        TuneParams.parse(TUNE | {"first": {}} | changes, "tune")
+        TuneParams.parse(TUNE | {"initial_trial": {}} | changes, "tune")

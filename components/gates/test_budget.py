@@ -9,7 +9,7 @@ from components.gates.support.evidence import LEVEL, Evidence, GateSection
 class Params(GateSection):
     """How many candidates one frozen test set may judge."""
 
-    role: Role = Field(Role.DECIDES, description="decides | vetoes | shows | off; off: every look decides at the whole 5 %")
+    role: Role = Field(Role.REQUIRED, description="required | blocking | informational | off; off: every look decides at the whole 5 %")
     at_most: int = Field(5, ge=1, le=1000, description="candidates a test set; each is decided at 5 % divided by this")
     shared: float = Field(
         0.1,
@@ -27,15 +27,17 @@ class Params(GateSection):
 def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS while the budget lasts, INCONCLUSIVE after it."""
     if evidence.look is None:
-        return GateResult.not_asked("looks", "this look at the test set is not counted")
-    said = f"candidate {evidence.look} of gates.looks.at_most {params.at_most} on this test set"
+        return GateResult.not_asked("test_budget", "this look at the test set is not counted")
+    said = f"candidate {evidence.look} of gates.test_budget.at_most {params.at_most} on this test set"
     if evidence.look <= params.at_most:
         left = params.at_most - evidence.look
         change = f"after {left} more candidates this test set decides nothing any more"
         reason = f"{said}, each decided at {evidence.level:.2%}"
-        return GateResult(gate="looks", outcome=Outcome.PASS, reason=reason, change=change, notes=evidence.wear)
-    change = f"a test set of which no more than {params.shared:.0%} was judged before (gates.looks.shared): newly labelled rows".replace(
-        "%", " %"
+        return GateResult(gate="test_budget", outcome=Outcome.PASS, reason=reason, change=change, notes=evidence.wear)
+    change = (
+        f"a test set of which no more than {params.shared:.0%} was judged before (gates.test_budget.shared): newly labelled rows".replace(
+            "%", " %"
+        )
     )
     reason = f"{said}: the test set is used up, label more or start a new one"
-    return GateResult(gate="looks", outcome=Outcome.INCONCLUSIVE, reason=reason, change=change, notes=evidence.wear)
+    return GateResult(gate="test_budget", outcome=Outcome.INCONCLUSIVE, reason=reason, change=change, notes=evidence.wear)
