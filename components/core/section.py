@@ -155,15 +155,26 @@ def warn_once(message: str) -> None:
     log.warning("%s", message)
 
 
+def suggest(name: str, known: list[str]) -> str | None:
+    """Return the known name closest to `name`, or None if none is close."""
+    if len(name) > _LONG:
+        return None
+    return next(iter(get_close_matches(name, [text for text in known if len(text) <= _LONG], n=1, cutoff=0.6)), None)
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest known name, or an empty text."""
+    close = suggest(name, known)
+    return "" if close is None else f"; did you mean {close!r}?"
+
+
 def nearest(name: str, known: list[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest known name, or the list of known names; nothing where none is known."""
+    """Return `; did you mean 'x'?` for the closest known name, else `; known: …`; empty if `known` is empty."""
     if not known:
         return ""
-    close = get_close_matches(name, [each for each in known if len(each) <= _LONG], n=1, cutoff=0.6) if len(name) <= _LONG else []
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    some = [each if len(each) <= _LONG else f"{each[: _LONG - 1]}…" for each in sorted(known)[:_KNOWN]]
-    return f"; known: {', '.join(some)}{f' and {len(known) - _KNOWN:,} more' if len(known) > _KNOWN else ''}"
+    some = ", ".join(text if len(text) <= _LONG else f"{text[: _LONG - 1]}…" for text in sorted(known)[:_KNOWN])
+    more = f" and {len(known) - _KNOWN:,} more" if len(known) > _KNOWN else ""
+    return did_you_mean(name, known) or f"; known: {some}{more}"
 
 
 def _fault(section: type[BaseModel], where: str, detail: ErrorDetails) -> str:
