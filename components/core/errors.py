@@ -75,6 +75,11 @@ class Cancelled(RetuneError):
     exit_code = 130
 
 
+def first_line(error: Exception) -> str:
+    """Return the first non-empty line of an error, cut at 500 characters, or the name of its type."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]
+
+
 def readable_error(text: str) -> str:
     """Return a message of at most LINES lines with CHARACTERS each, in which what cannot be seen is written as its code point."""
     lines = text.split("\n")

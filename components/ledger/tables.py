@@ -11,7 +11,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
-from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
+from components.core.errors import BadParams, NotFound, RetuneError, Unavailable, first_line
 from components.core.locks import hold
 from components.core.output_dir import private
 
@@ -185,15 +185,11 @@ def _reaching(engine: sa.Engine) -> Iterator[None]:
     try:
         yield
     except sqlalchemy.exc.OperationalError as error:
-        raise Unavailable(f"the ledger {engine.url} is busy or out of reach: {_first_line(error)}") from error
+        raise Unavailable(f"the ledger {engine.url} is busy or out of reach: {first_line(error)}") from error
     except sqlalchemy.exc.IntegrityError:
         raise
     except sqlalchemy.exc.DatabaseError as error:
-        raise RetuneError(f"the ledger {engine.url} cannot be read: {_first_line(error)}; restore a copy") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        raise RetuneError(f"the ledger {engine.url} cannot be read: {first_line(error)}; restore a copy") from error
 
 
 Begin = Callable[[sa.Connection], object] | None
