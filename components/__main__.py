@@ -19,12 +19,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from components.core.documents import read_yaml
-from components.core.errors import BadParams, RetuneError, Unavailable
+from components.core.errors import BadParams, RetuneError
 from components.core.exits import run_command
 from components.core.hashing import digest_file
+from components.core.locks import lock
 from components.core.section import Section, nearest
 from components.steps import STEPS
 
@@ -128,12 +127,9 @@ def alone(out: Path) -> Iterator[None]:
     """Hold the lock of an output folder: a stage that outlived its DVC process must not meet a second writer."""
     locks = Path("var/locks")
     locks.mkdir(parents=True, exist_ok=True)
-    lock = locks / f"{out.as_posix().strip('/').replace('/', '-')}.lock"
-    try:
-        with FileLock(lock, timeout=PATIENCE):
-            yield
-    except Timeout:
-        raise Unavailable(f"another process is writing {out} (it holds {lock}); wait for it or end it, then run again") from None
+    path = locks / f"{out.as_posix().strip('/').replace('/', '-')}.lock"
+    with lock(path, PATIENCE, busy=f"another process is writing {out} (it holds {path}); wait for it or end it, then run again"):
+        yield
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import psutil
 
 from components.core.errors import Cancelled, Unavailable
 from components.core.exits import run_command
-from components.core.locks import hold
+from components.core.locks import lock
 from components.core.output_dir import make_private, open_log
 from components.core.process import end_group, is_foreign, owner, quiet_environment
 from components.model.base_resolver import PROJECT
@@ -46,7 +46,7 @@ def up(workspace: Workspace, settings: Settings, workers: int) -> State:
     """
     home = (workspace.var / STATE).parent
     make_private(home)
-    with hold(home / "up.lock", settings.server_deadline):
+    with lock(home / "up.lock", settings.server_deadline):
         if state := read_state(workspace.var):
             if state.guarded:
                 return state

@@ -12,7 +12,7 @@ import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
 from components.core.errors import BadParams, NotFound, RetuneError, Unavailable, first_line
-from components.core.locks import hold
+from components.core.locks import lock
 from components.core.output_dir import private
 
 BUSY_SECONDS = 60  # that a writer waits for another one
@@ -223,7 +223,7 @@ def _prepare(engine: sa.Engine, path: Path | None, begin: Begin) -> None:
     if promotions.name not in there:
         known = f"it has the tables {', '.join(sorted(there)[:5])}" if there else "it has no tables"
         raise RetuneError(f"{path} is a database, but not a ledger ({known}): move it away, and {_RESTORE}")
-    with hold(_lock_of(path), BUSY_SECONDS):
+    with lock(_lock_of(path), BUSY_SECONDS):
         make_tables(engine, begin)
 
 
@@ -244,7 +244,7 @@ def _lock_of(path: Path) -> Path:
 def _make_file(engine: sa.Engine, path: Path, begin: Begin) -> None:
     if path.exists():
         return
-    with hold(_lock_of(path), BUSY_SECONDS):
+    with lock(_lock_of(path), BUSY_SECONDS):
         if path.exists():
             return
         partial = path.with_name(path.name + ".partial")

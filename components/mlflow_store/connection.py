@@ -28,7 +28,7 @@ from mlflow.utils.rest_utils import http_request
 
 from components.core.errors import NotFound, RetuneError, Unavailable, first_line
 from components.core.hashing import digest_file, digest_value
-from components.core.locks import hold, hold_shared, shared_database
+from components.core.locks import database_lock, lock, shared_database
 from components.core.temporary import temporary
 
 log = logging.getLogger(__name__)
@@ -176,12 +176,12 @@ def alone(uri: str, name: str, timeout: float = 300) -> Iterator[None]:
     """
     database, shared = database_of(uri), shared_database()
     if database is None and shared:
-        with hold_shared(shared, f"{uri} {name}", timeout):
+        with database_lock(shared, f"{uri} {name}", timeout):
             yield
         return
     folder = database.parent if database else Path(tempfile.gettempdir())
     path = folder / f"mlflow-{digest_value([uri, name])[:16]}.lock"
-    with hold(path, timeout):
+    with lock(path, timeout):
         yield
 
 

@@ -3,20 +3,19 @@
 Reads and writes ports.json, secrets.env and retune.env (mode 600), and where each service has its data and its log.
 """
 
-import fcntl
 import json
+import math
 import os
 import random
 import secrets
-import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.errors import BadParams
+from components.core.locks import lock
+from components.core.ports import HOST, is_free
 
-HOST = "127.0.0.1"
 RANGE = range(20_000, 30_000)  # below what Linux hands out to outgoing connections
 PORTS = ("postgres", "mlflow", "prefect", "s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc")
 DATABASES = ("mlflow", "prefect", "retune")  # each with an owner of the same name
@@ -102,8 +101,7 @@ def make_stack(folder: Path) -> Stack:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "ports.json").exists():
         raise BadParams(f"{folder} holds something, but no stack; name a new folder")
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:  # two that make one stack would each know other secrets
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(folder / "lock", math.inf):  # two that make one stack would each know other secrets
         if not (folder / "ports.json").exists():
             write_private(folder / "ports.json", json.dumps(free_ports(), indent=2))
         known = read_variables(folder / "secrets.env")
@@ -138,15 +136,6 @@ def free_ports() -> dict[str, int]:
     start = random.SystemRandom().randrange(len(RANGE))
     candidates = (RANGE[(start + offset) % len(RANGE)] for offset in range(len(RANGE)))
     return dict(zip(PORTS, (port for port in candidates if is_free(port)), strict=False))
-
-
-def is_free(port: int) -> bool:
-    """Say whether nobody listens on a port of loopback."""
-    with suppress(OSError), socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((HOST, port))
-        return True
-    return False
 
 
 def lines(variables: Mapping[str, str]) -> str:
