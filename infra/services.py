@@ -18,6 +18,7 @@ from types import FrameType
 
 import psutil
 
+from components.core.atomic import write_text
 from components.core.errors import Cancelled, Unavailable
 from components.core.exits import run_command
 from components.core.locks import lock
@@ -142,9 +143,7 @@ def worker_command(project: Path, prefect: str) -> tuple[list[str], dict[str, st
 
 def write_state(home: Path, state: State) -> None:
     """Write what is running, by rename."""
-    partial = home / f"{STATE.name}.partial"
-    partial.write_text(json.dumps(asdict(state)), encoding="utf-8")
-    os.replace(partial, home / STATE.name)
+    write_text(home / STATE.name, json.dumps(asdict(state)))
 
 
 def install_signal_handlers() -> None:

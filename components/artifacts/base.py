@@ -1,11 +1,11 @@
 """The base of what crosses a step's border: a frozen record that is one JSON file in the step's output folder."""
 
-import os
 from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.core.atomic import write_text
 from components.core.errors import NotFound
 
 
@@ -19,9 +19,7 @@ class Artifact(BaseModel):
     def write(self, folder: Path) -> Path:
         """Write the record into `folder` and return its path."""
         path = folder / self.FILE
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, self.model_dump_json(indent=2) + "\n")
         return path
 
     @classmethod

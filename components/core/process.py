@@ -131,6 +131,17 @@ def end_children() -> None:
             end_group(CHILDREN.pop())
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether a process with this number exists on this host."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # a process of another account
+        return True
+    return True
+
+
 def owner(pid: int | None = None) -> str:
     """Return who this process is, or the one with the number `pid`, so that another one can tell later whether it is gone."""
     import psutil  # here, since this file also becomes other commands, and is then to start at once

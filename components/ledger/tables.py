@@ -1,6 +1,5 @@
 """The ledger's tables, made once under a lock, and how they are read and written on SQLite and on PostgreSQL."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
+from components.core.atomic import replacing
 from components.core.errors import BadParams, NotFound, RetuneError, Unavailable, first_line
 from components.core.locks import lock
 from components.core.output_dir import private
@@ -247,10 +247,8 @@ def _make_file(engine: sa.Engine, path: Path, begin: Begin) -> None:
     with lock(_lock_of(path), BUSY_SECONDS):
         if path.exists():
             return
-        partial = path.with_name(path.name + ".partial")
-        partial.unlink(missing_ok=True)
-        make_tables(make_engine(str(engine.url.set(database=str(partial)))), begin)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            make_tables(make_engine(str(engine.url.set(database=str(partial)))), begin)
 
 
 def check_file(path: Path) -> None:

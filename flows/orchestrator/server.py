@@ -25,6 +25,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from components.core.atomic import write_text
 from components.core.errors import RetuneError, Unavailable
 from components.core.exits import run_command
 from components.core.locks import LockTimeout, lock
@@ -231,9 +232,7 @@ def launch_anywhere(home: Path, preferred: int) -> tuple["subprocess.Popen[bytes
     """Start the server on the preferred port or a free one, and write down where it answers."""
     port = free_port(preferred)
     child = launch(home, port)
-    partial = home / "server.json.partial"
-    partial.write_text(json.dumps({"url": f"http://{HOST}:{port}/api", "pid": os.getpid(), "guarded": True}), encoding="utf-8")
-    os.replace(partial, home / "server.json")
+    write_text(home / "server.json", json.dumps({"url": f"http://{HOST}:{port}/api", "pid": os.getpid(), "guarded": True}))
     return child, port
 
 

@@ -5,13 +5,13 @@ Reads and writes ports.json, secrets.env and retune.env (mode 600), and where ea
 
 import json
 import math
-import os
 import random
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.core.atomic import write_text
 from components.core.errors import BadParams
 from components.core.locks import lock
 from components.core.ports import HOST, is_free
@@ -154,9 +154,5 @@ def read_variables(path: Path) -> dict[str, str]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole, by rename."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(partial, path)
+    """Write a file that only its owner may read."""
+    write_text(path, text, mode=0o600)

@@ -5,7 +5,6 @@ One process at a time holds a study, so what a killed one left behind can be men
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.pool import NullPool
 
+from components.core.atomic import write_bytes
 from components.core.errors import BadInput
 from components.core.locks import database_lock, lock, shared_database
 from components.training.trainer.state_dir import state_folder
@@ -135,9 +135,7 @@ def repair(path: Path) -> None:
     if not whole and not content.startswith(b"{"):
         raise BadInput(f"{path} is not a journal of Optuna's, so nothing is cut off: restore a copy, or delete it to begin the search anew")
     log.warning("%s ends in a torn entry; %d bytes are cut off", path, len(content) - len(whole))
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(bytes(whole))
-    os.replace(partial, path)
+    write_bytes(path, bytes(whole))
 
 
 def _is_entry(line: bytes) -> bool:
