@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from components.core.errors import BadParams
+from components.core.errors import BadParams, shorten
 
 DEPTH = 100  # lists and mappings inside one another
 REPEATED = 10_000  # nodes that aliases may add to those that are written
@@ -264,5 +264,4 @@ def _refuse_bombs(text: str) -> None:
 
 
 def _short(value: object) -> str:
-    text = value if isinstance(value, str) else type(value).__name__
-    return repr(text if len(text) <= 60 else f"{text[:57]}…")
+    return repr(shorten(value if isinstance(value, str) else type(value).__name__, 60))

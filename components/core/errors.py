@@ -80,6 +80,11 @@ def first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]
 
 
+def shorten(text: str, limit: int) -> str:
+    """Return `text` in at most `limit` characters; an ellipsis replaces the rest."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def readable_error(text: str) -> str:
     """Return a message of at most LINES lines with CHARACTERS each, in which what cannot be seen is written as its code point."""
     lines = text.split("\n")

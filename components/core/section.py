@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
-from components.core.errors import BadParams
+from components.core.errors import BadParams, shorten
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ def nearest(name: str, known: list[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, else `; known: …`; empty if `known` is empty."""
     if not known:
         return ""
-    some = ", ".join(text if len(text) <= _LONG else f"{text[: _LONG - 1]}…" for text in sorted(known)[:_KNOWN])
+    some = ", ".join(shorten(text, _LONG) for text in sorted(known)[:_KNOWN])
     more = f" and {len(known) - _KNOWN:,} more" if len(known) > _KNOWN else ""
     return did_you_mean(name, known) or f"; known: {some}{more}"
 
@@ -217,5 +217,4 @@ class _Short(Repr):
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a mapping with {', '.join(str(key)[:80] for key in islice(value, 20)) or 'no keys'}{', …' * (len(value) > 20)}"
-    text = _Short().repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
+    return shorten(_Short().repr(value), 80)
