@@ -126,7 +126,7 @@ class ModelSessions:
             memory.answers |= dict(zip(new, answers.probabilities, strict=True))
         ordered = rows.sort_values("id", ignore_index=True)
         probabilities = np.array([memory.answers[text] for text in ordered["text"]])
-        return Predictions.of(ordered, ModelOutput.classes(probabilities, memory.labels))
+        return Predictions.from_output(ordered, ModelOutput.classes(probabilities, memory.labels))
 
     def remember(self, version: registry.Version, rows: pd.DataFrame, found: Predictions) -> None:
         """Keep what a version answered to `rows`, so that the same texts are not asked again."""

@@ -80,7 +80,7 @@ def test_a_working_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pyte
     gone.rmdir()
 
     assert run_command(Path.cwd) == 2  # type: ignore[arg-type]
-    assert capsys.readouterr().err == "error: the working folder does not exist any more; change to one that does\n"
+    assert capsys.readouterr().err == "error: the working folder no longer exists; change to another one\n"
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert exits.write_trace(ValueError("x")).parent == tmp_path
 
@@ -113,7 +113,7 @@ def test_debugging_prints_the_trace(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(failing(KeyboardInterrupt())) == 130
-    assert capsys.readouterr().err == "error: interrupted; run the same command again to go on\n"
+    assert capsys.readouterr().err == "error: interrupted; run the same command again to resume\n"
 
 
 def test_a_failing_thread_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

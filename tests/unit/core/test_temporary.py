@@ -119,7 +119,7 @@ def test_what_is_held_is_left_whatever_its_name_says(home: Path, monkeypatch: py
 
 
 def test_what_becomes_another_program_still_holds_its_folder(home: Path) -> None:
-    become = "from components.core.temporary import outlives_this_program\nimport os\noutlives_this_program(folder)\n"
+    become = "from components.core.temporary import keep_after_exec\nimport os\nkeep_after_exec(folder)\n"
     program = "print('up', flush=True); import sys; sys.stdin.read()"
     command = [sys.executable, "-c", HOLD.replace("sys.stdin.read()", f"{become}os.execv(sys.executable, ['python', '-c', {program!r}])")]
     environment = {**os.environ, "TMPDIR": str(home)}
