@@ -100,14 +100,14 @@ class _Kind:
         self.margin = params.margin
         self.gated = len(tried) >= params.min_cases
         passed = np.array([not one.candidate.failed for one in tried], dtype=bool)
-        self.units = Units.of([one.case.group for one in tried])
+        self.units = Units.from_groups([one.case.group for one in tried])
         self.passed, self.confidence = passed, evidence.confidence
         self.failing = proportion(~passed, self.units, evidence.confidence)
         both = [one for one in tried if one.champion is not None]
         self.compared = len(both) >= params.min_cases
         self.mine = np.array([not one.candidate.failed for one in both], dtype=bool)
         self.theirs = np.array([one.champion is not None and not one.champion.failed for one in both], dtype=bool)
-        self.shared = Units.of([one.case.group for one in both]) if both else None
+        self.shared = Units.from_groups([one.case.group for one in both]) if both else None
 
     @property
     def more(self) -> Estimate | None:

@@ -16,7 +16,7 @@ from components.artifacts.manifest import BaseManifest, SnapshotManifest
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.core.errors import RetuneError
-from components.core.exits import _foreseen
+from components.core.exits import _system_error
 from components.data.base_model import _refuse_unfit
 from components.evaluation.behaviour import read_cases
 from components.mlflow_store.registry.package import _faults_of_manifest
@@ -177,6 +177,6 @@ def test_any_argument_ends_in_a_message(place: Path, monkeypatch: pytest.MonkeyP
     found = CliRunner().invoke(app, [word if part == "?" else part for part in command])
 
     error = found.exception
-    foreseen = isinstance(error, SystemExit | RetuneError) or (isinstance(error, Exception) and _foreseen(error))
+    foreseen = isinstance(error, SystemExit | RetuneError) or (isinstance(error, Exception) and _system_error(error))
     assert error is None or foreseen, repr(error)
     assert "Traceback" not in found.output

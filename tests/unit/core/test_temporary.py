@@ -128,9 +128,9 @@ def test_what_becomes_another_program_still_holds_its_folder(home: Path) -> None
         assert child.stdout is not None
         folder = Path(child.stdout.readline().strip())
         assert child.stdout.readline() == "up\n"
-        assert room._is_held(folder)
+        assert room._is_locked(folder)
         child.stdin.close()
-    assert not room._is_held(folder)
+    assert not room._is_locked(folder)
 
 
 def test_a_removed_folder_is_held_no_more(home: Path) -> None:

@@ -38,7 +38,7 @@ def answers(n: int, accuracy: float, seed: int, groups: int = 0) -> tuple[Truth,
     predicted = np.where(draw.random(n) < accuracy, expected, np.array(LABELS)[(np.arange(n) + 1) % 3])
     ids = np.array([f"{i:06}" for i in range(n)])
     names = np.array([f"g{i % groups}" for i in range(n)]) if groups else ids
-    return Truth.of(Predictions(ids, names, expected, predicted, np.ones((n, 3)) / 3, LABELS), 10), predicted
+    return Truth.from_predictions(Predictions(ids, names, expected, predicted, np.ones((n, 3)) / 3, LABELS), 10), predicted
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(0, 0), (0, 1), (3, 9), (9, 3), (20, 20), (0, 40), (41, 37)])
@@ -94,11 +94,11 @@ def test_accuracy_without_groups_is_tested_by_mcnemar():
 def test_a_mean_is_tested_as_scipy_does_it():
     values = np.random.default_rng(0).normal(0.1, 1, 80)
 
-    assert mean_below(values, Units.of(np.arange(80))) == pytest.approx(stats.ttest_1samp(values, 0, alternative="less").pvalue)
+    assert mean_below(values, Units.from_groups(np.arange(80))) == pytest.approx(stats.ttest_1samp(values, 0, alternative="less").pvalue)
 
 
 def test_no_variation_no_row_and_one_row_are_defined():
-    one, many = Units.of([0]), Units.of(np.arange(50))
+    one, many = Units.from_groups([0]), Units.from_groups(np.arange(50))
 
     assert mean_below([0.5], one) == 1.0
     assert mean_below(np.zeros(50), many) == 1.0
@@ -112,8 +112,8 @@ def test_the_rows_needed_follow_the_formula_and_give_that_power():
     right = np.arange(2000) < 1700
     other = right.copy()
     other[:100], other[1700:1800] = False, True
-    estimate = proportion_difference(right, other, Units.of(np.arange(2000)), 0.9)
-    needed = units_needed(estimate, Units.of(np.arange(2000)), margin, 0.05)
+    estimate = proportion_difference(right, other, Units.from_groups(np.arange(2000)), 0.9)
+    needed = units_needed(estimate, Units.from_groups(np.arange(2000)), margin, 0.05)
     assert needed == pytest.approx(6.18 * psi / margin**2, rel=0.02)
 
     passes = 0
@@ -122,23 +122,30 @@ def test_the_rows_needed_follow_the_formula_and_give_that_power():
         rows = np.zeros(needed, bool)
         mine, theirs = rows.copy(), rows.copy()
         mine[:gained], theirs[gained : gained + lost] = True, True
-        passes += proportion_difference(mine, theirs, Units.of(np.arange(needed)), 0.9).low > -margin
+        passes += proportion_difference(mine, theirs, Units.from_groups(np.arange(needed)), 0.9).low > -margin
     assert passes / 400 == pytest.approx(0.8, abs=3 * math.sqrt(0.16 / 400))
 
 
 def test_beyond_the_margin_no_number_of_rows_is_enough():
     mine, theirs = np.arange(100) < 80, np.arange(100) < 90
 
-    assert units_needed(proportion_difference(mine, theirs, Units.of(np.arange(100)), 0.9), Units.of(np.arange(100)), 0.1, 0.05) is None
+    assert (
+        units_needed(
+            proportion_difference(mine, theirs, Units.from_groups(np.arange(100)), 0.9), Units.from_groups(np.arange(100)), 0.1, 0.05
+        )
+        is None
+    )
 
 
 def test_with_no_margin_the_rows_are_those_that_show_a_difference_as_large_as_it_seems():
     draw, psi, gap = np.random.default_rng(9), 0.1, 0.02
     gained, lost = (np.arange(2000) < 120), (np.arange(2000) >= 1920)
-    needed = units_needed(proportion_difference(gained, lost, Units.of(np.arange(2000)), 0.9), Units.of(np.arange(2000)), 0, 0.05)
+    needed = units_needed(
+        proportion_difference(gained, lost, Units.from_groups(np.arange(2000)), 0.9), Units.from_groups(np.arange(2000)), 0, 0.05
+    )
 
     assert needed == pytest.approx(6.18 * (psi - gap**2) / gap**2, rel=0.02)
-    rows, passes = Units.of(np.arange(needed)), 0
+    rows, passes = Units.from_groups(np.arange(needed)), 0
     for _ in range(400):
         more, fewer = draw.multinomial(needed, [0.06, 0.04, 0.9])[:2]
         passes += proportion_difference(np.arange(needed) < more, np.arange(needed) >= needed - fewer, rows, 0.9).low > 0
@@ -146,7 +153,7 @@ def test_with_no_margin_the_rows_are_those_that_show_a_difference_as_large_as_it
 
 
 def test_with_no_margin_what_is_not_better_needs_more_rows_than_there_are():
-    right, rows = np.arange(100) % 4 != 0, Units.of(np.arange(100))
+    right, rows = np.arange(100) % 4 != 0, Units.from_groups(np.arange(100))
 
     assert units_needed(proportion_difference(right, right, rows, 0.9), rows, 0, 0.05) is None
 
@@ -158,14 +165,14 @@ def test_a_model_passes_against_itself_from_where_the_formula_says(margin):
     passes = []
     for n in (int(turn) - 1, int(turn) + 2):
         right = np.arange(n) % 4 != 0
-        passes.append(proportion_difference(right, right, Units.of(np.arange(n)), 0.9).low > -margin)
+        passes.append(proportion_difference(right, right, Units.from_groups(np.arange(n)), 0.9).low > -margin)
 
     assert passes == [False, True]
 
 
 def test_standard_error_and_detectable_effect_belong_to_the_interval():
     right = np.arange(1000) < 800
-    units = Units.of(np.arange(1000))
+    units = Units.from_groups(np.arange(1000))
     estimate = proportion(right, units, 0.9)
 
     assert standard_error(estimate, units) == pytest.approx(math.sqrt(0.16 / 1000), rel=0.03)

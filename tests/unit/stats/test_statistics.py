@@ -11,7 +11,7 @@ Z95 = float(stats.norm.ppf(0.975))
 
 
 def rows(n: int) -> Units:
-    return Units.of(np.arange(n))
+    return Units.from_groups(np.arange(n))
 
 
 def paired(gained: int, lost: int, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,10 @@ def test_tango_vectorises_and_reaches_the_ends_of_the_scale():
 @pytest.mark.parametrize("groups", [np.arange(300), np.arange(300) // 3])
 def test_exchanging_the_models_mirrors_the_interval_exactly(groups):
     mine, theirs = paired(20, 31, 300)
-    there, back = proportion_difference(mine, theirs, Units.of(groups)), proportion_difference(theirs, mine, Units.of(groups))
+    there, back = (
+        proportion_difference(mine, theirs, Units.from_groups(groups)),
+        proportion_difference(theirs, mine, Units.from_groups(groups)),
+    )
 
     assert (there.value, there.low, there.high) == (-back.value, -back.high, -back.low)
 
@@ -74,7 +77,7 @@ def test_a_proportion_over_rows_has_scipys_exact_interval(hits, n):
 
 def test_groups_that_answer_as_one_count_as_one_row_each():
     right = np.repeat(np.random.default_rng(0).random(400) < 0.7, 5)
-    by_group, by_unit = proportion(right, Units.of(np.arange(2000) // 5)), proportion(right[::5], rows(400))
+    by_group, by_unit = proportion(right, Units.from_groups(np.arange(2000) // 5)), proportion(right[::5], rows(400))
 
     assert by_group.n == 400
     assert by_group.low == pytest.approx(by_unit.low, abs=0.002)
@@ -83,7 +86,7 @@ def test_groups_that_answer_as_one_count_as_one_row_each():
 
 def test_groups_never_make_an_interval_narrower_than_independent_rows_do():
     right = np.tile([True, False], 300)  # every group has one of each: less varied than chance
-    by_group, by_row = proportion(right, Units.of(np.arange(600) // 2)), proportion(right, rows(600))
+    by_group, by_row = proportion(right, Units.from_groups(np.arange(600) // 2)), proportion(right, rows(600))
 
     assert by_group.low <= by_row.low <= by_row.high <= by_group.high
 
@@ -92,7 +95,7 @@ def test_the_effective_size_is_the_brute_force_jackknifes():
     rng = np.random.default_rng(3)
     groups = rng.integers(0, 60, 400)
     mine, theirs = rng.random(400) < 0.8, rng.random(400) < 0.75
-    units, diff = Units.of(groups), mine.astype(float) - theirs
+    units, diff = Units.from_groups(groups), mine.astype(float) - theirs
     left_out = np.array([diff[groups != g].mean() for g in np.unique(groups)])
     variance = (units.count - 1) / units.count * np.sum((left_out - diff.mean()) ** 2)
     share = 1 / max(variance / (diff.var() / 400), 1)
@@ -107,15 +110,15 @@ def test_the_effective_size_is_the_brute_force_jackknifes():
 def test_fewer_than_fifty_groups_are_doubted_and_fifty_are_not():
     right = np.tile([True, True, False], 50)
 
-    assert "49 groups" in str(proportion(right[:147], Units.of(np.arange(147) // 3)).doubt)
-    assert proportion(right, Units.of(np.arange(150) // 3)).doubt is None
+    assert "49 groups" in str(proportion(right[:147], Units.from_groups(np.arange(147) // 3)).doubt)
+    assert proportion(right, Units.from_groups(np.arange(150) // 3)).doubt is None
     assert proportion(right[:20], rows(20)).doubt is None
 
 
 @pytest.mark.parametrize("groups", [[0], [0, 0, 0], [0, 1, 1], [0, 1, 2]])
 @pytest.mark.parametrize("value", [True, False])
 def test_all_right_or_all_wrong_has_a_defined_interval(groups, value):
-    units, same = Units.of(groups), np.full(len(groups), value)
+    units, same = Units.from_groups(groups), np.full(len(groups), value)
     single, pair = proportion(same, units), proportion_difference(same, same, units)
 
     assert 0 <= single.low <= single.value <= single.high <= 1
@@ -138,7 +141,7 @@ def test_a_mean_over_groups_has_the_brute_force_jackknifes_interval():
     count, value = len(left_out), (values - others).mean()
     half = stats.t.ppf(0.975, count - 1) * math.sqrt((count - 1) / count * np.sum((left_out - value) ** 2))
 
-    ours = mean_difference(values, others, Units.of(groups), (0, 1))
+    ours = mean_difference(values, others, Units.from_groups(groups), (0, 1))
 
     assert (ours.value, ours.low, ours.high) == pytest.approx((value, value - half, value + half))
 

@@ -28,7 +28,7 @@ def test_tango_promotes_a_model_at_the_margin_in_five_percent(rows, accuracy, di
 def test_an_exact_interval_of_a_proportion_never_falls_below_its_level():
     for share, rows in [(0.05, 60), (0.7, 200), (0.97, 400)]:
         hits = np.arange(rows + 1)
-        ends = [proportion(np.arange(rows) < k, Units.of(np.arange(rows)), 0.9) for k in hits]
+        ends = [proportion(np.arange(rows) < k, Units.from_groups(np.arange(rows)), 0.9) for k in hits]
         above = stats.binom.pmf(hits, rows, share)[[end.low > share for end in ends]].sum()
         below = stats.binom.pmf(hits, rows, share)[[end.high < share for end in ends]].sum()
 
@@ -49,7 +49,7 @@ def test_with_groups_the_error_stays_at_five_percent_where_rows_as_units_would_d
     for _ in range(800):
         index, u = grouped(rng, 100, 0.3)
         mine, theirs = (u > 0.17) | (u < 0.05), u > 0.1  # true difference: 0.88 - 0.90, on 17 % of the rows
-        units, rows = Units.of(index), Units.of(np.arange(len(index)))
+        units, rows = Units.from_groups(index), Units.from_groups(np.arange(len(index)))
         by_group.append(proportion_difference(mine, theirs, units, 0.9))
         by_row.append(proportion_difference(mine, theirs, rows, 0.9))
         single.append(proportion(mine, units, 0.9))
@@ -87,7 +87,7 @@ class Population:
 @pytest.mark.parametrize(("classes", "rows"), [(6, 300), (22, 1000)])
 def test_macro_f1_over_eligible_classes_holds_its_level(classes, rows):
     rng, population = np.random.default_rng(3), Population(classes, 30)
-    units, paired, single = Units.of(np.arange(rows)), [], []
+    units, paired, single = Units.from_groups(np.arange(rows)), [], []
     for _ in range(1000):
         expected, mine, theirs = population.draw(rng, rows)
         counts = class_counts(expected, mine, classes).expected

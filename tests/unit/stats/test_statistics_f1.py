@@ -25,7 +25,7 @@ def truth(expected: list[str], labels: tuple[str, ...], groups=None, min_units: 
     ids = np.array([str(i) for i in range(n)])
     places = np.array(expected)
     groups = ids if groups is None else np.array([str(g) for g in groups])
-    return Truth.of(Predictions(ids, groups, places, places, np.full((n, len(labels)), 1 / len(labels)), labels), min_units)
+    return Truth.from_predictions(Predictions(ids, groups, places, places, np.full((n, len(labels)), 1 / len(labels)), labels), min_units)
 
 
 @pytest.mark.parametrize("average", AVERAGES)
@@ -65,7 +65,7 @@ def test_leaving_groups_out_by_counts_is_leaving_their_rows_out(average):
     groups = np.random.default_rng(3).integers(0, 20, 90)
     chosen = np.array([True, True, False, True]) if average == "macro" else np.ones(4, bool)
 
-    fast = f1_left_out(expected, predicted, chosen, Units.of(groups), average)
+    fast = f1_left_out(expected, predicted, chosen, Units.from_groups(groups), average)
     slow = [f1_value(expected[groups != g], predicted[groups != g], chosen, average) for g in np.unique(groups)]
 
     assert fast == pytest.approx(np.array(slow))
@@ -84,7 +84,7 @@ def test_the_grouped_difference_has_the_brute_force_jackknifes_interval():
     count = len(left_out)
     half = stats.t.ppf(0.95, count - 1) * math.sqrt((count - 1) / count * np.sum((left_out - value) ** 2))
 
-    ours = f1_difference(expected, mine, theirs, chosen, Units.of(groups), 0.9)
+    ours = f1_difference(expected, mine, theirs, chosen, Units.from_groups(groups), 0.9)
 
     assert (ours.value, ours.low, ours.high, ours.n) == pytest.approx((value, value - half, value + half, count))
 
@@ -93,7 +93,7 @@ def test_the_influences_sum_to_zero_and_predict_what_leaving_a_row_out_does():
     expected, predicted = answers(5, 3000, 4, 0.7)
     chosen = np.ones(4, bool)
     influence = f1_influence(expected, predicted, chosen)
-    left_out = f1_left_out(expected, predicted, chosen, Units.of(np.arange(3000)))
+    left_out = f1_left_out(expected, predicted, chosen, Units.from_groups(np.arange(3000)))
 
     assert influence.sum() == pytest.approx(0, abs=1e-12)
     assert f1_value(expected, predicted, chosen) - left_out == pytest.approx(influence, abs=2e-6)
@@ -107,7 +107,7 @@ def test_two_pseudo_rows_widen_the_linearised_interval_by_their_share_of_the_dis
     squares = (f1_influence(expected, mine, chosen) - f1_influence(expected, theirs, chosen)) ** 2
     error = math.sqrt(squares[:8].sum() * 10 / 8 + squares[8:].sum())
 
-    ours = f1_difference(expected, mine, theirs, chosen, Units.of(np.arange(500)))
+    ours = f1_difference(expected, mine, theirs, chosen, Units.from_groups(np.arange(500)))
 
     assert ours.high - ours.value == pytest.approx(1.959964 * error, rel=1e-6)
 
@@ -117,15 +117,15 @@ def test_exchanging_the_models_mirrors_the_interval_exactly(groups):
     expected, mine = answers(7, 300, 4, 0.8)
     _, theirs = answers(8, 300, 4, 0.7)
     chosen = np.array([True, True, False, True])
-    there = f1_difference(expected, mine, theirs, chosen, Units.of(groups))
-    back = f1_difference(expected, theirs, mine, chosen, Units.of(groups))
+    there = f1_difference(expected, mine, theirs, chosen, Units.from_groups(groups))
+    back = f1_difference(expected, theirs, mine, chosen, Units.from_groups(groups))
 
     assert (there.value, there.low, there.high) == (-back.value, -back.high, -back.low)
 
 
 def test_without_a_disagreement_the_difference_is_as_uncertain_as_tangos():
     expected = np.arange(400) % 4
-    ours = f1_difference(expected, expected, expected, np.ones(4, bool), Units.of(np.arange(400)))
+    ours = f1_difference(expected, expected, expected, np.ones(4, bool), Units.from_groups(np.arange(400)))
 
     assert ours.value == 0
     assert ours.high == -ours.low == pytest.approx(1.959964**2 / 400, rel=1e-6)
@@ -134,7 +134,7 @@ def test_without_a_disagreement_the_difference_is_as_uncertain_as_tangos():
 @pytest.mark.parametrize("shift", [0, 1])
 def test_all_right_and_all_wrong_are_defined_and_not_certain(shift):
     expected = np.arange(90) % 3
-    ours = f1(expected, (expected + shift) % 3, np.ones(3, bool), Units.of(np.arange(90)))
+    ours = f1(expected, (expected + shift) % 3, np.ones(3, bool), Units.from_groups(np.arange(90)))
 
     assert ours.value == 1 - shift
     assert 0.02 < ours.high - ours.low < 0.2
@@ -142,7 +142,7 @@ def test_all_right_and_all_wrong_are_defined_and_not_certain(shift):
 
 def test_micro_f1_over_every_class_is_the_accuracy():
     expected, predicted = answers(9, 120, 3, 0.7)
-    ours = f1(expected, predicted, np.ones(3, bool), Units.of(np.arange(120)), "micro")
+    ours = f1(expected, predicted, np.ones(3, bool), Units.from_groups(np.arange(120)), "micro")
 
     assert ours.value == pytest.approx(np.mean(expected == predicted))
     assert ours.low < ours.value < ours.high

@@ -26,7 +26,7 @@ def predictions(groups, **measured) -> Predictions:
 
 
 def yardstick(found: Predictions) -> AdditiveMetrics:
-    return AdditiveMetrics.of(found, MEASURES, lambda given: given.measured)
+    return AdditiveMetrics.from_predictions(found, MEASURES, lambda given: given.measured)
 
 
 def test_the_jackknife_of_a_mean_is_the_textbook_interval():
@@ -142,7 +142,7 @@ def test_log_likelihood_is_decided_on_without_bounds():
 def test_units_are_groups_where_rows_share_one():
     found = predictions([0, 0, 1, 1, 2], hits=np.ones(5))
 
-    assert yardstick(found).units.index.tolist() == Units.of(found.groups).index.tolist() == [0, 0, 1, 1, 2]
+    assert yardstick(found).units.index.tolist() == Units.from_groups(found.groups).index.tolist() == [0, 0, 1, 1, 2]
     assert yardstick(found).on(found.take(np.array([True, False, True, False, True]))).units.count == 3
 
 
