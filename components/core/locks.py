@@ -72,7 +72,7 @@ def database_lock(database: str, name: str, wait: float) -> Iterator[None]:
     try:
         connection = engine.connect()
     except sqlalchemy.exc.OperationalError as error:
-        raise Unavailable(f"{engine.url} is out of reach: {first_line(error)}") from error
+        raise Unavailable(f"{engine.url} is unreachable: {first_line(error)}") from error
     with connection:
         end = time.monotonic() + wait
         while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar_one():

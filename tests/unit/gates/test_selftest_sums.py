@@ -14,7 +14,7 @@ from components.judge.selftest.sums import AdditiveSelfTest
 from components.model import tasks
 from components.model.support.metrics import Metric, f1
 from components.stats import AdditiveMetrics
-from tests.unit.stats.test_yardsticks import documents, predictions
+from tests.unit.stats.test_metric_sets import documents, predictions
 
 MEASURES = {"entity_f1": Metric(("hits", "predicted", "expected"), f1, "entities")}
 METRICS = {name: {"metric": "entity_f1"} for name in ("floor", "baseline", "champion", "best_champion")}

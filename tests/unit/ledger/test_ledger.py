@@ -48,7 +48,7 @@ def question(run: str, version: int = 2, **more: object) -> Request:
 
 
 def test_a_model_that_nobody_promoted_has_no_entries(ledger: Ledger) -> None:
-    assert (ledger.head("tickets"), ledger.entries("tickets"), ledger.at("tickets", NOW), ledger.models()) == (None, [], None, [])
+    assert (ledger.head("tickets"), ledger.entries("tickets"), ledger.champion_at("tickets", NOW), ledger.models()) == (None, [], None, [])
 
 
 def test_entries_count_from_one_and_know_who_was_before(ledger: Ledger) -> None:
@@ -77,7 +77,7 @@ def test_a_verdict_about_another_champion_writes_nothing(ledger: Ledger) -> None
     assert not isinstance(told.value, Unavailable)  # to try again does not mend it
     with pytest.raises(StaleVerdict, match="verdict is about no champion, champion is now 5: judge again"):
         ledger.append("tickets", expected=None, **change(6))
-    with pytest.raises(StaleVerdict, match="verdict is about version 1, champion is now nobody: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about version 1, champion is now none: judge again"):
         ledger.append("mails", expected=1, **change(6))
     assert [entry.version for entry in ledger.entries("tickets")] == [4, 5]
 
@@ -91,18 +91,18 @@ def test_who_was_champion_is_known_for_every_moment(ledger: Ledger) -> None:
     first = ledger.append("tickets", expected=None, **change(1))
     second = ledger.append("tickets", expected=1, **change(2))
 
-    assert ledger.at("tickets", first.at - timedelta(seconds=1)) is None
-    assert ledger.at("tickets", first.at) == first
-    assert ledger.at("tickets", second.at) == second
-    assert ledger.at("tickets", datetime(2100, 1, 1)) == second  # no zone is UTC
+    assert ledger.champion_at("tickets", first.at - timedelta(seconds=1)) is None
+    assert ledger.champion_at("tickets", first.at) == first
+    assert ledger.champion_at("tickets", second.at) == second
+    assert ledger.champion_at("tickets", datetime(2100, 1, 1)) == second  # no zone is UTC
 
 
 @pytest.mark.parametrize("table", ["promotions", "requests", "answers", "looks", "test_rows"])
 @pytest.mark.parametrize("verb", ["DELETE FROM {0}", "UPDATE {0} SET rowid = rowid + 1", "INSERT OR REPLACE INTO {0} SELECT * FROM {0}"])
 def test_the_database_refuses_to_change_what_was_written(ledger: Ledger, url: str, table: str, verb: str) -> None:
     ledger.append("tickets", expected=None, **change(1))
-    ledger.look("tickets", "t", "k", ["r"])
-    ledger.ask(question("a1"))
+    ledger.record_test_use("tickets", "t", "k", ["r"])
+    ledger.request_approval(question("a1"))
     ledger.answer("a1", "rejected", "ada", "no")
 
     connection = sqlite3.connect(url.removeprefix("sqlite:///"))
@@ -114,19 +114,19 @@ def test_the_database_refuses_to_change_what_was_written(ledger: Ledger, url: st
 
 
 def test_the_database_refuses_to_replace_what_any_key_names(ledger: Ledger, url: str) -> None:
-    ledger.look("tickets", "t", "k", ["r"])
+    ledger.record_test_use("tickets", "t", "k", ["r"])
     connection = sqlite3.connect(url.removeprefix("sqlite:///"))
     try:
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             connection.execute("INSERT OR REPLACE INTO looks SELECT model, test_digest, 9, candidate_key, at FROM looks")
     finally:
         connection.close()
-    assert ledger.look("tickets", "t", "k").number == 1
+    assert ledger.record_test_use("tickets", "t", "k").number == 1
 
 
 def test_a_rollback_that_loses_says_so(ledger: Ledger) -> None:
     ledger.append("tickets", expected=None, **change(1))
-    with pytest.raises(StaleVerdict, match="the rollback is from version 4, champion is now 1: look again") as told:
+    with pytest.raises(StaleVerdict, match="the rollback is from version 4, champion is now 1: check again") as told:
         ledger.append("tickets", expected=4, **(change(2) | {"action": "rolled back"}))
     assert told.value.exit_code == 1
 
@@ -139,7 +139,7 @@ def test_a_file_that_is_no_ledger_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("address", ["var/ledger.db", "oracle:///x", "postgresql+nobody://h/l"])
 def test_an_address_that_names_no_database_is_told(address: str) -> None:
-    with pytest.raises(BadParams, match="the ledger's address cannot be used"):
+    with pytest.raises(BadParams, match="the URL of the ledger cannot be used"):
         Ledger(address)
 
 
@@ -148,7 +148,7 @@ def test_a_ledger_that_another_process_keeps_locked_is_unavailable(ledger: Ledge
     holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     try:
         holder.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Unavailable, match="busy or out of reach"):
+        with pytest.raises(Unavailable, match="busy or unreachable"):
             Ledger(url).append("tickets", expected=None, **change(1))
         assert Ledger(url).head("tickets") is None  # reading goes on
     finally:
@@ -156,38 +156,42 @@ def test_a_ledger_that_another_process_keeps_locked_is_unavailable(ledger: Ledge
 
 
 def test_candidates_on_one_test_set_are_counted_once_each(ledger: Ledger) -> None:
-    assert [ledger.look("tickets", "t1", key, ["r1"]).number for key in ("a", "b", "a", "c", "b")] == [1, 2, 1, 3, 2]
-    assert ledger.look("tickets", "t2", "a", ["r2"]).number == 1
-    assert (ledger.looks("tickets", "t1"), ledger.looks("tickets", "t2"), ledger.looks("mails", "t1")) == (3, 1, 0)
+    assert [ledger.record_test_use("tickets", "t1", key, ["r1"]).number for key in ("a", "b", "a", "c", "b")] == [1, 2, 1, 3, 2]
+    assert ledger.record_test_use("tickets", "t2", "a", ["r2"]).number == 1
+    assert (ledger.count_test_uses("tickets", "t1"), ledger.count_test_uses("tickets", "t2"), ledger.count_test_uses("mails", "t1")) == (
+        3,
+        1,
+        0,
+    )
 
 
 def test_a_request_waits_until_it_is_answered(ledger: Ledger) -> None:
-    ledger.ask(question("a1"))
-    ledger.ask(question("b2", version=3))
+    ledger.request_approval(question("a1"))
+    ledger.request_approval(question("b2", version=3))
 
-    assert [request.run for request in ledger.waiting("tickets")] == ["a1", "b2"]
+    assert [request.run for request in ledger.open_requests("tickets")] == ["a1", "b2"]
     answered = ledger.answer("a", "rejected", "ada", "not this one")
     assert (answered.decision, answered.who, answered.why) == ("rejected", "ada", "not this one")
     assert ledger.request("a1") == answered
-    assert [request.run for request in ledger.waiting()] == ["b2"]
-    assert ledger.waiting("mails") == []
+    assert [request.run for request in ledger.open_requests()] == ["b2"]
+    assert ledger.open_requests("mails") == []
     with pytest.raises(BadInput, match=r"run a1 was rejected by ada at .*: not this one"):
         ledger.answer("a1", "approved", "bob", "yes")
 
 
 def test_a_request_expires(ledger: Ledger) -> None:
-    ledger.ask(question("a1", asked_at=NOW - timedelta(days=8), expires_at=NOW - timedelta(days=1)))
+    ledger.request_approval(question("a1", asked_at=NOW - timedelta(days=8), expires_at=NOW - timedelta(days=1)))
 
-    assert ledger.waiting() == []
+    assert ledger.open_requests() == []
     assert ledger.request("a1").expired()
     with pytest.raises(BadInput, match="the request of run a1 expired at"):
         ledger.answer("a1", "approved", "ada", "yes")
 
 
 def test_asking_again_is_one_request_and_a_new_verdict_takes_its_place(ledger: Ledger) -> None:
-    ledger.ask(question("a1"))
-    assert ledger.ask(question("a1", asked_at=NOW + timedelta(hours=1))) == question("a1")
-    ledger.ask(question("a1", evidence="f" * 64))
+    ledger.request_approval(question("a1"))
+    assert ledger.request_approval(question("a1", asked_at=NOW + timedelta(hours=1))) == question("a1")
+    ledger.request_approval(question("a1", evidence="f" * 64))
 
     assert [(request.evidence[0], request.decision) for request in ledger.requests("tickets")] == [("e", "superseded"), ("f", None)]
     assert ledger.request("a1").evidence == "f" * 64
@@ -196,7 +200,7 @@ def test_asking_again_is_one_request_and_a_new_verdict_takes_its_place(ledger: L
 def test_a_promotion_answers_what_waited(ledger: Ledger) -> None:
     ledger.append("tickets", expected=None, **change(1))
     for run, version in (("a1", 2), ("b2", 3)):
-        ledger.ask(question(run, version))
+        ledger.request_approval(question(run, version))
     ledger.append("tickets", expected=1, **change(3, evidence="e" * 64))
 
     assert [(request.run, request.decision) for request in ledger.requests()] == [("a1", "superseded"), ("b2", "approved")]
@@ -214,7 +218,7 @@ def test_a_promotion_answers_what_waited(ledger: Ledger) -> None:
 )
 def test_only_what_was_asked_about_counts_as_approved(ledger: Ledger, made: dict[str, object], asked: dict[str, object]) -> None:
     ledger.append("tickets", expected=None, **change(1))
-    ledger.ask(question("a1", 2, **asked))
+    ledger.request_approval(question("a1", 2, **asked))
     ledger.append("tickets", expected=1, **change(2, **made))
 
     forced = " by force" if "forced" in made else ""
@@ -222,22 +226,22 @@ def test_only_what_was_asked_about_counts_as_approved(ledger: Ledger, made: dict
 
 
 def test_a_promotion_that_answers_a_question_needs_it_to_wait_still(ledger: Ledger) -> None:
-    asked = ledger.ask(question("a1", 2))
+    asked = ledger.request_approval(question("a1", 2))
     ledger.append("tickets", expected=None, **change(1, evidence="0" * 64))  # which supersedes it
     with pytest.raises(BadInput, match="run a1 was superseded by ada@host"):
         ledger.append("tickets", expected=1, request=asked, **change(2, evidence=asked.evidence))
 
-    asked = ledger.ask(question("b2", 2))
-    with pytest.raises(BadInput, match="run b2 was judged again, and asks something else now"):
+    asked = ledger.request_approval(question("b2", 2))
+    with pytest.raises(BadInput, match="run b2 was judged again and its request has changed"):
         ledger.append("tickets", expected=1, request=asked, **change(2, evidence="f" * 64))
-    ledger.ask(replace(asked, evidence="f" * 64))
-    with pytest.raises(BadInput, match="run b2 was judged again, and asks something else now"):
+    ledger.request_approval(replace(asked, evidence="f" * 64))
+    with pytest.raises(BadInput, match="run b2 was judged again and its request has changed"):
         ledger.append("tickets", expected=1, request=asked, **change(2, evidence=asked.evidence))
     assert [entry.version for entry in ledger.entries("tickets")] == [1]
 
 
 def test_what_a_person_rejected_is_promoted_by_force_or_on_new_evidence_alone(ledger: Ledger) -> None:
-    ledger.ask(question("a1", 2))
+    ledger.request_approval(question("a1", 2))
     ledger.answer("a1", "rejected", "bob", "it is harmful")
 
     with pytest.raises(BadInput, match=r"bob rejected version 2 of tickets on this evidence: it is harmful; only a verdict on "):
@@ -266,13 +270,13 @@ def test_champions_are_adopted_all_or_none(ledger: Ledger) -> None:
 
 
 def test_a_run_that_nobody_knows_or_several_share_is_told(ledger: Ledger) -> None:
-    ledger.ask(question("a1"))
-    ledger.ask(question("a2"))
+    ledger.request_approval(question("a1"))
+    ledger.request_approval(question("a2"))
 
-    with pytest.raises(NotFound, match="2 runs begin with 'a': a1, a2"):
+    with pytest.raises(NotFound, match="2 runs start with 'a': a1, a2"):
         ledger.request("a")
     for unknown in ("%", "zz", ""):
-        with pytest.raises(NotFound, match="asked for approval; waiting: a1, a2"):
+        with pytest.raises(NotFound, match="requested approval; open requests: a1, a2"):
             ledger.request(unknown)
 
 

@@ -49,12 +49,12 @@ def file(tmp_path: Path) -> Path:
 def write_all(ledger: Ledger) -> Ledger:
     """Write a row into every table; two champions."""
     ledger.append("tickets", expected=None, **change(1, forced=True))
-    ledger.look("tickets", "t", "k")
-    ledger.ask(question("a1"))
+    ledger.record_test_use("tickets", "t", "k")
+    ledger.request_approval(question("a1"))
     ledger.append("tickets", expected=1, **change(3, evidence="f" * 64))  # which answers the question
     at = datetime(2026, 11, 30, tzinfo=UTC)
-    ledger.note(Retraining(model="tickets", at=at, outcome="skipped", reason="no news", basis="", git_commit="c"))
-    ledger.look("tickets", "u", "k", rows=["a row", "another"])
+    ledger.record_retraining(Retraining(model="tickets", at=at, outcome="skipped", reason="no news", basis="", git_commit="c"))
+    ledger.record_test_use("tickets", "u", "k", rows=["a row", "another"])
     return ledger
 
 
@@ -104,15 +104,15 @@ def test_every_row_is_written_through_the_chain() -> None:
         ("UPDATE retrainings SET at = 'no time'", "retrainings 1 was changed since it was written"),
         ("DELETE FROM promotions WHERE sequence = 2", "promotions tickets 2 was deleted"),
         ("DELETE FROM answers", "answers 1 was deleted"),
-        ("INSERT INTO looks VALUES ('tickets', 't', 2, 'mine', 'now')", "looks tickets t 2 is in no entry of the chain"),
+        ("INSERT INTO looks VALUES ('tickets', 't', 2, 'mine', 'now')", "looks tickets t 2 is not in the chain"),
         ("DELETE FROM chain WHERE number = 3", "entries between 2 and 4 of the chain were deleted"),
         ("UPDATE chain SET content = hash WHERE number = 2", "entry 2 of the chain was changed"),
         ("UPDATE chain SET row = replace(row, 'new', 'old') WHERE number = 1", "entry 1 of the chain was changed"),
         ("DELETE FROM chain WHERE number = 1", "the chain has no beginning: its first entries were deleted"),
-        ("DELETE FROM chain", "promotions tickets 1 is in no entry of the chain"),
+        ("DELETE FROM chain", "promotions tickets 1 is not in the chain"),
         ("UPDATE chain SET row = 'no key' WHERE number = 2", "promotions no key was deleted"),
         ("UPDATE chain SET row = '[1]' WHERE number = 1", "entry 1 of the chain was changed"),
-        ("UPDATE promotions SET model = x'00' WHERE sequence = 1", "is in no entry of the chain"),
+        ("UPDATE promotions SET model = x'00' WHERE sequence = 1", "is not in the chain"),
     ],
 )
 def test_a_change_behind_the_ledger_is_named(file: Path, statement: str, fault: str) -> None:
@@ -150,7 +150,7 @@ def test_dropped_triggers_are_named(file: Path, name: str) -> None:
     connection = sqlite3.connect(file)
     connection.execute(f"DROP TRIGGER {name}")
     connection.close()
-    assert open_at(file).chain().faults == (f"the trigger {name} is missing or changed: the database lets entries be changed",)
+    assert open_at(file).chain().faults == (f"the trigger {name} is missing or changed: the database allows changes of entries",)
 
 
 def test_writing_goes_on_behind_a_change_and_does_not_heal_it(file: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_truncated_ledger_is_named(uri: str) -> None:
     file = promote_two(uri)
     assert tamper(file, "DELETE FROM promotions WHERE sequence = 2", "DELETE FROM chain WHERE number = 3").faults == ()
     assert "the chain ends at entry 2, and the registered model tickets in MLflow names entry 3" in refused(uri)
-    assert "the last entries were deleted, or an older copy was put back" in refused(uri)
+    assert "the last entries were deleted, or an older copy was restored" in refused(uri)
 
 
 def test_an_older_copy_is_named(uri: str, tmp_path: Path) -> None:
@@ -227,10 +227,10 @@ def test_an_older_copy_is_named(uri: str, tmp_path: Path) -> None:
     swap(uri, Ledger(ledger_of(uri)), 2)
     shutil.copyfile(tmp_path / "copy.db", file)
 
-    assert "or an older copy was put back" in refused(uri)
+    assert "or an older copy was restored" in refused(uri)
     Ledger(ledger_of(uri)).append(NAME, expected=1, **change(7))  # another history from there on
     assert "entry 3 has the hash" in refused(uri)
-    assert "the ledger was written anew from there on" in refused(uri)
+    assert "the ledger was rewritten from there on" in refused(uri)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["deleted", "made again"])
@@ -239,7 +239,7 @@ def test_a_ledger_that_was_deleted_is_named(uri: str, again: bool) -> None:
     file.unlink()
     if again:
         Ledger(ledger_of(uri)).append(NAME, expected=None, **change(1))
-    said = "of another chain: the ledger was deleted and begun anew" if again else "the ledger is empty, and the registered model"
+    said = "of another chain: the ledger was deleted and recreated" if again else "the ledger is empty, and the registered model"
     assert said in refused(uri)
 
 
@@ -321,7 +321,7 @@ def test_a_signed_head_needs_its_key(uri: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("forge", "fault"),
     [
-        (lambda head: ChainHead(head.begun, head.number, head.hash), "is not signed, and RETUNE_LEDGER_KEY holds the key"),
+        (lambda head: ChainHead(head.begun, head.number, head.hash), "is not signed, and RETUNE_LEDGER_KEY contains the key"),
         (lambda head: ChainHead(head.begun, head.number, head.hash, head.signer, "0" * 64), "has a signature that the key"),
         (None, "MLflow keeps no signed head of the ledger for tickets"),
     ],
@@ -384,7 +384,7 @@ def test_a_new_chain_meanwhile_is_no_fault(uri: str, monkeypatch: pytest.MonkeyP
 
 def test_no_rejection_is_written_into_a_changed_ledger(uri: str) -> None:
     file = promote_two(uri)
-    asked = Ledger(ledger_of(uri)).ask(replace(question("a1"), model=NAME))
+    asked = Ledger(ledger_of(uri)).request_approval(replace(question("a1"), model=NAME))
     tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
     with pytest.raises(RetuneError, match="promotions tickets 1 was changed"):
         promotion.reject(Environment("local", uri, ledger_of(uri)), asked.run, who="bob", why="too slow")
@@ -470,7 +470,7 @@ def test_the_chain_holds_on_postgresql_and_after_a_migration(file: Path, postgre
         connection.exec_driver_sql("ALTER TABLE promotions DISABLE TRIGGER promotions_append_only")
         connection.exec_driver_sql("UPDATE promotions SET who = 'eve' WHERE sequence = 1")
     assert ledger.chain().faults == (
-        "the trigger promotions_append_only is missing or changed: the database lets entries be changed",
+        "the trigger promotions_append_only is missing or changed: the database allows changes of entries",
         "promotions tickets 1 was changed since it was written",
     )
 

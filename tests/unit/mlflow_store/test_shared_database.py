@@ -66,7 +66,7 @@ def test_the_locks_of_a_tracking_server_are_the_databases(database: str, monkeyp
 
 
 def test_a_database_out_of_reach_is_worth_a_retry_and_tells_no_password() -> None:
-    with pytest.raises(Unavailable, match="out of reach") as error, database_lock("postgresql+psycopg://u:hidden@127.0.0.1:9/d", "x", 1):
+    with pytest.raises(Unavailable, match="is unreachable") as error, database_lock("postgresql+psycopg://u:hidden@127.0.0.1:9/d", "x", 1):
         pass
     assert "hidden" not in str(error.value)
 
@@ -117,7 +117,7 @@ def test_studies_are_journals_unless_a_database_is_shared(database: str, tmp_pat
 def test_the_ledger_keeps_how_scheduled_runs_ended_and_lets_nobody_change_it(database: str) -> None:
     ledger, at = Ledger(database), datetime(2026, 11, 28, 3, tzinfo=UTC)
     for outcome in ("skipped", "PASS"):
-        ledger.note(Retraining(model="tickets", at=at, outcome=outcome, reason="so", basis="b", git_commit="c"))
+        ledger.record_retraining(Retraining(model="tickets", at=at, outcome=outcome, reason="so", basis="b", git_commit="c"))
 
     assert [one.outcome for one in ledger.retrainings("tickets", last=5)] == ["PASS", "skipped"]
     assert ledger.retrainings("mails") == []
@@ -131,7 +131,9 @@ def test_a_ledger_of_an_earlier_release_gets_what_it_lacks(tmp_path: Path) -> No
     with sa.create_engine(url, poolclass=NullPool).begin() as connection:
         connection.execute(sa.text("DROP TABLE retrainings"))
     ledger = Ledger(url)
-    ledger.note(Retraining(model="tickets", at=datetime(2026, 11, 28, tzinfo=UTC), outcome="PASS", reason="so", basis="b", git_commit="c"))
+    ledger.record_retraining(
+        Retraining(model="tickets", at=datetime(2026, 11, 28, tzinfo=UTC), outcome="PASS", reason="so", basis="b", git_commit="c")
+    )
 
     assert len(ledger.retrainings("tickets")) == 1
     with sa.create_engine(url, poolclass=NullPool).connect() as connection, pytest.raises(sa.exc.DatabaseError, match="append-only"):

@@ -90,9 +90,9 @@ def test_a_tracking_server_that_answered_is_not_asked_again() -> None:
 def test_a_silent_database_is_not_waited_for(silent: str) -> None:
     url = f"postgresql+psycopg://retune:hidden@{silent}/retune"
 
-    with pytest.raises(Unavailable, match="busy or out of reach") as told:
+    with pytest.raises(Unavailable, match="busy or unreachable") as told:
         Ledger(url).head("tickets")
-    with pytest.raises(Unavailable, match="is out of reach"), database_lock(url, "turn", 1):
+    with pytest.raises(Unavailable, match="is unreachable"), database_lock(url, "turn", 1):
         pass
     assert "hidden" not in str(told.value)
 

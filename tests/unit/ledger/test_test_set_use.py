@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.core.similarity import row_key
-from components.ledger import Ledger, Wear
+from components.ledger import Ledger, PriorUse
 from components.ledger.test_set_use import KEPT, kept, prior_use, share
 
 
@@ -20,51 +20,53 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def test_a_test_set_that_shares_most_rows_is_no_new_one(ledger: Ledger) -> None:
-    assert ledger.look("tickets", "t1", "a", keys(0, 60)) == Wear(1)
-    assert ledger.look("tickets", "t2", "b", keys(7, 72)) == Wear(2, shared=53 / 65)
-    assert ledger.looks("tickets", "t2") == 2
+    assert ledger.record_test_use("tickets", "t1", "a", keys(0, 60)) == PriorUse(1)
+    assert ledger.record_test_use("tickets", "t2", "b", keys(7, 72)) == PriorUse(2, shared=53 / 65)
+    assert ledger.count_test_uses("tickets", "t2") == 2
 
 
 def test_a_test_set_of_new_rows_has_a_budget_of_its_own(ledger: Ledger) -> None:
     for number in range(5):
-        ledger.look("tickets", "t1", f"k{number}", keys(0, 60))
+        ledger.record_test_use("tickets", "t1", f"k{number}", keys(0, 60))
 
-    assert ledger.look("tickets", "t2", "b", keys(60, 120)) == Wear(1)
-    assert ledger.look("mails", "t1", "b", keys(0, 60)) == Wear(1)
+    assert ledger.record_test_use("tickets", "t2", "b", keys(60, 120)) == PriorUse(1)
+    assert ledger.record_test_use("mails", "t1", "b", keys(0, 60)) == PriorUse(1)
 
 
 def test_slow_drift_never_starts_a_new_budget(ledger: Ledger) -> None:
-    found = [ledger.look("tickets", f"t{step}", f"k{step}", keys(step, 60 + step)).number for step in range(12)]
+    found = [ledger.record_test_use("tickets", f"t{step}", f"k{step}", keys(step, 60 + step)).number for step in range(12)]
 
     assert found == list(range(1, 13))
 
 
 def test_many_small_overlaps_add_up(ledger: Ledger) -> None:
     for step in range(10):
-        ledger.look("tickets", f"t{step}", f"k{step}", [*keys(5 * step, 5 * step + 5), *keys(1000 * (step + 1), 1000 * (step + 1) + 95)])
+        ledger.record_test_use(
+            "tickets", f"t{step}", f"k{step}", [*keys(5 * step, 5 * step + 5), *keys(1000 * (step + 1), 1000 * (step + 1) + 95)]
+        )
 
-    assert ledger.look("tickets", "today", "k", [*keys(0, 50), *keys(500, 550)]) == Wear(1 + 5, shared=0.05)
+    assert ledger.record_test_use("tickets", "today", "k", [*keys(0, 50), *keys(500, 550)]) == PriorUse(1 + 5, shared=0.05)
 
 
 def test_wording_alone_makes_no_row_new(ledger: Ledger) -> None:
-    ledger.look("tickets", "t1", "a", [row_key("Der  Drucker druckt nicht!")])
+    ledger.record_test_use("tickets", "t1", "a", [row_key("Der  Drucker druckt nicht!")])
 
-    assert ledger.look("tickets", "t2", "b", [row_key("der Drucker, druckt nicht")]).number == 2
+    assert ledger.record_test_use("tickets", "t2", "b", [row_key("der Drucker, druckt nicht")]).number == 2
 
 
 def test_a_look_is_counted_once_however_often_it_is_judged(ledger: Ledger) -> None:
-    first = [ledger.look("tickets", f"t{key}", key, keys(0, 60 + place)) for place, key in enumerate("abc")]
+    first = [ledger.record_test_use("tickets", f"t{key}", key, keys(0, 60 + place)) for place, key in enumerate("abc")]
 
-    assert [ledger.look("tickets", f"t{key}", key, keys(0, 60 + place)) for place, key in enumerate("abc")] == first
+    assert [ledger.record_test_use("tickets", f"t{key}", key, keys(0, 60 + place)) for place, key in enumerate("abc")] == first
 
 
 def test_rows_that_nobody_knows_count_as_todays(ledger: Ledger) -> None:
-    ledger.look("tickets", "old", "a")
+    ledger.record_test_use("tickets", "old", "a")
 
-    assert ledger.unknown_tests("tickets") == ["old"]
-    assert ledger.look("tickets", "new", "b", keys(0, 60)) == Wear(2, unknown=1)
-    assert ledger.look("tickets", "new", "b", keys(0, 60), {"old": keys(60, 120)}) == Wear(1)
-    assert ledger.unknown_tests("tickets") == []
+    assert ledger.tests_without_rows("tickets") == ["old"]
+    assert ledger.record_test_use("tickets", "new", "b", keys(0, 60)) == PriorUse(2, unknown=1)
+    assert ledger.record_test_use("tickets", "new", "b", keys(0, 60), {"old": keys(60, 120)}) == PriorUse(1)
+    assert ledger.tests_without_rows("tickets") == []
 
 
 def test_a_candidate_on_several_test_sets_is_one_look() -> None:
