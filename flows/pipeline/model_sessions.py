@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.artifacts.predictions import Found, ModelOutput, Predictions, relabelled
+from components.artifacts.predictions import ModelOutput, Output, Predictions, relabelled
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, BadParams
 from components.core.text import label_reader
@@ -108,7 +108,7 @@ class ModelSessions:
         self.remember(version, rows, found)
         return found
 
-    def _renamed(self, found: Found) -> Found:
+    def _renamed(self, found: Output) -> Output:
         return relabelled(found, self.label, lambda answer: self._task.renamed(answer, self.label)) if self._task.named else found
 
     def about(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:
