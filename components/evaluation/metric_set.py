@@ -14,8 +14,8 @@ Floats = npt.NDArray[np.float64]
 def metric_set(task: tasks.Task, found: Predictions, min_class_units: int) -> MetricSet:
     """Return what the test set of `found` is measured by: classes from `min_class_units` test units on, or the task's own measures."""
     if task.classes:
-        return ClassificationMetrics.of(found, min_class_units)
-    return AdditiveMetrics.of(found, task.measures, RowStatistics(task))
+        return ClassificationMetrics.from_predictions(found, min_class_units)
+    return AdditiveMetrics.from_predictions(found, task.measures, RowStatistics(task))
 
 
 def decidable_metrics(task: tasks.Task) -> dict[str, tuple[float, float]]:

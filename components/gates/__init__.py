@@ -4,15 +4,14 @@ Pure: reads predictions that others made, writes nothing. A file `NAME.py` here 
 params.yaml, and `decide`; nothing else needs to change.
 """
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from pydantic import Field, create_model
 
-from components.core.errors import BadParams
-from components.core.section import Section, nearest
+from components.core import plugins
+from components.core.section import Section
 from components.gates.support.evidence import LEVEL, Evidence, Gate, GateSection, ReferenceModel, TrainingRows
 from components.gates.support.learned_rows import measure_exposure, without_learned_rows
 
@@ -35,18 +34,16 @@ FOLDER = Path(__file__).parent
 
 def available() -> list[str]:
     """Return the names of all gates, sorted: the files of this folder."""
-    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+    return plugins.names(FOLDER)
 
 
 def load(name: str) -> Gate:
     """Return the gate called `name`.
 
     Raises:
-        BadParams: there is no such file.
+        BadParams: the file does not exist.
     """
-    if name not in available():
-        raise BadParams(f"unknown gate {name!r}{nearest(name, available())}")
-    return cast(Gate, importlib.import_module(f"components.gates.{name}"))
+    return cast(Gate, plugins.load(__name__, name, available(), "gate"))
 
 
 def _sections() -> Any:

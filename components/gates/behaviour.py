@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, Field, field_validator
 
-from components.artifacts.behaviour import Behaviour, Tried
+from components.artifacts.behaviour import Behaviour, CaseResult
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
@@ -94,20 +94,20 @@ class _Limit(NamedTuple):
 class _Kind:
     """All cases of one kind: the rate of failure, and what it can be rejected by."""
 
-    def __init__(self, kind: str, tried: Sequence[Tried], evidence: Evidence, params: Params) -> None:
+    def __init__(self, kind: str, tried: Sequence[CaseResult], evidence: Evidence, params: Params) -> None:
         self.kind, self.tried = kind, tried
         self.at_most: float = getattr(params.at_most, kind)
         self.margin = params.margin
         self.gated = len(tried) >= params.min_cases
         passed = np.array([not one.candidate.failed for one in tried], dtype=bool)
-        self.units = Units.of([one.case.group for one in tried])
+        self.units = Units.from_groups([one.case.group for one in tried])
         self.passed, self.confidence = passed, evidence.confidence
         self.failing = proportion(~passed, self.units, evidence.confidence)
         both = [one for one in tried if one.champion is not None]
         self.compared = len(both) >= params.min_cases
         self.mine = np.array([not one.candidate.failed for one in both], dtype=bool)
         self.theirs = np.array([one.champion is not None and not one.champion.failed for one in both], dtype=bool)
-        self.shared = Units.of([one.case.group for one in both]) if both else None
+        self.shared = Units.from_groups([one.case.group for one in both]) if both else None
 
     @property
     def more(self) -> Estimate | None:
@@ -208,7 +208,7 @@ def _tables(kinds: list[_Kind]) -> list[ReportTable]:
     return tables
 
 
-def _line(one: Tried) -> tuple[str | None, ...]:
+def _line(one: CaseResult) -> tuple[str | None, ...]:
     """Return a failing case as a line of the table."""
     case, reply = one.case, one.candidate
     before, after, expected = reply.before, reply.after, case.label

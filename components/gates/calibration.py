@@ -61,7 +61,7 @@ def terms(metric: str, predictions: Predictions) -> Floats:
 
 
 def _compared(evidence: Evidence, params: Params, called: str, mine: Predictions, theirs: Predictions) -> GateResult:
-    units, bounds = Units.of(mine.groups), _BOUNDS[params.metric]
+    units, bounds = Units.from_groups(mine.groups), _BOUNDS[params.metric]
     own, other = terms(params.metric, mine), terms(params.metric, theirs)
     estimate = mean_difference(own, other, units, bounds, evidence.confidence)
     gap = f"{params.metric} difference {estimate.value:+.4f} to {called}"

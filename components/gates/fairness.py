@@ -84,10 +84,10 @@ def _gap(evidence: Evidence, params: Params, cut: Slice) -> _Gap | None:
     mine, others, groups = cut.rows & counted, ~cut.rows & counted, evidence.units.index
     if not mine.any() or not others.any():
         return None
-    here, there = Units.of(groups[mine]), Units.of(groups[others])
+    here, there = Units.from_groups(groups[mine]), Units.from_groups(groups[others])
     by_groups = grouped(evidence)
     if by_groups:
-        centre, error, freedom = _by_groups(hits[counted], mine[counted], Units.of(groups[counted]), (here.count, there.count))
+        centre, error, freedom = _by_groups(hits[counted], mine[counted], Units.from_groups(groups[counted]), (here.count, there.count))
     else:
         (centre, error), freedom = difference_of_shares(hits[mine], hits[others]), np.inf
     value, method = float(hits[mine].mean() - hits[others].mean()), "Agresti-Caffo, independent rows"

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
+from components.core.errors import shorten
 from components.gates.support.evidence import Evidence, GateSection, TrainingRows, interval
 from components.gates.support.leak_probe import probe
 from components.gates.support.learned_rows import LEARNT, measure_exposure, rows_name
@@ -17,7 +18,7 @@ from components.gates.support.noninferiority import common_rows
 from components.gates.support.overlap import Overlap, Pair, TestExposure, repeated
 from components.gates.support.slicing import test_rows
 
-_PAIRS, _CHARACTERS = 20, 80  # of the table of pairs
+_PAIRS = 20  # rows in the table of pairs
 _TOO_GOOD_FROM = 100  # rows or groups: a model that is right on 97 % answers them all in 5 % of test sets, and the alarm blocks nothing
 
 
@@ -242,11 +243,7 @@ def _listed(counts: Sequence[_Count]) -> ReportTable:
     pairs = [pair for one in sorted(counts, key=lambda one: not one.exceeded) for pair in one.pairs][:_PAIRS]
     columns = ("why", "test row", "other row", "similarity", "test text", "other text")
     rows = tuple(
-        (pair.kind, pair.test_id, pair.other_id, round(pair.similarity, 3), _short(pair.test_text), _short(pair.other_text))
+        (pair.kind, pair.test_id, pair.other_id, round(pair.similarity, 3), shorten(pair.test_text, 80), shorten(pair.other_text, 80))
         for pair in pairs
     )
     return ReportTable(title=f"The first {len(rows)} pairs", columns=columns, rows=rows)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 1] + "…"

@@ -120,7 +120,7 @@ def _compare(evidence: Evidence, champion: Predictions, cut: Slice, min_rows: in
         return None
     if not evidence.classes:
         return _compare_by_measure(evidence, champion.take(rows), cut.name, rows, min_rows)
-    expected, units = evidence.candidate.expected[rows], Units.of(evidence.units.index[rows])
+    expected, units = evidence.candidate.expected[rows], Units.from_groups(evidence.units.index[rows])
     mine, theirs = evidence.candidate.predicted[rows] == expected, champion.predicted[rows] == expected
     return _Slice(
         name=cut.name,

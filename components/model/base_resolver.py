@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.artifacts.adapter_manifest import AdapterManifest
 from components.artifacts.manifest import OTHERS, FilePart
-from components.core.errors import BadModel, RetuneError
+from components.core.errors import BadModel, RetuneError, first_line
 from components.core.hashing import digest_file
 
 BASE, PROJECT = "RETUNE_BASE", "RETUNE_PROJECT"
@@ -118,7 +118,7 @@ def _or_fault(find: Callable[[], Path]) -> Path | str:
     try:
         return find()
     except (RetuneError, OSError) as error:
-        return (str(error).strip() or type(error).__name__).splitlines()[0]
+        return first_line(error)
 
 
 def _in_hub_cache(repository: str, commit: str) -> Path | str:

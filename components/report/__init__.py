@@ -4,13 +4,13 @@ Reads the artifacts of a workspace (facts.py) and writes one file: no script, no
 data is escaped, by the template and by svg.py alike; the page forbids scripts to the browser as well.
 """
 
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.verdict import Verdict
+from components.core.atomic import write_bytes
 from components.report.card import card_page, card_text
 from components.report.facts import ChampionFacts, Run, read_facts
 from components.report.page import render
@@ -85,7 +85,5 @@ def write_card(
 def _put(out: Path, text: str) -> Path:
     """Write a file by rename, so that no reader sees half of it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(text, encoding="utf-8", errors="replace")
-    os.replace(partial, out)
+    write_bytes(out, text.encode(errors="replace"))
     return out

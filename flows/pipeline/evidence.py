@@ -20,7 +20,7 @@ from components.core.hashing import digest_file, digest_value
 from components.evaluation.behaviour import collect, make_cases, read_cases
 from components.evaluation.metric_set import metric_set
 from components.gates import Evidence, GatesParams, ReferenceModel, measure_exposure, without_learned_rows
-from components.ledger import Entry, Wear
+from components.ledger import Entry, PriorUse
 from components.mlflow_store import registry
 from components.model import tasks
 from flows.pipeline.historical_data import earlier_tests, training_rows
@@ -41,7 +41,7 @@ def gather(
     rivals: ReferenceModels,
     params: Params,
     test_digest: str,
-    wear: Wear,
+    wear: PriorUse,
 ) -> Evidence:
     """Collect the evidence on a registered candidate; `known` are the registered versions by key.
 
@@ -91,7 +91,7 @@ def gather(
     return without_learned_rows(whole, held)
 
 
-def in_words(wear: Wear) -> Iterator[str]:
+def in_words(wear: PriorUse) -> Iterator[str]:
     """Say how the looks at a test set were counted, where other test sets have part in it."""
     if wear.shared:
         yield f"{wear.shared:.1%} of the test rows, at the most, were judged in another test set".replace("%", " %")

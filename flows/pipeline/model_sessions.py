@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.artifacts.predictions import Found, ModelOutput, Predictions, relabelled
+from components.artifacts.predictions import ModelOutput, Output, Predictions, relabelled
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, BadParams
 from components.core.text import label_reader
@@ -108,7 +108,7 @@ class ModelSessions:
         self.remember(version, rows, found)
         return found
 
-    def _renamed(self, found: Found) -> Found:
+    def _renamed(self, found: Output) -> Output:
         return relabelled(found, self.label, lambda answer: self._task.renamed(answer, self.label)) if self._task.named else found
 
     def about(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:
@@ -126,7 +126,7 @@ class ModelSessions:
             memory.answers |= dict(zip(new, answers.probabilities, strict=True))
         ordered = rows.sort_values("id", ignore_index=True)
         probabilities = np.array([memory.answers[text] for text in ordered["text"]])
-        return Predictions.of(ordered, ModelOutput.classes(probabilities, memory.labels))
+        return Predictions.from_output(ordered, ModelOutput.classes(probabilities, memory.labels))
 
     def remember(self, version: registry.Version, rows: pd.DataFrame, found: Predictions) -> None:
         """Keep what a version answered to `rows`, so that the same texts are not asked again."""

@@ -103,7 +103,7 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if self.yardstick is None:
-            object.__setattr__(self, "yardstick", ClassificationMetrics.of(self.candidate, self.min_class_units))
+            object.__setattr__(self, "yardstick", ClassificationMetrics.from_predictions(self.candidate, self.min_class_units))
 
     @property
     def classes(self) -> bool:

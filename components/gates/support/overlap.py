@@ -87,7 +87,7 @@ def _near(mine: list[str], sides: list[set[str]], threshold: float) -> list[dict
         for side, found in zip(sides, best, strict=True):
             if texts[twin] in side:
                 found.add(places, twin, similarities)
-    return [{row: (texts[twin], similarity) for row, (twin, similarity) in found.found().items()} for found in best]
+    return [{row: (texts[twin], similarity) for row, (twin, similarity) in found.matches().items()} for found in best]
 
 
 def repeated(test: pd.DataFrame, one_answer: bool = True) -> tuple[Pair, ...]:

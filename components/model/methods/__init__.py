@@ -5,12 +5,10 @@ A method says which weights learn. It is a module whose public names fit the pro
 Importing this package, or a method, imports no torch.
 """
 
-import importlib
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from components.core.errors import BadParams
-from components.core.section import nearest
+from components.core import plugins
 
 FOLDER = Path(__file__).parent
 
@@ -36,21 +34,18 @@ class Method(Protocol):
 
 def available() -> list[str]:
     """Return the names of all methods, sorted: the files of this folder."""
-    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+    return plugins.names(FOLDER)
 
 
 def load(name: str) -> Method:
     """Return the method called `name`.
 
     Raises:
-        BadParams: there is no such file.
+        BadParams: the file does not exist.
     """
-    if name not in available():
-        raise BadParams(unknown_method(name))
-    return cast(Method, importlib.import_module(f"components.model.methods.{name}"))
+    return cast(Method, plugins.load(__name__, name, available(), "method"))
 
 
 def unknown_method(name: str) -> str:
     """Return the message about a method that does not exist."""
-    guess = nearest(name, available())
-    return f"unknown method {name!r}; components/model/methods has: {', '.join(available())}{guess if 'did you mean' in guess else ''}"
+    return plugins.unknown(__name__, name, available(), "method")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core.documents import read_json
-from components.core.errors import BadModel, BadParams, NotFound
+from components.core.errors import BadModel, BadParams, NotFound, first_line
 from components.model.support.foreign_code import refuse_foreign_code
 from components.model.support.weight_check import refuse_incomplete, refuse_not_finite
 
@@ -154,8 +154,3 @@ def silence_transformers() -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error, or its name."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

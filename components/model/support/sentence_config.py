@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import BadModel
+from components.core.errors import BadModel, first_line
 from components.model.support import pretrained
 
 LIST, TRANSFORMER, SENTENCES = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
@@ -93,7 +93,7 @@ def listed_modules(folder: Path) -> list[tuple[str, str]]:
         found = json.loads((folder / LIST).read_text(encoding="utf-8"))
         parts = [(str(each["type"]).rpartition(".")[2], str(each.get("path") or "")) for each in found]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BadModel(f"{folder / LIST} cannot be read: {pretrained.first_line(error)}") from None
+        raise BadModel(f"{folder / LIST} cannot be read: {first_line(error)}") from None
     if outside := [path for _, path in parts if "/" in path.strip("/") or path.startswith((".", "/"))]:
         raise BadModel(f"{folder / LIST} names {outside[0]!r}: expected a folder beside it")
     return parts

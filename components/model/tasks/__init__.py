@@ -8,7 +8,6 @@ model reads, and `label` the answer that is expected, both as one text. Duplicat
 answers with texts in the form of `label`. A metric is a function of sums over rows (`Metric`), from which its interval follows.
 """
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -21,8 +20,8 @@ import pyarrow as pa
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadParams
-from components.core.section import Section, nearest
+from components.core import plugins
+from components.core.section import Section
 from components.model.support.metrics import Metric
 
 FOLDER = Path(__file__).parent
@@ -186,19 +185,17 @@ class Task(Protocol):
 
 def available() -> list[str]:
     """Return the names of all tasks, sorted: the folders here."""
-    return sorted(path.parent.name for path in FOLDER.glob("[!_]*/__init__.py"))
+    return plugins.names(FOLDER, packages=True)
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Task:
     """Return the task called `name` with its settings `options`, the plain values of the section `task_options`.
 
     Raises:
-        BadParams: there is no such folder, or a setting does not fit.
+        BadParams: the folder does not exist, or a setting does not fit.
     """
-    if name not in available():
-        raise BadParams(f"unknown task {name!r}; components/model/tasks has: {', '.join(available())}{_guess(name)}")
-    made = importlib.import_module(f"components.model.tasks.{name}").Task
-    return cast(Task, made(made.Options.parse(dict(options or {}), "task_options")))
+    task = plugins.load(__name__, name, available(), "task").Task
+    return cast(Task, task(task.Options.parse(dict(options or {}), "task_options")))
 
 
 def of(spec: ModelSpec) -> Task:
@@ -209,8 +206,3 @@ def of(spec: ModelSpec) -> Task:
 def statistics_of(task: Task, found: Predictions) -> dict[str, Floats]:
     """Return all that `measures` sums up, by name, each (rows,)."""
     return {**task.statistics(found.expected.tolist(), found.predicted.tolist()), **found.measured}
-
-
-def _guess(name: str) -> str:
-    guess = nearest(name, available())
-    return guess if "did you mean" in guess else ""

@@ -10,7 +10,7 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from components.core.errors import RetuneError
+from components.core.errors import RetuneError, first_line
 from components.model.tasks import Task
 from components.training.trainer import TrainParams, TrainSection
 from components.training.trainer.data import PreparedSplits
@@ -68,7 +68,7 @@ class Search:
             fitted = fit(self.task, base, learn, settings, evaluations=self.tune.evaluations, watch=watch)
             return fitted.best_value
         except (RetuneError, torch.OutOfMemoryError) as error:
-            trial.set_user_attr(ERROR, str(error).splitlines()[0][:500])
+            trial.set_user_attr(ERROR, first_line(error))
             raise
         finally:
             trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))

@@ -5,20 +5,19 @@ One process at a time holds a study, so what a killed one left behind can be men
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.pool import NullPool
 
-from components.core.errors import BadInput, Unavailable
-from components.core.locks import hold_shared, shared_database
+from components.core.atomic import write_bytes
+from components.core.errors import BadInput
+from components.core.locks import database_lock, lock, shared_database
 from components.training.trainer.state_dir import state_folder
 
 log = logging.getLogger(__name__)
@@ -59,14 +58,12 @@ class Journals:
     def hold(self, name: str) -> Iterator[BaseStorage]:
         """Hold the journal; Optuna's own lock, which a killed process leaves behind, is removed."""
         path = self._path(name)
-        try:
-            with FileLock(self._folder / f"{name}.held", timeout=_PATIENCE):
-                for stale in self._folder.glob(path.name + ".lock*"):
-                    stale.unlink(missing_ok=True)
-                repair(path)
-                yield JournalStorage(JournalFileBackend(str(path)))
-        except Timeout:
-            raise Unavailable(f"another process is searching in {path}; wait for it or end it, then run again") from None
+        busy = f"another process is searching in {path}; wait for it or end it, then run again"
+        with lock(self._folder / f"{name}.held", _PATIENCE, busy=busy):
+            for stale in self._folder.glob(path.name + ".lock*"):
+                stale.unlink(missing_ok=True)
+            repair(path)
+            yield JournalStorage(JournalFileBackend(str(path)))
 
     def others(self, name: str) -> Iterator[optuna.Study]:
         """Yield the studies of the other journals."""
@@ -92,7 +89,7 @@ class Tables:
     @contextmanager
     def hold(self, name: str) -> Iterator[BaseStorage]:
         """Hold the study by a lock that the database lets go of when this process is gone."""
-        with hold_shared(self._database, f"study {name}", _PATIENCE), self._opened() as storage:
+        with database_lock(self._database, f"study {name}", _PATIENCE), self._opened() as storage:
             yield storage
 
     def others(self, name: str) -> Iterator[optuna.Study]:
@@ -104,7 +101,7 @@ class Tables:
 
     @contextmanager
     def _opened(self) -> Iterator[RDBStorage]:
-        with hold_shared(self._database, "optuna's tables", 60):  # two that make them at once would collide
+        with database_lock(self._database, "optuna's tables", 60):  # two that make them at once would collide
             try:
                 storage = RDBStorage(self._database, engine_kwargs={"poolclass": NullPool})
             except RuntimeError as error:  # Optuna's only word for it; its own address would show the password
@@ -138,9 +135,7 @@ def repair(path: Path) -> None:
     if not whole and not content.startswith(b"{"):
         raise BadInput(f"{path} is not a journal of Optuna's, so nothing is cut off: restore a copy, or delete it to begin the search anew")
     log.warning("%s ends in a torn entry; %d bytes are cut off", path, len(content) - len(whole))
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(bytes(whole))
-    os.replace(partial, path)
+    write_bytes(path, bytes(whole))
 
 
 def _is_entry(line: bytes) -> bool:

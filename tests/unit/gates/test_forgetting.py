@@ -126,7 +126,7 @@ def test_groups_below_the_minimum_reject_nothing():
 def test_the_transfer_over_one_set_is_the_mean_with_the_jackknife_interval():
     generator = np.random.default_rng(2)
     gains, groups = generator.choice([-1.0, 0.0, 1.0], 600), np.array([f"g{i // 6}" for i in range(600)])
-    found, expected = backward_transfer([gains], [groups], 0.9), mean(gains, Units.of(groups), (-1, 1), 0.9)
+    found, expected = backward_transfer([gains], [groups], 0.9), mean(gains, Units.from_groups(groups), (-1, 1), 0.9)
 
     assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))
 
@@ -142,7 +142,7 @@ def test_the_transfer_leaves_a_group_out_of_every_set_at_once():
     found = backward_transfer(gains, groups, 0.9)
 
     assert found.value == pytest.approx(value)
-    assert found.high - found.low == pytest.approx(2 * Units.of(np.concatenate(groups)).critical(0.9) * error)
+    assert found.high - found.low == pytest.approx(2 * Units.from_groups(np.concatenate(groups)).critical(0.9) * error)
 
 
 def test_sets_that_share_their_rows_do_not_make_the_transfer_surer():

@@ -14,7 +14,7 @@ from components.judge.selftest.sums import AdditiveSelfTest
 from components.model import tasks
 from components.model.support.metrics import Metric, f1
 from components.stats import AdditiveMetrics
-from tests.unit.stats.test_yardsticks import documents, predictions
+from tests.unit.stats.test_metric_sets import documents, predictions
 
 MEASURES = {"entity_f1": Metric(("hits", "predicted", "expected"), f1, "entities")}
 METRICS = {name: {"metric": "entity_f1"} for name in ("floor", "baseline", "champion", "best_champion")}
@@ -27,7 +27,7 @@ def evidence(count=400, seed=1, **rest) -> Evidence:
     generator = np.random.default_rng(seed)
     theirs = documents(generator, count, 0.7, 0.8, 0.2)
     candidate, other = predictions(np.arange(count), **theirs), predictions(np.arange(count), **theirs)
-    yardstick = AdditiveMetrics.of(candidate, MEASURES, lambda found: found.measured)
+    yardstick = AdditiveMetrics.from_predictions(candidate, MEASURES, lambda found: found.measured)
     return Evidence(
         candidate, {"tfidf": other}, ReferenceModel("4", other), 10, anchor=ReferenceModel("3", other), yardstick=yardstick, look=1, **rest
     )
@@ -84,7 +84,7 @@ def test_what_is_made_worse_on_a_tasks_measure_is_made_better_on_no_other(name, 
     task = tasks.load(name, options)
     measures = task.measures
     candidate = predictions(np.arange(300), **middling(task, options, 300, np.random.default_rng(5)))
-    yardstick = AdditiveMetrics.of(candidate, measures, lambda found: found.measured)
+    yardstick = AdditiveMetrics.from_predictions(candidate, measures, lambda found: found.measured)
     trial = AdditiveSelfTest.of(Evidence(candidate, {}, None, 10, yardstick=yardstick, look=1), PARAMS)
 
     worse = trial.moved(next(iter(measures)), 0.05)

@@ -77,7 +77,7 @@ def wait(place: Environment, number: int, outcome: Outcome = Outcome.INCONCLUSIV
         NOW - timedelta(days=2),
         NOW + timedelta(days=days),
     )
-    return Ledger(place.ledger).ask(asked)
+    return Ledger(place.ledger).request_approval(asked)
 
 
 def aliases(place: Environment) -> dict[str, int]:

@@ -368,7 +368,7 @@ def test_baselines_say_how_likely_and_write(kind, bases):
     answers = TASKS[kind].predict_baselines(rows.head(100), rows.tail(20), spec_for(kind), bases["gpt2"])
     for name, measure in TASKS[kind].measures.items():
         for each in answers.values():
-            found = Predictions.of(rows.tail(20), each)
+            found = Predictions.from_output(rows.tail(20), each)
             assert np.isfinite(measure.of(tasks.statistics_of(TASKS[kind], found))), name
     known = TASKS[kind].measures["log_likelihood_per_token"]
 

@@ -267,7 +267,7 @@ def test_validation_and_test_measure_alike(base, tickets, tmp_path, data):
     with torch.no_grad():
         output = task.build_model(folder, spec(data)).eval()(**batch)
     validated = task.validate(output.logits.numpy(), batch["labels"].numpy(), spec(data))
-    found = Predictions.of(rows, task.predictor(folder).answer(rows))
+    found = Predictions.from_output(rows, task.predictor(folder).answer(rows))
 
     assert math.isfinite(float(output.loss))
     tested = {name: measure.of(tasks.statistics_of(task, found)) for name, measure in task.measures.items()}
@@ -335,7 +335,7 @@ def test_baselines_are_measured_as_the_model_is(base, tickets, data):
     task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
     found = task.predict_baselines(rows.head(0), rows, spec(data), base)
     measured = {
-        name: {n: m.of(tasks.statistics_of(task, Predictions.of(rows, each))) for n, m in task.measures.items()}
+        name: {n: m.of(tasks.statistics_of(task, Predictions.from_output(rows, each))) for n, m in task.measures.items()}
         for name, each in found.items()
     }
 
@@ -350,7 +350,7 @@ def test_baselines_are_measured_as_the_model_is(base, tickets, data):
 @pytest.mark.parametrize("data", KINDS)
 def test_slices_and_tables_show_what_was_found(base, tickets, tmp_path, data):
     task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
-    found = Predictions.of(rows, task.predictor(save(base, tmp_path, data=data)).answer(rows))
+    found = Predictions.from_output(rows, task.predictor(save(base, tmp_path, data=data)).answer(rows))
     shown = task.tables(rows, found)
 
     assert all(len(values) == len(rows) for values in task.slices(rows).values())

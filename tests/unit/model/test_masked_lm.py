@@ -334,7 +334,7 @@ def test_baselines_answer_in_the_form_of_the_label_and_the_base_is_the_same_each
 
 def test_the_page_has_perplexities_words_and_fills(saved, rows):
     test = rows.head(40)
-    found = Predictions.of(test, task.predictor(saved).answer(test))
+    found = Predictions.from_output(test, task.predictor(saved).answer(test))
     perplexity, by_word, fills = task.tables(test, found)
 
     mean = task.measures["log_likelihood"].of(tasks.statistics_of(task, found))

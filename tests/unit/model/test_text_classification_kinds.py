@@ -306,9 +306,10 @@ def test_baselines_answer_and_tables_and_slices_are_made(tickets, kind, pair, tm
     train, test = rows.iloc[60:].reset_index(drop=True), rows.iloc[:60].reset_index(drop=True)
     found = task.predict_baselines(train, test, spec(task, *task.labels_of(rows)), tmp_path)
     scores = {
-        name: next(iter(task.measures.values())).of(tasks.statistics_of(task, Predictions.of(test, each))) for name, each in found.items()
+        name: next(iter(task.measures.values())).of(tasks.statistics_of(task, Predictions.from_output(test, each)))
+        for name, each in found.items()
     }
-    tables = task.tables(test, Predictions.of(test, found["tfidf"]))
+    tables = task.tables(test, Predictions.from_output(test, found["tfidf"]))
 
     assert tuple(found) == task.baselines
     assert scores["tfidf"] > scores[task.baselines[0]] + 0.2
@@ -321,7 +322,7 @@ def test_the_table_of_labels_equals_scikit_learn(tickets):
     rows = relabelled(tickets, "multi").head(50)
     names = multi.labels_of(rows)
     scores = rng.random((50, len(names)))
-    table = multi.tables(rows, Predictions.of(rows, multi._kind.answers(scores, spec(multi, *names))))[0]
+    table = multi.tables(rows, Predictions.from_output(rows, multi._kind.answers(scores, spec(multi, *names))))[0]
     truth = np.array([[name in json.loads(cell) for name in names] for cell in rows["label"]])
     by_name = {row[0]: row for row in table.rows}
 

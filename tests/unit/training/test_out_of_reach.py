@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from components.core.errors import RetuneError, Unavailable
-from components.core.locks import hold_shared
+from components.core.locks import database_lock
 from components.core.process import quiet_environment
 from components.ledger import Ledger
 from components.mlflow_store import connection, registry
@@ -90,9 +90,9 @@ def test_a_tracking_server_that_answered_is_not_asked_again() -> None:
 def test_a_silent_database_is_not_waited_for(silent: str) -> None:
     url = f"postgresql+psycopg://retune:hidden@{silent}/retune"
 
-    with pytest.raises(Unavailable, match="busy or out of reach") as told:
+    with pytest.raises(Unavailable, match="busy or unreachable") as told:
         Ledger(url).head("tickets")
-    with pytest.raises(Unavailable, match="is out of reach"), hold_shared(url, "turn", 1):
+    with pytest.raises(Unavailable, match="is unreachable"), database_lock(url, "turn", 1):
         pass
     assert "hidden" not in str(told.value)
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, DataCollatorForSeq2Seq, EncoderDecoderModel
 
 from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadModel, BadParams
+from components.core.errors import BadModel, BadParams, first_line
 from components.core.text import UnicodeForm, normalise
 from components.model.support import generation, pretrained
 from components.model.support.control_tokens import plain
@@ -45,7 +45,7 @@ def _config(base: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
-        raise BadModel(f"the config in {base} cannot be loaded: {pretrained.first_line(error)}") from error
+        raise BadModel(f"the config in {base} cannot be loaded: {first_line(error)}") from error
 
 
 def _pair(base: Path, kind: str, tokenizer: Any) -> Any:

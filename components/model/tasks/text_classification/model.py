@@ -21,7 +21,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_MAPPING,
 )
 
-from components.core.errors import BadModel, BadParams
+from components.core.errors import BadModel, BadParams, first_line
 from components.model.support import pretrained
 from components.model.support.foreign_code import refuse_foreign_code
 from components.model.support.output_heads import take_rows
@@ -151,7 +151,7 @@ def restored(folder: Path) -> HeadedModel:
         model = HeadedModel(AutoModel.from_config(config, **_bare(type(config))))
         safetensors.torch.load_model(model, folder / "model.safetensors")
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
-        raise BadModel(f"the model in {folder} cannot be loaded: {pretrained.first_line(error)}") from error
+        raise BadModel(f"the model in {folder} cannot be loaded: {first_line(error)}") from error
     return model
 
 
