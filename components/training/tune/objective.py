@@ -1,4 +1,4 @@
-"""The search itself: what a trial is, and when the next one no longer begins."""
+"""The trials of a search and its stopping rule."""
 
 import logging
 import time
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Search:
-    """One search: `learn` holds, for each of `bases`, the part of the training rows that a trial sees; `space` only what is searched."""
+    """One search: `learn` contains the rows of a trial for each of `bases`, `space` only the searched dimensions."""
 
     task: Task
     bases: Mapping[str, Path]
@@ -35,16 +35,16 @@ class Search:
     space: dict[str, Dimension]
 
     def run(self, study: optuna.Study) -> str:
-        """Run trials until a budget, counted over all processes, is used up; return which: `trials` or `max_minutes`."""
+        """Run trials until a budget over all processes is used up; return its name: `trials` or `max_minutes`."""
         trials = self.tune.trials - len(counted(study))
         seconds = self.tune.max_minutes * 60 - spent(study)
         if trials > 0 and seconds > 0:
-            caught = (RetuneError, torch.OutOfMemoryError)
-            study.optimize(self._trial, trials, seconds, catch=caught, callbacks=[self._after])
+            errors = (RetuneError, torch.OutOfMemoryError)
+            study.optimize(self._trial, trials, seconds, catch=errors, callbacks=[self._after])
         return "trials" if len(counted(study)) >= self.tune.trials else "max_minutes"
 
     def _trial(self, trial: optuna.Trial) -> float:
-        """Train with suggested settings; return the best value of the metric over the trial's evaluations."""
+        """Train with suggested settings; return the best metric over the trial's evaluations."""
         started = time.monotonic()
         before = spent(trial.study)
         chosen = suggest(trial, self.space, self.train.fixed)
@@ -74,8 +74,8 @@ class Search:
             trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
 
     def _settings(self, chosen: Mapping[str, Value]) -> TrainParams:
-        own = {"epochs": self.tune.epochs, "metric": self.tune.metric, "max_minutes": self.tune.max_minutes}
-        return self.train.settings(chosen).model_copy(update=own)
+        of_trial = {"epochs": self.tune.epochs, "metric": self.tune.metric, "max_minutes": self.tune.max_minutes}
+        return self.train.settings(chosen).model_copy(update=of_trial)
 
     def _after(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Log the trial, and seed the sampler for the next one."""
@@ -89,7 +89,7 @@ class Search:
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, Dimension], fixed: TrainParams) -> dict[str, Value]:
-    """Return a value for every dimension: the sampler's, or the default where the condition does not hold."""
+    """Return a value for every dimension: the sampler's, or the default if its condition is not met."""
     values: dict[str, Value] = fixed.model_dump()
     chosen: dict[str, Value] = {}
     for name, dimension in space.items():

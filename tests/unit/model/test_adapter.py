@@ -160,8 +160,7 @@ def test_its_bytes_are_the_same_elsewhere_and_name_no_place(out: Path, tiny_base
 def test_a_hub_id_is_named_to_peft_and_peft_alone_reads_the_files(out: Path, tiny_base: Path, workspace: Path) -> None:
     from peft import PeftModel
 
-    learnt = lora.Learnt({"peft_type": "LORA"}, {"a": torch.ones(2)})
-    learnt.write(workspace, *(hub_id(f"org/name@{COMMIT}") or (None, None)))
+    lora.AdapterWeights({"peft_type": "LORA"}, {"a": torch.ones(2)}).write(workspace, *(hub_id(f"org/name@{COMMIT}") or (None, None)))
     config = json.loads((workspace / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("org/name", COMMIT)
     for other in ("package:org/name", "models:/org/1", "../org/name@x", "/srv/base", "org/name"):
@@ -218,7 +217,7 @@ def test_another_base_is_refused_before_anything_is_loaded(
     with pytest.raises(BadModel, match=wrong) as error, adapter.merged(out / "adapter", found_in):
         pass
     assert "\n" not in str(error.value)
-    assert "Put the base that it was trained on into a folder, and name that in the environment variable RETUNE_BASE" in str(error.value)
+    assert "Put the base that it was trained on into a folder and set the environment variable RETUNE_BASE to it" in str(error.value)
 
     (base / "model.safetensors").unlink()
     with pytest.raises(BadModel, match=r"/base: model.safetensors is missing"):
@@ -226,7 +225,7 @@ def test_another_base_is_refused_before_anything_is_loaded(
     monkeypatch.setenv("RETUNE_BASE", f"{workspace / 'nowhere'}{os.pathsep}{tiny_base}")
     assert found_in(AdapterManifest.read(out / "adapter")) == tiny_base
     monkeypatch.setenv("RETUNE_BASE", str(workspace / "nowhere"))
-    with pytest.raises(BadModel, match="nowhere: there is no such folder"):
+    with pytest.raises(BadModel, match="nowhere: the folder does not exist"):
         found_in(AdapterManifest.read(out / "adapter"))
 
 
@@ -240,7 +239,7 @@ def test_a_base_that_changes_while_it_is_read_is_refused_and_other_rounding_is_t
         adapter.merged(out / "adapter", lambda _: base),
     ):
         pass
-    found = lora.restored
+    found = lora.restore
 
     def rounded(model: Any, folder: Path) -> Any:
         made = found(model, folder)
@@ -248,10 +247,10 @@ def test_a_base_that_changes_while_it_is_read_is_refused_and_other_rounding_is_t
             made.classifier.bias.mul_(1 + 1e-6)
         return made
 
-    monkeypatch.setattr(lora, "restored", rounded)
+    monkeypatch.setattr(lora, "restore", rounded)
     with adapter.merged(out / "adapter", lambda _: tiny_base) as folder:
         assert folder.is_dir()
-    assert "rounds otherwise" in caplog.text
+    assert "rounds differently" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -300,7 +299,7 @@ def test_the_base_is_found_in_the_hubs_cache_by_its_commit(
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(workspace / "hub"))
     record = AdapterManifest.read(out / "adapter").model_copy(update={"source": f"org/name@{COMMIT}"})
-    with pytest.raises(BadModel, match=f"the hub's cache, org/name@{COMMIT}: it is not there; nothing is downloaded"):
+    with pytest.raises(BadModel, match=f"the hub's cache, org/name@{COMMIT}: not cached, and loading a version downloads nothing"):
         found_in(record)
     snapshot = workspace / f"hub/models--org--name/snapshots/{COMMIT}"
     shutil.copytree(tiny_base, snapshot)
@@ -313,7 +312,7 @@ def test_what_a_workspace_has_pinned_serves_where_the_source_is_gone(
     record = AdapterManifest.read(out / "adapter").model_copy(update={"source": "models:/tickets/3"})
     project = workspace / "project"
     uri = f"sqlite:///{project}/var/mlflow.db"
-    with pytest.raises(BadModel, match=r"is models:/tickets/3; looked at models:/tickets/3: no registry has models:/tickets/3\. Put"):
+    with pytest.raises(BadModel, match=r"is models:/tickets/3; searched models:/tickets/3: no registry has models:/tickets/3\. Put"):
         found_in(record, uri)
     other = shutil.copytree(tiny_base, project / "data/base")
     (other / "config.json").write_text("{}")
@@ -330,8 +329,8 @@ def test_what_a_workspace_has_pinned_serves_where_the_source_is_gone(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"lora_store": "adapter"}, "train.lora_store: is read where method is lora, found 'adapter' with method full"),
-        ({"method": "freeze", "lora_store": "adapter"}, "train.lora_store: is read where method is lora"),
+        ({"lora_store": "adapter"}, "train.lora_store: is used only if method is lora, found 'adapter' with method full"),
+        ({"method": "freeze", "lora_store": "adapter"}, "train.lora_store: is used only if method is lora"),
         ({"method": "lora", "lora_store": "peft"}, "train.lora_store"),
     ],
 )
@@ -342,8 +341,8 @@ def test_what_nothing_would_read_is_refused(settings: dict[str, Any], said: str)
 
 def test_it_is_not_searched_and_leaves_a_searched_method_open(out: Path) -> None:
     section = TrainSection.parse({"method": "tuned", "lora_store": "adapter"}, "train")
-    assert [section.settings({"method": name}).adapted for name in ("full", "freeze", "lora")] == [False, False, True]
-    with pytest.raises(BadParams, match=r"train.lora_store says `tuned`, .* it cannot be searched"):
+    assert [section.settings({"method": name}).stores_adapter for name in ("full", "freeze", "lora")] == [False, False, True]
+    with pytest.raises(BadParams, match=r"train.lora_store is set to `tuned`, .* it cannot be searched"):
         searched({}, TrainSection.parse({"method": "lora", "lora_store": "tuned"}, "train"))
     with pytest.raises(BadParams, match=r"space.lora_store cannot be searched"):
         TuneParams.parse({"space": {"lora_store": {"type": "categorical", "choices": ["merged", "adapter"]}}}, "tune")

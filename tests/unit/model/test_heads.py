@@ -102,9 +102,9 @@ def test_the_log_says_which_rows_were_taken(tiny_base, tmp_path, caplog):
     found = [record.getMessage() for record in caplog.records if record.getMessage().startswith("head:")]
 
     assert found == [
-        "head: 2 of 3 rows are the base's, by label: billing, device; drawn at random: network; left out of the base's: spam",
-        "head: all 3 rows are drawn at random, since the base's names say nothing of what its rows mean",
-        "head: all 3 rows are drawn at random, since the base has no head of this kind",
+        "head: 2 of 3 rows copied from the base by label: billing, device; drawn at random: network; unused labels of the base: spam",
+        "head: all 3 rows are drawn at random: the base's label names are generic",
+        "head: all 3 rows are drawn at random: the base has no head for this task",
     ]
 
 

@@ -20,7 +20,7 @@ from tests.support.learn import make_learn, spec_of
 
 task = tasks.load("text_classification")
 
-LORA = {"lora_rank": 4, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": "default", "lora_dora": False}
+LORA = lora.Params(lora_rank=4)
 VARIANTS = {
     "full": {},
     "decay": {"layer_decay": 0.5},
@@ -52,15 +52,20 @@ def model(tiny_base):
 
 
 def test_every_file_is_a_method():
-    found = [methods.load(name) for name in methods.available()]
+    loaded = [methods.load(name) for name in methods.available()]
+    fields = [field for method in loaded for field in method.Params.model_fields]
 
-    assert methods.available() == ["freeze", "full", "lora"]
-    assert all(set(method.FIELDS) < set(TrainParams.model_fields) for method in found)
-    assert all(callable(method.prepare) and callable(method.finish) for method in found)
+    assert {"freeze", "full", "lora"} <= set(methods.available())
+    assert all(callable(method.prepare) and callable(method.finish) for method in loaded)
+    assert len(fields) == len(set(fields)), "two methods define the same setting"
+    assert set(fields).isdisjoint(TrainParams.__annotations__), "a method redefines a field of `train`"
+    assert set(fields) < set(TrainParams.model_fields)
 
 
 def test_an_unknown_method_is_guessed():
-    with pytest.raises(BadParams, match=r"unknown method 'lorra'; components/model/methods has: freeze, full, lora; did you mean 'lora'\?"):
+    with pytest.raises(
+        BadParams, match=r"unknown method 'lorra'; components/model/methods has: .*freeze, full, lora.*; did you mean 'lora'\?"
+    ):
         methods.load("lorra")
     with pytest.raises(BadParams, match=r"train\.method: unknown method 'frozen'"):
         TrainParams.parse({"method": "frozen"}, "train")
@@ -119,7 +124,7 @@ def test_merging_changes_no_answer(model, learn, tiny_base, dora):
     batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[place] for place in range(8)])
     with torch.no_grad():
         before = model.eval()(**batch).logits
-        wrapped = lora.prepare(model, **LORA | {"lora_dora": dora}).eval()
+        wrapped = lora.prepare(model, LORA.model_copy(update={"lora_dora": dora})).eval()
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.5)
@@ -155,16 +160,16 @@ def test_lora_moves_its_targets_and_the_head(tiny_base, learn, model):
 
 @pytest.mark.parametrize(("targets", "count"), [("default", 4), ("all-linear", 12), ("query, key", 4), ("attention.output.dense", 2)])
 def test_adapters_stand_where_they_are_asked_for(model, targets, count):
-    wrapped = lora.prepare(model, **LORA | {"lora_targets": targets})
+    wrapped = lora.prepare(model, LORA.model_copy(update={"lora_targets": targets}))
 
     assert sum("lora_A" in name for name, _ in wrapped.named_parameters()) == count
 
 
 def test_what_does_not_fit_the_model_is_refused(model):
     with pytest.raises(BadParams, match=r"frozen_layers is 3, but the base model has 2 layers"):
-        freeze.prepare(model, frozen_layers=3, unfreeze_every=0)
+        freeze.prepare(model, freeze.Params(frozen_layers=3))
     with pytest.raises(BadParams, match=r"lora_targets names 'q_proj'; the linear layers of the base are: dense, key, query, value"):
-        lora.prepare(model, **LORA | {"lora_targets": "query q_proj"})
+        lora.prepare(model, LORA.model_copy(update={"lora_targets": "query q_proj"}))
 
 
 def architectures():
@@ -186,7 +191,7 @@ def test_the_layers_of_every_family_are_told_apart():
         assert set(depth.values()) == {0, 1, 2, 3}, family
         assert {name for name, at in depth.items() if at == 0} == {name for name in depth if "embeddings" in name}, family
         assert all(at == 3 for name, at in depth.items() if "classifier" in name or "pooler" in name), family
-        assert lora.prepare(model, **LORA | {"lora_targets": "all-linear"}) is not model, family
+        assert lora.prepare(model, LORA.model_copy(update={"lora_targets": "all-linear"})) is not model, family
 
 
 def generators():
@@ -230,13 +235,13 @@ def test_a_decoders_layers_follow_its_encoders_and_what_is_tied_is_no_head():
         assert {name for name, at in depth.items() if at == 0} == {
             name for name in depth if any(word in name for word in ("embed", "shared", "wte", "wpe"))
         }, family
-        assert lora._fresh(models[family]) == fresh, family
+        assert lora._head_modules(models[family]) == fresh, family
         assert len(lora._targets(models[family], "all-linear")) == linear, family
 
 
 def test_the_attention_that_joins_two_encoders_is_as_fresh_as_a_head():
     model = generators()["pair"]
-    depth, fresh = depths(model), lora._fresh(model)
+    depth, fresh = depths(model), lora._head_modules(model)
 
     assert all(at == 5 for name, at in depth.items() if "crossattention" in name or "predictions" in name)
     assert sum(".crossattention." in name for name in fresh) == 10
@@ -246,4 +251,4 @@ def test_the_attention_that_joins_two_encoders_is_as_fresh_as_a_head():
 
 def test_where_the_head_is_tied_freezing_all_else_leaves_nothing():
     with pytest.raises(BadParams, match="nothing would learn"):
-        freeze.prepare(generators()["bart"], frozen_layers=-1, unfreeze_every=0)
+        freeze.prepare(generators()["bart"], freeze.Params(frozen_layers=-1))

@@ -159,12 +159,12 @@ def test_rows_with_typed_tokens_are_told(bases, caplog, name, family, options, c
     with caplog.at_level("WARNING"):
         rows = task.read(pd.DataFrame(columns))[0]
         task.encode(rows, tokenizer, spec)
-        found = [record.message for record in caplog.records if "control token typed" in record.message]
+        found = [record.message for record in caplog.records if "typed control token" in record.message]
         caplog.clear()
         task.encode(rows.tail(1), tokenizer, spec)
 
     assert [message.split(", read")[0] for message in found] == [
-        f"1 of 2 rows have a control token typed in them, as {tokenizer.eos_token!r}"
+        f"1 of 2 rows contain a typed control token, e.g. {tokenizer.eos_token!r}"
     ]
     assert not caplog.records
 

@@ -159,9 +159,9 @@ def test_the_encoder_of_t5_is_used_alone(sentence, tickets, tmp_path):
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        ({"type": "own.modules.Router", "path": "2_Router"}, "has Router; contrastive builds Transformer, Pooling, Dense, Normalize"),
+        ({"type": "own.modules.Router", "path": "2_Router"}, "has Router; contrastive supports Transformer, Pooling, Dense, Normalize"),
         ({"type": "sentence_transformers.models.Dense", "path": "2_Dense"}, "2_Dense lacks model.safetensors"),
-        ({"type": "sentence_transformers.models.Dense", "path": "../other"}, "names '../other': expected a folder beside it"),
+        ({"type": "sentence_transformers.models.Dense", "path": "../other"}, "names '../other'; expected a folder next to it"),
     ],
 )
 def test_a_module_that_cannot_be_built_is_refused(sentence, encoder, tmp_path, module, said):
@@ -177,5 +177,5 @@ def test_a_pooling_that_is_listed_and_not_there_is_refused(sentence, encoder, tm
     _, base = made(sentence, encoder, tmp_path, "cls")
     (base / "1_Pooling/config.json").unlink()
 
-    with pytest.raises(BadModel, match=r"lists the pooling 1_Pooling, and there is no .*1_Pooling/config\.json"):
+    with pytest.raises(BadModel, match=r"lists the pooling 1_Pooling, but .*1_Pooling/config\.json is missing"):
         tasks.load("contrastive").build_model(base, spec())

@@ -65,7 +65,7 @@ SPOILT = {
     "renamed": (lambda folder: rewritten(folder, lambda tensors: {f"x.{name}": tensor for name, tensor in tensors.items()}), "lacks"),
     "one": (lambda folder: rewritten(folder, without("layer.1.output.dense.bias")), "lacks 1 tensor: .*layer.1.output.dense.bias"),
     "more layers": (lambda folder: configured(folder, num_hidden_layers=3), "lacks 16 tensors: .*layer.2"),
-    "fewer layers": (lambda folder: configured(folder, num_hidden_layers=1), "in layers that config.json does not count, 16 tensors"),
+    "fewer layers": (lambda folder: configured(folder, num_hidden_layers=1), "in layers beyond config.json, 16 tensors"),
     "vocabulary": (
         lambda folder: configured(folder, vocab_size=500),
         r"another shape 1 tensor: .*word_embeddings|size mismatch|ignore_mism",

@@ -109,4 +109,4 @@ def test_in_batch_negatives_of_a_pass_are_told(made, tmp_path, accumulation, cap
     with caplog.at_level("WARNING"):
         fit(task, case.base, learn, settings)
 
-    assert any("rows are compared within a pass of 4" in record.message for record in caplog.records) == (accumulation > 1)
+    assert any("rows are compared within a forward pass of 4" in record.message for record in caplog.records) == (accumulation > 1)

@@ -127,7 +127,7 @@ def test_bases_whose_tokenizers_differ_are_not_compared_by_the_token(case: Case,
     changes = {"base": {"others": {"small": str(case.base.with_name("small"))}}, "tune": {"space": SPACE}}
     place, params = pipeline.open_line(tmp_path / "project", Case(**{**vars(words), "changes": {**words.changes, **changes}}), base="tuned")
 
-    with pytest.raises(BadParams, match=r"the tokenizers of model, small differ, and the task's metrics count tokens"):
+    with pytest.raises(BadParams, match=r"the tokenizers of model, small differ and the task's metrics count tokens"):
         pipeline.prepare(place, params)
 
 

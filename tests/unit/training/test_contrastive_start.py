@@ -275,7 +275,7 @@ def test_a_search_may_choose_it(tiny_base, learn, tmp_path, monkeypatch):
 
 
 def test_a_limit_within_the_start_is_an_error(tiny_base, learn, tmp_path):
-    with pytest.raises(RetuneError, match=r"max_minutes ran out in step 1 of the 12 of train\.contrastive_start"):
+    with pytest.raises(RetuneError, match=r"max_minutes ended in step 1 of the 12 of train\.contrastive_start"):
         fit(task, tiny_base, learn, START.model_copy(update={"max_minutes": 1e-9}), keep=keep_in(tmp_path / "out"))
 
 
@@ -283,8 +283,8 @@ def test_a_limit_within_the_start_is_an_error(tiny_base, learn, tmp_path):
     ("settings", "reason"),
     [
         ({"batch_size": 1}, "contrastive_start: compares the rows of a batch, found batch_size 1"),
-        ({"method": "freeze", "frozen_layers": -1}, "contrastive_start: has nothing to act on where frozen_layers is -1"),
-        ({"swa": 0.6, "schedule": "constant", "epochs": 1}, "swa: averages steps of contrastive_start too, found 0.6 of 2 epochs"),
+        ({"method": "freeze", "frozen_layers": -1}, "contrastive_start: has no effect if frozen_layers is -1"),
+        ({"swa": 0.6, "schedule": "constant", "epochs": 1}, "swa: would also average steps of contrastive_start, found 0.6 of 2 epochs"),
     ],
 )
 def test_settings_that_exclude_it_are_refused(settings, reason):
@@ -293,7 +293,7 @@ def test_settings_that_exclude_it_are_refused(settings, reason):
 
 
 def test_frozen_layers_leave_it_nothing(tiny_base, learn):
-    with pytest.raises(BadParams, match=r"contrastive_start has nothing to act on: train\.frozen_layers freezes all layers"):
+    with pytest.raises(BadParams, match=r"contrastive_start has no effect: train\.frozen_layers freezes all layers"):
         fit(task, tiny_base, learn, START.model_copy(update={"method": "freeze", "frozen_layers": 2}))
 
 

@@ -48,7 +48,7 @@ def test_a_fixed_value_wins_and_a_tuned_one_is_chosen():
 
 
 def test_a_tuned_field_without_a_choice_is_refused():
-    with pytest.raises(BadParams, match=r"train\.batch_size says `tuned`"):
+    with pytest.raises(BadParams, match=r"train\.batch_size is set to `tuned`"):
         TrainSection.parse({"batch_size": "tuned"}, "train").settings({})
 
 

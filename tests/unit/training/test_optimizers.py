@@ -173,7 +173,7 @@ def test_a_plateau_is_whole_in_its_state():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     one = WarmPlateau(optimizer, 0, 0.1, 0)
     for value in (0.5, 0.4):
-        one.note(value)
+        one.record(value)
     other = WarmPlateau(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 0, 0.1, 0)
     other.load_state_dict(one.state_dict())
 

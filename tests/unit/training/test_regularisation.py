@@ -149,7 +149,7 @@ def test_no_setting_does_nothing(tiny_base, learn):
 
 
 def test_a_pull_towards_a_base_that_is_all_frozen_is_refused(tiny_base, learn):
-    with pytest.raises(BadParams, match=r"train\.l2_sp has nothing to act on"):
+    with pytest.raises(BadParams, match=r"train\.l2_sp has no effect"):
         fit(task, tiny_base, learn, QUICK.model_copy(update={"method": "freeze", "frozen_layers": 2, "l2_sp": 1.0}))
 
 
@@ -190,7 +190,7 @@ def test_the_average_is_the_sum_by_hand():
         decay = min(0.5, (1 + step) / (10 + step))
         expected = decay * expected + (1 - decay) * value
 
-    with average.shown():
+    with average.applied():
         assert linear.weight.item() == pytest.approx(expected)
     assert linear.weight.item() == 4.0
 
@@ -203,7 +203,7 @@ def test_the_stochastic_average_is_the_mean_of_the_last_steps():
         torch.nn.init.constant_(linear.weight, value)
         state.global_step = step
         average.on_step_end(None, state, None)
-        with average.shown():
+        with average.applied():
             seen.append(linear.weight.item())
 
     assert seen == pytest.approx([1.0, 3.0, -2.0, 4.0, 5.0, 3.0, 2.0, 2.0])  # until the half the weights themselves
@@ -259,5 +259,5 @@ def test_a_dropout_is_the_same_as_one_in_the_config():
 
 
 def test_a_model_without_dropout_says_so():
-    with pytest.raises(BadModel, match=r"has no dropout to set; write train\.dropout: null"):
+    with pytest.raises(BadModel, match=r"has no dropout to set; set train\.dropout to null"):
         set_dropout(torch.nn.Linear(1, 1), 0.1)

@@ -85,7 +85,7 @@ def test_a_fixed_value_wins_over_the_search(learn, tiny_base, tuned, workspace):
 
 
 def test_a_tuned_field_that_the_search_did_not_choose_is_refused(learn, tiny_base, tuned, workspace):
-    with pytest.raises(BadParams, match=r"train\.batch_size says `tuned`"):
+    with pytest.raises(BadParams, match=r"train\.batch_size is set to `tuned`"):
         run(learn, tiny_base, tuned, workspace / "out", batch_size="tuned")
 
 

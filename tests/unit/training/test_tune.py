@@ -104,7 +104,7 @@ def test_a_grown_space_begins_with_the_trials_that_lie_in_it(learn, tiny_base, w
     assert [params["weight_decay"] for params in trials["params"]][: best.carried] == [0.01] * best.carried
     assert best.value >= first.value
     assert set(best.settings) == set(grown)
-    assert "trials of earlier searches lie in this space" in caplog.text
+    assert "trials of earlier searches are in this space" in caplog.text
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_with_nothing_to_tune_no_trial_runs(tiny_base, workspace):
 
 
 def test_a_tuned_field_without_a_dimension_is_contradictory(learn, tiny_base, workspace):
-    with pytest.raises(BadParams, match=r"train\.warmup says `tuned`, but tune\.space has no such dimension"):
+    with pytest.raises(BadParams, match=r"train\.warmup is set to `tuned`, but tune\.space has no such dimension"):
         run(learn, tiny_base, workspace / "out", train=TRAIN | {"warmup": "tuned"})
 
 
@@ -253,7 +253,7 @@ def test_every_trial_failing_says_why(learn, tiny_base, workspace, monkeypatch):
 
     monkeypatch.setattr(search_module, "fit", diverge)
 
-    with pytest.raises(RetuneError, match="none of 3 trials was complete: 3 failed and 0 were pruned: the loss is nan after step 3"):
+    with pytest.raises(RetuneError, match="none of 3 trials completed: 3 failed and 0 were pruned: the loss is nan after step 3"):
         run(learn, tiny_base, workspace / "out")
 
 
@@ -317,7 +317,7 @@ def test_a_torn_last_line_is_cut_off_and_the_search_goes_on(learn, tiny_base, wo
         best = run(learn, tiny_base, workspace / "out", trials=3)
 
     assert best.complete + best.pruned == 3
-    assert "torn entry; 20 bytes are cut off" in caplog.text
+    assert "incomplete entry; cutting off 20 bytes" in caplog.text
 
 
 def test_a_whole_journal_is_left_alone(tmp_path):
@@ -421,7 +421,7 @@ sys.exit("torch" in sys.modules)
                     "weight_decay": {"type": "float", "low": 0, "high": 0.5, "when": {"warmup": 0.1}},
                 },
             },
-            "run in a circle",
+            "are circular",
         ),
     ],
 )
