@@ -68,7 +68,7 @@ SPOILT = {
     "fewer layers": (lambda folder: configured(folder, num_hidden_layers=1), "in layers beyond config.json, 16 tensors"),
     "vocabulary": (
         lambda folder: configured(folder, vocab_size=500),
-        r"another shape 1 tensor: .*word_embeddings|size mismatch|ignore_mism",
+        r"wrong shape for 1 tensor: .*word_embeddings|size mismatch|ignore_mism",
     ),
 }
 
