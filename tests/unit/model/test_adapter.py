@@ -103,7 +103,7 @@ KINDS: dict[str, tuple[Make, str, dict[str, Any], bool]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_base_and_adapter_are_the_merged_model_bit_for_bit(kind: str, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
+def test_base_and_adapter_merge_to_the_exact_model(kind: str, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
     make, task, changes, rest = KINDS[kind]
     (workspace / "base").mkdir()
     base = pinned(make(workspace / "base", list(tickets["text"]), tiny_base))
@@ -131,7 +131,7 @@ def test_base_and_adapter_are_the_merged_model_bit_for_bit(kind: str, tiny_base:
         assert (found / "adapter/adapter_model.safetensors").stat().st_size < 0.5 * (found / "model/model.safetensors").stat().st_size
 
 
-def test_the_adapter_has_all_of_the_model_but_its_weights(out: Path) -> None:
+def test_adapter_folder_has_the_files_of_the_model(out: Path) -> None:
     files = [{path.name for path in (out / name).iterdir()} for name in ("model", "adapter")]
 
     assert files[1] == files[0] - {"model.safetensors"} | {"adapter.json", "adapter_config.json", "adapter_model.safetensors"}
@@ -144,7 +144,7 @@ def test_the_adapter_has_all_of_the_model_but_its_weights(out: Path) -> None:
 CLASSIFIER = ["classifier.bias", "classifier.weight"]
 
 
-def test_its_bytes_are_the_same_elsewhere_and_name_no_place(out: Path, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
+def test_adapter_does_not_depend_on_the_folder(out: Path, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
     elsewhere = shutil.copytree(tiny_base, workspace / "elsewhere/base")
     again = trained(workspace / "again", elsewhere, tickets, calibration="temperature") / "adapter"
 
@@ -157,7 +157,7 @@ def test_its_bytes_are_the_same_elsewhere_and_name_no_place(out: Path, tiny_base
     assert config["target_modules"] == sorted(config["target_modules"])
 
 
-def test_a_hub_id_is_named_to_peft_and_peft_alone_reads_the_files(out: Path, tiny_base: Path, workspace: Path) -> None:
+def test_peft_alone_can_read_the_adapter(out: Path, tiny_base: Path, workspace: Path) -> None:
     from peft import PeftModel
 
     lora.AdapterWeights({"peft_type": "LORA"}, {"a": torch.ones(2)}).write(workspace, *(hub_id(f"org/name@{COMMIT}") or (None, None)))
@@ -174,7 +174,7 @@ def test_a_hub_id_is_named_to_peft_and_peft_alone_reads_the_files(out: Path, tin
     assert all(torch.equal(weights, merged.state_dict()[name]) for name, weights in model.state_dict().items())
 
 
-def test_a_resumed_training_leaves_the_same_adapter(
+def test_resumed_training_writes_the_same_adapter(
     out: Path, tiny_base: Path, tickets: pd.DataFrame, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any) -> None:
@@ -205,9 +205,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_another_base_is_refused_before_anything_is_loaded(
-    out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_different_base_is_refused_before_loading(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "of", None)  # what loads would raise another error
     base = shutil.copytree(tiny_base, workspace / "base")
     flip(base / "model.safetensors")
@@ -229,7 +227,7 @@ def test_another_base_is_refused_before_anything_is_loaded(
         found_in(AdapterManifest.read(out / "adapter"))
 
 
-def test_a_base_that_changes_while_it_is_read_is_refused_and_other_rounding_is_told(
+def test_changing_base_is_refused_and_rounding_is_logged(
     out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = shutil.copytree(tiny_base, workspace / "base")
@@ -261,21 +259,21 @@ def test_a_base_that_changes_while_it_is_read_is_refused_and_other_rounding_is_t
         (lambda folder: (folder / "rest.safetensors").write_bytes(b"x"), "rest.safetensors was added"),
     ],
 )
-def test_an_adapter_that_was_changed_is_refused(out: Path, tiny_base: Path, workspace: Path, harm: Any, said: str) -> None:
+def test_changed_adapter_is_refused(out: Path, tiny_base: Path, workspace: Path, harm: Any, said: str) -> None:
     folder = shutil.copytree(out / "adapter", workspace / "adapter")
     harm(folder)
     with pytest.raises(BadModel, match=f"is not the adapter that was trained: {said}"), adapter.merged(folder, lambda _: tiny_base):
         pass
 
 
-def test_files_beside_the_base_are_not_seen(out: Path, tiny_base: Path, workspace: Path) -> None:
+def test_extra_files_of_the_base_are_ignored(out: Path, tiny_base: Path, workspace: Path) -> None:
     base = shutil.copytree(tiny_base, workspace / "base")
     shutil.copyfile(out / "adapter/adapter_config.json", base / "adapter_config.json")  # transformers would load it by itself
     with adapter.merged(out / "adapter", lambda _: base) as folder:
         assert digest_folder(folder) == digest_folder(out / "model")
 
 
-def test_the_base_is_found_where_it_was_recorded(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_is_found_at_its_source(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = AdapterManifest.read(out / "adapter")
 
     def source(text: str) -> AdapterManifest:
@@ -292,9 +290,7 @@ def test_the_base_is_found_where_it_was_recorded(out: Path, tiny_base: Path, wor
     assert found_in(source("models/own"), uri=f"sqlite:///{project}/var/mlflow.db") == project / "models/own"
 
 
-def test_the_base_is_found_in_the_hubs_cache_by_its_commit(
-    out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_base_is_found_in_the_hub_cache(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(workspace / "hub"))
@@ -306,9 +302,7 @@ def test_the_base_is_found_in_the_hubs_cache_by_its_commit(
     assert found_in(record) == snapshot
 
 
-def test_what_a_workspace_has_pinned_serves_where_the_source_is_gone(
-    out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pinned_base_replaces_a_missing_source(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = AdapterManifest.read(out / "adapter").model_copy(update={"source": "models:/tickets/3"})
     project = workspace / "project"
     uri = f"sqlite:///{project}/var/mlflow.db"
@@ -334,12 +328,12 @@ def test_what_a_workspace_has_pinned_serves_where_the_source_is_gone(
         ({"method": "lora", "lora_store": "peft"}, "train.lora_store"),
     ],
 )
-def test_what_nothing_would_read_is_refused(settings: dict[str, Any], said: str) -> None:
+def test_lora_store_without_lora_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(BadParams, match=said):
         TrainSection.parse(settings, "train")
 
 
-def test_it_is_not_searched_and_leaves_a_searched_method_open(out: Path) -> None:
+def test_lora_store_cannot_be_searched(out: Path) -> None:
     section = TrainSection.parse({"method": "tuned", "lora_store": "adapter"}, "train")
     assert [section.settings({"method": name}).stores_adapter for name in ("full", "freeze", "lora")] == [False, False, True]
     with pytest.raises(BadParams, match=r"train.lora_store is set to `tuned`, .* it cannot be searched"):
@@ -351,9 +345,7 @@ def test_it_is_not_searched_and_leaves_a_searched_method_open(out: Path) -> None
     assert _identity(learn, base, "text_classification", both[0]) == _identity(learn, base, "text_classification", both[1])
 
 
-def test_a_base_that_could_not_be_told_from_others_is_refused_before_the_training(
-    tiny_base: Path, tickets: pd.DataFrame, workspace: Path
-) -> None:
+def test_unverified_base_is_refused_before_training(tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
     base = shutil.copytree(tiny_base, workspace / "base")
     flip(base / "model.safetensors")
     with pytest.raises(NotFound, match=r"model.safetensors"):

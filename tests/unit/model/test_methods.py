@@ -62,7 +62,7 @@ def test_every_file_is_a_method():
     assert set(fields) < set(TrainParams.model_fields)
 
 
-def test_an_unknown_method_is_guessed():
+def test_unknown_method_gets_a_suggestion():
     with pytest.raises(
         BadParams, match=r"unknown method 'lorra'; components/model/methods has: .*freeze, full, lora.*; did you mean 'lora'\?"
     ):
@@ -73,7 +73,7 @@ def test_an_unknown_method_is_guessed():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, variant):
+def test_resumed_run_equals_an_uninterrupted_run(tiny_base, learn, tmp_path, variant):
     expected, resumed = cut_and_resumed(task, tiny_base, learn, QUICK.model_copy(update=VARIANTS[variant]), tmp_path)
 
     histories = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("whole", "broken")]
@@ -95,7 +95,7 @@ def test_every_method_learns(tiny_base, learn, tmp_path, variant):
 
 
 @pytest.mark.parametrize("method", ["freeze", "lora"])
-def test_a_training_that_had_ended_gives_its_weights_again(tiny_base, learn, tmp_path, method):
+def test_finished_training_returns_its_weights(tiny_base, learn, tmp_path, method):
     keep = keep_in(tmp_path / "out")
     settings = QUICK.model_copy(update={"epochs": 1, "method": method})
     first = fit(task, tiny_base, learn, settings, keep=keep)
@@ -106,7 +106,7 @@ def test_a_training_that_had_ended_gives_its_weights_again(tiny_base, learn, tmp
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_saved_model_is_plain_and_answers_alike(tiny_base, learn, tmp_path, variant):
+def test_saved_model_is_plain_and_equal(tiny_base, learn, tmp_path, variant):
     trained = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1} | VARIANTS[variant])).model
     plain = task.build_model(tiny_base, learn.spec)
     trained.save_pretrained(tmp_path / "model")
@@ -120,7 +120,7 @@ def test_the_saved_model_is_plain_and_answers_alike(tiny_base, learn, tmp_path, 
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_merging_changes_no_answer(model, learn, tiny_base, dora):
+def test_merging_keeps_the_predictions(model, learn, tiny_base, dora):
     batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[place] for place in range(8)])
     with torch.no_grad():
         before = model.eval()(**batch).logits
@@ -144,14 +144,14 @@ def moved(tiny_base, learn, **changes):
 
 
 @pytest.mark.parametrize(("frozen_layers", "still"), [(0, {0}), (1, {0, 1}), (2, {0, 1, 2}), (-1, {0, 1, 2})])
-def test_freezing_moves_what_is_above_and_nothing_else(tiny_base, learn, model, frozen_layers, still):
+def test_freezing_trains_only_the_layers_above(tiny_base, learn, model, frozen_layers, still):
     depth = depths(model)
 
     assert set(depth.values()) == {0, 1, 2, 3}
     assert moved(tiny_base, learn, method="freeze", frozen_layers=frozen_layers) == {name for name, at in depth.items() if at not in still}
 
 
-def test_lora_moves_its_targets_and_the_head(tiny_base, learn, model):
+def test_lora_changes_its_targets_and_the_head(tiny_base, learn, model):
     head = {name for name, at in depths(model).items() if at == 3}
     queries = {f"bert.encoder.layer.{layer}.attention.self.{name}.weight" for layer in (0, 1) for name in ("query", "value")}
 
@@ -159,13 +159,13 @@ def test_lora_moves_its_targets_and_the_head(tiny_base, learn, model):
 
 
 @pytest.mark.parametrize(("targets", "count"), [("default", 4), ("all-linear", 12), ("query, key", 4), ("attention.output.dense", 2)])
-def test_adapters_stand_where_they_are_asked_for(model, targets, count):
+def test_adapters_are_at_their_targets(model, targets, count):
     wrapped = lora.prepare(model, LORA.model_copy(update={"lora_targets": targets}))
 
     assert sum("lora_A" in name for name, _ in wrapped.named_parameters()) == count
 
 
-def test_what_does_not_fit_the_model_is_refused(model):
+def test_settings_that_do_not_fit_the_model_are_refused(model):
     with pytest.raises(BadParams, match=r"frozen_layers is 3, but the base model has 2 layers"):
         freeze.prepare(model, freeze.Params(frozen_layers=3))
     with pytest.raises(BadParams, match=r"lora_targets names 'q_proj'; the linear layers of the base are: dense, key, query, value"):
@@ -185,7 +185,7 @@ def architectures():
     }
 
 
-def test_the_layers_of_every_family_are_told_apart():
+def test_layers_of_every_family_are_recognised():
     for family, model in architectures().items():
         depth = depths(model)
         assert set(depth.values()) == {0, 1, 2, 3}, family
@@ -226,7 +226,7 @@ GENERATORS = {
 }
 
 
-def test_a_decoders_layers_follow_its_encoders_and_what_is_tied_is_no_head():
+def test_decoder_layers_follow_the_encoder():
     models = generators()
     for family, (head, fresh, linear) in GENERATORS.items():
         depth = depths(models[family])
@@ -239,7 +239,7 @@ def test_a_decoders_layers_follow_its_encoders_and_what_is_tied_is_no_head():
         assert len(lora._targets(models[family], "all-linear")) == linear, family
 
 
-def test_the_attention_that_joins_two_encoders_is_as_fresh_as_a_head():
+def test_cross_attention_of_two_encoders_is_new():
     model = generators()["pair"]
     depth, fresh = depths(model), lora._head_modules(model)
 
@@ -249,6 +249,6 @@ def test_the_attention_that_joins_two_encoders_is_as_fresh_as_a_head():
     assert "decoder.cls.predictions.transform.dense" in fresh
 
 
-def test_where_the_head_is_tied_freezing_all_else_leaves_nothing():
+def test_freezing_all_with_a_tied_head_is_refused():
     with pytest.raises(BadParams, match="nothing would learn"):
         freeze.prepare(generators()["bart"], freeze.Params(frozen_layers=-1))

@@ -80,7 +80,7 @@ def gradient(trainer, rows, size):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_passes_of_a_step_add_up_to_one(made, tmp_path, variant):
+def test_accumulated_passes_equal_one_pass(made, tmp_path, variant):
     name, options, changes = VARIANTS[variant]
     case = made(name)
     task = tasks.load(name, options)
@@ -101,7 +101,7 @@ def test_passes_of_a_step_add_up_to_one(made, tmp_path, variant):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_in_batch_negatives_of_a_pass_are_told(made, tmp_path, accumulation, caplog):
+def test_in_batch_negatives_with_accumulation_warn(made, tmp_path, accumulation, caplog):
     case = made("contrastive")
     task = tasks.load("contrastive")
     learn = PreparedSplits.read(make_learn(tmp_path / "learn", case.base, rows_for(case, task, {}), 2, "contrastive", {}, max_length=20))

@@ -57,14 +57,14 @@ def by_hand(vectors, labels, temperature):
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 2, 3], [0, 0, 0, 0, 0, 1]])
-def test_the_loss_is_that_of_the_formula(labels):
+def test_loss_equals_the_formula(labels):
     vectors = np.random.default_rng(3).normal(size=(6, 4))
     found = supervised(torch.tensor(vectors, requires_grad=True), torch.tensor(labels), 0.1)
 
     assert found.item() == pytest.approx(by_hand(vectors, labels, 0.1), rel=1e-5)
 
 
-def test_it_has_the_sign_of_triplet_losses():
+def test_gradient_step_lowers_triplet_losses():
     """One step down the gradient also lowers the loss of sentence-transformers over all triplets of the batch."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -79,7 +79,7 @@ def test_it_has_the_sign_of_triplet_losses():
 
 
 @pytest.mark.parametrize("rows", [1, 4])
-def test_rows_without_company_have_no_loss_and_a_gradient_of_zero(rows):
+def test_rows_with_unique_labels_have_zero_loss_and_gradient(rows):
     vectors = torch.randn(rows, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = supervised(vectors, torch.arange(rows), 0.1)
     loss.backward()
@@ -88,7 +88,7 @@ def test_rows_without_company_have_no_loss_and_a_gradient_of_zero(rows):
     assert (vectors.grad == 0).all()
 
 
-def test_rows_stand_beside_one_of_their_label():
+def test_rows_are_paired_by_label():
     labels = [0] * 7 + [1] * 4 + [2] + [3] * 2
     orders = [in_pairs(labels, torch.Generator().manual_seed(seed)) for seed in range(20)]
 
@@ -100,7 +100,7 @@ def test_rows_stand_beside_one_of_their_label():
         assert Counter(lonely) == {2: 1}
 
 
-def test_only_what_lies_below_the_head_learns_in_the_start(tiny_base, learn, tmp_path):
+def test_only_the_encoder_learns_in_the_start(tiny_base, learn, tmp_path):
     set_seed(START.seed)
     model = task.build_model(tiny_base, learn.spec)
     fresh, depth, head = weights(model), depths(model), head_depth(model)
@@ -116,7 +116,7 @@ def test_only_what_lies_below_the_head_learns_in_the_start(tiny_base, learn, tmp
     assert len(moved) > 0.9 * sum(at < head for at in depth.values())
 
 
-def test_evaluations_and_the_best_checkpoint_come_after_the_start(tiny_base, learn, tmp_path):
+def test_evaluations_begin_after_the_start(tiny_base, learn, tmp_path):
     settings = START.model_copy(update={"contrastive_start": 1.25, "patience": 1, "epochs": 2})
     keep = keep_in(tmp_path / "out")
     found = fit(task, tiny_base, learn, settings, keep=keep)
@@ -129,7 +129,7 @@ def test_evaluations_and_the_best_checkpoint_come_after_the_start(tiny_base, lea
     assert found.best_step in evaluated
 
 
-def test_texts_of_one_label_come_closer(tiny_base, learn):
+def test_texts_with_the_same_label_get_closer(tiny_base, learn):
     settings = START.model_copy(update={"contrastive_start": 4.0, "epochs": 0.1, "learning_rate": 3e-3})
     before, after = (fit(task, tiny_base, learn, settings.model_copy(update=change)).model for change in ({"learning_rate": 1e-30}, {}))
     batch = task.collator(task.load_tokenizer(tiny_base), learn.spec)([learn.validation[place] for place in range(60)])
@@ -151,7 +151,7 @@ PHASES = {
 
 
 @pytest.mark.parametrize("variant", PHASES)
-def test_a_cut_after_the_start_changes_nothing(tiny_base, learn, tmp_path, variant):
+def test_resume_after_the_start_is_exact(tiny_base, learn, tmp_path, variant):
     settings = START.model_copy(update={"epochs": 2, **PHASES[variant]})
     expected, resumed = cut_and_resumed(task, tiny_base, learn, settings, tmp_path)
 
@@ -161,7 +161,7 @@ def test_a_cut_after_the_start_changes_nothing(tiny_base, learn, tmp_path, varia
 
 
 @pytest.mark.parametrize("variant", ["in the start", "with adapters"])
-def test_a_cut_within_the_start_changes_nothing(tiny_base, learn, tmp_path, monkeypatch, variant):
+def test_resume_within_the_start_is_exact(tiny_base, learn, tmp_path, monkeypatch, variant):
     """Cut in the pass after the first checkpoint, where nothing was evaluated yet."""
     settings = START.model_copy(update={"evaluations_per_epoch": 4, **PHASES[variant]})
     expected = fit(task, tiny_base, learn, settings, keep=keep_in(tmp_path / "whole"))
@@ -184,7 +184,7 @@ def test_a_cut_within_the_start_changes_nothing(tiny_base, learn, tmp_path, monk
     assert (resumed.best_step, resumed.best_value) == (expected.best_step, expected.best_value)
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(tiny_base, learn):
+def test_weights_depend_on_the_seed_only(tiny_base, learn):
     one, again, other = (weights(fit(task, tiny_base, learn, START.model_copy(update={"seed": seed})).model) for seed in (7, 7, 8))
 
     assert same(one, again)
@@ -201,7 +201,7 @@ def test_every_family_has_vectors(family, tickets, tmp_path):
     assert fit(task, base, small, settings).steps == 4
 
 
-def test_the_pooling_of_the_options_is_that_of_the_vectors(tiny_base, learn):
+def test_vectors_use_the_pooling_option(tiny_base, learn):
     batch = task.collator(task.load_tokenizer(tiny_base), learn.spec)([learn.validation[place] for place in range(8)])
     batch.pop("labels")
     found = {}
@@ -217,7 +217,7 @@ def test_the_pooling_of_the_options_is_that_of_the_vectors(tiny_base, learn):
 
 
 @pytest.mark.parametrize("how", ["cls", "mean"])
-def test_the_vector_is_what_a_modernbert_head_reads(tiny_base, learn, tmp_path, how):
+def test_vector_is_the_input_of_a_modernbert_head(tiny_base, learn, tmp_path, how):
     from transformers import ModernBertConfig, ModernBertForSequenceClassification
 
     sizes = {"vocab_size": len(task.load_tokenizer(tiny_base)), "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2}
@@ -245,7 +245,7 @@ def test_the_vector_is_what_a_modernbert_head_reads(tiny_base, learn, tmp_path, 
         ("GPT2Config", {"summary_type": "cls_index"}, "last"),
     ],
 )
-def test_the_pooling_is_that_of_the_architecture(family, settings, how):
+def test_default_pooling_is_that_of_the_architecture(family, settings, how):
     import transformers
 
     from components.model.tasks.text_classification.model import _pooling
@@ -253,7 +253,7 @@ def test_the_pooling_is_that_of_the_architecture(family, settings, how):
     assert _pooling(getattr(transformers, family)(**settings), "default") == how
 
 
-def test_a_search_may_choose_it(tiny_base, learn, tmp_path, monkeypatch):
+def test_contrastive_start_can_be_searched(tiny_base, learn, tmp_path, monkeypatch):
     monkeypatch.setenv("RETUNE_VAR", str(tmp_path / "var"))
     space = {"contrastive_start": {"type": "categorical", "choices": [0.0, 1.0]}}
     settings = {
@@ -274,7 +274,7 @@ def test_a_search_may_choose_it(tiny_base, learn, tmp_path, monkeypatch):
     assert [len(trial.intermediate_values) for trial in trials] == [2, 2]
 
 
-def test_a_limit_within_the_start_is_an_error(tiny_base, learn, tmp_path):
+def test_time_limit_within_the_start_is_an_error(tiny_base, learn, tmp_path):
     with pytest.raises(RetuneError, match=r"max_minutes ended in step 1 of the 12 of train\.contrastive_start"):
         fit(task, tiny_base, learn, START.model_copy(update={"max_minutes": 1e-9}), keep=keep_in(tmp_path / "out"))
 
@@ -287,17 +287,17 @@ def test_a_limit_within_the_start_is_an_error(tiny_base, learn, tmp_path):
         ({"swa": 0.6, "schedule": "constant", "epochs": 1}, "swa: would also average steps of contrastive_start, found 0.6 of 2 epochs"),
     ],
 )
-def test_settings_that_exclude_it_are_refused(settings, reason):
+def test_conflicting_settings_are_refused(settings, reason):
     with pytest.raises(BadParams, match=reason):
         TrainSection.parse({"contrastive_start": 1.0, **settings}, "train")
 
 
-def test_frozen_layers_leave_it_nothing(tiny_base, learn):
+def test_frozen_layers_are_refused(tiny_base, learn):
     with pytest.raises(BadParams, match=r"contrastive_start has no effect: train\.frozen_layers freezes all layers"):
         fit(task, tiny_base, learn, START.model_copy(update={"method": "freeze", "frozen_layers": 2}))
 
 
-def test_every_task_refuses_it_or_has_vectors():
+def test_every_task_has_vectors_or_refuses():
     others = [tasks.load(name) for name in tasks.available() if name != "text_classification"]
     kinds = [tasks.load("text_classification", options) for kind, options in KINDS.items() if kind != "single"]
 
@@ -307,6 +307,6 @@ def test_every_task_refuses_it_or_has_vectors():
     assert "contrastive_start" not in task.refuses
 
 
-def test_a_task_that_refuses_it_says_why(tiny_base, learn):
+def test_refusing_task_gives_the_reason(tiny_base, learn):
     with pytest.raises(BadParams, match=r"train\.contrastive_start is set, and the task refuses it: numbers have no rows"):
         fit(tasks.load("text_classification", KINDS["regression"]), tiny_base, learn, START.model_copy(update={"metric": "r2"}))

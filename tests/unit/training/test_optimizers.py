@@ -65,7 +65,7 @@ class ByTheBook:
         ({"optimizer": "adafactor"}, lambda groups: ByTheBook(groups)),
     ],
 )
-def test_an_optimizer_steps_as_it_is_documented(tiny_base, changes, reference):
+def test_optimizer_step_equals_the_reference(tiny_base, changes, reference):
     settings = QUICK.model_copy(update=changes | {"weight_decay": 0.1})
     ours, theirs = (task.build_model(tiny_base, spec_of("a", "b")) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
@@ -88,7 +88,7 @@ def after_a_step(tiny_base, learn, **changes):
     return weights(fit(task, tiny_base, learn, QUICK.model_copy(update=STEP | changes), evaluations=1).model)
 
 
-def test_a_gradient_beyond_the_norm_is_scaled_down_to_it(tiny_base, learn):
+def test_gradient_is_clipped_to_the_norm(tiny_base, learn):
     plain = {"optimizer": "sgd", "momentum": 0.0}
     start = after_a_step(tiny_base, learn, **plain, learning_rate=1e-12)
     whole, cut = (after_a_step(tiny_base, learn, **plain, max_grad_norm=norm) for norm in (1e6, 0.01))
@@ -101,7 +101,7 @@ def test_a_gradient_beyond_the_norm_is_scaled_down_to_it(tiny_base, learn):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adafactor"])
-def test_decay_takes_its_share_off_the_weights_and_nothing_off_biases_and_norms(tiny_base, learn, optimizer):
+def test_weight_decay_skips_biases_and_norms(tiny_base, learn, optimizer):
     start = task.build_model(tiny_base, learn.spec).state_dict()
     bare, decayed = (after_a_step(tiny_base, learn, optimizer=optimizer, weight_decay=share) for share in (0.0, 0.5))
     names = [name for name in bare if name.startswith("bert.") and bare[name].is_floating_point()]  # the head's start is drawn
@@ -112,7 +112,7 @@ def test_decay_takes_its_share_off_the_weights_and_nothing_off_biases_and_norms(
         assert torch.allclose(bare[name] - decayed[name], share * start[name], atol=1e-6), name
 
 
-def test_each_layer_learns_slower_than_the_one_above(model):
+def test_layer_decay_lowers_the_rate_per_layer(model):
     settings = QUICK.model_copy(update={"layer_decay": 0.5, "weight_decay": 0.1})
     decayed = {name for name, weights in model.named_parameters() if weights.ndim == 2}
     groups = grouped(model, decayed, settings)
@@ -147,7 +147,7 @@ def falling(step, warmup, shape):
     ],
     ids=["linear", "cosine", "constant", "polynomial"],
 )
-def test_the_learning_rate_of_every_step_is_as_documented(tiny_base, learn, tmp_path, changes, warmup, shape):
+def test_learning_rate_equals_the_formula(tiny_base, learn, tmp_path, changes, warmup, shape):
     rates, _ = rates_of(tiny_base, learn, tmp_path, **changes, weight_decay=0.0)
 
     assert len(rates) == 36
@@ -155,7 +155,7 @@ def test_the_learning_rate_of_every_step_is_as_documented(tiny_base, learn, tmp_
 
 
 @pytest.mark.slow
-def test_a_plateau_halves_the_rate_when_torch_would(tiny_base, learn, tmp_path):
+def test_plateau_lowers_the_rate_like_torch(tiny_base, learn, tmp_path):
     rates, scores = rates_of(tiny_base, learn, tmp_path, schedule="plateau", plateau_patience=2, warmup=4, evaluations_per_epoch=12)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-2)
     reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=2, threshold=0, eps=0)
@@ -169,7 +169,7 @@ def test_a_plateau_halves_the_rate_when_torch_would(tiny_base, learn, tmp_path):
     assert min(rates[step] for step in range(4, 36)) < 1e-2
 
 
-def test_a_plateau_is_whole_in_its_state():
+def test_plateau_state_is_complete():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     one = WarmPlateau(optimizer, 0, 0.1, 0)
     for value in (0.5, 0.4):

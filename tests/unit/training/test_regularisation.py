@@ -53,7 +53,7 @@ IN_SHORT = ("noise", "stochastic average", "gradual unfreezing, averaged", "aver
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", [name if name in IN_SHORT else pytest.param(name, marks=pytest.mark.exhaustive) for name in RESUMED])
-def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, variant):
+def test_resumed_run_equals_an_uninterrupted_run(tiny_base, learn, tmp_path, variant):
     settings = QUICK.model_copy(update=RESUMED[variant])
     expected, resumed = cut_and_resumed(task, tiny_base, learn, settings, tmp_path)
     again = fit(
@@ -69,7 +69,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, v
     assert not same(weights(expected.model), weights(fit(task, tiny_base, learn, QUICK, keep=keep_in(tmp_path / "plain")).model))
 
 
-def test_the_penalties_are_those_of_the_formulas(model):
+def test_penalties_equal_the_formulas(model):
     names = losses.pretrained(model)
     origin = {name: weights.detach().clone() for name, weights in losses.learning(model, names).items()}
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_the_penalties_are_those_of_the_formulas(model):
     assert losses.absolute({"w": torch.tensor([[1.0, -2.0], [0.5, 0.0]])}).item() == 3.5
 
 
-def test_the_divergence_is_the_mean_of_both_directions():
+def test_divergence_is_the_mean_of_both_directions():
     one, other = np.random.default_rng(0).normal(size=(2, 5, 3))
     p, q = softmax(one, axis=1), softmax(other, axis=1)
     expected = 0.5 * (rel_entr(p, q).sum(axis=1) + rel_entr(q, p).sum(axis=1)).mean()
@@ -91,7 +91,7 @@ def test_the_divergence_is_the_mean_of_both_directions():
     assert losses.divergence(torch.tensor(one), torch.tensor(one)).item() == 0
 
 
-def test_the_divergence_counts_positions_with_a_label_only():
+def test_divergence_skips_positions_without_a_label():
     torch.manual_seed(0)
     one, other = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
     labels = torch.tensor([[-100, 1, 2], [0, -100, -100]])
@@ -105,7 +105,7 @@ def test_the_divergence_counts_positions_with_a_label_only():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"label_smoothing": 0.1}, {"l2_sp": 0.5, "l1": 1e-3}, {"r_drop": 2.0}])
-def test_a_step_in_two_passes_is_a_step_in_one(tiny_base, learn, changes):
+def test_step_in_two_passes_equals_one_pass(tiny_base, learn, changes):
     # SGD: the step is the gradient. The tiny model has no dropout, so that both ways see the same numbers.
     settings = QUICK.model_copy(update={"optimizer": "sgd", "epochs": 1, "learning_rate": 0.1, "max_grad_norm": 1e6} | changes)
     once = fit(task, tiny_base, learn, settings).model
@@ -139,7 +139,7 @@ WITH = [
 
 
 @pytest.mark.exhaustive
-def test_no_setting_does_nothing(tiny_base, learn):
+def test_every_setting_has_an_effect(tiny_base, learn):
     def trained(**changes):
         return weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 0.5} | changes), evaluations=1).model)
 
@@ -148,13 +148,13 @@ def test_no_setting_does_nothing(tiny_base, learn):
         assert not same(plain[json.dumps(others)], trained(**others, **changes)), changes
 
 
-def test_a_pull_towards_a_base_that_is_all_frozen_is_refused(tiny_base, learn):
+def test_l2_sp_with_a_frozen_base_is_refused(tiny_base, learn):
     with pytest.raises(BadParams, match=r"train\.l2_sp has no effect"):
         fit(task, tiny_base, learn, QUICK.model_copy(update={"method": "freeze", "frozen_layers": 2, "l2_sp": 1.0}))
 
 
 @pytest.mark.slow
-def test_layers_are_unfrozen_one_by_one_from_the_top(tiny_base, learn):
+def test_layers_are_unfrozen_from_the_top(tiny_base, learn):
     settings = QUICK.model_copy(update={"epochs": 1, "method": "freeze", "frozen_layers": -1})
     torch.manual_seed(settings.seed)
     before = weights(task.build_model(tiny_base, learn.spec))
@@ -168,7 +168,7 @@ def test_layers_are_unfrozen_one_by_one_from_the_top(tiny_base, learn):
 
 
 @pytest.mark.slow
-def test_a_strong_pull_keeps_the_base_and_frees_the_head(tiny_base, learn):
+def test_strong_l2_sp_keeps_the_base_but_not_the_head(tiny_base, learn):
     base = task.build_model(tiny_base, learn.spec)
 
     def way(**changes):
@@ -178,7 +178,7 @@ def test_a_strong_pull_keeps_the_base_and_frees_the_head(tiny_base, learn):
     assert way(l2_sp=100.0) < 0.2 * way()
 
 
-def test_the_average_is_the_sum_by_hand():
+def test_moving_average_equals_the_formula():
     linear = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(linear.weight)
     average, state = WeightAverage(linear, moving_average(0.5)), type("State", (), {"global_step": 0, "max_steps": 4})()
@@ -195,7 +195,7 @@ def test_the_average_is_the_sum_by_hand():
     assert linear.weight.item() == 4.0
 
 
-def test_the_stochastic_average_is_the_mean_of_the_last_steps():
+def test_stochastic_average_is_the_mean_of_the_last_steps():
     linear = torch.nn.Linear(1, 1, bias=False)
     average, state = WeightAverage(linear, stochastic_average(0.5)), type("State", (), {"global_step": 0, "max_steps": 8})()
     seen = []
@@ -210,7 +210,7 @@ def test_the_stochastic_average_is_the_mean_of_the_last_steps():
 
 
 @pytest.mark.slow
-def test_what_is_evaluated_is_what_is_returned(tiny_base, learn, tmp_path):
+def test_evaluated_weights_are_returned(tiny_base, learn, tmp_path):
     keep = keep_in(tmp_path / "out")
     settings = QUICK.model_copy(update={"epochs": 1, "ema": 0.99})
     seen = []
@@ -246,7 +246,7 @@ def pairs(share):
             yield build(config(**fields, **dict.fromkeys(own, value)))
 
 
-def test_a_dropout_is_the_same_as_one_in_the_config():
+def test_dropout_equals_that_of_the_config():
     built = list(pairs(0.3))
     for wanted, bare in zip(built[::2], built[1::2], strict=True):
         set_dropout(bare, 0.3)
@@ -258,6 +258,6 @@ def test_a_dropout_is_the_same_as_one_in_the_config():
         assert sum(value == 0.3 for name, value in vars(bare.config).items() if "drop" in name) >= 2
 
 
-def test_a_model_without_dropout_says_so():
+def test_model_without_dropout_is_refused():
     with pytest.raises(BadModel, match=r"has no dropout to set; set train\.dropout to null"):
         set_dropout(torch.nn.Linear(1, 1), 0.1)

@@ -61,7 +61,7 @@ def without_clock(frame):
 
 
 @pytest.mark.slow
-def test_the_first_trial_is_the_given_one_and_the_best_is_the_highest(learn, tiny_base, workspace):
+def test_first_trial_is_given_and_best_is_highest(learn, tiny_base, workspace):
     best = run(learn, tiny_base, workspace / "out")
 
     trials = table(workspace / "out")
@@ -74,7 +74,7 @@ def test_the_first_trial_is_the_given_one_and_the_best_is_the_highest(learn, tin
 
 
 @pytest.mark.slow
-def test_the_same_search_twice_finds_the_same(learn, tiny_base, workspace, monkeypatch):
+def test_search_is_deterministic(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "one")
     monkeypatch.setenv("RETUNE_VAR", str(workspace / "elsewhere"))
     run(learn, tiny_base, workspace / "two")
@@ -84,7 +84,7 @@ def test_the_same_search_twice_finds_the_same(learn, tiny_base, workspace, monke
 
 
 @pytest.mark.slow
-def test_a_finished_search_is_not_searched_again(learn, tiny_base, workspace):
+def test_finished_search_is_not_repeated(learn, tiny_base, workspace):
     one = run(learn, tiny_base, workspace / "one")
     two = run(learn, tiny_base, workspace / "two")
 
@@ -92,7 +92,7 @@ def test_a_finished_search_is_not_searched_again(learn, tiny_base, workspace):
 
 
 @pytest.mark.slow
-def test_a_grown_space_begins_with_the_trials_that_lie_in_it(learn, tiny_base, workspace, caplog):
+def test_grown_space_starts_with_earlier_trials(learn, tiny_base, workspace, caplog):
     first = run(learn, tiny_base, workspace / "one", trials=2)
     grown = TUNE["space"] | {"weight_decay": {"type": "float", "low": 0.0, "high": 0.1}}
     with caplog.at_level(logging.INFO):
@@ -108,7 +108,7 @@ def test_a_grown_space_begins_with_the_trials_that_lie_in_it(learn, tiny_base, w
 
 
 @pytest.mark.slow
-def test_thawing_and_averaging_can_be_searched(learn, tiny_base, workspace):
+def test_unfreezing_and_averaging_can_be_searched(learn, tiny_base, workspace):
     train = TRAIN | {"method": "tuned", "unfreeze_every": "tuned", "swa": "tuned", "batch_size": 16}
     space = {
         "learning_rate": TUNE["space"]["learning_rate"],
@@ -126,7 +126,7 @@ def test_thawing_and_averaging_can_be_searched(learn, tiny_base, workspace):
 
 
 @pytest.mark.slow
-def test_trials_outside_the_space_or_of_another_budget_are_not_carried(learn, tiny_base, workspace):
+def test_incomparable_trials_are_not_carried_over(learn, tiny_base, workspace):
     run(learn, tiny_base, workspace / "one", trials=1)
     narrow = TUNE["space"] | {"learning_rate": {"type": "float", "low": 1e-3, "high": 2e-3}}
     there = {"initial_trial": {"learning_rate": 1.5e-3}, "space": narrow}
@@ -136,7 +136,7 @@ def test_trials_outside_the_space_or_of_another_budget_are_not_carried(learn, ti
 
 
 @pytest.mark.slow
-def test_a_larger_budget_goes_on_where_the_search_stopped(learn, tiny_base, workspace, monkeypatch):
+def test_larger_budget_continues_the_search(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "out", trials=2)
     run(learn, tiny_base, workspace / "out", trials=4)
     monkeypatch.setenv("RETUNE_VAR", str(workspace / "elsewhere"))
@@ -145,7 +145,7 @@ def test_a_larger_budget_goes_on_where_the_search_stopped(learn, tiny_base, work
     assert without_clock(table(workspace / "out")) == without_clock(table(workspace / "at_once"))
 
 
-def test_training_is_handed_the_settings_and_nothing_that_a_budget_changes(tmp_path):
+def test_settings_file_does_not_depend_on_the_budget(tmp_path):
     short = BestTrial(
         study="s",
         number=0,
@@ -170,7 +170,7 @@ def test_training_is_handed_the_settings_and_nothing_that_a_budget_changes(tmp_p
     assert TunedSettings.read(tmp_path / "long").settings == short.settings == BestTrial.read(tmp_path / "short").settings
 
 
-def test_a_fixed_value_is_not_searched(learn, tiny_base, workspace, caplog):
+def test_fixed_value_is_not_searched(learn, tiny_base, workspace, caplog):
     with caplog.at_level(logging.WARNING):
         best = run(learn, tiny_base, workspace / "out", train=TRAIN | {"learning_rate": 1e-3}, trials=1)
 
@@ -178,7 +178,7 @@ def test_a_fixed_value_is_not_searched(learn, tiny_base, workspace, caplog):
     assert "tune.space.learning_rate is not searched: train.learning_rate is fixed to 0.001" in caplog.text
 
 
-def test_with_nothing_to_tune_no_trial_runs(tiny_base, workspace):
+def test_nothing_to_tune_runs_no_trial(tiny_base, workspace):
     best = run(workspace / "needs no data", tiny_base, workspace / "out", train={"learning_rate": 1e-3})
 
     assert (best.settings, best.complete, best.stopped_by) == ({}, 0, "nothing to tune")
@@ -186,13 +186,13 @@ def test_with_nothing_to_tune_no_trial_runs(tiny_base, workspace):
     assert not (workspace / "var").exists()
 
 
-def test_a_tuned_field_without_a_dimension_is_contradictory(learn, tiny_base, workspace):
+def test_tuned_field_without_a_dimension_is_refused(learn, tiny_base, workspace):
     with pytest.raises(BadParams, match=r"train\.warmup is set to `tuned`, but tune\.space has no such dimension"):
         run(learn, tiny_base, workspace / "out", train=TRAIN | {"warmup": "tuned"})
 
 
 @pytest.mark.slow
-def test_bad_trials_are_stopped_during_training(learn, tiny_base, workspace):
+def test_bad_trials_are_pruned(learn, tiny_base, workspace):
     # The given trial learns; nearly all rates drawn at random from this range are too low to keep up with it.
     space = {"learning_rate": {"type": "float", "low": 1e-9, "high": 1e-2, "log": True}}
     settings = {
@@ -213,7 +213,7 @@ def test_bad_trials_are_stopped_during_training(learn, tiny_base, workspace):
 
 
 @pytest.mark.slow
-def test_a_condition_decides_what_is_searched(learn, tiny_base, workspace):
+def test_condition_selects_the_searched_fields(learn, tiny_base, workspace):
     space = {
         "warmup": {"type": "float", "low": 0.1, "high": 0.5, "when": {"schedule": "linear"}},
         "schedule": {"type": "categorical", "choices": ["linear", "constant"]},
@@ -228,7 +228,7 @@ def test_a_condition_decides_what_is_searched(learn, tiny_base, workspace):
 
 
 @pytest.mark.slow
-def test_the_method_itself_can_be_searched(learn, tiny_base, workspace):
+def test_method_can_be_searched(learn, tiny_base, workspace):
     space = {
         "lora_rank": {"type": "int", "low": 2, "high": 6, "when": {"method": "lora"}},
         "frozen_layers": {"type": "categorical", "choices": [0, 1, -1], "when": {"method": "freeze"}},
@@ -247,7 +247,7 @@ def test_the_method_itself_can_be_searched(learn, tiny_base, workspace):
     assert TrainSection.parse(train, "train").settings(TunedSettings.read(workspace / "out").settings).method == best.settings["method"]
 
 
-def test_every_trial_failing_says_why(learn, tiny_base, workspace, monkeypatch):
+def test_failure_of_all_trials_is_explained(learn, tiny_base, workspace, monkeypatch):
     def diverge(*args, **kwargs):
         raise RetuneError("the loss is nan after step 3")
 
@@ -258,7 +258,7 @@ def test_every_trial_failing_says_why(learn, tiny_base, workspace, monkeypatch):
 
 
 @pytest.mark.slow
-def test_one_failing_trial_does_not_end_the_search(learn, tiny_base, workspace, monkeypatch):
+def test_one_failed_trial_does_not_end_the_search(learn, tiny_base, workspace, monkeypatch):
     fit, calls = search_module.fit, []
 
     def fail_once(*args, **kwargs):
@@ -274,7 +274,7 @@ def test_one_failing_trial_does_not_end_the_search(learn, tiny_base, workspace, 
     assert table(workspace / "out")["note"][1] == "the loss is nan"
 
 
-def test_a_spent_time_budget_ends_the_search(learn, tiny_base, workspace):
+def test_time_budget_ends_the_search(learn, tiny_base, workspace):
     best = run(learn, tiny_base, workspace / "out", trials=50, max_minutes=0.002)
 
     assert best.stopped_by == "max_minutes"
@@ -283,7 +283,7 @@ def test_a_spent_time_budget_ends_the_search(learn, tiny_base, workspace):
 
 
 @pytest.mark.slow
-def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(learn, tiny_base, workspace, monkeypatch):
+def test_interrupted_search_resumes_exactly(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "whole", trials=4)
     monkeypatch.setenv("RETUNE_VAR", str(workspace / "elsewhere"))
     fit, calls = search_module.fit, []
@@ -307,7 +307,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(learn, tiny_ba
 
 
 @pytest.mark.slow
-def test_a_torn_last_line_is_cut_off_and_the_search_goes_on(learn, tiny_base, workspace, caplog):
+def test_incomplete_journal_entry_is_cut_off(learn, tiny_base, workspace, caplog):
     run(learn, tiny_base, workspace / "out", trials=2)
     journal = next((workspace / "var" / "optuna").glob("*.log"))
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -320,7 +320,7 @@ def test_a_torn_last_line_is_cut_off_and_the_search_goes_on(learn, tiny_base, wo
     assert "incomplete entry; cutting off 20 bytes" in caplog.text
 
 
-def test_a_whole_journal_is_left_alone(tmp_path):
+def test_complete_journal_is_unchanged(tmp_path):
     path = tmp_path / "journal.log"
     path.write_bytes(b'{"a":1}\n{"b":2}\n')
     before = path.stat().st_mtime_ns
@@ -330,7 +330,7 @@ def test_a_whole_journal_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_lock_left_by_a_killed_process_does_not_block(learn, tiny_base, workspace):
+def test_stale_lock_does_not_block(learn, tiny_base, workspace):
     run(learn, tiny_base, workspace / "out", trials=1)
     journal = next((workspace / "var" / "optuna").glob("*.log"))
     journal.with_name(journal.name + ".lock").symlink_to(journal)
@@ -338,7 +338,7 @@ def test_a_lock_left_by_a_killed_process_does_not_block(learn, tiny_base, worksp
     assert run(learn, tiny_base, workspace / "out", trials=2).seconds < 25
 
 
-def test_the_search_reads_nothing_of_the_test_split(learn, tiny_base, workspace):
+def test_search_reads_no_test_split(learn, tiny_base, workspace):
     shutil.copytree(learn, workspace / "bare" / "learn")  # no sibling `test` at all
     run(workspace / "bare" / "learn", tiny_base, workspace / "one", trials=1)
     shutil.copytree(learn, workspace / "full" / "learn")
@@ -349,7 +349,7 @@ def test_the_search_reads_nothing_of_the_test_split(learn, tiny_base, workspace)
     assert best == BestTrial.read(workspace / "one")  # the same study: its name follows from `learn` alone
 
 
-def test_a_part_of_the_rows_is_stable_and_holds_every_class(learn):
+def test_sample_is_stable_and_has_every_class(learn):
     rows = read_rows(learn / "train.parquet")
     rare = pd.concat([rows, pd.DataFrame([{"id": "r1", "group": "r", "text": "x", "label": "rare"}])], ignore_index=True)
     chosen = set(rare.loc[sample(rare, 0.1), "id"])
@@ -361,12 +361,12 @@ def test_a_part_of_the_rows_is_stable_and_holds_every_class(learn):
     assert chosen < set(rare.loc[sample(rare, 0.5), "id"])
 
 
-def test_training_data_must_be_there(tiny_base, workspace):
+def test_missing_training_data_is_reported(tiny_base, workspace):
     with pytest.raises(NotFound, match="is missing"):
         run(workspace / "nowhere", tiny_base, workspace / "out")
 
 
-def test_an_unknown_metric_names_the_nearest(learn, tiny_base, workspace):
+def test_unknown_metric_gets_a_suggestion(learn, tiny_base, workspace):
     with pytest.raises(BadParams, match="did you mean 'accuracy'"):
         run(learn, tiny_base, workspace / "out", metric="acuracy")
 
@@ -425,6 +425,6 @@ sys.exit("torch" in sys.modules)
         ),
     ],
 )
-def test_contradictory_settings_are_refused_with_the_reason(changes, message):
+def test_contradictory_tune_settings_are_refused(changes, message):
     with pytest.raises(BadParams, match=message):
         TuneParams.parse(TUNE | {"initial_trial": {}} | changes, "tune")

@@ -54,7 +54,7 @@ def searched(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Work
     return place, pipeline.enter(place, params)[0]
 
 
-def test_each_base_is_pinned_and_has_its_own_encoding(searched: tuple[Workspace, str], case: Case) -> None:
+def test_each_base_is_pinned_and_encoded(searched: tuple[Workspace, str], case: Case) -> None:
     place = searched[0]
     small, learn = BaseManifest.read(place.base / "others/small"), place.root / "data/prepared/learn"
 
@@ -66,7 +66,7 @@ def test_each_base_is_pinned_and_has_its_own_encoding(searched: tuple[Workspace,
     assert [row["input_ids"] for row in other.train] != [row["input_ids"] for row in own.train]  # it does not know most of the words
 
 
-def test_the_search_tries_both_and_the_model_says_which_it_started_from(searched: tuple[Workspace, str]) -> None:
+def test_search_tries_both_bases_and_records_the_choice(searched: tuple[Workspace, str]) -> None:
     place, uri = searched
     best = BestTrial.read(place.root / "models/tuned")
     spec, vocabulary = ModelSpec.read(place.model), json.loads((place.model / "config.json").read_text(encoding="utf-8"))["vocab_size"]
@@ -78,7 +78,7 @@ def test_the_search_tries_both_and_the_model_says_which_it_started_from(searched
     assert len(predict(uri, "text_classification/1", pipeline.tested_rows(place).head(3))) == 3
 
 
-def test_the_lineage_names_the_base_that_was_chosen(case: Case, tmp_path: Path) -> None:
+def test_lineage_names_the_chosen_base(case: Case, tmp_path: Path) -> None:
     place, params = pipeline.open_line(tmp_path / "project", settings(case), base="small", epochs=1)
     pipeline.prepare(place, params)
     pipeline.learn(place, params)
@@ -88,7 +88,7 @@ def test_the_lineage_names_the_base_that_was_chosen(case: Case, tmp_path: Path) 
     assert found.base_digest == BaseManifest.read(place.base / "others/small").digest
 
 
-def test_a_trial_is_carried_by_the_weights_it_started_from_not_by_their_name(case: Case, tmp_path: Path) -> None:
+def test_trials_are_carried_over_by_base_weights_not_name(case: Case, tmp_path: Path) -> None:
     tune = {
         "trials": 2,
         "train_fraction": 0.5,
@@ -121,7 +121,7 @@ def test_a_trial_is_carried_by_the_weights_it_started_from_not_by_their_name(cas
     assert {json.loads(trial["params"])["base"] for trial in trials} <= {"small"}  # whose weights are as they were
 
 
-def test_bases_whose_tokenizers_differ_are_not_compared_by_the_token(case: Case, tmp_path: Path) -> None:
+def test_token_metrics_refuse_different_tokenizers(case: Case, tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     words = cases.make("masked_lm", tmp_path / "base")
     changes = {"base": {"others": {"small": str(case.base.with_name("small"))}}, "tune": {"space": SPACE}}
@@ -131,7 +131,7 @@ def test_bases_whose_tokenizers_differ_are_not_compared_by_the_token(case: Case,
         pipeline.prepare(place, params)
 
 
-def test_a_tokenizer_that_was_saved_anew_is_the_same_one(tmp_path: Path) -> None:
+def test_resaved_tokenizer_counts_as_equal(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     words = cases.make("masked_lm", tmp_path / "base")
     other = tmp_path / "saved"
@@ -156,11 +156,11 @@ def test_a_tokenizer_that_was_saved_anew_is_the_same_one(tmp_path: Path) -> None
         ({"others": {"../x": "x"}}, {}, {}, "'../x' is no name for a base model"),
     ],
 )
-def test_names_that_do_not_fit_are_refused(case: Case, tmp_path: Path, base: dict, train: dict, space: dict, message: str) -> None:
+def test_invalid_base_names_are_refused(case: Case, tmp_path: Path, base: dict, train: dict, space: dict, message: str) -> None:
     tune = {"tune": {"space": {"base": {"type": "categorical", **space}}}} if space else {}
     with pytest.raises(BadParams, match=message):
         pipeline.open_line(tmp_path / "project", Case(**{**vars(case), "changes": {"base": base, **tune}}), **train)
 
 
-def test_the_default_is_one_base() -> None:
+def test_default_is_one_base() -> None:
     assert BaseParams().others == {}

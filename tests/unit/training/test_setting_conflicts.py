@@ -31,7 +31,7 @@ from components.training.trainer import TrainSection
         ({"dropout": 1.0}, "train.dropout: input should be less than 1"),
     ],
 )
-def test_a_setting_that_nothing_would_read_is_one_clear_error(section, message):
+def test_unused_setting_is_refused(section, message):
     with pytest.raises(BadParams) as caught:
         TrainSection.parse(section, "train")
 
@@ -51,5 +51,5 @@ def test_a_setting_that_nothing_would_read_is_one_clear_error(section, message):
         {"method": "freeze", "frozen_layers": -1, "unfreeze_every": 1, "l2_sp": 0.1, "layer_decay": 0.9},
     ],
 )
-def test_what_hangs_on_the_search_is_left_open(section):
+def test_conflicts_with_tuned_fields_are_ignored(section):
     assert TrainSection.parse(section, "train").fixed.epochs == 3

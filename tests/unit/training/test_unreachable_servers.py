@@ -60,7 +60,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert time.monotonic() - begun < 8
 
 
-def test_a_dead_tracking_server_is_named_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_dead_tracking_server_is_reported_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(Unavailable) as told:
         registry.versions(DEAD, "tickets")
 
@@ -71,23 +71,23 @@ def test_a_dead_tracking_server_is_named_in_one_line(caplog: pytest.LogCaptureFi
     assert "urllib3" not in caplog.text
 
 
-def test_a_silent_tracking_server_is_not_waited_for(silent: str) -> None:
+def test_silent_tracking_server_times_out(silent: str) -> None:
     with pytest.raises(Unavailable, match="does not answer: nothing came within 1 s"):
         registry.versions(f"http://{silent}", "tickets")
 
 
-def test_a_tracking_server_without_its_database_is_told_as_such() -> None:
+def test_tracking_server_without_database_is_reported() -> None:
     with answering(500) as url, pytest.raises(Unavailable, match=f"{url} answers with 500"):
         connection.reach(url)
 
 
-def test_a_tracking_server_that_answered_is_not_asked_again() -> None:
+def test_tracking_server_is_checked_once() -> None:
     with answering(200) as url:
         connection.reach(url)
     connection.reach(url)
 
 
-def test_a_silent_database_is_not_waited_for(silent: str) -> None:
+def test_silent_database_times_out(silent: str) -> None:
     url = f"postgresql+psycopg://retune:hidden@{silent}/retune"
 
     with pytest.raises(Unavailable, match="busy or out of reach") as told:
@@ -97,14 +97,14 @@ def test_a_silent_database_is_not_waited_for(silent: str) -> None:
     assert "hidden" not in str(told.value)
 
 
-def test_no_process_of_ours_waits_for_postgresql_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_connections_have_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PGCONNECT_TIMEOUT")
     quiet_environment()
 
     assert os.environ["PGCONNECT_TIMEOUT"] == "5"
 
 
-def test_a_dead_prefect_server_is_named_in_one_line() -> None:
+def test_dead_prefect_server_is_reported_in_one_line() -> None:
     with pytest.raises(
         Unavailable, match=r"Prefect's server at http://127\.0\.0\.1:9/api does not answer: .*refused.*RETUNE_PREFECT_API_URL"
     ):
@@ -114,6 +114,6 @@ def test_a_dead_prefect_server_is_named_in_one_line() -> None:
 @pytest.mark.parametrize(
     ("status", "kind", "says"), [(401, RetuneError, "refuses us with 401"), (404, Unavailable, "expected to end in /api")]
 )
-def test_a_prefect_server_that_refuses_is_told_as_such(status: int, kind: type[Exception], says: str) -> None:
+def test_prefect_server_that_refuses_is_reported(status: int, kind: type[Exception], says: str) -> None:
     with answering(status) as url, pytest.raises(kind, match=says):
         reach(f"{url}/api")

@@ -38,7 +38,7 @@ def measured(name: str, pairs: list[tuple[str, str]], options: Scoring) -> float
 
 @pytest.mark.parametrize("words", ["13a", "intl", "zh", "char", "none"])
 @pytest.mark.parametrize("case", CASES)
-def test_bleu_and_chrf_are_sacrebleus(case, words):
+def test_bleu_and_chrf_equal_sacrebleu(case, words):
     expected, written = (list(part) for part in zip(*CASES[case], strict=True))
     options = Scoring(bleu_words=words)
 
@@ -47,14 +47,14 @@ def test_bleu_and_chrf_are_sacrebleus(case, words):
 
 
 @pytest.mark.parametrize("kind", ["rouge1", "rouge2", "rougeL"])
-def test_rouge_is_rouge_scores(kind):
+def test_rouge_equals_rouge_score(kind):
     scores = [RougeScorer([kind]).score(expected, written)[kind].fmeasure for expected, written in PAIRS]
 
     assert measured(kind, PAIRS, Scoring()) == pytest.approx(np.mean(scores), abs=1e-15)
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "rougeL"])
-def test_leaving_each_row_out_is_a_subtraction(name):
+def test_leaving_out_a_row_is_a_subtraction(name):
     found = compare(*zip(*PAIRS, strict=True), Scoring())
     measure: Metric = WRITTEN[name]
     sums = [found[each].sum() - found[each] for each in measure.sums]
@@ -66,7 +66,7 @@ def test_leaving_each_row_out_is_a_subtraction(name):
         assert left_out[place] == pytest.approx(measured(name, rest, Scoring()), abs=1e-9)
 
 
-def test_words_of_other_scripts_count_where_they_are_asked_for():
+def test_words_of_other_scripts_count_if_set():
     pair = [("кошка спит", "кошка ест")]
 
     assert measured("rouge1", pair, Scoring()) == 0.0
@@ -74,17 +74,17 @@ def test_words_of_other_scripts_count_where_they_are_asked_for():
     assert measured("rouge1", [("猫在睡", "猫在吃")], Scoring(rouge_words="characters")) == pytest.approx(2 / 3)
 
 
-def test_white_space_is_no_difference_and_length_is_compared_both_ways():
+def test_white_space_is_ignored_and_length_ratio_is_symmetric():
     assert measured("exact_match", [("a b", " a\n b"), ("a b", "a c")], Scoring()) == 0.5
     assert measured("length_ratio", [("a b c d", "a b")], Scoring()) == measured("length_ratio", [("a b", "a b c d")], Scoring()) == 0.5
     assert measured("length_ratio", [("a", "")], Scoring()) == 0.0
 
 
-def test_no_rows_have_no_counts():
+def test_empty_input_has_no_counts():
     assert all(len(counts) == 0 for counts in compare([], [], Scoring()).values())
 
 
-def test_bands_of_lengths_are_the_same_for_every_test_set():
+def test_length_bands_do_not_depend_on_the_test_set():
     assert length_bands(["", "a", "a b c d", "a b c d e", "x " * 8, "x " * 9]) == [
         *("1-4 words", "1-4 words", "1-4 words"),
         *("5-8 words", "5-8 words", "9-16 words"),

@@ -66,7 +66,7 @@ def rows_of(layer):
         (("billing", "billing", "network"), [0, 0, 3]),
     ],
 )
-def test_rows_are_taken_by_label(tiny_base, tmp_path, own, rows):
+def test_rows_are_copied_by_label(tiny_base, tmp_path, own, rows):
     folder = headed(tiny_base, tmp_path / "base", own)
     task = tasks.load("text_classification")
     model = task.build_model(folder, spec(task, LABELS))
@@ -86,14 +86,14 @@ def test_rows_are_taken_by_label(tiny_base, tmp_path, own, rows):
         (LABELS, {"label2id": {name: place for place, name in enumerate(GENERIC)}}, [1, 2, 3]),
     ],
 )
-def test_names_that_say_nothing_reliable_draw_the_head(tiny_base, tmp_path, own, config, rows):
+def test_unreliable_names_draw_the_head_at_random(tiny_base, tmp_path, own, config, rows):
     folder = headed(tiny_base, tmp_path / "base", own, **config)
     task = tasks.load("text_classification")
 
     assert rows_of(task.build_model(folder, spec(task, LABELS)).classifier) == rows
 
 
-def test_the_log_says_which_rows_were_taken(tiny_base, tmp_path, caplog):
+def test_copied_rows_are_logged(tiny_base, tmp_path, caplog):
     caplog.set_level(logging.INFO, "components.model.support")
     task = tasks.load("text_classification")
     task.build_model(headed(tiny_base, tmp_path / "base", ("device", "spam", "billing")), spec(task, LABELS))
@@ -108,7 +108,7 @@ def test_the_log_says_which_rows_were_taken(tiny_base, tmp_path, caplog):
     ]
 
 
-def test_several_labels_are_matched_one_by_one(tiny_base, tmp_path):
+def test_several_labels_are_matched_separately(tiny_base, tmp_path):
     folder = headed(tiny_base, tmp_path / "base", ("network", "billing", "device"))
     task = tasks.load("text_classification", {"kind": "multi"})
 
@@ -119,7 +119,7 @@ def test_several_labels_are_matched_one_by_one(tiny_base, tmp_path):
     ("own", "rows"),
     [(("low", "mid"), [1, 2]), (("high", "mid"), [0, 0]), (("low", "high"), [1, 0]), (("mid", "high"), [0, 0])],
 )
-def test_a_level_is_taken_where_those_below_are_the_same(tiny_base, tmp_path, own, rows):
+def test_level_is_copied_if_lower_levels_match(tiny_base, tmp_path, own, rows):
     folder = headed(tiny_base, tmp_path / "base", [f"above {level}" for level in own])
     task = tasks.load("text_classification", {"kind": "ordinal", "levels": ["low", "mid", "high"]})
 
@@ -127,7 +127,7 @@ def test_a_level_is_taken_where_those_below_are_the_same(tiny_base, tmp_path, ow
 
 
 @pytest.mark.parametrize("own", [("network", "billing", "device"), ("device", "billing"), GENERIC])
-def test_a_head_of_ours_is_matched_as_well(tiny_base, tmp_path, own):
+def test_own_head_is_matched(tiny_base, tmp_path, own):
     task = tasks.load("text_classification", {"pooling": "mean", "head_hidden": 8})
     first = task.build_model(tiny_base, spec(task, own))
     shutil.copytree(tiny_base, tmp_path / "base")
@@ -153,7 +153,7 @@ TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
         (("O", "I-PER", "I-LOC", "S-PER", "S-LOC", "E-PER"), [1, 0, 3, 0, 2]),
     ],
 )
-def test_tags_are_taken_by_name(tiny_base, tmp_path, own, rows):
+def test_tag_rows_are_copied_by_name(tiny_base, tmp_path, own, rows):
     folder = headed(tiny_base, tmp_path / "base", own, "TokenClassification")
     task = tasks.load("token_classification")
 
@@ -161,7 +161,7 @@ def test_tags_are_taken_by_name(tiny_base, tmp_path, own, rows):
 
 
 @pytest.mark.parametrize("own", [TAGS, ("I-PER", "B-PER", "I-LOC", "B-LOC", "O"), ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC")])
-def test_a_field_follows_its_tags(tiny_base, tmp_path, own):
+def test_crf_rows_follow_their_tags(tiny_base, tmp_path, own):
     task = tasks.load("token_classification", {"head": "crf", "transition_rate": 10.0})
     first = task.build_model(tiny_base, spec(task, own))
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_a_field_follows_its_tags(tiny_base, tmp_path, own):
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
-def test_questions_are_answered_from_any_classifier(tiny_base, tmp_path, count):
+def test_question_answering_starts_from_any_classifier(tiny_base, tmp_path, count):
     folder = headed(tiny_base, tmp_path / "base", [f"label {place}" for place in range(count)])
     task = tasks.load("question_answering")
     model = task.build_model(folder, spec(task, ()))
@@ -191,7 +191,7 @@ def test_questions_are_answered_from_any_classifier(tiny_base, tmp_path, count):
     assert model.qa_outputs.out_features == 2
 
 
-def test_a_head_of_two_ends_stays(tiny_base, tmp_path):
+def test_question_answering_head_is_kept(tiny_base, tmp_path):
     shutil.copytree(tiny_base, tmp_path / "base")
     first = transformers.BertForQuestionAnswering.from_pretrained(tiny_base)
     first.save_pretrained(tmp_path / "base")
@@ -200,13 +200,13 @@ def test_a_head_of_two_ends_stays(tiny_base, tmp_path):
     assert torch.equal(task.build_model(tmp_path / "base", spec(task, ())).qa_outputs.weight, first.qa_outputs.weight)
 
 
-def test_names_match_exactly_before_they_match_roughly():
+def test_exact_names_match_first():
     assert matched(("yes", "Yes"), ("Yes", "yes")) == {0: 1, 1: 0}
     assert matched(("YES", "Yes"), ("yes",)) == {}
     assert matched((" a  b ",), ("A B",)) == {0: 0}
 
 
-def test_a_sharded_base_keeps_its_head(tiny_base, tmp_path):
+def test_sharded_base_keeps_its_head(tiny_base, tmp_path):
     folder = headed(tiny_base, tmp_path / "base", ("network", "billing", "device"))
     (folder / "model.safetensors").rename(folder / "whole")
     tensors = safetensors.torch.load_file(folder / "whole")
