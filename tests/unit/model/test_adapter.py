@@ -1,4 +1,4 @@
-"""A LoRA model stored as an adapter: made whole again bit for bit from its base, and over no other."""
+"""A LoRA model stored as an adapter: merged bit for bit with its own base, and refused with any other."""
 
 import json
 import os
@@ -37,7 +37,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def pinned(folder: Path, source: str = "test") -> Path:
-    """Write the manifest of a base, as pinning does."""
+    """Write the manifest of a pinned base."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != BaseManifest.FILE)
     parts = tuple(FilePart(name=path.name, sha256=digest_file(path), bytes=path.stat().st_size) for path in files)
     BaseManifest(source=source, parts=parts, digest=digest_value(source), taken_at="2026-11-21T00:00:00+00:00").write(folder)
@@ -45,7 +45,7 @@ def pinned(folder: Path, source: str = "test") -> Path:
 
 
 def trained(folder: Path, base: Path, rows: pd.DataFrame, task: str = "text_classification", **changes: Any) -> Path:
-    """Train `task` on `rows`, with `task_options` where there are any, and return models/trained."""
+    """Train `task` on `rows`, with optional `task_options`, and return models/trained."""
     options = changes.pop("task_options", {})
     learn = make_learn(folder / "learn", base, rows, name=task, options=options)
     TunedSettings(settings={}).write(folder)
@@ -79,15 +79,15 @@ def encoder(folder: Path, _texts: list[str], tiny_base: Path) -> Path:
 
 
 def headless(folder: Path, texts: list[str], _tiny_base: Path) -> Path:
-    """An encoder whose output layer is not tied: it is drawn and, being no head to adapters, does not learn."""
+    """An encoder with an untied output layer: it is drawn at random and does not learn, because LoRA does not treat it as a head."""
     config = json.loads((make_encoder(folder, "distilbert", texts) / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     return folder
 
 
 Make = Callable[[Path, list[str], Path], Path]
-# By name: how the base is made, the task, what is set, and whether weights are kept whole beside the adapter.
-KINDS: dict[str, tuple[Make, str, dict[str, Any], bool]] = {
+# By name: the function that makes the base, the task, the settings, and whether weights are stored in full next to the adapter.
+CASES: dict[str, tuple[Make, str, dict[str, Any], bool]] = {
     "classifier": (encoder, "text_classification", {}, False),
     "DoRA, and a head of our own": (
         encoder,
@@ -102,33 +102,33 @@ KINDS: dict[str, tuple[Make, str, dict[str, Any], bool]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_base_and_adapter_merge_to_the_exact_model(kind: str, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
-    make, task, changes, rest = KINDS[kind]
+@pytest.mark.parametrize("case", CASES)
+def test_base_and_adapter_merge_to_the_exact_model(case: str, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
+    make, task, changes, rest = CASES[case]
     (workspace / "base").mkdir()
     base = pinned(make(workspace / "base", list(tickets["text"]), tiny_base))
     if task == "causal_lm":
         changes = {"task_options": {"max_new_tokens": 4}, **changes}
-    found = trained(workspace / "adapted", base, tickets, task, **changes)
+    adapted = trained(workspace / "adapted", base, tickets, task, **changes)
     plain = trained(workspace / "plain", base, tickets, task, **changes, lora_store="merged")
 
-    assert digest_folder(found / "model") == digest_folder(plain / "model")  # what is trained is the same
+    assert digest_folder(adapted / "model") == digest_folder(plain / "model")  # the training is the same
     assert not (plain / "adapter").exists()
     before = torch.random.get_rng_state()
-    with adapter.merged(found / "adapter", lambda record: base) as folder:
+    with adapter.merged(adapted / "adapter", lambda record: base) as folder:
         assert torch.equal(torch.random.get_rng_state(), before)
-        assert digest_folder(folder) == digest_folder(found / "model")
-        assert AdapterManifest.read(found / "adapter").weights_sha256 == digest_file(folder / "model.safetensors")
-        one, other = (
-            tasks.of(ModelSpec.read(each)).predictor(each).answer(tickets[["id", "group", "text"]].head(4))
-            for each in (folder, found / "model")
+        assert digest_folder(folder) == digest_folder(adapted / "model")
+        assert AdapterManifest.read(adapted / "adapter").weights_sha256 == digest_file(folder / "model.safetensors")
+        merged, direct = (
+            tasks.of(ModelSpec.read(model)).predictor(model).answer(tickets[["id", "group", "text"]].head(4))
+            for model in (folder, adapted / "model")
         )
     assert not folder.exists()
-    assert one.predicted == other.predicted
-    assert np.array_equal(one.probabilities, other.probabilities)
-    assert (found / "adapter/rest.safetensors").exists() is rest
+    assert merged.predicted == direct.predicted
+    assert np.array_equal(merged.probabilities, direct.probabilities)
+    assert (adapted / "adapter/rest.safetensors").exists() is rest
     if not rest:
-        assert (found / "adapter/adapter_model.safetensors").stat().st_size < 0.5 * (found / "model/model.safetensors").stat().st_size
+        assert (adapted / "adapter/adapter_model.safetensors").stat().st_size < 0.5 * (adapted / "model/model.safetensors").stat().st_size
 
 
 def test_adapter_folder_has_the_files_of_the_model(out: Path) -> None:
@@ -136,7 +136,7 @@ def test_adapter_folder_has_the_files_of_the_model(out: Path) -> None:
 
     assert files[1] == files[0] - {"model.safetensors"} | {"adapter.json", "adapter_config.json", "adapter_model.safetensors"}
     assert all((out / "adapter" / name).read_bytes() == (out / "model" / name).read_bytes() for name in files[0] & files[1])
-    assert ModelSpec.read(out / "adapter").temperature == ModelSpec.read(out / "model").temperature != 1  # settled after the training
+    assert ModelSpec.read(out / "adapter").temperature == ModelSpec.read(out / "model").temperature != 1  # set after the training
     heads = [name for name in safetensors.torch.load_file(out / "adapter/adapter_model.safetensors") if "lora_" not in name]
     assert [name.removeprefix("base_model.model.") for name in heads] == ["bert.pooler.dense.bias", "bert.pooler.dense.weight", *CLASSIFIER]
 
@@ -163,8 +163,8 @@ def test_peft_alone_can_read_the_adapter(out: Path, tiny_base: Path, workspace: 
     lora.AdapterWeights({"peft_type": "LORA"}, {"a": torch.ones(2)}).write(workspace, *(hub_id(f"org/name@{COMMIT}") or (None, None)))
     config = json.loads((workspace / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("org/name", COMMIT)
-    for other in ("package:org/name", "models:/org/1", "../org/name@x", "/srv/base", "org/name"):
-        assert hub_id(other) is None
+    for source in ("package:org/name", "models:/org/1", "../org/name@x", "/srv/base", "org/name"):
+        assert hub_id(source) is None
 
     spec = ModelSpec.read(out / "adapter")
     with warnings.catch_warnings():
@@ -206,12 +206,12 @@ def flip(path: Path) -> None:
 
 
 def test_different_base_is_refused_before_loading(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "of", None)  # what loads would raise another error
+    monkeypatch.setattr(tasks, "of", None)  # loading would raise a different error
     base = shutil.copytree(tiny_base, workspace / "base")
     flip(base / "model.safetensors")
     monkeypatch.setenv("RETUNE_BASE", str(base))
-    wanted, found = digest_file(tiny_base / "model.safetensors")[:16], digest_file(base / "model.safetensors")[:16]
-    wrong = rf"RETUNE_BASE .*/base: model.safetensors differs, expected sha256 {wanted}… \([\d,]+ bytes\), found {found}…"
+    expected, actual = digest_file(tiny_base / "model.safetensors")[:16], digest_file(base / "model.safetensors")[:16]
+    wrong = rf"RETUNE_BASE .*/base: model.safetensors differs, expected sha256 {expected}… \([\d,]+ bytes\), found {actual}…"
     with pytest.raises(BadModel, match=wrong) as error, adapter.merged(out / "adapter", found_in):
         pass
     assert "\n" not in str(error.value)
@@ -237,13 +237,13 @@ def test_changing_base_is_refused_and_rounding_is_logged(
         adapter.merged(out / "adapter", lambda _: base),
     ):
         pass
-    found = lora.restore
+    restore = lora.restore
 
     def rounded(model: Any, folder: Path) -> Any:
-        made = found(model, folder)
+        merged = restore(model, folder)
         with torch.no_grad():
-            made.classifier.bias.mul_(1 + 1e-6)
-        return made
+            merged.classifier.bias.mul_(1 + 1e-6)
+        return merged
 
     monkeypatch.setattr(lora, "restore", rounded)
     with adapter.merged(out / "adapter", lambda _: tiny_base) as folder:
@@ -252,17 +252,17 @@ def test_changing_base_is_refused_and_rounding_is_logged(
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("damage", "message"),
     [
         (lambda folder: flip(folder / "adapter_model.safetensors"), "adapter_model.safetensors differs"),
         (lambda folder: (folder / "retune.json").unlink(), "retune.json is missing"),
         (lambda folder: (folder / "rest.safetensors").write_bytes(b"x"), "rest.safetensors was added"),
     ],
 )
-def test_changed_adapter_is_refused(out: Path, tiny_base: Path, workspace: Path, harm: Any, said: str) -> None:
+def test_changed_adapter_is_refused(out: Path, tiny_base: Path, workspace: Path, damage: Any, message: str) -> None:
     folder = shutil.copytree(out / "adapter", workspace / "adapter")
-    harm(folder)
-    with pytest.raises(BadModel, match=f"is not the adapter that was trained: {said}"), adapter.merged(folder, lambda _: tiny_base):
+    damage(folder)
+    with pytest.raises(BadModel, match=f"is not the adapter that was trained: {message}"), adapter.merged(folder, lambda _: tiny_base):
         pass
 
 
@@ -308,8 +308,8 @@ def test_pinned_base_replaces_a_missing_source(out: Path, tiny_base: Path, works
     uri = f"sqlite:///{project}/var/mlflow.db"
     with pytest.raises(BadModel, match=r"is models:/tickets/3; searched models:/tickets/3: no registry has models:/tickets/3\. Put"):
         found_in(record, uri)
-    other = shutil.copytree(tiny_base, project / "data/base")
-    (other / "config.json").write_text("{}")
+    changed = shutil.copytree(tiny_base, project / "data/base")
+    (changed / "config.json").write_text("{}")
     with pytest.raises(BadModel, match=r"the pinned base .*/project/data/base: config.json differs"):
         found_in(record, uri)
     right = shutil.copytree(tiny_base, project / "var/workspaces/own-1/data/base")
@@ -321,15 +321,15 @@ def test_pinned_base_replaces_a_missing_source(out: Path, tiny_base: Path, works
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"lora_store": "adapter"}, "train.lora_store: is used only if method is lora, found 'adapter' with method full"),
         ({"method": "freeze", "lora_store": "adapter"}, "train.lora_store: is used only if method is lora"),
         ({"method": "lora", "lora_store": "peft"}, "train.lora_store"),
     ],
 )
-def test_lora_store_without_lora_is_refused(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadParams, match=said):
+def test_lora_store_without_lora_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadParams, match=message):
         TrainSection.parse(settings, "train")
 
 
@@ -341,7 +341,7 @@ def test_lora_store_cannot_be_searched(out: Path) -> None:
     with pytest.raises(BadParams, match=r"space.lora_store cannot be searched"):
         TuneParams.parse({"space": {"lora_store": {"type": "categorical", "choices": ["merged", "adapter"]}}}, "tune")
     learn, base = out.parent / "learn", out
-    both = [TrainSection.parse(QUICK | ADAPTER | {"lora_store": each}, "train").settings({}) for each in ("merged", "adapter")]
+    both = [TrainSection.parse(QUICK | ADAPTER | {"lora_store": store}, "train").settings({}) for store in ("merged", "adapter")]
     assert _identity(learn, base, "text_classification", both[0]) == _identity(learn, base, "text_classification", both[1])
 
 

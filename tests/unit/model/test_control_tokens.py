@@ -1,4 +1,4 @@
-"""Control tokens that somebody types are text in every task, for every kind of tokenizer; those that we write stay what they are."""
+"""Typed control tokens are text in every task and for every type of tokenizer; control tokens of templates stay effective."""
 
 import json
 import shutil
@@ -105,15 +105,15 @@ def test_wide_characters_are_not_an_end_token():
 
 
 class Letters:
-    """A splitter in Python, which no tokenizer can be written with."""
+    """A splitter in Python, which makes a tokenizer impossible to serialize."""
 
     def pre_tokenize(self, text):
-        text.split(lambda number, part: [part[place : place + 1] for place in range(len(str(part)))])
+        text.split(lambda number, part: [part[index : index + 1] for index in range(len(str(part)))])
 
 
 def test_tokenizer_that_splits_in_python_works():
     made = tk.Tokenizer(
-        tk.models.WordLevel({"<unk>": 0, "</s>": 1, **{letter: 2 + place for place, letter in enumerate("</s>ab")}}, "<unk>")
+        tk.models.WordLevel({"<unk>": 0, "</s>": 1, **{letter: 2 + index for index, letter in enumerate("</s>ab")}}, "<unk>")
     )
     made.add_special_tokens(["<unk>", "</s>"])
     tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>", pad_token="<unk>")
@@ -159,11 +159,13 @@ def test_rows_with_typed_tokens_are_logged(bases, caplog, name, family, options,
     with caplog.at_level("WARNING"):
         rows = task.read(pd.DataFrame(columns))[0]
         task.encode(rows, tokenizer, spec)
-        found = [record.message for record in caplog.records if "typed control token" in record.message]
+        messages = [record.message for record in caplog.records if "typed control token" in record.message]
         caplog.clear()
         task.encode(rows.tail(1), tokenizer, spec)
 
-    assert [message.split(", read")[0] for message in found] == [f"1 of 2 rows contain a typed control token, e.g. {tokenizer.eos_token!r}"]
+    assert [message.split(", read")[0] for message in messages] == [
+        f"1 of 2 rows contain a typed control token, e.g. {tokenizer.eos_token!r}"
+    ]
     assert not caplog.records
 
 
@@ -218,11 +220,11 @@ def test_mask_is_effective_only_at_its_position(bert):
 
 
 def test_question_and_context_have_no_special_token(bert):
-    (found,) = features(["who [SEP] wrote"], ["the [CLS] red dog [SEP]"], bert, 40, 4)
-    ids = found.inputs["input_ids"]
+    (feature,) = features(["who [SEP] wrote"], ["the [CLS] red dog [SEP]"], bert, 40, 4)
+    ids = feature.inputs["input_ids"]
 
     assert (ids.count(bert.cls_token_id), ids.count(bert.sep_token_id)) == (1, 2)
-    assert found.nothing == 0
+    assert feature.nothing == 0
 
 
 def test_classifier_finds_the_last_token(bases, tmp_path):
@@ -241,5 +243,5 @@ def test_special_looking_tokens_have_tags(bert):
     (part,) = parts_of([["red", "[SEP]", "dog", "[PAD]"]], bert, 40)
 
     assert len(part.begins) == len(set(part.begins)) == 4
-    assert not specials(bert) & {part.inputs["input_ids"][place] for place in part.begins}
+    assert not specials(bert) & {part.inputs["input_ids"][index] for index in part.begins}
     assert np.all(np.diff(part.begins) > 0)

@@ -1,4 +1,4 @@
-"""The measures of written texts equal rouge_score and sacrebleu, over all rows and with any row left out."""
+"""The metrics of generated texts equal rouge_score and sacrebleu, over all rows and with any row left out."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ CASES = {
 }
 
 
-def measured(name: str, pairs: list[tuple[str, str]], options: Scoring) -> float:
+def score(name: str, pairs: list[tuple[str, str]], options: Scoring) -> float:
     expected, written = zip(*pairs, strict=True)
     return WRITTEN[name].of(compare(expected, written, options))
 
@@ -42,42 +42,42 @@ def test_bleu_and_chrf_equal_sacrebleu(case, words):
     expected, written = (list(part) for part in zip(*CASES[case], strict=True))
     options = Scoring(bleu_words=words)
 
-    assert measured("bleu", CASES[case], options) == sacrebleu.corpus_bleu(written, [expected], tokenize=words, force=True).score
-    assert measured("chrf", CASES[case], options) == sacrebleu.corpus_chrf(written, [expected]).score
+    assert score("bleu", CASES[case], options) == sacrebleu.corpus_bleu(written, [expected], tokenize=words, force=True).score
+    assert score("chrf", CASES[case], options) == sacrebleu.corpus_chrf(written, [expected]).score
 
 
-@pytest.mark.parametrize("kind", ["rouge1", "rouge2", "rougeL"])
-def test_rouge_equals_rouge_score(kind):
-    scores = [RougeScorer([kind]).score(expected, written)[kind].fmeasure for expected, written in PAIRS]
+@pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeL"])
+def test_rouge_equals_rouge_score(name):
+    scores = [RougeScorer([name]).score(expected, written)[name].fmeasure for expected, written in PAIRS]
 
-    assert measured(kind, PAIRS, Scoring()) == pytest.approx(np.mean(scores), abs=1e-15)
+    assert score(name, PAIRS, Scoring()) == pytest.approx(np.mean(scores), abs=1e-15)
 
 
 @pytest.mark.parametrize("name", ["bleu", "chrf", "rougeL"])
 def test_leaving_out_a_row_is_a_subtraction(name):
-    found = compare(*zip(*PAIRS, strict=True), Scoring())
-    measure: Metric = WRITTEN[name]
-    sums = [found[each].sum() - found[each] for each in measure.sums]
-    left_out = measure.value(*sums)
+    statistics = compare(*zip(*PAIRS, strict=True), Scoring())
+    metric: Metric = WRITTEN[name]
+    sums = [statistics[column].sum() - statistics[column] for column in metric.sums]
+    left_out = metric.value(*sums)
 
     assert left_out.shape == (len(PAIRS),)
-    for place in range(len(PAIRS)):
-        rest = PAIRS[:place] + PAIRS[place + 1 :]
-        assert left_out[place] == pytest.approx(measured(name, rest, Scoring()), abs=1e-9)
+    for i in range(len(PAIRS)):
+        rest = PAIRS[:i] + PAIRS[i + 1 :]
+        assert left_out[i] == pytest.approx(score(name, rest, Scoring()), abs=1e-9)
 
 
 def test_words_of_other_scripts_count_if_set():
     pair = [("кошка спит", "кошка ест")]
 
-    assert measured("rouge1", pair, Scoring()) == 0.0
-    assert measured("rouge1", pair, Scoring(rouge_words="unicode")) == 0.5
-    assert measured("rouge1", [("猫在睡", "猫在吃")], Scoring(rouge_words="characters")) == pytest.approx(2 / 3)
+    assert score("rouge1", pair, Scoring()) == 0.0
+    assert score("rouge1", pair, Scoring(rouge_words="unicode")) == 0.5
+    assert score("rouge1", [("猫在睡", "猫在吃")], Scoring(rouge_words="characters")) == pytest.approx(2 / 3)
 
 
 def test_white_space_is_ignored_and_length_ratio_is_symmetric():
-    assert measured("exact_match", [("a b", " a\n b"), ("a b", "a c")], Scoring()) == 0.5
-    assert measured("length_ratio", [("a b c d", "a b")], Scoring()) == measured("length_ratio", [("a b", "a b c d")], Scoring()) == 0.5
-    assert measured("length_ratio", [("a", "")], Scoring()) == 0.0
+    assert score("exact_match", [("a b", " a\n b"), ("a b", "a c")], Scoring()) == 0.5
+    assert score("length_ratio", [("a b c d", "a b")], Scoring()) == score("length_ratio", [("a b", "a b c d")], Scoring()) == 0.5
+    assert score("length_ratio", [("a", "")], Scoring()) == 0.0
 
 
 def test_empty_input_has_no_counts():

@@ -1,4 +1,4 @@
-"""Each method of fine-tuning on the two-layer model: what learns, what does not, what is saved, and that a cut changes nothing."""
+"""Each fine-tuning method on the two-layer model: which weights learn, what is saved, and exact resumes."""
 
 import json
 import shutil
@@ -37,11 +37,11 @@ def learn(tiny_base, tickets, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny_base(tiny_base, tmp_path_factory):
-    """The two-layer model with louder layers: its answer hangs on the words, as a pretrained model's does, before anything is learnt."""
+    """The two-layer model with larger weights, so that its output depends on the words before training."""
     folder = shutil.copytree(tiny_base, tmp_path_factory.mktemp("loud") / "base")
     state = safetensors.torch.load_file(folder / "model.safetensors")
-    loud = {name: 10 * tensor if tensor.ndim == 2 and "embeddings" not in name else tensor for name, tensor in state.items()}
-    safetensors.torch.save_file(loud, folder / "model.safetensors", metadata={"format": "pt"})
+    larger = {name: 10 * tensor if tensor.ndim == 2 and "embeddings" not in name else tensor for name, tensor in state.items()}
+    safetensors.torch.save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -111,7 +111,7 @@ def test_saved_model_is_plain_and_equal(tiny_base, learn, tmp_path, variant):
     plain = task.build_model(tiny_base, learn.spec)
     trained.save_pretrained(tmp_path / "model")
     loaded = task.build_model(tmp_path / "model", learn.spec)
-    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[place] for place in range(8)])
+    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[i] for i in range(8)])
 
     assert trained.state_dict().keys() == plain.state_dict().keys()
     assert all(parameter.requires_grad for parameter in trained.parameters())
@@ -121,7 +121,7 @@ def test_saved_model_is_plain_and_equal(tiny_base, learn, tmp_path, variant):
 
 @pytest.mark.parametrize("dora", [False, True])
 def test_merging_keeps_the_predictions(model, learn, tiny_base, dora):
-    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[place] for place in range(8)])
+    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[i] for i in range(8)])
     with torch.no_grad():
         before = model.eval()(**batch).logits
         wrapped = lora.prepare(model, LORA.model_copy(update={"lora_dora": dora})).eval()
@@ -143,12 +143,12 @@ def moved(tiny_base, learn, **changes):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-@pytest.mark.parametrize(("frozen_layers", "still"), [(0, {0}), (1, {0, 1}), (2, {0, 1, 2}), (-1, {0, 1, 2})])
-def test_freezing_trains_only_the_layers_above(tiny_base, learn, model, frozen_layers, still):
+@pytest.mark.parametrize(("frozen_layers", "frozen"), [(0, {0}), (1, {0, 1}), (2, {0, 1, 2}), (-1, {0, 1, 2})])
+def test_freezing_trains_only_the_layers_above(tiny_base, learn, model, frozen_layers, frozen):
     depth = depths(model)
 
     assert set(depth.values()) == {0, 1, 2, 3}
-    assert moved(tiny_base, learn, method="freeze", frozen_layers=frozen_layers) == {name for name, at in depth.items() if at not in still}
+    assert moved(tiny_base, learn, method="freeze", frozen_layers=frozen_layers) == {name for name, at in depth.items() if at not in frozen}
 
 
 def test_lora_changes_its_targets_and_the_head(tiny_base, learn, model):
@@ -215,7 +215,7 @@ def generators():
     }
 
 
-# By family: the depth of the head, the modules that are trained in full beside adapters, and the layers that may get one.
+# By family: the depth of the head, the head modules that are trained in full, and the number of layers that may get an adapter.
 GENERATORS = {
     "gpt2": (3, ["transformer.ln_f"], 8),
     "llama": (3, ["model.norm"], 14),
@@ -245,7 +245,7 @@ def test_cross_attention_of_two_encoders_is_new():
 
     assert all(at == 5 for name, at in depth.items() if "crossattention" in name or "predictions" in name)
     assert sum(".crossattention." in name for name in fresh) == 10
-    assert "decoder.cls.predictions" not in fresh  # it holds the embeddings' weight
+    assert "decoder.cls.predictions" not in fresh  # it shares the weight of the embeddings
     assert "decoder.cls.predictions.transform.dense" in fresh
 
 

@@ -1,4 +1,4 @@
-"""A sentence-transformers base is used as its own files say: pooling, dense layers, prompts; sentence-transformers is the oracle."""
+"""A sentence-transformers base is used as its files define (pooling, dense layers, prompts); sentence-transformers is the oracle."""
 
 import json
 import logging
@@ -39,11 +39,11 @@ def spec(**options):
 
 
 def made(sentence, encoder, folder, pooling="mean", after=(), **settings):
-    """Save a folder as sentence-transformers does, and pin it."""
-    kind, modules = sentence
+    """Save a folder with sentence-transformers, and pin it."""
+    model_class, modules = sentence
     torch.manual_seed(1)
-    parts = [modules.Transformer(str(encoder)), modules.Pooling(32, pooling), *(each(modules) for each in after)]
-    model = kind(modules=parts, device="cpu", **settings)
+    parts = [modules.Transformer(str(encoder)), modules.Pooling(32, pooling), *(make(modules) for make in after)]
+    model = model_class(modules=parts, device="cpu", **settings)
     model.save(str(folder / "model"))
     pin_base(folder, folder / "base", base=BaseParams(model="model"))
     return model.eval(), folder / "base"
@@ -54,9 +54,9 @@ def vectors(base, texts, **options):
     return TextEmbedder(task.build_model(base, spec(**options)), task.load_tokenizer(base), spec(**options)).embed(texts)
 
 
-def cosines(one, other):
-    one, other = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (np.asarray(one), np.asarray(other)))
-    return (one * other).sum(axis=1)
+def cosines(first, second):
+    first, second = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (np.asarray(first), np.asarray(second)))
+    return (first * second).sum(axis=1)
 
 
 @pytest.mark.parametrize("pooling", [*MODES, ("cls", "mean")])
@@ -105,9 +105,9 @@ def test_saved_model_keeps_its_config(sentence, encoder, tickets, tmp_path):
     spec().write(tmp_path / "saved")
     opened = sentence[0](str(tmp_path / "saved"), device="cpu", local_files_only=True)
 
-    mine = task.predictor(tmp_path / "saved").embed(texts)
-    np.testing.assert_allclose(cosines(mine, model.encode(texts)), 1, atol=1e-5)
-    np.testing.assert_allclose(cosines(mine, opened.encode(texts)), 1, atol=1e-5)
+    vectors = task.predictor(tmp_path / "saved").embed(texts)
+    np.testing.assert_allclose(cosines(vectors, model.encode(texts)), 1, atol=1e-5)
+    np.testing.assert_allclose(cosines(vectors, opened.encode(texts)), 1, atol=1e-5)
 
 
 def test_default_prompt_is_used(sentence, encoder, tickets, tmp_path, caplog):
@@ -143,9 +143,9 @@ def test_baseline_respects_the_maximum_length(sentence, encoder, tickets, tmp_pa
     task = tasks.load("contrastive")
     texts = tickets["text"].tolist()
     rows, _ = task.read(tickets[:8].assign(anchor=texts[:8], positive=texts[8:16]))
-    found = task.predict_baselines(rows, rows, spec(), base)["base"]
+    baseline = task.predict_baselines(rows, rows, spec(), base)["base"]
 
-    np.testing.assert_allclose(cosines([json.loads(each) for each in found.predicted], model.encode(texts[:8])), 1, atol=1e-4)
+    np.testing.assert_allclose(cosines([json.loads(vector) for vector in baseline.predicted], model.encode(texts[:8])), 1, atol=1e-4)
 
 
 def test_only_the_t5_encoder_is_used(sentence, tickets, tmp_path):
@@ -157,19 +157,19 @@ def test_only_the_t5_encoder_is_used(sentence, tickets, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("module", "said"),
+    ("module", "message"),
     [
         ({"type": "own.modules.Router", "path": "2_Router"}, "has Router; contrastive supports Transformer, Pooling, Dense, Normalize"),
         ({"type": "sentence_transformers.models.Dense", "path": "2_Dense"}, "2_Dense lacks model.safetensors"),
         ({"type": "sentence_transformers.models.Dense", "path": "../other"}, "names '../other'; expected a folder next to it"),
     ],
 )
-def test_unsupported_module_is_refused(sentence, encoder, tmp_path, module, said):
+def test_unsupported_module_is_refused(sentence, encoder, tmp_path, module, message):
     _, base = made(sentence, encoder, tmp_path)
     listed = json.loads((base / "modules.json").read_text())
     (base / "modules.json").write_text(json.dumps([*listed, {"idx": 2, "name": "2", **module}]))
 
-    with pytest.raises(BadModel, match=said):
+    with pytest.raises(BadModel, match=message):
         tasks.load("contrastive").build_model(base, spec())
 
 

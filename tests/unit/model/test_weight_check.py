@@ -1,4 +1,4 @@
-"""All weights but the head's come from the base's file: what is missing is refused with its name, in every task."""
+"""All weights except the head's must be in the base's file; every task refuses missing ones by name."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ def model(tmp_path, tiny_base):
 
 
 def rewritten(folder, change):
-    """Write the tensors anew as `change` makes them of the old ones."""
+    """Replace the tensors by the result of `change`."""
     path = folder / "model.safetensors"
     tensors = change(safetensors.torch.load_file(path))
     safetensors.torch.save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
@@ -59,7 +59,7 @@ def without(*parts):
     return lambda tensors: {name: tensor for name, tensor in tensors.items() if not any(part in name for part in parts)}
 
 
-SPOILT = {
+DAMAGES = {
     "empty": (lambda folder: rewritten(folder, lambda _: {}), "lacks 37 tensors"),
     "half": (lambda folder: rewritten(folder, lambda tensors: dict(list(tensors.items())[::2])), "lacks"),
     "renamed": (lambda folder: rewritten(folder, lambda tensors: {f"x.{name}": tensor for name, tensor in tensors.items()}), "lacks"),
@@ -73,12 +73,12 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("how", SPOILT)
+@pytest.mark.parametrize("how", DAMAGES)
 def test_incomplete_base_is_not_pinned(tmp_path, model, how):
-    spoil, said = SPOILT[how]
-    spoil(model)
+    damage, message = DAMAGES[how]
+    damage(model)
 
-    with pytest.raises(BadModel, match=said):
+    with pytest.raises(BadModel, match=message):
         pin_base(tmp_path, tmp_path / "base", base=BaseParams(model="model"))
     assert not (tmp_path / "base").exists()
 
@@ -86,10 +86,10 @@ def test_incomplete_base_is_not_pinned(tmp_path, model, how):
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("how", ["renamed", "one", "more layers", "fewer layers"])
 def test_every_task_refuses_missing_weights(model, name, how):
-    spoil, said = SPOILT[how]
+    damage, message = DAMAGES[how]
 
-    with pytest.raises(BadModel, match=said):
-        build(name, spoil(model))
+    with pytest.raises(BadModel, match=message):
+        build(name, damage(model))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -106,11 +106,11 @@ def test_weights_drawn_at_random_are_logged(model, caplog):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_nan_and_infinite_weights_are_refused(tmp_path, model, value):
-    def spoilt(tensors):
+    def damaged(tensors):
         tensors["encoder.layer.0.output.dense.bias"][3] = value
         return tensors
 
-    rewritten(model, spoilt)
+    rewritten(model, damaged)
     with pytest.raises(
         BadModel, match=r"base.model model: model.safetensors has NaN or infinite .*1 of \d+ tensors: encoder.layer.0.output"
     ):

@@ -1,4 +1,4 @@
-"""Several base models: pinned side by side, encoded each by its own tokenizer, chosen by name or by the search."""
+"""Several base models: each pinned and encoded by its own tokenizer, and selected by name or by the search."""
 
 import json
 import shutil
@@ -38,54 +38,57 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def settings(case: Case, **changes: object) -> Case:
-    """The case with a second base model, `small`, of other words."""
+    """Return the case with a second base model, `small`, with a different vocabulary."""
     small = case.base.with_name("small")
     return Case(**{**vars(case), "changes": {**case.changes, "base": {"others": {"small": str(small)}}, **changes}})
 
 
 @pytest.fixture(scope="module")
 def searched(case: Case, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, str]:
-    """A line whose search chose between the two, its version registered."""
+    """A pipeline run whose search chose between the two, with its registered version."""
     tune = {"trials": 2, "train_fraction": 0.5, "initial_trial": {"base": "small"}, "space": SPACE}
-    place, params = pipeline.open_line(tmp_path_factory.mktemp("line") / "project", settings(case, tune=tune), base="tuned")
-    pipeline.prepare(place, params)
-    pipeline.learn(place, params)
-    pipeline.assess(place, params)
-    return place, pipeline.enter(place, params)[0]
+    workspace, params = pipeline.open_line(tmp_path_factory.mktemp("line") / "project", settings(case, tune=tune), base="tuned")
+    pipeline.prepare(workspace, params)
+    pipeline.learn(workspace, params)
+    pipeline.assess(workspace, params)
+    return workspace, pipeline.enter(workspace, params)[0]
 
 
 def test_each_base_is_pinned_and_encoded(searched: tuple[Workspace, str], case: Case) -> None:
-    place = searched[0]
-    small, learn = BaseManifest.read(place.base / "others/small"), place.root / "data/prepared/learn"
+    workspace = searched[0]
+    small, learn = BaseManifest.read(workspace.base / "others/small"), workspace.root / "data/prepared/learn"
 
-    assert base_names(place.base) == ["model", "small"]
+    assert base_names(workspace.base) == ["model", "small"]
     assert small.source == str(case.base.with_name("small"))
-    assert small.digest != BaseManifest.read(place.base).digest
-    own, other = PreparedSplits.read(learn), PreparedSplits.read(learn, "small")
-    assert len(own.train) == len(other.train)
-    assert [row["input_ids"] for row in other.train] != [row["input_ids"] for row in own.train]  # it does not know most of the words
+    assert small.digest != BaseManifest.read(workspace.base).digest
+    main, second = PreparedSplits.read(learn), PreparedSplits.read(learn, "small")
+    assert len(main.train) == len(second.train)
+    assert [row["input_ids"] for row in second.train] != [row["input_ids"] for row in main.train]  # it lacks most of the words
 
 
 def test_search_tries_both_bases_and_records_the_choice(searched: tuple[Workspace, str]) -> None:
-    place, uri = searched
-    best = BestTrial.read(place.root / "models/tuned")
-    spec, vocabulary = ModelSpec.read(place.model), json.loads((place.model / "config.json").read_text(encoding="utf-8"))["vocab_size"]
-    chosen = place.base if spec.base == "model" else place.base / "others/small"
+    workspace, uri = searched
+    best = BestTrial.read(workspace.root / "models/tuned")
+    spec, vocabulary = (
+        ModelSpec.read(workspace.model),
+        json.loads((workspace.model / "config.json").read_text(encoding="utf-8"))["vocab_size"],
+    )
+    chosen = workspace.base if spec.base == "model" else workspace.base / "others/small"
 
     assert best.complete + best.pruned == 2
     assert spec.base == best.settings["base"]
     assert vocabulary == json.loads((chosen / "config.json").read_text(encoding="utf-8"))["vocab_size"]
-    assert len(predict(uri, "text_classification/1", pipeline.tested_rows(place).head(3))) == 3
+    assert len(predict(uri, "text_classification/1", pipeline.tested_rows(workspace).head(3))) == 3
 
 
 def test_lineage_names_the_chosen_base(case: Case, tmp_path: Path) -> None:
-    place, params = pipeline.open_line(tmp_path / "project", settings(case), base="small", epochs=1)
-    pipeline.prepare(place, params)
-    pipeline.learn(place, params)
+    workspace, params = pipeline.open_line(tmp_path / "project", settings(case), base="small", epochs=1)
+    pipeline.prepare(workspace, params)
+    pipeline.learn(workspace, params)
 
-    found = lineage_of(place, "tickets", "candidate")
-    assert found.base_source == str(case.base.with_name("small"))
-    assert found.base_digest == BaseManifest.read(place.base / "others/small").digest
+    lineage = lineage_of(workspace, "tickets", "candidate")
+    assert lineage.base_source == str(case.base.with_name("small"))
+    assert lineage.base_digest == BaseManifest.read(workspace.base / "others/small").digest
 
 
 def test_trials_are_carried_over_by_base_weights_not_name(case: Case, tmp_path: Path) -> None:
@@ -95,55 +98,57 @@ def test_trials_are_carried_over_by_base_weights_not_name(case: Case, tmp_path: 
         "initial_trial": {"learning_rate": 5.0e-3},
         "space": {"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2}},
     }
-    place, params = pipeline.open_line(
+    workspace, params = pipeline.open_line(
         tmp_path / "project", Case(**{**vars(case), "changes": {**case.changes, "tune": tune}}), learning_rate="tuned"
     )
-    pipeline.prepare(place, params)
-    first = BestTrial.read(place.root / "models/tuned")
+    pipeline.prepare(workspace, params)
+    first = BestTrial.read(workspace.root / "models/tuned")
 
-    grown = yaml.safe_load(place.params.read_text(encoding="utf-8"))
+    grown = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))
     grown["base"]["others"] = {"small": str(case.base.with_name("small"))}
     grown["train"]["base"] = "tuned"
     grown["tune"]["space"]["base"] = SPACE["base"]
-    place.params.write_text(yaml.safe_dump(grown), encoding="utf-8")
-    pipeline.prepare(place, read_params(place.params))
-    assert BestTrial.read(place.root / "models/tuned").carried == first.complete
+    workspace.params.write_text(yaml.safe_dump(grown), encoding="utf-8")
+    pipeline.prepare(workspace, read_params(workspace.params))
+    assert BestTrial.read(workspace.root / "models/tuned").carried == first.complete
 
-    other = place.root / "elsewhere"  # the same name, other weights
-    shutil.copytree(case.base, other)
-    config = json.loads((other / "config.json").read_text(encoding="utf-8"))
-    (other / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-5}), encoding="utf-8")
-    grown["base"]["model"] = str(other)
-    place.params.write_text(yaml.safe_dump(grown), encoding="utf-8")
-    pipeline.prepare(place, read_params(place.params))
-    carried = BestTrial.read(place.root / "models/tuned").carried
-    trials = pq.read_table(place.root / "models/tuned/trials.parquet").to_pylist()[:carried]
-    assert {json.loads(trial["params"])["base"] for trial in trials} <= {"small"}  # whose weights are as they were
+    changed = workspace.root / "elsewhere"  # the same name, different weights
+    shutil.copytree(case.base, changed)
+    config = json.loads((changed / "config.json").read_text(encoding="utf-8"))
+    (changed / "config.json").write_text(json.dumps(config | {"layer_norm_eps": 1e-5}), encoding="utf-8")
+    grown["base"]["model"] = str(changed)
+    workspace.params.write_text(yaml.safe_dump(grown), encoding="utf-8")
+    pipeline.prepare(workspace, read_params(workspace.params))
+    carried = BestTrial.read(workspace.root / "models/tuned").carried
+    trials = pq.read_table(workspace.root / "models/tuned/trials.parquet").to_pylist()[:carried]
+    assert {json.loads(trial["params"])["base"] for trial in trials} <= {"small"}  # with unchanged weights
 
 
 def test_token_metrics_refuse_different_tokenizers(case: Case, tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     words = cases.make("masked_lm", tmp_path / "base")
     changes = {"base": {"others": {"small": str(case.base.with_name("small"))}}, "tune": {"space": SPACE}}
-    place, params = pipeline.open_line(tmp_path / "project", Case(**{**vars(words), "changes": {**words.changes, **changes}}), base="tuned")
+    workspace, params = pipeline.open_line(
+        tmp_path / "project", Case(**{**vars(words), "changes": {**words.changes, **changes}}), base="tuned"
+    )
 
     with pytest.raises(BadParams, match=r"the tokenizers of model, small differ and the task's metrics count tokens"):
-        pipeline.prepare(place, params)
+        pipeline.prepare(workspace, params)
 
 
 def test_resaved_tokenizer_counts_as_equal(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     words = cases.make("masked_lm", tmp_path / "base")
-    other = tmp_path / "saved"
-    shutil.copytree(words.base, other)
-    saved = json.loads((other / "tokenizer.json").read_text(encoding="utf-8"))
-    (other / "tokenizer.json").write_text(json.dumps(saved, indent=4), encoding="utf-8")
+    copy = tmp_path / "saved"
+    shutil.copytree(words.base, copy)
+    saved = json.loads((copy / "tokenizer.json").read_text(encoding="utf-8"))
+    (copy / "tokenizer.json").write_text(json.dumps(saved, indent=4), encoding="utf-8")
     tune = {"trials": 2, "train_fraction": 0.5, "space": SPACE}
-    changes = {**words.changes, "base": {"others": {"small": str(other)}}, "tune": tune}
-    place, params = pipeline.open_line(tmp_path / "project", Case(**{**vars(words), "changes": changes}), base="tuned")
-    pipeline.prepare(place, params)
+    changes = {**words.changes, "base": {"others": {"small": str(copy)}}, "tune": tune}
+    workspace, params = pipeline.open_line(tmp_path / "project", Case(**{**vars(words), "changes": changes}), base="tuned")
+    pipeline.prepare(workspace, params)
 
-    assert BestTrial.read(place.root / "models/tuned").complete >= 1
+    assert BestTrial.read(workspace.root / "models/tuned").complete >= 1
 
 
 @pytest.mark.parametrize(

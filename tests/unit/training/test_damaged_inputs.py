@@ -1,4 +1,4 @@
-"""What is damaged or out of reach is named in one message: an MLmodel, a predictions file, a stamp, a server, standard input."""
+"""Damaged inputs are reported in one message: an MLmodel, predictions, a record, standard input, a params path."""
 
 import io
 from pathlib import Path

@@ -12,6 +12,7 @@ from components.model import tasks
 from components.training.trainer import TrainParams, TrainSection, checkpoints, hardware
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import CheckpointPaths, fit
+from tests.support.fits import same, weights
 from tests.support.learn import make_learn
 
 pytestmark = pytest.mark.slow
@@ -30,14 +31,6 @@ def learn(tiny_base, tickets, tmp_path_factory):
 def keep(tmp_path):
     (tmp_path / "out").mkdir()
     return CheckpointPaths(tmp_path / "checkpoints", tmp_path / "out" / "history.jsonl")
-
-
-def weights(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_fixed_values_win_over_the_search():
@@ -107,15 +100,15 @@ def test_weights_of_the_best_checkpoint_are_returned(tiny_base, learn, keep, tmp
 
 
 def test_two_runs_give_identical_weights(tiny_base, learn):
-    one, other = (weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1})).model) for _ in range(2))
+    first, second = (weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1})).model) for _ in range(2))
 
-    assert same(one, other)
+    assert same(first, second)
 
 
 def test_different_seed_gives_different_weights(tiny_base, learn):
-    one, other = (weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1, "seed": seed})).model) for seed in (1, 2))
+    first, second = (weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1, "seed": seed})).model) for seed in (1, 2))
 
-    assert not same(one, other)
+    assert not same(first, second)
 
 
 @pytest.mark.parametrize("stop_at", [2, 3])
@@ -127,7 +120,7 @@ def test_resumed_run_equals_an_uninterrupted_run(tiny_base, learn, tmp_path, sto
     expected = fit(task, tiny_base, learn, settings, keep=whole)
 
     def interrupt(number, value):
-        if number == stop_at + 1:  # checkpoint `stop_at` is whole, the next one is not made
+        if number == stop_at + 1:  # checkpoint `stop_at` is complete, the next one is not written
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -158,7 +151,7 @@ def test_damaged_checkpoint_is_deleted(tiny_base, learn, keep):
     older, newer = (keep.checkpoints / f"checkpoint-{step}" for step in (12, 24))
     assert checkpoints.newest(keep.checkpoints)[0] == newer
 
-    (newer / "optimizer.pt").unlink()  # Trainer itself would go on without it
+    (newer / "optimizer.pt").unlink()  # Trainer itself would resume without it
 
     assert checkpoints.newest(keep.checkpoints)[0] == older
     assert not newer.exists()

@@ -28,8 +28,8 @@ def model(tiny_base):
     return task.build_model(tiny_base, spec_of("a", "b", "c"))
 
 
-class ByTheBook:
-    """Adafactor with a rate of its own: Shazeer & Stern, "Adafactor" (2018), algorithms 4 and 5, with decay 1 - t^-0.8 and d = 1."""
+class ReferenceAdafactor:
+    """Adafactor with a given learning rate: Shazeer & Stern, "Adafactor" (2018), algorithms 4 and 5, with decay 1 - t^-0.8 and d = 1."""
 
     def __init__(self, groups):
         self.groups = groups
@@ -39,14 +39,14 @@ class ByTheBook:
     def step(self):
         self.number += 1
         for group in self.groups:
-            for learnt in group["params"]:
-                self.change(learnt.data, learnt.grad, group["lr"], group["weight_decay"])
+            for parameter in group["params"]:
+                self.change(parameter.data, parameter.grad, group["lr"], group["weight_decay"])
 
     def change(self, weights, gradient, rate, decay):
         square, kept = gradient**2 + 1e-30, 1 - self.number**-0.8
         parts = [square.mean(-1), square.mean(-2)] if square.ndim == 2 else [square]
         old = self.means.get(weights.data_ptr(), [torch.zeros_like(part) for part in parts])
-        means = [kept * one + (1 - kept) * other for one, other in zip(old, parts, strict=True)]
+        means = [kept * mean + (1 - kept) * part for mean, part in zip(old, parts, strict=True)]
         self.means[weights.data_ptr()] = means
         second = torch.outer(means[0] / means[0].mean(), means[1]) if len(means) == 2 else means[0]
         update = gradient / second.sqrt()
@@ -62,23 +62,23 @@ class ByTheBook:
         ({"optimizer": "sgd", "momentum": 0.0, "nesterov": True}, lambda groups: torch.optim.SGD(groups, lr=1e-2)),
         ({"optimizer": "sgd"}, lambda groups: torch.optim.SGD(groups, lr=1e-2, momentum=0.9)),
         ({"optimizer": "sgd", "nesterov": True}, lambda groups: torch.optim.SGD(groups, lr=1e-2, momentum=0.9, nesterov=True)),
-        ({"optimizer": "adafactor"}, lambda groups: ByTheBook(groups)),
+        ({"optimizer": "adafactor"}, lambda groups: ReferenceAdafactor(groups)),
     ],
 )
 def test_optimizer_step_equals_the_reference(tiny_base, changes, reference):
     settings = QUICK.model_copy(update=changes | {"weight_decay": 0.1})
-    ours, theirs = (task.build_model(tiny_base, spec_of("a", "b")) for _ in range(2))
-    theirs.load_state_dict(ours.state_dict())
-    decayed = [name for name, weights in ours.named_parameters() if weights.ndim == 2]
-    optimizers = [build_optimizer(ours, decayed, settings), reference(grouped(theirs, decayed, settings))]
+    model, reference_model = (task.build_model(tiny_base, spec_of("a", "b")) for _ in range(2))
+    reference_model.load_state_dict(model.state_dict())
+    decayed = [name for name, weights in model.named_parameters() if weights.ndim == 2]
+    optimizers = [build_optimizer(model, decayed, settings), reference(grouped(reference_model, decayed, settings))]
     for step in range(3):
-        for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+        for trained, optimizer in zip((model, reference_model), optimizers, strict=True):
             torch.manual_seed(step)
-            for parameter in model.parameters():
+            for parameter in trained.parameters():
                 parameter.grad = torch.randn_like(parameter)
             optimizer.step()
 
-    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(model.parameters(), reference_model.parameters(), strict=True))
 
 
 STEP = {"epochs": 1 / 12, "evaluations_per_epoch": 1, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "max_grad_norm": 1e6}
@@ -93,7 +93,7 @@ def test_gradient_is_clipped_to_the_norm(tiny_base, learn):
     start = after_a_step(tiny_base, learn, **plain, learning_rate=1e-12)
     whole, cut = (after_a_step(tiny_base, learn, **plain, max_grad_norm=norm) for norm in (1e6, 0.01))
     names = [name for name in start if start[name].is_floating_point()]
-    steps = [torch.cat([(found[name] - start[name]).ravel() for name in names]) for found in (whole, cut)]
+    steps = [torch.cat([(state[name] - start[name]).ravel() for name in names]) for state in (whole, cut)]
 
     assert steps[0].norm() > 10 * 1e-2 * 0.01
     assert float(steps[1].norm()) == pytest.approx(1e-2 * 0.01, rel=1e-3)  # the rate times the norm
@@ -104,7 +104,7 @@ def test_gradient_is_clipped_to_the_norm(tiny_base, learn):
 def test_weight_decay_skips_biases_and_norms(tiny_base, learn, optimizer):
     start = task.build_model(tiny_base, learn.spec).state_dict()
     bare, decayed = (after_a_step(tiny_base, learn, optimizer=optimizer, weight_decay=share) for share in (0.0, 0.5))
-    names = [name for name in bare if name.startswith("bert.") and bare[name].is_floating_point()]  # the head's start is drawn
+    names = [name for name in bare if name.startswith("bert.") and bare[name].is_floating_point()]  # the head is drawn at random
 
     assert {start[name].ndim for name in names} == {1, 2}
     for name in names:
@@ -171,11 +171,11 @@ def test_plateau_lowers_the_rate_like_torch(tiny_base, learn, tmp_path):
 
 def test_plateau_state_is_complete():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    one = WarmPlateau(optimizer, 0, 0.1, 0)
+    plateau = WarmPlateau(optimizer, 0, 0.1, 0)
     for value in (0.5, 0.4):
-        one.record(value)
-    other = WarmPlateau(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 0, 0.1, 0)
-    other.load_state_dict(one.state_dict())
+        plateau.record(value)
+    restored = WarmPlateau(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 0, 0.1, 0)
+    restored.load_state_dict(plateau.state_dict())
 
-    assert (other.scale, other.best, other.worse) == (0.1, 0.5, 0)
+    assert (restored.scale, restored.best, restored.worse) == (0.1, 0.5, 0)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)

@@ -1,4 +1,4 @@
-"""Settings of `train` that exclude each other, and those that are left open because the search decides."""
+"""Settings of `train` that exclude each other, and combinations that depend on the search and are accepted."""
 
 import pytest
 

@@ -5,8 +5,8 @@ from scipy.special import softmax
 from components.training.trainer.temperature import fit_temperature, likelihood, scale
 
 
-def drawn(rows: int, sharpness: float, labels: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities that are `sharpness` times too sure of themselves, and what came true."""
+def sampled(rows: int, sharpness: float, labels: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """Return probabilities that are overconfident by the factor `sharpness`, and the true labels."""
     generator = np.random.default_rng(1)
     logits = generator.normal(0, 2, (rows, labels))
     return softmax(sharpness * logits, axis=1), (logits + generator.gumbel(size=logits.shape)).argmax(axis=1)
@@ -14,15 +14,15 @@ def drawn(rows: int, sharpness: float, labels: int = 4) -> tuple[np.ndarray, np.
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.5])
 def test_temperature_equals_the_overconfidence(sharpness):
-    fitted = fit_temperature(*drawn(4000, sharpness))
+    fitted = fit_temperature(*sampled(4000, sharpness))
 
     assert fitted.value == pytest.approx(sharpness, rel=0.06)
     assert fitted.after <= fitted.before
-    assert fitted.after == pytest.approx(likelihood(*drawn(4000, sharpness), fitted.value))
+    assert fitted.after == pytest.approx(likelihood(*sampled(4000, sharpness), fitted.value))
 
 
 def test_temperature_maximizes_the_likelihood():
-    probabilities, expected = drawn(300, 3.0)
+    probabilities, expected = sampled(300, 3.0)
     fitted = fit_temperature(probabilities, expected)
 
     assert fitted.after <= min(likelihood(probabilities, expected, t) for t in np.geomspace(0.2, 10, 400)) + 1e-7

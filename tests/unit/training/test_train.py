@@ -95,20 +95,20 @@ def test_missing_search_result_is_reported(learn, tiny_base, workspace):
 
 
 def test_data_of_another_task_is_refused(learn, tiny_base, tuned, workspace):
-    other = shutil.copytree(learn, workspace / "learn")
-    ModelSpec.read(learn).model_copy(update={"task": "question_answering"}).write(other)
+    copy = shutil.copytree(learn, workspace / "learn")
+    ModelSpec.read(learn).model_copy(update={"task": "question_answering"}).write(copy)
 
     with pytest.raises(NotFound, match="prepared for the task question_answering"):
-        run(other, tiny_base, tuned, workspace / "out")
+        run(copy, tiny_base, tuned, workspace / "out")
 
 
 def test_training_reads_no_test_split(learn, tiny_base, tuned, workspace):
-    # `learn` has no sibling folder `test` at all here; a second run beside one gives the same model.
+    # Without a sibling folder `test`, and with an unreadable one, the model is the same.
     run(shutil.copytree(learn, workspace / "bare" / "learn"), tiny_base, tuned, workspace / "one")
-    beside = shutil.copytree(learn, workspace / "full" / "learn")
+    with_test = shutil.copytree(learn, workspace / "full" / "learn")
     (workspace / "full" / "test").mkdir()
     (workspace / "full" / "test" / "test.parquet").write_bytes(b"a reader of this would fail")
-    run(beside, tiny_base, tuned, workspace / "two")
+    run(with_test, tiny_base, tuned, workspace / "two")
 
     assert digest_folder(workspace / "one" / "model") == digest_folder(workspace / "two" / "model")
 
@@ -132,7 +132,7 @@ def test_temperature_changes_probabilities_but_no_answer(learn, tiny_base, tuned
     assert plain.weights_sha256 == scaled.weights_sha256
     assert (before.argmax(axis=1) == after.argmax(axis=1)).all()
     assert after == pytest.approx(scale(before, scaled.temperature))
-    assert scaled.validation_nll == pytest.approx([likelihood(each, expected, 1.0) for each in (before, after)])
+    assert scaled.validation_nll == pytest.approx([likelihood(probabilities, expected, 1.0) for probabilities in (before, after)])
     assert scaled.validation_nll[1] < scaled.validation_nll[0]
 
 

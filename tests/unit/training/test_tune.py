@@ -117,7 +117,7 @@ def test_unfreezing_and_averaging_can_be_searched(learn, tiny_base, workspace):
         "swa": {"type": "float", "low": 0.2, "high": 0.5},
     }
     first = {"learning_rate": 3e-3, "method": "freeze", "unfreeze_every": 0.25, "swa": 0.5}
-    best = run(learn, tiny_base, workspace / "out", train=train, space=space, first=first)
+    best = run(learn, tiny_base, workspace / "out", train=train, space=space, initial_trial=first)
 
     trials = table(workspace / "out")
     assert (best.complete + best.pruned, best.failed) == (3, 0)
@@ -129,10 +129,10 @@ def test_unfreezing_and_averaging_can_be_searched(learn, tiny_base, workspace):
 def test_incomparable_trials_are_not_carried_over(learn, tiny_base, workspace):
     run(learn, tiny_base, workspace / "one", trials=1)
     narrow = TUNE["space"] | {"learning_rate": {"type": "float", "low": 1e-3, "high": 2e-3}}
-    there = {"initial_trial": {"learning_rate": 1.5e-3}, "space": narrow}
+    narrowed = {"initial_trial": {"learning_rate": 1.5e-3}, "space": narrow}
 
-    assert run(learn, tiny_base, workspace / "two", trials=1, **there).carried == 0
-    assert run(learn, tiny_base, workspace / "three", trials=1, share=0.3).carried == 0
+    assert run(learn, tiny_base, workspace / "two", trials=1, **narrowed).carried == 0
+    assert run(learn, tiny_base, workspace / "three", trials=1, train_fraction=0.3).carried == 0
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ def test_tuned_field_without_a_dimension_is_refused(learn, tiny_base, workspace)
 
 @pytest.mark.slow
 def test_bad_trials_are_pruned(learn, tiny_base, workspace):
-    # The given trial learns; nearly all rates drawn at random from this range are too low to keep up with it.
+    # The initial trial learns; nearly all random rates from this range are too low to match it.
     space = {"learning_rate": {"type": "float", "low": 1e-9, "high": 1e-2, "log": True}}
     settings = {
         "train_fraction": 1.0,
@@ -219,7 +219,7 @@ def test_condition_selects_the_searched_fields(learn, tiny_base, workspace):
         "schedule": {"type": "categorical", "choices": ["linear", "constant"]},
     }
     train = {"warmup": "tuned", "schedule": "tuned", "threads": 1, "precision": "float32"}
-    run(learn, tiny_base, workspace / "out", train=train, trials=6, share=0.2, evaluations=1, first={}, space=space)
+    run(learn, tiny_base, workspace / "out", train=train, trials=6, train_fraction=0.2, evaluations=1, initial_trial={}, space=space)
 
     chosen = table(workspace / "out")["params"].tolist()
     assert {settings["schedule"] for settings in chosen} == {"linear", "constant"}
@@ -236,7 +236,7 @@ def test_method_can_be_searched(learn, tiny_base, workspace):
         "method": {"type": "categorical", "choices": ["full", "freeze", "lora"]},
     }
     train = {**dict.fromkeys(space, "tuned"), "threads": 1, "precision": "float32"}
-    best = run(learn, tiny_base, workspace / "out", train=train, trials=8, explore=8, evaluations=1, first={}, space=space)
+    best = run(learn, tiny_base, workspace / "out", train=train, trials=8, explore=8, evaluations=1, initial_trial={}, space=space)
 
     chosen = table(workspace / "out")["params"].tolist()
     assert {settings["method"] for settings in chosen} == {"full", "freeze", "lora"}
@@ -290,7 +290,7 @@ def test_interrupted_search_resumes_exactly(learn, tiny_base, workspace, monkeyp
 
     def interrupt(*args, **kwargs):
         calls.append(1)
-        if len(calls) in (1, 4):  # in the given trial, and in one of the sampler's
+        if len(calls) in (1, 4):  # in the initial trial, and in a trial of the sampler
             raise KeyboardInterrupt
         return fit(*args, **kwargs)
 
@@ -346,7 +346,7 @@ def test_search_reads_no_test_split(learn, tiny_base, workspace):
     (workspace / "full" / "test" / "test.parquet").write_bytes(b"a reader of this would fail")
     best = run(workspace / "full" / "learn", tiny_base, workspace / "two", trials=1)
 
-    assert best == BestTrial.read(workspace / "one")  # the same study: its name follows from `learn` alone
+    assert best == BestTrial.read(workspace / "one")  # the same study, because its name depends on `learn` only
 
 
 def test_sample_is_stable_and_has_every_class(learn):
