@@ -75,7 +75,7 @@ def in_package(model: str) -> Path:
     name, _, path = model.removeprefix(PACKAGE).partition("/")
     spec = find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise BadModel(f"base.model {model}: the package {name!r} is not installed; expected package:NAME/PATH with the import name")
+        raise BadModel(f"base.model {model}: no package {name!r} is installed; expected package:NAME/PATH with the import name")
     home = Path(next(iter(spec.submodule_search_locations)))
     folder = home / path
     if not folder.is_dir():

@@ -163,7 +163,7 @@ def test_rows_with_typed_tokens_are_logged(bases, caplog, name, family, options,
         caplog.clear()
         task.encode(rows.tail(1), tokenizer, spec)
 
-    assert [message.split(", read")[0] for message in messages] == [
+    assert [message.split(", which")[0] for message in messages] == [
         f"1 of 2 rows contain a typed control token, e.g. {tokenizer.eos_token!r}"
     ]
     assert not caplog.records
