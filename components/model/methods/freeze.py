@@ -2,7 +2,7 @@
 
 Lower layers hold features that most tasks share: Lee, Tang & Lin, "What Would Elsa Do? Freezing Layers During Transformer Fine-Tuning"
 (2019). With `unfreeze_every` the frozen layers start to learn one by one, from the top: Howard & Ruder, "Universal Language Model
-Fine-tuning for Text Classification" (2018), section 3.3; `components.training.trainer.gradual_unfreezing` does that during training.
+Fine-tuning for Text Classification" (2018), section 3.3; `components.training.trainer.callbacks` does that during training.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Callbacks of a training: history, time limit, progress, checkpoints and the observer of evaluations."""
+"""Callbacks of a training: time limit, history, progress, checkpoints, the observer of evaluations, and gradual unfreezing."""
 
 import json
 import logging
@@ -12,6 +12,8 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from components.core.errors import RetuneError
+from components.model.methods.freeze import freeze
+from components.model.support.layers import depths, head_depth
 from components.training.trainer import checkpoints
 
 log = logging.getLogger(__name__)
@@ -145,6 +147,26 @@ class EvalObserver(TrainerCallback):
             self.best_value, self.best_step = value, state.global_step
         if self._watch is not None:
             self._watch(self.count, value)
+
+
+class GradualUnfreezing(TrainerCallback):
+    """Unfreezes frozen layers one by one, from the top, the embeddings last: Howard & Ruder (2018), section 3.3.
+
+    The step number alone decides which layers are frozen, so a resume needs no state. The optimizer contains all weights from the start
+    and skips those without a gradient, weight decay included.
+    """
+
+    def __init__(self, model: Any, frozen_layers: int, every: float) -> None:
+        """Start with the first `frozen_layers` layers of `model` frozen (-1: all), and unfreeze one more every `every` epochs."""
+        self._model = model
+        self._depth = depths(model)
+        self._frozen = head_depth(model) - 1 if frozen_layers == -1 else frozen_layers
+        self._every = every
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Set the frozen layers of the next step."""
+        epochs = state.global_step * args.num_train_epochs / state.max_steps
+        freeze(self._model, self._depth, self._frozen - int(epochs / self._every + 1e-9))  # 1e-9: for rounding errors
 
 
 def _is_metric(name: str) -> bool:

@@ -11,8 +11,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from components.core.errors import BadParams
 from components.model.methods import freeze
 from components.training.trainer import losses
+from components.training.trainer.callbacks import GradualUnfreezing
 from components.training.trainer.contrastive_warmup import ContrastiveStart, in_pairs
-from components.training.trainer.gradual_unfreezing import GradualUnfreezing
 from components.training.trainer.optimizers import WarmPlateau, build_optimizer
 from components.training.trainer.settings import TrainParams
 from components.training.trainer.weight_averaging import WeightAverage, moving_average, stochastic_average
