@@ -38,7 +38,7 @@ def take_rows(model: Any, folder: Path, labels: Sequence[str], architecture: str
         log.info("head: all %d rows are drawn at random: the base has no head for this task", len(labels))
         return {}
     base_labels, reason = _names(folder, len(weight), architecture)
-    rows = matched(base_labels, labels, ordered=ordered)
+    rows = match_labels(base_labels, labels, ordered=ordered)
     same = len(weight) == len(labels) and all(rows.get(index) == index for index in range(len(labels)))
     with torch.no_grad():
         if len(weight) == len(labels) and not same:  # transformers copied them by index
@@ -53,7 +53,7 @@ def take_rows(model: Any, folder: Path, labels: Sequence[str], architecture: str
     return rows
 
 
-def matched(base_labels: Sequence[str], labels: Sequence[str], *, ordered: bool = False) -> dict[int, int]:
+def match_labels(base_labels: Sequence[str], labels: Sequence[str], *, ordered: bool = False) -> dict[int, int]:
     """Return for each index in `labels` the index in `base_labels` with the same name, ignoring case and blanks if necessary.
 
     A name that occurs twice matches nothing. With `ordered`, matching ends at the first label with a different index.

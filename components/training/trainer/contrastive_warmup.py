@@ -19,7 +19,7 @@ Vectors = Callable[[Any, Mapping[str, Any]], Any]
 """Takes a model and a batch without labels; returns one vector per row."""
 
 
-def supervised(vectors: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+def supervised_contrastive_loss(vectors: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return the supervised contrastive loss of `vectors` (rows, width), of any length, with `labels` (rows,).
 
     -1/|P| Σ log(exp(z·p/t) / Σ exp(z·a/t)), the mean over rows z: p runs over P, the other rows with its label, and a over all other
@@ -38,7 +38,7 @@ def supervised(vectors: torch.Tensor, labels: torch.Tensor, temperature: float) 
     return -means.mean()
 
 
-def in_pairs(labels: Sequence[int], generator: torch.Generator) -> list[int]:
+def pair_by_label(labels: Sequence[int], generator: torch.Generator) -> list[int]:
     """Return a random order of the indices of `labels` in which nearly every row is next to a row with the same label.
 
     The rows of a label are shuffled and split into pairs, the last of which takes an odd row; then the pairs are shuffled.
@@ -76,7 +76,7 @@ class ContrastiveStart(TrainerCallback):
         vectors = self._vectors(model, {name: value for name, value in inputs.items() if name != "labels"})
         if not vectors.requires_grad:
             raise BadParams("params.yaml: train.contrastive_start has no effect: train.frozen_layers freezes all layers")
-        return supervised(vectors, inputs["labels"], TEMPERATURE)
+        return supervised_contrastive_loss(vectors, inputs["labels"], TEMPERATURE)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Suppress evaluations during the start, whose checkpoints stay, and count them from its end."""

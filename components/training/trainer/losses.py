@@ -11,18 +11,18 @@ IGNORED = -100  # the label that losses skip
 Weights = Mapping[str, torch.Tensor]
 
 
-def learning(model: Any, names: Collection[str]) -> dict[str, torch.Tensor]:
+def trainable(model: Any, names: Collection[str]) -> dict[str, torch.Tensor]:
     """Return the trainable weights of `model` among `names`."""
     return {name: weights for name, weights in model.named_parameters() if name in names and weights.requires_grad}
 
 
-def pretrained(model: Any) -> set[str]:
+def pretrained_names(model: Any) -> set[str]:
     """Return the names of the weights that come from the base: all except the head's."""
     head = head_depth(model)
     return {name for name, depth in depths(model).items() if depth < head}
 
 
-def items(batch: Mapping[str, Any]) -> float:
+def count_items(batch: Mapping[str, Any]) -> float:
     """Return the number of items that a batch mean is over: labels other than -100, or rows if labels are missing or are floats."""
     labels = batch.get("labels")
     if labels is None:
@@ -30,12 +30,12 @@ def items(batch: Mapping[str, Any]) -> float:
     return float(len(labels) if labels.is_floating_point() else (labels != IGNORED).sum())
 
 
-def absolute(weights: Weights) -> torch.Tensor:
+def l1_norm(weights: Weights) -> torch.Tensor:
     """Return the sum of absolute values (L1)."""
     return torch.stack([tensor.abs().sum() for tensor in weights.values()]).sum()
 
 
-def half_square(weights: Weights, origin: Weights) -> torch.Tensor:
+def half_squared_distance(weights: Weights, origin: Weights) -> torch.Tensor:
     """Return half the squared distance to `origin`: L2-SP, Li, Grandvalet & Davoine, "Explicit Inductive Bias" (2018), equation 3."""
     return 0.5 * torch.stack([(tensor - origin[name]).square().sum() for name, tensor in weights.items()]).sum()
 

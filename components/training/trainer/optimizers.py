@@ -23,7 +23,7 @@ def build_optimizer(model: Any, decayed: Collection[str], settings: TrainParams)
 
     Adam and SGD add weight decay to the gradient (L2), AdamW and Adafactor subtract it from the weights (Loshchilov & Hutter, 2019).
     """
-    groups, rate = grouped(model, decayed, settings), settings.learning_rate
+    groups, rate = parameter_groups(model, decayed, settings), settings.learning_rate
     match settings.optimizer:
         case "adamw":
             return torch.optim.AdamW(groups, lr=rate, fused=True)
@@ -36,7 +36,7 @@ def build_optimizer(model: Any, decayed: Collection[str], settings: TrainParams)
             return Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
 
 
-def grouped(model: Any, decayed: Collection[str], settings: TrainParams) -> list[dict[str, Any]]:
+def parameter_groups(model: Any, decayed: Collection[str], settings: TrainParams) -> list[dict[str, Any]]:
     """Return parameter groups by learning rate and weight decay, the highest rate first, because Trainer logs the first.
 
     The head has the rate `learning_rate`, each layer `layer_decay` times the rate of the layer above, the embeddings the lowest:

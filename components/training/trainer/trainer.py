@@ -12,7 +12,7 @@ from components.core.errors import BadParams
 from components.model.methods import freeze
 from components.training.trainer import losses
 from components.training.trainer.callbacks import GradualUnfreezing
-from components.training.trainer.contrastive_warmup import ContrastiveStart, in_pairs
+from components.training.trainer.contrastive_warmup import ContrastiveStart, pair_by_label
 from components.training.trainer.optimizers import WarmPlateau, build_optimizer
 from components.training.trainer.settings import TrainParams
 from components.training.trainer.weight_averaging import WeightAverage, moving_average, stochastic_average
@@ -49,7 +49,7 @@ class FineTuner(Trainer):
         # Trainer assumes that a forward with **kwargs divides its loss by all items of a step. Most classifiers return the mean of a
         # pass, and so do all models here: compute_loss weights the passes.
         self.model_accepts_loss_kwargs = False
-        self._counts = (items or losses.items, losses.items)
+        self._counts = (items or losses.count_items, losses.count_items)
         self._totals = (0.0, 0.0)
         self._settings = settings
         self._loss = loss
@@ -58,7 +58,9 @@ class FineTuner(Trainer):
         self._decayed = set(self.get_decay_parameter_names(model))
         self._origin: dict[str, torch.Tensor] = {}
         if settings.l2_sp:
-            self._origin = {name: weights.detach().clone() for name, weights in losses.learning(model, losses.pretrained(model)).items()}
+            self._origin = {
+                name: weights.detach().clone() for name, weights in losses.trainable(model, losses.pretrained_names(model)).items()
+            }
             if not self._origin:
                 raise BadParams("params.yaml: train.l2_sp has no effect: train.frozen_layers freezes all layers of the base model")
         self._average = _average(model, settings)
@@ -153,11 +155,11 @@ class FineTuner(Trainer):
     def _penalties(self) -> torch.Tensor:
         penalty = torch.zeros((), device=self.args.device)
         if self._settings.l1:
-            penalty = penalty + self._settings.l1 * losses.absolute(losses.learning(self.module, self._decayed))
+            penalty = penalty + self._settings.l1 * losses.l1_norm(losses.trainable(self.module, self._decayed))
         if self._settings.l2_sp and (
-            now := losses.learning(self.module, self._origin.keys())
+            now := losses.trainable(self.module, self._origin.keys())
         ):  # empty while everything but the head is frozen
-            penalty = penalty + self._settings.l2_sp * losses.half_square(now, self._origin)
+            penalty = penalty + self._settings.l2_sp * losses.half_squared_distance(now, self._origin)
         return penalty
 
     def get_train_dataloader(self) -> Any:
@@ -204,9 +206,9 @@ class EpochSampler(LengthGroupedSampler):
             self._set_draw(seed)
 
     def pair(self, labels: list[int], epochs: float) -> None:
-        """Order the rows by `in_pairs` of their `labels` in epochs that start within the first `epochs`."""
+        """Order the rows by `pair_by_label` of their `labels` in epochs that start within the first `epochs`."""
         self._labels, self._pairing = labels, epochs
 
     def __iter__(self) -> Iterator[int]:
         """Yield the row indices of the current epoch."""
-        return iter(in_pairs(self._labels, self.generator)) if self._epoch < self._pairing else super().__iter__()
+        return iter(pair_by_label(self._labels, self.generator)) if self._epoch < self._pairing else super().__iter__()

@@ -18,7 +18,7 @@ from components.training.trainer.fit import fit
 from components.training.trainer.settings import Value
 from components.training.tune import tuning_artifacts
 from components.training.tune.settings import Dimension, TuneParams
-from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, counted, sampler, spent
+from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, finished_trials, sampler, seconds_spent
 
 log = logging.getLogger(__name__)
 
@@ -36,17 +36,17 @@ class Search:
 
     def run(self, study: optuna.Study) -> str:
         """Run trials until a budget over all processes is used up; return its name: `trials` or `max_minutes`."""
-        trials = self.tune.trials - len(counted(study))
-        seconds = self.tune.max_minutes * 60 - spent(study)
+        trials = self.tune.trials - len(finished_trials(study))
+        seconds = self.tune.max_minutes * 60 - seconds_spent(study)
         if trials > 0 and seconds > 0:
             errors = (RetuneError, torch.OutOfMemoryError)
             study.optimize(self._trial, trials, seconds, catch=errors, callbacks=[self._after])
-        return "trials" if len(counted(study)) >= self.tune.trials else "max_minutes"
+        return "trials" if len(finished_trials(study)) >= self.tune.trials else "max_minutes"
 
     def _trial(self, trial: optuna.Trial) -> float:
         """Train with suggested settings; return the best metric over the trial's evaluations."""
         started = time.monotonic()
-        before = spent(trial.study)
+        before = seconds_spent(trial.study)
         chosen = suggest(trial, self.space, self.train.fixed)
         trial.set_user_attr(SETTINGS, chosen)
 
@@ -79,7 +79,7 @@ class Search:
 
     def _after(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Log the trial, and seed the sampler for the next one."""
-        done = len(counted(study))
+        done = len(finished_trials(study))
         log.info(
             "trial %d (%d of %d): %s; %s; %.0f s",
             *(trial.number, done, self.tune.trials, _outcome(trial, self.tune)),

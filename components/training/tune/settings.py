@@ -48,13 +48,13 @@ class Dimension(Section):
             return "log needs low above 0"
         return "log and step exclude each other" if self.log and self.step is not None else None
 
-    def holds(self, value: Value) -> bool:
+    def contains(self, value: Value) -> bool:
         """Return whether `value` is in the range."""
         if self.type == "categorical":
             return value in self.choices
         return isinstance(value, int | float) and self.low is not None and self.high is not None and self.low <= value <= self.high
 
-    def ends(self) -> tuple[Value, ...]:
+    def extremes(self) -> tuple[Value, ...]:
         """Return the extreme values, or all choices."""
         if self.type == "categorical":
             return self.choices
@@ -89,7 +89,7 @@ class TuneParams(Section):
         for name, value in self.initial_trial.items():
             if name not in self.space:
                 faults.append(f"initial_trial.{name} is not in the space{nearest(name, list(self.space))}")
-            elif not self.space[name].holds(value):
+            elif not self.space[name].contains(value):
                 faults.append(f"initial_trial.{name} {value!r} is outside the range of space.{name}")
         if not faults:
             faults = _circular(self.space)
@@ -111,7 +111,7 @@ def searched(space: dict[str, Dimension], train: TrainSection) -> dict[str, Dime
     for name in space:
         if name not in train.tuned:
             log.warning("tune.space.%s is not searched: train.%s is fixed to %s", name, name, getattr(train.fixed, name))
-    return {name: space[name] for name in in_order(space) if name in train.tuned}
+    return {name: space[name] for name in sort_by_condition(space) if name in train.tuned}
 
 
 def check_metrics(measured: Sequence[str], train: TrainSection, tune: TuneParams) -> None:
@@ -132,7 +132,7 @@ def _faults(name: str, dimension: Dimension, space: Mapping[str, Dimension]) -> 
     if name not in known:
         return [f"space.{name} is not a field of train{nearest(name, known)}"]
     faults = []
-    for value in dimension.ends():
+    for value in dimension.extremes():
         try:
             TrainParams.parse({name: value}, "train")
         except BadParams as error:
@@ -140,20 +140,20 @@ def _faults(name: str, dimension: Dimension, space: Mapping[str, Dimension]) -> 
     for field, value in dimension.when.items():
         if field not in TrainParams.model_fields:
             faults.append(f"space.{name}.when.{field} is not a field of train{nearest(field, list(TrainParams.model_fields))}")
-        elif field in space and not space[field].holds(value):
+        elif field in space and not space[field].contains(value):
             faults.append(f"space.{name}.when.{field}: {value!r} is outside the range of space.{field}")
     return faults
 
 
 def _circular(space: Mapping[str, Dimension]) -> list[str]:
     try:
-        in_order(space)
+        sort_by_condition(space)
     except ValueError as error:
         return [str(error)]
     return []
 
 
-def in_order(space: Mapping[str, Dimension]) -> list[str]:
+def sort_by_condition(space: Mapping[str, Dimension]) -> list[str]:
     """Return the names of the dimensions, each after the dimensions of its condition.
 
     Raises:

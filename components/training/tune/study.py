@@ -43,14 +43,14 @@ def sampler(tune: TuneParams, ordinal: int) -> optuna.samplers.TPESampler:
     return optuna.samplers.TPESampler(n_startup_trials=tune.explore, seed=(tune.seed * 1_000_003 + ordinal) % 2**32)
 
 
-def counted(study: optuna.Study) -> list[FrozenTrial]:
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that use up the budget: complete, pruned, or failed with an error; none of an earlier search."""
     done = (TrialState.COMPLETE, TrialState.PRUNED)
     own = [trial for trial in study.trials if CARRIED not in trial.user_attrs]
     return [trial for trial in own if trial.state in done or (trial.state is TrialState.FAIL and ERROR in trial.user_attrs)]
 
 
-def spent(study: optuna.Study) -> float:
+def seconds_spent(study: optuna.Study) -> float:
     """Return the seconds of all trials of this search, interrupted ones included."""
     return sum(float(trial.user_attrs.get(SECONDS, 0.0)) for trial in study.trials if CARRIED not in trial.user_attrs)
 
@@ -69,7 +69,7 @@ def _opened(
     if context is not None and all(CARRIED in trial.user_attrs for trial in study.trials):
         warm_start(study, studies, context)
     _requeue(study, first)
-    study.sampler = sampler(tune, len(counted(study)))
+    study.sampler = sampler(tune, len(finished_trials(study)))
     return study
 
 
@@ -84,5 +84,5 @@ def _requeue(study: optuna.Study, first: Mapping[str, Value]) -> None:
     interrupted = bool(trials) and trials[-1].state is TrialState.FAIL and ERROR not in trials[-1].user_attrs
     if interrupted and trials[-1].params:
         study.enqueue_trial(trials[-1].params)
-    elif not counted(study) and first and not any(first.items() <= trial.params.items() for trial in trials):
+    elif not finished_trials(study) and first and not any(first.items() <= trial.params.items() for trial in trials):
         study.enqueue_trial(dict(first))

@@ -15,7 +15,7 @@ from components.artifacts.tuning_result import BestTrial, TunedSettings
 from components.core.errors import RetuneError
 from components.training.trainer.settings import Value
 from components.training.tune.settings import TuneParams
-from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, counted, spent
+from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, finished_trials, seconds_spent
 from components.training.tune.warm_start import CARRIED
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def best(study: optuna.Study, tune: TuneParams, stopped_by: str) -> BestTrial:
     Raises:
         RetuneError: none of them is complete.
     """
-    own = counted(study)[: tune.trials]
+    own = finished_trials(study)[: tune.trials]
     trials = [*(trial for trial in study.trials if CARRIED in trial.user_attrs), *own]
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if not complete:
@@ -55,7 +55,7 @@ def best(study: optuna.Study, tune: TuneParams, stopped_by: str) -> BestTrial:
         complete=len(complete),
         pruned=sum(trial.state is TrialState.PRUNED for trial in trials),
         failed=sum(trial.state is TrialState.FAIL for trial in trials),
-        seconds=round(spent(study), 2),
+        seconds=round(seconds_spent(study), 2),
         importance=importance(study, complete),
         stopped_by=stopped_by,
         carried=len(trials) - len(own),

@@ -75,7 +75,7 @@ def _fitting(settings: Mapping[str, Value], target: StudyContext) -> dict[str, V
     if any(settings.get(name, value) != value for name, value in target.fixed.items() if name not in target.space):
         return None
     active = {name: dimension for name, dimension in target.space.items() if dimension.active(settings)}
-    if any(name not in settings or not _holds(dimension, settings[name]) for name, dimension in active.items()):
+    if any(name not in settings or not _in_range(dimension, settings[name]) for name, dimension in active.items()):
         return None
     idle = {name for name in target.space if name not in active}
     if any(settings.get(name, target.fixed.get(name)) != target.fixed.get(name) for name in idle):
@@ -83,10 +83,10 @@ def _fitting(settings: Mapping[str, Value], target: StudyContext) -> dict[str, V
     return {name: settings[name] for name in active}
 
 
-def _holds(dimension: Dimension, value: Value) -> bool:
+def _in_range(dimension: Dimension, value: Value) -> bool:
     """Return whether a value is in the range and on its grid, if it has one."""
-    if not dimension.holds(value) or dimension.type == "categorical":
-        return dimension.holds(value)
+    if not dimension.contains(value) or dimension.type == "categorical":
+        return dimension.contains(value)
     if not isinstance(value, int | float) or (dimension.type == "int" and value != int(value)):
         return False
     steps = (value - (dimension.low or 0.0)) / dimension.step if dimension.step else 0.0

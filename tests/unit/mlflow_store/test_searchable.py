@@ -34,7 +34,7 @@ def test_every_other_field_of_train_can_be_searched(name: str) -> None:
     space = TuneParams.parse({"space": {name: dimension(name)}}, "tune").space
 
     assert list(searched(space, TrainSection.parse({name: "tuned"}, "train"))) == [name]
-    for value in space[name].ends():
+    for value in space[name].extremes():
         assert getattr(TrainSection.parse({name: "tuned"}, "train").settings({name: value}), name) == value
 
 

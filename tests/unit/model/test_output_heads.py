@@ -11,7 +11,7 @@ import transformers
 
 from components.artifacts.training import ModelSpec
 from components.model import tasks
-from components.model.support.output_heads import matched
+from components.model.support.output_heads import match_labels
 
 LABELS = ("billing", "device", "network")
 GENERIC = ("LABEL_0", "LABEL_1", "LABEL_2")
@@ -201,9 +201,9 @@ def test_question_answering_head_is_kept(tiny_base, tmp_path):
 
 
 def test_exact_names_match_first():
-    assert matched(("yes", "Yes"), ("Yes", "yes")) == {0: 1, 1: 0}
-    assert matched(("YES", "Yes"), ("yes",)) == {}
-    assert matched((" a  b ",), ("A B",)) == {0: 0}
+    assert match_labels(("yes", "Yes"), ("Yes", "yes")) == {0: 1, 1: 0}
+    assert match_labels(("YES", "Yes"), ("yes",)) == {}
+    assert match_labels((" a  b ",), ("A B",)) == {0: 0}
 
 
 def test_sharded_base_keeps_its_head(tiny_base, tmp_path):

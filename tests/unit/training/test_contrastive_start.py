@@ -15,7 +15,7 @@ from components.core.errors import BadParams, RetuneError
 from components.model import tasks
 from components.model.support.layers import depths, head_depth
 from components.training.trainer import TrainSection
-from components.training.trainer.contrastive_warmup import in_pairs, supervised
+from components.training.trainer.contrastive_warmup import pair_by_label, supervised_contrastive_loss
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from components.training.tune import TuneParams
@@ -59,7 +59,7 @@ def reference_loss(vectors, labels, temperature):
 @pytest.mark.parametrize("labels", [[0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 2, 3], [0, 0, 0, 0, 0, 1]])
 def test_loss_equals_the_formula(labels):
     vectors = np.random.default_rng(3).normal(size=(6, 4))
-    loss = supervised(torch.tensor(vectors, requires_grad=True), torch.tensor(labels), 0.1)
+    loss = supervised_contrastive_loss(torch.tensor(vectors, requires_grad=True), torch.tensor(labels), 0.1)
 
     assert loss.item() == pytest.approx(reference_loss(vectors, labels, 0.1), rel=1e-5)
 
@@ -72,7 +72,7 @@ def test_gradient_step_lowers_triplet_losses():
     triplets = BatchAllTripletLoss(model=None, margin=1.0)
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     vectors = torch.nn.functional.normalize(torch.randn(6, 8, generator=torch.Generator().manual_seed(1)), dim=1).requires_grad_()
-    supervised(vectors, labels, 0.1).backward()
+    supervised_contrastive_loss(vectors, labels, 0.1).backward()
     stepped = torch.nn.functional.normalize(vectors.detach() - 0.1 * vectors.grad, dim=1)
 
     assert triplets.batch_all_triplet_loss(labels, stepped) < triplets.batch_all_triplet_loss(labels, vectors.detach())
@@ -81,7 +81,7 @@ def test_gradient_step_lowers_triplet_losses():
 @pytest.mark.parametrize("rows", [1, 4])
 def test_rows_with_unique_labels_have_zero_loss_and_gradient(rows):
     vectors = torch.randn(rows, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    loss = supervised(vectors, torch.arange(rows), 0.1)
+    loss = supervised_contrastive_loss(vectors, torch.arange(rows), 0.1)
     loss.backward()
 
     assert loss.item() == 0
@@ -90,7 +90,7 @@ def test_rows_with_unique_labels_have_zero_loss_and_gradient(rows):
 
 def test_rows_are_paired_by_label():
     labels = [0] * 7 + [1] * 4 + [2] + [3] * 2
-    orders = [in_pairs(labels, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    orders = [pair_by_label(labels, torch.Generator().manual_seed(seed)) for seed in range(20)]
 
     assert all(sorted(order) == list(range(len(labels))) for order in orders)
     assert len({tuple(order) for order in orders}) == 20
@@ -137,7 +137,7 @@ def test_texts_with_the_same_label_get_closer(tiny_base, learn):
     batch = task.collator(task.load_tokenizer(tiny_base), learn.spec)([learn.validation[i] for i in range(60)])
     labels = batch.pop("labels")
     with torch.no_grad():
-        losses = [supervised(task.vectors(model.eval(), batch), labels, 0.1).item() for model in (before, after)]
+        losses = [supervised_contrastive_loss(task.vectors(model.eval(), batch), labels, 0.1).item() for model in (before, after)]
 
     assert losses[0] > 4.0  # ln 59: all texts are alike
     assert losses[1] < 3.1  # ln 19: about twenty rows per label are equal, and far from the rest

@@ -10,7 +10,7 @@ from components.model import tasks
 from components.model.support.layers import depths
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
-from components.training.trainer.optimizers import WarmPlateau, build_optimizer, grouped
+from components.training.trainer.optimizers import WarmPlateau, build_optimizer, parameter_groups
 from tests.support.fits import QUICK, keep_in, weights
 from tests.support.learn import make_learn, spec_of
 
@@ -70,7 +70,7 @@ def test_optimizer_step_equals_the_reference(tiny_base, changes, reference):
     model, reference_model = (task.build_model(tiny_base, spec_of("a", "b")) for _ in range(2))
     reference_model.load_state_dict(model.state_dict())
     decayed = [name for name, weights in model.named_parameters() if weights.ndim == 2]
-    optimizers = [build_optimizer(model, decayed, settings), reference(grouped(reference_model, decayed, settings))]
+    optimizers = [build_optimizer(model, decayed, settings), reference(parameter_groups(reference_model, decayed, settings))]
     for step in range(3):
         for trained, optimizer in zip((model, reference_model), optimizers, strict=True):
             torch.manual_seed(step)
@@ -115,7 +115,7 @@ def test_weight_decay_skips_biases_and_norms(tiny_base, learn, optimizer):
 def test_layer_decay_lowers_the_rate_per_layer(model):
     settings = QUICK.model_copy(update={"layer_decay": 0.5, "weight_decay": 0.1})
     decayed = {name for name, weights in model.named_parameters() if weights.ndim == 2}
-    groups = grouped(model, decayed, settings)
+    groups = parameter_groups(model, decayed, settings)
     rates = {id(weights): (group["lr"], group["weight_decay"]) for group in groups for weights in group["params"]}
 
     assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))

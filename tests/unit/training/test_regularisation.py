@@ -70,16 +70,16 @@ def test_resumed_run_equals_an_uninterrupted_run(tiny_base, learn, tmp_path, var
 
 
 def test_penalties_equal_the_formulas(model):
-    names = losses.pretrained(model)
-    origin = {name: weights.detach().clone() for name, weights in losses.learning(model, names).items()}
+    names = losses.pretrained_names(model)
+    origin = {name: weights.detach().clone() for name, weights in losses.trainable(model, names).items()}
     with torch.no_grad():
         model.classifier.weight.add_(1)  # the head has no penalty
         model.bert.embeddings.word_embeddings.weight.add_(0.1)
     cells = model.bert.embeddings.word_embeddings.weight.numel()
 
     assert {name for name, at in depths(model).items() if at < 3} == names
-    assert losses.half_square(losses.learning(model, names), origin).item() == pytest.approx(0.5 * 0.01 * cells, rel=1e-5)
-    assert losses.absolute({"w": torch.tensor([[1.0, -2.0], [0.5, 0.0]])}).item() == 3.5
+    assert losses.half_squared_distance(losses.trainable(model, names), origin).item() == pytest.approx(0.5 * 0.01 * cells, rel=1e-5)
+    assert losses.l1_norm({"w": torch.tensor([[1.0, -2.0], [0.5, 0.0]])}).item() == 3.5
 
 
 def test_divergence_is_the_mean_of_both_directions():
@@ -173,7 +173,7 @@ def test_strong_l2_sp_keeps_the_base_but_not_the_head(tiny_base, learn):
 
     def distance(**changes):
         model = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1} | changes)).model
-        return losses.half_square(dict(model.bert.encoder.named_parameters()), dict(base.bert.encoder.named_parameters())).item()
+        return losses.half_squared_distance(dict(model.bert.encoder.named_parameters()), dict(base.bert.encoder.named_parameters())).item()
 
     assert distance(l2_sp=100.0) < 0.2 * distance()
 
