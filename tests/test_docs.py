@@ -223,6 +223,24 @@ def test_add_a_gate_works_as_it_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_add_a_method_works_as_it_is_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs/add-a-method.md").read_text(encoding="utf-8")
+    (code, test), (row,) = blocks(page, "python"), blocks(page, "markdown")
+    for part in ("components", "flows", "infra", "tests"):
+        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "components/model/methods/bitfit.py").write_text(code, encoding="utf-8")
+    (tmp_path / "tests/unit/model/test_bitfit.py").write_text(test, encoding="utf-8")
+
+    settings = "from components.training.trainer import TrainParams as T; print(T(method='bitfit', bitfit_norms=True).method_settings())"
+    assert "bitfit_norms=True" in in_copy(tmp_path, "-c", settings)
+    assert row.startswith("| `bitfit` |")
+    assert "`bitfit_norms`" in row
+    in_copy(tmp_path, "-m", "pytest", "-q", "-m", "not slow", "tests/unit/model/test_bitfit.py", "tests/unit/model/test_methods.py")
+    in_copy(tmp_path, "-c", "from importlinter.cli import lint_imports_command as c; c()")
+
+
+@pytest.mark.slow
 def test_a_source_is_one_file_as_it_is_written(tmp_path: Path) -> None:
     code, case = blocks((ROOT / "docs/sources.md").read_text(encoding="utf-8"), "python")
     for part in ("components", "flows", "infra", "tests"):

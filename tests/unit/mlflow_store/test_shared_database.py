@@ -18,7 +18,7 @@ from components.core.locks import DATABASE, database_lock
 from components.ledger import Ledger, Retraining
 from components.mlflow_store.connection import alone
 from components.training.tune import storage as storage_room
-from components.training.tune.storage import Journals, Tables, kept
+from components.training.tune.storage import Journals, Tables, open_studies
 from tests.support.postgres import Cluster
 from tests.support.project import ROOT
 
@@ -79,7 +79,7 @@ def test_tables_of_another_release_are_refused_without_the_password(postgres: Cl
     with engine.begin() as connection:
         head = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v3.0.0.a'")
-    with pytest.raises(BadInput, match="Optuna's tables are of another release") as error, Tables(database).hold("one"):
+    with pytest.raises(BadInput, match="the tables belong to another release") as error, Tables(database).hold("one"):
         pass
     assert "sw:rd" not in str(error.value)
 
@@ -109,9 +109,9 @@ def test_a_study_is_continued_by_another_worker(database: str, monkeypatch: pyte
 def test_studies_are_journals_unless_a_database_is_shared(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETUNE_VAR", str(tmp_path))
     monkeypatch.delenv(DATABASE, raising=False)
-    assert isinstance(kept(), Journals)
+    assert isinstance(open_studies(), Journals)
     monkeypatch.setenv(DATABASE, database)
-    assert isinstance(kept(), Tables)
+    assert isinstance(open_studies(), Tables)
 
 
 def test_the_ledger_keeps_how_scheduled_runs_ended_and_lets_nobody_change_it(database: str) -> None:

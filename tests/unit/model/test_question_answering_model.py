@@ -17,7 +17,7 @@ from components.core.errors import BadModel, BadParams
 from components.model import tasks
 from components.model.tasks.question_answering.answers import Span, texts_of
 from components.model.tasks.question_answering.features import best_span, features
-from components.training.train import resolve_settings
+from components.training.train import fit_task_options
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
 from tests.conftest import FILLER, TOPICS
@@ -256,7 +256,7 @@ def test_answers_are_stretches_of_the_context_wherever_they_come_from(model_fold
 
 
 def test_the_model_learns_where_answers_stand(model_folder, learn_folder, questions):
-    spec = resolve_settings(model_folder, task, spec_of(), learn_folder)
+    spec = fit_task_options(model_folder, task, spec_of(), learn_folder)
     test = questions.iloc[:60]
     found = task.statistics(test["label"].tolist(), task.predictor(model_folder).answer(test).predicted)
 
@@ -285,13 +285,13 @@ def test_the_threshold_decides_what_is_left_unanswered(model_folder, questions, 
 
 
 def test_the_threshold_follows_from_the_validation_rows_and_only_where_it_is_asked_for(model_folder, learn_folder, questions):
-    spec = resolve_settings(model_folder, task, spec_of(), learn_folder)
+    spec = fit_task_options(model_folder, task, spec_of(), learn_folder)
 
     assert isinstance(spec.options["no_answer_threshold"], float)
     assert spec.options == spec_of(no_answer_threshold=spec.options["no_answer_threshold"]).options
     for options in ({"unanswerable": False}, {"no_answer_threshold": 1.5}):
         fixed = tasks.load("question_answering", OPTIONS | options)
-        assert resolve_settings(model_folder, fixed, spec, learn_folder) is spec
+        assert fit_task_options(model_folder, fixed, spec, learn_folder) is spec
     assert task.calibrate(model_folder, questions.head(0)) == {"no_answer_threshold": 0.0}
 
 

@@ -207,8 +207,7 @@ def test_what_was_learnt_stays_at_another_rate(base, tmp_path):
 
 def test_adapters_leave_the_field_learning(base):
     model, batch = load(base), batch_of(torch.Generator().manual_seed(0))
-    settings = {"lora_rank": 2, "lora_alpha": 4.0, "lora_dropout": 0.0, "lora_targets": "default", "lora_dora": False}
-    wrapped = lora.prepare(model, **settings).train()
+    wrapped = lora.prepare(model, lora.Params(lora_rank=2, lora_alpha=4.0)).train()
     wrapped(**batch).loss.backward()
     learning = {name.rpartition(".")[2] for name, weights in wrapped.named_parameters() if "crf" in name and weights.grad is not None}
 

@@ -174,7 +174,7 @@ class Task(Base):
         from components.model.tasks.contrastive import baselines
         from components.model.tasks.contrastive.embedding import TextEmbedder
 
-        limit = (sentence_config.read_description(base) or sentence_config.Described()).max_length or spec.max_length
+        limit = (sentence_config.read_sentence_config(base) or sentence_config.SentenceConfig()).max_length or spec.max_length
         own = spec.model_copy(update={"max_length": min(limit, spec.max_length)})
         untouched = TextEmbedder(self.build_model(base, own), self.load_tokenizer(base), own)
         indexes: Mapping[str, finding.Index] = {"tfidf": baselines.tfidf, "bm25": baselines.bm25}
@@ -226,7 +226,7 @@ class Task(Base):
 
 def _reader(tokenizer: Any) -> Callable[[str], str]:
     """Return what makes of a text what the encoder reads: the folder of the tokenizer may put a prompt before it."""
-    return (sentence_config.read_description(Path(tokenizer.name_or_path)) or sentence_config.Described()).read
+    return (sentence_config.read_sentence_config(Path(tokenizer.name_or_path)) or sentence_config.SentenceConfig()).read
 
 
 def _form(spec: ModelSpec) -> UnicodeForm:

@@ -89,8 +89,8 @@ class Embedder(torch.nn.Module):
             BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read.
         """
         super().__init__()
-        own = sentence_config.read_description(folder)
-        self.described = own or sentence_config.Described()
+        own = sentence_config.read_sentence_config(folder)
+        self.described = own or sentence_config.SentenceConfig()
         self.encoder = pretrained.load_model(_encoder_of(folder), folder, head=False)
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None

@@ -134,7 +134,7 @@ def built(base: Path, options: Options, outputs: dict[str, Any], *, ordered: boo
         _take_hidden(model, base)
         take_rows(model, base, list(outputs["id2label"].values()), HeadedModel.__name__, ordered=ordered)
     else:
-        log.info("head: all %d rows are drawn at random, since the base has no head of this kind", config.num_labels)
+        log.info("head: all %d rows are drawn at random: the base has no head for this task", config.num_labels)
     return model
 
 

@@ -1,4 +1,4 @@
-"""What is damaged or out of reach is named in one message: an MLmodel, a predictions file, a stamp, a server, standard input."""
+"""Damaged inputs are reported in one message: an MLmodel, predictions, a record, standard input, a params path."""
 
 import io
 from pathlib import Path
@@ -30,20 +30,20 @@ GOOD = f"flavors:\n  python_function: {{code: code, loader_module: {LOADER}, mod
         GOOD.encode() + b"  7: {}\n  sklearn: {}\n",
     ],
 )
-def test_a_damaged_mlmodel_is_a_fault(tmp_path: Path, content: bytes) -> None:
+def test_damaged_mlmodel_is_reported(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "MLmodel").write_bytes(content)
 
     assert _faults_of_manifest(tmp_path)
 
 
-def test_a_whole_mlmodel_is_none(tmp_path: Path) -> None:
+def test_valid_mlmodel_has_no_fault(tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_text(GOOD, encoding="utf-8")
 
     assert _faults_of_manifest(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\0" * 100 + b"PAR1", b"text"])
-def test_damaged_predictions_are_named(tmp_path: Path, content: bytes) -> None:
+def test_damaged_predictions_are_reported(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "candidate.parquet"
     path.write_bytes(content)
 
@@ -51,7 +51,7 @@ def test_damaged_predictions_are_named(tmp_path: Path, content: bytes) -> None:
         Predictions.read(path)
 
 
-def test_a_record_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+def test_record_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     (tmp_path / SnapshotManifest.FILE).write_bytes(b"\xff")
 
     with pytest.raises(NotFound, match="is not UTF-8"):
@@ -59,24 +59,24 @@ def test_a_record_that_is_not_utf8_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["", "/", "/1", "@champion", "a/x", "a/²", "a/" + "9" * 5_000, "a/1/2"])
-def test_what_names_no_version_is_said(tmp_path: Path, model: str) -> None:
+def test_invalid_version_name_is_reported(tmp_path: Path, model: str) -> None:
     with pytest.raises(NotFound, match="names no version: expected NAME, NAME@ALIAS or NAME/VERSION"):
         resolve(f"sqlite:///{tmp_path / 'mlflow.db'}", model)
 
 
-def test_a_line_that_is_not_utf8_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_line_that_is_not_utf8_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO("eins\nzwölf\r\n".encode() + b"\xff\n")))
 
     with pytest.raises(BadInput, match="line 3 of standard input is not UTF-8: it holds the byte 0xff"):
         read_lines()
 
 
-def test_settings_are_not_written_into_a_folder(tmp_path: Path) -> None:
+def test_params_path_that_is_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadParams, match="is a folder"):
         write_params(tmp_path / "t.csv", tmp_path, name=None, force=True)
 
 
-def test_a_column_with_an_emoji_is_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_column_name_with_an_emoji_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = "".join(f"a few words about thing {number},{'one' if number % 2 else 'two'}\n" for number in range(20))
     (tmp_path / "t.csv").write_text("text,label😀\n" + rows, encoding="utf-8")

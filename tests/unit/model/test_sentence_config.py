@@ -1,4 +1,4 @@
-"""A sentence-transformers base is used as its own files say: pooling, dense layers, prompts; sentence-transformers is the oracle."""
+"""A sentence-transformers base is used as its files define (pooling, dense layers, prompts); sentence-transformers is the oracle."""
 
 import json
 import logging
@@ -39,11 +39,11 @@ def spec(**options):
 
 
 def made(sentence, encoder, folder, pooling="mean", after=(), **settings):
-    """Save a folder as sentence-transformers does, and pin it."""
-    kind, modules = sentence
+    """Save a folder with sentence-transformers, and pin it."""
+    model_class, modules = sentence
     torch.manual_seed(1)
-    parts = [modules.Transformer(str(encoder)), modules.Pooling(32, pooling), *(each(modules) for each in after)]
-    model = kind(modules=parts, device="cpu", **settings)
+    parts = [modules.Transformer(str(encoder)), modules.Pooling(32, pooling), *(make(modules) for make in after)]
+    model = model_class(modules=parts, device="cpu", **settings)
     model.save(str(folder / "model"))
     pin_base(folder, folder / "base", base=BaseParams(model="model"))
     return model.eval(), folder / "base"
@@ -54,20 +54,20 @@ def vectors(base, texts, **options):
     return TextEmbedder(task.build_model(base, spec(**options)), task.load_tokenizer(base), spec(**options)).embed(texts)
 
 
-def cosines(one, other):
-    one, other = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (np.asarray(one), np.asarray(other)))
-    return (one * other).sum(axis=1)
+def cosines(first, second):
+    first, second = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (np.asarray(first), np.asarray(second)))
+    return (first * second).sum(axis=1)
 
 
 @pytest.mark.parametrize("pooling", [*MODES, ("cls", "mean")])
-def test_the_pooling_is_the_folders(sentence, encoder, tickets, tmp_path, pooling):
+def test_pooling_is_that_of_the_folder(sentence, encoder, tickets, tmp_path, pooling):
     model, base = made(sentence, encoder, tmp_path, pooling)
     texts = tickets["text"].tolist()[:6]
 
     np.testing.assert_allclose(cosines(vectors(base, texts), model.encode(texts)), 1, atol=1e-5)
 
 
-def test_old_folders_name_the_pooling_by_flags(sentence, encoder, tickets, tmp_path):
+def test_pooling_flags_of_old_folders_work(sentence, encoder, tickets, tmp_path):
     model, _ = made(sentence, encoder, tmp_path, "cls")
     flags = {"word_embedding_dimension": 32, "pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
     (tmp_path / "model/1_Pooling/config.json").write_text(json.dumps(flags))
@@ -90,14 +90,14 @@ def normalize(modules):
 
 
 @pytest.mark.parametrize("after", [(dense,), (normalize, plain), (dense, normalize)])
-def test_what_follows_the_pooling_is_kept(sentence, encoder, tickets, tmp_path, after):
+def test_modules_after_the_pooling_are_kept(sentence, encoder, tickets, tmp_path, after):
     model, base = made(sentence, encoder, tmp_path, "mean", after)
     texts = tickets["text"].tolist()[:6]
 
     np.testing.assert_allclose(cosines(vectors(base, texts), model.encode(texts)), 1, atol=1e-5)
 
 
-def test_a_saved_model_says_the_same(sentence, encoder, tickets, tmp_path):
+def test_saved_model_keeps_its_config(sentence, encoder, tickets, tmp_path):
     model, base = made(sentence, encoder, tmp_path, "lasttoken", (dense,), prompts={"q": "find "}, default_prompt_name="q")
     task, texts = tasks.load("contrastive"), tickets["text"].tolist()[:6]
     task.build_model(base, spec()).save_pretrained(tmp_path / "saved")
@@ -105,12 +105,12 @@ def test_a_saved_model_says_the_same(sentence, encoder, tickets, tmp_path):
     spec().write(tmp_path / "saved")
     opened = sentence[0](str(tmp_path / "saved"), device="cpu", local_files_only=True)
 
-    mine = task.predictor(tmp_path / "saved").embed(texts)
-    np.testing.assert_allclose(cosines(mine, model.encode(texts)), 1, atol=1e-5)
-    np.testing.assert_allclose(cosines(mine, opened.encode(texts)), 1, atol=1e-5)
+    vectors = task.predictor(tmp_path / "saved").embed(texts)
+    np.testing.assert_allclose(cosines(vectors, model.encode(texts)), 1, atol=1e-5)
+    np.testing.assert_allclose(cosines(vectors, opened.encode(texts)), 1, atol=1e-5)
 
 
-def test_the_default_prompt_is_read_and_learnt(sentence, encoder, tickets, tmp_path, caplog):
+def test_default_prompt_is_used(sentence, encoder, tickets, tmp_path, caplog):
     caplog.set_level(logging.INFO, "components.model.tasks")
     prompts = {"q": "help with ", "other": "say "}
     model, base = made(sentence, encoder, tmp_path, prompts=prompts, default_prompt_name="q")
@@ -125,7 +125,7 @@ def test_the_default_prompt_is_read_and_learnt(sentence, encoder, tickets, tmp_p
     assert any("prompts other are not used" in record.getMessage() for record in caplog.records)
 
 
-def test_an_option_wins_and_is_logged(sentence, encoder, tickets, tmp_path, caplog):
+def test_option_wins_and_is_logged(sentence, encoder, tickets, tmp_path, caplog):
     caplog.set_level(logging.INFO, "components.model.tasks")
     _, base = made(sentence, encoder, tmp_path, "cls")
     mean, _ = made(sentence, encoder, tmp_path / "other", "mean")
@@ -135,7 +135,7 @@ def test_an_option_wins_and_is_logged(sentence, encoder, tickets, tmp_path, capl
     assert "pooling mean, as task_options.pooling says; the base's own is cls" in caplog.messages
 
 
-def test_the_baseline_reads_no_more_than_the_folder_says(sentence, encoder, tickets, tmp_path):
+def test_baseline_respects_the_maximum_length(sentence, encoder, tickets, tmp_path):
     model, base = made(sentence, encoder, tmp_path)
     settings = json.loads((base / "sentence_bert_config.json").read_text())
     (base / "sentence_bert_config.json").write_text(json.dumps(settings | {"max_seq_length": 6}))
@@ -143,12 +143,12 @@ def test_the_baseline_reads_no_more_than_the_folder_says(sentence, encoder, tick
     task = tasks.load("contrastive")
     texts = tickets["text"].tolist()
     rows, _ = task.read(tickets[:8].assign(anchor=texts[:8], positive=texts[8:16]))
-    found = task.predict_baselines(rows, rows, spec(), base)["base"]
+    baseline = task.predict_baselines(rows, rows, spec(), base)["base"]
 
-    np.testing.assert_allclose(cosines([json.loads(each) for each in found.predicted], model.encode(texts[:8])), 1, atol=1e-4)
+    np.testing.assert_allclose(cosines([json.loads(vector) for vector in baseline.predicted], model.encode(texts[:8])), 1, atol=1e-4)
 
 
-def test_the_encoder_of_t5_is_used_alone(sentence, tickets, tmp_path):
+def test_only_the_t5_encoder_is_used(sentence, tickets, tmp_path):
     tiny_generators.make_t5(tmp_path / "t5", tickets["text"].tolist())
     model, base = made(sentence, tmp_path / "t5", tmp_path, "mean", (dense,))
     texts = tickets["text"].tolist()[:6]
@@ -157,25 +157,25 @@ def test_the_encoder_of_t5_is_used_alone(sentence, tickets, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("module", "said"),
+    ("module", "message"),
     [
-        ({"type": "own.modules.Router", "path": "2_Router"}, "has Router; contrastive builds Transformer, Pooling, Dense, Normalize"),
+        ({"type": "own.modules.Router", "path": "2_Router"}, "has Router; contrastive supports Transformer, Pooling, Dense, Normalize"),
         ({"type": "sentence_transformers.models.Dense", "path": "2_Dense"}, "2_Dense lacks model.safetensors"),
-        ({"type": "sentence_transformers.models.Dense", "path": "../other"}, "names '../other': expected a folder beside it"),
+        ({"type": "sentence_transformers.models.Dense", "path": "../other"}, "names '../other'; expected a folder next to it"),
     ],
 )
-def test_a_module_that_cannot_be_built_is_refused(sentence, encoder, tmp_path, module, said):
+def test_unsupported_module_is_refused(sentence, encoder, tmp_path, module, message):
     _, base = made(sentence, encoder, tmp_path)
     listed = json.loads((base / "modules.json").read_text())
     (base / "modules.json").write_text(json.dumps([*listed, {"idx": 2, "name": "2", **module}]))
 
-    with pytest.raises(BadModel, match=said):
+    with pytest.raises(BadModel, match=message):
         tasks.load("contrastive").build_model(base, spec())
 
 
-def test_a_pooling_that_is_listed_and_not_there_is_refused(sentence, encoder, tmp_path):
+def test_missing_pooling_config_is_refused(sentence, encoder, tmp_path):
     _, base = made(sentence, encoder, tmp_path, "cls")
     (base / "1_Pooling/config.json").unlink()
 
-    with pytest.raises(BadModel, match=r"lists the pooling 1_Pooling, and there is no .*1_Pooling/config\.json"):
+    with pytest.raises(BadModel, match=r"lists the pooling 1_Pooling, but .*1_Pooling/config\.json is missing"):
         tasks.load("contrastive").build_model(base, spec())

@@ -12,6 +12,7 @@ from components.model import tasks
 from components.training.trainer import TrainParams, TrainSection, checkpoints, hardware
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import CheckpointPaths, fit
+from tests.support.fits import same, weights
 from tests.support.learn import make_learn
 
 pytestmark = pytest.mark.slow
@@ -32,27 +33,19 @@ def keep(tmp_path):
     return CheckpointPaths(tmp_path / "checkpoints", tmp_path / "out" / "history.jsonl")
 
 
-def weights(model):
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-def test_a_fixed_value_wins_and_a_tuned_one_is_chosen():
+def test_fixed_values_win_over_the_search():
     section = TrainSection.parse({"epochs": 1, "learning_rate": "tuned", "seed": 3}, "train")
 
     settings = section.settings({"learning_rate": 1e-3, "epochs": 9})
     assert (section.tuned, settings.epochs, settings.learning_rate, settings.seed) == (("learning_rate",), 1, 1e-3, 3)
 
 
-def test_a_tuned_field_without_a_choice_is_refused():
-    with pytest.raises(BadParams, match=r"train\.batch_size says `tuned`"):
+def test_tuned_field_without_a_value_is_refused():
+    with pytest.raises(BadParams, match=r"train\.batch_size is set to `tuned`"):
         TrainSection.parse({"batch_size": "tuned"}, "train").settings({})
 
 
-def test_all_faults_of_the_section_are_named_where_they_are_written():
+def test_all_errors_of_the_section_are_reported():
     with pytest.raises(BadParams) as caught:
         TrainSection.parse({"learning_rat": 1e-3, "epochs": 0, "warmup": "tuned"}, "train")
 
@@ -60,28 +53,28 @@ def test_all_faults_of_the_section_are_named_where_they_are_written():
     assert "train.epochs: " in str(caught.value)
 
 
-def test_a_section_that_is_no_mapping_is_refused():
+def test_section_that_is_not_a_mapping_is_refused():
     with pytest.raises(BadParams, match=r"params\.yaml: train: "):
         TrainSection.parse("fast", "train")
 
 
-def test_the_section_fits_into_a_bigger_one():
+def test_section_can_be_nested():
     section = TrainSection.model_validate({"epochs": 2, "batch_size": "tuned"})
 
     assert section == TrainSection.parse({"epochs": 2, "batch_size": "tuned"}, "train")
 
 
-def test_an_unknown_metric_is_refused_with_the_nearest(tiny_base, learn):
+def test_unknown_metric_gets_a_suggestion(tiny_base, learn):
     with pytest.raises(BadParams, match="did you mean 'macro_f1'"):
         fit(task, tiny_base, learn, QUICK.model_copy(update={"metric": "macro_f"}))
 
 
-def test_a_missing_learn_folder_names_the_stage(tmp_path):
+def test_missing_learn_folder_is_reported(tmp_path):
     with pytest.raises(NotFound, match="is missing"):
         PreparedSplits.read(tmp_path)
 
 
-def test_the_loss_falls_the_history_grows_and_the_best_is_kept(tiny_base, learn, keep):
+def test_loss_falls_and_the_best_checkpoint_is_kept(tiny_base, learn, keep):
     result = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 8, "learning_rate": 1e-2}), keep=keep)
 
     lines = [json.loads(line) for line in keep.history.read_text().splitlines()]
@@ -96,7 +89,7 @@ def test_the_loss_falls_the_history_grows_and_the_best_is_kept(tiny_base, learn,
     assert digest_file(keep.checkpoints / f"checkpoint-{result.best_step}" / "model.safetensors")
 
 
-def test_the_weights_returned_are_those_of_the_best_checkpoint(tiny_base, learn, keep, tmp_path):
+def test_weights_of_the_best_checkpoint_are_returned(tiny_base, learn, keep, tmp_path):
     # A rate at which the metric goes up and down: the best is not the last.
     result = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 4, "learning_rate": 5e-2}), keep=keep)
     result.model.save_pretrained(tmp_path / "model")
@@ -106,20 +99,20 @@ def test_the_weights_returned_are_those_of_the_best_checkpoint(tiny_base, learn,
     assert digest_file(tmp_path / "model" / "model.safetensors") == digest_file(best)
 
 
-def test_two_runs_give_bit_equal_weights(tiny_base, learn):
-    one, other = (weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1})).model) for _ in range(2))
+def test_two_runs_give_identical_weights(tiny_base, learn):
+    first, second = (weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1})).model) for _ in range(2))
 
-    assert same(one, other)
+    assert same(first, second)
 
 
-def test_another_seed_gives_other_weights(tiny_base, learn):
-    one, other = (weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1, "seed": seed})).model) for seed in (1, 2))
+def test_different_seed_gives_different_weights(tiny_base, learn):
+    first, second = (weights(fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1, "seed": seed})).model) for seed in (1, 2))
 
-    assert not same(one, other)
+    assert not same(first, second)
 
 
 @pytest.mark.parametrize("stop_at", [2, 3])
-def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, stop_at):
+def test_resumed_run_equals_an_uninterrupted_run(tiny_base, learn, tmp_path, stop_at):
     settings = QUICK.model_copy(update={"epochs": 2, "evaluations_per_epoch": 2})
     whole, broken = (CheckpointPaths(tmp_path / name / "checkpoints", tmp_path / name / "history.jsonl") for name in ("whole", "broken"))
     for keep in (whole, broken):
@@ -127,7 +120,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, s
     expected = fit(task, tiny_base, learn, settings, keep=whole)
 
     def interrupt(number, value):
-        if number == stop_at + 1:  # checkpoint `stop_at` is whole, the next one is not made
+        if number == stop_at + 1:  # checkpoint `stop_at` is complete, the next one is not written
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -142,7 +135,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, s
     assert same(weights(resumed.model), weights(expected.model))
 
 
-def test_a_training_that_had_ended_is_not_trained_again(tiny_base, learn, keep):
+def test_finished_training_is_not_repeated(tiny_base, learn, keep):
     settings = QUICK.model_copy(update={"epochs": 4, "learning_rate": 5e-2, "patience": 1})
     first = fit(task, tiny_base, learn, settings, keep=keep)
     again = fit(task, tiny_base, learn, settings, keep=keep)
@@ -153,18 +146,18 @@ def test_a_training_that_had_ended_is_not_trained_again(tiny_base, learn, keep):
     assert same(weights(first.model), weights(again.model))
 
 
-def test_a_torn_checkpoint_is_deleted_and_an_older_one_taken(tiny_base, learn, keep):
+def test_damaged_checkpoint_is_deleted(tiny_base, learn, keep):
     fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 2}), keep=keep)
     older, newer = (keep.checkpoints / f"checkpoint-{step}" for step in (12, 24))
     assert checkpoints.newest(keep.checkpoints)[0] == newer
 
-    (newer / "optimizer.pt").unlink()  # Trainer itself would go on without it
+    (newer / "optimizer.pt").unlink()  # Trainer itself would resume without it
 
     assert checkpoints.newest(keep.checkpoints)[0] == older
     assert not newer.exists()
 
 
-def test_a_checkpoint_whose_best_is_broken_does_not_count(tiny_base, learn, keep):
+def test_checkpoint_with_a_damaged_best_is_invalid(tiny_base, learn, keep):
     fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 2}), keep=keep)
     newer = keep.checkpoints / "checkpoint-24"
     best = checkpoints.best(newer)
@@ -173,14 +166,14 @@ def test_a_checkpoint_whose_best_is_broken_does_not_count(tiny_base, learn, keep
     assert checkpoints.newest(keep.checkpoints) is None or best == newer
 
 
-def test_the_clock_stops_cleanly_and_is_named(tiny_base, learn, keep):
+def test_time_limit_stops_cleanly(tiny_base, learn, keep):
     result = fit(task, tiny_base, learn, QUICK.model_copy(update={"max_minutes": 1e-6}), keep=keep)
 
     assert (result.stopped_by, result.steps, result.best_step) == ("max_minutes", 1, 1)
     assert (keep.checkpoints / "checkpoint-1" / "whole.json").exists()
 
 
-def test_the_seconds_of_an_earlier_process_count(tiny_base, learn, keep):
+def test_time_of_earlier_processes_counts(tiny_base, learn, keep):
     settings = QUICK.model_copy(update={"epochs": 1, "evaluations_per_epoch": 2})
 
     def interrupt(number, value):
@@ -195,14 +188,14 @@ def test_the_seconds_of_an_earlier_process_count(tiny_base, learn, keep):
     assert fit(task, tiny_base, learn, settings, keep=keep).stopped_by == "max_minutes"
 
 
-def test_evaluations_are_spread_over_the_whole_training(tiny_base, learn):
+def test_evaluations_are_spread_over_the_training(tiny_base, learn):
     seen = []
     fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1}), evaluations=3, watch=lambda number, value: seen.append(number))
 
     assert seen == [1, 2, 3]
 
 
-def test_a_loss_that_is_not_a_number_is_an_error_that_names_the_setting(tiny_base, learn, monkeypatch):
+def test_nan_loss_names_the_setting(tiny_base, learn, monkeypatch):
     build = task.build_model
 
     def broken(base, spec):
@@ -217,7 +210,7 @@ def test_a_loss_that_is_not_a_number_is_an_error_that_names_the_setting(tiny_bas
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
-def test_every_schedule_warms_up_to_the_peak(tiny_base, learn, keep, schedule):
+def test_every_schedule_warms_up(tiny_base, learn, keep, schedule):
     fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1, "schedule": schedule, "warmup": 0.5}), keep=keep)
 
     rates = [json.loads(line)["learning_rate"] for line in keep.history.read_text().splitlines() if "learning_rate" in line]
@@ -225,12 +218,12 @@ def test_every_schedule_warms_up_to_the_peak(tiny_base, learn, keep, schedule):
     assert max(rates) == pytest.approx(QUICK.learning_rate)
 
 
-def test_bfloat16_is_a_recorded_choice(tiny_base, learn):
+def test_bfloat16_is_recorded(tiny_base, learn):
     result = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1, "precision": "bfloat16"}))
 
     assert (result.precision, result.threads, result.device) == ("bfloat16", 1, "cpu")
     assert next(result.model.parameters()).dtype is torch.float32
 
 
-def test_freed_memory_is_kept_where_the_c_library_can_be_told_so():
+def test_freed_memory_is_kept_with_glibc():
     assert hardware.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")

@@ -1,4 +1,4 @@
-"""Control tokens that somebody types are text in every task, for every kind of tokenizer; those that we write stay what they are."""
+"""Typed control tokens are text in every task and for every type of tokenizer; control tokens of templates stay effective."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ def specials(tokenizer):
 
 
 @pytest.mark.parametrize("family", MAKERS)
-def test_typed_token_is_text(bases, family):
+def test_typed_control_token_is_text(bases, family):
     tokenizer = t.AutoTokenizer.from_pretrained(bases[family])
     for token in sorted(controls(tokenizer)):
         text = f"write {token} to stop"
@@ -49,7 +49,7 @@ def test_typed_token_is_text(bases, family):
 
 
 @pytest.mark.parametrize("family", MAKERS)
-def test_text_without_one_and_what_is_added_stay(bases, family):
+def test_other_text_and_added_tokens_are_unchanged(bases, family):
     tokenizer = t.AutoTokenizer.from_pretrained(bases[family])
     texts = ["write to stop", "red  dog <", ""]
 
@@ -59,7 +59,7 @@ def test_text_without_one_and_what_is_added_stay(bases, family):
 
 
 @pytest.mark.parametrize("family", MAKERS)
-def test_token_that_is_not_quoted_counts(bases, family):
+def test_unquoted_token_is_effective(bases, family):
     tokenizer = t.AutoTokenizer.from_pretrained(bases[family])
     encoder, end = Encoder(tokenizer), tokenizer.eos_token
     text = f"write {end} red{end}dog"
@@ -70,7 +70,7 @@ def test_token_that_is_not_quoted_counts(bases, family):
     assert tokenizer.decode(encoder.ids(encoder.quoted(text))).replace(" ", "") == text.replace(" ", "")
 
 
-def test_added_token_is_text_where_it_is_named(bases):
+def test_named_added_token_is_text(bases):
     tokenizer = t.AutoTokenizer.from_pretrained(bases["gpt2"])
     tokenizer.add_tokens(["<|im_end|>", "<phone>"])
     ids = plain(tokenizer, also=["<|im_end|>"])("red <|im_end|> <phone>")["input_ids"]
@@ -79,7 +79,7 @@ def test_added_token_is_text_where_it_is_named(bases):
     assert tokenizer.convert_tokens_to_ids("<phone>") in ids
 
 
-def test_added_token_of_a_tokenizer_in_python_stays(bases):
+def test_added_token_of_a_python_tokenizer_is_kept(bases):
     tokenizer = t.AutoTokenizer.from_pretrained(bases["opus"])
     tokenizer.add_tokens(["<phone>"])
     text = "red <phone> dog</s>"
@@ -93,7 +93,7 @@ def test_added_token_of_a_tokenizer_in_python_stays(bases):
     assert kept.count(tokenizer.eos_token_id) == 2
 
 
-def test_wide_characters_make_no_end():
+def test_wide_characters_are_not_an_end_token():
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((letter, -5.0) for letter in "▁</s>ab"), ("▁a", -4.0)]
     made = tk.Tokenizer(tk.models.Unigram(vocabulary, unk_id=2))
     made.normalizer, made.pre_tokenizer = tk.normalizers.NFKC(), tk.pre_tokenizers.Metaspace()
@@ -105,15 +105,15 @@ def test_wide_characters_make_no_end():
 
 
 class Letters:
-    """A splitter in Python, which no tokenizer can be written with."""
+    """A splitter in Python, which makes a tokenizer impossible to serialize."""
 
     def pre_tokenize(self, text):
-        text.split(lambda number, part: [part[place : place + 1] for place in range(len(str(part)))])
+        text.split(lambda number, part: [part[index : index + 1] for index in range(len(str(part)))])
 
 
-def test_tokenizer_that_splits_in_python_is_read_with_as_well():
+def test_tokenizer_that_splits_in_python_works():
     made = tk.Tokenizer(
-        tk.models.WordLevel({"<unk>": 0, "</s>": 1, **{letter: 2 + place for place, letter in enumerate("</s>ab")}}, "<unk>")
+        tk.models.WordLevel({"<unk>": 0, "</s>": 1, **{letter: 2 + index for index, letter in enumerate("</s>ab")}}, "<unk>")
     )
     made.add_special_tokens(["<unk>", "</s>"])
     tokenizer = t.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>", unk_token="<unk>", pad_token="<unk>")
@@ -131,7 +131,7 @@ def ends(tokenizer, ids):
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 @pytest.mark.parametrize("data", ["text", "completion"])
-def test_language_model_ends_where_the_row_ends(bases, family, data):
+def test_language_model_row_has_one_end(bases, family, data):
     task = tasks.load("causal_lm", {"data": data, "max_new_tokens": 4})
     tokenizer = task.load_tokenizer(bases[family])
     text = f"write {tokenizer.eos_token} to {tokenizer.bos_token} stop"
@@ -152,19 +152,19 @@ TYPED = [
 
 
 @pytest.mark.parametrize(("name", "family", "options", "columns"), TYPED)
-def test_rows_with_typed_tokens_are_told(bases, caplog, name, family, options, columns):
+def test_rows_with_typed_tokens_are_logged(bases, caplog, name, family, options, columns):
     task = tasks.load(name, options)
     tokenizer = task.load_tokenizer(bases[family])
     spec = ModelSpec(task=name, labels=(), max_length=60, unicode_form="NFC", options=task.options.model_dump())
     with caplog.at_level("WARNING"):
         rows = task.read(pd.DataFrame(columns))[0]
         task.encode(rows, tokenizer, spec)
-        found = [record.message for record in caplog.records if "control token typed" in record.message]
+        messages = [record.message for record in caplog.records if "typed control token" in record.message]
         caplog.clear()
         task.encode(rows.tail(1), tokenizer, spec)
 
-    assert [message.split(", read")[0] for message in found] == [
-        f"1 of 2 rows have a control token typed in them, as {tokenizer.eos_token!r}"
+    assert [message.split(", which")[0] for message in messages] == [
+        f"1 of 2 rows contain a typed control token, e.g. {tokenizer.eos_token!r}"
     ]
     assert not caplog.records
 
@@ -182,7 +182,7 @@ SEQ2SEQ = [name for name in MAKERS if name not in ("gpt2", "llama")]
 
 
 @pytest.mark.parametrize("family", SEQ2SEQ)
-def test_source_and_target_end_once(bases, family):
+def test_source_and_target_have_one_end(bases, family):
     task = tasks.load("sequence_to_sequence", {})
     tokenizer = task.load_tokenizer(bases[family])
     text = "write <s> a </s> stop"
@@ -211,7 +211,7 @@ def bert(tmp_path_factory):
     return t.AutoTokenizer.from_pretrained(encoders.make_encoder(tmp_path_factory.mktemp("bert"), "bert", TEXTS))
 
 
-def test_mask_counts_only_where_it_asks(bert):
+def test_mask_is_effective_only_at_its_position(bert):
     typed = "red [MASK] dog [SEP]"
     asked, learnt = (pieces([typed], bert, asks=asks)[0][0] for asks in (True, False))
 
@@ -219,15 +219,15 @@ def test_mask_counts_only_where_it_asks(bert):
     assert not specials(bert) & set(learnt)
 
 
-def test_question_and_context_hold_no_special_token(bert):
-    (found,) = features(["who [SEP] wrote"], ["the [CLS] red dog [SEP]"], bert, 40, 4)
-    ids = found.inputs["input_ids"]
+def test_question_and_context_have_no_special_token(bert):
+    (feature,) = features(["who [SEP] wrote"], ["the [CLS] red dog [SEP]"], bert, 40, 4)
+    ids = feature.inputs["input_ids"]
 
     assert (ids.count(bert.cls_token_id), ids.count(bert.sep_token_id)) == (1, 2)
-    assert found.nothing == 0
+    assert feature.nothing == 0
 
 
-def test_classifier_that_seeks_the_last_token_finds_it(bases, tmp_path):
+def test_classifier_finds_the_last_token(bases, tmp_path):
     shutil.copytree(bases["llama"], tmp_path / "base")
     config = json.loads((tmp_path / "base/tokenizer_config.json").read_text())
     (tmp_path / "base/tokenizer_config.json").write_text(json.dumps(config | {"pad_token": "<unk>"}))
@@ -237,11 +237,11 @@ def test_classifier_that_seeks_the_last_token_finds_it(bases, tmp_path):
     assert not {tokenizer.pad_token_id, tokenizer.eos_token_id} & set(ids)
 
 
-def test_tokens_that_look_special_have_their_own_tags(bert):
+def test_special_looking_tokens_have_tags(bert):
     from components.model.tasks.token_classification.encoding import parts_of
 
     (part,) = parts_of([["red", "[SEP]", "dog", "[PAD]"]], bert, 40)
 
     assert len(part.begins) == len(set(part.begins)) == 4
-    assert not specials(bert) & {part.inputs["input_ids"][place] for place in part.begins}
+    assert not specials(bert) & {part.inputs["input_ids"][index] for index in part.begins}
     assert np.all(np.diff(part.begins) > 0)

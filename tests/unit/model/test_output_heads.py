@@ -1,4 +1,4 @@
-"""The rows of a base's head are taken by the name of their label; what has no known name is drawn at random, and a log line says so."""
+"""Rows of a base's head are copied by label name; rows without a match are drawn at random, and both are logged."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ import transformers
 
 from components.artifacts.training import ModelSpec
 from components.model import tasks
-from components.model.support.output_heads import matched
+from components.model.support.output_heads import match_labels
 
 LABELS = ("billing", "device", "network")
 GENERIC = ("LABEL_0", "LABEL_1", "LABEL_2")
@@ -22,13 +22,13 @@ def spec(task, labels):
     return ModelSpec(task="any", labels=tuple(labels), max_length=16, unicode_form="NFC", options=options)
 
 
-def headed(tiny_base, folder, own, kind="SequenceClassification", **config):
-    """Write the tiny model with a head whose row k holds the number k + 1, under the names `own`."""
+def headed(tiny_base, folder, own, head="SequenceClassification", **config):
+    """Write the tiny model with a head for the labels `own`; all weights of row k are k + 1."""
     shutil.copytree(tiny_base, folder)
-    made = getattr(transformers, f"BertFor{kind}")
+    made = getattr(transformers, f"BertFor{head}")
     numbers = dict(enumerate(own))
     model = made.from_pretrained(
-        tiny_base, num_labels=len(own), id2label=numbers, label2id={name: place for place, name in numbers.items()}
+        tiny_base, num_labels=len(own), id2label=numbers, label2id={name: index for index, name in numbers.items()}
     )
     with torch.no_grad():
         model.classifier.weight.copy_(torch.arange(1.0, len(own) + 1)[:, None].expand_as(model.classifier.weight))
@@ -44,12 +44,12 @@ def changed(folder, **config):
 
 
 def rows_of(layer):
-    """Return which row of the base each row is, by the number that it holds; 0 for one that was drawn."""
-    found = []
+    """Return the number of the base's row for each row; 0 if it was drawn at random."""
+    rows = []
     for weight, bias in zip(layer.weight.detach(), layer.bias.detach(), strict=True):
         same = bool((weight == bias).all()) and float(bias) == round(float(bias))
-        found.append(int(bias) if same else 0)
-    return found
+        rows.append(int(bias) if same else 0)
+    return rows
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def rows_of(layer):
         (("billing", "billing", "network"), [0, 0, 3]),
     ],
 )
-def test_rows_are_taken_by_label(tiny_base, tmp_path, own, rows):
+def test_rows_are_copied_by_label(tiny_base, tmp_path, own, rows):
     folder = headed(tiny_base, tmp_path / "base", own)
     task = tasks.load("text_classification")
     model = task.build_model(folder, spec(task, LABELS))
@@ -83,32 +83,32 @@ def test_rows_are_taken_by_label(tiny_base, tmp_path, own, rows):
         (LABELS, {"architectures": ["BertForTokenClassification"]}, [0, 0, 0]),
         (LABELS, {"architectures": None}, [1, 2, 3]),
         (LABELS, {"id2label": dict(enumerate(GENERIC)), "label2id": {"network": 0, "device": 1, "billing": 2}}, [3, 2, 1]),
-        (LABELS, {"label2id": {name: place for place, name in enumerate(GENERIC)}}, [1, 2, 3]),
+        (LABELS, {"label2id": {name: index for index, name in enumerate(GENERIC)}}, [1, 2, 3]),
     ],
 )
-def test_names_that_say_nothing_reliable_draw_the_head(tiny_base, tmp_path, own, config, rows):
+def test_unreliable_names_draw_the_head_at_random(tiny_base, tmp_path, own, config, rows):
     folder = headed(tiny_base, tmp_path / "base", own, **config)
     task = tasks.load("text_classification")
 
     assert rows_of(task.build_model(folder, spec(task, LABELS)).classifier) == rows
 
 
-def test_the_log_says_which_rows_were_taken(tiny_base, tmp_path, caplog):
+def test_copied_rows_are_logged(tiny_base, tmp_path, caplog):
     caplog.set_level(logging.INFO, "components.model.support")
     task = tasks.load("text_classification")
     task.build_model(headed(tiny_base, tmp_path / "base", ("device", "spam", "billing")), spec(task, LABELS))
     task.build_model(headed(tiny_base, tmp_path / "generic", GENERIC), spec(task, LABELS))
     task.build_model(tiny_base, spec(task, LABELS))
-    found = [record.getMessage() for record in caplog.records if record.getMessage().startswith("head:")]
+    messages = [record.getMessage() for record in caplog.records if record.getMessage().startswith("head:")]
 
-    assert found == [
-        "head: 2 of 3 rows are the base's, by label: billing, device; drawn at random: network; left out of the base's: spam",
-        "head: all 3 rows are drawn at random, since the base's names say nothing of what its rows mean",
-        "head: all 3 rows are drawn at random, since the base has no head of this kind",
+    assert messages == [
+        "head: 2 of 3 rows copied from the base by label: billing, device; drawn at random: network; unused labels of the base: spam",
+        "head: all 3 rows are drawn at random: the base's label names are generic",
+        "head: all 3 rows are drawn at random: the base has no head for this task",
     ]
 
 
-def test_several_labels_are_matched_one_by_one(tiny_base, tmp_path):
+def test_several_labels_are_matched_separately(tiny_base, tmp_path):
     folder = headed(tiny_base, tmp_path / "base", ("network", "billing", "device"))
     task = tasks.load("text_classification", {"kind": "multi"})
 
@@ -119,7 +119,7 @@ def test_several_labels_are_matched_one_by_one(tiny_base, tmp_path):
     ("own", "rows"),
     [(("low", "mid"), [1, 2]), (("high", "mid"), [0, 0]), (("low", "high"), [1, 0]), (("mid", "high"), [0, 0])],
 )
-def test_a_level_is_taken_where_those_below_are_the_same(tiny_base, tmp_path, own, rows):
+def test_level_is_copied_if_lower_levels_match(tiny_base, tmp_path, own, rows):
     folder = headed(tiny_base, tmp_path / "base", [f"above {level}" for level in own])
     task = tasks.load("text_classification", {"kind": "ordinal", "levels": ["low", "mid", "high"]})
 
@@ -127,7 +127,7 @@ def test_a_level_is_taken_where_those_below_are_the_same(tiny_base, tmp_path, ow
 
 
 @pytest.mark.parametrize("own", [("network", "billing", "device"), ("device", "billing"), GENERIC])
-def test_a_head_of_ours_is_matched_as_well(tiny_base, tmp_path, own):
+def test_own_head_is_matched(tiny_base, tmp_path, own):
     task = tasks.load("text_classification", {"pooling": "mean", "head_hidden": 8})
     first = task.build_model(tiny_base, spec(task, own))
     shutil.copytree(tiny_base, tmp_path / "base")
@@ -135,11 +135,11 @@ def test_a_head_of_ours_is_matched_as_well(tiny_base, tmp_path, own):
     second = task.build_model(tmp_path / "base", spec(task, LABELS))
 
     assert torch.equal(second.head.dense.weight, first.head.dense.weight)
-    for place, label in enumerate(LABELS):
+    for index, label in enumerate(LABELS):
         if label in own:
-            assert torch.equal(second.head.out.weight[place], first.head.out.weight[own.index(label)])
+            assert torch.equal(second.head.out.weight[index], first.head.out.weight[own.index(label)])
         else:
-            assert not any(torch.equal(second.head.out.weight[place], row) for row in first.head.out.weight)
+            assert not any(torch.equal(second.head.out.weight[index], row) for row in first.head.out.weight)
 
 
 TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
@@ -153,7 +153,7 @@ TAGS = ("O", "B-LOC", "I-LOC", "B-PER", "I-PER")
         (("O", "I-PER", "I-LOC", "S-PER", "S-LOC", "E-PER"), [1, 0, 3, 0, 2]),
     ],
 )
-def test_tags_are_taken_by_name(tiny_base, tmp_path, own, rows):
+def test_tag_rows_are_copied_by_name(tiny_base, tmp_path, own, rows):
     folder = headed(tiny_base, tmp_path / "base", own, "TokenClassification")
     task = tasks.load("token_classification")
 
@@ -161,7 +161,7 @@ def test_tags_are_taken_by_name(tiny_base, tmp_path, own, rows):
 
 
 @pytest.mark.parametrize("own", [TAGS, ("I-PER", "B-PER", "I-LOC", "B-LOC", "O"), ("O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC")])
-def test_a_field_follows_its_tags(tiny_base, tmp_path, own):
+def test_crf_rows_follow_their_tags(tiny_base, tmp_path, own):
     task = tasks.load("token_classification", {"head": "crf", "transition_rate": 10.0})
     first = task.build_model(tiny_base, spec(task, own))
     with torch.no_grad():
@@ -172,17 +172,17 @@ def test_a_field_follows_its_tags(tiny_base, tmp_path, own):
     slower = tasks.load("token_classification", {"head": "crf", "transition_rate": 5.0})
     second = slower.build_model(tmp_path / "base", spec(slower, TAGS))
 
-    for one, tag in enumerate(TAGS):
-        assert second.crf.start[one].item() == pytest.approx(2 * first.crf.start[own.index(tag)].item() if tag in own else 0)
-        for other, then in enumerate(TAGS):
-            known = tag in own and then in own
-            expected = 2 * first.crf.transitions[own.index(tag), own.index(then)].item() if known else 0
-            assert second.crf.transitions[one, other].item() == pytest.approx(expected)
+    for i, tag in enumerate(TAGS):
+        assert second.crf.start[i].item() == pytest.approx(2 * first.crf.start[own.index(tag)].item() if tag in own else 0)
+        for j, following in enumerate(TAGS):
+            both = tag in own and following in own
+            expected = 2 * first.crf.transitions[own.index(tag), own.index(following)].item() if both else 0
+            assert second.crf.transitions[i, j].item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("count", [1, 3, 5])
-def test_questions_are_answered_from_any_classifier(tiny_base, tmp_path, count):
-    folder = headed(tiny_base, tmp_path / "base", [f"label {place}" for place in range(count)])
+def test_question_answering_starts_from_any_classifier(tiny_base, tmp_path, count):
+    folder = headed(tiny_base, tmp_path / "base", [f"label {index}" for index in range(count)])
     task = tasks.load("question_answering")
     model = task.build_model(folder, spec(task, ()))
     output = model(input_ids=torch.ones(1, 4, dtype=torch.long))
@@ -191,7 +191,7 @@ def test_questions_are_answered_from_any_classifier(tiny_base, tmp_path, count):
     assert model.qa_outputs.out_features == 2
 
 
-def test_a_head_of_two_ends_stays(tiny_base, tmp_path):
+def test_question_answering_head_is_kept(tiny_base, tmp_path):
     shutil.copytree(tiny_base, tmp_path / "base")
     first = transformers.BertForQuestionAnswering.from_pretrained(tiny_base)
     first.save_pretrained(tmp_path / "base")
@@ -200,22 +200,22 @@ def test_a_head_of_two_ends_stays(tiny_base, tmp_path):
     assert torch.equal(task.build_model(tmp_path / "base", spec(task, ())).qa_outputs.weight, first.qa_outputs.weight)
 
 
-def test_names_match_exactly_before_they_match_roughly():
-    assert matched(("yes", "Yes"), ("Yes", "yes")) == {0: 1, 1: 0}
-    assert matched(("YES", "Yes"), ("yes",)) == {}
-    assert matched((" a  b ",), ("A B",)) == {0: 0}
+def test_exact_names_match_first():
+    assert match_labels(("yes", "Yes"), ("Yes", "yes")) == {0: 1, 1: 0}
+    assert match_labels(("YES", "Yes"), ("yes",)) == {}
+    assert match_labels((" a  b ",), ("A B",)) == {0: 0}
 
 
-def test_a_sharded_base_keeps_its_head(tiny_base, tmp_path):
+def test_sharded_base_keeps_its_head(tiny_base, tmp_path):
     folder = headed(tiny_base, tmp_path / "base", ("network", "billing", "device"))
     (folder / "model.safetensors").rename(folder / "whole")
     tensors = safetensors.torch.load_file(folder / "whole")
     (folder / "whole").unlink()
-    places = {name: f"model-0000{1 + place % 2}-of-00002.safetensors" for place, name in enumerate(tensors)}
-    for file in set(places.values()):
-        part = {name: tensors[name] for name in tensors if places[name] == file}
+    files = {name: f"model-0000{1 + index % 2}-of-00002.safetensors" for index, name in enumerate(tensors)}
+    for file in set(files.values()):
+        part = {name: tensors[name] for name in tensors if files[name] == file}
         safetensors.torch.save_file(part, folder / file, metadata={"format": "pt"})
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
     task = tasks.load("text_classification")
 
     assert rows_of(task.build_model(folder, spec(task, LABELS)).classifier) == [2, 3, 1]

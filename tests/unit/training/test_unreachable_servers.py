@@ -1,4 +1,4 @@
-"""Servers that are dead, or accept a connection and never answer: known within seconds, in one line."""
+"""Servers that are dead or never answer are reported within seconds, in one line."""
 
 import os
 import socket
@@ -22,14 +22,14 @@ DEAD = "http://127.0.0.1:9"
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The address of a server that accepts connections and never answers."""
+    """Yield the address of a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield f"127.0.0.1:{listening.getsockname()[1]}"
 
 
 @contextmanager
 def answering(status: int) -> Iterator[str]:
-    class Answers(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.do_GET()
@@ -43,7 +43,7 @@ def answering(status: int) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             """Stay silent."""
 
-    with HTTPServer(("127.0.0.1", 0), Answers) as listening:
+    with HTTPServer(("127.0.0.1", 0), Handler) as listening:
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield f"http://127.0.0.1:{listening.server_port}"
@@ -55,56 +55,56 @@ def answering(status: int) -> Iterator[str]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(connection, "_PATIENCE", 1)
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")  # libpq waits no shorter
-    begun = time.monotonic()
+    started = time.monotonic()
     yield
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - started < 8
 
 
-def test_a_dead_tracking_server_is_named_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(Unavailable) as told:
+def test_dead_tracking_server_is_reported_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Unavailable) as error:
         registry.versions(DEAD, "tickets")
 
-    assert str(told.value) == (
+    assert str(error.value) == (
         f"MLflow's server at {DEAD} does not answer: Connection refused; "
         "start it, or correct its address in RETUNE_MLFLOW_URI or RETUNE_ENVIRONMENTS"
     )
     assert "urllib3" not in caplog.text
 
 
-def test_a_silent_tracking_server_is_not_waited_for(silent: str) -> None:
+def test_silent_tracking_server_times_out(silent: str) -> None:
     with pytest.raises(Unavailable, match="does not answer: nothing came within 1 s"):
         registry.versions(f"http://{silent}", "tickets")
 
 
-def test_a_tracking_server_without_its_database_is_told_as_such() -> None:
+def test_tracking_server_without_database_is_reported() -> None:
     with answering(500) as url, pytest.raises(Unavailable, match=f"{url} answers with 500"):
         connection.reach(url)
 
 
-def test_a_tracking_server_that_answered_is_not_asked_again() -> None:
+def test_tracking_server_is_checked_once() -> None:
     with answering(200) as url:
         connection.reach(url)
     connection.reach(url)
 
 
-def test_a_silent_database_is_not_waited_for(silent: str) -> None:
+def test_silent_database_times_out(silent: str) -> None:
     url = f"postgresql+psycopg://retune:hidden@{silent}/retune"
 
-    with pytest.raises(Unavailable, match="busy or unreachable") as told:
+    with pytest.raises(Unavailable, match="busy or unreachable") as error:
         Ledger(url).head("tickets")
     with pytest.raises(Unavailable, match="is unreachable"), database_lock(url, "turn", 1):
         pass
-    assert "hidden" not in str(told.value)
+    assert "hidden" not in str(error.value)
 
 
-def test_no_process_of_ours_waits_for_postgresql_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_postgresql_connections_have_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PGCONNECT_TIMEOUT")
     quiet_environment()
 
     assert os.environ["PGCONNECT_TIMEOUT"] == "5"
 
 
-def test_a_dead_prefect_server_is_named_in_one_line() -> None:
+def test_dead_prefect_server_is_reported_in_one_line() -> None:
     with pytest.raises(
         Unavailable, match=r"Prefect's server at http://127\.0\.0\.1:9/api does not answer: .*refused.*RETUNE_PREFECT_API_URL"
     ):
@@ -112,8 +112,8 @@ def test_a_dead_prefect_server_is_named_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "says"), [(401, RetuneError, "refuses us with 401"), (404, Unavailable, "expected to end in /api")]
+    ("status", "exception", "message"), [(401, RetuneError, "refuses us with 401"), (404, Unavailable, "expected to end in /api")]
 )
-def test_a_prefect_server_that_refuses_is_told_as_such(status: int, kind: type[Exception], says: str) -> None:
-    with answering(status) as url, pytest.raises(kind, match=says):
+def test_prefect_server_that_refuses_is_reported(status: int, exception: type[Exception], message: str) -> None:
+    with answering(status) as url, pytest.raises(exception, match=message):
         reach(f"{url}/api")

@@ -1,4 +1,4 @@
-"""All weights but the head's come from the base's file: what is missing is refused with its name, in every task."""
+"""All weights except the head's must be in the base's file; every task refuses missing ones by name."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ def model(tmp_path, tiny_base):
 
 
 def rewritten(folder, change):
-    """Write the tensors anew as `change` makes them of the old ones."""
+    """Replace the tensors by the result of `change`."""
     path = folder / "model.safetensors"
     tensors = change(safetensors.torch.load_file(path))
     safetensors.torch.save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
@@ -59,45 +59,45 @@ def without(*parts):
     return lambda tensors: {name: tensor for name, tensor in tensors.items() if not any(part in name for part in parts)}
 
 
-SPOILT = {
+DAMAGES = {
     "empty": (lambda folder: rewritten(folder, lambda _: {}), "lacks 37 tensors"),
     "half": (lambda folder: rewritten(folder, lambda tensors: dict(list(tensors.items())[::2])), "lacks"),
     "renamed": (lambda folder: rewritten(folder, lambda tensors: {f"x.{name}": tensor for name, tensor in tensors.items()}), "lacks"),
     "one": (lambda folder: rewritten(folder, without("layer.1.output.dense.bias")), "lacks 1 tensor: .*layer.1.output.dense.bias"),
     "more layers": (lambda folder: configured(folder, num_hidden_layers=3), "lacks 16 tensors: .*layer.2"),
-    "fewer layers": (lambda folder: configured(folder, num_hidden_layers=1), "in layers that config.json does not count, 16 tensors"),
+    "fewer layers": (lambda folder: configured(folder, num_hidden_layers=1), "in layers beyond config.json, 16 tensors"),
     "vocabulary": (
         lambda folder: configured(folder, vocab_size=500),
-        r"another shape 1 tensor: .*word_embeddings|size mismatch|ignore_mism",
+        r"wrong shape for 1 tensor: .*word_embeddings|size mismatch|ignore_mism",
     ),
 }
 
 
-@pytest.mark.parametrize("how", SPOILT)
-def test_a_base_that_is_not_whole_is_never_pinned(tmp_path, model, how):
-    spoil, said = SPOILT[how]
-    spoil(model)
+@pytest.mark.parametrize("how", DAMAGES)
+def test_incomplete_base_is_not_pinned(tmp_path, model, how):
+    damage, message = DAMAGES[how]
+    damage(model)
 
-    with pytest.raises(BadModel, match=said):
+    with pytest.raises(BadModel, match=message):
         pin_base(tmp_path, tmp_path / "base", base=BaseParams(model="model"))
     assert not (tmp_path / "base").exists()
 
 
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("how", ["renamed", "one", "more layers", "fewer layers"])
-def test_every_task_refuses_what_would_be_drawn(model, name, how):
-    spoil, said = SPOILT[how]
+def test_every_task_refuses_missing_weights(model, name, how):
+    damage, message = DAMAGES[how]
 
-    with pytest.raises(BadModel, match=said):
-        build(name, spoil(model))
+    with pytest.raises(BadModel, match=message):
+        build(name, damage(model))
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_pooler_is_no_loss(model, name):
+def test_missing_pooler_is_accepted(model, name):
     assert build(name, rewritten(model, without("pooler"))) is not None
 
 
-def test_what_is_drawn_is_logged(model, caplog):
+def test_weights_drawn_at_random_are_logged(model, caplog):
     caplog.set_level(logging.INFO, "components.model.support")
     build("text_classification", rewritten(model, without("pooler")))
 
@@ -105,12 +105,12 @@ def test_what_is_drawn_is_logged(model, caplog):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_refused(tmp_path, model, value):
-    def spoilt(tensors):
+def test_nan_and_infinite_weights_are_refused(tmp_path, model, value):
+    def damaged(tensors):
         tensors["encoder.layer.0.output.dense.bias"][3] = value
         return tensors
 
-    rewritten(model, spoilt)
+    rewritten(model, damaged)
     with pytest.raises(
         BadModel, match=r"base.model model: model.safetensors has NaN or infinite .*1 of \d+ tensors: encoder.layer.0.output"
     ):
@@ -118,7 +118,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, model, value):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_language_model_needs_its_output_layer_unless_tied(tmp_path, tied):
+def test_language_model_needs_its_untied_output_layer(tmp_path, tied):
     sizes = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     made = transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes, tie_word_embeddings=tied))
     made.save_pretrained(tmp_path)
@@ -132,7 +132,7 @@ def test_a_language_model_needs_its_output_layer_unless_tied(tmp_path, tied):
             pretrained.load_model("AutoModelForCausalLM", tmp_path, head=False)
 
 
-def test_a_trained_model_without_its_head_is_refused(tmp_path, tiny_base):
+def test_trained_model_without_its_head_is_refused(tmp_path, tiny_base):
     shutil.copytree(tiny_base, tmp_path / "model")
     transformers.BertForSequenceClassification.from_pretrained(tiny_base, num_labels=2).save_pretrained(tmp_path / "model")
     rewritten(tmp_path / "model", without("classifier"))
@@ -145,7 +145,7 @@ def test_a_trained_model_without_its_head_is_refused(tmp_path, tiny_base):
 
 @pytest.mark.parametrize("made", ["BertForMaskedLM", "BertForPreTraining", "BertForTokenClassification", "BertLMHeadModel"])
 @pytest.mark.parametrize("name", ["text_classification", "masked_lm", "contrastive"])
-def test_a_model_with_another_head_is_whole(tmp_path, tiny_base, name, made):
+def test_model_with_a_different_head_is_complete(tmp_path, tiny_base, name, made):
     folder = tmp_path / "model"
     shutil.copytree(tiny_base, folder, ignore=shutil.ignore_patterns("manifest.json"))
     torch.manual_seed(0)
@@ -155,7 +155,7 @@ def test_a_model_with_another_head_is_whole(tmp_path, tiny_base, name, made):
     assert build(name, tmp_path / "base") is not None
 
 
-def test_a_tagger_of_an_encoder_decoder_is_whole(tmp_path):
+def test_encoder_decoder_tagger_is_complete(tmp_path):
     folder, task = make_t5(tmp_path, ["a dog ran"]), tasks.load("token_classification", {"head": "crf"})
     options = task.options.model_dump(mode="json")
     task.build_model(folder, ModelSpec(task="any", labels=("O", "B-X"), max_length=8, unicode_form="NFC", options=options)).save_pretrained(
@@ -165,7 +165,7 @@ def test_a_tagger_of_an_encoder_decoder_is_whole(tmp_path):
     pretrained.refuse_unloadable(folder)  # its own class has no decoder
 
 
-def test_a_translator_that_names_no_architecture_is_whole(tmp_path):
+def test_translator_without_architecture_is_complete(tmp_path):
     folder = configured(make_marian(tmp_path, ["a dog ran"]), architectures=None)
 
     pretrained.refuse_unloadable(folder)  # sinusoids are not in its file
