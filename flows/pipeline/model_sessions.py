@@ -29,10 +29,10 @@ def incompatibility(spec: ModelSpec, task: tasks.Task) -> str | None:
         made = tasks.of(spec)
     except BadParams as error:
         return f"was made for a task that there is no more: {error}"
-    sides = [(type(one), one.inputs, one.classes, tuple(one.measures)) for one in (made, task)]
+    sides = [(type(one), one.inputs, one.classes, tuple(one.test_metrics)) for one in (made, task)]
     if sides[0] == sides[1]:
         return None
-    return f"was made for another task: {spec.task}, asked with {', '.join(made.inputs)} and measured by {', '.join(made.measures)}"
+    return f"was made for another task: {spec.task}, asked with {', '.join(made.inputs)} and measured by {', '.join(made.test_metrics)}"
 
 
 @dataclass

@@ -24,9 +24,9 @@ class Base:
     columns: tuple[str, ...] = ("text", "label")
     inputs: tuple[str, ...] = ("text",)
     example: Mapping[str, str] = {"text": "An example of a text to be answered."}
-    metrics: tuple[str, ...]
+    validation_metrics: tuple[str, ...]
     by_token = False
-    measures: Mapping[str, Metric]
+    test_metrics: Mapping[str, Metric]
     baselines: tuple[str, ...]
     classes = False
     normalised = False

@@ -58,11 +58,11 @@ class Task(Protocol):
     """The columns that a trained model is asked with: a served model's signature."""
     example: Mapping[str, str]
     """One row of `inputs`."""
-    metrics: tuple[str, ...]
+    validation_metrics: tuple[str, ...]
     """What `validate` reports on the validation split, all to be maximised."""
     by_token: bool
-    """Whether `metrics` count tokens: they then compare models of one tokenizer only."""
-    measures: Mapping[str, Metric]
+    """Whether `validation_metrics` count tokens: they then compare models of one tokenizer only."""
+    test_metrics: Mapping[str, Metric]
     """What is reported and decided on, on the test split, the most telling first; all to be maximised."""
     baselines: tuple[str, ...]
     """What a model must beat, the strongest last."""
@@ -160,7 +160,7 @@ class Task(Protocol):
         """Return, as a tensor with a row for each row of the batch, what `validate` needs of the output; it is all held in memory."""
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
-        """Return the `metrics` of the condensed outputs on the validation split."""
+        """Return the `validation_metrics` of the condensed outputs on the validation split."""
 
     def calibrate(self, folder: Path, validation: pd.DataFrame) -> Mapping[str, Any]:
         """Return the settings of `Options` that follow from the validation rows once the weights in `folder` are final.
@@ -172,7 +172,7 @@ class Task(Protocol):
         """Load a saved model folder, retune.json included."""
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
-        """Return what `measures` sums up, by name, each (rows,); the caller adds what a model tells (`measured`)."""
+        """Return what `test_metrics` sums up, by name, each (rows,); the caller adds what a model tells (`measured`)."""
 
     def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
         """Return what each of `baselines` answers to the rows `test`; `base` is the folder of the base model."""
@@ -207,7 +207,7 @@ def of(spec: ModelSpec) -> Task:
 
 
 def statistics_of(task: Task, found: Predictions) -> dict[str, Floats]:
-    """Return all that `measures` sums up, by name, each (rows,)."""
+    """Return all that `test_metrics` sums up, by name, each (rows,)."""
     return {**task.statistics(found.expected.tolist(), found.predicted.tolist()), **found.measured}
 
 

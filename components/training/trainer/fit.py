@@ -84,7 +84,7 @@ def fit(
         BadParams: an unknown metric, or a precision that the machine does not have.
         RetuneError: the loss is no longer a number.
     """
-    check_metric("train.metric", settings.metric, task.metrics)
+    check_metric("train.metric", settings.metric, task.validation_metrics)
     check_fields(settings, task.refuses)
     threads = hardware.set_threads(settings.threads)
     hardware.keep_freed_memory()

@@ -33,7 +33,7 @@ def tune(
         Unavailable: another process searches the same study.
     """
     kind = tasks.load(task, task_options.fields)
-    check_metrics(kind.metrics, train, tune)
+    check_metrics(kind.validation_metrics, train, tune)
     space = searched(tune.space, train)
     if not space:
         log.info("nothing to tune: no field of `train` says `tuned`")

@@ -366,11 +366,11 @@ def test_a_long_text_costs_the_same_likelihood_by_any_batch_and_none_is_lost(bas
 def test_baselines_say_how_likely_and_write(kind, bases):
     rows = rows_of(kind)
     answers = TASKS[kind].predict_baselines(rows.head(100), rows.tail(20), spec_for(kind), bases["gpt2"])
-    for name, measure in TASKS[kind].measures.items():
+    for name, measure in TASKS[kind].test_metrics.items():
         for each in answers.values():
             found = Predictions.of(rows.tail(20), each)
             assert np.isfinite(measure.of(tasks.statistics_of(TASKS[kind], found))), name
-    known = TASKS[kind].measures["log_likelihood_per_token"]
+    known = TASKS[kind].test_metrics["log_likelihood_per_token"]
 
     assert tuple(answers) == TASKS[kind].baselines
     assert all(each.measured["tokens"].sum() == answers["base"].measured["tokens"].sum() for each in answers.values())

@@ -65,8 +65,8 @@ def test_each_kind_of_data_has_its_columns_and_measures():
     made = {kind: tasks.load("contrastive", {"data": kind}) for kind in KINDS}
 
     assert made["triplets"].columns == ("anchor", "positive", "negative")
-    assert set(made["scored"].measures) == {"spearman"} == set(made["scored"].metrics)
-    assert list(made["texts"].measures) == ["mrr", "recall_at_1", "recall_at_5", "recall_at_10", "ndcg_at_10"]
+    assert set(made["scored"].test_metrics) == {"spearman"} == set(made["scored"].validation_metrics)
+    assert list(made["texts"].test_metrics) == ["mrr", "recall_at_1", "recall_at_5", "recall_at_10", "ndcg_at_10"]
     with pytest.raises(BadParams, match=r"lowest.*must be below highest"):
         tasks.load("contrastive", {"data": "scored", "lowest": 1, "highest": 1})
 
@@ -250,7 +250,7 @@ def test_spearman_is_that_of_scipy():
     from scipy.stats import spearmanr
 
     rng = np.random.default_rng(0)
-    measure = tasks.load("contrastive", {"data": "scored"}).measures["spearman"]
+    measure = tasks.load("contrastive", {"data": "scored"}).test_metrics["spearman"]
     for one, other in ((rng.normal(size=50), rng.integers(0, 6, 50)), (np.arange(9.0), -np.arange(9.0))):
         found = {**retrieval.agreement(one, other.astype(float)), "rows": np.ones(len(one))}
         assert measure.of(found) == pytest.approx(spearmanr(one, other).statistic)
@@ -270,7 +270,7 @@ def test_validation_and_test_measure_alike(base, tickets, tmp_path, data):
     found = Predictions.of(rows, task.predictor(folder).answer(rows))
 
     assert math.isfinite(float(output.loss))
-    tested = {name: measure.of(tasks.statistics_of(task, found)) for name, measure in task.measures.items()}
+    tested = {name: measure.of(tasks.statistics_of(task, found)) for name, measure in task.test_metrics.items()}
     assert validated == pytest.approx(tested, abs=1e-3)
 
 
@@ -335,7 +335,7 @@ def test_baselines_are_measured_as_the_model_is(base, tickets, data):
     task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
     found = task.predict_baselines(rows.head(0), rows, spec(data), base)
     measured = {
-        name: {n: m.of(tasks.statistics_of(task, Predictions.of(rows, each))) for n, m in task.measures.items()}
+        name: {n: m.of(tasks.statistics_of(task, Predictions.of(rows, each))) for n, m in task.test_metrics.items()}
         for name, each in found.items()
     }
 

@@ -303,7 +303,9 @@ def test_measures_are_over_words(rows):
     right = task.statistics(["a b", "c"], ["a x", "c"])
     both = {**right, "log_likelihood": np.array([-4.0, -0.5])}
 
-    assert {name: measure.of(both) for name, measure in task.measures.items()} == pytest.approx({"log_likelihood": -1.5, "accuracy": 2 / 3})
+    assert {name: measure.of(both) for name, measure in task.test_metrics.items()} == pytest.approx(
+        {"log_likelihood": -1.5, "accuracy": 2 / 3}
+    )
 
 
 def test_the_unigram_is_counted_by_hand(tokenizer):
@@ -337,7 +339,7 @@ def test_the_page_has_perplexities_words_and_fills(saved, rows):
     found = Predictions.of(test, task.predictor(saved).answer(test))
     perplexity, by_word, fills = task.tables(test, found)
 
-    mean = task.measures["log_likelihood"].of(tasks.statistics_of(task, found))
+    mean = task.test_metrics["log_likelihood"].of(tasks.statistics_of(task, found))
     assert perplexity.rows[0] == ("all", sum(len(label.split()) for label in test["label"]), round(math.exp(-mean), 2))
     assert sum(row[1] for row in by_word.rows) <= perplexity.rows[0][1]
     assert "____" in fills.rows[0][0]

@@ -292,7 +292,7 @@ def test_measures_are_means_over_questions_and_their_parts():
     official = np.array([official_scores(texts, text) for texts, text in CASES], dtype=float)
     has = np.array([bool(texts) for texts, _ in CASES])
 
-    assert {name: measure.of(found) for name, measure in open_task.measures.items()} == pytest.approx(
+    assert {name: measure.of(found) for name, measure in open_task.test_metrics.items()} == pytest.approx(
         {
             "f1": official[:, 1].mean(),
             "exact_match": official[:, 0].mean(),
@@ -301,7 +301,7 @@ def test_measures_are_means_over_questions_and_their_parts():
             "no_answer_accuracy": official[~has, 0].mean(),
         }
     )
-    assert tuple(task.measures) == ("f1", "exact_match")
+    assert tuple(task.test_metrics) == ("f1", "exact_match")
 
 
 def test_the_threshold_is_as_good_as_the_best_of_all():

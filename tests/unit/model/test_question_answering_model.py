@@ -261,8 +261,8 @@ def test_the_model_learns_where_answers_stand(model_folder, learn_folder, questi
     found = task.statistics(test["label"].tolist(), task.predictor(model_folder).answer(test).predicted)
 
     assert ModelSpec.read(model_folder) == spec
-    assert task.measures["f1"].of(found) > 0.8
-    assert task.measures["no_answer_accuracy"].of(found) > 0.6
+    assert task.test_metrics["f1"].of(found) > 0.8
+    assert task.test_metrics["no_answer_accuracy"].of(found) > 0.6
 
 
 def test_neither_order_nor_company_nor_padding_changes_an_answer(model_folder, questions):

@@ -22,7 +22,7 @@ def test_every_task_offers_what_the_protocol_asks_for(name):
     assert [member for member in wanted if not hasattr(task, member)] == []
     assert len(wanted) > 8
     assert task.columns
-    assert task.metrics
+    assert task.validation_metrics
     assert set(task.inputs) == set(task.example)
 
 

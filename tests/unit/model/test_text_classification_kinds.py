@@ -148,7 +148,7 @@ labels = st.lists(st.sampled_from("abc"), unique=True).map(lambda names: json.du
 def test_measures_of_several_labels_equal_scikit_learns(pairs):
     expected, predicted = zip(*pairs, strict=True)
     truth, found = ([[label in json.loads(cell) for label in "abc"] for cell in side] for side in (expected, predicted))
-    ours = {name: measure.of(named.statistics(expected, predicted)) for name, measure in named.measures.items()}
+    ours = {name: measure.of(named.statistics(expected, predicted)) for name, measure in named.test_metrics.items()}
 
     for average in ("micro", "macro"):
         assert ours[f"{average}_f1"] == pytest.approx(reference.f1_score(truth, found, average=average, zero_division=0.0))
@@ -159,8 +159,8 @@ def test_measures_of_several_labels_equal_scikit_learns(pairs):
 
 
 def test_macro_f1_is_a_measure_where_the_labels_are_named():
-    assert "macro_f1" in named.measures
-    assert "macro_f1" not in multi.measures
+    assert "macro_f1" in named.test_metrics
+    assert "macro_f1" not in multi.test_metrics
     assert set(multi.statistics(["[]"], ["[]"])) == {"hits", "predicted", "expected", "right", "jaccard", "rows"}
 
 
@@ -169,21 +169,21 @@ def test_macro_f1_is_a_measure_where_the_labels_are_named():
 def test_measures_of_levels_equal_the_references(pairs):
     expected, predicted = zip(*pairs, strict=True)
     statistics = graded.statistics([str(level) for level in expected], [str(level) for level in predicted])
-    kappa = graded.measures["quadratic_weighted_kappa"].of(statistics)
+    kappa = graded.test_metrics["quadratic_weighted_kappa"].of(statistics)
 
     if len({*expected, *predicted}) > 1:
         assert kappa == pytest.approx(reference.cohen_kappa_score(expected, predicted, weights="quadratic", labels=range(1, 6)))
     else:
         assert kappa == 1.0
-    assert graded.measures["neg_mae"].of(statistics) == pytest.approx(-reference.mean_absolute_error(expected, predicted))
-    assert graded.measures["accuracy"].of(statistics) == pytest.approx(reference.accuracy_score(expected, predicted))
+    assert graded.test_metrics["neg_mae"].of(statistics) == pytest.approx(-reference.mean_absolute_error(expected, predicted))
+    assert graded.test_metrics["accuracy"].of(statistics) == pytest.approx(reference.accuracy_score(expected, predicted))
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(-40, 40), st.integers(-40, 40)), min_size=3, max_size=20), st.sampled_from([0.0, 1e6]))
 def test_measures_of_numbers_equal_the_references(pairs, shift):
     expected, predicted = (np.array(side, dtype=np.float64) / 8 + shift for side in zip(*pairs, strict=True))
-    ours = {name: measure.of(sums(expected, predicted)) for name, measure in regression.measures.items()}
+    ours = {name: measure.of(sums(expected, predicted)) for name, measure in regression.test_metrics.items()}
 
     assert ours["neg_mse"] == pytest.approx(-reference.mean_squared_error(expected, predicted))
     assert ours["neg_mae"] == pytest.approx(-reference.mean_absolute_error(expected, predicted))
@@ -195,7 +195,7 @@ def test_measures_of_numbers_equal_the_references(pairs, shift):
 
 
 def test_what_is_one_number_has_no_correlation():
-    found = {name: measure.of(sums(np.full(3, 7.0), np.array([1.0, 2.0, 3.0]))) for name, measure in regression.measures.items()}
+    found = {name: measure.of(sums(np.full(3, 7.0), np.array([1.0, 2.0, 3.0]))) for name, measure in regression.test_metrics.items()}
 
     assert (found["r2"], found["pearson"], found["spearman"]) == (0.0, 0.0, 0.0)
 
@@ -210,7 +210,7 @@ def test_leaving_rows_out_is_a_subtraction(task, tickets):
     }
     expected = examples[task.options.kind]
     statistics = task.statistics(expected, expected[1:] + expected[:1])
-    for name, measure in task.measures.items():
+    for name, measure in task.test_metrics.items():
         totals = [statistics[each].sum() for each in measure.sums]
         without = measure.value(*(total - statistics[each] for each, total in zip(measure.sums, totals, strict=True)))
         alone = [measure.of({each: np.delete(values, row) for each, values in statistics.items()}) for row in range(4)]
@@ -306,7 +306,8 @@ def test_baselines_answer_and_tables_and_slices_are_made(tickets, kind, pair, tm
     train, test = rows.iloc[60:].reset_index(drop=True), rows.iloc[:60].reset_index(drop=True)
     found = task.predict_baselines(train, test, spec(task, *task.labels_of(rows)), tmp_path)
     scores = {
-        name: next(iter(task.measures.values())).of(tasks.statistics_of(task, Predictions.of(test, each))) for name, each in found.items()
+        name: next(iter(task.test_metrics.values())).of(tasks.statistics_of(task, Predictions.of(test, each)))
+        for name, each in found.items()
     }
     tables = task.tables(test, Predictions.of(test, found["tfidf"]))
 

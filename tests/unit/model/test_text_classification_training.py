@@ -130,7 +130,7 @@ def test_thresholds_are_fitted_and_stored_with_the_model(tiny_base, tickets, tmp
     spec = ModelSpec.read(folder)
     spec.model_copy(update={"options": {**spec.options, **fitted}}).write(folder)
     after = task.predictor(folder).answer(validation)
-    f1 = [task.measures["micro_f1"].of(tasks.statistics_of(task, Predictions.of(validation, each))) for each in (before, after)]
+    f1 = [task.test_metrics["micro_f1"].of(tasks.statistics_of(task, Predictions.of(validation, each))) for each in (before, after)]
 
     assert set(fitted["thresholds"]) == set(learn.spec.labels)
     assert fitted["thresholds"]["billing"] == 0.35

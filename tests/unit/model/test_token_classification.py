@@ -93,7 +93,7 @@ def test_every_method_learns_and_is_found_again(base, learn_of, rows, tmp_path, 
 
     assert statistics.fmean(losses[-5:]) < 0.5 * losses[0]
     assert found.best_value > 0.6
-    assert kind.measures["entity_f1"].of(measured) > 0.6
+    assert kind.test_metrics["entity_f1"].of(measured) > 0.6
     again = save_and_load(kind.build_model(tmp_path / "model", learn_of(head).spec), base, learn_of(head).spec, tmp_path / "again")
     assert again.answer(rows).predicted == answered.predicted
     first = fit(kind, tmp_path / "model", learn_of(head), settings_for("full"))
@@ -234,7 +234,7 @@ def test_spans_are_answered_with_characters(base, rows, tmp_path, head):
 
     assert not faults
     assert kind.inputs == ("text",)
-    assert kind.measures["entity_f1"].of(measured) > 0.5
+    assert kind.test_metrics["entity_f1"].of(measured) > 0.5
     found = [read["text"][row][begin:end] for row, answer in enumerate(answers.predicted) for begin, end, _ in json.loads(answer)]
     assert {"ADA", "LONDON"} <= set(found)
 
@@ -294,7 +294,8 @@ def test_baselines_know_what_training_had(rows):
     train, test = rows[:200].reset_index(drop=True), rows[200:].reset_index(drop=True)
     answers = task().predict_baselines(train, test, spec_for(task(), rows), None)
     f1 = {
-        name: task().measures["entity_f1"].of(task().statistics(test["label"].tolist(), each.predicted)) for name, each in answers.items()
+        name: task().test_metrics["entity_f1"].of(task().statistics(test["label"].tolist(), each.predicted))
+        for name, each in answers.items()
     }
 
     assert list(answers) == list(task().baselines)

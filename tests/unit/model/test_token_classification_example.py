@@ -69,9 +69,9 @@ def test_its_settings_fit_the_task(name):
     task = tasks.load(settings["task"], settings["task_options"])
     gates = settings["gates"]
 
-    assert settings["train"]["metric"] in task.metrics
+    assert settings["train"]["metric"] in task.validation_metrics
     assert TrainParams.parse(settings["train"], "train").metric == settings["tune"]["metric"]
-    assert {gates[gate]["metric"] for gate in ("floor", "baseline", "champion", "best_champion")} <= set(task.measures)
+    assert {gates[gate]["metric"] for gate in ("floor", "baseline", "champion", "best_champion")} <= set(task.test_metrics)
     assert gates["baseline"]["against"] == task.baselines[-1]
 
 

@@ -30,7 +30,7 @@ def task(**options):
 
 def scores(expected, predicted, **options):
     found = task(**options).statistics([" ".join(tags) for tags in expected], [" ".join(tags) for tags in predicted])
-    return {name: measure.of(found) for name, measure in task(**options).measures.items()}
+    return {name: measure.of(found) for name, measure in task(**options).test_metrics.items()}
 
 
 @pytest.mark.parametrize(("scheme", "longest"), [("BIO", 4), ("BIOES", 3)])
@@ -79,7 +79,7 @@ def test_spans_are_scored_as_their_tags_are():
         **{"hits": [1, 0, 0], "expected": [2, 0, 2]},
         **{"predicted": [2, 0, 0], "right": [0, 1, 0]},
     }
-    assert task(data="spans").measures["entity_f1"].of(found) == pytest.approx(2 / 6)
+    assert task(data="spans").test_metrics["entity_f1"].of(found) == pytest.approx(2 / 6)
 
 
 def test_plain_tags_are_scored_by_the_token():
@@ -96,7 +96,7 @@ def test_a_row_left_out_is_a_subtraction():
     rest = {name: values.sum() - values[3] for name, values in whole.items()}
 
     without = scores([*expected[:3], *expected[4:]], [*predicted[:3], *predicted[4:]])
-    assert float(task().measures["entity_f1"].value(rest["hits"], rest["predicted"], rest["expected"])) == pytest.approx(
+    assert float(task().test_metrics["entity_f1"].value(rest["hits"], rest["predicted"], rest["expected"])) == pytest.approx(
         without["entity_f1"]
     )
 

@@ -154,7 +154,7 @@ def test_the_same_answers_are_counted_once_and_as_a_whole():
         hits = np.array([one == other for one, other in zip(expected, predicted, strict=True)], dtype=np.float64)
         return {"hits": hits - hits.mean(), "rows": np.ones(len(expected))}
 
-    task = SimpleNamespace(measures={"share": MEASURES["share"]}, classes=False, statistics=statistics)
+    task = SimpleNamespace(test_metrics={"share": MEASURES["share"]}, classes=False, statistics=statistics)
     texts = np.array(["a", "b", "a", "c"] * 20)
     found = Predictions(texts, np.arange(80).astype(np.str_), texts, np.array(["a", "b", "b", "c"] * 20), np.zeros((80, 0)), ())
     made, part = yardstick_of(task, found, 10), found.take(texts == "a")

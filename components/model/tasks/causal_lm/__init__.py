@@ -75,7 +75,7 @@ class Task(Base):
     """A model that writes on."""
 
     Options = Options
-    metrics = ("log_likelihood", "token_accuracy")
+    validation_metrics = ("log_likelihood", "token_accuracy")
     by_token = True
     baselines = ("unigram", "base")
     evaluation_batch = 8
@@ -92,7 +92,7 @@ class Task(Base):
         self.columns = _COLUMNS[options.data]
         self.example = _EXAMPLES[options.data]
         self.inputs = tuple(self.example)
-        self.measures: Mapping[str, Metric] = _LIKELY if options.data == "text" else {**_LIKELY, **generation.WRITTEN}
+        self.test_metrics: Mapping[str, Metric] = _LIKELY if options.data == "text" else {**_LIKELY, **generation.WRITTEN}
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with what is given as `text` and what is to be written as `label`; of plain texts both are the text."""

@@ -90,8 +90,8 @@ class Task(Base):
             self.refuses = {**self.refuses, "augment_copies": "a text with another wording has another score"}
         else:
             self.noisy = self.columns[:1]
-        self.measures = _AGREED if options.data == "scored" else _FOUND
-        self.metrics = tuple(self.measures)
+        self.test_metrics = _AGREED if options.data == "scored" else _FOUND
+        self.validation_metrics = tuple(self.test_metrics)
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with the first of their texts as `text`, and all else that tells them apart as `label`."""
@@ -156,7 +156,7 @@ class Task(Base):
             _, first = retrieval.corpus(expected[:, 2])
             found = retrieval.measure(lambda start, stop: one[start:stop] @ other[first].T, expected[:, 1], expected[:, 2])
         found["rows"] = np.ones(len(vectors))
-        return {name: measure.of(found) for name, measure in self.measures.items()}
+        return {name: measure.of(found) for name, measure in self.test_metrics.items()}
 
     def predictor(self, folder: Path) -> "TextEmbedder":
         """Load a saved model folder."""

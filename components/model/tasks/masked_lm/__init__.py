@@ -53,9 +53,9 @@ class Task(Base):
     columns = ("text",)
     inputs = ("text",)
     example: Mapping[str, str] = {"text": "Fracture of the left [MASK] with routine healing"}
-    metrics = ("log_likelihood", "masked_accuracy")
+    validation_metrics = ("log_likelihood", "masked_accuracy")
     by_token = True
-    measures: Mapping[str, Metric] = {
+    test_metrics: Mapping[str, Metric] = {
         "log_likelihood": Metric(
             ("log_likelihood", "words"),
             ratio,

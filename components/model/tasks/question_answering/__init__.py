@@ -66,7 +66,7 @@ class Task(Base):
     inputs = ("question", "context")
     in_parts = True
     example: Mapping[str, str] = {"question": "Who wrote the letter?", "context": "The letter was written by Ada Lovelace in 1843."}
-    metrics = ("span_f1", "span_accuracy")
+    validation_metrics = ("span_f1", "span_accuracy")
     by_token = True
     baselines = baselines.NAMES
     refuses: Mapping[str, str] = {
@@ -80,7 +80,7 @@ class Task(Base):
     def __init__(self, options: Any) -> None:
         """Hold the settings; where all questions have an answer there is nothing to measure of the others."""
         super().__init__(options)
-        self.measures: Mapping[str, Metric] = {**_ANSWERABLE, **_UNANSWERABLE} if options.unanswerable else _ANSWERABLE
+        self.test_metrics: Mapping[str, Metric] = {**_ANSWERABLE, **_UNANSWERABLE} if options.unanswerable else _ANSWERABLE
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return the rows with `text` (question, line end, context) and `label` (a JSON list of the accepted texts), and the bad ones.

@@ -65,9 +65,9 @@ class Task(Base):
     columns = ("source", "target")
     inputs = ("source",)
     example: Mapping[str, str] = {"source": "A text to be summarised or translated."}
-    metrics = ("log_likelihood", "token_accuracy")
+    validation_metrics = ("log_likelihood", "token_accuracy")
     by_token = True
-    measures: Mapping[str, Metric] = generation.WRITTEN
+    test_metrics: Mapping[str, Metric] = generation.WRITTEN
     baselines = ("copy", "lead")
     normalised = True
     evaluation_batch = 8

@@ -46,7 +46,7 @@ class Task(Base):
         self.columns = (*self.inputs, "label")
         self.noisy = self.inputs
         self.example = {name: "An example of a text to be answered." for name in self.inputs}
-        self.metrics, self.measures, self.baselines = kind.metrics, kind.measures, kind.baselines
+        self.validation_metrics, self.test_metrics, self.baselines = kind.validation_metrics, kind.test_metrics, kind.baselines
         self.named = None if options.kind == "regression" else "label"
         self.classes, self.one_answer, self.scored = kind.classes, kind.one_answer, kind.scored
         self.refuses = {**kind.refuses, **({} if options.head_dropout is None else {"dropout": _HEAD_DROPPED})}

@@ -34,8 +34,8 @@ class Kind(Protocol):
     scored: bool
     ordered: bool
     """Whether what an output means depends on the outputs before it."""
-    metrics: tuple[str, ...]
-    measures: Mapping[str, Metric]
+    validation_metrics: tuple[str, ...]
+    test_metrics: Mapping[str, Metric]
     baselines: tuple[str, ...]
     refuses: Mapping[str, str]
 
@@ -73,10 +73,10 @@ class Kind(Protocol):
         """Return the options that follow from the scores of the validation rows."""
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
-        """Return the `metrics` of logits (rows, outputs) and targets."""
+        """Return the `validation_metrics` of logits (rows, outputs) and targets."""
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
-        """Return what `measures` sums up."""
+        """Return what `test_metrics` sums up."""
 
     def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
         """Return what each of `baselines` answers to `rows` test rows; `features` is None where the training texts have no words."""

@@ -46,7 +46,7 @@ class Kind:
     one_answer = True
     scored = True
     ordered = False
-    metrics = ("micro_f1", "macro_f1", "average_precision", "subset_accuracy")
+    validation_metrics = ("micro_f1", "macro_f1", "average_precision", "subset_accuracy")
     baselines = ("majority", "tfidf")
     refuses: Mapping[str, str] = {
         "label_smoothing": _SMOOTHED,
@@ -58,7 +58,7 @@ class Kind:
     def __init__(self, options: Options) -> None:
         """Hold the options; macro-F1 is a measure where they name the labels."""
         self._options = options
-        self.measures: Mapping[str, Metric] = _MEASURES | ({"macro_f1": _macro(options.labels)} if options.labels else {})
+        self.test_metrics: Mapping[str, Metric] = _MEASURES | ({"macro_f1": _macro(options.labels)} if options.labels else {})
 
     def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return the cell with the labels' names; one that cannot be read is left for `label_of` to refuse."""

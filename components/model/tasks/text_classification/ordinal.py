@@ -36,8 +36,8 @@ class Kind:
     one_answer = True
     scored = True
     ordered = True
-    metrics = ("quadratic_weighted_kappa", "neg_mae", "accuracy", "spearman")
-    measures: Mapping[str, Metric] = {
+    validation_metrics = ("quadratic_weighted_kappa", "neg_mae", "accuracy", "spearman")
+    test_metrics: Mapping[str, Metric] = {
         "quadratic_weighted_kappa": numbers.KAPPA,
         "neg_mae": numbers.NEG_MAE,
         "accuracy": mean("right", "share of the rows with the expected level"),
@@ -114,7 +114,7 @@ class Kind:
 
         scores = self.scores(torch.from_numpy(np.asarray(outputs, dtype=np.float64)), spec).numpy()
         statistics = self.statistics([spec.labels[int(place)] for place in expected], self.answers(scores, spec).predicted)
-        return {name: self.measures[name].of(statistics) for name in self.metrics}
+        return {name: self.test_metrics[name].of(statistics) for name in self.validation_metrics}
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return the sums of `numbers.sums` over the levels' numbers, and `right`, 1 for a row with the expected level."""

@@ -30,8 +30,8 @@ class Kind:
     one_answer = False
     scored = False
     ordered = False
-    metrics = ("r2", "spearman", "pearson", "neg_mse", "neg_mae")
-    measures: Mapping[str, Metric] = {
+    validation_metrics = ("r2", "spearman", "pearson", "neg_mse", "neg_mae")
+    test_metrics: Mapping[str, Metric] = {
         "r2": numbers.R2,
         "spearman": numbers.SPEARMAN,
         "neg_mse": numbers.NEG_MSE,
@@ -106,7 +106,7 @@ class Kind:
         """Return the metrics, in the label's unit."""
         found, truth = (self.scores(np.asarray(each, dtype=np.float64).reshape(-1), spec) for each in (outputs, expected))
         statistics = numbers.sums(truth, found)
-        return {name: self.measures[name].of(statistics) for name in self.metrics}
+        return {name: self.test_metrics[name].of(statistics) for name in self.validation_metrics}
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
         """Return the sums of `numbers.sums`."""

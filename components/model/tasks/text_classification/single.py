@@ -31,8 +31,8 @@ class Kind:
     one_answer = True
     scored = False
     ordered = False
-    metrics = ("macro_f1", "accuracy")
-    measures: Mapping[str, Metric] = {"accuracy": mean("right", "share of the rows that are right")}
+    validation_metrics = ("macro_f1", "accuracy")
+    test_metrics: Mapping[str, Metric] = {"accuracy": mean("right", "share of the rows that are right")}
     baselines = ("majority", "tfidf")
     refuses: Mapping[str, str] = {}
 

@@ -55,8 +55,8 @@ class Task(Base):
         self.inputs, self.named = self.columns[:1], self.columns[1]
         self.example = {self.inputs[0]: "Ada Lovelace was born in London ."}
         of_tokens = {} if options.data == "spans" else _TOKENS
-        self.measures = {**of_tokens, **_SENTENCES} if options.scheme == "plain" else {**_ENTITIES, **_SENTENCES, **of_tokens}
-        self.metrics = tuple(self.measures)
+        self.test_metrics = {**of_tokens, **_SENTENCES} if options.scheme == "plain" else {**_ENTITIES, **_SENTENCES, **of_tokens}
+        self.validation_metrics = tuple(self.test_metrics)
         self.refuses = {
             "calibration": "an answer is a sequence of tags, without a probability",
             "contrastive_start": "labels are those of words, and a text has no label that others share",
@@ -140,7 +140,7 @@ class Task(Base):
             for numbers in (expected, outputs)
         ]
         found = Rows("tokens", self.options.scheme).statistics(*texts)
-        return {name: measure.of(found) for name, measure in self.measures.items()}
+        return {name: measure.of(found) for name, measure in self.test_metrics.items()}
 
     def predictor(self, folder: Path) -> Tagger:
         """Load a saved model folder."""
