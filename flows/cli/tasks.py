@@ -72,7 +72,7 @@ def describe_task(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "validation": task.validation_metrics,
         "baselines": task.baselines,
         "slices": tuple(task.slices(no_rows)),
-        "refuses": dict(task.refuses),
+        "refuses": dict(task.unsupported_settings),
         "options": list(_options(task.Options)),
     }
 

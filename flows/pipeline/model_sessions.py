@@ -109,7 +109,9 @@ class ModelSessions:
         return found
 
     def _renamed(self, found: Found) -> Found:
-        return relabelled(found, self.label, lambda answer: self._task.renamed(answer, self.label)) if self._task.named else found
+        if self._task.label_column is None:
+            return found
+        return relabelled(found, self.label, lambda answer: self._task.rename_labels(answer, self.label))
 
     def about(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:
         """Return what the version answers to `rows`; a text that it has given a class here is not asked again.

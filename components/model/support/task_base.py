@@ -33,11 +33,11 @@ class Base:
     one_answer = False
     scored = False
     evaluation_batch = 64
-    in_parts = False
+    splits_long_rows = False
     compares_rows = False
-    refuses: Mapping[str, str] = {}
-    noisy: tuple[str, ...] = ()
-    named: str | None = None
+    unsupported_settings: Mapping[str, str] = {}
+    augmentable_columns: tuple[str, ...] = ()
+    label_column: str | None = None
 
     def __init__(self, options: Any) -> None:
         """Hold the settings."""
@@ -47,7 +47,7 @@ class Base:
         """Return the rows as they are."""
         return rows, {}
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return the cell: it names no labels."""
         return cell
 

@@ -76,20 +76,20 @@ class Task(Protocol):
     """Whether an answer that is no class comes with a probability of each label (`PROBABILITY` in `ModelOutput.measured`)."""
     evaluation_batch: int
     """Rows of a forward pass on the validation split, at the least: few where the model's output for a row is large."""
-    in_parts: bool
+    splits_long_rows: bool
     """Whether a row that is longer than the model reads is read in parts, so that nothing of it is cut."""
     compares_rows: bool
     """Whether the loss compares the rows of a pass with each other, so that a step in several passes is not one over all its rows."""
-    refuses: Mapping[str, str]
+    unsupported_settings: Mapping[str, str]
     """Fields of `train`, and `augment_copies` of `preprocess`, that do not fit the task, each with the reason."""
-    noisy: tuple[str, ...]
-    """The columns in which a wrong character changes no answer; none where `refuses` names `augment_copies`."""
+    augmentable_columns: tuple[str, ...]
+    """The columns in which a wrong character changes no answer; none where `unsupported_settings` names `augment_copies`."""
 
-    named: str | None
+    label_column: str | None
     """The column whose cells name labels; None where answers are texts or numbers."""
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
-        """Return a cell of the column `named`, or an answer, with `rename` of the name of each label in it; one without a fault only."""
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return a cell of the column `label_column`, or an answer, with `rename` of the name of each label in it; one without a fault only."""
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with `text` and `label`, and for each bad row (by its place, from 0) what is wrong with it.
@@ -153,7 +153,7 @@ class Task(Protocol):
         """Return a vector for each row of a batch, (rows, width), of what `model` reads in `inputs`, which have no labels.
 
         A contrastive start brings those together whose encoded column `labels`, a number a row, is equal. It is only asked for where
-        `refuses` leaves `contrastive_start` out.
+        `unsupported_settings` leaves `contrastive_start` out.
         """
 
     def condense(self, logits: Any, labels: Any) -> Any:

@@ -85,7 +85,7 @@ def fit(
         RetuneError: the loss is no longer a number.
     """
     check_metric("train.metric", settings.metric, task.validation_metrics)
-    check_fields(settings, task.refuses)
+    check_fields(settings, task.unsupported_settings)
     threads = hardware.set_threads(settings.threads)
     hardware.keep_freed_memory()
     with ExitStack() as stack:

@@ -246,13 +246,13 @@ def test_spans_are_answered_with_characters(base, rows, tmp_path, head):
 @pytest.mark.parametrize("head", HEADS)
 def test_what_fits_a_head_is_trained_and_the_rest_refused(base, learn_of, changes, head):
     kind, settings = task(head=head), settings_for("full", evaluations_per_epoch=1, **changes)
-    if set(changes) & set(kind.refuses):
+    if set(changes) & set(kind.unsupported_settings):
         with pytest.raises(BadParams, match="the field learns the likelihood of whole sentences"):
             fit(kind, base, learn_of(head), settings)
     else:
         plain = fit(kind, base, learn_of(head), settings_for("full", evaluations_per_epoch=1, dropout=settings.dropout)).model
         assert not same(weights(plain), weights(fit(kind, base, learn_of(head), settings).model))
-    assert "calibration" in kind.refuses
+    assert "calibration" in kind.unsupported_settings
 
 
 @pytest.mark.slow

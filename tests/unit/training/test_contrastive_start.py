@@ -303,8 +303,8 @@ def test_every_task_refuses_it_or_has_vectors():
 
     assert len(others) >= 6
     assert len(kinds) == len(METRIC) - 1
-    assert all(each.refuses["contrastive_start"] for each in [*others, *kinds])
-    assert "contrastive_start" not in task.refuses
+    assert all(each.unsupported_settings["contrastive_start"] for each in [*others, *kinds])
+    assert "contrastive_start" not in task.unsupported_settings
 
 
 def test_a_task_that_refuses_it_says_why(tiny_base, learn):

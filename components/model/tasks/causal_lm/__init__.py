@@ -79,7 +79,7 @@ class Task(Base):
     by_token = True
     baselines = ("unigram", "base")
     evaluation_batch = 8
-    refuses: Mapping[str, str] = {
+    unsupported_settings: Mapping[str, str] = {
         "r_drop": "it compares passes over all tokens, padding too, so that a row's loss would hang on its company",
         "calibration": "answers are texts, which have no probabilities of classes",
         "contrastive_start": "texts have no label that others share",

@@ -75,7 +75,7 @@ class Task(Base):
     example: Mapping[str, str] = {"text": "chest pain when breathing"}
     baselines = ("tfidf", "bm25", "base")
     compares_rows = True
-    refuses: Mapping[str, str] = {
+    unsupported_settings: Mapping[str, str] = {
         "label_smoothing": "the rows have no labels to smooth",
         "r_drop": "it compares probabilities of labels, which the rows have not; task_options.data: texts learns from dropout",
         "calibration": "its answers are vectors, not classes",
@@ -87,9 +87,9 @@ class Task(Base):
         super().__init__(options)
         self.columns = reading.COLUMNS[options.data]
         if options.data == "scored":
-            self.refuses = {**self.refuses, "augment_copies": "a text with another wording has another score"}
+            self.unsupported_settings = {**self.unsupported_settings, "augment_copies": "a text with another wording has another score"}
         else:
-            self.noisy = self.columns[:1]
+            self.augmentable_columns = self.columns[:1]
         self.test_metrics = _AGREED if options.data == "scored" else _FOUND
         self.validation_metrics = tuple(self.test_metrics)
 

@@ -65,7 +65,7 @@ class Task(Base):
         "accuracy": Metric(("right", "words"), ratio, "share of the masked words that are filled in as they were written"),
     }
     baselines = ("unigram", "base")
-    refuses: Mapping[str, str] = {
+    unsupported_settings: Mapping[str, str] = {
         "calibration": "its answers are words, not classes",
         "contrastive_start": "texts have no label that others share",
         "augment_copies": "it would learn to fill in the noise",

@@ -64,12 +64,12 @@ class Task(Base):
     Options = Options
     columns = ("question", "context", "answers")
     inputs = ("question", "context")
-    in_parts = True
+    splits_long_rows = True
     example: Mapping[str, str] = {"question": "Who wrote the letter?", "context": "The letter was written by Ada Lovelace in 1843."}
     validation_metrics = ("span_f1", "span_accuracy")
     by_token = True
     baselines = baselines.NAMES
-    refuses: Mapping[str, str] = {
+    unsupported_settings: Mapping[str, str] = {
         "label_smoothing": "its loss is that of two positions, which Trainer's smoothing does not reach",
         "r_drop": "it compares the logits of classes, and there are two positions here",
         "calibration": "a temperature needs probabilities of classes; the threshold for no answer is task_options.no_answer_threshold",

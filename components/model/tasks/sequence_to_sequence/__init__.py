@@ -71,7 +71,7 @@ class Task(Base):
     baselines = ("copy", "lead")
     normalised = True
     evaluation_batch = 8
-    refuses: Mapping[str, str] = {
+    unsupported_settings: Mapping[str, str] = {
         "r_drop": "it compares passes over all tokens, padding too, so that a row's loss would hang on its company",
         "neftune": "it acts on one embedding, and most encoder-decoders enter by two others that share its weights",
         "calibration": "answers are texts, which have no probabilities of classes",

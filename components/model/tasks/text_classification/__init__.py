@@ -44,16 +44,16 @@ class Task(Base):
         self._kind = kind = kind_of(options)
         self.inputs = encoding.PAIR if options.pair else ("text",)
         self.columns = (*self.inputs, "label")
-        self.noisy = self.inputs
+        self.augmentable_columns = self.inputs
         self.example = {name: "An example of a text to be answered." for name in self.inputs}
         self.validation_metrics, self.test_metrics, self.baselines = kind.validation_metrics, kind.test_metrics, kind.baselines
-        self.named = None if options.kind == "regression" else "label"
+        self.label_column = None if options.kind == "regression" else "label"
         self.classes, self.one_answer, self.scored = kind.classes, kind.one_answer, kind.scored
-        self.refuses = {**kind.refuses, **({} if options.head_dropout is None else {"dropout": _HEAD_DROPPED})}
+        self.unsupported_settings = {**kind.unsupported_settings, **({} if options.head_dropout is None else {"dropout": _HEAD_DROPPED})}
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return a label, or several, with the names that `rename` gives."""
-        return self._kind.renamed(cell, rename)
+        return self._kind.rename_labels(cell, rename)
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with `text` and each label in the form of an answer."""

@@ -37,9 +37,9 @@ class Kind(Protocol):
     validation_metrics: tuple[str, ...]
     test_metrics: Mapping[str, Metric]
     baselines: tuple[str, ...]
-    refuses: Mapping[str, str]
+    unsupported_settings: Mapping[str, str]
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return a cell, or an answer, with `rename` of each label's name; one that cannot be read as it is."""
 
     def label_of(self, cell: str) -> str:

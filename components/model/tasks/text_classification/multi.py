@@ -48,7 +48,7 @@ class Kind:
     ordered = False
     validation_metrics = ("micro_f1", "macro_f1", "average_precision", "subset_accuracy")
     baselines = ("majority", "tfidf")
-    refuses: Mapping[str, str] = {
+    unsupported_settings: Mapping[str, str] = {
         "label_smoothing": _SMOOTHED,
         "r_drop": _SMOOTHED,
         "calibration": _CALIBRATED,
@@ -60,7 +60,7 @@ class Kind:
         self._options = options
         self.test_metrics: Mapping[str, Metric] = _MEASURES | ({"macro_f1": _macro(options.labels)} if options.labels else {})
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return the cell with the labels' names; one that cannot be read is left for `label_of` to refuse."""
         try:
             names = _names(cell, self._options.separator)

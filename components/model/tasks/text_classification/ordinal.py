@@ -44,7 +44,7 @@ class Kind:
         "spearman": numbers.SPEARMAN,
     }
     baselines = ("median", "tfidf")
-    refuses: Mapping[str, str] = {
+    unsupported_settings: Mapping[str, str] = {
         "label_smoothing": _WHY,
         "r_drop": _WHY,
         "calibration": _WHY,
@@ -55,7 +55,7 @@ class Kind:
         """Hold the options."""
         self._options = options
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return the label's name."""
         return rename(cell)
 

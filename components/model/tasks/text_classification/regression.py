@@ -39,7 +39,7 @@ class Kind:
         "pearson": numbers.PEARSON,
     }
     baselines = ("mean", "tfidf")
-    refuses: Mapping[str, str] = {
+    unsupported_settings: Mapping[str, str] = {
         "label_smoothing": _WHY,
         "r_drop": _WHY,
         "calibration": _WHY,
@@ -50,7 +50,7 @@ class Kind:
         """Hold the options."""
         self._options = options
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return the cell: a number has no name."""
         return cell
 

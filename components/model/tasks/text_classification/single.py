@@ -34,13 +34,13 @@ class Kind:
     validation_metrics = ("macro_f1", "accuracy")
     test_metrics: Mapping[str, Metric] = {"accuracy": mean("right", "share of the rows that are right")}
     baselines = ("majority", "tfidf")
-    refuses: Mapping[str, str] = {}
+    unsupported_settings: Mapping[str, str] = {}
 
     def __init__(self, options: Options) -> None:
         """Hold the options."""
         self._options = options
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return the label's name."""
         return rename(cell)
 

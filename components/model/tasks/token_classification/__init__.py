@@ -44,7 +44,7 @@ class Task(Base):
     Options = Options
     baselines = ("majority", "frequent_tag")
     one_answer = True
-    in_parts = True
+    splits_long_rows = True
     by_token = True  # of a sentence that is read in parts, each part counts while training
 
     def __init__(self, options: Any) -> None:
@@ -52,23 +52,23 @@ class Task(Base):
         super().__init__(options)
         self.rows = Rows(options.data, options.scheme, options.types)
         self.columns = self.rows.columns
-        self.inputs, self.named = self.columns[:1], self.columns[1]
+        self.inputs, self.label_column = self.columns[:1], self.columns[1]
         self.example = {self.inputs[0]: "Ada Lovelace was born in London ."}
         of_tokens = {} if options.data == "spans" else _TOKENS
         self.test_metrics = {**of_tokens, **_SENTENCES} if options.scheme == "plain" else {**_ENTITIES, **_SENTENCES, **of_tokens}
         self.validation_metrics = tuple(self.test_metrics)
-        self.refuses = {
+        self.unsupported_settings = {
             "calibration": "an answer is a sequence of tags, without a probability",
             "contrastive_start": "labels are those of words, and a text has no label that others share",
             "augment_copies": "labels are places in the text, which move with its characters",
         }
         if options.head == "crf":
             whole = "the field learns the likelihood of whole sentences, not of each tag"
-            self.refuses |= {"label_smoothing": whole, "r_drop": whole}
+            self.unsupported_settings |= {"label_smoothing": whole, "r_drop": whole}
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return tags or spans with the names that `rename` gives to the types of entities, or to plain tags."""
-        return self.rows.renamed(cell, rename)
+        return self.rows.rename_labels(cell, rename)
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return the rows with their text, and with their tags or spans as one text in `label`."""

@@ -31,7 +31,7 @@ class Rows:
         """The columns of question and answer."""
         return ("tokens", "tags") if self.data == "tokens" else ("text", "spans")
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return a cell of tags or spans with `rename` of each type, or of each plain tag; one that cannot be read as it is."""
         try:
             if self.data == "spans":
@@ -65,7 +65,7 @@ class Rows:
 
     def _read(self, question: str, answer: str) -> tuple[str, str]:
         """Return text and label of a row; Bad."""
-        answer = self.renamed(answer, canonical_label)
+        answer = self.rename_labels(answer, canonical_label)
         if self.data == "spans":
             words = reading.words_in(question)
             found = reading.placed(question, reading.spans_of(answer), words)
