@@ -10,7 +10,7 @@ import transformers as t
 from components.model.methods import lora
 from components.model.support.layers import depths
 from components.model.tasks.token_classification.crf import IGNORED, AutoModelForTokenClassificationWithCrf, Crf, may_follow
-from components.model.tasks.token_classification.schemes import fault
+from components.model.tasks.token_classification.schemes import tag_error
 
 LABELS = {
     "plain": ("a", "b", "c", "d"),
@@ -34,7 +34,7 @@ def emissions_for(scheme):
 
 def paths_of(scheme, length):
     """All tag sequences that the scheme allows: not by the field's own rules, but by those that data are checked with."""
-    return [path for path in product(range(len(LABELS[scheme])), repeat=length) if not fault([LABELS[scheme][tag] for tag in path], scheme)]
+    return [path for path in product(range(len(LABELS[scheme])), repeat=length) if not tag_error([LABELS[scheme][tag] for tag in path], scheme)]
 
 
 def scores_by_hand(crf, emissions, paths):
@@ -108,7 +108,7 @@ def test_it_allows_what_the_data_may_hold_and_nothing_else(scheme):
     labels = LABELS[scheme]
     for path in product(labels, repeat=3):
         steps = zip((None, *path), (*path, None), strict=True)
-        assert all(may_follow(one, other, scheme) for one, other in steps) == (fault(path, scheme) is None)
+        assert all(may_follow(one, other, scheme) for one, other in steps) == (tag_error(path, scheme) is None)
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
@@ -118,7 +118,7 @@ def test_whatever_the_emissions_the_answer_is_well_formed(scheme):
     lengths = torch.arange(200) % 9 + 1
 
     for row, length in zip(crf.decode(emissions, lengths).tolist(), lengths.tolist(), strict=True):
-        assert fault([LABELS[scheme][tag] for tag in row[:length]], scheme) is None
+        assert tag_error([LABELS[scheme][tag] for tag in row[:length]], scheme) is None
 
 
 def test_long_sentences_and_large_scores_stay_numbers():

@@ -17,8 +17,8 @@ import seqeval.scheme
 from components.core.errors import BadParams
 from components.model import tasks
 from components.model.tasks.token_classification import conll
-from components.model.tasks.token_classification.reading import words_in
-from components.model.tasks.token_classification.schemes import entities, fault, joined, label_map, repaired
+from components.model.tasks.token_classification.cells import words_in
+from components.model.tasks.token_classification.schemes import entities, join_tags, label_map, repair_tags, tag_error
 
 SEQEVAL = {"BIO": seqeval.scheme.IOB2, "BIOES": seqeval.scheme.IOBES}
 LABELS = {"BIO": label_map(["B-X", "B-Y"], "BIO"), "BIOES": label_map(["B-X", "B-Y"], "BIOES")}
@@ -66,7 +66,7 @@ def test_scores_are_those_of_seqeval_and_nervaluate(scheme):
         assert {metric: found[f"entity_{metric}"] for metric in reference} == pytest.approx(reference), name
         assert found["token_accuracy"] == pytest.approx(seqeval.metrics.accuracy_score(expected, predicted)), name
         assert found["sentence_accuracy"] == np.mean([one == other for one, other in zip(expected, predicted, strict=True)]), name
-        if scheme == "BIO" and not any(fault(tags, scheme) for tags in [*expected, *predicted]):
+        if scheme == "BIO" and not any(tag_error(tags, scheme) for tags in [*expected, *predicted]):
             strict = nervaluate.Evaluator(expected, predicted, tags=["X", "Y"], loader="list").evaluate()["overall"]["strict"]
             assert found["entity_f1"] == pytest.approx(strict.f1), name
 
@@ -219,22 +219,22 @@ def test_a_label_map_is_completed_by_its_scheme():
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 def test_a_cut_entity_is_made_whole_and_a_whole_one_kept(scheme):
     for tags in product(LABELS[scheme], repeat=3):
-        assert fault(repaired(tags, scheme), scheme) is None
-        assert fault(tags, scheme) or repaired(tags, scheme) == list(tags)
-    assert repaired(["I-X", "I-X", "O"], "BIO") == ["B-X", "I-X", "O"]
-    assert repaired(["I-X", "E-X", "B-Y"], "BIOES") == ["B-X", "E-X", "S-Y"]
+        assert tag_error(repair_tags(tags, scheme), scheme) is None
+        assert tag_error(tags, scheme) or repair_tags(tags, scheme) == list(tags)
+    assert repair_tags(["I-X", "I-X", "O"], "BIO") == ["B-X", "I-X", "O"]
+    assert repair_tags(["I-X", "E-X", "B-Y"], "BIOES") == ["B-X", "E-X", "S-Y"]
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 def test_a_sentence_that_is_cut_anywhere_is_joined_again(scheme):
     for tags in product(LABELS[scheme], repeat=4):
         twins = any(one[1] == other[0] and one[2] == other[2] for one, other in pairwise(entities(tags, scheme)))
-        if fault(tags, scheme) or twins:
+        if tag_error(tags, scheme) or twins:
             continue
         for cut in (1, 2, 3):
-            assert joined(repaired(tags[:cut], scheme), repaired(tags[cut:], scheme), scheme) == list(tags)
-    assert joined([], ["B-X"], scheme) == ["B-X"]
-    assert joined(["NN"], ["NN"], "plain") == ["NN", "NN"]
+            assert join_tags(repair_tags(tags[:cut], scheme), repair_tags(tags[cut:], scheme), scheme) == list(tags)
+    assert join_tags([], ["B-X"], scheme) == ["B-X"]
+    assert join_tags(["NN"], ["NN"], "plain") == ["NN", "NN"]
 
 
 def test_options_that_exclude_each_other_are_refused():
