@@ -335,7 +335,7 @@ def test_conversations_out_of_order_are_bad_rows_each_with_its_reason(bases):
     assert faults == dict(enumerate(BROKEN.values()))
     assert read["label"].iloc[-1] == phrases(1)["completion"][0]
     with pytest.raises(BadData, match="messages is not JSON"):
-        TASKS["chat"].asked(pd.DataFrame({"messages": ["["]}), TASKS["chat"].load_tokenizer(bases["gpt2"]))
+        TASKS["chat"].prompts(pd.DataFrame({"messages": ["["]}), TASKS["chat"].load_tokenizer(bases["gpt2"]))
 
 
 @pytest.mark.parametrize("width", [4, 5, 8, 100])

@@ -110,7 +110,7 @@ def test_answer_alone_is_learnt_with_its_end(plain_bases, tmp_path, habit, kind)
     tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], habit, tmp_path / "base"))
     reader = TASK.reader(tokenizer)
     rows = rows_of(talk("red", "rot"), talk("cat", "  der hund ", "dog", "blau"))
-    for row, cell in zip(TASK._learnt(rows, tokenizer), rows["messages"], strict=True):
+    for row, cell in zip(TASK._sequences(rows, tokenizer), rows["messages"], strict=True):
         answers = [message["content"].strip() for message in json.loads(cell) if message["role"] == "assistant"]
         written = [token for part in row for token, learnt in zip(part.ids, part.learnt, strict=True) if learnt]
         found, held = [], []
@@ -134,7 +134,7 @@ def test_answer_alone_is_learnt_with_its_end(plain_bases, tmp_path, habit, kind)
 def test_asked_tokens_begin_what_is_learnt(plain_bases, tmp_path, habit):
     tokenizer = TASK.load_tokenizer(with_template(plain_bases["bytes"], habit, tmp_path / "base"))
     rows = rows_of(talk("red", "rot"), talk("cat", "rot", "dog", "blau"))
-    for asked, row in zip(TASK.asked(rows, tokenizer), TASK.expected(rows, tokenizer), strict=True):
+    for asked, row in zip(TASK.prompts(rows, tokenizer), TASK.expected(rows, tokenizer), strict=True):
         assert row.ids[: len(asked)] == asked
         assert row.learnt.index(True) == len(asked)
 
@@ -173,7 +173,7 @@ def test_turns_that_later_ones_change_are_apart(plain_bases, tmp_path):
     }
     rows = rows_of(talk("red", "rot", "blue", "blau"))
 
-    assert {habit: len(TASK._learnt(rows, tokenizer)[0]) for habit, tokenizer in loaded.items()} == {"empty thought": 2, "plain": 1}
+    assert {habit: len(TASK._sequences(rows, tokenizer)[0]) for habit, tokenizer in loaded.items()} == {"empty thought": 2, "plain": 1}
 
 
 @pytest.mark.parametrize("habit", ["plain", "end is special", "empty thought", "blanks around", "another end for the last"])

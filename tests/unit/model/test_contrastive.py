@@ -12,7 +12,8 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadParams
 from components.model import tasks
-from components.model.tasks.contrastive import baselines, losses, reading, retrieval
+from components.model.tasks.contrastive import baselines, losses, retrieval
+from components.model.tasks.contrastive import rows as parsing
 from tests.support.encoders import FAMILIES, make_encoder
 
 KINDS = ("pairs", "triplets", "scored", "texts")
@@ -108,7 +109,7 @@ def test_encoding_has_every_text_of_a_row(base, tickets, data):
     first = table["input_ids"][0].as_py()
 
     texts = (
-        [rows["text"][0], *reading.halves(rows["text"][0])]
+        [rows["text"][0], *parsing.halves(rows["text"][0])]
         if data == "texts"
         else [rows[name][0] for name in task.columns[:3] if name != "score"]
     )

@@ -67,12 +67,12 @@ def saved(base, tmp_path_factory):
 
 
 def test_the_words_asked_for_follow_from_the_text_alone_and_are_about_one_in_seven(tickets):
-    found = [words.asked(text) for text in tickets["text"]]
+    found = [words.masked(text) for text in tickets["text"]]
 
-    assert found == [words.asked(text) for text in tickets["text"]]
+    assert found == [words.masked(text) for text in tickets["text"]]
     assert min(map(len, found)) == 1
     long = " ".join(f"w{number}" for number in range(5_000))
-    assert len(words.asked(long)) == pytest.approx(5_000 * words.SHARE, rel=0.1)
+    assert len(words.masked(long)) == pytest.approx(5_000 * words.SHARE, rel=0.1)
 
 
 def test_an_address_is_asked_for_only_where_nothing_else_is_there():
@@ -85,7 +85,7 @@ def test_an_address_is_asked_for_only_where_nothing_else_is_there():
 def test_a_script_without_spaces_is_asked_by_the_character():
     text = "東京都は日本の首都である。人口は約千四百万人で、世界最大の都市圏の一つである。"
 
-    assert all(stop - start == 1 for start, stop in words.asked(text))
+    assert all(stop - start == 1 for start, stop in words.masked(text))
     assert len(words.spans("wifi 東京")) == 3
 
 
@@ -270,7 +270,7 @@ def test_a_long_text_is_asked_in_parts_and_every_word_is_answered(saved):
     answered = task.predictor(saved).answer(row)
 
     assert len(answered.predicted[0].split()) == len(row["label"][0].split()) > 3
-    assert task.statistics(row["label"], row["label"])["right"].tolist() == [len(words.asked(text))]
+    assert task.statistics(row["label"], row["label"])["right"].tolist() == [len(words.masked(text))]
 
 
 def test_parts_end_with_words_where_they_can():

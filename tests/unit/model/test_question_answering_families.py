@@ -112,7 +112,7 @@ def test_tokens_are_found_by_their_characters_and_back(base, rows):
             (begin, _), (_, end) = piece.offsets[[place[0] - piece.first, place[1] - piece.first]]
             assert context[begin:end].strip() == "router cable"
             assert tokenizer.decode(ids[place[0] : place[1] + 1]).strip() == "router cable"
-        assert ids[piece.nothing] == tokenizer.cls_token_id
+        assert ids[piece.no_answer] == tokenizer.cls_token_id
         assert len(ids) <= 24
     assert held == set(range(24))
 

@@ -106,7 +106,7 @@ def test_a_long_context_is_read_in_pieces_that_overlap(tiny_base):
     assert all(one[-6:] == other[:6] for one, other in pairwise(shown))
     assert [*shown[0], *(word for piece in shown[1:] for word in piece[6:])] == words
     assert all(piece.inputs["input_ids"][1:5] == pieces[0].inputs["input_ids"][1:5] for piece in pieces)
-    assert [piece.nothing for piece in pieces] == [0] * 4
+    assert [piece.no_answer for piece in pieces] == [0] * 4
 
 
 def test_the_labels_of_a_piece_are_the_tokens_of_the_answer(tiny_base, questions):

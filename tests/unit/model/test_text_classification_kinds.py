@@ -36,12 +36,12 @@ def spec(task, *labels, **options):
 @pytest.mark.parametrize(
     ("task", "options", "match"),
     [
-        ("levels", {"levels": ["a", "b"]}, "levels is read where kind is ordinal, not single"),
-        ("separator", {"kind": "regression", "separator": "|"}, "separator is read where kind is multi"),
-        ("weights", {"kind": "regression", "class_weights": "balanced"}, "class_weights is read where kind is single or multi or ordinal"),
-        ("once", {"kind": "ordinal", "levels": ["a", "a"]}, "two or more different names"),
-        ("threshold", {"kind": "multi", "thresholds": {"a": 1.5}}, "above 0 and up to 1; 'a'"),
-        ("weight", {"class_weights": {"a": 0}}, "above 0; 'a'"),
+        ("levels", {"levels": ["a", "b"]}, "levels is used only with kind ordinal, not single"),
+        ("separator", {"kind": "regression", "separator": "|"}, "separator is used only with kind multi"),
+        ("weights", {"kind": "regression", "class_weights": "balanced"}, "class_weights is used only with kind single or multi or ordinal"),
+        ("once", {"kind": "ordinal", "levels": ["a", "a"]}, "at least two different non-empty names"),
+        ("threshold", {"kind": "multi", "thresholds": {"a": 1.5}}, "above 0 and up to 1 for 'a'"),
+        ("weight", {"class_weights": {"a": 0}}, "above 0 for 'a'"),
     ],
 )
 def test_an_option_that_the_kind_does_not_read_is_refused(task, options, match):
@@ -63,9 +63,9 @@ def test_several_labels_are_read_from_a_list_or_between_separators():
 
     assert read["label"].tolist()[:5] == ['["a", "b"]', '["a", "b"]', '["a"]', "[]", '["1", "3"]']
     assert sorted(faults) == [5, 6, 7, 8]
-    assert "starts as a JSON list and is none" in faults[5]
-    assert faults[6] == "label has an empty name among its labels"
-    assert "something that is no name: null" in faults[7]
+    assert "label is not a valid JSON list" in faults[5]
+    assert faults[6] == "label contains an empty name"
+    assert "an item that is not a name: null" in faults[7]
     assert multi.labels_of(read.iloc[:5]) == ("1", "3", "a", "b")
     assert multi.label_counts(read.iloc[:5]) == {"a": 3, "b": 2, "1": 1, "3": 1}
 
@@ -83,7 +83,7 @@ def test_levels_are_those_named_or_numbers():
     read, faults = graded.read(cells("10", "2.0", " 2", "1.5", "good", "nan"))
 
     assert graded.labels_of(read.iloc[:4]) == ("1.5", "2", "10")
-    assert faults == {4: "label is not a number, with a point before its decimals", 5: "label is not a finite number"}
+    assert faults == {4: "label is not a number (with a decimal point)", 5: "label is not a finite number"}
 
 
 def test_numbers_are_read_and_written_in_one_form():
@@ -293,7 +293,7 @@ def test_weights_of_several_labels_balance_those_with_and_without():
 
 
 def test_a_weight_of_no_label_is_refused():
-    with pytest.raises(BadParams, match="class_weights names 'c'; the training rows have: a, b"):
+    with pytest.raises(BadParams, match="class_weights has unknown labels 'c'; the training rows have: a, b"):
         tasks.load("text_classification", {"class_weights": {"c": 2.0}}).fit_options(cells("a", "b"))
 
 

@@ -21,7 +21,7 @@ from components.training.trainer import TrainSection
 from tests.support.labelled import KINDS, METRIC, paired, relabelled
 
 BAD = {
-    "multi": ('["billing"', "label starts as a JSON list and is none"),
+    "multi": ('["billing"', "label is not a valid JSON list"),
     "ordinal": ("worst", "label is not in task_options.levels"),
     "regression": ("dear", "label is not a number"),
 }

@@ -34,7 +34,9 @@ def emissions_for(scheme):
 
 def paths_of(scheme, length):
     """All tag sequences that the scheme allows: not by the field's own rules, but by those that data are checked with."""
-    return [path for path in product(range(len(LABELS[scheme])), repeat=length) if not tag_error([LABELS[scheme][tag] for tag in path], scheme)]
+    return [
+        path for path in product(range(len(LABELS[scheme])), repeat=length) if not tag_error([LABELS[scheme][tag] for tag in path], scheme)
+    ]
 
 
 def scores_by_hand(crf, emissions, paths):

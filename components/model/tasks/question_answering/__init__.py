@@ -53,8 +53,7 @@ class Options(Section):
     unanswerable: bool = Field(False, description="allow questions without an answer in the context, as in SQuAD 2.0")
     no_answer_threshold: float | None = Field(
         None,
-        description="unanswerable: predict no answer if its score exceeds the best span by more than this; null: fitted on the validation
-        rows",
+        description="unanswerable: no answer if its score exceeds the best span by more; null: fitted on the validation rows",
     )
 
 

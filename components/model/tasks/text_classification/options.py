@@ -61,21 +61,21 @@ class Options(Section):
     @classmethod
     def _are_probabilities(cls, thresholds: dict[str, float]) -> dict[str, float]:
         if invalid := [name for name, value in thresholds.items() if not 0 < value <= 1]:
-            raise ValueError(f"expected probabilities above 0 and up to 1, found other values for {', '.join(map(repr, invalid))}")
+            raise ValueError(f"expected probabilities above 0 and up to 1 for {', '.join(map(repr, invalid))}")
         return {canonical_label(name): value for name, value in thresholds.items()}
 
     @field_validator("class_weights")
     @classmethod
     def _are_weights(cls, weights: Any) -> Any:
         if isinstance(weights, dict) and (invalid := [name for name, value in weights.items() if value <= 0]):
-            raise ValueError(f"expected weights above 0, found other values for {', '.join(map(repr, invalid))}")
+            raise ValueError(f"expected weights above 0 for {', '.join(map(repr, invalid))}")
         return {canonical_label(name): value for name, value in weights.items()} if isinstance(weights, dict) else weights
 
     @model_validator(mode="after")
     def _are_used(self) -> Self:
         for name, kinds in _USED_BY.items():
             if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is used only if kind is {' or '.join(kinds)}, found {self.kind}")
+                raise ValueError(f"{name} is used only with kind {' or '.join(kinds)}, not {self.kind}")
         return self
 
     @property

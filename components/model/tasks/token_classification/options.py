@@ -33,5 +33,5 @@ class Options(Section):
         if self.data == "spans" and self.scheme == "plain":
             raise ValueError("spans are entities, which the scheme plain does not support; choose BIO or BIOES")
         if self.head != "crf" and self.transition_rate != type(self).model_fields["transition_rate"].default:
-            raise ValueError("transition_rate is used only if head is crf; remove it, or set head: crf")
+            raise ValueError("transition_rate is used only with head crf; remove it, or set head: crf")
         return self
