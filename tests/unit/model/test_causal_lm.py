@@ -92,7 +92,7 @@ def fitted(request, bases, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_every_family_learns_is_saved_and_answers_alike(fitted, tmp_path):
+def test_every_family_trains_and_reloads(fitted, tmp_path):
     found, losses, kind, folder = fitted
     task, spec, rows = TASKS[kind], ModelSpec.read(fitted[3]), rows_of(kind).head(12)
     again = save(task, task.build_model(folder, spec), folder, spec, tmp_path / "again")
@@ -107,7 +107,7 @@ def test_every_family_learns_is_saved_and_answers_alike(fitted, tmp_path):
         assert torch.equal(found.model.eval()(input_ids=ids).logits, task.build_model(folder, spec)(input_ids=ids).logits)
 
 
-def test_neither_order_nor_company_nor_padding_changes_an_answer(fitted):
+def test_answers_do_not_depend_on_batching(fitted):
     _, _, kind, folder = fitted
     rows, writer = rows_of(kind).head(20), TASKS[kind].predictor(folder)
     together, alone = writer.answer(rows, 20), writer.answer(rows, 1)
@@ -118,7 +118,7 @@ def test_neither_order_nor_company_nor_padding_changes_an_answer(fitted):
         np.testing.assert_allclose(values, backwards.measured[name][::-1], atol=1e-4)
 
 
-def test_what_was_asked_at_serving_is_answered_as_at_evaluation(fitted):
+def test_serving_and_evaluation_give_equal_answers(fitted):
     _, _, kind, folder = fitted
     rows, writer = rows_of(kind).head(10), TASKS[kind].predictor(folder)
     asked = rows[list(TASKS[kind].inputs)]
@@ -129,7 +129,7 @@ def test_what_was_asked_at_serving_is_answered_as_at_evaluation(fitted):
     assert writer.answer(asked).measured == {}
 
 
-def test_the_likelihood_of_what_is_expected_is_that_of_the_passes_by_hand(fitted):
+def test_log_likelihood_equals_manual_computation(fitted):
     _, _, kind, folder = fitted
     task, rows = TASKS[kind], rows_of(kind).head(20)
     found = task.predictor(folder).answer(rows).measured
@@ -148,7 +148,7 @@ def test_the_likelihood_of_what_is_expected_is_that_of_the_passes_by_hand(fitted
 
 
 @pytest.mark.slow
-def test_a_model_that_learnt_where_to_end_ends_there(bases, tmp_path):
+def test_trained_model_learns_the_end_token(bases, tmp_path):
     # Padding is the end token here: were it left out of the loss, no answer would ever end.
     task, learn = TASKS["completion"], learn_of(tmp_path, bases["gpt2"], "completion")
     tokenizer = task.load_tokenizer(bases["gpt2"])
@@ -176,7 +176,7 @@ METHODS = {
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("family", "packing"), [("gpt2", True), ("llama", False)])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_and_a_cut_changes_nothing(family, packing, method, bases, tmp_path):
+def test_every_method_learns_and_resumes_exactly(family, packing, method, bases, tmp_path):
     task = tasks.load("causal_lm", OPTIONS["completion"] | {"packing": packing})
     learn = learn_of(tmp_path, bases[family], "completion", packing=packing)
     settings = PLAIN.model_copy(update={"batch_size": 4} | METHODS[method])
@@ -193,7 +193,7 @@ def test_every_method_learns_and_a_cut_changes_nothing(family, packing, method, 
         assert torch.equal(whole.model.eval()(input_ids=ids).logits, loaded(input_ids=ids).logits)
 
 
-def test_the_same_seed_gives_the_same_weights(bases, tmp_path):
+def test_same_seed_gives_same_weights(bases, tmp_path):
     learn = learn_of(tmp_path, bases["llama"], "text")
     one, other = (weights(fit(TASKS["text"], bases["llama"], learn, PLAIN.model_copy(update={"epochs": 1})).model) for _ in range(2))
 
@@ -202,7 +202,7 @@ def test_the_same_seed_gives_the_same_weights(bases, tmp_path):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_packed_text_is_read_as_if_it_were_alone(family, attention, bases):
+def test_packed_texts_do_not_see_each_other(family, attention, bases):
     task = tasks.load("causal_lm", OPTIONS["text"] | {"packing": True})
     tokenizer, spec = task.load_tokenizer(bases[family]), spec_for("text", 40, packing=True)
     rows = rows_of("text").head(9)
@@ -227,7 +227,7 @@ def _spans(positions):
     return [slice(one, other) for one, other in zip(starts, [*starts[1:], len(positions)], strict=True)]
 
 
-def test_a_model_that_would_mix_packed_texts_is_refused(bases, tmp_path):
+def test_model_without_packing_support_is_rejected(bases, tmp_path):
     from transformers import BloomConfig, BloomForCausalLM
 
     task = tasks.load("causal_lm", OPTIONS["text"] | {"packing": True})
@@ -242,12 +242,12 @@ def test_a_model_that_would_mix_packed_texts_is_refused(bases, tmp_path):
     assert TASKS["text"].build_model(tmp_path, spec_for("text"))
 
 
-def test_a_model_that_reads_ahead_is_refused(tiny_base):
+def test_non_causal_model_is_rejected(tiny_base):
     with pytest.raises(BadModel, match=r"reads ahead|no end token"):
         TASKS["text"].build_model(tiny_base, spec_for("text"))
 
 
-def test_only_the_completion_is_learnt_and_its_end(bases):
+def test_only_completion_and_end_are_learnt(bases):
     task, tokenizer = TASKS["completion"], TASKS["completion"].load_tokenizer(bases["gpt2"])
     row = task.encode(rows_of("completion").head(1), tokenizer, spec_for("completion")).to_pylist()[0]
     learnt = [token for token in row["labels"] if token != -100]
@@ -258,7 +258,7 @@ def test_only_the_completion_is_learnt_and_its_end(bases):
     assert "position_ids" not in row
 
 
-def test_only_the_assistants_turns_are_learnt(bases):
+def test_only_assistant_turns_are_learnt(bases):
     talk = [("system", "old"), ("user", "red"), ("assistant", "rot"), ("user", "blue"), ("assistant", "blau")]
     frame = pd.DataFrame({"messages": [json.dumps([{"role": role, "content": content} for role, content in talk])]})
     for turns, expected in (("all", ["rot", "blau"]), ("last", ["blau"])):
@@ -275,7 +275,7 @@ def test_only_the_assistants_turns_are_learnt(bases):
     assert task.read(frame)[0]["text"][0] == "system: old\nuser: red\nassistant: rot\nuser: blue"
 
 
-def test_a_tokenizers_own_chat_template_is_kept_and_its_end_ends_an_answer(bases, tmp_path):
+def test_chat_template_of_the_tokenizer_is_kept(bases, tmp_path):
     template = (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' + '\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -293,7 +293,7 @@ def test_a_tokenizers_own_chat_template_is_kept_and_its_end_ends_an_answer(bases
     assert reader.stops() == sorted([loaded.eos_token_id, loaded.convert_tokens_to_ids("<|im_end|>")])
 
 
-def test_turns_that_a_template_writes_anew_are_apart(bases):
+def test_rewritten_turns_become_separate_sequences(bases):
     task, tokenizer = TASKS["chat"], TASKS["chat"].load_tokenizer(bases["gpt2"])
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}: {{ m.content if loop.last or m.role == 'user' else '…' }}\n{% endfor %}"
@@ -328,7 +328,7 @@ BROKEN = {
 }
 
 
-def test_conversations_out_of_order_are_bad_rows_each_with_its_reason(bases):
+def test_invalid_conversations_are_rejected_with_a_reason(bases):
     good = phrases(1)["messages"][0]
     read, faults = TASKS["chat"].read(pd.DataFrame({"messages": [*BROKEN, good]}))
 
@@ -340,7 +340,7 @@ def test_conversations_out_of_order_are_bad_rows_each_with_its_reason(bases):
 
 @pytest.mark.parametrize("width", [4, 5, 8, 100])
 @pytest.mark.parametrize("given", [1, 3, 30])
-def test_of_a_long_row_every_token_is_learnt_once(width, given):
+def test_every_token_of_a_long_row_is_learnt_once(width, given):
     row = _texts.Ids(list(range(given + 17)), [False] * given + [True] * 17)
     parts = list(_texts.windows(row, width))
 
@@ -349,7 +349,7 @@ def test_of_a_long_row_every_token_is_learnt_once(width, given):
     assert len(parts[0].ids) > 1
 
 
-def test_a_long_text_costs_the_same_likelihood_by_any_batch_and_none_is_lost(bases, tmp_path):
+def test_long_text_is_measured_completely(bases, tmp_path):
     rows = TASKS["text"].read(pd.DataFrame({"text": ["red dog eats " * 12, "cat"]}))[0]
     folder = save(
         TASKS["text"], TASKS["text"].build_model(bases["llama"], spec_for("text")), bases["llama"], spec_for("text"), tmp_path / "m"
@@ -363,7 +363,7 @@ def test_a_long_text_costs_the_same_likelihood_by_any_batch_and_none_is_lost(bas
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_baselines_say_how_likely_and_write(kind, bases):
+def test_baselines_answer_with_likelihoods(kind, bases):
     rows = rows_of(kind)
     answers = TASKS[kind].predict_baselines(rows.head(100), rows.tail(20), spec_for(kind), bases["gpt2"])
     for name, measure in TASKS[kind].test_metrics.items():
@@ -378,7 +378,7 @@ def test_baselines_say_how_likely_and_write(kind, bases):
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_slices_and_tables_are_of_the_rows(kind):
+def test_slices_and_tables_cover_all_rows(kind):
     part = rows_of(kind).head(30)
     measured = {name: np.full(30, value) for name, value in (("log_likelihood", -6.0), ("tokens", 3.0), ("hits", 1.0), ("bytes", 6.0))}
     columns = (np.array(list(each)) for each in (part["id"], part["group"], part["label"], part["label"]))
@@ -393,7 +393,7 @@ def test_slices_and_tables_are_of_the_rows(kind):
     )
 
 
-def test_settings_that_nothing_reads_and_no_room_for_an_answer_are_refused(bases):
+def test_unused_settings_and_missing_room_are_rejected(bases):
     with pytest.raises(BadParams, match="turns is read where data is chat, found data text"):
         tasks.load("causal_lm", {"turns": "last"})
     with pytest.raises(BadParams, match="separator is read where data is completion"):
@@ -403,12 +403,12 @@ def test_settings_that_nothing_reads_and_no_room_for_an_answer_are_refused(bases
 
 
 @pytest.mark.parametrize("field", [{"r_drop": 1.0}, {"calibration": "temperature"}])
-def test_what_does_not_fit_is_refused_with_its_reason(bases, tmp_path, field):
+def test_unsupported_settings_are_rejected(bases, tmp_path, field):
     with pytest.raises(BadParams, match="the task refuses it"):
         fit(TASKS["text"], bases["gpt2"], learn_of(tmp_path, bases["gpt2"], "text"), PLAIN.model_copy(update=field))
 
 
-def test_a_tokenizer_without_an_end_is_refused(bases, tmp_path):
+def test_tokenizer_without_end_token_is_rejected(bases, tmp_path):
     tokenizer = TASKS["text"].load_tokenizer(bases["llama"])
     tokenizer.eos_token = None
     tokenizer.pad_token = "<unk>"
@@ -419,7 +419,7 @@ def test_a_tokenizer_without_an_end_is_refused(bases, tmp_path):
         TASKS["text"].load_tokenizer(tmp_path)
 
 
-def test_padding_is_what_the_labels_say_and_not_a_token():
+def test_padding_is_masked_even_if_it_is_the_end_token():
     batch = _model.Collator(0, packed=False)([{"input_ids": [5, 0], "labels": [-100, 0]}, {"input_ids": [5, 6, 0], "labels": [-100, 6, 0]}])
 
     assert batch["labels"].tolist() == [[-100, 0, -100], [-100, 6, 0]]

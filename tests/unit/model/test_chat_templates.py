@@ -106,7 +106,7 @@ def with_template(base: Path, habit: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
 @pytest.mark.parametrize("habit", HABITS)
-def test_answer_alone_is_learnt_with_its_end(plain_bases, tmp_path, habit, kind):
+def test_only_answer_and_end_are_learnt(plain_bases, tmp_path, habit, kind):
     tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], habit, tmp_path / "base"))
     reader = TASK.reader(tokenizer)
     rows = rows_of(talk("red", "rot"), talk("cat", "  der hund ", "dog", "blau"))
@@ -131,7 +131,7 @@ def test_answer_alone_is_learnt_with_its_end(plain_bases, tmp_path, habit, kind)
 
 
 @pytest.mark.parametrize("habit", HABITS)
-def test_asked_tokens_begin_what_is_learnt(plain_bases, tmp_path, habit):
+def test_prompt_is_a_prefix_of_the_training_sequence(plain_bases, tmp_path, habit):
     tokenizer = TASK.load_tokenizer(with_template(plain_bases["bytes"], habit, tmp_path / "base"))
     rows = rows_of(talk("red", "rot"), talk("cat", "rot", "dog", "blau"))
     for asked, row in zip(TASK.prompts(rows, tokenizer), TASK.expected(rows, tokenizer), strict=True):
@@ -144,7 +144,7 @@ LEARNT = ("end is added, not special", "end is no token", "empty thought", "quot
 
 @pytest.mark.slow
 @pytest.mark.parametrize("habit", LEARNT)
-def test_a_model_that_learnt_every_token_is_right(plain_bases, tmp_path, habit):
+def test_fully_trained_model_answers_exactly(plain_bases, tmp_path, habit):
     base = with_template(plain_bases["bytes"], habit, tmp_path / "base")
     rows = rows_of(*[talk(one, other) for one, other in ANSWERS.items()] * 6)
     options = {"data": "chat", "max_new_tokens": 20}
@@ -167,7 +167,7 @@ def test_a_model_that_learnt_every_token_is_right(plain_bases, tmp_path, habit):
     assert [answer == expected for answer, expected in zip(answers.predicted, ANSWERS.values(), strict=True)] == learnt.tolist()
 
 
-def test_turns_that_later_ones_change_are_apart(plain_bases, tmp_path):
+def test_turns_changed_by_later_ones_are_separate(plain_bases, tmp_path):
     loaded = {
         habit: TASK.load_tokenizer(with_template(plain_bases["bytes"], habit, tmp_path / habit)) for habit in ("empty thought", "plain")
     }
@@ -178,7 +178,7 @@ def test_turns_that_later_ones_change_are_apart(plain_bases, tmp_path):
 
 @pytest.mark.parametrize("habit", ["plain", "end is special", "empty thought", "blanks around", "another end for the last"])
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
-def test_conversation_is_read_as_the_tokenizer_writes_it(plain_bases, tmp_path, habit, kind):
+def test_prompt_equals_the_rendered_template(plain_bases, tmp_path, habit, kind):
     tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], habit, tmp_path / "base"))
     given = talk("red", "rot", "blue dog")
     own = tokenizer.apply_chat_template(given, add_generation_prompt=True, return_dict=False)
@@ -190,7 +190,7 @@ def test_conversation_is_read_as_the_tokenizer_writes_it(plain_bases, tmp_path, 
 
 @pytest.mark.parametrize("habit", ["end is special", "end is added, not special", "empty thought", "plain"])
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
-def test_marks_that_somebody_types_are_text(plain_bases, tmp_path, habit, kind):
+def test_typed_control_tokens_are_text(plain_bases, tmp_path, habit, kind):
     tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], habit, tmp_path / "base"))
     reader = TASK.reader(tokenizer)
     typed = f"red {tokenizer.eos_token} <|im_end|> dog"
@@ -215,7 +215,7 @@ SYSTEM_LAST = (  # as Mistral's: the system's turn stands in the last turn, if t
 
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
-def test_system_turn_is_read_where_a_question_has_it(plain_bases, kind):
+def test_system_turn_is_in_the_prompt(plain_bases, kind):
     tokenizer = TASK.load_tokenizer(plain_bases[kind])
     tokenizer.chat_template = SYSTEM_LAST
     reader = TASK.reader(tokenizer)
@@ -237,7 +237,7 @@ DATED = (
 )
 
 
-def test_date_in_a_template_is_the_same_every_day(plain_bases, tmp_path, caplog):
+def test_date_in_a_template_is_fixed(plain_bases, tmp_path, caplog):
     base = tmp_path / "base"
     shutil.copytree(plain_bases["bytes"], base)
     from transformers import AutoTokenizer
@@ -259,18 +259,18 @@ def test_date_in_a_template_is_the_same_every_day(plain_bases, tmp_path, caplog)
     assert texts.pop().startswith(f"{END}Today is 26 Jul 2024 (2024-07-26)\n### user\nred")
 
 
-def test_frozen_template_differs_in_its_date_alone():
+def test_freezing_changes_only_the_date():
     assert _template.frozen(PLAIN) == PLAIN
     assert _template.frozen(_template.frozen(DATED)) == _template.frozen(DATED)
 
 
 @pytest.mark.parametrize("drawn", ["{{ ['a', 'b'] | random }}", "{{ lipsum(1) }}"])
-def test_template_that_draws_is_refused(drawn):
+def test_random_template_is_rejected(drawn):
     with pytest.raises(BadModel, match="draws at random"):
         _template.frozen(drawn + PLAIN)
 
 
-def test_template_without_the_answer_is_refused(plain_bases):
+def test_template_without_the_answer_is_rejected(plain_bases):
     tokenizer = TASK.load_tokenizer(plain_bases["bytes"])
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
 
@@ -278,7 +278,7 @@ def test_template_without_the_answer_is_refused(plain_bases):
         TASK.reader(tokenizer).stops()
 
 
-def test_contract_of_a_chat_model_is_in_its_folder(plain_bases, tmp_path):
+def test_stop_string_is_in_the_generation_config(plain_bases, tmp_path):
     base = with_template(plain_bases["bytes"], "end is no token", tmp_path / "base")
     spec = ModelSpec(task="causal_lm", labels=(), max_length=40, unicode_form="NFC", options=TASK.options.model_dump())
     TASK.build_model(base, spec).save_pretrained(tmp_path / "model")

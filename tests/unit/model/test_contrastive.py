@@ -62,7 +62,7 @@ def save(base, folder, **options):
 # What the rows are
 
 
-def test_each_kind_of_data_has_its_columns_and_measures():
+def test_each_data_format_has_columns_and_metrics():
     made = {kind: tasks.load("contrastive", {"data": kind}) for kind in KINDS}
 
     assert made["triplets"].columns == ("anchor", "positive", "negative")
@@ -84,7 +84,7 @@ def test_each_kind_of_data_has_its_columns_and_measures():
         ("texts", {"text": "alone"}, "text has one word, so it has no halves that could find each other"),
     ],
 )
-def test_a_bad_row_is_told_what_is_wrong_with_it(data, row, reason):
+def test_invalid_row_has_a_reason(data, row, reason):
     good = {name: f"{name} good" if name != "score" else "0.5" for name in row}
     read, faults = tasks.load("contrastive", {"data": data}).read(pd.DataFrame([good, row]))
 
@@ -92,7 +92,7 @@ def test_a_bad_row_is_told_what_is_wrong_with_it(data, row, reason):
     assert read["text"][0] == next(iter(good.values()))
 
 
-def test_all_that_tells_rows_apart_is_in_text_and_label():
+def test_text_and_label_contain_all_differences():
     triplets, scored = tasks.load("contrastive", {"data": "triplets"}), tasks.load("contrastive", {"data": "scored", "highest": 5})
     both, _ = triplets.read(pd.DataFrame({"anchor": ["a", "a"], "positive": ["b", "b"], "negative": ["c", "d"]}))
     pair, _ = scored.read(pd.DataFrame({"text_a": ["a", "a"], "text_b": ["b", "c"], "score": ["4", "4"]}))
@@ -102,7 +102,7 @@ def test_all_that_tells_rows_apart_is_in_text_and_label():
 
 
 @pytest.mark.parametrize("data", KINDS)
-def test_encoding_has_every_text_of_a_row(base, tickets, data):
+def test_encoding_contains_every_text(base, tickets, data):
     task = tasks.load("contrastive", {"data": data})
     rows, tokenizer = rows_of(tickets, data, 5), task.load_tokenizer(base)
     table = task.encode(rows, tokenizer, spec(data))
@@ -141,7 +141,7 @@ def brute(group, anchor, positive, negative=None):
 
 
 @pytest.mark.parametrize("negatives", [False, True])
-def test_no_text_of_the_same_group_or_anchor_is_a_negative(negatives):
+def test_texts_of_same_group_or_anchor_are_not_negatives(negatives):
     rng = np.random.default_rng(0)
     found = 0
     for _ in range(200):
@@ -156,7 +156,7 @@ def unit(rows, seed):
     return torch.nn.functional.normalize(torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def test_the_loss_is_the_cross_entropy_counted_by_hand():
+def test_loss_equals_manual_cross_entropy():
     anchors, positives = unit(5, 0), unit(5, 1)
     keys = torch.tensor([[1, 10, 20], [1, 11, 21], [2, 12, 22], [3, 13, 20], [4, 14, 24]])
     similar = (anchors @ positives.T / 0.1).double().numpy()
@@ -182,7 +182,7 @@ def sentence():
     return sentence_transformers
 
 
-def test_without_false_negatives_the_losses_are_those_of_sentence_transformers(sentence):
+def test_losses_equal_sentence_transformers(sentence):
     known = sentence.sentence_transformer.losses
     one, other, third = (unit(6, seed) for seed in range(3))
     apart = torch.arange(24).reshape(4, 6).T
@@ -196,7 +196,7 @@ def test_without_false_negatives_the_losses_are_those_of_sentence_transformers(s
     assert float(losses.by_score(one, other, scores, 0.05)) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_a_batch_without_a_single_negative_costs_nothing():
+def test_batch_without_negatives_has_zero_loss():
     keys = torch.tensor([[1, 10, 20], [1, 11, 21]])
 
     assert float(losses.in_batch(unit(2, 0), [unit(2, 1)], keys, 0.05)) == 0.0
@@ -206,7 +206,7 @@ def test_a_batch_without_a_single_negative_costs_nothing():
 # How well it finds
 
 
-def test_ranks_are_those_of_sentence_transformers_evaluator(sentence):
+def test_ranks_equal_sentence_transformers(sentence):
     rng = np.random.default_rng(0)
     queries = rng.integers(0, 20, 40)  # a query with several right texts
     wanted = rng.permutation(60)[:40]
@@ -229,14 +229,14 @@ def test_ranks_are_those_of_sentence_transformers_evaluator(sentence):
         assert found[f"recall_at_{cut}"][once].mean() == pytest.approx(expected["recall@k"][cut])
 
 
-def test_ties_are_decided_by_the_order_of_the_corpus():
+def test_ties_are_broken_by_corpus_order():
     found = retrieval.measure(lambda start, stop: np.zeros((stop - start, 4)), [1, 2, 3, 4], [40, 30, 20, 10])
 
     assert found["reciprocal_rank"].tolist() == [1 / 4, 1 / 3, 1 / 2, 1]
     assert found["first"].tolist() == [0, 0, 0, 0]
 
 
-def test_a_large_test_set_is_ranked_in_parts_alike(monkeypatch):
+def test_chunked_ranking_gives_equal_results(monkeypatch):
     rng = np.random.default_rng(0)
     similar = rng.integers(0, 4, (50, 50)).astype(float)
     queries, wanted = rng.integers(0, 30, 50), np.arange(50)
@@ -247,7 +247,7 @@ def test_a_large_test_set_is_ranked_in_parts_alike(monkeypatch):
     assert all((whole[name] == parts[name]).all() for name in whole)
 
 
-def test_spearman_is_that_of_scipy():
+def test_spearman_equals_scipy():
     from scipy.stats import spearmanr
 
     rng = np.random.default_rng(0)
@@ -260,7 +260,7 @@ def test_spearman_is_that_of_scipy():
 
 
 @pytest.mark.parametrize("data", KINDS)
-def test_validation_and_test_measure_alike(base, tickets, tmp_path, data):
+def test_validation_and_test_metrics_agree(base, tickets, tmp_path, data):
     task = tasks.load("contrastive", {"data": data})
     rows, folder = rows_of(tickets, data), save(base, tmp_path, data=data)
     table = task.encode(rows, task.load_tokenizer(base), spec(data))
@@ -280,7 +280,7 @@ def test_validation_and_test_measure_alike(base, tickets, tmp_path, data):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_sentence_transformers_loads_what_is_saved(sentence, tickets, tmp_path, family, pooling):
+def test_sentence_transformers_loads_the_saved_model(sentence, tickets, tmp_path, family, pooling):
     folder = save(make_encoder(tmp_path / "base", family, tickets["text"].tolist()), tmp_path / "model", pooling=pooling)
     texts = [*tickets["text"][:10], "wifi", "slow " * 40]
     mine = tasks.of(spec(pooling=pooling)).predictor(folder).embed(texts)
@@ -291,7 +291,7 @@ def test_sentence_transformers_loads_what_is_saved(sentence, tickets, tmp_path, 
     np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
-def test_padding_order_and_company_change_no_answer(base, tickets, tmp_path):
+def test_vectors_do_not_depend_on_batching(base, tickets, tmp_path):
     predictor = tasks.load("contrastive").predictor(save(base, tmp_path))
     texts = [*tickets["text"][:20], "wifi", "slow " * 40, "", "wifi"]
 
@@ -299,7 +299,7 @@ def test_padding_order_and_company_change_no_answer(base, tickets, tmp_path):
     assert predictor.embed(["wifi  slow\u200b\n"]).tolist() == predictor.embed(["wifi slow"]).tolist()
 
 
-def test_a_served_model_embeds_a_text_as_in_the_test(base, tickets, tmp_path):
+def test_serving_and_test_give_equal_vectors(base, tickets, tmp_path):
     rows, predictor = rows_of(tickets), tasks.load("contrastive").predictor(save(base, tmp_path))
     served, tested = predictor.answer(rows[["text"]]), predictor.answer(rows)
 
@@ -309,7 +309,7 @@ def test_a_served_model_embeds_a_text_as_in_the_test(base, tickets, tmp_path):
     assert predictor.answer(rows.head(0)).predicted == []
 
 
-def test_a_fine_tuned_model_is_the_base_of_another_and_of_a_classifier(base, tickets, tmp_path):
+def test_saved_model_is_a_base_for_other_tasks(base, tickets, tmp_path):
     task, folder = tasks.load("contrastive"), save(base, tmp_path)
     again = task.build_model(folder, spec())
     classifier = tasks.load("text_classification").build_model(folder, spec().model_copy(update={"labels": ("a", "b")}))
@@ -322,7 +322,7 @@ def test_a_fine_tuned_model_is_the_base_of_another_and_of_a_classifier(base, tic
 # Baselines and the page
 
 
-def test_baselines_find_by_words():
+def test_baselines_search_by_words():
     corpus = ["fracture of the arm", "cholera", "pain in the chest"]
     for index in (baselines.tfidf, baselines.bm25):
         search = index(corpus)
@@ -332,7 +332,7 @@ def test_baselines_find_by_words():
 
 
 @pytest.mark.parametrize("data", KINDS)
-def test_baselines_are_measured_as_the_model_is(base, tickets, data):
+def test_baselines_have_the_same_metrics(base, tickets, data):
     task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
     found = task.predict_baselines(rows.head(0), rows, spec(data), base)
     measured = {
@@ -349,7 +349,7 @@ def test_baselines_are_measured_as_the_model_is(base, tickets, data):
 
 
 @pytest.mark.parametrize("data", KINDS)
-def test_slices_and_tables_show_what_was_found(base, tickets, tmp_path, data):
+def test_slices_and_tables_match_the_results(base, tickets, tmp_path, data):
     task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
     found = Predictions.of(rows, task.predictor(save(base, tmp_path, data=data)).answer(rows))
     shown = task.tables(rows, found)

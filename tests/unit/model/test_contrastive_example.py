@@ -29,7 +29,7 @@ def make(folder: Path, example: str) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def test_every_synonym_has_the_title_of_its_code(tmp_path: Path) -> None:
+def test_every_synonym_has_its_code_title(tmp_path: Path) -> None:
     rows = make(tmp_path, "synonyms")["synonyms.csv"]
 
     assert len(rows) == 12_569
@@ -42,7 +42,7 @@ def test_every_synonym_has_the_title_of_its_code(tmp_path: Path) -> None:
     assert all(row["id"].startswith(row["group"]) for row in rows)
 
 
-def test_the_language_model_learns_from_no_text_that_the_classifiers_are_tested_on(tmp_path: Path) -> None:
+def test_pretraining_texts_exclude_test_texts(tmp_path: Path) -> None:
     found = make(tmp_path, "domain_pretraining")
     splits = {
         name: read_params(EXAMPLES / f"domain_pretraining/{name}.yaml").preprocess for name in ("adapt", "classify", "classify_alone")
@@ -66,7 +66,7 @@ def test_the_language_model_learns_from_no_text_that_the_classifiers_are_tested_
     assert sum(split[row["group"]] == "train" for row in found["labelled.csv"]) <= 21 * 12
 
 
-def test_both_classifiers_differ_in_their_base_alone() -> None:
+def test_classifiers_differ_only_in_name_and_base() -> None:
     one, other = (read_params(EXAMPLES / f"domain_pretraining/{name}.yaml").model_dump() for name in ("classify", "classify_alone"))
 
     assert {name for name in one if one[name] != other[name]} == {"name", "base"}

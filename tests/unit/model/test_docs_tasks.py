@@ -48,12 +48,12 @@ WRITTEN = [(names(task)[0], names(options)[0], tuple(map(names, cells))) for tas
 
 
 @pytest.mark.parametrize(("name", "options", "cells"), WRITTEN)
-def test_a_row_of_the_table_is_what_the_task_says(name: str, options: str, cells: tuple[tuple[str, ...], ...]) -> None:
+def test_table_rows_match_the_task(name: str, options: str, cells: tuple[tuple[str, ...], ...]) -> None:
     assert cells == seen(name, yaml.safe_load(options))
 
 
 @pytest.mark.parametrize("name", tasks.available())
-def test_no_choice_of_an_option_leads_to_what_the_table_has_not(name: str) -> None:
+def test_table_covers_every_option(name: str) -> None:
     rows = {cells for task, _, cells in WRITTEN if task == name}
     tried = [{}]
     for field, info in tasks.load(name).Options.model_fields.items():
@@ -78,12 +78,12 @@ def test_every_task_is_in_every_table(table: str) -> None:
     assert {names(row[0])[0] for row in tables()[table]} == set(tasks.available())
 
 
-def test_every_option_that_is_explained_is_one_of_the_task() -> None:
+def test_documented_options_exist() -> None:
     for task, option, _ in tables()["option"]:
         assert set(names(option)) <= set(tasks.load(names(task)[0]).Options.model_fields), (task, option)
 
 
-def test_the_families_are_those_that_the_tests_train() -> None:
+def test_documented_families_are_tested() -> None:
     written = {names(task)[0]: names(families) for task, families in tables()["families"]}
 
     assert written == {name: tuple(families) for name, families in FAMILIES.items()}

@@ -66,7 +66,7 @@ def saved(base, tmp_path_factory):
 # Which words are asked for
 
 
-def test_the_words_asked_for_follow_from_the_text_alone_and_are_about_one_in_seven(tickets):
+def test_masked_words_depend_only_on_the_text(tickets):
     found = [words.masked(text) for text in tickets["text"]]
 
     assert found == [words.masked(text) for text in tickets["text"]]
@@ -75,21 +75,21 @@ def test_the_words_asked_for_follow_from_the_text_alone_and_are_about_one_in_sev
     assert len(words.masked(long)) == pytest.approx(5_000 * words.SHARE, rel=0.1)
 
 
-def test_an_address_is_asked_for_only_where_nothing_else_is_there():
+def test_url_is_masked_only_if_alone():
     address = "https://example.org/" + "a" * 40
 
     assert {words.expected(f"{address} {word}") for word in ("one", "two", "three")} == {"one", "two", "three"}
     assert words.expected(address) == address
 
 
-def test_a_script_without_spaces_is_asked_by_the_character():
+def test_scripts_without_spaces_are_masked_per_character():
     text = "東京都は日本の首都である。人口は約千四百万人で、世界最大の都市圏の一つである。"
 
     assert all(stop - start == 1 for start, stop in words.masked(text))
     assert len(words.spans("wifi 東京")) == 3
 
 
-def test_a_text_that_holds_a_mask_is_a_question_and_goes_to_quarantine():
+def test_text_with_a_mask_token_is_invalid():
     rows, faults = task.read(pd.DataFrame({"text": ["my [MASK] is slow", "all well", "a <mask>"]}))
 
     assert faults == {0: "text holds [MASK]", 2: "text holds <mask>"}
@@ -99,7 +99,7 @@ def test_a_text_that_holds_a_mask_is_a_question_and_goes_to_quarantine():
 # What is encoded and masked
 
 
-def test_units_are_tokens_or_words_and_unknown_tokens_are_in_none(tokenizer):
+def test_units_are_tokens_or_words(tokenizer):
     rows = texts_of("my screenx \u6771 is slow")
     by_token, by_word = (encoded(rows, tokenizer, whole_word=whole)[0]["units"] for whole in (False, True))
 
@@ -108,7 +108,7 @@ def test_units_are_tokens_or_words_and_unknown_tokens_are_in_none(tokenizer):
     assert by_word == [-1, 0, 1, 1, -1, 3, 4, -1]
 
 
-def test_a_row_is_cut_or_joined_to_blocks_that_lose_nothing(rows, tokenizer):
+def test_rows_are_truncated_or_joined_to_blocks(rows, tokenizer):
     lines, blocks = (encoded(rows, tokenizer, line_by_line=line_by_line) for line_by_line in (True, False))
     bodies = [ids for ids, _ in tokens.pieces(rows["text"].tolist(), tokenizer)]
     end = tokenizer.sep_token_id
@@ -123,13 +123,13 @@ def test_a_row_is_cut_or_joined_to_blocks_that_lose_nothing(rows, tokenizer):
         assert [unit == -1 for unit in row["units"]] == [token in (end, tokenizer.cls_token_id) for token in row["input_ids"]]
 
 
-def test_texts_of_unknown_tokens_are_left_out_and_nothing_else_is_an_error(tokenizer):
+def test_texts_of_unknown_tokens_are_skipped(tokenizer):
     assert len(encoded(texts_of("☃", "wifi"), tokenizer)) == 1
     with pytest.raises(BadData, match="knows no token of the 1 texts"):
         encoded(texts_of("☃"), tokenizer)
 
 
-def test_an_evaluation_masks_the_same_whatever_the_company_and_training_anew_each_epoch(rows, tokenizer):
+def test_masks_are_fixed_in_evaluation_and_drawn_per_epoch(rows, tokenizer):
     batch = encoded(rows.head(40), tokenizer)
     fixed = task.collator(tokenizer, spec())
     drawing = fixed.drawing
@@ -146,7 +146,7 @@ def test_an_evaluation_masks_the_same_whatever_the_company_and_training_anew_eac
     assert not torch.equal(drawn[0]["labels"], fixed(batch)["labels"])
 
 
-def test_masks_have_the_shares_of_bert(tokenizer):
+def test_mask_shares_equal_bert(tokenizer):
     row = encoded(texts_of(" ".join(["wifi is slow today again"] * 2)), tokenizer)[0]
     drawing = task.collator(tokenizer, spec()).drawing
     told = []
@@ -165,7 +165,7 @@ def test_masks_have_the_shares_of_bert(tokenizer):
     assert np.mean([same for _, same in told]) == pytest.approx(0.1, abs=0.03)
 
 
-def test_whole_words_are_masked_in_one_piece(tokenizer):
+def test_whole_words_are_masked_together(tokenizer):
     row = encoded(texts_of("screenxyz wifiabc slow"), tokenizer, whole_word=True)[0]
     drawing = tasks.load("masked_lm", {"whole_word": True}).collator(tokenizer, spec()).drawing
     for epoch in range(50):
@@ -180,7 +180,7 @@ def test_whole_words_are_masked_in_one_piece(tokenizer):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_head_computed_in_places_equals_the_head_computed_everywhere(family, tickets, rows, tmp_path):
+def test_sparse_head_equals_full_head(family, tickets, rows, tmp_path):
     folder = make_encoder(tmp_path / "base", family, tickets["text"].tolist())
     tokenizer = task.load_tokenizer(folder)
     model = task.build_model(folder, spec()).eval()
@@ -198,13 +198,13 @@ def test_the_head_computed_in_places_equals_the_head_computed_everywhere(family,
     assert -told[:, 0].sum() / told[:, 2].sum() == pytest.approx(float(dense.loss), abs=1e-5)
 
 
-def test_validation_is_the_mean_over_masked_tokens_and_not_over_rows():
+def test_validation_averages_over_tokens():
     found = task.validate(np.array([[-2.0, 1, 1], [-10.0, 0, 3]]), np.zeros((2, 4)), spec())
 
     assert found == pytest.approx({"log_likelihood": -3.0, "masked_accuracy": 0.25})
 
 
-def test_a_model_without_a_mask_is_refused(base, tmp_path):
+def test_tokenizer_without_mask_token_is_rejected(base, tmp_path):
     tokenizer = pretrained.load_tokenizer(base)
     tokenizer.mask_token = None
     tokenizer.save_pretrained(tmp_path)
@@ -218,7 +218,7 @@ def test_a_model_without_a_mask_is_refused(base, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_saved_is_the_base_of_a_classifier(family, tickets, tmp_path):
+def test_saved_model_is_a_base_for_a_classifier(family, tickets, tmp_path):
     folder = make_encoder(tmp_path / "base", family, tickets["text"].tolist())
     model = task.build_model(folder, spec())
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_what_is_saved_is_the_base_of_a_classifier(family, tickets, tmp_path):
 # What a model answers
 
 
-def test_the_likelihood_of_a_word_is_that_of_its_pieces_with_all_of_them_masked(saved):
+def test_word_likelihood_sums_over_masked_pieces(saved):
     text = "my screenxy is slow"
     text = next(f"{text} {number}" for number in range(100) if words.expected(f"{text} {number}") == "screenxy")
     answered = task.predictor(saved).answer(texts_of(text))
@@ -255,7 +255,7 @@ def test_the_likelihood_of_a_word_is_that_of_its_pieces_with_all_of_them_masked(
     assert answered.predicted == ["".join(tokenizer.decode(told.argmax(dim=-1)).split())]
 
 
-def test_padding_order_and_company_change_no_answer(saved, rows):
+def test_answers_do_not_depend_on_batching(saved, rows):
     predictor = task.predictor(saved)
     some = pd.concat([rows.head(30), texts_of("wifi", "slow " * 40, "x")], ignore_index=True)
     together, alone = predictor.answer(some, batch_size=32), predictor.answer(some.iloc[::-1].reset_index(drop=True), batch_size=1)
@@ -264,7 +264,7 @@ def test_padding_order_and_company_change_no_answer(saved, rows):
     np.testing.assert_allclose(together.measured["log_likelihood"], alone.measured["log_likelihood"][::-1], atol=1e-4)
 
 
-def test_a_long_text_is_asked_in_parts_and_every_word_is_answered(saved):
+def test_every_word_of_a_long_text_is_answered(saved):
     text = " ".join(f"word{number % 10}" for number in range(80))
     row = texts_of(text)
     answered = task.predictor(saved).answer(row)
@@ -273,13 +273,13 @@ def test_a_long_text_is_asked_in_parts_and_every_word_is_answered(saved):
     assert task.statistics(row["label"], row["label"])["right"].tolist() == [len(words.masked(text))]
 
 
-def test_parts_end_with_words_where_they_can():
+def test_parts_end_at_words_if_possible():
     assert list(tokens.windows([0, 0, 1, 1, 2, 3], 3)) == [(0, 2), (2, 5), (5, 6)]
     assert list(tokens.windows([0, 0, 0, 0], 3)) == [(0, 3), (3, 4)]
     assert list(tokens.windows([], 3)) == []
 
 
-def test_a_served_model_fills_each_mask_and_asks_a_text_without_one_as_the_test_does(saved, rows):
+def test_serving_fills_each_mask(saved, rows):
     predictor = task.predictor(saved)
     asked = predictor.answer(pd.DataFrame({"text": ["my [MASK] is [MASK] today", rows["text"][0]]}))
 
@@ -289,7 +289,7 @@ def test_a_served_model_fills_each_mask_and_asks_a_text_without_one_as_the_test_
     assert predictor.answer(rows.head(0)).predicted == []
 
 
-def test_a_word_without_a_token_of_its_own_counts_at_chance(saved):
+def test_word_without_a_token_counts_at_chance(saved):
     answered = task.predictor(saved).answer(texts_of("\u200b"))
 
     assert answered.predicted == [words.EMPTY]
@@ -299,7 +299,7 @@ def test_a_word_without_a_token_of_its_own_counts_at_chance(saved):
 # Measures and baselines
 
 
-def test_measures_are_over_words(rows):
+def test_metrics_are_over_words(rows):
     right = task.statistics(["a b", "c"], ["a x", "c"])
     both = {**right, "log_likelihood": np.array([-4.0, -0.5])}
 
@@ -308,7 +308,7 @@ def test_measures_are_over_words(rows):
     )
 
 
-def test_the_unigram_is_counted_by_hand(tokenizer):
+def test_unigram_equals_manual_count(tokenizer):
     text = next(f"refund invoice {number}" for number in range(100) if words.expected(f"refund invoice {number}") == "refund")
     train = ["invoice refund", "refund refund cable"]
     pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("invoice", "refund", "cable")}
@@ -320,7 +320,7 @@ def test_the_unigram_is_counted_by_hand(tokenizer):
     assert answered.measured["log_likelihood"].tolist() == pytest.approx([by_hand, -math.log(len(tokenizer))])
 
 
-def test_baselines_answer_in_the_form_of_the_label_and_the_base_is_the_same_each_time(base, rows):
+def test_baselines_match_labels_and_are_reproducible(base, rows):
     train, test = rows.iloc[60:], rows.iloc[:60]
     state = torch.random.get_rng_state()
     found, again = (task.predict_baselines(train, test, spec(), base) for _ in range(2))
@@ -334,7 +334,7 @@ def test_baselines_answer_in_the_form_of_the_label_and_the_base_is_the_same_each
     assert found["unigram"].measured["log_likelihood"].mean() > found["base"].measured["log_likelihood"].mean()  # the head is fresh
 
 
-def test_the_page_has_perplexities_words_and_fills(saved, rows):
+def test_report_has_perplexities_and_words(saved, rows):
     test = rows.head(40)
     found = Predictions.of(test, task.predictor(saved).answer(test))
     perplexity, by_word, fills = task.tables(test, found)

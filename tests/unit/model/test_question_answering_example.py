@@ -31,7 +31,7 @@ def articles(module):
     return module.build(module.edition())
 
 
-def test_every_question_can_be_read_and_one_in_five_has_no_answer(module, articles):
+def test_every_question_is_valid(module, articles):
     rows = pd.DataFrame(squad.rows({"data": articles}, "title"))
     rows = rows.assign(answers=[json.dumps(cell) for cell in rows["answers"]])
     read, faults = tasks.load("question_answering", {"unanswerable": True}).read(rows)
@@ -44,7 +44,7 @@ def test_every_question_can_be_read_and_one_in_five_has_no_answer(module, articl
     assert {name.rpartition("-")[2] for name in rows["id"]} == set(module.ASKS)
 
 
-def test_what_an_unanswerable_question_asks_for_is_not_in_its_passage(module, articles):
+def test_unanswerable_terms_are_not_in_the_context(module, articles):
     asked = 0
     for article in articles:
         (paragraph,) = article["paragraphs"]
@@ -60,7 +60,7 @@ def test_what_an_unanswerable_question_asks_for_is_not_in_its_passage(module, ar
     assert asked > 300
 
 
-def test_the_settings_fit_the_task():
+def test_settings_match_the_task():
     params = read_params(FOLDER / "params.yaml")
 
     assert params.task == "question_answering"

@@ -101,7 +101,7 @@ def rows():
     return read
 
 
-def test_tokens_are_found_by_their_characters_and_back(base, rows):
+def test_tokens_map_to_characters_and_back(base, rows):
     tokenizer = task.load_tokenizer(base)
     held = set()
     for piece in features(rows["question"].tolist(), rows["context"].tolist(), tokenizer, 24, 4):
@@ -117,7 +117,7 @@ def test_tokens_are_found_by_their_characters_and_back(base, rows):
     assert held == set(range(24))
 
 
-def test_it_trains_a_step_saves_and_answers_alike_when_loaded_again(base, rows, tmp_path):
+def test_family_trains_and_reloads(base, rows, tmp_path):
     tokenizer = task.load_tokenizer(base)
     torch.manual_seed(1)
     model = task.build_model(base, SPEC)
@@ -150,7 +150,7 @@ def test_it_trains_a_step_saves_and_answers_alike_when_loaded_again(base, rows, 
         assert rows["context"].iloc[place][found.start : found.end] == found.text
 
 
-def test_labels_do_not_move_in_a_padded_batch(base, rows):
+def test_padding_does_not_shift_labels(base, rows):
     tokenizer = task.load_tokenizer(base)
     table = Encoded(task.encode(rows, tokenizer, SPEC))
     batch = task.collator(tokenizer, SPEC)([table[place] for place in range(len(table))])

@@ -96,7 +96,7 @@ def model_folder(trained, tiny_base, tmp_path_factory):
     return saved(trained, tiny_base, tmp_path_factory.mktemp("model"))
 
 
-def test_a_long_context_is_read_in_pieces_that_overlap(tiny_base):
+def test_long_context_becomes_overlapping_pieces(tiny_base):
     words = (FILLER * 3)[:40]
     context, tokenizer = " ".join(words), task.load_tokenizer(tiny_base)
     pieces = features(["help with the case"], [context], tokenizer, 24, 6)
@@ -109,7 +109,7 @@ def test_a_long_context_is_read_in_pieces_that_overlap(tiny_base):
     assert [piece.no_answer for piece in pieces] == [0] * 4
 
 
-def test_the_labels_of_a_piece_are_the_tokens_of_the_answer(tiny_base, questions):
+def test_labels_are_the_answer_tokens(tiny_base, questions):
     tokenizer = task.load_tokenizer(tiny_base)
     table = task.encode(questions, tokenizer, spec_of())
     pieces = features(questions["question"].tolist(), questions["context"].tolist(), tokenizer, 24, 6)
@@ -129,7 +129,7 @@ def test_the_labels_of_a_piece_are_the_tokens_of_the_answer(tiny_base, questions
     assert held >= 192
 
 
-def test_an_answer_is_held_by_a_piece_only_as_a_whole(tiny_base):
+def test_partial_answer_is_not_located(tiny_base):
     words = (FILLER * 3)[:40]
     context = " ".join(words)
     pieces = features(["help"], [context], task.load_tokenizer(tiny_base), 24, 6)
@@ -140,7 +140,7 @@ def test_an_answer_is_held_by_a_piece_only_as_a_whole(tiny_base):
     assert all(piece.locate(Span(context, 0)) is None for piece in pieces)
 
 
-def test_characters_that_make_no_token_do_not_lose_the_answer(tiny_base):
+def test_characters_without_tokens_keep_the_answer(tiny_base):
     context = "\u200b the \u200b router"
     piece = features(["help"], [context], task.load_tokenizer(tiny_base), 24, 6)[0]
 
@@ -148,7 +148,7 @@ def test_characters_that_make_no_token_do_not_lose_the_answer(tiny_base):
     assert piece.locate(Span("\u200b", 0)) is None
 
 
-def test_a_question_that_is_too_long_is_cut_and_nothing_crashes(tiny_base, model_folder):
+def test_long_question_is_truncated(tiny_base, model_folder):
     question = " ".join(FILLER * 20)
     context = " ".join(FILLER * 4)
     pieces = features([question], [context], task.load_tokenizer(tiny_base), 24, 1_000)
@@ -159,12 +159,12 @@ def test_a_question_that_is_too_long_is_cut_and_nothing_crashes(tiny_base, model
     assert len(task.predictor(model_folder).answer(pd.DataFrame({"question": [question], "context": [context]})).predicted) == 1
 
 
-def test_a_length_without_room_is_refused(tiny_base):
+def test_too_small_max_length_is_rejected(tiny_base):
     with pytest.raises(BadParams, match="max_length is 6; a question with its context needs 7 tokens or more"):
         features(["help"], ["the case"], task.load_tokenizer(tiny_base), 6, 2)
 
 
-def test_what_learning_misses_is_logged(tiny_base, caplog):
+def test_split_and_long_answers_are_logged(tiny_base, caplog):
     words = (FILLER * 3)[:40]
     long = {"text": [" ".join(words)], "answer_start": [0]}
     five = {"text": [" ".join(words[:5])], "answer_start": [0]}
@@ -183,7 +183,7 @@ def test_what_learning_misses_is_logged(tiny_base, caplog):
     assert "1 of 2 answers have more than task_options.max_answer_tokens" in caplog.text
 
 
-def test_the_best_span_is_that_of_all_spans():
+def test_best_span_is_optimal():
     rng = np.random.default_rng(0)
     for tokens in (1, 2, 9, 30):
         start, end = rng.normal(size=(2, tokens))
@@ -195,7 +195,7 @@ def test_the_best_span_is_that_of_all_spans():
     assert best_span(np.zeros(0), np.zeros(0), 2)[2] == -np.inf
 
 
-def test_validation_counts_tokens_of_the_best_span():
+def test_validation_compares_best_spans():
     rng = torch.Generator().manual_seed(0)
     start, end = torch.randn(5, 12, generator=rng), torch.randn(5, 12, generator=rng)
     condensed = task.condense((start, end), None).numpy()
@@ -209,7 +209,7 @@ def test_validation_counts_tokens_of_the_best_span():
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("variant", METHODS)
-def test_every_method_learns_and_answers_alike_when_loaded_again(tiny_base, learn, questions, tmp_path, variant):
+def test_every_method_learns_and_reloads(tiny_base, learn, questions, tmp_path, variant):
     keep = keep_in(tmp_path / "out")
     settings = SETTINGS.model_copy(update={"epochs": 8} | METHODS[variant])
     trained = fit(task, tiny_base, learn, settings, keep=keep)
@@ -232,7 +232,7 @@ def test_every_method_learns_and_answers_alike_when_loaded_again(tiny_base, lear
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("variant", METHODS)
-def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, variant):
+def test_resumed_run_equals_uninterrupted_run(tiny_base, learn, tmp_path, variant):
     expected, resumed = cut_and_resumed(task, tiny_base, learn, SETTINGS.model_copy(update=METHODS[variant]), tmp_path)
 
     assert same(weights(resumed.model), weights(expected.model))
@@ -240,12 +240,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, v
 
 
 @pytest.mark.parametrize(("field", "value"), [("label_smoothing", 0.1), ("r_drop", 1.0), ("calibration", "temperature")])
-def test_what_does_not_fit_is_refused_before_training(tiny_base, learn, field, value):
+def test_unsupported_settings_are_rejected(tiny_base, learn, field, value):
     with pytest.raises(BadParams, match=rf"train\.{field} is set, and the task refuses it"):
         fit(task, tiny_base, learn, SETTINGS.model_copy(update={field: value}))
 
 
-def test_answers_are_stretches_of_the_context_wherever_they_come_from(model_folder, questions):
+def test_answers_are_spans_of_the_context(model_folder, questions):
     contexts = ["  The   ROUTER,\u00a0is\n(broken) 😀 naïve  ", *questions["context"][:40]]
     rows = pd.DataFrame({"question": "help with the case", "context": contexts})
     predictor = task.predictor(model_folder)
@@ -255,7 +255,7 @@ def test_answers_are_stretches_of_the_context_wherever_they_come_from(model_fold
         assert json.loads(answer) in ([found.text], [])
 
 
-def test_the_model_learns_where_answers_stand(model_folder, learn_folder, questions):
+def test_model_learns_answer_positions(model_folder, learn_folder, questions):
     spec = resolve_settings(model_folder, task, spec_of(), learn_folder)
     test = questions.iloc[:60]
     found = task.statistics(test["label"].tolist(), task.predictor(model_folder).answer(test).predicted)
@@ -265,7 +265,7 @@ def test_the_model_learns_where_answers_stand(model_folder, learn_folder, questi
     assert task.test_metrics["no_answer_accuracy"].of(found) > 0.6
 
 
-def test_neither_order_nor_company_nor_padding_changes_an_answer(model_folder, questions):
+def test_answers_do_not_depend_on_batching(model_folder, questions):
     rows, predictor = questions.iloc[:40], task.predictor(model_folder)
     alone = [predictor.spans(rows.iloc[[place]])[0] for place in range(40)]
     for other in (predictor.spans(rows), predictor.spans(rows.iloc[::-1], batch_size=7)[::-1]):
@@ -274,7 +274,7 @@ def test_neither_order_nor_company_nor_padding_changes_an_answer(model_folder, q
             assert (one.score, one.margin) == pytest.approx((two.score, two.margin), abs=1e-4)
 
 
-def test_the_threshold_decides_what_is_left_unanswered(model_folder, questions, tmp_path):
+def test_threshold_decides_no_answer(model_folder, questions, tmp_path):
     rows = questions.iloc[:30]
     for threshold, share in ((-1e9, 1.0), (1e9, 0.0)):
         folder = shutil.copytree(model_folder, tmp_path / f"at{threshold}")
@@ -284,7 +284,7 @@ def test_the_threshold_decides_what_is_left_unanswered(model_folder, questions, 
     assert "[]" not in task.predictor(folder).answer(rows).predicted
 
 
-def test_the_threshold_follows_from_the_validation_rows_and_only_where_it_is_asked_for(model_folder, learn_folder, questions):
+def test_threshold_is_fitted_only_if_needed(model_folder, learn_folder, questions):
     spec = resolve_settings(model_folder, task, spec_of(), learn_folder)
 
     assert isinstance(spec.options["no_answer_threshold"], float)
@@ -295,14 +295,14 @@ def test_the_threshold_follows_from_the_validation_rows_and_only_where_it_is_ask
     assert task.calibrate(model_folder, questions.head(0)) == {"no_answer_threshold": 0.0}
 
 
-def test_blank_rows_at_serving_have_no_answer(model_folder):
+def test_blank_rows_have_no_answer(model_folder):
     rows = pd.DataFrame({"question": ["", "help", " "], "context": ["the router", "", "\u200b"]})
 
     assert [json.loads(text) for text in task.predictor(model_folder).answer(rows).predicted][1:] == [[], []]
     assert task.predictor(model_folder).answer(rows.head(0)).predicted == []
 
 
-def test_a_tokenizer_without_offsets_is_refused(tiny_base, monkeypatch):
+def test_tokenizer_without_offsets_is_rejected(tiny_base, monkeypatch):
     from transformers import BertTokenizer
 
     monkeypatch.setattr(BertTokenizer, "is_fast", False)

@@ -49,7 +49,7 @@ def make_pair(folder, texts):
     return make_tiny_base(folder, sorted({word for text in texts for word in text.split()}))
 
 
-def test_the_tokens_that_a_base_must_or_must_not_write_are_kept(tmp_path, rows):
+def test_generation_constraints_of_the_base_are_kept(tmp_path, rows):
     tiny_generators.make_bart(tmp_path / "bart", rows["source"].tolist())
     written = {"forced_bos_token_id": 7, "bad_words_ids": [[9]], "suppress_tokens": [11], "sequence_bias": [[[8], -2.0]]}
     path = tmp_path / "bart/generation_config.json"
@@ -120,7 +120,7 @@ def logits(model, folder, learn):
 
 
 @pytest.mark.slow
-def test_every_family_learns_is_saved_and_answers_alike(fitted, rows, learns, request, tmp_path):
+def test_every_family_trains_and_reloads(fitted, rows, learns, request, tmp_path):
     found, losses, folder = fitted
     learn = learns[request.node.callspec.params["fitted"]]
     again = save(task.build_model(folder, learn.spec), folder, learn.spec, tmp_path / "again")
@@ -144,7 +144,7 @@ METHODS = {
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("family", ["t5", "pair"])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_and_a_cut_changes_nothing(family, method, bases, learns, tmp_path):
+def test_every_method_learns_and_resumes_exactly(family, method, bases, learns, tmp_path):
     settings = QUICK.model_copy(update={"metric": "log_likelihood"} | METHODS[method])
     whole, resumed = cut_and_resumed(task, bases[family], learns[family], settings, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "whole" / "history.jsonl").read_text().splitlines()]
@@ -161,7 +161,7 @@ def test_every_method_learns_and_a_cut_changes_nothing(family, method, bases, le
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_weights(bases, learns):
+def test_same_seed_gives_same_weights(bases, learns):
     settings = QUICK.model_copy(update={"epochs": 1, "metric": "token_accuracy"})
     one, other = (weights(fit(task, bases["pair"], learns["pair"], settings).model) for _ in range(2))
 
@@ -169,7 +169,7 @@ def test_the_same_seed_gives_the_same_weights(bases, learns):
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_neither_order_nor_company_changes_an_answer(trained, rows, beams):
+def test_answers_do_not_depend_on_batching(trained, rows, beams):
     asked = rows.head(24)[["source"]]
     writer = tasks.load("sequence_to_sequence", OPTIONS | {"num_beams": beams}).predictor(trained)
     together = writer.answer(asked, batch_size=24).predicted
@@ -180,7 +180,7 @@ def test_neither_order_nor_company_changes_an_answer(trained, rows, beams):
     assert len(set(together)) > 1
 
 
-def test_padding_changes_no_prediction(trained, rows):
+def test_padding_does_not_change_logits(trained, rows):
     spec, tokenizer = ModelSpec.read(trained), task.load_tokenizer(trained)
     table = task.encode(rows.sort_values("source", key=lambda texts: texts.str.len()).iloc[[0, -1]], tokenizer, spec).to_pylist()
     batches = [[{name: row[name] for name in row if name != "length"} for row in part] for part in (table, table[:1])]
@@ -192,7 +192,7 @@ def test_padding_changes_no_prediction(trained, rows):
     np.testing.assert_allclose(both[0, : alone.shape[1]], alone[0], atol=1e-4)
 
 
-def test_what_is_held_of_the_validation_split_is_its_likelihood(bases, learns):
+def test_condensed_outputs_give_the_likelihood(bases, learns):
     spec, base = learns["bart"].spec, bases["bart"]
     model = task.build_model(base, spec).eval()
     batch = task.collator(task.load_tokenizer(base), spec)([learns["bart"].validation[place] for place in range(10)])
@@ -205,7 +205,7 @@ def test_what_is_held_of_the_validation_split_is_its_likelihood(bases, learns):
     assert held[:, 1].sum() == (batch["labels"] != -100).sum()
 
 
-def test_targets_are_padded_with_what_no_loss_counts_and_shifted_behind_the_start(bases, learns):
+def test_targets_are_padded_and_shifted(bases, learns):
     for family, start in (("t5", 0), ("bart", 2), ("marian", 2), ("opus", "<pad>"), ("pair", 2)):
         tokenizer = task.load_tokenizer(bases[family])
         start = tokenizer.convert_tokens_to_ids(start) if isinstance(start, str) else start
@@ -219,7 +219,7 @@ def test_targets_are_padded_with_what_no_loss_counts_and_shifted_behind_the_star
         assert first[0] != start, family
 
 
-def test_rows_with_nothing_to_see_are_bad_and_the_others_stay():
+def test_rows_without_visible_text_are_invalid():
     frame = pd.DataFrame({"source": ["a b", "\u200b", "c"], "target": [" x y\nz ", "x", "\ufeff\u200b"], "kind": ["k", "k", "k"]})
     read, faults = task.read(frame)
 
@@ -229,7 +229,7 @@ def test_rows_with_nothing_to_see_are_bad_and_the_others_stay():
     assert list(read["kind"]) == ["k", "k", "k"]
 
 
-def test_the_prefix_is_read_counted_and_cut_with_the_source(bases, rows, learns):
+def test_prefix_is_part_of_the_source(bases, rows, learns):
     prefixed, tokenizer = tasks.load("sequence_to_sequence", {"prefix": "two: "}), task.load_tokenizer(bases["t5"])
     spec = learns["t5"].spec.model_copy(update={"max_length": 6})
     encoded = prefixed.encode(rows.head(3), tokenizer, spec)
@@ -239,7 +239,7 @@ def test_the_prefix_is_read_counted_and_cut_with_the_source(bases, rows, learns)
     assert tokenizer.decode(encoded.column("input_ids")[0].as_py()).startswith("two")
 
 
-def test_an_encoder_of_another_kind_and_a_target_too_long_are_refused(bases, tmp_path, learns):
+def test_unsupported_bases_and_lengths_are_rejected(bases, tmp_path, learns):
     from transformers import DistilBertConfig, DistilBertModel
 
     task.load_tokenizer(bases["pair"]).save_pretrained(tmp_path)
@@ -254,12 +254,12 @@ def test_an_encoder_of_another_kind_and_a_target_too_long_are_refused(bases, tmp
 
 
 @pytest.mark.parametrize("field", [{"r_drop": 1.0}, {"neftune": 5.0}, {"calibration": "temperature"}])
-def test_what_does_not_fit_is_refused_with_its_reason(bases, learns, field):
+def test_unsupported_settings_are_rejected(bases, learns, field):
     with pytest.raises(BadParams, match="the task refuses it"):
         fit(task, bases["t5"], learns["t5"], QUICK.model_copy(update={"metric": "log_likelihood"} | field))
 
 
-def test_baselines_copy_and_cut_at_the_length_of_the_targets_learnt_from(rows, learns, bases):
+def test_baselines_copy_and_truncate(rows, learns, bases):
     answers = task.predict_baselines(rows.head(100), rows.tail(20), learns["t5"].spec, bases["t5"])
     words = round(float(np.median(rows.head(100)["label"].str.split().str.len())))
 
@@ -268,7 +268,7 @@ def test_baselines_copy_and_cut_at_the_length_of_the_targets_learnt_from(rows, l
     assert answers["lead"].predicted == [" ".join(text.split()[:words]) for text in rows.tail(20)["text"]]
 
 
-def test_slices_and_tables_show_lengths_and_the_worst(rows):
+def test_slices_and_tables_show_lengths(rows):
     part = rows.head(40)
     wrong = [*part["label"][:38], "", "ganz anders"]
     found = Predictions(*(np.array(list(each)) for each in (part["id"], part["group"], part["label"], wrong)), np.zeros((40, 0)), ())
@@ -280,7 +280,7 @@ def test_slices_and_tables_show_lengths_and_the_worst(rows):
     assert ("empty", 0.0, 1.0) in lengths.rows
 
 
-def test_the_search_is_what_the_options_say_and_survives_saving(trained, learns):
+def test_generation_settings_follow_the_options(trained, learns):
     wide = tasks.load("sequence_to_sequence", {"num_beams": 4, "length_penalty": 0.5, "no_repeat_ngram_size": 3, "max_new_tokens": 7})
     model = wide.build_model(trained, ModelSpec.read(trained))
     settings = _model.build(trained, wide.load_tokenizer(trained), wide.options).generation_config
@@ -291,7 +291,7 @@ def test_the_search_is_what_the_options_say_and_survives_saving(trained, learns)
 
 
 @pytest.mark.parametrize("package", ["sacremoses", "sentencepiece"])
-def test_without_its_packages_a_translators_tokenizer_names_the_extra(package, bases, tmp_path, monkeypatch):
+def test_missing_marian_package_names_the_extra(package, bases, tmp_path, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
 

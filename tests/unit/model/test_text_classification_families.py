@@ -51,7 +51,7 @@ def saved(model, base, spec, folder, task=single):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_layers_are_told_apart_and_what_can_be_frozen_is_not_the_head(bases, folders, family):
+def test_layer_depths_of_every_family(bases, folders, family):
     model = single.build_model(bases[family], folders[family].spec)
     depth, layers = depths(model), 4 if family in ("bart", "t5") else 2
 
@@ -64,7 +64,7 @@ def test_the_layers_are_told_apart_and_what_can_be_frozen_is_not_the_head(bases,
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_trains_by_every_method_and_answers_alike_when_loaded(bases, folders, tickets, tmp_path, family, method):
+def test_every_family_trains_and_reloads(bases, folders, tickets, tmp_path, family, method):
     base, learn = bases[family], folders[family]
     trained = fit(single, base, learn, STEPS.model_copy(update=METHODS[method]))
     folder = saved(trained.model, base, learn.spec, tmp_path / "model")
@@ -84,7 +84,7 @@ def test_every_family_trains_by_every_method_and_answers_alike_when_loaded(bases
 
 
 @pytest.mark.parametrize("family", ["xlnet", "gpt2", "llama", "bart"])
-def test_the_same_seed_gives_the_same_weights(bases, folders, family):
+def test_same_seed_gives_same_weights(bases, folders, family):
     one, other = (weights(fit(single, bases[family], folders[family], STEPS).model) for _ in range(2))
 
     assert same(one, other)
@@ -110,7 +110,7 @@ def test_every_family_reads_pairs(bases, tickets, family):
     assert ("token_type_ids" in table.column_names) == (family in ("bert", "electra", "deberta", "xlnet"))
 
 
-def test_a_language_model_pads_with_its_end_and_knows_it(bases, folders):
+def test_language_model_pads_with_its_end_token(bases, folders):
     tokenizer = single.load_tokenizer(bases["gpt2"])
 
     assert json.loads((bases["gpt2"] / "config.json").read_text()).get("pad_token_id") is None
@@ -120,7 +120,7 @@ def test_a_language_model_pads_with_its_end_and_knows_it(bases, folders):
 
 @pytest.mark.parametrize("head", [{"pooling": "mean"}, {"pooling": "max", "head_hidden": 24}, {"head_dropout": 0.0, "head_hidden": 16}])
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("bart", "t5")])
-def test_a_head_of_our_own_fits_every_encoder_and_decoder(bases, tickets, tmp_path, family, head):
+def test_custom_head_fits_every_encoder_and_decoder(bases, tickets, tmp_path, family, head):
     task = tasks.load("text_classification", head)
     base = bases[family]
     learn = PreparedSplits.read(make_learn(tmp_path / "learn", base, tickets.head(64), validation=16, options=head))
@@ -141,7 +141,7 @@ def test_a_head_of_our_own_fits_every_encoder_and_decoder(bases, tickets, tmp_pa
     assert {name for name, at in depths(trained.model).items() if name.startswith("head.")} >= {"head.out.weight", "head.out.bias"}
 
 
-def test_any_task_can_start_from_a_model_with_a_head_of_our_own(bases, folders, tmp_path):
+def test_model_with_custom_head_is_a_base(bases, folders, tmp_path):
     headed = tasks.load("text_classification", {"pooling": "mean"})
     spec = folders["bert"].spec
     model = headed.build_model(bases["bert"], spec)
@@ -154,7 +154,7 @@ def test_any_task_can_start_from_a_model_with_a_head_of_our_own(bases, folders, 
     assert not json.loads((tmp_path / "plain" / "config.json").read_text()).get("retune_head")
 
 
-def test_a_head_that_does_not_fit_is_refused(bases, folders):
+def test_unsupported_head_is_rejected(bases, folders):
     for family, head, match in [
         ("gpt2", {"pooling": "cls"}, "the first token of gpt2 reads no other"),
         ("bart", {"pooling": "mean"}, "need an encoder or a decoder; bart is both"),
@@ -163,7 +163,7 @@ def test_a_head_that_does_not_fit_is_refused(bases, folders):
             tasks.load("text_classification", head).build_model(bases[family], folders[family].spec)
 
 
-def test_pooling_takes_the_kept_tokens_alone():
+def test_pooling_ignores_masked_tokens():
     from components.model.tasks.text_classification.model import pooled
 
     tokens = torch.tensor([[[1.0], [5.0], [9.0], [3.0]], [[7.0], [2.0], [4.0], [8.0]]])
@@ -175,7 +175,7 @@ def test_pooling_takes_the_kept_tokens_alone():
     assert pooled(tokens, mask, "last").squeeze().tolist() == [5.0, 8.0]
 
 
-def test_a_models_own_dropout_and_that_of_the_head_exclude_each_other(bases, folders, tickets):
+def test_dropout_and_head_dropout_conflict(bases, folders, tickets):
     task = tasks.load("text_classification", {"head_dropout": 0.2})
 
     with pytest.raises(BadParams, match=r"train\.dropout is set.*head_dropout"):

@@ -44,12 +44,12 @@ def spec(task, *labels, **options):
         ("weight", {"class_weights": {"a": 0}}, "above 0 for 'a'"),
     ],
 )
-def test_an_option_that_the_kind_does_not_read_is_refused(task, options, match):
+def test_unused_and_invalid_options_are_rejected(task, options, match):
     with pytest.raises(BadParams, match=match):
         tasks.load("text_classification", options)
 
 
-def test_the_options_in_a_model_are_options_again(tickets):
+def test_stored_options_are_valid_options(tickets):
     for kind, options in KINDS.items():
         task = tasks.load("text_classification", options)
         fitted = task.fit_options(relabelled(tickets, kind))
@@ -58,7 +58,7 @@ def test_the_options_in_a_model_are_options_again(tickets):
         assert tasks.of(known).options.model_dump(mode="json") == json.loads(json.dumps(known.options))
 
 
-def test_several_labels_are_read_from_a_list_or_between_separators():
+def test_multi_labels_are_read_from_lists_or_separators():
     read, faults = multi.read(cells('["b", "a", "b"]', "b; a", "a", "[]", "[3, 1]", '["b"', "a;;b", '["a", null]', '["a", ["b"]]'))
 
     assert read["label"].tolist()[:5] == ['["a", "b"]', '["a", "b"]', '["a"]', "[]", '["1", "3"]']
@@ -70,14 +70,14 @@ def test_several_labels_are_read_from_a_list_or_between_separators():
     assert multi.label_counts(read.iloc[:5]) == {"a": 3, "b": 2, "1": 1, "3": 1}
 
 
-def test_only_the_labels_that_are_named_are_allowed():
+def test_only_listed_labels_are_allowed():
     read, faults = named.read(cells("a;d", "c"))
 
     assert faults == {0: "label 'd' is not in task_options.labels"}
     assert named.labels_of(read.drop(index=0)) == ("a", "b", "c")
 
 
-def test_levels_are_those_named_or_numbers():
+def test_levels_are_listed_or_numbers():
     assert ordinal.read(cells(" low", "worst"))[1] == {1: "label is not in task_options.levels"}
     assert ordinal.labels_of(cells("low")) == ("low", "middle", "high")
     read, faults = graded.read(cells("10", "2.0", " 2", "1.5", "good", "nan"))
@@ -86,7 +86,7 @@ def test_levels_are_those_named_or_numbers():
     assert faults == {4: "label is not a number (with a decimal point)", 5: "label is not a finite number"}
 
 
-def test_numbers_are_read_and_written_in_one_form():
+def test_numbers_have_one_format():
     read, faults = regression.read(cells("3.0", "-0.25", "1e3", "3,5", "inf"))
 
     assert read["label"].tolist()[:3] == ["3", "-0.25", "1000"]
@@ -95,11 +95,11 @@ def test_numbers_are_read_and_written_in_one_form():
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False, width=32))
-def test_a_number_keeps_its_value_as_a_label(number):
+def test_number_label_keeps_its_value(number):
     assert float(text(number)) == number
 
 
-def test_a_pair_is_told_apart_by_both_texts(tickets):
+def test_pair_text_joins_both_texts(tickets):
     task = tasks.load("text_classification", {"pair": True})
     rows = paired(tickets.head(6))
     read, faults = task.read(rows)
@@ -110,7 +110,7 @@ def test_a_pair_is_told_apart_by_both_texts(tickets):
     assert read["text_a"].tolist() == rows["text_a"].tolist()
 
 
-def test_a_pair_is_encoded_as_one(tiny_base, tickets):
+def test_pair_is_encoded_as_one_input(tiny_base, tickets):
     task = tasks.load("text_classification", {"pair": True})
     rows, tokenizer = task.read(paired(tickets.head(6)))[0], task.load_tokenizer(tiny_base)
     table = task.encode(rows, tokenizer, spec(task, *task.labels_of(rows)))
@@ -121,7 +121,7 @@ def test_a_pair_is_encoded_as_one(tiny_base, tickets):
     assert table.column("length").to_pylist() == task.lengths(rows, tokenizer).tolist() == [11] * 6
 
 
-def test_targets_are_what_the_kind_learns(tickets):
+def test_targets_of_each_kind(tickets):
     found = {kind: tasks.load("text_classification", options) for kind, options in KINDS.items()}
     several = found["multi"]._kind.targets(['["b"]', "[]"], spec(multi, "a", "b"))
     standard = found["regression"]._kind.targets(["30", "10"], spec(regression, centre=20.0, spread=5.0))
@@ -133,7 +133,7 @@ def test_targets_are_what_the_kind_learns(tickets):
         found["multi"]._kind.targets(['["c"]'], spec(multi, "a", "b"))
 
 
-def test_a_number_is_learnt_in_the_units_of_the_training_rows():
+def test_regression_scale_is_fitted_on_training_rows():
     assert regression.fit_options(cells("10", "20", "30")) == {"centre": 20.0, "spread": pytest.approx(8.1649658, rel=1e-6)}
     assert regression.fit_options(cells("7", "7")) == {"centre": 7.0, "spread": 1.0}
     fixed = tasks.load("text_classification", {"kind": "regression", "centre": 0, "spread": 100})
@@ -145,7 +145,7 @@ labels = st.lists(st.sampled_from("abc"), unique=True).map(lambda names: json.du
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(labels, labels), min_size=1, max_size=12))
-def test_measures_of_several_labels_equal_scikit_learns(pairs):
+def test_multi_label_metrics_equal_scikit_learn(pairs):
     expected, predicted = zip(*pairs, strict=True)
     truth, found = ([[label in json.loads(cell) for label in "abc"] for cell in side] for side in (expected, predicted))
     ours = {name: measure.of(named.statistics(expected, predicted)) for name, measure in named.test_metrics.items()}
@@ -158,7 +158,7 @@ def test_measures_of_several_labels_equal_scikit_learns(pairs):
     assert ours["jaccard"] == pytest.approx(reference.jaccard_score(truth, found, average="samples", zero_division=1.0))
 
 
-def test_macro_f1_is_a_measure_where_the_labels_are_named():
+def test_macro_f1_needs_listed_labels():
     assert "macro_f1" in named.test_metrics
     assert "macro_f1" not in multi.test_metrics
     assert set(multi.statistics(["[]"], ["[]"])) == {"hits", "predicted", "expected", "right", "jaccard", "rows"}
@@ -166,7 +166,7 @@ def test_macro_f1_is_a_measure_where_the_labels_are_named():
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5)), min_size=2, max_size=20))
-def test_measures_of_levels_equal_the_references(pairs):
+def test_ordinal_metrics_equal_references(pairs):
     expected, predicted = zip(*pairs, strict=True)
     statistics = graded.statistics([str(level) for level in expected], [str(level) for level in predicted])
     kappa = graded.test_metrics["quadratic_weighted_kappa"].of(statistics)
@@ -181,7 +181,7 @@ def test_measures_of_levels_equal_the_references(pairs):
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.tuples(st.integers(-40, 40), st.integers(-40, 40)), min_size=3, max_size=20), st.sampled_from([0.0, 1e6]))
-def test_measures_of_numbers_equal_the_references(pairs, shift):
+def test_regression_metrics_equal_references(pairs, shift):
     expected, predicted = (np.array(side, dtype=np.float64) / 8 + shift for side in zip(*pairs, strict=True))
     ours = {name: measure.of(sums(expected, predicted)) for name, measure in regression.test_metrics.items()}
 
@@ -194,14 +194,14 @@ def test_measures_of_numbers_equal_the_references(pairs, shift):
         assert ours["spearman"] == pytest.approx(stats.spearmanr(expected, predicted).statistic, abs=1e-9)
 
 
-def test_what_is_one_number_has_no_correlation():
+def test_constant_has_zero_correlation():
     found = {name: measure.of(sums(np.full(3, 7.0), np.array([1.0, 2.0, 3.0]))) for name, measure in regression.test_metrics.items()}
 
     assert (found["r2"], found["pearson"], found["spearman"]) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("task", [multi, named, ordinal, regression])
-def test_leaving_rows_out_is_a_subtraction(task, tickets):
+def test_leaving_a_row_out_is_a_subtraction(task, tickets):
     """What the jackknife does: all rows less one, by sums, is the metric of those rows (ranks kept)."""
     examples = {
         "multi": ['["a"]', "[]", '["a", "b"]', '["b"]'],
@@ -219,7 +219,7 @@ def test_leaving_rows_out_is_a_subtraction(task, tickets):
         np.testing.assert_allclose(without, alone, atol=1e-9, err_msg=name)
 
 
-def test_the_best_threshold_is_the_best_of_all():
+def test_best_threshold_is_optimal():
     rng = np.random.default_rng(0)
     probabilities, expected = rng.random((200, 4)).round(2), rng.random((200, 4)) < 0.2
     for column, truth in zip(probabilities.T, expected.T, strict=True):
@@ -228,7 +228,7 @@ def test_the_best_threshold_is_the_best_of_all():
         assert found == pytest.approx(max(others))
 
 
-def test_a_rare_label_shares_its_threshold_and_none_is_one_half():
+def test_rare_label_shares_its_threshold():
     probabilities = np.array([[0.9, 0.3], [0.8, 0.1], [0.7, 0.1], [0.65, 0.2], [0.6, 0.1], [0.2, 0.1]])
     expected = np.array([[1, 1], [1, 0], [1, 0], [1, 0], [1, 0], [0, 0]], dtype=bool)
 
@@ -243,7 +243,7 @@ def test_answers_follow_the_thresholds():
     assert multi._kind.answers(scores, spec(multi, "a", "b", thresholds={"a": 0.3})).predicted == ['["a", "b"]', "[]"]
 
 
-def test_levels_are_answered_by_the_median():
+def test_level_answer_is_the_median():
     known = spec(ordinal, "low", "middle", "high")
     scores = ordinal._kind.scores(torch.tensor([[2.0, -2.0], [2.0, 2.0], [-2.0, 5.0]], dtype=torch.float64), known).numpy()
 
@@ -252,7 +252,7 @@ def test_levels_are_answered_by_the_median():
     assert ordinal._kind.answers(scores, known).predicted == ["middle", "high", "low"]
 
 
-def test_corns_loss_is_that_of_the_paper():
+def test_corn_loss_equals_the_paper():
     """As in the authors' code: for each threshold the rows that passed the one below, log-sigmoids summed, divided by all of them."""
     logits, levels = torch.tensor([[0.3, -1.0], [1.2, 0.4], [-0.5, 2.0]]), torch.tensor([0, 1, 2])
     total, asked = 0.0, 0
@@ -267,7 +267,7 @@ def test_corns_loss_is_that_of_the_paper():
     assert loss(logits, levels) == pytest.approx(float(total) / asked, rel=1e-6)
 
 
-def test_balanced_weights_let_every_label_count_alike():
+def test_balanced_weights_equalise_labels():
     balanced = tasks.load("text_classification", {"class_weights": "balanced"})
     fitted = balanced.fit_options(cells(*"aaaaaab"))
     logits, expected = torch.randn(6, 2, generator=torch.manual_seed(0)), torch.tensor([0, 0, 1, 0, 1, 1])
@@ -279,27 +279,27 @@ def test_balanced_weights_let_every_label_count_alike():
     assert single.loss(spec(single, "a", "b"), 0.1) is None
 
 
-def test_weights_of_equal_size_change_nothing():
+def test_equal_weights_change_nothing():
     task = tasks.load("text_classification", {"class_weights": {"a": 1.0, "b": 1.0}})
     logits, expected = torch.randn(6, 2, generator=torch.manual_seed(0)), torch.tensor([0, 0, 1, 0, 1, 1])
 
     assert torch.allclose(task.loss(spec(task, "a", "b"), 0.0)(logits, expected), torch.nn.functional.cross_entropy(logits, expected))
 
 
-def test_weights_of_several_labels_balance_those_with_and_without():
+def test_multi_label_weights_balance_positives():
     task = tasks.load("text_classification", {"kind": "multi", "class_weights": "balanced"})
 
     assert task.fit_options(cells('["a"]', '["a", "b"]', '["a"]', "[]")) == {"class_weights": {"a": 0.333333, "b": 3.0}}
 
 
-def test_a_weight_of_no_label_is_refused():
+def test_weight_of_unknown_label_is_rejected():
     with pytest.raises(BadParams, match="class_weights has unknown labels 'c'; the training rows have: a, b"):
         tasks.load("text_classification", {"class_weights": {"c": 2.0}}).fit_options(cells("a", "b"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pair", [False, True])
-def test_baselines_answer_and_tables_and_slices_are_made(tickets, kind, pair, tmp_path):
+def test_baselines_tables_and_slices(tickets, kind, pair, tmp_path):
     task = tasks.load("text_classification", {**KINDS[kind], "pair": pair})
     rows = relabelled(tickets, kind)
     rows = task.read(paired(rows) if pair else rows)[0]
@@ -317,7 +317,7 @@ def test_baselines_answer_and_tables_and_slices_are_made(tickets, kind, pair, tm
     assert all(len(values) == 60 for values in task.slices(test).values())
 
 
-def test_the_table_of_labels_equals_scikit_learn(tickets):
+def test_label_table_equals_scikit_learn(tickets):
     rng = np.random.default_rng(1)
     rows = relabelled(tickets, "multi").head(50)
     names = multi.labels_of(rows)
@@ -339,7 +339,7 @@ def test_the_table_of_labels_equals_scikit_learn(tickets):
     assert by_name["mean over labels"][5] == pytest.approx(reference.roc_auc_score(truth, scores, average="macro"), abs=1e-4)
 
 
-def test_texts_without_words_leave_the_plain_baseline(tickets, tmp_path):
+def test_texts_without_words_use_the_constant_baseline(tickets, tmp_path):
     for kind, options in KINDS.items():
         task = tasks.load("text_classification", options)
         rows = relabelled(tickets, kind).assign(text="-")

@@ -31,7 +31,7 @@ TRAIN = {"epochs": 1, "threads": 1, "precision": "float32", "learning_rate": 1e-
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", [False, True], ids=["text", "pair"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_raw_rows_become_a_model_that_answers(tiny_base, tickets, tmp_path, monkeypatch, kind, pair):
+def test_raw_rows_become_a_trained_model(tiny_base, tickets, tmp_path, monkeypatch, kind, pair):
     monkeypatch.chdir(tmp_path)
     options = OpenSection(**KINDS[kind], pair=pair)
     task = tasks.load("text_classification", options.fields)

@@ -49,7 +49,7 @@ def kinds(tiny_base, tickets, tmp_path_factory):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "single"])
-def test_every_kind_is_learnt_by_every_method(tiny_base, kinds, tmp_path, kind, method):
+def test_every_kind_learns_with_every_method(tiny_base, kinds, tmp_path, kind, method):
     task, learn = kinds[kind]
     changes = {"epochs": 8, "metric": METRIC[kind], **METHODS[method]}
     keep = keep_in(tmp_path / "out")
@@ -64,7 +64,7 @@ def test_every_kind_is_learnt_by_every_method(tiny_base, kinds, tmp_path, kind, 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "single"])
-def test_a_cut_changes_nothing_and_a_saved_model_answers_alike(tiny_base, kinds, tickets, tmp_path, kind, method):
+def test_training_resumes_exactly_and_reloads(tiny_base, kinds, tickets, tmp_path, kind, method):
     task, learn = kinds[kind]
     settings = QUICK.model_copy(update={"metric": METRIC[kind], **METHODS[method]})
     expected, resumed = cut_and_resumed(task, tiny_base, learn, settings, tmp_path)
@@ -83,7 +83,7 @@ def test_a_cut_changes_nothing_and_a_saved_model_answers_alike(tiny_base, kinds,
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["single", "multi", "ordinal"])
 @pytest.mark.parametrize("changes", [{"method": "lora"}, ADDED], ids=["lora", "added"])
-def test_weights_of_classes_go_with_everything(tiny_base, tickets, tmp_path, kind, changes):
+def test_class_weights_combine_with_other_settings(tiny_base, tickets, tmp_path, kind, changes):
     changes = changes if kind == "single" else {"method": changes.get("method", "full")}  # the others refuse what is added, see below
     task, learn = prepared(tmp_path, tiny_base, tickets, kind, class_weights="balanced")
     settings = QUICK.model_copy(update={"metric": METRIC[kind], **changes})
@@ -96,7 +96,7 @@ def test_weights_of_classes_go_with_everything(tiny_base, tickets, tmp_path, kin
 
 
 @pytest.mark.slow
-def test_accumulated_passes_weigh_as_one(tiny_base, tickets, tmp_path):
+def test_gradient_accumulation_equals_a_large_batch(tiny_base, tickets, tmp_path):
     """The mean over a batch is the mean of its halves' means, since no row's weight hangs on its company."""
     task, learn = prepared(tmp_path, tiny_base, tickets, "single", class_weights="balanced")
     rows = learn.train.take(list(range(160)))
@@ -111,7 +111,7 @@ def test_accumulated_passes_weigh_as_one(tiny_base, tickets, tmp_path):
 
 @pytest.mark.parametrize("kind", ["multi", "ordinal", "regression"])
 @pytest.mark.parametrize("field", ["label_smoothing", "r_drop"])
-def test_what_does_not_fit_a_kind_is_refused_with_a_reason(tiny_base, kinds, kind, field):
+def test_unsupported_settings_are_rejected(tiny_base, kinds, kind, field):
     task, learn = kinds[kind]
     settings = QUICK.model_copy(update={"metric": METRIC[kind], field: 0.1})
 
@@ -120,7 +120,7 @@ def test_what_does_not_fit_a_kind_is_refused_with_a_reason(tiny_base, kinds, kin
 
 
 @pytest.mark.slow
-def test_thresholds_are_fitted_and_stored_with_the_model(tiny_base, tickets, tmp_path):
+def test_thresholds_are_fitted_and_stored(tiny_base, tickets, tmp_path):
     task, learn = prepared(tmp_path, tiny_base, tickets, "multi", thresholds={"billing": 0.35})
     found = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 6, "metric": "average_precision"}))
     folder = save(found, task, tiny_base, learn.spec, tmp_path / "model")
@@ -161,7 +161,7 @@ def test_pairs_are_learnt(tiny_base, tickets, tmp_path, kind):
     assert not np.allclose(scores, task.predictor(folder).scores(rows.rename(columns={"text_a": "text_b", "text_b": "text_a"})))
 
 
-def test_raw_pairs_are_normalised_as_in_training(tiny_base, tickets, tmp_path):
+def test_raw_pairs_are_normalised(tiny_base, tickets, tmp_path):
     task, learn = prepared(tmp_path, tiny_base, tickets, "single", pair=True)
     rows = task.read(paired(tickets.head(4)))[0]
     untidy = rows.assign(text_a=[f" {text}\u200b\n" for text in rows["text_a"]])

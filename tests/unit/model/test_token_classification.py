@@ -84,7 +84,7 @@ def settings_for(method, **changes):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_and_is_found_again(base, learn_of, rows, tmp_path, method, head):
+def test_every_method_learns_and_reloads(base, learn_of, rows, tmp_path, method, head):
     kind, keep = task(head=head), keep_in(tmp_path / "out")
     found = fit(kind, base, learn_of(head), settings_for(method, epochs=6, learning_rate=2e-2), keep=keep)
     losses = [point["loss"] for point in map(json.loads, keep.history.read_text().splitlines()) if "loss" in point]
@@ -103,7 +103,7 @@ def test_every_method_learns_and_is_found_again(base, learn_of, rows, tmp_path, 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_resumed_run_equals_an_uninterrupted_one(base, learn_of, tmp_path, method, head):
+def test_resumed_run_equals_uninterrupted_run(base, learn_of, tmp_path, method, head):
     expected, resumed = cut_and_resumed(task(head=head), base, learn_of(head), settings_for(method, epochs=2), tmp_path)
 
     assert (resumed.best_step, resumed.best_value) == (expected.best_step, expected.best_value)
@@ -130,7 +130,7 @@ def tagger(request, base, rows, tmp_path_factory):
     return save_and_load(model, base, spec_for(kind, rows), tmp_path_factory.mktemp("random") / "model")
 
 
-def test_neither_order_nor_company_changes_an_answer(tagger, rows):
+def test_answers_do_not_depend_on_batching(tagger, rows):
     together = tagger.answer(rows).predicted
     alone = [tagger.answer(rows.iloc[[place]], batch_size=1).predicted[0] for place in range(60)]
     backwards = tagger.answer(rows.iloc[::-1], batch_size=7).predicted[::-1]
@@ -140,7 +140,7 @@ def test_neither_order_nor_company_changes_an_answer(tagger, rows):
     assert together == backwards
 
 
-def test_padding_changes_no_logit(tagger, rows):
+def test_padding_does_not_change_logits(tagger, rows):
     parts = parts_of([json.loads(cell) for cell in rows["tokens"][:12]], tagger._tokenizer, 16)
     collate = task().collator(tagger._tokenizer, tagger.spec)
     rows_of = [{**part.inputs, "labels": part.labels([0] * len(part.begins))} for part in parts]
@@ -151,7 +151,7 @@ def test_padding_changes_no_logit(tagger, rows):
             assert torch.allclose(together[place, : len(alone)], alone, atol=1e-4)
 
 
-def test_every_token_of_any_row_gets_one_tag(tagger):
+def test_every_token_gets_one_tag(tagger):
     odd = ["ada", "", "\u200b", "unbelievably", "[SEP]", "\u00ad", " ", "日本語", "x" * 300, "\n", "\ud7ff", "lovelace"]
     long = ["ada", "lovelace", "met"] * 40
     cells = [json.dumps(odd), json.dumps(long), "ada met  alan", "[]", json.dumps(["two words", "one"]), json.dumps([""])]
@@ -164,7 +164,7 @@ def test_every_token_of_any_row_gets_one_tag(tagger):
         tagger.answer(pd.DataFrame({"tokens": ['["ada"']}))
 
 
-def test_a_long_row_is_read_in_parts_that_leave_no_token_out(base):
+def test_parts_of_a_long_row_cover_every_token(base):
     tokenizer = task().load_tokenizer(base)
     words = [word for number in range(30) for word in ("ada", "unbelievably", "", "x" * 40)[: 1 + number % 4]]
     parts = parts_of([words, ["ada"]], tokenizer, 12)
@@ -180,7 +180,7 @@ def test_a_long_row_is_read_in_parts_that_leave_no_token_out(base):
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
-def test_encoded_labels_stand_where_tokens_begin_and_parts_are_well_formed(base, scheme):
+def test_labels_are_at_token_starts(base, scheme):
     tags = ["B-PER", *["I-PER"] * 18, "I-PER" if scheme == "BIO" else "E-PER"]
     kind = task(scheme=scheme)
     rows, faults = kind.read(pd.DataFrame([{"tokens": json.dumps(["ada", "zzz"] * 10), "tags": " ".join(tags)}]))
@@ -196,7 +196,7 @@ def test_encoded_labels_stand_where_tokens_begin_and_parts_are_well_formed(base,
     assert kind.lengths(rows, kind.load_tokenizer(base)).tolist() == [2 + 10 + 30]
 
 
-def test_an_entity_that_touches_a_cut_on_both_sides_is_one(tagger, monkeypatch):
+def test_split_entity_is_joined(tagger, monkeypatch):
     numbers = {label: number for number, label in enumerate(tagger.spec.labels)}
     tags = [["O", "B-PER", "I-PER"], ["B-PER", "O"], ["B-PER"], ["B-LOC", "I-LOC"], ["B-LOC"], ["O"]]
     parts = [SimpleNamespace(row=0, length=5) for _ in tags]
@@ -206,14 +206,14 @@ def test_an_entity_that_touches_a_cut_on_both_sides_is_one(tagger, monkeypatch):
     assert tagger.answer(pd.DataFrame({"tokens": ["a"]})).predicted == ["O B-PER I-PER I-PER O B-PER B-LOC I-LOC I-LOC O"]
 
 
-def test_tags_outside_the_label_map_are_refused(base, rows):
+def test_unknown_tags_are_rejected(base, rows):
     with pytest.raises(BadData, match=r"tags 'B-LOC' are not in the label map \(O, B-PER, I-PER\)"):
         task().encode(rows, task().load_tokenizer(base), spec_for(task(), rows).model_copy(update={"labels": ("O", "B-PER", "I-PER")}))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", HEADS)
-def test_spans_are_answered_with_characters(base, rows, tmp_path, head):
+def test_spans_are_predicted_in_characters(base, rows, tmp_path, head):
     options = {"data": "spans", "scheme": "BIOES", "head": head}
     kind, cells = task(**options), []
     for number, words in enumerate(map(json.loads, rows["tokens"])):
@@ -244,7 +244,7 @@ def test_spans_are_answered_with_characters(base, rows, tmp_path, head):
     "changes", [{"r_drop": 1.0, "dropout": 0.1}, {"label_smoothing": 0.1}, {"neftune": 5.0}, {"layer_decay": 0.5, "l2_sp": 0.1}]
 )
 @pytest.mark.parametrize("head", HEADS)
-def test_what_fits_a_head_is_trained_and_the_rest_refused(base, learn_of, changes, head):
+def test_settings_are_supported_or_rejected_per_head(base, learn_of, changes, head):
     kind, settings = task(head=head), settings_for("full", evaluations_per_epoch=1, **changes)
     if set(changes) & set(kind.unsupported_settings):
         with pytest.raises(BadParams, match="the field learns the likelihood of whole sentences"):
@@ -261,7 +261,7 @@ def test_bfloat16_trains_both_heads(base, learn_of):
         assert fit(task(head=head), base, learn_of(head), settings_for("full", precision="bfloat16", epochs=4)).best_value > 0.3
 
 
-def test_a_folder_of_one_head_is_a_base_for_the_other(base, rows, tmp_path):
+def test_model_of_one_head_is_a_base_for_the_other(base, rows, tmp_path):
     made = {}
     for head in HEADS:
         torch.manual_seed(0)
@@ -274,14 +274,14 @@ def test_a_folder_of_one_head_is_a_base_for_the_other(base, rows, tmp_path):
     assert task(head="crf").build_model(tmp_path / "crf", more).crf.transitions.shape == (3, 3)
 
 
-def test_a_tokenizer_that_cannot_tell_is_refused(base, monkeypatch):
+def test_slow_tokenizer_is_rejected(base, monkeypatch):
     tokenizer = type("Slow", (), {"is_fast": False, "pad_token": "[PAD]"})()
     monkeypatch.setattr("components.model.support.pretrained.load_tokenizer", lambda base: tokenizer)
     with pytest.raises(BadModel, match=r"cannot tell whose token a sub-word is; choose a base\.model with a tokenizer\.json"):
         task().load_tokenizer(base)
 
 
-def test_rows_go_through_preprocessing(rows):
+def test_rows_pass_preprocessing(rows):
     params = PreprocessParams(max_length=16)
     kept, removed = prepare(rows, params, task())
 
@@ -290,7 +290,7 @@ def test_rows_go_through_preprocessing(rows):
     assert len(kept) + len(removed) == len(rows)
 
 
-def test_baselines_know_what_training_had(rows):
+def test_baselines_count_training_tags(rows):
     train, test = rows[:200].reset_index(drop=True), rows[200:].reset_index(drop=True)
     answers = task().predict_baselines(train, test, spec_for(task(), rows), None)
     f1 = {
@@ -317,7 +317,7 @@ def test_slices_are_types_and_lengths(rows):
     assert list(task(scheme="plain").slices(rows)) == ["sentence_length"]
 
 
-def test_tables_count_every_mistake():
+def test_tables_count_every_error():
     words = ["ada lovelace met alan in paris", "ada lovelace"]
     rows = pd.DataFrame({"id": ["a", "b"], "group": ["a", "b"], "tokens": words, "label": ["B-PER I-PER O B-PER O B-LOC", "B-PER I-PER"]})
     found = Predictions.of(rows, answers("B-PER O B-LOC B-LOC O O", "B-PER I-PER"))

@@ -47,7 +47,7 @@ def scores_by_hand(crf, emissions, paths):
 
 
 @pytest.mark.parametrize("scheme", LABELS)
-def test_likelihood_and_best_path_are_those_of_all_paths(scheme):
+def test_likelihood_and_best_path_equal_enumeration(scheme):
     crf, emissions = field(scheme), emissions_for(scheme)
     best = crf.decode(emissions, LENGTHS)
 
@@ -64,7 +64,7 @@ def test_likelihood_and_best_path_are_those_of_all_paths(scheme):
 
 
 @pytest.mark.parametrize("scheme", LABELS)
-def test_gradients_are_those_of_all_paths(scheme):
+def test_gradients_equal_enumeration(scheme):
     emissions = emissions_for(scheme).requires_grad_()
     everything = [paths_of(scheme, length) for length in LENGTHS.tolist()]
     tags = torch.tensor([[*paths[-1], *[IGNORED] * (4 - len(paths[-1]))] for paths in everything])
@@ -77,7 +77,7 @@ def test_gradients_are_those_of_all_paths(scheme):
     assert all(gradient.abs().sum() > 0 for gradient in expected)
 
 
-def test_a_rate_is_a_learning_rate():
+def test_rate_scales_the_learning_rate():
     slow, fast, emissions = field("BIO"), Crf(LABELS["BIO"], "BIO", rate=10), emissions_for("BIO")
     tags = slow.decode(emissions, LENGTHS)
     for own, other in zip(fast.parameters(), slow.parameters(), strict=True):
@@ -89,7 +89,7 @@ def test_a_rate_is_a_learning_rate():
     assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(*gradients, strict=True))
 
 
-def test_without_a_scheme_it_is_pytorch_crf():
+def test_plain_scheme_equals_pytorch_crf():
     crf, reference, emissions = field("plain"), torchcrf.CRF(4, batch_first=True), emissions_for("plain").requires_grad_()
     pairs = [(crf.start, reference.start_transitions), (crf.transitions, reference.transitions), (crf.end, reference.end_transitions)]
     for own, other in pairs:
@@ -106,7 +106,7 @@ def test_without_a_scheme_it_is_pytorch_crf():
 
 
 @pytest.mark.parametrize("scheme", LABELS)
-def test_it_allows_what_the_data_may_hold_and_nothing_else(scheme):
+def test_allowed_transitions_match_the_scheme(scheme):
     labels = LABELS[scheme]
     for path in product(labels, repeat=3):
         steps = zip((None, *path), (*path, None), strict=True)
@@ -114,7 +114,7 @@ def test_it_allows_what_the_data_may_hold_and_nothing_else(scheme):
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
-def test_whatever_the_emissions_the_answer_is_well_formed(scheme):
+def test_decoded_tags_are_always_valid(scheme):
     crf = field(scheme)
     emissions = 1_000 * torch.randn(200, 9, len(LABELS[scheme]), generator=torch.Generator().manual_seed(2))
     lengths = torch.arange(200) % 9 + 1
@@ -123,7 +123,7 @@ def test_whatever_the_emissions_the_answer_is_well_formed(scheme):
         assert tag_error([LABELS[scheme][tag] for tag in row[:length]], scheme) is None
 
 
-def test_long_sentences_and_large_scores_stay_numbers():
+def test_long_sentences_stay_finite():
     crf = field("BIO")
     emissions = (300 * torch.randn(2, 500, 5, generator=torch.Generator().manual_seed(4))).requires_grad_()
     lengths = torch.tensor([500, 499])
@@ -169,7 +169,7 @@ def load(folder, **settings):
     return AutoModelForTokenClassificationWithCrf.from_pretrained(folder, labels=LABELS["BIO"], scheme="BIO", **settings)
 
 
-def test_every_family_takes_the_head_learns_and_is_found_again(base, tmp_path):
+def test_every_family_trains_and_reloads(base, tmp_path):
     model, batch = load(base), batch_of(torch.Generator().manual_seed(0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     losses = []
@@ -196,7 +196,7 @@ def test_every_family_takes_the_head_learns_and_is_found_again(base, tmp_path):
     assert [path.name for path in (tmp_path / "saved").iterdir() if path.suffix not in (".json",)] == ["model.safetensors"]
 
 
-def test_what_was_learnt_stays_at_another_rate(base, tmp_path):
+def test_changed_rate_keeps_the_weights(base, tmp_path):
     model = load(base, rate=50.0).eval()
     torch.nn.init.normal_(model.crf.transitions, std=0.02)
     model.save_pretrained(tmp_path / "saved")
@@ -207,7 +207,7 @@ def test_what_was_learnt_stays_at_another_rate(base, tmp_path):
     assert torch.allclose(load(tmp_path / "saved", rate=7.0).crf._weights()[1], model.crf._weights()[1], atol=1e-5)
 
 
-def test_adapters_leave_the_field_learning(base):
+def test_lora_trains_the_crf(base):
     model, batch = load(base), batch_of(torch.Generator().manual_seed(0))
     settings = {"lora_rank": 2, "lora_alpha": 4.0, "lora_dropout": 0.0, "lora_targets": "default", "lora_dora": False}
     wrapped = lora.prepare(model, **settings).train()
@@ -225,7 +225,7 @@ def model(tmp_path):
     return load(tmp_path / "base").eval()
 
 
-def test_the_field_sees_the_tokens_only(model):
+def test_crf_reads_only_token_starts(model):
     """The loss of a batch is that of its emissions where tokens begin, put side by side."""
     torch.nn.init.normal_(model.crf.transitions)
     batch = batch_of(torch.Generator().manual_seed(0))
@@ -238,7 +238,7 @@ def test_the_field_sees_the_tokens_only(model):
     assert ((found.tags != IGNORED) == (batch["labels"] != IGNORED)).all()
 
 
-def test_rows_without_a_token_and_further_padding_change_nothing(model):
+def test_empty_rows_and_padding_change_nothing(model):
     batch = batch_of(torch.Generator().manual_seed(0))
     wider = {name: torch.nn.functional.pad(cells, (0, 4), value=IGNORED if name == "labels" else 0) for name, cells in batch.items()}
     empty = {"input_ids": torch.zeros(1, 10, dtype=torch.int64), "attention_mask": torch.ones(1, 10, dtype=torch.int64)}
@@ -252,7 +252,7 @@ def test_rows_without_a_token_and_further_padding_change_nothing(model):
     assert (none.tags == IGNORED).all()
 
 
-def test_without_labels_what_begins_or_is_attended_to_is_a_token(model):
+def test_tokens_come_from_begins_or_attention_mask(model):
     batch = batch_of(torch.Generator().manual_seed(0))
     labels = batch.pop("labels")
 
@@ -261,7 +261,7 @@ def test_without_labels_what_begins_or_is_attended_to_is_a_token(model):
     assert model(**batch).loss is None
 
 
-def test_under_bfloat16_the_field_counts_in_float32(model):
+def test_crf_uses_float32_under_bfloat16(model):
     batch = batch_of(torch.Generator().manual_seed(0))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = model.train()(**batch)
@@ -274,7 +274,7 @@ def test_under_bfloat16_the_field_counts_in_float32(model):
     assert model.crf.transitions.grad.dtype == torch.float32
 
 
-def test_an_architecture_without_token_classification_is_named(tmp_path):
+def test_unsupported_architecture_is_rejected(tmp_path):
     t.Speech2TextConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="no model for token classification of the type speech_to_text"):
         AutoModelForTokenClassificationWithCrf.from_pretrained(tmp_path, labels=["O"], scheme="BIO")

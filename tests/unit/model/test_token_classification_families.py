@@ -90,7 +90,7 @@ def rows():
 
 
 @pytest.mark.parametrize("head", ["linear", "crf"])
-def test_it_is_trained_and_found_again(base, rows, tmp_path, head):
+def test_family_trains_and_reloads(base, rows, tmp_path, head):
     kind = tasks.load("token_classification", {"head": head})
     tokenizer = kind.load_tokenizer(base)
     options = kind.options.model_dump()

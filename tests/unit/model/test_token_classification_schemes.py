@@ -34,7 +34,7 @@ def scores(expected, predicted, **options):
 
 
 @pytest.mark.parametrize(("scheme", "longest"), [("BIO", 4), ("BIOES", 3)])
-def test_entities_are_those_of_seqeval_in_every_sentence(scheme, longest):
+def test_entities_equal_seqeval(scheme, longest):
     for length in range(1, longest + 1):
         for tags in product(LABELS[scheme], repeat=length):
             found = seqeval.scheme.Entities([list(tags)], SEQEVAL[scheme]).entities[0]
@@ -43,7 +43,7 @@ def test_entities_are_those_of_seqeval_in_every_sentence(scheme, longest):
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
-def test_scores_are_those_of_seqeval_and_nervaluate(scheme):
+def test_scores_equal_seqeval_and_nervaluate(scheme):
     rng = random.Random(0)
     label, outside, inside = LABELS[scheme], ["O"] * 4, ["I-X", "I-X", "O", "O"]
     right = ["B-X", "I-X", "O", "B-Y"] if scheme == "BIO" else ["B-X", "E-X", "O", "S-Y"]
@@ -71,7 +71,7 @@ def test_scores_are_those_of_seqeval_and_nervaluate(scheme):
             assert found["entity_f1"] == pytest.approx(strict.f1), name
 
 
-def test_spans_are_scored_as_their_tags_are():
+def test_spans_are_scored_like_tags():
     expected, predicted = '[[0, 3, "X"], [4, 6, "Y"]]', '[[0, 3, "Y"], [4, 6, "Y"]]'
     found = task(data="spans").statistics([expected, "[]", expected], [predicted, "[]", "[]"])
 
@@ -82,13 +82,13 @@ def test_spans_are_scored_as_their_tags_are():
     assert task(data="spans").test_metrics["entity_f1"].of(found) == pytest.approx(2 / 6)
 
 
-def test_plain_tags_are_scored_by_the_token():
+def test_plain_tags_are_scored_per_token():
     found = scores([["NN", "VB", "NN"], ["NN"]], [["NN", "NN", "NN"], ["NN"]], scheme="plain")
 
     assert found == {"token_accuracy": 0.75, "sentence_accuracy": 0.5}
 
 
-def test_a_row_left_out_is_a_subtraction():
+def test_leaving_a_row_out_is_a_subtraction():
     """The sums of rows are the statistics of the whole: what the gates' intervals rest on."""
     rng = random.Random(1)
     expected, predicted = ([rng.choices(LABELS["BIO"], k=5) for _ in range(30)] for _ in range(2))
@@ -120,14 +120,14 @@ TOKENS = {
 
 
 @pytest.mark.parametrize("reason", TOKENS)
-def test_bad_tokens_and_tags_are_named(reason):
+def test_invalid_tokens_and_tags_have_a_reason(reason):
     found, faults = read([("fine", "O"), *TOKENS[reason]])
 
     assert faults == dict.fromkeys(range(1, len(found)), reason)
     assert found.loc[0, ["text", "label"]].tolist() == ["fine", "O"]
 
 
-def test_bioes_must_be_whole_and_plain_tags_may_be_anything():
+def test_bioes_is_checked_and_plain_tags_are_not():
     good = [("a b c", "B-X I-X E-X"), ("a b", "S-X S-X"), ("a", "O")]
     bad = [("a b", "B-X I-X"), ("a", "E-X"), ("a b", "B-X O"), ("a b", "S-X E-X"), ("a b", "B-X E-Y")]
     faults = read([*good, *bad], scheme="BIOES")[1]
@@ -146,12 +146,12 @@ def test_bioes_must_be_whole_and_plain_tags_may_be_anything():
         ({"scheme": "plain"}, ("a b", "PER LOC"), ("a b", "PER MISC")),
     ],
 )
-def test_a_type_outside_the_map_is_named(options, good, bad):
+def test_unknown_type_is_rejected(options, good, bad):
     assert read([good, bad], types=["PER", "LOC"], **options)[1] == {1: "type 'MISC' is not in task_options.types"}
     assert not read([good, bad], **options)[1]
 
 
-def test_types_that_are_no_names_are_refused():
+def test_invalid_type_names_are_rejected():
     for types in (["PER", "PER"], [""], [" PER"]):
         with pytest.raises(BadParams, match=r"task_options\.types: expected different names"):
             task(types=types)
@@ -175,14 +175,14 @@ SPANS = {
 
 
 @pytest.mark.parametrize("reason", SPANS)
-def test_bad_spans_are_named(reason):
+def test_invalid_spans_have_a_reason(reason):
     rows = [("Paris to Lyon.", spans) for spans in ["[]", *SPANS[reason]]]
     found, faults = read(rows, data="spans")
 
     assert faults == dict.fromkeys(range(1, len(found)), reason)
 
 
-def test_spans_are_accepted_in_every_form_and_written_in_one():
+def test_span_formats_are_normalised():
     text = " Paris to Lyon."
     forms = [
         '[[10, 14, "LOC"], [1, 6, "LOC"]]',
@@ -206,7 +206,7 @@ def test_words_of_a_text():
     assert words_in(" \u200b\n") == []
 
 
-def test_a_label_map_is_completed_by_its_scheme():
+def test_label_map_is_completed_by_the_scheme():
     rows = [("a b", "B-PER O"), ("c d", "B-A-B I-A-B")]
 
     assert task().labels_of(read(rows)[0]) == ("O", "B-A-B", "I-A-B", "B-PER", "I-PER")
@@ -217,7 +217,7 @@ def test_a_label_map_is_completed_by_its_scheme():
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
-def test_a_cut_entity_is_made_whole_and_a_whole_one_kept(scheme):
+def test_split_entities_are_repaired(scheme):
     for tags in product(LABELS[scheme], repeat=3):
         assert tag_error(repair_tags(tags, scheme), scheme) is None
         assert tag_error(tags, scheme) or repair_tags(tags, scheme) == list(tags)
@@ -226,7 +226,7 @@ def test_a_cut_entity_is_made_whole_and_a_whole_one_kept(scheme):
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
-def test_a_sentence_that_is_cut_anywhere_is_joined_again(scheme):
+def test_split_sentence_is_joined(scheme):
     for tags in product(LABELS[scheme], repeat=4):
         twins = any(one[1] == other[0] and one[2] == other[2] for one, other in pairwise(entities(tags, scheme)))
         if tag_error(tags, scheme) or twins:
@@ -237,7 +237,7 @@ def test_a_sentence_that_is_cut_anywhere_is_joined_again(scheme):
     assert join_tags(["NN"], ["NN"], "plain") == ["NN", "NN"]
 
 
-def test_options_that_exclude_each_other_are_refused():
+def test_conflicting_options_are_rejected():
     with pytest.raises(BadParams, match="transition_rate is read where head is crf"):
         task(transition_rate=10)
     with pytest.raises(BadParams, match=r"task_options: spans are entities, which tags of the scheme plain cannot write"):
@@ -283,7 +283,7 @@ def test_conll_files_become_rows():
         list(conll.sentences(["a b c O\n", "a\n"], tag=3))
 
 
-def test_the_command_writes_rows_that_the_task_reads(tmp_path):
+def test_command_writes_valid_rows(tmp_path):
     (tmp_path / "train.txt").write_text(CONLL_2003, encoding="utf-8")
     command = [sys.executable, "-m", "components.model.tasks.token_classification.conll", str(tmp_path / "train.txt"), "--iob1"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
@@ -294,7 +294,7 @@ def test_the_command_writes_rows_that_the_task_reads(tmp_path):
     assert found["label"].tolist() == ["B-ORG O O", "B-MISC B-MISC", "B-PER"]
 
 
-def test_the_task_brings_no_torch():
+def test_loading_the_task_does_not_import_torch():
     heavy = {"torch", "transformers", "sklearn", "seqeval"}
     code = f"import sys, components.model.tasks as t; t.load('token_classification'); sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[3]).returncode == 0

@@ -73,7 +73,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sub_words_are_those_of_the_text(family):
+def test_sub_words_equal_those_of_the_text(family):
     tokenizer = FAMILIES[family]()
     parts = parts_of(SENTENCES, tokenizer, 64)
 
@@ -84,7 +84,7 @@ def test_sub_words_are_those_of_the_text(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_token_begins_where_its_first_character_is(family):
+def test_token_begins_at_its_first_character(family):
     tokenizer = FAMILIES[family]()
     (part,) = parts_of(SENTENCES[:1], tokenizer, 64)
     shown = [tokenizer.decode(part.inputs["input_ids"][place]).strip(" ▁#Ġ") for place in part.begins]
@@ -94,7 +94,7 @@ def test_a_token_begins_where_its_first_character_is(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_words_of_a_raw_text_are_read_as_they_stand_in_it(family):
+def test_words_of_raw_text_keep_their_spacing(family):
     tokenizer, rows, text = FAMILIES[family](), Rows("spans", "BIO"), "Ada don't say:  (old) towns, new."
     (part,) = parts_of([rows.tokens({"text": text})], tokenizer, 64, [rows.gaps({"text": text})])
 
@@ -104,7 +104,7 @@ def test_words_of_a_raw_text_are_read_as_they_stand_in_it(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_long_sentence_is_cut_between_tokens(family):
+def test_long_sentence_is_split_between_tokens(family):
     tokenizer = FAMILIES[family]()
     sentence = ["london", "", "town", "\u200b", "is", "in"] * 5
     parts = parts_of([sentence], tokenizer, 16)
