@@ -22,11 +22,11 @@ def make(folder: Path) -> Case:
         baseline="unigram",
         margin=0.5,
         bad={
-            "messages: the last turn is not of the assistant": 1,
-            "messages: roles out of order: assistant where user is expected": 1,
-            "messages: roles out of order: user where assistant is expected": 1,
+            "messages: the last turn is not from the assistant": 1,
+            "messages: roles out of order: expected user, found assistant": 1,
+            "messages: roles out of order: expected assistant, found user": 1,
             "messages: a turn of the assistant is empty": 1,
-            "messages: a turn without role and content as texts": 1,
+            "messages: a turn without text in role and content": 1,
         },
         options={"data": "chat", "packing": True, "max_new_tokens": 8},
         changes={

@@ -33,8 +33,8 @@ def make(folder: Path) -> Case:
         margin=0.5,
         bad={
             "the answer is not in the context": 1,
-            "answer_start does not point at the answer: it stands elsewhere in the context (count characters from 0, not bytes)": 1,
-            "no answer, and task_options.unanswerable is false": 1,
+            "answer_start does not point to the answer, which is elsewhere in the context (count characters from 0, not bytes)": 1,
+            "no answer, but task_options.unanswerable is false": 1,
         },
         changes={"preprocess": {"max_length": 48}, "train": {"epochs": 3, "evaluations_per_epoch": 1}},
     )

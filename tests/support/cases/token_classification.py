@@ -31,7 +31,7 @@ def make(folder: Path) -> Case:
         baseline="frequent_tag",
         margin=0.3,
         bad={
-            "the number of tags is not the number of tokens": 2,
+            "the number of tags differs from the number of tokens": 2,
             "an I- tag follows no B- or I- of its type (scheme BIO)": 1,
             "type 'ORG' is not in task_options.types": 1,
         },

@@ -237,13 +237,13 @@ def test_model_without_packing_support_is_rejected(bases, tmp_path):
         tmp_path
     )
 
-    with pytest.raises(BadModel, match=r"a bloom, which does not keep packed texts apart; set task_options\.packing: false"):
+    with pytest.raises(BadModel, match=r"a bloom, which does not separate packed texts; set task_options\.packing: false"):
         task.build_model(tmp_path, spec_for("text"))
     assert TASKS["text"].build_model(tmp_path, spec_for("text"))
 
 
 def test_non_causal_model_is_rejected(tiny_base):
-    with pytest.raises(BadModel, match=r"reads ahead|no end token"):
+    with pytest.raises(BadModel, match=r"is not causal|no end token"):
         TASKS["text"].build_model(tiny_base, spec_for("text"))
 
 
@@ -315,16 +315,16 @@ BROKEN = {
     "[": "messages is not JSON",
     USER: "messages is not a list of objects",
     '["hello"]': "messages is not a list of objects",
-    '[{"role": "user", "content": 7}]': "messages: a turn without role and content as texts",
-    f"[{USER}]": "messages: the last turn is not of the assistant",
-    f"[{ASSISTANT}]": f"{ORDER} assistant where user is expected",
-    f"[{USER}, {USER}]": f"{ORDER} user where assistant is expected",
-    f"[{USER}, {SYSTEM}]": f"{ORDER} system where assistant is expected",
+    '[{"role": "user", "content": 7}]': "messages: a turn without text in role and content",
+    f"[{USER}]": "messages: the last turn is not from the assistant",
+    f"[{ASSISTANT}]": f"{ORDER} expected user, found assistant",
+    f"[{USER}, {USER}]": f"{ORDER} expected assistant, found user",
+    f"[{USER}, {SYSTEM}]": f"{ORDER} expected assistant, found system",
     f"[{USER}, {BLANK}]": "messages: a turn of the assistant is empty",
     f"[{USER}, {UNSEEN}]": "messages: a turn of the assistant is empty",
     f"[{USER}, {UNSEEN}, {USER}, {ASSISTANT}]": "messages: a turn of the assistant is empty",
     f'[{{"role": "user", "content": ""}}, {ASSISTANT}]': "messages: a turn of the user is empty",
-    "[]": "messages: the last turn is not of the assistant",
+    "[]": "messages: the last turn is not from the assistant",
 }
 
 
@@ -385,7 +385,7 @@ def test_slices_and_tables_cover_all_rows(kind):
     tables = TASKS[kind].tables(part, Predictions(*columns, np.zeros((30, 0)), (), measured))
     slices = TASKS[kind].slices(part)
 
-    assert tables[0].rows[0] == ("perplexity of a token", round(np.exp(2), 3))
+    assert tables[0].rows[0] == ("perplexity per token", round(np.exp(2), 3))
     assert all(len(values) == 30 for values in slices.values())
     assert (
         set(slices)
@@ -394,9 +394,9 @@ def test_slices_and_tables_cover_all_rows(kind):
 
 
 def test_unused_settings_and_missing_room_are_rejected(bases):
-    with pytest.raises(BadParams, match="turns is read where data is chat, found data text"):
+    with pytest.raises(BadParams, match="turns is used only with data chat, not text"):
         tasks.load("causal_lm", {"turns": "last"})
-    with pytest.raises(BadParams, match="separator is read where data is completion"):
+    with pytest.raises(BadParams, match="separator is used only with data completion"):
         tasks.load("causal_lm", {"data": "chat", "separator": ""})
     with pytest.raises(BadParams, match=r"max_new_tokens is 32, expected below preprocess\.max_length 16"):
         tasks.load("causal_lm").build_model(bases["gpt2"], spec_for("text"))

@@ -253,7 +253,7 @@ def test_date_in_a_template_is_fixed(plain_bases, tmp_path, caplog):
     elsewhere = AutoTokenizer.from_pretrained(tmp_path / "saved")  # as another server loads it
 
     assert [record.message for record in caplog.records if "2024-07-26" in record.message] != []
-    assert sum("asks for the date" in record.message for record in caplog.records) == 1
+    assert sum("uses the current date" in record.message for record in caplog.records) == 1
     texts = {each.apply_chat_template(talk("red"), tokenize=False, form="%Y-%m-%d") for each in (loaded, again, elsewhere)}
     assert len(texts) == 1
     assert texts.pop().startswith(f"{END}Today is 26 Jul 2024 (2024-07-26)\n### user\nred")
@@ -266,7 +266,7 @@ def test_freezing_changes_only_the_date():
 
 @pytest.mark.parametrize("drawn", ["{{ ['a', 'b'] | random }}", "{{ lipsum(1) }}"])
 def test_random_template_is_rejected(drawn):
-    with pytest.raises(BadModel, match="draws at random"):
+    with pytest.raises(BadModel, match="uses random values"):
         _template.frozen(drawn + PLAIN)
 
 
@@ -274,7 +274,7 @@ def test_template_without_the_answer_is_rejected(plain_bases):
     tokenizer = TASK.load_tokenizer(plain_bases["bytes"])
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
 
-    with pytest.raises(BadModel, match="does not write the assistant's answer"):
+    with pytest.raises(BadModel, match="does not render the assistant's answer"):
         TASK.reader(tokenizer).stops()
 
 

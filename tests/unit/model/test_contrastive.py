@@ -81,7 +81,7 @@ def test_each_data_format_has_columns_and_metrics():
         ("scored", {"text_a": "a", "text_b": "b", "score": "high"}, "score is not a number"),
         ("scored", {"text_a": "a", "text_b": "b", "score": "nan"}, "score is not a number"),
         ("scored", {"text_a": "a", "text_b": "b", "score": "1.5"}, "score is not between 0 and 1"),
-        ("texts", {"text": "alone"}, "text has one word, so it has no halves that could find each other"),
+        ("texts", {"text": "alone"}, "text has one word, so it cannot be split into halves"),
     ],
 )
 def test_invalid_row_has_a_reason(data, row, reason):

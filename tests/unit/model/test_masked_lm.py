@@ -92,7 +92,7 @@ def test_scripts_without_spaces_are_masked_per_character():
 def test_text_with_a_mask_token_is_invalid():
     rows, faults = task.read(pd.DataFrame({"text": ["my [MASK] is slow", "all well", "a <mask>"]}))
 
-    assert faults == {0: "text holds [MASK]", 2: "text holds <mask>"}
+    assert faults == {0: "text contains [MASK]", 2: "text contains <mask>"}
     assert rows["label"].tolist()[1] in {"all", "well"}
 
 

@@ -19,7 +19,7 @@ from components.data.validate.row_ids import with_identity
 from components.data.validate.settings import ValidateParams
 from components.data.validate.step import judge
 from components.model import tasks
-from components.model.tasks.question_answering import answers, baselines, pages, scores, squad
+from components.model.tasks.question_answering import answers, baselines, scores, squad, tables
 
 CONTEXT = "The invoice was paid by Ada in March. The router is broken. Ada’s naïve 😀 cable costs 5 euros."
 task = tasks.load("question_answering")
@@ -107,10 +107,10 @@ def test_no_answer_has_several_formats(cell):
         ('{"text": [" "], "answer_start": [3]}', answers.BLANK),
         (squad_cell(("Eve", 24)), answers.ABSENT),
         (squad_cell(("ada", 24)), answers.ABSENT),
-        (squad_cell(("Ada", 25)), answers.ASTRAY),
-        (squad_cell(("Ada", -5)), answers.ASTRAY),
-        (squad_cell(("Ada", 10_000)), answers.ASTRAY),
-        (squad_cell(("Ada", 24), ("Ada", 25)), answers.ASTRAY),
+        (squad_cell(("Ada", 25)), answers.MISPLACED),
+        (squad_cell(("Ada", -5)), answers.MISPLACED),
+        (squad_cell(("Ada", 10_000)), answers.MISPLACED),
+        (squad_cell(("Ada", 24), ("Ada", 25)), answers.MISPLACED),
         ('{"text": ["Ada"], "answer_start": [24], "is_impossible": true}', answers.BOTH),
     ],
 )
@@ -123,7 +123,7 @@ def test_positions_are_in_characters():
     place = CONTEXT.index("cable")
 
     assert fault(squad_cell(("cable", place))) == ""
-    assert fault(squad_cell(("cable", len(CONTEXT[:place].encode("utf-16-le")) // 2))) == answers.ASTRAY
+    assert fault(squad_cell(("cable", len(CONTEXT[:place].encode("utf-16-le")) // 2))) == answers.MISPLACED
 
 
 def test_deeply_nested_json_is_rejected():
@@ -154,7 +154,7 @@ def test_invalid_rows_are_quarantined_with_a_reason():
     judged = judge(frame, task, ValidateParams(min_rows=2, max_quarantined_share=0.5))
 
     assert (len(judged.kept), len(judged.quarantined)) == (8, 4)
-    assert judged.reasons == {answers.ASTRAY: 1, answers.NOT_JSON: 1, answers.NONE: 1, answers.ABSENT: 1}
+    assert judged.reasons == {answers.MISPLACED: 1, answers.NOT_JSON: 1, answers.NONE: 1, answers.ABSENT: 1}
 
 
 def many(groups=False, ids=True):
@@ -365,7 +365,7 @@ def test_text_is_split_into_sentences():
 
 def test_slices_of_each_row():
     rows = pd.concat([rows_of(squad_cell(("Ada", 24))), rows_of("[]", question="Tell: in WHOSE house?")], ignore_index=True)
-    found = pages.slices(open_task.read(rows)[0])
+    found = tables.slices(open_task.read(rows)[0])
 
     assert found == open_task.slices(open_task.read(rows)[0])
     assert found == {
@@ -374,7 +374,7 @@ def test_slices_of_each_row():
         "question_word": ["who", "who"],
         "context_length": ["up to 50 words"] * 2,
     }
-    assert pages.question_word("Tell me.") == "other"
+    assert tables.question_word("Tell me.") == "other"
 
 
 def test_tables_show_worst_and_unanswered():

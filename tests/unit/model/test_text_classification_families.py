@@ -156,8 +156,8 @@ def test_model_with_custom_head_is_a_base(bases, folders, tmp_path):
 
 def test_unsupported_head_is_rejected(bases, folders):
     for family, head, match in [
-        ("gpt2", {"pooling": "cls"}, "the first token of gpt2 reads no other"),
-        ("bart", {"pooling": "mean"}, "need an encoder or a decoder; bart is both"),
+        ("gpt2", {"pooling": "cls"}, "the first token of gpt2 sees no other token"),
+        ("bart", {"pooling": "mean"}, "do not support the encoder-decoder bart"),
     ]:
         with pytest.raises(BadParams, match=match):
             tasks.load("text_classification", head).build_model(bases[family], folders[family].spec)

@@ -247,7 +247,7 @@ def test_spans_are_predicted_in_characters(base, rows, tmp_path, head):
 def test_settings_are_supported_or_rejected_per_head(base, learn_of, changes, head):
     kind, settings = task(head=head), settings_for("full", evaluations_per_epoch=1, **changes)
     if set(changes) & set(kind.unsupported_settings):
-        with pytest.raises(BadParams, match="the field learns the likelihood of whole sentences"):
+        with pytest.raises(BadParams, match="the CRF learns the likelihood of whole sentences"):
             fit(kind, base, learn_of(head), settings)
     else:
         plain = fit(kind, base, learn_of(head), settings_for("full", evaluations_per_epoch=1, dropout=settings.dropout)).model
@@ -277,7 +277,7 @@ def test_model_of_one_head_is_a_base_for_the_other(base, rows, tmp_path):
 def test_slow_tokenizer_is_rejected(base, monkeypatch):
     tokenizer = type("Slow", (), {"is_fast": False, "pad_token": "[PAD]"})()
     monkeypatch.setattr("components.model.support.pretrained.load_tokenizer", lambda base: tokenizer)
-    with pytest.raises(BadModel, match=r"cannot tell whose token a sub-word is; choose a base\.model with a tokenizer\.json"):
+    with pytest.raises(BadModel, match=r"does not map sub-words to tokens; choose a base\.model with a fast tokenizer"):
         task().load_tokenizer(base)
 
 

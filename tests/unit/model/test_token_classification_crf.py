@@ -276,5 +276,5 @@ def test_crf_uses_float32_under_bfloat16(model):
 
 def test_unsupported_architecture_is_rejected(tmp_path):
     t.Speech2TextConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="no model for token classification of the type speech_to_text"):
+    with pytest.raises(ValueError, match="no token classification model of the type speech_to_text"):
         AutoModelForTokenClassificationWithCrf.from_pretrained(tmp_path, labels=["O"], scheme="BIO")

@@ -107,15 +107,15 @@ def read(rows, **options):
 
 
 TOKENS = {
-    "the number of tags is not the number of tokens": [("a b", "O"), ('["a b"]', "O O")],
+    "the number of tags differs from the number of tokens": [("a b", "O"), ('["a b"]', "O O")],
     "an I- tag follows no B- or I- of its type (scheme BIO)": [("a b", "O I-X"), ("a b", "B-X I-Y"), ("a", "I-X")],
     "a tag is neither O nor one of B-, I- with a type (scheme BIO)": [("a", "Q-X"), ("a", "B"), ("a", "NN"), ("a", "S-X"), ("a", "B-")],
     "tokens: not JSON": [('["a", "b"', "O O"), ("[a]", "O")],
-    "tokens: not JSON: single quotes are none of JSON's, write the list with json.dumps": [("['a', 'b']", "O O")],
+    "tokens: not JSON: JSON does not allow single quotes, write the list with json.dumps": [("['a', 'b']", "O O")],
     "tokens: a list of something other than texts": [("[1, 2]", "O O"), ("[[]]", "O")],
     "tags: a list of something other than texts": [("a b", "[0, 3]")],
     "tokens: an empty list": [("[]", "[]")],
-    "a tag is blank or has white space in it": [("a b", '["O", ""]'), ("a b", '["O", "B X"]')],
+    "a tag is blank or contains white space": [("a b", '["O", ""]'), ("a b", '["O", "B X"]')],
 }
 
 
@@ -159,11 +159,11 @@ def test_invalid_type_names_are_rejected():
 
 SPANS = {
     "spans overlap": ['[[0, 5, "X"], [0, 5, "Y"]]', '[[6, 14, "X"], [9, 14, "X"]]'],
-    "a span begins or ends within a word": ['[[0, 4, "X"]]', '[[1, 5, "X"]]'],
+    "a span begins or ends inside a word": ['[[0, 4, "X"]]', '[[1, 5, "X"]]'],
     "a span is empty or outside the text": ['[[6, 15, "X"]]', '[[3, 3, "X"]]', '[[-1, 5, "X"]]', '[[5, 0, "X"]]'],
-    "a span holds nothing but white space": ['[[5, 6, "X"]]'],
-    "spans: neither [start, end, label] nor an object with these keys": ["[[0, 5]]", '[{"start": 0, "end": 5}]', '["X"]', "[7]"],
-    "spans: start and end must be whole numbers, and label a text": [
+    "a span contains only white space": ['[[5, 6, "X"]]'],
+    "spans: an item is neither [start, end, label] nor an object with these keys": ["[[0, 5]]", '[{"start": 0, "end": 5}]', '["X"]', "[7]"],
+    "spans: start and end must be integers, and label a text": [
         '[["0", 5, "X"]]',
         '[[0, 5.0, "X"]]',
         "[[0, 5, null]]",
@@ -238,9 +238,9 @@ def test_split_sentence_is_joined(scheme):
 
 
 def test_conflicting_options_are_rejected():
-    with pytest.raises(BadParams, match="transition_rate is read where head is crf"):
+    with pytest.raises(BadParams, match="transition_rate is used only with head crf"):
         task(transition_rate=10)
-    with pytest.raises(BadParams, match=r"task_options: spans are entities, which tags of the scheme plain cannot write"):
+    with pytest.raises(BadParams, match=r"task_options: spans are entities, which the scheme plain does not support"):
         task(data="spans", scheme="plain")
 
 
@@ -279,7 +279,7 @@ def test_conll_files_become_rows():
         {"tokens": ["He", "'s", "here"], "tags": ["PRON", "AUX", "ADV"], "group": "document 1"},
         {"tokens": ["# 1"], "tags": ["SYM"], "group": "document 1"},
     ]
-    with pytest.raises(ValueError, match="line 2 has 1 columns, expected the token in 0 and the tag in 3"):
+    with pytest.raises(ValueError, match="line 2 has 1 columns, expected the token in column 0 and the tag in column 3"):
         list(conll.sentences(["a b c O\n", "a\n"], tag=3))
 
 
