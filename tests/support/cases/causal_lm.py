@@ -11,12 +11,12 @@ from tests.support.tiny_generators import make_llama
 
 
 def make(folder: Path) -> Case:
-    talks = [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in phrases()]
-    user, assistant = talks[0]
+    chats = [[{"role": "user", "content": source}, {"role": "assistant", "content": target}] for source, target in phrases()]
+    user, assistant = chats[0]
     bad = [[user], [assistant, user], [user, user, assistant], [user, assistant | {"content": "\u200b"}], [user, {"role": "assistant"}]]
-    rows = [{"messages": json.dumps(talk)} for talk in [*talks, *bad]]
+    rows = [{"messages": json.dumps(chat)} for chat in [*chats, *bad]]
     return Case(
-        *("causal_lm", pd.DataFrame(rows), make_llama(folder, [turn["content"] for talk in talks for turn in talk] * 2)),
+        *("causal_lm", pd.DataFrame(rows), make_llama(folder, [turn["content"] for chat in chats for turn in chat] * 2)),
         metric="log_likelihood",
         measure="exact_match",
         baseline="unigram",

@@ -1,4 +1,4 @@
-"""Sentences with people and cities of the same names, tagged by a conditional random field: what a name is, the word before it tells."""
+"""Sentences with people and cities of the same names; the word before a name determines its type."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Masked language modelling: which words are asked for, what is masked, what a model fills in, and what is left for other tasks."""
+"""Masked language modelling: masked words, encoding, model, predictions and baselines."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ def spec(max_length=16, **options):
 
 
 def texts_of(*texts):
-    rows, _ = task.read(pd.DataFrame({"id": [f"{place:03d}" for place in range(len(texts))], "group": "g", "text": list(texts)}))
+    rows, _ = task.read(pd.DataFrame({"id": [f"{index:03d}" for index in range(len(texts))], "group": "g", "text": list(texts)}))
     return rows
 
 
@@ -63,14 +63,14 @@ def saved(base, tmp_path_factory):
     return save(task.build_model(base, spec()), base, tmp_path_factory.mktemp("model"))
 
 
-# Which words are asked for
+# Masked words of a test
 
 
 def test_masked_words_depend_only_on_the_text(tickets):
-    found = [words.masked(text) for text in tickets["text"]]
+    spans = [words.masked(text) for text in tickets["text"]]
 
-    assert found == [words.masked(text) for text in tickets["text"]]
-    assert min(map(len, found)) == 1
+    assert spans == [words.masked(text) for text in tickets["text"]]
+    assert min(map(len, spans)) == 1
     long = " ".join(f"w{number}" for number in range(5_000))
     assert len(words.masked(long)) == pytest.approx(5_000 * words.SHARE, rel=0.1)
 
@@ -96,7 +96,7 @@ def test_text_with_a_mask_token_is_invalid():
     assert rows["label"].tolist()[1] in {"all", "well"}
 
 
-# What is encoded and masked
+# Encoding and masking
 
 
 def test_units_are_tokens_or_words(tokenizer):
@@ -134,35 +134,35 @@ def test_masks_are_fixed_in_evaluation_and_drawn_per_epoch(rows, tokenizer):
     fixed = task.collator(tokenizer, spec())
     drawing = fixed.drawing
     alone = torch.cat([torch.nn.functional.pad(fixed([row])["labels"], (0, 10 - row["length"]), value=-100) for row in batch])
-    drawn = []
+    batches = []
     for epoch in (1, 2, 1):
         drawing.set_draw(epoch)
-        drawn.append(drawing(batch))
+        batches.append(drawing(batch))
 
     assert torch.equal(fixed(batch)["labels"], alone)
     assert torch.equal(fixed(batch[::-1])["input_ids"].flip(0), fixed(batch)["input_ids"])
-    assert all(torch.equal(drawn[0][name], drawn[2][name]) for name in drawn[0])
-    assert not torch.equal(drawn[0]["labels"], drawn[1]["labels"])
-    assert not torch.equal(drawn[0]["labels"], fixed(batch)["labels"])
+    assert all(torch.equal(batches[0][name], batches[2][name]) for name in batches[0])
+    assert not torch.equal(batches[0]["labels"], batches[1]["labels"])
+    assert not torch.equal(batches[0]["labels"], fixed(batch)["labels"])
 
 
 def test_mask_shares_equal_bert(tokenizer):
     row = encoded(texts_of(" ".join(["wifi is slow today again"] * 2)), tokenizer)[0]
     drawing = task.collator(tokenizer, spec()).drawing
-    told = []
+    masked = []
     for epoch in range(1_500):
         drawing.set_draw(epoch)
         batch = drawing([row])
-        asked = batch["labels"][0] != -100
-        assert torch.equal(batch["labels"][0][asked], torch.tensor(row["input_ids"])[asked])
-        told += [
-            (seen == tokenizer.mask_token_id, seen == was)
-            for seen, was in zip(batch["input_ids"][0][asked].tolist(), batch["labels"][0][asked].tolist(), strict=True)
+        is_masked = batch["labels"][0] != -100
+        assert torch.equal(batch["labels"][0][is_masked], torch.tensor(row["input_ids"])[is_masked])
+        masked += [
+            (replaced == tokenizer.mask_token_id, replaced == original)
+            for replaced, original in zip(batch["input_ids"][0][is_masked].tolist(), batch["labels"][0][is_masked].tolist(), strict=True)
         ]
 
-    assert len(told) / 15_000 == pytest.approx(0.15 + 0.1 * 0.85**10, abs=0.01)
-    assert np.mean([mask for mask, _ in told]) == pytest.approx(0.8, abs=0.03)
-    assert np.mean([same for _, same in told]) == pytest.approx(0.1, abs=0.03)
+    assert len(masked) / 15_000 == pytest.approx(0.15 + 0.1 * 0.85**10, abs=0.01)
+    assert np.mean([mask for mask, _ in masked]) == pytest.approx(0.8, abs=0.03)
+    assert np.mean([kept for _, kept in masked]) == pytest.approx(0.1, abs=0.03)
 
 
 def test_whole_words_are_masked_together(tokenizer):
@@ -170,8 +170,11 @@ def test_whole_words_are_masked_together(tokenizer):
     drawing = tasks.load("masked_lm", {"whole_word": True}).collator(tokenizer, spec()).drawing
     for epoch in range(50):
         drawing.set_draw(epoch)
-        asked = (drawing([row])["labels"][0] != -100).tolist()
-        by_unit = {unit: {chosen for chosen, other in zip(asked, row["units"], strict=True) if other == unit} for unit in set(row["units"])}
+        is_masked = (drawing([row])["labels"][0] != -100).tolist()
+        by_unit = {
+            unit: {chosen for chosen, row_unit in zip(is_masked, row["units"], strict=True) if row_unit == unit}
+            for unit in set(row["units"])
+        }
         assert all(len(chosen) == 1 for chosen in by_unit.values())
         assert by_unit[-1] == {False}
 
@@ -193,15 +196,15 @@ def test_sparse_head_equals_full_head(family, tickets, rows, tmp_path):
     assert type(model).__name__ == type(plain).__name__
     assert sparse.logits.shape[:2] == (1, int((batch["labels"] != -100).sum()))
     assert torch.allclose(sparse.loss, dense.loss, atol=1e-6)
-    told = task.condense(sparse.logits, batch["labels"])
-    assert torch.allclose(told, task.condense(dense.logits, batch["labels"]), atol=1e-5)
-    assert -told[:, 0].sum() / told[:, 2].sum() == pytest.approx(float(dense.loss), abs=1e-5)
+    condensed = task.condense(sparse.logits, batch["labels"])
+    assert torch.allclose(condensed, task.condense(dense.logits, batch["labels"]), atol=1e-5)
+    assert -condensed[:, 0].sum() / condensed[:, 2].sum() == pytest.approx(float(dense.loss), abs=1e-5)
 
 
 def test_validation_averages_over_tokens():
-    found = task.validate(np.array([[-2.0, 1, 1], [-10.0, 0, 3]]), np.zeros((2, 4)), spec())
+    metrics = task.validate(np.array([[-2.0, 1, 1], [-10.0, 0, 3]]), np.zeros((2, 4)), spec())
 
-    assert found == pytest.approx({"log_likelihood": -3.0, "masked_accuracy": 0.25})
+    assert metrics == pytest.approx({"log_likelihood": -3.0, "masked_accuracy": 0.25})
 
 
 def test_tokenizer_without_mask_token_is_rejected(base, tmp_path):
@@ -214,7 +217,7 @@ def test_tokenizer_without_mask_token_is_rejected(base, tmp_path):
         task.load_tokenizer(tmp_path)
 
 
-# What is left for other tasks
+# Use as a base model
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -236,7 +239,7 @@ def test_saved_model_is_a_base_for_a_classifier(family, tickets, tmp_path):
     assert task.build_model(out, spec()).state_dict().keys() == model.state_dict().keys()
 
 
-# What a model answers
+# Predictions
 
 
 def test_word_likelihood_sums_over_masked_pieces(saved):
@@ -248,17 +251,17 @@ def test_word_likelihood_sums_over_masked_pieces(saved):
     pieces = ids[0, 2:5].clone()
     ids[0, 2:5] = tokenizer.mask_token_id
     with torch.no_grad():
-        told = torch.log_softmax(plain(input_ids=ids).logits[0, 2:5], dim=-1)
+        log_probabilities = torch.log_softmax(plain(input_ids=ids).logits[0, 2:5], dim=-1)
 
     assert tokenizer.convert_ids_to_tokens(pieces) == ["screen", "##x", "##y"]
-    assert answered.measured["log_likelihood"][0] == pytest.approx(float(told.gather(1, pieces[:, None]).sum()), abs=1e-4)
-    assert answered.predicted == ["".join(tokenizer.decode(told.argmax(dim=-1)).split())]
+    assert answered.measured["log_likelihood"][0] == pytest.approx(float(log_probabilities.gather(1, pieces[:, None]).sum()), abs=1e-4)
+    assert answered.predicted == ["".join(tokenizer.decode(log_probabilities.argmax(dim=-1)).split())]
 
 
 def test_answers_do_not_depend_on_batching(saved, rows):
     predictor = task.predictor(saved)
-    some = pd.concat([rows.head(30), texts_of("wifi", "slow " * 40, "x")], ignore_index=True)
-    together, alone = predictor.answer(some, batch_size=32), predictor.answer(some.iloc[::-1].reset_index(drop=True), batch_size=1)
+    texts = pd.concat([rows.head(30), texts_of("wifi", "slow " * 40, "x")], ignore_index=True)
+    together, alone = predictor.answer(texts, batch_size=32), predictor.answer(texts.iloc[::-1].reset_index(drop=True), batch_size=1)
 
     assert together.predicted == alone.predicted[::-1]
     np.testing.assert_allclose(together.measured["log_likelihood"], alone.measured["log_likelihood"][::-1], atol=1e-4)
@@ -281,11 +284,11 @@ def test_parts_end_at_words_if_possible():
 
 def test_serving_fills_each_mask(saved, rows):
     predictor = task.predictor(saved)
-    asked = predictor.answer(pd.DataFrame({"text": ["my [MASK] is [MASK] today", rows["text"][0]]}))
+    answers = predictor.answer(pd.DataFrame({"text": ["my [MASK] is [MASK] today", rows["text"][0]]}))
 
-    assert len(asked.predicted[0].split()) == 2
-    assert asked.predicted[1] == predictor.answer(rows.head(1)).predicted[0]
-    assert not asked.measured
+    assert len(answers.predicted[0].split()) == 2
+    assert answers.predicted[1] == predictor.answer(rows.head(1)).predicted[0]
+    assert not answers.measured
     assert predictor.answer(rows.head(0)).predicted == []
 
 
@@ -296,14 +299,14 @@ def test_word_without_a_token_counts_at_chance(saved):
     assert answered.measured["log_likelihood"].tolist() == pytest.approx([-math.log(len(task.load_tokenizer(saved)))])
 
 
-# Measures and baselines
+# Metrics and baselines
 
 
 def test_metrics_are_over_words(rows):
     right = task.statistics(["a b", "c"], ["a x", "c"])
-    both = {**right, "log_likelihood": np.array([-4.0, -0.5])}
+    statistics = {**right, "log_likelihood": np.array([-4.0, -0.5])}
 
-    assert {name: measure.of(both) for name, measure in task.test_metrics.items()} == pytest.approx(
+    assert {name: metric.of(statistics) for name, metric in task.test_metrics.items()} == pytest.approx(
         {"log_likelihood": -1.5, "accuracy": 2 / 3}
     )
 
@@ -312,35 +315,37 @@ def test_unigram_equals_manual_count(tokenizer):
     text = next(f"refund invoice {number}" for number in range(100) if words.expected(f"refund invoice {number}") == "refund")
     train = ["invoice refund", "refund refund cable"]
     pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("invoice", "refund", "cable")}
-    every = [token for row in train for word in row.split() for token in pieces[word]]
+    all_tokens = [token for row in train for word in row.split() for token in pieces[word]]
     answered = unigram(train, [text, "\u200b"], tokenizer)
 
     assert answered.predicted == ["refund", "refund"]
-    by_hand = sum(math.log((every.count(token) + 1) / (len(every) + len(tokenizer))) for token in pieces["refund"])
+    by_hand = sum(math.log((all_tokens.count(token) + 1) / (len(all_tokens) + len(tokenizer))) for token in pieces["refund"])
     assert answered.measured["log_likelihood"].tolist() == pytest.approx([by_hand, -math.log(len(tokenizer))])
 
 
 def test_baselines_match_labels_and_are_reproducible(base, rows):
     train, test = rows.iloc[60:], rows.iloc[:60]
     state = torch.random.get_rng_state()
-    found, again = (task.predict_baselines(train, test, spec(), base) for _ in range(2))
+    outputs, again = (task.predict_baselines(train, test, spec(), base) for _ in range(2))
 
-    assert tuple(found) == task.baselines
+    assert tuple(outputs) == task.baselines
     assert torch.equal(state, torch.random.get_rng_state())
-    assert found["base"].predicted == again["base"].predicted
+    assert outputs["base"].predicted == again["base"].predicted
     assert all(
-        len(one.split()) == len(other.split()) for each in found.values() for one, other in zip(each.predicted, test["label"], strict=True)
+        len(answer.split()) == len(label.split())
+        for output in outputs.values()
+        for answer, label in zip(output.predicted, test["label"], strict=True)
     )
-    assert found["unigram"].measured["log_likelihood"].mean() > found["base"].measured["log_likelihood"].mean()  # the head is fresh
+    assert outputs["unigram"].measured["log_likelihood"].mean() > outputs["base"].measured["log_likelihood"].mean()  # its head is random
 
 
 def test_report_has_perplexities_and_words(saved, rows):
     test = rows.head(40)
-    found = Predictions.of(test, task.predictor(saved).answer(test))
-    perplexity, by_word, fills = task.tables(test, found)
+    predictions = Predictions.of(test, task.predictor(saved).answer(test))
+    perplexity, by_word, least_likely = task.tables(test, predictions)
 
-    mean = task.test_metrics["log_likelihood"].of(tasks.statistics_of(task, found))
+    mean = task.test_metrics["log_likelihood"].of(tasks.statistics_of(task, predictions))
     assert perplexity.rows[0] == ("all", sum(len(label.split()) for label in test["label"]), round(math.exp(-mean), 2))
     assert sum(row[1] for row in by_word.rows) <= perplexity.rows[0][1]
-    assert "____" in fills.rows[0][0]
+    assert "____" in least_likely.rows[0][0]
     assert set(task.slices(test)["words"]) == {"5–16 words"}

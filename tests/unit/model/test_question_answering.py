@@ -1,4 +1,4 @@
-"""Question answering without a model: what rows it takes, how it scores, what its baselines answer, and SQuAD's files."""
+"""Question answering without a model: rows, scores, baselines and SQuAD files."""
 
 import collections
 import json
@@ -28,7 +28,7 @@ open_task = tasks.load("question_answering", {"unanswerable": True})
 
 def rows_of(*cells, question="Who paid the invoice?", context=CONTEXT):
     rows = [
-        {"id": f"r{place}", "group": "g", "question": question, "context": context, "answers": cell} for place, cell in enumerate(cells)
+        {"id": f"r{index}", "group": "g", "question": question, "context": context, "answers": cell} for index, cell in enumerate(cells)
     ]
     return pd.DataFrame(rows)
 
@@ -120,10 +120,10 @@ def test_invalid_cell_has_a_reason(cell, reason):
 
 
 def test_positions_are_in_characters():
-    place = CONTEXT.index("cable")
+    position = CONTEXT.index("cable")
 
-    assert fault(squad_cell(("cable", place))) == ""
-    assert fault(squad_cell(("cable", len(CONTEXT[:place].encode("utf-16-le")) // 2))) == answers.MISPLACED
+    assert fault(squad_cell(("cable", position))) == ""
+    assert fault(squad_cell(("cable", len(CONTEXT[:position].encode("utf-16-le")) // 2))) == answers.MISPLACED
 
 
 def test_deeply_nested_json_is_rejected():
@@ -146,15 +146,15 @@ def test_invalid_rows_are_quarantined_with_a_reason():
     good = [squad_cell(("Ada", 24))] * 8
     frame = pd.DataFrame(
         {
-            "question": [f"Who paid invoice {place}?" for place in range(12)],
+            "question": [f"Who paid invoice {index}?" for index in range(12)],
             "context": CONTEXT,
             "answers": [*good, squad_cell(("Ada", 3)), "oops", "[]", squad_cell(("Eve", 1))],
         }
     )
-    judged = judge(frame, task, ValidateParams(min_rows=2, max_quarantined_share=0.5))
+    result = judge(frame, task, ValidateParams(min_rows=2, max_quarantined_share=0.5))
 
-    assert (len(judged.kept), len(judged.quarantined)) == (8, 4)
-    assert judged.reasons == {answers.MISPLACED: 1, answers.NOT_JSON: 1, answers.NONE: 1, answers.ABSENT: 1}
+    assert (len(result.kept), len(result.quarantined)) == (8, 4)
+    assert result.reasons == {answers.MISPLACED: 1, answers.NOT_JSON: 1, answers.NONE: 1, answers.ABSENT: 1}
 
 
 def many(groups=False, ids=True):
@@ -169,7 +169,7 @@ def many(groups=False, ids=True):
         for number in range(3)
     ]
     frame = pd.DataFrame(rows)
-    frame = frame.assign(group=[f"g{place % 7}" for place in range(len(frame))]) if groups else frame
+    frame = frame.assign(group=[f"g{index % 7}" for index in range(len(frame))]) if groups else frame
     return with_identity(frame if ids else frame.drop(columns="id"), task.columns)
 
 
@@ -217,7 +217,7 @@ def official_normalize(text):
 
 
 def official_scores(gold_texts, a_pred):
-    """`get_raw_scores` of evaluate-v2.0.py for one question."""
+    """Compute `get_raw_scores` of evaluate-v2.0.py for one question."""
 
     def get_tokens(s):
         return official_normalize(s).split() if s else []
@@ -276,29 +276,29 @@ def test_scores_equal_the_official_script(expected, predicted):
 def test_scores_equal_the_official_script_on_random_texts():
     rng = np.random.default_rng(1)
     words = ["the", "A", "Ada", "ada.", "router", "-", "5", "é", "an"]
-    seen = set()
+    pairs = set()
     for _ in range(500):
         expected = [" ".join(rng.choice(words, rng.integers(0, 4))) for _ in range(rng.integers(0, 3))]
         predicted = " ".join(rng.choice(words, rng.integers(0, 4)))
         exact, f1 = official_scores(expected, predicted)
-        seen.add((exact, round(f1, 3)))
+        pairs.add((exact, round(f1, 3)))
         assert (scores.exact(predicted, expected), scores.f1(predicted, expected)) == (exact, pytest.approx(f1, abs=1e-12))
-    assert len(seen) > 5
+    assert len(pairs) > 5
 
 
 def test_metrics_are_means_over_questions():
     expected, predicted = [answers.canonical(texts) for texts, _ in CASES], [answers.canonical([text] if text else []) for _, text in CASES]
-    found = open_task.statistics(expected, predicted)
+    statistics = open_task.statistics(expected, predicted)
     official = np.array([official_scores(texts, text) for texts, text in CASES], dtype=float)
-    has = np.array([bool(texts) for texts, _ in CASES])
+    answerable = np.array([bool(texts) for texts, _ in CASES])
 
-    assert {name: measure.of(found) for name, measure in open_task.test_metrics.items()} == pytest.approx(
+    assert {name: metric.of(statistics) for name, metric in open_task.test_metrics.items()} == pytest.approx(
         {
             "f1": official[:, 1].mean(),
             "exact_match": official[:, 0].mean(),
-            "has_answer_f1": official[has, 1].mean(),
-            "has_answer_exact": official[has, 0].mean(),
-            "no_answer_accuracy": official[~has, 0].mean(),
+            "has_answer_f1": official[answerable, 1].mean(),
+            "has_answer_exact": official[answerable, 0].mean(),
+            "no_answer_accuracy": official[~answerable, 0].mean(),
         }
     )
     assert tuple(task.test_metrics) == ("f1", "exact_match")
@@ -309,12 +309,12 @@ def test_threshold_is_optimal():
     for rows in (1, 2, 7, 50):
         margins, answered = rng.normal(3, 5, rows).round(1), rng.random(rows)
         unanswered = (rng.random(rows) < 0.4).astype(float)
-        found = scores.best_threshold(margins, answered * (1 - unanswered), unanswered)
+        threshold = scores.best_threshold(margins, answered * (1 - unanswered), unanswered)
         gains = [
-            np.where(margins > place, unanswered, answered * (1 - unanswered)).mean() for place in [*margins, margins.min() - 1, found]
+            np.where(margins > limit, unanswered, answered * (1 - unanswered)).mean() for limit in [*margins, margins.min() - 1, threshold]
         ]
         assert gains[-1] == pytest.approx(max(gains))
-        assert found not in margins
+        assert threshold not in margins
 
 
 def test_threshold_stays_0_without_gain():
@@ -327,10 +327,10 @@ def test_baselines_answer_from_the_context():
     train = rows_of(squad_cell(("Ada", 24)), squad_cell(("broken", CONTEXT.index("broken"))))
     train, _ = task.read(train)
     test = rows_of("[]", question="What is the state of the router?")
-    found = task.predict_baselines(train, test, None, None)
+    outputs = task.predict_baselines(train, test, None, None)
 
-    assert tuple(found) == task.baselines == ("sentence", "overlap", "remainder")
-    assert [found[name].predicted for name in found] == [
+    assert tuple(outputs) == task.baselines == ("sentence", "overlap", "remainder")
+    assert [outputs[name].predicted for name in outputs] == [
         ['["The invoice was paid by Ada in March."]'],
         ['["The router is broken."]'],
         ['["broken"]'],
@@ -342,18 +342,18 @@ def test_baselines_leave_dissimilar_questions_unanswered():
     rows += [("Why do zebras sing?", "[]"), ("Does Eve like tea?", "[]")]
     frame = pd.concat([rows_of(cell, question=question) for question, cell in rows], ignore_index=True)
     train, _ = open_task.read(frame)
-    found = open_task.predict_baselines(train, train, None, None)
+    outputs = open_task.predict_baselines(train, train, None, None)
 
-    assert [text == "[]" for text in found["remainder"].predicted] == [False, False, True, True]
-    assert "[]" not in found["sentence"].predicted
+    assert [text == "[]" for text in outputs["remainder"].predicted] == [False, False, True, True]
+    assert "[]" not in outputs["sentence"].predicted
 
 
 def test_baselines_accept_texts_without_words(caplog):
     train, _ = open_task.read(rows_of("[]", context="!!! ???"))
-    found = open_task.predict_baselines(train, train, None, None)
+    outputs = open_task.predict_baselines(train, train, None, None)
 
     assert "no words" in caplog.text
-    assert all(len(each.predicted) == 1 for each in found.values())
+    assert all(len(output.predicted) == 1 for output in outputs.values())
 
 
 def test_text_is_split_into_sentences():
@@ -365,10 +365,10 @@ def test_text_is_split_into_sentences():
 
 def test_slices_of_each_row():
     rows = pd.concat([rows_of(squad_cell(("Ada", 24))), rows_of("[]", question="Tell: in WHOSE house?")], ignore_index=True)
-    found = tables.slices(open_task.read(rows)[0])
+    slices = tables.slices(open_task.read(rows)[0])
 
-    assert found == open_task.slices(open_task.read(rows)[0])
-    assert found == {
+    assert slices == open_task.slices(open_task.read(rows)[0])
+    assert slices == {
         "answer": ["answerable", "unanswerable"],
         "answer_length": ["1 word", ""],
         "question_word": ["who", "who"],
@@ -380,16 +380,16 @@ def test_slices_of_each_row():
 def test_tables_show_worst_and_unanswered():
     rows, _ = open_task.read(pd.concat([rows_of(squad_cell(("Ada", 24)), squad_cell(("paid by Ada", 16)), "[]")], ignore_index=True))
     rows = rows.assign(question=["one", "two", "three"])
-    found = Predictions(
+    predictions = Predictions(
         *(np.array(values) for values in (rows["id"], rows["group"], rows["label"], ['["Ada"]', '["Ada"]', '["March"]'])),
         np.zeros((3, 0)),
         (),
     )
-    difference, given = open_task.tables(rows, found)
+    worst, answered = open_task.tables(rows, predictions)
 
-    assert difference.rows == (("three", "no answer", "March", 0.0), ("two", "paid by Ada", "Ada", 0.5))
-    assert given.rows == (("has an answer", 2, 0), ("has no answer", 1, 0))
-    assert len(task.tables(rows, found)) == 1
+    assert worst.rows == (("three", "no answer", "March", 0.0), ("two", "paid by Ada", "Ada", 0.5))
+    assert answered.rows == (("has an answer", 2, 0), ("has no answer", 1, 0))
+    assert len(task.tables(rows, predictions)) == 1
 
 
 SQUAD = {
@@ -436,9 +436,9 @@ def test_squad_has_one_row_per_question():
 def test_converter_runs_as_a_command(tmp_path):
     (tmp_path / "squad.json").write_text(json.dumps(SQUAD), encoding="utf-8")
     command = [sys.executable, "-W", "error", "-m", squad.__name__, str(tmp_path / "squad.json"), str(tmp_path / "out.jsonl")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    assert said.stdout == f"{tmp_path / 'out.jsonl'}: 3 questions\n"
+    assert result.stdout == f"{tmp_path / 'out.jsonl'}: 3 questions\n"
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == list(squad.rows(SQUAD))
 
 

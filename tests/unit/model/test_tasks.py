@@ -17,10 +17,10 @@ def test_every_folder_is_a_task():
 @pytest.mark.parametrize("name", tasks.available())
 def test_every_task_implements_the_protocol(name):
     task = tasks.load(name)
-    wanted = [member for member in vars(tasks.Task) if not member.startswith("_")] + list(tasks.Task.__annotations__)
+    members = [member for member in vars(tasks.Task) if not member.startswith("_")] + list(tasks.Task.__annotations__)
 
-    assert [member for member in wanted if not hasattr(task, member)] == []
-    assert len(wanted) > 8
+    assert [member for member in members if not hasattr(task, member)] == []
+    assert len(members) > 8
     assert task.columns
     assert task.validation_metrics
     assert set(task.inputs) == set(task.example)

@@ -14,7 +14,7 @@ task = tasks.load("text_classification")
 
 @pytest.fixture(scope="module")
 def saved(tiny_base, tickets, tmp_path_factory):
-    """A model folder as training writes it, with random weights that are large enough to disagree."""
+    """Return a model folder with large random weights, so that answers differ."""
     import torch
 
     folder = tmp_path_factory.mktemp("model")

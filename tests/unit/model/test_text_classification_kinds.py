@@ -1,4 +1,4 @@
-"""Labels of every kind: how they are read, learnt, answered and measured."""
+"""Label kinds of text classification: parsing, targets, answers and metrics."""
 
 import json
 
@@ -29,8 +29,8 @@ def cells(*labels):
 
 
 def spec(task, *labels, **options):
-    made = {**task.options.model_dump(mode="json"), **options}
-    return ModelSpec(task="text_classification", labels=labels, max_length=16, unicode_form="NFC", options=made)
+    full_options = {**task.options.model_dump(mode="json"), **options}
+    return ModelSpec(task="text_classification", labels=labels, max_length=16, unicode_form="NFC", options=full_options)
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_stored_options_are_valid_options(tickets):
     for kind, options in KINDS.items():
         task = tasks.load("text_classification", options)
         fitted = task.fit_options(relabelled(tickets, kind))
-        known = spec(task, "a", "b", **fitted, **({"thresholds": {"a": 0.25}} if kind == "multi" else {}))
+        stored = spec(task, "a", "b", **fitted, **({"thresholds": {"a": 0.25}} if kind == "multi" else {}))
 
-        assert tasks.of(known).options.model_dump(mode="json") == json.loads(json.dumps(known.options))
+        assert tasks.of(stored).options.model_dump(mode="json") == json.loads(json.dumps(stored.options))
 
 
 def test_multi_labels_are_read_from_lists_or_separators():
@@ -122,15 +122,15 @@ def test_pair_is_encoded_as_one_input(tiny_base, tickets):
 
 
 def test_targets_of_each_kind(tickets):
-    found = {kind: tasks.load("text_classification", options) for kind, options in KINDS.items()}
-    several = found["multi"]._kind.targets(['["b"]', "[]"], spec(multi, "a", "b"))
-    standard = found["regression"]._kind.targets(["30", "10"], spec(regression, centre=20.0, spread=5.0))
+    by_kind = {kind: tasks.load("text_classification", options) for kind, options in KINDS.items()}
+    multi_targets = by_kind["multi"]._kind.targets(['["b"]', "[]"], spec(multi, "a", "b"))
+    scaled = by_kind["regression"]._kind.targets(["30", "10"], spec(regression, centre=20.0, spread=5.0))
 
-    assert several.to_pylist() == [[0.0, 1.0], [0.0, 0.0]]
-    assert standard.to_pylist() == [2.0, -2.0]
-    assert found["ordinal"]._kind.targets(["high", "low"], spec(ordinal, *ordinal.options.levels)).to_pylist() == [2, 0]
+    assert multi_targets.to_pylist() == [[0.0, 1.0], [0.0, 0.0]]
+    assert scaled.to_pylist() == [2.0, -2.0]
+    assert by_kind["ordinal"]._kind.targets(["high", "low"], spec(ordinal, *ordinal.options.levels)).to_pylist() == [2, 0]
     with pytest.raises(BadData, match="'c'"):
-        found["multi"]._kind.targets(['["c"]'], spec(multi, "a", "b"))
+        by_kind["multi"]._kind.targets(['["c"]'], spec(multi, "a", "b"))
 
 
 def test_regression_scale_is_fitted_on_training_rows():
@@ -147,15 +147,15 @@ labels = st.lists(st.sampled_from("abc"), unique=True).map(lambda names: json.du
 @given(st.lists(st.tuples(labels, labels), min_size=1, max_size=12))
 def test_multi_label_metrics_equal_scikit_learn(pairs):
     expected, predicted = zip(*pairs, strict=True)
-    truth, found = ([[label in json.loads(cell) for label in "abc"] for cell in side] for side in (expected, predicted))
-    ours = {name: measure.of(named.statistics(expected, predicted)) for name, measure in named.test_metrics.items()}
+    truth, answers = ([[label in json.loads(cell) for label in "abc"] for cell in side] for side in (expected, predicted))
+    ours = {name: metric.of(named.statistics(expected, predicted)) for name, metric in named.test_metrics.items()}
 
     for average in ("micro", "macro"):
-        assert ours[f"{average}_f1"] == pytest.approx(reference.f1_score(truth, found, average=average, zero_division=0.0))
-    assert ours["micro_precision"] == pytest.approx(reference.precision_score(truth, found, average="micro", zero_division=0.0))
-    assert ours["micro_recall"] == pytest.approx(reference.recall_score(truth, found, average="micro", zero_division=0.0))
-    assert ours["subset_accuracy"] == pytest.approx(reference.accuracy_score(truth, found))
-    assert ours["jaccard"] == pytest.approx(reference.jaccard_score(truth, found, average="samples", zero_division=1.0))
+        assert ours[f"{average}_f1"] == pytest.approx(reference.f1_score(truth, answers, average=average, zero_division=0.0))
+    assert ours["micro_precision"] == pytest.approx(reference.precision_score(truth, answers, average="micro", zero_division=0.0))
+    assert ours["micro_recall"] == pytest.approx(reference.recall_score(truth, answers, average="micro", zero_division=0.0))
+    assert ours["subset_accuracy"] == pytest.approx(reference.accuracy_score(truth, answers))
+    assert ours["jaccard"] == pytest.approx(reference.jaccard_score(truth, answers, average="samples", zero_division=1.0))
 
 
 def test_macro_f1_needs_listed_labels():
@@ -183,7 +183,7 @@ def test_ordinal_metrics_equal_references(pairs):
 @given(st.lists(st.tuples(st.integers(-40, 40), st.integers(-40, 40)), min_size=3, max_size=20), st.sampled_from([0.0, 1e6]))
 def test_regression_metrics_equal_references(pairs, shift):
     expected, predicted = (np.array(side, dtype=np.float64) / 8 + shift for side in zip(*pairs, strict=True))
-    ours = {name: measure.of(sums(expected, predicted)) for name, measure in regression.test_metrics.items()}
+    ours = {name: metric.of(sums(expected, predicted)) for name, metric in regression.test_metrics.items()}
 
     assert ours["neg_mse"] == pytest.approx(-reference.mean_squared_error(expected, predicted))
     assert ours["neg_mae"] == pytest.approx(-reference.mean_absolute_error(expected, predicted))
@@ -195,14 +195,14 @@ def test_regression_metrics_equal_references(pairs, shift):
 
 
 def test_constant_has_zero_correlation():
-    found = {name: measure.of(sums(np.full(3, 7.0), np.array([1.0, 2.0, 3.0]))) for name, measure in regression.test_metrics.items()}
+    values = {name: metric.of(sums(np.full(3, 7.0), np.array([1.0, 2.0, 3.0]))) for name, metric in regression.test_metrics.items()}
 
-    assert (found["r2"], found["pearson"], found["spearman"]) == (0.0, 0.0, 0.0)
+    assert (values["r2"], values["pearson"], values["spearman"]) == (0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("task", [multi, named, ordinal, regression])
 def test_leaving_a_row_out_is_a_subtraction(task, tickets):
-    """What the jackknife does: all rows less one, by sums, is the metric of those rows (ranks kept)."""
+    """The jackknife: sums of all rows minus one row give the metric of the remaining rows (ranks kept)."""
     examples = {
         "multi": ['["a"]', "[]", '["a", "b"]', '["b"]'],
         "ordinal": ["low", "high", "middle", "low"],
@@ -210,10 +210,10 @@ def test_leaving_a_row_out_is_a_subtraction(task, tickets):
     }
     expected = examples[task.options.kind]
     statistics = task.statistics(expected, expected[1:] + expected[:1])
-    for name, measure in task.test_metrics.items():
-        totals = [statistics[each].sum() for each in measure.sums]
-        without = measure.value(*(total - statistics[each] for each, total in zip(measure.sums, totals, strict=True)))
-        alone = [measure.of({each: np.delete(values, row) for each, values in statistics.items()}) for row in range(4)]
+    for name, metric in task.test_metrics.items():
+        totals = [statistics[name_of_sum].sum() for name_of_sum in metric.sums]
+        without = metric.value(*(total - statistics[name_of_sum] for name_of_sum, total in zip(metric.sums, totals, strict=True)))
+        alone = [metric.of({name_of_sum: np.delete(values, row) for name_of_sum, values in statistics.items()}) for row in range(4)]
 
         assert without.shape == (4,), name
         np.testing.assert_allclose(without, alone, atol=1e-9, err_msg=name)
@@ -223,9 +223,9 @@ def test_best_threshold_is_optimal():
     rng = np.random.default_rng(0)
     probabilities, expected = rng.random((200, 4)).round(2), rng.random((200, 4)) < 0.2
     for column, truth in zip(probabilities.T, expected.T, strict=True):
-        found = reference.f1_score(truth, column >= best_threshold(column, truth))
+        fitted = reference.f1_score(truth, column >= best_threshold(column, truth))
         others = [reference.f1_score(truth, column >= limit) for limit in np.linspace(0.005, 0.995, 100)]
-        assert found == pytest.approx(max(others))
+        assert fitted == pytest.approx(max(others))
 
 
 def test_rare_label_shares_its_threshold():
@@ -244,27 +244,27 @@ def test_answers_follow_the_thresholds():
 
 
 def test_level_answer_is_the_median():
-    known = spec(ordinal, "low", "middle", "high")
-    scores = ordinal._kind.scores(torch.tensor([[2.0, -2.0], [2.0, 2.0], [-2.0, 5.0]], dtype=torch.float64), known).numpy()
+    level_spec = spec(ordinal, "low", "middle", "high")
+    scores = ordinal._kind.scores(torch.tensor([[2.0, -2.0], [2.0, 2.0], [-2.0, 5.0]], dtype=torch.float64), level_spec).numpy()
 
     np.testing.assert_allclose(scores.sum(axis=1), 1.0)
     assert (scores >= 0).all()
-    assert ordinal._kind.answers(scores, known).predicted == ["middle", "high", "low"]
+    assert ordinal._kind.answers(scores, level_spec).predicted == ["middle", "high", "low"]
 
 
 def test_corn_loss_equals_the_paper():
-    """As in the authors' code: for each threshold the rows that passed the one below, log-sigmoids summed, divided by all of them."""
+    """As in the authors' code: log-sigmoids over the rows above the previous threshold, divided by their number."""
     logits, levels = torch.tensor([[0.3, -1.0], [1.2, 0.4], [-0.5, 2.0]]), torch.tensor([0, 1, 2])
-    total, asked = 0.0, 0
+    total, count = 0.0, 0
     for threshold in (0, 1):
-        passed = levels > threshold - 1
-        above, own = levels[passed] > threshold, logits[passed, threshold]
-        log = torch.nn.functional.logsigmoid(own)
-        total -= (log * above + (log - own) * ~above).sum()
-        asked += int(passed.sum())
+        above_previous = levels > threshold - 1
+        above, threshold_logits = levels[above_previous] > threshold, logits[above_previous, threshold]
+        log = torch.nn.functional.logsigmoid(threshold_logits)
+        total -= (log * above + (log - threshold_logits) * ~above).sum()
+        count += int(above_previous.sum())
 
     loss = ordinal.loss(spec(ordinal, "low", "middle", "high"), 0.0)
-    assert loss(logits, levels) == pytest.approx(float(total) / asked, rel=1e-6)
+    assert loss(logits, levels) == pytest.approx(float(total) / count, rel=1e-6)
 
 
 def test_balanced_weights_equalise_labels():
@@ -304,14 +304,14 @@ def test_baselines_tables_and_slices(tickets, kind, pair, tmp_path):
     rows = relabelled(tickets, kind)
     rows = task.read(paired(rows) if pair else rows)[0]
     train, test = rows.iloc[60:].reset_index(drop=True), rows.iloc[:60].reset_index(drop=True)
-    found = task.predict_baselines(train, test, spec(task, *task.labels_of(rows)), tmp_path)
+    outputs = task.predict_baselines(train, test, spec(task, *task.labels_of(rows)), tmp_path)
     scores = {
-        name: next(iter(task.test_metrics.values())).of(tasks.statistics_of(task, Predictions.of(test, each)))
-        for name, each in found.items()
+        name: next(iter(task.test_metrics.values())).of(tasks.statistics_of(task, Predictions.of(test, output)))
+        for name, output in outputs.items()
     }
-    tables = task.tables(test, Predictions.of(test, found["tfidf"]))
+    tables = task.tables(test, Predictions.of(test, outputs["tfidf"]))
 
-    assert tuple(found) == task.baselines
+    assert tuple(outputs) == task.baselines
     assert scores["tfidf"] > scores[task.baselines[0]] + 0.2
     assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
     assert all(len(values) == 60 for values in task.slices(test).values())
@@ -326,14 +326,14 @@ def test_label_table_equals_scikit_learn(tickets):
     truth = np.array([[name in json.loads(cell) for name in names] for cell in rows["label"]])
     by_name = {row[0]: row for row in table.rows}
 
-    for place, name in enumerate(names):
+    for index, name in enumerate(names):
         expected = [
-            truth[:, place].sum(),
+            truth[:, index].sum(),
             *(
-                metric(truth[:, place], scores[:, place] >= 0.5)
+                metric(truth[:, index], scores[:, index] >= 0.5)
                 for metric in (reference.precision_score, reference.recall_score, reference.f1_score)
             ),
-            *(metric(truth[:, place], scores[:, place]) for metric in (reference.roc_auc_score, reference.average_precision_score)),
+            *(metric(truth[:, index], scores[:, index]) for metric in (reference.roc_auc_score, reference.average_precision_score)),
         ]
         assert by_name[name][1:] == pytest.approx(expected, abs=1e-4)
     assert by_name["mean over labels"][5] == pytest.approx(reference.roc_auc_score(truth, scores, average="macro"), abs=1e-4)

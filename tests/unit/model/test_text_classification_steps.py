@@ -1,4 +1,4 @@
-"""Raw rows with labels of every kind, single texts and pairs, through validation, preprocessing and training, as the stages call them."""
+"""Validation, preprocessing and training stages on raw rows of every label kind."""
 
 import json
 

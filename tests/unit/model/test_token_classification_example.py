@@ -1,4 +1,4 @@
-"""The worked example: what its script makes of the corpus's form, and that its settings fit the task."""
+"""The token classification example: data conversion and settings."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""Tags, spans and cells: what they mean, as seqeval and nervaluate have it, and what is wrong with the bad ones."""
+"""Tags, spans and cells, compared with seqeval and nervaluate; invalid cells have a reason."""
 
 import json
 import random
@@ -29,16 +29,16 @@ def task(**options):
 
 
 def scores(expected, predicted, **options):
-    found = task(**options).statistics([" ".join(tags) for tags in expected], [" ".join(tags) for tags in predicted])
-    return {name: measure.of(found) for name, measure in task(**options).test_metrics.items()}
+    statistics = task(**options).statistics([" ".join(tags) for tags in expected], [" ".join(tags) for tags in predicted])
+    return {name: metric.of(statistics) for name, metric in task(**options).test_metrics.items()}
 
 
 @pytest.mark.parametrize(("scheme", "longest"), [("BIO", 4), ("BIOES", 3)])
 def test_entities_equal_seqeval(scheme, longest):
     for length in range(1, longest + 1):
         for tags in product(LABELS[scheme], repeat=length):
-            found = seqeval.scheme.Entities([list(tags)], SEQEVAL[scheme]).entities[0]
-            assert entities(tags, scheme) == [(one.start, one.end, one.tag) for one in found], tags
+            reference = seqeval.scheme.Entities([list(tags)], SEQEVAL[scheme]).entities[0]
+            assert entities(tags, scheme) == [(entity.start, entity.end, entity.tag) for entity in reference], tags
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
@@ -62,38 +62,38 @@ def test_scores_equal_seqeval_and_nervaluate(scheme):
             metric: getattr(seqeval.metrics, f"{metric}_score")(expected, predicted, mode="strict", scheme=SEQEVAL[scheme], zero_division=0)
             for metric in ("f1", "precision", "recall")
         }
-        found = scores(expected, predicted, scheme=scheme)
-        assert {metric: found[f"entity_{metric}"] for metric in reference} == pytest.approx(reference), name
-        assert found["token_accuracy"] == pytest.approx(seqeval.metrics.accuracy_score(expected, predicted)), name
-        assert found["sentence_accuracy"] == np.mean([one == other for one, other in zip(expected, predicted, strict=True)]), name
+        values = scores(expected, predicted, scheme=scheme)
+        assert {metric: values[f"entity_{metric}"] for metric in reference} == pytest.approx(reference), name
+        assert values["token_accuracy"] == pytest.approx(seqeval.metrics.accuracy_score(expected, predicted)), name
+        assert values["sentence_accuracy"] == np.mean([truth == answer for truth, answer in zip(expected, predicted, strict=True)]), name
         if scheme == "BIO" and not any(tag_error(tags, scheme) for tags in [*expected, *predicted]):
             strict = nervaluate.Evaluator(expected, predicted, tags=["X", "Y"], loader="list").evaluate()["overall"]["strict"]
-            assert found["entity_f1"] == pytest.approx(strict.f1), name
+            assert values["entity_f1"] == pytest.approx(strict.f1), name
 
 
 def test_spans_are_scored_like_tags():
     expected, predicted = '[[0, 3, "X"], [4, 6, "Y"]]', '[[0, 3, "Y"], [4, 6, "Y"]]'
-    found = task(data="spans").statistics([expected, "[]", expected], [predicted, "[]", "[]"])
+    statistics = task(data="spans").statistics([expected, "[]", expected], [predicted, "[]", "[]"])
 
-    assert {name: values.tolist() for name, values in found.items() if name in ("hits", "expected", "predicted", "right")} == {
+    assert {name: values.tolist() for name, values in statistics.items() if name in ("hits", "expected", "predicted", "right")} == {
         **{"hits": [1, 0, 0], "expected": [2, 0, 2]},
         **{"predicted": [2, 0, 0], "right": [0, 1, 0]},
     }
-    assert task(data="spans").test_metrics["entity_f1"].of(found) == pytest.approx(2 / 6)
+    assert task(data="spans").test_metrics["entity_f1"].of(statistics) == pytest.approx(2 / 6)
 
 
 def test_plain_tags_are_scored_per_token():
-    found = scores([["NN", "VB", "NN"], ["NN"]], [["NN", "NN", "NN"], ["NN"]], scheme="plain")
+    values = scores([["NN", "VB", "NN"], ["NN"]], [["NN", "NN", "NN"], ["NN"]], scheme="plain")
 
-    assert found == {"token_accuracy": 0.75, "sentence_accuracy": 0.5}
+    assert values == {"token_accuracy": 0.75, "sentence_accuracy": 0.5}
 
 
 def test_leaving_a_row_out_is_a_subtraction():
-    """The sums of rows are the statistics of the whole: what the gates' intervals rest on."""
+    """Row statistics add up, which the intervals of the gates depend on."""
     rng = random.Random(1)
     expected, predicted = ([rng.choices(LABELS["BIO"], k=5) for _ in range(30)] for _ in range(2))
-    whole = task().statistics(*([" ".join(tags) for tags in each] for each in (expected, predicted)))
-    rest = {name: values.sum() - values[3] for name, values in whole.items()}
+    statistics = task().statistics(*([" ".join(tags) for tags in rows] for rows in (expected, predicted)))
+    rest = {name: values.sum() - values[3] for name, values in statistics.items()}
 
     without = scores([*expected[:3], *expected[4:]], [*predicted[:3], *predicted[4:]])
     assert float(task().test_metrics["entity_f1"].value(rest["hits"], rest["predicted"], rest["expected"])) == pytest.approx(
@@ -121,10 +121,10 @@ TOKENS = {
 
 @pytest.mark.parametrize("reason", TOKENS)
 def test_invalid_tokens_and_tags_have_a_reason(reason):
-    found, faults = read([("fine", "O"), *TOKENS[reason]])
+    rows, faults = read([("fine", "O"), *TOKENS[reason]])
 
-    assert faults == dict.fromkeys(range(1, len(found)), reason)
-    assert found.loc[0, ["text", "label"]].tolist() == ["fine", "O"]
+    assert faults == dict.fromkeys(range(1, len(rows)), reason)
+    assert rows.loc[0, ["text", "label"]].tolist() == ["fine", "O"]
 
 
 def test_bioes_is_checked_and_plain_tags_are_not():
@@ -177,9 +177,9 @@ SPANS = {
 @pytest.mark.parametrize("reason", SPANS)
 def test_invalid_spans_have_a_reason(reason):
     rows = [("Paris to Lyon.", spans) for spans in ["[]", *SPANS[reason]]]
-    found, faults = read(rows, data="spans")
+    parsed, faults = read(rows, data="spans")
 
-    assert faults == dict.fromkeys(range(1, len(found)), reason)
+    assert faults == dict.fromkeys(range(1, len(parsed)), reason)
 
 
 def test_span_formats_are_normalised():
@@ -189,11 +189,11 @@ def test_span_formats_are_normalised():
         json.dumps([{"start": 1, "end": 6, "label": "LOC", "text": "Paris"}, {"start": 10, "end": 14, "label": " LOC"}]),
         '[[0, 6, "LOC"], [9, 14, "LOC"]]',
     ]
-    found, faults = read([(text, form) for form in forms], data="spans")
+    parsed, faults = read([(text, form) for form in forms], data="spans")
 
     assert not faults
-    assert set(found["label"]) == {'[[1, 6, "LOC"], [10, 14, "LOC"]]'}
-    assert set(found["text"]) == {text}
+    assert set(parsed["label"]) == {'[[1, 6, "LOC"], [10, 14, "LOC"]]'}
+    assert set(parsed["text"]) == {text}
 
 
 def test_words_of_a_text():
@@ -228,8 +228,8 @@ def test_split_entities_are_repaired(scheme):
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 def test_split_sentence_is_joined(scheme):
     for tags in product(LABELS[scheme], repeat=4):
-        twins = any(one[1] == other[0] and one[2] == other[2] for one, other in pairwise(entities(tags, scheme)))
-        if tag_error(tags, scheme) or twins:
+        adjacent = any(entity[1] == following[0] and entity[2] == following[2] for entity, following in pairwise(entities(tags, scheme)))
+        if tag_error(tags, scheme) or adjacent:
             continue
         for cut in (1, 2, 3):
             assert join_tags(repair_tags(tags[:cut], scheme), repair_tags(tags[cut:], scheme), scheme) == list(tags)
@@ -270,11 +270,11 @@ CONLL_U = """# newdoc id = one
 
 
 def test_conll_files_become_rows():
-    found = list(conll.sentences(CONLL_2003.splitlines(keepends=True)))
+    rows = list(conll.sentences(CONLL_2003.splitlines(keepends=True)))
 
-    assert [row["tokens"] for row in found] == [["EU", "rejects", "#"], ["German", "British"], ["Peter"]]
-    assert [conll.as_bio(row["tags"]) for row in found] == [["B-ORG", "O", "O"], ["B-MISC", "B-MISC"], ["B-PER"]]
-    assert [row["group"] for row in found] == ["document 1", "document 1", "document 2"]
+    assert [row["tokens"] for row in rows] == [["EU", "rejects", "#"], ["German", "British"], ["Peter"]]
+    assert [conll.as_bio(row["tags"]) for row in rows] == [["B-ORG", "O", "O"], ["B-MISC", "B-MISC"], ["B-PER"]]
+    assert [row["group"] for row in rows] == ["document 1", "document 1", "document 2"]
     assert list(conll.sentences(CONLL_U.splitlines(), token=1, tag=3, conllu=True)) == [
         {"tokens": ["He", "'s", "here"], "tags": ["PRON", "AUX", "ADV"], "group": "document 1"},
         {"tokens": ["# 1"], "tags": ["SYM"], "group": "document 1"},
@@ -286,12 +286,12 @@ def test_conll_files_become_rows():
 def test_command_writes_valid_rows(tmp_path):
     (tmp_path / "train.txt").write_text(CONLL_2003, encoding="utf-8")
     command = [sys.executable, "-m", "components.model.tasks.token_classification.conll", str(tmp_path / "train.txt"), "--iob1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    found, faults = read([(json.dumps(row["tokens"]), json.dumps(row["tags"])) for row in rows])
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    parsed, faults = read([(json.dumps(row["tokens"]), json.dumps(row["tags"])) for row in rows])
 
     assert not faults
-    assert found["label"].tolist() == ["B-ORG O O", "B-MISC B-MISC", "B-PER"]
+    assert parsed["label"].tolist() == ["B-ORG O O", "B-MISC B-MISC", "B-PER"]
 
 
 def test_loading_the_task_does_not_import_torch():

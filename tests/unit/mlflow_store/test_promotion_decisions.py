@@ -1,4 +1,4 @@
-"""Only what was decided about is promoted, whatever a person or the gates say meanwhile. No model is loaded here."""
+"""A promotion uses only the evidence that was decided on, also under concurrent decisions. No model is loaded."""
 
 import importlib
 import json
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.slow
 
 NAME = "tickets"
 NOW = datetime.now(UTC)
-promoting = importlib.import_module("components.mlflow_store.registry.promote")  # the package exports the function of that name
-Meanwhile = Callable[[Callable[[], object]], None]
+promoting = importlib.import_module("components.mlflow_store.registry.promote")  # the package exports a function of this name
+DuringCheck = Callable[[Callable[[], object]], None]
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
-    """A registry with three versions without packages, each of its own run."""
+    """Return a registry with three versions of separate runs, without packages."""
     uri = new_store(tmp_path / "var")
     monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: None)
     client = MlflowClient(uri)
@@ -46,38 +46,40 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 
 @pytest.fixture
-def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
-    """Let something happen while the package is verified, which takes seconds."""
+def during_check(monkeypatch: pytest.MonkeyPatch) -> DuringCheck:
+    """Return a function that runs a callback during the package check."""
 
-    def during(happens: Callable[[], object]) -> None:
-        monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: happens())
+    def run(callback: Callable[[], object]) -> None:
+        monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: callback())
 
-    return during
+    return run
 
 
 def judge(place: Environment, number: int, outcome: Outcome = Outcome.PASS, champion: str | None = None, key: str = "") -> Verdict:
-    version, key = promotion.find(place, NAME, number), key or f"v{number}"  # which is of the candidate, too
-    said = Verdict(key=key, candidate=version.key, champion=champion, test_digest="t", outcome=outcome, reason=f"it is {outcome}", gates=())
-    attach_verdict(place.mlflow, version.run_id, NAME, number, said)
-    return said
+    version, key = promotion.find(place, NAME, number), key or f"v{number}"
+    verdict = Verdict(
+        key=key, candidate=version.key, champion=champion, test_digest="t", outcome=outcome, reason=f"it is {outcome}", gates=()
+    )
+    attach_verdict(place.mlflow, version.run_id, NAME, number, verdict)
+    return verdict
 
 
 def wait(place: Environment, number: int, outcome: Outcome = Outcome.INCONCLUSIVE, days: float = 7) -> Request:
-    said, run = judge(place, number, outcome), promotion.find(place, NAME, number).run_id
-    asked = Request(
+    verdict, run = judge(place, number, outcome), promotion.find(place, NAME, number).run_id
+    request = Request(
         run,
         NAME,
         number,
         None,
         None,
-        said.key,
+        verdict.key,
         outcome.value,
-        said.evidence,
-        said.reason,
+        verdict.evidence,
+        verdict.reason,
         NOW - timedelta(days=2),
         NOW + timedelta(days=days),
     )
-    return Ledger(place.ledger).ask(asked)
+    return Ledger(place.ledger).ask(request)
 
 
 def aliases(place: Environment) -> dict[str, int]:
@@ -88,9 +90,9 @@ def version(place: Environment, number: int) -> Version:
     return promotion.find(place, NAME, number)
 
 
-def test_rejection_during_approval_wins(place: Environment, meanwhile: Meanwhile) -> None:
+def test_rejection_during_approval_wins(place: Environment, during_check: DuringCheck) -> None:
     request = wait(place, 1)
-    meanwhile(lambda: promotion.reject(place, request.run, who="bob", why="it is harmful"))
+    during_check(lambda: promotion.reject(place, request.run, who="bob", why="it is harmful"))
 
     with pytest.raises(BadInput, match=r"was rejected by bob at .*: it is harmful"):
         promotion.approve(place, request.run, who="ada", why="why not")
@@ -98,18 +100,18 @@ def test_rejection_during_approval_wins(place: Environment, meanwhile: Meanwhile
     assert version(place, 1).answer == "rejected by bob: it is harmful"
 
 
-def test_new_verdict_during_approval_blocks_promotion(place: Environment, meanwhile: Meanwhile) -> None:
+def test_new_verdict_during_approval_blocks_promotion(place: Environment, during_check: DuringCheck) -> None:
     request = wait(place, 1)
-    meanwhile(lambda: judge(place, 1, Outcome.FAIL, key="other"))
+    during_check(lambda: judge(place, 1, Outcome.FAIL, key="other"))
 
     with pytest.raises(BadInput, match=r"the decision was about evidence .*, and the verdict on models:/tickets/1 is now "):
         promotion.approve(place, request.run, who="ada", why="why not")
     assert Ledger(place.ledger).head(NAME) is None
 
 
-def test_new_verdict_during_promotion_blocks_it(place: Environment, meanwhile: Meanwhile) -> None:
+def test_new_verdict_during_promotion_blocks_it(place: Environment, during_check: DuringCheck) -> None:
     judge(place, 1)
-    meanwhile(lambda: judge(place, 1, Outcome.FAIL, key="other"))
+    during_check(lambda: judge(place, 1, Outcome.FAIL, key="other"))
 
     with pytest.raises(BadInput, match="look again"):
         promotion.promote(place, NAME, 1, who="ada")
@@ -178,8 +180,8 @@ def test_partial_verdict_is_ignored_and_completed(place: Environment, monkeypatc
     assert read_verdict(place.mlflow, version(place, 1)) is None
 
     first = judge(place, 1, champion="1", key="first")
-    found = version(place, 1)
-    assert (found.evidence, found.verdict_key, found.judged_against) == (first.evidence, "first", 1)
+    judged = version(place, 1)
+    assert (judged.evidence, judged.verdict_key, judged.judged_against) == (first.evidence, "first", 1)
 
 
 def test_champion_request_does_not_expire(place: Environment) -> None:
@@ -225,14 +227,16 @@ def test_blank_reason_is_rejected(place: Environment, blank: str) -> None:
 
 @pytest.fixture
 def workspace(place: Environment, tmp_path: Path) -> Workspace:
-    """The settings of a run beside the registry: who passes is promoted without asking."""
+    """Return a workspace with automatic approval."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     write_params(tmp_path, change(params | {"name": NAME}, TINY | {"promotion": {"approval": "automatic"}}))
     return Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
 
 
-def settle(workspace: Workspace, found: Version, said: Verdict) -> actions.Result:
-    return actions.apply_verdict(workspace, RecordedRun(found.run_id, found.key, created=False), found, JudgeResult(said, fresh=True))
+def settle(workspace: Workspace, version: Version, verdict: Verdict) -> actions.Result:
+    return actions.apply_verdict(
+        workspace, RecordedRun(version.run_id, version.key, created=False), version, JudgeResult(verdict, fresh=True)
+    )
 
 
 def test_run_does_not_promote_a_rejected_version(place: Environment, workspace: Workspace) -> None:
@@ -244,7 +248,7 @@ def test_run_does_not_promote_a_rejected_version(place: Environment, workspace: 
 
 
 def test_rolled_back_version_needs_approval(place: Environment, workspace: Workspace) -> None:
-    """Two steps back: judged against another champion than before, version 3 has another verdict, and still was rolled back from."""
+    """After a rollback by two versions, a new verdict against the old champion does not promote version 3 again."""
     for number, champion in ((1, None), (2, "1"), (3, "2")):
         assert settle(workspace, version(place, number), judge(place, number, champion=champion, key=f"v{number}")).promoted
     promotion.rollback(place, NAME, 1, who="ada", why="wrong on refunds")
@@ -255,9 +259,7 @@ def test_rolled_back_version_needs_approval(place: Environment, workspace: Works
     assert promotion.approve(place, result.run, who="ada", why="it was the data").entry.version == 2
 
 
-def test_run_removes_and_restores_the_alias_of_an_expired_request(
-    place: Environment, workspace: Workspace
-) -> None:
+def test_run_removes_and_restores_the_alias_of_an_expired_request(place: Environment, workspace: Workspace) -> None:
     wait(place, 1, days=-1)
     actions.reconcile(workspace, place.mlflow, NAME)
     assert (version(place, 1).aliases, (version(place, 1).answer or "").partition(" at ")[0]) == ((), "expired")
@@ -315,11 +317,11 @@ def test_inconclusive_verdict_is_repeated_until_a_person_decides(place: Environm
 
 
 def test_old_verdict_keeps_its_digest() -> None:
-    """Approvals and ledger entries name it: a field that says nothing must not change it."""
+    """Approvals and ledger entries store the digest, so unset new fields must not change it."""
     gate = GateResult(gate="floor", outcome=Outcome.PASS, reason="so")
-    said = Verdict(key="v", candidate="c", champion=None, test_digest="t", outcome=Outcome.PASS, reason="so", gates=(gate,))
-    known = json.loads(said.model_dump_json())["gates"][0]
+    verdict = Verdict(key="v", candidate="c", champion=None, test_digest="t", outcome=Outcome.PASS, reason="so", gates=(gate,))
+    stored = json.loads(verdict.model_dump_json())["gates"][0]
 
-    assert "may_pass" not in known
-    assert GateResult(**known) == gate
+    assert "may_pass" not in stored
+    assert GateResult(**stored) == gate
     assert gate.model_copy(update={"may_pass": True}).model_dump()["may_pass"]
