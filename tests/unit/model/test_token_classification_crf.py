@@ -102,8 +102,8 @@ def test_plain_scheme_equals_pytorch_crf():
     tags = torch.randint(4, (4, 4), generator=torch.Generator().manual_seed(1))
     mask = torch.arange(4) < LENGTHS[:, None]
     ours, expected = crf.log_likelihood(emissions, tags, LENGTHS), reference(emissions, tags, mask=mask, reduction="none")
-    own_gradients = torch.autograd.grad(ours.sum(), [emissions, *(ours for ours, _ in pairs)])
-    other_gradients = torch.autograd.grad(expected.sum(), [emissions, *(expected for _, expected in pairs)])
+    own_gradients = torch.autograd.grad(ours.sum(), [emissions, *(parameter for parameter, _ in pairs)])
+    other_gradients = torch.autograd.grad(expected.sum(), [emissions, *(parameter for _, parameter in pairs)])
 
     assert torch.allclose(ours, expected, atol=1e-5)
     assert all(

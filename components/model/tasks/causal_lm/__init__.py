@@ -128,12 +128,12 @@ class Task(Base):
         if tokenizer.eos_token is None:
             raise BadModel(f"the tokenizer in {base} has no end token, so the model cannot learn where to stop; choose another base.model")
         if self.options.data == "chat":
-            own = tokenizer.chat_template or _template.PLAIN
-            templates = own if isinstance(own, dict) else {"": own}
+            template = tokenizer.chat_template or _template.PLAIN
+            templates = template if isinstance(template, dict) else {"": template}
             fixed = {name: _template.frozen(text) for name, text in templates.items()}
             if fixed != templates:
                 _log_fixed_date(base)
-            tokenizer.chat_template = fixed if isinstance(own, dict) else fixed[""]
+            tokenizer.chat_template = fixed if isinstance(template, dict) else fixed[""]
         return tokenizer
 
     def reader(self, tokenizer: Any) -> _texts.Reader:

@@ -72,11 +72,11 @@ class Template:
         """
         self._tokenizer = tokenizer
         self.encoder = Encoder(tokenizer)
-        frame, behind = self._frame()
+        frame, after = self._frame()
         special = controls(tokenizer)
         names = {token.content for token in tokenizer.added_tokens_decoder.values()} - special
         self.encoder = Encoder(tokenizer, sorted(name for name in names if name in frame and _SIGN.search(name)))
-        self._mark, _ = self._end(behind)
+        self._mark, _ = self._end(after)
         ending = self.encoder.control(self._mark)
         self.stops: tuple[int, ...] = (int(tokenizer.convert_tokens_to_ids(ending[0])),) if ending else ()
         self._tail = (self._mark[: ending.start()] if ending else self._mark).strip()
@@ -89,12 +89,14 @@ class Template:
 
     def turn(self, messages: Sequence[Message], answer: str) -> Turn:
         """Return the learnt part of `answer` to `messages`; surrounding spaces are kept only if the template keeps them."""
-        given, quoted = self._quoted(messages), self.encoder.quoted(answer)
-        before, blanks, behind, head = self._around(given)
-        whole = self._render([*given, {"role": "assistant", "content": quoted}])
-        written = whole[len(head) : len(whole) - len(behind)] if whole.startswith(head) and whole.endswith(behind) else ""
-        body = written if written.strip() == quoted.strip() else quoted  # a template may rewrite an answer, e.g. remove thoughts
-        end, ended = self._end(behind)
+        quoted_messages, quoted_answer = self._quoted(messages), self.encoder.quoted(answer)
+        before, blanks, after, head = self._around(quoted_messages)
+        rendered = self._render([*quoted_messages, {"role": "assistant", "content": quoted_answer}])
+        framed = rendered.startswith(head) and rendered.endswith(after)
+        body = rendered[len(head) : len(rendered) - len(after)] if framed else ""
+        if body.strip() != quoted_answer.strip():  # a template may rewrite an answer, e.g. remove thoughts
+            body = quoted_answer
+        end, ended = self._end(after)
         return Turn(before, blanks + body + end, ended)
 
     def answer(self, text: str) -> str:
@@ -102,11 +104,11 @@ class Template:
         text = text.partition(self.stop)[0] if self.stop else text.strip()
         return text.strip().removesuffix(self._tail).strip() if self._tail else text.strip()
 
-    def _end(self, behind: str) -> tuple[str, bool]:
+    def _end(self, after: str) -> tuple[str, bool]:
         """Return the end of an answer from the text after it, and whether it is distinguishable from answer text."""
-        if ending := self.encoder.control(behind):
-            return behind[: ending.end()], True
-        mark = behind.rstrip()
+        if ending := self.encoder.control(after):
+            return after[: ending.end()], True
+        mark = after.rstrip()
         return mark, len(mark.strip()) >= _MIN_END
 
     def _around(self, messages: Sequence[Message]) -> tuple[str, str, str, str]:
@@ -114,17 +116,17 @@ class Template:
 
         The head of the full conversation may differ from the generation prompt.
         """
-        head, placeholder, behind = self._render([*messages, {"role": "assistant", "content": _ANSWER}]).rpartition(_ANSWER)
+        head, placeholder, after = self._render([*messages, {"role": "assistant", "content": _ANSWER}]).rpartition(_ANSWER)
         if not placeholder:
             raise BadModel("the tokenizer's chat template does not render the assistant's answer; choose another base.model")
         prompt = self._render(messages, prompt=True)
         before = head if head.startswith(prompt) else self._with_prompt(messages, prompt, head)
         lead = before.removeprefix(prompt) if before.startswith(prompt) else ""
         blanks = lead[len(lead.rstrip(" ")) :]  # tokenizers join a space with the word after it
-        return before.removesuffix(blanks), blanks, behind, head
+        return before.removesuffix(blanks), blanks, after, head
 
     def _with_prompt(self, messages: Sequence[Message], prompt: str, head: str) -> str:
-        """Return `head` with the turns as in the generation prompt `asked`.
+        """Return `head` with the turns as in the generation prompt `prompt`.
 
         Some templates, e.g. Mistral's, render the system turn only in the last user turn without an answer.
         """
@@ -138,12 +140,12 @@ class Template:
         """Return the template text around turns, without that between generation prompt and answer; and the text after an answer."""
         turns = [{"role": role, "content": _PROMPT} for role in ("system", "user")]
         try:
-            before, blanks, behind, _ = self._around(turns)
+            before, blanks, after, _ = self._around(turns)
         except BadData:  # the template rejects system turns
             turns = turns[1:]
-            before, blanks, behind, _ = self._around(turns)
+            before, blanks, after, _ = self._around(turns)
         prompt = self._render(turns, prompt=True)
-        return (prompt if (before + blanks).startswith(prompt) else before) + behind, behind
+        return (prompt if (before + blanks).startswith(prompt) else before) + after, after
 
     def _quoted(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         return [{name: self._quoted_value(value) for name, value in message.items()} for message in messages]

@@ -29,8 +29,8 @@ def false_negatives(keys: torch.Tensor) -> torch.Tensor:
     related = (group[:, None] == group) | (anchor[:, None] == anchor)
     texts = keys[:, 2:].T.reshape(-1)
     equal = (anchor[:, None] == texts) | (positive[:, None] == texts)
-    own = torch.eye(len(keys), dtype=torch.bool, device=keys.device).repeat(1, keys.shape[1] - 2)
-    return (related.float() @ equal.float() > 0) & ~own
+    own_texts = torch.eye(len(keys), dtype=torch.bool, device=keys.device).repeat(1, keys.shape[1] - 2)
+    return (related.float() @ equal.float() > 0) & ~own_texts
 
 
 def by_score(a: torch.Tensor, b: torch.Tensor, scores: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -69,7 +69,7 @@ class Task(Base):
     baselines = ("unigram", "base")
     unsupported_settings: Mapping[str, str] = {
         "calibration": "its answers are words, not classes",
-        "contrastive_start": "texts have no label that others share",
+        "contrastive_start": "texts do not share labels",
         "augment_copies": "the model would learn to fill in the noise",
     }
 

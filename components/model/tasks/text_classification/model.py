@@ -154,9 +154,9 @@ def restore(folder: Path) -> HeadedModel:
 
 def _take_hidden(model: HeadedModel, base: Path) -> None:
     """Copy the hidden layer of the head in `base`."""
-    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("head.dense.")}
-    weights = stored(base, own)
-    if {name: tensor.shape for name, tensor in weights.items()} == {name: tensor.shape for name, tensor in own.items()}:
+    hidden_weights = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("head.dense.")}
+    weights = stored(base, hidden_weights)
+    if {name: tensor.shape for name, tensor in weights.items()} == {name: tensor.shape for name, tensor in hidden_weights.items()}:
         model.load_state_dict(weights, strict=False)
 
 

@@ -52,7 +52,7 @@ class Kind:
         "label_smoothing": _SMOOTHED,
         "r_drop": _SMOOTHED,
         "calibration": _CALIBRATED,
-        "contrastive_start": "rows share some labels and differ in others, so no two rows have simply the same label or different ones",
+        "contrastive_start": "rows share some labels and differ in others, so a pair of rows is neither equal nor different",
     }
 
     def __init__(self, options: Options) -> None:
@@ -141,17 +141,17 @@ class Kind:
         truth, answers = [set(_parse(cell)) for cell in expected], [set(_parse(cell)) for cell in predicted]
         pairs = list(zip(truth, answers, strict=True))
         counts = {
-            "hits": [len(right & given) for right, given in pairs],
-            "predicted": [len(given) for given in answers],
+            "hits": [len(right & answer) for right, answer in pairs],
+            "predicted": [len(answer) for answer in answers],
             "expected": [len(right) for right in truth],
-            "right": [right == given for right, given in pairs],
-            "jaccard": [len(right & given) / len(right | given) if right | given else 1.0 for right, given in pairs],
+            "right": [right == answer for right, answer in pairs],
+            "jaccard": [len(right & answer) / len(right | answer) if right | answer else 1.0 for right, answer in pairs],
             "rows": [1.0] * len(pairs),
         }
         for name in self._options.labels:
             counts |= {
-                f"hits {name}": [name in right & given for right, given in pairs],
-                f"either {name}": [(name in right) + (name in given) for right, given in pairs],
+                f"hits {name}": [name in right & answer for right, answer in pairs],
+                f"either {name}": [(name in right) + (name in answer) for right, answer in pairs],
             }
         return {name: np.array(values, dtype=np.float64) for name, values in counts.items()}
 

@@ -53,8 +53,8 @@ class Rows:
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
         """Return `rows` with `text` and `label`, and the errors by row index."""
         texts, labels, faults = list[str](), list[str](), dict[int, str]()
-        for index, (given, answer) in enumerate(zip(*(rows[name] for name in self.columns), strict=True)):
-            text, label = str(given), ""
+        for index, (cell, answer) in enumerate(zip(*(rows[name] for name in self.columns), strict=True)):
+            text, label = str(cell), ""
             try:
                 text, label = self._read(text, str(answer))
             except BadCell as reason:
