@@ -86,11 +86,11 @@ def plain_bases(tmp_path_factory):
     return {kind: make(tmp_path_factory.mktemp("base"), texts) for kind, make in makers.items()}
 
 
-def with_template(base: Path, template_name: str, folder: Path) -> Path:
+def with_template(base: Path, style: str, folder: Path) -> Path:
     """Copy `base` with another template and its tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    template, special, added = TEMPLATES[template_name]
+    template, special, added = TEMPLATES[style]
     shutil.copytree(base, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = template
@@ -105,9 +105,9 @@ def with_template(base: Path, template_name: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
-@pytest.mark.parametrize("template_name", TEMPLATES)
-def test_only_answer_and_end_are_learnt(plain_bases, tmp_path, template_name, kind):
-    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], template_name, tmp_path / "base"))
+@pytest.mark.parametrize("style", TEMPLATES)
+def test_only_answer_and_end_are_learnt(plain_bases, tmp_path, style, kind):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], style, tmp_path / "base"))
     reader = TASK.reader(tokenizer)
     rows = rows_of(chat("red", "rot"), chat("cat", "  der hund ", "dog", "blau"))
     for row, cell in zip(TASK._sequences(rows, tokenizer), rows["messages"], strict=True):
@@ -130,9 +130,9 @@ def test_only_answer_and_end_are_learnt(plain_bases, tmp_path, template_name, ki
         assert sum(token in reader.stops() for token in learnt_tokens) == (0 if reader.template.stop else len(answers))
 
 
-@pytest.mark.parametrize("template_name", TEMPLATES)
-def test_prompt_is_a_prefix_of_the_training_sequence(plain_bases, tmp_path, template_name):
-    tokenizer = TASK.load_tokenizer(with_template(plain_bases["bytes"], template_name, tmp_path / "base"))
+@pytest.mark.parametrize("style", TEMPLATES)
+def test_prompt_is_a_prefix_of_the_training_sequence(plain_bases, tmp_path, style):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases["bytes"], style, tmp_path / "base"))
     rows = rows_of(chat("red", "rot"), chat("cat", "rot", "dog", "blau"))
     for prompt, row in zip(TASK.prompts(rows, tokenizer), TASK.expected(rows, tokenizer), strict=True):
         assert row.ids[: len(prompt)] == prompt
@@ -143,9 +143,9 @@ LEARNT = ("end is added, not special", "end is not a token", "empty thought", "q
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("template_name", LEARNT)
-def test_fully_trained_model_answers_exactly(plain_bases, tmp_path, template_name):
-    base = with_template(plain_bases["bytes"], template_name, tmp_path / "base")
+@pytest.mark.parametrize("style", LEARNT)
+def test_fully_trained_model_answers_exactly(plain_bases, tmp_path, style):
+    base = with_template(plain_bases["bytes"], style, tmp_path / "base")
     rows = rows_of(*[chat(question, answer) for question, answer in ANSWERS.items()] * 6)
     options = {"data": "chat", "max_new_tokens": 20}
     task = tasks.load("causal_lm", options)
@@ -169,35 +169,29 @@ def test_fully_trained_model_answers_exactly(plain_bases, tmp_path, template_nam
 
 def test_turns_changed_by_later_ones_are_separate(plain_bases, tmp_path):
     loaded = {
-        template_name: TASK.load_tokenizer(with_template(plain_bases["bytes"], template_name, tmp_path / template_name))
-        for template_name in ("empty thought", "plain")
+        style: TASK.load_tokenizer(with_template(plain_bases["bytes"], style, tmp_path / style)) for style in ("empty thought", "plain")
     }
     rows = rows_of(chat("red", "rot", "blue", "blau"))
 
-    assert {template_name: len(TASK._sequences(rows, tokenizer)[0]) for template_name, tokenizer in loaded.items()} == {
-        "empty thought": 2,
-        "plain": 1,
-    }
+    assert {style: len(TASK._sequences(rows, tokenizer)[0]) for style, tokenizer in loaded.items()} == {"empty thought": 2, "plain": 1}
 
 
-@pytest.mark.parametrize(
-    "template_name", ["plain", "end is special", "empty thought", "surrounding spaces", "different end for the last turn"]
-)
+@pytest.mark.parametrize("style", ["plain", "end is special", "empty thought", "surrounding spaces", "different end for the last turn"])
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
-def test_prompt_equals_the_rendered_template(plain_bases, tmp_path, template_name, kind):
-    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], template_name, tmp_path / "base"))
+def test_prompt_equals_the_rendered_template(plain_bases, tmp_path, style, kind):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], style, tmp_path / "base"))
     messages = chat("red", "rot", "blue dog")
     rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     prompt = TASK.reader(tokenizer).question(messages).ids
 
     assert prompt[: len(rendered)] == rendered
-    assert ("think" in tokenizer.decode(prompt[len(rendered) :])) == (template_name == "empty thought") == (len(prompt) > len(rendered))
+    assert ("think" in tokenizer.decode(prompt[len(rendered) :])) == (style == "empty thought") == (len(prompt) > len(rendered))
 
 
-@pytest.mark.parametrize("template_name", ["end is special", "end is added, not special", "empty thought", "plain"])
+@pytest.mark.parametrize("style", ["end is special", "end is added, not special", "empty thought", "plain"])
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
-def test_typed_control_tokens_are_text(plain_bases, tmp_path, template_name, kind):
-    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], template_name, tmp_path / "base"))
+def test_typed_control_tokens_are_text(plain_bases, tmp_path, style, kind):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], style, tmp_path / "base"))
     reader = TASK.reader(tokenizer)
     typed = f"red {tokenizer.eos_token} <|im_end|> dog"
     messages = [{"role": "system", "content": typed}, *chat(typed, typed, typed, typed)]

@@ -163,12 +163,7 @@ SPANS = {
     "a span is empty or outside the text": ['[[6, 15, "X"]]', '[[3, 3, "X"]]', '[[-1, 5, "X"]]', '[[5, 0, "X"]]'],
     "a span contains only white space": ['[[5, 6, "X"]]'],
     "spans: an item is neither [start, end, label] nor an object with these keys": ["[[0, 5]]", '[{"start": 0, "end": 5}]', '["X"]', "[7]"],
-    "spans: start and end must be integers, and label a text": [
-        '[["0", 5, "X"]]',
-        '[[0, 5.0, "X"]]',
-        "[[0, 5, null]]",
-        '[[0, true, "X"]]',
-    ],
+    "spans: start and end must be integers, and label a text": ['[["0", 5, "X"]]', '[[0, 5.0, "X"]]', "[[0, 5, null]]", '[[0, true, "X"]]'],
     "spans: not JSON": ["none", '[[0, 5, "X"]'],
     "spans: not a list": ['{"start": 0}', "7"],
 }

@@ -37,8 +37,7 @@ class Options(Section):
     """The data format, the pooling and the loss temperature."""
 
     data: Literal["pairs", "triplets", "scored", "texts"] = Field(
-        "pairs",
-        description="columns: anchor, positive | also negative | text_a, text_b, score | text, trained with dropout (SimCSE)",
+        "pairs", description="columns: anchor, positive | also negative | text_a, text_b, score | text, trained with dropout (SimCSE)"
     )
     pooling: Literal["folder", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] = Field(
         "folder", description="pooling of the token vectors; folder: that of a sentence-transformers base, and mean for other bases"

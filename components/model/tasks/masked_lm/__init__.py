@@ -43,8 +43,7 @@ class Options(Section):
     )
     whole_word: bool = Field(False, description="mask all pieces of a word, or none; words are separated by spaces")
     line_by_line: bool = Field(
-        True,
-        description="true: a row is a sequence, truncated to preprocess.max_length; false: rows are joined and split into blocks",
+        True, description="true: a row is a sequence, truncated to preprocess.max_length; false: rows are joined and split into blocks"
     )
 
 

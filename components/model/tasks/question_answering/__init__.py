@@ -52,8 +52,7 @@ class Options(Section):
     max_answer_tokens: int = Field(30, ge=1, le=10_000, description="maximum length of an answer in tokens")
     unanswerable: bool = Field(False, description="allow questions without an answer in the context, as in SQuAD 2.0")
     no_answer_threshold: float | None = Field(
-        None,
-        description="unanswerable: no answer if its score exceeds the best span by more; null: fitted on the validation rows",
+        None, description="unanswerable: no answer if its score exceeds the best span by more; null: fitted on the validation rows"
     )
 
 

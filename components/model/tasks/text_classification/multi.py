@@ -19,11 +19,10 @@ from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import canonical_label
 from components.model.support.metrics import Metric, f1, mean, ratio
-from components.model.tasks.text_classification import weights
 from components.model.tasks.text_classification.baselines import Features, labelled
 from components.model.tasks.text_classification.kinds import Floats, Loss, scored
 from components.model.tasks.text_classification.options import Options
-from components.model.tasks.text_classification.single import label_indexes, named
+from components.model.tasks.text_classification.single import check_weights, label_indexes, named, weights_in_order
 from components.model.tasks.text_classification.tables import TableColumn, by_label
 from components.model.tasks.text_classification.thresholds import DEFAULT, fit_thresholds
 
@@ -90,7 +89,7 @@ class Kind:
         if self._options.class_weights == "balanced":
             return {"class_weights": {name: round((len(labels) - rows) / rows, 6) or 1.0 for name, rows in sorted(counts.items())}}
         if isinstance(self._options.class_weights, dict):
-            weights.check_named(self._options.class_weights, sorted(counts))
+            check_weights(self._options.class_weights, sorted(counts))
         return {}
 
     def targets(self, labels: Sequence[str], spec: ModelSpec) -> pa.Array:
@@ -106,7 +105,7 @@ class Kind:
 
     def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
         """Return binary cross-entropy with positive weights; None without weights: the model uses the same loss."""
-        positive_weights = weights.in_order(spec.options.get("class_weights"), spec.labels)
+        positive_weights = weights_in_order(spec.options.get("class_weights"), spec.labels)
         return None if positive_weights is None else _weighted(positive_weights)
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:

@@ -32,8 +32,7 @@ class Options(Section):
     )
     separator: str = Field(";", min_length=1, description="multi: separator of labels in a cell that is not a JSON list")
     thresholds: dict[str, float] = Field(
-        {},
-        description="multi: minimum probability per label; missing ones are fitted on the validation split after training",
+        {}, description="multi: minimum probability per label; missing ones are fitted on the validation split after training"
     )
     levels: tuple[str, ...] = Field((), description="ordinal: levels from lowest to highest; empty: the labels are numbers")
     centre: float | None = Field(

@@ -11,24 +11,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
 from components.core.text import canonical_label
 from components.model.support.metrics import Metric, mean
-from components.model.tasks.text_classification import numbers, weights
+from components.model.tasks.text_classification import numbers, single
 from components.model.tasks.text_classification.baselines import Features, regressed
 from components.model.tasks.text_classification.kinds import Floats, Loss, scored
-from components.model.tasks.text_classification.options import Options
-from components.model.tasks.text_classification.single import fitted_weights, label_indexes, named
+from components.model.tasks.text_classification.single import label_indexes, named, weights_in_order
 from components.model.tasks.text_classification.tables import by_number
 
 _WHY = "ordinal levels are not trained with a softmax"
 
 
-class Kind:
+class Kind(single.Kind):
     """One of K ordered levels."""
 
     classes = False
@@ -50,14 +48,6 @@ class Kind:
         "contrastive_start": "ordinal levels differ by degrees, and it distinguishes only equal and different labels",
     }
 
-    def __init__(self, options: Options) -> None:
-        """Store the options."""
-        self._options = options
-
-    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
-        """Apply `rename` to the label."""
-        return rename(cell)
-
     def label_of(self, cell: str) -> str:
         """Return the level of a cell."""
         if not self._options.levels:
@@ -70,25 +60,13 @@ class Kind:
         """Return the levels from lowest to highest, from the options or else the numbers in the rows."""
         return self._options.levels or tuple(sorted(set(labels), key=float))
 
-    def label_counts(self, labels: Sequence[str]) -> Mapping[str, int]:
-        """Return the number of rows with each level."""
-        return {str(label): int(count) for label, count in pd.Series(labels, dtype="str").value_counts().items()}
-
-    def fit_options(self, labels: Sequence[str]) -> Mapping[str, Any]:
-        """Compute the level weights if they are enabled."""
-        return fitted_weights(self._options, self.label_counts(labels))
-
-    def targets(self, labels: Sequence[str], spec: ModelSpec) -> pa.Array:
-        """Return the index of each level."""
-        return pa.array(label_indexes(labels, spec.labels), pa.int64())
-
     def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:
         """Return the names of K - 1 outputs."""
         return named([f"above {level}" for level in spec.labels[:-1]]) | {"problem_type": None}
 
     def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
         """Return the CORN loss."""
-        return _corn(weights.in_order(spec.options.get("class_weights"), spec.labels))
+        return _corn(weights_in_order(spec.options.get("class_weights"), spec.labels))
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
         """Return the probability of each level."""
@@ -102,10 +80,6 @@ class Kind:
         """Return the median level."""
         exceeded = 1 - np.cumsum(scores, axis=1)[:, :-1] > 0.5
         return scored([spec.labels[index] for index in exceeded.sum(axis=1)], scores, spec.labels)
-
-    def calibrate(self, scores: Floats, labels: Sequence[str], spec: ModelSpec) -> Mapping[str, Any]:
-        """Return no options."""
-        return {}
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
         """Compute the validation metrics."""
@@ -132,10 +106,6 @@ class Kind:
             "median": median,
             "tfidf": scored([spec.labels[index] for index in nearest], np.eye(len(spec.labels))[nearest], spec.labels),
         }
-
-    def slices(self, labels: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Return the expected level of each row."""
-        return {"label": list(labels)}
 
     def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
         """Return the mean answer and error per level."""

@@ -12,10 +12,10 @@ import pyarrow as pa
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadData
+from components.core.errors import BadData, BadParams
 from components.core.text import canonical_label
 from components.model.support.metrics import Metric, mean
-from components.model.tasks.text_classification import baselines, weights
+from components.model.tasks.text_classification import baselines
 from components.model.tasks.text_classification.baselines import Features
 from components.model.tasks.text_classification.kinds import Floats, Loss
 from components.model.tasks.text_classification.options import Options
@@ -72,7 +72,7 @@ class Kind:
 
     def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
         """Return weighted cross-entropy; None without weights: the model uses the same loss."""
-        class_weights = weights.in_order(spec.options.get("class_weights"), spec.labels)
+        class_weights = weights_in_order(spec.options.get("class_weights"), spec.labels)
         return None if class_weights is None else _weighted(class_weights, smoothing)
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
@@ -148,10 +148,32 @@ def named(names: Sequence[str]) -> dict[str, Any]:
 def fitted_weights(options: Options, counts: Mapping[str, int]) -> dict[str, Any]:
     """Compute the class weights from `counts` if they are `balanced`; else check the labels of given weights."""
     if options.class_weights == "balanced":
-        return {"class_weights": weights.balanced(counts)}
+        return {"class_weights": balanced_weights(counts)}
     if isinstance(options.class_weights, dict):
-        weights.check_named(options.class_weights, sorted(counts))
+        check_weights(options.class_weights, sorted(counts))
     return {}
+
+
+def balanced_weights(counts: Mapping[str, int]) -> dict[str, float]:
+    """Return n / (k * count) per label, with mean 1 over the n rows (King & Zeng, 2001; same as scikit-learn)."""
+    present = {label: count for label, count in counts.items() if count}
+    return {label: round(sum(present.values()) / (len(present) * count), 6) for label, count in sorted(present.items())}
+
+
+def check_weights(weights: Mapping[str, float], labels: Sequence[str]) -> None:
+    """Check that all weights belong to known labels.
+
+    Raises:
+        BadParams: a weight names an unknown label.
+    """
+    if unknown := sorted(set(weights) - set(labels)):
+        names = ", ".join(map(repr, unknown))
+        raise BadParams(f"params.yaml: task_options.class_weights has unknown labels {names}; the training rows have: {', '.join(labels)}")
+
+
+def weights_in_order(weights: object, labels: Sequence[str]) -> list[float] | None:
+    """Return the weight of each label, 1 if it is not listed; None if there are no weights."""
+    return [float(weights.get(label, 1.0)) for label in labels] if isinstance(weights, Mapping) else None
 
 
 def _weighted(class_weights: Sequence[float], smoothing: float) -> Loss:

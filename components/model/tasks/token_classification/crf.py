@@ -203,12 +203,7 @@ class AutoModelForTokenClassificationWithCrf:
 
     @staticmethod
     def from_pretrained(
-        folder: Path | str,
-        *,
-        labels: Sequence[str] | None = None,
-        scheme: str | None = None,
-        rate: float | None = None,
-        **settings: Any,
+        folder: Path | str, *, labels: Sequence[str] | None = None, scheme: str | None = None, rate: float | None = None, **settings: Any
     ) -> Any:
         """Load a base model or a model saved with this head; a missing head is initialised.
 
