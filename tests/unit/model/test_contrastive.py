@@ -210,9 +210,9 @@ def test_ranks_equal_sentence_transformers(sentence):
     rng = np.random.default_rng(0)
     queries = rng.integers(0, 20, 40)  # some queries have several correct texts
     expected_texts = rng.permutation(60)[:40]
-    query_vectors, text_vectors = rng.normal(size=(20, 8)), rng.normal(size=(60, 8))
+    vectors, texts = rng.normal(size=(20, 8)), rng.normal(size=(60, 8))
     keys, _ = retrieval.corpus(expected_texts)
-    statistics = retrieval.measure(lambda start, stop: query_vectors[queries[start:stop]] @ text_vectors[keys].T, queries, expected_texts)
+    statistics = retrieval.measure(lambda start, stop: vectors[queries[start:stop]] @ texts[keys].T, queries, expected_texts)
     evaluator = sentence.sentence_transformer.evaluation.InformationRetrievalEvaluator(
         {str(query): "" for query in queries},
         {str(key): "" for key in keys},
@@ -220,8 +220,7 @@ def test_ranks_equal_sentence_transformers(sentence):
         mrr_at_k=[60],
     )
     ranked = [
-        [{"corpus_id": str(key), "score": float(query_vectors[int(query)] @ text_vectors[key])} for key in keys]
-        for query in evaluator.queries_ids
+        [{"corpus_id": str(key), "score": float(vectors[int(query)] @ texts[key])} for key in keys] for query in evaluator.queries_ids
     ]
     expected = evaluator.compute_metrics([sorted(hits, key=lambda hit: -hit["score"]) for hits in ranked])
     first_rows = [int(np.flatnonzero(queries == int(query))[0]) for query in evaluator.queries_ids]

@@ -172,8 +172,7 @@ def test_whole_words_are_masked_together(tokenizer):
         drawing.set_draw(epoch)
         is_masked = (drawing([row])["labels"][0] != -100).tolist()
         by_unit = {
-            unit: {chosen for chosen, row_unit in zip(is_masked, row["units"], strict=True) if row_unit == unit}
-            for unit in set(row["units"])
+            unit: {chosen for chosen, other in zip(is_masked, row["units"], strict=True) if other == unit} for unit in set(row["units"])
         }
         assert all(len(chosen) == 1 for chosen in by_unit.values())
         assert by_unit[-1] == {False}
@@ -306,9 +305,9 @@ def test_metrics_are_over_words(rows):
     right = task.statistics(["a b", "c"], ["a x", "c"])
     statistics = {**right, "log_likelihood": np.array([-4.0, -0.5])}
 
-    assert {name: metric.of(statistics) for name, metric in task.test_metrics.items()} == pytest.approx(
-        {"log_likelihood": -1.5, "accuracy": 2 / 3}
-    )
+    values = {name: metric.of(statistics) for name, metric in task.test_metrics.items()}
+
+    assert values == pytest.approx({"log_likelihood": -1.5, "accuracy": 2 / 3})
 
 
 def test_unigram_equals_manual_count(tokenizer):

@@ -49,16 +49,12 @@ def test_unanswerable_terms_are_not_in_the_context(module, articles):
     for article in articles:
         (paragraph,) = article["paragraphs"]
         for question in paragraph["qas"]:
-            question_type = question["id"].rpartition("-")[2]
-            parts = (template.split("{}") for template in module.ASKS[question_type])
+            form = question["id"].rpartition("-")[2]
+            parts = (template.split("{}") for template in module.ASKS[form])
             before, after = next(
                 part for part in parts if question["question"].startswith(part[0]) and question["question"].endswith(part[1])
             )
-            term = (
-                question["question"].removeprefix(before).removesuffix(after)
-                if question_type in ("code", "synonym")
-                else module.SAYS.get(question_type)
-            )
+            term = question["question"].removeprefix(before).removesuffix(after) if form in ("code", "synonym") else module.SAYS.get(form)
             impossible += question["is_impossible"]
             assert not question["is_impossible"] or term.casefold() not in paragraph["context"].casefold()
     assert impossible > 300

@@ -61,9 +61,7 @@ class Options(generation.Scoring):
     data: Literal["text", "completion", "chat"] = Field(
         "text", description="text: column text, all learnt; completion: prompt and completion; chat: messages, JSON with role and content"
     )
-    packing: bool = Field(
-        False, description="pack several texts into a sequence of preprocess.max_length tokens, without attention between them"
-    )
+    packing: bool = Field(False, description="pack texts into sequences of preprocess.max_length tokens, without attention between them")
     separator: str = Field("\n", description="completion: text between prompt and completion")
     turns: Literal["all", "last"] = Field("all", description="chat: which assistant turns are learnt")
     max_new_tokens: int = Field(32, ge=1, le=100_000, description="maximum tokens of an answer (greedy decoding)")

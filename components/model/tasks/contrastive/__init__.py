@@ -42,9 +42,7 @@ class Options(Section):
     pooling: Literal["folder", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"] = Field(
         "folder", description="pooling of the token vectors; folder: that of a sentence-transformers base, and mean for other bases"
     )
-    temperature: float = Field(
-        0.05, gt=0, le=1, description="cosines are divided by this in the loss; small values emphasise hard negatives"
-    )
+    temperature: float = Field(0.05, gt=0, le=1, description="divides cosines in the loss; small values emphasise hard negatives")
     lowest: float = Field(0.0, description="scored: minimum valid score")
     highest: float = Field(1.0, description="scored: maximum valid score")
 
@@ -222,11 +220,8 @@ class Task(Base):
         """Return for each row the score, or the keys of group and texts."""
         if self.options.data == "scored":
             return pa.array([[float(score)] for score in rows["score"]], pa.list_(pa.float32()))
-        columns = ("text", "text") if self.options.data == "texts" else self._texts()
-        keys = [
-            [parsing.key(f"group {group}") for group in rows["group"]],
-            *([parsing.key(text) for text in rows[name]] for name in columns),
-        ]
+        names = ("text", "text") if self.options.data == "texts" else self._texts()
+        keys = [[parsing.key(f"group {group}") for group in rows["group"]], *([parsing.key(text) for text in rows[name]] for name in names)]
         return pa.array([list(row) for row in zip(*keys, strict=True)], pa.list_(pa.int64()))
 
 

@@ -132,21 +132,11 @@ class Rows:
         return dict(zip(names, columns, strict=True))
 
     def _count(self, expected: str, predicted: str) -> tuple[int, ...]:
-        true_entities, predicted_entities = (
-            set(self.entities(label)) if self.scheme != "plain" else set() for label in (expected, predicted)
-        )
-        correct = (true_entities == predicted_entities) if self.data == "spans" else expected == predicted
+        truth, answer = (set(self.entities(label)) if self.scheme != "plain" else set() for label in (expected, predicted))
+        correct = (truth == answer) if self.data == "spans" else expected == predicted
         tags = [] if self.data == "spans" else expected.split(" ")
-        right_tokens = sum(truth == answer for truth, answer in zip(tags, predicted.split(" "), strict=False))
-        return (
-            len(true_entities & predicted_entities),
-            len(true_entities),
-            len(predicted_entities),
-            right_tokens,
-            len(tags),
-            int(correct),
-            1,
-        )
+        right_tokens = sum(map(str.__eq__, tags, predicted.split(" ")))
+        return len(truth & answer), len(truth), len(answer), right_tokens, len(tags), int(correct), 1
 
 
 def _spans(label: str) -> list[Span]:
