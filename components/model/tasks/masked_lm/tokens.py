@@ -62,14 +62,14 @@ def sequences(rows: pd.DataFrame, tokenizer: Any, max_length: int, *, whole_word
         ids, units = _joined(bodies, suffix)
         parts = [(ids[start : start + capacity], units[start : start + capacity]) for start in range(0, len(ids), capacity)]
     before, after = [-1] * len(prefix), [-1] * len(suffix)
-    rows_out = [([*prefix, *ids, *suffix], [*before, *units, *after]) for ids, units in parts if (units >= 0).any()]
-    if not rows_out and len(rows):
+    framed = [([*prefix, *ids, *suffix], [*before, *units, *after]) for ids, units in parts if (units >= 0).any()]
+    if not framed and len(rows):
         raise BadData(f"the tokenizer of the base model knows no token of the {len(rows)} texts: choose another base.model")
     return pa.table(
         {
-            "input_ids": pa.array([ids for ids, _ in rows_out], pa.list_(pa.int32())),
-            "units": pa.array([units for _, units in rows_out], pa.list_(pa.int32())),
-            "length": pa.array([len(ids) for ids, _ in rows_out], pa.int32()),
+            "input_ids": pa.array([ids for ids, _ in framed], pa.list_(pa.int32())),
+            "units": pa.array([units for _, units in framed], pa.list_(pa.int32())),
+            "length": pa.array([len(ids) for ids, _ in framed], pa.int32()),
         }
     )
 
