@@ -99,7 +99,7 @@ def measure(
         differences={
             name: {metric: measured.difference(metric, candidate, each) for metric in comparable} for name, each in baselines.items()
         },
-        says={} if kind.classes else {name: one.description for name, one in kind.measures.items()},
+        says={} if kind.classes else {name: one.description for name, one in kind.test_metrics.items()},
         **(_of_classes(measured.truth, candidate) if isinstance(measured, ClassificationMetrics) else {}),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.artifacts.predictions import ModelOutput, Output, Predictions, relabelled
+from components.artifacts.predictions import ModelOutput, Predictions, relabelled
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, BadParams
 from components.core.text import label_reader
@@ -29,10 +29,10 @@ def incompatibility(spec: ModelSpec, task: tasks.Task) -> str | None:
         made = tasks.of(spec)
     except BadParams as error:
         return f"was made for a task that there is no more: {error}"
-    sides = [(type(one), one.inputs, one.classes, tuple(one.measures)) for one in (made, task)]
+    sides = [(type(one), one.inputs, one.classes, tuple(one.test_metrics)) for one in (made, task)]
     if sides[0] == sides[1]:
         return None
-    return f"was made for another task: {spec.task}, asked with {', '.join(made.inputs)} and measured by {', '.join(made.measures)}"
+    return f"was made for another task: {spec.task}, asked with {', '.join(made.inputs)} and measured by {', '.join(made.test_metrics)}"
 
 
 @dataclass
@@ -109,7 +109,9 @@ class ModelSessions:
         return found
 
     def _renamed(self, found: Output) -> Output:
-        return relabelled(found, self.label, lambda answer: self._task.renamed(answer, self.label)) if self._task.named else found
+        if self._task.label_column is None:
+            return found
+        return relabelled(found, self.label, lambda answer: self._task.rename_labels(answer, self.label))
 
     def about(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:
         """Return what the version answers to `rows`; a text that it has given a class here is not asked again.

@@ -121,10 +121,10 @@ def _checked(path: Path, content: bytes) -> Params:
         TrainSection.parse(raw["train"], "train")  # names its faults as they are written, and not by what `tuned` makes of them
     params = Params.parse(raw, "")
     task = params.made_task
-    check_metrics(task.metrics, params.train, params.tune)
-    check_fields(params.train.fixed, task.refuses)
-    check_copies(params.preprocess, task.refuses)
-    check_label_map(params.validation, task.named)
+    check_metrics(task.validation_metrics, params.train, params.tune)
+    check_fields(params.train.fixed, task.unsupported_settings)
+    check_copies(params.preprocess, task.unsupported_settings)
+    check_label_map(params.validation, task.label_column)
     check_gates(params.gates, decidable_metrics(task), task.baselines)
     _check_bases(params)
     searched(params.tune.space, params.train)

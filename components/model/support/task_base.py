@@ -24,20 +24,20 @@ class Base:
     columns: tuple[str, ...] = ("text", "label")
     inputs: tuple[str, ...] = ("text",)
     example: Mapping[str, str] = {"text": "An example of a text to be answered."}
-    metrics: tuple[str, ...]
+    validation_metrics: tuple[str, ...]
     by_token = False
-    measures: Mapping[str, Metric]
+    test_metrics: Mapping[str, Metric]
     baselines: tuple[str, ...]
     classes = False
     normalised = False
     one_answer = False
     scored = False
     evaluation_batch = 64
-    in_parts = False
+    splits_long_rows = False
     compares_rows = False
-    refuses: Mapping[str, str] = {}
-    noisy: tuple[str, ...] = ()
-    named: str | None = None
+    unsupported_settings: Mapping[str, str] = {}
+    augmentable_columns: tuple[str, ...] = ()
+    label_column: str | None = None
 
     def __init__(self, options: Any) -> None:
         """Store the settings."""
@@ -47,8 +47,8 @@ class Base:
         """Return the rows unchanged."""
         return rows, {}
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
-        """Return the cell unchanged, because it contains no labels."""
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return the cell: it names no labels."""
         return cell
 
     def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:

@@ -84,8 +84,8 @@ def fit(
         BadParams: the metric is unknown, or the hardware does not support the precision.
         RetuneError: the loss is NaN or infinite.
     """
-    check_metric("train.metric", settings.metric, task.metrics)
-    check_fields(settings, task.refuses)
+    check_metric("train.metric", settings.metric, task.validation_metrics)
+    check_fields(settings, task.unsupported_settings)
     threads = hardware.set_threads(settings.threads)
     hardware.keep_freed_memory()
     with ExitStack() as stack:

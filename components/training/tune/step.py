@@ -32,8 +32,8 @@ def tune(
         RetuneError: no trial completed.
         Unavailable: another process uses the same study.
     """
-    task_object = tasks.load(task, task_options.fields)
-    check_metrics(task_object.metrics, train, tune)
+    kind = tasks.load(task, task_options.fields)
+    check_metrics(kind.validation_metrics, train, tune)
     space = searched(tune.space, train)
     if not space:
         log.info("nothing to tune: no field of `train` is set to `tuned`")
@@ -41,7 +41,7 @@ def tune(
         return
     from components.training.tune.run_search import search
 
-    search(task_object, learn, base, out, name=task, tune=tune, train=train, space=space)
+    search(kind, learn, base, out, name=task, tune=tune, train=train, space=space)
 
 
 def _nothing(metric: str) -> BestTrial:

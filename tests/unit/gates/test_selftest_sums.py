@@ -72,7 +72,7 @@ def middling(task, options, count, generator):
         expected = generator.integers(1, 6, count)
         off = np.clip(expected + generator.integers(-1, 2, count), 1, 5)
         return task.statistics([str(number) for number in expected], [str(number) for number in off])
-    measures = task.measures
+    measures = task.test_metrics
     below = {measure.sums[-1] for measure in measures.values()} | {"rows"}
     sums = {name for measure in measures.values() for name in measure.sums}
     found = {name: generator.poisson(10 if name in below else 6, count).astype(np.float64) + 1 for name in sorted(sums)}
@@ -82,7 +82,7 @@ def middling(task, options, count, generator):
 @pytest.mark.parametrize(("name", "options"), MEASURED)
 def test_what_is_made_worse_on_a_tasks_measure_is_made_better_on_no_other(name, options):
     task = tasks.load(name, options)
-    measures = task.measures
+    measures = task.test_metrics
     candidate = predictions(np.arange(300), **middling(task, options, 300, np.random.default_rng(5)))
     yardstick = AdditiveMetrics.from_predictions(candidate, measures, lambda found: found.measured)
     trial = AdditiveSelfTest.of(Evidence(candidate, {}, None, 10, yardstick=yardstick, look=1), PARAMS)

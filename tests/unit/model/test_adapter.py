@@ -49,7 +49,7 @@ def trained(folder: Path, base: Path, rows: pd.DataFrame, task: str = "text_clas
     options = changes.pop("task_options", {})
     learn = make_learn(folder / "learn", base, rows, name=task, options=options)
     TunedSettings(settings={}).write(folder)
-    section = TrainSection.parse({**QUICK, "metric": tasks.load(task, options).metrics[0]} | ADAPTER | changes, "train")
+    section = TrainSection.parse({**QUICK, "metric": tasks.load(task, options).validation_metrics[0]} | ADAPTER | changes, "train")
     train(learn, base, folder, folder / "trained", task=task, train=section, task_options=OpenSection.parse(options, "task_options"))
     return folder / "trained"
 

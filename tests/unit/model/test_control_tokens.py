@@ -142,7 +142,7 @@ def test_language_model_row_has_one_end(bases, family, data):
     assert ends(tokenizer, row.ids) == 2  # the first token, and the end
     assert row.ids[-1] == tokenizer.eos_token_id
     assert tokenizer.decode(answer[:-1]).split() == text.split()
-    assert ends(tokenizer, task.asked(rows, tokenizer)[0]) == 1
+    assert ends(tokenizer, task.prompts(rows, tokenizer)[0]) == 1
 
 
 TYPED = [
@@ -172,7 +172,7 @@ def test_rows_with_typed_tokens_are_logged(bases, caplog, name, family, options,
 def test_separator_may_be_a_control_token(bases):
     task = tasks.load("causal_lm", {"data": "completion", "max_new_tokens": 4, "separator": tiny_generators.END})
     tokenizer = task.load_tokenizer(bases["gpt2"])
-    asked = task.asked(pd.DataFrame({"prompt": [f"red{tiny_generators.END}"]}), tokenizer)[0]
+    asked = task.prompts(pd.DataFrame({"prompt": [f"red{tiny_generators.END}"]}), tokenizer)[0]
 
     assert [token == tokenizer.eos_token_id for token in asked[-2:]] == [False, True]
     assert asked.count(tokenizer.eos_token_id) == 2
@@ -213,7 +213,7 @@ def bert(tmp_path_factory):
 
 def test_mask_is_effective_only_at_its_position(bert):
     typed = "red [MASK] dog [SEP]"
-    asked, learnt = (pieces([typed], bert, asks=asks)[0][0] for asks in (True, False))
+    asked, learnt = (pieces([typed], bert, keep_masks=asks)[0][0] for asks in (True, False))
 
     assert (asked.count(bert.mask_token_id), asked.count(bert.sep_token_id)) == (1, 0)
     assert not specials(bert) & set(learnt)
@@ -224,7 +224,7 @@ def test_question_and_context_have_no_special_token(bert):
     ids = feature.inputs["input_ids"]
 
     assert (ids.count(bert.cls_token_id), ids.count(bert.sep_token_id)) == (1, 2)
-    assert feature.nothing == 0
+    assert feature.no_answer == 0
 
 
 def test_classifier_finds_the_last_token(bases, tmp_path):

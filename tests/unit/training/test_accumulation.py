@@ -85,7 +85,7 @@ def test_accumulated_passes_equal_one_pass(made, tmp_path, variant):
     case = made(name)
     task = tasks.load(name, options)
     learn = PreparedSplits.read(make_learn(tmp_path / "learn", case.base, rows_for(case, task, options), 2, name, options, max_length=40))
-    settings = QUICK.model_copy(update={"metric": task.metrics[0], "dropout": 0.0, **changes})
+    settings = QUICK.model_copy(update={"metric": task.validation_metrics[0], "dropout": 0.0, **changes})
     smoothed = {"label_smoothing_factor": settings.label_smoothing, "use_cpu": True, "report_to": "none", "remove_unused_columns": False}
     trainer = _trainer(task, case.base, learn, settings, TrainingArguments(str(tmp_path), **smoothed), [], None)
     rows = [learn.train[index] for index in range(len(learn.train))][:ROWS]

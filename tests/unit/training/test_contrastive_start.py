@@ -305,8 +305,8 @@ def test_every_task_has_vectors_or_refuses():
 
     assert len(tasks_without) >= 6
     assert len(kinds) == len(METRIC) - 1
-    assert all(refusing.refuses["contrastive_start"] for refusing in [*tasks_without, *kinds])
-    assert "contrastive_start" not in task.refuses
+    assert all(each.unsupported_settings["contrastive_start"] for each in [*tasks_without, *kinds])
+    assert "contrastive_start" not in task.unsupported_settings
 
 
 def test_refusing_task_gives_the_reason(tiny_base, learn):

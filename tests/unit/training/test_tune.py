@@ -378,7 +378,7 @@ from components.model import tasks
 from components.core.errors import BadParams
 from components.training.trainer import TrainSection
 from components.training.tune import TuneParams, check_metrics
-measured = tasks.load("text_classification").metrics
+measured = tasks.load("text_classification").validation_metrics
 check_metrics(measured, TrainSection.parse({}, "train"), TuneParams())
 for train, tune in (({"metric": "f1"}, {}), ({}, {"metric": "f1"})):
     try:

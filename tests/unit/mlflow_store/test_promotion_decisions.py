@@ -1,4 +1,4 @@
-"""Only what was decided about is promoted, whatever a person or the gates say meanwhile. No model is loaded here."""
+"""A promotion uses only the evidence that was decided on, also under concurrent decisions. No model is loaded."""
 
 import importlib
 import json
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.slow
 
 NAME = "tickets"
 NOW = datetime.now(UTC)
-promoting = importlib.import_module("components.mlflow_store.registry.promote")  # the package exports the function of that name
-Meanwhile = Callable[[Callable[[], object]], None]
+promoting = importlib.import_module("components.mlflow_store.registry.promote")  # the package exports a function of this name
+DuringCheck = Callable[[Callable[[], object]], None]
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
-    """A registry with three versions without packages, each of its own run."""
+    """Return a registry with three versions of separate runs, without packages."""
     uri = new_store(tmp_path / "var")
     monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: None)
     client = MlflowClient(uri)
@@ -46,38 +46,40 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
 
 
 @pytest.fixture
-def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
-    """Let something happen while the package is verified, which takes seconds."""
+def during_check(monkeypatch: pytest.MonkeyPatch) -> DuringCheck:
+    """Return a function that runs a callback during the package check."""
 
-    def during(happens: Callable[[], object]) -> None:
-        monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: happens())
+    def run(callback: Callable[[], object]) -> None:
+        monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: callback())
 
-    return during
+    return run
 
 
 def judge(place: Environment, number: int, outcome: Outcome = Outcome.PASS, champion: str | None = None, key: str = "") -> Verdict:
-    version, key = promotion.find(place, NAME, number), key or f"v{number}"  # which is of the candidate, too
-    said = Verdict(key=key, candidate=version.key, champion=champion, test_digest="t", outcome=outcome, reason=f"it is {outcome}", gates=())
-    attach_verdict(place.mlflow, version.run_id, NAME, number, said)
-    return said
+    version, key = promotion.find(place, NAME, number), key or f"v{number}"
+    verdict = Verdict(
+        key=key, candidate=version.key, champion=champion, test_digest="t", outcome=outcome, reason=f"it is {outcome}", gates=()
+    )
+    attach_verdict(place.mlflow, version.run_id, NAME, number, verdict)
+    return verdict
 
 
 def wait(place: Environment, number: int, outcome: Outcome = Outcome.INCONCLUSIVE, days: float = 7) -> Request:
-    said, run = judge(place, number, outcome), promotion.find(place, NAME, number).run_id
-    asked = Request(
+    verdict, run = judge(place, number, outcome), promotion.find(place, NAME, number).run_id
+    request = Request(
         run,
         NAME,
         number,
         None,
         None,
-        said.key,
+        verdict.key,
         outcome.value,
-        said.evidence,
-        said.reason,
+        verdict.evidence,
+        verdict.reason,
         NOW - timedelta(days=2),
         NOW + timedelta(days=days),
     )
-    return Ledger(place.ledger).request_approval(asked)
+    return Ledger(place.ledger).ask(request)
 
 
 def aliases(place: Environment) -> dict[str, int]:
@@ -88,9 +90,9 @@ def version(place: Environment, number: int) -> Version:
     return promotion.find(place, NAME, number)
 
 
-def test_who_is_rejected_while_another_one_approves_is_not_promoted(place: Environment, meanwhile: Meanwhile) -> None:
+def test_rejection_during_approval_wins(place: Environment, during_check: DuringCheck) -> None:
     request = wait(place, 1)
-    meanwhile(lambda: promotion.reject(place, request.run, who="bob", why="it is harmful"))
+    during_check(lambda: promotion.reject(place, request.run, who="bob", why="it is harmful"))
 
     with pytest.raises(BadInput, match=r"was rejected by bob at .*: it is harmful"):
         promotion.approve(place, request.run, who="ada", why="why not")
@@ -98,25 +100,25 @@ def test_who_is_rejected_while_another_one_approves_is_not_promoted(place: Envir
     assert version(place, 1).answer == "rejected by bob: it is harmful"
 
 
-def test_who_is_judged_again_while_a_person_approves_is_not_promoted(place: Environment, meanwhile: Meanwhile) -> None:
+def test_new_verdict_during_approval_blocks_promotion(place: Environment, during_check: DuringCheck) -> None:
     request = wait(place, 1)
-    meanwhile(lambda: judge(place, 1, Outcome.FAIL, key="other"))
+    during_check(lambda: judge(place, 1, Outcome.FAIL, key="other"))
 
     with pytest.raises(BadInput, match=r"the decision was about evidence .*, and the verdict on models:/tickets/1 is now "):
         promotion.approve(place, request.run, who="ada", why="why not")
     assert Ledger(place.ledger).head(NAME) is None
 
 
-def test_who_is_judged_again_while_it_is_promoted_stays_out(place: Environment, meanwhile: Meanwhile) -> None:
+def test_new_verdict_during_promotion_blocks_it(place: Environment, during_check: DuringCheck) -> None:
     judge(place, 1)
-    meanwhile(lambda: judge(place, 1, Outcome.FAIL, key="other"))
+    during_check(lambda: judge(place, 1, Outcome.FAIL, key="other"))
 
     with pytest.raises(BadInput, match="look again"):
         promotion.promote(place, NAME, 1, who="ada")
     assert Ledger(place.ledger).head(NAME) is None
 
 
-def test_an_approval_answers_its_question_and_the_entry_says_what_was_approved(place: Environment) -> None:
+def test_approval_is_recorded_with_its_evidence(place: Environment) -> None:
     request = wait(place, 1)
     entry = promotion.approve(place, request.run, who="ada", why="  harmless  ").entry
 
@@ -124,7 +126,7 @@ def test_an_approval_answers_its_question_and_the_entry_says_what_was_approved(p
     assert Ledger(place.ledger).request(request.run).decision == "approved"
 
 
-def test_a_persons_no_holds_until_there_is_new_evidence_or_force(place: Environment) -> None:
+def test_rejection_holds_until_new_evidence_or_force(place: Environment) -> None:
     request = wait(place, 1, Outcome.PASS)
     promotion.reject(place, request.run, who="bob", why="it is harmful")
 
@@ -133,7 +135,7 @@ def test_a_persons_no_holds_until_there_is_new_evidence_or_force(place: Environm
     assert promotion.promote(place, NAME, 1, who="ada", why="Bob was wrong", force=True).entry.forced
 
 
-def test_the_champion_that_a_verdict_is_about_is_read_from_the_verdict_not_from_a_tag(place: Environment) -> None:
+def test_champion_of_a_verdict_is_not_read_from_a_tag(place: Environment) -> None:
     judge(place, 3, champion="1")
     for number in (1, 2):
         promotion.promote(place, NAME, number, who="ada", why="so", force=True)
@@ -143,7 +145,7 @@ def test_the_champion_that_a_verdict_is_about_is_read_from_the_verdict_not_from_
         promotion.promote(place, NAME, 3, who="ada")
 
 
-def test_a_copy_is_not_promoted_by_a_number_of_another_registry(place: Environment) -> None:
+def test_copied_version_is_not_promoted_by_a_foreign_number(place: Environment) -> None:
     judge(place, 3, champion="1")
     client = MlflowClient(place.mlflow)
     client.set_model_version_tag(NAME, "3", ORIGIN, "staging")
@@ -153,7 +155,7 @@ def test_a_copy_is_not_promoted_by_a_number_of_another_registry(place: Environme
         promotion.promote(place, NAME, 3, who="ada")
 
 
-def test_a_verdict_about_nobody_does_not_replace_a_champion_that_was_deleted(place: Environment) -> None:
+def test_verdict_without_champion_does_not_replace_a_deleted_one(place: Environment) -> None:
     judge(place, 3)
     promotion.promote(place, NAME, 2, who="ada", why="so", force=True)
     MlflowClient(place.mlflow).delete_model_version(NAME, "2")
@@ -162,7 +164,7 @@ def test_a_verdict_about_nobody_does_not_replace_a_champion_that_was_deleted(pla
         promotion.promote(place, NAME, 3, who="ada")
 
 
-def test_half_of_a_verdict_is_none_and_is_made_whole_by_judging_again(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_verdict_is_ignored_and_completed(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     judge(place, 1, champion="1", key="first")
     write = MlflowClient.set_model_version_tag
 
@@ -178,11 +180,11 @@ def test_half_of_a_verdict_is_none_and_is_made_whole_by_judging_again(place: Env
     assert read_verdict(place.mlflow, version(place, 1)) is None
 
     first = judge(place, 1, champion="1", key="first")
-    found = version(place, 1)
-    assert (found.evidence, found.verdict_key, found.judged_against) == (first.evidence, "first", 1)
+    judged = version(place, 1)
+    assert (judged.evidence, judged.verdict_key, judged.judged_against) == (first.evidence, "first", 1)
 
 
-def test_who_is_champion_is_not_told_that_its_time_has_passed(place: Environment) -> None:
+def test_champion_request_does_not_expire(place: Environment) -> None:
     wait(place, 1, Outcome.PASS, days=-1)
     promotion.promote(place, NAME, 1, who="ada")
 
@@ -191,7 +193,7 @@ def test_who_is_champion_is_not_told_that_its_time_has_passed(place: Environment
     assert Ledger(place.ledger).requests(NAME)[0].decision == "superseded"
 
 
-def test_a_question_that_expired_takes_the_alias_and_asking_again_gives_it_back(place: Environment) -> None:
+def test_expired_request_removes_the_alias_until_renewed(place: Environment) -> None:
     wait(place, 1, days=-1)
     assert [said.partition(" at ")[0] for said in promotion.bring(place, NAME)] == ["version 1 was expired"]
     assert aliases(place) == {}
@@ -201,7 +203,7 @@ def test_a_question_that_expired_takes_the_alias_and_asking_again_gives_it_back(
     assert (version(place, 1).answer, aliases(place)) == (None, {CHALLENGER: 1})
 
 
-def test_a_name_that_is_mistyped_is_told(place: Environment) -> None:
+def test_misspelt_name_gets_a_suggestion(place: Environment) -> None:
     promotion.promote(place, NAME, 1, who="ada", why="so", force=True)
     for ask in (lambda: promotion.reconcile(place, "tickts"), lambda: promotion.rollback(place, "tickts", None, who="ada", why="so")):
         with pytest.raises(NotFound, match="no model 'tickts' is registered in local; did you mean 'tickets'"):
@@ -209,7 +211,7 @@ def test_a_name_that_is_mistyped_is_told(place: Environment) -> None:
 
 
 @pytest.mark.parametrize("blank", ["", "   ", "\n"])
-def test_a_blank_reason_is_none(place: Environment, blank: str) -> None:
+def test_blank_reason_is_rejected(place: Environment, blank: str) -> None:
     judge(place, 1)
     for ask in (
         lambda: promotion.promote(place, NAME, 1, who="ada", why=blank),
@@ -225,17 +227,19 @@ def test_a_blank_reason_is_none(place: Environment, blank: str) -> None:
 
 @pytest.fixture
 def workspace(place: Environment, tmp_path: Path) -> Workspace:
-    """The settings of a run beside the registry: who passes is promoted without asking."""
+    """Return a workspace with automatic approval."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     write_params(tmp_path, change(params | {"name": NAME}, TINY | {"promotion": {"approval": "automatic"}}))
     return Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
 
 
-def settle(workspace: Workspace, found: Version, said: Verdict) -> actions.Result:
-    return actions.apply_verdict(workspace, RecordedRun(found.run_id, found.key, created=False), found, JudgeResult(said, fresh=True))
+def settle(workspace: Workspace, version: Version, verdict: Verdict) -> actions.Result:
+    return actions.apply_verdict(
+        workspace, RecordedRun(version.run_id, version.key, created=False), version, JudgeResult(verdict, fresh=True)
+    )
 
 
-def test_a_run_does_not_promote_what_a_person_rejected(place: Environment, workspace: Workspace) -> None:
+def test_run_does_not_promote_a_rejected_version(place: Environment, workspace: Workspace) -> None:
     promotion.reject(place, wait(place, 1, Outcome.PASS).run, who="bob", why="it is harmful")
     result = settle(workspace, version(place, 1), judge(place, 1))
 
@@ -243,8 +247,8 @@ def test_a_run_does_not_promote_what_a_person_rejected(place: Environment, works
     assert settle(workspace, version(place, 2), judge(place, 2)).promoted
 
 
-def test_a_run_leaves_it_to_a_person_to_bring_back_who_was_rolled_back_from(place: Environment, workspace: Workspace) -> None:
-    """Two steps back: judged against another champion than before, version 3 has another verdict, and still was rolled back from."""
+def test_rolled_back_version_needs_approval(place: Environment, workspace: Workspace) -> None:
+    """After a rollback by two versions, a new verdict against the old champion does not promote version 3 again."""
     for number, champion in ((1, None), (2, "1"), (3, "2")):
         assert settle(workspace, version(place, number), judge(place, number, champion=champion, key=f"v{number}")).promoted
     promotion.rollback(place, NAME, 1, who="ada", why="wrong on refunds")
@@ -255,9 +259,7 @@ def test_a_run_leaves_it_to_a_person_to_bring_back_who_was_rolled_back_from(plac
     assert promotion.approve(place, result.run, who="ada", why="it was the data").entry.version == 2
 
 
-def test_a_run_takes_the_alias_from_a_question_that_expired_and_gives_it_back_when_it_asks_again(
-    place: Environment, workspace: Workspace
-) -> None:
+def test_run_removes_and_restores_the_alias_of_an_expired_request(place: Environment, workspace: Workspace) -> None:
     wait(place, 1, days=-1)
     actions.reconcile(workspace, place.mlflow, NAME)
     assert (version(place, 1).aliases, (version(place, 1).answer or "").partition(" at ")[0]) == ((), "expired")
@@ -267,7 +269,7 @@ def test_a_run_takes_the_alias_from_a_question_that_expired_and_gives_it_back_wh
     assert (version(place, 1).aliases, version(place, 1).answer) == ((CHALLENGER,), None)
 
 
-def test_a_run_that_registers_the_deleted_champion_again_makes_it_champion_again(place: Environment, workspace: Workspace) -> None:
+def test_reregistered_champion_becomes_champion_again(place: Environment, workspace: Workspace) -> None:
     promotion.promote(place, NAME, 3, who="ada", why="so", force=True)
     client = MlflowClient(place.mlflow)
     client.delete_model_version(NAME, "3")
@@ -278,7 +280,7 @@ def test_a_run_that_registers_the_deleted_champion_again_makes_it_champion_again
 
 
 @pytest.mark.parametrize("address", ["http://[::1", "http://host:port", "no address"])
-def test_an_address_of_prefect_that_is_none_does_not_undo_what_it_was_to_be_told(
+def test_invalid_prefect_address_does_not_undo_a_promotion(
     place: Environment, address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(events, "address", lambda: address)
@@ -287,7 +289,7 @@ def test_an_address_of_prefect_that_is_none_does_not_undo_what_it_was_to_be_told
     assert "was not told to Prefect" in caplog.text
 
 
-def test_a_registration_that_takes_the_alias_meanwhile_keeps_it(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_registration_keeps_the_alias(place: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     judge(place, 1)
     client, point = MlflowClient(place.mlflow), MlflowClient.set_registered_model_alias
 
@@ -301,7 +303,7 @@ def test_a_registration_that_takes_the_alias_meanwhile_keeps_it(place: Environme
     assert aliases(place) == {CHAMPION: 1, CHALLENGER: 2}
 
 
-def test_what_was_undecided_for_a_passing_reason_is_judged_anew_until_a_person_settles_it(place: Environment) -> None:
+def test_inconclusive_verdict_is_repeated_until_a_person_decides(place: Environment) -> None:
     ledger = Ledger(place.ledger)
     request = wait(place, 1)
     assert not _settled(ledger, version(place, 1), "v1")
@@ -314,12 +316,12 @@ def test_what_was_undecided_for_a_passing_reason_is_judged_anew_until_a_person_s
     assert _settled(ledger, version(place, 2), "v2")
 
 
-def test_a_verdict_of_an_earlier_layout_keeps_its_digest() -> None:
-    """Approvals and ledger entries name it: a field that says nothing must not change it."""
+def test_old_verdict_keeps_its_digest() -> None:
+    """Approvals and ledger entries store the digest, so unset new fields must not change it."""
     gate = GateResult(gate="floor", outcome=Outcome.PASS, reason="so")
-    said = Verdict(key="v", candidate="c", champion=None, test_digest="t", outcome=Outcome.PASS, reason="so", gates=(gate,))
-    known = json.loads(said.model_dump_json())["gates"][0]
+    verdict = Verdict(key="v", candidate="c", champion=None, test_digest="t", outcome=Outcome.PASS, reason="so", gates=(gate,))
+    stored = json.loads(verdict.model_dump_json())["gates"][0]
 
-    assert "may_pass" not in known
-    assert GateResult(**known) == gate
+    assert "may_pass" not in stored
+    assert GateResult(**stored) == gate
     assert gate.model_copy(update={"may_pass": True}).model_dump()["may_pass"]
