@@ -31,7 +31,7 @@ class Kind:
     one_answer = True
     scored = False
     ordered = False
-    validation_metrics = ("macro_f1", "accuracy")
+    validation_metrics: tuple[str, ...] = ("macro_f1", "accuracy")
     test_metrics: Mapping[str, Metric] = {"accuracy": mean("right", "share of the rows that are right")}
     baselines = ("majority", "tfidf")
     unsupported_settings: Mapping[str, str] = {}
