@@ -108,7 +108,7 @@ class ModelSessions:
         self.remember(version, rows, found)
         return found
 
-    def _renamed(self, found: Output) -> Output:
+    def _renamed(self, found: Predictions) -> Predictions:
         if self._task.label_column is None:
             return found
         return relabelled(found, self.label, lambda answer: self._task.rename_labels(answer, self.label))
