@@ -15,7 +15,7 @@ from components.core.errors import BadData, BadParams
 from components.core.hashing import digest_folder
 from components.core.similarity import closest
 from components.data.preprocess import PreprocessParams
-from components.data.preprocess.augment import with_copies
+from components.data.preprocess.augment import add_noisy_copies
 from components.data.preprocess.step import prepare, preprocess
 from components.evaluation.evaluate import EvaluateParams, evaluate
 from components.mlflow_store.tracking.rows import write_rows as list_rows
@@ -36,7 +36,7 @@ def learnt(rows, params=NOISY, task=TASK):
     kept, _ = prepare(task.read(rows)[0], params, task)
     train = kept[kept["split"] == "train"].drop(columns="split").reset_index(drop=True)
     unseen = kept[kept["split"] != "train"]
-    return with_copies(train, unseen, params, task), unseen
+    return add_noisy_copies(train, unseen, params, task), unseen
 
 
 def distance(one, other):
@@ -99,7 +99,7 @@ def test_no_copy_comes_near_what_tests(tickets):
     made = rows[rows[AUGMENTED].notna()].head(12)
     train = rows[rows[AUGMENTED].isna()].drop(columns=AUGMENTED).reset_index(drop=True)
     known = made.drop(columns=AUGMENTED).assign(text=[*made["text"].head(6), *(f"{text} x" for text in made["text"].tail(6))])
-    again = with_copies(train, pd.concat([unseen, known]), NOISY, TASK)
+    again = add_noisy_copies(train, pd.concat([unseen, known]), NOISY, TASK)
 
     assert not set(made["id"]) & set(again["id"])
     assert not closest(again.loc[again[AUGMENTED].notna(), "text"].tolist(), known["text"].tolist(), NOISY.near_duplicate)
@@ -212,7 +212,7 @@ def test_without_the_package_the_extra_is_named(tickets, monkeypatch):
 def test_texts_without_letters_and_texts_that_vanish_do_no_harm():
     rows = pd.DataFrame({"id": ["a", "b"], "group": ["a", "b"], "text": ["7", "12 34 56 78 90"], "label": ["x", "y"]})
     most = NOISY.model_copy(update={"augment_noise": 0.3, "augment_copies": 20})
-    found = with_copies(rows, rows.head(0), most, TASK)
+    found = add_noisy_copies(rows, rows.head(0), most, TASK)
 
     assert set(rows["id"]) <= set(found["id"])
     assert all(text.strip() for text in found["text"])
@@ -239,4 +239,4 @@ def test_an_id_that_a_copy_would_have_is_refused(tickets):
     train = tickets.head(20).copy()
     train.loc[train.index[0], "id"] = f"{train['id'].iloc[1]}~1"
     with pytest.raises(BadData, match=r"the id '.*~1' is that of a row and would be that of a noisy copy"):
-        with_copies(train, tickets.tail(5), NOISY, TASK)
+        add_noisy_copies(train, tickets.tail(5), NOISY, TASK)

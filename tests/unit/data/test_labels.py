@@ -10,7 +10,7 @@ from components.artifacts.predictions import PROBABILITY, ModelOutput, Predictio
 from components.core.errors import BadParams
 from components.core.text import canonical_label, label_reader
 from components.data.validate import ValidateParams
-from components.data.validate.label_spelling import relabel
+from components.data.validate.label_spelling import merge_label_spellings
 from components.judge import verdict_key
 from components.model import tasks
 from flows.pipeline.evidence import outside_digests
@@ -56,7 +56,7 @@ def table(kind: tasks.Task, names: list[str]) -> pd.DataFrame:
 
 def read(kind: tasks.Task, names: list[str], **settings: object) -> tuple[list[str], tuple[str, ...]]:
     """The labels that rows end up with, and what a person is told."""
-    rows, said = relabel(table(kind, names), kind, ValidateParams(**settings))
+    rows, said = merge_label_spellings(table(kind, names), kind, ValidateParams(**settings))
     labelled, faults = kind.read(rows)
     assert not faults
     return labelled["label"].tolist(), said
@@ -152,11 +152,11 @@ def test_a_cell_that_cannot_be_read_is_left_to_the_task(cell: str) -> None:
     assert SPANS.renamed(cell, canonical_label) == cell
     rows = pd.DataFrame({"text": ["a b"], "label": [cell], "tags": [cell], "spans": [cell], "tokens": ["a b"]})
     for kind in (MULTI, TAGS, SPANS):
-        relabel(rows, kind, ValidateParams())
+        merge_label_spellings(rows, kind, ValidateParams())
 
 
 def test_missing_labels_stay_missing() -> None:
-    rows, said = relabel(pd.DataFrame({"text": ["a b", "c d"], "label": [None, "x "]}), SINGLE, ValidateParams())
+    rows, said = merge_label_spellings(pd.DataFrame({"text": ["a b", "c d"], "label": [None, "x "]}), SINGLE, ValidateParams())
 
     assert rows["label"].isna().tolist() == [True, False]
     assert rows["label"][1] == "x"
@@ -195,4 +195,6 @@ def test_sets_of_labels_and_tags_are_compared_under_todays_names() -> None:
 
 def test_a_map_for_a_task_without_labels_is_refused() -> None:
     with pytest.raises(BadParams, match="the answers of this task are no labels"):
-        relabel(pd.DataFrame({"source": ["a"], "target": ["b"]}), tasks.load("sequence_to_sequence"), ValidateParams(label_map={"a": "b"}))
+        merge_label_spellings(
+            pd.DataFrame({"source": ["a"], "target": ["b"]}), tasks.load("sequence_to_sequence"), ValidateParams(label_map={"a": "b"})
+        )

@@ -16,7 +16,7 @@ from components.data.preprocess.splits import assign, fraction
 from components.data.preprocess.step import prepare, preprocess, split_by
 from components.data.snapshot import SnapshotParams, take_snapshot
 from components.data.validate import ValidateParams, validate
-from components.data.validate.row_ids import with_identity
+from components.data.validate.row_ids import add_ids_and_groups
 from components.model import tasks
 from components.training.trainer.data import PreparedSplits
 from tests.support.project import ROOT
@@ -135,7 +135,7 @@ EXACT = PreprocessParams(test_share=0.3, validation_share=0.2, near_duplicate=1.
 
 def split_by_text(rows, params=EXACT):
     """The split of every text, of rows with ids and no groups."""
-    kept, _ = prepare(with_identity(rows.drop(columns="group", errors="ignore"), ["text"]), params, tasks.load("text_classification"))
+    kept, _ = prepare(add_ids_and_groups(rows.drop(columns="group", errors="ignore"), ["text"]), params, tasks.load("text_classification"))
     return dict(zip(kept["text"], kept["split"], strict=True))
 
 
@@ -149,7 +149,7 @@ def test_a_text_under_a_new_id_stays_in_its_split(tickets):
 
 def test_the_rule_of_earlier_projects_stays(tickets):
     by_id = EXACT.model_copy(update={"split_by": "id"})
-    kept, _ = prepare(with_identity(tickets.drop(columns="group"), ["text"]), by_id, tasks.load("text_classification"))
+    kept, _ = prepare(add_ids_and_groups(tickets.drop(columns="group"), ["text"]), by_id, tasks.load("text_classification"))
 
     assert kept["split"].tolist() == assign(kept["id"], EXACT.split_seed, 0.3, 0.2)
     assert kept["group"].tolist() == kept["id"].tolist()
@@ -158,7 +158,7 @@ def test_the_rule_of_earlier_projects_stays(tickets):
 
 @pytest.mark.parametrize("ids", [True, False])
 def test_given_groups_say_the_split_whatever_the_setting(tickets, ids):
-    rows = with_identity(tickets if ids else tickets.drop(columns="id"), ["text"])
+    rows = add_ids_and_groups(tickets if ids else tickets.drop(columns="id"), ["text"])
     found = [prepare(rows, EXACT.model_copy(update={"split_by": name}), tasks.load("text_classification"))[0] for name in ("text", "id")]
 
     assert split_by(rows, EXACT) == "group"
@@ -212,7 +212,7 @@ def test_what_a_task_reads_says_the_split_and_not_the_answer(task, options, colu
     found = []
     for other in ("x", "y"):
         rows = pd.DataFrame({name: [cell.format(place, other=other) for place in range(30)] for name, cell in columns.items()})
-        rows, faults = kind.read(with_identity(rows.assign(id=[f"{other}{place}" for place in range(30)]), list(columns)))
+        rows, faults = kind.read(add_ids_and_groups(rows.assign(id=[f"{other}{place}" for place in range(30)]), list(columns)))
         assert not faults
         found.append(prepare(rows, EXACT, kind)[0].set_index("text" if task != "question_answering" else "context")["split"].to_dict())
 

@@ -1,4 +1,4 @@
-"""A signal ends a snapshot at once while a source makes it wait, and nothing is left: not here, and not in the database."""
+"""A signal stops a snapshot that waits for a source at once; no files and no running query remain."""
 
 import os
 import signal
@@ -17,9 +17,9 @@ import pytest
 from tests.support.postgres import Cluster
 from tests.support.s3 import CREDENTIALS
 
-GIVEN_UP = 50.0  # seconds: less than any time-out of the network, and enough for a busy machine
+STOP_LIMIT = 50.0  # seconds: less than any network timeout, and enough on a busy machine
 
-# As the command line does it.
+# Same signal handling as the command line.
 TAKE = """
 import sys
 from pathlib import Path
@@ -36,57 +36,57 @@ except (Cancelled, KeyboardInterrupt) as error:
 
 @pytest.fixture
 def silent() -> Iterator[socket.socket]:
-    """A server that takes connections and never says a word."""
+    """A server that accepts connections and never answers."""
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         server.settimeout(300)
         yield server
 
 
-def ended(root: Path, settings: str, environment: dict[str, str], waits: Callable[[], object], number: int) -> tuple[str, float]:
-    """Take a snapshot, send it a signal once it `waits`, and return its last words and the seconds until they came."""
-    known = {**os.environ, "PYTHONPATH": ":".join(sys.path), **environment}
-    child = subprocess.Popen([sys.executable, "-c", TAKE, str(root), settings], env=known, stderr=subprocess.PIPE, text=True)
+def stop(root: Path, settings: str, environment: dict[str, str], wait: Callable[[], object], number: int) -> tuple[str, float]:
+    """Take a snapshot, send it a signal after `wait`, and return its last line and the seconds until it exited."""
+    variables = {**os.environ, "PYTHONPATH": ":".join(sys.path), **environment}
+    child = subprocess.Popen([sys.executable, "-c", TAKE, str(root), settings], env=variables, stderr=subprocess.PIPE, text=True)
     try:
-        waits()
+        wait()
         assert list(root.glob(".raw*"))
         started = time.monotonic()
         child.send_signal(number)
-        said = child.communicate(timeout=300)[1]
-        return said.strip().splitlines()[-1], time.monotonic() - started
+        output = child.communicate(timeout=300)[1]
+        return output.strip().splitlines()[-1], time.monotonic() - started
     finally:
         child.kill()
         child.wait()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "says"), [(signal.SIGTERM, "Cancelled"), (signal.SIGINT, "KeyboardInterrupt")])
-def test_a_query_that_is_given_up_ends_in_the_database_too(tmp_path: Path, postgres: Cluster, number: int, says: str) -> None:
-    with psycopg.connect(**postgres.place("postgres"), autocommit=True) as other:
+@pytest.mark.parametrize(("number", "error"), [(signal.SIGTERM, "Cancelled"), (signal.SIGINT, "KeyboardInterrupt")])
+def test_signal_cancels_the_query_in_the_database(tmp_path: Path, postgres: Cluster, number: int, error: str) -> None:
+    with psycopg.connect(**postgres.place("postgres"), autocommit=True) as connection:
 
         def sleeping() -> bool:
-            return other.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone() is not None
+            return connection.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'").fetchone() is not None
 
         settings = '{"source": "sql://slow", "query": "SELECT pg_sleep(600)"}'
-        said, seconds = ended(tmp_path, settings, {"RETUNE_SQL_SLOW": postgres.url()}, lambda: until(sleeping), number)
+        output, seconds = stop(tmp_path, settings, {"RETUNE_SQL_SLOW": postgres.url()}, lambda: until(sleeping), number)
 
-        assert said == says
-        assert seconds < GIVEN_UP
+        assert output == error
+        assert seconds < STOP_LIMIT
         until(lambda: not sleeping())
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["s3://bucket/tickets", "hub://acme/tickets@main"])
-def test_a_store_that_does_not_answer_is_given_up_at_once(tmp_path: Path, silent: socket.socket, source: str) -> None:
+def test_signal_stops_waiting_for_a_silent_store(tmp_path: Path, silent: socket.socket, source: str) -> None:
     address = f"http://127.0.0.1:{silent.getsockname()[1]}"
     environment = {"AWS_ENDPOINT_URL_S3": address, **CREDENTIALS, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0"}
 
     with ExitStack() as connections:
-        waits = partial(accept, silent, connections)
-        said, seconds = ended(tmp_path, f'{{"source": "{source}"}}', environment, waits, signal.SIGTERM)
+        wait = partial(accept, silent, connections)
+        output, seconds = stop(tmp_path, f'{{"source": "{source}"}}', environment, wait, signal.SIGTERM)
 
-    assert said == "Cancelled"
-    assert seconds < GIVEN_UP
+    assert output == "Cancelled"
+    assert seconds < STOP_LIMIT
     assert not list(tmp_path.iterdir())
 
 
@@ -94,8 +94,8 @@ def accept(server: socket.socket, connections: ExitStack) -> None:
     connections.enter_context(server.accept()[0])
 
 
-def until(reached: Callable[[], bool]) -> None:
+def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 300
-    while not reached():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -14,7 +14,7 @@ from components.artifacts.validation import Check, ValidationReport
 from components.core.errors import BadData, BadParams, NotFound, RetuneError
 from components.data.snapshot import SnapshotParams, take_snapshot
 from components.data.validate import ValidateParams, validate
-from components.data.validate.row_ids import COPY, SHARED, with_identity
+from components.data.validate.row_ids import COPY, SHARED, add_ids_and_groups
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")  # Great Expectations imports them
 
@@ -104,16 +104,16 @@ def test_rows_without_an_id_are_named_and_grouped_by_their_text(tmp_path: Path) 
 
 def test_the_order_of_rows_and_columns_and_a_new_column_change_no_id() -> None:
     rows = pd.concat([few(), few(label=["y", "x"]).head(2)], ignore_index=True).drop(columns=["id", "group"])
-    ids = with_identity(rows, ["text"])["id"]
+    ids = add_ids_and_groups(rows, ["text"])["id"]
 
-    assert with_identity(rows.iloc[::-1][["label", "text"]], ["text"])["id"].sort_index().tolist() == ids.tolist()
-    assert with_identity(rows.assign(area="north"), ["text"])["id"].tolist() == ids.tolist()
+    assert add_ids_and_groups(rows.iloc[::-1][["label", "text"]], ["text"])["id"].sort_index().tolist() == ids.tolist()
+    assert add_ids_and_groups(rows.assign(area="north"), ["text"])["id"].tolist() == ids.tolist()
     assert ids.is_unique
 
 
 def test_a_missing_group_is_the_id_and_a_given_group_stays_where_the_id_is_missing() -> None:
-    assert with_identity(few().drop(columns="group"), ["text"])["group"].tolist() == few()["id"].tolist()
-    assert with_identity(few().drop(columns="id"), ["text"])["group"].tolist() == few()["group"].tolist()
+    assert add_ids_and_groups(few().drop(columns="group"), ["text"])["group"].tolist() == few()["id"].tolist()
+    assert add_ids_and_groups(few().drop(columns="id"), ["text"])["group"].tolist() == few()["group"].tolist()
 
 
 # Row faults
@@ -298,7 +298,7 @@ def test_a_column_that_crashes_a_check_is_not_called_bad_data(tmp_path: Path) ->
     expectations = suite.row_expectations(["text", "no such column"], [], min_characters=1, max_characters=9, labels=[])
 
     with pytest.raises(RetuneError, match="'no such column' could not be carried out, which says nothing about the data") as caught:
-        suite.carry_out(expectations, few())
+        suite.run_checks(expectations, few())
     assert not isinstance(caught.value, BadData)
 
 

@@ -15,7 +15,7 @@ from components.artifacts.predictions import Predictions
 from components.core.errors import BadParams, BadSource
 from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.step import prepare
-from components.data.validate.row_ids import with_identity
+from components.data.validate.row_ids import add_ids_and_groups
 from components.data.validate.settings import ValidateParams
 from components.data.validate.step import judge
 from components.model import tasks
@@ -170,7 +170,7 @@ def many(groups=False, ids=True):
     ]
     frame = pd.DataFrame(rows)
     frame = frame.assign(group=[f"g{place % 7}" for place in range(len(frame))]) if groups else frame
-    return with_identity(frame if ids else frame.drop(columns="id"), task.columns)
+    return add_ids_and_groups(frame if ids else frame.drop(columns="id"), task.columns)
 
 
 @pytest.mark.parametrize("ids", [True, False])
@@ -190,7 +190,7 @@ def test_questions_of_one_context_are_no_near_duplicates_of_each_other():
     rows = pd.DataFrame(
         {"question": [f"Which word is {n}?" for _ in contexts for n in range(3)], "context": np.repeat(contexts, 3), "answers": "[]"}
     )
-    read, _ = open_task.read(with_identity(rows, task.columns))
+    read, _ = open_task.read(add_ids_and_groups(rows, task.columns))
 
     kept, removed = prepare(read, PreprocessParams(), open_task)
 

@@ -20,7 +20,7 @@ from components.data.preprocess.checks import check
 from components.data.preprocess.step import prepare
 from components.data.snapshot import SnapshotParams, read_file, take_snapshot, write_file
 from components.data.validate import ValidateParams
-from components.data.validate.row_ids import OUTDONE, with_identity
+from components.data.validate.row_ids import SUPERSEDED, add_ids_and_groups
 from components.data.validate.step import judge
 from components.model import tasks
 from components.report import write_card
@@ -212,7 +212,7 @@ def test_a_label_wins_over_a_pseudo_label_of_the_same_id(tickets):
     judged = judge(pd.concat([tickets, copies], ignore_index=True), TASK, ValidateParams(max_quarantined_share=0.0))
 
     assert [one.name for one in judged.checks if one.scope == "suite" and not one.passed] == []
-    assert judged.reasons == {OUTDONE: 30}
+    assert judged.reasons == {SUPERSEDED: 30}
     assert not pseudo_labelled(judged.kept).any()
     assert len(judged.kept) == len(tickets)
 
@@ -231,7 +231,7 @@ def test_pseudo_labels_do_not_count_as_data_of_a_class(tickets):
 def test_pseudo_labelled_rows_change_no_made_id(tickets):
     rows = tickets[["text", "label"]].assign(pseudo=None, confidence=None)
     copies = rows.head(20).assign(label="aaa", pseudo="tickets/1", confidence="0.99")
-    alone, together = with_identity(rows, ["text"]), with_identity(pd.concat([copies, rows], ignore_index=True), ["text"])
+    alone, together = add_ids_and_groups(rows, ["text"]), add_ids_and_groups(pd.concat([copies, rows], ignore_index=True), ["text"])
 
     true = together[~pseudo_labelled(together)]
     assert dict(zip(true["text"], true["id"], strict=True)) == dict(zip(alone["text"], alone["id"], strict=True))
