@@ -20,7 +20,7 @@ from components.model import tasks
 log = logging.getLogger(__name__)
 
 
-def with_copies(train: pd.DataFrame, unseen: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> pd.DataFrame:
+def add_noisy_copies(train: pd.DataFrame, unseen: pd.DataFrame, params: PreprocessParams, kind: tasks.Task) -> pd.DataFrame:
     """Return the rows of `train` and their copies, ordered by id; `unseen` are the rows that no copy may come near.
 
     A copy's noise hangs on its row, the seed and the letters of the training texts. One that ends as it began, as another row, or near one

@@ -38,7 +38,7 @@ def split_leaks(rows: pd.DataFrame, removed: pd.DataFrame) -> list[str]:
     for of in SPLITS:
         for split in SPLITS:
             if split != of and (count := int(((twins["split"] == split) & (other == of)).sum())):
-                warnings.append(f"the given splits leak: {count} rows of {split} were removed, since {of} has the same text or nearly so")
+                warnings.append(f"the given splits leak: {count} rows of {split} were removed because {of} has the same or a similar text")
     if lost := int((removed["split"] == "test").sum()):
         warnings.append(
             f"{lost} of {int((splits == 'test').sum())} test rows that the source gives were removed as copies or for their labels"

@@ -80,7 +80,7 @@ def preprocess(
     profile = profile.model_copy(update={"warnings": (*report.warnings, *profile.warnings)})  # the first were logged by validation
     if preprocess.augment_copies:
         unseen = pd.concat([parts["test"], parts["validation"]], ignore_index=True)
-        parts["train"] = augment.with_copies(parts["train"], unseen, preprocess, kind)
+        parts["train"] = augment.add_noisy_copies(parts["train"], unseen, preprocess, kind)
         learnt = digest_rows(parts["train"], parts["validation"])
         profile = profile.model_copy(update={"augmented": int(parts["train"][AUGMENTED].notna().sum()), "learn_digest": learnt})
 

@@ -33,7 +33,7 @@ class Labels:
         return counted
 
 
-def relabel(rows: pd.DataFrame, kind: Task, settings: ValidateParams) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def merge_label_spellings(rows: pd.DataFrame, kind: Task, settings: ValidateParams) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return `rows` with one spelling for each label, as `validate.label_map` and the eye have it, and what a person should know of that.
 
     Case and blanks within a label are never folded: such twins are named.

@@ -10,10 +10,10 @@ from components.core.text import text_key
 
 COPY = "copy of the same row"
 SHARED = "id is used by different rows"
-OUTDONE = "pseudo-label of an id that has a label"
+SUPERSEDED = "pseudo-label of an id that has a label"
 
 
-def with_identity(frame: pd.DataFrame, texts: Sequence[str]) -> pd.DataFrame:
+def add_ids_and_groups(frame: pd.DataFrame, texts: Sequence[str]) -> pd.DataFrame:
     """Return the rows with `id` and `group`, in canonical column order; `texts` are the columns that hold a row's text.
 
     A missing id is the hash of the text, and `#2` and so on for its further rows. A missing group is the id or, where that is
@@ -21,21 +21,21 @@ def with_identity(frame: pd.DataFrame, texts: Sequence[str]) -> pd.DataFrame:
     """
     identity = {}
     if "id" not in frame:
-        hashes = text_hashes(frame, texts)
-        identity = {"id": made_ids(frame, hashes), "group": hashes}
+        hashes = hash_texts(frame, texts)
+        identity = {"id": generate_ids(frame, hashes), "group": hashes}
     elif "group" not in frame:
         identity = {"group": frame["id"].tolist()}
     frame = frame.assign(**{name: values for name, values in identity.items() if name not in frame})
     return frame[in_order(list(frame.columns))]
 
 
-def text_hashes(frame: pd.DataFrame, texts: Sequence[str]) -> list[str]:
+def hash_texts(frame: pd.DataFrame, texts: Sequence[str]) -> list[str]:
     """Return the hash of each row's text, the same for texts that preprocessing may take for one, whatever its Unicode form."""
     columns = [["" if pd.isna(cell) else cell for cell in frame[name]] for name in texts]
     return [text_key(*cells) for cells in zip(*columns, strict=True)]
 
 
-def made_ids(frame: pd.DataFrame, hashes: Sequence[str]) -> list[str]:
+def generate_ids(frame: pd.DataFrame, hashes: Sequence[str]) -> list[str]:
     """Return the hash of each row's text as its id; rows that share a text are numbered by their cells, whatever their order.
 
     Pseudo-labelled rows come last: they must not change another row's id.
@@ -70,5 +70,5 @@ def sharing(rows: pd.DataFrame) -> dict[str, list[int]]:
     return {
         COPY: rest.index[copies & ~torn].tolist(),
         SHARED: rest.index[torn].tolist(),
-        OUTDONE: rows.index[outdone].tolist(),
+        SUPERSEDED: rows.index[outdone].tolist(),
     }

@@ -14,13 +14,13 @@ from components.artifacts.validation import Check, ValidationReport
 from components.core.errors import BadData
 from components.core.output_dir import fresh
 from components.core.section import NOTHING, OpenSection, nearest
-from components.data.validate.label_spelling import relabel
-from components.data.validate.row_ids import OUTDONE, sharing, with_identity
+from components.data.validate.label_spelling import merge_label_spellings
+from components.data.validate.row_ids import SUPERSEDED, add_ids_and_groups, sharing
 from components.data.validate.settings import ValidateParams
 from components.model import tasks
 
 if TYPE_CHECKING:
-    from components.data.validate.suite import CheckResults, CheckSpec
+    from components.data.validate.suite import CheckResult, CheckSpec
 
 log = logging.getLogger(__name__)
 
@@ -80,8 +80,8 @@ def judge(frame: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> Va
         return ValidationOutcome(frame, frame.head(0).assign(reason=pd.Series(dtype="str")), {}, structure)
     if lost := [name for name in ("text", "label") if name in frame and name not in kind.columns]:
         log.warning("column %s is what the task makes of each row: yours is replaced; snapshot.columns can rename it", ", ".join(lost))
-    rows = with_identity(frame, [name for name in kind.columns if name != "label"])
-    rows, warnings = relabel(rows, kind, settings)
+    rows = add_ids_and_groups(frame, [name for name in kind.columns if name != "label"])
+    rows, warnings = merge_label_spellings(rows, kind, settings)
     reasons, row_checks = _check_rows(rows, [name for name in ("id", "group") if name in frame], kind, settings)
     read, faults = kind.read(rows.drop(index=list(reasons)).reset_index(drop=True))
     sound = rows.index.difference(list(reasons))
@@ -96,7 +96,7 @@ def judge(frame: pd.DataFrame, kind: tasks.Task, settings: ValidateParams) -> Va
     counts = bad.str.split("; ").explode().value_counts().sort_index().to_dict()
     by_reason = {str(reason): int(count) for reason, count in counts.items()}
     table = _check_table(kept[~pseudo_labelled(kept)].reset_index(drop=True), kind, settings)  # a pseudo-label proves nothing of the data
-    outdone = int((bad == OUTDONE).sum())
+    outdone = int((bad == SUPERSEDED).sum())
     checks = (*structure, *row_checks, *table, _check_quarantine(len(bad) - outdone, len(rows), by_reason, settings))
     return ValidationOutcome(kept, quarantined, by_reason, checks, warnings)
 
@@ -119,7 +119,7 @@ def _check_structure(frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Check
 
     expectations = suite.columns_exist(columns)
     checks = []
-    for each, found in zip(expectations, suite.carry_out(expectations, frame), strict=True):
+    for each, found in zip(expectations, suite.run_checks(expectations, frame), strict=True):
         observed = "it" if found.passed else f"none{nearest(str(each.column), list(frame.columns))}"
         checks.append(_check(each, found, observed))
     return tuple(checks)
@@ -138,7 +138,7 @@ def _check_rows(
     wanted = rows[[name for name in ("id", "group", *kind.columns)]]
     reasons: dict[int, list[str]] = {}
     checks = []
-    for each, found in zip(expectations, suite.carry_out(expectations, wanted), strict=True):
+    for each, found in zip(expectations, suite.run_checks(expectations, wanted), strict=True):
         by_reason = sharing(rows.loc[list(found.rows)]) if each.name == "unique_id" else {each.reason: list(found.rows)}
         for reason, places in by_reason.items():
             for place in places:
@@ -166,7 +166,7 @@ def _check_table(kept: pd.DataFrame, kind: tasks.Task, settings: ValidateParams)
     if not kind.one_answer:  # then a text may stand in several rows, with another answer in each
         rows = rows.assign(text=rows["text"] + "\x1f" + rows["label"])
     checks = []
-    for each, found in zip(expectations, suite.carry_out(expectations, rows), strict=True):
+    for each, found in zip(expectations, suite.run_checks(expectations, rows), strict=True):
         checks.append(_check(each, found, _observed(each.name, found.value, kept, "text")))
     return checks if kept.empty or not kind.classes else [*checks, *_check_classes(kept, settings)]
 
@@ -181,7 +181,7 @@ def _check_classes(kept: pd.DataFrame, settings: ValidateParams) -> list[Check]:
         refuse_numbers=settings.numeric_labels == "refuse" and not settings.labels,
     )
     checks = []
-    for each, found in zip(expectations, suite.carry_out(expectations, classes), strict=True):
+    for each, found in zip(expectations, suite.run_checks(expectations, classes), strict=True):
         bad = classes.loc[list(found.rows)].sort_values(["rows", "label"], kind="stable")
         few = [f"{label!r} ({rows})" for label, rows in zip(bad["label"], bad["rows"], strict=True)]
         observed = f"{len(bad)} of {len(classes)} labels otherwise" + (f": {_shortened(few)}" if few else "")
@@ -213,7 +213,7 @@ def _observed(name: str, value: object, kept: pd.DataFrame, text: str) -> str:
     return f"{1 - float(str(value)):.1%}"
 
 
-def _check(each: "CheckSpec", found: "CheckResults", observed: str) -> Check:
+def _check(each: "CheckSpec", found: "CheckResult", observed: str) -> Check:
     """Write a result down; `failures` counts rows where the check is one of rows."""
     failures = len(found.rows) if each.scope == "row" else int(not found.passed)
     return Check(

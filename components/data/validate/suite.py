@@ -37,7 +37,7 @@ class CheckSpec:
 
 
 @dataclass(frozen=True)
-class CheckResults:
+class CheckResult:
     """What came out: `rows` are the positions of the rows that fail, `value` is the number of a table expectation."""
 
     passed: bool
@@ -109,7 +109,7 @@ def class_expectations(*, min_rows_per_class: int, refuse_numbers: bool) -> list
     return found
 
 
-def carry_out(expectations: Sequence[CheckSpec], frame: pd.DataFrame) -> list[CheckResults]:
+def run_checks(expectations: Sequence[CheckSpec], frame: pd.DataFrame) -> list[CheckResult]:
     """Return what came out, in the order of the expectations.
 
     Raises:
@@ -144,11 +144,11 @@ def _number(result: Any) -> int:
     return int(result.expectation_config.meta["number"])
 
 
-def _found(expected: CheckSpec, result: Any) -> CheckResults:
+def _found(expected: CheckSpec, result: Any) -> CheckResult:
     infos = [result.exception_info] if "raised_exception" in result.exception_info else list(result.exception_info.values())
     crashed = [str(info["exception_message"]) for info in infos if info["raised_exception"]]
     if crashed:
         where = f" of column {expected.column!r}" if expected.column else ""
         raise RetuneError(f"the check {expected.name}{where} could not be carried out, which says nothing about the data: {crashed[0]}")
     rows = tuple(map(int, result.result.get("unexpected_index_list") or []))
-    return CheckResults(bool(result.success), rows, result.result.get("observed_value"))
+    return CheckResult(bool(result.success), rows, result.result.get("observed_value"))
