@@ -215,7 +215,7 @@ def _weight_faults(folder: Path, names: list[str]) -> Iterator[str]:
     elif WEIGHTS[0] not in names:
         others = ", ".join(name for name in names if _matches(name, OTHER_WEIGHTS))
         yield (
-            f"model.safetensors is missing{', found only ' + others if others else ''}; Retune loads only safetensors, because others can run "
+            f"model.safetensors is missing{', found only ' + others if others else ''}; Retune loads only safetensors; others can run "
             "code. Convert trusted weights once: AutoModel.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)"
         )
 

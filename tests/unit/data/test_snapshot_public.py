@@ -22,7 +22,7 @@ from components.data.snapshot.cells import as_text
 from components.data.snapshot.features import apply_class_names, class_names_from_cards
 from components.data.snapshot.given_splits import split_of, splits_of_files
 from components.data.validate import ValidateParams, validate
-from components.data.validate.row_ids import COPY, SHARED, SUPERSEDED, sharing
+from components.data.validate.row_ids import COPY, SHARED, SUPERSEDED, resolve_shared_ids
 from flows.pipeline.historical_data import read_set
 from flows.project.init_params import write_params
 from flows.project.params import read_params
@@ -288,7 +288,7 @@ def test_copy_of_a_given_test_row_is_removed() -> None:
         columns=["id", "text", "label", "given_split"],
         dtype="str",
     )
-    assert sharing(rows) == {COPY: [0], SHARED: [2, 3], SUPERSEDED: []}
+    assert resolve_shared_ids(rows) == {COPY: [0], SHARED: [2, 3], SUPERSEDED: []}
 
 
 def test_conflicting_or_broken_cards_are_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

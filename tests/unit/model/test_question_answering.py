@@ -17,7 +17,7 @@ from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.step import prepare
 from components.data.validate.row_ids import add_ids_and_groups
 from components.data.validate.settings import ValidateParams
-from components.data.validate.step import judge
+from components.data.validate.step import validate_rows
 from components.model import tasks
 from components.model.tasks.question_answering import answers, baselines, pages, scores, squad
 
@@ -151,7 +151,7 @@ def test_bad_rows_go_to_quarantine_with_their_reason():
             "answers": [*good, squad_cell(("Ada", 3)), "oops", "[]", squad_cell(("Eve", 1))],
         }
     )
-    judged = judge(frame, task, ValidateParams(min_rows=2, max_quarantined_share=0.5))
+    judged = validate_rows(frame, task, ValidateParams(min_rows=2, max_quarantined_share=0.5))
 
     assert (len(judged.kept), len(judged.quarantined)) == (8, 4)
     assert judged.reasons == {answers.ASTRAY: 1, answers.NOT_JSON: 1, answers.NONE: 1, answers.ABSENT: 1}
