@@ -20,7 +20,7 @@ def missing_source(folder: Path) -> SourceCase:
 
 
 def in_cache(cache: Path, files: dict[str, bytes], commit: str = COMMIT) -> None:
-    """Lay out acme/tickets as the hub's cache does: blobs by hash, and a snapshot of links to them, which `main` names."""
+    """Write acme/tickets in the layout of the hub's cache: blobs by hash, and a snapshot of links to them, for `main`."""
     home = cache / "datasets--acme--tickets"
     for folder in ("blobs", "refs"):
         (home / folder).mkdir(parents=True, exist_ok=True)

@@ -115,9 +115,7 @@ def test_changed_label_map_changes_the_verdict_key() -> None:
     workspace = Workspace(ROOT, ROOT, ROOT / "params.yaml")
     validation = params.validation
     maps = ({}, {"netz": "Netz"}, {"netz": "NETZ"})
-    settings = [
-        params.model_copy(update={"validation": params.validation.model_copy(update={"label_map": label_map})}) for label_map in maps
-    ]
+    settings = [params.model_copy(update={"validation": validation.model_copy(update={"label_map": label_map})}) for label_map in maps]
     keys = {verdict_key("c", "4", "t", params.gates, 10, outside=outside_digests(workspace, params)) for params in settings}
 
     assert len(keys) == 3

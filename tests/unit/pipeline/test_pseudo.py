@@ -127,7 +127,7 @@ def test_what_cannot_be_labelled_is_refused(made, tmp_path):
 
     with pytest.raises(BadInput, match=r"there\.csv is there already"):
         ask("good", out="there.csv")
-    with pytest.raises(BadSource, match=r"unknown ending '\.txt'"):
+    with pytest.raises(BadSource, match=r"unknown extension '\.txt'"):
         ask("good", out="out.txt")
     with pytest.raises(BadData, match=r"no row has a probability of --floor 0\.9999 or more; the highest of 4 is 0\."):
         ask("good", floor=0.9999)
