@@ -16,9 +16,7 @@ class PreprocessParams(Section):
     unicode_form: UnicodeForm = Field("NFC", description="NFC keeps compatibility characters, NFKC folds them")
     test_share: float = Field(0.2, gt=0, lt=1, description="of the groups")
     validation_share: float = Field(0.1, gt=0, lt=1, description="of the groups")
-    split_seed: int = Field(
-        20261121, ge=0, lt=2**63, description="changing it moves rows between splits: existing champions have then seen test rows"
-    )
+    split_seed: int = Field(20261121, ge=0, lt=2**63, description="changing it moves rows: champions have then seen test rows")
     split_by: Literal["text", "id"] = Field(
         "text", description="decides the split of a row without a group; id: as before release 0.2, a text with a new id may move"
     )
@@ -27,9 +25,7 @@ class PreprocessParams(Section):
     warn_cut_share: float = Field(0.05, ge=0, le=1, description="warn if more than this share of the rows is truncated")
 
     augment_copies: int = Field(0, ge=0, le=100, description="noisy copies of each training row, added to training; 0: none")
-    augment_noise: float = Field(
-        0.05, gt=0, le=0.3, description="share of a copy's characters that are inserted, swapped, replaced or deleted"
-    )
+    augment_noise: float = Field(0.05, gt=0, le=0.3, description="share of a copy's characters that are changed")
     augment_seed: int = Field(7, ge=0, lt=2**63, description="of the noise")
 
     @model_validator(mode="after")

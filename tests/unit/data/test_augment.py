@@ -190,7 +190,7 @@ def test_task_that_refuses_copies_gives_the_reason(tmp_path, tiny_base):
 
 
 def test_unused_setting_and_reserved_column_are_refused(tickets):
-    with pytest.raises(BadParams, match=r"augment_noise needs augment_copies above 0, result 0\.1 with augment_copies 0"):
+    with pytest.raises(BadParams, match=r"augment_noise needs augment_copies above 0, found 0\.1 with augment_copies 0"):
         PreprocessParams.parse({"augment_noise": 0.1}, "preprocess")
     with pytest.raises(BadData, match="the data has a column 'augmented', which marks noisy copies"):
         training_rows(tickets.assign(**{AUGMENTED: "no"}))

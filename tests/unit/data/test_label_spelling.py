@@ -79,7 +79,7 @@ def test_labels_that_differ_in_case_are_reported(task: tasks.Task) -> None:
 
     assert len(set(labels)) == 4
     assert warnings == (
-        "labels 'Netz' (2), 'NETZ' (1), 'netz' (1) differ only in case, spaces or form; if they are one, merge them: "
+        "labels 'Netz' (2), 'NETZ' (1), 'netz' (1) differ only in case, spaces or form; to merge them, set "
         "validate.label_map: {'NETZ': 'Netz', 'netz': 'Netz'}",
     )
 
