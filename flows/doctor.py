@@ -93,10 +93,10 @@ def settings(workspace: Workspace) -> str:
 
 def data(workspace: Workspace) -> str:
     """The source is there."""
-    from components.data.snapshot import look_at
+    from components.data.snapshot import describe_source
     from flows.project.params import read_params
 
-    return look_at(workspace.origin, snapshot=read_params(workspace.params).snapshot)
+    return describe_source(workspace.origin, snapshot=read_params(workspace.params).snapshot)
 
 
 def base_model(workspace: Workspace) -> str:

@@ -1,20 +1,20 @@
-"""The Hugging Face hub: what its client raises, in our words. Nothing that is downloaded is ever run."""
+"""Translate the errors of the Hugging Face hub client."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from components.core.errors import BadInput, Unavailable, first_line
 
-_BUSY = 429  # and all from 500 on
+_TOO_MANY_REQUESTS = 429
 
 
 @contextmanager
-def hub_errors(asked: str, bad: type[BadInput], otherwise: str = "") -> Iterator[None]:
-    """Turn the errors of a download into ours; `asked` begins each message, `otherwise` says what else could be done than to download.
+def hub_errors(prefix: str, error_type: type[BadInput], alternative: str = "") -> Iterator[None]:
+    """Translate the errors of a download; `prefix` starts each message, `alternative` names what else the user can do.
 
     Raises:
-        BadInput: as `bad`: it is not in the cache while the hub is switched off (HF_HUB_OFFLINE), or the hub refuses.
-        Unavailable: the hub is out of reach or busy.
+        BadInput: as `error_type`: the files are not cached while the hub is offline (HF_HUB_OFFLINE), or the hub refuses.
+        Unavailable: the hub is unreachable or busy.
     """
     import httpx2
     from huggingface_hub.constants import is_offline_mode
@@ -24,16 +24,21 @@ def hub_errors(asked: str, bad: type[BadInput], otherwise: str = "") -> Iterator
         yield
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if is_offline_mode():
-            raise bad(
-                f"{asked} it is not in the local cache of the hub, or not whole, while the hub is switched off; {otherwise}run with "
-                "HF_HUB_OFFLINE=0 to download it"
+            raise error_type(
+                f"{prefix} the hub is offline and its local cache does not contain all files; {alternative}run with "
+                "HF_HUB_OFFLINE=0 to download them"
             ) from error
-        raise Unavailable(f"{asked} the hub is out of reach: {first_line(error)}") from error
+        raise Unavailable(f"{prefix} the hub is unreachable: {first_line(error)}") from error
     except HfHubHTTPError as error:
-        if error.response.status_code == _BUSY or error.response.status_code >= 500:
-            raise Unavailable(f"{asked} the hub is busy: {first_line(error)}") from error
-        raise bad(f"{asked} the hub answers: {first_line(error)}") from error
+        if error.response.status_code == _TOO_MANY_REQUESTS or error.response.status_code >= 500:
+            raise Unavailable(f"{prefix} the hub is busy: {first_line(error)}") from error
+        raise error_type(f"{prefix} the hub answers: {first_line(error)}") from error
     except HFValidationError as error:
-        raise bad(f"{asked} the hub answers: {first_line(error)}") from error
+        raise error_type(f"{prefix} the hub answers: {first_line(error)}") from error
     except httpx2.HTTPError as error:
-        raise Unavailable(f"{asked} the hub is out of reach: {first_line(error)}") from error
+        raise Unavailable(f"{prefix} the hub is unreachable: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error message, truncated."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]

@@ -1,8 +1,8 @@
 """Score the candidate and its baselines on the test split.
 
-Reads a trained model folder, data/prepared (test/test.parquet, learn/train.parquet, profile.json) and data/base. Writes into its output
-folder predictions/{candidate and each baseline}.parquet, metrics.json (every number with its interval), scores.json (flat, for
-`dvc metrics`), confusion.csv, reliability.csv and classes.csv (for `dvc plots`). An equal model gives equal bytes: no times.
+Reads a trained model folder, data/prepared (test/test.parquet, learn/train.parquet, profile.json) and data/base. Writes
+predictions/{candidate and each baseline}.parquet, metrics.json (every number with its interval), scores.json (flat, for
+`dvc metrics`), confusion.csv, reliability.csv and classes.csv (for `dvc plots`). The same model gives the same bytes.
 """
 
 import csv
@@ -36,38 +36,38 @@ log = logging.getLogger(__name__)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _TAG = re.compile(r"<(?=[/!?A-Za-z])")
-_LARGE_GROUP = 0.2  # of the rows: above it, one group's luck moves every number
+_LARGE_GROUP = 0.2  # of the rows: a larger group dominates every metric
 
 
 class EvaluateParams(Section):
-    """How the candidate is asked, and which classes count."""
+    """Batch size of the prediction, and the classes that count."""
 
-    batch_size: int = Field(64, ge=1, le=4096, description="texts a forward pass; changes speed and memory only")
-    min_class_units: int = Field(10, ge=1, description="test groups (rows where there are no groups) below which a class leaves macro-F1")
+    batch_size: int = Field(64, ge=1, le=4096, description="texts per forward pass; changes speed and memory only")
+    min_class_units: int = Field(10, ge=1, description="minimum test groups (rows if there are no groups) of a class in macro-F1")
 
 
 def evaluate(
     model: Path, prepared: Path, base: Path, out: Path, *, task: str, evaluate: EvaluateParams, task_options: OpenSection = NOTHING
 ) -> None:
-    """Predict the test split with the trained `model` and the baselines, score all of them, and write the result into `out`.
+    """Predict the test split with `model` and the baselines, score the predictions, and write the results to `out`.
 
     Raises:
         BadData: the test split is empty.
-        BadModel: the model was trained on other labels than `prepared` has.
+        BadModel: the labels of the model and of `prepared` differ.
     """
-    kind, profile, model_digest = tasks.load(task, task_options.fields), Profile.read(prepared), digest_folder(model)
+    plugin, profile, model_digest = tasks.load(task, task_options.fields), Profile.read(prepared), digest_folder(model)
     test = _in_order(read_rows(prepared / "test" / "test.parquet"))
     if test.empty:
         raise BadData(f"{prepared / 'test' / 'test.parquet'} has no rows to evaluate on; raise preprocess.test_share")
-    predictor = _load(kind, model, profile.labels)
-    candidate = Predictions.from_output(test, predictor.answer(test, evaluate.batch_size))
-    train, untouched = read_rows(prepared / "learn" / "train.parquet"), base_folder(base, predictor.spec.base)
-    real = train[train[AUGMENTED].isna()].reset_index(drop=True) if AUGMENTED in train else train  # noise would make them easier to beat
-    answers = kind.predict_baselines(real, test, predictor.spec, untouched)
-    baselines = {name: Predictions.from_output(test, answers[name]) for name in kind.baselines}
-    metrics = measure(kind, candidate, baselines, profile, model_digest, evaluate.min_class_units)
-    metrics = metrics.model_copy(update={"tables": kind.tables(test, candidate)})
-    _report(metrics, candidate.groups)
+    predictor = _load(plugin, model, profile.labels)
+    candidate = Predictions.of(test, predictor.answer(test, evaluate.batch_size))
+    train, base_model = read_rows(prepared / "learn" / "train.parquet"), base_folder(base, predictor.spec.base)
+    real = train[train[AUGMENTED].isna()].reset_index(drop=True) if AUGMENTED in train else train  # noise would weaken the baselines
+    answers = plugin.predict_baselines(real, test, predictor.spec, base_model)
+    baselines = {name: Predictions.of(test, answers[name]) for name in plugin.baselines}
+    metrics = compute_metrics(plugin, candidate, baselines, profile, model_digest, evaluate.min_class_units)
+    metrics = metrics.model_copy(update={"tables": plugin.tables(test, candidate)})
+    _log_metrics(metrics, candidate.groups)
 
     fresh(out)
     (out / "predictions").mkdir()
@@ -77,35 +77,35 @@ def evaluate(
     metrics.write(out)
 
 
-def measure(
-    kind: tasks.Task,
+def compute_metrics(
+    task: tasks.Task,
     candidate: Predictions,
     baselines: dict[str, Predictions],
     profile: Profile,
     model_digest: str,
     min_class_units: int,
 ) -> Metrics:
-    """Return all scores of the candidate, those of its baselines, and the paired differences; pure."""
-    measured = metric_set(kind, candidate, min_class_units)
-    shown, comparable = measured.shown, measured.metrics
+    """Return all scores of the candidate and its baselines, and the paired differences."""
+    measured = metric_set(task, candidate, min_class_units)
     return Metrics(
         rows=measured.units.rows,
         groups=measured.units.count,
         test_digest=profile.test_digest,
         snapshot=profile.snapshot,
         model_digest=model_digest,
-        headline={metric: measured.score(metric, candidate) for metric in shown},
-        baselines={name: {metric: measured.score(metric, each) for metric in shown} for name, each in baselines.items()},
+        headline={metric: measured.score(metric, candidate) for metric in measured.shown},
+        baselines={name: {metric: measured.score(metric, baseline) for metric in measured.shown} for name, baseline in baselines.items()},
         differences={
-            name: {metric: measured.difference(metric, candidate, each) for metric in comparable} for name, each in baselines.items()
+            name: {metric: measured.difference(metric, candidate, baseline) for metric in measured.metrics}
+            for name, baseline in baselines.items()
         },
-        says={} if kind.classes else {name: one.description for name, one in kind.test_metrics.items()},
-        **(_of_classes(measured.truth, candidate) if isinstance(measured, ClassificationMetrics) else {}),
+        says={} if task.classes else {name: metric.says for name, metric in task.measures.items()},
+        **(_class_metrics(measured.truth, candidate) if isinstance(measured, ClassificationMetrics) else {}),
     )
 
 
-def _of_classes(truth: Truth, candidate: Predictions) -> dict[str, Any]:
-    """Return what is measured besides where answers are classes with probabilities."""
+def _class_metrics(truth: Truth, candidate: Predictions) -> dict[str, Any]:
+    """Return the additional metrics of classes with probabilities."""
     right = candidate.predicted == candidate.expected
     confidences = candidate.probabilities.max(axis=1)
     error, debiased = calibration_error(confidences, right)
@@ -119,8 +119,8 @@ def _of_classes(truth: Truth, candidate: Predictions) -> dict[str, Any]:
     }
 
 
-def flat(metrics: Metrics) -> dict[str, float]:
-    """Return the numbers that `dvc metrics show` and `diff` print well: one level, names without dots."""
+def flatten(metrics: Metrics) -> dict[str, float]:
+    """Return the numbers for `dvc metrics show` and `diff`: one level, names without dots."""
     scores: dict[str, float] = {}
     for metric, estimate in metrics.headline.items():
         scores |= {metric: estimate.value, f"{metric}_low": estimate.low, f"{metric}_high": estimate.high}
@@ -133,7 +133,7 @@ def flat(metrics: Metrics) -> dict[str, float]:
 
 
 def _strongest(metrics: Metrics) -> str:
-    """Return the name of the baseline that is hardest to beat: a task names it last."""
+    """Return the name of the strongest baseline, which a task lists last."""
     return list(metrics.differences)[-1]
 
 
@@ -143,8 +143,9 @@ def _over_strongest(metrics: Metrics) -> dict[str, Estimate]:
 
 def write_tables(metrics: Metrics, candidate: Predictions, out: Path) -> None:
     """Write scores.json and the three tables that DVC plots."""
-    (out / "scores.json").write_text(json.dumps(flat(metrics), indent=2) + "\n", encoding="utf-8")
-    _write_csv(out / "confusion.csv", ("expected", "predicted"), _confused(candidate) if metrics.classes else ())
+    (out / "scores.json").write_text(json.dumps(flatten(metrics), indent=2) + "\n", encoding="utf-8")
+    pairs = zip(candidate.expected.tolist(), candidate.predicted.tolist(), strict=True)
+    _write_csv(out / "confusion.csv", ("expected", "predicted"), pairs if metrics.classes else ())
     _write_csv(
         out / "reliability.csv", ("confidence", "accuracy", "rows"), ((b.confidence, b.accuracy, b.rows) for b in metrics.reliability)
     )
@@ -156,36 +157,28 @@ def write_tables(metrics: Metrics, candidate: Predictions, out: Path) -> None:
     )
 
 
-def _confused(candidate: Predictions) -> Iterable[tuple[str, str]]:
-    return zip(candidate.expected.tolist(), candidate.predicted.tolist(), strict=True)
-
-
 def _in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows in the order in which predictions are written: by id, as code points."""
-    return rows.iloc[np.argsort(_texts(rows["id"]), kind="stable")].reset_index(drop=True)
+    """Return the rows in the order of predictions: by id, as code points."""
+    return rows.iloc[np.argsort(np.array(rows["id"].tolist(), dtype=np.str_), kind="stable")].reset_index(drop=True)
 
 
-def _load(kind: tasks.Task, model: Path, labels: tuple[str, ...]) -> tasks.Predictor:
-    """Return the model, after making sure that model and data have the same label map."""
-    predictor = kind.predictor(model)
-    if (known := predictor.spec.labels) != labels:
+def _load(task: tasks.Task, model: Path, labels: tuple[str, ...]) -> tasks.Predictor:
+    """Return the model after checking that it has the labels of the data."""
+    predictor = task.predictor(model)
+    if (trained := predictor.spec.labels) != labels:
         raise BadModel(
-            f"{model} was trained on other labels than the data has: only the model has {_names(known, labels)}, "
-            f"only the data has {_names(labels, known)}; `dvc repro train` trains it anew"
+            f"the labels of {model} and of the data differ: only the model has {_difference(trained, labels)}, "
+            f"only the data has {_difference(labels, trained)}; run `dvc repro train`"
         )
     return predictor
 
 
-def _names(these: Sequence[str], those: Sequence[str]) -> str:
-    return ", ".join(sorted(set(these) - set(those))) or "none"
-
-
-def _texts(column: "pd.Series[str]") -> npt.NDArray[np.str_]:
-    return np.array(column.tolist(), dtype=np.str_)
+def _difference(labels: Sequence[str], others: Sequence[str]) -> str:
+    return ", ".join(sorted(set(labels) - set(others))) or "none"
 
 
 def _classes(truth: Truth, predicted: npt.NDArray[np.int64]) -> dict[str, ClassScore]:
-    """Return precision, recall and F1 of every label; 0 where nothing was predicted or expected."""
+    """Return precision, recall and F1 of every label; 0 if nothing was predicted or expected."""
     counts = class_counts(truth.expected, predicted, len(truth.labels))
     return {
         label: ClassScore(
@@ -200,34 +193,34 @@ def _classes(truth: Truth, predicted: npt.NDArray[np.int64]) -> dict[str, ClassS
     }
 
 
-def _report(metrics: Metrics, groups: npt.NDArray[np.str_]) -> None:
-    """Log the headline, and what makes it less than it seems."""
+def _log_metrics(metrics: Metrics, groups: npt.NDArray[np.str_]) -> None:
+    """Log the headline metrics and their caveats."""
     log.info("%d test rows in %d groups", metrics.rows, metrics.groups)
     for metric, gain in _over_strongest(metrics).items():
-        one = metrics.headline[metric]
-        log.info("%s %.3f (%.3f to %.3f)", metric, one.value, one.low, one.high)
+        score = metrics.headline[metric]
+        log.info("%s %.3f (%.3f to %.3f)", metric, score.value, score.low, score.high)
         log.info("%s over %s %+.3f (%+.3f to %+.3f)", metric, _strongest(metrics), gain.value, gain.low, gain.high)
     if left_out := metrics.left_out:
         log.warning("%d of %d classes are too rare for macro-F1: %s", len(left_out), len(metrics.classes), ", ".join(left_out))
     names, sizes = np.unique(groups, return_counts=True)
     if len(names) > 1 and sizes.max() > _LARGE_GROUP * metrics.rows:
-        log.warning("group %s holds %d test rows, and intervals assume that none dominates", names[sizes.argmax()], sizes.max())
+        log.warning("group %s has %d test rows, but intervals assume that no group dominates", names[sizes.argmax()], sizes.max())
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-    """Write a table that spreadsheets and `dvc plots` may show: what a label says is neither a formula there nor a tag."""
+    """Write a CSV table whose cells spreadsheets do not run as formulas and `dvc plots` does not render as tags."""
     with path.open("w", encoding="utf-8", newline="") as file:
         # Every text is quoted: a lone carriage return would end a row.
         writer = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
         writer.writerow(header)
-        writer.writerows([_harmless(cell) for cell in row] for row in rows)
+        writer.writerows([_escaped(cell) for cell in row] for row in rows)
 
 
-def _harmless(cell: object) -> object:
-    """Return a cell that no spreadsheet computes and no page takes for HTML; numbers stay numbers, also as text.
+def _escaped(cell: object) -> object:
+    """Escape a cell against CSV and HTML injection; numbers stay unchanged, also as text.
 
-    An apostrophe before a formula, as OWASP's "CSV Injection" says. DVC writes cells as they are into a script of its page, which
-    `</script>` would end: a less-than sign that begins a tag becomes the letter that looks like it.
+    Formulas get a leading apostrophe (OWASP, "CSV Injection"). DVC copies cells into a script of its page, which `</script>` would
+    end: the less-than sign of a tag is replaced by a similar letter.
     """
     if not isinstance(cell, str):
         return cell

@@ -1,4 +1,4 @@
-"""What the test set of a task is measured by."""
+"""Select the metrics of a task."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,32 +11,32 @@ from components.stats import COMPARABLE, AdditiveMetrics, ClassificationMetrics,
 Floats = npt.NDArray[np.float64]
 
 
-def metric_set(task: tasks.Task, found: Predictions, min_class_units: int) -> MetricSet:
-    """Return what the test set of `found` is measured by: classes from `min_class_units` test units on, or the task's own measures."""
+def metric_set(task: tasks.Task, predictions: Predictions, min_class_units: int) -> MetricSet:
+    """Return the metrics for the test set of `predictions`: of classes (with at least `min_class_units` units), or the task's own."""
     if task.classes:
-        return ClassificationMetrics.from_predictions(found, min_class_units)
-    return AdditiveMetrics.from_predictions(found, task.test_metrics, RowStatistics(task))
+        return ClassificationMetrics.of(predictions, min_class_units)
+    return AdditiveMetrics.of(predictions, task.measures, RowStatistics(task))
 
 
 def decidable_metrics(task: tasks.Task) -> dict[str, tuple[float, float]]:
     """Return the metrics that gates may decide on, each with its bounds."""
-    return dict.fromkeys(COMPARABLE, (0.0, 1.0)) if task.classes else {name: one.bounds for name, one in task.test_metrics.items()}
+    return dict.fromkeys(COMPARABLE, (0.0, 1.0)) if task.classes else {name: metric.bounds for name, metric in task.measures.items()}
 
 
 class RowStatistics:
-    """The row statistics of any predictions of a task; the same answers are counted once, however many metrics ask for them.
+    """Computes a task's row statistics of predictions, cached by their answers.
 
-    Answers are counted as a whole: some statistics, as ranks, rest on all rows.
+    Takes all answers at once, because some statistics, such as ranks, depend on all rows.
     """
 
     def __init__(self, task: tasks.Task) -> None:
         self._task = task
-        self._known: dict[tuple[str, ...], dict[str, Floats]] = {}
+        self._cache: dict[tuple[str, ...], dict[str, Floats]] = {}
 
-    def __call__(self, found: Predictions) -> dict[str, Floats]:
-        """Return all that the task's measures sum up, by name, each (rows,); what the model told itself included."""
-        texts = (found.expected.tolist(), found.predicted.tolist())
+    def __call__(self, predictions: Predictions) -> dict[str, Floats]:
+        """Return the statistics by name, each (rows,), including those that the model itself measured."""
+        texts = (predictions.expected.tolist(), predictions.predicted.tolist())
         key = tuple(digest_value(side) for side in texts)
-        if key not in self._known:
-            self._known[key] = dict(self._task.statistics(*texts))
-        return {**self._known[key], **found.measured}
+        if key not in self._cache:
+            self._cache[key] = dict(self._task.statistics(*texts))
+        return {**self._cache[key], **predictions.measured}

@@ -78,26 +78,26 @@ def read_columns(pairs: Sequence[str]) -> dict[str, str]:
 
 @contextmanager
 def _source(given: str, settings: SnapshotParams, target: batch.FolderTarget | batch.TableTarget) -> Iterator[batch.Files]:
-    """Give the rows to score; what lies elsewhere is brought into a temporary folder first."""
+    """Give the rows to score; what lies elsewhere is fetched into a temporary folder first."""
     with temporary() as folder:
         if given.startswith(sql.SCHEME):
             path = folder / "rows.parquet"
-            sql.bring(sql.find(given, os.environ), path)
+            sql.fetch_table(sql.parse_address(given, os.environ), path)
             yield batch.Files({path: given}, settings, given)
             return
         here = settings.at(given)
         try:
-            brought = source_of(here).bring(SourceRequest(here, Path.cwd(), os.environ), folder)
+            fetched = source_of(here).fetch(SourceRequest(here, Path.cwd(), os.environ), folder)
         except (BadSource, BadParams) as error:  # a person named it here, and not in params.yaml
             raise type(error)(str(error).replace("params.yaml: ", "").replace("snapshot.source ", "")) from None
-        if inside := next((path for path in brought.files if path.absolute().is_relative_to(str(target))), None):
+        if inside := next((path for path in fetched.files if path.absolute().is_relative_to(str(target))), None):
             raise BadInput(f"{target} would be read and written: {inside} is in it; name another folder for the answers")
-        yield batch.Files(brought.files, settings, given, brought.listed)
+        yield batch.Files(fetched.files, settings, given, fetched.relist)
 
 
 def _output(workspace: Workspace, output: str) -> batch.FolderTarget | batch.TableTarget:
     if output.startswith(sql.SCHEME):
-        return batch.TableTarget(sql.find(output, os.environ), workspace.var)
+        return batch.TableTarget(sql.parse_address(output, os.environ), workspace.var)
     if not output.strip():
         raise BadInput("no output is named: expected a folder or sql://NAME/TABLE to write into, found an empty text")
     if "://" in output:

@@ -17,7 +17,7 @@ from components.artifacts.served_answers import ServedAnswers
 from components.artifacts.verdict import Role
 from components.core.errors import BadModel, BadParams
 from components.core.hashing import digest_file, digest_value
-from components.evaluation.behaviour import collect, make_cases, read_cases
+from components.evaluation.behaviour import evaluate_cases, make_cases, read_cases
 from components.evaluation.metric_set import metric_set
 from components.gates import Evidence, GatesParams, ReferenceModel, measure_exposure, without_learned_rows
 from components.ledger import Entry, PriorUse
@@ -161,7 +161,7 @@ def run_behaviour_cases(
     settings, labels = gates.behaviour, Predictions.read(workspace.predictions / "candidate.parquet").labels
     written = read_cases(workspace.origin / settings.cases, labels) if settings.cases else None
     cases, notes = make_cases(rows, written, kinds=settings.kinds, count=settings.rows, seed=settings.seed, padding=settings.padding)
-    return collect(cases, asked.session(version), asked.session(champion) if champion else None, notes)
+    return evaluate_cases(cases, asked.session(version), asked.session(champion) if champion else None, notes)
 
 
 def measure_latency(

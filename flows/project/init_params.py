@@ -13,12 +13,12 @@ import pandas as pd
 from components.core.atomic import replacing
 from components.core.errors import BadParams, BadSource
 from components.core.text import canonical_label
-from components.data.snapshot.given_splits import SPLITS
-from components.data.snapshot.read_errors import Faults, listed
+from components.data.snapshot.given_splits import SPLIT_WORDS
+from components.data.snapshot.read_errors import Faults, short_list
 from components.data.snapshot.settings import SnapshotParams
 from components.data.snapshot.sources import FetchedFiles, SourceRequest, files
 from components.data.snapshot.tables import READERS, format_of
-from components.data.snapshot.take import columns_of, given_splits
+from components.data.snapshot.take import read_all_columns, splits_by_file
 from flows.project.column_patterns import Shape, shape_of
 from flows.project.params import read_params
 
@@ -115,7 +115,7 @@ def _columns(frame: pd.DataFrame, data: Path, delimiter: str | None) -> Guess:
     if text is None or label is None:
         what = "texts" if text is None else "labels (a few values that repeat)"
         how = "name them in snapshot.columns of a params.yaml, or as a task does (`retune tasks`)"
-        raise BadSource(f"{data}: no column looks like {what}; columns: {listed(names)}; {how}")
+        raise BadSource(f"{data}: no column looks like {what}; columns: {short_list(names)}; {how}")
     unique = [name for name in rest if name != label and frame[name].is_unique and longest(frame[name]) <= 64]
     identity = next((name for name in unique if name.lower() in ID_NAMES), None)
     group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
@@ -156,13 +156,13 @@ def read_head(data: Path) -> SampleRows:
     Raises:
         BadSource: no way of reading them gives rows.
     """
-    brought = files.bring(SourceRequest(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
-    splits = given_splits(brought, SnapshotParams(source=str(data)))
-    firsts = list({splits.get(path): path for path in reversed(list(brought.files))}.values())
-    looked_at = replace(brought, files={path: brought.files[path] for path in firsts[::-1]})
+    fetched = files.fetch(SourceRequest(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
+    splits = splits_by_file(fetched, SnapshotParams(source=str(data)))
+    firsts = list({splits.get(path): path for path in reversed(list(fetched.files))}.values())
+    looked_at = replace(fetched, files={path: fetched.files[path] for path in firsts[::-1]})
     error: BadSource | None = None
     escaped = any(b'\\"' in _head(path) for path in looked_at.files)
-    for settings in _ways(data, brought.format, escaped):
+    for settings in _ways(data, fetched.format, escaped):
         try:
             frame = _first_rows(looked_at, settings)
         except BadSource as found:
@@ -189,25 +189,25 @@ def _ways(data: Path, kind: str, escaped: bool) -> Iterator[SnapshotParams]:
             yield SnapshotParams(source=str(data), delimiter=delimiter, quoting=quoting)
 
 
-def _first_rows(brought: FetchedFiles, settings: SnapshotParams) -> pd.DataFrame:
+def _first_rows(fetched: FetchedFiles, settings: SnapshotParams) -> pd.DataFrame:
     """Return the first rows of all files, of each a share.
 
     Raises:
         BadSource: they cannot be read so.
     """
-    found, rows = columns_of(brought, settings), list[pd.DataFrame]()
+    found, rows = read_all_columns(fetched, settings), list[pd.DataFrame]()
     for path, columns in found.items():
-        faults = Faults(brought.files[path])
+        faults = Faults(fetched.files[path])
         some = itertools.islice(READERS[format_of([path])].read_rows(path, settings, columns, faults), LOOK // len(found))
         rows.append(pd.DataFrame(list(some), columns=list(columns), dtype="str"))
-        faults.settle()
+        faults.raise_if_any()
     return pd.concat(rows, ignore_index=True)
 
 
 def _is_split(column: "pd.Series[str]") -> bool:
     """Say whether a column names the split of each row, training and another one."""
     words = {str(cell).strip().lower() for cell in column.dropna().unique()}
-    return words <= set(SPLITS) and "train" in (meant := {SPLITS[word] for word in words}) and len(meant) > 1
+    return words <= set(SPLIT_WORDS) and "train" in (meant := {SPLIT_WORDS[word] for word in words}) and len(meant) > 1
 
 
 def looks_like_text(column: "pd.Series[str]") -> bool:

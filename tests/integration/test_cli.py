@@ -269,7 +269,11 @@ BAD = [
     Bad("a file that is not there", params(snapshot={"source": "ticket.csv"}), ["ticket.csv: no such file", "did you mean 'tickets.csv'"]),
     Bad("an empty file", raw(lambda _: b""), ["tickets.csv", "the file is empty"]),
     Bad("a header only", raw(lambda old: old.partition(b"\n")[0] + b"\n"), ["tickets.csv", "a header and no rows"]),
-    Bad("a missing column", data(lambda rows: rows.rename(columns={"label": "labels"})), ["no column 'label'", "did you mean 'labels'"]),
+    Bad(
+        "a missing column",
+        data(lambda rows: rows.rename(columns={"label": "labels"})),
+        ["the required column 'label' is missing", "did you mean 'labels'"],
+    ),
     Bad("a column twice", raw(lambda old: old.replace(b"id,text", b"text,text", 1)), ["'text' more than once (columns 1, 2)"]),
     Bad("another delimiter", raw(lambda old: old.replace(b",", b";")), ["set snapshot.delimiter: ';'"]),
     Bad("not UTF-8", raw(lambda old: old + b"t900,caf\xe9 bill,billing\n"), ["row 241 (line 242), byte {at}", "0xe9 is not utf-8"]),
@@ -277,7 +281,7 @@ BAD = [
     Bad(
         "one class only", data(lambda rows: rows.assign(label="billing")), ["at least two different labels", "'billing' (240)"], "validate"
     ),
-    Bad("a class with fewer groups than splits", two_of_a_kind, ["'refund' has 2 groups (2 rows), expected 3 or more"], "preprocess"),
+    Bad("a class with fewer groups than splits", two_of_a_kind, ["'refund' has 2 groups (2 rows), expected at least 3"], "preprocess"),
     Bad("all texts empty", data(lambda rows: rows.assign(text="")), ["240 of 240", "text is empty"], "validate"),
     Bad(
         "all texts equal",
@@ -305,8 +309,8 @@ BAD = [
         "preprocess",
     ),
     Bad("no trials", params(tune={"trials": 0}), ["tune.trials", "greater than or equal to 1", "found 0"]),
-    Bad("no base model", params(base={"model": "./no-model"}), ["base.model ./no-model", "there is no folder"]),
-    Bad("a base model in pickle", only_pickle, ["base.model base-model", "only pytorch_model.bin", "only safetensors are loaded"]),
+    Bad("no base model", params(base={"model": "./no-model"}), ["base.model ./no-model", "no-model is missing"]),
+    Bad("a base model in pickle", only_pickle, ["base.model base-model", "only pytorch_model.bin", "loads only safetensors"]),
     Bad("a tokenizer without padding", without_padding, ["no padding token", "tokenizer_config.json"]),
 ]
 

@@ -218,9 +218,9 @@ def test_bad_input_is_told_before_anything_is_written(
 def test_what_is_not_there_is_told_in_the_words_of_the_command(workspace: Workspace) -> None:
     for given, error, said in (
         ("row.parquet", BadSource, r"row\.parquet: no such file or folder; did you mean 'rows\.parquet'"),
-        ("ftp://host/rows", BadParams, "begins with ftp://; expected a file, a glob or a folder"),
+        ("ftp://host/rows", BadParams, "starts with ftp://; expected a file, glob or folder"),
         ("sql://shop", BadParams, "expected sql://NAME/TABLE"),
-        ("sql://shop/order", BadSource, "sql://shop/order: there is no table 'order'; did you mean 'orders'"),
+        ("sql://shop/order", BadSource, "sql://shop/order: table 'order' does not exist; did you mean 'orders'"),
     ):
         with pytest.raises(error, match=said) as told:
             scoring.score(workspace, given, "out", "", SHORT)

@@ -1,7 +1,4 @@
-"""Clean, deduplicate, split and encode: from validated rows to what may be learnt from and what is kept for the test.
-
-The step is `components.data.preprocess.step`; the settings are offered here.
-"""
+"""Clean, deduplicate, split and encode the validated rows for training and testing; the step is in `step.py`."""
 
 from components.data.preprocess.settings import PreprocessParams, check_copies
 

@@ -1,7 +1,7 @@
-"""Which rows must go: conflicting labels, exact copies, and near copies of a row in a split that must stay unseen.
+"""Find rows to remove: conflicting labels, exact copies, and near copies across splits.
 
 Every function takes rows with id, text, label and split, ordered by id, and returns the rows to remove as a table of
-id, reason, duplicate_of; the answer does not depend on the order of the rows.
+id, reason, duplicate_of; the result does not depend on the order of the rows.
 """
 
 from collections.abc import Sequence
@@ -17,50 +17,54 @@ NEAR = "near duplicate"
 
 
 def conflicting(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return all copies of a text that carries more than one label; `duplicate_of` is the first row with another label."""
+    """Return all copies of a text with more than one label; `duplicate_of` is the first row with another label."""
     shared = rows[rows.groupby("text", sort=False)["label"].transform("nunique") > 1]
-    other: dict[str, str] = {}
+    duplicate_of: dict[str, str] = {}
     for _, copies in shared.groupby("text", sort=False):
         first = copies.drop_duplicates("label")
         for row in copies.itertuples():
-            other[str(row.id)] = str(first.loc[first["label"] != row.label, "id"].iloc[0])
-    return as_removed(shared["id"].tolist(), CONFLICTING, [other[name] for name in shared["id"]])
+            duplicate_of[str(row.id)] = str(first.loc[first["label"] != row.label, "id"].iloc[0])
+    return as_removed(shared["id"].tolist(), CONFLICTING, [duplicate_of[name] for name in shared["id"]])
 
 
 def exact(rows: pd.DataFrame, same: Sequence[str] = ("text",)) -> pd.DataFrame:
-    """Return all copies of a text but one: that of the most favoured split, and of those the first by id.
+    """Return all copies of a text except one: that in the first split of SPLITS, then the first by id.
 
     Copies are rows that agree in the columns `same`.
     """
-    ranked = rows.assign(rank=rows["split"].map({split: rank for rank, split in enumerate(SPLITS)})).sort_values(["rank", "id"])
+    ranked = _ranked(rows)
     kept = ranked.groupby(list(same), sort=False)["id"].transform("first")
     copies = ranked[ranked["id"] != kept]
     return as_removed(copies["id"].tolist(), EXACT, kept[copies.index].tolist()).sort_values("id", ignore_index=True)
 
 
 def crossing(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows whose text stands in a more favoured split, whatever its label there."""
-    ranked = rows.assign(rank=rows["split"].map({split: rank for rank, split in enumerate(SPLITS)})).sort_values(["rank", "id"])
+    """Return the rows whose text is also in an earlier split of SPLITS, with any label."""
+    ranked = _ranked(rows)
     first = ranked.groupby("text", sort=False)[["id", "rank"]].transform("first")
     late = ranked[ranked["rank"] > first["rank"]]
     return as_removed(late["id"].tolist(), EXACT, first["id"][late.index].tolist()).sort_values("id", ignore_index=True)
 
 
 def near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Return the rows that resemble a kept row of a more favoured split: Jaccard similarity of shingles of `threshold` or more.
+    """Return the rows that resemble a kept row of an earlier split of SPLITS: Jaccard similarity of shingles of at least `threshold`.
 
     Near copies within one split stay.
     """
     if threshold >= 1 or rows.empty:
         return as_removed([], NEAR, [])
-    texts, kept, gone = rows["text"].tolist(), list[int](), dict[int, int]()
+    texts, kept, twins = rows["text"].tolist(), list[int](), dict[int, int]()
     for split in SPLITS:
-        places = [place for place, own in enumerate(rows["split"]) if own == split]
-        twins = closest([texts[place] for place in places], [texts[place] for place in kept], threshold)
-        gone |= {places[place]: kept[twin] for place, (twin, _) in twins.items()}
-        kept = sorted([*kept, *(place for place in places if place not in gone)])
-    ids, order = rows["id"].tolist(), sorted(gone)
-    return as_removed([ids[place] for place in order], NEAR, [ids[gone[place]] for place in order])
+        indexes = [index for index, row_split in enumerate(rows["split"]) if row_split == split]
+        matches = closest([texts[index] for index in indexes], [texts[index] for index in kept], threshold)
+        twins |= {indexes[position]: kept[twin] for position, (twin, _) in matches.items()}
+        kept = sorted([*kept, *(index for index in indexes if index not in twins)])
+    ids, removed = rows["id"].tolist(), sorted(twins)
+    return as_removed([ids[index] for index in removed], NEAR, [ids[twins[index]] for index in removed])
+
+
+def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows.assign(rank=rows["split"].map({split: rank for rank, split in enumerate(SPLITS)})).sort_values(["rank", "id"])
 
 
 def as_removed(ids: list[str], reason: str, duplicate_of: Sequence[str | None]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Which pseudo-labelled rows must go: they are for training only, and a label wins over them.
+"""Find pseudo-labelled rows to remove: they are for training only, and a label wins over them.
 
 As in `duplicates`, every function takes rows with id, group, text, label and split, ordered by id, and returns the rows to remove.
 """
@@ -17,36 +17,36 @@ REASONS = (OUTSIDE, LABELLED, UNKNOWN)
 
 
 def outside(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the pseudo-labelled rows whose group falls into another split than training.
+    """Return the pseudo-labelled rows whose group is not in train.
 
-    Not only those that share the group with a row there: one may come, and then a model would have trained on what tests the next one.
+    Even if the group has no labelled row yet: a later one would be a test row of a text that the model was trained on.
     """
-    gone = rows[pseudo_labelled(rows) & (rows["split"] != "train")]
+    removed = rows[pseudo_labelled(rows) & (rows["split"] != "train")]
     first = rows[~pseudo_labelled(rows)].drop_duplicates("group").set_index("group")["id"]
-    return as_removed(gone["id"].tolist(), OUTSIDE, [first.get(group) for group in gone["group"]])
+    return as_removed(removed["id"].tolist(), OUTSIDE, [first.get(group) for group in removed["group"]])
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the pseudo-labelled rows whose text a row with a label has."""
+    """Return the pseudo-labelled rows whose text also has a label."""
     first = rows[~pseudo_labelled(rows)].drop_duplicates("text").set_index("text")["id"]
-    gone = rows[pseudo_labelled(rows) & rows["text"].isin(first.index)]
-    return as_removed(gone["id"].tolist(), LABELLED, [first[text] for text in gone["text"]])
+    removed = rows[pseudo_labelled(rows) & rows["text"].isin(first.index)]
+    return as_removed(removed["id"].tolist(), LABELLED, [first[text] for text in removed["text"]])
 
 
-def unknown(rows: pd.DataFrame, kind: Task) -> pd.DataFrame:
-    """Return the pseudo-labelled rows with a label that no other row has: it could not be tested."""
+def unknown(rows: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """Return the pseudo-labelled rows with a label that no labelled row has, because it cannot be tested."""
     pseudo = pseudo_labelled(rows)
-    strange = kind.label_counts(rows).keys() - kind.label_counts(rows[~pseudo]).keys()
-    if not strange:
+    unknown_labels = task.label_counts(rows).keys() - task.label_counts(rows[~pseudo]).keys()
+    if not unknown_labels:
         return as_removed([], UNKNOWN, [])
     candidates = rows[pseudo]
-    held = [not strange.isdisjoint(kind.label_counts(candidates.iloc[[place]])) for place in range(len(candidates))]
-    gone = candidates[held]
-    return as_removed(gone["id"].tolist(), UNKNOWN, [None] * len(gone))
+    has_unknown = [not unknown_labels.isdisjoint(task.label_counts(candidates.iloc[[index]])) for index in range(len(candidates))]
+    removed = candidates[has_unknown]
+    return as_removed(removed["id"].tolist(), UNKNOWN, [None] * len(removed))
 
 
 def by_version(rows: pd.DataFrame) -> dict[str, int]:
-    """Return how many of `rows` each version has labelled, by NAME/VERSION."""
+    """Return the number of pseudo-labelled rows by version, NAME/VERSION."""
     if PSEUDO not in rows:
         return {}
     counts = rows.loc[pseudo_labelled(rows), PSEUDO].str.strip().value_counts()

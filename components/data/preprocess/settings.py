@@ -11,44 +11,44 @@ from components.core.text import UnicodeForm
 
 
 class PreprocessParams(Section):
-    """How rows are cleaned, split and cut."""
+    """How rows are cleaned, split and truncated."""
 
     unicode_form: UnicodeForm = Field("NFC", description="NFC keeps compatibility characters, NFKC folds them")
     test_share: float = Field(0.2, gt=0, lt=1, description="of the groups")
     validation_share: float = Field(0.1, gt=0, lt=1, description="of the groups")
-    split_seed: int = Field(20261121, ge=0, lt=2**63, description="another one moves rows: champions have then seen test rows")
+    split_seed: int = Field(20261121, ge=0, lt=2**63, description="changing it moves rows: champions have then seen test rows")
     split_by: Literal["text", "id"] = Field(
-        "text", description="what the split of a row without a group follows from; id: as before release 0.2, a text under a new id moves"
+        "text", description="decides the split of a row without a group; id: as before release 0.2, a text with a new id may move"
     )
     near_duplicate: float = Field(0.8, gt=0.3, le=1, description="Jaccard similarity of word shingles; 1: exact duplicates only")
-    max_length: int = Field(64, ge=4, le=1_000_000, description="tokens, special ones included; longer texts are cut")
-    warn_cut_share: float = Field(0.05, ge=0, le=1, description="warn when truncation shortens more than this share of the rows")
+    max_length: int = Field(64, ge=4, le=1_000_000, description="tokens, including special tokens; longer texts are truncated")
+    warn_cut_share: float = Field(0.05, ge=0, le=1, description="warn if more than this share of the rows is truncated")
 
-    augment_copies: int = Field(0, ge=0, le=100, description="noisy copies of each training row, learnt from beside it; 0: none")
-    augment_noise: float = Field(0.05, gt=0, le=0.3, description="share of a copy's characters that are inserted, swapped, replaced, lost")
+    augment_copies: int = Field(0, ge=0, le=100, description="noisy copies of each training row, added to training; 0: none")
+    augment_noise: float = Field(0.05, gt=0, le=0.3, description="share of a copy's characters that are changed")
     augment_seed: int = Field(7, ge=0, lt=2**63, description="of the noise")
 
     @model_validator(mode="after")
-    def _are_read(self) -> Self:
+    def _check_augmentation(self) -> Self:
         fields = type(self).model_fields
         for name in ("augment_noise", "augment_seed"):
             if not self.augment_copies and getattr(self, name) != fields[name].default:
-                raise ValueError(f"{name} is read where augment_copies is above 0, found {getattr(self, name)} with augment_copies 0")
+                raise ValueError(f"{name} needs augment_copies above 0, found {getattr(self, name)} with augment_copies 0")
         return self
 
     @model_validator(mode="after")
-    def _leave_rows_to_train_on(self) -> Self:
+    def _check_shares(self) -> Self:
         if self.test_share + self.validation_share >= 1:
             total = self.test_share + self.validation_share
-            raise ValueError(f"test_share and validation_share must leave rows to train on; their sum is {total:g}, expected below 1")
+            raise ValueError(f"test_share and validation_share must sum to less than 1, found {total:g}")
         return self
 
 
 def check_copies(settings: PreprocessParams, refused: Mapping[str, str]) -> None:
-    """Check that a task whose answers noisy copies would make wrong gets none; `refused` are the fields that it refuses, with reasons.
+    """Check that a task supports noisy copies; `refused` maps the fields that it refuses to reasons.
 
     Raises:
-        BadParams: with the task's reason.
+        BadParams: the task refuses copies; contains its reason.
     """
     if settings.augment_copies and "augment_copies" in refused:
-        raise BadParams(f"params.yaml: preprocess.augment_copies is set, and the task refuses it: {refused['augment_copies']}")
+        raise BadParams(f"params.yaml: preprocess.augment_copies is set, but the task refuses it: {refused['augment_copies']}")

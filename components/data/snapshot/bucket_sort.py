@@ -1,7 +1,7 @@
-"""Rows into Parquet parts in the order of their hash, with a memory that does not grow with the rows.
+"""Write rows to Parquet parts in the order of their hash, in constant memory.
 
-An external bucket sort: rows go into 256 files by the first byte of their hash, and each file is sorted by itself. Order, part
-boundaries and row groups depend on the rows alone, so the same rows in another order give the same bytes.
+An external bucket sort: rows go to 256 files by the first byte of their hash, and each file is sorted separately. Order, part
+boundaries and row groups depend only on the rows, so the same rows in any order give the same bytes.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from components.artifacts.manifest import FilePart
 from components.artifacts.rows import canonical, text_schema
 from components.core.hashing import digest_file
 
-_WAITING = 64 << 20  # bytes of rows held back before they are appended to their buckets
+_BUFFER = 64 << 20  # bytes of rows in memory before they are appended to their buckets
 _OVERHEAD = 120  # bytes that Python adds to a short row
-_PART = 100_000  # rows of a part at most, about
+_PART = 100_000  # approximate maximum of rows in a part
 _GROUP_ROWS = 20_000  # of a row group
 _GROUP_BYTES = 16 << 20
 
@@ -28,59 +28,59 @@ _HEX = 64  # characters of a sha256
 
 
 class Buckets:
-    """Rows on disk, by the first byte of their hash."""
+    """Rows on disk, partitioned by the first byte of their hash."""
 
     def __init__(self, folder: Path) -> None:
         self.rows = 0
         self._folder = folder
         self._folder.mkdir()
-        self._waiting: defaultdict[str, list[bytes]] = defaultdict(list)
+        self._buffered: defaultdict[str, list[bytes]] = defaultdict(list)
         self._bytes = 0
 
     def add(self, cells: Sequence[str | None]) -> None:
-        """Take one row, whose cells are in canonical order."""
+        """Add one row with its cells in canonical order."""
         row = canonical(cells)
         digest = hashlib.sha256(row).hexdigest()
-        self._waiting[digest[:2]].append(digest.encode() + row)
+        self._buffered[digest[:2]].append(digest.encode() + row)
         self._bytes += len(row) + _OVERHEAD
         self.rows += 1
-        if self._bytes > _WAITING:
+        if self._bytes > _BUFFER:
             self.spill()
 
     def spill(self) -> None:
-        """Append the waiting rows to their files."""
-        for name, rows in self._waiting.items():
+        """Append the buffered rows to their files."""
+        for name, rows in self._buffered.items():
             with (self._folder / name).open("ab") as file:
                 file.write(b"\n".join(rows) + b"\n")
-        self._waiting.clear()
+        self._buffered.clear()
         self._bytes = 0
 
     def sorted(self) -> Iterator[tuple[str, bytes]]:
-        """Yield hash and bytes of every row in the order of the hashes; what has been read is removed."""
+        """Yield hash and bytes of every row in the order of the hashes; remove each file after reading it."""
         self.spill()
         for path in sorted(self._folder.iterdir()):
             with path.open("rb") as file:
-                times = Counter(file)  # many copies of one row take the room of one
+                counts = Counter(file)  # many copies of one row take the memory of one
             path.unlink()
-            for line in sorted(times):
-                for _ in range(times[line]):
+            for line in sorted(counts):
+                for _ in range(counts[line]):
                     yield line[:_HEX].decode(), line[_HEX:]
         self._folder.rmdir()
 
 
 def write_parts(buckets: Buckets, columns: Sequence[str], folder: Path) -> tuple[str, tuple[FilePart, ...]]:
-    """Write the parts into `folder` and return the digest of the rows and the parts, in the order of their rows."""
+    """Write the parts to `folder`; return the digest of the rows, and the parts in the order of their rows."""
     digest = hashlib.sha256(canonical(columns))
     bits = max(0, min(8, ((buckets.rows - 1) // _PART).bit_length()))
     parts: list[FilePart] = []
     writer: _PartWriter | None = None
-    place = -1
+    bucket = -1
     for name, row in buckets.sorted():
         digest.update(bytes.fromhex(name))
-        if int(name[:2], 16) >> (8 - bits) != place:
+        if int(name[:2], 16) >> (8 - bits) != bucket:
             if writer is not None:
                 parts.append(writer.close())
-            place = int(name[:2], 16) >> (8 - bits)
+            bucket = int(name[:2], 16) >> (8 - bits)
             writer = _PartWriter(folder, columns)
         assert writer is not None
         writer.add(row)
@@ -90,7 +90,7 @@ def write_parts(buckets: Buckets, columns: Sequence[str], folder: Path) -> tuple
 
 
 class _PartWriter:
-    """One Parquet file, named by its content when it is closed."""
+    """Writes one Parquet file and names it by its content on close."""
 
     def __init__(self, folder: Path, columns: Sequence[str]) -> None:
         self._path = folder / "part.partial"

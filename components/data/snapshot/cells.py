@@ -1,4 +1,4 @@
-"""Any value as the text of a cell: the same value has the same text, whatever reader, file and type it comes from."""
+"""Convert any value to the text of a cell: the same value has the same text for every reader, file and type."""
 
 import json
 import math
@@ -10,12 +10,12 @@ import numpy as np
 
 
 def as_text(value: Any) -> str | None:
-    """Return a value as text: null and NaN stay null, 7, 7.0 and Decimal("7.00") are "7", true is "true", a list or an object is JSON.
+    """Return a value as text: null and NaN stay null, 7, 7.0 and Decimal("7.00") are "7", true is "true", lists and objects are JSON.
 
-    A number has all its digits, no exponent and no zeros at the end. A time with a zone is in UTC.
+    A number has all its digits, no exponent and no trailing zeros. A time with a zone is in UTC.
 
     Raises:
-        ValueError: for bytes, which are no text in any encoding that we could know.
+        ValueError: the value is bytes, whose encoding is unknown.
     """
     if value is None or isinstance(value, str):
         return value
@@ -33,9 +33,9 @@ def _digits(number: Decimal) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: whole numbers are integers, NaN is null, and what JSON has no type for is text."""
+    """Return a value as JSON stores it: whole numbers as integers, NaN as null, and types that JSON lacks as text."""
     if isinstance(value, np.floating):
-        value = float(str(value))  # of float32, too, the shortest digits that mean it
+        value = float(str(value))  # the shortest digits that identify it, for float32 too
     elif isinstance(value, np.integer | np.bool_):
         value = value.item()
     if value is None or isinstance(value, str | bool | int):
@@ -48,7 +48,7 @@ def _plain(value: Any) -> Any:
         value = value.astimezone(UTC)
     if isinstance(value, date | time):
         return value.isoformat()
-    if isinstance(value, timedelta):  # pandas' own, which Arrow gives for nanoseconds, is written in another way
+    if isinstance(value, timedelta):  # pandas' subclass, which Arrow returns for nanoseconds, has another format
         return str(timedelta(value.days, value.seconds, value.microseconds))
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}

@@ -1,4 +1,4 @@
-"""Bytes to text: the whole file is decoded once before it is read, so that a fault can be named by line and byte."""
+"""Decode the whole file once before it is read, so that a fault is reported with its line and byte, and detect other formats."""
 
 import codecs
 import stat
@@ -8,7 +8,7 @@ from pathlib import Path
 from components.data.snapshot.read_errors import Faults
 
 _BLOCK = 1 << 20
-_HEAD = 512  # bytes that say what a file is
+_HEAD = 512  # bytes that identify the format
 _COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"\x1f\x9d": "compress",
@@ -28,38 +28,38 @@ _BINARY = {
     b"ORC": "an ORC file",
     b"Obj\x01": "an Avro file",
     b"SQLite format 3\x00": "an SQLite database",
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "a document of an old Excel or Word",
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Excel or Word document",
     b"\x89HDF\r\n\x1a\n": "an HDF5 file",
-    b"\x93NUMPY": "an array of NumPy",
+    b"\x93NUMPY": "a NumPy array",
     b"%PDF-": "a PDF",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
-    b"\x80\x02": "a pickle of Python",
-    b"\x80\x03": "a pickle of Python",
-    b"\x80\x04\x95": "a pickle of Python",
-    b"\x80\x05\x95": "a pickle of Python",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"\x80\x02": "a Python pickle",
+    b"\x80\x03": "a Python pickle",
+    b"\x80\x04\x95": "a Python pickle",
+    b"\x80\x05\x95": "a Python pickle",
 }
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclass(frozen=True)
-class Spot:
-    """A place in a file that cannot be read: `line` counts from 1, `byte` from 0."""
+class DecodingFault:
+    """A position in a file that cannot be decoded: `line` counts from 1, `byte` from 0."""
 
     line: int
     byte: int
-    what: str
+    message: str
 
 
-def codec(encoding: str) -> str:
-    """Return the codec that also accepts a byte-order mark."""
+def codec_with_bom(encoding: str) -> str:
+    """Return the codec that accepts a byte-order mark too."""
     return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
 
 
-def first_fault(path: Path, encoding: str) -> Spot | None:
-    """Return where the file stops being text of this encoding, or holds a NUL."""
-    decoder = codecs.getincrementaldecoder(codec(encoding))()
+def first_decoding_fault(path: Path, encoding: str) -> DecodingFault | None:
+    """Return the first position that cannot be decoded or contains a NUL; None if the whole file is text."""
+    decoder = codecs.getincrementaldecoder(codec_with_bom(encoding))()
     line, offset = 1, 0
     with path.open("rb") as file:
         while True:
@@ -71,67 +71,66 @@ def first_fault(path: Path, encoding: str) -> Spot | None:
             if "\0" in text:
                 before = text[: text.index("\0")]
                 byte = offset + max(block.find(b"\0"), 0)
-                return Spot(line + _line_ends(before), byte, "a NUL byte: the file is damaged, or its encoding is another one (utf-16?)")
+                message = "a NUL byte: the file is damaged or has another encoding (utf-16?)"
+                return DecodingFault(line + _line_ends(before), byte, message)
             if not block:
                 return None
             line += _line_ends(text)
             offset += len(block)
 
 
-def other_format(path: Path) -> str:
-    """Say what a path is that is no file, as `a named pipe (FIFO)`; nothing for a file or a folder, or where nothing is."""
+def special_file_type(path: Path) -> str:
+    """Return the type of a path that is neither a file nor a folder, e.g. `a named pipe (FIFO)`; else an empty text."""
     if not path.exists() or path.is_file() or path.is_dir():
         return ""
-    mode = path.stat().st_mode
-    known = {stat.S_IFIFO: "a named pipe (FIFO)", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
-    return known.get(stat.S_IFMT(mode), "something else than a file")
+    types = {stat.S_IFIFO: "a named pipe (FIFO)", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+    return types.get(stat.S_IFMT(path.stat().st_mode), "not a regular file")
 
 
-def refuse_other(path: Path, faults: Faults, expected: bytes = b"") -> None:
-    """Refuse what is no file, has no bytes, or is another format by its first bytes; `expected` are those that a good file begins with.
+def check_file_format(path: Path, faults: Faults, expected: bytes = b"") -> None:
+    """Refuse a special file, an empty file, or a file of another format; a good file may start with the bytes `expected`.
 
     Raises:
-        BadSource: with what the file is.
+        BadSource: names the detected format.
     """
-    if other := other_format(path):  # to open a pipe would wait for a writer
-        faults.add(f"{other}, expected a file: it is read twice. Write what comes from it into a file first")
-        faults.settle()
+    if special := special_file_type(path):  # opening a pipe would wait for a writer
+        faults.add(f"{special}, expected a file, because it is read twice; write its content to a file first")
+        faults.raise_if_any()
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if not head:
         faults.add("the file is empty; expected a header and rows")
-    elif found := None if expected and head.startswith(expected) else _format_of(head):
-        faults.add(found)
-    faults.settle()
+    elif fault := None if expected and head.startswith(expected) else _format_fault(head):
+        faults.add(fault)
+    faults.raise_if_any()
 
 
-def _format_of(head: bytes) -> str | None:
-    """Return what a file is that begins so, and what to do; None where nothing is known."""
-    unpack = "; decompress it first"
-    binary = any(byte < 9 for byte in head)  # a header may begin as a format does: ORCID
-    for mark, called in _COMPRESSED.items():
-        if head.startswith(mark) and (binary or not mark.isascii()):
-            return f"the file is compressed ({called}){unpack}"
+def _format_fault(head: bytes) -> str | None:
+    """Return the format of a file that starts with `head` and the fix; None if the format is not recognised."""
+    binary = any(byte < 9 for byte in head)  # a CSV header may start like a format: ORCID
+    for magic, name in _COMPRESSED.items():
+        if head.startswith(magic) and (binary or not magic.isascii()):
+            return f"the file is compressed ({name}); decompress it first"
     if head.startswith(_ZIP):
-        return "the file is a zip archive, or a workbook of Excel or LibreOffice, which is one: unpack it, or export it as CSV in UTF-8"
-    for mark, called in _BINARY.items():
-        if head.startswith(mark) and (binary or not mark.isascii() or mark == b"%PDF-"):
-            return f"the file is {called}, and its name ends otherwise: rename it, or export it in the format of its ending"
+        return "the file is a zip archive or an Excel or LibreOffice workbook: unpack it, or export it as CSV in UTF-8"
+    for magic, name in _BINARY.items():
+        if head.startswith(magic) and (binary or not magic.isascii() or magic == b"%PDF-"):
+            return f"the file is {name}, which does not match its extension: rename it, or export it in the format of its extension"
     if head[257:262] == b"ustar":
         return "the file is a tar archive; unpack it first"
     if head.startswith(_POINTER):
-        return "the file is a pointer of Git LFS, and the data are not here: `git lfs pull` brings them"
+        return "the file is a Git LFS pointer without the data; run `git lfs pull`"
     if head.lstrip(codecs.BOM_UTF8 + b" \t\r\n")[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "the file is HTML or XML, perhaps the page of a login or an error instead of the data"
+        return "the file is HTML or XML, perhaps a login or error page instead of the data"
     return None
 
 
-def _undecodable(error: UnicodeDecodeError, line: int, start: int, encoding: str) -> Spot:
+def _undecodable(error: UnicodeDecodeError, line: int, start: int, encoding: str) -> DecodingFault:
     before = error.object[: error.start].decode(encoding, errors="replace")
-    mark = next((name for mark, name in _MARKS.items() if start == 0 and error.object.startswith(mark)), None)
-    other = f"it starts with the mark of {mark}: set snapshot.encoding: {mark}" if mark else "set snapshot.encoding, for example cp1252"
-    found = error.object[error.start : error.start + 1].hex()
-    return Spot(line + _line_ends(before), start + error.start, f"0x{found} is not {encoding} ({error.reason}); {other}")
+    bom = next((name for mark, name in _MARKS.items() if start == 0 and error.object.startswith(mark)), None)
+    fix = f"it starts with the byte-order mark of {bom}: set snapshot.encoding: {bom}" if bom else "set snapshot.encoding, e.g. cp1252"
+    byte = error.object[error.start : error.start + 1].hex()
+    return DecodingFault(line + _line_ends(before), start + error.start, f"0x{byte} is not {encoding} ({error.reason}); {fix}")
 
 
 def _line_ends(text: str) -> int:

@@ -1,4 +1,4 @@
-"""CSV and TSV, read strictly: every row has as many cells as the header, and a cell is the text that stands in the file."""
+"""Read CSV and TSV strictly: every row has as many cells as the header, and every cell keeps its text."""
 
 import csv
 import logging
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from components.data.snapshot.decoding import codec, first_fault, refuse_other
-from components.data.snapshot.features import ColumnType, with_names
-from components.data.snapshot.read_errors import LONGEST_CELL, Faults, shown
+from components.data.snapshot.decoding import check_file_format, codec_with_bom, first_decoding_fault
+from components.data.snapshot.features import ColumnType, apply_class_names
+from components.data.snapshot.read_errors import LONGEST_CELL, Faults, short_repr
 from components.data.snapshot.settings import SnapshotParams
 
 log = logging.getLogger(__name__)
@@ -20,13 +20,13 @@ QUOTING: dict[str, dict[str, Any]] = {
     "backslash": {"strict": True, "doublequote": False, "escapechar": "\\"},
     "none": {"strict": True, "quoting": csv.QUOTE_NONE, "quotechar": None},
 }
-"""What `snapshot.quoting` says to the module `csv`."""
-_MANY = 4  # lines in one row that are rows by themselves: too many for chance
+"""Arguments of `csv.reader` for each value of `snapshot.quoting`."""
+_MANY = 4  # lines of one record that would each be a complete row: too many for chance
 _HINT = "if quotes are text in this file, set snapshot.quoting: none"
 
 
 class _Record(NamedTuple):
-    """A row with the lines that it is made of; `first` counts from 1."""
+    """A row with its source lines; `first` is the first line number, from 1."""
 
     first: int
     cells: list[str]
@@ -34,129 +34,130 @@ class _Record(NamedTuple):
 
     @property
     def where(self) -> str:
-        """The lines, for a message."""
+        """The line numbers, for a message."""
         return f"line {self.first}" if len(self.lines) == 1 else f"lines {self.first} to {self.first + len(self.lines) - 1}"
 
 
 def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, ColumnType]:
-    """Return the header, after the whole file was found to be text."""
-    refuse_other(path, faults)
-    spot = first_fault(path, snapshot.encoding)
-    if spot is not None:
-        faults.add(f"{_row_at(path, spot.line, snapshot)}, byte {spot.byte}: {spot.what}")
-        faults.settle()
+    """Return the header, after checking that the whole file can be decoded."""
+    check_file_format(path, faults)
+    fault = first_decoding_fault(path, snapshot.encoding)
+    if fault is not None:
+        faults.add(f"{_row_at(path, fault.line, snapshot)}, byte {fault.byte}: {fault.message}")
+        faults.raise_if_any()
     _refuse_other_delimiter(path, snapshot, faults)
     header = next((record.cells for record in _records(path, snapshot, faults)), [])
-    times = Counter(header)
+    counts = Counter(header)
     if not any(name.strip() for name in header):
         faults.add("the file has no header; expected a first line with the names of the columns")
     for number, name in enumerate(header, start=1):
         if not name.strip():
             faults.add(f"column {number} has no name{_nameless(number, len(header))}")
-    for name in sorted(name for name, count in times.items() if name.strip() and count > 1):
-        places = [str(number) for number, other in enumerate(header, start=1) if other == name]
-        more = f" and {len(places) - 10:,} more" if len(places) > 10 else ""
-        faults.add(f"the header has {shown(name)} more than once (columns {', '.join(places[:10])}{more})")
-    faults.settle()
+    for name in sorted(name for name, count in counts.items() if name.strip() and count > 1):
+        numbers = [str(number) for number, column in enumerate(header, start=1) if column == name]
+        more = f" and {len(numbers) - 10:,} more" if len(numbers) > 10 else ""
+        faults.add(f"the header has {short_repr(name)} more than once (columns {', '.join(numbers[:10])}{more})")
+    faults.raise_if_any()
     return {name: ColumnType() for name in header}
 
 
 def read_rows(path: Path, snapshot: SnapshotParams, columns: Mapping[str, ColumnType], faults: Faults) -> Iterator[list[str | None]]:
-    """Yield the rows below the header; empty lines are no rows."""
-    width, names = len(columns), [column.names for column in columns.values()]
-    named = any(each is not None for each in names)
-    suspects = _Suspects(snapshot, width, _delimiter(path, snapshot))
+    """Yield the rows below the header; skip empty lines."""
+    width, class_names = len(columns), [column.names for column in columns.values()]
+    has_classes = any(names is not None for names in class_names)
+    quotes = _QuoteCheck(snapshot, width, _delimiter(path, snapshot))
     records = _records(path, snapshot, faults)
-    suspects.look_for_quotes(next(records))
+    quotes.count_quoted(next(records))
     for number, record in enumerate(records, start=1):
-        suspects.look(record)
+        quotes.add(record)
         row: list[str | None] = list(record.cells)
         if len(row) != width:
-            hint = suspects.hint(record)
+            hint = quotes.hint(record)
             faults.add(f"row {number} ({record.where}) has {len(row)} cells, the header has {width}{hint}")
             continue
         try:
-            yield [with_names(cell, each) for cell, each in zip(row, names, strict=True)] if named else row
+            yield [apply_class_names(cell, names) for cell, names in zip(row, class_names, strict=True)] if has_classes else row
         except ValueError as error:
             faults.add(f"row {number} ({record.where}): {error}")
-    suspects.settle(faults)
+    quotes.report(faults)
 
 
-class _Suspects:
-    """Rows over several lines that seem to be rows of their own, swallowed by a quote that is text."""
+class _QuoteCheck:
+    """Detects rows over several lines that are probably separate rows, joined by a quote that is text."""
 
     def __init__(self, snapshot: SnapshotParams, width: int, delimiter: str) -> None:
         self._quoting, self._width, self._delimiter = snapshot.quoting, width, delimiter
         self._first: _Record | None = None
-        self._found = 0
-        self._likely = False  # one that was found is a row on each of its lines
-        self._sure = False  # too many lines for chance
-        self._plain = True  # every line of the file is a row by itself
+        self._joined = 0
+        self._likely = False  # in at least one joined row, every line would be a complete row
+        self._certain = False  # too many lines for chance
+        self._all_complete = True  # every line of the file would be a complete row
         self._rows = self._lines = self._quoted = 0
 
-    def look(self, record: _Record) -> None:
-        """Take one row into account."""
+    def add(self, record: _Record) -> None:
+        """Count one row."""
         if self._quoting is not None:
             return
         self._rows += 1
         self._lines += len(record.lines)
         if len(record.lines) == 1:
-            self._plain = self._plain and self._whole(record)
-            self.look_for_quotes(record)
+            self._all_complete = self._all_complete and self._complete(record)
+            self.count_quoted(record)
             return
-        whole = self._whole(record)
-        self._plain = self._plain and whole
-        seems = whole or self._delimiter == "\t" or self._mostly_whole(record)
-        if any((self._delimiter in cell or self._width == 1) and _breaks(cell) for cell in record.cells) and seems:
+        complete = self._complete(record)
+        self._all_complete = self._all_complete and complete
+        suspicious = complete or self._delimiter == "\t" or self._mostly_complete(record)
+        if suspicious and any((self._delimiter in cell or self._width == 1) and _has_line_end(cell) for cell in record.cells):
             self._first = self._first or record
-            self._found += 1
-            self._likely = self._likely or whole
-            self._sure = self._sure or (whole and len(record.lines) >= _MANY)
+            self._joined += 1
+            self._likely = self._likely or complete
+            self._certain = self._certain or (complete and len(record.lines) >= _MANY)
 
-    def look_for_quotes(self, record: _Record) -> None:
-        """Count a row whose quotes are not text."""
+    def count_quoted(self, record: _Record) -> None:
+        """Count a row whose quotes delimit cells."""
         line = record.lines[0]
         if '"' in line and len(record.lines) == 1 and self._delimiter.join(record.cells) != line.rstrip("\r\n"):
             self._quoted += 1
 
     def hint(self, record: _Record) -> str:
-        """Return what to do about a row with the wrong number of cells, where quotes may be the cause."""
-        if self._quoting != "none" and any('"' in line for line in record.lines) and (len(record.lines) > 1 or self._whole(record)):
+        """Return a hint for a row with the wrong number of cells if quotes may be the cause."""
+        if self._quoting != "none" and any('"' in line for line in record.lines) and (len(record.lines) > 1 or self._complete(record)):
             return f"; {_HINT}"
         return ""
 
-    def settle(self, faults: Faults) -> None:
-        """Refuse the file, or warn, where rows were found."""
+    def report(self, faults: Faults) -> None:
+        """Refuse the file or log a warning if joined rows were detected."""
         if self._first is None:
             return
-        more = f", and so in {self._found - 1:,} more rows" if self._found > 1 else ""
-        said = (
-            f"{self._first.where} are one row, since a cell begins with a quote that is closed in the last of them: its text holds line "
-            f"ends{' and the delimiter' if self._width > 1 else ''}{more}; {self._lines:,} lines gave {self._rows:,} rows; {_HINT}"
+        more = f", and {self._joined - 1:,} more rows like this" if self._joined > 1 else ""
+        message = (
+            f"{self._first.where} are one row, because a cell starts with a quote that is closed in the last of these lines: its text "
+            f"contains line ends{' and the delimiter' if self._width > 1 else ''}{more}; {self._lines:,} lines gave {self._rows:,} rows; "
+            f"{_HINT}"
         )
-        right = "if the rows are right, set snapshot.quoting: double"
-        likely = self._likely if self._delimiter == "\t" else self._plain
-        if self._width > 1 and (self._sure or (likely and self._quoted < self._found)):
-            faults.add(f"{said}; {right}")
+        fix = "if the rows are right, set snapshot.quoting: double"
+        likely = self._likely if self._delimiter == "\t" else self._all_complete
+        if self._width > 1 and (self._certain or (likely and self._quoted < self._joined)):
+            faults.add(f"{message}; {fix}")
         else:
-            log.warning("%s: %s; %s", faults.called, said, right)
+            log.warning("%s: %s; %s", faults.name, message, fix)
 
-    def _whole(self, record: _Record) -> bool:
-        """Return whether each line has as many cells as a row where quotes are text."""
+    def _complete(self, record: _Record) -> bool:
+        """Return whether each line has as many cells as a row, counting quotes as text."""
         return all(line.count(self._delimiter) == self._width - 1 for line in record.lines)
 
-    def _mostly_whole(self, record: _Record) -> bool:
-        """Return whether many lines have, and few have not: a warning is worth it, though one of the rows would be a bad one."""
-        whole = sum(line.count(self._delimiter) == self._width - 1 for line in record.lines)
-        return whole >= max(_MANY, 0.75 * len(record.lines))
+    def _mostly_complete(self, record: _Record) -> bool:
+        """Return whether most lines are complete rows: worth a warning, although one row may be malformed."""
+        complete = sum(line.count(self._delimiter) == self._width - 1 for line in record.lines)
+        return complete >= max(_MANY, 0.75 * len(record.lines))
 
 
-def _breaks(cell: str) -> bool:
+def _has_line_end(cell: str) -> bool:
     return "\n" in cell or "\r" in cell
 
 
 class _Lines:
-    """The lines of a file; `taken` are those since it was last emptied."""
+    """The lines of a file; `taken` are those read since the caller last cleared it."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
@@ -172,9 +173,9 @@ class _Lines:
 
 
 def _records(path: Path, snapshot: SnapshotParams, faults: Faults, errors: str = "strict") -> Iterator[_Record]:
-    """Yield each row with its lines; a quoting fault ends the file."""
+    """Yield each row with its lines; a quoting error ends the file."""
     csv.field_size_limit(LONGEST_CELL)
-    with path.open(encoding=codec(snapshot.encoding), errors=errors, newline="") as file:
+    with path.open(encoding=codec_with_bom(snapshot.encoding), errors=errors, newline="") as file:
         lines = _Lines(file)
         reader = csv.reader(lines, delimiter=_delimiter(path, snapshot), **QUOTING[snapshot.quoting or "double"])
         line = 1
@@ -185,23 +186,23 @@ def _records(path: Path, snapshot: SnapshotParams, faults: Faults, errors: str =
                 lines.taken = []
                 line = reader.line_num + 1
         except csv.Error as error:
-            faults.add(f"the row that starts on line {line} is not well-formed: {_malformed(str(error), lines.taken)}")
+            faults.add(f"the row that starts on line {line} is not well-formed: {_csv_fault(str(error), lines.taken)}")
 
 
-def _malformed(said: str, lines: list[str]) -> str:
-    if "field limit" in said:
+def _csv_fault(message: str, lines: list[str]) -> str:
+    if "field limit" in message:
         return f"a cell has more than {LONGEST_CELL:,} characters, or a quote is opened and never closed; {_HINT}"
-    what = "a quote is opened and never closed" if "end of data" in said else said
+    fault = "a quote is opened and never closed" if "end of data" in message else message
     if any('\\"' in line for line in lines):
-        return f'{what}; if a quote within a cell is written \\", set snapshot.quoting: backslash'
-    return f"{what}; {_HINT}"
+        return f'{fault}; if a quote within a cell is written \\", set snapshot.quoting: backslash'
+    return f"{fault}; {_HINT}"
 
 
 def _nameless(number: int, width: int) -> str:
-    """Return what a column without a name may be."""
+    """Return a hint on why a column has no name."""
     if number == 1:
-        return "; where it is a row number that pandas wrote, write the file with index=False, or give the column a name"
-    return "; where every line ends with a delimiter, remove it" if number == width else ""
+        return "; if it is the row number that pandas writes, write the file with index=False, or give the column a name"
+    return "; if every line ends with a delimiter, remove it" if number == width else ""
 
 
 def _delimiter(path: Path, snapshot: SnapshotParams) -> str:
@@ -210,19 +211,19 @@ def _delimiter(path: Path, snapshot: SnapshotParams) -> str:
 
 def _refuse_other_delimiter(path: Path, snapshot: SnapshotParams, faults: Faults) -> None:
     used = _delimiter(path, snapshot)
-    with path.open(encoding=codec(snapshot.encoding), newline="") as file:
+    with path.open(encoding=codec_with_bom(snapshot.encoding), newline="") as file:
         first = file.readline(1 << 16)
     if first[:4].lower() == "sep=" and len(first.strip()) <= len("sep=") + 1:
-        faults.add(f"the first line is {first.strip()}, which only Excel reads: remove it, and set snapshot.delimiter to what it names")
-        faults.settle()
+        faults.add(f"the first line is {first.strip()}, which only Excel reads: remove it, and set snapshot.delimiter to its value")
+        faults.raise_if_any()
     widths = {delimiter: _width(first, delimiter) for delimiter in {*_DELIMITERS, used}}
     best = max(_DELIMITERS, key=lambda delimiter: widths[delimiter])
     if widths[used] <= 1 < widths[best]:
         faults.add(
-            f"the header is one column when it is split at {_DELIMITERS.get(used, repr(used))}, and {widths[best]} columns at "
+            f"the header is one column when split at {_DELIMITERS.get(used, repr(used))}, and {widths[best]} columns at "
             f"{_DELIMITERS[best]}: set snapshot.delimiter: {_DELIMITERS[best]}"
         )
-        faults.settle()
+        faults.raise_if_any()
 
 
 def _width(line: str, delimiter: str) -> int:
@@ -233,7 +234,7 @@ def _width(line: str, delimiter: str) -> int:
 
 
 def _row_at(path: Path, line: int, snapshot: SnapshotParams) -> str:
-    """Say which row holds a line: with line ends inside quotes the two numbers differ."""
+    """Return which row contains a line: with line ends inside quotes, row and line numbers differ."""
     row = -1
     for record in _records(path, snapshot, Faults(path), errors="replace"):
         if record.first > line:

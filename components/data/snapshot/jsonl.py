@@ -1,4 +1,4 @@
-"""JSONL: one object a line; a key that a line does not have is a null."""
+"""Read JSONL: one object per line; a missing key is a null."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -6,55 +6,58 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from components.data.snapshot.cells import as_text
-from components.data.snapshot.decoding import codec, first_fault, refuse_other
-from components.data.snapshot.features import ColumnType, with_names
+from components.data.snapshot.decoding import check_file_format, codec_with_bom, first_decoding_fault
+from components.data.snapshot.features import ColumnType, apply_class_names
 from components.data.snapshot.read_errors import Faults
 from components.data.snapshot.settings import SnapshotParams
 
-_KINDS = {str: "text", bool: "boolean", int: "integer", float: "number", list: "list", dict: "object"}
+_TYPE_NAMES = {str: "text", bool: "boolean", int: "integer", float: "number", list: "list", dict: "object"}
 
 
 def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[str, ColumnType]:
-    """Return every key of the file in the order of first appearance, after every line was parsed."""
-    refuse_other(path, faults)
-    spot = first_fault(path, snapshot.encoding)
-    if spot is not None:
-        faults.add(f"row {spot.line}, byte {spot.byte}: {spot.what}")
-        faults.settle()
+    """Parse every line and return all keys in the order of first appearance."""
+    check_file_format(path, faults)
+    fault = first_decoding_fault(path, snapshot.encoding)
+    if fault is not None:
+        faults.add(f"row {fault.line}, byte {fault.byte}: {fault.message}")
+        faults.raise_if_any()
     _refuse_array(path, snapshot, faults)
     columns: dict[str, set[type]] = {}
-    for row in objects(path, snapshot, faults):
+    for row in read_objects(path, snapshot, faults):
         for name, value in row.items():
             columns.setdefault(name, set()).add(type(value))
     if not columns and not faults:
-        faults.add("the file has no rows; expected one JSON object a line")
-    faults.settle()
-    return {name: ColumnType(" or ".join(sorted(_KINDS[kind] for kind in kinds if kind in _KINDS))) for name, kinds in columns.items()}
+        faults.add("the file has no rows; expected one JSON object per line")
+    faults.raise_if_any()
+    return {
+        name: ColumnType(" or ".join(sorted(_TYPE_NAMES[type_] for type_ in types if type_ in _TYPE_NAMES)))
+        for name, types in columns.items()
+    }
 
 
 def read_rows(path: Path, snapshot: SnapshotParams, columns: Mapping[str, ColumnType], faults: Faults) -> Iterator[list[str | None]]:
     """Yield the values of each line as text."""
-    for number, row in enumerate(objects(path, snapshot, faults), start=1):
+    for number, row in enumerate(read_objects(path, snapshot, faults), start=1):
         try:
-            yield [as_text(with_names(row.get(name), column.names)) for name, column in columns.items()]
+            yield [as_text(apply_class_names(row.get(name), column.names)) for name, column in columns.items()]
         except ValueError as error:
             faults.add(f"row {number}: {error}")
 
 
 def _refuse_array(path: Path, snapshot: SnapshotParams, faults: Faults) -> None:
-    with path.open(encoding=codec(snapshot.encoding), newline="\n") as file:
+    with path.open(encoding=codec_with_bom(snapshot.encoding), newline="\n") as file:
         first = next((line.strip() for line in file if line.strip()), "")
     if first.startswith("[") and first[1:].lstrip()[:1] in ("", "{"):
-        faults.add("the file is one JSON array, expected an object on each line: `jq -c '.[]' FILE` writes it so")
-        faults.settle()
+        faults.add("the file is one JSON array, expected one object per line: convert it with `jq -c '.[]' FILE`")
+        faults.raise_if_any()
     if first == "{":
-        faults.add("the file is JSON over several lines, expected an object on each line: `jq -c . FILE` writes it so")
-        faults.settle()
+        faults.add("the file is JSON over several lines, expected one object per line: convert it with `jq -c . FILE`")
+        faults.raise_if_any()
 
 
-def objects(path: Path, snapshot: SnapshotParams, faults: Faults) -> Iterator[dict[str, Any]]:
-    """Yield the object of each line; empty lines are none."""
-    with path.open(encoding=codec(snapshot.encoding), newline="\n") as file:
+def read_objects(path: Path, snapshot: SnapshotParams, faults: Faults) -> Iterator[dict[str, Any]]:
+    """Yield the object of each line; skip empty lines."""
+    with path.open(encoding=codec_with_bom(snapshot.encoding), newline="\n") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -63,24 +66,24 @@ def objects(path: Path, snapshot: SnapshotParams, faults: Faults) -> Iterator[di
                 if "\\u" in line:
                     json.dumps(value, ensure_ascii=False).encode()
             except UnicodeEncodeError:
-                faults.add(f"line {number} holds half of a surrogate pair (\\ud800–\\udfff), which is no text")
+                faults.add(f"line {number} contains half of a surrogate pair (\\ud800–\\udfff), which is not valid text")
             except (ValueError, RecursionError) as error:
                 faults.add(f"line {number} is not JSON: {error}")
             else:
                 if isinstance(value, dict) and all(map(str.strip, value)):
                     yield value
                 elif isinstance(value, dict):
-                    faults.add(f"line {number} has a key without a name, expected a name for each value")
+                    faults.add(f"line {number} has a key without a name; expected a name for each value")
                 else:
-                    faults.add(f'line {number} is a JSON {type(value).__name__}, expected an object, as {{"text": …, "label": …}}')
+                    faults.add(f'line {number} is a JSON {type(value).__name__}; expected an object like {{"text": …, "label": …}}')
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
-    return found
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} appears twice")
+    return value
 
 
 def _not_a_number(name: str) -> NoReturn:
@@ -94,4 +97,4 @@ def _finite(number: str) -> float:
     return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_not_a_number, parse_float=_finite)
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique_keys, parse_constant=_not_a_number, parse_float=_finite)

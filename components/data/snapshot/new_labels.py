@@ -1,4 +1,4 @@
-"""What is new in a snapshot: the rows with a label that an earlier one had not."""
+"""Count the labelled rows of a snapshot that an earlier snapshot does not contain."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -14,19 +14,19 @@ from components.artifacts.rows import MARKS, PSEUDO, canonical, read_parts
 Hashes = npt.NDArray[np.uint64]
 
 _LABEL = "label"
-_BYTES = 8  # of a hash: among 10 million rows of either, one is taken for another in one of 180,000 comparisons
+_BYTES = 8  # of a hash: with 10 million rows each, a collision occurs in one of 180,000 comparisons
 
 
 def new_labels(earlier: Path | None, now: Path) -> int:
-    """Return how many different rows of the snapshot `now` have a label and are not in the snapshot `earlier`, which may be missing.
+    """Return how many distinct labelled rows of the snapshot `now` are not in the snapshot `earlier`, which may be missing.
 
-    Rows are compared by the columns that both have. A row has a label when its column `label`, where there is one, is not blank and is
-    no model's answer (`pseudo`); so a label that a person has confirmed since is new. A hash of 8 bytes a row is held.
+    Rows are compared by the columns that both snapshots have. A row is labelled if its `label` is not blank (or the column is missing)
+    and it is not a pseudo-label; so a confirmed pseudo-label is new. Memory: 8 bytes per row.
 
     Raises:
-        NotThere: there is no snapshot in `now`, or a part of one of them is missing or corrupt.
+        NotFound: the snapshot `now` is missing, or a part of either snapshot is missing or damaged.
     """
-    after, before = SnapshotManifest.read(now), _standing(earlier)
+    after, before = SnapshotManifest.read(now), _manifest(earlier)
     if before is not None and before.digest == after.digest:
         return 0
     shared = [name for name in after.columns if before is not None and name in before.columns and name not in MARKS]
@@ -35,18 +35,18 @@ def new_labels(earlier: Path | None, now: Path) -> int:
     return len(np.setdiff1d(_hashes(now, shared), _hashes(earlier, shared), assume_unique=True))
 
 
-def _standing(folder: Path | None) -> SnapshotManifest | None:
+def _manifest(folder: Path | None) -> SnapshotManifest | None:
     return SnapshotManifest.read(folder) if folder is not None and (folder / SnapshotManifest.FILE).exists() else None
 
 
 def _hashes(folder: Path, columns: Sequence[str]) -> Hashes:
-    """Return the different hashes of the labelled rows, restricted to `columns`."""
+    """Return the distinct hashes of the labelled rows, restricted to `columns`."""
     return np.unique(np.concatenate([np.empty(0, np.uint64), *(_of_batch(batch, columns) for batch in read_parts(folder))]))
 
 
 def _of_batch(batch: pa.RecordBatch, columns: Sequence[str]) -> Hashes:
     rows = zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
-    return np.frombuffer(b"".join(_digest(row) for row, counts in zip(rows, _labelled(batch), strict=True) if counts), np.uint64)
+    return np.frombuffer(b"".join(_digest(row) for row, labelled in zip(rows, _labelled(batch), strict=True) if labelled), np.uint64)
 
 
 def _digest(row: Sequence[str | None]) -> bytes:
@@ -54,7 +54,7 @@ def _digest(row: Sequence[str | None]) -> bytes:
 
 
 def _labelled(batch: pa.RecordBatch) -> Iterator[bool]:
-    """Say of each row whether a person has labelled it."""
+    """Yield for each row whether it has a label that is not a pseudo-label."""
     names = batch.schema.names
     labels = batch.column(_LABEL).to_pylist() if _LABEL in names else ["labelled"] * len(batch)
     pseudo = batch.column(PSEUDO).to_pylist() if PSEUDO in names else [None] * len(batch)

@@ -1,74 +1,70 @@
-"""The faults of one file: collected, and raised once."""
+"""Collect the faults of one file and raise them together."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 
-from components.core.errors import BadSource, Unavailable
+from components.core.errors import BadSource
 
 MOST = 20
 LONGEST_CELL = 1 << 26
-"""Characters of a cell at most, in any format."""
-_SHOWN = 600  # characters of one fault
-_NAME = 80  # characters of a name or a value in a message
-_NAMES = 10  # of a list in a message
+"""Maximum characters of a cell, in any format."""
+_FAULT_LENGTH = 600  # characters
+_REPR_LENGTH = 80  # characters of a name or a value in a message
+_LIST_LENGTH = 10  # names in a message
 
 
-class Changed(Unavailable):
-    """A source is another one than when its reading began."""
-
-
-def shown(value: object) -> str:
-    """Return a name or a value for a message: as Python writes it, cut where it is long."""
+def short_repr(value: object) -> str:
+    """Return the repr of a name or a value for a message, truncated."""
     text = repr(value)
-    return text if len(text) <= _NAME else f"{text[: _NAME - 1]}… ({len(text):,} characters)"
+    return text if len(text) <= _REPR_LENGTH else f"{text[: _REPR_LENGTH - 1]}… ({len(text):,} characters)"
 
 
-def listed(values: Iterable[object]) -> str:
-    """Return names for a message, the first of them where there are many."""
-    every = list(values)
-    more = f" and {len(every) - _NAMES:,} more" if len(every) > _NAMES else ""
-    return ", ".join(map(shown, every[:_NAMES])) + more
+def short_list(values: Iterable[object]) -> str:
+    """Return the first names for a message, and the number of the others."""
+    names = list(values)
+    more = f" and {len(names) - _LIST_LENGTH:,} more" if len(names) > _LIST_LENGTH else ""
+    return ", ".join(map(short_repr, names[:_LIST_LENGTH])) + more
 
 
 class Faults:
-    """What is wrong with one file; the twentieth fault ends the reading."""
+    """The faults of one file; reading stops after the twentieth."""
 
-    def __init__(self, called: str | PathLike[str]) -> None:
-        self.called = called
-        self._found: list[str] = []
+    def __init__(self, name: str | PathLike[str]) -> None:
+        self.name = name
+        self._faults: list[str] = []
 
     def add(self, fault: str) -> None:
-        """Note a fault.
+        """Record a fault.
 
         Raises:
-            BadSource: with all faults, when there are as many as a reader can use.
+            BadSource: the limit is reached; lists all faults.
         """
-        self._found.append(fault if len(fault) <= _SHOWN else f"{fault[:_SHOWN]}…")
-        if len(self._found) >= MOST:
-            self._found.append(f"reading stopped after {MOST} faults")
-            self.settle()
+        self._faults.append(fault if len(fault) <= _FAULT_LENGTH else f"{fault[:_FAULT_LENGTH]}…")
+        if len(self._faults) >= MOST:
+            self._faults.append(f"reading stopped after {MOST} faults")
+            self.raise_if_any()
 
     def __bool__(self) -> bool:
-        """Say whether there are any."""
-        return bool(self._found)
+        """Return whether there are faults."""
+        return bool(self._faults)
 
-    def settle(self) -> None:
-        """Raise BadSource when there are faults."""
-        if self._found:
-            raise BadSource("\n".join(f"{self.called}: {fault}" for fault in self._found))
+    def raise_if_any(self) -> None:
+        """Raise BadSource if there are faults."""
+        if self._faults:
+            raise BadSource("\n".join(f"{self.name}: {fault}" for fault in self._faults))
 
 
 @contextmanager
-def readable(called: str) -> Iterator[None]:
-    """Turn what the system says of a file that is being read into one error that names it.
+def readable(name: str) -> Iterator[None]:
+    """Translate system errors while a file is read into an error with its name.
 
     Raises:
-        BadSource: it cannot be read, or changed meanwhile.
+        BadSource: the file cannot be read, or changed while it was read.
     """
     try:
         yield
     except OSError as error:
-        raise BadSource(f"{called} cannot be read: {error.strerror or error}") from error
+        raise BadSource(f"{name} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
-        raise BadSource(f"{called} was changed while it was read: {error}") from error
+        raise BadSource(f"{name} was changed while it was read: {error}") from error

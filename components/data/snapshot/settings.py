@@ -10,49 +10,49 @@ from components.core.section import Section
 
 
 class SnapshotParams(Section):
-    """Where the labelled data lies and how it is written down."""
+    """Where the labelled data is, and its format."""
 
     source: str = Field(
         min_length=1,
-        description="a CSV, TSV, JSONL or Parquet file, a glob, or a folder of such files of one format; or sql://NAME, "
+        description="CSV, TSV, JSONL or Parquet file, glob, or folder of such files of one format; or sql://NAME, "
         "s3://BUCKET/PREFIX, hub://ORG/NAME@REVISION",
     )
-    query: str | None = Field(default=None, min_length=1, description="of sql://NAME: the SELECT whose rows are the data")
-    columns: dict[str, str] = Field(default_factory=dict, description="canonical name: the source's name, as {text: description}")
+    query: str | None = Field(default=None, min_length=1, description="for sql://NAME: the SELECT that returns the rows")
+    columns: dict[str, str] = Field(default_factory=dict, description="canonical name: source name, e.g. {text: description}")
     encoding: str = Field(default="utf-8", description="of CSV, TSV and JSONL; a byte-order mark is accepted")
-    delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="of CSV; None: a comma, and a tab in .tsv files")
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1, description="of CSV; None: a comma, or a tab in .tsv files")
     quoting: Literal["double", "backslash", "none"] | None = Field(
         default=None,
-        description='of CSV and TSV. double: a cell may stand in quotes, and a quote in it is written ""; backslash: it is written \\"; '
+        description='of CSV and TSV. double: cells may be quoted, and a quote in a cell is written ""; backslash: it is written \\"; '
         "none: quotes are text. None: double, and a file in which quotes seem to be text is refused",
     )
     split_column: str | None = Field(
         default=None,
         min_length=1,
-        description="the source's column that gives the split of a row: train, validation or test. None: files with such names do",
+        description="the source column with the split of a row: train, validation or test. None: use the names of files",
     )
-    split_files: bool = Field(default=True, description="whether files named train, validation and test give the split of their rows")
+    split_files: bool = Field(default=True, description="whether files named train, validation and test set the split of their rows")
     class_labels: Literal["names", "numbers"] = Field(
-        default="names", description="what becomes of classes that stand as numbers, where the data set gives their names (ClassLabel)"
+        default="names", description="whether class numbers are replaced by the dataset's class names (ClassLabel)"
     )
     max_growth: int = Field(
-        default=1_000, ge=1, description="times its own size that the text of a Parquet file may have, where it is more than 256 MiB"
+        default=1_000, ge=1, description="maximum size of a Parquet file's text as a multiple of the file; files up to 256 MiB are exempt"
     )
 
     @property
     def scheme(self) -> str:
-        """What the address begins with, as `s3`; nothing where it is a local file's."""
+        """The scheme of the address, e.g. `s3`; empty for a local path."""
         scheme, separator, _ = self.source.partition("://")
         return scheme.lower() if separator else ""
 
     def at(self, source: str) -> Self:
-        """Return the settings for data of the same shape that lie elsewhere; the query of another kind of source is left out.
+        """Return the settings for data of the same format at another address; drop the query if the scheme differs.
 
         Raises:
-            BadParams: `source` is an empty text, which as a path would be the working folder.
+            BadParams: `source` is empty; as a path it would be the working folder.
         """
         if not source.strip():
-            raise BadParams("no data are named: expected a file, a glob, a folder or an address, found an empty text")
+            raise BadParams("no data given: expected a file, glob, folder or address, found an empty text")
         moved = self.model_copy(update={"source": source})
         return moved if moved.scheme == self.scheme else moved.model_copy(update={"query": None})
 
@@ -63,27 +63,27 @@ class SnapshotParams(Section):
             "a".encode(encoding)
             codecs.getincrementaldecoder(encoding)
         except (LookupError, UnicodeError):
-            raise ValueError("expected the name of a text encoding, as utf-8, cp1252 or utf-16") from None
+            raise ValueError("expected the name of a text encoding, e.g. utf-8, cp1252 or utf-16") from None
         return encoding
 
     @field_validator("delimiter")
     @classmethod
     def _delimiter_can_separate(cls, delimiter: str | None) -> str | None:
         if delimiter is not None and delimiter in '"\r\n':
-            raise ValueError("expected a character that is neither a quote nor a line end")
+            raise ValueError("expected a character that is not a quote or a line end")
         return delimiter
 
     @model_validator(mode="after")
-    def _a_split_is_no_other_column(self) -> Self:
+    def _split_column_is_not_mapped(self) -> Self:
         if self.split_column is not None and self.split_column in self.columns.values():
-            raise ValueError(f"split_column: {self.split_column!r} is taken by snapshot.columns; a column has one use")
+            raise ValueError(f"split_column: {self.split_column!r} is already used in snapshot.columns; a column has one use")
         return self
 
     @model_validator(mode="after")
-    def _a_column_has_one_name(self) -> Self:
+    def _columns_are_mapped_once(self) -> Self:
         sources = list(self.columns.values())
         for name in sorted(set(sources)):
             if sources.count(name) > 1:
-                twice = " and ".join(canonical for canonical, source in self.columns.items() if source == name)
-                raise ValueError(f"columns: {twice} are both taken from {name!r}")
+                names = " and ".join(canonical for canonical, source in self.columns.items() if source == name)
+                raise ValueError(f"columns: {names} both use the source column {name!r}")
         return self

@@ -1,4 +1,4 @@
-"""Rows back into a file of the formats that a source may have: what `read_file` reads of it is what was written."""
+"""Write rows to a file in one of the source formats; `read_file` reads back the same rows."""
 
 import csv
 import json
@@ -16,36 +16,39 @@ from components.data.snapshot.tables import format_of
 
 
 def write_file(rows: pd.DataFrame, path: Path, snapshot: SnapshotParams) -> None:
-    """Write `rows`, all of text, into `path`, in the format of its ending, encoded as `snapshot` says; by rename, so whole or not at all.
+    """Write `rows` of text to `path` in the format of its extension and the encoding of `snapshot`, atomically.
 
-    CSV has no null: a cell that is not there is empty.
+    CSV has no null: a missing cell is written as an empty one.
 
     Raises:
-        BadSource: the ending is of no known format.
-        BadData: a cell has a character that the encoding has not, or what cannot be written without quotes where there are none.
+        BadSource: the extension is unknown.
+        BadData: the encoding lacks a character, or a cell needs quotes and `snapshot.quoting` is none.
     """
-    kind = format_of([path])
+    file_format = format_of([path])
+    partial = path.with_name(f".{path.name}.partial")
     cells = rows.astype(object).where(rows.notna(), None)
     try:
-        with replacing(path) as partial:
-            if kind == "parquet":
-                write_rows(rows, partial)
-                return
+        if file_format == "parquet":
+            write_rows(rows, partial)
+        else:
             with partial.open("w", encoding=snapshot.encoding, newline="") as file:
-                if kind == "jsonl":
+                if file_format == "jsonl":
                     for row in cells.to_dict("records"):
                         file.write(json.dumps({name: cell for name, cell in row.items() if cell is not None}, ensure_ascii=False) + "\n")
                 else:
-                    _write_delimited(cells, file, kind, snapshot)
+                    _write_delimited(cells, file, file_format, snapshot)
+        os.replace(partial, path)
     except UnicodeEncodeError as error:
-        raise BadData(f"{path}: {error.object[error.start]!r} is no character of snapshot.encoding {snapshot.encoding}") from None
+        raise BadData(f"{path}: snapshot.encoding {snapshot.encoding} has no character {error.object[error.start]!r}") from None
     except csv.Error as error:
-        raise BadData(f"{path}: with snapshot.quoting none, no cell can hold the delimiter or a line end: {error}") from None
+        raise BadData(f"{path}: with snapshot.quoting none, no cell can contain the delimiter or a line end: {error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
 
 
-def _write_delimited(cells: pd.DataFrame, file: IO[str], kind: str, snapshot: SnapshotParams) -> None:
-    delimiter = snapshot.delimiter or ("\t" if kind == "tsv" else ",")
-    # Otherwise every cell in quotes: the writer leaves a lone \r bare.
+def _write_delimited(cells: pd.DataFrame, file: IO[str], file_format: str, snapshot: SnapshotParams) -> None:
+    delimiter = snapshot.delimiter or ("\t" if file_format == "tsv" else ",")
+    # Quote every cell: by default the writer leaves a lone \r bare.
     quoting = {**QUOTING[snapshot.quoting or "double"]} | ({} if snapshot.quoting == "none" else {"quoting": csv.QUOTE_ALL})
     writer = csv.writer(file, delimiter=delimiter, lineterminator="\n", **quoting)
     writer.writerow(list(cells.columns))

@@ -1,7 +1,7 @@
-"""Great Expectations lives here and nowhere else.
+"""Validate a snapshot with Great Expectations.
 
-Reads a snapshot (`data/raw`); writes `kept.parquet`, `quarantine.parquet` with a reason a row, and `report.json`.
-Importing this package does not import Great Expectations, which takes seconds: only carrying out the checks does.
+Reads a snapshot (`data/raw`); writes `kept.parquet`, `quarantine.parquet` with a reason per row, and `report.json`.
+Importing this package does not import Great Expectations, which takes seconds; only running the checks does.
 """
 
 from components.data.validate.settings import ValidateParams, check_label_map

@@ -1,11 +1,11 @@
-"""Behaviour beyond accuracy: texts that are changed on purpose, after CheckList (Ribeiro et al. 2020, ACL).
+"""Behaviour tests with perturbed texts, after CheckList (Ribeiro et al. 2020, ACL).
 
-`read_cases` reads a user's YAML file; `make_cases` changes test rows, and is pure; `collect` asks two versions.
+`read_cases` reads a user's YAML file, `make_cases` perturbs test rows, and `evaluate_cases` runs the cases on two versions.
 """
 
 from components.evaluation.behaviour.cases import make_cases
-from components.evaluation.behaviour.perturbations import KINDS, PADDING
-from components.evaluation.behaviour.run_cases import Answerer, collect
-from components.evaluation.behaviour.user_cases import Written, read_cases
+from components.evaluation.behaviour.perturbations import PADDING, PERTURBATIONS
+from components.evaluation.behaviour.run_cases import TextModel, evaluate_cases
+from components.evaluation.behaviour.user_cases import UserCases, read_cases
 
-__all__ = ["KINDS", "PADDING", "Answerer", "Written", "collect", "make_cases", "read_cases"]
+__all__ = ["PADDING", "PERTURBATIONS", "TextModel", "UserCases", "evaluate_cases", "make_cases", "read_cases"]

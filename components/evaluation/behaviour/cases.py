@@ -1,4 +1,4 @@
-"""From test rows and what a user wrote to the cases that are tried: pure, the same for the same seed."""
+"""Make behaviour cases from test rows and a user's cases; the same seed gives the same cases."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
@@ -6,73 +6,72 @@ from random import Random
 import pandas as pd
 
 from components.artifacts.behaviour import Case
-from components.evaluation.behaviour.perturbations import KINDS, PADDING, Change, pad_with, replace_words
-from components.evaluation.behaviour.user_cases import Written
+from components.evaluation.behaviour.perturbations import PADDING, PERTURBATIONS, Perturbation, pad_with, replace_words
+from components.evaluation.behaviour.user_cases import UserCases
 
 
 def make_cases(
     rows: pd.DataFrame,
-    written: Written | None = None,
+    user_cases: UserCases | None = None,
     *,
-    kinds: Sequence[str] = tuple(KINDS),
+    kinds: Sequence[str] = tuple(PERTURBATIONS),
     count: int = 100,
     seed: int = 0,
     padding: tuple[str, ...] = PADDING,
 ) -> tuple[list[Case], list[str]]:
-    """Return the cases, and notes on those that could not be made.
+    """Return the cases, and notes on perturbations without cases.
 
-    Of each of `kinds`, `count` of the test `rows` (id, group, text) are changed: of as many groups as there are, for rows of one group
-    would depend on each other. A row that a change leaves as it is does not count. So are the invariances that `written` replaces words
-    by; its other cases follow as they stand.
+    For each of `kinds`, and for each word replacement of `user_cases`, perturbs `count` of the test `rows` (id, group, text), from as
+    many groups as possible, because rows of one group are dependent. Rows that stay unchanged do not count. The other cases of
+    `user_cases` are added unchanged.
     """
-    changes: dict[str, Change] = {**KINDS, "padding": pad_with(padding)}
+    perturbations: dict[str, Perturbation] = {**PERTURBATIONS, "padding": pad_with(padding)}
     ordered = _groups_first(rows, seed)
     cases, notes = [], []
     for kind in kinds:
-        found = list(_changed(ordered, kind, kind, changes[kind], count, seed))
-        cases += found
-        notes += [] if found else [f"{kind}: no test row has anything to change"]
-    if written is not None:
-        for number, one in enumerate(written.invariance, 1):
-            name = one.name or f"invariance case {number}"
-            if one.replace:
-                found = list(_changed(ordered, "invariance", name, replace_words(one.replace), count, seed))
-                notes += [] if found else [f"{name}: no test row holds {' or '.join(repr(old) for old, _ in one.replace)}"]
-                cases += found
+        perturbed = list(_perturbed(ordered, kind, kind, perturbations[kind], count, seed))
+        cases += perturbed
+        notes += [] if perturbed else [f"{kind}: no test row can be perturbed"]
+    if user_cases is not None:
+        for number, case in enumerate(user_cases.invariance, 1):
+            name = case.name or f"invariance case {number}"
+            if case.replace:
+                perturbed = list(_perturbed(ordered, "invariance", name, replace_words(case.replace), count, seed))
+                notes += [] if perturbed else [f"{name}: no test row contains {' or '.join(repr(old) for old, _ in case.replace)}"]
+                cases += perturbed
             else:
-                cases.append(
-                    Case(kind="invariance", name=name, group=f"written: invariance case {number}", text=one.text, changed=str(one.changed))
-                )
-        cases += _expected(written)
+                group, changed = f"written: invariance case {number}", str(case.changed)
+                cases.append(Case(kind="invariance", name=name, group=group, text=case.text, changed=changed))
+        cases += _labelled(user_cases)
     return cases, notes
 
 
 def _groups_first(rows: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Return the rows in random order, the first of every group before the second of any."""
     shuffled = rows.sort_values("id", kind="stable").sample(frac=1, random_state=seed)
-    turn = shuffled.groupby("group").cumcount()
-    return shuffled.iloc[turn.argsort(kind="stable")]
+    rank = shuffled.groupby("group").cumcount()
+    return shuffled.iloc[rank.argsort(kind="stable")]
 
 
-def _changed(rows: pd.DataFrame, kind: str, name: str, change: Change, count: int, seed: int) -> Iterator[Case]:
-    """Give the first `count` rows that `change` alters."""
+def _perturbed(rows: pd.DataFrame, kind: str, name: str, perturb: Perturbation, count: int, seed: int) -> Iterator[Case]:
+    """Yield cases of the first `count` rows that `perturb` changes."""
     made = 0
     for row, group, text in zip(rows["id"], rows["group"], rows["text"], strict=True):
         if made == count:
             return
-        changed = change(text, Random(f"{seed} {name} {row}"))  # a case stays what it is when other rows come or go
+        changed = perturb(text, Random(f"{seed} {name} {row}"))  # seeded by row: other rows do not change a case
         if changed not in (text, "") and not changed.isspace():
             made += 1
             yield Case(kind=kind, name=name, group=str(group), text=text, changed=changed)
 
 
-def _expected(written: Written) -> Iterator[Case]:
-    """Give the cases that name a label; each is a group of its own."""
-    for number, one in enumerate(written.directional, 1):
-        name = one.name or f"directional case {number}"
-        rest: Mapping[str, object] = {"text": one.text, "changed": one.changed, "label": one.label, "must": one.must, "by": one.by}
-        yield Case.model_validate({"kind": "directional", "name": name, "group": f"written: directional case {number}", **rest})
-    for number, known in enumerate(written.minimum_functionality, 1):
-        called = f"minimum_functionality case {number}"
-        known_as = {"name": known.name or called, "group": f"written: {called}"}
-        yield Case(kind="minimum_functionality", **known_as, text=None, changed=known.text, label=known.label)
+def _labelled(user_cases: UserCases) -> Iterator[Case]:
+    """Yield the cases with a label; each is a separate group."""
+    for number, case in enumerate(user_cases.directional, 1):
+        name = f"directional case {number}"
+        fields: Mapping[str, object] = case.model_dump(include={"text", "changed", "label", "must", "by"})
+        yield Case.model_validate({"kind": "directional", "name": case.name or name, "group": f"written: {name}", **fields})
+    for number, known in enumerate(user_cases.minimum_functionality, 1):
+        name = f"minimum_functionality case {number}"
+        names = {"name": known.name or name, "group": f"written: {name}"}
+        yield Case(kind="minimum_functionality", **names, text=None, changed=known.text, label=known.label)

@@ -1,4 +1,4 @@
-"""What two versions answer to the cases: each is asked every text once, all in one question."""
+"""Run behaviour cases on two versions; each version answers every text once, in one batch."""
 
 import logging
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from components.core.section import nearest
 log = logging.getLogger(__name__)
 
 
-class Answered(Protocol):
-    """Answers to texts: labels (n,), probabilities (n, k) in the order of `labels`."""
+class TextAnswers(Protocol):
+    """Answers to n texts: labels (n,) and probabilities (n, k) in the order of `labels`."""
 
     @property
     def predicted(self) -> list[str]:
@@ -30,56 +30,58 @@ class Answered(Protocol):
         """The labels, in the order of the columns."""
 
 
-class Answerer(Protocol):
-    """A version that answers texts, as `registry.ask.Session` does."""
+class TextModel(Protocol):
+    """A version that answers texts, such as a model session of the registry."""
 
-    def answer(self, texts: Sequence[str]) -> Answered:
+    def answer(self, texts: Sequence[str]) -> TextAnswers:
         """Answer `texts`."""
 
 
-def collect(cases: Sequence[Case], candidate: Answerer, champion: Answerer | None = None, notes: Sequence[str] = ()) -> Behaviour:
-    """Ask the candidate, and the champion where there is one, and say which cases each fails.
+def evaluate_cases(cases: Sequence[Case], candidate: TextModel, champion: TextModel | None = None, notes: Sequence[str] = ()) -> Behaviour:
+    """Run the cases on the candidate and the champion, if any, and return which cases fail.
 
     Raises:
-        BadParams: a case names a label that the candidate does not know; with all of them.
+        BadParams: cases use labels that the candidate does not have; lists all of them.
     """
     texts = sorted({text for case in cases for text in (case.text, case.changed) if text is not None})
     if not texts:
         return Behaviour(notes=tuple(notes))
-    mine = _Answers(texts, candidate.answer(texts))
-    if unknown := [case for case in cases if not mine.knows(case)]:
-        labels = list(mine.labels)
+    answers = _Answers(texts, candidate.answer(texts))
+    if unknown := [case for case in cases if not answers.has_label(case)]:
+        labels = list(answers.labels)
         faults = [
             f"{case.group.removeprefix('written: ')}: unknown label {case.label!r}{nearest(str(case.label), labels)}" for case in unknown
         ]
         raise BadParams("\n".join(f"gates.behaviour.cases, {fault}" for fault in faults))
-    theirs = _Answers(texts, champion.answer(texts)) if champion is not None else None
+    reference = _Answers(texts, champion.answer(texts)) if champion is not None else None
     tried = [
-        CaseResult(
-            case=case, candidate=mine.reply(case), champion=theirs.reply(case) if theirs is not None and theirs.knows(case) else None
+        Tried(
+            case=case,
+            candidate=answers.reply(case),
+            champion=reference.reply(case) if reference is not None and reference.has_label(case) else None,
         )
         for case in cases
     ]
-    log.info("%d cases tried with %d texts, %d failed", len(tried), len(texts), sum(one.candidate.failed for one in tried))
+    log.info("ran %d cases with %d texts, %d failed", len(tried), len(texts), sum(case.candidate.failed for case in tried))
     return Behaviour(tried=tuple(tried), notes=tuple(notes))
 
 
 class _Answers:
-    """A version's answers, found by text."""
+    """A version's answers by text."""
 
-    def __init__(self, texts: Sequence[str], answered: Answered) -> None:
-        self.labels = answered.labels
-        self._place = {text: place for place, text in enumerate(texts)}
-        self._predicted, self._probabilities = answered.predicted, answered.probabilities
+    def __init__(self, texts: Sequence[str], answers: TextAnswers) -> None:
+        self.labels = answers.labels
+        self._index = {text: index for index, text in enumerate(texts)}
+        self._predicted, self._probabilities = answers.predicted, answers.probabilities
 
-    def knows(self, case: Case) -> bool:
-        """Whether the case's label, if it has one, is a label of this version."""
+    def has_label(self, case: Case) -> bool:
+        """Return whether this version has the case's label, if any."""
         return case.label is None or case.label in self.labels
 
     def reply(self, case: Case) -> CaseReply:
-        """Return the answers to the case's texts and whether they are a failure."""
-        before = None if case.text is None else self._predicted[self._place[case.text]]
-        after = self._predicted[self._place[case.changed]]
+        """Return the answers to the case's texts, and whether the case fails."""
+        before = None if case.text is None else self._predicted[self._index[case.text]]
+        after = self._predicted[self._index[case.changed]]
         first, second = self._probability(case, case.text), self._probability(case, case.changed)
         if case.must is not None and first is not None and second is not None:
             failed = not _moved(case, second - first)
@@ -90,11 +92,11 @@ class _Answers:
     def _probability(self, case: Case, text: str | None) -> float | None:
         if case.label is None or text is None:
             return None
-        return float(self._probabilities[self._place[text], self.labels.index(case.label)])
+        return float(self._probabilities[self._index[text], self.labels.index(case.label)])
 
 
 def _moved(case: Case, change: float) -> bool:
-    """Whether the probability moved as it must; a change that is not a number did not."""
+    """Return whether the probability moved as required; NaN counts as not moved."""
     if case.must in ("rise", "fall"):
         size = change if case.must == "rise" else -change
         return size > 0 and size >= case.by

@@ -16,7 +16,7 @@ from components.data.snapshot import SnapshotParams, delimited, jsonl
 from components.data.snapshot.cells import as_text
 from components.data.snapshot.features import ColumnType
 from components.data.snapshot.parquet import batch_size
-from components.data.snapshot.read_errors import Faults, listed, readable
+from components.data.snapshot.read_errors import Faults, readable, short_list
 from components.data.snapshot.tables import READERS, format_of
 
 _ROWS = 4_096  # of a piece
@@ -92,12 +92,12 @@ class Files:
                 for table, cells in read(path, inputs, faults):
                     yield Piece(name, first, table, cells)
                     first += table.num_rows
-            faults.settle()
+            faults.raise_if_any()
 
     def _check_columns(self, path: Path) -> None:
         expected, found = self._columns[self.paths[0]], self._columns[path]
         if set(expected) != set(found):
-            differs = listed(name for name in [*expected, *found] if (name in expected) != (name in found))
+            differs = short_list(name for name in [*expected, *found] if (name in expected) != (name in found))
             raise BadSource(
                 f"{self._names[path]}: expected the same columns as in {self.paths[0].name}, found that they differ in {differs}"
             )
@@ -132,7 +132,7 @@ class Files:
             yield self._text_table(found), {name: [cell or None for cell in found[column]] for name, column in inputs.items()}
 
     def _read_jsonl(self, path: Path, inputs: Mapping[str, str], faults: Faults) -> Iterator[tuple[pa.Table, dict[str, list[Any]]]]:
-        rows = iter(jsonl.objects(path, self._settings, faults))
+        rows = iter(jsonl.read_objects(path, self._settings, faults))
         while block := list(islice(rows, _ROWS)):
             found = {name: [as_text(row.get(name)) for row in block] for name in self._columns[path]}
             yield self._text_table(found), {name: [row.get(column) for row in block] for name, column in inputs.items()}

@@ -181,7 +181,7 @@ class TableTarget:
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        with sql.reached(self._place, makes=True) as connection, connection.begin():
+        with sql.connect_to(self._place, create=True) as connection, connection.begin():
             yield connection
 
 

@@ -1,4 +1,4 @@
-"""A little data in each kind of source; one module a source."""
+"""Build a small data set in each source; one module per source."""
 
 import importlib
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ Row = tuple[str | None, ...]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the data lie: the section `snapshot`, and the variables of the environment that it takes to reach them."""
+class SourceCase:
+    """The section `snapshot` of a source and the environment variables that it needs."""
 
     settings: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
 
 
-def put(source: str, folder: Path, columns: Sequence[str], rows: Sequence[Row]) -> Place:
-    """Put the rows into a new source of this kind, which keeps its files, if it has any, in `folder`; it may have a null."""
-    place: Place = importlib.import_module(f"tests.support.sources.{source}").put(folder, columns, rows)
-    return place
+def create_source(source: str, folder: Path, columns: Sequence[str], rows: Sequence[Row]) -> SourceCase:
+    """Write the rows, which may contain nulls, to a new source; local files go to `folder`."""
+    case: SourceCase = importlib.import_module(f"tests.support.sources.{source}").create_source(folder, columns, rows)
+    return case
 
 
-def nowhere(source: str, folder: Path) -> Place:
-    """Return a place where nothing lies."""
-    place: Place = importlib.import_module(f"tests.support.sources.{source}").nowhere(folder)
-    return place
+def missing_source(source: str, folder: Path) -> SourceCase:
+    """Return the case of a source that does not exist."""
+    case: SourceCase = importlib.import_module(f"tests.support.sources.{source}").missing_source(folder)
+    return case

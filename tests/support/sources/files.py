@@ -2,16 +2,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.sources import Place, Row
+from tests.support.sources import Row, SourceCase
 
 
-def put(folder: Path, columns: Sequence[str], rows: Sequence[Row]) -> Place:
+def create_source(folder: Path, columns: Sequence[str], rows: Sequence[Row]) -> SourceCase:
     (folder / "tickets.jsonl").write_text(as_jsonl(columns, rows), encoding="utf-8")
-    return Place({"source": "tickets.jsonl"})
+    return SourceCase({"source": "tickets.jsonl"})
 
 
-def nowhere(folder: Path) -> Place:
-    return Place({"source": str(folder / "none.csv")})
+def missing_source(folder: Path) -> SourceCase:
+    return SourceCase({"source": str(folder / "none.csv")})
 
 
 def as_jsonl(columns: Sequence[str], rows: Sequence[Row]) -> str:

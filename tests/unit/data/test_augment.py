@@ -1,4 +1,4 @@
-"""Noisy copies: of training rows only, marked, deterministic, at the rate asked for, and never near what tests."""
+"""Noisy copies: of training rows only, marked, deterministic, at the given rate, and never similar to test rows."""
 
 import builtins
 import json
@@ -15,7 +15,7 @@ from components.core.errors import BadData, BadParams
 from components.core.hashing import digest_folder
 from components.core.similarity import closest
 from components.data.preprocess import PreprocessParams
-from components.data.preprocess.augment import with_copies
+from components.data.preprocess.augment import add_noisy_copies
 from components.data.preprocess.step import prepare, preprocess
 from components.evaluation.evaluate import EvaluateParams, evaluate
 from components.mlflow_store.tracking.rows import write_rows as list_rows
@@ -31,31 +31,31 @@ NOISY = PLAIN.model_copy(update={"augment_copies": 2})
 TASK = tasks.load("text_classification")
 
 
-def learnt(rows, params=NOISY, task=TASK):
-    """The training rows with their copies, and the rows that are not trained on."""
+def training_rows(rows, params=NOISY, task=TASK):
+    """Return the training rows with their copies, and the other rows."""
     kept, _ = prepare(task.read(rows)[0], params, task)
     train = kept[kept["split"] == "train"].drop(columns="split").reset_index(drop=True)
     unseen = kept[kept["split"] != "train"]
-    return with_copies(train, unseen, params, task), unseen
+    return add_noisy_copies(train, unseen, params, task), unseen
 
 
-def distance(one, other):
-    """Levenshtein's."""
-    before = list(range(len(other) + 1))
-    for place, letter in enumerate(one, 1):
-        now = [place]
-        for at, each in enumerate(other, 1):
-            now.append(min(before[at] + 1, now[-1] + 1, before[at - 1] + (letter != each)))
+def distance(first, second):
+    """Return the Levenshtein distance."""
+    before = list(range(len(second) + 1))
+    for row, letter in enumerate(first, 1):
+        now = [row]
+        for column, other in enumerate(second, 1):
+            now.append(min(before[column] + 1, now[-1] + 1, before[column - 1] + (letter != other)))
         before = now
     return before[-1]
 
 
 @pytest.fixture(scope="module")
 def noisy(tickets):
-    return learnt(tickets)
+    return training_rows(tickets)
 
 
-def test_a_copy_has_label_group_and_the_mark_of_its_row(noisy):
+def test_copy_has_label_group_and_mark_of_its_row(noisy):
     rows, _ = noisy
     origin = rows[rows[AUGMENTED].isna()].set_index("id")
     copies = rows[rows[AUGMENTED].notna()]
@@ -69,7 +69,7 @@ def test_a_copy_has_label_group_and_the_mark_of_its_row(noisy):
     assert not (copies["text"].to_numpy() == theirs["text"].to_numpy()).any()
 
 
-def test_the_share_of_changed_characters_is_the_one_asked_for(noisy):
+def test_share_of_changed_characters_matches_the_setting(noisy):
     rows, _ = noisy
     origin = rows[rows[AUGMENTED].isna()].set_index("id")["text"]
     copies = rows[rows[AUGMENTED].notna()]
@@ -80,10 +80,10 @@ def test_the_share_of_changed_characters_is_the_one_asked_for(noisy):
     assert changed / characters == pytest.approx(0.05, abs=0.01)
 
 
-def test_the_same_seed_gives_the_same_copies_and_a_row_keeps_its_own(tickets, noisy):
-    again, _ = learnt(tickets.sample(frac=1, random_state=4))
-    other, _ = learnt(tickets, NOISY.model_copy(update={"augment_seed": 8}))
-    fewer, _ = learnt(tickets.iloc[:200])
+def test_same_seed_gives_the_same_copies(tickets, noisy):
+    again, _ = training_rows(tickets.sample(frac=1, random_state=4))
+    other, _ = training_rows(tickets, NOISY.model_copy(update={"augment_seed": 8}))
+    fewer, _ = training_rows(tickets.iloc[:200])
     rows = noisy[0].set_index("id")["text"]
     shared = [name for name in fewer["id"] if name in rows]
 
@@ -93,21 +93,21 @@ def test_the_same_seed_gives_the_same_copies_and_a_row_keeps_its_own(tickets, no
     assert fewer.set_index("id")["text"][shared].tolist() == rows[shared].tolist()
 
 
-def test_no_copy_comes_near_what_tests(tickets):
-    """Test rows that are what noise made of training rows: just those copies are left out."""
-    rows, unseen = learnt(tickets)
+def test_copies_similar_to_test_rows_are_dropped(tickets):
+    """Test rows equal to copies of training rows: exactly these copies are dropped."""
+    rows, unseen = training_rows(tickets)
     made = rows[rows[AUGMENTED].notna()].head(12)
     train = rows[rows[AUGMENTED].isna()].drop(columns=AUGMENTED).reset_index(drop=True)
-    known = made.drop(columns=AUGMENTED).assign(text=[*made["text"].head(6), *(f"{text} x" for text in made["text"].tail(6))])
-    again = with_copies(train, pd.concat([unseen, known]), NOISY, TASK)
+    similar = made.drop(columns=AUGMENTED).assign(text=[*made["text"].head(6), *(f"{text} x" for text in made["text"].tail(6))])
+    again = add_noisy_copies(train, pd.concat([unseen, similar]), NOISY, TASK)
 
     assert not set(made["id"]) & set(again["id"])
-    assert not closest(again.loc[again[AUGMENTED].notna(), "text"].tolist(), known["text"].tolist(), NOISY.near_duplicate)
+    assert not closest(again.loc[again[AUGMENTED].notna(), "text"].tolist(), similar["text"].tolist(), NOISY.near_duplicate)
     assert len(again) >= len(rows) - 16
 
 
-def test_the_step_writes_them_into_what_is_learnt_from_and_nowhere_else(tmp_path, tiny_base, tickets):
-    plain, noisy, again = (run(tmp_path, tiny_base, tickets, *each) for each in ((PLAIN, "plain"), (NOISY, "noisy"), (NOISY, "again")))
+def test_step_writes_copies_to_training_rows_only(tmp_path, tiny_base, tickets):
+    plain, noisy, again = (run(tmp_path, tiny_base, tickets, *args) for args in ((PLAIN, "plain"), (NOISY, "noisy"), (NOISY, "again")))
     before, after = Profile.read(plain), Profile.read(noisy)
     train = read_rows(noisy / "learn" / "train.parquet")
     copies = int(train[AUGMENTED].notna().sum())
@@ -122,28 +122,28 @@ def test_the_step_writes_them_into_what_is_learnt_from_and_nowhere_else(tmp_path
     assert (after.kept, after.test_digest, after.tokens) == (before.kept, before.test_digest, before.tokens)
     assert after.learn_digest != before.learn_digest
     assert len(encoded.train) == len(train) == copies + before.splits["train"].rows
-    assert [encoded.spec.labels[encoded.train[place]["labels"]] for place in range(len(train))] == train["label"].tolist()
+    assert [encoded.spec.labels[encoded.train[index]["labels"]] for index in range(len(train))] == train["label"].tolist()
 
 
-def test_the_list_of_rows_names_them(tmp_path):
+def test_row_list_marks_copies(tmp_path):
     (tmp_path / "data/prepared/learn").mkdir(parents=True)
     rows = pd.DataFrame(
         {"id": ["a", "a~1", "b"], "text": "t", "pseudo": [None, None, "tickets/2"], AUGMENTED: [None, "a", None]}, dtype="str"
     )
     write_rows(rows, tmp_path / "data/prepared/learn/train.parquet")
-    found = read_rows(list_rows(tmp_path, tmp_path))
+    result = read_rows(list_rows(tmp_path, tmp_path))
 
-    assert found["split"].tolist() == ["trained on", "trained on: noisy copy of a", "trained on: pseudo-label of tickets/2"]
+    assert result["split"].tolist() == ["trained on", "trained on: noisy copy of a", "trained on: pseudo-label of tickets/2"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pair", [False, True])
-def test_every_kind_of_label_survives(tickets, kind, pair):
+def test_labels_of_every_type_are_kept(tickets, kind, pair):
     task = tasks.load("text_classification", {**KINDS[kind], "pair": pair})
     rows = relabelled(tickets, kind)
-    found, _ = learnt(paired(rows) if pair else rows, task=task)
-    labels = found[found[AUGMENTED].isna()].set_index("id")["label"]
-    copies = found[found[AUGMENTED].notna()]
+    result, _ = training_rows(paired(rows) if pair else rows, task=task)
+    labels = result[result[AUGMENTED].isna()].set_index("id")["label"]
+    copies = result[result[AUGMENTED].notna()]
 
     assert len(copies) > 150
     assert copies["label"].tolist() == labels[copies[AUGMENTED]].tolist()
@@ -153,13 +153,13 @@ def test_every_kind_of_label_survives(tickets, kind, pair):
 
 
 @pytest.mark.parametrize("data", ["pairs", "triplets", "texts"])
-def test_anchors_of_embeddings_are_changed_and_nothing_else(tickets, data):
+def test_only_anchors_of_embeddings_are_changed(tickets, data):
     task = tasks.load("contrastive", {"data": data})
     texts = tickets["text"]
     columns = {"anchor": texts, "positive": "yes " + texts, "negative": "no " + texts} if data != "texts" else {"text": texts}
     rows = pd.DataFrame({"id": tickets["id"], "group": tickets["group"], **{name: columns[name] for name in task.columns}})
-    found, _ = learnt(rows, task=task)
-    copies, origin = found[found[AUGMENTED].notna()], found[found[AUGMENTED].isna()].set_index("id")
+    result, _ = training_rows(rows, task=task)
+    copies, origin = result[result[AUGMENTED].notna()], result[result[AUGMENTED].isna()].set_index("id")
 
     assert len(copies) > 150
     for name in task.columns[1:]:
@@ -167,7 +167,7 @@ def test_anchors_of_embeddings_are_changed_and_nothing_else(tickets, data):
     assert copies["text"].tolist() == copies[task.columns[0]].tolist() != origin.loc[copies[AUGMENTED], "text"].tolist()
 
 
-def test_every_task_refuses_them_or_says_which_columns():
+def test_every_task_refuses_copies_or_names_columns():
     made = [tasks.load(name) for name in tasks.available()]
     scored = tasks.load("contrastive", {"data": "scored"})
 
@@ -179,12 +179,12 @@ def test_every_task_refuses_them_or_says_which_columns():
     assert scored.augmentable_columns == ()
 
 
-def test_a_task_that_refuses_them_says_why_before_any_work(tmp_path, tiny_base):
+def test_task_that_refuses_copies_gives_the_reason(tmp_path, tiny_base):
     settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     metric = {"metric": "log_likelihood"}
     own = {"task": "masked_lm", "preprocess": {"augment_copies": 1}, "train": metric, "tune": metric}
     (tmp_path / "params.yaml").write_text(json.dumps(change(settings, own)), encoding="utf-8")
-    reason = r"preprocess\.augment_copies is set, and the task refuses it: the model would learn to fill in the noise"
+    reason = r"preprocess\.augment_copies is set, but the task refuses it: it would learn to fill in the noise"
 
     with pytest.raises(BadParams, match=reason):
         read_params(tmp_path / "params.yaml")
@@ -192,14 +192,14 @@ def test_a_task_that_refuses_them_says_why_before_any_work(tmp_path, tiny_base):
         preprocess(tmp_path / "nothing", tiny_base, tmp_path / "out", task="masked_lm", preprocess=NOISY)
 
 
-def test_a_setting_that_nothing_reads_and_a_column_that_is_taken_are_refused(tickets):
-    with pytest.raises(BadParams, match=r"augment_noise is read where augment_copies is above 0, found 0\.1 with augment_copies 0"):
+def test_unused_setting_and_reserved_column_are_refused(tickets):
+    with pytest.raises(BadParams, match=r"augment_noise needs augment_copies above 0, found 0\.1 with augment_copies 0"):
         PreprocessParams.parse({"augment_noise": 0.1}, "preprocess")
     with pytest.raises(BadData, match="the data has a column 'augmented', which marks noisy copies"):
-        learnt(tickets.assign(**{AUGMENTED: "no"}))
+        training_rows(tickets.assign(**{AUGMENTED: "no"}))
 
 
-def test_without_the_package_the_extra_is_named(tickets, monkeypatch):
+def test_missing_package_error_names_the_extra(tickets, monkeypatch):
     real = builtins.__import__
 
     def bare(name, *rest, **named):
@@ -209,20 +209,20 @@ def test_without_the_package_the_extra_is_named(tickets, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", bare)
     with pytest.raises(BadParams, match=r"needs the package textnoisr: python -m pip install 'retune\[augment\]'"):
-        learnt(tickets)
+        training_rows(tickets)
 
 
-def test_texts_without_letters_and_texts_that_vanish_do_no_harm():
+def test_texts_without_letters_are_handled():
     rows = pd.DataFrame({"id": ["a", "b"], "group": ["a", "b"], "text": ["7", "12 34 56 78 90"], "label": ["x", "y"]})
     most = NOISY.model_copy(update={"augment_noise": 0.3, "augment_copies": 20})
-    found = with_copies(rows, rows.head(0), most, TASK)
+    result = add_noisy_copies(rows, rows.head(0), most, TASK)
 
-    assert set(rows["id"]) <= set(found["id"])
-    assert all(text.strip() for text in found["text"])
-    assert set("".join(found["text"])) <= set("0123456789 ")
+    assert set(rows["id"]) <= set(result["id"])
+    assert all(text.strip() for text in result["text"])
+    assert set("".join(result["text"])) <= set("0123456789 ")
 
 
-def test_baselines_learn_from_the_rows_without_their_copies(tmp_path, tiny_base, tickets):
+def test_baselines_are_trained_without_copies(tmp_path, tiny_base, tickets):
     outs = {}
     for name, params in (("plain", PLAIN), ("noisy", NOISY)):
         prepared = run(tmp_path, tiny_base, tickets, params, name)
@@ -233,13 +233,13 @@ def test_baselines_learn_from_the_rows_without_their_copies(tmp_path, tiny_base,
         spec.write(model)
         outs[name] = tmp_path / name / "evaluation"
         evaluate(model, prepared, tiny_base, outs[name], task="text_classification", evaluate=EvaluateParams())
-    found = [Predictions.read(out / "predictions" / "tfidf.parquet").probabilities for out in outs.values()]
+    result = [Predictions.read(out / "predictions" / "tfidf.parquet").probabilities for out in outs.values()]
 
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(*result)
 
 
-def test_an_id_that_a_copy_would_have_is_refused(tickets):
+def test_id_of_a_copy_is_refused(tickets):
     train = tickets.head(20).copy()
     train.loc[train.index[0], "id"] = f"{train['id'].iloc[1]}~1"
-    with pytest.raises(BadData, match=r"the id '.*~1' is that of a row and would be that of a noisy copy"):
-        with_copies(train, tickets.tail(5), NOISY, TASK)
+    with pytest.raises(BadData, match=r"the id '.*~1' of a row is also the id of a noisy copy"):
+        add_noisy_copies(train, tickets.tail(5), NOISY, TASK)

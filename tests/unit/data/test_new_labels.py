@@ -1,4 +1,4 @@
-"""How many labels are new in a snapshot: what decides whether a scheduled run has anything to learn."""
+"""Count the new labels of a snapshot, which decide whether a scheduled run starts."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def snapshot(root: Path, name: str, *tables: pd.DataFrame) -> Path:
     return root / name
 
 
-def test_rows_that_were_not_there_are_new_and_neither_those_that_went_away_nor_copies_count(tmp_path: Path) -> None:
+def test_only_added_distinct_rows_count(tmp_path: Path) -> None:
     earlier = snapshot(tmp_path, "earlier", ROWS)
     now = snapshot(tmp_path, "now", ROWS.iloc[5:], MORE, MORE)
 
@@ -37,14 +37,14 @@ def test_without_an_earlier_snapshot_every_label_is_new(tmp_path: Path, name: st
     assert new_labels(tmp_path / name if name else None, now) == 22
 
 
-def test_a_changed_label_is_new_and_a_row_without_one_is_not(tmp_path: Path) -> None:
+def test_changed_label_is_new_and_removed_label_is_not(tmp_path: Path) -> None:
     earlier = snapshot(tmp_path, "earlier", ROWS)
     changed = ROWS.assign(label=["z", None, " ", *ROWS["label"][3:]])
 
     assert new_labels(earlier, snapshot(tmp_path, "now", changed)) == 1
 
 
-def test_rows_are_compared_by_the_columns_that_both_have(tmp_path: Path) -> None:
+def test_rows_are_compared_by_shared_columns(tmp_path: Path) -> None:
     earlier = snapshot(tmp_path, "earlier", ROWS.assign(agent="ann"))
     wider = snapshot(tmp_path, "now", ROWS.assign(channel="mail"), MORE.assign(channel="mail"))
     without_id = snapshot(tmp_path, "anonymous", ROWS.drop(columns="id"))
@@ -54,7 +54,7 @@ def test_rows_are_compared_by_the_columns_that_both_have(tmp_path: Path) -> None
     assert new_labels(earlier, snapshot(tmp_path, "foreign", pd.DataFrame({"source": ["a", "b"], "target": ["c", "d"]}))) == 2
 
 
-def test_an_answer_of_a_model_is_no_label_until_a_person_confirms_it(tmp_path: Path) -> None:
+def test_pseudo_label_counts_only_after_confirmation(tmp_path: Path) -> None:
     guessed = MORE.assign(pseudo="tickets/3", confidence="0.99")
     earlier = snapshot(tmp_path, "earlier", ROWS)
     with_guesses = snapshot(tmp_path, "guesses", ROWS.assign(pseudo=None, confidence=None), guessed)
@@ -65,14 +65,14 @@ def test_an_answer_of_a_model_is_no_label_until_a_person_confirms_it(tmp_path: P
     assert new_labels(snapshot(tmp_path, "only guesses", guessed), snapshot(tmp_path, "first", MORE)) == 2
 
 
-def test_a_task_without_labels_counts_its_rows(tmp_path: Path) -> None:
+def test_task_without_labels_counts_its_rows(tmp_path: Path) -> None:
     pairs = pd.DataFrame({"source": ["a", "b"], "target": ["c", "d"]})
     earlier = snapshot(tmp_path, "earlier", pairs)
 
     assert new_labels(earlier, snapshot(tmp_path, "now", pairs, pd.DataFrame({"source": ["e"], "target": ["f"]}))) == 1
 
 
-def test_a_snapshot_that_is_not_there_or_not_whole_is_an_error(tmp_path: Path) -> None:
+def test_missing_or_damaged_snapshot_is_an_error(tmp_path: Path) -> None:
     earlier, now = snapshot(tmp_path, "earlier", ROWS), snapshot(tmp_path, "now", ROWS, MORE)
     with pytest.raises(NotFound, match=r"manifest\.json is missing"):
         new_labels(earlier, tmp_path / "none")

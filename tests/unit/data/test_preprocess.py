@@ -12,11 +12,11 @@ from components.artifacts.validation import Check, ValidationReport
 from components.core.errors import BadData, BadModel, BadParams, NotFound
 from components.core.hashing import digest_folder
 from components.data.preprocess import PreprocessParams, duplicates
-from components.data.preprocess.splits import assign, fraction
+from components.data.preprocess.splits import assign_splits, hash_fraction
 from components.data.preprocess.step import prepare, preprocess, split_by
 from components.data.snapshot import SnapshotParams, take_snapshot
 from components.data.validate import ValidateParams, validate
-from components.data.validate.row_ids import with_identity
+from components.data.validate.row_ids import add_ids_and_groups
 from components.model import tasks
 from components.training.trainer.data import PreparedSplits
 from tests.support.project import ROOT
@@ -40,7 +40,7 @@ def run(tmp_path, base, rows, params=PARAMS, name="one"):
 
 
 def frame(*rows):
-    """Rows of (id, text, label, split)."""
+    """Return rows of (id, text, label, split)."""
     return pd.DataFrame(rows, columns=["id", "text", "label", "split"]).sort_values("id", ignore_index=True)
 
 
@@ -49,7 +49,7 @@ def splits_of(out):
     return {name: split for split, folder in files.items() for name in read_rows(folder / f"{split}.parquet")["id"]}
 
 
-def test_every_row_is_accounted_for(tmp_path, tiny_base, tickets):
+def test_every_row_is_kept_or_removed(tmp_path, tiny_base, tickets):
     out = run(tmp_path, tiny_base, tickets)
 
     profile, removed = Profile.read(out), read_rows(out / "removed.parquet")
@@ -62,15 +62,15 @@ def test_every_row_is_accounted_for(tmp_path, tiny_base, tickets):
     assert ModelSpec.read(out / "learn").labels == profile.labels
 
 
-def test_the_same_rows_in_any_order_give_the_same_bytes(tmp_path, tiny_base, tickets):
+def test_order_of_rows_does_not_change_the_bytes(tmp_path, tiny_base, tickets):
     one = run(tmp_path, tiny_base, tickets, name="one")
     other = run(tmp_path, tiny_base, tickets.sample(frac=1, random_state=3), name="other")
 
     assert digest_folder(one) == digest_folder(other)
 
 
-def without_ids(tmp_path, base, rows, name):
-    """The split of every text of rows that have neither id nor group, through validation and preprocessing."""
+def splits_without_ids(tmp_path, base, rows, name):
+    """Return the split of every text after validation and preprocessing of rows without id and group."""
     folder = tmp_path / name
     folder.mkdir()
     write_rows(rows.drop(columns=["id", "group"], errors="ignore"), folder / "rows.parquet")
@@ -84,13 +84,13 @@ def without_ids(tmp_path, base, rows, name):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")  # Great Expectations imports them
-def test_without_ids_the_text_alone_says_the_split(tmp_path, tiny_base, tickets):
-    before = without_ids(tmp_path, tiny_base, tickets, "before")
+def test_text_decides_the_split_without_ids(tmp_path, tiny_base, tickets):
+    before = splits_without_ids(tmp_path, tiny_base, tickets, "before")
     unique = set(tickets["text"].drop_duplicates(keep=False))
     learnt = next(text for text in tickets["text"] if text in unique and before[text] == "train")
     label = "billing" if tickets.set_index("text")["label"][learnt] != "billing" else "device"
     corrected = tickets.assign(label=tickets["label"].where(tickets["text"] != learnt, label))
-    more = tickets.head(200).assign(text=[f"number {place} {text}" for place, text in enumerate(tickets["text"].head(200))])
+    more = tickets.head(200).assign(text=[f"number {number} {text}" for number, text in enumerate(tickets["text"].head(200))])
     spaced = tickets.assign(text="  " + tickets["text"].str.replace(" ", "\u00a0 "))
     changes = {
         "column": tickets.assign(channel="mail"),
@@ -103,25 +103,27 @@ def test_without_ids_the_text_alone_says_the_split(tmp_path, tiny_base, tickets)
     assert len(before) >= 230
     assert before[learnt] == "train"
     for name, rows in changes.items():
-        after = without_ids(tmp_path, tiny_base, rows, name)
+        after = splits_without_ids(tmp_path, tiny_base, rows, name)
         assert {text: after[text] for text in before} == before, name
 
 
 @pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")
-def test_rows_without_ids_in_any_order_give_the_same_bytes(tmp_path, tiny_base, tickets):
+def test_order_does_not_matter_without_ids(tmp_path, tiny_base, tickets):
     rows = tickets.assign(kind=[str(number % 2) for number in range(240)])
     rows = pd.concat([rows, rows.head(3).assign(kind="z")])
-    without_ids(tmp_path, tiny_base, rows, "one")
-    without_ids(tmp_path, tiny_base, rows.sample(frac=1, random_state=3), "other")
+    splits_without_ids(tmp_path, tiny_base, rows, "one")
+    splits_without_ids(tmp_path, tiny_base, rows.sample(frac=1, random_state=3), "other")
 
     assert digest_folder(tmp_path / "one" / "prepared") == digest_folder(tmp_path / "other" / "prepared")
     assert Profile.read(tmp_path / "one" / "prepared").exact_duplicates == 3
 
 
-def test_appending_rows_moves_no_earlier_row(tmp_path, tiny_base, tickets):
+def test_appended_rows_move_no_existing_row(tmp_path, tiny_base, tickets):
     exact_only = PARAMS.model_copy(update={"near_duplicate": 1.0})
     more = tickets.assign(
-        id="n" + tickets["id"], group="n" + tickets["group"], text=[f"number {place} {text}" for place, text in enumerate(tickets["text"])]
+        id="n" + tickets["id"],
+        group="n" + tickets["group"],
+        text=[f"number {n} {text}" for n, text in enumerate(tickets["text"])],
     )
     before = splits_of(run(tmp_path, tiny_base, tickets, exact_only, name="before"))
     after = splits_of(run(tmp_path, tiny_base, pd.concat([more.head(200), tickets]), exact_only, name="after"))
@@ -134,55 +136,55 @@ EXACT = PreprocessParams(test_share=0.3, validation_share=0.2, near_duplicate=1.
 
 
 def split_by_text(rows, params=EXACT):
-    """The split of every text, of rows with ids and no groups."""
-    kept, _ = prepare(with_identity(rows.drop(columns="group", errors="ignore"), ["text"]), params, tasks.load("text_classification"))
+    """Return the split of every text of rows with ids and without groups."""
+    kept, _ = prepare(add_ids_and_groups(rows.drop(columns="group", errors="ignore"), ["text"]), params, tasks.load("text_classification"))
     return dict(zip(kept["text"], kept["split"], strict=True))
 
 
-def test_a_text_under_a_new_id_stays_in_its_split(tickets):
+def test_text_with_a_new_id_stays_in_its_split(tickets):
     before = split_by_text(tickets)
-    renamed = tickets.assign(id=[f"again {place}" for place in range(240)], text="  " + tickets["text"].str.replace(" ", "\u00a0 "))
+    renamed = tickets.assign(id=[f"again {number}" for number in range(240)], text="  " + tickets["text"].str.replace(" ", "\u00a0 "))
 
     assert split_by_text(renamed.sample(frac=1, random_state=1)) == before
     assert len(set(before.values())) == 3
 
 
-def test_the_rule_of_earlier_projects_stays(tickets):
+def test_old_projects_can_split_by_id(tickets):
     by_id = EXACT.model_copy(update={"split_by": "id"})
-    kept, _ = prepare(with_identity(tickets.drop(columns="group"), ["text"]), by_id, tasks.load("text_classification"))
+    kept, _ = prepare(add_ids_and_groups(tickets.drop(columns="group"), ["text"]), by_id, tasks.load("text_classification"))
 
-    assert kept["split"].tolist() == assign(kept["id"], EXACT.split_seed, 0.3, 0.2)
+    assert kept["split"].tolist() == assign_splits(kept["id"], EXACT.split_seed, 0.3, 0.2)
     assert kept["group"].tolist() == kept["id"].tolist()
-    assert split_by_text(tickets.assign(id=[f"again {place}" for place in range(240)]), by_id) != split_by_text(tickets, by_id)
+    assert split_by_text(tickets.assign(id=[f"again {number}" for number in range(240)]), by_id) != split_by_text(tickets, by_id)
 
 
 @pytest.mark.parametrize("ids", [True, False])
-def test_given_groups_say_the_split_whatever_the_setting(tickets, ids):
-    rows = with_identity(tickets if ids else tickets.drop(columns="id"), ["text"])
-    found = [prepare(rows, EXACT.model_copy(update={"split_by": name}), tasks.load("text_classification"))[0] for name in ("text", "id")]
+def test_given_groups_override_the_setting(tickets, ids):
+    rows = add_ids_and_groups(tickets if ids else tickets.drop(columns="id"), ["text"])
+    results = [prepare(rows, EXACT.model_copy(update={"split_by": name}), tasks.load("text_classification"))[0] for name in ("text", "id")]
 
     assert split_by(rows, EXACT) == "group"
-    pd.testing.assert_frame_equal(*found)
+    pd.testing.assert_frame_equal(*results)
 
 
-def test_groups_of_one_row_each_stay_groups_when_a_row_joins_one(tmp_path, tiny_base, tickets):
-    rows, found = tickets.assign(group=tickets["id"]), []
+def test_single_row_groups_stay_groups(tmp_path, tiny_base, tickets):
+    rows, results = tickets.assign(group=tickets["id"]), []
     more = pd.concat([rows, rows.tail(1).assign(id="reply", text="something quite unlike all that was said before")], ignore_index=True)
     for name, table in (("one", rows), ("two", more)):
         out = tmp_path / name / "prepared"
         folder = validated(tmp_path / name / "validated", table, grouped=True)
         preprocess(folder, tiny_base, out, task="text_classification", preprocess=PARAMS)
-        found.append(splits_of(out))
+        results.append(splits_of(out))
 
-    assert found[1].pop("reply") == found[1][rows["id"].iloc[-1]]
-    assert found[0] == found[1]
+    assert results[1].pop("reply") == results[1][rows["id"].iloc[-1]]
+    assert results[0] == results[1]
 
 
-def test_the_example_keeps_its_splits():
+def test_example_keeps_its_splits():
     rows = pd.read_csv(ROOT / "examples/diagnosis/diagnosis.csv", dtype=str, keep_default_na=False)
 
     assert split_by(rows, PreprocessParams()) == "group"
-    assert Counter(assign(rows["group"], 20261121, 0.2, 0.1)) == {"train": 7014, "test": 2189, "validation": 979}
+    assert Counter(assign_splits(rows["group"], 20261121, 0.2, 0.1)) == {"train": 7014, "test": 2189, "validation": 979}
 
 
 CHAT = '[{{"role": "user", "content": "a {}"}}, {{"role": "assistant", "content": "{other}"}}]'
@@ -207,20 +209,20 @@ CHAT = '[{{"role": "user", "content": "a {}"}}, {{"role": "assistant", "content"
         ("masked_lm", {}, {"text": "one two {}"}),
     ],
 )
-def test_what_a_task_reads_says_the_split_and_not_the_answer(task, options, columns):
-    kind = tasks.load(task, options)
-    found = []
+def test_split_depends_on_inputs_not_on_answers(task, options, columns):
+    plugin = tasks.load(task, options)
+    results = []
     for other in ("x", "y"):
-        rows = pd.DataFrame({name: [cell.format(place, other=other) for place in range(30)] for name, cell in columns.items()})
-        rows, faults = kind.read(with_identity(rows.assign(id=[f"{other}{place}" for place in range(30)]), list(columns)))
+        rows = pd.DataFrame({name: [cell.format(number, other=other) for number in range(30)] for name, cell in columns.items()})
+        rows, faults = plugin.read(add_ids_and_groups(rows.assign(id=[f"{other}{number}" for number in range(30)]), list(columns)))
         assert not faults
-        found.append(prepare(rows, EXACT, kind)[0].set_index("text" if task != "question_answering" else "context")["split"].to_dict())
+        results.append(prepare(rows, EXACT, plugin)[0].set_index("text" if task != "question_answering" else "context")["split"].to_dict())
 
-    assert found[0] == found[1]
-    assert len(set(found[0].values())) == 3
+    assert results[0] == results[1]
+    assert len(set(results[0].values())) == 3
 
 
-def test_a_group_is_never_torn_apart(tmp_path, tiny_base, tickets):
+def test_group_stays_in_one_split(tmp_path, tiny_base, tickets):
     splits = splits_of(run(tmp_path, tiny_base, tickets))
 
     where = {}
@@ -228,23 +230,23 @@ def test_a_group_is_never_torn_apart(tmp_path, tiny_base, tickets):
         if row.id in splits:
             where.setdefault(row.group, set()).add(splits[row.id])
     assert len(where) == 80
-    assert all(len(found) == 1 for found in where.values())
+    assert all(len(splits) == 1 for splits in where.values())
 
 
-def test_the_shares_are_met_over_many_groups():
-    counts = Counter(assign([f"g{number}" for number in range(20_000)], 5, 0.2, 0.1))
+def test_shares_are_met_over_many_groups():
+    counts = Counter(assign_splits([f"g{number}" for number in range(20_000)], 5, 0.2, 0.1))
 
     # 4 standard deviations of a binomial share over 20,000 groups are 1.1 points.
     assert counts["test"] / 20_000 == pytest.approx(0.2, abs=0.012)
     assert counts["validation"] / 20_000 == pytest.approx(0.1, abs=0.009)
 
 
-def test_the_split_of_a_group_is_pinned_for_ever():
-    # A changed hash would show champions their own training rows: these numbers must never change.
-    assert (round(fraction(20261121, "A00"), 6), round(fraction(7, "g"), 6)) == (0.18862, 0.90192)
+def test_split_of_a_group_never_changes():
+    # These numbers must never change: another hash would put training rows of champions into the test set.
+    assert (round(hash_fraction(20261121, "A00"), 6), round(hash_fraction(7, "g"), 6)) == (0.18862, 0.90192)
 
 
-def test_conflicting_labels_remove_every_copy_and_point_at_each_other():
+def test_conflicting_labels_remove_every_copy():
     rows = frame(("1", "same", "x", "train"), ("2", "same", "y", "test"), ("3", "same", "x", "test"), ("4", "other", "x", "test"))
 
     assert duplicates.conflicting(rows).to_dict("list") == {
@@ -254,13 +256,13 @@ def test_conflicting_labels_remove_every_copy_and_point_at_each_other():
     }
 
 
-def test_of_exact_copies_that_of_the_test_split_stays():
+def test_exact_copy_in_test_is_kept():
     rows = frame(("1", "same", "x", "train"), ("2", "same", "x", "validation"), ("3", "same", "x", "test"), ("4", "same", "x", "test"))
 
     assert duplicates.exact(rows)[["id", "duplicate_of"]].to_dict("list") == {"id": ["1", "2", "4"], "duplicate_of": ["3"] * 3}
 
 
-def test_near_copies_leave_the_less_favoured_split_only():
+def test_near_copies_are_removed_from_train_first():
     base = "acute fracture of the upper end of the left arm bone initial encounter"
     rows = frame(
         ("1", base + " today", "x", "train"),
@@ -271,13 +273,13 @@ def test_near_copies_leave_the_less_favoured_split_only():
         ("6", "something else entirely about cholera", "x", "train"),
     )
 
-    found = duplicates.near(rows, 0.8)
-    assert found["id"].tolist() == ["1", "2", "4"]
-    assert set(found["duplicate_of"]) == {"3"}
+    removed = duplicates.near(rows, 0.8)
+    assert removed["id"].tolist() == ["1", "2", "4"]
+    assert set(removed["duplicate_of"]) == {"3"}
 
 
-def test_a_near_copy_of_a_removed_row_only_stays():
-    # The validation row resembles the test row and goes; the training row resembles only the validation row.
+def test_near_copy_of_a_removed_row_is_kept():
+    # The validation row resembles the test row and is removed; the training row resembles only the validation row.
     words = [f"w{number}" for number in range(40)]
     rows = frame(
         ("1", " ".join(words), "x", "test"),
@@ -288,7 +290,7 @@ def test_a_near_copy_of_a_removed_row_only_stays():
     assert duplicates.near(rows, 0.9)["id"].tolist() == ["2"]
 
 
-def test_a_training_row_takes_no_given_test_row_with_it():
+def test_training_row_removes_no_given_test_row():
     rows = frame(("1", "same", "x", "train"), ("2", "same", "y", "test"), ("3", "other", "x", "train"), ("4", "more", "y", "validation"))
     rows = rows.rename(columns={"split": "given_split"}).assign(group=rows["id"])
 
@@ -308,24 +310,24 @@ def test_scripts_without_spaces_are_compared_by_characters():
     assert duplicates.near(rows, 0.8)["id"].tolist() == ["2"]
 
 
-def test_normalisation_comes_before_comparison(tickets):
+def test_texts_are_normalised_before_comparison(tickets):
     rows = pd.concat([tickets, tickets.head(1).assign(id="copy", group="copy", text="  " + tickets["text"][0].replace(" ", "\u00a0 "))])
 
     _, removed = prepare(rows, PARAMS, tasks.load("text_classification"))
     assert "exact duplicate" in set(removed.loc[removed["text"] == tickets["text"][0], "reason"])
 
 
-def test_the_encoded_rows_line_up_with_the_tables(tmp_path, tiny_base, tickets):
+def test_encoded_rows_match_the_tables(tmp_path, tiny_base, tickets):
     out = run(tmp_path, tiny_base, tickets)
 
     learn = PreparedSplits.read(out / "learn")
     rows = read_rows(out / "learn" / "train.parquet")
-    assert [learn.spec.labels[row["labels"]] for row in (learn.train[place] for place in range(len(rows)))] == rows["label"].tolist()
+    assert [learn.spec.labels[row["labels"]] for row in (learn.train[number] for number in range(len(rows)))] == rows["label"].tolist()
     assert len(learn.validation) == Profile.read(out).splits["validation"].rows
     assert sorted(path.name for path in (out / "test").iterdir()) == ["test.parquet"]
 
 
-def test_other_columns_travel_with_their_row(tmp_path, tiny_base, tickets):
+def test_other_columns_stay_with_their_row(tmp_path, tiny_base, tickets):
     out = run(tmp_path, tiny_base, tickets.assign(kind=tickets["id"].where(tickets.index % 2 == 0, None)))
 
     rows = read_rows(out / "test" / "test.parquet")
@@ -334,7 +336,7 @@ def test_other_columns_travel_with_their_row(tmp_path, tiny_base, tickets):
     assert (rows["kind"].dropna() == rows.loc[rows["kind"].notna(), "id"]).all()
 
 
-def test_cut_texts_are_counted_and_warned_of(tmp_path, tiny_base, tickets, caplog):
+def test_truncated_texts_are_counted_and_reported(tmp_path, tiny_base, tickets, caplog):
     with caplog.at_level(logging.WARNING):
         out = run(tmp_path, tiny_base, tickets, PARAMS.model_copy(update={"max_length": 8}))
 
@@ -346,7 +348,7 @@ def test_cut_texts_are_counted_and_warned_of(tmp_path, tiny_base, tickets, caplo
     assert "100.0% of the rows are cut at 8 tokens" in caplog.text
 
 
-def test_the_digests_follow_their_rows_only(tmp_path, tiny_base, tickets):
+def test_digests_depend_only_on_their_rows(tmp_path, tiny_base, tickets):
     one = Profile.read(run(tmp_path, tiny_base, tickets, name="one"))
     train_row = read_rows(tmp_path / "one" / "prepared" / "learn" / "train.parquet")["id"][0]
     changed = tickets.assign(text=tickets["text"].where(tickets["id"] != train_row, "wholly other words that resemble nothing else here"))
@@ -357,42 +359,42 @@ def test_the_digests_follow_their_rows_only(tmp_path, tiny_base, tickets):
     assert one.learn_digest != other.learn_digest
 
 
-def test_a_class_with_fewer_groups_than_splits_is_named(tmp_path, tiny_base, tickets):
+def test_class_with_too_few_groups_is_refused(tmp_path, tiny_base, tickets):
     rare = tickets.head(2).assign(label="rare", id=["r1", "r2"], group=["r1", "r2"], text=["first rare thing", "second odd matter"])
 
-    with pytest.raises(BadData, match=r"'rare' has 2 groups \(2 rows\), expected 3 or more.*What to do"):
+    with pytest.raises(BadData, match=r"'rare' has 2 groups \(2 rows\), expected at least 3.*To fix it"):
         run(tmp_path, tiny_base, pd.concat([tickets, rare]))
 
 
-def test_a_class_that_missed_the_test_split_is_named(tmp_path, tiny_base, tickets):
-    groups = [name for name in (f"x{number}" for number in range(99)) if assign([name], PARAMS.split_seed, 0.3, 0.2) != ["test"]][:5]
+def test_class_missing_in_test_is_refused(tmp_path, tiny_base, tickets):
+    groups = [name for name in (f"x{number}" for number in range(99)) if assign_splits([name], PARAMS.split_seed, 0.3, 0.2) != ["test"]][:5]
     rare = pd.DataFrame({"id": groups, "group": groups, "text": [f"lonely {name} matter {name}{name}" for name in groups], "label": "rare"})
 
-    with pytest.raises(BadData, match=r"'rare' has 5 groups \(5 rows\), of which none fell into test"):
+    with pytest.raises(BadData, match=r"'rare' has 5 groups \(5 rows\), none of them in test"):
         run(tmp_path, tiny_base, pd.concat([tickets, rare]))
 
 
-def test_one_class_only_is_refused(tmp_path, tiny_base, tickets):
+def test_single_class_is_refused(tmp_path, tiny_base, tickets):
     with pytest.raises(BadData, match="only the label 'device'"):
         run(tmp_path, tiny_base, tickets[tickets["label"] == "device"])
 
 
-def test_equal_texts_with_different_labels_leave_nothing(tmp_path, tiny_base, tickets):
-    with pytest.raises(BadData, match=r"no row is left \(240 conflicting labels\)"):
+def test_only_conflicting_labels_are_refused(tmp_path, tiny_base, tickets):
+    with pytest.raises(BadData, match=r"no rows remain \(240 conflicting labels\)"):
         run(tmp_path, tiny_base, tickets.assign(text="same"))
 
 
-def test_no_rows_at_all_is_one_clear_error(tmp_path, tiny_base, tickets):
-    with pytest.raises(BadData, match="no row is left"):
+def test_empty_data_is_refused(tmp_path, tiny_base, tickets):
+    with pytest.raises(BadData, match="no rows remain"):
         run(tmp_path, tiny_base, tickets.head(0))
 
 
-def test_a_missing_column_names_the_nearest(tmp_path, tiny_base, tickets):
+def test_missing_column_error_suggests_similar_names(tmp_path, tiny_base, tickets):
     with pytest.raises(BadData, match="'label'; did you mean 'labels'"):
         run(tmp_path, tiny_base, tickets.rename(columns={"label": "labels"}))
 
 
-def test_rejected_data_goes_no_further(tmp_path, tiny_base, tickets):
+def test_rejected_data_is_refused(tmp_path, tiny_base, tickets):
     folder = validated(tmp_path / "validated", tickets, accepted=False)
 
     with pytest.raises(BadData, match=r"rejected the snapshot \(labels\)"):
@@ -405,18 +407,18 @@ def test_validation_must_have_run(tmp_path, tiny_base):
         preprocess(tmp_path, tiny_base, tmp_path / "out", task="text_classification", preprocess=PARAMS)
 
 
-def test_a_folder_without_a_tokenizer_is_a_bad_model(tmp_path, tickets):
+def test_folder_without_a_tokenizer_is_refused(tmp_path, tickets):
     (tmp_path / "base").mkdir()
 
     with pytest.raises(BadModel):
         run(tmp_path, tmp_path / "base", tickets)
 
 
-def test_more_tokens_than_the_model_reads_is_refused(tmp_path, tiny_base, tickets):
-    with pytest.raises(BadParams, match=r"max_length is 65, and the base model in .* reads at most 64"):
+def test_max_length_above_the_model_is_refused(tmp_path, tiny_base, tickets):
+    with pytest.raises(BadParams, match=r"max_length is 65, but the base model in .* reads at most 64"):
         run(tmp_path, tiny_base, tickets, PARAMS.model_copy(update={"max_length": 65}))
 
 
-def test_shares_that_leave_nothing_to_train_on_are_contradictory():
-    with pytest.raises(BadParams, match="their sum is 1"):
+def test_shares_without_training_rows_are_refused():
+    with pytest.raises(BadParams, match="must sum to less than 1"):
         PreprocessParams.parse({"test_share": 0.5, "validation_share": 0.5}, "preprocess")

@@ -1,4 +1,4 @@
-"""What DVC is asked before the stages: which of them stand, and whether data and base are those that it knows."""
+"""Before the stages run, DVC reports which are unchanged, and tracks changed data and base models."""
 
 import logging
 import shutil
@@ -22,116 +22,121 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A pipeline of five stages, each a copy of the one before; a stage of the user's own writes what `preprocess` reads."""
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A pipeline of five stages, each a copy of the previous one, and a custom stage that writes an input of `preprocess`."""
     root = tmp_path_factory.mktemp("pipeline")
     for name in ("data/raw", "data/base", "code", "models"):
         (root / name).mkdir(parents=True)
         (root / name / "file").write_text(name, encoding="utf-8")
     stages = {"words": {"cmd": "cp code/words models/words", "deps": ["code/words"], "outs": ["models/words"]}}
     (root / "code/words").write_text("words", encoding="utf-8")
-    before = "data/raw/file"
+    previous = "data/raw/file"
     for stage in STAGES:
         (root / "code" / stage).write_text(stage, encoding="utf-8")
-        deps = [before, f"code/{stage}", *(["models/words"] if stage == "preprocess" else []), *(["data/base"] if stage == "train" else [])]
+        deps = [
+            previous,
+            f"code/{stage}",
+            *(["models/words"] if stage == "preprocess" else []),
+            *(["data/base"] if stage == "train" else []),
+        ]
         stages[stage] = {"cmd": f"cat {' '.join(deps[:2])} > models/{stage}", "deps": deps, "outs": [f"models/{stage}"]}
-        before = f"models/{stage}"
+        previous = f"models/{stage}"
     (root / "code/leaf").write_text("leaf", encoding="utf-8")
     stages["leaf"] = {"cmd": "cat models/preprocess code/leaf > models/leaf", "deps": ["models/preprocess", "code/leaf"]}
     stages["leaf"]["outs"] = ["models/leaf"]
     stages["after"] = {"cmd": "cp models/evaluate models/after", "deps": ["models/evaluate"], "outs": ["models/after"]}
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
     dvc(root, "init", "--no-scm", "-q")
-    found = Workspace(root, root, root / "params.yaml")
-    assert put_under_dvc(found) == frozenset()
+    workspace = Workspace(root, root, root / "params.yaml")
+    assert put_under_dvc(workspace) == frozenset()
     dvc(root, "repro", "-q", "evaluate", "leaf")
-    return found
+    return workspace
 
 
 def dvc(root: Path, *command: str) -> None:
     subprocess.run([sys.executable, "-m", "dvc", *command], cwd=root, check=True, capture_output=True)
 
 
-def test_all_stand_where_nothing_changed_and_what_comes_after_them_is_not_asked(place: Workspace) -> None:
-    assert changed(place.root) == frozenset()
-    assert put_under_dvc(place) == frozenset(STAGES)
+def test_all_stages_are_unchanged_without_an_edit(workspace: Workspace) -> None:
+    assert changed(workspace.root) == frozenset()
+    assert put_under_dvc(workspace) == frozenset(STAGES)
 
 
 @pytest.mark.parametrize(
-    ("file", "standing"),
+    ("file", "unchanged"),
     [
         ("code/train", {"validate", "preprocess", "tune"}),
         ("code/validate", set()),
-        ("models/tune", {"validate", "preprocess"}),  # what a stage wrote is other than it was
-        ("code/words", {"validate"}),  # a stage of the user's own, before ours
+        ("models/tune", {"validate", "preprocess"}),  # a changed output
+        ("code/words", {"validate"}),  # a custom stage upstream
     ],
 )
-def test_stages_stand_up_to_the_first_that_changed(place: Workspace, file: str, standing: set[str]) -> None:
-    path = place.root / file
+def test_stages_are_unchanged_up_to_the_first_edit(workspace: Workspace, file: str, unchanged: set[str]) -> None:
+    path = workspace.root / file
     before = path.read_text(encoding="utf-8")
     path.unlink()  # it may be a link into DVC's cache
     path.write_text(before + " edited", encoding="utf-8")
     try:
-        assert put_under_dvc(place) == standing
+        assert put_under_dvc(workspace) == unchanged
     finally:
         path.write_text(before, encoding="utf-8")
 
 
-@pytest.mark.parametrize(("folder", "standing"), [("raw", set()), ("base", {"validate", "preprocess", "tune"})])
-def test_other_data_or_another_base_is_known_to_dvc_afterwards(place: Workspace, folder: str, standing: set[str]) -> None:
-    path = place.root / "data" / folder / "file"
+@pytest.mark.parametrize(("folder", "unchanged"), [("raw", set()), ("base", {"validate", "preprocess", "tune"})])
+def test_changed_data_or_base_is_added_to_dvc(workspace: Workspace, folder: str, unchanged: set[str]) -> None:
+    path = workspace.root / "data" / folder / "file"
     before = path.read_text(encoding="utf-8")
     path.unlink()
     path.write_text("other", encoding="utf-8")
 
-    assert put_under_dvc(place) == standing
-    assert f"data/{folder}.dvc" not in changed(place.root)
+    assert put_under_dvc(workspace) == unchanged
+    assert f"data/{folder}.dvc" not in changed(workspace.root)
 
     path.unlink()
     path.write_text(before, encoding="utf-8")
-    assert put_under_dvc(place) == frozenset(STAGES)
+    assert put_under_dvc(workspace) == frozenset(STAGES)
 
 
-def test_a_folder_that_dvc_has_forgotten_is_added_again(place: Workspace) -> None:
-    (place.root / "data/raw.dvc").unlink()
+def test_untracked_folder_is_added_again(workspace: Workspace) -> None:
+    (workspace.root / "data/raw.dvc").unlink()
 
-    assert put_under_dvc(place) == frozenset(STAGES)
-    assert (place.root / "data/raw.dvc").exists()
+    assert put_under_dvc(workspace) == frozenset(STAGES)
+    assert (workspace.root / "data/raw.dvc").exists()
 
 
-def test_a_leaf_stage_placed_last_hides_no_edit(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_leaf_stage_at_the_end_hides_no_edit(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (flows_dvc, lock):
         monkeypatch.setattr(module, "STAGES", (*STAGES, "leaf"))
-    (place.root / "code/train").write_text("edited", encoding="utf-8")
+    (workspace.root / "code/train").write_text("edited", encoding="utf-8")
     try:
-        assert put_under_dvc(place) == {"validate", "preprocess", "tune", "leaf"}
+        assert put_under_dvc(workspace) == {"validate", "preprocess", "tune", "leaf"}
     finally:
-        (place.root / "code/train").write_text("train", encoding="utf-8")
+        (workspace.root / "code/train").write_text("train", encoding="utf-8")
 
 
-def test_a_damaged_object_is_not_restored(place: Workspace, caplog: pytest.LogCaptureFixture) -> None:
-    """DVC trusts it, since it may only be read."""
-    out = place.root / "models/tune"
-    before, md5 = out.read_bytes(), lock.outputs(place.root, ["tune"])["models/tune"]
-    damage(object_path(place.root, md5))
+def test_damaged_object_is_not_restored(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+    """DVC trusts it because it is read-only."""
+    out = workspace.root / "models/tune"
+    before, md5 = out.read_bytes(), lock.outputs(workspace.root, ["tune"])["models/tune"]
+    damage(object_path(workspace.root, md5))
     out.unlink()
     with caplog.at_level(logging.WARNING):
-        assert reproduce_whole("tune", place.root) is StageResult.RAN
+        assert reproduce_whole("tune", workspace.root) is StageResult.RAN
 
-    assert out.read_bytes() == before == object_path(place.root, md5).read_bytes()
+    assert out.read_bytes() == before == object_path(workspace.root, md5).read_bytes()
     assert md5 in caplog.text
 
 
-def test_a_damaged_file_laid_out_by_hand_does_not_stand(place: Workspace) -> None:
-    out, md5 = place.root / "models/train", lock.outputs(place.root, ["train"])["models/train"]
+def test_damaged_checkout_counts_as_changed(workspace: Workspace) -> None:
+    out, md5 = workspace.root / "models/train", lock.outputs(workspace.root, ["train"])["models/train"]
     before = out.read_bytes()
-    damage(object_path(place.root, md5))
+    damage(object_path(workspace.root, md5))
     out.unlink()
-    dvc(place.root, "checkout", "train")
+    dvc(workspace.root, "checkout", "train")
     assert out.read_bytes() != before
 
-    assert put_under_dvc(place) == {"validate", "preprocess", "tune"}
-    assert reproduce_whole("train", place.root) is StageResult.RAN
+    assert put_under_dvc(workspace) == {"validate", "preprocess", "tune"}
+    assert reproduce_whole("train", workspace.root) is StageResult.RAN
     assert out.read_bytes() == before
 
 
@@ -143,27 +148,27 @@ def damage(path: Path) -> None:
     path.chmod(0o444)
 
 
-def test_a_model_made_by_other_code_is_not_recorded(place: Workspace) -> None:
-    shutil.copy(ROOT / "params.yaml", place.root)
-    (place.root / "code/train").write_text("edited", encoding="utf-8")
+def test_model_of_other_code_is_not_recorded(workspace: Workspace) -> None:
+    shutil.copy(ROOT / "params.yaml", workspace.root)
+    (workspace.root / "code/train").write_text("edited", encoding="utf-8")
     try:
         with pytest.raises(RetuneError, match=r"train changed since the model was made: `dvc repro`"):
-            record(place, ())
+            record(workspace, ())
     finally:
-        (place.root / "code/train").write_text("train", encoding="utf-8")
+        (workspace.root / "code/train").write_text("train", encoding="utf-8")
 
 
-@pytest.mark.parametrize(("asked", "says"), [("add", "Cannot add files inside symlinked directories"), ("pull", "no-such-stage")])
-def test_why_dvc_failed_is_told(place: Workspace, tmp_path: Path, asked: str, says: str) -> None:
+@pytest.mark.parametrize(("action", "error"), [("add", "Cannot add files inside symlinked directories"), ("pull", "no-such-stage")])
+def test_dvc_errors_are_reported(workspace: Workspace, tmp_path: Path, action: str, error: str) -> None:
     (tmp_path / "data").mkdir()
-    (place.root / "linked").unlink(missing_ok=True)
-    (place.root / "linked").symlink_to(tmp_path)
-    with pytest.raises(RetuneError, match=says):
-        add_to_dvc([place.root / "linked/data"], place.root) if asked == "add" else pull("no-such-stage", place.root)
+    (workspace.root / "linked").unlink(missing_ok=True)
+    (workspace.root / "linked").symlink_to(tmp_path)
+    with pytest.raises(RetuneError, match=error):
+        add_to_dvc([workspace.root / "linked/data"], workspace.root) if action == "add" else pull("no-such-stage", workspace.root)
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "error"),
     [
         ("train: {cmd: x}", r"dvc\.yaml has no stage tune; it has validate, preprocess, train, evaluate"),
         ("train: {cmd: x}\n  tune: {cmd: x, frozen: true}", r"tune is frozen, .*`dvc unfreeze tune`"),
@@ -171,14 +176,14 @@ def test_why_dvc_failed_is_told(place: Workspace, tmp_path: Path, asked: str, sa
         ("- not stages", r"dvc\.yaml is not YAML: line 4, .*`git checkout dvc\.yaml`"),
     ],
 )
-def test_a_pipeline_that_cannot_be_brought_up_to_date_is_refused(tmp_path: Path, change: str, says: str) -> None:
+def test_invalid_pipeline_is_refused(tmp_path: Path, change: str, error: str) -> None:
     text = f"stages:\n  validate: {{cmd: x}}\n  preprocess: {{cmd: x}}\n  {change}\n  evaluate: {{cmd: x}}\n"
     (tmp_path / "dvc.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(BadInput, match=says):
+    with pytest.raises(BadInput, match=error):
         check_pipeline(tmp_path)
 
 
-def test_data_behind_a_link_is_refused_before_any_work(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_linked_data_folder_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {name: {"cmd": "x"} for name in STAGES}}), encoding="utf-8")
     check_pipeline(tmp_path)
     (tmp_path / "disk").mkdir()

@@ -1,4 +1,4 @@
-"""A source becomes one immutable snapshot: the same rows give the same bytes, and bad input leaves the earlier one as it was."""
+"""Snapshots: the same rows give the same bytes, and bad input leaves the existing snapshot untouched."""
 
 import bz2
 import csv
@@ -44,10 +44,10 @@ def bytes_below(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# What a snapshot is
+# Content of a snapshot
 
 
-def test_the_rows_of_a_csv_are_kept_with_a_manifest_that_a_clone_elsewhere_would_have(tmp_path: Path) -> None:
+def test_csv_rows_are_kept_with_a_portable_manifest(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv")
 
     manifest = take(tmp_path)
@@ -60,7 +60,7 @@ def test_the_rows_of_a_csv_are_kept_with_a_manifest_that_a_clone_elsewhere_would
     assert not list(tmp_path.glob(".raw*"))
 
 
-def test_the_same_rows_in_another_order_are_the_same_snapshot(tmp_path: Path) -> None:
+def test_order_of_rows_and_columns_does_not_matter(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv")
     take(tmp_path)
     before = bytes_below(tmp_path / "raw")
@@ -73,7 +73,7 @@ def test_the_same_rows_in_another_order_are_the_same_snapshot(tmp_path: Path) ->
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "raw").iterdir()} == stamps
 
 
-def test_one_more_row_is_another_snapshot_and_a_copy_of_a_row_counts(tmp_path: Path) -> None:
+def test_repeated_row_changes_the_snapshot(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv")
     first = take(tmp_path)
     write_csv(tmp_path / "rows.csv", [*ROWS, ROWS[0]])
@@ -83,9 +83,9 @@ def test_one_more_row_is_another_snapshot_and_a_copy_of_a_row_counts(tmp_path: P
     assert second.rows == 21 == len(read_snapshot(tmp_path / "raw"))
 
 
-def test_part_boundaries_depend_on_the_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_part_boundaries_depend_only_on_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.data.snapshot.bucket_sort._PART", 50)
-    monkeypatch.setattr("components.data.snapshot.bucket_sort._WAITING", 2_000)
+    monkeypatch.setattr("components.data.snapshot.bucket_sort._BUFFER", 2_000)
     rows = [[f"i{number}", f"text {number}", "a"] for number in range(400)]
     written = []
     for name in ("one", "two"):
@@ -101,7 +101,7 @@ def test_part_boundaries_depend_on_the_rows_alone(tmp_path: Path, monkeypatch: p
     assert bytes_below(tmp_path / "one") == bytes_below(tmp_path / "two")
 
 
-def test_every_cell_stays_the_text_that_it_was(tmp_path: Path) -> None:
+def test_every_csv_cell_keeps_its_text(tmp_path: Path) -> None:
     cells = [
         "NA",
         "null",
@@ -128,7 +128,7 @@ def test_every_cell_stays_the_text_that_it_was(tmp_path: Path) -> None:
     assert frame.notna().all().all()
 
 
-def test_only_jsonl_and_parquet_have_nulls_and_their_values_become_text(tmp_path: Path) -> None:
+def test_jsonl_values_become_text_and_keep_nulls(tmp_path: Path) -> None:
     values = [None, 7, True, 2.5, ["a", {"b": 1}], {"k": None}, "007", ""]
     expected = [None, "7", "true", "2.5", '["a", {"b": 1}]', '{"k": null}', "007", ""]
     lines = [json.dumps({"text": f"t{number}", "label": "x", "value": value}) for number, value in enumerate(values)]
@@ -174,7 +174,7 @@ def test_parquet_types_become_text(tmp_path: Path) -> None:
         ("ROWS.CSV", {}, {}),
     ],
 )
-def test_what_a_file_is_written_like_does_not_change_the_snapshot(
+def test_file_encoding_and_delimiter_do_not_change_the_snapshot(
     tmp_path: Path, name: str, settings: dict[str, object], options: dict[str, Any]
 ) -> None:
     rows = [(key, f"{text} é", label) for key, text, label in ROWS]
@@ -186,7 +186,7 @@ def test_what_a_file_is_written_like_does_not_change_the_snapshot(
     assert take(tmp_path, name, **settings).digest == expected
 
 
-def test_a_folder_and_a_glob_are_one_table_whose_files_may_order_their_columns_freely(tmp_path: Path) -> None:
+def test_files_of_a_folder_or_glob_become_one_table(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     folder.mkdir()
     write_csv(folder / "a.csv", ROWS[:10])
@@ -194,12 +194,12 @@ def test_a_folder_and_a_glob_are_one_table_whose_files_may_order_their_columns_f
     (folder / "README.md").write_text("not data", encoding="utf-8")
     write_csv(tmp_path / "rows.csv")
 
-    whole = take(tmp_path, "rows.csv").digest
+    expected = take(tmp_path, "rows.csv").digest
 
-    assert take(tmp_path, "parts").digest == take(tmp_path, "parts/*.csv").digest == take(tmp_path, "**/[ab].csv").digest == whole
+    assert take(tmp_path, "parts").digest == take(tmp_path, "parts/*.csv").digest == take(tmp_path, "**/[ab].csv").digest == expected
 
 
-def test_columns_are_renamed_and_a_name_that_is_taken_is_kept_as_source_name(tmp_path: Path) -> None:
+def test_columns_are_renamed_and_conflicts_get_a_prefix(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv", [("1", "old", "the text", "x")], ("id", "text", "description", "chapter"))
 
     manifest = take(tmp_path, columns={"text": "description", "label": "chapter"})
@@ -208,17 +208,17 @@ def test_columns_are_renamed_and_a_name_that_is_taken_is_kept_as_source_name(tmp
     assert read_snapshot(tmp_path / "raw").iloc[0].to_dict() == {"id": "1", "text": "the text", "label": "x", "source_text": "old"}
 
 
-def test_progress_counts_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_reports_the_row_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.data.snapshot.take._REPORT_EVERY", 8)
     write_csv(tmp_path / "rows.csv")
-    seen: list[int] = []
+    reported: list[int] = []
 
-    take_snapshot(tmp_path, tmp_path / "raw", snapshot=SnapshotParams(source="rows.csv"), progress=seen.append)
+    take_snapshot(tmp_path, tmp_path / "raw", snapshot=SnapshotParams(source="rows.csv"), progress=reported.append)
 
-    assert seen == [8, 16]
+    assert reported == [8, 16]
 
 
-def test_a_source_outside_the_workspace_is_named_as_in_the_settings(tmp_path: Path) -> None:
+def test_source_outside_the_workspace_keeps_its_path(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     write_csv(tmp_path / "rows.csv")
 
@@ -226,7 +226,7 @@ def test_a_source_outside_the_workspace_is_named_as_in_the_settings(tmp_path: Pa
     assert take(tmp_path, str(tmp_path / "rows.csv")).source == "rows.csv"
 
 
-# Bad input: one clear error each, and the earlier snapshot stays
+# Bad input: one clear error, and the existing snapshot stays
 
 
 def lines(*texts: str) -> bytes:
@@ -237,24 +237,28 @@ BAD_FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "empty": ("bad.csv", b"", ["the file is empty"]),
     "header only": ("bad.csv", lines("id,text,label"), ["a header and no rows"]),
     "blank lines": ("bad.csv", b"\n\n\n", ["no header"]),
-    "missing column": ("bad.csv", lines("id,text,lable", "1,a,x"), ["no column 'label'", "did you mean 'lable'?", "snapshot.columns"]),
+    "missing column": (
+        "bad.csv",
+        lines("id,text,lable", "1,a,x"),
+        ["the required column 'label' is missing", "did you mean 'lable'?", "snapshot.columns"],
+    ),
     "duplicate column": ("bad.csv", lines("id,text,label,text", "1,a,x,b"), ["'text' more than once (columns 2, 4)"]),
     "unnamed column": ("bad.csv", lines(",text,label", "1,a,x"), ["column 1 has no name", "index=False"]),
     "delimiter at the end": (
         "bad.csv",
         lines("id,text,label,", "1,a,x,"),
-        ["column 4 has no name; where every line ends with a delimiter"],
+        ["column 4 has no name; if every line ends with a delimiter"],
     ),
     "line of Excel": ("bad.csv", lines("sep=;", "id;text;label", "1;a;x"), ["the first line is sep=;", "remove it"]),
     "gzip": ("bad.csv", gzip.compress(b"id,text,label\n1,a,x\n"), ["the file is compressed (gzip); decompress it first"]),
     "bzip2": ("bad.tsv", bz2.compress(b"id,text,label\n1,a,x\n"), ["the file is compressed (bzip2)"]),
     "compress": ("bad.csv", b"\x1f\x9d\x90i\xc8", ["the file is compressed (compress); decompress it first"]),
     "xz": ("bad.jsonl", lzma.compress(b"{}"), ["the file is compressed (xz)"]),
-    "zip or Excel": ("bad.csv", b"PK\x03\x04\x14\x00", ["a zip archive, or a workbook of Excel"]),
-    "Parquet": ("bad.csv", b"PAR1\x15\x04\x15", ["the file is a Parquet file, and its name ends otherwise"]),
+    "zip or Excel": ("bad.csv", b"PK\x03\x04\x14\x00", ["a zip archive or an Excel or LibreOffice workbook"]),
+    "Parquet": ("bad.csv", b"PAR1\x15\x04\x15", ["the file is a Parquet file, which does not match its extension"]),
     "SQLite": ("bad.csv", b"SQLite format 3\x00\x10", ["the file is an SQLite database"]),
     "gzip for Parquet": ("bad.parquet", gzip.compress(b"PAR1"), ["the file is compressed (gzip)"]),
-    "pointer": ("bad.csv", lines("version https://git-lfs.github.com/spec/v1", "oid sha256:0"), ["a pointer of Git LFS", "git lfs pull"]),
+    "pointer": ("bad.csv", lines("version https://git-lfs.github.com/spec/v1", "oid sha256:0"), ["a Git LFS pointer", "git lfs pull"]),
     "HTML": ("bad.csv", b"<!DOCTYPE html><html>", ["the file is HTML or XML"]),
     "wrong delimiter": ("bad.csv", lines("id;text;label", "1;a;x"), ["3 columns at ';'", "snapshot.delimiter: ';'"]),
     "tabs in a csv": ("bad.csv", lines('"id"\t"text"\t"label"', '"1"\t"a"\t"x"'), ['snapshot.delimiter: "\\t"']),
@@ -284,20 +288,20 @@ BAD_FILES: dict[str, tuple[str, bytes, list[str]]] = {
     "JSON over lines": ("bad.jsonl", lines("{", '"text": "a"', "}"), ["the file is JSON over several lines"]),
     "key without a name": ("bad.jsonl", lines('{"text": "a", "": "b"}'), ["line 1 has a key without a name"]),
     "no objects": ("bad.jsonl", lines('["a", "x"]', "7"), ["line 1 is a JSON list", "line 2 is a JSON int"]),
-    "a key twice": ("bad.jsonl", lines('{"text": "a", "text": "b", "label": "x"}'), ["line 1", "'text' stands twice"]),
+    "a key twice": ("bad.jsonl", lines('{"text": "a", "text": "b", "label": "x"}'), ["line 1", "'text' appears twice"]),
     "NaN": ("bad.jsonl", lines('{"text": "a", "label": NaN}'), ["line 1", "NaN is not a JSON number"]),
     "infinite number": ("bad.jsonl", lines('{"text": "a", "label": 1e999}'), ["1e999 is out of range"]),
-    "half a surrogate": ("bad.jsonl", lines('{"text": "\\ud800", "label": "x"}'), ["line 1 holds half of a surrogate"]),
+    "half a surrogate": ("bad.jsonl", lines('{"text": "\\ud800", "label": "x"}'), ["line 1 contains half of a surrogate"]),
     "deep JSON": ("bad.jsonl", lines('{"text": ' + "[" * 100_000), ["line 1 is not JSON"]),
     "JSONL that is not UTF-8": ("bad.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', ["row 2, byte 24"]),
     "empty JSONL": ("bad.jsonl", b"\n", ["no rows"]),
-    "no Parquet": ("bad.parquet", b"PAR1 no", ["not a Parquet file"]),
-    "unknown ending": ("bad.xlsx", b"PK", ["unknown ending '.xlsx'", ".jsonl"]),
+    "not Parquet": ("bad.parquet", b"PAR1 no", ["not a Parquet file"]),
+    "unknown extension": ("bad.xlsx", b"PK", ["unknown extension '.xlsx'", ".jsonl"]),
 }
 
 
 @pytest.mark.parametrize("fault", BAD_FILES)
-def test_a_bad_file_is_one_clear_error_and_the_earlier_snapshot_stays(tmp_path: Path, fault: str) -> None:
+def test_bad_file_is_one_clear_error_and_keeps_the_snapshot(tmp_path: Path, fault: str) -> None:
     write_csv(tmp_path / "rows.csv")
     take(tmp_path)
     before = bytes_below(tmp_path / "raw")
@@ -313,20 +317,20 @@ def test_a_bad_file_is_one_clear_error_and_the_earlier_snapshot_stays(tmp_path: 
     assert not list(tmp_path.glob(".raw*"))
 
 
-def test_a_missing_file_names_the_nearest_and_where_it_was_looked_for(tmp_path: Path) -> None:
+def test_missing_file_error_suggests_similar_names(tmp_path: Path) -> None:
     write_csv(tmp_path / "tickets.csv")
 
     with pytest.raises(BadSource, match=r"ticket\.csv: no such file or folder; did you mean 'tickets.csv'\?"):
         take(tmp_path, "ticket.csv")
-    with pytest.raises(BadSource, match=r"the folder .*nowhere is not there either"):
+    with pytest.raises(BadSource, match=r"the folder .*nowhere does not exist either"):
         take(tmp_path, "nowhere/rows.csv")
-    with pytest.raises(BadParams, match="begins with https://; expected a file"):
+    with pytest.raises(BadParams, match="starts with https://; expected a file"):
         take(tmp_path, "https://example.org/rows.csv")
 
 
-def test_a_folder_without_data_or_of_two_formats_is_refused(tmp_path: Path) -> None:
+def test_folder_without_data_or_with_two_formats_is_refused(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
-    with pytest.raises(BadSource, match=r"has no \.csv, .*parts/\*\*/\*\.csv"):
+    with pytest.raises(BadSource, match=r"contains no \.csv, .*parts/\*\*/\*\.csv"):
         take(tmp_path, "parts")
     write_csv(tmp_path / "parts" / "a.csv")
     (tmp_path / "parts" / "b.jsonl").write_bytes(lines('{"text": "a", "label": "x"}'))
@@ -335,22 +339,22 @@ def test_a_folder_without_data_or_of_two_formats_is_refused(tmp_path: Path) -> N
         take(tmp_path, "parts")
 
 
-def test_files_with_other_columns_are_no_table(tmp_path: Path) -> None:
+def test_files_with_different_columns_are_refused(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv")
     write_csv(tmp_path / "b.csv", [("1", "t", "x")], ("id", "text", "level"))
 
-    with pytest.raises(BadSource, match=r"b\.csv: expected the same columns as in a\.csv, found that it lacks 'label' and has 'level'"):
+    with pytest.raises(BadSource, match=r"b\.csv: expected the same columns as in a\.csv, but it lacks 'label' and also has 'level'"):
         take(tmp_path, "[ab].csv")
 
 
-def test_all_missing_columns_are_named_at_once_with_the_setting_that_asked_for_them(tmp_path: Path) -> None:
+def test_all_missing_columns_are_reported_together(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv", [("1", "t", "x")], ("id", "description", "chapter"))
 
     with pytest.raises(BadSource) as caught:
         take(tmp_path, columns={"text": "descriptoin"})
 
-    assert "no column 'descriptoin', which snapshot.columns gives as text; did you mean 'description'?" in str(caught.value)
-    assert "no column 'label', which is needed as label; known: chapter, description, id" in str(caught.value)
+    assert "column 'descriptoin', mapped to text in snapshot.columns, is missing; did you mean 'description'?" in str(caught.value)
+    assert "the required column 'label' is missing; known: chapter, description, id" in str(caught.value)
 
 
 def test_faults_are_collected_up_to_twenty(tmp_path: Path) -> None:
@@ -369,24 +373,24 @@ def test_binary_and_repeated_parquet_columns_are_refused(tmp_path: Path) -> None
 
     with pytest.raises(BadSource, match="column 'text' cannot be read as text: binary data"):
         take(tmp_path, "binary.parquet")
-    with pytest.raises(BadSource, match="'text' is there more than once"):
+    with pytest.raises(BadSource, match="'text' appears more than once"):
         take(tmp_path, "twice.parquet")
 
 
-def test_a_header_may_begin_as_a_format_does(tmp_path: Path) -> None:
+def test_header_may_start_like_another_format(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv", ROWS, ("ORC", "text", "label"))
 
     assert take(tmp_path).columns == ("text", "label", "ORC")
 
 
-def test_a_parquet_column_without_a_name_is_refused(tmp_path: Path) -> None:
+def test_parquet_column_without_a_name_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "": ["b"]}), tmp_path / "bad.parquet")
 
     with pytest.raises(BadSource, match="column 2 has no name"):
         take(tmp_path, "bad.parquet")
 
 
-def test_a_pipe_and_a_socket_are_called_so(tmp_path: Path) -> None:
+def test_pipe_and_socket_are_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.csv")
     with pytest.raises(BadSource, match=r"pipe\.csv: a named pipe \(FIFO\), expected a file"):
         take(tmp_path, "pipe.csv")
@@ -398,7 +402,7 @@ def test_a_pipe_and_a_socket_are_called_so(tmp_path: Path) -> None:
             take(tmp_path, "s.csv")
 
 
-def test_a_cell_has_a_longest_length_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cell_length_is_limited_in_every_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("take", "delimited"):
         monkeypatch.setattr(f"components.data.snapshot.{module}.LONGEST_CELL", 100)
     rows = [("1", "a" * 101, "x")]
@@ -411,7 +415,7 @@ def test_a_cell_has_a_longest_length_in_every_format(tmp_path: Path, monkeypatch
             take(tmp_path, name)
 
 
-def test_messages_about_many_or_long_names_are_short(tmp_path: Path) -> None:
+def test_messages_with_many_or_long_names_are_short(tmp_path: Path) -> None:
     write_csv(tmp_path / "wide.csv", [], tuple(f"column number {number}" for number in range(20_000)))
     write_csv(tmp_path / "long.csv", [], ("text", "a" * 1_000_000, "a" * 1_000_000))
     write_csv(tmp_path / "same.csv", [], ("text",) * 3_000)
@@ -422,26 +426,26 @@ def test_messages_about_many_or_long_names_are_short(tmp_path: Path) -> None:
         assert len(str(caught.value)) < 4_000
 
 
-def test_parquet_that_grows_beyond_measure_is_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parquet_that_expands_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.data.snapshot.disk_space._SMALL", 1 << 20)
     pq.write_table(pa.table({"text": ["a" * 1000] * 20_000, "label": ["x"] * 20_000}), tmp_path / "bomb.parquet")
 
-    with pytest.raises(BadSource, match=r"bomb\.parquet: .* bytes, of which come more than .* MiB of rows.*snapshot\.max_growth"):
+    with pytest.raises(BadSource, match=r"bomb\.parquet: .* bytes expand to more than .* MiB of rows.*snapshot\.max_growth"):
         take(tmp_path, "bomb.parquet")
     assert take(tmp_path, "bomb.parquet", max_growth=100_000).rows == 20_000
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
-def test_rows_without_room_are_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_full_disk_is_detected_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     write_csv(tmp_path / "rows.csv")
     pq.write_table(pa.table({"text": ["a"] * 50, "label": ["x"] * 50}), tmp_path / "rows.parquet")
     monkeypatch.setattr("components.data.snapshot.disk_space.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 9))
 
-    with pytest.raises(Unavailable, match=rf"the rows of {name} take .* at least, and 0 MiB are free"):
+    with pytest.raises(Unavailable, match=rf"the rows of {name} need at least .*, but only 0 MiB are free"):
         take(tmp_path, name)
 
 
-def test_an_empty_text_names_no_data(tmp_path: Path) -> None:
+def test_empty_source_is_refused(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv")
 
     for empty in ("", "  "):
@@ -449,7 +453,7 @@ def test_an_empty_text_names_no_data(tmp_path: Path) -> None:
             SnapshotParams(source="rows.csv").at(empty)
 
 
-def test_a_very_long_cell_is_read(tmp_path: Path) -> None:
+def test_very_long_cell_is_read(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv", [*ROWS, ("long", "a" * 1_000_000, "x")])
 
     take(tmp_path)
@@ -464,7 +468,7 @@ def test_a_very_long_cell_is_read(tmp_path: Path) -> None:
         ({"encoding": "base64"}, "snapshot.encoding: expected the name of a text encoding"),
         ({"delimiter": '"'}, "snapshot.delimiter: expected a character"),
         ({"delimiter": "||"}, "snapshot.delimiter"),
-        ({"columns": {"text": "a", "label": "a"}}, "text and label are both taken from 'a'"),
+        ({"columns": {"text": "a", "label": "a"}}, "text and label both use the source column 'a'"),
         ({"sourec": "x"}, "snapshot.sourec is not a setting; did you mean 'source'?"),
         ({"columns": ["text"]}, "snapshot.columns"),
     ],
@@ -476,7 +480,7 @@ def test_bad_settings_are_refused(settings: dict[str, object], expected: str) ->
     assert expected in str(caught.value)
 
 
-# Faults of the machine
+# System errors
 
 
 FULL = """
@@ -493,7 +497,7 @@ except Unavailable as error:
 
 
 @pytest.mark.parametrize("texts", ["random", "same"], ids=["in the parts", "in the buckets"])
-def test_a_full_disk_leaves_the_earlier_snapshot(tmp_path: Path, texts: str) -> None:
+def test_full_disk_keeps_the_snapshot(tmp_path: Path, texts: str) -> None:
     write_csv(tmp_path / "rows.csv")
     take(tmp_path)
     before = bytes_below(tmp_path / "raw")
@@ -510,7 +514,7 @@ def test_a_full_disk_leaves_the_earlier_snapshot(tmp_path: Path, texts: str) -> 
     assert not list(tmp_path.glob(".raw*"))
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_unwritable_folder_is_named(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv")
     (tmp_path / "file").write_bytes(b"")
 
@@ -528,7 +532,7 @@ def killed_while_writing(root: Path) -> None:
 
 
 @pytest.mark.parametrize("kill", [killed_between_the_renames, killed_while_writing])
-def test_what_a_kill_left_behind_is_mended_by_the_next_run(tmp_path: Path, kill: Callable[[Path], None]) -> None:
+def test_next_run_repairs_a_killed_one(tmp_path: Path, kill: Callable[[Path], None]) -> None:
     write_csv(tmp_path / "rows.csv")
     first = take(tmp_path)
     kill(tmp_path)
@@ -537,11 +541,11 @@ def test_what_a_kill_left_behind_is_mended_by_the_next_run(tmp_path: Path, kill:
     assert not list(tmp_path.glob(".raw*"))
 
 
-def test_a_corrupt_or_missing_part_is_named_with_the_way_to_mend_it_and_a_new_snapshot_replaces_it(tmp_path: Path) -> None:
+def test_damaged_part_is_named_and_replaced_by_a_new_snapshot(tmp_path: Path) -> None:
     write_csv(tmp_path / "rows.csv")
     part = tmp_path / "raw" / take(tmp_path).parts[0].name
-    whole = part.read_bytes()
-    part.write_bytes(whole[:-1] + b"x")
+    content = part.read_bytes()
+    part.write_bytes(content[:-1] + b"x")
     with pytest.raises(NotFound, match=rf"{part.name} is corrupt.*dvc checkout"):
         read_snapshot(tmp_path / "raw")
     part.unlink()
@@ -550,18 +554,18 @@ def test_a_corrupt_or_missing_part_is_named_with_the_way_to_mend_it_and_a_new_sn
 
     take(tmp_path)
 
-    assert part.read_bytes() == whole
+    assert part.read_bytes() == content
 
 
-# VmHWM is the peak of this program; ru_maxrss would begin at that of the process which forked it, pytest with all it has loaded.
+# VmHWM is the peak of this program; ru_maxrss would start at the peak of pytest, which forks it.
 LARGE = """
 import resource, sys
 from pathlib import Path
 from components.data.snapshot import SnapshotParams, take_snapshot
 take_snapshot(Path(sys.argv[1]), Path(sys.argv[1], "raw"), snapshot=SnapshotParams(source="rows.csv"))
 status = Path("/proc/self/status")
-own = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
-print(int(own[0] if own else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) // 1024)
+peak = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")] if status.exists() else []
+print(int(peak[0] if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) // 1024)
 """
 
 
@@ -574,4 +578,4 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LARGE, str(tmp_path)], capture_output=True, text=True, check=True)
 
     assert SnapshotManifest.read(tmp_path / "raw").rows == 200_000
-    assert int(done.stdout) < 400  # MiB: 64 held back for the buckets, the rest is Python, pandas and Arrow
+    assert int(done.stdout) < 400  # MiB: 64 for the buckets, the rest is Python, pandas and Arrow

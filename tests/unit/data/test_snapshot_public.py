@@ -1,4 +1,4 @@
-"""Public data sets keep the names of their classes and their splits."""
+"""Public datasets keep their class names and splits."""
 
 import json
 import logging
@@ -19,10 +19,10 @@ from components.data.preprocess import PreprocessParams
 from components.data.preprocess.step import preprocess
 from components.data.snapshot import SnapshotParams, take_snapshot
 from components.data.snapshot.cells import as_text
-from components.data.snapshot.features import of_cards, with_names
+from components.data.snapshot.features import apply_class_names, class_names_from_cards
 from components.data.snapshot.given_splits import split_of, splits_of_files
 from components.data.validate import ValidateParams, validate
-from components.data.validate.row_ids import COPY, OUTDONE, SHARED, sharing
+from components.data.validate.row_ids import COPY, SHARED, SUPERSEDED, resolve_shared_ids
 from flows.pipeline.historical_data import read_set
 from flows.project.init_params import write_params
 from flows.project.params import read_params
@@ -36,14 +36,14 @@ FEATURES = Features({"text": Value("string"), "label": ClassLabel(names=NAMES)})
 
 
 def emotion(split: str) -> list[dict[str, Any]]:
-    """Return rows of a split; the first of test is in train too."""
+    """Return rows of a split; the first test row is in train too."""
     texts = [f"i feel {split} {number} {NAMES[number % 6]} because of {number * 7} things" for number in range(SPLITS[split])]
     texts[0] = "i feel the same in two splits" if split != "validation" else texts[0]
     return [{"text": text, "label": number % 6} for number, text in enumerate(texts)]
 
 
-def lay(folder: Path) -> Path:
-    """Write the layout that the hub has: a file of Parquet for each split, below `data`."""
+def write_dataset(folder: Path) -> Path:
+    """Write the layout of the hub: one Parquet file per split below `data`."""
     (folder / "data").mkdir(parents=True)
     for split in SPLITS:
         Dataset.from_list(emotion(split), features=FEATURES).to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
@@ -64,8 +64,8 @@ def prepare(root: Path, base: Path) -> dict[str, pd.DataFrame]:
 
 
 @pytest.mark.parametrize("source", ["emotion", "emotion/data", "emotion/**/*.parquet"])
-def test_the_emotion_layout_keeps_labels_and_splits(tmp_path: Path, tiny_base: Path, source: str) -> None:
-    lay(tmp_path / "emotion")
+def test_hub_layout_keeps_labels_and_splits(tmp_path: Path, tiny_base: Path, source: str) -> None:
+    write_dataset(tmp_path / "emotion")
     rows = take(tmp_path, source)
 
     assert rows["given_split"].value_counts().to_dict() == SPLITS
@@ -74,30 +74,30 @@ def test_the_emotion_layout_keeps_labels_and_splits(tmp_path: Path, tiny_base: P
     assert list(json.loads((tmp_path / "prepared/learn/labels.json").read_text(encoding="utf-8"))) == sorted(NAMES)
     assert {split: len(part) for split, part in parts.items()} == {"train": 239, "validation": 60, "test": 90}
     for split, part in parts.items():
-        own = {row["text"]: NAMES[row["label"]] for row in emotion(split)}
-        assert dict(zip(part["text"], part["label"], strict=True)).items() <= own.items()
+        expected = {row["text"]: NAMES[row["label"]] for row in emotion(split)}
+        assert dict(zip(part["text"], part["label"], strict=True)).items() <= expected.items()
 
 
 def test_leaks_between_given_splits_are_reported(tmp_path: Path, tiny_base: Path, caplog: pytest.LogCaptureFixture) -> None:
-    lay(tmp_path / "emotion")
+    write_dataset(tmp_path / "emotion")
     take(tmp_path, "emotion")
     prepare(tmp_path, tiny_base)
 
-    leak = "the given splits leak: 1 rows of train were removed, since test has the same text or nearly so"
+    leak = "the given splits leak: 1 rows of train were removed because test has the same or a similar text"
     assert leak in Profile.read(tmp_path / "prepared").warnings
     assert leak in caplog.text
 
 
-def test_a_group_in_several_given_splits_is_reported(tmp_path: Path, tiny_base: Path) -> None:
+def test_group_in_several_given_splits_is_reported(tmp_path: Path, tiny_base: Path) -> None:
     frame = pd.concat([pd.DataFrame(emotion(split)).assign(fold=split) for split in SPLITS], ignore_index=True)
     frame.assign(group=[f"g{number % 30}" for number in range(len(frame))]).to_csv(tmp_path / "rows.csv", index=False)
     take(tmp_path, "rows.csv", split_column="fold")
     prepare(tmp_path, tiny_base)
 
-    assert any("30 of 30 groups have rows in several splits" in each for each in Profile.read(tmp_path / "prepared").warnings)
+    assert any("30 of 30 groups have rows in several splits" in warning for warning in Profile.read(tmp_path / "prepared").warnings)
 
 
-def test_a_split_column_is_honoured(tmp_path: Path, tiny_base: Path) -> None:
+def test_split_column_is_used(tmp_path: Path, tiny_base: Path) -> None:
     words = {"train": "training", "validation": " Dev", "test": "TEST"}
     frame = pd.concat([pd.DataFrame(emotion(split)).assign(split=words[split]) for split in SPLITS], ignore_index=True)
     frame.to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
@@ -109,7 +109,7 @@ def test_a_split_column_is_honoured(tmp_path: Path, tiny_base: Path) -> None:
     assert {split: len(part) for split, part in prepare(tmp_path, tiny_base).items()} == {**SPLITS, "train": 239}
 
 
-def test_what_is_not_given_is_cut_from_training_rows(tmp_path: Path, tiny_base: Path) -> None:
+def test_missing_split_is_taken_from_training_rows(tmp_path: Path, tiny_base: Path) -> None:
     frame = pd.concat([pd.DataFrame(emotion(split)).assign(fold=split) for split in ("train", "test")], ignore_index=True)
     more = pd.DataFrame([{"text": f"a later row about {number} matters", "label": number % 6, "fold": None} for number in range(90)])
     pd.concat([frame, more], ignore_index=True).to_parquet(tmp_path / "rows.parquet")
@@ -123,33 +123,38 @@ def test_what_is_not_given_is_cut_from_training_rows(tmp_path: Path, tiny_base: 
     assert len(parts["train"]) + len(parts["validation"]) == 239 + 90
 
 
-def test_a_column_split_that_is_not_used_is_kept_with_a_warning(tmp_path: Path, tiny_base: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unused_split_column_is_kept_with_a_warning(tmp_path: Path, tiny_base: Path, caplog: pytest.LogCaptureFixture) -> None:
     frame = pd.concat([pd.DataFrame(emotion(split)).assign(split=split) for split in SPLITS], ignore_index=True)
     frame.to_csv(tmp_path / "rows.csv", index=False)
 
     take(tmp_path, "rows.csv")
     parts = prepare(tmp_path, tiny_base)
 
-    assert "the column 'split' is kept as it is, and rows are split anew; snapshot.split_column: split takes its splits" in caplog.text
-    assert any("the column 'split' (test, train, validation) is kept" in each for each in Profile.read(tmp_path / "prepared").warnings)
+    assert (
+        "the column 'split' is kept but not used, and rows get new splits; set snapshot.split_column: split to use its splits"
+        in caplog.text
+    )
+    assert any(
+        "the column 'split' (test, train, validation) is kept" in warning for warning in Profile.read(tmp_path / "prepared").warnings
+    )
     for part in parts.values():
         assert set(part["split"]) == set(SPLITS)
         assert all(split in text for split, text in zip(part["split"], part["text"], strict=True) if "same" not in text)
 
 
-def test_a_word_that_is_no_split_is_named_by_its_row(tmp_path: Path) -> None:
+def test_invalid_split_is_reported_with_its_row(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("text,fold\na,train\nb,fold-2\n", encoding="utf-8")
 
-    with pytest.raises(BadSource, match=r"rows\.csv: row 2: 'fold': 'fold-2' is no split: expected train, validation or test"):
+    with pytest.raises(BadSource, match=r"rows\.csv: row 2: 'fold': 'fold-2' is not a split: expected train, validation or test"):
         take(tmp_path, "rows.csv", split_column="fold")
-    with pytest.raises(BadSource, match=r"no column 'flod', which snapshot\.split_column names; did you mean 'fold'"):
+    with pytest.raises(BadSource, match=r"column 'flod' of snapshot\.split_column is missing; did you mean 'fold'"):
         take(tmp_path, "rows.csv", split_column="flod")
-    with pytest.raises(BadParams, match=r"split_column: 'fold' is taken by snapshot\.columns"):
+    with pytest.raises(BadParams, match=r"split_column: 'fold' is already used in snapshot\.columns"):
         SnapshotParams.parse({"source": "a", "columns": {"label": "fold"}, "split_column": "fold"}, "snapshot")
 
 
-def test_files_of_splits_are_mixed_only_when_asked(tmp_path: Path) -> None:
-    lay(tmp_path / "emotion")
+def test_splits_of_files_can_be_ignored(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "emotion")
 
     assert "given_split" not in take(tmp_path, "emotion", split_files=False)
     assert "given_split" not in take(tmp_path, "emotion/data/train-*.parquet")
@@ -171,15 +176,15 @@ def test_files_of_splits_are_mixed_only_when_asked(tmp_path: Path) -> None:
         (["d/test.csv", "d/validation.csv"], [None, None]),
     ],
 )
-def test_splits_are_read_from_names_of_files(names: list[str], expected: list[str | None]) -> None:
+def test_splits_are_read_from_file_names(names: list[str], expected: list[str | None]) -> None:
     assert splits_of_files(names) == expected
 
 
-def test_an_empty_cell_gives_no_split() -> None:
+def test_empty_cell_has_no_split() -> None:
     assert split_of(None) is split_of(" ") is None
 
 
-def test_a_regression_set_needs_no_split(tmp_path: Path) -> None:
+def test_regression_set_needs_no_split(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text("text,label\na text,x\n", encoding="utf-8")
     params = read_params(ROOT / "params.yaml")
     params = params.model_copy(update={"snapshot": params.snapshot.model_copy(update={"split_column": "fold"})})
@@ -190,24 +195,24 @@ def test_a_regression_set_needs_no_split(tmp_path: Path) -> None:
         read_set(workspace, params, "")
 
 
-# Names of classes
+# Class names
 
 
-def test_nested_classes_have_their_names(tmp_path: Path) -> None:
+def test_nested_classes_get_their_names(tmp_path: Path) -> None:
     inner = ClassLabel(names=["O", "B"])
     features = Features({"tokens": Sequence(Value("string")), "tags": Sequence(inner), "one": {"kind": inner}, "many": [{"kind": inner}]})
     row = {"tokens": ["a", "b"], "tags": [0, 1], "one": {"kind": 1}, "many": [{"kind": 0}, {"kind": None}]}
     Dataset.from_list([row], features=features).to_parquet(tmp_path / "rows.parquet")
     take_snapshot(tmp_path, tmp_path / "raw", snapshot=SnapshotParams(source="rows.parquet"))
 
-    found = read_snapshot(tmp_path / "raw").iloc[0]
-    assert json.loads(found["tags"]) == ["O", "B"]
-    assert json.loads(found["one"]) == {"kind": "B"}
-    assert json.loads(found["many"]) == [{"kind": "O"}, {"kind": None}]
+    row = read_snapshot(tmp_path / "raw").iloc[0]
+    assert json.loads(row["tags"]) == ["O", "B"]
+    assert json.loads(row["one"]) == {"kind": "B"}
+    assert json.loads(row["many"]) == [{"kind": "O"}, {"kind": None}]
 
 
-def test_numbers_stay_where_they_are_wanted(tmp_path: Path) -> None:
-    lay(tmp_path / "emotion")
+def test_class_numbers_can_be_kept(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "emotion")
 
     assert set(take(tmp_path, "emotion", class_labels="numbers")["label"]) == set("012345")
 
@@ -219,26 +224,26 @@ CARDS = {
 
 
 @pytest.mark.parametrize("card", CARDS)
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_classes_have_the_names_of_the_card_beside_the_files(tmp_path: Path, card: str, kind: str) -> None:
+@pytest.mark.parametrize("extension", ["csv", "jsonl", "parquet"])
+def test_class_names_come_from_the_card_next_to_the_files(tmp_path: Path, card: str, extension: str) -> None:
     (tmp_path / "set" / "data").mkdir(parents=True)
     (tmp_path / "set" / card).write_text(CARDS[card], encoding="utf-8")
     frame = pd.DataFrame({"text": ["a", "b", "c"], "label": [0, 5, -1]})
-    path = tmp_path / "set" / "data" / f"rows.{kind}"
-    if kind == "csv":
+    path = tmp_path / "set" / "data" / f"rows.{extension}"
+    if extension == "csv":
         frame.to_csv(path, index=False)
-    elif kind == "jsonl":
+    elif extension == "jsonl":
         frame.to_json(path, orient="records", lines=True)
     else:
         frame.to_parquet(path, index=False)
 
-    labels = take(tmp_path, f"set/data/rows.{kind}")["label"]
+    labels = take(tmp_path, f"set/data/rows.{extension}")["label"]
 
     assert labels.tolist()[:2] == ["sadness", "surprise"]
     assert pd.isna(labels[2])
 
 
-def test_a_card_of_the_hub_is_read(tmp_path: Path) -> None:
+def test_hub_card_is_read(tmp_path: Path) -> None:
     files = {"data/a.csv": b"text,label\na,1\n", "README.md": CARDS["README.md"].encode()}
     in_cache(tmp_path / "hub", files)
     settings, environment = SnapshotParams(source="hub://acme/tickets@main"), {"HF_HUB_CACHE": str(tmp_path / "hub")}
@@ -248,70 +253,70 @@ def test_a_card_of_the_hub_is_read(tmp_path: Path) -> None:
     assert read_snapshot(tmp_path / "raw")["label"].tolist() == ["joy"]
 
 
-def test_a_class_without_a_name_is_refused(tmp_path: Path) -> None:
+def test_class_without_a_name_is_refused(tmp_path: Path) -> None:
     schema = pa.schema(
         [("text", pa.string()), ("label", pa.int64())], {"huggingface": json.dumps({"info": {"features": FEATURES.to_dict()}})}
     )
     pq.write_table(pa.table({"text": ["a"], "label": [6]}, schema=schema), tmp_path / "rows.parquet")
 
     with pytest.raises(
-        BadSource, match=r"the class 6 has no name: the data set names 0 \(sadness\) to 5 \(surprise\); snapshot\.class_labels"
+        BadSource, match=r"class 6 has no name: the dataset names 0 \(sadness\) to 5 \(surprise\); set snapshot\.class_labels"
     ):
         take(tmp_path, "rows.parquet")
 
 
 @pytest.mark.parametrize("cell", ["joy", "a word", 1, 1.0, "1", "1.0"])
-def test_a_name_or_another_text_stays(cell: Any) -> None:
-    assert with_names(cell, ("sadness", "joy")) == (cell if cell == "a word" else "joy")
+def test_class_name_or_other_text_stays(cell: Any) -> None:
+    assert apply_class_names(cell, ("sadness", "joy")) == (cell if cell == "a word" else "joy")
 
 
-def test_a_number_without_a_value_is_a_missing_class() -> None:
-    assert as_text(with_names(float("nan"), ("sadness", "joy"))) is None
+def test_nan_is_a_missing_class() -> None:
+    assert as_text(apply_class_names(float("nan"), ("sadness", "joy"))) is None
 
 
-def test_numbers_of_classes_that_have_numbers_as_names_are_not_mixed() -> None:
+def test_ambiguous_class_number_is_refused() -> None:
     stars = ("1", "2", "3")
-    assert [with_names(cell, stars) for cell in (0, 1, 2, "1", "3")] == ["1", "2", "3", "1", "3"]
-    with pytest.raises(ValueError, match=r"0 may be the number of a class or a name.* 1, 2, 3.*snapshot\.class_labels: numbers"):
-        with_names("0", stars)
-    assert with_names("1", ("0", "1")) == "1"
+    assert [apply_class_names(cell, stars) for cell in (0, 1, 2, "1", "3")] == ["1", "2", "3", "1", "3"]
+    with pytest.raises(ValueError, match=r"0 may be a class number or a class name.* 1, 2, 3.*snapshot\.class_labels: numbers"):
+        apply_class_names("0", stars)
+    assert apply_class_names("1", ("0", "1")) == "1"
 
 
-def test_a_copy_of_a_given_test_row_leaves_it_there() -> None:
+def test_copy_of_a_given_test_row_is_removed() -> None:
     rows = pd.DataFrame(
         [("7", "a", "x", "train"), ("7", "a", "x", "test"), ("8", "b", "x", "validation"), ("8", "c", "x", "train")],
         columns=["id", "text", "label", "given_split"],
         dtype="str",
     )
-    assert sharing(rows) == {COPY: [0], SHARED: [2, 3], OUTDONE: []}
+    assert resolve_shared_ids(rows) == {COPY: [0], SHARED: [2, 3], SUPERSEDED: []}
 
 
-def test_cards_that_contradict_or_are_broken_give_no_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_conflicting_or_broken_cards_are_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     other = Features({"text": Value("string"), "label": ClassLabel(names=["no", "yes"])})
     (tmp_path / "dataset_infos.json").write_text(
-        json.dumps({name: {"features": each.to_dict()} for name, each in (("a", FEATURES), ("b", other))}), encoding="utf-8"
+        json.dumps({name: {"features": features.to_dict()} for name, features in (("a", FEATURES), ("b", other))}), encoding="utf-8"
     )
     with caplog.at_level(logging.WARNING):
-        assert of_cards([tmp_path], ["text", "label"]) == {}
-    assert "in different ways" in caplog.text
+        assert class_names_from_cards([tmp_path], ["text", "label"]) == {}
+    assert "conflicting class names" in caplog.text
     (tmp_path / "README.md").write_text("---\ndataset_info: [\n---\n", encoding="utf-8")
     (tmp_path / "dataset_infos.json").write_text("{", encoding="utf-8")
-    assert of_cards([tmp_path], ["text", "label"]) == {}
+    assert class_names_from_cards([tmp_path], ["text", "label"]) == {}
     assert "README.md cannot be read" in caplog.text
 
 
-# What `retune init` makes of them
+# `retune init`
 
 
-def test_a_card_with_a_key_twice_gives_no_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_card_with_a_repeated_key_is_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "README.md").write_text("---\ndataset_info: {}\nlicense: mit\ndataset_info: {}\n---\n", encoding="utf-8")
 
-    assert of_cards([tmp_path], ["text", "label"]) == {}
+    assert class_names_from_cards([tmp_path], ["text", "label"]) == {}
     assert "the key 'dataset_info' is in line 2 and again in line 4" in caplog.text
 
 
-def test_a_guess_takes_names_and_splits_of_files(tmp_path: Path) -> None:
-    lay(tmp_path / "emotion")
+def test_init_detects_class_names_and_splits(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "emotion")
     guess = write_params(tmp_path / "emotion", tmp_path / "params.yaml", name=None, force=False)
 
     params = read_params(tmp_path / "params.yaml")
@@ -320,7 +325,7 @@ def test_a_guess_takes_names_and_splits_of_files(tmp_path: Path) -> None:
     assert "splits by the files' names" in str(guess)
 
 
-def test_a_guess_sets_the_split_column(tmp_path: Path) -> None:
+def test_init_detects_the_split_column(tmp_path: Path) -> None:
     frame = pd.concat([pd.DataFrame(emotion(split)).assign(fold=split) for split in SPLITS], ignore_index=True)
     frame.assign(label=[NAMES[number] for number in frame["label"]]).to_csv(tmp_path / "rows.csv", index=False)
     guess = write_params(tmp_path / "rows.csv", tmp_path / "params.yaml", name=None, force=False)

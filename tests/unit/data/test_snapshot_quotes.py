@@ -1,4 +1,4 @@
-"""Quotes that are text: rows that a quote would swallow are found, and a setting reads them as they are."""
+"""Quotes that are text: joined rows are detected, and a setting reads the quotes as text."""
 
 from pathlib import Path
 
@@ -19,8 +19,8 @@ def write(path: Path, rows: list[list[str]], delimiter: str = "\t") -> Path:
     return path
 
 
-def swallowing(first: int, last: int) -> list[list[str]]:
-    """Return rows of which one begins with a quote that a later one closes."""
+def with_joined_rows(first: int, last: int) -> list[list[str]]:
+    """Return rows with a quote that opens in row `first` and closes in row `last`."""
     rows = [list(row) for row in ROWS]
     rows[first][1] = '"' + rows[first][1]
     rows[last][1] += ' "'
@@ -35,8 +35,8 @@ def take(root: Path, source: str, **settings: object) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("name", "delimiter"), [("rows.tsv", "\t"), ("rows.csv", ","), ("rows.csv", ";"), ("rows.csv", "|")])
 @pytest.mark.parametrize(("first", "last"), [(5, 25), (5, 6), (0, 239)])
-def test_swallowed_rows_are_refused_by_line_and_setting(tmp_path: Path, name: str, delimiter: str, first: int, last: int) -> None:
-    write(tmp_path / name, swallowing(first, last), delimiter)
+def test_joined_rows_are_refused_with_their_lines(tmp_path: Path, name: str, delimiter: str, first: int, last: int) -> None:
+    write(tmp_path / name, with_joined_rows(first, last), delimiter)
     settings = {} if delimiter in "\t," else {"delimiter": delimiter}
 
     with pytest.raises(BadSource) as caught:
@@ -50,8 +50,8 @@ def test_swallowed_rows_are_refused_by_line_and_setting(tmp_path: Path, name: st
     assert len(take(tmp_path, name, quoting="double", **settings)) == 240 - last + first
 
 
-def test_few_swallowed_rows_among_good_ones_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rows = swallowing(5, 6)
+def test_joined_rows_among_quoted_ones_are_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = with_joined_rows(5, 6)
     rows[9][1] = '"a text, with its delimiter"'
     write(tmp_path / "rows.csv", rows, ",")
 
@@ -60,8 +60,8 @@ def test_few_swallowed_rows_among_good_ones_are_warned_of(tmp_path: Path, caplog
     assert "snapshot.quoting: none" in caplog.text
 
 
-def test_swallowed_rows_of_one_column_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    lines = [row[1] for row in swallowing(5, 25)]
+def test_joined_rows_of_one_column_are_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = [row[1] for row in with_joined_rows(5, 25)]
     (tmp_path / "rows.csv").write_text("text\n" + "\n".join(lines) + "\n", encoding="utf-8")
 
     assert len(take(tmp_path, "rows.csv")) == 220
@@ -69,8 +69,8 @@ def test_swallowed_rows_of_one_column_are_warned_of(tmp_path: Path, caplog: pyte
     assert "240 lines gave 220 rows; if quotes are text in this file, set snapshot.quoting: none" in caplog.text
 
 
-def test_swallowed_rows_with_a_bad_one_among_them_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    rows = swallowing(5, 25)
+def test_joined_rows_with_a_malformed_one_are_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = with_joined_rows(5, 25)
     rows[9][1] += ", with a delimiter"
     write(tmp_path / "rows.csv", rows, ",")
 
@@ -78,7 +78,7 @@ def test_swallowed_rows_with_a_bad_one_among_them_are_warned_of(tmp_path: Path, 
     assert "lines 7 to 27 are one row" in caplog.text
 
 
-def test_texts_of_several_lines_are_no_swallowed_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_texts_of_several_lines_are_accepted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     frame = pd.DataFrame(ROWS, columns=["id", "text", "label"])
     frame["text"] = [f"Hello, dear {text},\n\nit does not work, again.\nYours,\nAda" for text in frame["text"]]
     frame.to_csv(tmp_path / "rows.csv", index=False)
@@ -92,7 +92,7 @@ def test_texts_of_several_lines_are_no_swallowed_rows(tmp_path: Path, caplog: py
     ("line", "setting"),
     [('7\t"Hello" she said\tb', "none"), ('7\t"never closed\tb', "none"), ('7\t"a \\"quoted\\" word"\tb', "backslash")],
 )
-def test_other_faults_of_quotes_name_the_setting(tmp_path: Path, line: str, setting: str) -> None:
+def test_quoting_errors_name_the_setting(tmp_path: Path, line: str, setting: str) -> None:
     write(tmp_path / "rows.tsv", [*ROWS[:7], line.split("\t")])
 
     with pytest.raises(BadSource, match=rf"line 9 is not well-formed.*snapshot\.quoting: {setting}"):
@@ -100,7 +100,7 @@ def test_other_faults_of_quotes_name_the_setting(tmp_path: Path, line: str, sett
     assert len(take(tmp_path, "rows.tsv", quoting=setting)) == 8
 
 
-def test_a_row_of_the_wrong_width_names_quotes_as_a_cause(tmp_path: Path) -> None:
+def test_row_of_wrong_width_suggests_quoting(tmp_path: Path) -> None:
     write(tmp_path / "rows.tsv", [*ROWS[:7], ['"7', 'two"', "b"]])
 
     with pytest.raises(BadSource, match=r"row 8 \(line 9\) has 2 cells, the header has 3; if quotes are text"):
@@ -108,7 +108,7 @@ def test_a_row_of_the_wrong_width_names_quotes_as_a_cause(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("quoting", [None, "double", "backslash", "none"])
-def test_what_is_written_is_read(tmp_path: Path, quoting: str | None) -> None:
+def test_written_rows_are_read_back(tmp_path: Path, quoting: str | None) -> None:
     texts = ['a "quote', "a, b\nc", "back\\slash", '"'] if quoting != "none" else ['"a "quote', "back\\slash", '"', "a b"]
     rows = pd.DataFrame({"text": texts, "label": ["x"] * 4}, dtype="str")
     settings = SnapshotParams.parse({"source": "-", "quoting": quoting}, "snapshot")
@@ -118,7 +118,7 @@ def test_what_is_written_is_read(tmp_path: Path, quoting: str | None) -> None:
     pd.testing.assert_frame_equal(read_file(tmp_path / "rows.csv", settings), rows)
 
 
-def test_a_file_that_quotes_every_cell_is_not_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_file_with_quoted_cells_is_accepted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("rows.csv", "rows.tsv"):
         delimiter = "," if name.endswith("csv") else "\t"
         rows = pd.DataFrame({"text": [f"a{delimiter}b\nc"], "label": ["x"]})
@@ -129,7 +129,7 @@ def test_a_file_that_quotes_every_cell_is_not_refused(tmp_path: Path, caplog: py
 
 
 @pytest.mark.parametrize("text", ["a, b", "a\nb", "a\rb"])
-def test_without_quotes_some_cells_cannot_be_written(tmp_path: Path, text: str) -> None:
+def test_cells_that_need_quotes_are_refused_without_quoting(tmp_path: Path, text: str) -> None:
     settings = SnapshotParams(source="-", quoting="none")
 
     with pytest.raises(BadData, match=r"rows\.csv: with snapshot\.quoting none"):
@@ -137,15 +137,15 @@ def test_without_quotes_some_cells_cannot_be_written(tmp_path: Path, text: str) 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_guess_finds_how_quotes_are_meant(tmp_path: Path) -> None:
-    write(tmp_path / "rows.tsv", swallowing(5, 25))
+def test_init_detects_quotes_as_text(tmp_path: Path) -> None:
+    write(tmp_path / "rows.tsv", with_joined_rows(5, 25))
     write_params(tmp_path / "rows.tsv", tmp_path / "params.yaml", name=None, force=False)
 
     assert read_params(tmp_path / "params.yaml").snapshot.quoting == "none"
     assert guess_columns(write(tmp_path / "plain.tsv", ROWS)).quoting is None
 
 
-def test_a_guess_finds_escaped_quotes(tmp_path: Path) -> None:
+def test_init_detects_escaped_quotes(tmp_path: Path) -> None:
     rows = [[f'"{number}"', rf'"he said \"{text}\" to me"', f'"{label}"'] for number, text, label in ROWS]
     path = tmp_path / "rows.csv"
     path.write_text("".join(",".join(row) + "\n" for row in [['"id"', '"text"', '"label"'], *rows]), encoding="utf-8")

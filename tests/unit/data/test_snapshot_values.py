@@ -1,4 +1,4 @@
-"""A value has one text, whatever reader, file and type it comes from."""
+"""A value has the same text for every reader, file and type."""
 
 import json
 import logging
@@ -52,12 +52,12 @@ TEXTS: list[tuple[Any, str | None]] = [
 
 
 @pytest.mark.parametrize(("value", "text"), TEXTS, ids=[repr(value) for value, _ in TEXTS])
-def test_a_value_has_one_text(value: Any, text: str | None) -> None:
+def test_value_has_one_text(value: Any, text: str | None) -> None:
     assert as_text(value) == text
 
 
 @pytest.mark.parametrize("value", [b"a", bytearray(b"a"), memoryview(b"a")])
-def test_bytes_are_no_text(value: Any) -> None:
+def test_bytes_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="binary data"):
         as_text(value)
 
@@ -85,9 +85,9 @@ def parquet(path: Path, **columns: Any) -> None:
     pq.write_table(pa.table(columns), path)
 
 
-@pytest.mark.parametrize("kind", NUMBERS)
-def test_whole_numbers_of_parquet_have_one_text(tmp_path: Path, kind: str) -> None:
-    parquet(tmp_path / "rows.parquet", text=["a", "b", "c"], group=NUMBERS[kind])
+@pytest.mark.parametrize("type_", NUMBERS)
+def test_whole_numbers_of_parquet_have_one_text(tmp_path: Path, type_: str) -> None:
+    parquet(tmp_path / "rows.parquet", text=["a", "b", "c"], group=NUMBERS[type_])
 
     assert take(tmp_path, "rows.parquet")["group"].astype(object).where(lambda cell: cell.notna(), None).tolist() == ["1000", "7", None]
 
@@ -121,7 +121,7 @@ def test_nested_numbers_have_one_text(tmp_path: Path) -> None:
         assert take(tmp_path, name)["spans"].tolist() == [expected], name
 
 
-def test_types_that_differ_between_files_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_different_types_of_a_column_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     parquet(tmp_path / "a.parquet", text=["a"], group=pa.array([1000], pa.int64()), none=pa.nulls(1))
     parquet(tmp_path / "b.parquet", text=["b"], group=pa.array([1000.0]), none=["x"])
     (tmp_path / "a.jsonl").write_text('{"text": "a", "group": 1, "same": null}\n', encoding="utf-8")
@@ -129,14 +129,14 @@ def test_types_that_differ_between_files_are_named(tmp_path: Path, caplog: pytes
 
     rows = take(tmp_path, "?.parquet")
     assert set(rows["group"]) == {"1000"}
-    assert "the column 'group' is of different types: int64 in a.parquet, double in b.parquet" in caplog.text
+    assert "the column 'group' has different types: int64 in a.parquet, double in b.parquet" in caplog.text
     take(tmp_path, "?.jsonl")
-    assert "the column 'group' is of different types: integer in a.jsonl, number in b.jsonl" in caplog.text
+    assert "the column 'group' has different types: integer in a.jsonl, number in b.jsonl" in caplog.text
     assert "'none'" not in caplog.text
     assert "'same'" not in caplog.text
 
 
-def test_other_columns_of_csv_stay_and_two_forms_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_csv_numbers_in_two_forms_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.csv").write_text("text,group,size\na,1000,7\nb,12.50,007\n", encoding="utf-8")
     (tmp_path / "b.csv").write_text("text,group,size\nc,1000.0,7.0\nd,1000.00,7.0\n", encoding="utf-8")
 
@@ -144,14 +144,14 @@ def test_other_columns_of_csv_stay_and_two_forms_are_told(tmp_path: Path, caplog
 
     assert rows["group"].tolist() == ["1000", "12.50", "1000", "1000"]
     assert rows["size"].tolist() == ["7", "007", "7.0", "7.0"]
-    warned = [record.message for record in caplog.records if record.levelno == logging.WARNING]
-    assert [message.partition(":")[0] for message in warned] == [
-        "the column 'group' has whole numbers with a point, as 1000.0",
-        "the column 'size' has whole numbers in two forms, with a point (7.0) and without",
+    warnings = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert [message.partition(":")[0] for message in warnings] == [
+        "the column 'group' has whole numbers with a decimal point, such as 1000.0",
+        "the column 'size' has whole numbers with a decimal point (7.0) and without",
     ]
 
 
-def test_a_time_beyond_the_calendar_is_named(tmp_path: Path) -> None:
+def test_time_out_of_range_is_reported(tmp_path: Path) -> None:
     parquet(tmp_path / "rows.parquet", text=["a"], at=pa.array([2**60], pa.timestamp("ms")))
 
     with pytest.raises(BadSource, match=r"rows\.parquet: rows 1 to .*column 'at' cannot be read as text"):

@@ -1,4 +1,4 @@
-"""hub://ORG/NAME@REVISION: the data files of a commit, from the hub's cache, and from a hub on loopback."""
+"""hub://ORG/NAME@REVISION: the data files of a commit, from the hub's cache and from a local test hub."""
 
 import json
 import os
@@ -54,9 +54,7 @@ def texts(root: Path) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("revision", ["main", COMMIT])
-def test_the_data_files_of_a_commit_are_read_and_the_commit_is_recorded(
-    tmp_path: Path, files: str, expected: list[str], revision: str
-) -> None:
+def test_data_files_of_a_commit_are_read_and_recorded(tmp_path: Path, files: str, expected: list[str], revision: str) -> None:
     in_cache(tmp_path / "hub", FILES)
 
     manifest = take(tmp_path, f"hub://acme/tickets@{revision}{files}")
@@ -68,55 +66,55 @@ def test_the_data_files_of_a_commit_are_read_and_the_commit_is_recorded(
 @pytest.mark.parametrize(
     "source", ["hub://acme/tickets", "hub://acme/tickets@", "hub://", "hub://@main", "hub://a/b/c@main", "hub://acme/t@main#"]
 )
-def test_a_revision_cannot_be_left_out(tmp_path: Path, source: str) -> None:
-    with pytest.raises(BadParams, match=r"expected hub://ORG/NAME@REVISION.* cannot be left out"):
+def test_revision_is_required(tmp_path: Path, source: str) -> None:
+    with pytest.raises(BadParams, match=r"expected hub://ORG/NAME@REVISION.* is required"):
         take(tmp_path, source)
 
 
-def test_what_is_not_in_the_cache_is_not_looked_for_while_the_hub_is_switched_off(tmp_path: Path) -> None:
+def test_uncached_dataset_is_refused_while_offline(tmp_path: Path) -> None:
     in_cache(tmp_path / "hub", FILES)
 
     for source in ("hub://acme/other@main", "hub://acme/tickets@v2"):
-        with pytest.raises(BadSource, match=f"{source}: it is not in the local cache of the hub.* HF_HUB_OFFLINE=0 to download it"):
+        with pytest.raises(BadSource, match=f"{source}: the hub is offline and its local cache.* HF_HUB_OFFLINE=0 to download them"):
             take(tmp_path, source)
     with pytest.raises(BadSource, match=r"hub://\.acme/tickets@main: the hub answers: "):
         take(tmp_path, "hub://.acme/tickets@main")
 
 
-def test_a_cache_that_lacks_a_file_of_the_commit_is_not_taken_for_the_whole(tmp_path: Path) -> None:
+def test_incomplete_cache_is_refused(tmp_path: Path) -> None:
     in_cache(tmp_path / "hub", {"data/train-0.csv": csv("a")})
     listing = {"format_version": 1, "files": {name: {"size": len(body), "blob_id": "0"} for name, body in FILES.items()}}
     trees = tmp_path / "hub/datasets--acme--tickets/trees"
     trees.mkdir()
     (trees / f"{COMMIT}.json").write_text(json.dumps(listing), encoding="utf-8")
 
-    with pytest.raises(BadSource, match="it is not in the local cache of the hub, or not whole"):
+    with pytest.raises(BadSource, match="its local cache does not contain all files"):
         take(tmp_path, "hub://acme/tickets@main")
     assert take(tmp_path, "hub://acme/tickets@main#data/train-*").rows == 1
 
 
-def test_a_dataset_without_data_or_in_two_formats_is_refused(tmp_path: Path) -> None:
+def test_dataset_without_data_or_in_two_formats_is_refused(tmp_path: Path) -> None:
     in_cache(tmp_path / "hub", {"tickets.py": b"", "data.zip": b"", "old/a.csv": csv("a"), "old/a.parquet": b""})
 
     with pytest.raises(
-        BadSource, match=r"hub://acme/tickets@main#new: nothing there ends in .*; there are 4 others, as data\.zip, old/a\.csv"
+        BadSource, match=r"hub://acme/tickets@main#new: no file with the extension .*; found 4 other files, such as data\.zip, old/a\.csv"
     ):
         take(tmp_path, "hub://acme/tickets@main#new")
     with pytest.raises(BadSource, match=r"hub://acme/tickets@main: expected files of one format, found a\.csv \(csv\), a\.parquet"):
         take(tmp_path, "hub://acme/tickets@main")
 
 
-def test_a_branch_from_the_cache_is_told_to_be_perhaps_an_old_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_cached_branch_logs_a_warning_while_offline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     in_cache(tmp_path / "hub", FILES)
 
     take(tmp_path, f"hub://acme/tickets@{COMMIT}")
-    assert "switched off" not in caplog.text
+    assert "offline" not in caplog.text
     take(tmp_path, "hub://acme/tickets@main")
-    assert f"hub://acme/tickets@main is taken as it was when it was last downloaded, commit {COMMIT}" in caplog.text
+    assert f"the hub is offline: using the last downloaded commit {COMMIT} of hub://acme/tickets@main" in caplog.text
 
 
-# A process of its own: the client reads where the hub is when it is imported. An address a line is asked for.
-ASK = """
+# A separate process, because the client reads HF_ENDPOINT on import. Reads one address per line.
+TAKE = """
 import json, sys
 from pathlib import Path
 from components.core.errors import RetuneError
@@ -131,34 +129,34 @@ for line in sys.stdin:
 
 
 @contextmanager
-def asking(root: Path, hub: Hub) -> Iterator[Callable[[str], str]]:
-    """Give what takes a snapshot of an address in that process, and returns what came of it."""
+def snapshot_process(root: Path, hub: Hub) -> Iterator[Callable[[str], str]]:
+    """Yield a function that takes a snapshot of an address in that process and returns its result."""
     settings = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.address, "HF_HUB_CACHE": str(root / "hub"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     environment = {**os.environ, **settings, "PYTHONPATH": ":".join(sys.path)}
-    command = [sys.executable, "-c", ASK, str(root)]
+    command = [sys.executable, "-c", TAKE, str(root)]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
 
-        def ask(source: str) -> str:
+        def take_in_process(source: str) -> str:
             assert child.stdin is not None
             assert child.stdout is not None
             print(source, file=child.stdin, flush=True)
             return str(json.loads(child.stdout.readline()))
 
-        yield ask
+        yield take_in_process
 
 
-def test_a_branch_is_asked_for_anew_and_only_data_is_downloaded(tmp_path: Path) -> None:
-    with serving(Hub({COMMIT: FILES}, {"main": COMMIT})) as hub, asking(tmp_path, hub) as ask:
-        assert ask("hub://acme/tickets@main") == f"3 of hub://acme/tickets@{COMMIT}"
+def test_branch_is_resolved_again_and_only_data_is_downloaded(tmp_path: Path) -> None:
+    with serving(Hub({COMMIT: FILES}, {"main": COMMIT})) as hub, snapshot_process(tmp_path, hub) as take_in_process:
+        assert take_in_process("hub://acme/tickets@main") == f"3 of hub://acme/tickets@{COMMIT}"
         downloaded = {path for path in hub.asked if "/resolve/" in path}
         assert len(downloaded) == 5
         assert all(path.lower().endswith((".csv", "/readme.md")) for path in downloaded)
 
         hub.commits[LATER], hub.branches["main"] = {**FILES, "data/train-1.csv": csv("e")}, LATER
-        assert ask("hub://acme/tickets@main") == f"4 of hub://acme/tickets@{LATER}"
-        assert ask("hub://acme/tickets@v9").startswith("BadSource hub://acme/tickets@v9: the hub answers: ")
+        assert take_in_process("hub://acme/tickets@main") == f"4 of hub://acme/tickets@{LATER}"
+        assert take_in_process("hub://acme/tickets@v9").startswith("BadSource hub://acme/tickets@v9: the hub answers: ")
         hub.status = 503
-        assert ask("hub://acme/tickets@main").startswith("Unavailable hub://acme/tickets@main: the hub is busy: ")
-        hub.close()  # what the branch was last is not what it is, and a commit is
-        assert ask("hub://acme/tickets@main").startswith("Unavailable hub://acme/tickets@main: the hub is out of reach: ")
-        assert ask(f"hub://acme/tickets@{COMMIT}") == f"3 of hub://acme/tickets@{COMMIT}"
+        assert take_in_process("hub://acme/tickets@main").startswith("Unavailable hub://acme/tickets@main: the hub is busy: ")
+        hub.close()  # a cached branch may be stale, a cached commit cannot
+        assert take_in_process("hub://acme/tickets@main").startswith("Unavailable hub://acme/tickets@main: the hub is unreachable: ")
+        assert take_in_process(f"hub://acme/tickets@{COMMIT}") == f"3 of hub://acme/tickets@{COMMIT}"

@@ -1,4 +1,4 @@
-"""s3://BUCKET/PREFIX, against moto's server on loopback: which objects are read, and what is said when they cannot be."""
+"""s3://BUCKET/PREFIX, against a local moto server: which objects are read, and the errors."""
 
 import re
 import socket
@@ -41,8 +41,8 @@ def bucket() -> str:
 
 
 def take(root: Path, source: str, **changes: str | None) -> SnapshotManifest:
-    known = {name: value for name, value in {**environment(), **changes}.items() if value is not None}
-    return take_snapshot(root, root / "raw", snapshot=SnapshotParams(source=source), environment=known)
+    variables = {name: value for name, value in {**environment(), **changes}.items() if value is not None}
+    return take_snapshot(root, root / "raw", snapshot=SnapshotParams(source=source), environment=variables)
 
 
 def texts(root: Path) -> list[str]:
@@ -50,7 +50,7 @@ def texts(root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("pattern", "expected"),
     [
         ("labels", ["a", "b", "c"]),
         ("labels/", ["a", "b", "c"]),
@@ -63,15 +63,15 @@ def texts(root: Path) -> list[str]:
         ("other/*.csv", ["up"]),
     ],
 )
-def test_a_prefix_is_a_folder_and_a_glob_matches_objects(tmp_path: Path, bucket: str, wanted: str, expected: list[str]) -> None:
-    manifest = take(tmp_path, f"s3://{bucket}/{wanted}")
+def test_prefix_is_a_folder_and_glob_matches_objects(tmp_path: Path, bucket: str, pattern: str, expected: list[str]) -> None:
+    manifest = take(tmp_path, f"s3://{bucket}/{pattern}")
 
     assert texts(tmp_path) == expected
-    assert (manifest.source, manifest.format) == (f"s3://{bucket}/{wanted}", "csv")
+    assert (manifest.source, manifest.format) == (f"s3://{bucket}/{pattern}", "csv")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
 
 
-def test_more_than_a_page_of_objects_is_read(tmp_path: Path) -> None:
+def test_all_pages_of_objects_are_read(tmp_path: Path) -> None:
     bucket = new_bucket({})
     for number in range(1_001):
         put_at_once(bucket, f"{number:04}.csv" if number in (0, 1_000) else f"{number:04}.txt", csv(str(number)))
@@ -82,20 +82,20 @@ def test_more_than_a_page_of_objects_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("pattern", "expected"),
     [
-        ("none", "nothing there ends in .csv, .tsv, "),
-        ("labels/README.md", "README.md: unknown ending '.md'; expected .csv"),
-        ("labels/R*", "nothing there ends in .*; there are 1 others, as labels/README.md"),
+        ("none", "no file with the extension .csv, .tsv, "),
+        ("labels/README.md", "README.md: unknown extension '.md'; expected .csv"),
+        ("labels/R*", "no file with the extension .*; found 1 other files, such as labels/README.md"),
         ("", r"expected files of one format, found .*\(csv\), f.jsonl \(jsonl\); choose with a glob"),
     ],
 )
-def test_a_prefix_without_data_or_with_two_formats_is_refused(tmp_path: Path, bucket: str, wanted: str, expected: str) -> None:
-    with pytest.raises(BadSource, match=rf"s3://{bucket}/{re.escape(wanted)}: {expected}"):
-        take(tmp_path, f"s3://{bucket}/{wanted}")
+def test_prefix_without_data_or_with_two_formats_is_refused(tmp_path: Path, bucket: str, pattern: str, expected: str) -> None:
+    with pytest.raises(BadSource, match=rf"s3://{bucket}/{re.escape(pattern)}: {expected}"):
+        take(tmp_path, f"s3://{bucket}/{pattern}")
 
 
-def test_a_bad_object_is_named_by_its_key_and_the_earlier_snapshot_stays(tmp_path: Path, bucket: str) -> None:
+def test_bad_object_is_named_and_keeps_the_snapshot(tmp_path: Path, bucket: str) -> None:
     first = take(tmp_path, f"s3://{bucket}/labels")
     bad = new_bucket({"x/a.csv": csv("a"), "x/b.csv": b"text,label\nonly one cell\n", "y/a.csv": csv("a"), "y/b.csv": b"text,other\na,b\n"})
 
@@ -115,15 +115,15 @@ def test_a_bad_object_is_named_by_its_key_and_the_earlier_snapshot_stays(tmp_pat
 def test_objects_that_change_twice_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     bucket = new_bucket({"a.csv": csv("a"), "b.csv": csv("b"), "c.csv": csv("c")})
     first = take(tmp_path, f"s3://{bucket}")
-    listing, left = s3.list_objects, ["b", "c"]
+    listing, remaining = s3.list_objects, ["b", "c"]
 
-    def list_and_change(*asked: Any) -> list[s3.Object]:
-        found, name = listing(*asked), left.pop(0)
+    def list_and_change(*arguments: Any) -> list[s3.Object]:
+        objects, name = listing(*arguments), remaining.pop(0)
         if change == "removed":
             client().delete_object(Bucket=bucket, Key=f"{name}.csv")
         else:
             client().put_object(Bucket=bucket, Key=f"{name}.csv", Body=csv("z"))  # of the same size
-        return found
+        return objects
 
     monkeypatch.setattr(s3, "list_objects", list_and_change)
 
@@ -133,12 +133,12 @@ def test_objects_that_change_twice_are_refused(tmp_path: Path, monkeypatch: pyte
     assert not list(tmp_path.glob(".raw*"))
 
 
-def test_objects_that_change_once_are_read_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_objects_that_change_once_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = new_bucket({"a.csv": csv("a")})
     download = s3.download
 
-    def download_and_add(*asked: Any) -> None:
-        download(*asked)
+    def download_and_add(*arguments: Any) -> None:
+        download(*arguments)
         client().put_object(Bucket=bucket, Key="b.csv", Body=csv("b"))
 
     monkeypatch.setattr(s3, "download", download_and_add)
@@ -146,7 +146,7 @@ def test_objects_that_change_once_are_read_once_more(tmp_path: Path, monkeypatch
     assert take(tmp_path, f"s3://{bucket}").rows == 2
 
 
-def test_classes_have_the_names_of_the_card_in_the_bucket(tmp_path: Path) -> None:
+def test_class_names_come_from_the_card_in_the_bucket(tmp_path: Path) -> None:
     card = "---\ndataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names: {'0': no, '1': 'yes'}\n---\n"
     bucket = new_bucket({"set/README.md": card.encode(), "set/data/a.csv": b"text,label\na,1\nb,0\n", "README.md": b"---\n[\n---\n"})
 
@@ -155,7 +155,7 @@ def test_classes_have_the_names_of_the_card_in_the_bucket(tmp_path: Path) -> Non
     assert set(read_snapshot(tmp_path / "raw")["label"]) == {"yes", "no"}
 
 
-def test_an_object_of_another_size_than_listed_is_an_error(tmp_path: Path) -> None:
+def test_object_with_another_size_than_listed_is_an_error(tmp_path: Path) -> None:
     bucket = new_bucket({"a.csv": csv("a")})
     (listed,) = s3.list_objects(client(), bucket, "")
 
@@ -163,41 +163,41 @@ def test_an_object_of_another_size_than_listed_is_an_error(tmp_path: Path) -> No
         s3.download(client(), bucket, s3.Object(listed.key, listed.etag, 99), tmp_path / "part.csv")
 
 
-# Who may not, and what is not there
+# Access errors and missing objects
 
 
-def test_a_missing_bucket_is_named_with_the_endpoint(tmp_path: Path) -> None:
+def test_missing_bucket_is_named_with_the_endpoint(tmp_path: Path) -> None:
     with pytest.raises(BadSource, match=r"s3://no-such-bucket/x: http://127\.0\.0\.1:\d+ answers NoSuchBucket, The specified"):
         take(tmp_path, "s3://no-such-bucket/x")
 
 
 @pytest.fixture
 def locked() -> Iterator[None]:
-    """The server knows nobody."""
+    """The server refuses all credentials."""
     let_in(0)
     yield
     let_in(float("inf"))
 
 
 @pytest.mark.usefixtures("locked")
-def test_who_is_not_let_in_is_told_what_is_needed_and_no_secret(tmp_path: Path, bucket: str) -> None:
+def test_forbidden_error_names_the_permissions_and_no_secret(tmp_path: Path, bucket: str) -> None:
     with pytest.raises(BadSource, match=r"forbidden; .* answers InvalidAccessKeyId, .* need s3:ListBucket and s3:GetObject") as caught:
         take(tmp_path, f"s3://{bucket}/labels")
 
     assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"] not in "".join(traceback.format_exception(caught.value))
 
 
-def test_missing_credentials_are_told(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_reported(tmp_path: Path, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     for name in CREDENTIALS:
         monkeypatch.delenv(name)
-    gone: dict[str, str | None] = dict.fromkeys(CREDENTIALS)
+    unset: dict[str, str | None] = dict.fromkeys(CREDENTIALS)
 
-    with pytest.raises(BadSource, match="there are no credentials; expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
-        take(tmp_path, f"s3://{bucket}/labels", **gone)
-    with pytest.raises(BadSource, match=r"the AWS_… variables cannot be used: .*(artial|incomplete)"):
-        take(tmp_path, f"s3://{bucket}/labels", **{**gone, "AWS_ACCESS_KEY_ID": "AKIA"})
+    with pytest.raises(BadSource, match="no credentials; expected AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+        take(tmp_path, f"s3://{bucket}/labels", **unset)
+    with pytest.raises(BadSource, match=r"the AWS_… variables are invalid: .*(artial|incomplete)"):
+        take(tmp_path, f"s3://{bucket}/labels", **{**unset, "AWS_ACCESS_KEY_ID": "AKIA"})
 
 
 def closed() -> str:
@@ -209,13 +209,11 @@ def closed() -> str:
 @pytest.mark.parametrize(
     ("endpoint", "error", "expected"),
     [
-        ("http://me:hush@{closed}", Unavailable, r"the endpoint is out of reach: Could not connect to .*//\*\*\*@127\.0\.0\.1"),
-        ("me:hush@nowhere", BadSource, "the AWS_… variables cannot be used: Invalid endpoint"),
+        ("http://me:hush@{closed}", Unavailable, r"the endpoint is unreachable: Could not connect to .*//\*\*\*@127\.0\.0\.1"),
+        ("me:hush@nowhere", BadSource, "the AWS_… variables are invalid: Invalid endpoint"),
     ],
 )
-def test_an_endpoint_out_of_reach_is_worth_a_retry_and_a_wrong_one_is_not(
-    tmp_path: Path, endpoint: str, error: type[RetuneError], expected: str
-) -> None:
+def test_only_an_unreachable_endpoint_is_worth_a_retry(tmp_path: Path, endpoint: str, error: type[RetuneError], expected: str) -> None:
     with pytest.raises(error, match=expected) as caught:
         take(tmp_path, "s3://bucket/x", AWS_ENDPOINT_URL_S3=endpoint.format(closed=closed()))
 
@@ -223,8 +221,8 @@ def test_an_endpoint_out_of_reach_is_worth_a_retry_and_a_wrong_one_is_not(
 
 
 @pytest.mark.parametrize("source", ["s3://", "s3:///labels", "s3://me:hush@bucket/labels"])
-def test_an_address_needs_a_bucket(tmp_path: Path, source: str) -> None:
-    with pytest.raises(BadParams, match="expected s3://BUCKET/PREFIX, found no name of a bucket") as caught:
+def test_address_needs_a_bucket(tmp_path: Path, source: str) -> None:
+    with pytest.raises(BadParams, match="expected s3://BUCKET/PREFIX, found no bucket name") as caught:
         take(tmp_path, source)
 
     assert "hush" not in str(caught.value)

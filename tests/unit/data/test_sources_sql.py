@@ -1,4 +1,4 @@
-"""sql://NAME: rows of a real SQLite and a real PostgreSQL become a snapshot, and no message tells the password."""
+"""sql://NAME: snapshots of a real SQLite and a real PostgreSQL database; no message contains the password."""
 
 import json
 import sqlite3
@@ -13,7 +13,7 @@ import pytest
 from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import read_snapshot
 from components.core.errors import BadParams, BadSource, RetuneError, Unavailable
-from components.data.snapshot import SnapshotParams, look_at, take_snapshot
+from components.data.snapshot import SnapshotParams, describe_source, take_snapshot
 from tests.support.postgres import PASSWORD, Cluster
 
 TICKETS = [
@@ -33,7 +33,7 @@ def database(postgres: Cluster) -> str:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """The address of a database with the tickets."""
+    """The URL of a database with the tickets."""
     if request.param == "postgresql":
         yield request.getfixturevalue("postgres").url(request.getfixturevalue("database"))
         return
@@ -54,7 +54,7 @@ def rows(root: Path) -> set[tuple[str | None, ...]]:
     return {tuple(None if cell != cell else cell for cell in row) for row in read_snapshot(root / "raw").itertuples(index=False)}
 
 
-def test_nulls_empty_texts_percents_and_colons_come_as_they_are(tmp_path: Path, address: str) -> None:
+def test_nulls_empty_texts_percents_and_colons_are_kept(tmp_path: Path, address: str) -> None:
     manifest = take(tmp_path, address, "SELECT id, text, label, '50% of :these' AS note FROM tickets WHERE label LIKE '%';")
 
     assert (manifest.source, manifest.format, manifest.rows) == ("sql://ticket-store", "sql", 4)
@@ -62,7 +62,7 @@ def test_nulls_empty_texts_percents_and_colons_come_as_they_are(tmp_path: Path, 
     assert rows(tmp_path) == {(*row, "50% of :these") for row in texts}
 
 
-def test_the_order_that_a_query_asks_for_makes_no_other_snapshot(tmp_path: Path, address: str) -> None:
+def test_order_of_a_query_does_not_change_the_snapshot(tmp_path: Path, address: str) -> None:
     first = take(tmp_path, address, f"{QUERY} ORDER BY id")
 
     assert take(tmp_path, address, f"{QUERY} ORDER BY id DESC") == first
@@ -78,7 +78,7 @@ SELECT 7 AS a, 1.50::numeric(10, 2) AS b, 1e30::numeric AS c, 0.1::float8 AS d, 
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
-def test_numbers_times_lists_and_json_are_the_same_text_on_every_machine(
+def test_typed_values_have_the_same_text_in_every_time_zone(
     tmp_path: Path, postgres: Cluster, monkeypatch: pytest.MonkeyPatch, zone: str
 ) -> None:
     monkeypatch.setenv("PGTZ", zone)
@@ -90,7 +90,7 @@ def test_numbers_times_lists_and_json_are_the_same_text_on_every_machine(
     assert rows(tmp_path) == {(*expected, "00000000-0000-0000-0000-00000000000f", "01:02:03", "x  ")}
 
 
-def test_a_query_cannot_write(tmp_path: Path, address: str, postgres: Cluster) -> None:
+def test_query_cannot_write(tmp_path: Path, address: str, postgres: Cluster) -> None:
     insert = "INSERT INTO tickets VALUES (5, 'x', 'y') RETURNING id, text, label"
     for query in (insert, "DELETE FROM tickets", "CREATE TABLE other (a int)", f"{QUERY}; DROP TABLE tickets"):
         with pytest.raises(BadSource, match=r"the database refuses snapshot\.query") as caught:
@@ -105,15 +105,15 @@ def test_a_query_cannot_write(tmp_path: Path, address: str, postgres: Cluster) -
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
-        ("SELECT id, text, id FROM tickets", "gives the column 'id' more than once; rename one"),
-        (f"{QUERY} WHERE id > 9", "snapshot.query gives no rows; expected at least one"),
+        ("SELECT id, text, id FROM tickets", "returns the column 'id' more than once; rename one"),
+        (f"{QUERY} WHERE id > 9", "snapshot.query returns no rows; expected at least one"),
         ("SELECT * FROM tickts", "the database refuses snapshot.query: .*tickts"),
         ("SELEC 1", "the database refuses snapshot.query: .*syntax error"),
-        ("SELECT 1 AS one", "there is no column 'text', which snapshot.columns gives as text"),
-        (" ", "the database refuses snapshot.query|gives no table"),
+        ("SELECT 1 AS one", "column 'text', mapped to text in snapshot.columns, is missing"),
+        (" ", "the database refuses snapshot.query|returns no table"),
     ],
 )
-def test_what_is_no_table_is_refused_and_the_earlier_snapshot_stays(tmp_path: Path, address: str, query: str, expected: str) -> None:
+def test_bad_query_is_refused_and_keeps_the_snapshot(tmp_path: Path, address: str, query: str, expected: str) -> None:
     first = take(tmp_path, address)
 
     with pytest.raises(BadSource, match=expected) as caught:
@@ -124,43 +124,43 @@ def test_what_is_no_table_is_refused_and_the_earlier_snapshot_stays(tmp_path: Pa
     assert not list(tmp_path.glob(".raw*"))
 
 
-def test_what_a_database_says_is_cut(tmp_path: Path, address: str) -> None:
+def test_database_message_is_truncated(tmp_path: Path, address: str) -> None:
     with pytest.raises(BadSource) as caught:
         take(tmp_path, address, f"SELECT {'x' * 5_000}")
 
     assert len(str(caught.value)) < 700
 
 
-def test_bytes_are_refused_by_row_and_column(tmp_path: Path, address: str) -> None:
+def test_bytes_are_refused_with_row_and_column(tmp_path: Path, address: str) -> None:
     value = "x'00ff'" if address.startswith("sqlite") else "'abc'::bytea"
 
-    with pytest.raises(BadSource, match="sql://ticket-store: row 2: column 'blob' holds binary data, expected text or numbers"):
+    with pytest.raises(BadSource, match="sql://ticket-store: row 2: column 'blob' contains binary data, expected text or numbers"):
         take(tmp_path, address, f"SELECT NULL AS blob UNION ALL SELECT {value}")
 
 
-def test_a_nul_character_is_refused_by_row_and_column(tmp_path: Path) -> None:
+def test_nul_character_is_refused_with_row_and_column(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "any.db") as connection:
         connection.execute("CREATE TABLE any (text text)")
     connection.close()
 
-    with pytest.raises(BadSource, match="row 2: column 'text' holds a NUL character, expected text"):
+    with pytest.raises(BadSource, match="row 2: column 'text' contains a NUL character, expected text"):
         take(tmp_path, f"sqlite:///{tmp_path / 'any.db'}", "SELECT 'x' AS text UNION ALL SELECT 'a' || char(0)")
 
 
-def test_a_query_is_needed(tmp_path: Path) -> None:
-    with pytest.raises(BadParams, match=r"snapshot\.query is missing, which sql://ticket-store is asked"):
+def test_query_is_required(tmp_path: Path) -> None:
+    with pytest.raises(BadParams, match=r"snapshot\.query is missing for sql://ticket-store"):
         take(tmp_path, "sqlite://", None)
 
 
-def test_a_glance_names_the_columns(tmp_path: Path, address: str) -> None:
-    asked = SnapshotParams(source="sql://t", query=QUERY)
+def test_description_names_the_columns(tmp_path: Path, address: str) -> None:
+    settings = SnapshotParams(source="sql://t", query=QUERY)
 
-    said = look_at(tmp_path, snapshot=asked, environment={"RETUNE_SQL_T": address})
+    description = describe_source(tmp_path, snapshot=settings, environment={"RETUNE_SQL_T": address})
 
-    assert said == f"reached {address[: address.index('+') if '+' in address else 6]}; the query gives id, text, label"
+    assert description == f"connected to {address[: address.index('+') if '+' in address else 6]}; the query returns id, text, label"
 
 
-def test_the_rows_of_postgresql_are_those_of_one_moment(tmp_path: Path, postgres: Cluster) -> None:
+def test_postgresql_rows_are_read_in_one_transaction(tmp_path: Path, postgres: Cluster) -> None:
     name = postgres.new_database()
     query = "SELECT current_setting('transaction_isolation') AS text, current_setting('transaction_read_only') AS label"
 
@@ -169,80 +169,78 @@ def test_the_rows_of_postgresql_are_those_of_one_moment(tmp_path: Path, postgres
     assert rows(tmp_path) == {("repeatable read", "on")}
 
 
-# What can be wrong with an address: nothing of it is told
+# Invalid URLs: messages never contain them
 
 
-UNFIT = [
-    ("", BadSource, "the environment variable RETUNE_SQL_TICKET_STORE is missing: expected SQLAlchemy's address"),
-    ("hush-hush", BadSource, "the environment variable RETUNE_SQL_TICKET_STORE cannot be read"),
-    ("postgresql://me:hush@sh@host:port/tickets", BadSource, "cannot be read: expected .* are written %40 %3A %2F"),
-    ("oracle+cx_oracle://me:hush@host/tickets", BadSource, "names oracle.cx_oracle, whose driver is not installed: .*cx_Oracle"),
-    ("nonsense://me:hush@host/tickets", BadSource, "names nonsense, whose driver is not installed"),
-    ("postgresql+asyncpg://me:hush@host/tickets", BadSource, r"names the driver postgresql\+asyncpg, which is for asyncio"),
-    ("postgresql://me:hush@127.0.0.1:1/tickets", Unavailable, "the database that RETUNE_SQL_TICKET_STORE names: .*refused"),
-    ("postgresql://me:hush@no-such-host.invalid/tickets", Unavailable, "names: .*no-such-host.invalid"),
+INVALID_URLS = [
+    ("", BadSource, "the environment variable RETUNE_SQL_TICKET_STORE is missing: expected a SQLAlchemy URL"),
+    ("hush-hush", BadSource, "the environment variable RETUNE_SQL_TICKET_STORE is invalid"),
+    ("postgresql://me:hush@sh@host:port/tickets", BadSource, "is invalid: expected .* write @ : / as %40 %3A %2F"),
+    ("oracle+cx_oracle://me:hush@host/tickets", BadSource, "uses oracle.cx_oracle, whose driver is not installed: .*cx_Oracle"),
+    ("nonsense://me:hush@host/tickets", BadSource, "uses nonsense, whose driver is not installed"),
+    ("postgresql+asyncpg://me:hush@host/tickets", BadSource, r"names the asyncio driver postgresql\+asyncpg"),
+    ("postgresql://me:hush@127.0.0.1:1/tickets", Unavailable, "cannot connect to the database in RETUNE_SQL_TICKET_STORE: .*refused"),
+    ("postgresql://me:hush@no-such-host.invalid/tickets", Unavailable, "cannot connect to the database .*no-such-host.invalid"),
     ("postgresql://me:hush@127.0.0.1:1/tickets?sslpassword=hush&nonsense=1", BadSource, "invalid connection option"),
-    ("sqlite:///nowhere/hush.db", BadSource, "there is no database file nowhere/"),
+    ("sqlite:///nowhere/hush.db", BadSource, "the database file nowhere/hush.db in RETUNE_SQL_TICKET_STORE does not exist"),
 ]
 
 
-@pytest.mark.parametrize(("address", "error", "expected"), UNFIT, ids=[address[:30] or "none" for address, _, _ in UNFIT])
-def test_an_address_that_leads_nowhere_is_told_by_the_name_of_its_variable(
-    tmp_path: Path, address: str, error: type[RetuneError], expected: str
-) -> None:
+@pytest.mark.parametrize(("address", "error", "expected"), INVALID_URLS, ids=[address[:30] or "none" for address, _, _ in INVALID_URLS])
+def test_bad_url_is_reported_by_the_name_of_its_variable(tmp_path: Path, address: str, error: type[RetuneError], expected: str) -> None:
     with pytest.raises(error, match=expected) as caught:
         take(tmp_path, address)
 
-    shown = "".join(traceback.format_exception(caught.value))
-    assert "hush" not in shown.replace("hush.db", "")
+    message = "".join(traceback.format_exception(caught.value))
+    assert "hush" not in message.replace("hush.db", "")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_wrong_password_or_database_is_not_worth_a_retry_and_no_password_is_shown(tmp_path: Path, postgres: Cluster) -> None:
+def test_wrong_password_or_database_is_not_worth_a_retry(tmp_path: Path, postgres: Cluster) -> None:
     for address, expected in (
         (postgres.url(password="wr:ng-hush"), "password authentication failed"),
         (postgres.url("nowhere"), 'database "nowhere" does not exist'),
     ):
         with pytest.raises(BadSource, match=expected) as caught:
             take(tmp_path, address)
-        shown = "".join(traceback.format_exception(caught.value))
-        assert "hush" not in shown
-        assert PASSWORD not in shown
+        message = "".join(traceback.format_exception(caught.value))
+        assert "hush" not in message
+        assert PASSWORD not in message
 
 
 @pytest.mark.parametrize("source", ["sql://me:hush@host/tickets", "sql://", "sql://a/b", "sql://1st"])
-def test_a_source_is_named_and_not_addressed(tmp_path: Path, source: str) -> None:
+def test_url_as_source_is_refused(tmp_path: Path, source: str) -> None:
     with pytest.raises(BadParams, match=r"expected sql://NAME.*RETUNE_SQL_NAME, never in params\.yaml") as caught:
         take(tmp_path, "sqlite://", source=source)
 
     assert "hush" not in str(caught.value)
 
 
-# A database that fails in between
+# Connections that fail later
 
 
-def test_a_database_that_is_locked_or_goes_away_is_worth_a_retry(tmp_path: Path, postgres: Cluster, database: str) -> None:
+def test_locked_or_lost_database_is_worth_a_retry(tmp_path: Path, postgres: Cluster, database: str) -> None:
     with sqlite3.connect(tmp_path / "locked.db", isolation_level=None) as writer:
         writer.execute("CREATE TABLE tickets (text text)")
         writer.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(Unavailable, match="the database broke off: database is locked"):
+        with pytest.raises(Unavailable, match="the database connection failed: database is locked"):
             take(tmp_path, f"sqlite:///{tmp_path / 'locked.db'}?timeout=0.1")
     writer.close()
     killed = "SELECT 'x' AS text, pg_terminate_backend(pg_backend_pid()) AS label"
-    with pytest.raises(Unavailable, match=r"the database broke off: .*(terminating|closed the) connection"):
+    with pytest.raises(Unavailable, match=r"the database connection failed: .*(terminating|closed the) connection"):
         take(tmp_path, postgres.url(database), killed)
-    with pytest.raises(Unavailable, match="the database broke off: canceling statement due to statement timeout"):
+    with pytest.raises(Unavailable, match="the database connection failed: canceling statement due to statement timeout"):
         take(tmp_path, postgres.url(database, query={"options": "-c statement_timeout=50"}), "SELECT pg_sleep(5), 'x' AS text")
     assert not list(tmp_path.glob(".raw*"))
 
 
-# VmHWM is the peak of this program alone. What comes after the database has a test of its own.
+# VmHWM is the peak of this program alone. The steps after the database have a separate test.
 LARGE = """
 import os, sys
 from pathlib import Path
 from components.data.snapshot import SnapshotParams
-from components.data.snapshot.sources import Asked, sql
-sql.bring(Asked(SnapshotParams(source="sql://large", query=sys.argv[2]), Path(), os.environ), Path(sys.argv[1]))
+from components.data.snapshot.sources import SourceRequest, sql
+sql.fetch(SourceRequest(SnapshotParams(source="sql://large", query=sys.argv[2]), Path(), os.environ), Path(sys.argv[1]))
 lines = Path("/proc/self/status").read_text().splitlines()
 print(next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM")))
 """
@@ -250,7 +248,7 @@ print(next(int(line.split()[1]) // 1024 for line in lines if line.startswith("Vm
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from /proc")
-def test_memory_does_not_grow_with_the_answer(tmp_path: Path, postgres: Cluster) -> None:
+def test_memory_does_not_grow_with_the_result(tmp_path: Path, postgres: Cluster) -> None:
     query = "SELECT n AS id, repeat('the text of row ' || n || ' ', 200) AS text FROM generate_series(1, {}) AS n"
     environment = {"RETUNE_SQL_LARGE": postgres.url(), "PATH": "/usr/bin", "PYTHONPATH": ":".join(sys.path)}
 
@@ -261,10 +259,10 @@ def test_memory_does_not_grow_with_the_answer(tmp_path: Path, postgres: Cluster)
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout))
 
-    assert peaks[1] - peaks[0] < 40  # MiB, of 120 more in the answer
+    assert peaks[1] - peaks[0] < 40  # MiB, of 120 more in the result
 
 
-def test_the_password_stands_in_nothing_that_is_written(tmp_path: Path, postgres: Cluster, database: str) -> None:
+def test_password_is_never_written(tmp_path: Path, postgres: Cluster, database: str) -> None:
     take(tmp_path, postgres.url(database))
 
     written = b"".join(path.read_bytes() for path in (tmp_path / "raw").iterdir())

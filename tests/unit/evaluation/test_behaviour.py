@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from components.artifacts.behaviour import Behaviour, Case
 from components.core.errors import BadParams
 from components.core.text import normalise
-from components.evaluation.behaviour import KINDS, PADDING, Written, collect, make_cases, read_cases
+from components.evaluation.behaviour import PADDING, PERTURBATIONS, UserCases, evaluate_cases, make_cases, read_cases
 from components.evaluation.behaviour.perturbations import replace_words
 from components.gates.behaviour import PERTURBED, AtMost, Params
 
@@ -36,20 +36,20 @@ class Counted:
 
 
 class Reader:
-    """Answers by the share of letters that are an `e`, and counts how often it is asked."""
+    """Answers by the share of letters that are an `e`, and counts its calls."""
 
     def __init__(self, labels: tuple[str, ...] = LABELS) -> None:
-        self.labels, self.asked = labels, 0
+        self.labels, self.calls = labels, 0
 
     def answer(self, texts: Sequence[str]) -> Counted:
-        self.asked += 1
+        self.calls += 1
         share = np.array([text.count("e") / max(len(text), 1) for text in texts])
         others = np.outer(1 - share, np.ones(len(self.labels) - 1) / (len(self.labels) - 1))
         return Counted([self.labels[0] if one > 0.2 else self.labels[1] for one in share], np.column_stack([share, others]), self.labels)
 
 
-def test_the_settings_of_the_gate_are_the_kinds_that_there_are() -> None:
-    assert set(KINDS) == set(PERTURBED) != set()
+def test_gate_settings_match_the_perturbations() -> None:
+    assert set(PERTURBATIONS) == set(PERTURBED) != set()
     assert set(AtMost.model_fields) == {*PERTURBED, "invariance", "directional", "minimum_functionality"}
     assert Params().padding == PADDING
 
@@ -71,68 +71,68 @@ def test_the_settings_of_the_gate_are_the_kinds_that_there_are() -> None:
         ("padding", "a", {"Please note: a", "a (as noted)", "a Thank you."}),
     ],
 )
-def test_a_change_does_what_its_name_says(kind: str, text: str, expected: set[str]) -> None:
-    assert {KINDS[kind](text, Random(seed)) for seed in range(200)} <= expected
-    assert KINDS[kind](text, Random(1)) == KINDS[kind](text, Random(1))
+def test_perturbation_changes_the_text_as_named(kind: str, text: str, expected: set[str]) -> None:
+    assert {PERTURBATIONS[kind](text, Random(seed)) for seed in range(200)} <= expected
+    assert PERTURBATIONS[kind](text, Random(1)) == PERTURBATIONS[kind](text, Random(1))
 
 
 @given(st.text(max_size=40), st.integers(0, 100))
-def test_no_text_breaks_a_change(text: str, seed: int) -> None:
-    for change in KINDS.values():
+def test_perturbations_accept_any_text(text: str, seed: int) -> None:
+    for change in PERTURBATIONS.values():
         assert isinstance(change(text, Random(seed)), str)
 
 
 @given(st.text(alphabet="abcdefgh ", min_size=1, max_size=40), st.integers(0, 100))
-def test_a_typo_changes_one_word_by_one_slip(text: str, seed: int) -> None:
-    changed = KINDS["typos"](text, Random(seed))
+def test_typo_changes_one_word(text: str, seed: int) -> None:
+    changed = PERTURBATIONS["typos"](text, Random(seed))
     differing = [pair for pair in zip(text.split(" "), changed.split(" "), strict=True) if pair[0] != pair[1]]
     assert len(differing) <= 1
     assert all(abs(len(old) - len(new)) <= 1 and old[0] == new[0] for old, new in differing)
 
 
-def test_wide_letters_are_undone_by_nfkc_alone() -> None:
-    wide = KINDS["width"]("router", Random(0))
+def test_nfkc_restores_wide_letters() -> None:
+    wide = PERTURBATIONS["width"]("router", Random(0))
 
     assert normalise(wide, "NFKC") == "router"
     assert normalise(wide, "NFC") == wide != "router"
 
 
-def test_words_change_places_and_parts_of_words_stay() -> None:
+def test_whole_words_are_swapped() -> None:
     swap = replace_words((("left", "right"), ("right", "left"), ("a.b", "c")))
 
     assert swap("left right leftover, left (right) axb a.b", Random(0)) == "right left leftover, right (left) axb c"
 
 
-def test_cases_are_the_same_for_the_same_seed_in_any_order_of_the_rows() -> None:
+def test_same_seed_gives_the_same_cases() -> None:
     first, _ = make_cases(ROWS, count=8, seed=3)
     again, _ = make_cases(ROWS.sample(frac=1, random_state=5), count=8, seed=3)
     other, _ = make_cases(ROWS, count=8, seed=4)
 
     assert first == again != other
-    assert {case.kind: sum(one.kind == case.kind for one in first) for case in first} == dict.fromkeys(KINDS, 8)
+    assert {case.kind: sum(other.kind == case.kind for other in first) for case in first} == dict.fromkeys(PERTURBATIONS, 8)
     assert all(case.changed != case.text for case in first)
 
 
-def test_every_group_has_its_turn_before_any_has_a_second() -> None:
+def test_cases_use_every_group_before_repeating() -> None:
     cases, _ = make_cases(ROWS, kinds=["typos"], count=15)
 
     assert len({case.group for case in cases[:10]}) == 10
     assert len({case.text for case in cases}) == 15
 
 
-def test_a_case_stays_what_it_is_when_other_rows_go() -> None:
+def test_removed_rows_do_not_change_a_case() -> None:
     whole, _ = make_cases(ROWS, kinds=["typos"], count=40)
     half, _ = make_cases(ROWS.iloc[:20], kinds=["typos"], count=40)
 
     assert {case.text: case.changed for case in half}.items() <= {case.text: case.changed for case in whole}.items()
 
 
-def test_what_cannot_be_made_is_noted() -> None:
-    written = Written.model_validate({"invariance": [{"name": "side", "replace": [["left", "right"]]}]})
+def test_perturbation_without_cases_is_noted() -> None:
+    written = UserCases.model_validate({"invariance": [{"name": "side", "replace": [["left", "right"]]}]})
     cases, notes = make_cases(ROWS.assign(text="123"), written, kinds=["case", "padding"], count=3)
 
     assert [case.kind for case in cases] == ["padding"] * 3
-    assert notes == ["case: no test row has anything to change", "side: no test row holds 'left'"]
+    assert notes == ["case: no test row can be perturbed", "side: no test row contains 'left'"]
     assert make_cases(ROWS.iloc[:0])[0] == []
 
 
@@ -142,7 +142,7 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_written_cases_become_cases_of_their_kind(tmp_path: Path) -> None:
+def test_user_cases_become_cases_of_their_type(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         """
@@ -165,12 +165,12 @@ minimum_functionality: [{text: eee, label: billing}]
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "invariance: []\n", "invariance:\ndirectional: []\n", "{}"])
-def test_an_empty_file_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(BadParams, match=r'behaviour.yaml: it holds no case; expected a list under invariance, .*cases: ""'):
+def test_empty_file_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadParams, match=r'behaviour.yaml: no cases; expected a list under invariance, .*cases: ""'):
         read_cases(write(tmp_path, text))
 
 
-def test_all_faults_of_a_file_are_told_by_the_number_of_their_case(tmp_path: Path) -> None:
+def test_all_faults_are_reported_with_case_numbers(tmp_path: Path) -> None:
     path = write(
         tmp_path,
         """
@@ -186,10 +186,10 @@ minimum_functionality: {text: a}
     with pytest.raises(BadParams) as error:
         read_cases(path, LABELS)
 
-    said = str(error.value).splitlines()
-    assert all(line.startswith(f"{path}: ") for line in said)
-    assert [line.removeprefix(f"{path}: ") for line in said] == [
-        "invariances is not a kind of case; did you mean 'invariance'?",
+    lines = str(error.value).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    assert [line.removeprefix(f"{path}: ") for line in lines] == [
+        "invariances is not a type of case; did you mean 'invariance'?",
         "minimum_functionality: expected a list of cases, found dict",
         "invariance case 1: expected `text` and `changed`, or `replace` alone, found a mapping with text",
         "invariance case 2.txt is not a setting; did you mean 'text'?",
@@ -200,38 +200,38 @@ minimum_functionality: {text: a}
     ]
 
 
-@pytest.mark.parametrize(("text", "said"), [("[1]", "expected a mapping"), ("a: [", "is not YAML"), ("invariance: x", "expected a list")])
-def test_what_is_no_file_of_cases_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(BadParams, match=said):
+@pytest.mark.parametrize(("text", "error"), [("[1]", "expected a mapping"), ("a: [", "is not YAML"), ("invariance: x", "expected a list")])
+def test_invalid_file_is_refused(tmp_path: Path, text: str, error: str) -> None:
+    with pytest.raises(BadParams, match=error):
         read_cases(write(tmp_path, text))
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadParams, match=r"none.yaml \(gates.behaviour.cases\) cannot be read"):
         read_cases(tmp_path / "none.yaml")
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [({"kinds": ["typo"]}, "did you mean 'typos'"), ({"padding": ["please"]}, "must hold {text}"), ({"at_most": {"typo": 0.1}}, "Extra")],
 )
-def test_settings_that_fit_nothing_are_refused(settings: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_invalid_settings_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Params.model_validate(settings)
 
 
 def directional(must: str, by: float, text: str = "aaaa", changed: str = "eaaa") -> bool:
-    """Whether the case fails where the probability of billing goes from 0 to 0.25."""
+    """Return whether the case fails if the probability of billing goes from 0 to 0.25."""
     case = Case(kind="directional", name="d", group="d", text=text, changed=changed, label="billing", must=must, by=by)
-    (tried,) = collect([case], Reader()).tried
+    (tried,) = evaluate_cases([case], Reader()).tried
     return tried.candidate.failed
 
 
-def test_a_probability_must_move_as_the_case_says() -> None:
+def test_probability_must_move_as_required() -> None:
     assert not directional("rise", 0.25)
     assert directional("rise", 0.26)
     assert directional("fall", 0.0)
-    assert directional("rise", 0.0, changed="aaab")  # to stay is not to rise
+    assert directional("rise", 0.0, changed="aaab")  # unchanged is not a rise
     assert not directional("not rise", 0.25)
     assert directional("not rise", 0.2)
     assert not directional("not fall", 0.0)
@@ -239,7 +239,7 @@ def test_a_probability_must_move_as_the_case_says() -> None:
     assert not directional("fall", 0.2, text="eaaa", changed="aaaa")
 
 
-def test_both_versions_are_asked_every_text_once() -> None:
+def test_both_versions_answer_every_text_once() -> None:
     cases = [
         Case(kind="typos", name="typos", group="g", text="aaaa", changed="aaa"),
         Case(kind="typos", name="typos", group="g", text="aaaa", changed="ee"),
@@ -247,33 +247,33 @@ def test_both_versions_are_asked_every_text_once() -> None:
     ]
     candidate, champion = Reader(), Reader(("account", "network"))
 
-    seen = collect(cases, candidate, champion, notes=["a note"])
+    seen = evaluate_cases(cases, candidate, champion, notes=["a note"])
 
-    assert candidate.asked == champion.asked == 1
+    assert candidate.calls == champion.calls == 1
     assert [one.candidate.failed for one in seen.tried] == [False, True, False]
-    assert seen.tried[2].champion is None  # it does not know the label, so that it cannot be held against it
+    assert seen.tried[2].champion is None  # it does not have the label, so the case does not count
     assert seen.tried[1].champion is not None
     assert seen.tried[1].champion.after == "account"
     assert seen.notes == ("a note",)
     assert Behaviour.model_validate_json(seen.model_dump_json()) == seen
 
 
-def test_a_label_that_the_candidate_does_not_know_is_named_with_the_number_of_its_case() -> None:
-    known = {"name": "named by the user", "text": "e", "label": "biling"}
-    cases, _ = make_cases(ROWS, Written.model_validate({"minimum_functionality": [{**known, "label": "billing"}, known]}), kinds=[])
+def test_unknown_label_is_reported_with_its_case_number() -> None:
+    unknown = {"name": "named by the user", "text": "e", "label": "biling"}
+    cases, _ = make_cases(ROWS, UserCases.model_validate({"minimum_functionality": [{**unknown, "label": "billing"}, unknown]}), kinds=[])
 
     with pytest.raises(BadParams, match="cases, minimum_functionality case 2: unknown label 'biling'; did you mean 'billing'"):
-        collect(cases, Reader())
+        evaluate_cases(cases, Reader())
 
 
-def test_no_case_asks_nobody() -> None:
+def test_no_cases_need_no_answers() -> None:
     reader = Reader()
 
-    assert collect([], reader).tried == ()
-    assert reader.asked == 0
+    assert evaluate_cases([], reader).tried == ()
+    assert reader.calls == 0
 
 
-def test_the_example_file_fits_the_example() -> None:
+def test_example_cases_match_the_example() -> None:
     rows = pd.read_csv(EXAMPLE / "diagnosis.csv", dtype=str)
     written = read_cases(EXAMPLE / "behaviour.yaml", sorted(set(rows["label"])))
     cases, notes = make_cases(rows, written)

@@ -13,18 +13,18 @@ from components.artifacts.rows import write_rows
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData, BadModel, NotFound
 from components.core.hashing import digest_folder
-from components.evaluation.evaluate import EvaluateParams, evaluate, flat, measure
+from components.evaluation.evaluate import EvaluateParams, compute_metrics, evaluate, flatten
 from components.model import tasks
 from tests.support.learn import spec_of
 
 TASK = tasks.load("text_classification")
-BASE = Path("no base is asked")
+BASE = Path("no base is used")
 LABELS = ("billing", "device", "network")
 PARAMS = EvaluateParams()
 
 
 def prepare(folder: Path, rows: pd.DataFrame, labels: tuple[str, ...] = LABELS) -> Path:
-    """Lay out data/prepared: every third group is test, the rest is train."""
+    """Write data/prepared: every third group is test, the rest is train."""
     in_test = rows["group"].str[1:].astype(int) % 5 < 2
     for part in ("learn", "test"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def prepare(folder: Path, rows: pd.DataFrame, labels: tuple[str, ...] = LABELS) 
 
 @pytest.fixture(scope="module")
 def model(tiny_base, tmp_path_factory) -> Path:
-    """An untrained model with the right head: it answers, and not well."""
+    """Return an untrained model with the right head."""
     folder, task = tmp_path_factory.mktemp("model"), tasks.load("text_classification")
     import torch
 
@@ -75,7 +75,7 @@ def evaluated(model, prepared, tmp_path_factory) -> Path:
     return out
 
 
-def test_every_promised_file_is_there(evaluated):
+def test_all_output_files_are_written(evaluated):
     files = {path.relative_to(evaluated).as_posix() for path in evaluated.rglob("*") if path.is_file()}
 
     assert files == {
@@ -88,17 +88,17 @@ def test_every_promised_file_is_there(evaluated):
     }
 
 
-def test_metrics_bind_the_scores_to_their_test_set_model_and_snapshot(evaluated, model):
+def test_metrics_identify_test_set_model_and_snapshot(evaluated, model):
     metrics = Metrics.read(evaluated)
 
     assert (metrics.test_digest, metrics.snapshot, metrics.model_digest) == ("test-digest", "snapshot-digest", digest_folder(model))
     assert (metrics.rows, metrics.groups) == (96, 32)
     assert set(metrics.headline) == {"accuracy", "macro_f1", "micro_f1", "weighted_f1"}
     assert set(metrics.baselines) == set(metrics.differences) == set(TASK.baselines)
-    assert all("32 groups" in str(each.doubt) for each in metrics.headline.values())
+    assert all("32 groups" in str(score.doubt) for score in metrics.headline.values())
 
 
-def test_a_linear_model_learns_what_an_untrained_transformer_does_not(evaluated):
+def test_linear_model_beats_an_untrained_transformer(evaluated):
     metrics = Metrics.read(evaluated)
 
     assert metrics.baselines["tfidf"]["accuracy"].value > 0.95
@@ -106,7 +106,7 @@ def test_a_linear_model_learns_what_an_untrained_transformer_does_not(evaluated)
     assert metrics.differences["tfidf"]["macro_f1"].high < 0
 
 
-def test_differences_are_the_candidate_minus_the_baseline(evaluated):
+def test_differences_are_candidate_minus_baseline(evaluated):
     metrics = Metrics.read(evaluated)
 
     for name in TASK.baselines:
@@ -114,26 +114,26 @@ def test_differences_are_the_candidate_minus_the_baseline(evaluated):
             assert gain.value == pytest.approx(metrics.headline[metric].value - metrics.baselines[name][metric].value)
 
 
-def test_predictions_are_ordered_by_id_and_their_probabilities_agree_with_them(evaluated):
+def test_predictions_are_ordered_and_match_probabilities(evaluated):
     for name in ("candidate", *TASK.baselines):
-        found = Predictions.read(evaluated / "predictions" / f"{name}.parquet")
+        predictions = Predictions.read(evaluated / "predictions" / f"{name}.parquet")
 
-        assert found.ids.tolist() == sorted(found.ids.tolist())
-        assert found.labels == LABELS
-        assert found.probabilities.sum(axis=1) == pytest.approx(np.ones(96))
-        assert found.predicted.tolist() == [LABELS[k] for k in found.probabilities.argmax(axis=1)]
+        assert predictions.ids.tolist() == sorted(predictions.ids.tolist())
+        assert predictions.labels == LABELS
+        assert predictions.probabilities.sum(axis=1) == pytest.approx(np.ones(96))
+        assert predictions.predicted.tolist() == [LABELS[k] for k in predictions.probabilities.argmax(axis=1)]
 
 
-def test_the_predictions_file_gives_back_the_metrics(evaluated, model, prepared):
+def test_metrics_follow_from_the_predictions_file(evaluated, model, prepared):
     candidate, *others = (Predictions.read(evaluated / "predictions" / f"{name}.parquet") for name in ("candidate", *TASK.baselines))
 
     baselines, profile = dict(zip(TASK.baselines, others, strict=True)), Profile.read(prepared)
     written = Metrics.read(evaluated)
-    assert measure(TASK, candidate, baselines, profile, digest_folder(model), 10) == written.model_copy(update={"tables": ()})
-    assert [table.title for table in written.tables] == ["Labels, the most common first"]  # what the task shows beside
+    assert compute_metrics(TASK, candidate, baselines, profile, digest_folder(model), 10) == written.model_copy(update={"tables": ()})
+    assert [table.title for table in written.tables] == ["Labels, the commonest first"]  # tables of the task
 
 
-def test_tables_for_dvc_have_one_row_an_example_and_one_a_class(evaluated):
+def test_dvc_tables_have_one_row_per_example_and_class(evaluated):
     confusion, classes = pd.read_csv(evaluated / "confusion.csv"), pd.read_csv(evaluated / "classes.csv")
 
     assert confusion.columns.tolist() == ["expected", "predicted"]
@@ -145,12 +145,12 @@ def test_tables_for_dvc_have_one_row_an_example_and_one_a_class(evaluated):
 def test_scores_are_flat_numbers(evaluated):
     scores = json.loads((evaluated / "scores.json").read_text())
 
-    assert scores == flat(Metrics.read(evaluated))
+    assert scores == flatten(Metrics.read(evaluated))
     assert scores["macro_f1_low"] <= scores["macro_f1"] <= scores["macro_f1_high"]
     assert all(isinstance(value, float) and "." not in name for name, value in scores.items())
 
 
-def test_an_equal_model_gives_equal_bytes_whatever_was_there_and_however_the_rows_lie(evaluated, model, tickets, tmp_path):
+def test_same_model_gives_the_same_bytes(evaluated, model, tickets, tmp_path):
     prepared = prepare(tmp_path / "prepared", tickets.sample(frac=1, random_state=3))
     out = tmp_path / "out"
     out.mkdir()
@@ -162,7 +162,7 @@ def test_an_equal_model_gives_equal_bytes_whatever_was_there_and_however_the_row
     assert digest_folder(out) == digest_folder(evaluated)
 
 
-def test_a_model_of_other_labels_is_refused_and_the_last_result_kept(model, tickets, tmp_path):
+def test_model_with_other_labels_is_refused(model, tickets, tmp_path):
     rows = tickets.assign(label=tickets["label"].replace("device", "printer"))
     prepared = prepare(tmp_path / "prepared", rows, ("billing", "network", "printer"))
     (tmp_path / "out").mkdir()
@@ -173,7 +173,7 @@ def test_a_model_of_other_labels_is_refused_and_the_last_result_kept(model, tick
     assert (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_an_empty_test_split_is_refused(model, prepared, tickets, tmp_path):
+def test_empty_test_split_is_refused(model, prepared, tickets, tmp_path):
     folder = prepare(tmp_path / "prepared", tickets)
     write_rows(tickets.iloc[:0], folder / "test" / "test.parquet")
 
@@ -181,32 +181,32 @@ def test_an_empty_test_split_is_refused(model, prepared, tickets, tmp_path):
         evaluate(model, folder, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
 
 
-def test_what_an_earlier_step_did_not_make_is_named(model, tmp_path):
+def test_missing_input_is_named(model, tmp_path):
     with pytest.raises(NotFound, match=r"profile\.json is missing"):
         evaluate(model, tmp_path, BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
 
 
 @pytest.mark.parametrize("change", [{"text": "! ?"}, {"label": "billing"}])
-def test_where_no_linear_model_can_be_fitted_the_baseline_is_the_majority(change, tickets, caplog):
+def test_baseline_falls_back_to_the_majority(change, tickets, caplog):
     with caplog.at_level(logging.WARNING):
-        found = TASK.predict_baselines(tickets.assign(**change), tickets, spec_of(*LABELS), BASE)
+        answers = TASK.predict_baselines(tickets.assign(**change), tickets, spec_of(*LABELS), BASE)
 
-    assert found["tfidf"].predicted == found["majority"].predicted
+    assert answers["tfidf"].predicted == answers["majority"].predicted
     assert "as the majority does" in caplog.text
 
 
-def test_a_label_without_a_training_row_gets_no_probability_from_a_baseline(tickets):
-    found = TASK.predict_baselines(tickets[tickets["label"] != "device"], tickets, spec_of(*LABELS), BASE)
+def test_baseline_ignores_labels_without_training_rows(tickets):
+    answers = TASK.predict_baselines(tickets[tickets["label"] != "device"], tickets, spec_of(*LABELS), BASE)
 
-    for each in found.values():
-        assert each.probabilities[:, 1].max() == 0
-        assert each.probabilities.sum(axis=1) == pytest.approx(np.ones(240))
+    for answer in answers.values():
+        assert answer.probabilities[:, 1].max() == 0
+        assert answer.probabilities.sum(axis=1) == pytest.approx(np.ones(240))
 
 
-def test_a_group_that_dominates_is_warned_of(model, tickets, tmp_path, caplog):
+def test_dominating_group_is_reported(model, tickets, tmp_path, caplog):
     rows = tickets.assign(group=tickets["group"].mask(tickets["group"].str[1:].astype(int) % 5 == 0, "g00"))
 
     with caplog.at_level(logging.WARNING):
         evaluate(model, prepare(tmp_path / "prepared", rows), BASE, tmp_path / "out", task="text_classification", evaluate=PARAMS)
 
-    assert "group g00 holds 48 test rows" in caplog.text
+    assert "group g00 has 48 test rows" in caplog.text

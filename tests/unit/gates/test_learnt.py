@@ -14,7 +14,7 @@ from components.core.similarity import shingles, similar_pairs
 from components.core.text import normalise
 from components.data.preprocess import PreprocessParams
 from components.data.preprocess.step import prepare
-from components.data.validate.row_ids import with_identity
+from components.data.validate.row_ids import add_ids_and_groups
 from components.gates import Evidence, GatesParams, ReferenceModel, TrainingRows, measure_exposure, without_learned_rows
 from components.model import tasks
 from tests.support.gate_cases import LABELS, against, answered, gate, verdict
@@ -69,7 +69,7 @@ def test_no_model_is_compared_on_a_row_that_one_has_learnt(seed: int, story: lis
     for step, changes in enumerate([[], *story]):
         for number, change in enumerate(changes):
             rows = changed(rows, change, seed + 100 * step + number)
-        kept, _ = prepare(with_identity(rows, ["text"]), params, KIND)
+        kept, _ = prepare(add_ids_and_groups(rows, ["text"]), params, KIND)
         train, test = stated(kept)
         learnt.append(train)
         rivals = [TrainingRows("champion", learnt[max(0, step - 1)]), TrainingRows("anchor", learnt[0], by="anchor")] if step else []

@@ -15,9 +15,9 @@ from components.artifacts.predictions import Predictions
 from components.core.errors import BadParams, BadSource
 from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.step import prepare
-from components.data.validate.row_ids import with_identity
+from components.data.validate.row_ids import add_ids_and_groups
 from components.data.validate.settings import ValidateParams
-from components.data.validate.step import judge
+from components.data.validate.step import validate_rows
 from components.model import tasks
 from components.model.tasks.question_answering import answers, baselines, scores, squad, tables
 
@@ -190,7 +190,7 @@ def test_questions_of_one_context_are_not_near_duplicates():
     rows = pd.DataFrame(
         {"question": [f"Which word is {n}?" for _ in contexts for n in range(3)], "context": np.repeat(contexts, 3), "answers": "[]"}
     )
-    read, _ = open_task.read(with_identity(rows, task.columns))
+    read, _ = open_task.read(add_ids_and_groups(rows, task.columns))
 
     kept, removed = prepare(read, PreprocessParams(), open_task)
 

@@ -16,12 +16,12 @@ from components.artifacts.verdict import Outcome
 from components.core.errors import BadData, BadInput, BadParams, BadSource, NotFound
 from components.core.similarity import closest
 from components.data.preprocess import PreprocessParams, pseudo_labels
-from components.data.preprocess.checks import check
+from components.data.preprocess.splits import check_splits
 from components.data.preprocess.step import prepare
 from components.data.snapshot import SnapshotParams, read_file, take_snapshot, write_file
 from components.data.validate import ValidateParams
-from components.data.validate.row_ids import OUTDONE, with_identity
-from components.data.validate.step import judge
+from components.data.validate.row_ids import SUPERSEDED, add_ids_and_groups
+from components.data.validate.step import validate_rows
 from components.model import tasks
 from components.report import write_card
 from flows.cli import app
@@ -127,7 +127,7 @@ def test_what_cannot_be_labelled_is_refused(made, tmp_path):
 
     with pytest.raises(BadInput, match=r"there\.csv is there already"):
         ask("good", out="there.csv")
-    with pytest.raises(BadSource, match=r"unknown ending '\.txt'"):
+    with pytest.raises(BadSource, match=r"unknown extension '\.txt'"):
         ask("good", out="out.txt")
     with pytest.raises(BadData, match=r"no row has a probability of --floor 0\.9999 or more; the highest of 4 is 0\."):
         ask("good", floor=0.9999)
@@ -209,10 +209,10 @@ def test_a_line_break_of_an_old_kind_is_written_so_that_it_can_be_read(tmp_path)
 
 def test_a_label_wins_over_a_pseudo_label_of_the_same_id(tickets):
     copies = answered(tickets.head(30), by="tickets/3")
-    judged = judge(pd.concat([tickets, copies], ignore_index=True), TASK, ValidateParams(max_quarantined_share=0.0))
+    judged = validate_rows(pd.concat([tickets, copies], ignore_index=True), TASK, ValidateParams(max_quarantined_share=0.0))
 
     assert [one.name for one in judged.checks if one.scope == "suite" and not one.passed] == []
-    assert judged.reasons == {OUTDONE: 30}
+    assert judged.reasons == {SUPERSEDED: 30}
     assert not pseudo_labelled(judged.kept).any()
     assert len(judged.kept) == len(tickets)
 
@@ -221,17 +221,17 @@ def test_a_label_wins_over_a_pseudo_label_of_the_same_id(tickets):
 def test_pseudo_labels_do_not_count_as_data_of_a_class(tickets):
     few = pd.concat([tickets[tickets["label"] != "device"], tickets[tickets["label"] == "device"].head(3)])
     more = answered(pool(60, seed=3)).assign(label="device").drop(columns="channel")
-    judged = judge(pd.concat([few, more], ignore_index=True), TASK, ValidateParams())
+    judged = validate_rows(pd.concat([few, more], ignore_index=True), TASK, ValidateParams())
     failed = {one.name: one.observed for one in judged.checks if one.scope == "suite" and not one.passed}
 
-    assert failed == {"min_rows_per_class": "1 of 3 labels otherwise: 'device' (3)"}
+    assert failed == {"min_rows_per_class": "1 of 3 labels fail: 'device' (3)"}
     assert len(judged.kept) == len(few) + 60
 
 
 def test_pseudo_labelled_rows_change_no_made_id(tickets):
     rows = tickets[["text", "label"]].assign(pseudo=None, confidence=None)
     copies = rows.head(20).assign(label="aaa", pseudo="tickets/1", confidence="0.99")
-    alone, together = with_identity(rows, ["text"]), with_identity(pd.concat([copies, rows], ignore_index=True), ["text"])
+    alone, together = add_ids_and_groups(rows, ["text"]), add_ids_and_groups(pd.concat([copies, rows], ignore_index=True), ["text"])
 
     true = together[~pseudo_labelled(together)]
     assert dict(zip(true["text"], true["id"], strict=True)) == dict(zip(alone["text"], alone["id"], strict=True))
@@ -282,8 +282,8 @@ def test_a_class_must_be_in_every_split_by_its_own_labels(tickets):
     rows = pd.concat([tickets.iloc[6:], rare.head(2), answered(rare.tail(4)).assign(label="rare")], ignore_index=True)
     kept, removed = prepare(rows, PARAMS, TASK)
 
-    with pytest.raises(BadData, match=r"'rare' has 2 groups \(2 rows\), expected 3 or more"):
-        check(kept[~pseudo_labelled(kept)], removed)
+    with pytest.raises(BadData, match=r"'rare' has 2 groups \(2 rows\), expected at least 3"):
+        check_splits(kept[~pseudo_labelled(kept)], removed)
 
 
 def test_a_label_whose_true_rows_all_went_is_none_of_a_pseudo_labelled_row_either(tickets):

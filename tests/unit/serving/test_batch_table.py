@@ -38,7 +38,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def place(database: Path, table: str = "scored") -> sql.TableAddress:
-    return sql.find(f"sql://my-shop/{table}", {NAME: f"sqlite:///{database}"})
+    return sql.parse_address(f"sql://my-shop/{table}", {NAME: f"sqlite:///{database}"})
 
 
 def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
@@ -49,7 +49,7 @@ def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def test_a_table_is_read_in_the_order_of_its_key_and_keeps_its_types(database: Path, tmp_path: Path) -> None:
-    sql.bring(place(database, "orders"), tmp_path / "rows.parquet")
+    sql.fetch_table(place(database, "orders"), tmp_path / "rows.parquet")
     found = pq.read_table(tmp_path / "rows.parquet")
 
     assert [(row["region"], row["id"]) for row in found.to_pylist()] == [("a", 9), ("a", 10), ("b", 1)]
@@ -66,14 +66,14 @@ def test_a_table_is_read_in_the_order_of_its_key_and_keeps_its_types(database: P
 @pytest.mark.parametrize(
     ("table", "said"),
     [
-        ("order", "sql://my-shop/order: there is no table 'order'; did you mean 'orders'"),
-        ("keyless", "sql://my-shop/keyless has no primary key, so its rows have no order"),
+        ("order", "sql://my-shop/order: table 'order' does not exist; did you mean 'orders'"),
+        ("keyless", "sql://my-shop/keyless has no primary key, so its rows have no reproducible order"),
         ("odd", "sql://my-shop/odd: column 'n' has a cell that is not int64"),
     ],
 )
 def test_a_table_that_cannot_be_read_is_told(database: Path, tmp_path: Path, table: str, said: str) -> None:
     with pytest.raises(BadSource) as error:
-        sql.bring(place(database, table), tmp_path / "rows.parquet")
+        sql.fetch_table(place(database, table), tmp_path / "rows.parquet")
 
     assert str(error.value).startswith(said)
 
@@ -81,20 +81,20 @@ def test_a_table_that_cannot_be_read_is_told(database: Path, tmp_path: Path, tab
 def test_an_address_names_a_variable_and_no_message_shows_a_secret(tmp_path: Path) -> None:
     for address in ("sql://shop", "sql://u:geheim@h/a", "sql://shop/a/b"):
         with pytest.raises(BadParams, match="expected sql://NAME/TABLE, found something else") as unnamed:
-            sql.find(address, {})
-    with pytest.raises(BadSource, match=f"the environment variable {NAME} is missing: expected SQLAlchemy's address"):
-        sql.find("sql://my-shop/a", {})
-    with pytest.raises(BadSource, match="RETUNE_SQL_SHOP cannot be read") as unread:
-        sql.find("sql://shop/a", {"RETUNE_SQL_SHOP": "postgresql//u:geheim@h"})
-    there = sql.find("sql://shop/crm.a", {"RETUNE_SQL_SHOP": "postgresql://u:geheim@127.0.0.1:1/shop?sslpassword=heimlich"})
-    with pytest.raises(Unavailable, match=r"sql://shop/crm\.a: the database that RETUNE_SQL_SHOP names: .*refused") as away:
-        sql.bring(there, tmp_path / "rows.parquet")
-    driverless = sql.find("sql://shop/a", {"RETUNE_SQL_SHOP": "oracle+cx_oracle://u:geheim@h/d"})
-    with pytest.raises(BadSource, match=r"RETUNE_SQL_SHOP names oracle\+cx_oracle, whose driver is not installed") as unknown:
-        sql.bring(driverless, tmp_path / "rows.parquet")
-    with pytest.raises(BadSource, match="there is no database file"):
-        sql.bring(place(tmp_path / "none.db"), tmp_path / "rows.parquet")
-    with pytest.raises(BadSource, match="there is no folder of the database file"):
+            sql.parse_address(address, {})
+    with pytest.raises(BadSource, match=f"the environment variable {NAME} is missing: expected a SQLAlchemy URL"):
+        sql.parse_address("sql://my-shop/a", {})
+    with pytest.raises(BadSource, match="RETUNE_SQL_SHOP is invalid") as unread:
+        sql.parse_address("sql://shop/a", {"RETUNE_SQL_SHOP": "postgresql//u:geheim@h"})
+    there = sql.parse_address("sql://shop/crm.a", {"RETUNE_SQL_SHOP": "postgresql://u:geheim@127.0.0.1:1/shop?sslpassword=heimlich"})
+    with pytest.raises(Unavailable, match=r"sql://shop/crm\.a: cannot connect to the database in RETUNE_SQL_SHOP: .*refused") as away:
+        sql.fetch_table(there, tmp_path / "rows.parquet")
+    driverless = sql.parse_address("sql://shop/a", {"RETUNE_SQL_SHOP": "oracle+cx_oracle://u:geheim@h/d"})
+    with pytest.raises(BadSource, match=r"RETUNE_SQL_SHOP uses oracle\+cx_oracle, whose driver is not installed") as unknown:
+        sql.fetch_table(driverless, tmp_path / "rows.parquet")
+    with pytest.raises(BadSource, match=r"the database file .* does not exist"):
+        sql.fetch_table(place(tmp_path / "none.db"), tmp_path / "rows.parquet")
+    with pytest.raises(BadSource, match=r"the folder of the database file .* does not exist"):
         table(tmp_path / "none/none.db").standing()
 
     said = "".join(str(error.value) for error in (unnamed, unread, away, unknown)) + str(there)
@@ -167,12 +167,12 @@ def test_one_process_of_a_machine_at_a_time(database: Path) -> None:
 
 
 def test_a_database_that_is_busy_is_worth_another_try(database: Path) -> None:
-    out = TableTarget(sql.find("sql://my-shop/scored", {NAME: f"sqlite:///{database}?timeout=0.1"}), database.parent)
+    out = TableTarget(sql.parse_address("sql://my-shop/scored", {NAME: f"sqlite:///{database}?timeout=0.1"}), database.parent)
     out.begin(PLAN)
     out.go_on()
     with sqlite3.connect(database) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(Unavailable, match="the database broke off: database is locked"):
+        with pytest.raises(Unavailable, match="the database connection failed: database is locked"):
             out.add([1], part(1), NONE)
     other.close()
     out.add([1], part(1), NONE)
@@ -241,11 +241,11 @@ def test_postgresql_keeps_types_numbers_and_order_and_takes_no_part_twice(postgr
     values = """(2, 'a', 'x', '2026-11-28 12:00+02', 1.25, '{"n": [1]}'), (1, 'b', 'y', NULL, NULL, NULL), (1, 'a', NULL, NULL, 2, '7')"""
     postgres.run(name, "CREATE SCHEMA crm", f"CREATE TABLE crm.orders ({orders})", f"INSERT INTO crm.orders VALUES {values}")
     environment = {NAME: postgres.url(name, drivername="postgresql")}
-    sql.bring(sql.find("sql://my-shop/crm.orders", environment), tmp_path / "rows.parquet")
+    sql.fetch_table(sql.parse_address("sql://my-shop/crm.orders", environment), tmp_path / "rows.parquet")
     found = pq.read_table(tmp_path / "rows.parquet")
     assert found.select(["id", "region"]).to_pylist() == [{"id": 1, "region": "a"}, {"id": 2, "region": "a"}, {"id": 1, "region": "b"}]
 
-    out, other = (TableTarget(sql.find("sql://my-shop/crm.scored", environment), tmp_path) for _ in range(2))
+    out, other = (TableTarget(sql.parse_address("sql://my-shop/crm.scored", environment), tmp_path) for _ in range(2))
     out.begin(PLAN)
     for each in (out, other):
         each.go_on()
@@ -254,6 +254,6 @@ def test_postgresql_keeps_types_numbers_and_order_and_takes_no_part_twice(postgr
         other.add([1, 2, 3], found, NONE)
     assert out.go_on() == (4, 3)
     postgres.run(name, "DROP TABLE crm.orders", "ALTER TABLE crm.scored RENAME TO orders")
-    sql.bring(sql.find("sql://my-shop/crm.orders", environment), tmp_path / "back.parquet")
+    sql.fetch_table(sql.parse_address("sql://my-shop/crm.orders", environment), tmp_path / "back.parquet")
 
     assert pq.read_table(tmp_path / "back.parquet").drop_columns("row_number").equals(found)

@@ -1,8 +1,8 @@
-"""Where data may lie: one file a kind of source, found by the scheme of `snapshot.source`; there is no registry to edit.
+"""Data sources: one module per scheme of `snapshot.source`, found by its file name.
 
-A source is a module whose public names fit the protocol `Source`. It brings what lies elsewhere as files of a format that there is a
-strict reader for, so that whatever is checked of a file is checked of it too. What several share stands in files with a leading
-underscore. Importing this package, or a source, imports no driver and no client.
+A source is a module that implements the protocol `Source`. It fetches remote data as files of a supported format, so that the same
+strict readers check every source. Modules with a leading underscore are shared helpers. Importing this package or a source does not
+import a driver or client.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ NO_SCHEME = "files"
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What is asked of a source: `root` is what local paths are relative to, `environment` where secrets stand."""
+    """A request to a source: local paths are relative to `root`, and `environment` contains the secrets."""
 
     settings: SnapshotParams
     root: Path
@@ -29,76 +29,76 @@ class SourceRequest:
 
     @property
     def address(self) -> str:
-        """`snapshot.source` as it is written."""
+        """`snapshot.source` unchanged."""
         return self.settings.source
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """The address without its scheme."""
         return self.address.partition("://")[2] if "://" in self.address else self.address
 
 
 @dataclass(frozen=True)
 class FetchedFiles:
-    """What a source has brought, all of one format: `files` gives each local file the name that messages call it by.
+    """The local files of a source, all of one format; `files` maps each path to its name in messages.
 
-    `source` and `format` are what the manifest says of the data: where they lie, for ever if the source can tell, and in which form.
-    `cards` are folders in which a description of the data set may be; `listed` finds the files again, where there can be others later.
+    The manifest records `source` (a permanent address if the source has one) and `format`. `cards` are folders that may contain a
+    dataset card. `relist` lists the files again, if they can change.
     """
 
     files: Mapping[Path, str]
     source: str
     format: str
     cards: Sequence[Path] = ()
-    listed: Callable[[], Sequence[Path]] | None = None
+    relist: Callable[[], Sequence[Path]] | None = None
 
 
 class Source(Protocol):
-    """What a source's file offers, as names of the module. No secret may stand in a message or in what is returned."""
+    """The interface of a source module. No secret may appear in messages or results."""
 
     SETTINGS: frozenset[str]
-    """The fields of `snapshot` that only this kind of source reads; where they are set, another kind is refused."""
+    """The fields of `snapshot` that only this source reads; other sources refuse them."""
 
-    def bring(self, asked: SourceRequest, folder: Path) -> FetchedFiles:
-        """Bring the data as local files, at least one; what is not local yet goes into `folder`, which is there and empty.
+    def fetch(self, request: SourceRequest, folder: Path) -> FetchedFiles:
+        """Fetch the data as one or more local files; download remote files to `folder`, which is empty.
 
         Raises:
             BadParams: a setting does not fit.
-            BadSource: there is no such thing, it must not be read, or it is no table.
-            Unavailable: it is out of reach, or was changed while it was read; a retry can mend it.
+            BadSource: the data is missing, forbidden, or not a table.
+            Unavailable: the source is unreachable or changed while it was read; a retry can succeed.
         """
 
-    def look(self, asked: SourceRequest) -> str:
-        """Say in a few words what is there, without reading all of it; raises as `bring` does."""
+    def describe(self, request: SourceRequest) -> str:
+        """Return a short description of the data without reading all of it; raises as `fetch` does."""
 
 
 def available() -> list[str]:
-    """Return the names of all sources, sorted: the files of this folder."""
-    return plugins.names(FOLDER)
+    """Return the sorted names of all sources: the modules in this folder."""
+    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
 
 
 def source_of(settings: SnapshotParams) -> Source:
-    """Return the source that `snapshot.source` names by its scheme.
+    """Return the source for the scheme of `snapshot.source`.
 
     Raises:
-        BadParams: there is none of that name, or a setting is given that it does not read.
+        BadParams: no source has this scheme, or a setting belongs to another source.
     """
     name = settings.scheme or NO_SCHEME
     if name not in available() or settings.scheme == NO_SCHEME:
-        # The address is not shown: where it is a database's or a store's own, a password may stand in it.
+        # The message omits the address: that of a database or a store may contain a password.
         raise BadParams(
-            f"params.yaml: snapshot.source begins with {name[:20]}://; expected a file, a glob or a folder, or an address that begins with "
-            f"{', '.join(f'{each}://' for each in available() if each != NO_SCHEME)} (a database is named as sql://NAME)"
+            f"params.yaml: snapshot.source starts with {name[:20]}://; expected a file, glob or folder, or an address that starts with "
+            f"{', '.join(f'{scheme}://' for scheme in available() if scheme != NO_SCHEME)} (a database is sql://NAME)"
         )
-    found = load(name)
-    for other in available():
-        for field in sorted(load(other).SETTINGS - found.SETTINGS):
+    source = load(name)
+    for scheme in available():
+        for field in sorted(load(scheme).SETTINGS - source.SETTINGS):
             if getattr(settings, field) is not None:
-                where = f"{name}://" if settings.scheme else "no scheme"
-                raise BadParams(f"params.yaml: snapshot.{field} goes with a snapshot.source that begins with {other}://, found {where}")
-    return found
+                actual = f"{name}://" if settings.scheme else "no scheme"
+                raise BadParams(f"params.yaml: snapshot.{field} needs a snapshot.source that starts with {scheme}://, found {actual}")
+    return source
 
 
 def load(name: str) -> Source:
-    """Return the source called `name`, which is one of `available()`."""
-    return cast(Source, plugins.load(__name__, name, available(), "source"))
+    """Return the source `name`, one of `available()`."""
+    return cast(Source, importlib.import_module(f"components.data.snapshot.sources.{name}"))

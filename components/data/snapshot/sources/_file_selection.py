@@ -1,4 +1,4 @@
-"""Which of the many names below an address are its data: one that is named, those that a glob matches, or all in a folder."""
+"""Select data files by exact name, glob or folder."""
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -6,39 +6,39 @@ from pathlib import PurePosixPath
 
 from components.data.snapshot.tables import FORMATS
 
-_MAGIC = "*?["
+_GLOB_CHARACTERS = "*?["
 
 
-def is_glob(wanted: str) -> bool:
-    """Say whether `wanted` is a pattern rather than a name."""
-    return any(character in wanted for character in _MAGIC)
+def is_glob(pattern: str) -> bool:
+    """Return whether `pattern` contains a wildcard."""
+    return any(character in pattern for character in _GLOB_CHARACTERS)
 
 
-def literal(wanted: str) -> str:
-    """Return what all names begin with that `wanted` can match."""
-    return wanted[: min((wanted.index(character) for character in _MAGIC if character in wanted), default=len(wanted))]
+def literal_prefix(pattern: str) -> str:
+    """Return the part of `pattern` before its first wildcard."""
+    return pattern[: min((pattern.index(character) for character in _GLOB_CHARACTERS if character in pattern), default=len(pattern))]
 
 
-def choose(names: Iterable[str], wanted: str) -> list[str]:
-    """Return, sorted, the names that `wanted` means.
+def choose(names: Iterable[str], pattern: str) -> list[str]:
+    """Return the sorted names that `pattern` selects: an exact name, the data files that match a glob, or those below a folder.
 
-    One that is exactly so; else all with a known ending that match the glob, in which a star also stands for what has slashes; or
-    all below the folder, but for those that a writer has hidden (`_temporary/…`, `.part-0.csv`). No `wanted` is the whole.
+    In a glob, `*` also matches slashes. Below a folder, hidden files are skipped (`_temporary/…`, `.part-0.csv`). An empty pattern
+    selects all data files.
     """
-    known = sorted(names)
-    if wanted in known:
-        return [wanted]
-    readable = [name for name in known if PurePosixPath(name).suffix.lower() in FORMATS]
-    if is_glob(wanted):
-        pattern = wanted.replace("**/", "*")  # which may stand for no folder at all
-        return [name for name in readable if fnmatchcase(name, pattern)]
-    folder = f"{wanted.rstrip('/')}/" if wanted else ""
-    below = [name for name in readable if name.startswith(folder)]
+    present = sorted(names)
+    if pattern in present:
+        return [pattern]
+    data_files = [name for name in present if PurePosixPath(name).suffix.lower() in FORMATS]
+    if is_glob(pattern):
+        flat = pattern.replace("**/", "*")  # matches without a folder too
+        return [name for name in data_files if fnmatchcase(name, flat)]
+    folder = f"{pattern.rstrip('/')}/" if pattern else ""
+    below = [name for name in data_files if name.startswith(folder)]
     return [name for name in below if not any(part[0] in "._" for part in name[len(folder) :].split("/") if part)]
 
 
-def nothing(names: Iterable[str]) -> str:
-    """Say what there is instead, where nothing was chosen."""
-    known = sorted(names)
-    there = f"; there are {len(known)} others, as {', '.join(known[:3])}" if known else ""
-    return f"nothing there ends in {', '.join(FORMATS)}{there}"
+def no_match(names: Iterable[str]) -> str:
+    """Return the message for an empty selection."""
+    present = sorted(names)
+    others = f"; found {len(present)} other files, such as {', '.join(present[:3])}" if present else ""
+    return f"no file with the extension {', '.join(FORMATS)}{others}"

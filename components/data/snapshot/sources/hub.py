@@ -1,7 +1,7 @@
-"""hub://ORG/NAME@REVISION: the data files of a dataset on the Hugging Face hub, as they were at a commit.
+"""hub://ORG/NAME@REVISION: the data files of a Hugging Face dataset at a commit; #FILES selects a glob, folder or file.
 
-With #FILES, a glob, a folder or a file of the repository. Only data files and their description are downloaded, into the hub's own cache;
-no script is, and none is run. HF_HUB_OFFLINE=1 takes what lies in the cache; HF_TOKEN opens what is private.
+Downloads only data files and dataset cards, to the hub's own cache; never downloads or runs a script. HF_HUB_OFFLINE=1 uses the cache
+only; HF_TOKEN gives access to private datasets.
 """
 
 import logging
@@ -13,7 +13,7 @@ from components.core.errors import BadParams, BadSource
 from components.data.hub import hub_errors
 from components.data.snapshot.features import CARDS
 from components.data.snapshot.sources import FetchedFiles, SourceRequest
-from components.data.snapshot.sources._file_selection import choose, is_glob, nothing
+from components.data.snapshot.sources._file_selection import choose, is_glob, no_match
 from components.data.snapshot.tables import FORMATS, format_of
 
 log = logging.getLogger(__name__)
@@ -24,78 +24,76 @@ _ADDRESS = re.compile(r"(?P<repository>[\w.-]+(/[\w.-]+)?)@(?P<revision>[^#@\s]+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def bring(asked: SourceRequest, folder: Path) -> FetchedFiles:
-    """Download the files into the hub's cache, or find them there; they are read where they lie, and `folder` stays empty.
+def fetch(request: SourceRequest, folder: Path) -> FetchedFiles:
+    """Download the files to the hub's cache and read them there; `folder` stays empty.
 
     Raises:
         BadParams: the address has no repository or no revision.
-        BadSource: the hub knows no such thing, or it is not in the cache while the hub is switched off; or there is no data file.
-        Unavailable: the hub is out of reach.
+        BadSource: the dataset does not exist, is not cached while the hub is offline, or has no data files.
+        Unavailable: the hub is unreachable.
     """
-    found = _parse(asked)
-    wanted = found["files"] or ""
-    with hub_errors(f"{asked.address}:", BadSource):
-        commit, home = _download(asked, found["repository"], found["revision"], _patterns(wanted))
-    there = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
-    names = choose(there, wanted)
+    parts = _parse(request)
+    pattern = parts["files"] or ""
+    with hub_errors(f"{request.address}:", BadSource):
+        commit, home = _download(request, parts["repository"], parts["revision"], _download_patterns(pattern))
+    present = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
+    names = choose(present, pattern)
     if not names:
-        raise BadSource(f"{asked.address}: {nothing(there)}")
-    kind = format_of([home / name for name in names], asked.address)
-    pinned = f"hub://{found['repository']}@{commit}"
+        raise BadSource(f"{request.address}: {no_match(present)}")
+    file_format = format_of([home / name for name in names], request.address)
+    pinned = f"hub://{parts['repository']}@{commit}"
     log.info("%d files of %s", len(names), pinned)
     files = {home / name: f"{pinned}/{name}" for name in names}
-    return FetchedFiles(files, f"{pinned}#{wanted}" if wanted else pinned, kind, [home])
+    return FetchedFiles(files, f"{pinned}#{pattern}" if pattern else pinned, file_format, [home])
 
 
-def look(asked: SourceRequest) -> str:
-    """Return how many files there are, and at which commit; they are downloaded into the hub's cache. Raises as `bring` does."""
-    brought = bring(asked, Path())
-    return f"{len(brought.files)} file(s) of {brought.source}, {sum(path.stat().st_size for path in brought.files) / 2**20:.1f} MiB"
+def describe(request: SourceRequest) -> str:
+    """Return the number and size of the files, and the commit; downloads them to the hub's cache. Raises as `fetch` does."""
+    fetched = fetch(request, Path())
+    return f"{len(fetched.files)} file(s) of {fetched.source}, {sum(path.stat().st_size for path in fetched.files) / 2**20:.1f} MiB"
 
 
-def _parse(asked: SourceRequest) -> re.Match[str]:
-    found = _ADDRESS.fullmatch(asked.place)
-    if found is None:
+def _parse(request: SourceRequest) -> re.Match[str]:
+    match = _ADDRESS.fullmatch(request.location)
+    if match is None:
         raise BadParams(
-            f"params.yaml: snapshot.source {asked.address}: expected hub://ORG/NAME@REVISION, or hub://ORG/NAME@REVISION#FILES with a "
-            "glob; the revision, a commit, a tag or a branch, cannot be left out"
+            f"params.yaml: snapshot.source {request.address}: expected hub://ORG/NAME@REVISION, or hub://ORG/NAME@REVISION#FILES with a "
+            "glob; the revision (a commit, tag or branch) is required"
         )
-    return found
+    return match
 
 
-def _patterns(wanted: str) -> list[str]:
-    """Return what is downloaded: nothing that is no data."""
-    if wanted:
-        return [wanted.replace("**/", "*")] if is_glob(wanted) else [wanted, f"{wanted.rstrip('/')}/*"]
-    return [f"*{spelt}" for ending in FORMATS for spelt in (ending, ending.upper())]
+def _download_patterns(pattern: str) -> list[str]:
+    """Return the glob patterns of the data files to download."""
+    if pattern:
+        return [pattern.replace("**/", "*")] if is_glob(pattern) else [pattern, f"{pattern.rstrip('/')}/*"]
+    return [f"*{suffix}" for extension in FORMATS for suffix in (extension, extension.upper())]
 
 
-def _download(asked: SourceRequest, repository: str, revision: str, patterns: list[str]) -> tuple[str, Path]:
+def _download(request: SourceRequest, repository: str, revision: str, patterns: list[str]) -> tuple[str, Path]:
     """Return the commit, and the folder of its files."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.constants import is_offline_mode
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    token, named = asked.environment.get("HF_TOKEN"), revision
+    token, requested = request.environment.get("HF_TOKEN"), revision
     if not _COMMIT.fullmatch(revision) and not is_offline_mode():
-        # Asked first: snapshot_download would answer with what the branch was when it was last in reach.
+        # Resolve the branch first: if the hub is unreachable, snapshot_download would silently use the last cached commit.
         revision = str(HfApi(token=token).repo_info(repository, repo_type="dataset", revision=revision).sha)
-    where: dict[str, Any] = {
+    options: dict[str, Any] = {
         "repo_type": "dataset",
         "revision": revision,
-        "cache_dir": asked.environment.get("HF_HUB_CACHE"),
+        "cache_dir": request.environment.get("HF_HUB_CACHE"),
         "token": token,
     }
-    home: str = snapshot_download(repository, allow_patterns=patterns, **where)
+    home: str = snapshot_download(repository, allow_patterns=patterns, **options)
     try:
-        snapshot_download(repository, allow_patterns=list(CARDS), **where)
+        snapshot_download(repository, allow_patterns=list(CARDS), **options)
     except LocalEntryNotFoundError:
         if not is_offline_mode():
             raise
-        log.warning(
-            "the hub is switched off, and %s are not in its cache: classes that stand as numbers may keep them", " and ".join(CARDS)
-        )
+        log.warning("the hub is offline and %s are not cached: class numbers may not get their names", " and ".join(CARDS))
     commit = Path(home).name
-    if is_offline_mode() and named != commit:
-        log.warning("the hub is switched off: %s is taken as it was when it was last downloaded, commit %s", asked.address, commit)
+    if is_offline_mode() and requested != commit:
+        log.warning("the hub is offline: using the last downloaded commit %s of %s", commit, request.address)
     return commit, Path(home)

