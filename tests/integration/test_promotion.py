@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from components.artifacts.verdict import Outcome, Verdict
 from components.core.errors import BadInput, BadParams, NotFound
 from components.ledger import Ledger, Request, StaleVerdict
-from components.mlflow_store.connection import experiment
+from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import CHALLENGER, CHAMPION, PREVIOUS, Environment, Version, attach_verdict, register, versions
 from components.mlflow_store.registry.versions import VERDICT
 from components.mlflow_store.tracking import run_key
@@ -45,7 +45,7 @@ def furnish(var: Path, candidates: list[Path]) -> Environment:
     uri = new_store(var)
     client = MlflowClient(uri)
     for workspace in candidates:
-        run = client.create_run(experiment(client, uri, "tickets"))
+        run = client.create_run(ensure_experiment(client, uri, "tickets"))
         register(workspace, uri, run_id=run.info.run_id, key=run_key(workspace), lineage=LINEAGE)
     return Environment("local", uri, f"sqlite:///{var}/ledger.db")
 

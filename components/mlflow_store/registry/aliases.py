@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from mlflow import MlflowClient
 
 from components.ledger import Change, Entry, Ledger, StaleVerdict
-from components.mlflow_store.connection import alone, connect, reaching
+from components.mlflow_store.connection import connect, store_lock, translated_errors
 from components.mlflow_store.registry.artifact_access import models
-from components.mlflow_store.registry.ledger_head import checked, keep
+from components.mlflow_store.registry.ledger_head import require_intact, store_head
 from components.mlflow_store.registry.versions import CHALLENGER, CHAMPION, PREVIOUS, PROMOTED, Version, aliases_of, lookup, search
 
 log = logging.getLogger(__name__)
@@ -29,28 +29,28 @@ def reconcile(uri: str, ledger_url: str, name: str) -> list[str]:
     Raises:
         RetuneError: the ledger was changed behind Retune's back, or is not the one that MLflow knows; nothing was moved.
     """
-    with reaching(uri), holding(uri, name):
-        return set_aliases(connect(uri), Ledger(ledger_url), name)
+    with translated_errors(uri), champion_lock(uri, name):
+        return sync_aliases_locked(connect(uri), Ledger(ledger_url), name)
 
 
 def follow(uri: str, ledger: Ledger, name: str) -> list[str]:
     """Bring the aliases to the ledger's head, and to the newer one where another process wrote meanwhile."""
-    with holding(uri, name):
-        said = set_aliases(connect(uri), ledger, name)
+    with champion_lock(uri, name):
+        said = sync_aliases_locked(connect(uri), ledger, name)
     for sentence in said:
         log.info("%s: %s", name, sentence)
     return said
 
 
-def holding(uri: str, name: str) -> AbstractContextManager[None]:
+def champion_lock(uri: str, name: str) -> AbstractContextManager[None]:
     """Hold the lock of a model's champion: no other process of this machine promotes, moves aliases or deletes versions meanwhile."""
-    return alone(uri, f"aliases {name}")
+    return store_lock(uri, f"aliases {name}")
 
 
-def set_aliases(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
+def sync_aliases_locked(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
     """Do what `follow` does, for who holds the lock; then MLflow keeps the ledger's head."""
-    checked(client, ledger, name)
-    keep(client, ledger, name)
+    require_intact(client, ledger, name)
+    store_head(client, ledger, name)
     said = [*_adopt(client, ledger, name), *_renumber(client, ledger, name)]
     while (head := ledger.head(name)) is not None:
         said += _mend(client, ledger, head)
@@ -60,25 +60,25 @@ def set_aliases(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
     return said
 
 
-def confirm(uri: str, ledger_url: str, name: str) -> None:
+def refresh_ledger_head(uri: str, ledger_url: str, name: str) -> None:
     """Verify the ledger, and let MLflow keep its head after rows that move no alias.
 
     Raises:
         RetuneError: as `reconcile`.
     """
-    with reaching(uri), holding(uri, name):
+    with translated_errors(uri), champion_lock(uri, name):
         client, ledger = connect(uri), Ledger(ledger_url)
-        checked(client, ledger, name)
-        keep(client, ledger, name)
+        require_intact(client, ledger, name)
+        store_head(client, ledger, name)
 
 
-def accept(uri: str, ledger_url: str, who: str, why: str) -> None:
+def accept_ledger(uri: str, ledger_url: str, who: str, why: str) -> None:
     """Begin a new chain over the ledger as it is, and let MLflow keep its head for every model of the registry."""
     ledger = Ledger(ledger_url)
     ledger.accept(who, why)
     for name in models(uri):
-        with reaching(uri), holding(uri, name):
-            keep(connect(uri), ledger, name)
+        with translated_errors(uri), champion_lock(uri, name):
+            store_head(connect(uri), ledger, name)
 
 
 def _adopt(client: MlflowClient, ledger: Ledger, name: str) -> list[str]:
@@ -162,7 +162,7 @@ def _mend(client: MlflowClient, ledger: Ledger, head: Entry) -> list[str]:
     said += _point(client, head.model, CHAMPION, head.version, aliases)
     if aliases_of(client, head.model).get(CHALLENGER) == head.version:  # read anew: a registration may have moved it meanwhile
         client.delete_registered_model_alias(head.model, CHALLENGER)
-    keep(client, ledger, head.model, champion)
+    store_head(client, ledger, head.model, champion)
     _stamp(client, champion)
     return said
 

@@ -13,7 +13,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from components.core.errors import NotFound, RetuneError
-from components.mlflow_store.connection import connect, reaching
+from components.mlflow_store.connection import connect, translated_errors
 from components.mlflow_store.registry.versions import COMPLETE, Version, delete
 
 _GONE = "RESOURCE_DOES_NOT_EXIST"
@@ -21,7 +21,7 @@ _GONE = "RESOURCE_DOES_NOT_EXIST"
 
 def models(uri: str) -> list[str]:
     """Return the names of all registered models, sorted."""
-    with reaching(uri):
+    with translated_errors(uri):
         client, names, token = connect(uri), list[str](), None
         while True:
             page = client.search_registered_models(max_results=1_000, page_token=token)
@@ -31,9 +31,9 @@ def models(uri: str) -> list[str]:
                 return sorted(names)
 
 
-def registered_at(uri: str, name: str) -> dict[int, datetime]:
+def registration_times(uri: str, name: str) -> dict[int, datetime]:
     """Return the moment (UTC) at which each version was registered."""
-    with reaching(uri):
+    with translated_errors(uri):
         client, moments, token = connect(uri), dict[int, datetime](), None
         quoted = name.replace("'", "\\'")
         while True:
@@ -61,11 +61,11 @@ def artifact(uri: str, version: Version, path: str) -> Path:
 
 def sizes(uri: str, version: Version) -> tuple[int, int]:
     """Return how many bytes the package of a version and the artifacts of its run take; 0 where they are not on this machine."""
-    with reaching(uri):
+    with translated_errors(uri):
         return tuple(_bytes(place) for place in _places(connect(uri), version))  # type: ignore[return-value]
 
 
-def forget(uri: str, version: Version) -> None:
+def delete_version(uri: str, version: Version) -> None:
     """Delete a version, its package and its runs; the version itself goes last, so that what a kill leaves is found again.
 
     MLflow keeps the deleted runs' metadata in its trash (`mlflow gc` empties it). Artifacts on this machine are removed; those of a
@@ -74,7 +74,7 @@ def forget(uri: str, version: Version) -> None:
     Raises:
         RetuneError: it has an alias.
     """
-    with reaching(uri):
+    with translated_errors(uri):
         client = connect(uri)
         if version.aliases:
             raise RetuneError(f"{version.uri} is not deleted: it is {', '.join(version.aliases)}")

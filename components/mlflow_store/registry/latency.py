@@ -13,7 +13,7 @@ import psutil
 
 from components.artifacts.cost import Blocks, Cost, Timed, Weight
 from components.mlflow_store.registry.package import base_bytes
-from components.mlflow_store.registry.verify import inspected, known_version
+from components.mlflow_store.registry.verify import checked_package, registered_version
 from components.mlflow_store.registry.worker_client import Session
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def package_bytes(uri: str, name: str, number: int) -> int:
         NotThere: no such version.
         BadModel: its package is not what was registered.
     """
-    folder = inspected(uri, known_version(uri, name, number))
+    folder = checked_package(uri, registered_version(uri, name, number))
     return size_of(folder) + base_bytes(folder)
 
 

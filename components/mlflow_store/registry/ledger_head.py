@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from components.core.errors import RetuneError
 from components.ledger import Chain, ChainHead, Ledger
 from components.ledger.chain import has_key
-from components.mlflow_store.connection import connect, reaching
+from components.mlflow_store.connection import connect, translated_errors
 from components.mlflow_store.registry.versions import LEDGER, Version, search
 
 _SHOWN = 5  # faults in a message
@@ -36,7 +36,7 @@ class HeadCheck:
 
 def verify(uri: str, ledger_url: str, name: str) -> HeadCheck:
     """Verify the ledger's chain, and that it contains what MLflow keeps of it for a model."""
-    with reaching(uri):
+    with translated_errors(uri):
         return check(connect(uri), Ledger(ledger_url), name)
 
 
@@ -44,7 +44,7 @@ def check(client: MlflowClient, ledger: Ledger, name: str) -> HeadCheck:
     """Do what `verify` does, with a client."""
     while True:
         # What MLflow keeps is read first: others may write meanwhile, and it is never ahead of the ledger.
-        kept, of_versions = _kept(client, name), _kept_of_versions(client, name)
+        kept, of_versions = _kept(client, name), _heads_of_versions(client, name)
         found = _compare(ledger, name, kept, of_versions)
         if not found.faults or _kept(client, name) == kept:  # else a new chain was begun in between
             return found
@@ -67,7 +67,7 @@ def _compare(ledger: Ledger, name: str, kept: ChainHead | None, of_versions: Map
     return HeadCheck(chain, kept, tuple(faults))
 
 
-def checked(client: MlflowClient, ledger: Ledger, name: str) -> None:
+def require_intact(client: MlflowClient, ledger: Ledger, name: str) -> None:
     """Refuse a ledger whose chain is broken, or not the one that MLflow knows.
 
     Raises:
@@ -76,7 +76,7 @@ def checked(client: MlflowClient, ledger: Ledger, name: str) -> None:
     found = check(client, ledger, name)
     if found.faults:
         raise RetuneError(
-            f"the ledger {ledger} is not what was written, so nothing follows it: {shown(found.faults)}. `retune history {name} --verify` "
+            f"the ledger {ledger} is not what was written, so nothing follows it: {join_faults(found.faults)}. `retune history {name} --verify` "
             "shows all of it. Restore a copy of the ledger; if it is right as it is, `retune reconcile --accept --why TEXT` begins a new "
             "chain over it"
         )
@@ -87,13 +87,13 @@ def checked(client: MlflowClient, ledger: Ledger, name: str) -> None:
         )
 
 
-def shown(faults: Sequence[str]) -> str:
+def join_faults(faults: Sequence[str]) -> str:
     """Return the first faults as one text."""
     more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
     return "; ".join(faults[:_SHOWN]) + more
 
 
-def keep(client: MlflowClient, ledger: Ledger, name: str, champion: Version | None = None) -> None:
+def store_head(client: MlflowClient, ledger: Ledger, name: str, champion: Version | None = None) -> None:
     """Let MLflow keep the ledger's head: on the registered model, and once a chain on the version that is `champion` by it."""
     tags = _tags(client, name)
     if tags is None:
@@ -125,5 +125,5 @@ def _kept(client: MlflowClient, name: str) -> ChainHead | None:
     return None if text is None else ChainHead.read(text)
 
 
-def _kept_of_versions(client: MlflowClient, name: str) -> dict[str, ChainHead]:
+def _heads_of_versions(client: MlflowClient, name: str) -> dict[str, ChainHead]:
     return {version.uri: ChainHead.read(version.tags[LEDGER]) for version in search(client, name) if LEDGER in version.tags}

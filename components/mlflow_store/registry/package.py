@@ -67,19 +67,19 @@ def requirements(model: Path) -> list[str]:
     return [f"{name}=={version(name).partition('+')[0]}" for name in sorted((*NEEDED, *more))]
 
 
-def to_store(trained: Path) -> Path:
+def stored_folder(trained: Path) -> Path:
     """Return what is stored of models/trained: the adapter where there is one, else the model."""
     return trained / ADAPTER if (trained / ADAPTER).is_dir() else trained / MODEL
 
 
-def contract(folder: Path) -> Path:
+def spec_folder(folder: Path) -> Path:
     """Return the folder of a package that says how the version is asked: retune.json and the tokenizer."""
-    return to_store(folder / "artifacts")
+    return stored_folder(folder / "artifacts")
 
 
 def base_bytes(folder: Path) -> int:
     """Return the bytes of the base without which a package cannot be loaded; 0 where it is whole."""
-    place = contract(folder)
+    place = spec_folder(folder)
     return sum(part.bytes for part in AdapterManifest.read(place).base) if place.name == ADAPTER else 0
 
 
@@ -125,7 +125,7 @@ def fingerprint(folder: Path) -> str:
     return digest_value([(path.relative_to(folder).as_posix(), digest_file(path)) for path in files])
 
 
-def inspect(folder: Path, weights: str, whole: str, adapter: str | None = None) -> None:
+def check_files(folder: Path, weights: str, whole: str, adapter: str | None = None) -> None:
     """Check a package before anything of it is run, against the digests that its version was tagged with.
 
     `whole` is that of the package, `weights` that of the model folder, and `adapter`, where one is stored instead, that of its folder.
@@ -133,7 +133,7 @@ def inspect(folder: Path, weights: str, whole: str, adapter: str | None = None) 
     Raises:
         BadModel: with every fault found.
     """
-    faults = [*_faults_of_manifest(folder), *_pickles(folder), *_compiled(folder)]
+    faults = [*_manifest_faults(folder), *_pickles(folder), *_compiled(folder)]
     name, digest = (MODEL, weights) if adapter is None else (ADAPTER, adapter)
     place = folder / "artifacts" / name
     if not place.is_dir() or digest_folder(place) != digest:
@@ -144,7 +144,7 @@ def inspect(folder: Path, weights: str, whole: str, adapter: str | None = None) 
         raise BadModel(f"{folder} is not loaded: {'; '.join(faults)}")
 
 
-def _faults_of_manifest(folder: Path) -> list[str]:
+def _manifest_faults(folder: Path) -> list[str]:
     if not (folder / "MLmodel").is_file():
         return ["it has no MLmodel file"]
     try:

@@ -13,10 +13,10 @@ from mlflow import MlflowClient
 from components.artifacts.verdict import Verdict
 from components.core.errors import BadInput, BadModel, NotFound
 from components.ledger import Action, Entry, Ledger, Request, StaleVerdict
-from components.mlflow_store.connection import connect, reaching
-from components.mlflow_store.registry.aliases import follow, holding, set_aliases
-from components.mlflow_store.registry.verdicts import final_verdict, read_verdict
-from components.mlflow_store.registry.verify import inspected, known_version, verify
+from components.mlflow_store.connection import connect, translated_errors
+from components.mlflow_store.registry.aliases import champion_lock, follow, sync_aliases_locked
+from components.mlflow_store.registry.verdicts import read_verdict, verdict_lock
+from components.mlflow_store.registry.verify import checked_package, registered_version, verify
 from components.mlflow_store.registry.versions import Version, find, lookup, search
 
 log = logging.getLogger(__name__)
@@ -80,8 +80,8 @@ def promote(
         BadInput: it was judged again, or the request answered, or this evidence rejected, meanwhile; nothing was moved.
         Outdated: the champion is another one than `expected`; nothing was moved.
     """
-    version, ledger = known_version(uri, name, number), Ledger(ledger_url)
-    with reaching(uri):
+    version, ledger = registered_version(uri, name, number), Ledger(ledger_url)
+    with translated_errors(uri):
         follow(uri, ledger, name)
     if not _is_of(head := ledger.head(name), version):
         _check_expected(head, expected, action)  # before a model is loaded for nothing; the ledger checks it again
@@ -101,12 +101,12 @@ def rollback(uri: str, ledger_url: str, name: str, to: int | None, who: str, why
         BadModel: the verification failed; nothing was moved.
         Outdated: someone changed the champion meanwhile; nothing was moved.
     """
-    with reaching(uri):
+    with translated_errors(uri):
         follow(uri, ledger := Ledger(ledger_url), name)
         known = {(version.number, version.key) for version in search(connect(uri), name)}
     entries = ledger.entries(name)
     there = {entry.version for entry in entries if (entry.version, entry.key) in known}
-    number = earlier_champion(name, entries, there, to)
+    number = rollback_target(name, entries, there, to)
     return promote(uri, ledger_url, name, number, expected=entries[-1].version, who=who, why=why, action="rolled back")
 
 
@@ -118,12 +118,12 @@ def _check_expected(head: Entry | None, expected: Expected, action: Action) -> N
 
 def _check_package(uri: str, version: Version, *, loaded: bool) -> None:
     if loaded:
-        inspected(uri, version)
+        checked_package(uri, version)
     else:
         verify(uri, version.name, version.number)
 
 
-def earlier_champion(name: str, entries: Sequence[Entry], there: set[int], to: int | None) -> int:
+def rollback_target(name: str, entries: Sequence[Entry], there: set[int], to: int | None) -> int:
     """Return the version to go back to: `to`, or the newest of the standing champions before the present one that is still `there`.
 
     Raises:
@@ -133,7 +133,7 @@ def earlier_champion(name: str, entries: Sequence[Entry], there: set[int], to: i
     if not entries:
         raise NotFound(f"{name} has no champion yet: nothing can be rolled back")
     if to is None:
-        number = next((number for number in reversed(current_champion(entries)[:-1]) if number in there), None)
+        number = next((number for number in reversed(champion_stack(entries)[:-1]) if number in there), None)
         if number is None:
             raise NotFound(f"{name} has no champion before the present one; `retune rollback {name} --to VERSION` names one")
         return number
@@ -147,7 +147,7 @@ def earlier_champion(name: str, entries: Sequence[Entry], there: set[int], to: i
     return to
 
 
-def current_champion(entries: Sequence[Entry]) -> list[int]:
+def champion_stack(entries: Sequence[Entry]) -> list[int]:
     """Return the champions that nobody rolled back from, oldest first; the last one is the present champion."""
     stack: list[int] = []
     for entry in entries:
@@ -173,13 +173,13 @@ def swap_champion(uri: str, ledger: Ledger, version: Version, decision: Decision
         BadInput: the evidence or the request that was decided about is not there any more; nothing was moved.
         Outdated: the champion is another one than the decision expects; nothing was moved.
     """
-    with reaching(uri), holding(uri, version.name):
+    with translated_errors(uri), champion_lock(uri, version.name):
         client = connect(uri)
-        set_aliases(client, ledger, version.name)
-        with final_verdict(uri, version.name):
+        sync_aliases_locked(client, ledger, version.name)
+        with verdict_lock(uri, version.name):
             _check_same(find(client, version.name, version.number), version, decision)
             entry, changed = _append(client, ledger, version, decision, verdict)
-        set_aliases(client, ledger, version.name)
+        sync_aliases_locked(client, ledger, version.name)
         found = find(client, version.name, version.number)
     if changed:
         log.info("%s is the champion, %s before", version.uri, f"version {entry.previous}" if entry.previous else "nothing")
@@ -215,7 +215,7 @@ def _append(client: MlflowClient, ledger: Ledger, version: Version, decision: De
                 key=version.key,
                 who=decision.who,
                 why=decision.why,
-                anchor=anchor_of(entries, version.number, decision.action, about, gone=_anchor_is_gone(client, entries)),
+                anchor=new_anchor(entries, version.number, decision.action, about, gone=_anchor_is_deleted(client, entries)),
                 verdict_key=verdict.key if verdict else None,
                 outcome=verdict.outcome.value if verdict else None,
                 evidence=verdict.evidence if verdict else None,
@@ -234,7 +234,7 @@ def _is_of(head: Entry | None, version: Version) -> bool:
     return head is not None and (head.version, head.key) == (version.number, version.key)
 
 
-def _anchor_is_gone(client: MlflowClient, entries: Sequence[Entry]) -> bool:
+def _anchor_is_deleted(client: MlflowClient, entries: Sequence[Entry]) -> bool:
     """Say whether the best champion so far is in the registry no more, under no number."""
     anchor = next((entry for entry in reversed(entries) if entry.version == entries[-1].anchor), None)
     if anchor is None:
@@ -245,7 +245,7 @@ def _anchor_is_gone(client: MlflowClient, entries: Sequence[Entry]) -> bool:
     return all(version.key != anchor.key for version in search(client, anchor.model))
 
 
-def anchor_of(entries: Sequence[Entry], number: int, action: Action, verdict: Verdict | None, *, gone: bool = False) -> int:
+def new_anchor(entries: Sequence[Entry], number: int, action: Action, verdict: Verdict | None, *, gone: bool = False) -> int:
     """Return the best champion so far, should `number` be champion now.
 
     A promoted version is the new anchor only when it was measured against the old one, to be no worse; a lucky, forced or unmeasured
@@ -267,6 +267,6 @@ def anchor_of(entries: Sequence[Entry], number: int, action: Action, verdict: Ve
 
 
 def _old_anchor(entries: Sequence[Entry], number: int) -> int:
-    left = {entry.version for entry in entries} - {*_grown(current_champion(entries), "rolled back", number)}
+    left = {entry.version for entry in entries} - {*_grown(champion_stack(entries), "rolled back", number)}
     anchors = [entry.anchor for entry in reversed(entries) if entry.version == number and entry.anchor is not None]
     return next((anchor for anchor in anchors if anchor == number or anchor not in left), number)

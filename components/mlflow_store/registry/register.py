@@ -22,7 +22,15 @@ from components.core.hashing import digest_folder
 from components.core.markdown import cell
 from components.core.process import is_gone, owner
 from components.core.temporary import temporary
-from components.mlflow_store.connection import alone, as_default, connect, experiment, forget_folder, reaching, tags_of
+from components.mlflow_store.connection import (
+    connect,
+    default_store,
+    delete_artifacts,
+    ensure_experiment,
+    store_lock,
+    tags_of,
+    translated_errors,
+)
 from components.mlflow_store.registry import package
 from components.mlflow_store.registry.versions import (
     ADAPTER,
@@ -38,8 +46,8 @@ from components.mlflow_store.registry.versions import (
     Version,
     delete,
     find,
+    package_uris,
     search,
-    sources,
 )
 
 log = logging.getLogger(__name__)
@@ -68,10 +76,10 @@ def register(
         Unavailable: the store is busy, or what it holds is not what was sent.
     """
     name = lineage.model
-    with reaching(uri), alone(uri, f"register {name}"):
+    with translated_errors(uri), store_lock(uri, f"register {name}"):
         client = connect(uri)
-        sweep(client, uri, name, key)
-        if (known := whole_version(client, uri, name, key, challenger=True)) is not None:
+        delete_orphaned_packages(client, uri, name, key)
+        if (known := find_or_complete(client, uri, name, key, challenger=True)) is not None:
             log.info("registered before as version %d", known.number)
             if (ADAPTER in known.tags) != ((workspace / "models/trained" / package.ADAPTER).is_dir()):
                 log.warning(
@@ -84,12 +92,12 @@ def register(
         tags = {KEY: key, **_tags(lineage, metrics), **digests}
         description = describe(lineage, metrics) + (_STORES if ADAPTER in digests else "")
         number = create_version(client, uri, name, model_id, run_id, tags, description)
-        complete(client, name, number, run_id, challenger=True)
+        mark_complete(client, name, number, run_id, challenger=True)
         log.info("registered %s as version %d", name, number)
         return replace(find(client, name, number), created=True)
 
 
-def whole_version(client: MlflowClient, uri: str, name: str, key: str, *, challenger: bool) -> Version | None:
+def find_or_complete(client: MlflowClient, uri: str, name: str, key: str, *, challenger: bool) -> Version | None:
     """Return the version of a candidate that was registered whole.
 
     One that was cut short is completed where its package is whole, so that its number is not lost, else deleted.
@@ -100,14 +108,14 @@ def whole_version(client: MlflowClient, uri: str, name: str, key: str, *, challe
             return known
         if _is_whole(client, uri, known):
             log.warning("version %d of the same candidate was cut short, and its package is whole: completed", known.number)
-            complete(client, name, known.number, known.run_id, challenger=challenger and CHAMPION not in known.aliases)
+            mark_complete(client, name, known.number, known.run_id, challenger=challenger and CHAMPION not in known.aliases)
             return replace(find(client, name, known.number), created=True)
         log.warning("version %d of the same candidate is incomplete: replaced", known.number)
         delete(client, known)
     return None
 
 
-def complete(client: MlflowClient, name: str, number: int, run_id: str, *, challenger: bool) -> None:
+def mark_complete(client: MlflowClient, name: str, number: int, run_id: str, *, challenger: bool) -> None:
     """Do what is left once a version is made of a package that was read back; the mark is last, and each part can be repeated."""
     model_id = str(client.get_model_version(name, str(number)).source).removeprefix("models:/")
     client.set_logged_model_tags(model_id, {VERSION: str(number)})
@@ -142,7 +150,7 @@ def _upload(
 
     A version that was made from uncommitted code carries all of it: no commit has it.
     """
-    stored = package.to_store(workspace / "models/trained")
+    stored = package.stored_folder(workspace / "models/trained")
 
     def build(built: Path, ids: Mapping[str, str]) -> None:
         extras = {label: workspace / file for label, file in EXTRAS.items() if (workspace / file).exists()}
@@ -151,12 +159,12 @@ def _upload(
             extras[package.PIPELINE_CODE] = package.copy_code(code, built.with_name(package.PIPELINE_CODE)).parent
         package.build(built, stored, extras, ids, code)
 
-    model_id, whole = send_package(client, uri, lineage.model, key, run_id, build)
+    model_id, whole = upload_package(client, uri, lineage.model, key, run_id, build)
     digests = {WEIGHTS: digest_folder(workspace / "models/trained/model"), PACKAGE: whole}
     return model_id, digests | ({ADAPTER: digest_folder(stored)} if stored.name == package.ADAPTER else {})
 
 
-def send_package(
+def upload_package(
     client: MlflowClient, uri: str, name: str, key: str, run_id: str, build: Callable[[Path, Mapping[str, str]], None]
 ) -> tuple[str, str]:
     """Send the package that `build` writes into a folder under MLflow's ids, and read it back; return its id and its fingerprint.
@@ -166,7 +174,7 @@ def send_package(
     Raises:
         Unavailable: what is stored differs from what was sent.
     """
-    place = experiment(client, uri, name)
+    place = ensure_experiment(client, uri, name)
     logged = client.create_logged_model(place, name=_model_name(name), source_run_id=run_id, tags={KEY: key, OWNER: owner()})
     with temporary() as folder:
         built = folder / "package"
@@ -181,19 +189,19 @@ def send_package(
     return logged.model_id, whole
 
 
-def sweep(client: MlflowClient, uri: str, name: str, key: str) -> None:
+def delete_orphaned_packages(client: MlflowClient, uri: str, name: str, key: str) -> None:
     """Delete the packages that killed calls sent and no version was ever made of; one whose sender may live is left.
 
     Whoever calls it holds the lock of the model's registrations, so that a package of the candidate `key` is nobody's.
     """
-    used = sources(client, name)
-    for torn in _packages(client, experiment(client, uri, name)):
+    used = package_uris(client, name)
+    for torn in _packages(client, ensure_experiment(client, uri, name)):
         mine = torn.tags.get(OWNER) == owner() or is_gone(torn.tags.get(OWNER, ""))
         if f"models:/{torn.model_id}" in used or VERSION in torn.tags or not (mine or torn.tags[KEY] == key):
             continue
         log.warning("package %s was cut short, and no version was made of it: deleted", torn.model_id)
         client.delete_logged_model(torn.model_id)
-        forget_folder(str(torn.artifact_location))
+        delete_artifacts(str(torn.artifact_location))
 
 
 def _packages(client: MlflowClient, place: str) -> list[LoggedModel]:
@@ -228,7 +236,7 @@ def create_version(
             raise
     fitting = {tag.key: tag.value for tag in tags_of(tags)}
     source = f"models:/{model_id}"
-    with as_default(uri):  # resolving that source asks the global store
+    with default_store(uri):  # resolving that source asks the global store
         made = client.create_model_version(name, source, run_id=run_id, tags=fitting, description=description, model_id=model_id)
     return int(made.version)
 

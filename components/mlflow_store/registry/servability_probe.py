@@ -1,7 +1,7 @@
 """A registered version behind MLflow's own scoring server, asked over HTTP as its users ask it.
 
 Starts `mlflow models serve` in a fresh process outside the repository, and ends it. That server asks nobody who they are, so it listens
-on a socket in a folder of this account alone, where no web page and no other account reaches it.
+on a socket in a folder of this account store_lock, where no web page and no other account reaches it.
 """
 
 import http.client
@@ -26,8 +26,8 @@ from components.artifacts.served_answers import ServedAnswer, ServedAnswers
 from components.core import process
 from components.core.errors import Cancelled
 from components.core.temporary import temporary
-from components.mlflow_store.registry.verify import inspected, known_version
-from components.mlflow_store.registry.worker_client import PYTHON, environment, last_line
+from components.mlflow_store.registry.verify import checked_package, registered_version
+from components.mlflow_store.registry.worker_client import PYTHON, isolated_environment, last_line
 from components.model.base_resolver import LACKING
 
 log = logging.getLogger(__name__)
@@ -73,14 +73,14 @@ class _NotUp(Exception):
         self.outside = outside
 
 
-def evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+def sample_evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """Return `count` of the `rows`, evenly spread in their order; all of them for 0, or where there are no more."""
     if count == 0 or count >= len(rows):
         return rows
     return rows.iloc[[int(place * len(rows) / count) for place in range(count)]]
 
 
-def serve_and_ask(
+def probe_server(
     uri: str, name: str, number: int, rows: pd.DataFrame, deadline: float = SECONDS, example: Mapping[str, str] = TEXT
 ) -> ServedAnswers:
     """Serve version `number` of `name`, ask it `rows` and what is no request, and say what came back.
@@ -95,12 +95,12 @@ def serve_and_ask(
         BadModel: its package is not what was registered; nothing of it was run.
         Cancelled: `process.end_children` was called meanwhile.
     """
-    version = known_version(uri, name, number)
-    inspected(uri, version)
+    version = registered_version(uri, name, number)
+    checked_package(uri, version)
     try:
         with _server(uri, version.uri, deadline) as (where, seconds):
             until = time.monotonic() + deadline
-            served = _asked(version.uri, where, rows, example, until)
+            served = _probe(version.uri, where, rows, example, until)
             if time.monotonic() >= until and (served.refused or None in served.malformed.values()):
                 raise _NotUp("the scoring server did not answer all requests in time (gates.servability.max_seconds)", outside=True)
     except _NotUp as error:
@@ -139,7 +139,7 @@ def _start(uri: str, model: str, where: str, folder: Path) -> "subprocess.Popen[
         child = subprocess.Popen(
             process.tied_command([*PYTHON, *served]),
             cwd=folder,
-            env={**environment(uri, folder), **isolated, "PATH": path},
+            env={**isolated_environment(uri, folder), **isolated, "PATH": path},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,
@@ -187,7 +187,7 @@ def _ended(code: int, said: Path) -> _NotUp:
     return _NotUp(f"the scoring server ended with {code}: {reason}", outside=LACKING in reason)
 
 
-def _asked(model: str, where: str | int, rows: pd.DataFrame, example: Mapping[str, str], until: float) -> ServedAnswers:
+def _probe(model: str, where: str | int, rows: pd.DataFrame, example: Mapping[str, str], until: float) -> ServedAnswers:
     answers: list[ServedAnswer] = []
     refused: list[str] = []
     for form, part in _requests(rows):

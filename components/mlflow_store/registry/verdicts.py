@@ -14,7 +14,7 @@ from components.artifacts.verdict import Outcome, Verdict
 from components.core.errors import RetuneError, Unavailable
 from components.core.markdown import escape, unescape
 from components.core.temporary import temporary
-from components.mlflow_store.connection import TAG_CHARACTERS, alone, connect, reaching, upload
+from components.mlflow_store.connection import TAG_CHARACTERS, connect, store_lock, translated_errors, upload
 from components.mlflow_store.registry.versions import (
     ANSWER,
     CHALLENGER,
@@ -35,9 +35,9 @@ _RUN = "retune.verdict_run"
 _JUDGED = "\n\nVerdict: "
 
 
-def final_verdict(uri: str, name: str) -> AbstractContextManager[None]:
+def verdict_lock(uri: str, name: str) -> AbstractContextManager[None]:
     """Hold the lock of a model's verdicts: none is attached meanwhile."""
-    return alone(uri, f"verdict {name}")
+    return store_lock(uri, f"verdict {name}")
 
 
 def attach_verdict(uri: str, run_id: str, name: str, number: int, verdict: Verdict) -> Version:
@@ -50,7 +50,7 @@ def attach_verdict(uri: str, run_id: str, name: str, number: int, verdict: Verdi
         Unavailable: the store is busy, or what it holds is not what was sent.
     """
     verdict = Verdict.model_validate_json(verdict.model_dump_json())  # as it will be read back: a NaN is none in JSON
-    with reaching(uri), final_verdict(uri, name):
+    with translated_errors(uri), verdict_lock(uri, name):
         client = connect(uri)
         version = find(client, name, number)
         if version.evidence == verdict.evidence and version.verdict is verdict.outcome:
@@ -78,7 +78,7 @@ def read_verdict(uri: str, version: Version, evidence: str | None = None) -> Ver
     if wanted is None:
         return None
     try:
-        with reaching(uri), temporary() as folder:
+        with translated_errors(uri), temporary() as folder:
             path = connect(uri).download_artifacts(version.tags.get(_RUN, version.run_id), f"{FOLDER}/{wanted}.json", str(folder))
             verdict = Verdict.model_validate_json(Path(path).read_text(encoding="utf-8"))
     except Unavailable:
@@ -94,7 +94,7 @@ def read_verdict(uri: str, version: Version, evidence: str | None = None) -> Ver
 
 def record_decision(uri: str, version: Version, answer: str, *, withdrawn: bool) -> None:
     """Tell in a version's tags what a person said of it; one that is `withdrawn` is no challenger any more. Repeatable."""
-    with reaching(uri), final_verdict(uri, version.name):
+    with translated_errors(uri), verdict_lock(uri, version.name):
         client = connect(uri)
         version = find(client, version.name, version.number)
         if withdrawn:
@@ -105,7 +105,7 @@ def record_decision(uri: str, version: Version, answer: str, *, withdrawn: bool)
 
 def reopen(uri: str, version: Version) -> None:
     """Forget an answer, since the same verdict waits for another one: the version is the challenger again."""
-    with reaching(uri), final_verdict(uri, version.name):
+    with translated_errors(uri), verdict_lock(uri, version.name):
         client = connect(uri)
         version = find(client, version.name, version.number)
         _move_challenger(client, version, version.verdict or Outcome.INCONCLUSIVE)
@@ -146,6 +146,6 @@ def _described(description: str, verdict: Verdict) -> str:
     return f"{description.partition(_JUDGED)[0]}{_JUDGED}{verdict.outcome.value}: {escape(reason)}"
 
 
-def judged_because(version: Version) -> str:
+def verdict_text(version: Version) -> str:
     """Return the verdict and its reason as a version's description has them; empty where nobody judged."""
     return unescape(version.description.partition(_JUDGED)[2])

@@ -18,11 +18,11 @@ from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_folder
 from components.core.temporary import partial_of
-from components.mlflow_store.connection import connect, reaching
+from components.mlflow_store.connection import connect, translated_errors
 from components.mlflow_store.registry import package
 from components.mlflow_store.registry.register import fetch
 from components.mlflow_store.registry.versions import ADAPTER, CHAMPION, PACKAGE, WEIGHTS, Version, aliases_of, find
-from components.mlflow_store.registry.worker_client import WorkerReply, ask, predictions_of
+from components.mlflow_store.registry.worker_client import WorkerReply, answer_rows, predictions_of
 from components.model.base_resolver import find_base
 
 log = logging.getLogger(__name__)
@@ -53,31 +53,31 @@ def verify(uri: str, name: str, number: int) -> VerifiedVersion:
         NotThere: no such version.
         BadModel: the package is not what was registered, holds what must not be loaded, or answers otherwise.
     """
-    version = known_version(uri, name, number)
-    folder = inspected(uri, version)
+    version = registered_version(uri, name, number)
+    folder = checked_package(uri, version)
     questions = folder / "artifacts/questions.parquet"
     asked = pq.read_table(questions).drop_columns(["predicted", "probabilities"]).to_pandas()
-    expected, found = WorkerReply.read(questions), ask(uri, version.uri, asked)
+    expected, found = WorkerReply.read(questions), answer_rows(uri, version.uri, asked)
     difference = _compare(version, expected, found)
     log.info("%s: %d rows answered as evaluated, largest difference %.1e", version.uri, len(asked), difference)
     return VerifiedVersion(len(asked), difference, found.code)
 
 
-def known_version(uri: str, name: str, number: int) -> Version:
+def registered_version(uri: str, name: str, number: int) -> Version:
     """Return a version that was registered whole.
 
     Raises:
         NotThere: no such version.
         BadModel: its registration was cut short.
     """
-    with reaching(uri):
+    with translated_errors(uri):
         version = find(connect(uri), name, number)
     if not version.complete:
         raise BadModel(f"{version.uri} was not registered whole by Retune (no tag retune.complete); `retune register` makes it anew")
     return version
 
 
-def inspected(uri: str, version: Version) -> Path:
+def checked_package(uri: str, version: Version) -> Path:
     """Return the folder of a version's package after its files were checked; nothing of it was run.
 
     Raises:
@@ -85,7 +85,7 @@ def inspected(uri: str, version: Version) -> Path:
         Unavailable: the registry or its store is busy or out of reach.
     """
     try:
-        with reaching(uri):
+        with translated_errors(uri):
             client = connect(uri)
             folder = fetch(client, uri, client.get_model_version_download_uri(version.name, str(version.number)))
     except Unavailable:
@@ -96,7 +96,7 @@ def inspected(uri: str, version: Version) -> Path:
         raise BadModel(f"{version.uri}: its package is gone: {error}") from error
     except RetuneError as error:
         raise BadModel(f"{version.uri}: its package cannot be fetched: {error}") from error
-    package.inspect(folder, version.tags.get(WEIGHTS, ""), version.tags.get(PACKAGE, ""), version.tags.get(ADAPTER))
+    package.check_files(folder, version.tags.get(WEIGHTS, ""), version.tags.get(PACKAGE, ""), version.tags.get(ADAPTER))
     return folder
 
 
@@ -130,7 +130,7 @@ def _cut(text: str) -> str:
 
 
 def _at(uri: str, name: str, alias: str) -> int | None:
-    with reaching(uri):
+    with translated_errors(uri):
         return aliases_of(connect(uri), name).get(alias)
 
 
@@ -143,25 +143,25 @@ def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: P
         NotThere: no such version.
         BadModel: its package is not what was registered, or does not answer.
     """
-    if cache is not None and (known := kept(cache, rows)) is not None:
+    if cache is not None and (known := read_cache(cache, rows)) is not None:
         log.info("%s/%d was scored before: %s", name, number, cache)
         return known
-    version = known_version(uri, name, number)
-    inspected(uri, version)
-    scored = predictions_of(ask(uri, version.uri, rows), rows)
+    version = registered_version(uri, name, number)
+    checked_package(uri, version)
+    scored = predictions_of(answer_rows(uri, version.uri, rows), rows)
     if cache is not None:
-        keep(cache, scored)
+        write_cache(cache, scored)
     return scored
 
 
-def keep(cache: Path, scored: Predictions) -> None:
+def write_cache(cache: Path, scored: Predictions) -> None:
     """Keep predictions in the file `cache`, by rename."""
     cache.parent.mkdir(parents=True, exist_ok=True)
     with partial_of(cache) as partial:
         scored.write(partial)
 
 
-def kept(cache: Path, rows: pd.DataFrame) -> Predictions | None:
+def read_cache(cache: Path, rows: pd.DataFrame) -> Predictions | None:
     """Return the cached predictions if they are whole and of these rows."""
     try:
         found = Predictions.read(cache)
@@ -186,8 +186,8 @@ def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
         BadModel: its package is not what was registered, or does not answer.
     """
     version = resolve(uri, model.removeprefix("models:/"))
-    inspected(uri, version)
-    columns = ask(uri, version.uri, rows).columns()
+    checked_package(uri, version)
+    columns = answer_rows(uri, version.uri, rows).columns()
     told = {name: pd.Series(values, dtype="object", index=rows.index) for name, values in columns.items() if name == "probabilities"}
     return rows.assign(**(columns | told))
 
@@ -199,7 +199,7 @@ def spec_of(uri: str, model: str) -> ModelSpec:
         NotThere: no such version or alias.
         BadModel: its package is not what was registered.
     """
-    return ModelSpec.read(package.contract(inspected(uri, resolve(uri, model.removeprefix("models:/")))))
+    return ModelSpec.read(package.spec_folder(checked_package(uri, resolve(uri, model.removeprefix("models:/")))))
 
 
 def model_folder(uri: str, model: str) -> tuple[Path, str]:
@@ -217,7 +217,7 @@ def model_folder(uri: str, model: str) -> tuple[Path, str]:
 
 def _whole(uri: str, version: Version) -> Path:
     """Return the folder of a version's model: of one that is stored as an adapter a temporary one, there until this process ends."""
-    place = package.contract(inspected(uri, version))
+    place = package.spec_folder(checked_package(uri, version))
     if place.name == package.MODEL:
         return place
     if (known := _MERGED.get(version.tags[ADAPTER])) is not None:
@@ -243,11 +243,11 @@ def resolve(uri: str, model: str) -> Version:
     """
     name, slash, number = model.partition("/")
     if slash and name and number.isdecimal() and len(number) < 10:
-        return known_version(uri, name, int(number))
+        return registered_version(uri, name, int(number))
     name, _, alias = model.partition("@")
     if slash or not name:
         raise NotFound(f"{model!r} names no version: expected NAME, NAME@ALIAS or NAME/VERSION")
     at = _at(uri, name, alias or CHAMPION)
     if at is None:
         raise NotFound(f"{name} has no {alias or CHAMPION}; `retune promote` makes a version the {CHAMPION}")
-    return known_version(uri, name, at)
+    return registered_version(uri, name, at)

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from components.artifacts.verdict import Outcome
 from components.core.errors import NotFound, RetuneError
-from components.mlflow_store.connection import connect, reaching
+from components.mlflow_store.connection import connect, translated_errors
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 KEY, COMPLETE, PROMOTED = "retune.key", "retune.complete", "retune.promoted"
@@ -135,7 +135,7 @@ def search(client: MlflowClient, name: str) -> list[Version]:
             return sorted(found, key=lambda version: version.number)
 
 
-def sources(client: MlflowClient, name: str) -> set[str]:
+def package_uris(client: MlflowClient, name: str) -> set[str]:
     """Return the address of the package of each version."""
     found, token, quoted = set[str](), None, name.replace("'", "\\'")
     while True:
@@ -148,7 +148,7 @@ def sources(client: MlflowClient, name: str) -> set[str]:
 
 def versions(uri: str, name: str) -> list[Version]:
     """Return every version of the model, oldest first; empty where nothing was registered."""
-    with reaching(uri):
+    with translated_errors(uri):
         return search(connect(uri), name)
 
 

@@ -218,7 +218,7 @@ class Session:
         """Start the process."""
         self._folder = make()
         try:
-            surroundings = environment(self.uri, self._folder)
+            surroundings = isolated_environment(self.uri, self._folder)
             self._worker = Worker([*PYTHON, str(model_worker.__file__), self.model], self._folder, surroundings, self.model)
         except BaseException:
             remove(self._folder)
@@ -233,7 +233,7 @@ class Session:
     def answer(self, rows: Rows) -> WorkerReply:
         """Answer `rows`; where they hold the expected answers too, also what the model alone can tell of them."""
         answers = self._folder / "answers.parquet"
-        self._worker.ask({"ask": "answer", "rows": str(self._write(rows)), "answers": str(answers)}, self.seconds)
+        self._worker.call({"ask": "answer", "rows": str(self._write(rows)), "answers": str(answers)}, self.seconds)
         found = WorkerReply.read(answers)
         log.log(logging.DEBUG if self._told else logging.INFO, "%s answered %d rows with the code in %s", self.model, len(rows), found.code)
         self._told = True
@@ -242,11 +242,11 @@ class Session:
     def times(self, rows: Rows, batch_size: int, requests: int) -> list[float]:
         """Return the seconds of each of `requests` calls with `batch_size` rows, taken in turn; measured around the model's `predict`."""
         question = {"ask": "times", "rows": str(self._write(rows)), "batch_size": batch_size, "requests": requests}
-        return [float(seconds) for seconds in self._worker.ask(question, self.seconds)]
+        return [float(seconds) for seconds in self._worker.call(question, self.seconds)]
 
     def peak_memory(self) -> float:
         """Return the most MiB that the process had resident so far, libraries included."""
-        return float(self._worker.ask({"ask": "peak_memory"}, self.seconds))
+        return float(self._worker.call({"ask": "peak_memory"}, self.seconds))
 
     @property
     def pid(self) -> int:
@@ -260,7 +260,7 @@ class Session:
         return path
 
 
-def ask(uri: str, model: str, rows: Rows, seconds: float = SECONDS) -> WorkerReply:
+def answer_rows(uri: str, model: str, rows: Rows, seconds: float = SECONDS) -> WorkerReply:
     """Load the `models:/` URI `model` from the store `uri` in a fresh process and answer `rows`.
 
     Raises:
@@ -277,7 +277,7 @@ def predictions_of(answers: WorkerReply, rows: pd.DataFrame) -> Predictions:
     return Predictions.of(rows, answers.found).in_order()
 
 
-def environment(uri: str, folder: Path) -> dict[str, str]:
+def isolated_environment(uri: str, folder: Path) -> dict[str, str]:
     """Return the environment in which versions of the store `uri` are loaded: today's `components` cannot be found there.
 
     Temporary files go into `folder`, which its owner removes, also where the process is killed.

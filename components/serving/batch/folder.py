@@ -31,7 +31,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class FolderTarget:
     """The folder at `path`, made where it is not there."""
 
-    adds: tuple[str, ...] = ()
+    added_columns: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -42,7 +42,7 @@ class FolderTarget:
         return str(self._path)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Hold the folder: two processes would mix their parts. The kernel lets go of it however this one ends.
 
         Raises:
@@ -73,7 +73,7 @@ class FolderTarget:
         if not held:
             raise Unavailable(f"{self}: another process is scoring into this folder; wait for it or end it")
 
-    def standing(self) -> ScoringPlan | None:
+    def unfinished(self) -> ScoringPlan | None:
         """Return what was begun here and is not complete; None where the folder is empty.
 
         Raises:
@@ -115,7 +115,7 @@ class FolderTarget:
             plan.write(self._path)
             (self._path / REPLACED).unlink(missing_ok=True)
 
-    def go_on(self) -> RowCounts:
+    def resume(self) -> RowCounts:
         """Return what of the input is in parts that are whole, from the first on; what follows is written again."""
         (self._path / REPLACED).unlink(missing_ok=True)
         self._done = list(self._whole())
@@ -139,7 +139,7 @@ class FolderTarget:
                 file.write(self._done[-1].model_dump_json() + "\n")
 
     def finish(self, manifest: ScoringManifest) -> ScoringManifest:
-        """Bring the quarantine together, write the manifest with all parts, and return it."""
+        """OpenSource the quarantine together, write the manifest with all parts, and return it."""
         with self._writing():
             quarantine = self._gather() if manifest.quarantined else None
             whole = manifest.model_copy(update={"parts": tuple(done.part for done in self._done), "quarantine": quarantine})

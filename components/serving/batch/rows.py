@@ -30,7 +30,7 @@ SHOWN = 20  # bad rows in a message
 
 
 @dataclass(frozen=True)
-class Share:
+class PartRows:
     """A part's rows: `good` with the number of each and the `texts` that the version is asked with, `bad` as they go to quarantine."""
 
     numbers: Sequence[int]
@@ -44,7 +44,7 @@ class Share:
         return int(self.good.num_rows + self.bad.num_rows)
 
 
-def inputs_of(task: tasks.Task, source: Files, columns: Mapping[str, str], usual: Mapping[str, str]) -> dict[str, str]:
+def input_columns(task: tasks.Task, source: Files, columns: Mapping[str, str], usual: Mapping[str, str]) -> dict[str, str]:
     """Return the column of each input of the task: what `columns` gives, or `usual` where there is such a column, or of the same name.
 
     Raises:
@@ -63,13 +63,13 @@ def inputs_of(task: tasks.Task, source: Files, columns: Mapping[str, str], usual
     return named
 
 
-def answers_of(task: tasks.Task, prefix: str) -> dict[str, str]:
+def answer_columns(task: tasks.Task, prefix: str) -> dict[str, str]:
     """Return what is told of each row, and the column that it is told in."""
     told = ("label", "probability", "probabilities") if task.classes else ("answer", "probabilities") if task.scored else ("answer",)
     return {name: prefix + name for name in told}
 
 
-def check_names(source: Files, added: Iterable[str]) -> None:
+def check_added_columns(source: Files, added: Iterable[str]) -> None:
     """Check that no column that is `added` has the name of one that is there.
 
     Raises:
@@ -80,7 +80,7 @@ def check_names(source: Files, added: Iterable[str]) -> None:
         raise BadInput(f"{source.called} has a column {taken[0]!r} already, which would be added; {mend}")
 
 
-def survey_rows(source: Files, inputs: Mapping[str, str], on_bad_row: OnBadRow) -> int:
+def check_rows(source: Files, inputs: Mapping[str, str], on_bad_row: OnBadRow) -> int:
     """Look through all rows, and return their number.
 
     Raises:
@@ -89,7 +89,7 @@ def survey_rows(source: Files, inputs: Mapping[str, str], on_bad_row: OnBadRow) 
     """
     rows, bad, shown = 0, 0, list[str]()
     for piece in source.pieces(inputs):
-        faults = faults_of(piece)
+        faults = row_faults(piece)
         rows, bad = rows + len(piece), bad + len(faults)
         shown += [f"{piece.called}: row {piece.first + place}: {fault}" for place, fault in sorted(faults.items())[: SHOWN - len(shown)]]
     if not rows:
@@ -101,7 +101,7 @@ def survey_rows(source: Files, inputs: Mapping[str, str], on_bad_row: OnBadRow) 
     return rows
 
 
-def faults_of(piece: Piece) -> dict[int, str]:
+def row_faults(piece: Piece) -> dict[int, str]:
     """Return why rows cannot be scored, by their place in the piece; a list or an object is text as a snapshot has it, as JSON."""
     found: dict[int, str] = {}
     for name, cells in piece.cells.items():
@@ -117,7 +117,7 @@ def _kind(cell: object) -> str:
     return "a number" if isinstance(cell, int | float) else f"of the type {type(cell).__name__}"
 
 
-def shares(pieces: Iterator[Piece], rows: int, skip: int) -> Iterator[Share]:
+def shares(pieces: Iterator[Piece], rows: int, skip: int) -> Iterator[PartRows]:
     """Yield the rows behind the first `skip` in shares of `rows`, the last of them smaller; pieces are cut where a share ends."""
     waiting, count, done = list[Piece](), 0, skip
     for piece in pieces:
@@ -132,12 +132,12 @@ def shares(pieces: Iterator[Piece], rows: int, skip: int) -> Iterator[Share]:
         yield _share(waiting, done)
 
 
-def _share(pieces: Sequence[Piece], before: int) -> Share:
+def _share(pieces: Sequence[Piece], before: int) -> PartRows:
     """Tell good rows from bad ones; `before` is the number of rows before the first."""
     good, bad, numbers = list[pa.Table](), list[pa.Table](), list[int]()
     texts: dict[str, list[str | None]] = {name: [] for name in pieces[0].cells}
     for piece in pieces:
-        faults = faults_of(piece)
+        faults = row_faults(piece)
         keep = [place for place in range(len(piece)) if place not in faults]
         put = sorted(faults)
         good.append(piece.table.take(pa.array(keep, pa.int64())))
@@ -146,19 +146,21 @@ def _share(pieces: Sequence[Piece], before: int) -> Share:
             texts[name] += [as_text(cells[place]) for place in keep]
         why = {NUMBER: [before + place + 1 for place in put], "quarantine_reason": [faults[place] for place in put]}
         where = {"quarantine_source": [piece.called] * len(put), "quarantine_row": [piece.first + place for place in put]}
-        bad.append(_beside(pa.table(why | where, schema=QUARANTINE), piece.table.take(pa.array(put, pa.int64()))))
+        bad.append(_join_columns(pa.table(why | where, schema=QUARANTINE), piece.table.take(pa.array(put, pa.int64()))))
         before += len(piece)
-    return Share(numbers, pa.concat_tables(good).combine_chunks(), pd.DataFrame(texts, dtype="str"), pa.concat_tables(bad).combine_chunks())
+    return PartRows(
+        numbers, pa.concat_tables(good).combine_chunks(), pd.DataFrame(texts, dtype="str"), pa.concat_tables(bad).combine_chunks()
+    )
 
 
-def with_answers(table: pa.Table, answers: Mapping[str, Sequence[Any]], columns: Mapping[str, str]) -> pa.Table:
+def add_answers(table: pa.Table, answers: Mapping[str, Sequence[Any]], columns: Mapping[str, str]) -> pa.Table:
     """Return the rows with what was answered, each in the column that `columns` gives it."""
     arrays = {}
     for name, column in columns.items():
         cells = answers.get(name, [])
         arrays[column] = pa.array([list(cell.items()) for cell in cells] if name == "probabilities" else cells, ANSWERS[name])
-    return _beside(table, pa.table(arrays))
+    return _join_columns(table, pa.table(arrays))
 
 
-def _beside(left: pa.Table, right: pa.Table) -> pa.Table:
+def _join_columns(left: pa.Table, right: pa.Table) -> pa.Table:
     return pa.table([*left.columns, *right.columns], schema=pa.schema([*left.schema, *right.schema]))

@@ -15,12 +15,12 @@ from components.mlflow_store.registry.versions import PACKAGE
 from components.model import tasks
 from components.serving.batch.files import Files
 from components.serving.batch.records import OnBadRow, RowCounts, ScoringManifest, ScoringPlan
-from components.serving.batch.rows import QUARANTINE, answers_of, check_names, inputs_of, shares, survey_rows, with_answers
+from components.serving.batch.rows import QUARANTINE, add_answers, answer_columns, check_added_columns, check_rows, input_columns, shares
 
 log = logging.getLogger(__name__)
 
 
-Bring = Callable[[], AbstractContextManager[Files]]
+OpenSource = Callable[[], AbstractContextManager[Files]]
 """Brings the rows to score, from wherever they lie, for as long as they are read."""
 
 
@@ -41,13 +41,13 @@ class ScoringSettings:
 class ScoringOutput(Protocol):
     """Where parts are written, each once; it knows after a kill what of them is whole."""
 
-    adds: tuple[str, ...]
+    added_columns: tuple[str, ...]
     """The columns that it has beside those of the input and the answers."""
 
-    def held(self) -> AbstractContextManager[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold it for this process alone; raise Unavailable where another one does."""
 
-    def standing(self) -> ScoringPlan | None:
+    def unfinished(self) -> ScoringPlan | None:
         """Return what was begun and is not complete, None where there is nothing; raise BadInput where there is anything else."""
 
     def clear(self) -> None:
@@ -56,7 +56,7 @@ class ScoringOutput(Protocol):
     def begin(self, plan: ScoringPlan) -> None:
         """Write down what is begun."""
 
-    def go_on(self) -> RowCounts:
+    def resume(self) -> RowCounts:
         """Return what of the input is done, from its first row on."""
 
     def add(self, numbers: Sequence[int], scored: pa.Table, bad: pa.Table) -> None:
@@ -66,7 +66,9 @@ class ScoringOutput(Protocol):
         """Write down that all is there, and return the manifest as it stands."""
 
 
-def score(uri: str, asked: str, bring: Bring, output: ScoringOutput, settings: ScoringSettings, replace: bool = False) -> ScoringManifest:
+def score(
+    uri: str, asked: str, bring: OpenSource, output: ScoringOutput, settings: ScoringSettings, replace: bool = False
+) -> ScoringManifest:
     """Let the registered version `asked`, named as for `registry.predict`, answer every row that `bring` brings; write rows with answers.
 
     An alias is followed once, at the very beginning. Nothing is brought for a version or an output that would not do.
@@ -78,31 +80,33 @@ def score(uri: str, asked: str, bring: Bring, output: ScoringOutput, settings: S
         Unavailable: another process scores into `output`, or there is no room; the parts that are whole stay.
     """
     version = registry.resolve(uri, asked.removeprefix("models:/"))
-    with output.held():
-        standing = None if replace else output.standing()
+    with output.locked():
+        standing = None if replace else output.unfinished()
         check_version(str(output), asked, version, standing)
         task = tasks.of(registry.spec_of(uri, f"{version.name}/{version.number}"))
         with bring() as source:
-            inputs, answers = columns_of(task, source, output, settings)
+            inputs, answers = resolve_columns(task, source, output, settings)
             plan = make_plan(asked, version, source, inputs, settings)
             plan = check_same_plan(str(output), plan, standing) if standing else begin(plan, source, output, replace)
             with registry.Session(uri, version.uri) as session:
                 counts = score_parts(session, source, output, plan, answers)
             if counts.rows != plan.rows or source.changed(plan.input_digest):
                 raise BadSource(f"{source.called} was changed while it was scored; --replace begins anew")
-            return output.finish(manifest_of(plan, counts))
+            return output.finish(make_manifest(plan, counts))
 
 
-def columns_of(task: tasks.Task, source: Files, output: ScoringOutput, settings: ScoringSettings) -> tuple[dict[str, str], dict[str, str]]:
+def resolve_columns(
+    task: tasks.Task, source: Files, output: ScoringOutput, settings: ScoringSettings
+) -> tuple[dict[str, str], dict[str, str]]:
     """Return the column of each input, and that of each answer.
 
     Raises:
         BadInput: one of the first is not there, or one that is added is.
     """
-    inputs = inputs_of(task, source, settings.columns, settings.usual)
-    answers = answers_of(task, settings.prefix)
+    inputs = input_columns(task, source, settings.columns, settings.usual)
+    answers = answer_columns(task, settings.prefix)
     quarantine = QUARANTINE.names if settings.on_bad_row == "quarantine" else []
-    check_names(source, [*answers.values(), *output.adds, *quarantine])
+    check_added_columns(source, [*answers.values(), *output.added_columns, *quarantine])
     return inputs, answers
 
 
@@ -112,7 +116,7 @@ def begin(plan: ScoringPlan, source: Files, output: ScoringOutput, replace: bool
     Raises:
         BadInput: there is nothing to score, or a bad row; nothing was written or removed.
     """
-    plan = plan.model_copy(update={"rows": survey_rows(source, plan.inputs, plan.on_bad_row)})
+    plan = plan.model_copy(update={"rows": check_rows(source, plan.inputs, plan.on_bad_row)})
     if replace:
         output.clear()
     output.begin(plan)
@@ -168,7 +172,7 @@ def score_parts(
     session: registry.Session, source: Files, output: ScoringOutput, plan: ScoringPlan, answers: Mapping[str, str]
 ) -> RowCounts:
     """Score what is not done yet, and return what is done then."""
-    counts = output.go_on()
+    counts = output.resume()
     if counts.rows:
         log.info("%s of %s rows are done; going on behind them", f"{counts.rows:,}", f"{plan.rows:,}")
     last: float | None = None  # when a part was done; the first has no rate, since the version is loaded meanwhile
@@ -176,7 +180,7 @@ def score_parts(
         if share.bad.num_rows and plan.on_bad_row == "error":  # which a look through all rows did not find
             break
         found: Mapping[str, Sequence[Any]] = session.answer(share.texts).columns() if share.numbers else {}
-        output.add(share.numbers, with_answers(share.good, found, answers), share.bad)
+        output.add(share.numbers, add_answers(share.good, found, answers), share.bad)
         counts = RowCounts(counts.rows + share.rows, counts.scored + len(share.numbers))
         rate = f", {share.rows / (time.monotonic() - last):,.0f} a second" if last else ""
         last = time.monotonic() if found or last else None
@@ -184,7 +188,7 @@ def score_parts(
     return counts
 
 
-def manifest_of(plan: ScoringPlan, counts: RowCounts) -> ScoringManifest:
+def make_manifest(plan: ScoringPlan, counts: RowCounts) -> ScoringManifest:
     """Return what stands at the end, but for the files."""
     kept = ("model_uri", "version", "package", "input", "input_digest", "inputs", "rows")
     fields = {name: value for name, value in plan.model_dump().items() if name in kept}

@@ -38,7 +38,7 @@ notes = sa.Table(
 class TableTarget:
     """The table at `place`; `locks` is the folder in which processes of this machine keep out of each other's way."""
 
-    adds: tuple[str, ...] = (NUMBER,)
+    added_columns: tuple[str, ...] = (NUMBER,)
 
     def __init__(self, place: sql.TableAddress, locks: Path) -> None:
         self._place = place
@@ -51,7 +51,7 @@ class TableTarget:
         return str(self._place)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Hold the table among the processes of this machine; others are found out by the database, at the next part.
 
         Raises:
@@ -65,7 +65,7 @@ class TableTarget:
                 raise Unavailable(f"{self}: another process is scoring into this table; wait for it or end it") from None
             yield
 
-    def standing(self) -> ScoringPlan | None:
+    def unfinished(self) -> ScoringPlan | None:
         """Return what was begun here and is not complete; None where there is no such table.
 
         Raises:
@@ -112,7 +112,7 @@ class TableTarget:
             _NOTES.create_all(connection)
             connection.execute(sa.insert(notes).values(written=self._key, plan=plan.model_dump_json(), rows_done=0, scored=0))
 
-    def go_on(self) -> RowCounts:
+    def resume(self) -> RowCounts:
         """Return what of the input was written or put into quarantine, from the first row on."""
         with self._transaction() as connection:
             note = self._note(connection)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class InTurn:
+class SerializedModel:
     """The loaded version, asked by one thread at a time: its tokenizer cannot be used by two at once."""
 
     def __init__(self, model: Any) -> None:
@@ -95,7 +95,7 @@ def serve(model: Any, about: Mapping[str, Any], limits: Limits, listening: socke
     import uvicorn
     from mlflow.pyfunc import scoring_server
 
-    app = scoring_server.init(InTurn(model))  # type: ignore[arg-type]  # it is asked for these two attributes alone
+    app = scoring_server.init(SerializedModel(model))  # type: ignore[arg-type]  # it is asked for these two attributes alone
     loopback = ipaddress.ip_address(listening.getsockname()[0]).is_loopback
     door = RequestMiddleware(app, model.metadata.get_input_schema().input_names(), about, limits, loopback, names)
     config = uvicorn.Config(door, http=limited(limits), ws="none", log_config=None, access_log=False, server_header=False)

@@ -15,9 +15,9 @@ from typing import NoReturn
 
 from components.core.errors import BadParams, Unavailable
 from components.core.temporary import make, outlives_this_program, remove
-from components.mlflow_store.registry.verify import inspected
+from components.mlflow_store.registry.verify import checked_package
 from components.mlflow_store.registry.versions import PACKAGE, Version
-from components.mlflow_store.registry.worker_client import PYTHON, environment
+from components.mlflow_store.registry.worker_client import PYTHON, isolated_environment
 from components.serving import http
 
 BACKLOG = 128  # connections that wait to be taken in, also while the version is being loaded
@@ -61,7 +61,7 @@ def become_server(
     folder = make()
     tempfile.tempdir = str(folder)  # a package that is fetched stays for as long as it is served
     try:
-        package = inspected(uri, version)
+        package = checked_package(uri, version)
     except BaseException:
         remove(folder)
         raise
@@ -82,4 +82,4 @@ def become_server(
     isolated = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     os.chdir(folder)
     main = Path(str(http.__file__)).with_name("__main__.py")
-    os.execve(PYTHON[0], [*PYTHON, str(main), json.dumps(settings)], {**environment(uri, folder), **isolated})
+    os.execve(PYTHON[0], [*PYTHON, str(main), json.dumps(settings)], {**isolated_environment(uri, folder), **isolated})

@@ -19,7 +19,7 @@ from components.core.errors import RetuneError
 from components.core.exits import _foreseen
 from components.data.base_model import _refuse_unfit
 from components.evaluation.behaviour import read_cases
-from components.mlflow_store.registry.package import _faults_of_manifest
+from components.mlflow_store.registry.package import _manifest_faults
 from flows.cli import app
 from flows.dvc_adapter.lock import edited_params, lock_hashes, overtaken_stages
 from flows.project.models import survey_models
@@ -118,7 +118,7 @@ def test_any_lock_is_read_or_refused(place: Path, content: bytes, pointer: bytes
 def test_any_mlmodel_is_judged(place: Path, content: bytes) -> None:
     (place / "MLmodel").write_bytes(content)
 
-    assert all(isinstance(fault, str) for fault in _faults_of_manifest(place))
+    assert all(isinstance(fault, str) for fault in _manifest_faults(place))
 
 
 @few

@@ -18,9 +18,9 @@ from components.ledger import Chain, Ledger, Retraining, book
 from components.ledger import chain as chain_of
 from components.ledger.chain import KEY, ChainHead
 from components.ledger.tables import evidence, make_engine, promotions, writing
-from components.mlflow_store.registry import Environment, accept, champion, reconcile, verify_ledger
+from components.mlflow_store.registry import Environment, accept_ledger, champion, reconcile, verify_ledger
 from components.mlflow_store.registry.versions import LEDGER
-from components.mlflow_store.registry.worker_client import environment as packages_environment
+from components.mlflow_store.registry.worker_client import isolated_environment
 from flows import doctor
 from flows.audit.history import verify
 from flows.audit.registered_model import RegisteredModel
@@ -273,7 +273,7 @@ def test_no_promotion_follows_a_changed_ledger(uri: str) -> None:
 def test_a_person_accepts_a_ledger_as_it_is(uri: str) -> None:
     file = promote_two(uri)
     tamper(file, "UPDATE promotions SET why = 'so' WHERE sequence = 1", "DROP TRIGGER IF EXISTS chain_no_update", triggers=False)
-    accept(uri, ledger_of(uri), "ada", "it was I")
+    accept_ledger(uri, ledger_of(uri), "ada", "it was I")
 
     found = verify_ledger(uri, ledger_of(uri), NAME)
     assert (found.faults, found.chain.beginning.who, found.chain.beginning.why) == ((), "ada", "it was I")
@@ -286,7 +286,7 @@ def test_a_lost_ledger_is_begun_anew_by_a_person_alone(uri: str) -> None:
     file = promote_two(uri)
     file.unlink()
     refused(uri)
-    accept(uri, ledger_of(uri), "ada", "there is no copy")
+    accept_ledger(uri, ledger_of(uri), "ada", "there is no copy")
     reconcile(uri, ledger_of(uri), NAME)
 
     entries = Ledger(ledger_of(uri)).entries(NAME)
@@ -375,7 +375,7 @@ def test_a_new_chain_meanwhile_is_no_fault(uri: str, monkeypatch: pytest.MonkeyP
 
     def chain(ledger: Ledger) -> Chain:
         if meanwhile:
-            accept(uri, ledger_of(uri), "ada", meanwhile.pop())
+            accept_ledger(uri, ledger_of(uri), "ada", meanwhile.pop())
         return read(ledger)
 
     monkeypatch.setattr(Ledger, "chain", chain)
@@ -448,7 +448,7 @@ def test_doctor_checks_the_chain(uri: str, tmp_path: Path) -> None:
 
 def test_the_key_stays_out_of_stages_and_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, SECRET)
-    assert KEY not in packages_environment("sqlite:///mlflow.db", tmp_path)
+    assert KEY not in isolated_environment("sqlite:///mlflow.db", tmp_path)
     assert KEY not in stages_environment(tmp_path)
 
 

@@ -13,7 +13,7 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.core import process
 from components.core.errors import BadModel, Cancelled, Unavailable
-from components.mlflow_store.registry.worker_client import Session, Worker, _path_without_components, ask, predictions_of
+from components.mlflow_store.registry.worker_client import Session, Worker, _path_without_components, answer_rows, predictions_of
 from tests.support.registered import make_registered
 
 LOADED = "import json, os, subprocess, sys, time; print(json.dumps({'is': 'loaded'}), flush=True); "
@@ -33,13 +33,13 @@ def test_a_worker_answers_any_number_of_questions_until_it_is_ended(tmp_path: Pa
     before = set(descendants())
     echo = worker(tmp_path, ECHO)
 
-    answers = [echo.ask({"number": number}, 20) for number in range(3)]
+    answers = [echo.call({"number": number}, 20) for number in range(3)]
     echo.end()
 
     assert answers == [{"number": 0}, {"number": 1}, {"number": 2}]
     assert set(descendants()) == before
     with pytest.raises(BadModel, match="its process has ended"):
-        echo.ask({}, 1)
+        echo.call({}, 1)
 
 
 def test_a_question_can_be_cancelled_from_another_thread(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_question_can_be_cancelled_from_another_thread(tmp_path: Path) -> None
 
     start = time.monotonic()
     with pytest.raises(Cancelled, match="asking models:/tickets/1 was cancelled"):
-        sleeping.ask({}, 60)
+        sleeping.call({}, 60)
     end.join()
 
     assert time.monotonic() - start < 30
@@ -66,18 +66,18 @@ def wait_for_grandchild(before: set[psutil.Process]) -> None:
 
 def test_a_cancel_between_two_questions_is_told_at_the_next(tmp_path: Path) -> None:
     echo = worker(tmp_path, ECHO)
-    echo.ask({}, 20)
+    echo.call({}, 20)
     process.end_children()
 
     with pytest.raises(Cancelled, match="run again"):
-        echo.ask({}, 20)
+        echo.call({}, 20)
 
 
 def test_a_question_that_takes_too_long_leaves_nothing_behind(tmp_path: Path) -> None:
     before = set(descendants())
 
     with pytest.raises(BadModel, match="models:/tickets/1 did not answer within 1 s"):
-        worker(tmp_path, SLEEP).ask({}, 1)
+        worker(tmp_path, SLEEP).call({}, 1)
 
     assert set(descendants()) == before
     assert set() == process.CHILDREN
@@ -96,7 +96,7 @@ def test_a_question_that_takes_too_long_leaves_nothing_behind(tmp_path: Path) ->
 def test_what_ends_a_worker_is_told_in_one_line(tmp_path: Path, code: str, error: type[Exception], said: str) -> None:
     ended = worker(tmp_path, code)
     with pytest.raises(error, match=said):
-        ended.ask({}, 20)
+        ended.call({}, 20)
     ended.end()
     assert set() == process.CHILDREN
 
@@ -116,7 +116,7 @@ def test_the_process_that_answers_is_guarded_as_this_one_is(tmp_path: Path, monk
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     with pytest.raises(BadModel, match="guarded"):
-        ask(f"sqlite:///{tmp_path}/mlflow.db", "models:/tickets/1", ["x"])
+        answer_rows(f"sqlite:///{tmp_path}/mlflow.db", "models:/tickets/1", ["x"])
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.core.markdown import cell, escape, unescape
 from components.evaluation.evaluate import write_tables
 from components.mlflow_store.registry import Version
-from components.mlflow_store.registry.verdicts import _described, judged_because
+from components.mlflow_store.registry.verdicts import _described, verdict_text
 from flows.pipeline.actions import Result
 from flows.pipeline.judge import JudgeResult
 from flows.pipeline.pseudo_label import warn_of_formulas
@@ -119,7 +119,7 @@ def test_a_description_escapes_the_reason_and_the_history_shows_it() -> None:
     description = _described("Fine-tuned.", verdict)
     assert "<img" not in description
     version = Version("tickets", 1, "r", "k", True, description=description)
-    assert judged_because(version) == f"FAIL: column {HOSTILE}"
+    assert verdict_text(version) == f"FAIL: column {HOSTILE}"
 
 
 @pytest.mark.parametrize(("name", "warned"), [("out.csv", True), ("out.tsv", True), ("out.jsonl", False)])

@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from components.artifacts.verdict import Verdict
 from components.core.errors import BadInput, BadModel, NotFound
 from components.ledger import Entry, Ledger, StaleVerdict
-from components.mlflow_store.connection import experiment
+from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import (
     CHALLENGER,
     CHAMPION,
@@ -20,13 +20,13 @@ from components.mlflow_store.registry import (
     Promotion,
     Version,
     champion,
-    current_champion,
+    champion_stack,
     reconcile,
     versions,
 )
 from components.mlflow_store.registry import swap_champion as swap_by
-from components.mlflow_store.registry.aliases import holding
-from components.mlflow_store.registry.promote import earlier_champion
+from components.mlflow_store.registry.aliases import champion_lock
+from components.mlflow_store.registry.promote import rollback_target
 from components.mlflow_store.registry.versions import COMPLETE, KEY
 from tests.support.finished import new_store
 
@@ -50,7 +50,7 @@ def ledger_of(uri: str) -> str:
 def make(uri: str, *numbers: int) -> list[Version]:
     """Make versions without packages, and return all that there are."""
     client = MlflowClient(uri)
-    run: Run = client.create_run(experiment(client, uri, NAME))
+    run: Run = client.create_run(ensure_experiment(client, uri, NAME))
     if not versions(uri, NAME):
         client.create_registered_model(NAME)
     for number in numbers:
@@ -201,7 +201,7 @@ def test_who_deletes_versions_under_the_lock_never_deletes_a_champion(uri: str, 
     swap(uri, ledger, 1)
     stale = versions(uri, NAME)[1]
     with ThreadPoolExecutor() as pool:
-        with holding(uri, NAME):
+        with champion_lock(uri, NAME):
             promotion = pool.submit(swap_by, uri, ledger, stale, Decision("any", "ada@host", "it is better"))
             with pytest.raises(TimeoutError):
                 promotion.result(timeout=1)
@@ -256,24 +256,24 @@ def test_a_rollback_goes_to_the_champion_before_and_not_to_one_that_was_left(uri
 def back(uri: str, ledger: Ledger, to: int | None = None) -> Promotion:
     """Roll back as `rollback` does, without loading the version."""
     known, entries = {version.number: version for version in versions(uri, NAME)}, ledger.entries(NAME)
-    number = earlier_champion(NAME, entries, set(known), to)
+    number = rollback_target(NAME, entries, set(known), to)
     return swap_by(uri, ledger, known[number], Decision(entries[-1].version, "ada@host", "it answers badly", "rolled back"))
 
 
 def test_a_rollback_goes_past_a_champion_that_was_deleted() -> None:
-    assert earlier_champion(NAME, [entry(1, 1), entry(2, 2), entry(3, 3)], {1, 3}, None) == 1
+    assert rollback_target(NAME, [entry(1, 1), entry(2, 2), entry(3, 3)], {1, 3}, None) == 1
 
 
 def test_a_rollback_needs_a_version_that_was_champion() -> None:
     for to in (None, 1):
         with pytest.raises(NotFound, match="has no champion yet"):
-            earlier_champion(NAME, [], set(), to)
+            rollback_target(NAME, [], set(), to)
     with pytest.raises(BadInput, match=r"version 2 of tickets was never champion \(those were: 1\)"):
-        earlier_champion(NAME, [entry(1, 1)], {1, 2}, 2)
+        rollback_target(NAME, [entry(1, 1)], {1, 2}, 2)
     with pytest.raises(BadInput, match="version 1 of tickets is the champion"):
-        earlier_champion(NAME, [entry(1, 1)], {1, 2}, 1)
+        rollback_target(NAME, [entry(1, 1)], {1, 2}, 1)
     with pytest.raises(NotFound, match="version 1 of tickets was champion, and was deleted from the registry"):
-        earlier_champion(NAME, [entry(1, 1), entry(2, 2)], {2}, 1)
+        rollback_target(NAME, [entry(1, 1), entry(2, 2)], {2}, 1)
 
 
 def entry(version: int, anchor: int, action: str = "promoted", previous: int | None = None) -> Entry:
@@ -286,6 +286,6 @@ def entry(version: int, anchor: int, action: str = "promoted", previous: int | N
 
 def test_the_champions_that_stand_are_those_that_nobody_left() -> None:
     entries = [entry(1, 1), entry(2, 2), entry(3, 2), entry(2, 2, "rolled back"), entry(4, 4)]
-    assert current_champion(entries) == [1, 2, 4]
-    assert current_champion([*entries, entry(3, 2, "rolled back")]) == [1, 2, 4, 3]
-    assert current_champion([entry(3, 3), entry(4, 4), entry(3, 3), entry(5, 5), entry(3, 3, "rolled back")]) == [3, 4, 3]
+    assert champion_stack(entries) == [1, 2, 4]
+    assert champion_stack([*entries, entry(3, 2, "rolled back")]) == [1, 2, 4, 3]
+    assert champion_stack([entry(3, 3), entry(4, 4), entry(3, 3), entry(5, 5), entry(3, 3, "rolled back")]) == [3, 4, 3]

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from components.artifacts.verdict import Outcome, Verdict
 from components.core.errors import BadInput
 from components.ledger import Ledger, StaleVerdict
-from components.mlflow_store.connection import experiment
+from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import Environment, Version, attach_verdict, copy_version, read_verdict
 from components.mlflow_store.registry.versions import COMPLETE, EVIDENCE, KEY, ORIGIN
 from flows.production import promotion
@@ -24,7 +24,7 @@ promoting = importlib.import_module("components.mlflow_store.registry.promote") 
 @pytest.fixture(autouse=True)
 def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: None)
-    monkeypatch.setattr("components.mlflow_store.registry.environments.inspected", lambda *_: Path())
+    monkeypatch.setattr("components.mlflow_store.registry.environments.checked_package", lambda *_: Path())
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def make(place: Environment, key: str, **tags: str) -> int:
     client = MlflowClient(place.mlflow)
     if not promotion.registry.versions(place.mlflow, NAME):
         client.create_registered_model(NAME)
-    run = client.create_run(experiment(client, place.mlflow, NAME)).info.run_id
+    run = client.create_run(ensure_experiment(client, place.mlflow, NAME)).info.run_id
     return int(client.create_model_version(NAME, "file:///nowhere", run, tags={KEY: key, COMPLETE: "true", **tags}).version)
 
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.core.errors import BadModel, NotFound, RetuneError
-from components.mlflow_store.connection import connect, experiment
+from components.mlflow_store.connection import connect, ensure_experiment
 from components.mlflow_store.registry import (
     Promotion,
     Version,
@@ -29,8 +29,8 @@ from components.mlflow_store.registry import (
     versions,
 )
 from components.mlflow_store.registry import promote as promote_by
-from components.mlflow_store.registry.package import CODE, fingerprint, inspect, requirements
-from components.mlflow_store.registry.verify import kept
+from components.mlflow_store.registry.package import CODE, check_files, fingerprint, requirements
+from components.mlflow_store.registry.verify import read_cache
 from components.mlflow_store.registry.versions import CHALLENGER, CHAMPION, COMPLETE, KEY, VERDICT
 from components.mlflow_store.tracking import record, run_key
 from tests.support.finished import LINEAGE, PARAMS, make_finished, new_store
@@ -63,7 +63,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> str:
 def registered(workspace: Path, uri: str, **more) -> Version:  # type: ignore[no-untyped-def]
     """Register as after `record`; a bare run stands in for the recorded one, which takes longer to make."""
     client = MlflowClient(uri)
-    run = client.create_run(experiment(client, uri, "tickets"))
+    run = client.create_run(ensure_experiment(client, uri, "tickets"))
     return register(workspace, uri, run_id=run.info.run_id, key=run_key(workspace), lineage=LINEAGE, **more)
 
 
@@ -318,7 +318,7 @@ def test_a_package_that_was_changed_is_not_loaded(shared: str, tmp_path: Path, t
     tamper(package)
 
     with pytest.raises(BadModel, match=message):
-        inspect(package, version.tags["retune.weights"], version.tags["retune.package"])
+        check_files(package, version.tags["retune.weights"], version.tags["retune.package"])
 
 
 def test_a_version_whose_files_are_gone_is_not_promoted(uri: str, finished: Path) -> None:
@@ -338,7 +338,7 @@ def test_compiled_code_beside_the_package_is_removed_before_it_could_be_believed
     planted.write_bytes(b"x")
     (package / "registered_model_meta").write_text("x")  # MLflow's, from an earlier load
 
-    inspect(package, version.tags["retune.weights"], version.tags["retune.package"])
+    check_files(package, version.tags["retune.weights"], version.tags["retune.package"])
 
     assert not planted.exists()
     assert fingerprint(package) == version.tags["retune.package"]
@@ -386,7 +386,7 @@ def test_a_version_scores_a_test_set_once(uri: str, finished: Path, tickets: pd.
     assert time.perf_counter() - start < 1
     assert again.predicted.tolist() == scored.predicted.tolist()
     cache.write_bytes(b"torn")
-    assert kept(cache, rows) is None
+    assert read_cache(cache, rows) is None
 
 
 @pytest.mark.slow

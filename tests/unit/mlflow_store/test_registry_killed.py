@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.core.process import owner
 from components.ledger import Ledger
-from components.mlflow_store.connection import experiment
+from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import CHALLENGER, Environment, Version, attach_verdict, register, reopen, versions
 from components.mlflow_store.registry.versions import ANSWER, COMPLETE, KEY, OWNER
 from components.mlflow_store.tracking import run_key
@@ -49,7 +49,7 @@ def registered(workspace: Path, uri: str, run_id: str) -> Version:
 
 def new_run(uri: str) -> str:
     client = MlflowClient(uri)
-    return str(client.create_run(experiment(client, uri, "tickets")).info.run_id)
+    return str(client.create_run(ensure_experiment(client, uri, "tickets")).info.run_id)
 
 
 def kill_after(patched: pytest.MonkeyPatch, write: str) -> None:
@@ -118,7 +118,7 @@ def test_only_a_package_whose_sender_is_gone_is_swept(uri: str, finished: Path, 
     client, run_id = MlflowClient(uri), new_run(uri)
     tags = {"gone": GONE % socket.gethostname(), "other host": GONE % "elsewhere", "alive": owner(1), "none": ""}
     mine = {OWNER: tags[sender]} if sender != "none" else {}
-    sent = client.create_logged_model(experiment(client, uri, "tickets"), tags={KEY: "of another candidate", **mine})
+    sent = client.create_logged_model(ensure_experiment(client, uri, "tickets"), tags={KEY: "of another candidate", **mine})
     folder = Path(sent.artifact_location.removeprefix("file://"))
     folder.mkdir(parents=True)
     (folder / "MLmodel").write_text("half")

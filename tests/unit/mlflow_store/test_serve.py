@@ -25,12 +25,12 @@ from components.mlflow_store.registry.servability_probe import (
     HOST,
     TEXT,
     _answers,
-    _asked,
     _ended,
+    _probe,
     _requests,
-    evenly,
     malformed_requests,
-    serve_and_ask,
+    probe_server,
+    sample_evenly,
 )
 from tests.support.registered import make_registered
 
@@ -73,9 +73,14 @@ def test_every_row_is_asked_once_and_every_form_is_used(count: int) -> None:
 def test_rows_are_taken_evenly() -> None:
     rows = pd.DataFrame({"id": range(10)})
 
-    assert evenly(rows, 3)["id"].tolist() == [0, 3, 6]
-    assert evenly(rows, 0)["id"].tolist() == evenly(rows, 10)["id"].tolist() == evenly(rows, 99)["id"].tolist() == list(range(10))
-    assert evenly(rows.iloc[:0], 5)["id"].tolist() == []
+    assert sample_evenly(rows, 3)["id"].tolist() == [0, 3, 6]
+    assert (
+        sample_evenly(rows, 0)["id"].tolist()
+        == sample_evenly(rows, 10)["id"].tolist()
+        == sample_evenly(rows, 99)["id"].tolist()
+        == list(range(10))
+    )
+    assert sample_evenly(rows.iloc[:0], 5)["id"].tolist() == []
 
 
 @pytest.mark.parametrize(
@@ -90,7 +95,7 @@ def test_rows_are_taken_evenly() -> None:
 )
 def test_what_is_no_answer_is_told(status: int, body: bytes, said: str) -> None:
     with answering(status, body) as port:
-        found = _asked("models:/tickets/1", port, ROWS, TEXT, time.monotonic() + 300)
+        found = _probe("models:/tickets/1", port, ROWS, TEXT, time.monotonic() + 300)
 
     assert found.answers == ()
     assert said in found.refused[0]
@@ -100,7 +105,7 @@ def test_what_is_no_answer_is_told(status: int, body: bytes, said: str) -> None:
 
 def test_a_connection_that_breaks_is_no_status() -> None:
     with answering(200, b"", breaks=True) as port:
-        found = _asked("models:/tickets/1", port, ROWS, TEXT, time.monotonic() + 300)
+        found = _probe("models:/tickets/1", port, ROWS, TEXT, time.monotonic() + 300)
 
     assert found.malformed == dict.fromkeys(malformed_requests(TEXT), None)
     assert "no answer" in found.refused[0]
@@ -142,14 +147,14 @@ def test_a_version_is_served_as_it_was_evaluated_and_refuses_what_is_no_request(
 
     def asked(*given: Any) -> ServedAnswers:
         ports.extend(port for child in psutil.Process().children(recursive=True) for port in child.net_connections("inet"))
-        return _asked(*given)
+        return _probe(*given)
 
-    monkeypatch.setattr(servability_probe, "_asked", asked)
+    monkeypatch.setattr(servability_probe, "_probe", asked)
     evaluated = Predictions.read(workspace / "reports/evaluation/predictions/candidate.parquet")
     rows = read_rows(workspace / "data/prepared/test/test.parquet")
     before = set(psutil.Process().children(recursive=True))
 
-    served = serve_and_ask(uri, "tickets", 1, rows)
+    served = probe_server(uri, "tickets", 1, rows)
 
     assert served.fault is None
     assert ports == []  # no page and no other account reaches it
@@ -170,11 +175,11 @@ def test_a_server_that_is_late_or_cancelled_is_ended(store: tuple[str, Path]) ->
     uri, _ = store
     before = set(psutil.Process().children(recursive=True))
 
-    late = serve_and_ask(uri, "tickets", 1, ROWS, deadline=0.5)
+    late = probe_server(uri, "tickets", 1, ROWS, deadline=0.5)
     timer = threading.Timer(1.0, process.end_children)
     timer.start()
     with pytest.raises(Cancelled, match="serving models:/tickets/1 was cancelled"):
-        serve_and_ask(uri, "tickets", 1, ROWS)
+        probe_server(uri, "tickets", 1, ROWS)
     timer.join()
 
     assert late.fault is not None
@@ -182,7 +187,7 @@ def test_a_server_that_is_late_or_cancelled_is_ended(store: tuple[str, Path]) ->
     assert late.outside
     assert set(psutil.Process().children(recursive=True)) <= before
     with pytest.raises(NotFound, match="tickets has no version 9"):
-        serve_and_ask(uri, "tickets", 9, ROWS)
+        probe_server(uri, "tickets", 9, ROWS)
 
 
 @pytest.mark.slow
@@ -200,7 +205,7 @@ def test_a_server_that_is_killed_while_it_answers_is_not_the_versions_fault(
 
     with monkeypatch.context() as patched:
         patched.setattr(servability_probe, "_answers", kills)
-        killed = serve_and_ask(uri, "tickets", 1, ROWS)
+        killed = probe_server(uri, "tickets", 1, ROWS)
     assert (killed.outside, killed.fault) == (True, "the scoring server was killed, for lack of memory or by hand")
 
 
@@ -209,7 +214,7 @@ def test_a_server_that_has_no_time_to_answer_is_not_the_versions_fault(store: tu
     with socket.create_server((HOST, 0)) as silent:
         up = nullcontext((silent.getsockname()[1], 0.1))
         monkeypatch.setattr(servability_probe, "_server", lambda *_: up)
-        slow = serve_and_ask(store[0], "tickets", 1, ROWS, deadline=0.5)
+        slow = probe_server(store[0], "tickets", 1, ROWS, deadline=0.5)
 
     assert slow.outside
     assert slow.fault == "the scoring server did not answer all requests in time (gates.servability.max_seconds)"

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from components.core.errors import BadInput, RetuneError, Unavailable
 from components.core.locks import DATABASE, hold_shared
 from components.ledger import Ledger, Retraining
-from components.mlflow_store.connection import alone
+from components.mlflow_store.connection import store_lock
 from components.training.tune import storage as storage_room
 from components.training.tune.storage import Journals, Tables, kept
 from tests.support.postgres import Cluster
@@ -58,7 +58,7 @@ def test_a_lock_is_one_workers_and_goes_with_its_process(database: str) -> None:
 def test_the_locks_of_a_tracking_server_are_the_databases(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATABASE, database)
     with (
-        alone("http://mlflow", "register tickets"),
+        store_lock("http://mlflow", "register tickets"),
         pytest.raises(Unavailable),
         hold_shared(database, "http://mlflow register tickets", 0.2),
     ):

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from components.artifacts.manifest import SnapshotManifest
 from components.core.errors import NotFound, RetuneError, Unavailable
 from components.mlflow_store.connection import params_of, upload
-from components.mlflow_store.tracking import follow, prepare_store, reconcile, record, run_key, runs
+from components.mlflow_store.tracking import close_orphaned_runs, follow, prepare_store, record, run_key, runs
 from components.mlflow_store.tracking.facts import read_trials
 from tests.support.finished import HISTORY, LINEAGE, PARAMS, make_finished, migrated, new_store
 
@@ -68,7 +68,7 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_store_that_was_never_made_is_not_made_by_looking(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="retune run"):
-        reconcile(f"sqlite:///{tmp_path}/mlflow.db")
+        close_orphaned_runs(f"sqlite:///{tmp_path}/mlflow.db")
     assert not (tmp_path / "mlflow.db").exists()
 
 
@@ -188,14 +188,14 @@ def test_a_run_killed_half_way_is_replaced_by_one_whole_run(uri: str, finished: 
     assert killed.returncode == -9, killed.stderr
     assert by_name(uri)["tickets"].info.status == "RUNNING"
 
-    assert reconcile(uri) == 2  # the parent and the stage that was open
+    assert close_orphaned_runs(uri) == 2  # the parent and the stage that was open
     recorded = record(finished, uri, lineage=LINEAGE, params=PARAMS)
 
     assert recorded.created
     parents = [run for run in all_runs(uri) if run.data.tags[runs.KIND] == "candidate"]
     assert [(run.info.run_id, run.data.tags[runs.COMPLETE]) for run in parents] == [(recorded.run_id, "true")]
     assert len(all_runs(uri)) == 8
-    assert reconcile(uri) == 0
+    assert close_orphaned_runs(uri) == 0
 
 
 def test_an_upload_that_was_cut_is_noticed(uri: str, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_run_of_a_living_process_stays_running(uri: str) -> None:
     client = MlflowClient(uri)
     run_id = runs.start(client, "0", "mine", "live", {})
 
-    assert reconcile(uri) == 0
+    assert close_orphaned_runs(uri) == 0
     assert client.get_run(run_id).info.status == "RUNNING"
 
 
@@ -241,8 +241,8 @@ def test_who_is_alone_with_a_model_closes_what_a_host_that_is_gone_left_open(uri
     mine = json.loads(client.get_run(run_id).data.tags[runs.OWNER])
     client.set_tag(run_id, runs.OWNER, json.dumps(mine | {"host": "worker-1-of-yesterday"}))
 
-    assert reconcile(uri) == 0
-    assert reconcile(uri, alone=True) == 1
+    assert close_orphaned_runs(uri) == 0
+    assert close_orphaned_runs(uri, exclusive=True) == 1
     assert client.get_run(run_id).info.status == "KILLED"
 
 

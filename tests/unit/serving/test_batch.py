@@ -13,8 +13,8 @@ from components.data.snapshot import SnapshotParams
 from components.model import tasks
 from components.serving.batch.files import Files
 from components.serving.batch.records import RowCounts
-from components.serving.batch.rows import ANSWERS, answers_of, check_names, inputs_of, shares, survey_rows, with_answers
-from components.serving.batch.score import ScoringSettings, check_same_plan, manifest_of
+from components.serving.batch.rows import ANSWERS, add_answers, answer_columns, check_added_columns, check_rows, input_columns, shares
+from components.serving.batch.score import ScoringSettings, check_same_plan, make_manifest
 from flows.batch_scoring.scoring import expand, read_columns
 from tests.support.scored import PLAN
 
@@ -76,24 +76,24 @@ def test_the_digest_is_that_of_the_bytes_in_their_order(tmp_path: Path) -> None:
 
 def test_an_input_is_found_by_what_is_asked_then_by_what_is_usual_then_by_its_name(tmp_path: Path) -> None:
     source = files(parquet(tmp_path / "a.parquet", text=["a"], body=["b"], title=["c"]))
-    assert inputs_of(CLASSES, source, {"text": "title"}, {"text": "body"}) == {"text": "title"}
-    assert inputs_of(CLASSES, source, {}, {"text": "body", "label": "topic"}) == {"text": "body"}
-    assert inputs_of(CLASSES, source, {}, {"text": "gone"}) == {"text": "text"}
+    assert input_columns(CLASSES, source, {"text": "title"}, {"text": "body"}) == {"text": "title"}
+    assert input_columns(CLASSES, source, {}, {"text": "body", "label": "topic"}) == {"text": "body"}
+    assert input_columns(CLASSES, source, {}, {"text": "gone"}) == {"text": "text"}
     with pytest.raises(BadInput, match=r"the rows: expected the column 'titel', found 'text', 'body', 'title'; did you mean 'title'\?"):
-        inputs_of(CLASSES, source, {"text": "titel"}, {})
+        input_columns(CLASSES, source, {"text": "titel"}, {})
     with pytest.raises(BadInput, match="asked with text, not with 'label'"):
-        inputs_of(CLASSES, source, {"label": "title"}, {})
+        input_columns(CLASSES, source, {"label": "title"}, {})
 
 
 def test_a_column_that_is_there_is_never_written_over(tmp_path: Path) -> None:
     source = files(parquet(tmp_path / "a.parquet", text=["a"], label=["b"], row_number=[1]))
     with pytest.raises(BadInput, match=r"the rows has a column 'label' already.*--prefix"):
-        check_names(source, answers_of(CLASSES, "").values())
+        check_added_columns(source, answer_columns(CLASSES, "").values())
     with pytest.raises(BadInput, match="the rows has a column 'row_number' already, which would be added; rename it"):
-        check_names(source, ["row_number"])
-    check_names(source, answers_of(CLASSES, "scored_").values())
-    assert set(answers_of(CLASSES, "scored_").values()) == {"scored_label", "scored_probability", "scored_probabilities"}
-    assert tuple(answers_of(tasks.load("sequence_to_sequence"), "")) == ("answer",)
+        check_added_columns(source, ["row_number"])
+    check_added_columns(source, answer_columns(CLASSES, "scored_").values())
+    assert set(answer_columns(CLASSES, "scored_").values()) == {"scored_label", "scored_probability", "scored_probabilities"}
+    assert tuple(answer_columns(tasks.load("sequence_to_sequence"), "")) == ("answer",)
 
 
 BAD = '{"text": "a"}\n{"text": null}\n{"n": 1}\n{"text": 7}\n{"text": true}\n'
@@ -102,7 +102,7 @@ BAD = '{"text": "a"}\n{"text": null}\n{"n": 1}\n{"text": 7}\n{"text": true}\n'
 def test_bad_rows_are_named_by_file_and_row_before_anything_is_scored(tmp_path: Path) -> None:
     source = files(write(tmp_path / "a.jsonl", BAD))
     with pytest.raises(BadData) as error:
-        survey_rows(source, TEXT, "error")
+        check_rows(source, TEXT, "error")
     assert str(error.value).splitlines() == [
         "4 of 5 rows cannot be scored; --on-bad-row quarantine puts them aside",
         "a.jsonl: row 2: 'text' is missing",
@@ -110,16 +110,16 @@ def test_bad_rows_are_named_by_file_and_row_before_anything_is_scored(tmp_path: 
         "a.jsonl: row 4: 'text' is a number, expected text",
         "a.jsonl: row 5: 'text' is true or false, expected text",
     ]
-    assert survey_rows(source, TEXT, "quarantine") == 5
+    assert check_rows(source, TEXT, "quarantine") == 5
 
 
 def test_an_input_of_nothing_but_bad_rows_or_of_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadData, match=r"30 of 30 rows cannot be scored\n(.*\n){20}and 10 more"):
-        survey_rows(files(parquet(tmp_path / "a.parquet", text=pa.nulls(30, pa.string()))), TEXT, "quarantine")
+        check_rows(files(parquet(tmp_path / "a.parquet", text=pa.nulls(30, pa.string()))), TEXT, "quarantine")
     with pytest.raises(BadSource, match="the rows has no rows; expected at least one"):
-        survey_rows(files(write(tmp_path / "a.csv", "text\n")), TEXT, "error")
+        check_rows(files(write(tmp_path / "a.csv", "text\n")), TEXT, "error")
     with pytest.raises(BadSource, match=r"row 2 \(line 3\) has 2 cells, the header has 1"):
-        survey_rows(files(write(tmp_path / "b.csv", "text\na\nb,c\n")), TEXT, "quarantine")
+        check_rows(files(write(tmp_path / "b.csv", "text\na\nb,c\n")), TEXT, "quarantine")
 
 
 @pytest.mark.parametrize("skip", [0, 3, 6])
@@ -145,11 +145,11 @@ def test_shares_are_the_same_wherever_reading_begins(tmp_path: Path, skip: int) 
 
 def test_answers_stand_beside_the_rows() -> None:
     found = {"label": ["a"], "probability": [0.75], "probabilities": [{"a": 0.75, "b": 0.25}]}
-    table = with_answers(pa.table({"text": ["x"]}), found, answers_of(CLASSES, "p_"))
+    table = add_answers(pa.table({"text": ["x"]}), found, answer_columns(CLASSES, "p_"))
 
     assert table.schema.names == ["text", "p_label", "p_probability", "p_probabilities"]
     assert table.to_pylist() == [{"text": "x", "p_label": "a", "p_probability": 0.75, "p_probabilities": [("a", 0.75), ("b", 0.25)]}]
-    none = with_answers(table.slice(0, 0).select(["text"]), {}, answers_of(CLASSES, "p_"))
+    none = add_answers(table.slice(0, 0).select(["text"]), {}, answer_columns(CLASSES, "p_"))
     assert none.schema == table.schema
     assert set(ANSWERS) == {"label", "probability", "probabilities", "answer"}
 
@@ -173,7 +173,7 @@ def test_what_was_begun_goes_on_with_the_same_only(changes: dict[str, object], s
 
 
 def test_the_manifest_counts_every_row_of_the_input() -> None:
-    manifest = manifest_of(PLAN, RowCounts(5, 3))
+    manifest = make_manifest(PLAN, RowCounts(5, 3))
     assert (manifest.rows, manifest.scored, manifest.quarantined) == (5, 3, 2)
     assert ScoringSettings() == ScoringSettings(10_000, "error", "", {}, {})
 

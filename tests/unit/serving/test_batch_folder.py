@@ -19,7 +19,7 @@ from tests.support.scored import FINAL, PLAN, part
 
 def fill(folder: FolderTarget, parts: Mapping[int, tuple[pa.Table, pa.Table]], stop: int = 9) -> None:
     """Add parts from where the folder stands on, up to `stop` of them."""
-    done = folder.go_on().rows
+    done = folder.resume().rows
     before = 0
     for scored, bad in list(parts.values())[:stop]:
         if before >= done:
@@ -36,7 +36,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def complete(folder: Path) -> FolderTarget:
     out = FolderTarget(folder)
-    with out.held():
+    with out.locked():
         out.begin(PLAN)
         fill(out, PARTS)
         out.finish(FINAL)
@@ -58,7 +58,7 @@ def test_a_folder_ends_with_parts_quarantine_and_a_manifest_that_tells_their_has
 def test_a_folder_goes_on_behind_the_last_part_that_is_whole_and_ends_the_same(tmp_path: Path, torn: str) -> None:
     complete(tmp_path / "whole")
     out = FolderTarget(tmp_path / "out")
-    with out.held():
+    with out.locked():
         out.begin(PLAN)
         fill(out, PARTS, stop=2)
     place = tmp_path / "out"
@@ -72,9 +72,9 @@ def test_a_folder_goes_on_behind_the_last_part_that_is_whole_and_ends_the_same(t
     (place / "part-00002.parquet.partial").write_text("cut short")
 
     again = FolderTarget(place)
-    with again.held():
-        assert again.standing() == PLAN
-        assert again.go_on().rows == 2
+    with again.locked():
+        assert again.unfinished() == PLAN
+        assert again.resume().rows == 2
         fill(again, PARTS)
         again.finish(FINAL)
 
@@ -85,18 +85,18 @@ def test_a_complete_folder_is_only_replaced_on_request_and_its_leftovers_are_tid
     out = complete(tmp_path / "out")
     before = content(tmp_path / "out")
     PLAN.write(tmp_path / "out")  # as a kill just behind the manifest leaves it
-    with out.held(), pytest.raises(BadInput, match="out is complete: 3 rows scored by models:/tickets/1; --replace begins anew"):
-        out.standing()
+    with out.locked(), pytest.raises(BadInput, match="out is complete: 3 rows scored by models:/tickets/1; --replace begins anew"):
+        out.unfinished()
     assert content(tmp_path / "out") == before
 
-    with out.held():
+    with out.locked():
         out.clear()
         with pytest.raises(BadInput, match="was being replaced; --replace goes on"):  # were it killed here
-            out.standing()
+            out.unfinished()
         out.clear()
         out.begin(PLAN)
         assert set(content(tmp_path / "out")) == {"progress.json"}
-        assert out.standing() == PLAN
+        assert out.unfinished() == PLAN
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "part-00000.parquet", "manifest.json", "progress.json", "replaced.json"])
@@ -106,29 +106,29 @@ def test_what_others_have_written_is_neither_gone_on_with_nor_removed(tmp_path: 
     (tmp_path / "out" / name).write_text('{"name": "another program"}')
     out = FolderTarget(tmp_path / "out")
 
-    with out.held():
-        for doing in (out.standing, out.clear) if name != "replaced.json" else (out.clear,):
+    with out.locked():
+        for doing in (out.unfinished, out.clear) if name != "replaced.json" else (out.clear,):
             with pytest.raises(BadInput, match=f"out holds {name}, and is no folder that `retune score` wrote"):
                 doing()
     assert (tmp_path / "out" / name).read_text() == '{"name": "another program"}'
-    with pytest.raises(BadInput, match="no folder can be made here"), FolderTarget(tmp_path / "out.txt").held():
+    with pytest.raises(BadInput, match="no folder can be made here"), FolderTarget(tmp_path / "out.txt").locked():
         pass
 
 
 def test_replacing_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
     out = complete(tmp_path / "out")
     (tmp_path / "out/notes.txt").write_text("mine")
-    with out.held():
+    with out.locked():
         out.clear()
     assert set(content(tmp_path / "out")) == {"notes.txt", "replaced.json"}
 
 
 def test_one_process_at_a_time_and_no_folder_where_nothing_was_written(tmp_path: Path) -> None:
     imports = "import sys; from pathlib import Path; from components.serving.batch.folder import FolderTarget"
-    code = f"{imports}\nwith FolderTarget(Path(sys.argv[1])).held(): pass"
-    with FolderTarget(tmp_path / "out").held():
+    code = f"{imports}\nwith FolderTarget(Path(sys.argv[1])).locked(): pass"
+    with FolderTarget(tmp_path / "out").locked():
         other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True)
-        with pytest.raises(Unavailable, match="another process is scoring into this folder"), FolderTarget(tmp_path / "out").held():
+        with pytest.raises(Unavailable, match="another process is scoring into this folder"), FolderTarget(tmp_path / "out").locked():
             pass
     assert "Unavailable" in other.stderr
     assert not (tmp_path / "out").exists()
@@ -136,7 +136,7 @@ def test_one_process_at_a_time_and_no_folder_where_nothing_was_written(tmp_path:
 
 def test_a_full_disk_is_worth_another_try_and_costs_no_part(tmp_path: Path) -> None:
     out = FolderTarget(tmp_path / "out")
-    with out.held():
+    with out.locked():
         out.begin(PLAN)
         fill(out, PARTS, stop=1)
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -146,4 +146,4 @@ def test_a_full_disk_is_worth_another_try_and_costs_no_part(tmp_path: Path) -> N
                 out.add((), part(*range(1_000)), part())
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        assert out.go_on().rows == 2
+        assert out.resume().rows == 2

@@ -95,7 +95,7 @@ def test_an_address_names_a_variable_and_no_message_shows_a_secret(tmp_path: Pat
     with pytest.raises(BadSource, match="there is no database file"):
         sql.bring(place(tmp_path / "none.db"), tmp_path / "rows.parquet")
     with pytest.raises(BadSource, match="there is no folder of the database file"):
-        table(tmp_path / "none/none.db").standing()
+        table(tmp_path / "none/none.db").unfinished()
 
     said = "".join(str(error.value) for error in (unnamed, unread, away, unknown)) + str(there)
     assert "geheim" not in said
@@ -114,7 +114,7 @@ def table(database: Path) -> TableTarget:
 def begun(database: Path) -> TableTarget:
     out = table(database)
     out.begin(PLAN)
-    out.go_on()
+    out.resume()
     return out
 
 
@@ -125,17 +125,17 @@ def bad(*numbers: int) -> pa.Table:
 
 def test_rows_keep_their_numbers_and_the_note_says_when_all_are_there(database: Path) -> None:
     out = table(database)
-    with out.held():
-        assert out.standing() is None
+    with out.locked():
+        assert out.unfinished() is None
         out.begin(PLAN)
-        assert out.standing() == PLAN
-        assert out.go_on() == (0, 0)
+        assert out.unfinished() == PLAN
+        assert out.resume() == (0, 0)
         out.add([1, 3], part(1, 3), bad(2))
-        assert table(database).go_on() == (3, 2)
+        assert table(database).resume() == (3, 2)
         out.add([5], part(5), bad(4))
         assert out.finish(FINAL) == FINAL
         with pytest.raises(BadInput, match="sql://my-shop/scored is complete: 3 rows scored by models:/tickets/1; --replace"):
-            out.standing()
+            out.unfinished()
 
     assert rows(database, "SELECT row_number, id, label FROM scored ORDER BY row_number") == [(1, 1, "1"), (3, 3, "3"), (5, 5, "5")]
     assert rows(database, "SELECT row_number, quarantine_reason FROM scored_quarantine") == [(2, "no text"), (4, "no text")]
@@ -148,12 +148,12 @@ def test_a_part_that_fails_leaves_neither_rows_nor_note(database: Path) -> None:
         out.add([3, 2], part(3, 2), NONE)
 
     assert rows(database, "SELECT row_number FROM scored") == [(1,), (2,)]
-    assert table(database).go_on() == (2, 2)
+    assert table(database).resume() == (2, 2)
 
 
 def test_a_process_of_another_machine_that_wrote_a_part_first_is_found_out(database: Path) -> None:
     mine, other = begun(database), table(database)
-    other.go_on()
+    other.resume()
     other.add([1, 2], part(1, 2), NONE)
     with pytest.raises(Unavailable, match="another process wrote here meanwhile"):
         mine.add([1, 2], part(1, 2), NONE)
@@ -162,14 +162,14 @@ def test_a_process_of_another_machine_that_wrote_a_part_first_is_found_out(datab
 
 
 def test_one_process_of_a_machine_at_a_time(database: Path) -> None:
-    with table(database).held(), pytest.raises(Unavailable, match="another process is scoring into this table"), table(database).held():
+    with table(database).locked(), pytest.raises(Unavailable, match="another process is scoring into this table"), table(database).locked():
         pass
 
 
 def test_a_database_that_is_busy_is_worth_another_try(database: Path) -> None:
     out = TableTarget(sql.find("sql://my-shop/scored", {NAME: f"sqlite:///{database}?timeout=0.1"}), database.parent)
     out.begin(PLAN)
-    out.go_on()
+    out.resume()
     with sqlite3.connect(database) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(Unavailable, match="the database broke off: database is locked"):
@@ -181,7 +181,7 @@ def test_a_database_that_is_busy_is_worth_another_try(database: Path) -> None:
 
 def test_a_table_of_others_is_neither_written_to_nor_dropped(database: Path) -> None:
     out = TableTarget(place(database, "orders"), database.parent)
-    for doing in (out.standing, out.clear):
+    for doing in (out.unfinished, out.clear):
         with pytest.raises(BadInput, match="sql://my-shop/orders is there, and `retune score` has not written it"):
             doing()
     assert rows(database, "SELECT count(*) FROM orders") == [(3,)]
@@ -193,7 +193,7 @@ def test_a_table_that_was_changed_is_not_gone_on_with(database: Path, change: st
     out.add([1, 2], part(1, 2), NONE)
     rows(database, change)
     with pytest.raises(BadInput, match=r"sql://my-shop/scored has [01] rows, and 2 were written; --replace begins anew"):
-        out.standing()
+        out.unfinished()
 
 
 def test_replacing_removes_both_tables_and_a_kill_in_between_is_known_for_what_it_is(database: Path) -> None:
@@ -203,10 +203,10 @@ def test_replacing_removes_both_tables_and_a_kill_in_between_is_known_for_what_i
         connection.execute("UPDATE retune_scores SET rows_done = -1, scored = 0")
     connection.close()
     with pytest.raises(BadInput, match="was being replaced; --replace goes on"):
-        out.standing()
+        out.unfinished()
 
     out.clear()
-    assert out.standing() is None
+    assert out.unfinished() is None
     assert rows(database, "SELECT name FROM sqlite_master WHERE name LIKE 'scored%'") == []
 
 
@@ -248,11 +248,11 @@ def test_postgresql_keeps_types_numbers_and_order_and_takes_no_part_twice(postgr
     out, other = (TableTarget(sql.find("sql://my-shop/crm.scored", environment), tmp_path) for _ in range(2))
     out.begin(PLAN)
     for each in (out, other):
-        each.go_on()
+        each.resume()
     out.add([1, 2, 3], found, bad(4))
     with pytest.raises(Unavailable, match="another process wrote here meanwhile"):
         other.add([1, 2, 3], found, NONE)
-    assert out.go_on() == (4, 3)
+    assert out.resume() == (4, 3)
     postgres.run(name, "DROP TABLE crm.orders", "ALTER TABLE crm.scored RENAME TO orders")
     sql.bring(sql.find("sql://my-shop/crm.orders", environment), tmp_path / "back.parquet")
 

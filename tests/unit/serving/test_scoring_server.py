@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from components.serving.http.middleware import RequestMiddleware
 from components.serving.http.request_parsing import Limits, RequestRejected, table_of
-from components.serving.http.server import InTurn
+from components.serving.http.server import SerializedModel
 
 LIMITS = Limits(body_kib=1, rows=3, characters=20, waiting=2)
 PAIR = ("text", "text_pair")
@@ -289,7 +289,7 @@ class Model:
 
 def test_a_version_is_asked_by_one_thread_at_a_time() -> None:
     model = Model()
-    turn, found = InTurn(model), list[object]()
+    turn, found = SerializedModel(model), list[object]()
     threads = [threading.Thread(target=lambda number=number: found.append(turn.predict(number))) for number in range(8)]
     for thread in threads:
         thread.start()
@@ -302,7 +302,7 @@ def test_a_version_is_asked_by_one_thread_at_a_time() -> None:
 
 
 def test_a_versions_own_crash_is_an_error_of_the_server_and_what_it_refuses_is_passed_on(caplog: pytest.LogCaptureFixture) -> None:
-    turn = InTurn(Model())
+    turn = SerializedModel(Model())
     with pytest.raises(MlflowException) as crashed:
         turn.predict(KeyError("secret"))
     with pytest.raises(MlflowException, match="no text in row 1") as refused:

@@ -78,13 +78,13 @@ def test_a_silent_tracking_server_is_not_waited_for(silent: str) -> None:
 
 def test_a_tracking_server_without_its_database_is_told_as_such() -> None:
     with answering(500) as url, pytest.raises(Unavailable, match=f"{url} answers with 500"):
-        connection.reach(url)
+        connection.check_server(url)
 
 
 def test_a_tracking_server_that_answered_is_not_asked_again() -> None:
     with answering(200) as url:
-        connection.reach(url)
-    connection.reach(url)
+        connection.check_server(url)
+    connection.check_server(url)
 
 
 def test_a_silent_database_is_not_waited_for(silent: str) -> None:
