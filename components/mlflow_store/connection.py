@@ -88,7 +88,7 @@ def check_server(uri: str) -> None:
             get_default_host_creds(uri), _SEARCH, "POST", max_retries=0, timeout=_TIMEOUT, raise_on_status=False, json=query
         )
     except MlflowException as error:
-        raise Unavailable(f"{server} does not respond: {_reason(error)}; {hint}") from None
+        raise Unavailable(f"{server} does not answer: {_reason(error)}; {hint}") from None
     if response.status_code >= _SERVER_ERROR:
         raise Unavailable(f"{server} returned status {response.status_code}; see its log, or the log of its database")
     _REACHABLE.add(uri)

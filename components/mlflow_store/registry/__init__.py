@@ -1,6 +1,6 @@
-"""MLflow's registry: register once, attach the verdict, verify from the package, promote by the ledger.
+"""MLflow's model registry: register a version once, attach its verdict, verify its package, and promote it through the ledger.
 
-Reads a workspace, a recorded run and the ledger; writes versions, their packages and verdicts, the ledger's entries, and the aliases
+Reads a workspace, a recorded run and the ledger; writes versions, their packages and verdicts, ledger entries, and the aliases
 `champion`, `challenger` and `previous`.
 """
 
