@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from components.core.errors import NotFound, RetuneError
 from components.mlflow_store.connection import connect, translated_errors
-from components.mlflow_store.registry.versions import COMPLETE, Version, delete
+from components.mlflow_store.registry.versions import COMPLETE, Version, delete, records
 
 _MISSING = "RESOURCE_DOES_NOT_EXIST"
 
@@ -34,14 +34,10 @@ def models(uri: str) -> list[str]:
 def registration_times(uri: str, name: str) -> dict[int, datetime]:
     """Return the registration time (UTC) of each version."""
     with translated_errors(uri):
-        client, times, token = connect(uri), dict[int, datetime](), None
-        quoted = name.replace("'", "\\'")
-        while True:
-            page = client.search_model_versions(f"name='{quoted}'", max_results=1_000, page_token=token)
-            times |= {int(record.version): datetime.fromtimestamp((record.creation_timestamp or 0) / 1_000, UTC) for record in page}
-            token = page.token
-            if not token:
-                return times
+        return {
+            int(record.version): datetime.fromtimestamp((record.creation_timestamp or 0) / 1_000, UTC)
+            for record in records(connect(uri), name)
+        }
 
 
 def artifact(uri: str, version: Version, path: str) -> Path:

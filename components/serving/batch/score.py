@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from components.artifacts.predictions import served_columns
 from components.core.errors import BadInput, BadSource
 from components.mlflow_store import registry
 from components.mlflow_store.registry.versions import PACKAGE
@@ -179,7 +180,7 @@ def score_parts(
     for share in shares(source.pieces(plan.inputs), plan.rows_per_part, skip=counts.rows):
         if share.bad.num_rows and plan.on_bad_row == "error":  # which a look through all rows did not find
             break
-        found: Mapping[str, Sequence[Any]] = session.answer(share.texts).columns() if share.numbers else {}
+        found: Mapping[str, Sequence[Any]] = served_columns(session.answer(share.texts).output) if share.numbers else {}
         output.add(share.numbers, add_answers(share.good, found, answers), share.bad)
         counts = RowCounts(counts.rows + share.rows, counts.scored + len(share.numbers))
         rate = f", {share.rows / (time.monotonic() - last):,.0f} a second" if last else ""
