@@ -43,9 +43,14 @@ def score(workspace: Workspace, given: str, output: str, model: str, settings: S
     if given == output:
         raise BadInput(f"{given} would be read and written; name another folder or table for the answers")
     own = re.split("[@/]", name.removeprefix("models:/"))[0] == params.name
-    usual = params.snapshot.columns if own else {}
+    defaults = params.snapshot.columns if own else {}
     return batch.score(
-        store(workspace), name, lambda: _source(given, params.snapshot, target), target, changed(settings, usual=usual), replace
+        store(workspace),
+        name,
+        lambda: _source(given, params.snapshot, target),
+        target,
+        changed(settings, default_columns=defaults),
+        replace,
     )
 
 

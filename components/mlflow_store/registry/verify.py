@@ -105,7 +105,7 @@ def _compare(version: Version, expected: ModelOutput, output: ModelOutput) -> fl
     if output.labels != expected.labels:
         raise BadModel(f"{version.uri} has the labels {', '.join(output.labels)}; evaluated: {', '.join(expected.labels)}")
     if not expected.labels:
-        differences = np.array(list(map(answer_distance, expected.predicted, output.predicted)))
+        differences = np.array([answer_distance(*pair) for pair in zip(expected.predicted, output.predicted, strict=True)])
         if (worst := float(differences.max(initial=0.0))) > TOLERANCE:
             at = int(differences.argmax())
             detail = f"{_cut(output.predicted[at])!r}; evaluated: {_cut(expected.predicted[at])!r}"
@@ -225,7 +225,7 @@ def _full_model(uri: str, version: Version) -> Path:
     )
     if digest_folder(folder) != version.tags.get(WEIGHTS):
         raise BadModel(
-            f"{version.uri} is stored as an adapter, and its merged weights differ here from those of its training (different CPU or library "
+            f"{version.uri} is stored as an adapter, and its merged weights differ here from those of its training (another CPU or library "
             "version), so it cannot be used as a base. Train on hardware like that of its training, or start from a version stored as a "
             "full model"
         )
