@@ -121,7 +121,7 @@ class ModelSessions:
             return registry.predictions_of(self.session(version).answer(rows), rows)
         memory = self._memory.setdefault(version.uri, Memory())
         if new := sorted(set(rows["text"]) - memory.answers.keys()):
-            answers = self.session(version).answer(new).output
+            answers = self.session(version).answer(new)
             memory.labels = answers.labels
             memory.answers |= dict(zip(new, answers.probabilities, strict=True))
         ordered = rows.sort_values("id", ignore_index=True)

@@ -133,7 +133,7 @@ def _answers(
     found = []
     with ModelSessions(workspace, uri, task) as asked:
         for start in range(0, len(rows), _ROWS):
-            answers = asked.session(version).answer(rows.iloc[start : start + _ROWS]).output
+            answers = asked.session(version).answer(rows.iloc[start : start + _ROWS])
             labels = answers.labels
             found.append(answers.probabilities)
             log.info("%s answered %d of %d rows", version.uri, min(start + _ROWS, len(rows)), len(rows))

@@ -58,7 +58,7 @@ def verify(uri: str, name: str, number: int) -> VerifiedVersion:
     questions = folder / "artifacts/questions.parquet"
     rows = pq.read_table(questions).drop_columns(["predicted", "probabilities"]).to_pandas()
     expected, reply = WorkerReply.read(questions), answer_rows(uri, version.uri, rows)
-    difference = _compare(version, expected.output, reply.output)
+    difference = _compare(version, expected, reply)
     log.info("%s: %d rows answered as evaluated, largest difference %.1e", version.uri, len(rows), difference)
     return VerifiedVersion(len(rows), difference, reply.code)
 
@@ -183,7 +183,7 @@ def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
     """
     version = resolve(uri, model.removeprefix("models:/"))
     checked_package(uri, version)
-    columns = served_columns(answer_rows(uri, version.uri, rows).output)
+    columns = served_columns(answer_rows(uri, version.uri, rows))
     objects = {name: pd.Series(values, dtype="object", index=rows.index) for name, values in columns.items() if name == "probabilities"}
     return rows.assign(**(columns | objects))
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,11 +43,10 @@ PYTHON = (sys.executable, "-P", "-B")
 
 
 @dataclass(frozen=True)
-class WorkerReply:
-    """The output of a version, and the folder of the code that computed it."""
+class WorkerReply(ModelOutput):
+    """The output of a version, and the folder of the `code` that computed it."""
 
-    output: ModelOutput
-    code: Path
+    code: Path = Path()
 
     @classmethod
     def read(cls, path: Path) -> "WorkerReply":
@@ -57,8 +56,8 @@ class WorkerReply:
         labels = tuple(json.loads(metadata[b"retune.labels"]))
         probabilities = np.array(table.column("probabilities").to_pylist(), dtype=np.float64).reshape(len(table), len(labels))
         measured = {name: table.column(f"measured.{name}").to_numpy() for name in measured_of(table.column_names)}
-        output = ModelOutput(table.column("predicted").to_pylist(), probabilities, labels, measured)
-        return cls(output, Path(metadata.get(b"retune.code", b"").decode()))
+        code = Path(metadata.get(b"retune.code", b"").decode())
+        return cls(table.column("predicted").to_pylist(), probabilities, labels, measured, code)
 
 
 class Worker:
@@ -199,7 +198,10 @@ class Session:
         level = logging.DEBUG if self._logged else logging.INFO
         log.log(level, "%s answered %d rows with the code in %s", self.model, len(rows), reply.code)
         self._logged = True
-        return reply if self._rename_labels is None else replace(reply, output=self._rename_labels(reply.output))
+        if self._rename_labels is None:
+            return reply
+        renamed = self._rename_labels(reply)
+        return WorkerReply(renamed.predicted, renamed.probabilities, renamed.labels, renamed.measured, reply.code)
 
     def times(self, rows: Rows, batch_size: int, requests: int) -> list[float]:
         """Return the seconds of each of `requests` calls of the model's `predict` with `batch_size` rows, cycling through `rows`."""
@@ -230,7 +232,7 @@ def answer_rows(uri: str, model: str, rows: Rows, seconds: float = SECONDS) -> W
 
 def predictions_of(reply: WorkerReply, rows: pd.DataFrame) -> Predictions:
     """Return the reply to `rows` (id, group, label) as predictions, ordered by id."""
-    return Predictions.of(rows, reply.output).in_order()
+    return Predictions.of(rows, reply).in_order()
 
 
 def isolated_environment(uri: str, folder: Path) -> dict[str, str]:

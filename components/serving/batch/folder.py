@@ -167,11 +167,14 @@ class FolderTarget:
 
     def _check(self, name: str) -> None:
         """Check that `retune score` wrote a record; one that is being removed may be a plan or a manifest."""
+        if name == ScoringPlan.FILE:
+            self._record(name, ScoringPlan)
+            return
         if name == REPLACED:
             with suppress(BadInput):
                 self._record(name, ScoringPlan)
                 return
-        self._record(name, ScoringPlan if name == ScoringPlan.FILE else ScoringManifest)
+        self._record(name, ScoringManifest)
 
     def _complete_parts(self) -> Iterator[Done]:
         path = self._path / _PARTS

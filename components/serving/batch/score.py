@@ -178,7 +178,7 @@ def score_parts(
     for part in split_rows(source.pieces(plan.inputs), plan.rows_per_part, skip=counts.rows):
         if part.bad.num_rows and plan.on_bad_row == "error":  # `check_rows` did not find it, so the input changed
             break
-        columns: Mapping[str, Sequence[Any]] = served_columns(session.answer(part.texts).output) if part.numbers else {}
+        columns: Mapping[str, Sequence[Any]] = served_columns(session.answer(part.texts)) if part.numbers else {}
         output.add(part.numbers, add_answers(part.good, columns, answers), part.bad)
         counts = RowCounts(counts.rows + part.rows, counts.scored + len(part.numbers))
         rate = f", {part.rows / (time.monotonic() - last):,.0f} per second" if last else ""
