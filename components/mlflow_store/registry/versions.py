@@ -171,7 +171,7 @@ def find(client: MlflowClient, name: str, number: int) -> Version:
     version = lookup(client, name, number)
     if version is None:
         existing = ", ".join(str(known.number) for known in search(client, name)) or "none"
-        raise NotFound(f"{name} has no version {number}; existing versions: {existing}")
+        raise NotFound(f"{name} has no version {number}; there are: {existing}")
     return version
 
 

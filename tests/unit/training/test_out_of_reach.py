@@ -72,12 +72,12 @@ def test_a_dead_tracking_server_is_named_in_one_line(caplog: pytest.LogCaptureFi
 
 
 def test_a_silent_tracking_server_is_not_waited_for(silent: str) -> None:
-    with pytest.raises(Unavailable, match="does not answer: nothing came within 1 s"):
+    with pytest.raises(Unavailable, match="does not answer: no response within 1 s"):
         registry.versions(f"http://{silent}", "tickets")
 
 
 def test_a_tracking_server_without_its_database_is_told_as_such() -> None:
-    with answering(500) as url, pytest.raises(Unavailable, match=f"{url} answers with 500"):
+    with answering(500) as url, pytest.raises(Unavailable, match=f"{url} returned status 500"):
         connection.check_server(url)
 
 
