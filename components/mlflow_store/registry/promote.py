@@ -263,7 +263,8 @@ def new_anchor(entries: Sequence[Entry], number: int, action: Action, verdict: V
     if verdict is None or compared_with != str(head.anchor):
         return head.anchor  # the two were not compared
     # If the champion is the anchor, the gate `best_champion` makes no comparison of its own.
-    estimate = next((gate.estimate for gate in verdict.gates if gate.gate == ("champion" if best else "best_champion")), None)
+    names = ("champion",) if best else ("best_champion", "anchor")  # `anchor` is its name in verdicts of earlier releases
+    estimate = next((gate.estimate for gate in verdict.gates if gate.gate in names), None)
     return number if estimate is not None and estimate >= 0 else head.anchor
 
 

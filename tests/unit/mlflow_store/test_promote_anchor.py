@@ -24,15 +24,16 @@ def test_first_champion_is_the_anchor() -> None:
 
 @pytest.mark.parametrize(("difference", "anchor"), [(0.01, 2), (0.0, 2), (-0.01, 1), (None, 1)])
 def test_champion_no_worse_than_anchor_becomes_anchor(difference: float | None, anchor: int) -> None:
-    assert new_anchor([entry(1, 1)], 2, "promoted", verdict("1", champion=difference, anchor=None)) == anchor
+    assert new_anchor([entry(1, 1)], 2, "promoted", verdict("1", champion=difference, best_champion=None)) == anchor
     later = [entry(1, 1), entry(9, 1)]
-    assert new_anchor(later, 2, "promoted", verdict("9", "1", champion=0.1, anchor=difference)) == anchor
+    for gate in ("best_champion", "anchor"):  # `anchor` is its name in verdicts of earlier releases
+        assert new_anchor(later, 2, "promoted", verdict("9", "1", champion=0.1, **{gate: difference})) == anchor
 
 
 def test_slowly_worsening_champions_keep_the_anchor() -> None:
     entries = [entry(1, 1)]
     for number in range(2, 12):
-        small_loss = verdict(str(number - 1), "1", champion=-0.015, anchor=None if number == 2 else -0.015 * (number - 1))
+        small_loss = verdict(str(number - 1), "1", champion=-0.015, best_champion=None if number == 2 else -0.015 * (number - 1))
         entries.append(entry(number, new_anchor(entries, number, "promoted", small_loss), previous=number - 1))
     assert {promotion.anchor for promotion in entries} == {1}
 
@@ -74,6 +75,6 @@ def test_forced_promotion_keeps_the_anchor(tmp_path: Path) -> None:
     forced = swap_champion(uri, ledger, versions[1], Decision("any", "ada@host", "needed today", forced=True), failed).entry
     assert (forced.version, forced.anchor, forced.outcome) == (2, 1, "FAIL")
     passed = swap_champion(
-        uri, ledger, versions[2], Decision(2, "retune run", "it passed"), verdict("2", "1", champion=0.01, anchor=0.0)
+        uri, ledger, versions[2], Decision(2, "retune run", "it passed"), verdict("2", "1", champion=0.01, best_champion=0.0)
     ).entry
     assert (passed.anchor, ledger.head(NAME)) == (3, passed)
