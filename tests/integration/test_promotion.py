@@ -228,7 +228,7 @@ def test_a_person_promotes_rolls_back_and_mends_by_commands(
     ]
     MlflowClient(place.mlflow).set_registered_model_alias("tickets", CHAMPION, "2")
     mended = retune(folder, "reconcile")
-    assert "tickets: the alias champion was at version 2, and is at version 1 by the ledger" in mended.stdout
+    assert "tickets: moved the alias champion from version 2 to version 1, as in the ledger" in mended.stdout
     assert Ledger(place.ledger).head("tickets").who == "ada"
 
 
