@@ -145,7 +145,10 @@ def test_killed_scoring_into_a_table_keeps_rows_and_version(project: Path, works
         pass
     client = MlflowClient(f"sqlite:///{project / 'var/mlflow.db'}")
     client.set_registered_model_alias("tickets", "champion", "2")
-    moved = r"scored was started with models:/tickets/1, but tickets is version 2 now: pass --model tickets/1 to continue, or --replace to start again"
+    moved = (
+        "scored was started with models:/tickets/1, but tickets is version 2 now: "
+        "pass --model tickets/1 to continue, or --replace to start again"
+    )
     try:
         with pytest.raises(BadInput, match=moved):
             scoring.score(workspace, "sql://shop/orders", "sql://shop/scored", "", SHORT)
