@@ -323,7 +323,7 @@ def test_a_signed_head_needs_its_key(uri: str, monkeypatch: pytest.MonkeyPatch) 
     [
         (lambda head: ChainHead(head.begun, head.number, head.hash), "is not signed, and RETUNE_LEDGER_KEY holds the key"),
         (lambda head: ChainHead(head.begun, head.number, head.hash, head.signer, "0" * 64), "has a signature that the key"),
-        (None, "MLflow keeps no signed head of the ledger for tickets"),
+        (None, "MLflow stores no signed head of the ledger for tickets"),
     ],
     ids=["unsigned", "another signature", "deleted"],
 )
@@ -342,7 +342,7 @@ def test_a_forged_head_is_named(uri: str, monkeypatch: pytest.MonkeyPatch, forge
 def test_a_deleted_head_is_named_by_that_of_a_champion(uri: str) -> None:
     promote_two(uri)
     MlflowClient(uri).delete_registered_model_tag(NAME, LEDGER)
-    assert "models:/tickets/1 has the tag retune.ledger, and the registered model has none: it was deleted there" in refused(uri)
+    assert "models:/tickets/1 has the tag retune.ledger, but the registered model has none: it was deleted there" in refused(uri)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def answering(status: int) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(connection, "_PATIENCE", 1)
+    monkeypatch.setattr(connection, "_TIMEOUT", 1)
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")  # libpq waits no shorter
     begun = time.monotonic()
     yield
