@@ -360,7 +360,7 @@ def test_version_is_verified_with_its_own_code(uri: str, finished: Path) -> None
 def test_packaged_code_is_used_instead_of_todays(uri: str, finished: Path, tmp_path: Path) -> None:
     changed = tmp_path / "changed/components"
     shutil.copytree(CODE, changed, ignore=shutil.ignore_patterns("__pycache__"))
-    task = changed / "tasks/text_classification/predictor.py"
+    task = changed / "model/tasks/text_classification/predictor.py"
     source = task.read_text()
     assert source.count("        return answers\n") == 1
     task.write_text(source.replace("        return answers\n", "        return answers[:, ::-1]\n"))
