@@ -18,7 +18,7 @@ from pathlib import Path
 
 from components.core.exits import run_command
 from components.ledger import Ledger, StaleVerdict
-from components.mlflow_store.connection import alone, connect, experiment
+from components.mlflow_store.connection import connect, ensure_experiment, store_lock
 from components.mlflow_store.registry import Decision, champion, swap_champion, versions
 from components.mlflow_store.registry.versions import COMPLETE, KEY, lookup
 from components.mlflow_store.tracking import prepare_store
@@ -124,14 +124,14 @@ def work(uri: str, ledger_url: str, barrier: Barrier, orders: Connection) -> Non
 
 
 def start_run(uri: str) -> str:
-    with alone(uri, f"register {NAME}"):
+    with store_lock(uri, f"register {NAME}"):
         client = connect(uri)
-        return str(client.create_run(experiment(client, uri, NAME)).info.run_id)
+        return str(client.create_run(ensure_experiment(client, uri, NAME)).info.run_id)
 
 
 def register(uri: str, run_id: str) -> int:
     """Register a version under the lock that `components.mlflow_store.registry.register` holds, too."""
-    with alone(uri, f"register {NAME}"):
+    with store_lock(uri, f"register {NAME}"):
         made = connect(uri).create_model_version(NAME, "file:///nowhere", run_id, tags={KEY: f"{run_id}", COMPLETE: "true"})
     return int(made.version)
 

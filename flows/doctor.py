@@ -185,29 +185,29 @@ def dvc_lock(workspace: Workspace) -> str:
 
 def mlflow(workspace: Workspace) -> str:
     """MLflow's store is there and at today's schema."""
-    from components.mlflow_store.connection import reach
+    from components.mlflow_store.connection import check_server
     from flows.project.stores import store
 
     uri = store(workspace)
-    reach(uri)
+    check_server(uri)
     return f"{importlib.metadata.version('mlflow')}, {uri}"
 
 
 def ledger(workspace: Workspace) -> str:
     """The ledger is what was written, and the one that MLflow knows."""
     from components.mlflow_store import registry
-    from components.mlflow_store.connection import database_of
-    from components.mlflow_store.registry.ledger_head import shown
+    from components.mlflow_store.connection import sqlite_path
+    from components.mlflow_store.registry.ledger_head import join_faults
     from flows.audit.registered_model import open_models
 
-    path = database_of(workspace.ledger)
+    path = sqlite_path(workspace.ledger)
     if path is not None and not path.exists() and not (workspace.var / "mlflow.db").exists():
         return "not made yet; `retune run` makes it"
     models = open_models(workspace.project)
     found = {model.name: registry.verify_ledger(model.uri, model.ledger_url, model.name) for model in models if model.ledger}
     if faults := list(dict.fromkeys(fault for one in found.values() for fault in one.faults)):
         raise RetuneError(
-            f"{shown(faults)}: `retune history NAME --verify` shows all; restore a copy, or `retune reconcile --accept --why …`"
+            f"{join_faults(faults)}: `retune history NAME --verify` shows all; restore a copy, or `retune reconcile --accept --why …`"
         )
     if not found:
         return f"{path or 'it'} has no entry yet"

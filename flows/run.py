@@ -110,9 +110,9 @@ def reach_mlflow(settings: Settings) -> None:
         Unavailable: it does not.
     """
     if settings.mlflow_uri:
-        from components.mlflow_store.connection import reach  # costs seconds
+        from components.mlflow_store.connection import check_server  # costs seconds
 
-        reach(settings.mlflow_uri)
+        check_server(settings.mlflow_uri)
 
 
 def _retrain(workspace: Workspace) -> "Result":

@@ -1,7 +1,7 @@
-"""The way to MLflow: one connection, one lock a key, values that fit, and errors that say where to look.
+"""Connect to MLflow: one client per store, named locks, values within MLflow's limits, and errors that name the store.
 
-Reads and writes nothing of its own; `tracking` and `registry` stand on it. A store is named by its URI and nothing else:
-`sqlite:///…/var/mlflow.db` (made by `tracking.prepare_store`) or the address of a tracking server.
+A store is identified by its URI: `sqlite:///…/var/mlflow.db` (created by `tracking.prepare_store`) or the URL of a tracking server.
+`tracking` and `registry` are built on this module.
 """
 
 import json
@@ -32,84 +32,82 @@ from components.core.locks import database_lock, lock, shared_database
 from components.core.temporary import temporary
 
 log = logging.getLogger(__name__)
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read at each transfer; our lines say what was stored
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # which belongs to what a command answers
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # read at each transfer
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for the output of commands
 
 SQLITE = "sqlite:///"
-PARAM_CHARACTERS = 6_000  # MLflow cuts what is longer without a word
+PARAM_CHARACTERS = 6_000  # MLflow silently truncates longer values
 TAG_CHARACTERS = 8_000
 KEY_CHARACTERS = 250
-METRICS_A_BATCH = 900  # MLflow's limit is 1,000 entities a request
-PAIRS_A_BATCH = 100
-_PATIENCE = 5  # seconds for a server to accept a connection, and again for its answer
+METRICS_PER_BATCH = 900  # MLflow allows 1,000 entities per request
+PAIRS_PER_BATCH = 100
+_TIMEOUT = 5  # seconds to connect, and again to receive the response
 _SEARCH = "/api/2.0/mlflow/experiments/search"
-_BROKEN = 500
-_REACHED: set[str] = set()  # the servers that have answered this process
-HEAD = ".head"  # ends the name of the file that says to which release an embedded database was brought
-_RESTORE = "restore a copy of it; to begin a new one, move it away"
+_SERVER_ERROR = 500
+_REACHABLE: set[str] = set()  # servers that have answered in this process
+HEAD = ".head"  # suffix of the file that records which MLflow release migrated an embedded database
+_RESTORE = "restore a copy of it; to start a new one, move it away"
 _KEY = re.compile(r"[^\w\-. :/]")
 
 
-def database_of(uri: str) -> Path | None:
-    """Return the SQLite file that `uri` names, or None for a server."""
+def sqlite_path(uri: str) -> Path | None:
+    """Return the SQLite file of `uri`, or None for a server."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of the store at `uri`, for runs and for versions.
+    """Return a client for the runs and versions of the store at `uri`.
 
     Raises:
-        NotThere: the SQLite file is missing or empty. MLflow would make it, and two processes at once would corrupt it.
-        RetuneError: the file is not MLflow's database.
-        Unavailable: the server does not answer.
+        NotFound: the SQLite file is missing or empty. MLflow would create it, and two processes at once would corrupt it.
+        RetuneError: the file is not an MLflow database.
+        Unavailable: the server does not respond.
     """
-    database = database_of(uri)
+    database = sqlite_path(uri)
     if database is not None:
         if not database.exists():
-            raise NotFound(f"{database} is missing: no run has been recorded here; `retune run` makes it")
+            raise NotFound(f"{database} is missing: no run has been recorded here; `retune run` creates it")
         if revision_of(database) is None:
-            raise not_ours(database)
-    reach(uri)
+            raise foreign_database_error(database)
+    check_server(uri)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def reach(uri: str) -> None:
-    """Make sure that a tracking server answers, once a process: a dead one is known at once, where MLflow's client tries for minutes.
-
-    Later outages are shorter ones, and that client waits for their end.
+def check_server(uri: str) -> None:
+    """Check once per process that a tracking server responds, because MLflow's client retries a dead server for minutes.
 
     Raises:
-        Unavailable: it does not answer.
+        Unavailable: the server does not respond.
     """
-    if uri in _REACHED or not uri.startswith(("http://", "https://")):
+    if uri in _REACHABLE or not uri.startswith(("http://", "https://")):
         return
-    what, mends = f"MLflow's server at {uri}", "start it, or correct its address in RETUNE_MLFLOW_URI or RETUNE_ENVIRONMENTS"
-    query = {"max_results": 1}  # of its database, which may be gone while the server is there
+    server, hint = f"MLflow's server at {uri}", "start it, or correct its address in RETUNE_MLFLOW_URI or RETUNE_ENVIRONMENTS"
+    query = {"max_results": 1}  # queries the database, which may be down while the server is up
     try:
-        answer = http_request(
-            get_default_host_creds(uri), _SEARCH, "POST", max_retries=0, timeout=_PATIENCE, raise_on_status=False, json=query
+        response = http_request(
+            get_default_host_creds(uri), _SEARCH, "POST", max_retries=0, timeout=_TIMEOUT, raise_on_status=False, json=query
         )
     except MlflowException as error:
-        raise Unavailable(f"{what} does not answer: {_reason(error)}; {mends}") from None
-    if answer.status_code >= _BROKEN:
-        raise Unavailable(f"{what} answers with {answer.status_code}; see its log, or that of its database")
-    _REACHED.add(uri)
+        raise Unavailable(f"{server} does not answer: {_reason(error)}; {hint}") from None
+    if response.status_code >= _SERVER_ERROR:
+        raise Unavailable(f"{server} returned status {response.status_code}; see its log, or the log of its database")
+    _REACHABLE.add(uri)
 
 
 def _reason(error: MlflowException) -> str:
-    """Return in a few words why a server was not reached."""
+    """Return a short reason why a server could not be reached."""
     if "timed out" in str(error).lower():
-        return f"nothing came within {_PATIENCE} s"
-    said = re.search(r"\[Errno -?\d+\] ([\w ]+)", str(error))
-    return said[1] if said else first_line(error)[:300]
+        return f"no response within {_TIMEOUT} s"
+    match = re.search(r"\[Errno -?\d+\] ([\w ]+)", str(error))
+    return match[1] if match else _first_line(error)[:300]
 
 
 def revision_of(database: Path) -> str | None:
-    """Return the revision of the tables in MLflow's SQLite file; None where the file does not exist or has no such tables.
+    """Return the schema revision of MLflow's SQLite file; None if the file or its tables do not exist.
 
     Raises:
-        NotThere: the file is empty: a new one is made aside and renamed, so this one lost its content.
-        RetuneError: it is a folder, no database, or damaged.
+        NotFound: the file is empty. New databases are renamed into place, so an empty one has lost its content.
+        RetuneError: it is a folder, not a database, or damaged.
         Unavailable: another process holds it.
     """
     if not database.exists():
@@ -119,7 +117,7 @@ def revision_of(database: Path) -> str | None:
     if database.stat().st_size == 0:
         raise NotFound(f"{database} is empty (0 bytes), its content was lost: {_RESTORE}, with {database.name}{HEAD}")
     try:
-        # To write, where that is allowed: what a killed writer left half written is rolled back by whoever opens it next.
+        # Open for writing, so that SQLite rolls back what a killed writer left half written.
         connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=10)
         try:
             row = connection.execute("select version_num from alembic_version").fetchone()
@@ -134,28 +132,28 @@ def revision_of(database: Path) -> str | None:
     return str(row[0]) if row else None
 
 
-def not_ours(database: Path) -> RetuneError:
-    """Return the error for a database without MLflow's tables."""
+def foreign_database_error(database: Path) -> RetuneError:
+    """Return the error for a database that does not contain MLflow's tables."""
     return RetuneError(f"{database} is a database, but not MLflow's: move it away, and {_RESTORE}")
 
 
 @contextmanager
-def reaching(uri: str) -> Iterator[None]:
-    """Turn MLflow's and the database's errors into one message: Unavailable where a retry can mend it."""
+def translated_errors(uri: str) -> Iterator[None]:
+    """Translate errors of MLflow and its database into RetuneError; into Unavailable if a retry may succeed."""
     try:
         yield
     except MlflowException as error:
-        kind = Unavailable if error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED") else RetuneError
-        raise kind(f"MLflow at {uri}: {first_line(error)}") from error
+        temporary_error = error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
+        raise (Unavailable if temporary_error else RetuneError)(f"MLflow at {uri}: {_first_line(error)}") from error
     except sqlalchemy.exc.OperationalError as error:
-        raise Unavailable(f"MLflow's database {uri} is busy or out of reach: {first_line(error)}") from error
+        raise Unavailable(f"MLflow's database {uri} is busy or unreachable: {_first_line(error)}") from error
     except sqlalchemy.exc.DatabaseError as error:
         raise RetuneError(f"MLflow's database {uri} cannot be read: {first_line(error)}; restore a copy or move it away") from error
 
 
 @contextmanager
-def as_default(uri: str) -> Iterator[None]:
-    """Make `uri` MLflow's global store for the block: a few of its calls ask that one, whatever client they are made on."""
+def default_store(uri: str) -> Iterator[None]:
+    """Set `uri` as MLflow's global store for the block; some client methods ignore the client's own store."""
     variable = os.environ.get("MLFLOW_TRACKING_URI")
     old = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(uri)
@@ -168,13 +166,13 @@ def as_default(uri: str) -> Iterator[None]:
 
 
 @contextmanager
-def alone(uri: str, name: str, timeout: float = 300) -> Iterator[None]:
-    """Hold the lock `name` of the store: beside the database; for a server in the database that workers share, or the temporary folder.
+def store_lock(uri: str, name: str, timeout: float = 300) -> Iterator[None]:
+    """Hold the lock `name` of a store: a file next to an SQLite database; for a server, in the shared database or the temporary folder.
 
     Raises:
         Unavailable: another process has held it for `timeout` seconds.
     """
-    database, shared = database_of(uri), shared_database()
+    database, shared = sqlite_path(uri), shared_database()
     if database is None and shared:
         with database_lock(shared, f"{uri} {name}", timeout):
             yield
@@ -185,31 +183,31 @@ def alone(uri: str, name: str, timeout: float = 300) -> Iterator[None]:
         yield
 
 
-def experiment(client: MlflowClient, uri: str, name: str) -> str:
-    """Return the id of the experiment `name`, made with its artifacts beside the database if it is not there."""
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        database = database_of(uri)
-        place = (database.parent / "mlartifacts" / _folder_name(name)).as_uri() if database else None
+def ensure_experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """Return the id of the experiment `name`; create it, with its artifacts next to an SQLite database, if it does not exist."""
+    record = client.get_experiment_by_name(name)
+    if record is None:
+        database = sqlite_path(uri)
+        location = (database.parent / "mlartifacts" / _folder_name(name)).as_uri() if database else None
         try:
-            return str(client.create_experiment(name, artifact_location=place))
+            return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage == "deleted":
-        raise RetuneError(f"the experiment {name!r} was deleted in MLflow; restore it, or give the model another name in params.yaml")
-    return str(found.experiment_id)
+            record = client.get_experiment_by_name(name)
+    if record is None or record.lifecycle_stage == "deleted":
+        raise RetuneError(f"the experiment {name!r} is deleted in MLflow; restore it, or give the model another name in params.yaml")
+    return str(record.experiment_id)
 
 
 def _folder_name(name: str) -> str:
     return re.sub(r"[^\w\-.]", "_", name)
 
 
-def forget_folder(place: str) -> None:
-    """Remove the folder of artifacts at an address, and the folder around it that is empty then; a server removes its own (`mlflow gc`)."""
-    parsed = urlparse(place)
-    if not place or parsed.scheme not in ("", "file"):
+def delete_artifacts(uri: str) -> None:
+    """Remove a local artifact folder, and its parent if it is then empty; `mlflow gc` does this on a server."""
+    parsed = urlparse(uri)
+    if not uri or parsed.scheme not in ("", "file"):
         return
     folder = Path(unquote(parsed.path))
     shutil.rmtree(folder, ignore_errors=True)
@@ -217,69 +215,69 @@ def forget_folder(place: str) -> None:
         folder.parent.rmdir()
 
 
-def milliseconds() -> int:
-    """Return the time in MLflow's unit."""
+def now_ms() -> int:
+    """Return the current time in milliseconds, MLflow's unit."""
     return int(time.time() * 1_000)
 
 
 def key(name: str) -> str:
-    """Return `name` with what MLflow does not allow in a key replaced, cut to its limit."""
+    """Return `name` without the characters that MLflow forbids in a key, cut to the maximum length."""
     return _KEY.sub("_", name)[:KEY_CHARACTERS]
 
 
 def params_of(values: Mapping[str, object]) -> list[Param]:
-    """Return flat `values` as params; a value that MLflow would cut is replaced by its length and hash."""
+    """Return flat `values` as params; a value that MLflow would truncate is replaced by its length and hash."""
     return [Param(key(name), _fitting(name, text(value), PARAM_CHARACTERS)) for name, value in values.items()]
 
 
 def tags_of(values: Mapping[str, object]) -> list[RunTag]:
-    """Return `values` as tags; None is left out, and a value that MLflow would cut is replaced by its length and hash."""
+    """Return `values` as tags without None; a value that MLflow would truncate is replaced by its length and hash."""
     return [RunTag(key(name), _fitting(name, text(value), TAG_CHARACTERS)) for name, value in values.items() if value is not None]
 
 
 def metrics_of(values: Mapping[str, float], step: int = 0, at: int | None = None) -> list[Metric]:
-    """Return `values` as metrics; MLflow stores infinity as 1.8e308, so what is not finite is left out and told."""
-    lost = [name for name, value in values.items() if not math.isfinite(value)]
-    if lost:
-        log.warning("not finite, not recorded as metrics: %s", ", ".join(lost))
-    at = milliseconds() if at is None else at
-    return [Metric(key(name), float(value), at, step) for name, value in values.items() if name not in lost]
+    """Return `values` as metrics; leave out and log infinities and NaN, because MLflow stores infinity as 1.8e308."""
+    skipped = [name for name, value in values.items() if not math.isfinite(value)]
+    if skipped:
+        log.warning("not finite, not recorded as metrics: %s", ", ".join(skipped))
+    at = now_ms() if at is None else at
+    return [Metric(key(name), float(value), at, step) for name, value in values.items() if name not in skipped]
 
 
 def text(value: object) -> str:
-    """Return a value as it is shown in MLflow: strings as they are, everything else as JSON."""
+    """Return a string as it is, any other value as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _fitting(name: str, value: str, limit: int) -> str:
     if len(value) <= limit:
         return value
-    log.warning("%s has %d characters, MLflow keeps %d: its hash is recorded instead", name, len(value), limit)
+    log.warning("%s has %d characters, MLflow's limit is %d: its hash is recorded instead", name, len(value), limit)
     return f"{len(value)} characters, sha256 {digest_value(value)}; see the artifacts"
 
 
-def log_all(
+def log_in_batches(
     client: MlflowClient, run_id: str, *, metrics: Sequence[Metric] = (), params: Sequence[Param] = (), tags: Sequence[RunTag] = ()
 ) -> None:
     """Write any number of metrics, params and tags in batches that MLflow accepts."""
-    for start in range(0, len(metrics), METRICS_A_BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + METRICS_A_BATCH])
-    for start in range(0, len(params), PAIRS_A_BATCH):
-        client.log_batch(run_id, params=params[start : start + PAIRS_A_BATCH])
-    for start in range(0, len(tags), PAIRS_A_BATCH):
-        client.log_batch(run_id, tags=tags[start : start + PAIRS_A_BATCH])
+    for start in range(0, len(metrics), METRICS_PER_BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_BATCH])
+    for start in range(0, len(params), PAIRS_PER_BATCH):
+        client.log_batch(run_id, params=params[start : start + PAIRS_PER_BATCH])
+    for start in range(0, len(tags), PAIRS_PER_BATCH):
+        client.log_batch(run_id, tags=tags[start : start + PAIRS_PER_BATCH])
 
 
 def upload(client: MlflowClient, run_id: str, folder: Path, into: str | None = None) -> None:
-    """Send every file of `folder` and read them back, since a killed or full store keeps part of them without a word.
+    """Upload every file of `folder` and read it back, because a killed or full store may silently keep only part of the files.
 
     Raises:
-        Unavailable: what is stored differs from what was sent.
+        Unavailable: the stored files differ from those that were sent.
     """
     client.log_artifacts(run_id, str(folder), into)
-    with temporary() as back:
-        stored = Path(client.download_artifacts(run_id, into or "", str(back)))
+    with temporary() as copy:
+        stored = Path(client.download_artifacts(run_id, into or "", str(copy)))
         sent = {path.relative_to(folder).as_posix(): digest_file(path) for path in folder.rglob("*") if path.is_file()}
         bad = [name for name, digest in sent.items() if not (stored / name).is_file() or digest_file(stored / name) != digest]
     if bad:
-        raise Unavailable(f"run {run_id}: {len(bad)} of {len(sent)} artifacts were not stored whole, first {bad[0]}; is the disk full?")
+        raise Unavailable(f"run {run_id}: {len(bad)} of {len(sent)} artifacts are missing or damaged, first {bad[0]}; is the disk full?")

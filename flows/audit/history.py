@@ -8,8 +8,8 @@ from components.core.errors import BadInput, NotFound
 from components.ledger import Entry, Request
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
-from components.mlflow_store.registry.environments import reference_here
-from components.mlflow_store.registry.verdicts import judged_because
+from components.mlflow_store.registry.environments import reference_number
+from components.mlflow_store.registry.verdicts import verdict_text
 from flows.audit.registered_model import RegisteredModel, shown
 
 
@@ -102,7 +102,7 @@ def history(model: RegisteredModel, everything: bool = False) -> list[Event]:
     if everything:
         promoted = {event.version for event in events}
         events += [of_request(request) for request in model.requests if request.decision == "rejected" or request.expired()]
-        moments = artifact_access.registered_at(model.uri, model.name)
+        moments = artifact_access.registration_times(model.uri, model.name)
         events += [of_version(version, moments[version.number]) for version in model.versions if version.number not in promoted]
     return sorted(events, key=lambda event: (event.at, event.sequence or 0))
 
@@ -137,8 +137,10 @@ def of_version(version: registry.Version, at: datetime) -> Event:
     """Return the registration of a version that never was champion."""
     verdict = version.tags.get("retune.verdict")
     action = {"FAIL": "rejected", "INCONCLUSIVE": "undecided"}.get(verdict or "", "registered")
-    reason = judged_because(version)
-    return Event(at, action, version.number, reference_here(version), verdict, "retune", reason or "not judged", evidence=version.evidence)
+    reason = verdict_text(version)
+    return Event(
+        at, action, version.number, reference_number(version), verdict, "retune", reason or "not judged", evidence=version.evidence
+    )
 
 
 def champion(model: RegisteredModel, at: str | None = None) -> Reign:

@@ -16,7 +16,7 @@ from components.artifacts.manifest import SnapshotManifest
 from components.core.errors import BadInput, RetuneError
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access, package
-from components.mlflow_store.registry.verify import inspected
+from components.mlflow_store.registry.verify import checked_package
 from components.mlflow_store.tracking.rows import DIGITS, ROWS
 from flows.audit.diff import read_json
 from flows.audit.registered_model import RegisteredModel, shown
@@ -93,7 +93,7 @@ def trace_version(model: RegisteredModel, number: int) -> Trail:
         candidate=version.key,
         git_commit=tags.get("retune.git_commit"),
         dirty=int(tags.get("retune.dirty", "0")),
-        code=_read(lost, lambda: package.fingerprint(inspected(model.uri, version) / "code")),
+        code=_read(lost, lambda: package.fingerprint(checked_package(model.uri, version) / "code")),
         weights=tags.get("retune.weights"),
         data={"digest": tags.get("retune.data_digest"), **(_read(lost, lambda: _snapshot(model, version)) or {})},
         base={"digest": tags.get("retune.base_digest"), "source": tags.get("retune.base_source")},

@@ -9,7 +9,7 @@ from components.artifacts.rows import read_rows
 from components.artifacts.verdict import Role
 from components.core.errors import NotFound
 from components.ledger import Ledger
-from components.mlflow_store.connection import database_of
+from components.mlflow_store.connection import sqlite_path
 from flows.audit.registered_model import shown
 from flows.pipeline.historical_data import TEST, row_keys
 from flows.project.params import read_params
@@ -36,7 +36,7 @@ def read_status(workspace: Workspace, alias: int | None, there: Collection[int])
     """
     params = read_params(workspace.params)
     name, test = params.name, _test_digest(workspace)
-    path = database_of(workspace.ledger)
+    path = sqlite_path(workspace.ledger)
     missing = path is not None and not path.exists()
     ledger = None if missing else Ledger(workspace.ledger)
     head = ledger.head(name) if ledger else None

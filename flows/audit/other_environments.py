@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.core.errors import RetuneError, Unavailable
 from components.mlflow_store import registry
-from components.mlflow_store.registry.ledger_head import shown
+from components.mlflow_store.registry.ledger_head import join_faults
 from flows.audit.registered_model import RegisteredModel
 from flows.audit.retention import reasons
 from flows.settings import EnvironmentSettings, read_settings
@@ -47,7 +47,7 @@ def _abroad(environment: str, place: EnvironmentSettings, project: Path, name: s
     try:
         model = RegisteredModel(name, project, place.mlflow, place.ledger, tuple(registry.versions(place.mlflow, name)))
         if faults := model.ledger_faults():
-            raise RetuneError(f"its ledger is not what was written: {shown(faults)}")
+            raise RetuneError(f"its ledger is not what was written: {join_faults(faults)}")
         return RemoteModel(environment, model, reached(model))
     except RetuneError as error:
         raise Unavailable(

@@ -14,9 +14,9 @@ from typing import Any
 
 from components.core.errors import BadInput, RetuneError
 from components.mlflow_store import registry
-from components.mlflow_store.connection import alone
+from components.mlflow_store.connection import store_lock
 from components.mlflow_store.registry import artifact_access
-from components.mlflow_store.registry.ledger_head import shown
+from components.mlflow_store.registry.ledger_head import join_faults
 from flows.audit import retention
 from flows.audit.other_environments import RemoteModel, remote_models
 from flows.audit.registered_model import RegisteredModel, open_model, open_models, open_project
@@ -118,7 +118,7 @@ def check_ledger(model: RegisteredModel) -> None:
     """
     if faults := model.ledger_faults():
         raise RetuneError(
-            f"the ledger is not what was written, so nothing is deleted: {shown(faults)}; `retune history {model.name} --verify`"
+            f"the ledger is not what was written, so nothing is deleted: {join_faults(faults)}; `retune history {model.name} --verify`"
         )
 
 
@@ -200,14 +200,14 @@ def quiet(start: Path | None) -> Iterator[None]:
         for root in retention.workspaces(project):
             held.enter_context(folder_lock(root))
         for model in open_models(start):
-            held.enter_context(alone(model.uri, f"aliases {model.name}", timeout=30))
+            held.enter_context(store_lock(model.uri, f"aliases {model.name}", timeout=30))
         yield
 
 
 def delete(thing: Doomed) -> None:
     """Delete one thing for good."""
     if thing.version is not None and thing.uri is not None:
-        artifact_access.forget(thing.uri, thing.version)
+        artifact_access.delete_version(thing.uri, thing.version)
     elif thing.path is not None and thing.path.is_dir():
         shutil.rmtree(thing.path, ignore_errors=True)
     elif thing.path is not None:

@@ -16,7 +16,7 @@ from components.core.errors import BadModel, NotFound
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.package import PIPELINE_CODE
-from components.mlflow_store.registry.verify import inspected
+from components.mlflow_store.registry.verify import checked_package
 from flows.audit.registered_model import RegisteredModel
 from flows.audit.worktree import fetch_inputs, prepare_worktree
 from flows.dvc_adapter.lock import needs, within
@@ -64,7 +64,7 @@ def read_recipe(model: RegisteredModel, version: registry.Version) -> Recipe:
         BadModel: its package is gone, or is not what was registered.
     """
     model.hashes(version)
-    package = inspected(model.uri, version)
+    package = checked_package(model.uri, version)
     artifacts = package / "artifacts"
     lock: dict[str, Any] = {"stages": {}}
     absent = [name for name in ("dvc.lock", "dvc.yaml", "params.yaml") if not (artifacts / name).is_file()]

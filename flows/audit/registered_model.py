@@ -10,7 +10,7 @@ from components.core.errors import NotFound
 from components.core.section import nearest
 from components.ledger import Entry, Ledger, Request
 from components.mlflow_store import registry
-from components.mlflow_store.connection import database_of
+from components.mlflow_store.connection import sqlite_path
 from components.mlflow_store.registry import artifact_access
 from components.mlflow_store.registry.versions import LEDGER, PROMOTED
 from flows.production.promotion import environment as find_environment
@@ -53,7 +53,7 @@ class RegisteredModel:
         Raises:
             NotThere: a version is champion, or was promoted, and the ledger that says why is gone, or empty.
         """
-        path = database_of(self.ledger_url)
+        path = sqlite_path(self.ledger_url)
         if path is not None and not path.exists():
             self._check_unpromoted(f"{path} is missing")
             return None

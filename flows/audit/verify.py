@@ -102,7 +102,7 @@ def packages(look: Look) -> Iterator[Fault]:
             if look.quick:
                 artifact_access.artifact(look.model.uri, version, "dvc.lock")
             else:
-                registry.inspected(look.model.uri, version)
+                registry.checked_package(look.model.uri, version)
         except Unavailable:
             raise
         except RetuneError as error:

@@ -1,1 +1,1 @@
-"""Batch scoring as a command and as a Prefect flow."""
+"""Batch scoring as a command (`scoring`) and as a Prefect flow (`flow`)."""

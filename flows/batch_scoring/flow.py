@@ -1,6 +1,6 @@
-"""The story of a batch scoring, as a deployment runs it on a schedule.
+"""The Prefect flow of a batch scoring, for scheduled deployments.
 
-Prefect is imported here at once: only the process that runs it reads this file. `retune score` does the same without Prefect.
+This file imports Prefect at the top, because only Prefect's own processes import it. `retune score` does the same without Prefect.
 """
 
 import logging
@@ -18,14 +18,14 @@ from flows.orchestrator import prefect_adapter
 from flows.project.workspace import open_workspace
 
 quiet_environment()
-for room in ("components", "flows"):  # whose lines Prefect shows on the run's page
-    logging.getLogger(room).setLevel(logging.INFO)
+for package in ("components", "flows"):  # Prefect shows their log lines on the run's page
+    logging.getLogger(package).setLevel(logging.INFO)
 
 Input = Annotated[str, Field(min_length=1, description="a file, a glob, a folder or sql://NAME/TABLE")]
-Output = Annotated[str, Field(min_length=1, description="a folder or sql://NAME/TABLE; {date} and {time} are those of the schedule, UTC")]
-Model = Annotated[str, Field(description="NAME@ALIAS or NAME/VERSION; empty: the champion of this project's model")]
-Columns = Annotated[dict[str, str] | None, Field(description="the column of an input that is not called as the input is")]
-Rows = Annotated[int, Field(ge=1, description="rows of a part")]
+Output = Annotated[str, Field(min_length=1, description="a folder or sql://NAME/TABLE; {date} and {time} are the scheduled time in UTC")]
+Model = Annotated[str, Field(description="NAME@ALIAS or NAME/VERSION; if empty, the champion of this project's model")]
+Columns = Annotated[dict[str, str] | None, Field(description="input: column, for columns with another name than their input")]
+Rows = Annotated[int, Field(ge=1, description="rows per part")]
 
 
 @flow(name="score", persist_result=False)
@@ -37,12 +37,12 @@ def score(
     on_bad_row: OnBadRow = "error",
     rows_per_part: Rows = 10_000,
 ) -> str:
-    """Let a version answer every row of `input`, and write the rows with the answers into `output`.
+    """Answer every row of `input` with a version, and write the rows with the answers to `output`.
 
-    Run again for the same moment it goes on where it was ended.
+    A second run for the same scheduled time resumes an interrupted one.
     """
-    place = scoring.expand(output, flow_run.scheduled_start_time or datetime.now(UTC))
+    target = scoring.expand(output, flow_run.scheduled_start_time or datetime.now(UTC))
     settings = ScoringSettings(rows_per_part, on_bad_row, columns=columns or {})
     with prefect_adapter.joined():
-        manifest = scoring.score(open_workspace(), input, place, model, settings)
-    return f"{place}: {manifest.scored} of {manifest.rows} rows scored by {manifest.model_uri}, {manifest.quarantined} in quarantine"
+        manifest = scoring.score(open_workspace(), input, target, model, settings)
+    return f"{target}: {manifest.scored} of {manifest.rows} rows scored by {manifest.model_uri}, {manifest.quarantined} in quarantine"

@@ -1,4 +1,4 @@
-"""Batch scoring by a command or a schedule: resolves names to files, tables and versions, and calls `components.serving.batch`."""
+"""Batch scoring for the command and the flow: resolve names to files, tables and versions, and call `components.serving.batch`."""
 
 import os
 import re
@@ -20,86 +20,91 @@ from flows.project.params import read_params
 from flows.project.stores import store
 from flows.project.workspace import Workspace
 
-MOMENTS = {"date": "%Y-%m-%d", "time": "%H-%M-%S"}
+TIME_FORMATS = {"date": "%Y-%m-%d", "time": "%H-%M-%S"}
 _TEMPLATE = re.compile(r"\{([^{}]*)\}")
 
 
-def score(workspace: Workspace, given: str, output: str, model: str, settings: ScoringSettings, replace: bool = False) -> ScoringManifest:
-    """Let a version of the registry answer all rows of `given`, and write them with the answers into `output`.
+def score(workspace: Workspace, source: str, output: str, model: str, settings: ScoringSettings, replace: bool = False) -> ScoringManifest:
+    """Answer all rows of `source` with a registered version, and write them with the answers to `output`.
 
-    `given` is sql://NAME/TABLE, or what `snapshot.source` may be but for sql://NAME; `output` a folder or sql://NAME/TABLE; no `model` is
-    the project's champion.
-    Text files are read as `snapshot` of params.yaml says. A column is found by the name of the input, or for the project's own model by
-    the name that `snapshot.columns` gives it.
+    `source` is sql://NAME/TABLE, or a value of `snapshot.source` other than sql://NAME; `output` is a folder or sql://NAME/TABLE; an empty
+    `model` is the project's champion. Text files are read according to `snapshot` in params.yaml. Inputs are found by their own name, or,
+    for the project's own model, by the column in `snapshot.columns`.
+
 
     Raises:
-        BadInput: nothing fits to be scored, or what stands in `output` is not what this command began.
-        NotThere: no such version.
-        Unavailable: another process scores into `output`, or something is busy, full or out of reach; the same call goes on later.
+        BadInput: the input or the output is not valid.
+        NotFound: the version does not exist.
+        Unavailable: another process scores into `output`, or something is busy, full or unreachable; the same call resumes later.
     """
     params = read_params(workspace.params)
     name = model or params.name
     target = _output(workspace, output)
-    if given == output:
-        raise BadInput(f"{given} would be read and written; name another folder or table for the answers")
-    own = re.split("[@/]", name.removeprefix("models:/"))[0] == params.name
-    usual = params.snapshot.columns if own else {}
+    if source == output:
+        raise BadInput(f"{source} is both input and output; choose another folder or table for the answers")
+    own_model = re.split("[@/]", name.removeprefix("models:/"))[0] == params.name
+    defaults = params.snapshot.columns if own_model else {}
     return batch.score(
-        store(workspace), name, lambda: _source(given, params.snapshot, target), target, changed(settings, usual=usual), replace
+        store(workspace),
+        name,
+        lambda: _open_source(source, params.snapshot, target),
+        target,
+        changed(settings, default_columns=defaults),
+        replace,
     )
 
 
-def expand(template: str, moment: datetime) -> str:
+def expand(template: str, time: datetime) -> str:
     """Return `template` with {date} as 2026-11-28 and {time} as 14-05-09, in UTC.
 
     Raises:
-        BadParams: something else stands in braces.
+        BadParams: another name is in braces.
     """
     for name in _TEMPLATE.findall(template):
-        if name not in MOMENTS:
-            raise BadParams(f"{template}: {{{name}}} is nothing that is filled in{nearest(name, list(MOMENTS))}")
-    return _TEMPLATE.sub(lambda found: moment.astimezone(UTC).strftime(MOMENTS[found[1]]), template)
+        if name not in TIME_FORMATS:
+            raise BadParams(f"{template}: unknown placeholder {{{name}}}{nearest(name, list(TIME_FORMATS))}")
+    return _TEMPLATE.sub(lambda match: time.astimezone(UTC).strftime(TIME_FORMATS[match[1]]), template)
 
 
 def read_columns(pairs: Sequence[str]) -> dict[str, str]:
     """Return INPUT=COLUMN pairs as a mapping.
 
     Raises:
-        BadParams: something is no such pair.
+        BadParams: a value is not such a pair, or an input is repeated.
     """
-    found = {}
+    columns = {}
     for pair in pairs:
         name, equals, column = pair.partition("=")
-        if not (name and equals and column) or name in found:
-            raise BadParams(f"--column {pair}: expected INPUT=COLUMN, each input once, as text=description")
-        found[name] = column
-    return found
+        if not (name and equals and column) or name in columns:
+            raise BadParams(f"--column {pair}: expected INPUT=COLUMN, each input once, such as text=description")
+        columns[name] = column
+    return columns
 
 
 @contextmanager
-def _source(given: str, settings: SnapshotParams, target: batch.FolderTarget | batch.TableTarget) -> Iterator[batch.Files]:
-    """Give the rows to score; what lies elsewhere is fetched into a temporary folder first."""
+def _open_source(source: str, settings: SnapshotParams, target: batch.FolderTarget | batch.TableTarget) -> Iterator[batch.Files]:
+    """Yield the rows to score; remote rows are downloaded into a temporary folder first."""
     with temporary() as folder:
-        if given.startswith(sql.SCHEME):
+        if source.startswith(sql.SCHEME):
             path = folder / "rows.parquet"
-            sql.fetch_table(sql.parse_address(given, os.environ), path)
-            yield batch.Files({path: given}, settings, given)
+            sql.bring(sql.find(source, os.environ), path)
+            yield batch.Files({path: source}, settings, source)
             return
-        here = settings.at(given)
+        located = settings.at(source)
         try:
-            fetched = source_of(here).fetch(SourceRequest(here, Path.cwd(), os.environ), folder)
-        except (BadSource, BadParams) as error:  # a person named it here, and not in params.yaml
+            files = source_of(located).bring(SourceRequest(located, Path.cwd(), os.environ), folder)
+        except (BadSource, BadParams) as error:  # the source is an argument here, not a setting of params.yaml
             raise type(error)(str(error).replace("params.yaml: ", "").replace("snapshot.source ", "")) from None
-        if inside := next((path for path in fetched.files if path.absolute().is_relative_to(str(target))), None):
-            raise BadInput(f"{target} would be read and written: {inside} is in it; name another folder for the answers")
-        yield batch.Files(fetched.files, settings, given, fetched.relist)
+        if inside := next((path for path in files.files if path.absolute().is_relative_to(str(target))), None):
+            raise BadInput(f"{target} is both input and output: it contains {inside}; choose another folder for the answers")
+        yield batch.Files(files.files, settings, source, files.listed)
 
 
 def _output(workspace: Workspace, output: str) -> batch.FolderTarget | batch.TableTarget:
     if output.startswith(sql.SCHEME):
         return batch.TableTarget(sql.parse_address(output, os.environ), workspace.var)
     if not output.strip():
-        raise BadInput("no output is named: expected a folder or sql://NAME/TABLE to write into, found an empty text")
+        raise BadInput("the output is empty: expected a folder or sql://NAME/TABLE")
     if "://" in output:
-        raise BadInput(f"{output.partition('://')[0]}://…: expected a folder or sql://NAME/TABLE to write into")
+        raise BadInput(f"{output.partition('://')[0]}://…: expected a folder or sql://NAME/TABLE as output")
     return batch.FolderTarget(Path(output).expanduser().absolute())

@@ -8,7 +8,7 @@ from pathlib import Path
 from components.core.errors import BadInput, NotFound
 from components.ledger import chain
 from components.ledger.tables import check_file, make_engine, make_tables
-from components.mlflow_store.connection import not_ours, revision_of
+from components.mlflow_store.connection import foreign_database_error, revision_of
 from components.training.tune import copy_studies
 from flows.audit.retention import workspaces
 from flows.migrate import cache, files, registry, tables
@@ -97,7 +97,7 @@ def check(settings: Settings, var: Path) -> Path:
     if not database.exists():
         raise NotFound(f"{database} is missing: there is no embedded registry here to migrate")
     if revision_of(database) is None:
-        raise not_ours(database)
+        raise foreign_database_error(database)
     return database
 
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import sqlalchemy as sa
 
 from components.core.errors import BadInput, RetuneError
-from components.mlflow_store.connection import connect, reaching
+from components.mlflow_store.connection import connect, translated_errors
 from flows.migrate import tables
 from flows.migrate.tables import Content
 
@@ -152,9 +152,9 @@ def verify(source: str, server: str, places: ArtifactRoots) -> int:
     Raises:
         RetuneError: the server shows others: it has another database.
     """
-    with reaching(source):
+    with translated_errors(source):
         ours = shown(source, places)
-    with reaching(server):
+    with translated_errors(server):
         theirs = shown(server, places)
     if ours != theirs:
         lost = sorted(map(str, ours - theirs))

@@ -79,7 +79,7 @@ def check(workspace: Workspace) -> None:
     if params.gates.behaviour.cases and evidence.wanted(params.gates, "behaviour"):
         read_cases(workspace.origin / params.gates.behaviour.cases)
     uri = store(workspace)
-    closed = tracking.reconcile(uri, params.name, alone=shared_database() is not None or uri.startswith("sqlite:"))
+    closed = tracking.close_orphaned_runs(uri, params.name, exclusive=shared_database() is not None or uri.startswith("sqlite:"))
     if closed:
         log.warning("closed %d MLflow runs of processes that are gone", closed)
     reconcile(workspace, uri, params.name)
@@ -279,7 +279,7 @@ def apply_verdict(workspace: Workspace, run: tracking.RecordedRun, version: regi
 
 def may_promote(workspace: Workspace, version: registry.Version, entries: Sequence[Entry]) -> bool:
     """Say whether a run may promote who passed by itself: unless the settings want a person, or a person rolled back from this model."""
-    standing = set(registry.current_champion(entries))
+    standing = set(registry.champion_stack(entries))
     left = {entry.key for entry in entries} - {entry.key for entry in entries if entry.version in standing}
     if version.key in left:
         log.warning("%s was champion, and a person rolled back from it: only a person makes it champion again", version.uri)

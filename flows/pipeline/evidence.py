@@ -123,8 +123,13 @@ def learn_rows(folder: Path) -> pd.DataFrame:
 def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesParams, task: tasks.Task) -> ServedAnswers:
     """Ask the version behind the scoring server; a package that must not be loaded is a fault of the version, not of the run."""
     try:
-        return registry.serve_and_ask(
-            uri, version.name, version.number, registry.evenly(rows, gates.servability.rows), gates.servability.max_seconds, task.example
+        return registry.probe_server(
+            uri,
+            version.name,
+            version.number,
+            registry.sample_evenly(rows, gates.servability.rows),
+            gates.servability.max_seconds,
+            task.example,
         )
     except BadModel as error:
         return ServedAnswers(version=version.uri, fault=str(error))

@@ -16,7 +16,7 @@ from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, BadParams
 from components.core.text import label_reader
 from components.mlflow_store import registry
-from components.mlflow_store.registry.package import contract
+from components.mlflow_store.registry.package import spec_folder
 from components.model import tasks
 from flows.project.workspace import Workspace
 
@@ -75,7 +75,7 @@ class ModelSessions:
             Unavailable: the registry is busy or out of reach.
         """
         if version.uri not in self._specs:
-            spec = ModelSpec.read(contract(registry.inspected(self._uri, version)))
+            spec = ModelSpec.read(spec_folder(registry.checked_package(self._uri, version)))
             if fault := incompatibility(spec, self._task):
                 raise BadModel(f"{version.uri} {fault}")
             self._specs[version.uri] = spec
@@ -89,7 +89,7 @@ class ModelSessions:
         """
         if version.uri not in self._sessions:
             self.inspect(version)
-            self._sessions[version.uri] = self._open.enter_context(registry.Session(self._uri, version.uri, renamed=self._renamed))
+            self._sessions[version.uri] = self._open.enter_context(registry.Session(self._uri, version.uri, rename_labels=self._renamed))
         return self._sessions[version.uri]
 
     def predictions(self, version: registry.Version, rows: pd.DataFrame, digest: str) -> Predictions:
@@ -99,10 +99,10 @@ class ModelSessions:
             BadModel: the version cannot be loaded, or does not answer.
         """
         cache = self._workspace.var / "predictions" / version.name / f"{version.key[:32]}-{digest[:32]}.parquet"
-        found = registry.kept(cache, rows)
+        found = registry.read_cache(cache, rows)
         if found is None:
             found = self.about(version, rows)
-            registry.keep(cache, found)
+            registry.write_cache(cache, found)
         else:
             found = self._renamed(found)  # kept by an earlier release, or under another label_map
         self.remember(version, rows, found)

@@ -40,7 +40,7 @@ def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[St
         write_page(workspace, run, stages, judged, result)
     (workspace.reports / VERDICT).write_text(in_markdown(judged, result), encoding="utf-8")
     cards = {workspace.reports / name: "card" for name in (report.CARD, report.CARD_PAGE)}
-    tracking.attach(store(workspace), run.run_id, {result.page: "report", **cards})
+    tracking.attach_files(store(workspace), run.run_id, {result.page: "report", **cards})
     return result.page
 
 

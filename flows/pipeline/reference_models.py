@@ -22,7 +22,7 @@ class ReferenceModels:
 def reference_models(entries: Sequence[Entry], key: str) -> ReferenceModels:
     """Return whom the candidate `key` is held against: the champion, or the version whose place it took where it is the champion itself."""
     latest = {entry.version: entry for entry in entries}
-    standing = [latest[number] for number in registry.current_champion(entries)]
+    standing = [latest[number] for number in registry.champion_stack(entries)]
     while standing and standing[-1].key == key:  # twice where it was registered again under another number
         standing.pop()
     champion = standing[-1] if standing else None

@@ -14,7 +14,7 @@ from components.core.section import nearest
 from components.ledger import Ledger, Request
 from components.mlflow_store import registry
 from components.mlflow_store.registry import Environment, Promotion
-from components.mlflow_store.registry.environments import judge_in_target, reference_here
+from components.mlflow_store.registry.environments import judged_here, reference_number
 from flows.production import events
 from flows.production.promotion_checks import (
     check_copied,
@@ -121,7 +121,7 @@ def promote_from(
     copied, expected = registry.copy_version(source, target, name, number), head.version if head else None
     if verdict is not None:
         check_copied(source, target, copied, verdict)
-        expected = reference_here(copied) if judge_in_target(copied) else expected
+        expected = reference_number(copied) if judged_here(copied) else expected
     return publish_event(
         registry.promote(
             target.mlflow,
@@ -130,7 +130,7 @@ def promote_from(
             copied.number,
             expected=expected,
             who=who,
-            why=f"{said} (version {number} of {source.name}{registry.judged_elsewhere(source, version, head)})",
+            why=f"{said} (version {number} of {source.name}{registry.judged_elsewhere_note(source, version, head)})",
             forced=force,
             origin=source.name,
             evidence=copied.evidence,
@@ -180,7 +180,7 @@ def approve(place: Environment, run: str, *, who: str, why: str) -> Promotion:
     )
     if not promotion.changed:
         ledger.answer(request.run, "approved", who, why)
-        registry.confirm(place.mlflow, place.ledger, request.model)
+        registry.refresh_ledger_head(place.mlflow, place.ledger, request.model)
     registry.record_decision(place.mlflow, version, f"approved by {who}: {why}", withdrawn=False)
     return promotion
 
@@ -193,9 +193,9 @@ def reject(place: Environment, run: str, *, who: str, why: str) -> Request:
         BadInput: it was answered before, its time has passed, or the reason is blank.
     """
     why, ledger = reason(why), Ledger(place.ledger)
-    registry.confirm(place.mlflow, place.ledger, ledger.open_request(run).model)  # before it is written to, and after
+    registry.refresh_ledger_head(place.mlflow, place.ledger, ledger.open_request(run).model)  # before it is written to, and after
     request = ledger.answer(run, "rejected", who, why)
-    registry.confirm(place.mlflow, place.ledger, request.model)
+    registry.refresh_ledger_head(place.mlflow, place.ledger, request.model)
     settle(place, request.model)
     events.publish_rejection(request)
     return request
@@ -250,7 +250,7 @@ def accept(place: Environment, *, who: str, why: str) -> None:
     Raises:
         BadInput: the reason is blank.
     """
-    registry.accept(place.mlflow, place.ledger, who, reason(why))
+    registry.accept_ledger(place.mlflow, place.ledger, who, reason(why))
 
 
 def bring(place: Environment, name: str) -> list[str]:

@@ -9,7 +9,7 @@ from components.core.section import nearest
 from components.ledger import Ledger, Request
 from components.mlflow_store import registry
 from components.mlflow_store.registry import Environment, Version
-from components.mlflow_store.registry.environments import judge_in_target, reference_here
+from components.mlflow_store.registry.environments import judged_here, reference_number
 
 
 def find(place: Environment, name: str, number: int) -> Version:
@@ -72,7 +72,7 @@ def check_copied(source: Environment, target: Environment, version: Version, ver
     if version.evidence == verdict.evidence or (version.origin is None and version.verdict is None):
         return
     called = f"{version.name} version {version.number}"
-    if version.origin is not None and not judge_in_target(version):
+    if version.origin is not None and not judged_here(version):
         raise BadInput(f"{called} of {target.name} was judged again in {source.name} while it was copied: look at the new verdict")
     try:
         passed(target, version)
@@ -87,7 +87,7 @@ def opponent(version: Version, verdict: Verdict) -> int | None:
         BadInput: the version is a copy, and the number means another version where it was judged.
     """
     number = int(verdict.champion) if verdict.champion else None
-    if version.origin is not None and reference_here(version) != number:
+    if version.origin is not None and reference_number(version) != number:
         raise BadInput(
             f"{version.name} version {version.number} was judged in {version.origin}, against version {verdict.champion} there: "
             f'`retune promote --from {version.origin}` promotes it with that verdict, --force --why "…" without'

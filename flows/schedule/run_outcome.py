@@ -50,7 +50,7 @@ def write(workspace: Workspace, ended: Retraining) -> None:
     """
     Ledger(workspace.ledger).record_retraining(ended)
     try:
-        registry.confirm(champion_of(workspace).mlflow, workspace.ledger, ended.model)
+        registry.refresh_ledger_head(champion_of(workspace).mlflow, workspace.ledger, ended.model)
     except NotFound:
         log.debug("there is no registry yet that could keep the ledger's head")
     except RetuneError as error:

@@ -28,11 +28,11 @@ from components.mlflow_store.registry import (
     model_folder,
     package_bytes,
     predict,
+    probe_server,
     register,
-    serve_and_ask,
     verify,
 )
-from components.mlflow_store.registry.verify import inspected
+from components.mlflow_store.registry.verify import checked_package
 from components.model import adapter, tasks
 from components.model.base_resolver import LACKING
 from flows.pipeline.judge import judge
@@ -85,7 +85,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def package(run: Line, version: Version) -> Path:
-    return inspected(run.uri, version)
+    return checked_package(run.uri, version)
 
 
 def rows(run: Line, count: int = 6) -> pd.DataFrame:
@@ -197,7 +197,7 @@ def test_over_another_base_it_is_refused(run: Line, other: Path, monkeypatch: py
 def test_without_its_base_it_is_refused_and_judged_neither_good_nor_bad(run: Line) -> None:
     with pytest.raises(BadModel, match=LACKING):
         model_folder(run.uri, f"models:/{run.small.name}/1")
-    served = serve_and_ask(run.uri, run.small.name, 1, pipeline.tested_rows(run.place).head(3), example=run.params.made_task.example)
+    served = probe_server(run.uri, run.small.name, 1, pipeline.tested_rows(run.place).head(3), example=run.params.made_task.example)
     assert LACKING in (served.fault or "")
     assert served.outside
 
@@ -222,7 +222,7 @@ def test_a_package_that_was_changed_is_refused(run: Line) -> None:
             answers(run, run.small)
     finally:
         file.write_bytes(before)
-    assert inspected(run.uri, run.small)
+    assert checked_package(run.uri, run.small)
 
 
 @pytest.mark.exhaustive

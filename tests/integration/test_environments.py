@@ -1,4 +1,4 @@
-"""A version goes from staging to production with its evidence, and production's own ledger says so."""
+"""A version is copied from staging to production with its evidence, and promoted in production's ledger."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,16 +39,14 @@ def production(tmp_path: Path) -> Environment:
     return Environment("production", new_store(tmp_path / "production"), f"sqlite:///{tmp_path}/production/ledger.db")
 
 
-def files(place: Environment, run_id: str, folder: Path) -> dict[str, str]:
-    """The artifacts of a run by name, with their digests."""
+def files(environment: Environment, run_id: str, folder: Path) -> dict[str, str]:
+    """Return the digest of each artifact of a run by name."""
     folder.mkdir(parents=True)
-    found = Path(MlflowClient(place.mlflow, place.mlflow).download_artifacts(run_id, "", str(folder)))
-    return {path.relative_to(found).as_posix(): digest_file(path) for path in found.rglob("*") if path.is_file()}
+    artifacts = Path(MlflowClient(environment.mlflow, environment.mlflow).download_artifacts(run_id, "", str(folder)))
+    return {path.relative_to(artifacts).as_posix(): digest_file(path) for path in artifacts.rglob("*") if path.is_file()}
 
 
-def test_a_copy_is_the_version_with_its_run_its_evidence_and_its_package(
-    tmp_path: Path, production: Environment, candidates: list[Path]
-) -> None:
+def test_copy_has_run_evidence_and_package(tmp_path: Path, production: Environment, candidates: list[Path]) -> None:
     staging = Environment("staging", new_store(tmp_path / "staging"), f"sqlite:///{tmp_path}/staging/ledger.db")
     run = record(candidates[0], staging.mlflow, lineage=LINEAGE, params=PARAMS)
     promotion.registry.register(candidates[0], staging.mlflow, run_id=run.run_id, key=run.key, lineage=LINEAGE)
@@ -58,35 +56,41 @@ def test_a_copy_is_the_version_with_its_run_its_evidence_and_its_package(
 
     assert (copied.key, copied.complete, copied.aliases) == (original.key, True, (CHALLENGER,))
     assert read_verdict(production.mlflow, copied) == verdict
-    assert (copied.verdict, copied.evidence, copied.judged_against) == (Outcome.PASS, verdict.evidence, None)  # no version 7 here
+    assert (copied.verdict, copied.evidence, copied.judged_against) == (
+        Outcome.PASS,
+        verdict.evidence,
+        None,
+    )  # version 7 does not exist here
     assert copied.tags["retune.package"] == fingerprint(package_of(production)) == original.tags["retune.package"]
     assert (copied.tags["retune.origin"], copied.tags["retune.origin_version"]) == ("staging", "1")
-    assert files(production, copied.run_id, tmp_path / "there") == files(staging, original.run_id, tmp_path / "here") != {}
-    there, here = (MlflowClient(place.mlflow).get_run(run) for place, run in ((production, copied.run_id), (staging, original.run_id)))
-    assert (there.data.params, there.data.metrics) == (here.data.params, here.data.metrics)
-    assert len(there.inputs.dataset_inputs) == 3
+    assert files(production, copied.run_id, tmp_path / "target") == files(staging, original.run_id, tmp_path / "source") != {}
+    target, source = (
+        MlflowClient(environment.mlflow).get_run(run) for environment, run in ((production, copied.run_id), (staging, original.run_id))
+    )
+    assert (target.data.params, target.data.metrics) == (source.data.params, source.data.metrics)
+    assert len(target.inputs.dataset_inputs) == 3
     again = copy_version(staging, production, "tickets", 1)
     assert (again.number, again.run_id, len(versions(production.mlflow, "tickets"))) == (1, copied.run_id, 1)
 
 
-def package_of(place: Environment) -> Path:
-    return Path(connect(place.mlflow).get_model_version_download_uri("tickets", "1").removeprefix("file://"))
+def package_of(environment: Environment) -> Path:
+    return Path(connect(environment.mlflow).get_model_version_download_uri("tickets", "1").removeprefix("file://"))
 
 
-def test_a_copy_that_was_cut_short_is_made_anew(staging: Environment, production: Environment) -> None:
+def test_incomplete_copy_is_replaced(staging: Environment, production: Environment) -> None:
     copied = copy_version(staging, production, "tickets", 1)
     client = MlflowClient(production.mlflow)
     client.delete_model_version_tag("tickets", str(copied.number), COMPLETE)
 
-    whole = copy_version(staging, production, "tickets", 1)
+    complete = copy_version(staging, production, "tickets", 1)
 
-    assert [(version.number, version.complete) for version in versions(production.mlflow, "tickets")] == [(whole.number, True)]
-    place = client.get_experiment_by_name("tickets").experiment_id
-    assert [run.info.run_id for run in client.search_runs([place])] == [whole.run_id]
-    assert len(client.search_logged_models([place])) == 1
+    assert [(version.number, version.complete) for version in versions(production.mlflow, "tickets")] == [(complete.number, True)]
+    experiment = client.get_experiment_by_name("tickets").experiment_id
+    assert [run.info.run_id for run in client.search_runs([experiment])] == [complete.run_id]
+    assert len(client.search_logged_models([experiment])) == 1
 
 
-def test_only_what_passed_and_is_whole_leaves_staging(staging: Environment, production: Environment) -> None:
+def test_only_intact_passing_versions_leave_staging(staging: Environment, production: Environment) -> None:
     judge(staging, 1, Outcome.FAIL)
     with pytest.raises(BadInput, match="the verdict on tickets version 1 is FAIL"):
         promotion.promote_from(staging, production, "tickets", 1, who="ada", why="I like it")
@@ -101,15 +105,17 @@ def test_only_what_passed_and_is_whole_leaves_staging(staging: Environment, prod
     assert versions(production.mlflow, "tickets") == []
 
 
-def test_a_promotion_between_environments_by_command(
+def test_command_promotes_between_environments(
     tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, candidates: list[Path], production: Environment
 ) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
     local = furnish(folder / "var", candidates)
     _, verdict = judge(local, 2, champion=1)
-    named = f'{{"production": {{"mlflow": "{production.mlflow}", "ledger": "{production.ledger}"}}}}'
+    environments = f'{{"production": {{"mlflow": "{production.mlflow}", "ledger": "{production.ledger}"}}}}'
 
-    done = retune(folder, "promote", "tickets", "2", "--from", "local", "--to", "production", RETUNE_ENVIRONMENTS=named, RETUNE_USER="ada")
+    done = retune(
+        folder, "promote", "tickets", "2", "--from", "local", "--to", "production", RETUNE_ENVIRONMENTS=environments, RETUNE_USER="ada"
+    )
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("tickets: version 1 is now the champion; before: none")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from components.artifacts.verdict import Outcome, Verdict
 from components.core.errors import BadInput, BadParams, NotFound
 from components.ledger import Ledger, Request, StaleVerdict
-from components.mlflow_store.connection import experiment
+from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import CHALLENGER, CHAMPION, PREVIOUS, Environment, Version, attach_verdict, register, versions
 from components.mlflow_store.registry.versions import VERDICT
 from components.mlflow_store.tracking import run_key
@@ -45,7 +45,7 @@ def furnish(var: Path, candidates: list[Path]) -> Environment:
     uri = new_store(var)
     client = MlflowClient(uri)
     for workspace in candidates:
-        run = client.create_run(experiment(client, uri, "tickets"))
+        run = client.create_run(ensure_experiment(client, uri, "tickets"))
         register(workspace, uri, run_id=run.info.run_id, key=run_key(workspace), lineage=LINEAGE)
     return Environment("local", uri, f"sqlite:///{var}/ledger.db")
 
@@ -228,7 +228,7 @@ def test_a_person_promotes_rolls_back_and_mends_by_commands(
     ]
     MlflowClient(place.mlflow).set_registered_model_alias("tickets", CHAMPION, "2")
     mended = retune(folder, "reconcile")
-    assert "tickets: the alias champion was at version 2, and is at version 1 by the ledger" in mended.stdout
+    assert "tickets: moved the alias champion from version 2 to version 1, as in the ledger" in mended.stdout
     assert Ledger(place.ledger).head("tickets").who == "ada"
 
 

@@ -1,4 +1,4 @@
-"""`retune serve` as its clients meet it: over real HTTP, on a tiny version."""
+"""`retune serve` over real HTTP, with a tiny version."""
 
 import contextlib
 import http.client
@@ -39,7 +39,7 @@ class Server:
     """A running `retune serve`, the first line that it printed, and its port."""
 
     process: "subprocess.Popen[str]"
-    said: str
+    first_line: str
     port: int
 
     def send(self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] = JSON, **more: Any) -> tuple[int, Any]:
@@ -50,16 +50,16 @@ class Server:
             text = answer.read()
             return answer.status, json.loads(text) if text.strip() else None
 
-    def ask(self, body: Any) -> tuple[int, Any]:
+    def post(self, body: Any) -> tuple[int, Any]:
         return self.send("POST", "/invocations", body if isinstance(body, bytes) else json.dumps(body).encode())
 
     def raw(self, text: bytes) -> bytes:
         with socket.create_connection(("127.0.0.1", self.port), timeout=300) as connection:
             connection.sendall(text)
-            found = b""
+            data = b""
             while block := connection.recv(1 << 16):
-                found += block
-            return found
+                data += block
+            return data
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +71,18 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: 
 
 @contextlib.contextmanager
 def serving(project: Path, temporary: Path) -> Iterator[Server]:
-    """Serve the champion, with `temporary` as the place of temporary files."""
+    """Serve the champion, with `temporary` as the folder for temporary files."""
     temporary.mkdir()
     surroundings = environment(project, PYTHONPATH=str(ROOT), TMPDIR=str(temporary))
     command = [str(BIN / "retune"), "serve", "tickets@champion", "--port", "0", *LIMITS]
-    pipes = {"stdout": subprocess.PIPE, "stderr": (project / "said.txt").open("w")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": (project / "serve.log").open("w")}
     process = subprocess.Popen(command, cwd=project, env=surroundings, text=True, **pipes)  # type: ignore[call-overload]
     try:
         assert process.stdout is not None
-        said = process.stdout.readline()
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", said)
-        assert found, (project / "said.txt").read_text()
-        yield Server(process, said, int(found[1]))
+        first_line = process.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:(\d+)", first_line)
+        assert address, (project / "serve.log").read_text()
+        yield Server(process, first_line, int(address[1]))
     finally:
         process.kill()
         process.communicate()
@@ -95,16 +95,16 @@ def server(project: Path) -> Iterator[Server]:
         yield running
 
 
-def test_it_says_which_version_it_serves_and_answers_as_that_was_evaluated(server: Server, project: Path, tickets: pd.DataFrame) -> None:
+def test_server_reports_its_version_and_answers_as_evaluated(server: Server, project: Path, tickets: pd.DataFrame) -> None:
     evaluated = Predictions.read(project / "workspace0/reports/evaluation/predictions/candidate.parquet")
-    status, found = server.ask({"dataframe_split": {"columns": ["text"], "data": [[text] for text in tickets["text"].head(60)]}})
+    status, answer = server.post({"dataframe_split": {"columns": ["text"], "data": [[text] for text in tickets["text"].head(60)]}})
     about = server.send("GET", "/version")[1]
     version = MlflowClient(f"sqlite:///{project / 'var/mlflow.db'}").get_model_version("tickets", "1")
 
     assert status == 200
-    answered = [[one["probabilities"][label] for label in evaluated.labels] for one in found["predictions"]]
+    answered = [[row["probabilities"][label] for label in evaluated.labels] for row in answer["predictions"]]
     assert np.allclose(answered, evaluated.probabilities, atol=1e-6)  # float32, another batch
-    assert [one["label"] for one in found["predictions"]] == evaluated.predicted.tolist()
+    assert [row["label"] for row in answer["predictions"]] == evaluated.predicted.tolist()
     assert about == {
         "model": "tickets",
         "version": 1,
@@ -112,11 +112,11 @@ def test_it_says_which_version_it_serves_and_answers_as_that_was_evaluated(serve
         "uri": "models:/tickets/1",
         "package": version.tags["retune.package"],
     }
-    assert server.said.startswith("models:/tickets/1 is served on http://127.0.0.1:")
+    assert server.first_line.startswith("serving models:/tickets/1 on http://127.0.0.1:")
     assert [server.send("GET", path)[0] for path in ("/ping", "/health")] == [200, 200]
 
 
-def test_todays_code_is_out_of_its_reach(server: Server, project: Path) -> None:
+def test_todays_code_cannot_be_imported(server: Server, project: Path) -> None:
     process = psutil.Process(server.process.pid)
 
     assert Path(process.cwd()).parent == project / "serving"
@@ -125,8 +125,8 @@ def test_todays_code_is_out_of_its_reach(server: Server, project: Path) -> None:
     assert process.environ()["PYTHONSAFEPATH"] == "1"
 
 
-def test_what_the_gate_calls_malformed_is_refused_in_one_shape(server: Server) -> None:
-    answers = {name: server.ask(body) for name, body in malformed_requests(TEXT).items()}
+def test_malformed_requests_get_one_error_format(server: Server) -> None:
+    answers = {name: server.post(body) for name, body in malformed_requests(TEXT).items()}
 
     assert {status for status, _ in answers.values()} == {400}
     assert all(set(error) == {"error_code", "message"} for _, error in answers.values())
@@ -135,23 +135,23 @@ def test_what_the_gate_calls_malformed_is_refused_in_one_shape(server: Server) -
 HEAD = b"POST /invocations HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
 
-def test_the_limits_hold_over_http(server: Server) -> None:
+def test_limits_are_enforced_over_http(server: Server) -> None:
     many, long = {"inputs": {"text": ["a"] * 101}}, {"inputs": {"text": ["a" * 501]}}
     chunks = iter([b" " * 60_000] * 3)
-    found = [
-        server.ask(many),
-        server.ask(long),
-        server.ask(b" " * 64 * 1024 + b"{}"),
+    responses = [
+        server.post(many),
+        server.post(long),
+        server.post(b" " * 64 * 1024 + b"{}"),
         server.send("POST", "/invocations", chunks, encode_chunked=True),  # type: ignore[arg-type]
     ]
     expecting = server.raw(HEAD + b"Connection: close\r\nExpect: 100-continue\r\nContent-Length: 9000000000\r\n\r\n")
 
-    assert [(status, error["error_code"]) for status, error in found] == [(413, "REQUEST_TOO_LARGE")] * 4
-    assert expecting.startswith(b"HTTP/1.1 413 ")  # and no byte of it was asked for
-    assert server.ask({"inputs": {"text": ["a"] * 100}})[0] == 200
+    assert [(status, error["error_code"]) for status, error in responses] == [(413, "REQUEST_TOO_LARGE")] * 4
+    assert expecting.startswith(b"HTTP/1.1 413 ")  # without a 100 Continue
+    assert server.post({"inputs": {"text": ["a"] * 100}})[0] == 200
 
 
-NO_HTTP = {
+INVALID_HTTP = {
     "no request": b"GARBAGE\r\n\r\n",
     "no chunk": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
@@ -159,8 +159,8 @@ NO_HTTP = {
 }
 
 
-@pytest.mark.parametrize("text", NO_HTTP.values(), ids=NO_HTTP.keys())
-def test_what_is_no_http_is_refused_as_json_too(server: Server, text: bytes) -> None:
+@pytest.mark.parametrize("text", INVALID_HTTP.values(), ids=INVALID_HTTP.keys())
+def test_invalid_http_is_rejected_as_json(server: Server, text: bytes) -> None:
     head, _, body = server.raw(text).partition(b"\r\n\r\n")
 
     assert head.startswith(b"HTTP/1.1 400 ")
@@ -168,77 +168,79 @@ def test_what_is_no_http_is_refused_as_json_too(server: Server, text: bytes) -> 
     assert server.send("GET", "/ping")[0] == 200
 
 
-def test_unknown_routes_and_wrong_methods_are_told(server: Server) -> None:
+def test_unknown_routes_and_wrong_methods_are_rejected(server: Server) -> None:
     assert server.send("GET", "/docs")[1]["error_code"] == "ENDPOINT_NOT_FOUND"
     assert server.send("PUT", "/invocations")[1]["error_code"] == "METHOD_NOT_ALLOWED"
     assert server.send("POST", "/invocations", b"text\na\n", {"Content-Type": "text/csv"})[1]["error_code"] == "UNSUPPORTED_MEDIA_TYPE"
 
 
-def test_many_at_once_are_answered_each_with_its_own(server: Server) -> None:
+def test_concurrent_requests_get_their_own_answers(server: Server) -> None:
     texts = [f"invoice {number} router" for number in range(24)]
-    found: dict[str, Any] = {}
-    threads = [threading.Thread(target=lambda text=text: found.update({text: server.ask({"inputs": {"text": text}})})) for text in texts]
+    concurrent: dict[str, Any] = {}
+    threads = [
+        threading.Thread(target=lambda text=text: concurrent.update({text: server.post({"inputs": {"text": text}})})) for text in texts
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    alone = {text: server.ask({"inputs": {"text": text}}) for text in texts}
+    sequential = {text: server.post({"inputs": {"text": text}}) for text in texts}
 
-    assert {status for status, _ in found.values()} == {200}
-    assert found == alone
+    assert {status for status, _ in concurrent.values()} == {200}
+    assert concurrent == sequential
 
 
-def test_a_port_in_use_and_an_address_of_others_are_one_clear_error(server: Server, project: Path) -> None:
+def test_unusable_port_or_address_is_rejected(server: Server, project: Path) -> None:
     taken = retune(project, "serve", "tickets@champion", "--port", str(server.port), PYTHONPATH=str(ROOT))
 
     assert taken.returncode == Unavailable.exit_code
-    assert taken.stderr == f"error: port {server.port} of 127.0.0.1 is in use; name another: --port, or 0 for any free one\n"
+    assert taken.stderr == f"error: port {server.port} of 127.0.0.1 is in use; choose another with --port, or 0 for any free one\n"
     with pytest.raises(BadParams, match=r"cannot listen on port 0 of 192\.0\.2\.1"):
         listen("192.0.2.1", 0)
     with listen("::1", 0) as other:
         assert other.getsockname()[0] == "::1"
 
 
-def test_a_request_that_is_inside_when_the_server_is_told_to_end_is_answered(project: Path) -> None:
+def test_active_request_is_answered_after_sigterm(project: Path) -> None:
     body = json.dumps({"inputs": {"text": ["a"] * 50}}).encode()
     with serving(project, project / "ending") as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=300) as inside:
             inside.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[:20])
-            server.send("GET", "/ping")  # by now the other is being read
+            server.send("GET", "/ping")  # by now the server reads the other request
             server.process.send_signal(signal.SIGTERM)
             while True:
                 try:
                     socket.create_connection(("127.0.0.1", server.port), timeout=300).close()
-                    time.sleep(0.05)  # a flood of connections would take the place of the one that is read
-                except ConnectionError:  # nobody new is let in
+                    time.sleep(0.05)  # too many connections would displace the one that is being read
+                except ConnectionError:  # new connections are refused
                     break
             inside.sendall(body[20:])
             answer = http.client.HTTPResponse(inside)
             answer.begin()
-            found = json.loads(answer.read())
+            body = json.loads(answer.read())
         code = server.process.wait(300)
 
-    assert (answer.status, len(found.get("predictions", [])), code) == (200, 50, 0), found
-    assert (project / "said.txt").read_text() == ""
+    assert (answer.status, len(body.get("predictions", [])), code) == (200, 50, 0), body
+    assert (project / "serve.log").read_text() == ""
     assert list((project / "ending").iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.exhaustive)])
-def test_it_ends_without_a_word_while_the_version_is_loaded(project: Path, number: signal.Signals) -> None:
+def test_signal_while_loading_exits_silently(project: Path, number: signal.Signals) -> None:
     temporary = project / f"loading{number}"
     temporary.mkdir()
     surroundings = environment(project, PYTHONPATH=str(ROOT), TMPDIR=str(temporary))
     command = [str(BIN / "retune"), "serve", "tickets/1", "--port", "0"]
-    for _ in range(5):  # on a busy machine it may be served before this test sees that it is being loaded
+    for _ in range(5):  # on a busy machine loading may end before the signal
         with subprocess.Popen(command, cwd=project, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             while "scoring_server" not in " ".join(psutil.Process(process.pid).cmdline()):
                 assert process.poll() is None
                 os.sched_yield()
             process.send_signal(number)
-            said = process.communicate(timeout=300)
+            output = process.communicate(timeout=300)
         assert process.returncode == 0
         assert list(temporary.iterdir()) == []
-        if not said[0]:
+        if not output[0]:
             break
 
-    assert said == (b"", b"")
+    assert output == (b"", b"")

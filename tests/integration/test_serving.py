@@ -1,4 +1,4 @@
-"""The registered model as its users meet it: loaded in a fresh process, and behind `mlflow models serve`."""
+"""The registered model as users load it: in a new process, and behind `mlflow models serve`."""
 
 import contextlib
 import json
@@ -51,13 +51,13 @@ def expected(finished: Path) -> tuple[tuple[str, ...], np.ndarray]:
 
 def check(rows: list[dict], expected: tuple[tuple[str, ...], np.ndarray]) -> None:
     labels, probabilities = expected
-    assert [row["label"] for row in rows] == [labels[place] for place in probabilities.argmax(axis=1)]
-    for row, wanted in zip(rows, probabilities, strict=True):
-        assert [row["probabilities"][label] for label in labels] == pytest.approx(wanted, abs=1e-6)  # float32, another thread count
-        assert row["probability"] == pytest.approx(max(wanted), abs=1e-6)
+    assert [row["label"] for row in rows] == [labels[index] for index in probabilities.argmax(axis=1)]
+    for row, reference in zip(rows, probabilities, strict=True):
+        assert [row["probabilities"][label] for label in labels] == pytest.approx(reference, abs=1e-6)  # float32, another thread count
+        assert row["probability"] == pytest.approx(max(reference), abs=1e-6)
 
 
-def test_load_model_answers_raw_text_in_a_fresh_process(uri: str, expected, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_loaded_model_answers_raw_text_in_a_new_process(uri: str, expected, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     code = (
         "import json, sys, mlflow, pandas as pd;"
         "model = mlflow.pyfunc.load_model('models:/tickets@champion');"
@@ -133,7 +133,7 @@ BAD = {
 }
 
 
-def test_the_scoring_server_answers_raw_text_and_refuses_what_is_none(uri: str, expected, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_scoring_server_answers_text_and_rejects_bad_input(uri: str, expected, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     with served(uri, tmp_path) as address:
         for body in (
             {"dataframe_records": [{"text": text} for text in TEXTS]},

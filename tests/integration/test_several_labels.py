@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.artifacts.predictions import Predictions, probabilities_of
-from components.mlflow_store.registry import predict, serve_and_ask
+from components.mlflow_store.registry import predict, probe_server
 from tests.support import cases, pipeline
 
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
@@ -33,7 +33,7 @@ def test_a_served_answer_has_its_labels_and_the_probability_of_each(tmp_path: Pa
     uri, version = pipeline.enter(place, params)
     rows, evaluated = pipeline.tested_rows(place).head(6), Predictions.read(place.predictions / "candidate.parquet")
 
-    served = serve_and_ask(uri, version.name, version.number, rows, example=params.made_task.example)
+    served = probe_server(uri, version.name, version.number, rows, example=params.made_task.example)
     assert served.fault is None
     expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
     assert [one.label for one in served.answers] == [expected[one.id] for one in served.answers]

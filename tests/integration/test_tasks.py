@@ -17,7 +17,7 @@ from components.artifacts.predictions import Predictions, answer_distance
 from components.artifacts.validation import ValidationReport
 from components.artifacts.verdict import Outcome
 from components.core.hashing import digest_folder
-from components.mlflow_store.registry import Version, predict, serve_and_ask, verify
+from components.mlflow_store.registry import Version, predict, probe_server, verify
 from components.model import tasks
 from components.report import CARD, write_card, write_report
 from flows.pipeline.judge import judge
@@ -105,7 +105,7 @@ def test_the_registered_version_answers_as_it_was_evaluated(run: Line) -> None:
 @pytest.mark.exhaustive
 def test_the_scoring_server_is_asked_without_a_gate(run: Line) -> None:
     rows, evaluated = pipeline.tested_rows(run.place), Predictions.read(run.place.predictions / "candidate.parquet")
-    served = serve_and_ask(run.uri, run.version.name, run.version.number, rows.head(12), example=run.params.made_task.example)
+    served = probe_server(run.uri, run.version.name, run.version.number, rows.head(12), example=run.params.made_task.example)
 
     assert served.fault is None
     assert served.refused == ()
@@ -167,7 +167,7 @@ def test_every_method_goes_the_same_way(run: Line, method: str, tmp_path: Path) 
 
     assert_falling(losses_of(place))
     rows, evaluated = pipeline.tested_rows(place).head(4), Predictions.read(place.predictions / "candidate.parquet")
-    served = serve_and_ask(uri, version.name, version.number, rows, example=params.made_task.example)
+    served = probe_server(uri, version.name, version.number, rows, example=params.made_task.example)
     expected = dict(zip(evaluated.ids.tolist(), evaluated.predicted.tolist(), strict=True))
     assert served.fault is None
     assert max(answer_distance(one.label, expected[one.id]) for one in served.answers) < 1e-3

@@ -82,7 +82,7 @@ def test_every_entry_of_the_registry_is_of_its_own_model_and_data(
         (version,) = registry.versions(stack.mlflow, model.name)
         assert "champion" in version.aliases
         assert version.tags["retune.data_digest"] == source.digest
-        package = registry.inspected(stack.mlflow, version) / "artifacts"  # every file of it against its hash
+        package = registry.checked_package(stack.mlflow, version) / "artifacts"  # every file of it against its hash
         assert yaml.safe_load((package / "params.yaml").read_text(encoding="utf-8")) == yaml.safe_load(
             model.params.read_text(encoding="utf-8")
         )

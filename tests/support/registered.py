@@ -7,7 +7,7 @@ import pandas as pd
 import yaml
 from mlflow import MlflowClient
 
-from components.mlflow_store.connection import experiment
+from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import Version, register
 from components.mlflow_store.tracking import run_key
 from tests.support.finished import LINEAGE, make_finished, new_store
@@ -26,7 +26,7 @@ def make_registered(folder: Path, base: Path, tickets: pd.DataFrame, versions: i
 def _registered(workspace: Path, uri: str) -> Version:
     """Register as after `record`; a bare run stands in for the recorded one, which takes longer to make."""
     client = MlflowClient(uri)
-    run = client.create_run(experiment(client, uri, "tickets"))
+    run = client.create_run(ensure_experiment(client, uri, "tickets"))
     return register(workspace, uri, run_id=run.info.run_id, key=run_key(workspace), lineage=LINEAGE)
 
 

@@ -1,30 +1,30 @@
-"""MLflow's registry: register once, attach the verdict, verify from the package, promote by the ledger.
+"""MLflow's model registry: register a version once, attach its verdict, verify its package, and promote it through the ledger.
 
-Reads a workspace, a recorded run and the ledger; writes versions, their packages and verdicts, the ledger's entries, and the aliases
+Reads a workspace, a recorded run and the ledger; writes versions, their packages and verdicts, ledger entries, and the aliases
 `champion`, `challenger` and `previous`.
 """
 
-from components.mlflow_store.registry.aliases import accept, confirm, reconcile
+from components.mlflow_store.registry.aliases import accept_ledger, reconcile, refresh_ledger_head
 from components.mlflow_store.registry.artifact_access import models
-from components.mlflow_store.registry.environments import Environment, copy_version, judged_elsewhere
+from components.mlflow_store.registry.environments import Environment, copy_version, judged_elsewhere_note
 from components.mlflow_store.registry.latency import measure, package_bytes
 from components.mlflow_store.registry.ledger_head import HeadCheck
 from components.mlflow_store.registry.ledger_head import verify as verify_ledger
-from components.mlflow_store.registry.promote import Decision, Expected, Promotion, current_champion, promote, rollback, swap_champion
+from components.mlflow_store.registry.promote import Decision, Expected, Promotion, champion_stack, promote, rollback, swap_champion
 from components.mlflow_store.registry.register import register
-from components.mlflow_store.registry.servability_probe import evenly, serve_and_ask
+from components.mlflow_store.registry.servability_probe import probe_server, sample_evenly
 from components.mlflow_store.registry.verdicts import attach_verdict, read_verdict, record_decision, reopen
 from components.mlflow_store.registry.verify import (
     VerifiedVersion,
-    inspected,
-    keep,
-    kept,
+    checked_package,
     model_folder,
     predict,
+    read_cache,
     resolve,
     score_version,
     spec_of,
     verify,
+    write_cache,
 )
 from components.mlflow_store.registry.versions import (
     BASE_SOURCE,
@@ -53,37 +53,37 @@ __all__ = [
     "VerifiedVersion",
     "Version",
     "VersionStatus",
-    "accept",
+    "accept_ledger",
     "attach_verdict",
     "champion",
-    "confirm",
+    "champion_stack",
+    "checked_package",
     "copy_version",
-    "current_champion",
-    "evenly",
-    "inspected",
-    "judged_elsewhere",
-    "keep",
-    "kept",
+    "judged_elsewhere_note",
     "measure",
     "model_folder",
     "models",
     "package_bytes",
     "predict",
     "predictions_of",
+    "probe_server",
     "promote",
+    "read_cache",
     "read_verdict",
     "reconcile",
     "record_decision",
+    "refresh_ledger_head",
     "register",
     "reopen",
     "resolve",
     "rollback",
+    "sample_evenly",
     "score_version",
-    "serve_and_ask",
     "spec_of",
     "status",
     "swap_champion",
     "verify",
     "verify_ledger",
     "versions",
+    "write_cache",
 ]

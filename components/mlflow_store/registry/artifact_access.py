@@ -1,6 +1,6 @@
-"""What MLflow holds of a version beside its tags: the artifacts of its run, and how much room it all takes.
+"""Artifacts of a version's run, disk usage, and deletion.
 
-Reads them where they lie; `forget` is the one way to delete a version with everything that belongs to it.
+`delete_version` is the only function that deletes a version together with its runs and files.
 """
 
 import shutil
@@ -13,15 +13,15 @@ from mlflow.artifacts import download_artifacts
 from mlflow.exceptions import MlflowException
 
 from components.core.errors import NotFound, RetuneError
-from components.mlflow_store.connection import connect, reaching
-from components.mlflow_store.registry.versions import COMPLETE, Version, delete
+from components.mlflow_store.connection import connect, translated_errors
+from components.mlflow_store.registry.versions import COMPLETE, Version, delete, records
 
-_GONE = "RESOURCE_DOES_NOT_EXIST"
+_MISSING = "RESOURCE_DOES_NOT_EXIST"
 
 
 def models(uri: str) -> list[str]:
     """Return the names of all registered models, sorted."""
-    with reaching(uri):
+    with translated_errors(uri):
         client, names, token = connect(uri), list[str](), None
         while True:
             page = client.search_registered_models(max_results=1_000, page_token=token)
@@ -31,81 +31,77 @@ def models(uri: str) -> list[str]:
                 return sorted(names)
 
 
-def registered_at(uri: str, name: str) -> dict[int, datetime]:
-    """Return the moment (UTC) at which each version was registered."""
-    with reaching(uri):
-        client, moments, token = connect(uri), dict[int, datetime](), None
-        quoted = name.replace("'", "\\'")
-        while True:
-            page = client.search_model_versions(f"name='{quoted}'", max_results=1_000, page_token=token)
-            moments |= {int(one.version): datetime.fromtimestamp((one.creation_timestamp or 0) / 1_000, UTC) for one in page}
-            token = page.token
-            if not token:
-                return moments
+def registration_times(uri: str, name: str) -> dict[int, datetime]:
+    """Return the registration time (UTC) of each version."""
+    with translated_errors(uri):
+        return {
+            int(record.version): datetime.fromtimestamp((record.creation_timestamp or 0) / 1_000, UTC)
+            for record in records(connect(uri), name)
+        }
 
 
 def artifact(uri: str, version: Version, path: str) -> Path:
-    """Return a file or folder among the artifacts of the run that a version was recorded as; to be read only.
+    """Return a file or folder of the artifacts of a version's run; read-only.
 
     Raises:
-        NotThere: the run or the artifact is gone.
+        NotFound: the run or the artifact does not exist any more.
     """
     try:
-        found = download_artifacts(run_id=version.run_id, artifact_path=path, tracking_uri=uri)
+        local_path = download_artifacts(run_id=version.run_id, artifact_path=path, tracking_uri=uri)
     except (MlflowException, OSError):
-        found = ""
-    if not found or not Path(found).exists():
+        local_path = ""
+    if not local_path or not Path(local_path).exists():
         raise NotFound(f"{version.uri}: its run {version.run_id or '(none)'} has no artifact {path}; it was deleted or recorded elsewhere")
-    return Path(found)
+    return Path(local_path)
 
 
 def sizes(uri: str, version: Version) -> tuple[int, int]:
-    """Return how many bytes the package of a version and the artifacts of its run take; 0 where they are not on this machine."""
-    with reaching(uri):
-        return tuple(_bytes(place) for place in _places(connect(uri), version))  # type: ignore[return-value]
+    """Return the size in bytes of a version's package and of its run's artifacts; 0 if they are not local."""
+    with translated_errors(uri):
+        return tuple(map(_bytes, _local_folders(connect(uri), version)))  # type: ignore[return-value]
 
 
-def forget(uri: str, version: Version) -> None:
-    """Delete a version, its package and its runs; the version itself goes last, so that what a kill leaves is found again.
+def delete_version(uri: str, version: Version) -> None:
+    """Delete a version, its package and its runs; the version goes last, so that an interrupted deletion can be repeated.
 
-    MLflow keeps the deleted runs' metadata in its trash (`mlflow gc` empties it). Artifacts on this machine are removed; those of a
-    server are removed by the server's own `mlflow gc`.
+    Deleted runs stay in MLflow's trash until `mlflow gc`. Local artifacts are removed here; those of a server by the server's own
+    `mlflow gc`.
 
     Raises:
         RetuneError: it has an alias.
     """
-    with reaching(uri):
+    with translated_errors(uri):
         client = connect(uri)
         if version.aliases:
             raise RetuneError(f"{version.uri} is not deleted: it is {', '.join(version.aliases)}")
         if version.complete:
             client.delete_model_version_tag(version.name, str(version.number), COMPLETE)
-        places = _places(client, version)
+        folders = _local_folders(client, version)
         if model_id := _logged_model(client, version):
             client.delete_logged_model(model_id)
         _delete_run(client, version.run_id)
-        for place in places:
-            if place is not None:
-                shutil.rmtree(place, ignore_errors=True)
+        for folder in folders:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
         delete(client, version)
 
 
-def _places(client: MlflowClient, version: Version) -> tuple[Path | None, Path | None]:
-    """Return the local folders of the package and of the run's artifacts."""
+def _local_folders(client: MlflowClient, version: Version) -> tuple[Path | None, Path | None]:
+    """Return the local folders of the package and of the run's artifacts; None for a remote or missing one."""
     model_id = _logged_model(client, version)
     try:
         package_uri = str(client.get_logged_model(model_id).artifact_location) if model_id else ""
     except MlflowException as error:
-        package_uri = _unless_gone(error)
+        package_uri = _empty_if_missing(error)
     try:
         run_uri = str(client.get_run(version.run_id).info.artifact_uri) if version.run_id else ""
     except MlflowException as error:
-        run_uri = _unless_gone(error)
+        run_uri = _empty_if_missing(error)
     return _local(package_uri), _local(run_uri)
 
 
-def _unless_gone(error: MlflowException) -> str:
-    if error.error_code != _GONE:
+def _empty_if_missing(error: MlflowException) -> str:
+    if error.error_code != _MISSING:
         raise error
     return ""
 
@@ -119,7 +115,7 @@ def _delete_run(client: MlflowClient, run_id: str) -> None:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        _unless_gone(error)
+        _empty_if_missing(error)
         return
     if run.info.lifecycle_stage == "deleted":
         return

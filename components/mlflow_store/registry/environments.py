@@ -1,6 +1,6 @@
-"""Where versions live, and how one is copied with all that it can be judged by: from staging to production.
+"""Environments (a registry with its ledger), and copying a version with its evidence from one to another, as staging to production.
 
-Reads one store of MLflow's; writes a run, its artifacts, a package and a version into another.
+Reads one MLflow store; writes a run, its artifacts, a package and a version into another.
 """
 
 import logging
@@ -15,10 +15,26 @@ from mlflow.entities import Metric, Run
 from components.core.errors import BadModel
 from components.core.temporary import temporary
 from components.ledger import Entry
-from components.mlflow_store.connection import alone, connect, experiment, forget_folder, log_all, params_of, reaching, tags_of, upload
-from components.mlflow_store.registry.register import complete, create_version, send_package, sweep, whole_version
+from components.mlflow_store.connection import (
+    connect,
+    delete_artifacts,
+    ensure_experiment,
+    log_in_batches,
+    params_of,
+    store_lock,
+    tags_of,
+    translated_errors,
+    upload,
+)
+from components.mlflow_store.registry.register import (
+    create_version,
+    delete_orphaned_packages,
+    find_or_complete,
+    mark_complete,
+    upload_package,
+)
 from components.mlflow_store.registry.verdicts import attach_verdict, read_verdict
-from components.mlflow_store.registry.verify import inspected, known_version
+from components.mlflow_store.registry.verify import checked_package, registered_version
 from components.mlflow_store.registry.versions import (
     ANSWER,
     COMPLETE,
@@ -39,7 +55,7 @@ from components.mlflow_store.registry.versions import search as search_versions
 
 log = logging.getLogger(__name__)
 
-_OF_A_STORE = {
+_STORE_TAGS = {
     COMPLETE,
     PROMOTED,
     LEDGER,
@@ -49,16 +65,16 @@ _OF_A_STORE = {
     JUDGED_AGAINST,
     EVIDENCE,
     "retune.verdict_run",
-}  # made anew in the target
-# The tag of a verdict that was copied, by its evidence: whom it is about, as this store numbers it. It is written before the verdict:
-# no copied verdict is without it, and a copy's verdict that has none was reached here.
+}  # written again by the target
+# Prefix of the tag of a copied verdict. The tag's name ends with the evidence, its value is the version that the verdict was reached
+# against, by its number in this store. It is written before the verdict, so a copy's verdict without this tag was reached here.
 _COPIED = f"{JUDGED_AGAINST}."
-_LEFT = shutil.ignore_patterns("__pycache__", "registered_model_meta")  # what loading a package leaves beside it
+_LOADER_FILES = shutil.ignore_patterns("__pycache__", "registered_model_meta")  # created when a package is loaded
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A registry and its ledger by their addresses: `staging`, `production`, or a project's own, `local`."""
+    """A named pair of registry and ledger URLs: `staging`, `production`, or the project's own, `local`."""
 
     name: str
     mlflow: str
@@ -66,106 +82,103 @@ class Environment:
 
 
 def copy_version(source: Environment, target: Environment, name: str, number: int) -> Version:
-    """Copy a version: its package file by file, its run with every artifact, its tags and its verdict. Repeating it copies nothing.
+    """Copy a version: its package, its run with all artifacts, its tags and its verdict; repeating it copies nothing.
 
-    A copy counts once all of it was read back: the tag `retune.complete` is last, and what a killed call left is replaced.
+    The tag `retune.complete` is set last, after everything was read back; an incomplete copy is replaced.
 
     Raises:
-        NotThere: no such version.
-        BadModel: its package is not what was registered.
-        Unavailable: a store is busy, or what the target holds is not what was sent.
+        NotFound: the version does not exist.
+        BadModel: the package differs from the registered one.
+        Unavailable: a store is busy, or the target's files differ from those that were sent.
     """
-    version = known_version(source.mlflow, name, number)
-    folder = inspected(source.mlflow, version)
-    with reaching(target.mlflow), alone(target.mlflow, f"register {name}"):
+    version = registered_version(source.mlflow, name, number)
+    folder = checked_package(source.mlflow, version)
+    with translated_errors(target.mlflow), store_lock(target.mlflow, f"register {name}"):
         client = connect(target.mlflow)
-        sweep(client, target.mlflow, name, version.key)
-        known = whole_version(client, target.mlflow, name, version.key, challenger=False)
-        if known is None:
+        delete_orphaned_packages(client, target.mlflow, name, version.key)
+        copied = find_or_complete(client, target.mlflow, name, version.key, challenger=False)
+        if copied is None:
             run_id = _copy_run(source, target, client, version)
-            known = _copy_package(source, target, client, version, folder, run_id)
-            log.info("copied %s from %s to %s as version %d", version.uri, source.name, target.name, known.number)
-    return _copy_verdict(source, target, version, known)
+            copied = _copy_package(source, target, client, version, folder, run_id)
+            log.info("copied %s from %s to %s as version %d", version.uri, source.name, target.name, copied.number)
+    return _copy_verdict(source, target, version, copied)
 
 
 def _copy_run(source: Environment, target: Environment, client: MlflowClient, version: Version) -> str:
-    """Copy the run with its params, metrics, tags and artifacts, and return its id in the target."""
-    with reaching(source.mlflow):
+    """Copy the run with its params, metrics, tags and artifacts, and return the id of the copy."""
+    with translated_errors(source.mlflow):
         origin = connect(source.mlflow)
         run = origin.get_run(version.run_id)
         metrics = [point for name in run.data.metrics for point in origin.get_metric_history(version.run_id, name)]
-    place = experiment(client, target.mlflow, version.name)
-    for torn in client.search_runs([place], f"tags.`{KEY}` = '{version.key}' and tags.`{ORIGIN}` = '{source.name}'"):
-        client.delete_run(torn.info.run_id)
-        forget_folder(str(torn.info.artifact_uri))
+    experiment = ensure_experiment(client, target.mlflow, version.name)
+    for incomplete in client.search_runs([experiment], f"tags.`{KEY}` = '{version.key}' and tags.`{ORIGIN}` = '{source.name}'"):
+        client.delete_run(incomplete.info.run_id)
+        delete_artifacts(str(incomplete.info.artifact_uri))
     tags = {KEY: version.key, ORIGIN: source.name, "retune.origin_run": version.run_id}
-    run_id = str(client.create_run(place, start_time=run.info.start_time, tags=tags, run_name=run.info.run_name).info.run_id)
-    _fill(client, run_id, run, metrics)
-    with temporary() as aside:
-        with reaching(source.mlflow):
-            artifacts = Path(origin.download_artifacts(version.run_id, "", str(aside)))
+    run_id = str(client.create_run(experiment, start_time=run.info.start_time, tags=tags, run_name=run.info.run_name).info.run_id)
+    _copy_run_data(client, run_id, run, metrics)
+    with temporary() as folder:
+        with translated_errors(source.mlflow):
+            artifacts = Path(origin.download_artifacts(version.run_id, "", str(folder)))
         upload(client, run_id, artifacts)
     client.set_terminated(run_id, run.info.status, run.info.end_time)
     client.set_tag(run_id, COMPLETE, "true")
     return run_id
 
 
-def _fill(client: MlflowClient, run_id: str, run: Run, metrics: list[Metric]) -> None:
-    """Copy what the source's store holds of a run beside its artifacts; MLflow's own tags are about that store."""
-    ours = ("retune.", "mlflow.source.")
-    tags = {name: value for name, value in run.data.tags.items() if name.startswith(ours) and name not in _OF_A_STORE}
+def _copy_run_data(client: MlflowClient, run_id: str, run: Run, metrics: list[Metric]) -> None:
+    """Copy params, metrics, datasets and Retune's tags of a run; MLflow's own tags describe the source store."""
+    prefixes = ("retune.", "mlflow.source.")
+    tags = {name: value for name, value in run.data.tags.items() if name.startswith(prefixes) and name not in _STORE_TAGS}
     points = [Metric(point.key, point.value, point.timestamp, point.step) for point in metrics]
-    log_all(client, run_id, metrics=points, params=params_of(run.data.params), tags=tags_of(tags))
+    log_in_batches(client, run_id, metrics=points, params=params_of(run.data.params), tags=tags_of(tags))
     if run.inputs is not None:
         client.log_inputs(run_id, run.inputs.dataset_inputs)
 
 
 def _copy_package(source: Environment, target: Environment, client: MlflowClient, version: Version, folder: Path, run_id: str) -> Version:
-    """Send the package as it is, and make a version of it.
+    """Upload the unchanged package and create a version from it.
 
     Raises:
-        BadModel: what was sent has another fingerprint than what was registered.
+        BadModel: the fingerprint of the uploaded package differs from the registered one.
     """
 
     def build(built: Path, _ids: Mapping[str, str]) -> None:
-        shutil.copytree(folder, built, ignore=_LEFT)
+        shutil.copytree(folder, built, ignore=_LOADER_FILES)
 
-    model_id, whole = send_package(client, target.mlflow, version.name, version.key, run_id, build)
-    if whole != version.tags.get("retune.package"):
-        raise BadModel(f"{version.uri} of {source.name} changed while it was copied; nothing was registered")
-    kept = {name: value for name, value in version.tags.items() if name not in _OF_A_STORE and not name.startswith(_COPIED)}
+    model_id, fingerprint = upload_package(client, target.mlflow, version.name, version.key, run_id, build)
+    if fingerprint != version.tags.get("retune.package"):
+        raise BadModel(f"{version.uri} of {source.name} changed during the copy; nothing was registered")
+    kept = {name: value for name, value in version.tags.items() if name not in _STORE_TAGS and not name.startswith(_COPIED)}
     tags = {**kept, ORIGIN: source.name, ORIGIN_VERSION: version.number}
     description = f"{version.description.partition(chr(10))[0]} Copied from version {version.number} of {source.name}."
     number = create_version(client, target.mlflow, version.name, model_id, run_id, tags, description)
-    complete(client, version.name, number, run_id, challenger=False)
+    mark_complete(client, version.name, number, run_id, challenger=False)
     return replace(find(client, version.name, number), created=True)
 
 
 def _copy_verdict(source: Environment, target: Environment, version: Version, copied: Version) -> Version:
-    """Attach the source's verdict to the copy; whom it was about is told by the number that this one has in the target.
-
-    A verdict that was reached in the target stands there.
-    """
+    """Attach the source's verdict to the copy, with the reference version's number in the target; keep a verdict reached in the target."""
     verdict = read_verdict(source.mlflow, version)
-    if verdict is None or ORIGIN not in copied.tags or (judge_in_target(copied) and copied.evidence != verdict.evidence):
+    if verdict is None or ORIGIN not in copied.tags or (judged_here(copied) and copied.evidence != verdict.evidence):
         return copied
-    key, place = reference_key(source, version), (copied.name, str(copied.number))
-    with reaching(target.mlflow):
+    key, version_id = reference_key(source, version), (copied.name, str(copied.number))
+    with translated_errors(target.mlflow):
         client = connect(target.mlflow)
-        number = next((str(one.number) for one in search_versions(client, copied.name) if one.key == key), "none")
-        client.set_model_version_tag(*place, f"{_COPIED}{verdict.evidence}", number)
+        number = next((str(known.number) for known in search_versions(client, copied.name) if known.key == key), "none")
+        client.set_model_version_tag(*version_id, f"{_COPIED}{verdict.evidence}", number)
         attach_verdict(target.mlflow, copied.run_id, copied.name, copied.number, verdict)
-        client.set_model_version_tag(*place, JUDGED_AGAINST, number)  # for who reads it in MLflow
+        client.set_model_version_tag(*version_id, JUDGED_AGAINST, number)  # for readers of MLflow's page
         return find(client, copied.name, copied.number)
 
 
-def judge_in_target(version: Version) -> bool:
-    """Say whether the verdict that a version has was reached in this environment: it was not copied with it."""
+def judged_here(version: Version) -> bool:
+    """Return whether a version's verdict was reached in this environment instead of copied."""
     return version.evidence is not None and f"{_COPIED}{version.evidence}" not in version.tags
 
 
-def reference_here(version: Version) -> int | None:
-    """Return whom a version's verdict is about, by the number in this environment; None where there was nobody, or it is not here."""
+def reference_number(version: Version) -> int | None:
+    """Return the version that a verdict was reached against, by its number here; None if there was none or it does not exist here."""
     number = version.tags.get(f"{_COPIED}{version.evidence}")
     if number is None:
         return version.judged_against
@@ -173,19 +186,19 @@ def reference_here(version: Version) -> int | None:
 
 
 def reference_key(source: Environment, version: Version) -> str | None:
-    """Return the key of the champion that a version was judged against in its environment; None where there was none, or it is gone."""
-    number = reference_here(version)
+    """Return the key of the champion that a version was judged against in its environment; None if there was none or it was deleted."""
+    number = reference_number(version)
     if number is None:
         return None
-    with reaching(source.mlflow):
-        opponent = lookup(connect(source.mlflow), version.name, number)
-    return opponent.key if opponent else None
+    with translated_errors(source.mlflow):
+        reference = lookup(connect(source.mlflow), version.name, number)
+    return reference.key if reference else None
 
 
-def judged_elsewhere(source: Environment, version: Version, head: Entry | None) -> str:
-    """Return what the target's ledger must say where the verdict was not about the target's champion; nothing where it was."""
+def judged_elsewhere_note(source: Environment, version: Version, head: Entry | None) -> str:
+    """Return a note for the target's ledger if the verdict was not about the target's champion, else an empty string."""
     if (head.key if head else None) == reference_key(source, version):
         return ""
-    number = reference_here(version)
-    about = f"version {number}" if number is not None else "no champion"
-    return f", judged there against {about}, which is not the champion here"
+    number = reference_number(version)
+    reference = f"version {number}" if number is not None else "no champion"
+    return f", judged there against {reference}, which is not the champion here"

@@ -1,6 +1,6 @@
-"""What answering costs: two versions timed in turn, block by block, so that a machine that slows down slows both.
+"""Measure the latency and memory of versions: candidate and champion alternate block by block, so that a slow phase affects both.
 
-Two runs one after the other call equal versions different in 80 % of cases; pairs of blocks in random order do not (docs/log.md).
+Two runs one after the other call equal versions different in 80 % of cases; paired blocks in random order do not (docs/log.md).
 """
 
 import logging
@@ -13,7 +13,7 @@ import psutil
 
 from components.artifacts.cost import Blocks, Cost, Timed, Weight
 from components.mlflow_store.registry.package import base_bytes
-from components.mlflow_store.registry.verify import inspected, known_version
+from components.mlflow_store.registry.verify import checked_package, registered_version
 from components.mlflow_store.registry.worker_client import Session
 
 log = logging.getLogger(__name__)
@@ -22,22 +22,22 @@ PAIRS = 20
 REQUESTS = 10
 FEWEST_REQUESTS = 2
 SECONDS = 20.0
-WARM_UP = 3  # requests; the first ones of a size also pay for memory and for kernels chosen by shape
+WARM_UP = 3  # requests; the first ones of a size also allocate memory and choose kernels by shape
 
 
 def package_bytes(uri: str, name: str, number: int) -> int:
-    """Return the bytes of all files in a version's package, after they were checked; with those of the base that it cannot be without.
+    """Check a version's package and return its size in bytes, including the base that an adapter requires.
 
     Raises:
-        NotThere: no such version.
-        BadModel: its package is not what was registered.
+        NotFound: the version does not exist.
+        BadModel: the package differs from the registered one.
     """
-    folder = inspected(uri, known_version(uri, name, number))
+    folder = checked_package(uri, registered_version(uri, name, number))
     return size_of(folder) + base_bytes(folder)
 
 
 def size_of(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
+    """Return the total size of a folder's files in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
@@ -53,19 +53,19 @@ def measure(
     seconds: float = SECONDS,
     seed: int = 0,
 ) -> Cost:
-    """Time both versions over `pairs` pairs of blocks in random order at each batch size, after warming up.
+    """Time both versions over `pairs` pairs of blocks in random order at each batch size, after a warm-up.
 
-    `rows` are taken in turn, both versions of a pair the same ones. A block has `requests` requests, and fewer (at least 2) where all
-    blocks of a batch size would take longer than its share of `seconds`. `sizes` are the packages' bytes, candidate first.
+    Both versions of a pair get the same `rows`, which are cycled through. A block has `requests` requests, but fewer (at least 2) if all
+    blocks of a batch size would exceed their share of `seconds`. `sizes` are the package sizes in bytes, candidate first.
 
     Raises:
-        BadModel, Unavailable, Cancelled: a version could not be asked.
+        BadModel, Unavailable, Cancelled: a version could not be queried.
     """
     sessions = [candidate] if champion is None else [candidate, champion]
     random = Random(seed)
-    before = _used(sessions)
+    before = _cpu_times(sessions)
     timed = tuple(_timed(sessions, rows, batch, pairs, requests, seconds / len(batch_sizes), random) for batch in batch_sizes)
-    others = _others(before, _used(sessions))
+    others = _other_load(before, _cpu_times(sessions))
     weights = [
         Weight(package_bytes=size or 0, peak_memory_mib=session.peak_memory()) for session, size in zip(sessions, sizes, strict=False)
     ]
@@ -75,42 +75,42 @@ def measure(
 def _timed(
     sessions: Sequence[Session], rows: pd.DataFrame, batch_size: int, pairs: int, requests: int, seconds: float, random: Random
 ) -> Timed:
-    """Time every session over `pairs` blocks at one batch size."""
+    """Time each session over `pairs` blocks at one batch size."""
     slowest = max(min(session.times(rows, batch_size, WARM_UP)) for session in sessions)
     affordable = int(seconds / (pairs * len(sessions) * max(slowest, 1e-6)))
     requests = min(requests, max(affordable, FEWEST_REQUESTS))
     blocks: list[list[tuple[float, ...]]] = [[] for _ in sessions]
-    for pair, backwards in enumerate(_orders(pairs, random)):
-        part = _part(rows, batch_size * requests, pair)
-        for place in reversed(range(len(sessions))) if backwards else range(len(sessions)):
-            blocks[place].append(tuple(sessions[place].times(part, batch_size, requests)))
-    found: list[Blocks] = [tuple(one) for one in blocks]
+    for pair, champion_first in enumerate(_orders(pairs, random)):
+        part = _block_rows(rows, batch_size * requests, pair)
+        for index in reversed(range(len(sessions))) if champion_first else range(len(sessions)):
+            blocks[index].append(tuple(sessions[index].times(part, batch_size, requests)))
+    timings: list[Blocks] = [tuple(block) for block in blocks]
     log.info("timed %d blocks of %d requests with %d rows for %d versions", pairs, requests, batch_size, len(sessions))
-    return Timed(batch_size=batch_size, candidate=found[0], champion=found[1] if len(found) > 1 else None)
+    return Timed(batch_size=batch_size, candidate=timings[0], champion=timings[1] if len(timings) > 1 else None)
 
 
-def _used(sessions: Sequence[Session]) -> tuple[float, float, float]:
-    """Return the processor seconds that passed on all processors, those that were used, and those that the sessions used, so far."""
+def _cpu_times(sessions: Sequence[Session]) -> tuple[float, float, float]:
+    """Return the CPU seconds so far: elapsed over all cores, used by all processes, and used by the sessions."""
     total = psutil.cpu_times()
     idle = total.idle + getattr(total, "iowait", 0.0)
     own = [psutil.Process(session.pid).cpu_times() for session in sessions]
-    guests = getattr(total, "guest", 0.0) + getattr(total, "guest_nice", 0.0)  # counted within user and nice already
-    return sum(total) - guests, sum(total) - guests - idle, sum(one.user + one.system for one in own)
+    guests = getattr(total, "guest", 0.0) + getattr(total, "guest_nice", 0.0)  # already included in user and nice
+    return sum(total) - guests, sum(total) - guests - idle, sum(times.user + times.system for times in own)
 
 
-def _others(before: tuple[float, float, float], after: tuple[float, float, float]) -> float:
-    """Return the share of all processors that neither idled nor worked for the sessions."""
-    passed, used, own = (late - early for early, late in zip(before, after, strict=True))
-    return min(max((used - own) / passed, 0.0), 1.0) if passed > 0 else 0.0
+def _other_load(before: tuple[float, float, float], after: tuple[float, float, float]) -> float:
+    """Return the share of CPU time that was used by other processes."""
+    elapsed, used, own = (end - start for start, end in zip(before, after, strict=True))
+    return min(max((used - own) / elapsed, 0.0), 1.0) if elapsed > 0 else 0.0
 
 
 def _orders(pairs: int, random: Random) -> list[bool]:
     """Return for each pair whether the champion goes first: in half of them, in random order."""
-    orders = [place % 2 == 0 for place in range(pairs)]
+    orders = [index % 2 == 0 for index in range(pairs)]
     random.shuffle(orders)
     return orders
 
 
-def _part(rows: pd.DataFrame, count: int, number: int) -> pd.DataFrame:
-    """Return the rows of block `number`: the next `count`, from the beginning again at the end."""
-    return rows.iloc[[place % len(rows) for place in range(number * count, (number + 1) * count)]]
+def _block_rows(rows: pd.DataFrame, count: int, number: int) -> pd.DataFrame:
+    """Return the `count` rows of block `number`, cycling through `rows`."""
+    return rows.iloc[[index % len(rows) for index in range(number * count, (number + 1) * count)]]

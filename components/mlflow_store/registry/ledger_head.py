@@ -1,6 +1,6 @@
-"""The ledger's head, kept outside the ledger: in a tag of the registered model, and of each version that became champion.
+"""The ledger's head as tags in MLflow: on the registered model, and on each version that became champion.
 
-Whoever rewrites the ledger with all its hashes must rewrite these tags, too, and sign them where a key is set.
+To tamper with the ledger unnoticed, these tags must be rewritten too, and signed if a key is set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 from components.core.errors import RetuneError
 from components.ledger import Chain, ChainHead, Ledger
 from components.ledger.chain import has_key
-from components.mlflow_store.connection import connect, reaching
+from components.mlflow_store.connection import connect, translated_errors
 from components.mlflow_store.registry.versions import LEDGER, Version, search
 
 _SHOWN = 5  # faults in a message
@@ -20,7 +20,7 @@ _SHOWN = 5  # faults in a message
 
 @dataclass(frozen=True)
 class HeadCheck:
-    """The ledger's chain against what MLflow keeps of it for one model: `kept` is None where it keeps nothing yet."""
+    """The ledger's chain compared with the head that MLflow stores for one model; `kept` is None if it stores none yet."""
 
     chain: Chain
     kept: ChainHead | None
@@ -28,73 +28,73 @@ class HeadCheck:
 
     @property
     def signature(self) -> str:
-        """Who signed the head that MLflow keeps."""
+        """The signer of the head that MLflow stores."""
         if self.kept is None or not self.kept.signature:
             return "not signed"
         return f"signed by key {self.kept.signer}" + ("" if has_key() else ", which is not checked: RETUNE_LEDGER_KEY is not set")
 
 
 def verify(uri: str, ledger_url: str, name: str) -> HeadCheck:
-    """Verify the ledger's chain, and that it contains what MLflow keeps of it for a model."""
-    with reaching(uri):
+    """Verify the ledger's chain, and that it contains the head that MLflow stores for a model."""
+    with translated_errors(uri):
         return check(connect(uri), Ledger(ledger_url), name)
 
 
 def check(client: MlflowClient, ledger: Ledger, name: str) -> HeadCheck:
-    """Do what `verify` does, with a client."""
+    """Verify like `verify`, with an existing client."""
     while True:
-        # What MLflow keeps is read first: others may write meanwhile, and it is never ahead of the ledger.
-        kept, of_versions = _kept(client, name), _kept_of_versions(client, name)
-        found = _compare(ledger, name, kept, of_versions)
-        if not found.faults or _kept(client, name) == kept:  # else a new chain was begun in between
-            return found
+        # MLflow's tags are read first: others may write meanwhile, and MLflow is never ahead of the ledger.
+        kept, version_heads = _kept(client, name), _version_heads(client, name)
+        result = _compare(ledger, name, kept, version_heads)
+        if not result.faults or _kept(client, name) == kept:  # otherwise a new chain was started meanwhile
+            return result
 
 
-def _compare(ledger: Ledger, name: str, kept: ChainHead | None, of_versions: Mapping[str, ChainHead]) -> HeadCheck:
+def _compare(ledger: Ledger, name: str, kept: ChainHead | None, version_heads: Mapping[str, ChainHead]) -> HeadCheck:
     chain = ledger.chain()
     faults = list(chain.faults)
     if kept is None:
-        if of_versions:
-            faults.append(f"{next(iter(of_versions))} has the tag {LEDGER}, and the registered model has none: it was deleted there")
+        if version_heads:
+            faults.append(f"{next(iter(version_heads))} has the tag {LEDGER}, but the registered model has none: it was deleted there")
         if has_key() and ledger.head(name) is not None:
-            faults.append(f"MLflow keeps no signed head of the ledger for {name}, and RETUNE_LEDGER_KEY is set")
+            faults.append(f"MLflow stores no signed head of the ledger for {name}, but RETUNE_LEDGER_KEY is set")
         return HeadCheck(chain, kept, tuple(faults))
     heads = {f"the registered model {name} in MLflow": kept}
-    # A champion of an earlier chain, over which a person began this one, names that one.
-    heads |= {f"{called} in MLflow": head for called, head in of_versions.items() if head.begun == kept.begun}
-    faults += [fault for called, head in heads.items() if (fault := chain.lacks(head, called))]
-    faults += [f"the head that {called} names {why}" for called, head in heads.items() if (why := head.unsigned_because())]
+    # A champion of an earlier chain, which a person replaced by this one, refers to that chain.
+    heads |= {f"{uri} in MLflow": head for uri, head in version_heads.items() if head.begun == kept.begun}
+    faults += [fault for source, head in heads.items() if (fault := chain.lacks(head, source))]
+    faults += [f"the head that {source} names {why}" for source, head in heads.items() if (why := head.unsigned_because())]
     return HeadCheck(chain, kept, tuple(faults))
 
 
-def checked(client: MlflowClient, ledger: Ledger, name: str) -> None:
-    """Refuse a ledger whose chain is broken, or not the one that MLflow knows.
+def require_intact(client: MlflowClient, ledger: Ledger, name: str) -> None:
+    """Reject a ledger whose chain is broken or differs from the one that MLflow refers to.
 
     Raises:
         RetuneError: the ledger was changed, or its head is signed and no key is set here.
     """
-    found = check(client, ledger, name)
-    if found.faults:
+    result = check(client, ledger, name)
+    if result.faults:
         raise RetuneError(
-            f"the ledger {ledger} is not what was written, so nothing follows it: {shown(found.faults)}. `retune history {name} --verify` "
-            "shows all of it. Restore a copy of the ledger; if it is right as it is, `retune reconcile --accept --why TEXT` begins a new "
+            f"the ledger {ledger} was changed, so it is not applied: {join_faults(result.faults)}. `retune history {name} --verify` shows "
+            "details. Restore a copy of the ledger; if its present content is right, `retune reconcile --accept --why TEXT` starts a new "
             "chain over it"
         )
-    if found.kept is not None and found.kept.signature and not has_key():
+    if result.kept is not None and result.kept.signature and not has_key():
         raise RetuneError(
-            f"the head of the ledger {ledger} is signed by the key {found.kept.signer}, and RETUNE_LEDGER_KEY is not set: set it, since "
-            "an unsigned entry looks like one of a stranger"
+            f"the head of the ledger {ledger} is signed by the key {result.kept.signer}, but RETUNE_LEDGER_KEY is not set: set it, because "
+            "an unsigned entry cannot be told from a forged one"
         )
 
 
-def shown(faults: Sequence[str]) -> str:
+def join_faults(faults: Sequence[str]) -> str:
     """Return the first faults as one text."""
     more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
     return "; ".join(faults[:_SHOWN]) + more
 
 
-def keep(client: MlflowClient, ledger: Ledger, name: str, champion: Version | None = None) -> None:
-    """Let MLflow keep the ledger's head: on the registered model, and once a chain on the version that is `champion` by it."""
+def store_head(client: MlflowClient, ledger: Ledger, name: str, champion: Version | None = None) -> None:
+    """Store the ledger's head in MLflow: on the registered model, and once per chain on the `champion` version."""
     tags = _tags(client, name)
     if tags is None:
         return
@@ -111,7 +111,7 @@ def keep(client: MlflowClient, ledger: Ledger, name: str, champion: Version | No
 
 
 def _tags(client: MlflowClient, name: str) -> dict[str, str] | None:
-    """Return the tags of a registered model; None where there is no such model."""
+    """Return the tags of a registered model; None if the model does not exist."""
     try:
         return dict(client.get_registered_model(name).tags)
     except MlflowException as error:
@@ -125,5 +125,5 @@ def _kept(client: MlflowClient, name: str) -> ChainHead | None:
     return None if text is None else ChainHead.read(text)
 
 
-def _kept_of_versions(client: MlflowClient, name: str) -> dict[str, ChainHead]:
+def _version_heads(client: MlflowClient, name: str) -> dict[str, ChainHead]:
     return {version.uri: ChainHead.read(version.tags[LEDGER]) for version in search(client, name) if LEDGER in version.tags}

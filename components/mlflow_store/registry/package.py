@@ -1,8 +1,7 @@
-"""The package of a version: the model folder or the adapter, the code that answers with it, and ten questions with their answers.
+"""The package of a version: model folder or adapter, the code that runs it, and ten questions with answers. It contains no pickle.
 
-There is no pickle in it.
+Writes a package into a folder; checks a package before any of its code runs.
 
-Writes a package into a folder; checks one before anything of it is run.
 """
 
 import json
@@ -30,28 +29,28 @@ from components.core.temporary import temporary
 from components.model import tasks
 from components.model.support.pretrained import PIECES
 
-with warnings.catch_warnings():  # MLflow warns of the type hints of its own classes when it is imported
+with warnings.catch_warnings():  # MLflow's import warns about its own type hints
     warnings.filterwarnings("ignore", message=".*AnyType", category=UserWarning)
     from mlflow.pyfunc import save_model
 
 CODE = Path(components.__file__).parent
 SHIPPED = ("__init__.py", "core", "artifacts", "model")
-"""What a package carries of `components`: the model's code and all that it imports (checked by import-linter)."""
-LOADER = "mlflow.pyfunc.loaders.code_model"  # MLflow's own, which runs serving.py; any other name would be code of the package's choice
+"""The parts of `components` in a package: the model's code and its imports (checked by import-linter)."""
+LOADER = "mlflow.pyfunc.loaders.code_model"  # MLflow's own loader, which runs serving.py; any other name could be the package's code
 PIPELINE_CODE = "pipeline_code"
-"""The artifact with all of `components`, in the package of a version that was made from uncommitted code."""
+"""The artifact with all of `components`, in packages made from uncommitted code."""
 MODEL, ADAPTER = "model", "adapter"
-"""The folder of a whole model, and that of what was learnt from a base: what a package has below `artifacts`, one of the two."""
-NEEDED = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "tokenizers", "torch", "transformers")
-NEEDED_TO_MERGE = ("peft",)
+"""The folder of a full model and that of an adapter; a package has one of the two in `artifacts`."""
+REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "pydantic", "safetensors", "tokenizers", "torch", "transformers")
+ADAPTER_REQUIREMENTS = ("peft",)
 QUESTIONS = 10
 _LABELS = b"retune.labels"
-_NOT_OURS = ("registered_model_meta",)  # MLflow writes it into a package when it is loaded
+_LOADER_FILES = ("registered_model_meta",)  # MLflow writes it into a package when it loads it
 _PICKLES = {".pkl", ".pickle", ".bin", ".pt", ".pth", ".ckpt", ".joblib", ".cloudpickle", ".dill", ".npy"}
 
 
 def signature(task: tasks.Task) -> ModelSignature:
-    """Return what a model of the task is asked with and answers."""
+    """Return the MLflow signature of a task's models."""
     classes = [ColSpec(DataType.string, "label"), ColSpec(DataType.double, "probability"), ColSpec(Map(DataType.double), "probabilities")]
     answers = [ColSpec(DataType.string, "answer"), *([ColSpec(Map(DataType.double), "probabilities")] * task.scored)]
     outputs = classes if task.classes else answers
@@ -59,43 +58,43 @@ def signature(task: tasks.Task) -> ModelSignature:
 
 
 def requirements(model: Path) -> list[str]:
-    """Return what serving `model` needs, pinned to what is installed; a local build tag (torch's +cpu) is no release of an index.
+    """Return the requirements for serving `model`, pinned to the installed releases without local build tags (torch's +cpu).
 
-    An adapter is put into its base, and a tokenizer in sentencepiece's own files needs that to be read.
+    An adapter requires peft for merging; a sentencepiece tokenizer requires its own packages.
     """
-    more = (*(NEEDED_TO_MERGE if model.name == ADAPTER else ()), *(PIECES if any(model.glob("*.spm")) else ()))
-    return [f"{name}=={version(name).partition('+')[0]}" for name in sorted((*NEEDED, *more))]
+    more = (*(ADAPTER_REQUIREMENTS if model.name == ADAPTER else ()), *(PIECES if any(model.glob("*.spm")) else ()))
+    return [f"{name}=={version(name).partition('+')[0]}" for name in sorted((*REQUIREMENTS, *more))]
 
 
-def to_store(trained: Path) -> Path:
-    """Return what is stored of models/trained: the adapter where there is one, else the model."""
+def stored_folder(trained: Path) -> Path:
+    """Return the folder of models/trained that is stored: the adapter if there is one, else the model."""
     return trained / ADAPTER if (trained / ADAPTER).is_dir() else trained / MODEL
 
 
-def contract(folder: Path) -> Path:
-    """Return the folder of a package that says how the version is asked: retune.json and the tokenizer."""
-    return to_store(folder / "artifacts")
+def spec_folder(folder: Path) -> Path:
+    """Return the folder of a package that contains retune.json and the tokenizer."""
+    return stored_folder(folder / "artifacts")
 
 
 def base_bytes(folder: Path) -> int:
-    """Return the bytes of the base without which a package cannot be loaded; 0 where it is whole."""
-    place = contract(folder)
-    return sum(part.bytes for part in AdapterManifest.read(place).base) if place.name == ADAPTER else 0
+    """Return the size in bytes of an adapter's base; 0 for a full model."""
+    model = spec_folder(folder)
+    return sum(part.bytes for part in AdapterManifest.read(model).base) if model.name == ADAPTER else 0
 
 
 def build(folder: Path, model: Path, extras: Mapping[str, Path], ids: Mapping[str, str], code: Path = CODE) -> None:
-    """Write the package into `folder`: the folder `model`, called so or `adapter`, the `extras` by name, and the `SHIPPED` parts of `code`.
+    """Write a package with the folder `model` (named `model` or `adapter`), the `extras` by name, and the `SHIPPED` parts of `code`.
 
-    `ids` are MLflow's names of this package: artifact_path, run_id, model_id.
+    `ids` are MLflow's identifiers of the package: artifact_path, run_id, model_id.
     """
     task = tasks.of(ModelSpec.read(model))
-    with temporary() as aside:
-        shipped = copy_code(code, aside, SHIPPED)
+    with temporary() as staging:
+        shipped = copy_code(code, staging, SHIPPED)
         save_model(
             path=str(folder),
             python_model=str(shipped / "model/serving.py"),
             code_paths=[str(shipped)],
-            # By address: of a path, MLflow decodes what looks like %25 in it.
+            # As URIs: MLflow decodes sequences such as %25 in a path.
             artifacts={name: path.absolute().as_uri() for name, path in {model.name: model, **extras}.items()},
             signature=signature(task),
             input_example={name: [text] for name, text in task.example.items()},
@@ -107,7 +106,7 @@ def build(folder: Path, model: Path, extras: Mapping[str, Path], ids: Mapping[st
 
 
 def copy_code(code: Path, folder: Path, parts: Sequence[str] = ()) -> Path:
-    """Copy `code`, or only its `parts`, to `components` in `folder`, without compiled files; return the copy."""
+    """Copy `code`, or only its `parts`, to `components` in `folder` without compiled files; return the copy."""
     copy = folder / "components"
     for part in [code / name for name in parts] or [code]:
         target = copy / part.relative_to(code)
@@ -120,23 +119,25 @@ def copy_code(code: Path, folder: Path, parts: Sequence[str] = ()) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """Return a digest of every file of a package, but for what loading it leaves behind."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _NOT_OURS and "__pycache__" not in path.parts)
+    """Return a digest of all files of a package, except files created by loading it."""
+    files = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path.name not in _LOADER_FILES and "__pycache__" not in path.parts
+    )
     return digest_value([(path.relative_to(folder).as_posix(), digest_file(path)) for path in files])
 
 
-def inspect(folder: Path, weights: str, whole: str, adapter: str | None = None) -> None:
-    """Check a package before anything of it is run, against the digests that its version was tagged with.
+def check_files(folder: Path, weights: str, whole: str, adapter: str | None = None) -> None:
+    """Check the files of a package, before any of its code runs, against the digests in its version's tags.
 
-    `whole` is that of the package, `weights` that of the model folder, and `adapter`, where one is stored instead, that of its folder.
+    `whole` is the digest of the package, `weights` of the model folder, and `adapter`, if stored instead, of the adapter folder.
 
     Raises:
-        BadModel: with every fault found.
+        BadModel: lists all faults.
     """
-    faults = [*_faults_of_manifest(folder), *_pickles(folder), *_compiled(folder)]
+    faults = [*_manifest_faults(folder), *_pickles(folder), *_compiled(folder)]
     name, digest = (MODEL, weights) if adapter is None else (ADAPTER, adapter)
-    place = folder / "artifacts" / name
-    if not place.is_dir() or digest_folder(place) != digest:
+    stored = folder / "artifacts" / name
+    if not stored.is_dir() or digest_folder(stored) != digest:
         faults.append(f"artifacts/{name} is not the {name} that was registered (its hash differs)")
     elif fingerprint(folder) != whole:
         faults.append("its files are not those that were registered (the hash of the package differs)")
@@ -144,7 +145,7 @@ def inspect(folder: Path, weights: str, whole: str, adapter: str | None = None) 
         raise BadModel(f"{folder} is not loaded: {'; '.join(faults)}")
 
 
-def _faults_of_manifest(folder: Path) -> list[str]:
+def _manifest_faults(folder: Path) -> list[str]:
     if not (folder / "MLmodel").is_file():
         return ["it has no MLmodel file"]
     try:
@@ -154,45 +155,45 @@ def _faults_of_manifest(folder: Path) -> list[str]:
         return [str(error)]
     except (KeyError, TypeError, ValueError):
         return ["its MLmodel file has no python_function flavor"]
-    wanted = {"loader_module": LOADER, "code": "code"}
-    faults = [f"MLmodel: {name} is {conf.get(name)!r}, expected {value!r}" for name, value in wanted.items() if conf.get(name) != value]
+    expected = {"loader_module": LOADER, "code": "code"}
+    faults = [f"MLmodel: {name} is {conf.get(name)!r}, expected {value!r}" for name, value in expected.items() if conf.get(name) != value]
     if Path(str(conf.get("model_code_path"))).name != "serving.py":
         faults.append(f"MLmodel: model_code_path is {conf.get('model_code_path')!r}, expected serving.py")
     if "python_model" in conf:
         faults.append("MLmodel names a pickled python_model")
     if set(flavors) != {"python_function"}:
-        faults.append(f"MLmodel has the flavors {', '.join(sorted(map(str, flavors)))}, expected python_function alone")
+        faults.append(f"MLmodel has the flavors {', '.join(sorted(map(str, flavors)))}, expected only python_function")
     return faults
 
 
 def _pickles(folder: Path) -> list[str]:
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in _PICKLES)
-    return [f"it holds files that may be pickles: {', '.join(found)}"] if found else []
+    pickles = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix in _PICKLES)
+    return [f"it contains files that may be pickles: {', '.join(pickles)}"] if pickles else []
 
 
 def _compiled(folder: Path) -> list[str]:
-    """Remove compiled files, which Python would believe in place of the sources that were checked."""
+    """Delete compiled files, which Python would run instead of the checked sources; return those that remain as faults."""
     for cache in list(folder.rglob("__pycache__")):
         shutil.rmtree(cache, ignore_errors=True)
-    left = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.pyc"))
-    return [f"it holds compiled code that cannot be removed: {', '.join(left)}"] if left else []
+    remaining = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.pyc"))
+    return [f"it contains compiled code that cannot be removed: {', '.join(remaining)}"] if remaining else []
 
 
 def write_questions(workspace: Path, path: Path) -> Path:
-    """Write ten test rows with the evaluated answers: spread over the predicted labels, the same ten every time."""
-    answered = Predictions.read(workspace / "reports/evaluation/predictions/candidate.parquet")
+    """Write the same ten test rows with their evaluated answers, spread over the test set."""
+    predictions = Predictions.read(workspace / "reports/evaluation/predictions/candidate.parquet")
     rows = read_rows(workspace / "data/prepared/test/test.parquet")
     inputs = list(tasks.of(ModelSpec.read(workspace / "models/trained/model")).inputs)
-    asked = rows.set_index("id")[inputs]
-    chosen = [int(place * len(answered.ids) / QUESTIONS) for place in range(min(QUESTIONS, len(answered.ids)))]
-    if lost := [str(answered.ids[place]) for place in chosen if answered.ids[place] not in asked.index]:
-        raise NotFound(f"{workspace}: predictions and test rows are not of one run ({lost[0]} is in one only); `dvc repro` mends that")
+    questions = rows.set_index("id")[inputs]
+    chosen = [int(index * len(predictions.ids) / QUESTIONS) for index in range(min(QUESTIONS, len(predictions.ids)))]
+    if missing := [str(predictions.ids[index]) for index in chosen if predictions.ids[index] not in questions.index]:
+        raise NotFound(f"{workspace}: the predictions are from another run ({missing[0]} is not a test row): run `dvc repro`")
     table = pa.table(
         {
-            **{name: pa.array([asked.at[str(answered.ids[place]), name] for place in chosen], pa.string()) for name in inputs},
-            "predicted": pa.array([str(answered.predicted[place]) for place in chosen], pa.string()),
-            "probabilities": pa.array([answered.probabilities[place].tolist() for place in chosen], pa.list_(pa.float64())),
+            **{name: pa.array([questions.at[str(predictions.ids[index]), name] for index in chosen], pa.string()) for name in inputs},
+            "predicted": pa.array([str(predictions.predicted[index]) for index in chosen], pa.string()),
+            "probabilities": pa.array([predictions.probabilities[index].tolist() for index in chosen], pa.list_(pa.float64())),
         }
     )
-    pq.write_table(table.replace_schema_metadata({_LABELS: json.dumps(answered.labels).encode()}), path)
+    pq.write_table(table.replace_schema_metadata({_LABELS: json.dumps(predictions.labels).encode()}), path)
     return path

@@ -1,6 +1,6 @@
-"""Who is in production: a change is written into the ledger first, which is the truth, and then the aliases follow it.
+"""Change the champion: write the change into the ledger, the source of truth, then move the aliases.
 
-A promotion that is killed in between is mended by the next call, whichever it is: promote, roll back, reconcile.
+A promotion that is killed in between is completed by the next call of promote, rollback or reconcile.
 """
 
 import logging
@@ -13,10 +13,10 @@ from mlflow import MlflowClient
 from components.artifacts.verdict import Verdict
 from components.core.errors import BadInput, BadModel, NotFound
 from components.ledger import Action, Entry, Ledger, Request, StaleVerdict
-from components.mlflow_store.connection import connect, reaching
-from components.mlflow_store.registry.aliases import follow, holding, set_aliases
-from components.mlflow_store.registry.verdicts import final_verdict, read_verdict
-from components.mlflow_store.registry.verify import inspected, known_version, verify
+from components.mlflow_store.connection import connect, translated_errors
+from components.mlflow_store.registry.aliases import champion_lock, sync_aliases, sync_aliases_locked
+from components.mlflow_store.registry.verdicts import read_verdict, verdict_lock
+from components.mlflow_store.registry.verify import checked_package, registered_version, verify
 from components.mlflow_store.registry.versions import Version, find, lookup, search
 
 log = logging.getLogger(__name__)
@@ -26,10 +26,10 @@ Expected = int | Literal["any"] | None
 
 @dataclass(frozen=True)
 class Decision:
-    """Who changes the champion and why. `expected` is the champion it was decided about (None: nobody), "any" for whoever it is.
+    """Actor and reason of a change. `expected` is the champion that the decision is based on (None: no champion; "any": any).
 
-    `evidence` is the digest of the verdict that was decided about, and `request` the question that this answers, where there is one:
-    both must still hold when the ledger is written.
+    `evidence` is the digest of the verdict, and `request` the approval request that the decision answers, if any:
+    both must still be current when the ledger is written.
     """
 
     expected: Expected
@@ -44,7 +44,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Promotion:
-    """What a promotion did; `changed` is false when the version was the champion already. `entry` is the ledger's head."""
+    """The result of a promotion; `changed` is false if the version already was the champion. `entry` is the ledger's head."""
 
     version: Version
     previous: int | None
@@ -68,138 +68,139 @@ def promote(
     evidence: str | None = None,
     request: Request | None = None,
 ) -> Promotion:
-    """Make a version the champion after it was verified; the old champion becomes `previous`. Repeating it changes nothing.
+    """Verify a version and make it the champion; the old champion becomes `previous`. Repeating it changes nothing.
 
-    `expected` is the champion (None: no champion) that the verdict was about; "any" for a person, who decides without one. `evidence` and
-    `request` are what was decided about, and are looked at again when the ledger is written. `verified` says that this very package has
-    answered in this run: then its files are checked, and it is not loaded again.
+    `expected` is the champion that the verdict is about (None: no champion; "any": a person decides without a verdict). `evidence` and
+    `request` belong to the decision and are checked again when the ledger is written. `verified` means that this package has answered
+    in this run: then its files are checked, but it is not loaded again.
 
     Raises:
-        NotThere: no such version; nothing was moved.
+        NotFound: the version does not exist; nothing was moved.
         BadModel: the verification failed; nothing was moved.
-        BadInput: it was judged again, or the request answered, or this evidence rejected, meanwhile; nothing was moved.
-        Outdated: the champion is another one than `expected`; nothing was moved.
+        BadInput: meanwhile the version was judged again, the request was answered, or this evidence was rejected; nothing was moved.
+        StaleVerdict: the champion is not `expected`; nothing was moved.
     """
-    version, ledger = known_version(uri, name, number), Ledger(ledger_url)
-    with reaching(uri):
-        follow(uri, ledger, name)
+    version, ledger = registered_version(uri, name, number), Ledger(ledger_url)
+    with translated_errors(uri):
+        sync_aliases(uri, ledger, name)
     if not _is_of(head := ledger.head(name), version):
-        _check_expected(head, expected, action)  # before a model is loaded for nothing; the ledger checks it again
+        _check_expected(head, expected, action)  # fail before loading a model; the ledger checks it again
         _check_package(uri, version, loaded=verified)
     decision = Decision(expected, who, why, action, forced, origin, evidence, request)
     return swap_champion(uri, ledger, version, decision, read_verdict(uri, version, evidence))
 
 
 def rollback(uri: str, ledger_url: str, name: str, to: int | None, who: str, why: str) -> Promotion:
-    """Make an earlier champion the champion again, after it was verified: version `to`, or the one before the present one.
+    """Verify an earlier champion and make it the champion again: version `to`, or the previous champion.
 
-    A version that was rolled back from is not gone back to, unless `to` names it.
+    A version that was itself rolled back is only chosen if `to` names it.
 
     Raises:
-        NotThere: there is no champion to go back from or to.
+        NotFound: there is no champion, or no earlier one.
         BadInput: version `to` was never champion, or is the champion.
         BadModel: the verification failed; nothing was moved.
-        Outdated: someone changed the champion meanwhile; nothing was moved.
+        StaleVerdict: the champion was changed meanwhile; nothing was moved.
     """
-    with reaching(uri):
-        follow(uri, ledger := Ledger(ledger_url), name)
+    with translated_errors(uri):
+        sync_aliases(uri, ledger := Ledger(ledger_url), name)
         known = {(version.number, version.key) for version in search(connect(uri), name)}
     entries = ledger.entries(name)
-    there = {entry.version for entry in entries if (entry.version, entry.key) in known}
-    number = earlier_champion(name, entries, there, to)
+    registered = {entry.version for entry in entries if (entry.version, entry.key) in known}
+    number = rollback_target(name, entries, registered, to)
     return promote(uri, ledger_url, name, number, expected=entries[-1].version, who=who, why=why, action="rolled back")
 
 
 def _check_expected(head: Entry | None, expected: Expected, action: Action) -> None:
-    found = head.version if head else None
-    if expected != "any" and expected != found:
-        raise StaleVerdict(expected, found, action)
+    champion = head.version if head else None
+    if expected != "any" and expected != champion:
+        raise StaleVerdict(expected, champion, action)
 
 
 def _check_package(uri: str, version: Version, *, loaded: bool) -> None:
     if loaded:
-        inspected(uri, version)
+        checked_package(uri, version)
     else:
         verify(uri, version.name, version.number)
 
 
-def earlier_champion(name: str, entries: Sequence[Entry], there: set[int], to: int | None) -> int:
-    """Return the version to go back to: `to`, or the newest of the standing champions before the present one that is still `there`.
+def rollback_target(name: str, entries: Sequence[Entry], registered: set[int], to: int | None) -> int:
+    """Return the version to roll back to: `to`, or the newest earlier champion of the stack that is still `registered`.
 
     Raises:
-        NotThere: there is no champion, or none before it, or version `to` was deleted.
+        NotFound: there is no champion, no earlier one, or version `to` was deleted.
         BadInput: version `to` was never champion, or is the champion.
     """
     if not entries:
-        raise NotFound(f"{name} has no champion yet: nothing can be rolled back")
+        raise NotFound(f"{name} has no champion yet, so there is nothing to roll back")
     if to is None:
-        number = next((number for number in reversed(current_champion(entries)[:-1]) if number in there), None)
+        number = next((number for number in reversed(champion_stack(entries)[:-1]) if number in registered), None)
         if number is None:
-            raise NotFound(f"{name} has no champion before the present one; `retune rollback {name} --to VERSION` names one")
+            raise NotFound(f"{name} has no earlier champion; choose a version with `retune rollback {name} --to VERSION`")
         return number
     if to not in (champions := {entry.version for entry in entries}):
         known = ", ".join(map(str, sorted(champions)))
-        raise BadInput(f"version {to} of {name} was never champion (those were: {known}); `retune promote {name} {to}` makes it one")
+        raise BadInput(f"version {to} of {name} was never champion (champions: {known}); `retune promote {name} {to}` promotes it")
     if to == entries[-1].version:
-        raise BadInput(f"version {to} of {name} is the champion")
-    if to not in there:
-        raise NotFound(f"version {to} of {name} was champion, and was deleted from the registry")
+        raise BadInput(f"version {to} of {name} is already the champion")
+    if to not in registered:
+        raise NotFound(f"version {to} of {name} was champion but was deleted from the registry")
     return to
 
 
-def current_champion(entries: Sequence[Entry]) -> list[int]:
-    """Return the champions that nobody rolled back from, oldest first; the last one is the present champion."""
+def champion_stack(entries: Sequence[Entry]) -> list[int]:
+    """Return the champions that were not rolled back, oldest first; the last one is the current champion."""
     stack: list[int] = []
     for entry in entries:
-        stack = _grown(stack, entry.action, entry.version)
+        stack = _push(stack, entry.action, entry.version)
     return stack
 
 
-def _grown(stack: list[int], action: Action, version: int) -> list[int]:
-    """Return the champions that stand after one more change; a version may have been champion, and left, more than once."""
+def _push(stack: list[int], action: Action, version: int) -> list[int]:
+    """Return the champion stack after one more change; a version may enter and leave it several times."""
     if action == "rolled back" and version in stack:
         stack = stack[: len(stack) - 1 - stack[::-1].index(version)]
     return [*stack, version]
 
 
 def swap_champion(uri: str, ledger: Ledger, version: Version, decision: Decision, verdict: Verdict | None = None) -> Promotion:
-    """Write the change into the ledger and let the aliases follow; no package is loaded or checked here.
+    """Write the change into the ledger and move the aliases, without loading or checking a package.
 
-    The lock of the model's champion is held over both, so that nobody deletes the version in between.
+    The model's champion lock is held throughout, so that nobody deletes the version in between.
 
     Raises:
-        NotThere: the version was deleted meanwhile; nothing was moved.
-        BadModel: another one stands under its number; nothing was moved.
-        BadInput: the evidence or the request that was decided about is not there any more; nothing was moved.
-        Outdated: the champion is another one than the decision expects; nothing was moved.
+        NotFound: the version was deleted meanwhile; nothing was moved.
+        BadModel: its number belongs to another model now; nothing was moved.
+        BadInput: the evidence or the request of the decision is not current any more; nothing was moved.
+        StaleVerdict: the champion is not the one that the decision expects; nothing was moved.
     """
-    with reaching(uri), holding(uri, version.name):
+    with translated_errors(uri), champion_lock(uri, version.name):
         client = connect(uri)
-        set_aliases(client, ledger, version.name)
-        with final_verdict(uri, version.name):
+        sync_aliases_locked(client, ledger, version.name)
+        with verdict_lock(uri, version.name):
             _check_same(find(client, version.name, version.number), version, decision)
             entry, changed = _append(client, ledger, version, decision, verdict)
-        set_aliases(client, ledger, version.name)
-        found = find(client, version.name, version.number)
+        sync_aliases_locked(client, ledger, version.name)
+        promoted = find(client, version.name, version.number)
     if changed:
-        log.info("%s is the champion, %s before", version.uri, f"version {entry.previous}" if entry.previous else "nothing")
-    return Promotion(found, entry.previous, changed, entry)
+        previous = f"previous champion: version {entry.previous}" if entry.previous else "no previous champion"
+        log.info("%s is now the champion (%s)", version.uri, previous)
+    return Promotion(promoted, entry.previous, changed, entry)
 
 
-def _check_same(found: Version, version: Version, decision: Decision) -> None:
-    """Refuse a version that is not the one that was verified, or was judged again since it was decided about."""
-    if found.key != version.key or not found.complete:
-        raise BadModel(f"{version.uri} was deleted or replaced while it was verified; nothing was promoted")
-    if decision.evidence is not None and found.evidence != decision.evidence:
-        now = f"is now {found.evidence[:12]}" if found.evidence else "is being replaced"
-        raise BadInput(f"the decision was about evidence {decision.evidence[:12]}, and the verdict on {version.uri} {now}: look again")
+def _check_same(current: Version, version: Version, decision: Decision) -> None:
+    """Reject a version that is not the verified one, or was judged again after the decision."""
+    if current.key != version.key or not current.complete:
+        raise BadModel(f"{version.uri} was deleted or replaced during its verification; nothing was promoted")
+    if decision.evidence is not None and current.evidence != decision.evidence:
+        state = f"is now {current.evidence[:12]}" if current.evidence else "is being replaced"
+        raise BadInput(f"the decision was about evidence {decision.evidence[:12]}, but the verdict on {version.uri} {state}: review again")
 
 
 def _append(client: MlflowClient, ledger: Ledger, version: Version, decision: Decision, verdict: Verdict | None) -> tuple[Entry, bool]:
-    """Return the entry that made the version the champion, and whether it was written here."""
-    # A copy was judged elsewhere, against versions that have other numbers here: its verdict says nothing of this ledger's anchor. And who
-    # was forced in may have measured better and failed all the same.
-    about = None if decision.origin or decision.forced else verdict
+    """Return the entry that made the version the champion, and whether this call wrote it."""
+    # A copy was judged against versions that have other numbers here, and a forced version may have measured better but failed: neither
+    # verdict can move the anchor.
+    anchor_verdict = None if decision.origin or decision.forced else verdict
     while True:
         entries = ledger.entries(version.name)
         head = entries[-1] if entries else None
@@ -215,7 +216,7 @@ def _append(client: MlflowClient, ledger: Ledger, version: Version, decision: De
                 key=version.key,
                 who=decision.who,
                 why=decision.why,
-                anchor=anchor_of(entries, version.number, decision.action, about, gone=_anchor_is_gone(client, entries)),
+                anchor=new_anchor(entries, version.number, decision.action, anchor_verdict, gone=_anchor_is_deleted(client, entries)),
                 verdict_key=verdict.key if verdict else None,
                 outcome=verdict.outcome.value if verdict else None,
                 evidence=verdict.evidence if verdict else None,
@@ -230,27 +231,27 @@ def _append(client: MlflowClient, ledger: Ledger, version: Version, decision: De
 
 
 def _is_of(head: Entry | None, version: Version) -> bool:
-    """Say whether an entry is about this very version; its number alone means another model in another registry."""
+    """Return whether an entry is about this version; the number alone may mean another model in another registry."""
     return head is not None and (head.version, head.key) == (version.number, version.key)
 
 
-def _anchor_is_gone(client: MlflowClient, entries: Sequence[Entry]) -> bool:
-    """Say whether the best champion so far is in the registry no more, under no number."""
+def _anchor_is_deleted(client: MlflowClient, entries: Sequence[Entry]) -> bool:
+    """Return whether the best champion so far was deleted from the registry and not registered again."""
     anchor = next((entry for entry in reversed(entries) if entry.version == entries[-1].anchor), None)
     if anchor is None:
         return False
-    found = lookup(client, anchor.model, anchor.version)
-    if found is not None and found.key == anchor.key:
+    version = lookup(client, anchor.model, anchor.version)
+    if version is not None and version.key == anchor.key:
         return False
     return all(version.key != anchor.key for version in search(client, anchor.model))
 
 
-def anchor_of(entries: Sequence[Entry], number: int, action: Action, verdict: Verdict | None, *, gone: bool = False) -> int:
-    """Return the best champion so far, should `number` be champion now.
+def new_anchor(entries: Sequence[Entry], number: int, action: Action, verdict: Verdict | None, *, gone: bool = False) -> int:
+    """Return the best champion so far (the anchor) if `number` becomes champion.
 
-    A promoted version is the new anchor only when it was measured against the old one, to be no worse; a lucky, forced or unmeasured
-    promotion is not. Where the old one is `gone` from the registry, nobody can be measured against it any more, and the new champion takes
-    its place. A version that is gone back to brings back the anchor that it had.
+    A promoted version becomes the anchor only if it was compared with the old anchor and is no worse; a forced or unmeasured promotion
+    keeps the old one. If the old anchor was deleted (`gone`), the new champion replaces it. A rollback restores the anchor of that
+    version.
     """
     if action == "rolled back":
         return _old_anchor(entries, number)
@@ -260,13 +261,14 @@ def anchor_of(entries: Sequence[Entry], number: int, action: Action, verdict: Ve
     best = head.version == head.anchor
     compared_with = (verdict.champion if best else verdict.anchor) if verdict else None
     if verdict is None or compared_with != str(head.anchor):
-        return head.anchor  # nothing says how they compare
-    # Where the champion is the best so far, the gate `anchor` has nobody else to ask about.
-    estimate = next((gate.estimate for gate in verdict.gates if gate.gate == ("champion" if best else "best_champion")), None)
+        return head.anchor  # the two were not compared
+    # If the champion is the anchor, the gate `best_champion` makes no comparison of its own.
+    names = ("champion",) if best else ("best_champion", "anchor")  # `anchor` is its name in verdicts of earlier releases
+    estimate = next((gate.estimate for gate in verdict.gates if gate.gate in names), None)
     return number if estimate is not None and estimate >= 0 else head.anchor
 
 
 def _old_anchor(entries: Sequence[Entry], number: int) -> int:
-    left = {entry.version for entry in entries} - {*_grown(current_champion(entries), "rolled back", number)}
+    removed = {entry.version for entry in entries} - {*_push(champion_stack(entries), "rolled back", number)}
     anchors = [entry.anchor for entry in reversed(entries) if entry.version == number and entry.anchor is not None]
-    return next((anchor for anchor in anchors if anchor == number or anchor not in left), number)
+    return next((anchor for anchor in anchors if anchor == number or anchor not in removed), number)

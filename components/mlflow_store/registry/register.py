@@ -1,4 +1,4 @@
-"""A recorded candidate into the registry, once: the same model and data give the same version.
+"""Register a recorded candidate, once: the same model and data give the same version.
 
 Reads the workspace; writes a package into MLflow's artifacts and a version into its registry.
 """
@@ -22,7 +22,15 @@ from components.core.hashing import digest_folder
 from components.core.markdown import cell
 from components.core.process import is_gone, owner
 from components.core.temporary import temporary
-from components.mlflow_store.connection import alone, as_default, connect, experiment, forget_folder, reaching, tags_of
+from components.mlflow_store.connection import (
+    connect,
+    default_store,
+    delete_artifacts,
+    ensure_experiment,
+    store_lock,
+    tags_of,
+    translated_errors,
+)
 from components.mlflow_store.registry import package
 from components.mlflow_store.registry.versions import (
     ADAPTER,
@@ -38,15 +46,15 @@ from components.mlflow_store.registry.versions import (
     Version,
     delete,
     find,
+    package_uris,
     search,
-    sources,
 )
 
 log = logging.getLogger(__name__)
 
-# name in the package: file in the workspace, where it is there
+# name in the package: file in the workspace, if it exists
 EXTRAS = {"dvc_lock": "dvc.lock", "dvc_stages": "dvc.yaml", "params": "params.yaml"}
-_STORES = " Stores what was learnt, without the base, which is merged in when it is loaded."
+_STORES = " Stores the adapter only; loading merges it into the base."
 
 
 def register(
@@ -58,24 +66,24 @@ def register(
     lineage: Lineage,
     code: Path = package.CODE,
 ) -> Version:
-    """Register the workspace's model under `lineage.model`; `run_id` and `key` are those of its recorded run.
+    """Register the workspace's model under `lineage.model`; `run_id` and `key` belong to its recorded run.
 
-    A version with this key is returned as it is; one that an earlier, killed call left incomplete is completed where its package is
-    whole, else replaced. A version counts once its package was read back: the tag `retune.complete` is last. A new version is the
-    `challenger`, until it is judged. Packages that killed calls left without a version are deleted.
+    An existing version with this key is returned; an incomplete one is completed if its package is intact, else replaced. A version is
+    valid once its package was read back: the tag `retune.complete` is set last. A new version is the `challenger` until it is judged.
+    Packages of killed calls that belong to no version are deleted.
 
     Raises:
-        Unavailable: the store is busy, or what it holds is not what was sent.
+        Unavailable: the store is busy, or the uploaded files differ from those that were sent.
     """
     name = lineage.model
-    with reaching(uri), alone(uri, f"register {name}"):
+    with translated_errors(uri), store_lock(uri, f"register {name}"):
         client = connect(uri)
-        sweep(client, uri, name, key)
-        if (known := whole_version(client, uri, name, key, challenger=True)) is not None:
-            log.info("registered before as version %d", known.number)
+        delete_orphaned_packages(client, uri, name, key)
+        if (known := find_or_complete(client, uri, name, key, challenger=True)) is not None:
+            log.info("already registered as version %d", known.number)
             if (ADAPTER in known.tags) != ((workspace / "models/trained" / package.ADAPTER).is_dir()):
                 log.warning(
-                    "version %d stores %s, and stays as it is: train.lora_store is about new versions, and this is the same model",
+                    "version %d stores %s and is not changed: train.lora_store applies to new versions only, and this is the same model",
                     *(known.number, "an adapter" if ADAPTER in known.tags else "the whole model"),
                 )
             return known
@@ -84,31 +92,31 @@ def register(
         tags = {KEY: key, **_tags(lineage, metrics), **digests}
         description = describe(lineage, metrics) + (_STORES if ADAPTER in digests else "")
         number = create_version(client, uri, name, model_id, run_id, tags, description)
-        complete(client, name, number, run_id, challenger=True)
+        mark_complete(client, name, number, run_id, challenger=True)
         log.info("registered %s as version %d", name, number)
         return replace(find(client, name, number), created=True)
 
 
-def whole_version(client: MlflowClient, uri: str, name: str, key: str, *, challenger: bool) -> Version | None:
-    """Return the version of a candidate that was registered whole.
+def find_or_complete(client: MlflowClient, uri: str, name: str, key: str, *, challenger: bool) -> Version | None:
+    """Return the complete version of a candidate, or None.
 
-    One that was cut short is completed where its package is whole, so that its number is not lost, else deleted.
+    An incomplete version is completed if its package is intact, which keeps its number, else deleted.
     """
     for known in (version for version in search(client, name) if version.key == key):
         if known.complete:
-            _note_on_run(client, known)
+            _tag_run(client, known)
             return known
-        if _is_whole(client, uri, known):
-            log.warning("version %d of the same candidate was cut short, and its package is whole: completed", known.number)
-            complete(client, name, known.number, known.run_id, challenger=challenger and CHAMPION not in known.aliases)
+        if _is_intact(client, uri, known):
+            log.warning("version %d of the same candidate is incomplete, but its package is intact: completed", known.number)
+            mark_complete(client, name, known.number, known.run_id, challenger=challenger and CHAMPION not in known.aliases)
             return replace(find(client, name, known.number), created=True)
         log.warning("version %d of the same candidate is incomplete: replaced", known.number)
         delete(client, known)
     return None
 
 
-def complete(client: MlflowClient, name: str, number: int, run_id: str, *, challenger: bool) -> None:
-    """Do what is left once a version is made of a package that was read back; the mark is last, and each part can be repeated."""
+def mark_complete(client: MlflowClient, name: str, number: int, run_id: str, *, challenger: bool) -> None:
+    """Finish a version whose package was read back; the tag `retune.complete` is last, and every step can be repeated."""
     model_id = str(client.get_model_version(name, str(number)).source).removeprefix("models:/")
     client.set_logged_model_tags(model_id, {VERSION: str(number)})
     client.set_tag(run_id, VERSION, str(number))
@@ -117,15 +125,15 @@ def complete(client: MlflowClient, name: str, number: int, run_id: str, *, chall
     client.set_model_version_tag(name, str(number), COMPLETE, "true")
 
 
-def _note_on_run(client: MlflowClient, version: Version) -> None:
-    """Tag the run of a version with its number, where a call of an earlier release was killed before it did; the run may be deleted."""
+def _tag_run(client: MlflowClient, version: Version) -> None:
+    """Tag the run of a version with its number, which a killed call of an earlier release left out; the run may be deleted."""
     with suppress(MlflowException):
         if VERSION not in client.get_run(version.run_id).data.tags:
             client.set_tag(version.run_id, VERSION, str(version.number))
 
 
-def _is_whole(client: MlflowClient, uri: str, version: Version) -> bool:
-    """Say whether an incomplete version can be completed: its package is what was sent, and its run is there."""
+def _is_intact(client: MlflowClient, uri: str, version: Version) -> bool:
+    """Return whether an incomplete version can be completed: its run exists, and its package is the one that was sent."""
     try:
         if client.get_run(version.run_id).info.lifecycle_stage == "deleted":
             return False
@@ -138,11 +146,11 @@ def _is_whole(client: MlflowClient, uri: str, version: Version) -> bool:
 def _upload(
     client: MlflowClient, uri: str, workspace: Path, lineage: Lineage, key: str, run_id: str, code: Path
 ) -> tuple[str, dict[str, str]]:
-    """Build the package and send it; return MLflow's id of it and its digests as tags.
+    """Build and upload the package; return MLflow's id of it, and its digests as tags.
 
-    A version that was made from uncommitted code carries all of it: no commit has it.
+    A version made from uncommitted code contains all of that code, because no commit does.
     """
-    stored = package.to_store(workspace / "models/trained")
+    stored = package.stored_folder(workspace / "models/trained")
 
     def build(built: Path, ids: Mapping[str, str]) -> None:
         extras = {label: workspace / file for label, file in EXTRAS.items() if (workspace / file).exists()}
@@ -151,23 +159,23 @@ def _upload(
             extras[package.PIPELINE_CODE] = package.copy_code(code, built.with_name(package.PIPELINE_CODE)).parent
         package.build(built, stored, extras, ids, code)
 
-    model_id, whole = send_package(client, uri, lineage.model, key, run_id, build)
+    model_id, whole = upload_package(client, uri, lineage.model, key, run_id, build)
     digests = {WEIGHTS: digest_folder(workspace / "models/trained/model"), PACKAGE: whole}
     return model_id, digests | ({ADAPTER: digest_folder(stored)} if stored.name == package.ADAPTER else {})
 
 
-def send_package(
+def upload_package(
     client: MlflowClient, uri: str, name: str, key: str, run_id: str, build: Callable[[Path, Mapping[str, str]], None]
 ) -> tuple[str, str]:
-    """Send the package that `build` writes into a folder under MLflow's ids, and read it back; return its id and its fingerprint.
+    """Upload the package that `build` writes under MLflow's ids, and read it back; return its id and fingerprint.
 
-    Whoever calls it holds the lock of the model's registrations.
+    The caller holds the lock of the model's registrations.
 
     Raises:
-        Unavailable: what is stored differs from what was sent.
+        Unavailable: the stored package differs from the one that was sent.
     """
-    place = experiment(client, uri, name)
-    logged = client.create_logged_model(place, name=_model_name(name), source_run_id=run_id, tags={KEY: key, OWNER: owner()})
+    experiment = ensure_experiment(client, uri, name)
+    logged = client.create_logged_model(experiment, name=_model_name(name), source_run_id=run_id, tags={KEY: key, OWNER: owner()})
     with temporary() as folder:
         built = folder / "package"
         build(built, {"artifact_path": logged.artifact_location, "run_id": run_id, "model_id": logged.model_id})
@@ -175,52 +183,52 @@ def send_package(
         client.log_model_artifacts(logged.model_id, str(built))
     stored = fetch(client, uri, f"models:/{logged.model_id}")
     if package.fingerprint(stored) != whole:
-        raise Unavailable(f"the package in {stored} is not what was sent; is the disk full? Nothing was registered")
+        raise Unavailable(f"the package in {stored} differs from the one that was sent; is the disk full? Nothing was registered")
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return logged.model_id, whole
 
 
-def sweep(client: MlflowClient, uri: str, name: str, key: str) -> None:
-    """Delete the packages that killed calls sent and no version was ever made of; one whose sender may live is left.
+def delete_orphaned_packages(client: MlflowClient, uri: str, name: str, key: str) -> None:
+    """Delete packages of killed calls that belong to no version, unless their sender may still be running.
 
-    Whoever calls it holds the lock of the model's registrations, so that a package of the candidate `key` is nobody's.
+    The caller holds the lock of the model's registrations, so a package of the candidate `key` has no other sender.
     """
-    used = sources(client, name)
-    for torn in _packages(client, experiment(client, uri, name)):
-        mine = torn.tags.get(OWNER) == owner() or is_gone(torn.tags.get(OWNER, ""))
-        if f"models:/{torn.model_id}" in used or VERSION in torn.tags or not (mine or torn.tags[KEY] == key):
+    used = package_uris(client, name)
+    for sent in _packages(client, ensure_experiment(client, uri, name)):
+        no_sender = sent.tags.get(OWNER) == owner() or is_gone(sent.tags.get(OWNER, ""))
+        if f"models:/{sent.model_id}" in used or VERSION in sent.tags or not (no_sender or sent.tags[KEY] == key):
             continue
-        log.warning("package %s was cut short, and no version was made of it: deleted", torn.model_id)
-        client.delete_logged_model(torn.model_id)
-        forget_folder(str(torn.artifact_location))
+        log.warning("package %s is incomplete and belongs to no version: deleted", sent.model_id)
+        client.delete_logged_model(sent.model_id)
+        delete_artifacts(str(sent.artifact_location))
 
 
-def _packages(client: MlflowClient, place: str) -> list[LoggedModel]:
-    """Return all that was sent into an experiment by Retune."""
-    found, token = list[LoggedModel](), None
+def _packages(client: MlflowClient, experiment: str) -> list[LoggedModel]:
+    """Return all packages in an experiment that Retune sent."""
+    packages, token = list[LoggedModel](), None
     while True:
-        page = client.search_logged_models([place], page_token=token)
-        found += [one for one in page if KEY in one.tags]
+        page = client.search_logged_models([experiment], page_token=token)
+        packages += [model for model in page if KEY in model.tags]
         token = page.token
         if not token:
-            return found
+            return packages
 
 
-def fetch(client: MlflowClient, uri: str, place: str) -> Path:
-    """Return a folder with the package stored at `place`: the stored one itself where the store is local.
+def fetch(client: MlflowClient, uri: str, source: str) -> Path:
+    """Return a folder with the package at `source`: the stored folder itself if the store is local.
 
-    `models:/` URIs are resolved here, since MLflow's own resolution asks the store that is set globally.
+    `models:/` URIs are resolved here, because MLflow's own resolution uses the global store.
     """
-    if place.startswith("models:/"):
-        place = str(client.get_logged_model(place.removeprefix("models:/")).artifact_location)
-    return Path(download_artifacts(artifact_uri=place, tracking_uri=uri, registry_uri=uri))
+    if source.startswith("models:/"):
+        source = str(client.get_logged_model(source.removeprefix("models:/")).artifact_location)
+    return Path(download_artifacts(artifact_uri=source, tracking_uri=uri, registry_uri=uri))
 
 
 def create_version(
     client: MlflowClient, uri: str, name: str, model_id: str, run_id: str, tags: Mapping[str, object], description: str
 ) -> int:
-    """Make a version of the package `model_id`, and the registered model where it is the first; return its number."""
+    """Create a version of the package `model_id`, and the registered model if it does not exist; return the version's number."""
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -228,17 +236,17 @@ def create_version(
             raise
     fitting = {tag.key: tag.value for tag in tags_of(tags)}
     source = f"models:/{model_id}"
-    with as_default(uri):  # resolving that source asks the global store
-        made = client.create_model_version(name, source, run_id=run_id, tags=fitting, description=description, model_id=model_id)
-    return int(made.version)
+    with default_store(uri):  # MLflow resolves the source in the global store
+        created = client.create_model_version(name, source, run_id=run_id, tags=fitting, description=description, model_id=model_id)
+    return int(created.version)
 
 
 def _model_name(name: str) -> str:
-    return "".join("_" if letter in "/:.%\"'" else letter for letter in name)  # what MLflow forbids in a logged model's name
+    return "".join("_" if letter in "/:.%\"'" else letter for letter in name)  # characters that MLflow forbids in the name
 
 
 def _tags(lineage: Lineage, metrics: Metrics) -> dict[str, object]:
-    intervals = {name: {"value": one.value, "low": one.low, "high": one.high} for name, one in metrics.headline.items()}
+    intervals = {name: {"value": score.value, "low": score.low, "high": score.high} for name, score in metrics.headline.items()}
     return {
         "retune.candidate": lineage.candidate,
         "retune.git_commit": lineage.git_commit,
@@ -254,8 +262,9 @@ def _tags(lineage: Lineage, metrics: Metrics) -> dict[str, object]:
 
 
 def describe(lineage: Lineage, metrics: Metrics) -> str:
-    """Return one paragraph on what the version is; its verdict is added when it is judged."""
-    scores = ", ".join(f"{name} {one.value:.3f} (95 % interval {one.low:.3f}–{one.high:.3f})" for name, one in metrics.headline.items())
+    """Return a one-paragraph description of the version; its verdict is appended when it is judged."""
+    headline = metrics.headline.items()
+    scores = ", ".join(f"{name} {score.value:.3f} (95 % interval {score.low:.3f}–{score.high:.3f})" for name, score in headline)
     dirty = f" with {lineage.dirty} uncommitted files" if lineage.dirty else ""
     return (
         f"Fine-tuned from {cell(lineage.base_source)} on data {lineage.data_digest[:12]}. On {metrics.rows} test rows: {scores}."

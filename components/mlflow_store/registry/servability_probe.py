@@ -1,7 +1,7 @@
-"""A registered version behind MLflow's own scoring server, asked over HTTP as its users ask it.
+"""Serve a registered version with MLflow's own scoring server and query it over HTTP, as its users do.
 
-Starts `mlflow models serve` in a fresh process outside the repository, and ends it. That server asks nobody who they are, so it listens
-on a socket in a folder of this account alone, where no web page and no other account reaches it.
+Starts `mlflow models serve` in a new process outside the repository, and ends it. The server has no authentication, so it listens on
+a socket in a private folder, which no web page and no other account can reach.
 """
 
 import http.client
@@ -27,18 +27,18 @@ from components.core import process
 from components.core.errors import Cancelled
 from components.core.ports import HOST
 from components.core.temporary import temporary
-from components.mlflow_store.registry.verify import inspected, known_version
-from components.mlflow_store.registry.worker_client import PYTHON, environment, last_line
+from components.mlflow_store.registry.verify import checked_package, registered_version
+from components.mlflow_store.registry.worker_client import PYTHON, isolated_environment, last_line
 from components.model.base_resolver import LACKING
 
 log = logging.getLogger(__name__)
 
 SECONDS = 180
-ROWS_A_REQUEST = 50
-SOCKET = "http"  # below the server's own folder
-LONGEST = 95  # bytes of the path of the socket's folder: about 100 are allowed for the socket
+ROWS_PER_REQUEST = 50
+SOCKET = "http"  # in the server's folder
+LONGEST = 95  # bytes of the socket folder's path; a socket's path may have about 100
 
-# The documented shapes of a request; each gets its share of the rows.
+# The documented request formats; each is used for a part of the rows.
 FORMS: Mapping[str, Any] = {
     "dataframe_split": lambda rows: {"columns": list(rows.columns), "data": rows.to_numpy().tolist()},
     "dataframe_records": lambda rows: rows.to_dict("records"),
@@ -46,12 +46,12 @@ FORMS: Mapping[str, Any] = {
 }
 TEXT = {"text": "a text"}
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
-LACK = ("MemoryError", "Cannot allocate memory", f"Return code = {-signal.SIGKILL}")  # the last is MLflow's word for its server's end
+OUT_OF_MEMORY = ("MemoryError", "Cannot allocate memory", f"Return code = {-signal.SIGKILL}")  # the last is MLflow's message
 _ERROR = re.compile(r"([\w.]*(Error|Exception)|components\.(?:core\.)?errors\.\w+)\b")  # the last line of a traceback
 
 
 def malformed_requests(example: Mapping[str, str]) -> dict[str, Any]:
-    """Return what is no request, by name; `example` is a row that would be one."""
+    """Return malformed requests by name; `example` is a valid row."""
     name, good = next(iter(example)), dict(example)
     return {
         "no JSON": b"{",
@@ -65,46 +65,46 @@ def malformed_requests(example: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-class _NotUp(Exception):
-    """The server did not come up, or did not stay; `outside` when the reason is not the version's."""
+class _ServerFailed(Exception):
+    """The server did not start, or stopped; `outside` if the version is not the cause."""
 
     def __init__(self, reason: str, outside: bool) -> None:
         super().__init__(reason)
         self.outside = outside
 
 
-def evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return `count` of the `rows`, evenly spread in their order; all of them for 0, or where there are no more."""
+def sample_evenly(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """Return `count` of the `rows`, evenly spaced; all of them if `count` is 0 or exceeds their number."""
     if count == 0 or count >= len(rows):
         return rows
-    return rows.iloc[[int(place * len(rows) / count) for place in range(count)]]
+    return rows.iloc[[int(index * len(rows) / count) for index in range(count)]]
 
 
-def serve_and_ask(
+def probe_server(
     uri: str, name: str, number: int, rows: pd.DataFrame, deadline: float = SECONDS, example: Mapping[str, str] = TEXT
 ) -> ServedAnswers:
-    """Serve version `number` of `name`, ask it `rows` and what is no request, and say what came back.
+    """Serve version `number` of `name`, send it `rows` and malformed requests, and return the answers.
 
-    `rows` have an id and the columns of `example`, which is a row that can be asked.
+    `rows` have an id and the columns of `example`, which is a valid row.
 
-    `deadline` is in seconds, for the start and again for all requests. A server that does not come up, is killed, or does not answer in
-    time is a fault that is returned.
+    `deadline` in seconds applies to the start, and again to all requests. A server that does not start, is killed or does not answer in
+    time is reported in the result's `fault`.
 
     Raises:
-        NotThere: no such version.
-        BadModel: its package is not what was registered; nothing of it was run.
-        Cancelled: `process.end_children` was called meanwhile.
+        NotFound: the version does not exist.
+        BadModel: the package differs from the registered one; none of its code was run.
+        Cancelled: `process.end_children` was called.
     """
-    version = known_version(uri, name, number)
-    inspected(uri, version)
+    version = registered_version(uri, name, number)
+    checked_package(uri, version)
     try:
-        with _server(uri, version.uri, deadline) as (where, seconds):
+        with _server(uri, version.uri, deadline) as (address, seconds):
             until = time.monotonic() + deadline
-            served = _asked(version.uri, where, rows, example, until)
+            served = _probe(version.uri, address, rows, example, until)
             if time.monotonic() >= until and (served.refused or None in served.malformed.values()):
-                raise _NotUp("the scoring server did not answer all requests in time (gates.servability.max_seconds)", outside=True)
-    except _NotUp as error:
-        log.warning("%s is not served: %s", version.uri, error)
+                raise _ServerFailed("the scoring server did not answer all requests in time (gates.servability.max_seconds)", outside=True)
+    except _ServerFailed as error:
+        log.warning("%s cannot be served: %s", version.uri, error)
         return ServedAnswers(version=version.uri, asked=len(rows), fault=str(error), outside=error.outside)
     log.info("%s was served after %.1f s and answered %d of %d rows", version.uri, seconds, len(served.answers), len(rows))
     return served.model_copy(update={"seconds": seconds})
@@ -112,37 +112,37 @@ def serve_and_ask(
 
 @contextmanager
 def _server(uri: str, model: str, deadline: float) -> Iterator[tuple[str, float]]:
-    """Run the server for the block; give its socket and the seconds that it took to come up."""
+    """Run the server for the block; yield its socket and the seconds that its start took."""
     start = time.monotonic()
     with temporary(LONGEST) as folder:
-        where = f"{folder}/{SOCKET}"
-        child = _start(uri, model, where, folder)
+        address = f"{folder}/{SOCKET}"
+        child = _start(uri, model, address, folder)
         try:
-            if (fault := _wait(child, model, where, folder, start + deadline)) is not None:
+            if (fault := _wait(child, model, address, folder, start + deadline)) is not None:
                 raise fault
-            yield where, time.monotonic() - start
+            yield address, time.monotonic() - start
             if child not in process.CHILDREN:
-                raise Cancelled(f"serving {model} was cancelled; run again to go on where it stopped")
-            if (ended := _ends(child, where, folder / "said.txt")) is not None and ended.outside:
-                raise ended
+                raise Cancelled(f"serving {model} was cancelled; run again to continue")
+            if (failure := _failure_after(child, address, folder / "server.log")) is not None and failure.outside:
+                raise failure
         finally:
             process.end_group(child)
             process.CHILDREN.discard(child)
 
 
-def _start(uri: str, model: str, where: str, folder: Path) -> "subprocess.Popen[str]":
-    served = ["-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local", "--workers", "1"]
-    # The server is a process of that process: what -P and -B say to the one, these say to the other. The last is uvicorn's --uds.
-    isolated = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1", "UVICORN_UDS": where}
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow calls uvicorn by its name
-    with (folder / "said.txt").open("wb") as said:
+def _start(uri: str, model: str, address: str, folder: Path) -> "subprocess.Popen[str]":
+    arguments = ["-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local", "--workers", "1"]
+    # The server is a child of that process, so -P and -B are passed on as variables; UVICORN_UDS is uvicorn's --uds.
+    isolated = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1", "UVICORN_UDS": address}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # MLflow runs uvicorn by name
+    with (folder / "server.log").open("wb") as output:
         child = subprocess.Popen(
-            process.tied_command([*PYTHON, *served]),
+            process.tied_command([*PYTHON, *arguments]),
             cwd=folder,
-            env={**environment(uri, folder), **isolated, "PATH": path},
+            env={**isolated_environment(uri, folder), **isolated, "PATH": path},
             stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             text=True,
             start_new_session=True,
         )
@@ -150,106 +150,106 @@ def _start(uri: str, model: str, where: str, folder: Path) -> "subprocess.Popen[
     return child
 
 
-def _wait(child: "subprocess.Popen[str]", model: str, where: str, folder: Path, deadline: float) -> _NotUp | None:
-    """Return None once the server is healthy, or why it is not."""
+def _wait(child: "subprocess.Popen[str]", model: str, address: str, folder: Path, deadline: float) -> _ServerFailed | None:
+    """Return None once the server is healthy, or the reason why it is not."""
     while time.monotonic() < deadline:
         if child not in process.CHILDREN:
-            raise Cancelled(f"serving {model} was cancelled; run again to go on where it stopped")
+            raise Cancelled(f"serving {model} was cancelled; run again to continue")
         if child.poll() is not None:
-            return _ended(child.returncode, folder / "said.txt")
+            return _failure(child.returncode, folder / "server.log")
         try:
-            if _send(where, "GET", "/ping", b"", 2)[0] == http.client.OK:
+            if _send(address, "GET", "/ping", b"", 2)[0] == http.client.OK:
                 return None
         except (OSError, http.client.HTTPException) as error:
-            log.debug("%s is not served yet: %s", model, error)  # until the deadline, which says what the server said
+            log.debug("%s is not served yet: %s", model, error)
         time.sleep(0.1)
-    return _NotUp(f"the scoring server was not ready in time; it said: {last_line(folder / 'said.txt') or 'nothing'}", outside=True)
+    return _ServerFailed(f"the scoring server was not ready in time; its log: {last_line(folder / 'server.log') or 'empty'}", outside=True)
 
 
-def _ends(child: "subprocess.Popen[str]", where: str, said: Path) -> _NotUp | None:
-    """Return why the server is gone after it was asked; None where it is still there."""
+def _failure_after(child: "subprocess.Popen[str]", address: str, output: Path) -> _ServerFailed | None:
+    """Return why the server stopped after the requests; None if it is still running."""
     try:
-        _send(where, "GET", "/ping", b"", 10)
+        _send(address, "GET", "/ping", b"", 10)
         return None
     except (OSError, http.client.HTTPException):
         with suppress(subprocess.TimeoutExpired):
-            return _ended(child.wait(10), said)
+            return _failure(child.wait(10), output)
     return None
 
 
-def _ended(code: int, said: Path) -> _NotUp:
-    """Say why the server's process ended by itself."""
-    text = said.read_text(encoding="utf-8", errors="replace")
-    if code in KILLED or any(sign in text for sign in LACK):
-        return _NotUp("the scoring server was killed, for lack of memory or by hand", outside=True)
-    errors = [line for line in text.splitlines() if _ERROR.match(line) and "returned non zero" not in line]  # what MLflow adds to it
-    reason = (errors or [last_line(said)])[-1].strip()
-    return _NotUp(f"the scoring server ended with {code}: {reason}", outside=LACKING in reason)
+def _failure(code: int, output: Path) -> _ServerFailed:
+    """Return why the server's process ended by itself."""
+    text = output.read_text(encoding="utf-8", errors="replace")
+    if code in KILLED or any(sign in text for sign in OUT_OF_MEMORY):
+        return _ServerFailed("the scoring server was killed: out of memory, or manually", outside=True)
+    errors = [line for line in text.splitlines() if _ERROR.match(line) and "returned non zero" not in line]  # MLflow's own last line
+    reason = (errors or [last_line(output)])[-1].strip()
+    return _ServerFailed(f"the scoring server ended with {code}: {reason}", outside=LACKING in reason)
 
 
-def _asked(model: str, where: str | int, rows: pd.DataFrame, example: Mapping[str, str], until: float) -> ServedAnswers:
+def _probe(model: str, address: str | int, rows: pd.DataFrame, example: Mapping[str, str], until: float) -> ServedAnswers:
     answers: list[ServedAnswer] = []
     refused: list[str] = []
     for form, part in _requests(rows):
-        found, fault = _answers(where, form, part, list(example), until)
-        answers += found
+        accepted, fault = _answers(address, form, part, list(example), until)
+        answers += accepted
         refused += [f"{form} with {len(part)} rows: {fault}"] if fault else []
-    statuses = {name: _status(where, body, until) for name, body in malformed_requests(example).items()}
+    statuses = {name: _status(address, body, until) for name, body in malformed_requests(example).items()}
     last = rows.iloc[:1]
-    if fault := _answers(where, "dataframe_split", last, list(example), until)[1] if len(last) else None:
-        refused.append(f"a good request after malformed ones: {fault}")
+    if fault := _answers(address, "dataframe_split", last, list(example), until)[1] if len(last) else None:
+        refused.append(f"a valid request after malformed ones: {fault}")
     return ServedAnswers(version=model, asked=len(rows), answers=tuple(answers), refused=tuple(refused), malformed=statuses)
 
 
 def _requests(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Give every row once, in requests of at most 50 rows and in every documented form in turn."""
-    count = max(len(FORMS), -(-len(rows) // ROWS_A_REQUEST))
-    for number, places in enumerate(np.array_split(np.arange(len(rows)), count)):
-        if len(places):
-            yield list(FORMS)[number % len(FORMS)], rows.iloc[places]
+    """Yield every row once, in requests of at most 50 rows that cycle through the documented formats."""
+    count = max(len(FORMS), -(-len(rows) // ROWS_PER_REQUEST))
+    for number, indexes in enumerate(np.array_split(np.arange(len(rows)), count)):
+        if len(indexes):
+            yield list(FORMS)[number % len(FORMS)], rows.iloc[indexes]
 
 
-def _answers(where: str | int, form: str, rows: pd.DataFrame, inputs: list[str], until: float) -> tuple[list[ServedAnswer], str | None]:
-    """Return the answers to `rows` in one request, or none of them and what came back instead."""
+def _answers(address: str | int, form: str, rows: pd.DataFrame, inputs: list[str], until: float) -> tuple[list[ServedAnswer], str | None]:
+    """Send `rows` in one request; return the answers and None, or no answers and the fault."""
     body = json.dumps({form: FORMS[form](rows[inputs])}).encode()
     try:
-        status, text = _send(where, "POST", "/invocations", body, max(until - time.monotonic(), 0.1))
+        status, text = _send(address, "POST", "/invocations", body, max(until - time.monotonic(), 0.1))
     except (OSError, http.client.HTTPException) as error:
         return [], f"no answer ({error or type(error).__name__})"
     if status != http.client.OK:
         return [], f"status {status}, {text[:200].decode(errors='replace')}"
     try:
-        found = json.loads(text)["predictions"]
+        records = json.loads(text)["predictions"]
         answers = [
-            ServedAnswer(id=str(name), label=one["answer"])
-            if "answer" in one
-            else ServedAnswer(id=str(name), label=one["label"], probabilities=one["probabilities"])
-            for name, one in zip(rows["id"], found, strict=True)
+            ServedAnswer(id=str(name), label=record["answer"])
+            if "answer" in record
+            else ServedAnswer(id=str(name), label=record["label"], probabilities=record["probabilities"])
+            for name, record in zip(rows["id"], records, strict=True)
         ]
     except (ValueError, KeyError, TypeError) as error:
-        return [], f"status 200 and another shape than one label with probabilities a row ({type(error).__name__})"
+        return [], f"status 200, but not one label with probabilities per row ({type(error).__name__})"
     return answers, None
 
 
-def _status(where: str | int, body: Any, until: float) -> int | None:
-    """Return the status of a malformed request; None where the connection broke."""
+def _status(address: str | int, body: Any, until: float) -> int | None:
+    """Return the status of a malformed request; None if the connection broke."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
-        return _send(where, "POST", "/invocations", data, max(until - time.monotonic(), 0.1))[0]
+        return _send(address, "POST", "/invocations", data, max(until - time.monotonic(), 0.1))[0]
     except (OSError, http.client.HTTPException):
         return None
 
 
-def _send(where: str | int, method: str, path: str, body: bytes, seconds: float) -> tuple[int, bytes]:
-    """Send one request, straight to a socket or a port and past any proxy; return status and body."""
-    connection = http.client.HTTPConnection(HOST, None if isinstance(where, str) else where, timeout=seconds)
+def _send(address: str | int, method: str, path: str, body: bytes, seconds: float) -> tuple[int, bytes]:
+    """Send one request to a socket path or a port, bypassing proxies; return status and body."""
+    connection = http.client.HTTPConnection(HOST, None if isinstance(address, str) else address, timeout=seconds)
     try:
-        if isinstance(where, str):
+        if isinstance(address, str):
             connection.sock = socket.socket(socket.AF_UNIX)
             connection.sock.settimeout(seconds)
-            connection.sock.connect(where)
+            connection.sock.connect(address)
         connection.request(method, path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        response = connection.getresponse()
+        return response.status, response.read()
     finally:
         connection.close()

@@ -1,6 +1,6 @@
-"""A version is asked only after its package was checked: to verify it, to score it on today's rows, to answer texts.
+"""Check a version's package, then verify it, score it on rows, or answer rows with it.
 
-Reads the registry and the packages; writes a cache of predictions where one is named.
+Reads the registry and the packages; writes a cache of predictions if a path is given.
 """
 
 import atexit
@@ -13,33 +13,33 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from components.artifacts.predictions import Predictions, answer_distance
+from components.artifacts.predictions import ModelOutput, Predictions, answer_distance, served_columns
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, NotFound, RetuneError, Unavailable, shorten
 from components.core.hashing import digest_folder
 from components.core.temporary import partial_of
-from components.mlflow_store.connection import connect, reaching
+from components.mlflow_store.connection import connect, translated_errors
 from components.mlflow_store.registry import package
 from components.mlflow_store.registry.register import fetch
 from components.mlflow_store.registry.versions import ADAPTER, CHAMPION, PACKAGE, WEIGHTS, Version, aliases_of, find
-from components.mlflow_store.registry.worker_client import WorkerReply, ask, predictions_of
+from components.mlflow_store.registry.worker_client import WorkerReply, answer_rows, predictions_of
 from components.model.base_resolver import find_base
 
 log = logging.getLogger(__name__)
 
-# Serving computes in float32 and in batches of other lengths than evaluation did: measured below 1e-6 on a CPU; bfloat16 or
-# another machine may differ by more, another model or another preprocessing differs by far more.
+# Serving computes in float32 and in batches of other lengths than evaluation: the measured difference is below 1e-6 on a CPU. bfloat16
+# or other hardware may differ by more, another model or preprocessing by far more.
 TOLERANCE = 1e-3
 
 _UNTIL_EXIT = ExitStack()
 atexit.register(_UNTIL_EXIT.close)
 _MERGED: dict[str, Path] = {}
-"""The folders of whole models that were made of adapters in this process, by the adapter's digest."""
+"""Folders of models that this process merged from adapters, by the adapter's digest."""
 
 
 @dataclass(frozen=True)
 class VerifiedVersion:
-    """What a verification saw: rows asked, the largest difference of a probability, and the folder of the code that answered."""
+    """The result of a verification: number of rows, largest difference of a probability, and folder of the version's code."""
 
     rows: int
     difference: float
@@ -47,186 +47,187 @@ class VerifiedVersion:
 
 
 def verify(uri: str, name: str, number: int) -> VerifiedVersion:
-    """Check the package's files, then load it in a fresh process and compare its answers to ten rows with the evaluated ones.
+    """Check a version's package, load it in a new process, and compare its answers to ten rows with the evaluated ones.
 
     Raises:
-        NotThere: no such version.
-        BadModel: the package is not what was registered, holds what must not be loaded, or answers otherwise.
+        NotFound: the version does not exist.
+        BadModel: the package differs from the registered one, contains forbidden files, or gives other answers.
     """
-    version = known_version(uri, name, number)
-    folder = inspected(uri, version)
+    version = registered_version(uri, name, number)
+    folder = checked_package(uri, version)
     questions = folder / "artifacts/questions.parquet"
-    asked = pq.read_table(questions).drop_columns(["predicted", "probabilities"]).to_pandas()
-    expected, found = WorkerReply.read(questions), ask(uri, version.uri, asked)
-    difference = _compare(version, expected, found)
-    log.info("%s: %d rows answered as evaluated, largest difference %.1e", version.uri, len(asked), difference)
-    return VerifiedVersion(len(asked), difference, found.code)
+    rows = pq.read_table(questions).drop_columns(["predicted", "probabilities"]).to_pandas()
+    expected, reply = WorkerReply.read(questions), answer_rows(uri, version.uri, rows)
+    difference = _compare(version, expected, reply)
+    log.info("%s: %d rows answered as evaluated, largest difference %.1e", version.uri, len(rows), difference)
+    return VerifiedVersion(len(rows), difference, reply.code)
 
 
-def known_version(uri: str, name: str, number: int) -> Version:
-    """Return a version that was registered whole.
+def registered_version(uri: str, name: str, number: int) -> Version:
+    """Return a completely registered version.
 
     Raises:
-        NotThere: no such version.
-        BadModel: its registration was cut short.
+        NotFound: the version does not exist.
+        BadModel: its registration is incomplete.
     """
-    with reaching(uri):
+    with translated_errors(uri):
         version = find(connect(uri), name, number)
     if not version.complete:
-        raise BadModel(f"{version.uri} was not registered whole by Retune (no tag retune.complete); `retune register` makes it anew")
+        raise BadModel(f"{version.uri} is not completely registered (it has no tag retune.complete); run `retune register` again")
     return version
 
 
-def inspected(uri: str, version: Version) -> Path:
-    """Return the folder of a version's package after its files were checked; nothing of it was run.
+def checked_package(uri: str, version: Version) -> Path:
+    """Check the files of a version's package without running its code, and return its folder.
 
     Raises:
-        BadModel: it is gone, is not what was registered, or holds what must not be loaded.
-        Unavailable: the registry or its store is busy or out of reach.
+        BadModel: it is missing, differs from the registered package, or contains forbidden files.
+        Unavailable: the registry or its store is busy or unreachable.
     """
     try:
-        with reaching(uri):
+        with translated_errors(uri):
             client = connect(uri)
             folder = fetch(client, uri, client.get_model_version_download_uri(version.name, str(version.number)))
     except Unavailable:
-        raise  # it may be whole
+        raise  # the package may be intact
     except OSError as error:
-        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # an HTTP error is an OSError, too
-            raise Unavailable(f"{version.uri}: its package cannot be fetched now: {error}") from error
-        raise BadModel(f"{version.uri}: its package is gone: {error}") from error
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):  # HTTP errors are OSErrors too
+            raise Unavailable(f"{version.uri}: its package cannot be fetched at present: {error}") from error
+        raise BadModel(f"{version.uri}: its package is missing: {error}") from error
     except RetuneError as error:
         raise BadModel(f"{version.uri}: its package cannot be fetched: {error}") from error
-    package.inspect(folder, version.tags.get(WEIGHTS, ""), version.tags.get(PACKAGE, ""), version.tags.get(ADAPTER))
+    package.check_files(folder, version.tags.get(WEIGHTS, ""), version.tags.get(PACKAGE, ""), version.tags.get(ADAPTER))
     return folder
 
 
-def _compare(version: Version, expected: WorkerReply, found: WorkerReply) -> float:
-    if found.labels != expected.labels:
-        raise BadModel(f"{version.uri} answers with the labels {', '.join(found.labels)}; evaluated: {', '.join(expected.labels)}")
+def _compare(version: Version, expected: ModelOutput, output: ModelOutput) -> float:
+    """Return the largest difference between two outputs; raise BadModel if it exceeds the tolerance."""
+    if output.labels != expected.labels:
+        raise BadModel(f"{version.uri} has the labels {', '.join(output.labels)}; evaluated: {', '.join(expected.labels)}")
     if not expected.labels:
-        differences = np.array([answer_distance(one, other) for one, other in zip(expected.predicted, found.predicted, strict=True)])
+        differences = np.array([answer_distance(*pair) for pair in zip(expected.predicted, output.predicted, strict=True)])
         if (worst := float(differences.max(initial=0.0))) > TOLERANCE:
             at = int(differences.argmax())
-            said = f"{shorten(found.predicted[at], 80)!r}; evaluated: {shorten(expected.predicted[at], 80)!r}"
-            raise BadModel(f"{version.uri} answers {int((differences > TOLERANCE).sum())} of {len(differences)} rows otherwise: {said}")
+            detail = f"{_cut(output.predicted[at])!r}; evaluated: {_cut(expected.predicted[at])!r}"
+            raise BadModel(f"{version.uri} answers {int((differences > TOLERANCE).sum())} of {len(differences)} rows differently: {detail}")
         return worst
-    differences = np.abs(found.probabilities - expected.probabilities).max(axis=1)
-    differences = np.where(np.isnan(differences), np.inf, differences)  # NaN is above no limit
+    differences = np.abs(output.probabilities - expected.probabilities).max(axis=1)
+    differences = np.where(np.isnan(differences), np.inf, differences)  # NaN exceeds no limit
     if (worst := float(differences.max())) > TOLERANCE:
         count = int((differences > TOLERANCE).sum())
         raise BadModel(
-            f"{version.uri} answers {count} of {len(differences)} rows otherwise than evaluated: a probability differs by {worst:.3g}"
+            f"{version.uri} answers {count} of {len(differences)} rows differently than evaluated: a probability differs by {worst:.3g}"
         )
     top = np.sort(expected.probabilities, axis=1)
-    clear = top[:, -1] - top[:, -2] > 2 * TOLERANCE if len(expected.labels) > 1 else np.ones(len(top), dtype=bool)
-    for row in np.flatnonzero(clear):
-        if found.predicted[row] != expected.predicted[row]:
-            raise BadModel(f"{version.uri} answers row {row} with {found.predicted[row]!r}; evaluated: {expected.predicted[row]!r}")
+    clear_winner = top[:, -1] - top[:, -2] > 2 * TOLERANCE if len(expected.labels) > 1 else np.ones(len(top), dtype=bool)
+    for row in np.flatnonzero(clear_winner):
+        if output.predicted[row] != expected.predicted[row]:
+            raise BadModel(f"{version.uri} answers row {row} with {output.predicted[row]!r}; evaluated: {expected.predicted[row]!r}")
     return worst
 
 
-def _at(uri: str, name: str, alias: str) -> int | None:
-    with reaching(uri):
-        return aliases_of(connect(uri), name).get(alias)
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def score_version(uri: str, name: str, number: int, rows: pd.DataFrame, cache: Path | None = None) -> Predictions:
-    """Score a version on rows (id, group, text, label) by its own code; `cache` keeps the answer.
+    """Score a version on rows (id, group, text, label) with its own code; `cache` is the file that stores the result.
 
-    The name of `cache` must hold the version's key and the digest of the rows: a number means another model in another registry.
+    The name of `cache` must contain the version's key and the digest of the rows: a number may mean another model in another registry.
 
     Raises:
-        NotThere: no such version.
-        BadModel: its package is not what was registered, or does not answer.
+        NotFound: the version does not exist.
+        BadModel: the package differs from the registered one, or does not answer.
     """
-    if cache is not None and (known := kept(cache, rows)) is not None:
-        log.info("%s/%d was scored before: %s", name, number, cache)
-        return known
-    version = known_version(uri, name, number)
-    inspected(uri, version)
-    scored = predictions_of(ask(uri, version.uri, rows), rows)
+    if cache is not None and (cached := read_cache(cache, rows)) is not None:
+        log.info("%s/%d was already scored: %s", name, number, cache)
+        return cached
+    version = registered_version(uri, name, number)
+    checked_package(uri, version)
+    scored = predictions_of(answer_rows(uri, version.uri, rows), rows)
     if cache is not None:
-        keep(cache, scored)
+        write_cache(cache, scored)
     return scored
 
 
-def keep(cache: Path, scored: Predictions) -> None:
-    """Keep predictions in the file `cache`, by rename."""
+def write_cache(cache: Path, scored: Predictions) -> None:
+    """Write predictions to the file `cache` by rename."""
     cache.parent.mkdir(parents=True, exist_ok=True)
     with partial_of(cache) as partial:
         scored.write(partial)
 
 
-def kept(cache: Path, rows: pd.DataFrame) -> Predictions | None:
-    """Return the cached predictions if they are whole and of these rows."""
+def read_cache(cache: Path, rows: pd.DataFrame) -> Predictions | None:
+    """Return the cached predictions, or None if they are missing, damaged or of other rows."""
     try:
-        found = Predictions.read(cache)
+        cached = Predictions.read(cache)
     except NotFound:
         return None
     except (OSError, ValueError, KeyError) as error:
-        log.warning("%s cannot be read and is made anew: %s", cache, error)
+        log.warning("%s cannot be read and is computed again: %s", cache, error)
         return None
-    return found if sorted(rows["id"]) == found.ids.tolist() else None
+    return cached if sorted(rows["id"]) == cached.ids.tolist() else None
 
 
 def predict(uri: str, model: str, rows: pd.DataFrame) -> pd.DataFrame:
-    """Answer rows, a table with the task's inputs, by a registered model: NAME (its champion), NAME@ALIAS or NAME/VERSION.
+    """Answer rows (a table with the task's inputs) with the model NAME (its champion), NAME@ALIAS or NAME/VERSION.
 
-    A leading `models:/` is no matter.
+    A leading `models:/` is ignored.
 
     Returns:
-        The rows with label, probability and probabilities (label to probability), or with answer where there are no classes.
+        The rows with label, probability and probabilities (label to probability), or with answer for tasks without classes.
 
     Raises:
-        NotThere: no such version or alias.
-        BadModel: its package is not what was registered, or does not answer.
+        NotFound: the version or alias does not exist.
+        BadModel: the package differs from the registered one, or does not answer.
     """
     version = resolve(uri, model.removeprefix("models:/"))
-    inspected(uri, version)
-    columns = ask(uri, version.uri, rows).columns()
-    told = {name: pd.Series(values, dtype="object", index=rows.index) for name, values in columns.items() if name == "probabilities"}
-    return rows.assign(**(columns | told))
+    checked_package(uri, version)
+    columns = served_columns(answer_rows(uri, version.uri, rows))
+    objects = {name: pd.Series(values, dtype="object", index=rows.index) for name, values in columns.items() if name == "probabilities"}
+    return rows.assign(**(columns | objects))
 
 
 def spec_of(uri: str, model: str) -> ModelSpec:
-    """Return what the registered `model`, named as for `predict`, is asked with.
+    """Return the spec (task and inputs) of the registered `model`, named as for `predict`.
 
     Raises:
-        NotThere: no such version or alias.
-        BadModel: its package is not what was registered.
+        NotFound: the version or alias does not exist.
+        BadModel: the package differs from the registered one.
     """
-    return ModelSpec.read(package.contract(inspected(uri, resolve(uri, model.removeprefix("models:/")))))
+    return ModelSpec.read(package.spec_folder(checked_package(uri, resolve(uri, model.removeprefix("models:/")))))
 
 
 def model_folder(uri: str, model: str) -> tuple[Path, str]:
     """Return the folder of weights and tokenizer of the registered `model`, named as for `predict`, and its models:/NAME/VERSION.
 
-    A version that is stored as an adapter is merged into its base.
+    An adapter is merged into its base.
 
     Raises:
-        NotThere: no such version or alias.
-        BadModel: its package is not what was registered, or its base is not at hand, or is another one.
+        NotFound: the version or alias does not exist.
+        BadModel: the package differs from the registered one, or its base is missing or differs.
     """
     version = resolve(uri, model.removeprefix("models:/"))
-    return _whole(uri, version), version.uri
+    return _full_model(uri, version), version.uri
 
 
-def _whole(uri: str, version: Version) -> Path:
-    """Return the folder of a version's model: of one that is stored as an adapter a temporary one, there until this process ends."""
-    place = package.contract(inspected(uri, version))
-    if place.name == package.MODEL:
-        return place
-    if (known := _MERGED.get(version.tags[ADAPTER])) is not None:
-        return known
+def _full_model(uri: str, version: Version) -> Path:
+    """Return the folder of a version's model; a merged adapter is kept in a temporary folder until this process ends."""
+    stored = package.spec_folder(checked_package(uri, version))
+    if stored.name == package.MODEL:
+        return stored
+    if (merged := _MERGED.get(version.tags[ADAPTER])) is not None:
+        return merged
     from components.model import adapter
 
     folder = _UNTIL_EXIT.enter_context(
-        adapter.merged(place, lambda record: find_base(record, lambda base: model_folder(uri, base)[0], uri))
+        adapter.merged(stored, lambda record: find_base(record, lambda base: model_folder(uri, base)[0], uri))
     )
     if digest_folder(folder) != version.tags.get(WEIGHTS):
         raise BadModel(
-            f"{version.uri} is stored as an adapter, and merged into its base it has other bits here than where it was trained, so what "
-            "starts from it would start from another model. Train on a processor like the first, or from a version that is stored merged"
+            f"{version.uri} is stored as an adapter, and its merged weights differ here from those of its training (another CPU or library "
+            "version), so it cannot be used as a base. Train on hardware like that of its training, or start from a version stored as a "
+            "full model"
         )
     return _MERGED.setdefault(version.tags[ADAPTER], folder)
 
@@ -235,15 +236,16 @@ def resolve(uri: str, model: str) -> Version:
     """Return the version that NAME (its champion), NAME@ALIAS or NAME/VERSION means.
 
     Raises:
-        NotThere: there is none.
+        NotFound: the version does not exist.
     """
     name, slash, number = model.partition("/")
     if slash and name and number.isdecimal() and len(number) < 10:
-        return known_version(uri, name, int(number))
+        return registered_version(uri, name, int(number))
     name, _, alias = model.partition("@")
     if slash or not name:
-        raise NotFound(f"{model!r} names no version: expected NAME, NAME@ALIAS or NAME/VERSION")
-    at = _at(uri, name, alias or CHAMPION)
-    if at is None:
+        raise NotFound(f"{model!r} is not a version: expected NAME, NAME@ALIAS or NAME/VERSION")
+    with translated_errors(uri):
+        version = aliases_of(connect(uri), name).get(alias or CHAMPION)
+    if version is None:
         raise NotFound(f"{name} has no {alias or CHAMPION}; `retune promote` makes a version the {CHAMPION}")
-    return known_version(uri, name, at)
+    return registered_version(uri, name, version)

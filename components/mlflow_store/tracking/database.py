@@ -1,4 +1,4 @@
-"""`var/mlflow.db`: made and migrated in one process under one lock, since two that first touch it corrupt it."""
+"""Create and migrate `var/mlflow.db`, one process at a time: two that create it at once corrupt it."""
 
 import logging
 import os
@@ -12,11 +12,11 @@ from components.core.errors import NotFound, RetuneError
 from components.core.locks import lock
 from components.core.output_dir import make_private, private
 from components.core.process import tied_command
-from components.mlflow_store.connection import HEAD, SQLITE, not_ours, revision_of
+from components.mlflow_store.connection import HEAD, SQLITE, foreign_database_error, revision_of
 
 log = logging.getLogger(__name__)
 
-# MLflow's own command, and then its store once, so that the Default experiment is made here too and its artifacts lie beside.
+# Runs MLflow's own migration, then opens the store once, which creates the Default experiment with its artifacts next to the database.
 _MIGRATE = """
 import sys
 from mlflow.cli import cli
@@ -29,10 +29,10 @@ _SECONDS = 300
 
 
 def prepare_store(var: Path) -> str:
-    """Make or migrate `var/mlflow.db` and return its tracking URI; a database that is at head costs milliseconds.
+    """Create or migrate `var/mlflow.db` and return its tracking URI; costs milliseconds if the database is at head.
 
     Raises:
-        NotThere: the file is empty, or was deleted.
+        NotFound: the file is empty, or was deleted.
         RetuneError: the file is not a database, is damaged, or cannot be migrated.
         Unavailable: it is locked by another process.
     """
@@ -47,7 +47,7 @@ def prepare_store(var: Path) -> str:
 
 
 def _at_head(database: Path) -> bool:
-    """Say whether this release of MLflow brought the database to its head before."""
+    """Return whether this release of MLflow has already migrated the database."""
     revision = revision_of(database)
     try:
         return _stamp(database).read_text(encoding="utf-8", errors="replace").split() == [version("mlflow"), revision]
@@ -60,15 +60,15 @@ def _stamp(database: Path) -> Path:
 
 
 def _migrate(database: Path) -> None:
-    """Bring the database to head: a new one beside its place and then by rename, an old one after a copy of it was kept."""
+    """Migrate the database to head: create a new one under a temporary name, or migrate an existing one after a backup."""
     before = revision_of(database)
     new = database.with_name(database.name + ".partial")
     new.unlink(missing_ok=True)
     if before is None and database.exists():
-        raise not_ours(database)
+        raise foreign_database_error(database)
     if before is None and _stamp(database).exists():
         raise NotFound(
-            f"{database} is missing, and {_stamp(database).name} says that there was one: restore a copy of it; to begin a new one, "
+            f"{database} is missing, but {_stamp(database).name} shows that it existed: restore a copy; to start a new one, "
             f"delete {_stamp(database)}"
         )
     if before is not None:
@@ -83,11 +83,11 @@ def _migrate(database: Path) -> None:
     )
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise RetuneError(f"{database} could not be brought to MLflow {version('mlflow')}: {last[0]}")
+        raise RetuneError(f"{database} could not be migrated to MLflow {version('mlflow')}: {last[0]}")
     if target is new:
         os.replace(new, database)
     _stamp(database).write_text(f"{version('mlflow')} {revision_of(database)}\n", encoding="utf-8")
-    log.info("%s: schema %s, was %s", database, revision_of(database), before or "not there")
+    log.info("%s: schema %s (before: %s)", database, revision_of(database), before or "none")
 
 
 def _copy(database: Path, copy: Path) -> None:
@@ -95,7 +95,7 @@ def _copy(database: Path, copy: Path) -> None:
     try:
         source.backup(target)
     except sqlite3.DatabaseError as error:
-        raise RetuneError(f"{database} could not be copied before its migration ({error}); nothing was changed") from error
+        raise RetuneError(f"{database} could not be backed up before its migration ({error}); nothing was changed") from error
     finally:
         source.close()
         target.close()

@@ -1,4 +1,4 @@
-"""What the stages left behind, as the params, metrics and trials of their runs; pure but for reading the files."""
+"""Read the outputs of the stages as params, metrics and trials of MLflow runs."""
 
 import json
 import math
@@ -26,7 +26,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Point:
-    """One number of a training history; `at` is milliseconds since 1970, None where the line has no time."""
+    """One number of a training history; `at` is milliseconds since 1970, None if the line has no time."""
 
     name: str
     value: float
@@ -36,7 +36,7 @@ class Point:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial of the search: `values` are its objective by step of reporting."""
+    """One tuning trial; `values` maps the step to the intermediate value of the objective."""
 
     number: int
     state: str
@@ -47,7 +47,7 @@ class TrialRecord:
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Return nested settings with dotted names; lists stay whole, an empty mapping is a value."""
+    """Return nested settings with dotted names; lists and empty mappings are kept as values."""
     flat: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
@@ -63,7 +63,7 @@ def with_interval(name: str, estimate: Estimate) -> dict[str, float]:
 
 
 def headline(metrics: Metrics) -> dict[str, float]:
-    """Return the scores of the candidate, its calibration, and its differences to the baselines, with intervals."""
+    """Return the candidate's scores, its calibration and its differences to the baselines, with intervals."""
     values: dict[str, float] = {}
     brier = {"brier": metrics.brier} if metrics.brier else {}
     for name, estimate in (metrics.headline | brier).items():
@@ -78,7 +78,7 @@ def headline(metrics: Metrics) -> dict[str, float]:
 
 
 def stage_facts(workspace: Path) -> dict[str, RunFacts]:
-    """Read what each stage says about itself; raises NotThere where a stage has not run."""
+    """Read the facts of each stage; raise NotFound if a stage has not run."""
     report = ValidationReport.read(workspace / "data/validated")
     profile = Profile.read(workspace / "data/prepared")
     best = BestTrial.read(workspace / "models/tuned")
@@ -127,23 +127,23 @@ def _train(training: Training) -> RunFacts:
 
 
 def read_points(lines: list[str], started: float | None = None) -> list[Point]:
-    """Return the numbers of history lines, JSON objects with `step`, and `seconds` since training started.
+    """Return the numbers of history lines: JSON objects with `step`, and `seconds` since the start of the training.
 
-    `started` is that moment in seconds since 1970; without it the points have no time.
+    `started` is the start in seconds since 1970; without it the points have no time.
     """
     points = []
     for line in lines:
         try:
             row = json.loads(line)
         except ValueError:
-            continue  # a torn line of a killed run
+            continue  # an incomplete line of a killed run
         if isinstance(row, dict):
             points += _points(row, started)
     return points
 
 
 def started_at(history: Path, lines: list[str]) -> float | None:
-    """Return about when the training of a history started: the file's time less its last `seconds`."""
+    """Return the approximate start of a training: the modification time of the history minus its last `seconds`."""
     seconds = [point.value for point in read_points(lines[-1:]) if point.name == "seconds"]
     return history.stat().st_mtime - seconds[0] if seconds else None
 
@@ -159,7 +159,7 @@ def _is_number(value: object) -> bool:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the whole lines of a file that may still grow; an unfinished last line is left for later."""
+    """Return the complete lines of a file that may still grow."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -168,7 +168,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_trials(path: Path) -> list[TrialRecord]:
-    """Return the trials that tune wrote into trials.parquet; none where there is no such file."""
+    """Return the trials in trials.parquet, or none if the file does not exist."""
     if not path.exists():
         return []
     return [_trial(row) for row in pq.read_table(path).to_pylist()]
@@ -176,7 +176,7 @@ def read_trials(path: Path) -> list[TrialRecord]:
 
 def _trial(row: dict[str, Any]) -> TrialRecord:
     values = {int(step): float(value) for step, value in json.loads(row.get("intermediate") or "{}").items() if _is_number(value)}
-    apart = ("number", "state", "value", "params", "intermediate")
-    metrics = {name: float(value) for name, value in row.items() if name not in apart and _is_number(value)}
+    fields = ("number", "state", "value", "params", "intermediate")
+    metrics = {name: float(value) for name, value in row.items() if name not in fields and _is_number(value)}
     value = float(row["value"]) if _is_number(row.get("value")) else None
     return TrialRecord(int(row["number"]), str(row["state"]).upper(), value, json.loads(row.get("params") or "{}"), values, metrics)

@@ -1,4 +1,4 @@
-"""A long training, watched live: new lines of history.jsonl become metrics of a RUNNING run while the file grows."""
+"""Show a running training in MLflow: new lines of history.jsonl become metrics of a RUNNING run."""
 
 import logging
 import threading
@@ -9,33 +9,33 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from components.mlflow_store.connection import connect, experiment, key, log_all, milliseconds
+from components.mlflow_store.connection import connect, ensure_experiment, key, log_in_batches, now_ms
 from components.mlflow_store.tracking import runs
 from components.mlflow_store.tracking.facts import read_lines, read_points
 
 log = logging.getLogger(__name__)
 
 
-class Followed:
-    """What a followed training became: `run_id` is None while nothing has grown."""
+class LiveRun:
+    """The live run of a training; `run_id` is None until the history grows."""
 
     def __init__(self, history: Path, uri: str, model: str) -> None:
         self.run_id: str | None = None
         self._history, self._uri, self._model = history, uri, model
         self._client: MlflowClient | None = None
         self._seen = read_lines(history)
-        self._old = self._state()
-        self._fed = 0  # lines of `_seen` that are in MLflow
-        self._told = False
+        self._last_state = self._state()
+        self._sent = 0  # number of lines of `_seen` that are in MLflow
+        self._warned = False
 
-    def look(self) -> None:
-        """Read the history once and log what is new; MLflow being away must not end a training."""
+    def poll(self) -> None:
+        """Read the history and log new points; an error of MLflow must not stop the training."""
         try:
-            self._look()
+            self._poll()
         except Exception as error:
-            if not self._told:
-                log.warning("the live view in MLflow has stopped (%s); training goes on", error)
-            self._told = True
+            if not self._warned:
+                log.warning("the live run in MLflow is no longer updated (%s); training continues", error)
+            self._warned = True
 
     def _state(self) -> tuple[int, int, int] | None:
         try:
@@ -44,36 +44,38 @@ class Followed:
             return None
         return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         state = self._state()
-        if state is None or state == self._old:
+        if state is None or state == self._last_state:
             return
-        self._old = state
+        self._last_state = state
         lines, seen = read_lines(self._history), self._seen
         grew = len(lines) > len(seen) > 0 and lines[: len(seen)] == seen
         if not grew and lines != seen:
-            self._begin_anew()
+            self._restart()
         self._seen = lines
-        # A file that comes whole out of DVC's cache never grows: it is no training to be watched.
+        # A file restored from DVC's cache appears complete and never grows: there is no training to follow.
         if self.run_id is None and not grew:
             return
-        self._feed()
+        self._send()
 
-    def _begin_anew(self) -> None:
-        """Another training has taken the place of the one that was followed."""
+    def _restart(self) -> None:
+        """Close the live run because the history belongs to another training now."""
         self.end("KILLED")
-        self.run_id, self._fed = None, 0
+        self.run_id, self._sent = None, 0
 
-    def _feed(self) -> None:
+    def _send(self) -> None:
         if self._client is None:
             self._client = connect(self._uri)
         if self.run_id is None:
-            place = experiment(self._client, self._uri, self._model)
-            self.run_id = runs.start(self._client, place, "train (live)", "live", {"retune.stage": "train"})
-        points = read_points(self._seen[self._fed :])
-        now = milliseconds()
-        log_all(self._client, self.run_id, metrics=[Metric(key(p.name), p.value, now if p.at is None else p.at, p.step) for p in points])
-        self._fed = len(self._seen)
+            experiment = ensure_experiment(self._client, self._uri, self._model)
+            self.run_id = runs.start(self._client, experiment, "train (live)", "live", {"retune.stage": "train"})
+        points = read_points(self._seen[self._sent :])
+        now = now_ms()
+        log_in_batches(
+            self._client, self.run_id, metrics=[Metric(key(p.name), p.value, now if p.at is None else p.at, p.step) for p in points]
+        )
+        self._sent = len(self._seen)
 
     def end(self, status: str) -> None:
         """Close the live run, if there is one."""
@@ -85,23 +87,23 @@ class Followed:
 
 
 @contextmanager
-def follow(history: Path, uri: str, model: str, seconds: float = 3.0) -> Iterator[Followed]:
-    """Watch `history` while the block runs, looking every `seconds`; `record` makes the live run the train child afterwards.
+def follow(history: Path, uri: str, model: str, seconds: float = 3.0) -> Iterator[LiveRun]:
+    """Poll `history` every `seconds` while the block runs; `record` later turns the live run into the train child.
 
-    The live run is opened when the file first grows, FINISHED at the end of the block, FAILED when it raises and KILLED
-    when it is interrupted.
+    The live run starts when the file first grows. It ends as FINISHED, as FAILED if the block raises an Exception, and as KILLED if the
+    block is interrupted.
     """
-    followed, stop = Followed(history, uri, model), threading.Event()
+    live, stop = LiveRun(history, uri, model), threading.Event()
 
     def watch() -> None:
         while not stop.wait(seconds):
-            followed.look()
+            live.poll()
 
     thread = threading.Thread(target=watch, name="follow", daemon=True)
     thread.start()
     status = "KILLED"
     try:
-        yield followed
+        yield live
         status = "FINISHED"
     except Exception:
         status = "FAILED"
@@ -110,5 +112,5 @@ def follow(history: Path, uri: str, model: str, seconds: float = 3.0) -> Iterato
         stop.set()
         thread.join(timeout=30)
         if not thread.is_alive():
-            followed.look()
-            followed.end(status)
+            live.poll()
+            live.end(status)

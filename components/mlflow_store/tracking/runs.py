@@ -1,4 +1,4 @@
-"""Runs as Retune tags them: found by key, children by parent, and closed when their process is gone."""
+"""MLflow runs with Retune's tags: start, find, delete and close them."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -8,33 +8,33 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from components.core.process import is_foreign, is_gone, owner
-from components.mlflow_store.connection import connect, forget_folder, milliseconds, reaching, tags_of
+from components.mlflow_store.connection import connect, delete_artifacts, now_ms, tags_of, translated_errors
 
 log = logging.getLogger(__name__)
 
 KEY, KIND, COMPLETE, OWNER, PARENT = "retune.key", "retune.kind", "retune.complete", "retune.owner", "mlflow.parentRunId"
 
 
-def start(client: MlflowClient, experiment: str, name: str, kind: str, tags: Mapping[str, object], parent: str | None = None) -> str:
-    """Open a run that says which process feeds it, and return its id."""
-    all_tags = {**tags, KIND: kind, OWNER: owner(), "mlflow.source.name": "retune", PARENT: parent}
+def start(client: MlflowClient, experiment: str, name: str, run_type: str, tags: Mapping[str, object], parent: str | None = None) -> str:
+    """Start a run tagged with this process as its owner, and return its id."""
+    all_tags = {**tags, KIND: run_type, OWNER: owner(), "mlflow.source.name": "retune", PARENT: parent}
     plain = {tag.key: tag.value for tag in tags_of(all_tags)}
-    return str(client.create_run(experiment, start_time=milliseconds(), tags=plain, run_name=name).info.run_id)
+    return str(client.create_run(experiment, start_time=now_ms(), tags=plain, run_name=name).info.run_id)
 
 
 @contextmanager
-def failing(client: MlflowClient, run_id: str) -> Iterator[None]:
-    """Mark the run FAILED or KILLED when the block does not come to its end; the error goes on."""
+def mark_failure(client: MlflowClient, run_id: str) -> Iterator[None]:
+    """Mark the run FAILED or KILLED if the block raises; re-raise the error."""
     try:
         yield
     except BaseException as error:
-        with suppress(Exception):  # the store may be what failed
+        with suppress(Exception):  # the store may have caused the failure
             client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
         raise
 
 
 def search(client: MlflowClient, experiments: list[str], query: str) -> Iterator[Run]:
-    """Yield every live run of the experiments that fits MLflow's filter `query`."""
+    """Yield every run of the experiments that matches MLflow's filter `query` and is not deleted."""
     token = None
     while True:
         page = client.search_runs(experiments, filter_string=query, max_results=1_000, page_token=token)
@@ -45,40 +45,39 @@ def search(client: MlflowClient, experiments: list[str], query: str) -> Iterator
 
 
 def candidates(client: MlflowClient, experiment: str, key: str) -> list[Run]:
-    """Return the parent runs with this key, the complete ones first."""
-    found = search(client, [experiment], f"tags.`{KEY}` = '{key}' and tags.`{KIND}` = 'candidate'")
-    return sorted(found, key=lambda run: run.data.tags.get(COMPLETE) != "true")
+    """Return the parent runs with this key, complete ones first."""
+    parents = search(client, [experiment], f"tags.`{KEY}` = '{key}' and tags.`{KIND}` = 'candidate'")
+    return sorted(parents, key=lambda run: run.data.tags.get(COMPLETE) != "true")
 
 
 def children(client: MlflowClient, experiment: str, parent: str) -> list[Run]:
-    """Return the runs directly below `parent`."""
+    """Return the direct children of `parent`."""
     return list(search(client, [experiment], f"tags.`{PARENT}` = '{parent}'"))
 
 
 def remove(client: MlflowClient, run: Run) -> None:
-    """Delete a run and all below it, with their artifacts where they are on this machine."""
+    """Delete a run and its descendants, with their artifacts if these are local."""
     for child in children(client, run.info.experiment_id, run.info.run_id):
         remove(client, child)
     client.delete_run(run.info.run_id)
-    forget_folder(str(run.info.artifact_uri))
+    delete_artifacts(str(run.info.artifact_uri))
 
 
-def reconcile(uri: str, model: str | None = None, alone: bool = False) -> int:
-    """Mark as KILLED every RUNNING run of Retune (of one model) whose process is gone; return how many.
+def close_orphaned_runs(uri: str, model: str | None = None, exclusive: bool = False) -> int:
+    """Mark RUNNING runs of Retune (of one model) as KILLED if their process is gone; return their number.
 
-    Of a process on another host only who holds the model's lock among all hosts, `alone`, knows that it is gone.
+    A process on another host can only be known to be gone if the caller holds the model's lock among all hosts (`exclusive`).
     """
-    with reaching(uri):
+    with translated_errors(uri):
         client = connect(uri)
-        found = client.search_experiments()
-        experiments = [one.experiment_id for one in found if model in (None, one.name)]
+        experiments = [record.experiment_id for record in client.search_experiments() if model in (None, record.name)]
         if not experiments:
             return 0
         running = search(client, experiments, "attributes.status = 'RUNNING'")
         owners = [(run, run.data.tags.get(OWNER, "")) for run in running]
-        lost = [run for run, tag in owners if is_gone(tag) or (alone and is_foreign(tag))]
-        for run in lost:
+        orphaned = [run for run, tag in owners if is_gone(tag) or (exclusive and is_foreign(tag))]
+        for run in orphaned:
             client.set_terminated(run.info.run_id, "KILLED")
-    if lost:
-        log.info("%d runs marked KILLED: their processes are gone", len(lost))
-    return len(lost)
+    if orphaned:
+        log.info("%d runs marked KILLED: their processes are gone", len(orphaned))
+    return len(orphaned)

@@ -1,6 +1,6 @@
 """Batch scoring: a registered version answers all rows of files or of a table, in parts that are written exactly once.
 
-Reads files as a snapshot does, a table of a database, and the registry; writes a folder of Parquet parts with a manifest, or a table.
+Reads files like a snapshot, or a database table, and the registry; writes a folder of Parquet parts with a manifest, or a table.
 """
 
 from components.serving.batch.files import Files

@@ -1,4 +1,4 @@
-"""The rows to score, read piece by piece from files of one format: Parquet keeps its types, all else is text."""
+"""Read the rows to score piece by piece from files of one format; Parquet keeps its types, other formats are text."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from components.data.snapshot.parquet import batch_size
 from components.data.snapshot.read_errors import Faults, readable, short_list
 from components.data.snapshot.tables import READERS, format_of
 
-_ROWS = 4_096  # of a piece
+_ROWS = 4_096  # per piece
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows that follow one another in `called`, from number `first` on, which counts from 1; `cells` are the inputs as they stand there."""
+    """Consecutive rows of `source`; `first` is the number of the first row (from 1), `cells` are the original values of the inputs."""
 
-    called: str
+    source: str
     first: int
     table: pa.Table
     cells: Mapping[str, Sequence[Any]]
@@ -35,31 +35,31 @@ class Piece:
         """Return the number of rows."""
         return int(self.table.num_rows)
 
-    def cut(self, start: int, stop: int) -> "Piece":
-        """Return the rows from `start` to before `stop`, which count from 0."""
+    def slice(self, start: int, stop: int) -> "Piece":
+        """Return the rows from `start` to before `stop`, counted from 0."""
         cells = {name: values[start:stop] for name, values in self.cells.items()}
-        return Piece(self.called, self.first + start, self.table.slice(start, stop - start), cells)
+        return Piece(self.source, self.first + start, self.table.slice(start, stop - start), cells)
 
 
 class Files:
-    """Files of one format with the same columns; `settings` say how text is written down in them."""
+    """Files of one format with the same columns, read according to `settings`."""
 
     def __init__(
         self,
         files: Mapping[Path, str],
         settings: SnapshotParams,
-        called: str,
-        found_again: Callable[[], Sequence[Path]] | None = None,
+        name: str,
+        list_files: Callable[[], Sequence[Path]] | None = None,
     ) -> None:
-        """Look at the columns of every file; messages call each by the name that `files` gives it, and the whole `called`.
+        """Read the columns of every file. Messages use the names in `files`, and `name` for all files together.
 
-        `found_again` returns the files that there are later, where there can be others.
+        `list_files` lists the files again, if they can change.
 
         Raises:
-            BadSource: a file cannot be read, or has other columns than the first.
+            BadSource: a file cannot be read, or its columns differ from those of the first.
         """
-        self.paths, self.called = list(files), called
-        self._names, self._settings, self._found_again = dict(files), settings, found_again
+        self.paths, self.name = list(files), name
+        self._names, self._settings, self._list_files = dict(files), settings, list_files
         self._format = format_of(self.paths)
         self._columns: dict[Path, dict[str, ColumnType]] = {}
         for path in self.paths:
@@ -69,21 +69,21 @@ class Files:
         self.schema = self._schema()
 
     def digest(self) -> str:
-        """Return a hash of the bytes of all files, in their order."""
-        with readable(self.called):
+        """Return a hash of the bytes of all files, in order."""
+        with readable(self.name):
             return digest_value([self._format, *map(digest_file, self.paths)])
 
     def changed(self, digest: str) -> bool:
-        """Say whether the files are others than when they had this `digest`."""
-        with readable(self.called):
-            again = self.paths if self._found_again is None else list(self._found_again())
-        return again != self.paths or self.digest() != digest
+        """Return whether the files differ from those with this `digest`."""
+        with readable(self.name):
+            current = self.paths if self._list_files is None else list(self._list_files())
+        return current != self.paths or self.digest() != digest
 
     def pieces(self, inputs: Mapping[str, str]) -> Iterator[Piece]:
-        """Yield all rows in their order; `inputs` gives the column of each input.
+        """Yield all rows in order; `inputs` maps each input to its column.
 
         Raises:
-            BadSource: a file is not well-formed; with every fault.
+            BadSource: a file is malformed; lists every fault.
         """
         read = {"parquet": self._read_parquet, "jsonl": self._read_jsonl}.get(self._format, self._read_delimited)
         for path in self.paths:
@@ -95,21 +95,19 @@ class Files:
             faults.raise_if_any()
 
     def _check_columns(self, path: Path) -> None:
-        expected, found = self._columns[self.paths[0]], self._columns[path]
-        if set(expected) != set(found):
-            differs = short_list(name for name in [*expected, *found] if (name in expected) != (name in found))
-            raise BadSource(
-                f"{self._names[path]}: expected the same columns as in {self.paths[0].name}, found that they differ in {differs}"
-            )
+        expected, actual = self._columns[self.paths[0]], self._columns[path]
+        if set(expected) != set(actual):
+            differs = listed(name for name in [*expected, *actual] if (name in expected) != (name in actual))
+            raise BadSource(f"{self._names[path]}: expected the same columns as in {self.paths[0].name}, found differences in {differs}")
 
     def _schema(self) -> pa.Schema:
         if self._format != "parquet":
             return text_schema(list(self._columns[self.paths[0]]))
         schemas = [pa.schema([_plain(field) for field in pq.read_schema(path)]) for path in self.paths]
         try:
-            return pa.unify_schemas(schemas)  # a column without a value in one file has the type of the others
+            return pa.unify_schemas(schemas)  # an empty column gets its type from the other files
         except pa.ArrowException as error:
-            raise BadSource(f"{self.called}: a column is of different types in different files: {error}") from error
+            raise BadSource(f"{self.name}: a column has different types in different files: {error}") from error
 
     def _read_parquet(self, path: Path, inputs: Mapping[str, str], faults: Faults) -> Iterator[tuple[pa.Table, dict[str, list[Any]]]]:
         first = 1
@@ -124,24 +122,24 @@ class Files:
                 faults.add(f"rows {first} to {first + size - 1}: {error}")
 
     def _read_delimited(self, path: Path, inputs: Mapping[str, str], faults: Faults) -> Iterator[tuple[pa.Table, dict[str, list[Any]]]]:
-        """Yield rows in which an empty cell of an input is none: CSV has no other way to say so."""
+        """Yield rows in which empty cells of an input are None: CSV has no other notation for missing values."""
         columns = self._columns[path]
         rows = iter(delimited.read_rows(path, self._settings, columns, faults))
         while block := list(islice(rows, _ROWS)):
-            found = dict(zip(columns, map(list, zip(*block, strict=True)), strict=True))
-            yield self._text_table(found), {name: [cell or None for cell in found[column]] for name, column in inputs.items()}
+            table = dict(zip(columns, map(list, zip(*block, strict=True)), strict=True))
+            yield self._text_table(table), {name: [cell or None for cell in table[column]] for name, column in inputs.items()}
 
     def _read_jsonl(self, path: Path, inputs: Mapping[str, str], faults: Faults) -> Iterator[tuple[pa.Table, dict[str, list[Any]]]]:
         rows = iter(jsonl.read_objects(path, self._settings, faults))
         while block := list(islice(rows, _ROWS)):
-            found = {name: [as_text(row.get(name)) for row in block] for name in self._columns[path]}
-            yield self._text_table(found), {name: [row.get(column) for row in block] for name, column in inputs.items()}
+            table = {name: [as_text(row.get(name)) for row in block] for name in self._columns[path]}
+            yield self._text_table(table), {name: [row.get(column) for row in block] for name, column in inputs.items()}
 
     def _text_table(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
         return pa.table([pa.array(columns[name], pa.string()) for name in self.schema.names], schema=self.schema)
 
 
 def _plain(field: pa.Field) -> pa.Field:
-    """Return a column without what only says how it is packed."""
-    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return pa.field(field.name, kind)
+    """Return a column without dictionary encoding."""
+    dtype = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return pa.field(field.name, dtype)

@@ -1,6 +1,6 @@
-"""A folder of Parquet parts: each written once, by rename, and a manifest at the very end.
+"""A folder of Parquet parts: each is written once, by rename, and a manifest completes the folder.
 
-While it is being filled `progress.json` says what was begun, and `parts.jsonl` has a line for each part that is whole.
+Until then `progress.json` contains the plan, and `parts.jsonl` one line per complete part.
 """
 
 import fcntl
@@ -21,16 +21,16 @@ from components.core.errors import BadInput, RetuneError, Unavailable
 from components.core.hashing import digest_file
 from components.serving.batch.records import Done, RowCounts, ScoringManifest, ScoringPlan
 
-REPLACED = "replaced.json"  # what a manifest is called while its parts are being removed
+REPLACED = "replaced.json"  # name of a manifest or plan while its parts are being removed
 _PARTS, _QUARANTINE = "parts.jsonl", "quarantine.parquet"
-_OURS = re.compile(r"(((part|quarantine)-\d{5,}|quarantine)\.parquet|parts\.jsonl)(\.partial)?|(manifest|progress)\.json\.partial")
+_OUR_FILES = re.compile(r"(((part|quarantine)-\d{5,}|quarantine)\.parquet|parts\.jsonl)(\.partial)?|(manifest|progress)\.json\.partial")
 A = TypeVar("A", ScoringManifest, ScoringPlan)
 
 
 class FolderTarget:
-    """The folder at `path`, made where it is not there."""
+    """The folder at `path`, created if it does not exist."""
 
-    adds: tuple[str, ...] = ()
+    added_columns: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -41,93 +41,93 @@ class FolderTarget:
         return str(self._path)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the folder: two processes would mix their parts. The kernel lets go of it however this one ends.
+    def locked(self) -> Iterator[None]:
+        """Lock the folder for this process; the kernel releases the lock however the process ends.
 
         Raises:
-            Unavailable: another process holds it.
-            BadInput: it is no folder, or none can be made there.
+            Unavailable: another process holds the lock.
+            BadInput: the path is not a folder and none can be created.
         """
-        made = not self._path.exists()
+        created = not self._path.exists()
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            opened = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
-            raise BadInput(f"{self}: no folder can be made here: {error.strerror or error}") from None
+            raise BadInput(f"{self}: cannot create a folder here: {error.strerror or error}") from None
         try:
-            self._lock(opened)
+            self._lock(descriptor)
             yield
         finally:
-            if made:
-                with suppress(OSError):  # as it was before, where nothing was written
+            if created:
+                with suppress(OSError):  # remove it again if nothing was written
                     self._path.rmdir()
-            os.close(opened)
+            os.close(descriptor)
 
-    def _lock(self, opened: int) -> None:
+    def _lock(self, descriptor: int) -> None:
         try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            held = os.fstat(opened).st_ino == self._path.stat().st_ino  # not one that was removed meanwhile
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked = os.fstat(descriptor).st_ino == self._path.stat().st_ino  # false if the folder was replaced meanwhile
         except (BlockingIOError, FileNotFoundError):
-            held = False
-        if not held:
-            raise Unavailable(f"{self}: another process is scoring into this folder; wait for it or end it")
+            locked = False
+        if not locked:
+            raise Unavailable(f"{self}: another process is scoring into this folder; wait for it or stop it")
 
-    def standing(self) -> ScoringPlan | None:
-        """Return what was begun here and is not complete; None where the folder is empty.
+    def unfinished(self) -> ScoringPlan | None:
+        """Return the plan of an incomplete scoring in this folder; None if the folder is empty.
 
         Raises:
-            BadInput: it is complete, was being replaced, or holds what `retune score` has not written.
+            BadInput: the folder is complete, is being replaced, or contains files that `retune score` did not write.
         """
-        there = self._names()
-        if ScoringManifest.FILE in there:
+        names = self._names()
+        if ScoringManifest.FILE in names:
             manifest = self._record(ScoringManifest.FILE, ScoringManifest)
             self._tidy()
-            raise BadInput(f"{self} is complete: {manifest.scored:,} rows scored by {manifest.model_uri}; --replace begins anew")
-        if ScoringPlan.FILE in there:
+            raise BadInput(f"{self} is complete: {manifest.scored:,} rows scored by {manifest.model_uri}; pass --replace to start again")
+        if ScoringPlan.FILE in names:
             return self._record(ScoringPlan.FILE, ScoringPlan)
-        if REPLACED in there:
-            raise BadInput(f"{self}: what was here was being replaced; --replace goes on with that")
-        if there:
-            raise BadInput(self._foreign(there[0]))
+        if REPLACED in names:
+            raise BadInput(f"{self}: an earlier --replace was interrupted; pass --replace to finish it")
+        if names:
+            raise BadInput(self._foreign(names[0]))
         return None
 
     def clear(self) -> None:
-        """Remove what `retune score` has written here; what a kill leaves is known for what it is.
+        """Remove the files that `retune score` wrote; an interrupted removal can be repeated.
 
         Raises:
-            BadInput: the folder holds other things and nothing of ours.
+            BadInput: the folder contains only other files.
         """
-        there = self._names()
-        records = [name for name in (ScoringManifest.FILE, ScoringPlan.FILE, REPLACED) if name in there]
-        if there and not records:
-            raise BadInput(self._foreign(there[0]))
+        names = self._names()
+        records = [name for name in (ScoringManifest.FILE, ScoringPlan.FILE, REPLACED) if name in names]
+        if names and not records:
+            raise BadInput(self._foreign(names[0]))
         for name in records:
             self._check(name)
         for name in records:
             os.replace(self._path / name, self._path / REPLACED)
-        for name in filter(_OURS.fullmatch, there):
+        for name in filter(_OUR_FILES.fullmatch, names):
             (self._path / name).unlink()
 
     def begin(self, plan: ScoringPlan) -> None:
-        """Write down what is begun, in a folder that is empty or cleared."""
+        """Write the plan into an empty or cleared folder."""
         with self._writing():
             plan.write(self._path)
             (self._path / REPLACED).unlink(missing_ok=True)
 
-    def go_on(self) -> RowCounts:
-        """Return what of the input is in parts that are whole, from the first on; what follows is written again."""
+    def resume(self) -> RowCounts:
+        """Return the rows of the input in complete parts; anything after the first incomplete part is written again."""
         (self._path / REPLACED).unlink(missing_ok=True)
-        self._done = list(self._whole())
+        self._done = list(self._complete_parts())
         with self._writing():
-            write_text(self._path / _PARTS, "".join(f"{done.model_dump_json()}\n" for done in self._done))
+            self._write_log("".join(f"{done.model_dump_json()}\n" for done in self._done))
         scored = sum(done.part.rows or 0 for done in self._done)
         return RowCounts(scored + sum(done.quarantined for done in self._done), scored)
 
     def add(self, numbers: Sequence[int], scored: pa.Table, bad: pa.Table) -> None:
-        """Write the next part, and the rows of its share that go to quarantine; the numbers of the rows are told by their order.
+        """Write the next part and the quarantined rows among its rows of the input; the `numbers` of the rows are implied by their order.
 
         Raises:
-            Unavailable: the disk is full; the parts before are whole.
+            Unavailable: the disk is full; the parts before are complete.
         """
         number = len(self._done)
         with self._writing():
@@ -138,59 +138,59 @@ class FolderTarget:
                 file.write(self._done[-1].model_dump_json() + "\n")
 
     def finish(self, manifest: ScoringManifest) -> ScoringManifest:
-        """Bring the quarantine together, write the manifest with all parts, and return it."""
+        """Merge the quarantine into one file, write the manifest with all parts, and return it."""
         with self._writing():
-            quarantine = self._gather() if manifest.quarantined else None
-            whole = manifest.model_copy(update={"parts": tuple(done.part for done in self._done), "quarantine": quarantine})
-            whole.write(self._path)
+            quarantine = self._merge_quarantine() if manifest.quarantined else None
+            complete = manifest.model_copy(update={"parts": tuple(done.part for done in self._done), "quarantine": quarantine})
+            complete.write(self._path)
         self._tidy()
-        return whole
+        return complete
 
     def _names(self) -> list[str]:
-        """Return what is there, but for a record whose writing was cut short."""
+        """Return the names of the files, except a half-written record."""
         return sorted({path.name for path in self._path.iterdir()} - {f"{ScoringPlan.FILE}.partial"})
 
     def _foreign(self, name: str) -> str:
-        return f"{self} holds {name}, and is no folder that `retune score` wrote; name another one, or an empty one"
+        return f"{self} contains {name}, which `retune score` did not write; choose another folder, or an empty one"
 
-    def _record(self, name: str, kind: type[A]) -> A:
-        """Return a record of ours; other programs, too, call a file so.
+    def _record(self, name: str, model: type[A]) -> A:
+        """Return a record; other programs may use the same file name.
 
         Raises:
-            BadInput: it is none.
+            BadInput: `retune score` did not write it.
         """
         try:
-            return kind.model_validate_json((self._path / name).read_bytes())
+            return model.model_validate_json((self._path / name).read_bytes())
         except ValidationError:
             raise BadInput(self._foreign(name)) from None
 
     def _check(self, name: str) -> None:
-        """Check that a record is ours; what is being replaced was a plan or a manifest.
-
-        Raises:
-            BadInput: it is none.
-        """
-        text = (self._path / name).read_bytes()
-        kinds: list[type[ScoringPlan] | type[ScoringManifest]] = [
-            kind for kind in (ScoringPlan, ScoringManifest) if name in (kind.FILE, REPLACED)
-        ]
-        for kind in kinds:
-            with suppress(ValidationError):
-                kind.model_validate_json(text)
+        """Check that `retune score` wrote a record; one that is being removed may be a plan or a manifest."""
+        if name == ScoringPlan.FILE:
+            self._record(name, ScoringPlan)
+            return
+        if name == REPLACED:
+            with suppress(BadInput):
+                self._record(name, ScoringPlan)
                 return
-        raise BadInput(self._foreign(name))
+        self._record(name, ScoringManifest)
 
-    def _whole(self) -> Iterator[Done]:
+    def _complete_parts(self) -> Iterator[Done]:
         path = self._path / _PARTS
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else ()):
             try:
                 done = Done.model_validate_json(line)
-            except ValidationError:  # the line that was being written
+            except ValidationError:  # the line of a killed process
                 return
-            file, apart = self._path / done.part.name, self._path / f"quarantine-{number:05}.parquet"
-            if not file.is_file() or digest_file(file) != done.part.sha256 or (done.quarantined and not apart.is_file()):
+            file, quarantine = self._path / done.part.name, self._path / f"quarantine-{number:05}.parquet"
+            if not file.is_file() or digest_file(file) != done.part.sha256 or (done.quarantined and not quarantine.is_file()):
                 return
             yield done
+
+    def _write_log(self, lines: str) -> None:
+        partial = self._path / f"{_PARTS}.partial"
+        partial.write_text(lines, encoding="utf-8")
+        os.replace(partial, self._path / _PARTS)
 
     def _write(self, table: pa.Table, name: str) -> FilePart:
         with replacing(self._path / name) as partial:
@@ -200,8 +200,8 @@ class FolderTarget:
                 os.fsync(file.fileno())
             return FilePart(name=name, sha256=digest_file(partial), bytes=partial.stat().st_size, rows=table.num_rows)
 
-    def _gather(self) -> FilePart:
-        """Return the one file of all rows in quarantine."""
+    def _merge_quarantine(self) -> FilePart:
+        """Merge the quarantine files of the parts into one."""
         pieces = [self._path / f"quarantine-{number:05}.parquet" for number, done in enumerate(self._done) if done.quarantined]
         with replacing(self._path / _QUARANTINE) as partial:
             with pq.ParquetWriter(partial, pq.read_schema(pieces[0]), compression="zstd") as writer:
@@ -211,9 +211,9 @@ class FolderTarget:
             return FilePart(name=_QUARANTINE, sha256=digest_file(partial), bytes=partial.stat().st_size, rows=rows)
 
     def _tidy(self) -> None:
-        """Remove what only served the way to the manifest."""
+        """Remove the files that are only needed until the manifest exists."""
         for path in [*self._path.glob("quarantine-*.parquet"), *self._path.glob("*.partial")]:
-            if _OURS.fullmatch(path.name):
+            if _OUR_FILES.fullmatch(path.name):
                 path.unlink()
         for name in (_PARTS, ScoringPlan.FILE, REPLACED):
             (self._path / name).unlink(missing_ok=True)
@@ -223,6 +223,8 @@ class FolderTarget:
         try:
             yield
         except OSError as error:
-            if error.errno in DISK_FULL:
-                raise Unavailable(f"{self}: no room ({error.strerror}); the parts so far are whole, run again to go on") from error
+            if error.errno in _FULL:
+                raise Unavailable(
+                    f"{self}: no space left ({error.strerror}); the parts so far are complete, run again to continue"
+                ) from error
             raise RetuneError(f"{self} cannot be written: {error}") from error

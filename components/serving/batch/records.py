@@ -1,6 +1,6 @@
-"""The records of a batch scoring: what was begun, what of it is done, and what stands at the end.
+"""The records of a batch scoring: plan, progress and manifest.
 
-They hold no times, and no path but the input's: the same version and the same input give the same bytes.
+They contain no times, and no path except the input's: the same version and input give the same bytes.
 """
 
 from typing import ClassVar, Literal, NamedTuple
@@ -14,7 +14,7 @@ OnBadRow = Literal["error", "quarantine"]
 
 
 class ScoringPlan(Artifact):
-    """What was begun: who answers which rows, and how. `asked` is the name that was resolved to the version, `rows` counts the input."""
+    """The plan of a scoring. `asked` is the name that was resolved to the version, `rows` the number of rows in the input."""
 
     FILE: ClassVar[str] = "progress.json"
 
@@ -32,7 +32,7 @@ class ScoringPlan(Artifact):
 
 
 class Done(BaseModel):
-    """A part that is whole, and how many rows of its share of the input went to quarantine."""
+    """A complete part, and the number of quarantined rows among its rows of the input."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,14 +41,14 @@ class Done(BaseModel):
 
 
 class RowCounts(NamedTuple):
-    """How many rows of the input are done, and how many of these were scored; the others went to quarantine."""
+    """The number of finished rows of the input, and how many of them were scored; the others were quarantined."""
 
     rows: int
     scored: int
 
 
 class ScoringManifest(Artifact):
-    """What stands at the end: rows = scored + quarantined; `parts` are the files in their order, none where a table was written."""
+    """The result of a scoring: rows = scored + quarantined; `parts` are the files in order, none if a table was written."""
 
     FILE: ClassVar[str] = "manifest.json"
 

@@ -1,4 +1,4 @@
-"""Score rows in parts: read, ask the version in a process of its own, write; after a kill go on behind the last part that is whole."""
+"""Score rows in parts: read, query the version in its own process, write; resume after the last complete part."""
 
 import logging
 import time
@@ -9,137 +9,142 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from components.artifacts.predictions import served_columns
 from components.core.errors import BadInput, BadSource
 from components.mlflow_store import registry
 from components.mlflow_store.registry.versions import PACKAGE
 from components.model import tasks
 from components.serving.batch.files import Files
 from components.serving.batch.records import OnBadRow, RowCounts, ScoringManifest, ScoringPlan
-from components.serving.batch.rows import QUARANTINE, answers_of, check_names, inputs_of, shares, survey_rows, with_answers
+from components.serving.batch.rows import (
+    QUARANTINE,
+    add_answers,
+    answer_columns,
+    check_added_columns,
+    check_rows,
+    input_columns,
+    split_rows,
+)
 
 log = logging.getLogger(__name__)
 
 
-Bring = Callable[[], AbstractContextManager[Files]]
-"""Brings the rows to score, from wherever they lie, for as long as they are read."""
+OpenSource = Callable[[], AbstractContextManager[Files]]
+"""Opens the rows to score for the time in which they are read."""
 
 
 @dataclass(frozen=True)
 class ScoringSettings:
-    """How rows are scored: `rows_per_part` of the input, what becomes of a bad row, and what stands before the names of the answers.
+    """Settings of a scoring: rows of the input per part, treatment of bad rows, and prefix of the answers' columns.
 
-    `columns` gives the column of an input that is not called as the input is; `usual` does where there is such a column.
+    `columns` maps inputs to columns of other names; `default_columns` does so only for columns that exist.
     """
 
     rows_per_part: int = 10_000
     on_bad_row: OnBadRow = "error"
     prefix: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
-    usual: Mapping[str, str] = field(default_factory=dict)
+    default_columns: Mapping[str, str] = field(default_factory=dict)
 
 
 class ScoringOutput(Protocol):
-    """Where parts are written, each once; it knows after a kill what of them is whole."""
+    """A target for parts, each written once, which records the complete parts."""
 
-    adds: tuple[str, ...]
-    """The columns that it has beside those of the input and the answers."""
+    added_columns: tuple[str, ...]
+    """The columns that it adds to those of the input and the answers."""
 
-    def held(self) -> AbstractContextManager[None]:
-        """Hold it for this process alone; raise Unavailable where another one does."""
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock the target for this process; raise Unavailable if another process holds the lock."""
 
-    def standing(self) -> ScoringPlan | None:
-        """Return what was begun and is not complete, None where there is nothing; raise BadInput where there is anything else."""
+    def unfinished(self) -> ScoringPlan | None:
+        """Return the plan of an incomplete scoring, None if the target is empty; raise BadInput if it contains anything else."""
 
     def clear(self) -> None:
-        """Remove what `retune score` has written there; raise BadInput where it has not written it."""
+        """Remove what `retune score` wrote; raise BadInput if it wrote nothing there."""
 
     def begin(self, plan: ScoringPlan) -> None:
-        """Write down what is begun."""
+        """Write the plan."""
 
-    def go_on(self) -> RowCounts:
-        """Return what of the input is done, from its first row on."""
+    def resume(self) -> RowCounts:
+        """Return the number of finished rows of the input, from its first row on."""
 
     def add(self, numbers: Sequence[int], scored: pa.Table, bad: pa.Table) -> None:
-        """Write the next part: the rows `numbers` of the input with their answers, and those of the same share that go to quarantine."""
+        """Write the next part: the rows `numbers` of the input with their answers, and the quarantined rows of the same part."""
 
     def finish(self, manifest: ScoringManifest) -> ScoringManifest:
-        """Write down that all is there, and return the manifest as it stands."""
+        """Mark the target as complete, and return the final manifest."""
 
 
-def score(uri: str, asked: str, bring: Bring, output: ScoringOutput, settings: ScoringSettings, replace: bool = False) -> ScoringManifest:
-    """Let the registered version `asked`, named as for `registry.predict`, answer every row that `bring` brings; write rows with answers.
+def score(
+    uri: str, model: str, open_source: OpenSource, output: ScoringOutput, settings: ScoringSettings, replace: bool = False
+) -> ScoringManifest:
+    """Answer all rows of a source with the registered version `model`, named as for `registry.predict`, and write them to `output`.
 
-    An alias is followed once, at the very beginning. Nothing is brought for a version or an output that would not do.
+    An alias is resolved once, at the start. The source is only opened if version and output are valid.
 
     Raises:
-        BadInput: there is nothing to score, or a bad row; or what stands in `output` is complete, or was begun otherwise.
-        NotThere: no such version.
-        BadModel: its package is not what was registered, or does not answer.
-        Unavailable: another process scores into `output`, or there is no room; the parts that are whole stay.
+        BadInput: there is nothing to score, or a bad row; or the output is complete, or was started with other settings.
+        NotFound: the version does not exist.
+        BadModel: the package differs from the registered one, or does not answer.
+        Unavailable: another process scores into the output, or there is no space left; complete parts are kept.
     """
-    version = registry.resolve(uri, asked.removeprefix("models:/"))
-    with output.held():
-        standing = None if replace else output.standing()
-        check_version(str(output), asked, version, standing)
+    version = registry.resolve(uri, model.removeprefix("models:/"))
+    with output.locked():
+        unfinished = None if replace else output.unfinished()
+        check_version(str(output), model, version, unfinished)
         task = tasks.of(registry.spec_of(uri, f"{version.name}/{version.number}"))
-        with bring() as source:
-            inputs, answers = columns_of(task, source, output, settings)
-            plan = make_plan(asked, version, source, inputs, settings)
-            plan = check_same_plan(str(output), plan, standing) if standing else begin(plan, source, output, replace)
+        with open_source() as source:
+            inputs, answers = resolve_columns(task, source, output, settings)
+            plan = make_plan(model, version, source, inputs, settings)
+            plan = check_same_plan(str(output), plan, unfinished) if unfinished else begin(plan, source, output, replace)
             with registry.Session(uri, version.uri) as session:
                 counts = score_parts(session, source, output, plan, answers)
             if counts.rows != plan.rows or source.changed(plan.input_digest):
-                raise BadSource(f"{source.called} was changed while it was scored; --replace begins anew")
-            return output.finish(manifest_of(plan, counts))
+                raise BadSource(f"{source.name} changed while it was scored; pass --replace to start again")
+            return output.finish(make_manifest(plan, counts))
 
 
-def columns_of(task: tasks.Task, source: Files, output: ScoringOutput, settings: ScoringSettings) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the column of each input, and that of each answer.
-
-    Raises:
-        BadInput: one of the first is not there, or one that is added is.
-    """
-    inputs = inputs_of(task, source, settings.columns, settings.usual)
-    answers = answers_of(task, settings.prefix)
+def resolve_columns(
+    task: tasks.Task, source: Files, output: ScoringOutput, settings: ScoringSettings
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the column of each input and of each answer; raise BadInput if one is missing, or exists already."""
+    inputs = input_columns(task, source, settings.columns, settings.default_columns)
+    answers = answer_columns(task, settings.prefix)
     quarantine = QUARANTINE.names if settings.on_bad_row == "quarantine" else []
-    check_names(source, [*answers.values(), *output.adds, *quarantine])
+    check_added_columns(source, [*answers.values(), *output.added_columns, *quarantine])
     return inputs, answers
 
 
 def begin(plan: ScoringPlan, source: Files, output: ScoringOutput, replace: bool) -> ScoringPlan:
-    """Look through all rows, then begin; return the plan with their number.
+    """Check all rows, then write the plan with their number and return it.
 
     Raises:
         BadInput: there is nothing to score, or a bad row; nothing was written or removed.
     """
-    plan = plan.model_copy(update={"rows": survey_rows(source, plan.inputs, plan.on_bad_row)})
+    plan = plan.model_copy(update={"rows": check_rows(source, plan.inputs, plan.on_bad_row)})
     if replace:
         output.clear()
     output.begin(plan)
     return plan
 
 
-def check_version(where: str, asked: str, version: registry.Version, standing: ScoringPlan | None) -> None:
-    """Check that what was begun was begun with this version, if anything was.
-
-    Raises:
-        BadInput: it was another one: an alias has moved since.
-    """
-    if standing is not None and (standing.model_uri, standing.package) != (version.uri, version.tags.get(PACKAGE, "")):
+def check_version(target: str, model: str, version: registry.Version, unfinished: ScoringPlan | None) -> None:
+    """Check that an unfinished scoring was started with this version; raise BadInput if its alias has moved since."""
+    if unfinished is not None and (unfinished.model_uri, unfinished.package) != (version.uri, version.tags.get(PACKAGE, "")):
         raise BadInput(
-            f"{where} was begun with {standing.model_uri}, and {asked} is version {version.number} now: "
-            f"--model {standing.model_uri.removeprefix('models:/')} goes on, --replace begins anew"
+            f"{target} was started with {unfinished.model_uri}, but {model} is version {version.number} now: "
+            f"pass --model {unfinished.model_uri.removeprefix('models:/')} to continue, or --replace to start again"
         )
 
 
-def make_plan(asked: str, version: registry.Version, source: Files, inputs: Mapping[str, str], settings: ScoringSettings) -> ScoringPlan:
-    """Return what is to be done, in which the rows are not counted yet."""
+def make_plan(model: str, version: registry.Version, source: Files, inputs: Mapping[str, str], settings: ScoringSettings) -> ScoringPlan:
+    """Return the plan, without the number of rows."""
     return ScoringPlan(
-        asked=asked,
+        asked=model,
         model_uri=version.uri,
         version=version.number,
         package=version.tags.get(PACKAGE, ""),
-        input=source.called,
+        input=source.name,
         input_digest=source.digest(),
         rows=0,
         inputs=dict(inputs),
@@ -149,43 +154,41 @@ def make_plan(asked: str, version: registry.Version, source: Files, inputs: Mapp
     )
 
 
-def check_same_plan(where: str, wanted: ScoringPlan, standing: ScoringPlan) -> ScoringPlan:
-    """Return the plan that was begun, if what is wanted is the same.
-
-    Raises:
-        BadInput: the input or a setting is another one.
-    """
-    if standing.input_digest != wanted.input_digest:
-        raise BadInput(f"{wanted.input} is not what {where} was begun with: bring that back to go on, or begin anew with --replace")
-    before, now = standing.model_dump(), wanted.model_dump()
-    if other := [name for name in ("inputs", "rows_per_part", "on_bad_row", "prefix") if before[name] != now[name]]:
-        was = ", ".join(f"{name} {before[name]!r}" for name in other)
-        raise BadInput(f"{where} was begun with {was}: give the same again to go on, or begin anew with --replace")
-    return standing
+def check_same_plan(target: str, plan: ScoringPlan, unfinished: ScoringPlan) -> ScoringPlan:
+    """Return the unfinished plan if the new plan is the same; raise BadInput if the input or a setting differs."""
+    if unfinished.input_digest != plan.input_digest:
+        raise BadInput(
+            f"{plan.input} differs from the input that {target} was started with: restore that input, or pass --replace to start again"
+        )
+    before, now = unfinished.model_dump(), plan.model_dump()
+    if changed := [name for name in ("inputs", "rows_per_part", "on_bad_row", "prefix") if before[name] != now[name]]:
+        values = ", ".join(f"{name} {before[name]!r}" for name in changed)
+        raise BadInput(f"{target} was started with {values}: use the same settings to continue, or pass --replace to start again")
+    return unfinished
 
 
 def score_parts(
     session: registry.Session, source: Files, output: ScoringOutput, plan: ScoringPlan, answers: Mapping[str, str]
 ) -> RowCounts:
-    """Score what is not done yet, and return what is done then."""
-    counts = output.go_on()
+    """Score the remaining rows, and return the number of finished rows."""
+    counts = output.resume()
     if counts.rows:
-        log.info("%s of %s rows are done; going on behind them", f"{counts.rows:,}", f"{plan.rows:,}")
-    last: float | None = None  # when a part was done; the first has no rate, since the version is loaded meanwhile
-    for share in shares(source.pieces(plan.inputs), plan.rows_per_part, skip=counts.rows):
-        if share.bad.num_rows and plan.on_bad_row == "error":  # which a look through all rows did not find
+        log.info("%s of %s rows are finished; continuing", f"{counts.rows:,}", f"{plan.rows:,}")
+    last: float | None = None  # time of the last part; the first has no rate, because it includes loading the version
+    for part in split_rows(source.pieces(plan.inputs), plan.rows_per_part, skip=counts.rows):
+        if part.bad.num_rows and plan.on_bad_row == "error":  # `check_rows` did not find it, so the input changed
             break
-        found: Mapping[str, Sequence[Any]] = session.answer(share.texts).columns() if share.numbers else {}
-        output.add(share.numbers, with_answers(share.good, found, answers), share.bad)
-        counts = RowCounts(counts.rows + share.rows, counts.scored + len(share.numbers))
-        rate = f", {share.rows / (time.monotonic() - last):,.0f} a second" if last else ""
-        last = time.monotonic() if found or last else None
+        columns: Mapping[str, Sequence[Any]] = served_columns(session.answer(part.texts)) if part.numbers else {}
+        output.add(part.numbers, add_answers(part.good, columns, answers), part.bad)
+        counts = RowCounts(counts.rows + part.rows, counts.scored + len(part.numbers))
+        rate = f", {part.rows / (time.monotonic() - last):,.0f} per second" if last else ""
+        last = time.monotonic() if columns or last else None
         log.info("%s of %s rows%s", f"{counts.rows:,}", f"{plan.rows:,}", rate)
     return counts
 
 
-def manifest_of(plan: ScoringPlan, counts: RowCounts) -> ScoringManifest:
-    """Return what stands at the end, but for the files."""
+def make_manifest(plan: ScoringPlan, counts: RowCounts) -> ScoringManifest:
+    """Return the manifest, without the files."""
     kept = ("model_uri", "version", "package", "input", "input_digest", "inputs", "rows")
     fields = {name: value for name, value in plan.model_dump().items() if name in kept}
     return ScoringManifest(**fields, scored=counts.scored, quarantined=counts.rows - counts.scored)

@@ -1,7 +1,7 @@
-"""A database's table: parts are inserted in transactions, each with the note that it was, so that no row is there twice or missing.
+"""A database table: each part is inserted in one transaction with its progress, so that no row is duplicated or lost.
 
-The note is a row of the table `retune_scores`, in the same database, by the name of the table that is written. Rows keep the number that
-they have in the input as `row_number`, the primary key. What goes to quarantine is in TABLE_quarantine.
+The progress is a row of the table `retune_scores` in the same database, by the name of the target table. `row_number`, the primary key,
+is the number of a row in the input. Quarantined rows are in TABLE_quarantine.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,12 +21,12 @@ from components.serving.batch.records import RowCounts, ScoringManifest, Scoring
 from components.serving.batch.rows import NUMBER
 
 S = TypeVar("S", sa.Update, sa.Delete)
-_REPLACED = -1  # rows done while a table is being removed
+_REPLACED = -1  # `rows_done` while a table is being removed
 
-_NOTES = sa.MetaData()
-notes = sa.Table(
+_METADATA = sa.MetaData()
+progress = sa.Table(
     "retune_scores",
-    _NOTES,
+    _METADATA,
     sa.Column("written", sa.String(255), primary_key=True),
     sa.Column("plan", sa.Text, nullable=False),
     sa.Column("rows_done", sa.BigInteger, nullable=False),
@@ -36,91 +36,97 @@ notes = sa.Table(
 
 
 class TableTarget:
-    """The table at `place`; `locks` is the folder in which processes of this machine keep out of each other's way."""
+    """The table at `address`; `locks` is the folder of the lock file for processes of this machine."""
 
-    adds: tuple[str, ...] = (NUMBER,)
+    added_columns: tuple[str, ...] = (NUMBER,)
 
-    def __init__(self, place: sql.TableAddress, locks: Path) -> None:
-        self._place = place
-        self._key = f"{place.schema}.{place.table}" if place.schema else place.table
-        self._lock = locks / f"score-{digest_value([place.url.render_as_string(hide_password=True), self._key])[:16]}.lock"
+    def __init__(self, address: sql.TableAddress, locks: Path) -> None:
+        self._address = address
+        self._key = f"{address.schema}.{address.table}" if address.schema else address.table
+        self._lock = locks / f"score-{digest_value([address.url.render_as_string(hide_password=True), self._key])[:16]}.lock"
         self._done = RowCounts(0, 0)
 
     def __str__(self) -> str:
-        """Return the address, without what is secret."""
-        return str(self._place)
+        """Return the address without secrets."""
+        return str(self._address)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the table among the processes of this machine; others are found out by the database, at the next part.
+    def locked(self) -> Iterator[None]:
+        """Lock the table among the processes of this machine; `add` detects those of other machines.
 
         Raises:
-            Unavailable: another process holds it.
+            Unavailable: another process holds the lock.
         """
         self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with lock(self._lock, busy=f"{self}: another process is scoring into this table; wait for it or end it"):
+        with self._lock.open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Unavailable(f"{self}: another process is scoring into this table; wait for it or stop it") from None
             yield
 
-    def standing(self) -> ScoringPlan | None:
-        """Return what was begun here and is not complete; None where there is no such table.
+    def unfinished(self) -> ScoringPlan | None:
+        """Return the plan of an incomplete scoring into this table; None if the table does not exist.
 
         Raises:
-            BadInput: it is complete, was being replaced, was changed, or is no table that `retune score` wrote.
+            BadInput: the table is complete, is being replaced, was changed, or was not written by `retune score`.
         """
         with self._transaction() as connection:
-            there = {name: self._has(connection, name) for name in self._names()}
-            note = self._note(connection)
-            if note is None:
-                if any(there.values()):
-                    raise BadInput(f"{self} is there, and `retune score` has not written it; name another table")
+            exists = {name: self._has(connection, name) for name in self._names()}
+            record = self._record(connection)
+            if record is None:
+                if any(exists.values()):
+                    raise BadInput(f"{self} exists, and `retune score` did not write it; choose another table")
                 return None
-            if note.manifest is not None:
-                manifest = ScoringManifest.model_validate_json(note.manifest)
-                raise BadInput(f"{self} is complete: {manifest.scored:,} rows scored by {manifest.model_uri}; --replace begins anew")
-            if note.rows_done == _REPLACED:
-                raise BadInput(f"{self}: what was here was being replaced; --replace goes on with that")
-            found = self._count(connection) if there[self._place.table] else 0
-            if found != note.scored:
-                raise BadInput(f"{self} has {found:,} rows, and {note.scored:,} were written; --replace begins anew")
-            return ScoringPlan.model_validate_json(note.plan)
+            if record.manifest is not None:
+                manifest = ScoringManifest.model_validate_json(record.manifest)
+                raise BadInput(
+                    f"{self} is complete: {manifest.scored:,} rows scored by {manifest.model_uri}; pass --replace to start again"
+                )
+            if record.rows_done == _REPLACED:
+                raise BadInput(f"{self}: an earlier --replace was interrupted; pass --replace to finish it")
+            rows = self._count(connection) if exists[self._address.table] else 0
+            if rows != record.scored:
+                raise BadInput(f"{self} has {rows:,} rows, but {record.scored:,} were written; pass --replace to start again")
+            return ScoringPlan.model_validate_json(record.plan)
 
     def clear(self) -> None:
-        """Remove what `retune score` has written here; what a kill leaves is known for what it is.
+        """Remove what `retune score` wrote; an interrupted removal can be repeated.
 
         Raises:
-            BadInput: there is such a table, and `retune score` has not written it.
+            BadInput: the table exists, and `retune score` did not write it.
         """
         with self._transaction() as connection:
-            if self._note(connection) is None:
+            if self._record(connection) is None:
                 if any(self._has(connection, name) for name in self._names()):
-                    raise BadInput(f"{self} is there, and `retune score` has not written it; name another table")
+                    raise BadInput(f"{self} exists, and `retune score` did not write it; choose another table")
                 return
-            connection.execute(self._mine(sa.update(notes)).values(rows_done=_REPLACED, scored=0, manifest=None))
+            connection.execute(self._for_table(sa.update(progress)).values(rows_done=_REPLACED, scored=0, manifest=None))
         with self._transaction() as connection:
             for name in self._names():
-                sa.Table(name, sa.MetaData(), schema=self._place.schema).drop(connection, checkfirst=True)
+                sa.Table(name, sa.MetaData(), schema=self._address.schema).drop(connection, checkfirst=True)
         with self._transaction() as connection:
-            connection.execute(self._mine(sa.delete(notes)))
+            connection.execute(self._for_table(sa.delete(progress)))
 
     def begin(self, plan: ScoringPlan) -> None:
-        """Write down what is begun; the tables are made with the first part."""
+        """Write the plan; the tables are created with the first part."""
         with self._transaction() as connection:
-            _NOTES.create_all(connection)
-            connection.execute(sa.insert(notes).values(written=self._key, plan=plan.model_dump_json(), rows_done=0, scored=0))
+            _METADATA.create_all(connection)
+            connection.execute(sa.insert(progress).values(written=self._key, plan=plan.model_dump_json(), rows_done=0, scored=0))
 
-    def go_on(self) -> RowCounts:
-        """Return what of the input was written or put into quarantine, from the first row on."""
+    def resume(self) -> RowCounts:
+        """Return the number of rows of the input that were written or quarantined."""
         with self._transaction() as connection:
-            note = self._note(connection)
-        assert note is not None
-        self._done = RowCounts(note.rows_done, note.scored)
+            record = self._record(connection)
+        assert record is not None
+        self._done = RowCounts(record.rows_done, record.scored)
         return self._done
 
     def add(self, numbers: Sequence[int], scored: pa.Table, bad: pa.Table) -> None:
-        """Insert the next part, whose rows have `numbers` in the input, and the rows of its share that go to quarantine.
+        """Insert the next part, whose rows have `numbers` in the input, and the quarantined rows among them.
 
         Raises:
-            Unavailable: the database is full or out of reach, or another process wrote here meanwhile; the parts before are whole.
+            Unavailable: the database is full or unreachable, or another process wrote here meanwhile; the parts before are complete.
         """
         target, quarantine = self._tables(scored.schema, bad.schema)
         with self._transaction() as connection:
@@ -128,60 +134,60 @@ class TableTarget:
                 table.create(connection, checkfirst=True)
         done = RowCounts(self._done.rows + scored.num_rows + bad.num_rows, self._done.scored + scored.num_rows)
         with self._transaction() as connection:
-            before = self._mine(sa.update(notes)).where(notes.c.rows_done == self._done.rows)
+            before = self._for_table(sa.update(progress)).where(progress.c.rows_done == self._done.rows)
             if connection.execute(before.values(rows_done=done.rows, scored=done.scored)).rowcount != 1:
-                raise Unavailable(self._crossed)
+                raise Unavailable(self._conflict)
             for table, rows in ((target, _rows(scored, target, numbers)), (quarantine, _rows(bad, quarantine))):
                 self._insert(connection, table, rows)
         self._done = done
 
     def finish(self, manifest: ScoringManifest) -> ScoringManifest:
-        """Write down that all is there, and return what stands."""
+        """Store the manifest, and return it."""
         with self._transaction() as connection:
-            connection.execute(self._mine(sa.update(notes)).values(manifest=manifest.model_dump_json()))
+            connection.execute(self._for_table(sa.update(progress)).values(manifest=manifest.model_dump_json()))
         return manifest
 
     def _insert(self, connection: sa.Connection, table: sa.Table, rows: list[Mapping[str, Any]]) -> None:
         try:
             if rows:
                 connection.execute(sa.insert(table), rows)
-        except sqlalchemy.exc.IntegrityError:  # a row with this number is there
-            raise Unavailable(self._crossed) from None
+        except sqlalchemy.exc.IntegrityError:  # a row with this number exists
+            raise Unavailable(self._conflict) from None
 
     @property
-    def _crossed(self) -> str:
-        return f"{self}: another process wrote here meanwhile; wait for it or end it"
+    def _conflict(self) -> str:
+        return f"{self}: another process wrote here meanwhile; wait for it or stop it"
 
     def _names(self) -> tuple[str, str]:
-        return self._place.table, f"{self._place.table}_quarantine"
+        return self._address.table, f"{self._address.table}_quarantine"
 
     def _has(self, connection: sa.Connection, name: str) -> bool:
-        return sa.inspect(connection).has_table(name, self._place.schema)
+        return sa.inspect(connection).has_table(name, self._address.schema)
 
     def _count(self, connection: sa.Connection) -> int:
-        table = sa.table(self._place.table, schema=self._place.schema)
+        table = sa.table(self._address.table, schema=self._address.schema)
         return connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
 
-    def _note(self, connection: sa.Connection) -> "sa.Row[Any] | None":
-        if not sa.inspect(connection).has_table(notes.name):
+    def _record(self, connection: sa.Connection) -> "sa.Row[Any] | None":
+        if not sa.inspect(connection).has_table(progress.name):
             return None
-        return connection.execute(sa.select(notes).where(notes.c.written == self._key)).one_or_none()
+        return connection.execute(sa.select(progress).where(progress.c.written == self._key)).one_or_none()
 
-    def _mine(self, statement: S) -> S:
-        return statement.where(notes.c.written == self._key)
+    def _for_table(self, statement: S) -> S:
+        return statement.where(progress.c.written == self._key)
 
     def _tables(self, scored: pa.Schema, bad: pa.Schema) -> tuple[sa.Table, sa.Table]:
         metadata, number = sa.MetaData(), pa.field(NUMBER, pa.int64())
         fields = ([number, *scored], list(bad))
         target, quarantine = (
-            sa.Table(name, metadata, *map(_column, each), schema=self._place.schema)
-            for name, each in zip(self._names(), fields, strict=True)
+            sa.Table(name, metadata, *map(_column, columns), schema=self._address.schema)
+            for name, columns in zip(self._names(), fields, strict=True)
         )
         return target, quarantine
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        with sql.connect_to(self._place, create=True) as connection, connection.begin():
+        with sql.reached(self._address, makes=True) as connection, connection.begin():
             yield connection
 
 
@@ -190,8 +196,8 @@ def _column(field: pa.Field) -> "sa.Column[Any]":
 
 
 def _rows(table: pa.Table, target: sa.Table, numbers: Sequence[int] = ()) -> list[Mapping[str, Any]]:
-    kinds = {column.name: column.type for column in target.columns}
-    columns = {name: [sql.as_value(cell, kinds[name]) for cell in _cells(table.column(name))] for name in table.column_names}
+    types = {column.name: column.type for column in target.columns}
+    columns = {name: [sql.as_value(cell, types[name]) for cell in _cells(table.column(name))] for name in table.column_names}
     columns = ({NUMBER: list(numbers)} if numbers else {}) | columns
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

@@ -1,7 +1,7 @@
-"""A registered version behind MLflow's own scoring server, with limits before it.
+"""Serve a registered version over HTTP: MLflow's own scoring server behind middleware that enforces limits.
 
-It runs in a process of its own, started as the file `__main__.py` from a folder outside the repository, and imports nothing else of
-Retune: `components` must come from the version's own package. Hence the relative imports: there this folder is a package `scoring_server`.
-What is refused here never reaches MLflow or the version, what reaches them has one shape, and every error is
-`{"error_code": …, "message": …}`.
+The server runs in its own process, started as the file `__main__.py` from a folder outside the repository, and imports nothing else
+of Retune, because `components` must come from the version's own package. It therefore uses relative imports, and this folder is
+imported as the package `scoring_server`. Rejected requests never reach MLflow or the version, accepted ones have one format, and
+every error is `{"error_code": …, "message": …}`.
 """

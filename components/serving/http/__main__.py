@@ -1,4 +1,4 @@
-"""`python -P -B __main__.py SETTINGS`: make this folder a package of its own, without the rest of `components`, and run it."""
+"""`python -P -B __main__.py SETTINGS`: import this folder as a package without the rest of `components`, and run it."""
 
 import importlib.util
 import sys

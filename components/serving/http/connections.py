@@ -1,4 +1,4 @@
-"""Connections: how many there may be, how long one may take to send a request's head or to read its answer; errors of HTTP as JSON."""
+"""Limit the number and the idle time of connections, and report HTTP errors as JSON."""
 
 import asyncio
 import json
@@ -16,62 +16,62 @@ REASONS = {400: b"Bad Request", 408: b"Request Timeout", 503: b"Service Unavaila
 
 
 class Protocol(H11Protocol):
-    """HTTP in which who is slow is hung up on, and what is no HTTP at all is refused as JSON, too."""
+    """HTTP/1.1 protocol that disconnects slow clients and rejects invalid HTTP with a JSON error."""
 
-    limits: Limits  # of the server; `limited` sets it
+    limits: Limits  # set by `limited`
 
-    _since = 0.0  # when it began to wait for what is not whole yet
+    _since = 0.0  # start of the wait for the rest of a request
     _head: asyncio.TimerHandle | None = None
     _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take a connection in; where there are as many as may be, the one that has been sending for the longest makes room."""
-        others = [one for one in self.connections if isinstance(one, Protocol) and not one.transport.is_closing()]
+        """Accept a connection; at the limit, the connection that has been sending for the longest time is closed."""
+        others = [peer for peer in self.connections if isinstance(peer, Protocol) and not peer.transport.is_closing()]
         super().connection_made(transport)
         if len(others) >= self.limits.connections:
-            slow = [one for one in others if one.is_sending()]
+            slow = [peer for peer in others if peer.is_sending()]
             if not slow:
-                self.hang_up(503, f"{len(others)} connections are open already; ask again")
+                self.hang_up(503, f"{len(others)} connections are already open; try again")
                 return
-            min(slow, key=lambda one: one._since).hang_up(408, "the request was not whole when its connection was needed for others")
+            min(slow, key=lambda peer: peer._since).hang_up(408, "the request was incomplete when its connection was needed for others")
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
+        """Cancel the timers."""
         for timer in (self._head, self._unread):
             if timer:
                 timer.cancel()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Note when the head of a request is whole."""
+        """Cancel the timer when the head of a request is complete."""
         before = self.cycle
         super().handle_events()
         if self.cycle is not before and self._head:
             self._head.cancel()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or for the rest of one that was refused."""
+        """Start the timer for the next request, or for the rest of a rejected one."""
         self._await_head()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
-        """Wait only so long until the client reads on."""
+        """Start the timer for a client that does not read its response."""
         super().pause_writing()
         self._unread = self.loop.call_later(self.limits.body_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """Go on."""
+        """Cancel that timer."""
         if self._unread:
             self._unread.cancel()
         super().resume_writing()
 
     def is_sending(self) -> bool:
-        """Say whether the server waits for the client: for a request, or for the rest of one."""
+        """Return whether the server is waiting for the client: for a request, or for the rest of one."""
         return self.cycle is None or self.cycle.response_complete or (self.cycle.more_body and not self.cycle.response_started)
 
     def hang_up(self, status: int, message: str) -> None:
-        """Refuse what was sent so far, and close."""
+        """Send an error and close the connection."""
         body = json.dumps({"error_code": CODES[status], "message": message}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
         try:
@@ -82,11 +82,11 @@ class Protocol(H11Protocol):
             ):
                 self.transport.write(self.conn.send(event) or b"")
         except h11.LocalProtocolError:
-            log.debug("a request broke off while it was answered")
+            log.debug("the connection closed while an error was sent")
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what cannot be read."""
+        """Reject an invalid request."""
         self.hang_up(400, msg)
 
     def _await_head(self) -> None:
@@ -105,5 +105,5 @@ class Protocol(H11Protocol):
 
 
 def limited(limits: Limits) -> type[Protocol]:
-    """Return the protocol of a server with these limits."""
+    """Return the protocol class for these limits."""
     return type("Limited", (Protocol,), {"limits": limits})

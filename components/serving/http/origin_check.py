@@ -1,7 +1,7 @@
-"""Which HTTP requests come from a page of another origin, or through a foreign name of this host: no server of Retune's answers them.
+"""Detect HTTP requests from web pages of another origin, or to a foreign host name; Retune's servers reject both.
 
-A web page in the user's browser reaches loopback too. It cannot hide its origin (`Origin`, `Sec-Fetch-Site`), and a name that it makes
-resolve to loopback (DNS rebinding) is in `Host`. Imports nothing of Retune, as the rest of this package.
+A web page in the user's browser can reach loopback too. It cannot hide its origin (`Origin`, `Sec-Fetch-Site`), and a name that it
+resolves to loopback (DNS rebinding) is visible in `Host`. Like the rest of this package, it imports nothing of Retune.
 """
 
 import ipaddress
@@ -12,34 +12,34 @@ PORTS = {"http": 80, "https": 443}
 
 
 def fault(headers: Iterable[tuple[bytes, bytes]], loopback: bool = True, names: Collection[str] = ()) -> str | None:
-    """Return why the caller is refused; None where it is not.
+    """Return why a request is rejected, or None if it is accepted.
 
-    `loopback`: the server listens on loopback only, and is called by a name of loopback. `names`: further host names by which it is
-    called, as behind a proxy; another server than one on loopback accepts every name where none is given.
+    `loopback`: the server listens on loopback only, and is addressed by a loopback name. `names`: further host names of the server, such
+    as those behind a proxy; without them, a server that does not listen on loopback accepts every name.
     """
-    found: dict[bytes, list[str]] = {}
+    values: dict[bytes, list[str]] = {}
     for name, value in headers:
-        found.setdefault(name.lower(), []).append(value.decode("latin-1").strip().lower())
-    hosts = found.get(b"host", [])
+        values.setdefault(name.lower(), []).append(value.decode("latin-1").strip().lower())
+    hosts = values.get(b"host", [])
     host = _authority(f"http://{hosts[0]}") if hosts else None
     if len(hosts) > 1 or (hosts and (host is None or not _is_known(host[0], loopback, names))):
-        return f"this server is not called {_cut(', '.join(hosts))}: expected the address that it printed at its start"
-    for origin in found.get(b"origin", []):
+        return f"unknown host name {_cut(', '.join(hosts))}: expected the address that the server printed at its start"
+    for origin in values.get(b"origin", []):
         page = _authority(origin)
         if page is None or not (page[0] in names or _is_same(page, host, origin == f"https://{hosts[0]}" if hosts else False)):
-            return f"a page of {_cut(origin)} may not call this server: only its own pages may"
-    site = found.get(b"sec-fetch-site", ["none"])[-1]
-    # A link may lead here; a frame would let its page have the user's clicks.
-    link = found.get(b"sec-fetch-mode") == ["navigate"] and found.get(b"sec-fetch-dest", ["document"]) == ["document"]
-    if b"origin" not in found and site not in ("none", "same-origin") and not link:
-        return "a page of another origin may not call this server: only its own pages may"
+            return f"pages of {_cut(origin)} may not call this server; only its own pages may"
+    site = values.get(b"sec-fetch-site", ["none"])[-1]
+    # A link to this server is allowed; a frame is not, because its page could capture the user's clicks.
+    link = values.get(b"sec-fetch-mode") == ["navigate"] and values.get(b"sec-fetch-dest", ["document"]) == ["document"]
+    if b"origin" not in values and site not in ("none", "same-origin") and not link:
+        return "pages of another origin may not call this server; only its own pages may"
     return None
 
 
 def _is_known(name: str, loopback: bool, names: Collection[str]) -> bool:
     if name in names or _is_loopback(name):
         return True
-    return not loopback and (not names or _is_address(name))  # no page can make an address resolve to another one
+    return not loopback and (not names or _is_address(name))  # DNS rebinding needs a name
 
 
 def _is_same(page: tuple[str, int], host: tuple[str, int] | None, behind_tls: bool) -> bool:
@@ -49,7 +49,7 @@ def _is_same(page: tuple[str, int], host: tuple[str, int] | None, behind_tls: bo
 
 
 def _authority(origin: str) -> tuple[str, int] | None:
-    """Return host name and port of an origin; None for what is none, as `null`."""
+    """Return host name and port of an origin, or None if it is invalid, such as `null`."""
     try:
         parts = urlsplit(origin)
         port = parts.port

@@ -1,4 +1,4 @@
-"""A request's body as a table of texts, within limits: whatever its form, it is passed on in one."""
+"""Parse the body of a request in any of MLflow's formats into one table of texts, within limits."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 FORMS = ("dataframe_split", "dataframe_records", "instances", "inputs")
-SHOWN = 10  # rows or names in a message
+SHOWN = 10  # maximum number of rows or names in a message
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may be: KiB of its body, rows, characters of a text; `waiting` requests at once, each of which is held in memory.
+    """Limits of a request: KiB of its body, rows, characters per text; `waiting` is the number of requests held in memory.
 
-    Of `connections`, each has `head_seconds` to send a request's head, and `body_seconds` to send its body and to read on in the answer.
+    Each of at most `connections` has `head_seconds` to send a request's head, and `body_seconds` to send its body or read its response.
     """
 
     body_kib: int
@@ -26,7 +26,7 @@ class Limits:
 
 
 class RequestRejected(Exception):
-    """A request that is answered with an error."""
+    """The request is answered with this error."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -34,10 +34,10 @@ class RequestRejected(Exception):
 
 
 def table_of(body: bytes, inputs: Sequence[str], limits: Limits) -> bytes:
-    """Return a request in any of MLflow's forms as the one form that is passed on: `dataframe_split` with the columns `inputs`.
+    """Convert a request to MLflow's format `dataframe_split` with the columns `inputs`.
 
     Raises:
-        Refused: it is no table of texts, or larger than allowed.
+        RequestRejected: the body is not a table of texts, or exceeds a limit.
     """
     form, value = _form(_parsed(body))
     if form == "dataframe_split":
@@ -46,9 +46,9 @@ def table_of(body: bytes, inputs: Sequence[str], limits: Limits) -> bytes:
         columns = _of_columns(value, limits)
     else:
         columns = _of_records(form, value, limits)
-    wanted = f"the column{'s' * (len(inputs) > 1)} {', '.join(map(repr, inputs))}"
+    expected = f"the column{'s' * (len(inputs) > 1)} {', '.join(map(repr, inputs))}"
     if not set(inputs) <= set(columns):
-        raise RequestRejected(400, f"expected a table with {wanted}, found {', '.join(map(repr, list(columns)[:SHOWN])) or 'none'}")
+        raise RequestRejected(400, f"expected a table with {expected}, found {', '.join(map(repr, list(columns)[:SHOWN])) or 'none'}")
     for name in inputs:
         _check_texts(name, columns[name], limits)
     rows = list(zip(*(columns[name] for name in inputs), strict=True))
@@ -57,24 +57,24 @@ def table_of(body: bytes, inputs: Sequence[str], limits: Limits) -> bytes:
 
 def _parsed(body: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(body.decode(), parse_constant=_no_number)
+        payload = json.loads(body.decode(), parse_constant=_reject_constant)
     except RecursionError:
-        raise RequestRejected(400, "the body is no table: its JSON is nested too deeply") from None
-    except ValueError as error:  # also what is no UTF-8, and a number of thousands of digits
+        raise RequestRejected(400, "the body is not a table: its JSON is nested too deeply") from None
+    except ValueError as error:  # invalid UTF-8 and numbers with thousands of digits too
         raise RequestRejected(400, f"the body is not JSON in UTF-8: {error}") from None
-    if not isinstance(found, dict):
-        raise RequestRejected(400, f"expected a JSON object with one of {', '.join(FORMS)}, found a {type(found).__name__}")
-    return found
+    if not isinstance(payload, dict):
+        raise RequestRejected(400, f"expected a JSON object with one of {', '.join(FORMS)}, found a {type(payload).__name__}")
+    return payload
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+def _reject_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not valid in JSON")
 
 
 def _form(payload: dict[str, Any]) -> tuple[str, Any]:
     if len(payload) != 1 or (form := next(iter(payload))) not in FORMS:
         found = ", ".join(map(repr, list(payload)[:SHOWN])) or "none"
-        raise RequestRejected(400, f"expected a JSON object with just one of {', '.join(FORMS)}, found {found}")
+        raise RequestRejected(400, f"expected a JSON object with exactly one of {', '.join(FORMS)}, found {found}")
     return form, payload[form]
 
 
@@ -85,43 +85,45 @@ def _of_split(value: Any, limits: Limits) -> dict[str, list[Any]]:
     if len(set(columns)) < len(columns):
         raise RequestRejected(400, "dataframe_split: a column is named twice")
     _check_count(len(rows), limits)
-    if bad := [place for place, row in enumerate(rows) if not isinstance(row, list) or len(row) != len(columns)]:
-        raise RequestRejected(400, f"dataframe_split: expected a list of {len(columns)} cells in every row, not so in row {_some(bad)}")
-    return {name: [row[place] for row in rows] for place, name in enumerate(columns)}
+    if bad := [index for index, row in enumerate(rows) if not isinstance(row, list) or len(row) != len(columns)]:
+        raise RequestRejected(400, f"dataframe_split: expected a list of {len(columns)} cells in every row, found other rows: {_some(bad)}")
+    return {name: [row[index] for row in rows] for index, name in enumerate(columns)}
 
 
 def _of_records(form: str, value: Any, limits: Limits) -> dict[str, list[Any]]:
     if not isinstance(value, list):
-        raise RequestRejected(400, f"{form}: expected a list of rows, as [{{column: text}}], found a {type(value).__name__}")
+        raise RequestRejected(400, f"{form}: expected a list of rows such as [{{column: text}}], found a {type(value).__name__}")
     _check_count(len(value), limits)
-    if bad := [place for place, row in enumerate(value) if not isinstance(row, dict)]:
-        raise RequestRejected(400, f"{form}: expected an object {{column: text}} in every row, not so in row {_some(bad)}")
+    if bad := [index for index, row in enumerate(value) if not isinstance(row, dict)]:
+        raise RequestRejected(400, f"{form}: expected an object {{column: text}} in every row, found other rows: {_some(bad)}")
     return {name: [row.get(name) for row in value] for name in dict.fromkeys(name for row in value for name in row)}
 
 
 def _of_columns(value: dict[str, Any], limits: Limits) -> dict[str, list[Any]]:
     columns = {name: cells if isinstance(cells, list) else [cells] for name, cells in value.items()}
     if len({len(cells) for cells in columns.values()}) > 1:
-        raise RequestRejected(400, "inputs: expected columns of one length")
+        raise RequestRejected(400, "inputs: expected columns of equal length")
     _check_count(max((len(cells) for cells in columns.values()), default=0), limits)
     return columns
 
 
 def _check_count(rows: int, limits: Limits) -> None:
     if rows > limits.rows:
-        raise RequestRejected(413, f"{rows:,} rows in one request, at most {limits.rows:,} are answered")
+        raise RequestRejected(413, f"{rows:,} rows in one request, expected at most {limits.rows:,}")
 
 
 def _check_texts(name: str, cells: Sequence[Any], limits: Limits) -> None:
     if bad := [row for row, cell in enumerate(cells) if not isinstance(cell, str)]:
-        raise RequestRejected(400, f"{name!r} must be text in every row; it is missing or of another type in row {_some(bad)}")
+        raise RequestRejected(400, f"{name!r} must be text in every row; missing or of another type in row {_some(bad)}")
     if long := [row for row, cell in enumerate(cells) if len(cell) > limits.characters]:
         raise RequestRejected(413, f"{name!r} has more than {limits.characters:,} characters in row {_some(long)}")
-    if torn := [row for row, cell in enumerate(cells) if _is_torn(cell)]:
-        raise RequestRejected(400, f"{name!r} holds half of a surrogate pair (\\ud800–\\udfff), which is no text, in row {_some(torn)}")
+    if invalid := [row for row, cell in enumerate(cells) if _has_lone_surrogate(cell)]:
+        raise RequestRejected(
+            400, f"{name!r} contains half of a surrogate pair (\\ud800–\\udfff), which is not text, in row {_some(invalid)}"
+        )
 
 
-def _is_torn(text: str) -> bool:
+def _has_lone_surrogate(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:

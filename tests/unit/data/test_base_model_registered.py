@@ -70,7 +70,7 @@ def test_unregistered_or_changed_model_is_refused(store: tuple[str, str, Path], 
     uri, name, _ = store
     with pytest.raises(NotFound, match="has no previous"):
         pin(uri, tmp_path / "base", f"models:/{name}@previous")
-    with pytest.raises(NotFound, match="names no version"):
+    with pytest.raises(NotFound, match="is not a version"):
         pin(uri, tmp_path / "base", f"models:/{name}/newest")
     with pytest.raises(NotFound):
         pin(uri, tmp_path / "base", "models:/nobody/1")

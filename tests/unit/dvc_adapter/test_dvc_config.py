@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from components.core.errors import BadInput, BadParams
-from components.mlflow_store.registry import inspected, register
+from components.mlflow_store.registry import checked_package, register
 from components.mlflow_store.tracking import record
 from flows.audit import worktree
 from flows.dvc_adapter import repro
@@ -195,7 +195,7 @@ def test_a_candidate_is_kept_below_a_hostile_path(tmp_path: Path, tiny_base: Pat
     run = record(root, uri, lineage=LINEAGE, params={})
     version = register(root, uri, run_id=run.run_id, key=run.key, lineage=LINEAGE)
 
-    assert (inspected(uri, version) / "code/components").is_dir()
+    assert (checked_package(uri, version) / "code/components").is_dir()
     assert Path(MlflowClient(uri).download_artifacts(run.run_id, "dvc.lock")).read_bytes() == (root / "dvc.lock").read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == [HOSTILE]
 

@@ -18,9 +18,9 @@ from components.ledger import Chain, Ledger, Retraining, book
 from components.ledger import chain as chain_of
 from components.ledger.chain import KEY, ChainHead
 from components.ledger.tables import evidence, make_engine, promotions, writing
-from components.mlflow_store.registry import Environment, accept, champion, reconcile, verify_ledger
+from components.mlflow_store.registry import Environment, accept_ledger, champion, reconcile, verify_ledger
 from components.mlflow_store.registry.versions import LEDGER
-from components.mlflow_store.registry.worker_client import environment as packages_environment
+from components.mlflow_store.registry.worker_client import isolated_environment
 from flows import doctor
 from flows.audit.history import verify
 from flows.audit.registered_model import RegisteredModel
@@ -273,7 +273,7 @@ def test_tampered_ledger_blocks_promotion(uri: str) -> None:
 def test_tampered_ledger_can_be_accepted(uri: str) -> None:
     file = promote_two(uri)
     tamper(file, "UPDATE promotions SET why = 'so' WHERE sequence = 1", "DROP TRIGGER IF EXISTS chain_no_update", triggers=False)
-    accept(uri, ledger_of(uri), "ada", "it was I")
+    accept_ledger(uri, ledger_of(uri), "ada", "it was I")
 
     report = verify_ledger(uri, ledger_of(uri), NAME)
     assert (report.faults, report.chain.beginning.who, report.chain.beginning.why) == ((), "ada", "it was I")
@@ -323,7 +323,7 @@ def test_signed_head_needs_its_key(uri: str, monkeypatch: pytest.MonkeyPatch) ->
     [
         (lambda head: ChainHead(head.begun, head.number, head.hash), "is not signed, and RETUNE_LEDGER_KEY contains the key"),
         (lambda head: ChainHead(head.begun, head.number, head.hash, head.signer, "0" * 64), "has a signature that the key"),
-        (None, "MLflow keeps no signed head of the ledger for tickets"),
+        (None, "MLflow stores no signed head of the ledger for tickets"),
     ],
     ids=["unsigned", "another signature", "deleted"],
 )
@@ -375,7 +375,7 @@ def test_concurrent_new_chain_is_no_fault(uri: str, monkeypatch: pytest.MonkeyPa
 
     def chain(ledger: Ledger) -> Chain:
         if meanwhile:
-            accept(uri, ledger_of(uri), "ada", meanwhile.pop())
+            accept_ledger(uri, ledger_of(uri), "ada", meanwhile.pop())
         return read(ledger)
 
     monkeypatch.setattr(Ledger, "chain", chain)
@@ -455,7 +455,7 @@ def test_doctor_checks_the_chain(uri: str, tmp_path: Path) -> None:
 
 def test_key_is_not_passed_to_stages_and_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, SECRET)
-    assert KEY not in packages_environment("sqlite:///mlflow.db", tmp_path)
+    assert KEY not in isolated_environment("sqlite:///mlflow.db", tmp_path)
     assert KEY not in stages_environment(tmp_path)
 
 

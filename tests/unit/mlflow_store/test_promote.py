@@ -1,4 +1,4 @@
-"""Promotion and rollback: the ledger first, the aliases after it, and whatever disagrees is moved back. No model is loaded here."""
+"""Promotion and rollback: the ledger is written first, and the aliases follow it. No model is loaded here."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from components.artifacts.verdict import Verdict
 from components.core.errors import BadInput, BadModel, NotFound
 from components.ledger import Entry, Ledger, StaleVerdict
-from components.mlflow_store.connection import experiment
+from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import (
     CHALLENGER,
     CHAMPION,
@@ -20,13 +20,13 @@ from components.mlflow_store.registry import (
     Promotion,
     Version,
     champion,
-    current_champion,
+    champion_stack,
     reconcile,
     versions,
 )
 from components.mlflow_store.registry import swap_champion as swap_by
-from components.mlflow_store.registry.aliases import holding
-from components.mlflow_store.registry.promote import earlier_champion
+from components.mlflow_store.registry.aliases import champion_lock
+from components.mlflow_store.registry.promote import rollback_target
 from components.mlflow_store.registry.versions import COMPLETE, KEY
 from tests.support.finished import new_store
 
@@ -48,9 +48,9 @@ def ledger_of(uri: str) -> str:
 
 
 def make(uri: str, *numbers: int) -> list[Version]:
-    """Make versions without packages, and return all that there are."""
+    """Create versions without packages, and return all versions."""
     client = MlflowClient(uri)
-    run: Run = client.create_run(experiment(client, uri, NAME))
+    run: Run = client.create_run(ensure_experiment(client, uri, NAME))
     if not versions(uri, NAME):
         client.create_registered_model(NAME)
     for number in numbers:
@@ -67,7 +67,7 @@ def aliases(uri: str) -> dict[str, int]:
     return {alias: version.number for version in versions(uri, NAME) for alias in version.aliases}
 
 
-def test_the_champion_is_in_the_ledger_and_the_aliases_follow(uri: str, ledger: Ledger) -> None:
+def test_ledger_is_written_and_aliases_follow(uri: str, ledger: Ledger) -> None:
     make(uri, 1, 2)
     MlflowClient(uri).set_registered_model_alias(NAME, CHALLENGER, "1")
 
@@ -83,7 +83,7 @@ def test_the_champion_is_in_the_ledger_and_the_aliases_follow(uri: str, ledger: 
     ]
 
 
-def test_a_verdict_about_another_champion_moves_nothing(uri: str, ledger: Ledger) -> None:
+def test_verdict_about_another_champion_is_rejected(uri: str, ledger: Ledger) -> None:
     make(uri, 1, 2, 3)
     swap(uri, ledger, 1)
     swap(uri, ledger, 2)
@@ -95,7 +95,7 @@ def test_a_verdict_about_another_champion_moves_nothing(uri: str, ledger: Ledger
     assert (len(ledger.entries(NAME)), aliases(uri)) == (2, {CHAMPION: 2, PREVIOUS: 1})
 
 
-def test_promoting_the_champion_again_changes_nothing(uri: str, ledger: Ledger) -> None:
+def test_promoting_the_champion_changes_nothing(uri: str, ledger: Ledger) -> None:
     make(uri, 1, 2)
     swap(uri, ledger, 1)
 
@@ -104,7 +104,7 @@ def test_promoting_the_champion_again_changes_nothing(uri: str, ledger: Ledger) 
     assert len(ledger.entries(NAME)) == 1
 
 
-def test_a_promotion_killed_before_the_aliases_is_mended(uri: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_promotion_killed_before_aliases_is_repaired(uri: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     make(uri, 1, 2)
     swap(uri, ledger, 1)
     with monkeypatch.context() as patched:
@@ -114,8 +114,8 @@ def test_a_promotion_killed_before_the_aliases_is_mended(uri: str, ledger: Ledge
     assert (ledger.head(NAME).version, aliases(uri)) == (2, {CHAMPION: 1})
 
     assert reconcile(uri, ledger_of(uri), NAME) == [
-        "the alias previous was nowhere, and is at version 1 by the ledger",
-        "the alias champion was at version 1, and is at version 2 by the ledger",
+        "moved the alias previous from no version to version 1, as in the ledger",
+        "moved the alias champion from version 1 to version 2, as in the ledger",
     ]
     assert aliases(uri) == {CHAMPION: 2, PREVIOUS: 1}
     assert reconcile(uri, ledger_of(uri), NAME) == []
@@ -125,16 +125,16 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_an_alias_that_a_person_moved_in_mlflow_is_moved_back(uri: str, ledger: Ledger) -> None:
+def test_alias_moved_in_mlflow_is_moved_back(uri: str, ledger: Ledger) -> None:
     make(uri, 1, 2)
     swap(uri, ledger, 1)
     MlflowClient(uri).set_registered_model_alias(NAME, CHAMPION, "2")
 
-    assert reconcile(uri, ledger_of(uri), NAME) == ["the alias champion was at version 2, and is at version 1 by the ledger"]
+    assert reconcile(uri, ledger_of(uri), NAME) == ["moved the alias champion from version 2 to version 1, as in the ledger"]
     assert champion(uri, NAME).number == 1
 
 
-def test_champions_that_are_older_than_the_ledger_are_adopted(uri: str, ledger: Ledger) -> None:
+def test_champions_older_than_the_ledger_are_adopted(uri: str, ledger: Ledger) -> None:
     make(uri, 1, 2, 3)
     for alias, number in ((PREVIOUS, "1"), (CHAMPION, "2")):
         MlflowClient(uri).set_registered_model_alias(NAME, alias, number)
@@ -149,7 +149,7 @@ def test_champions_that_are_older_than_the_ledger_are_adopted(uri: str, ledger: 
     assert aliases(uri) == {CHAMPION: 3, PREVIOUS: 2}
 
 
-def test_a_champion_that_was_deleted_is_told_and_another_can_take_its_place(uri: str, ledger: Ledger) -> None:
+def test_deleted_champion_is_reported_and_replaceable(uri: str, ledger: Ledger) -> None:
     make(uri, 1, 2)
     swap(uri, ledger, 1)
     MlflowClient(uri).delete_model_version(NAME, "1")
@@ -157,15 +157,15 @@ def test_a_champion_that_was_deleted_is_told_and_another_can_take_its_place(uri:
     assert reconcile(uri, ledger_of(uri), NAME) == [
         "the ledger's champion, version 1, was deleted from the registry: roll back or promote another one"
     ]
-    (left,) = versions(uri, NAME)
+    (remaining,) = versions(uri, NAME)
     with pytest.raises(StaleVerdict, match="verdict is about no champion, champion is now 1: judge again"):
-        swap_by(uri, ledger, left, Decision(None, "ada@host", "judged before there was a champion"))
-    swap_by(uri, ledger, left, Decision(1, "ada@host", "judged against the deleted one, by its number"))
+        swap_by(uri, ledger, remaining, Decision(None, "ada@host", "judged before there was a champion"))
+    swap_by(uri, ledger, remaining, Decision(1, "ada@host", "judged against the deleted one, by its number"))
     head = ledger.head(NAME)
     assert (head.previous, head.anchor, aliases(uri)) == (1, 2, {CHAMPION: 2})
 
 
-def test_the_champion_that_was_deleted_and_registered_again_is_champion_under_its_new_number(uri: str, ledger: Ledger) -> None:
+def test_reregistered_champion_gets_its_new_number(uri: str, ledger: Ledger) -> None:
     make(uri, 1, 2)
     swap(uri, ledger, 1)
     swap(uri, ledger, 2)
@@ -174,7 +174,7 @@ def test_the_champion_that_was_deleted_and_registered_again_is_champion_under_it
     assert (again.number, again.key) == (3, "k2")
 
     assert reconcile(uri, ledger_of(uri), NAME)[0] == (
-        "the champion, version 2, is gone from the registry; version 3, the same model, was adopted for it"
+        "the champion, version 2, was deleted from the registry; version 3, the same model, replaces it"
     )
     head = ledger.head(NAME)
     assert (head.action, head.version, head.key, head.anchor, aliases(uri)[CHAMPION]) == ("adopted", 3, "k2", 1, 3)
@@ -182,7 +182,7 @@ def test_the_champion_that_was_deleted_and_registered_again_is_champion_under_it
     assert not swap_by(uri, ledger, again, Decision(1, "ada@host", "its old verdict")).changed
 
 
-def test_an_adoption_killed_half_way_leaves_the_champion(uri: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_adoption_keeps_the_champion(uri: str, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     make(uri, 1, 2)
     for alias, number in ((PREVIOUS, "1"), (CHAMPION, "2")):
         MlflowClient(uri).set_registered_model_alias(NAME, alias, number)
@@ -196,32 +196,32 @@ def test_an_adoption_killed_half_way_leaves_the_champion(uri: str, ledger: Ledge
     assert ([entry.version for entry in ledger.entries(NAME)], aliases(uri)) == ([1, 2], {PREVIOUS: 1, CHAMPION: 2})
 
 
-def test_who_deletes_versions_under_the_lock_never_deletes_a_champion(uri: str, ledger: Ledger) -> None:
+def test_deleting_under_the_lock_never_deletes_a_champion(uri: str, ledger: Ledger) -> None:
     make(uri, 1, 2)
     swap(uri, ledger, 1)
     stale = versions(uri, NAME)[1]
     with ThreadPoolExecutor() as pool:
-        with holding(uri, NAME):
+        with champion_lock(uri, NAME):
             promotion = pool.submit(swap_by, uri, ledger, stale, Decision("any", "ada@host", "it is better"))
             with pytest.raises(TimeoutError):
                 promotion.result(timeout=1)
-            assert ledger.head(NAME).version == 1  # nothing is written while another one decides what may go
+            assert ledger.head(NAME).version == 1  # nothing is written while another thread holds the lock
             MlflowClient(uri).delete_model_version(NAME, "2")
         with pytest.raises(NotFound, match="tickets has no version 2"):
             promotion.result(timeout=300)
     assert (ledger.head(NAME).version, aliases(uri)) == (1, {CHAMPION: 1})
 
 
-def test_a_version_that_was_cut_down_or_replaced_meanwhile_is_not_promoted(uri: str, ledger: Ledger) -> None:
+def test_replaced_or_incomplete_version_is_not_promoted(uri: str, ledger: Ledger) -> None:
     (first,) = make(uri, 1)
     for version in (replace(first, key="another"), first):
         MlflowClient(uri).delete_model_version_tag(NAME, "1", COMPLETE) if version is first else None
-        with pytest.raises(BadModel, match="was deleted or replaced while it was verified"):
+        with pytest.raises(BadModel, match="was deleted or replaced during its verification"):
             swap_by(uri, ledger, version, Decision("any", "ada@host", "it is better"))
     assert ledger.head(NAME) is None
 
 
-def test_a_number_of_another_registry_is_another_model(uri: str, ledger: Ledger, tmp_path: Path) -> None:
+def test_number_in_another_registry_is_another_model(uri: str, ledger: Ledger, tmp_path: Path) -> None:
     make(uri, 1)
     swap(uri, ledger, 1)
     fresh = new_store(tmp_path / "fresh")
@@ -229,51 +229,51 @@ def test_a_number_of_another_registry_is_another_model(uri: str, ledger: Ledger,
 
     assert "was deleted from the registry" in reconcile(fresh, ledger_of(uri), NAME)[0]
     assert aliases(fresh) == {}
-    assert swap(fresh, ledger, 1, 1).changed  # its verdict names the number of the champion that it could not meet
+    assert swap(fresh, ledger, 1, 1).changed  # its verdict is about the number of the deleted champion
     assert ledger.head(NAME).key == "k7"
 
 
-def test_a_model_that_nobody_registered_needs_no_mending(uri: str) -> None:
+def test_unregistered_model_needs_no_correction(uri: str) -> None:
     assert reconcile(uri, ledger_of(uri), NAME) == []
 
 
-def test_a_rollback_goes_to_the_champion_before_and_not_to_one_that_was_left(uri: str, ledger: Ledger) -> None:
+def test_rollback_skips_champions_that_were_rolled_back(uri: str, ledger: Ledger) -> None:
     make(uri, 1, 2, 3)
     for number in (1, 2, 3):
         swap(uri, ledger, number)
 
-    assert [back(uri, ledger).version.number for _ in range(2)] == [2, 1]
+    assert [roll_back(uri, ledger).version.number for _ in range(2)] == [2, 1]
     assert [(entry.action, entry.version, entry.previous) for entry in ledger.entries(NAME)[3:]] == [
         ("rolled back", 2, 3),
         ("rolled back", 1, 2),
     ]
     assert aliases(uri) == {CHAMPION: 1, PREVIOUS: 2}
-    with pytest.raises(NotFound, match="no champion before the present one; `retune rollback tickets --to VERSION`"):
-        back(uri, ledger)
-    assert back(uri, ledger, to=3).version.number == 3
+    with pytest.raises(NotFound, match="no earlier champion; choose a version with `retune rollback tickets --to VERSION`"):
+        roll_back(uri, ledger)
+    assert roll_back(uri, ledger, to=3).version.number == 3
 
 
-def back(uri: str, ledger: Ledger, to: int | None = None) -> Promotion:
+def roll_back(uri: str, ledger: Ledger, to: int | None = None) -> Promotion:
     """Roll back as `rollback` does, without loading the version."""
     known, entries = {version.number: version for version in versions(uri, NAME)}, ledger.entries(NAME)
-    number = earlier_champion(NAME, entries, set(known), to)
+    number = rollback_target(NAME, entries, set(known), to)
     return swap_by(uri, ledger, known[number], Decision(entries[-1].version, "ada@host", "it answers badly", "rolled back"))
 
 
-def test_a_rollback_goes_past_a_champion_that_was_deleted() -> None:
-    assert earlier_champion(NAME, [entry(1, 1), entry(2, 2), entry(3, 3)], {1, 3}, None) == 1
+def test_rollback_skips_deleted_champions() -> None:
+    assert rollback_target(NAME, [entry(1, 1), entry(2, 2), entry(3, 3)], {1, 3}, None) == 1
 
 
-def test_a_rollback_needs_a_version_that_was_champion() -> None:
+def test_rollback_needs_a_former_champion() -> None:
     for to in (None, 1):
         with pytest.raises(NotFound, match="has no champion yet"):
-            earlier_champion(NAME, [], set(), to)
-    with pytest.raises(BadInput, match=r"version 2 of tickets was never champion \(those were: 1\)"):
-        earlier_champion(NAME, [entry(1, 1)], {1, 2}, 2)
-    with pytest.raises(BadInput, match="version 1 of tickets is the champion"):
-        earlier_champion(NAME, [entry(1, 1)], {1, 2}, 1)
-    with pytest.raises(NotFound, match="version 1 of tickets was champion, and was deleted from the registry"):
-        earlier_champion(NAME, [entry(1, 1), entry(2, 2)], {2}, 1)
+            rollback_target(NAME, [], set(), to)
+    with pytest.raises(BadInput, match=r"version 2 of tickets was never champion \(champions: 1\)"):
+        rollback_target(NAME, [entry(1, 1)], {1, 2}, 2)
+    with pytest.raises(BadInput, match="version 1 of tickets is already the champion"):
+        rollback_target(NAME, [entry(1, 1)], {1, 2}, 1)
+    with pytest.raises(NotFound, match="version 1 of tickets was champion but was deleted from the registry"):
+        rollback_target(NAME, [entry(1, 1), entry(2, 2)], {2}, 1)
 
 
 def entry(version: int, anchor: int, action: str = "promoted", previous: int | None = None) -> Entry:
@@ -284,8 +284,8 @@ def entry(version: int, anchor: int, action: str = "promoted", previous: int | N
     return Entry(version=version, anchor=anchor, action=action, previous=previous, **plain)  # type: ignore[arg-type]
 
 
-def test_the_champions_that_stand_are_those_that_nobody_left() -> None:
+def test_champion_stack_drops_rolled_back_champions() -> None:
     entries = [entry(1, 1), entry(2, 2), entry(3, 2), entry(2, 2, "rolled back"), entry(4, 4)]
-    assert current_champion(entries) == [1, 2, 4]
-    assert current_champion([*entries, entry(3, 2, "rolled back")]) == [1, 2, 4, 3]
-    assert current_champion([entry(3, 3), entry(4, 4), entry(3, 3), entry(5, 5), entry(3, 3, "rolled back")]) == [3, 4, 3]
+    assert champion_stack(entries) == [1, 2, 4]
+    assert champion_stack([*entries, entry(3, 2, "rolled back")]) == [1, 2, 4, 3]
+    assert champion_stack([entry(3, 3), entry(4, 4), entry(3, 3), entry(5, 5), entry(3, 3, "rolled back")]) == [3, 4, 3]

@@ -1,4 +1,4 @@
-"""Who is the best champion so far: only a measured difference moves it. No model is loaded here."""
+"""The best champion so far (the anchor) changes only by a measured difference. No model is loaded here."""
 
 from pathlib import Path
 
@@ -7,71 +7,74 @@ import pytest
 from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.ledger import Ledger
 from components.mlflow_store.registry import Decision, swap_champion
-from components.mlflow_store.registry.promote import anchor_of
+from components.mlflow_store.registry.promote import new_anchor
 from tests.support.finished import new_store
 from tests.unit.mlflow_store.test_promote import NAME, entry, ledger_of, make
 
 
 def verdict(about: str | None = None, best: str | None = None, **differences: float | None) -> Verdict:
-    """A verdict about champion `about` and anchor `best`, with the difference that each gate measured."""
+    """Return a verdict about champion `about` and anchor `best`, with the difference that each gate measured."""
     gates = tuple(GateResult(gate=gate, outcome=Outcome.PASS, reason="so", estimate=value) for gate, value in differences.items())
     return Verdict(key="k", candidate="c", champion=about, anchor=best, test_digest="t", outcome=Outcome.PASS, reason="so", gates=gates)
 
 
-def test_the_first_champion_is_the_anchor() -> None:
-    assert anchor_of([], 1, "promoted", None) == 1
+def test_first_champion_is_the_anchor() -> None:
+    assert new_anchor([], 1, "promoted", None) == 1
 
 
 @pytest.mark.parametrize(("difference", "anchor"), [(0.01, 2), (0.0, 2), (-0.01, 1), (None, 1)])
-def test_a_champion_that_measured_no_worse_than_the_best_is_the_new_anchor(difference: float | None, anchor: int) -> None:
-    assert anchor_of([entry(1, 1)], 2, "promoted", verdict("1", champion=difference, anchor=None)) == anchor
+def test_champion_no_worse_than_anchor_becomes_anchor(difference: float | None, anchor: int) -> None:
+    assert new_anchor([entry(1, 1)], 2, "promoted", verdict("1", champion=difference, best_champion=None)) == anchor
     later = [entry(1, 1), entry(9, 1)]
-    assert anchor_of(later, 2, "promoted", verdict("9", "1", champion=0.1, anchor=difference)) == anchor
+    for gate in ("best_champion", "anchor"):  # `anchor` is its name in verdicts of earlier releases
+        assert new_anchor(later, 2, "promoted", verdict("9", "1", champion=0.1, **{gate: difference})) == anchor
 
 
-def test_champions_a_little_worse_each_time_are_all_held_against_the_same_anchor() -> None:
+def test_slowly_worsening_champions_keep_the_anchor() -> None:
     entries = [entry(1, 1)]
     for number in range(2, 12):
-        said = verdict(str(number - 1), "1", champion=-0.015, anchor=None if number == 2 else -0.015 * (number - 1))
-        entries.append(entry(number, anchor_of(entries, number, "promoted", said), previous=number - 1))
-    assert {each.anchor for each in entries} == {1}
+        small_loss = verdict(str(number - 1), "1", champion=-0.015, best_champion=None if number == 2 else -0.015 * (number - 1))
+        entries.append(entry(number, new_anchor(entries, number, "promoted", small_loss), previous=number - 1))
+    assert {promotion.anchor for promotion in entries} == {1}
 
 
-def test_a_promotion_without_a_verdict_on_the_present_anchor_keeps_it() -> None:
-    assert anchor_of([entry(1, 1)], 2, "promoted", None) == 1
-    assert anchor_of([entry(1, 1)], 2, "promoted", verdict("8", champion=0.1)) == 1
-    assert anchor_of([entry(1, 1)], 2, "promoted", verdict(None, champion=0.1)) == 1  # it was judged before there was a champion
-    assert anchor_of([entry(1, 1), entry(9, 1)], 2, "promoted", verdict("9", None, champion=-0.019)) == 1  # the gate anchor was off
+def test_promotion_not_measured_against_anchor_keeps_it() -> None:
+    assert new_anchor([entry(1, 1)], 2, "promoted", None) == 1
+    assert new_anchor([entry(1, 1)], 2, "promoted", verdict("8", champion=0.1)) == 1
+    assert new_anchor([entry(1, 1)], 2, "promoted", verdict(None, champion=0.1)) == 1  # it was judged before there was a champion
+    assert (
+        new_anchor([entry(1, 1), entry(9, 1)], 2, "promoted", verdict("9", None, champion=-0.019)) == 1
+    )  # the gate `best_champion` was off
 
 
-def test_an_anchor_that_is_gone_gives_way_to_the_next_champion() -> None:
-    assert anchor_of([entry(1, 1), entry(9, 1)], 2, "promoted", verdict("9", "1", champion=-0.019), gone=True) == 2
-    assert anchor_of([entry(1, 1), entry(9, 1)], 1, "rolled back", None, gone=True) == 1
+def test_deleted_anchor_is_replaced_by_next_champion() -> None:
+    assert new_anchor([entry(1, 1), entry(9, 1)], 2, "promoted", verdict("9", "1", champion=-0.019), gone=True) == 2
+    assert new_anchor([entry(1, 1), entry(9, 1)], 1, "rolled back", None, gone=True) == 1
 
 
-def test_a_rollback_brings_back_the_anchor_of_that_time_unless_it_was_left() -> None:
+def test_rollback_restores_anchor_unless_rolled_back() -> None:
     entries = [entry(1, 1), entry(2, 2, previous=1), entry(3, 2, previous=2)]
-    assert anchor_of(entries, 1, "rolled back", None) == 1
-    assert anchor_of(entries, 2, "rolled back", None) == 2
+    assert new_anchor(entries, 1, "rolled back", None) == 1
+    assert new_anchor(entries, 2, "rolled back", None) == 2
     entries.append(entry(2, 2, "rolled back", previous=3))
     entries.append(entry(1, 1, "rolled back", previous=2))
-    assert anchor_of(entries, 3, "rolled back", None) == 3  # its anchor was 2, which was left
+    assert new_anchor(entries, 3, "rolled back", None) == 3  # its anchor was 2, which was rolled back
 
 
-def test_an_anchor_that_was_left_once_and_came_back_counts_again() -> None:
+def test_anchor_counts_again_after_its_return() -> None:
     entries = [entry(1, 1), entry(2, 2), entry(1, 1, "rolled back", 2), entry(2, 2), entry(3, 2), entry(4, 2)]
-    assert anchor_of(entries, 3, "rolled back", None) == 2
+    assert new_anchor(entries, 3, "rolled back", None) == 2
 
 
-def test_who_was_forced_in_keeps_the_anchor_however_well_it_measured(tmp_path: Path) -> None:
+def test_forced_promotion_keeps_the_anchor(tmp_path: Path) -> None:
     uri = new_store(tmp_path / "var")
     ledger, versions = Ledger(ledger_of(uri)), make(uri, 1, 2, 3)
     swap_champion(uri, ledger, versions[0], Decision(None, "ada@host", "it is the first"))
-    failed = verdict("1", champion=0.01).model_copy(update={"outcome": Outcome.FAIL})  # by a veto
+    failed = verdict("1", champion=0.01).model_copy(update={"outcome": Outcome.FAIL})  # by another gate
 
     forced = swap_champion(uri, ledger, versions[1], Decision("any", "ada@host", "needed today", forced=True), failed).entry
     assert (forced.version, forced.anchor, forced.outcome) == (2, 1, "FAIL")
     passed = swap_champion(
-        uri, ledger, versions[2], Decision(2, "retune run", "it passed"), verdict("2", "1", champion=0.01, anchor=0.0)
+        uri, ledger, versions[2], Decision(2, "retune run", "it passed"), verdict("2", "1", champion=0.01, best_champion=0.0)
     ).entry
     assert (passed.anchor, ledger.head(NAME)) == (3, passed)

@@ -1,4 +1,4 @@
-"""A copy is promoted by the source's verdict only where the target has none of its own. Nothing is packaged or loaded here."""
+"""A copy is promoted by the source's verdict only if the target has no verdict of its own. Nothing is packaged or loaded here."""
 
 import importlib
 from pathlib import Path
@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from components.artifacts.verdict import Outcome, Verdict
 from components.core.errors import BadInput
 from components.ledger import Ledger, StaleVerdict
-from components.mlflow_store.connection import experiment
+from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import Environment, Version, attach_verdict, copy_version, read_verdict
 from components.mlflow_store.registry.versions import COMPLETE, EVIDENCE, KEY, ORIGIN
 from flows.production import promotion
@@ -24,53 +24,55 @@ promoting = importlib.import_module("components.mlflow_store.registry.promote") 
 @pytest.fixture(autouse=True)
 def without_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(promoting, "_check_package", lambda *_, **__: None)
-    monkeypatch.setattr("components.mlflow_store.registry.environments.inspected", lambda *_: Path())
+    monkeypatch.setattr("components.mlflow_store.registry.environments.checked_package", lambda *_: Path())
 
 
 @pytest.fixture
 def staging(tmp_path: Path) -> Environment:
-    """A registry with candidates 1 and 2, of which nobody judged any."""
-    place = Environment("staging", new_store(tmp_path / "staging"), f"sqlite:///{tmp_path}/staging/ledger.db")
+    """A registry with the unjudged candidates 1 and 2."""
+    environment = Environment("staging", new_store(tmp_path / "staging"), f"sqlite:///{tmp_path}/staging/ledger.db")
     for key in ("k1", "k2"):
-        make(place, key)
-    return place
+        make(environment, key)
+    return environment
 
 
 @pytest.fixture
 def local(tmp_path: Path) -> Environment:
     """A registry with another candidate, version 1."""
-    place = Environment("local", new_store(tmp_path / "local"), f"sqlite:///{tmp_path}/local/ledger.db")
-    make(place, "k9")
-    return place
+    environment = Environment("local", new_store(tmp_path / "local"), f"sqlite:///{tmp_path}/local/ledger.db")
+    make(environment, "k9")
+    return environment
 
 
-def make(place: Environment, key: str, **tags: str) -> int:
-    """Make a version of a candidate without a package, and return its number."""
-    client = MlflowClient(place.mlflow)
-    if not promotion.registry.versions(place.mlflow, NAME):
+def make(environment: Environment, key: str, **tags: str) -> int:
+    """Create a version of a candidate without a package, and return its number."""
+    client = MlflowClient(environment.mlflow)
+    if not promotion.registry.versions(environment.mlflow, NAME):
         client.create_registered_model(NAME)
-    run = client.create_run(experiment(client, place.mlflow, NAME)).info.run_id
+    run = client.create_run(ensure_experiment(client, environment.mlflow, NAME)).info.run_id
     return int(client.create_model_version(NAME, "file:///nowhere", run, tags={KEY: key, COMPLETE: "true", **tags}).version)
 
 
-def copy(place: Environment, key: str) -> int:
-    """Make a version as if it had been copied from staging, without its verdict."""
-    return make(place, key, **{ORIGIN: "staging"})
+def copy(environment: Environment, key: str) -> int:
+    """Create a version as if copied from staging, without its verdict."""
+    return make(environment, key, **{ORIGIN: "staging"})
 
 
-def judge(place: Environment, number: int, outcome: Outcome = Outcome.PASS, champion: str | None = None, key: str = "v") -> Verdict:
-    version = promotion.find(place, NAME, number)
-    said = Verdict(key=key, candidate=version.key, champion=champion, test_digest="t", outcome=outcome, reason=f"it is {outcome}", gates=())
-    attach_verdict(place.mlflow, version.run_id, NAME, number, said)
-    return said
+def judge(environment: Environment, number: int, outcome: Outcome = Outcome.PASS, champion: str | None = None, key: str = "v") -> Verdict:
+    version = promotion.find(environment, NAME, number)
+    verdict = Verdict(
+        key=key, candidate=version.key, champion=champion, test_digest="t", outcome=outcome, reason=f"it is {outcome}", gates=()
+    )
+    attach_verdict(environment.mlflow, version.run_id, NAME, number, verdict)
+    return verdict
 
 
-def found(place: Environment, number: int) -> Version:
-    return promotion.find(place, NAME, number)
+def find(environment: Environment, number: int) -> Version:
+    return promotion.find(environment, NAME, number)
 
 
-def champion(place: Environment) -> int | None:
-    head = Ledger(place.ledger).head(NAME)
+def champion(environment: Environment) -> int | None:
+    head = Ledger(environment.ledger).head(NAME)
     return head.version if head else None
 
 
@@ -79,9 +81,7 @@ def promote(staging: Environment, local: Environment, number: int, **more: objec
 
 
 @pytest.mark.parametrize("made", [make, copy], ids=["made there", "copied there"])
-def test_what_the_target_itself_judged_and_failed_does_not_come_in_by_the_sources_verdict(
-    staging: Environment, local: Environment, made: object
-) -> None:
+def test_version_that_failed_in_target_is_rejected(staging: Environment, local: Environment, made: object) -> None:
     number = made(local, "k2")  # type: ignore[operator]
     judge(staging, 2)
     own = judge(local, number, Outcome.FAIL, key="under new gates")
@@ -89,14 +89,14 @@ def test_what_the_target_itself_judged_and_failed_does_not_come_in_by_the_source
     with pytest.raises(BadInput, match=r"version 2 of local passed in staging, and was judged in local, too: the verdict .* is FAIL"):
         promote(staging, local, 2)
     assert champion(local) is None
-    assert read_verdict(local.mlflow, found(local, number)) == own
+    assert read_verdict(local.mlflow, find(local, number)) == own
 
     entry = promote(staging, local, 2, force=True, why="the new gates are wrong").entry
     assert (entry.forced, entry.outcome, entry.evidence) == (True, "FAIL", own.evidence)
-    assert read_verdict(local.mlflow, found(local, number)) == own
+    assert read_verdict(local.mlflow, find(local, number)) == own
 
 
-def test_half_of_a_verdict_of_the_targets_own_is_no_leave(staging: Environment, local: Environment) -> None:
+def test_incomplete_target_verdict_is_rejected(staging: Environment, local: Environment) -> None:
     number = make(local, "k2")
     judge(staging, 2)
     judge(local, number, Outcome.PASS, key="under new gates")
@@ -106,7 +106,7 @@ def test_half_of_a_verdict_of_the_targets_own_is_no_leave(staging: Environment, 
         promote(staging, local, 2)
 
 
-def test_what_the_target_itself_passed_comes_in_on_that_evidence(staging: Environment, local: Environment) -> None:
+def test_version_that_passed_in_target_uses_that_evidence(staging: Environment, local: Environment) -> None:
     number = copy(local, "k2")
     judge(staging, 2)
     own = judge(local, number, key="under new gates")
@@ -114,7 +114,7 @@ def test_what_the_target_itself_passed_comes_in_on_that_evidence(staging: Enviro
     assert promote(staging, local, 2).entry.evidence == own.evidence
 
 
-def test_what_the_target_itself_passed_against_an_earlier_champion_is_to_be_judged_again(staging: Environment, local: Environment) -> None:
+def test_target_verdict_about_earlier_champion_is_stale(staging: Environment, local: Environment) -> None:
     number = copy(local, "k2")
     judge(staging, 2)
     judge(local, number, key="under new gates")
@@ -125,41 +125,41 @@ def test_what_the_target_itself_passed_against_an_earlier_champion_is_to_be_judg
     assert champion(local) == 1
 
 
-def test_a_person_who_rejected_it_in_the_target_is_heard(staging: Environment, local: Environment) -> None:
+def test_rejection_in_target_is_respected(staging: Environment, local: Environment) -> None:
     number = copy(local, "k2")
-    said = judge(staging, 2)
+    verdict = judge(staging, 2)
     copy_version(staging, local, NAME, 2)
-    request = question(local, number, said)
-    promotion.reject(local, Ledger(local.ledger).request_approval(request).run, who="bob", why="it is harmful")
+    request = question(local, number, verdict)
+    promotion.reject(local, Ledger(local.ledger).ask(request).run, who="bob", why="it is harmful")
 
     with pytest.raises(BadInput, match="bob rejected version 2 of tickets"):
         promote(staging, local, 2)
 
 
-def question(place: Environment, number: int, said: Verdict) -> promotion.Request:
+def question(environment: Environment, number: int, verdict: Verdict) -> promotion.Request:
     from datetime import UTC, datetime, timedelta
 
-    now, run = datetime.now(UTC), found(place, number).run_id
-    outcome, until = said.outcome.value, now + timedelta(days=1)
-    return promotion.Request(run, NAME, number, None, None, said.key, outcome, said.evidence, said.reason, now, until)
+    now, run = datetime.now(UTC), find(environment, number).run_id
+    outcome, until = verdict.outcome.value, now + timedelta(days=1)
+    return promotion.Request(run, NAME, number, None, None, verdict.key, outcome, verdict.evidence, verdict.reason, now, until)
 
 
-def test_a_newer_verdict_of_the_source_takes_the_place_of_the_one_that_was_copied(staging: Environment, local: Environment) -> None:
+def test_newer_source_verdict_replaces_the_copied_one(staging: Environment, local: Environment) -> None:
     number = copy(local, "k2")
     judge(staging, 2, Outcome.FAIL, key="first")
     copy_version(staging, local, NAME, 2)
     newer = judge(staging, 2, key="second")
 
     assert promote(staging, local, 2).entry.evidence == newer.evidence
-    assert read_verdict(local.mlflow, found(local, number)) == newer
+    assert read_verdict(local.mlflow, find(local, number)) == newer
 
 
-def test_a_copy_killed_before_its_opponent_was_told_is_not_promoted_over_another_version_of_that_number(
+def test_copy_killed_before_its_reference_tag_is_rejected(
     staging: Environment, local: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = copy(local, "k2")
-    judge(staging, 2, champion="1")  # who is k1, and is not here
-    promotion.promote(local, NAME, 1, who="ada", why="so", force=True)  # who is k9
+    judge(staging, 2, champion="1")  # key k1, which does not exist here
+    promotion.promote(local, NAME, 1, who="ada", why="so", force=True)  # key k9
     write = MlflowClient.set_model_version_tag
 
     def killed(client: MlflowClient, name: str, version: str, key: str, value: object) -> None:
@@ -171,7 +171,7 @@ def test_a_copy_killed_before_its_opponent_was_told_is_not_promoted_over_another
         patched.setattr(MlflowClient, "set_model_version_tag", killed)
         with pytest.raises(KeyboardInterrupt):
             copy_version(staging, local, NAME, 2)
-    assert found(local, number).evidence is not None
+    assert find(local, number).evidence is not None
 
     with pytest.raises(BadInput, match="was judged in staging, against version 1 there: `retune promote --from staging`"):
         promotion.promote(local, NAME, number, who="ada")
@@ -179,7 +179,7 @@ def test_a_copy_killed_before_its_opponent_was_told_is_not_promoted_over_another
     assert copy_version(staging, local, NAME, 2).judged_against is None
 
 
-def test_a_copy_is_promoted_by_its_number_where_its_opponent_has_the_same_one(staging: Environment, local: Environment) -> None:
+def test_copy_is_promoted_if_reference_has_same_number(staging: Environment, local: Environment) -> None:
     judge(staging, 1, champion="2")
     promotion.promote(local, NAME, copy(local, "k2"), who="ada", why="so", force=True)
     number = copy(local, "k1")
@@ -188,12 +188,12 @@ def test_a_copy_is_promoted_by_its_number_where_its_opponent_has_the_same_one(st
     assert promotion.promote(local, NAME, number, who="ada").entry.previous == 2
 
 
-def test_a_copy_of_a_copy_tells_the_numbers_of_its_own_registry(tmp_path: Path, staging: Environment, local: Environment) -> None:
+def test_copy_of_a_copy_uses_its_own_registry_numbers(tmp_path: Path, staging: Environment, local: Environment) -> None:
     make(local, "k1")
     judge(staging, 2, champion="1")
     number = copy(local, "k2")
     copy_version(staging, local, NAME, 2)
-    assert found(local, number).judged_against == 2
+    assert find(local, number).judged_against == 2
     production = Environment("production", new_store(tmp_path / "production"), f"sqlite:///{tmp_path}/production/ledger.db")
     for key in ("k8", "k7", "k1"):
         make(production, key)

@@ -1,4 +1,4 @@
-"""A person's no is about the verdict, whatever numbers its versions have by now. No model is loaded here."""
+"""A person's rejection applies to the verdict, even if the versions have other numbers now. No model is loaded here."""
 
 import pytest
 from mlflow import MlflowClient
@@ -13,19 +13,19 @@ from tests.unit.mlflow_store.test_promotion_decisions import NAME, aliases, judg
 __all__ = ["place"]  # a fixture
 
 
-def test_a_persons_no_outlasts_the_champion_being_registered_again_under_another_number(place: Environment) -> None:
+def test_rejection_survives_reregistered_champion(place: Environment) -> None:
     promotion.promote(place, NAME, 1, who="ada", why="so", force=True)
     rejected = wait(place, 3, Outcome.PASS)
     promotion.reject(place, rejected.run, who="bob", why="it is harmful")
     client = MlflowClient(place.mlflow)
     client.delete_model_version(NAME, "1")
     client.create_model_version(NAME, "file:///nowhere", version(place, 2).run_id, tags={KEY: "k1", COMPLETE: "true"})
-    again = judge(place, 3, champion="4")  # the verdict that stands, as a run attaches it with today's number of the champion
+    again = judge(place, 3, champion="4")  # the same verdict, with the champion's present number
     assert (again.key, again.evidence != rejected.evidence) == (rejected.verdict_key, True)
 
     with pytest.raises(BadInput, match="bob rejected version 3 of tickets on this evidence: it is harmful"):
         promotion.promote(place, NAME, 3, who="ada")
-    with pytest.raises(BadInput, match="bob rejected"):  # as a run, which asks the ledger alone
+    with pytest.raises(BadInput, match="bob rejected"):  # like a run, which checks only the ledger
         promotion.registry.promote(
             place.mlflow, place.ledger, NAME, 3, expected=4, who="retune run", why=again.reason, evidence=again.evidence
         )

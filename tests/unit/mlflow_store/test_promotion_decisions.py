@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.core.errors import BadInput, NotFound
 from components.ledger import Ledger, Request, StaleVerdict
-from components.mlflow_store.connection import experiment
+from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import CHALLENGER, CHAMPION, Environment, Version, attach_verdict, read_verdict, versions
 from components.mlflow_store.registry.versions import COMPLETE, EVIDENCE, JUDGED_AGAINST, KEY, ORIGIN
 from components.mlflow_store.tracking import RecordedRun
@@ -40,7 +40,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
     client = MlflowClient(uri)
     client.create_registered_model(NAME)
     for number in (1, 2, 3):
-        run = client.create_run(experiment(client, uri, NAME))
+        run = client.create_run(ensure_experiment(client, uri, NAME))
         client.create_model_version(NAME, "file:///nowhere", run.info.run_id, tags={KEY: f"k{number}", COMPLETE: "true"})
     return Environment("local", uri, f"sqlite:///{tmp_path}/var/ledger.db")
 

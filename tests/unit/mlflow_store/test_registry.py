@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from components.artifacts.predictions import Predictions
 from components.artifacts.verdict import GateResult, Outcome, Verdict
 from components.core.errors import BadModel, NotFound, RetuneError
-from components.mlflow_store.connection import connect, experiment
+from components.mlflow_store.connection import connect, ensure_experiment
 from components.mlflow_store.registry import (
     Promotion,
     Version,
@@ -29,8 +29,8 @@ from components.mlflow_store.registry import (
     versions,
 )
 from components.mlflow_store.registry import promote as promote_by
-from components.mlflow_store.registry.package import CODE, fingerprint, inspect, requirements
-from components.mlflow_store.registry.verify import kept
+from components.mlflow_store.registry.package import CODE, check_files, fingerprint, requirements
+from components.mlflow_store.registry.verify import read_cache
 from components.mlflow_store.registry.versions import CHALLENGER, CHAMPION, COMPLETE, KEY, VERDICT
 from components.mlflow_store.tracking import record, run_key
 from tests.support.finished import LINEAGE, PARAMS, make_finished, new_store
@@ -53,7 +53,7 @@ def other(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> str:
-    """A store with version 1, for tests that change nothing in it."""
+    """A read-only store with version 1."""
     folder = tmp_path_factory.mktemp("shared")
     uri = new_store(folder / "var")
     judged(registered(finished, uri), uri)
@@ -61,19 +61,19 @@ def shared(tmp_path_factory: pytest.TempPathFactory, finished: Path) -> str:
 
 
 def registered(workspace: Path, uri: str, **more) -> Version:  # type: ignore[no-untyped-def]
-    """Register as after `record`; a bare run stands in for the recorded one, which takes longer to make."""
+    """Register with an empty run instead of a recorded one, which takes longer."""
     client = MlflowClient(uri)
-    run = client.create_run(experiment(client, uri, "tickets"))
+    run = client.create_run(ensure_experiment(client, uri, "tickets"))
     return register(workspace, uri, run_id=run.info.run_id, key=run_key(workspace), lineage=LINEAGE, **more)
 
 
 def judged(version: Version, uri: str, **changes: object) -> Version:
-    """Attach the plain verdict with `changes`."""
-    return attach_verdict(uri, version.run_id, version.name, version.number, SAID.model_copy(update=changes))
+    """Attach `PASSED` with `changes`."""
+    return attach_verdict(uri, version.run_id, version.name, version.number, PASSED.model_copy(update=changes))
 
 
 def promote(uri: str, name: str, number: int, verified: bool = False) -> Promotion:
-    """Promote as a person does, with the ledger beside the registry."""
+    """Promote like a person, with the ledger next to the registry."""
     return promote_by(uri, ledger_of(uri), name, number, expected="any", who="ada@host", why="it was asked for", verified=verified)
 
 
@@ -85,14 +85,16 @@ def package_of(uri: str, number: int) -> Path:
     return Path(connect(uri).get_model_version_download_uri("tickets", str(number)).removeprefix("file://"))
 
 
-def point_champion(uri: str, number: int) -> None:
+def set_champion(uri: str, number: int) -> None:
     MlflowClient(uri).set_registered_model_alias("tickets", CHAMPION, str(number))
 
 
-SAID = Verdict(key="k1", candidate="c" * 64, champion=None, test_digest="e" * 64, outcome=Outcome.PASS, reason="all gates passed", gates=())
+PASSED = Verdict(
+    key="k1", candidate="c" * 64, champion=None, test_digest="e" * 64, outcome=Outcome.PASS, reason="all gates passed", gates=()
+)
 
 
-def test_the_same_model_and_data_are_one_version(uri: str, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_same_model_and_data_give_one_version(uri: str, finished: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     first = registered(finished, uri)
     second = registered(finished, uri)
@@ -100,20 +102,20 @@ def test_the_same_model_and_data_are_one_version(uri: str, finished: Path, monke
     assert (first.number, first.created, first.complete) == (1, True, True)
     assert (second.number, second.created) == (1, False)
     assert [version.number for version in versions(uri, "tickets")] == [1]
-    assert {path.name for path in tmp_path.iterdir()} == {"var"}  # MLflow's global default store was not touched
+    assert {path.name for path in tmp_path.iterdir()} == {"var"}  # MLflow's global store was not used
 
 
-def test_another_model_is_another_version(uri: str, finished: Path, other: Path) -> None:
+def test_another_model_gives_another_version(uri: str, finished: Path, other: Path) -> None:
     assert [registered(workspace, uri).number for workspace in (finished, other)] == [1, 2]
 
 
-def test_a_version_leads_back_to_what_made_it(shared: str) -> None:
+def test_version_has_tags_verdict_and_artifacts(shared: str) -> None:
     (version,) = versions(shared, "tickets")
 
-    wanted = {"retune.git_commit", "retune.dirty", "retune.data_digest", "retune.dvc_lock", "retune.weights", KEY, COMPLETE}
-    assert wanted <= set(version.tags)
-    assert (version.verdict, version.verdict_key, version.evidence, version.judged_against) == (Outcome.PASS, "k1", SAID.evidence, None)
-    assert read_verdict(shared, version) == SAID
+    expected = {"retune.git_commit", "retune.dirty", "retune.data_digest", "retune.dvc_lock", "retune.weights", KEY, COMPLETE}
+    assert expected <= set(version.tags)
+    assert (version.verdict, version.verdict_key, version.evidence, version.judged_against) == (Outcome.PASS, "k1", PASSED.evidence, None)
+    assert read_verdict(shared, version) == PASSED
     assert "macro_f1 0.700 (95 % interval 0.680–0.720)" in version.description
     assert MlflowClient(shared).get_run(version.run_id).outputs.model_outputs
     assert {path.name for path in (package_of(shared, 1) / "artifacts").iterdir()} == {
@@ -124,18 +126,18 @@ def test_a_version_leads_back_to_what_made_it(shared: str) -> None:
     }
 
 
-def test_a_package_holds_no_pickle_and_pins_what_serving_needs(shared: str) -> None:
+def test_package_has_no_pickle_and_pinned_requirements(shared: str) -> None:
     package = package_of(shared, 1)
     conf = yaml.safe_load((package / "MLmodel").read_text())["flavors"]
     assert set(conf) == {"python_function"}
     assert (conf["python_function"]["loader_module"], conf["python_function"]["code"]) == ("mlflow.pyfunc.loaders.code_model", "code")
-    kinds = {path.suffix for path in package.rglob("*") if path.is_file()}
-    assert kinds <= {".py", ".json", ".yaml", ".txt", ".safetensors", ".parquet", ".lock", ".typed", ".j2", ".html", ".css", ".js", ""}
+    suffixes = {path.suffix for path in package.rglob("*") if path.is_file()}
+    assert suffixes <= {".py", ".json", ".yaml", ".txt", ".safetensors", ".parquet", ".lock", ".typed", ".j2", ".html", ".css", ".js", ""}
     assert (package / "requirements.txt").read_text().split() == requirements(package / "artifacts/model")
     assert all("==" in line and "+" not in line for line in requirements(package / "artifacts/model"))
 
 
-def test_what_an_adapter_and_a_translators_tokenizer_need_is_pinned_too(tmp_path: Path) -> None:
+def test_adapter_and_sentencepiece_requirements_are_pinned(tmp_path: Path) -> None:
     plain, adapter, pieces = (tmp_path / name for name in ("model", "adapter", "opus"))
     for folder in (plain, adapter, pieces):
         folder.mkdir()
@@ -148,44 +150,44 @@ def test_what_an_adapter_and_a_translators_tokenizer_need_is_pinned_too(tmp_path
     assert names(pieces) - names(plain) == {"sacremoses", "sentencepiece"}
 
 
-def test_a_new_verdict_on_an_old_version_takes_the_place_of_the_first_which_can_still_be_read(uri: str, finished: Path) -> None:
+def test_new_verdict_replaces_the_old_one_which_stays_readable(uri: str, finished: Path) -> None:
     judged(registered(finished, uri), uri)
     again = judged(registered(finished, uri), uri, outcome=Outcome.FAIL, key="k2", champion="4", reason="slower than it may be")
 
     (version,) = versions(uri, "tickets")
     assert (version, again.tags) == (again, version.tags)
     assert (version.verdict, version.verdict_key, version.judged_against) == (Outcome.FAIL, "k2", 4)
-    assert read_verdict(uri, version) == SAID.model_copy(
+    assert read_verdict(uri, version) == PASSED.model_copy(
         update={"outcome": Outcome.FAIL, "key": "k2", "champion": "4", "reason": "slower than it may be"}
     )
-    assert read_verdict(uri, version, SAID.evidence) == SAID
+    assert read_verdict(uri, version, PASSED.evidence) == PASSED
     assert version.description.count("Verdict: ") == 1
     assert version.description.endswith("Verdict: FAIL: slower than it may be")
     assert MlflowClient(uri).get_run(version.run_id).data.tags[VERDICT] == "FAIL"
 
 
-def test_the_same_verdict_again_changes_nothing(uri: str, finished: Path) -> None:
+def test_attaching_the_same_verdict_changes_nothing(uri: str, finished: Path) -> None:
     first = judged(registered(finished, uri), uri)
     MlflowClient(uri).delete_registered_model_alias("tickets", CHALLENGER)
 
     assert judged(first, uri).aliases == ()
 
 
-def test_a_verdict_far_longer_than_a_tag_is_kept_whole(uri: str, finished: Path) -> None:
+def test_long_verdict_is_stored_completely(uri: str, finished: Path) -> None:
     version = judged(registered(finished, uri), uri, reason="x" * 90_000)
 
     assert read_verdict(uri, version).reason == "x" * 90_000
     assert len(version.description) < 5_000
 
 
-def test_a_number_that_is_none_does_not_make_a_verdict_another_one(uri: str, finished: Path) -> None:
-    nothing = GateResult(gate="floor", outcome=Outcome.PASS, reason="so", estimate=float("nan"))
-    version = judged(registered(finished, uri), uri, gates=(nothing,))
+def test_nan_does_not_change_the_evidence(uri: str, finished: Path) -> None:
+    gate = GateResult(gate="floor", outcome=Outcome.PASS, reason="so", estimate=float("nan"))
+    version = judged(registered(finished, uri), uri, gates=(gate,))
 
-    assert version.evidence == SAID.model_copy(update={"gates": (nothing,)}).evidence == read_verdict(uri, version).evidence
+    assert version.evidence == PASSED.model_copy(update={"gates": (gate,)}).evidence == read_verdict(uri, version).evidence
 
 
-def test_who_is_new_is_the_challenger_until_the_gates_say_no(uri: str, finished: Path, other: Path) -> None:
+def test_new_version_is_challenger_until_it_fails(uri: str, finished: Path, other: Path) -> None:
     first = registered(finished, uri)
     assert versions(uri, "tickets")[0].aliases == (CHALLENGER,)
     assert judged(first, uri).aliases == (CHALLENGER,)
@@ -196,26 +198,26 @@ def test_who_is_new_is_the_challenger_until_the_gates_say_no(uri: str, finished:
     assert judged(second, uri, outcome=Outcome.INCONCLUSIVE).aliases == (CHALLENGER,)
 
 
-def test_a_version_of_an_earlier_layout_has_no_verdict_to_read(uri: str, finished: Path) -> None:
+def test_version_of_early_layout_has_no_verdict(uri: str, finished: Path) -> None:
     registered(finished, uri)
     MlflowClient(uri).set_model_version_tag("tickets", "1", VERDICT, "PASS")
-    MlflowClient(uri).set_model_version_tag("tickets", "1", "retune.verdict_json", SAID.model_dump_json())
+    MlflowClient(uri).set_model_version_tag("tickets", "1", "retune.verdict_json", PASSED.model_dump_json())
 
     (version,) = versions(uri, "tickets")
     assert (version.verdict, version.evidence, read_verdict(uri, version)) == (Outcome.PASS, None, None)
 
 
 @pytest.mark.parametrize("lose", [lambda path: path.unlink(), lambda path: path.write_text(path.read_text().replace("passed", "failed"))])
-def test_a_verdict_that_was_lost_or_changed_is_told_and_not_believed(uri: str, finished: Path, lose, caplog) -> None:  # type: ignore[no-untyped-def]
+def test_lost_or_changed_verdict_is_ignored(uri: str, finished: Path, lose, caplog) -> None:  # type: ignore[no-untyped-def]
     version = judged(registered(finished, uri), uri)
-    lose(Path(uri.removeprefix("sqlite:///")).parent / f"mlartifacts/tickets/{version.run_id}/artifacts/verdict/{SAID.evidence}.json")
+    lose(Path(uri.removeprefix("sqlite:///")).parent / f"mlartifacts/tickets/{version.run_id}/artifacts/verdict/{PASSED.evidence}.json")
 
     assert read_verdict(uri, version) is None
     assert "its verdict" in caplog.text
 
 
 @pytest.mark.slow
-def test_a_version_whose_package_answers_otherwise_is_not_gone_back_to(uri: str, finished: Path, other: Path) -> None:
+def test_rollback_rejects_a_changed_package(uri: str, finished: Path, other: Path) -> None:
     registered(finished, uri)
     registered(other, uri)
     assert promote(uri, "tickets", 1, verified=True).entry.anchor == 1
@@ -233,43 +235,43 @@ def test_a_version_whose_package_answers_otherwise_is_not_gone_back_to(uri: str,
     assert (back.entry.action, back.previous, champion(uri, "tickets").number, status(uri, "tickets").previous) == ("rolled back", 2, 1, 2)
 
 
-def torn(uri: str, number: int) -> None:
+def make_incomplete(uri: str, number: int) -> None:
     MlflowClient(uri).delete_model_version_tag("tickets", str(number), COMPLETE)
 
 
-def test_a_version_left_incomplete_is_completed(uri: str, finished: Path) -> None:
+def test_incomplete_version_is_completed(uri: str, finished: Path) -> None:
     registered(finished, uri)
-    torn(uri, 1)
+    make_incomplete(uri, 1)
 
     assert registered(finished, uri).created
     assert [(version.number, version.complete) for version in versions(uri, "tickets")] == [(1, True)]
 
 
-def test_an_incomplete_version_without_its_package_is_replaced(uri: str, finished: Path) -> None:
+def test_incomplete_version_without_package_is_replaced(uri: str, finished: Path) -> None:
     registered(finished, uri)
     (package_of(uri, 1) / "MLmodel").unlink()
-    torn(uri, 1)
+    make_incomplete(uri, 1)
 
     assert [(version.number, version.complete) for version in (registered(finished, uri), *versions(uri, "tickets"))] == [(2, True)] * 2
 
 
-def test_a_version_with_an_alias_is_never_deleted(uri: str, finished: Path) -> None:
+def test_version_with_alias_is_never_deleted(uri: str, finished: Path) -> None:
     registered(finished, uri)
     (package_of(uri, 1) / "MLmodel").unlink()
-    torn(uri, 1)
-    point_champion(uri, 1)
+    make_incomplete(uri, 1)
+    set_champion(uri, 1)
 
     with pytest.raises(RetuneError, match="tickets/1 is not deleted: it is champion"):
         registered(finished, uri)
     assert [version.number for version in versions(uri, "tickets")] == [1]
 
 
-def test_a_version_that_does_not_exist_is_refused_with_those_that_do(shared: str) -> None:
+def test_unknown_version_is_rejected(shared: str) -> None:
     with pytest.raises(NotFound, match="tickets has no version 7; there are: 1"):
         promote(shared, "tickets", 7)
 
 
-def test_a_model_nobody_registered_has_no_champion_and_a_status(uri: str) -> None:
+def test_unregistered_model_has_empty_status(uri: str) -> None:
     assert champion(uri, "tickets") is None
     assert versions(uri, "tickets") == []
     assert (status(uri, "tickets").version, status(uri, "tickets").newest) == (None, None)
@@ -277,19 +279,19 @@ def test_a_model_nobody_registered_has_no_champion_and_a_status(uri: str) -> Non
         promote(uri, "tickets", 1)
 
 
-def test_the_status_shows_the_champions_metrics_with_intervals(uri: str, finished: Path, other: Path) -> None:
+def test_status_shows_champion_metrics_with_intervals(uri: str, finished: Path, other: Path) -> None:
     judged(registered(finished, uri), uri)
     registered(other, uri)
-    point_champion(uri, 1)
+    set_champion(uri, 1)
 
-    shown = status(uri, "tickets")
-    assert (shown.version, shown.newest, shown.verdict, shown.verdict_key) == (1, 2, "PASS", "k1")
-    assert shown.metrics["macro_f1"] == {"value": 0.7, "low": pytest.approx(0.68), "high": pytest.approx(0.72)}
+    result = status(uri, "tickets")
+    assert (result.version, result.newest, result.verdict, result.verdict_key) == (1, 2, "PASS", "k1")
+    assert result.metrics["macro_f1"] == {"value": 0.7, "low": pytest.approx(0.68), "high": pytest.approx(0.72)}
 
 
-def test_promoting_the_champion_changes_nothing(uri: str, finished: Path) -> None:
+def test_promoting_the_aliased_champion_changes_nothing(uri: str, finished: Path) -> None:
     registered(finished, uri)
-    point_champion(uri, 1)
+    set_champion(uri, 1)
 
     assert promote(uri, "tickets", 1).changed is False
 
@@ -312,16 +314,16 @@ def edit_manifest(package: Path, **changes: str) -> None:
         (lambda package: (package / "MLmodel").unlink(), "no MLmodel file"),
     ],
 )
-def test_a_package_that_was_changed_is_not_loaded(shared: str, tmp_path: Path, tamper, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_changed_package_is_not_loaded(shared: str, tmp_path: Path, tamper, message: str) -> None:  # type: ignore[no-untyped-def]
     (version,) = versions(shared, "tickets")
     package = shutil.copytree(package_of(shared, 1), tmp_path / "package")
     tamper(package)
 
     with pytest.raises(BadModel, match=message):
-        inspect(package, version.tags["retune.weights"], version.tags["retune.package"])
+        check_files(package, version.tags["retune.weights"], version.tags["retune.package"])
 
 
-def test_a_version_whose_files_are_gone_is_not_promoted(uri: str, finished: Path) -> None:
+def test_version_without_files_is_not_promoted(uri: str, finished: Path) -> None:
     registered(finished, uri)
     shutil.rmtree(package_of(uri, 1))
 
@@ -330,47 +332,47 @@ def test_a_version_whose_files_are_gone_is_not_promoted(uri: str, finished: Path
     assert champion(uri, "tickets") is None
 
 
-def test_compiled_code_beside_the_package_is_removed_before_it_could_be_believed(shared: str, tmp_path: Path) -> None:
+def test_compiled_code_in_package_is_removed(shared: str, tmp_path: Path) -> None:
     (version,) = versions(shared, "tickets")
     package = shutil.copytree(package_of(shared, 1), tmp_path / "package")
     planted = package / "code/components/__pycache__/text.cpython-311.pyc"
     planted.parent.mkdir()
     planted.write_bytes(b"x")
-    (package / "registered_model_meta").write_text("x")  # MLflow's, from an earlier load
+    (package / "registered_model_meta").write_text("x")  # written by MLflow at an earlier load
 
-    inspect(package, version.tags["retune.weights"], version.tags["retune.package"])
+    check_files(package, version.tags["retune.weights"], version.tags["retune.package"])
 
     assert not planted.exists()
     assert fingerprint(package) == version.tags["retune.package"]
 
 
 @pytest.mark.slow
-def test_a_version_is_verified_by_its_own_code(uri: str, finished: Path) -> None:
+def test_version_is_verified_with_its_own_code(uri: str, finished: Path) -> None:
     registered(finished, uri)
 
-    seen = verify(uri, "tickets", 1)
-    assert (seen.rows, seen.code) == (10, package_of(uri, 1) / "code/components")
-    assert seen.difference < 1e-6
+    verified = verify(uri, "tickets", 1)
+    assert (verified.rows, verified.code) == (10, package_of(uri, 1) / "code/components")
+    assert verified.difference < 1e-6
     assert not list(package_of(uri, 1).rglob("__pycache__"))
 
 
 @pytest.mark.slow
-def test_the_packaged_code_answers_not_todays(uri: str, finished: Path, tmp_path: Path) -> None:
+def test_packaged_code_is_used_instead_of_todays(uri: str, finished: Path, tmp_path: Path) -> None:
     changed = tmp_path / "changed/components"
     shutil.copytree(CODE, changed, ignore=shutil.ignore_patterns("__pycache__"))
-    task = changed / "tasks/text_classification/predictor.py"
+    task = changed / "model/tasks/text_classification/predictor.py"
     source = task.read_text()
     assert source.count("        return answers\n") == 1
     task.write_text(source.replace("        return answers\n", "        return answers[:, ::-1]\n"))
     registered(finished, uri, code=changed)
 
-    with pytest.raises(BadModel, match="rows otherwise than evaluated: a probability differs by 0"):
+    with pytest.raises(BadModel, match="rows differently than evaluated: a probability differs by 0"):
         promote(uri, "tickets", 1)
     assert champion(uri, "tickets") is None
 
 
 @pytest.mark.slow
-def test_a_version_scores_a_test_set_once(uri: str, finished: Path, tickets: pd.DataFrame, tmp_path: Path) -> None:
+def test_scores_of_a_version_are_cached(uri: str, finished: Path, tickets: pd.DataFrame, tmp_path: Path) -> None:
     registered(finished, uri)
     rows = tickets.iloc[:60].sample(frac=1, random_state=1)
     cache = tmp_path / "predictions/tickets/1-eeee.parquet"
@@ -386,13 +388,13 @@ def test_a_version_scores_a_test_set_once(uri: str, finished: Path, tickets: pd.
     assert time.perf_counter() - start < 1
     assert again.predicted.tolist() == scored.predicted.tolist()
     cache.write_bytes(b"torn")
-    assert kept(cache, rows) is None
+    assert read_cache(cache, rows) is None
 
 
 @pytest.mark.slow
-def test_a_registered_model_answers_texts_by_its_name(uri: str, finished: Path) -> None:
+def test_registered_model_is_predicted_by_name(uri: str, finished: Path) -> None:
     registered(finished, uri)
-    point_champion(uri, 1)
+    set_champion(uri, 1)
 
     answered = predict(uri, "tickets", pd.DataFrame({"text": ["the invoice is wrong", ""]}))
 
@@ -411,7 +413,7 @@ def test_a_registered_model_answers_texts_by_its_name(uri: str, finished: Path) 
         ("tickets/new", "expected NAME, NAME@ALIAS or NAME/VERSION"),
     ],
 )
-def test_asking_what_is_not_there_says_what_is(shared: str, model: str, message: str) -> None:
+def test_unknown_model_name_is_rejected(shared: str, model: str, message: str) -> None:
     with pytest.raises(NotFound, match=message):
         predict(shared, model, ["x"])
 
@@ -425,7 +427,7 @@ REGISTER = (
 
 
 @pytest.mark.slow
-def test_a_registration_killed_half_way_leaves_one_whole_version(uri: str, finished: Path) -> None:
+def test_killed_registration_leaves_one_complete_version(uri: str, finished: Path) -> None:
     run = record(finished, uri, lineage=LINEAGE, params=PARAMS)
     code = REGISTER.format(before="module.create_version = lambda *a: os.kill(os.getpid(), 9);")
     killed = subprocess.run([sys.executable, "-c", code, str(finished), uri, run.run_id, run.key], capture_output=True, timeout=300)
@@ -435,12 +437,12 @@ def test_a_registration_killed_half_way_leaves_one_whole_version(uri: str, finis
 
     assert [(version.number, version.complete) for version in versions(uri, "tickets")] == [(1, True)]
     client = MlflowClient(uri)
-    place = client.get_experiment_by_name("tickets").experiment_id
-    assert len(client.search_logged_models([place])) == 1
+    experiment = client.get_experiment_by_name("tickets").experiment_id
+    assert len(client.search_logged_models([experiment])) == 1
 
 
 @pytest.mark.slow
-def test_two_processes_that_register_at_once_make_one_version(uri: str, finished: Path) -> None:
+def test_concurrent_registrations_create_one_version(uri: str, finished: Path) -> None:
     run = record(finished, uri, lineage=LINEAGE, params=PARAMS)
     command = [sys.executable, "-c", REGISTER.format(before=""), str(finished), uri, run.run_id, run.key]
     children = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Where workers share a PostgreSQL database: locks that go with their process, studies that are continued, an append-only ledger."""
+"""Workers that share a PostgreSQL database: locks end with their process, studies are resumed, the ledger is append-only."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from components.core.errors import BadInput, RetuneError, Unavailable
 from components.core.locks import DATABASE, database_lock
 from components.ledger import Ledger, Retraining
-from components.mlflow_store.connection import alone
+from components.mlflow_store.connection import store_lock
 from components.training.tune import storage as storage_room
 from components.training.tune.storage import Journals, Tables, open_studies
 from tests.support.postgres import Cluster
@@ -37,7 +37,7 @@ def database(postgres: Cluster) -> str:
     return postgres.url(postgres.new_database())
 
 
-def test_a_lock_is_one_workers_and_goes_with_its_process(database: str) -> None:
+def test_lock_is_released_when_its_process_dies(database: str) -> None:
     command = [sys.executable, "-c", textwrap.dedent(HOLD), database]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
@@ -55,23 +55,23 @@ def test_a_lock_is_one_workers_and_goes_with_its_process(database: str) -> None:
         pass
 
 
-def test_the_locks_of_a_tracking_server_are_the_databases(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locks_of_a_tracking_server_are_in_the_database(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATABASE, database)
     with (
-        alone("http://mlflow", "register tickets"),
+        store_lock("http://mlflow", "register tickets"),
         pytest.raises(Unavailable),
         database_lock(database, "http://mlflow register tickets", 0.2),
     ):
         pass
 
 
-def test_a_database_out_of_reach_is_worth_a_retry_and_tells_no_password() -> None:
-    with pytest.raises(Unavailable, match="is unreachable") as error, database_lock("postgresql+psycopg://u:hidden@127.0.0.1:9/d", "x", 1):
+def test_unreachable_database_is_unavailable_without_password() -> None:
+    with pytest.raises(Unavailable, match="out of reach") as error, hold_shared("postgresql+psycopg://u:hidden@127.0.0.1:9/d", "x", 1):
         pass
     assert "hidden" not in str(error.value)
 
 
-def test_tables_of_another_release_are_refused_without_the_password(postgres: Cluster) -> None:
+def test_tables_of_another_release_are_rejected(postgres: Cluster) -> None:
     database = postgres.url(postgres.new_database())
     with Tables(database).hold("one"):
         pass
@@ -85,14 +85,14 @@ def test_tables_of_another_release_are_refused_without_the_password(postgres: Cl
 
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = %s", (head,))
-    # as docs/operations.md says; at the head there is nothing to do
+    # as in docs/operations.md; at the head it does nothing
     pool = {"poolclass": NullPool}
     optuna.storages.RDBStorage(database, engine_kwargs=pool, skip_compatibility_check=True, skip_table_creation=True).upgrade()
     with Tables(database).hold("one"):
         pass
 
 
-def test_a_study_is_continued_by_another_worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_study_is_resumed_by_another_worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage_room, "_PATIENCE", 0.3)
     studies = Tables(database)
     with studies.hold("one") as storage:
@@ -102,11 +102,11 @@ def test_a_study_is_continued_by_another_worker(database: str, monkeypatch: pyte
             pass
     with Tables(database).hold("one") as storage:
         assert [trial.value for trial in optuna.load_study(study_name="one", storage=storage).trials] == [0.5]
-    assert [other.study_name for other in studies.others("two")] == ["one"]
+    assert [study.study_name for study in studies.others("two")] == ["one"]
     assert list(studies.others("one")) == []
 
 
-def test_studies_are_journals_unless_a_database_is_shared(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_studies_are_journals_without_a_shared_database(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETUNE_VAR", str(tmp_path))
     monkeypatch.delenv(DATABASE, raising=False)
     assert isinstance(open_studies(), Journals)
@@ -114,18 +114,18 @@ def test_studies_are_journals_unless_a_database_is_shared(database: str, tmp_pat
     assert isinstance(open_studies(), Tables)
 
 
-def test_the_ledger_keeps_how_scheduled_runs_ended_and_lets_nobody_change_it(database: str) -> None:
+def test_outcomes_of_scheduled_runs_are_append_only(database: str) -> None:
     ledger, at = Ledger(database), datetime(2026, 11, 28, 3, tzinfo=UTC)
     for outcome in ("skipped", "PASS"):
         ledger.record_retraining(Retraining(model="tickets", at=at, outcome=outcome, reason="so", basis="b", git_commit="c"))
 
-    assert [one.outcome for one in ledger.retrainings("tickets", last=5)] == ["PASS", "skipped"]
+    assert [run.outcome for run in ledger.retrainings("tickets", last=5)] == ["PASS", "skipped"]
     assert ledger.retrainings("mails") == []
     with sa.create_engine(database, poolclass=NullPool).connect() as connection, pytest.raises(sa.exc.DatabaseError, match="append-only"):
         connection.execute(sa.text("UPDATE retrainings SET outcome = 'PASS'"))
 
 
-def test_a_ledger_of_an_earlier_release_gets_what_it_lacks(tmp_path: Path) -> None:
+def test_ledger_of_early_release_gets_missing_tables(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/ledger.db"
     Ledger(url)
     with sa.create_engine(url, poolclass=NullPool).begin() as connection:
@@ -140,7 +140,7 @@ def test_a_ledger_of_an_earlier_release_gets_what_it_lacks(tmp_path: Path) -> No
         connection.execute(sa.text("DELETE FROM retrainings"))
 
 
-def test_a_wrong_password_is_an_error_without_it(postgres: Cluster) -> None:
+def test_error_for_wrong_password_does_not_contain_it(postgres: Cluster) -> None:
     with pytest.raises(RetuneError) as error:
         Ledger(postgres.url(password="other-secret")).head("tickets")
     assert "other-secret" not in str(error.value)

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from components.artifacts.manifest import SnapshotManifest
 from components.core.errors import NotFound, RetuneError, Unavailable
 from components.mlflow_store.connection import params_of, upload
-from components.mlflow_store.tracking import follow, prepare_store, reconcile, record, run_key, runs
+from components.mlflow_store.tracking import close_orphaned_runs, follow, prepare_store, record, run_key, runs
 from components.mlflow_store.tracking.facts import read_trials
 from tests.support.finished import HISTORY, LINEAGE, PARAMS, make_finished, migrated, new_store
 
@@ -32,32 +32,32 @@ def finished(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets:
 
 def all_runs(uri: str) -> list:
     client = MlflowClient(uri)
-    return list(runs.search(client, [found.experiment_id for found in client.search_experiments()], ""))
+    return list(runs.search(client, [experiment.experiment_id for experiment in client.search_experiments()], ""))
 
 
 def by_name(uri: str) -> dict:
     return {run.info.run_name: run for run in all_runs(uri)}
 
 
-def test_a_store_at_head_is_ready_in_a_moment(uri: str, tmp_path: Path) -> None:
+def test_store_at_head_opens_quickly(uri: str, tmp_path: Path) -> None:
     start = time.perf_counter()
 
     assert prepare_store(tmp_path / "var") == uri == f"sqlite:///{tmp_path}/var/mlflow.db"
     assert time.perf_counter() - start < 0.2
 
 
-def test_the_default_experiment_keeps_its_artifacts_in_var(uri: str) -> None:
+def test_default_experiment_stores_artifacts_in_var(uri: str) -> None:
     assert MlflowClient(uri).get_experiment("0").artifact_location.startswith((migrated() / "mlartifacts").as_uri())
 
 
-def test_a_file_that_is_no_database_is_one_clear_error(tmp_path: Path) -> None:
+def test_invalid_database_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database at all" * 100)
 
     with pytest.raises(RetuneError, match=r"mlflow\.db is damaged .*move it away"):
         prepare_store(tmp_path)
 
 
-def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
+def test_database_of_another_program_is_rejected(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("create table mine (a)")
     connection.close()
@@ -66,14 +66,14 @@ def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
         prepare_store(tmp_path)
 
 
-def test_a_store_that_was_never_made_is_not_made_by_looking(tmp_path: Path) -> None:
+def test_reading_does_not_create_a_store(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="retune run"):
-        reconcile(f"sqlite:///{tmp_path}/mlflow.db")
+        close_orphaned_runs(f"sqlite:///{tmp_path}/mlflow.db")
     assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.mark.exhaustive
-def test_eight_processes_may_touch_a_new_store_at_once(tmp_path: Path) -> None:
+def test_eight_processes_can_create_a_store_at_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from mlflow import MlflowClient; from components.mlflow_store.tracking import prepare_store;"
         "client = MlflowClient(prepare_store(Path(sys.argv[1]))); client.create_run('0')"
@@ -87,54 +87,54 @@ def test_eight_processes_may_touch_a_new_store_at_once(tmp_path: Path) -> None:
     connection.close()
 
 
-def test_a_candidate_is_a_parent_with_a_child_a_stage_and_a_trial(uri: str, finished: Path) -> None:
+def test_candidate_run_has_children_for_stages_and_trials(uri: str, finished: Path) -> None:
     recorded = record(finished, uri, lineage=LINEAGE, params=PARAMS)
 
     assert recorded.created
-    found = by_name(uri)
-    assert set(found) == {"tickets", "validate", "preprocess", "tune", "train", "evaluate", "trial 0", "trial 1"}
-    parent = found["tickets"]
+    run_of = by_name(uri)
+    assert set(run_of) == {"tickets", "validate", "preprocess", "tune", "train", "evaluate", "trial 0", "trial 1"}
+    parent = run_of["tickets"]
     assert parent.info.run_id == recorded.run_id
     assert parent.data.tags[runs.KEY] == recorded.key == run_key(finished)
     assert parent.data.tags[runs.COMPLETE] == "true"
     assert parent.data.tags["retune.dvc.models/trained"] == "0" * 32
     assert parent.data.params["train.learning_rate"] == "tuned"
     assert (parent.data.metrics["macro_f1_low"], parent.data.metrics["macro_f1"]) == (pytest.approx(0.68), 0.7)
-    assert {found[name].data.tags[runs.PARENT] for name in ("validate", "train")} == {recorded.run_id}
-    assert {found[name].data.tags[runs.PARENT] for name in ("trial 0", "trial 1")} == {found["tune"].info.run_id}
-    assert (found["trial 0"].info.status, found["trial 1"].info.status) == ("FINISHED", "KILLED")
-    history = MlflowClient(uri).get_metric_history(found["train"].info.run_id, "loss")
+    assert {run_of[name].data.tags[runs.PARENT] for name in ("validate", "train")} == {recorded.run_id}
+    assert {run_of[name].data.tags[runs.PARENT] for name in ("trial 0", "trial 1")} == {run_of["tune"].info.run_id}
+    assert (run_of["trial 0"].info.status, run_of["trial 1"].info.status) == ("FINISHED", "KILLED")
+    history = MlflowClient(uri).get_metric_history(run_of["train"].info.run_id, "loss")
     assert [(point.step, point.value) for point in history] == [(row["step"], row["loss"]) for row in HISTORY]
     assert [later.timestamp - point.timestamp for point, later in pairwise(history)] == pytest.approx([500] * 9, abs=1)
 
 
 @pytest.fixture
 def mixed(finished: Path, tmp_path: Path) -> Path:
-    """A copy of the finished workspace, to lay files of another generation into."""
+    """A copy of the finished workspace, for mixing in files of another run."""
     return shutil.copytree(finished, tmp_path / "mixed")
 
 
-def test_new_weights_with_the_old_evaluation_are_no_candidate(uri: str, mixed: Path) -> None:
+def test_new_weights_with_old_evaluation_are_rejected(uri: str, mixed: Path) -> None:
     weights = mixed / "models/trained/model/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
 
-    with pytest.raises(NotFound, match=r"of another model than .*models/trained/model: run `dvc repro`"):
+    with pytest.raises(NotFound, match=r"belongs to another model than .*models/trained/model: run `dvc repro`"):
         run_key(mixed)
-    with pytest.raises(NotFound, match="of another model"):
+    with pytest.raises(NotFound, match="belongs to another model"):
         record(mixed, uri, lineage=LINEAGE, params=PARAMS)
     assert all_runs(uri) == []
 
 
-def test_a_model_is_not_recorded_under_a_snapshot_that_was_rejected(uri: str, mixed: Path) -> None:
+def test_evaluation_of_another_snapshot_is_rejected(uri: str, mixed: Path) -> None:
     newer = SnapshotManifest.read(mixed / "data/raw").model_copy(update={"digest": "n" * 64})
     newer.write(mixed / "data/raw")
 
-    with pytest.raises(NotFound, match=r"of another snapshot than .*data/raw: run `dvc repro`"):
+    with pytest.raises(NotFound, match=r"belongs to another snapshot than .*data/raw: run `dvc repro`"):
         record(mixed, uri, lineage=LINEAGE, params=PARAMS)
     assert all_runs(uri) == []
 
 
-def test_the_datasets_of_a_run_carry_our_digests(uri: str, finished: Path) -> None:
+def test_datasets_of_a_run_have_our_digests(uri: str, finished: Path) -> None:
     recorded = record(finished, uri, lineage=LINEAGE, params=PARAMS)
 
     inputs = MlflowClient(uri).get_run(recorded.run_id).inputs.dataset_inputs
@@ -147,7 +147,7 @@ def test_the_datasets_of_a_run_carry_our_digests(uri: str, finished: Path) -> No
     }
 
 
-def test_recording_twice_gives_one_run(uri: str, finished: Path) -> None:
+def test_recording_twice_creates_one_run(uri: str, finished: Path) -> None:
     first = record(finished, uri, lineage=LINEAGE, params=PARAMS)
     count = len(all_runs(uri))
 
@@ -157,7 +157,7 @@ def test_recording_twice_gives_one_run(uri: str, finished: Path) -> None:
     assert len(all_runs(uri)) == count
 
 
-def test_the_artifacts_hold_what_a_rebuild_needs(uri: str, finished: Path, tmp_path: Path) -> None:
+def test_artifacts_contain_the_inputs_of_a_rebuild(uri: str, finished: Path, tmp_path: Path) -> None:
     recorded = record(finished, uri, lineage=LINEAGE.model_copy(update={"dirty": 2}), params=PARAMS)
 
     stored = Path(MlflowClient(uri).download_artifacts(recorded.run_id, "", str(tmp_path)))
@@ -165,7 +165,7 @@ def test_the_artifacts_hold_what_a_rebuild_needs(uri: str, finished: Path, tmp_p
     assert names >= {"dvc.lock", "params.yaml", "evaluation/metrics.json", "evaluation/predictions/candidate.parquet", "uncommitted.diff"}
 
 
-def test_a_recording_that_fails_is_marked_and_the_next_one_is_whole(uri: str, finished: Path, mixed: Path) -> None:
+def test_failed_recording_is_marked_and_repeated(uri: str, finished: Path, mixed: Path) -> None:
     (mixed / "data/prepared/test/test.parquet").unlink()
     with pytest.raises(FileNotFoundError):
         record(mixed, uri, lineage=LINEAGE, params=PARAMS)
@@ -176,7 +176,7 @@ def test_a_recording_that_fails_is_marked_and_the_next_one_is_whole(uri: str, fi
 
 
 @pytest.mark.slow
-def test_a_run_killed_half_way_is_replaced_by_one_whole_run(uri: str, finished: Path) -> None:
+def test_killed_recording_is_replaced(uri: str, finished: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from components.mlflow_store.tracking import record;"
         "import components.mlflow_store.tracking.record; module = sys.modules['components.mlflow_store.tracking.record'];"
@@ -188,18 +188,18 @@ def test_a_run_killed_half_way_is_replaced_by_one_whole_run(uri: str, finished: 
     assert killed.returncode == -9, killed.stderr
     assert by_name(uri)["tickets"].info.status == "RUNNING"
 
-    assert reconcile(uri) == 2  # the parent and the stage that was open
+    assert close_orphaned_runs(uri) == 2  # the parent and the open stage
     recorded = record(finished, uri, lineage=LINEAGE, params=PARAMS)
 
     assert recorded.created
     parents = [run for run in all_runs(uri) if run.data.tags[runs.KIND] == "candidate"]
     assert [(run.info.run_id, run.data.tags[runs.COMPLETE]) for run in parents] == [(recorded.run_id, "true")]
     assert len(all_runs(uri)) == 8
-    assert reconcile(uri) == 0
+    assert close_orphaned_runs(uri) == 0
 
 
-def test_an_upload_that_was_cut_is_noticed(uri: str, tmp_path: Path) -> None:
-    class Cut(MlflowClient):
+def test_truncated_upload_is_detected(uri: str, tmp_path: Path) -> None:
+    class TruncatingClient(MlflowClient):
         def log_artifacts(self, run_id: str, local_dir: str, artifact_path: str | None = None) -> None:
             super().log_artifacts(run_id, local_dir, artifact_path)
             stored = Path(self.get_run(run_id).info.artifact_uri.removeprefix("file://"))
@@ -207,42 +207,42 @@ def test_an_upload_that_was_cut_is_noticed(uri: str, tmp_path: Path) -> None:
 
     (tmp_path / "sent").mkdir()
     (tmp_path / "sent" / "metrics.json").write_text("{}")
-    client = Cut(uri)
+    client = TruncatingClient(uri)
     run_id = client.create_run(client.create_experiment("x", tmp_path.as_uri())).info.run_id
 
-    with pytest.raises(Unavailable, match=r"1 of 1 artifacts were not stored whole, first metrics\.json"):
+    with pytest.raises(Unavailable, match=r"1 of 1 artifacts are missing or damaged, first metrics\.json"):
         upload(client, run_id, tmp_path / "sent")
 
 
-def test_a_param_that_mlflow_would_cut_is_recorded_by_its_hash() -> None:
+def test_long_param_is_recorded_by_its_hash() -> None:
     (param,) = params_of({"labels": ["x" * 100] * 100})
 
     assert param.value.startswith("10400 characters, sha256 ")
 
 
-def test_a_metric_that_is_not_finite_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+def test_non_finite_metric_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
     from components.mlflow_store.connection import metrics_of
 
     assert [metric.key for metric in metrics_of({"a": 1.0, "b": float("inf"), "c": float("nan")})] == ["a"]
     assert "b, c" in caplog.text
 
 
-def test_a_run_of_a_living_process_stays_running(uri: str) -> None:
+def test_run_of_living_process_stays_running(uri: str) -> None:
     client = MlflowClient(uri)
     run_id = runs.start(client, "0", "mine", "live", {})
 
-    assert reconcile(uri) == 0
+    assert close_orphaned_runs(uri) == 0
     assert client.get_run(run_id).info.status == "RUNNING"
 
 
-def test_who_is_alone_with_a_model_closes_what_a_host_that_is_gone_left_open(uri: str) -> None:
+def test_exclusive_holder_closes_runs_of_other_hosts(uri: str) -> None:
     client = MlflowClient(uri)
     run_id = runs.start(client, "0", "mine", "live", {})
-    mine = json.loads(client.get_run(run_id).data.tags[runs.OWNER])
-    client.set_tag(run_id, runs.OWNER, json.dumps(mine | {"host": "worker-1-of-yesterday"}))
+    own_process = json.loads(client.get_run(run_id).data.tags[runs.OWNER])
+    client.set_tag(run_id, runs.OWNER, json.dumps(own_process | {"host": "worker-1-of-yesterday"}))
 
-    assert reconcile(uri) == 0
-    assert reconcile(uri, alone=True) == 1
+    assert close_orphaned_runs(uri) == 0
+    assert close_orphaned_runs(uri, exclusive=True) == 1
     assert client.get_run(run_id).info.status == "KILLED"
 
 
@@ -260,9 +260,9 @@ def until(seconds: float, condition) -> bool:  # type: ignore[no-untyped-def]
     return True
 
 
-def test_a_training_can_be_watched_live_and_becomes_the_train_child(uri: str, finished: Path, tmp_path: Path) -> None:
+def test_live_run_becomes_the_train_child(uri: str, finished: Path, tmp_path: Path) -> None:
     history = tmp_path / "history.jsonl"
-    history.write_text('{"step": 1, "loss": 99}\n')  # an earlier training's, which DVC removes
+    history.write_text('{"step": 1, "loss": 99}\n')  # of an earlier training; DVC removes it
     with follow(history, uri, "tickets", seconds=0.05) as followed:
         history.unlink()
         append(history, HISTORY[:2])
@@ -281,7 +281,7 @@ def test_a_training_can_be_watched_live_and_becomes_the_train_child(uri: str, fi
     assert len(MlflowClient(uri).get_metric_history(followed.run_id, "loss")) == len(HISTORY)
 
 
-def test_a_history_out_of_the_cache_makes_no_live_run(uri: str, tmp_path: Path) -> None:
+def test_history_from_cache_starts_no_live_run(uri: str, tmp_path: Path) -> None:
     history = tmp_path / "history.jsonl"
     with follow(history, uri, "tickets", seconds=0.05) as followed:
         append(history, HISTORY)
@@ -291,7 +291,7 @@ def test_a_history_out_of_the_cache_makes_no_live_run(uri: str, tmp_path: Path) 
     assert all_runs(uri) == []
 
 
-def test_a_followed_training_that_fails_is_marked(uri: str, tmp_path: Path) -> None:
+def test_failed_training_marks_the_live_run(uri: str, tmp_path: Path) -> None:
     history = tmp_path / "history.jsonl"
 
     def train() -> None:
@@ -307,7 +307,7 @@ def test_a_followed_training_that_fails_is_marked(uri: str, tmp_path: Path) -> N
     assert by_name(uri)["train (live)"].info.status == "FAILED"
 
 
-def test_a_store_that_is_away_does_not_end_a_training(tmp_path: Path) -> None:
+def test_missing_store_does_not_stop_a_training(tmp_path: Path) -> None:
     history = tmp_path / "history.jsonl"
     with follow(history, f"sqlite:///{tmp_path}/none.db", "tickets", seconds=0.05) as followed:
         append(history, HISTORY[:1])
@@ -318,5 +318,5 @@ def test_a_store_that_is_away_does_not_end_a_training(tmp_path: Path) -> None:
     assert followed.run_id is None
 
 
-def test_trials_without_a_file_are_none(tmp_path: Path) -> None:
+def test_missing_trials_file_gives_no_trials(tmp_path: Path) -> None:
     assert read_trials(tmp_path / "trials.parquet") == []

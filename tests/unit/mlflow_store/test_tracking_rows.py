@@ -1,4 +1,4 @@
-"""The list of rows that a run keeps."""
+"""The list of rows that is stored with a run."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def put(workspace: Path, file: str, **columns: list[str | None]) -> None:
     write_table(pd.DataFrame(columns), path)
 
 
-def test_every_row_is_listed_with_what_became_of_it(tmp_path: Path) -> None:
+def test_every_row_is_listed_with_its_use(tmp_path: Path) -> None:
     put(tmp_path, "data/prepared/learn/train.parquet", id=["b"], group=["g"], text=["two"], label=["x"])
     put(tmp_path, "data/prepared/test/test.parquet", id=["a"], group=["g"], text=["one"], label=["x"])
     put(tmp_path, "data/prepared/removed.parquet", id=["c"], reason=["exact duplicate"], text=["two"], label=["x"])
@@ -32,5 +32,5 @@ def test_every_row_is_listed_with_what_became_of_it(tmp_path: Path) -> None:
     assert listed["text"].tolist() == [digest_text("one"), digest_text("two"), digest_text("two"), ""]
 
 
-def test_a_workspace_without_rows_has_an_empty_list(tmp_path: Path) -> None:
+def test_workspace_without_rows_has_an_empty_list(tmp_path: Path) -> None:
     assert pq.read_table(write_rows(tmp_path, tmp_path)).num_rows == 0

@@ -197,4 +197,4 @@ def test_a_store_that_does_not_answer_is_no_verdict_on_a_version(
     verify = importlib.import_module("components.mlflow_store.registry.verify")  # the package exports the function of that name
     monkeypatch.setattr(verify, "fetch", outage)
     with pytest.raises(Unavailable, match="its package cannot be fetched now: 503"):
-        verify.inspected(registered[0], versions(registered[0], "tickets")[0])
+        verify.checked_package(registered[0], versions(registered[0], "tickets")[0])

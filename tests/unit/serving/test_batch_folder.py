@@ -1,4 +1,4 @@
-"""The folder of parts: written once each, gone on with after a kill, and never mixed up with what others wrote."""
+"""The folder of parts: each part is written once, a killed scoring is resumed, and files of other programs are kept."""
 
 import resource
 import subprocess
@@ -18,8 +18,8 @@ from tests.support.scored import FINAL, PLAN, part
 
 
 def fill(folder: FolderTarget, parts: Mapping[int, tuple[pa.Table, pa.Table]], stop: int = 9) -> None:
-    """Add parts from where the folder stands on, up to `stop` of them."""
-    done = folder.go_on().rows
+    """Add the remaining of the first `stop` parts."""
+    done = folder.resume().rows
     before = 0
     for scored, bad in list(parts.values())[:stop]:
         if before >= done:
@@ -36,114 +36,114 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def complete(folder: Path) -> FolderTarget:
     out = FolderTarget(folder)
-    with out.held():
+    with out.locked():
         out.begin(PLAN)
         fill(out, PARTS)
         out.finish(FINAL)
     return out
 
 
-def test_a_folder_ends_with_parts_quarantine_and_a_manifest_that_tells_their_hashes(tmp_path: Path) -> None:
+def test_complete_folder_has_parts_quarantine_and_manifest(tmp_path: Path) -> None:
     complete(tmp_path / "out")
     manifest = ScoringManifest.read(tmp_path / "out")
 
     assert set(content(tmp_path / "out")) == {*(f"part-0000{n}.parquet" for n in range(3)), "quarantine.parquet", "manifest.json"}
-    assert [one.rows for one in manifest.parts] == [2, 0, 1]
+    assert [part.rows for part in manifest.parts] == [2, 0, 1]
     assert manifest.quarantine is not None
-    assert all(digest_file(tmp_path / "out" / one.name) == one.sha256 for one in (*manifest.parts, manifest.quarantine))
+    assert all(digest_file(tmp_path / "out" / file.name) == file.sha256 for file in (*manifest.parts, manifest.quarantine))
     assert pq.read_table(tmp_path / "out/quarantine.parquet").column("id").to_pylist() == [3, 4]
 
 
-@pytest.mark.parametrize("torn", ["a line cut short", "a part that is another one", "a part that is gone", "a quarantine that is gone"])
-def test_a_folder_goes_on_behind_the_last_part_that_is_whole_and_ends_the_same(tmp_path: Path, torn: str) -> None:
+@pytest.mark.parametrize("damage", ["truncated line", "changed part", "missing part", "missing quarantine"])
+def test_folder_resumes_after_the_last_complete_part(tmp_path: Path, damage: str) -> None:
     complete(tmp_path / "whole")
     out = FolderTarget(tmp_path / "out")
-    with out.held():
+    with out.locked():
         out.begin(PLAN)
         fill(out, PARTS, stop=2)
-    place = tmp_path / "out"
-    if torn == "a line cut short":
-        lines = (place / "parts.jsonl").read_text()
-        (place / "parts.jsonl").write_text(lines[:-9])
-    elif torn == "a part that is another one":
-        pq.write_table(part(8, 9), place / "part-00001.parquet")
+    folder = tmp_path / "out"
+    if damage == "truncated line":
+        lines = (folder / "parts.jsonl").read_text()
+        (folder / "parts.jsonl").write_text(lines[:-9])
+    elif damage == "changed part":
+        pq.write_table(part(8, 9), folder / "part-00001.parquet")
     else:
-        (place / ("part-00001.parquet" if "part " in torn else "quarantine-00001.parquet")).unlink()
-    (place / "part-00002.parquet.partial").write_text("cut short")
+        (folder / ("part-00001.parquet" if damage == "missing part" else "quarantine-00001.parquet")).unlink()
+    (folder / "part-00002.parquet.partial").write_text("truncated")
 
-    again = FolderTarget(place)
-    with again.held():
-        assert again.standing() == PLAN
-        assert again.go_on().rows == 2
+    again = FolderTarget(folder)
+    with again.locked():
+        assert again.unfinished() == PLAN
+        assert again.resume().rows == 2
         fill(again, PARTS)
         again.finish(FINAL)
 
-    assert content(place) == content(tmp_path / "whole")
+    assert content(folder) == content(tmp_path / "whole")
 
 
-def test_a_complete_folder_is_only_replaced_on_request_and_its_leftovers_are_tidied(tmp_path: Path) -> None:
+def test_complete_folder_is_only_replaced_on_request(tmp_path: Path) -> None:
     out = complete(tmp_path / "out")
     before = content(tmp_path / "out")
-    PLAN.write(tmp_path / "out")  # as a kill just behind the manifest leaves it
-    with out.held(), pytest.raises(BadInput, match="out is complete: 3 rows scored by models:/tickets/1; --replace begins anew"):
-        out.standing()
+    PLAN.write(tmp_path / "out")  # state after a kill right after the manifest
+    with out.locked(), pytest.raises(BadInput, match="out is complete: 3 rows scored by models:/tickets/1; pass --replace to start again"):
+        out.unfinished()
     assert content(tmp_path / "out") == before
 
-    with out.held():
+    with out.locked():
         out.clear()
-        with pytest.raises(BadInput, match="was being replaced; --replace goes on"):  # were it killed here
-            out.standing()
+        with pytest.raises(BadInput, match="an earlier --replace was interrupted; pass --replace"):  # state after a kill here
+            out.unfinished()
         out.clear()
         out.begin(PLAN)
         assert set(content(tmp_path / "out")) == {"progress.json"}
-        assert out.standing() == PLAN
+        assert out.unfinished() == PLAN
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "part-00000.parquet", "manifest.json", "progress.json", "replaced.json"])
-def test_what_others_have_written_is_neither_gone_on_with_nor_removed(tmp_path: Path, name: str) -> None:
+def test_files_of_other_programs_are_kept(tmp_path: Path, name: str) -> None:
     (tmp_path / "out.txt").write_text("a file")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text('{"name": "another program"}')
     out = FolderTarget(tmp_path / "out")
 
-    with out.held():
-        for doing in (out.standing, out.clear) if name != "replaced.json" else (out.clear,):
-            with pytest.raises(BadInput, match=f"out holds {name}, and is no folder that `retune score` wrote"):
-                doing()
+    with out.locked():
+        for call in (out.unfinished, out.clear) if name != "replaced.json" else (out.clear,):
+            with pytest.raises(BadInput, match=f"out contains {name}, which `retune score` did not write"):
+                call()
     assert (tmp_path / "out" / name).read_text() == '{"name": "another program"}'
-    with pytest.raises(BadInput, match="no folder can be made here"), FolderTarget(tmp_path / "out.txt").held():
+    with pytest.raises(BadInput, match="cannot create a folder here"), FolderTarget(tmp_path / "out.txt").locked():
         pass
 
 
-def test_replacing_leaves_alone_what_is_not_ours(tmp_path: Path) -> None:
+def test_replacing_keeps_other_files(tmp_path: Path) -> None:
     out = complete(tmp_path / "out")
     (tmp_path / "out/notes.txt").write_text("mine")
-    with out.held():
+    with out.locked():
         out.clear()
     assert set(content(tmp_path / "out")) == {"notes.txt", "replaced.json"}
 
 
-def test_one_process_at_a_time_and_no_folder_where_nothing_was_written(tmp_path: Path) -> None:
+def test_folder_is_locked_and_removed_if_empty(tmp_path: Path) -> None:
     imports = "import sys; from pathlib import Path; from components.serving.batch.folder import FolderTarget"
-    code = f"{imports}\nwith FolderTarget(Path(sys.argv[1])).held(): pass"
-    with FolderTarget(tmp_path / "out").held():
+    code = f"{imports}\nwith FolderTarget(Path(sys.argv[1])).locked(): pass"
+    with FolderTarget(tmp_path / "out").locked():
         other = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, text=True)
-        with pytest.raises(Unavailable, match="another process is scoring into this folder"), FolderTarget(tmp_path / "out").held():
+        with pytest.raises(Unavailable, match="another process is scoring into this folder"), FolderTarget(tmp_path / "out").locked():
             pass
     assert "Unavailable" in other.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_a_full_disk_is_worth_another_try_and_costs_no_part(tmp_path: Path) -> None:
+def test_full_disk_is_unavailable_and_keeps_parts(tmp_path: Path) -> None:
     out = FolderTarget(tmp_path / "out")
-    with out.held():
+    with out.locked():
         out.begin(PLAN)
         fill(out, PARTS, stop=1)
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))  # no file may grow beyond it: the kernel then says EFBIG
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, before[1]))  # larger files fail with EFBIG
         try:
-            with pytest.raises(Unavailable, match=r"no room .*the parts so far are whole, run again to go on"):
+            with pytest.raises(Unavailable, match=r"no space left .*the parts so far are complete, run again to continue"):
                 out.add((), part(*range(1_000)), part())
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        assert out.go_on().rows == 2
+        assert out.resume().rows == 2

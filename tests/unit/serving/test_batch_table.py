@@ -1,4 +1,4 @@
-"""A database's table as input and as output: order, types, each row once, and no secret in a message."""
+"""A database table as input and as output: order, types, each row once, and no secret in a message."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -37,19 +37,19 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
-def place(database: Path, table: str = "scored") -> sql.TableAddress:
-    return sql.parse_address(f"sql://my-shop/{table}", {NAME: f"sqlite:///{database}"})
+def address(database: Path, table: str = "scored") -> sql.TableAddress:
+    return sql.find(f"sql://my-shop/{table}", {NAME: f"sqlite:///{database}"})
 
 
 def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
     with sqlite3.connect(database) as connection:
-        found = connection.execute(query).fetchall()
+        result = connection.execute(query).fetchall()
     connection.close()
-    return found
+    return result
 
 
-def test_a_table_is_read_in_the_order_of_its_key_and_keeps_its_types(database: Path, tmp_path: Path) -> None:
-    sql.fetch_table(place(database, "orders"), tmp_path / "rows.parquet")
+def test_table_is_read_in_key_order_with_its_types(database: Path, tmp_path: Path) -> None:
+    sql.bring(address(database, "orders"), tmp_path / "rows.parquet")
     found = pq.read_table(tmp_path / "rows.parquet")
 
     assert [(row["region"], row["id"]) for row in found.to_pylist()] == [("a", 9), ("a", 10), ("b", 1)]
@@ -64,43 +64,43 @@ def test_a_table_is_read_in_the_order_of_its_key_and_keeps_its_types(database: P
 
 
 @pytest.mark.parametrize(
-    ("table", "said"),
+    ("table", "message"),
     [
         ("order", "sql://my-shop/order: table 'order' does not exist; did you mean 'orders'"),
         ("keyless", "sql://my-shop/keyless has no primary key, so its rows have no reproducible order"),
         ("odd", "sql://my-shop/odd: column 'n' has a cell that is not int64"),
     ],
 )
-def test_a_table_that_cannot_be_read_is_told(database: Path, tmp_path: Path, table: str, said: str) -> None:
+def test_unreadable_table_is_rejected(database: Path, tmp_path: Path, table: str, message: str) -> None:
     with pytest.raises(BadSource) as error:
-        sql.fetch_table(place(database, table), tmp_path / "rows.parquet")
+        sql.bring(address(database, table), tmp_path / "rows.parquet")
 
-    assert str(error.value).startswith(said)
+    assert str(error.value).startswith(message)
 
 
-def test_an_address_names_a_variable_and_no_message_shows_a_secret(tmp_path: Path) -> None:
-    for address in ("sql://shop", "sql://u:geheim@h/a", "sql://shop/a/b"):
+def test_no_message_contains_a_secret(tmp_path: Path) -> None:
+    for invalid in ("sql://shop", "sql://u:geheim@h/a", "sql://shop/a/b"):
         with pytest.raises(BadParams, match="expected sql://NAME/TABLE, found something else") as unnamed:
-            sql.parse_address(address, {})
-    with pytest.raises(BadSource, match=f"the environment variable {NAME} is missing: expected a SQLAlchemy URL"):
-        sql.parse_address("sql://my-shop/a", {})
-    with pytest.raises(BadSource, match="RETUNE_SQL_SHOP is invalid") as unread:
-        sql.parse_address("sql://shop/a", {"RETUNE_SQL_SHOP": "postgresql//u:geheim@h"})
-    there = sql.parse_address("sql://shop/crm.a", {"RETUNE_SQL_SHOP": "postgresql://u:geheim@127.0.0.1:1/shop?sslpassword=heimlich"})
-    with pytest.raises(Unavailable, match=r"sql://shop/crm\.a: cannot connect to the database in RETUNE_SQL_SHOP: .*refused") as away:
-        sql.fetch_table(there, tmp_path / "rows.parquet")
-    driverless = sql.parse_address("sql://shop/a", {"RETUNE_SQL_SHOP": "oracle+cx_oracle://u:geheim@h/d"})
-    with pytest.raises(BadSource, match=r"RETUNE_SQL_SHOP uses oracle\+cx_oracle, whose driver is not installed") as unknown:
-        sql.fetch_table(driverless, tmp_path / "rows.parquet")
-    with pytest.raises(BadSource, match=r"the database file .* does not exist"):
-        sql.fetch_table(place(tmp_path / "none.db"), tmp_path / "rows.parquet")
-    with pytest.raises(BadSource, match=r"the folder of the database file .* does not exist"):
-        table(tmp_path / "none/none.db").standing()
+            sql.find(invalid, {})
+    with pytest.raises(BadSource, match=f"the environment variable {NAME} is missing: expected SQLAlchemy's address"):
+        sql.find("sql://my-shop/a", {})
+    with pytest.raises(BadSource, match="RETUNE_SQL_SHOP cannot be read") as unread:
+        sql.find("sql://shop/a", {"RETUNE_SQL_SHOP": "postgresql//u:geheim@h"})
+    remote = sql.find("sql://shop/crm.a", {"RETUNE_SQL_SHOP": "postgresql://u:geheim@127.0.0.1:1/shop?sslpassword=heimlich"})
+    with pytest.raises(Unavailable, match=r"sql://shop/crm\.a: the database that RETUNE_SQL_SHOP names: .*refused") as away:
+        sql.bring(remote, tmp_path / "rows.parquet")
+    driverless = sql.find("sql://shop/a", {"RETUNE_SQL_SHOP": "oracle+cx_oracle://u:geheim@h/d"})
+    with pytest.raises(BadSource, match=r"RETUNE_SQL_SHOP names oracle\+cx_oracle, whose driver is not installed") as unknown:
+        sql.bring(driverless, tmp_path / "rows.parquet")
+    with pytest.raises(BadSource, match="there is no database file"):
+        sql.bring(address(tmp_path / "none.db"), tmp_path / "rows.parquet")
+    with pytest.raises(BadSource, match="there is no folder of the database file"):
+        table(tmp_path / "none/none.db").unfinished()
 
-    said = "".join(str(error.value) for error in (unnamed, unread, away, unknown)) + str(there)
-    assert "geheim" not in said
-    assert "heimlich" not in said
-    assert (there.schema, there.table) == ("crm", "a")
+    messages = "".join(str(error.value) for error in (unnamed, unread, away, unknown)) + str(remote)
+    assert "geheim" not in messages
+    assert "heimlich" not in messages
+    assert (remote.schema, remote.table) == ("crm", "a")
     assert not (tmp_path / "none.db").exists()
 
 
@@ -108,68 +108,68 @@ NONE = QUARANTINE.empty_table()
 
 
 def table(database: Path) -> TableTarget:
-    return TableTarget(place(database), database.parent / "locks")
+    return TableTarget(address(database), database.parent / "locks")
 
 
-def begun(database: Path) -> TableTarget:
+def started(database: Path) -> TableTarget:
     out = table(database)
     out.begin(PLAN)
-    out.go_on()
+    out.resume()
     return out
 
 
 def bad(*numbers: int) -> pa.Table:
-    why = [["no text"] * len(numbers), ["in.csv"] * len(numbers), list(numbers)]
-    return pa.table([pa.array(numbers, pa.int64()), *map(pa.array, why)], schema=QUARANTINE)
+    reasons = [["no text"] * len(numbers), ["in.csv"] * len(numbers), list(numbers)]
+    return pa.table([pa.array(numbers, pa.int64()), *map(pa.array, reasons)], schema=QUARANTINE)
 
 
-def test_rows_keep_their_numbers_and_the_note_says_when_all_are_there(database: Path) -> None:
+def test_rows_keep_their_numbers_and_progress_is_stored(database: Path) -> None:
     out = table(database)
-    with out.held():
-        assert out.standing() is None
+    with out.locked():
+        assert out.unfinished() is None
         out.begin(PLAN)
-        assert out.standing() == PLAN
-        assert out.go_on() == (0, 0)
+        assert out.unfinished() == PLAN
+        assert out.resume() == (0, 0)
         out.add([1, 3], part(1, 3), bad(2))
-        assert table(database).go_on() == (3, 2)
+        assert table(database).resume() == (3, 2)
         out.add([5], part(5), bad(4))
         assert out.finish(FINAL) == FINAL
-        with pytest.raises(BadInput, match="sql://my-shop/scored is complete: 3 rows scored by models:/tickets/1; --replace"):
-            out.standing()
+        with pytest.raises(BadInput, match="sql://my-shop/scored is complete: 3 rows scored by models:/tickets/1; pass --replace"):
+            out.unfinished()
 
     assert rows(database, "SELECT row_number, id, label FROM scored ORDER BY row_number") == [(1, 1, "1"), (3, 3, "3"), (5, 5, "5")]
     assert rows(database, "SELECT row_number, quarantine_reason FROM scored_quarantine") == [(2, "no text"), (4, "no text")]
 
 
-def test_a_part_that_fails_leaves_neither_rows_nor_note(database: Path) -> None:
-    out = begun(database)
+def test_failed_part_leaves_no_rows_and_no_progress(database: Path) -> None:
+    out = started(database)
     out.add([1, 2], part(1, 2), NONE)
     with pytest.raises(Unavailable, match="another process wrote here meanwhile"):
         out.add([3, 2], part(3, 2), NONE)
 
     assert rows(database, "SELECT row_number FROM scored") == [(1,), (2,)]
-    assert table(database).go_on() == (2, 2)
+    assert table(database).resume() == (2, 2)
 
 
-def test_a_process_of_another_machine_that_wrote_a_part_first_is_found_out(database: Path) -> None:
-    mine, other = begun(database), table(database)
-    other.go_on()
+def test_concurrent_writer_of_another_machine_is_detected(database: Path) -> None:
+    out, other = started(database), table(database)
+    other.resume()
     other.add([1, 2], part(1, 2), NONE)
     with pytest.raises(Unavailable, match="another process wrote here meanwhile"):
-        mine.add([1, 2], part(1, 2), NONE)
+        out.add([1, 2], part(1, 2), NONE)
 
     assert rows(database, "SELECT count(*) FROM scored") == [(2,)]
 
 
-def test_one_process_of_a_machine_at_a_time(database: Path) -> None:
-    with table(database).held(), pytest.raises(Unavailable, match="another process is scoring into this table"), table(database).held():
+def test_table_is_locked_on_one_machine(database: Path) -> None:
+    with table(database).locked(), pytest.raises(Unavailable, match="another process is scoring into this table"), table(database).locked():
         pass
 
 
-def test_a_database_that_is_busy_is_worth_another_try(database: Path) -> None:
-    out = TableTarget(sql.parse_address("sql://my-shop/scored", {NAME: f"sqlite:///{database}?timeout=0.1"}), database.parent)
+def test_busy_database_is_unavailable(database: Path) -> None:
+    out = TableTarget(sql.find("sql://my-shop/scored", {NAME: f"sqlite:///{database}?timeout=0.1"}), database.parent)
     out.begin(PLAN)
-    out.go_on()
+    out.resume()
     with sqlite3.connect(database) as other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(Unavailable, match="the database connection failed: database is locked"):
@@ -179,34 +179,34 @@ def test_a_database_that_is_busy_is_worth_another_try(database: Path) -> None:
     assert rows(database, "SELECT count(*) FROM scored") == [(1,)]
 
 
-def test_a_table_of_others_is_neither_written_to_nor_dropped(database: Path) -> None:
-    out = TableTarget(place(database, "orders"), database.parent)
-    for doing in (out.standing, out.clear):
-        with pytest.raises(BadInput, match="sql://my-shop/orders is there, and `retune score` has not written it"):
-            doing()
+def test_table_of_another_program_is_kept(database: Path) -> None:
+    out = TableTarget(address(database, "orders"), database.parent)
+    for call in (out.unfinished, out.clear):
+        with pytest.raises(BadInput, match="sql://my-shop/orders exists, and `retune score` did not write it"):
+            call()
     assert rows(database, "SELECT count(*) FROM orders") == [(3,)]
 
 
 @pytest.mark.parametrize("change", ["DELETE FROM scored WHERE row_number = 1", "DROP TABLE scored"])
-def test_a_table_that_was_changed_is_not_gone_on_with(database: Path, change: str) -> None:
-    out = begun(database)
+def test_changed_table_is_not_resumed(database: Path, change: str) -> None:
+    out = started(database)
     out.add([1, 2], part(1, 2), NONE)
     rows(database, change)
-    with pytest.raises(BadInput, match=r"sql://my-shop/scored has [01] rows, and 2 were written; --replace begins anew"):
-        out.standing()
+    with pytest.raises(BadInput, match=r"sql://my-shop/scored has [01] rows, but 2 were written; pass --replace to start again"):
+        out.unfinished()
 
 
-def test_replacing_removes_both_tables_and_a_kill_in_between_is_known_for_what_it_is(database: Path) -> None:
-    out = begun(database)
+def test_replacing_removes_both_tables_after_a_kill(database: Path) -> None:
+    out = started(database)
     out.add([1], part(1), bad(2))
-    with sqlite3.connect(database) as connection:  # as a kill behind the first step leaves it
+    with sqlite3.connect(database) as connection:  # state after a kill after the first step
         connection.execute("UPDATE retune_scores SET rows_done = -1, scored = 0")
     connection.close()
-    with pytest.raises(BadInput, match="was being replaced; --replace goes on"):
-        out.standing()
+    with pytest.raises(BadInput, match="an earlier --replace was interrupted; pass --replace"):
+        out.unfinished()
 
     out.clear()
-    assert out.standing() is None
+    assert out.unfinished() is None
     assert rows(database, "SELECT name FROM sqlite_master WHERE name LIKE 'scored%'") == []
 
 
@@ -226,16 +226,16 @@ CELLS: Sequence[tuple[pa.DataType, Any, Any]] = [
 ]
 
 
-def test_every_type_of_parquet_has_a_place_in_a_database(database: Path) -> None:
-    columns = {f"c{number}": pa.array([cell], kind) for number, (kind, cell, _) in enumerate(CELLS)}
-    out = begun(database)
+def test_every_parquet_type_can_be_written(database: Path) -> None:
+    columns = {f"c{number}": pa.array([cell], dtype) for number, (dtype, cell, _) in enumerate(CELLS)}
+    out = started(database)
     out.add([1], pa.table(columns), NONE)
 
-    assert rows(database, f"SELECT {', '.join(columns)} FROM scored") == [tuple(kept for _, _, kept in CELLS)]
+    assert rows(database, f"SELECT {', '.join(columns)} FROM scored") == [tuple(stored for _, _, stored in CELLS)]
 
 
 @pytest.mark.slow
-def test_postgresql_keeps_types_numbers_and_order_and_takes_no_part_twice(postgres: Cluster, tmp_path: Path) -> None:
+def test_postgresql_keeps_types_and_order_and_parts_once(postgres: Cluster, tmp_path: Path) -> None:
     name = postgres.new_database()
     orders = "id bigint, region text, text text, at timestamptz, price numeric(8, 2), more jsonb, PRIMARY KEY (region, id)"
     values = """(2, 'a', 'x', '2026-11-28 12:00+02', 1.25, '{"n": [1]}'), (1, 'b', 'y', NULL, NULL, NULL), (1, 'a', NULL, NULL, 2, '7')"""
@@ -247,12 +247,12 @@ def test_postgresql_keeps_types_numbers_and_order_and_takes_no_part_twice(postgr
 
     out, other = (TableTarget(sql.parse_address("sql://my-shop/crm.scored", environment), tmp_path) for _ in range(2))
     out.begin(PLAN)
-    for each in (out, other):
-        each.go_on()
+    for target in (out, other):
+        target.resume()
     out.add([1, 2, 3], found, bad(4))
     with pytest.raises(Unavailable, match="another process wrote here meanwhile"):
         other.add([1, 2, 3], found, NONE)
-    assert out.go_on() == (4, 3)
+    assert out.resume() == (4, 3)
     postgres.run(name, "DROP TABLE crm.orders", "ALTER TABLE crm.scored RENAME TO orders")
     sql.fetch_table(sql.parse_address("sql://my-shop/crm.orders", environment), tmp_path / "back.parquet")
 

@@ -10,7 +10,7 @@ from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.predictions import Predictions
 from components.core.errors import BadInput, BadParams, NotFound
 from components.mlflow_store.registry import resolve
-from components.mlflow_store.registry.package import LOADER, _faults_of_manifest
+from components.mlflow_store.registry.package import LOADER, _manifest_faults
 from flows.cli.pipeline import read_lines
 from flows.project.init_params import write_params
 
@@ -33,13 +33,13 @@ GOOD = f"flavors:\n  python_function: {{code: code, loader_module: {LOADER}, mod
 def test_damaged_mlmodel_is_reported(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "MLmodel").write_bytes(content)
 
-    assert _faults_of_manifest(tmp_path)
+    assert _manifest_faults(tmp_path)
 
 
 def test_valid_mlmodel_has_no_fault(tmp_path: Path) -> None:
     (tmp_path / "MLmodel").write_text(GOOD, encoding="utf-8")
 
-    assert _faults_of_manifest(tmp_path) == []
+    assert _manifest_faults(tmp_path) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\0" * 100 + b"PAR1", b"text"])

@@ -53,7 +53,7 @@ def answering(status: int) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(connection, "_PATIENCE", 1)
+    monkeypatch.setattr(connection, "_TIMEOUT", 1)
     monkeypatch.setenv("PGCONNECT_TIMEOUT", "2")  # libpq waits no shorter
     started = time.monotonic()
     yield
@@ -83,8 +83,8 @@ def test_tracking_server_without_database_is_reported() -> None:
 
 def test_tracking_server_is_checked_once() -> None:
     with answering(200) as url:
-        connection.reach(url)
-    connection.reach(url)
+        connection.check_server(url)
+    connection.check_server(url)
 
 
 def test_silent_database_times_out(silent: str) -> None:

@@ -25,12 +25,12 @@ from components.mlflow_store.registry.servability_probe import (
     HOST,
     TEXT,
     _answers,
-    _asked,
-    _ended,
+    _failure,
+    _probe,
     _requests,
-    evenly,
     malformed_requests,
-    serve_and_ask,
+    probe_server,
+    sample_evenly,
 )
 from tests.support.registered import make_registered
 
@@ -39,7 +39,7 @@ ROWS = pd.DataFrame({"id": [f"r{i}" for i in range(7)], "text": [f"text {i}" for
 
 @contextmanager
 def answering(status: int, body: bytes, breaks: bool = False) -> Iterator[int]:
-    """A server that answers every request alike, or closes the connection instead."""
+    """Run a server that gives every request the same answer, or closes the connection."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -61,7 +61,7 @@ def answering(status: int, body: bytes, breaks: bool = False) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 50, 151, 400])
-def test_every_row_is_asked_once_and_every_form_is_used(count: int) -> None:
+def test_every_row_is_sent_once_and_every_format_used(count: int) -> None:
     rows = pd.DataFrame({"id": range(count), "text": "x"})
     requests = list(_requests(rows))
 
@@ -70,44 +70,49 @@ def test_every_row_is_asked_once_and_every_form_is_used(count: int) -> None:
     assert max(len(part) for _, part in requests) <= 50
 
 
-def test_rows_are_taken_evenly() -> None:
+def test_rows_are_sampled_evenly() -> None:
     rows = pd.DataFrame({"id": range(10)})
 
-    assert evenly(rows, 3)["id"].tolist() == [0, 3, 6]
-    assert evenly(rows, 0)["id"].tolist() == evenly(rows, 10)["id"].tolist() == evenly(rows, 99)["id"].tolist() == list(range(10))
-    assert evenly(rows.iloc[:0], 5)["id"].tolist() == []
+    assert sample_evenly(rows, 3)["id"].tolist() == [0, 3, 6]
+    assert (
+        sample_evenly(rows, 0)["id"].tolist()
+        == sample_evenly(rows, 10)["id"].tolist()
+        == sample_evenly(rows, 99)["id"].tolist()
+        == list(range(10))
+    )
+    assert sample_evenly(rows.iloc[:0], 5)["id"].tolist() == []
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "said"),
+    ("status", "body", "message"),
     [
         (500, b"out of order", "dataframe_split with 3 rows: status 500, out of order"),
-        (200, b"[]", "another shape"),
-        (200, b'{"predictions": []}', "another shape"),
-        (200, b'{"predictions": [{"label": 1}, {"label": 1}, {"label": 1}]}', "another shape"),
-        (200, b"no JSON", "another shape"),
+        (200, b"[]", "status 200, but not one label"),
+        (200, b'{"predictions": []}', "status 200, but not one label"),
+        (200, b'{"predictions": [{"label": 1}, {"label": 1}, {"label": 1}]}', "status 200, but not one label"),
+        (200, b"no JSON", "status 200, but not one label"),
     ],
 )
-def test_what_is_no_answer_is_told(status: int, body: bytes, said: str) -> None:
+def test_invalid_answers_are_reported(status: int, body: bytes, message: str) -> None:
     with answering(status, body) as port:
-        found = _asked("models:/tickets/1", port, ROWS, TEXT, time.monotonic() + 300)
+        result = _probe("models:/tickets/1", port, ROWS, TEXT, time.monotonic() + 300)
 
-    assert found.answers == ()
-    assert said in found.refused[0]
-    assert found.refused[-1].startswith("a good request after malformed ones")
-    assert found.malformed == dict.fromkeys(malformed_requests(TEXT), status)
+    assert result.answers == ()
+    assert message in result.refused[0]
+    assert result.refused[-1].startswith("a valid request after malformed ones")
+    assert result.malformed == dict.fromkeys(malformed_requests(TEXT), status)
 
 
-def test_a_connection_that_breaks_is_no_status() -> None:
+def test_broken_connection_has_no_status() -> None:
     with answering(200, b"", breaks=True) as port:
-        found = _asked("models:/tickets/1", port, ROWS, TEXT, time.monotonic() + 300)
+        result = _probe("models:/tickets/1", port, ROWS, TEXT, time.monotonic() + 300)
 
-    assert found.malformed == dict.fromkeys(malformed_requests(TEXT), None)
-    assert "no answer" in found.refused[0]
+    assert result.malformed == dict.fromkeys(malformed_requests(TEXT), None)
+    assert "no answer" in result.refused[0]
 
 
 @pytest.mark.parametrize(
-    ("code", "text", "outside", "said"),
+    ("code", "text", "outside", "message"),
     [
         (-9, "", True, "killed"),
         (137, "", True, "killed"),
@@ -116,12 +121,12 @@ def test_a_connection_that_breaks_is_no_status() -> None:
         (3, "", False, "ended with 3"),
     ],
 )
-def test_a_server_that_ends_at_the_start_says_whose_fault_it_is(tmp_path: Path, code: int, text: str, outside: bool, said: str) -> None:
-    (tmp_path / "said.txt").write_text(text)
-    found = _ended(code, tmp_path / "said.txt")
+def test_cause_of_a_server_exit_is_classified(tmp_path: Path, code: int, text: str, outside: bool, message: str) -> None:
+    (tmp_path / "server.log").write_text(text)
+    failure = _failure(code, tmp_path / "server.log")
 
-    assert found.outside is outside
-    assert said in str(found)
+    assert failure.outside is outside
+    assert message in str(failure)
 
 
 @pytest.fixture(scope="module")
@@ -131,32 +136,30 @@ def store(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd
 
 
 @pytest.mark.slow
-def test_a_version_is_served_as_it_was_evaluated_and_refuses_what_is_no_request(
-    store: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_served_version_answers_as_evaluated(store: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     uri, workspace = store
-    long = tmp_path / ("long" * 30)  # for a socket's name
+    long = tmp_path / ("long" * 30)  # too long for a socket path
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     ports: list[object] = []
 
-    def asked(*given: Any) -> ServedAnswers:
+    def probe(*arguments: Any) -> ServedAnswers:
         ports.extend(port for child in psutil.Process().children(recursive=True) for port in child.net_connections("inet"))
-        return _asked(*given)
+        return _probe(*arguments)
 
-    monkeypatch.setattr(servability_probe, "_asked", asked)
+    monkeypatch.setattr(servability_probe, "_probe", probe)
     evaluated = Predictions.read(workspace / "reports/evaluation/predictions/candidate.parquet")
     rows = read_rows(workspace / "data/prepared/test/test.parquet")
     before = set(psutil.Process().children(recursive=True))
 
-    served = serve_and_ask(uri, "tickets", 1, rows)
+    served = probe_server(uri, "tickets", 1, rows)
 
     assert served.fault is None
-    assert ports == []  # no page and no other account reaches it
+    assert ports == []  # no web page and no other account can reach it
     assert served.refused == ()
-    assert sorted(one.id for one in served.answers) == evaluated.ids.tolist()
-    found = {one.id: [one.probabilities[label] for label in evaluated.labels] for one in served.answers}
-    assert np.allclose([found[name] for name in evaluated.ids], evaluated.probabilities, atol=1e-6)  # float32, another thread count
+    assert sorted(answer.id for answer in served.answers) == evaluated.ids.tolist()
+    probabilities = {answer.id: [answer.probabilities[label] for label in evaluated.labels] for answer in served.answers}
+    assert np.allclose([probabilities[name] for name in evaluated.ids], evaluated.probabilities, atol=1e-6)  # float32, another thread count
     assert set(served.malformed) == set(malformed_requests(TEXT))
     assert all(400 <= (status or 0) < 500 for status in served.malformed.values()), served.malformed
     assert served.seconds > 0
@@ -166,15 +169,15 @@ def test_a_version_is_served_as_it_was_evaluated_and_refuses_what_is_no_request(
 
 
 @pytest.mark.slow
-def test_a_server_that_is_late_or_cancelled_is_ended(store: tuple[str, Path]) -> None:
+def test_a_server_that_is_late_or_cancelled_is_failure(store: tuple[str, Path]) -> None:
     uri, _ = store
     before = set(psutil.Process().children(recursive=True))
 
-    late = serve_and_ask(uri, "tickets", 1, ROWS, deadline=0.5)
+    late = probe_server(uri, "tickets", 1, ROWS, deadline=0.5)
     timer = threading.Timer(1.0, process.end_children)
     timer.start()
     with pytest.raises(Cancelled, match="serving models:/tickets/1 was cancelled"):
-        serve_and_ask(uri, "tickets", 1, ROWS)
+        probe_server(uri, "tickets", 1, ROWS)
     timer.join()
 
     assert late.fault is not None
@@ -182,34 +185,32 @@ def test_a_server_that_is_late_or_cancelled_is_ended(store: tuple[str, Path]) ->
     assert late.outside
     assert set(psutil.Process().children(recursive=True)) <= before
     with pytest.raises(NotFound, match="tickets has no version 9"):
-        serve_and_ask(uri, "tickets", 9, ROWS)
+        probe_server(uri, "tickets", 9, ROWS)
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_while_it_answers_is_not_the_versions_fault(
-    store: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_server_is_not_the_versions_fault(store: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     uri, _ = store
 
-    def kills(*asked: object) -> object:
+    def kill_first(*arguments: object) -> object:
         for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):  # it ends by itself meanwhile
+            with suppress(psutil.Error):  # it may exit meanwhile
                 if any("uvicorn" in word for word in child.cmdline()):
                     child.kill()
-        return _answers(*asked)
+        return _answers(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(servability_probe, "_answers", kills)
-        killed = serve_and_ask(uri, "tickets", 1, ROWS)
-    assert (killed.outside, killed.fault) == (True, "the scoring server was killed, for lack of memory or by hand")
+        patched.setattr(servability_probe, "_answers", kill_first)
+        killed = probe_server(uri, "tickets", 1, ROWS)
+    assert (killed.outside, killed.fault) == (True, "the scoring server was killed: out of memory, or manually")
 
 
 @pytest.mark.slow
-def test_a_server_that_has_no_time_to_answer_is_not_the_versions_fault(store: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unanswered_requests_are_not_the_versions_fault(store: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server((HOST, 0)) as silent:
         up = nullcontext((silent.getsockname()[1], 0.1))
         monkeypatch.setattr(servability_probe, "_server", lambda *_: up)
-        slow = serve_and_ask(store[0], "tickets", 1, ROWS, deadline=0.5)
+        slow = probe_server(store[0], "tickets", 1, ROWS, deadline=0.5)
 
     assert slow.outside
     assert slow.fault == "the scoring server did not answer all requests in time (gates.servability.max_seconds)"

@@ -1,4 +1,4 @@
-"""Slow and broken clients of the scoring server: they neither keep others out nor fill its memory."""
+"""Slow and broken clients of the scoring server neither block other clients nor fill its memory."""
 
 import http.client
 import json
@@ -25,7 +25,7 @@ GOOD = json.dumps({"inputs": {"text": "a"}}).encode()
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with the body that came through."""
+    """Answer with the received body."""
     body = (await receive())["body"]
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
     await send({"type": "http.response.body", "body": body})
@@ -33,10 +33,12 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 @contextmanager
 def serving(app: App = echo, **limits: float) -> Iterator[int]:
-    """Run a scoring server without a version in a thread, and give its port."""
-    chosen = Limits(**{**vars(LIMITS), **limits})  # type: ignore[arg-type]
-    door = RequestMiddleware(app, ("text",), {}, chosen)
-    server = uvicorn.Server(uvicorn.Config(door, http=limited(chosen), ws="none", lifespan="off", log_config=None, access_log=False))
+    """Run a scoring server without a version in a thread, and yield its port."""
+    settings = Limits(**{**vars(LIMITS), **limits})  # type: ignore[arg-type]
+    middleware = RequestMiddleware(app, ("text",), {}, settings)
+    server = uvicorn.Server(
+        uvicorn.Config(middleware, http=limited(settings), ws="none", lifespan="off", log_config=None, access_log=False)
+    )
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening:
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
@@ -47,7 +49,7 @@ def serving(app: App = echo, **limits: float) -> Iterator[int]:
             thread.join()
 
 
-def ask(port: int, body: bytes = GOOD) -> int:
+def post(port: int, body: bytes = GOOD) -> int:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         connection.request("POST", "/invocations", body, {"Content-Type": "application/json"})
@@ -56,18 +58,18 @@ def ask(port: int, body: bytes = GOOD) -> int:
         connection.close()
 
 
-def opened(port: int, text: bytes) -> socket.socket:
+def connect(port: int, text: bytes) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port), timeout=20)
     connection.sendall(text)
     return connection
 
 
 def answer(connection: socket.socket) -> tuple[int, str]:
-    """The status and the error code of the answer, after which the server has closed; 0 where there was none."""
-    found = b""
+    """Return status and error code of the response, read until the server closes; 0 if there was none."""
+    data = b""
     while block := connection.recv(1 << 16):
-        found += block
-    head, _, body = found.partition(b"\r\n\r\n")
+        data += block
+    head, _, body = data.partition(b"\r\n\r\n")
     return (int(head.split()[1]), json.loads(body)["error_code"]) if head else (0, "")
 
 
@@ -81,13 +83,13 @@ SLOW = {
 
 @pytest.mark.parametrize("text", SLOW.values(), ids=SLOW)
 @pytest.mark.parametrize("count", [34, 100])
-def test_slow_clients_do_no_harm_to_honest_ones(text: bytes, count: int) -> None:
+def test_slow_clients_do_not_block_others(text: bytes, count: int) -> None:
     with serving() as port, ExitStack() as stack:
-        slow = [stack.enter_context(opened(port, text)) for _ in range(count)]
-        statuses = [ask(port) for _ in range(5)]
+        slow = [stack.enter_context(connect(port, text)) for _ in range(count)]
+        statuses = [post(port) for _ in range(5)]
 
         assert statuses == [200] * 5
-        assert not select.select(slow, [], [], 0)[0]  # they are still waited for
+        assert not select.select(slow, [], [], 0)[0]  # their connections are still open
 
 
 @pytest.mark.parametrize(
@@ -100,24 +102,24 @@ def test_slow_clients_do_no_harm_to_honest_ones(text: bytes, count: int) -> None
     ],
     ids=SLOW,
 )
-def test_a_slow_client_is_hung_up_on(text: bytes, expected: tuple[int, str]) -> None:
-    with serving(head_seconds=0.2, body_seconds=0.2) as port, opened(port, text) as slow:
+def test_slow_client_is_disconnected(text: bytes, expected: tuple[int, str]) -> None:
+    with serving(head_seconds=0.2, body_seconds=0.2) as port, connect(port, text) as slow:
         assert answer(slow) == expected
-        assert ask(port) == 200
+        assert post(port) == 200
 
 
-def test_a_head_in_small_pieces_does_not_extend_its_deadline() -> None:
-    with serving(head_seconds=0.3) as port, opened(port, HEAD) as slow:
-        begun = time.monotonic()
+def test_small_pieces_do_not_extend_the_head_deadline() -> None:
+    with serving(head_seconds=0.3) as port, connect(port, HEAD) as slow:
+        start = time.monotonic()
         while not select.select([slow], [], [], 0.05)[0]:
             slow.sendall(b"X: y\r\n")
-            assert time.monotonic() - begun < 10
+            assert time.monotonic() - start < 10
         assert answer(slow) == (408, "REQUEST_TIMEOUT")
 
 
-def test_a_second_request_has_a_deadline_too() -> None:
+def test_second_request_has_a_deadline_too() -> None:
     first = HEAD + f"Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD
-    with serving(head_seconds=0.3) as port, opened(port, first + HEAD) as slow:
+    with serving(head_seconds=0.3) as port, connect(port, first + HEAD) as slow:
         text = b""
         while block := slow.recv(1 << 16):
             text += block
@@ -126,62 +128,62 @@ def test_a_second_request_has_a_deadline_too() -> None:
     assert b"HTTP/1.1 408" in text
 
 
-def test_the_rest_of_a_refused_body_is_read_for_so_long_only() -> None:
-    with serving(head_seconds=0.2) as port, opened(port, HEAD + b"Content-Length: 9999999\r\n\r\n{") as slow:
+def test_rest_of_a_rejected_body_has_a_deadline() -> None:
+    with serving(head_seconds=0.2) as port, connect(port, HEAD + b"Content-Length: 9999999\r\n\r\n{") as slow:
         assert answer(slow) == (413, "REQUEST_TOO_LARGE")
 
 
-def test_at_the_limit_the_slowest_sender_makes_room() -> None:
+def test_slowest_sender_is_disconnected_at_the_limit() -> None:
     with serving(connections=6) as port, ExitStack() as stack:
-        slow = [stack.enter_context(opened(port, SLOW["a body that stops"])) for _ in range(5)]
-        assert ask(port) == 200  # by now all of them were read
-        stack.enter_context(opened(port, SLOW["a body that stops"]))
+        slow = [stack.enter_context(connect(port, SLOW["a body that stops"])) for _ in range(5)]
+        assert post(port) == 200  # by now the server has read all of them
+        stack.enter_context(connect(port, SLOW["a body that stops"]))
 
-        assert [ask(port) for _ in range(3)] == [200] * 3
+        assert [post(port) for _ in range(3)] == [200] * 3
         assert answer(slow[0]) == (408, "REQUEST_TIMEOUT")
 
 
-def test_unfinished_bodies_have_a_limit_together() -> None:
+def test_incomplete_bodies_share_a_limit() -> None:
     large = HEAD + b"Content-Length: 65536\r\n\r\n" + b" " * 60_000
     with serving() as port, ExitStack() as stack:  # two of 64 KiB may wait
-        slow = [stack.enter_context(opened(port, large)) for _ in range(3)]
+        slow = [stack.enter_context(connect(port, large)) for _ in range(3)]
         ready = select.select(slow, [], [], 20)[0]
 
         assert len(ready) == 1
         assert answer(ready[0]) == (408, "REQUEST_TIMEOUT")
-        assert ask(port) == 200
+        assert post(port) == 200
 
 
-async def much(scope: Any, receive: Any, send: Any) -> None:
-    """Answer with more than the buffers between two processes hold."""
+async def large_answer(scope: Any, receive: Any, send: Any) -> None:
+    """Answer with more than the socket buffers hold."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"30000000")]})
     await send({"type": "http.response.body", "body": b" " * 30_000_000})
 
 
-def test_who_does_not_read_the_answer_holds_no_seat_and_is_cut_off() -> None:
+def test_client_that_does_not_read_is_disconnected() -> None:
     whole = HEAD + f"Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD
-    with serving(much, waiting=1, body_seconds=0.5) as port, opened(port, whole) as slow:
+    with serving(large_answer, waiting=1, body_seconds=0.5) as port, connect(port, whole) as slow:
         assert slow.recv(1) == b"H"
-        assert ask(port) == 200
+        assert post(port) == 200
         client = slow.getsockname()
-        wait_for(lambda: not any(one.raddr == client for one in psutil.Process().net_connections("tcp")), 10, every=0.05)
-        found = 1
+        wait_for(lambda: not any(peer.raddr == client for peer in psutil.Process().net_connections("tcp")), 10, every=0.05)
+        received = 1
         while block := slow.recv(1 << 20):
-            found += len(block)
+            received += len(block)
 
-    assert found < 30_000_000
+    assert received < 30_000_000
 
 
-def test_broken_requests_leave_the_server_as_it_was() -> None:
+def test_server_survives_broken_requests() -> None:
     whole = HEAD + f"Content-Length: {len(GOOD)}\r\n\r\n".encode() + GOOD
     with serving(head_seconds=0.5) as port:
         for text in SLOW.values():
-            opened(port, text).close()
-        with opened(port, whole + b"more than was declared\r\n\r\n") as longer:
+            connect(port, text).close()
+        with connect(port, whole + b"more than was declared\r\n\r\n") as longer:
             text = longer.recv(1 << 16)
             while block := longer.recv(1 << 16):
                 text += block
-        statuses = [ask(port) for _ in range(5)]
+        statuses = [post(port) for _ in range(5)]
 
     assert text.startswith(b"HTTP/1.1 200")
     assert b"HTTP/1.1 400" in text

@@ -1,4 +1,4 @@
-"""Every field of `train` can be a dimension of the search, but for those that docs/training.md names, each with its reason."""
+"""Every field of `train` can be a dimension of the search, except those listed in docs/training.md with a reason."""
 
 import re
 from typing import Any, Literal, get_args, get_origin
@@ -12,21 +12,21 @@ from components.training.tune.settings import NOT_SEARCHABLE, TuneParams, search
 from tests.support.project import ROOT
 
 FIELDS = TrainParams.model_fields
-BOUNDS = {"ge": 0.0, "gt": 1e-6, "le": 0.0, "lt": -1e-6}  # how far from the bound the value next to it is
+BOUNDS = {"ge": 0.0, "gt": 1e-6, "le": 0.0, "lt": -1e-6}  # distance from the bound to the nearest valid value
 
 
 def dimension(name: str) -> dict[str, Any]:
-    """A range of the field's own type: all of its choices, or from its lowest value up to near its default."""
+    """Return a range of the field's type: all choices, or from its lowest value to near its default."""
     info = FIELDS[name]
-    kinds = [kind for kind in (get_args(info.annotation) or (info.annotation,)) if kind is not type(None)]
+    types = [option for option in (get_args(info.annotation) or (info.annotation,)) if option is not type(None)]
     if name == "method":
         return {"type": "categorical", "choices": methods.available()}
-    if get_origin(info.annotation) is Literal or kinds == [bool] or kinds == [str]:
-        return {"type": "categorical", "choices": list(get_args(info.annotation)) or ([True, False] if kinds == [bool] else [info.default])}
+    if get_origin(info.annotation) is Literal or types == [bool] or types == [str]:
+        return {"type": "categorical", "choices": list(get_args(info.annotation)) or ([True, False] if types == [bool] else [info.default])}
     (low,) = [getattr(bound, way) + BOUNDS[way] for bound in info.metadata for way in ("ge", "gt") if hasattr(bound, way)]
     tops = [getattr(bound, way) + BOUNDS[way] for bound in info.metadata for way in ("le", "lt") if hasattr(bound, way)]
-    high = min([*tops, low + 8]) if kinds == [int] else min([*tops, 0.5])
-    return {"type": kinds[0].__name__, "low": low, "high": high}
+    high = min([*tops, low + 8]) if types == [int] else min([*tops, 0.5])
+    return {"type": types[0].__name__, "low": low, "high": high}
 
 
 @pytest.mark.parametrize("name", [name for name in FIELDS if name not in NOT_SEARCHABLE])
@@ -46,7 +46,7 @@ def test_an_exception_is_refused_with_its_reason(name: str) -> None:
         searched({}, TrainSection.parse({name: "tuned"}, "train"))
 
 
-def test_the_exceptions_are_those_that_the_page_names() -> None:
+def test_exceptions_match_the_docs() -> None:
     page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     (named,) = re.findall(r"^Not searched, since .*\Z", page, re.MULTILINE | re.DOTALL)
 
