@@ -17,7 +17,7 @@ def edited_params(root: Path) -> list[str]:
     """Return the sections of params.yaml that differ from those that dvc.lock says its stages ran with.
 
     Raises:
-        NotThere: dvc.lock is missing.
+        NotFound: dvc.lock is missing.
         BadParams: it is damaged.
     """
     params = root / "params.yaml"
@@ -32,7 +32,7 @@ def lock_hashes(root: Path) -> dict[str, str]:
     """Return DVC's md5 of every tracked folder and stage output below `root`, by path.
 
     Raises:
-        NotThere: dvc.lock is missing.
+        NotFound: dvc.lock is missing.
     """
     hashes = {out["path"]: str(out["md5"]) for stage in _stages(root).values() for out in stage.get("outs", []) if "md5" in out}
     for pointer in sorted((root / "data").glob("*.dvc")):
@@ -90,7 +90,7 @@ def overtaken_stages(root: Path) -> dict[str, list[str]]:
     So it is after one stage was run alone, with other settings or on other data, and not those that come after it.
 
     Raises:
-        NotThere: dvc.lock is missing.
+        NotFound: dvc.lock is missing.
     """
     made = lock_hashes(root)
     used = {

@@ -304,7 +304,7 @@ def cached_object(root: Path, md5: str) -> Path:
     """Return the file in DVC's cache whose bytes have this md5; `….dir` is the listing of a folder.
 
     Raises:
-        NotThere: it is gone, or its bytes are others.
+        NotFound: it is gone, or its bytes are others.
     """
     path = object_path(root, md5)
     if not path.is_file():
@@ -320,7 +320,7 @@ def cached_listing(root: Path, md5: str) -> dict[str, str]:
     """Return the md5 of every file of a folder in DVC's cache, by its path below the folder.
 
     Raises:
-        NotThere: as for `cached_object`.
+        NotFound: as for `cached_object`.
     """
     return {entry["relpath"]: entry["md5"] for entry in json.loads(cached_object(root, md5).read_text(encoding="utf-8"))}
 
@@ -329,7 +329,7 @@ def cached_file(root: Path, md5: str, name: str = "") -> Path:
     """Return the cache's own copy of the file `name` of the folder `md5` (`….dir`), or of the file `md5`: to be read, never written.
 
     Raises:
-        NotThere: it is gone or corrupt, or the folder has no such file.
+        NotFound: it is gone or corrupt, or the folder has no such file.
     """
     if not md5.endswith(".dir"):
         return cached_object(root, md5)
@@ -343,7 +343,7 @@ def cached_folder(root: Path, md5: str, into: Path) -> Path:
     """Copy a folder of DVC's cache into `into`, which is made where it is not there, and return it.
 
     Raises:
-        NotThere: its listing or a file of it is gone or corrupt; nothing was written.
+        NotFound: its listing or a file of it is gone or corrupt; nothing was written.
     """
     files = {name: cached_object(root, object_md5) for name, object_md5 in cached_listing(root, md5).items()}
     into.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ def push(project: Path) -> int:
     """Send every object of the cache and of the embedded remote, and the run cache; return how many are there now.
 
     Raises:
-        NotThere: no shared remote is named.
+        NotFound: no shared remote is named.
         RetuneError: an object is damaged here, or did not arrive.
         Unavailable: the remote does not answer, or refuses us.
     """

@@ -42,7 +42,7 @@ def migrate(project: Path, dry_run: bool) -> Migrated:
     transaction.
 
     Raises:
-        NotThere: there is no embedded registry here.
+        NotFound: there is no embedded registry here.
         BadInput: the settings do not name what is needed, the target holds something else, or the project's own services are running.
         RetuneError: something did not arrive as it is here; run again.
         Unavailable: a service does not answer, or a run is at work.
@@ -86,7 +86,7 @@ def check(settings: Settings, var: Path) -> Path:
     """Return MLflow's embedded database, once the settings name all that is needed.
 
     Raises:
-        NotThere: there is none.
+        NotFound: there is none.
         BadInput: a setting is missing; with all that are.
     """
     wanted = ("mlflow_uri", "mlflow_database", "database", "dvc_remote")

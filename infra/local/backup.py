@@ -134,7 +134,7 @@ def restore(copy: Path, folder: Path, project: Path) -> dict[str, Any]:
     """Make a new stack of a copy, whole or not at all, and return the manifest; `up` starts it then.
 
     Raises:
-        NotThere: there is no copy.
+        NotFound: there is no copy.
         BadInput: the folder exists, or the copy is of other releases.
         RetuneError: the copy is damaged, or something does not come back as it was copied.
     """
@@ -161,7 +161,7 @@ def read_manifest(copy: Path) -> dict[str, Any]:
     """Return the manifest of a copy.
 
     Raises:
-        NotThere: there is none.
+        NotFound: there is none.
         BadInput: it is of other releases than those that are installed, whose tables are others.
     """
     try:

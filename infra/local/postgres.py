@@ -21,7 +21,7 @@ def program(name: str) -> str:
     """Return the path of one of PostgreSQL's programs: that of PATH, else of the newest release that Debian has installed.
 
     Raises:
-        NotThere: it is not installed.
+        NotFound: it is not installed.
     """
     releases = sorted((int(place.name), place) for place in PLACES.glob("*") if place.name.isdigit() and (place / "bin" / name).exists())
     found = shutil.which(name) if name != "postgres" else None
@@ -38,7 +38,7 @@ def account() -> dict[str, Any]:
     """Return as whom PostgreSQL's programs run, for subprocess: as ourselves, unless we are root.
 
     Raises:
-        NotThere: we are root, and there is no user `postgres`.
+        NotFound: we are root, and there is no user `postgres`.
     """
     if os.geteuid() != 0:
         return {}

@@ -96,7 +96,7 @@ def test_the_champion_of_every_moment_is_known() -> None:
         ask("champion", "tickets", "--at", "2026-01-01")
     with pytest.raises(BadInput, match="is no time"):
         ask("champion", "tickets", "--at", "last week")
-    with pytest.raises(BadInput, match="lies ahead"):
+    with pytest.raises(BadInput, match="is in the future"):
         ask("champion", "tickets", "--at", (datetime.now(UTC) + timedelta(days=1)).isoformat())
 
 
@@ -169,7 +169,7 @@ def test_status_tells_the_budget_and_when_alias_and_ledger_disagree(project: Pat
     MlflowClient(uri(project)).set_registered_model_alias("tickets", "champion", "2")
 
     try:
-        assert "is at version 2, and the ledger says version 1: `retune reconcile tickets`" in asked("status")["standing"]["fault"]
+        assert "points to version 2, but the ledger records version 1: fix it with `retune reconcile tickets`" in asked("status")["standing"]["fault"]
         assert "retune reconcile tickets" in ask("champion", "tickets").stdout
     finally:
         assert ask("reconcile", "tickets").exit_code == 0
@@ -182,7 +182,7 @@ def test_a_ledger_that_is_gone_is_told_and_nothing_is_deleted(project: Path) -> 
         path.rename(path.with_name("away-" + path.name))
     try:
         for command in (["history", "tickets"], ["champion", "tickets"], ["prune", "--keep", "0", "--yes"]):
-            with pytest.raises(NotFound, match=r"ledger\.db is missing, and the alias champion of tickets is at version 1"):
+            with pytest.raises(NotFound, match=r"ledger\.db is missing, but the alias champion of tickets points to version 1"):
                 ask(*command)
         assert "is missing: restore a copy; without one, `retune reconcile --accept --why TEXT`" in asked("status")["standing"]["fault"]
     finally:
