@@ -10,7 +10,7 @@ import numpy as np
 
 from components.artifacts.predictions import Predictions
 from components.core.errors import NotFound
-from flows.dvc_adapter.repro import cached_listing, cached_object
+from flows.dvc_adapter.cache import cached_listing, cached_object
 
 # Files and fields with timings, which differ between two builds of the same model.
 TIMED_FILES = ("models/tuned/trials.parquet", "models/trained/history.jsonl")

@@ -29,7 +29,7 @@ from components.model import tasks
 from components.model.base_resolver import REGISTERED
 from components.stats import MetricSet
 from flows.audit.registered_model import RegisteredModel
-from flows.dvc_adapter.repro import cached_file
+from flows.dvc_adapter.cache import cached_file
 
 MIN_CLASS_UNITS = 10  # default if a run does not record it
 NEAR = 0.8  # default similarity of a near duplicate

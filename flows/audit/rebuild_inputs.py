@@ -19,8 +19,8 @@ from components.mlflow_store.registry.package import PIPELINE_CODE
 from components.mlflow_store.registry.verify import inspected
 from flows.audit.registered_model import RegisteredModel
 from flows.audit.worktree import fetch_inputs, prepare_worktree
-from flows.dvc_adapter.lock import needs, within
-from flows.dvc_adapter.repro import cached_file
+from flows.dvc_adapter.cache import cached_file
+from flows.dvc_adapter.lock import stage_graph, within
 
 BY_CLOCK = "max_minutes"
 TUNE = "tune"
@@ -38,7 +38,7 @@ class Recipe:
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages of the version's pipeline in dependency order."""
-        return tuple(TopologicalSorter(needs(self.lock["stages"])).static_order())
+        return tuple(TopologicalSorter(stage_graph(self.lock["stages"])).static_order())
 
     @property
     def inputs(self) -> dict[str, str]:

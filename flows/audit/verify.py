@@ -15,9 +15,10 @@ from components.mlflow_store.registry import artifact_access
 from flows.audit import retention
 from flows.audit.registered_model import RegisteredModel, open_model, open_models
 from flows.dvc_adapter import file_integrity
+from flows.dvc_adapter.cache import cached_listing, cached_object, object_path
 from flows.dvc_adapter.config import default_remote
-from flows.dvc_adapter.lock import locked
-from flows.dvc_adapter.repro import cached_listing, cached_object, in_remote, object_path
+from flows.dvc_adapter.lock import locked_stages
+from flows.dvc_adapter.repro import in_remote
 from flows.project.run_locks import folder_lock
 
 
@@ -189,10 +190,10 @@ def workspaces(inspection: Inspection) -> Iterator[Fault]:
 def damaged(root: Path, quick: bool) -> Iterator[str]:
     """Describe each damaged file of a workspace."""
     rehash = not quick
-    for file, md5 in file_integrity.damaged_outputs(root, locked(root), rehash).items():
+    for file, md5 in file_integrity.damaged_outputs(root, locked_stages(root), rehash).items():
         yield f"{root / file} does not match dvc.lock ({md5}): `retune run` restores or rebuilds it"
     for folder in (root / "data/raw", root / "data/base"):
-        if (folder / "manifest.json").exists() and not file_integrity.listed(root, folder):
+        if (folder / "manifest.json").exists() and not file_integrity.manifest_hashes(root, folder):
             yield f"{folder / 'manifest.json'} cannot be read: `retune run` recreates {folder}"
         for file in file_integrity.damaged_input(root, folder, rehash):
             yield f"{root / file} is missing or does not match {folder / 'manifest.json'}: `retune run` restores or recreates it"

@@ -14,8 +14,9 @@ from pathlib import Path
 import yaml
 
 from components.core.errors import BadInput, NotFound, RetuneError
+from flows.dvc_adapter.cache import cached_folder
 from flows.dvc_adapter.config import inherit, share_remote
-from flows.dvc_adapter.repro import cached_folder, dvc
+from flows.dvc_adapter.repro import dvc
 from flows.project.git import NO_GIT, git, has_commit, prefix
 from flows.settings import read_settings
 

@@ -19,9 +19,9 @@ from components.core.errors import BadInput, NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_file
 from flows.audit.worktree import fetch_inputs, prepare_worktree
 from flows.cli import app
+from flows.dvc_adapter.cache import cached_folder
 from flows.dvc_adapter.config import cache_folder
 from flows.dvc_adapter.lock import lock_hashes
-from flows.dvc_adapter.repro import cached_folder
 from tests.support.project import dvc, edit, git, make_project, retune
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]  # the first test makes the project: three times the line
@@ -169,7 +169,10 @@ def test_status_tells_the_budget_and_when_alias_and_ledger_disagree(project: Pat
     MlflowClient(uri(project)).set_registered_model_alias("tickets", "champion", "2")
 
     try:
-        assert "points to version 2, but the ledger records version 1: fix it with `retune reconcile tickets`" in asked("status")["standing"]["fault"]
+        assert (
+            "points to version 2, but the ledger records version 1: fix it with `retune reconcile tickets`"
+            in asked("status")["standing"]["fault"]
+        )
         assert "retune reconcile tickets" in ask("champion", "tickets").stdout
     finally:
         assert ask("reconcile", "tickets").exit_code == 0

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from flows.audit.verify import CHECKS, Inspection, dvc, ledger_chain, ledger_versions, workspaces
 from flows.cli import app
-from flows.dvc_adapter.repro import object_path
+from flows.dvc_adapter.cache import object_path
 from tests.support.audit_models import model_of, promoted, version
 from tests.support.cached import keep, keep_folder
 from tests.support.finished import new_store
