@@ -7,14 +7,12 @@ shared is not started. Reads and writes var/services/state.json, and a log of ea
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
@@ -27,11 +25,12 @@ from components.model.base_resolver import PROJECT
 from flows.audit.registered_model import open_project
 from flows.orchestrator import orphaned_runs
 from flows.orchestrator.prefect_api import POOL, client_settings
+from flows.orchestrator.processes import RestartedProcess, cancel_on_signals, log_tail, running
 from flows.orchestrator.server import prefect_server
 from flows.orchestrator.services import STATE, State, read_state
 from flows.project.workspace import Workspace
 from flows.settings import Settings, read_settings
-from infra.ui import approvals, login, mlflow, running
+from infra.ui import approvals, login, mlflow
 
 GRACE = 20.0  # seconds that a worker has to end its runs
 POLL = 0.5
@@ -62,8 +61,7 @@ def up(workspace: Workspace, settings: Settings, workers: int) -> State:
                 return state
             time.sleep(POLL)
         end_group(child, GRACE)
-    tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
-    raise Unavailable(f"the services did not come up; the end of {log}:\n{tail}")
+    raise Unavailable(f"the services did not come up; the end of {log}:\n{log_tail(log)}")
 
 
 def down(workspace: Workspace, settings: Settings) -> bool:
@@ -105,24 +103,21 @@ def supervise(workspace: Workspace, settings: Settings, workers: int) -> None:
         contextlib.ExitStack() as stack,
     ):
         orphaned_runs.close(prefect, managed=not settings.prefect_api_url)  # before a worker begins another
-        children = [stack.enter_context(worker(workspace, prefect, home / f"worker-{number}.log")) for number in range(workers)]
+
+        def start(number: int) -> "subprocess.Popen[str]":
+            command, variables = worker_command(workspace.project, prefect)
+            return stack.enter_context(running(command, variables, home / f"worker-{number}.log", workspace.project))
+
+        processes = [RestartedProcess(partial(start, number)) for number in range(workers)]
         try:
             while True:
-                write_state(home, State(owner(), prefect, address, tuple(child.pid for child in children), guarded=True))
+                pids = tuple(process.child.pid for process in processes)
+                write_state(home, State(owner(), prefect, address, pids, guarded=True))
                 time.sleep(AGAIN)
-                for number, child in enumerate(children):
-                    if child.poll() is not None:
-                        children[number] = stack.enter_context(worker(workspace, prefect, home / f"worker-{number}.log"))
+                for process in processes:
+                    process.revive()
         finally:
             (home / STATE.name).unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def worker(workspace: Workspace, prefect: str, log: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Run a worker of the project's work pool."""
-    command, settings = worker_command(workspace.project, prefect)
-    with running(command, settings, log, workspace.project) as child:
-        yield child
 
 
 def worker_command(project: Path, prefect: str) -> tuple[list[str], dict[str, str]]:
@@ -147,23 +142,13 @@ def write_state(home: Path, state: State) -> None:
     os.replace(partial, home / STATE.name)
 
 
-def install_signal_handlers() -> None:
-    """Let what ends this process politely end the services first."""
-
-    def ended(number: int, _frame: FrameType | None) -> None:
-        raise Cancelled(f"ended by {signal.Signals(number).name}")
-
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, ended)
-
-
 def main(verb: str, workers: str = "1") -> None:
     """Do what `retune up` and `retune down` ask, or be the process that stays."""
     quiet_environment()
     workspace = open_project()
     settings = read_settings(workspace.project)
     if verb == "supervise":
-        install_signal_handlers()
+        cancel_on_signals()
         with contextlib.suppress(Cancelled):
             supervise(workspace, settings, int(workers))
     elif verb == "up":

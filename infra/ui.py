@@ -2,25 +2,22 @@
 
 import contextlib
 import logging
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 
 from components.core.errors import Unavailable
 from components.core.exits import run_command
-from components.core.output_dir import open_log
-from components.core.process import end_group, quiet_environment, tied_command
+from components.core.process import quiet_environment
 from components.mlflow_store.tracking import prepare_store
 from flows.orchestrator import credential
 from flows.orchestrator.guarded_app import HOST, VARIABLE
 from flows.orchestrator.prefect_api import client_settings
-from flows.orchestrator.server import free_port, listens, prefect_server
+from flows.orchestrator.processes import free_port, http_fault, listens, running
+from flows.orchestrator.server import prefect_server
 from flows.project.workspace import Workspace, open_workspace
 from flows.settings import Settings, read_settings
 
@@ -86,7 +83,8 @@ def _mlflow(workspace: Workspace, settings: Settings, port: int) -> Iterator[int
     }
     with running(command, variables, log) as child:
         end = time.monotonic() + settings.server_deadline
-        while not (child.poll() is None and listens(psutil.Process(child.pid), port) and answers(port)):
+        url = f"http://{HOST}:{port}/health"
+        while not (child.poll() is None and listens(psutil.Process(child.pid), port) and http_fault(url, timeout=2) is None):
             if child.poll() is not None and free_port(port) != port:
                 yield None
                 return
@@ -108,34 +106,6 @@ def approvals(workspace: Workspace, prefect: str) -> Iterator[None]:
     }
     with running([sys.executable, "-m", "infra.approvals"], settings, workspace.var / "approvals.log", workspace.project):
         yield
-
-
-@contextlib.contextmanager
-def running(command: list[str], settings: dict[str, str], log: Path, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Run a command with `settings` in its environment, in a session of its own and tied to the life of this process."""
-    with os.fdopen(open_log(log), "a", encoding="utf-8") as out:
-        child = subprocess.Popen(
-            tied_command(command),
-            cwd=folder,
-            env=os.environ | settings,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            text=True,
-        )
-    try:
-        yield child
-    finally:
-        end_group(child, grace=5.0)
-
-
-def answers(port: int) -> bool:
-    """Say whether MLflow answers on `port`."""
-    try:
-        return httpx.get(f"http://{HOST}:{port}/health", timeout=2).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
 
 
 def main() -> None:

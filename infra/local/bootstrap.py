@@ -10,6 +10,7 @@ from typing import Any
 
 from components.core.errors import RetuneError, Unavailable
 from components.core.process import tied_command
+from flows.orchestrator.processes import log_tail
 from infra.local import postgres
 from infra.local.layout import BUCKETS, USER, Stack, write_private
 from infra.local.services import environment, prefect_settings
@@ -75,8 +76,7 @@ def migrate(stack: Stack, name: str, command: Sequence[str], settings: Mapping[s
         except subprocess.TimeoutExpired:
             raise RetuneError(f"{name} took longer than {_MIGRATION:.0f} s; see {log}") from None
     if done.returncode != 0:
-        said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-        raise RetuneError(f"{name} failed, nothing was started: {said[-1] if said else ''}; see {log}")
+        raise RetuneError(f"{name} failed, nothing was started: {log_tail(log, lines=1)}; see {log}")
 
 
 def tables_of(stack: Stack, name: str) -> str | None:

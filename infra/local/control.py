@@ -3,17 +3,16 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
-from components.core.errors import Cancelled, RetuneError, Unavailable
+from components.core.errors import RetuneError, Unavailable
+from flows.orchestrator.processes import cancel_on_signals
 from infra.local.layout import Stack, open_stack
 from infra.local.services import database_service, mlflow_service, prefect_service, started_by, store_service, worker_service
 from infra.local.supervisor import CODE, alone, kept, read_state, sweep
@@ -132,14 +131,7 @@ def _restarted(times: int) -> str:
 
 def keep(folder: Path, project: Path, workers: int) -> None:
     """Be the keeper, until told to end."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, _ended)
+    cancel_on_signals()
     with kept(open_stack(folder), project, workers) as keeper:
         keeper.start()
         keeper.keep()
-
-
-def _ended(number: int, _frame: FrameType | None) -> None:
-    for again in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # the last words are said in full
-        signal.signal(again, signal.SIG_IGN)
-    raise Cancelled(f"ended by {signal.Signals(number).name}")

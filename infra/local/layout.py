@@ -8,13 +8,12 @@ import json
 import os
 import random
 import secrets
-import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from components.core.errors import BadParams
+from flows.orchestrator.processes import free_port
 
 HOST = "127.0.0.1"
 RANGE = range(20_000, 30_000)  # below what Linux hands out to outgoing connections
@@ -137,16 +136,7 @@ def free_ports() -> dict[str, int]:
     """Return a free port for each listener; somewhere else than for another stack, which may not be running now."""
     start = random.SystemRandom().randrange(len(RANGE))
     candidates = (RANGE[(start + offset) % len(RANGE)] for offset in range(len(RANGE)))
-    return dict(zip(PORTS, (port for port in candidates if is_free(port)), strict=False))
-
-
-def is_free(port: int) -> bool:
-    """Say whether nobody listens on a port of loopback."""
-    with suppress(OSError), socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((HOST, port))
-        return True
-    return False
+    return dict(zip(PORTS, (port for port in candidates if free_port(port) == port), strict=False))
 
 
 def lines(variables: Mapping[str, str]) -> str:

@@ -16,6 +16,7 @@ import psutil
 
 from components.core.process import QUIET
 from flows.orchestrator.prefect_api import POOL, know, post
+from flows.orchestrator.processes import http_fault
 from flows.orchestrator.server import server_command, server_settings
 from infra.local import postgres
 from infra.local.layout import HOST, USER, Stack
@@ -149,11 +150,8 @@ def ask(stack: Stack, path: str, body: object) -> Any:
 
 
 def answers(url: str, who: tuple[str, str] | None = None) -> bool:
-    """Say whether an address answers with 200."""
-    try:
-        return httpx.get(url, auth=who, timeout=5).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
+    """Return whether a URL answers with 200."""
+    return http_fault(url, who) is None
 
 
 def is_open(port: int) -> bool:

@@ -13,16 +13,18 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from components.core.errors import Unavailable
-from components.core.process import is_gone, owner, tied_command
-from flows.orchestrator.server import free_leases
+from components.core.process import end_group, is_gone, owner, tied_command
+from flows.orchestrator.processes import RestartedProcess, free_port, has_ended, log_tail
+from flows.orchestrator.server import remove_lease_lock
 from infra.local import bootstrap, postgres
-from infra.local.layout import HOST, Stack, is_free, write_private
+from infra.local.layout import HOST, Stack, write_private
 from infra.local.services import (
     Service,
     database_service,
@@ -36,7 +38,6 @@ from infra.local.services import (
 
 POLL = 0.5  # seconds
 PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # before a service that ended by itself is started again; longer each time in a row
-STEADY = 60.0  # seconds that a service has to run before its next end counts as the first in a row
 LONGEST = 120.0  # seconds that a service may take to answer
 CODE = Path(__file__).parents[2]
 
@@ -46,11 +47,7 @@ class RunningService:
     """A service and its process."""
 
     service: Service
-    child: "subprocess.Popen[bytes]"
-    started: float
-    restarts: int = 0
-    in_a_row: int = 0
-    due: float | None = None  # when it is to be started again
+    process: RestartedProcess
 
 
 class Supervisor:
@@ -91,7 +88,7 @@ class Supervisor:
     def launch(self, *services: Service) -> None:
         """Start services, without waiting."""
         for service in services:
-            self._running[service.name] = RunningService(service, spawn(self._stack, service), time.monotonic())
+            self._running[service.name] = RunningService(service, RestartedProcess(partial(spawn, self._stack, service), PAUSES))
 
     def await_well(self, *services: Service) -> None:
         """Wait until services are well.
@@ -102,42 +99,36 @@ class Supervisor:
         end = time.monotonic() + LONGEST
         for service in services:
             while not service.well():
-                ended = self._running[service.name].child.poll()
+                ended = self._running[service.name].process.child.poll()
                 if ended is not None or time.monotonic() > end:
                     what = f"ended with {ended}" if ended is not None else f"did not answer within {LONGEST:.0f} s"
-                    raise Unavailable(f"{service.name} {what}; {last_words(self._stack, service.name)}")
+                    log = self._stack.log(service.name)
+                    raise Unavailable(f"{service.name} {what}; the end of {log}:\n{log_tail(log)}")
                 time.sleep(POLL)
 
     def keep(self) -> None:
         """Start again whatever ends, until this process is told to end."""
         while True:
-            for one in self._running.values():
-                self._revive(one)
+            for running in self._running.values():
+                if running.process.revive():
+                    note(f"{running.service.name} ended with {running.process.child.returncode} and will be restarted")
             self.write_state()
             time.sleep(POLL)
 
-    def _revive(self, one: RunningService) -> None:
-        now = time.monotonic()
-        if one.due is None and has_ended(one.child):
-            one.in_a_row = one.in_a_row + 1 if now - one.started < STEADY else 1
-            one.due = now + PAUSES[min(one.in_a_row, len(PAUSES)) - 1]
-            end([one], politely=False)  # what it leaves of its group
-            note(f"{one.service.name} ended with {one.child.returncode}, and is started again")
-        if one.due is not None and now >= one.due:
-            one.child, one.started, one.due, one.restarts = spawn(self._stack, one.service), now, None, one.restarts + 1
-
     def stop(self) -> None:
         """End all services, workers first and stores last, and whatever they have left behind."""
-        workers = [one for name, one in self._running.items() if name.startswith("worker-")]
-        stores = [one for name, one in self._running.items() if name in ("postgres", "s3")]
-        servers = [one for one in self._running.values() if one not in workers and one not in stores]
+        stores = [running for name, running in self._running.items() if name in ("postgres", "s3")]
+        workers = [running for name, running in self._running.items() if name.startswith("worker-")]
+        servers = [running for running in self._running.values() if running not in workers and running not in stores]
         for wave in (workers, servers, stores):
             end(wave)
         sweep(self._stack, spare=os.getpid())
 
     def write_state(self) -> None:
         """Write down who keeps what, where that has changed."""
-        services = {name: {"pid": one.child.pid, "restarts": one.restarts} for name, one in self._running.items()}
+        services = {
+            name: {"pid": running.process.child.pid, "restarts": running.process.restarts} for name, running in self._running.items()
+        }
         text = json.dumps({"owner": owner(), "project": str(self._project), "services": services})
         path = self._stack.folder / "state.json"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -147,7 +138,7 @@ class Supervisor:
 def spawn(stack: Stack, service: Service) -> "subprocess.Popen[bytes]":
     """Start the process of a service in a session of its own, tied to the life of this one where it is the same user's."""
     if service.name == "prefect":
-        free_leases(stack.folder / "prefect")
+        remove_lease_lock(stack.folder / "prefect")
     command = list(service.command) if service.account else tied_command(service.command)
     variables = environment(stack, service.settings)
     variables.setdefault("PYTHONPATH", str(CODE))
@@ -164,25 +155,16 @@ def spawn(stack: Stack, service: Service) -> "subprocess.Popen[bytes]":
         )
 
 
-def has_ended(child: "subprocess.Popen[bytes]") -> bool:
-    """Say whether a process has ended; its number stays its own, so that the rest of its group can be ended."""
-    if child.returncode is not None:
-        return True
-    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def end(several: Sequence[RunningService], politely: bool = True) -> None:
-    """End processes and their groups: SIGINT, which PostgreSQL too takes for a quick and clean end, and SIGKILL after their grace."""
-    living, begun = [one for one in several if one.child.returncode is None], time.monotonic()
-    for one in living if politely else []:
+def end(services: Sequence[RunningService]) -> None:
+    """End services and their process groups: SIGINT, which also shuts PostgreSQL down cleanly, then SIGKILL after their grace period."""
+    living, begin = [service for service in services if service.process.child.returncode is None], time.monotonic()
+    for running in living:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(one.child.pid, signal.SIGINT)
-    for one in living:
-        while politely and not has_ended(one.child) and time.monotonic() < begun + one.service.grace:
+            os.killpg(running.process.child.pid, signal.SIGINT)
+    for running in living:
+        while not has_ended(running.process.child) and time.monotonic() < begin + running.service.grace:
             time.sleep(0.05)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(one.child.pid, signal.SIGKILL)
-        one.child.wait()
+        end_group(running.process.child)
 
 
 def sweep(stack: Stack, spare: int) -> None:
@@ -196,13 +178,6 @@ def sweep(stack: Stack, spare: int) -> None:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(alive, timeout=10)
-
-
-def last_words(stack: Stack, service: str) -> str:
-    """Return the end of a service's log, and where it is."""
-    log = stack.log(service)
-    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()] if log.exists() else []
-    return f"the end of {log}:\n" + "\n".join(said[-5:])
 
 
 def note(text: str) -> None:
@@ -231,7 +206,7 @@ def check_ports(stack: Stack) -> None:
     Raises:
         Unavailable: they are not.
     """
-    if taken := [f"{name} {port}" for name, port in stack.ports.items() if not is_free(port)]:
+    if taken := [f"{name} {port}" for name, port in stack.ports.items() if free_port(port) != port]:
         raise Unavailable(
             f"ports of {HOST} that another program uses: {', '.join(taken)}; end it, or give the services others in"
             f" {stack.folder / 'ports.json'}, and copy {stack.folder / 'retune.env'} to the projects again"

@@ -20,10 +20,9 @@ from prefect.client.schemas import FlowRun
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
 from components.core.errors import BadParams, Unavailable
-from flows.orchestrator.server import free_port
+from flows.orchestrator.processes import free_port, running
 from infra.healthcheck import fault
 from infra.pool import TEMPLATE, publish, read_json, with_defaults
-from infra.ui import running
 from tests.infra.test_compose import SETTINGS, SHARED
 from tests.infra.test_kubernetes import FOLDER, OVERLAYS, VERSION, assert_confined, of_kind
 from tests.support.project import ROOT

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components.serving.http.origin_check import fault
-from flows.orchestrator.guarded_app import OriginGuard, knows
+from flows.orchestrator.guarded_app import OriginGuard, is_authorized
 
 
 def of(**headers: str) -> list[tuple[bytes, bytes]]:
@@ -90,9 +90,9 @@ def test_only_the_whole_credential_is_known() -> None:
     def shown(text: str) -> list[tuple[bytes, bytes]]:
         return [(b"authorization", b"Basic " + base64.b64encode(text.encode()))]
 
-    assert knows(shown("retune:secret"), "retune:secret")
+    assert is_authorized(shown("retune:secret"), "retune:secret")
     for wrong in ([], shown("retune:"), shown("retune:secrets"), [(b"authorization", b"Basic !")], shown("retune:secret") * 2):
-        assert not knows(wrong, "retune:secret")
+        assert not is_authorized(wrong, "retune:secret")
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_dead_prefect_server_is_named_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "says"), [(401, RetuneError, "refuses us with 401"), (404, Unavailable, "expected to end in /api")]
+    ("status", "kind", "says"), [(401, RetuneError, "rejects the request with 401"), (404, Unavailable, "expected to end in /api")]
 )
 def test_a_prefect_server_that_refuses_is_told_as_such(status: int, kind: type[Exception], says: str) -> None:
     with answering(status) as url, pytest.raises(kind, match=says):
