@@ -39,7 +39,7 @@ class RegisteredModel:
             if version.number == number:
                 return version
         numbers = ", ".join(str(version.number) for version in self.versions) or "none"
-        raise NotFound(f"{self.name} has no version {number}; its versions: {numbers}")
+        raise NotFound(f"{self.name} has no version {number}; there are: {numbers}")
 
     @property
     def champion(self) -> int | None:

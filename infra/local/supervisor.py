@@ -1,6 +1,6 @@
-"""Starts the services of a stack in their order, starts again what ends, and ends everything when it is told to.
+"""Start the services of a stack in order, restart those that end, and end all on a signal.
 
-Writes state.json: who it is, and how often each service was started again.
+Writes state.json: the supervisor's process, and how often each service was restarted.
 """
 
 import contextlib
@@ -37,8 +37,8 @@ from infra.local.services import (
 )
 
 POLL = 0.5  # seconds
-PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # before a service that ended by itself is started again; longer each time in a row
-LONGEST = 120.0  # seconds that a service may take to answer
+PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # before the restart of a service, growing with failures in a row
+LONGEST = 120.0  # seconds until a service must answer
 CODE = Path(__file__).parents[2]
 
 
@@ -58,30 +58,30 @@ class Supervisor:
         self._running: dict[str, RunningService] = {}
 
     def start(self) -> None:
-        """Start everything and wait until it is well.
+        """Start all services and wait until they are healthy.
 
         Raises:
-            RetuneError: something did not come up; the message names its log.
+            RetuneError: a service did not start; the message names its log.
         """
         stack = self._stack
         self.start_stores()
         bootstrap.prepare_databases(stack)
         servers = [mlflow_service(stack), prefect_service(stack)]
         self.launch(*servers)
-        self.await_well(*servers)
+        self.await_healthy(*servers)
         workers = [worker_service(stack, self._project, number) for number in range(1, self._workers + 1)]
-        for first_or_rest in (workers[:1], workers[1:]):  # the first makes the work pool; two that make it at once collide
-            self.launch(*first_or_rest)
-            self.await_well(*first_or_rest)
+        for group in (workers[:1], workers[1:]):  # the first creates the work pool; two at once would collide
+            self.launch(*group)
+            self.await_healthy(*group)
 
     def start_stores(self) -> None:
-        """Start PostgreSQL and the S3 store, with databases' roles and buckets in them."""
+        """Start PostgreSQL and the S3 store, and create roles, databases and buckets."""
         stack = self._stack
         postgres.make_cluster(stack)
         (stack.folder / "s3").mkdir(exist_ok=True)
         stores = [database_service(stack), store_service(stack)]
         self.launch(*stores)
-        self.await_well(*stores)
+        self.await_healthy(*stores)
         postgres.make_databases(stack)
         bootstrap.prepare_buckets(stack, LONGEST)
 
@@ -90,24 +90,24 @@ class Supervisor:
         for service in services:
             self._running[service.name] = RunningService(service, RestartedProcess(partial(spawn, self._stack, service), PAUSES))
 
-    def await_well(self, *services: Service) -> None:
-        """Wait until services are well.
+    def await_healthy(self, *services: Service) -> None:
+        """Wait until services are healthy.
 
         Raises:
-            Unavailable: one ended, or is not well within the deadline.
+            Unavailable: one ended, or is not healthy within the deadline.
         """
         end = time.monotonic() + LONGEST
         for service in services:
-            while not service.well():
+            while not service.healthy():
                 ended = self._running[service.name].process.child.poll()
                 if ended is not None or time.monotonic() > end:
-                    what = f"ended with {ended}" if ended is not None else f"did not answer within {LONGEST:.0f} s"
+                    fault = f"ended with {ended}" if ended is not None else f"did not answer within {LONGEST:.0f} s"
                     log = self._stack.log(service.name)
-                    raise Unavailable(f"{service.name} {what}; the end of {log}:\n{log_tail(log)}")
+                    raise Unavailable(f"{service.name} {fault}; the end of {log}:\n{log_tail(log)}")
                 time.sleep(POLL)
 
-    def keep(self) -> None:
-        """Start again whatever ends, until this process is told to end."""
+    def run(self) -> None:
+        """Restart services that end, until this process receives a signal."""
         while True:
             for running in self._running.values():
                 if running.process.revive():
@@ -116,7 +116,7 @@ class Supervisor:
             time.sleep(POLL)
 
     def stop(self) -> None:
-        """End all services, workers first and stores last, and whatever they have left behind."""
+        """End all services, workers first and stores last, and their remaining processes."""
         stores = [running for name, running in self._running.items() if name in ("postgres", "s3")]
         workers = [running for name, running in self._running.items() if name.startswith("worker-")]
         servers = [running for running in self._running.values() if running not in workers and running not in stores]
@@ -125,7 +125,7 @@ class Supervisor:
         sweep(self._stack, spare=os.getpid())
 
     def write_state(self) -> None:
-        """Write down who keeps what, where that has changed."""
+        """Write state.json if it changed."""
         services = {
             name: {"pid": running.process.child.pid, "restarts": running.process.restarts} for name, running in self._running.items()
         }
@@ -136,7 +136,7 @@ class Supervisor:
 
 
 def spawn(stack: Stack, service: Service) -> "subprocess.Popen[bytes]":
-    """Start the process of a service in a session of its own, tied to the life of this one where it is the same user's."""
+    """Start a service in a separate session, tied to the life of this process if it runs as the same user."""
     if service.name == "prefect":
         remove_lease_lock(stack.folder / "prefect")
     command = list(service.command) if service.account else tied_command(service.command)
@@ -168,12 +168,12 @@ def end(services: Sequence[RunningService]) -> None:
 
 
 def sweep(stack: Stack, spare: int) -> None:
-    """End what still runs of the stack, but for the process `spare`; politely first, since PostgreSQL may be among it."""
-    left = [process for process in started_by(stack) if process.pid != spare]
-    for process in left:
+    """End the stack's remaining processes except `spare`: first with SIGTERM, since PostgreSQL may be among them."""
+    remaining = [process for process in started_by(stack) if process.pid != spare]
+    for process in remaining:
         with contextlib.suppress(psutil.Error):
             process.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(left, timeout=10)
+    _, alive = psutil.wait_procs(remaining, timeout=10)
     for process in alive:
         with contextlib.suppress(psutil.Error):
             process.kill()
@@ -181,58 +181,58 @@ def sweep(stack: Stack, spare: int) -> None:
 
 
 def note(text: str) -> None:
-    """Write a line into the keeper's log."""
+    """Write a line to the supervisor's log."""
     print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def alone(stack: Stack) -> Iterator[None]:
-    """Hold the stack: one process at a time runs its services.
+def stack_lock(stack: Stack) -> Iterator[None]:
+    """Lock the stack: only one process may run its services.
 
     Raises:
-        Unavailable: another does.
+        Unavailable: another process does.
     """
     with (stack.folder / "running").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Unavailable(f"the stack of {stack.folder} is running, or about to end: `python -m infra.local down` ends it") from None
+            raise Unavailable(f"the stack in {stack.folder} is running or stopping: end it with `python -m infra.local down`") from None
         yield
 
 
 def check_ports(stack: Stack) -> None:
-    """Make sure that the stack's ports are free.
+    """Check that the stack's ports are free.
 
     Raises:
-        Unavailable: they are not.
+        Unavailable: a port is in use.
     """
     if taken := [f"{name} {port}" for name, port in stack.ports.items() if free_port(port) != port]:
         raise Unavailable(
-            f"ports of {HOST} that another program uses: {', '.join(taken)}; end it, or give the services others in"
+            f"ports of {HOST} in use by other programs: {', '.join(taken)}; end these, or set other ports in"
             f" {stack.folder / 'ports.json'}, and copy {stack.folder / 'retune.env'} to the projects again"
         )
 
 
 @contextlib.contextmanager
-def kept(stack: Stack, project: Path, workers: int) -> Iterator[Supervisor]:
-    """Give a keeper for the block, which ends what it has started however the block ends.
+def supervisor_of(stack: Stack, project: Path, workers: int) -> Iterator[Supervisor]:
+    """Yield a supervisor that ends its services when the block ends.
 
     Raises:
-        Unavailable: the stack is running, or a port is taken.
+        Unavailable: the stack is running, or a port is in use.
     """
-    with alone(stack):
-        sweep(stack, spare=os.getpid())  # what a keeper that was killed has left
+    with stack_lock(stack):
+        sweep(stack, spare=os.getpid())  # processes of a killed supervisor
         check_ports(stack)
-        keeper = Supervisor(stack, project, workers)
+        supervisor = Supervisor(stack, project, workers)
         try:
-            yield keeper
+            yield supervisor
         finally:
             (stack.folder / "state.json").unlink(missing_ok=True)
-            keeper.stop()
+            supervisor.stop()
 
 
 def read_state(stack: Stack) -> dict[str, Any] | None:
-    """Return what the keeper wrote; None where none is at work."""
+    """Read state.json; None if no supervisor is running."""
     try:
         state: dict[str, Any] = json.loads((stack.folder / "state.json").read_text(encoding="utf-8"))
         return None if is_gone(str(state["owner"])) else state
