@@ -76,19 +76,14 @@ def compare(stage: str, before: Mapping[str, str], after: Mapping[str, str], pro
 
 
 def is_equal(name: str, old: str | None, new: str | None, project: Path, root: Path) -> bool | None:
-    """Return whether an output is equal apart from timings; None if unknown."""
+    """Return whether an output is equal apart from timings; None if it contains some and the original is missing.
+
+    Files in TIMED_FILES always count as equal.
+    """
     if old == new:
         return True
     if old is None or new is None:
         return False
-    return differs_only_in_times(name, old, project, root)
-
-
-def differs_only_in_times(name: str, old: str, project: Path, root: Path) -> bool | None:
-    """Return whether an output differs only in timings; None if it contains some and the original is missing.
-
-    Files in TIMED_FILES count as equal.
-    """
     if name in TIMED_FILES:
         return True
     if not contains_times(root / name, name):

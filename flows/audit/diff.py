@@ -213,7 +213,8 @@ def compare_data(model: RegisteredModel, old: registry.Version, new: registry.Ve
     """Return both snapshots and, if DVC's cache still has them, the rows that were added, removed or changed."""
     sides = {"before": describe_data(model, old), "after": describe_data(model, new)}
     try:
-        return Data(**sides, **compare_rows(*(read_kept(model, version) for version in (old, new))))
+        validated = [cached_file(model.project, model.hash_of(version, "data/validated"), "kept.parquet") for version in (old, new)]
+        return Data(**sides, **compare_rows(*map(read_rows, validated)))
     except RetuneError as error:
         return Data(**sides, lost=str(error))
 
@@ -231,11 +232,6 @@ def compare_rows(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, tuple[str, .
 def differing(before: pd.DataFrame, after: pd.DataFrame, ids: "pd.Index[str]", column: str) -> npt.NDArray[np.bool_]:
     """Return, per id, whether its cell differs."""
     return np.asarray(before.loc[ids, column].fillna("").to_numpy() != after.loc[ids, column].fillna("").to_numpy(), dtype=np.bool_)
-
-
-def read_kept(model: RegisteredModel, version: registry.Version) -> pd.DataFrame:
-    """Return the rows that passed validation for a version."""
-    return read_rows(cached_file(model.project, model.hash_of(version, "data/validated"), "kept.parquet"))
 
 
 def describe_data(model: RegisteredModel, version: registry.Version) -> dict[str, str | int]:

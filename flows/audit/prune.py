@@ -103,7 +103,12 @@ def plan(name: str | None, keep: int, idle_days: float, start: Path | None = Non
     kept = [*(pair for pair in local if pair not in deleted), *remote]
     objects, skipped = dvc_objects(project, deleted, kept)
     doomed = [
-        *(deleted_version(model, version) for model, version in deleted),
+        *(
+            Deletion(
+                "version", f"{version.name} {version.number}", sum(artifact_access.sizes(model.uri, version)), None, version, model.uri
+            )
+            for model, version in deleted
+        ),
         *predictions(project, deleted, kept),
         *objects,
         *journals(project, deleted, kept),
@@ -128,13 +133,6 @@ def kept_versions(model: RegisteredModel, keep: int, others: Sequence[RemoteMode
     for other in others:
         kept |= other.here(model)
     return dict(sorted((kept | retention.reasons(model, keep)).items()))
-
-
-def deleted_version(model: RegisteredModel, version: registry.Version) -> Deletion:
-    """Return a version with the bytes of its package and its run's artifacts."""
-    return Deletion(
-        "version", f"{version.name} {version.number}", sum(artifact_access.sizes(model.uri, version)), version=version, uri=model.uri
-    )
 
 
 def predictions(project: Path, deleted: Pairs, kept: Pairs) -> Iterator[Deletion]:

@@ -103,19 +103,19 @@ def fetch_inputs(root: Path, project: Path, inputs: Mapping[str, str]) -> None:
     for path, md5 in inputs.items():
         try:
             cached_folder(project, md5, root / path)
-        except NotFound as gone:
+        except NotFound as missing:
             log.info("%s is not in the cache of %s: pulling it", path, project)
-            _pull(root, path, md5, gone)
+            _pull(root, path, md5, missing)
 
 
-def _pull(root: Path, path: str, md5: str, gone: NotFound) -> None:
+def _pull(root: Path, path: str, md5: str, missing: NotFound) -> None:
     pointer = root / f"{path}.dvc"
     pointer.parent.mkdir(parents=True, exist_ok=True)
     pointer.write_text(yaml.safe_dump({"outs": [{"md5": md5, "hash": "md5", "path": Path(path).name}]}), encoding="utf-8")
     try:
         dvc(["pull", str(pointer.relative_to(root))], root, what=f"dvc pull {path}", level=logging.DEBUG)
     except RetuneError as error:
-        raise NotFound(f"{gone}. Pulling {path} failed: {error}") from None
+        raise NotFound(f"{missing}. Pulling {path} failed: {error}") from None
     finally:
         pointer.unlink()
         (pointer.parent / ".gitignore").unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -124,24 +125,13 @@ def copy(
         if table.name not in names:
             continue
         try:
-            for batch in batches(rows_of(source, source_tables, table.name, target_tables, rewrite)):
+            rows = rows_of(source, source_tables, table.name, target_tables, rewrite)
+            while batch := list(islice(rows, ROWS)):
                 target.execute(table.insert(), batch)
         except sqlalchemy.exc.DBAPIError as error:
             message = " ".join(str(error.orig).split())
             raise RetuneError(f"PostgreSQL rejects a row of {table.name}, nothing was written: {message}") from None
         advance_sequences(target, table)
-
-
-def batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Yield rows in lists."""
-    batch: list[dict[str, Any]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == ROWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def advance_sequences(target: sa.Connection, table: sa.Table) -> None:

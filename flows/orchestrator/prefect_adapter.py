@@ -67,7 +67,7 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
     def prefect_flow() -> Any:
         from prefect import flow as make
 
-        return make(persist_result=False, validate_parameters=False)(_watched(function))
+        return make(persist_result=False, validate_parameters=False)(joined()(function))
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -125,24 +125,13 @@ def configure(api_url: str, home: str, deadline: float) -> None:
     )
 
 
-def _watched(function: Callable[P, R]) -> Callable[P, R]:
-    """Watch the flow run from a thread while `function` runs.
-
-    A plain-process flow notices neither its cancellation (`prefect flow-run cancel` only writes a state) nor a dead
-    server (the client waits forever).
-    """
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with joined():
-            return function(*args, **kwargs)
-
-    return call
-
-
 @contextmanager
 def joined() -> Iterator[None]:
-    """Run the block as part of this process's flow run: its tasks belong to it, and it is watched."""
+    """Run the block as part of this process's flow run: its tasks belong to it, and a thread watches it.
+
+    A plain-process flow notices neither its cancellation (`prefect flow-run cancel` only writes a state) nor a dead server (the client
+    waits forever).
+    """
     from prefect import tags
     from prefect.runtime import flow_run
 

@@ -19,7 +19,7 @@ _credentials: dict[str, str] = {}  # of managed servers, by API URL
 _tokens: dict[str, dict[str, str]] = {}  # headers for servers with CSRF protection, by API URL
 
 
-def know(api: str, credential: str) -> None:
+def use_credential(api: str, credential: str) -> None:
     """Use `credential`, USER:PASSWORD, for the managed server at `api`, overriding the environment."""
     _credentials[api] = credential
 

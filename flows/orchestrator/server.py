@@ -32,7 +32,7 @@ from components.core.output_dir import closed_to, make_private, open_log
 from components.core.process import quiet_environment, tied_command
 from flows.orchestrator import credential
 from flows.orchestrator.guarded_app import HOST
-from flows.orchestrator.prefect_api import auth, know
+from flows.orchestrator.prefect_api import auth, use_credential
 from flows.orchestrator.processes import RestartedProcess, free_port, listens, log_tail
 from flows.settings import Settings
 
@@ -92,7 +92,7 @@ def running(home: Path) -> str | None:
         return None
     try:
         if listens_at(server) and status(server.url, secret) == httpx.codes.OK:
-            know(server.url, secret)
+            use_credential(server.url, secret)
             return server.url
     except (psutil.Error, httpx.HTTPError):
         return None

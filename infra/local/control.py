@@ -45,7 +45,11 @@ def up(stack: Stack, project: Path, workers: int) -> None:
             start_new_session=True,
         )
     try:
-        await_state(stack, child)
+        end = time.monotonic() + DEADLINE
+        while child.poll() is None and not read_state(stack):
+            if time.monotonic() > end:
+                raise Unavailable(f"the stack did not start within {DEADLINE:.0f} s; see {stack.folder / 'logs'}")
+            time.sleep(POLL)
     except BaseException:
         child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -59,19 +63,6 @@ def up(stack: Stack, project: Path, workers: int) -> None:
 def is_supervised(folder: Path) -> bool:
     """Return whether the stack in a folder has a supervisor: its services use their secrets, so no new ones may be created."""
     return (folder / "ports.json").exists() and read_state(open_stack(folder, whole=False)) is not None
-
-
-def await_state(stack: Stack, child: "subprocess.Popen[bytes]") -> None:
-    """Wait until the supervisor reports that everything runs, or ends.
-
-    Raises:
-        Unavailable: neither happened within the deadline.
-    """
-    end = time.monotonic() + DEADLINE
-    while child.poll() is None and not read_state(stack):
-        if time.monotonic() > end:
-            raise Unavailable(f"the stack did not start within {DEADLINE:.0f} s; see {stack.folder / 'logs'}")
-        time.sleep(POLL)
 
 
 def down(stack: Stack) -> bool:
@@ -105,10 +96,8 @@ def status(stack: Stack) -> tuple[list[str], bool]:
     project, started = Path(state["project"]), state["services"]
     services += [worker_service(stack, project, int(name.partition("-")[2])) for name in started if name.startswith("worker-")]
     states = [(service.name, is_healthy(service.name, started, service.healthy)) for service in services]
-    lines = [
-        f"{name:9} {'ok' if healthy else 'NOT WELL'}  {location(stack, name)}{_restarted(started[name]['restarts'])}"
-        for name, healthy in states
-    ]
+    restarts = {name: f"  (restarted {times} times; see its log)" for name, entry in started.items() if (times := entry["restarts"])}
+    lines = [f"{name:9} {'ok' if healthy else 'NOT WELL'}  {location(stack, name)}{restarts.get(name, '')}" for name, healthy in states]
     return lines, all(healthy for _, healthy in states)
 
 
@@ -124,10 +113,6 @@ def location(stack: Stack, name: str) -> str:
     """Return the URL or log of a service, without secrets."""
     known = {"mlflow": stack.mlflow, "prefect": stack.prefect.removesuffix("/api"), "s3": stack.s3}
     return known.get(name) or (f"127.0.0.1:{stack.ports['postgres']}" if name == "postgres" else f"{stack.log(name)}")
-
-
-def _restarted(times: int) -> str:
-    return f"  (restarted {times} times; see its log)" if times else ""
 
 
 def supervise(folder: Path, project: Path, workers: int) -> None:

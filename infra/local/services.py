@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import httpx
 import psutil
 
 from components.core.process import QUIET
-from flows.orchestrator.prefect_api import POOL, know, post
+from flows.orchestrator.prefect_api import POOL, post, use_credential
 from flows.orchestrator.processes import http_fault
 from flows.orchestrator.server import server_command, server_settings
 from infra.local import postgres
@@ -81,7 +82,7 @@ def store_service(stack: Stack) -> Service:
     command = ["weed", "-logtostderr=true", "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in options.items())]
     # The gateway is ready before the volume server.
     # Each write is flushed, and a clean shutdown takes 15 s, so the grace period is short.
-    return Service("s3", command, {}, lambda: answers(f"{stack.s3}/healthz") and is_open(ports["volume"]), data, grace=5.0)
+    return Service("s3", command, {}, lambda: http_fault(f"{stack.s3}/healthz") is None and is_open(ports["volume"]), data, grace=5.0)
 
 
 def mlflow_service(stack: Stack) -> Service:
@@ -101,7 +102,7 @@ def mlflow_service(stack: Stack) -> Service:
         "AWS_SECRET_ACCESS_KEY": stack.secrets["S3_MLFLOW_KEY"],
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    return Service("mlflow", command, settings, lambda: answers(f"{stack.mlflow}/health"), stack.folder)
+    return Service("mlflow", command, settings, lambda: http_fault(f"{stack.mlflow}/health") is None, stack.folder)
 
 
 def prefect_settings(stack: Stack) -> dict[str, str]:
@@ -123,7 +124,8 @@ def prefect_service(stack: Stack) -> Service:
     """Prefect's server with its state in PostgreSQL."""
     credential = (USER, stack.secrets["PREFECT_PASSWORD"])
     command = server_command(stack.ports["prefect"])
-    return Service("prefect", command, prefect_settings(stack), lambda: answers(f"{stack.prefect}/health", credential), stack.folder)
+    health = partial(http_fault, f"{stack.prefect}/health", credential)
+    return Service("prefect", command, prefect_settings(stack), lambda: health() is None, stack.folder)
 
 
 def worker_service(stack: Stack, project: Path, number: int) -> Service:
@@ -142,16 +144,11 @@ def is_online(stack: Stack, worker: str) -> bool:
 
 def ask(stack: Stack, path: str, body: object) -> Any:
     """Return the response of Prefect's server; None after an error."""
-    know(stack.prefect, f"{USER}:{stack.secrets['PREFECT_PASSWORD']}")
+    use_credential(stack.prefect, f"{USER}:{stack.secrets['PREFECT_PASSWORD']}")
     try:
         return post(f"{stack.prefect}{path}", body, timeout=5).json()
     except httpx.HTTPError:
         return None
-
-
-def answers(url: str, auth: tuple[str, str] | None = None) -> bool:
-    """Return whether a URL answers with 200."""
-    return http_fault(url, auth) is None
 
 
 def is_open(port: int) -> bool:
