@@ -85,7 +85,7 @@ def process_is_gone(run: Run, managed: bool) -> bool:
     return bool(ours) and time.time() - since > BEGINS and not any(_runs_flow(pid, run["id"]) for pid in psutil.pids())
 
 
-def is_begun_again(run: Run, tag: str) -> bool:
+def was_restarted(run: Run, tag: str) -> bool:
     """Return whether a flow run was restarted in another process than the one in `tag`, and that may be alive."""
     former = json.loads(tag)
     restarts = [

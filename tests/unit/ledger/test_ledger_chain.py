@@ -172,7 +172,7 @@ def test_an_older_ledger_is_chained_as_found(file: Path) -> None:
     assert "promotions tickets 2 was deleted" in tamper(file, "DELETE FROM promotions WHERE sequence = 2").faults
 
 
-def test_a_chain_killed_at_its_beginning_is_begun_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chain_killed_at_its_beginning_was_restarted(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_all(open_at(file))
     connection = sqlite3.connect(file)
     connection.execute("DROP TABLE chain")

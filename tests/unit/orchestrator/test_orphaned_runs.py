@@ -90,7 +90,7 @@ def test_run_in_container_is_left_unchanged(run: dict[str, Any], dead: bool) -> 
 def test_restarted_run_outlives_its_first_process() -> None:
     first = json.dumps(json.loads(owner()) | {"pid": NO_PID})
 
-    assert orphaned_runs.is_begun_again(tagged_run(), first)
-    assert orphaned_runs.is_begun_again(tagged_run(host="another-host"), first)
-    assert not orphaned_runs.is_begun_again(tagged_run(pid=NO_PID), first)
-    assert not orphaned_runs.is_begun_again({"id": "1", "tags": []}, first)
+    assert orphaned_runs.was_restarted(tagged_run(), first)
+    assert orphaned_runs.was_restarted(tagged_run(host="another-host"), first)
+    assert not orphaned_runs.was_restarted(tagged_run(pid=NO_PID), first)
+    assert not orphaned_runs.was_restarted({"id": "1", "tags": []}, first)
