@@ -1,1 +1,1 @@
-"""Running the services around Retune: the two user interfaces on loopback."""
+"""Run the services around Retune: user interfaces, background services, the shared stack, containers and Kubernetes."""

@@ -1,4 +1,4 @@
-"""Serve the form by which Prefect's users answer what waits for a person: the deployment `decide`. Part of `make ui`."""
+"""Serve the approval form, Prefect's deployment `decide`, in which users answer waiting requests. Part of `make ui`."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ from components.core.process import quiet_environment
 
 
 def main() -> None:
-    """Serve until ended; needs PREFECT_API_URL, and the project as the working folder."""
+    """Serve until stopped; needs PREFECT_API_URL, and the project as the working folder."""
     quiet_environment()  # before Prefect is imported
     from prefect.types.entrypoint import EntrypointType
 

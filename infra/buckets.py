@@ -1,4 +1,4 @@
-"""`python -m infra.buckets NAME…`: make the buckets that are missing in the S3 store of the settings (RETUNE_S3_…); repeatable."""
+"""`python -m infra.buckets NAME…`: create missing buckets in the configured S3 store (RETUNE_S3_…); idempotent."""
 
 import sys
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from components.core.exits import run_command
 from flows.settings import load_into_environment
 
 
-def make(names: Sequence[str], project: Path) -> list[str]:
-    """Make the buckets that are missing and return their names.
+def create_missing(names: Sequence[str], project: Path) -> list[str]:
+    """Create the missing buckets and return their names.
 
     Raises:
-        BadParams: the store refuses these keys or a name.
+        BadParams: the store rejects the keys or a name.
         Unavailable: the store does not answer.
     """
     import boto3
@@ -22,18 +22,18 @@ def make(names: Sequence[str], project: Path) -> list[str]:
     from botocore.exceptions import BotoCoreError, ClientError
 
     settings = load_into_environment(project)
-    where = settings.s3_endpoint or "Amazon S3"
+    store = settings.s3_endpoint or "Amazon S3"
     client = boto3.client("s3", config=Config(connect_timeout=5, read_timeout=15, retries={"total_max_attempts": 3}))
     try:
-        return [name for name in names if made(client, name)]
+        return [name for name in names if create_if_missing(client, name)]
     except ClientError as error:
-        raise BadParams(f"{where} refuses {', '.join(names)}: {error}; see RETUNE_S3_ACCESS_KEY and RETUNE_S3_SECRET_KEY") from None
+        raise BadParams(f"{store} rejects {', '.join(names)}: {error}; check RETUNE_S3_ACCESS_KEY and RETUNE_S3_SECRET_KEY") from None
     except BotoCoreError as error:
-        raise Unavailable(f"{where} does not answer: {error}; see RETUNE_S3_ENDPOINT") from None
+        raise Unavailable(f"{store} does not answer: {error}; check RETUNE_S3_ENDPOINT") from None
 
 
-def made(client: Any, name: str) -> bool:
-    """Make a bucket, unless we have it; say whether it was made."""
+def create_if_missing(client: Any, name: str) -> bool:
+    """Create a bucket if it is missing; return whether it was created."""
     from botocore.exceptions import ClientError
 
     try:
@@ -48,13 +48,13 @@ def made(client: Any, name: str) -> bool:
 
 
 def main() -> int:
-    """Make the buckets that are missing."""
+    """Create the missing buckets."""
     names = sys.argv[1:]
     if not names:
         print("usage: python -m infra.buckets NAME…", file=sys.stderr)
         return 2
-    new = make(names, Path.cwd())
-    print("\n".join(f"bucket {name}: {'made' if name in new else 'was there'}" for name in names))
+    created = create_missing(names, Path.cwd())
+    print("\n".join(f"bucket {name}: {'created' if name in created else 'exists'}" for name in names))
     return 0
 
 

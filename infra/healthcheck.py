@@ -1,4 +1,4 @@
-"""`python -m infra.healthcheck URL`: asked for a container's health: exit code 0 where URL answers 200 within five seconds, else 1."""
+"""`python -m infra.healthcheck URL`: a container's health check; exit code 0 if URL answers with 200 within five seconds, else 1."""
 
 import sys
 import urllib.request
@@ -9,20 +9,19 @@ SECONDS = 5
 
 
 def fault(url: str) -> str | None:
-    """Return what is wrong with the answer of `url`; None where it is 200."""
+    """Return None if `url` answers with 200, else what is wrong. Standard library only, to start fast."""
     try:
         with urllib.request.urlopen(url, timeout=SECONDS) as answer:
             return None if answer.status == 200 else f"{url} answered {answer.status}"
-    except (OSError, ValueError) as error:  # an error status is an OSError too
+    except (OSError, ValueError) as error:  # an error status is also an OSError
         return f"{url}: {error}"
 
 
 def main() -> int:
-    """Say what is wrong, if anything is."""
-    found = fault(sys.argv[1])
-    if found:
-        print(found, file=sys.stderr)
-    return 1 if found else 0
+    """Print the fault, if any."""
+    if problem := fault(sys.argv[1]):
+        print(problem, file=sys.stderr)
+    return 1 if problem else 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""`python -m infra.passwords FOLDER`: make up every secret of infra/compose.yaml, a file each; nothing is printed but the names.
+"""`python -m infra.passwords FOLDER`: generate every secret of infra/compose.yaml, one file each; print only the names.
 
-The folder can be entered by its owner alone. The files in it can be read by all, since a container sees a single file with the
-owner and mode that it has here, and each service runs as a user of its own.
+Only the owner can enter the folder. All can read the files in it, since a container sees a single file with the
+owner and mode that it has here, and each service runs as a different user.
 """
 
 import json
@@ -14,12 +14,12 @@ from pathlib import Path
 from components.core.errors import BadParams
 from components.core.exits import run_command
 
-BYTES = 24  # of randomness a secret
+BYTES = 24  # random bytes per secret
 ACTIONS = ("Read", "Write", "List", "Tagging")
 
 
-def new_secret() -> dict[str, str]:
-    """Return the text of each file; a password that stands in two of them is the same."""
+def generate_secrets() -> dict[str, str]:
+    """Return the content of each file, by name; a password in two files is the same."""
     databases = {f"{name}_password": secrets.token_hex(BYTES) for name in ("postgres", "mlflow", "prefect", "retune")}
     keys = {f"s3_{name}_key": secrets.token_hex(BYTES) for name in ("admin", "mlflow", "retune")}
     return (
@@ -36,7 +36,7 @@ def new_secret() -> dict[str, str]:
 
 
 def identities(keys: dict[str, str]) -> list[dict[str, object]]:
-    """Return who may do what in the S3 store: each of MLflow and Retune in the bucket of its name, the administrator everything."""
+    """Return the S3 permissions: MLflow and Retune only in the bucket of the same name, the administrator everywhere."""
     return [
         {
             "name": name,
@@ -48,16 +48,16 @@ def identities(keys: dict[str, str]) -> list[dict[str, object]]:
 
 
 def write(folder: Path) -> list[str]:
-    """Write the secrets into a new folder, whole or not at all, and return their names.
+    """Write the secrets into a new folder, atomically, and return their names.
 
     Raises:
-        BadParams: the folder exists: databases and stores hold what is written there.
+        BadParams: the folder exists, and running services use its secrets.
     """
     if folder.exists():
-        raise BadParams(f"{folder} exists, and the databases know what is in it; to change one secret see docs/containers.md")
+        raise BadParams(f"{folder} exists, and databases use its secrets; to change one, see docs/containers.md")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # mode 0700
-    texts = new_secret()
+    texts = generate_secrets()
     for name, text in texts.items():
         (partial / name).write_text(text, encoding="utf-8")
         (partial / name).chmod(0o444)

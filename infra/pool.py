@@ -1,7 +1,7 @@
-"""`python -m infra.pool NAME DEFAULTS`: make the Kubernetes work pool NAME of Prefect's server, or bring its job template up to date.
+"""`python -m infra.pool NAME DEFAULTS`: create the Kubernetes work pool NAME on Prefect's server, or update its job template.
 
-Reads kubernetes/base-job-template.json and DEFAULTS, a JSON file with this pool's image, sizes and place. A pool that exists keeps
-its limit, and stays paused where a person paused it.
+Reads kubernetes/base-job-template.json and DEFAULTS, a JSON file with this pool's image, sizes and namespace. An existing pool keeps
+its limit and its pause.
 """
 
 import copy
@@ -21,11 +21,11 @@ TEMPLATE = Path(__file__).parent / "kubernetes/base-job-template.json"
 Json = dict[str, Any]
 
 
-def with_defaults(template: Json, defaults: Json, where: str) -> Json:
-    """Return the job template with other defaults for its variables; each must be what the variable's schema asks for.
+def with_defaults(template: Json, defaults: Json, source: str) -> Json:
+    """Return the job template with new defaults for its variables, checked against their schemas.
 
     Raises:
-        BadParams: a variable that is not there, or a value that does not fit; with every fault.
+        BadParams: a variable is unknown or a value is invalid; the message lists all faults.
     """
     from jsonschema import Draft202012Validator
 
@@ -35,11 +35,11 @@ def with_defaults(template: Json, defaults: Json, where: str) -> Json:
     faults = []
     for name, value in defaults.items():
         if name not in variables:
-            faults.append(f"{where}: no variable {name!r}; the job template has: {', '.join(variables)}")
+            faults.append(f"{source}: no variable {name!r}; the job template has: {', '.join(variables)}")
             continue
         variables[name]["default"] = value
         schema = variables[name] | {"definitions": definitions}
-        faults += [f"{where}: {name}: {error.message}" for error in Draft202012Validator(schema).iter_errors(value)]
+        faults += [f"{source}: {name}: {error.message}" for error in Draft202012Validator(schema).iter_errors(value)]
     if faults:
         raise BadParams("\n".join(faults))
     return template
@@ -49,7 +49,7 @@ def read_json(path: Path) -> Json:
     """Read a JSON file.
 
     Raises:
-        BadParams: it is missing, or no JSON object.
+        BadParams: it is missing, or not a JSON object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -61,11 +61,11 @@ def read_json(path: Path) -> Json:
 
 
 def publish(name: str, template: Json) -> str:
-    """Give the pool its job template, and return what was done.
+    """Create the pool or update its job template, and return what was done.
 
     Raises:
-        BadParams: there is no address of a server, or it refuses us.
-        Unavailable: the server does not answer, or only with an error of its own.
+        BadParams: the server's URL is not set, or it rejects the request.
+        Unavailable: the server does not answer, or with an internal error.
     """
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -73,35 +73,35 @@ def publish(name: str, template: Json) -> str:
 
     url, auth = os.environ.get("PREFECT_API_URL"), os.environ.get("PREFECT_API_AUTH_STRING")
     if not url:
-        raise BadParams("PREFECT_API_URL is not set: expected the address of Prefect's server, http://…/api")
+        raise BadParams("PREFECT_API_URL is not set: expected the URL of Prefect's server, http://…/api")
     if auth and ":" not in auth:
-        raise BadParams("PREFECT_API_AUTH_STRING: expected USER:PASSWORD, found no colon; is it still the example's?")
+        raise BadParams("PREFECT_API_AUTH_STRING: expected USER:PASSWORD, found no colon; replace the example's value")
     try:
         with SyncPrefectClient(url, auth_string=auth) as client:
             try:
                 client.update_work_pool(name, WorkPoolUpdate(base_job_template=template))
             except ObjectNotFound:
                 client.create_work_pool(WorkPoolCreate(name=name, type="kubernetes", base_job_template=template))
-                return "made"
-            return "brought up to date"
-    except ObjectAlreadyExists:  # another worker was faster, with the same template
-        return "was made meanwhile"
+                return "created"
+            return "updated"
+    except ObjectAlreadyExists:  # another worker created it first, with the same template
+        return "already created by another worker"
     except httpx.HTTPStatusError as error:
-        kind = Unavailable if error.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR else BadParams
-        raise kind(f"Prefect's server at {url} answered {error.response.status_code}; see PREFECT_API_AUTH_STRING") from None
+        error_type = Unavailable if error.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR else BadParams
+        raise error_type(f"Prefect's server at {url} answered {error.response.status_code}; check PREFECT_API_AUTH_STRING") from None
     except (httpx.HTTPError, RuntimeError) as error:
         raise Unavailable(f"Prefect's server at {url} does not answer: {error}") from None
 
 
 def main() -> int:
-    """Make the pool or bring it up to date."""
+    """Create or update the pool."""
     quiet_environment()
     if len(sys.argv) != 3:
         print("usage: python -m infra.pool NAME DEFAULTS", file=sys.stderr)
         return 2
     name, defaults = sys.argv[1], Path(sys.argv[2])
-    done = publish(name, with_defaults(read_json(TEMPLATE), read_json(defaults), str(defaults)))
-    print(f"work pool {name}: {done}")
+    result = publish(name, with_defaults(read_json(TEMPLATE), read_json(defaults), str(defaults)))
+    print(f"work pool {name}: {result}")
     return 0
 
 

@@ -1,38 +1,34 @@
-"""`make ui`: MLflow's and Prefect's pages on loopback over the embedded state, and the form for approvals, until Ctrl-C."""
+"""`make ui`: serve MLflow's and Prefect's pages for `var/` on loopback, and the approval form, until Ctrl-C."""
 
 import contextlib
 import logging
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 
 from components.core.errors import Unavailable
 from components.core.exits import run_command
-from components.core.output_dir import open_log
-from components.core.ports import HOST, free_port
-from components.core.process import end_group, quiet_environment, tied_command
+from components.core.process import quiet_environment
 from components.mlflow_store.tracking import prepare_store
 from flows.orchestrator import credential
 from flows.orchestrator.guarded_app import VARIABLE
 from flows.orchestrator.prefect_api import client_settings
-from flows.orchestrator.server import listens, prefect_server
+from flows.orchestrator.processes import free_port, http_fault, listens, running
+from flows.orchestrator.server import prefect_server
 from flows.project.workspace import Workspace, open_workspace
 from flows.settings import Settings, read_settings
 
 PORT = 5000
-ATTEMPTS = 3  # another process may take a port between our look at it and the server's
+ATTEMPTS = 3  # another process may take the port before the server does
 LOG = "mlflow-ui.log"
-POLL = 2  # seconds between two looks for a decision
+POLL = 2  # seconds between two checks for a decision
 
 
 def serve(workspace: Workspace, settings: Settings) -> None:
-    """Start both servers, print their addresses and wait.
+    """Start both servers, print their URLs and wait.
 
     Raises:
         Unavailable: a server did not answer within the deadline.
@@ -40,21 +36,21 @@ def serve(workspace: Workspace, settings: Settings) -> None:
     with prefect_server(workspace.var, settings) as prefect, mlflow(workspace, settings) as address, approvals(workspace, prefect):
         print(f"MLflow   {address}\nPrefect  {prefect.removesuffix('/api')}", flush=True)
         print(login(workspace.var, settings), flush=True)
-        print("What waits for a person is answered under Deployments, decide. Ctrl-C ends both.", flush=True)
+        print("Answer waiting requests under Deployments, decide. Ctrl-C ends both servers.", flush=True)
         while True:
             time.sleep(3600)
 
 
 def login(var: Path, settings: Settings) -> str:
-    """Say how a person logs in; the credential itself is in a file that only its owner may read. Nothing where both are shared services."""
-    asks = [] if settings.prefect_api_url else ["Prefect asks for the whole line"]
-    asks += [] if settings.mlflow_uri else ["MLflow asks for the user name before its colon and the password behind it"]
-    return f"To log in, see {var / credential.FILE}: {', '.join(asks)}." if asks else ""
+    """Return how to log in, without the credential itself; empty if both services are shared."""
+    rules = [] if settings.prefect_api_url else ["Prefect expects the whole line"]
+    rules += [] if settings.mlflow_uri else ["MLflow expects the user name before the colon and the password after it"]
+    return f"To log in, see {var / credential.FILE}: {', '.join(rules)}." if rules else ""
 
 
 @contextlib.contextmanager
 def mlflow(workspace: Workspace, settings: Settings) -> Iterator[str]:
-    """Run MLflow's server over the embedded store and give its address; where the settings name a server, give that one's.
+    """Run MLflow's server for the embedded store and yield its URL, or yield that of the configured server.
 
     Raises:
         Unavailable: it did not answer within the deadline.
@@ -72,22 +68,23 @@ def mlflow(workspace: Workspace, settings: Settings) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _mlflow(workspace: Workspace, settings: Settings, port: int) -> Iterator[int | None]:
-    """Run MLflow's server on a port and give that once it answers; None where another process took the port before it did."""
+    """Run MLflow's server on a port and yield that when it answers; yield None if another process took the port."""
     log = workspace.var / LOG
     store = prepare_store(workspace.var)
     command = [sys.executable, "-m", "flows.orchestrator.guarded_app", "mlflow.server.fastapi_app:app", "--port", str(port)]
     variables = {
-        # What `mlflow server` hands to its workers.
+        # Variables that `mlflow server` sets for its workers.
         "_MLFLOW_SERVER_FILE_STORE": store,
         "_MLFLOW_SERVER_REGISTRY_STORE": store,
         "_MLFLOW_SERVER_ARTIFACT_ROOT": (workspace.var / "mlartifacts").as_uri(),
         "_MLFLOW_SGI_NAME": "uvicorn",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nobody submits jobs to it
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # no job submission
         VARIABLE: credential.make(workspace.var),
     }
     with running(command, variables, log) as child:
         end = time.monotonic() + settings.server_deadline
-        while not (child.poll() is None and listens(psutil.Process(child.pid), port) and answers(port)):
+        url = f"http://{HOST}:{port}/health"
+        while not (child.poll() is None and listens(psutil.Process(child.pid), port) and http_fault(url, timeout=2) is None):
             if child.poll() is not None and free_port(port) != port:
                 yield None
                 return
@@ -99,44 +96,16 @@ def _mlflow(workspace: Workspace, settings: Settings, port: int) -> Iterator[int
 
 @contextlib.contextmanager
 def approvals(workspace: Workspace, prefect: str) -> Iterator[None]:
-    """Serve the form that answers what waits for a person, until the block ends."""
+    """Serve the approval form until the block ends."""
     settings = {
         **client_settings(prefect),
         "PREFECT_HOME": str(workspace.var / "prefect"),
         "PREFECT_LOGGING_EXTRA_LOGGERS": "components,flows",
-        "PREFECT_RUNNER_SERVER_ENABLE": "false",  # it listens nowhere
+        "PREFECT_RUNNER_SERVER_ENABLE": "false",  # no listening port
         "PREFECT_RUNNER_POLL_FREQUENCY": str(POLL),
     }
     with running([sys.executable, "-m", "infra.approvals"], settings, workspace.var / "approvals.log", workspace.project):
         yield
-
-
-@contextlib.contextmanager
-def running(command: list[str], settings: dict[str, str], log: Path, folder: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-    """Run a command with `settings` in its environment, in a session of its own and tied to the life of this process."""
-    with os.fdopen(open_log(log), "a", encoding="utf-8") as out:
-        child = subprocess.Popen(
-            tied_command(command),
-            cwd=folder,
-            env=os.environ | settings,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            text=True,
-        )
-    try:
-        yield child
-    finally:
-        end_group(child, grace=5.0)
-
-
-def answers(port: int) -> bool:
-    """Say whether MLflow answers on `port`."""
-    try:
-        return httpx.get(f"http://{HOST}:{port}/health", timeout=2).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What a second making of a version must have in common with the first, stage by stage and file by file."""
+"""Compare a rebuilt version with the original, stage by stage and file by file."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -10,18 +10,18 @@ import numpy as np
 
 from components.artifacts.predictions import Predictions
 from components.core.errors import NotFound
-from flows.dvc_adapter.repro import cached_listing, cached_object
+from flows.dvc_adapter.cache import cached_listing, cached_object
 
-# What says how long something took, and so differs between two makings of one model.
+# Files and fields with timings, which differ between two builds of the same model.
 TIMED_FILES = ("models/tuned/trials.parquet", "models/trained/history.jsonl")
 TIMED_FIELDS = {"seconds", "examples_per_second", "peak_memory_mib", "resumed"}
 
 
 @dataclass(frozen=True)
 class StageOutput:
-    """One file of a stage's outputs: its md5 in both makings, None where it is not; `equal` leaves times out of account.
+    """One output file of a stage with its md5 in both builds, None if absent; `equal` ignores timings.
 
-    `equal` is None where the bytes differ, may do so by times alone, and nobody can look since the first ones are gone.
+    `equal` is None if the bytes differ, possibly only in timings, and the original file is no longer available to check.
     """
 
     stage: str
@@ -31,10 +31,10 @@ class StageOutput:
     equal: bool | None
 
 
-def files_of(lock: Mapping[str, Any], stage: str, cache_of: Path, whole: Collection[str] = ()) -> dict[str, str]:
+def stage_files(lock: Mapping[str, Any], stage: str, cache_of: Path, whole: Collection[str] = ()) -> dict[str, str]:
     """Return the md5 of every file that a stage wrote, by path.
 
-    A folder is one entry with its own md5 (`….dir`) where its listing is gone from the cache, or where its path is in `whole`.
+    A folder is one entry with its own md5 (`….dir`) if its listing is missing from the cache or its path is in `whole`.
     """
     files: dict[str, str] = {}
     for out in lock["stages"].get(stage, {}).get("outs", []):
@@ -43,55 +43,50 @@ def files_of(lock: Mapping[str, Any], stage: str, cache_of: Path, whole: Collect
             files[path] = md5
             continue
         try:
-            files |= {f"{path}/{name}": each for name, each in cached_listing(cache_of, md5).items()}
+            files |= {f"{path}/{name}": file_md5 for name, file_md5 in cached_listing(cache_of, md5).items()}
         except NotFound:
             files[path] = md5
     return files
 
 
-def folders(files: Mapping[str, str]) -> set[str]:
-    """Return the folders of which only their own md5 is known."""
+def unlisted_folders(files: Mapping[str, str]) -> set[str]:
+    """Return the folders whose listing is missing."""
     return {path for path, md5 in files.items() if md5.endswith(".dir")}
 
 
 def compare_stage(stage: str, first: Mapping[str, Any], second: Mapping[str, Any], project: Path, root: Path) -> list[StageOutput]:
-    """Compare what a stage wrote by two locks: the first of `project`, whose cache may have lost it, the second of `root`."""
-    before = files_of(first, stage, project)
-    return compare(stage, before, files_of(second, stage, root, folders(before)), project, root)
+    """Compare a stage's outputs in two locks: `first` of `project`, whose cache may lack files, and `second` of `root`."""
+    before = stage_files(first, stage, project)
+    return compare(stage, before, stage_files(second, stage, root, unlisted_folders(before)), project, root)
 
 
-def in_a_word(outputs: Sequence[StageOutput]) -> str:
-    """Return how a stage's outputs compare: `12 files equal`, `1 of 3 files differ, 1 cannot be compared`."""
-    apart, unknown = (sum(output.equal is state for output in outputs) for state in (False, None))
-    said = f"{apart} of {len(outputs)} files differ" if apart else f"{len(outputs) - unknown} files equal"
-    return f"{said}, {unknown} cannot be compared" if unknown else said
+def summarize(outputs: Sequence[StageOutput]) -> str:
+    """Summarize a comparison: `12 files equal`, `1 of 3 files differ, 1 cannot be compared`."""
+    different, unknown = (sum(output.equal is state for output in outputs) for state in (False, None))
+    summary = f"{different} of {len(outputs)} files differ" if different else f"{len(outputs) - unknown} files equal"
+    return f"{summary}, {unknown} cannot be compared" if unknown else summary
 
 
 def compare(stage: str, before: Mapping[str, str], after: Mapping[str, str], project: Path, root: Path) -> list[StageOutput]:
-    """Compare the outputs of a stage; a folder that is one entry `before` must be one `after`."""
+    """Compare the outputs of a stage; a folder that is one entry in `before` must be one entry in `after`."""
     return [
-        StageOutput(stage, name, before.get(name), after.get(name), same(name, before.get(name), after.get(name), project, root))
+        StageOutput(stage, name, before.get(name), after.get(name), is_equal(name, before.get(name), after.get(name), project, root))
         for name in sorted({*before, *after})
     ]
 
 
-def same(name: str, old: str | None, new: str | None, project: Path, root: Path) -> bool | None:
-    """Say whether an output is the same but for times; None where it is not known."""
+def is_equal(name: str, old: str | None, new: str | None, project: Path, root: Path) -> bool | None:
+    """Return whether an output is equal apart from timings; None if it contains some and the original is missing.
+
+    Files in TIMED_FILES always count as equal.
+    """
     if old == new:
         return True
     if old is None or new is None:
         return False
-    return timed(name, old, project, root)
-
-
-def timed(name: str, old: str, project: Path, root: Path) -> bool | None:
-    """Say whether an output differs by nothing but times; None where it holds some, and the first making's is gone.
-
-    A file that is made of times is not compared further.
-    """
     if name in TIMED_FILES:
         return True
-    if not holds_times(root / name, name):
+    if not contains_times(root / name, name):
         return False
     if old.endswith(".dir"):
         return None
@@ -99,45 +94,45 @@ def timed(name: str, old: str, project: Path, root: Path) -> bool | None:
         first = json.loads(cached_object(project, old).read_text(encoding="utf-8"))
     except NotFound:
         return None
-    return isinstance(first, dict) and untimed(first) == untimed(json.loads((root / name).read_text(encoding="utf-8")))
+    return isinstance(first, dict) and without_times(first) == without_times(json.loads((root / name).read_text(encoding="utf-8")))
 
 
-def holds_times(path: Path, name: str) -> bool:
-    """Say whether a file, or any file of a folder, tells how long something took."""
+def contains_times(path: Path, name: str) -> bool:
+    """Return whether a file, or any file in a folder, contains timings."""
     if path.is_dir():
-        return any(holds_times(each, f"{name}/{each.relative_to(path).as_posix()}") for each in path.rglob("*") if each.is_file())
+        return any(contains_times(file, f"{name}/{file.relative_to(path).as_posix()}") for file in path.rglob("*") if file.is_file())
     if name in TIMED_FILES or path.suffix != ".json":
         return name in TIMED_FILES
     record = json.loads(path.read_text(encoding="utf-8"))
     return isinstance(record, dict) and not TIMED_FIELDS.isdisjoint(record)
 
 
-def untimed(record: Mapping[str, object]) -> dict[str, object]:
-    """Return a record without the fields that hold times."""
+def without_times(record: Mapping[str, object]) -> dict[str, object]:
+    """Return a record without its timing fields."""
     return {name: value for name, value in record.items() if name not in TIMED_FIELDS}
 
 
-def metrics_apart(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Return a sentence for each test metric that is another one, with both values."""
-    said = []
+def metric_differences(before: Mapping[str, Mapping[str, float]], after: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Describe each test metric that differs, with both values."""
+    differences = []
     for name in before:
         old, new = before[name], after.get(name)
         if new is None:
-            said.append(f"test {name}: was {old['value']:.6f}, is not measured now")
+            differences.append(f"test {name}: was {old['value']:.6f}, is not measured now")
         elif any(old[key] != new[key] for key in ("value", "low", "high")):
-            said.append(f"test {name}: was {old['value']:.6f} ({old['low']:.6f} to {old['high']:.6f}), is {new['value']:.6f}")
-    return said
+            differences.append(f"test {name}: was {old['value']:.6f} ({old['low']:.6f} to {old['high']:.6f}), is {new['value']:.6f}")
+    return differences
 
 
-def answers_apart(before: Predictions, after: Predictions) -> str | None:
-    """Return a sentence on how far the answers to the test rows are apart; None where they are the same."""
+def prediction_difference(before: Predictions, after: Predictions) -> str | None:
+    """Describe how the predictions on the test rows differ; None if they are equal."""
     if before.ids.tolist() != after.ids.tolist() or before.labels != after.labels:
-        return "the test rows or the labels are others, so the answers cannot be compared row by row"
-    others = [
+        return "the test rows or the labels differ, so the predictions cannot be compared row by row"
+    changed = [
         name for name in before.measured if not np.array_equal(before.measured[name], after.measured.get(name, np.zeros(0)), equal_nan=True)
     ]
-    other = int(np.sum(before.predicted != after.predicted))
+    different = int(np.sum(before.predicted != after.predicted))
     largest = float(np.abs(before.probabilities - after.probabilities).max(initial=0.0))
-    if other == 0 and largest == 0:
-        return f"what the model measures of the test rows is otherwise: {', '.join(others)}" if others else None
-    return f"{other} of {len(before.ids)} test rows are answered otherwise; the largest difference of a probability is {largest:.2e}"
+    if different == 0 and largest == 0:
+        return f"the per-row measurements differ: {', '.join(changed)}" if changed else None
+    return f"{different} of {len(before.ids)} predictions differ; the largest difference of a probability is {largest:.2e}"

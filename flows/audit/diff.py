@@ -1,6 +1,6 @@
-"""Two versions side by side on the newer one's test set: metrics, single answers, settings, data.
+"""Compare two versions on the newer one's test set: metrics, individual predictions, settings, data.
 
-Reads the runs' artifacts and DVC's cache; asks the older version by its own package, and keeps its answers in var/predictions.
+Reads the runs' artifacts and DVC's cache. Scores the older version with its own package and caches its predictions in var/predictions.
 """
 
 import contextlib
@@ -29,10 +29,10 @@ from components.model import tasks
 from components.model.base_resolver import REGISTERED
 from components.stats import MetricSet
 from flows.audit.registered_model import RegisteredModel
-from flows.dvc_adapter.repro import cached_file
+from flows.dvc_adapter.cache import cached_file
 
-MIN_CLASS_UNITS = 10  # where a run does not say
-NEAR = 0.8  # likewise: the similarity of a near copy
+MIN_CLASS_UNITS = 10  # default if a run does not record it
+NEAR = 0.8  # default similarity of a near duplicate
 
 
 class Frozen(BaseModel):
@@ -42,7 +42,7 @@ class Frozen(BaseModel):
 
 
 class Answer(Frozen):
-    """A row on which exactly one of the two is right; `before` and `after` are what they said."""
+    """A row on which exactly one of the two versions is right, with both predictions."""
 
     id: str
     text: str | None
@@ -52,9 +52,9 @@ class Answer(Frozen):
 
 
 class Scores(Frozen):
-    """Both on the same rows. `differences` are after minus before, paired; what is only one's own is in `labels_only_…`.
+    """Both versions on the same rows. `differences` are after minus before, paired; labels of one version only are in `labels_only_…`.
 
-    `left_out` counts the test rows that either has learnt, word for word or nearly.
+    `left_out` counts the excluded test rows that either version was trained on, exactly or as a near duplicate.
     """
 
     rows: int
@@ -72,7 +72,7 @@ class Scores(Frozen):
 
 
 class Data(Frozen):
-    """Both snapshots. The lists hold ids of rows that passed validation; None where DVC's cache has lost a side, and `lost` says why."""
+    """Both snapshots. The lists contain ids of rows that passed validation; None if DVC's cache lacks a side, with the reason in `lost`."""
 
     before: dict[str, str | int]
     after: dict[str, str | int]
@@ -84,7 +84,7 @@ class Data(Frozen):
 
 
 class Diff(Frozen):
-    """What changed from version `before` to version `after`; `scores` is None where they could not be compared, `lost` says why."""
+    """The changes from version `before` to `after`; `scores` is None if they could not be compared, with the reason in `lost`."""
 
     model: str
     before: int
@@ -99,13 +99,13 @@ def diff(model: RegisteredModel, before: int, after: int) -> Diff:
     """Compare two versions.
 
     Raises:
-        NotThere: no such version, or it was not registered by Retune.
+        NotFound: the version does not exist or was not registered by Retune.
     """
     old, new = model.version(before), model.version(after)
     scores, lost = None, None
     try:
         scores = compare_answers(model, old, new)
-    except (NotFound, BadModel) as error:  # the rest is worth reading without it
+    except (NotFound, BadModel) as error:  # the rest of the comparison is still useful
         lost = str(error)
     return Diff(
         model=model.name,
@@ -119,20 +119,20 @@ def diff(model: RegisteredModel, before: int, after: int) -> Diff:
 
 
 def compare_answers(model: RegisteredModel, old: registry.Version, new: registry.Version) -> Scores:
-    """Return both versions' scores on the new one's test set, without the rows that either, or a base of it, has learnt.
+    """Return both versions' scores on the new one's test set, without rows that either version or one of its bases was trained on.
 
     Raises:
-        NotThere: the test rows, the new version's predictions or what either has learnt are gone, or no row is left.
-        BadModel: the old version cannot be asked.
+        NotFound: the test rows, the new version's predictions or the training rows of either are missing, or no row remains.
+        BadModel: the old version cannot be loaded or scored.
     """
     rows = read_rows(cached_file(model.project, model.hash_of(new, "data/prepared/test"), "test.parquet"))
     params = read_json(model, new, "params.json")
     threshold = params.get("gates", {}).get("leakage", {}).get("near_duplicate", NEAR)
-    taught = [text for version in (old, new) for text in (*learnt_texts(model, version), *inherited_texts(model, version))]
-    fresh = ~similar_pairs(rows["text"].tolist(), taught, threshold)
+    trained_on = [text for version in (old, new) for text in (*training_texts(model, version), *inherited_texts(model, version))]
+    fresh = ~similar_pairs(rows["text"].tolist(), trained_on, threshold)
     if not fresh.any():
         raise NotFound(
-            f"version {old.number} or {new.number} has learnt each of the {len(rows):,} test rows, so none is left to compare on"
+            f"all {len(rows):,} test rows are in the training data of version {old.number} or {new.number}: no row is left to compare"
         )
     digest = new.tags.get("retune.test_digest", "")
     candidate = Predictions.read(artifact_access.artifact(model.uri, new, "evaluation/predictions/candidate.parquet"))
@@ -141,44 +141,44 @@ def compare_answers(model: RegisteredModel, old: registry.Version, new: registry
     task = tasks.load(str(params.get("task", "text_classification")), params.get("task_options"))
     units = params.get("evaluate", {}).get("min_class_units", MIN_CLASS_UNITS)
     label = label_reader(params.get("validate", {}).get("label_map", {}))
-    if task.label_column:
-        scored, candidate = (relabelled(one, label, lambda answer: task.rename_labels(answer, label)) for one in (scored, candidate))
-    old_answers, answers = (one.take(np.isin(one.ids, rows["id"][fresh].tolist())) for one in (scored, candidate))
-    measured = metric_set(task, answers, int(units))
-    found = measure(old_answers, answers, dict(zip(rows["id"], rows["text"], strict=True)), measured, digest)
-    return found.model_copy(update={"left_out": int((~fresh).sum())})
+    if task.named:
+        scored, candidate = (relabelled(side, label, lambda answer: task.renamed(answer, label)) for side in (scored, candidate))
+    old_answers, answers = (side.take(np.isin(side.ids, rows["id"][fresh].tolist())) for side in (scored, candidate))
+    metrics = metric_set(task, answers, int(units))
+    scores = measure(old_answers, answers, dict(zip(rows["id"], rows["text"], strict=True)), metrics, digest)
+    return scores.model_copy(update={"left_out": int((~fresh).sum())})
 
 
-def learnt_texts(model: RegisteredModel, version: registry.Version) -> list[str]:
-    """Return the texts that a version was trained and validated on."""
+def training_texts(model: RegisteredModel, version: registry.Version) -> list[str]:
+    """Return the training and validation texts of a version."""
     learn = model.hash_of(version, "data/prepared/learn")
     return [text for split in ("train", "validation") for text in read_rows(cached_file(model.project, learn, f"{split}.parquet"))["text"]]
 
 
 def inherited_texts(model: RegisteredModel, version: registry.Version) -> Iterator[str]:
-    """Yield the texts that the registered versions learnt which a version was fine-tuned from, as far as they are at hand."""
-    told = {version.uri}
-    while (base := version.tags.get(registry.BASE_SOURCE, "")).startswith(REGISTERED) and base not in told:
-        told.add(base)
+    """Yield the available training texts of the registered versions that a version was fine-tuned from."""
+    visited = {version.uri}
+    while (base := version.tags.get(registry.BASE_SOURCE, "")).startswith(REGISTERED) and base not in visited:
+        visited.add(base)
         name, _, number = base.removeprefix(REGISTERED).rpartition("/")
-        found = next((one for one in registry.versions(model.uri, name) if str(one.number) == number), None)
-        if found is None:
+        parent = next((candidate for candidate in registry.versions(model.uri, name) if str(candidate.number) == number), None)
+        if parent is None:
             return
-        version = found
+        version = parent
         with contextlib.suppress(NotFound):
-            yield from learnt_texts(model, version)
+            yield from training_texts(model, version)
 
 
-def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], yardstick: MetricSet, test_digest: str) -> Scores:
-    """Measure two models' answers to the same rows; pure."""
+def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], metrics: MetricSet, test_digest: str) -> Scores:
+    """Score two models' predictions on the same rows; pure."""
     pairs = list(zip(new.ids.tolist(), new.expected.tolist(), old.predicted.tolist(), new.predicted.tolist(), strict=True))
     rows = [Answer(id=row, text=texts.get(row), expected=right, before=was, after=now) for row, right, was, now in pairs]
     return Scores(
         rows=len(rows),
         test_digest=test_digest,
-        before={metric: yardstick.score(metric, old) for metric in yardstick.shown},
-        after={metric: yardstick.score(metric, new) for metric in yardstick.shown},
-        differences={metric: yardstick.difference(metric, new, old) for metric in yardstick.metrics},
+        before={metric: metrics.score(metric, old) for metric in metrics.shown},
+        after={metric: metrics.score(metric, new) for metric in metrics.shown},
+        differences={metric: metrics.difference(metric, new, old) for metric in metrics.metrics},
         fixed=tuple(row for row in rows if row.after == row.expected != row.before),
         broken=tuple(row for row in rows if row.before == row.expected != row.after),
         both_right=sum(row.before == row.expected == row.after for row in rows),
@@ -189,13 +189,13 @@ def measure(old: Predictions, new: Predictions, texts: Mapping[str, str], yardst
 
 
 def changed(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, tuple[object, object]]:
-    """Return the names whose values differ, with both values; None where there was none."""
+    """Return the names whose values differ, with both values (None if absent)."""
     names = [*before, *(name for name in after if name not in before)]
     return {name: (before.get(name), after.get(name)) for name in names if before.get(name) != after.get(name)}
 
 
 def read_params(model: RegisteredModel, version: registry.Version) -> dict[str, object]:
-    """Return the settings of a version with dotted names, and what the search chose as `tuned.NAME`; empty where the run is gone."""
+    """Return a version's settings by dotted name, with the tuned ones as `tuned.NAME`; empty if its run is missing."""
     try:
         chosen = read_json(model, version, "search/best.json").get("settings", {})
         return {**flatten(read_json(model, version, "params.json")), **{f"tuned.{name}": value for name, value in chosen.items()}}
@@ -205,41 +205,37 @@ def read_params(model: RegisteredModel, version: registry.Version) -> dict[str, 
 
 def read_json(model: RegisteredModel, version: registry.Version, path: str) -> dict[str, Any]:
     """Return a JSON artifact of a version's run."""
-    found: dict[str, Any] = json.loads(artifact_access.artifact(model.uri, version, path).read_text(encoding="utf-8"))
-    return found
+    content: dict[str, Any] = json.loads(artifact_access.artifact(model.uri, version, path).read_text(encoding="utf-8"))
+    return content
 
 
 def compare_data(model: RegisteredModel, old: registry.Version, new: registry.Version) -> Data:
-    """Return both snapshots, and the rows that only one has or that differ, as far as DVC's cache still has them."""
+    """Return both snapshots and, if DVC's cache still has them, the rows that were added, removed or changed."""
     sides = {"before": describe_data(model, old), "after": describe_data(model, new)}
     try:
-        return Data(**sides, **compare_rows(*(read_kept(model, version) for version in (old, new))))
+        validated = [cached_file(model.project, model.hash_of(version, "data/validated"), "kept.parquet") for version in (old, new)]
+        return Data(**sides, **compare_rows(*map(read_rows, validated)))
     except RetuneError as error:
         return Data(**sides, lost=str(error))
 
 
 def compare_rows(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """Return the ids that only one has, and those of both whose text or label differs; pure."""
+    """Return the ids of added and removed rows, and of rows whose text or label differs; pure."""
     before, after = old.set_index("id"), new.set_index("id")
     both = after.index.intersection(before.index)
     columns = {"reworded": "text", "relabelled": "label"}
-    found = {name: both[differing(before, after, both, column)] for name, column in columns.items() if column in before and column in after}
-    found |= {"added": after.index.difference(before.index), "removed": before.index.difference(after.index)}
-    return {name: tuple(sorted(map(str, ids))) for name, ids in found.items()}
+    ids = {name: both[differing(before, after, both, column)] for name, column in columns.items() if column in before and column in after}
+    ids |= {"added": after.index.difference(before.index), "removed": before.index.difference(after.index)}
+    return {name: tuple(sorted(map(str, index))) for name, index in ids.items()}
 
 
 def differing(before: pd.DataFrame, after: pd.DataFrame, ids: "pd.Index[str]", column: str) -> npt.NDArray[np.bool_]:
-    """Return for each of `ids` whether its cell differs between the two."""
+    """Return, per id, whether its cell differs."""
     return np.asarray(before.loc[ids, column].fillna("").to_numpy() != after.loc[ids, column].fillna("").to_numpy(), dtype=np.bool_)
 
 
-def read_kept(model: RegisteredModel, version: registry.Version) -> pd.DataFrame:
-    """Return the rows that passed validation for a version."""
-    return read_rows(cached_file(model.project, model.hash_of(version, "data/validated"), "kept.parquet"))
-
-
 def describe_data(model: RegisteredModel, version: registry.Version) -> dict[str, str | int]:
-    """Return a version's snapshot: its digest, and from the run its source, rows and time."""
+    """Return a version's snapshot: its digest and, from the run, source, rows and time."""
     digest = version.tags.get("retune.data_digest", "")
     try:
         manifest = SnapshotManifest.read(Path(artifact_access.artifact(model.uri, version, "data/manifest.json")).parent)

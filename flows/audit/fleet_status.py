@@ -1,4 +1,4 @@
-"""How things stand with every model of a project at once, and with the services that `retune up` has started."""
+"""Report the state of every model of a project and of the services that `retune up` started."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ SECONDS = 5.0
 
 @dataclass(frozen=True)
 class FleetRow:
-    """One model: its champion and since when (`age`), the newest version's verdict, the last and the next scheduled run, what waits."""
+    """One model: champion and its `age`, the newest version's verdict, the last and next scheduled run, and waiting requests."""
 
     model: str
     champion: int | None
@@ -37,39 +37,39 @@ class FleetRow:
 
 @dataclass(frozen=True)
 class Overview:
-    """A line a model, and what each service says of itself."""
+    """One row per model, and the health of each service."""
 
     models: tuple[FleetRow, ...]
     services: Mapping[str, str]
 
 
 def fleet_status() -> Overview:
-    """Ask the registry, the ledger and Prefect about every model of the project above the working folder.
+    """Query the registry, the ledger and Prefect about every model of the project above the working folder.
 
     Raises:
         BadParams: a model's folder cannot be read.
-        Unavailable: the registry or the ledger is out of reach.
+        Unavailable: the registry or the ledger is unreachable.
     """
     project = open_project()
     settings, models = read_settings(project.project), find_models(project.project)
     due = next_runs(project, settings)
     try:
-        place = champion_of(project)
-    except NotFound:  # nothing was ever recorded here
-        place = None
+        environment = champion_of(project)
+    except NotFound:  # nothing is recorded here yet
+        environment = None
     state = read_state(project.var)
     return Overview(
-        models=tuple(fleet_row(model, place, due) for model in models),
+        models=tuple(fleet_row(model, environment, due) for model in models),
         services=health(state) if state else {"services": "not running; `retune up` starts them"},
     )
 
 
-def fleet_row(model: ModelFolder, place: Environment | None, due: Mapping[str, str] | None) -> FleetRow:
-    """Collect what is known of a model; `due` is None where no server of Prefect's answers."""
+def fleet_row(model: ModelFolder, environment: Environment | None, due: Mapping[str, str] | None) -> FleetRow:
+    """Return the row of a model; `due` is None if no Prefect server answers."""
     next_run = "Prefect is not running" if due is None else due.get(model.name)
-    if place is None:
+    if environment is None:
         return FleetRow(model.name, None, None, None, None, next_run, 0)
-    ledger, versions = Ledger(place.ledger), registry.versions(place.mlflow, model.name)
+    ledger, versions = Ledger(environment.ledger), registry.versions(environment.mlflow, model.name)
     head, ended = ledger.head(model.name), ledger.retrainings(model.name)
     return FleetRow(
         model=model.name,
@@ -83,7 +83,7 @@ def fleet_row(model: ModelFolder, place: Environment | None, due: Mapping[str, s
 
 
 def next_runs(project: Workspace, settings: Settings) -> dict[str, str] | None:
-    """Return when the next scheduled run of each model is due, by Prefect; None where it does not answer."""
+    """Return the next scheduled run of each model from Prefect; None if it does not answer."""
     api = settings.prefect_api_url or running(project.var / "prefect")
     if not api:
         return None
@@ -93,23 +93,23 @@ def next_runs(project: Workspace, settings: Settings) -> dict[str, str] | None:
         "sort": "EXPECTED_START_TIME_ASC",
     }
     try:
-        found = post(f"{api}/flow_runs/filter", query, SECONDS).json()
+        runs = post(f"{api}/flow_runs/filter", query, SECONDS).json()
     except httpx.HTTPError:
         return None
-    return earliest(found)
+    return earliest(runs)
 
 
 def earliest(runs: Sequence[Mapping[str, object]]) -> dict[str, str]:
-    """Return the first start of each model among scheduled flow runs that are ordered by it. Pure."""
-    found: dict[str, str] = {}
+    """Return the first start of each model from scheduled flow runs in order of start. Pure."""
+    starts: dict[str, str] = {}
     for run in runs:
         parameters = run.get("parameters")
         if isinstance(parameters, dict) and parameters.get("model"):
-            found.setdefault(str(parameters["model"]), str(run["expected_start_time"])[:16].replace("T", " ") + "Z")
-    return found
+            starts.setdefault(str(parameters["model"]), str(run["expected_start_time"])[:16].replace("T", " ") + "Z")
+    return starts
 
 
 def age(passed: timedelta) -> str:
-    """Return a stretch of time as people say it: 3 min, 5 h, 12 d."""
+    """Format a duration: 3 min, 5 h, 12 d."""
     minutes = int(passed.total_seconds() // 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 48 * 60 else f"{minutes // 1440} d"

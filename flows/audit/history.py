@@ -1,4 +1,4 @@
-"""Who was champion when and why: the ledger's entries, and on request the versions that never were."""
+"""Read the champion history from the ledger and, on request, the versions that never became champion."""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from flows.audit.registered_model import RegisteredModel, shown
 
 @dataclass(frozen=True)
 class Event:
-    """One line of the history. `sequence` counts the changes of champion; None for what changed none."""
+    """One line of the history. `sequence` counts changes of champion; None for other events."""
 
     at: datetime
     action: str
@@ -31,15 +31,15 @@ class Event:
     evidence: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the event for a program."""
+        """Return the event as JSON values."""
         return {**asdict(self), "at": shown(self.at)}
 
 
 @dataclass(frozen=True)
 class LedgerCheck:
-    """What the ledger's chain amounts to, and what MLflow keeps of it for a model; without `faults` nothing was changed since.
+    """The state of the ledger's hash chain and MLflow's copy of it for a model; without `faults` nothing was changed.
 
-    `begun` says when, by whom and why the chain began, over `found` rows that are only trusted as they were found. `kept` is the number of
+    `begun` says when, by whom and why the chain was started, over `found` older rows that are trusted as they were. `kept` is the number
     the last entry that MLflow keeps.
     """
 
@@ -54,10 +54,10 @@ class LedgerCheck:
 
 
 def verify(model: RegisteredModel) -> LedgerCheck:
-    """Verify that no entry of the ledger was changed, added, moved or deleted since it was written.
+    """Verify that no ledger entry was changed, added, moved or deleted after it was written.
 
     Raises:
-        NotThere: the ledger is gone, or has no entry of a model that was promoted.
+        NotFound: the ledger is missing, or has no entry of a model that was promoted.
     """
     if (ledger := model.ledger) is None:
         raise NotFound(f"{model.ledger_url} does not exist yet: nothing was promoted")
@@ -77,7 +77,7 @@ def verify(model: RegisteredModel) -> LedgerCheck:
 
 @dataclass(frozen=True)
 class Reign:
-    """Who was champion at a moment: the entry that says so, when it ended, and whether registry and alias still agree."""
+    """The champion at a point in time: the ledger entry, when it ended, and whether registry and alias agree."""
 
     entry: Entry
     until: datetime | None
@@ -86,28 +86,28 @@ class Reign:
 
     @property
     def agrees(self) -> bool:
-        """Whether the alias names the version that the ledger names; nothing is said of a champion of the past."""
+        """Whether the alias points to the version in the ledger; always True for a past champion."""
         return self.until is not None or self.alias == self.entry.version
 
     def as_json(self) -> dict[str, Any]:
-        """Return the answer for a program."""
+        """Return the reign as JSON values."""
         entry = {**asdict(self.entry), "at": shown(self.entry.at)}
         until = shown(self.until) if self.until else None
         return {**entry, "until": until, "registered": self.registered, "alias": self.alias, "agrees": self.agrees}
 
 
 def history(model: RegisteredModel, everything: bool = False) -> list[Event]:
-    """Return the changes of champion, oldest first; with `everything` also what never became champion, and the answers of people."""
-    events = [of_entry(entry) for entry in model.entries]
+    """Return the changes of champion, oldest first; with `everything` also other versions and rejected or expired requests."""
+    events = [event_of_entry(entry) for entry in model.entries]
     if everything:
         promoted = {event.version for event in events}
-        events += [of_request(request) for request in model.requests if request.decision == "rejected" or request.expired()]
-        moments = artifact_access.registration_times(model.uri, model.name)
-        events += [of_version(version, moments[version.number]) for version in model.versions if version.number not in promoted]
+        events += [event_of_request(request) for request in model.requests if request.decision == "rejected" or request.expired()]
+        moments = artifact_access.registered_at(model.uri, model.name)
+        events += [event_of_version(version, moments[version.number]) for version in model.versions if version.number not in promoted]
     return sorted(events, key=lambda event: (event.at, event.sequence or 0))
 
 
-def of_entry(entry: Entry) -> Event:
+def event_of_entry(entry: Entry) -> Event:
     """Return a change of champion as an event."""
     return Event(
         at=entry.at,
@@ -125,16 +125,16 @@ def of_entry(entry: Entry) -> Event:
     )
 
 
-def of_request(request: Request) -> Event:
-    """Return a question to a person that did not end in a promotion."""
+def event_of_request(request: Request) -> Event:
+    """Return a request for approval that did not end in a promotion as an event."""
     if request.decision is None:
         return Event(request.expires_at, "expired", request.version, request.expected, request.outcome, "nobody", request.reason)
     at, who, why = request.decided_at or request.asked_at, request.who or "", request.why or ""
     return Event(at, "turned down", request.version, request.expected, request.outcome, who, why, evidence=request.evidence)
 
 
-def of_version(version: registry.Version, at: datetime) -> Event:
-    """Return the registration of a version that never was champion."""
+def event_of_version(version: registry.Version, at: datetime) -> Event:
+    """Return the registration of a version that never became champion as an event."""
     verdict = version.tags.get("retune.verdict")
     action = {"FAIL": "rejected", "INCONCLUSIVE": "undecided"}.get(verdict or "", "registered")
     reason = verdict_text(version)
@@ -144,43 +144,43 @@ def of_version(version: registry.Version, at: datetime) -> Event:
 
 
 def champion(model: RegisteredModel, at: str | None = None) -> Reign:
-    """Return who is champion, or was at the moment `at` (ISO 8601; UTC where it names no zone).
+    """Return the champion, now or at the time `at` (ISO 8601, UTC if it has no time zone).
 
-    A moment of whole seconds means as the history shows them: who became champion within that second is champion at it.
+    A time without fractions includes a promotion within that second, since the history shows whole seconds.
 
     Raises:
-        BadInput: the time cannot be read, or lies ahead.
-        NotThere: nobody was champion then.
+        BadInput: the time is not valid, or is in the future.
+        NotFound: there was no champion.
     """
     entries = model.entries
     if not entries:
-        alias = f"; the alias champion is at version {model.champion}: `retune reconcile {model.name}`" if model.champion else ""
-        raise NotFound(f"the ledger has no entry for {model.name}: nothing was promoted{alias or '; `retune promote` does'}")
+        alias = f"; the alias champion points to version {model.champion}: run `retune reconcile {model.name}`" if model.champion else ""
+        raise NotFound(f"the ledger has no entry for {model.name}: nothing was promoted{alias or '; run `retune promote`'}")
     moment = read_moment(at) if at is not None else None
     reached = [entry for entry in entries if moment is None or reaches(entry.at, moment)]
     if not reached:
-        raise NotFound(f"{model.name} had no champion at {at}: version {entries[0].version} was the first, from {shown(entries[0].at)}")
+        raise NotFound(f"{model.name} had no champion at {at}: the first was version {entries[0].version}, from {shown(entries[0].at)}")
     entry = reached[-1]
     until = entries[len(reached)].at if len(reached) < len(entries) else None
     return Reign(entry, until, any(version.number == entry.version for version in model.versions), model.champion)
 
 
 def reaches(at: datetime, moment: datetime) -> bool:
-    """Say whether what happened `at` had happened by `moment`; to the second where the moment has no fraction of one."""
+    """Return whether an event at `at` happened by `moment`, to the second if `moment` has no fraction."""
     return (at if moment.microsecond else at.replace(microsecond=0)) <= moment
 
 
 def read_moment(text: str, now: datetime | None = None) -> datetime:
-    """Return the moment that `text` names, in UTC.
+    """Parse a time, in UTC.
 
     Raises:
-        BadInput: it names none, or one that lies ahead.
+        BadInput: it is not a time, or it is in the future.
     """
     try:
-        found = datetime.fromisoformat(text.strip())
-        moment = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+        parsed = datetime.fromisoformat(text.strip())
+        moment = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError):
-        raise BadInput(f"{text!r} is no time: expected a date, or a date and a time such as 2026-11-01T12:00Z") from None
+        raise BadInput(f"{text!r} is not a valid time: expected a date, or a date and a time such as 2026-11-01T12:00Z") from None
     if moment > (now or datetime.now(UTC)):
-        raise BadInput(f"{text} lies ahead: nobody knows who will be champion then")
+        raise BadInput(f"{text} is in the future")
     return moment

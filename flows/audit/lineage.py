@@ -1,4 +1,4 @@
-"""The trail of a version back to code, data and run; and forward from a snapshot or a row to every version that saw it.
+"""Trace a version back to code, data and run, and a snapshot or a row forward to every version that used it.
 
 Reads the version's tags, the artifacts of its run, its package and the ledger.
 """
@@ -23,11 +23,11 @@ from flows.audit.registered_model import RegisteredModel, shown
 
 T = TypeVar("T")
 
-SHORTEST = 6  # digits by which a snapshot may be named
+SHORTEST = 6  # digits of a snapshot's digest prefix
 
 
 class Trail(BaseModel):
-    """Everything that made a version. What could not be read is None, and `lost` says why."""
+    """The origin of a version. A part that could not be read is None, with the reason in `lost`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -54,7 +54,7 @@ class Trail(BaseModel):
 
 
 class VersionExposure(BaseModel):
-    """A version that saw a snapshot or a row, and how: `as_what` is e.g. `snapshot`, `trained on` or `quarantined: empty text`."""
+    """A version that used a snapshot or a row; `as_what` is e.g. `snapshot`, `trained on` or `quarantined: empty text`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,7 +65,7 @@ class VersionExposure(BaseModel):
 
 
 class Sightings(BaseModel):
-    """All versions that saw something; `unknown` are those whose runs keep no list of rows, of which nothing can be said."""
+    """All versions that used a snapshot or row; `unknown` are those whose runs have no list of rows."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,7 +80,7 @@ def trace_version(model: RegisteredModel, number: int) -> Trail:
     """Return the trail of a version.
 
     Raises:
-        NotThere: no such version, or it was not registered by Retune.
+        NotFound: the version does not exist or was not registered by Retune.
     """
     version = model.version(number)
     tags, lost = version.tags, list[str]()
@@ -111,47 +111,47 @@ def trace_version(model: RegisteredModel, number: int) -> Trail:
     )
 
 
-def find_exposures(model: RegisteredModel, asked: str) -> Sightings:
-    """Return the versions that saw a snapshot (by the beginning of its digest) or a row (by its id, or its text's digest).
+def find_exposures(model: RegisteredModel, query: str) -> Sightings:
+    """Return the versions that used a snapshot (digest prefix) or a row (its id, or its text's digest).
 
     Raises:
-        BadInput: nothing was asked for.
+        BadInput: the query is empty.
     """
-    if not asked.strip():
-        raise BadInput("nothing to look for: expected the digest of a snapshot, or the id of a row")
+    if not query.strip():
+        raise BadInput("the query is empty: expected the digest of a snapshot, or the id of a row")
     seen, unknown = [], []
     for version in model.versions:
-        as_what = [*snapshots(version, asked)]
+        as_what = [*matching_digests(version, query)]
         try:
-            as_what += places(artifact_access.artifact(model.uri, version, f"data/{ROWS}"), asked)
+            as_what += row_uses(artifact_access.artifact(model.uri, version, f"data/{ROWS}"), query)
         except (RetuneError, OSError):
             unknown += [] if as_what else [version.number]
         if as_what:
             since = tuple(shown(entry.at) for entry in model.entries if entry.version == version.number)
             seen.append(VersionExposure(version=version.number, as_what=tuple(as_what), aliases=version.aliases, promoted=since))
-    return Sightings(model=model.name, asked=asked, looked_at=len(model.versions), seen=tuple(seen), unknown=tuple(unknown))
+    return Sightings(model=model.name, asked=query, looked_at=len(model.versions), seen=tuple(seen), unknown=tuple(unknown))
 
 
-def snapshots(version: registry.Version, asked: str) -> Iterable[str]:
-    """Yield what of a version has a digest that begins with `asked`: its snapshot or its test set."""
-    if len(asked) < SHORTEST:
+def matching_digests(version: registry.Version, prefix: str) -> Iterable[str]:
+    """Yield which of a version's snapshot, test set and base model have a digest with this prefix."""
+    if len(prefix) < SHORTEST:
         return
     for name, tag in {"snapshot": "retune.data_digest", "test set": "retune.test_digest", "base model": "retune.base_digest"}.items():
-        if version.tags.get(tag, "").startswith(asked.lower()):
+        if version.tags.get(tag, "").startswith(prefix.lower()):
             yield name
 
 
-def places(rows: Path, asked: str) -> list[str]:
-    """Return what became of the row with the id `asked`, or of the rows whose text has this digest, in one run's list."""
-    by_text = [("text", "=", asked[:DIGITS].lower())] if len(asked) >= DIGITS else None
-    filters = [[("id", "=", asked)], *([by_text] if by_text else [])]
+def row_uses(rows: Path, query: str) -> list[str]:
+    """Return how one run used the row with this id, or the rows whose text has this digest."""
+    by_text = [("text", "=", query[:DIGITS].lower())] if len(query) >= DIGITS else None
+    filters = [[("id", "=", query)], *([by_text] if by_text else [])]
     return sorted(set(pq.read_table(rows, columns=["split"], filters=filters).column("split").to_pylist()))
 
 
-def _read(lost: list[str], look: Callable[[], T]) -> T | None:
-    """Return what `look` finds; where it is gone, None, and why goes to `lost`: the rest of a trail is worth reading without it."""
+def _read(lost: list[str], read: Callable[[], T]) -> T | None:
+    """Return the result of `read`; None if it fails, with the reason in `lost`, since the rest is still useful."""
     try:
-        return look()
+        return read()
     except RetuneError as error:
         lost.append(str(error))
         return None

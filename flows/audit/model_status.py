@@ -1,4 +1,4 @@
-"""How things stand with a model beside its versions: whether alias and ledger agree, who is waited for, what is left of the test set."""
+"""Report a model's state: alias against ledger, waiting requests, and the remaining test-set budget."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from flows.project.workspace import Workspace
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """`ledger` is the champion that the ledger names; `fault` says what is wrong with alias or ledger, and what mends it."""
+    """`ledger` is the champion in the ledger; `fault` describes a wrong alias or ledger, with the fix."""
 
     ledger: int | None
     since: str | None
@@ -29,10 +29,10 @@ class ModelStatus:
     looks_allowed: int | None
 
 
-def read_status(workspace: Workspace, alias: int | None, there: Collection[int]) -> ModelStatus:
-    """Return how things stand with the workspace's model.
+def read_status(workspace: Workspace, alias: int | None, registered: Collection[int]) -> ModelStatus:
+    """Return the status of the workspace's model.
 
-    `alias` is the version that the registry calls champion, `there` are all that it has.
+    `alias` is the champion in the registry, `registered` are all its versions.
     """
     params = read_params(workspace.params)
     name, test = params.name, _test_digest(workspace)
@@ -40,12 +40,12 @@ def read_status(workspace: Workspace, alias: int | None, there: Collection[int])
     missing = path is not None and not path.exists()
     ledger = None if missing else Ledger(workspace.ledger)
     head = ledger.head(name) if ledger else None
-    said = head.version if head else None
-    waiting = ledger.open_requests(name) if ledger else []
+    champion = head.version if head else None
+    waiting = ledger.waiting(name) if ledger else []
     return ModelStatus(
-        ledger=said,
+        ledger=champion,
         since=shown(head.at) if head else None,
-        fault=fault(name, alias, said, there, f"the ledger {path} is missing" if missing else None),
+        fault=fault(name, alias, champion, registered, f"the ledger {path} is missing" if missing else None),
         waiting=tuple(
             {"run": request.run, "version": request.version, "until": shown(request.expires_at), "reason": request.reason}
             for request in waiting
@@ -59,19 +59,17 @@ def read_status(workspace: Workspace, alias: int | None, there: Collection[int])
 
 
 def fault(name: str, alias: int | None, ledger: int | None, registered: Collection[int], missing: str | None = None) -> str | None:
-    """Say how alias and ledger disagree, and what mends it; None where they do not. Pure."""
+    """Describe how alias and ledger disagree and the fix; None if they agree. Pure."""
     if alias == ledger:
         return None
     if ledger is not None and ledger not in registered:
-        return (
-            f"the champion of {name} is version {ledger} by the ledger, and it was deleted from the registry: roll back or promote another"
-        )
-    known = f"the ledger says {f'version {ledger}' if ledger else 'nobody'}"
-    where = f"version {alias}" if alias else "no version"
+        return f"version {ledger}, the champion of {name} in the ledger, was deleted from the registry: roll back or promote another"
+    recorded = f"the ledger records {f'version {ledger}' if ledger else 'no champion'}"
+    target = f"version {alias}" if alias else "no version"
     if missing:
-        begins = "`retune reconcile --accept --why TEXT` begins a new one"
-        return f"the alias champion of {name} is at {where}, and {missing}: restore a copy; without one, {begins}"
-    return f"the alias champion of {name} is at {where}, and {known}: `retune reconcile {name}` mends it"
+        restart = "`retune reconcile --accept --why TEXT` starts a new one"
+        return f"the alias champion of {name} points to {target}, and {missing}: restore a copy; without one, {restart}"
+    return f"the alias champion of {name} points to {target}, but {recorded}: fix it with `retune reconcile {name}`"
 
 
 def _test_digest(workspace: Workspace) -> str | None:

@@ -1,6 +1,6 @@
-"""What other environments reach: who was made here and is in production there must stay here, where it can be made again and compared.
+"""Find versions that other environments still use, so that this project keeps them for rebuilds and comparisons.
 
-Reads the registries and ledgers that RETUNE_ENVIRONMENTS names; changes nothing.
+Reads the registries and ledgers in RETUNE_ENVIRONMENTS; changes nothing.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from flows.settings import EnvironmentSettings, read_settings
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A model in another environment, and why each of its candidates (by key, which is the same in every registry) stays."""
+    """A model in another environment, and why each of its candidates must be kept, by key (the same in every registry)."""
 
     environment: str
     model: RegisteredModel
@@ -24,41 +24,41 @@ class RemoteModel:
 
     @property
     def kept(self) -> list[registry.Version]:
-        """The versions there that stay, with all that they were made with."""
+        """The versions of that environment that must be kept, with all their inputs."""
         return [version for version in self.model.versions if version.key in self.reasons]
 
     def here(self, model: RegisteredModel) -> dict[int, str]:
-        """Return why versions of the same model in this project's registry stay, by number."""
-        mine = {version.number: version.key for version in model.versions if version.key in self.reasons}
-        return {number: f"{self.reasons[key]} in {self.environment}" for number, key in mine.items()}
+        """Return why versions of the same model in this project's registry must be kept, by number."""
+        keys = {version.number: version.key for version in model.versions if version.key in self.reasons}
+        return {number: f"{self.reasons[key]} in {self.environment}" for number, key in keys.items()}
 
 
 def remote_models(project: Path, name: str) -> list[RemoteModel]:
-    """Return the model `name` as each environment has it.
+    """Return the model `name` of each environment.
 
     Raises:
-        Unavailable: one cannot be reached, and nobody knows what is in production there.
-        BadParams: RETUNE_ENVIRONMENTS cannot be read.
+        Unavailable: an environment is unreachable, so its production versions are unknown.
+        BadParams: RETUNE_ENVIRONMENTS is not valid.
     """
-    return [_abroad(environment, place, project, name) for environment, place in read_settings(project).environments.items()]
+    return [_remote_model(environment, settings, project, name) for environment, settings in read_settings(project).environments.items()]
 
 
-def _abroad(environment: str, place: EnvironmentSettings, project: Path, name: str) -> RemoteModel:
+def _remote_model(environment: str, settings: EnvironmentSettings, project: Path, name: str) -> RemoteModel:
     try:
-        model = RegisteredModel(name, project, place.mlflow, place.ledger, tuple(registry.versions(place.mlflow, name)))
+        model = RegisteredModel(name, project, settings.mlflow, settings.ledger, tuple(registry.versions(settings.mlflow, name)))
         if faults := model.ledger_faults():
-            raise RetuneError(f"its ledger is not what was written: {join_faults(faults)}")
-        return RemoteModel(environment, model, reached(model))
+            raise RetuneError(f"its ledger was changed: {shown(faults)}")
+        return RemoteModel(environment, model, kept_candidates(model))
     except RetuneError as error:
         raise Unavailable(
-            f"the environment {environment} cannot be reached, so nobody knows what is in production there, and nothing is deleted; "
-            f"if it is no more, take it out of RETUNE_ENVIRONMENTS: {error}"
+            f"the environment {environment} is unreachable, so its production versions are unknown and nothing is deleted; "
+            f"if it no longer exists, remove it from RETUNE_ENVIRONMENTS: {error}"
         ) from error
 
 
-def reached(model: RegisteredModel) -> dict[str, str]:
-    """Return the keys of all candidates that a ledger, an alias or a waiting question names, and why."""
-    said = {entry.key: "in the ledger" for entry in model.entries}
-    known = {version.number: version.key for version in model.versions}
-    said |= {known[number]: why for number, why in reasons(model, keep=0).items()}
-    return {key: why for key, why in said.items() if key}
+def kept_candidates(model: RegisteredModel) -> dict[str, str]:
+    """Return the keys of all candidates in a ledger entry, an alias or a waiting request, with the reason."""
+    reason_by_key = {entry.key: "in the ledger" for entry in model.entries}
+    keys = {version.number: version.key for version in model.versions}
+    reason_by_key |= {keys[number]: why for number, why in reasons(model, keep=0).items()}
+    return {key: why for key, why in reason_by_key.items() if key}

@@ -1,6 +1,6 @@
-"""How a version was made, read from its registry entry alone, and laid out in a folder apart as it was before the first stage.
+"""Read from the registry how a version was built, and lay out its workspace as it was before the first stage.
 
-Reads the version's tags and, of its package, dvc.lock, dvc.yaml, params.yaml and the copy of the code; DVC's cache for the data.
+Reads the version's tags, the package's dvc.lock, dvc.yaml, params.yaml and copy of the code, and DVC's cache for the data.
 """
 
 import filecmp
@@ -19,8 +19,8 @@ from components.mlflow_store.registry.package import PIPELINE_CODE
 from components.mlflow_store.registry.verify import checked_package
 from flows.audit.registered_model import RegisteredModel
 from flows.audit.worktree import fetch_inputs, prepare_worktree
-from flows.dvc_adapter.lock import needs, within
-from flows.dvc_adapter.repro import cached_file
+from flows.dvc_adapter.cache import cached_file
+from flows.dvc_adapter.lock import stage_graph, within
 
 BY_CLOCK = "max_minutes"
 TUNE = "tune"
@@ -28,7 +28,7 @@ TUNE = "tune"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the registry entry says about how to make the version; `package` is its folder in MLflow's artifacts."""
+    """Everything the registry entry records about building the version; `package` is its folder in MLflow's artifacts."""
 
     version: registry.Version
     commit: str
@@ -37,15 +37,15 @@ class Recipe:
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The stages of the version's own pipeline, each after those whose outputs it reads."""
-        return tuple(TopologicalSorter(needs(self.lock["stages"])).static_order())
+        """The stages of the version's pipeline in dependency order."""
+        return tuple(TopologicalSorter(stage_graph(self.lock["stages"])).static_order())
 
     @property
     def inputs(self) -> dict[str, str]:
-        """DVC's folders that no stage makes, by path."""
-        made = [out for name in self.lock["stages"] for out in self.outs(name)]
+        """The md5 of each DVC folder that no stage writes, by path."""
+        outputs = [out for name in self.lock["stages"] for out in self.outs(name)]
         needed = {path: md5 for name in self.lock["stages"] for path, md5 in self.deps(name).items() if not within(path, "components")}
-        return {path: md5 for path, md5 in needed.items() if not any(within(path, out) for out in made)}
+        return {path: md5 for path, md5 in needed.items() if not any(within(path, out) for out in outputs)}
 
     def deps(self, stage: str) -> dict[str, str]:
         """The md5 of each file and folder that a stage reads, by path."""
@@ -57,39 +57,39 @@ class Recipe:
 
 
 def read_recipe(model: RegisteredModel, version: registry.Version) -> Recipe:
-    """Read how a version was made, from the registry alone.
+    """Read from the registry how a version was built.
 
     Raises:
-        NotThere: it was not registered by Retune, or without its lock.
-        BadModel: its package is gone, or is not what was registered.
+        NotFound: it was not registered by Retune, or has no lock.
+        BadModel: its package is missing or was changed.
     """
     model.hashes(version)
     package = checked_package(model.uri, version)
     artifacts = package / "artifacts"
     lock: dict[str, Any] = {"stages": {}}
-    absent = [name for name in ("dvc.lock", "dvc.yaml", "params.yaml") if not (artifacts / name).is_file()]
-    if not absent:
+    missing = [name for name in ("dvc.lock", "dvc.yaml", "params.yaml") if not (artifacts / name).is_file()]
+    if not missing:
         lock = read_yaml(artifacts / "dvc.lock", as_dvc=True)
-        wanted = read_yaml(artifacts / "dvc.yaml")["stages"]
-        made = {name.partition("@")[0] for name in lock["stages"]}  # of a stage with `foreach` there are several
-        absent = [f"a record of the stage {name}" for name in wanted if name not in made]
-        lock["stages"] = {name: stage for name, stage in lock["stages"].items() if name.partition("@")[0] in wanted}
-    if absent:
-        raise NotFound(f"{version.uri} cannot be made again: its package lacks {', '.join(absent)}")
+        expected = read_yaml(artifacts / "dvc.yaml")["stages"]
+        recorded = {name.partition("@")[0] for name in lock["stages"]}  # a stage with `foreach` has several entries
+        missing = [f"a record of the stage {name}" for name in expected if name not in recorded]
+        lock["stages"] = {name: stage for name, stage in lock["stages"].items() if name.partition("@")[0] in expected}
+    if missing:
+        raise NotFound(f"{version.uri} cannot be rebuilt: its package lacks {', '.join(missing)}")
     return Recipe(version, version.tags.get("retune.git_commit", ""), package, lock)
 
 
 def lay_out_workspace(root: Path, project: Path, recipe: Recipe) -> list[str]:
-    """Turn the worktree into the version's workspace as it was before the first stage; return what had to be replaced.
+    """Turn the worktree into the version's workspace before the first stage; return notes on replaced code.
 
     Raises:
-        NotThere: the snapshot or the base model is neither in DVC's cache nor in its remote.
+        NotFound: the snapshot or the base model is neither in DVC's cache nor in its remote.
     """
     notes = write_code(root, recipe)
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copyfile(recipe.package / "artifacts" / name, root / name)
-    for made in ("data", "models", "reports", "var"):
-        shutil.rmtree(root / made, ignore_errors=True)
+    for folder in ("data", "models", "reports", "var"):
+        shutil.rmtree(root / folder, ignore_errors=True)
     (root / "dvc.lock").unlink(missing_ok=True)
     prepare_worktree(root, project)
     fetch_inputs(root, project, recipe.inputs)
@@ -97,49 +97,48 @@ def lay_out_workspace(root: Path, project: Path, recipe: Recipe) -> list[str]:
 
 
 def write_code(root: Path, recipe: Recipe) -> list[str]:
-    """Replace the commit's code by the package's copy of the pipeline where it has one and the two differ, and say so.
+    """Replace the commit's code with the package's copy of the pipeline if they differ, and return a note about it.
 
     Raises:
-        BadModel: the package has no such copy, and the commit's code is not the code that the package carries.
+        BadModel: the package has no complete copy, and the commit's code differs from the package's code.
     """
-    whole = recipe.package / "artifacts" / PIPELINE_CODE / "components"
-    kept = whole if whole.is_dir() else recipe.package / "code/components"
-    complete = (kept / "__main__.py").is_file()  # as in every package that was registered before packages carried the model's code alone
-    apart = differing_files(root / "components", kept, complete)
+    full_copy = recipe.package / "artifacts" / PIPELINE_CODE / "components"
+    packaged = full_copy if full_copy.is_dir() else recipe.package / "code/components"
+    complete = (packaged / "__main__.py").is_file()  # older packages contain the whole pipeline here, newer ones only the model's code
+    different = differing_files(root / "components", packaged, complete)
     stages = root / "dvc.yaml"
     if not stages.is_file() or not filecmp.cmp(stages, recipe.package / "artifacts/dvc.yaml", shallow=False):
-        apart.append("dvc.yaml")
-    if not apart:
+        different.append("dvc.yaml")
+    if not different:
         return []
-    more = f" and {len(apart) - 5} more" if len(apart) > 5 else ""
-    where = f"{', '.join(apart[:5])}{more}"
+    more = f" and {len(different) - 5} more" if len(different) > 5 else ""
+    files = f"{', '.join(different[:5])}{more}"
     if not complete:
-        raise BadModel(f"commit {recipe.commit[:12]} does not contain the code that {recipe.version.uri} was made with: {where} differs")
+        raise BadModel(f"commit {recipe.commit[:12]} does not contain the code of {recipe.version.uri}: {files} differs")
     shutil.rmtree(root / "components", ignore_errors=True)
-    shutil.copytree(kept, root / "components", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(packaged, root / "components", ignore=shutil.ignore_patterns("__pycache__"))
     dirty = recipe.version.tags.get("retune.dirty", "0")
     return [
-        f"the version was made from uncommitted code ({dirty} files then): its package's copy stands in for commit {recipe.commit[:12]} "
-        f"in {where}"
+        f"the version was built from uncommitted code ({dirty} files): its package's copy replaces commit {recipe.commit[:12]} in {files}"
     ]
 
 
-def differing_files(code: Path, kept: Path, complete: bool) -> list[str]:
-    """Return the files of `kept` that `code` has not or otherwise, and if it is `complete` those of `code` that it lacks."""
+def differing_files(code: Path, packaged: Path, complete: bool) -> list[str]:
+    """Return the files of `packaged` that are missing or different in `code`; if `complete`, also the extra files of `code`."""
     sides = [
         {path.relative_to(side).as_posix() for path in side.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
-        for side in (code, kept)
+        for side in (code, packaged)
     ]
-    apart = {name for name in sides[0] & sides[1] if not filecmp.cmp(code / name, kept / name, shallow=False)}
+    different = {name for name in sides[0] & sides[1] if not filecmp.cmp(code / name, packaged / name, shallow=False)}
     missing = sides[0] ^ sides[1] if complete else sides[1] - sides[0]
-    return [f"components/{name}" for name in sorted(apart | missing)]
+    return [f"components/{name}" for name in sorted(different | missing)]
 
 
 def unrepeatable_search(model: RegisteredModel, recipe: Recipe) -> str | None:
-    """Say why the version's search would find something else elsewhere: it was ended by the clock, or began with trials of earlier ones.
+    """Return why repeating the version's search may give another result: a time limit, or trials of earlier searches.
 
     Raises:
-        NotThere: neither DVC's cache nor the run knows.
+        NotFound: neither DVC's cache nor the run has the search's result.
     """
     if TUNE not in recipe.lock["stages"]:
         return None
@@ -149,15 +148,15 @@ def unrepeatable_search(model: RegisteredModel, recipe: Recipe) -> str | None:
         path = artifact_access.artifact(model.uri, recipe.version, "search/best.json")
     best = json.loads(path.read_text(encoding="utf-8"))
     if best.get("stopped_by") == BY_CLOCK:
-        return "was ended by the clock (tune.max_minutes)"
-    return f"began with {best['carried']} trials of earlier searches" if best.get("carried") else None
+        return "reached its time limit (tune.max_minutes)"
+    return f"started from {best['carried']} trials of earlier searches" if best.get("carried") else None
 
 
 def restore_tuned(root: Path, project: Path, recipe: Recipe) -> None:
-    """Lay the search's result into the workspace.
+    """Copy the search's result into the workspace.
 
     Raises:
-        NotThere: it is gone from DVC's cache.
+        NotFound: it is missing from DVC's cache.
     """
     folder = root / "models/tuned"
     folder.mkdir(parents=True)

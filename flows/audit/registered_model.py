@@ -1,4 +1,4 @@
-"""A registered model, asked by its name from anywhere inside the project: all workspaces share one registry and one ledger."""
+"""Open a registered model by name from anywhere in the project: all workspaces share one registry and one ledger."""
 
 import json
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from flows.settings import load_into_environment
 
 @dataclass(frozen=True)
 class RegisteredModel:
-    """A model's versions as the registry has them (oldest first), and the way to all that is known about them."""
+    """A model's versions in the registry (oldest first), with access to its ledger and artifacts."""
 
     name: str
     project: Path
@@ -33,25 +33,25 @@ class RegisteredModel:
         """Return one version.
 
         Raises:
-            NotThere: it does not exist; the message names those that do.
+            NotFound: it does not exist; the message lists the versions.
         """
         for version in self.versions:
             if version.number == number:
                 return version
-        there = ", ".join(str(version.number) for version in self.versions) or "none"
-        raise NotFound(f"{self.name} has no version {number}; there are: {there}")
+        numbers = ", ".join(str(version.number) for version in self.versions) or "none"
+        raise NotFound(f"{self.name} has no version {number}; there are: {numbers}")
 
     @property
     def champion(self) -> int | None:
-        """The version that the alias `champion` names."""
+        """The version with the alias `champion`."""
         return next((version.number for version in self.versions if registry.CHAMPION in version.aliases), None)
 
     @cached_property
     def ledger(self) -> Ledger | None:
-        """The ledger; None where there is none yet, which is right only while nothing was promoted.
+        """The ledger; None if it does not exist yet, which is valid only before the first promotion.
 
         Raises:
-            NotThere: a version is champion, or was promoted, and the ledger that says why is gone, or empty.
+            NotFound: a version is champion or was promoted, but the ledger is missing or empty.
         """
         path = sqlite_path(self.ledger_url)
         if path is not None and not path.exists():
@@ -62,21 +62,21 @@ class RegisteredModel:
             self._check_unpromoted(f"the ledger {ledger} has no entry for {self.name}")
         return ledger
 
-    def _check_unpromoted(self, found: str) -> None:
-        """Refuse a ledger without entries where the registry shows that there were some."""
+    def _check_unpromoted(self, problem: str) -> None:
+        """Refuse a ledger without entries if the registry shows a promotion."""
         promoted = [version.number for version in self.versions if {LEDGER, PROMOTED} & version.tags.keys()]
         if self.champion is None and not promoted:
             return
-        at = f"the alias champion of {self.name} is at version {self.champion}"
+        aliased = f"the alias champion of {self.name} points to version {self.champion}"
         tagged = f"version {promoted[-1] if promoted else ''} of {self.name} was promoted, by its tags"
-        begins = f"`retune reconcile {self.name}" + (" --accept --why TEXT`" if any(LEDGER in one.tags for one in self.versions) else "`")
+        accept = " --accept --why TEXT" if any(LEDGER in version.tags for version in self.versions) else ""
         raise NotFound(
-            f"{found}, and {at if self.champion is not None else tagged}: restore a copy of the ledger, or {begins} begins a new one from "
-            "the alias"
+            f"{problem}, but {aliased if self.champion is not None else tagged}: restore a copy of the ledger, or start a new "
+            f"one from the alias with `retune reconcile {self.name}{accept}`"
         )
 
     def ledger_faults(self) -> tuple[str, ...]:
-        """Return how the ledger differs from what was written, and from what MLflow keeps of it; nothing where there is none yet."""
+        """Describe how the ledger differs from its chain and from MLflow's copy; empty if there is no ledger yet."""
         return registry.verify_ledger(self.uri, self.ledger_url, self.name).faults if self.ledger else ()
 
     @property
@@ -86,68 +86,68 @@ class RegisteredModel:
 
     @property
     def requests(self) -> list[Request]:
-        """Every question to a person, answered or not, oldest first."""
+        """Every request for approval, answered or not, oldest first."""
         return self.ledger.requests(self.name) if self.ledger else []
 
     def hashes(self, version: registry.Version) -> dict[str, str]:
-        """Return DVC's md5 of every tracked folder and stage output that a version was made with, by path.
+        """Return DVC's md5 of each tracked folder and stage output that a version was built from, by path.
 
         Raises:
-            NotThere: the version has no such list: it was not registered by Retune.
+            NotFound: the version was not registered by Retune.
         """
         try:
-            found: dict[str, str] = json.loads(version.tags["retune.dvc_lock"])
+            hashes: dict[str, str] = json.loads(version.tags["retune.dvc_lock"])
         except (KeyError, ValueError):
             raise NotFound(
                 f"{version.uri} has no tag retune.dvc_lock: it was not registered by Retune, and its origin is unknown"
             ) from None
-        return found
+        return hashes
 
     def hash_of(self, version: registry.Version, path: str) -> str:
         """Return DVC's md5 of one tracked path of a version.
 
         Raises:
-            NotThere: the version has none.
+            NotFound: the version has none.
         """
         hashes = self.hashes(version)
         if path not in hashes:
-            raise NotFound(f"{version.uri} was made without {path}; it has {', '.join(hashes)}")
+            raise NotFound(f"{version.uri} was built without {path}; it has {', '.join(hashes)}")
         return hashes[path]
 
 
 def open_model(name: str, environment: str = LOCAL, start: Path | None = None) -> RegisteredModel:
-    """Return the registered model `name` of an environment, as the project above `start` (the working folder) knows it.
+    """Return the registered model `name` of an environment, for the project that contains `start` (default: working folder).
 
     Raises:
-        NotThere: no project here, nothing was recorded in it, or it has no such model; the message names those that it has.
-        BadParams: no environment has that name.
+        NotFound: there is no project, nothing is registered in it, or the model does not exist; the message lists the models.
+        BadParams: the environment does not exist.
     """
     project = open_project(start)
-    place = champion_of(project) if environment == LOCAL else find_environment(environment, start)
-    known = tuple(registry.versions(place.mlflow, name))
-    if not known:
+    stores = champion_of(project) if environment == LOCAL else find_environment(environment, start)
+    versions = tuple(registry.versions(stores.mlflow, name))
+    if not versions:
         where = project.project if environment == LOCAL else f"the environment {environment}"
         raise NotFound(
-            f"no model {name!r} is registered in {where}{nearest(name, artifact_access.models(place.mlflow)) or '; there is none at all'}"
+            f"no model {name!r} is registered in {where}{nearest(name, artifact_access.models(stores.mlflow)) or ': no models yet'}"
         )
-    return RegisteredModel(name, project.project, place.mlflow, place.ledger, known)
+    return RegisteredModel(name, project.project, stores.mlflow, stores.ledger, versions)
 
 
 def open_models(start: Path | None = None) -> list[RegisteredModel]:
-    """Return every model in the project's own registry."""
+    """Return every model in the project's registry."""
     project = open_project(start).project
-    place = champion_of(open_project(start))
-    names = artifact_access.models(place.mlflow)
-    return [RegisteredModel(name, project, place.mlflow, place.ledger, tuple(registry.versions(place.mlflow, name))) for name in names]
+    stores = champion_of(open_project(start))
+    names = artifact_access.models(stores.mlflow)
+    return [RegisteredModel(name, project, stores.mlflow, stores.ledger, tuple(registry.versions(stores.mlflow, name))) for name in names]
 
 
 def open_project(start: Path | None = None) -> Workspace:
-    """Return the project's own workspace, whether or not it has a params.yaml: a registry outlives the settings."""
+    """Return the project's main workspace, even without params.yaml: the registry outlives the settings."""
     project = find_project((start or Path.cwd()).resolve())
     load_into_environment(project)
     return Workspace(project, project, project / "params.yaml")
 
 
 def shown(moment: datetime) -> str:
-    """Return a moment as people write it: 2026-11-01T12:00:05Z."""
+    """Format a time: 2026-11-01T12:00:05Z."""
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,7 +1,7 @@
-"""What must stay: versions that production can reach, and DVC's hashes that anything which stays refers to.
+"""Find what must be kept: versions that production can reach, and the DVC hashes that kept items refer to.
 
-A hash counts as referred to when it stands anywhere in a dvc.lock or .dvc file, of a workspace, of any commit or of what is staged in
-the repository, wherever in it the project lies: too much is kept rather than too little.
+A hash counts as referred to if it occurs in any dvc.lock or .dvc file of a workspace, of any commit or of the staged files of
+the repository, wherever in it the project is: better to keep too much than too little.
 """
 
 import json
@@ -22,47 +22,47 @@ from flows.project.checkout import checkouts
 from flows.project.git import git, has_repository
 
 _HASH = re.compile(r"\b[0-9a-f]{32}(?:\.dir)?\b")
-_POINTERS = (":/dvc.lock", ":/*/dvc.lock", ":/*.dvc")  # of the whole repository; in git a star stands for slashes too
+_POINTERS = (":/dvc.lock", ":/*/dvc.lock", ":/*.dvc")  # in the whole repository; git's `*` also matches slashes
 _DAY = 86_400  # seconds
 
 
 def reasons(model: RegisteredModel, keep: int) -> dict[int, str]:
-    """Return why each version that stays does; `keep` of the newest stay without another reason.
+    """Return why each kept version is kept; the `keep` newest need no other reason.
 
     Raises:
-        NotThere: the ledger is gone, and there is a champion.
+        NotFound: there is a champion, but the ledger is missing.
     """
-    said: dict[int, str] = {}
+    kept: dict[int, str] = {}
     for version in model.versions[max(len(model.versions) - keep, 0) :]:
-        said[version.number] = f"one of the newest {keep}"
-    said |= {version.number: "not registered by Retune" for version in model.versions if KEY not in version.tags}
+        kept[version.number] = f"one of the newest {keep}"
+    kept |= {version.number: "not registered by Retune" for version in model.versions if KEY not in version.tags}
     for request in model.requests:
-        if request.is_open():
-            said |= {
-                number: "waits for a person, or is judged against"
+        if request.waits():
+            kept |= {
+                number: "waits for approval, or is the reference of a waiting version"
                 for number in (request.version, request.expected, request.anchor)
                 if number
             }
-    said |= {version.number: "was champion" for version in model.versions if PROMOTED in version.tags}
+    kept |= {version.number: "was champion" for version in model.versions if PROMOTED in version.tags}
     for entry in model.entries:
-        said |= {number: "in the ledger" for number in (entry.version, entry.previous, entry.anchor) if number is not None}
-    said |= {version.number: f"is {', '.join(version.aliases)}" for version in model.versions if version.aliases}
-    there = {version.number for version in model.versions}
-    return {number: why for number, why in sorted(said.items()) if number in there}
+        kept |= {number: "in the ledger" for number in (entry.version, entry.previous, entry.anchor) if number is not None}
+    kept |= {version.number: f"is {', '.join(version.aliases)}" for version in model.versions if version.aliases}
+    registered = {version.number for version in model.versions}
+    return {number: why for number, why in sorted(kept.items()) if number in registered}
 
 
 def bases(models: Iterable[RegisteredModel]) -> dict[str, dict[int, str]]:
-    """Return, by model, the versions over which others store an adapter, and which: none of these can be loaded without its base."""
-    said: dict[str, dict[int, str]] = {}
+    """Return, by model, the versions that are the base of a stored adapter, which cannot be loaded without it."""
+    kept: dict[str, dict[int, str]] = {}
     for version in (version for model in models for version in model.versions if ADAPTER in version.tags):
         name, _, number = version.tags.get(BASE_SOURCE, "").removeprefix(REGISTERED).rpartition("/")
         if version.tags.get(BASE_SOURCE, "").startswith(REGISTERED) and number.isdigit():
-            said.setdefault(name, {})[int(number)] = f"is the base of {version.uri}, which stores an adapter"
-    return said
+            kept.setdefault(name, {})[int(number)] = f"is the base of {version.uri}, which stores an adapter"
+    return kept
 
 
-def of_version(model: RegisteredModel, version: registry.Version) -> Iterator[str]:
-    """Yield DVC's hashes that a version was made with: of its tag, and of its run's dvc.lock."""
+def hashes_of_version(model: RegisteredModel, version: registry.Version) -> Iterator[str]:
+    """Yield the DVC hashes of a version, from its tag and its run's dvc.lock."""
     yield from _HASH.findall(version.tags.get("retune.dvc_lock", ""))
     try:
         yield from _HASH.findall(artifact_access.artifact(model.uri, version, "dvc.lock").read_text(encoding="utf-8"))
@@ -71,13 +71,13 @@ def of_version(model: RegisteredModel, version: registry.Version) -> Iterator[st
 
 
 def workspaces(project: Path) -> list[Path]:
-    """Return the project's own folder, its other workspaces, and the checkouts in which scheduled runs work."""
+    """Return the project's main folder, its other workspaces, and the checkouts of scheduled runs."""
     others = sorted(path for path in (project / "var/workspaces").glob("*") if path.is_dir())
     return [project, *checkouts(project), *others]
 
 
 def workspaces_of(project: Path, name: str | None) -> list[Path]:
-    """Return the workspaces whose params.yaml names this model, or all of them; one that cannot be read is nobody's."""
+    """Return the workspaces whose params.yaml names this model, or all; one with an unreadable params.yaml belongs to no model."""
     return [root for root in workspaces(project) if name is None or _model_of(root / "params.yaml") == name]
 
 
@@ -88,7 +88,7 @@ def _model_of(params: Path) -> str | None:
         return None
 
 
-def of_workspaces(project: Path) -> Iterator[str]:
+def hashes_of_workspaces(project: Path) -> Iterator[str]:
     """Yield the hashes in every workspace's dvc.lock and .dvc files."""
     for root in workspaces(project):
         for path in (
@@ -102,11 +102,11 @@ def of_workspaces(project: Path) -> Iterator[str]:
                 yield from _HASH.findall(path.read_text(encoding="utf-8", errors="replace"))
 
 
-def of_git(project: Path) -> Iterator[str]:
-    """Yield the hashes in every dvc.lock and .dvc file that is staged, or that a branch, tag, stash, experiment or the reflog reaches.
+def hashes_of_git(project: Path) -> Iterator[str]:
+    """Yield the hashes in every dvc.lock and .dvc file that is staged or reachable from a branch, tag, stash, experiment or reflog.
 
     Raises:
-        RetuneError: git cannot say; then nothing may be deleted.
+        RetuneError: git fails; then nothing may be deleted.
     """
     if not has_repository(project):
         return
@@ -116,7 +116,7 @@ def of_git(project: Path) -> Iterator[str]:
 
 
 def _committed(project: Path) -> Iterator[str]:
-    # Each of these is git's default; a person's settings must not leave out what a first commit, a merge or another folder has.
+    # These are git's defaults; user settings must not hide a first commit, a merge or another folder.
     log = ["-c", "log.showRoot=true", "log", "--all", "--reflog", "--full-history", "--diff-merges=separate", "--no-relative"]
     for line in _git(project, [*log, "--no-renames", "--raw", "--no-abbrev", "--format=", "--", *_POINTERS]).splitlines():
         if line.startswith(":") and line.split()[3].strip("0"):
@@ -129,17 +129,17 @@ def _staged(project: Path) -> Iterator[str]:
 
 
 def with_members(cache: Path, digests: Iterable[str]) -> set[str]:
-    """Return the hashes, and for a folder (`….dir`) those of its files where the cache has the listing.
+    """Return the hashes, and for each folder (`….dir`) those of its files if the cache has the listing.
 
     Raises:
-        RetuneError: a listing cannot be read; then nobody knows what belongs to it, and nothing may be deleted.
+        RetuneError: a listing cannot be read, so its members are unknown and nothing may be deleted.
     """
-    found = set(digests)
-    for digest in [digest for digest in found if digest.endswith(".dir")]:
+    hashes = set(digests)
+    for digest in [digest for digest in hashes if digest.endswith(".dir")]:
         path = object_path(cache, digest)
         if path.is_file():
-            found |= _listed(path)
-    return found
+            hashes |= _listed(path)
+    return hashes
 
 
 def _listed(path: Path) -> set[str]:
@@ -147,17 +147,17 @@ def _listed(path: Path) -> set[str]:
         return {str(entry["md5"]) for entry in json.loads(path.read_text(encoding="utf-8"))}
     except (ValueError, TypeError, KeyError):
         raise RetuneError(
-            f"{path} in DVC's cache is corrupt, so nothing is deleted: delete it, and `dvc pull` brings it back if it was pushed"
+            f"{path} in DVC's cache is corrupt, so nothing is deleted: delete the file, then `dvc pull` restores it if it was pushed"
         ) from None
 
 
 def object_path(cache: Path, digest: str) -> Path:
-    """Return where DVC's cache keeps an object."""
+    """Return the path of an object in DVC's cache."""
     return cache / "files/md5" / digest[:2] / digest[2:]
 
 
 def study_of(model: RegisteredModel, version: registry.Version) -> str | None:
-    """Return the name of the search that a version's settings came from."""
+    """Return the search that a version's settings came from."""
     try:
         return str(read_json(model, version, "search/best.json").get("study")) or None
     except NotFound:
@@ -165,7 +165,7 @@ def study_of(model: RegisteredModel, version: registry.Version) -> str | None:
 
 
 def studies_here(root: Path) -> set[str]:
-    """Return the search that a workspace's present model came from."""
+    """Return the search that a workspace's current model came from."""
     try:
         return {str(json.loads((root / "models/tuned/best.json").read_text(encoding="utf-8"))["study"])}
     except (OSError, ValueError, KeyError):
@@ -173,18 +173,18 @@ def studies_here(root: Path) -> set[str]:
 
 
 def idle(path: Path, days: float) -> bool:
-    """Say whether nothing at or below `path` was written for so many days."""
-    newest: float = max(each.stat().st_mtime for each in (path, *(path.rglob("*") if path.is_dir() else ())))
+    """Return whether nothing at or below `path` was written for `days` days."""
+    newest: float = max(file.stat().st_mtime for file in (path, *(path.rglob("*") if path.is_dir() else ())))
     return bool(time.time() - newest > days * _DAY)
 
 
 def size(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
+    """Return the total size of the files in a folder, in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _git(project: Path, arguments: list[str], said: str | None = None) -> str:
+def _git(project: Path, arguments: list[str], text: str | None = None) -> str:
     try:
-        return git(project, *arguments, said=said)
+        return git(project, *arguments, said=text)
     except RetuneError as error:
         raise RetuneError(f"{error}; nothing is deleted") from None

@@ -1,4 +1,4 @@
-"""The evidence behind a verdict, as it was written when it was reached: nothing is computed anew."""
+"""Read the stored evidence of a verdict; nothing is recomputed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,28 +12,28 @@ from flows.audit.registered_model import RegisteredModel
 
 @dataclass(frozen=True)
 class VerdictEvidence:
-    """A version's verdict, and the digest of all that it says, to which approvals and the ledger's entries are bound."""
+    """A version's verdict and its digest, which approvals and ledger entries refer to."""
 
     version: int
     verdict: Verdict
     digest: str
 
     def as_json(self) -> dict[str, Any]:
-        """Return the evidence for a program."""
+        """Return the evidence as JSON values."""
         return {"version": self.version, "evidence": self.digest, **self.verdict.model_dump(mode="json")}
 
 
 def why(model: RegisteredModel, number: int, gate: str | None = None, evidence: str | None = None) -> VerdictEvidence:
-    """Return the evidence behind the newest verdict on a version, or behind the one whose digest begins with `evidence`; of `gate` alone.
+    """Return the evidence of the newest verdict on a version, or of the one whose digest starts with `evidence`; of `gate` only.
 
     Raises:
-        NotThere: no such version, nobody judged it, its evidence is gone or was changed, or it has no such gate.
+        NotFound: the version or gate does not exist, there is no verdict, or its evidence is missing or was changed.
     """
     version = model.version(number)
     verdict = registry.read_verdict(model.uri, version, whole_digest(model, number, evidence) if evidence else None)
     if verdict is None:
-        asked = f"verdict {evidence}" if evidence else "verdict"
-        raise NotFound(f"{version.uri} has no {asked} that can be read: nobody judged it, or its evidence was deleted or changed since")
+        wanted = f"verdict {evidence}" if evidence else "verdict"
+        raise NotFound(f"{version.uri} has no readable {wanted}: it was not judged, or its evidence was deleted or changed")
     digest = verdict.evidence
     if gate is not None:
         names = [result.gate for result in verdict.gates]
@@ -43,24 +43,24 @@ def why(model: RegisteredModel, number: int, gate: str | None = None, evidence: 
     return VerdictEvidence(number, verdict, digest)
 
 
-def whole_digest(model: RegisteredModel, number: int, beginning: str) -> str:
-    """Return the one digest that begins so, among those of a version's newest verdict, its promotions and its requests.
+def whole_digest(model: RegisteredModel, number: int, prefix: str) -> str:
+    """Return the one digest with this prefix among a version's newest verdict, promotions and requests.
 
     Raises:
-        NotThere: none begins so, or several do.
+        NotFound: no digest or several digests match.
     """
     promotions = [entry.evidence for entry in model.entries if entry.version == number]
-    asked = [request.evidence for request in model.requests if request.version == number]
-    known = {digest for digest in (*promotions, *asked, model.version(number).evidence) if digest}
-    found = sorted(digest for digest in known if digest.startswith(beginning.lower()))
-    if len(found) != 1:
-        there = ", ".join(sorted(digest[:12] for digest in known)) or "none"
-        raise NotFound(f"{len(found)} known verdicts on version {number} of {model.name} begin with {beginning!r}; there are: {there}")
-    return found[0]
+    requests = [request.evidence for request in model.requests if request.version == number]
+    digests = {digest for digest in (*promotions, *requests, model.version(number).evidence) if digest}
+    matches = sorted(digest for digest in digests if digest.startswith(prefix.lower()))
+    if len(matches) != 1:
+        known = ", ".join(sorted(digest[:12] for digest in digests)) or "none"
+        raise NotFound(f"{len(matches)} verdicts on version {number} of {model.name} start with {prefix!r}; its verdicts: {known}")
+    return matches[0]
 
 
 def numbers(result: GateResult | Hypothesis) -> str:
-    """Return what was measured as a person reads it: `accuracy -0.012 (-0.034 to 0.010), threshold -0.02, n 512`; empty for nothing."""
+    """Format a result's numbers: `accuracy -0.012 (-0.034 to 0.010), threshold -0.02, n 512`; empty if there are none."""
     parts = []
     if result.estimate is not None:
         interval = f" ({result.low:.4g} to {result.high:.4g})" if result.low is not None and result.high is not None else ""
@@ -75,6 +75,6 @@ def numbers(result: GateResult | Hypothesis) -> str:
 
 
 def as_tested(hypothesis: Hypothesis) -> str:
-    """Return a hypothesis with its p: what it found where it rejects, else what it asked."""
+    """Format a hypothesis with its p-value: the finding if it rejects, else its name."""
     adjusted = f", {hypothesis.adjusted:.2g} after correction" if hypothesis.adjusted is not None else ""
     return f"{hypothesis.says if hypothesis.rejected else hypothesis.name} (one-sided p {hypothesis.p:.2g}{adjusted})"

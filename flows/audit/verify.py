@@ -1,6 +1,6 @@
-"""Whether what was ever in production can still be had: every champion and every entry of the ledger leads to files whose hashes match.
+"""Verify that every past and present champion is intact: each ledger entry leads to files whose hashes match.
 
-Looks into MLflow's packages, DVC's cache and the workspaces; changes nothing. `CHECKS` are run in this order; each yields faults.
+Reads MLflow's packages, DVC's cache and the workspaces; changes nothing. `CHECKS` run in this order; each yields faults.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,14 +15,15 @@ from components.mlflow_store.registry import artifact_access
 from flows.audit import retention
 from flows.audit.registered_model import RegisteredModel, open_model, open_models
 from flows.dvc_adapter import file_integrity
+from flows.dvc_adapter.cache import cached_listing, cached_object, object_path
 from flows.dvc_adapter.config import default_remote
-from flows.dvc_adapter.lock import locked
-from flows.dvc_adapter.repro import cached_listing, cached_object, in_remote, object_path
+from flows.dvc_adapter.lock import locked_stages
+from flows.dvc_adapter.repro import in_remote
 from flows.project.run_locks import folder_lock
 
 
 class Fault(BaseModel):
-    """What does not match: `place` is the ledger, MLflow, DVC or a workspace; `version` is None for what belongs to none."""
+    """A mismatch: `place` is the ledger, MLflow, DVC or a workspace; `version` is None if it belongs to no version."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -32,7 +33,7 @@ class Fault(BaseModel):
 
 
 class RegistryCheck(BaseModel):
-    """What was looked at, and every fault. `notes` say what could not be looked at, or lies elsewhere."""
+    """The checked versions and objects, and every fault. `notes` name items that were not checked or are in the remote."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,8 +45,8 @@ class RegistryCheck(BaseModel):
 
 
 @dataclass
-class Look:
-    """A model under examination. A `quick` look hashes only what is new in the workspaces, and asks of all else whether it is there."""
+class Inspection:
+    """A model under inspection. A `quick` one hashes only new workspace files and checks everything else for existence."""
 
     model: RegisteredModel
     quick: bool
@@ -54,146 +55,148 @@ class Look:
 
     @property
     def reached(self) -> list[registry.Version]:
-        """The versions that an entry of the ledger or the alias champion names, as far as they are registered."""
-        wanted = {entry.version for entry in self.model.entries} | {self.model.champion}
-        return [version for version in self.model.versions if version.number in wanted]
+        """The registered versions that the ledger or the alias champion names."""
+        numbers = {entry.version for entry in self.model.entries} | {self.model.champion}
+        return [version for version in self.model.versions if version.number in numbers]
 
 
 def verify(name: str | None = None, quick: bool = False, start: Path | None = None) -> list[RegistryCheck]:
     """Verify one model, or all of the project.
 
     Raises:
-        NotThere: no such model; or the ledger is gone.
-        Unavailable: the registry is out of reach.
+        NotFound: no such model, or the ledger is missing.
+        Unavailable: the registry is unreachable.
     """
     return [verify_model(model, quick) for model in ([open_model(name, start=start)] if name else open_models(start))]
 
 
 def verify_model(model: RegisteredModel, quick: bool = False) -> RegistryCheck:
-    """Verify one model by all checks."""
-    look = Look(model, quick)
-    faults = tuple(fault for check in CHECKS for fault in check(look))
-    numbers = tuple(version.number for version in look.reached)
-    return RegistryCheck(model=model.name, versions=numbers, objects=len(look.objects), faults=faults, notes=tuple(look.notes))
+    """Run all checks on one model."""
+    inspection = Inspection(model, quick)
+    faults = tuple(fault for check in CHECKS for fault in check(inspection))
+    numbers = tuple(version.number for version in inspection.reached)
+    return RegistryCheck(model=model.name, versions=numbers, objects=len(inspection.objects), faults=faults, notes=tuple(inspection.notes))
 
 
-def ledger(look: Look) -> Iterator[Fault]:
-    """The ledger's entries name versions that are registered, and evidence that is as it was written."""
-    known = {version.number: version for version in look.model.versions}
-    for number in sorted({entry.version for entry in look.model.entries} - known.keys()):
-        yield Fault(place="ledger", version=number, says="it was champion, and is not in the registry any more")
-    if look.quick:
+def ledger_versions(inspection: Inspection) -> Iterator[Fault]:
+    """Check that ledger entries name registered versions, with unchanged evidence."""
+    registered = {version.number: version for version in inspection.model.versions}
+    for number in sorted({entry.version for entry in inspection.model.entries} - registered.keys()):
+        yield Fault(place="ledger", version=number, says="it was champion, but is no longer in the registry")
+    if inspection.quick:
         return
-    for number, evidence in sorted({(entry.version, entry.evidence) for entry in look.model.entries if entry.evidence}):
-        if number in known and registry.read_verdict(look.model.uri, known[number], evidence) is None:
-            yield Fault(place="ledger", version=number, says=f"the evidence {evidence[:12]} of its promotion is gone, or was changed since")
+    for number, evidence in sorted({(entry.version, entry.evidence) for entry in inspection.model.entries if entry.evidence}):
+        if number in registered and registry.read_verdict(inspection.model.uri, registered[number], evidence) is None:
+            yield Fault(place="ledger", version=number, says=f"the evidence {evidence[:12]} of its promotion is missing or was changed")
 
 
-def chain(look: Look) -> Iterator[Fault]:
-    """The ledger's entries are those that were written, and the ones that MLflow knows of; `retune doctor` asks that by itself."""
-    if not look.quick:
-        yield from (Fault(place="ledger", version=None, says=says) for says in look.model.ledger_faults())
+def ledger_chain(inspection: Inspection) -> Iterator[Fault]:
+    """Check the ledger's hash chain against MLflow's copy; `retune doctor` does this separately."""
+    if not inspection.quick:
+        yield from (Fault(place="ledger", version=None, says=says) for says in inspection.model.ledger_faults())
 
 
-def packages(look: Look) -> Iterator[Fault]:
-    """Each version's package in MLflow has the files that were registered."""
-    for version in look.reached:
+def packages(inspection: Inspection) -> Iterator[Fault]:
+    """Check that each version's package in MLflow has the registered files."""
+    for version in inspection.reached:
         try:
-            if look.quick:
-                artifact_access.artifact(look.model.uri, version, "dvc.lock")
+            if inspection.quick:
+                artifact_access.artifact(inspection.model.uri, version, "dvc.lock")
             else:
-                registry.checked_package(look.model.uri, version)
+                registry.inspected(inspection.model.uri, version)
         except Unavailable:
             raise
         except RetuneError as error:
             yield Fault(place="MLflow", version=version.number, says=str(error))
 
 
-def dvc(look: Look) -> Iterator[Fault]:
-    """Each folder and file that a version was made with is in DVC's cache, or at least in its remote, whole."""
-    project, missing = look.model.project, dict[str, list[tuple[int, str]]]()
-    for version in look.reached:
+def dvc(inspection: Inspection) -> Iterator[Fault]:
+    """Check that each folder and file that a version was built from is intact in DVC's cache, or present in its remote."""
+    project, missing = inspection.model.project, dict[str, list[tuple[int, str]]]()
+    for version in inspection.reached:
         try:
-            hashes = look.model.hashes(version)
+            hashes = inspection.model.hashes(version)
         except NotFound as error:
             yield Fault(place="DVC", version=version.number, says=str(error))
             continue
         for path, md5 in hashes.items():
-            for name, each in members(look, path, md5):
-                if not object_path(project, each).is_file():
-                    missing.setdefault(each, []).append((version.number, name))
-                elif (fault := damage(look, each)) is not None:
+            for name, member_md5 in members(inspection, path, md5):
+                if not object_path(project, member_md5).is_file():
+                    missing.setdefault(member_md5, []).append((version.number, name))
+                elif (fault := damage(inspection, member_md5)) is not None:
                     yield Fault(place="DVC", version=version.number, says=f"{name}: {fault}")
     if missing:
-        yield from elsewhere(look, missing)
+        yield from remote_faults(inspection, missing)
 
 
-def members(look: Look, path: str, md5: str) -> Iterator[tuple[str, str]]:
-    """Yield a tracked path with its object, and for a folder those of its files where the listing is whole."""
+def members(inspection: Inspection, path: str, md5: str) -> Iterator[tuple[str, str]]:
+    """Yield a tracked path with its md5, and for a folder with a readable listing also those of its files."""
     yield path, md5
     if md5.endswith(".dir"):
         try:
-            listing = cached_listing(look.model.project, md5)
+            listing = cached_listing(inspection.model.project, md5)
         except (NotFound, ValueError):
             return
-        yield from ((f"{path}/{name}", each) for name, each in listing.items())
+        yield from ((f"{path}/{name}", file_md5) for name, file_md5 in listing.items())
 
 
-def damage(look: Look, md5: str) -> str | None:
-    """Return what is wrong with an object that is in the cache; each is read once."""
-    if md5 not in look.objects:
-        look.objects[md5] = None
-        if not look.quick:
+def damage(inspection: Inspection, md5: str) -> str | None:
+    """Describe the damage of a cached object, None if intact; each object is read once."""
+    if md5 not in inspection.objects:
+        inspection.objects[md5] = None
+        if not inspection.quick:
             try:
-                cached_object(look.model.project, md5)
+                cached_object(inspection.model.project, md5)
             except NotFound as error:
-                look.objects[md5] = str(error)
-    return look.objects[md5]
+                inspection.objects[md5] = str(error)
+    return inspection.objects[md5]
 
 
-def elsewhere(look: Look, missing: dict[str, list[tuple[int, str]]]) -> Iterator[Fault]:
-    """Ask DVC's remote for what the cache lacks; a quick look only notes it."""
-    project = look.model.project
-    if look.quick:
-        look.notes.append(f"{len(missing)} objects are not in DVC's cache here")
+def remote_faults(inspection: Inspection, missing: dict[str, list[tuple[int, str]]]) -> Iterator[Fault]:
+    """Look up objects missing from the cache in DVC's remote; a quick inspection only notes them."""
+    project = inspection.model.project
+    if inspection.quick:
+        inspection.notes.append(f"{len(missing)} objects are not in DVC's cache here")
         return
     remote = default_remote(project)
     try:
-        there = in_remote(project, missing) if remote else set()
+        present = in_remote(project, missing) if remote else set()
     except RetuneError as error:
-        there = set()
-        look.notes.append(str(error))
-    if there and remote:
-        look.notes.append(f"{len(there)} objects are not in DVC's cache here, but in the remote {remote[0]}, where they were not read")
-    for md5, places in missing.items():
-        if md5 not in there:
-            for number, name in places:
-                where = object_path(project, md5)
-                yield Fault(place="DVC", version=number, says=f"{name}: {md5} is neither in DVC's cache ({where}) nor in its remote")
+        present = set()
+        inspection.notes.append(str(error))
+    if present and remote:
+        inspection.notes.append(
+            f"{len(present)} objects are only in the remote {remote[0]}, not in DVC's cache here; their content was not checked"
+        )
+    for md5, users in missing.items():
+        if md5 not in present:
+            for number, name in users:
+                path = object_path(project, md5)
+                yield Fault(place="DVC", version=number, says=f"{name}: {md5} is neither in DVC's cache ({path}) nor in its remote")
 
 
-def workspaces(look: Look) -> Iterator[Fault]:
-    """The outputs in the model's workspaces are those that their dvc.lock names, and the inputs those of their manifests."""
-    for root in retention.workspaces_of(look.model.project, look.model.name):
+def workspaces(inspection: Inspection) -> Iterator[Fault]:
+    """Check the workspaces' outputs against their dvc.lock, and their inputs against their manifests."""
+    for root in retention.workspaces_of(inspection.model.project, inspection.model.name):
         try:
             with folder_lock(root):
-                found = [*damaged(root, look.quick)]
+                damages = [*damaged(root, inspection.quick)]
         except Unavailable as error:
-            look.notes.append(f"not looked at: {error}")
+            inspection.notes.append(f"not checked: {error}")
             continue
-        yield from (Fault(place="workspace", version=None, says=says) for says in found)
+        yield from (Fault(place="workspace", version=None, says=says) for says in damages)
 
 
 def damaged(root: Path, quick: bool) -> Iterator[str]:
-    """Yield a sentence for each file of a workspace that has other bytes than it should."""
-    anew = not quick
-    for file, md5 in file_integrity.damaged_outputs(root, locked(root), anew).items():
-        yield f"{root / file} is not what dvc.lock says ({md5}): `retune run` brings it back or makes it anew"
+    """Describe each damaged file of a workspace."""
+    rehash = not quick
+    for file, md5 in file_integrity.damaged_outputs(root, locked_stages(root), rehash).items():
+        yield f"{root / file} does not match dvc.lock ({md5}): `retune run` restores or rebuilds it"
     for folder in (root / "data/raw", root / "data/base"):
-        if (folder / "manifest.json").exists() and not file_integrity.listed(root, folder):
-            yield f"{folder / 'manifest.json'} cannot be read: `retune run` takes {folder} anew"
-        for file in file_integrity.damaged_input(root, folder, anew):
-            yield f"{root / file} is missing, or not what {folder / 'manifest.json'} says: `retune run` brings it back or takes it anew"
+        if (folder / "manifest.json").exists() and not file_integrity.manifest_hashes(root, folder):
+            yield f"{folder / 'manifest.json'} cannot be read: `retune run` recreates {folder}"
+        for file in file_integrity.damaged_input(root, folder, rehash):
+            yield f"{root / file} is missing or does not match {folder / 'manifest.json'}: `retune run` restores or recreates it"
 
 
-CHECKS: tuple[Callable[[Look], Iterable[Fault]], ...] = (ledger, chain, packages, dvc, workspaces)
+CHECKS: tuple[Callable[[Inspection], Iterable[Fault]], ...] = (ledger_versions, ledger_chain, packages, dvc, workspaces)

@@ -1,6 +1,6 @@
-"""A folder apart, in which a version is made again: a git worktree at the commit, with a cache and a state of its own.
+"""A temporary git worktree in which a version is rebuilt, with its own DVC cache and state.
 
-Nothing that runs in it reaches the project's registry, its searches, or its DVC cache, which is only read.
+A rebuild does not touch the project's registry, searches or DVC cache; the cache is only read.
 """
 
 import fcntl
@@ -14,43 +14,46 @@ from pathlib import Path
 import yaml
 
 from components.core.errors import BadInput, NotFound, RetuneError
+from flows.dvc_adapter.cache import cached_folder
 from flows.dvc_adapter.config import inherit, share_remote
-from flows.dvc_adapter.repro import cached_folder, dvc
+from flows.dvc_adapter.repro import dvc
 from flows.project.git import NO_GIT, git, has_commit, prefix
 from flows.settings import read_settings
 
 log = logging.getLogger(__name__)
 
-PREFIX = "retune-rebuild-"  # of a temporary folder; it holds the worktree and a file that is locked while its owner lives
+PREFIX = "retune-rebuild-"  # of the temporary folder, which contains the worktree and a lock file held while its owner runs
 FOLDER = "retune-rebuild"
 OWNED = "owned"
 
 
 @contextmanager
 def worktree(project: Path, commit: str, keep: Path | None = None) -> Iterator[Path]:
-    """Yield a folder with the files of `commit`; it is removed however the block ends, unless it is the folder `keep`.
+    """Yield a folder with the files of `commit`; remove it at the end, unless it is the folder `keep`.
 
-    What a process that was killed left behind is removed first.
+    Folders of killed rebuilds are removed first.
 
     Raises:
-        NotThere: the commit is not in the project's repository.
-        BadInput: `keep` is a folder that holds something, or no folder.
+        NotFound: the commit is not in the project's repository.
+        BadInput: `keep` is a file or a folder that is not empty.
     """
     if commit in ("", NO_GIT):
-        raise NotFound("the version was made without a git commit, so there is no code that it could be made again from")
+        raise NotFound("the version was built without a git commit, so its code is unknown and it cannot be rebuilt")
     if not has_commit(project, commit):
-        raise NotFound(f"commit {commit[:12]} is not in the repository of {project}: `git fetch` it from where the version was made")
+        raise NotFound(
+            f"commit {commit[:12]} is not in the repository of {project}: `git fetch` it from the repository where the version was built"
+        )
     remove_abandoned(project)
     if keep is not None:
         if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
-            raise BadInput(f"{keep} is {'not empty' if keep.is_dir() else 'a file'}: name a folder that is not there yet")
+            raise BadInput(f"{keep} is {'not empty' if keep.is_dir() else 'a file'}: choose a folder that does not exist")
         git(project, "worktree", "add", "--quiet", "--detach", str(keep.resolve()), commit)
         yield keep.resolve() / prefix(project)
         return
     home = Path(tempfile.mkdtemp(prefix=PREFIX)).resolve()
     try:
         with (home / OWNED).open("w") as owned:
-            fcntl.flock(owned, fcntl.LOCK_EX)  # before git knows of the folder: who finds it there and free may remove it
+            fcntl.flock(owned, fcntl.LOCK_EX)  # before git lists the folder: a listed folder without a lock may be removed
             git(project, "worktree", "add", "--quiet", "--detach", str(home / FOLDER), commit)
             yield home / FOLDER / prefix(project)
     finally:
@@ -58,12 +61,12 @@ def worktree(project: Path, commit: str, keep: Path | None = None) -> Iterator[P
 
 
 def remove_abandoned(project: Path) -> None:
-    """Remove the folders of this project's rebuilds whose process is gone; the kernel lets go of a lock with its owner."""
+    """Remove the folders of this project's killed rebuilds; the kernel releases a lock when its owner dies."""
     for line in git(project, "worktree", "list", "--porcelain").splitlines():
         root = Path(line.removeprefix("worktree "))
         home = root.parent
         if line.startswith("worktree ") and root.name == FOLDER and home.name.startswith(PREFIX) and _is_free(home / OWNED):
-            log.info("removing %s, which a rebuild that was killed left behind", home)
+            log.info("removing %s, left by a killed rebuild", home)
             _remove(project, home)
 
 
@@ -72,47 +75,47 @@ def _is_free(owned: Path) -> bool:
         with owned.open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
-        return not owned.parent.exists()  # somebody emptied the temporary folder; git still lists it
-    except OSError:  # it is held, or another person's
+        return not owned.parent.exists()  # the temporary folder was emptied; git still lists it
+    except OSError:  # it is locked, or belongs to another account
         return False
     return True
 
 
 def _remove(project: Path, home: Path) -> None:
-    with suppress(RetuneError):  # git may not know of it yet
+    with suppress(RetuneError):  # git may not list it yet
         git(project, "worktree", "remove", "--force", str(home / FOLDER))
     shutil.rmtree(home, ignore_errors=True)
 
 
 def prepare_worktree(root: Path, project: Path) -> None:
-    """Give the folder a DVC of its own: no git, an empty cache, the project's remotes."""
+    """Give the folder its own DVC configuration: no git, an empty cache, the project's remotes."""
     share_remote(project / ".dvc/config.local", read_settings(project))
     shutil.rmtree(root / ".dvc", ignore_errors=True)
     inherit(project, root, root / ".dvc/cache")
 
 
 def fetch_inputs(root: Path, project: Path, inputs: Mapping[str, str]) -> None:
-    """Lay DVC's folders `inputs` (path to md5) into `root`: from the project's cache, else from its remote.
+    """Copy the DVC folders `inputs` (path to md5) into `root`, from the project's cache, else from its remote.
 
     Raises:
-        NotThere: neither has them.
+        NotFound: neither contains them.
     """
     for path, md5 in inputs.items():
         try:
             cached_folder(project, md5, root / path)
-        except NotFound as gone:
+        except NotFound as missing:
             log.info("%s is not in the cache of %s: pulling it", path, project)
-            _pull(root, path, md5, gone)
+            _pull(root, path, md5, missing)
 
 
-def _pull(root: Path, path: str, md5: str, gone: NotFound) -> None:
+def _pull(root: Path, path: str, md5: str, missing: NotFound) -> None:
     pointer = root / f"{path}.dvc"
     pointer.parent.mkdir(parents=True, exist_ok=True)
     pointer.write_text(yaml.safe_dump({"outs": [{"md5": md5, "hash": "md5", "path": Path(path).name}]}), encoding="utf-8")
     try:
         dvc(["pull", str(pointer.relative_to(root))], root, what=f"dvc pull {path}", level=logging.DEBUG)
     except RetuneError as error:
-        raise NotFound(f"{gone}. Pulling {path} failed: {error}") from None
+        raise NotFound(f"{missing}. Pulling {path} failed: {error}") from None
     finally:
         pointer.unlink()
         (pointer.parent / ".gitignore").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""DVC's configuration as DVC resolves it: system, global, project, local; and how the folders in which models are made inherit it."""
+"""Read DVC's configuration as DVC resolves it (system, global, project, local), and pass it on to workspaces."""
 
 import os
 from collections.abc import Iterator
@@ -13,23 +13,23 @@ from configobj import ConfigObj, ConfigObjError
 from components.core.errors import BadParams
 from flows.settings import Settings
 
-EMBEDDED = "local"  # the remote below var/, which the project comes with
-SHARED = "shared"  # the remote that RETUNE_DVC_REMOTE names
+EMBEDDED = "local"  # the default remote in var/
+SHARED = "shared"  # the remote of RETUNE_DVC_REMOTE
 _SECTION = f'remote "{SHARED}"'
 _MARK = "# written for RETUNE_DVC_REMOTE, and removed when that is unset"
 _BEFORE = "# the default remote before RETUNE_DVC_REMOTE:"
-_APART = {"no_scm": "true", "analytics": "false", "check_update": "false", "autostage": "false"}  # a folder of ours is no repository
+_WORKSPACE = {"no_scm": "true", "analytics": "false", "check_update": "false", "autostage": "false"}  # a workspace is not a repository
 
 
 def read(root: Path) -> dict[str, Any]:
-    """Return what all levels say for the project at `root`; paths are absolute.
+    """Return the merged configuration for the project at `root`, with absolute paths.
 
     Raises:
-        BadParams: a file is not what DVC reads.
+        BadParams: a file is not valid.
     """
     with _reading(root) as config:
-        found: dict[str, Any] = config.read()
-        return found
+        merged: dict[str, Any] = config.read()
+        return merged
 
 
 def cache_folder(root: Path) -> Path:
@@ -38,12 +38,12 @@ def cache_folder(root: Path) -> Path:
 
 
 def keeps_no_history(root: Path) -> bool:
-    """Say whether DVC was told that the project is in no repository, as by `dvc init --no-scm`."""
+    """Return whether DVC is configured without a repository (`dvc init --no-scm`)."""
     return str(read(root)["core"].get("no_scm", "")).lower() == "true"
 
 
 def default_remote(root: Path) -> tuple[str, str] | None:
-    """Return the name and the address of the remote that DVC pushes to, without a password; None where there is no default."""
+    """Return name and URL, without password, of the remote that DVC pushes to; None if there is no default."""
     config = read(root)
     name = config["core"].get("remote")
     if not name:
@@ -54,50 +54,50 @@ def default_remote(root: Path) -> tuple[str, str] | None:
 
 
 def inherit(project: Path, root: Path, cache: Path | None = None) -> None:
-    """Give the folder `root` the project's configuration, with the project's cache or, where one is named, another.
+    """Give `root` the project's configuration, with the project's cache or another `cache`.
 
-    System and global files are read there as everywhere. What is below the project stays relative, so that its path stands in no file.
-    It is taken from where the folder really is, as DVC takes it: var/ may be a link to another disk.
-    Only we may read the file: it holds the credentials of the project's config.local.
+    Paths in the project stay relative, so that no file contains the project's path. They start from the folder's real path, as in DVC,
+    since var/ may be a link to another disk.
+    Only the owner may read the file: it contains the credentials of the project's config.local.
 
     Raises:
-        BadParams: a file of the project is not what DVC reads.
+        BadParams: a file of the project is not valid.
     """
     from dvc.config import Config, merge
     from dvc.config_schema import RelPath
 
     project, root = project.resolve(), root.resolve()
     with _reading(project) as config:
-        found: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
         for level in Config.REPO_LEVELS:
-            merge(found, config.load_one(level))
-        merge(found, {"core": _APART})
+            merge(merged, config.load_one(level))
+        merge(merged, {"core": _WORKSPACE})
         if cache is not None:
-            found["cache"] = {"dir": RelPath(cache.resolve())}
+            merged["cache"] = {"dir": RelPath(cache.resolve())}
         elif not config.read()["cache"].get("dir"):
-            found["cache"]["dir"] = RelPath(project / ".dvc/cache")
-        if not found["core"].get("remote") and not config.read()["remote"]:
-            merge(found, {"core": {"remote": EMBEDDED}, "remote": {EMBEDDED: {"url": RelPath(project / "var/dvc-remote")}}})
+            merged["cache"]["dir"] = RelPath(project / ".dvc/cache")
+        if not merged["core"].get("remote") and not config.read()["remote"]:
+            merge(merged, {"core": {"remote": EMBEDDED}, "remote": {EMBEDDED: {"url": RelPath(project / "var/dvc-remote")}}})
     file = root / ".dvc/config"
     (file.parent / "tmp").mkdir(parents=True, exist_ok=True)
     file.unlink(missing_ok=True)
     os.close(os.open(file, os.O_CREAT | os.O_EXCL, 0o600))
     with _reading(root) as config, config.edit("repo", validate=False) as edited:
         edited.clear()
-        edited.update(found)
+        edited.update(merged)
 
 
 def share_remote(file: Path, settings: Settings, ours: bool = False) -> None:
-    """Let DVC push to RETUNE_DVC_REMOTE where it is set, by the config.local `file`; the S3 service's keys come from the environment.
+    """Make RETUNE_DVC_REMOTE, if set, the default remote in the config.local `file`; S3 keys come from the environment.
 
-    A default remote that is in the file comes back when the setting goes. A remote of that name that a person added stays; with `ours`
-    nobody but an earlier release wrote the file.
+    The previous default remote is restored when the setting is removed. A user's own remote `shared` is kept; with `ours`, only an
+    earlier release of Retune wrote the file.
 
     Raises:
-        BadParams: what DVC needs for such a remote is not installed: better known now than after a training.
+        BadParams: the DVC plug-in of the remote is not installed.
     """
     if settings.dvc_remote.startswith("s3://") and find_spec("dvc_s3") is None:
-        raise BadParams("RETUNE_DVC_REMOTE is an S3 address, and dvc-s3 is not installed: pip install 'retune[s3]'")
+        raise BadParams("RETUNE_DVC_REMOTE is an S3 URL, but dvc-s3 is not installed: pip install 'retune[s3]'")
     if not settings.dvc_remote and not (file.exists() and _SECTION in file.read_text(encoding="utf-8")):
         return
     try:
@@ -109,8 +109,8 @@ def share_remote(file: Path, settings: Settings, ours: bool = False) -> None:
     if not settings.dvc_remote and not (marked or ours):
         return
     core = config.setdefault("core", {})
-    noted = core.comments.get("remote", []) if core.get("remote") == SHARED else []
-    own = next((line.partition(_BEFORE)[2].strip() for line in noted if _BEFORE in line), "")
+    comments = core.comments.get("remote", []) if core.get("remote") == SHARED else []
+    previous = next((line.partition(_BEFORE)[2].strip() for line in comments if _BEFORE in line), "")
     if settings.dvc_remote:
         endpoint = {"endpointurl": settings.s3_endpoint} if settings.s3_endpoint and settings.dvc_remote.startswith("s3://") else {}
         if core.get("remote", SHARED) != SHARED:
@@ -123,8 +123,8 @@ def share_remote(file: Path, settings: Settings, ours: bool = False) -> None:
         del config[_SECTION]
         if core.get("remote") == SHARED:
             del core["remote"]
-            if own:
-                core["remote"] = own
+            if previous:
+                core["remote"] = previous
         if not core:
             del config["core"]
     if config.dict() != before or (settings.dvc_remote and not marked):
@@ -132,7 +132,7 @@ def share_remote(file: Path, settings: Settings, ours: bool = False) -> None:
 
 
 def _write(config: ConfigObj, file: Path) -> None:
-    """Write a configuration by rename, readable by those who could read it before, else by us alone."""
+    """Write a configuration atomically, with the file's mode or 0600 for a new file."""
     file.parent.mkdir(parents=True, exist_ok=True)
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
@@ -143,11 +143,11 @@ def _write(config: ConfigObj, file: Path) -> None:
 
 @contextmanager
 def _reading(root: Path) -> Iterator[Any]:
-    from dvc.config import Config, ConfigError  # a tenth of a second, which most commands need not wait for
+    from dvc.config import Config, ConfigError  # a slow import (0.1 s) that most commands do not need
 
     try:
         yield Config(str(root / ".dvc"), validate=False)
-    except (ConfigError, ConfigObjError, TypeError) as error:  # a value with a comma and without quotes is a list to DVC, and no path
+    except (ConfigError, ConfigObjError, TypeError) as error:  # DVC reads an unquoted value with a comma as a list
         raise BadParams(
             f"{root / '.dvc'}: DVC's configuration cannot be read: {error}; a value with a comma or ` #` needs quotes"
         ) from None

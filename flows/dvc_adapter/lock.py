@@ -1,4 +1,4 @@
-"""What dvc.lock says: the settings and the files that the stages ran with, and whether they are of one piece."""
+"""Read dvc.lock: the settings and files that the stages ran with, and whether they are consistent."""
 
 import functools
 from collections.abc import Collection, Mapping
@@ -9,21 +9,21 @@ from components.core.documents import parse_yaml, read_yaml
 from components.core.errors import BadParams, NotFound
 from components.steps import STAGES
 
-RESTORE = "`git checkout` restores it where it was committed"
-POINTERS = ("data/raw.dvc", "data/base.dvc")  # of the folders that a run makes before its stages
+RESTORE = "`git checkout` restores it if it was committed"
+POINTERS = ("data/raw.dvc", "data/base.dvc")  # folders that a run writes before its stages
 
 
 def edited_params(root: Path) -> list[str]:
-    """Return the sections of params.yaml that differ from those that dvc.lock says its stages ran with.
+    """Return the sections of params.yaml that differ from dvc.lock.
 
     Raises:
-        NotThere: dvc.lock is missing.
+        NotFound: dvc.lock is missing.
         BadParams: it is damaged.
     """
     params = root / "params.yaml"
-    now = read_yaml(params, as_dvc=True)  # a text that is `yes` has no quotes in dvc.lock, and is one
+    now = read_yaml(params, as_dvc=True)  # dvc.lock has the string `yes` without quotes
     if not isinstance(now, dict):
-        raise BadParams(f"{params}: expected a mapping with a section a step, found {type(now).__name__}")
+        raise BadParams(f"{params}: expected a mapping with a section per step, content {type(now).__name__}")
     used = [pair for stage in _ours(root).values() for pair in stage.get("params", {}).get("params.yaml", {}).items()]
     return sorted({name for name, value in used if value != now.get(name)})
 
@@ -32,95 +32,95 @@ def lock_hashes(root: Path) -> dict[str, str]:
     """Return DVC's md5 of every tracked folder and stage output below `root`, by path.
 
     Raises:
-        NotThere: dvc.lock is missing.
+        NotFound: dvc.lock is missing.
     """
     hashes = {out["path"]: str(out["md5"]) for stage in _stages(root).values() for out in stage.get("outs", []) if "md5" in out}
     for pointer in sorted((root / "data").glob("*.dvc")):
-        hashes |= {f"data/{path}": md5 for path, md5 in pointed_at(pointer).items()}
+        hashes |= {f"data/{path}": md5 for path, md5 in read_pointer(pointer).items()}
     return dict(sorted(hashes.items()))
 
 
-def pointed_at(pointer: Path) -> dict[str, str]:
-    """Return the md5 of each file or folder that a .dvc file points at, by its name.
+def read_pointer(pointer: Path) -> dict[str, str]:
+    """Return the md5 of each file or folder in a .dvc file, by name.
 
     Raises:
         BadParams: it is damaged.
     """
-    found = read_yaml(pointer, as_dvc=True)
-    outs = found.get("outs") if isinstance(found, dict) else None
+    content = read_yaml(pointer, as_dvc=True)
+    outs = content.get("outs") if isinstance(content, dict) else None
     if not outs or not _have_paths(outs) or not all(isinstance(out.get("md5"), str) for out in outs):
-        raise BadParams(f"{pointer} is damaged: expected `outs` with a path and an md5; {RESTORE}, and `retune snapshot` writes it anew")
+        raise BadParams(f"{pointer} is damaged: expected `outs` with a path and an md5; {RESTORE}, or `retune snapshot` recreates it")
     return {out["path"]: out["md5"] for out in outs}
 
 
-def locked(root: Path) -> frozenset[str]:
-    """Return the stages that dvc.lock knows and dvc.yaml has; none where there is no lock."""
+def locked_stages(root: Path) -> frozenset[str]:
+    """Return the stages in both dvc.lock and dvc.yaml; none without a lock."""
     return frozenset(_stages(root)) if (root / "dvc.lock").exists() else frozenset()
 
 
 def depends_on(root: Path, stage: str) -> frozenset[str]:
-    """Return a stage and all that it hangs on, as far as dvc.lock knows them."""
-    on = needs(_stages(root)) if (root / "dvc.lock").exists() else {}
-    return frozenset({stage, *upstream(on, stage)})
+    """Return a stage and all stages in dvc.lock that it depends on."""
+    graph = stage_graph(_stages(root)) if (root / "dvc.lock").exists() else {}
+    return frozenset({stage, *upstream(graph, stage)})
 
 
-def pointed(root: Path, path: str) -> str | None:
-    """Return DVC's md5 of a folder that a run makes before its stages; None where DVC does not know it."""
+def tracked_md5(root: Path, path: str) -> str | None:
+    """Return DVC's md5 of a folder with a .dvc file; None if it has none."""
     pointer = root / f"{path}.dvc"
     if not pointer.exists():
         return None
-    return next(iter(pointed_at(pointer).values()))
+    return next(iter(read_pointer(pointer).values()))
 
 
 def outputs(root: Path, stages: Collection[str]) -> dict[str, str]:
-    """Return DVC's md5 of each output that these stages keep in its cache, by path; nothing where there is no dvc.lock.
+    """Return DVC's md5 of each cached output of these stages, by path; empty without dvc.lock.
 
-    An output with a hash of another kind is left out, as those that DVC 2 wrote.
+    Outputs with another type of hash, as written by DVC 2, are left out.
     """
     try:
-        known = _stages(root)
+        locked = _stages(root)
     except NotFound:
         return {}
-    return {out["path"]: out["md5"] for stage in stages for out in known.get(stage, {}).get("outs", []) if out.get("hash") == "md5"}
+    return {out["path"]: out["md5"] for stage in stages for out in locked.get(stage, {}).get("outs", []) if out.get("hash") == "md5"}
 
 
 def overtaken_stages(root: Path) -> dict[str, list[str]]:
-    """Return the stages that ran with other files than those that are there by now, with these files.
+    """Return the stages whose inputs in dvc.lock differ from the current outputs, with these inputs.
 
-    So it is after one stage was run alone, with other settings or on other data, and not those that come after it.
+    This happens if a stage was run alone with other settings or data and the stages after it were not.
 
     Raises:
-        NotThere: dvc.lock is missing.
+        NotFound: dvc.lock is missing.
     """
-    made = lock_hashes(root)
-    used = {
-        name: [dep["path"] for dep in stage.get("deps", []) if made.get(dep["path"], dep.get("md5")) != dep.get("md5")]
+    current = lock_hashes(root)
+    stale = {
+        name: [dep["path"] for dep in stage.get("deps", []) if current.get(dep["path"], dep.get("md5")) != dep.get("md5")]
         for name, stage in _ours(root).items()
     }
-    return {name: paths for name, paths in used.items() if paths}
+    return {name: paths for name, paths in stale.items() if paths}
 
 
 def _ours(root: Path) -> dict[str, dict[str, Any]]:
-    """Return the stages that a run brings up to date; a stage of the user's own, or one that is no more, says nothing of the model."""
+    """Return the stages of a run; user stages and removed stages do not affect the model."""
     stages = _stages(root)
     return {name: stages[name] for name in STAGES if name in stages}
 
 
-def settled_stages(root: Path, changed: Collection[str]) -> frozenset[str]:
-    """Return the stages of a run that stand as they are: nothing that they hang on, itself included, is among the `changed`.
+def unchanged_stages(root: Path, changed: Collection[str]) -> frozenset[str]:
+    """Return the stages of a run that are up to date: neither they nor their dependencies are among the `changed`.
 
-    Where something has changed that dvc.lock does not know, nobody can say what hangs on it, and none stands.
+    None is up to date if something changed that is not in dvc.lock, since its dependants are unknown.
     """
     try:
-        on = needs(_stages(root))
+        graph = stage_graph(_stages(root))
     except NotFound:
         return frozenset()
-    if not set(changed) <= {*on, *POINTERS}:
+    if not set(changed) <= {*graph, *POINTERS}:
         return frozenset()
-    return frozenset(stage for stage in STAGES if stage in on and not (upstream(on, stage) | {stage}) & set(changed))
+    return frozenset(stage for stage in STAGES if stage in graph and not (upstream(graph, stage) | {stage}) & set(changed))
 
 
-def needs(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+def stage_graph(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
     """Return, for each stage of a dvc.lock, the stages whose outputs it reads."""
     outs = {str(out["path"]): name for name, stage in stages.items() for out in stage.get("outs", [])}
     return {
@@ -134,52 +134,52 @@ def needs(stages: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
     }
 
 
-def upstream(on: Mapping[str, Collection[str]], stage: str) -> set[str]:
-    """Return all stages that `stage` hangs on, directly or not, by what `needs` returns."""
-    found, left = set[str](), [stage]
-    while left:
-        left += (new := set(on.get(left.pop(), ())) - found)
-        found |= new
-    return found
+def upstream(graph: Mapping[str, Collection[str]], stage: str) -> set[str]:
+    """Return all direct and indirect dependencies of `stage` in a `stage_graph`."""
+    stages, queue = set[str](), [stage]
+    while queue:
+        queue += (new := set(graph.get(queue.pop(), ())) - stages)
+        stages |= new
+    return stages
 
 
 def within(path: str, folder: str) -> bool:
-    """Say whether `path` is `folder` or lies below it."""
+    """Return whether `path` is `folder` or inside it."""
     return path == folder or path.startswith(f"{folder}/")
 
 
 def _stages(root: Path) -> dict[str, dict[str, Any]]:
-    """Return the stages of dvc.lock that dvc.yaml still has: DVC keeps what it knows of others."""
+    """Return the stages of dvc.lock that are in dvc.yaml; DVC keeps removed ones in the lock."""
     lock, pipeline = root / "dvc.lock", root / "dvc.yaml"
     if not lock.exists():
-        raise NotFound(f"{lock} is missing: nothing was made here yet; `retune run` makes it")
+        raise NotFound(f"{lock} is missing: no stage ran here yet; start with `retune run`")
     stages = _parsed(lock, lock.read_bytes())
     if not pipeline.exists():
         return stages
-    described = read_yaml(pipeline)
-    wanted = described.get("stages") if isinstance(described, dict) else None
-    if not isinstance(wanted, dict):
+    definition = read_yaml(pipeline)
+    defined = definition.get("stages") if isinstance(definition, dict) else None
+    if not isinstance(defined, dict):
         raise BadParams(f"{pipeline} has no `stages`; {RESTORE}")
-    # Of a stage with `foreach` there are several.
-    return {name: stage for name, stage in stages.items() if name.partition("@")[0] in wanted}
+    # A stage with `foreach` has several entries.
+    return {name: stage for name, stage in stages.items() if name.partition("@")[0] in defined}
 
 
-@functools.lru_cache(maxsize=4)  # asked several times in a run
-def _parsed(lock: Path, content: bytes) -> dict[str, dict[str, Any]]:
-    found = parse_yaml(content, lock, as_dvc=True) or {}
-    stages = found.get("stages", {}) if isinstance(found, dict) else None
-    whole = isinstance(stages, dict) and all(
+@functools.lru_cache(maxsize=4)  # read several times in a run
+def _parsed(lock: Path, data: bytes) -> dict[str, dict[str, Any]]:
+    content = parse_yaml(data, lock, as_dvc=True) or {}
+    stages = content.get("stages", {}) if isinstance(content, dict) else None
+    valid = isinstance(stages, dict) and all(
         isinstance(stage, dict) and _have_paths(stage.get("outs", [])) and _have_paths(stage.get("deps", [])) and _has_params(stage)
         for stage in stages.values()
     )
-    if not isinstance(stages, dict) or not whole:
-        raise BadParams(f"{lock} is damaged: expected `stages` with their deps and outs; {RESTORE}, else delete it, then `retune run`")
+    if not isinstance(stages, dict) or not valid:
+        raise BadParams(f"{lock} is damaged: expected `stages` with their deps and outs; {RESTORE}; else delete it and run `retune run`")
     return stages
 
 
 def _has_params(stage: dict[str, Any]) -> bool:
-    found = stage.get("params", {})
-    return isinstance(found, dict) and isinstance(found.get("params.yaml", {}), dict)
+    content = stage.get("params", {})
+    return isinstance(content, dict) and isinstance(content.get("params.yaml", {}), dict)
 
 
 def _have_paths(entries: object) -> bool:

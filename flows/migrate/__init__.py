@@ -1,6 +1,6 @@
-"""An embedded registry carried into a shared stack with nothing lost: runs, versions, artifacts, ledger, studies and DVC's cache.
+"""Migrate an embedded registry to a shared stack: runs, versions, artifacts, ledger, studies and DVC's cache.
 
-What is here is only read; what is there must be empty, or be what an earlier migration of this very state left.
+The source is only read; the target must be empty or contain the result of an earlier migration of the same state.
 """
 
 from flows.migrate.migrate import Migrated, migrate

@@ -1,6 +1,6 @@
-"""Artifacts sent into a server's store and read back from it, by MLflow's own way to hand files through.
+"""Send artifacts to the store of an MLflow server through its artifact proxy, and read them back.
 
-Keeps var/migrated.jsonl: what has arrived whole, so that a migration that was interrupted does not send it again.
+Keeps var/migrated.jsonl, a list of transferred files, so that an interrupted migration does not send them again.
 """
 
 import json
@@ -21,70 +21,70 @@ from components.core.hashing import digest_file
 log = logging.getLogger(__name__)
 
 SENT = "migrated.jsonl"
-PATIENCE = 600.0  # seconds, of one file
-AT_ONCE = 8  # files that are on their way
+PATIENCE = 600.0  # seconds per file
+AT_ONCE = 8  # parallel transfers
 _CHUNK = 1 << 20
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ArtifactFile:
-    """A file of ours, and its place in the server's store."""
+    """A local file and its path in the server's store."""
 
     path: Path
-    place: str
+    target: str
 
 
 def find(folders: Mapping[Path, str]) -> list[ArtifactFile]:
-    """Return the files below `folders`, each folder with its place in the store."""
+    """Return the files in `folders`, which map each folder to its path in the store."""
     return [
-        ArtifactFile(path, f"{place}/{path.relative_to(folder).as_posix()}")
-        for folder, place in folders.items()
+        ArtifactFile(path, f"{target}/{path.relative_to(folder).as_posix()}")
+        for folder, target in folders.items()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     ]
 
 
 class Store:
-    """The artifacts of a server."""
+    """The artifact store of an MLflow server."""
 
     def __init__(self, server: str, user: str, password: str) -> None:
-        """At the address of MLflow's server."""
+        """Connect to the MLflow server at URL `server`."""
         self._server = server
         self._client = httpx.Client(auth=(user, password) if user else None, timeout=httpx.Timeout(PATIENCE, connect=10))
 
     def check(self) -> None:
-        """Make sure that the server knows us, and hands artifacts through into a store that it can read.
+        """Check the credentials, and that the server proxies artifacts to a readable store.
 
         Raises:
-            BadInput: it does not know us, or keeps no artifacts; or its store is missing or forbids it.
+            BadInput: the credentials are rejected, or the server has no artifact store or cannot access it.
             Unavailable: it does not answer.
         """
-        answer = self._ask("GET", "/api/2.0/mlflow-artifacts/artifacts", params={"path": ""})
+        answer = self._request("GET", "/api/2.0/mlflow-artifacts/artifacts", params={"path": ""})
         if answer.status_code == httpx.codes.UNAUTHORIZED:
-            raise BadInput(f"MLflow at {self._server} refuses RETUNE_MLFLOW_USER with RETUNE_MLFLOW_PASSWORD")
+            raise BadInput(f"MLflow at {self._server} rejects RETUNE_MLFLOW_USER and RETUNE_MLFLOW_PASSWORD")
         if not answer.is_success:
-            raise BadInput(f"MLflow at {self._server} cannot use its store of artifacts: it answers with {_said(answer)}; see its log")
+            raise BadInput(f"MLflow at {self._server} cannot use its artifact store: it answers with {_summary(answer)}; see its log")
 
     def send(self, artifact: ArtifactFile) -> None:
         """Send a file.
 
         Raises:
-            Unavailable: the server or its store did not take it.
+            Unavailable: the server or its store rejected it.
         """
         with artifact.path.open("rb") as file:
             size = str(artifact.path.stat().st_size)
-            answer = self._ask(
-                "PUT", _address(artifact.place), content=iter(lambda: file.read(_CHUNK), b""), headers={"Content-Length": size}
+            answer = self._request(
+                "PUT", _path(artifact.target), content=iter(lambda: file.read(_CHUNK), b""), headers={"Content-Length": size}
             )
         if not answer.is_success:
-            raise Unavailable(f"MLflow at {self._server} does not take {artifact.place}: it answers with {_said(answer)}")
+            raise Unavailable(f"MLflow at {self._server} rejects {artifact.target}: it answers with {_summary(answer)}")
 
     def digest(self, artifact: ArtifactFile) -> str | None:
-        """Return the sha256 of a file as the server gives it back; None where it has none."""
+        """Return the sha256 of a file read back from the server; None if it does not exist."""
         hashed = sha256()
         try:
-            with self._client.stream("GET", self._server + _address(artifact.place)) as answer:
+            with self._client.stream("GET", self._server + _path(artifact.target)) as answer:
                 if not answer.is_success:
                     return None
                 for chunk in answer.iter_bytes(_CHUNK):
@@ -93,43 +93,43 @@ class Store:
             raise Unavailable(f"MLflow at {self._server} does not answer: {type(error).__name__}") from None
         return hashed.hexdigest()
 
-    def _ask(self, method: str, path: str, **more: object) -> httpx.Response:
+    def _request(self, method: str, path: str, **more: object) -> httpx.Response:
         try:
             return self._client.request(method, self._server + path, **more)  # type: ignore[arg-type]
         except httpx.HTTPError as error:
             raise Unavailable(f"MLflow at {self._server} does not answer: {type(error).__name__}") from None
 
 
-def _address(place: str) -> str:
-    return f"/api/2.0/mlflow-artifacts/artifacts/{quote(place)}"
+def _path(target: str) -> str:
+    return f"/api/2.0/mlflow-artifacts/artifacts/{quote(target)}"
 
 
-def _said(answer: httpx.Response) -> str:
+def _summary(answer: httpx.Response) -> str:
     return f"{answer.status_code} {' '.join(answer.text.split())[:200]}"
 
 
 def send_all(store: Store, server: str, artifacts: list[ArtifactFile], var: Path) -> None:
-    """Send what has not arrived yet, and read everything back.
+    """Send the files that are not transferred yet, and read all of them back.
 
     Raises:
-        RetuneError: files came back otherwise than they were sent, with how many; the next try sends all of them again.
+        RetuneError: some files differ when read back; the next try sends all of them again.
     """
-    known = dict(_sent(var / SENT, server))
-    digests = {artifact.place: digest_file(artifact.path) for artifact in artifacts}
-    left = [artifact for artifact in artifacts if known.get(artifact.place) != digests[artifact.place]]
+    transferred = dict(_sent(var / SENT, server))
+    digests = {artifact.target: digest_file(artifact.path) for artifact in artifacts}
+    pending = [artifact for artifact in artifacts if transferred.get(artifact.target) != digests[artifact.target]]
     with (var / SENT).open("a", encoding="utf-8") as notes:
-        for artifact, _ in _at_once(store.send, left):
-            notes.write(json.dumps({"server": server, "place": artifact.place, "sha256": digests[artifact.place]}) + "\n")
+        for artifact, _ in _at_once(store.send, pending):
+            notes.write(json.dumps({"server": server, "place": artifact.target, "sha256": digests[artifact.target]}) + "\n")
             notes.flush()
-    log.info("%d artifacts were sent, %d were there; all are read back", len(left), len(artifacts) - len(left))
-    bad = [artifact.place for artifact, found in _at_once(store.digest, artifacts) if found != digests[artifact.place]]
+    log.info("sent %d artifacts, %d were already there; verifying all", len(pending), len(artifacts) - len(pending))
+    bad = [artifact.target for artifact, digest in _at_once(store.digest, artifacts) if digest != digests[artifact.target]]
     if bad:
         (var / SENT).unlink()
-        raise RetuneError(f"{len(bad)} of {len(artifacts)} artifacts came back otherwise than they were sent, first {bad[0]}")
+        raise RetuneError(f"{len(bad)} of {len(artifacts)} artifacts differ from what was sent, first {bad[0]}")
 
 
 def _at_once(act: Callable[[ArtifactFile], T], artifacts: list[ArtifactFile]) -> Iterator[tuple[ArtifactFile, T]]:
-    """Do something with several artifacts at once; the first error ends it."""
+    """Apply `act` to artifacts in parallel; stop at the first error."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         waiting = {pool.submit(act, artifact): artifact for artifact in artifacts}
         try:
@@ -146,8 +146,8 @@ def _sent(notes: Path, server: str) -> Iterator[tuple[str, str]]:
         return
     for line in notes.read_text(encoding="utf-8").splitlines():
         try:
-            one = json.loads(line)
-            if one["server"] == server:
-                yield one["place"], one["sha256"]
-        except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
+            entry = json.loads(line)
+            if entry["server"] == server:
+                yield entry["place"], entry["sha256"]
+        except (ValueError, KeyError, TypeError):  # an incomplete last line of a killed run
             continue

@@ -1,4 +1,4 @@
-"""MLflow's database, carried from `var/mlflow.db` into the one behind the server, with the places of artifacts as the server names them."""
+"""Copy MLflow's database from `var/mlflow.db` to the server's database, with artifact locations as the server names them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,169 +15,180 @@ from flows.migrate.tables import Content
 
 SCHEME = "mlflow-artifacts:/"
 VERSION = "alembic_version"
-SEEDED = ("experiments", "workspaces")  # which a fresh server has a row in
-OF_THE_SERVER = ("scheduler_leases", "job_locks")  # what servers tell each other at this moment
-PLACES = {
+SEEDED = ("experiments", "workspaces")  # have one row in a new server
+SERVER_STATE = ("scheduler_leases", "job_locks")  # transient state of the servers
+LOCATIONS = {
     "experiments": ["artifact_location"],
     "runs": ["artifact_uri"],
     "logged_models": ["artifact_location"],
     "model_versions": ["source", "storage_location"],
 }
-_LOCK = 7_250_302  # PostgreSQL's advisory lock of whoever migrates; any number that nobody else takes
+_LOCK = 7_250_302  # number of PostgreSQL's advisory lock for migrations; arbitrary, but unused elsewhere
 
 
 @dataclass(frozen=True)
 class ArtifactRoots:
-    """Where each experiment keeps its artifacts here, and where the server will have them."""
+    """The artifact location of each experiment, here and on the server."""
 
     moved: Mapping[str, str]
 
     def rewrite(self, table: str, row: dict[str, Any]) -> dict[str, Any]:
-        """Return a row with the server's name for every place."""
-        for column in PLACES.get(table, ()):
+        """Return a row with the server's locations."""
+        for column in LOCATIONS.get(table, ()):
             if isinstance(row.get(column), str):
-                row[column] = self.of(row[column])
+                row[column] = self.on_server(row[column])
         return row
 
-    def of(self, place: str) -> str:
-        """Return the server's name for a place of ours; another one stays as it is."""
-        for ours, theirs in self.moved.items():
-            if place == ours or place.startswith(f"{ours}/"):
-                return theirs + place.removeprefix(ours)
-        return place
+    def on_server(self, location: str) -> str:
+        """Return the server's location for a local one; others are unchanged."""
+        for local, remote in self.moved.items():
+            if location == local or location.startswith(f"{local}/"):
+                return remote + location.removeprefix(local)
+        return location
 
     def folders(self) -> dict[Path, str]:
-        """Return the folders that are here, and their places in the server's store."""
-        found = {Path(unquote(urlsplit(ours).path)): theirs.removeprefix(SCHEME) for ours, theirs in self.moved.items()}
-        return {folder: place for folder, place in found.items() if folder.is_dir()}
+        """Return the existing local folders and their paths in the server's store."""
+        paths = {Path(unquote(urlsplit(local).path)): remote.removeprefix(SCHEME) for local, remote in self.moved.items()}
+        return {folder: path for folder, path in paths.items() if folder.is_dir()}
 
 
 @dataclass(frozen=True)
-class Both:
-    """An open transaction on either database, and their tables."""
+class Databases:
+    """Open transactions on source and target, with their tables."""
 
     source: sa.Connection
     target: sa.Connection
-    there: sa.MetaData
-    here: sa.MetaData
-    places: ArtifactRoots
+    source_tables: sa.MetaData
+    target_tables: sa.MetaData
+    roots: ArtifactRoots
     names: frozenset[str]
 
+    def source_contents(self) -> dict[str, Content]:
+        """Return the source's content, converted for the target."""
+        return tables.contents(self.source, self.source_tables, self.names, self.target_tables, self.roots.rewrite)
+
     def contents(self) -> tuple[dict[str, Content], dict[str, Content]]:
-        """Return what the source holds, as the target would hold it, and what the target holds."""
-        wanted = tables.contents(self.source, self.there, self.names, self.here, self.places.rewrite)
-        return wanted, tables.contents(self.target, self.here, self.names, self.here, lambda _, row: row)
+        """Return the source's content, converted for the target, and the target's content."""
+        return self.source_contents(), tables.contents(self.target, self.target_tables, self.names, self.target_tables, lambda _, row: row)
 
 
-def read_places(source: sa.Connection) -> ArtifactRoots:
-    """Return the places of the experiments' artifacts, the longest first, so that one within another is found."""
-    known = source.execute(sa.text("SELECT artifact_location, experiment_id FROM experiments")).all()
-    moved = {str(place).rstrip("/"): f"{SCHEME}{number}" for place, number in known if str(place).startswith("file:")}
-    return ArtifactRoots(dict(sorted(moved.items(), key=lambda one: -len(one[0]))))
+def read_roots(source: sa.Connection) -> ArtifactRoots:
+    """Return the artifact locations of the experiments, longest first, so that nested ones match first."""
+    rows = source.execute(sa.text("SELECT artifact_location, experiment_id FROM experiments")).all()
+    moved = {str(location).rstrip("/"): f"{SCHEME}{number}" for location, number in rows if str(location).startswith("file:")}
+    return ArtifactRoots(dict(sorted(moved.items(), key=lambda pair: -len(pair[0]))))
 
 
 def check_source(source: sa.Connection) -> None:
-    """Make sure that nothing is being written.
+    """Check that no run is active.
 
     Raises:
-        BadInput: a run is at work, or was killed and not mended yet.
+        BadInput: a run is active, or was killed and is not repaired yet.
     """
     running = source.execute(sa.text("SELECT run_uuid FROM runs WHERE status = 'RUNNING'")).scalars().all()
     if running:
-        raise BadInput(f"{len(running)} MLflow runs are at work, or were killed, first {running[0]}: wait, or `retune run` mends them")
+        raise BadInput(f"{len(running)} MLflow runs are active or were killed, first {running[0]}: wait, or repair them with `retune run`")
 
 
-def open_both(source: sa.Connection, target: sa.Connection) -> Both:
-    """Look at both databases; the target's is held for us alone until its transaction ends.
+def open_databases(source: sa.Connection, target: sa.Connection) -> Databases:
+    """Open both databases; the target is locked until its transaction ends.
 
     Raises:
-        BadInput: they are not of the same revision, or someone else migrates now.
+        BadInput: their revisions differ, or another migration is running.
     """
     if not target.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK))).scalar_one():
-        raise BadInput("another migration into this database is at work: wait for it to end")
-    there, here = tables.reflect(source), tables.reflect(target)
-    revisions = [revision_of(source, there), revision_of(target, here)]
+        raise BadInput("another migration into this database is running: wait until it ends")
+    source_tables, target_tables = tables.reflect(source), tables.reflect(target)
+    revisions = [revision_of(source, source_tables), revision_of(target, target_tables)]
     if revisions[0] != revisions[1]:
         raise BadInput(
-            f"MLflow's tables here are of revision {revisions[0]}, those of the server's database of {revisions[1]}: bring both to one"
+            f"MLflow's tables have revision {revisions[0]} here and {revisions[1]} in the server's database: upgrade both to the same"
             " release of MLflow (`mlflow db upgrade`), then migrate"
         )
-    unknown = set(there.tables) - set(here.tables)
+    unknown = set(source_tables.tables) - set(target_tables.tables)
     if unknown:
         raise BadInput(f"the server's database has no table {', '.join(sorted(unknown))}")
-    return Both(source, target, there, here, read_places(source), frozenset(set(there.tables) - {VERSION, *OF_THE_SERVER}))
+    return Databases(
+        source, target, source_tables, target_tables, read_roots(source), frozenset(set(source_tables.tables) - {VERSION, *SERVER_STATE})
+    )
 
 
-def revision_of(connection: sa.Connection, found: sa.MetaData) -> str | None:
-    """Return the revision of MLflow's tables; None where there are none."""
-    if VERSION not in found.tables:
+def revision_of(connection: sa.Connection, metadata: sa.MetaData) -> str | None:
+    """Return the revision of MLflow's tables; None if there are none."""
+    if VERSION not in metadata.tables:
         return None
-    return connection.execute(sa.select(found.tables[VERSION].c.version_num)).scalar()
+    return connection.execute(sa.select(metadata.tables[VERSION].c.version_num)).scalar()
 
 
-def is_done(both: Both) -> bool:
-    """Say whether the target holds what the source holds already; it is copied only into one that is as a server has made it.
+def is_done(databases: Databases) -> bool:
+    """Return whether the target already has the source's content; otherwise it must be a new, empty database.
 
     Raises:
-        BadInput: the target holds something else.
+        BadInput: the target has other content.
     """
-    wanted, found = both.contents()
-    if wanted == found:
+    expected, actual = databases.contents()
+    if expected == actual:
         return True
-    filled = [name for name in sorted(found) if found[name].rows > (1 if name in SEEDED else 0)]
+    filled = [name for name in sorted(actual) if actual[name].rows > (1 if name in SEEDED else 0)]
     if filled:
-        counted = ", ".join(f"{name} {found[name].rows:,}" for name in filled[:5])
-        raise BadInput(f"the server's database is not empty ({counted} rows), and nothing is written over: migrate into a fresh one")
+        counted = ", ".join(f"{name} {actual[name].rows:,}" for name in filled[:5])
+        raise BadInput(f"the server's database is not empty ({counted} rows), and nothing was overwritten: migrate into a new one")
     return False
 
 
-def copy_registry(both: Both) -> dict[str, Content]:
-    """Copy every table, and return what each holds once it was read back.
+def copy_registry(databases: Databases) -> dict[str, Content]:
+    """Copy every table, and return the content that was read back.
 
     Raises:
-        RetuneError: a table does not come back as it was; nothing was written.
+        RetuneError: a table differs when read back; nothing was written.
     """
-    for name in reversed([table.name for table in both.here.sorted_tables if table.name in SEEDED]):
-        both.target.execute(both.here.tables[name].delete())
-    tables.copy(both.source, both.target, (both.there, both.here), both.names, both.places.rewrite)
-    wanted, found = both.contents()
-    if difference := tables.first_difference(wanted, found):
+    for name in reversed([table.name for table in databases.target_tables.sorted_tables if table.name in SEEDED]):
+        databases.target.execute(databases.target_tables.tables[name].delete())
+    tables.copy(
+        databases.source, databases.target, (databases.source_tables, databases.target_tables), databases.names, databases.roots.rewrite
+    )
+    expected, actual = databases.contents()
+    if difference := tables.first_difference(expected, actual):
         raise RetuneError(f"the copy differs in {difference}; nothing was written")
-    return found
+    return actual
 
 
-def verify(source: str, server: str, places: ArtifactRoots) -> int:
-    """Compare runs and versions as the server shows them with those that are here, and return how many runs there are.
+def verify(source: str, server: str, roots: ArtifactRoots) -> int:
+    """Compare the runs and versions that the server shows with the local ones, and return the number of runs.
 
     Raises:
-        RetuneError: the server shows others: it has another database.
+        RetuneError: the server shows other content, so it uses another database.
     """
-    with translated_errors(source):
-        ours = shown(source, places)
-    with translated_errors(server):
-        theirs = shown(server, places)
-    if ours != theirs:
-        lost = sorted(map(str, ours - theirs))
+    with reaching(source):
+        local = shown(source, roots)
+    with reaching(server):
+        remote = shown(server, roots)
+    if local != remote:
+        missing = sorted(map(str, local - remote))
         raise RetuneError(
-            f"MLflow at {server} does not show what was copied, first {lost[0] if lost else 'something more'}:"
-            " is RETUNE_MLFLOW_DATABASE the database of this server?"
+            f"MLflow at {server} does not show what was copied, first difference: {missing[0] if missing else 'extra entries'};"
+            " check that RETUNE_MLFLOW_DATABASE is this server's database"
         )
-    return sum(one[0] == "run" for one in ours)
+    return sum(entry[0] == "run" for entry in local)
 
 
-def shown(uri: str, places: ArtifactRoots) -> set[tuple[object, ...]]:
-    """Return runs, versions and aliases as a store shows them, each with what must be the same."""
+def shown(uri: str, roots: ArtifactRoots) -> set[tuple[object, ...]]:
+    """Return the runs, versions and aliases that a store shows, with the values that must be equal."""
     client, everything = connect(uri), 3  # MLflow's ViewType.ALL
-    found: set[tuple[object, ...]] = set()
-    experiments = [one.experiment_id for one in client.search_experiments(view_type=everything)]
+    entries: set[tuple[object, ...]] = set()
+    experiments = [experiment.experiment_id for experiment in client.search_experiments(view_type=everything)]
     token = None
     while True:
         page = client.search_runs(experiments, run_view_type=everything, max_results=1000, page_token=token)
-        found |= {("run", one.info.run_id, one.info.status, places.of(one.info.artifact_uri), len(one.data.metrics)) for one in page}
+        entries |= {
+            ("run", run.info.run_id, run.info.status, roots.on_server(run.info.artifact_uri), len(run.data.metrics)) for run in page
+        }
         if not (token := page.token):
             break
     for model in client.search_registered_models(max_results=1000):
-        found |= {("alias", model.name, alias, int(number)) for alias, number in model.aliases.items()}
+        entries |= {("alias", model.name, alias, int(number)) for alias, number in model.aliases.items()}
         versions = client.search_model_versions(f"name = '{model.name}'", max_results=1000)
-        found |= {("version", model.name, int(one.version), one.run_id, tuple(sorted(one.tags.items()))) for one in versions}
-    return found
+        entries |= {
+            ("version", model.name, int(version.version), version.run_id, tuple(sorted(version.tags.items()))) for version in versions
+        }
+    return entries

@@ -1,6 +1,6 @@
-"""A database copied row by row from SQLite into PostgreSQL, where both have the same tables: in one transaction, and counted.
+"""Copy a database row by row from SQLite to PostgreSQL with the same tables, in one transaction, and compare counts and hashes.
 
-Ids, numbers and moments stay as they are; what is written differently is what the caller rewrites: the places of files.
+Ids, numbers and times are unchanged; the caller may rewrite values such as file locations.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,45 +20,45 @@ from sqlalchemy.pool import NullPool
 
 from components.core.errors import BadInput, RetuneError, Unavailable
 
-ROWS = 1_000  # a batch
+ROWS = 1_000  # per batch
 Rewrite = Callable[[str, dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a table holds: how many rows, and a sum over their hashes, which does not hang on their order."""
+    """The content of a table: number of rows, and an order-independent digest."""
 
     rows: int
     digest: str
 
 
 def open_source(database: Path) -> sa.Engine:
-    """Return an engine that reads a SQLite file and cannot write it."""
+    """Return a read-only engine of a SQLite file."""
     return sa.create_engine(f"sqlite:///file:{quote(str(database))}?mode=ro&uri=true", poolclass=NullPool)
 
 
 def open_target(url: str, what: str) -> sa.Engine:
-    """Return an engine of a PostgreSQL database that answers; an error never shows the password.
+    """Return an engine of a PostgreSQL database after a test connection; errors never show the password.
 
     Raises:
-        BadInput: PostgreSQL refuses us, or has no such database.
+        BadInput: the login is rejected, or the database does not exist.
         Unavailable: it does not answer.
     """
     engine = sa.create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 10})
     try:
         engine.connect().close()
     except sqlalchemy.exc.OperationalError as error:
-        said = " ".join(str(error.orig).split())
-        refused = "authentication failed" in said or "does not exist" in said or "permission denied" in said
-        raise (BadInput if refused else Unavailable)(f"{what} {engine.url} cannot be used: {said}") from None
+        message = " ".join(str(error.orig).split())
+        refused = "authentication failed" in message or "does not exist" in message or "permission denied" in message
+        raise (BadInput if refused else Unavailable)(f"{what} {engine.url} cannot be used: {message}") from None
     return engine
 
 
 def reflect(connection: sa.Connection) -> sa.MetaData:
-    """Return the tables that are there."""
+    """Return the tables of a database."""
     metadata = sa.MetaData()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", sa.exc.SAWarning)  # of indexes that SQLAlchemy does not know
+        warnings.simplefilter("ignore", sa.exc.SAWarning)  # about unknown types of indexes
         metadata.reflect(connection)
     for table in metadata.tables.values():
         for column in table.c:
@@ -69,7 +70,7 @@ def reflect(connection: sa.Connection) -> sa.MetaData:
 def contents(
     connection: sa.Connection, tables: sa.MetaData, names: Collection[str], like: sa.MetaData, rewrite: Rewrite
 ) -> dict[str, Content]:
-    """Return what each table holds, read as the tables `like` would hold it; one that is not there is empty."""
+    """Return the content of each table, converted to the column types of `like`; missing tables are empty."""
     return {name: content(rows_of(connection, tables, name, like, rewrite)) for name in sorted(names)}
 
 
@@ -88,25 +89,25 @@ def _as_text(value: object) -> str:
 
 
 def rows_of(connection: sa.Connection, tables: sa.MetaData, name: str, like: sa.MetaData, rewrite: Rewrite) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table as the table of the same name in `like` holds them; none where it is not there."""
+    """Yield the rows of a table, converted to the column types of the same table in `like`; none if it is missing."""
     if name not in tables.tables:
         return
-    table, wanted = tables.tables[name], like.tables[name]
-    query = sa.select(*(sa.type_coerce(column, sa.types.NullType()).label(column.name) for column in table.c))  # as the driver reads it
+    table, target = tables.tables[name], like.tables[name]
+    query = sa.select(*(sa.type_coerce(column, sa.types.NullType()).label(column.name) for column in table.c))  # raw driver values
     for row in connection.execute(query.execution_options(yield_per=ROWS)).mappings():
-        yield rewrite(name, {column: _typed(value, wanted.c[column].type) for column, value in row.items()})
+        yield rewrite(name, {column: _typed(value, target.c[column].type) for column, value in row.items()})
 
 
-def _typed(value: Any, kind: sa.types.TypeEngine[Any]) -> Any:
+def _typed(value: Any, type_: sa.types.TypeEngine[Any]) -> Any:
     if value is None:
         return None
-    if isinstance(kind, sa.Boolean):
+    if isinstance(type_, sa.Boolean):
         return bool(value)
-    if isinstance(kind, sa.Float):
+    if isinstance(type_, sa.Float):
         return float(value)
-    if isinstance(kind, sa.JSON):
+    if isinstance(type_, sa.JSON):
         return json.loads(value) if isinstance(value, str) else value
-    if isinstance(kind, sa.DateTime) and isinstance(value, str):
+    if isinstance(type_, sa.DateTime) and isinstance(value, str):
         return datetime.fromisoformat(value)
     return value
 
@@ -114,38 +115,27 @@ def _typed(value: Any, kind: sa.types.TypeEngine[Any]) -> Any:
 def copy(
     source: sa.Connection, target: sa.Connection, tables: tuple[sa.MetaData, sa.MetaData], names: Collection[str], rewrite: Rewrite
 ) -> None:
-    """Insert the rows of the tables `names` into those of the same name, which are empty, and set the numbers that follow.
+    """Insert the rows of the tables `names` into the empty tables of the same names, and advance their sequences.
 
     Raises:
-        RetuneError: the target refuses a row.
+        RetuneError: the target rejects a row.
     """
-    there, here = tables
-    for table in here.sorted_tables:  # what others refer to comes first
+    source_tables, target_tables = tables
+    for table in target_tables.sorted_tables:  # in order of foreign keys
         if table.name not in names:
             continue
         try:
-            for batch in batches(rows_of(source, there, table.name, here, rewrite)):
+            rows = rows_of(source, source_tables, table.name, target_tables, rewrite)
+            while batch := list(islice(rows, ROWS)):
                 target.execute(table.insert(), batch)
         except sqlalchemy.exc.DBAPIError as error:
-            said = " ".join(str(error.orig).split())
-            raise RetuneError(f"PostgreSQL refuses a row of {table.name}, nothing was written: {said}") from None
-        follow(target, table)
+            message = " ".join(str(error.orig).split())
+            raise RetuneError(f"PostgreSQL rejects a row of {table.name}, nothing was written: {message}") from None
+        advance_sequences(target, table)
 
 
-def batches(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Yield rows in lists."""
-    batch: list[dict[str, Any]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == ROWS:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def follow(target: sa.Connection, table: sa.Table) -> None:
-    """Let the numbers that a table gives to new rows go on after the highest that is there."""
+def advance_sequences(target: sa.Connection, table: sa.Table) -> None:
+    """Set a table's sequences to the highest existing value."""
     for column in table.primary_key:
         name = target.execute(sa.select(sa.func.pg_get_serial_sequence(f'"{table.name}"', column.name))).scalar()
         if name:
@@ -153,9 +143,9 @@ def follow(target: sa.Connection, table: sa.Table) -> None:
             target.execute(sa.select(sa.func.setval(name, sa.func.coalesce(highest, 1), highest.is_not(None))))
 
 
-def first_difference(one: Mapping[str, Content], other: Mapping[str, Content]) -> str | None:
-    """Return in which table two databases differ, and how; None where they are equal."""
-    for name in sorted(one):
-        if one[name] != other[name]:
-            return f"{name} ({one[name].rows:,} rows against {other[name].rows:,})"
+def first_difference(first: Mapping[str, Content], second: Mapping[str, Content]) -> str | None:
+    """Describe the first table in which two databases differ; None if they are equal."""
+    for name in sorted(first):
+        if first[name] != second[name]:
+            return f"{name} ({first[name].rows:,} rows against {second[name].rows:,})"
     return None

@@ -1,1 +1,1 @@
-"""Prefect: the adapter, the managed server and requests to its API."""
+"""Prefect: the adapter, the managed server, and requests to its API."""

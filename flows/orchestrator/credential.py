@@ -1,4 +1,4 @@
-"""The credential of the servers that Retune starts: one line USER:PASSWORD in var/prefect/auth, which its owner alone may read."""
+"""The credential of the servers that Retune starts: a line USER:PASSWORD in var/prefect/auth, readable by its owner only."""
 
 import os
 import secrets
@@ -13,13 +13,13 @@ USER = "retune"
 
 
 def make(var: Path) -> str:
-    """Return the credential of the servers over `var`, made up where there is none yet.
+    """Return the credential of the servers of `var`; create it if it does not exist.
 
     Raises:
-        RetuneError: it belongs to another account.
+        RetuneError: the file belongs to another account.
     """
-    if known := read(var):
-        return known
+    if secret := read(var):
+        return secret
     path = var / FILE
     make_private(path.parent)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -27,33 +27,33 @@ def make(var: Path) -> str:
     with private(path.parent), partial.open("x", encoding="ascii") as file:
         file.write(f"{USER}:{secrets.token_urlsafe(32)}\n")
     try:
-        os.link(partial, path)  # the first of several processes decides
+        os.link(partial, path)  # the first of several processes wins
     except FileExistsError:
-        if read(var) is None:  # it is empty or damaged
+        if read(var) is None:  # the file is empty or damaged
             partial.replace(path)
-    except OSError:  # a disk without links
+    except OSError:  # the file system has no hard links
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    known = read(var)
-    if known is None:
-        raise RetuneError(f"{path} is no line USER:PASSWORD; delete it, and the next start makes it anew")
-    return known
+    secret = read(var)
+    if secret is None:
+        raise RetuneError(f"{path}: expected a line USER:PASSWORD; delete the file, and the next start recreates it")
+    return secret
 
 
 def read(var: Path) -> str | None:
-    """Return the credential; None where there is none. A file that others may read is closed to them, but for a group that shares `var`.
+    """Return the credential; None if there is none. Removes read permission of others, except for a group that shares `var`.
 
     Raises:
-        RetuneError: it belongs to another account.
+        RetuneError: the file belongs to another account.
     """
     path = var / FILE
     try:
-        found = path.stat()
-        if found.st_mode & closed_to(path.parent):
-            if os.geteuid() not in (0, found.st_uid):
+        status = path.stat()
+        if status.st_mode & closed_to(path.parent):
+            if os.geteuid() not in (0, status.st_uid):
                 raise PermissionError
-            with suppress(OSError):  # a disk without modes
+            with suppress(OSError):  # the file system has no modes
                 path.chmod(0o666 & ~closed_to(path.parent))
         user, colon, password = path.read_text(encoding="ascii").strip().partition(":")
     except FileNotFoundError:

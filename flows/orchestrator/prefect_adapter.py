@@ -1,7 +1,7 @@
-"""Prefect's decorators, or none at all: `--inline` tells the same story without a server.
+"""Prefect's decorators, or plain calls with `--inline`, which needs no server.
 
-Prefect is imported when the first flow starts, not before: `retune status` and an inline run do not pay for it.
-No task caches (DVC does) and no result is pickled. A task is tried again only for `Unavailable`.
+Prefect is imported when the first flow starts, so that `retune status` and inline runs stay fast.
+Tasks are not cached (DVC does that) and results are not pickled. A task is retried only after `Unavailable`.
 """
 
 import functools
@@ -28,15 +28,15 @@ WATCH_SECONDS = 2.0
 
 
 class Mode:
-    """Whether this process runs under Prefect, and as which flow run; `configure` decides once, before the story starts."""
+    """Whether this process runs under Prefect, and in which flow run; `configure` sets it once, before the run starts."""
 
     inline = True
     flow_run: str | None = None
-    deadline = 120.0  # seconds that the server may be out of reach
+    deadline = 120.0  # seconds that the server may be unreachable
 
 
 def task(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function a Prefect task; a plain call when the run is inline."""
+    """Make a function a Prefect task; inline runs call it directly."""
 
     @functools.cache
     def prefect_task() -> Any:
@@ -48,7 +48,7 @@ def task(function: Callable[P, R]) -> Callable[P, R]:
             persist_result=False,
             retries=len(RETRY_SECONDS),
             retry_delay_seconds=list(RETRY_SECONDS),
-            retry_condition_fn=_mendable,
+            retry_condition_fn=_is_retryable,
         )(function)
 
     @functools.wraps(function)
@@ -61,13 +61,13 @@ def task(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def flow(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function a Prefect flow; a plain call when the run is inline."""
+    """Make a function a Prefect flow; inline runs call it directly."""
 
     @functools.cache
     def prefect_flow() -> Any:
         from prefect import flow as make
 
-        return make(persist_result=False, validate_parameters=False)(_watched(function))
+        return make(persist_result=False, validate_parameters=False)(joined()(function))
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -76,20 +76,20 @@ def flow(function: Callable[P, R]) -> Callable[P, R]:
         from prefect import tags
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-        # No heartbeat, which is there for runs of workers: its thread lets every flow end up to a second late.
-        # The run is known by its tag from its first moment: a kill may come at any.
+        # No heartbeat, which is for runs of workers: its thread delays the end of every flow by up to a second.
+        # Tag the run from the start, since it may be killed at any time.
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), tags(orphaned_runs.tag()):
             return cast(R, prefect_flow()(*args, **kwargs))
 
     return call
 
 
-def _mendable(_task: Any, _run: Any, state: Any) -> bool:
+def _is_retryable(_task: Any, _run: Any, state: Any) -> bool:
     from components.ledger import StaleVerdict
 
     try:
         state.result()
-    except StaleVerdict:  # only judging anew mends it
+    except StaleVerdict:  # only a new judgement helps
         return False
     except Unavailable:
         return True
@@ -99,12 +99,12 @@ def _mendable(_task: Any, _run: Any, state: Any) -> bool:
 
 
 def current_flow_run() -> str | None:
-    """Return the id of the Prefect flow run that this process tells, None when it is inline."""
+    """Return the id of this process's Prefect flow run; None if inline."""
     return Mode.flow_run
 
 
 def log_to_prefect(markdown: str, key: str) -> None:
-    """Show a text on the run's page in Prefect; an inline run has none."""
+    """Show a text on the run's page in Prefect; does nothing in an inline run."""
     if Mode.inline:
         return
     from prefect.artifacts import create_markdown_artifact
@@ -113,7 +113,7 @@ def log_to_prefect(markdown: str, key: str) -> None:
 
 
 def configure(api_url: str, home: str, deadline: float) -> None:
-    """Point Prefect at a server, which may be out of reach for `deadline` seconds; must be called before Prefect is imported."""
+    """Point Prefect at a server, which may be unreachable for `deadline` seconds; call it before Prefect is imported."""
     Mode.inline = False
     Mode.deadline = deadline
     os.environ.update(
@@ -125,30 +125,19 @@ def configure(api_url: str, home: str, deadline: float) -> None:
     )
 
 
-def _watched(function: Callable[P, R]) -> Callable[P, R]:
-    """Watch the flow run from a thread while `function` runs.
-
-    A plain-process flow is told neither that it was cancelled (`prefect flow-run cancel` only writes a state) nor that the
-    server is gone (the client waits for ever).
-    """
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        with joined():
-            return function(*args, **kwargs)
-
-    return call
-
-
 @contextmanager
 def joined() -> Iterator[None]:
-    """Let the block be part of the flow run that this process is in: tasks belong to it, and it is watched."""
+    """Run the block as part of this process's flow run: its tasks belong to it, and a thread watches it.
+
+    A plain-process flow notices neither its cancellation (`prefect flow-run cancel` only writes a state) nor a dead server (the client
+    waits forever).
+    """
     from prefect import tags
     from prefect.runtime import flow_run
 
     Mode.inline, Mode.flow_run = False, str(flow_run.id)
     mark = orphaned_runs.tag()
-    if mark not in flow_run.tags:  # a worker has begun it
+    if mark not in flow_run.tags:  # started by a worker
         _add_tag(mark, flow_run.tags)
     done = threading.Event()
     thread = threading.Thread(target=_watch, args=(Mode.flow_run, done, Mode.deadline), name="watch-flow-run", daemon=True)
@@ -161,14 +150,14 @@ def joined() -> Iterator[None]:
         thread.join(10)
 
 
-def _add_tag(mark: str, others: list[str]) -> None:
+def _add_tag(mark: str, tags: list[str]) -> None:
     import httpx
 
-    kept = [one for one in others if not one.startswith(orphaned_runs.MARK)]
+    kept = [tag for tag in tags if not tag.startswith(orphaned_runs.MARK)]
     try:
         patch(f"{os.environ['PREFECT_API_URL']}/flow_runs/{Mode.flow_run}", {"tags": [*kept, mark]})
     except httpx.HTTPError as error:
-        log.warning("Prefect was not told which process this run is in: %s", error)
+        log.warning("could not record this run's process in Prefect: %s", error)
 
 
 def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
@@ -182,7 +171,7 @@ def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
                 answered = time.monotonic()
             except (httpx.HTTPError, KeyError, TypeError):
                 if time.monotonic() - answered >= deadline:
-                    log.error("the Prefect server has been out of reach for %.0f s; the run ends here, run again to go on", deadline)
+                    log.error("the Prefect server has been unreachable for %.0f s: stopping; run again to resume", deadline)
                     RUNNING.cancel()
                     os._exit(Unavailable.exit_code)
                 continue
@@ -193,7 +182,7 @@ def _watch(run_id: str, done: threading.Event, deadline: float) -> None:
 
 
 def mark_cancelled() -> None:
-    """Set the state Cancelled from outside the flow: set inside a task it would become Failed."""
+    """Set the state Cancelled from outside the flow; inside a task it would become Failed."""
     if Mode.flow_run is None:
         return
     import httpx

@@ -1,4 +1,4 @@
-"""Requests to Prefect's API where its client is not at hand: it need not be imported, and costs a second."""
+"""Send requests to Prefect's API without its client, whose import takes a second."""
 
 import functools
 import os
@@ -13,60 +13,60 @@ import httpx
 POOL = "retune"  # the work pool of prefect.yaml
 PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds
 AUTH = "PREFECT_API_AUTH_STRING"
-CLIENT = str(uuid.uuid4())  # who this process is to a server that wants a token of its clients
+CLIENT = str(uuid.uuid4())  # id of this process for servers with CSRF protection
 
-_credentials: dict[str, str] = {}  # of managed servers, by the address of their API
-_tokens: dict[str, dict[str, str]] = {}  # the headers that a server with CSRF protection wants, by the address of its API
+_credentials: dict[str, str] = {}  # of managed servers, by API URL
+_tokens: dict[str, dict[str, str]] = {}  # headers for servers with CSRF protection, by API URL
 
 
-def know(api: str, credential: str) -> None:
-    """Use `credential`, USER:PASSWORD, for the managed server whose API is at `api`, whatever the environment says of another one."""
+def use_credential(api: str, credential: str) -> None:
+    """Use `credential`, USER:PASSWORD, for the managed server at `api`, overriding the environment."""
     _credentials[api] = credential
 
 
 def auth(url: str) -> tuple[str, str] | None:
-    """Return who we are to the server of `url`, and the password; where it is not a managed one, as Prefect's own client reads it."""
+    """Return user and password for the server of `url`; for other than managed servers from PREFECT_API_AUTH_STRING."""
     user, _, password = (_credentials.get(_api(url)) or os.environ.get(AUTH, "")).partition(":")
     return (user, password) if user else None
 
 
 def client_settings(api: str) -> dict[str, str]:
-    """Return the variables by which Prefect's own client reaches the API at `api`."""
-    known = {AUTH: _credentials[api]} if api in _credentials else {}
-    return {"PREFECT_API_URL": api, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"} | known
+    """Return the environment variables for Prefect's own client of the API at `api`."""
+    credential = {AUTH: _credentials[api]} if api in _credentials else {}
+    return {"PREFECT_API_URL": api, "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "true"} | credential
 
 
 def ask(method: str, url: str, timeout: float = 10.0) -> httpx.Response:
-    """Send a request without a body; whatever the answer is, it is returned.
+    """Send a request without a body and return the response, whatever its status.
 
     Raises:
-        httpx.HTTPError: the server is out of reach.
+        httpx.HTTPError: the server is unreachable.
     """
     return _send(method, url, timeout)
 
 
 def post(url: str, body: Any, timeout: float = 10.0) -> httpx.Response:
-    """Send `body` as JSON, and again while the answer is 503: the server's SQLite file was busy, and nothing was written.
+    """Send `body` as JSON, and retry while the status is 503: the server's SQLite file was busy, and nothing was written.
 
-    That is how Prefect's own client takes it. `timeout` is in seconds, of one attempt.
+    Prefect's own client does the same. `timeout` is in seconds per attempt.
 
     Raises:
-        httpx.HTTPError: the server is out of reach.
-        httpx.HTTPStatusError: it answers with an error, or still with 503 after 7.5 s.
+        httpx.HTTPError: the server is unreachable.
+        httpx.HTTPStatusError: it answers with an error, or with 503 for more than 7.5 s.
     """
-    return _until_free("POST", url, body, timeout)
+    return _retry_while_busy("POST", url, body, timeout)
 
 
 def patch(url: str, body: Any, timeout: float = 10.0) -> httpx.Response:
-    """Change something as `post` makes something.
+    """Send a PATCH request like `post`.
 
     Raises:
         httpx.HTTPError, httpx.HTTPStatusError: as for `post`.
     """
-    return _until_free("PATCH", url, body, timeout)
+    return _retry_while_busy("PATCH", url, body, timeout)
 
 
-def _until_free(method: str, url: str, body: Any, timeout: float) -> httpx.Response:
+def _retry_while_busy(method: str, url: str, body: Any, timeout: float) -> httpx.Response:
     for pause in PAUSES:
         answer = _send(method, url, timeout, body)
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
@@ -76,26 +76,26 @@ def _until_free(method: str, url: str, body: Any, timeout: float) -> httpx.Respo
 
 
 def _send(method: str, url: str, timeout: float, body: Any = None) -> httpx.Response:
-    """Send a request; where the server wants a token of this client, or a newer one, get it and send again."""
-    api, who = _api(url), auth(url)
+    """Send a request; if the server requires a CSRF token, or a newer one, get it and send again."""
+    api, credential = _api(url), auth(url)
     content = {} if body is None else {"json": body}
-    answer = httpx.request(method, url, timeout=timeout, auth=who, headers=_tokens.get(api), verify=_certificates(), **content)
+    answer = httpx.request(method, url, timeout=timeout, auth=credential, headers=_tokens.get(api), verify=_certificates(), **content)
     if answer.status_code != httpx.codes.FORBIDDEN or "CSRF" not in answer.text:
         return answer
-    given = httpx.get(f"{api}/csrf-token", params={"client": CLIENT}, timeout=timeout, auth=who, verify=_certificates())
-    if not given.is_success:
+    token = httpx.get(f"{api}/csrf-token", params={"client": CLIENT}, timeout=timeout, auth=credential, verify=_certificates())
+    if not token.is_success:
         return answer
-    _tokens[api] = {"Prefect-Csrf-Client": CLIENT, "Prefect-Csrf-Token": str(given.json()["token"])}
-    return httpx.request(method, url, timeout=timeout, auth=who, headers=_tokens[api], verify=_certificates(), **content)
+    _tokens[api] = {"Prefect-Csrf-Client": CLIENT, "Prefect-Csrf-Token": str(token.json()["token"])}
+    return httpx.request(method, url, timeout=timeout, auth=credential, headers=_tokens[api], verify=_certificates(), **content)
 
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    """Return what httpx checks a server by: loading that for each request would cost more than the request."""
+    """Return the TLS context of httpx, cached since loading it is slower than a request."""
     return httpx.create_ssl_context()
 
 
 def _api(url: str) -> str:
-    """Return the address of the API that `url` is of."""
-    found = re.match(r"https?://[^/]+(?:/[^/]+)*?/api(?=/|$)", url)
-    return found.group() if found else url
+    """Return the URL of the API that `url` belongs to."""
+    match = re.match(r"https?://[^/]+(?:/[^/]+)*?/api(?=/|$)", url)
+    return match.group() if match else url

@@ -1,13 +1,13 @@
-"""One managed local Prefect server over `var/prefect`: started on demand, shared by runs, gone when nobody needs it.
+"""The managed local Prefect server of `var/prefect`: started on demand, shared by runs, stopped when unused.
 
-Never the ephemeral one: it gives up after 20 s on a busy machine, loses task records at exit, and is orphaned by kill -9.
-A run holds a shared lock on `in-use` while it needs the server; the kernel drops it however the run ends. The supervisor
-(`python -m flows.orchestrator.server VAR`) keeps the server alive, and ends it when the lock has been free for the lingering time.
+Prefect's ephemeral server is not used: on a busy machine it gives up after 20 s, loses task records at exit, and survives kill -9.
+A run holds a shared lock on `in-use` while it needs the server; the kernel releases it however the run ends. The supervisor
+(`python -m flows.orchestrator.server VAR`) keeps the server running, and stops it when the lock has been free for the linger time.
 
-Who reaches the API may run commands as the user: the server asks for the credential in var/prefect/auth, and answers no page of
-another origin (`flows/orchestrator/guarded_app.py`).
+A client of the API can run commands as the user: the server requires the credential in var/prefect/auth, and rejects pages of
+other origins (`flows/orchestrator/guarded_app.py`).
 
-Reads and writes var/prefect/server.json (address and process), auth, server.log, in-use, start.lock.
+Reads and writes var/prefect/server.json (URL and process), auth, server.log, in-use, start.lock.
 """
 
 import contextlib
@@ -28,29 +28,31 @@ import psutil
 from components.core.atomic import write_text
 from components.core.errors import RetuneError, Unavailable
 from components.core.exits import run_command
-from components.core.locks import LockTimeout, lock
+from components.core.locks import hold
 from components.core.output_dir import closed_to, make_private, open_log
 from components.core.ports import HOST, free_port
 from components.core.process import quiet_environment, tied_command
 from flows.orchestrator import credential
-from flows.orchestrator.prefect_api import auth, know
+from flows.orchestrator.guarded_app import HOST
+from flows.orchestrator.prefect_api import auth, use_credential
+from flows.orchestrator.processes import RestartedProcess, free_port, listens, log_tail
 from flows.settings import Settings
 
 log = logging.getLogger(__name__)
 
 POLL = 0.2  # seconds
 PREFERRED_PORT = 4200
-# Which run holds a slot is kept in PREFECT_HOME, as slots are in the database: in memory, a server that restarts would forget who has
-# which slot, end the runs at work, and never give a slot back whose run died meanwhile.
+# Slot leases are stored in PREFECT_HOME, like slots in the database. In memory, a restarted server would forget them, end the
+# active runs, and never free the slot of a run that died meanwhile.
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
 
 @contextlib.contextmanager
 def prefect_server(var: Path, settings: Settings) -> Iterator[str]:
-    """Yield the API address of a healthy server, and keep it in use for as long as the block runs.
+    """Yield the API URL of a healthy server, and keep it in use during the block.
 
     Raises:
-        Unavailable: it did not come up within the deadline, and the message holds the end of its log; or the one that the settings name
+        Unavailable: it did not start within the deadline (the message has the end of its log), or the configured server
             does not answer.
     """
     if settings.prefect_api_url:
@@ -59,111 +61,107 @@ def prefect_server(var: Path, settings: Settings) -> Iterator[str]:
         return
     home = var / "prefect"
     make_private(home)
-    with lock(home / "in-use", math.inf, shared=True):  # before looking: a supervisor that is leaving holds it exclusively
+    with (home / "in-use").open("a") as use:
+        fcntl.flock(use, fcntl.LOCK_SH)  # before the check: a stopping supervisor holds it exclusively
         yield running(home) or start(home, settings)
 
 
 def reach(api: str) -> None:
-    """Make sure that the server of the settings answers: Prefect's own client tries for long, and ends in its own words.
+    """Check that the configured server answers; Prefect's own client would retry for long with unclear errors.
 
     Raises:
-        Unavailable: it does not.
-        RetuneError: it refuses us.
+        Unavailable: it does not answer.
+        RetuneError: it rejects the credential.
     """
     try:
-        answer = httpx.get(f"{api}/version", timeout=5.0, auth=auth(api))
+        response = httpx.get(f"{api}/version", timeout=5.0, auth=auth(api))
     except httpx.HTTPError as error:
         raise Unavailable(
             f"Prefect's server at {api} does not answer: {str(error) or type(error).__name__}; start it, or correct RETUNE_PREFECT_API_URL"
         ) from None
-    if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-        raise RetuneError(f"Prefect's server at {api} refuses us with {answer.status_code}; RETUNE_PREFECT_AUTH says who we are to it")
-    if answer.is_error:
-        raise Unavailable(f"Prefect's server at {api} answers with {answer.status_code}; RETUNE_PREFECT_API_URL is expected to end in /api")
+    if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        raise RetuneError(f"Prefect's server at {api} rejects the request with {response.status_code}; check RETUNE_PREFECT_AUTH")
+    if response.is_error:
+        raise Unavailable(
+            f"Prefect's server at {api} answers with {response.status_code}; RETUNE_PREFECT_API_URL is expected to end in /api"
+        )
 
 
 def running(home: Path) -> str | None:
-    """Return the address of this folder's server, if it answers to our credential; another project's may have taken over its port."""
-    kept, secret = read_server(home), credential.read(home.parent)
-    if kept is None or secret is None or not kept.guarded:
+    """Return the URL of this folder's server if it accepts our credential; another project's may have taken its port."""
+    server, secret = read_server(home), credential.read(home.parent)
+    if server is None or secret is None or not server.guarded:
         return None
     try:
-        if listens_at(kept) and status(kept.url, secret) == httpx.codes.OK:
-            know(kept.url, secret)
-            return kept.url
+        if listens_at(server) and status(server.url, secret) == httpx.codes.OK:
+            use_credential(server.url, secret)
+            return server.url
     except (psutil.Error, httpx.HTTPError):
         return None
     return None
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A server that a living supervisor keeps running; not `guarded`, an earlier release started it, and it answers everybody."""
+class ServerRecord:
+    """A server with a living supervisor; not `guarded` if an earlier release without access control started it."""
 
     supervisor: psutil.Process
     url: str
     guarded: bool
 
 
-def read_server(home: Path) -> Kept | None:
-    """Return what server.json says; None where nothing was started, or its supervisor is gone."""
+def read_server(home: Path) -> ServerRecord | None:
+    """Read server.json; None if no server was started or its supervisor ended."""
     try:
         state = json.loads((home / "server.json").read_text(encoding="utf-8"))
         supervisor, url = psutil.Process(state["pid"]), str(state["url"])
         command = supervisor.cmdline()
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
-    return Kept(supervisor, url, bool(state.get("guarded"))) if "flows.orchestrator.server" in command and str(home) in command else None
+    return (
+        ServerRecord(supervisor, url, bool(state.get("guarded")))
+        if "flows.orchestrator.server" in command and str(home) in command
+        else None
+    )
 
 
-def listens_at(kept: Kept) -> bool:
-    """Say whether it is that server which listens at its address: another one must not learn the credential."""
-    return listens(kept.supervisor, int(httpx.URL(kept.url).port or 0))
+def listens_at(server: ServerRecord) -> bool:
+    """Return whether the server itself listens at its URL: no other program may receive the credential."""
+    return listens(server.supervisor, int(httpx.URL(server.url).port or 0))
 
 
 def status(url: str, secret: str) -> int:
-    """Return the status with which a server answers what it answers to nobody without the credential."""
+    """Return the status of a request that requires the credential."""
     user, _, password = secret.partition(":")
     return httpx.get(f"{url}/version", timeout=5.0, auth=(user, password)).status_code
 
 
-def end_open(home: Path) -> None:
-    """End this folder's server where it asks for no credential, as an earlier release's, or for another one than is in the folder."""
-    kept, secret = read_server(home), credential.make(home.parent)
-    if kept is None:
+def end_outdated(home: Path) -> None:
+    """End this folder's server if it requires no credential (an earlier release) or another one than the folder's."""
+    server, secret = read_server(home), credential.make(home.parent)
+    if server is None:
         return
     with contextlib.suppress(httpx.HTTPError, psutil.Error):
-        if kept.guarded and not (listens_at(kept) and status(kept.url, secret) == httpx.codes.UNAUTHORIZED):
+        if server.guarded and not (listens_at(server) and status(server.url, secret) == httpx.codes.UNAUTHORIZED):
             return
-        log.warning("the local Prefect server asked for no credential, or for another one: it is replaced; runs under it end")
-        family = [kept.supervisor, *kept.supervisor.children(recursive=True)]
-        kept.supervisor.terminate()
-        for process in psutil.wait_procs(family, timeout=10)[1]:
+        log.warning("replacing the local Prefect server, which required no credential or another one; its active runs end")
+        processes = [server.supervisor, *server.supervisor.children(recursive=True)]
+        server.supervisor.terminate()
+        for process in psutil.wait_procs(processes, timeout=10)[1]:
             process.kill()
 
 
-def listens(process: psutil.Process, port: int) -> bool:
-    """Say whether a process, or one that it started, listens on a port of this machine: what answers there may be another's."""
-    found = []
-    for one in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.Error):
-            found += one.net_connections("inet")
-    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found)
-
-
 def start(home: Path, settings: Settings) -> str:
-    """Start a supervisor, unless another process just did, and wait until the server answers.
+    """Start a supervisor, unless another process has just done so, and wait until the server answers.
 
     Raises:
         Unavailable: the deadline passed.
     """
     end = time.monotonic() + settings.server_deadline
-    path = home / "start.lock"
-    busy = f"another process has been starting the Prefect server for {settings.server_deadline:.0f} s (lock {path})"
-    with lock(path, settings.server_deadline, busy=busy):
+    with hold(home / "start.lock", settings.server_deadline):
         if url := running(home):
             return url
-        end_open(home)
+        end_outdated(home)
         check_database(home)
         (home / "server.json").unlink(missing_ok=True)
         with os.fdopen(open_log(home / "server.log"), "a") as out:
@@ -180,18 +178,17 @@ def start(home: Path, settings: Settings) -> str:
             time.sleep(POLL)
         with contextlib.suppress(ProcessLookupError):
             supervisor.terminate()
-    tail = "\n".join((home / "server.log").read_text(encoding="utf-8", errors="replace").splitlines()[-5:])
     raise Unavailable(
         f"the local Prefect server did not answer within RETUNE_SERVER_DEADLINE={settings.server_deadline:.0f} s; "
-        f"`retune run --inline` does without. The end of {home / 'server.log'}:\n{tail}"
+        f"`retune run --inline` works without it. The end of {home / 'server.log'}:\n{log_tail(home / 'server.log')}"
     )
 
 
 def check_database(home: Path) -> None:
-    """Refuse what cannot be the server's database, and warn of one that lost its content.
+    """Refuse a file that cannot be the server's database, and warn if it is empty.
 
     Raises:
-        RetuneError: it is a folder, or a file that is no SQLite database.
+        RetuneError: it is a folder, or not a SQLite database.
     """
     database = home / "prefect.db"
     if not database.exists():
@@ -201,49 +198,67 @@ def check_database(home: Path) -> None:
         with database.open("rb") as file:
             head = file.read(16)
     if database.is_dir() or (head and not head.startswith(b"SQLite format 3")):
-        raise RetuneError(f"{database} is not the database of Prefect's server: restore a copy, or move it away and a new one is made")
+        raise RetuneError(f"{database} is not a database of Prefect's server: restore a copy, or move it away to start with a new one")
     if not head:
-        log.warning("%s is empty: a server was killed at its first start, or flow runs and schedules were lost (`retune deploy`)", database)
+        log.warning(
+            "%s is empty: a server was killed at its first start, or runs and schedules were lost (`retune deploy` restores schedules)",
+            database,
+        )
 
 
 def supervise(home: Path, linger: float) -> None:
-    """Keep a server running until nobody has used it for `linger` seconds."""
-    child, port = launch_anywhere(home, PREFERRED_PORT)
+    """Keep a server running until no run has used it for `linger` seconds."""
+    port = PREFERRED_PORT
+
+    def start() -> "subprocess.Popen[bytes]":
+        nonlocal port
+        child, port = launch_anywhere(home, port)
+        return child
+
+    server = RestartedProcess(start)
     idle_since: float | None = None
-    while True:
-        time.sleep(1.0)
-        if child.poll() is not None:  # it was killed, or another one took its port before it did
-            child, port = launch_anywhere(home, port)
-        try:
-            with lock(home / "in-use"):
-                idle_since = idle_since or time.monotonic()
-                if time.monotonic() - idle_since >= linger:
-                    (home / "server.json").unlink(missing_ok=True)
-                    child.terminate()
-                    with contextlib.suppress(subprocess.TimeoutExpired):
-                        child.wait(10)
-                    child.kill()
-                    return
-        except LockTimeout:
-            idle_since = None
+    with (home / "in-use").open("a") as use:
+        while True:
+            time.sleep(1.0)
+            server.revive()  # it was killed, or another program took its port
+            if not _try_lock(use.fileno()):
+                idle_since = None
+                continue
+            idle_since = idle_since or time.monotonic()
+            if time.monotonic() - idle_since >= linger:
+                (home / "server.json").unlink(missing_ok=True)
+                server.child.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.child.wait(10)
+                server.child.kill()
+                return
+            fcntl.flock(use, fcntl.LOCK_UN)
 
 
 def launch_anywhere(home: Path, preferred: int) -> tuple["subprocess.Popen[bytes]", int]:
-    """Start the server on the preferred port or a free one, and write down where it answers."""
+    """Start the server on the preferred port or a free one, and record its URL."""
     port = free_port(preferred)
     child = launch(home, port)
     write_text(home / "server.json", json.dumps({"url": f"http://{HOST}:{port}/api", "pid": os.getpid(), "guarded": True}))
     return child, port
 
 
-def free_leases(home: Path) -> None:
-    """Remove the lock that a killed server left on its leases: where the next one gets its number, it would wait for itself."""
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def remove_lease_lock(home: Path) -> None:
+    """Remove the lock that a killed server left on its leases; a new server with the same PID would wait for it."""
     (home / "concurrency_leases/expirations.lock").unlink(missing_ok=True)
 
 
 def launch(home: Path, port: int) -> subprocess.Popen[bytes]:
-    """Start the server itself, tied to the life of this process."""
-    free_leases(home)
+    """Start the server process, tied to the life of this process."""
+    remove_lease_lock(home)
     settings = server_settings(home, port, credential.make(home.parent))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")} | settings
     return subprocess.Popen(tied_command(server_command(port)), env=environment, stdin=subprocess.DEVNULL)
@@ -255,12 +270,12 @@ def server_command(port: int) -> list[str]:
 
 
 def server_settings(home: Path, port: int, secret: str) -> dict[str, str]:
-    """Return the variables of a Prefect server: `secret` is USER:PASSWORD, which each of its clients shows."""
+    """Return the environment variables of a Prefect server; `secret` is the credential USER:PASSWORD of its clients."""
     return {
         "PREFECT_HOME": str(home),
         "PREFECT_UI_API_URL": f"http://{HOST}:{port}/api",
         "PREFECT_CLI_PROMPT": "false",
-        "PREFECT__SERVER_FINAL": "1",  # as `prefect server start` makes its application
+        "PREFECT__SERVER_FINAL": "1",  # like `prefect server start`
         "PREFECT_SERVER_API_AUTH_STRING": secret,
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",

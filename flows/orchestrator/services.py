@@ -1,32 +1,31 @@
-"""What `retune up` has started: read from var/services/state.json, and asked whether it answers."""
+"""The services that `retune up` started: their state in var/services/state.json, and their health."""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 
 from components.core.process import is_gone
 from flows.orchestrator.prefect_api import auth
+from flows.orchestrator.processes import http_fault
 
 STATE = Path("services/state.json")  # below var/
-SECONDS = 5.0  # that a service may take to answer
 
 
 @dataclass(frozen=True)
 class State:
-    """Who keeps the services running, where they answer, and the numbers of the workers' processes."""
+    """The supervisor of the services, their URLs, and the PIDs of the workers."""
 
     owner: str
     prefect: str
     mlflow: str
     workers: tuple[int, ...]
-    guarded: bool = False  # an earlier release's servers answer everybody
+    guarded: bool = False  # False for servers of an earlier release, which have no access control
 
 
 def read_state(var: Path) -> State | None:
-    """Return what is running; None where nothing is, or who kept it running is gone."""
+    """Read the state; None if nothing was started or the supervisor ended."""
     try:
         raw = json.loads((var / STATE).read_text(encoding="utf-8"))
         state = State(raw["owner"], raw["prefect"], raw["mlflow"], tuple(raw["workers"]), bool(raw.get("guarded")))
@@ -36,20 +35,12 @@ def read_state(var: Path) -> State | None:
 
 
 def health(state: State) -> dict[str, str]:
-    """Return what each service says of itself: `ok` and where it is, or what is wrong with it."""
+    """Return the health of each service: `ok` and its URL, or the fault."""
     if not state.guarded:
-        return {"services": "of an earlier release, which answer every web page: `retune up` replaces them"}
-    wanted, there = len(state.workers), sum(map(psutil.pid_exists, state.workers))
-    return {
-        "Prefect": _answers(f"{state.prefect}/health", state.prefect.removesuffix("/api"), auth(state.prefect)),
-        "MLflow": _answers(f"{state.mlflow}/health", state.mlflow, None),
-        "workers": f"ok, {there} running" if there == wanted else f"{there} of {wanted} running",
+        return {"services": "started by an earlier release, without access control: `retune up` replaces them"}
+    alive = sum(map(psutil.pid_exists, state.workers))
+    faults = {"Prefect": http_fault(f"{state.prefect}/health", auth(state.prefect)), "MLflow": http_fault(f"{state.mlflow}/health")}
+    addresses = {"Prefect": state.prefect.removesuffix("/api"), "MLflow": state.mlflow}
+    return {name: f"{addresses[name]} {fault}" if fault else f"ok, {addresses[name]}" for name, fault in faults.items()} | {
+        "workers": f"ok, {alive} running" if alive == len(state.workers) else f"{alive} of {len(state.workers)} running"
     }
-
-
-def _answers(url: str, shown: str, who: tuple[str, str] | None) -> str:
-    try:
-        status = httpx.get(url, timeout=SECONDS, auth=who).status_code
-    except httpx.HTTPError as error:
-        return f"{shown} does not answer: {type(error).__name__}"
-    return f"ok, {shown}" if status == httpx.codes.OK else f"{shown} answers with {status}"

@@ -121,7 +121,7 @@ def repair_input(workspace: Workspace, folder: Path) -> None:
     for fetch in (True, False):
         if not (bad := file_integrity.damaged_input(workspace.root, folder)):
             return
-        known = lock.pointed(workspace.root, path)
+        known = lock.tracked_md5(workspace.root, path)
         file_integrity.drop_input(workspace.root, folder, bad, known)
         if fetch and known is not None:
             input_is_fetched(workspace.root, f"{path}.dvc")
@@ -148,13 +148,13 @@ def put_under_dvc(workspace: Workspace) -> frozenset[str]:
     if new := [folder for file, folder in files.items() if file in changed or not (workspace.root / file).exists()]:
         repro.add_to_dvc(new, workspace.root)
     copy_lock_files_back(workspace)
-    settled = lock.settled_stages(workspace.root, changed)
+    settled = lock.unchanged_stages(workspace.root, changed)
     damaged = damaged_stages(workspace.root, {name for stage in settled for name in lock.depends_on(workspace.root, stage)})
     if damaged:
         drop(workspace.root, damaged, fetch=True)
         names = ", ".join(damaged)
         log.warning("what was made from the damaged outputs of %s meanwhile stands: `dvc repro --force` makes it anew", names)
-    return lock.settled_stages(workspace.root, {*changed, *damaged})
+    return lock.unchanged_stages(workspace.root, {*changed, *damaged})
 
 
 def reproduce(workspace: Workspace, stage: str) -> Stage:
@@ -222,7 +222,7 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
         raise NotFound(
             f"{workspace.root}: {', '.join(sorted(moved))} changed since the model was made: `dvc repro` or `retune run` makes it anew"
         )
-    if not stages and (bad := file_integrity.damaged_outputs(workspace.root, lock.locked(workspace.root))):
+    if not stages and (bad := file_integrity.damaged_outputs(workspace.root, lock.locked_stages(workspace.root))):
         raise NotFound(
             f"{workspace.root}: {', '.join(bad)} is damaged, not what dvc.lock says: `retune run` brings it back or makes it anew"
         )

@@ -23,7 +23,7 @@ from components.ledger import Entry
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.model.base_resolver import REGISTERED
-from flows.dvc_adapter import repro
+from flows.dvc_adapter import cache
 from flows.pipeline.model_sessions import ModelSessions
 from flows.pipeline.reference_models import ReferenceModels
 from flows.project.params import Params
@@ -123,7 +123,7 @@ def cached_rows(workspace: Workspace, version: registry.Version, folder: str, na
     Raises:
         NotThere: DVC's cache has it no more.
     """
-    return read_rows(repro.cached_file(workspace.root, _made_with(version, folder), name))
+    return read_rows(cache.cached_file(workspace.root, _made_with(version, folder), name))
 
 
 def _made_with(version: registry.Version, folder: str) -> str:

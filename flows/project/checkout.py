@@ -120,12 +120,12 @@ def report_crashed(flow_run: str | None, tag: str) -> None:
         return
     import httpx
 
-    from flows.orchestrator.orphaned_runs import crash, is_begun_again
+    from flows.orchestrator.orphaned_runs import crash, was_restarted
     from flows.orchestrator.prefect_api import ask
 
     try:
         run = {"id": flow_run, **ask("GET", f"{api}/flow_runs/{flow_run}").json()}
-        if not is_begun_again(run, tag):
+        if not was_restarted(run, tag):
             crash(api, run)
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
         log.warning("Prefect was not told that its run %s is gone: %s", flow_run, error)

@@ -56,7 +56,7 @@ def restore_last_inputs(workspace: Workspace) -> None:
     """
     for folder in (workspace.raw, workspace.base):
         path = folder.relative_to(workspace.root).as_posix()
-        known = lock.pointed(workspace.root, path)
+        known = lock.tracked_md5(workspace.root, path)
         wanted = of_last_version(workspace, path, known) or known
         try:
             if wanted and wanted != known:

@@ -1,5 +1,5 @@
--- The databases of the shared stack, each with an owner of the same name. Repeatable: a changed password is set again.
--- A database is no one's but its owner's.
+-- The databases of the shared stack, each with an owner of the same name. Idempotent; also updates changed passwords.
+-- Only the owner may use a database.
 \set ON_ERROR_STOP on
 \set QUIET on
 \set mlflow `cat /run/secrets/mlflow_password`

@@ -1,4 +1,4 @@
-"""`python -m infra.local up|down|status|backup|restore`: the shared stack, each by one command."""
+"""`python -m infra.local up|down|status|backup|restore`: manage the shared stack."""
 
 import argparse
 import os
@@ -21,61 +21,61 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m infra.local", description="The shared stack on this machine, on loopback.")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    known = {
-        "up": verbs.add_parser("up", help="start it, or make it first"),
+    commands = {
+        "up": verbs.add_parser("up", help="start it; create it first if needed"),
         "down": verbs.add_parser("down", help="end it"),
-        "status": verbs.add_parser("status", help="say how each service is"),
-        "keep": verbs.add_parser("keep"),  # what `up` leaves in the background; not for a person
+        "status": verbs.add_parser("status", help="print the health of each service"),
+        "keep": verbs.add_parser("keep"),  # the background process of `up`; internal
     }
-    copied = {
+    copy_commands = {
         "backup": verbs.add_parser("backup", help="copy it while it runs"),
-        "restore": verbs.add_parser("restore", help="make a new one of a copy"),
+        "restore": verbs.add_parser("restore", help="create a new stack from a copy"),
     }
-    for verb, one in copied.items():
-        one.add_argument("copy", type=Path, help="the folder of the copy" + (", a new one" if verb == "backup" else ""))
-    for verb, one in (known | copied).items():
-        one.add_argument("folder", nargs="?", type=Path, help=f"where it keeps everything; {FOLDER} of the project when left out")
+    for verb, command in copy_commands.items():
+        command.add_argument("copy", type=Path, help="the folder of the copy" + (", must not exist" if verb == "backup" else ""))
+    for verb, command in (commands | copy_commands).items():
+        command.add_argument("folder", nargs="?", type=Path, help=f"the folder of the stack; default: {FOLDER} in the project")
         if verb in ("up", "keep"):
-            one.add_argument("--workers", type=int, default=2, choices=range(17), metavar="N", help="how many runs may work at once")
+            command.add_argument("--workers", type=int, default=2, choices=range(17), metavar="N", help="number of parallel runs")
     return parser.parse_args()
 
 
-def dispatch(asked: argparse.Namespace) -> int:
-    """Do what was asked, and return the exit code."""
+def dispatch(options: argparse.Namespace) -> int:
+    """Run the command, and return the exit code."""
     project = find_project(Path.cwd().resolve())
-    folder = (asked.folder or project / FOLDER).resolve()
-    if asked.verb == "up":
-        if asked.folder is None and os.geteuid() == 0:
+    folder = (options.folder or project / FOLDER).resolve()
+    if options.verb == "up":
+        if options.folder is None and os.geteuid() == 0:
             make_private(folder)
-            folder.parent.chmod(folder.parent.stat().st_mode | 0o011)  # PostgreSQL runs as another user, and must pass through
+            folder.parent.chmod(folder.parent.stat().st_mode | 0o011)  # PostgreSQL runs as another user and needs access
             folder.chmod(folder.stat().st_mode | 0o011)
-        stack = open_stack(folder) if control.is_kept(folder) else make_stack(folder)
-        control.up(stack, project, asked.workers)
+        stack = open_stack(folder) if control.is_supervised(folder) else make_stack(folder)
+        control.up(stack, project, options.workers)
         print("\n".join(control.status(stack)[0]))
         print(f"`cp {stack.folder / 'retune.env'} .env` in a project switches it to this stack.")
-    elif asked.verb == "down":
+    elif options.verb == "down":
         print("ended" if control.down(open_stack(folder, whole=False)) else "nothing was running")
-    elif asked.verb == "backup":
-        print(described(backup.back_up(open_stack(folder), asked.copy), asked.copy))
-    elif asked.verb == "restore":
-        print(described(backup.restore(asked.copy, folder, project), folder))
-    elif asked.verb == "status":
-        lines, well = control.status(open_stack(folder, whole=False))
+    elif options.verb == "backup":
+        print(summary(backup.back_up(open_stack(folder), options.copy), options.copy))
+    elif options.verb == "restore":
+        print(summary(backup.restore(options.copy, folder, project), folder))
+    elif options.verb == "status":
+        lines, healthy = control.status(open_stack(folder, whole=False))
         print("\n".join(lines))
-        return 0 if well else 1
+        return 0 if healthy else 1
     else:
-        control.keep(folder, project, asked.workers)
+        control.supervise(folder, project, options.workers)
     return 0
 
 
-def described(manifest: dict[str, Any], where: Path) -> str:
-    """Return a line on what a copy holds."""
-    rows = sum(rows for found in manifest["databases"].values() for rows, _ in found["tables"].values())
-    return f"{where}: {rows:,} rows of {len(manifest['databases'])} databases, {sum(map(len, manifest['objects'].values())):,} objects"
+def summary(manifest: dict[str, Any], folder: Path) -> str:
+    """Return a one-line summary of a copy."""
+    rows = sum(rows for database in manifest["databases"].values() for rows, _ in database["tables"].values())
+    return f"{folder}: {rows:,} rows of {len(manifest['databases'])} databases, {sum(map(len, manifest['objects'].values())):,} objects"
 
 
 def main() -> int:
-    """Do what the command line says, and return the exit code."""
+    """Parse the command line, run the command, and return the exit code."""
     quiet_environment()
     try:
         return dispatch(arguments())

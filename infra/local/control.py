@@ -1,33 +1,32 @@
-"""Up, down, status: what a person asks of a stack. The keeper stays in the background; these come and go."""
+"""The commands `up`, `down` and `status` of a stack; the supervisor stays in the background."""
 
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
-from components.core.errors import Cancelled, RetuneError, Unavailable
+from components.core.errors import RetuneError, Unavailable
+from flows.orchestrator.processes import cancel_on_signals
 from infra.local.layout import Stack, open_stack
 from infra.local.services import database_service, mlflow_service, prefect_service, started_by, store_service, worker_service
-from infra.local.supervisor import CODE, alone, kept, read_state, sweep
+from infra.local.supervisor import CODE, read_state, stack_lock, supervisor_of, sweep
 from infra.services import refuse_foreign
 
-DEADLINE = 600.0  # seconds until everything must be up or down; each service has a shorter one of its own
+DEADLINE = 600.0  # seconds to start or end everything; each service also has a shorter deadline
 POLL = 0.3
 
 
 def up(stack: Stack, project: Path, workers: int) -> None:
-    """Start the stack in the background, and wait until everything is well; nothing where it is.
+    """Start the stack in the background, and wait until all services are healthy; does nothing if it runs.
 
     Raises:
-        Unavailable: it did not come up; nothing is left running.
+        Unavailable: it did not start; nothing is left running.
     """
     if read_state(stack):
         return
@@ -46,100 +45,79 @@ def up(stack: Stack, project: Path, workers: int) -> None:
             start_new_session=True,
         )
     try:
-        await_state(stack, child)
+        end = time.monotonic() + DEADLINE
+        while child.poll() is None and not read_state(stack):
+            if time.monotonic() > end:
+                raise Unavailable(f"the stack did not start within {DEADLINE:.0f} s; see {stack.folder / 'logs'}")
+            time.sleep(POLL)
     except BaseException:
         child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(60)
         raise
     if child.poll() is not None:
-        said = log.read_bytes()[before:].decode(errors="replace")
-        raise Unavailable(said[said.rfind("error: ") :].removeprefix("error: ").strip() or f"the keeper ended; see {log}")
+        output = log.read_bytes()[before:].decode(errors="replace")
+        raise Unavailable(output[output.rfind("error: ") :].removeprefix("error: ").strip() or f"the supervisor ended; see {log}")
 
 
-def is_kept(folder: Path) -> bool:
-    """Say whether a keeper is at work in a folder: its services know their secrets, and others must not be made up meanwhile."""
+def is_supervised(folder: Path) -> bool:
+    """Return whether the stack in a folder has a supervisor: its services use their secrets, so no new ones may be created."""
     return (folder / "ports.json").exists() and read_state(open_stack(folder, whole=False)) is not None
 
 
-def await_state(stack: Stack, child: "subprocess.Popen[bytes]") -> None:
-    """Wait until the keeper says that everything is up, or has ended.
-
-    Raises:
-        Unavailable: neither happened within the deadline.
-    """
-    end = time.monotonic() + DEADLINE
-    while child.poll() is None and not read_state(stack):
-        if time.monotonic() > end:
-            raise Unavailable(f"the stack was not up within {DEADLINE:.0f} s; see {stack.folder / 'logs'}")
-        time.sleep(POLL)
-
-
 def down(stack: Stack) -> bool:
-    """End everything that the stack has started, and say whether there was anything.
+    """End all processes of the stack, and return whether there were any.
 
     Raises:
-        Unavailable: something still runs after the deadline.
+        Unavailable: a process still runs after the deadline.
     """
-    state, left = read_state(stack), started_by(stack)
+    state, remaining = read_state(stack), started_by(stack)
     if state:
         refuse_foreign(str(state["owner"]), stack.folder / "state.json")
-        keeper = psutil.Process(json.loads(state["owner"])["pid"])
+        supervisor = psutil.Process(json.loads(state["owner"])["pid"])
         with contextlib.suppress(psutil.NoSuchProcess):
-            keeper.terminate()
-            if psutil.wait_procs([keeper], timeout=DEADLINE)[1]:
-                raise Unavailable(f"process {keeper.pid}, the keeper of {stack.folder}, does not end; see {stack.log('keeper')}")
-    with alone(stack):
-        sweep(stack, spare=os.getpid())  # what a keeper that was killed has left
+            supervisor.terminate()
+            if psutil.wait_procs([supervisor], timeout=DEADLINE)[1]:
+                raise Unavailable(f"process {supervisor.pid}, the supervisor of {stack.folder}, did not end; see {stack.log('keeper')}")
+    with stack_lock(stack):
+        sweep(stack, spare=os.getpid())  # processes of a killed supervisor
     if still := started_by(stack):
-        raise Unavailable(f"processes of {stack.folder} that do not end: {', '.join(str(one.pid) for one in still)}")
-    return bool(state or left)
+        raise Unavailable(f"processes of {stack.folder} did not end: {', '.join(str(process.pid) for process in still)}")
+    return bool(state or remaining)
 
 
 def status(stack: Stack) -> tuple[list[str], bool]:
-    """Return a line for each service, and whether everything is well."""
+    """Return one line per service, and whether all are healthy."""
     state = read_state(stack)
     if state is None:
-        left = started_by(stack)
-        return [f"not running{f', but {len(left)} processes are left: `down` ends them' if left else ''}"], False
+        remaining = started_by(stack)
+        return [f"not running{f', but {len(remaining)} processes remain: `down` ends them' if remaining else ''}"], False
     services = [database_service(stack), store_service(stack), mlflow_service(stack), prefect_service(stack)]
     project, started = Path(state["project"]), state["services"]
     services += [worker_service(stack, project, int(name.partition("-")[2])) for name in started if name.startswith("worker-")]
-    found = [(one.name, healthy(one.name, started, one.well)) for one in services]
-    lines = [
-        f"{name:9} {'ok' if well else 'NOT WELL'}  {where(stack, name)}{_restarted(started[name]['restarts'])}" for name, well in found
-    ]
-    return lines, all(well for _, well in found)
+    states = [(service.name, is_healthy(service.name, started, service.healthy)) for service in services]
+    restarts = {name: f"  (restarted {times} times; see its log)" for name, entry in started.items() if (times := entry["restarts"])}
+    lines = [f"{name:9} {'ok' if healthy else 'NOT WELL'}  {location(stack, name)}{restarts.get(name, '')}" for name, healthy in states]
+    return lines, all(healthy for _, healthy in states)
 
 
-def healthy(name: str, started: dict[str, dict[str, int]], well: Callable[[], bool]) -> bool:
-    """Say whether the process of a service is there, and the service answers as it should."""
+def is_healthy(name: str, started: dict[str, dict[str, int]], healthy: Callable[[], bool]) -> bool:
+    """Return whether a service's process exists and the service is healthy."""
     try:
-        return psutil.pid_exists(started[name]["pid"]) and well()
+        return psutil.pid_exists(started[name]["pid"]) and healthy()
     except RetuneError:
         return False
 
 
-def where(stack: Stack, name: str) -> str:
-    """Return where a service is found; for a person, without secrets."""
+def location(stack: Stack, name: str) -> str:
+    """Return the URL or log of a service, without secrets."""
     known = {"mlflow": stack.mlflow, "prefect": stack.prefect.removesuffix("/api"), "s3": stack.s3}
     return known.get(name) or (f"127.0.0.1:{stack.ports['postgres']}" if name == "postgres" else f"{stack.log(name)}")
 
 
-def _restarted(times: int) -> str:
-    return f"  (started again {times} times; see its log)" if times else ""
-
-
-def keep(folder: Path, project: Path, workers: int) -> None:
-    """Be the keeper, until told to end."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, _ended)
-    with kept(open_stack(folder), project, workers) as keeper:
-        keeper.start()
-        keeper.keep()
-
-
-def _ended(number: int, _frame: FrameType | None) -> None:
-    for again in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # the last words are said in full
-        signal.signal(again, signal.SIG_IGN)
-    raise Cancelled(f"ended by {signal.Signals(number).name}")
+def supervise(folder: Path, project: Path, workers: int) -> None:
+    """Run the supervisor until this process receives a signal."""
+    cancel_on_signals()
+    with supervisor_of(open_stack(folder), project, workers) as supervisor:
+        supervisor.start()
+        supervisor.run()

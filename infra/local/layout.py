@@ -1,6 +1,6 @@
-"""The folder of a stack: its ports and secrets, made up once, and the file of settings that a project needs to use it.
+"""The folder of a stack: its ports and secrets, created once, and the settings file for projects that use it.
 
-Reads and writes ports.json, secrets.env and retune.env (mode 600), and where each service has its data and its log.
+Reads and writes ports.json, secrets.env and retune.env (mode 600), and defines the path of each service's log.
 """
 
 import json
@@ -13,15 +13,15 @@ from pathlib import Path
 
 from components.core.atomic import write_text
 from components.core.errors import BadParams
-from components.core.locks import lock
-from components.core.ports import HOST, is_free
+from flows.orchestrator.processes import free_port
 
-RANGE = range(20_000, 30_000)  # below what Linux hands out to outgoing connections
+HOST = "127.0.0.1"
+RANGE = range(20_000, 30_000)  # below Linux's range for outgoing connections
 PORTS = ("postgres", "mlflow", "prefect", "s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc")
 DATABASES = ("mlflow", "prefect", "retune")  # each with an owner of the same name
 BUCKETS = ("mlflow", "retune")  # each with a key of the same name
 SECRETS = (
-    "POSTGRES_PASSWORD",  # of the administrator of databases, who is used to make them and for nothing else
+    "POSTGRES_PASSWORD",  # of the database administrator, used only to create the databases
     *(f"{name.upper()}_DATABASE_PASSWORD" for name in DATABASES),
     "S3_ADMIN_KEY",
     *(f"S3_{name.upper()}_KEY" for name in BUCKETS),
@@ -29,13 +29,13 @@ SECRETS = (
     "MLFLOW_FLASK_KEY",
     "PREFECT_PASSWORD",
 )
-USER = "retune"  # to MLflow's and Prefect's servers
-MIGRATE_TO = "RETUNE_MLFLOW_DATABASE"  # what `retune migrate` reads: MLflow's own database, which no project needs otherwise
+USER = "retune"  # the account at MLflow's and Prefect's servers
+MIGRATE_TO = "RETUNE_MLFLOW_DATABASE"  # for `retune migrate` only: MLflow's own database
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack in its folder; the ports are its own for good, so that a project's settings stay true."""
+    """A stack in its folder; its ports never change, so that a project's settings stay valid."""
 
     folder: Path
     ports: Mapping[str, int]
@@ -43,30 +43,30 @@ class Stack:
 
     @property
     def mlflow(self) -> str:
-        """The address of MLflow's server."""
+        """The URL of MLflow's server."""
         return f"http://{HOST}:{self.ports['mlflow']}"
 
     @property
     def prefect(self) -> str:
-        """The address of Prefect's API."""
+        """The URL of Prefect's API."""
         return f"http://{HOST}:{self.ports['prefect']}/api"
 
     @property
     def s3(self) -> str:
-        """The address of the S3 store."""
+        """The URL of the S3 store."""
         return f"http://{HOST}:{self.ports['s3']}"
 
     def database(self, name: str) -> str:
-        """Return SQLAlchemy's address of a database, as its owner."""
+        """Return the SQLAlchemy URL of a database, for its owner."""
         password = self.secrets[f"{name.upper()}_DATABASE_PASSWORD"]
         return f"postgresql+psycopg://{name}:{password}@{HOST}:{self.ports['postgres']}/{name}"
 
     def log(self, service: str) -> Path:
-        """Return where a service writes what it says."""
+        """Return the path of a service's log."""
         return self.folder / "logs" / f"{service}.log"
 
     def settings(self) -> dict[str, str]:
-        """Return what a project must know to use the stack."""
+        """Return the settings of a project that uses the stack."""
         return {
             "RETUNE_DATABASE": self.database("retune"),
             "RETUNE_MLFLOW_URI": self.mlflow,
@@ -81,70 +81,75 @@ class Stack:
         }
 
     def identities(self) -> str:
-        """Return who may do what in the S3 store, as it reads it: each bucket is its namesake's, and the administrator's."""
-        of_bucket = ("Read", "Write", "List", "Tagging")
-        actions = {"admin": ["Admin"]} | {name: [f"{action}:{name}" for action in of_bucket] for name in BUCKETS}
-        known = [
-            {"name": name, "credentials": [{"accessKey": name, "secretKey": self.secrets[f"S3_{name.upper()}_KEY"]}], "actions": allowed}
-            for name, allowed in actions.items()
+        """Return the S3 permissions as SeaweedFS reads them: each bucket belongs to the identity of its name and the administrator."""
+        allowed = ("Read", "Write", "List", "Tagging")
+        actions = {"admin": ["Admin"]} | {name: [f"{action}:{name}" for action in allowed] for name in BUCKETS}
+        identities = [
+            {
+                "name": name,
+                "credentials": [{"accessKey": name, "secretKey": self.secrets[f"S3_{name.upper()}_KEY"]}],
+                "actions": actions[name],
+            }
+            for name in actions
         ]
-        return json.dumps({"identities": known}, indent=2)
+        return json.dumps({"identities": identities}, indent=2)
 
 
 def make_stack(folder: Path) -> Stack:
-    """Make the folder of a stack, or complete it: what is there stays, and a secret whose line was deleted is made up anew.
+    """Create the folder of a stack or complete it: existing content is kept, deleted secrets are regenerated.
 
     Raises:
-        BadParams: the folder belongs to something else.
+        BadParams: the folder has other content.
     """
     folder = folder.resolve()
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "ports.json").exists():
-        raise BadParams(f"{folder} holds something, but no stack; name a new folder")
+        raise BadParams(f"{folder} is not empty and not a stack; choose a new folder")
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    with lock(folder / "lock", math.inf):  # two that make one stack would each know other secrets
+    with (folder / "lock").open("a") as lock:  # two processes must not generate different secrets
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "ports.json").exists():
             write_private(folder / "ports.json", json.dumps(free_ports(), indent=2))
         known = read_variables(folder / "secrets.env")
-        made = {name: known.get(name) or secrets.token_hex(24) for name in SECRETS}
-        stack = Stack(folder, json.loads((folder / "ports.json").read_text(encoding="utf-8")), made)
-        write_private(folder / "secrets.env", lines(made | {MIGRATE_TO: stack.database("mlflow")}))
+        values = {name: known.get(name) or secrets.token_hex(24) for name in SECRETS}
+        stack = Stack(folder, json.loads((folder / "ports.json").read_text(encoding="utf-8")), values)
+        write_private(folder / "secrets.env", lines(values | {MIGRATE_TO: stack.database("mlflow")}))
         write_private(folder / "retune.env", lines(stack.settings()))
         write_private(folder / "s3.json", stack.identities())
     return stack
 
 
 def open_stack(folder: Path, whole: bool = True) -> Stack:
-    """Return the stack in a folder; not `whole`, a secret may be missing, as it may be to whoever only ends the stack.
+    """Return the stack in a folder; with `whole=False` secrets may be missing, which is enough to end the stack.
 
     Raises:
-        BadParams: there is none, or a secret is missing.
+        BadParams: there is no stack, or a secret is missing.
     """
     folder = folder.resolve()
     try:
         ports = json.loads((folder / "ports.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise BadParams(f"{folder} holds no stack; `python -m infra.local up {folder}` makes one") from None
+        raise BadParams(f"{folder} is not a stack; create one with `python -m infra.local up {folder}`") from None
     known = read_variables(folder / "secrets.env")
     if whole and (missing := [name for name in SECRETS if not known.get(name)]):
-        mends = f"`python -m infra.local down {folder}`, then `up`, which makes up what is missing"
-        raise BadParams(f"{folder / 'secrets.env'} lacks {', '.join(missing)}: {mends}")
+        fix = f"run `python -m infra.local down {folder}`, then `up`, which generates missing secrets"
+        raise BadParams(f"{folder / 'secrets.env'} lacks {', '.join(missing)}: {fix}")
     return Stack(folder, ports, {name: known.get(name, "") for name in SECRETS})
 
 
 def free_ports() -> dict[str, int]:
-    """Return a free port for each listener; somewhere else than for another stack, which may not be running now."""
+    """Return a free port for each service, from a random start, so that stacks that are not running do not collide."""
     start = random.SystemRandom().randrange(len(RANGE))
     candidates = (RANGE[(start + offset) % len(RANGE)] for offset in range(len(RANGE)))
-    return dict(zip(PORTS, (port for port in candidates if is_free(port)), strict=False))
+    return dict(zip(PORTS, (port for port in candidates if free_port(port) == port), strict=False))
 
 
 def lines(variables: Mapping[str, str]) -> str:
-    """Return variables as the lines of a file that shells and settings read."""
+    """Format variables as lines of a file for shells and settings."""
     return "".join(f"{name}={value}\n" for name, value in variables.items())
 
 
 def read_variables(path: Path) -> dict[str, str]:
-    """Read such a file; nothing where there is none."""
+    """Read a file of variables; empty if it does not exist."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -154,5 +159,9 @@ def read_variables(path: Path) -> dict[str, str]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read."""
-    write_text(path, text, mode=0o600)
+    """Write a file with mode 600, atomically."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(partial, path)

@@ -1,6 +1,6 @@
-"""PostgreSQL from the system's programs: a cluster in the stack's folder, and a database with an owner of its own for each service.
+"""PostgreSQL from the system's programs: a cluster in the stack's folder, with a database and an owner per service.
 
-Root cannot run it, so that root runs it as the system's user `postgres`.
+PostgreSQL refuses to run as root, so root runs it as the system user `postgres`.
 """
 
 import os
@@ -15,31 +15,31 @@ from components.core.ports import HOST
 from infra.local.layout import DATABASES, Stack, write_private
 
 ADMINISTRATOR = "postgres"
-PLACES = Path("/usr/lib/postgresql")  # where Debian puts each release
+RELEASES = Path("/usr/lib/postgresql")  # Debian's folder of releases
 
 
 def program(name: str) -> str:
-    """Return the path of one of PostgreSQL's programs: that of PATH, else of the newest release that Debian has installed.
+    """Return the path of a PostgreSQL program: of Debian's newest release, else on PATH.
 
     Raises:
-        NotThere: it is not installed.
+        NotFound: it is not installed.
     """
-    releases = sorted((int(place.name), place) for place in PLACES.glob("*") if place.name.isdigit() and (place / "bin" / name).exists())
-    found = shutil.which(name) if name != "postgres" else None
-    if releases:  # the server and its tools must be of one release
-        found = str(releases[-1][1] / "bin" / name)
-    if not found and (beside := shutil.which("pg_ctl")):
-        found = shutil.which(name, path=str(Path(beside).resolve().parent))
-    if not found:
-        raise NotFound(f"PostgreSQL's program {name} is neither on PATH nor below {PLACES}: install it, as `apt-get install postgresql`")
-    return found
+    releases = sorted((int(path.name), path) for path in RELEASES.glob("*") if path.name.isdigit() and (path / "bin" / name).exists())
+    path = shutil.which(name) if name != "postgres" else None
+    if releases:  # server and tools must have the same release
+        path = str(releases[-1][1] / "bin" / name)
+    if not path and (pg_ctl := shutil.which("pg_ctl")):
+        path = shutil.which(name, path=str(Path(pg_ctl).resolve().parent))
+    if not path:
+        raise NotFound(f"PostgreSQL's program {name} is neither on PATH nor in {RELEASES}: install it, e.g. `apt-get install postgresql`")
+    return path
 
 
 def account() -> dict[str, Any]:
-    """Return as whom PostgreSQL's programs run, for subprocess: as ourselves, unless we are root.
+    """Return the account of PostgreSQL's programs for subprocess: the current user, or `postgres` for root.
 
     Raises:
-        NotThere: we are root, and there is no user `postgres`.
+        NotFound: the current user is root, and there is no user `postgres`.
     """
     if os.geteuid() != 0:
         return {}
@@ -51,48 +51,48 @@ def account() -> dict[str, Any]:
 
 
 def home(stack: Stack) -> Path:
-    """Return the folder that is PostgreSQL's alone."""
+    """Return PostgreSQL's folder."""
     return stack.folder / "postgres"
 
 
 def make_cluster(stack: Stack) -> None:
-    """Make the cluster, unless it is there; one whose making was interrupted is made anew.
+    """Create the cluster unless it exists; replace one whose creation was interrupted.
 
     Raises:
-        BadParams: the user who runs it cannot enter the folder.
+        BadParams: PostgreSQL's user cannot enter the folder.
         RetuneError: `initdb` failed.
     """
-    place, who = home(stack), account()
-    if (place / "data").exists():
+    folder, user = home(stack), account()
+    if (folder / "data").exists():
         return
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(mode=0o700)
-    password = place / "password"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    password = folder / "password"
     write_private(password, stack.secrets["POSTGRES_PASSWORD"])
-    for path in (place, password):
-        os.chown(path, who.get("user", -1), who.get("group", -1))
-    check_enterable(place, who)
+    for path in (folder, password):
+        os.chown(path, user.get("user", -1), user.get("group", -1))
+    check_enterable(folder, user)
     arguments = ["--auth=scram-sha-256", "--data-checksums", "--encoding=UTF8", "--locale=C.UTF-8", f"--username={ADMINISTRATOR}"]
-    command = [program("initdb"), *arguments, f"--pwfile={password}", f"--pgdata={place / 'partial'}"]
-    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, **who)
+    command = [program("initdb"), *arguments, f"--pwfile={password}", f"--pgdata={folder / 'partial'}"]
+    result = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, **user)
     password.unlink()
-    if done.returncode != 0:
-        raise RetuneError(f"initdb could not make {place}: {' '.join(done.stderr.strip().splitlines()[-3:])}")
-    (place / "partial").rename(place / "data")
+    if result.returncode != 0:
+        raise RetuneError(f"initdb could not create {folder}: {' '.join(result.stderr.strip().splitlines()[-3:])}")
+    (folder / "partial").rename(folder / "data")
 
 
-def check_enterable(place: Path, who: dict[str, Any]) -> None:
-    """Make sure that the user who runs PostgreSQL can enter its folder.
+def check_enterable(folder: Path, user: dict[str, Any]) -> None:
+    """Check that PostgreSQL's user can enter its folder.
 
     Raises:
-        BadParams: it cannot; root's own folders are closed to it.
+        BadParams: it cannot, e.g. in root's home.
     """
-    if who and subprocess.run(["test", "-x", str(place)], cwd="/", check=False, **who).returncode != 0:
-        raise BadParams(f"the user {ADMINISTRATOR}, as whom root runs PostgreSQL, cannot enter {place}; name a folder that it can")
+    if user and subprocess.run(["test", "-x", str(folder)], cwd="/", check=False, **user).returncode != 0:
+        raise BadParams(f"the user {ADMINISTRATOR}, which runs PostgreSQL for root, cannot enter {folder}; choose an accessible folder")
 
 
 def command(stack: Stack) -> list[str]:
-    """Return the command that serves the cluster, on loopback only."""
+    """Return the server command of the cluster, on loopback only."""
     settings = {
         "listen_addresses": HOST,
         "port": str(stack.ports["postgres"]),
@@ -105,7 +105,7 @@ def command(stack: Stack) -> list[str]:
 
 
 def variables(stack: Stack, database: str) -> dict[str, str]:
-    """Return libpq's variables for the owner of a database, or for the administrator: so no address with a password stands in a command."""
+    """Return libpq's variables for the owner of a database or the administrator, so that no command contains a password."""
     owner = ADMINISTRATOR if database == ADMINISTRATOR else database
     password = stack.secrets["POSTGRES_PASSWORD" if owner == ADMINISTRATOR else f"{owner.upper()}_DATABASE_PASSWORD"]
     port = str(stack.ports["postgres"])
@@ -113,10 +113,10 @@ def variables(stack: Stack, database: str) -> dict[str, str]:
 
 
 def answers(stack: Stack) -> bool:
-    """Say whether PostgreSQL answers, and knows its administrator.
+    """Return whether PostgreSQL answers and accepts the administrator.
 
     Raises:
-        BadParams: it refuses the password: secrets.env is not the cluster's.
+        BadParams: it rejects the password: secrets.env does not match the cluster.
     """
     import psycopg
 
@@ -125,28 +125,28 @@ def answers(stack: Stack) -> bool:
     except psycopg.OperationalError as error:
         if "password authentication failed" in str(error):
             raise BadParams(
-                f"PostgreSQL refuses POSTGRES_PASSWORD of {stack.folder / 'secrets.env'}: another cluster, or another file"
+                f"PostgreSQL rejects POSTGRES_PASSWORD of {stack.folder / 'secrets.env'}: the file does not match the cluster"
             ) from None
         return False
     return True
 
 
 def administer(stack: Stack) -> Any:
-    """Return the administrator's connection, each statement a transaction of its own."""
+    """Return the administrator's connection in autocommit mode."""
     import psycopg
     from psycopg.conninfo import make_conninfo
 
-    where = make_conninfo(host=HOST, port=stack.ports["postgres"], user=ADMINISTRATOR, dbname=ADMINISTRATOR, connect_timeout=5)
-    return psycopg.connect(where, password=stack.secrets["POSTGRES_PASSWORD"], autocommit=True)
+    conninfo = make_conninfo(host=HOST, port=stack.ports["postgres"], user=ADMINISTRATOR, dbname=ADMINISTRATOR, connect_timeout=5)
+    return psycopg.connect(conninfo, password=stack.secrets["POSTGRES_PASSWORD"], autocommit=True)
 
 
 def make_databases(stack: Stack) -> None:
-    """Make each service's role and database, unless they are there, and set its password to that of secrets.env.
+    """Create each service's role and database if missing, and set its password from secrets.env.
 
-    Passwords are sent as their hashes: the server's log may hold a statement that failed.
+    Passwords are sent as hashes, since the server's log may contain failed statements.
 
     Raises:
-        Unavailable: PostgreSQL went away meanwhile.
+        Unavailable: the connection to PostgreSQL was lost.
     """
     import psycopg
     from psycopg import sql
@@ -164,4 +164,4 @@ def make_databases(stack: Stack) -> None:
                 connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(role))
             connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
     except psycopg.OperationalError as error:
-        raise Unavailable(f"PostgreSQL went away while its databases were made: {error}") from None
+        raise Unavailable(f"lost the connection to PostgreSQL while creating databases: {error}") from None

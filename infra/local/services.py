@@ -1,6 +1,6 @@
-"""What a stack runs: for each service its command, its environment, and how it is known to be well.
+"""The services of a stack: command, environment and health check of each.
 
-No secret stands in a command, where `ps` would show it: they are in files and variables of the one process that needs them.
+No command contains a secret, since `ps` would show it: secrets are in files and in the variables of the process that needs them.
 """
 
 import os
@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +17,36 @@ import psutil
 
 from components.core.ports import HOST
 from components.core.process import QUIET
-from flows.orchestrator.prefect_api import POOL, know, post
+from flows.orchestrator.prefect_api import POOL, post, use_credential
+from flows.orchestrator.processes import http_fault
 from flows.orchestrator.server import server_command, server_settings
 from infra.local import postgres
 from infra.local.layout import USER, Stack
 from infra.services import worker_command
 
-MARK = "RETUNE_STACK"  # in the environment of all that a stack has started: its folder
-OURS = ("RETUNE_", "PREFECT_", "MLFLOW_", "AWS_", "PG")  # what a shell says of another stack must not reach this one
+MARK = "RETUNE_STACK"  # in the environment of all processes of a stack: its folder
+OURS = ("RETUNE_", "PREFECT_", "MLFLOW_", "AWS_", "PG")  # variables of the shell, perhaps for another stack, that services do not inherit
 
 
 @dataclass(frozen=True)
 class Service:
-    """A process that is started again whenever it ends."""
+    """A process that is restarted whenever it ends."""
 
     name: str
     command: list[str]
     settings: Mapping[str, str]
-    well: Callable[[], bool]
+    healthy: Callable[[], bool]
     folder: Path
     account: Mapping[str, Any] = field(default_factory=dict)
-    grace: float = 10.0  # seconds that it has to end by itself
+    grace: float = 10.0  # seconds to end by itself
 
 
 def environment(stack: Stack, settings: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a process of the stack."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    quiet = {name: value for name, value in QUIET.items() if name not in kept}  # telemetry stays off
-    return kept | quiet | {"PATH": path, MARK: str(stack.folder)} | dict(settings)
+    quiet = {name: value for name, value in QUIET.items() if name not in inherited}  # telemetry stays off
+    return inherited | quiet | {"PATH": path, MARK: str(stack.folder)} | dict(settings)
 
 
 def database_service(stack: Stack) -> Service:
@@ -55,7 +57,7 @@ def database_service(stack: Stack) -> Service:
 
 
 def store_service(stack: Stack) -> Service:
-    """SeaweedFS: its S3 gateway asks for keys; master, volume server and filer behind it answer whoever is on this machine."""
+    """SeaweedFS: its S3 gateway requires keys; master, volume server and filer behind it serve any local client."""
     data, ports = stack.folder / "s3", stack.ports
     options = {
         "dir": data,
@@ -67,8 +69,8 @@ def store_service(stack: Stack) -> Service:
         "master.telemetry": "false",
         "volume.port": ports["volume"],
         "volume.port.grpc": ports["volume_grpc"],
-        "volume.preStopSeconds": 0,  # nobody else has to hear of it first
-        "volume.max": 0,  # as many as the disk has room for
+        "volume.preStopSeconds": 0,  # no other servers to notify
+        "volume.max": 0,  # limited by disk space only
         "filer.port": ports["filer"],
         "filer.port.grpc": ports["filer_grpc"],
         "s3.port": ports["s3"],
@@ -79,29 +81,29 @@ def store_service(stack: Stack) -> Service:
         "s3.config": stack.folder / "s3.json",
     }
     command = ["weed", "-logtostderr=true", "server", "-filer", "-s3", *(f"-{name}={value}" for name, value in options.items())]
-    # The gateway is well before the volume server is.
-    # It flushes at each write, and takes a quarter of a minute to say goodbye to itself.
-    return Service("s3", command, {}, lambda: answers(f"{stack.s3}/healthz") and is_open(ports["volume"]), data, grace=5.0)
+    # The gateway is ready before the volume server.
+    # Each write is flushed, and a clean shutdown takes 15 s, so the grace period is short.
+    return Service("s3", command, {}, lambda: http_fault(f"{stack.s3}/healthz") is None and is_open(ports["volume"]), data, grace=5.0)
 
 
 def mlflow_service(stack: Stack) -> Service:
-    """MLflow's server: accounts, runs and versions in PostgreSQL, artifacts handed through into the S3 store."""
+    """MLflow's server: accounts, runs and versions in PostgreSQL; it proxies artifacts to the S3 store."""
     destination = ["--serve-artifacts", "--artifacts-destination", "s3://mlflow/artifacts"]
-    place = ["--host", HOST, "--port", str(stack.ports["mlflow"]), "--workers", "2"]
-    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", *place]
+    listen = ["--host", HOST, "--port", str(stack.ports["mlflow"]), "--workers", "2"]
+    command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", *listen]
     command += ["--backend-store-uri", "postgresql+psycopg:///mlflow", *destination]
     settings = postgres.variables(stack, "mlflow") | {
         "MLFLOW_AUTH_CONFIG_PATH": str(stack.folder / "mlflow.ini"),
         "MLFLOW_AUTH_ADMIN_USERNAME": USER,
         "MLFLOW_AUTH_ADMIN_PASSWORD": stack.secrets["MLFLOW_ADMIN_PASSWORD"],
         "MLFLOW_FLASK_SERVER_SECRET_KEY": stack.secrets["MLFLOW_FLASK_KEY"],
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # nobody submits jobs to it
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # no job submission
         "MLFLOW_S3_ENDPOINT_URL": stack.s3,
         "AWS_ACCESS_KEY_ID": "mlflow",
         "AWS_SECRET_ACCESS_KEY": stack.secrets["S3_MLFLOW_KEY"],
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    return Service("mlflow", command, settings, lambda: answers(f"{stack.mlflow}/health"), stack.folder)
+    return Service("mlflow", command, settings, lambda: http_fault(f"{stack.mlflow}/health") is None, stack.folder)
 
 
 def prefect_settings(stack: Stack) -> dict[str, str]:
@@ -120,14 +122,15 @@ def prefect_settings(stack: Stack) -> dict[str, str]:
 
 
 def prefect_service(stack: Stack) -> Service:
-    """Prefect's server, its state in PostgreSQL."""
-    who = (USER, stack.secrets["PREFECT_PASSWORD"])
+    """Prefect's server with its state in PostgreSQL."""
+    credential = (USER, stack.secrets["PREFECT_PASSWORD"])
     command = server_command(stack.ports["prefect"])
-    return Service("prefect", command, prefect_settings(stack), lambda: answers(f"{stack.prefect}/health", who), stack.folder)
+    health = partial(http_fault, f"{stack.prefect}/health", credential)
+    return Service("prefect", command, prefect_settings(stack), lambda: health() is None, stack.folder)
 
 
 def worker_service(stack: Stack, project: Path, number: int) -> Service:
-    """A worker, which runs what is deployed for the project, one run at a time."""
+    """A worker that runs the project's deployments, one run at a time."""
     command, settings = worker_command(project, stack.prefect)
     settings |= stack.settings() | {"PREFECT_API_AUTH_STRING": f"{USER}:{stack.secrets['PREFECT_PASSWORD']}"}
     name = f"worker-{number}"
@@ -135,42 +138,34 @@ def worker_service(stack: Stack, project: Path, number: int) -> Service:
 
 
 def is_online(stack: Stack, worker: str) -> bool:
-    """Say whether Prefect's server has heard of a worker lately."""
-    known = ask(stack, f"/work_pools/{POOL}/workers/filter", {}) or []
-    return any(one["name"] == worker and one["status"] == "ONLINE" for one in known)
+    """Return whether a worker has a recent heartbeat at Prefect's server."""
+    workers = ask(stack, f"/work_pools/{POOL}/workers/filter", {}) or []
+    return any(entry["name"] == worker and entry["status"] == "ONLINE" for entry in workers)
 
 
 def ask(stack: Stack, path: str, body: object) -> Any:
-    """Ask Prefect's server; None where it does not answer, or has no such thing."""
-    know(stack.prefect, f"{USER}:{stack.secrets['PREFECT_PASSWORD']}")
+    """Return the response of Prefect's server; None after an error."""
+    use_credential(stack.prefect, f"{USER}:{stack.secrets['PREFECT_PASSWORD']}")
     try:
         return post(f"{stack.prefect}{path}", body, timeout=5).json()
     except httpx.HTTPError:
         return None
 
 
-def answers(url: str, who: tuple[str, str] | None = None) -> bool:
-    """Say whether an address answers with 200."""
-    try:
-        return httpx.get(url, auth=who, timeout=5).status_code == httpx.codes.OK
-    except httpx.HTTPError:
-        return False
-
-
 def is_open(port: int) -> bool:
-    """Say whether somebody listens on a port."""
+    """Return whether a port accepts connections."""
     with socket.socket() as probe:
         probe.settimeout(2)
         return probe.connect_ex((HOST, port)) == 0
 
 
 def started_by(stack: Stack) -> list[psutil.Process]:
-    """Return every process that the stack has started and that still runs, also what a service or a worker has started in turn."""
-    found = []
+    """Return all running processes of the stack, including those that its services and workers started."""
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.environ().get(MARK) == str(stack.folder) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                processes.append(process)
         except (psutil.Error, OSError):
             continue
-    return found
+    return processes

@@ -1,6 +1,6 @@
-"""Starts the services of a stack in their order, starts again what ends, and ends everything when it is told to.
+"""Start the services of a stack in order, restart those that end, and end all on a signal.
 
-Writes state.json: who it is, and how often each service was started again.
+Writes state.json: the supervisor's process, and how often each service was restarted.
 """
 
 import contextlib
@@ -12,18 +12,18 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from components.core.errors import Unavailable
-from components.core.locks import lock
-from components.core.ports import HOST, is_free
-from components.core.process import is_gone, owner, tied_command
-from flows.orchestrator.server import free_leases
+from components.core.process import end_group, is_gone, owner, tied_command
+from flows.orchestrator.processes import RestartedProcess, free_port, has_ended, log_tail
+from flows.orchestrator.server import remove_lease_lock
 from infra.local import bootstrap, postgres
-from infra.local.layout import Stack, write_private
+from infra.local.layout import HOST, Stack, write_private
 from infra.local.services import (
     Service,
     database_service,
@@ -36,9 +36,8 @@ from infra.local.services import (
 )
 
 POLL = 0.5  # seconds
-PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # before a service that ended by itself is started again; longer each time in a row
-STEADY = 60.0  # seconds that a service has to run before its next end counts as the first in a row
-LONGEST = 120.0  # seconds that a service may take to answer
+PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # before the restart of a service, growing with failures in a row
+LONGEST = 120.0  # seconds until a service must answer
 CODE = Path(__file__).parents[2]
 
 
@@ -47,11 +46,7 @@ class RunningService:
     """A service and its process."""
 
     service: Service
-    child: "subprocess.Popen[bytes]"
-    started: float
-    restarts: int = 0
-    in_a_row: int = 0
-    due: float | None = None  # when it is to be started again
+    process: RestartedProcess
 
 
 class Supervisor:
@@ -62,83 +57,77 @@ class Supervisor:
         self._running: dict[str, RunningService] = {}
 
     def start(self) -> None:
-        """Start everything and wait until it is well.
+        """Start all services and wait until they are healthy.
 
         Raises:
-            RetuneError: something did not come up; the message names its log.
+            RetuneError: a service did not start; the message names its log.
         """
         stack = self._stack
         self.start_stores()
         bootstrap.prepare_databases(stack)
         servers = [mlflow_service(stack), prefect_service(stack)]
         self.launch(*servers)
-        self.await_well(*servers)
+        self.await_healthy(*servers)
         workers = [worker_service(stack, self._project, number) for number in range(1, self._workers + 1)]
-        for first_or_rest in (workers[:1], workers[1:]):  # the first makes the work pool; two that make it at once collide
-            self.launch(*first_or_rest)
-            self.await_well(*first_or_rest)
+        for group in (workers[:1], workers[1:]):  # the first creates the work pool; two at once would collide
+            self.launch(*group)
+            self.await_healthy(*group)
 
     def start_stores(self) -> None:
-        """Start PostgreSQL and the S3 store, with databases' roles and buckets in them."""
+        """Start PostgreSQL and the S3 store, and create roles, databases and buckets."""
         stack = self._stack
         postgres.make_cluster(stack)
         (stack.folder / "s3").mkdir(exist_ok=True)
         stores = [database_service(stack), store_service(stack)]
         self.launch(*stores)
-        self.await_well(*stores)
+        self.await_healthy(*stores)
         postgres.make_databases(stack)
         bootstrap.prepare_buckets(stack, LONGEST)
 
     def launch(self, *services: Service) -> None:
         """Start services, without waiting."""
         for service in services:
-            self._running[service.name] = RunningService(service, spawn(self._stack, service), time.monotonic())
+            self._running[service.name] = RunningService(service, RestartedProcess(partial(spawn, self._stack, service), PAUSES))
 
-    def await_well(self, *services: Service) -> None:
-        """Wait until services are well.
+    def await_healthy(self, *services: Service) -> None:
+        """Wait until services are healthy.
 
         Raises:
-            Unavailable: one ended, or is not well within the deadline.
+            Unavailable: one ended, or is not healthy within the deadline.
         """
         end = time.monotonic() + LONGEST
         for service in services:
-            while not service.well():
-                ended = self._running[service.name].child.poll()
+            while not service.healthy():
+                ended = self._running[service.name].process.child.poll()
                 if ended is not None or time.monotonic() > end:
-                    what = f"ended with {ended}" if ended is not None else f"did not answer within {LONGEST:.0f} s"
-                    raise Unavailable(f"{service.name} {what}; {last_words(self._stack, service.name)}")
+                    fault = f"ended with {ended}" if ended is not None else f"did not answer within {LONGEST:.0f} s"
+                    log = self._stack.log(service.name)
+                    raise Unavailable(f"{service.name} {fault}; the end of {log}:\n{log_tail(log)}")
                 time.sleep(POLL)
 
-    def keep(self) -> None:
-        """Start again whatever ends, until this process is told to end."""
+    def run(self) -> None:
+        """Restart services that end, until this process receives a signal."""
         while True:
-            for one in self._running.values():
-                self._revive(one)
+            for running in self._running.values():
+                if running.process.revive():
+                    note(f"{running.service.name} ended with {running.process.child.returncode} and will be restarted")
             self.write_state()
             time.sleep(POLL)
 
-    def _revive(self, one: RunningService) -> None:
-        now = time.monotonic()
-        if one.due is None and has_ended(one.child):
-            one.in_a_row = one.in_a_row + 1 if now - one.started < STEADY else 1
-            one.due = now + PAUSES[min(one.in_a_row, len(PAUSES)) - 1]
-            end([one], politely=False)  # what it leaves of its group
-            note(f"{one.service.name} ended with {one.child.returncode}, and is started again")
-        if one.due is not None and now >= one.due:
-            one.child, one.started, one.due, one.restarts = spawn(self._stack, one.service), now, None, one.restarts + 1
-
     def stop(self) -> None:
-        """End all services, workers first and stores last, and whatever they have left behind."""
-        workers = [one for name, one in self._running.items() if name.startswith("worker-")]
-        stores = [one for name, one in self._running.items() if name in ("postgres", "s3")]
-        servers = [one for one in self._running.values() if one not in workers and one not in stores]
+        """End all services, workers first and stores last, and their remaining processes."""
+        stores = [running for name, running in self._running.items() if name in ("postgres", "s3")]
+        workers = [running for name, running in self._running.items() if name.startswith("worker-")]
+        servers = [running for running in self._running.values() if running not in workers and running not in stores]
         for wave in (workers, servers, stores):
             end(wave)
         sweep(self._stack, spare=os.getpid())
 
     def write_state(self) -> None:
-        """Write down who keeps what, where that has changed."""
-        services = {name: {"pid": one.child.pid, "restarts": one.restarts} for name, one in self._running.items()}
+        """Write state.json if it changed."""
+        services = {
+            name: {"pid": running.process.child.pid, "restarts": running.process.restarts} for name, running in self._running.items()
+        }
         text = json.dumps({"owner": owner(), "project": str(self._project), "services": services})
         path = self._stack.folder / "state.json"
         if not path.exists() or path.read_text(encoding="utf-8") != text:
@@ -146,9 +135,9 @@ class Supervisor:
 
 
 def spawn(stack: Stack, service: Service) -> "subprocess.Popen[bytes]":
-    """Start the process of a service in a session of its own, tied to the life of this one where it is the same user's."""
+    """Start a service in a separate session, tied to the life of this process if it runs as the same user."""
     if service.name == "prefect":
-        free_leases(stack.folder / "prefect")
+        remove_lease_lock(stack.folder / "prefect")
     command = list(service.command) if service.account else tied_command(service.command)
     variables = environment(stack, service.settings)
     variables.setdefault("PYTHONPATH", str(CODE))
@@ -165,97 +154,84 @@ def spawn(stack: Stack, service: Service) -> "subprocess.Popen[bytes]":
         )
 
 
-def has_ended(child: "subprocess.Popen[bytes]") -> bool:
-    """Say whether a process has ended; its number stays its own, so that the rest of its group can be ended."""
-    if child.returncode is not None:
-        return True
-    return os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def end(several: Sequence[RunningService], politely: bool = True) -> None:
-    """End processes and their groups: SIGINT, which PostgreSQL too takes for a quick and clean end, and SIGKILL after their grace."""
-    living, begun = [one for one in several if one.child.returncode is None], time.monotonic()
-    for one in living if politely else []:
+def end(services: Sequence[RunningService]) -> None:
+    """End services and their process groups: SIGINT, which also shuts PostgreSQL down cleanly, then SIGKILL after their grace period."""
+    living, begin = [service for service in services if service.process.child.returncode is None], time.monotonic()
+    for running in living:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(one.child.pid, signal.SIGINT)
-    for one in living:
-        while politely and not has_ended(one.child) and time.monotonic() < begun + one.service.grace:
+            os.killpg(running.process.child.pid, signal.SIGINT)
+    for running in living:
+        while not has_ended(running.process.child) and time.monotonic() < begin + running.service.grace:
             time.sleep(0.05)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(one.child.pid, signal.SIGKILL)
-        one.child.wait()
+        end_group(running.process.child)
 
 
 def sweep(stack: Stack, spare: int) -> None:
-    """End what still runs of the stack, but for the process `spare`; politely first, since PostgreSQL may be among it."""
-    left = [process for process in started_by(stack) if process.pid != spare]
-    for process in left:
+    """End the stack's remaining processes except `spare`: first with SIGTERM, since PostgreSQL may be among them."""
+    remaining = [process for process in started_by(stack) if process.pid != spare]
+    for process in remaining:
         with contextlib.suppress(psutil.Error):
             process.send_signal(signal.SIGTERM)
-    _, alive = psutil.wait_procs(left, timeout=10)
+    _, alive = psutil.wait_procs(remaining, timeout=10)
     for process in alive:
         with contextlib.suppress(psutil.Error):
             process.kill()
     psutil.wait_procs(alive, timeout=10)
 
 
-def last_words(stack: Stack, service: str) -> str:
-    """Return the end of a service's log, and where it is."""
-    log = stack.log(service)
-    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()] if log.exists() else []
-    return f"the end of {log}:\n" + "\n".join(said[-5:])
-
-
 def note(text: str) -> None:
-    """Write a line into the keeper's log."""
+    """Write a line to the supervisor's log."""
     print(f"{time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())} {text}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
-def alone(stack: Stack) -> Iterator[None]:
-    """Hold the stack: one process at a time runs its services.
+def stack_lock(stack: Stack) -> Iterator[None]:
+    """Lock the stack: only one process may run its services.
 
     Raises:
-        Unavailable: another does.
+        Unavailable: another process does.
     """
-    busy = f"the stack of {stack.folder} is running, or about to end: `python -m infra.local down` ends it"
-    with lock(stack.folder / "running", busy=busy):
+    with (stack.folder / "running").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(f"the stack in {stack.folder} is running or stopping: end it with `python -m infra.local down`") from None
         yield
 
 
 def check_ports(stack: Stack) -> None:
-    """Make sure that the stack's ports are free.
+    """Check that the stack's ports are free.
 
     Raises:
-        Unavailable: they are not.
+        Unavailable: a port is in use.
     """
-    if taken := [f"{name} {port}" for name, port in stack.ports.items() if not is_free(port)]:
+    if taken := [f"{name} {port}" for name, port in stack.ports.items() if free_port(port) != port]:
         raise Unavailable(
-            f"ports of {HOST} that another program uses: {', '.join(taken)}; end it, or give the services others in"
+            f"ports of {HOST} in use by other programs: {', '.join(taken)}; end these, or set other ports in"
             f" {stack.folder / 'ports.json'}, and copy {stack.folder / 'retune.env'} to the projects again"
         )
 
 
 @contextlib.contextmanager
-def kept(stack: Stack, project: Path, workers: int) -> Iterator[Supervisor]:
-    """Give a keeper for the block, which ends what it has started however the block ends.
+def supervisor_of(stack: Stack, project: Path, workers: int) -> Iterator[Supervisor]:
+    """Yield a supervisor that ends its services when the block ends.
 
     Raises:
-        Unavailable: the stack is running, or a port is taken.
+        Unavailable: the stack is running, or a port is in use.
     """
-    with alone(stack):
-        sweep(stack, spare=os.getpid())  # what a keeper that was killed has left
+    with stack_lock(stack):
+        sweep(stack, spare=os.getpid())  # processes of a killed supervisor
         check_ports(stack)
-        keeper = Supervisor(stack, project, workers)
+        supervisor = Supervisor(stack, project, workers)
         try:
-            yield keeper
+            yield supervisor
         finally:
             (stack.folder / "state.json").unlink(missing_ok=True)
-            keeper.stop()
+            supervisor.stop()
 
 
 def read_state(stack: Stack) -> dict[str, Any] | None:
-    """Return what the keeper wrote; None where none is at work."""
+    """Read state.json; None if no supervisor is running."""
     try:
         state: dict[str, Any] = json.loads((stack.folder / "state.json").read_text(encoding="utf-8"))
         return None if is_gone(str(state["owner"])) else state

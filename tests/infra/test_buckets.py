@@ -8,12 +8,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from components.core.errors import BadParams, Unavailable
-from infra.buckets import make
+from infra.buckets import create_missing
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project whose settings name an S3 server; what `enter` sets is taken back."""
+    """Return a project folder, and restore the AWS variables that loading its settings changes."""
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
         monkeypatch.setenv(name, "")
     return tmp_path
@@ -33,26 +33,26 @@ def use(project: Path, endpoint: str) -> None:
     (project / ".env").write_text(text, encoding="utf-8")
 
 
-def test_buckets_are_made_once_and_keep_what_is_in_them(project: Path, endpoint: str) -> None:
+def test_existing_buckets_keep_their_content(project: Path, endpoint: str) -> None:
     use(project, endpoint)
-    assert make(["mlflow", "retune"], project) == ["mlflow", "retune"]
+    assert create_missing(["mlflow", "retune"], project) == ["mlflow", "retune"]
     boto3.client("s3").put_object(Bucket="retune", Key="dvc/a", Body=b"kept")
 
-    assert make(["mlflow", "retune", "more"], project) == ["more"]
+    assert create_missing(["mlflow", "retune", "more"], project) == ["more"]
 
     assert boto3.client("s3").get_object(Bucket="retune", Key="dvc/a")["Body"].read() == b"kept"
 
 
-def test_a_name_that_no_bucket_can_have_is_told_without_the_key(project: Path, endpoint: str) -> None:
+def test_invalid_bucket_name_is_reported_without_the_key(project: Path, endpoint: str) -> None:
     use(project, endpoint)
 
-    with pytest.raises(BadParams, match=r"refuses x: .*InvalidBucketName.*RETUNE_S3_ACCESS_KEY") as raised:
-        make(["x"], project)
+    with pytest.raises(BadParams, match=r"rejects x: .*InvalidBucketName.*RETUNE_S3_ACCESS_KEY") as raised:
+        create_missing(["x"], project)
     assert "key" not in str(raised.value).lower().replace("_key", "")
 
 
-def test_a_store_that_does_not_answer_is_told(project: Path) -> None:
+def test_unreachable_store_is_reported(project: Path) -> None:
     use(project, "http://127.0.0.1:9")
 
-    with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:9 does not answer: .*; see RETUNE_S3_ENDPOINT"):
-        make(["retune"], project)
+    with pytest.raises(Unavailable, match=r"http://127\.0\.0\.1:9 does not answer: .*; check RETUNE_S3_ENDPOINT"):
+        create_missing(["retune"], project)

@@ -1,4 +1,4 @@
-"""The image without an engine: its Dockerfile, what a build would send, and the scripts in it, run as they are."""
+"""Check the image without a container engine: its Dockerfile, the build context, and its scripts."""
 
 import http.server
 import os
@@ -34,37 +34,37 @@ def variables(stage: str) -> dict[str, str]:
     return dict(pair.split("=", 1) for line in instructions(stage, "ENV") for pair in line.split())
 
 
-def test_the_linter_finds_nothing_and_what_it_overlooks_is_explained() -> None:
-    found = subprocess.run([BIN / "hadolint", IMAGES / "Dockerfile"], capture_output=True, text=True)
+def test_linter_finds_nothing_and_ignores_are_explained() -> None:
+    result = subprocess.run([BIN / "hadolint", IMAGES / "Dockerfile"], capture_output=True, text=True)
     lines = DOCKERFILE.splitlines()
 
-    assert (found.returncode, found.stdout) == (0, "")
+    assert (result.returncode, result.stdout) == (0, "")
     assert all(lines[at - 1].startswith("# ") for at, line in enumerate(lines) if line.startswith("# hadolint ignore="))
 
 
-def test_the_linter_finds_a_mistake(tmp_path: Path) -> None:
+def test_linter_detects_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM python:latest\nRUN cd /tmp\n", encoding="utf-8")
 
     assert "DL3007" in subprocess.run([BIN / "hadolint", tmp_path / "Dockerfile"], capture_output=True, text=True).stdout
 
 
-def test_both_stages_stand_on_one_pinned_base() -> None:
+def test_both_stages_have_one_pinned_base() -> None:
     bases = re.findall(r"^FROM (\S+)", INSTRUCTIONS, re.MULTILINE)
 
     assert bases == ["${BASE_IMAGE}", "${BASE_IMAGE}"]
     assert re.search(r"^ARG BASE_IMAGE=python:3\.11\.\d+-slim-\w+$", INSTRUCTIONS, re.MULTILINE)
 
 
-def test_the_final_stage_runs_as_nobody_special_and_has_no_tools_to_build_with() -> None:
+def test_final_stage_is_unprivileged_without_build_tools() -> None:
     installed = re.findall(r"apt-get install [^&]*", FINAL)
 
     assert instructions(FINAL, "USER") == ["10001:10001"]
-    assert [set(one.split()[2:]) - {"--yes", "--no-install-recommends"} for one in installed] == [{"ca-certificates", "git", "tini"}]
+    assert [set(line.split()[2:]) - {"--yes", "--no-install-recommends"} for line in installed] == [{"ca-certificates", "git", "tini"}]
     assert "pip install" not in FINAL
     assert instructions(FINAL, "COPY") == ["--from=build /opt/venv /opt/venv", "--from=build /opt/retune /opt/retune"]
 
 
-def test_the_packages_are_the_constrained_ones_with_extras_that_there_are() -> None:
+def test_packages_are_constrained_and_extras_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (extras,) = re.findall(r"--editable '\.\[([\w,]+)\]'", BUILD)
 
@@ -73,21 +73,21 @@ def test_the_packages_are_the_constrained_ones_with_extras_that_there_are() -> N
     assert f"ARG VERSION={project['version']}" in FINAL.splitlines()
 
 
-def test_no_index_is_named_and_nothing_is_sent_home() -> None:
+def test_no_package_index_and_no_telemetry() -> None:
     assert "://" not in re.sub(r"http://127\.0\.0\.1\S*", "", INSTRUCTIONS)
     assert variables(FINAL).items() >= QUIET.items()
     assert variables(FINAL)["PYTHONDONTWRITEBYTECODE"] == "1"
 
 
-def test_what_is_written_while_it_runs_goes_to_a_volume_or_to_tmp() -> None:
-    places = {value for value in variables(FINAL).values() if value.startswith("/") and "/bin" not in value}
+def test_written_paths_are_volumes_or_tmp() -> None:
+    paths = {value for value in variables(FINAL).values() if value.startswith("/") and "/bin" not in value}
 
-    assert len(places) >= 6
-    assert all(re.match(r"/(tmp|cache|project)\b", place) for place in places)
-    assert "/project /cache" in FINAL  # made with their owner, so that a new volume has it
+    assert len(paths) >= 6
+    assert all(re.match(r"/(tmp|cache|project)\b", path) for path in paths)
+    assert "/project /cache" in FINAL  # created with their owner, which new volumes inherit
 
 
-def test_a_build_gets_all_that_git_tracks_and_neither_secrets_nor_state(tmp_path: Path) -> None:
+def test_build_context_has_tracked_files_without_secrets(tmp_path: Path) -> None:
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")[:-1]
     for name in (*tracked, *SECRETS, *STATE, ".git/HEAD", ".git/objects/ab/cd"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -111,24 +111,24 @@ def run_with_secrets(folder: Path, files: dict[str, str], **environment: str) ->
     return subprocess.run([IMAGES / "entrypoint.sh", "env"], env=environment, capture_output=True, text=True)
 
 
-def test_a_secret_becomes_a_variable_of_the_command_unless_it_is_set_or_retune_reads_it(tmp_path: Path) -> None:
+def test_secret_file_becomes_a_variable(tmp_path: Path) -> None:
     files = {"pgpassword": "a b'$\"c\n", "aws_secret_access_key": "file", "retune_database": "no", "s3.json": "{}", "mlflow-x": "no"}
 
-    done = run_with_secrets(tmp_path / "secrets", files, AWS_SECRET_ACCESS_KEY="set")
+    result = run_with_secrets(tmp_path / "secrets", files, AWS_SECRET_ACCESS_KEY="set")
 
-    found = dict(line.split("=", 1) for line in done.stdout.splitlines())
-    assert found["PGPASSWORD"] == "a b'$\"c"
-    assert found["AWS_SECRET_ACCESS_KEY"] == "set"
-    assert not [name for name in found if name.startswith(("RETUNE_", "MLFLOW", "S3"))]
-
-
-def test_without_secrets_the_command_runs_as_it_is(tmp_path: Path) -> None:
-    done = subprocess.run([IMAGES / "entrypoint.sh", "sh", "-c", "exit 7"], env={**os.environ, "SECRETS": str(tmp_path / "none")})
-
-    assert done.returncode == 7
+    variables = dict(line.split("=", 1) for line in result.stdout.splitlines())
+    assert variables["PGPASSWORD"] == "a b'$\"c"
+    assert variables["AWS_SECRET_ACCESS_KEY"] == "set"
+    assert not [name for name in variables if name.startswith(("RETUNE_", "MLFLOW", "S3"))]
 
 
-def test_the_lock_that_a_killed_server_left_on_its_leases_is_removed(tmp_path: Path) -> None:
+def test_command_runs_without_secrets(tmp_path: Path) -> None:
+    result = subprocess.run([IMAGES / "entrypoint.sh", "sh", "-c", "exit 7"], env={**os.environ, "SECRETS": str(tmp_path / "none")})
+
+    assert result.returncode == 7
+
+
+def test_lease_lock_of_killed_server_is_removed(tmp_path: Path) -> None:
     lock = tmp_path / "concurrency_leases/expirations.lock"
     lock.parent.mkdir()
     lock.write_text("7", encoding="utf-8")
@@ -140,16 +140,16 @@ def test_the_lock_that_a_killed_server_left_on_its_leases_is_removed(tmp_path: P
     assert [path.name for path in lock.parent.iterdir()] == ["a-lease.json"]
 
 
-def test_a_secret_that_cannot_be_read_stops_the_command(tmp_path: Path) -> None:
-    (tmp_path / "cat").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")  # root, who runs the tests of CI, can read every file
+def test_unreadable_secret_stops_the_command(tmp_path: Path) -> None:
+    (tmp_path / "cat").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")  # fake `cat`, since root in CI can read every file
     (tmp_path / "cat").chmod(0o755)
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets/pgpassword").write_text("x", encoding="utf-8")
     environment = {"SECRETS": str(tmp_path / "secrets"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
-    done = subprocess.run([IMAGES / "entrypoint.sh", "echo", "went on"], env=environment, capture_output=True, text=True)
+    result = subprocess.run([IMAGES / "entrypoint.sh", "echo", "continued"], env=environment, capture_output=True, text=True)
 
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (result.returncode, result.stdout) == (1, "")
 
 
 def git(folder: Path, *words: str) -> str:
@@ -159,7 +159,7 @@ def git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """What /opt/retune is: a clone with a commit, without .git/config."""
+    """Return a folder like /opt/retune: a clone with a commit, without .git/config."""
     folder = tmp_path / "image"
     (folder / ".dvc").mkdir(parents=True)
     (folder / ".dvc/.gitignore").write_text("/cache\n", encoding="utf-8")
@@ -176,7 +176,7 @@ def check_out(image: Path) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([IMAGES / "checkout.sh", image, home / "project", home / "cache"], capture_output=True, text=True)
 
 
-def test_a_checkout_is_clean_at_the_images_commit_and_follows_it(image: Path) -> None:
+def test_checkout_follows_the_images_commit(image: Path) -> None:
     project = image.parent / "project"
     assert check_out(image).returncode == 0
     assert git(project, "status", "--porcelain") == ""
@@ -193,43 +193,43 @@ def test_a_checkout_is_clean_at_the_images_commit_and_follows_it(image: Path) ->
     assert (image.parent / "cache/dvc/object").read_text(encoding="utf-8") == "kept"
 
 
-def test_a_worker_has_room_for_what_is_on_its_way_and_loses_none_of_it_under_a_run(image: Path) -> None:
+def test_only_old_temporary_files_are_removed(image: Path) -> None:
     assert check_out(image).returncode == 0
-    room = image.parent / "project/var/tmp"
+    temporary = image.parent / "project/var/tmp"
     for name, days in (("of-a-run", 1), ("left-behind", 8)):
-        (room / name).mkdir()
+        (temporary / name).mkdir()
         then = time.time() - days * 86_400
-        os.utime(room / name, (then, then))
+        os.utime(temporary / name, (then, then))
 
     assert check_out(image).returncode == 0
-    assert [path.name for path in room.iterdir()] == ["of-a-run"]
+    assert [path.name for path in temporary.iterdir()] == ["of-a-run"]
 
 
-def test_a_checkout_overwrites_nothing_that_a_run_has_changed(image: Path) -> None:
+def test_checkout_does_not_overwrite_changes_of_a_run(image: Path) -> None:
     project = image.parent / "project"
     check_out(image)
     (project / "params.yaml").write_text("name: mine\n", encoding="utf-8")
     (image / "params.yaml").write_text("name: two\n", encoding="utf-8")
     git(image, "commit", "--quiet", "--all", "--message", "two")
 
-    done = check_out(image)
+    result = check_out(image)
 
-    assert done.returncode != 0
-    assert "params.yaml" in done.stderr
+    assert result.returncode != 0
+    assert "params.yaml" in result.stderr
     assert (project / "params.yaml").read_text(encoding="utf-8") == "name: mine\n"
 
 
-def test_an_image_without_a_commit_says_how_to_build_it(tmp_path: Path) -> None:
+def test_image_without_commit_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "image").mkdir()
 
-    done = check_out(tmp_path / "image")
+    result = check_out(tmp_path / "image")
 
-    assert done.returncode == 2
-    assert "build the image from a clone" in done.stderr
+    assert result.returncode == 2
+    assert "build the image from a clone" in result.stderr
     assert not (tmp_path / "project").exists()
 
 
-class Answer(http.server.BaseHTTPRequestHandler):
+class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(int(self.path.strip("/")))
         self.end_headers()
@@ -240,7 +240,7 @@ class Answer(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as listening:
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as listening:
         thread = threading.Thread(target=listening.serve_forever, args=(0.05,))
         thread.start()
         yield f"http://127.0.0.1:{listening.server_port}"
@@ -248,14 +248,14 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-def test_only_200_is_healthy(server: str) -> None:
+def test_only_status_200_is_healthy(server: str) -> None:
     assert fault(f"{server}/200") is None
     assert "503" in str(fault(f"{server}/503"))
     assert "204" in str(fault(f"{server}/204"))
 
 
-def test_nobody_listening_is_not_healthy(server: str) -> None:
-    ask = [sys.executable, "-m", "infra.healthcheck"]
+def test_unreachable_server_is_unhealthy(server: str) -> None:
+    command = [sys.executable, "-m", "infra.healthcheck"]
 
-    assert subprocess.run([*ask, f"{server}/200"], cwd=ROOT).returncode == 0
-    assert subprocess.run([*ask, "http://127.0.0.1:9/"], cwd=ROOT, capture_output=True).returncode == 1
+    assert subprocess.run([*command, f"{server}/200"], cwd=ROOT).returncode == 0
+    assert subprocess.run([*command, "http://127.0.0.1:9/"], cwd=ROOT, capture_output=True).returncode == 1

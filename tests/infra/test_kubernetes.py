@@ -1,4 +1,4 @@
-"""The manifests as `kubectl kustomize` builds them, against Kubernetes' own schemas, and what must hold of every pod."""
+"""Check the manifests that `kubectl kustomize` builds against Kubernetes' schemas and rules for every pod."""
 
 import re
 import shutil
@@ -25,48 +25,48 @@ each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 @cache
 def built(overlay: str) -> list[Manifest]:
-    """What `kubectl apply --kustomize` would send, with the example's secrets."""
+    """Return the manifests that `kubectl apply --kustomize` would send, with the example's secrets."""
     with TemporaryDirectory() as folder:
         shutil.copytree(FOLDER, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("secrets.env"))
         shutil.copy(FOLDER / "base/secrets.example.env", Path(folder) / "base/secrets.env")
-        done = subprocess.run([BIN / "kubectl", "kustomize", f"{folder}/overlays/{overlay}"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # nothing that is going out of use
-    return list(yaml.safe_load_all(done.stdout))
+        result = subprocess.run([BIN / "kubectl", "kustomize", f"{folder}/overlays/{overlay}"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""  # no deprecation warnings
+    return list(yaml.safe_load_all(result.stdout))
 
 
 def of_kind(overlay: str, kind: str) -> dict[str, Manifest]:
-    return {one["metadata"]["name"]: one for one in built(overlay) if one["kind"] == kind}
+    return {manifest["metadata"]["name"]: manifest for manifest in built(overlay) if manifest["kind"] == kind}
 
 
 def pods(overlay: str) -> dict[str, Manifest]:
-    return {name: one["spec"]["template"] for name, one in of_kind(overlay, "Deployment").items()}
+    return {name: deployment["spec"]["template"] for name, deployment in of_kind(overlay, "Deployment").items()}
 
 
 def containers(overlay: str) -> dict[str, Manifest]:
-    """Every container of every deployment, by pod and name."""
-    found = {}
+    """Return every container of every deployment, by pod and name."""
+    result = {}
     for name, pod in pods(overlay).items():
-        found |= {f"{name}/{one['name']}": one for one in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]}
-    return found
+        result |= {f"{name}/{spec['name']}": spec for spec in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]}
+    return result
 
 
 def expanded(overlay: str, container: Manifest) -> list[str]:
-    """The command with $(NAME) replaced, as the kubelet does."""
-    values = {one["name"]: one.get("value", "x") for one in container["env"]}
+    """Return the command with $(NAME) replaced, like the kubelet."""
+    values = {variable["name"]: variable.get("value", "x") for variable in container["env"]}
     return [re.sub(r"\$\((\w+)\)", lambda name: values[name[1]], word) for word in container["args"]]
 
 
 @each_overlay
-def test_each_manifest_is_what_its_schema_says(overlay: str) -> None:
+def test_manifests_match_their_schemas(overlay: str) -> None:
     for manifest in built(overlay):
         kubernetes_validate.validate(manifest, VERSION, strict=True)
     assert {"Deployment", "NetworkPolicy", "Role", "PodDisruptionBudget", "PersistentVolumeClaim"} <= {
-        one["kind"] for one in built(overlay)
+        manifest["kind"] for manifest in built(overlay)
     }
 
 
-def test_the_schemas_find_a_mistake() -> None:
+def test_schemas_detect_a_mistake() -> None:
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"portz": []}}
 
     with pytest.raises(kubernetes_validate.ValidationError, match="portz"):
@@ -74,15 +74,17 @@ def test_the_schemas_find_a_mistake() -> None:
 
 
 @each_overlay
-def test_all_is_in_one_namespace_whose_pods_are_restricted(overlay: str) -> None:
+def test_one_namespace_with_restricted_pods(overlay: str) -> None:
     (namespace,) = of_kind(overlay, "Namespace").values()
 
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
-    assert {one["metadata"]["namespace"] for one in built(overlay) if one["kind"] != "Namespace"} == {namespace["metadata"]["name"]}
+    assert {manifest["metadata"]["namespace"] for manifest in built(overlay) if manifest["kind"] != "Namespace"} == {
+        namespace["metadata"]["name"]
+    }
 
 
 @each_overlay
-def test_each_pod_is_confined(overlay: str) -> None:
+def test_pods_are_confined(overlay: str) -> None:
     assert set(pods(overlay)) == {"mlflow", "prefect", f"worker-{overlay}"}
     for pod in pods(overlay).values():
         assert_confined(pod["spec"])
@@ -102,7 +104,7 @@ def assert_confined(spec: Manifest) -> None:
 
 
 @each_overlay
-def test_each_server_and_worker_is_asked_for_its_health(overlay: str) -> None:
+def test_servers_and_workers_have_probes(overlay: str) -> None:
     for pod in pods(overlay).values():
         (container,) = pod["spec"]["containers"]
         ports = {port["name"] for port in container["ports"]}
@@ -111,23 +113,23 @@ def test_each_server_and_worker_is_asked_for_its_health(overlay: str) -> None:
 
 
 @each_overlay
-def test_the_command_exists_in_the_image(overlay: str) -> None:
+def test_commands_exist_in_the_image(overlay: str) -> None:
     for name, container in containers(overlay).items():
         assert fault(expanded(overlay, container)) is None, name
 
 
 @each_overlay
-def test_what_a_container_refers_to_is_there(overlay: str) -> None:
-    held = {("ConfigMap", name): set(one["data"]) for name, one in of_kind(overlay, "ConfigMap").items()}
-    held |= {("Secret", name): set(one["data"]) for name, one in of_kind(overlay, "Secret").items()}
-    asked = 0
+def test_references_of_containers_exist(overlay: str) -> None:
+    keys = {("ConfigMap", name): set(manifest["data"]) for name, manifest in of_kind(overlay, "ConfigMap").items()}
+    keys |= {("Secret", name): set(manifest["data"]) for name, manifest in of_kind(overlay, "Secret").items()}
+    references = 0
     for name, container in containers(overlay).items():
-        for source in [one["valueFrom"] for one in container["env"] if "valueFrom" in one]:
+        for source in [variable["valueFrom"] for variable in container["env"] if "valueFrom" in variable]:
             for kind, how in (("ConfigMap", "configMapKeyRef"), ("Secret", "secretKeyRef")):
                 if how in source:
-                    asked += 1
-                    assert source[how]["key"] in held[kind, source[how]["name"]], name
-    assert asked > 30
+                    references += 1
+                    assert source[how]["key"] in keys[kind, source[how]["name"]], name
+    assert references > 30
     accounts = of_kind(overlay, "ServiceAccount")
     assert all(pod["spec"]["serviceAccountName"] in accounts for pod in pods(overlay).values())
     for pod in pods(overlay).values():
@@ -136,16 +138,16 @@ def test_what_a_container_refers_to_is_there(overlay: str) -> None:
 
 
 @each_overlay
-def test_a_secret_is_in_no_manifest_but_the_secret(overlay: str) -> None:
+def test_secrets_are_only_in_the_secret(overlay: str) -> None:
     for name, container in containers(overlay).items():
-        literal = {one["name"]: one["value"] for one in container["env"] if "value" in one}
+        literal = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
         named = {key for key in literal if re.search(r"PASSWORD|(?<!STRING_)SECRET_KEY|ACCESS_KEY|AUTH_STRING$|DATABASE_URL", key)}
         assert named == set(), name
     for settings in of_kind(overlay, "ConfigMap").values():
         assert not [key for key in settings["data"] if re.search(r"PASSWORD|SECRET|_KEY$|_AUTH$|RETUNE_DATABASE", key)]
 
 
-def test_the_example_asks_for_each_secret_that_is_used_and_has_none() -> None:
+def test_example_lists_every_used_secret_without_values() -> None:
     text = (FOLDER / "base/secrets.example.env").read_text(encoding="utf-8")
     example = dict(line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
     used = {
@@ -160,7 +162,7 @@ def test_the_example_asks_for_each_secret_that_is_used_and_has_none() -> None:
     assert ignored.returncode == 0
 
 
-def test_what_is_named_retune_is_a_setting() -> None:
+def test_retune_variables_are_settings() -> None:
     files = [path for path in FOLDER.rglob("*.*") if path.name != "kustomization.yaml"]
     named = {match for path in files for match in re.findall(r"\bRETUNE_[A-Z0-9_]+\b", path.read_text(encoding="utf-8"))}
 
@@ -169,14 +171,14 @@ def test_what_is_named_retune_is_a_setting() -> None:
 
 
 @each_overlay
-def test_only_the_worker_may_talk_to_kubernetes_and_only_about_jobs_of_its_namespace(overlay: str) -> None:
+def test_only_workers_may_access_kubernetes(overlay: str) -> None:
     with_token = {name for name, pod in pods(overlay).items() if pod["spec"]["automountServiceAccountToken"]}
     (role,) = of_kind(overlay, "Role").values()
     (binding,) = of_kind(overlay, "RoleBinding").values()
 
     assert with_token == {f"worker-{overlay}"}
     assert not of_kind(overlay, "ClusterRole")
-    assert [one["name"] for one in binding["subjects"]] == ["worker"]
+    assert [subject["name"] for subject in binding["subjects"]] == ["worker"]
     assert {resource for rule in role["rules"] for resource in rule["resources"]} == {"jobs", "pods", "pods/log", "pods/status"}
     assert "*" not in {verb for rule in role["rules"] for verb in rule["verbs"]}
     written = {resource for rule in role["rules"] for resource in rule["resources"] if {"create", "patch", "delete"} & set(rule["verbs"])}
@@ -185,30 +187,32 @@ def test_only_the_worker_may_talk_to_kubernetes_and_only_about_jobs_of_its_names
 
 def selects(selector: Manifest, labels: dict[str, str]) -> bool:
     exact = all(labels.get(key) == value for key, value in selector.get("matchLabels", {}).items())
-    return exact and all(labels.get(one["key"]) in one["values"] for one in selector.get("matchExpressions", []))
+    return exact and all(labels.get(expression["key"]) in expression["values"] for expression in selector.get("matchExpressions", []))
 
 
-def lets_in(peer: Manifest, labels: dict[str, str]) -> bool:
+def allows(peer: Manifest, labels: dict[str, str]) -> bool:
     return "podSelector" in peer and "namespaceSelector" not in peer and selects(peer["podSelector"], labels)
 
 
-def may_talk(overlay: str, source: dict[str, str], target: dict[str, str], port: int) -> bool:
-    """Whether the policies let a pod with the labels `source` reach `port` of one with the labels `target`."""
-    policies = [one["spec"] for one in of_kind(overlay, "NetworkPolicy").values()]
+def may_connect(overlay: str, source: dict[str, str], target: dict[str, str], port: int) -> bool:
+    """Return whether the policies let a pod with the labels `source` reach `port` of a pod with the labels `target`."""
+    policies = [policy["spec"] for policy in of_kind(overlay, "NetworkPolicy").values()]
 
-    def lets(labels: dict[str, str], rules: str, peers: str, other: dict[str, str]) -> bool:
-        own = [rule for one in policies if selects(one["podSelector"], labels) for rule in one.get(rules, [])]
-        return any(port in [one["port"] for one in rule["ports"]] and any(lets_in(peer, other) for peer in rule[peers]) for rule in own)
+    def permits(labels: dict[str, str], rules: str, peers: str, other: dict[str, str]) -> bool:
+        own = [rule for policy in policies if selects(policy["podSelector"], labels) for rule in policy.get(rules, [])]
+        return any(port in [entry["port"] for entry in rule["ports"]] and any(allows(peer, other) for peer in rule[peers]) for rule in own)
 
-    return lets(source, "egress", "to", target) and lets(target, "ingress", "from", source)
+    return permits(source, "egress", "to", target) and permits(target, "ingress", "from", source)
 
 
 @each_overlay
-def test_who_may_talk_to_whom(overlay: str) -> None:
+def test_allowed_connections_between_pods(overlay: str) -> None:
     labels = {name.partition("-")[0]: pod["metadata"]["labels"] for name, pod in pods(overlay).items()}
     labels["run"] = {"app.kubernetes.io/component": "run", "app.kubernetes.io/name": "retrain", "app.kubernetes.io/part-of": "prefect"}
     ports = {"mlflow": 5000, "prefect": 4200, "worker": 8080, "run": 8080}
-    allowed = {(one, other) for one in labels for other in labels if may_talk(overlay, labels[one], labels[other], ports[other])}
+    allowed = {
+        (source, target) for source in labels for target in labels if may_connect(overlay, labels[source], labels[target], ports[target])
+    }
 
     assert allowed == {("run", "mlflow"), ("run", "prefect"), ("worker", "prefect")}
     everything = of_kind(overlay, "NetworkPolicy")["default-deny"]["spec"]
@@ -216,11 +220,11 @@ def test_who_may_talk_to_whom(overlay: str) -> None:
 
 
 @each_overlay
-def test_no_pod_reaches_the_credentials_of_its_node(overlay: str) -> None:
+def test_pods_cannot_reach_node_credentials(overlay: str) -> None:
     blocks = [
         peer["ipBlock"]
-        for one in of_kind(overlay, "NetworkPolicy").values()
-        for rule in one["spec"].get("egress", [])
+        for policy in of_kind(overlay, "NetworkPolicy").values()
+        for rule in policy["spec"].get("egress", [])
         for peer in rule["to"]
         if "ipBlock" in peer
     ]
@@ -230,7 +234,7 @@ def test_no_pod_reaches_the_credentials_of_its_node(overlay: str) -> None:
 
 
 @each_overlay
-def test_a_service_finds_its_pods_and_a_drain_leaves_a_worker(overlay: str) -> None:
+def test_services_select_pods_and_drain_leaves_a_worker(overlay: str) -> None:
     for name, service in of_kind(overlay, "Service").items():
         assert service["spec"]["selector"].items() <= pods(overlay)[name]["metadata"]["labels"].items()
     (budget,) = of_kind(overlay, "PodDisruptionBudget").values()
@@ -241,15 +245,15 @@ def test_a_service_finds_its_pods_and_a_drain_leaves_a_worker(overlay: str) -> N
 
 
 @each_overlay
-def test_tables_are_upgraded_by_one_pod_at_a_time(overlay: str) -> None:
+def test_tables_are_upgraded_by_one_pod(overlay: str) -> None:
     for name in ("mlflow", "prefect"):
         spec = of_kind(overlay, "Deployment")[name]["spec"]
         assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
         assert all("upgrade" in container["args"] for container in spec["template"]["spec"]["initContainers"])
 
 
-def test_both_overlays_can_stand_in_one_cluster() -> None:
-    common = [{(one["kind"], one["metadata"]["name"]): one for one in built(overlay)} for overlay in OVERLAYS]
+def test_overlays_can_share_a_cluster() -> None:
+    common = [{(manifest["kind"], manifest["metadata"]["name"]): manifest for manifest in built(overlay)} for overlay in OVERLAYS]
     shared = set(common[0]) & set(common[1])
 
     assert all(common[0][key] == common[1][key] for key in shared)

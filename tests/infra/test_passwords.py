@@ -1,4 +1,4 @@
-"""`python -m infra.passwords`: secrets that no one chose, written once."""
+"""`python -m infra.passwords`: random secrets, written once."""
 
 from pathlib import Path
 
@@ -7,24 +7,24 @@ import sqlalchemy as sa
 
 from components.core.errors import BadParams
 from flows.settings import Settings
-from infra.passwords import new_secret, write
+from infra.passwords import generate_secrets, write
 
 
-def test_every_secret_is_another_one_each_time() -> None:
-    one, other = new_secret(), new_secret()
+def test_secrets_are_unique() -> None:
+    first, second = generate_secrets(), generate_secrets()
 
-    assert not [name for name in one if one[name] == other[name]]
-    assert len(set(one.values())) == len(one)
-
-
-def test_the_address_of_the_database_has_the_password_of_its_owner() -> None:
-    found = new_secret()
-    url = sa.make_url(Settings(database=found["retune_database"]).database.get_secret_value())
-
-    assert (url.username, url.password, url.database) == ("retune", found["retune_password"], "retune")
+    assert not [name for name in first if first[name] == second[name]]
+    assert len(set(first.values())) == len(first)
 
 
-def test_the_folder_is_its_owners_and_each_file_can_be_read_by_a_container(tmp_path: Path) -> None:
+def test_database_url_has_the_owners_password() -> None:
+    secrets = generate_secrets()
+    url = sa.make_url(Settings(database=secrets["retune_database"]).database.get_secret_value())
+
+    assert (url.username, url.password, url.database) == ("retune", secrets["retune_password"], "retune")
+
+
+def test_folder_is_private_and_files_are_readable(tmp_path: Path) -> None:
     folder = tmp_path / "infra/secrets"
     names = write(folder)
 
@@ -34,11 +34,11 @@ def test_the_folder_is_its_owners_and_each_file_can_be_read_by_a_container(tmp_p
     assert [path.name for path in folder.parent.iterdir()] == ["secrets"]
 
 
-def test_secrets_that_are_there_are_kept(tmp_path: Path) -> None:
+def test_existing_secrets_are_not_overwritten(tmp_path: Path) -> None:
     write(tmp_path / "secrets")
     before = {path: path.read_text(encoding="utf-8") for path in (tmp_path / "secrets").iterdir()}
 
-    with pytest.raises(BadParams, match="exists, and the databases know"):
+    with pytest.raises(BadParams, match="exists, and databases use its secrets"):
         write(tmp_path / "secrets")
 
     assert {path: path.read_text(encoding="utf-8") for path in (tmp_path / "secrets").iterdir()} == before

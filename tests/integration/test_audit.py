@@ -19,9 +19,9 @@ from components.core.errors import BadInput, NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_file
 from flows.audit.worktree import fetch_inputs, prepare_worktree
 from flows.cli import app
+from flows.dvc_adapter.cache import cached_folder
 from flows.dvc_adapter.config import cache_folder
 from flows.dvc_adapter.lock import lock_hashes
-from flows.dvc_adapter.repro import cached_folder
 from tests.support.project import dvc, edit, git, make_project, retune
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]  # the first test makes the project: three times the line
@@ -92,11 +92,11 @@ def test_the_champion_of_every_moment_is_known() -> None:
 
     assert (now["version"], now["agrees"], now["registered"], now["until"]) == (1, True, True, None)
     assert asked("champion", "tickets", "--at", datetime.now(UTC).isoformat())["version"] == 1
-    with pytest.raises(NotFound, match="version 1 was the first"):
+    with pytest.raises(NotFound, match="the first was version 1"):
         ask("champion", "tickets", "--at", "2026-01-01")
-    with pytest.raises(BadInput, match="is no time"):
+    with pytest.raises(BadInput, match="is not a valid time"):
         ask("champion", "tickets", "--at", "last week")
-    with pytest.raises(BadInput, match="lies ahead"):
+    with pytest.raises(BadInput, match="is in the future"):
         ask("champion", "tickets", "--at", (datetime.now(UTC) + timedelta(days=1)).isoformat())
 
 
@@ -113,7 +113,7 @@ def test_the_evidence_of_a_verdict_is_what_was_decided_on() -> None:
     assert asked("why", "tickets", "1")["evidence"] == asked("history", "tickets")[0]["evidence"]
     with pytest.raises(NotFound, match="no gate 'flor'; did you mean 'floor'"):
         ask("why", "tickets", "2", "--gate", "flor")
-    with pytest.raises(NotFound, match="nobody judged it"):
+    with pytest.raises(NotFound, match="it was not judged"):
         ask("why", "tickets", "3")
 
 
@@ -169,7 +169,10 @@ def test_status_tells_the_budget_and_when_alias_and_ledger_disagree(project: Pat
     MlflowClient(uri(project)).set_registered_model_alias("tickets", "champion", "2")
 
     try:
-        assert "is at version 2, and the ledger says version 1: `retune reconcile tickets`" in asked("status")["standing"]["fault"]
+        assert (
+            "points to version 2, but the ledger records version 1: fix it with `retune reconcile tickets`"
+            in asked("status")["standing"]["fault"]
+        )
         assert "retune reconcile tickets" in ask("champion", "tickets").stdout
     finally:
         assert ask("reconcile", "tickets").exit_code == 0
@@ -182,7 +185,7 @@ def test_a_ledger_that_is_gone_is_told_and_nothing_is_deleted(project: Path) -> 
         path.rename(path.with_name("away-" + path.name))
     try:
         for command in (["history", "tickets"], ["champion", "tickets"], ["prune", "--keep", "0", "--yes"]):
-            with pytest.raises(NotFound, match=r"ledger\.db is missing, and the alias champion of tickets is at version 1"):
+            with pytest.raises(NotFound, match=r"ledger\.db is missing, but the alias champion of tickets points to version 1"):
                 ask(*command)
         assert "is missing: restore a copy; without one, `retune reconcile --accept --why TEXT`" in asked("status")["standing"]["fault"]
     finally:

@@ -18,7 +18,7 @@ import pytest
 from components.core.errors import RetuneError
 from flows.doctor import refuse_orphans
 from flows.orchestrator import orphaned_runs
-from flows.orchestrator.prefect_api import know, post
+from flows.orchestrator.prefect_api import post, use_credential
 from tests.support.project import ROOT, environment, prefect_of, wait_for
 
 pytestmark = pytest.mark.slow
@@ -60,7 +60,7 @@ def ending(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def ask(told: dict[str, Any], what: str, **query: object) -> list[dict[str, Any]]:
-    know(told["url"], told["credential"])
+    use_credential(told["url"], told["credential"])
     found: list[dict[str, Any]] = post(f"{told['url']}/{what}/filter", query).json()
     return found
 

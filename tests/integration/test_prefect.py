@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from flows.orchestrator import credential
-from flows.orchestrator.prefect_api import know, post
+from flows.orchestrator.prefect_api import post, use_credential
 from flows.orchestrator.server import launch_anywhere
 from tests.support.project import BIN, edit, environment, leftovers, make_project, prefect_of, retune, started, wait_for
 
@@ -50,7 +50,7 @@ def test_a_slot_is_still_held_after_the_server_was_killed(tmp_path: Path) -> Non
     home = tmp_path / "prefect"
     home.mkdir()
     server, port = launched(home, 0)
-    know(f"http://127.0.0.1:{port}/api", credential.read(tmp_path) or "")
+    use_credential(f"http://127.0.0.1:{port}/api", credential.read(tmp_path) or "")
     url = f"http://127.0.0.1:{port}/api/v2/concurrency_limits"
     post(f"{url}/", {"name": "one", "limit": 1})
     slot = {"names": ["one"], "slots": 1, "mode": "concurrency", "lease_duration": 120}

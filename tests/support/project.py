@@ -16,7 +16,7 @@ import psutil
 import yaml
 
 from flows.orchestrator import credential
-from flows.orchestrator.prefect_api import know
+from flows.orchestrator.prefect_api import use_credential
 from tests.support import fork_server
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +149,7 @@ def status(folder: Path, *arguments: str) -> dict[str, Any]:
 def prefect_of(var: Path) -> str:
     """The address of the API of the managed server over `var`, whose credential this process knows from now on."""
     url = str(json.loads((var / "prefect/server.json").read_text(encoding="utf-8"))["url"])
-    know(url, credential.read(var) or "")
+    use_credential(url, credential.read(var) or "")
     return url
 
 

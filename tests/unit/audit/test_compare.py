@@ -1,4 +1,4 @@
-"""Two makings of one version, compared file by file."""
+"""Compare a rebuilt version with the original, file by file."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from components.artifacts.predictions import Predictions
-from flows.audit.compare import answers_apart, compare, files_of, metrics_apart
+from flows.audit.compare import compare, metric_differences, prediction_difference, stage_files
 from flows.audit.rebuild import compare_files
 from flows.dvc_adapter.config import cache_folder
 from tests.support.cached import keep, keep_folder
@@ -18,18 +18,18 @@ def lock_of(root: Path, **files: bytes) -> dict[str, Any]:
     return {"stages": {"train": {"outs": [{"path": "out", "md5": keep_folder(root, files)}]}}}
 
 
-def test_a_folder_is_compared_file_by_file(tmp_path: Path) -> None:
+def test_folder_is_compared_file_by_file(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    before = files_of(lock_of(old, weights=b"1", tokenizer=b"t"), "train", old)
-    after = files_of(lock_of(new, weights=b"2", tokenizer=b"t", extra=b"e"), "train", new)
+    before = stage_files(lock_of(old, weights=b"1", tokenizer=b"t"), "train", old)
+    after = stage_files(lock_of(new, weights=b"2", tokenizer=b"t", extra=b"e"), "train", new)
 
     outputs = compare("train", before, after, old, new)
 
     assert {output.path: output.equal for output in outputs} == {"out/weights": False, "out/tokenizer": True, "out/extra": False}
 
 
-def made(root: Path, **files: bytes) -> dict[str, Any]:
-    """A second making: its files in `root`, and its lock."""
+def rebuilt(root: Path, **files: bytes) -> dict[str, Any]:
+    """Write the rebuilt files to `root` and return their lock."""
     for name, content in files.items():
         (root / "out").mkdir(parents=True, exist_ok=True)
         (root / "out" / name).write_bytes(content)
@@ -38,44 +38,44 @@ def made(root: Path, **files: bytes) -> dict[str, Any]:
     return lock
 
 
-def first_making(root: Path, **files: bytes) -> dict[str, Any]:
-    """The lock of a first making whose listing is gone from the cache."""
+def original_lock(root: Path, **files: bytes) -> dict[str, Any]:
+    """Return the lock of an original build whose listing is missing from the cache."""
     lock = lock_of(root, **files)
     md5 = lock["stages"]["train"]["outs"][0]["md5"]
     (cache_folder(root) / "files/md5" / md5[:2] / md5[2:]).unlink()
     return lock
 
 
-def test_a_folder_whose_listing_is_gone_is_equal_when_its_own_hash_is(tmp_path: Path) -> None:
+def test_unlisted_folder_with_equal_hash_is_equal(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
-    made(new, weights=b"1", tokenizer=b"t")
+    rebuilt(new, weights=b"1", tokenizer=b"t")
 
-    found = compare_files(first_making(old, weights=b"1", tokenizer=b"t"), old, new, ["train"])
+    comparison = compare_files(original_lock(old, weights=b"1", tokenizer=b"t"), old, new, ["train"])
 
-    assert (found.words, found.differences, found.notes) == ({"train": "1 files equal"}, (), ())
+    assert (comparison.summaries, comparison.differences, comparison.notes) == ({"train": "1 files equal"}, (), ())
 
 
-def test_a_folder_whose_listing_is_gone_and_whose_hash_is_another_differs_unless_times_may_be_why(tmp_path: Path) -> None:
+def test_unlisted_folder_with_other_hash_differs_unless_it_has_times(tmp_path: Path) -> None:
     old, new, timed = tmp_path / "old", tmp_path / "new", tmp_path / "timed"
-    first = first_making(old, weights=b"1")
-    made(new, weights=b"2")
-    made(timed, **{"weights": b"1", "training.json": b'{"seconds": 2.0}'})
+    first = original_lock(old, weights=b"1")
+    rebuilt(new, weights=b"2")
+    rebuilt(timed, **{"weights": b"1", "training.json": b'{"seconds": 2.0}'})
 
     differs, unknown = (compare_files(first, old, root, ["train"]) for root in (new, timed))
 
-    assert (differs.words, len(differs.differences), differs.notes) == ({"train": "1 of 1 files differ"}, 1, ())
-    assert (unknown.words, unknown.differences) == ({"train": "0 files equal, 1 cannot be compared"}, ())
-    assert unknown.notes == ("out cannot be compared: it holds times, and the first one is gone from DVC's cache",)
+    assert (differs.summaries, len(differs.differences), differs.notes) == ({"train": "1 of 1 files differ"}, 1, ())
+    assert (unknown.summaries, unknown.differences) == ({"train": "0 files equal, 1 cannot be compared"}, ())
+    assert unknown.notes == ("out cannot be compared: it contains timings, and the original is missing from DVC's cache",)
 
 
-def test_a_record_whose_first_bytes_are_gone_cannot_be_compared_where_it_holds_times_and_differs_otherwise(tmp_path: Path) -> None:
+def test_missing_original_is_incomparable_only_with_times(tmp_path: Path) -> None:
     for content, equal in ((b'{"value": 0.7, "seconds": 9.0}', None), (b'{"value": 0.7}', False), (b"[{}]", False)):
         (tmp_path / "best.json").write_bytes(content)
         (output,) = compare("tune", {"best.json": "0" * 32}, {"best.json": keep(tmp_path, content)}, tmp_path, tmp_path)
         assert output.equal is equal
 
 
-def test_a_record_that_differs_in_times_alone_is_equal(tmp_path: Path) -> None:
+def test_record_that_differs_only_in_times_is_equal(tmp_path: Path) -> None:
     def record(root: Path, **fields: object) -> str:
         content = json.dumps(fields).encode()
         (root / "models").mkdir(parents=True, exist_ok=True)
@@ -90,19 +90,19 @@ def test_a_record_that_differs_in_times_alone_is_equal(tmp_path: Path) -> None:
         assert output.equal is equal
 
 
-def test_metrics_that_moved_are_told_with_both_values() -> None:
+def test_changed_metric_is_described_with_both_values() -> None:
     same = {"value": 0.7, "low": 0.6, "high": 0.8}
 
-    assert metrics_apart({"accuracy": same}, {"accuracy": same}) == []
-    (said,) = metrics_apart({"accuracy": same}, {"accuracy": {**same, "value": 0.71}})
-    assert said == "test accuracy: was 0.700000 (0.600000 to 0.800000), is 0.710000"
+    assert metric_differences({"accuracy": same}, {"accuracy": same}) == []
+    (difference,) = metric_differences({"accuracy": same}, {"accuracy": {**same, "value": 0.71}})
+    assert difference == "test accuracy: was 0.700000 (0.600000 to 0.800000), is 0.710000"
 
 
-def test_answers_that_moved_are_counted_and_measured() -> None:
+def test_changed_predictions_are_counted_and_measured() -> None:
     def answers(predicted: list[str], sure: float) -> Predictions:
         texts = [np.array(column, dtype=np.str_) for column in (["1", "2"], ["1", "2"], ["a", "b"], predicted)]
         return Predictions(*texts, np.array([[sure, 1 - sure]] * 2), ("a", "b"))
 
-    assert answers_apart(answers(["a", "b"], 0.9), answers(["a", "b"], 0.9)) is None
-    said = answers_apart(answers(["a", "b"], 0.9), answers(["a", "a"], 0.8))
-    assert said == "1 of 2 test rows are answered otherwise; the largest difference of a probability is 1.00e-01"
+    assert prediction_difference(answers(["a", "b"], 0.9), answers(["a", "b"], 0.9)) is None
+    difference = prediction_difference(answers(["a", "b"], 0.9), answers(["a", "a"], 0.8))
+    assert difference == "1 of 2 predictions differ; the largest difference of a probability is 1.00e-01"

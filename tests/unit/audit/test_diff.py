@@ -1,4 +1,4 @@
-"""Two versions side by side, on twenty rows."""
+"""Compare two versions on twenty rows."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def swapped(*rows: int) -> list[str]:
     return [("b" if label == "a" else "a") if row in rows else label for row, label in enumerate(RIGHT)]
 
 
-def test_what_was_fixed_and_what_broke_is_told_with_the_texts() -> None:
+def test_fixed_and_broken_rows_are_listed_with_texts() -> None:
     scores = measured(answers(swapped(0, 1, 2)), answers(swapped(2, 3)), {"r00": "the first"})
 
     assert [(row.id, row.text, row.expected, row.before, row.after) for row in scores.fixed] == [
@@ -46,45 +46,45 @@ def test_what_was_fixed_and_what_broke_is_told_with_the_texts() -> None:
     assert scores.differences["accuracy"].low < 0.05 < scores.differences["accuracy"].high
 
 
-def test_the_same_version_twice_differs_in_nothing() -> None:
+def test_version_does_not_differ_from_itself() -> None:
     scores = measured(answers(swapped(2)), answers(swapped(2)), {})
 
     assert (scores.fixed, scores.broken, scores.differences["accuracy"].value) == ((), (), 0)
 
 
-def test_labels_that_only_one_version_knows_are_named() -> None:
+def test_labels_of_only_one_version_are_listed() -> None:
     scores = measured(answers(RIGHT, ("a", "b", "old")), answers(RIGHT), {})
 
     assert (scores.labels_only_before, scores.labels_only_after) == (("old",), ())
 
 
-def test_settings_that_differ_are_told_with_both_values() -> None:
+def test_changed_settings_have_both_values() -> None:
     assert changed({"a": 1, "b": 2, "gone": 3}, {"a": 1, "b": 5, "new": 4}) == {"b": (2, 5), "gone": (3, None), "new": (None, 4)}
 
 
-def test_rows_are_compared_by_their_ids() -> None:
+def test_rows_are_compared_by_id() -> None:
     old = pd.DataFrame({"id": ["1", "2", "3", "4"], "text": list("abcd"), "label": list("xxxx")})
     new = pd.DataFrame({"id": ["5", "4", "3", "2"], "text": list("edqb"), "label": list("xyxx")})
 
     assert compare_rows(old, new) == {"added": ("5",), "removed": ("1",), "reworded": ("3",), "relabelled": ("4",)}
 
 
-def test_what_a_base_has_learnt_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_texts_of_bases_are_inherited(monkeypatch: pytest.MonkeyPatch) -> None:
     bases = {"2": "models:/tickets/1", "4": "models:/other/3", "5": "models:/tickets/9"}
-    made = [
+    versions = [
         Version(name, number, "run", str(number), True, tags={"retune.base_source": bases.get(str(number), "hub")})
         for name, number in (("tickets", 1), ("tickets", 2), ("other", 3), ("tickets", 4), ("tickets", 5))
     ]
-    gone = {"models:/other/3"}
+    missing = {"models:/other/3"}
 
-    def learnt(model: RegisteredModel, version: Version) -> list[str]:
-        if version.uri in gone:
-            raise NotFound("the cache has it no more")
-        return [f"what {version.uri} learnt"]
+    def training_texts(model: RegisteredModel, version: Version) -> list[str]:
+        if version.uri in missing:
+            raise NotFound("it is missing from the cache")
+        return [f"text of {version.uri}"]
 
-    monkeypatch.setattr(registry, "versions", lambda uri, name: [one for one in made if one.name == name])
-    monkeypatch.setattr(diff, "learnt_texts", learnt)
-    model = RegisteredModel("tickets", Path(), "sqlite://", "sqlite://", tuple(made))
+    monkeypatch.setattr(registry, "versions", lambda uri, name: [version for version in versions if version.name == name])
+    monkeypatch.setattr(diff, "training_texts", training_texts)
+    model = RegisteredModel("tickets", Path(), "sqlite://", "sqlite://", tuple(versions))
 
-    assert list(diff.inherited_texts(model, made[1])) == ["what models:/tickets/1 learnt"]
-    assert [list(diff.inherited_texts(model, one)) for one in (made[0], made[3], made[4])] == [[], [], []]
+    assert list(diff.inherited_texts(model, versions[1])) == ["text of models:/tickets/1"]
+    assert [list(diff.inherited_texts(model, version)) for version in (versions[0], versions[3], versions[4])] == [[], [], []]

@@ -1,4 +1,4 @@
-"""How a version is made again: from which code, with which inputs, and what is taken over."""
+"""Code, inputs and search result of a rebuilt version."""
 
 import hashlib
 import json
@@ -48,23 +48,23 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def test_code_that_is_as_committed_is_left_and_nothing_is_said(root: Path, package: Path) -> None:
+def test_committed_code_is_unchanged_without_note(root: Path, package: Path) -> None:
     before = (root / "components/train").stat().st_ino
 
     assert write_code(root, recipe_of(package)) == []
     assert (root / "components/train").stat().st_ino == before
 
 
-def test_uncommitted_code_comes_from_the_package_and_is_told(root: Path, package: Path) -> None:
+def test_uncommitted_code_comes_from_package_with_note(root: Path, package: Path) -> None:
     write(package / "artifacts/pipeline_code", components__train="lr = 2", components__text="t")
     (package / "artifacts/pipeline_code/components/__main__.py").touch()
-    write(root, components__gone="of the commit alone")
+    write(root, components__gone="only in the commit")
 
     (note,) = write_code(root, recipe_of(package))
 
     assert (root / "components/train").read_text() == "lr = 2"
     assert not (root / "components/gone").exists()
-    assert "made from uncommitted code (2 files then)" in note
+    assert "built from uncommitted code (2 files)" in note
     assert "components/gone, components/train" in note
 
 
@@ -75,7 +75,7 @@ def test_commit_without_the_code_of_a_version_is_refused(root: Path, package: Pa
         write_code(root, recipe_of(package))
 
 
-def test_what_no_stage_makes_and_is_no_code_is_an_input(package: Path) -> None:
+def test_inputs_are_dependencies_that_no_stage_writes(package: Path) -> None:
     recipe = recipe_of(
         package,
         validate={
@@ -95,7 +95,7 @@ def test_what_no_stage_makes_and_is_no_code_is_an_input(package: Path) -> None:
     assert recipe.inputs == {"data/raw": "1", "data/base": "4"}
 
 
-def test_stages_are_run_after_those_that_they_read_from_however_the_lock_lists_them(package: Path) -> None:
+def test_stages_are_in_dependency_order(package: Path) -> None:
     def stage(out: str, *deps: str) -> dict[str, Any]:
         return {"deps": [{"path": dep, "md5": "1"} for dep in deps], "outs": [{"path": out, "md5": "2"}]}
 
@@ -105,7 +105,7 @@ def test_stages_are_run_after_those_that_they_read_from_however_the_lock_lists_t
     assert recipe.stages == ("prepare", "train", "mine", "report")
 
 
-def test_a_search_that_the_clock_ended_is_taken_over_as_it_was(tmp_path: Path, package: Path) -> None:
+def test_search_ended_by_time_limit_is_restored(tmp_path: Path, package: Path) -> None:
     best, settings = (json.dumps(record).encode() for record in ({"stopped_by": "max_minutes"}, {"settings": {}}))
     outs = [
         {"path": f"models/tuned/{name}", "md5": keep(tmp_path, content)}
@@ -114,29 +114,29 @@ def test_a_search_that_the_clock_ended_is_taken_over_as_it_was(tmp_path: Path, p
     recipe = recipe_of(package, tune={"outs": outs})
 
     assert unrepeatable_search(model_of(tmp_path), recipe)
-    restore_tuned(tmp_path / "apart", tmp_path, recipe)
-    assert (tmp_path / "apart/models/tuned/settings.json").read_bytes() == settings
+    restore_tuned(tmp_path / "rebuilt", tmp_path, recipe)
+    assert (tmp_path / "rebuilt/models/tuned/settings.json").read_bytes() == settings
 
 
-def test_a_search_that_began_with_earlier_trials_is_taken_over_too(tmp_path: Path, package: Path) -> None:
+def test_search_with_earlier_trials_is_restored(tmp_path: Path, package: Path) -> None:
     outs = [{"path": "models/tuned/best.json", "md5": keep(tmp_path, b'{"stopped_by": "trials", "carried": 2}')}]
 
-    assert unrepeatable_search(model_of(tmp_path), recipe_of(package, tune={"outs": outs})) == "began with 2 trials of earlier searches"
+    assert unrepeatable_search(model_of(tmp_path), recipe_of(package, tune={"outs": outs})) == "started from 2 trials of earlier searches"
 
 
-def test_a_search_that_came_to_its_end_is_made_again(tmp_path: Path, package: Path) -> None:
+def test_completed_search_is_repeated(tmp_path: Path, package: Path) -> None:
     outs = [{"path": "models/tuned/best.json", "md5": keep(tmp_path, b'{"stopped_by": "trials"}')}]
 
     assert not unrepeatable_search(model_of(tmp_path), recipe_of(package, tune={"outs": outs}))
 
 
-def test_a_search_of_which_nothing_is_left_cannot_be_taken_over(tmp_path: Path, package: Path) -> None:
+def test_missing_search_result_is_an_error(tmp_path: Path, package: Path) -> None:
     outs = [{"path": "models/tuned/best.json", "md5": "0" * 32}]
 
     with pytest.raises(NotFound, match="dvc pull"):
-        restore_tuned(tmp_path / "apart", tmp_path, recipe_of(package, tune={"outs": outs}))
+        restore_tuned(tmp_path / "rebuilt", tmp_path, recipe_of(package, tune={"outs": outs}))
 
 
-def test_a_package_that_is_not_installed_is_said_to_be_so() -> None:
+def test_missing_package_is_reported() -> None:
     assert installed("no-such-package-at-all") == "not installed"
     assert installed("pytest") != "not installed"

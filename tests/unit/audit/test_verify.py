@@ -1,4 +1,4 @@
-"""Every champion, now and before, leads to files whose hashes match; what does not is named, and `doctor` says it too."""
+"""`retune verify` names each file of a past or present champion whose hash does not match."""
 
 import json
 import sqlite3
@@ -9,36 +9,36 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from flows.audit.verify import CHECKS, Look, chain, dvc, ledger, workspaces
+from flows.audit.verify import CHECKS, Inspection, dvc, ledger_chain, ledger_versions, workspaces
 from flows.cli import app
-from flows.dvc_adapter.repro import object_path
+from flows.dvc_adapter.cache import object_path
 from tests.support.audit_models import model_of, promoted, version
 from tests.support.cached import keep, keep_folder
 from tests.support.finished import new_store
 from tests.support.registered import make_shop
 
 
-def made(root: Path, number: int, content: bytes) -> Any:
-    """A version that was made with a folder of one file."""
+def built(root: Path, number: int, content: bytes) -> Any:
+    """Return a version built from a folder with one file."""
     return version(number, retune__dvc_lock=json.dumps({"data/raw": keep_folder(root, {"part": content})}))
 
 
-def test_only_what_was_champion_is_looked_at(tmp_path: Path) -> None:
+def test_only_champions_are_checked(tmp_path: Path) -> None:
     promoted(tmp_path, 1)
-    model = model_of(tmp_path, made(tmp_path, 1, b"a"), made(tmp_path, 2, b"b"), version(3))
+    model = model_of(tmp_path, built(tmp_path, 1, b"a"), built(tmp_path, 2, b"b"), version(3))
     (tmp_path / ".dvc/cache").rename(tmp_path / "aside")
 
-    assert {fault.version for fault in dvc(Look(model, quick=False))} == {1}
-    assert [*dvc(Look(model, quick=True))] == []
+    assert {fault.version for fault in dvc(Inspection(model, quick=False))} == {1}
+    assert [*dvc(Inspection(model, quick=True))] == []
 
 
 @pytest.mark.parametrize("lost", [False, True])
-def test_a_damaged_or_lost_object_is_named(tmp_path: Path, lost: bool) -> None:
+def test_damaged_or_missing_object_is_named(tmp_path: Path, lost: bool) -> None:
     promoted(tmp_path, 1)
-    model, path = model_of(tmp_path, made(tmp_path, 1, b"a")), object_path(tmp_path, keep(tmp_path, b"a"))
-    assert [*dvc(Look(model, quick=False))] == []
+    model, path = model_of(tmp_path, built(tmp_path, 1, b"a")), object_path(tmp_path, keep(tmp_path, b"a"))
+    assert [*dvc(Inspection(model, quick=False))] == []
     path.unlink() if lost else path.write_bytes(b"b")
-    (fault,) = dvc(Look(model, quick=False))
+    (fault,) = dvc(Inspection(model, quick=False))
 
     assert (fault.place, fault.version) == ("DVC", 1)
     assert fault.says.startswith("data/raw/part: ")
@@ -46,18 +46,20 @@ def test_a_damaged_or_lost_object_is_named(tmp_path: Path, lost: bool) -> None:
     assert ("neither in DVC's cache" if lost else "is corrupt") in fault.says
 
 
-def test_an_entry_without_its_version_is_a_fault(tmp_path: Path) -> None:
+def test_entry_without_version_is_a_fault(tmp_path: Path) -> None:
     promoted(tmp_path, 1, 2)
 
-    assert [(fault.place, fault.version) for fault in ledger(Look(model_of(tmp_path, version(2)), quick=True))] == [("ledger", 1)]
+    assert [(fault.place, fault.version) for fault in ledger_versions(Inspection(model_of(tmp_path, version(2)), quick=True))] == [
+        ("ledger", 1)
+    ]
 
 
 @pytest.mark.slow
-def test_a_ledger_that_was_rewritten_is_a_fault(tmp_path: Path) -> None:
+def test_rewritten_ledger_is_a_fault(tmp_path: Path) -> None:
     promoted(tmp_path, 1)
     new_store(tmp_path / "var")
-    look = Look(model_of(tmp_path, version(1)), quick=False)
-    assert [*chain(look)] == []
+    inspection = Inspection(model_of(tmp_path, version(1)), quick=False)
+    assert [*ledger_chain(inspection)] == []
     connection = sqlite3.connect(tmp_path / "var/ledger.db")
     for (trigger,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
         connection.execute(f"DROP TRIGGER {trigger}")
@@ -65,47 +67,45 @@ def test_a_ledger_that_was_rewritten_is_a_fault(tmp_path: Path) -> None:
     connection.commit()
     connection.close()
 
-    assert chain in CHECKS
-    assert [(fault.place, fault.version) for fault in chain(look)][:1] == [("ledger", None)]
+    assert ledger_chain in CHECKS
+    assert [(fault.place, fault.version) for fault in ledger_chain(inspection)][:1] == [("ledger", None)]
 
 
-def test_a_file_of_a_workspace_that_is_not_what_was_made_is_named(tmp_path: Path) -> None:
+def test_changed_workspace_file_is_named(tmp_path: Path) -> None:
     root = tmp_path / "var/workspaces/tickets-1"
     root.mkdir(parents=True)
     out = {"path": "out", "hash": "md5", "md5": keep(root, b"made")}
     (root / "dvc.lock").write_text(json.dumps({"stages": {"train": {"outs": [out]}}}), encoding="utf-8")
     (root / "params.yaml").write_text("name: tickets\n", encoding="utf-8")
-    look = Look(model_of(tmp_path, version(1)), quick=False)
+    inspection = Inspection(model_of(tmp_path, version(1)), quick=False)
     (root / "out").write_bytes(b"made")
-    assert [*workspaces(look)] == []
+    assert [*workspaces(inspection)] == []
     (root / "out").write_bytes(b"other")
     (root / "data/raw").mkdir(parents=True)
     (root / "data/raw/manifest.json").write_text("{broken", encoding="utf-8")
 
-    assert [fault.says.split()[0] for fault in workspaces(look)] == [str(root / "out"), str(root / "data/raw/manifest.json")]
+    assert [fault.says.split()[0] for fault in workspaces(inspection)] == [str(root / "out"), str(root / "data/raw/manifest.json")]
 
 
 @pytest.mark.slow
-def test_the_command_says_what_does_not_match(
-    tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_verify_command_reports_faults(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     make_shop(tmp_path, tiny_base, tickets)
     promoted(tmp_path, 1)
     monkeypatch.chdir(tmp_path)
 
-    (found,), code = ask()
-    assert (code, found["versions"], [fault["place"] for fault in found["faults"]]) == (1, [1], ["DVC"])
+    (check,), code = verify_json()
+    assert (code, check["versions"], [fault["place"] for fault in check["faults"]]) == (1, [1], ["DVC"])
     (weights,) = (tmp_path / "var/mlartifacts").rglob("models/**/model.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1] + b"X")
-    (found,), code = ask("tickets")
-    assert (code, [fault["place"] for fault in found["faults"]]) == (1, ["MLflow", "DVC"])
+    (check,), code = verify_json("tickets")
+    assert (code, [fault["place"] for fault in check["faults"]]) == (1, ["MLflow", "DVC"])
 
-    said = CliRunner().invoke(app, ["verify"])
-    assert said.exit_code == 1
-    assert "tickets: 2 faults; version 1" in said.stdout
-    assert "DVC: tickets 1: models/trained: " + "0" * 32 in said.stdout
+    result = CliRunner().invoke(app, ["verify"])
+    assert result.exit_code == 1
+    assert "tickets: 2 faults; version 1" in result.stdout
+    assert "DVC: tickets 1: models/trained: " + "0" * 32 in result.stdout
 
 
-def ask(*arguments: str) -> tuple[list[dict[str, Any]], int]:
-    said = CliRunner().invoke(app, ["verify", "--json", *arguments])
-    return json.loads(said.stdout), said.exit_code
+def verify_json(*arguments: str) -> tuple[list[dict[str, Any]], int]:
+    result = CliRunner().invoke(app, ["verify", "--json", *arguments])
+    return json.loads(result.stdout), result.exit_code

@@ -1,4 +1,4 @@
-"""The folder apart: what it holds, what it cannot reach, and that it is gone afterwards."""
+"""The rebuild worktree: its content, its isolation and its removal."""
 
 import configparser
 import shutil
@@ -33,7 +33,7 @@ def project(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_folder_holds_the_commit_and_is_gone_afterwards(project: Path) -> None:
+def test_worktree_contains_commit_and_is_removed(project: Path) -> None:
     with worktree(project, git(project, "rev-parse", "HEAD~1")) as root:
         assert (root / "file").read_text() == "first"
 
@@ -42,20 +42,20 @@ def test_the_folder_holds_the_commit_and_is_gone_afterwards(project: Path) -> No
     assert (project / "file").read_text() == "second"
 
 
-def test_the_folder_is_gone_after_ctrl_c_too(project: Path) -> None:
+def test_worktree_is_removed_after_ctrl_c(project: Path) -> None:
     def interrupted() -> None:
         with worktree(project, git(project, "rev-parse", "HEAD")) as root:
-            seen.append(root)
+            roots.append(root)
             raise KeyboardInterrupt
 
-    seen: list[Path] = []
+    roots: list[Path] = []
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert not seen[0].exists()
+    assert not roots[0].exists()
     assert git(project, "worktree", "list").count("\n") == 0
 
 
-def test_a_folder_that_is_to_be_kept_is_kept(project: Path, tmp_path: Path) -> None:
+def test_kept_folder_remains(project: Path, tmp_path: Path) -> None:
     with worktree(project, git(project, "rev-parse", "HEAD"), tmp_path / "kept") as root:
         pass
 
@@ -64,17 +64,17 @@ def test_a_folder_that_is_to_be_kept_is_kept(project: Path, tmp_path: Path) -> N
         pass
 
 
-def test_a_folder_to_keep_that_is_a_file_is_refused(project: Path, tmp_path: Path) -> None:
+def test_file_as_kept_folder_is_rejected(project: Path, tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("x")
 
     with (
-        pytest.raises(BadInput, match="kept is a file: name a folder"),
+        pytest.raises(BadInput, match="kept is a file: choose a folder"),
         worktree(project, git(project, "rev-parse", "HEAD"), tmp_path / "kept"),
     ):
         pass
 
 
-# A rebuild as it is left in the middle: it says where it works, and waits to be ended.
+# An unfinished rebuild: prints its folder and waits for a signal.
 WORKING = """
 import signal, sys
 from pathlib import Path
@@ -89,8 +89,8 @@ with worktree(Path(sys.argv[1]), "HEAD") as root:
 """
 
 
-def working(project: Path, *said: str, below: tuple[str, ...] = ()) -> AbstractContextManager[subprocess.Popen[str]]:
-    command = [*below, sys.executable, "-c", WORKING, str(project), *said]
+def working(project: Path, *arguments: str, below: tuple[str, ...] = ()) -> AbstractContextManager[subprocess.Popen[str]]:
+    command = [*below, sys.executable, "-c", WORKING, str(project), *arguments]
     return started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -100,7 +100,7 @@ def folder_of(child: subprocess.Popen[str]) -> Path:
 
 
 @pytest.mark.slow
-def test_the_folder_is_gone_after_the_terminal_was_closed_unless_that_is_to_be_survived(project: Path) -> None:
+def test_worktree_is_removed_on_hangup_unless_nohup(project: Path) -> None:
     with working(project, "as a command") as closed, working(project, "as a command", below=("nohup",)) as survivor:
         roots = [folder_of(child) for child in (closed, survivor)]
         assert all((root / "file").exists() for root in roots)
@@ -117,14 +117,14 @@ def test_the_folder_is_gone_after_the_terminal_was_closed_unless_that_is_to_be_s
     assert git(project, "worktree", "list").count("\n") == 0
 
 
-def test_what_a_killed_rebuild_left_is_removed_by_the_next_one_and_nobody_elses(project: Path, tmp_path: Path) -> None:
+def test_next_rebuild_removes_only_abandoned_worktrees(project: Path, tmp_path: Path) -> None:
     with ExitStack() as running:
         children = [running.enter_context(working(project)) for _ in range(3)]
         killed, swept, in_use = (folder_of(child) for child in children)
         for child in children[:2]:
             child.kill()
             child.communicate()
-        shutil.rmtree(swept.parent)  # as who cleans the temporary folder does
+        shutil.rmtree(swept.parent)  # like a cleaner of temporary folders
         kept = tmp_path / "retune-rebuild-mine/retune-rebuild"
         with worktree(project, "HEAD", kept):
             assert not killed.parent.exists()
@@ -138,14 +138,14 @@ def test_what_a_killed_rebuild_left_is_removed_by_the_next_one_and_nobody_elses(
         children[2].communicate()
 
 
-@pytest.mark.parametrize(("commit", "said"), [("f" * 40, "git fetch"), ("none", "without a git commit"), ("", "without a git commit")])
-def test_a_commit_that_is_not_there_is_one_clear_error(project: Path, commit: str, said: str) -> None:
-    with pytest.raises(NotFound, match=said), worktree(project, commit):
+@pytest.mark.parametrize(("commit", "message"), [("f" * 40, "git fetch"), ("none", "without a git commit"), ("", "without a git commit")])
+def test_missing_commit_is_reported(project: Path, commit: str, message: str) -> None:
+    with pytest.raises(NotFound, match=message), worktree(project, commit):
         pass
 
 
-def test_its_dvc_has_the_projects_remotes_and_nothing_else_of_it(tmp_path: Path) -> None:
-    project, root = tmp_path / "project", tmp_path / "apart"
+def test_worktree_dvc_has_only_the_projects_remotes(tmp_path: Path) -> None:
+    project, root = tmp_path / "project", tmp_path / "rebuilt"
     (project / ".dvc").mkdir(parents=True)
     (project / ".dvc/config").write_text(
         "[core]\n    remote = local\n[cache]\n    dir = /shared\n    type = hardlink\n"

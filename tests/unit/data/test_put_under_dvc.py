@@ -13,7 +13,8 @@ from components.core.errors import BadInput, RetuneError
 from components.steps import STAGES
 from flows.dvc_adapter import lock
 from flows.dvc_adapter import repro as flows_dvc
-from flows.dvc_adapter.repro import StageResult, add_to_dvc, changed, check_pipeline, object_path, pull
+from flows.dvc_adapter.cache import object_path
+from flows.dvc_adapter.repro import StageResult, add_to_dvc, changed, check_pipeline, pull
 from flows.pipeline.actions import put_under_dvc, record, reproduce_whole
 from flows.project.workspace import Workspace
 from tests.support.project import ROOT

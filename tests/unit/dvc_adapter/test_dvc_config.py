@@ -1,4 +1,4 @@
-"""The folders in which models are made inherit DVC's configuration as DVC resolves it, whatever the project's path holds."""
+"""Workspaces inherit DVC's configuration as DVC resolves it, whatever characters the project's path contains."""
 
 import stat
 import subprocess
@@ -13,9 +13,9 @@ from components.core.errors import BadInput, BadParams
 from components.mlflow_store.registry import checked_package, register
 from components.mlflow_store.tracking import record
 from flows.audit import worktree
-from flows.dvc_adapter import repro
+from flows.dvc_adapter import cache, repro
 from flows.dvc_adapter.config import cache_folder, default_remote, read, share_remote
-from flows.dvc_adapter.lock import pointed
+from flows.dvc_adapter.lock import tracked_md5
 from flows.project.checkout import checkout
 from flows.project.git import git
 from flows.project.workspace import Workspace, find_project, sync_workspace
@@ -43,9 +43,9 @@ def make(folder: Path) -> Path:
 
 
 def workspace_of(project: Path) -> Path:
-    place = Workspace(project, project / "var/workspaces/m", project / "models/m/params.yaml")
-    sync_workspace(place)
-    return place.root
+    workspace = Workspace(project, project / "var/workspaces/m", project / "models/m/params.yaml")
+    sync_workspace(workspace)
+    return workspace.root
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def workspace_of(project: Path) -> Path:
         ("SYSTEM/config", "[core]\n    remote = x\n['remote \"team\"']\n    jobs = 3\n", ("team", "team"), "project/.dvc/cache"),
     ],
 )
-def test_a_workspace_has_the_projects_remote_and_cache(
+def test_workspace_has_the_projects_remote_and_cache(
     project: Path, tmp_path: Path, file: str, text: str, remote: tuple[str, str], cache: str
 ) -> None:
     (tmp_path / file).write_text(text, encoding="utf-8")
@@ -77,15 +77,15 @@ def test_a_workspace_has_the_projects_remote_and_cache(
     }
 
 
-def test_a_rebuild_has_the_remotes_and_a_cache_of_its_own(project: Path, tmp_path: Path) -> None:
+def test_rebuild_has_the_remotes_and_a_separate_cache(project: Path, tmp_path: Path) -> None:
     (project / ".dvc/config.local").write_text("[cache]\n    dir = /shared\n", encoding="utf-8")
-    worktree.prepare_worktree(tmp_path / "apart", project)
+    worktree.prepare_worktree(tmp_path / "rebuilt", project)
 
-    assert default_remote(tmp_path / "apart") == ("team", str(tmp_path / "team"))
-    assert cache_folder(tmp_path / "apart") == tmp_path / "apart/.dvc/cache"
+    assert default_remote(tmp_path / "rebuilt") == ("team", str(tmp_path / "team"))
+    assert cache_folder(tmp_path / "rebuilt") == tmp_path / "rebuilt/.dvc/cache"
 
 
-def test_credentials_stay_ours_to_read(project: Path) -> None:
+def test_credentials_are_readable_by_owner_only(project: Path) -> None:
     secret = '[\'remote "team"\']\n    url = https://ann:hidden@host/x\n    password = "a, b"\n    cert_path = ../cert.pem\n'
     (project / ".dvc/config.local").write_text(secret, encoding="utf-8")
     root = workspace_of(project)
@@ -96,14 +96,14 @@ def test_credentials_stay_ours_to_read(project: Path) -> None:
     assert default_remote(root) == ("team", "https://ann:…@host/x")
 
 
-def test_without_any_remote_the_one_in_var_is_used(project: Path) -> None:
+def test_default_remote_is_in_var(project: Path) -> None:
     (project / ".dvc/config").write_text("", encoding="utf-8")
 
     assert default_remote(project) is None
     assert default_remote(workspace_of(project)) == ("local", str(project / "var/dvc-remote"))
 
 
-def test_the_setting_wins_and_a_persons_default_comes_back(project: Path) -> None:
+def test_setting_overrides_default_remote_and_restores_it(project: Path) -> None:
     file = project / ".dvc/config.local"
     own = '# mine\n[core]\n    remote = b\n[\'remote "b"\']\n    url = "/a, b"\n'
     file.write_text(own, encoding="utf-8")
@@ -127,25 +127,25 @@ def workspace_of_shared(project: Path) -> Path:
 
 
 @pytest.mark.parametrize("url", ["/team/disk", "s3://bucket/x"])
-def test_a_persons_remote_called_shared_stays(project: Path, url: str) -> None:
+def test_users_remote_named_shared_is_kept(project: Path, url: str) -> None:
     (project / ".dvc/config.local").write_text(f"[core]\n    remote = shared\n['remote \"shared\"']\n    url = {url}\n", encoding="utf-8")
 
     assert default_remote(workspace_of(project)) == ("shared", url)
     assert default_remote(project) == ("shared", url)
 
 
-def test_a_state_folder_behind_a_link_leads_to_the_projects_cache(project: Path, tmp_path: Path) -> None:
+def test_linked_state_folder_uses_the_projects_cache(project: Path, tmp_path: Path) -> None:
     (tmp_path / "disk/a/b/c/var").mkdir(parents=True)
     (project / "var").symlink_to(tmp_path / "disk/a/b/c/var")
     (project / ".dvc/config").write_text("", encoding="utf-8")
-    root = workspace_of(project).resolve()  # where DVC finds itself
+    root = workspace_of(project).resolve()  # DVC uses the real path
 
     assert root.is_relative_to(tmp_path / "disk")
     assert cache_folder(root) == project / ".dvc/cache"
     assert default_remote(root) == ("local", str(project / "var/dvc-remote"))
 
 
-def test_an_old_workspaces_own_remote_is_forgotten(project: Path) -> None:
+def test_old_workspace_remote_is_replaced(project: Path) -> None:
     root = workspace_of(project)
     (root / ".dvc/config.local").write_text("[core]\n    remote = shared\n['remote \"shared\"']\n    url = /old\n", encoding="utf-8")
     (root / ".dvc/config").write_text("[cache]\n    dir = /Smith, Jones\n", encoding="utf-8")
@@ -153,21 +153,21 @@ def test_an_old_workspaces_own_remote_is_forgotten(project: Path) -> None:
     assert default_remote(workspace_of(project)) == default_remote(project)
 
 
-def test_a_configuration_that_dvc_cannot_read_is_named(project: Path) -> None:
+def test_invalid_configuration_is_named(project: Path) -> None:
     (project / ".dvc/config").write_text("[cache]\n    dir = /a, b\n", encoding="utf-8")
     with pytest.raises(BadParams, match=r"project/\.dvc: DVC's configuration cannot be read"):
         workspace_of(project)
 
 
 @pytest.mark.parametrize("name", ["what?", "a:b", "{name}", "two\nlines"])
-def test_a_path_that_no_address_can_hold_is_refused(tmp_path: Path, name: str) -> None:
+def test_path_with_unsupported_character_is_rejected(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadInput, match="cannot be used in the path of a project"):
         find_project(make(tmp_path / name))
 
 
 @pytest.mark.slow
-def test_a_clone_pulls_what_a_workspace_pushed(project: Path, tmp_path: Path) -> None:
-    """In a folder with every character that a file, a shell or an address may take for its own."""
+def test_clone_pulls_what_workspace_pushed(project: Path, tmp_path: Path) -> None:
+    """The path contains every character that is special in files, shells and URLs."""
     hostile = make(tmp_path / HOSTILE / "p")
     around = set(tmp_path.rglob("*"))
     root = workspace_of(hostile)
@@ -183,13 +183,13 @@ def test_a_clone_pulls_what_a_workspace_pushed(project: Path, tmp_path: Path) ->
     repro.pull("data/raw.dvc", clone)
 
     assert (clone / "data/raw/rows").read_text(encoding="utf-8") == "rows"
-    assert repro.cached_listing(hostile, pointed(root, "data/raw") or "").keys() == {"rows"}
+    assert cache.cached_listing(hostile, tracked_md5(root, "data/raw") or "").keys() == {"rows"}
     others = {path for path in set(tmp_path.rglob("*")) - around if not path.is_relative_to(tmp_path / HOSTILE)}
-    assert others == set(), "a file outside the project"
+    assert others == set(), "a file was written outside the project"
 
 
 @pytest.mark.slow
-def test_a_candidate_is_kept_below_a_hostile_path(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
+def test_candidate_is_registered_in_hostile_path(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
     root = make_finished(tmp_path / HOSTILE, tiny_base, tickets)
     uri = new_store(root / "var")
     run = record(root, uri, lineage=LINEAGE, params={})
@@ -201,13 +201,15 @@ def test_a_candidate_is_kept_below_a_hostile_path(tmp_path: Path, tiny_base: Pat
 
 
 @pytest.mark.slow
-def test_a_scheduled_checkout_below_a_hostile_path_asks_dvc(tmp_path: Path) -> None:
+def test_scheduled_checkout_works_in_hostile_path(tmp_path: Path) -> None:
     folder = make(tmp_path / HOSTILE)
     git(folder, "init", "-q")
     git(folder, "add", "-A")
     git(folder, "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "start")
     with checkout(folder) as root:
         sync_workspace(Workspace(folder, root, root / "models/m/params.yaml", home=folder / "models/m", commit="c"))
-        said = subprocess.run([sys.executable, "-m", "dvc", "remote", "list"], cwd=root, capture_output=True, text=True, check=True).stdout
-        assert said.split()[0] == "team"
+        output = subprocess.run(
+            [sys.executable, "-m", "dvc", "remote", "list"], cwd=root, capture_output=True, text=True, check=True
+        ).stdout
+        assert output.split()[0] == "team"
         assert cache_folder(root) == folder / ".dvc/cache"

@@ -1,4 +1,4 @@
-"""Settings that were edited after a model was made are not recorded as those that it was made with."""
+"""dvc.lock: edited settings, stale stages and damaged files."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from dvc.utils.serialize import parse_yaml as dvc_reads
 
 from components.core.errors import BadInput, BadParams, NotFound
 from flows.dvc_adapter import lock
-from flows.dvc_adapter.lock import edited_params, lock_hashes, locked, overtaken_stages, settled_stages
+from flows.dvc_adapter.lock import edited_params, lock_hashes, locked_stages, overtaken_stages, unchanged_stages
 from flows.dvc_adapter.repro import dvc
 
 LOCK = """
@@ -33,7 +33,7 @@ stages:
         ("{task: other}", ["task", "train"]),
     ],
 )
-def test_sections_that_a_stage_ran_with_are_compared(tmp_path: Path, params: str, edited: list[str]) -> None:
+def test_sections_used_by_stages_are_compared(tmp_path: Path, params: str, edited: list[str]) -> None:
     (tmp_path / "dvc.lock").write_text(LOCK, encoding="utf-8")
     (tmp_path / "params.yaml").write_text(params, encoding="utf-8")
 
@@ -41,7 +41,7 @@ def test_sections_that_a_stage_ran_with_are_compared(tmp_path: Path, params: str
 
 
 @pytest.mark.parametrize("labels", ['["yes", "no"]', "[yes, no]", '["1:30", "010"]', "[010, 2026-01-01]", '["on", "off", "1e5"]'])
-def test_settings_that_dvc_writes_otherwise_are_not_edited(tmp_path: Path, labels: str) -> None:
+def test_settings_in_dvc_notation_are_not_edited(tmp_path: Path, labels: str) -> None:
     (tmp_path / "params.yaml").write_text(f"validate: {{labels: {labels}}}", encoding="utf-8")
     ran = dvc_reads((tmp_path / "params.yaml").read_text(encoding="utf-8"), "params.yaml")
     stages = {"train": {"cmd": "x", "params": {"params.yaml": ran}}}
@@ -50,8 +50,8 @@ def test_settings_that_dvc_writes_otherwise_are_not_edited(tmp_path: Path, label
     assert edited_params(tmp_path) == []
 
 
-def test_a_stage_that_ran_with_other_settings_than_the_next_is_told(tmp_path: Path) -> None:
-    """Train ran alone after an edit: its settings are those of params.yaml, and the search's are not."""
+def test_stages_with_different_settings_are_reported(tmp_path: Path) -> None:
+    """Train ran alone after an edit: its settings match params.yaml, those of the search do not."""
     stages = {name: {"params": {"params.yaml": {"train": {"epochs": epochs}}}} for name, epochs in (("tune", 3), ("train", 9), ("mine", 1))}
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"stages": stages}), encoding="utf-8")
     (tmp_path / "params.yaml").write_text("train: {epochs: 9}", encoding="utf-8")
@@ -59,14 +59,14 @@ def test_a_stage_that_ran_with_other_settings_than_the_next_is_told(tmp_path: Pa
     assert edited_params(tmp_path) == ["train"]
 
 
-def test_where_nothing_ran_there_is_nothing_to_compare(tmp_path: Path) -> None:
+def test_missing_lock_is_reported(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("task: x", encoding="utf-8")
-    with pytest.raises(NotFound, match="nothing was made here yet"):
+    with pytest.raises(NotFound, match="no stage ran here yet"):
         edited_params(tmp_path)
 
 
-def test_a_stage_that_ran_before_its_input_was_made_anew_is_overtaken(tmp_path: Path) -> None:
-    """Preprocess ran alone, and made another `learn`; `test` is as it was, and the code of a stage is nobody's output."""
+def test_stage_with_newer_input_is_overtaken(tmp_path: Path) -> None:
+    """Preprocess ran alone and changed `learn`; `test` is unchanged, and no stage writes the code."""
     stages = """
 schema: '2.0'
 stages:
@@ -85,14 +85,14 @@ stages:
 @pytest.mark.parametrize(
     "content", [b"\x00\x01garbage", b"\xff", b"hello", b"[1]", b"stages: 1", b"stages: {train: 1}", b"stages: {train: {outs: [1]}}"]
 )
-def test_a_damaged_lock_is_named(tmp_path: Path, content: bytes) -> None:
+def test_damaged_lock_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "dvc.lock").write_bytes(content)
     with pytest.raises(BadParams, match=r"dvc\.lock"):
         lock_hashes(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "outs", "outs: []", "outs: [1]", "outs: [{path: raw}]", "outs: [{md5: 1.5, path: raw}]", "x: ["])
-def test_a_damaged_pointer_is_named(tmp_path: Path, content: str) -> None:
+def test_damaged_pointer_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "dvc.lock").write_text("stages: {}", encoding="utf-8")
     (tmp_path / "data").mkdir()
     (tmp_path / "data/raw.dvc").write_text(content, encoding="utf-8")
@@ -101,23 +101,23 @@ def test_a_damaged_pointer_is_named(tmp_path: Path, content: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("dvc.lock", "\x01garbage", r"dvc\.lock is not YAML"),
         ("dvc.yaml", "stages: {}\nstages: {}\n", r"dvc\.yaml: the key 'stages' is in line 1 and again in line 2"),
     ],
 )
-def test_dvc_is_told_which_file_is_damaged(tmp_path: Path, name: str, content: str, told: str) -> None:
+def test_error_names_the_damaged_file(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / ".dvc/tmp").mkdir(parents=True)
     (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n", encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: echo, outs: [x]}}", encoding="utf-8")
     (tmp_path / name).write_text(content, encoding="utf-8")
-    with pytest.raises(BadInput, match=f"dvc status failed: .*{told}"):
+    with pytest.raises(BadInput, match=f"dvc status failed: .*{message}"):
         dvc(["status"], tmp_path, what="dvc status")
 
 
 @pytest.mark.parametrize("content", ["", '{"read": '])
-def test_a_torn_list_of_paths_in_use_is_removed(tmp_path: Path, content: str) -> None:
+def test_incomplete_rwlock_is_removed(tmp_path: Path, content: str) -> None:
     (tmp_path / ".dvc/tmp").mkdir(parents=True)
     (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = true\n    analytics = false\n", encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {one: {cmd: echo, outs: [x]}}", encoding="utf-8")
@@ -139,7 +139,7 @@ OURS = ("validate", "preprocess", "train", "mine")
 
 @pytest.mark.parametrize("order", [OURS, ("mine", *OURS[:3]), OURS[::-1]])
 @pytest.mark.parametrize(
-    ("changed", "stand"),
+    ("changed", "unchanged"),
     [
         (set(), set(OURS)),
         ({"train"}, {"validate", "preprocess", "mine"}),
@@ -149,17 +149,17 @@ OURS = ("validate", "preprocess", "train", "mine")
         ({"elsewhere/dvc.yaml:other"}, set()),
     ],
 )
-def test_a_stage_stands_where_nothing_it_hangs_on_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...], changed: set[str], stand: set[str]
+def test_stage_without_changed_dependency_is_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: tuple[str, ...], changed: set[str], unchanged: set[str]
 ) -> None:
     monkeypatch.setattr(lock, "STAGES", order)
     (tmp_path / "dvc.lock").write_text(CHAIN, encoding="utf-8")
 
-    assert settled_stages(tmp_path, changed) == stand
+    assert unchanged_stages(tmp_path, changed) == unchanged
 
 
-def test_a_stage_that_dvc_yaml_lost_says_nothing(tmp_path: Path) -> None:
-    """DVC keeps it in its lock; under its old name it wrote what another stage writes now."""
+def test_stage_removed_from_dvc_yaml_is_ignored(tmp_path: Path) -> None:
+    """DVC keeps a renamed stage in its lock, with the same output."""
     old = "  prepare: {outs: [{path: data/learn, md5: old.dir}]}\n"
     (tmp_path / "dvc.lock").write_text("stages:\n  preprocess: {outs: [{path: data/learn, md5: new.dir}]}\n" + old, encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text("stages: {preprocess: {cmd: x}}", encoding="utf-8")
@@ -167,25 +167,25 @@ def test_a_stage_that_dvc_yaml_lost_says_nothing(tmp_path: Path) -> None:
     assert lock_hashes(tmp_path) == {"data/learn": "new.dir"}
 
 
-def test_the_projects_own_pipeline_hides_none_of_its_stages(tmp_path: Path) -> None:
-    """It writes paths as texts, with and without settings of theirs; the lock writes mappings."""
+def test_all_stages_of_the_projects_pipeline_are_known(tmp_path: Path) -> None:
+    """dvc.yaml has paths as strings or mappings; the lock has mappings only."""
     pipeline = Path(__file__).parents[3] / "dvc.yaml"
     (tmp_path / "dvc.yaml").write_bytes(pipeline.read_bytes())
     stages = "".join(f"  {stage}: {{cmd: x, outs: [{{path: {stage}, md5: m}}]}}\n" for stage in (*lock.STAGES, "gone"))
     (tmp_path / "dvc.lock").write_text(f"stages:\n{stages}", encoding="utf-8")
 
-    assert locked(tmp_path) == set(lock.STAGES)
-    assert settled_stages(tmp_path, {"evaluate"}) == {*lock.STAGES} - {"evaluate"}
+    assert locked_stages(tmp_path) == set(lock.STAGES)
+    assert unchanged_stages(tmp_path, {"evaluate"}) == {*lock.STAGES} - {"evaluate"}
 
 
 @pytest.mark.parametrize("content", ["[a]", "stages: [a]", "stages: text"])
-def test_a_pipeline_without_a_mapping_of_stages_is_named(tmp_path: Path, content: str) -> None:
+def test_pipeline_without_stages_mapping_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "dvc.lock").write_text("stages: {}", encoding="utf-8")
     (tmp_path / "dvc.yaml").write_text(content, encoding="utf-8")
 
     with pytest.raises(BadParams, match=r"dvc\.yaml has no `stages`"):
-        locked(tmp_path)
+        locked_stages(tmp_path)
 
 
-def test_without_a_lock_no_stage_stands(tmp_path: Path) -> None:
-    assert settled_stages(tmp_path, set()) == frozenset()
+def test_no_stage_is_unchanged_without_lock(tmp_path: Path) -> None:
+    assert unchanged_stages(tmp_path, set()) == frozenset()

@@ -105,7 +105,7 @@ def test_deleted_mlflow_database_is_rejected(tmp_path: Path) -> None:
 
 def test_promoted_version_without_ledger_entry_is_rejected(tmp_path: Path) -> None:
     Ledger(f"sqlite:///{tmp_path}/var/ledger.db")
-    with pytest.raises(NotFound, match="has no entry for tickets, and version 1 of tickets was promoted, by its tags"):
+    with pytest.raises(NotFound, match="has no entry for tickets, but version 1 of tickets was promoted, by its tags"):
         history(model_of(tmp_path, version(1, retune__promoted="2026-11-30")))
 
 

@@ -1,4 +1,4 @@
-"""A Prefect server on SQLite says 503 while its file is busy: what was sent is sent again, an error is not."""
+"""Requests are repeated while a Prefect server on SQLite is busy (503), but not after errors."""
 
 import json
 import threading
@@ -13,14 +13,14 @@ from flows.orchestrator.prefect_api import post
 
 
 class Busy(BaseHTTPRequestHandler):
-    """Answers with what `answers` holds, the last of them for ever."""
+    """Answer with the statuses in `statuses`, repeating the last one."""
 
-    answers: list[int]
-    asked: list[object]
+    statuses: list[int]
+    bodies: list[object]
 
     def do_POST(self) -> None:
-        self.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
+        self.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0])
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"{}")
@@ -32,7 +32,7 @@ class Busy(BaseHTTPRequestHandler):
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setattr(prefect_api, "PAUSES", (0.01, 0.01))
-    Busy.answers, Busy.asked = [200], []
+    Busy.statuses, Busy.bodies = [200], []
     with HTTPServer(("127.0.0.1", 0), Busy) as listening:
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -41,17 +41,17 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
-def test_a_busy_server_is_asked_again(server: str) -> None:
-    Busy.answers = [503, 503, 201]
+def test_request_to_busy_server_is_repeated(server: str) -> None:
+    Busy.statuses = [503, 503, 201]
 
     assert post(server, {"run": 1}).status_code == 201
-    assert Busy.asked == [{"run": 1}] * 3
+    assert Busy.bodies == [{"run": 1}] * 3
 
 
-@pytest.mark.parametrize(("answer", "times"), [(503, 3), (409, 1), (500, 1)])
-def test_an_error_is_told_after_as_many_attempts_as_it_deserves(server: str, answer: int, times: int) -> None:
-    Busy.answers = [answer]
+@pytest.mark.parametrize(("status", "times"), [(503, 3), (409, 1), (500, 1)])
+def test_error_is_raised_after_expected_attempts(server: str, status: int, times: int) -> None:
+    Busy.statuses = [status]
 
-    with pytest.raises(httpx.HTTPStatusError, match=str(answer)):
+    with pytest.raises(httpx.HTTPStatusError, match=str(status)):
         post(server, {})
-    assert len(Busy.asked) == times
+    assert len(Busy.bodies) == times

@@ -1,4 +1,4 @@
-"""One line a model, from what registry, ledger and Prefect say."""
+"""One row per model, from registry, ledger and Prefect."""
 
 from datetime import timedelta
 
@@ -7,7 +7,7 @@ import pytest
 from flows.audit.fleet_status import age, earliest
 
 
-def test_the_first_start_of_each_model_is_its_next_run() -> None:
+def test_next_run_is_the_earliest_start_per_model() -> None:
     runs = [
         {"parameters": {"model": "a"}, "expected_start_time": "2026-11-29T03:00:00Z"},
         {"parameters": {}, "expected_start_time": "2026-11-29T03:30:00Z"},
@@ -19,7 +19,7 @@ def test_the_first_start_of_each_model_is_its_next_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("passed", "says"),
+    ("passed", "text"),
     [
         (timedelta(seconds=30), "0 min"),
         (timedelta(minutes=119), "119 min"),
@@ -27,5 +27,5 @@ def test_the_first_start_of_each_model_is_its_next_run() -> None:
         (timedelta(hours=49), "2 d"),
     ],
 )
-def test_ages_are_told_as_people_say_them(passed: timedelta, says: str) -> None:
-    assert age(passed) == says
+def test_age_has_readable_units(passed: timedelta, text: str) -> None:
+    assert age(passed) == text

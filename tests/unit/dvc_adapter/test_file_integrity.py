@@ -1,4 +1,4 @@
-"""What came from DVC's cache or a remote is hashed once before it is used, and what is damaged is named and dropped."""
+"""Files from DVC's cache or a remote are hashed once before use; damaged ones are named and removed."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,8 @@ import pytest
 
 from components.data.snapshot import take_snapshot
 from components.data.snapshot.settings import SnapshotParams
+from flows.dvc_adapter.cache import object_path
 from flows.dvc_adapter.file_integrity import RECORD, damaged_input, damaged_outputs, drop
-from flows.dvc_adapter.repro import object_path
 from flows.pipeline.actions import repair_input
 from flows.project.workspace import Workspace
 from tests.support.cached import keep, keep_folder
@@ -19,10 +19,10 @@ FILES = {"test.parquet": b"rows", "sub/deep.txt": b"deep"}
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A workspace whose stage wrote a folder and a file."""
+    """Return a workspace whose stage wrote a folder and a file."""
     folder, file = keep_folder(tmp_path, FILES), keep(tmp_path, b"alone")
     outs = [{"path": "data/prepared", "hash": "md5", "md5": folder}, {"path": "alone.txt", "hash": "md5", "md5": file}]
-    outs += [{"path": "elsewhere", "md5": "0" * 32}]  # as DVC 2 hashed texts
+    outs += [{"path": "elsewhere", "md5": "0" * 32}]  # a text hash of DVC 2
     (tmp_path / "dvc.lock").write_text(json.dumps({"stages": {"preprocess": {"outs": outs}}}), encoding="utf-8")
     for name, content in {
         "alone.txt": b"alone",
@@ -39,7 +39,7 @@ def damaged(root: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["data/prepared/test.parquet", "data/prepared/sub/deep.txt", "alone.txt"])
-def test_a_flipped_byte_is_found_and_its_object_dropped(root: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_flipped_byte_is_detected_and_object_dropped(root: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     assert damaged(root) == set()
     content = (root / name).read_bytes()
     (md5,) = {
@@ -49,47 +49,47 @@ def test_a_flipped_byte_is_found_and_its_object_dropped(root: Path, name: str, c
     }
     for path in (root / name, object_path(root, md5)):
         path.write_bytes(b"X" + content[1:])
-    found = damaged_outputs(root, ["preprocess"])
-    drop(root, found)
+    bad = damaged_outputs(root, ["preprocess"])
+    drop(root, bad)
 
-    assert found == {name: md5}
+    assert bad == {name: md5}
     assert not (root / name).exists()
     assert not object_path(root, md5).exists()
     assert md5 in caplog.text
-    assert damaged(root) == set(), "what is missing is left to DVC"
+    assert damaged(root) == set(), "DVC detects missing files"
 
 
-def test_a_whole_object_stays_where_only_the_file_is_damaged(root: Path) -> None:
+def test_intact_object_is_kept_if_only_the_file_is_damaged(root: Path) -> None:
     (root / "alone.txt").write_bytes(b"Xlone")
-    found = damaged_outputs(root, ["preprocess"])
-    drop(root, found)
+    bad = damaged_outputs(root, ["preprocess"])
+    drop(root, bad)
 
-    assert object_path(root, found["alone.txt"]).read_bytes() == b"alone"
+    assert object_path(root, bad["alone.txt"]).read_bytes() == b"alone"
 
 
-def test_a_damaged_listing_stands_for_its_folder(root: Path) -> None:
+def test_damaged_listing_marks_folder_as_damaged(root: Path) -> None:
     md5 = keep_folder(root, FILES)
     object_path(root, md5).write_text("[]", encoding="utf-8")
-    found = damaged_outputs(root, ["preprocess"])
-    drop(root, found)
+    bad = damaged_outputs(root, ["preprocess"])
+    drop(root, bad)
 
-    assert found == {"data/prepared": md5}
+    assert bad == {"data/prepared": md5}
     assert not (root / "data/prepared").exists()
     assert not object_path(root, md5).exists()
 
 
-def test_what_was_found_whole_is_not_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verified_file_is_not_read_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert damaged(root) == set()
     before = (root / RECORD).stat().st_mtime_ns
     with monkeypatch.context() as patch:
         patch.setattr("flows.dvc_adapter.file_integrity.VerifiedFiles._hash", lambda *_: pytest.fail("a file was read"))
         assert damaged(root) == set()
     assert (root / RECORD).stat().st_mtime_ns == before
-    assert damaged_outputs(root, ["preprocess"], anew=True) == {}
+    assert damaged_outputs(root, ["preprocess"], rehash=True) == {}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{broken", '{"alone.txt": 1}'])
-def test_a_broken_record_is_made_anew(root: Path, content: str) -> None:
+def test_invalid_record_is_replaced(root: Path, content: str) -> None:
     (root / "var").mkdir(exist_ok=True)
     (root / RECORD).write_text(content, encoding="utf-8")
     (root / "alone.txt").write_bytes(b"Xlone")
@@ -97,16 +97,16 @@ def test_a_broken_record_is_made_anew(root: Path, content: str) -> None:
     assert damaged(root) == {"alone.txt"}
 
 
-@pytest.mark.parametrize("gone", [False, True])
-def test_a_damaged_snapshot_is_removed_so_that_it_is_taken_anew(tmp_path: Path, tickets: pd.DataFrame, gone: bool) -> None:
+@pytest.mark.parametrize("missing", [False, True])
+def test_damaged_snapshot_is_removed(tmp_path: Path, tickets: pd.DataFrame, missing: bool) -> None:
     tickets.to_csv(tmp_path / "rows.csv", index=False)
-    place = Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
-    take_snapshot(tmp_path, place.raw, snapshot=SnapshotParams(source="rows.csv"), required=("text", "label"))
-    repair_input(place, place.raw)
-    assert place.raw.is_dir()
+    workspace = Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
+    take_snapshot(tmp_path, workspace.raw, snapshot=SnapshotParams(source="rows.csv"), required=("text", "label"))
+    repair_input(workspace, workspace.raw)
+    assert workspace.raw.is_dir()
 
-    (part,) = place.raw.glob("*.parquet")
-    part.unlink() if gone else part.write_bytes(part.read_bytes()[:-1] + b"X")
-    assert damaged_input(tmp_path, place.raw) == [f"data/raw/{part.name}"]
-    repair_input(place, place.raw)
-    assert not place.raw.exists()
+    (part,) = workspace.raw.glob("*.parquet")
+    part.unlink() if missing else part.write_bytes(part.read_bytes()[:-1] + b"X")
+    assert damaged_input(tmp_path, workspace.raw) == [f"data/raw/{part.name}"]
+    repair_input(workspace, workspace.raw)
+    assert not workspace.raw.exists()

@@ -1,0 +1,116 @@
+"""Start, check, restart and end the processes of services: shared by the managed Prefect server, `retune up` and the local stack."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+import psutil
+
+from components.core.errors import Cancelled, Unavailable
+from components.core.output_dir import open_log
+from components.core.process import end_group, tied_command
+from flows.orchestrator.guarded_app import HOST
+
+STEADY = 60.0  # seconds that a process must run before its next end counts as the first failure in a row
+
+
+class RestartedProcess:
+    """A child process that `revive` restarts after it ended; the pauses (seconds) get longer with each failure in a row."""
+
+    def __init__(self, start: Callable[[], "subprocess.Popen[Any]"], pauses: Sequence[float] = (0.0,)) -> None:
+        self._start, self._pauses = start, pauses
+        self.child, self.restarts = start(), 0
+        self._started, self._failures = time.monotonic(), 0
+        self._due: float | None = None  # time of the next start
+
+    def revive(self) -> bool:
+        """Restart the process if it ended and its pause is over; return whether it was found ended just now."""
+        now = time.monotonic()
+        ended = self._due is None and has_ended(self.child)
+        if ended:
+            self._failures = self._failures + 1 if now - self._started < STEADY else 1
+            self._due = now + self._pauses[min(self._failures, len(self._pauses)) - 1]
+            end_group(self.child)  # the rest of its group
+        if self._due is not None and now >= self._due:
+            self.child, self._started, self._due, self.restarts = self._start(), now, None, self.restarts + 1
+        return ended
+
+
+def has_ended(child: "subprocess.Popen[Any]") -> bool:
+    """Return whether a process has ended, without reaping it: its id stays reserved, so that its group can be ended."""
+    return child.returncode is not None or os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+@contextmanager
+def running(command: list[str], settings: dict[str, str], log: Path, folder: Path | None = None) -> Iterator["subprocess.Popen[str]"]:
+    """Run a command with `settings` in its environment, in a separate session and tied to the life of this process."""
+    with os.fdopen(open_log(log), "a", encoding="utf-8") as out:
+        child = subprocess.Popen(
+            tied_command(command),
+            cwd=folder,
+            env=os.environ | settings,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+            text=True,
+        )
+    try:
+        yield child
+    finally:
+        end_group(child, grace=5.0)
+
+
+def http_fault(url: str, auth: tuple[str, str] | None = None, timeout: float = 5.0) -> str | None:
+    """Return None if `url` answers with 200 within `timeout` seconds, else what is wrong."""
+    try:
+        status = httpx.get(url, auth=auth, timeout=timeout).status_code
+    except httpx.HTTPError as error:
+        return f"does not answer: {type(error).__name__}"
+    return None if status == httpx.codes.OK else f"answers with {status}"
+
+
+def listens(process: psutil.Process, port: int) -> bool:
+    """Return whether a process or one of its children listens on a local port; another program may have taken it."""
+    connections = []
+    for member in (process, *process.children(recursive=True)):
+        with suppress(psutil.Error):
+            connections += member.net_connections("inet")
+    return any(connection.status == psutil.CONN_LISTEN and connection.laddr.port == port for connection in connections)
+
+
+def free_port(preferred: int) -> int:
+    """Return the preferred port of 127.0.0.1 if it is free, else any free one."""
+    for port in (preferred, 0):
+        with suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((HOST, port))
+            return int(probe.getsockname()[1])
+    raise Unavailable(f"no free port on {HOST}")
+
+
+def log_tail(log: Path, lines: int = 5) -> str:
+    """Return the last non-empty lines of a log; empty if it does not exist."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+
+
+def cancel_on_signals() -> None:
+    """Raise Cancelled on SIGTERM, SIGHUP and SIGINT, and ignore further ones, so that the services are ended first."""
+    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
+    def cancel(number: int, _frame: FrameType | None) -> None:
+        for other in signals:
+            signal.signal(other, signal.SIG_IGN)
+        raise Cancelled(f"ended by {signal.Signals(number).name}")
+
+    for number in signals:
+        signal.signal(number, cancel)
