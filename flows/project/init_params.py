@@ -45,6 +45,11 @@ class Guess:
     split_column: str | None = None
     split_files: bool = False
 
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+        return self.shape.task if self.shape else "text_classification"
+
     def __str__(self) -> str:
         roles = ", ".join(f"{role} = {name!r}" for role, name in self.columns.items())
         roles += f", split = {self.split_column!r}" if self.split_column else ", splits by the files' names" if self.split_files else ""

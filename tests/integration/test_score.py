@@ -87,7 +87,7 @@ def halted(project: Path, happened: Callable[[], bool], arguments: Sequence[str]
 
 def test_a_killed_scoring_goes_on_and_ends_with_the_same_bytes(project: Path, workspace: Workspace, whole: Path) -> None:
     out = project / "torn"
-    asked = ("rows.parquet", "torn", "--model", "tickets@champion", *OPTIONS)
+    asked = ("rows.parquet", "torn", "--model-version", "tickets@champion", *OPTIONS)
     with (
         halted(project, (out / "part-00004.parquet").exists, asked),
         pytest.raises(Unavailable, match="torn: another process is scoring into this folder"),

@@ -19,4 +19,4 @@ def test_status_says_in_words_that_nobody_is_champion(capsys: pytest.CaptureFixt
 def test_the_help_says_what_a_bare_date_means() -> None:
     said = CliRunner(env={"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "300"}).invoke(app, ["champion", "--help"]).stdout
 
-    assert "00:00 UTC of a bare date" in said
+    assert "00:00 UTC for a date" in said

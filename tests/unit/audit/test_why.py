@@ -46,7 +46,7 @@ def test_a_gate_that_nobody_knew_is_shown_whole(capsys: pytest.CaptureFixture[st
 
     said = capsys.readouterr().out
     lines = [
-        "FAIL  mine (vetoes): worse on [short] texts",
+        "FAIL  mine (blocking): worse on [short] texts",
         "accuracy -0.012 (-0.034 to 0.01), threshold -0.02, n 1,512, Tango",
         "would change it: a smaller gates.mine.margin",
         "rejects: worse on [short] texts (one-sided p 0.0004, 0.0031 after correction); accuracy -0.12 (-0.2 to -0.04)",

@@ -15,7 +15,7 @@ import pytest
 from components.core import exits
 from components.core.errors import BadInput, BadParams, Cancelled, RetuneError, Unavailable
 from components.core.exits import run_command
-from flows.cli import _take_debug
+from flows.cli import _application_options_first
 
 ROOT = Path(__file__).parents[3]
 
@@ -215,16 +215,12 @@ def test_a_trace_is_named_though_old_ones_cannot_be_removed(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("given", "left", "on"),
+    ("arguments", "ordered"),
     [
-        (["tasks", "--debug", "--json"], ["tasks", "--json"], "1"),
-        (["--debug", "tasks"], ["tasks"], "1"),
-        (["predict", "--", "--debug"], ["predict", "--", "--debug"], ""),
+        (["tasks", "--debug", "--json"], ["--debug", "tasks", "--json"]),
+        (["--debug", "tasks", "--quiet"], ["--debug", "--quiet", "tasks"]),
+        (["predict", "--", "--debug"], ["predict", "--", "--debug"]),
     ],
 )
-def test_debug_may_stand_behind_the_command(given: list[str], left: list[str], on: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(exits.DEBUG, "")
-
-    _take_debug(given)
-
-    assert (given, os.environ[exits.DEBUG]) == (left, on)
+def test_application_options_may_follow_the_command(arguments: list[str], ordered: list[str]) -> None:
+    assert _application_options_first(arguments) == ordered

@@ -25,8 +25,8 @@ import sys
 from pathlib import Path
 from components.core.errors import Cancelled
 from components.data.snapshot import SnapshotParams, take_snapshot
-from flows.cli import heed_signals
-heed_signals()
+from flows.cli import install_signal_handlers
+install_signal_handlers()
 try:
     take_snapshot(Path(sys.argv[1]), Path(sys.argv[1], "raw"), snapshot=SnapshotParams.model_validate_json(sys.argv[2]))
 except (Cancelled, KeyboardInterrupt) as error:
