@@ -85,7 +85,7 @@ def snapshot(
 
     workspace = open_model(model, params)
     with single_process(workspace):
-        data = actions.take_snapshot(workspace, source)
+        data = actions.snapshot(workspace, source)
         base = actions.pin_base(workspace)
         actions.put_under_dvc(workspace)
     if as_json:

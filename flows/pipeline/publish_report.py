@@ -53,7 +53,7 @@ def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence
         "champion": describe_reference(workspace, result.model, judged.verdict),
         "made_at": datetime.now(UTC),
     }
-    seconds = {stage.name: stage.seconds for stage in stages if stage.became is repro.StageResult.RAN}
+    seconds = {stage.name: stage.seconds for stage in stages if stage.result is repro.StageResult.RAN}
     params = read_yaml(workspace.params)  # as they are recorded with a run
     report.write_card(workspace.root, workspace.reports, **known)
     report.write_report(workspace.root, result.page, seconds=seconds, params=params, **known)  # last: it says that both are there

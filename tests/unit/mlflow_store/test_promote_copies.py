@@ -86,7 +86,7 @@ def test_what_the_target_itself_judged_and_failed_does_not_come_in_by_the_source
     judge(staging, 2)
     own = judge(local, number, Outcome.FAIL, key="under new gates")
 
-    with pytest.raises(BadInput, match=r"version 2 of local passed in staging, and was judged in local, too: the verdict .* is FAIL"):
+    with pytest.raises(BadInput, match=r"version 2 of local passed in staging but was judged in local too: the verdict .* is FAIL"):
         promote(staging, local, 2)
     assert champion(local) is None
     assert read_verdict(local.mlflow, found(local, number)) == own

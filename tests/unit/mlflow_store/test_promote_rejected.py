@@ -29,5 +29,5 @@ def test_a_persons_no_outlasts_the_champion_being_registered_again_under_another
         promotion.registry.promote(
             place.mlflow, place.ledger, NAME, 3, expected=4, who="retune run", why=again.reason, evidence=again.evidence
         )
-    promotion.bring(place, NAME)
+    promotion.sync_registry(place, NAME)
     assert (version(place, 3).answer, aliases(place)) == ("rejected by bob: it is harmful", {"champion": 4})
