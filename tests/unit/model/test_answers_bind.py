@@ -18,7 +18,7 @@ from components.mlflow_store.registry import CHALLENGER, CHAMPION, Environment, 
 from components.mlflow_store.registry.versions import COMPLETE, EVIDENCE, JUDGED_AGAINST, KEY, ORIGIN
 from components.mlflow_store.tracking import RecordedRun
 from flows.pipeline import actions
-from flows.pipeline.judge import JudgeResult, _settled
+from flows.pipeline.judge import JudgeResult, _decided
 from flows.production import events, promotion
 from flows.project.workspace import Workspace
 from tests.support.finished import new_store
@@ -304,14 +304,14 @@ def test_a_registration_that_takes_the_alias_meanwhile_keeps_it(place: Environme
 def test_what_was_undecided_for_a_passing_reason_is_judged_anew_until_a_person_settles_it(place: Environment) -> None:
     ledger = Ledger(place.ledger)
     request = wait(place, 1)
-    assert not _settled(ledger, version(place, 1), "v1")
+    assert not _decided(ledger, version(place, 1), "v1")
 
     promotion.approve(place, request.run, who="ada", why="the machine was slow")
-    assert _settled(ledger, version(place, 1), "v1")
-    assert not _settled(ledger, version(place, 1), "another")
+    assert _decided(ledger, version(place, 1), "v1")
+    assert not _decided(ledger, version(place, 1), "another")
 
     promotion.reject(place, wait(place, 2).run, who="bob", why="it is harmful")
-    assert _settled(ledger, version(place, 2), "v2")
+    assert _decided(ledger, version(place, 2), "v2")
 
 
 def test_a_verdict_of_an_earlier_layout_keeps_its_digest() -> None:
