@@ -200,8 +200,10 @@ def earlier_tests(
     for name, table in tables.items():
         try:
             rows, left_out = prepare_earlier(table, table["text"].isin(known_texts).to_numpy(dtype=np.bool_), labels)
-            predictions = [sessions.predict(model, rows) for model in (version, champion)] if len(rows) else (None, None)
-            yield PastTestSet(name, *predictions, left_out=left_out)
+            if not len(rows):
+                yield PastTestSet(name, left_out=left_out)
+                continue
+            yield PastTestSet(name, sessions.predict(version, rows), sessions.predict(champion, rows), left_out=left_out)
         except RetuneError as error:
             yield PastTestSet(name, fault=str(error))
 

@@ -1,4 +1,4 @@
-"""One run a model at a time, and one in a folder, whoever started it: a person, a schedule, another machine."""
+"""Locks: one run per model, and one per workspace, across users, schedules and hosts."""
 
 import fcntl
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ from components.core.locks import hold, hold_shared, shared_database
 from components.core.output_dir import make_private
 
 RUNS = "var/runs"
-LOCK = "var/run.lock"  # in a workspace: the one run that works there
-SECONDS = 5.0  # that a run waits for one that is about to end
+LOCK = "var/run.lock"  # in a workspace
+SECONDS = 5.0  # to wait for a run that is about to end
 
 
 @contextmanager
 def run_lock(project: Path, name: str) -> Iterator[None]:
-    """Hold the model `name` among all runs of it, on this machine or on all that share a database.
+    """Lock the model `name`, on this host or on all hosts that share a database.
 
     Raises:
-        Busy: another run of the model is at work.
-        Unavailable: the database is out of reach.
+        LockTimeout: another run of the model is active.
+        Unavailable: the database is unreachable.
     """
     shared = shared_database()
     with hold_shared(shared, f"retrain {name}", SECONDS) if shared else hold(project / RUNS / f"{name}.lock", SECONDS):
@@ -29,10 +29,10 @@ def run_lock(project: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def folder_lock(root: Path) -> Iterator[None]:
-    """Hold the workspace at `root` for one run; the kernel drops the lock however the run ends.
+    """Lock the workspace at `root`; the kernel releases the lock when the process ends.
 
     Raises:
-        Unavailable: another run works in it.
+        Unavailable: another run uses it.
     """
     path = root / LOCK
     make_private(path.parent)
@@ -40,5 +40,5 @@ def folder_lock(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Unavailable(f"another run is working in {root} (it holds {path}); wait for it or end it") from None
+            raise Unavailable(f"another run uses {root} (it holds {path}); wait for it or stop it") from None
         yield
