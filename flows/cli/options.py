@@ -65,7 +65,7 @@ ModelVersion = Annotated[
     typer.Option("--model-version", metavar="VERSION", help="NAME@ALIAS or NAME/VERSION. Default: the champion of this project's model."),
 ]
 OldModelVersion = Annotated[str, typer.Option("--model", hidden=True)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Inline = Annotated[bool, typer.Option("--inline", help="Run without Prefect: no server, no run page.")]
 
 
