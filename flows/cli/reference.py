@@ -4,6 +4,7 @@ The output is deterministic; tests/unit/cli/test_reference.py compares it with t
 """
 
 import inspect
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from components.core.exits import run_command
 from components.training.trainer import TrainParams, TrainSection
 from components.training.tune.settings import Dimension
 from flows.cli import app
@@ -177,4 +179,4 @@ def _table(columns: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Iterator[
 
 
 if __name__ == "__main__":
-    write(Path("docs"))
+    sys.exit(run_command(lambda: write(Path("docs"))))

@@ -112,7 +112,7 @@ def test_a_promotion_between_environments_by_command(
     done = retune(folder, "promote", "tickets", "2", "--from", "local", "--to", "production", RETUNE_ENVIRONMENTS=named, RETUNE_USER="ada")
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("tickets: version 1 is now the champion; before: none")
+    assert done.stdout.strip().endswith("tickets: version 1 is now the champion; previous: none")
     assert (aliases(production), aliases(local)) == ({CHAMPION: 1}, {CHALLENGER: 2})
     entry = Ledger(production.ledger).head("tickets")
     assert (entry.origin, entry.evidence, entry.who, entry.anchor) == ("local", verdict.evidence, "ada", 1)

@@ -216,10 +216,10 @@ def test_a_person_promotes_rolls_back_and_mends_by_commands(
     refused = retune(folder, "promote", "tickets", "2")
     assert (refused.returncode, "is FAIL" in refused.stderr) == (2, True)
     forced = retune(folder, "promote", "tickets", "2", "--force", "--why", "the floor was set too high", RETUNE_USER="ada")
-    assert forced.stdout.strip().endswith("tickets: version 2 is now the champion; before: 1"), forced.stderr
+    assert forced.stdout.strip().endswith("tickets: version 2 is now the champion; previous: 1"), forced.stderr
 
     back = retune(folder, "rollback", "tickets", "--why", "wrong on invoices", RETUNE_USER="ada")
-    assert back.stdout.strip().endswith("tickets: version 1 is now the champion; before: 2"), back.stderr
+    assert back.stdout.strip().endswith("tickets: version 1 is now the champion; previous: 2"), back.stderr
     assert aliases(place) == {CHAMPION: 1, PREVIOUS: 2}
     assert [(entry.action, entry.version, entry.forced, entry.why) for entry in Ledger(place.ledger).entries("tickets")] == [
         ("promoted", 1, False, "it is PASS"),

@@ -136,7 +136,7 @@ def test_a_run_that_was_killed_leaves_its_news_new_and_nothing_running(project: 
 
 def test_a_run_that_finds_another_one_of_the_model_at_work_is_skipped(project: Path) -> None:
     with hold(project / "var/runs/mails.lock", 1):
-        assert retrain(project)["reason"] == "another run of the model is at work"
+        assert retrain(project)["reason"] == "another run of the model is active"
         busy = retune(project, "run", "--model", "mails", "--inline")
 
     assert (busy.returncode, "held by another process" in busy.stderr) == (75, True), busy.stderr
@@ -162,7 +162,7 @@ def test_another_base_model_is_news(project: Path) -> None:
     done = retune(project, "retrain", "mails", "--inline")
 
     assert done.returncode == 0, done.stderr
-    assert "code, settings or base model are others than in the run of" in done.stderr
+    assert "code, settings or base model changed since the run of" in done.stderr
     assert retrain(project)["outcome"] == "skipped"
 
 
@@ -172,7 +172,7 @@ def test_a_schedule_fires_by_itself_and_promotes(project: Path) -> None:
     add_rows(project, "x6", "x7", "x8")
     up = retune(project, "up")
     assert up.returncode == 0, up.stderr
-    assert "They were up already: `retune down`" in retune(project, "up", "--workers", "2").stdout
+    assert "The services were already running: `retune down`" in retune(project, "up", "--workers", "2").stdout
     assert retune(project, "deploy", "--pool", "nowhere").returncode == 1
     deployed = retune(project, "deploy")
     assert deployed.returncode == 0, deployed.stderr

@@ -14,7 +14,7 @@ from components.steps import STAGES
 from flows.dvc_adapter import lock
 from flows.dvc_adapter import repro as flows_dvc
 from flows.dvc_adapter.repro import StageResult, add_to_dvc, changed, check_pipeline, object_path, pull
-from flows.pipeline.actions import put_under_dvc, record, reproduce_whole
+from flows.pipeline.actions import put_under_dvc, record, reproduce_intact
 from flows.project.workspace import Workspace
 from tests.support.project import ROOT
 
@@ -116,7 +116,7 @@ def test_a_damaged_object_is_not_restored(place: Workspace, caplog: pytest.LogCa
     damage(object_path(place.root, md5))
     out.unlink()
     with caplog.at_level(logging.WARNING):
-        assert reproduce_whole("tune", place.root) is StageResult.RAN
+        assert reproduce_intact("tune", place.root) is StageResult.RAN
 
     assert out.read_bytes() == before == object_path(place.root, md5).read_bytes()
     assert md5 in caplog.text
@@ -131,7 +131,7 @@ def test_a_damaged_file_laid_out_by_hand_does_not_stand(place: Workspace) -> Non
     assert out.read_bytes() != before
 
     assert put_under_dvc(place) == {"validate", "preprocess", "tune"}
-    assert reproduce_whole("train", place.root) is StageResult.RAN
+    assert reproduce_intact("train", place.root) is StageResult.RAN
     assert out.read_bytes() == before
 
 
@@ -147,7 +147,7 @@ def test_a_model_made_by_other_code_is_not_recorded(place: Workspace) -> None:
     shutil.copy(ROOT / "params.yaml", place.root)
     (place.root / "code/train").write_text("edited", encoding="utf-8")
     try:
-        with pytest.raises(RetuneError, match=r"train changed since the model was made: `dvc repro`"):
+        with pytest.raises(RetuneError, match=r"train changed since the model was built; `dvc repro`"):
             record(place, ())
     finally:
         (place.root / "code/train").write_text("train", encoding="utf-8")

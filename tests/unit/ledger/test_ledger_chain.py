@@ -427,7 +427,7 @@ def test_history_verify_exits_with_one_for_a_fault(uri: str, tmp_path: Path, mon
     file = promote_two(uri)
     monkeypatch.setattr("flows.audit.registered_model.open_model", lambda *_: RegisteredModel(NAME, tmp_path, uri, ledger_of(uri), ()))
     said = CliRunner().invoke(app, ["history", NAME, "--verify"])
-    assert (said.exit_code, "MLflow keeps entry 3 as its head, not signed" in said.output) == (0, True)
+    assert (said.exit_code, "head in MLflow: entry 3, not signed" in said.output) == (0, True)
     tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
     said = CliRunner().invoke(app, ["history", NAME, "--verify"])
     assert (said.exit_code, "fault: promotions tickets 1 was changed since it was written" in said.output) == (1, True)

@@ -149,8 +149,8 @@ def test_a_tokenizer_that_was_saved_anew_is_the_same_one(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("base", "train", "space", "message"),
     [
-        ({}, {"base": "small"}, {}, "train.base names 'small', and the base models are: model"),
-        ({"others": {"small": "x"}}, {}, {}, "base.others.small is used by nobody: train.base is model"),
+        ({}, {"base": "small"}, {}, "train.base names 'small', but the base models are: model"),
+        ({"others": {"small": "x"}}, {}, {}, "base.others.small is not used: train.base is model"),
         ({"others": {"small": "x"}}, {"base": "tuned"}, {"choices": ["model", "large"]}, "tune.space.base names 'large'"),
         ({"others": {"model": "x"}}, {}, {}, "'model' is no name for a base model"),
         ({"others": {"../x": "x"}}, {}, {}, "'../x' is no name for a base model"),
