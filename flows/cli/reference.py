@@ -19,7 +19,7 @@ from pydantic_core import PydanticUndefined
 from components.core.exits import run_command
 from components.training.trainer import TrainParams, TrainSection
 from components.training.tune.settings import Dimension
-from flows.cli import app
+from flows.cli.options import app
 from flows.project.params import Params
 from flows.settings import EnvironmentSettings, Settings
 
