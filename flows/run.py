@@ -1,4 +1,4 @@
-"""Start the main story: under Prefect with a managed server, or inline."""
+"""Run a flow: under Prefect with a managed server, or inline."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -26,15 +26,15 @@ T = TypeVar("T")
 
 
 def run_retrain(workspace: Workspace, inline: bool) -> "Result":
-    """Tell the story of `retrain` for a workspace, alone in it and alone with its model.
+    """Run `retrain` for a workspace, with the locks of workspace and model.
 
     Raises:
-        RetuneError: whatever ended the run.
+        RetuneError: the run failed.
     """
     from flows.project.params import read_params
 
     with folder_lock(workspace.root), run_lock(workspace.project, read_params(workspace.params).name):
-        sync_workspace(workspace)  # only now: what DVC knows is what the run before left
+        sync_workspace(workspace)  # with the lock: uses the DVC files that the previous run left
         if (workspace.root / "dvc.lock").exists():
             repro.prefetch_dvc_status(workspace.root, [folder / "manifest.json" for folder in (workspace.raw, workspace.base)])
         return under_prefect(workspace.project, inline, lambda: _retrain(workspace))
@@ -42,7 +42,7 @@ def run_retrain(workspace: Workspace, inline: bool) -> "Result":
 
 @dataclass(frozen=True)
 class ModelRun:
-    """How the run of one of several models ended; `outcome` is the verdict's, or `failed`."""
+    """The result of one model in `run --all`; `outcome` is that of the verdict, or `failed`."""
 
     model: str
     version: int | None
@@ -52,65 +52,65 @@ class ModelRun:
 
 
 def run_all(project: Path, inline: bool) -> list[ModelRun]:
-    """Tell the story of `retrain` for every model of the project, one after the other; one that fails keeps none from its turn.
+    """Run `retrain` for every model of the project, one after the other; a failure does not stop the others.
 
     Raises:
-        BadParams: a model's folder cannot be read; nothing was run.
-        Cancelled: a person ended it.
+        BadParams: a model's folder is invalid; nothing was run.
+        Cancelled: the user cancelled.
     """
-    ended = []
+    runs = []
     for model in find_models(project):
         try:
             result = run_retrain(open_workspace(model.params), inline)
-            ended.append(ModelRun(model.name, result.version, str(result.outcome), result.reason, 0))
+            runs.append(ModelRun(model.name, result.version, str(result.outcome), result.reason, 0))
         except Cancelled:
             raise
         except RetuneError as error:
             log.error("%s: %s", model.name, error)
-            ended.append(ModelRun(model.name, None, "failed", str(error), error.exit_code))
-    return ended
+            runs.append(ModelRun(model.name, None, "failed", str(error), error.exit_code))
+    return runs
 
 
 def run_scheduled(model: str, inline: bool) -> "Retraining":
-    """Tell the story of a schedule in the checkout that is the working folder.
+    """Run a scheduled retraining in the checkout that is the working folder.
 
     Raises:
-        RetuneError: whatever ended the run.
+        RetuneError: the run failed.
     """
     from flows.project.checkout import project_of
 
-    def story() -> "Retraining":
+    def scheduled() -> "Retraining":
         from flows.schedule.scheduled_retrain import retrain
 
         return prefect_adapter.flow(retrain)(model)
 
-    return under_prefect(project_of(), inline, story)
+    return under_prefect(project_of(), inline, scheduled)
 
 
-def under_prefect(project: Path, inline: bool, story: Callable[[], T]) -> T:
-    """Tell a story with a server of Prefect's at hand, or `inline` without; a run that was cancelled is told to the server."""
+def under_prefect(project: Path, inline: bool, run: Callable[[], T]) -> T:
+    """Call `run` with a Prefect server, or without one if `inline`; a cancelled run is marked as such on the server."""
     try:
         settings = load_into_environment(project)
         reach_mlflow(settings)
         if inline:
-            return story()
+            return run()
         with prefect_server(project / "var", settings) as url:
             orphaned_runs.close(url, managed=not settings.prefect_api_url)
             prefect_adapter.configure(url, str(project / "var/prefect"), settings.server_deadline)
-            return story()
+            return run()
     except Cancelled:
         prefect_adapter.mark_cancelled()
         raise
 
 
 def reach_mlflow(settings: Settings) -> None:
-    """Make sure that the tracking server of the settings answers, before hours of training rather than after.
+    """Check that the configured tracking server answers, before hours of training rather than after.
 
     Raises:
-        Unavailable: it does not.
+        Unavailable: it does not answer.
     """
     if settings.mlflow_uri:
-        from components.mlflow_store.connection import check_server  # costs seconds
+        from components.mlflow_store.connection import reach  # the import takes seconds
 
         check_server(settings.mlflow_uri)
 
@@ -123,10 +123,10 @@ def _retrain(workspace: Workspace) -> "Result":
 
 @contextmanager
 def single_process(workspace: Workspace) -> Iterator[None]:
-    """Hold the workspace, and bring its code and settings up to date: two runs in one folder would mix their outputs.
+    """Lock the workspace and sync its code and settings.
 
     Raises:
-        Unavailable: another run works here.
+        Unavailable: another run uses the workspace.
     """
     with folder_lock(workspace.root):
         sync_workspace(workspace)

@@ -185,6 +185,6 @@ def size(folder: Path) -> int:
 
 def _git(project: Path, arguments: list[str], text: str | None = None) -> str:
     try:
-        return git(project, *arguments, said=text)
+        return git(project, *arguments, stdin=said)
     except RetuneError as error:
         raise RetuneError(f"{error}; nothing is deleted") from None

@@ -1,62 +1,63 @@
-"""`retune`: what a person types. Each command reads params.yaml (or `--params FILE`), says what it did, and exits non-zero on failure.
+"""`retune`: the command line. Each command reads params.yaml (or `--params FILE`), prints its result, and exits non-zero on failure.
 
-Exit codes: 0 done; 1 failed; 2 the input cannot be used; 3 the verdict is FAIL, 4 INCONCLUSIVE (only `judge`); 75 try again later;
-130 ended on request.
+Exit codes: 0 done; 1 failed; 2 invalid input; 3 verdict FAIL, 4 verdict INCONCLUSIVE (only `judge`); 75 temporary failure, try again;
+130 cancelled.
 """
 
 import atexit
 import gc
 import logging
-import os
 import signal
 import sys
 from types import FrameType
 
 from components.core.errors import Cancelled
-from components.core.exits import DEBUG, RESUME, run_command
+from components.core.exits import GO_ON, run_command
 from components.core.process import quiet_environment
 from flows.cli.options import app
 
-from flows.cli import pipeline, tasks, serve, promotion, inspect, audit, schedule, migrate  # noqa: F401  # isort: skip  # each adds its commands, shown in this order
+from flows.cli import pipeline, tasks, promotion, inspect, audit, serve, schedule, maintain  # noqa: F401  # isort: skip  # this order is that of the help
+
+ANYWHERE = ("--debug", "--quiet", "--verbose")  # options of the application that may follow the command
 
 
 def _terminated(number: int, _frame: FrameType | None) -> None:
-    for again in (signal.SIGTERM, signal.SIGHUP):  # the last words are said in full
-        signal.signal(again, signal.SIG_IGN)
-    raise Cancelled(f"ended by {signal.Signals(number).name}; run again to go on where it stopped")
+    for ignored in (signal.SIGTERM, signal.SIGHUP):  # a second signal must not interrupt the cleanup
+        signal.signal(ignored, signal.SIG_IGN)
+    raise Cancelled(f"ended by {signal.Signals(number).name}; run again to resume")
 
 
 def install_signal_handlers() -> None:
-    """Let what ends this process politely run its last words: a terminal that is closed too, unless it is to be survived (`nohup`)."""
+    """Turn SIGTERM and SIGHUP into `Cancelled`, so that cleanup runs; an ignored signal (`nohup`) stays ignored."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _terminated)
 
 
 def main() -> None:
-    """Entry point: one message and an exit code for every error."""
-    # Importing makes a million objects that live to the end: looking through them for cycles, above all at the very end, costs seconds.
+    """Run the command line: one message and an exit code for every error."""
+    # Imports create a million objects that live to the end; collecting them, above all at exit, costs seconds.
     gc.set_threshold(100_000, 20, 20)
     atexit.register(gc.freeze)
     quiet_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for chatty in ("alembic", "botocore", "mlflow", "httpx", "httpx2", "httpcore", "filelock", "great_expectations"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # MLflow's client tries again by itself
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # MLflow's client retries by itself
     install_signal_handlers()
     sys.exit(run_command(_command))
 
 
-def _take_debug(arguments: list[str]) -> None:
-    """Take `--debug` out of the arguments: it may stand behind the command too."""
-    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
-    if "--debug" in options:
-        arguments[:] = [*(one for one in options if one != "--debug"), *arguments[len(options) :]]
-        os.environ[DEBUG] = "1"
+def _application_options_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with `--debug`, `--quiet` and `--verbose` before the command."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    options, rest = arguments[:end], arguments[end:]
+    first = [option for option in options if option in ANYWHERE]
+    return [*first, *(option for option in options if option not in ANYWHERE), *rest]
 
 
 def _command() -> None:
-    _take_debug(sys.argv)
+    sys.argv[1:] = _application_options_first(sys.argv[1:])
     try:
         app(standalone_mode=True)
     except SystemExit as ending:

@@ -1,4 +1,4 @@
-"""The commands that answer questions about what is and was in production."""
+"""The commands that show versions, champions, history and verdicts."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -10,24 +10,26 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from flows.cli.options import AsJson, ModelName, ParamsFile, app, interval, out, print_json
-from flows.cli.promotion import Name, Number, Place
+from flows.cli.options import INSPECT, AsJson, ModelName, ParamsFile, app, interval, out, print_json
+from flows.cli.promotion import EnvironmentName, Name, Number
 
 if TYPE_CHECKING:
     from flows.audit.history import LedgerCheck
     from flows.audit.registered_model import RegisteredModel
 
-ROWS_SHOWN = 20  # of a table of evidence; --json has all of them
+ROWS_SHOWN = 20  # per table of evidence; --json prints all
 
 
-@app.command()
+@app.command(rich_help_panel=INSPECT)
 def status(
     params: ParamsFile = None,
     model: ModelName = None,
-    every: Annotated[bool, typer.Option("--all", help="A line for every model of the project, and what `retune up` has started.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show one line per model of the project, and the services of `retune up`.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the registered versions: alias, metrics with 95 % intervals, verdict, run key; what waits for a person; the test set's budget.
+    """Show the registered versions and the champion.
+
+    Shows metrics with 95 % intervals, verdicts, runs that wait for approval, and the test-set budget.
 
     Example: `retune status --all`
     """
@@ -40,68 +42,67 @@ def status(
         return
     workspace = open_model(model, params)
     state = actions.status(workspace)
-    stands = asdict(read_status(workspace, state["version"], {version["version"] for version in state["versions"]}))
+    standing = asdict(read_status(workspace, state["version"], {version["version"] for version in state["versions"]}))
     if as_json:
-        print_json({**state, "standing": stands})
+        print_json({**state, "standing": standing})
     else:
-        show_status(state, stands)
+        show_status(state, standing)
 
 
 def show_overview(as_json: bool) -> None:
-    """Print each model's champion, its age, the last verdict, how the last scheduled run ended and when the next one is due."""
+    """Print each model's champion and its age, the last verdict, the last and next scheduled run, and the services."""
     from flows.audit.fleet_status import fleet_status
 
-    found = fleet_status()
+    fleet = fleet_status()
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(fleet))
         return
     rows = [
-        (one.model, one.champion, one.age, one.verdict, one.last_run, one.next_run or "no schedule", one.waiting or None)
-        for one in found.models
+        (model.model, model.champion, model.age, model.verdict, model.last_run, model.next_run or "no schedule", model.waiting or None)
+        for model in fleet.models
     ]
-    show_table(("model", "champion", "since", "last verdict", "last scheduled run", "next run", "waits for a person"), rows)
-    for name, says in found.services.items():
-        out.print(f"{name}: {says}", markup=False)
+    show_table(("model", "champion", "since", "last verdict", "last scheduled run", "next run", "waits for approval"), rows)
+    for name, service in fleet.services.items():
+        out.print(f"{name}: {service}", markup=False)
 
 
-def show_status(state: dict[str, Any], stands: dict[str, Any]) -> None:
-    """Print the champion, a line a version, and what needs a person."""
-    if stands["fault"]:
-        out.print(f"[bold]{escape(stands['fault'])}[/bold]")
+def show_status(state: dict[str, Any], standing: dict[str, Any]) -> None:
+    """Print the champion, one line per version, and what needs a decision."""
+    if standing["fault"]:
+        out.print(f"[bold]{escape(standing['fault'])}[/bold]")
     if not state["versions"]:
-        out.print(f"{state['model']}: no version is registered yet; `retune run` makes one")
+        out.print(f"{state['model']}: no version is registered yet; `retune run` registers one")
         return
-    since = f" since {stands['since']}" if stands["since"] and stands["ledger"] == state["version"] else ""
-    who = f"the champion is version {state['version']}{since}" if state["version"] else "no version is champion"
-    out.print(f"{state['model']}: {who}")
+    since = f" since {standing['since']}" if standing["since"] and standing["ledger"] == state["version"] else ""
+    champion = f"the champion is version {state['version']}{since}" if state["version"] else "no version is champion"
+    out.print(f"{state['model']}: {champion}")
     for metric, estimate in state["metrics"].items():
         out.print(f"  {metric:12} {interval(estimate)}")
     table = Table("version", "alias", "verdict", "run key", box=None, pad_edge=False)
     for version in state["versions"]:
         table.add_row(str(version["version"]), ", ".join(version["aliases"]) or "–", version["verdict"] or "–", version["run_key"][:12])
     out.print(table)
-    for request in stands["waiting"]:
+    for request in standing["waiting"]:
         run = request["run"][:12]
         out.print(
-            f"version {request['version']} waits for a person until {request['until']}: `retune approve {run}` or `reject`", markup=False
+            f"version {request['version']} waits for approval until {request['until']}: `retune approve {run}` or `reject`", markup=False
         )
-    if stands["looks_used"] is not None and stands["looks_allowed"] is not None:
-        out.print(f"test set {stands['test_digest'][:12]}: {stands['looks_used']} of {stands['looks_allowed']} looks used")
+    if standing["looks_used"] is not None and standing["looks_allowed"] is not None:
+        used = f"{standing['looks_used']} of {standing['looks_allowed']} candidates of its budget used"
+        out.print(f"test set {standing['test_digest'][:12]}: {used}")
 
 
-@app.command()
+@app.command(rich_help_panel=INSPECT)
 def history(
     name: Name,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Also the versions that never became champion, and who was turned down.")
-    ] = False,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Check that no entry of the ledger was changed since it was written; exit 1 if one was.")
-    ] = False,
-    environment: Place = "local",
+    everything: Annotated[bool, typer.Option("--all", help="Include versions that never became champion, and rejections.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check that no entry of the ledger was changed; exit 1 if one was.")] = False,
+    environment: EnvironmentName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Show every change of champion: when, from which version to which, the verdict, who asked for it and why.
+    """Show every change of champion.
+
+    Shows when, from which version to which, the verdict, who did it and why.
 
     Example: `retune history diagnosis --all` and `retune history diagnosis --verify`
     """
@@ -110,9 +111,9 @@ def history(
     from flows.audit.registered_model import open_model, shown
 
     if verify:
-        found = check(open_model(name, environment))
-        print_json(found) if as_json else show_verification(found)
-        raise typer.Exit(1 if found.faults else 0)
+        ledger = check(open_model(name, environment))
+        print_json(ledger) if as_json else show_verification(ledger)
+        raise typer.Exit(1 if ledger.faults else 0)
     model = open_model(name, environment)
     events = read(model, everything)
     warn_of_faults(model)
@@ -120,7 +121,7 @@ def history(
         print_json([event.as_json() for event in events])
         return
     if not events:
-        out.print(f"{name}: nothing was promoted yet{'' if everything else '; --all shows what was registered'}")
+        out.print(f"{name}: nothing was promoted yet{'' if everything else '; --all shows the registered versions'}")
         return
     rows = []
     for event in events:
@@ -128,44 +129,44 @@ def history(
         reason = f"{event.why} (from {event.origin})" if event.origin else event.why
         evidence = event.evidence[:12] if event.evidence else None
         rows.append((shown(event.at), action, event.version, event.previous, event.verdict, evidence, event.who, reason))
-    show_table(("when", "what", "version", "before", "verdict", "evidence", "who", "why"), rows)
+    show_table(("when", "action", "version", "previous", "verdict", "evidence", "who", "why"), rows)
 
 
 def warn_of_faults(model: "RegisteredModel") -> None:
-    """Say on standard error that what is shown is from a ledger that was changed."""
+    """Print a warning on standard error if the ledger was changed."""
     if faults := model.ledger_faults():
         print(f"warning: the ledger was changed, first: {faults[0]}; `retune history {model.name} --verify` shows all", file=sys.stderr)
 
 
-def show_verification(found: "LedgerCheck") -> None:
-    """Print what the chain covers, what MLflow keeps of it, and every fault."""
-    begun = f", begun {found.begun}" if found.begun else ""
-    out.print(f"ledger {found.ledger}: {found.entries:,} entries in its chain{begun}", markup=False)
-    if found.found:
-        out.print(f"  {found.found:,} rows are older than the chain, and only trusted as they were found", markup=False)
-    kept = f"entry {found.kept} as its head, {found.signature}" if found.kept else "no head yet: `retune reconcile` writes it"
-    out.print(f"  MLflow keeps {kept}", markup=False)
-    for fault in found.faults:
+def show_verification(ledger: "LedgerCheck") -> None:
+    """Print the extent of the chain, its head in MLflow, and every fault."""
+    started = f", started {ledger.begun}" if ledger.begun else ""
+    out.print(f"ledger {ledger.ledger}: {ledger.entries:,} entries in its chain{started}", markup=False)
+    if ledger.found:
+        out.print(f"  {ledger.found:,} rows are older than the chain and were not verified", markup=False)
+    head = f"entry {ledger.kept}, {ledger.signature}" if ledger.kept else "none yet: `retune reconcile` writes it"
+    out.print(f"  head in MLflow: {head}", markup=False)
+    for fault in ledger.faults:
         out.print(f"fault: {fault}", markup=False)
-    out.print(
-        "nothing was changed since it was written" if not found.faults else f"{len(found.faults)} faults: restore a copy of the ledger"
-    )
+    out.print(f"{len(ledger.faults)} faults: restore a copy of the ledger" if ledger.faults else "no entry was changed")
 
 
-@app.command()
+@app.command(rich_help_panel=INSPECT)
 def champion(
     name: Name,
     at: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="A moment, such as 2026-11-01T12:00Z; UTC where it names no zone, 00:00 UTC of a bare date. Now when left out.",
+            help="A time, e.g. 2026-11-01T12:00Z; UTC without a zone, 00:00 UTC for a date. Default: now.",
         ),
     ] = None,
-    environment: Place = "local",
+    environment: EnvironmentName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Say which version is in production, or was at a moment, since when, who put it there and why.
+    """Show the champion, now or at a given time.
+
+    Shows since when it is champion, who promoted it and why.
 
     Example: `retune champion diagnosis --at 2026-11-01T12:00Z`
     """
@@ -178,46 +179,55 @@ def champion(
     if as_json:
         print_json(reign.as_json())
         return
-    entry, until = reign.entry, f"until {shown(reign.until)}" if reign.until else "to this day"
+    entry, until = reign.entry, f"until {shown(reign.until)}" if reign.until else "until now"
     forced = ", by force" if entry.forced else ""
     out.print(
         f"{name} version {entry.version}, from {shown(entry.at)} {until}: {entry.action} by {entry.who}{forced}: {entry.why}", markup=False
     )
     if not reign.registered:
-        mended = "" if reign.until else f"; `retune rollback {name}`, or promote another one"
-        out.print(f"version {entry.version} is not in the registry any more: it was deleted{mended}", markup=False)
+        repair = "" if reign.until else f"; run `retune rollback {name}`, or promote another version"
+        out.print(f"version {entry.version} was deleted from the registry{repair}", markup=False)
     elif not reign.agrees:
-        where = f"version {reign.alias}" if reign.alias else "no version"
-        out.print(f"the alias champion is at {where}: `retune reconcile {name}` mends it", markup=False)
+        actual = f"version {reign.alias}" if reign.alias else "no version"
+        out.print(f"the alias champion is at {actual}: `retune reconcile {name}` repairs it", markup=False)
 
 
-@app.command()
+@app.command(rich_help_panel=INSPECT)
 def why(
     name: Name,
     version: Number,
-    gate: Annotated[str | None, typer.Option(help="Only this gate's evidence.")] = None,
+    gate: Annotated[str | None, typer.Option(help="Show the evidence of this gate only.")] = None,
     evidence: Annotated[
-        str | None, typer.Option(metavar="DIGEST", help="An earlier verdict, by the beginning of its digest in the history.")
+        str | None, typer.Option(metavar="DIGEST", help="An earlier verdict: the beginning of its digest in `retune history`.")
     ] = None,
-    environment: Place = "local",
+    environment: EnvironmentName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Show the evidence behind a verdict: each gate's outcome, number, interval and threshold, and what would change it.
+    """Show the evidence behind a verdict.
+
+    Shows each gate's outcome, value, interval and threshold, and what would change the outcome.
 
     Example: `retune why diagnosis 3 --gate champion`
     """
     from flows.audit.registered_model import open_model
     from flows.audit.verdict_evidence import why as read
 
-    found = read(open_model(name, environment), version, gate, evidence)
+    explanation = read(open_model(name, environment), version, gate, evidence)
     if as_json:
-        print_json(found.as_json())
+        print_json(explanation.as_json())
         return
-    verdict = found.verdict
+    verdict = explanation.verdict
     out.print(f"[bold]{verdict.outcome}[/bold]  {escape(verdict.reason)}")
-    against = [f"champion {verdict.champion or 'none'}", f"best so far {verdict.anchor or 'none'}", f"test set {verdict.test_digest[:12]}"]
-    look = f", look {verdict.look} at it" if verdict.look else ""
-    out.print(f"against {', '.join(against)}{look}; each gate decided at {verdict.level:.2%}; evidence {found.digest[:12]}", markup=False)
+    compared = [
+        f"champion {verdict.champion or 'none'}",
+        f"best champion {verdict.anchor or 'none'}",
+        f"test set {verdict.test_digest[:12]}",
+    ]
+    budget = f", candidate {verdict.look} of its budget" if verdict.look else ""
+    out.print(
+        f"compared with {', '.join(compared)}{budget}; each gate decided at {verdict.level:.2%}; evidence {explanation.digest[:12]}",
+        markup=False,
+    )
     for result in verdict.gates:
         show_gate(result)
     if verdict.off:
@@ -227,7 +237,7 @@ def why(
 
 
 def show_gate(result: Any) -> None:
-    """Print what a gate found: generic, so that a new gate needs nothing here."""
+    """Print the result of a gate; works for every gate."""
     from flows.audit.verdict_evidence import as_tested, numbers
 
     out.print(f"\n[bold]{result.shown}  {escape(result.gate)}[/bold] ({result.role}): {escape(result.reason)}")
@@ -249,15 +259,15 @@ def show_gate(result: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], indent: str = "") -> None:
-    """Print rows below their columns, a line each however long: what is cut or folded to a terminal's width cannot be searched."""
+    """Print a table with one line per row, however long: cut or wrapped lines cannot be searched."""
     lines = [tuple(columns), *(tuple(cell_text(cell) for cell in row) for row in rows)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
     for line in lines:
         out.print(indent + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), markup=False)
 
 
 def cell_text(value: str | float | int | bool | datetime | None) -> str:
-    """Return a cell of a table as a person reads it."""
+    """Return a value as text for a table."""
     if value is None:
         return "–"
     if isinstance(value, bool):

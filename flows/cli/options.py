@@ -1,6 +1,8 @@
-"""What the commands share: the application, the options that all have, and how a result is printed."""
+"""The application, the options that commands share, and the output functions."""
 
+import importlib.metadata
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +11,10 @@ import typer
 from rich.console import Console
 
 from components.core.exits import DEBUG
+from components.core.section import warn_once
+
+START, PIPELINE, PROMOTE, INSPECT, SERVE = "Start", "Pipeline", "Promote", "Inspect", "Serve"
+SCHEDULE, MAINTAIN = "Schedule", "Maintain"  # the groups of commands in `retune --help`
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,34 +22,74 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Turn a labelled dataset and a pretrained transformer into a gated, registered, reproducible model, again and again.",
+    help="Retrain, gate and register transformer models from labelled data, reproducibly.",
 )
+
+
+def _print_version(requested: bool) -> None:
+    if requested:
+        print(f"retune {importlib.metadata.version('retune')}")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Print the trace of an error. Also: RETUNE_DEBUG=1.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Log warnings and errors only.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log debug messages too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error. Also: RETUNE_DEBUG=1.")] = False,
 ) -> None:
-    """Take the options that stand before the command; stages, which are processes of their own, get them too."""
+    """Apply the options of the application; stages are separate processes and inherit `--debug` through the environment."""
+    if quiet and verbose:
+        raise typer.BadParameter("give --quiet or --verbose, not both")
     if debug:
         os.environ[DEBUG] = "1"
+    if quiet or verbose:
+        for package in ("components", "flows"):
+            logging.getLogger(package).setLevel(logging.WARNING if quiet else logging.DEBUG)
 
 
 out = Console(highlight=False, soft_wrap=True)
 
 ParamsFile = Annotated[
     Path | None,
-    typer.Option("--params", metavar="FILE", help="Parameter file. Another one than the project's gets a workspace of its own."),
+    typer.Option("--params", metavar="FILE", help="Parameter file. A file other than the project's gets a separate workspace."),
 ]
 ModelName = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", help="A model of this project: its name in the registry, or its folder in models/.")
+    str | None, typer.Option("--model", metavar="NAME", help="A model of this project: its registered name or its folder in models/.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table for a person.")]
-Inline = Annotated[bool, typer.Option("--inline", help="Tell the same story without Prefect: no server, no run page.")]
+ModelVersion = Annotated[
+    str,
+    typer.Option("--model-version", metavar="VERSION", help="NAME@ALIAS or NAME/VERSION. Default: the champion of this project's model."),
+]
+OldModelVersion = Annotated[str, typer.Option("--model", hidden=True)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Inline = Annotated[bool, typer.Option("--inline", help="Run without Prefect: no server, no run page.")]
+
+
+def replaced_option(old: str, new: str) -> None:
+    """Log that an option was renamed; the old name works for one release."""
+    warn_once(f"{old} is now {new}; the old name works in this release only")
+
+
+def chosen_version(version: str, old: str) -> str:
+    """Return the value of `--model-version`, or that of its old name `--model`.
+
+    Raises:
+        BadParameter: both are given.
+    """
+    if not old:
+        return version
+    if version:
+        raise typer.BadParameter("--model is the old name of --model-version: give --model-version only")
+    replaced_option("--model", "--model-version")
+    return old
 
 
 def print_json(value: Any) -> None:
-    """Print a record, or a list of them, as JSON on standard output."""
+    """Print a record or a list as JSON on standard output."""
     if hasattr(value, "model_dump"):
         value = value.model_dump(mode="json")
     elif hasattr(value, "__dataclass_fields__"):

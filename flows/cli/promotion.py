@@ -1,57 +1,63 @@
-"""The commands that change who is in production."""
+"""The commands that change the champion."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
-from flows.cli.options import AsJson, app, out, print_json
+from flows.cli.options import PROMOTE, AsJson, app, out, print_json
 
 if TYPE_CHECKING:
     from components.mlflow_store.registry import Promotion
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A registered model's name.")]
-Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version's number.")]
+Number = Annotated[int, typer.Argument(metavar="VERSION", help="A version number.")]
 Run = Annotated[str, typer.Argument(metavar="RUN", help="The beginning of the waiting run's id in MLflow; `retune status` shows it.")]
-Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason; the ledger keeps it.")]
-Place = Annotated[str, typer.Option("--environment", metavar="NAME", help="An environment of RETUNE_ENVIRONMENTS, or this project's.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason; recorded in the ledger.")]
+EnvironmentName = Annotated[
+    str, typer.Option("--environment", metavar="NAME", help="An environment of RETUNE_ENVIRONMENTS; `local` is this project's.")
+]
 
 
-@app.command()
+@app.command(rich_help_panel=PROMOTE)
 def promote(
     name: Name,
     version: Number,
-    force: Annotated[bool, typer.Option("--force", help="Promote whatever its verdict is; needs --why.")] = False,
-    why: Annotated[str | None, typer.Option("--why", metavar="TEXT", help="The reason; the verdict's when left out.")] = None,
-    source: Annotated[str | None, typer.Option("--from", metavar="ENVIRONMENT", help="Copy the version from there first.")] = None,
-    target: Annotated[str, typer.Option("--to", metavar="ENVIRONMENT", help="Promote it there.")] = "local",
+    force: Annotated[bool, typer.Option("--force", help="Promote whatever the verdict is; needs --why.")] = False,
+    why: Annotated[str | None, typer.Option("--why", metavar="TEXT", help="The reason. Default: that of the verdict.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="ENVIRONMENT", help="Copy the version from this environment first.")
+    ] = None,
+    target: Annotated[str, typer.Option("--to", metavar="ENVIRONMENT", help="The environment to promote in.")] = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Make a version that passed the champion, after it has answered ten rows in a fresh process.
+    """Make a version that passed its gates the champion.
 
-    Fails when the champion is another one than the verdict was about: then judge again.
+    The version must first answer ten rows in a new process. Fails if the champion is not the one that the verdict compared with: judge
+    again then.
 
     Example: `retune promote diagnosis 3`
     """
     from flows.production import promotion
 
-    there, who = promotion.environment(target), promotion.person()
+    environment, who = promotion.environment(target), promotion.person()
     if source is None:
-        done = promotion.promote(there, name, version, who=who, why=why, force=force)
+        done = promotion.promote(environment, name, version, who=who, why=why, force=force)
     else:
-        done = promotion.promote_from(promotion.environment(source), there, name, version, who=who, why=why, force=force)
+        done = promotion.promote_from(promotion.environment(source), environment, name, version, who=who, why=why, force=force)
     show(done, as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=PROMOTE)
 def rollback(
     name: Name,
     why: Why,
-    to: Annotated[int | None, typer.Option("--to", metavar="VERSION", help="An earlier champion; the one before when left out.")] = None,
-    environment: Place = "local",
+    to: Annotated[int | None, typer.Option("--to", metavar="VERSION", help="An earlier champion. Default: the previous champion.")] = None,
+    environment: EnvironmentName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Make an earlier champion the champion again, after it has answered ten rows in a fresh process.
+    """Make an earlier champion the champion again.
+
+    The version must first answer ten rows in a new process.
 
     Example: `retune rollback diagnosis --why "wrong on the new codes"`
     """
@@ -60,11 +66,11 @@ def rollback(
     show(promotion.rollback(promotion.environment(environment), name, to, who=promotion.person(), why=why), as_json)
 
 
-@app.command()
-def approve(run: Run, why: Why, environment: Place = "local", as_json: AsJson = False) -> None:
-    """Promote the version of a run that waits for a person.
+@app.command(rich_help_panel=PROMOTE)
+def approve(run: Run, why: Why, environment: EnvironmentName = "local", as_json: AsJson = False) -> None:
+    """Promote the version of a run that waits for approval.
 
-    Fails when its time has passed, when the evidence is not the one that was asked about, or when the champion has changed.
+    Fails if the request has expired, the evidence is not that of the request, or the champion has changed.
 
     Example: `retune approve 3f2a --why "the errors are harmless"`
     """
@@ -73,9 +79,9 @@ def approve(run: Run, why: Why, environment: Place = "local", as_json: AsJson = 
     show(promotion.approve(promotion.environment(environment), run, who=promotion.person(), why=why), as_json)
 
 
-@app.command()
-def reject(run: Run, why: Why, environment: Place = "local", as_json: AsJson = False) -> None:
-    """Say no to a run that waits for a person: its version is no challenger any more.
+@app.command(rich_help_panel=PROMOTE)
+def reject(run: Run, why: Why, environment: EnvironmentName = "local", as_json: AsJson = False) -> None:
+    """Reject the version of a run that waits for approval.
 
     Example: `retune reject 3f2a --why "too slow"`
     """
@@ -85,45 +91,14 @@ def reject(run: Run, why: Why, environment: Place = "local", as_json: AsJson = F
     if as_json:
         print_json(request)
         return
-    out.print(f"{request.model}: version {request.version} is rejected; the champion stays", markup=False)
-
-
-@app.command()
-def reconcile(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="A registered model; all of them when left out.")] = None,
-    accept: Annotated[
-        bool, typer.Option("--accept", help="Take a ledger that was changed, lost or newly signed for right as it is; needs --why.")
-    ] = False,
-    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason for --accept; the ledger keeps it.")] = "",
-    environment: Place = "local",
-    as_json: AsJson = False,
-) -> None:
-    """Compare the aliases in MLflow with the ledger, and mend them from it.
-
-    Refuses a ledger that was changed since it was written. `--accept` begins a new chain over it, for all models of the ledger.
-
-    Example: `retune reconcile` and `retune reconcile --accept --why "restored from Monday's copy"`
-    """
-    from flows.production import promotion
-
-    place = promotion.environment(environment)
-    if accept:
-        promotion.accept(place, who=promotion.person(), why=why)
-    elif why:
-        raise typer.BadParameter("--why is the reason for --accept: give both, or none")
-    mended = promotion.reconcile(place, name)
-    if as_json:
-        print_json(mended)
-        return
-    for model, sentences in mended.items():
-        out.print(f"[bold]{escape(model)}[/bold]: {escape('; '.join(sentences)) or 'the aliases and the ledger agree'}")
+    out.print(f"{request.model}: version {request.version} is rejected; the champion is unchanged", markup=False)
 
 
 def show(done: "Promotion", as_json: bool) -> None:
-    """Print who is champion now, and who was."""
+    """Print the champion and the previous champion."""
     entry = done.entry
     if as_json:
         print_json({"model": entry.model, "champion": entry.version, "previous": entry.previous, "changed": done.changed})
         return
     state = "now" if done.changed else "already"
-    out.print(f"{entry.model}: version {entry.version} is {state} the champion; before: {entry.previous or 'none'}", markup=False)
+    out.print(f"{entry.model}: version {entry.version} is {state} the champion; previous: {entry.previous or 'none'}", markup=False)

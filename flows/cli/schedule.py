@@ -1,28 +1,30 @@
-"""The commands around a schedule: what it does, by hand; and who does it."""
+"""The commands for scheduled retraining: the run itself, its deployment, and the local services."""
 
 import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from components.core.errors import Cancelled
 from components.core.process import tied_command
-from flows.cli.options import AsJson, Inline, app, out, print_json
+from flows.cli.options import PIPELINE, SCHEDULE, AsJson, Inline, app, out, print_json
 
 
-@app.command()
+@app.command(rich_help_panel=SCHEDULE)
 def retrain(
-    model: Annotated[str, typer.Argument(metavar="[NAME]", help="A model of this project; its own when left out.")] = "",
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(metavar="[NAME]", help="A model of this project. Default: the model of its params.yaml.")] = "",
     inline: Inline = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do what a schedule does: look for news, and only then run the whole line, on committed code and settings, in a checkout of its own.
+    """Run the pipeline if code, settings or data have changed.
 
-    There is news when code, settings or base model are others than in the last run, or the data has `retrain.min_new_labels` new labels
-    or more.
+    This is what a schedule runs, in a separate checkout of the committed code and settings. New data means at least
+    `retrain.min_new_labels` new labels since the last run.
 
     Example: `retune retrain tickets`
     """
@@ -31,54 +33,62 @@ def retrain(
 
     project = project_of()
     if not is_checkout(project):
+        options = [f"--{name}" for name in ("quiet", "verbose") if context.find_root().params.get(name)]
+        options += ["retrain", *(["--inline"] if inline else []), *(["--json"] if as_json else []), *([model] if model else [])]
         with checkout(project) as root:
-            raise typer.Exit(again(root, project, model, inline, as_json))
-    ended = run_scheduled(model, inline)
+            raise typer.Exit(run_in_checkout(root, project, options))
+    retraining = run_scheduled(model, inline)
     if as_json:
-        print_json(ended)
+        print_json(retraining)
     else:
-        out.print(f"\n[bold]{ended.outcome}[/bold]  {ended.model}: {ended.reason}")
+        out.print(f"\n[bold]{retraining.outcome}[/bold]  {retraining.model}: {retraining.reason}")
 
 
-def again(root: "os.PathLike[str]", project: "os.PathLike[str]", model: str, inline: bool, as_json: bool) -> int:
-    """Call the same command in the checkout `root`, where code and settings are those of the commit; return its exit code.
+def run_in_checkout(root: Path, project: Path, arguments: list[str]) -> int:
+    """Run `retune` with `arguments` in the checkout `root`, where code and settings are those of the commit; return the exit code.
 
-    It ends before this process does, and with it where it is killed: the checkout is removed afterwards.
+    The child ends before this process does, even if this one is killed: the checkout is removed afterwards.
     """
-    options = [*(["--inline"] if inline else []), *(["--json"] if as_json else []), *([model] if model else [])]
     environment = os.environ | {"RETUNE_PROJECT": str(project), "PYTHONPATH": str(root)}
-    command = tied_command([sys.executable, "-m", "flows.cli", "retrain", *options])
-    child = subprocess.Popen(command, cwd=root, env=environment)
+    child = subprocess.Popen(tied_command([sys.executable, "-m", "flows.cli", *arguments]), cwd=root, env=environment)
     while True:
         try:
             return child.wait()
-        except KeyboardInterrupt:  # the terminal has told the child too: it ends its stage, and then itself
+        except KeyboardInterrupt:  # the terminal signals the child too: it ends its stage, then itself
             continue
-        except Cancelled:  # only this process was told
+        except Cancelled:  # only this process got the signal
             child.terminate()
 
 
-@app.command()
+@app.command(rich_help_panel=PIPELINE)
 def workspace(
-    model: Annotated[str, typer.Argument(metavar="NAME", help="A model of this project: its name in the registry, or its folder.")],
+    model: Annotated[str, typer.Argument(metavar="NAME", help="A model of this project: its registered name or its folder in models/.")],
+    as_json: AsJson = False,
 ) -> None:
-    """Lay a model's files in place in its workspace and print the folder: every DVC command works there.
+    """Prepare a model's workspace and print its folder.
+
+    Every DVC command works there.
 
     Example: `cd "$(retune workspace tickets)" && dvc pull && dvc repro`
     """
     from flows.project.models import open_model
     from flows.run import single_process
 
-    place = open_model(model, None)
-    with single_process(place):
-        print(place.root)
+    opened = open_model(model, None)
+    with single_process(opened):
+        print_json({"root": str(opened.root)}) if as_json else print(opened.root)
 
 
-@app.command()
+@app.command(rich_help_panel=SCHEDULE)
 def deploy(
-    pool: Annotated[str | None, typer.Option(metavar="NAME", help="A work pool that exists, in place of prefect.yaml's.")] = None,
+    pool: Annotated[
+        str | None, typer.Option(metavar="NAME", help="An existing work pool to use instead of the one in prefect.yaml.")
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Register with Prefect what its workers run: `prefect.yaml`, with one `retrain` a model, on the model's own schedule.
+    """Register the deployments of prefect.yaml with Prefect.
+
+    `retrain` is registered once per model, on the model's own schedule.
 
     Example: `retune deploy`
     """
@@ -89,39 +99,55 @@ def deploy(
 
     project = project_of()
     with prefect_server(project / "var", load_into_environment(project)) as api:
-        for name in register(project, api, pool):
-            out.print(name)
+        names = register(project, api, pool)
+    if as_json:
+        print_json({"deployments": names})
+    else:
+        print("\n".join(names))
 
 
-@app.command()
-def up(workers: Annotated[int, typer.Option(min=0, metavar="N", help="How many runs may work at once.")] = 1) -> None:
-    """Start Prefect's server, MLflow's server, the form for approvals and workers in the background; `retune down` ends them.
+@app.command(rich_help_panel=SCHEDULE)
+def up(
+    workers: Annotated[int, typer.Option(min=0, metavar="N", help="The number of concurrent runs.")] = 1, as_json: AsJson = False
+) -> None:
+    """Start Prefect, MLflow, the approval form and workers.
+
+    They run in the background until `retune down`.
 
     Example: `retune up --workers 2`
     """
     state = json.loads(service("up", str(workers)))
+    if as_json:
+        print_json(state)
+        return
     out.print(f"Prefect  {state['prefect'].removesuffix('/api')}\nMLflow   {state['mlflow']}\nworkers  {len(state['workers'])}")
     if len(state["workers"]) != workers:
-        out.print(f"They were up already: `retune down`, then `retune up --workers {workers}`, changes how many work.")
+        out.print(f"The services were already running: `retune down`, then `retune up --workers {workers}`, changes the number of workers.")
     if state["login"]:
         out.print(state["login"], markup=False)
-    out.print("`retune deploy` registers what they run, `retune status` says how things stand, `retune down` ends it.")
+    out.print("`retune deploy` registers the deployments, `retune status` shows the state, `retune down` stops the services.")
 
 
-@app.command()
-def down() -> None:
-    """End what `retune up` has started; a run that is at work ends too, and the next one goes on where it stopped.
+@app.command(rich_help_panel=SCHEDULE)
+def down(as_json: AsJson = False) -> None:
+    """Stop the services that `retune up` started.
+
+    A running retraining is stopped too; the next one resumes it.
 
     Example: `retune down`
     """
-    out.print("ended" if json.loads(service("down")) else "nothing was running")
+    stopped = bool(json.loads(service("down")))
+    if as_json:
+        print_json({"stopped": stopped})
+    else:
+        out.print("stopped" if stopped else "nothing was running")
 
 
 def service(*arguments: str) -> str:
-    """Call the module that runs services, which stands above this one, and return what it printed.
+    """Run `infra.services`, which flows may not import, and return its output.
 
     Raises:
-        typer.Exit: it failed, and has said why.
+        typer.Exit: it failed and has printed why.
     """
     done = subprocess.run([sys.executable, "-m", "infra.services", *arguments], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:

@@ -1,77 +1,157 @@
-"""The commands that put a version to use: many rows at once, or behind HTTP."""
+"""The commands that use a version: for a few texts, for many rows, or over HTTP."""
 
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.table import Table
 
-from flows.cli.options import AsJson, ParamsFile, app, out, print_json
-from flows.project.workspace import open_workspace
+from components.core.errors import BadInput
+from flows.cli.options import (
+    SERVE,
+    AsJson,
+    ModelName,
+    ModelVersion,
+    OldModelVersion,
+    ParamsFile,
+    app,
+    chosen_version,
+    out,
+    print_json,
+    replaced_option,
+)
+from flows.project.workspace import Workspace, open_workspace
 
-Served = Annotated[str, typer.Argument(metavar="MODEL", help="NAME@ALIAS or NAME/VERSION; NAME alone is its champion.")]
+ALIASES = ("champion", "challenger", "previous")
 
 
-@app.command()
+@app.command(rich_help_panel=SERVE)
+def predict(
+    texts: Annotated[
+        list[str],
+        typer.Argument(help="Texts, or JSON objects for a task with several inputs; `-` reads one per line from standard input."),
+    ],
+    params: ParamsFile = None,
+    model: ModelName = None,
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="VERSION", help="A version number or an alias.", show_default="champion")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Predict a few texts with a registered version.
+
+    Example: `retune predict "Acute appendicitis with perforation"`
+    """
+    from flows.pipeline import actions
+
+    workspace, version = chosen_model(params, model, version)
+    answers = actions.predict(workspace, version, read_lines() if texts == ["-"] else texts)
+    if as_json:
+        print_json(answers)
+        return
+    first = [name for name in ("label", "probability", "answer") if name in answers[0]] if answers else []
+    columns = [*first, *(name for name in (answers[0] if answers else {}) if name not in (*first, "probabilities"))]
+    table = Table(*columns, box=None, pad_edge=False)
+    for answer in answers:
+        table.add_row(*(f"{cell:.3f}" if isinstance(cell := answer[name], float) else str(cell) for name in columns))
+    out.print(table)
+
+
+def chosen_model(params: Path | None, model: str | None, version: str | None) -> tuple[Workspace, str]:
+    """Return the workspace of a model, and the number or alias of its version; a version as `--model` is the use before this release."""
+    from flows.project.models import open_model
+
+    if model is not None and version is None and (model.isdigit() or model in ALIASES):
+        replaced_option(f"--model {model}", f"--version {model}")
+        model, version = None, model
+    return open_model(model, params), version or "champion"
+
+
+def read_lines() -> list[str]:
+    """Return the lines of standard input.
+
+    Raises:
+        BadInput: a line is not UTF-8.
+    """
+    lines = []
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        try:
+            lines.append(line.decode("utf-8").rstrip("\r\n"))
+        except UnicodeDecodeError as error:
+            raise BadInput(f"line {number} of standard input is not UTF-8: it contains the byte 0x{line[error.start]:02x}") from None
+    return lines
+
+
+@app.command(rich_help_panel=SERVE)
 def score(
-    given: Annotated[
+    source: Annotated[
         str, typer.Argument(metavar="INPUT", help="A CSV, TSV, JSONL or Parquet file, a glob, a folder, sql://NAME/TABLE, s3://…, hub://….")
     ],
     output: Annotated[
-        str, typer.Argument(metavar="OUTPUT", help="The folder to write, or sql://NAME/TABLE; {date} and {time} are filled in, UTC.")
+        str, typer.Argument(metavar="OUTPUT", help="The output folder, or sql://NAME/TABLE; {date} and {time} are replaced, in UTC.")
     ],
-    model: Annotated[str, typer.Option(help="NAME@ALIAS or NAME/VERSION; this project's champion when left out.")] = "",
+    model_version: ModelVersion = "",
     column: Annotated[
-        list[str] | None, typer.Option(metavar="INPUT=COLUMN", help="The column of an input, as text=description; may be repeated.")
+        list[str] | None, typer.Option(metavar="INPUT=COLUMN", help="The column of an input, e.g. text=description; repeatable.")
     ] = None,
     on_bad_row: Annotated[
-        Literal["error", "quarantine"], typer.Option(help="Of a row without a text: end before anything is scored, or put it aside.")
+        Literal["error", "quarantine"], typer.Option(help="For a row without a text: fail before scoring starts, or set the row aside.")
     ] = "error",
-    rows_per_part: Annotated[int, typer.Option(min=1, help="Rows of a part, which are held in memory.")] = 10_000,
-    prefix: Annotated[str, typer.Option(help="What stands before the names of the answers' columns.")] = "",
-    replace: Annotated[bool, typer.Option("--replace", help="Remove what an earlier `retune score` wrote there, and begin anew.")] = False,
+    rows_per_part: Annotated[int, typer.Option(min=1, help="Rows per part; a part is held in memory.")] = 10_000,
+    prefix: Annotated[str, typer.Option(help="Prefix of the output columns.")] = "",
+    replace: Annotated[bool, typer.Option("--replace", help="Remove the output of an earlier `retune score` and start over.")] = False,
     params: ParamsFile = None,
     as_json: AsJson = False,
+    old_model: OldModelVersion = "",
 ) -> None:
-    """Let a version answer every row: all columns and the answers, in order, in parts that are written once.
+    """Score every row of a table with a registered version.
 
-    The same command goes on where it was killed. An alias is followed once, when the first part is begun.
+    Writes all columns and the predictions, in order, in parts that are each written once. The same command resumes after an
+    interruption. An alias is resolved once, when the first part is started.
 
-    Example: `retune score new.parquet scored/ --model diagnosis@champion`
+    Example: `retune score new.parquet scored/ --model-version diagnosis@champion`
     """
     from components.serving.batch import ScoringSettings
     from flows.batch_scoring import scoring
 
     settings = ScoringSettings(rows_per_part, on_bad_row, prefix, scoring.read_columns(column or []))
-    place = scoring.expand(output, datetime.now(UTC))
-    manifest = scoring.score(open_workspace(params), given, place, model, settings, replace)
+    target = scoring.expand(output, datetime.now(UTC))
+    version = chosen_version(model_version, old_model)
+    manifest = scoring.score(open_workspace(params), source, target, version, settings, replace)
     if as_json:
         print_json(manifest)
         return
     parts = f" in {len(manifest.parts)} part{'s' * (len(manifest.parts) > 1)}" if manifest.parts else ""
-    aside = f", {manifest.quarantined:,} in quarantine" if manifest.quarantined else ""
-    out.print(f"{place}: {manifest.scored:,} of {manifest.rows:,} rows scored by {manifest.model_uri}{parts}{aside}", markup=False)
+    quarantined = f", {manifest.quarantined:,} in quarantine" if manifest.quarantined else ""
+    out.print(f"{target}: {manifest.scored:,} of {manifest.rows:,} rows scored by {manifest.model_uri}{parts}{quarantined}", markup=False)
 
 
-@app.command()
+@app.command(rich_help_panel=SERVE)
 def serve(
-    model: Served,
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free one.")] = 5001,
-    host: Annotated[str, typer.Option(help="The address to listen on. There are no accounts: whoever reaches it may ask.")] = "127.0.0.1",
-    max_body_kib: Annotated[int, typer.Option(min=1, help="KiB of a request's body.")] = 1_024,
-    max_rows: Annotated[int, typer.Option(min=1, help="Rows of a request.")] = 1_000,
-    max_characters: Annotated[int, typer.Option(min=1, help="Characters of a text.")] = 20_000,
-    max_waiting: Annotated[int, typer.Option(min=1, help="Requests at once; one is answered, the others wait.")] = 32,
-    max_connections: Annotated[int, typer.Option(min=1, help="Open connections; at the limit, the slowest sender is hung up on.")] = 256,
-    head_seconds: Annotated[float, typer.Option(min=0.1, help="That a client may take to send the head of a request.")] = 10.0,
-    body_seconds: Annotated[float, typer.Option(min=0.1, help="That a client may take to send its body, or to read its answer.")] = 30.0,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME@ALIAS or NAME/VERSION; NAME alone means its champion.")],
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any free port.")] = 5001,
+    host: Annotated[str, typer.Option(help="The address to listen on. There is no authentication.")] = "127.0.0.1",
+    max_body_kib: Annotated[int, typer.Option(min=1, help="Maximum size of a request body, in KiB.")] = 1_024,
+    max_rows: Annotated[int, typer.Option(min=1, help="Maximum rows per request.")] = 1_000,
+    max_characters: Annotated[int, typer.Option(min=1, help="Maximum characters per text.")] = 20_000,
+    max_waiting: Annotated[int, typer.Option(min=1, help="Maximum concurrent requests; one is processed, the others wait.")] = 32,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Maximum open connections; at the limit the slowest sender is disconnected.")
+    ] = 256,
+    head_seconds: Annotated[float, typer.Option(min=0.1, help="Seconds that a client may take to send the request head.")] = 10.0,
+    body_seconds: Annotated[
+        float, typer.Option(min=0.1, help="Seconds that a client may take to send the body, or to read the response.")
+    ] = 30.0,
     name: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HOST", help="A further host name by which clients call it, as behind a proxy; may be repeated."),
+        list[str] | None, typer.Option(metavar="HOST", help="Another host name that clients use, e.g. behind a proxy; repeatable.")
     ] = None,
 ) -> None:
-    """Serve a version over HTTP by the code it was packaged with, until Ctrl-C; which one is decided at the start.
+    """Serve a registered version over HTTP until Ctrl-C.
 
-    POST /invocations takes JSON in MLflow's forms; /ping and /health say that it is up, /version which version answers.
+    Runs the code that was packaged with the version; an alias is resolved once, at the start. POST /invocations accepts MLflow's JSON
+    formats; /ping and /health report readiness, /version reports the version.
 
     Example: `retune serve diagnosis@champion --port 5001`
     """
@@ -81,9 +161,9 @@ def serve(
     from flows.project.stores import store
 
     uri = store(open_project())
-    named = model.removeprefix("models:/")
-    version = registry.resolve(uri, named)
-    alias = None if "/" in named else named.partition("@")[2] or registry.CHAMPION
+    reference = model.removeprefix("models:/")
+    version = registry.resolve(uri, reference)
+    alias = None if "/" in reference else reference.partition("@")[2] or registry.CHAMPION
     limits = {"body_kib": max_body_kib, "rows": max_rows, "characters": max_characters, "waiting": max_waiting}
     slow = {"connections": max_connections, "head_seconds": head_seconds, "body_seconds": body_seconds}
     become_server(uri, version, alias, listen(host, port), limits | slow, name or [])

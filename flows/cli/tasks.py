@@ -1,4 +1,4 @@
-"""The command that says what can be made: tasks, what each expects of the data, and its settings."""
+"""The command that lists tasks: the data that each expects, and its settings."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args
@@ -9,57 +9,59 @@ from rich.table import Table
 
 from components.core.documents import parse_yaml
 from components.core.errors import BadParams
-from flows.cli.options import AsJson, app, out, print_json
+from flows.cli.options import START, AsJson, app, out, print_json
 
 _FACTS = {
     "columns": "columns",
-    "asked with": "inputs",
+    "inputs": "inputs",
     "validation": "validation",
     "baselines": "baselines",
     "slices": "slices",
-    "refuses of train": "refuses",
+    "unsupported in train": "refuses",
 }
-_MACRO = "mean over the labels of their F1"
+_MACRO = "mean of the F1 scores of the labels"
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def tasks(
-    name: Annotated[str | None, typer.Argument(help="A task, to see its settings.")] = None,
-    options: Annotated[str, typer.Option("--options", metavar="YAML", help="Settings of NAME, to see what they make of it.")] = "{}",
+    name: Annotated[str | None, typer.Argument(help="The task to describe.")] = None,
+    options: Annotated[str, typer.Option("--options", metavar="YAML", help="Options of NAME, to show the task with them.")] = "{}",
     as_json: AsJson = False,
 ) -> None:
-    """List the tasks; of one, its columns, metrics, baselines and slices, and every setting of `task_options`.
+    """List the tasks, or describe one.
+
+    A description has the columns, metrics, baselines, slices, and every setting of `task_options`.
 
     Example: `retune tasks text_classification --options '{kind: multi}'`
     """
-    from components.model import tasks as known
+    from components.model import tasks as task_types
 
-    given = _given(options)
-    if given and not name:
-        raise BadParams("--options are those of one task: name it, as in `retune tasks text_classification --options '{kind: multi}'`")
-    found = [describe_task(one, given) for one in ([name] if name else known.available())]
+    options_given = _parse_options(options)
+    if options_given and not name:
+        raise BadParams("--options needs a task, as in `retune tasks text_classification --options '{kind: multi}'`")
+    described = [describe_task(task, options_given) for task in ([name] if name else task_types.available())]
     if as_json:
-        print_json(found)
+        print_json(described)
     elif name:
-        _print_one(found[0])
+        _print_one(described[0])
     else:
-        _print_all(found)
+        _print_all(described)
 
 
 def describe_task(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the task is with `options`, and all its options.
+    """Return the properties of a task with `options`, and all its options.
 
-    Slices are those of any data: there may be more for what the rows hold, as one for each type of entity.
+    Slices are those of any data; real rows may add some, e.g. one per entity type.
 
     Raises:
-        BadParams: there is no such task, or an option does not fit it.
+        BadParams: the task does not exist, or an option is invalid.
     """
     import pandas as pd
 
     from components.evaluation.metric_set import decidable_metrics
-    from components.model import tasks as known
+    from components.model import tasks as task_types
 
-    task = known.load(name, options)
+    task = task_types.load(name, options)
     no_rows = pd.DataFrame(columns=list(dict.fromkeys((*task.columns, "id", "group", "text", "label"))), dtype="str")
     return {
         "task": name,
@@ -77,30 +79,30 @@ def describe_task(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _given(text: str) -> Mapping[str, Any]:
-    found = parse_yaml(text, "--options")
-    if not isinstance(found or {}, Mapping):
-        raise BadParams(f"--options: expected settings, as {{kind: multi}}, found {text!r}")
-    return found or {}
+def _parse_options(text: str) -> Mapping[str, Any]:
+    parsed = parse_yaml(text, "--options") or {}
+    if not isinstance(parsed, Mapping):
+        raise BadParams(f"--options: expected a mapping, e.g. {{kind: multi}}, found {text!r}")
+    return parsed
 
 
-def _print_all(found: Sequence[Mapping[str, Any]]) -> None:
-    table = Table(*("task", "columns", "asked with", "decided on", "baselines"), box=None, pad_edge=False)
-    for one in found:
-        table.add_row(one["task"], *(", ".join(one[key]) for key in ("columns", "inputs", "metrics", "baselines")))
+def _print_all(described: Sequence[Mapping[str, Any]]) -> None:
+    table = Table(*("task", "columns", "inputs", "metrics", "baselines"), box=None, pad_edge=False)
+    for task in described:
+        table.add_row(task["task"], *(", ".join(task[key]) for key in ("columns", "inputs", "metrics", "baselines")))
     out.print(table)
-    out.print("\nwithout options; `retune tasks NAME --options '{…}'` shows what options make of it", markup=False)
+    out.print("\nwithout options; `retune tasks NAME --options '{…}'` shows a task with options", markup=False)
 
 
-def _print_one(found: Mapping[str, Any]) -> None:
+def _print_one(task: Mapping[str, Any]) -> None:
     facts = Table(box=None, pad_edge=False, show_header=False)
     for title, key in _FACTS.items():
-        facts.add_row(title, ", ".join(found[key]))
-    measures = Table("decided on", "meaning", box=None, pad_edge=False)
-    for metric, says in found["measures"].items():
-        measures.add_row(metric, escape(says))
+        facts.add_row(title, ", ".join(task[key]))
+    measures = Table("metric", "meaning", box=None, pad_edge=False)
+    for metric, description in task["measures"].items():
+        measures.add_row(metric, escape(description))
     settings = Table("task_options", "default", "meaning", box=None, pad_edge=False)
-    for field in found["options"]:
+    for field in task["options"]:
         settings.add_row(field["name"], field["default"], escape(field["meaning"] + field["choices"]))
     for number, table in enumerate((facts, measures, settings)):
         out.print(*([""] if number else []), table, sep="\n")
@@ -110,5 +112,5 @@ def _options(section: Any) -> Iterator[dict[str, str]]:
     for field, info in section.model_fields.items():
         choices = [str(choice) for choice in get_args(info.annotation) if isinstance(choice, str)]
         default = "null" if info.default is None else str(info.get_default(call_default_factory=True))
-        known = f" [{' | '.join(choices)}]" if choices and not all(choice in (info.description or "") for choice in choices) else ""
-        yield {"name": field, "default": default, "meaning": str(info.description), "choices": known}
+        listed = f" [{' | '.join(choices)}]" if choices and not all(choice in (info.description or "") for choice in choices) else ""
+        yield {"name": field, "default": default, "meaning": str(info.description), "choices": listed}

@@ -1,4 +1,4 @@
-"""The data of the past: what earlier champions learnt from, and earlier test sets, out of DVC's cache; and regression sets."""
+"""Historical data: training rows of earlier champions and earlier test sets from DVC's cache, and regression sets."""
 
 import json
 import logging
@@ -35,37 +35,38 @@ By = Literal["candidate", "champion", "anchor", "earlier"]
 
 
 def training_rows(
-    workspace: Workspace, uri: str, version: registry.Version, rivals: ReferenceModels, known: Mapping[str, registry.Version]
+    workspace: Workspace, uri: str, version: registry.Version, references: ReferenceModels, known: Mapping[str, registry.Version]
 ) -> Iterator[TrainingRows]:
-    """Yield what champion and best champion so far learnt from, what each compared model inherits, and what all earlier champions learnt.
+    """Yield the training rows of champion and best champion, those that compared models inherit, and those of all earlier champions.
 
-    A model inherits what the registered versions learnt that it was fine-tuned from. Where rows are not at hand, the fault is yielded.
+    A model inherits the training rows of the registered versions that it was fine-tuned from. If rows are not available, the fault is
+    yielded.
     """
     compared: list[tuple[By, str, Entry | None]] = [
-        ("champion", "champion version {}", rivals.champion),
-        ("anchor", "the best champion so far, version {},", rivals.anchor),
+        ("champion", "champion version {}", references.champion),
+        ("anchor", "the best champion so far, version {},", references.anchor),
     ]
-    made: list[tuple[By, registry.Version]] = [("candidate", version)]
-    for by, called, entry in compared:
+    models: list[tuple[By, registry.Version]] = [("candidate", version)]
+    for by, display_name, entry in compared:
         if entry is not None:
-            yield from _seen(workspace, called, [entry], known, by)
-            made += [(by, known[entry.key])] if entry.key in known else []
-    told: set[str] = set()
-    for by, model in made:
-        for base, found in inherited(workspace, uri, model):
-            if base not in told:
-                told.add(base)
-                rows, fault = (None, found) if isinstance(found, str) else (found, None)
+            yield from _rows_of_entries(workspace, display_name, [entry], known, by)
+            models += [(by, known[entry.key])] if entry.key in known else []
+    bases: set[str] = set()
+    for by, model in models:
+        for base, result in inherited(workspace, uri, model):
+            if base not in bases:
+                bases.add(base)
+                rows, fault = (None, result) if isinstance(result, str) else (result, None)
                 yield TrainingRows(f"{base}, a base of {model.uri},", rows, fault, by, inherited=True)
-    before = [entry for entry in rivals.before if rivals.anchor is None or entry.key != rivals.anchor.key]
+    before = [entry for entry in references.before if references.anchor is None or entry.key != references.anchor.key]
     if before:
-        yield from _seen(workspace, "earlier champions ({})", before, known, "earlier")
+        yield from _rows_of_entries(workspace, "earlier champions ({})", before, known, "earlier")
 
 
-def _seen(
-    workspace: Workspace, called: str, entries: Sequence[Entry], known: Mapping[str, registry.Version], by: By
+def _rows_of_entries(
+    workspace: Workspace, display_name: str, entries: Sequence[Entry], known: Mapping[str, registry.Version], by: By
 ) -> Iterator[TrainingRows]:
-    """Yield the rows that any of these learnt from as one table, each text once with each label; snapshots alike are read once."""
+    """Yield the training rows of these entries as one table without duplicates; each snapshot is read once."""
     tables: dict[str, pd.DataFrame] = {}
     numbers = []
     for entry in entries:
@@ -73,17 +74,16 @@ def _seen(
             version = known.get(entry.key)
             if version is None:
                 raise NotFound("it was deleted from the registry")
-            digest = _made_with(version, LEARN)
+            digest = _input_hash(version, LEARN)
             if digest not in tables:
                 tables[digest] = rows_learned_by(workspace, version)
             numbers.append(str(version.number))
         except NotFound as error:
-            log.warning("what version %d learnt from is not at hand: %s", entry.version, error)
-            yield TrainingRows(
-                f"version {entry.version}", None, str(error), by if entry.key in known else "earlier"
-            )  # who is gone is not compared
+            log.warning("the training rows of version %d are not available: %s", entry.version, error)
+            # A deleted version is not compared.
+            yield TrainingRows(f"version {entry.version}", None, str(error), by if entry.key in known else "earlier")
     if tables:
-        yield TrainingRows(called.format(", ".join(numbers)), _distinct(list(tables.values())), None, by)
+        yield TrainingRows(display_name.format(", ".join(numbers)), _distinct(list(tables.values())), None, by)
 
 
 def _distinct(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -91,16 +91,16 @@ def _distinct(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def inherited(workspace: Workspace, uri: str, version: registry.Version) -> Iterator[tuple[str, pd.DataFrame | str]]:
-    """Yield each registered version that a version was fine-tuned from, by models:/NAME/NUMBER: what it learnt, or why that is unknown."""
-    told = {version.uri}
-    while (base := version.tags.get(registry.BASE_SOURCE, "")).startswith(REGISTERED) and base not in told:
-        told.add(base)
+    """Yield each version that a version was fine-tuned from, as models:/NAME/NUMBER with its training rows or why they are missing."""
+    visited = {version.uri}
+    while (base := version.tags.get(registry.BASE_SOURCE, "")).startswith(REGISTERED) and base not in visited:
+        visited.add(base)
         name, _, number = base.removeprefix(REGISTERED).rpartition("/")
-        found = next((one for one in registry.versions(uri, name) if str(one.number) == number), None)
-        if found is None:
+        parent = next((other for other in registry.versions(uri, name) if str(other.number) == number), None)
+        if parent is None:
             yield base, "it was deleted from the registry"
             return
-        version = found
+        version = parent
         try:
             yield base, rows_learned_by(workspace, version)
         except NotFound as error:
@@ -111,42 +111,43 @@ def rows_learned_by(workspace: Workspace, version: registry.Version) -> pd.DataF
     """Return the rows (id, text, label) that a version was trained and validated on.
 
     Raises:
-        NotThere: DVC's cache has them no more.
+        NotFound: DVC's cache does not have them.
     """
-    read = [cached_rows(workspace, version, LEARN, f"{split}.parquet") for split in ("train", "validation")]
-    return pd.concat([rows[["id", "text", "label"]] for rows in read], ignore_index=True)
+    tables = [cached_rows(workspace, version, LEARN, f"{split}.parquet") for split in ("train", "validation")]
+    return pd.concat([rows[["id", "text", "label"]] for rows in tables], ignore_index=True)
 
 
 def cached_rows(workspace: Workspace, version: registry.Version, folder: str, name: str) -> pd.DataFrame:
-    """Return a table that was an output of the stages when a version was made.
+    """Return a table that the stages wrote when a version was built.
 
     Raises:
-        NotThere: DVC's cache has it no more.
+        NotFound: DVC's cache does not have it.
     """
-    return read_rows(cache.cached_file(workspace.root, _made_with(version, folder), name))
+    return read_rows(repro.cached_file(workspace.root, _input_hash(version, folder), name))
 
 
-def _made_with(version: registry.Version, folder: str) -> str:
+def _input_hash(version: registry.Version, folder: str) -> str:
     digest: str | None = json.loads(version.tags.get("retune.dvc_lock", "{}")).get(folder)
     if digest is None:
-        raise NotFound(f"version {version.number} does not say which {folder} it was made with")
+        raise NotFound(f"version {version.number} has no recorded hash of {folder}")
     return digest
 
 
 def row_keys(rows: pd.DataFrame) -> list[str]:
-    """Return the keys by which the ledger knows test rows again."""
+    """Return the keys by which the ledger identifies test rows."""
     return [row_key(str(text)) for text in rows["text"]]
 
 
 def check_splits(workspace: Workspace, uri: str, params: Params) -> None:
-    """Check that rows stay in their splits where those of the newest version followed from ids, by an earlier release or by the setting.
+    """Check that rows keep their splits if the newest version was split by id.
 
     Raises:
-        BadParams: they would move, as preprocess.split_by is not set; the message names both values.
+        BadParams: rows would move, since preprocess.split_by is not set; the message names both values.
     """
     if "split_by" in params.preprocess.model_fields_set:
         return
-    newest = max((one for one in registry.versions(uri, params.name) if one.complete), key=lambda one: one.number, default=None)
+    versions = [version for version in registry.versions(uri, params.name) if version.complete]
+    newest = max(versions, key=lambda version: version.number, default=None)
     try:
         if newest is None or Profile.read(artifact_access.artifact(uri, newest, "data/profile.json").parent).split_by not in (None, "id"):
             return
@@ -154,18 +155,18 @@ def check_splits(workspace: Workspace, uri: str, params: Params) -> None:
         if grouped(rows["id"], rows["group"]) or rows["group"].tolist() == [text_key(text) for text in rows["text"]]:
             return
     except NotFound as error:
-        log.warning("whether preprocess.split_by moves rows between splits cannot be told (%s): set it", error)
+        log.warning("set preprocess.split_by: could not check whether its default moves rows between splits: %s", error)
         return
     raise BadParams(
-        f"params.yaml: preprocess.split_by is not set, and version {newest.number} was made when the split of a row without a group "
-        "followed from its id; the default, text, would make rows that it has learnt test rows. Set split_by: id to keep the splits, or "
-        "split_by: text to start a new test set, on which comparisons with earlier versions are INCONCLUSIVE"
+        f"params.yaml: preprocess.split_by is not set, and version {newest.number} was split by id; the default, text, would move some of "
+        "its training rows to the test set. Set split_by: id to keep the splits, or split_by: text to start a new test set, on which "
+        "comparisons with earlier versions are INCONCLUSIVE"
     )
 
 
 def earlier_tests(
     workspace: Workspace,
-    asked: ModelSessions,
+    sessions: ModelSessions,
     version: registry.Version,
     champion: registry.Version | None,
     known: dict[str, registry.Version],
@@ -174,17 +175,17 @@ def earlier_tests(
     learnt: pd.DataFrame,
     others: Sequence[TrainingRows] = (),
 ) -> Iterator[PastTestSet]:
-    """Ask candidate and champion about the newest earlier test sets and the regression sets; without a champion nothing is forgotten.
+    """Yield predictions of candidate and champion on the newest earlier test sets and the regression sets; nothing without a champion.
 
-    Rows that either of them learnt, word for word or nearly, are left out: they would favour it. `learnt` are the candidate's, `others`
-    what `training_rows` yields.
+    Rows that equal or nearly equal a training row of either model are left out. `learnt` are the candidate's training rows, `others` those
+    of `training_rows`.
     """
     if champion is None:
         return
     sets = [*_past(workspace, version, known, params, test_digest), *_regression_sets(workspace, params)]
-    theirs = [one for one in others if one.by in ("candidate", "champion")]
-    if faults := [one.fault for one in theirs if one.rows is None and not one.inherited]:
-        yield from (PastTestSet(name, fault=f"which rows are new to the champion cannot be told: {faults[0]}") for name, _ in sets)
+    compared = [rows for rows in others if rows.by in ("candidate", "champion")]
+    if faults := [rows.fault for rows in compared if rows.rows is None and not rows.inherited]:
+        yield from (PastTestSet(name, fault=f"the training rows of the champion are unknown: {faults[0]}") for name, _ in sets)
         return
     labels = Predictions.read(workspace.predictions / "candidate.parquet").labels or None
     tables: dict[str, pd.DataFrame] = {}
@@ -194,13 +195,15 @@ def earlier_tests(
         except RetuneError as error:
             yield PastTestSet(name, fault=str(error))
     texts = sorted({str(text) for rows in tables.values() for text in rows["text"]})
-    trained = [str(text) for rows in (learnt, *(one.rows for one in theirs if one.rows is not None)) for text in rows["text"]]
-    taught = {texts[place] for place in np.flatnonzero(similar_pairs(texts, trained, params.gates.leakage.near_duplicate))}
+    trained = [str(text) for rows in (learnt, *(other.rows for other in compared if other.rows is not None)) for text in rows["text"]]
+    known_texts = {texts[index] for index in np.flatnonzero(similar_pairs(texts, trained, params.gates.leakage.near_duplicate))}
     for name, table in tables.items():
         try:
-            rows, left_out = prepare_earlier(table, table["text"].isin(taught).to_numpy(dtype=np.bool_), labels)
-            mine, other = ([asked.about(one, rows) for one in (version, champion)]) if len(rows) else (None, None)
-            yield PastTestSet(name, mine, other, left_out=left_out)
+            rows, left_out = prepare_earlier(table, table["text"].isin(known_texts).to_numpy(dtype=np.bool_), labels)
+            if not len(rows):
+                yield PastTestSet(name, left_out=left_out)
+                continue
+            yield PastTestSet(name, sessions.predict(version, rows), sessions.predict(champion, rows), left_out=left_out)
         except RetuneError as error:
             yield PastTestSet(name, fault=str(error))
 
@@ -208,16 +211,15 @@ def earlier_tests(
 def _past(
     workspace: Workspace, version: registry.Version, known: dict[str, registry.Version], params: Params, test_digest: str
 ) -> list[tuple[str, Callable[[], pd.DataFrame]]]:
-    """Return the newest test sets of earlier versions that are not today's, and how to read them."""
-    found: dict[str, registry.Version] = {}
-    for one in sorted(known.values(), key=lambda each: -each.number):
-        digest = one.tags.get("retune.test_digest", test_digest)
-        if digest != test_digest and one.key != version.key:
-            found.setdefault(digest, one)
-    newest = list(found.items())[: params.gates.forgetting.last]
+    """Return names and readers of the newest test sets of earlier versions, without the current one."""
+    newest: dict[str, registry.Version] = {}
+    for other in sorted(known.values(), key=lambda version: -version.number):
+        digest = other.tags.get("retune.test_digest", test_digest)
+        if digest != test_digest and other.key != version.key:
+            newest.setdefault(digest, other)
     return [
-        (f"test set {digest[:8]} of version {one.number}", partial(cached_rows, workspace, one, TEST, "test.parquet"))
-        for digest, one in newest
+        (f"test set {digest[:8]} of version {other.number}", partial(cached_rows, workspace, other, TEST, "test.parquet"))
+        for digest, other in list(newest.items())[: params.gates.forgetting.last]
     ]
 
 
@@ -226,7 +228,7 @@ def _regression_sets(workspace: Workspace, params: Params) -> list[tuple[str, Ca
 
 
 def read_set(workspace: Workspace, params: Params, path: str) -> pd.DataFrame:
-    """Return the labelled rows of a file that the settings name, read as strictly as the data are; a row without an id gets its number."""
+    """Return the labelled rows of a file that the settings name, read like the data; a row without an id gets its number."""
     with temporary() as folder:
         settings = params.snapshot.at(path).model_copy(update={"split_column": None, "split_files": False})
         take_snapshot(workspace.origin, folder / "set", snapshot=settings, required=params.made_task.columns)
@@ -236,6 +238,6 @@ def read_set(workspace: Workspace, params: Params, path: str) -> pd.DataFrame:
         rows = rows.assign(**{task.label_column: [task.rename_labels(cell, label) for cell in rows[task.label_column]]})
     rows, bad = task.read(rows)
     rows = rows.drop(index=list(bad)).reset_index(drop=True)
-    numbers = pd.Series([f"row {place}" for place in range(len(rows))], dtype="str")
+    numbers = pd.Series([f"row {number}" for number in range(len(rows))], dtype="str")
     ids = rows["id"].fillna(numbers) if "id" in rows else numbers
     return rows.assign(id=ids, group=rows["group"].fillna(ids) if "group" in rows else ids)

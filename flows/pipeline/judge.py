@@ -1,4 +1,4 @@
-"""Judging a registered candidate: who it is held against, whether a verdict stands already, and the verdict where none does."""
+"""Judge a registered candidate: find its reference models, reuse an existing verdict, or reach a new one."""
 
 import logging
 from collections.abc import Collection
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from components.artifacts.metrics import Metrics
 from components.artifacts.verdict import Verdict
 from components.core.errors import NotFound
-from components.judge import judge as fold
+from components.judge import judge as combine
 from components.judge import verdict_key
 from components.judge.selftest import selftest
 from components.ledger import Ledger, PriorUse
@@ -24,40 +24,40 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class JudgeResult:
-    """A verdict; `fresh` is false when an earlier run had reached it."""
+    """A verdict; `fresh` is false if an earlier run reached it."""
 
     verdict: Verdict
     fresh: bool
 
 
 def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool = False) -> JudgeResult:
-    """Reach a verdict on the registered candidate, or return the one that was reached under the same gates against the same versions.
+    """Judge the registered candidate, or return the existing verdict for the same gates and reference models.
 
-    It is reached anew where it is asked for `again`, and where it is undecided for a reason that may have passed, as a server that did
-    not start in time, unless a person has settled it.
+    Judges again if `again` is set, or if the existing verdict is undecided for a temporary reason (e.g. a server that did not start in
+    time) and no person has decided about it.
     """
     params, ledger = read_params(workspace.params), Ledger(workspace.ledger)
     test = Metrics.read(workspace.reports / "evaluation").test_digest
-    rivals = reference_models(ledger.entries(version.name), version.key)
+    references = reference_models(ledger.entries(version.name), version.key)
     key = verdict_key(
         version.key,
-        rivals.champion.key if rivals.champion else None,
+        references.champion.key if references.champion else None,
         test,
         params.gates,
         params.evaluate.min_class_units,
-        anchor=rivals.anchor.key if rivals.anchor else None,
+        anchor=references.anchor.key if references.anchor else None,
         outside=outside_digests(workspace, params),
     )
-    standing = None if again else find_verdict(workspace, uri, version, key)
-    if standing is not None and standing.may_pass and not _settled(ledger, version, key):
-        log.info("the verdict of an earlier run was undecided for a reason that may have passed: %s", standing.reason)
-    elif standing is not None:
-        log.info("the verdict of an earlier run stands: %s; `retune judge --again` reaches it anew", standing.outcome)
-        standing = _renumbered(standing, rivals)
-        standing.write(workspace.reports)
-        registry.attach_verdict(uri, version.run_id, version.name, version.number, standing)
-        return JudgeResult(standing, fresh=False)
-    verdict = _reach(workspace, uri, version, rivals, params, test, key)
+    existing = None if again else find_verdict(workspace, uri, version, key)
+    if existing is not None and existing.may_pass and not _decided(ledger, version, key):
+        log.info("judging again: the earlier verdict was undecided for a temporary reason: %s", existing.reason)
+    elif existing is not None:
+        log.info("the verdict of an earlier run is still valid: %s; `retune judge --again` judges again", existing.outcome)
+        existing = _renumbered(existing, references)
+        existing.write(workspace.reports)
+        registry.attach_verdict(uri, version.run_id, version.name, version.number, existing)
+        return JudgeResult(existing, fresh=False)
+    verdict = _judge(workspace, uri, version, references, params, test, key)
     for gate in verdict.gates:
         log.info("gate %s (%s): %s, %s", gate.gate, gate.role, gate.shown, gate.reason.removeprefix("not asked: "))
     verdict.write(workspace.reports)
@@ -65,59 +65,59 @@ def judge(workspace: Workspace, uri: str, version: registry.Version, again: bool
     return JudgeResult(verdict, fresh=True)
 
 
-def _settled(ledger: Ledger, version: registry.Version, key: str) -> bool:
-    """Say whether a person has answered this verdict already: promoted the version with it, or said no."""
+def _decided(ledger: Ledger, version: registry.Version, key: str) -> bool:
+    """Return whether the version was promoted with this verdict, or a person rejected it."""
     entries = ledger.entries(version.name)
     promoted = any((entry.key, entry.verdict_key) == (version.key, key) for entry in entries)
     return promoted or ledger.rejection(version.name, None, key) is not None
 
 
 def find_verdict(workspace: Workspace, uri: str, version: registry.Version, key: str) -> Verdict | None:
-    """Return the verdict with this key: the version's own, whose hash was checked, else the one that lies in the workspace."""
-    with_version = registry.read_verdict(uri, version) if version.verdict_key == key else None
-    return next((verdict for verdict in (with_version, read_verdict(workspace)) if verdict is not None and verdict.key == key), None)
+    """Return the verdict with this key: from the registry, where its hash is checked, else from the workspace."""
+    registered = registry.read_verdict(uri, version) if version.verdict_key == key else None
+    return next((verdict for verdict in (registered, read_verdict(workspace)) if verdict is not None and verdict.key == key), None)
 
 
 def read_verdict(workspace: Workspace) -> Verdict | None:
-    """Return the verdict that lies in the workspace."""
+    """Return the verdict in the workspace; None if there is none."""
     try:
         return Verdict.read(workspace.reports)
     except NotFound:
         return None
 
 
-def _reach(
-    workspace: Workspace, uri: str, version: registry.Version, rivals: ReferenceModels, params: Params, test: str, key: str
+def _judge(
+    workspace: Workspace, uri: str, version: registry.Version, references: ReferenceModels, params: Params, test: str, key: str
 ) -> Verdict:
-    """Gather the evidence, let the gates prove on it that they can say no, and judge."""
-    known = {one.key: one for one in registry.versions(uri, version.name) if one.complete}
+    """Gather the evidence, run the self-test of the gates on it, and judge."""
+    known = {other.key: other for other in registry.versions(uri, version.name) if other.complete}
     wear = count_prior_use(workspace, version, known.values(), test, params)
-    with ModelSessions(workspace, uri, params.made_task, params.validation.label_map) as asked:
-        evidence = gather(workspace, uri, asked, version, known, rivals, params, test, wear)
+    with ModelSessions(workspace, uri, params.made_task, params.validation.label_map) as sessions:
+        evidence = gather(workspace, uri, sessions, version, known, references, params, test, wear)
     tested = selftest(evidence, params.gates)
-    verdict = fold(evidence, params.gates, key=key, candidate_digest=version.key, test_digest=test, tested=tested)
-    return Verdict.model_validate_json(verdict.model_dump_json())  # as it will be read back: a NaN is none in JSON
+    verdict = combine(evidence, params.gates, key=key, candidate_digest=version.key, test_digest=test, tested=tested)
+    return Verdict.model_validate_json(verdict.model_dump_json())  # as it is read back: JSON has no NaN
 
 
 def count_prior_use(
     workspace: Workspace, version: registry.Version, known: Collection[registry.Version], test: str, params: Params
-) -> PriorUse:
-    """Count a look at the test set, by the rows that it shares with earlier ones; those of earlier releases are read from DVC's cache."""
+) -> Wear:
+    """Record this use of the test set, and return how often earlier candidates used its rows; old test sets are read from DVC's cache."""
     ledger = Ledger(workspace.ledger)
     others = {}
-    for digest in ledger.tests_without_rows(version.name):
-        made = next((one for one in known if one.tags.get("retune.test_digest") == digest), None)
-        if made is not None and digest != test:
+    for digest in ledger.unknown_tests(version.name):
+        earlier = next((other for other in known if other.tags.get("retune.test_digest") == digest), None)
+        if earlier is not None and digest != test:
             try:
-                others[digest] = row_keys(cached_rows(workspace, made, TEST, "test.parquet"))
+                others[digest] = row_keys(cached_rows(workspace, earlier, TEST, "test.parquet"))
             except NotFound as error:
-                log.warning(
-                    "which rows version %d was judged on cannot be told, so it counts as if they were today's: %s", made.number, error
-                )
-    return ledger.record_test_use(version.name, test, version.key, row_keys(test_rows(workspace)), others, params.gates.test_budget.shared)
+                log.warning("the test rows of version %d are unknown and count as today's: %s", earlier.number, error)
+    return ledger.look(version.name, test, version.key, row_keys(test_rows(workspace)), others, params.gates.test_budget.shared)
 
 
-def _renumbered(verdict: Verdict, rivals: ReferenceModels) -> Verdict:
-    """Return the verdict with today's numbers: the same model may have another one in another registry."""
-    numbers = {name: str(entry.version) if entry else None for name, entry in (("champion", rivals.champion), ("anchor", rivals.anchor))}
+def _renumbered(verdict: Verdict, references: ReferenceModels) -> Verdict:
+    """Return the verdict with the current version numbers: the same model may have another number in another registry."""
+    numbers = {
+        name: str(entry.version) if entry else None for name, entry in (("champion", references.champion), ("anchor", references.anchor))
+    }
     return verdict.model_copy(update=numbers)

@@ -1,4 +1,4 @@
-"""The trail from a candidate back to its code, data and run: read from git, from DVC's files and from the installed packages."""
+"""The lineage of a candidate, read from git, DVC's files and the installed packages."""
 
 import importlib.metadata
 import platform
@@ -18,7 +18,7 @@ PACKAGES = ("torch", "transformers", "datasets", "accelerate", "optuna", "scikit
 
 
 def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
-    """Collect where `candidate` came from."""
+    """Collect the lineage of `candidate`."""
     base = BaseManifest.read(base_folder(workspace.base, ModelSpec.read(workspace.model).base))
     return Lineage(
         model=name,
@@ -37,10 +37,10 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
 
 
 def commit_of(workspace: Workspace) -> str:
-    """Return the commit of the code that a model is made with; NO_GIT where DVC was told that the project has no history.
+    """Return the commit of the code; NO_GIT if DVC is configured with core.no_scm.
 
     Raises:
-        NotThere: there is no commit, so nobody could make the version again.
+        NotFound: there is no commit, so the version could not be rebuilt.
         RetuneError: git cannot read the repository.
     """
     if commit := workspace.commit or head_commit(workspace.project):

@@ -1,4 +1,4 @@
-"""The versions that a judgement asks: each loaded once, in a process of its own, and only when it is first needed."""
+"""Sessions with registered versions: each is loaded once, in a separate process, when it is first needed."""
 
 import contextlib
 import logging
@@ -24,32 +24,32 @@ log = logging.getLogger(__name__)
 
 
 def incompatibility(spec: ModelSpec, task: tasks.Task) -> str | None:
-    """Say why a model cannot be held against those of `task`: it is asked otherwise, or answers otherwise; None where it can."""
+    """Return why a model cannot be compared with those of `task`: other inputs or other metrics; None if it can."""
     try:
-        made = tasks.of(spec)
+        own = tasks.of(spec)
     except BadParams as error:
-        return f"was made for a task that there is no more: {error}"
-    sides = [(type(one), one.inputs, one.classes, tuple(one.test_metrics)) for one in (made, task)]
-    if sides[0] == sides[1]:
+        return f"was built for a task that no longer exists: {error}"
+    contracts = [(type(side), side.inputs, side.classes, tuple(side.measures)) for side in (own, task)]
+    if contracts[0] == contracts[1]:
         return None
-    return f"was made for another task: {spec.task}, asked with {', '.join(made.inputs)} and measured by {', '.join(made.test_metrics)}"
+    return f"was built for another task: {spec.task}, with the inputs {', '.join(own.inputs)} and the metrics {', '.join(own.measures)}"
 
 
 @dataclass
 class Memory:
-    """What a version has answered: the probabilities of its `labels`, by text; kept only where answers are classes of a text."""
+    """The predictions of a version: probabilities of its `labels` by text; used only for classification of a single text."""
 
     labels: tuple[str, ...] = ()
     answers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
 
 
 class ModelSessions:
-    """A context in which registered versions answer; at its end all their processes are gone."""
+    """A context manager that runs registered versions; their processes end with it."""
 
     def __init__(self, workspace: Workspace, uri: str, task: tasks.Task, label_map: Mapping[str, str] | None = None) -> None:
-        """Of the registry at `uri`; answers are kept below `var/predictions`.
+        """Use the registry at `uri`, and cache predictions below `var/predictions`.
 
-        Labels get today's names, by `label_map` and by how they are read today: a version may have been made when they had others.
+        Labels are renamed by `label_map` and today's label reader: an older version may have been trained with other names.
         """
         self._task, self.label = task, label_reader(label_map or {})
         self._remembers = task.classes and task.inputs == ("text",)
@@ -63,16 +63,16 @@ class ModelSessions:
         """Start nothing yet."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, exception: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """End the processes."""
         self._open.close()
 
     def inspect(self, version: registry.Version) -> ModelSpec:
-        """Check a package once, before anything of it is run, and return its contract.
+        """Check a package once, before any of its code runs, and return its contract.
 
         Raises:
-            BadModel: it is gone, not what was registered, or was made for other questions than today's.
-            Unavailable: the registry is busy or out of reach.
+            BadModel: it is missing, differs from the registered one, or was built for another task.
+            Unavailable: the registry is busy or unreachable.
         """
         if version.uri not in self._specs:
             spec = ModelSpec.read(spec_folder(registry.checked_package(self._uri, version)))
@@ -82,10 +82,10 @@ class ModelSessions:
         return self._specs[version.uri]
 
     def session(self, version: registry.Version) -> registry.Session:
-        """Return the version, ready to be asked; its package was checked before anything of it is run.
+        """Return a session with the version; its package is checked before any of its code runs.
 
         Raises:
-            BadModel: the package is not what was registered.
+            BadModel: the package differs from the registered one.
         """
         if version.uri not in self._sessions:
             self.inspect(version)
@@ -93,28 +93,28 @@ class ModelSessions:
         return self._sessions[version.uri]
 
     def predictions(self, version: registry.Version, rows: pd.DataFrame, digest: str) -> Predictions:
-        """Return what the version answers to `rows` (id, group, text, label); kept by content: `digest` is that of the rows.
+        """Return the predictions of the version for `rows` (id, group, text, label); cached by `digest`, that of the rows.
 
         Raises:
             BadModel: the version cannot be loaded, or does not answer.
         """
         cache = self._workspace.var / "predictions" / version.name / f"{version.key[:32]}-{digest[:32]}.parquet"
-        found = registry.read_cache(cache, rows)
-        if found is None:
-            found = self.about(version, rows)
-            registry.write_cache(cache, found)
+        predictions = registry.kept(cache, rows)
+        if predictions is None:
+            predictions = self.predict(version, rows)
+            registry.keep(cache, predictions)
         else:
-            found = self._renamed(found)  # kept by an earlier release, or under another label_map
-        self.remember(version, rows, found)
-        return found
+            predictions = self._renamed(predictions)  # cached by an earlier release, or with another label_map
+        self.remember(version, rows, predictions)
+        return predictions
 
-    def _renamed(self, found: Predictions) -> Predictions:
-        if self._task.label_column is None:
-            return found
-        return relabelled(found, self.label, lambda answer: self._task.rename_labels(answer, self.label))
+    def _renamed(self, predictions: Found) -> Found:
+        return (
+            relabelled(predictions, self.label, lambda answer: self._task.renamed(answer, self.label)) if self._task.named else predictions
+        )
 
-    def about(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:
-        """Return what the version answers to `rows`; a text that it has given a class here is not asked again.
+    def predict(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:
+        """Return the predictions of the version for `rows`; a text that it has classified in this context is not sent again.
 
         Raises:
             BadModel: the version cannot be loaded, or does not answer.
@@ -130,11 +130,11 @@ class ModelSessions:
         probabilities = np.array([memory.answers[text] for text in ordered["text"]])
         return Predictions.from_output(ordered, ModelOutput.classes(probabilities, memory.labels))
 
-    def remember(self, version: registry.Version, rows: pd.DataFrame, found: Predictions) -> None:
-        """Keep what a version answered to `rows`, so that the same texts are not asked again."""
+    def remember(self, version: registry.Version, rows: pd.DataFrame, predictions: Predictions) -> None:
+        """Keep predictions in memory, so that the same texts are not sent again."""
         if not self._remembers:
             return
         texts = dict(zip(rows["id"], rows["text"], strict=True))
         memory = self._memory.setdefault(version.uri, Memory())
-        memory.labels = found.labels
-        memory.answers |= {texts[name]: row for name, row in zip(found.ids.tolist(), found.probabilities, strict=True)}
+        memory.labels = predictions.labels
+        memory.answers |= {texts[name]: row for name, row in zip(predictions.ids.tolist(), predictions.probabilities, strict=True)}

@@ -1,4 +1,4 @@
-"""What people read of a run: the page, the model card, and the verdict as Prefect shows it."""
+"""Publish the results of a run: the report page, the model card, and the verdict for Prefect."""
 
 import json
 import logging
@@ -31,11 +31,11 @@ from flows.project.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-VERDICT = "verdict.md"  # beside the page: what Prefect's page and a notification show
+VERDICT = "verdict.md"  # next to the report: shown in Prefect and in notifications
 
 
 def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> Path:
-    """Write the page, unless it shows this verdict already, and put it beside the run in MLflow."""
+    """Write the report, unless it already shows this verdict, and attach it to the MLflow run."""
     if not report.shows(result.page, judged.verdict, str(result.version)):
         write_page(workspace, run, stages, judged, result)
     (workspace.reports / VERDICT).write_text(in_markdown(judged, result), encoding="utf-8")
@@ -45,75 +45,73 @@ def publish(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[St
 
 
 def write_page(workspace: Workspace, run: tracking.RecordedRun, stages: Sequence[Stage], judged: JudgeResult, result: Result) -> None:
-    """Write the page on the candidate and its verdict, and the model card."""
-    known: dict[str, Any] = {
+    """Write the report on the candidate and its verdict, and the model card."""
+    facts: dict[str, Any] = {
         "lineage": lineage_of(workspace, result.model, run.key),
         "verdict": judged.verdict,
         "version": str(result.version),
         "champion": describe_reference(workspace, result.model, judged.verdict),
         "made_at": datetime.now(UTC),
     }
-    seconds = {stage.name: stage.seconds for stage in stages if stage.became is repro.StageResult.RAN}
-    params = read_yaml(workspace.params)  # as they are recorded with a run
-    report.write_card(workspace.root, workspace.reports, **known)
-    report.write_report(workspace.root, result.page, seconds=seconds, params=params, **known)  # last: it says that both are there
+    seconds = {stage.name: stage.seconds for stage in stages if stage.result is repro.StageResult.RAN}
+    params = read_yaml(workspace.params)  # as recorded with the run
+    report.write_card(workspace.root, workspace.reports, **facts)
+    report.write_report(workspace.root, result.page, seconds=seconds, params=params, **facts)  # last: it links to the card
 
 
 def describe_reference(workspace: Workspace, name: str, verdict: Verdict) -> report.ChampionFacts | None:
-    """Return what the page shows of the version that the candidate was judged against; None where it cannot be had any more."""
+    """Return what the report shows of the champion in the verdict; None if it is no longer available."""
     if verdict.champion is None:
         return None
     uri = store(workspace)
-    opponent = next((v for v in registry.versions(uri, name) if str(v.number) == verdict.champion), None)
-    if opponent is None:
-        log.warning("version %s was deleted since the verdict: the page shows the verdict without it", verdict.champion)
+    champion = next((v for v in registry.versions(uri, name) if str(v.number) == verdict.champion), None)
+    if champion is None:
+        log.warning("the report shows the verdict without version %s, which was deleted since", verdict.champion)
         return None
     params = read_params(workspace.params)
     try:
-        with ModelSessions(workspace, uri, params.made_task, params.validation.label_map) as asked:
-            scored = asked.predictions(opponent, test_rows(workspace), verdict.test_digest)
+        with ModelSessions(workspace, uri, params.made_task, params.validation.label_map) as sessions:
+            predicted = sessions.predictions(champion, test_rows(workspace), verdict.test_digest)
     except BadModel as error:
-        log.warning("the page shows the verdict without version %s: %s", verdict.champion, error)
+        log.warning("the report shows the verdict without version %s: %s", verdict.champion, error)
         return None
     candidate = Predictions.read(workspace.predictions / "candidate.parquet")
     fresh = ~np.isin(candidate.ids, verdict.left_out)
     if not fresh.any():
-        log.warning(
-            "the page shows the verdict without version %s: each test row is one that a compared model has learnt", verdict.champion
-        )
+        log.warning("the report shows the verdict without version %s: a model was trained on every test row", verdict.champion)
         return None
-    candidate, scored = candidate.take(fresh), scored.take(fresh)
+    candidate, predicted = candidate.take(fresh), predicted.take(fresh)
     measured = metric_set(params.made_task, candidate, params.evaluate.min_class_units)
-    origin = {"settings": recorded(uri, opponent, "training/training.json").get("settings", {})}
-    origin["params"] = recorded(uri, opponent, "params.json")
-    origin["lineage"] = Lineage.model_validate(trail) if (trail := recorded(uri, opponent, "lineage.json")) else None
-    return report.ChampionFacts.of(verdict.champion, scored, candidate, measured, opponent.tags.get("retune.data_digest"), **origin)
+    origin = {"settings": recorded(uri, champion, "training/training.json").get("settings", {})}
+    origin["params"] = recorded(uri, champion, "params.json")
+    origin["lineage"] = Lineage.model_validate(trail) if (trail := recorded(uri, champion, "lineage.json")) else None
+    return report.ChampionFacts.of(verdict.champion, predicted, candidate, measured, champion.tags.get("retune.data_digest"), **origin)
 
 
 def recorded(uri: str, version: registry.Version, path: str) -> dict[str, Any]:
-    """Return what a version's run recorded in a JSON file; nothing where that is gone."""
+    """Return the content of a JSON artifact of a version's run; empty if it is missing."""
     try:
-        found: dict[str, Any] = json.loads(artifact_access.artifact(uri, version, path).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(artifact_access.artifact(uri, version, path).read_text(encoding="utf-8"))
     except (NotFound, ValueError) as error:
-        log.warning("the page shows the champion without its %s: %s", path, error)
+        log.warning("the report shows the champion without %s: %s", path, error)
         return {}
-    return found
+    return content
 
 
 def in_markdown(judged: JudgeResult, result: Result) -> str:
-    """Return the verdict as the text of an artifact in Prefect."""
+    """Return the verdict as Markdown, for an artifact in Prefect."""
     rows = "\n".join(f"| {cell(gate.gate)} | {gate.role} | {gate.shown} | {cell(gate.reason)} |" for gate in judged.verdict.gates)
     champion = f"the champion is version {result.champion}" if result.champion else "there is no champion yet"
     head = f"# {result.outcome}: {cell(result.model)} version {result.version}\n\n{cell(result.reason)}; {champion}.\n"
-    page = f"The page: {cell(result.page)}"
+    page = f"Report: {cell(result.page)}"
     return f"{head}{waiting(result)}\n| gate | role | outcome | reason |\n|---|---|---|---|\n{rows}\n\n{page}\n"
 
 
 def waiting(result: Result) -> str:
-    """Say how a person answers, where one is asked."""
+    """Return how to approve or reject, if approval is needed."""
     if result.waits_until is None:
         return ""
     until = result.waits_until.strftime("%Y-%m-%d %H:%M UTC")
     return (
-        f"\nIt waits for a person until {until}: `retune approve {result.run[:12]} --why …` or `retune reject {result.run[:12]} --why …`.\n"
+        f"\nWaiting for approval until {until}: `retune approve {result.run[:12]} --why …` or `retune reject {result.run[:12]} --why …`.\n"
     )

@@ -1,7 +1,7 @@
-"""Events for whoever wants to react: a change of champion and a rejection, told to Prefect where there is a server.
+"""Prefect events for a change of champion and for a rejection, if there is a server.
 
-`retune.promoted`, `retune.rolled-back` and `retune.rejected`, of the resource `retune.model.NAME`. Telling never fails what it tells of:
-the ledger is the record, an event only a knock at the door.
+`retune.promoted`, `retune.rolled-back` and `retune.rejected`, for the resource `retune.model.NAME`. Events are best effort, and a failed
+one never fails the promotion; the ledger is authoritative.
 """
 
 import logging
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def publish_promotion(entry: Entry) -> None:
-    """Tell of a new champion: promoted, rolled back or adopted."""
+    """Publish a new champion: promoted, rolled back or adopted."""
     emit(
         f"retune.{entry.action.replace(' ', '-')}",
         entry.model,
@@ -44,15 +44,15 @@ def publish_promotion(entry: Entry) -> None:
 
 
 def publish_rejection(request: Request) -> None:
-    """Tell of a version that a person said no to."""
+    """Publish the rejection of a version."""
     payload = {"model": request.model, "version": request.version, "run": request.run, "who": request.who, "why": request.why}
     emit("retune.rejected", request.model, payload, request.decided_at or datetime.now(UTC))
 
 
 def address() -> str | None:
-    """Return the API of the Prefect server that this process or its project uses; None where none is set or running."""
-    if named := os.environ.get("PREFECT_API_URL"):
-        return named
+    """Return the API URL of the Prefect server of this process or project; None if none is configured or running."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        return url
     try:
         project = find_project(Path.cwd().resolve())
     except NotFound:
@@ -61,7 +61,7 @@ def address() -> str | None:
 
 
 def emit(event: str, model: str, payload: dict[str, Any], at: datetime) -> None:
-    """Send an event to Prefect's server; nothing where there is none."""
+    """Send an event to Prefect's server, if there is one."""
     url = address()
     if url is None:
         return
@@ -74,5 +74,5 @@ def emit(event: str, model: str, payload: dict[str, Any], at: datetime) -> None:
     }
     try:
         post(f"{url}/events", [body])
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # an address that is none, too
-        log.warning("the event %s of %s was not told to Prefect at %s: %s", event, model, url, error)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # including an invalid URL
+        log.warning("could not send event %s of %s to Prefect at %s: %s", event, model, url, error)

@@ -1,6 +1,6 @@
-"""What a person may do to production: promote, roll back, approve, reject, mend. The command line and Prefect's page call the same.
+"""Promote, roll back, approve, reject and repair: the functions behind the command line and Prefect's form.
 
-Reads and writes the registry and the ledger of an environment: the project's own (`local`), or one that RETUNE_ENVIRONMENTS names.
+They read and write the registry and the ledger of an environment: the project's own (`local`), or one of RETUNE_ENVIRONMENTS.
 """
 
 import getpass
@@ -22,8 +22,8 @@ from flows.production.promotion_checks import (
     check_known,
     checked_reason,
     find,
+    judged_champion,
     models,
-    opponent,
     passed,
     reason,
 )
@@ -35,54 +35,54 @@ log = logging.getLogger(__name__)
 
 
 def environment(name: str = LOCAL, start: Path | None = None) -> Environment:
-    """Return an environment as the project above `start` (the working folder) knows it.
+    """Return an environment of the project at or above `start` (the working folder).
 
     Raises:
-        NotThere: no project here.
-        BadParams: no environment has that name.
+        NotFound: there is no project.
+        BadParams: there is no environment with that name.
     """
     project = find_project((start or Path.cwd()).resolve())
     settings = load_into_environment(project)
     if name == LOCAL:
         return local(Workspace(project, project, project / "params.yaml"))
-    known = settings.environments
-    if name not in known:
-        raise BadParams(f"RETUNE_ENVIRONMENTS names no environment {name!r}{nearest(name, [LOCAL, *known])}")
-    return Environment(name, known[name].mlflow, known[name].ledger)
+    configured = settings.environments
+    if name not in configured:
+        raise BadParams(f"RETUNE_ENVIRONMENTS has no environment {name!r}{nearest(name, [LOCAL, *configured])}")
+    return Environment(name, configured[name].mlflow, configured[name].ledger)
 
 
 def person(start: Path | None = None) -> str:
-    """Return who acts, for the ledger: RETUNE_USER, else the account and the machine."""
-    named = read_settings(find_project((start or Path.cwd()).resolve())).user
-    return named or f"{account()}@{socket.gethostname()}"
+    """Return the user for the ledger: RETUNE_USER, else ACCOUNT@HOST."""
+    user = read_settings(find_project((start or Path.cwd()).resolve())).user
+    return user or f"{account()}@{socket.gethostname()}"
 
 
 def account() -> str:
-    """Return the name of the account; its number where it has none, as in some containers."""
+    """Return the name of the account; its number if it has no name, as in some containers."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
         return f"uid {os.getuid()}"
 
 
-def promote(place: Environment, name: str, number: int, *, who: str, why: str | None = None, force: bool = False) -> Promotion:
-    """Make a version the champion: one that passed, over the champion that its verdict was about; by force any, over anyone.
+def promote(env: Environment, name: str, number: int, *, who: str, why: str | None = None, force: bool = False) -> Promotion:
+    """Make a version that passed the champion, if the champion is still the one that it was compared with; `force` skips both checks.
 
     Raises:
-        NotThere: no such version.
-        BadInput: its verdict is not PASS, cannot be read or is about another registry, a person rejected it, or a reason is missing.
-        BadModel: its package does not answer as it was evaluated.
-        Outdated: the champion is another one than the verdict was about.
+        NotFound: the version does not exist.
+        BadInput: the verdict is not PASS, is unreadable or is of another registry, a person rejected it, or a reason is missing.
+        BadModel: the predictions of the package differ from the evaluated ones.
+        StaleVerdict: the champion has changed since the verdict.
     """
-    why, version = checked_reason(why, force=force), find(place, name, number)
-    verdict = None if force else passed(place, version)
+    why, version = checked_reason(why, force=force), find(env, name, number)
+    verdict = None if force else passed(env, version)
     return publish_event(
         registry.promote(
-            place.mlflow,
-            place.ledger,
+            env.mlflow,
+            env.ledger,
             name,
             number,
-            expected=opponent(version, verdict) if verdict else "any",
+            expected=judged_champion(version, verdict) if verdict else "any",
             who=who,
             why=why or (verdict.reason if verdict else ""),
             forced=force,
@@ -92,7 +92,7 @@ def promote(place: Environment, name: str, number: int, *, who: str, why: str | 
 
 
 def publish_event(promotion: Promotion) -> Promotion:
-    """Tell of a promotion that changed something, and return it."""
+    """Publish the event of a promotion that changed something, and return the promotion."""
     if promotion.changed:
         events.publish_promotion(promotion.entry)
     return promotion
@@ -103,21 +103,21 @@ def promote_from(
 ) -> Promotion:
     """Copy a version with its evidence from one environment to another, and make it the champion there.
 
-    Its verdict is about the source's champion. Where the target has another one, the ledger there says so. Where the target judged the
-    version itself, that verdict stands, and must be PASS, too.
+    The verdict compares with the source's champion; if the target has another champion, the target's ledger records that. If the target
+    judged the version too, that verdict must also be PASS.
 
     Raises:
-        NotThere: no such version.
-        BadInput: it did not pass in the source, or in the target where that judged it, too; a person rejected it, or a reason is missing.
-        BadModel: its package is not what was registered, or does not answer as it was evaluated.
-        Outdated: someone changed the target's champion meanwhile, or since the target judged the version.
+        NotFound: the version does not exist.
+        BadInput: it did not pass in the source, or in a target that judged it; a person rejected it, or a reason is missing.
+        BadModel: the package differs from the registered one, or its predictions from the evaluated ones.
+        StaleVerdict: the target's champion changed during the copy, or since the target judged the version.
     """
     if source == target:
         raise BadInput(f"--from and --to are both {source.name}")
     why = checked_reason(why, force=force)
     version, head = find(source, name, number), Ledger(target.ledger).head(name)
     verdict = None if force else passed(source, version)
-    said = why or (verdict.reason if verdict else "")
+    text = why or (verdict.reason if verdict else "")
     copied, expected = registry.copy_version(source, target, name, number), head.version if head else None
     if verdict is not None:
         check_copied(source, target, copied, verdict)
@@ -130,7 +130,7 @@ def promote_from(
             copied.number,
             expected=expected,
             who=who,
-            why=f"{said} (version {number} of {source.name}{registry.judged_elsewhere_note(source, version, head)})",
+            why=f"{text} (version {number} of {source.name}{registry.judged_elsewhere(source, version, head)})",
             forced=force,
             origin=source.name,
             evidence=copied.evidence,
@@ -138,121 +138,120 @@ def promote_from(
     )
 
 
-def rollback(place: Environment, name: str, to: int | None, *, who: str, why: str) -> Promotion:
-    """Make an earlier champion the champion again: version `to`, or the one before the present one.
+def rollback(env: Environment, name: str, to: int | None, *, who: str, why: str) -> Promotion:
+    """Make an earlier champion the champion again: version `to`, or the previous champion.
 
     Raises:
-        NotThere: there is no such model, or no champion to go back from or to.
+        NotFound: the model, the champion or the previous champion does not exist.
         BadInput: version `to` was never champion, or is the champion; or the reason is blank.
-        BadModel: its package does not answer as it was evaluated.
+        BadModel: the predictions of the package differ from the evaluated ones.
     """
     why = reason(why)
-    check_known(place, name)
-    return publish_event(registry.rollback(place.mlflow, place.ledger, name, to, who, why))
+    check_known(env, name)
+    return publish_event(registry.rollback(env.mlflow, env.ledger, name, to, who, why))
 
 
-def approve(place: Environment, run: str, *, who: str, why: str) -> Promotion:
-    """Promote the version of a run that waits; `run` is the beginning of its id in MLflow.
+def approve(env: Environment, run: str, *, who: str, why: str) -> Promotion:
+    """Promote the version of a waiting run; `run` is the beginning of its id in MLflow.
 
     Raises:
-        NotThere: no run, or several, that begin so.
-        BadInput: it was answered before or meanwhile, its time has passed, the verdict is not the one that was asked about, or the reason
-            is blank.
-        BadModel: its package does not answer as it was evaluated.
-        Outdated: the champion is another one than the verdict was about.
+        NotFound: no run, or more than one, matches.
+        BadInput: the request was answered or has expired, the verdict has changed since, or the reason is blank.
+        BadModel: the predictions of the package differ from the evaluated ones.
+        StaleVerdict: the champion has changed since the verdict.
     """
-    why, ledger = reason(why), Ledger(place.ledger)
+    why, ledger = reason(why), Ledger(env.ledger)
     request = ledger.open_request(run)
-    version = find(place, request.model, request.version)
-    check_evidence(place, version, request)
+    version = find(env, request.model, request.version)
+    check_evidence(env, version, request)
     promotion = publish_event(
         registry.promote(
-            place.mlflow,
-            place.ledger,
+            env.mlflow,
+            env.ledger,
             request.model,
             request.version,
             expected=request.expected,
             who=who,
             why=why,
             evidence=request.evidence,
-            request=request,  # which is answered in the same transaction, if it waits still
+            request=request,  # answered in the same transaction
         )
     )
     if not promotion.changed:
         ledger.answer(request.run, "approved", who, why)
-        registry.refresh_ledger_head(place.mlflow, place.ledger, request.model)
-    registry.record_decision(place.mlflow, version, f"approved by {who}: {why}", withdrawn=False)
+        registry.confirm(env.mlflow, env.ledger, request.model)
+    registry.record_decision(env.mlflow, version, f"approved by {who}: {why}", withdrawn=False)
     return promotion
 
 
-def reject(place: Environment, run: str, *, who: str, why: str) -> Request:
-    """Say no to a run that waits: its version is no challenger any more.
+def reject(env: Environment, run: str, *, who: str, why: str) -> Request:
+    """Reject the version of a waiting run, and remove its alias challenger.
 
     Raises:
-        NotThere: no run, or several, that begin so.
-        BadInput: it was answered before, its time has passed, or the reason is blank.
+        NotFound: no run, or more than one, matches.
+        BadInput: the request was answered or has expired, or the reason is blank.
     """
-    why, ledger = reason(why), Ledger(place.ledger)
-    registry.refresh_ledger_head(place.mlflow, place.ledger, ledger.open_request(run).model)  # before it is written to, and after
+    why, ledger = reason(why), Ledger(env.ledger)
+    registry.confirm(env.mlflow, env.ledger, ledger.open_request(run).model)  # check the ledger before writing to it
     request = ledger.answer(run, "rejected", who, why)
-    registry.refresh_ledger_head(place.mlflow, place.ledger, request.model)
-    settle(place, request.model)
+    registry.confirm(env.mlflow, env.ledger, request.model)
+    sync_requests(env, request.model)
     events.publish_rejection(request)
     return request
 
 
-def settle(place: Environment, name: str) -> list[str]:
-    """Tell in the registry which requests were answered or expired, or wait again; return a sentence for what was not told yet.
+def sync_requests(env: Environment, name: str) -> list[str]:
+    """Record in the registry which requests were answered, expired or reopened; return one sentence per change.
 
-    A version whose time for an answer has passed is no challenger any more; of the champion only its approval is told.
+    A version with an expired request loses the alias challenger; for the champion only an approval is recorded.
     """
-    newest = {request.run: request for request in Ledger(place.ledger).requests(name)}
-    known = {version.number: version for version in registry.versions(place.mlflow, name)} if newest else {}
-    said = []
+    newest = {request.run: request for request in Ledger(env.ledger).requests(name)}
+    versions = {version.number: version for version in registry.versions(env.mlflow, name)} if newest else {}
+    changes = []
     for request in newest.values():
-        version, answer = known.get(request.version), finish_request(request)
+        version, answer = versions.get(request.version), answer_of(request)
         approved = request.decision == "approved"
         if version is None or (registry.CHAMPION in version.aliases and not approved):
             continue
         if version.answer == answer or not (version.evidence == request.evidence or request.rejects(version.verdict_key)):
             continue
         if answer is not None:
-            registry.record_decision(place.mlflow, version, answer, withdrawn=not approved)
-            said.append(f"version {version.number} was {answer}")
-        elif request.is_open():
-            registry.reopen(place.mlflow, version)
-            said.append(f"version {version.number} waits for an answer again")
-    return said
+            registry.record_decision(env.mlflow, version, answer, withdrawn=not approved)
+            changes.append(f"version {version.number} was {answer}")
+        elif request.waits():
+            registry.reopen(env.mlflow, version)
+            changes.append(f"version {version.number} waits for an answer again")
+    return changes
 
 
-def finish_request(request: Request) -> str | None:
-    """Return what a person said of a request, or that nobody did in time; None for one that waits or was superseded."""
+def answer_of(request: Request) -> str | None:
+    """Return the decision on a request, or that it expired; None if it is open or superseded."""
     if request.decision in ("approved", "rejected"):
         return f"{request.decision} by {request.who}: {request.why}"
     return f"expired at {request.expires_at:%Y-%m-%dT%H:%MZ} without an answer" if request.expired() else None
 
 
-def reconcile(place: Environment, name: str | None = None) -> dict[str, list[str]]:
-    """Mend the aliases of one model, or of all, from the ledger; return what was mended, a list of sentences a model.
+def reconcile(env: Environment, name: str | None = None) -> dict[str, list[str]]:
+    """Repair the aliases of one model, or of all, from the ledger; return the repairs as sentences by model.
 
     Raises:
-        NotThere: there is no model of that name.
+        NotFound: there is no model with that name.
     """
     if name is not None:
-        check_known(place, name)
-    chosen = [name] if name is not None else models(place)
-    return {each: bring(place, each) for each in chosen}
+        check_known(env, name)
+    chosen = [name] if name is not None else models(env)
+    return {model: sync_registry(env, model) for model in chosen}
 
 
-def accept(place: Environment, *, who: str, why: str) -> None:
-    """Take the ledger as it is for right: a new chain begins over it, which keeps who said so and why.
+def accept(env: Environment, *, who: str, why: str) -> None:
+    """Accept the ledger as it is: start a new chain over it, which records who did it and why.
 
     Raises:
         BadInput: the reason is blank.
     """
-    registry.accept_ledger(place.mlflow, place.ledger, who, reason(why))
+    registry.accept(env.mlflow, env.ledger, who, reason(why))
 
 
-def bring(place: Environment, name: str) -> list[str]:
-    """Bring the registry to what the ledger says of a model; return a sentence for whatever disagreed."""
-    return [*registry.reconcile(place.mlflow, place.ledger, name), *settle(place, name)]
+def sync_registry(env: Environment, name: str) -> list[str]:
+    """Update a model's aliases and requests in the registry from the ledger; return one sentence per repair."""
+    return [*registry.reconcile(env.mlflow, env.ledger, name), *sync_requests(env, name)]

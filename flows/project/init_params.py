@@ -1,4 +1,4 @@
-"""`retune init`: look at a data file, guess which column is what, and write a commented params.yaml."""
+"""`retune init`: guess the columns of a data file and write a commented params.yaml."""
 
 import itertools
 import os
@@ -22,18 +22,18 @@ from components.data.snapshot.take import read_all_columns, splits_by_file
 from flows.project.column_patterns import Shape, shape_of
 from flows.project.params import read_params
 
-LOOK = 5_000  # rows
+SAMPLE_ROWS = 5_000
 TEXT_NAMES = ("text", "sentence", "review", "description", "content", "body", "message", "question", "title", "comment")
 LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "topic", "intent", "tag", "chapter", "y")
 ID_NAMES = ("id", "uid", "uuid", "key", "code")
 GROUP_NAMES = ("group", "group_id", "document", "document_id", "doc_id", "customer", "customer_id", "user", "user_id", "author", "thread")
-TOKENS_A_WORD = 1.6  # of English in a WordPiece vocabulary; generous, since a text that is cut loses its end
+TOKENS_PER_WORD = 1.6  # English with a WordPiece vocabulary; generous, since truncation loses the end of a text
 MAX_LENGTHS = (32, 64, 128, 256, 512)
 
 
 @dataclass(frozen=True)
 class Guess:
-    """What the columns seem to be: canonical name to the file's name."""
+    """The guessed task and settings; `columns` maps canonical names to the names in the file."""
 
     columns: dict[str, str]
     delimiter: str | None
@@ -46,6 +46,11 @@ class Guess:
     split_column: str | None = None
     split_files: bool = False
 
+    @property
+    def task(self) -> str:
+        """The name of the task."""
+        return self.shape.task if self.shape else "text_classification"
+
     def __str__(self) -> str:
         roles = ", ".join(f"{role} = {name!r}" for role, name in self.columns.items())
         roles += f", split = {self.split_column!r}" if self.split_column else ", splits by the files' names" if self.split_files else ""
@@ -55,18 +60,18 @@ class Guess:
 
 
 def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> Guess:
-    """Guess, and write the parameter file by rename.
+    """Guess the settings and write the parameter file atomically.
 
     Raises:
         BadSource: the file cannot be read, or no column looks like a text or a label.
-        BadParams: the parameter file exists and `force` is not set, the name is not one, or the data are no file.
+        BadParams: the parameter file exists and `force` is not set, the name is invalid, or the data is not a file.
     """
-    if data.parts and data.parts[0].endswith(":"):  # what a path makes of s3://…
-        raise BadParams(f"{data.parts[0]}// is an address, and a guess needs a file: give one with a few rows, then set snapshot.source")
+    if data.parts and data.parts[0].endswith(":"):  # a URI such as s3://…
+        raise BadParams(f"{data.parts[0]}// is a URI, expected a file: give one with a few rows, then set snapshot.source")
     if params.is_dir():
-        raise BadParams(f"{params} is a folder: --params names the file to write, as {params / 'params.yaml'}")
+        raise BadParams(f"{params} is a folder: --params is the file to write, e.g. {params / 'params.yaml'}")
     if params.exists() and not force:
-        raise BadParams(f"{params} exists; --force replaces it, --params FILE writes another one")
+        raise BadParams(f"{params} exists; --force replaces it, --params FILE writes another file")
     guess = guess_columns(data)
     folder = params.resolve().parent
     try:
@@ -76,7 +81,7 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
-    templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # YAML knows no pairs of surrogates, which JSON makes of an emoji
+    templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # YAML has no surrogate pairs
     source = Path(os.path.relpath(data.resolve(), folder)).as_posix()
     text = templates.get_template("params.yaml.j2").render(name=name or slug(data.stem), source=source, guess=guess)
     with replacing(params) as partial:
@@ -86,26 +91,26 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
 
 
 def slug(stem: str) -> str:
-    """Return a file's name as a model's name."""
+    """Return a valid model name for the name of a file."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "model"
 
 
 def guess_columns(data: Path) -> Guess:
-    """Read the first rows and guess.
+    """Guess from the first rows of a file.
 
     Raises:
-        BadSource: the file cannot be read, its columns do not say what it is for, and none looks like a text or a label.
+        BadSource: the file cannot be read, or no column looks like a text or a label.
     """
     head = read_head(data)
     frame, delimiter = head.frame, head.settings.delimiter
     split = next((str(name) for name in frame.columns if _is_split(frame[name])), None)
     frame = frame.drop(columns=[split] if split else [])
-    found = _columns(frame, data, delimiter)
-    return replace(found, quoting=head.settings.quoting, split_column=None if head.split_files else split, split_files=head.split_files)
+    guess = _columns(frame, data, delimiter)
+    return replace(guess, quoting=head.settings.quoting, split_column=None if head.split_files else split, split_files=head.split_files)
 
 
 def _columns(frame: pd.DataFrame, data: Path, delimiter: str | None) -> Guess:
-    """Return what the columns of the first rows seem to be."""
+    """Return the guess for the columns of the first rows."""
     names = [str(name) for name in frame.columns]
     if (shape := shape_of(names)) is not None:
         return _shaped(frame, shape, delimiter)
@@ -113,37 +118,39 @@ def _columns(frame: pd.DataFrame, data: Path, delimiter: str | None) -> Guess:
     rest = [name for name in names if name != text]
     label = pick(LABEL_NAMES, [name for name in rest if looks_like_label(frame[name])], lambda name: frame[name].nunique())
     if text is None or label is None:
-        what = "texts" if text is None else "labels (a few values that repeat)"
-        how = "name them in snapshot.columns of a params.yaml, or as a task does (`retune tasks`)"
-        raise BadSource(f"{data}: no column looks like {what}; columns: {short_list(names)}; {how}")
+        missing = "texts" if text is None else "labels (a few values that repeat)"
+        hint = "set snapshot.columns in a params.yaml, or use the column names of a task (`retune tasks`)"
+        raise BadSource(f"{data}: no column looks like {missing}; columns: {listed(names)}; {hint}")
     unique = [name for name in rest if name != label and frame[name].is_unique and longest(frame[name]) <= 64]
     identity = next((name for name in unique if name.lower() in ID_NAMES), None)
     group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
-    columns = {role: found for role, found in (("text", text), ("label", label), ("id", identity), ("group", group)) if found}
+    roles = {"text": text, "label": label, "id": identity, "group": group}
+    columns = {role: name for role, name in roles.items() if name}
     numeric = bool(frame[label].dropna().str.fullmatch(r"[-+]?\d+(\.\d+)?").all())
     return Guess(columns, delimiter, numeric, _max_length(frame[text]), frame[label].dropna().map(canonical_label).nunique(), len(frame))
 
 
 def _shaped(frame: pd.DataFrame, shape: Shape, delimiter: str | None) -> Guess:
-    """Return the guess for a table whose columns say what it is for."""
+    """Return the guess for a table whose columns match a shape."""
     by_name = {str(name).lower(): str(name) for name in frame.columns}
     columns = {name: by_name[name] for name in shape.columns}
-    for role, known in (("id", ID_NAMES), ("group", GROUP_NAMES)):
-        if found := next((by_name[one] for one in known if one in by_name and (role == "group" or frame[by_name[one]].is_unique)), None):
-            columns[role] = found
+    for role, candidates in (("id", ID_NAMES), ("group", GROUP_NAMES)):
+        matches = (by_name[name] for name in candidates if name in by_name and (role == "group" or frame[by_name[name]].is_unique))
+        if name := next(matches, None):
+            columns[role] = name
     texts = frame[[columns[name] for name in shape.columns]].fillna("").agg(" ".join, axis=1)
     return Guess(columns, delimiter, False, _max_length(texts), 0, len(frame), shape)
 
 
 def _max_length(texts: "pd.Series[str]") -> int:
-    """Return how many tokens 99 % of the texts have at most, rounded up generously."""
+    """Return a length in tokens that covers 99 % of the texts, rounded up to one of MAX_LENGTHS."""
     words = float(word_counts(texts).quantile(0.99))
-    return next((limit for limit in MAX_LENGTHS if words * TOKENS_A_WORD + 2 <= limit), MAX_LENGTHS[-1])
+    return next((limit for limit in MAX_LENGTHS if words * TOKENS_PER_WORD + 2 <= limit), MAX_LENGTHS[-1])
 
 
 @dataclass(frozen=True)
 class SampleRows:
-    """The first rows, and the settings that read them; `split_files` says whether the files' names give splits."""
+    """The first rows, and the settings that read them; `split_files` is set if the names of the files give splits."""
 
     frame: pd.DataFrame
     settings: SnapshotParams
@@ -151,26 +158,26 @@ class SampleRows:
 
 
 def read_head(data: Path) -> SampleRows:
-    """Return the first rows as text: of the first file of each split, where files have splits.
+    """Return the first rows as text: of the first file, or of the first file of each split.
 
     Raises:
-        BadSource: no way of reading them gives rows.
+        BadSource: no settings can read the rows.
     """
-    fetched = files.fetch(SourceRequest(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
-    splits = splits_by_file(fetched, SnapshotParams(source=str(data)))
+    fetched = files.bring(SourceRequest(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
+    splits = given_splits(fetched, SnapshotParams(source=str(data)))
     firsts = list({splits.get(path): path for path in reversed(list(fetched.files))}.values())
-    looked_at = replace(fetched, files={path: fetched.files[path] for path in firsts[::-1]})
+    sample = replace(fetched, files={path: fetched.files[path] for path in firsts[::-1]})
     error: BadSource | None = None
-    escaped = any(b'\\"' in _head(path) for path in looked_at.files)
+    escaped = any(b'\\"' in _head(path) for path in sample.files)
     for settings in _ways(data, fetched.format, escaped):
         try:
-            frame = _first_rows(looked_at, settings)
-        except BadSource as found:
-            error = error or found
+            frame = _first_rows(sample, settings)
+        except BadSource as fault:
+            error = error or fault
             continue
         if len(frame):
             return SampleRows(frame, settings, bool(splits))
-    raise error or BadSource(f"{data}: a header and no rows; expected at least one row")
+    raise error or BadSource(f"{data}: the file has a header but no rows; expected at least one row")
 
 
 def _head(path: Path) -> bytes:
@@ -178,9 +185,9 @@ def _head(path: Path) -> bytes:
         return file.read(1 << 20)
 
 
-def _ways(data: Path, kind: str, escaped: bool) -> Iterator[SnapshotParams]:
-    """Yield the settings to try, the usual ones first; `escaped` says whether a quote stands behind a backslash somewhere."""
-    delimiters = {"csv": (None, ";", "\t", "|"), "tsv": (None,)}.get(kind)
+def _ways(data: Path, file_format: str, escaped: bool) -> Iterator[SnapshotParams]:
+    """Yield the settings to try, the usual ones first; `escaped` is set if a quote follows a backslash somewhere."""
+    delimiters = {"csv": (None, ";", "\t", "|"), "tsv": (None,)}.get(file_format)
     if delimiters is None:
         yield SnapshotParams(source=str(data))
         return
@@ -190,34 +197,34 @@ def _ways(data: Path, kind: str, escaped: bool) -> Iterator[SnapshotParams]:
 
 
 def _first_rows(fetched: FetchedFiles, settings: SnapshotParams) -> pd.DataFrame:
-    """Return the first rows of all files, of each a share.
+    """Return the first rows of all files, an equal number of each.
 
     Raises:
-        BadSource: they cannot be read so.
+        BadSource: they cannot be read with `settings`.
     """
-    found, rows = read_all_columns(fetched, settings), list[pd.DataFrame]()
-    for path, columns in found.items():
+    columns_by_file, rows = columns_of(fetched, settings), list[pd.DataFrame]()
+    for path, columns in columns_by_file.items():
         faults = Faults(fetched.files[path])
-        some = itertools.islice(READERS[format_of([path])].read_rows(path, settings, columns, faults), LOOK // len(found))
+        some = itertools.islice(READERS[format_of([path])].read_rows(path, settings, columns, faults), SAMPLE_ROWS // len(columns_by_file))
         rows.append(pd.DataFrame(list(some), columns=list(columns), dtype="str"))
         faults.raise_if_any()
     return pd.concat(rows, ignore_index=True)
 
 
 def _is_split(column: "pd.Series[str]") -> bool:
-    """Say whether a column names the split of each row, training and another one."""
+    """Return whether a column has the split of each row: train and at least one other."""
     words = {str(cell).strip().lower() for cell in column.dropna().unique()}
-    return words <= set(SPLIT_WORDS) and "train" in (meant := {SPLIT_WORDS[word] for word in words}) and len(meant) > 1
+    return words <= set(SPLITS) and "train" in (splits := {SPLITS[word] for word in words}) and len(splits) > 1
 
 
 def looks_like_text(column: "pd.Series[str]") -> bool:
-    """Say whether most values differ and hold several words."""
+    """Return whether most values differ and have several words."""
     filled = column.dropna()
     return bool(len(filled)) and filled.nunique() > 0.3 * len(filled) and float(word_counts(filled).mean()) >= 2
 
 
 def looks_like_label(column: "pd.Series[str]") -> bool:
-    """Say whether the values are few, short and repeat."""
+    """Return whether the values are few, short and repeated."""
     filled = column.dropna()
     return 2 <= filled.nunique() <= max(2, min(500, len(filled) // 3)) and longest(filled) <= 200
 
@@ -234,5 +241,5 @@ def longest(column: "pd.Series[str]") -> int:
 
 def pick(names: tuple[str, ...], likely: list[str], cost: Callable[[str], float]) -> str | None:
     """Return the likely column with the best known name, else the one with the lowest cost."""
-    by_name = [column for name in names for column in likely if column.lower() == name]
-    return by_name[0] if by_name else min(likely, key=cost, default=None)
+    named = [column for name in names for column in likely if column.lower() == name]
+    return named[0] if named else min(likely, key=cost, default=None)

@@ -1,4 +1,4 @@
-"""All of params.yaml, composed from the sections that the steps own; checked as a whole before any work starts."""
+"""The whole params.yaml, composed from the sections of the steps and checked before any work starts."""
 
 import functools
 import re
@@ -29,21 +29,21 @@ from components.training.tune import TuneParams, check_metrics, searched
 
 
 class PromotionParams(Section):
-    """What happens when a verdict was reached."""
+    """What happens after a verdict."""
 
-    approval: Literal["automatic", "required"] = Field("automatic", description="of a PASS: promote at once | wait for a person")
-    expires_days: float = Field(14, gt=0, le=365, description="how long a run waits for a person")
+    approval: Literal["automatic", "required"] = Field("automatic", description="after PASS: promote at once | wait for approval")
+    expires_days: float = Field(14, gt=0, le=365, description="days that a run waits for approval")
 
 
 class RetrainParams(Section):
-    """When a schedule makes the model anew, and when there is nothing to do."""
+    """When a schedule retrains the model."""
 
     renamed: ClassVar[Mapping[str, str]] = {"late": "on_overlap"}
 
-    cron: str | None = Field(None, description="five fields, as 0 3 * * 1; null: what prefect.yaml says; off: by hand only")
-    timezone: str = Field("UTC", description="of the cron's hours, as Europe/Berlin")
-    on_overlap: Literal["skip", "queue"] = Field("skip", description="a run that is due while another one of the model is at work")
-    min_new_labels: int = Field(0, ge=0, description="labelled rows that are new since the last run; with fewer, nothing is done")
+    cron: str | None = Field(None, description="five fields, e.g. 0 3 * * 1; null: the schedule of prefect.yaml; off: manual runs only")
+    timezone: str = Field("UTC", description="time zone of `cron`, e.g. Europe/Berlin")
+    on_overlap: Literal["skip", "queue"] = Field("skip", description="a scheduled run while another run of the model is active")
+    min_new_labels: int = Field(0, ge=0, description="new labelled rows since the last run that start a retraining")
 
     @field_validator("cron", mode="before")
     @classmethod
@@ -58,24 +58,24 @@ class RetrainParams(Section):
         try:
             CronSim(cron, datetime.now(UTC))
         except CronSimError as error:
-            raise ValueError(f"{cron!r} is no cron: {error}; expected minute, hour, day, month, weekday, as 0 3 * * 1") from None
+            raise ValueError(f"{cron!r} is not a cron expression: {error}; expected five fields, e.g. 0 3 * * 1") from None
         return cron
 
     @field_validator("timezone")
     @classmethod
     def _is_a_zone(cls, zone: str) -> str:
         if zone not in available_timezones():
-            hint = did_you_mean(zone, sorted(available_timezones())) or ", expected one such as Europe/Berlin"
-            raise ValueError(f"unknown time zone {zone!r}{hint}")
+            hint = nearest(zone, sorted(available_timezones()))
+            raise ValueError(f"unknown time zone {zone!r}{hint if hint.startswith('; did') else ', expected e.g. Europe/Berlin'}")
         return zone
 
 
 class Params(Section):
-    """Everything that makes a model differ from another one."""
+    """All settings of a model."""
 
     name: str = Field(description="the registered model's name")
-    task: str = Field(description="a file of components/model/tasks")
-    task_options: OpenSection = Field(description="the task's own settings; {} for its defaults")
+    task: str = Field(description="a task of components/model/tasks; `retune tasks` lists them")
+    task_options: OpenSection = Field(description="settings of the task; {}: its defaults")
     snapshot: SnapshotParams
     base: BaseParams
     validation: ValidateParams = Field(alias="validate")
@@ -104,21 +104,21 @@ def read_params(path: Path) -> Params:
     """Read and check a whole params.yaml.
 
     Raises:
-        BadParams: with every fault that was found; also where two sections contradict each other.
+        BadParams: a setting is invalid, or two sections contradict each other; with every fault.
     """
     if not path.is_file():
         raise BadParams(f"{path} is missing; `retune init DATA` writes one")
     return _checked(path, path.read_bytes())
 
 
-@functools.lru_cache(maxsize=16)  # each effect of a run reads the file anew: it may have been edited meanwhile, and seldom was
+@functools.lru_cache(maxsize=16)  # every action reads the file again, since it may have been edited
 def _checked(path: Path, content: bytes) -> Params:
     raw = parse_yaml(content, path)
     if not isinstance(raw, dict):
         names = ", ".join(field.alias or name for name, field in Params.model_fields.items())
         raise BadParams(f"{path}: expected a mapping with the sections {names}, found {'nothing' if raw is None else type(raw).__name__}")
     if "train" in raw:
-        TrainSection.parse(raw["train"], "train")  # names its faults as they are written, and not by what `tuned` makes of them
+        TrainSection.parse(raw["train"], "train")  # reports faults by the written names, before `tuned` is resolved
     params = Params.parse(raw, "")
     task = params.made_task
     check_metrics(task.validation_metrics, params.train, params.tune)
@@ -132,16 +132,18 @@ def _checked(path: Path, content: bytes) -> Params:
 
 
 def _check_bases(params: Params) -> None:
-    """Check that `train` and the search name the base models that there are, and all of them.
+    """Check that `train` and `tune` use exactly the configured base models.
 
     Raises:
-        BadParams: they do not.
+        BadParams: a base model is unknown or unused.
     """
-    known, asked = [MAIN, *params.base.others], [params.train.fixed.base]
+    configured, used = [MAIN, *params.base.others], [params.train.fixed.base]
     if "base" in params.train.tuned:
-        asked = [str(name) for name in params.tune.space["base"].choices] if "base" in params.tune.space else known
-    where = "tune.space.base" if "base" in params.train.tuned else "train.base"
-    if unknown := [name for name in asked if name not in known]:
-        raise BadParams(f"params.yaml: {where} names {unknown[0]!r}, and the base models are: {', '.join(known)} (base.others names more)")
-    if idle := [name for name in params.base.others if name not in asked]:
-        raise BadParams(f"params.yaml: base.others.{idle[0]} is used by nobody: {where} is {', '.join(asked)}")
+        used = [str(name) for name in params.tune.space["base"].choices] if "base" in params.tune.space else configured
+    setting = "tune.space.base" if "base" in params.train.tuned else "train.base"
+    if unknown := [name for name in used if name not in configured]:
+        raise BadParams(
+            f"params.yaml: {setting} names {unknown[0]!r}, but the base models are: {', '.join(configured)} (add others to base.others)"
+        )
+    if unused := [name for name in params.base.others if name not in used]:
+        raise BadParams(f"params.yaml: base.others.{unused[0]} is not used: {setting} is {', '.join(used)}")

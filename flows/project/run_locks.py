@@ -1,4 +1,4 @@
-"""One run a model at a time, and one in a folder, whoever started it: a person, a schedule, another machine."""
+"""Locks: one run per model, and one per workspace, across users, schedules and hosts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,17 +8,17 @@ from components.core.locks import database_lock, lock, shared_database
 from components.core.output_dir import make_private
 
 RUNS = "var/runs"
-LOCK = "var/run.lock"  # in a workspace: the one run that works there
-SECONDS = 5.0  # that a run waits for one that is about to end
+LOCK = "var/run.lock"  # in a workspace
+SECONDS = 5.0  # to wait for a run that is about to end
 
 
 @contextmanager
 def run_lock(project: Path, name: str) -> Iterator[None]:
-    """Hold the model `name` among all runs of it, on this machine or on all that share a database.
+    """Lock the model `name`, on this host or on all hosts that share a database.
 
     Raises:
-        Busy: another run of the model is at work.
-        Unavailable: the database is out of reach.
+        LockTimeout: another run of the model is active.
+        Unavailable: the database is unreachable.
     """
     shared = shared_database()
     with database_lock(shared, f"retrain {name}", SECONDS) if shared else lock(project / RUNS / f"{name}.lock", SECONDS):
@@ -27,12 +27,16 @@ def run_lock(project: Path, name: str) -> Iterator[None]:
 
 @contextmanager
 def folder_lock(root: Path) -> Iterator[None]:
-    """Hold the workspace at `root` for one run; the kernel drops the lock however the run ends.
+    """Lock the workspace at `root`; the kernel releases the lock when the process ends.
 
     Raises:
-        Unavailable: another run works in it.
+        Unavailable: another run uses it.
     """
     path = root / LOCK
     make_private(path.parent)
-    with lock(path, busy=f"another run is working in {root} (it holds {path}); wait for it or end it"):
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable(f"another run uses {root} (it holds {path}); wait for it or stop it") from None
         yield

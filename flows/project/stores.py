@@ -1,4 +1,4 @@
-"""Where runs and versions of this project are kept: embedded below `var/`, or in the services that the settings name."""
+"""The stores of this project: embedded below `var/`, or the services that the settings name."""
 
 from components.core.errors import NotFound
 from components.mlflow_store import tracking
@@ -10,22 +10,22 @@ LOCAL = "local"
 
 
 def store(workspace: Workspace) -> str:
-    """Return the address of MLflow's store, ready to be used."""
+    """Return the URI of the MLflow store, which is prepared for use."""
     return read_settings(workspace.project).mlflow_uri or tracking.prepare_store(workspace.var)
 
 
 def local(workspace: Workspace) -> Environment:
-    """Return the project's own registry and ledger, made where they are embedded and not there yet."""
+    """Return the project's registry and ledger; embedded ones are created if missing."""
     return Environment(LOCAL, store(workspace), workspace.ledger)
 
 
 def champion_of(workspace: Workspace) -> Environment:
-    """Return the project's own registry and ledger for who only asks.
+    """Return the project's registry and ledger without creating them, for read-only use.
 
     Raises:
-        NotThere: there is none; asking must not make one.
+        NotFound: they do not exist.
     """
     database = workspace.var / "mlflow.db"
     if not read_settings(workspace.project).mlflow_uri and not database.exists():
-        raise NotFound(f"{database} is missing: no run has been recorded here; `retune run` makes it")
+        raise NotFound(f"{database} is missing: no run has been recorded here; `retune run` creates it")
     return local(workspace)

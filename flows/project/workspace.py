@@ -1,8 +1,8 @@
-"""Where a model is made: the folder in which DVC runs, and the project that holds code, cache and registry.
+"""Workspaces: the folder in which DVC builds a model, and the project with code, cache and registry.
 
-The project's own params.yaml is made in the project itself. Any other parameter file gets a workspace of its own below
-`var/workspaces/`: a copy of the code and of dvc.yaml, that file as params.yaml, a `.dvc` that inherits the project's cache and
-remotes. Every DVC command works in it as it does in the project. A scheduled run works in a checkout of its own, which is gone afterwards.
+The model of the project's params.yaml is built in the project itself. Any other parameter file gets a workspace below `var/workspaces/`:
+a copy of the code and of dvc.yaml, that file as params.yaml, and a `.dvc` that inherits the project's cache and remotes. Every DVC command
+works there as in the project. A scheduled run uses a temporary checkout.
 """
 
 import shutil
@@ -16,16 +16,20 @@ from components.core.output_dir import make_private
 from flows.dvc_adapter.config import inherit, share_remote
 from flows.settings import load_into_environment, read_settings
 
-UNFIT = "?:{}\n\r"  # to SQLite's addresses, to PATH, to DVC, which takes braces in a path for its own, and to what reads lines
-MODELS = "models"  # the folder of a project that has one folder a model
-KEPT = {"raw.dvc": "data/raw.dvc", "base.dvc": "data/base.dvc", "dvc.lock": "dvc.lock"}  # in a model's folder: in its workspace
+UNFIT = "?:{}\n\r"  # characters that break SQLite URLs, PATH, DVC (braces) or line-based tools
+MODELS = "models"  # has one folder per model
+DVC_FILES = {
+    "raw.dvc": "data/raw.dvc",
+    "base.dvc": "data/base.dvc",
+    "dvc.lock": "dvc.lock",
+}  # model folder: workspace
 
 
 @dataclass(frozen=True)
 class Workspace:
     """The folders of one model. `root` is DVC's working folder, `origin` the folder that data paths are relative to.
 
-    `commit` is what `root` is a checkout of, where it is one: then its code is there, and clean.
+    `commit` is set if `root` is a checkout, which has the clean code of that commit.
     """
 
     project: Path
@@ -36,31 +40,31 @@ class Workspace:
 
     @property
     def origin(self) -> Path:
-        """The folder of the parameter file, as it lies in the project."""
+        """The folder of the parameter file in the project."""
         return self.home or self.params.parent
 
     @property
-    def kept(self) -> dict[Path, Path]:
-        """Where the project keeps what DVC knows of the model, and where DVC reads it in the workspace; nothing where these are one.
+    def dvc_files(self) -> dict[Path, Path]:
+        """Map the model's DVC files in the project to their paths in the workspace; empty if these are the same.
 
-        A model's folder, models/NAME, keeps it beside the settings; the project's own model keeps it where DVC reads it.
+        A model in models/NAME has them next to its params.yaml, the project's own model at the paths that DVC reads.
         """
         if self.root == self.project:
             return {}
         if self.origin == self.project:
-            return {self.project / place: self.root / place for place in KEPT.values()}
+            return {self.project / path: self.root / path for path in DVC_FILES.values()}
         if self.origin.parent == self.project / MODELS:
-            return {self.origin / name: self.root / place for name, place in KEPT.items()}
+            return {self.origin / name: self.root / path for name, path in DVC_FILES.items()}
         return {}
 
     @property
     def var(self) -> Path:
-        """The one home of embedded state, shared by all workspaces of a project."""
+        """The folder of embedded state, shared by all workspaces of a project."""
         return self.project / "var"
 
     @property
     def ledger(self) -> str:
-        """The address of the ledger: who was champion, and who asked for it."""
+        """The URL of the ledger database."""
         return read_settings(self.project).database.get_secret_value() or f"sqlite:///{self.var / 'ledger.db'}"
 
     @property
@@ -75,12 +79,12 @@ class Workspace:
 
     @property
     def model(self) -> Path:
-        """The fine-tuned model, as it is packaged."""
+        """The fine-tuned model that is packaged."""
         return self.root / "models/trained/model"
 
     @property
     def history(self) -> Path:
-        """The training history, a line an event, which grows while the model trains."""
+        """The training history, one line per event, written during training."""
         return self.root / "models/trained/history.jsonl"
 
     @property
@@ -95,10 +99,10 @@ class Workspace:
 
 
 def open_workspace(params: Path | None = None, start: Path | None = None) -> Workspace:
-    """Find the project above `start` (the working folder) and return the workspace for `params` (the project's own).
+    """Return the workspace for `params` (default: the project's own) in the project at or above `start` (default: the working folder).
 
     Raises:
-        NotThere: no project here.
+        NotFound: there is no project.
         BadParams: the parameter file does not exist.
     """
     project = find_project((start or Path.cwd()).resolve())
@@ -114,27 +118,27 @@ def open_workspace(params: Path | None = None, start: Path | None = None) -> Wor
 
 
 def find_project(start: Path) -> Path:
-    """Return the nearest folder at or above `start` that holds dvc.yaml and components/.
+    """Return the nearest folder at or above `start` that contains dvc.yaml, components/ and flows/.
 
     Raises:
-        NotThere: there is none.
-        BadInput: its path has a character that no address can hold.
+        NotFound: there is none.
+        BadInput: its path contains an unsupported character.
     """
     for folder in (start, *start.parents):
         if (folder / "dvc.yaml").is_file() and (folder / "components").is_dir() and (folder / "flows").is_dir():
             if bad := [repr(character) for character in UNFIT if character in str(folder)]:
                 raise BadInput(
-                    f"{str(folder)!r}: {', '.join(bad)} cannot be used in the path of a project: SQLite's addresses, PATH or DVC would "
-                    "take it for something else; rename the folder"
+                    f"{str(folder)!r}: the path of a project cannot contain {', '.join(bad)}, which SQLite URLs, PATH or DVC would "
+                    "misread; rename the folder"
                 )
             return folder
     raise NotFound(f"no Retune project at or above {start}: expected a folder with dvc.yaml, components/ and flows/; run from a clone")
 
 
 def sync_workspace(workspace: Workspace) -> None:
-    """Bring a workspace up to date with the project's code and its parameter file; leave its data and lock alone.
+    """Copy the project's code and the parameter file into a workspace; data and dvc.lock are kept.
 
-    Only who holds the workspace may call this: a stage that is running must not see other code or settings.
+    The caller must hold the lock of the workspace: a running stage must not see other code or settings.
     """
     settings = read_settings(workspace.project)
     share_remote(workspace.project / ".dvc/config.local", settings)
@@ -144,18 +148,18 @@ def sync_workspace(workspace: Workspace) -> None:
     copy_if_changed(workspace.params, workspace.root / "params.yaml")
     if not workspace.commit:
         copy_code(workspace.project, workspace.root)
-    for kept, place in workspace.kept.items():
-        if kept.is_file():
-            copy_if_changed(kept, place)
-        elif workspace.commit:  # what the checkout has there is another model's
-            place.unlink(missing_ok=True)
+    for source, target in workspace.dvc_files.items():
+        if source.is_file():
+            copy_if_changed(source, target)
+        elif workspace.commit:  # the file in the checkout belongs to another model
+            target.unlink(missing_ok=True)
     inherit(workspace.project, workspace.root)
-    if (left := workspace.root / ".dvc/config.local").exists():  # by an earlier release, which knew no other way
-        share_remote(left, settings.model_copy(update={"dvc_remote": ""}), ours=True)
+    if (config := workspace.root / ".dvc/config.local").exists():  # written by an earlier release
+        share_remote(config, settings.model_copy(update={"dvc_remote": ""}), ours=True)
 
 
 def copy_code(project: Path, root: Path) -> None:
-    """Make dvc.yaml, .dvcignore and components/ in `root` what they are in the project."""
+    """Mirror dvc.yaml, .dvcignore and components/ of the project in `root`."""
     for path in (project / "dvc.yaml", project / ".dvcignore"):
         if path.is_file():
             copy_if_changed(path, root / path.name)
@@ -168,15 +172,17 @@ def copy_code(project: Path, root: Path) -> None:
 
 
 def copy_lock_files_back(workspace: Workspace) -> None:
-    """Keep what DVC knows of the model in the project, file by file by rename: it is what a person commits."""
-    for kept, place in workspace.kept.items():
-        if place.is_file() and not (kept.is_file() and kept.read_bytes() == place.read_bytes()):
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(kept, place.read_bytes())
+    """Copy the model's DVC files from the workspace to the project, where users commit them."""
+    for target, source in workspace.dvc_files.items():
+        if source.is_file() and not (target.is_file() and target.read_bytes() == source.read_bytes()):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial = target.with_name(f".{target.name}.partial")
+            shutil.copyfile(source, partial)
+            partial.replace(target)
 
 
 def copy_if_changed(source: Path, target: Path) -> None:
-    """Copy a file unless the target holds the same bytes, so that its time stamp stays and DVC need not hash it again."""
+    """Copy a file unless the target is equal, so that its timestamp is kept and DVC does not hash it again."""
     if target.exists() and target.read_bytes() == source.read_bytes():
         return
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Register with Prefect what its workers run: `prefect.yaml`, with one `retrain` for each model of the project.
+"""Register the deployments of `prefect.yaml` with Prefect, with one `retrain` per model of the project.
 
-Writes var/prefect/deployments.yaml, and lets `prefect deploy` read it.
+Writes var/prefect/deployments.yaml for `prefect deploy`.
 """
 
 import copy
@@ -32,19 +32,19 @@ TYPE = "process"  # of the work pool in prefect.yaml
 
 
 def deploy(project: Path, api: str, pool: str | None) -> list[str]:
-    """Register every deployment, and return their names; `pool` is the work pool that they go to in place of the file's.
+    """Register every deployment and return their names; `pool` replaces the work pool of the file.
 
-    What an earlier call of this project registered and is described no more is removed, and so is a schedule that is off now.
-    The pool of the file is made where it is not there, of processes; one that is named must exist.
+    Removes deployments that an earlier call registered and that no longer exist, and schedules that are now off. Creates the file's work
+    pool, of type process, if it is missing; `pool` must exist.
 
     Raises:
-        BadParams: prefect.yaml or a model's settings cannot be used; with every fault.
-        NotThere: there is no such pool.
+        BadParams: prefect.yaml or a model's settings are invalid; with every fault.
+        NotFound: the pool does not exist.
         Unavailable: Prefect does not answer.
-        RetuneError: Prefect refused; the message is its own.
+        RetuneError: Prefect rejected a request; the message is its own.
     """
     described = describe(read_file(project), [(model, read_params(model.params).retrain) for model in find_models(project)], pool)
-    for name in sorted({one["work_pool"]["name"] for one in described["deployments"]}):
+    for name in sorted({deployment["work_pool"]["name"] for deployment in described["deployments"]}):
         ensure_pool(project, api, name, named=pool is not None)
     file = project / "var/prefect/deployments.yaml"
     make_private(file.parent)
@@ -61,84 +61,84 @@ def deploy(project: Path, api: str, pool: str | None) -> list[str]:
 
 
 def names(described: Mapping[str, Any]) -> list[str]:
-    """Return what Prefect calls each deployment: FLOW/NAME; a flow is called as its function, with dashes."""
-    return [f"{Path(one['entrypoint']).name.partition(':')[2].replace('_', '-')}/{one['name']}" for one in described["deployments"]]
+    """Return the deployments' names in Prefect: FLOW/NAME; the flow has the name of its function, with dashes."""
+    functions = [(Path(entry["entrypoint"]).name.partition(":")[2], entry["name"]) for entry in described["deployments"]]
+    return [f"{function.replace('_', '-')}/{name}" for function, name in functions]
 
 
 def unscheduled(described: Mapping[str, Any], former: Mapping[str, Any]) -> list[str]:
-    """Return the deployments that are to have no schedule: models' whose is off, and others that had one in the former file.
+    """Return the deployments whose schedules must be removed: models with `cron: off`, and others that had a schedule before.
 
-    What people schedule on Prefect's pages, of a deployment that never had a schedule here, is theirs. Pure.
+    Schedules that users created in Prefect, for a deployment that never had one here, are kept.
     """
-    had = set(names({"deployments": [one for one in former["deployments"] if scheduled(one)]}))
-    without = names({"deployments": [one for one in described["deployments"] if not scheduled(one)]})
+    had = set(names({"deployments": [entry for entry in former["deployments"] if scheduled(entry)]}))
+    without = names({"deployments": [entry for entry in described["deployments"] if not scheduled(entry)]})
     return [name for name in without if name in had or name.startswith(f"{RETRAIN}/")]
 
 
 def scheduled(described: Mapping[str, Any]) -> bool:
-    """Say whether a deployment has a schedule, in either of the ways that Prefect reads."""
+    """Return whether a deployment has a schedule, in either form that Prefect accepts."""
     return bool(described.get("schedules") or described.get("schedule"))
 
 
 def unschedule(api: str, name: str) -> None:
-    """Take away the schedules of a deployment: `prefect deploy` leaves those that it is told nothing of."""
-    found = called("GET", f"{api}/deployments/name/{quote(name)}")
-    for schedule in found.json()["schedules"] if found else []:
-        called("DELETE", f"{api}/deployments/{schedule['deployment_id']}/schedules/{schedule['id']}")
-        log.info("%s: its schedule is off", name)
+    """Delete the schedules of a deployment, which `prefect deploy` would keep."""
+    response = call("GET", f"{api}/deployments/name/{quote(name)}")
+    for schedule in response.json()["schedules"] if response else []:
+        call("DELETE", f"{api}/deployments/{schedule['deployment_id']}/schedules/{schedule['id']}")
+        log.info("%s: removed its schedule", name)
 
 
 def remove(api: str, name: str) -> None:
-    """Remove a deployment with its schedule and the runs that are due; what it ran stays on record."""
-    if found := called("GET", f"{api}/deployments/name/{quote(name)}"):
-        called("DELETE", f"{api}/deployments/{found.json()['id']}")
-        log.info("removed the deployment %s, which is described no more", name)
+    """Remove a deployment with its schedule and its scheduled runs; finished runs are kept."""
+    if response := call("GET", f"{api}/deployments/name/{quote(name)}"):
+        call("DELETE", f"{api}/deployments/{response.json()['id']}")
+        log.info("removed the deployment %s, which no longer exists", name)
 
 
-def called(method: str, url: str) -> httpx.Response | None:
-    """Return the answer of Prefect's API; None for what is not there.
+def call(method: str, url: str) -> httpx.Response | None:
+    """Call Prefect's API and return the response; None if it is 404.
 
     Raises:
         Unavailable: Prefect does not answer.
-        RetuneError: it refuses.
+        RetuneError: it returns an error.
     """
     try:
-        answer = ask(method, url)
+        response = ask(method, url)
     except httpx.HTTPError as error:
         raise Unavailable(f"Prefect does not answer at {url}: {error}") from error
-    if answer.status_code == httpx.codes.NOT_FOUND:
+    if response.status_code == httpx.codes.NOT_FOUND:
         return None
-    if answer.is_error:
-        raise RetuneError(f"Prefect refuses {method} {url} with {answer.status_code}; RETUNE_PREFECT_AUTH says who we are to it")
-    return answer
+    if response.is_error:
+        raise RetuneError(f"Prefect returned {response.status_code} for {method} {url}; check RETUNE_PREFECT_AUTH")
+    return response
 
 
 def read_file(project: Path) -> dict[str, Any]:
     """Read the project's prefect.yaml.
 
     Raises:
-        BadParams: it is missing, or is not what Prefect reads.
+        BadParams: it is missing or invalid.
     """
     path = project / FILE
-    found = read_yaml(path)
-    described = found.get("deployments") if isinstance(found, dict) else None
-    if (
-        not isinstance(found, dict)
-        or not isinstance(described, list)
-        or not any(isinstance(one, dict) and one.get("name") == RETRAIN for one in described)
-    ):
-        raise BadParams(f"{path}: expected `deployments` with one that is called {RETRAIN}")
-    return found
+    file = read_yaml(path)
+    deployments = file.get("deployments") if isinstance(file, dict) else None
+    names = [entry.get("name") for entry in deployments if isinstance(entry, dict)] if isinstance(deployments, list) else []
+    if not isinstance(file, dict) or RETRAIN not in names:
+        raise BadParams(f"{path}: expected `deployments` with one named {RETRAIN}")
+    return file
 
 
 def describe(file: Mapping[str, Any], models: Sequence[tuple[ModelFolder, RetrainParams]], pool: str | None) -> dict[str, Any]:
-    """Return what Prefect is to read: `file` with its `retrain` once for each model, on the model's own schedule. Pure."""
+    """Return `file` with its `retrain` once per model, on the model's own schedule."""
     deployments = []
-    for one in file["deployments"]:
-        of = models if one["name"] == RETRAIN else [(None, None)]
-        deployments += [_for_model(one, model, settings) if model and settings else copy.deepcopy(one) for model, settings in of]
-    for one in deployments:
-        one["work_pool"] = {**one["work_pool"], **({"name": pool} if pool else {})}
+    for entry in file["deployments"]:
+        if entry["name"] == RETRAIN:
+            deployments += [_for_model(entry, model, settings) for model, settings in models]
+        else:
+            deployments.append(copy.deepcopy(entry))
+    for deployment in deployments:
+        deployment["work_pool"] = {**deployment["work_pool"], **({"name": pool} if pool else {})}
     return {**{name: value for name, value in file.items() if name != "definitions"}, "deployments": deployments}
 
 
@@ -151,7 +151,7 @@ def _for_model(template: Mapping[str, Any], model: ModelFolder, settings: Retrai
     return {
         **copy.deepcopy(dict(template)),
         "name": model.name,
-        "description": f"{template.get('description', 'Make the model anew')}: {model.name}",
+        "description": f"{template.get('description', 'Retrain the model')}: {model.name}",
         "parameters": {"model": model.name},
         "schedules": schedules,
         "concurrency_limit": {**template.get("concurrency_limit", {"limit": 1}), "collision_strategy": STRATEGIES[settings.on_overlap]},
@@ -159,34 +159,34 @@ def _for_model(template: Mapping[str, Any], model: ModelFolder, settings: Retrai
 
 
 def ensure_pool(project: Path, api: str, name: str, named: bool) -> None:
-    """Make the work pool of processes that the file names; one that a person names must be there.
+    """Create the work pool of the file, of type process, if it is missing; a pool from the command line (`named`) must exist.
 
     Raises:
-        NotThere: it is not.
-        Unavailable, RetuneError: as for `called`.
+        NotFound: it does not exist.
+        Unavailable, RetuneError: see `call`.
     """
-    if called("GET", f"{api}/work_pools/{quote(name)}"):
+    if call("GET", f"{api}/work_pools/{quote(name)}"):
         return
     if named:
-        raise NotFound(f"Prefect at {api} has no work pool {name!r}: `prefect work-pool create {name} --type {TYPE}` makes one")
+        raise NotFound(f"Prefect at {api} has no work pool {name!r}: `prefect work-pool create {name} --type {TYPE}` creates one")
     try:
         prefect(project, api, ["--no-prompt", "work-pool", "create", name, "--type", TYPE])
     except RetuneError:
-        if not called("GET", f"{api}/work_pools/{quote(name)}"):  # a worker that starts makes it too
+        if not call("GET", f"{api}/work_pools/{quote(name)}"):  # a starting worker may have created it
             raise
 
 
 def prefect(project: Path, api: str, arguments: Sequence[str]) -> str:
-    """Let Prefect's command line do something, and return what it said.
+    """Run Prefect's command line and return its output.
 
     Raises:
         RetuneError: it failed.
     """
-    wanted = client_settings(api) | {"PREFECT_HOME": str(project / "var/prefect"), "PREFECT_CLI_COLORS": "false"}
-    environment = os.environ | wanted | {"PYTHONPATH": str(project)}
+    settings = client_settings(api) | {"PREFECT_HOME": str(project / "var/prefect"), "PREFECT_CLI_COLORS": "false"}
+    environment = os.environ | settings | {"PYTHONPATH": str(project)}
     command = [sys.executable, "-m", "prefect", *arguments]
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise RetuneError(f"`prefect {' '.join(arguments[:3])}` failed: {' '.join(said[-5:])}")
+        output = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise RetuneError(f"`prefect {' '.join(arguments[:3])}` failed: {' '.join(output[-5:])}")
     return done.stdout

@@ -1,6 +1,6 @@
-"""Tell people how a run ended: by Apprise, to whatever RETUNE_NOTIFY names, or through a notification block of Prefect's.
+"""Send notifications to RETUNE_NOTIFY: by Apprise, or through a notification block of Prefect.
 
-Telling never fails what it tells of: the ledger and the registry are the record.
+A failed notification never fails the run: the ledger and the registry are authoritative.
 """
 
 import logging
@@ -15,17 +15,17 @@ BLOCK = "block:"
 
 
 def notify(project: Path, title: str, body: str) -> None:
-    """Send `body` (Markdown) to every address of RETUNE_NOTIFY; one that fails is logged by its kind and place, without the address."""
-    for place, address in enumerate(read_settings(project).notify.get_secret_value().split(), start=1):
+    """Send `body` (Markdown) to every URL of RETUNE_NOTIFY; a failure is logged with scheme and position, without the secret URL."""
+    for number, address in enumerate(read_settings(project).notify.get_secret_value().split(), start=1):
         scheme, separator, _ = address.partition("://")
-        kind = address if address.startswith(BLOCK) else f"{scheme if separator else 'no address'}, number {place} of RETUNE_NOTIFY,"
+        target = address if address.startswith(BLOCK) else f"{scheme if separator else 'an invalid URL'}, number {number} of RETUNE_NOTIFY"
         try:
             sent = _through_block(address, title, body) if address.startswith(BLOCK) else _by_apprise(address, title, body)
-        except Exception as error:  # whatever a service's client raises: its text may hold the address, which is a secret
-            log.warning("%s was not told: %s", kind, type(error).__name__)
+        except Exception as error:  # any client error; its text may contain the secret URL
+            log.warning("notification to %s failed: %s", target, type(error).__name__)
             continue
         if not sent:
-            log.warning("%s was not told: it refused, or is no service that Apprise knows", kind)
+            log.warning("notification to %s failed: rejected, or not a service that Apprise supports", target)
 
 
 def _by_apprise(address: str, title: str, body: str) -> bool:
@@ -42,5 +42,5 @@ def _through_block(address: str, title: str, body: str) -> bool:
     block = Block.load(address.removeprefix(BLOCK))
     if not isinstance(block, NotificationBlock):
         return False
-    cast(Any, block).notify(body, subject=title)  # it is typed as the coroutine that it is in an event loop only
+    cast(Any, block).notify(body, subject=title)  # typed as a coroutine, which it is only in an event loop
     return True

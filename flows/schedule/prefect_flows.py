@@ -1,6 +1,6 @@
-"""The flows that Prefect's workers run: `prefect.yaml` deploys them, and `retune deploy` one `retrain` a model.
+"""The flows that Prefect's workers run: deployed by `prefect.yaml`, and `retrain` once per model by `retune deploy`.
 
-Prefect is imported here at once: only a process that Prefect started, or `prefect deploy`, reads this file.
+This module imports Prefect eagerly: only processes that Prefect starts, and `prefect deploy`, import it.
 """
 
 import atexit
@@ -24,20 +24,20 @@ from flows.schedule.last_run_inputs import SKIPPED
 from flows.settings import read_settings
 
 quiet_environment()
-for room in ("components", "flows"):  # whose lines Prefect shows on the run's page
-    logging.getLogger(room).setLevel(logging.INFO)
+for package in ("components", "flows"):  # shown on the run's page in Prefect
+    logging.getLogger(package).setLevel(logging.INFO)
 
-Model = Annotated[str, Field(description="a model of this project, by its name in the registry; blank: the project's own")]
+Model = Annotated[str, Field(description="a model of this project, by its registered name; blank: the model of params.yaml")]
 
 
 @flow(name="retrain", persist_result=False)
 def retrain(model: Model = "") -> State:
-    """Make a model anew where there is something to learn: the whole line, from the snapshot to a verdict and what follows from it."""
+    """Retrain a model if code, settings or data have changed: the whole pipeline, from snapshot to verdict and promotion."""
     remove_checkout_at_exit()
     orphaned_runs.close(os.environ["PREFECT_API_URL"], managed=not read_settings(project_of()).prefect_api_url)
     with prefect_adapter.joined():
-        ended = scheduled_retrain.retrain(model)
-    return Completed(name=ended.outcome.title() if ended.outcome == SKIPPED else None, message=f"{ended.outcome}: {ended.reason}")
+        result = scheduled_retrain.retrain(model)
+    return Completed(name=result.outcome.title() if result.outcome == SKIPPED else None, message=f"{result.outcome}: {result.reason}")
 
 
 @flow(name="promote", persist_result=False)
@@ -46,7 +46,7 @@ def promote(
     version: Annotated[int, Field(ge=1, description="the version that passed")],
     why: Annotated[str, Field(description="the reason; the verdict's when blank")] = "",
 ) -> str:
-    """Make a version that passed the champion, after it has answered ten rows in a fresh process."""
+    """Make a version that passed the champion, after it has answered ten rows in a new process."""
     with prefect_adapter.joined():
         done = promotion.promote(promotion.environment(), model, version, who=f"{promotion.person()} (Prefect)", why=why or None)
     return f"version {done.entry.version} is champion"
@@ -54,19 +54,19 @@ def promote(
 
 @flow(name="prune", persist_result=False)
 def prune(
-    keep: Annotated[int, Field(ge=1, description="how many of the newest versions stay without another reason")] = 5,
-    delete: Annotated[bool, Field(description="delete; otherwise only say what could be deleted")] = False,
+    keep: Annotated[int, Field(ge=1, description="number of the newest versions to keep in any case")] = 5,
+    delete: Annotated[bool, Field(description="delete; otherwise only report what would be deleted")] = False,
 ) -> str:
-    """Delete versions, files and unfinished work that nothing reaches."""
-    from flows.audit.prune import prune as carry_out
+    """Delete unused versions, files and unfinished work."""
+    from flows.audit.prune import prune as run
 
     with prefect_adapter.joined():
-        found = carry_out(None, keep, really=delete)
-    return "; ".join(f"{count} × {kind}, {size} bytes" for kind, (count, size) in found.totals().items()) or "nothing to delete"
+        plan = run(None, keep, really=delete)
+    return "; ".join(f"{count} × {category}, {size} bytes" for category, (count, size) in plan.totals().items()) or "nothing to delete"
 
 
 def remove_checkout_at_exit() -> None:
-    """Remove the checkout that this process works in when it ends."""
+    """Remove the checkout of this process when the process exits."""
     for home in Path.cwd().parents:
         if home.parent.parts[-2:] == Path(RUNS).parts:
             atexit.register(remove, home.parents[2], home)

@@ -1,4 +1,4 @@
-"""How a scheduled run ended: written into the ledger, and told to people."""
+"""Record the outcome of a scheduled run in the ledger, and send notifications."""
 
 import logging
 from contextlib import suppress
@@ -23,42 +23,42 @@ log = logging.getLogger(__name__)
 
 
 def record_outcome(workspace: Workspace, outcome: str, reason: str, version: int | None = None) -> Retraining:
-    """Write down how the run ended, also that there was nothing to do."""
-    ended = outcome_of(workspace, read_name(workspace), outcome, reason, version, basis(workspace) if version is not None else "")
-    write(workspace, ended)
-    log.info("%s: %s, %s", ended.model, outcome, reason)
-    return ended
+    """Record the outcome in the ledger, including that nothing changed."""
+    retraining = outcome_of(workspace, read_name(workspace), outcome, reason, version, basis(workspace) if version is not None else "")
+    write(workspace, retraining)
+    log.info("%s: %s, %s", retraining.model, outcome, reason)
+    return retraining
 
 
 def record_failure(workspace: Workspace, why: str) -> None:
-    """Write down and tell why a run failed; people are told also where the settings cannot be read or the ledger is out of reach."""
+    """Record and notify why a run failed; notify even if the settings are invalid or the ledger is unreachable."""
     name = workspace.origin.name
     with suppress(BadParams):
         name = read_name(workspace)
-    ended = outcome_of(workspace, name, FAILED, why)
+    retraining = outcome_of(workspace, name, FAILED, why)
     try:
-        write(workspace, ended)
+        write(workspace, retraining)
     except RetuneError as error:
         log.error("could not record the failed run in the ledger: %s", error)
-    announce(workspace, ended)
+    announce(workspace, retraining)
 
 
-def write(workspace: Workspace, ended: Retraining) -> None:
-    """Write how a run ended into the ledger, and let MLflow keep the ledger's head where there is a registry.
+def write(workspace: Workspace, retraining: Retraining) -> None:
+    """Write an outcome to the ledger, and store the ledger's head in MLflow if there is a registry.
 
-    What is written is written: where MLflow is out of reach, the next run lets it keep the head, and this one has not failed.
+    If MLflow is unreachable, the run does not fail, and the next run stores the head.
     """
-    Ledger(workspace.ledger).record_retraining(ended)
+    Ledger(workspace.ledger).note(retraining)
     try:
-        registry.refresh_ledger_head(champion_of(workspace).mlflow, workspace.ledger, ended.model)
+        registry.confirm(champion_of(workspace).mlflow, workspace.ledger, retraining.model)
     except NotFound:
-        log.debug("there is no registry yet that could keep the ledger's head")
+        log.debug("there is no registry yet to store the ledger's head in")
     except RetuneError as error:
-        log.error("how the run ended is in the ledger, whose head MLflow does not keep yet; the next run does it: %s", error)
+        log.error("the outcome is in the ledger, but its head could not be stored in MLflow; the next run will do it: %s", error)
 
 
 def outcome_of(workspace: Workspace, model: str, outcome: str, reason: str, version: int | None = None, made_with: str = "") -> Retraining:
-    """Return how a run ended, as the ledger keeps it; `made_with` is the hash of `basis`, which only runs have that made a version."""
+    """Return an outcome as a ledger record; `made_with` is the hash of `basis`, for runs that registered a version."""
     return Retraining(
         model=model,
         at=datetime.now(UTC),
@@ -72,19 +72,20 @@ def outcome_of(workspace: Workspace, model: str, outcome: str, reason: str, vers
 
 
 @task
-def announce(workspace: Workspace, ended: Retraining, result: Result | None = None, more: str = "") -> None:
-    """Tell people: the verdict with every gate's reason, or why the run failed, and where to read on."""
-    what = f"{cell(ended.model)} version {ended.version}" if ended.version else cell(ended.model)
-    said = (workspace.reports / VERDICT).read_text(encoding="utf-8") if result is not None else escape(ended.reason)
-    notify(workspace.project, f"{ended.outcome}: {what}", f"{said}{escape(more)}\n\nRead on: {where(workspace.project, ended)}")
+def announce(workspace: Workspace, retraining: Retraining, result: Result | None = None, more: str = "") -> None:
+    """Notify the verdict with every gate's reason, or why the run failed, with a link to details."""
+    subject = f"{cell(retraining.model)} version {retraining.version}" if retraining.version else cell(retraining.model)
+    text = (workspace.reports / VERDICT).read_text(encoding="utf-8") if result is not None else escape(retraining.reason)
+    link = details_link(workspace.project, retraining)
+    notify(workspace.project, f"{retraining.outcome}: {subject}", f"{text}{escape(more)}\n\nDetails: {link}")
 
 
-def where(project: Path, ended: Retraining) -> str:
-    """Return where a person reads on: the version's page or the run's, or a command."""
+def details_link(project: Path, retraining: Retraining) -> str:
+    """Return the URL of the version or the run, or a command that shows details."""
     settings = read_settings(project)
-    if ended.version is not None:
-        page = f"{settings.mlflow_uri}/#/models/{quote(ended.model, safe='')}/versions/{ended.version}"
-        return page if settings.mlflow_uri else f"retune why {cell(ended.model)} {ended.version}"
-    if settings.prefect_api_url and ended.flow_run:
-        return f"{settings.prefect_api_url.removesuffix('/api')}/runs/flow-run/{ended.flow_run}"
+    if retraining.version is not None:
+        page = f"{settings.mlflow_uri}/#/models/{quote(retraining.model, safe='')}/versions/{retraining.version}"
+        return page if settings.mlflow_uri else f"retune why {cell(retraining.model)} {retraining.version}"
+    if settings.prefect_api_url and retraining.flow_run:
+        return f"{settings.prefect_api_url.removesuffix('/api')}/runs/flow-run/{retraining.flow_run}"
     return "`retune status --all`"

@@ -1,6 +1,6 @@
-"""The story of a schedule: look whether there is something to learn, and only then make the model anew, in a checkout.
+"""Scheduled retraining: check for changes, and only then run the pipeline, in a checkout.
 
-flows/schedule/prefect_flows.py tells it in a worker of Prefect's, `retune retrain` for a person or another scheduler.
+Called by flows/schedule/prefect_flows.py in a Prefect worker, and by `retune retrain` for users and other schedulers.
 """
 
 import logging
@@ -31,145 +31,145 @@ from flows.schedule.run_outcome import announce, record_failure, record_outcome
 
 log = logging.getLogger(__name__)
 
-BEGUN, MADE = "begun", "made"  # what a mark says
+BEGUN, MADE = "begun", "made"  # contents of the mark file
 
 
 @dataclass(frozen=True)
 class ChangeCheck:
-    """Whether there is something to do, and why or why not."""
+    """Whether to run the pipeline, and why."""
 
-    worth: bool
+    changed: bool
     reason: str
 
 
 def retrain(model: str) -> Retraining:
-    """Look for news of a model; where there are any, make it anew, keep what was made for others, and tell people.
+    """Check a model for changes; if there are any, run the pipeline, push the results, and notify.
 
-    However it fails once it has found the model, that is written down and told.
+    Every failure after the model was found is recorded in the ledger and notified.
     """
     try:
         workspace = enter_checkout(model)
     except RetuneError as error:
-        if current_flow_run():  # nobody is there to read it
+        if current_flow_run():  # no user sees the output
             notify(project_of(), f"{FAILED}: {cell(model or 'the model of the project')}", escape(error))
         raise
     try:
-        with ExitStack() as held:
-            held.enter_context(folder_lock(workspace.root))
-            if not lock_model(workspace, held):
-                return record_outcome(workspace, SKIPPED, "another run of the model is at work")
-            sync_workspace(workspace)  # only now: what DVC knows is what the run before left
+        with ExitStack() as locks:
+            locks.enter_context(folder_lock(workspace.root))
+            if not lock_model(workspace, locks):
+                return record_outcome(workspace, SKIPPED, "another run of the model is active")
+            sync_workspace(workspace)  # with the lock: uses the DVC files that the previous run left
             return run_if_changed(workspace)
     except (Cancelled, PushFailed):
         raise
     except RetuneError as error:
         record_failure(workspace, str(error))
         raise
-    except Exception as error:  # its text is for those who read the log: it may say more than people are to be told
-        record_failure(workspace, f"{type(error).__name__}; the run's log says more")
+    except Exception as error:  # its text may be confidential and goes to the log only
+        record_failure(workspace, f"{type(error).__name__}; see the log of the run")
         raise
 
 
-def lock_model(workspace: Workspace, held: ExitStack) -> bool:
-    """Hold the model until `held` ends; where another run has it, wait for that one if `retrain.on_overlap` says so, else return False."""
-    params, told = read_params(workspace.params), False
+def lock_model(workspace: Workspace, locks: ExitStack) -> bool:
+    """Lock the model until `locks` closes; if another run holds it, wait or return False, according to `retrain.on_overlap`."""
+    params, logged = read_params(workspace.params), False
     while not RUNNING.cancelled.is_set():
         try:
-            held.enter_context(run_lock(workspace.project, params.name))
+            locks.enter_context(run_lock(workspace.project, params.name))
             return True
         except LockTimeout:
             if params.retrain.on_overlap == "skip":
                 return False
-            if not told:
-                log.info("waiting for another run of %s to end, as retrain.on_overlap says", params.name)
-            told = True
+            if not logged:
+                log.info("waiting for another run of %s to end (retrain.on_overlap)", params.name)
+            logged = True
     raise Cancelled("the run was cancelled while it waited for another run of the model")
 
 
 def run_if_changed(workspace: Workspace) -> Retraining:
-    """Tell it, alone with the model; what follows a verdict does not change it."""
-    left = mark(workspace).read_text(encoding="utf-8") if mark(workspace).exists() else ""
-    if left == MADE:
+    """Run the pipeline if something changed; the caller holds the lock of the model. A failed push does not change the verdict."""
+    state = mark(workspace).read_text(encoding="utf-8") if mark(workspace).exists() else ""
+    if state == MADE:
         retry_push(workspace)
     fetch_new_data(workspace)
-    news = ChangeCheck(True, "the last run ended before all was done") if left == BEGUN else check_for_changes(workspace)
-    if not news.worth:
-        return record_outcome(workspace, SKIPPED, news.reason)
-    log.info("%s", news.reason)
+    change = ChangeCheck(True, "the last run was interrupted") if state == BEGUN else check_for_changes(workspace)
+    if not change.changed:
+        return record_outcome(workspace, SKIPPED, change.reason)
+    log.info("%s", change.reason)
     mark(workspace).write_text(BEGUN, encoding="utf-8")
     result = run_pipeline(workspace)
-    ended, fault = record_outcome(workspace, str(result.outcome), result.reason, result.version), None
+    retraining, fault = record_outcome(workspace, str(result.outcome), result.reason, result.version), None
     mark(workspace).write_text(MADE, encoding="utf-8")
     try:
         push(workspace)
     except RetuneError as error:
         fault = error
-    announce(workspace, ended, result, f"\n\nNot on DVC's remote yet, the next run sends it: {fault}" if fault else "")
+    announce(workspace, retraining, result, f"\n\nThe push to DVC's remote failed, the next run retries it: {fault}" if fault else "")
     if fault:
         raise PushFailed(str(fault)) from fault
-    return ended
+    return retraining
 
 
 class PushFailed(Unavailable):
-    """A verdict was reached and stands, and what was made is on this machine only."""
+    """A verdict was reached, but the results are on this host only."""
 
 
 @task
 def fetch_new_data(workspace: Workspace) -> None:
-    """Lay the data and the base model of the last run into the checkout, from DVC's cache or its remote, so that equal ones stay equal."""
+    """Restore data and base model of the last run into the checkout, from DVC's cache or its remote."""
     restore_last_inputs(workspace)
 
 
 @task
 def check_for_changes(workspace: Workspace) -> ChangeCheck:
-    """Say whether the data, the code, the settings or the base model are others than those of the last run."""
+    """Compare data, code, settings and base model with those of the last run."""
     last = last_made(workspace)
     if last is None:
         return ChangeCheck(True, "the first run of this schedule")
     actions.pin_base(workspace)
     if last.basis != basis(workspace):
-        return ChangeCheck(True, f"code, settings or base model are others than in the run of {last.at:%Y-%m-%d %H:%MZ}")
-    return compare(workspace)
+        return ChangeCheck(True, f"code, settings or base model changed since the run of {last.at:%Y-%m-%d %H:%MZ}")
+    return check_data(workspace)
 
 
-def compare(workspace: Workspace) -> ChangeCheck:
-    """Say whether the source has enough labels that the last snapshot has not; a snapshot of it is taken aside."""
-    params, aside = read_params(workspace.params), workspace.root / "data/news"
+def check_data(workspace: Workspace) -> ChangeCheck:
+    """Compare the source with the last snapshot, and count new labels; takes a temporary snapshot."""
+    params, temporary = read_params(workspace.params), workspace.root / "data/news"
     try:
         before = SnapshotManifest.read(workspace.raw)
     except NotFound:
-        return ChangeCheck(True, "the snapshot of the last run is gone")
+        return ChangeCheck(True, "the snapshot of the last run is missing")
     try:
-        now = take_snapshot(workspace.origin, aside, snapshot=params.snapshot, required=params.made_task.columns)
+        now = take_snapshot(workspace.origin, temporary, snapshot=params.snapshot, required=params.made_task.columns)
         if now.digest == before.digest:
-            return ChangeCheck(False, f"no new data: the {before.rows:,} rows are the snapshot of {before.taken_at}")
-        fresh, wanted = new_labels(workspace.raw, aside), params.retrain.min_new_labels
+            return ChangeCheck(False, f"no new data: the {before.rows:,} rows equal the snapshot of {before.taken_at}")
+        count, minimum = new_labels(workspace.raw, temporary), params.retrain.min_new_labels
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    if fresh < wanted:
-        return ChangeCheck(False, f"{fresh:,} new labels since {before.taken_at}, fewer than retrain.min_new_labels {wanted:,}")
-    return ChangeCheck(True, f"{fresh:,} new labels since {before.taken_at}")
+        shutil.rmtree(temporary, ignore_errors=True)
+    if count < minimum:
+        return ChangeCheck(False, f"{count:,} new labels since {before.taken_at}, fewer than retrain.min_new_labels {minimum:,}")
+    return ChangeCheck(True, f"{count:,} new labels since {before.taken_at}")
 
 
 def mark(workspace: Workspace) -> Path:
-    """Return the file that is there while a run is not done: BEGUN until its end is written down, MADE until it is on DVC's remote."""
+    """Return the file that marks an unfinished run: BEGUN until the outcome is recorded, MADE until the results are pushed."""
     return workspace.project / RUNS / f"{read_name(workspace)}.open"
 
 
 def retry_push(workspace: Workspace) -> None:
-    """Send what the last run made, while DVC's files in the checkout are still those that it left."""
+    """Push the results of the last run, while the DVC files in the checkout are still its own."""
     try:
         push(workspace)
     except Unavailable as error:
-        log.warning("what the last run made is still not on DVC's remote: %s", error)
+        log.warning("the results of the last run could not be pushed to DVC's remote: %s", error)
 
 
 @task
 def push(workspace: Workspace) -> None:
-    """Send what was made to DVC's remote, with the hashes of what each stage ran on; the mark that says it is due is removed.
+    """Push the results and the run cache to DVC's remote, and remove the mark.
 
     Raises:
-        Unavailable: the remote did not take it.
+        Unavailable: the push failed.
     """
     try:
         repro.dvc(["push", "--run-cache"], workspace.root, what="dvc push --run-cache", level=logging.DEBUG)

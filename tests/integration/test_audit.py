@@ -244,7 +244,7 @@ def test_pruning_takes_what_was_never_in_production_and_nothing_that_is_reachabl
     assert all(total["bytes"] > 0 for total in plan["totals"].values())
     assert objects(project) == before  # a dry run
 
-    assert "nothing was deleted: --yes does it" in ask("prune", "tickets", "--keep", "1").stdout
+    assert "nothing was deleted; pass --yes to delete" in ask("prune", "tickets", "--keep", "1").stdout
 
     done = asked("prune", "tickets", "--keep", "1", "--yes")
     assert (done["deleted"], done["totals"]) == (True, plan["totals"])
@@ -270,7 +270,7 @@ def test_nothing_is_pruned_while_a_run_works(project: Path) -> None:
 
     with (project / "var/run.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(Unavailable, match="another run is working in"):
+        with pytest.raises(Unavailable, match="another run uses"):
             ask("prune", "--keep", "0", "--yes")
 
 

@@ -124,7 +124,7 @@ def test_predict_reads_a_text_a_line_from_standard_input(finished: Path) -> None
 
 @slow
 def test_predict_names_the_alias_that_is_not_there(finished: Path) -> None:
-    done = retune(finished, "predict", "x", "--model", "challenger")
+    done = retune(finished, "predict", "x", "--version", "challenger")
 
     assert done.returncode == 1
     assert "tickets has no challenger" in done.stderr
@@ -134,8 +134,8 @@ def test_predict_names_the_alias_that_is_not_there(finished: Path) -> None:
 def test_judge_says_with_its_exit_code_what_it_found(project: Path) -> None:
     stands, again = retune(project, "judge"), retune(project, "judge", "--again")
     assert (stands.returncode, again.returncode) == (0, 0)
-    assert "the verdict of an earlier run stands: PASS; `retune judge --again` reaches it anew" in stands.stderr
-    assert "gate floor (decides): PASS" in again.stderr
+    assert "the verdict of an earlier run is still valid: PASS; `retune judge --again` judges again" in stands.stderr
+    assert "gate floor (required): PASS" in again.stderr
     assert "gate floor" not in stands.stderr
 
     edit(project, {"gates": {"servability": {"role": "required", "max_seconds": 0.01}}})

@@ -137,7 +137,7 @@ def test_runs_that_were_killed_anywhere_are_crashed_at_the_next_start(var: Path)
         process.communicate()
     lost = {str(process.pid) for process in killed.values()}
 
-    with pytest.raises(RetuneError, match="4 run\\(s\\) count as running and their process is gone"):
+    with pytest.raises(RetuneError, match="shows 4 run\\(s\\) as running whose process is gone"):
         refuse_orphans(url, managed=True)
     assert orphaned_runs.close(url, managed=False) == 4
 

@@ -118,7 +118,7 @@ def test_command_promotes_between_environments(
     )
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("tickets: version 1 is now the champion; before: none")
+    assert done.stdout.strip().endswith("tickets: version 1 is now the champion; previous: none")
     assert (aliases(production), aliases(local)) == ({CHAMPION: 1}, {CHALLENGER: 2})
     entry = Ledger(production.ledger).head("tickets")
     assert (entry.origin, entry.evidence, entry.who, entry.anchor) == ("local", verdict.evidence, "ada", 1)

@@ -89,7 +89,7 @@ def aliases(place: Environment) -> dict[str, int]:
 
 
 def test_only_who_passed_is_promoted_without_force(place: Environment) -> None:
-    with pytest.raises(BadInput, match="nobody judged tickets version 1: `retune run` does; --force --why"):
+    with pytest.raises(BadInput, match="tickets version 1 is not judged: run `retune run`; --force --why"):
         promotion.promote(place, "tickets", 1, who="ada@host")
     judge(place, 1, Outcome.FAIL)
     with pytest.raises(BadInput, match="the verdict on tickets version 1 is FAIL: `retune why tickets 1`"):
@@ -136,7 +136,7 @@ def test_an_approval_is_of_the_evidence_that_was_asked_about(place: Environment)
     request = wait(place, 1)
     judge(place, 1, Outcome.FAIL)
 
-    with pytest.raises(BadInput, match=r"the question was about evidence .*, and the verdict on tickets version 1 is now .*: judge again"):
+    with pytest.raises(BadInput, match=r"the request is about evidence .*, that of tickets version 1 is now .*: judge again"):
         promotion.approve(place, request.run, **ADA)
     assert aliases(place) == {}
 
@@ -166,9 +166,9 @@ def test_a_question_that_nobody_answered_in_time_is_void(place: Environment) -> 
 
     with pytest.raises(BadInput, match=r"expired at .*: run again for a new verdict"):
         promotion.approve(place, request.run, **ADA)
-    assert promotion.settle(place, "tickets")[0].startswith("version 2 was expired at ")
+    assert promotion.sync_requests(place, "tickets")[0].startswith("version 2 was expired at ")
     assert aliases(place) == {}
-    assert promotion.settle(place, "tickets") == []
+    assert promotion.sync_requests(place, "tickets") == []
 
     wait(place, 2)  # the next run asks again
     assert promotion.reconcile(place, "tickets") == {"tickets": ["version 2 waits for an answer again"]}
@@ -194,7 +194,7 @@ def test_environments_are_named_in_the_settings(tmp_path: Path, monkeypatch: pyt
 
     assert promotion.environment("production", tmp_path) == Environment("production", "http://m", "sqlite:////l")
     assert promotion.person(tmp_path) == "ada"
-    with pytest.raises(BadParams, match="names no environment 'prodution'; did you mean 'production'"):
+    with pytest.raises(BadParams, match="has no environment 'prodution'; did you mean 'production'"):
         promotion.environment("prodution", tmp_path)
     for value, message in (("{", "RETUNE_ENVIRONMENTS is JSON"), ('{"p": {"mlflow": "x"}}', "ENVIRONMENTS.P.LEDGER: Field required")):
         monkeypatch.setenv("RETUNE_ENVIRONMENTS", value)
@@ -216,10 +216,10 @@ def test_a_person_promotes_rolls_back_and_mends_by_commands(
     refused = retune(folder, "promote", "tickets", "2")
     assert (refused.returncode, "is FAIL" in refused.stderr) == (2, True)
     forced = retune(folder, "promote", "tickets", "2", "--force", "--why", "the floor was set too high", RETUNE_USER="ada")
-    assert forced.stdout.strip().endswith("tickets: version 2 is now the champion; before: 1"), forced.stderr
+    assert forced.stdout.strip().endswith("tickets: version 2 is now the champion; previous: 1"), forced.stderr
 
     back = retune(folder, "rollback", "tickets", "--why", "wrong on invoices", RETUNE_USER="ada")
-    assert back.stdout.strip().endswith("tickets: version 1 is now the champion; before: 2"), back.stderr
+    assert back.stdout.strip().endswith("tickets: version 1 is now the champion; previous: 2"), back.stderr
     assert aliases(place) == {CHAMPION: 1, PREVIOUS: 2}
     assert [(entry.action, entry.version, entry.forced, entry.why) for entry in Ledger(place.ledger).entries("tickets")] == [
         ("promoted", 1, False, "it is PASS"),

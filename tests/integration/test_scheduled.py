@@ -162,7 +162,7 @@ def test_another_base_model_is_news(project: Path) -> None:
     done = retune(project, "retrain", "mails", "--inline")
 
     assert done.returncode == 0, done.stderr
-    assert "code, settings or base model are others than in the run of" in done.stderr
+    assert "code, settings or base model changed since the run of" in done.stderr
     assert retrain(project)["outcome"] == "skipped"
 
 
@@ -172,7 +172,7 @@ def test_a_schedule_fires_by_itself_and_promotes(project: Path) -> None:
     add_rows(project, "x6", "x7", "x8")
     up = retune(project, "up")
     assert up.returncode == 0, up.stderr
-    assert "They were up already: `retune down`" in retune(project, "up", "--workers", "2").stdout
+    assert "The services were already running: `retune down`" in retune(project, "up", "--workers", "2").stdout
     assert retune(project, "deploy", "--pool", "nowhere").returncode == 1
     deployed = retune(project, "deploy")
     assert deployed.returncode == 0, deployed.stderr

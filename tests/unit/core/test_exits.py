@@ -15,7 +15,7 @@ import pytest
 from components.core import exits
 from components.core.errors import BadInput, BadParams, Cancelled, RetuneError, Unavailable
 from components.core.exits import run_command
-from flows.cli import _take_debug
+from flows.cli import _application_options_first
 
 ROOT = Path(__file__).parents[3]
 
@@ -217,9 +217,9 @@ def test_trace_is_named_if_old_ones_cannot_be_deleted(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("arguments", "rest", "value"),
     [
-        (["tasks", "--debug", "--json"], ["tasks", "--json"], "1"),
-        (["--debug", "tasks"], ["tasks"], "1"),
-        (["predict", "--", "--debug"], ["predict", "--", "--debug"], ""),
+        (["tasks", "--debug", "--json"], ["--debug", "tasks", "--json"]),
+        (["--debug", "tasks", "--quiet"], ["--debug", "--quiet", "tasks"]),
+        (["predict", "--", "--debug"], ["predict", "--", "--debug"]),
     ],
 )
 def test_debug_flag_may_follow_the_command(arguments: list[str], rest: list[str], value: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,11 +157,12 @@ COMMANDS = [
     ["snapshot", "?"],
     ["workspace", "?"],
     ["predict", "--model", "?", "a text"],
+    ["predict", "--version", "?", "a text"],
     ["predict", "--params", "?", "a text"],
     ["why", "?", "1"],
     ["history", "?"],
     ["champion", "?", "--at", "?"],
-    ["score", "?", "?", "--model", "?"],
+    ["score", "?", "?", "--model-version", "?"],
     ["?"],
 ]
 WORDS = [*ODD, "x" * 300, "/", "..", "models:/", "a@", "a/9" + "9" * 30, "/dev/null", "loop.csv"]

@@ -86,7 +86,7 @@ def test_version_that_failed_in_target_is_rejected(staging: Environment, local: 
     judge(staging, 2)
     own = judge(local, number, Outcome.FAIL, key="under new gates")
 
-    with pytest.raises(BadInput, match=r"version 2 of local passed in staging, and was judged in local, too: the verdict .* is FAIL"):
+    with pytest.raises(BadInput, match=r"version 2 of local passed in staging but was judged in local too: the verdict .* is FAIL"):
         promote(staging, local, 2)
     assert champion(local) is None
     assert read_verdict(local.mlflow, find(local, number)) == own

@@ -29,5 +29,5 @@ def test_rejection_survives_reregistered_champion(place: Environment) -> None:
         promotion.registry.promote(
             place.mlflow, place.ledger, NAME, 3, expected=4, who="retune run", why=again.reason, evidence=again.evidence
         )
-    promotion.bring(place, NAME)
+    promotion.sync_registry(place, NAME)
     assert (version(place, 3).answer, aliases(place)) == ("rejected by bob: it is harmful", {"champion": 4})

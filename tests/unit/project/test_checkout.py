@@ -1,4 +1,4 @@
-"""A checkout that was left behind is removed, and no other: by its process on this host, by its lock where another host made it."""
+"""Abandoned checkouts are removed: by process on this host, by lock on another host."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from components.core.errors import BadParams
 from components.core.process import is_gone, owner
-from flows.project.checkout import BEGINS, committed, make_checkout, remove_abandoned
+from flows.project.checkout import START_SECONDS, committed_params, make_checkout, remove_abandoned
 from flows.project.run_locks import RUNS, folder_lock
 from tests.support.project import wait_for
 
@@ -35,14 +35,14 @@ def left_by(project: Path, host: str, age: float) -> Path:
     return root
 
 
-def test_the_checkout_of_a_living_process_stays(project: Path) -> None:
+def test_checkout_of_a_running_process_is_kept(project: Path) -> None:
     root = make_checkout(project, os.getpid())
     remove_abandoned(project)
 
     assert (root / ".git").exists()
 
 
-def test_the_checkout_of_a_process_that_is_gone_is_removed(project: Path) -> None:
+def test_checkout_of_a_dead_process_is_removed(project: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         root = make_checkout(project, process.pid)
         process.kill()
@@ -52,8 +52,8 @@ def test_the_checkout_of_a_process_that_is_gone_is_removed(project: Path) -> Non
     assert list((project / RUNS).iterdir()) == []
 
 
-def test_of_another_host_the_lock_says_whether_a_run_works_in_it(project: Path) -> None:
-    busy, idle, fresh = (left_by(project, "worker-2", age) for age in (2 * BEGINS, 2 * BEGINS, 0))
+def test_checkout_of_another_host_is_kept_while_locked(project: Path) -> None:
+    busy, idle, fresh = (left_by(project, "worker-2", age) for age in (2 * START_SECONDS, 2 * START_SECONDS, 0))
     with folder_lock(busy):
         remove_abandoned(project)
 
@@ -61,9 +61,9 @@ def test_of_another_host_the_lock_says_whether_a_run_works_in_it(project: Path) 
 
 
 class Prefect(BaseHTTPRequestHandler):
-    """A server that knows one run at work, and keeps what it is told."""
+    """A server with one running run; records the state changes."""
 
-    told: list[Any]
+    changes: list[Any]
 
     def do_GET(self) -> None:
         self.answer({"id": "the-run", "state": {"type": "RUNNING"}})
@@ -71,7 +71,7 @@ class Prefect(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if "state" in body:
-            self.told.append((self.path, body["state"]["type"]))
+            self.changes.append((self.path, body["state"]["type"]))
         self.answer([] if self.path.endswith("/filter") else {})
 
     def answer(self, body: object) -> None:
@@ -85,8 +85,8 @@ class Prefect(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
-def test_prefect_is_told_of_a_run_that_died_with_its_worker(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Prefect.told = []
+def test_run_of_a_dead_worker_is_set_to_crashed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Prefect.changes = []
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the-run")
     with subprocess.Popen(["sleep", "60"]) as process:
         make_checkout(project, process.pid)
@@ -100,25 +100,23 @@ def test_prefect_is_told_of_a_run_that_died_with_its_worker(project: Path, monke
         server.shutdown()
         thread.join()
 
-    assert Prefect.told == [("/api/flow_runs/the-run/set_state", "CRASHED")]
+    assert Prefect.changes == [("/api/flow_runs/the-run/set_state", "CRASHED")]
     assert list((project / RUNS).iterdir()) == []
 
 
-def test_a_run_that_is_tried_again_does_not_end_itself(
-    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the-run")  # Prefect keeps its number
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # where nobody is: asking would be logged
+def test_retried_run_does_not_crash_itself(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the-run")  # the id of the retried run
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # unreachable: a request would be logged
     with subprocess.Popen(["sleep", "60"]) as process:
         make_checkout(project, process.pid)
         process.kill()
     remove_abandoned(project)
 
-    assert "Prefect was not told" not in caplog.text
+    assert "could not set the Prefect run" not in caplog.text
     assert list((project / RUNS).iterdir()) == []
 
 
-def test_a_process_that_nobody_waited_for_is_gone() -> None:
+def test_zombie_process_counts_as_dead() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         tag = owner(process.pid)
         assert not is_gone(tag)
@@ -127,7 +125,7 @@ def test_a_process_that_nobody_waited_for_is_gone() -> None:
         assert is_gone(tag)
 
 
-def test_a_model_that_the_commit_calls_otherwise_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_renamed_since_the_commit_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / "models/mails").mkdir(parents=True)
     params = project / "models/mails/params.yaml"
     params.write_text("name: mails\n", encoding="utf-8")
@@ -136,8 +134,8 @@ def test_a_model_that_the_commit_calls_otherwise_is_refused(project: Path, monke
     root = make_checkout(project, os.getpid())
     params.write_text("name: post\n", encoding="utf-8")
 
-    assert committed(root, project, "mails", "c0ffee") == Path("models/mails/params.yaml")
+    assert committed_params(root, project, "mails", "c0ffee") == Path("models/mails/params.yaml")
     with pytest.raises(BadParams, match=r"models/mails/params\.yaml is not in commit c0ffee, or has another name there"):
-        committed(root, project, "post", "c0ffee")
+        committed_params(root, project, "post", "c0ffee")
     with pytest.raises(BadParams, match=r"params\.yaml is not in commit c0ffee"):
-        committed(root, project, "", "c0ffee")
+        committed_params(root, project, "", "c0ffee")

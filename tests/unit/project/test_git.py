@@ -1,4 +1,4 @@
-"""No repository and no commit are one thing, a repository that git cannot read another: that is told in git's words, and ends the run."""
+"""Git commands: a missing commit is reported with the command to run, an unreadable repository with git's message."""
 
 import os
 import subprocess
@@ -57,7 +57,7 @@ def no_git(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "says"),
+    ("fault", "message"),
     [
         (owned_by_another, "dubious ownership[\\s\\S]*safe.directory"),
         (branch_lost, "appears to be broken"),
@@ -67,22 +67,22 @@ def no_git(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (no_git, "is git installed"),
     ],
 )
-def test_a_failing_git_is_told_in_its_own_words(
-    project: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Path, pytest.MonkeyPatch], None], says: str
+def test_error_has_the_message_of_git(
+    project: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[Path, pytest.MonkeyPatch], None], message: str
 ) -> None:
     fault(project, monkeypatch)
-    for asked in (
+    for command in (
         lambda: head_commit(project),
         lambda: commit_of(Workspace(project, project, project / "params.yaml")),
         lambda: make_checkout(project, os.getpid()),
     ):
-        with pytest.raises(RetuneError, match=says) as error:
-            asked()
+        with pytest.raises(RetuneError, match=message) as error:
+            command()
         assert "git init" not in str(error.value)
 
 
 @pytest.mark.parametrize(("init", "remedy"), [(False, "`git init && git add --all"), (True, "`git add --all")])
-def test_without_a_commit_the_remedy_is_told(tmp_path: Path, init: bool, remedy: str) -> None:
+def test_missing_commit_names_the_command(tmp_path: Path, init: bool, remedy: str) -> None:
     if init:
         git(tmp_path, "init", "-q")
     with pytest.raises(NotFound, match=remedy):
@@ -91,14 +91,14 @@ def test_without_a_commit_the_remedy_is_told(tmp_path: Path, init: bool, remedy:
         pass
 
 
-def test_a_project_without_history_on_purpose_may_run(tmp_path: Path) -> None:
+def test_project_with_no_scm_needs_no_commit(tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     (tmp_path / ".dvc/config").write_text("[core]\n    no_scm = True\n", encoding="utf-8")
 
     assert commit_of(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")) == "none"
 
 
-def test_init_tells_what_keeps_a_run_from_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_reports_a_missing_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = "".join(f"the router {number} is broken again,{'ab'[number % 2]}\n" for number in range(40))
     Path("rows.csv").write_text("text,label\n" + rows, encoding="utf-8")
@@ -106,7 +106,7 @@ def test_init_tells_what_keeps_a_run_from_a_commit(tmp_path: Path, monkeypatch: 
     assert "git init && git add --all && git commit" in CliRunner().invoke(app, ["init", "rows.csv"]).stdout
 
 
-def test_a_hooks_repository_is_not_the_projects(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repository_of_a_git_hook_is_ignored(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, other = head_commit(project), tmp_path / "hub.git"
     git(tmp_path, "init", "-q", "--bare", str(other))
     hook = {"GIT_DIR": str(other), "GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": str(other / "index"), "GIT_PREFIX": "x/"}
@@ -123,7 +123,7 @@ def test_a_hooks_repository_is_not_the_projects(project: Path, tmp_path: Path, m
     assert not hook.keys() & os.environ.keys()
 
 
-def test_what_git_is_told_by_the_environment_otherwise_stays(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_git_config_variables_are_kept(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     owned_by_another(project, monkeypatch)
     for name, value in {"COUNT": "1", "KEY_0": "safe.directory", "VALUE_0": "*"}.items():
         monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
@@ -131,7 +131,7 @@ def test_what_git_is_told_by_the_environment_otherwise_stays(project: Path, monk
     assert len(head_commit(project)) == 40
 
 
-def test_uncommitted_changes_can_be_applied_again(project: Path) -> None:
+def test_uncommitted_diff_can_be_applied(project: Path) -> None:
     file, before, after = project / "crlf.txt", b"one\r\ntwo\r\n", b"one\r\nzw\xf6lf  \r\n"
     file.write_bytes(before)
     git(project, "add", "-A")
@@ -145,7 +145,7 @@ def test_uncommitted_changes_can_be_applied_again(project: Path) -> None:
     assert file.read_bytes() == after
 
 
-def test_a_checkout_behind_a_link_is_one(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkout_behind_a_symlink_is_detected(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "disk/state").mkdir(parents=True)
     (project / "var").symlink_to(tmp_path / "disk/state")
     (project / ".gitignore").write_bytes((Path(__file__).parents[3] / ".gitignore").read_bytes())
@@ -157,15 +157,15 @@ def test_a_checkout_behind_a_link_is_one(project: Path, tmp_path: Path, monkeypa
     assert not is_checkout(project)
 
 
-def test_changes_of_the_projects_code_are_kept_for_a_model_of_a_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_uncommitted_code_is_recorded_for_a_model_folder(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / ".gitignore").write_text("/var/\n", encoding="utf-8")
     git(project, "add", "-A")
     git(project, *COMMIT)
     (project / ".gitignore").write_text("/var/\n/more/\n", encoding="utf-8")
-    place, kept = Workspace(project, project / "var/workspaces/m", project / "models/m/params.yaml"), list[bytes]()
-    place.root.mkdir(parents=True)
-    place.params.parent.mkdir(parents=True)
-    place.params.write_text("name: m\n", encoding="utf-8")
+    workspace, kept = Workspace(project, project / "var/workspaces/m", project / "models/m/params.yaml"), list[bytes]()
+    workspace.root.mkdir(parents=True)
+    workspace.params.parent.mkdir(parents=True)
+    workspace.params.write_text("name: m\n", encoding="utf-8")
     for name in ("read_name", "lineage_of"):
         monkeypatch.setattr(actions, name, lambda *_: "m")
     for name in ("edited_params", "overtaken_stages"):
@@ -173,12 +173,12 @@ def test_changes_of_the_projects_code_are_kept_for_a_model_of_a_folder(project: 
     monkeypatch.setattr(actions, "store", lambda _: "")
     monkeypatch.setattr(actions.tracking, "run_key", lambda _: "")
     monkeypatch.setattr(actions.tracking, "record", lambda *_, uncommitted, **__: kept.append(uncommitted()))
-    actions.record(place, [actions.unchanged_stage("train")])
+    actions.record(workspace, [actions.unchanged_stage("train")])
 
     assert b"+/more/" in kept[0]
 
 
-def test_a_project_below_the_top_is_found_in_its_checkout(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_project_in_a_subfolder_of_its_repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     below = project / "ml/retune"
     for folder in (below / "components", below / "flows"):
         folder.mkdir(parents=True)
@@ -200,7 +200,7 @@ def test_a_project_below_the_top_is_found_in_its_checkout(project: Path, monkeyp
     assert list((below / "var/runs").iterdir()) == []
 
 
-def test_cleaning_leaves_what_a_person_wrote(tmp_path: Path) -> None:
+def test_make_clean_keeps_files_of_the_user(tmp_path: Path) -> None:
     repository = Path(__file__).parents[3]
     made = ["data/validated/x", "data/prepared/learn/x", "models/tuned/x", "models/trained/x", "reports/evaluation/x", "reports/index.html"]
     written = ["models/mails/params.yaml", "models/mails/rows.csv", "models/README.md", "data/rows.csv", "data/raw/x", "reports/notes.md"]

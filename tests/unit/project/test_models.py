@@ -1,4 +1,4 @@
-"""A model is a folder: found by its name, refused where two share one, and it keeps what DVC knows of it."""
+"""Models are folders: found by name, with unique names, and with their DVC files."""
 
 from pathlib import Path
 
@@ -14,23 +14,23 @@ def project(tmp_path: Path) -> Path:
     for folder, name in ((".", "own"), ("models/tickets", "tickets"), ("models/mails", "spam")):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
         (tmp_path / folder / "params.yaml").write_text(f"name: {name}\n", encoding="utf-8")
-    (tmp_path / "models/trained").mkdir()  # of the project's own stages
+    (tmp_path / "models/trained").mkdir()  # written by the stages of the own model
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     (tmp_path / "components").mkdir()
     return tmp_path
 
 
-def test_the_projects_own_model_and_each_folder_are_models(project: Path) -> None:
+def test_own_model_and_folders_are_found(project: Path) -> None:
     assert [model.name for model in find_models(project)] == ["own", "spam", "tickets"]
     assert find_model(project, "spam").params == find_model(project, "mails").params == project / "models/mails/params.yaml"
 
 
-def test_an_unknown_model_is_refused_with_the_nearest(project: Path) -> None:
+def test_unknown_model_names_the_nearest(project: Path) -> None:
     with pytest.raises(BadParams, match=r"no model 'ticket'.*did you mean 'tickets'"):
         find_model(project, "ticket")
 
 
-def test_a_registered_name_goes_before_a_folders(project: Path) -> None:
+def test_registered_name_wins_over_folder_name(project: Path) -> None:
     (project / "models/spam").mkdir()
     (project / "models/spam/params.yaml").write_text("name: other\n", encoding="utf-8")
 
@@ -38,7 +38,7 @@ def test_a_registered_name_goes_before_a_folders(project: Path) -> None:
     assert find_model(project, "other").params == project / "models/spam/params.yaml"
 
 
-def test_what_is_wrong_with_one_folder_keeps_no_other_model_from_being_found(project: Path) -> None:
+def test_invalid_folder_does_not_hide_other_models(project: Path) -> None:
     (project / "models/empty").mkdir()
 
     assert find_model(project, "tickets").params == project / "models/tickets/params.yaml"
@@ -46,7 +46,7 @@ def test_what_is_wrong_with_one_folder_keeps_no_other_model_from_being_found(pro
         find_model(project, "empty")
 
 
-def test_two_folders_of_one_name_are_refused(project: Path) -> None:
+def test_duplicate_name_is_refused(project: Path) -> None:
     (project / "models/mails/params.yaml").write_text("name: tickets\n", encoding="utf-8")
 
     with pytest.raises(BadParams, match="both name the model 'tickets'"):
@@ -54,7 +54,7 @@ def test_two_folders_of_one_name_are_refused(project: Path) -> None:
     assert find_model(project, "own").params == project / "params.yaml"
 
 
-def test_every_folder_that_is_no_model_is_told_at_once(project: Path) -> None:
+def test_all_invalid_folders_are_reported_at_once(project: Path) -> None:
     (project / "models/empty").mkdir()
     (project / "models/mails/params.yaml").write_text("name: tickets\n", encoding="utf-8")
     (project / "models/odd").mkdir()
@@ -62,52 +62,52 @@ def test_every_folder_that_is_no_model_is_told_at_once(project: Path) -> None:
 
     with pytest.raises(BadParams) as error:
         find_models(project)
-    said = str(error.value)
-    assert "models/empty has no params.yaml" in said
-    assert "both name the model 'tickets'" in said
-    assert "models/odd/params.yaml: expected `name:`" in said
+    message = str(error.value)
+    assert "models/empty has no params.yaml" in message
+    assert "both name the model 'tickets'" in message
+    assert "models/odd/params.yaml: expected `name:`" in message
 
 
-def test_a_model_keeps_what_dvc_knows_of_it_in_its_folder(project: Path) -> None:
+def test_dvc_files_are_kept_in_the_model_folder(project: Path) -> None:
     home = project / "models/tickets"
-    place = Workspace(project, project / "var/workspaces/tickets", home / "params.yaml")
+    workspace = Workspace(project, project / "var/workspaces/tickets", home / "params.yaml")
     (home / "raw.dvc").write_text("outs: []\n", encoding="utf-8")
-    sync_workspace(place)
-    assert (place.root / "data/raw.dvc").read_text(encoding="utf-8") == "outs: []\n"
+    sync_workspace(workspace)
+    assert (workspace.root / "data/raw.dvc").read_text(encoding="utf-8") == "outs: []\n"
 
-    (place.root / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
-    copy_lock_files_back(place)
+    (workspace.root / "dvc.lock").write_text("stages: {}\n", encoding="utf-8")
+    copy_lock_files_back(workspace)
     assert (home / "dvc.lock").read_text(encoding="utf-8") == "stages: {}\n"
     assert sorted(path.name for path in home.iterdir()) == ["dvc.lock", "params.yaml", "raw.dvc"]
 
 
-def test_a_checkout_forgets_what_its_commit_knows_of_another_model(project: Path) -> None:
+def test_checkout_drops_dvc_files_of_another_model(project: Path) -> None:
     root = project / "var/runs/1/checkout"
     (root / "models/tickets").mkdir(parents=True)
     (root / "models/tickets/params.yaml").write_text("name: tickets\n", encoding="utf-8")
     (root / "dvc.lock").write_text("stages: {of: another}\n", encoding="utf-8")
-    place = Workspace(project, root, root / "models/tickets/params.yaml", home=project / "models/tickets", commit="c" * 40)
-    sync_workspace(place)
+    workspace = Workspace(project, root, root / "models/tickets/params.yaml", home=project / "models/tickets", commit="c" * 40)
+    sync_workspace(workspace)
 
     assert not (root / "dvc.lock").exists()
     assert (root / "params.yaml").read_text(encoding="utf-8") == "name: tickets\n"
 
 
-def test_another_parameter_file_keeps_nothing_beside_itself(project: Path) -> None:
+def test_other_parameter_file_has_no_dvc_files(project: Path) -> None:
     (project / "examples").mkdir()
-    place = Workspace(project, project / "var/workspaces/x", project / "examples/params.yaml")
+    workspace = Workspace(project, project / "var/workspaces/x", project / "examples/params.yaml")
 
-    assert place.kept == {}
+    assert workspace.dvc_files == {}
 
 
 @pytest.mark.parametrize(
     "content", [b"name: 2026-13-45", b"name: !!int abc", b"[" * 20_000, b"name: \xff", b"name: a\nname: b", b"name: &a [*a]"]
 )
-def test_a_broken_folder_breaks_no_other(project: Path, content: bytes) -> None:
+def test_unreadable_params_are_reported_as_a_fault(project: Path, content: bytes) -> None:
     (project / "models/broken").mkdir(parents=True, exist_ok=True)
     (project / "models/broken/params.yaml").write_bytes(content)
-    found, faults = survey_models(project)
+    models, faults = survey_models(project)
 
-    assert found
-    assert all(model.params.parent.name != "broken" for model in found)
+    assert models
+    assert all(model.params.parent.name != "broken" for model in models)
     assert any("models/broken/params.yaml" in fault for fault in faults)

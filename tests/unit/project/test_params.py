@@ -1,3 +1,5 @@
+"""The sections of params.yaml: strict types, unknown and renamed keys."""
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -22,12 +24,12 @@ class Outer(Section):
     count: int = Field(1, ge=1)
 
 
-def test_an_unknown_key_names_the_nearest_one() -> None:
+def test_unknown_key_names_the_nearest() -> None:
     with pytest.raises(BadParams, match=r"params.yaml: train.conut is not a setting; did you mean 'count'"):
         Outer.parse({"conut": 3}, "train")
 
 
-def test_an_unknown_key_of_a_section_inside_names_the_nearest_one_there() -> None:
+def test_unknown_nested_key_names_the_nearest() -> None:
     with pytest.raises(BadParams, match=r"train.inner.rat is not a setting; did you mean 'rate'"):
         Outer.parse({"inner": {"rat": 3}}, "train")
 
@@ -44,9 +46,9 @@ class Holder(Section):
 
 
 def test_old_setting_name_works_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    found = Holder.parse({"one": {"speed": 2.0}, "several": {"a": {"speed": 3.0}}}, "holder")
+    holder = Holder.parse({"one": {"speed": 2.0}, "several": {"a": {"speed": 3.0}}}, "holder")
 
-    assert (found.one.rate, found.several["a"].rate) == (2.0, 3.0)
+    assert (holder.one.rate, holder.several["a"].rate) == (2.0, 3.0)
     assert "params.yaml: holder.one.speed is now holder.one.rate; the old name works in this release only" in caplog.messages
     assert "params.yaml: holder.several.a.speed is now holder.several.a.rate; the old name works in this release only" in caplog.messages
 
@@ -61,7 +63,7 @@ def test_old_and_new_setting_name_together_are_refused() -> None:
         Holder.parse({"one": {"speed": 2.0, "rate": 1.0}}, "holder")
 
 
-def test_settings_of_the_release_before_are_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_settings_of_the_previous_release_are_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     old = {"test_budget:": "looks:", "best_champion:": "anchor:", "initial_trial:": "first:", "train_fraction:": "share:"}
     old |= {"on_overlap:": "late:"}
@@ -80,12 +82,12 @@ def test_settings_of_the_release_before_are_read(tmp_path: Path, caplog: pytest.
     }
 
 
-def test_a_wrong_type_says_what_was_found() -> None:
+def test_wrong_type_names_the_value() -> None:
     with pytest.raises(BadParams, match=r"train.count: .*integer.*, found 'many'"):
         Outer.parse({"count": "many"}, "train")
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(BadParams) as caught:
         Outer.parse({"count": 0, "inner": {"rate": -1}, "x": 1}, "train")
 
@@ -129,7 +131,7 @@ class Typed(Section):
     ],
     ids=str,
 )
-def test_a_value_is_taken_for_what_it_is(raw: dict[str, object]) -> None:
+def test_values_are_not_coerced(raw: dict[str, object]) -> None:
     with pytest.raises(BadParams) as caught:
         Typed.parse(raw, "train")
 
@@ -138,7 +140,7 @@ def test_a_value_is_taken_for_what_it_is(raw: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("raw", "told"),
+    ("raw", "message"),
     [
         ({"real": "3"}, "real: expected a number, not a text; leave the quotes out, found '3'"),
         ({"real": "0,5"}, "real: expected a number, not a text; write digits with a dot and no comma, e.g. 0.5 or 1e-4, found '0,5'"),
@@ -150,20 +152,20 @@ def test_a_value_is_taken_for_what_it_is(raw: dict[str, object]) -> None:
         ({"named": ["a"]}, "named: expected a mapping, e.g. {a: b}, found ['a']"),
     ],
 )
-def test_a_wrong_value_says_what_to_write(raw: dict[str, object], told: str) -> None:
+def test_wrong_value_names_the_expected_form(raw: dict[str, object], message: str) -> None:
     with pytest.raises(BadParams) as caught:
         Typed.parse(raw, "train")
 
-    assert str(caught.value) == f"params.yaml: train.{told}"
+    assert str(caught.value) == f"params.yaml: train.{message}"
 
 
-def test_whole_numbers_fit_both_kinds() -> None:
-    found = Typed.parse({"real": 2, "whole": 3.0, "several": [1, 2], "perhaps": None, "either": 4, "flag": True}, "train")
+def test_integral_values_fit_float_and_int() -> None:
+    typed = Typed.parse({"real": 2, "whole": 3.0, "several": [1, 2], "perhaps": None, "either": 4, "flag": True}, "train")
 
-    assert found == Typed(real=2.0, whole=3, several=(1, 2), either=4, flag=True)
+    assert typed == Typed(real=2.0, whole=3, several=(1, 2), either=4, flag=True)
 
 
-def test_a_large_value_is_told_in_short() -> None:
+def test_large_value_is_shortened() -> None:
     with pytest.raises(BadParams) as caught:
         Outer.parse({"count": [["x" * 1_000] * 1_000] * 1_000}, "train")
 

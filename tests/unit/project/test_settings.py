@@ -1,4 +1,4 @@
-"""Shared services are named by variables, a file, or a file a secret; what is wrong is told by its name, and no secret is."""
+"""Environment settings come from variables, an `.env` file or secret files; errors name the variable and no secret."""
 
 import sys
 from pathlib import Path
@@ -22,33 +22,33 @@ RETUNE_S3_SECRET_KEY=hidden
 """
 
 
-def test_without_any_all_state_is_embedded(tmp_path: Path) -> None:
-    place = Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
+def test_state_is_embedded_by_default(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
 
     assert read_settings(tmp_path).variables() == {}
-    assert place.ledger == f"sqlite:///{tmp_path}/var/ledger.db"
+    assert workspace.ledger == f"sqlite:///{tmp_path}/var/ledger.db"
 
 
-def test_a_misspelt_setting_in_the_file_is_refused(tmp_path: Path) -> None:
+def test_unknown_setting_in_env_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("RETUNE_MLFLOW_URL=http://mlflow:5000\nRETUNE_SQL_SHOP=sqlite://\nRETUNE_PROJECT=.\n", encoding="utf-8")
 
     with pytest.raises(BadParams, match=r"\.env: no setting RETUNE_MLFLOW_URL; did you mean 'RETUNE_MLFLOW_URI'"):
         read_settings(tmp_path)
 
 
-def test_one_file_switches_to_shared_services(tmp_path: Path) -> None:
+def test_env_file_selects_shared_services(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(SHARED, encoding="utf-8")
-    found = read_settings(tmp_path)
+    shared = read_settings(tmp_path)
 
-    assert found.mlflow_uri == "http://mlflow:5000"
+    assert shared.mlflow_uri == "http://mlflow:5000"
     assert Workspace(tmp_path, tmp_path, tmp_path / "params.yaml").ledger == "postgresql+psycopg://retune:hidden@db/retune"
-    variables = found.variables()
+    variables = shared.variables()
     assert variables["MLFLOW_TRACKING_PASSWORD"] == variables["AWS_SECRET_ACCESS_KEY"] == "hidden"
     assert (variables["PREFECT_API_AUTH_STRING"], variables["AWS_ENDPOINT_URL_S3"]) == ("worker:hidden", "http://s3:8333")
-    assert "hidden" not in repr(found)
+    assert "hidden" not in repr(shared)
 
 
-def test_a_secret_may_lie_in_a_file_and_a_variable_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_wins_over_secret_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "retune_user").write_text("from the file", encoding="utf-8")
@@ -59,9 +59,7 @@ def test_a_secret_may_lie_in_a_file_and_a_variable_wins(tmp_path: Path, monkeypa
     assert read_settings(tmp_path).user == "from the variable"
 
 
-def test_the_address_of_a_database_with_data_may_stand_in_a_variable_the_file_or_a_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_database_url_comes_from_variable_file_or_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "secrets").mkdir()
     for name in ("retune_sql_a", "retune_sql_b", "retune_sql_c", "retune_user"):
         (tmp_path / "secrets" / name).write_text("of a secret\n", encoding="utf-8")
@@ -73,43 +71,43 @@ def test_the_address_of_a_database_with_data_may_stand_in_a_variable_the_file_or
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
-        ("DATABASE", "mysql://u:hidden@h/d", "RETUNE_DATABASE: expected an address that begins with postgresql"),
+        ("DATABASE", "mysql://u:hidden@h/d", "RETUNE_DATABASE: expected a URL that starts with postgresql"),
         ("DATABASE", "hidden", "RETUNE_DATABASE: expected postgresql"),
-        ("MLFLOW_URI", "mlflow:5000", "RETUNE_MLFLOW_URI: expected an address that begins with http"),
-        ("PREFECT_API_URL", "http://u:hidden@h/api", "RETUNE_PREFECT_API_URL: expected an address without a password"),
-        ("MLFLOW_PASSWORD", "hidden", "RETUNE_MLFLOW_USER and RETUNE_MLFLOW_PASSWORD go together"),
-        ("S3_ACCESS_KEY", "key", "RETUNE_S3_ACCESS_KEY and RETUNE_S3_SECRET_KEY go together"),
+        ("MLFLOW_URI", "mlflow:5000", "RETUNE_MLFLOW_URI: expected a URL that starts with http"),
+        ("PREFECT_API_URL", "http://u:hidden@h/api", "RETUNE_PREFECT_API_URL: expected a URL without a password"),
+        ("MLFLOW_PASSWORD", "hidden", "RETUNE_MLFLOW_USER and RETUNE_MLFLOW_PASSWORD belong together"),
+        ("S3_ACCESS_KEY", "key", "RETUNE_S3_ACCESS_KEY and RETUNE_S3_SECRET_KEY belong together"),
         ("SERVER_DEADLINE", "soon", "RETUNE_SERVER_DEADLINE"),
     ],
 )
-def test_what_cannot_be_used_is_named_and_no_secret_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: str
+def test_invalid_setting_is_named_without_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     monkeypatch.setenv(f"RETUNE_{name}", value)
 
-    with pytest.raises(BadParams, match=says) as error:
+    with pytest.raises(BadParams, match=message) as error:
         read_settings(tmp_path)
     assert "hidden" not in str(error.value)
 
 
-def test_the_shared_remote_comes_and_goes_with_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_remote_follows_the_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "config.local"
     config.write_text("[core]\n\tautostage = true\n", encoding="utf-8")
     (tmp_path / ".env").write_text(SHARED, encoding="utf-8")
     share_remote(config, read_settings(tmp_path))
 
-    said = config.read_text(encoding="utf-8")
-    assert "url = s3://retune/dvc" in said
-    assert "endpointurl = http://s3:8333" in said
-    assert "hidden" not in said
+    text = config.read_text(encoding="utf-8")
+    assert "url = s3://retune/dvc" in text
+    assert "endpointurl = http://s3:8333" in text
+    assert "hidden" not in text
     (tmp_path / ".env").unlink()
     share_remote(config, read_settings(tmp_path))
     assert config.read_text(encoding="utf-8").split() == ["[core]", "autostage", "=", "true"]
 
 
-def test_a_remote_whose_package_is_missing_is_refused_before_anything_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remote_without_its_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_text(SHARED, encoding="utf-8")
     monkeypatch.setitem(sys.modules, "dvc_s3", None)
 
@@ -118,36 +116,36 @@ def test_a_remote_whose_package_is_missing_is_refused_before_anything_runs(tmp_p
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
 
 
-def test_a_project_without_shared_services_gets_no_file_of_ours(tmp_path: Path) -> None:
+def test_no_config_is_written_without_shared_services(tmp_path: Path) -> None:
     sync_workspace(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml"))
 
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
-        (b"RETUNE_USER=\xff\n", r"\.env is not UTF-8: line 1 holds the byte 0xff"),
-        (b"RETUNE_USER=a\n\nRETUNE_USER=b\n", r"\.env: RETUNE_USER is in line 1 and again in line 3; keep one of them"),
-        (b'RETUNE_ENVIRONMENTS={"a": {}, "a": {}}\n', "RETUNE_ENVIRONMENTS: the key 'a' occurs 2 times in one object"),
+        (b"RETUNE_USER=\xff\n", r"\.env is not UTF-8: line 1 contains the byte 0xff"),
+        (b"RETUNE_USER=a\n\nRETUNE_USER=b\n", r"\.env: RETUNE_USER is set in lines 1 and 3; keep one of them"),
+        (b'RETUNE_ENVIRONMENTS={"a": {}, "a": {}}\n', "RETUNE_ENVIRONMENTS: the key 'a' is there 2 times in one object"),
         (b"RETUNE_SERVER_DEADLINE=nan\n", "RETUNE_SERVER_DEADLINE: .*finite"),
         (b"RETUNE_SERVER_LINGER=inf\n", "RETUNE_SERVER_LINGER: .*finite"),
     ],
 )
-def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, content: bytes, told: str) -> None:
+def test_invalid_env_file_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / ".env").write_bytes(content)
 
-    with pytest.raises(BadParams, match=told):
+    with pytest.raises(BadParams, match=message):
         read_settings(tmp_path)
 
 
-def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
+def test_env_file_with_bom_and_crlf_is_read(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"\xef\xbb\xbfRETUNE_USER=ann\r\nRETUNE_SERVER_LINGER=5\r\n")
 
     assert (read_settings(tmp_path).user, read_settings(tmp_path).server_linger) == ("ann", 5)
 
 
-def test_a_variable_is_a_number_though_it_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_is_read_from_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETUNE_SERVER_DEADLINE", "30")
 
     assert read_settings(tmp_path).server_deadline == 30

@@ -1,4 +1,4 @@
-"""What Prefect is told to run: prefect.yaml, with one `retrain` a model on the model's own schedule."""
+"""The deployments: prefect.yaml with one `retrain` per model, on the model's own schedule."""
 
 from pathlib import Path
 
@@ -18,37 +18,37 @@ def model(name: str, **settings: object) -> tuple[ModelFolder, RetrainParams]:
     return ModelFolder(name, Path(name)), RetrainParams.parse(settings, "retrain")
 
 
-def test_each_model_is_deployed_on_its_own_schedule() -> None:
+def test_each_model_has_its_own_schedule() -> None:
     models = [
         model("plain"),
-        model("nightly", cron="30 2 * * *", timezone="Europe/Berlin", late="queue"),
+        model("nightly", cron="30 2 * * *", timezone="Europe/Berlin", on_overlap="queue"),
         model("by_hand", cron=False),
     ]
-    found = {one["name"]: one for one in describe(read_file(ROOT), models, None)["deployments"]}
+    by_name = {entry["name"]: entry for entry in describe(read_file(ROOT), models, None)["deployments"]}
 
-    assert set(found) == {"plain", "nightly", "by_hand", "promote", "score", "prune"}
-    assert [one["cron"] for one in found["plain"]["schedules"]] == ["0 3 * * *"]
-    assert found["nightly"]["schedules"] == [{"cron": "30 2 * * *", "timezone": "Europe/Berlin", "active": True}]
-    assert found["nightly"]["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE", "grace_period_seconds": 60}
-    assert found["plain"]["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
-    assert found["by_hand"]["schedules"] == []
-    assert found["plain"]["parameters"] == {"model": "plain"}
-
-
-def test_another_work_pool_takes_the_place_of_the_files() -> None:
-    found = describe(read_file(ROOT), [model("plain")], "kubernetes")
-
-    assert {one["work_pool"]["name"] for one in found["deployments"]} == {"kubernetes"}
+    assert set(by_name) == {"plain", "nightly", "by_hand", "promote", "score", "prune"}
+    assert [schedule["cron"] for schedule in by_name["plain"]["schedules"]] == ["0 3 * * *"]
+    assert by_name["nightly"]["schedules"] == [{"cron": "30 2 * * *", "timezone": "Europe/Berlin", "active": True}]
+    assert by_name["nightly"]["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE", "grace_period_seconds": 60}
+    assert by_name["plain"]["concurrency_limit"]["collision_strategy"] == "CANCEL_NEW"
+    assert by_name["by_hand"]["schedules"] == []
+    assert by_name["plain"]["parameters"] == {"model": "plain"}
 
 
-def test_a_schedule_that_is_off_is_taken_away_and_one_that_people_made_is_theirs() -> None:
+def test_pool_option_replaces_the_pool_of_the_file() -> None:
+    described = describe(read_file(ROOT), [model("plain")], "kubernetes")
+
+    assert {entry["work_pool"]["name"] for entry in described["deployments"]} == {"kubernetes"}
+
+
+def test_only_own_schedules_are_removed() -> None:
     file = read_file(ROOT)
     plain, off = describe(file, [model("plain")], None), describe(file, [model("plain", cron=False)], None)
-    for one in off["deployments"]:
-        if one["name"] == "prune":
-            del one["schedules"]
-        if one["name"] == "score":
-            one["schedule"] = {"cron": "0 1 * * *"}  # as Prefect still reads it
+    for entry in off["deployments"]:
+        if entry["name"] == "prune":
+            del entry["schedules"]
+        if entry["name"] == "score":
+            entry["schedule"] = {"cron": "0 1 * * *"}  # the older form
 
     assert unscheduled(plain, {"deployments": []}) == []
     assert unscheduled(off, {"deployments": []}) == ["retrain/plain"]
@@ -56,14 +56,14 @@ def test_a_schedule_that_is_off_is_taken_away_and_one_that_people_made_is_theirs
     assert names({"deployments": [{"entrypoint": "flows/more.py:my_flow", "name": "nightly"}]}) == ["my-flow/nightly"]
 
 
-def test_a_pool_that_a_worker_makes_at_the_same_moment_is_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    answers = [None, httpx.Response(200)]  # before the command line is asked, and after it has refused
-    monkeypatch.setattr(deployments, "called", lambda method, url: answers.pop(0))
+def test_pool_created_by_a_worker_meanwhile_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    answers = [None, httpx.Response(200)]  # before and after the failed command
+    monkeypatch.setattr(deployments, "call", lambda method, url: answers.pop(0))
     monkeypatch.setattr(deployments, "prefect", refuse)
     deployments.ensure_pool(tmp_path, "http://prefect/api", "retune", named=False)
     assert answers == []
 
-    monkeypatch.setattr(deployments, "called", lambda method, url: None)
+    monkeypatch.setattr(deployments, "call", lambda method, url: None)
     with pytest.raises(RetuneError, match="Prefect refused"):
         deployments.ensure_pool(tmp_path, "http://prefect/api", "retune", named=False)
 
@@ -72,7 +72,7 @@ def refuse(*_arguments: object) -> str:
     raise RetuneError("Prefect refused")
 
 
-def test_the_file_is_left_as_it_is() -> None:
+def test_describe_does_not_change_its_input() -> None:
     file = read_file(ROOT)
     before = yaml.safe_dump(file)
     describe(file, [model("plain", cron="* * * * *")], "another")
@@ -81,23 +81,23 @@ def test_the_file_is_left_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("settings", "message"),
     [
-        ({"cron": "every day"}, "is no cron"),
-        ({"cron": "61 3 * * *"}, "is no cron"),
+        ({"cron": "every day"}, "is not a cron expression"),
+        ({"cron": "61 3 * * *"}, "is not a cron expression"),
         ({"timezone": "Europe/Berln"}, "unknown time zone 'Europe/Berln'; did you mean 'Europe/Berlin'"),
-        ({"timezone": "nowhere at all"}, "expected one such as Europe/Berlin"),
+        ({"timezone": "nowhere at all"}, "expected e.g. Europe/Berlin"),
         ({"on_overlap": "wait"}, "skip"),
         ({"min_new_labels": -1}, "min_new_labels"),
     ],
 )
-def test_nonsense_is_refused(settings: dict[str, object], says: str) -> None:
-    with pytest.raises(BadParams, match=says):
+def test_invalid_settings_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(BadParams, match=message):
         RetrainParams.parse(settings, "retrain")
 
 
 @pytest.mark.parametrize("content", ["- a list", "deployments: []", "deployments: [{name: promote}]", ": : :"])
-def test_a_file_without_retrain_is_refused(tmp_path: Path, content: str) -> None:
+def test_file_without_retrain_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "prefect.yaml").write_text(content, encoding="utf-8")
 
     with pytest.raises(BadParams, match=r"prefect\.yaml"):

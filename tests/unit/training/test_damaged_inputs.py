@@ -67,7 +67,7 @@ def test_invalid_version_name_is_reported(tmp_path: Path, model: str) -> None:
 def test_input_line_that_is_not_utf8_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO("eins\nzwölf\r\n".encode() + b"\xff\n")))
 
-    with pytest.raises(BadInput, match="line 3 of standard input is not UTF-8: it holds the byte 0xff"):
+    with pytest.raises(BadInput, match="line 3 of standard input is not UTF-8: it contains the byte 0xff"):
         read_lines()
 
 

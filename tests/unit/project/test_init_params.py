@@ -1,3 +1,5 @@
+"""`retune init`: guessed columns, and the written params.yaml."""
+
 from pathlib import Path
 
 import pytest
@@ -15,21 +17,21 @@ def write_csv(path: Path, header: str, separator: str = ",", labels: tuple[str, 
     return path
 
 
-def test_columns_are_found_by_what_they_hold(tmp_path: Path) -> None:
+def test_columns_are_guessed_by_content(tmp_path: Path) -> None:
     guess = guess_columns(write_csv(tmp_path / "d.csv", "what,mood,customer_id,id"))
 
     assert guess.columns == {"text": "what", "label": "mood", "id": "id", "group": "customer_id"}
     assert guess.classes == 3
 
 
-def test_a_file_with_semicolons_is_understood(tmp_path: Path) -> None:
+def test_semicolon_delimiter_is_detected(tmp_path: Path) -> None:
     guess = guess_columns(write_csv(tmp_path / "d.csv", "text;label;customer;id", separator=";"))
 
     assert guess.delimiter == ";"
     assert guess.columns["text"] == "text"
 
 
-def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
+def test_file_without_labels_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     path.write_text("text\n" + "".join(f"some words number {i}\n" for i in range(30)), encoding="utf-8")
 
@@ -37,13 +39,13 @@ def test_a_file_without_labels_is_refused(tmp_path: Path) -> None:
         guess_columns(path)
 
 
-def test_an_address_is_no_file_to_look_at(tmp_path: Path) -> None:
-    with pytest.raises(BadParams, match="s3:// is an address, and a guess needs a file"):
+def test_uri_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadParams, match="s3:// is a URI, expected a file"):
         write_params(Path("s3://bucket/tickets"), tmp_path / "params.yaml", name=None, force=False)
 
 
 @pytest.mark.parametrize(("labels", "numeric"), [(("0", "1"), "allow"), (("good", "bad"), "refuse")])
-def test_the_written_file_is_a_valid_params_yaml(tmp_path: Path, labels: tuple[str, ...], numeric: str) -> None:
+def test_written_params_are_valid(tmp_path: Path, labels: tuple[str, ...], numeric: str) -> None:
     write_csv(tmp_path / "my data.csv", "what,mood,customer,id", labels=labels)
     write_params(tmp_path / "my data.csv", tmp_path / "params.yaml", name=None, force=False)
 
@@ -53,20 +55,20 @@ def test_the_written_file_is_a_valid_params_yaml(tmp_path: Path, labels: tuple[s
     assert params.validation.numeric_labels == numeric
 
 
-def test_it_has_the_settings_of_the_shipped_file(tmp_path: Path) -> None:
+def test_written_params_match_the_shipped_file(tmp_path: Path) -> None:
     write_csv(tmp_path / "d.csv", "what,mood,customer,id")
     write_params(tmp_path / "d.csv", tmp_path / "params.yaml", name=None, force=False)
     written, shipped = (yaml.safe_load(path.read_text(encoding="utf-8")) for path in (tmp_path / "params.yaml", Path("params.yaml")))
 
     own = {"source", "columns", "max_length", "numeric_labels", "name", "space"}
     flat = [{(s, k): v for s, section in p.items() if isinstance(section, dict) for k, v in section.items()} for p in (written, shipped)]
-    for one in flat:  # the example's own column, and its own cases
-        one["gates", "slices"] = {**one["gates", "slices"], "columns": []}
-        one["gates", "behaviour"] = {**one["gates", "behaviour"], "cases": ""}
+    for settings in flat:  # the example has own columns and cases
+        settings["gates", "slices"] = {**settings["gates", "slices"], "columns": []}
+        settings["gates", "behaviour"] = {**settings["gates", "behaviour"], "cases": ""}
     assert {k: v for k, v in flat[0].items() if k[1] not in own} == {k: v for k, v in flat[1].items() if k[1] not in own}
 
 
-def test_an_existing_file_is_not_replaced_unasked(tmp_path: Path) -> None:
+def test_existing_file_is_replaced_with_force_only(tmp_path: Path) -> None:
     write_csv(tmp_path / "d.csv", "text,label,customer,id")
     (tmp_path / "params.yaml").write_text("name: mine\n", encoding="utf-8")
 
@@ -86,7 +88,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("task", ROWS)
-def test_columns_that_say_what_they_are_for_give_the_task_its_settings(tmp_path: Path, task: str) -> None:
+def test_column_names_select_the_task(tmp_path: Path, task: str) -> None:
     row = ROWS[task]
     (tmp_path / "d.jsonl").write_text(f"{row}\n" * 30, encoding="utf-8")
     guess = write_params(tmp_path / "d.jsonl", tmp_path / "params.yaml", name=None, force=False)
@@ -95,5 +97,5 @@ def test_columns_that_say_what_they_are_for_give_the_task_its_settings(tmp_path:
     assert params.task == task
     assert set(params.made_task.columns) <= set(guess.columns)
     assert (params.gates.baseline.against, params.gates.baseline.role) == ("strongest", Role.REQUIRED)
-    assert params.gates.floor.role is Role.OFF  # no score means something for every table
+    assert params.gates.floor.role is Role.OFF  # no threshold fits every table
     assert task.replace("_", " ") in str(guess)

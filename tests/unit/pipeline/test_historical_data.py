@@ -1,4 +1,4 @@
-"""What earlier champions learnt from and what they answer, where all of it is at hand and where it is not."""
+"""Training rows and predictions of earlier champions, available and missing."""
 
 import importlib
 import json
@@ -59,37 +59,37 @@ def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path, tmp_path, tmp_path / "params.yaml")
 
 
-def test_rows_of_the_champion_and_of_all_before_it_are_gathered_each_once(workspace: Workspace) -> None:
-    mine = cached(workspace.root, train=table("one", "two"), validation=table("three"))
-    theirs = cached(workspace.root, train=table("two", "four"), validation=table("five"))
+def test_training_rows_are_gathered_once_per_snapshot(workspace: Workspace) -> None:
+    first = cached(workspace.root, train=table("one", "two"), validation=table("three"))
+    shared = cached(workspace.root, train=table("two", "four"), validation=table("five"))
     last = cached(workspace.root, train=table("five", "six"), validation=table("one"))
     known = {
         f"k{number}": version(number, **({} if digest is None else {"data_prepared_learn": digest}))
-        for number, digest in [(5, mine), (4, theirs), (3, theirs), (2, None), (1, last)]
+        for number, digest in [(5, first), (4, shared), (3, shared), (2, None), (1, last)]
     }
-    gone = entry(6)
-    found = list(training_rows(workspace, "", version(7), ReferenceModels(entry(5), None, (*map(entry, (4, 3, 2, 1)), gone)), known))
+    deleted = entry(6)
+    rows = list(training_rows(workspace, "", version(7), ReferenceModels(entry(5), None, (*map(entry, (4, 3, 2, 1)), deleted)), known))
 
-    by_name = {one.called: one for one in found}
+    by_name = {part.called: part for part in rows}
     assert list(by_name) == ["champion version 5", "version 2", "version 6", "earlier champions (4, 3, 1)"]
     assert by_name["champion version 5"].rows["text"].tolist() == ["one", "two", "three"]
     assert by_name["earlier champions (4, 3, 1)"].rows["text"].tolist() == ["two", "four", "five", "six", "one"]
-    assert by_name["version 2"].fault == "version 2 does not say which data/prepared/learn it was made with"
+    assert by_name["version 2"].fault == "version 2 has no recorded hash of data/prepared/learn"
     assert by_name["version 6"].fault == "it was deleted from the registry"
 
 
-def test_without_a_champion_nobody_has_seen_anything(workspace: Workspace) -> None:
+def test_no_training_rows_without_a_champion(workspace: Workspace) -> None:
     assert list(training_rows(workspace, "", version(7), ReferenceModels(), {})) == []
 
 
-def test_what_the_best_champion_so_far_learnt_is_compared(workspace: Workspace) -> None:
+def test_training_rows_of_the_best_champion_are_compared(workspace: Workspace) -> None:
     known = {f"k{number}": version(number, data_prepared_learn=learn) for number, learn in [
         (1, cached(workspace.root, train=table("one"), validation=table("two"))),
         (2, cached(workspace.root, train=table("three"), validation=table("four"))),
     ]}  # fmt: skip
-    found = list(training_rows(workspace, "", version(3), ReferenceModels(entry(2), entry(1), (entry(1),)), known))
+    rows = list(training_rows(workspace, "", version(3), ReferenceModels(entry(2), entry(1), (entry(1),)), known))
 
-    assert [(one.by, one.compared, one.rows["text"].tolist()) for one in found] == [
+    assert [(part.by, part.compared, part.rows["text"].tolist()) for part in rows] == [
         ("champion", True, ["three", "four"]),
         ("anchor", True, ["one", "two"]),
     ]
@@ -110,40 +110,38 @@ def read_yaml() -> dict[str, object]:
 
 
 @pytest.mark.slow
-def test_what_either_of_them_learnt_is_not_asked(registered: tuple[str, Workspace], tickets: pd.DataFrame) -> None:
+def test_rows_that_either_model_trained_on_are_left_out(registered: tuple[str, Workspace], tickets: pd.DataFrame) -> None:
     uri, workspace = registered
-    champion, candidate = sorted(versions(uri, "tickets"), key=lambda one: one.number)
+    champion, candidate = sorted(versions(uri, "tickets"), key=lambda version: version.number)
     rows = tickets.head(40)
     rows.drop(columns=["id", "group"]).to_csv(workspace.root / "regression.csv", index=False)
     candidate_learnt, champion_learnt = rows.iloc[:10], rows.iloc[5:25]
     learn = cached(workspace.root, train=champion_learnt, validation=rows.iloc[:0])
-    told = replace(champion, tags={**champion.tags, "retune.dvc_lock": json.dumps({"data/prepared/learn": learn})})
-    untold = replace(champion, tags={**champion.tags, "retune.dvc_lock": "{}"})
+    with_hash = replace(champion, tags={**champion.tags, "retune.dvc_lock": json.dumps({"data/prepared/learn": learn})})
+    without_hash = replace(champion, tags={**champion.tags, "retune.dvc_lock": "{}"})
     params = read_params(workspace.params)
 
-    with ModelSessions(workspace, uri, tasks.load("text_classification")) as asked:
+    with ModelSessions(workspace, uri, tasks.load("text_classification")) as sessions:
         others = [
             list(training_rows(workspace, uri, candidate, ReferenceModels(replace(entry(1), key=one.key)), {one.key: one}))
-            for one in (told, untold)
+            for one in (with_hash, without_hash)
         ]
-        [found] = earlier_tests(workspace, asked, candidate, told, {}, params, "today", candidate_learnt, others[0])
-        [unknown] = earlier_tests(workspace, asked, candidate, untold, {}, params, "today", candidate_learnt, others[1])
+        [result] = earlier_tests(workspace, sessions, candidate, with_hash, {}, params, "today", candidate_learnt, others[0])
+        [unknown] = earlier_tests(workspace, sessions, candidate, without_hash, {}, params, "today", candidate_learnt, others[1])
         nothing = params.model_copy(update={"gates": params.gates.model_copy(update={"forgetting": Forgetting(sets=())})})
-        assert list(earlier_tests(workspace, asked, candidate, untold, {}, nothing, "today", candidate_learnt)) == []
+        assert list(earlier_tests(workspace, sessions, candidate, without_hash, {}, nothing, "today", candidate_learnt)) == []
 
-    assert (found.fault, found.left_out, len(found.candidate.ids)) == (None, 25, 15)
-    assert found.candidate.ids.tolist() == found.champion.ids.tolist()
+    assert (result.fault, result.left_out, len(result.candidate.ids)) == (None, 25, 15)
+    assert result.candidate.ids.tolist() == result.champion.ids.tolist()
     assert unknown.name == "regression set regression.csv"
-    assert unknown.fault.startswith("which rows are new to the champion cannot be told: version 1 does not say")
+    assert unknown.fault.startswith("the training rows of the champion are unknown: version 1 has no recorded hash")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("groups", "refused"), [("id", True), ("text", False), ("group", False)])
-def test_splits_of_an_earlier_release_move_only_when_asked(
-    tmp_path: Path, registered: tuple[str, Workspace], groups: str, refused: bool
-) -> None:
+def test_splits_by_id_move_only_if_split_by_is_set(tmp_path: Path, registered: tuple[str, Workspace], groups: str, refused: bool) -> None:
     uri, workspace = registered
-    newest = max(versions(uri, "tickets"), key=lambda one: one.number)
+    newest = max(versions(uri, "tickets"), key=lambda version: version.number)
     now = Profile.read(workspace.root / "data/prepared")
     rows = read_rows(workspace.root / "data/prepared/test/test.parquet")
     given = {"id": rows["id"], "text": pd.Series(map(text_key, rows["text"])), "group": "one for all"}[groups]
@@ -155,14 +153,14 @@ def test_splits_of_an_earlier_release_move_only_when_asked(
     def record(profile: Profile) -> None:
         MlflowClient(uri).log_artifact(newest.run_id, str(profile.write(tmp_path)), "data")
 
-    check_splits(workspace, uri, unset)  # it is not known
+    check_splits(workspace, uri, unset)  # unknown
     record(now.model_copy(update={"split_by": None}))
     check_splits(workspace, uri, params.model_copy(update={"preprocess": PreprocessParams(split_by="text")}))
     if refused:
-        with pytest.raises(BadParams, match=r"preprocess\.split_by is not set, and version 2 was made when"):
+        with pytest.raises(BadParams, match=r"preprocess\.split_by is not set, and version 2 was split by id"):
             check_splits(workspace, uri, unset)
         record(now.model_copy(update={"split_by": "id"}))
-        with pytest.raises(BadParams, match=r"preprocess\.split_by is not set, and version 2 was made when"):
+        with pytest.raises(BadParams, match=r"preprocess\.split_by is not set, and version 2 was split by id"):
             check_splits(workspace, uri, unset)
     else:
         check_splits(workspace, uri, unset)
@@ -171,26 +169,24 @@ def test_splits_of_an_earlier_release_move_only_when_asked(
 
 
 @pytest.mark.slow
-def test_answers_that_were_kept_do_not_make_up_for_a_package_that_is_gone(registered: tuple[str, Workspace]) -> None:
+def test_cached_predictions_do_not_replace_a_missing_package(registered: tuple[str, Workspace]) -> None:
     uri, workspace = registered
-    first = min(versions(uri, "tickets"), key=lambda one: one.number)
+    first = min(versions(uri, "tickets"), key=lambda version: version.number)
     rows = read_rows(workspace.root / "data/prepared/test/test.parquet")
     champion = replace(entry(first.number), key=first.key)
     task = tasks.load("text_classification")
-    with ModelSessions(workspace, uri, task) as asked:
-        assert reference_model(asked, task, champion, {first.key: first}, rows, "d" * 64).predictions is not None
+    with ModelSessions(workspace, uri, task) as sessions:
+        assert reference_model(sessions, task, champion, {first.key: first}, rows, "d" * 64).predictions is not None
 
     shutil.rmtree(urlparse(MlflowClient(uri).get_model_version_download_uri("tickets", str(first.number))).path)
-    with ModelSessions(workspace, uri, task) as asked:
-        found = reference_model(asked, task, champion, {first.key: first}, rows, "d" * 64)
+    with ModelSessions(workspace, uri, task) as sessions:
+        model = reference_model(sessions, task, champion, {first.key: first}, rows, "d" * 64)
 
-    assert found.predictions is None
-    assert "its package cannot be fetched" in found.fault
+    assert model.predictions is None
+    assert "its package cannot be fetched" in model.fault
 
 
-def test_a_store_that_does_not_answer_is_no_verdict_on_a_version(
-    monkeypatch: pytest.MonkeyPatch, registered: tuple[str, Workspace]
-) -> None:
+def test_unreachable_store_raises_unavailable(monkeypatch: pytest.MonkeyPatch, registered: tuple[str, Workspace]) -> None:
     def outage(*_: object) -> Path:
         raise OSError("503 Server Error")
 

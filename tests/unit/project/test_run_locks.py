@@ -1,4 +1,4 @@
-"""One run a model: a second one is skipped or waits as its settings say, and a database out of reach is no other run."""
+"""One run per model: a second one is skipped or waits, according to its settings."""
 
 import logging
 import threading
@@ -32,7 +32,7 @@ def wait(workspace: Workspace) -> None:
     workspace.params.write_text(text.replace("  on_overlap: skip", "  on_overlap: queue"), encoding="utf-8")
 
 
-def test_one_model_has_one_turn_and_another_model_its_own(workspace: Workspace) -> None:
+def test_lock_is_per_model(workspace: Workspace) -> None:
     with run_lock(workspace.project, "diagnosis"):
         with (
             pytest.raises(LockTimeout, match=r"diagnosis\.lock has been held by another process"),
@@ -43,20 +43,20 @@ def test_one_model_has_one_turn_and_another_model_its_own(workspace: Workspace) 
             pass
 
 
-def test_a_run_that_is_late_is_skipped(workspace: Workspace) -> None:
-    with run_lock(workspace.project, "diagnosis"), ExitStack() as held:
-        assert lock_model(workspace, held) is False
-    with ExitStack() as held:
-        assert lock_model(workspace, held) is True
+def test_overlapping_run_is_skipped(workspace: Workspace) -> None:
+    with run_lock(workspace.project, "diagnosis"), ExitStack() as locks:
+        assert lock_model(workspace, locks) is False
+    with ExitStack() as locks:
+        assert lock_model(workspace, locks) is True
 
 
-def test_a_run_that_is_late_waits_where_that_is_said(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
+def test_overlapping_run_waits_with_queue(workspace: Workspace, caplog: pytest.LogCaptureFixture) -> None:
     wait(workspace)
     taken: list[float] = []
 
     def second() -> None:
-        with ExitStack() as held:
-            assert lock_model(workspace, held)
+        with ExitStack() as locks:
+            assert lock_model(workspace, locks)
             taken.append(time.monotonic())
 
     with caplog.at_level(logging.INFO, logger="flows"), run_lock(workspace.project, "diagnosis"):
@@ -71,19 +71,19 @@ def test_a_run_that_is_late_waits_where_that_is_said(workspace: Workspace, caplo
     assert caplog.text.count("waiting for another run of diagnosis") == 1
 
 
-def test_who_waits_can_be_cancelled(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_run_can_be_cancelled(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     wait(workspace)
     monkeypatch.setattr(RUNNING, "cancelled", threading.Event())
     threading.Timer(0.3, RUNNING.cancelled.set).start()
-    with run_lock(workspace.project, "diagnosis"), ExitStack() as held, pytest.raises(Cancelled, match="while it waited"):
-        lock_model(workspace, held)
+    with run_lock(workspace.project, "diagnosis"), ExitStack() as locks, pytest.raises(Cancelled, match="while it waited"):
+        lock_model(workspace, locks)
 
 
-@pytest.mark.parametrize("late", ["skip", "queue"])
-def test_a_database_out_of_reach_is_no_other_run(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, late: str) -> None:
-    if late == "queue":
+@pytest.mark.parametrize("on_overlap", ["skip", "queue"])
+def test_unreachable_database_is_not_an_overlap(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, on_overlap: str) -> None:
+    if on_overlap == "queue":
         wait(workspace)
     monkeypatch.setenv(DATABASE, "postgresql+psycopg://u:hidden@127.0.0.1:9/d")
-    with ExitStack() as held, pytest.raises(Unavailable, match="is unreachable") as error:
-        lock_model(workspace, held)
+    with ExitStack() as locks, pytest.raises(Unavailable, match="out of reach") as error:
+        lock_model(workspace, locks)
     assert "hidden" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Pseudo-labels: what a registered version writes, and that such rows are trained on and nothing else."""
+"""Pseudo-labels: the written file, and that such rows are used for training only."""
 
 import random
 from dataclasses import replace
@@ -40,7 +40,7 @@ TASK = tasks.load("text_classification")
 
 
 def pool(rows: int, seed: int) -> pd.DataFrame:
-    """Tickets without a label, a group each."""
+    """Tickets without labels, each in a separate group."""
     rng = random.Random(seed)
     made = []
     for number in range(rows):
@@ -51,14 +51,14 @@ def pool(rows: int, seed: int) -> pd.DataFrame:
 
 
 def answered(rows: pd.DataFrame, seed: int = 0, by: str = "tickets/1") -> pd.DataFrame:
-    """Rows as `pseudo_label` writes them, with labels at random."""
+    """Rows as written by `pseudo_label`, with random labels."""
     rng = random.Random(seed)
     return rows.assign(label=[rng.choice(sorted(TOPICS)) for _ in range(len(rows))], pseudo=by, confidence="0.970000")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A registered version of the tickets' model, and where it was made."""
+    """A registered version of the tickets model, and its workspace."""
     folder = tmp_path_factory.mktemp("line")
     (folder / "base").mkdir()
     case = cases.make("text_classification", folder / "base")
@@ -74,41 +74,41 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def written(made, tmp_path_factory):
-    """What the version wrote of 60 texts, two of them blank, and the account of it."""
+    """60 input rows, two of them blank, the counts and the written file."""
     place, uri, version = made
     folder = tmp_path_factory.mktemp("written")
     rows = pool(60, seed=5)
     rows.loc[[3, 8], "text"] = ["  ", None]
     write_file(rows, folder / "pool.jsonl", SnapshotParams(source="-"))
     confidence = TASK.predictor(place.model).answer(rows.drop(index=[3, 8])).probabilities.max(axis=1)
-    floor = round(float(np.median(confidence)), 3)  # a tiny model is sure of little
+    floor = round(float(np.median(confidence)), 3)  # a tiny model has low probabilities
     found = pseudo_label(place, uri, folder / "pool.jsonl", folder / "pseudo.jsonl", f"{version.name}@champion", floor)
     return rows, found, folder / "pseudo.jsonl"
 
 
 @pytest.mark.slow
-def test_the_counts_add_up_and_the_rows_are_marked(made, written):
+def test_counts_add_up_and_rows_are_marked(made, written):
     place, _, version = made
     rows, found, path = written
     out = read_file(path, SnapshotParams(source="-"))
     expected = TASK.predictor(place.model).answer(rows[~rows.index.isin([3, 8])])
-    sure = expected.probabilities.max(axis=1) >= found.floor
+    confident = expected.probabilities.max(axis=1) >= found.floor
 
     assert found.rows == 60 == sum(found.labels.values()) + found.below + found.blank
     assert found.blank == 2
     assert 0 < found.below < 58
     assert found.version == f"{version.name}/1"
     assert out["label"].value_counts().to_dict() == {label: count for label, count in found.labels.items() if count}
-    assert out["id"].tolist() == rows.drop(index=[3, 8]).loc[sure, "id"].tolist()
-    assert out["label"].tolist() == [label for label, each in zip(expected.predicted, sure, strict=True) if each]
-    assert [float(cell) for cell in out["confidence"]] == pytest.approx(expected.probabilities.max(axis=1)[sure].tolist(), abs=1e-4)
+    assert out["id"].tolist() == rows.drop(index=[3, 8]).loc[confident, "id"].tolist()
+    assert out["label"].tolist() == [label for label, kept in zip(expected.predicted, confident, strict=True) if kept]
+    assert [float(cell) for cell in out["confidence"]] == pytest.approx(expected.probabilities.max(axis=1)[confident].tolist(), abs=1e-4)
     assert set(out["pseudo"]) == {found.version}
     assert list(out.columns) == ["id", "group", "text", "channel", "label", "pseudo", "confidence"]
     assert set(out["channel"]) == {"mail"}
 
 
 @pytest.mark.slow
-def test_what_cannot_be_labelled_is_refused(made, tmp_path):
+def test_invalid_input_is_refused(made, tmp_path):
     place, uri, version = made
     source = SnapshotParams(source="-")
     files = {
@@ -122,34 +122,34 @@ def test_what_cannot_be_labelled_is_refused(made, tmp_path):
         write_file(rows, tmp_path / f"{name}.csv", source)
     (tmp_path / "there.csv").write_text("x\n")
 
-    def ask(name, out="out.csv", model=f"{version.name}/1", floor=0.5):
+    def label(name, out="out.csv", model=f"{version.name}/1", floor=0.5):
         return pseudo_label(place, uri, tmp_path / f"{name}.csv", tmp_path / out, model, floor)
 
-    with pytest.raises(BadInput, match=r"there\.csv is there already"):
-        ask("good", out="there.csv")
-    with pytest.raises(BadSource, match=r"unknown extension '\.txt'"):
-        ask("good", out="out.txt")
-    with pytest.raises(BadData, match=r"no row has a probability of --floor 0\.9999 or more; the highest of 4 is 0\."):
-        ask("good", floor=0.9999)
-    with pytest.raises(BadData, match="1 of 4 rows have a label already"):
-        ask("labelled")
+    with pytest.raises(BadInput, match=r"there\.csv exists"):
+        label("good", out="there.csv")
+    with pytest.raises(BadSource, match=r"unknown ending '\.txt'"):
+        label("good", out="out.txt")
+    with pytest.raises(BadData, match=r"no row has a probability of at least --min-probability 0\.9999; the highest of 4 is 0\."):
+        label("good", floor=0.9999)
+    with pytest.raises(BadData, match="1 of 4 rows already have a label"):
+        label("labelled")
     with pytest.raises(BadData, match="has a column 'pseudo'"):
-        ask("marked")
+        label("marked")
     with pytest.raises(BadSource, match="there is no column 'text'; did you mean 'texts'"):
-        ask("other")
-    with pytest.raises(BadData, match="no row of 2 has a text to ask about"):
-        ask("blank")
+        label("other")
+    with pytest.raises(BadData, match="none of 2 rows has a text"):
+        label("blank")
     with pytest.raises(BadSource, match=r"missing\.csv: no such file"):
-        ask("missing")
+        label("missing")
     with pytest.raises(NotFound, match="version 7"):
-        ask("good", model=f"{version.name}/7")
-    with pytest.raises(BadParams, match=r"--floor 0: expected a probability"):
-        ask("good", floor=0.0)
+        label("good", model=f"{version.name}/7")
+    with pytest.raises(BadParams, match=r"--min-probability 0: expected a probability"):
+        label("good", floor=0.0)
     assert not (tmp_path / "out.csv").exists()
 
 
 @pytest.mark.slow
-def test_a_task_without_probabilities_of_classes_is_refused(made, tmp_path):
+def test_task_without_class_probabilities_is_refused(made, tmp_path):
     place, uri, version = made
     settings = yaml.safe_load(place.params.read_text())
     gates = {name: {"role": "off"} for name in ("floor", "baseline", "champion", "best_champion", "calibration", "behaviour", "fairness")}
@@ -157,32 +157,32 @@ def test_a_task_without_probabilities_of_classes_is_refused(made, tmp_path):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(change(settings, own)))
     other = type(place)(place.root, place.project, tmp_path / "params.yaml")
 
-    with pytest.raises(BadParams, match="answers without a probability of one class"):
+    with pytest.raises(BadParams, match="has no probability per class"):
         pseudo_label(other, uri, tmp_path / "pool.csv", tmp_path / "out.csv", version.name, 0.9)
 
 
 @pytest.mark.slow
-def test_the_command_says_how_many_of_each_label(made, written, tmp_path, monkeypatch):
+def test_command_prints_the_count_per_label(made, written, tmp_path, monkeypatch):
     place, uri, version = made
     _, found, path = written
     monkeypatch.setattr(actions, "store", lambda _: uri)
     monkeypatch.setattr("flows.cli.pipeline.open_workspace", lambda _: place)
-    said = CliRunner().invoke(
-        app, ["pseudo-label", str(path.with_name("pool.jsonl")), str(tmp_path / "out.csv"), "--floor", str(found.floor)]
+    result = CliRunner().invoke(
+        app, ["pseudo-label", str(path.with_name("pool.jsonl")), str(tmp_path / "out.csv"), "--min-probability", str(found.floor)]
     )
 
-    assert said.exit_code == 0, said.output
+    assert result.exit_code == 0, result.output
     assert (
-        f"{sum(found.labels.values())} of 60 rows, labelled by {version.name}/1 with a probability of {found.floor:g} or more"
-        in said.output
+        f"{sum(found.labels.values())} of 60 rows, labelled by {version.name}/1 with a probability of at least {found.floor:g}"
+        in result.output
     )
-    assert all(f"{count:6,} {label}" in said.output for label, count in found.labels.items())
-    assert f"{found.below} fell below; 2 without a text" in said.output
+    assert all(f"{count:6,} {label}" in result.output for label, count in found.labels.items())
+    assert f"{found.below} below the minimum probability; 2 without a text" in result.output
     assert len(read_file(tmp_path / "out.csv", SnapshotParams(source="-"))) == sum(found.labels.values())
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
-def test_a_written_file_reads_as_it_was_and_stands_beside_labelled_ones(tmp_path, tickets, ending):
+def test_written_file_can_be_read_with_labelled_files(tmp_path, tickets, ending):
     rows = answered(pool(6, seed=2)).drop(columns="channel")
     rows.loc[0, "text"] = 'a "quoted", text\nof two lines; ünï'
     source = SnapshotParams(source=".", columns={"text": "description", "label": "chapter"})
@@ -200,14 +200,14 @@ def test_a_written_file_reads_as_it_was_and_stands_beside_labelled_ones(tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")
-def test_a_line_break_of_an_old_kind_is_written_so_that_it_can_be_read(tmp_path):
+def test_carriage_return_survives_writing(tmp_path):
     rows = pd.DataFrame({"id": ["a", "b"], "text": ["one\rtwo", 'with "quotes"\nand a line']}, dtype="str")
     write_file(rows, tmp_path / "out.csv", SnapshotParams(source="out.csv"))
 
     assert read_file(tmp_path / "out.csv", SnapshotParams(source="out.csv"))["text"].tolist() == rows["text"].tolist()
 
 
-def test_a_label_wins_over_a_pseudo_label_of_the_same_id(tickets):
+def test_label_wins_over_pseudo_label_of_the_same_id(tickets):
     copies = answered(tickets.head(30), by="tickets/3")
     judged = validate_rows(pd.concat([tickets, copies], ignore_index=True), TASK, ValidateParams(max_quarantined_share=0.0))
 
@@ -218,7 +218,7 @@ def test_a_label_wins_over_a_pseudo_label_of_the_same_id(tickets):
 
 
 @pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")
-def test_pseudo_labels_do_not_count_as_data_of_a_class(tickets):
+def test_pseudo_labels_do_not_count_for_min_rows_per_class(tickets):
     few = pd.concat([tickets[tickets["label"] != "device"], tickets[tickets["label"] == "device"].head(3)])
     more = answered(pool(60, seed=3)).assign(label="device").drop(columns="channel")
     judged = validate_rows(pd.concat([few, more], ignore_index=True), TASK, ValidateParams())
@@ -228,7 +228,7 @@ def test_pseudo_labels_do_not_count_as_data_of_a_class(tickets):
     assert len(judged.kept) == len(few) + 60
 
 
-def test_pseudo_labelled_rows_change_no_made_id(tickets):
+def test_pseudo_labelled_rows_keep_generated_ids(tickets):
     rows = tickets[["text", "label"]].assign(pseudo=None, confidence=None)
     copies = rows.head(20).assign(label="aaa", pseudo="tickets/1", confidence="0.99")
     alone, together = add_ids_and_groups(rows, ["text"]), add_ids_and_groups(pd.concat([copies, rows], ignore_index=True), ["text"])
@@ -239,7 +239,7 @@ def test_pseudo_labelled_rows_change_no_made_id(tickets):
 
 
 def mixed(tickets: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Tickets, and pseudo-labelled rows of all sorts: new ones, copies, near copies, rows of their groups, repeated and unknown ones."""
+    """Tickets and pseudo-labelled rows: new ones, copies, near copies, rows of known groups, repeated and unknown ones."""
     rng = random.Random(seed)
     some = tickets.sample(40, random_state=seed)
     new = pool(80, seed=seed + 100).drop(columns="channel")
@@ -251,12 +251,12 @@ def mixed(tickets: pd.DataFrame, seed: int) -> pd.DataFrame:
         new.tail(5).assign(id=[f"r{n}" for n in range(5)]),
     ]
     found = answered(pd.concat(parts, ignore_index=True), seed, by=rng.choice(["tickets/1", "tickets/2"]))
-    found.loc[:9, "label"] = "a label of old"
+    found.loc[:9, "label"] = "an old label"
     return pd.concat([tickets, found], ignore_index=True).sample(frac=1, random_state=seed)
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_no_pseudo_labelled_row_is_ever_tested_or_validated_on(tickets, seed):
+def test_pseudo_labelled_rows_are_in_train_only(tickets, seed):
     params = PARAMS.model_copy(update={"split_seed": seed})
     rows = mixed(tickets, seed)
     kept, removed = prepare(rows, params, TASK)
@@ -271,13 +271,13 @@ def test_no_pseudo_labelled_row_is_ever_tested_or_validated_on(tickets, seed):
     assert set(marked["label"]) <= set(TOPICS)
     assert len(kept) + len(removed) == len(rows)
     assert set(pseudo_labels.REASONS) <= set(removed["reason"])
-    # What has a label is as it was without them.
+    # Labelled rows are unchanged.
     columns = ["id", "group", "text", "label", "split"]
     pd.testing.assert_frame_equal(kept.loc[~pseudo_labelled(kept), columns].reset_index(drop=True), plain[columns])
     assert set(gone["id"]) == set(removed["id"]) & set(tickets["id"])
 
 
-def test_a_class_must_be_in_every_split_by_its_own_labels(tickets):
+def test_class_needs_true_labels_in_every_split(tickets):
     rare = tickets.head(6).assign(label="rare", id=[f"r{n}" for n in range(6)], group=[f"r{n}" for n in range(6)])
     rows = pd.concat([tickets.iloc[6:], rare.head(2), answered(rare.tail(4)).assign(label="rare")], ignore_index=True)
     kept, removed = prepare(rows, PARAMS, TASK)
@@ -286,7 +286,7 @@ def test_a_class_must_be_in_every_split_by_its_own_labels(tickets):
         check_splits(kept[~pseudo_labelled(kept)], removed)
 
 
-def test_a_label_whose_true_rows_all_went_is_none_of_a_pseudo_labelled_row_either(tickets):
+def test_pseudo_label_without_true_rows_is_removed(tickets):
     true = tickets.head(2).assign(id=["c1", "c2"], group=["c1", "c2"], text="one text twice", label=["rare", "billing"])
     rows = pd.concat([tickets, true, answered(pool(40, 3)).assign(label="rare")], ignore_index=True)
     kept, removed = prepare(rows, PARAMS, TASK)
@@ -295,7 +295,7 @@ def test_a_label_whose_true_rows_all_went_is_none_of_a_pseudo_labelled_row_eithe
     assert (removed["reason"] == pseudo_labels.UNKNOWN).any()
 
 
-def test_a_set_with_a_label_that_no_true_row_has_goes(tickets):
+def test_label_set_with_an_unknown_label_is_removed(tickets):
     several = tasks.load("text_classification", {"kind": "multi"})
     rows = pd.concat([tickets, answered(pool(40, 3)).assign(label=["billing", "strange"] * 20)], ignore_index=True)
     rows, faults = several.read(rows.assign(label=[f'["{label}"]' for label in rows["label"]]))
@@ -306,7 +306,7 @@ def test_a_set_with_a_label_that_no_true_row_has_goes(tickets):
     assert pseudo_labelled(kept).any()
 
 
-def test_rows_without_marks_are_prepared_as_ever(tickets):
+def test_rows_without_marks_are_unchanged(tickets):
     plain = prepare(tickets, PARAMS, TASK)
     marked = prepare(tickets.assign(pseudo=None, confidence=" "), PARAMS, TASK)
 
@@ -315,8 +315,8 @@ def test_rows_without_marks_are_prepared_as_ever(tickets):
 
 
 @pytest.mark.slow
-def test_the_whole_path(made, written, tmp_path):
-    """Snapshot to registry with pseudo-labels beside the labels: the account, page, card and lineage name them."""
+def test_pseudo_labels_from_snapshot_to_report(made, written, tmp_path):
+    """Profile, report, card and lineage name the pseudo-labels."""
     place, _, _ = made
     _, found, path = written
     before = Profile.read(place.root / "data/prepared")
@@ -356,7 +356,7 @@ def test_the_whole_path(made, written, tmp_path):
     assert f"training rows carry the answer of `{found.version}` for a label" in card.read_text(encoding="utf-8")
 
 
-def test_the_leakage_gate_sees_them(tmp_path):
+def test_leakage_gate_checks_pseudo_labelled_rows(tmp_path):
     train, test = table(1_200, 2).assign(pseudo=None), evidence().rows
     planted = train.head(1).assign(id="planted", text=test["text"].iat[0], label=test["label"].iat[0], pseudo="tickets/1")
     for name, rows in {"clean": train, "leaky": pd.concat([train, planted], ignore_index=True)}.items():

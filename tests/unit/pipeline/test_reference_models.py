@@ -1,4 +1,4 @@
-"""Whom a candidate is held against follows from the ledger alone."""
+"""The reference models of a candidate follow from the ledger."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,51 +22,50 @@ def entry(sequence: int, version: int, anchor: int, action: Action = "promoted",
     )
 
 
-def numbers(found: ReferenceModels) -> tuple[int | None, int | None]:
-    return (found.champion.version if found.champion else None, found.anchor.version if found.anchor else None)
+def numbers(models: ReferenceModels) -> tuple[int | None, int | None]:
+    return (models.champion.version if models.champion else None, models.anchor.version if models.anchor else None)
 
 
-def test_without_a_champion_there_is_nobody():
+def test_no_reference_without_a_champion():
     assert numbers(reference_models([], "key-9")) == (None, None)
 
 
-def test_a_new_candidate_meets_the_champion_and_the_best_so_far():
+def test_candidate_is_compared_with_champion_and_best():
     assert numbers(reference_models([entry(1, 1, 1), entry(2, 2, 1)], "key-9")) == (2, 1)
 
 
-def test_a_champion_that_is_the_best_so_far_is_met_once():
+def test_best_champion_is_compared_once():
     assert numbers(reference_models([entry(1, 1, 1), entry(2, 2, 2)], "key-9")) == (2, None)
 
 
-def test_the_champion_itself_is_judged_against_whom_it_replaced():
+def test_champion_is_compared_with_its_predecessor():
     assert numbers(reference_models([entry(1, 1, 1), entry(2, 2, 1)], "key-2")) == (1, None)
     assert numbers(reference_models([entry(1, 1, 1)], "key-1")) == (None, None)
 
 
-def test_who_was_rolled_back_from_is_no_opponent():
-    gone_back = [entry(1, 1, 1), entry(2, 2, 2), entry(3, 1, 1, "rolled back")]
+def test_rolled_back_version_is_not_a_reference():
+    rolled_back = [entry(1, 1, 1), entry(2, 2, 2), entry(3, 1, 1, "rolled back")]
 
-    assert numbers(reference_models(gone_back, "key-9")) == (1, None)
-    assert numbers(reference_models(gone_back, "key-1")) == (None, None)
-    assert numbers(reference_models(gone_back, "key-2")) == (1, None)
+    assert numbers(reference_models(rolled_back, "key-9")) == (1, None)
+    assert numbers(reference_models(rolled_back, "key-1")) == (None, None)
+    assert numbers(reference_models(rolled_back, "key-2")) == (1, None)
 
 
-def test_a_candidate_that_once_was_the_best_is_not_its_own_anchor():
+def test_candidate_is_not_its_own_anchor():
     assert numbers(reference_models([entry(1, 1, 1), entry(2, 2, 1)], "key-1")) == (2, None)
 
 
-def test_a_champion_that_was_registered_again_is_not_its_own_opponent():
+def test_reregistered_champion_is_not_its_own_reference():
     again = replace(entry(3, 3, 3, "adopted"), key="key-2")
 
     assert numbers(reference_models([entry(1, 1, 1), entry(2, 2, 2), again], "key-2")) == (1, None)
     assert numbers(reference_models([entry(1, 1, 1), entry(2, 2, 2), again], "key-9")) == (3, None)
 
 
-def test_all_other_champions_of_the_past_are_known_newest_first():
-    """Version 2 was rolled back from, and version 1 is champion again: whoever came from version 2 has seen what it saw."""
+def test_earlier_champions_are_listed_newest_first():
     entries = [entry(1, 1, 1), entry(2, 2, 2), entry(3, 3, 3), entry(4, 1, 1, "rolled back")]
 
-    assert [one.version for one in reference_models(entries, "key-9").before] == [3, 2]
-    assert [one.version for one in reference_models(entries, "key-3").before] == [2]
-    assert [one.version for one in reference_models(entries, "key-1").before] == [3, 2]
+    assert [past.version for past in reference_models(entries, "key-9").before] == [3, 2]
+    assert [past.version for past in reference_models(entries, "key-3").before] == [2]
+    assert [past.version for past in reference_models(entries, "key-1").before] == [3, 2]
     assert reference_models([entry(1, 1, 1)], "key-9").before == ()
