@@ -110,8 +110,6 @@ def reach_mlflow(settings: Settings) -> None:
         Unavailable: it does not answer.
     """
     if settings.mlflow_uri:
-        from components.mlflow_store.connection import reach  # the import takes seconds
-
         check_server(settings.mlflow_uri)
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import psutil
 
-from components.core.atomic import write_text
 from components.core.errors import Cancelled, Unavailable
 from components.core.exits import run_command
 from components.core.locks import lock

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-from components.artifacts.predictions import ModelOutput, served_columns
+from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData, NotFound
 from components.model import tasks

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from components.core.errors import RetuneError, Unavailable
 from components.mlflow_store import registry
-from components.mlflow_store.registry.ledger_head import join_faults
 from flows.audit.registered_model import RegisteredModel
 from flows.audit.retention import reasons
 from flows.settings import EnvironmentSettings, read_settings

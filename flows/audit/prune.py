@@ -14,9 +14,7 @@ from typing import Any
 
 from components.core.errors import BadInput, RetuneError
 from components.mlflow_store import registry
-from components.mlflow_store.connection import store_lock
 from components.mlflow_store.registry import artifact_access
-from components.mlflow_store.registry.ledger_head import join_faults
 from flows.audit import retention
 from flows.audit.other_environments import RemoteModel, remote_models
 from flows.audit.registered_model import RegisteredModel, open_model, open_models, open_project

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.manifest import BaseManifest, SnapshotManifest, base_folder, base_names
-from components.core.atomic import write_text
 from components.core.errors import NotFound
 from components.core.hashing import digest_value
 from flows.dvc_adapter import lock

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import sqlalchemy as sa
 
 from components.core.errors import BadInput, RetuneError
-from components.mlflow_store.connection import connect, translated_errors
+from components.mlflow_store.connection import connect
 from flows.migrate import tables
 from flows.migrate.tables import Content
 

@@ -13,7 +13,6 @@ Reads and writes var/prefect/server.json (URL and process), auth, server.log, in
 import contextlib
 import json
 import logging
-import math
 import os
 import subprocess
 import sys

@@ -23,7 +23,6 @@ from components.ledger import Entry
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.model.base_resolver import REGISTERED
-from flows.dvc_adapter import cache
 from flows.pipeline.model_sessions import ModelSessions
 from flows.pipeline.reference_models import ReferenceModels
 from flows.project.params import Params

@@ -10,7 +10,7 @@ from components.core.errors import NotFound
 from components.judge import judge as combine
 from components.judge import verdict_key
 from components.judge.selftest import selftest
-from components.ledger import Ledger, PriorUse
+from components.ledger import Ledger
 from components.mlflow_store import registry
 from flows.pipeline.evidence import gather, outside_digests, test_rows
 from flows.pipeline.historical_data import TEST, cached_rows, row_keys

@@ -9,7 +9,7 @@ from components.core.section import nearest
 from components.ledger import Ledger, Request
 from components.mlflow_store import registry
 from components.mlflow_store.registry import Environment, Version
-from components.mlflow_store.registry.environments import judged_here, reference_number
+from components.mlflow_store.registry.environments import reference_number
 
 
 def find(environment: Environment, name: str, number: int) -> Version:

@@ -13,12 +13,10 @@ import pandas as pd
 from components.core.atomic import replacing
 from components.core.errors import BadParams, BadSource
 from components.core.text import canonical_label
-from components.data.snapshot.given_splits import SPLIT_WORDS
-from components.data.snapshot.read_errors import Faults, short_list
+from components.data.snapshot.read_errors import Faults
 from components.data.snapshot.settings import SnapshotParams
 from components.data.snapshot.sources import FetchedFiles, SourceRequest, files
 from components.data.snapshot.tables import READERS, format_of
-from components.data.snapshot.take import read_all_columns, splits_by_file
 from flows.project.column_patterns import Shape, shape_of
 from flows.project.params import read_params
 

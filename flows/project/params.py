@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from components.artifacts.manifest import MAIN
 from components.core.documents import parse_yaml
 from components.core.errors import BadParams
-from components.core.section import OpenSection, Section, did_you_mean
+from components.core.section import OpenSection, Section
 from components.data.base_model import BaseParams
 from components.data.preprocess import PreprocessParams, check_copies
 from components.data.snapshot import SnapshotParams

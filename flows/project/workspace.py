@@ -9,7 +9,6 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.atomic import write_bytes
 from components.core.errors import BadInput, BadParams, NotFound
 from components.core.hashing import digest_value
 from components.core.output_dir import make_private

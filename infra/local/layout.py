@@ -4,14 +4,12 @@ Reads and writes ports.json, secrets.env and retune.env (mode 600), and defines 
 """
 
 import json
-import math
 import random
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.core.atomic import write_text
 from components.core.errors import BadParams
 from flows.orchestrator.processes import free_port
 

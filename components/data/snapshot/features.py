@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.core.documents import parse_json, parse_yaml
-from components.core.errors import BadParams, first_line
+from components.core.errors import BadParams
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from typing import IO
 import pandas as pd
 
 from components.artifacts.rows import write_rows
-from components.core.atomic import replacing
 from components.core.errors import BadData
 from components.data.snapshot.delimited import QUOTING
 from components.data.snapshot.settings import SnapshotParams

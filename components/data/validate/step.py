@@ -11,7 +11,7 @@ import pandas as pd
 from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import in_order, pseudo_labelled, read_snapshot, write_rows
 from components.artifacts.validation import Check, ValidationReport
-from components.core.errors import BadData, shorten
+from components.core.errors import BadData
 from components.core.output_dir import fresh
 from components.core.section import NOTHING, OpenSection, nearest
 from components.data.validate.label_spelling import merge_label_spellings

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from components.artifacts.behaviour import Behaviour, Case, CaseReply, CaseResult
+from components.artifacts.behaviour import Behaviour, Case, CaseReply
 from components.core.errors import BadParams
 from components.core.section import nearest
 

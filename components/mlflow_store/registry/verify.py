@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from components.artifacts.predictions import ModelOutput, Predictions, answer_distance, served_columns
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadModel, NotFound, RetuneError, Unavailable, shorten
+from components.core.errors import BadModel, NotFound, RetuneError, Unavailable
 from components.core.hashing import digest_folder
 from components.core.temporary import partial_of
 from components.mlflow_store.connection import connect, translated_errors

@@ -16,7 +16,7 @@ from components.data.snapshot import SnapshotParams, delimited, jsonl
 from components.data.snapshot.cells import as_text
 from components.data.snapshot.features import ColumnType
 from components.data.snapshot.parquet import batch_size
-from components.data.snapshot.read_errors import Faults, readable, short_list
+from components.data.snapshot.read_errors import Faults, readable
 from components.data.snapshot.tables import READERS, format_of
 
 _ROWS = 4_096  # per piece

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from components.artifacts.manifest import FilePart
-from components.core.atomic import DISK_FULL, replacing, write_text
+from components.core.atomic import replacing
 from components.core.errors import BadInput, RetuneError, Unavailable
 from components.core.hashing import digest_file
 from components.serving.batch.records import Done, RowCounts, ScoringManifest, ScoringPlan

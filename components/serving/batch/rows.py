@@ -8,9 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from components.core.errors import BadData, BadInput, BadSource
-from components.core.section import did_you_mean
 from components.data.snapshot.cells import as_text
-from components.data.snapshot.read_errors import short_list
 from components.model import tasks
 from components.serving.batch.files import Files, Piece
 from components.serving.batch.records import OnBadRow

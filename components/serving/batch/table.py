@@ -15,7 +15,6 @@ import sqlalchemy.exc
 
 from components.core.errors import BadInput, Unavailable
 from components.core.hashing import digest_value
-from components.core.locks import lock
 from components.data import sql
 from components.serving.batch.records import RowCounts, ScoringManifest, ScoringPlan
 from components.serving.batch.rows import NUMBER

@@ -9,7 +9,6 @@ from mlflow import MlflowClient
 
 from components.core.errors import RetuneError, Unavailable
 from components.ledger import Ledger
-from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import CHAMPION
 from components.mlflow_store.registry.versions import COMPLETE, KEY
 from flows.audit.prune import PrunePlan, plan, prune

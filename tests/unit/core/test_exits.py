@@ -15,7 +15,6 @@ import pytest
 from components.core import exits
 from components.core.errors import BadInput, BadParams, Cancelled, RetuneError, Unavailable
 from components.core.exits import run_command
-from flows.cli import _application_options_first
 
 ROOT = Path(__file__).parents[3]
 

@@ -19,7 +19,6 @@ from components.core.errors import RetuneError
 from components.core.exits import _system_error
 from components.data.base_model import _refuse_unfit
 from components.evaluation.behaviour import read_cases
-from components.mlflow_store.registry.package import _manifest_faults
 from flows.cli import app
 from flows.dvc_adapter.lock import edited_params, lock_hashes, overtaken_stages
 from flows.project.models import survey_models

@@ -17,7 +17,6 @@ from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.step import prepare
 from components.data.validate.row_ids import add_ids_and_groups
 from components.data.validate.settings import ValidateParams
-from components.data.validate.step import validate_rows
 from components.model import tasks
 from components.model.tasks.question_answering import answers, baselines, scores, squad, tables
 

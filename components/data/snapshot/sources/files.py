@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 
 from components.core.errors import BadSource
-from components.core.section import nearest
 from components.data.snapshot.decoding import special_file_type
 from components.data.snapshot.features import card_folders
 from components.data.snapshot.given_splits import SPLIT_WORDS
