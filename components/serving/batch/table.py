@@ -57,7 +57,6 @@ class TableTarget:
         Raises:
             Unavailable: another process holds it.
         """
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
         with lock(self._lock, busy=f"{self}: another process is scoring into this table; wait for it or end it"):
             yield
 
