@@ -126,9 +126,7 @@ def sources() -> dict[Path, str]:
 @contextlib.contextmanager
 def output_lock(out: Path) -> Iterator[None]:
     """Lock an output folder against a stage that outlived its DVC process."""
-    locks = Path("var/locks")
-    locks.mkdir(parents=True, exist_ok=True)
-    path = locks / f"{out.as_posix().strip('/').replace('/', '-')}.lock"
+    path = Path("var/locks") / f"{out.as_posix().strip('/').replace('/', '-')}.lock"
     with lock(path, LOCK_SECONDS, busy=f"another process is writing {out} (it holds {path}); wait for it or end it, then run again"):
         yield
 

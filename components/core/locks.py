@@ -28,13 +28,14 @@ def shared_database() -> str | None:
 
 @contextmanager
 def lock(path: Path, wait: float = 0.0, shared: bool = False, busy: str = "") -> Iterator[None]:
-    """Hold a lock on the file `path`, which is created if missing; a `shared` lock only excludes exclusive ones.
+    """Hold a lock on the file `path`, created with its folder if missing; a `shared` lock only excludes exclusive ones.
 
     `wait` is in seconds (`math.inf` for no limit), `busy` the message if the lock is still held after that.
 
     Raises:
         LockTimeout: another process holds the lock.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     end = time.monotonic() + wait
     try:
