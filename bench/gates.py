@@ -27,7 +27,7 @@ from components.core.exits import run_command
 from components.gates import LEVEL, Evidence, GatesParams, ReferenceModel, available
 from components.judge import decide
 from components.judge.multiple_testing import combine
-from components.judge.selftest import TRIED
+from components.judge.selftest import TESTED
 from components.stats import difference, mcnemar, tango
 
 MARGIN = 0.02
@@ -74,8 +74,8 @@ QUICK = Plan(20_000, 200, 50, (200, 1000), (-0.02, 0.0), ((6, "none", 0.90), (22
 
 def settings(looks: int = 1) -> GatesParams:
     """Return the gates' defaults with a floor well below the models, and without the gates that need a model to run."""
-    off = {name: {"role": "off"} for name in available() if name not in TRIED}
-    return GatesParams.parse({"floor": {"at_least": 0.5}, "looks": {"at_most": looks}, **off}, "gates")
+    off = {name: {"role": "off"} for name in available() if name not in TESTED}
+    return GatesParams.parse({"floor": {"at_least": 0.5}, "test_budget": {"at_most": looks}, **off}, "gates")
 
 
 def closed_forms(plan: Plan) -> Iterator[Row]:
@@ -267,7 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     plan, started = QUICK if asked.quick else FULL, time.monotonic()
     todo = series(plan)
     print(
-        f"about {expected_minutes(plan, todo):.0f} minutes on this machine; gates: {', '.join(sorted(set(TRIED) & set(available())))}",
+        f"about {expected_minutes(plan, todo):.0f} minutes on this machine; gates: {', '.join(sorted(set(TESTED) & set(available())))}",
         flush=True,
     )
     simple = [*closed_forms(plan), *looks(plan), *creep(plan)]

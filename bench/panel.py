@@ -82,13 +82,13 @@ def make_evidence(rows: int) -> Evidence:
         {"tfidf": baseline, "majority": baseline},
         ReferenceModel("4", champion),
         10,
-        anchor=ReferenceModel("2", answers(draw, test, 0.85)),
+        best_champion=ReferenceModel("2", answers(draw, test, 0.85)),
         level=0.01,
-        look=1,
+        candidate_number=1,
         rows=test,
         train=train,
-        seen=(TrainingRows("champion version 4", train.iloc[: 3 * rows]),),
-        earlier=tuple(earlier),
+        training_rows=(TrainingRows("champion version 4", train.iloc[: 3 * rows]),),
+        past_test_sets=tuple(earlier),
     )
 
 

@@ -31,7 +31,7 @@ from flows.project.workspace import Workspace
 
 log = logging.getLogger(__name__)
 LEARN, TEST = "data/prepared/learn", "data/prepared/test"
-By = Literal["candidate", "champion", "anchor", "earlier"]
+By = Literal["candidate", "champion", "best_champion", "earlier"]
 
 
 def training_rows(
@@ -43,7 +43,7 @@ def training_rows(
     """
     compared: list[tuple[By, str, Entry | None]] = [
         ("champion", "champion version {}", rivals.champion),
-        ("anchor", "the best champion so far, version {},", rivals.anchor),
+        ("best_champion", "the best champion so far, version {},", rivals.anchor),
     ]
     made: list[tuple[By, registry.Version]] = [("candidate", version)]
     for by, called, entry in compared:
