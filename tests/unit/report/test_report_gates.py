@@ -24,7 +24,7 @@ def failed(workspace: Path) -> Node:
 
 def evidence_sections(root: Node) -> dict[str, Node]:
     """Return the evidence section of each gate by its name."""
-    return {str(node.all("b")[0].words): node for node in root.all("details") if node.attributes.get("class") == "behind"}
+    return {str(node.all("b")[0].words): node for node in root.all("details") if node.attributes.get("class") == "evidence"}
 
 
 def classed(root: Node, name: str, tag: str) -> list[Node]:
@@ -138,14 +138,14 @@ def test_unknown_gate_with_odd_values_is_shown(workspace: Path) -> None:
     root = page(workspace, verdict=verdict)
 
     assert not root.all("script")
-    behind = next(iter(evidence_sections(root).values()))
-    assert "<script>" in behind.words
-    assert "10 more in verdict.json" in behind.words
-    assert "700 rows more in verdict.json" in behind.words
+    evidence = next(iter(evidence_sections(root).values()))
+    assert "<script>" in evidence.words
+    assert "10 more in verdict.json" in evidence.words
+    assert "700 rows more in verdict.json" in evidence.words
     html = (workspace / "reports/index.html").read_text(encoding="utf-8")
     assert "\x07" not in html
     assert "\u202e" not in html
-    assert "nan" not in behind.words
+    assert "nan" not in evidence.words
 
 
 def test_truncated_text_is_complete_in_its_title(workspace: Path) -> None:
