@@ -16,6 +16,7 @@ from components.judge import check_metrics, verdict_key
 from components.judge.multiple_testing import combine, correct_tests
 from components.model import tasks
 from tests.support.gate_cases import DEFAULT, against, answered, gate, models, verdict
+from tests.support.project import ROOT
 
 CHAMPION_ONLY = GatesParams.parse({"floor": {"at_least": 0.01}, "baseline": {"against": "majority"}}, "gates")
 
@@ -170,6 +171,8 @@ def test_needs_are_fields_of_evidence():
     assert set().union(*declared.values()) == gates.needs(GatesParams()) == set(get_args(Need))
     assert "cost" not in gates.needs(GatesParams.parse({"cost": {"role": "off"}}, "gates"))
     assert declared["floor"] == frozenset()
+    page = (ROOT / "docs/add-a-gate.md").read_text(encoding="utf-8")
+    assert all(f"| `{need}` |" in page for need in get_args(Need))
 
 
 @pytest.mark.parametrize("name", gates.available())

@@ -70,7 +70,7 @@ def test_rows_of_the_champion_and_of_all_before_it_are_gathered_each_once(worksp
     gone = entry(6)
     found = list(training_rows(workspace, "", version(7), ReferenceModels(entry(5), None, (*map(entry, (4, 3, 2, 1)), gone)), known))
 
-    by_name = {one.called: one for one in found}
+    by_name = {one.display_name: one for one in found}
     assert list(by_name) == ["champion version 5", "version 2", "version 6", "earlier champions (4, 3, 1)"]
     assert by_name["champion version 5"].rows["text"].tolist() == ["one", "two", "three"]
     assert by_name["earlier champions (4, 3, 1)"].rows["text"].tolist() == ["two", "four", "five", "six", "one"]
