@@ -204,9 +204,9 @@ def _tables(kinds: list[_Kind]) -> list[ReportTable]:
     alternating = [cases[turn] for turn in range(max(map(len, failing))) for cases in failing if turn < len(cases)]
     if alternating:
         total = f"{sum(map(len, failing))} fail" + (f", the first {SHOWN}" if len(alternating) > SHOWN else "")
-        columns = ("kind", "text", "changed", "answer", "answer to the changed text", "expected", "champion")
+        heads = ("kind", "text", "changed", "answer", "answer to the changed text", "expected", "champion")
         rows = tuple(_case_row(case) for case in alternating[:SHOWN])
-        tables.append(ReportTable(title=f"Failing cases ({total})", columns=columns, rows=rows))
+        tables.append(ReportTable(title=f"Failing cases ({total})", columns=heads, rows=rows))
     return tables
 
 

@@ -53,8 +53,9 @@ def judge(
     Raises:
         RetuneError: the predictions are on different test rows; the message contains the difference.
     """
-    references = {f"the champion, {evidence.champion.display_name},": evidence.champion} if evidence.champion else {}
-    references |= {f"the best champion so far, {evidence.best_champion.called},": evidence.best_champion} if evidence.best_champion else {}
+    champion, best = evidence.champion, evidence.best_champion
+    references = {f"the champion, {champion.display_name},": champion} if champion else {}
+    references |= {f"the best champion so far, {best.display_name},": best} if best else {}
     others = {name: model.predictions for name, model in references.items() if model.predictions is not None}
     for name, predictions in {**evidence.baselines, **others}.items():
         _check_same_rows(evidence.candidate, predictions, name)
@@ -63,8 +64,8 @@ def judge(
     return Verdict(
         key=key,
         candidate=candidate_digest,
-        champion=evidence.champion.version if evidence.champion else None,
-        anchor=evidence.best_champion.version if evidence.best_champion else None,
+        champion=champion.version if champion else None,
+        anchor=best.version if best else None,
         test_digest=test_digest,
         outcome=outcome,
         reason=reason,

@@ -213,7 +213,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "said"),
-    [({"kinds": ["typo"]}, "did you mean 'typos'"), ({"padding": ["please"]}, "must hold {text}"), ({"at_most": {"typo": 0.1}}, "Extra")],
+    [({"kinds": ["typo"]}, "did you mean 'typos'"), ({"padding": ["please"]}, "must contain {text}"), ({"at_most": {"typo": 0.1}}, "Extra")],
 )
 def test_settings_that_fit_nothing_are_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):

@@ -10,7 +10,7 @@ from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, 
 from components.core.errors import BadParams, RetuneError
 from components.core.section import Section
 from components.evaluation.metric_set import decidable_metrics
-from components.gates import Evidence, GatesParams
+from components.gates import Evidence, GatesParams, ReferenceModel
 from components.gates.support import Need
 from components.judge import check_metrics, verdict_key
 from components.judge.multiple_testing import combine, correct_tests
@@ -115,6 +115,8 @@ def test_predictions_on_other_rows_are_refused():
 
     with pytest.raises(RetuneError, match=r"the champion, version 4, .* 1 missing \(first 'r000000'\), 1 unknown \(first 'x0'\)"):
         verdict(candidate, other)
+    with pytest.raises(RetuneError, match=r"the best champion so far, version 2, .* 1 missing"):
+        verdict(candidate, champion, best_champion=ReferenceModel("2", other))
     with pytest.raises(RetuneError, match="another order"):
         verdict(candidate, dataclasses.replace(champion, ids=champion.ids[::-1]))
     with pytest.raises(RetuneError, match="another expected label on 30 test rows, first 'r000000'"):

@@ -91,7 +91,7 @@ def test_what_the_best_champion_so_far_learnt_is_compared(workspace: Workspace) 
 
     assert [(one.by, one.compared, one.rows["text"].tolist()) for one in found] == [
         ("champion", True, ["three", "four"]),
-        ("anchor", True, ["one", "two"]),
+        ("best_champion", True, ["one", "two"]),
     ]
 
 
