@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP_ARGS := $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup run test test-fast test-exhaustive test-stack check ui stack stack-down clean
+.PHONY: help setup run test test-fast test-exhaustive test-stack check docs ui stack stack-down clean
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
@@ -46,7 +46,12 @@ check: setup  ## linters, types, import rules, wiring
 	@ruff format --check .
 	@mypy
 	@lint-imports
+	@codespell
 	@python -m pytest -q tests/test_wiring.py
+
+docs: setup  ## build the documentation as a searchable site in var/docs
+	@sphinx-build -q -W --keep-going -b html -d var/docs/.doctrees docs var/docs
+	@echo "var/docs/index.html"
 
 ui: setup  ## MLflow and Prefect in the browser, on loopback, over var/
 	@python -m infra.ui

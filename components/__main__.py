@@ -1,12 +1,12 @@
-"""`python -m components STEP IN… OUT`: the one launcher that `dvc repro`, a flow, CI and a person start a step through.
+"""`python -m components STEP IN… OUT`: the launcher of steps, used by `dvc repro`, flows and CI.
 
-A step is the function of the same name in its module of `STEPS`. Its `Path` parameters are the folders on the command line;
-its keyword-only parameters are the sections of params.yaml that it may see, by name.
+A step is the function of the same name in its module of `STEPS`. Its `Path` parameters are the folders of the command line;
+its keyword-only parameters are the sections of params.yaml that it reads.
 """
 
 from components.core.process import die_with_parent, quiet_environment
 
-if __name__ == "__main__":  # before the imports below, which take longer than it takes to kill a run
+if __name__ == "__main__":  # before the slow imports below
     die_with_parent()
 
 import contextlib
@@ -19,28 +19,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from components.core.documents import read_yaml
-from components.core.errors import BadParams, RetuneError, Unavailable
+from components.core.errors import BadParams, RetuneError
 from components.core.exits import run_command
 from components.core.hashing import digest_file
+from components.core.locks import lock
 from components.core.section import Section, nearest
 from components.steps import STEPS
 
 PARAMS = Path("params.yaml")
 CODE = Path(__file__).parent
-PATIENCE = 10.0  # seconds to wait for another writer
+LOCK_SECONDS = 10.0  # how long to wait for another writer
 
 
 def main() -> int:
     """Run one step and return the exit code: 0, or that of the error, which is printed as one message."""
     quiet_environment()
-    os.environ["HF_HUB_OFFLINE"] = "1"  # what lies on a hub was pinned before the stages
+    os.environ["HF_HUB_OFFLINE"] = "1"  # models of the hub are pinned before the stages
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     logging.captureWarnings(True)
-    for chatty in ("httpx", "filelock", "great_expectations", "datasets", "transformers"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in ("httpx", "filelock", "great_expectations", "datasets", "transformers"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return run_command(lambda: run(*sys.argv[1:]))
 
 
@@ -48,22 +47,22 @@ def run(name: str = "", *folders: str) -> None:
     """Call the step `name` on `folders` with its sections of params.yaml.
 
     Raises:
-        BadParams: no such step, another number of folders, or a section that does not fit.
-        Unavailable: another process is writing into the same output folder.
+        BadParams: the step is unknown, the number of folders is wrong, or a section is invalid.
+        Unavailable: another process is writing to the same output folder.
     """
     step = find(name)
-    wanted = [p.name for p in inspect.signature(step, eval_str=True).parameters.values() if p.annotation is Path]
-    if len(folders) != len(wanted):
-        raise BadParams(f"`{name}` expects the folders {' '.join(wanted).upper()}, found {len(folders)}: {' '.join(folders) or 'none'}")
+    expected = [p.name for p in inspect.signature(step, eval_str=True).parameters.values() if p.annotation is Path]
+    if len(folders) != len(expected):
+        raise BadParams(f"`{name}` expects the folders {' '.join(expected).upper()}, found {len(folders)}: {' '.join(folders) or 'none'}")
     sections = read_sections(step, PARAMS)
-    with alone(Path(folders[-1])), unchanged(step, sections):
+    with output_lock(Path(folders[-1])), refuse_edits(step, sections):
         step(*map(Path, folders), **sections)
 
 
 def find(name: str) -> Callable[..., None]:
     """Return the function of the step `name`.
 
-    Its module is imported only now, since torch and Great Expectations cost seconds.
+    Imports only its module, since torch and Great Expectations take seconds to import.
     """
     if name not in STEPS:
         raise BadParams(f"{name!r} is not a step{nearest(name, list(STEPS))}")
@@ -72,15 +71,15 @@ def find(name: str) -> Callable[..., None]:
 
 
 def read_sections(step: Callable[..., None], path: Path) -> dict[str, Any]:
-    """Return the keyword arguments of `step` from params.yaml: sections as their class, plain values as they stand.
+    """Return the keyword arguments of `step` from params.yaml: sections as their class, other values unchanged.
 
-    One that has a default may be missing.
+    An argument with a default may be missing.
     """
     if not path.exists():
         raise BadParams(f"{path.absolute()} is missing; `retune init DATA` writes one")
     raw = read_yaml(path) or {}
     if not isinstance(raw, dict):
-        raise BadParams(f"{path}: expected a mapping with a section a step, found {type(raw).__name__}")
+        raise BadParams(f"{path}: expected a mapping with one section per step, found {type(raw).__name__}")
     sections: dict[str, Any] = {}
     for parameter in inspect.signature(step, eval_str=True).parameters.values():
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
@@ -89,17 +88,18 @@ def read_sections(step: Callable[..., None], path: Path) -> dict[str, Any]:
             continue
         if parameter.name not in raw:
             raise BadParams(f"{path}: the section {parameter.name!r} is missing")
-        value, kind = raw[parameter.name], parameter.annotation
-        sections[parameter.name] = kind.parse(value, parameter.name) if issubclass(kind, Section) else kind(value)
+        value, annotation = raw[parameter.name], parameter.annotation
+        section = issubclass(annotation, Section)
+        sections[parameter.name] = annotation.parse(value, parameter.name) if section else annotation(value)
     return sections
 
 
 @contextlib.contextmanager
-def unchanged(step: Callable[..., None], sections: dict[str, Any]) -> Iterator[None]:
-    """Refuse the step's result when its code or settings were edited meanwhile: DVC reads them after a stage, not before.
+def refuse_edits(step: Callable[..., None], sections: dict[str, Any]) -> Iterator[None]:
+    """Fail if code or settings of the step are edited while it runs, since DVC hashes them after a stage.
 
     Raises:
-        RetuneError: the step fails, so DVC records nothing, and the next `dvc repro` runs it again.
+        RetuneError: DVC then records nothing, and the next `dvc repro` runs the step again.
     """
     before = sources()
     yield
@@ -108,7 +108,7 @@ def unchanged(step: Callable[..., None], sections: dict[str, Any]) -> Iterator[N
     edited = [str(path.relative_to(CODE.parent)) for path in before if str(path) in loaded and now.get(path) != before[path]]
     edited += [str(PARAMS)] * (not _reads_as(step, sections))
     if edited:
-        raise RetuneError(f"{', '.join(edited)} changed while {step.__name__} was running, so its result is not kept; run again")
+        raise RetuneError(f"{', '.join(edited)} changed while {step.__name__} was running, so its result is discarded; run again")
 
 
 def _reads_as(step: Callable[..., None], sections: dict[str, Any]) -> bool:
@@ -119,21 +119,18 @@ def _reads_as(step: Callable[..., None], sections: dict[str, Any]) -> bool:
 
 
 def sources() -> dict[Path, str]:
-    """Return the hash of every file of code, the launcher's own left out."""
+    """Return the hash of every source file except the launcher."""
     return {path: digest_file(path) for path in CODE.rglob("*.py") if path != Path(__file__)}
 
 
 @contextlib.contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Hold the lock of an output folder: a stage that outlived its DVC process must not meet a second writer."""
+def output_lock(out: Path) -> Iterator[None]:
+    """Lock an output folder against a stage that outlived its DVC process."""
     locks = Path("var/locks")
     locks.mkdir(parents=True, exist_ok=True)
-    lock = locks / f"{out.as_posix().strip('/').replace('/', '-')}.lock"
-    try:
-        with FileLock(lock, timeout=PATIENCE):
-            yield
-    except Timeout:
-        raise Unavailable(f"another process is writing {out} (it holds {lock}); wait for it or end it, then run again") from None
+    path = locks / f"{out.as_posix().strip('/').replace('/', '-')}.lock"
+    with lock(path, LOCK_SECONDS, busy=f"another process is writing {out} (it holds {path}); wait for it or end it, then run again"):
+        yield
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The steps of the pipeline: the module of each, in the order of the pipeline. A new step is one more line here."""
+"""The steps of the pipeline in order, each with its module; add a line for a new step."""
 
 STEPS = {
     "validate": "components.data.validate.step",

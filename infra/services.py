@@ -18,9 +18,10 @@ from types import FrameType
 
 import psutil
 
+from components.core.atomic import write_text
 from components.core.errors import Cancelled, Unavailable
 from components.core.exits import run_command
-from components.core.locks import hold
+from components.core.locks import lock
 from components.core.output_dir import make_private, open_log
 from components.core.process import end_group, is_foreign, owner, quiet_environment
 from components.model.base_resolver import PROJECT
@@ -46,7 +47,7 @@ def up(workspace: Workspace, settings: Settings, workers: int) -> State:
     """
     home = (workspace.var / STATE).parent
     make_private(home)
-    with hold(home / "up.lock", settings.server_deadline):
+    with lock(home / "up.lock", settings.server_deadline):
         if state := read_state(workspace.var):
             if state.guarded:
                 return state
@@ -142,9 +143,7 @@ def worker_command(project: Path, prefect: str) -> tuple[list[str], dict[str, st
 
 def write_state(home: Path, state: State) -> None:
     """Write what is running, by rename."""
-    partial = home / f"{STATE.name}.partial"
-    partial.write_text(json.dumps(asdict(state)), encoding="utf-8")
-    os.replace(partial, home / STATE.name)
+    write_text(home / STATE.name, json.dumps(asdict(state)))
 
 
 def install_signal_handlers() -> None:

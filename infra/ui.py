@@ -15,12 +15,13 @@ import psutil
 from components.core.errors import Unavailable
 from components.core.exits import run_command
 from components.core.output_dir import open_log
+from components.core.ports import HOST, free_port
 from components.core.process import end_group, quiet_environment, tied_command
 from components.mlflow_store.tracking import prepare_store
 from flows.orchestrator import credential
-from flows.orchestrator.guarded_app import HOST, VARIABLE
+from flows.orchestrator.guarded_app import VARIABLE
 from flows.orchestrator.prefect_api import client_settings
-from flows.orchestrator.server import free_port, listens, prefect_server
+from flows.orchestrator.server import listens, prefect_server
 from flows.project.workspace import Workspace, open_workspace
 from flows.settings import Settings, read_settings
 

@@ -1,4 +1,4 @@
-"""dvc.yaml against the code: a helper missing from `deps` would be edited without its stage being run again."""
+"""dvc.yaml matches the code: if a helper is missing in `deps`, editing it would not rerun the stage."""
 
 import ast
 import inspect
@@ -24,7 +24,7 @@ def graph() -> grimp.ImportGraph:
 
 
 def closure(graph: grimp.ImportGraph, module: str) -> set[str]:
-    """The files of a module and of everything in `components` that it imports, packages' own __init__ included."""
+    """Return the files of a module and its import closure in `components`, including packages' __init__."""
     modules = {module, *graph.find_upstream_modules(module)}
     if module in graph.modules:
         modules |= {child for child in graph.find_descendants(module)}
@@ -36,8 +36,8 @@ def closure(graph: grimp.ImportGraph, module: str) -> set[str]:
 
 def file_of(module: str) -> str:
     path = ROOT / module.replace(".", "/")
-    found = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return found.relative_to(ROOT).as_posix()
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return source.relative_to(ROOT).as_posix()
 
 
 def expand(dependency: str) -> set[str]:
@@ -54,7 +54,7 @@ def needed(graph: grimp.ImportGraph, stage: str, task: str) -> set[str]:
     files = closure(graph, STEPS[stage].removesuffix(".step"))
     if any("tasks" in dep for dep in PIPELINE[stage]["deps"]):
         files |= closure(graph, f"components.model.tasks.{task}")
-    if file_of("components.model.methods") in files:  # found by name too, and settings may name any of them
+    if file_of("components.model.methods") in files:  # loaded by name: settings may name any of them
         files = files.union(*(closure(graph, f"components.model.methods.{name}") for name in methods.available()))
     return files
 
@@ -65,7 +65,7 @@ def test_stages_in_dvc_yaml_are_the_steps() -> None:
 
 @pytest.mark.parametrize("task", available())
 @pytest.mark.parametrize("stage", STEPS)
-def test_deps_hold_the_import_closure_of_each_step(graph: grimp.ImportGraph, stage: str, task: str) -> None:
+def test_deps_contain_the_import_closure_of_each_step(graph: grimp.ImportGraph, stage: str, task: str) -> None:
     missing = needed(graph, stage, task) - code_of(stage, task) - EMPTY
     deps = [dep.replace("${task}", task) for dep in PIPELINE[stage]["deps"] if dep.startswith("components")]
     superfluous = [dep for dep in deps if not expand(dep) & needed(graph, stage, task)]
@@ -83,14 +83,14 @@ def test_steps_that_load_a_task_depend_on_its_file(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", STEPS)
-def test_a_stage_declares_the_sections_that_its_step_can_see(stage: str) -> None:
+def test_stage_declares_the_sections_of_its_step(stage: str) -> None:
     sections = {p.name for p in inspect.signature(find(stage)).parameters.values() if p.kind is p.KEYWORD_ONLY}
 
     assert sections == set(PIPELINE[stage]["params"]) != set()
 
 
 @pytest.mark.parametrize("stage", STEPS)
-def test_a_command_names_folders_that_are_declared(stage: str) -> None:
+def test_command_folders_are_declared(stage: str) -> None:
     command = PIPELINE[stage]["cmd"].split()
     folders = [p.name for p in inspect.signature(find(stage), eval_str=True).parameters.values() if p.annotation is Path]
     inputs, out = command[5:-1], command[-1]
@@ -112,5 +112,5 @@ EMPTY = {
 }
 
 
-def test_packages_left_out_of_deps_hold_nothing_but_a_docstring() -> None:
+def test_packages_missing_in_deps_contain_only_a_docstring() -> None:
     assert "components/__init__.py" in EMPTY

@@ -1,1 +1,1 @@
-"""What crosses a step's border, one file a border, so that a new class does not retrain everything."""
+"""Artifacts passed between steps, one file each, so that a new class does not invalidate every stage."""

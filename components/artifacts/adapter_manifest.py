@@ -1,4 +1,4 @@
-"""`models/trained/adapter/adapter.json`: of which base a stored adapter makes which model."""
+"""`models/trained/adapter/adapter.json`: the base model of a stored adapter and the merged model."""
 
 from typing import ClassVar
 
@@ -7,10 +7,10 @@ from components.artifacts.manifest import FilePart
 
 
 class AdapterManifest(Artifact):
-    """A model as its base and what was learnt: enough to find the base, to tell it from any other, and to know the model when it is whole.
+    """A model stored as base and adapter: identifies the base, and verifies the merged model.
 
-    `source` and `base` are what `data/base/manifest.json` says; `weights_sha256` is that of the merged model.safetensors; `files` are the
-    sha256 of the files beside this one, by path.
+    `source` and `base` are copied from `data/base/manifest.json`; `weights_sha256` is the hash of the merged model.safetensors; `files`
+    maps the path of each file next to this one to its sha256.
     """
 
     FILE: ClassVar[str] = "adapter.json"

@@ -1,27 +1,25 @@
-"""The base of what crosses a step's border: a frozen record that is one JSON file in the step's output folder."""
+"""The base class of artifacts: a frozen record stored as one JSON file in the output folder of a step."""
 
-import os
 from pathlib import Path
 from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from components.core.atomic import write_text
 from components.core.errors import NotFound
 
 
 class Artifact(BaseModel):
-    """A frozen record with a file name of its own; written last and by rename, so that a reader never sees half of it."""
+    """A frozen record with a fixed file name, written last and atomically."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
 
     FILE: ClassVar[str]
 
     def write(self, folder: Path) -> Path:
-        """Write the record into `folder` and return its path."""
+        """Write the record to `folder` and return its path."""
         path = folder / self.FILE
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, self.model_dump_json(indent=2) + "\n")
         return path
 
     @classmethod
@@ -29,7 +27,7 @@ class Artifact(BaseModel):
         """Read the record from `folder`.
 
         Raises:
-            NotThere: the file is missing, or was written by another version of Retune.
+            NotFound: the file is missing, or another version of Retune wrote it.
         """
         path = folder / cls.FILE
         try:

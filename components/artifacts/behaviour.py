@@ -1,4 +1,4 @@
-"""`behaviour.json`: what the candidate and the champion answered to texts that were changed, or written, on purpose."""
+"""`behaviour.json`: answers of candidate and champion to behavioural test cases."""
 
 from typing import ClassVar, Literal
 
@@ -10,11 +10,11 @@ Must = Literal["rise", "fall", "not rise", "not fall"]
 
 
 class Case(BaseModel):
-    """A text whose answer says how a model behaves; cases of the same `group` depend on each other.
+    """A behavioural test case; cases of the same `group` depend on each other.
 
-    Without `label` the answer to `changed` must be that to `text` (invariance). With `label` and `must` the label's probability must
-    move so from `text` to `changed`: rise and fall by at least `by`, not rise and not fall by at most `by` (directional). With `label`
-    alone it must be the answer to `changed`, and `text` is None (minimum functionality).
+    Invariance (no `label`): the answers to `text` and `changed` must be equal. Directional (`label` and `must`): from `text` to
+    `changed` the probability of the label must rise or fall by at least `by`, or not rise or not fall by more than `by`. Minimum
+    functionality (`label` only): the answer to `changed` must be the label; `text` is None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,7 +30,7 @@ class Case(BaseModel):
 
 
 class CaseReply(BaseModel):
-    """A model's answers `before` and `after` the change; the probabilities are those of the case's label, None where it has none."""
+    """The answers `before` and `after` the change, with the probabilities of the case's label (None without a label)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -41,8 +41,8 @@ class CaseReply(BaseModel):
     failed: bool
 
 
-class Tried(BaseModel):
-    """A case and how it went; `champion` is None where there is none, or where it does not know the label."""
+class CaseResult(BaseModel):
+    """The result of a case; `champion` is None if there is no champion or it does not know the label."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,9 +52,9 @@ class Tried(BaseModel):
 
 
 class Behaviour(Artifact):
-    """Every case that was tried; `notes` name those of the user that could not be made."""
+    """The results of all cases; `notes` name user cases that could not be run."""
 
     FILE: ClassVar[str] = "behaviour.json"
 
-    tried: tuple[Tried, ...] = ()
+    tried: tuple[CaseResult, ...] = ()
     notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""`cost.json`: what answering costs, measured for the candidate and the champion in turn on one machine."""
+"""`cost.json`: inference cost of candidate and champion, measured alternately on the same hardware."""
 
 from typing import ClassVar
 
@@ -10,9 +10,9 @@ Blocks = tuple[tuple[float, ...], ...]
 
 
 class Timed(BaseModel):
-    """The seconds of each request with `batch_size` texts, by block; block n of the champion was measured next to block n of the candidate.
+    """Seconds per request with `batch_size` texts, by block; the nth blocks of both versions were measured next to each other.
 
-    `champion` is None where there is none.
+    `champion` is None if there is no champion.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,9 +23,9 @@ class Timed(BaseModel):
 
 
 class Weight(BaseModel):
-    """The size of a version's package in bytes, and the most MiB that its process had resident, libraries included.
+    """The package size of a version in bytes, and the peak resident memory of its process in MiB, libraries included.
 
-    A package that stores an adapter counts with the base that it cannot be loaded without.
+    The size of an adapter package includes its base model.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,9 +35,9 @@ class Weight(BaseModel):
 
 
 class Cost(Artifact):
-    """The times by batch size, and what both versions weigh.
+    """Times by batch size, and the weights of both versions.
 
-    `others` is the share of the machine's processors that other processes used meanwhile, None where that is not known.
+    `others` is the share of the CPU that other processes used during the measurement; None if unknown.
     """
 
     FILE: ClassVar[str] = "cost.json"

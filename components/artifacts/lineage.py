@@ -1,4 +1,4 @@
-"""What made a model: the trail from a registered version back to code, data and run."""
+"""`lineage.json`: code, data and run that a registered version was made from."""
 
 from typing import ClassVar
 
@@ -8,9 +8,9 @@ from components.artifacts.base import Artifact
 
 
 class Lineage(Artifact):
-    """Where a candidate came from. `hashes` are DVC's md5 of every stage output, by path; `dirty` counts uncommitted files.
+    """The origin of a candidate. `hashes` maps each stage output to DVC's md5; `dirty` counts uncommitted files.
 
-    `pseudo` counts the training rows whose label is a model's answer, by that version, NAME/VERSION.
+    `pseudo` counts pseudo-labelled training rows by the version that labelled them, NAME/VERSION.
     """
 
     FILE: ClassVar[str] = "lineage.json"

@@ -1,4 +1,4 @@
-"""`data/raw/manifest.json` and `data/base/manifest.json`: what a snapshot holds, by content hash."""
+"""`data/raw/manifest.json` and `data/base/manifest.json`: the content of a snapshot, with hashes."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -9,9 +9,9 @@ from components.artifacts.base import Artifact
 from components.core.errors import NotFound
 
 MAIN = "model"
-"""What `train.base` calls the base model of `base.model`."""
+"""The name of `base.model` in `train.base`."""
 OTHERS = "others"
-"""The folder within data/base, and within what is encoded for a base, that has a folder for each of `base.others`."""
+"""The folder with one folder for each of `base.others`, in data/base and in the encoded data of a base."""
 
 
 class FilePart(BaseModel):
@@ -26,7 +26,7 @@ class FilePart(BaseModel):
 
 
 class SnapshotManifest(Artifact):
-    """A snapshot of a table: the same rows in any order have the same `digest`; `taken_at` is when it was first seen."""
+    """A snapshot of a table: the same rows in any order have the same `digest`; `taken_at` is the time of its first occurrence."""
 
     FILE: ClassVar[str] = "manifest.json"
 
@@ -41,7 +41,7 @@ class SnapshotManifest(Artifact):
 
 
 class BaseManifest(Artifact):
-    """A base model pinned into a folder: where it came from and the hash of every file."""
+    """A base model pinned in a folder: its source and the hash of every file."""
 
     FILE: ClassVar[str] = "manifest.json"
 
@@ -52,10 +52,10 @@ class BaseManifest(Artifact):
 
 
 def base_folder(base: Path, name: str) -> Path:
-    """Return the folder of the base model called `name` within data/base.
+    """Return the folder of the base model `name` in data/base.
 
     Raises:
-        NotThere: there is none of that name.
+        NotFound: the folder does not exist.
     """
     if name == MAIN:
         return base
@@ -66,6 +66,6 @@ def base_folder(base: Path, name: str) -> Path:
 
 
 def base_names(base: Path) -> list[str]:
-    """Return the names of the base models within data/base, the main one first."""
+    """Return the names of the base models in data/base, the main one first."""
     others = base / OTHERS
     return [MAIN, *(sorted(path.name for path in others.iterdir()) if others.is_dir() else [])]

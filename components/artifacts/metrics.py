@@ -9,9 +9,9 @@ from components.artifacts.table import ReportTable
 
 
 class Estimate(BaseModel):
-    """A number with its two-sided interval; `n` counts the independent units (groups where there are groups).
+    """A value with its two-sided interval of level `confidence`; `n` counts the independent units (groups, or rows without groups).
 
-    `confidence` is the interval's level. `doubt` says why the interval must not decide anything; None where it may.
+    `doubt` is the reason why no gate may decide on the interval; None if it may.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -26,7 +26,7 @@ class Estimate(BaseModel):
 
 
 class ClassScore(BaseModel):
-    """Scores of one label; `eligible` says whether it has enough test rows or groups to enter macro-F1."""
+    """Scores of one label; `eligible`: it has enough test rows or groups to count in macro-F1."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -49,11 +49,10 @@ class CalibrationBin(BaseModel):
 
 
 class Metrics(Artifact):
-    """Headline numbers, differences to each baseline (candidate minus baseline, paired), and what there is beyond them.
+    """Headline metrics, paired differences to each baseline (candidate minus baseline), and details.
 
-    Classes and calibration are those of tasks whose answers are classes; `tables` are what the task adds. `says` explains each metric.
-
-    `model_digest`, `snapshot` and `test_digest` say of which model folder, which raw data and which test rows.
+    Classes and calibration exist for classification tasks only; `tables` are added by the task; `says` describes each metric.
+    `model_digest`, `snapshot` and `test_digest` identify the model folder, the raw data and the test rows.
     """
 
     FILE: ClassVar[str] = "metrics.json"

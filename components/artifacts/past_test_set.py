@@ -1,4 +1,4 @@
-"""An earlier test set, or a regression set, and what candidate and champion answer on it: may what was once learnt be forgotten?"""
+"""An earlier test set or a regression set with the answers of candidate and champion, to detect forgetting."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from components.artifacts.predictions import Predictions
 
 @dataclass(frozen=True)
 class PastTestSet:
-    """One earlier test set. `candidate` and `champion` answer the same rows in the same order; None where there are no answers.
+    """One earlier test set. `candidate` and `champion` answer the same rows in the same order; None without answers.
 
-    `left_out` counts the rows that either was trained on, or whose label the candidate does not have. `fault` says why the set is missing.
+    `left_out` counts the rows that either model was trained on, or whose label the candidate lacks. `fault`: why the set is missing.
     """
 
     name: str
@@ -25,11 +25,11 @@ class PastTestSet:
 
 
 def prepare_earlier(rows: pd.DataFrame, learnt: npt.NDArray[np.bool_], labels: Sequence[str] | None) -> tuple[pd.DataFrame, int]:
-    """Return the `rows` (text, label) that can test a model, and how many were left out.
+    """Return the `rows` (text, label) that can test a model, and the number of rows left out.
 
-    Left out are rows that candidate or champion was trained or validated on (`learnt`, (rows,)), and rows whose label is not among the
-    candidate's `labels`, where it has any.
+    Left out are rows used to train or validate candidate or champion (`learnt`, (rows,)), and rows whose label is not one of the
+    candidate's `labels` (None for tasks without labels).
     """
-    known = ~learnt if labels is None else ~learnt & rows["label"].isin(list(labels)).to_numpy(dtype=np.bool_)
-    kept = rows[known].reset_index(drop=True)
+    usable = ~learnt if labels is None else ~learnt & rows["label"].isin(list(labels)).to_numpy(dtype=np.bool_)
+    kept = rows[usable].reset_index(drop=True)
     return kept, len(rows) - len(kept)

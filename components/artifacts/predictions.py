@@ -1,8 +1,8 @@
-"""`predictions.parquet`: one row an example of the test split, for the candidate, the champion and each baseline.
+"""`predictions.parquet`: one row per test example, for the candidate, the champion and each baseline.
 
-Columns: id, group, expected, predicted (text); probabilities (list of float64 in the order of the labels, which are stored in the file's
-metadata; empty where the task has no labels); one float64 column `measured.NAME` for each number that only the model can tell.
-Rows are ordered by id, so that two files of one test set line up.
+Columns: id, group, expected, predicted (text); probabilities (list of float64 in the order of the labels, which are in the metadata of
+the file; empty for tasks without labels); one float64 column `measured.NAME` for each number measured by the model. Rows are sorted by
+id, so that the files of a test set align.
 """
 
 import json
@@ -22,16 +22,16 @@ from components.core.errors import NotFound
 LABELS = b"retune.labels"
 MEASURED = "measured."
 PROBABILITY = "probability "
-"""Begins the names of probabilities in `ModelOutput.measured`, where an answer is not simply the likeliest label."""
+"""Prefix of probabilities in `ModelOutput.measured`, for answers that are not just the most likely label."""
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a model answered: `predicted`, a text a row; `probabilities` (n, k) of the k `labels`, where the task has any.
+    """The output of a model: `predicted`, one text per row; `probabilities` (n, k) of the k `labels`, if the task has labels.
 
-    `measured` are numbers by name, each (n,), that only the model can tell, as the log-likelihood of the expected text.
+    `measured` maps names to numbers (n,) that only the model can compute, e.g. the log-likelihood of the expected text.
     """
 
     predicted: list[str]
@@ -41,18 +41,18 @@ class ModelOutput:
 
     @classmethod
     def texts(cls, predicted: Sequence[str], measured: Mapping[str, Floats] | None = None) -> "ModelOutput":
-        """Return answers that have no probabilities."""
+        """Return an output without probabilities."""
         return cls(list(predicted), np.zeros((len(predicted), 0)), (), dict(measured or {}))
 
     @classmethod
     def classes(cls, probabilities: Floats, labels: Sequence[str]) -> "ModelOutput":
-        """Return the likeliest of the `labels` for each row of `probabilities` (n, k)."""
-        return cls([labels[place] for place in probabilities.argmax(axis=1)], probabilities, tuple(labels))
+        """Return the most likely of the `labels` for each row of `probabilities` (n, k)."""
+        return cls([labels[index] for index in probabilities.argmax(axis=1)], probabilities, tuple(labels))
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model answered to test rows: `ids`, `groups`, `expected`, `predicted` are text arrays (n,); the rest as in `ModelOutput`."""
+    """The output of a model for test rows: `ids`, `groups`, `expected`, `predicted` are text arrays (n,); the rest as in `ModelOutput`."""
 
     ids: npt.NDArray[np.str_]
     groups: npt.NDArray[np.str_]
@@ -63,25 +63,25 @@ class Predictions:
     measured: Mapping[str, Floats] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, answers: ModelOutput) -> "Predictions":
-        """Put `answers` to the test `rows` (id, group, label) that they answer."""
+    def from_output(cls, rows: pd.DataFrame, output: ModelOutput) -> "Predictions":
+        """Combine test `rows` (id, group, label) with the output of a model for them."""
         ids, groups, expected = (np.array(rows[column].tolist(), dtype=np.str_) for column in ("id", "group", "label"))
-        predicted = np.array(answers.predicted, dtype=np.str_)
-        return cls(ids, groups, expected, predicted, answers.probabilities, answers.labels, dict(answers.measured))
+        predicted = np.array(output.predicted, dtype=np.str_)
+        return cls(ids, groups, expected, predicted, output.probabilities, output.labels, dict(output.measured))
 
     def take(self, rows: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> "Predictions":
-        """Return the `rows`, by a mask (n,) or by their places."""
+        """Return the `rows`, by mask (n,) or index."""
         return Predictions(
             *(self.ids[rows], self.groups[rows], self.expected[rows], self.predicted[rows], self.probabilities[rows], self.labels),
             {name: values[rows] for name, values in self.measured.items()},
         )
 
     def in_order(self) -> "Predictions":
-        """Return the rows in the order of their ids, as code points."""
+        """Return the rows sorted by id (code points)."""
         return self.take(np.argsort(self.ids, kind="stable"))
 
     def write(self, path: Path) -> None:
-        """Write the rows in the order of their ids."""
+        """Write the rows, sorted by id."""
         rows = self.in_order()
         columns = {"id": rows.ids, "group": rows.groups, "expected": rows.expected, "predicted": rows.predicted}
         texts = {name: pa.array(values.tolist(), pa.string()) for name, values in columns.items()}
@@ -92,18 +92,18 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path) -> "Predictions":
-        """Read what `write` wrote.
+        """Read a file of `write`.
 
         Raises:
-            NotThere: the file is missing or damaged.
+            NotFound: the file is missing or damaged.
         """
         if not path.exists():
             raise NotFound(f"{path} is missing: `dvc repro evaluate` writes it")
         try:
             return cls._read(path)
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            told = " ".join(str(error).split())
-            raise NotFound(f"{path} is damaged ({told}): delete it; `dvc checkout` or `dvc repro evaluate` brings it back") from None
+            reason = " ".join(str(error).split())
+            raise NotFound(f"{path} is damaged ({reason}): delete it; `dvc checkout` or `dvc repro evaluate` restores it") from None
 
     @classmethod
     def _read(cls, path: Path) -> "Predictions":
@@ -116,55 +116,55 @@ class Predictions:
         return cls(ids, groups, expected, predicted, probabilities, labels, measured)
 
 
-Found = TypeVar("Found", ModelOutput, Predictions)
+Output = TypeVar("Output", ModelOutput, Predictions)
 
 
-def relabelled(found: Found, rename: Callable[[str], str], renamed: Callable[[str], str]) -> Found:
-    """Return answers, or predictions, with `rename` of each label; the probabilities of labels that become one are added up.
+def relabelled(output: Output, rename: Callable[[str], str], rename_answer: Callable[[str], str]) -> Output:
+    """Return the output with each label renamed; the probabilities of labels with the same new name are added.
 
-    `renamed` does it to an answer, in which several labels may be named.
+    `rename_answer` renames the labels in an answer, which may contain several.
     """
-    labels = tuple(dict.fromkeys(map(rename, found.labels)))
-    probabilities, predicted = found.probabilities, [renamed(str(answer)) for answer in found.predicted]
-    if len(labels) < len(found.labels):
-        places = np.array([labels.index(rename(label)) for label in found.labels])
-        probabilities = np.stack([found.probabilities[:, places == at].sum(axis=1) for at in range(len(labels))], axis=1)
+    labels = tuple(dict.fromkeys(map(rename, output.labels)))
+    probabilities, predicted = output.probabilities, [rename_answer(str(answer)) for answer in output.predicted]
+    if len(labels) < len(output.labels):
+        columns = np.array([labels.index(rename(label)) for label in output.labels])
+        probabilities = np.stack([output.probabilities[:, columns == at].sum(axis=1) for at in range(len(labels))], axis=1)
         predicted = [labels[at] for at in probabilities.argmax(axis=1)]
     measured: dict[str, Floats] = {}
-    for name, values in found.measured.items():
+    for name, values in output.measured.items():
         new = f"{PROBABILITY}{rename(name.removeprefix(PROBABILITY))}" if name.startswith(PROBABILITY) else name
         measured[new] = np.minimum(measured[new] + values, 1.0) if new in measured else values
-    found = replace(found, probabilities=probabilities, labels=labels, measured=measured)
-    if isinstance(found, ModelOutput):
-        return replace(found, predicted=predicted)
-    expected = [renamed(str(answer)) for answer in found.expected]
-    return replace(found, expected=np.array(expected, dtype=np.str_), predicted=np.array(predicted, dtype=np.str_))
+    output = replace(output, probabilities=probabilities, labels=labels, measured=measured)
+    if isinstance(output, ModelOutput):
+        return replace(output, predicted=predicted)
+    expected = [rename_answer(str(answer)) for answer in output.expected]
+    return replace(output, expected=np.array(expected, dtype=np.str_), predicted=np.array(predicted, dtype=np.str_))
 
 
 def probabilities_of(measured: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Return the probabilities that stand beside answers which are not simply the likeliest label, (n,) of each label."""
+    """Return the probabilities in `measured` by label, (n,) each."""
     return {name.removeprefix(PROBABILITY): values for name, values in measured.items() if name.startswith(PROBABILITY)}
 
 
 def by_row(probabilities: Mapping[str, Floats]) -> list[dict[str, float]]:
-    """Return probabilities by label, (n,) each, as a mapping a row."""
+    """Return probabilities by label, (n,) each, as one mapping per row."""
     return [dict(zip(probabilities, map(float, row), strict=True)) for row in zip(*probabilities.values(), strict=True)]
 
 
 def measured_of(columns: Sequence[str]) -> list[str]:
-    """Return the names of what was measured among the `columns` of a file."""
+    """Return the names of the measured numbers among the `columns` of a file."""
     return [name.removeprefix(MEASURED) for name in columns if name.startswith(MEASURED)]
 
 
-def answer_distance(one: str, other: str) -> float:
-    """Return how far two answers are apart: 0 for the same text, infinite for different ones.
+def answer_distance(answer: str, reference: str) -> float:
+    """Return the distance of two answers: 0 for the same text, infinite for different texts.
 
-    Of JSON numbers it is the largest difference, beyond 1 relative to the number.
+    For JSON numbers it is the largest difference, relative to the number if that exceeds 1.
     """
-    if one == other:
+    if answer == reference:
         return 0.0
     try:
-        first, second = (np.asarray(json.loads(text), dtype=np.float64) for text in (one, other))
+        first, second = (np.asarray(json.loads(text), dtype=np.float64) for text in (answer, reference))
     except (ValueError, TypeError):
         return float("inf")
     if first.shape != second.shape or not first.size:

@@ -1,4 +1,4 @@
-"""`data/prepared/profile.json`: what preprocessing kept, removed and cut."""
+"""`data/prepared/profile.json`: the rows that preprocessing kept, removed and cut."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from components.artifacts.base import Artifact
 
 
 class SplitProfile(BaseModel):
-    """One split: rows, groups and the rows of each label."""
+    """Rows, groups and rows per label of one split."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -18,7 +18,7 @@ class SplitProfile(BaseModel):
 
 
 class TokenLengths(BaseModel):
-    """Lengths in tokens before truncation, over all kept rows; `cut_share` is the share of rows that truncation shortens."""
+    """Lengths in tokens before truncation, over all kept rows; `cut_share` is the share of truncated rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,11 +32,11 @@ class TokenLengths(BaseModel):
 
 
 class Profile(Artifact):
-    """The account of the rows of `snapshot` (its digest): rows_in = kept (all splits) + duplicates + conflicting + `pseudo_removed`.
+    """Row counts of `snapshot` (its digest): rows_in = kept (all splits) + duplicates + conflicting + `pseudo_removed`.
 
-    `augmented` counts the noisy copies of training rows, which no other number here holds.
-    `split_by` says what the splits follow from, `group`, `text` or `id`; None in a profile of a release that had no such choice.
-    `pseudo` are the training rows with a pseudo-label, by the version that gave it; `pseudo_removed` are by reason.
+    `augmented` counts noisy copies of training rows, which no other number includes. `split_by` is the column that determines the
+    splits, `group`, `text` or `id`; None in profiles of earlier releases. `pseudo` counts pseudo-labelled training rows by the version
+    that labelled them, `pseudo_removed` the removed ones by reason.
     """
 
     FILE: ClassVar[str] = "profile.json"

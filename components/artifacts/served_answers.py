@@ -1,4 +1,4 @@
-"""`served.json`: what MLflow's scoring server answered for a registered version."""
+"""`served.json`: answers of MLflow's scoring server for a registered version."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from components.artifacts.base import Artifact
 
 
 class ServedAnswer(BaseModel):
-    """The server's answer to the test row `id`; `probabilities` are by label, and empty where the task has no classes."""
+    """The server's answer to the test row `id`; `probabilities` by label, empty for tasks without classes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -18,12 +18,12 @@ class ServedAnswer(BaseModel):
 
 
 class ServedAnswers(Artifact):
-    """What a version answered behind the scoring server, and how it took requests that are none.
+    """The answers of a version behind the scoring server, and its responses to malformed requests.
 
-    `asked` is the number of test rows sent, `answers` those that came back, in the order of asking. `refused` says of each good request
-    that was not answered in full how the server answered instead; `malformed` is the status of each bad request by its name, None where
-    the connection broke. `seconds` is the time until the server was ready. `fault` says why it did not come up at all; `outside` that
-    the reason lies outside the version (no port, no memory, no time), so that another attempt may go better.
+    `asked` is the number of test rows sent, `answers` are the answers received, in that order. `refused` describes the response to each
+    valid request that was not answered completely; `malformed` maps each malformed request to its status, None if the connection broke.
+    `seconds` is the start-up time. `fault`: why the server did not start; `outside`: the cause is not the version (no port, memory or
+    time), so a retry may succeed.
     """
 
     FILE: ClassVar[str] = "served.json"

@@ -1,10 +1,10 @@
-"""A table that a reader is shown: behind a gate, or on the page of a task."""
+"""A table on the report page: evidence of a gate, or details of a task."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class ReportTable(BaseModel):
-    """Numbers and texts worth reading, as rows below named columns."""
+    """A titled table with named columns."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""`models/trained/training.json`: how the model was made. `models/trained/model/retune.json`: how to ask it."""
+"""`models/trained/training.json`: how the model was trained. `models/trained/model/retune.json`: how to query it."""
 
 from typing import Any, ClassVar
 
@@ -8,10 +8,10 @@ from components.artifacts.base import Artifact
 
 
 class Training(Artifact):
-    """The settings in force, what the machine contributed to the result, and how the training ended.
+    """The effective settings, the hardware, and the result of the training.
 
-    `temperature` is that of ModelSpec; where one was fitted, `validation_nll` is the validation rows' mean negative log-likelihood
-    (nats) without it and with it.
+    `temperature` as in ModelSpec; if it was fitted, `validation_nll` is the mean negative log-likelihood (nats) of the validation rows
+    before and after.
     """
 
     FILE: ClassVar[str] = "training.json"
@@ -37,10 +37,10 @@ class Training(Artifact):
 
 
 class ModelSpec(Artifact):
-    """What a packaged model needs to answer raw input with the code that trained it; logits are divided by `temperature`.
+    """Everything a packaged model needs, with the code that trained it, to answer raw input; logits are divided by `temperature`.
 
-    `labels` is empty where the task has none; `options` are the task's own settings, in full; `base` is the one of the base models that
-    it started from, as `train.base` names it.
+    `labels` is empty for tasks without labels; `options` are the complete task settings; `base` is the name of its base model, as in
+    `train.base`.
     """
 
     FILE: ClassVar[str] = "retune.json"

@@ -1,4 +1,4 @@
-"""`models/tuned`: what the search chose, alone and with all that is known about it."""
+"""`models/tuned`: the settings chosen by the search, and details of the best trial."""
 
 from typing import ClassVar
 
@@ -6,7 +6,7 @@ from components.artifacts.base import Artifact
 
 
 class TunedSettings(Artifact):
-    """The values of the fields that `train` leaves to the search; no count and no time, so that equal settings are equal bytes."""
+    """The tuned fields of `train`; without counts and times, so that equal settings give equal bytes."""
 
     FILE: ClassVar[str] = "settings.json"
 
@@ -14,7 +14,7 @@ class TunedSettings(Artifact):
 
 
 class BestTrial(Artifact):
-    """The best trial of a study; `settings` are what `TunedSettings` hands to `train`, `carried` counts the trials of earlier searches."""
+    """The best trial of a study; `settings` as in `TunedSettings`, `carried` counts trials of earlier searches."""
 
     FILE: ClassVar[str] = "best.json"
 

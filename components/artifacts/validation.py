@@ -1,4 +1,4 @@
-"""`data/validated/report.json`: what Great Expectations found, and what became of the rows."""
+"""`data/validated/report.json`: the checks of Great Expectations and the row counts."""
 
 from typing import ClassVar, Literal
 
@@ -8,7 +8,7 @@ from components.artifacts.base import Artifact
 
 
 class Check(BaseModel):
-    """One expectation and its result; `failures` counts rows for a row check and is 0 or 1 for a suite check."""
+    """One expectation and its result; `failures` counts rows for a row check, and is 0 or 1 for a suite check."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,9 +22,9 @@ class Check(BaseModel):
 
 
 class ValidationReport(Artifact):
-    """The result that preprocessing requires: rows_in = kept + quarantined. `warnings` are what a person should know of the labels.
+    """The validation result, which preprocessing requires: rows_in = kept + quarantined. `warnings` are about the labels.
 
-    `grouped` says whether the data came with groups; None in a report of a release that did not say.
+    `grouped`: the data has groups; None in reports of earlier releases.
     """
 
     FILE: ClassVar[str] = "report.json"

@@ -1,4 +1,4 @@
-"""`reports/verdict.json`: what the gates decided, and on which evidence."""
+"""`reports/verdict.json`: the decision of the gates and its evidence."""
 
 import json
 from enum import StrEnum
@@ -12,7 +12,7 @@ from components.core.hashing import digest_value
 
 
 class Outcome(StrEnum):
-    """PASS promotes, FAIL keeps the champion, INCONCLUSIVE asks a human."""
+    """PASS promotes, FAIL keeps the champion, INCONCLUSIVE requests an approval."""
 
     PASS = "PASS"
     FAIL = "FAIL"
@@ -20,11 +20,11 @@ class Outcome(StrEnum):
 
 
 NOT_ASKED = "NOT ASKED"
-"""Stands in the place of the outcome of a gate that had nothing to judge."""
+"""Shown instead of the outcome of a gate that had nothing to judge."""
 
 
 class Role(StrEnum):
-    """What a gate's outcome does: promotion needs every required gate; a blocking gate can only reject; the rest is information."""
+    """The effect of a gate's outcome: promotion needs every required gate; a blocking gate can only reject."""
 
     REQUIRED = "required"
     BLOCKING = "blocking"
@@ -33,15 +33,15 @@ class Role(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "Role | None":
-        """Return the role for a name of before 0.1.0, which stored verdicts contain."""
+        """Return the role for a name used before 0.1.0, as in stored verdicts."""
         return {"decides": cls.REQUIRED, "vetoes": cls.BLOCKING, "shows": cls.INFORMATIONAL}.get(str(value))
 
 
 class Hypothesis(BaseModel):
-    """One way in which a candidate may be unfit, put as a test: `p` is one-sided, and small when the data speak against it.
+    """A test that can reject a candidate; `p` is one-sided, and small if the data are evidence against the candidate.
 
-    The panel corrects all of them together (Holm): `adjusted` is that p, and `rejected` says that the candidate is unfit in this way.
-    `says` is the sentence that is then the reason. `estimate`, `low` and `high` are in the metric's own unit.
+    All hypotheses are corrected together (Holm): `adjusted` is the corrected p, and `rejected` means that the candidate fails this test,
+    with `says` as the reason. `estimate`, `low` and `high` are in the unit of the metric.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,11 +59,11 @@ class Hypothesis(BaseModel):
 
 
 class GateResult(BaseModel):
-    """One gate's outcome: an estimate with its interval against a threshold, and a reason that names the setting to change.
+    """The result of a gate: an estimate with its interval, a threshold, and a reason that names the setting to change.
 
-    `estimate`, `low`, `high` and `threshold` are in the metric's own unit; None where the gate had nothing to measure. `change` says
-    what would change the outcome. `hypotheses` are what the gate may fail by, `notes` and `tables` the evidence behind it.
-    Without `asked` the gate had nothing to judge: it stands in nobody's way, and its PASS is no evidence.
+    `estimate`, `low`, `high` and `threshold` are in the unit of the metric; None if nothing was measured. `change` describes what would
+    change the outcome. `hypotheses` are the tests that can reject; `notes` and `tables` are evidence. If `asked` is false, the gate had
+    nothing to judge: it blocks nothing, and its PASS is no evidence.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -87,30 +87,30 @@ class GateResult(BaseModel):
     tables: tuple[ReportTable, ...] = ()
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_so(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `may_pass` where it is false and `asked` where it is true: verdicts of an earlier layout keep their digest."""
+    def _omit_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit default values of newer fields, so that stored verdicts keep their digest."""
         written: dict[str, Any] = write(self)
-        usual = {"may_pass": False, "asked": True}
-        return {name: value for name, value in written.items() if name not in usual or value is not usual[name]}
+        defaults = {"may_pass": False, "asked": True}
+        return {name: value for name, value in written.items() if name not in defaults or value is not defaults[name]}
 
     @classmethod
     def not_asked(cls, gate: str, why: str, **rest: Any) -> "GateResult":
-        """Return the result of a gate that has nothing to judge, and `why`."""
+        """Return the result of a gate that has nothing to judge; `why` is the reason."""
         return cls(gate=gate, outcome=Outcome.PASS, asked=False, reason=f"not asked: {why}", **rest)
 
     @property
     def shown(self) -> str:
-        """What a reader is shown: the outcome, or that the gate was not asked."""
+        """The outcome, or NOT_ASKED."""
         return self.outcome.value if self.asked else NOT_ASKED
 
 
 class Verdict(Artifact):
-    """All gates folded into one outcome, bound to the candidate, the champion, the test set and the gates' settings.
+    """The combined outcome of all gates for a candidate, champion, test set and gate settings.
 
-    `key` is the hash of those: a verdict with the same key need not be reached again. `champion` and `anchor` are version numbers.
-    `level` is the one-sided error of each deciding gate, `look` which candidate on this test set this is. `off` names the gates that were
-    switched off, `tested` what the self-test of the gates went through before the decision. `left_out` are the ids of the test rows that a
-    compared model has learnt: they left every comparison.
+    `key` is the hash of these; a verdict with the same key is reused. `champion` and `anchor` (the best champion) are version numbers.
+    `level` is the one-sided error of each required gate, `look` counts the candidates judged on this test set. `off` lists disabled
+    gates, `tested` the checks of the self-test. `left_out` are the ids of test rows that a compared model was trained on; they are
+    excluded from all comparisons.
     """
 
     FILE: ClassVar[str] = "verdict.json"
@@ -130,17 +130,17 @@ class Verdict(Artifact):
     left_out: tuple[str, ...] = ()
 
     @model_serializer(mode="wrap")
-    def _without_what_is_not_so(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave `left_out` out where it is empty: verdicts of an earlier layout keep their digest."""
+    def _omit_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit an empty `left_out`, so that stored verdicts keep their digest."""
         written: dict[str, Any] = write(self)
         return written if self.left_out else {name: value for name, value in written.items() if name != "left_out"}
 
     @property
     def may_pass(self) -> bool:
-        """Whether it is undecided, and a gate that decides says that its reason may be gone by the next attempt."""
+        """Whether the verdict is inconclusive for a reason that may not apply at the next attempt."""
         return self.outcome is Outcome.INCONCLUSIVE and any(gate.may_pass and gate.role is Role.REQUIRED for gate in self.gates)
 
     @property
     def evidence(self) -> str:
-        """A digest of everything the verdict says: an approval is bound to it."""
-        return digest_value(json.loads(self.model_dump_json()))  # as it is stored and read back: a NaN is none in JSON
+        """A digest of the whole verdict, which an approval refers to."""
+        return digest_value(json.loads(self.model_dump_json()))  # as stored: NaN becomes null

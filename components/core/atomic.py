@@ -1,7 +1,4 @@
-"""Pinned folders: what an effect takes from outside (data, base model) is filled aside and swapped in by a rename.
-
-A full disk or a kill at any moment leaves the earlier folder as it was.
-"""
+"""Atomic writes: after a kill or on a full disk, a file or folder is either complete or unchanged."""
 
 import errno
 import os
@@ -11,13 +8,37 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.core.errors import RetuneError, Unavailable
+from components.core.process import is_alive
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a partial file; it replaces `path` if the block succeeds and is removed otherwise."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """Write a file atomically; a new file gets `mode` without the bits of the umask."""
+    with replacing(path) as partial, os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """Write a UTF-8 text file atomically; `mode` as in `write_bytes`."""
+    write_bytes(path, text.encode(), mode)
 
 
 @contextmanager
 def aside(out: Path) -> Iterator[Path]:
-    """Give an empty folder beside `out` to fill; it is removed at the end unless `swap` has moved it.
+    """Yield an empty folder next to `out` to fill; it is removed at the end unless `swap` has moved it.
 
     Raises:
         Unavailable: the disk is full.
@@ -30,47 +51,37 @@ def aside(out: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
     except OSError as error:
-        if error.errno in _FULL:
-            raise Unavailable(f"no room to write {out} ({error.strerror}); what was there before is untouched; {_free(out)}") from error
-        raise RetuneError(f"{out} cannot be written: {error}; what was there before is untouched") from error
+        if error.errno in DISK_FULL:
+            raise Unavailable(f"no room to write {out} ({error.strerror}); its previous content is unchanged; {_free(out)}") from error
+        raise RetuneError(f"{out} cannot be written: {error}; its previous content is unchanged") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def swap(partial: Path, out: Path) -> None:
-    """Put the filled folder in the place of `out`; `recover` mends a kill between the two renames."""
-    earlier = _earlier(out)
-    shutil.rmtree(earlier, ignore_errors=True)
+    """Replace the folder `out` by the filled folder; `recover` repairs a kill between the two renames."""
+    previous = _previous(out)
+    shutil.rmtree(previous, ignore_errors=True)
     if out.exists():
-        os.rename(out, earlier)
+        os.rename(out, previous)
     os.rename(partial, out)
-    shutil.rmtree(earlier, ignore_errors=True)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def recover(out: Path) -> None:
-    """Mend what a killed run left beside `out`: bring the earlier folder back, and remove half-filled ones."""
-    earlier = _earlier(out)
-    if earlier.exists() and not out.exists():
-        os.rename(earlier, out)
-    shutil.rmtree(earlier, ignore_errors=True)
-    for left in out.parent.glob(f".{out.name}.*.partial"):
-        pid = left.name.removesuffix(".partial").rpartition(".")[2]
-        if pid.isdigit() and not _alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
+    """Repair what a killed run left next to `out`: restore the previous folder and remove partial ones."""
+    previous = _previous(out)
+    if previous.exists() and not out.exists():
+        os.rename(previous, out)
+    shutil.rmtree(previous, ignore_errors=True)
+    for partial in out.parent.glob(f".{out.name}.*.partial"):
+        pid = partial.name.removesuffix(".partial").rpartition(".")[2]
+        if pid.isdigit() and not is_alive(int(pid)):
+            shutil.rmtree(partial, ignore_errors=True)
 
 
-def _earlier(out: Path) -> Path:
+def _previous(out: Path) -> Path:
     return out.parent / f".{out.name}.earlier"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _free(out: Path) -> str:

@@ -1,22 +1,22 @@
-"""The errors that a user can meet; small and stable, since every stage depends on it.
+"""The errors reported to users; kept small and stable, since every stage depends on this file.
 
     RetuneError              exit code 1
-    ├── BadInput             exit code 2: what the user gave cannot be used, and a retry will not mend it
+    ├── BadInput             exit code 2: unusable input; a retry does not help
     │   ├── BadParams        a setting is unknown, of the wrong type, or contradicts another
     │   ├── BadSource        the data file cannot be read as a table
-    │   ├── BadData          the table can be read, and is not fit to train on
-    │   └── BadModel         the base model or a packaged model cannot or must not be loaded
-    ├── NotThere             something that an earlier step makes is missing; the message names the command
-    ├── GatesUnable          the gates decide wrongly about models whose truth is known; no verdict is reached
-    ├── StageFailed          a DVC stage ended with an error; carries the stage's own message
-    ├── Unavailable          exit code 75: a resource is busy or out of reach; the only error worth a retry
+    │   ├── BadData          the table can be read but not be trained on
+    │   └── BadModel         a base or packaged model cannot or must not be loaded
+    ├── NotFound             the output of an earlier step is missing; the message names the command
+    ├── SelfTestFailed       the gates misjudge models with known results; there is no verdict
+    ├── StageFailed          a DVC stage failed; carries the stage's own message
+    ├── Unavailable          exit code 75: a resource is busy or unreachable; the only error worth a retry
     └── Cancelled            exit code 130: a person or a scheduler ended the run
 
-A message says what was expected, what was found, and where to look. Faults of one file are collected and raised once.
-What it quotes may be of any length and hold anything: it is shortened and made visible here, where every message passes.
+A message states what was expected, what was found, and where. Faults of one file are collected and raised once.
+Quoted text may have any length and content: every message is shortened and made printable here.
 """
 
-LINES, CHARACTERS = 60, 1_500  # of a message, and of one line of it
+LINES, CHARACTERS = 60, 1_500  # limits of a message and of each of its lines
 
 
 class RetuneError(Exception):
@@ -25,12 +25,12 @@ class RetuneError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """Return the message, short and legible whatever it quotes."""
+        """Return the message, shortened and printable."""
         return readable_error(super().__str__())
 
 
 class BadInput(RetuneError):
-    """What the user gave cannot be used."""
+    """The user's input cannot be used."""
 
     exit_code = 2
 
@@ -44,7 +44,7 @@ class BadSource(BadInput):
 
 
 class BadData(BadInput):
-    """The table can be read, and is not fit to train on."""
+    """The table can be read but not be trained on."""
 
 
 class BadModel(BadInput):
@@ -52,19 +52,19 @@ class BadModel(BadInput):
 
 
 class NotFound(RetuneError):
-    """Something that an earlier step makes is missing."""
+    """The output of an earlier step is missing."""
 
 
 class SelfTestFailed(RetuneError):
-    """The gates decide wrongly about models whose truth is known."""
+    """The gates misjudge models with known results."""
 
 
 class StageFailed(RetuneError):
-    """A DVC stage ended with an error."""
+    """A DVC stage failed."""
 
 
 class Unavailable(RetuneError):
-    """A resource is busy or out of reach; a retry can mend it."""
+    """A resource is busy or unreachable; a retry can succeed."""
 
     exit_code = 75
 
@@ -75,21 +75,31 @@ class Cancelled(RetuneError):
     exit_code = 130
 
 
+def first_line(error: Exception) -> str:
+    """Return the first non-empty line of an error, cut at 500 characters, or the name of its type."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return `text` in at most `limit` characters; an ellipsis replaces the rest."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def readable_error(text: str) -> str:
-    """Return a message of at most LINES lines with CHARACTERS each, in which what cannot be seen is written as its code point."""
+    """Return a message of at most LINES lines with CHARACTERS each; unprintable characters are escaped."""
     lines = text.split("\n")
     if len(lines) > LINES:
         lines = [*lines[: LINES - 1], f"… and {len(lines) - LINES + 1:,} more lines"]
-    return "\n".join(_visible(_cut(line)) for line in lines)
+    return "\n".join(_printable(_cut_middle(line)) for line in lines)
 
 
-def _cut(line: str) -> str:
-    """Leave out the middle of a long line: its end names the next step."""
+def _cut_middle(line: str) -> str:
+    """Cut the middle of a long line, since its end names the next step."""
     if len(line) <= CHARACTERS:
         return line
     first, last = CHARACTERS * 3 // 5, CHARACTERS // 4
     return f"{line[:first]} … {len(line) - first - last:,} characters … {line[-last:]}"
 
 
-def _visible(line: str) -> str:
-    return line if line.isprintable() else "".join(one if one.isprintable() or one == "\t" else repr(one)[1:-1] for one in line)
+def _printable(line: str) -> str:
+    return line if line.isprintable() else "".join(char if char.isprintable() or char == "\t" else repr(char)[1:-1] for char in line)

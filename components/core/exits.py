@@ -1,7 +1,7 @@
-"""How every command ends: done, or with one message and an exit code, never with a traceback.
+"""Run a command and turn every error into one message and an exit code, without a traceback.
 
-What nobody foresaw goes into a file that only its owner can read, below `var/log` of the project, else in the temporary folder;
-`--debug`, or RETUNE_DEBUG=1, prints it too.
+The traceback of an unexpected error goes to a file readable by its owner only, in `var/log` of the project or the temporary folder;
+`--debug` or RETUNE_DEBUG=1 also prints it.
 """
 
 import contextlib
@@ -21,18 +21,18 @@ from typing import Any
 from components.core.errors import BadInput, Cancelled, RetuneError, Unavailable, readable_error
 
 DEBUG = "RETUNE_DEBUG"
-KEPT = 50  # traces in a folder; older ones are removed
-PIPE_CLOSED = 141  # as a shell names the end by SIGPIPE
-_TRACE = "retune_trace"  # an error's attribute: where its trace is
-GO_ON = "run the same command again to go on"
+KEPT = 50  # trace files per folder; older ones are deleted
+PIPE_CLOSED = 141  # the exit code that shells report for SIGPIPE
+_TRACE = "retune_trace"  # attribute of an error: the path of its trace file
+RESUME = "run the same command again to resume"
 
-# What a system says of a file, with the next step and the exit code.
+# By error number: the message with the next step, and the exit code.
 _SYSTEM = {
     errno.ENOSPC: ("the disk is full; free some space, then run again", Unavailable.exit_code),
     errno.EDQUOT: ("the disk quota is used up; free some space, then run again", Unavailable.exit_code),
     errno.ENOMEM: ("there is not enough memory; run again when there is more", Unavailable.exit_code),
-    errno.EMFILE: ("too many files are open; `ulimit -n` shows and sets how many may be", Unavailable.exit_code),
-    errno.EROFS: ("the file system is read-only; run where it can be written", RetuneError.exit_code),
+    errno.EMFILE: ("too many files are open; `ulimit -n` shows and sets the limit", Unavailable.exit_code),
+    errno.EROFS: ("the file system is read-only; use a writable one", RetuneError.exit_code),
     errno.EACCES: ("permission denied; check the owner and mode", RetuneError.exit_code),
     errno.EPERM: ("the operation is not permitted; check the owner and mode", RetuneError.exit_code),
     errno.EIO: ("the disk failed to read or write; check the disk", RetuneError.exit_code),
@@ -44,15 +44,15 @@ _SYSTEM = {
 
 
 def run_command(command: Callable[[], int | None]) -> int:
-    """Run a command and return its exit code; how it failed is printed in one message.
+    """Run a command and return its exit code; print one message if it fails.
 
-    A traceback is never printed without `--debug`: not of this thread, not of another one, and not by a library that logs it.
+    Without `--debug` no traceback is printed, neither from any thread nor by a library that logs one.
     """
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):  # a stream that a test has put there
+        with contextlib.suppress(AttributeError, ValueError):  # a stream replaced by a test
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        with _without_traces():
+        with _hide_tracebacks():
             _refuse_undecodable()
             code = command() or 0
             if sys.stdout is not None:
@@ -60,21 +60,21 @@ def run_command(command: Callable[[], int | None]) -> int:
     except Exception as error:
         return _fail(error)
     except KeyboardInterrupt as error:
-        return _say(f"interrupted; {GO_ON}", Cancelled.exit_code, error)
+        return _report(f"interrupted; {RESUME}", Cancelled.exit_code, error)
     return code
 
 
 def debug_mode() -> bool:
-    """Say whether traces are to be printed."""
+    """Return whether tracebacks are printed."""
     return os.environ.get(DEBUG, "") not in ("", "0")
 
 
 def write_trace(error: BaseException) -> Path:
-    """Write the trace of an error into a file of its own, once, and return its path."""
-    if known := getattr(error, _TRACE, None):
-        return Path(known)
+    """Write the traceback of an error to a new file, once per error, and return its path."""
+    if written := getattr(error, _TRACE, None):
+        return Path(written)
     text = "".join(traceback.format_exception(error)).encode(errors="backslashreplace")
-    second, fraction = divmod(time.time_ns(), 10**9)  # in the order of time by their names, also within a second
+    second, fraction = divmod(time.time_ns(), 10**9)  # names sort by time, also within a second
     name = f"retune-error-{time.strftime('%Y%m%dT%H%M%S', time.gmtime(second))}.{fraction:09}Z-{os.getpid()}-"
     for folder in (_log_folder(), Path(tempfile.gettempdir())):
         with contextlib.suppress(OSError):
@@ -86,62 +86,58 @@ def write_trace(error: BaseException) -> Path:
                 file.write(text)
             setattr(error, _TRACE, path)
             for old in sorted(folder.glob("retune-error-*.log"))[:-KEPT]:
-                with contextlib.suppress(OSError):  # of another account, in the temporary folder of all
+                with contextlib.suppress(OSError):  # a file of another account in a shared temporary folder
                     old.unlink(missing_ok=True)
             return Path(path)
     return Path(os.devnull)
 
 
 def one_line(error: BaseException) -> str:
-    """Return what an unforeseen error says, in one line that names the file with its trace."""
-    told = " ".join(str(error).split())
-    return readable_error(f"unexpected {type(error).__name__}: {told or 'no message'} (trace: {write_trace(error)})")
+    """Return the message of an unexpected error in one line that names its trace file."""
+    message = " ".join(str(error).split()) or "no message"
+    return readable_error(f"unexpected {type(error).__name__}: {message} (trace: {write_trace(error)})")
 
 
 def _fail(error: Exception) -> int:
     if isinstance(error, RetuneError):
-        return _say(str(error), error.exit_code, error)
-    if isinstance(error, BrokenPipeError) and _nobody_reads():
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer is written at the very end
+        return _report(str(error), error.exit_code, error)
+    if isinstance(error, BrokenPipeError) and _reader_closed():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes the buffer at exit
         return PIPE_CLOSED
-    if foreseen := _foreseen(error):
-        return _say(*foreseen, error)
-    return _say(one_line(error), RetuneError.exit_code, error)
+    if expected := _system_error(error):
+        return _report(*expected, error)
+    return _report(one_line(error), RetuneError.exit_code, error)
 
 
-def _foreseen(error: Exception) -> tuple[str, int] | None:
+def _system_error(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, MemoryError):
         return _SYSTEM[errno.ENOMEM]
     if isinstance(error, OSError) and error.errno in _SYSTEM:
-        told, code = _SYSTEM[error.errno]
+        message, code = _SYSTEM[error.errno]
         paths = " and ".join(os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes))
-        return (f"{paths}: {told}" if paths else told), code
-    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_folder():
-        return "the working folder does not exist any more; change to one that does", BadInput.exit_code
+        return (f"{paths}: {message}" if paths else message), code
+    if isinstance(error, FileNotFoundError) and error.filename is None and not _has_working_folder():
+        return "the working folder no longer exists; change to another one", BadInput.exit_code
     if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop from"):  # pathlib, up to Python 3.12
         return f"{str(error).removeprefix('Symlink loop from ')}: {_SYSTEM[errno.ELOOP][0]}", BadInput.exit_code
     if isinstance(error, ValueError) and "embedded null byte" in str(error):
-        return "a path holds a null character, which no file's name can", BadInput.exit_code
+        return "a path contains a null character", BadInput.exit_code
     if isinstance(error, UnicodeEncodeError) and error.reason == "surrogates not allowed":
         return f"{error.object!r} is not UTF-8; rename the file, or convert the text", BadInput.exit_code
     return None
 
 
-def _say(message: str, code: int, error: BaseException) -> int:
+def _report(message: str, code: int, error: BaseException) -> int:
     if debug_mode():
         traceback.print_exception(error)
-    if sys.stderr is not None:  # it was closed: print would write to standard output, among the JSON
+    if sys.stderr is not None:  # if closed, print would write to standard output, into the JSON
         with contextlib.suppress(OSError):
             print(f"error: {readable_error(message)}", file=sys.stderr, flush=True)
     return code
 
 
 def _refuse_undecodable() -> None:
-    """Refuse arguments that are not UTF-8: whatever is made of them could be neither written nor printed.
-
-    Raises:
-        BadInput: with the argument.
-    """
+    """Raise BadInput for arguments and RETUNE_ variables that are not UTF-8: they can be neither written nor printed."""
     for number, argument in enumerate(sys.argv[1:], 1):
         if not _is_text(argument):
             raise BadInput(f"argument {number} is not UTF-8: {argument!r}; rename the file, or convert the text")
@@ -149,7 +145,7 @@ def _refuse_undecodable() -> None:
         raise BadInput(f"the environment variable {wrong[0]} is not UTF-8: {os.environ[wrong[0]]!r}")
 
 
-def _has_folder() -> bool:
+def _has_working_folder() -> bool:
     try:
         os.getcwd()
     except OSError:
@@ -165,39 +161,38 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _nobody_reads() -> bool:
-    """Say whether the reader of standard output has gone, as `head` does when it has enough."""
-    looked = select.poll()
-    looked.register(sys.stdout.fileno(), 0)
-    return bool(looked.poll(0))
+def _reader_closed() -> bool:
+    """Return whether the reader of standard output has closed it, as `head` does."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def _log_folder() -> Path | None:
-    """Return where the project keeps its logs: of the outermost one, since workspaces and checkouts lie inside it."""
+    """Return the log folder of the outermost project, since workspaces and checkouts are inside it."""
     try:
         here = Path.cwd()
-    except OSError:  # it was removed
+    except OSError:  # the working folder was deleted
         return None
-    found = [folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file() and (folder / "components").is_dir()]
-    return found[-1] / "var/log" if found else None
+    projects = [folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file() and (folder / "components").is_dir()]
+    return projects[-1] / "var/log" if projects else None
 
 
 @contextlib.contextmanager
-def _without_traces() -> Iterator[None]:
-    """Let other threads, and what is logged with a trace, say one line."""
+def _hide_tracebacks() -> Iterator[None]:
+    """Reduce errors of other threads and logged tracebacks to one line."""
     hook, factory = threading.excepthook, logging.getLogRecordFactory()
 
     def record(*args: Any, **kwargs: Any) -> logging.LogRecord:
-        made = factory(*args, **kwargs)
-        error = made.exc_info[1] if made.exc_info else None
+        entry = factory(*args, **kwargs)
+        error = entry.exc_info[1] if entry.exc_info else None
         if error is not None and not debug_mode():
-            known = isinstance(error, RetuneError) or made.levelno < logging.WARNING
-            made.exc_info = None
-            if not known:
-                made.msg, made.args = f"{made.getMessage()}: {one_line(error)}", ()
-        return made
+            entry.exc_info = None
+            if not isinstance(error, RetuneError) and entry.levelno >= logging.WARNING:
+                entry.msg, entry.args = f"{entry.getMessage()}: {one_line(error)}", ()
+        return entry
 
-    threading.excepthook = _of_a_thread
+    threading.excepthook = _report_thread_error
     logging.setLogRecordFactory(record)
     try:
         yield
@@ -206,6 +201,6 @@ def _without_traces() -> Iterator[None]:
         logging.setLogRecordFactory(factory)
 
 
-def _of_a_thread(failed: threading.ExceptHookArgs) -> None:
+def _report_thread_error(failed: threading.ExceptHookArgs) -> None:
     if failed.exc_value is not None and not isinstance(failed.exc_value, SystemExit):
-        _say(one_line(failed.exc_value), 0, failed.exc_value)
+        _report(one_line(failed.exc_value), 0, failed.exc_value)

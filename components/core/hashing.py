@@ -1,9 +1,9 @@
-"""Content hashes: of files, of folders, of values, and of the code that is loaded."""
+"""Content hashes of files, folders, values and the loaded code."""
 
 import hashlib
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 
@@ -13,11 +13,10 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digest_folder(folder: Path, exclude: Iterable[str] = ()) -> str:
-    """Return a sha256 over the relative names and bytes of all files below `folder`, but for what `exclude` names: files, folders."""
-    left_out = set(exclude)
+def digest_folder(folder: Path, exclude: Collection[str] = ()) -> str:
+    """Return a sha256 over the relative names and bytes of all files in `folder`, without the files and folders named in `exclude`."""
     files = sorted((path.relative_to(folder), path) for path in folder.rglob("*") if path.is_file())
-    return digest_value([(name.as_posix(), digest_file(path)) for name, path in files if left_out.isdisjoint(name.parts)])
+    return digest_value([(name.as_posix(), digest_file(path)) for name, path in files if set(exclude).isdisjoint(name.parts)])
 
 
 def digest_value(value: object) -> str:
@@ -27,11 +26,11 @@ def digest_value(value: object) -> str:
 
 
 def digest_code(*folders: str) -> str:
-    """Return a sha256 over the sources of every module of `components` that is loaded in this process, and over all below `folders`.
+    """Return a sha256 over the sources of all loaded modules of `components` and of all modules in `folders`.
 
-    Inside a step this is the step's own import closure, so a study or a checkpoint made by other code is not continued. What is
-    loaded only when it is needed, as the torch half of a task, must stand in one of `folders`, relative to `components`.
-    The launcher is left out: it starts the code and does not shape a result.
+    Inside a step this is the step's import closure, so that a study or checkpoint of other code is not resumed. Lazily loaded
+    modules, such as the torch half of a task, must be in one of `folders`, relative to `components`. The launcher is left out,
+    since it does not affect results.
     """
     home = Path(__file__).parents[1]
     loaded = {
@@ -39,5 +38,5 @@ def digest_code(*folders: str) -> str:
         for name, module in sys.modules.items()
         if name.split(".")[0] == "components" and not name.endswith("__main__") and getattr(module, "__file__", None)
     }
-    below = {path for folder in folders for path in (home / folder).rglob("*.py")}
-    return digest_value({str(path.relative_to(home)) if home in path.parents else path.name: digest_file(path) for path in loaded | below})
+    lazy = {path for folder in folders for path in (home / folder).rglob("*.py")}
+    return digest_value({str(path.relative_to(home)) if home in path.parents else path.name: digest_file(path) for path in loaded | lazy})

@@ -1,57 +1,67 @@
-"""Locks that say who waits for what when they cannot be had: of a file, or of the shared database where several machines work.
+"""Locks on a file, or in the database that several machines share; the error names the lock.
 
-Either is let go of with the process that holds it: by the kernel, or by PostgreSQL when the connection is gone.
+Both end with the process that holds them: the kernel releases a file lock, PostgreSQL releases the lock of a closed connection.
 """
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from components.core.errors import Unavailable
+from components.core.errors import Unavailable, first_line
 from components.core.hashing import digest_value
 
-DATABASE = "RETUNE_DATABASE"  # SQLAlchemy's address of the PostgreSQL database that workers share
+DATABASE = "RETUNE_DATABASE"  # SQLAlchemy URL of the PostgreSQL database that workers share
 _POLL = 0.1  # seconds
 
 
 class LockTimeout(Unavailable):
-    """Another process holds the lock; whatever else keeps it from being had is `Unavailable` alone."""
+    """Another process holds the lock; every other failure to get it is a plain `Unavailable`."""
 
 
 def shared_database() -> str | None:
-    """Return the address of the database that workers on several machines share; None where all state is embedded."""
+    """Return the URL of the database that workers on several machines share; None if all state is local."""
     return os.environ.get(DATABASE) or None
 
 
 @contextmanager
-def hold(path: Path, timeout: float) -> Iterator[None]:
-    """Hold the file lock at `path`.
+def lock(path: Path, wait: float = 0.0, shared: bool = False, busy: str = "") -> Iterator[None]:
+    """Hold a lock on the file `path`, which is created if missing; a `shared` lock only excludes exclusive ones.
+
+    `wait` is in seconds (`math.inf` for no limit), `busy` the message if the lock is still held after that.
 
     Raises:
-        Busy: another process has held it for `timeout` seconds.
+        LockTimeout: another process holds the lock.
     """
-    lock = FileLock(path)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    end = time.monotonic() + wait
     try:
-        lock.acquire(timeout=timeout)
-    except Timeout:
-        raise LockTimeout(f"{path} has been held by another process for {timeout:g} s; wait for it to end and try again") from None
-    try:
-        yield
+        while True:
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    message = f"{path} has been held by another process for {wait:g} s; wait for it to end and try again"
+                    raise LockTimeout(busy or message) from None
+            time.sleep(_POLL)
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough: a forked child may share the descriptor
     finally:
-        lock.release()
+        os.close(descriptor)
 
 
 @contextmanager
-def hold_shared(database: str, name: str, timeout: float) -> Iterator[None]:
-    """Hold the lock `name` among all who use `database`: an advisory lock of PostgreSQL's session, on a connection of its own.
+def database_lock(database: str, name: str, wait: float) -> Iterator[None]:
+    """Hold the lock `name` among all users of `database`: a PostgreSQL advisory lock on a separate connection.
 
     Raises:
-        Busy: another process has held it for `timeout` seconds.
-        Unavailable: the database is out of reach.
+        LockTimeout: another process has held it for `wait` seconds.
+        Unavailable: the database is unreachable.
     """
     import sqlalchemy as sa
     import sqlalchemy.exc
@@ -62,11 +72,11 @@ def hold_shared(database: str, name: str, timeout: float) -> Iterator[None]:
     try:
         connection = engine.connect()
     except sqlalchemy.exc.OperationalError as error:
-        raise Unavailable(f"{engine.url} is out of reach: {str(error).splitlines()[0]}") from error
+        raise Unavailable(f"{engine.url} is unreachable: {first_line(error)}") from error
     with connection:
-        end = time.monotonic() + timeout
+        end = time.monotonic() + wait
         while not connection.execute(sa.select(sa.func.pg_try_advisory_lock(key))).scalar_one():
             if time.monotonic() >= end:
-                raise LockTimeout(f"another worker has held {name!r} for {timeout:g} s; wait for it to end and try again")
+                raise LockTimeout(f"another worker has held {name!r} for {wait:g} s; wait for it to end and try again")
             time.sleep(_POLL)
         yield

@@ -1,24 +1,24 @@
-"""Text of users inside Markdown that other programs render: Prefect, MLflow, a messenger. It is shown as it is, and no HTML."""
+"""Escape user text for Markdown that Prefect, MLflow or a messenger renders."""
 
 import html
 import re
 
-_SPECIAL = re.compile(r"[\\`*\[\]|~!#]|(?<!\w)_|_(?!\w)")  # what means something to Markdown, wherever it stands
-_BULLET = re.compile(r"^(?=[-+=](?:\s|$))|^(\d+)(?=[.)](?:\s|$))")  # what means something where a line begins
+_SPECIAL = re.compile(r"[\\`*\[\]|~!#]|(?<!\w)_|_(?!\w)")  # special anywhere in a line
+_BULLET = re.compile(r"^(?=[-+=](?:\s|$))|^(\d+)(?=[.)](?:\s|$))")  # special at the start of a line
 _ESCAPED = re.compile(r"\\([\\`*\[\]|~!#_+=.)-])")
 
 
 def escape(text: object) -> str:
-    """Return text that Markdown shows as it is: no HTML, link, picture, emphasis or table cell; line breaks stay."""
+    """Escape HTML and Markdown markup in `text`; line breaks stay."""
     lines = html.escape(str(text), quote=False).splitlines()
     return "\n".join(_BULLET.sub(r"\1\\", _SPECIAL.sub(r"\\\g<0>", line.lstrip())) for line in lines)
 
 
 def cell(text: object) -> str:
-    """Return text as one cell of a table."""
+    """Escape `text` for one table cell."""
     return " ".join(escape(text).split())
 
 
 def unescape(text: str) -> str:
-    """Return the text that `escape` was given."""
+    """Undo `escape`."""
     return html.unescape(_ESCAPED.sub(r"\1", text))

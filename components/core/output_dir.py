@@ -1,4 +1,4 @@
-"""Folders: a step's output, which it empties and never edits in place; and state, which other accounts of the machine do not see."""
+"""Output folders, which a step empties and refills, and state folders, which other accounts cannot read."""
 
 import os
 import pwd
@@ -9,11 +9,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _OTHERS, _GROUP_TOO = 0o007, 0o077
-_STATE = ("*.db", "*.db-*", "*.db.*", "*.log", "*.json", "*.jsonl")  # of a folder of state: databases with their journals, logs, addresses
+_STATE = ("*.db", "*.db-*", "*.db.*", "*.log", "*.json", "*.jsonl")  # databases with journals, logs, addresses
 
 
 def fresh(out: Path) -> Path:
-    """Empty `out`, make it if it is not there, and return it."""
+    """Create `out` or empty it, and return it."""
     if out.is_symlink() or out.is_file():
         out.unlink()
     elif out.exists():
@@ -23,25 +23,26 @@ def fresh(out: Path) -> Path:
 
 
 def closed_to(folder: Path) -> int:
-    """Return the bits of a mode that state in `folder`, which need not be there yet, does not have.
+    """Return the mode bits to remove from state files in `folder`, which may not exist yet.
 
-    State is its owner's alone. A folder that was opened to a group on purpose stays open to it: the set-group-id bit says so
-    (`chmod g+s`), or a group that is not its owner's own and may write.
+    State belongs to its owner only. A folder shared with a group on purpose stays shared: it has the set-group-id bit
+    (`chmod g+s`), or is writable by a group other than its owner's primary group.
     """
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     try:
-        found = folder.stat()
-        own = pwd.getpwuid(found.st_uid).pw_gid
+        status = folder.stat()
+        primary = pwd.getpwuid(status.st_uid).pw_gid
     except (OSError, KeyError):
         return _GROUP_TOO
-    shared = found.st_mode & stat.S_ISGID or (found.st_mode & stat.S_IWGRP and found.st_gid != own and not found.st_mode & stat.S_IWOTH)
+    group_writes = status.st_mode & stat.S_IWGRP and not status.st_mode & stat.S_IWOTH
+    shared = status.st_mode & stat.S_ISGID or (group_writes and status.st_gid != primary)
     return _OTHERS if shared else _GROUP_TOO
 
 
 @contextmanager
 def private(folder: Path) -> Iterator[None]:
-    """Let what the block makes, in this process and its children, be closed to whom state in `folder` is closed to."""
+    """Set the umask for state in `folder` while the block runs, for this process and its children."""
     before = os.umask(closed_to(folder))
     try:
         yield
@@ -50,28 +51,28 @@ def private(folder: Path) -> Iterator[None]:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder of state, with the folders above it, unless it is there."""
+    """Create a state folder and its parents, unless it exists."""
     if not folder.is_dir():
         with private(folder):
             folder.mkdir(parents=True, exist_ok=True)
 
 
 def open_log(path: Path) -> int:
-    """Open a log of a service for appending, made for its owner alone; return the descriptor."""
+    """Open a private service log for appending and return the descriptor."""
     with private(path.parent):
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
 
 def close_to_others(var: Path) -> None:
-    """Take from a folder of state, its databases and its logs the rights that an earlier release left to other accounts.
+    """Remove the permissions that earlier releases gave other accounts on a state folder, its databases and its logs.
 
-    What another account owns, or a disk that cannot be written, is left as it is.
+    Files of another account or on a read-only disk stay unchanged.
     """
     with suppress(OSError):
         if var.is_symlink() or not var.is_dir():
             return
         closed = closed_to(var)
-        # PostgreSQL, which root runs as another user, has to pass through on the way to var/stack.
+        # Root runs PostgreSQL as another user, which needs to pass through to var/stack.
         passage = 0o011 if os.geteuid() == 0 and (var / "stack").is_dir() else 0
         _close(var, closed & ~passage)
         for folder in (var, var / "prefect", var / "services", var / "optuna"):
@@ -85,6 +86,6 @@ def close_to_others(var: Path) -> None:
 
 def _close(path: Path, closed: int) -> None:
     with suppress(OSError):
-        found = path.stat()
-        if found.st_uid == os.geteuid() and found.st_mode & closed:
-            path.chmod(stat.S_IMODE(found.st_mode) & ~closed)
+        status = path.stat()
+        if status.st_uid == os.geteuid() and status.st_mode & closed:
+            path.chmod(stat.S_IMODE(status.st_mode) & ~closed)

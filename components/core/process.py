@@ -1,4 +1,4 @@
-"""How a process of Retune behaves: it tells nobody, does not spin, and does not outlive who started it."""
+"""Process behaviour: no telemetry, no busy waiting, and no process outlives its parent."""
 
 import contextlib
 import ctypes
@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 
 QUIET = {
-    "DO_NOT_TRACK": "true",  # the word: MLflow ignores 1
+    "DO_NOT_TRACK": "true",  # MLflow ignores 1
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DVC_NO_ANALYTICS": "1",
@@ -22,13 +22,13 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "TOKENIZERS_PARALLELISM": "false",
-    # Two torch processes that spin while they wait slow each other down sevenfold.
+    # Two torch processes that wait actively slow each other down sevenfold.
     "OMP_WAIT_POLICY": "passive",
     "GOMP_SPINCOUNT": "0",
-    "PGCONNECT_TIMEOUT": "5",  # seconds for PostgreSQL to let a client in, of each of its host's addresses; for ever by itself
+    "PGCONNECT_TIMEOUT": "5",  # seconds per address of the host; unlimited by default
 }
-_OURS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "PGCONNECT_TIMEOUT")  # unless the user has set them
-# What git tells its hooks of the repository that it works on; a child of ours looks for its own.
+_DEFAULTS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "PGCONNECT_TIMEOUT")  # unless the user has set them
+# Variables that git sets for its hooks; a child process must find its own repository.
 REPOSITORY = (
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -45,73 +45,70 @@ REPOSITORY = (
     "GIT_SHALLOW_FILE",
     "GIT_NO_REPLACE_OBJECTS",
     "GIT_REPLACE_REF_BASE",
-    "GIT_LITERAL_PATHSPECS",  # how git reads the paths that it is given: ours must mean what they say
+    "GIT_LITERAL_PATHSPECS",  # how git interprets path arguments: ours are literal
     "GIT_GLOB_PATHSPECS",
     "GIT_NOGLOB_PATHSPECS",
     "GIT_ICASE_PATHSPECS",
 )
 _PR_SET_PDEATHSIG = 1
 _PARENT = "--parent="
-_DVC_STAGE = "DVC_STAGE"  # which DVC sets for a stage's command
+_DVC_STAGE = "DVC_STAGE"  # set by DVC for the command of a stage
 
-CHILDREN: set[subprocess.Popen[str]] = set()  # leaders of their process groups, which a thread waits for
+CHILDREN: set[subprocess.Popen[str]] = set()  # process group leaders that a thread waits for
 
 
 def inherited_environment() -> dict[str, str]:
-    """Return the environment for a child: this process's, without the repository that git's hooks are told of."""
+    """Return the environment for a child process, without git's hook variables."""
     return {name: value for name, value in os.environ.items() if name not in REPOSITORY}
 
 
 def quiet_environment() -> None:
-    """Switch telemetry off, passive waiting on, and no database waited for for ever, in this process and its children.
+    """Switch telemetry off, use passive waiting and a database timeout, in this process and its children.
 
-    What the user set stays.
-
-    Telemetry is the exception: it is off whatever the shell says. So is the repository of a git hook that called us, which is not the
-    project's. Must run before torch, MLflow or Prefect is imported.
+    Values set by the user stay, except for telemetry and git's hook variables. Call it before importing torch, MLflow or Prefect.
     """
     for name in REPOSITORY:
         os.environ.pop(name, None)
     for name, value in QUIET.items():
-        if name in _OURS:
+        if name in _DEFAULTS:
             os.environ.setdefault(name, value)
         else:
             os.environ[name] = value
 
 
 def tied_command(command: Sequence[str]) -> list[str]:
-    """Return `command` tied to the life of this process from its very first moment, also where this process is killed meanwhile."""
-    # -P: the folder of this file is not on the import path. -B: no compiled files are written.
+    """Return a command line that runs `command` and kills it when this process ends, even if this process is killed."""
+    # -P: keep the folder of this file off the import path. -B: write no compiled files.
     return [sys.executable, "-P", "-B", __file__, f"{_PARENT}{os.getpid()}", *command]
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Make the kernel end this process when its parent dies; elsewhere than on Linux, watch the parent every half second.
+    """Let the kernel kill this process when its parent dies; except on Linux, poll the parent every half second.
 
-    Ends this process at once where the parent has died before: it is not `parent` any more, which the parent passed along, or DVC has
-    started this process and another session has adopted it. DVC passes nothing along, and starts its stages in its own session; one
-    that leads a session (`setsid`, `script`, `unbuffer`) was given it, and tells nothing.
+    Ends this process at once if the parent has already died: the parent is no longer `parent` (its process id, passed on the command
+    line), or DVC started this process and another session has adopted it. DVC passes no id and starts stages in its own session;
+    a process that leads its session (`setsid`, `script`, `unbuffer`) is not checked.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    found = os.getppid()
-    if (_adopted_by(found) if parent is None else found != parent) or os.getppid() != found:
+    current = os.getppid()
+    if (_adopted_by(current) if parent is None else current != parent) or os.getppid() != current:
         os.kill(os.getpid(), signal.SIGKILL)
     if sys.platform != "linux":
-        threading.Thread(target=_watch, args=(found,), daemon=True).start()
+        threading.Thread(target=_watch, args=(current,), daemon=True).start()
 
 
 def _adopted_by(parent: int) -> bool:
     try:
         return _DVC_STAGE in os.environ and os.getsid(0) not in (os.getsid(parent), os.getpid())
-    except ProcessLookupError:  # it has died this very moment
+    except ProcessLookupError:  # it has just died
         return True
 
 
 def end_group(child: subprocess.Popen[str], grace: float = 0.0) -> None:
-    """End a child that leads its process group, and all of the group: SIGINT and `grace` seconds to say goodbye, then SIGKILL.
+    """Send SIGINT to a child's process group, wait `grace` seconds, then send SIGKILL.
 
-    One that was waited for is left: its number may be another's.
+    A child that was already waited for is skipped, since its process id may be reused.
     """
     if child.returncode is not None:
         return
@@ -125,41 +122,52 @@ def end_group(child: subprocess.Popen[str], grace: float = 0.0) -> None:
 
 
 def end_children() -> None:
-    """Kill every process in CHILDREN, from any thread; who waits for one finds it taken out of the set, and says cancelled."""
+    """Kill every process in CHILDREN, from any thread; a waiting thread sees it removed from the set and reports a cancellation."""
     while CHILDREN:
-        with contextlib.suppress(KeyError):  # it ended by itself meanwhile
+        with contextlib.suppress(KeyError):  # it has just ended
             end_group(CHILDREN.pop())
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether a process with this number exists on this host."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # a process of another account
+        return True
+    return True
+
+
 def owner(pid: int | None = None) -> str:
-    """Return who this process is, or the one with the number `pid`, so that another one can tell later whether it is gone."""
-    import psutil  # here, since this file also becomes other commands, and is then to start at once
+    """Return a tag (JSON) that identifies this process, or process `pid`, for `is_gone`."""
+    import psutil  # slow to import, and `main` must start fast
 
     process = psutil.Process(pid)
     return json.dumps({"host": socket.gethostname(), "pid": process.pid, "started": round(process.create_time(), 1)})
 
 
 def is_gone(tag: str) -> bool:
-    """Say whether the process that `owner` described has ended; one of another host counts as alive."""
+    """Return whether the process of an `owner` tag has ended; a process of another host counts as alive."""
     import psutil
 
     try:
-        who = json.loads(tag)
-        if who["host"] != socket.gethostname():
+        description = json.loads(tag)
+        if description["host"] != socket.gethostname():
             return False
-        process = psutil.Process(int(who["pid"]))
-        if process.status() == psutil.STATUS_ZOMBIE:  # it has ended, and nobody has asked how
+        process = psutil.Process(int(description["pid"]))
+        if process.status() == psutil.STATUS_ZOMBIE:
             return True
         started = process.create_time()
     except psutil.NoSuchProcess:
         return True
     except (ValueError, KeyError, TypeError, psutil.AccessDenied):
         return False
-    return bool(abs(started - float(who["started"])) > 1)  # the number was given to another process
+    return bool(abs(started - float(description["started"])) > 1)  # the process id was reused
 
 
 def is_foreign(tag: str) -> bool:
-    """Say whether `owner` described a process of another host: nothing here can tell whether that is gone."""
+    """Return whether an `owner` tag names a process of another host, whose end cannot be detected here."""
     try:
         return bool(json.loads(tag)["host"] != socket.gethostname())
     except (ValueError, KeyError, TypeError):
@@ -173,7 +181,7 @@ def _watch(parent: int) -> None:
 
 
 def main() -> None:
-    """`python -m components.core.process [--parent=PID] COMMAND…`: become COMMAND, tied to the life of the caller, which is PID."""
+    """`python -m components.core.process [--parent=PID] COMMAND…`: exec COMMAND, which ends with its parent PID."""
     named = sys.argv[1].startswith(_PARENT)
     die_with_parent(int(sys.argv[1].removeprefix(_PARENT)) if named else os.getppid())
     command = sys.argv[1 + named :]

@@ -1,6 +1,6 @@
-"""The base of every settings section: frozen, complete, unknown keys refused with the nearest known one.
+"""The base class of all settings sections: frozen, strict, and unknown keys are errors that suggest the closest known key.
 
-Each step owns its own section and sees no other; `flows/project/params.py` composes them into the whole of `params.yaml`.
+Each step has its own section; `flows/project/params.py` combines them to `params.yaml`.
 """
 
 import logging
@@ -15,17 +15,17 @@ from typing import Any, ClassVar, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
-from components.core.errors import BadParams
+from components.core.errors import BadParams, shorten
 
 log = logging.getLogger(__name__)
 
-_KNOWN, _LONG = 30, 100  # names that a message lists, and characters of one
-_EXPECTED = {  # by pydantic's name of a fault: what to write
+_KNOWN, _LONG = 30, 100  # limits: names listed in a message, characters of a name
+_EXPECTED = {  # by pydantic error type
     "string_type": "expected a text",
     "bool_type": "expected true or false, without quotes",
-    "tuple_type": "expected a list, as [a, b]",
-    "list_type": "expected a list, as [a, b]",
-    "dict_type": "expected a mapping, as {a: b}",
+    "tuple_type": "expected a list, e.g. [a, b]",
+    "list_type": "expected a list, e.g. [a, b]",
+    "dict_type": "expected a mapping, e.g. {a: b}",
 }
 _NO_SCHEMAS = ("default", "metadata", "serialization")  # parts of a schema that are values
 
@@ -38,11 +38,11 @@ def _an_integer(value: object) -> object:
     return _literal(value, "an integer")
 
 
-def _literal(value: object, wanted: str) -> object:
+def _literal(value: object, expected: str) -> object:
     if isinstance(value, bool):
-        raise ValueError(f"expected {wanted}, not a boolean")
+        raise ValueError(f"expected {expected}, not a boolean")
     if isinstance(value, str | bytes):
-        raise ValueError(f"expected {wanted}, not a text; {_number_hint(value)}")
+        raise ValueError(f"expected {expected}, not a text; {_number_hint(value)}")
     return value
 
 
@@ -50,15 +50,15 @@ def _number_hint(text: str | bytes) -> str:
     try:
         float(text)
     except ValueError:
-        return "write digits alone, with a dot and no comma, as 0.5 or 1e-4"
+        return "write digits with a dot and no comma, e.g. 0.5 or 1e-4"
     return "leave the quotes out"
 
 
 def _take_literally(part: Any) -> None:
-    """Refuse, at every depth of a schema, booleans and texts where a number is expected, and whatever is none where a boolean is."""
+    """Make a schema strict at every depth: booleans and texts are no numbers, and only true and false are booleans."""
     if isinstance(part, list | tuple):
-        for one in part:
-            _take_literally(one)
+        for item in part:
+            _take_literally(item)
     elif isinstance(part, dict):
         if part.get("type") == "bool":
             part["strict"] = True
@@ -66,10 +66,10 @@ def _take_literally(part: Any) -> None:
             inner = dict(part)
             part.clear()
             part.update(core_schema.no_info_before_validator_function(_an_integer if inner["type"] == "int" else _a_number, inner))
-        elif not _is_ours(part.get("function")):  # a section in a section was here before
-            for name, one in part.items():
+        elif not _is_ours(part.get("function")):  # else a nested section, which is already strict
+            for name, item in part.items():
                 if name not in _NO_SCHEMAS:
-                    _take_literally(one)
+                    _take_literally(item)
 
 
 def _is_ours(function: Any) -> bool:
@@ -77,26 +77,26 @@ def _is_ours(function: Any) -> bool:
 
 
 class Section(BaseModel):
-    """A frozen group of settings; every field has a description, a unit where it has one, and a bound where it needs one."""
+    """A frozen group of settings; each field has a description, with unit and bounds if they apply."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     renamed: ClassVar[Mapping[str, str]] = {}
-    """The names that settings had in the release before, each with the name of today."""
+    """Setting names of the previous release, each with the current name."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Take each value for what it is: true is no 1, "3" no 3, 1 no true; 3.0 is 3 still."""
+        """Allow no conversions between true and 1 or "3" and 3; 3.0 is still 3."""
         schema = handler(source)
         _take_literally(schema)
         return schema
 
     @classmethod
     def parse(cls, raw: object, where: str) -> Self:
-        """Make the section from the plain value found at `where` in params.yaml.
+        """Build the section from the value at `where` in params.yaml.
 
         Raises:
-            BadParams: with every fault of the section in one message.
+            BadParams: lists every fault of the section.
         """
         try:
             return cls.model_validate(current_names(cls, {} if raw is None else raw, where))
@@ -105,13 +105,13 @@ class Section(BaseModel):
 
 
 class OpenSection(Section):
-    """A section whose fields somebody else knows, as a task knows its own; `fields` are the plain values."""
+    """A section whose fields are checked elsewhere, e.g. by the task; `fields` contains the plain values."""
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The values as they are written."""
+        """The plain values."""
         return dict(self.model_extra or {})
 
 
@@ -119,10 +119,10 @@ NOTHING = OpenSection()
 
 
 def current_names(section: type[BaseModel], raw: Any, where: str) -> Any:
-    """Return `raw` with each setting of the release before under its name of today, and log a warning for each.
+    """Return `raw` with the settings of the previous release renamed; log a warning for each.
 
     Raises:
-        BadParams: a setting is there under both names.
+        BadParams: both the old and the new name are set.
     """
     if not isinstance(raw, Mapping):
         return raw
@@ -143,7 +143,7 @@ def current_names(section: type[BaseModel], raw: Any, where: str) -> Any:
 def _renamed_below(annotation: Any, value: Any, where: str) -> Any:
     if get_origin(annotation) is dict and isinstance(value, Mapping):
         inner = get_args(annotation)[1]
-        return {key: _renamed_below(inner, each, f"{where}.{key}") for key, each in value.items()}
+        return {key: _renamed_below(inner, item, f"{where}.{key}") for key, item in value.items()}
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return current_names(annotation, value, where)
     return value
@@ -155,19 +155,30 @@ def warn_once(message: str) -> None:
     log.warning("%s", message)
 
 
+def suggest(name: str, known: list[str]) -> str | None:
+    """Return the known name closest to `name`, or None if none is close."""
+    if len(name) > _LONG:
+        return None
+    return next(iter(get_close_matches(name, [text for text in known if len(text) <= _LONG], n=1, cutoff=0.6)), None)
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return `; did you mean 'x'?` for the closest known name, or an empty text."""
+    close = suggest(name, known)
+    return "" if close is None else f"; did you mean {close!r}?"
+
+
 def nearest(name: str, known: list[str]) -> str:
-    """Return `; did you mean 'x'?` for the closest known name, or the list of known names; nothing where none is known."""
+    """Return `; did you mean 'x'?` for the closest known name, else `; known: …`; empty if `known` is empty."""
     if not known:
         return ""
-    close = get_close_matches(name, [each for each in known if len(each) <= _LONG], n=1, cutoff=0.6) if len(name) <= _LONG else []
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    some = [each if len(each) <= _LONG else f"{each[: _LONG - 1]}…" for each in sorted(known)[:_KNOWN]]
-    return f"; known: {', '.join(some)}{f' and {len(known) - _KNOWN:,} more' if len(known) > _KNOWN else ''}"
+    some = ", ".join(shorten(text, _LONG) for text in sorted(known)[:_KNOWN])
+    more = f" and {len(known) - _KNOWN:,} more" if len(known) > _KNOWN else ""
+    return did_you_mean(name, known) or f"; known: {some}{more}"
 
 
 def _fault(section: type[BaseModel], where: str, detail: ErrorDetails) -> str:
-    # Where a value may be of several types, pydantic names our validator too.
+    # If a value may have several types, the location also contains the name of our validator.
     parts = (part for part in map(str, detail["loc"]) if not part.startswith("function-before["))
     path = ".".join(part for part in (where, *parts) if part)
     if detail["type"] == "extra_forbidden":
@@ -180,7 +191,7 @@ def _fault(section: type[BaseModel], where: str, detail: ErrorDetails) -> str:
 
 
 def _fields_at(section: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Return the names of the settings at `path` below `section`, as they are written in params.yaml."""
+    """Return the setting names at `path` in `section`, as written in params.yaml."""
     parts = iter(path)
     for part in parts:
         field = next((f for name, f in section.model_fields.items() if part in (name, f.alias)), None)
@@ -195,7 +206,7 @@ def _fields_at(section: type[BaseModel], path: tuple[int | str, ...]) -> list[st
 
 
 class _Short(Repr):
-    """A value in about 80 characters; what is left out of a large one is not even looked at."""
+    """Shows a value in about 80 characters and reads only the part of it that is shown."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,5 +217,4 @@ class _Short(Repr):
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a mapping with {', '.join(str(key)[:80] for key in islice(value, 20)) or 'no keys'}{', …' * (len(value) > 20)}"
-    text = _Short().repr(value)
-    return text if len(text) <= 80 else text[:77] + "…"
+    return shorten(_Short().repr(value), 80)

@@ -1,8 +1,8 @@
-"""Temporary folders and files that name their owner: what a killed process left is removed by the next one.
+"""Temporary folders and files named after their owner, so that the next process can delete those of killed processes.
 
-A name holds host, process number and start of the process, so nothing has to be written into the folder, and a number that was given to
-another process is told apart. What a living process, another host or another account owns is left. Its owner also holds a lock on it, which
-ends with the process: numbers of processes mean nothing to another container, and the start of one moves with the clock.
+A name contains host, process id and start time; nothing needs to be written inside, and a reused process id is detected. Files of a
+running process, another host or another account stay. The owner also holds a lock on them that ends with the process, because
+process ids mean nothing in another container and start times move with the clock.
 """
 
 import fcntl
@@ -20,14 +20,14 @@ from components.core.process import is_gone, owner
 
 PREFIX = "retune-"
 _OWNER = re.compile(r"(?P<host>[^/]+)-(?P<pid>\d+)-(?P<started>\d+\.\d+)[-.].+")
-_HELD: dict[Path, int] = {}  # the descriptor that holds the lock of what this process made
+_LOCKED: dict[Path, int] = {}  # the descriptor that locks each path of this process
 
 
 @contextmanager
 def temporary(most: int | None = None) -> Iterator[Path]:
-    """Give an empty folder below the temporary folder, which is removed at the end.
+    """Yield an empty temporary folder, which is deleted at the end.
 
-    Where its path would have more than `most` bytes, it is a folder below /tmp that does not name its owner: a socket's path is limited.
+    If its path has more than `most` bytes, use an ownerless folder in /tmp instead, since paths of sockets are limited.
     """
     folder = make()
     if most is not None and len(os.fsencode(folder)) > most:
@@ -40,60 +40,58 @@ def temporary(most: int | None = None) -> Iterator[Path]:
 
 
 def make() -> Path:
-    """Return a new folder for whoever calls `remove`; the first call of a process sweeps."""
+    """Return a new folder that the caller deletes with `remove`; the first call of a process also sweeps."""
     home = tempfile.gettempdir()
     _sweep_once(home)
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{_mine()}-"))
-    _hold(folder, os.O_RDONLY)
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{_owner_name()}-"))
+    _lock(folder, os.O_RDONLY)
     return folder
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder of `make`."""
+    """Delete a folder of `make`."""
     shutil.rmtree(folder, ignore_errors=True)
-    _let_go(folder)
+    _unlock(folder)
 
 
-def outlives_this_program(folder: Path) -> None:
-    """Let what this process becomes by exec hold a folder of `make`."""
-    if folder in _HELD:
-        os.set_inheritable(_HELD[folder], True)
+def keep_after_exec(folder: Path) -> None:
+    """Keep the lock on a folder of `make` when this process becomes another program by exec."""
+    if folder in _LOCKED:
+        os.set_inheritable(_LOCKED[folder], True)
 
 
 @contextmanager
 def partial_of(path: Path) -> Iterator[Path]:
-    """Give the file to write, which becomes `path` at the end; files that killed processes left in its folder are removed."""
+    """Yield a file to write that replaces `path` at the end; delete partial files of killed processes in its folder."""
     sweep(path.parent, f"{PREFIX}*.partial")
-    partial = path.with_name(f"{PREFIX}{_mine()}.{path.name}.partial")
-    _hold(partial, os.O_RDWR | os.O_CREAT)
+    partial = path.with_name(f"{PREFIX}{_owner_name()}.{path.name}.partial")
+    _lock(partial, os.O_RDWR | os.O_CREAT)
     try:
         yield partial
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-        _let_go(partial)
+        _unlock(partial)
 
 
-def _hold(path: Path, flags: int) -> None:
-    _HELD[path] = os.open(path, flags, 0o666)
-    with suppress(OSError):  # a file system without locks
-        fcntl.flock(_HELD[path], fcntl.LOCK_EX)
+def _lock(path: Path, flags: int) -> None:
+    _LOCKED[path] = os.open(path, flags, 0o666)
+    with suppress(OSError):  # the file system has no locks
+        fcntl.flock(_LOCKED[path], fcntl.LOCK_EX)
 
 
-def _let_go(path: Path) -> None:
-    if (held := _HELD.pop(path, None)) is not None:
-        os.close(held)
+def _unlock(path: Path) -> None:
+    if (descriptor := _LOCKED.pop(path, None)) is not None:
+        os.close(descriptor)
 
 
 def sweep(home: Path, pattern: str = f"{PREFIX}*") -> None:
-    """Remove what matches `pattern` in a folder, is ours and has no living owner."""
-    for left in home.glob(pattern):
-        if not _abandoned(left):
-            continue
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
+    """Delete the paths in a folder that match `pattern`, belong to this account and whose owner process has ended."""
+    for path in filter(_is_abandoned, home.glob(pattern)):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            left.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @cache
@@ -101,31 +99,31 @@ def _sweep_once(home: str) -> None:
     sweep(Path(home))
 
 
-def _mine() -> str:
+def _owner_name() -> str:
     try:
-        who = json.loads(owner())
-    except ImportError:  # a package is loaded where psutil may be missing; whoever loads it removes its folders
+        process = json.loads(owner())
+    except ImportError:  # psutil may be missing where a package is loaded; its loader deletes the folders
         return "nobody"
-    return f"{who['host']}-{who['pid']}-{who['started']}"
+    return f"{process['host']}-{process['pid']}-{process['started']}"
 
 
-def _abandoned(path: Path) -> bool:
-    found = _OWNER.fullmatch(path.name.removeprefix(PREFIX))
+def _is_abandoned(path: Path) -> bool:
+    match = _OWNER.fullmatch(path.name.removeprefix(PREFIX))
     try:
         stat = path.lstat()
-    except OSError:  # another process removed it
+    except OSError:  # another process deleted it
         return False
-    if found is None or path.is_symlink() or stat.st_uid != os.getuid():
+    if match is None or path.is_symlink() or stat.st_uid != os.getuid():
         return False
     try:
-        gone = is_gone(json.dumps({"host": found["host"], "pid": int(found["pid"]), "started": float(found["started"])}))
-    except ImportError:  # as above: nobody can tell
+        tag = json.dumps({"host": match["host"], "pid": int(match["pid"]), "started": float(match["started"])})
+        return is_gone(tag) and not _is_locked(path)
+    except ImportError:  # psutil is missing, as above
         return False
-    return gone and not _is_held(path)
 
 
-def _is_held(path: Path) -> bool:
-    """Say whether a process holds the lock of a folder or file, or nobody can tell."""
+def _is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock of a folder or file, or this cannot be determined."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

@@ -20,10 +20,10 @@ from components.artifacts.manifest import MAIN, OTHERS, BaseManifest, FilePart, 
 from components.artifacts.rows import verify
 from components.core.atomic import aside, swap
 from components.core.documents import read_json
-from components.core.errors import BadModel, BadParams, NotFound
+from components.core.errors import BadModel, BadParams, NotFound, first_line
 from components.core.hashing import digest_file, digest_value
 from components.core.section import Section
-from components.data.hub import first_line, hub_errors
+from components.data.hub import hub_errors
 from components.model.base_resolver import HUB_ID, PACKAGE, REGISTERED, in_package
 from components.model.support.foreign_code import SETTINGS, fault_of
 from components.model.support.pretrained import lacks_packages, refuse_unloadable

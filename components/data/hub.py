@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from components.core.errors import BadInput, Unavailable
+from components.core.errors import BadInput, Unavailable, first_line
 
 _BUSY = 429  # and all from 500 on
 
@@ -37,8 +37,3 @@ def hub_errors(asked: str, bad: type[BadInput], otherwise: str = "") -> Iterator
         raise bad(f"{asked} the hub answers: {first_line(error)}") from error
     except httpx2.HTTPError as error:
         raise Unavailable(f"{asked} the hub is out of reach: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """Return what an error says first, cut where it is long."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]

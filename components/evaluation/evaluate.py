@@ -60,11 +60,11 @@ def evaluate(
     if test.empty:
         raise BadData(f"{prepared / 'test' / 'test.parquet'} has no rows to evaluate on; raise preprocess.test_share")
     predictor = _load(kind, model, profile.labels)
-    candidate = Predictions.of(test, predictor.answer(test, evaluate.batch_size))
+    candidate = Predictions.from_output(test, predictor.answer(test, evaluate.batch_size))
     train, untouched = read_rows(prepared / "learn" / "train.parquet"), base_folder(base, predictor.spec.base)
     real = train[train[AUGMENTED].isna()].reset_index(drop=True) if AUGMENTED in train else train  # noise would make them easier to beat
     answers = kind.predict_baselines(real, test, predictor.spec, untouched)
-    baselines = {name: Predictions.of(test, answers[name]) for name in kind.baselines}
+    baselines = {name: Predictions.from_output(test, answers[name]) for name in kind.baselines}
     metrics = measure(kind, candidate, baselines, profile, model_digest, evaluate.min_class_units)
     metrics = metrics.model_copy(update={"tables": kind.tables(test, candidate)})
     _report(metrics, candidate.groups)
@@ -99,7 +99,7 @@ def measure(
         differences={
             name: {metric: measured.difference(metric, candidate, each) for metric in comparable} for name, each in baselines.items()
         },
-        says={} if kind.classes else {name: one.says for name, one in kind.measures.items()},
+        says={} if kind.classes else {name: one.description for name, one in kind.test_metrics.items()},
         **(_of_classes(measured.truth, candidate) if isinstance(measured, ClassificationMetrics) else {}),
     )
 

@@ -14,13 +14,13 @@ Floats = npt.NDArray[np.float64]
 def metric_set(task: tasks.Task, found: Predictions, min_class_units: int) -> MetricSet:
     """Return what the test set of `found` is measured by: classes from `min_class_units` test units on, or the task's own measures."""
     if task.classes:
-        return ClassificationMetrics.of(found, min_class_units)
-    return AdditiveMetrics.of(found, task.measures, RowStatistics(task))
+        return ClassificationMetrics.from_predictions(found, min_class_units)
+    return AdditiveMetrics.from_predictions(found, task.test_metrics, RowStatistics(task))
 
 
 def decidable_metrics(task: tasks.Task) -> dict[str, tuple[float, float]]:
     """Return the metrics that gates may decide on, each with its bounds."""
-    return dict.fromkeys(COMPARABLE, (0.0, 1.0)) if task.classes else {name: one.bounds for name, one in task.measures.items()}
+    return dict.fromkeys(COMPARABLE, (0.0, 1.0)) if task.classes else {name: one.bounds for name, one in task.test_metrics.items()}
 
 
 class RowStatistics:

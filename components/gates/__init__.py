@@ -4,7 +4,6 @@ Gates are pure functions of the evidence. A file `NAME.py` defines `Params` (sec
 optionally `NEEDS`; see docs/add-a-gate.md.
 """
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
@@ -12,8 +11,8 @@ from typing import Any, ClassVar, cast
 from pydantic import Field, create_model
 
 from components.artifacts.verdict import Role
-from components.core.errors import BadParams
-from components.core.section import Section, nearest
+from components.core import plugins
+from components.core.section import Section
 from components.gates.support import (
     LEVEL,
     Evidence,
@@ -46,7 +45,7 @@ FOLDER = Path(__file__).parent
 
 def available() -> list[str]:
     """Return the names of all gates, sorted."""
-    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+    return plugins.names(FOLDER)
 
 
 def load(name: str) -> Gate:
@@ -55,9 +54,7 @@ def load(name: str) -> Gate:
     Raises:
         BadParams: this gate does not exist.
     """
-    if name not in available():
-        raise BadParams(f"unknown gate {name!r}{nearest(name, available())}")
-    return cast(Gate, importlib.import_module(f"components.gates.{name}"))
+    return cast(Gate, plugins.load(__name__, name, available(), "gate"))
 
 
 def _sections() -> Any:

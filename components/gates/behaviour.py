@@ -6,7 +6,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from pydantic import AfterValidator, Field, field_validator
 
-from components.artifacts.behaviour import Behaviour, Tried
+from components.artifacts.behaviour import Behaviour, CaseResult
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
@@ -95,19 +95,19 @@ class _Limit(NamedTuple):
 class _Kind:
     """All cases of one kind: the failure rate, its limits and the hypotheses that may reject."""
 
-    def __init__(self, kind: str, cases: Sequence[Tried], evidence: Evidence, params: Params) -> None:
+    def __init__(self, kind: str, cases: Sequence[CaseResult], evidence: Evidence, params: Params) -> None:
         self.kind, self.cases, self.confidence = kind, cases, evidence.confidence
         self.at_most: float = getattr(params.at_most, kind)
         self.margin = params.margin
         self.gated = len(cases) >= params.min_cases
         self.passed = np.array([not case.candidate.failed for case in cases], dtype=bool)
-        self.units = Units.of([case.case.group for case in cases])
+        self.units = Units.from_groups([case.case.group for case in cases])
         self.failing = proportion(~self.passed, self.units, evidence.confidence)
         both = [case for case in cases if case.champion is not None]
         self.compared = len(both) >= params.min_cases
         self.candidate_passed = np.array([not case.candidate.failed for case in both], dtype=bool)
         self.champion_passed = np.array([case.champion is not None and not case.champion.failed for case in both], dtype=bool)
-        self.paired_units = Units.of([case.case.group for case in both]) if both else None
+        self.paired_units = Units.from_groups([case.case.group for case in both]) if both else None
 
     @property
     def difference(self) -> Estimate | None:
@@ -210,7 +210,7 @@ def _tables(kinds: list[_Kind]) -> list[ReportTable]:
     return tables
 
 
-def _case_row(tried: Tried) -> tuple[str | None, ...]:
+def _case_row(tried: CaseResult) -> tuple[str | None, ...]:
     """Return the table row of a failing case."""
     case, reply = tried.case, tried.candidate
     before, after, expected = reply.before, reply.after, case.label

@@ -64,7 +64,7 @@ def terms(metric: str, predictions: Predictions) -> Floats:
 
 
 def _compare(evidence: Evidence, params: Params, name: str, candidate: Predictions, champion: Predictions) -> GateResult:
-    units, bounds = Units.of(candidate.groups), _BOUNDS[params.metric]
+    units, bounds = Units.from_groups(candidate.groups), _BOUNDS[params.metric]
     candidate_terms, champion_terms = terms(params.metric, candidate), terms(params.metric, champion)
     estimate = mean_difference(candidate_terms, champion_terms, units, bounds, evidence.confidence)
     gap = f"{params.metric} difference {estimate.value:+.4f} to {name}"

@@ -72,7 +72,7 @@ class _Limit:
         self, name: str, logs: Floats, limit: float, setting: str, unit: str, confidence: float, doubt: str | None, at_least: bool = False
     ) -> None:
         sign = -1.0 if at_least else 1.0
-        units = Units.of(np.arange(len(logs)))
+        units = Units.from_groups(np.arange(len(logs)))
         estimate = mean(logs, units, _RANGE, confidence)
         self.name, self.setting, self.limit, self.unit = name, f"{setting} {limit:g}", limit, unit
         ends = {end: float(np.exp(getattr(estimate, end))) for end in ("value", "low", "high")}

@@ -95,10 +95,12 @@ def _gap(evidence: Evidence, params: Params, part: Slice) -> _Gap | None:
     inside, outside, groups = part.rows & counted, ~part.rows & counted, evidence.units.index
     if not inside.any() or not outside.any():
         return None
-    units, other_units = Units.of(groups[inside]), Units.of(groups[outside])
+    units, other_units = Units.from_groups(groups[inside]), Units.from_groups(groups[outside])
     by_groups = evidence.units.grouped
     if by_groups:
-        centre, error, freedom = _by_groups(hits[counted], inside[counted], Units.of(groups[counted]), (units.count, other_units.count))
+        centre, error, freedom = _by_groups(
+            hits[counted], inside[counted], Units.from_groups(groups[counted]), (units.count, other_units.count)
+        )
     else:
         (centre, error), freedom = difference_of_shares(hits[inside], hits[outside]), np.inf
     value, method = float(hits[inside].mean() - hits[outside].mean()), "Agresti-Caffo, independent rows"

@@ -118,7 +118,7 @@ def backward_transfer(gains: list[Floats], groups: list[npt.NDArray[np.str_]], c
     Successive test sets share most of their rows: a group, by its name, is left out of every set at once. Lopez-Paz and Ranzato
     (2017, NeurIPS 30:6467) define the transfer; here it is relative to the champion.
     """
-    units = Units.of(np.concatenate(groups))
+    units = Units.from_groups(np.concatenate(groups))
     sets = np.repeat(np.arange(len(gains)), [len(gain) for gain in gains])
     values = np.concatenate(gains)
     cell = sets * units.count + units.index

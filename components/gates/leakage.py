@@ -10,6 +10,7 @@ from pydantic import Field
 
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
+from components.core.errors import shorten
 from components.gates.support import (
     Evidence,
     GateSection,
@@ -28,7 +29,7 @@ from components.gates.support import (
 from components.gates.support.learned_rows import CANDIDATE_ROWS, rows_name
 
 NEEDS: frozenset[Need] = frozenset({"training_rows"})
-_PAIRS, _CHARACTERS = 20, 80  # rows and characters per text in the table of pairs
+_PAIRS = 20  # rows of the table of pairs
 _TOO_GOOD_FROM = 100  # rows or groups: a model with 97 % accuracy answers all of them correctly in 5 % of test sets
 
 
@@ -246,11 +247,7 @@ def _pair_table(counts: Sequence[_Count]) -> ReportTable:
     pairs = [pair for count in sorted(counts, key=lambda count: not count.exceeded) for pair in count.pairs][:_PAIRS]
     columns = ("reason", "test row", "other row", "similarity", "test text", "other text")
     rows = tuple(
-        (pair.reason, pair.test_id, pair.other_id, round(pair.similarity, 3), _short(pair.test_text), _short(pair.other_text))
+        (pair.reason, pair.test_id, pair.other_id, round(pair.similarity, 3), shorten(pair.test_text, 80), shorten(pair.other_text, 80))
         for pair in pairs
     )
     return ReportTable(title=f"The first {len(rows)} pairs", columns=columns, rows=rows)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _CHARACTERS else text[: _CHARACTERS - 1] + "…"

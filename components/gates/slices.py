@@ -128,7 +128,7 @@ def _compare(evidence: Evidence, champion: Predictions, part: Slice, min_rows: i
         return None
     if not evidence.classes:
         return _compare_by_metric(evidence, champion.take(rows), part.name, rows, min_rows)
-    expected, units = evidence.candidate.expected[rows], Units.of(evidence.units.index[rows])
+    expected, units = evidence.candidate.expected[rows], Units.from_groups(evidence.units.index[rows])
     candidate_correct, champion_correct = evidence.candidate.predicted[rows] == expected, champion.predicted[rows] == expected
     return _Comparison(
         name=part.name,

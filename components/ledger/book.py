@@ -1,4 +1,4 @@
-"""The ledger itself: appended to by compare-and-swap, asked by model and by moment."""
+"""The ledger: append by compare-and-swap, query by model and time."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -28,18 +28,18 @@ from components.ledger.tables import (
     test_rows,
     writing,
 )
-from components.ledger.test_set_use import SHARED, Wear, kept, prior_use
+from components.ledger.test_set_use import SHARED, PriorUse, prior_use, sample_keys
 
-_ASKED = sa.select(requests, answers.c.decision, answers.c.who, answers.c.why, answers.c.decided_at).outerjoin_from(requests, answers)
+_REQUESTS = sa.select(requests, answers.c.decision, answers.c.who, answers.c.why, answers.c.decided_at).outerjoin_from(requests, answers)
 
 
 class Ledger:
-    """The ledger at `url`, made if it does not exist. Every row gets a link of the chain in the transaction that writes it.
+    """The ledger at `url`, created if missing. Every row gets a link of the chain in the transaction that writes it.
 
     Raises (every method):
-        NotThere: the file is empty.
-        Unavailable: the database is busy or out of reach.
-        RetuneError: the file is a folder, not a ledger's database, or damaged.
+        NotFound: the file is empty.
+        Unavailable: the database is busy or unreachable.
+        RetuneError: the path is a folder, another database, or damaged.
     """
 
     def __init__(self, url: str) -> None:
@@ -49,33 +49,33 @@ class Ledger:
         prepare(self._engine, chain.begin_over_older)
 
     def __str__(self) -> str:
-        """Return where it is, without a password."""
+        """Return the path or URL, without the password."""
         return str(file_of(self._engine.url) or self._engine.url)
 
     def chain(self) -> Chain:
-        """Verify the chain over all rows of all models, and return it with its faults."""
+        """Verify the chain over all rows of all models; return it with its faults."""
         with reading(self._engine) as connection:
             return chain.verify(connection)
 
     def chain_head(self) -> ChainHead | None:
-        """Return the last entry of the chain; None where nothing was written yet."""
+        """Return the last entry of the chain; None for an empty ledger."""
         with reading(self._engine) as connection:
             return chain.head(connection)
 
     def begin_chain(self) -> None:
-        """Begin the chain of a ledger in which nothing was written yet, so that it has a head that can be signed."""
+        """Start the chain of an empty ledger, so that it has a head to sign."""
         with writing(self._engine) as connection:
             if chain.head(connection) is None:
                 chain.begin(connection, chain.RETUNE, "the ledger is new")
 
     def accept(self, who: str, why: str) -> None:
-        """Begin a new chain over all rows as they are now, faults or not, and make the triggers anew; `who` and `why` are kept in it."""
+        """Start a new chain over all current rows, with any faults, and recreate the triggers; the chain records `who` and `why`."""
         with writing(self._engine) as connection:
             guard(connection)
             chain.begin(connection, who, why)
 
     def head(self, model: str) -> Entry | None:
-        """Return the entry that made the present champion; None while nothing was promoted."""
+        """Return the entry of the current champion; None before the first promotion."""
         with reading(self._engine) as connection:
             return _head(connection, model)
 
@@ -85,15 +85,15 @@ class Ledger:
         with reading(self._engine) as connection:
             return [Entry(**row) for row in connection.execute(query).mappings()]
 
-    def at(self, model: str, moment: datetime) -> Entry | None:
-        """Return the entry that made who was champion at `moment` (UTC where it names no zone)."""
+    def champion_at(self, model: str, moment: datetime) -> Entry | None:
+        """Return the entry of the champion at `moment` (UTC if it has no time zone)."""
         query = sa.select(promotions).where(promotions.c.model == model, promotions.c.at <= moment)
         with reading(self._engine) as connection:
             row = connection.execute(query.order_by(promotions.c.sequence.desc()).limit(1)).mappings().first()
         return Entry(**row) if row else None
 
     def models(self) -> list[str]:
-        """Return the names of all models that were promoted, or wait for a person, sorted."""
+        """Return the sorted names of all models with a promotion or a request."""
         query = sa.union(sa.select(promotions.c.model), sa.select(requests.c.model))
         with reading(self._engine) as connection:
             return sorted(connection.execute(query).scalars())
@@ -101,28 +101,28 @@ class Ledger:
     def append(
         self, model: str, *, expected: int | Literal["any"] | None, request: Request | None = None, **change: Unpack[Change]
     ) -> Entry:
-        """Write a change of champion, if the champion is `expected` (None: nobody); in one transaction.
+        """Write a change of champion in one transaction, if the current champion is `expected` (None: no champion).
 
-        `request` is the question that a person answers by it: it must still wait. Every other open request of the model is answered, too:
-        as approved where it was about this very evidence, else as superseded.
+        `request` is the request that this change answers: it must still be open. All other open requests of the model are closed: as
+        approved if they are about the same evidence, else as superseded.
 
         Raises:
-            Outdated: the champion is another one; nothing was written.
-            BadInput: the request waits no more, or a person rejected this evidence and `forced` is not set; nothing was written.
+            StaleVerdict: the champion is not `expected`; nothing was written.
+            BadInput: the request is closed, or a person rejected this evidence and `forced` is not set; nothing was written.
         """
         try:
             with writing(self._engine) as connection:
                 head = _head(connection, model)
                 _check_expected(expected, head, change["action"])
                 if request is not None:
-                    _check_waits(connection, request, change)
+                    _check_open(connection, request, change)
                 return _write(connection, model, head, change)
-        except sqlalchemy.exc.IntegrityError:  # on a database that let another writer in between
+        except sqlalchemy.exc.IntegrityError:  # another writer came in between
             head = self.head(model)
             raise StaleVerdict(None if expected == "any" else expected, head.version if head else None, change["action"]) from None
 
     def adopt(self, model: str, changes: Sequence[Change]) -> list[Entry]:
-        """Write the champions of a registry that is older than its ledger, all in one transaction; none where there are entries."""
+        """Write the champions of a registry that is older than the ledger, in one transaction; nothing if the model has entries."""
         written: list[Entry] = []
         try:
             with writing(self._engine) as connection:
@@ -133,7 +133,7 @@ class Ledger:
             return []
         return written
 
-    def look(
+    def record_test_use(
         self,
         model: str,
         test_digest: str,
@@ -141,69 +141,68 @@ class Ledger:
         rows: Collection[str] = (),
         others: Mapping[str, Collection[str]] | None = None,
         shared: float = SHARED,
-    ) -> Wear:
-        """Count that a candidate is judged on a frozen test set; return its number among those judged on these rows, from 1. Idempotent.
+    ) -> PriorUse:
+        """Record that a candidate is judged on a test set; return its number among the candidates judged on these rows. Idempotent.
 
-        `rows` are the keys of its rows, and `others` those of earlier test sets, by digest, that `unknown_tests` named; `shared` is the
-        share of today's rows from which on an earlier look counts whole.
+        `rows` are the keys of the test rows; `others` those of the earlier test sets named by `tests_without_rows`, by digest. From
+        a share of common rows of `shared` on, an earlier use counts fully.
         """
         with writing(self._engine) as connection:
             for digest, keys in {**(others or {}), **({test_digest: rows} if rows else {})}.items():
                 if not connection.execute(sa.select(test_rows.c.test_digest).where(test_rows.c.test_digest == digest)).first():
-                    chain.add(connection, test_rows, test_digest=digest, row_keys=" ".join(kept(keys)))
-            known = _looks(connection, model)
-            mine = next((one for one in known if (one.test_digest, one.candidate_key) == (test_digest, candidate_key)), None)
-            if mine is None:
-                number = 1 + sum(one.test_digest == test_digest for one in known)
-                at = _now(known[-1].at if known else None)
+                    chain.add(connection, test_rows, test_digest=digest, row_keys=" ".join(sample_keys(keys)))
+            uses = _test_uses(connection, model)
+            this = next((use for use in uses if (use.test_digest, use.candidate_key) == (test_digest, candidate_key)), None)
+            if this is None:
+                number = 1 + sum(use.test_digest == test_digest for use in uses)
+                at = _now(uses[-1].at if uses else None)
                 values = {"model": model, "test_digest": test_digest, "number": number, "candidate_key": candidate_key, "at": at}
                 chain.add(connection, looks, **values)
-                earlier = known
             else:
-                earlier = known[: known.index(mine)]
-            before = [(one.candidate_key, one.test_digest) for one in earlier if one.candidate_key != candidate_key]
-            return prior_use(test_digest, before, _rows(connection), shared)
+                uses = uses[: uses.index(this)]
+            earlier = [(use.candidate_key, use.test_digest) for use in uses if use.candidate_key != candidate_key]
+            return prior_use(test_digest, earlier, _row_keys(connection), shared)
 
-    def unknown_tests(self, model: str) -> list[str]:
-        """Return the digests of the test sets that candidates were judged on and whose rows are not in the ledger."""
+    def tests_without_rows(self, model: str) -> list[str]:
+        """Return the digests of the used test sets whose row keys are not in the ledger."""
         with reading(self._engine) as connection:
-            return sorted({one.test_digest for one in _looks(connection, model)} - _rows(connection).keys())
+            return sorted({use.test_digest for use in _test_uses(connection, model)} - _row_keys(connection).keys())
 
-    def looks(self, model: str, test_digest: str, rows: Collection[str] = (), shared: float = SHARED) -> int:
-        """Return how many candidates have worn out a frozen test set, whose rows have the keys `rows` where the ledger has none of it."""
+    def count_test_uses(self, model: str, test_digest: str, rows: Collection[str] = (), shared: float = SHARED) -> int:
+        """Return how many candidates were judged on a test set; `rows` are its row keys, if the ledger has none."""
         with reading(self._engine) as connection:
-            judged = [(one.candidate_key, one.test_digest) for one in _looks(connection, model)]
-            known = _rows(connection)
-        return prior_use(test_digest, judged, {**({test_digest: kept(rows)} if rows else {}), **known}, shared).number - 1
+            uses = [(use.candidate_key, use.test_digest) for use in _test_uses(connection, model)]
+            keys = _row_keys(connection)
+        return prior_use(test_digest, uses, {**({test_digest: sample_keys(rows)} if rows else {}), **keys}, shared).number - 1
 
-    def note(self, retraining: Retraining) -> None:
-        """Write how a scheduled run ended."""
+    def record_retraining(self, retraining: Retraining) -> None:
+        """Write the outcome of a scheduled run."""
         with writing(self._engine) as connection:
             chain.add(connection, retrainings, **asdict(retraining))
 
     def retrainings(self, model: str, last: int = 1, without: Collection[str] = ()) -> list[Retraining]:
-        """Return how the last scheduled runs of a model ended, the newest first; those with an outcome of `without` do not count."""
-        mine = sa.select(*(column for column in retrainings.c if column.name != "number")).where(retrainings.c.model == model)
-        mine = mine.where(retrainings.c.outcome.not_in(without))
+        """Return the last scheduled runs of a model, newest first, except those with an outcome in `without`."""
+        query = sa.select(*(column for column in retrainings.c if column.name != "number")).where(retrainings.c.model == model)
+        query = query.where(retrainings.c.outcome.not_in(without)).order_by(retrainings.c.number.desc()).limit(last)
         with reading(self._engine) as connection:
-            return [Retraining(**row) for row in connection.execute(mine.order_by(retrainings.c.number.desc()).limit(last)).mappings()]
+            return [Retraining(**row) for row in connection.execute(query).mappings()]
 
-    def ask(self, request: Request) -> Request:
-        """Ask a person; the same question again is the one that waits, another question of the same run takes its place."""
+    def request_approval(self, request: Request) -> Request:
+        """Add a request; an equal open one is returned instead, a different one of the same run is superseded."""
         with writing(self._engine) as connection:
-            for number, known in _asked(connection, requests.c.run == request.run, answers.c.decision.is_(None)):
-                if known.waits() and _question(known) == _question(request):
-                    return known
+            for number, earlier in _requests(connection, requests.c.run == request.run, answers.c.decision.is_(None)):
+                if earlier.is_open() and _question(earlier) == _question(request):
+                    return earlier
                 _answer(connection, number, "superseded", "retune", "the run was judged again")
             chain.add(connection, requests, **_question(request), asked_at=request.asked_at, expires_at=request.expires_at)
         return request
 
     def answer(self, run_prefix: str, decision: Answer, who: str, why: str) -> Request:
-        """Write a person's answer to the newest request of the run that `run_prefix` begins.
+        """Write a person's answer to the newest request of the run whose id starts with `run_prefix`.
 
         Raises:
-            NotThere: no run, or several, that begin so.
-            BadInput: the request was answered before, or its time has passed.
+            NotFound: no run or several runs match.
+            BadInput: the request was answered before or has expired.
         """
         with writing(self._engine) as connection:
             number, request = _open(*_newest(connection, run_prefix))
@@ -211,36 +210,36 @@ class Ledger:
         return replace(request, decision=decision, who=who, why=why, decided_at=decided_at)
 
     def open_request(self, run_prefix: str) -> Request:
-        """Return the request that `answer` would answer, and raise what it would raise."""
+        """Return the request that `answer` would answer; raises the same errors."""
         with reading(self._engine) as connection:
             return _open(*_newest(connection, run_prefix))[1]
 
     def request(self, run_prefix: str) -> Request:
-        """Return the newest request of the run that `run_prefix` begins.
+        """Return the newest request of the run whose id starts with `run_prefix`.
 
         Raises:
-            NotThere: no run, or several, that begin so.
+            NotFound: no run or several runs match.
         """
         with reading(self._engine) as connection:
             return _newest(connection, run_prefix)[1]
 
     def rejection(self, model: str, evidence: str | None, verdict_key: str | None = None) -> Request | None:
-        """Return the request by which a person said no to this evidence, the newest; None where nobody did.
+        """Return the newest request that a person rejected on this evidence; None if there is none.
 
-        With `verdict_key` also to the same verdict under another digest: it has other numbers where a version was registered again.
+        With `verdict_key`, the same verdict with another digest also counts: its version numbers differ after registering again.
         """
         with reading(self._engine) as connection:
             return _rejection(connection, model, evidence, verdict_key)
 
     def requests(self, model: str | None = None) -> list[Request]:
-        """Return every request, answered or not, oldest first."""
-        only = () if model is None else (requests.c.model == model,)
+        """Return all requests, answered or not, oldest first."""
+        conditions = () if model is None else (requests.c.model == model,)
         with reading(self._engine) as connection:
-            return [request for _, request in _asked(connection, *only)]
+            return [request for _, request in _requests(connection, *conditions)]
 
-    def waiting(self, model: str | None = None) -> list[Request]:
-        """Return the requests that a person can answer now, oldest first."""
-        return [request for request in self.requests(model) if request.waits()]
+    def open_requests(self, model: str | None = None) -> list[Request]:
+        """Return the requests that can be answered now, oldest first."""
+        return [request for request in self.requests(model) if request.is_open()]
 
 
 def _head(connection: sa.Connection, model: str) -> Entry | None:
@@ -249,39 +248,39 @@ def _head(connection: sa.Connection, model: str) -> Entry | None:
     return Entry(**row) if row else None
 
 
-def _looks(connection: sa.Connection, model: str) -> list[Any]:
-    """Return the looks at a model's test sets, oldest first."""
+def _test_uses(connection: sa.Connection, model: str) -> list[Any]:
+    """Return the uses of a model's test sets, oldest first."""
     query = sa.select(looks).where(looks.c.model == model).order_by(looks.c.at, looks.c.test_digest, looks.c.number)
     return list(connection.execute(query))
 
 
-def _rows(connection: sa.Connection) -> dict[str, tuple[str, ...]]:
-    """Return the keys of the rows of each test set."""
-    return {one.test_digest: tuple(one.row_keys.split()) for one in connection.execute(sa.select(test_rows))}
+def _row_keys(connection: sa.Connection) -> dict[str, tuple[str, ...]]:
+    """Return the row keys of each test set."""
+    return {row.test_digest: tuple(row.row_keys.split()) for row in connection.execute(sa.select(test_rows))}
 
 
 def _check_expected(expected: int | Literal["any"] | None, head: Entry | None, action: Action) -> None:
-    found = head.version if head else None
-    if expected != "any" and expected != found:
-        raise StaleVerdict(expected, found, action)
+    current = head.version if head else None
+    if expected != "any" and expected != current:
+        raise StaleVerdict(expected, current, action)
 
 
-def _check_waits(connection: sa.Connection, request: Request, change: Change) -> None:
-    """Refuse to act on a question that was answered, or asked otherwise, since it was read, or that is about something else."""
-    _, found = _open(*_newest(connection, request.run))
-    if _question(found) != _question(request) or (change["version"], change.get("evidence")) != (request.version, request.evidence):
-        raise BadInput(f"run {request.run} was judged again, and asks something else now: look at it again")
+def _check_open(connection: sa.Connection, request: Request, change: Change) -> None:
+    """Raise BadInput if the request was answered or replaced since it was read, or is not about this change."""
+    _, newest = _open(*_newest(connection, request.run))
+    if _question(newest) != _question(request) or (change["version"], change.get("evidence")) != (request.version, request.evidence):
+        raise BadInput(f"run {request.run} was judged again and its request has changed: review it again")
 
 
 def _rejection(connection: sa.Connection, model: str, evidence: str | None, verdict_key: str | None) -> Request | None:
-    known = ((requests.c.evidence, evidence), (requests.c.verdict_key, verdict_key))
-    same = sa.or_(sa.false(), *(column == value for column, value in known if value is not None))
-    found = _asked(connection, requests.c.model == model, same, answers.c.decision == "rejected")
-    return found[-1][1] if found else None
+    keys = ((requests.c.evidence, evidence), (requests.c.verdict_key, verdict_key))
+    same = sa.or_(sa.false(), *(column == value for column, value in keys if value is not None))
+    rejected = _requests(connection, requests.c.model == model, same, answers.c.decision == "rejected")
+    return rejected[-1][1] if rejected else None
 
 
 def _write(connection: sa.Connection, model: str, head: Entry | None, change: Change) -> Entry:
-    """Write an entry after `head`, and answer what waited."""
+    """Write an entry after `head` and close open requests."""
     sequence, previous, at = (head.sequence + 1, head.version, _now(head.at)) if head else (1, None, _now())
     entry = Entry(model=model, sequence=sequence, at=at, previous=previous, **change)
     _check_not_rejected(connection, entry)
@@ -293,18 +292,18 @@ def _write(connection: sa.Connection, model: str, head: Entry | None, change: Ch
 def _check_not_rejected(connection: sa.Connection, entry: Entry) -> None:
     if entry.action != "promoted" or entry.forced:
         return
-    if (said := _rejection(connection, entry.model, entry.evidence, entry.verdict_key)) is not None:
-        raise BadInput(said.refusal())
+    if (rejected := _rejection(connection, entry.model, entry.evidence, entry.verdict_key)) is not None:
+        raise BadInput(rejected.refusal())
 
 
 def _now(after: datetime | None = None) -> datetime:
-    """Return the time, never before `after`: a clock that was set back must not bend the order of entries."""
+    """Return the time, but not before `after`: entries stay ordered if the clock is set back."""
     now = datetime.now(UTC)
     return now if after is None else max(now, after)
 
 
-def _asked(connection: sa.Connection, *where: sa.ColumnElement[bool]) -> list[tuple[int, Request]]:
-    rows = connection.execute(_ASKED.where(*where).order_by(requests.c.number)).mappings()
+def _requests(connection: sa.Connection, *conditions: sa.ColumnElement[bool]) -> list[tuple[int, Request]]:
+    rows = connection.execute(_REQUESTS.where(*conditions).order_by(requests.c.number)).mappings()
     return [(int(row["number"]), _request(row)) for row in rows]
 
 
@@ -313,27 +312,27 @@ def _request(row: sa.RowMapping | Mapping[str, Any]) -> Request:
 
 
 def _newest(connection: sa.Connection, run_prefix: str) -> tuple[int, Request]:
-    found = _asked(connection, requests.c.run.startswith(run_prefix, autoescape=True)) if run_prefix else []
-    runs = sorted({request.run for _, request in found})
+    matches = _requests(connection, requests.c.run.startswith(run_prefix, autoescape=True)) if run_prefix else []
+    runs = sorted({request.run for _, request in matches})
     if len(runs) > 1:
-        raise NotFound(f"{len(runs)} runs begin with {run_prefix!r}: {', '.join(runs[:5])}; give more of the id")
-    if not found:
-        waiting = [request.run[:12] for _, request in _asked(connection) if request.waits()]
-        raise NotFound(f"no run that begins with {run_prefix!r} asked for approval; waiting: {', '.join(waiting) or 'none'}")
-    return found[-1]
+        raise NotFound(f"{len(runs)} runs start with {run_prefix!r}: {', '.join(runs[:5])}; give more of the id")
+    if not matches:
+        pending = [request.run[:12] for _, request in _requests(connection) if request.is_open()]
+        raise NotFound(f"no run that starts with {run_prefix!r} requested approval; open requests: {', '.join(pending) or 'none'}")
+    return matches[-1]
 
 
 def _open(number: int, request: Request) -> tuple[int, Request]:
     if request.decision is not None:
         raise BadInput(f"run {request.run} was {request.decision} by {request.who} at {_minute(request.decided_at)}: {request.why}")
     if request.expired():
-        raise BadInput(f"the request of run {request.run} expired at {_minute(request.expires_at)}: run again to judge anew")
+        raise BadInput(f"the request of run {request.run} expired at {_minute(request.expires_at)}: run again for a new verdict")
     return number, request
 
 
 def _question(request: Request) -> dict[str, Any]:
-    answer = {"asked_at", "expires_at", "decision", "who", "why", "decided_at"}
-    return {name: value for name, value in asdict(request).items() if name not in answer}
+    others = {"asked_at", "expires_at", "decision", "who", "why", "decided_at"}
+    return {name: value for name, value in asdict(request).items() if name not in others}
 
 
 def _answer(connection: sa.Connection, number: int, decision: Answer, who: str, why: str) -> datetime:
@@ -343,10 +342,10 @@ def _answer(connection: sa.Connection, number: int, decision: Answer, who: str, 
 
 
 def _close_open(connection: sa.Connection, entry: Entry) -> None:
-    """Answer what is open, expired or not: the champion that those requests were about is none any more."""
-    for number, request in _asked(connection, requests.c.model == entry.model, answers.c.decision.is_(None)):
-        asked_about = (request.version, request.evidence) == (entry.version, entry.evidence) and entry.action == "promoted"
-        if asked_about and not entry.forced and request.waits():
+    """Close all open requests, also expired ones, since the champion that they refer to has changed."""
+    for number, request in _requests(connection, requests.c.model == entry.model, answers.c.decision.is_(None)):
+        same = (request.version, request.evidence) == (entry.version, entry.evidence) and entry.action == "promoted"
+        if same and not entry.forced and request.is_open():
             _answer(connection, number, "approved", entry.who, entry.why)
         else:
             forced = " by force" if entry.forced else ""
@@ -361,4 +360,4 @@ def _make_folder(folder: Path) -> None:
     try:
         make_private(folder)
     except OSError as error:
-        raise RetuneError(f"the ledger's folder {folder} cannot be made: {error.strerror or error}") from error
+        raise RetuneError(f"the ledger's folder {folder} cannot be created: {error.strerror or error}") from error

@@ -1,7 +1,7 @@
-"""The chain over the ledger: a link for every row, with the row's hash and the hash of the link before.
+"""The hash chain over the ledger: one link per row, with the hash of the row and of the previous link.
 
-Whoever can write the database can switch its triggers off. What is changed, added, deleted or moved behind the ledger's back shows here,
-unless every link after it is made anew; that shows where the head is kept outside the ledger, in MLflow.
+A user with write access to the database can disable the triggers. The chain then detects rows that were changed, added, deleted or moved,
+unless all later links are rewritten; the head stored outside the ledger, in MLflow, detects that.
 """
 
 import hmac
@@ -21,18 +21,18 @@ from components.core.errors import BadParams
 from components.core.hashing import digest_value
 from components.ledger.tables import chain, evidence, unguarded
 
-KEY = "RETUNE_LEDGER_KEY"  # a secret that signs the head
-BEGIN = "begin"  # the entry of a link that stands for no row: from here on, a chain covers what was found and what was written after
-RETUNE = "retune"  # who began a chain, where no person did
+KEY = "RETUNE_LEDGER_KEY"  # a secret for signing the head
+BEGIN = "begin"  # the entry of the first link of a chain, which has no row
+RETUNE = "retune"  # `who` of a chain that no person started
 _KEY_CHARACTERS = 16
 _ZERO = "0" * 64
 
 
 @dataclass(frozen=True)
 class ChainHead:
-    """A link that is kept outside the ledger: its number and hash, and the hash of the link that began its chain.
+    """A link stored outside the ledger: its number and hash, and the hash of the first link of its chain (`begun`).
 
-    `signature` is the HMAC of these under a key, `signer` the name of that key; both are empty where nobody signed.
+    `signature` is the HMAC of these with a key, `signer` the name of that key; both are empty if unsigned.
     """
 
     begun: str
@@ -42,7 +42,7 @@ class ChainHead:
     signature: str = ""
 
     def signed(self) -> "ChainHead":
-        """Return it with a signature by the key of RETUNE_LEDGER_KEY; unsigned where none is set."""
+        """Return the head signed with RETUNE_LEDGER_KEY, or unsigned if no key is set."""
         secret = _secret()
         if secret is None:
             return ChainHead(self.begun, self.number, self.hash)
@@ -52,35 +52,35 @@ class ChainHead:
         return hmac.digest(secret, f"{self.begun} {self.number} {self.hash}".encode(), "sha256").hex()
 
     def as_text(self) -> str:
-        """Return it as the text of a tag."""
+        """Return the head as text for a tag."""
         return json.dumps({name: value for name, value in vars(self).items() if value})
 
     @classmethod
     def read(cls, text: str) -> "ChainHead":
-        """Return the head that a tag holds; one of nothing where the tag cannot be read."""
+        """Parse the text of a tag; return an empty head if it is invalid."""
         try:
-            found = cls(**json.loads(text))
+            head = cls(**json.loads(text))
         except (ValueError, TypeError):
             return cls("", 0, "")
-        kinds = {"number": int}
-        return found if all(type(value) is kinds.get(name, str) for name, value in vars(found).items()) else cls("", 0, "")
+        valid = all(type(value) is (int if name == "number" else str) for name, value in vars(head).items())
+        return head if valid else cls("", 0, "")
 
     def unsigned_because(self) -> str | None:
-        """Return why the signature does not count under the key that is set here; None where it does, or no key is set."""
+        """Return why the signature is invalid for the current key; None if it is valid or no key is set."""
         secret = _secret()
         if secret is None:
             return None
         if not self.signature:
-            return f"is not signed, and {KEY} holds the key {_name_of(secret)}"
+            return f"is not signed, and {KEY} contains the key {_name_of(secret)}"
         if self.signer != _name_of(secret):
-            return f"is signed by the key {self.signer}, and {KEY} holds the key {_name_of(secret)}"
+            return f"is signed by the key {self.signer}, and {KEY} contains the key {_name_of(secret)}"
         if not hmac.compare_digest(self.signature, self._sign(secret)):
             return f"has a signature that the key {self.signer} did not make"
         return None
 
 
 def has_key() -> bool:
-    """Say whether a key is set that signs heads."""
+    """Return whether a signing key is set."""
     return _secret() is not None
 
 
@@ -89,9 +89,7 @@ def _secret() -> bytes | None:
     if not value:
         return None
     if len(value) < _KEY_CHARACTERS:
-        raise BadParams(
-            f"{KEY} has {len(value)} characters, expected {_KEY_CHARACTERS} or more that nobody can guess: `openssl rand -hex 32`"
-        )
+        raise BadParams(f"{KEY} has {len(value)} characters, expected {_KEY_CHARACTERS} or more random ones: `openssl rand -hex 32`")
     return value.encode()
 
 
@@ -101,7 +99,7 @@ def _name_of(secret: bytes) -> str:
 
 @dataclass(frozen=True)
 class Beginning:
-    """How a chain began: `found` rows were older than the chain, and are only trusted as they were found."""
+    """The start of a chain; `found` counts older rows, which the chain covers only from then on."""
 
     number: int
     hash: str
@@ -113,59 +111,57 @@ class Beginning:
 
 @dataclass(frozen=True)
 class Chain:
-    """What the links amount to: each link's hash by its number, how the chain began, and every fault; no fault is a good chain."""
+    """The verified chain: hashes of links by number, its start, and all faults; it is valid without faults."""
 
     links: Mapping[int, str]
     beginning: Beginning | None
     faults: tuple[str, ...]
 
     def lacks(self, head: ChainHead, kept: str) -> str | None:
-        """Return what is wrong where a head that is kept elsewhere, in `kept`, is not in this chain; None where it is."""
-        called = f"{kept} names entry {head.number} with the hash {head.hash[:12]}"
+        """Return the fault if a head stored elsewhere (`kept`) is not in this chain, else None."""
+        stored = f"{kept} names entry {head.number} with the hash {head.hash[:12]}"
         if not self.links:
-            return f"the ledger is empty, and {called}: it was deleted, or begun anew"
+            return f"the ledger is empty, and {stored}: it was deleted or recreated"
         if self.beginning is None or head.begun != self.beginning.hash:
-            return f"{called}, of another chain: the ledger was deleted and begun anew, or another ledger was put in its place"
+            return f"{stored}, of another chain: the ledger was deleted and recreated, or replaced by another one"
         if head.number not in self.links:
-            return f"the chain ends at entry {max(self.links)}, and {called}: the last entries were deleted, or an older copy was put back"
+            return f"the chain ends at entry {max(self.links)}, and {stored}: the last entries were deleted, or an older copy was restored"
         if self.links[head.number] != head.hash:
-            return (
-                f"entry {head.number} has the hash {self.links[head.number][:12]}, and {called}: the ledger was written anew from there on"
-            )
+            return f"entry {head.number} has the hash {self.links[head.number][:12]}, and {stored}: the ledger was rewritten from there on"
         return None
 
 
 def add(connection: sa.Connection, table: sa.Table, **values: Any) -> None:
-    """Insert a row and its link. Every row of the ledger is written here, in the caller's transaction, which is alone with the ledger."""
+    """Insert a row and its link, in the exclusive transaction of the caller; all rows of the ledger are written here."""
     last = _last(connection) or _link(connection, 0, _ZERO, [_beginning_of(RETUNE, "the ledger is new", 0)])
-    made = connection.execute(table.insert().values(**values)).inserted_primary_key
-    assert made is not None
-    mine = [column == value for column, value in zip(table.primary_key.columns, made, strict=True)]
-    row = connection.execute(_stored(table).where(*mine)).mappings().one()
+    key = connection.execute(table.insert().values(**values)).inserted_primary_key
+    assert key is not None
+    conditions = [column == value for column, value in zip(table.primary_key.columns, key, strict=True)]
+    row = connection.execute(_stored(table).where(*conditions)).mappings().one()
     _link(connection, *last, [(table.name, _key_of(table, row), _content_of(table, row))])
 
 
 def begin(connection: sa.Connection, who: str, why: str) -> tuple[int, str]:
-    """Begin a chain over all rows that are there, and return number and hash of its last link."""
+    """Start a chain over all existing rows; return number and hash of its last link."""
     rows = [(table.name, _key_of(table, row), _content_of(table, row)) for table in evidence() for row in _rows(connection, table)]
     number, previous = _last(connection) or (0, _ZERO)
     return _link(connection, number, previous, [_beginning_of(who, why, len(rows)), *rows])
 
 
 def _beginning_of(who: str, why: str, found: int) -> tuple[str, str, str]:
-    said = {"id": uuid.uuid4().hex, "at": datetime.now(UTC).isoformat(timespec="seconds"), "who": who, "why": why, "found": found}
-    text = json.dumps(said, sort_keys=True, ensure_ascii=False)
+    details = {"id": uuid.uuid4().hex, "at": datetime.now(UTC).isoformat(timespec="seconds"), "who": who, "why": why, "found": found}
+    text = json.dumps(details, sort_keys=True, ensure_ascii=False)
     return BEGIN, text, digest_value(text)
 
 
 def begin_over_older(connection: sa.Connection) -> None:
-    """Begin the chain of a ledger that an earlier release wrote."""
+    """Start the chain of a ledger written by an earlier release."""
     begin(connection, RETUNE, "the ledger is older than its chain")
 
 
-def _link(connection: sa.Connection, number: int, previous: str, what: list[tuple[str, str, str]]) -> tuple[int, str]:
+def _link(connection: sa.Connection, number: int, previous: str, rows: list[tuple[str, str, str]]) -> tuple[int, str]:
     links = []
-    for entry, row, content in what:
+    for entry, row, content in rows:
         number += 1
         links.append({"number": number, "entry": entry, "row": row, "content": content, "previous": previous})
         links[-1]["hash"] = previous = _hash_of(links[-1])
@@ -174,12 +170,12 @@ def _link(connection: sa.Connection, number: int, previous: str, what: list[tupl
 
 
 def _last(connection: sa.Connection) -> tuple[int, str] | None:
-    found = connection.execute(sa.select(chain.c.number, chain.c.hash).order_by(chain.c.number.desc()).limit(1)).one_or_none()
-    return (int(found.number), str(found.hash)) if found else None
+    link = connection.execute(sa.select(chain.c.number, chain.c.hash).order_by(chain.c.number.desc()).limit(1)).one_or_none()
+    return (int(link.number), str(link.hash)) if link else None
 
 
 def head(connection: sa.Connection) -> ChainHead | None:
-    """Return the last link; None where nothing was written yet, or the chain has no beginning."""
+    """Return the last link; None for an empty ledger or a chain without a first link."""
     last = _last(connection)
     begun = connection.execute(sa.select(chain.c.hash).where(chain.c.entry == BEGIN).order_by(chain.c.number.desc()).limit(1)).scalar()
     return ChainHead(str(begun), *last) if last and begun else None
@@ -190,7 +186,7 @@ def _hash_of(link: Mapping[str, Any]) -> str:
 
 
 def _stored(table: sa.Table) -> sa.Select[Any]:
-    """Select a table's rows as the database holds them: what cannot be read as its type is a fault to be told, and no error."""
+    """Select the raw rows of a table, so that a value of the wrong type is reported as a fault instead of an error."""
     return sa.select(*(sa.type_coerce(column, sa.types.NullType()).label(column.name) for column in table.c))
 
 
@@ -203,23 +199,24 @@ def _key_of(table: sa.Table, row: sa.RowMapping) -> str:
 
 
 def _content_of(table: sa.Table, row: sa.RowMapping) -> str:
-    """Return the hash of a row, the same on every database; a column without a value is left out, so that a release may add one."""
+    """Return the hash of a row, the same on every database; null columns are left out, so that a release may add columns."""
     values = {column.name: row[column.name] for column in table.c if row[column.name] is not None}
     booleans = {column.name for column in table.c if isinstance(column.type, sa.Boolean)}
     return digest_value({name: bool(value) if name in booleans and value in (0, 1) else value for name, value in values.items()})
 
 
 def verify(connection: sa.Connection) -> Chain:
-    """Compare every link with the one before it, every row with its link, and the triggers with ours."""
+    """Check every link against the previous one, every row against its link, and the triggers."""
     links = connection.execute(sa.select(chain).order_by(chain.c.number)).mappings().all()
-    first = max((place for place, link in enumerate(links) if link["entry"] == BEGIN), default=None)
-    mine = links[first or 0 :]  # what was linked before the last beginning was found there, as it is
-    faults = [f"the trigger {name} is missing or changed: the database lets entries be changed" for name in unguarded(connection)]
-    faults += _broken(mine)
+    first = max((index for index, link in enumerate(links) if link["entry"] == BEGIN), default=None)
+    current = links[first or 0 :]  # the last chain covers all earlier rows
+    faults = [f"the trigger {name} is missing or changed: the database allows changes of entries" for name in unguarded(connection)]
+    faults += _broken(current)
     if links and first is None:
         faults.append("the chain has no beginning: its first entries were deleted")
-    faults += _differing(connection, mine)
-    return Chain({int(link["number"]): str(link["hash"]) for link in links}, _beginning(mine) if first is not None else None, tuple(faults))
+    faults += _differing(connection, current)
+    beginning = _beginning(current) if first is not None else None
+    return Chain({int(link["number"]): str(link["hash"]) for link in links}, beginning, tuple(faults))
 
 
 def _broken(links: Any) -> Iterator[str]:
@@ -234,38 +231,38 @@ def _broken(links: Any) -> Iterator[str]:
 
 
 def _differing(connection: sa.Connection, links: Any) -> Iterator[str]:
-    known: dict[tuple[str, str], str] = {}
+    contents: dict[tuple[str, str], str] = {}
     for link in links:
         if link["entry"] == BEGIN:
             continue
         name = (str(link["entry"]), str(link["row"]))
-        if name in known:  # a row is written once: a second link would stand for what it was changed to
-            yield f"{_called(*name)} has a second entry in the chain, number {link['number']}: a row is written once and never changed"
-        known.setdefault(name, str(link["content"]))
+        if name in contents:  # a second link would hide a change of the row
+            yield f"{_row_name(*name)} has a second entry in the chain, number {link['number']}: a row is written once and never changed"
+        contents.setdefault(name, str(link["content"]))
     for table in evidence():
         for row in _rows(connection, table):
             key = _key_of(table, row)
-            content = known.pop((table.name, key), None)
+            content = contents.pop((table.name, key), None)
             if content is None:
-                row_name = _called(table.name, key)
-                yield f"{row_name} is in no entry of the chain: it was not written by Retune, or by a release without a chain"
+                row_name = _row_name(table.name, key)
+                yield f"{row_name} is not in the chain: it was not written by Retune, or by a release without a chain"
             elif content != _content_of(table, row):
-                yield f"{_called(table.name, key)} was changed since it was written"
-    for entry, key in known:
-        yield f"{_called(entry, key)} was deleted"
+                yield f"{_row_name(table.name, key)} was changed since it was written"
+    for entry, key in contents:
+        yield f"{_row_name(entry, key)} was deleted"
 
 
-def _called(table: str, key: str) -> str:
+def _row_name(table: str, key: str) -> str:
     try:
         return f"{table} {' '.join(map(str, json.loads(key)))}"
-    except (ValueError, TypeError):  # a link that was changed
+    except (ValueError, TypeError):  # the link was changed
         return f"{table} {key}"
 
 
 def _beginning(links: Any) -> Beginning:
-    said: dict[str, Any] = {}
-    with suppress(ValueError, TypeError):  # what cannot be read is a fault by its hash
-        said = dict(json.loads(links[0]["row"]))
-    words = {name: str(said.get(name, "")) for name in ("at", "who", "why")}
-    found = said.get("found")
-    return Beginning(int(links[0]["number"]), str(links[0]["hash"]), found=found if isinstance(found, int) else 0, **words)
+    details: dict[str, Any] = {}
+    with suppress(ValueError, TypeError):  # invalid JSON is reported by its hash
+        details = dict(json.loads(links[0]["row"]))
+    texts = {name: str(details.get(name, "")) for name in ("at", "who", "why")}
+    found = details.get("found")
+    return Beginning(int(links[0]["number"]), str(links[0]["hash"]), found=found if isinstance(found, int) else 0, **texts)

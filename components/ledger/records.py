@@ -1,4 +1,4 @@
-"""What the ledger holds: a promotion as an entry, an approval as a request and its answer."""
+"""Records of the ledger: promotions as entries, approvals as requests with answers, and scheduled runs."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,24 +11,24 @@ Answer = Literal["approved", "rejected", "superseded"]
 
 
 class StaleVerdict(RetuneError):
-    """The champion is another one than was decided about; nothing was written, and to try the same again does not mend it."""
+    """The champion changed since the decision; nothing was written, and a retry does not help."""
 
     def __init__(self, expected: int | None, found: int | None, action: Action = "promoted") -> None:
-        about = f"version {expected}" if expected is not None else "no champion"
-        now = f"{found}" if found is not None else "nobody"
+        reference = f"version {expected}" if expected is not None else "no champion"
+        now = f"champion is now {'none' if found is None else found}"
         if action == "rolled back":
-            super().__init__(f"the rollback is from {about}, champion is now {now}: look again, and roll back from that one if it must be")
+            super().__init__(f"the rollback is from {reference}, {now}: check again, and roll back from that version if needed")
         else:
-            super().__init__(f"verdict is about {about}, champion is now {now}: judge again")
+            super().__init__(f"verdict is about {reference}, {now}: judge again")
         self.expected, self.found = expected, found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A change of champion: `version` took the place of `previous`, and `sequence` counts the model's changes from 1.
+    """A change of champion: `version` replaced `previous`; `sequence` counts the changes of the model from 1.
 
-    `key` is the candidate's key, which names the same model in every registry. `anchor` is the best champion so far. `evidence` is the
-    digest of the verdict that `outcome` is of; both are None where nobody judged. `origin` names the environment a copy came from.
+    `key` identifies the same candidate in every registry. `anchor` is the best champion so far. `evidence` is the digest of the verdict
+    with `outcome`; both are None without a verdict. `origin` is the environment that a copy came from.
     """
 
     model: str
@@ -50,9 +50,9 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Retraining:
-    """How a scheduled run ended: the verdict's outcome, `skipped` where there was nothing to do, or `failed`.
+    """The result of a scheduled run; `outcome` is that of the verdict, `skipped` or `failed`.
 
-    `basis` is a hash of the code, the settings and the base models that it ran with, from the commit `git_commit`.
+    `basis` is a hash of code, settings and base models, at the commit `git_commit`.
     """
 
     model: str
@@ -66,7 +66,7 @@ class Retraining:
 
 
 class Change(TypedDict):
-    """What the writer of an entry decides; the ledger adds sequence, time and predecessor. The fields are those of Entry."""
+    """The fields of Entry that its writer sets; the ledger adds sequence, time and predecessor."""
 
     action: Action
     version: int
@@ -83,9 +83,9 @@ class Change(TypedDict):
 
 @dataclass(frozen=True)
 class Request:
-    """A verdict that waits for a person, bound to its evidence and to the champion that it was about (`expected`).
+    """A request for approval of a verdict, bound to its evidence and to the champion at that time (`expected`).
 
-    `run` is the id of the MLflow run. The last four fields are the answer: None while there is none.
+    `run` is the id of the MLflow run. The last four fields are the answer, None before it.
     """
 
     run: str
@@ -105,20 +105,20 @@ class Request:
     decided_at: datetime | None = None
 
     def expired(self, now: datetime | None = None) -> bool:
-        """Say whether its time passed without an answer."""
+        """Return whether it expired without an answer."""
         return self.decision is None and self.expires_at <= (now or datetime.now(UTC))
 
     def rejects(self, verdict_key: str | None) -> bool:
-        """Say whether a person said no to the verdict of this key, whatever numbers the versions in it have by now."""
+        """Return whether a person rejected the verdict with this key, regardless of version numbers."""
         return self.decision == "rejected" and self.verdict_key is not None and self.verdict_key == verdict_key
 
     def refusal(self) -> str:
-        """Return why what a person rejected is not promoted."""
+        """Return why the rejected version cannot be promoted."""
         return (
             f"{self.who} rejected version {self.version} of {self.model} on this evidence: {self.why}; "
-            'only a verdict on another champion, test set or gates, or --force --why "…", overrules that'
+            'a verdict on another champion, test set or gates overrides that, or --force --why "…"'
         )
 
-    def waits(self, now: datetime | None = None) -> bool:
-        """Say whether it still can be answered."""
+    def is_open(self, now: datetime | None = None) -> bool:
+        """Return whether it can still be answered."""
         return self.decision is None and not self.expired(now)

@@ -1,23 +1,23 @@
-"""How far earlier candidates have worn out a test set: looks are counted by the rows that test sets share. Pure.
+"""Count how many candidates were judged on the rows of a test set.
 
-A look on the same rows counts whole, and so does one on a test set that shares more than a given share of today's rows; one that shares
-less counts in proportion. A row more or less therefore never starts a new budget, and a test set of new rows has all of its own.
+A use of the same rows counts fully, as does a use of a test set that contains at least a given share of these rows; a smaller share
+counts in proportion. Adding or removing a few rows thus does not start a new budget, while a set of new rows has a full one.
 """
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-KEPT = 10_000
-"""Keys that are kept of a test set, the smallest: keys are hashes, so that a larger set is known by a random sample of its rows."""
+SAMPLE = 10_000
+"""Stored keys per test set, the smallest ones: keys are hashes, so these are a random sample of a larger set."""
 SHARED = 0.1
 
 
 @dataclass(frozen=True)
-class Wear:
-    """Which candidate a look is on today's test rows, `number`, from 1.
+class PriorUse:
+    """The number of a candidate among those judged on the current test rows, from 1.
 
-    `shared` is the largest share of today's rows that stand in another test set that was judged before; `unknown` counts the earlier test
-    sets whose rows nobody knows any more: they count as if they were today's.
+    `shared` is the largest share of the current rows in an earlier test set; `unknown` counts earlier test sets with unknown rows,
+    which count as if they were the current ones.
     """
 
     number: int
@@ -25,34 +25,32 @@ class Wear:
     unknown: int = 0
 
 
-def kept(keys: Iterable[str]) -> tuple[str, ...]:
-    """Return the keys of a test set's rows that are kept of it."""
-    return tuple(sorted(set(keys))[:KEPT])
+def sample_keys(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return the row keys of a test set to store."""
+    return tuple(sorted(set(keys))[:SAMPLE])
 
 
-def share(mine: Collection[str], theirs: Collection[str]) -> float:
-    """Return the share of the rows of one test set that another has, by what was kept of both."""
-    ends = [max(keys) for keys in (mine, theirs) if len(keys) >= KEPT]
-    known = [key for key in mine if not ends or key <= min(ends)]
-    return len(set(known) & set(theirs)) / len(known) if known else 0.0
+def common_share(keys: Collection[str], other: Collection[str]) -> float:
+    """Return the share of the rows of a test set that the other contains, estimated from the stored keys."""
+    ends = [max(sample) for sample in (keys, other) if len(sample) >= SAMPLE]
+    comparable = [key for key in keys if not ends or key <= min(ends)]
+    return len(set(comparable) & set(other)) / len(comparable) if comparable else 0.0
 
 
-def prior_use(today: str, earlier: Iterable[tuple[str, str]], rows: Mapping[str, Collection[str]], shared: float = SHARED) -> Wear:
-    """Return the wear of the test set `today`, by the looks before: (candidate, test set) each; `rows` are the keys by test set.
+def prior_use(current: str, earlier: Iterable[tuple[str, str]], rows: Mapping[str, Collection[str]], shared: float = SHARED) -> PriorUse:
+    """Return the prior use of the test set `current` by the `earlier` (candidate, test set); `rows` are the keys by test set.
 
-    A candidate that was judged on several test sets is one look.
+    A candidate judged on several test sets counts once.
     """
-    mine = rows.get(today, ())
-    looks = list(earlier)
-    shares = {
-        test: 1.0 if test == today or not mine or test not in rows else share(mine, rows[test]) for test in {test for _, test in looks}
-    }
+    keys = rows.get(current, ())
+    uses = list(earlier)
+    others = {test for _, test in uses if test != current}
+    unknown = {test for test in others if not keys or test not in rows}
+    shares = {test: common_share(keys, rows[test]) for test in others - unknown} | dict.fromkeys({current, *unknown}, 1.0)
     weights: dict[str, float] = {}
-    for candidate, test in looks:
+    for candidate, test in uses:
         weights[candidate] = max(weights.get(candidate, 0.0), min(1.0, shares[test] / shared))
-    others = {test for test in shares if test != today}
-    unknown = {test for test in others if not mine or test not in rows}
-    return Wear(
+    return PriorUse(
         number=1 + int(sum(weights.values()) + 1e-9),
         shared=max((shares[test] for test in others - unknown), default=0.0),
         unknown=len(unknown),

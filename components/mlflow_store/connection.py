@@ -26,9 +26,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
-from components.core.errors import NotFound, RetuneError, Unavailable
+from components.core.errors import NotFound, RetuneError, Unavailable, first_line
 from components.core.hashing import digest_file, digest_value
-from components.core.locks import hold, hold_shared, shared_database
+from components.core.locks import database_lock, lock, shared_database
 from components.core.temporary import temporary
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def _reason(error: MlflowException) -> str:
     if "timed out" in str(error).lower():
         return f"nothing came within {_PATIENCE} s"
     said = re.search(r"\[Errno -?\d+\] ([\w ]+)", str(error))
-    return said[1] if said else _first_line(error)[:300]
+    return said[1] if said else first_line(error)[:300]
 
 
 def revision_of(database: Path) -> str | None:
@@ -146,15 +146,11 @@ def reaching(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         kind = Unavailable if error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED") else RetuneError
-        raise kind(f"MLflow at {uri}: {_first_line(error)}") from error
+        raise kind(f"MLflow at {uri}: {first_line(error)}") from error
     except sqlalchemy.exc.OperationalError as error:
-        raise Unavailable(f"MLflow's database {uri} is busy or out of reach: {_first_line(error)}") from error
+        raise Unavailable(f"MLflow's database {uri} is busy or out of reach: {first_line(error)}") from error
     except sqlalchemy.exc.DatabaseError as error:
-        raise RetuneError(f"MLflow's database {uri} cannot be read: {_first_line(error)}; restore a copy or move it away") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+        raise RetuneError(f"MLflow's database {uri} cannot be read: {first_line(error)}; restore a copy or move it away") from error
 
 
 @contextmanager
@@ -180,12 +176,12 @@ def alone(uri: str, name: str, timeout: float = 300) -> Iterator[None]:
     """
     database, shared = database_of(uri), shared_database()
     if database is None and shared:
-        with hold_shared(shared, f"{uri} {name}", timeout):
+        with database_lock(shared, f"{uri} {name}", timeout):
             yield
         return
     folder = database.parent if database else Path(tempfile.gettempdir())
     path = folder / f"mlflow-{digest_value([uri, name])[:16]}.lock"
-    with hold(path, timeout):
+    with lock(path, timeout):
         yield
 
 

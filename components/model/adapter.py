@@ -1,6 +1,6 @@
-"""A model stored as an adapter: what was learnt, without the base; and the model again, merged from the two.
+"""A model stored as an adapter, that is the learned weights without the base, and its merge with the base.
 
-Writes the folder `adapter` beside a trained `model`; reads it, and the base, into a folder that is `model` again, byte for byte.
+Writes the folder `adapter` next to a trained `model`; merges it with the base into a folder that equals `model` byte for byte.
 """
 
 import logging
@@ -29,17 +29,17 @@ log = logging.getLogger(__name__)
 
 MERGED = "model.safetensors"
 REST = "rest.safetensors"
-"""Weights that neither the base nor peft's files have, as a fresh output layer that did not learn; mostly there are none."""
+"""Weights that neither the base nor peft's files contain, such as a new output layer that did not learn; rarely needed."""
 
-# The weights that a task draws are replaced, all of them. A seed that `train.seed` cannot be: what was drawn there is not drawn here.
+# All weights that a task draws are replaced. `train.seed` is below 2**32, so this seed never repeats the draws of a training.
 _SEED = 2**40
 
 
-def pinned(base: Path) -> BaseManifest:
-    """Return what the folder `base` holds, each file held against its hash.
+def verified_manifest(base: Path) -> BaseManifest:
+    """Return the manifest of the folder `base` after checking each file against its hash.
 
     Raises:
-        NotThere: it has no manifest, or a file is not the one that this names.
+        NotFound: the manifest is missing, or a file is missing or differs.
     """
     manifest = BaseManifest.read(base)
     for part in manifest.parts:
@@ -47,125 +47,125 @@ def pinned(base: Path) -> BaseManifest:
     return manifest
 
 
-def write(learnt: lora.Learnt, model: Path, base: Path, out: Path) -> AdapterManifest:
-    """Write into `out` all of the folder `model` but its weights, and in their place what was `learnt` from `base`.
+def write(adapter_weights: lora.AdapterWeights, model: Path, base: Path, out: Path) -> AdapterManifest:
+    """Write the files of the folder `model` into `out`, with the adapter instead of the weights.
 
-    The model is made again from it, as one does who loads it; weights that this does not bring back are kept whole.
+    The model is then merged again, as on loading; weights that the merge does not reproduce are stored in full.
 
     Raises:
-        NotThere: `base` is not a pinned base model.
-        RetuneError: the model does not come back.
+        NotFound: `base` is not a pinned base model.
+        RetuneError: the merge does not reproduce the model.
     """
-    manifest = pinned(base)
+    manifest = verified_manifest(base)
     shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors"))
-    learnt.write(out, *(hub_id(manifest.source) or (None, None)))
+    adapter_weights.write(out, *(hub_id(manifest.source) or (None, None)))
     weights = digest_file(model / MERGED)
-    with temporary() as made:
-        found = _merge(out, base, manifest.parts, made) / MERGED
-        if digest_file(found) != weights:
-            _keep_rest(model / MERGED, found, out / REST)
-            found = _merge(out, base, manifest.parts, made) / MERGED
-            if digest_file(found) != weights:
-                raise RetuneError(f"{out}: base and adapter do not give {model / MERGED} again; set train.lora_store: merged")
+    with temporary() as folder:
+        merged_file = _merge(out, base, manifest.parts, folder) / MERGED
+        if digest_file(merged_file) != weights:
+            _store_rest(model / MERGED, merged_file, out / REST)
+            merged_file = _merge(out, base, manifest.parts, folder) / MERGED
+            if digest_file(merged_file) != weights:
+                raise RetuneError(f"{out}: merging base and adapter does not reproduce {model / MERGED}; set train.lora_store: merged")
     record = AdapterManifest(source=manifest.source, base=manifest.parts, weights_sha256=weights, files=_hashes(out))
     record.write(out)
     sizes = [sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6 for folder in (out, model)]
-    log.info("the adapter takes %.1f MB, the merged model %.1f MB; %s was made from it again", *sizes, MERGED)
+    log.info("the adapter takes %.1f MB, the merged model %.1f MB; %s was reproduced from it", *sizes, MERGED)
     return record
 
 
 @contextmanager
 def merged(adapter: Path, find: Callable[[AdapterManifest], Path]) -> Iterator[Path]:
-    """Give a folder with the whole model, in the temporary folder, removed at the end; `find` returns the base, whose hashes it checked.
+    """Yield a temporary folder with the merged model; `find` returns the base after checking its hashes.
 
-    Another kind of processor may round otherwise where the two are merged: that is told as a warning.
+    A different processor may round differently in the merge; that is logged as a warning.
 
     Raises:
-        BadModel: the adapter is not what was written, or the base is not found, or changes meanwhile.
+        BadModel: the adapter was changed, or the base is not found or changes during the merge.
     """
     record = AdapterManifest.read(adapter)
     if changed := _changed(adapter, record):
         raise BadModel(f"{adapter} is not the adapter that was trained: {', '.join(changed)}")
     base = find(record)
-    with temporary() as made:
-        folder = _merge(adapter, base, record.base, made)
-        found = digest_file(folder / MERGED)
-        if found != record.weights_sha256:
+    with temporary() as parent:
+        folder = _merge(adapter, base, record.base, parent)
+        digest = digest_file(folder / MERGED)
+        if digest != record.weights_sha256:
             if fault := base_mismatch(base, record.base):
                 raise BadModel(f"the base in {base} changed while it was read: {fault}")
             log.warning(
-                "base and adapter are those of the training and give weights with other bits (sha256 %s…, in training %s…): this "
-                "processor, or this version of torch or peft, rounds otherwise, and answers may differ in their last digits",
-                *(found[:16], record.weights_sha256[:16]),
+                "merged weights differ in the last bits from training (sha256 %s…, in training %s…): this processor, or this version of "
+                "torch or peft, rounds differently; predictions may differ slightly",
+                *(digest[:16], record.weights_sha256[:16]),
             )
         yield folder
 
 
 def _hashes(adapter: Path) -> dict[str, str]:
-    """Return the sha256 of every file but the record, by its path."""
-    found = {path.relative_to(adapter).as_posix(): path for path in sorted(adapter.rglob("*")) if path.is_file()}
-    return {name: digest_file(path) for name, path in found.items() if name != AdapterManifest.FILE}
+    """Return the sha256 of every file except the record, by its path."""
+    files = {path.relative_to(adapter).as_posix(): path for path in sorted(adapter.rglob("*")) if path.is_file()}
+    return {name: digest_file(path) for name, path in files.items() if name != AdapterManifest.FILE}
 
 
 def _changed(adapter: Path, record: AdapterManifest) -> list[str]:
-    found = _hashes(adapter)
+    hashes = _hashes(adapter)
     return [
-        f"{name} {'is missing' if name not in found else 'differs' if name in record.files else 'was added'}"
-        for name in sorted(found.keys() | record.files.keys())
-        if found.get(name) != record.files.get(name)
+        f"{name} {'is missing' if name not in hashes else 'differs' if name in record.files else 'was added'}"
+        for name in sorted(hashes.keys() | record.files.keys())
+        if hashes.get(name) != record.files.get(name)
     ]
 
 
-def _merge(adapter: Path, base: Path, parts: tuple[FilePart, ...], room: Path) -> Path:
-    """Make the model in a folder of `room`, and return that; of the base nothing but its recorded `parts` is seen."""
+def _merge(adapter: Path, base: Path, parts: tuple[FilePart, ...], parent: Path) -> Path:
+    """Merge the model into a folder below `parent` and return it; only the recorded `parts` of the base are visible to it."""
     import torch
 
     for name in ("base", "model"):
-        shutil.rmtree(room / name, ignore_errors=True)
-        (room / name).mkdir()
+        shutil.rmtree(parent / name, ignore_errors=True)
+        (parent / name).mkdir()
     for part in parts:
-        (room / "base" / part.name).parent.mkdir(exist_ok=True)
-        (room / "base" / part.name).symlink_to((base / part.name).resolve())
+        (parent / "base" / part.name).parent.mkdir(exist_ok=True)
+        (parent / "base" / part.name).symlink_to((base / part.name).resolve())
     refuse_foreign_code(adapter)
     spec = ModelSpec.read(adapter)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        model = lora.restored(tasks.of(spec).build_model(room / "base", spec), adapter)
-    model.save_pretrained(room / "model")
-    _add_rest(room / "model" / MERGED, adapter / REST)
-    beside = shutil.ignore_patterns(lora.CONFIG, "*.safetensors", AdapterManifest.FILE)
-    shutil.copytree(adapter, room / "model", ignore=beside, dirs_exist_ok=True)
-    return room / "model"
+        model = lora.restore(tasks.of(spec).build_model(parent / "base", spec), adapter)
+    model.save_pretrained(parent / "model")
+    _add_rest(parent / "model" / MERGED, adapter / REST)
+    excluded = shutil.ignore_patterns(lora.CONFIG, "*.safetensors", AdapterManifest.FILE)
+    shutil.copytree(adapter, parent / "model", ignore=excluded, dirs_exist_ok=True)
+    return parent / "model"
 
 
-def _keep_rest(wanted: Path, found: Path, rest: Path) -> None:
-    """Write the tensors of the file `wanted` that the file `found` lacks, or has otherwise, into the file `rest`."""
+def _store_rest(expected: Path, actual: Path, rest: Path) -> None:
+    """Write the tensors of the file `expected` that are missing or different in the file `actual` into the file `rest`."""
     from safetensors import safe_open
     from safetensors.torch import save_file
 
-    with safe_open(wanted, framework="pt") as whole, safe_open(found, framework="pt") as made:
-        names, there = sorted(whole.keys()), set(made.keys())
-        apart = [name for name in names if name not in there or not _same(whole.get_tensor(name), made.get_tensor(name))]
-        tensors = {name: whole.get_tensor(name).clone() for name in apart}
-    log.info("kept whole beside the adapter: %s", ", ".join(apart))
+    with safe_open(expected, framework="pt") as trained, safe_open(actual, framework="pt") as merged:
+        present = set(merged.keys())
+        names = [n for n in sorted(trained.keys()) if n not in present or not _equal(trained.get_tensor(n), merged.get_tensor(n))]
+        tensors = {name: trained.get_tensor(name).clone() for name in names}
+    log.info("stored in full next to the adapter: %s", ", ".join(names))
     save_file(tensors, rest, metadata={"format": "pt"})
 
 
-def _same(one: "torch.Tensor", other: "torch.Tensor") -> bool:
+def _equal(a: "torch.Tensor", b: "torch.Tensor") -> bool:
     import torch
 
-    return one.dtype == other.dtype and torch.equal(one, other)
+    return a.dtype == b.dtype and torch.equal(a, b)
 
 
 def _add_rest(weights: Path, rest: Path) -> None:
-    """Put the tensors of the file `rest`, where there is one, into the file `weights`."""
+    """Put the tensors of the file `rest`, if it exists, into the file `weights`."""
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
 
     if not rest.exists():
         return
-    with safe_open(weights, framework="pt") as made:
-        metadata = made.metadata()
-        tensors = {name: made.get_tensor(name).clone() for name in made.keys()}  # noqa: SIM118  it is no mapping
+    with safe_open(weights, framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  not a mapping
     weights.unlink()
     save_file(tensors | load_file(rest), weights, metadata=metadata)

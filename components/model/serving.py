@@ -1,8 +1,8 @@
-"""The registered model: raw rows in, answers out, by the code and the preprocessing that trained it.
+"""The registered model: takes raw rows and returns answers, with the code and the preprocessing of its training.
 
 MLflow runs this file ("models from code") in a process whose import path starts with the model's own copy of
-`components`; nothing is pickled. Reads the packaged model folder; writes nothing, but for a version that is stored as an adapter a
-temporary folder, which is gone once the model is loaded.
+`components`; nothing is pickled. Reads the packaged model folder; writes nothing, except a temporary folder while it loads a version
+that is stored as an adapter.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,24 +24,24 @@ from components.model import tasks
 
 
 class RawRows(PythonModel):
-    """Answers a frame with the task's input columns; an empty text is answered, what is not text is refused by its row."""
+    """Answers a frame with the task's input columns; empty texts are answered, cells that are not text are refused with their row."""
 
     def load_context(self, context: Any) -> None:
-        """Load the model folder with the predictor of its task; where there is an adapter instead, merge it into its base first.
+        """Load the model folder with the predictor of its task; an adapter is merged into its base first.
 
         Raises:
-            BadModel: the base is not at hand, or is another one.
+            BadModel: the base is missing or differs.
         """
         with ExitStack() as stack:
-            whole = context.artifacts.get("model")
-            folder = Path(whole) if whole else stack.enter_context(_merged(Path(context.artifacts["adapter"])))
+            model = context.artifacts.get("model")
+            folder = Path(model) if model else stack.enter_context(_merged(Path(context.artifacts["adapter"])))
             task = tasks.of(ModelSpec.read(folder))
             self.inputs, self.predictor = task.inputs, task.predictor(folder)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Return for each row `label`, `probability` and `probabilities` (label to probability), or `answer` where there are no classes.
+        """Return for each row `label`, `probability` and `probabilities` (label to probability), or `answer` for a task without classes.
 
-        Where an answer is made of labels, as a set of them is, `probabilities` are beside it too.
+        Answers that consist of labels, such as a set of labels, have `probabilities` too.
         """
         rows = rows_of(model_input, self.inputs)
         try:
@@ -52,42 +52,43 @@ class RawRows(PythonModel):
 
 @contextmanager
 def _merged(folder: Path) -> Iterator[Path]:
-    """Give the whole model of an adapter, for as long as it takes to load it; its base may be a version of MLflow's registry."""
-    from components.model import adapter  # peft, which a version that is stored whole does not ask for
+    """Yield the merged model of an adapter while it is loaded; its base may be a version in MLflow's registry."""
+    from components.model import adapter  # needs peft, which a merged version does not require
     from components.model.base_resolver import find_base
 
     uri = mlflow.get_tracking_uri()
-    with ExitStack() as stack, adapter.merged(folder, lambda record: find_base(record, partial(_registered, stack=stack), uri)) as whole:
-        yield whole
+    with ExitStack() as stack, adapter.merged(folder, lambda record: find_base(record, partial(_registered, stack=stack), uri)) as model:
+        yield model
 
 
 def _registered(model: str, stack: ExitStack) -> Path:
-    """Return the folder of models:/NAME/VERSION in the registry at hand; a whole model for as long as `stack` is open.
+    """Return the model folder of models:/NAME/VERSION in the current registry; a merged one exists while `stack` is open.
 
     Raises:
-        NotThere: that registry has no such version, or it cannot be reached.
+        NotFound: the registry does not have the version, or is unreachable.
     """
     name, _, number = model.removeprefix("models:/").partition("/")
     uri = mlflow.get_tracking_uri()
     try:
         client = mlflow.MlflowClient()
-        place = client.get_model_version_download_uri(name, number)
-        if place.startswith("models:/"):
-            place = str(client.get_logged_model(place.removeprefix("models:/")).artifact_location)
-        artifacts = Path(mlflow.artifacts.download_artifacts(artifact_uri=place)) / "artifacts"
+        location = client.get_model_version_download_uri(name, number)
+        if location.startswith("models:/"):
+            location = str(client.get_logged_model(location.removeprefix("models:/")).artifact_location)
+        artifacts = Path(mlflow.artifacts.download_artifacts(artifact_uri=location)) / "artifacts"
     except (MlflowException, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise NotFound(f"the registry at {uri} does not give it ({reason}); name the registry in MLFLOW_TRACKING_URI") from error
+        raise NotFound(f"the registry at {uri} does not provide it ({reason}); set MLFLOW_TRACKING_URI to the registry") from error
     if (artifacts / "adapter").is_dir():
         return stack.enter_context(_merged(artifacts / "adapter"))
     return artifacts / "model"
 
 
 def frame_of(answers: ModelOutput) -> pd.DataFrame:
-    """Return answers as the frame that is served."""
+    """Return answers as the frame to serve."""
     if not answers.labels:
-        beside = {"probabilities": pd.Series(by_row(found), dtype="object")} if (found := probabilities_of(answers.measured)) else {}
-        return pd.DataFrame({"answer": pd.Series(answers.predicted, dtype="str"), **beside})
+        probabilities = probabilities_of(answers.measured)
+        extra = {"probabilities": pd.Series(by_row(probabilities), dtype="object")} if probabilities else {}
+        return pd.DataFrame({"answer": pd.Series(answers.predicted, dtype="str"), **extra})
     rows = [dict(zip(answers.labels, map(float, answer), strict=True)) for answer in answers.probabilities]
     return pd.DataFrame(
         {
@@ -99,16 +100,16 @@ def frame_of(answers: ModelOutput) -> pd.DataFrame:
 
 
 def rows_of(frame: Any, inputs: Sequence[str]) -> pd.DataFrame:
-    """Return the columns `inputs` of a frame, all of them text.
+    """Return the columns `inputs` of a frame after checking that all cells are text.
 
     Raises:
-        MlflowException: INVALID_PARAMETER_VALUE, which a scoring server answers with status 400.
+        MlflowException: INVALID_PARAMETER_VALUE, for which a scoring server returns status 400.
     """
-    wanted = ", ".join(map(repr, inputs))
+    names = ", ".join(map(repr, inputs))
     if not isinstance(frame, pd.DataFrame) or not set(inputs) <= set(frame.columns):
-        found = list(map(str, frame.columns)) if isinstance(frame, pd.DataFrame) else type(frame).__name__
+        columns = list(map(str, frame.columns)) if isinstance(frame, pd.DataFrame) else type(frame).__name__
         column = "column" if len(inputs) == 1 else "columns"
-        raise MlflowException.invalid_parameter_value(f"expected a table with the {column} {wanted}, found {found}")
+        raise MlflowException.invalid_parameter_value(f"expected a table with the {column} {names}, found {columns}")
     for name in inputs:
         if bad := [row for row, cell in enumerate(frame[name].tolist()) if not isinstance(cell, str)]:
             shown = ", ".join(map(str, bad[:10]))

@@ -4,13 +4,13 @@ Reads the artifacts of a workspace (facts.py). The files contain no script and n
 the templates and by svg.py; the page also forbids scripts by its content security policy.
 """
 
-import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 from components.artifacts.lineage import Lineage
 from components.artifacts.verdict import Verdict
+from components.core.atomic import write_bytes
 from components.report.card import card_page, card_text
 from components.report.facts import ChampionFacts, Run, read_facts
 from components.report.page import render
@@ -85,7 +85,5 @@ def write_card(
 def _write(out: Path, text: str) -> Path:
     """Write a file by rename, so that no reader sees a partial file."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(text, encoding="utf-8", errors="replace")
-    os.replace(partial, out)
+    write_bytes(out, text.encode(errors="replace"))
     return out

@@ -1,8 +1,7 @@
-"""Estimates with intervals that keep their promise: pure arithmetic on arrays, no files.
+"""Estimates with confidence intervals: pure functions on arrays, no I/O.
 
-`Truth` is the test set as the statistics see it; `score` and `difference` are what evaluation and gates ask.
-Which method holds its level where was measured in simulations with a known truth;
-`tests/unit/stats/test_statistics_coverage.py` repeats those that are relied on.
+`Truth` describes the test set; evaluation and gates call `score` and `difference`. Simulations with a known truth determined where
+each method keeps its level; `tests/unit/stats/test_statistics_coverage.py` repeats the relevant ones.
 """
 
 from components.stats.bootstrap import percentile_bootstrap

@@ -1,4 +1,4 @@
-"""The paired percentile bootstrap: a second opinion beside an interval; it never decides, since it does not hold its level everywhere."""
+"""The paired percentile bootstrap: shown next to an interval, but never decisive, since it does not keep its level everywhere."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,7 +7,7 @@ from components.stats.scores import Truth
 from components.stats.units import Floats, Ints
 
 DRAWS = 2_000
-_AT_ONCE = 200  # draws whose weights are held at the same time
+_AT_ONCE = 200  # draws whose weights are in memory at the same time
 
 
 def percentile_bootstrap(
@@ -15,11 +15,10 @@ def percentile_bootstrap(
 ) -> tuple[float, float]:
     """Return the percentile interval of the paired difference of `metric` (accuracy or macro_f1) over resampled test units.
 
-    Groups are drawn whole where there are groups. Rows that both models answer alike are drawn together, as the multinomial
-    count of their kind, which is the same bootstrap at a fraction of the cost.
+    Groups are drawn as a whole. Rows with the same expected label and answers are drawn together, as the multinomial count of
+    their type: the same bootstrap at a fraction of the cost.
     """
-    mine, theirs = truth.encode(predicted), truth.encode(other)
-    counts, multiplicity = _kinds(truth, mine, theirs)
+    counts, multiplicity = _unit_types(truth, truth.encode(predicted), truth.encode(other))
     generator, draws = np.random.default_rng(seed), []
     units = int(multiplicity.sum())
     for _ in range(DRAWS // _AT_ONCE):
@@ -29,27 +28,29 @@ def percentile_bootstrap(
     return float(low), float(high)
 
 
-def _kinds(truth: Truth, mine: Ints, theirs: Ints) -> tuple[Floats, Floats]:
-    """Return the counts of each kind of unit (kinds, 5 · classes), and how many units are of that kind (kinds,).
+def _unit_types(truth: Truth, predicted: Ints, other: Ints) -> tuple[Floats, Floats]:
+    """Return the counts of each type of unit (types, 5 · classes), and the number of units of each type (types,).
 
-    The counts are, a class each: expected, predicted and hit by the one, predicted and hit by the other.
+    The counts are, per class: expected, predicted, hits of `predicted`, then predicted and hits of `other`.
     """
     classes = len(truth.labels)
     if truth.units.grouped:
         index, multiplicity = truth.units.index, np.ones(truth.units.count)
     else:
-        _, index, amounts = np.unique(np.stack([truth.expected, mine, theirs]), axis=1, return_inverse=True, return_counts=True)
+        _, index, amounts = np.unique(np.stack([truth.expected, predicted, other]), axis=1, return_inverse=True, return_counts=True)
         index, multiplicity = index.reshape(-1), amounts.astype(np.float64)
-    places = [truth.expected, mine, np.where(mine == truth.expected, mine, -1), theirs, np.where(theirs == truth.expected, theirs, -1)]
+    labels = [truth.expected]
+    for answers in (predicted, other):
+        labels += [answers, np.where(answers == truth.expected, answers, -1)]
     counts = [
-        np.bincount(index[place >= 0] * classes + place[place >= 0], minlength=len(multiplicity) * classes).reshape(-1, classes)
-        for place in places
+        np.bincount(index[label >= 0] * classes + label[label >= 0], minlength=len(multiplicity) * classes).reshape(-1, classes)
+        for label in labels
     ]
     return np.concatenate(counts, axis=1).astype(np.float64), multiplicity
 
 
 def _difference(metric: str, truth: Truth, sums: Floats) -> Floats:
-    """Return the difference in each draw (draws,) from its summed counts (draws, 5 · classes)."""
+    """Return the difference of each draw (draws,) from its summed counts (draws, 5 · classes)."""
     expected, predicted, hits, others, other_hits = np.moveaxis(sums.reshape(len(sums), 5, -1), 1, 0)
     if metric == "accuracy":
         return np.asarray((hits.sum(axis=1) - other_hits.sum(axis=1)) / expected.sum(axis=1), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Whether a model's probabilities mean what they say: Brier score, calibration error, reliability diagram."""
+"""Calibration of probabilities: Brier score, calibration error, reliability diagram."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ BINS = 15
 def brier(probabilities: Floats, expected: Ints, units: Units, confidence: float = 0.95) -> Estimate:
     """Return the mean squared distance of `probabilities` (rows, labels) from the truth, between 0 and 2 (Brier 1950).
 
-    An `expected` of -1 is a label that the model does not have: every one of its probabilities is then misplaced, and 1 is missing.
+    An `expected` of -1 is a label that the model lacks: all its probabilities then count as errors, and a missing 1 is added.
     """
     return mean(brier_terms(probabilities, expected), units, (0.0, 2.0), confidence)
 
@@ -27,7 +27,7 @@ def brier_terms(probabilities: Floats, expected: Ints) -> Floats:
 
 
 def reliability(confidences: Floats, right: Bools) -> tuple[CalibrationBin, ...]:
-    """Return the bins of equal width that hold rows: mean confidence of the answer, share of right answers, rows."""
+    """Return the non-empty bins of equal width: mean confidence of the answer, share of right answers, rows."""
     rows, confidence, accuracy = _binned(confidences, right)
     return tuple(
         CalibrationBin(confidence=float(p), accuracy=float(a), rows=int(n)) for n, p, a in zip(rows, confidence, accuracy, strict=True)
@@ -35,12 +35,12 @@ def reliability(confidences: Floats, right: Bools) -> tuple[CalibrationBin, ...]
 
 
 def calibration_error(confidences: Floats, right: Bools) -> tuple[float, float]:
-    """Return the calibration error twice: as usually reported, and with its bias removed.
+    """Return the expected calibration error (ECE), and a bias-corrected calibration error.
 
-    The usual one is the mean absolute gap between confidence and accuracy over the bins (Naeini et al. 2015); it is
-    positive for a perfect model too. The other is the root of the mean squared gap less each bin's sampling variance,
+    The ECE is the mean absolute gap between confidence and accuracy over the bins (Naeini et al. 2015); it is positive even
+    for a perfect model. The corrected error is the root of the mean squared gap minus the sampling variance of each bin,
     a (1 - a) / (n - 1): Broecker (2012), Climate Dynamics 39:655; Ferro and Fricker (2012), QJRMS 138:1954; Kumar et
-    al. (2019), arXiv 1909.10155. A bin with one row has no variance estimate and is left out of it.
+    al. (2019), arXiv 1909.10155. A bin with one row has no variance estimate and is left out.
     """
     rows, confidence, accuracy = _binned(confidences, right)
     gap, weight = confidence - accuracy, rows / rows.sum()
@@ -51,10 +51,10 @@ def calibration_error(confidences: Floats, right: Bools) -> tuple[float, float]:
 
 
 def _binned(confidences: Floats, right: Bools) -> tuple[Floats, Floats, Floats]:
-    """Return rows, mean confidence and accuracy of each bin that holds rows."""
-    place = np.clip((confidences * BINS).astype(np.int64), 0, BINS - 1)
-    rows = np.bincount(place, minlength=BINS).astype(np.float64)
-    held = rows > 0
-    confidence = np.bincount(place, weights=confidences, minlength=BINS)[held] / rows[held]
-    accuracy = np.bincount(place, weights=right.astype(np.float64), minlength=BINS)[held] / rows[held]
-    return rows[held], confidence, accuracy
+    """Return rows, mean confidence and accuracy of each non-empty bin."""
+    bins = np.clip((confidences * BINS).astype(np.int64), 0, BINS - 1)
+    rows = np.bincount(bins, minlength=BINS).astype(np.float64)
+    filled = rows > 0
+    confidence = np.bincount(bins, weights=confidences, minlength=BINS)[filled] / rows[filled]
+    accuracy = np.bincount(bins, weights=right.astype(np.float64), minlength=BINS)[filled] / rows[filled]
+    return rows[filled], confidence, accuracy

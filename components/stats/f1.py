@@ -1,9 +1,8 @@
-"""F1 over a fixed list of classes: one model's, and the paired difference of two models on the same rows.
+"""F1 over a fixed list of classes: of one model, and the paired difference of two models on the same rows.
 
-Labels are whole numbers, places in the label list; -1 is a label outside of it, which is never right. The F1 of a class
-without a true positive is 0. The classes of the mean are chosen before anything is measured, are the same for both
-models, and do not change when rows are left out. The quantity estimated is the F1 at the class frequencies of this test
-set, since F1 depends on them.
+Labels are indexes in the label list; -1 is a label outside the list and never right. The F1 of a class without a true
+positive is 0. The averaged classes are chosen before measuring, are the same for both models, and do not change when rows
+are left out. The estimated quantity is the F1 at the class frequencies of this test set, since F1 depends on them.
 """
 
 from collections.abc import Callable
@@ -22,7 +21,7 @@ _PSEUDO_ROWS = 2
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """True positives, expected and predicted rows; shape (classes,) or any other that the three share."""
+    """True positives, expected and predicted rows; all of the same shape, such as (classes,)."""
 
     hits: Floats
     expected: Floats
@@ -30,12 +29,12 @@ class ClassCounts:
 
     @property
     def f1(self) -> Floats:
-        """F1 = 2 tp / (expected + predicted), 0 where nothing is expected or predicted."""
+        """F1 = 2 tp / (expected + predicted), 0 if nothing is expected or predicted."""
         total = self.expected + self.predicted
         return np.divide(2 * self.hits, total, out=np.zeros_like(total), where=total > 0)
 
 
-# Each average is a sum over classes of the first, divided by a sum over classes of the second.
+# Each average is the sum of the first function over classes, divided by the sum of the second.
 _AVERAGES: dict[Average, tuple[Callable[[ClassCounts], Floats], Callable[[ClassCounts], Floats]]] = {
     "macro": (lambda c: c.f1, lambda c: np.ones_like(c.hits)),
     "micro": (lambda c: 2 * c.hits, lambda c: c.expected + c.predicted),
@@ -64,8 +63,8 @@ def f1_value(expected: Ints, predicted: Ints, chosen: Bools, average: Average = 
 def f1(expected: Ints, predicted: Ints, chosen: Bools, units: Units, average: Average = "macro", confidence: float = 0.95) -> Estimate:
     """Return the averaged F1 over the `chosen` classes with its interval, cut to 0 … 1.
 
-    Macro over rows: linearised standard error (Takahashi et al. 2022, PMC8936911) with two pseudo-rows among the wrong ones.
-    Everything else: the delete-one jackknife on the counts, by group where there are groups, with t(units - 1).
+    Macro over rows: linearised standard error (Takahashi et al. 2022, PMC8936911) with two pseudo-rows added to the wrong ones.
+    Otherwise: the delete-one jackknife on the counts, by group if rows are grouped, with t(units - 1).
     """
     value = f1_value(expected, predicted, chosen, average)
     if average == "macro" and not units.grouped:
@@ -74,14 +73,14 @@ def f1(expected: Ints, predicted: Ints, chosen: Bools, units: Units, average: Av
     else:
         error = np.sqrt(jackknife_variance(value, f1_left_out(expected, predicted, chosen, units, average)))
         method, critical = _jackknife(units, confidence)
-    half_width = critical * float(error) or _unseen(_weights(expected, predicted, chosen), units, critical)
+    half_width = critical * float(error) or _no_variation_width(_weights(expected, predicted, chosen), units, critical)
     return symmetric(value, half_width, (0.0, 1.0), n=units.count, method=method, confidence=confidence, doubt=units.doubt)
 
 
 def f1_difference(expected: Ints, predicted: Ints, other: Ints, chosen: Bools, units: Units, confidence: float = 0.95) -> Estimate:
     """Return the macro-F1 of `predicted` minus that of `other` over the `chosen` classes, paired by row.
 
-    Rows: linearised standard error with two pseudo-rows among those on which the two disagree (after Agresti and Min
+    Rows: linearised standard error with two pseudo-rows added to the discordant ones (after Agresti and Min
     2005, Statistics in Medicine 24:729). Groups: the delete-one-group jackknife of the difference with t(G - 1).
     """
     value, error = f1_difference_error(expected, predicted, other, chosen, units)
@@ -90,12 +89,12 @@ def f1_difference(expected: Ints, predicted: Ints, other: Ints, chosen: Bools, u
     else:
         method, critical = "paired linearised standard error with 2 pseudo-rows", units.critical(confidence)
     weights = (_weights(expected, predicted, chosen) + _weights(expected, other, chosen)) / 2
-    half_width = critical * error or _unseen(weights, units, critical)
+    half_width = critical * error or _no_variation_width(weights, units, critical)
     return symmetric(value, half_width, (-1.0, 1.0), n=units.count, method=method, confidence=confidence, doubt=units.doubt)
 
 
 def f1_difference_error(expected: Ints, predicted: Ints, other: Ints, chosen: Bools, units: Units) -> tuple[float, float]:
-    """Return the difference of the two macro-F1 and its standard error, 0 where the data show no variation."""
+    """Return the difference of the two macro-F1 and its standard error, 0 if the data show no variation."""
     value = f1_value(expected, predicted, chosen) - f1_value(expected, other, chosen)
     if units.grouped:
         replicates = f1_left_out(expected, predicted, chosen, units) - f1_left_out(expected, other, chosen, units)
@@ -105,7 +104,7 @@ def f1_difference_error(expected: Ints, predicted: Ints, other: Ints, chosen: Bo
 
 
 def f1_influence(expected: Ints, predicted: Ints, chosen: Bools) -> Floats:
-    """Return how far each row moves the macro-F1 (rows,), to first order; the sum is 0.
+    """Return the first-order influence of each row on macro-F1 (rows,); the sum is 0.
 
     With D_k = expected + predicted rows of class k, K chosen classes, y expected and a predicted:
     (1/K) [2 · 1(y = a) / D_y - F_y / D_y - F_a / D_a], the derivative of 2 tp / D in its counts.
@@ -113,22 +112,22 @@ def f1_influence(expected: Ints, predicted: Ints, chosen: Bools) -> Floats:
     counts = class_counts(expected, predicted, len(chosen))
     total = np.maximum(counts.expected + counts.predicted, 1)
     share = chosen / (total * max(int(chosen.sum()), 1))
-    gain, loss = np.append(2 * share, 0.0), np.append(counts.f1 * share, 0.0)  # the last place serves -1
+    gain, loss = np.append(2 * share, 0.0), np.append(counts.f1 * share, 0.0)  # the last entry is for -1
     return np.asarray(np.where(expected == predicted, gain[expected], 0.0) - loss[expected] - loss[predicted], dtype=np.float64)
 
 
 def f1_left_out(expected: Ints, predicted: Ints, chosen: Bools, units: Units, average: Average = "macro") -> Floats:
-    """Return the averaged F1 without each unit in turn (units,).
+    """Return the averaged F1 with each unit left out in turn (units,).
 
-    Exact, and linear in the rows: leaving a unit out changes only the classes that occur in it.
+    Exact, in linear time: leaving a unit out changes only the classes that occur in it.
     """
     classes = len(chosen)
     whole = class_counts(expected, predicted, classes)
     kept = [a >= 0 for a in (expected, predicted)]
     keys = [units.index[k] * classes + a[k] for a, k in zip((expected, predicted), kept, strict=True)]
-    cells, place = np.unique(np.concatenate(keys), return_inverse=True)
+    cells, cell_index = np.unique(np.concatenate(keys), return_inverse=True)
     unit, label = np.divmod(cells, classes)
-    first, second = place[: len(keys[0])], place[len(keys[0]) :]
+    first, second = cell_index[: len(keys[0])], cell_index[len(keys[0]) :]
     hit = (expected == predicted)[kept[0]]
     within = ClassCounts(*(np.bincount(p, minlength=len(cells)).astype(np.float64) for p in (first[hit], first, second)))
     rest = ClassCounts(*(getattr(whole, name)[label] - getattr(within, name) for name in ("hits", "expected", "predicted")))
@@ -140,7 +139,7 @@ def f1_left_out(expected: Ints, predicted: Ints, chosen: Bools, units: Units, av
 
 
 def _linearised_error(influence: Floats, decisive: Bools) -> float:
-    """Return the root of the summed squares, the `decisive` rows counting as if there were two more of them."""
+    """Return the root of the summed squares, with two pseudo-rows added to the `decisive` rows."""
     squares = influence**2
     count = int(decisive.sum())
     extra = _PSEUDO_ROWS * float(squares[decisive].sum()) / count if count else 0.0
@@ -148,17 +147,17 @@ def _linearised_error(influence: Floats, decisive: Bools) -> float:
 
 
 def _weights(expected: Ints, predicted: Ints, chosen: Bools) -> Floats:
-    """Return how much macro-F1 each row would cost, were it to turn from right to wrong: 2 / (K D_y), shape (rows,)."""
+    """Return the loss of macro-F1 if a row turned from right to wrong: 2 / (K D_y), shape (rows,)."""
     counts = class_counts(expected, predicted, len(chosen))
     share = 2 * chosen / (np.maximum(counts.expected + counts.predicted, 1) * max(int(chosen.sum()), 1))
     return np.asarray(np.append(share, 0.0)[expected], dtype=np.float64)
 
 
-def _unseen(weights: Floats, units: Units, critical: float) -> float:
-    """Return the half width where the data show no variation at all, so that no certainty is claimed.
+def _no_variation_width(weights: Floats, units: Units, critical: float) -> float:
+    """Return the half width if the data show no variation, so that the interval does not claim certainty.
 
-    Critical value squared over the number of units, as Tango's interval has it without a disagreement, when all classes
-    are equally frequent; larger when some are rare.
+    Critical value squared over the number of units if all classes are equally frequent, as in Tango's interval without
+    discordant rows; larger if some classes are rare.
     """
     return critical**2 * float(np.sqrt(np.mean(weights**2))) * units.rows / units.count
 

@@ -1,4 +1,4 @@
-"""Means of bounded values, such as the Brier score of each row: one model's, and the paired difference of two."""
+"""Means of bounded values, such as Brier scores: of one model, and the paired difference of two models."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +9,11 @@ from components.stats.units import Units, between, jackknife_variance, symmetric
 
 
 def mean(values: npt.ArrayLike, units: Units, bounds: tuple[float, float], confidence: float = 0.95) -> Estimate:
-    """Return the mean of `values` (rows,) that lie within `bounds`, with Student's t interval.
+    """Return the mean of `values` (rows,) within `bounds`, with Student's t interval.
 
     Groups: the delete-one-group jackknife of the mean and t(G - 1); for rows that is Student's interval itself.
-    Where no unit differs from another, the share of units that might is bounded by 1 - tail^(1/units) (Clopper and
-    Pearson at zero successes), and each of them lies within `bounds`.
+    If all units are equal, the share of units that might differ is bounded by 1 - tail^(1/units) (Clopper and Pearson
+    at zero successes), and each of them is within `bounds`.
     """
     array = np.asarray(values, dtype=np.float64)
     value, count = float(array.mean()), units.count
@@ -32,6 +32,6 @@ def mean(values: npt.ArrayLike, units: Units, bounds: tuple[float, float], confi
 def mean_difference(
     values: npt.ArrayLike, others: npt.ArrayLike, units: Units, bounds: tuple[float, float], confidence: float = 0.95
 ) -> Estimate:
-    """Return the mean of `values` minus the mean of `others`, paired by row; both lie within `bounds`."""
+    """Return the mean of `values` minus the mean of `others`, paired by row; both are within `bounds`."""
     width = bounds[1] - bounds[0]
     return mean(np.asarray(values) - np.asarray(others), units, (-width, width), confidence)

@@ -1,6 +1,6 @@
-"""What a test set is measured by: metrics of classes, or a task's own metrics as functions of sums over rows.
+"""The metric set of a test set: classification metrics, or task metrics that are functions of sums over rows.
 
-Evaluation, gates and reports ask a yardstick and need not know which task it is for.
+Evaluation, gates and reports use a metric set without knowing the task.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,39 +21,39 @@ Statistics = Callable[[Predictions], Mapping[str, Floats]]
 
 
 class MetricSet(Protocol):
-    """The metrics of one test set; `metrics` may be decided on, `shown` are reported, both with the most telling first.
+    """The metrics of one test set: gates may decide on `metrics`, reports show `shown`; the most important come first.
 
-    Every method takes predictions of the rows that the yardstick was made for, in their order.
+    All methods take predictions for the rows of the test set, in their order.
     """
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The names of the metrics that gates may decide on."""
+        """Names of the metrics that gates may decide on."""
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The names of the metrics that are reported."""
+        """Names of the reported metrics."""
 
     @property
     def units(self) -> Units:
         """The independent units of the test set."""
 
-    def on(self, found: Predictions) -> "MetricSet":
-        """Return the yardstick for other rows, those of `found`."""
+    def on(self, predictions: Predictions) -> "MetricSet":
+        """Return the metric set for the rows of `predictions`."""
 
     def doubt(self, metric: str) -> str | None:
-        """Say why a metric of this test set may decide nothing; None where it may."""
+        """Return why gates may not decide on a metric of this test set; None if they may."""
 
-    def score(self, metric: str, found: Predictions, confidence: float = 0.95) -> Estimate:
+    def score(self, metric: str, predictions: Predictions, confidence: float = 0.95) -> Estimate:
         """Return a metric with its two-sided interval."""
 
-    def difference(self, metric: str, found: Predictions, other: Predictions, confidence: float = 0.95) -> Estimate:
-        """Return a metric of `found` minus that of `other`, paired by row, with its two-sided interval."""
+    def difference(self, metric: str, predictions: Predictions, other: Predictions, confidence: float = 0.95) -> Estimate:
+        """Return a metric of `predictions` minus that of `other`, paired by row, with its two-sided interval."""
 
-    def below(self, metric: str, found: Predictions, threshold: float) -> float:
+    def below(self, metric: str, predictions: Predictions, threshold: float) -> float:
         """Return the one-sided p that the metric is at least `threshold`."""
 
-    def difference_below(self, metric: str, found: Predictions, other: Predictions, threshold: float = 0.0) -> float:
+    def difference_below(self, metric: str, predictions: Predictions, other: Predictions, threshold: float = 0.0) -> float:
         """Return the one-sided p that the paired difference is at least `threshold`."""
 
 
@@ -64,9 +64,9 @@ class ClassificationMetrics:
     truth: scores.Truth
 
     @classmethod
-    def of(cls, found: Predictions, min_class_units: int) -> "ClassificationMetrics":
-        """Take the test set from a model's predictions; its labels become the fixed list of classes."""
-        return cls(scores.Truth.of(found, min_class_units))
+    def from_predictions(cls, predictions: Predictions, min_class_units: int) -> "ClassificationMetrics":
+        """Build the metric set from the predictions of a model; its labels become the list of classes."""
+        return cls(scores.Truth.from_predictions(predictions, min_class_units))
 
     metrics = scores.COMPARABLE
     shown = scores.METRICS
@@ -76,38 +76,38 @@ class ClassificationMetrics:
         """The independent units of the test set."""
         return self.truth.units
 
-    def on(self, found: Predictions) -> "ClassificationMetrics":
-        """Return the yardstick for other rows."""
-        return ClassificationMetrics.of(found, self.truth.min_class_units)
+    def on(self, predictions: Predictions) -> "ClassificationMetrics":
+        """Return the metric set for other rows."""
+        return ClassificationMetrics.from_predictions(predictions, self.truth.min_class_units)
 
     def doubt(self, metric: str) -> str | None:
-        """Say why a metric may decide nothing."""
+        """Return why gates may not decide on a metric."""
         return self.truth.doubt if metric == "macro_f1" else self.units.doubt
 
-    def score(self, metric: str, found: Predictions, confidence: float = 0.95) -> Estimate:
+    def score(self, metric: str, predictions: Predictions, confidence: float = 0.95) -> Estimate:
         """Return one of `shown`."""
-        return scores.score(metric, self.truth, found.predicted, confidence)
+        return scores.score(metric, self.truth, predictions.predicted, confidence)
 
-    def difference(self, metric: str, found: Predictions, other: Predictions, confidence: float = 0.95) -> Estimate:
+    def difference(self, metric: str, predictions: Predictions, other: Predictions, confidence: float = 0.95) -> Estimate:
         """Return the difference of one of `metrics`."""
-        return scores.difference(metric, self.truth, found.predicted, other.predicted, confidence)
+        return scores.difference(metric, self.truth, predictions.predicted, other.predicted, confidence)
 
-    def below(self, metric: str, found: Predictions, threshold: float) -> float:
+    def below(self, metric: str, predictions: Predictions, threshold: float) -> float:
         """Return the p that one of `metrics` is at least `threshold`."""
-        return scores.below(metric, self.truth, found.predicted, threshold)
+        return scores.below(metric, self.truth, predictions.predicted, threshold)
 
-    def difference_below(self, metric: str, found: Predictions, other: Predictions, threshold: float = 0.0) -> float:
+    def difference_below(self, metric: str, predictions: Predictions, other: Predictions, threshold: float = 0.0) -> float:
         """Return the p that the difference of one of `metrics` is at least `threshold`."""
-        return scores.difference_below(metric, self.truth, found.predicted, other.predicted, threshold)
+        return scores.difference_below(metric, self.truth, predictions.predicted, other.predicted, threshold)
 
 
 @dataclass(frozen=True)
 class AdditiveMetrics:
     """Metrics that are functions of sums over rows (`Metric`), each with the delete-one-unit jackknife.
 
-    A unit is left out by subtracting its sums: exact, and linear in the rows. Efron and Stein (1981), Annals of Statistics 9:586:
-    the jackknife's variance errs upwards. Intervals are symmetric with t(units - 1), cut to the metric's bounds; they decide from
-    50 units on.
+    A unit is left out by subtracting its sums: exact, in linear time. Efron and Stein (1981), Annals of Statistics 9:586: the
+    jackknife variance is biased upwards. Intervals are symmetric with t(units - 1), cut to the bounds of the metric; gates decide
+    on them from 50 units on.
     """
 
     measures: Mapping[str, Metric]
@@ -115,74 +115,76 @@ class AdditiveMetrics:
     units: Units
 
     @classmethod
-    def of(cls, found: Predictions, measures: Mapping[str, Metric], statistics: Statistics) -> "AdditiveMetrics":
-        """Take the units from a model's predictions; `statistics` gives the row statistics of any predictions, by name."""
-        return cls(measures, statistics, Units.of(found.groups))
+    def from_predictions(cls, predictions: Predictions, measures: Mapping[str, Metric], statistics: Statistics) -> "AdditiveMetrics":
+        """Build the metric set from the predictions of a model; `statistics` returns row statistics of predictions by name."""
+        return cls(measures, statistics, Units.from_groups(predictions.groups))
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """All of the measures."""
+        """All metrics."""
         return tuple(self.measures)
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """All of the measures."""
+        """All metrics."""
         return tuple(self.measures)
 
-    def on(self, found: Predictions) -> "AdditiveMetrics":
-        """Return the yardstick for other rows."""
-        return AdditiveMetrics.of(found, self.measures, self.statistics)
+    def on(self, predictions: Predictions) -> "AdditiveMetrics":
+        """Return the metric set for other rows."""
+        return AdditiveMetrics.from_predictions(predictions, self.measures, self.statistics)
 
     def doubt(self, metric: str) -> str | None:
-        """Say why a metric may decide nothing: too few units."""
+        """Return why gates may not decide on a metric: too few units."""
         if self.units.count >= MIN_GROUPS:
             return None
-        kind = "groups" if self.units.grouped else "rows"
-        return f"the test set has {self.units.count} {kind}, and an interval of {metric} holds its level from {MIN_GROUPS} on"
+        unit = "groups" if self.units.grouped else "rows"
+        return f"the test set has {self.units.count} {unit}; an interval of {metric} needs at least {MIN_GROUPS}"
 
-    def score(self, metric: str, found: Predictions, confidence: float = 0.95) -> Estimate:
-        """Return a measure with its interval."""
-        value, left_out = self._replicates(metric, found)
-        return self._estimate(metric, value, left_out, self._unseen(metric, value, left_out, confidence), confidence, paired=False)
+    def score(self, metric: str, predictions: Predictions, confidence: float = 0.95) -> Estimate:
+        """Return a metric with its interval."""
+        value, left_out = self._replicates(metric, predictions)
+        return self._estimate(
+            metric, value, left_out, self._no_variation_width(metric, value, left_out, confidence), confidence, paired=False
+        )
 
-    def difference(self, metric: str, found: Predictions, other: Predictions, confidence: float = 0.95) -> Estimate:
-        """Return the paired difference of a measure with its interval."""
-        (mine, left), (theirs, gone) = self._replicates(metric, found), self._replicates(metric, other)
-        unseen = max(self._unseen(metric, one, each, confidence) for one, each in ((mine, left), (theirs, gone)))
-        return self._estimate(metric, mine - theirs, left - gone, unseen, confidence, paired=True)
+    def difference(self, metric: str, predictions: Predictions, other: Predictions, confidence: float = 0.95) -> Estimate:
+        """Return the paired difference of a metric with its interval."""
+        both = self._replicates(metric, predictions), self._replicates(metric, other)
+        least = max(self._no_variation_width(metric, *replicates, confidence) for replicates in both)
+        return self._estimate(metric, both[0][0] - both[1][0], both[0][1] - both[1][1], least, confidence, paired=True)
 
-    def below(self, metric: str, found: Predictions, threshold: float) -> float:
-        """Return the p that a measure is at least `threshold`."""
-        return self._below(*self._replicates(metric, found), threshold)
+    def below(self, metric: str, predictions: Predictions, threshold: float) -> float:
+        """Return the p that a metric is at least `threshold`."""
+        return self._below(*self._replicates(metric, predictions), threshold)
 
-    def difference_below(self, metric: str, found: Predictions, other: Predictions, threshold: float = 0.0) -> float:
+    def difference_below(self, metric: str, predictions: Predictions, other: Predictions, threshold: float = 0.0) -> float:
         """Return the p that the paired difference is at least `threshold`."""
-        (mine, left), (theirs, gone) = self._replicates(metric, found), self._replicates(metric, other)
-        return self._below(mine - theirs, left - gone, threshold)
+        (value, left_out), (other_value, other_left_out) = self._replicates(metric, predictions), self._replicates(metric, other)
+        return self._below(value - other_value, left_out - other_left_out, threshold)
 
-    def _replicates(self, metric: str, found: Predictions) -> tuple[float, Floats]:
-        """Return the measure, and the measure without each unit in turn (units,)."""
-        measure, rows = self.measures[metric], self.statistics(found)
-        by_unit = [self.units.sums(rows[name]) for name in measure.sums]
-        totals = [float(one.sum()) for one in by_unit]
-        left_out = measure.value(*(total - one for total, one in zip(totals, by_unit, strict=True)))
-        return float(measure.value(*map(np.asarray, totals))), np.asarray(left_out, dtype=np.float64)
+    def _replicates(self, metric: str, predictions: Predictions) -> tuple[float, Floats]:
+        """Return a metric, and the metric with each unit left out in turn (units,)."""
+        definition, rows = self.measures[metric], self.statistics(predictions)
+        by_unit = [self.units.sums(rows[name]) for name in definition.sums]
+        totals = [float(sums.sum()) for sums in by_unit]
+        left_out = definition.value(*(total - sums for total, sums in zip(totals, by_unit, strict=True)))
+        return float(definition.value(*map(np.asarray, totals))), np.asarray(left_out, dtype=np.float64)
 
     def _critical(self, confidence: float) -> float:
         return float(scipy.special.stdtrit(max(self.units.count - 1, 1), (1 + confidence) / 2))
 
-    def _unseen(self, metric: str, value: float, left_out: Floats, confidence: float) -> float:
-        """Return the half width where the data show no variation: as a share's, critical² / (n + critical²), of all that could vary."""
+    def _no_variation_width(self, metric: str, value: float, left_out: Floats, confidence: float) -> float:
+        """Return the half width if the data show no variation: critical² / (n + critical²), as for a share, of the metric's range."""
         low, high = self.measures[metric].bounds
         spread = high - low
-        if not np.isfinite(spread):  # of one unit, as far as this model's units differ from each other
+        if not np.isfinite(spread):  # unbounded: the spread between the units of this model
             spread = float(np.sqrt(jackknife_variance(value, left_out) * self.units.count))
         square = self._critical(confidence) ** 2
         return spread * square / (self.units.count + square)
 
-    def _estimate(self, metric: str, value: float, left_out: Floats, unseen: float, confidence: float, *, paired: bool) -> Estimate:
+    def _estimate(self, metric: str, value: float, left_out: Floats, least: float, confidence: float, *, paired: bool) -> Estimate:
         error = float(np.sqrt(jackknife_variance(value, left_out)))
-        half = self._critical(confidence) * error if error > 1e-12 else unseen
+        half = self._critical(confidence) * error if error > 1e-12 else least
         low, high = self.measures[metric].bounds
         bounds = (low - high, high - low) if paired else (low, high)
         method = f"delete-one-{'group' if self.units.grouped else 'row'} jackknife, t({self.units.count - 1})"
@@ -190,7 +192,7 @@ class AdditiveMetrics:
 
     def _below(self, value: float, left_out: Floats, threshold: float) -> float:
         error = float(np.sqrt(jackknife_variance(value, left_out)))
-        if error <= 1e-12:  # certain only as far as one more, contrary unit would leave it
+        if error <= 1e-12:  # only as certain as with one contrary unit added
             return 1.0 if value >= threshold - 1e-12 else float(0.5 ** min(self.units.count, 1000))
         if not self.units.grouped:
             return float(scipy.special.stdtr(max(self.units.count - 1, 1), (value - threshold) / error))

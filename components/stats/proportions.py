@@ -1,4 +1,4 @@
-"""Shares of rows that are right: one model's accuracy, and the paired difference of two models on the same rows."""
+"""Shares of right rows: the accuracy of one model, and the paired difference of two models on the same rows."""
 
 import math
 
@@ -15,10 +15,10 @@ _HALVINGS = 60  # of an interval of length 2: the error is below 1e-17
 def proportion(right: npt.ArrayLike, units: Units, confidence: float = 0.95) -> Estimate:
     """Return the share of `right` rows (rows,) with the exact interval.
 
-    Rows: Clopper and Pearson (1934), Biometrika 26:404; never below its level, which a gate needs more than width.
+    Rows: Clopper and Pearson (1934), Biometrika 26:404; never below its level, which matters more to a gate than width.
     Groups: the same on the effective number of rows, n / deff, with the delete-one-group jackknife's variance and
-    t(G - 1): Korn and Graubard (1998), Survey Methodology 24:193. Unlike the jackknife's own symmetric interval it stays
-    within 0 … 1, is not a point when all rows are right, and errs less on the skewed side (6 to 7 % against 10 % at 80 groups).
+    t(G - 1): Korn and Graubard (1998), Survey Methodology 24:193. Unlike the symmetric jackknife interval it stays within
+    0 … 1, is not a point if all rows are right, and errs less on the skewed side (6 to 7 % against 10 % at 80 groups).
     """
     hits = np.asarray(right, dtype=bool)
     value, size, method = float(hits.mean()), proportion_rows(hits, units, confidence), "Clopper-Pearson"
@@ -31,7 +31,7 @@ def proportion(right: npt.ArrayLike, units: Units, confidence: float = 0.95) -> 
 
 
 def proportion_rows(right: Bools, units: Units, confidence: float) -> float:
-    """Return on how many independent rows a share's exact interval rests: all of them, or n / deff with room for t(G - 1)."""
+    """Return the number of independent rows for the exact interval: all rows, or n / deff corrected for t(G - 1)."""
     if not units.grouped:
         return float(units.rows)
     normal = float(scipy.stats.norm.ppf((1 + confidence) / 2))
@@ -39,15 +39,15 @@ def proportion_rows(right: Bools, units: Units, confidence: float) -> float:
 
 
 def proportion_difference(right: npt.ArrayLike, other: npt.ArrayLike, units: Units, confidence: float = 0.95) -> Estimate:
-    """Return the share of rows that `right` has right minus the share that `other` has, paired by row.
+    """Return the share of true values in `right` minus that in `other`, paired by row.
 
     Rows: Tango's score interval. Groups: the same on n / deff, deff from the delete-one-group jackknife, with t(G - 1).
     """
-    mine, theirs = np.asarray(right, dtype=bool), np.asarray(other, dtype=bool)
-    gained, lost = int(np.sum(mine & ~theirs)), int(np.sum(theirs & ~mine))
+    first, second = np.asarray(right, dtype=bool), np.asarray(other, dtype=bool)
+    gained, lost = int(np.sum(first & ~second)), int(np.sum(second & ~first))
     share, method = 1.0, "Tango score interval"
     if units.grouped:
-        effective = effective_rows(mine.astype(np.float64) - theirs.astype(np.float64), units)
+        effective = effective_rows(first.astype(np.float64) - second.astype(np.float64), units)
         share = effective / units.rows
         method = f"Tango score interval on {effective:.0f} effective rows, delete-one-group jackknife, t({units.count - 1})"
     low, high = tango(gained * share, lost * share, units.rows * share, units.critical(confidence))
@@ -56,10 +56,10 @@ def proportion_difference(right: npt.ArrayLike, other: npt.ArrayLike, units: Uni
 
 
 def tango(gained: npt.ArrayLike, lost: npt.ArrayLike, rows: npt.ArrayLike, critical: float) -> tuple[Floats, Floats]:
-    """Return the score interval of (gained - lost) / rows; the arguments broadcast, and need not be whole numbers.
+    """Return the score interval of (gained - lost) / rows; the arguments broadcast and may be fractions.
 
-    Tango (1998), Statistics in Medicine 17:891, eq. 2, inverted by bisection. `gained` rows only the first model has right,
-    `lost` rows only the second. Exchanging the two mirrors the interval exactly.
+    Tango (1998), Statistics in Medicine 17:891, eq. 2, inverted by bisection. Only the first model is right on `gained` rows, only the
+    second on `lost` rows. Exchanging the two mirrors the interval exactly.
     """
     b, c, n = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (gained, lost, rows)))
     if b.ndim == 0:
@@ -74,7 +74,7 @@ def _tango_low(b: Floats, c: Floats, n: Floats, critical: float) -> Floats:
         delta = (low + high) / 2
         linear = -b - c + (2 * n - b + c) * delta
         root = np.sqrt(np.maximum(linear**2 + 8 * n * c * delta * (1 - delta), 0))
-        lost_share = (root - linear) / (4 * n)  # the likeliest share of lost rows if delta is true
+        lost_share = (root - linear) / (4 * n)  # maximum likelihood estimate of the share of lost rows, given delta
         deviation = np.sqrt(np.maximum(n * (2 * lost_share + delta * (1 - delta)), 0))
         rejected = b - c - n * delta > critical * deviation
         low, high = np.where(rejected, delta, low), np.where(rejected, high, delta)
@@ -82,7 +82,7 @@ def _tango_low(b: Floats, c: Floats, n: Floats, critical: float) -> Floats:
 
 
 def _tango_low_of_one(b: float, c: float, n: float, critical: float) -> float:
-    """Return what `_tango_low` returns, for one pair of counts: a panel asks for dozens, and arrays of one number are ten times slower."""
+    """Return `_tango_low` for one pair of counts: ten times faster than with arrays of one number."""
     low, high = -1.0, (b - c) / n
     for _ in range(_HALVINGS):
         delta = (low + high) / 2
@@ -97,9 +97,9 @@ def _tango_low_of_one(b: float, c: float, n: float, critical: float) -> float:
 
 
 def effective_rows(values: Floats, units: Units) -> float:
-    """Return n / deff, where deff is how many times the jackknife variance of the mean exceeds that of independent rows.
+    """Return n / deff; the design effect deff is the jackknife variance of the mean relative to that of independent rows.
 
-    deff is never taken below 1. Values that are all equal say nothing of deff: then a group counts as one row.
+    deff is at least 1. If all values are equal, deff is unknown, and a group counts as one row.
     """
     variance = float(values.var()) / units.rows
     if variance == 0 or units.count == 1:

@@ -1,4 +1,4 @@
-"""The metrics by name: what evaluation reports and what gates decide on."""
+"""Classification metrics by name, for reports and gates."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,14 +15,14 @@ from components.stats.units import Bools, Floats, Ints, Units
 
 METRICS = ("accuracy", "macro_f1", "micro_f1", "weighted_f1")
 COMPARABLE = ("accuracy", "macro_f1")
-_USUAL = 0.9  # the interval that a one-sided 5 % test belongs to
+_USUAL = 0.9  # level of the interval that corresponds to a one-sided 5 % test
 MIN_BINARY_UNITS = 100
-"""Where two classes enter, the rarer one needs this many rows or groups: with fewer, macro-F1's one-sided error reached 7 %."""
+"""With two eligible classes, the rarer needs this many rows or groups: with fewer, the one-sided error of macro-F1 reached 7 %."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The test set: `expected` (rows,) as places in `labels`, the independent `units`, and from how many a class counts."""
+    """The test set: `expected` (rows,) as indexes in `labels`, the independent `units`, and how many of them a class needs."""
 
     expected: Ints
     labels: tuple[str, ...]
@@ -30,39 +30,39 @@ class Truth:
     min_class_units: int
 
     @classmethod
-    def of(cls, predictions: Predictions, min_class_units: int) -> "Truth":
-        """Take the test set from a model's predictions; `predictions.labels` becomes the fixed list of classes."""
+    def from_predictions(cls, predictions: Predictions, min_class_units: int) -> "Truth":
+        """Build the test set from the predictions of a model; `predictions.labels` becomes the list of classes."""
         expected = encode(predictions.expected, predictions.labels)
-        return cls(expected, predictions.labels, Units.of(predictions.groups), min_class_units)
+        return cls(expected, predictions.labels, Units.from_groups(predictions.groups), min_class_units)
 
     def encode(self, labels: npt.NDArray[np.str_]) -> Ints:
-        """Return the places of `labels` (rows,) in the list of classes, -1 for a label that is not in it."""
+        """Return the indexes of `labels` (rows,) in the list of classes, -1 for other labels."""
         return encode(labels, self.labels)
 
     @cached_property
     def class_units(self) -> Floats:
-        """Rows of each class, or groups that hold it where there are groups, shape (classes,)."""
+        """Rows of each class, or groups that contain it if rows are grouped, shape (classes,)."""
         known = self.expected >= 0
         pairs = np.unique(self.units.index[known] * len(self.labels) + self.expected[known])
         return np.bincount(pairs % len(self.labels), minlength=len(self.labels)).astype(np.float64)
 
     @property
     def eligible(self) -> Bools:
-        """The classes with enough units to enter macro-F1, shape (classes,)."""
+        """The classes with enough units for macro-F1, shape (classes,)."""
         return np.asarray(self.class_units >= self.min_class_units, dtype=np.bool_)
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The labels that do not enter macro-F1."""
-        return tuple(label for label, enters in zip(self.labels, self.eligible, strict=True) if not enters)
+        """The labels that macro-F1 ignores."""
+        return tuple(label for label, eligible in zip(self.labels, self.eligible, strict=True) if not eligible)
 
     @property
     def doubt(self) -> str | None:
-        """Why a macro-F1 of this test set may decide nothing; None where it may."""
+        """Why gates may not decide on macro-F1 of this test set; None if they may."""
         unit = "groups" if self.units.grouped else "rows"
         if not self.eligible.any():
             return f"no class has {self.min_class_units} test {unit} (evaluate.min_class_units)"
-        # Two classes that enter are as good as two in all; of two in all none may leave the other alone.
+        # The rule for two classes also applies if only two are eligible, or if one of two is not.
         entering = self.class_units if len(self.labels) == 2 else self.class_units[self.eligible]
         if len(entering) == 2 and (rarest := int(entering.min())) < MIN_BINARY_UNITS:
             return f"the rarer of the two classes has {rarest} test {unit}, and macro-F1's interval needs {MIN_BINARY_UNITS}"
@@ -70,16 +70,16 @@ class Truth:
 
 
 def encode(values: npt.NDArray[np.str_], labels: tuple[str, ...]) -> Ints:
-    """Return the place of each value in `labels`, -1 for a value that is not among them."""
-    place = {label: number for number, label in enumerate(labels)}
+    """Return the index of each value in `labels`, -1 for other values."""
+    position = {label: number for number, label in enumerate(labels)}
     names, index = np.unique(values, return_inverse=True)
-    return np.array([place.get(str(name), -1) for name in names], dtype=np.int64)[index.reshape(-1)]
+    return np.array([position.get(str(name), -1) for name in names], dtype=np.int64)[index.reshape(-1)]
 
 
 def score(metric: str, truth: Truth, predicted: npt.NDArray[np.str_], confidence: float = 0.95) -> Estimate:
     """Return one of `METRICS` for the labels `predicted` (rows,), with a two-sided interval.
 
-    Macro-F1 runs over the eligible classes; micro- and weighted F1 run over all of them.
+    Macro-F1 averages the eligible classes; micro- and weighted F1 use all classes.
     """
     answers, units = truth.encode(predicted), truth.units
     if metric == "accuracy":
@@ -94,15 +94,15 @@ def difference(
     metric: str, truth: Truth, predicted: npt.NDArray[np.str_], other: npt.NDArray[np.str_], confidence: float = 0.95
 ) -> Estimate:
     """Return one of `COMPARABLE` for `predicted` minus that for `other`, paired by row, with a two-sided interval."""
-    mine, theirs, units = truth.encode(predicted), truth.encode(other), truth.units
+    first, second, units = truth.encode(predicted), truth.encode(other), truth.units
     if metric == "accuracy":
         known = truth.expected >= 0
-        return proportion_difference((mine == truth.expected) & known, (theirs == truth.expected) & known, units, confidence)
-    return _macro(truth, f1_difference(truth.expected, mine, theirs, _chosen(truth), units, confidence), (-1.0, 1.0))
+        return proportion_difference((first == truth.expected) & known, (second == truth.expected) & known, units, confidence)
+    return _macro(truth, f1_difference(truth.expected, first, second, _chosen(truth), units, confidence), (-1.0, 1.0))
 
 
 def below(metric: str, truth: Truth, predicted: npt.NDArray[np.str_], threshold: float) -> float:
-    """Return the one-sided p that one of `COMPARABLE` is at least `threshold`; small when the score lies below it."""
+    """Return the one-sided p that one of `COMPARABLE` is at least `threshold`; small if the score is below it."""
     answers, units = truth.encode(predicted), truth.units
     if metric == "accuracy":
         right = (answers == truth.expected) & (answers >= 0)
@@ -118,11 +118,11 @@ def difference_below(
 
     Accuracy without groups against 0: mid-p McNemar; else Tango's score test, by groups on n / deff. Macro-F1: its standard error.
     """
-    mine, theirs, units = truth.encode(predicted), truth.encode(other), truth.units
+    first, second, units = truth.encode(predicted), truth.encode(other), truth.units
     if metric == "macro_f1":
-        value, error = f1_difference_error(truth.expected, mine, theirs, _chosen(truth), units)
+        value, error = f1_difference_error(truth.expected, first, second, _chosen(truth), units)
         return estimate_below(value, error, threshold, units)
-    right, others = ((answers == truth.expected) & (truth.expected >= 0) for answers in (mine, theirs))
+    right, others = ((answers == truth.expected) & (truth.expected >= 0) for answers in (first, second))
     gained, lost = int(np.sum(right & ~others)), int(np.sum(others & ~right))
     if threshold == 0 and not units.grouped:
         return mcnemar(gained, lost)
@@ -131,11 +131,11 @@ def difference_below(
 
 
 def _chosen(truth: Truth) -> Bools:
-    """Return the eligible classes; all of them where none is, so that there is a number to show."""
+    """Return the eligible classes, or all classes if none is, so that there is a number to show."""
     return truth.eligible if truth.eligible.any() else np.ones(len(truth.labels), dtype=np.bool_)
 
 
 def _macro(truth: Truth, estimate: Estimate, bounds: tuple[float, float]) -> Estimate:
-    """Add what is doubtful about the classes; without an eligible class nothing is known, and the interval says so."""
+    """Add the doubt about the classes; without an eligible class the interval covers all possible values."""
     ends = {} if truth.eligible.any() else {"low": bounds[0], "high": bounds[1]}
     return estimate.model_copy(update={"doubt": truth.doubt, **ends})

@@ -1,6 +1,6 @@
-"""Tests that belong to the intervals: one-sided p-values, Holm's correction, and what a test set can tell apart.
+"""One-sided p-values that match the intervals, Holm's correction, and power calculations.
 
-A p here speaks against "not worse": it is small when the data show that a score, or a difference, lies below a threshold.
+The null hypothesis is "not worse": p is small if the data show that a score or a difference is below a threshold.
 """
 
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ POWER = 0.8
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """Return the one-sided mid-p of `gained` or fewer rows among the discordant ones: is the first model worse?
+    """Return the one-sided mid-p of `gained` or fewer of the discordant rows: is the first model worse?
 
-    Exact binomial less half the probability of what was seen (Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91);
-    1 where no row is discordant. With D discordant rows it cannot fall below 2^-(D+1).
+    Exact binomial minus half the probability of the observation (Fagerland, Lydersen and Laake 2013, BMC Med Res Methodol 13:91);
+    1 without discordant rows. With D discordant rows it is at least 2^-(D+1).
     """
     discordant = gained + lost
     if discordant == 0:
@@ -28,7 +28,7 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def mcnemar_two_sided(gained: int, lost: int) -> float:
-    """Return the two-sided mid-p: the exact p less the probability of what was seen; evidence of a difference, never of a margin."""
+    """Return the two-sided mid-p: the exact p minus the probability of the observation; tests for a difference, not for a margin."""
     discordant = gained + lost
     if discordant == 0:
         return 1.0
@@ -47,10 +47,10 @@ def share_below(right: npt.ArrayLike, threshold: float, effective: float) -> flo
 
 def fewer_right(right: npt.ArrayLike, other: npt.ArrayLike, units: Units) -> float:
     """Return the p that `right` is right on as many rows as `other`: mid-p McNemar, by groups the jackknife with t(G - 1)."""
-    mine, theirs = np.asarray(right, dtype=bool), np.asarray(other, dtype=bool)
+    first, second = np.asarray(right, dtype=bool), np.asarray(other, dtype=bool)
     if not units.grouped:
-        return mcnemar(int(np.sum(mine & ~theirs)), int(np.sum(theirs & ~mine)))
-    return mean_below(mine.astype(np.float64) - theirs.astype(np.float64), units)
+        return mcnemar(int(np.sum(first & ~second)), int(np.sum(second & ~first)))
+    return mean_below(first.astype(np.float64) - second.astype(np.float64), units)
 
 
 def tango_below(gained: float, lost: float, rows: float, threshold: float, units: Units) -> float:
@@ -71,18 +71,18 @@ def mean_below(values: npt.ArrayLike, units: Units, threshold: float = 0.0) -> f
     left_out = (array.sum() - units.sums(array)) / (units.rows - units.sizes)
     error = float(np.sqrt(jackknife_variance(value, left_out)))
     if error < 1e-12:
-        # No variation: certain only as far as one more, contrary unit would leave it.
+        # No variation: only as certain as with one contrary unit added.
         return 1.0 if value >= threshold - 1e-12 else float(0.5**units.count)
     return float(scipy.special.stdtr(units.count - 1, (value - threshold) / error))
 
 
 def estimate_below(value: float, error: float, threshold: float, units: Units) -> float:
-    """Return the p that a quantity estimated as `value` with standard `error` is at least `threshold`: t by groups, else normal."""
+    """Return the p that a quantity with this estimate and standard error is at least `threshold`: t by groups, else normal."""
     return _lower_tail(value - threshold, error, units)
 
 
 def holm(values: Sequence[float]) -> Floats:
-    """Return the adjusted p-values (tests,): Holm (1979), Scandinavian Journal of Statistics 6:65. Any overlap of the tests is allowed."""
+    """Return the adjusted p-values (tests,): Holm (1979), Scandinavian Journal of Statistics 6:65. The tests may depend on each other."""
     p = np.asarray(values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
     stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -92,44 +92,44 @@ def holm(values: Sequence[float]) -> Floats:
 
 
 def standard_error(estimate: Estimate, units: Units) -> float:
-    """Return the standard error that an interval's half width stands for."""
+    """Return the standard error that corresponds to the half width of an interval."""
     return (estimate.high - estimate.low) / 2 / units.critical(estimate.confidence)
 
 
 def minimum_detectable(error: float, level: float, power: float = POWER) -> float:
-    """Return the smallest true difference that a one-sided test at `level` finds with `power`, in the metric's unit."""
-    return _both(level, power) * error
+    """Return the smallest true difference that a one-sided test at `level` detects with `power`, in the unit of the metric."""
+    return _z_sum(level, power) * error
 
 
 def units_needed(estimate: Estimate, units: Units, margin: float, level: float, power: float = POWER) -> int | None:
-    """Return the test units for a PASS with `power`, None where the difference is beyond the margin already.
+    """Return the test units for a PASS with `power`, None if the difference already exceeds the margin.
 
-    With a margin, for models that are truly equal; with margin 0, where an equal model is never to pass, for a difference that is truly
-    as large as it seems. n = (z_level + z_power)² · variance of one unit / margin² (or difference²): for accuracy the variance is the
+    With a margin, for models that are truly equal; with margin 0, where an equal model must not pass, for a true difference as large
+    as the estimate. n = (z_level + z_power)² · variance of one unit / margin² (or difference²): for accuracy the variance is the
     share of discordant rows.
     """
     if estimate.value <= -margin:
         return None
     spread = standard_error(estimate, units) ** 2 * estimate.n
-    return int(np.ceil(_both(level, power) ** 2 * spread / (margin or estimate.value) ** 2))
+    return int(np.ceil(_z_sum(level, power) ** 2 * spread / (margin or estimate.value) ** 2))
 
 
 def equal_passes_from(margin: float, critical: float) -> float:
-    """Return the units from which a model passes against itself: without a discordant row Tango's interval is ±z²/(n + z²)."""
+    """Return the units needed for a model to pass against itself: without discordant rows Tango's interval is ±z²/(n + z²)."""
     return critical**2 * (1 - margin) / margin
 
 
 def difference_of_shares(first: Bools, second: Bools) -> tuple[float, float]:
     """Return the difference of the shares of two independent samples and its standard error.
 
-    With one pseudo-row of each kind in both: Agresti and Caffo (2000), The American Statistician 54:280.
+    With one pseudo-row of each outcome in both: Agresti and Caffo (2000), The American Statistician 54:280.
     """
     shares = [(float(np.sum(sample)) + 1) / (len(sample) + 2) for sample in (first, second)]
     error = np.sqrt(sum(share * (1 - share) / (len(sample) + 2) for share, sample in zip(shares, (first, second), strict=True)))
     return shares[0] - shares[1], float(error)
 
 
-def _both(level: float, power: float) -> float:
+def _z_sum(level: float, power: float) -> float:
     return float(scipy.special.ndtri(1 - level) + scipy.special.ndtri(power))
 
 

@@ -1,4 +1,4 @@
-"""The independent units of a test set: its groups where groups have several rows, else its rows."""
+"""The independent units of a test set: its groups if groups have several rows, else its rows."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,19 +14,19 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 MIN_GROUPS = 50
-"""Below this many groups no interval tried held its level with groups of unequal size."""
+"""With fewer groups of unequal size no tested interval kept its level."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """Which unit each row belongs to: `index` is (rows,), with values from 0 to `count` - 1."""
+    """The unit of each row: `index` is (rows,), with values from 0 to `count` - 1."""
 
     index: Ints
     count: int
 
     @classmethod
-    def of(cls, groups: npt.ArrayLike) -> "Units":
-        """Make the units from the group names of the rows; every row its own group means rows without groups."""
+    def from_groups(cls, groups: npt.ArrayLike) -> "Units":
+        """Build the units from the group names of the rows; if each row is its own group, the rows are the units."""
         names, index = np.unique(np.asarray(groups), return_inverse=True)
         return cls(index.astype(np.int64).reshape(-1), len(names))
 
@@ -42,7 +42,7 @@ class Units:
 
     @cached_property
     def sizes(self) -> Floats:
-        """The rows of each unit."""
+        """The number of rows of each unit."""
         return self.sums(np.ones(self.rows))
 
     def sums(self, values: npt.ArrayLike) -> Floats:
@@ -52,9 +52,9 @@ class Units:
 
     @property
     def doubt(self) -> str | None:
-        """Why no interval over these units may decide; None where one may."""
+        """Why gates may not decide on intervals over these units; None if they may."""
         if self.grouped and self.count < MIN_GROUPS:
-            return f"the test set has {self.count} groups, and an interval holds its level from {MIN_GROUPS} groups on"
+            return f"the test set has {self.count} groups; an interval needs at least {MIN_GROUPS} groups"
         return None
 
     def critical(self, confidence: float) -> float:
@@ -66,19 +66,19 @@ class Units:
 def jackknife_variance(value: float, left_out: Floats) -> float:
     """Return the delete-one variance of `value` from its `left_out` replicates (units,), 0 for a single unit.
 
-    (G - 1) / G times the sum of squared distances to the full estimate, not to the replicates' mean: CV3 of MacKinnon,
-    Nielsen and Webb (2023), arXiv 2301.04527, eq. 7, which never is the smaller of the two.
+    (G - 1) / G times the sum of squared distances to the full estimate, not to the mean of the replicates: CV3 of MacKinnon,
+    Nielsen and Webb (2023), arXiv 2301.04527, eq. 7, which is never the smaller of the two.
     """
     count = len(left_out)
     return float((count - 1) / count * np.sum((left_out - value) ** 2))
 
 
 def symmetric(value: float, half_width: float, bounds: tuple[float, float], **rest: object) -> Estimate:
-    """Return the estimate `value` ± `half_width`, cut to the `bounds` that the quantity cannot leave."""
+    """Return the estimate `value` ± `half_width`, cut to `bounds`."""
     low, high = max(value - half_width, bounds[0]), min(value + half_width, bounds[1])
     return between(value, low, high, **rest)
 
 
 def between(value: float, low: float, high: float, **rest: object) -> Estimate:
-    """Return the estimate with rounding errors of the ends removed, so that low <= value <= high."""
+    """Return the estimate with low <= value <= high, free of rounding errors."""
     return Estimate.model_validate({"value": value, "low": min(low, value), "high": max(high, value), **rest})

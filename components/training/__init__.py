@@ -1,1 +1,1 @@
-"""Training: the search for settings and the final training."""
+"""Training: the hyperparameter search and the final training."""

@@ -1,10 +1,10 @@
-"""The step `train`: fine-tune the base model with the settings in force, and package what answers raw text.
+"""The step `train`: fine-tune the base model and package a model that answers raw text.
 
 Reads data/prepared/learn, data/base and models/tuned/settings.json; never the test split.
-What the task settles on the validation rows, as a threshold, and a temperature, where asked for, follow once the weights are final.
+After training, options that the task fits on the validation rows (such as thresholds) and the optional temperature are added.
 Writes models/trained: model/ (safetensors, tokenizer, retune.json), history.jsonl, training.json; with `lora_store: adapter` also
-adapter/, what was learnt without the base, which is what is registered then.
-Checkpoints live in var/checkpoints/<identity> while training runs: after a kill, the same command goes on from there.
+adapter/, the learned weights without the base, which is then registered instead of model/.
+Checkpoints are in var/checkpoints/<identity> during training: after a kill, the same command resumes from them.
 """
 
 import logging
@@ -32,34 +32,34 @@ log = logging.getLogger(__name__)
 
 
 def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: TrainSection, task_options: OpenSection = NOTHING) -> None:
-    """Fine-tune `base` on `learn`; the settings are those of params.yaml, and the search's for the fields that say `tuned`.
+    """Fine-tune `base` on `learn` with the settings of params.yaml; fields set to `tuned` take the value that the search chose.
 
     Raises:
-        NotThere: an earlier step has not run, or ran for another task.
-        BadParams: a field says `tuned` and the search chose nothing for it.
-        BadModel: the base model must not or cannot be loaded.
+        NotFound: an earlier step has not run, or ran for another task.
+        BadParams: a field is set to `tuned` and the search chose no value for it.
+        BadModel: the base model is refused or cannot be loaded.
         RetuneError: training diverged.
     """
-    kind = tasks.load(task, task_options.fields)
+    task_object = tasks.load(task, task_options.fields)
     settings = train.settings(TunedSettings.read(tuned).settings)
     data, base = PreparedSplits.read(learn, settings.base), base_folder(base, settings.base)
     if data.spec.task != task:
         raise NotFound(f"{learn} was prepared for the task {data.spec.task}, not {task}; run `dvc repro preprocess`")
-    if settings.calibration == "temperature" and not kind.classes:
-        raise BadParams(f"params.yaml: train.calibration is temperature, and the task {task} has no probabilities of classes")
-    if settings.adapted:
-        adapter.pinned(base)  # who cannot be told from others cannot be found again; better said before the training
+    if settings.calibration == "temperature" and not task_object.classes:
+        raise BadParams(f"params.yaml: train.calibration is temperature, but the task {task} has no class probabilities")
+    if settings.stores_adapter:
+        adapter.verified_manifest(base)  # without it the base could not be found again; fail before the training
     checkpoints = state_folder("checkpoints") / _identity(learn, base, task, settings)
     history = fresh(out) / "history.jsonl"
     history.touch()
     log.info("training on %d rows, validating on %d: %s", len(data.train), len(data.validation), _listed(settings))
-    result = fit(kind, base, data, settings, keep=CheckpointPaths(checkpoints, history))
-    model = save(result, kind, base, data.spec, out / "model")
-    spec = resolve_settings(model, kind, data.spec, learn)
-    temperature = calibrate(model, kind, spec, learn) if settings.calibration == "temperature" else None
-    if result.learnt is not None:
-        adapter.write(result.learnt, model, base, out / "adapter")
-    record = account(result, settings, digest_file(model / "model.safetensors"), temperature)
+    result = fit(task_object, base, data, settings, keep=CheckpointPaths(checkpoints, history))
+    model = save(result, task_object, base, data.spec, out / "model")
+    spec = fit_task_options(model, task_object, data.spec, learn)
+    temperature = calibrate(model, task_object, spec, learn) if settings.calibration == "temperature" else None
+    if result.adapter_weights is not None:
+        adapter.write(result.adapter_weights, model, base, out / "adapter")
+    record = training_record(result, settings, digest_file(model / "model.safetensors"), temperature)
     record.write(out)
     shutil.rmtree(checkpoints)
     log.info(
@@ -68,37 +68,37 @@ def train(learn: Path, base: Path, tuned: Path, out: Path, *, task: str, train: 
     )
 
 
-def save(result: TrainResult, kind: tasks.Task, base: Path, spec: ModelSpec, folder: Path) -> Path:
-    """Write model, tokenizer and contract into `folder`, without a pickle; the same weights give the same bytes."""
+def save(result: TrainResult, task: tasks.Task, base: Path, spec: ModelSpec, folder: Path) -> Path:
+    """Write model, tokenizer and model spec into `folder`, without a pickle; the same weights give the same bytes."""
     result.model.save_pretrained(folder)
-    kind.load_tokenizer(base).save_pretrained(folder)  # loaded anew: a used one remembers how it was last called
+    task.load_tokenizer(base).save_pretrained(folder)  # a fresh tokenizer: a used one keeps the arguments of its last call
     spec.write(folder)
     return folder
 
 
-def resolve_settings(model: Path, kind: tasks.Task, spec: ModelSpec, learn: Path) -> ModelSpec:
-    """Write what `kind` settles on the validation rows of `learn` into the contract of `model`, and return the contract."""
-    settled = kind.calibrate(model, read_rows(learn / "validation.parquet"))
-    if not settled:
+def fit_task_options(model: Path, task: tasks.Task, spec: ModelSpec, learn: Path) -> ModelSpec:
+    """Fit options of `task` on the validation rows of `learn`, write them into the spec of `model`, and return the spec."""
+    options = task.calibrate(model, read_rows(learn / "validation.parquet"))
+    if not options:
         return spec
-    log.info("settled on the validation rows: %s", ", ".join(f"{name} {value}" for name, value in sorted(settled.items())))
-    spec = spec.model_copy(update={"options": {**spec.options, **settled}})
+    log.info("fitted on the validation rows: %s", ", ".join(f"{name} {value}" for name, value in sorted(options.items())))
+    spec = spec.model_copy(update={"options": {**spec.options, **options}})
     spec.write(model)
     return spec
 
 
-def calibrate(model: Path, kind: tasks.Task, spec: ModelSpec, learn: Path) -> Temperature:
-    """Fit the temperature on the validation rows of `learn`, asked as raw texts, and write it into the contract of `model`."""
+def calibrate(model: Path, task: tasks.Task, spec: ModelSpec, learn: Path) -> Temperature:
+    """Fit the temperature on the predictions for the validation rows of `learn`, and write it into the spec of `model`."""
     rows = read_rows(learn / "validation.parquet")
     expected = np.array([spec.labels.index(label) for label in rows["label"]], dtype=np.int64)
-    fitted = fit_temperature(kind.predictor(model).answer(rows).probabilities, expected)
+    fitted = fit_temperature(task.predictor(model).answer(rows).probabilities, expected)
     spec.model_copy(update={"temperature": fitted.value}).write(model)
     log.info("temperature %.3f: negative log-likelihood of the validation rows %.4f, was %.4f", fitted.value, fitted.after, fitted.before)
     return fitted
 
 
-def account(result: TrainResult, settings: TrainParams, weights: str, temperature: Temperature | None = None) -> Training:
-    """Return the record of the training: the settings in force and what the machine added to them."""
+def training_record(result: TrainResult, settings: TrainParams, weights: str, temperature: Temperature | None = None) -> Training:
+    """Return the record of the training: settings, hardware and results."""
     return Training(
         settings=settings.model_dump(),
         threads=result.threads,
@@ -122,15 +122,15 @@ def account(result: TrainResult, settings: TrainParams, weights: str, temperatur
 
 
 def _identity(learn: Path, base: Path, task: str, settings: TrainParams) -> str:
-    """Return the name of the checkpoints: what they may be continued by. Threads, device and precision belong to it."""
-    place = [hardware.set_threads(settings.threads), hardware.device(), hardware.precision(settings)]
+    """Return the name of the checkpoint folder: a digest of everything that the weights depend on, hardware included."""
+    machine = [hardware.set_threads(settings.threads), hardware.device(), hardware.precision(settings)]
     inputs = [
         digest_folder(learn),
         digest_folder(base, exclude=["manifest.json"]),
         digest_code(f"model/tasks/{task}", "model/methods"),
         task,
     ]
-    return digest_value([*inputs, *place, settings.model_dump(exclude={"lora_store"})])[:16]
+    return digest_value([*inputs, *machine, settings.model_dump(exclude={"lora_store"})])[:16]
 
 
 def _listed(settings: TrainParams) -> str:

@@ -78,7 +78,7 @@ def fleet_row(model: ModelFolder, place: Environment | None, due: Mapping[str, s
         verdict=f"{versions[-1].verdict or 'none'} (version {versions[-1].number})" if versions else None,
         last_run=f"{ended[0].outcome}, {age(datetime.now(UTC) - ended[0].at)} ago" if ended else None,
         next_run=next_run,
-        waiting=len(ledger.waiting(model.name)),
+        waiting=len(ledger.open_requests(model.name)),
     )
 
 

@@ -41,7 +41,7 @@ def read_status(workspace: Workspace, alias: int | None, there: Collection[int])
     ledger = None if missing else Ledger(workspace.ledger)
     head = ledger.head(name) if ledger else None
     said = head.version if head else None
-    waiting = ledger.waiting(name) if ledger else []
+    waiting = ledger.open_requests(name) if ledger else []
     return ModelStatus(
         ledger=said,
         since=shown(head.at) if head else None,
@@ -51,7 +51,7 @@ def read_status(workspace: Workspace, alias: int | None, there: Collection[int])
             for request in waiting
         ),
         test_digest=test,
-        looks_used=ledger.looks(name, test, _test_keys(workspace), params.gates.test_budget.shared)
+        looks_used=ledger.count_test_uses(name, test, _test_keys(workspace), params.gates.test_budget.shared)
         if ledger and test
         else (0 if test else None),
         looks_allowed=None if params.gates.test_budget.role is Role.OFF else params.gates.test_budget.at_most,

@@ -37,7 +37,7 @@ def reasons(model: RegisteredModel, keep: int) -> dict[int, str]:
         said[version.number] = f"one of the newest {keep}"
     said |= {version.number: "not registered by Retune" for version in model.versions if KEY not in version.tags}
     for request in model.requests:
-        if request.waits():
+        if request.is_open():
             said |= {
                 number: "waits for a person, or is judged against"
                 for number in (request.version, request.expected, request.anchor)

@@ -13,7 +13,7 @@ import sys
 from types import FrameType
 
 from components.core.errors import Cancelled
-from components.core.exits import DEBUG, GO_ON, run_command
+from components.core.exits import DEBUG, RESUME, run_command
 from components.core.process import quiet_environment
 from flows.cli.options import app
 
@@ -61,5 +61,5 @@ def _command() -> None:
         app(standalone_mode=True)
     except SystemExit as ending:
         if ending.code == Cancelled.exit_code:  # typer has caught Ctrl-C
-            print(f"error: interrupted; {GO_ON}", file=sys.stderr)
+            print(f"error: interrupted; {RESUME}", file=sys.stderr)
         raise

@@ -66,11 +66,13 @@ def describe_task(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         "columns": task.columns,
         "inputs": task.inputs,
         "metrics": tuple(decidable_metrics(task)),
-        "measures": {metric: task.measures[metric].says if metric in task.measures else _MACRO for metric in decidable_metrics(task)},
-        "validation": task.metrics,
+        "measures": {
+            metric: task.test_metrics[metric].description if metric in task.test_metrics else _MACRO for metric in decidable_metrics(task)
+        },
+        "validation": task.validation_metrics,
         "baselines": task.baselines,
         "slices": tuple(task.slices(no_rows)),
-        "refuses": dict(task.refuses),
+        "refuses": dict(task.unsupported_settings),
         "options": list(_options(task.Options)),
     }
 

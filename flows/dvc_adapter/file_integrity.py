@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts.manifest import BaseManifest, SnapshotManifest, base_folder, base_names
+from components.core.atomic import write_text
 from components.core.errors import NotFound
 from components.core.hashing import digest_value
 from flows.dvc_adapter import lock
@@ -50,9 +51,7 @@ class VerifiedFiles:
         if not bad and None not in stamps.values() and not self._anew:
             self._known[name] = [digest, stamps]
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_name(f"{self._path.name}.partial")
-            partial.write_text(json.dumps(self._known), encoding="utf-8")
-            partial.replace(self._path)
+            write_text(self._path, json.dumps(self._known))
         return bad
 
     def _stamp(self, file: str) -> list[int] | None:

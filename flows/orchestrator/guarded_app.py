@@ -16,9 +16,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from components.core.exits import run_command
+from components.core.ports import HOST
 from components.serving.http.origin_check import fault
 
-HOST = "127.0.0.1"
 VARIABLE = "RETUNE_GUARD"
 HEALTH = "/health"  # says that a server is up, and nothing else: asked without showing the credential to whoever listens there
 

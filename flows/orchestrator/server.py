@@ -11,11 +11,10 @@ Reads and writes var/prefect/server.json (address and process), auth, server.log
 """
 
 import contextlib
-import fcntl
 import json
 import logging
+import math
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -25,14 +24,15 @@ from pathlib import Path
 
 import httpx
 import psutil
-from filelock import FileLock, Timeout
 
+from components.core.atomic import write_text
 from components.core.errors import RetuneError, Unavailable
 from components.core.exits import run_command
+from components.core.locks import LockTimeout, lock
 from components.core.output_dir import closed_to, make_private, open_log
+from components.core.ports import HOST, free_port
 from components.core.process import quiet_environment, tied_command
 from flows.orchestrator import credential
-from flows.orchestrator.guarded_app import HOST
 from flows.orchestrator.prefect_api import auth, know
 from flows.settings import Settings
 
@@ -59,8 +59,7 @@ def prefect_server(var: Path, settings: Settings) -> Iterator[str]:
         return
     home = var / "prefect"
     make_private(home)
-    with (home / "in-use").open("a") as use:
-        fcntl.flock(use, fcntl.LOCK_SH)  # before looking: a supervisor that is leaving holds it exclusively
+    with lock(home / "in-use", math.inf, shared=True):  # before looking: a supervisor that is leaving holds it exclusively
         yield running(home) or start(home, settings)
 
 
@@ -159,7 +158,9 @@ def start(home: Path, settings: Settings) -> str:
         Unavailable: the deadline passed.
     """
     end = time.monotonic() + settings.server_deadline
-    with _start_lock(home, settings.server_deadline):
+    path = home / "start.lock"
+    busy = f"another process has been starting the Prefect server for {settings.server_deadline:.0f} s (lock {path})"
+    with lock(path, settings.server_deadline, busy=busy):
         if url := running(home):
             return url
         end_open(home)
@@ -205,60 +206,34 @@ def check_database(home: Path) -> None:
         log.warning("%s is empty: a server was killed at its first start, or flow runs and schedules were lost (`retune deploy`)", database)
 
 
-@contextlib.contextmanager
-def _start_lock(home: Path, deadline: float) -> Iterator[None]:
-    lock = FileLock(home / "start.lock", timeout=deadline)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise Unavailable(
-            f"another process has been starting the Prefect server for {deadline:.0f} s (lock {home / 'start.lock'})"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def supervise(home: Path, linger: float) -> None:
     """Keep a server running until nobody has used it for `linger` seconds."""
     child, port = launch_anywhere(home, PREFERRED_PORT)
     idle_since: float | None = None
-    with (home / "in-use").open("a") as use:
-        while True:
-            time.sleep(1.0)
-            if child.poll() is not None:  # it was killed, or another one took its port before it did
-                child, port = launch_anywhere(home, port)
-            if not _take(use.fileno()):
-                idle_since = None
-                continue
-            idle_since = idle_since or time.monotonic()
-            if time.monotonic() - idle_since >= linger:
-                (home / "server.json").unlink(missing_ok=True)
-                child.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(10)
-                child.kill()
-                return
-            fcntl.flock(use, fcntl.LOCK_UN)
+    while True:
+        time.sleep(1.0)
+        if child.poll() is not None:  # it was killed, or another one took its port before it did
+            child, port = launch_anywhere(home, port)
+        try:
+            with lock(home / "in-use"):
+                idle_since = idle_since or time.monotonic()
+                if time.monotonic() - idle_since >= linger:
+                    (home / "server.json").unlink(missing_ok=True)
+                    child.terminate()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.wait(10)
+                    child.kill()
+                    return
+        except LockTimeout:
+            idle_since = None
 
 
 def launch_anywhere(home: Path, preferred: int) -> tuple["subprocess.Popen[bytes]", int]:
     """Start the server on the preferred port or a free one, and write down where it answers."""
     port = free_port(preferred)
     child = launch(home, port)
-    partial = home / "server.json.partial"
-    partial.write_text(json.dumps({"url": f"http://{HOST}:{port}/api", "pid": os.getpid(), "guarded": True}), encoding="utf-8")
-    os.replace(partial, home / "server.json")
+    write_text(home / "server.json", json.dumps({"url": f"http://{HOST}:{port}/api", "pid": os.getpid(), "guarded": True}))
     return child, port
-
-
-def _take(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def free_leases(home: Path) -> None:
@@ -291,16 +266,6 @@ def server_settings(home: Path, port: int, secret: str) -> dict[str, str]:
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
         **LEASES,
     }
-
-
-def free_port(preferred: int) -> int:
-    """Return the preferred port of 127.0.0.1 if it is free, else any free one."""
-    for port in (preferred, 0):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
-            return int(probe.getsockname()[1])
-    raise Unavailable(f"no free port on {HOST}")
 
 
 if __name__ == "__main__":

@@ -274,7 +274,7 @@ def apply_verdict(workspace: Workspace, run: tracking.RecordedRun, version: regi
         up_to_date=not (run.created or judged.fresh or changed),
         page=workspace.reports / "index.html",
         run=run.run_id,
-        waits_until=request.expires_at if request is not None and request.waits() else None,
+        waits_until=request.expires_at if request is not None and request.is_open() else None,
     )
 
 
@@ -316,7 +316,7 @@ def ask_a_person(workspace: Workspace, run: tracking.RecordedRun, version: regis
         log.info("run %s was approved by %s: %s", run.run_id[:12], approved[-1].who, approved[-1].why)
         return None
     now = datetime.now(UTC)
-    asked = ledger.ask(
+    asked = ledger.request_approval(
         Request(
             run=run.run_id,
             model=version.name,

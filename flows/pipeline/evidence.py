@@ -20,7 +20,7 @@ from components.core.hashing import digest_file, digest_value
 from components.evaluation.behaviour import collect, make_cases, read_cases
 from components.evaluation.metric_set import metric_set
 from components.gates import Evidence, GatesParams, ReferenceModel, measure_exposure, needs, without_learned_rows
-from components.ledger import Entry, Wear
+from components.ledger import Entry, PriorUse
 from components.mlflow_store import registry
 from components.model import tasks
 from flows.pipeline.historical_data import earlier_tests, training_rows
@@ -41,7 +41,7 @@ def gather(
     references: ReferenceModels,
     params: Params,
     test_digest: str,
-    wear: Wear,
+    wear: PriorUse,
 ) -> Evidence:
     """Gather the evidence on a registered candidate; what only some gates use is gathered if an enabled gate needs it.
 
@@ -96,7 +96,7 @@ def gather(
     return without_learned_rows(evidence, exposure)
 
 
-def budget_notes(wear: Wear) -> Iterator[str]:
+def budget_notes(wear: PriorUse) -> Iterator[str]:
     """Describe how candidates of other test sets count towards the test-set budget."""
     if wear.shared:
         yield f"at most {wear.shared:.1%} of the test rows were judged in another test set".replace("%", " %")

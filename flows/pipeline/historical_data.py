@@ -232,8 +232,8 @@ def read_set(workspace: Workspace, params: Params, path: str) -> pd.DataFrame:
         take_snapshot(workspace.origin, folder / "set", snapshot=settings, required=params.made_task.columns)
         rows = read_snapshot(folder / "set").dropna(subset=list(params.made_task.columns)).reset_index(drop=True)
     task, label = params.made_task, label_reader(params.validation.label_map)
-    if task.named:
-        rows = rows.assign(**{task.named: [task.renamed(cell, label) for cell in rows[task.named]]})
+    if task.label_column:
+        rows = rows.assign(**{task.label_column: [task.rename_labels(cell, label) for cell in rows[task.label_column]]})
     rows, bad = task.read(rows)
     rows = rows.drop(index=list(bad)).reset_index(drop=True)
     numbers = pd.Series([f"row {place}" for place in range(len(rows))], dtype="str")

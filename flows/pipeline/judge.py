@@ -10,7 +10,7 @@ from components.core.errors import NotFound
 from components.judge import judge as fold
 from components.judge import verdict_key
 from components.judge.selftest import selftest
-from components.ledger import Ledger, Wear
+from components.ledger import Ledger, PriorUse
 from components.mlflow_store import registry
 from flows.pipeline.evidence import gather, outside_digests, test_rows
 from flows.pipeline.historical_data import TEST, cached_rows, row_keys
@@ -101,11 +101,11 @@ def _reach(
 
 def count_prior_use(
     workspace: Workspace, version: registry.Version, known: Collection[registry.Version], test: str, params: Params
-) -> Wear:
+) -> PriorUse:
     """Count a look at the test set, by the rows that it shares with earlier ones; those of earlier releases are read from DVC's cache."""
     ledger = Ledger(workspace.ledger)
     others = {}
-    for digest in ledger.unknown_tests(version.name):
+    for digest in ledger.tests_without_rows(version.name):
         made = next((one for one in known if one.tags.get("retune.test_digest") == digest), None)
         if made is not None and digest != test:
             try:
@@ -114,7 +114,7 @@ def count_prior_use(
                 log.warning(
                     "which rows version %d was judged on cannot be told, so it counts as if they were today's: %s", made.number, error
                 )
-    return ledger.look(version.name, test, version.key, row_keys(test_rows(workspace)), others, params.gates.test_budget.shared)
+    return ledger.record_test_use(version.name, test, version.key, row_keys(test_rows(workspace)), others, params.gates.test_budget.shared)
 
 
 def _renumbered(verdict: Verdict, rivals: ReferenceModels) -> Verdict:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.artifacts.predictions import Found, ModelOutput, Predictions, relabelled
+from components.artifacts.predictions import ModelOutput, Predictions, relabelled
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, BadParams
 from components.core.text import label_reader
@@ -29,10 +29,10 @@ def incompatibility(spec: ModelSpec, task: tasks.Task) -> str | None:
         made = tasks.of(spec)
     except BadParams as error:
         return f"was made for a task that there is no more: {error}"
-    sides = [(type(one), one.inputs, one.classes, tuple(one.measures)) for one in (made, task)]
+    sides = [(type(one), one.inputs, one.classes, tuple(one.test_metrics)) for one in (made, task)]
     if sides[0] == sides[1]:
         return None
-    return f"was made for another task: {spec.task}, asked with {', '.join(made.inputs)} and measured by {', '.join(made.measures)}"
+    return f"was made for another task: {spec.task}, asked with {', '.join(made.inputs)} and measured by {', '.join(made.test_metrics)}"
 
 
 @dataclass
@@ -108,8 +108,10 @@ class ModelSessions:
         self.remember(version, rows, found)
         return found
 
-    def _renamed(self, found: Found) -> Found:
-        return relabelled(found, self.label, lambda answer: self._task.renamed(answer, self.label)) if self._task.named else found
+    def _renamed(self, found: Predictions) -> Predictions:
+        if self._task.label_column is None:
+            return found
+        return relabelled(found, self.label, lambda answer: self._task.rename_labels(answer, self.label))
 
     def about(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:
         """Return what the version answers to `rows`; a text that it has given a class here is not asked again.
@@ -126,7 +128,7 @@ class ModelSessions:
             memory.answers |= dict(zip(new, answers.probabilities, strict=True))
         ordered = rows.sort_values("id", ignore_index=True)
         probabilities = np.array([memory.answers[text] for text in ordered["text"]])
-        return Predictions.of(ordered, ModelOutput.classes(probabilities, memory.labels))
+        return Predictions.from_output(ordered, ModelOutput.classes(probabilities, memory.labels))
 
     def remember(self, version: registry.Version, rows: pd.DataFrame, found: Predictions) -> None:
         """Keep what a version answered to `rows`, so that the same texts are not asked again."""

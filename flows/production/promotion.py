@@ -219,7 +219,7 @@ def settle(place: Environment, name: str) -> list[str]:
         if answer is not None:
             registry.record_decision(place.mlflow, version, answer, withdrawn=not approved)
             said.append(f"version {version.number} was {answer}")
-        elif request.waits():
+        elif request.is_open():
             registry.reopen(place.mlflow, version)
             said.append(f"version {version.number} waits for an answer again")
     return said

@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
+from components.core.atomic import replacing
 from components.core.errors import BadParams, BadSource
 from components.core.text import canonical_label
 from components.data.snapshot.given_splits import SPLITS
@@ -78,13 +79,9 @@ def write_params(data: Path, params: Path, *, name: str | None, force: bool) -> 
     templates.policies["json.dumps_kwargs"] = {"ensure_ascii": False}  # YAML knows no pairs of surrogates, which JSON makes of an emoji
     source = Path(os.path.relpath(data.resolve(), folder)).as_posix()
     text = templates.get_template("params.yaml.j2").render(name=name or slug(data.stem), source=source, guess=guess)
-    partial = params.with_name(params.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    try:
+    with replacing(params) as partial:
+        partial.write_text(text, encoding="utf-8")
         read_params(partial)
-        os.replace(partial, params)
-    finally:
-        partial.unlink(missing_ok=True)
     return guess
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from components.artifacts.manifest import MAIN
 from components.core.documents import parse_yaml
 from components.core.errors import BadParams
-from components.core.section import OpenSection, Section, nearest
+from components.core.section import OpenSection, Section, did_you_mean
 from components.data.base_model import BaseParams
 from components.data.preprocess import PreprocessParams, check_copies
 from components.data.snapshot import SnapshotParams
@@ -65,8 +65,8 @@ class RetrainParams(Section):
     @classmethod
     def _is_a_zone(cls, zone: str) -> str:
         if zone not in available_timezones():
-            hint = nearest(zone, sorted(available_timezones()))
-            raise ValueError(f"unknown time zone {zone!r}{hint if hint.startswith('; did') else ', expected one as Europe/Berlin'}")
+            hint = did_you_mean(zone, sorted(available_timezones())) or ", expected one such as Europe/Berlin"
+            raise ValueError(f"unknown time zone {zone!r}{hint}")
         return zone
 
 
@@ -121,10 +121,10 @@ def _checked(path: Path, content: bytes) -> Params:
         TrainSection.parse(raw["train"], "train")  # names its faults as they are written, and not by what `tuned` makes of them
     params = Params.parse(raw, "")
     task = params.made_task
-    check_metrics(task.metrics, params.train, params.tune)
-    check_fields(params.train.fixed, task.refuses)
-    check_copies(params.preprocess, task.refuses)
-    check_label_map(params.validation, task.named)
+    check_metrics(task.validation_metrics, params.train, params.tune)
+    check_fields(params.train.fixed, task.unsupported_settings)
+    check_copies(params.preprocess, task.unsupported_settings)
+    check_label_map(params.validation, task.label_column)
     check_gates(params.gates, decidable_metrics(task), task.baselines)
     _check_bases(params)
     searched(params.tune.space, params.train)

@@ -1,12 +1,10 @@
 """One run a model at a time, and one in a folder, whoever started it: a person, a schedule, another machine."""
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from components.core.errors import Unavailable
-from components.core.locks import hold, hold_shared, shared_database
+from components.core.locks import database_lock, lock, shared_database
 from components.core.output_dir import make_private
 
 RUNS = "var/runs"
@@ -23,7 +21,7 @@ def run_lock(project: Path, name: str) -> Iterator[None]:
         Unavailable: the database is out of reach.
     """
     shared = shared_database()
-    with hold_shared(shared, f"retrain {name}", SECONDS) if shared else hold(project / RUNS / f"{name}.lock", SECONDS):
+    with database_lock(shared, f"retrain {name}", SECONDS) if shared else lock(project / RUNS / f"{name}.lock", SECONDS):
         yield
 
 
@@ -36,9 +34,5 @@ def folder_lock(root: Path) -> Iterator[None]:
     """
     path = root / LOCK
     make_private(path.parent)
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Unavailable(f"another run is working in {root} (it holds {path}); wait for it or end it") from None
+    with lock(path, busy=f"another run is working in {root} (it holds {path}); wait for it or end it"):
         yield

@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.core.atomic import write_bytes
 from components.core.errors import BadInput, BadParams, NotFound
 from components.core.hashing import digest_value
 from components.core.output_dir import make_private
@@ -171,9 +172,7 @@ def copy_lock_files_back(workspace: Workspace) -> None:
     for kept, place in workspace.kept.items():
         if place.is_file() and not (kept.is_file() and kept.read_bytes() == place.read_bytes()):
             kept.parent.mkdir(parents=True, exist_ok=True)
-            partial = kept.with_name(f".{kept.name}.partial")
-            shutil.copyfile(place, partial)
-            partial.replace(kept)
+            write_bytes(kept, place.read_bytes())
 
 
 def copy_if_changed(source: Path, target: Path) -> None:

@@ -48,7 +48,7 @@ def write(workspace: Workspace, ended: Retraining) -> None:
 
     What is written is written: where MLflow is out of reach, the next run lets it keep the head, and this one has not failed.
     """
-    Ledger(workspace.ledger).note(ended)
+    Ledger(workspace.ledger).record_retraining(ended)
     try:
         registry.confirm(champion_of(workspace).mlflow, workspace.ledger, ended.model)
     except NotFound:

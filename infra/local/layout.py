@@ -3,20 +3,19 @@
 Reads and writes ports.json, secrets.env and retune.env (mode 600), and where each service has its data and its log.
 """
 
-import fcntl
 import json
-import os
+import math
 import random
 import secrets
-import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.core.atomic import write_text
 from components.core.errors import BadParams
+from components.core.locks import lock
+from components.core.ports import HOST, is_free
 
-HOST = "127.0.0.1"
 RANGE = range(20_000, 30_000)  # below what Linux hands out to outgoing connections
 PORTS = ("postgres", "mlflow", "prefect", "s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc")
 DATABASES = ("mlflow", "prefect", "retune")  # each with an owner of the same name
@@ -102,8 +101,7 @@ def make_stack(folder: Path) -> Stack:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "ports.json").exists():
         raise BadParams(f"{folder} holds something, but no stack; name a new folder")
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:  # two that make one stack would each know other secrets
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(folder / "lock", math.inf):  # two that make one stack would each know other secrets
         if not (folder / "ports.json").exists():
             write_private(folder / "ports.json", json.dumps(free_ports(), indent=2))
         known = read_variables(folder / "secrets.env")
@@ -140,15 +138,6 @@ def free_ports() -> dict[str, int]:
     return dict(zip(PORTS, (port for port in candidates if is_free(port)), strict=False))
 
 
-def is_free(port: int) -> bool:
-    """Say whether nobody listens on a port of loopback."""
-    with suppress(OSError), socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((HOST, port))
-        return True
-    return False
-
-
 def lines(variables: Mapping[str, str]) -> str:
     """Return variables as the lines of a file that shells and settings read."""
     return "".join(f"{name}={value}\n" for name, value in variables.items())
@@ -165,9 +154,5 @@ def read_variables(path: Path) -> dict[str, str]:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole, by rename."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(partial, path)
+    """Write a file that only its owner may read."""
+    write_text(path, text, mode=0o600)

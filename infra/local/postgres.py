@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from components.core.errors import BadParams, NotFound, RetuneError, Unavailable
-from infra.local.layout import DATABASES, HOST, Stack, write_private
+from components.core.ports import HOST
+from infra.local.layout import DATABASES, Stack, write_private
 
 ADMINISTRATOR = "postgres"
 PLACES = Path("/usr/lib/postgresql")  # where Debian puts each release

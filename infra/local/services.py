@@ -14,11 +14,12 @@ from typing import Any
 import httpx
 import psutil
 
+from components.core.ports import HOST
 from components.core.process import QUIET
 from flows.orchestrator.prefect_api import POOL, know, post
 from flows.orchestrator.server import server_command, server_settings
 from infra.local import postgres
-from infra.local.layout import HOST, USER, Stack
+from infra.local.layout import USER, Stack
 from infra.services import worker_command
 
 MARK = "RETUNE_STACK"  # in the environment of all that a stack has started: its folder

@@ -4,7 +4,6 @@ Writes state.json: who it is, and how often each service was started again.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -19,10 +18,12 @@ from typing import Any
 import psutil
 
 from components.core.errors import Unavailable
+from components.core.locks import lock
+from components.core.ports import HOST, is_free
 from components.core.process import is_gone, owner, tied_command
 from flows.orchestrator.server import free_leases
 from infra.local import bootstrap, postgres
-from infra.local.layout import HOST, Stack, is_free, write_private
+from infra.local.layout import Stack, write_private
 from infra.local.services import (
     Service,
     database_service,
@@ -217,11 +218,8 @@ def alone(stack: Stack) -> Iterator[None]:
     Raises:
         Unavailable: another does.
     """
-    with (stack.folder / "running").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Unavailable(f"the stack of {stack.folder} is running, or about to end: `python -m infra.local down` ends it") from None
+    busy = f"the stack of {stack.folder} is running, or about to end: `python -m infra.local down` ends it"
+    with lock(stack.folder / "running", busy=busy):
         yield
 
 

@@ -65,7 +65,7 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(workspace, tin
         [json.loads(line)["step"] for line in (workspace / out / "history.jsonl").read_text().splitlines()] for out in ("whole", "killed")
     ]
     assert 0 < record.resumed < record.steps == expected.steps == 480
-    assert "going on from" in output
+    assert "resuming from" in output
     assert record.weights_sha256 == expected.weights_sha256
     assert digest_folder(workspace / "whole" / "model") == digest_folder(workspace / "killed" / "model")
     assert histories[0] == histories[1]

@@ -20,7 +20,7 @@ from prefect.client.schemas import FlowRun
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
 from components.core.errors import BadParams, Unavailable
-from flows.orchestrator.server import free_port
+from components.core.ports import free_port
 from infra.healthcheck import fault
 from infra.pool import TEMPLATE, publish, read_json, with_defaults
 from infra.ui import running
@@ -154,7 +154,7 @@ def test_an_auth_string_that_was_never_filled_in_is_told(monkeypatch: pytest.Mon
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """Prefect's server behind an auth string."""
-    url = f"http://127.0.0.1:{free_port(0)}/api"
+    url = f"http://127.0.0.1:{free_port()}/api"
     command = [sys.executable, "-m", "prefect", "server", "start", "--host=127.0.0.1", f"--port={urlsplit(url).port}"]
     settings = {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_API_AUTH_STRING": AUTH, "PREFECT_API_URL": url}
     with running(command, settings, tmp_path / "server.log"):

@@ -14,13 +14,14 @@ import pytest
 import sqlalchemy as sa
 
 from components.core.errors import BadInput, BadParams, Unavailable
+from components.core.ports import HOST
 from components.core.process import owner
 from flows.migrate import tables
 from flows.migrate.migrate import migrate
 from flows.migrate.registry import ArtifactRoots
 from flows.project.run_locks import folder_lock
 from infra.local import control
-from infra.local.layout import HOST, PORTS, SECRETS, make_stack, open_stack, read_variables, write_private
+from infra.local.layout import PORTS, SECRETS, make_stack, open_stack, read_variables, write_private
 from infra.local.services import environment, mlflow_service, prefect_service, started_by, store_service
 from infra.local.supervisor import check_ports
 from tests.support.project import ROOT

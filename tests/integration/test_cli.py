@@ -296,7 +296,7 @@ BAD = [
     ),
     Bad("an unknown section", params(trian={}), ["trian is not a setting", "did you mean 'train'"]),
     Bad("a wrong type", params(preprocess={"max_length": "many"}), ["preprocess.max_length", "'many'"]),
-    Bad("tuned, and nothing to tune by", params(train={"batch_size": "tuned"}), ["train.batch_size says `tuned`", "tune.space"]),
+    Bad("tuned, and nothing to tune by", params(train={"batch_size": "tuned"}), ["train.batch_size is set to `tuned`", "tune.space"]),
     Bad("no text can pass", params(validate={"min_characters": 30_000}), ["min_characters 30000 is more than max_characters 20000"]),
     Bad(
         "longer than the model reads",

@@ -81,7 +81,7 @@ def wait(place: Environment, number: int, champion: int | None = None, days: int
         asked_at=NOW - timedelta(days=2),
         expires_at=NOW + timedelta(days=days),
     )
-    return Ledger(place.ledger).ask(request)
+    return Ledger(place.ledger).request_approval(request)
 
 
 def aliases(place: Environment) -> dict[str, int]:
@@ -144,9 +144,9 @@ def test_an_approval_is_of_the_evidence_that_was_asked_about(place: Environment)
 def test_an_approval_is_against_the_champion_that_was_asked_about(place: Environment) -> None:
     request = wait(place, 1, champion=2)
 
-    with pytest.raises(StaleVerdict, match="verdict is about version 2, champion is now nobody: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about version 2, champion is now none: judge again"):
         promotion.approve(place, request.run, **ADA)
-    assert [waiting.run for waiting in Ledger(place.ledger).waiting()] == [request.run]
+    assert [waiting.run for waiting in Ledger(place.ledger).open_requests()] == [request.run]
 
 
 def test_a_rejected_version_is_no_challenger(place: Environment) -> None:
@@ -164,7 +164,7 @@ def test_a_rejected_version_is_no_challenger(place: Environment) -> None:
 def test_a_question_that_nobody_answered_in_time_is_void(place: Environment) -> None:
     request = wait(place, 2, days=-1)
 
-    with pytest.raises(BadInput, match=r"expired at .*: run again to judge anew"):
+    with pytest.raises(BadInput, match=r"expired at .*: run again for a new verdict"):
         promotion.approve(place, request.run, **ADA)
     assert promotion.settle(place, "tickets")[0].startswith("version 2 was expired at ")
     assert aliases(place) == {}
@@ -173,7 +173,7 @@ def test_a_question_that_nobody_answered_in_time_is_void(place: Environment) -> 
     wait(place, 2)  # the next run asks again
     assert promotion.reconcile(place, "tickets") == {"tickets": ["version 2 waits for an answer again"]}
     assert (promotion.find(place, "tickets", 2).answer, aliases(place)) == (None, {CHALLENGER: 2})
-    assert [waiting.version for waiting in Ledger(place.ledger).waiting()] == [2]
+    assert [waiting.version for waiting in Ledger(place.ledger).open_requests()] == [2]
 
 
 def test_a_new_verdict_makes_an_answer_void(place: Environment) -> None:

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from components.core.locks import hold
+from components.core.locks import lock
 from components.ledger import Ledger
 from components.mlflow_store.registry import versions
 from flows.orchestrator.prefect_api import ask, post
@@ -135,7 +135,7 @@ def test_a_run_that_was_killed_leaves_its_news_new_and_nothing_running(project: 
 
 
 def test_a_run_that_finds_another_one_of_the_model_at_work_is_skipped(project: Path) -> None:
-    with hold(project / "var/runs/mails.lock", 1):
+    with lock(project / "var/runs/mails.lock", 1):
         assert retrain(project)["reason"] == "another run of the model is at work"
         busy = retune(project, "run", "--model", "mails", "--inline")
 

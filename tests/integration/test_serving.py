@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from components.core.ports import free_port
 from components.mlflow_store.registry import register
 from components.mlflow_store.tracking import record
 from components.model import tasks
@@ -77,12 +77,6 @@ def test_load_model_answers_raw_text_in_a_fresh_process(uri: str, expected, tmp_
     check(json.loads(answers), expected)
     assert "mlartifacts" in code_file
     assert "Warning" not in done.stderr.replace("SADeprecationWarning", "")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

@@ -85,7 +85,7 @@ def test_every_measure_has_an_interval_beside_every_baseline(run: Line) -> None:
     metrics, task = Metrics.read(run.place.root / "reports/evaluation"), run.params.made_task
 
     assert set(metrics.baselines) == set(task.baselines)
-    assert set(task.measures) <= set(metrics.headline)
+    assert set(task.test_metrics) <= set(metrics.headline)
     for found in (metrics.headline, *metrics.baselines.values(), *metrics.differences.values()):
         assert all(one.low <= one.value <= one.high and np.isfinite(one.value) for one in found.values())
 
@@ -138,7 +138,7 @@ def test_page_and_card_show_what_was_measured(run: Line) -> None:
     write_card(run.place.root, run.place.reports, **known)
 
     card = (run.place.reports / CARD).read_text(encoding="utf-8")
-    for name in run.params.made_task.measures:
+    for name in run.params.made_task.test_metrics:
         assert name.replace("_", " ") in page.replace("_", " ")
         assert name.replace("_", " ") in card.replace("_", " ")
     for table in Metrics.read(run.place.root / "reports/evaluation").tables:

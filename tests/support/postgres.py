@@ -8,7 +8,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from components.core.ports import free_port
 
 USER, PASSWORD = "retune", "sw:rd@f/ish%7"  # which must be quoted in an address
 DEADLINE = 60.0  # seconds to start
@@ -98,7 +99,7 @@ def _start(folder: Path) -> Cluster:
 
     deadline = time.monotonic() + DEADLINE
     while True:
-        port = _free_port()
+        port = free_port()
         settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", *FAST]
         command = ["postgres", "-D", str(folder / "data"), "-p", str(port), *(part for one in settings for part in ("-c", one))]
         with (folder / "log").open("wb") as log:
@@ -129,9 +130,3 @@ def _account() -> dict[str, Any]:
 def _end_with_parent() -> None:
     with contextlib.suppress(AttributeError):  # of Linux only
         ctypes.CDLL(None).prctl(1, signal.SIGINT)
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -32,7 +32,7 @@ def with_copies(train: pd.DataFrame, unseen: pd.DataFrame, params: PreprocessPar
     """
     if AUGMENTED in train:
         raise BadData(f"the data has a column {AUGMENTED!r}, which marks noisy copies; give it another name in snapshot.columns")
-    texts = [text for column in kind.noisy for text in train[column]]
+    texts = [text for column in kind.augmentable_columns for text in train[column]]
     letters = tuple(sorted({letter for text in texts for letter in text if letter.isalpha()} or {*"".join(texts)}))
     copied = [_noisy(train, number, letters, params, kind) for number in range(1, params.augment_copies + 1)]
     found = pd.concat(copied, ignore_index=True).drop_duplicates(["text", "label"], ignore_index=True)
@@ -52,13 +52,13 @@ def _noisy(train: pd.DataFrame, number: int, letters: tuple[str, ...], params: P
             _noise(text, f"{params.augment_seed}:{number}:{name}:{row}", letters, params.augment_noise)
             for row, text in zip(train["id"], train[name], strict=True)
         ]
-        for name in kind.noisy
+        for name in kind.augmentable_columns
     }
     copies = train.assign(**columns, id=[f"{row}~{number}" for row in train["id"]], **{AUGMENTED: train["id"]})
     copies, faults = kind.read(copies)
     if kind.normalised:
         copies = copies.assign(text=[normalise(text, params.unicode_form) for text in copies["text"]])
-    blank = {place for name in (*kind.noisy, "text") for place, text in enumerate(copies[name]) if not text.strip()}
+    blank = {place for name in (*kind.augmentable_columns, "text") for place, text in enumerate(copies[name]) if not text.strip()}
     return copies.drop(index=[*{*faults, *blank}]).reset_index(drop=True)
 
 

@@ -56,7 +56,7 @@ def preprocess(
         BadParams: max_length is more than the base model can read.
     """
     kind = tasks.load(task, task_options.fields)
-    check_copies(preprocess, kind.refuses)
+    check_copies(preprocess, kind.unsupported_settings)
     rows = _validated(validated, kind.columns)
     tokenizers = {name: _tokenizer(kind, base_folder(base, name), preprocess.max_length) for name in base_names(base)}
     report = ValidationReport.read(validated)
@@ -71,7 +71,7 @@ def preprocess(
     )
     parts = {split: _part(kept, split) for split in SPLITS}
     spec = spec.model_copy(update={"options": {**spec.options, **kind.fit_options(parts["train"])}})
-    lengths = token_lengths(kind.lengths(kept, tokenizers[MAIN]), preprocess.max_length, kind.in_parts)
+    lengths = token_lengths(kind.lengths(kept, tokenizers[MAIN]), preprocess.max_length, kind.splits_long_rows)
     profile = describe(report.snapshot, len(rows), parts, removed, kind, spec.labels, lengths, preprocess.warn_cut_share)
     warnings = (*profile.warnings, *_warnings_of_splits(rows, kept, removed))
     profile = profile.model_copy(update={"split_by": split_by(rows, preprocess, report.grouped), "warnings": warnings})

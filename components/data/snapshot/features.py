@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.core.documents import parse_json, parse_yaml
-from components.core.errors import BadParams
+from components.core.errors import BadParams, first_line
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def of_cards(folders: Iterable[Path], columns: Sequence[str]) -> dict[str, Names
         except FileNotFoundError:
             continue
         except (OSError, BadParams, ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-            log.warning("%s cannot be read, so names of classes are not taken from it: %s", path, str(error).splitlines()[0])
+            log.warning("%s cannot be read, so names of classes are not taken from it: %s", path, first_line(error))
             continue
         named = [each for each in found if each]
         if any(each != named[0] for each in named):

@@ -2,13 +2,13 @@
 
 import csv
 import json
-import os
 from pathlib import Path
 from typing import IO
 
 import pandas as pd
 
 from components.artifacts.rows import write_rows
+from components.core.atomic import replacing
 from components.core.errors import BadData
 from components.data.snapshot.delimited import QUOTING
 from components.data.snapshot.settings import SnapshotParams
@@ -25,25 +25,22 @@ def write_file(rows: pd.DataFrame, path: Path, snapshot: SnapshotParams) -> None
         BadData: a cell has a character that the encoding has not, or what cannot be written without quotes where there are none.
     """
     kind = format_of([path])
-    partial = path.with_name(f".{path.name}.partial")
     cells = rows.astype(object).where(rows.notna(), None)
     try:
-        if kind == "parquet":
-            write_rows(rows, partial)
-        else:
+        with replacing(path) as partial:
+            if kind == "parquet":
+                write_rows(rows, partial)
+                return
             with partial.open("w", encoding=snapshot.encoding, newline="") as file:
                 if kind == "jsonl":
                     for row in cells.to_dict("records"):
                         file.write(json.dumps({name: cell for name, cell in row.items() if cell is not None}, ensure_ascii=False) + "\n")
                 else:
                     _write_delimited(cells, file, kind, snapshot)
-        os.replace(partial, path)
     except UnicodeEncodeError as error:
         raise BadData(f"{path}: {error.object[error.start]!r} is no character of snapshot.encoding {snapshot.encoding}") from None
     except csv.Error as error:
         raise BadData(f"{path}: with snapshot.quoting none, no cell can hold the delimiter or a line end: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_delimited(cells: pd.DataFrame, file: IO[str], kind: str, snapshot: SnapshotParams) -> None:

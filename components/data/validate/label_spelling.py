@@ -41,17 +41,17 @@ def relabel(rows: pd.DataFrame, kind: Task, settings: ValidateParams) -> tuple[p
     Raises:
         BadParams: there is a map, and the task has no labels.
     """
-    check_label_map(settings, kind.named)
-    if kind.named is None or kind.named not in rows:
+    check_label_map(settings, kind.label_column)
+    if kind.label_column is None or kind.label_column not in rows:
         return rows, ()
     read, labels = label_reader(settings.label_map), Labels()
     new: dict[str, str] = {}
-    for cell, count in rows[kind.named].dropna().value_counts(sort=False).items():
+    for cell, count in rows[kind.label_column].dropna().value_counts(sort=False).items():
         if isinstance(cell, str):
-            new[cell] = kind.renamed(cell, labels.counting(read, int(count)))
+            new[cell] = kind.rename_labels(cell, labels.counting(read, int(count)))
     if any(cell != other for cell, other in new.items()):
-        column = rows[kind.named]
-        rows = rows.assign(**{kind.named: column.where(~column.isin(new), column.map(new)).astype(column.dtype)})
+        column = rows[kind.label_column]
+        rows = rows.assign(**{kind.label_column: column.where(~column.isin(new), column.map(new)).astype(column.dtype)})
     return rows, (*_merged(labels), *_twins(labels.found), *_idle(labels, settings))
 
 

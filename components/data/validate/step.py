@@ -11,7 +11,7 @@ import pandas as pd
 from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import in_order, pseudo_labelled, read_snapshot, write_rows
 from components.artifacts.validation import Check, ValidationReport
-from components.core.errors import BadData
+from components.core.errors import BadData, shorten
 from components.core.output_dir import fresh
 from components.core.section import NOTHING, OpenSection, nearest
 from components.data.validate.label_spelling import relabel
@@ -209,7 +209,7 @@ def _observed(name: str, value: object, kept: pd.DataFrame, text: str) -> str:
     if name == "two_classes":
         return f"{value}: {_named(kept['label'])}"
     if name == "texts_differ":
-        return f"{value}" + (f", {_cut(repr(kept[text].iloc[0]))} in all {len(kept)} rows" if value == 1 else "")
+        return f"{value}" + (f", {shorten(repr(kept[text].iloc[0]), 80)} in all {len(kept)} rows" if value == 1 else "")
     return f"{1 - float(str(value)):.1%}"
 
 
@@ -232,13 +232,9 @@ def _failed(checks: Sequence[Check]) -> list[Check]:
 
 
 def _named(labels: "pd.Series[str]") -> str:
-    return _shortened([f"{_cut(repr(label))} ({count})" for label, count in labels.value_counts().items()])
+    return _shortened([f"{shorten(repr(label), 80)} ({count})" for label, count in labels.value_counts().items()])
 
 
 def _shortened(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "…"

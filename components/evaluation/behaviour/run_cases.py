@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from components.artifacts.behaviour import Behaviour, Case, CaseReply, Tried
+from components.artifacts.behaviour import Behaviour, Case, CaseReply, CaseResult
 from components.core.errors import BadParams
 from components.core.section import nearest
 
@@ -55,7 +55,9 @@ def collect(cases: Sequence[Case], candidate: Answerer, champion: Answerer | Non
         raise BadParams("\n".join(f"gates.behaviour.cases, {fault}" for fault in faults))
     theirs = _Answers(texts, champion.answer(texts)) if champion is not None else None
     tried = [
-        Tried(case=case, candidate=mine.reply(case), champion=theirs.reply(case) if theirs is not None and theirs.knows(case) else None)
+        CaseResult(
+            case=case, candidate=mine.reply(case), champion=theirs.reply(case) if theirs is not None and theirs.knows(case) else None
+        )
         for case in cases
     ]
     log.info("%d cases tried with %d texts, %d failed", len(tried), len(texts), sum(one.candidate.failed for one in tried))

@@ -117,7 +117,7 @@ class Evidence:
 
     def __post_init__(self) -> None:
         if self.metric_set is None:
-            object.__setattr__(self, "metric_set", ClassificationMetrics.of(self.candidate, self.min_class_units))
+            object.__setattr__(self, "metric_set", ClassificationMetrics.from_predictions(self.candidate, self.min_class_units))
 
     @property
     def classes(self) -> bool:

@@ -91,7 +91,7 @@ def _near(test_texts: list[str], sources: list[set[str]], threshold: float) -> l
         for source, best in zip(sources, closest, strict=True):
             if texts[twin] in source:
                 best.add(rows, twin, similarities)
-    return [{row: (texts[twin], similarity) for row, (twin, similarity) in best.found().items()} for best in closest]
+    return [{row: (texts[twin], similarity) for row, (twin, similarity) in best.matches().items()} for best in closest]
 
 
 def repeated(test: pd.DataFrame, one_answer: bool = True) -> tuple[Pair, ...]:

@@ -25,6 +25,7 @@ import pandas as pd
 from components.artifacts.served_answers import ServedAnswer, ServedAnswers
 from components.core import process
 from components.core.errors import Cancelled
+from components.core.ports import HOST
 from components.core.temporary import temporary
 from components.mlflow_store.registry.verify import inspected, known_version
 from components.mlflow_store.registry.worker_client import PYTHON, environment, last_line
@@ -32,7 +33,6 @@ from components.model.base_resolver import LACKING
 
 log = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"
 SECONDS = 180
 ROWS_A_REQUEST = 50
 SOCKET = "http"  # below the server's own folder

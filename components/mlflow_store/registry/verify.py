@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from components.artifacts.predictions import Predictions, answer_distance
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadModel, NotFound, RetuneError, Unavailable
+from components.core.errors import BadModel, NotFound, RetuneError, Unavailable, shorten
 from components.core.hashing import digest_folder
 from components.core.temporary import partial_of
 from components.mlflow_store.connection import connect, reaching
@@ -107,7 +107,7 @@ def _compare(version: Version, expected: WorkerReply, found: WorkerReply) -> flo
         differences = np.array([answer_distance(one, other) for one, other in zip(expected.predicted, found.predicted, strict=True)])
         if (worst := float(differences.max(initial=0.0))) > TOLERANCE:
             at = int(differences.argmax())
-            said = f"{_cut(found.predicted[at])!r}; evaluated: {_cut(expected.predicted[at])!r}"
+            said = f"{shorten(found.predicted[at], 80)!r}; evaluated: {shorten(expected.predicted[at], 80)!r}"
             raise BadModel(f"{version.uri} answers {int((differences > TOLERANCE).sum())} of {len(differences)} rows otherwise: {said}")
         return worst
     differences = np.abs(found.probabilities - expected.probabilities).max(axis=1)
@@ -123,10 +123,6 @@ def _compare(version: Version, expected: WorkerReply, found: WorkerReply) -> flo
         if found.predicted[row] != expected.predicted[row]:
             raise BadModel(f"{version.uri} answers row {row} with {found.predicted[row]!r}; evaluated: {expected.predicted[row]!r}")
     return worst
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "…"
 
 
 def _at(uri: str, name: str, alias: str) -> int | None:

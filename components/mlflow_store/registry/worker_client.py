@@ -274,7 +274,7 @@ def ask(uri: str, model: str, rows: Rows, seconds: float = SECONDS) -> WorkerRep
 
 def predictions_of(answers: WorkerReply, rows: pd.DataFrame) -> Predictions:
     """Return `answers` to `rows` (id, group, label) as predictions, ordered by id."""
-    return Predictions.of(rows, answers.found).in_order()
+    return Predictions.from_output(rows, answers.found).in_order()
 
 
 def environment(uri: str, folder: Path) -> dict[str, str]:

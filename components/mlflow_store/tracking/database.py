@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from components.core.errors import NotFound, RetuneError
-from components.core.locks import hold
+from components.core.locks import lock
 from components.core.output_dir import make_private, private
 from components.core.process import tied_command
 from components.mlflow_store.connection import HEAD, SQLITE, not_ours, revision_of
@@ -40,7 +40,7 @@ def prepare_store(var: Path) -> str:
     make_private(var)
     database = var / "mlflow.db"
     if not _at_head(database):
-        with private(var), hold(var / "mlflow.db.lock", _SECONDS):
+        with private(var), lock(var / "mlflow.db.lock", _SECONDS):
             if not _at_head(database):
                 _migrate(database)
     return f"{SQLITE}{database}"

@@ -1,56 +1,69 @@
-"""The methods of fine-tuning: one file a method, found by name; there is no registry to edit.
+"""The methods of fine-tuning: one file per method, found by name; there is no registry to edit.
 
-A method says which weights learn. It is a module whose public names fit the protocol `Method`: what stands below it in `train`
-(`FIELDS`), how a loaded model is made ready, and how a trained one becomes a plain model again, which is what every step reads.
-Importing this package, or a method, imports no torch.
+A method decides which weights learn. It is a module whose public names fit the protocol `Method`: its settings, how it prepares a
+loaded model, and how it turns a trained one back into a plain model, which is what every step reads.
+Importing this package, or a method, does not import torch.
 """
 
-import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from components.core.errors import BadParams
-from components.core.section import nearest
+from components.core import plugins
+from components.core.section import Section
 
 FOLDER = Path(__file__).parent
 
 
 class Method(Protocol):
-    """What a method file offers, as names of the module."""
+    """The names that the module of a method defines."""
 
-    FIELDS: tuple[str, ...]
-    """The fields of `train` that only this method reads; `prepare` is handed them by name."""
+    Params: type[Section]
+    """The settings of `train` that only this method reads; begin their names with the name of the method."""
 
-    def prepare(self, model: Any, **fields: Any) -> Any:
-        """Return what is trained: `model` itself, or `model` in a wrapper; what must not learn has `requires_grad` off.
+    IN_PLACE: bool
+    """Whether the base's own weights learn: `layer_decay` and `l2_sp` need that. False for a wrapper, as in LoRA."""
+
+    def prepare(self, model: Any, params: Any) -> Any:
+        """Return the model to train: `model` itself or a wrapper; weights that must not learn have `requires_grad` off.
 
         New weights are drawn from torch's global generator, so that the seed decides them.
 
         Raises:
-            BadParams: a field does not fit the model.
+            BadParams: a setting does not fit the model.
         """
 
     def finish(self, model: Any) -> Any:
-        """Return the plain model of what `prepare` returned, with all that was learnt in its own weights."""
+        """Return the plain model of the result of `prepare`, with everything that was learned in its own weights."""
 
 
 def available() -> list[str]:
     """Return the names of all methods, sorted: the files of this folder."""
-    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+    return plugins.names(FOLDER)
 
 
 def load(name: str) -> Method:
     """Return the method called `name`.
 
     Raises:
-        BadParams: there is no such file.
+        BadParams: the file does not exist.
     """
-    if name not in available():
-        raise BadParams(unknown_method(name))
-    return cast(Method, importlib.import_module(f"components.model.methods.{name}"))
+    return cast(Method, plugins.load(__name__, name, available(), "method"))
 
 
 def unknown_method(name: str) -> str:
     """Return the message about a method that does not exist."""
-    guess = nearest(name, available())
-    return f"unknown method {name!r}; components/model/methods has: {', '.join(available())}{guess if 'did you mean' in guess else ''}"
+    return plugins.unknown(__name__, name, available(), "method")
+
+
+def all_settings() -> Any:
+    """Return a section with the settings of every method: they are fields of `train`, without a list to edit."""
+    sections = [load(name).Params for name in available()]
+    renamed = {old: new for section in sections for old, new in section.renamed.items()}
+    return type("MethodSettings", tuple(sections), {"__module__": __name__, "__doc__": "The settings of all methods.", "renamed": renamed})
+
+
+def settings_of(name: str, values: Mapping[str, Any]) -> Section:
+    """Return the settings of the method `name`, picked from the `values` of the section `train`."""
+    section = load(name).Params
+    return section(**{field: values[field] for field in section.model_fields})

@@ -2,14 +2,20 @@
 
 from typing import Any
 
-FIELDS: tuple[str, ...] = ()
+from components.core.section import Section
+
+IN_PLACE = True
 
 
-def prepare(model: Any) -> Any:
-    """Return `model` as it is."""
+class Params(Section):
+    """No settings."""
+
+
+def prepare(model: Any, params: Params) -> Any:
+    """Return `model` unchanged."""
     return model
 
 
 def finish(model: Any) -> Any:
-    """Return `model` as it is."""
+    """Return `model` unchanged."""
     return model

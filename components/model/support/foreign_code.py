@@ -1,4 +1,4 @@
-"""What a model folder may not ask for: code of its own, or a kernel from the hub, anywhere in its settings."""
+"""Refuses model folders whose settings name remote code or a kernel from the hub."""
 
 import json
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ SETTINGS = ("*config*.json", "modules.json", "*/config.json")
 
 _CODE = ("auto_map", "custom_pipelines", "trust_remote_code")
 _CHOICES = ("attn_implementation", "experts_implementation", "kernel")
-_INERT = ("_attn_implementation_autoset",)  # a flag that transformers 4.46 to 4.50 wrote
+_INERT = ("_attn_implementation_autoset",)  # a flag written by transformers 4.46 to 4.50
 
 
 def refuse_foreign_code(folder: Path) -> None:
-    """Refuse a model folder whose settings name code or a kernel, at any depth; BadModel with file and key."""
+    """Raise BadModel, with file and key, if the settings of a model folder name code or a kernel at any depth."""
     for pattern in SETTINGS:
         for path in sorted(folder.glob(pattern)):
             if fault := fault_of(path):
@@ -24,15 +24,15 @@ def refuse_foreign_code(folder: Path) -> None:
 
 
 def fault_of(path: Path) -> str | None:
-    """Say which key of a file of settings names code or a kernel; None where none does, or the file is no JSON."""
+    """Return which key of a settings file names code or a kernel; None if no key does or the file is not JSON."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
-        return None  # who reads it says what is wrong with it
+        return None  # the reader of the file reports the error
     for key, value in _entries(settings):
         name = key.rpartition(".")[2]
         if name in _CODE and value is not None and value is not False:
-            return f"brings code of its own ({path.name}: {key})"
+            return f"contains custom code ({path.name}: {key})"
         if name in _INERT or not any(choice in name for choice in _CHOICES):
             continue
         if name.startswith("_") and value is not None:
@@ -43,21 +43,21 @@ def fault_of(path: Path) -> str | None:
 
 
 def _entries(settings: Any) -> Iterator[tuple[str, Any]]:
-    """Yield each key of nested objects, with the path to it, and its value."""
-    left: list[tuple[str, Any]] = [("", settings)]
-    while left:
-        above, value = left.pop()
+    """Yield the path of each key in nested objects, and its value."""
+    pending: list[tuple[str, Any]] = [("", settings)]
+    while pending:
+        above, value = pending.pop()
         if isinstance(value, dict):
-            for key, each in value.items():
-                yield f"{above}{key}", each
-                left.append((f"{above}{key}.", each))
+            for key, inner in value.items():
+                yield f"{above}{key}", inner
+                pending.append((f"{above}{key}.", inner))
         elif isinstance(value, list):
-            left += [(above, each) for each in value]
+            pending += [(above, inner) for inner in value]
 
 
 def _texts(value: Any) -> list[str]:
-    """Return the texts within a value."""
+    """Return the texts in a nested value."""
     if isinstance(value, str):
         return [value]
     below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for each in below for text in _texts(each)]
+    return [text for inner in below for text in _texts(inner)]

@@ -1,8 +1,8 @@
-"""A metric as a function of sums over rows, so that its standard error follows for any metric of this form.
+"""A metric as a function of sums over rows, which gives the standard error of any metric of this form.
 
-Accuracy is hits / rows; entity F1 is 2 hits / (predicted + expected); BLEU is a function of n-gram counts; perplexity one of summed
-log-likelihoods. Leaving a row or a group out is a subtraction, and the delete-one jackknife costs as much as the metric itself.
-Numpy alone: a packaged model needs no more.
+Accuracy is hits / rows; entity F1 is 2 hits / (predicted + expected); BLEU is a function of n-gram counts; perplexity is a function of
+summed log-likelihoods. Leaving out a row or a group is a subtraction, so the delete-one jackknife costs as much as the metric itself.
+Imports only numpy, because packaged models use it.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,12 +18,12 @@ Floats = npt.NDArray[np.float64]
 class Metric:
     """A metric: `value` takes the sums of the row statistics named in `sums`, arrays of one shape, and returns the metric in that shape.
 
-    `bounds` are what the metric cannot leave; `says` is what a reader needs to know of it, with its unit.
+    `bounds` are its smallest and largest possible value; `description` explains it to a reader, with its unit.
     """
 
     sums: tuple[str, ...]
     value: Callable[..., Floats]
-    says: str
+    description: str
     bounds: tuple[float, float] = (0.0, 1.0)
 
     def of(self, statistics: Mapping[str, Floats]) -> float:
@@ -32,7 +32,7 @@ class Metric:
 
 
 def ratio(above: Floats, below: Floats) -> Floats:
-    """Return above / below, 0 where there is nothing to divide by."""
+    """Return above / below, 0 where `below` is 0."""
     above, below = np.broadcast_arrays(np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64))
     return np.asarray(np.divide(above, below, out=np.zeros(above.shape), where=below != 0), dtype=np.float64)
 
@@ -42,6 +42,6 @@ def f1(hits: Floats, predicted: Floats, expected: Floats) -> Floats:
     return ratio(2 * np.asarray(hits), np.asarray(predicted) + np.asarray(expected))
 
 
-def mean(name: str, says: str, bounds: tuple[float, float] = (0.0, 1.0)) -> Metric:
+def mean(name: str, description: str, bounds: tuple[float, float] = (0.0, 1.0)) -> Metric:
     """Return the mean over rows of the statistic `name`; `rows` must be 1 for every row."""
-    return Metric((name, "rows"), ratio, says, bounds)
+    return Metric((name, "rows"), ratio, description, bounds)

@@ -1,6 +1,6 @@
-"""Model folders in hub layout, read with care: safetensors only, no code of the model's own, no network.
+"""Loads model folders in hub layout safely: safetensors only, no custom code, no network.
 
-Torch and transformers are imported inside the functions: asking a task for its columns must stay cheap.
+Torch and transformers are imported inside the functions, so that importing a task stays cheap.
 """
 
 import importlib.util
@@ -9,28 +9,28 @@ from pathlib import Path
 from typing import Any
 
 from components.core.documents import read_json
-from components.core.errors import BadModel, BadParams, NotFound
+from components.core.errors import BadModel, BadParams, NotFound, first_line
 from components.model.support.foreign_code import refuse_foreign_code
 from components.model.support.weight_check import refuse_incomplete, refuse_not_finite
 
 PIECES = ("sacremoses", "sentencepiece")
-"""What reads source.spm and target.spm; without the first a tokenizer splits texts in another way than its model learnt."""
+"""The packages that read source.spm and target.spm; without the first, a tokenizer splits texts differently than in training."""
 
-_UNLIMITED = 1_000_000  # a tokenizer without a limit of its own says 1e30
+_UNLIMITED = 1_000_000  # a tokenizer without a limit has 1e30
 
 
 def load_tokenizer(base: Path, *, pad: str = "refuse") -> Any:
     """Load the tokenizer of a model folder.
 
-    `pad` says what becomes of one without a padding token, as most language models have none: `refuse`, or `eos`, its end token.
+    `pad` is the policy for a tokenizer without a padding token, as in most language models: `refuse`, or `eos` to use its end token.
 
     Raises:
-        NotThere: the folder is missing.
-        BadModel: there is no tokenizer, it needs its own code or a package that is not installed, or it has no padding token.
+        NotFound: the folder is missing.
+        BadModel: the tokenizer is missing, needs custom code or a package that is not installed, or has no padding token.
     """
     from transformers import AutoTokenizer
 
-    config(base)  # raises where there is no model's folder
+    config(base)  # raises if it is not a model folder
     refuse_foreign_code(base)
     if fault := lacks_packages(base):
         raise BadModel(f"the tokenizer in {base} {fault}")
@@ -44,21 +44,21 @@ def load_tokenizer(base: Path, *, pad: str = "refuse") -> Any:
         token = tokenizer.eos_token or "[PAD]"
         raise BadModel(
             f"the tokenizer in {base} has no padding token, so texts cannot be batched; choose another base.model, or copy it into a "
-            f'folder and set "pad_token": {json.dumps(token)} (or another token that it knows) in tokenizer_config.json'
+            f'folder and set "pad_token": {json.dumps(token)} (or another token of its vocabulary) in tokenizer_config.json'
         )
     return tokenizer
 
 
 def lacks_packages(base: Path) -> str:
-    """Say which packages the tokenizer of a model folder needs and this installation lacks; nothing where there are none."""
+    """Return a message about packages that the tokenizer needs and that are not installed; an empty string if there are none."""
     missing = [name for name in PIECES if any(base.glob("*.spm")) and importlib.util.find_spec(name) is None]
     return f"needs the package {' and '.join(missing)}: python -m pip install 'retune[marian]'" if missing else ""
 
 
 def longest_input(base: Path, tokenizer: Any) -> int:
-    """Return the number of tokens that the model in `base` can read at most."""
+    """Return the maximum number of input tokens of the model in `base`."""
     own = config(base)
-    own = own["encoder"] if isinstance(own.get("encoder"), dict) else own  # a pair of models has a config of each
+    own = own["encoder"] if isinstance(own.get("encoder"), dict) else own  # an encoder-decoder pair has one config per model
     positions = own.get("max_position_embeddings") or own.get("n_positions") or _UNLIMITED
     if own.get("model_type") in OFFSET_POSITIONS:
         positions -= int(own.get("pad_token_id") or 0) + 1
@@ -71,13 +71,13 @@ OFFSET_POSITIONS = ("roberta", "camembert", "xlm-roberta", "longformer", "mpnet"
 def load_model(
     auto: str | type, folder: Path, *, head: bool = True, fresh: tuple[str, ...] = (), dtype: Any = None, **settings: Any
 ) -> Any:
-    """Load `folder` with transformers' class of the name `auto`, or with another class, in float32 or in `dtype`.
+    """Load `folder` with the class `auto`, or transformers' class of that name, in float32 or in `dtype`.
 
-    All weights come from the folder: drawn at random are a pooler, the modules named in `fresh` and, with `head`, which a base may lack,
-    what is outside the pretrained part. `settings` go to the class's `from_pretrained`.
+    Only these weights may be missing, and are then drawn at random: a pooler, the modules named in `fresh` and, with `head`, everything
+    outside the pretrained part. `settings` go to the class's `from_pretrained`.
 
     Raises:
-        BadModel: no safetensors weights, code of its own, missing weights, or a folder that transformers cannot read as that class.
+        BadModel: the folder has no safetensors weights, needs custom code, lacks weights, or cannot be read as that class.
     """
     import torch
     import transformers
@@ -85,35 +85,39 @@ def load_model(
     refuse_foreign_code(folder)
     refuse_pickles(folder)
     silence_transformers()
-    made: Any = getattr(transformers, auto) if isinstance(auto, str) else auto
-    kind = made.__name__.removeprefix("AutoModelFor")
+    model_class: Any = getattr(transformers, auto) if isinstance(auto, str) else auto
     offline = {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
     try:
-        model, found = made.from_pretrained(folder, **offline, dtype=dtype or torch.float32, output_loading_info=True, **settings)
+        model, loading_info = model_class.from_pretrained(
+            folder, **offline, dtype=dtype or torch.float32, output_loading_info=True, **settings
+        )
     except Exception as error:  # see load_tokenizer
-        raise BadModel(f"the model in {folder} cannot be loaded as {kind}: {first_line(error)}") from error
-    refuse_incomplete(model, found, folder, head=head, fresh=fresh)
+        raise BadModel(
+            f"the model in {folder} cannot be loaded as {model_class.__name__.removeprefix('AutoModelFor')}: {first_line(error)}"
+        ) from error
+    refuse_incomplete(model, loading_info, folder, head=head, fresh=fresh)
     return model
 
 
 def refuse_unloadable(folder: Path) -> None:
-    """Load a base model as what its config.json says it is, in its own precision, and refuse what no task could load; BadModel."""
+    """Raise BadModel if a base model cannot be loaded as the architecture of its config.json, in its own precision."""
     import transformers
 
     refuse_foreign_code(folder)
     refuse_not_finite(folder)
-    read = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    own: Any = getattr(transformers, str((read.architectures or [""])[0]).removesuffix("WithCrf"), None)  # ours is a tagger and a field
-    usual = "AutoModelForSeq2SeqLM" if read.is_encoder_decoder else "AutoModel"
-    load_model(own if getattr(own, "config_class", None) is type(read) else usual, folder, dtype="auto")
+    config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    # Our own CRF tagger loads as the tagger without its CRF.
+    named: Any = getattr(transformers, str((config.architectures or [""])[0]).removesuffix("WithCrf"), None)
+    default = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModel"
+    load_model(named if getattr(named, "config_class", None) is type(config) else default, folder, dtype="auto")
 
 
 def config(folder: Path) -> dict[str, Any]:
     """Return config.json.
 
     Raises:
-        NotThere: the folder is missing.
-        BadModel: it has no config.json that can be read.
+        NotFound: the folder is missing.
+        BadModel: it has no readable config.json.
     """
     if not folder.exists():
         raise NotFound(f"{folder} is missing; `retune run` fetches the base model into data/base")
@@ -123,24 +127,24 @@ def config(folder: Path) -> dict[str, Any]:
 
 
 def settings(path: Path) -> dict[str, Any]:
-    """Return the JSON object in the file `path`; nothing where there is none.
+    """Return the JSON object in the file `path`, or an empty one if the file does not exist.
 
     Raises:
-        BadModel: it cannot be read.
+        BadModel: the file cannot be read.
     """
     if not path.exists():
         return {}
     try:
-        found = read_json(path)
+        content = read_json(path)
     except BadParams as error:
         raise BadModel(str(error)) from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise BadModel(f"{path} is not a JSON object")
-    return found
+    return content
 
 
 def refuse_pickles(folder: Path) -> None:
-    """Refuse a folder without safetensors; BadModel."""
+    """Raise BadModel if a folder has no safetensors weights."""
     if any(folder.glob("*.safetensors")):
         return
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
@@ -149,13 +153,8 @@ def refuse_pickles(folder: Path) -> None:
 
 
 def silence_transformers() -> None:
-    """Keep transformers from warning of what is meant: a fresh head is what we asked for."""
+    """Silence transformers' warnings about a newly initialized head, which is intended."""
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error, or its name."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

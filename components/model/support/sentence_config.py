@@ -1,6 +1,6 @@
-"""What a sentence-transformers folder says of itself: how a text is read, how its tokens are pooled, and what follows the pooling.
+"""Reads the configuration of a sentence-transformers folder: input processing, pooling, and the modules after the pooling.
 
-`modules.json` lists the parts in their order. Its types are matched by name and never imported.
+`modules.json` lists the modules in order. Their types are matched by name and never imported.
 """
 
 import json
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.core.errors import BadModel
+from components.core.errors import BadModel, first_line
 from components.model.support import pretrained
 
 LIST, TRANSFORMER, SENTENCES = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
@@ -22,17 +22,17 @@ POOLINGS: Mapping[str, str] = {
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
-"""Ways of pooling, and the key by which older releases switch each on; vectors of several are put side by side in this order."""
+"""Pooling modes and the keys that enable them in older releases; the vectors of several modes are concatenated in this order."""
 
-_KNOWN = ("Transformer", "Pooling", "Dense", "Normalize")
+_SUPPORTED = ("Transformer", "Pooling", "Dense", "Normalize")
 
 
 @dataclass(frozen=True)
-class Described:
-    """How a sentence-transformers folder makes a vector of a text.
+class SentenceConfig:
+    """How a sentence-transformers folder turns a text into a vector.
 
-    `after` are the modules behind the pooling, each its type and its folder. `prompt` is put before each text, and `prompts` are
-    others that the folder names. `max_length` is in tokens.
+    `after` are the modules after the pooling, as type and folder. `prompt` is put before each text; `prompts` are the names of the
+    folder's other prompts. `max_length` is in tokens.
     """
 
     pooling: tuple[str, ...] = ("mean",)
@@ -43,26 +43,26 @@ class Described:
     prompts: tuple[str, ...] = ()
 
     def read(self, text: str) -> str:
-        """Return `text` as the encoder is to read it."""
+        """Return `text` as the input of the encoder."""
         return self.prompt + (text.lower() if self.lower else text)
 
 
-def read_description(folder: Path) -> Described | None:
-    """Return what `folder` says of itself; None where it is no sentence-transformers folder.
+def read_sentence_config(folder: Path) -> SentenceConfig | None:
+    """Return the configuration in `folder`; None if it is not a sentence-transformers folder.
 
     Raises:
-        BadModel: it has a module that is not built here, or a file that cannot be read.
+        BadModel: it has an unsupported module, or a file cannot be read.
     """
     if not (folder / LIST).exists():
         return None
-    parts = [(kind, folder / path) for kind, path in listed_modules(folder)]
-    if unknown := [kind for kind, _ in parts if kind not in _KNOWN]:
-        raise BadModel(f"{folder / LIST} has {unknown[0]}; contrastive builds {', '.join(_KNOWN)}. Choose another base.model")
-    if [kind for kind, _ in parts[:2]] != ["Transformer", "Pooling"]:
-        raise BadModel(f"{folder / LIST} begins with {', '.join(kind for kind, _ in parts[:2])}; expected Transformer, Pooling")
+    parts = [(module, folder / path) for module, path in listed_modules(folder)]
+    if unknown := [module for module, _ in parts if module not in _SUPPORTED]:
+        raise BadModel(f"{folder / LIST} has {unknown[0]}; contrastive supports {', '.join(_SUPPORTED)}. Choose another base.model")
+    if [module for module, _ in parts[:2]] != ["Transformer", "Pooling"]:
+        raise BadModel(f"{folder / LIST} starts with {', '.join(module for module, _ in parts[:2])}; expected Transformer, Pooling")
     if not (parts[1][1] / "config.json").exists():
         raise BadModel(
-            f"{folder / LIST} lists the pooling {parts[1][1].name}, and there is no {parts[1][1] / 'config.json'}; get the folder anew"
+            f"{folder / LIST} lists the pooling {parts[1][1].name}, but {parts[1][1] / 'config.json'} is missing; fetch the folder again"
         )
     pooling, reading, sentences = (
         pretrained.settings(path) for path in (parts[1][1] / "config.json", folder / TRANSFORMER, folder / SENTENCES)
@@ -71,9 +71,9 @@ def read_description(folder: Path) -> Described | None:
     default = sentences.get("default_prompt_name")
     if pooling.get("include_prompt") is False and prompts.get(str(default)):
         raise BadModel(
-            f"{folder} leaves its prompt out of the pooling (include_prompt), which contrastive does not; choose another base.model"
+            f"{folder} excludes its prompt from the pooling (include_prompt), which contrastive does not support; choose another base.model"
         )
-    return Described(
+    return SentenceConfig(
         pooling=_pooling(pooling, folder),
         after=tuple(parts[2:]),
         max_length=reading.get("max_seq_length"),
@@ -87,21 +87,21 @@ def listed_modules(folder: Path) -> list[tuple[str, str]]:
     """Return type and folder name of each module that `modules.json` lists, in order; the folder name of the encoder is empty.
 
     Raises:
-        BadModel: the file cannot be read, or names a folder elsewhere.
+        BadModel: the file cannot be read, or names a folder outside.
     """
     try:
-        found = json.loads((folder / LIST).read_text(encoding="utf-8"))
-        parts = [(str(each["type"]).rpartition(".")[2], str(each.get("path") or "")) for each in found]
+        modules = json.loads((folder / LIST).read_text(encoding="utf-8"))
+        parts = [(str(module["type"]).rpartition(".")[2], str(module.get("path") or "")) for module in modules]
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BadModel(f"{folder / LIST} cannot be read: {pretrained.first_line(error)}") from None
+        raise BadModel(f"{folder / LIST} cannot be read: {first_line(error)}") from None
     if outside := [path for _, path in parts if "/" in path.strip("/") or path.startswith((".", "/"))]:
-        raise BadModel(f"{folder / LIST} names {outside[0]!r}: expected a folder beside it")
+        raise BadModel(f"{folder / LIST} names {outside[0]!r}; expected a folder next to it")
     return parts
 
 
 def _pooling(settings: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-    chosen = settings.get("pooling_mode") or [name for name, key in POOLINGS.items() if settings.get(key)] or "mean"
-    names = (chosen,) if isinstance(chosen, str) else tuple(map(str, chosen))
+    modes = settings.get("pooling_mode") or [name for name, key in POOLINGS.items() if settings.get(key)] or "mean"
+    names = (modes,) if isinstance(modes, str) else tuple(map(str, modes))
     if unknown := [name for name in names if name not in POOLINGS]:
-        raise BadModel(f"{folder} pools by {unknown[0]!r}; expected {', '.join(POOLINGS)}")
+        raise BadModel(f"{folder} uses the pooling {unknown[0]!r}; expected {', '.join(POOLINGS)}")
     return names

@@ -1,4 +1,4 @@
-"""What most tasks have in common."""
+"""The base class of the tasks."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,36 +18,36 @@ from components.model.support.metrics import Metric
 
 
 class Base:
-    """The usual answers to the protocol `Task`, for a task whose answers are texts of their own; `options` are its settings."""
+    """Default implementation of the protocol `Task`, for a task whose answers are free texts; `options` are its settings."""
 
     Options: type[Section] = Section
     columns: tuple[str, ...] = ("text", "label")
     inputs: tuple[str, ...] = ("text",)
     example: Mapping[str, str] = {"text": "An example of a text to be answered."}
-    metrics: tuple[str, ...]
+    validation_metrics: tuple[str, ...]
     by_token = False
-    measures: Mapping[str, Metric]
+    test_metrics: Mapping[str, Metric]
     baselines: tuple[str, ...]
     classes = False
     normalised = False
     one_answer = False
     scored = False
     evaluation_batch = 64
-    in_parts = False
+    splits_long_rows = False
     compares_rows = False
-    refuses: Mapping[str, str] = {}
-    noisy: tuple[str, ...] = ()
-    named: str | None = None
+    unsupported_settings: Mapping[str, str] = {}
+    augmentable_columns: tuple[str, ...] = ()
+    label_column: str | None = None
 
     def __init__(self, options: Any) -> None:
-        """Hold the settings."""
+        """Store the settings."""
         self.options = options
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
-        """Return the rows as they are."""
+        """Return the rows unchanged."""
         return rows, {}
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
         """Return the cell: it names no labels."""
         return cell
 
@@ -68,11 +68,11 @@ class Base:
         return {}
 
     def load_tokenizer(self, base: Path) -> Any:
-        """Load the tokenizer of a model folder, without network and without code of the model's own; BadModel."""
+        """Load the tokenizer of a model folder without network and custom code; BadModel."""
         return pretrained.load_tokenizer(base)
 
     def longest_input(self, base: Path, tokenizer: Any) -> int:
-        """Return the number of tokens that the model in `base` can read at most."""
+        """Return the maximum number of input tokens of the model in `base`."""
         return pretrained.longest_input(base, tokenizer)
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
@@ -95,15 +95,15 @@ class Base:
         raise BadParams(f"params.yaml: train.contrastive_start is set, and {type(self).__module__} offers no vectors of texts for it")
 
     def condense(self, logits: Any, labels: Any) -> Any:
-        """Return the logits as they are."""
+        """Return the logits unchanged."""
         return logits[0] if isinstance(logits, tuple) else logits
 
     def calibrate(self, folder: Path, validation: pd.DataFrame) -> Mapping[str, Any]:
-        """Return nothing: all settings stand before training."""
+        """Return nothing: no setting is fitted after training."""
         return {}
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
-        """Return no parts."""
+        """Return no slices."""
         return {}
 
     def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:

@@ -1,6 +1,6 @@
-"""Whether a model folder has all the weights that its config asks for: what it lacks, transformers would draw at random.
+"""Checks that a model folder has all weights of its config, because transformers draws missing weights at random.
 
-Only a head may be drawn anew. What the file has and the config does not ask for is left out, but never a whole layer.
+Only a head may be drawn at random. Weights in the file that the config does not need are ignored, except whole layers.
 """
 
 import logging
@@ -14,40 +14,40 @@ from components.core.errors import BadModel
 log = logging.getLogger(__name__)
 
 _POOLER = "pooler"
-"""Belongs to the head wherever it stands: checkpoints of language models have none, and most tasks read none."""
+"""Always belongs to the head: checkpoints of language models have none, and most tasks do not use it."""
 
 _SHOWN = 5
 
 
-def refuse_incomplete(model: Any, found: Mapping[str, Any], folder: Path, *, head: bool, fresh: tuple[str, ...] = ()) -> None:
-    """Refuse `model`, loaded from `folder`, where it has weights that the folder lacks; `found` is transformers' loading info.
+def refuse_incomplete(model: Any, loading_info: Mapping[str, Any], folder: Path, *, head: bool, fresh: tuple[str, ...] = ()) -> None:
+    """Refuse `model`, loaded from `folder`, if the folder lacks weights; `loading_info` is transformers'.
 
-    A pooler may be missing, with `head` all that is outside the pretrained part, and the modules named in `fresh`. These are logged.
+    These may be missing, and are logged: a pooler, the modules named in `fresh` and, with `head`, everything outside the pretrained part.
 
     Raises:
-        BadModel: with the names of the tensors.
+        BadModel: weights are missing or have a wrong shape, or layers are left over; names the tensors.
     """
-    shapes = {name: (tuple(stored), tuple(wanted)) for name, stored, wanted in found["mismatched_keys"]}
-    drawn = {name for name in (*found["missing_keys"], *shapes) if _may_be_drawn(model, name, head, fresh)}
-    lost = sorted(set(found["missing_keys"]) - drawn)
-    other = [f"{name} ({shapes[name][0]} instead of {shapes[name][1]})" for name in sorted(shapes) if name not in drawn]
-    beyond = _layers_beyond(model, found["unexpected_keys"])
+    shapes = {name: (tuple(stored), tuple(expected)) for name, stored, expected in loading_info["mismatched_keys"]}
+    drawn = {name for name in (*loading_info["missing_keys"], *shapes) if _may_be_drawn(model, name, head, fresh)}
+    missing = sorted(set(loading_info["missing_keys"]) - drawn)
+    misshapen = [f"{name} ({shapes[name][0]} instead of {shapes[name][1]})" for name in sorted(shapes) if name not in drawn]
+    extra = _extra_layers(model, loading_info["unexpected_keys"])
     faults = [
-        f"{what} {len(names)} {'tensor' if len(names) == 1 else 'tensors'}: {listed(names)}"
-        for what, names in (("lacks", lost), ("has in another shape", other), ("has, in layers that config.json does not count,", beyond))
+        f"{fault} {len(names)} {'tensor' if len(names) == 1 else 'tensors'}: {listed(names)}"
+        for fault, names in (("lacks", missing), ("has a wrong shape for", misshapen), ("has, in layers beyond config.json,", extra))
         if names
     ]
     if faults:
         raise BadModel(
-            f"the model in {folder} is not what its config.json describes, read as {type(model).__name__}: it {'; it '.join(faults)}. "
-            "Weights that are missing would be drawn at random. Get the folder anew, or put its config.json right"
+            f"the model in {folder} does not match its config.json, read as {type(model).__name__}: it {'; it '.join(faults)}. "
+            "Missing weights would be drawn at random. Fetch the folder again, or correct its config.json"
         )
     if modules := sorted({name.rpartition(".")[0] or name for name in drawn}):
         log.info("the model in %s lacks %s: drawn at random", folder, listed(modules))
 
 
 def refuse_not_finite(folder: Path) -> None:
-    """Refuse weights that are not numbers, or are infinite; BadModel with file and tensors."""
+    """Raise BadModel, with file and tensors, if weights are NaN or infinite."""
     import torch
     from safetensors import safe_open
 
@@ -57,24 +57,26 @@ def refuse_not_finite(folder: Path) -> None:
             bad = [name for name in names if not _finite(torch, file.get_tensor(name))]
         if bad:
             where = path.relative_to(folder)
-            raise BadModel(f"{where} has NaN or infinite values in {len(bad)} of {len(names)} tensors: {listed(bad)}; get the folder anew")
+            raise BadModel(
+                f"{where} has NaN or infinite values in {len(bad)} of {len(names)} tensors: {listed(bad)}; fetch the folder again"
+            )
 
 
 def stored(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Return those of the tensors `names` that the safetensors files of `folder` have."""
+    """Return the tensors `names` that the safetensors files of `folder` contain."""
     from safetensors import safe_open
 
-    wanted, found = set(names), dict[str, Any]()
+    requested, tensors = set(names), dict[str, Any]()
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
-            found |= {name: file.get_tensor(name) for name in wanted.intersection(file.keys())}
-    return found
+            tensors |= {name: file.get_tensor(name) for name in requested.intersection(file.keys())}
+    return tensors
 
 
 def listed(names: Iterable[str], most: int = _SHOWN) -> str:
-    """Return the first of `names`, and the number of the others."""
-    every = list(names)
-    return ", ".join(every[:most]) + (f" and {len(every) - most} more" if len(every) > most else "")
+    """Return the first `most` of `names`, and the number of the rest."""
+    listed_names = list(names)
+    return ", ".join(listed_names[:most]) + (f" and {len(listed_names) - most} more" if len(listed_names) > most else "")
 
 
 def _finite(torch: Any, tensor: Any) -> bool:
@@ -95,13 +97,13 @@ def _may_be_drawn(model: Any, name: str, head: bool, fresh: tuple[str, ...]) -> 
 
 
 def _halves(model: Any) -> set[str]:
-    """Return the names of encoder, decoder and embeddings of a model that holds them itself."""
-    kept = [id(part) for part in (model.get_encoder(), model.get_decoder(), model.get_input_embeddings())]
-    return {name for name, part in model.named_children() if id(part) in kept}
+    """Return the names of encoder, decoder and embeddings that are direct children of a model."""
+    parts = [id(part) for part in (model.get_encoder(), model.get_decoder(), model.get_input_embeddings())]
+    return {name for name, part in model.named_children() if id(part) in parts}
 
 
-def _layers_beyond(model: Any, unexpected: Iterable[str]) -> list[str]:
-    """Return the names that differ from one of the model's own in the number of a layer alone."""
+def _extra_layers(model: Any, unexpected: Iterable[str]) -> list[str]:
+    """Return the names that differ from a weight of the model only in the layer number."""
     prefix = f"{model.base_model_prefix}."
 
     def form(name: str) -> str:

@@ -1,14 +1,12 @@
-"""The task types: one folder a task, found by name; there is no registry to edit.
+"""The tasks: one package per task, found by its folder name.
 
-A task is a package with a class `Task` that fits the protocol of that name; a small one is a single `__init__.py`. What
-several tasks share stands in files with a leading underscore here. Importing this package, or a task, imports no torch.
+A task is a package with a class `Task` that implements the protocol below. Importing this package or a task does not import torch.
 
-Rows are tables of text. `read` gives every row two columns that the rest of the line knows it by, whatever the task: `text` is what the
-model reads, and `label` the answer that is expected, both as one text. Duplicates, leaks, splits, slices and pages need no more. A model
-answers with texts in the form of `label`. A metric is a function of sums over rows (`Metric`), from which its interval follows.
+Rows are tables of text. `read` adds two string columns to every row: `text` (the model input) and `label` (the expected answer).
+Deduplication, leak checks, splits, slices and reports use only these two columns. A model answers with texts in the format of `label`.
+A metric is a function of sums over rows (`Metric`); its confidence interval is computed from these sums.
 """
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -21,8 +19,8 @@ import pyarrow as pa
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadParams
-from components.core.section import Section, nearest
+from components.core import plugins
+from components.core.section import Section
 from components.model.support.metrics import Metric
 
 FOLDER = Path(__file__).parent
@@ -31,186 +29,177 @@ Floats = npt.NDArray[np.float64]
 
 
 class Predictor(Protocol):
-    """A trained model that answers raw rows: the same code serves evaluation, the registry's model and `retune predict`."""
+    """A trained model that predicts raw rows, used by evaluation, the registered model and `retune predict`."""
 
     spec: ModelSpec
 
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
-        """Answer each of `rows`, a table with the task's `inputs`, in its order.
+        """Return the predictions for `rows`, a table with the task's `inputs`, in the same order.
 
-        Where `rows` has the expected answers too (all of `columns`, and `text` and `label` as `read` makes them), `measured` holds what
-        only the model can tell of them, as the log-likelihood of a text. Neither order nor company of a row changes its answer by more
-        than float32 rounding.
+        If `rows` also has the expected answers (all of `columns`, and `text` and `label` from `read`), `measured` holds statistics that
+        need the model, such as log-likelihoods. The order and batching of the rows change a prediction by float32 rounding only.
         """
 
 
 class Task(Protocol):
-    """What a task offers: the class `Task` of its package, made with its settings, has these attributes and methods.
+    """The interface of the class `Task` in a task package; its constructor takes the parsed `Options`.
 
-    `components.model.support.task_base.Base` has the usual answer to most of them.
+    `components.model.support.task_base.Base` implements the usual defaults.
     """
 
     Options: type[Section]
-    """The task's own settings: the section `task_options`."""
+    """The settings class of the section `task_options`."""
     columns: tuple[str, ...]
-    """The columns that its data must have."""
+    """The required data columns."""
     inputs: tuple[str, ...]
-    """The columns that a trained model is asked with: a served model's signature."""
+    """The input columns of a trained model: the signature of the served model."""
     example: Mapping[str, str]
-    """One row of `inputs`."""
-    metrics: tuple[str, ...]
-    """What `validate` reports on the validation split, all to be maximised."""
+    """One example row of `inputs`."""
+    validation_metrics: tuple[str, ...]
+    """The metrics that `validate` returns for the validation split; higher is better."""
     by_token: bool
-    """Whether `metrics` count tokens: they then compare models of one tokenizer only."""
-    measures: Mapping[str, Metric]
-    """What is reported and decided on, on the test split, the most telling first; all to be maximised."""
+    """Whether `validation_metrics` count tokens, so that they compare only models with the same tokenizer."""
+    test_metrics: Mapping[str, Metric]
+    """The metrics of the test split, for reports and gates, the most important first; higher is better."""
     baselines: tuple[str, ...]
-    """What a model must beat, the strongest last."""
+    """The names of the baselines, the strongest last."""
     classes: bool
-    """Whether `label` is one of a few classes: then accuracy and F1 over them are measured as well, and each must be in every split."""
+    """Whether `label` is one of a few classes: accuracy and F1 are then computed too, and every split must contain every class."""
     normalised: bool
-    """Whether `text` is what is encoded, so that preprocessing may normalise it; not where offsets or tokens point into it."""
+    """Whether preprocessing may normalise `text`; false if offsets or tokens refer to positions in it."""
     one_answer: bool
-    """Whether a text has one right answer, so that equal texts with different labels contradict each other."""
+    """Whether a text has only one correct answer, so that equal texts with different labels conflict."""
     scored: bool
-    """Whether an answer that is no class comes with a probability of each label (`PROBABILITY` in `ModelOutput.measured`)."""
+    """Whether predictions without classes include a probability per label (`PROBABILITY` in `ModelOutput.measured`)."""
     evaluation_batch: int
-    """Rows of a forward pass on the validation split, at the least: few where the model's output for a row is large."""
-    in_parts: bool
-    """Whether a row that is longer than the model reads is read in parts, so that nothing of it is cut."""
+    """The minimum batch size on the validation split; small if the model output per row is large."""
+    splits_long_rows: bool
+    """Whether rows longer than the maximum input are split into parts instead of truncated."""
     compares_rows: bool
-    """Whether the loss compares the rows of a pass with each other, so that a step in several passes is not one over all its rows."""
-    refuses: Mapping[str, str]
-    """Fields of `train`, and `augment_copies` of `preprocess`, that do not fit the task, each with the reason."""
-    noisy: tuple[str, ...]
-    """The columns in which a wrong character changes no answer; none where `refuses` names `augment_copies`."""
+    """Whether the loss compares rows of a batch, so that gradient accumulation is not equivalent to one large batch."""
+    unsupported_settings: Mapping[str, str]
+    """The fields of `train`, and `preprocess.augment_copies`, that the task does not support, each with the reason."""
+    augmentable_columns: tuple[str, ...]
+    """The columns in which a typo does not change the answer; empty if `augment_copies` is unsupported."""
 
-    named: str | None
-    """The column whose cells name labels; None where answers are texts or numbers."""
+    label_column: str | None
+    """The column that contains label names; None if answers are texts or numbers."""
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
-        """Return a cell of the column `named`, or an answer, with `rename` of the name of each label in it; one without a fault only."""
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Apply `rename` to each label name in a valid cell of `label_column`, or in an answer."""
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
-        """Return `rows` with `text` and `label`, and for each bad row (by its place, from 0) what is wrong with it.
+        """Return `rows` with `text` and `label`, and the error of each invalid row by its index (from 0).
 
-        No cell of `columns` is missing or blank. A bad row may be left with any text.
+        No cell of `columns` is missing or blank. `text` and `label` of an invalid row are not used.
         """
 
     def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:
-        """Return the label map of `rows`: a label's place is its number in the model; empty where the task has no labels."""
+        """Return the labels of `rows` in the order of the model outputs; empty if the task has no labels."""
 
     def label_counts(self, rows: pd.DataFrame) -> Mapping[str, int]:
-        """Return how many of `rows` hold each label; empty where the task has no labels."""
+        """Return the number of `rows` with each label; empty if the task has no labels."""
 
     def names(self, labels: Iterable[str]) -> frozenset[str]:
-        """Return what `labels` speak of, as two models may both know it: the types of tags, whatever their scheme; elsewhere the labels."""
+        """Return the names in `labels` that two models can share: entity types without the tagging scheme; else the labels."""
 
     def fit_options(self, train: pd.DataFrame) -> Mapping[str, Any]:
-        """Return the settings that follow from the training rows, as updates of `ModelSpec.options`: weights of classes, a unit."""
+        """Compute options from the training rows, e.g. class weights, as updates of `ModelSpec.options`."""
 
     def load_tokenizer(self, base: Path) -> Any:
-        """Load the tokenizer of a model folder; BadModel when there is none, or it does not fit."""
+        """Load the tokenizer of a model folder; raise BadModel if it is missing or unsuitable."""
 
     def longest_input(self, base: Path, tokenizer: Any) -> int:
-        """Return the number of tokens that the model can read at most."""
+        """Return the maximum input length of the model in tokens."""
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
         """Return the length of each row in tokens before truncation."""
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
-        """Return what is learnt from, not padded: token ids cut at `spec.max_length`, the expected answer, and `length` in tokens.
+        """Return the training rows without padding: token ids up to `spec.max_length`, labels, and `length` in tokens.
 
-        A row may become several, as a long text does, or a part of one, as packed texts do.
+        A long row may become several rows, and several short rows may be packed into one.
         """
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
-        """Load the base model, in float32, with a fresh head from torch's global generator; BadModel when it must not or cannot be loaded.
+        """Load the base model in float32 with a new head from torch's global generator; raise BadModel if it cannot be loaded.
 
-        It has `save_pretrained`, and its forward returns `loss` where there are labels, and `logits`.
+        The model has `save_pretrained`, and its forward returns `logits`, and `loss` if labels are given.
         """
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
-        """Return what makes a batch of encoded rows: padded to the longest of the batch.
+        """Return the collator: it pads a batch of encoded rows to the longest row.
 
-        One that draws, as masks are drawn, draws the same for a row in every evaluation; its attribute `drawing` is what makes the
-        batches of training, whose `set_draw` is told a number of each epoch's own: a resumed epoch then draws what it drew before.
+        A random collator, e.g. for masking, draws the same values for a row in every evaluation. Its attribute `drawing` is the collator
+        for training; `set_draw` gets a number per epoch, so that a resumed epoch repeats its draws.
         """
 
     def loss(self, spec: ModelSpec, smoothing: float) -> Callable[[Any, Any], Any] | None:
-        """Return the loss of a batch's logits and labels, the mean over the batch; None for the model's own, with Trainer's smoothing.
+        """Return the loss function of logits and labels, the mean over a batch; None: the model's loss, with Trainer's smoothing.
 
         `smoothing` is train.label_smoothing.
         """
 
     def items(self, spec: ModelSpec) -> Callable[[Any], float] | None:
-        """Return what counts, in the inputs of a pass, what its loss is the mean of; None where it is labels but -100, or rows.
+        """Return the function that counts the items that the loss of a batch averages; None: labels other than -100, or rows.
 
-        The passes of a step count by it, so that the step is that of one pass over all its rows.
+        Gradient accumulation weighs batches by this count, so that a step equals one pass over all its rows.
         """
 
     def vectors(self, model: Any, inputs: Mapping[str, Any]) -> Any:
-        """Return a vector for each row of a batch, (rows, width), of what `model` reads in `inputs`, which have no labels.
+        """Return one vector per row, (rows, width), from `inputs` without labels.
 
-        A contrastive start brings those together whose encoded column `labels`, a number a row, is equal. It is only asked for where
-        `refuses` leaves `contrastive_start` out.
+        The contrastive warm-up pulls vectors with equal `labels` together. It is called only if `contrastive_start` is supported.
         """
 
     def condense(self, logits: Any, labels: Any) -> Any:
-        """Return, as a tensor with a row for each row of the batch, what `validate` needs of the output; it is all held in memory."""
+        """Reduce the model output to the values that `validate` needs, one row per batch row; all are kept in memory."""
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
-        """Return the `metrics` of the condensed outputs on the validation split."""
+        """Compute `validation_metrics` from the condensed outputs of the validation split."""
 
     def calibrate(self, folder: Path, validation: pd.DataFrame) -> Mapping[str, Any]:
-        """Return the settings of `Options` that follow from the validation rows once the weights in `folder` are final.
+        """Compute options from the validation rows after training, e.g. a threshold.
 
-        They are written into its retune.json, where `predictor` finds them; a threshold is one.
+        They are written to retune.json in `folder`, where `predictor` reads them.
         """
 
     def predictor(self, folder: Path) -> Predictor:
         """Load a saved model folder, retune.json included."""
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
-        """Return what `measures` sums up, by name, each (rows,); the caller adds what a model tells (`measured`)."""
+        """Return the row statistics of `test_metrics` by name, each (rows,); the caller adds `ModelOutput.measured`."""
 
     def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Return what each of `baselines` answers to the rows `test`; `base` is the folder of the base model."""
+        """Return the predictions of each baseline for `test`; `base` is the folder of the base model."""
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
-        """Return the task's own parts of the test set: for each kind, the value of each row; "" for a row in no part."""
+        """Return the built-in slices of the task: for each slice column the value of each row, "" for none."""
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
-        """Return what the task's people want to read on the page, of the test `rows` and the candidate's answers in the same order."""
+    def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
+        """Return the report tables for the test `rows` and the candidate's predictions in the same order."""
 
 
 def available() -> list[str]:
-    """Return the names of all tasks, sorted: the folders here."""
-    return sorted(path.parent.name for path in FOLDER.glob("[!_]*/__init__.py"))
+    """Return the sorted names of all tasks."""
+    return plugins.names(FOLDER, packages=True)
 
 
 def load(name: str, options: Mapping[str, Any] | None = None) -> Task:
-    """Return the task called `name` with its settings `options`, the plain values of the section `task_options`.
+    """Return the task `name` with `options`, the plain values of the section `task_options`.
 
     Raises:
-        BadParams: there is no such folder, or a setting does not fit.
+        BadParams: the task does not exist, or an option is invalid.
     """
-    if name not in available():
-        raise BadParams(f"unknown task {name!r}; components/model/tasks has: {', '.join(available())}{_guess(name)}")
-    made = importlib.import_module(f"components.model.tasks.{name}").Task
-    return cast(Task, made(made.Options.parse(dict(options or {}), "task_options")))
+    task = plugins.load(__name__, name, available(), "task").Task
+    return cast(Task, task(task.Options.parse(dict(options or {}), "task_options")))
 
 
 def of(spec: ModelSpec) -> Task:
-    """Return the task that a model was made for, with the settings that it was made with."""
+    """Return the task that a model was trained for, with its options."""
     return load(spec.task, spec.options)
 
 
-def statistics_of(task: Task, found: Predictions) -> dict[str, Floats]:
-    """Return all that `measures` sums up, by name, each (rows,)."""
-    return {**task.statistics(found.expected.tolist(), found.predicted.tolist()), **found.measured}
-
-
-def _guess(name: str) -> str:
-    guess = nearest(name, available())
-    return guess if "did you mean" in guess else ""
+def statistics_of(task: Task, predictions: Predictions) -> dict[str, Floats]:
+    """Return all row statistics of `test_metrics` by name, each (rows,)."""
+    return {**task.statistics(predictions.expected.tolist(), predictions.predicted.tolist()), **predictions.measured}

@@ -3,7 +3,6 @@
 While it is being filled `progress.json` says what was begun, and `parts.jsonl` has a line for each part that is whole.
 """
 
-import errno
 import fcntl
 import os
 import re
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from components.artifacts.manifest import FilePart
+from components.core.atomic import DISK_FULL, replacing, write_text
 from components.core.errors import BadInput, RetuneError, Unavailable
 from components.core.hashing import digest_file
 from components.serving.batch.records import Done, RowCounts, ScoringManifest, ScoringPlan
@@ -25,7 +25,6 @@ REPLACED = "replaced.json"  # what a manifest is called while its parts are bein
 _PARTS, _QUARANTINE = "parts.jsonl", "quarantine.parquet"
 _OURS = re.compile(r"(((part|quarantine)-\d{5,}|quarantine)\.parquet|parts\.jsonl)(\.partial)?|(manifest|progress)\.json\.partial")
 A = TypeVar("A", ScoringManifest, ScoringPlan)
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class FolderTarget:
@@ -120,7 +119,7 @@ class FolderTarget:
         (self._path / REPLACED).unlink(missing_ok=True)
         self._done = list(self._whole())
         with self._writing():
-            self._note("".join(f"{done.model_dump_json()}\n" for done in self._done))
+            write_text(self._path / _PARTS, "".join(f"{done.model_dump_json()}\n" for done in self._done))
         scored = sum(done.part.rows or 0 for done in self._done)
         return RowCounts(scored + sum(done.quarantined for done in self._done), scored)
 
@@ -193,32 +192,23 @@ class FolderTarget:
                 return
             yield done
 
-    def _note(self, lines: str) -> None:
-        partial = self._path / f"{_PARTS}.partial"
-        partial.write_text(lines, encoding="utf-8")
-        os.replace(partial, self._path / _PARTS)
-
     def _write(self, table: pa.Table, name: str) -> FilePart:
-        partial = self._path / f"{name}.partial"
-        with partial.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        return self._publish(partial, name, table.num_rows)
-
-    def _publish(self, partial: Path, name: str, rows: int) -> FilePart:
-        part = FilePart(name=name, sha256=digest_file(partial), bytes=partial.stat().st_size, rows=rows)
-        os.replace(partial, self._path / name)
-        return part
+        with replacing(self._path / name) as partial:
+            with partial.open("wb") as file:
+                pq.write_table(table, file, compression="zstd")
+                file.flush()
+                os.fsync(file.fileno())
+            return FilePart(name=name, sha256=digest_file(partial), bytes=partial.stat().st_size, rows=table.num_rows)
 
     def _gather(self) -> FilePart:
         """Return the one file of all rows in quarantine."""
         pieces = [self._path / f"quarantine-{number:05}.parquet" for number, done in enumerate(self._done) if done.quarantined]
-        partial = self._path / f"{_QUARANTINE}.partial"
-        with pq.ParquetWriter(partial, pq.read_schema(pieces[0]), compression="zstd") as writer:
-            for piece in pieces:
-                writer.write_table(pq.read_table(piece))
-        return self._publish(partial, _QUARANTINE, sum(done.quarantined for done in self._done))
+        with replacing(self._path / _QUARANTINE) as partial:
+            with pq.ParquetWriter(partial, pq.read_schema(pieces[0]), compression="zstd") as writer:
+                for piece in pieces:
+                    writer.write_table(pq.read_table(piece))
+            rows = sum(done.quarantined for done in self._done)
+            return FilePart(name=_QUARANTINE, sha256=digest_file(partial), bytes=partial.stat().st_size, rows=rows)
 
     def _tidy(self) -> None:
         """Remove what only served the way to the manifest."""
@@ -233,6 +223,6 @@ class FolderTarget:
         try:
             yield
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in DISK_FULL:
                 raise Unavailable(f"{self}: no room ({error.strerror}); the parts so far are whole, run again to go on") from error
             raise RetuneError(f"{self} cannot be written: {error}") from error

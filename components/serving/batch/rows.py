@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from components.core.errors import BadData, BadInput, BadSource
-from components.core.section import nearest
+from components.core.section import did_you_mean
 from components.data.snapshot.cells import as_text
 from components.data.snapshot.read_errors import listed
 from components.model import tasks
@@ -55,7 +55,7 @@ def inputs_of(task: tasks.Task, source: Files, columns: Mapping[str, str], usual
     found = list(source.schema.names)
     named = {name: columns.get(name) or (usual[name] if usual.get(name) in found else name) for name in task.inputs}
     if missing := [column for column in named.values() if column not in found]:
-        hint, there = nearest(missing[0], found).partition("; known")[0], listed(found)
+        hint, there = did_you_mean(missing[0], found), listed(found)
         raise BadInput(
             f"{source.called}: expected the column{'s' * (len(named) > 1)} {', '.join(map(repr, named.values()))}, found {there}{hint}; "
             f"--column {task.inputs[0]}=NAME says which one it is, if it has another name"

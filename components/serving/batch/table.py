@@ -4,7 +4,6 @@ The note is a row of the table `retune_scores`, in the same database, by the nam
 they have in the input as `row_number`, the primary key. What goes to quarantine is in TABLE_quarantine.
 """
 
-import fcntl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import sqlalchemy.exc
 
 from components.core.errors import BadInput, Unavailable
 from components.core.hashing import digest_value
+from components.core.locks import lock
 from components.data import sql
 from components.serving.batch.records import RowCounts, ScoringManifest, ScoringPlan
 from components.serving.batch.rows import NUMBER
@@ -58,11 +58,7 @@ class TableTarget:
             Unavailable: another process holds it.
         """
         self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Unavailable(f"{self}: another process is scoring into this table; wait for it or end it") from None
+        with lock(self._lock, busy=f"{self}: another process is scoring into this table; wait for it or end it"):
             yield
 
     def standing(self) -> ScoringPlan | None:

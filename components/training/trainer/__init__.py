@@ -1,6 +1,6 @@
-"""How a model learns: the settings of the section `train` and the training that `tune` and `train` share.
+"""The settings of the section `train` and the training loop that `tune` and `train` share.
 
-Torch and transformers are imported by `fitting`, `data`, `checkpoints` and `machine`; the settings alone cost nothing.
+Importing the settings alone imports neither torch nor transformers.
 """
 
 from components.training.trainer.settings import TrainParams, TrainSection, check_fields

@@ -1,4 +1,4 @@
-"""What watches a training: its history, its clock, its progress, its checkpoints and whoever waits for evaluations."""
+"""Callbacks of a training: time limit, history, progress, checkpoints, the observer of evaluations, and gradual unfreezing."""
 
 import json
 import logging
@@ -12,47 +12,49 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from components.core.errors import RetuneError
+from components.model.methods.freeze import freeze
+from components.model.support.layers import depths, head_depth
 from components.training.trainer import checkpoints
 
 log = logging.getLogger(__name__)
 
 Watch = Callable[[int, float], None]
 
-_KEPT = ("loss", "learning_rate", "grad_norm")
-_SILENCE = 10.0  # seconds between two lines of progress
+_LOGGED = ("loss", "learning_rate", "grad_norm")
+_LOG_INTERVAL = 10.0  # seconds
 
 
 class TimeLimit(TrainerCallback):
-    """Counts the seconds, those of earlier processes included, and stops training cleanly at the limit."""
+    """Counts the seconds, including those of earlier processes, and stops training cleanly at the limit."""
 
     def __init__(self, max_minutes: float, spent: float) -> None:
-        """Allow `max_minutes` in all, of which `spent` seconds are gone."""
+        """Allow `max_minutes` in total, of which `spent` seconds are used up."""
         self._limit = max_minutes * 60
         self._started = time.monotonic() - spent
-        self.rang = False
+        self.reached = False
 
     def seconds(self) -> float:
         """Return the seconds trained so far."""
         return time.monotonic() - self._started
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """At the limit: evaluate, save and stop, as at the end of training."""
+        """Evaluate, save and stop at the limit, as at the end of training."""
         if self.seconds() >= self._limit and state.global_step < state.max_steps:
-            self.rang = True
+            self.reached = True
             control.should_training_stop = control.should_evaluate = True
             control.should_save = args.save_strategy != "no"
 
     def ending(self, state: TrainerState, control: TrainerControl) -> str:
-        """Return why training ends here: `max_minutes`, `epochs`, `patience`, or nothing while it goes on."""
+        """Return why training ends here: `max_minutes`, `epochs`, `patience`, or an empty string if it does not."""
         if not control.should_training_stop:
             return ""
-        if self.rang:
+        if self.reached:
             return "max_minutes"
         return "epochs" if state.global_step >= state.max_steps else "patience"
 
 
 class History(TrainerCallback):
-    """Appends a JSON line for each log and each evaluation, flushed, so that a long training can be followed."""
+    """Appends a JSON line for each log and each evaluation and flushes it, so that a long training can be followed."""
 
     def __init__(self, path: Path, clock: TimeLimit) -> None:
         """Append to `path`."""
@@ -69,7 +71,7 @@ class History(TrainerCallback):
 
 
 class NaNGuard(TrainerCallback):
-    """Ends a training whose loss is no longer a number."""
+    """Stops a training whose loss is NaN or infinite."""
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
         """Raise RetuneError with the step and the setting to change."""
@@ -82,28 +84,28 @@ class NaNGuard(TrainerCallback):
 
 
 class Progress(TrainerCallback):
-    """Logs a plain line now and then, for where there is no terminal: stage output is a pipe under DVC and Prefect."""
+    """Logs plain progress lines, because stage output is a pipe under DVC and Prefect, not a terminal."""
 
     def __init__(self) -> None:
-        """Start silent."""
+        """Start without a log."""
         self._started = self._last = 0.0
         self._first = 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Remember the start."""
+        """Store time and step of the start."""
         self._started = self._last = time.monotonic()
         self._first = state.global_step
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
-        """Log step, loss, speed and the time left, at most every ten seconds; an evaluation always."""
+        """Log step, loss, speed and remaining time at most every ten seconds, and every evaluation."""
         logs, now = logs or {}, time.monotonic()
-        if "loss" in logs and now - self._last >= _SILENCE:
+        if "loss" in logs and now - self._last >= _LOG_INTERVAL:
             self._last = now
             rate = (state.global_step - self._first) / (now - self._started)
             log.info(
                 "step %d/%d, epoch %.2f, loss %.3f, %.0f examples/s, %s left",
                 *(state.global_step, state.max_steps, state.epoch or 0.0, logs["loss"]),
-                *(rate * args.train_batch_size * args.gradient_accumulation_steps, _span((state.max_steps - state.global_step) / rate)),
+                *(rate * args.train_batch_size * args.gradient_accumulation_steps, _duration((state.max_steps - state.global_step) / rate)),
             )
         if scores := {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_") and _is_metric(name)}:
             listed = ", ".join(f"{name} {value:.4f}" for name, value in sorted(scores.items()))
@@ -111,10 +113,10 @@ class Progress(TrainerCallback):
 
 
 class CheckpointSealer(TrainerCallback):
-    """Makes a checkpoint count: adds the history so far and writes the manifest last."""
+    """Makes a checkpoint valid: adds the history so far and writes the manifest last."""
 
     def __init__(self, clock: TimeLimit, history: Path | None) -> None:
-        """Seal with the clock's seconds, and with a copy of `history`."""
+        """Add the seconds of `clock` and a copy of `history` to each checkpoint."""
         self._clock = clock
         self._history = history
 
@@ -127,10 +129,10 @@ class CheckpointSealer(TrainerCallback):
 
 
 class EvalObserver(TrainerCallback):
-    """Tells each evaluation's metric to whoever waits for it, who may raise to stop the training."""
+    """Passes each evaluation's metric to a callback, which may raise to stop the training."""
 
     def __init__(self, metric: str, watch: Watch | None) -> None:
-        """Report `metric` to `watch`, and remember the best."""
+        """Report `metric` to `watch`, and keep the best value."""
         self._metric = f"eval_{metric}"
         self._watch = watch
         self.count = 0
@@ -147,9 +149,29 @@ class EvalObserver(TrainerCallback):
             self._watch(self.count, value)
 
 
+class GradualUnfreezing(TrainerCallback):
+    """Unfreezes frozen layers one by one, from the top, the embeddings last: Howard & Ruder (2018), section 3.3.
+
+    The step number alone decides which layers are frozen, so a resume needs no state. The optimizer contains all weights from the start
+    and skips those without a gradient, weight decay included.
+    """
+
+    def __init__(self, model: Any, frozen_layers: int, every: float) -> None:
+        """Start with the first `frozen_layers` layers of `model` frozen (-1: all), and unfreeze one more every `every` epochs."""
+        self._model = model
+        self._depth = depths(model)
+        self._frozen = head_depth(model) - 1 if frozen_layers == -1 else frozen_layers
+        self._every = every
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Set the frozen layers of the next step."""
+        epochs = state.global_step * args.num_train_epochs / state.max_steps
+        freeze(self._model, self._depth, self._frozen - int(epochs / self._every + 1e-9))  # 1e-9: for rounding errors
+
+
 def _is_metric(name: str) -> bool:
-    return name in _KEPT or (name.startswith("eval_") and not name.endswith(("_runtime", "_per_second", "_time")))
+    return name in _LOGGED or (name.startswith("eval_") and not name.endswith(("_runtime", "_per_second", "_time")))
 
 
-def _span(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"

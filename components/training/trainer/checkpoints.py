@@ -1,7 +1,7 @@
-"""Checkpoints that can be trusted: each has a manifest with the hash of every file, written last.
+"""Checkpoints with a manifest that contains the hash of every file and is written last.
 
-Trainer's own are not atomic, the newest is taken unchecked, and a missing optimizer or generator state is silently
-accepted and gives other weights.
+Trainer's own checkpoints are not atomic, the newest is used unchecked, and a missing optimizer or generator state is silently
+accepted and changes the weights.
 """
 
 import logging
@@ -22,7 +22,7 @@ HISTORY = "history.jsonl"
 
 
 class CheckpointManifest(Artifact):
-    """The manifest of a checkpoint; `seconds` were trained until it, `stopped_by` is empty while training goes on."""
+    """The manifest of a checkpoint; `seconds` is the training time so far, `stopped_by` is empty until training ends."""
 
     FILE: ClassVar[str] = "whole.json"
 
@@ -33,43 +33,42 @@ class CheckpointManifest(Artifact):
 
 
 def seal(folder: Path, step: int, seconds: float, stopped_by: str) -> None:
-    """Write the manifest of the checkpoint in `folder`: from now on it counts."""
+    """Write the manifest of the checkpoint in `folder`, which makes it valid."""
     CheckpointManifest(step=step, seconds=seconds, stopped_by=stopped_by, files=_hashes(folder)).write(folder)
 
 
 def newest(checkpoints: Path) -> tuple[Path, CheckpointManifest] | None:
-    """Return the newest whole checkpoint with its manifest, and delete the ones that are newer and not whole.
+    """Return the newest valid checkpoint with its manifest, and delete newer ones that are not valid.
 
-    A checkpoint is whole when its files have the recorded hashes and the best checkpoint that it points at is whole too.
+    A checkpoint is valid if its files have the recorded hashes and the best checkpoint that it refers to is valid too.
     """
-    found = sorted(checkpoints.glob("checkpoint-*"), key=_step, reverse=True)
-    for folder in found:
-        whole = _verified(folder)
-        if whole is not None and _verified(best(folder)) is not None:
-            return folder, whole
-        log.warning("checkpoint %s is not whole; it is deleted, and training goes on from an older one", folder)
+    for folder in sorted(checkpoints.glob("checkpoint-*"), key=_step, reverse=True):
+        manifest = _verified(folder)
+        if manifest is not None and _verified(best(folder)) is not None:
+            return folder, manifest
+        log.warning("checkpoint %s is incomplete; it is deleted, and training resumes from an older one", folder)
         shutil.rmtree(folder)
     return None
 
 
 def best(folder: Path) -> Path:
-    """Return the best checkpoint known to the checkpoint in `folder`, which may be itself."""
+    """Return the best checkpoint recorded in the checkpoint in `folder`, which may be itself."""
     state = state_of(folder)
     return folder.parent / Path(state.best_model_checkpoint).name if state.best_model_checkpoint else folder
 
 
 def state_of(folder: Path) -> TrainerState:
-    """Return Trainer's own record in a checkpoint."""
+    """Return Trainer's state in a checkpoint."""
     state: TrainerState = TrainerState.load_from_json(str(folder / "trainer_state.json"))
     return state
 
 
 def _verified(folder: Path) -> CheckpointManifest | None:
     try:
-        whole = CheckpointManifest.read(folder)
+        manifest = CheckpointManifest.read(folder)
     except NotFound:
         return None
-    return whole if whole.files == _hashes(folder) else None
+    return manifest if manifest.files == _hashes(folder) else None
 
 
 def _hashes(folder: Path) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""A contrastive start: in the first steps the encoder learns to bring texts of one label together; then the task is learnt as usual.
+"""Contrastive start: in the first steps the encoder learns to group texts with the same label; then the task is trained as usual.
 
-The idea is SetFit's: Tunstall et al., "Efficient Few-Shot Learning Without Prompts" (2022). The loss is Khosla et al.'s, which takes all
-pairs of a batch instead of a list of sampled ones. Which loss a step has follows from its number alone, so a resume goes on as it was.
+The idea is SetFit's: Tunstall et al., "Efficient Few-Shot Learning Without Prompts" (2022). The loss is Khosla et al.'s, which uses all
+pairs of a batch instead of sampled pairs. The step number alone decides which loss a step uses, so a resume needs no state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,18 +13,18 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from components.core.errors import BadParams, RetuneError
 
 TEMPERATURE = 0.1
-"""That of Khosla et al. (2020), section 4."""
+"""The value of Khosla et al. (2020), section 4."""
 
 Vectors = Callable[[Any, Mapping[str, Any]], Any]
-"""Of a model and a batch without labels: a vector a row."""
+"""Takes a model and a batch without labels; returns one vector per row."""
 
 
-def supervised(vectors: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
+def supervised_contrastive_loss(vectors: torch.Tensor, labels: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return the supervised contrastive loss of `vectors` (rows, width), of any length, with `labels` (rows,).
 
-    -1/|P| Σ log(exp(z·p/t) / Σ exp(z·a/t)), the mean over rows z: p runs over P, the other rows of its label, and a over all other rows.
-    Khosla et al., "Supervised Contrastive Learning" (2020), equation 2. Rows that are alone with their label are only told apart from;
-    a batch of such rows has a loss of 0.
+    -1/|P| Σ log(exp(z·p/t) / Σ exp(z·a/t)), the mean over rows z: p runs over P, the other rows with its label, and a over all other
+    rows. Khosla et al., "Supervised Contrastive Learning" (2020), equation 2. Rows without another row of their label serve only as
+    negatives; a batch of such rows has a loss of 0.
     """
     units = torch.nn.functional.normalize(vectors.float(), dim=-1)
     itself = torch.eye(len(units), dtype=torch.bool, device=units.device)
@@ -38,10 +38,10 @@ def supervised(vectors: torch.Tensor, labels: torch.Tensor, temperature: float) 
     return -means.mean()
 
 
-def in_pairs(labels: Sequence[int], generator: torch.Generator) -> list[int]:
-    """Return a random order of the places of `labels` in which nearly every row has one of its label beside it.
+def pair_by_label(labels: Sequence[int], generator: torch.Generator) -> list[int]:
+    """Return a random order of the indices of `labels` in which nearly every row is next to a row with the same label.
 
-    The rows of a label are shuffled and cut into twos, the last of which takes an odd row; then these are shuffled.
+    The rows of a label are shuffled and split into pairs, the last of which takes an odd row; then the pairs are shuffled.
     """
     numbers = torch.tensor(labels)
     parts: list[list[int]] = []
@@ -50,21 +50,21 @@ def in_pairs(labels: Sequence[int], generator: torch.Generator) -> list[int]:
         shuffled = own[torch.randperm(len(own), generator=generator)].tolist()
         ends = [*range(2, len(shuffled) - 1, 2), len(shuffled)]
         parts += [shuffled[begin:end] for begin, end in zip([0, *ends], ends, strict=False)]
-    return [place for part in torch.randperm(len(parts), generator=generator).tolist() for place in parts[part]]
+    return [row for part in torch.randperm(len(parts), generator=generator).tolist() for row in parts[part]]
 
 
 class ContrastiveStart(TrainerCallback):
-    """The first `steps` of a training, with a loss of their own and without evaluations: the head is still random."""
+    """The first `steps` of a training, with a separate loss and without evaluations, because the head is still random."""
 
     def __init__(self, steps: int, every: int, epoch: int, vectors: Vectors) -> None:
-        """Last `steps`, of `epoch` to an epoch; then evaluate each `every` steps, counted from there. `vectors` is the task's."""
+        """Last for `steps`, with `epoch` steps per epoch; then evaluate every `every` steps. `vectors` is the task's function."""
         self.steps = steps
         self.epochs = steps / epoch
         self._every = every
         self._vectors = vectors
 
     def lasts(self, state: TrainerState) -> bool:
-        """Return whether the coming step is one of the start."""
+        """Return whether the next step belongs to the start."""
         return state.global_step < self.steps
 
     def loss(self, model: Any, inputs: Mapping[str, Any]) -> torch.Tensor:
@@ -75,16 +75,16 @@ class ContrastiveStart(TrainerCallback):
         """
         vectors = self._vectors(model, {name: value for name, value in inputs.items() if name != "labels"})
         if not vectors.requires_grad:
-            raise BadParams("params.yaml: train.contrastive_start has nothing to act on: train.frozen_layers freezes all layers")
-        return supervised(vectors, inputs["labels"], TEMPERATURE)
+            raise BadParams("params.yaml: train.contrastive_start has no effect: train.frozen_layers freezes all layers")
+        return supervised_contrastive_loss(vectors, inputs["labels"], TEMPERATURE)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Keep evaluations out of the start, whose checkpoints stay, and count them from its end."""
+        """Suppress evaluations during the start, whose checkpoints stay, and count them from its end."""
         if state.global_step <= self.steps:
             if control.should_training_stop:
                 raise RetuneError(
-                    f"train.max_minutes ran out in step {state.global_step} of the {self.steps} of train.contrastive_start: the head has "
-                    "learnt nothing yet; allow more minutes or a shorter start"
+                    f"train.max_minutes ended in step {state.global_step} of the {self.steps} of train.contrastive_start, before the head "
+                    "learned anything; raise train.max_minutes or lower train.contrastive_start"
                 )
             control.should_evaluate = False
         elif not control.should_training_stop:

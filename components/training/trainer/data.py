@@ -1,4 +1,4 @@
-"""The folder `learn` as training sees it: encoded rows of two splits and how to read the model's answers; never the test split."""
+"""The folder `learn`: the encoded training and validation rows and the model spec; never the test split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,10 @@ from components.core.errors import NotFound
 
 
 class Encoded(torch.utils.data.Dataset[dict[str, Any]]):
-    """Token ids of rows, from an Arrow table; what a row holds beside `length` is what the model takes."""
+    """Encoded rows of an Arrow table; all columns except `length` are inputs of the model."""
 
     def __init__(self, table: pa.Table) -> None:
-        """Hold `table`; an Arrow file stays on disk until a row is asked for."""
+        """Wrap `table`; a memory-mapped file is read row by row."""
         self.table = table.combine_chunks()
         self.lengths: list[int] = self.table.column("length").to_pylist()
         names = [name for name in self.table.column_names if name != "length"]
@@ -25,19 +25,19 @@ class Encoded(torch.utils.data.Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        return {name: column[place].as_py() for name, column in self._columns.items()}
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {name: column[index].as_py() for name, column in self._columns.items()}
 
-    def take(self, places: list[int]) -> "Encoded":
-        """Return the rows at `places`, in that order."""
-        return Encoded(self.table.take(pa.array(places, pa.int64())))
+    def take(self, indices: list[int]) -> "Encoded":
+        """Return the rows at `indices`, in that order."""
+        return Encoded(self.table.take(pa.array(indices, pa.int64())))
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Map the Arrow stream file that preprocessing wrote.
 
         Raises:
-            NotThere: it is missing.
+            NotFound: the file is missing.
         """
         if not path.exists():
             raise NotFound(f"{path} is missing: `dvc repro preprocess` writes it")
@@ -47,7 +47,7 @@ class Encoded(torch.utils.data.Dataset[dict[str, Any]]):
 
 @dataclass(frozen=True)
 class PreparedSplits:
-    """What a model may learn from: training rows, validation rows, and the contract of the model to be."""
+    """Training rows, validation rows, and the spec of the model."""
 
     spec: ModelSpec
     train: Encoded
@@ -55,7 +55,7 @@ class PreparedSplits:
 
     @classmethod
     def read(cls, folder: Path, base: str = MAIN) -> Self:
-        """Read data/prepared/learn, encoded for the base model that `train.base` calls `base`."""
+        """Read data/prepared/learn, encoded for the base model with the name `base`."""
         encoded = (folder if base == MAIN else folder / OTHERS / base) / "encoded"
         spec = ModelSpec.read(folder).model_copy(update={"base": base})
         return cls(spec, Encoded.read(encoded / "train.arrow"), Encoded.read(encoded / "validation.arrow"))

@@ -1,4 +1,4 @@
-"""One dropout for a whole model, whatever its architecture calls it."""
+"""Sets the dropout of a whole model, independent of the names that its architecture uses."""
 
 from typing import Any
 
@@ -8,24 +8,24 @@ from components.core.errors import BadModel
 
 
 def set_dropout(model: Any, share: float) -> None:
-    """Drop `share` of the values wherever `model` drops any, and say so in its config, which is saved with it.
+    """Set every dropout of `model` to `share`, also in its config, which is saved with it.
 
-    Architectures name it differently (hidden_dropout_prob, attention_dropout, seq_classif_dropout …); what they agree on is that the
-    name has `dropout` in it, and that it ends up in a Dropout module or, for the attention, in a number.
+    The names differ between architectures (hidden_dropout_prob, attention_dropout, seq_classif_dropout …), but all contain `dropout`,
+    and the value is in a Dropout module or, for attention, in a float attribute.
 
     Raises:
-        BadModel: the model drops nothing anywhere.
+        BadModel: the model has no dropout.
     """
-    places = 0
+    count = 0
     for part in model.modules():
         if isinstance(part, torch.nn.Dropout):
-            part.p, places = share, places + 1
+            part.p, count = share, count + 1
         for name, value in vars(part).items():
             if "dropout" in name and isinstance(value, float):
                 setattr(part, name, share)
-                places += 1
-    if not places:
-        raise BadModel(f"{type(model).__name__} has no dropout to set; write train.dropout: null")
+                count += 1
+    if not count:
+        raise BadModel(f"{type(model).__name__} has no dropout to set; set train.dropout to null")
     for name, value in vars(model.config).items():
         if "dropout" in name and (isinstance(value, float) or (name == "classifier_dropout" and value is None)):
             setattr(model.config, name, share)

@@ -1,4 +1,4 @@
-"""One training around transformers' Trainer: the loop that `tune` runs for a trial and `train` for the model to keep."""
+"""One training with transformers' Trainer: `tune` runs it for each trial, `train` for the final model."""
 
 import logging
 import math
@@ -30,14 +30,14 @@ from components.training.trainer.trainer import FineTuner
 log = logging.getLogger(__name__)
 
 _LOGS = 50  # points of the loss curve
-_SCHEDULES = {"constant": "constant_with_warmup", "plateau": "constant_with_warmup"}  # the plateau itself is FineTuner's
+_SCHEDULES = {"constant": "constant_with_warmup", "plateau": "constant_with_warmup"}  # FineTuner implements the plateau
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A trained model and how it came about; `seconds` are those of all processes, `resumed` is the step that this one began at.
+    """A trained model with statistics; `seconds` counts all processes, `resumed` is the step that this process started at.
 
-    `learnt` is what was learnt apart from the base, where the settings want it registered so.
+    `adapter_weights` are set if the settings store the adapter instead of the merged model.
     """
 
     model: Any
@@ -53,12 +53,12 @@ class TrainResult:
     device: str
     precision: str
     parameters: int
-    learnt: lora.Learnt | None = None
+    adapter_weights: lora.AdapterWeights | None = None
 
 
 @dataclass(frozen=True)
 class CheckpointPaths:
-    """Where a training that must survive a kill keeps its checkpoints and appends its history."""
+    """The checkpoint folder and the history file of a training that can be resumed."""
 
     checkpoints: Path
     history: Path
@@ -76,51 +76,52 @@ def fit(
 ) -> TrainResult:
     """Fine-tune `base` on `learn` and return the model; the same arguments and thread count give the same weights, bit by bit.
 
-    With `keep`, training goes on from the newest whole checkpoint, stops early by `patience`, and the best checkpoint is
-    returned. Without it nothing is kept: the last weights are returned. `evaluations` spreads that many over the whole
-    training instead of `settings.evaluations_per_epoch`; `watch` is told each one's number, from 1, and the metric.
+    With `keep`, training resumes from the newest valid checkpoint, stops early by `patience`, and returns the best checkpoint.
+    Without it nothing is stored and the last weights are returned. `evaluations` spreads that many evaluations over the training
+    instead of `settings.evaluations_per_epoch`; `watch` is called with the number of each, from 1, and its metric.
 
     Raises:
-        BadParams: an unknown metric, or a precision that the machine does not have.
-        RetuneError: the loss is no longer a number.
+        BadParams: the metric is unknown, or the hardware does not support the precision.
+        RetuneError: the loss is NaN or infinite.
     """
-    check_metric("train.metric", settings.metric, task.metrics)
-    check_fields(settings, task.refuses)
+    check_metric("train.metric", settings.metric, task.validation_metrics)
+    check_fields(settings, task.unsupported_settings)
     threads = hardware.set_threads(settings.threads)
     hardware.keep_freed_memory()
     with ExitStack() as stack:
         folder = keep.checkpoints if keep else stack.enter_context(temporary())
-        found = checkpoints.newest(folder) if keep else None
-        clock = TimeLimit(settings.max_minutes, found[1].seconds if found else 0.0)
-        watcher = EvalObserver(settings.metric, watch)
+        checkpoint = checkpoints.newest(folder) if keep else None
+        clock = TimeLimit(settings.max_minutes, checkpoint[1].seconds if checkpoint else 0.0)
+        observer = EvalObserver(settings.metric, watch)
         every = _evaluate_every(settings, len(learn.train), evaluations)
         start = _contrastive_start(task, settings, len(learn.train), every)
         arguments = _arguments(folder, settings, every, keep is not None, task.evaluation_batch, start.epochs if start else 0.0)
-        trainer = _trainer(task, base, learn, settings, arguments, _callbacks(settings, clock, watcher, keep, start), start)
-        if found and keep:
-            log.info("going on from %s, %.0f s trained so far", found[0], found[1].seconds)
-            _restore_history(found[0], keep.history)
-        speed = _run(trainer, found)
+        trainer = _trainer(task, base, learn, settings, arguments, _callbacks(settings, clock, observer, keep, start), start)
+        if checkpoint and keep:
+            log.info("resuming from %s, %.0f s trained so far", checkpoint[0], checkpoint[1].seconds)
+            _restore_history(checkpoint[0], keep.history)
+        speed = _run(trainer, checkpoint)
         if not keep:
-            trainer.show_average()
+            trainer.use_average()
         state: Any = trainer.state
-        learnt = lora.learned_weights(trainer.module.cpu()) if keep and settings.adapted else None  # who loads it merges on the CPU, too
+        # On the CPU, because the adapter is merged there when the version is loaded.
+        adapter_weights = lora.learned_weights(trainer.module.cpu()) if keep and settings.stores_adapter else None
         model = methods.load(settings.method).finish(trainer.model)
         return TrainResult(
             model=model,
             steps=state.global_step,
             epochs=round(state.epoch or 0.0, 4),
-            best_step=state.best_global_step if keep else watcher.best_step,
-            best_value=state.best_metric if keep else watcher.best_value,
-            stopped_by=(found[1].stopped_by if found else "") or clock.ending(state, trainer.control) or "epochs",
-            resumed=found[1].step if found else 0,
+            best_step=state.best_global_step if keep else observer.best_step,
+            best_value=state.best_metric if keep else observer.best_value,
+            stopped_by=(checkpoint[1].stopped_by if checkpoint else "") or clock.ending(state, trainer.control) or "epochs",
+            resumed=checkpoint[1].step if checkpoint else 0,
             seconds=round(clock.seconds(), 2),
             examples_per_second=round(speed, 1),
             threads=threads,
             device=hardware.device(),
             precision=hardware.precision(settings),
             parameters=sum(weights.numel() for weights in model.parameters()),
-            learnt=learnt,
+            adapter_weights=adapter_weights,
         )
 
 
@@ -140,19 +141,21 @@ def _trainer(
         set_dropout(model, settings.dropout)
     if settings.accumulation > 1 and (task.compares_rows or start):
         log.warning(
-            "train.accumulation %d: rows are compared within a pass of %d, not within a step", settings.accumulation, settings.batch_size
+            "train.accumulation %d: rows are compared within a forward pass of %d, not within a step",
+            settings.accumulation,
+            settings.batch_size,
         )
     trainer = FineTuner(
         settings,
         task.loss(learn.spec, settings.label_smoothing),
         start,
         task.items(learn.spec),
-        model=methods.load(settings.method).prepare(model, **settings.own()),
+        model=methods.load(settings.method).prepare(model, settings.method_settings()),
         args=arguments,
         data_collator=task.collator(task.load_tokenizer(base), learn.spec),
         train_dataset=learn.train,
         eval_dataset=learn.validation,
-        compute_metrics=_measure(task, learn.spec),
+        compute_metrics=_compute_metrics(task, learn.spec),
         preprocess_logits_for_metrics=task.condense,
         callbacks=callbacks,
     )
@@ -167,13 +170,13 @@ def _log_size(method: str, trainer: FineTuner) -> None:
     log.info("method %s: %s of %s weights learn (%.1f %%)", method, f"{learning:,}", f"{total:,}", 100 * learning / total)
 
 
-def _run(trainer: FineTuner, found: tuple[Path, checkpoints.CheckpointManifest] | None) -> float:
-    """Train, or go on, or only load what a training that had already ended chose; return the examples a second."""
-    if found and found[1].stopped_by:
-        trainer.state = checkpoints.state_of(found[0])
-        trainer.load_best(checkpoints.best(found[0]))
+def _run(trainer: FineTuner, checkpoint: tuple[Path, checkpoints.CheckpointManifest] | None) -> float:
+    """Train or resume, or only load the best checkpoint of a training that has ended; return the examples per second."""
+    if checkpoint and checkpoint[1].stopped_by:
+        trainer.state = checkpoints.state_of(checkpoint[0])
+        trainer.load_best(checkpoints.best(checkpoint[0]))
         return 0.0
-    outcome = trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+    outcome = trainer.train(resume_from_checkpoint=str(checkpoint[0]) if checkpoint else None)
     return float(outcome.metrics.get("train_samples_per_second", 0.0))
 
 
@@ -181,7 +184,9 @@ def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool, eval
     cuda = hardware.device() == "cuda"
     return TrainingArguments(
         output_dir=str(folder),
-        num_train_epochs=before + settings.epochs - (1e-9 if before else 0),  # Trainer rounds the steps up, and a quotient may be too large
+        num_train_epochs=before
+        + settings.epochs
+        - (1e-9 if before else 0),  # Trainer rounds the steps up, and the sum may be slightly too large
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=max(settings.batch_size, evaluation_batch),
         gradient_accumulation_steps=settings.accumulation,
@@ -189,7 +194,7 @@ def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool, eval
         lr_scheduler_type=_SCHEDULES.get(settings.schedule, settings.schedule),
         lr_scheduler_kwargs={"power": settings.schedule_power, "lr_end": 0.0} if settings.schedule == "polynomial" else None,
         warmup_steps=settings.warmup,
-        optim="adamw_torch_fused",  # on a CPU a step of the plain one costs more than the model's own arithmetic
+        optim="adamw_torch_fused",  # on a CPU, a step of the unfused one costs more than the model's own arithmetic
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         label_smoothing_factor=settings.label_smoothing,
@@ -209,7 +214,7 @@ def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool, eval
         load_best_model_at_end=keep,
         metric_for_best_model=settings.metric,
         greater_is_better=True,
-        restore_callback_states_from_checkpoint=True,  # patience counts on after a resume
+        restore_callback_states_from_checkpoint=True,  # keeps the patience counter after a resume
         logging_steps=max(1, every // max(1, _LOGS // max(1, math.ceil(settings.epochs)))),
         logging_first_step=True,
         logging_nan_inf_filter=False,
@@ -220,33 +225,32 @@ def _arguments(folder: Path, settings: TrainParams, every: int, keep: bool, eval
 
 
 def _evaluate_every(settings: TrainParams, rows: int, evaluations: int | None) -> int:
-    """Return the number of steps between two evaluations; one at the end of training comes in any case."""
-    an_epoch = _steps_of(settings, rows)
+    """Return the number of steps between two evaluations; training always ends with one."""
+    epoch = _steps_per_epoch(settings, rows)
     if evaluations is None:
-        return math.ceil(an_epoch / settings.evaluations_per_epoch)
-    return max(1, math.ceil(math.ceil(settings.epochs * an_epoch) / evaluations))
+        return math.ceil(epoch / settings.evaluations_per_epoch)
+    return max(1, math.ceil(math.ceil(settings.epochs * epoch) / evaluations))
 
 
-def _steps_of(settings: TrainParams, rows: int) -> int:
-    """Return the steps of an epoch."""
+def _steps_per_epoch(settings: TrainParams, rows: int) -> int:
     return math.ceil(math.ceil(rows / settings.batch_size) / settings.accumulation)
 
 
 def _contrastive_start(task: Task, settings: TrainParams, rows: int, every: int) -> ContrastiveStart | None:
     if not settings.contrastive_start:
         return None
-    an_epoch = _steps_of(settings, rows)
-    steps = math.ceil(settings.contrastive_start * an_epoch)
-    log.info("contrastive start: the encoder learns by itself in the first %d steps", steps)
-    return ContrastiveStart(steps, every, an_epoch, task.vectors)
+    epoch = _steps_per_epoch(settings, rows)
+    steps = math.ceil(settings.contrastive_start * epoch)
+    log.info("contrastive start: only the encoder learns in the first %d steps", steps)
+    return ContrastiveStart(steps, every, epoch, task.vectors)
 
 
 def _callbacks(
-    settings: TrainParams, clock: TimeLimit, watcher: EvalObserver, keep: CheckpointPaths | None, start: ContrastiveStart | None
+    settings: TrainParams, clock: TimeLimit, observer: EvalObserver, keep: CheckpointPaths | None, start: ContrastiveStart | None
 ) -> list[TrainerCallback]:
-    callbacks: list[TrainerCallback] = [NaNGuard(), clock, watcher]
+    callbacks: list[TrainerCallback] = [NaNGuard(), clock, observer]
     if start is not None:
-        callbacks.append(start)  # after the clock, whose end it must know
+        callbacks.append(start)  # after the clock, whose stop signal it reads
     if settings.schedule == "plateau":
         callbacks.append(Plateau(settings.metric))
     if keep:
@@ -259,20 +263,20 @@ def _callbacks(
     return callbacks
 
 
-def _measure(task: Task, spec: ModelSpec) -> Any:
-    def measure(answers: EvalPrediction) -> Mapping[str, float]:
+def _compute_metrics(task: Task, spec: ModelSpec) -> Any:
+    def compute(answers: EvalPrediction) -> Mapping[str, float]:
         return task.validate(np.asarray(answers.predictions), _labels(answers.label_ids), spec)
 
-    return measure
+    return compute
 
 
-def _labels(found: Any) -> npt.NDArray[Any]:
-    """Return the labels; several tensors of them, as starts and ends of answers, as columns."""
-    return np.stack(found, axis=-1) if isinstance(found, tuple) else np.asarray(found)
+def _labels(labels: Any) -> npt.NDArray[Any]:
+    """Return the labels as one array; several tensors, such as starts and ends of answers, become columns."""
+    return np.stack(labels, axis=-1) if isinstance(labels, tuple) else np.asarray(labels)
 
 
 def _restore_history(checkpoint: Path, history: Path) -> None:
-    """Put back the lines that the output folder, emptied since, held when the checkpoint was made."""
-    kept = checkpoint / checkpoints.HISTORY
-    if kept.exists():
-        history.write_bytes(kept.read_bytes())
+    """Restore the history of the time of the checkpoint, because the output folder was emptied since."""
+    copy = checkpoint / checkpoints.HISTORY
+    if copy.exists():
+        history.write_bytes(copy.read_bytes())

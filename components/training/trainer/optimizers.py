@@ -1,7 +1,7 @@
-"""Optimizers and schedules: what Trainer does not build by itself.
+"""Optimizers and schedules that Trainer does not build itself.
 
-AdamW with one learning rate is Trainer's own. Everything else is built here, from the same two kinds of weights: those that decay,
-and biases and norms, which do not.
+AdamW with a single learning rate is Trainer's. All optimizers use the same two groups: weights that decay, and biases and norms,
+which do not.
 """
 
 import math
@@ -19,28 +19,28 @@ from components.training.trainer.settings import TrainParams
 
 
 def build_optimizer(model: Any, decayed: Collection[str], settings: TrainParams) -> torch.optim.Optimizer:
-    """Return the optimizer that `settings` ask for over the weights of `model` that learn; `decayed` are the names that decay.
+    """Return the optimizer of `settings` for the trainable weights of `model`; `decayed` are the names with weight decay.
 
-    Adam and SGD add weight decay to the gradient (L2), AdamW and Adafactor take it off the weights (Loshchilov & Hutter, 2019).
+    Adam and SGD add weight decay to the gradient (L2), AdamW and Adafactor subtract it from the weights (Loshchilov & Hutter, 2019).
     """
-    groups, rate = grouped(model, decayed, settings), settings.learning_rate
+    groups, rate = parameter_groups(model, decayed, settings), settings.learning_rate
     match settings.optimizer:
         case "adamw":
             return torch.optim.AdamW(groups, lr=rate, fused=True)
         case "adam":
             return torch.optim.Adam(groups, lr=rate, fused=True)
         case "sgd":
-            nesterov = settings.nesterov and settings.momentum > 0  # the same as plain SGD without momentum, which torch refuses
+            nesterov = settings.nesterov and settings.momentum > 0  # torch refuses it without momentum, where it equals SGD
             return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=nesterov)
         case "adafactor":
             return Adafactor(groups, lr=rate, scale_parameter=False, relative_step=False)
 
 
-def grouped(model: Any, decayed: Collection[str], settings: TrainParams) -> list[dict[str, Any]]:
-    """Return parameter groups by learning rate and weight decay, the highest rate first: that is the one that is logged.
+def parameter_groups(model: Any, decayed: Collection[str], settings: TrainParams) -> list[dict[str, Any]]:
+    """Return parameter groups by learning rate and weight decay, the highest rate first, because Trainer logs the first.
 
-    The head learns at `learning_rate`, each layer below at `layer_decay` times the rate of the one above, the embeddings at the
-    lowest: Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification" (2018), section 3.2.
+    The head has the rate `learning_rate`, each layer `layer_decay` times the rate of the layer above, the embeddings the lowest:
+    Howard & Ruder, "Universal Language Model Fine-tuning for Text Classification" (2018), section 3.2.
     """
     depth, top = (depths(model), head_depth(model)) if settings.layer_decay < 1 else ({}, 0)
     groups: dict[tuple[int, bool], list[Any]] = defaultdict(list)
@@ -58,13 +58,13 @@ def grouped(model: Any, decayed: Collection[str], settings: TrainParams) -> list
 
 
 class WarmPlateau(LRScheduler):
-    """A rate that rises linearly, stays, and is multiplied by `factor` when the metric has not improved for too long.
+    """Learning rate that rises linearly, stays, and is multiplied by `factor` when the metric stops improving.
 
-    As torch's ReduceLROnPlateau, which has no warm-up: mode max, threshold 0. Its whole state is in `state_dict`.
+    Like torch's ReduceLROnPlateau with mode max and threshold 0, plus a warm-up. `state_dict` contains the whole state.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, warmup: int, factor: float, patience: int) -> None:
-        """Rise over `warmup` steps; tolerate `patience` evaluations without a better metric."""
+        """Rise over `warmup` steps; tolerate `patience` evaluations without improvement."""
         self._warmup = warmup
         self._factor = factor
         self._patience = patience
@@ -78,8 +78,8 @@ class WarmPlateau(LRScheduler):
         share = min(1.0, self.last_epoch / self._warmup) if self._warmup else 1.0
         return [base * share * self.scale for base in self.base_lrs]
 
-    def note(self, value: float) -> None:
-        """Take in an evaluation's metric, and lower the rate from the next step on where it is time."""
+    def record(self, value: float) -> None:
+        """Record an evaluation's metric, and lower the rate from the next step on if the patience is used up."""
         self.worse = 0 if value > self.best else self.worse + 1
         self.best = max(self.best, value)
         if self.worse > self._patience:
@@ -91,7 +91,7 @@ class WarmPlateau(LRScheduler):
 
 
 class Plateau(TrainerCallback):
-    """Tells the schedule each evaluation's metric."""
+    """Passes each evaluation's metric to the schedule."""
 
     def __init__(self, metric: str) -> None:
         """Report `metric`."""
@@ -100,5 +100,5 @@ class Plateau(TrainerCallback):
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: Any = None, lr_scheduler: Any = None, **_: Any
     ) -> None:
-        """Report the evaluation to a WarmPlateau."""
-        lr_scheduler.note(float(metrics[self._metric]))
+        """Record the evaluation in the WarmPlateau."""
+        lr_scheduler.record(float(metrics[self._metric]))

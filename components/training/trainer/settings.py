@@ -1,85 +1,82 @@
-"""The section `train`: how a model learns. `tune` and `train` both read it; docs/training.md explains each field."""
+"""The section `train`: the settings of a training, read by `tune` and `train`; docs/training.md explains each field."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from components.core.errors import BadParams
 from components.core.section import Section, current_names, nearest
 from components.model import methods
+from components.model.methods import lora
 from components.training.trainer.setting_conflicts import setting_conflicts
 
 TUNED = "tuned"
 Value = float | int | str | bool | None
 
 
-class TrainParams(Section):
-    """The settings of one training, all concrete."""
+if TYPE_CHECKING:
+    MethodSettings = Section
+else:
+    MethodSettings = methods.all_settings()
 
-    renamed: ClassVar[Mapping[str, str]] = {"lora_registered": "lora_store"}
 
-    base: str = Field("model", description="which base model to start from: `model` is that of base.model; or a name of base.others")
-    method: str = Field("full", description="which weights learn: a file of components/model/methods")
-    frozen_layers: int = Field(0, ge=-1, le=10_000, description="freeze: layers above the embeddings that stay as in the base; -1: all")
-    unfreeze_every: float = Field(
-        0.0, ge=0, le=10_000, description="freeze: epochs after which one more layer learns, from the top, embeddings last; 0: never"
-    )
-    lora_rank: int = Field(8, ge=1, le=65_536, description="lora: rows of the thin matrices")
-    lora_alpha: float = Field(16, gt=0, le=65_536, description="lora: an adapter counts lora_alpha / lora_rank times")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="lora: share of an adapter's inputs that are dropped")
-    lora_targets: str = Field(
-        "default", min_length=1, description="lora: default (peft's for the architecture), all-linear, or names of linear layers"
-    )
-    lora_dora: bool = Field(False, description="lora: learn length and direction of the weights apart (DoRA)")
-    lora_store: Literal["merged", "adapter"] = Field(
-        "merged",
-        description="lora: what a version stores: the whole model, or what was learnt, which is merged into the base when it is loaded",
-    )
+class TrainParams(MethodSettings):
+    """The concrete settings of one training: those below, and those of each method (`Params` in components/model/methods)."""
+
+    base: str = Field("model", description="the base model to start from: `model` (base.model) or a name in base.others")
+    method: str = Field("full", description="decides which weights learn: a file of components/model/methods")
     epochs: float = Field(3, gt=0, le=10_000, description="passes over the training rows")
     contrastive_start: float = Field(
-        0.0, ge=0, le=10_000, description="epochs before these in which the encoder learns to bring texts of one label together; 0: none"
+        0.0,
+        ge=0,
+        le=10_000,
+        description="extra epochs at the start in which the encoder learns to group texts with the same label; 0: none",
     )
     learning_rate: float = Field(2e-4, gt=0, le=1, description="peak, after warm-up")
-    layer_decay: float = Field(1.0, gt=0, le=1, description="a layer's learning rate is this times that of the layer above; 1: all equal")
-    batch_size: int = Field(32, ge=1, le=65_536, description="examples a forward pass")
-    accumulation: int = Field(1, ge=1, le=65_536, description="forward passes a step; a step sees batch_size times accumulation examples")
-    optimizer: Literal["adamw", "adam", "sgd", "adafactor"] = Field("adamw", description="what turns gradients into steps")
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd: share of the last step that is taken again")
-    nesterov: bool = Field(False, description="sgd: look ahead along the momentum")
+    layer_decay: float = Field(1.0, gt=0, le=1, description="learning rate of a layer relative to the layer above; 1: all equal")
+    batch_size: int = Field(32, ge=1, le=65_536, description="examples per forward pass")
+    accumulation: int = Field(1, ge=1, le=65_536, description="forward passes per step; a step uses batch_size times accumulation examples")
+    optimizer: Literal["adamw", "adam", "sgd", "adafactor"] = Field("adamw", description="optimizer")
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd: fraction of the last step that is repeated")
+    nesterov: bool = Field(False, description="sgd: Nesterov momentum")
     schedule: Literal["linear", "cosine", "constant", "polynomial", "plateau"] = Field(
-        "linear", description="how the learning rate falls after warm-up"
+        "linear", description="decay of the learning rate after warm-up"
     )
-    schedule_power: float = Field(2.0, gt=0, le=100, description="polynomial: exponent of the remaining share of the steps")
+    schedule_power: float = Field(2.0, gt=0, le=100, description="polynomial: exponent of the remaining fraction of the steps")
     plateau_factor: float = Field(0.5, gt=0, lt=1, description="plateau: the learning rate is multiplied by this")
-    plateau_patience: int = Field(1, ge=0, le=10_000, description="plateau: evaluations without a better metric that are tolerated")
-    warmup: float = Field(0.1, ge=0, le=1e9, description="of the learning rate: below 1 a share of the steps, from 1 on a number of steps")
+    plateau_patience: int = Field(1, ge=0, le=10_000, description="plateau: evaluations without improvement before the rate falls")
+    warmup: float = Field(
+        0.1, ge=0, le=1e9, description="warm-up of the learning rate: below 1 a fraction of the steps, from 1 a number of steps"
+    )
     weight_decay: float = Field(0.01, ge=0, le=10, description="decoupled for adamw and adafactor, added to the gradient for adam and sgd")
-    max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="gradients are scaled down to this norm")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target spread over all labels")
-    dropout: float | None = Field(None, ge=0, lt=1, description="everywhere in the model; null: as the base's config says")
+    max_grad_norm: float = Field(1.0, gt=0, le=1e6, description="gradients are clipped to this norm")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="fraction of the target that is spread over all labels")
+    dropout: float | None = Field(None, ge=0, lt=1, description="in all layers of the model; null: as in the base's config")
     l1: float = Field(0.0, ge=0, le=10, description="weight of the sum of absolute weights in the loss")
-    l2_sp: float = Field(0.0, ge=0, le=1e3, description="weight of half the squared distance to the base's weights, head excluded")
+    l2_sp: float = Field(0.0, ge=0, le=1e3, description="weight of half the squared distance to the base's weights, without the head")
     r_drop: float = Field(0.0, ge=0, le=1e3, description="weight of the divergence between two forward passes with different dropout")
     neftune: float = Field(0.0, ge=0, le=1e3, description="noise on the embeddings: uniform, this / sqrt(tokens x width) at most")
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average, which is evaluated and saved; 0: none")
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights, which is evaluated and saved; 0: none")
     swa: float = Field(
-        0.0, ge=0, lt=1, description="share of the steps, the last ones, whose weights are averaged, evaluated and saved; 0: none"
+        0.0, ge=0, lt=1, description="fraction of the steps, at the end, whose averaged weights are evaluated and saved; 0: none"
     )
     evaluations_per_epoch: int = Field(1, ge=1, le=1_000, description="evaluations on the validation split, each with a checkpoint")
-    patience: int = Field(2, ge=0, le=10_000, description="evaluations without a better metric before training stops; 0: never")
-    metric: str = Field("macro_f1", description="of the validation split; the best checkpoint by it is kept")
+    patience: int = Field(2, ge=0, le=10_000, description="evaluations without improvement before training stops; 0: never")
+    metric: str = Field("macro_f1", description="of the validation split; the checkpoint with the best value is kept")
     calibration: Literal["none", "temperature"] = Field(
-        "none", description="temperature: fitted on the validation split after training; changes probabilities, never an answer"
+        "none", description="temperature: fitted on the validation split after training; changes probabilities, never the predicted label"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of the arithmetic; auto: bfloat16 where hardware has it")
-    threads: int = Field(0, ge=0, le=4_096, description="0: every physical core; another count gives other weights")
-    max_minutes: float = Field(60, gt=0, description="wall clock over all restarts; training stops cleanly at the limit")
-    seed: int = Field(7, ge=0, lt=2**32, description="of the head's weights, the order of the rows and dropout")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the arithmetic; auto: bfloat16 if the hardware supports it"
+    )
+    threads: int = Field(0, ge=0, le=4_096, description="0: all physical cores; a different number gives different weights")
+    max_minutes: float = Field(60, gt=0, description="wall-clock time over all restarts; training stops cleanly at the limit")
+    seed: int = Field(7, ge=0, lt=2**32, description="of the weights of the head, the order of the rows and dropout")
 
     @field_validator("method")
     @classmethod
-    def _is_a_file(cls, name: str) -> str:
+    def _exists(cls, name: str) -> str:
         if name not in methods.available():
             raise ValueError(methods.unknown_method(name))
         return name
@@ -92,26 +89,27 @@ class TrainParams(Section):
         return warmup
 
     @property
-    def adapted(self) -> bool:
-        """Whether what was learnt is kept apart from the base, to be registered."""
-        return self.method == "lora" and self.lora_store == "adapter"
+    def stores_adapter(self) -> bool:
+        """Whether a version stores the adapter instead of the merged model."""
+        own = self.method_settings()
+        return isinstance(own, lora.Params) and own.lora_store == "adapter"
 
-    def own(self) -> dict[str, Any]:
-        """Return the fields that the method in force reads, as `Method.prepare` takes them."""
-        return {name: getattr(self, name) for name in methods.load(self.method).FIELDS}
+    def method_settings(self) -> Section:
+        """Return the settings of the method, as `Method.prepare` takes them."""
+        return methods.settings_of(self.method, dict(self))
 
 
 def split(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Part the fields that say `tuned` from the others; unknown names stay with the others, which refuse them."""
+    """Separate the fields set to `tuned` from the fixed ones; unknown names stay with the fixed ones, whose parser refuses them."""
     raw = current_names(TrainParams, raw, "train")
     tuned = tuple(sorted(name for name, value in raw.items() if value == TUNED and name in TrainParams.model_fields))
     return {"fixed": {name: value for name, value in raw.items() if name not in tuned}, "tuned": tuned}
 
 
 class TrainSection(Section):
-    """The section `train` as written: fixed values, and the names of the fields whose value is the word `tuned`.
+    """The section `train` as written: fixed values, and the names of the fields set to `tuned`.
 
-    A fixed value, written or by default, always wins over the search.
+    A fixed value, written or default, is never searched.
     """
 
     fixed: TrainParams
@@ -124,50 +122,52 @@ class TrainSection(Section):
 
     @classmethod
     def parse(cls, raw: object, where: str) -> Self:
-        """Make the section from the plain value found at `where` in params.yaml; faults are named as they are written there.
+        """Parse the plain value at `where` in params.yaml; messages use the names written there.
 
         Raises:
-            BadParams: with every fault of the section in one message; settings that exclude each other are such a fault.
+            BadParams: with all errors of the section in one message, including settings that exclude each other.
         """
         parts = split(raw) if isinstance(raw, Mapping) else {"fixed": raw, "tuned": ()}
         fixed = TrainParams.parse(parts["fixed"], where)
         section = cls(fixed=fixed, tuned=parts["tuned"])
-        _refuse(fixed, where, section.tuned)
+        _check_conflicts(fixed, where, section.tuned)
         return section
 
     def settings(self, chosen: Mapping[str, Value]) -> TrainParams:
-        """Return the concrete settings: the fixed values, and `chosen` for the fields that say `tuned`.
+        """Return the concrete settings: the fixed values, and `chosen` for the fields set to `tuned`.
 
         Raises:
-            BadParams: a field says `tuned` and nothing was chosen for it, or a chosen value does not fit.
+            BadParams: a field is set to `tuned` and has no chosen value, or a chosen value is invalid.
         """
         if missing := [name for name in self.tuned if name not in chosen]:
-            raise BadParams(f"params.yaml: train.{missing[0]} says `tuned`, and the search chose nothing for it; run `dvc repro tune`")
+            raise BadParams(
+                f"params.yaml: train.{missing[0]} is set to `tuned`, but the search chose no value for it; run `dvc repro tune`"
+            )
         return TrainParams.parse(self.fixed.model_dump() | {name: chosen[name] for name in self.tuned}, "train")
 
 
 def check_metric(where: str, metric: str, measured: Sequence[str]) -> None:
-    """Check that the task measures the `metric` that stands at `where` in params.yaml.
+    """Check that `metric`, set at `where` in params.yaml, is one of the validation metrics `measured` by the task.
 
     Raises:
-        BadParams: it does not.
+        BadParams: it is not.
     """
     if metric not in measured:
         raise BadParams(f"params.yaml: {where} {metric!r} is not measured by the task{nearest(metric, list(measured))}")
 
 
 def check_fields(settings: TrainParams, refused: Mapping[str, str]) -> None:
-    """Check that no field that the task refuses was set.
+    """Check that no field is set that the task refuses.
 
     Raises:
-        BadParams: with every field that was, and the task's reason.
+        BadParams: with all such fields and the task's reasons.
     """
     fields = TrainParams.model_fields
-    if found := [name for name in refused if name in fields and getattr(settings, name) != fields[name].default]:
-        raise BadParams("\n".join(f"params.yaml: train.{name} is set, and the task refuses it: {refused[name]}" for name in found))
+    if names := [name for name in refused if name in fields and getattr(settings, name) != fields[name].default]:
+        raise BadParams("\n".join(f"params.yaml: train.{name} is set, and the task refuses it: {refused[name]}" for name in names))
 
 
-def _refuse(settings: TrainParams, where: str, tuned: Sequence[str]) -> None:
+def _check_conflicts(settings: TrainParams, where: str, tuned: Sequence[str]) -> None:
     defaults = {name: field.default for name, field in TrainParams.model_fields.items()}
     if faults := setting_conflicts(settings.model_dump(), defaults, tuned):
         raise BadParams("\n".join(f"params.yaml: {where}.{fault}" for fault in faults))

@@ -1,7 +1,7 @@
-"""Temperature scaling: one number that makes confident answers as confident as they deserve, fitted on the validation split.
+"""Temperature scaling: one number, fitted on the validation split, that calibrates the probabilities.
 
 Guo et al. (2017), ICML, arXiv 1706.04599. Probabilities become p^(1/T), scaled to sum to 1, which is the softmax of logits / T: their
-order stays, and with it every answer.
+order, and with it every predicted label, stays the same.
 """
 
 from dataclasses import dataclass
@@ -27,23 +27,22 @@ class Temperature:
 
 
 def fit_temperature(probabilities: Floats, expected: Ints) -> Temperature:
-    """Return the temperature at which `probabilities` (rows, labels) are likeliest to give the `expected` places (rows,).
+    """Return the temperature of `probabilities` (rows, labels) with the highest likelihood of the `expected` label indices (rows,).
 
-    It is 1 where it could gain nothing: no rows, one label, or no row that the model has wrong, from which only ever more
-    confidence would follow.
+    It is 1 if there are no rows, only one label, or no wrong prediction, since the likelihood would then grow without bound.
     """
     if not len(expected) or probabilities.shape[1] < 2:
         return Temperature(1.0, 0.0, 0.0)
     before = likelihood(probabilities, expected, 1.0)
     if bool((probabilities.argmax(axis=1) == expected).all()):
         return Temperature(1.0, before, before)
-    found = scipy.optimize.minimize_scalar(
+    optimum = scipy.optimize.minimize_scalar(
         lambda log: likelihood(probabilities, expected, float(np.exp(log))),
         bounds=tuple(np.log(_BOUNDS)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    value = round(float(np.exp(found.x)), 4)  # another machine's last digits must not make another model
+    value = round(float(np.exp(optimum.x)), 4)  # rounding errors of other hardware must not change the model
     after = likelihood(probabilities, expected, value)
     return Temperature(value, before, after) if after < before else Temperature(1.0, before, before)
 
@@ -54,7 +53,7 @@ def scale(probabilities: Floats, temperature: float) -> Floats:
 
 
 def likelihood(probabilities: Floats, expected: Ints, temperature: float) -> float:
-    """Return the mean negative log-likelihood of the `expected` places at `temperature`, in nats."""
+    """Return the mean negative log-likelihood of the `expected` label indices at `temperature`, in nats."""
     return float(-np.mean(_scaled(probabilities, temperature)[np.arange(len(expected)), expected]))
 
 

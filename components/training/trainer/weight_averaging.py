@@ -1,10 +1,10 @@
-"""An average of the weights that learn: it is evaluated and saved, and the weights themselves go on learning.
+"""Averages of the trainable weights: the average is evaluated and saved, while the weights themselves continue to learn.
 
 An exponential moving average moves after step t by 1 - d of the way to the weights, d = min(decay, (1 + t) / (10 + t)): the smaller decay
 of the first steps lets it forget the start (Polyak & Juditsky, 1992; the warm-up is TensorFlow's). Stochastic weight averaging is the mean
 of the weights after each of the last steps, at a constant rate (Izmailov et al., "Averaging Weights Leads to Wider Optima and Better
-Generalization", 2018; there of every epoch); before these, the weights themselves. A checkpoint holds the average as its model, and
-the weights beside it, so that a resume goes on bit by bit.
+Generalization", 2018, who average once per epoch); before that, it equals the weights. A checkpoint contains the average as its model
+and the weights in a separate file, so a resume is exact.
 """
 
 import math
@@ -21,7 +21,7 @@ FILE = "learning.safetensors"
 
 
 Share = Callable[[int, int], float]
-"""Of the way to the weights, after a step of so many."""
+"""Takes the step and the number of steps; returns the fraction of the way to the weights that the average moves."""
 
 
 def moving_average(decay: float) -> Share:
@@ -35,10 +35,10 @@ def stochastic_average(last: float) -> Share:
 
 
 class WeightAverage(TrainerCallback):
-    """The average beside a model."""
+    """Keeps the average of a model's weights."""
 
     def __init__(self, model: Any, share: Share) -> None:
-        """Start from the weights of `model` that learn; after each step the average moves by `share` of the way to them."""
+        """Start from the trainable weights of `model`; after each step the average moves by `share` of the way to them."""
         self._share = share
         self._weights = {name: weights for name, weights in model.named_parameters() if weights.requires_grad}
         self._average = {name: weights.detach().clone() for name, weights in self._weights.items()}
@@ -50,8 +50,8 @@ class WeightAverage(TrainerCallback):
         torch._foreach_lerp_(list(self._average.values()), list(self._weights.values()), share)
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
-        """Let the model have the average as its weights, until the block ends."""
+    def applied(self) -> Iterator[None]:
+        """Set the model's weights to the average within the block."""
         self.swap()
         try:
             yield
@@ -64,13 +64,13 @@ class WeightAverage(TrainerCallback):
             weights.data, self._average[name] = self._average[name], weights.data
 
     def save(self, folder: Path) -> None:
-        """Write the weights, for `load`; to be called while the average is shown."""
+        """Write the weights, for `load`; call it while the average is applied."""
         safetensors.torch.save_file({name: tensor.contiguous() for name, tensor in self._average.items()}, folder / FILE)
 
     @torch.no_grad()
     def load(self, folder: Path) -> None:
         """Take the model's weights, loaded from a checkpoint, as the average, and read the weights that `save` wrote."""
-        written = safetensors.torch.load_file(folder / FILE)
+        stored = safetensors.torch.load_file(folder / FILE)
         for name, weights in self._weights.items():
             self._average[name].copy_(weights)
-            weights.copy_(written[name])
+            weights.copy_(stored[name])

@@ -1,6 +1,6 @@
-"""The search for training settings: Optuna lives here and nowhere else.
+"""The search for training settings; the only package that imports Optuna.
 
-The step is `components.training.tune.step`; the settings alone, offered here, cost no import of torch.
+The step is `components.training.tune.step`; importing the settings from here does not import torch.
 """
 
 from components.training.tune.settings import TuneParams, check_metrics, searched

@@ -1,4 +1,4 @@
-"""Studies carried from `var/optuna` into the database that workers share, trial by trial."""
+"""Copies studies from `var/optuna` into the shared database."""
 
 import shutil
 from pathlib import Path
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def copy_studies(folder: Path, database: str, really: bool) -> int:
-    """Copy each study of the journals in `folder` whole, unless it is there, and return how many there are.
+    """Copy each study of the journals in `folder` unless the database already has it; return the number of studies.
 
-    A study that a killed migration left in part is copied anew; one that has gone on in the database is left. The journals stay as
-    they are, torn or not.
+    An incomplete copy of a killed migration is replaced; a study that has more trials in the database is kept. The journals are not
+    changed.
 
     Raises:
-        RetuneError: a study cannot be read, or does not come back as it is.
-        Unavailable: a search is at work in one of them, or the database does not answer.
+        RetuneError: a study cannot be read, or its copy differs.
+        Unavailable: a search uses one of the studies, or the database does not answer.
     """
     names = sorted(path.stem for path in folder.glob("*.log"))
     if not really or not names:
@@ -37,7 +37,7 @@ def copy_studies(folder: Path, database: str, really: bool) -> int:
                 with Journals(aside).hold(name) as source, Tables(database).hold(name) as target:
                     _copy(name, source, target)
     except (KeyError, ValueError) as error:
-        raise RetuneError(f"a study in {folder} cannot be carried: {error}") from None
+        raise RetuneError(f"a study in {folder} cannot be copied: {error}") from None
     finally:
         optuna.logging.set_verbosity(before)
     return len(names)
@@ -46,14 +46,14 @@ def copy_studies(folder: Path, database: str, really: bool) -> int:
 def _copy(name: str, source: "BaseStorage", target: "BaseStorage") -> None:
     import optuna
 
-    wanted = optuna.load_study(study_name=name, storage=source).trials
+    expected = optuna.load_study(study_name=name, storage=source).trials
     if name in optuna.get_all_study_names(target):
-        if len(optuna.load_study(study_name=name, storage=target).trials) >= len(wanted):
+        if len(optuna.load_study(study_name=name, storage=target).trials) >= len(expected):
             return
         optuna.delete_study(study_name=name, storage=target)
     optuna.copy_study(from_study_name=name, from_storage=source, to_storage=target)
-    found = optuna.load_study(study_name=name, storage=target).trials
-    if [(one.number, one.state, one.params, one.values) for one in found] != [
-        (one.number, one.state, one.params, one.values) for one in wanted
+    copied = optuna.load_study(study_name=name, storage=target).trials
+    if [(trial.number, trial.state, trial.params, trial.values) for trial in copied] != [
+        (trial.number, trial.state, trial.params, trial.values) for trial in expected
     ]:
-        raise RetuneError(f"the study {name} does not come back from the database as it is in its journal; run again to copy it anew")
+        raise RetuneError(f"the copy of study {name} in the database differs from its journal; run again to replace it")

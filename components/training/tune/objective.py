@@ -1,4 +1,4 @@
-"""The search itself: what a trial is, and when the next one no longer begins."""
+"""The trials of a search and its stopping rule."""
 
 import logging
 import time
@@ -10,7 +10,7 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from components.core.errors import RetuneError
+from components.core.errors import RetuneError, first_line
 from components.model.tasks import Task
 from components.training.trainer import TrainParams, TrainSection
 from components.training.trainer.data import PreparedSplits
@@ -18,14 +18,14 @@ from components.training.trainer.fit import fit
 from components.training.trainer.settings import Value
 from components.training.tune import tuning_artifacts
 from components.training.tune.settings import Dimension, TuneParams
-from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, counted, sampler, spent
+from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, finished_trials, sampler, seconds_spent
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Search:
-    """One search: `learn` holds, for each of `bases`, the part of the training rows that a trial sees; `space` only what is searched."""
+    """One search: `learn` contains the rows of a trial for each of `bases`, `space` only the searched dimensions."""
 
     task: Task
     bases: Mapping[str, Path]
@@ -35,18 +35,18 @@ class Search:
     space: dict[str, Dimension]
 
     def run(self, study: optuna.Study) -> str:
-        """Run trials until a budget, counted over all processes, is used up; return which: `trials` or `max_minutes`."""
-        trials = self.tune.trials - len(counted(study))
-        seconds = self.tune.max_minutes * 60 - spent(study)
+        """Run trials until a budget over all processes is used up; return its name: `trials` or `max_minutes`."""
+        trials = self.tune.trials - len(finished_trials(study))
+        seconds = self.tune.max_minutes * 60 - seconds_spent(study)
         if trials > 0 and seconds > 0:
-            caught = (RetuneError, torch.OutOfMemoryError)
-            study.optimize(self._trial, trials, seconds, catch=caught, callbacks=[self._after])
-        return "trials" if len(counted(study)) >= self.tune.trials else "max_minutes"
+            errors = (RetuneError, torch.OutOfMemoryError)
+            study.optimize(self._trial, trials, seconds, catch=errors, callbacks=[self._after])
+        return "trials" if len(finished_trials(study)) >= self.tune.trials else "max_minutes"
 
     def _trial(self, trial: optuna.Trial) -> float:
-        """Train with suggested settings; return the best value of the metric over the trial's evaluations."""
+        """Train with suggested settings; return the best metric over the trial's evaluations."""
         started = time.monotonic()
-        before = spent(trial.study)
+        before = seconds_spent(trial.study)
         chosen = suggest(trial, self.space, self.train.fixed)
         trial.set_user_attr(SETTINGS, chosen)
 
@@ -68,18 +68,18 @@ class Search:
             fitted = fit(self.task, base, learn, settings, evaluations=self.tune.evaluations, watch=watch)
             return fitted.best_value
         except (RetuneError, torch.OutOfMemoryError) as error:
-            trial.set_user_attr(ERROR, str(error).splitlines()[0][:500])
+            trial.set_user_attr(ERROR, first_line(error))
             raise
         finally:
             trial.set_user_attr(SECONDS, round(time.monotonic() - started, 2))
 
     def _settings(self, chosen: Mapping[str, Value]) -> TrainParams:
-        own = {"epochs": self.tune.epochs, "metric": self.tune.metric, "max_minutes": self.tune.max_minutes}
-        return self.train.settings(chosen).model_copy(update=own)
+        of_trial = {"epochs": self.tune.epochs, "metric": self.tune.metric, "max_minutes": self.tune.max_minutes}
+        return self.train.settings(chosen).model_copy(update=of_trial)
 
     def _after(self, study: optuna.Study, trial: FrozenTrial) -> None:
         """Log the trial, and seed the sampler for the next one."""
-        done = len(counted(study))
+        done = len(finished_trials(study))
         log.info(
             "trial %d (%d of %d): %s; %s; %.0f s",
             *(trial.number, done, self.tune.trials, _outcome(trial, self.tune)),
@@ -89,7 +89,7 @@ class Search:
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, Dimension], fixed: TrainParams) -> dict[str, Value]:
-    """Return a value for every dimension: the sampler's, or the default where the condition does not hold."""
+    """Return a value for every dimension: the sampler's, or the default if its condition is not met."""
     values: dict[str, Value] = fixed.model_dump()
     chosen: dict[str, Value] = {}
     for name, dimension in space.items():

@@ -1,4 +1,4 @@
-"""One whole search, from the prepared rows to the best trial: what it runs on, its name, and its end."""
+"""One search, from the prepared rows to the best trial."""
 
 import hashlib
 import logging
@@ -25,81 +25,81 @@ log = logging.getLogger(__name__)
 
 
 def search(
-    kind: tasks.Task, learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, train: TrainSection, space: dict[str, Dimension]
+    task: tasks.Task, learn: Path, base: Path, out: Path, *, name: str, tune: TuneParams, train: TrainSection, space: dict[str, Dimension]
 ) -> None:
     """Search `space`, and write the best trial's values into `out`.
 
     Raises:
         BadParams: a metric cannot compare the base models.
-        NotThere: preprocessing has not run.
+        NotFound: preprocessing has not run.
         RetuneError: no trial completed.
-        Unavailable: another process searches the same study.
+        Unavailable: another process uses the same study.
     """
-    bases = [str(name) for name in space["base"].choices] if "base" in space else [train.fixed.base]
-    parts = {name: _part(kind, learn, name, tune.train_fraction) for name in bases}
-    if kind.by_token and any(not _alike(parts[bases[0]], part) for part in parts.values()):
+    bases = [str(choice) for choice in space["base"].choices] if "base" in space else [train.fixed.base]
+    splits = {each: _trial_splits(task, learn, each, tune.train_fraction) for each in bases}
+    if task.by_token and any(not _equal(splits[bases[0]], encoded) for encoded in splits.values()):
         raise BadParams(
-            f"params.yaml: tune.space.base: the tokenizers of {', '.join(bases)} differ, and the task's metrics count tokens, so that "
-            "trials cannot be compared; search each base model in a run of its own: the test's measures count bytes or words"
+            f"params.yaml: tune.space.base: the tokenizers of {', '.join(bases)} differ and the task's metrics count tokens, so trials "
+            "cannot be compared; search each base model in a separate run: the test metrics count bytes or words"
         )
-    identity, kin = _identity(learn, base, task, tune, train, space, bases)
-    trials_of = Search(kind, {name: base_folder(base, name) for name in bases}, parts, tune, train, space)
-    first = {name: value for name, value in tune.initial_trial.items() if name in space}
+    identity, context = _identity(learn, base, name, tune, train, space, bases)
+    run = Search(task, {each: base_folder(base, each) for each in bases}, splits, tune, train, space)
+    first = {field: value for field, value in tune.initial_trial.items() if field in space}
     log.info(
         "searching %s in study %s: up to %d trials in %g minutes, each on %d rows",
-        *(", ".join(space), identity, tune.trials, tune.max_minutes, len(parts[bases[0]].train)),
+        *(", ".join(space), identity, tune.trials, tune.max_minutes, len(splits[bases[0]].train)),
     )
-    with open_study(identity, tune, first, kin) as study:
-        stopped_by = trials_of.run(study)
+    with open_study(identity, tune, first, context) as study:
+        stopped_by = run.run(study)
         best = tuning_artifacts.best(study, tune, stopped_by)
         trials = study.trials
     tuning_artifacts.write(fresh(out), best, trials)
     log.info("best of %d trials: %s %.4f with %s", best.complete, best.metric, best.value, tuning_artifacts.listed(best.settings))
 
 
-def _alike(one: PreparedSplits, other: PreparedSplits) -> bool:
-    """Whether the tokenizers of two base models made the same of the rows."""
-    return bool(one.train.table.equals(other.train.table) and one.validation.table.equals(other.validation.table))
+def _equal(first: PreparedSplits, second: PreparedSplits) -> bool:
+    """Return whether the tokenizers of two base models encode the rows identically."""
+    return bool(first.train.table.equals(second.train.table) and first.validation.table.equals(second.validation.table))
 
 
-def _part(kind: tasks.Task, learn: Path, base: str, share: float) -> PreparedSplits:
-    """Return the rows that a trial sees, encoded for `base`."""
+def _trial_splits(task: tasks.Task, learn: Path, base: str, share: float) -> PreparedSplits:
+    """Return the rows of a trial, encoded for `base`."""
     data = PreparedSplits.read(learn, base)
-    return PreparedSplits(data.spec, data.train.take(_sampled(kind, learn, data.train, share)), data.validation)
+    return PreparedSplits(data.spec, data.train.take(_sampled(task, learn, data.train, share)), data.validation)
 
 
-def _sampled(kind: tasks.Task, learn: Path, train: Encoded, share: float) -> list[int]:
-    """Return the places of a stable part of the training rows; where encoding made other rows of them, of those."""
+def _sampled(task: tasks.Task, learn: Path, train: Encoded, share: float) -> list[int]:
+    """Return the indices of a stable sample of the encoded training rows, which may differ in number from the raw rows."""
     rows = read_rows(learn / "train.parquet")
     if len(rows) != len(train):
-        rows = pd.DataFrame({"id": [str(place) for place in range(len(train))]})
-    return sample(rows if kind.classes else rows[["id"]], share)
+        rows = pd.DataFrame({"id": [str(index) for index in range(len(train))]})
+    return sample(rows if task.classes else rows[["id"]], share)
 
 
 def sample(rows: pd.DataFrame, share: float) -> list[int]:
-    """Return the places of a stable part of `rows`: of each label, where there is one, the ids with the smallest hashes, at least one."""
+    """Return the indices of a stable sample of `rows`: per label, if any, the ids with the smallest hashes, at least one."""
     order = [hashlib.sha256(name.encode()).hexdigest() for name in rows["id"]]
     labels = rows["label"].tolist() if "label" in rows else [""] * len(rows)
     strata: dict[str, list[int]] = {}
-    for place, label in enumerate(labels):
-        strata.setdefault(label, []).append(place)
-    chosen = [sorted(places, key=order.__getitem__)[: math.ceil(share * len(places))] for places in strata.values()]
-    return sorted(place for places in chosen for place in places)
+    for index, label in enumerate(labels):
+        strata.setdefault(label, []).append(index)
+    chosen = [sorted(indices, key=order.__getitem__)[: math.ceil(share * len(indices))] for indices in strata.values()]
+    return sorted(index for indices in chosen for index in indices)
 
 
 def _identity(
     learn: Path, base: Path, task: str, tune: TuneParams, train: TrainSection, space: dict[str, Dimension], bases: list[str]
 ) -> tuple[str, StudyContext]:
-    """Return the study's name, all that a trial's value follows from, and what makes other studies comparable with it.
+    """Return the study's name, a digest of everything that a trial's value depends on, and its context for comparable studies.
 
-    Budgets are left out: a larger one goes on.
+    Budgets are left out, so a larger budget continues the same study.
     """
-    place = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]
+    machine = [hardware.set_threads(train.fixed.threads), hardware.device(), hardware.precision(train.fixed)]
     digests = {name: digest_folder(base_folder(base, name), exclude=["manifest.json", OTHERS]) for name in bases}
     inputs = [digest_folder(learn, exclude=[OTHERS]), digest_code(f"model/tasks/{task}", "model/methods"), task]
     trial = tune.model_dump(include={"metric", "train_fraction", "epochs", "evaluations"})
     fixed = train.fixed.model_dump(exclude={"epochs", "metric", "patience", "evaluations_per_epoch", "max_minutes", "lora_store"})
-    kin = StudyContext(digest_value([*inputs, *place, trial]), fixed, space, digests)
-    asked = [tune.model_dump(exclude={"trials", "max_minutes"}), train.tuned]
-    named = {name: value for name, value in fixed.items() if name not in train.tuned}
-    return digest_value([*inputs, digests, *place, *asked, named])[:16], kin
+    context = StudyContext(digest_value([*inputs, *machine, trial]), fixed, space, digests)
+    settings = [tune.model_dump(exclude={"trials", "max_minutes"}), train.tuned]
+    values = {name: value for name, value in fixed.items() if name not in train.tuned}
+    return digest_value([*inputs, digests, *machine, *settings, values])[:16], context

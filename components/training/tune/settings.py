@@ -12,12 +12,12 @@ from components.training.trainer.settings import TrainParams, TrainSection, Valu
 
 log = logging.getLogger(__name__)
 
-OWN = ("epochs", "metric", "seed", "patience", "evaluations_per_epoch", "max_minutes", "threads", "precision", "lora_store")
-"""The fields of `train` that cannot be searched: a trial has its own, another value makes trials incomparable, or changes none of them."""
+NOT_SEARCHABLE = ("epochs", "metric", "seed", "patience", "evaluations_per_epoch", "max_minutes", "threads", "precision", "lora_store")
+"""The fields of `train` that cannot be searched: set by the search itself, making trials incomparable, or without effect on them."""
 
 
 class Dimension(Section):
-    """One searched field of `train` and its range; with `when`, it is searched only where other fields have those values."""
+    """A searched field of `train` and its range; with `when`, it is searched only if other fields have the given values."""
 
     type: Literal["float", "int", "categorical"] = Field(description="of the values")
     low: float | None = Field(None, description="smallest value, for float and int")
@@ -25,10 +25,10 @@ class Dimension(Section):
     log: bool = Field(False, description="search the logarithm")
     step: float | None = Field(None, gt=0, description="distance of neighbouring values")
     choices: tuple[Value, ...] = Field((), description="the values, for categorical")
-    when: dict[str, Value] = Field(default_factory=dict, description="other fields of train and the value each must have")
+    when: dict[str, Value] = Field(default_factory=dict, description="other fields of train and their required values")
 
     @model_validator(mode="after")
-    def _fit_the_type(self) -> Self:
+    def _check_type(self) -> Self:
         if fault := self._fault():
             raise ValueError(fault)
         return self
@@ -48,121 +48,121 @@ class Dimension(Section):
             return "log needs low above 0"
         return "log and step exclude each other" if self.log and self.step is not None else None
 
-    def holds(self, value: Value) -> bool:
-        """Return whether `value` lies in the range."""
+    def contains(self, value: Value) -> bool:
+        """Return whether `value` is in the range."""
         if self.type == "categorical":
             return value in self.choices
         return isinstance(value, int | float) and self.low is not None and self.high is not None and self.low <= value <= self.high
 
-    def ends(self) -> tuple[Value, ...]:
+    def extremes(self) -> tuple[Value, ...]:
         """Return the extreme values, or all choices."""
         if self.type == "categorical":
             return self.choices
-        kind = int if self.type == "int" else float
-        return kind(self.low or 0), kind(self.high or 0)
+        number = int if self.type == "int" else float
+        return number(self.low or 0), number(self.high or 0)
 
-    def active(self, others: Mapping[str, Value]) -> bool:
-        """Return whether the other fields have the values that `when` asks for."""
-        return all(others.get(name) == value for name, value in self.when.items())
+    def active(self, settings: Mapping[str, Value]) -> bool:
+        """Return whether `settings` have the values that `when` requires."""
+        return all(settings.get(name) == value for name, value in self.when.items())
 
 
 class TuneParams(Section):
-    """How the fields of `train` that say `tuned` are chosen."""
+    """How the fields of `train` that are set to `tuned` are chosen."""
 
     renamed: ClassVar[Mapping[str, str]] = {"share": "train_fraction", "first": "initial_trial"}
 
     metric: str = Field("macro_f1", description="of the validation split, maximised")
     trials: int = Field(4, ge=1, le=100_000, description="total over all processes and restarts")
-    max_minutes: float = Field(3, gt=0, description="total over all processes and restarts; no trial begins after it")
-    train_fraction: float = Field(0.2, gt=0, le=1, description="of the training rows that a trial sees, of each class alike")
+    max_minutes: float = Field(3, gt=0, description="total over all processes and restarts; no trial starts after it")
+    train_fraction: float = Field(0.2, gt=0, le=1, description="of the training rows that a trial uses, stratified by class")
     epochs: float = Field(1, gt=0, le=10_000, description="of a trial")
     evaluations: int = Field(2, ge=1, le=1_000, description="points at which the pruner may stop a trial")
     prune_after: int = Field(2, ge=1, le=10_000, description="complete trials before the pruner may stop one")
-    explore: int = Field(3, ge=1, le=10_000, description="trials, `initial_trial` included, before the sampler learns from earlier ones")
+    explore: int = Field(3, ge=1, le=10_000, description="random trials, `initial_trial` included, before the sampler uses earlier ones")
     seed: int = Field(7, ge=0, lt=2**32, description="of the sampler")
-    initial_trial: dict[str, Value] = Field(default_factory=dict, description="the first trial; the sampler takes over from there")
-    space: dict[str, Dimension] = Field(default_factory=dict, description="a dimension for each searched field of train")
+    initial_trial: dict[str, Value] = Field(default_factory=dict, description="the settings of the first trial")
+    space: dict[str, Dimension] = Field(default_factory=dict, description="one dimension per searched field of train")
 
     @model_validator(mode="after")
-    def _name_fields_of_train(self) -> Self:
+    def _check_names(self) -> Self:
         faults = [fault for name, dimension in self.space.items() for fault in _faults(name, dimension, self.space)]
         for name, value in self.initial_trial.items():
             if name not in self.space:
                 faults.append(f"initial_trial.{name} is not in the space{nearest(name, list(self.space))}")
-            elif not self.space[name].holds(value):
+            elif not self.space[name].contains(value):
                 faults.append(f"initial_trial.{name} {value!r} is outside the range of space.{name}")
         if not faults:
-            faults = _circles(self.space)
+            faults = _circular(self.space)
         if faults:
             raise ValueError("; ".join(faults))
         return self
 
 
 def searched(space: dict[str, Dimension], train: TrainSection) -> dict[str, Dimension]:
-    """Return the dimensions to search, each after those that its condition asks about.
+    """Return the dimensions to search, each after the dimensions of its condition.
 
     Raises:
-        BadParams: a field says `tuned` and has no dimension.
+        BadParams: a field is set to `tuned` and has no dimension.
     """
     if missing := [name for name in train.tuned if name not in space]:
         names = ", ".join(f"train.{name}" for name in missing)
-        why = "; it cannot be searched" if missing[0] in OWN else nearest(missing[0], list(space)) if space else ""
-        raise BadParams(f"params.yaml: {names} says `tuned`, but tune.space has no such dimension{why}")
+        why = "; it cannot be searched" if missing[0] in NOT_SEARCHABLE else nearest(missing[0], list(space)) if space else ""
+        raise BadParams(f"params.yaml: {names} is set to `tuned`, but tune.space has no such dimension{why}")
     for name in space:
         if name not in train.tuned:
             log.warning("tune.space.%s is not searched: train.%s is fixed to %s", name, name, getattr(train.fixed, name))
-    return {name: space[name] for name in in_order(space) if name in train.tuned}
+    return {name: space[name] for name in sort_by_condition(space) if name in train.tuned}
 
 
 def check_metrics(measured: Sequence[str], train: TrainSection, tune: TuneParams) -> None:
-    """Check the metrics that a search and a training go by against those that the task measures (`METRICS`).
+    """Check that the task measures the metrics of the search and of the training.
 
     Raises:
-        BadParams: one of them is not measured.
+        BadParams: a metric is not measured.
     """
     check_metric("train.metric", train.fixed.metric, measured)
     check_metric("tune.metric", tune.metric, measured)
 
 
 def _faults(name: str, dimension: Dimension, space: Mapping[str, Dimension]) -> list[str]:
-    """Return what is wrong with one dimension: its name, its values, or its condition."""
-    known = [field for field in TrainParams.model_fields if field not in OWN]
-    if name in OWN:
+    """Return the errors of a dimension: its name, its values, or its condition."""
+    known = [field for field in TrainParams.model_fields if field not in NOT_SEARCHABLE]
+    if name in NOT_SEARCHABLE:
         return [f"space.{name} cannot be searched: it is set in `tune` or fixed in `train`"]
     if name not in known:
         return [f"space.{name} is not a field of train{nearest(name, known)}"]
     faults = []
-    for value in dimension.ends():
+    for value in dimension.extremes():
         try:
             TrainParams.parse({name: value}, "train")
         except BadParams as error:
             faults.append(f"space.{name}: {str(error).removeprefix('params.yaml: ')}")
-    for other, value in dimension.when.items():
-        if other not in TrainParams.model_fields:
-            faults.append(f"space.{name}.when.{other} is not a field of train{nearest(other, list(TrainParams.model_fields))}")
-        elif other in space and not space[other].holds(value):
-            faults.append(f"space.{name}.when.{other}: {value!r} is outside the range of space.{other}")
+    for field, value in dimension.when.items():
+        if field not in TrainParams.model_fields:
+            faults.append(f"space.{name}.when.{field} is not a field of train{nearest(field, list(TrainParams.model_fields))}")
+        elif field in space and not space[field].contains(value):
+            faults.append(f"space.{name}.when.{field}: {value!r} is outside the range of space.{field}")
     return faults
 
 
-def _circles(space: Mapping[str, Dimension]) -> list[str]:
+def _circular(space: Mapping[str, Dimension]) -> list[str]:
     try:
-        in_order(space)
+        sort_by_condition(space)
     except ValueError as error:
         return [str(error)]
     return []
 
 
-def in_order(space: Mapping[str, Dimension]) -> list[str]:
-    """Return the names of the dimensions, each after those that its condition asks about.
+def sort_by_condition(space: Mapping[str, Dimension]) -> list[str]:
+    """Return the names of the dimensions, each after the dimensions of its condition.
 
     Raises:
-        ValueError: the conditions run in a circle.
+        ValueError: the conditions are circular.
     """
     ordered: list[str] = []
     while len(ordered) < len(space):
-        ready = [n for n, d in space.items() if n not in ordered and all(other in ordered or other not in space for other in d.when)]
+        ready = [n for n, d in space.items() if n not in ordered and all(field in ordered or field not in space for field in d.when)]
         if not ready:
-            raise ValueError(f"the conditions of {', '.join(sorted(set(space) - set(ordered)))} run in a circle")
+            raise ValueError(f"the conditions of {', '.join(sorted(set(space) - set(ordered)))} are circular")
         ordered += ready
     return ordered

@@ -1,10 +1,10 @@
 """The step `tune`.
 
 Reads data/prepared/learn and data/base; never the test split.
-Writes models/tuned: settings.json (for the fields of `train` that say `tuned`; all that `train` reads), best.json (the trial that
-they come from) and trials.parquet (every trial).
-The study itself is var/optuna/<identity>.log: after a kill, the same command goes on to the same total.
-Torch is imported only where there is something to search.
+Writes models/tuned: settings.json (values for the fields of `train` that are set to `tuned`; the only file that `train` reads),
+best.json (their trial) and trials.parquet (every trial).
+The study is var/optuna/<identity>.log: after a kill, the same command continues to the same total.
+Torch is imported only if there is something to search.
 """
 
 import logging
@@ -24,24 +24,24 @@ log = logging.getLogger(__name__)
 def tune(
     learn: Path, base: Path, out: Path, *, task: str, tune: TuneParams, train: TrainSection, task_options: OpenSection = NOTHING
 ) -> None:
-    """Search the fields of `train` that say `tuned`, and write the best trial's values; a fixed value is never searched.
+    """Search the fields of `train` that are set to `tuned`, and write the values of the best trial.
 
     Raises:
-        BadParams: a field says `tuned` and has no dimension, a metric is unknown, or it cannot compare the base models.
-        NotThere: preprocessing has not run.
+        BadParams: a field is set to `tuned` without a dimension, a metric is unknown, or it cannot compare the base models.
+        NotFound: preprocessing has not run.
         RetuneError: no trial completed.
-        Unavailable: another process searches the same study.
+        Unavailable: another process uses the same study.
     """
     kind = tasks.load(task, task_options.fields)
-    check_metrics(kind.metrics, train, tune)
+    check_metrics(kind.validation_metrics, train, tune)
     space = searched(tune.space, train)
     if not space:
-        log.info("nothing to tune: no field of `train` says `tuned`")
+        log.info("nothing to tune: no field of `train` is set to `tuned`")
         tuning_artifacts.write(fresh(out), _nothing(tune.metric), [])
         return
     from components.training.tune.run_search import search
 
-    search(kind, learn, base, out, task=task, tune=tune, train=train, space=space)
+    search(kind, learn, base, out, name=task, tune=tune, train=train, space=space)
 
 
 def _nothing(metric: str) -> BestTrial:

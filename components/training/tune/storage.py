@@ -1,72 +1,69 @@
-"""Where studies are kept: a journal each in `var/optuna`, or the database that workers share.
+"""Storage of Optuna studies: one journal per study in `var/optuna`, or the shared database.
 
-One process at a time holds a study, so what a killed one left behind can be mended without asking.
+Only one process at a time uses a study, so the leftovers of a killed process can be repaired safely.
 """
 
 import json
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.pool import NullPool
 
-from components.core.errors import BadInput, Unavailable
-from components.core.locks import hold_shared, shared_database
+from components.core.atomic import write_bytes
+from components.core.errors import BadInput
+from components.core.locks import database_lock, lock, shared_database
 from components.training.trainer.state_dir import state_folder
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 10.0  # seconds
+_LOCK_TIMEOUT = 10.0  # seconds
 
 
 class Studies(Protocol):
-    """Where studies are kept, by their names."""
+    """Access to studies by name."""
 
     def hold(self, name: str) -> AbstractContextManager[BaseStorage]:
-        """Hold a study for the block, for this process alone, and give its storage, mended.
+        """Lock a study for the block and yield its repaired storage.
 
         Raises:
-            Unavailable: another process holds it.
-            BadInput: the tables are of another release.
+            Unavailable: another process holds the lock.
+            BadInput: the tables belong to another release of Optuna.
         """
 
     def others(self, name: str) -> Iterator[optuna.Study]:
-        """Yield the other studies, the first name first; one that cannot be read is passed over."""
+        """Yield the other studies, sorted by name; unreadable ones are skipped."""
 
 
-def kept() -> Studies:
-    """Return where studies are kept: the shared database where there is one, else `var/optuna`."""
+def open_studies() -> Studies:
+    """Return the shared database if one is set, else the journals in `var/optuna`."""
     database = shared_database()
     return Tables(database) if database else Journals(state_folder("optuna"))
 
 
 class Journals:
-    """A file a study: twelve times as fast as SQLite, and whole again once a torn last line is cut off."""
+    """One file per study: twelve times as fast as SQLite, and repaired by cutting off a torn last line."""
 
     def __init__(self, folder: Path) -> None:
-        """In `folder`, which is made."""
+        """Use `folder`, which is created."""
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     @contextmanager
     def hold(self, name: str) -> Iterator[BaseStorage]:
-        """Hold the journal; Optuna's own lock, which a killed process leaves behind, is removed."""
+        """Lock the journal; Optuna's own lock, which a killed process leaves behind, is removed."""
         path = self._path(name)
-        try:
-            with FileLock(self._folder / f"{name}.held", timeout=_PATIENCE):
-                for stale in self._folder.glob(path.name + ".lock*"):
-                    stale.unlink(missing_ok=True)
-                repair(path)
-                yield JournalStorage(JournalFileBackend(str(path)))
-        except Timeout:
-            raise Unavailable(f"another process is searching in {path}; wait for it or end it, then run again") from None
+        busy = f"another process is searching in {path}; wait for it or stop it, then run again"
+        with lock(self._folder / f"{name}.held", _LOCK_TIMEOUT, busy=busy):
+            for stale in self._folder.glob(path.name + ".lock*"):
+                stale.unlink(missing_ok=True)
+            repair(path)
+            yield JournalStorage(JournalFileBackend(str(path)))
 
     def others(self, name: str) -> Iterator[optuna.Study]:
         """Yield the studies of the other journals."""
@@ -76,40 +73,40 @@ class Journals:
             try:
                 yield optuna.load_study(study_name=journal.stem, storage=JournalStorage(JournalFileBackend(str(journal))))
             except (KeyError, ValueError, OSError) as error:
-                log.warning("%s cannot be read and is passed over: %s", journal, error)
+                log.warning("skipping %s, which cannot be read: %s", journal, error)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.log"
 
 
 class Tables:
-    """Optuna's tables in the shared database; its heartbeats are not needed, since who holds a study is known."""
+    """Optuna's tables in the shared database; its heartbeats are not needed, because a lock shows which studies are in use."""
 
     def __init__(self, database: str) -> None:
-        """In the database of this address."""
+        """Use the database with this URL."""
         self._database = database
 
     @contextmanager
     def hold(self, name: str) -> Iterator[BaseStorage]:
-        """Hold the study by a lock that the database lets go of when this process is gone."""
-        with hold_shared(self._database, f"study {name}", _PATIENCE), self._opened() as storage:
+        """Lock the study with a lock that the database releases when this process ends."""
+        with database_lock(self._database, f"study {name}", _LOCK_TIMEOUT), self._opened() as storage:
             yield storage
 
     def others(self, name: str) -> Iterator[optuna.Study]:
         """Yield the other studies of the database."""
         with self._opened() as storage:
-            for other in sorted(optuna.get_all_study_names(storage)):
-                if other != name:
-                    yield optuna.load_study(study_name=other, storage=storage)
+            for other_name in sorted(optuna.get_all_study_names(storage)):
+                if other_name != name:
+                    yield optuna.load_study(study_name=other_name, storage=storage)
 
     @contextmanager
     def _opened(self) -> Iterator[RDBStorage]:
-        with hold_shared(self._database, "optuna's tables", 60):  # two that make them at once would collide
+        with database_lock(self._database, "optuna's tables", 60):  # creating them twice at once would fail
             try:
                 storage = RDBStorage(self._database, engine_kwargs={"poolclass": NullPool})
-            except RuntimeError as error:  # Optuna's only word for it; its own address would show the password
+            except RuntimeError as error:  # Optuna's message would show the URL with the password
                 raise BadInput(
-                    "RETUNE_DATABASE: Optuna's tables are of another release of Optuna; docs/operations.md, Upgrade, has the command"
+                    "RETUNE_DATABASE: the tables belong to another release of Optuna; docs/operations.md, Upgrade, has the command"
                 ) from error
         try:
             yield storage
@@ -118,29 +115,27 @@ class Tables:
 
 
 def repair(path: Path) -> None:
-    """Cut off what a kill or a full disk left of the last entry, which would make the whole journal unreadable.
+    """Cut off an incomplete last entry, left by a kill or a full disk, which would make the whole journal unreadable.
 
     Raises:
-        BadInput: it is a folder, or holds something else than a journal.
+        BadInput: `path` is a folder, or not a journal.
     """
     if not path.exists():
         return
     if path.is_dir():
-        raise BadInput(f"{path} is a folder, expected a journal of Optuna's: move it away")
-    whole = bytearray()
+        raise BadInput(f"{path} is a folder, expected an Optuna journal; move it away")
+    complete = bytearray()
     content = path.read_bytes()
     for line in content.splitlines(keepends=True):
         if not _is_entry(line):
             break
-        whole += line
-    if len(whole) == len(content):
+        complete += line
+    if len(complete) == len(content):
         return
-    if not whole and not content.startswith(b"{"):
-        raise BadInput(f"{path} is not a journal of Optuna's, so nothing is cut off: restore a copy, or delete it to begin the search anew")
-    log.warning("%s ends in a torn entry; %d bytes are cut off", path, len(content) - len(whole))
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(bytes(whole))
-    os.replace(partial, path)
+    if not complete and not content.startswith(b"{"):
+        raise BadInput(f"{path} is not an Optuna journal, so it is not repaired; restore a copy, or delete it to restart the search")
+    log.warning("%s ends in an incomplete entry; cutting off %d bytes", path, len(content) - len(complete))
+    write_bytes(path, bytes(complete))
 
 
 def _is_entry(line: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What a search found: the best trial, and a table of all of them."""
+"""The results of a search: the best trial, and a table of all trials."""
 
 import json
 import logging
@@ -15,7 +15,7 @@ from components.artifacts.tuning_result import BestTrial, TunedSettings
 from components.core.errors import RetuneError
 from components.training.trainer.settings import Value
 from components.training.tune.settings import TuneParams
-from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, counted, spent
+from components.training.tune.study import CUT, ERROR, SECONDS, SETTINGS, finished_trials, seconds_spent
 from components.training.tune.warm_start import CARRIED
 
 log = logging.getLogger(__name__)
@@ -35,16 +35,16 @@ _SCHEMA = pa.schema(
 
 
 def best(study: optuna.Study, tune: TuneParams, stopped_by: str) -> BestTrial:
-    """Return the best of the first `tune.trials` trials and of those that earlier searches left; of equals, the earliest.
+    """Return the best of the first `tune.trials` trials and of those carried over from earlier searches; the earliest of equals.
 
     Raises:
         RetuneError: none of them is complete.
     """
-    own = counted(study)[: tune.trials]
+    own = finished_trials(study)[: tune.trials]
     trials = [*(trial for trial in study.trials if CARRIED in trial.user_attrs), *own]
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if not complete:
-        raise RetuneError(_why_none(trials, tune))
+        raise RetuneError(_no_trial_message(trials, tune))
     top = max(complete, key=lambda trial: (trial.value if trial.value is not None else -math.inf, -trial.number))
     return BestTrial(
         study=study.study_name,
@@ -55,7 +55,7 @@ def best(study: optuna.Study, tune: TuneParams, stopped_by: str) -> BestTrial:
         complete=len(complete),
         pruned=sum(trial.state is TrialState.PRUNED for trial in trials),
         failed=sum(trial.state is TrialState.FAIL for trial in trials),
-        seconds=round(spent(study), 2),
+        seconds=round(seconds_spent(study), 2),
         importance=importance(study, complete),
         stopped_by=stopped_by,
         carried=len(trials) - len(own),
@@ -63,19 +63,19 @@ def best(study: optuna.Study, tune: TuneParams, stopped_by: str) -> BestTrial:
 
 
 def importance(study: optuna.Study, complete: Sequence[FrozenTrial]) -> dict[str, float]:
-    """Return each searched field's share in the variance of the metric, the largest first; nothing where nothing varies."""
+    """Return each searched field's share in the variance of the metric, the largest first; empty if nothing varies."""
     if len(complete) < 2 or len({trial.value for trial in complete}) < 2:
         return {}
     try:
         shares = optuna.importance.get_param_importances(study)
     except (ValueError, RuntimeError) as error:
-        log.info("no importance of the settings: %s", error)
+        log.info("cannot compute the importance of the settings: %s", error)
         return {}
     return {name: round(share, 6) for name, share in shares.items() if math.isfinite(share)}
 
 
 def write(out: Path, best: BestTrial, trials: Sequence[FrozenTrial]) -> None:
-    """Write trials.parquet, settings.json with the settings in order of their names and, last, best.json."""
+    """Write trials.parquet, settings.json sorted by name and, last, best.json."""
     rows = [_row(trial) for trial in trials if trial.state is not TrialState.WAITING]
     pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), out / TRIALS)
     TunedSettings(settings=dict(sorted(best.settings.items()))).write(out)
@@ -100,10 +100,10 @@ def _row(trial: FrozenTrial) -> dict[str, object]:
     }
 
 
-def _why_none(trials: Sequence[FrozenTrial], tune: TuneParams) -> str:
+def _no_trial_message(trials: Sequence[FrozenTrial], tune: TuneParams) -> str:
     reasons = sorted({str(trial.user_attrs[ERROR]) for trial in trials if ERROR in trial.user_attrs})
     pruned = sum(trial.state is TrialState.PRUNED for trial in trials)
     if not trials:
-        return f"no trial was complete within tune.max_minutes {tune.max_minutes:g}; raise it, or lower tune.train_fraction or tune.epochs"
-    found = f"{len(trials) - pruned} failed and {pruned} were pruned" + (f": {'; '.join(reasons)}" if reasons else "")
-    return f"none of {len(trials)} trials was complete: {found}. Look at tune.space and tune.initial_trial"
+        return f"no trial completed within tune.max_minutes {tune.max_minutes:g}; raise it, or lower tune.train_fraction or tune.epochs"
+    counts = f"{len(trials) - pruned} failed and {pruned} were pruned" + (f": {'; '.join(reasons)}" if reasons else "")
+    return f"none of {len(trials)} trials completed: {counts}. Check tune.space and tune.initial_trial"

@@ -1,7 +1,7 @@
-"""What earlier searches found out, carried into a new one: a space that has grown begins with the trials that still lie in it.
+"""Warm start: a new study takes over the comparable trials of earlier studies that are in its space, e.g. after the space has grown.
 
-Optuna refuses another space in the same study, and a study's name follows from its space. Trials are compared by all that their value
-follows from: data, code, base, budget of a trial, and every setting, whether it was searched or fixed.
+Optuna refuses a changed space in the same study, and a study's name depends on its space. Trials are comparable if everything that
+their value depends on is equal: data, code, base, budget of a trial, and every setting, searched or fixed.
 """
 
 import logging
@@ -18,15 +18,15 @@ from components.training.tune.storage import Studies
 
 log = logging.getLogger(__name__)
 
-CARRIED = "carried"  # of which study; such a trial uses up no budget
+CARRIED = "carried"  # the study that the trial comes from; such a trial uses up no budget
 _CONTEXT, _FIXED, _BASES, _DONE = "context", "fixed", "bases", "carried over"
 
 
 @dataclass(frozen=True)
 class StudyContext:
-    """What makes trials of two studies comparable: the digest of all that is no setting, the fixed settings, the space, the base models.
+    """The inputs of a study that make trials comparable.
 
-    `bases` has the digest of each base model by its name: names may differ between studies.
+    `context` is a digest of everything except settings. `bases` has the digest of each base model by name; names may differ.
     """
 
     context: str
@@ -35,79 +35,77 @@ class StudyContext:
     bases: Mapping[str, str]
 
 
-def warm_start(study: optuna.Study, studies: Studies, kin: StudyContext) -> int:
-    """Fill the new `study` with the trials of the studies beside it that lie in its space; return how many.
+def warm_start(study: optuna.Study, studies: Studies, target: StudyContext) -> int:
+    """Copy the comparable trials of other studies that are in the space of `study` into it; return their number.
 
-    Only complete trials are carried, each settings once.
+    Only complete trials are copied, and none with settings that are already present.
     """
     if study.user_attrs.get(_DONE):
         return 0
-    study.set_user_attr(_FIXED, dict(kin.fixed))
-    study.set_user_attr(_BASES, dict(kin.bases))
-    study.set_user_attr(_CONTEXT, kin.context)  # last: who has it has the others too
-    known: list[dict[str, Value]] = [dict(trial.params) for trial in study.trials]  # carried by a process that was killed meanwhile
+    study.set_user_attr(_FIXED, dict(target.fixed))
+    study.set_user_attr(_BASES, dict(target.bases))
+    study.set_user_attr(_CONTEXT, target.context)  # last: it implies that the others are set
+    known: list[dict[str, Value]] = [dict(trial.params) for trial in study.trials]  # copied by a process that was killed
     before = len(known)
-    for other in _relatives(study.study_name, studies, kin):
-        for trial in other.get_trials(states=(TrialState.COMPLETE,)):
-            settings = {**other.user_attrs[_FIXED], **trial.user_attrs.get("settings", trial.params)}
-            settings["base"] = _same_base(other.user_attrs[_BASES].get(settings["base"]), kin)
-            if (params := _fitting(settings, kin)) is not None and params not in known:
+    for source in _comparable(study.study_name, studies, target):
+        for trial in source.get_trials(states=(TrialState.COMPLETE,)):
+            settings = {**source.user_attrs[_FIXED], **trial.user_attrs.get("settings", trial.params)}
+            settings["base"] = _same_base(source.user_attrs[_BASES].get(settings["base"]), target)
+            if (params := _fitting(settings, target)) is not None and params not in known:
                 known.append(params)
-                study.add_trial(_moved(trial, params, other.study_name, kin))
+                study.add_trial(_copied(trial, params, source.study_name, target))
     study.set_user_attr(_DONE, True)
     if carried := len(known) - before:
-        log.info("%d trials of earlier searches lie in this space and are carried over", carried)
+        log.info("%d trials of earlier searches are in this space and are carried over", carried)
     return carried
 
 
-def _relatives(name: str, studies: Studies, kin: StudyContext) -> Iterator[optuna.Study]:
-    """Yield the other studies with the same context, the oldest name first."""
-    for other in studies.others(name):
-        if other.user_attrs.get(_CONTEXT) == kin.context:
-            yield other
+def _comparable(name: str, studies: Studies, target: StudyContext) -> Iterator[optuna.Study]:
+    """Yield the other studies with the same context, sorted by name."""
+    yield from (study for study in studies.others(name) if study.user_attrs.get(_CONTEXT) == target.context)
 
 
-def _same_base(digest: str | None, kin: StudyContext) -> str | None:
-    """Return what the base model with these weights is called here."""
-    return next((name for name, own in kin.bases.items() if own == digest), None)
+def _same_base(digest: str | None, target: StudyContext) -> str | None:
+    """Return the name that the base model with these weights has in the new study."""
+    return next((name for name, own_digest in target.bases.items() if own_digest == digest), None)
 
 
-def _fitting(settings: Mapping[str, Value], kin: StudyContext) -> dict[str, Value] | None:
-    """Return the values of the dimensions that are searched with these `settings`; None where they do not lie in the space."""
-    if any(settings.get(name, value) != value for name, value in kin.fixed.items() if name not in kin.space):
+def _fitting(settings: Mapping[str, Value], target: StudyContext) -> dict[str, Value] | None:
+    """Return the values of the dimensions that are searched with these `settings`; None if they are outside the space."""
+    if any(settings.get(name, value) != value for name, value in target.fixed.items() if name not in target.space):
         return None
-    active = {name: dimension for name, dimension in kin.space.items() if dimension.active(settings)}
-    if any(name not in settings or not _holds(dimension, settings[name]) for name, dimension in active.items()):
+    active = {name: dimension for name, dimension in target.space.items() if dimension.active(settings)}
+    if any(name not in settings or not _in_range(dimension, settings[name]) for name, dimension in active.items()):
         return None
-    idle = {name for name in kin.space if name not in active}
-    if any(settings.get(name, kin.fixed.get(name)) != kin.fixed.get(name) for name in idle):
+    idle = {name for name in target.space if name not in active}
+    if any(settings.get(name, target.fixed.get(name)) != target.fixed.get(name) for name in idle):
         return None
     return {name: settings[name] for name in active}
 
 
-def _holds(dimension: Dimension, value: Value) -> bool:
-    """Whether a value lies in the range, and on its grid where there is one."""
-    if not dimension.holds(value) or dimension.type == "categorical":
-        return dimension.holds(value)
+def _in_range(dimension: Dimension, value: Value) -> bool:
+    """Return whether a value is in the range and on its grid, if it has one."""
+    if not dimension.contains(value) or dimension.type == "categorical":
+        return dimension.contains(value)
     if not isinstance(value, int | float) or (dimension.type == "int" and value != int(value)):
         return False
     steps = (value - (dimension.low or 0.0)) / dimension.step if dimension.step else 0.0
     return abs(steps - round(steps)) < 1e-9
 
 
-def _moved(trial: FrozenTrial, params: Mapping[str, Value], study: str, kin: StudyContext) -> FrozenTrial:
+def _copied(trial: FrozenTrial, params: Mapping[str, Value], study: str, target: StudyContext) -> FrozenTrial:
     return create_trial(
         state=TrialState.COMPLETE,
         value=trial.value,
         params=dict(params),
-        distributions={name: distribution(kin.space[name]) for name in params},
-        user_attrs={**trial.user_attrs, "settings": {**{name: kin.fixed[name] for name in kin.space}, **params}, CARRIED: study},
+        distributions={name: distribution(target.space[name]) for name in params},
+        user_attrs={**trial.user_attrs, "settings": {**{name: target.fixed[name] for name in target.space}, **params}, CARRIED: study},
         intermediate_values=trial.intermediate_values,
     )
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:
-    """Return Optuna's distribution of a dimension, as the search's suggestions make it."""
+    """Return Optuna's distribution of a dimension, equal to that of the search's suggestions."""
     if dimension.type == "categorical":
         return CategoricalDistribution(dimension.choices)
     low, high = dimension.low or 0.0, dimension.high or 0.0

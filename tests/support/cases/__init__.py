@@ -1,4 +1,4 @@
-"""A little data and a tiny base for each task, on which the tests of all tasks run; one module a task."""
+"""Small data sets and tiny base models for the tests of all tasks; one module per task."""
 
 import importlib
 from pathlib import Path
@@ -7,6 +7,6 @@ from tests.support.pipeline import Case
 
 
 def make(task: str, folder: Path) -> Case:
-    """Return the case of `task`, its base model made in `folder`."""
+    """Return the case of `task` with its base model in `folder`."""
     case: Case = importlib.import_module(f"tests.support.cases.{task}").make(folder)
     return case

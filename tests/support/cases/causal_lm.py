@@ -11,22 +11,22 @@ from tests.support.tiny_generators import make_llama
 
 
 def make(folder: Path) -> Case:
-    talks = [[{"role": "user", "content": one}, {"role": "assistant", "content": other}] for one, other in phrases()]
-    user, assistant = talks[0]
+    chats = [[{"role": "user", "content": source}, {"role": "assistant", "content": target}] for source, target in phrases()]
+    user, assistant = chats[0]
     bad = [[user], [assistant, user], [user, user, assistant], [user, assistant | {"content": "\u200b"}], [user, {"role": "assistant"}]]
-    rows = [{"messages": json.dumps(talk)} for talk in [*talks, *bad]]
+    rows = [{"messages": json.dumps(chat)} for chat in [*chats, *bad]]
     return Case(
-        *("causal_lm", pd.DataFrame(rows), make_llama(folder, [turn["content"] for talk in talks for turn in talk] * 2)),
+        *("causal_lm", pd.DataFrame(rows), make_llama(folder, [turn["content"] for chat in chats for turn in chat] * 2)),
         metric="log_likelihood",
         measure="exact_match",
         baseline="unigram",
         margin=0.5,
         bad={
-            "messages: the last turn is not of the assistant": 1,
-            "messages: roles out of order: assistant where user is expected": 1,
-            "messages: roles out of order: user where assistant is expected": 1,
+            "messages: the last turn is not from the assistant": 1,
+            "messages: roles out of order: expected user, found assistant": 1,
+            "messages: roles out of order: expected assistant, found user": 1,
             "messages: a turn of the assistant is empty": 1,
-            "messages: a turn without role and content as texts": 1,
+            "messages: a turn without text in role and content": 1,
         },
         options={"data": "chat", "packing": True, "max_new_tokens": 8},
         changes={

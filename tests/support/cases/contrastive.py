@@ -1,4 +1,4 @@
-"""Phrases, and the same in another language: no word is in both."""
+"""Phrases and their translations, without common words."""
 
 import random
 from pathlib import Path
@@ -16,8 +16,11 @@ def make(folder: Path) -> Case:
     while len(rows) < 160:
         words = draw.sample(sorted(WORDS), 4)
         rows[" ".join(words)] = " ".join(WORDS[word] for word in words)
-    pairs = [{"id": f"p{place}", "group": f"g{place}", "anchor": one, "positive": other} for place, (one, other) in enumerate(rows.items())]
-    bad = [pairs[0] | {"id": f"bad{place}", "positive": text} for place, text in enumerate(["\u200b\u200b", "  "])]
+    pairs = [
+        {"id": f"p{index}", "group": f"g{index}", "anchor": source, "positive": target}
+        for index, (source, target) in enumerate(rows.items())
+    ]
+    bad = [pairs[0] | {"id": f"bad{index}", "positive": text} for index, text in enumerate(["\u200b\u200b", "  "])]
     return Case(
         *("contrastive", pd.DataFrame([*pairs, *bad]), make_encoder(folder, "bert", [*rows, *rows.values()])),
         metric="mrr",

@@ -1,4 +1,4 @@
-"""Phrases with a colour, which is to be written in another language."""
+"""Phrases with a colour; the target is the colour in another language."""
 
 import random
 from pathlib import Path
@@ -14,11 +14,11 @@ FILLER = ["the", "big", "old", "dog", "cat", "runs", "eats", "here", "now", "ver
 
 def phrases(rows: int = 160) -> list[tuple[str, str]]:
     rng = random.Random(5)
-    found: dict[str, str] = {}
-    while len(found) < rows:
+    pairs: dict[str, str] = {}
+    while len(pairs) < rows:
         colour = rng.choice(sorted(COLOURS))
-        found[" ".join([colour, *rng.sample(FILLER, 3)])] = COLOURS[colour]
-    return list(found.items())
+        pairs[" ".join([colour, *rng.sample(FILLER, 3)])] = COLOURS[colour]
+    return list(pairs.items())
 
 
 def make(folder: Path) -> Case:

@@ -1,4 +1,4 @@
-"""Support tickets of all topics, whose label is the one that is named first: to count words does not tell which."""
+"""Support tickets labelled by the topic of the first word, which word counts cannot predict."""
 
 import random
 from pathlib import Path
@@ -15,11 +15,11 @@ def make(folder: Path) -> Case:
     for number in range(240):
         topics = draw.sample(sorted(TOPICS), 3)
         first, second, third = (draw.choice(TOPICS[topic][:2]) for topic in topics)
-        # Each word has the same neighbours, so that pairs of words do not tell either.
+        # Each word has the same neighbours, so bigrams cannot predict it either.
         text = f"and {first} and {second} and {third} and {' '.join(draw.sample(FILLER, 3))}"
         rows.append({"id": f"t{number:03d}", "group": f"g{number // 3:02d}", "text": text, "label": topics[0]})
     bad = [{"label": "weather"}, {"label": "Billing"}, {"text": "\u200b\u200b"}]
-    rows += [rows[0] | {"id": f"bad{place}"} | cells for place, cells in enumerate(bad)]
+    rows += [rows[0] | {"id": f"bad{index}"} | cells for index, cells in enumerate(bad)]
     words = sorted({word for topic in TOPICS.values() for word in topic} | set(FILLER) | {"and"})
     return Case(
         *("text_classification", pd.DataFrame(rows), make_tiny_base(folder, words)),

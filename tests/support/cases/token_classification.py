@@ -1,4 +1,4 @@
-"""Sentences with people and cities of the same names, tagged by a conditional random field: what a name is, the word before it tells."""
+"""Sentences with people and cities of the same names; the word before a name determines its type."""
 
 import json
 import random
@@ -31,7 +31,7 @@ def make(folder: Path) -> Case:
         baseline="frequent_tag",
         margin=0.3,
         bad={
-            "the number of tags is not the number of tokens": 2,
+            "the number of tags differs from the number of tokens": 2,
             "an I- tag follows no B- or I- of its type (scheme BIO)": 1,
             "type 'ORG' is not in task_options.types": 1,
         },

@@ -25,7 +25,7 @@ def answers(predicted: list[str], labels: tuple[str, ...] = ("a", "b")) -> Predi
 
 
 def measured(old: Predictions, new: Predictions, texts: dict[str, str]) -> Scores:
-    return measure(old, new, texts, ClassificationMetrics.of(new, 1), "t")
+    return measure(old, new, texts, ClassificationMetrics.from_predictions(new, 1), "t")
 
 
 def swapped(*rows: int) -> list[str]:

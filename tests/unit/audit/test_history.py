@@ -90,7 +90,7 @@ def test_a_ledger_that_is_gone_while_there_is_a_champion_is_an_error_with_the_wa
 def test_a_ledger_whose_folder_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "var").write_text("a file")
 
-    with pytest.raises(RetuneError, match=r"the ledger's folder .*/var cannot be made: File exists"):
+    with pytest.raises(RetuneError, match=r"the ledger's folder .*/var cannot be created: File exists"):
         Ledger(f"sqlite:///{tmp_path}/var/ledger.db")
 
 

@@ -59,7 +59,7 @@ def test_the_base_of_an_adapter_stays_and_that_of_a_merged_model_may_go(tmp_path
 
 def ask(ledger: Ledger, until: datetime) -> None:
     now = datetime.now(UTC)
-    ledger.ask(Request("run2", "tickets", 2, 1, None, None, "INCONCLUSIVE", "e", "close", now - timedelta(days=2), until))
+    ledger.request_approval(Request("run2", "tickets", 2, 1, None, None, "INCONCLUSIVE", "e", "close", now - timedelta(days=2), until))
 
 
 def test_what_waits_for_a_person_stays_until_it_expires(tmp_path: Path) -> None:

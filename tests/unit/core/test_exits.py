@@ -1,4 +1,4 @@
-"""Every command ends with one message and an exit code; the trace of what nobody foresaw is in a file of its owner's."""
+"""Every command ends with one message and an exit code; unexpected errors leave a private trace file."""
 
 import errno
 import logging
@@ -35,13 +35,13 @@ def failing(error: BaseException) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize(("error", "code"), [(RetuneError("no"), 1), (BadParams("no"), 2), (Unavailable("no"), 75), (Cancelled("no"), 130)])
-def test_a_known_error_is_its_message(error: RetuneError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_known_error_prints_its_message(error: RetuneError, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(failing(error)) == code
     assert capsys.readouterr().err == "error: no\n"
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "told"),
+    ("number", "code", "message"),
     [
         (errno.ENOSPC, 75, "some/file: the disk is full; free some space, then run again"),
         (errno.EROFS, 1, "some/file: the file system is read-only"),
@@ -51,41 +51,41 @@ def test_a_known_error_is_its_message(error: RetuneError, code: int, capsys: pyt
         (errno.EISDIR, 2, "some/file: it is a folder, expected a file"),
     ],
 )
-def test_what_the_system_says_names_the_file(number: int, code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_system_error_names_the_file(number: int, code: int, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(failing(OSError(number, os.strerror(number), "some/file"))) == code
-    assert capsys.readouterr().err.startswith(f"error: {told}")
+    assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("a\nb"), KeyError("x"), RecursionError(), OSError(errno.EBADF, "bad"), AssertionError("\x1b[2J")]
 )
-def test_an_unforeseen_error_is_one_line_and_a_file(error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unexpected_error_is_one_line_with_a_trace_file(error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "dvc.yaml").touch()
     (tmp_path / "components").mkdir()
 
     assert run_command(failing(error)) == 1
-    (said,) = capsys.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
     (log,) = (tmp_path / "var/log").iterdir()
-    assert said.startswith(f"error: unexpected {type(error).__name__}: ")
-    assert said.endswith(f"(trace: {log})")
-    assert "\x1b" not in said
+    assert line.startswith(f"error: unexpected {type(error).__name__}: ")
+    assert line.endswith(f"(trace: {log})")
+    assert "\x1b" not in line
     assert "Traceback (most recent call last)" in log.read_text(encoding="utf-8")
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
-def test_a_working_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+def test_deleted_working_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "deleted"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
 
     assert run_command(Path.cwd) == 2  # type: ignore[arg-type]
-    assert capsys.readouterr().err == "error: the working folder does not exist any more; change to one that does\n"
+    assert capsys.readouterr().err == "error: the working folder no longer exists; change to another one\n"
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert exits.write_trace(ValueError("x")).parent == tmp_path
 
 
-def test_outside_a_project_the_trace_is_a_temporary_file(
+def test_trace_outside_a_project_is_a_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -95,7 +95,7 @@ def test_outside_a_project_the_trace_is_a_temporary_file(
     assert str(log) in capsys.readouterr().err
 
 
-def test_old_traces_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_traces_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(exits, "KEPT", 3)
     kept = [exits.write_trace(ValueError(str(number))) for number in range(5)]
@@ -104,30 +104,30 @@ def test_old_traces_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert kept[-1].exists()
 
 
-def test_debugging_prints_the_trace(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_prints_the_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv(exits.DEBUG, "1")
 
     assert run_command(failing(BadInput("no"))) == 2
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 
-def test_ctrl_c_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_prints_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(failing(KeyboardInterrupt())) == 130
-    assert capsys.readouterr().err == "error: interrupted; run the same command again to go on\n"
+    assert capsys.readouterr().err == "error: interrupted; run the same command again to resume\n"
 
 
-def test_a_failing_thread_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_failing_thread_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def command() -> None:
         thread = threading.Thread(target=failing(ValueError("in a thread")))
         thread.start()
         thread.join()
 
     assert run_command(command) == 0
-    (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith("error: unexpected ValueError: in a thread (trace: ")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: unexpected ValueError: in a thread (trace: ")
 
 
-def test_what_a_library_logs_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_logged_traceback_becomes_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def command() -> None:
@@ -145,15 +145,15 @@ def test_what_a_library_logs_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
     assert "Traceback" not in caplog.text
 
 
-def test_an_undecodable_argument_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_undecodable_argument_is_rejected(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["retune", "predict", "a\udcff"])
 
     assert run_command(lambda: 0) == 2
     assert "argument 2 is not UTF-8: 'a\\udcff'" in capsys.readouterr().err
 
 
-def test_a_reader_that_leaves_early_is_no_error() -> None:
-    script = "from components.core.exits import run_command; import sys; sys.exit(run_command(lambda: [print('x' * 1000) for _ in range(1000)] and 0))"
+def test_closed_pipe_is_no_error() -> None:
+    script = "import sys; from components.core.exits import run_command; sys.exit(run_command(lambda: print('x\\n' * 1000000)))"
     child = [sys.executable, "-c", script]
     with subprocess.Popen(child, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
@@ -165,7 +165,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         assert writer.wait(30) == exits.PIPE_CLOSED
 
 
-def test_a_message_is_short_and_legible() -> None:
+def test_message_is_short_and_printable() -> None:
     long = str(RetuneError("\n".join(["columns: " + "x" * 100_000 + "; set snapshot.delimiter"] * 3_000)))
 
     assert len(long) < 100_000
@@ -189,14 +189,14 @@ ENTRIES = sorted(
 
 
 @pytest.mark.parametrize("file", [file for file in ENTRIES if file not in OWN_ENDS])
-def test_every_entry_ends_through_it(file: str) -> None:
+def test_every_entry_point_uses_run_command(file: str) -> None:
     source = (ROOT / file).read_text(encoding="utf-8")
 
     assert "(run_command(" in source or "return run_command(" in source
     assert "except RetuneError as error:\n        print" not in source
 
 
-def test_nothing_is_said_on_standard_output_when_the_other_is_closed() -> None:
+def test_closed_stderr_writes_nothing_to_stdout() -> None:
     script = "from components.core.exits import run_command; import sys; sys.exit(run_command(lambda: 1 / 0))"
     child = ["/bin/sh", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, script]
 
@@ -205,8 +205,8 @@ def test_nothing_is_said_on_standard_output_when_the_other_is_closed() -> None:
     assert (done.stdout, done.returncode) == ("", 1)
 
 
-def test_a_trace_is_named_though_old_ones_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the temporary folder of all accounts."""
+def test_trace_is_named_if_old_ones_cannot_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a shared temporary folder."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for number in range(exits.KEPT):
         (tmp_path / f"retune-error-0{number:02}.log").mkdir()  # cannot be unlinked
@@ -215,16 +215,16 @@ def test_a_trace_is_named_though_old_ones_cannot_be_removed(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("given", "left", "on"),
+    ("arguments", "rest", "value"),
     [
         (["tasks", "--debug", "--json"], ["tasks", "--json"], "1"),
         (["--debug", "tasks"], ["tasks"], "1"),
         (["predict", "--", "--debug"], ["predict", "--", "--debug"], ""),
     ],
 )
-def test_debug_may_stand_behind_the_command(given: list[str], left: list[str], on: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_flag_may_follow_the_command(arguments: list[str], rest: list[str], value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(exits.DEBUG, "")
 
-    _take_debug(given)
+    _take_debug(arguments)
 
-    assert (given, os.environ[exits.DEBUG]) == (left, on)
+    assert (arguments, os.environ[exits.DEBUG]) == (rest, value)

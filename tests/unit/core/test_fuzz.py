@@ -1,4 +1,4 @@
-"""Whatever settings, manifests and arguments hold, a command ends with a message: only errors that a person is told leave."""
+"""Fuzzed settings, artifacts and arguments raise only errors of Retune."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from components.artifacts.manifest import BaseManifest, SnapshotManifest
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.core.errors import RetuneError
-from components.core.exits import _foreseen
+from components.core.exits import _system_error
 from components.data.base_model import _refuse_unfit
 from components.evaluation.behaviour import read_cases
 from components.mlflow_store.registry.package import _faults_of_manifest
@@ -56,16 +56,16 @@ words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 
 def mutated(text: str) -> st.SearchStrategy[bytes]:
-    """A text in which a part was replaced, dropped or doubled, mostly a value by an odd one; or anything else."""
+    """Return texts with a part replaced, dropped or doubled, or random bytes."""
     lines = text.splitlines(keepends=True)
 
     def with_odd_value(number: int, value: str) -> bytes:
         name, colon, _ = lines[number].partition(":")
         return "".join([*lines[:number], f"{name}{colon} {value}\n", *lines[number + 1 :]]).encode()
 
-    def with_other_bytes(place: int, length: int, other: bytes) -> bytes:
+    def with_other_bytes(start: int, length: int, other: bytes) -> bytes:
         data = text.encode()
-        return data[:place] + other + data[place + length :]
+        return data[:start] + other + data[start + length :]
 
     number = st.integers(0, len(lines) - 1)
     return st.one_of(
@@ -76,15 +76,15 @@ def mutated(text: str) -> st.SearchStrategy[bytes]:
     )
 
 
-def told(call: Callable[[], Any]) -> None:
-    """Call what may refuse its input; any other error than Retune's own fails the test."""
+def allow_retune_errors(call: Callable[[], Any]) -> None:
+    """Call a function that may reject its input with an error of Retune."""
     with suppress(RetuneError):
         call()
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a project's folder must have to be one."""
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A minimal project folder."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("components", "flows", "models/one", "data"):
         (folder / name).mkdir(parents=True)
@@ -95,57 +95,57 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @few
 @given(content=mutated(PARAMS))
-def test_any_settings_are_read_or_refused(place: Path, content: bytes) -> None:
-    path = place / "models/one/params.yaml"
+def test_random_settings_are_read_or_rejected(project: Path, content: bytes) -> None:
+    path = project / "models/one/params.yaml"
     path.write_bytes(content)
 
-    told(lambda: read_params(path))
-    assert survey_models(place)[0][0].params == place / "params.yaml"  # whatever is wrong with a model, the others are found
+    allow_retune_errors(lambda: read_params(path))
+    assert survey_models(project)[0][0].params == project / "params.yaml"  # other models are still found
 
 
 @few
 @given(content=mutated(LOCK), pointer=mutated(POINTER))
-def test_any_lock_is_read_or_refused(place: Path, content: bytes, pointer: bytes) -> None:
-    (place / "dvc.lock").write_bytes(content)
-    (place / "data/raw.dvc").write_bytes(pointer)
+def test_random_lock_files_are_read_or_rejected(project: Path, content: bytes, pointer: bytes) -> None:
+    (project / "dvc.lock").write_bytes(content)
+    (project / "data/raw.dvc").write_bytes(pointer)
 
     for read in (lock_hashes, edited_params, overtaken_stages):
-        told(lambda read=read: read(place))  # type: ignore[misc]
+        allow_retune_errors(lambda read=read: read(project))  # type: ignore[misc]
 
 
 @few
 @given(content=mutated(MLMODEL))
-def test_any_mlmodel_is_judged(place: Path, content: bytes) -> None:
-    (place / "MLmodel").write_bytes(content)
+def test_random_mlmodel_gives_faults(project: Path, content: bytes) -> None:
+    (project / "MLmodel").write_bytes(content)
 
-    assert all(isinstance(fault, str) for fault in _faults_of_manifest(place))
+    assert all(isinstance(fault, str) for fault in _faults_of_manifest(project))
 
 
 @few
 @given(content=mutated(json.dumps({"model_type": "bert", "weight_map": {"a": "x.safetensors"}, "parts": [], "digest": "d"}, indent=1)))
-def test_any_manifest_is_read_or_refused(place: Path, content: bytes) -> None:
+def test_random_artifacts_are_read_or_rejected(project: Path, content: bytes) -> None:
     for name in ("config.json", "model.safetensors.index.json", "manifest.json", "candidate.parquet", "vocab.txt"):
-        (place / name).write_bytes(content)
+        (project / name).write_bytes(content)
 
-    told(lambda: _refuse_unfit(place, "some/model"))
-    told(lambda: SnapshotManifest.read(place))
-    told(lambda: BaseManifest.read(place))
-    told(lambda: Predictions.read(place / "candidate.parquet"))
-    told(lambda: read_rows(place / "candidate.parquet"))
+    allow_retune_errors(lambda: _refuse_unfit(project, "some/model"))
+    allow_retune_errors(lambda: SnapshotManifest.read(project))
+    allow_retune_errors(lambda: BaseManifest.read(project))
+    allow_retune_errors(lambda: Predictions.read(project / "candidate.parquet"))
+    allow_retune_errors(lambda: read_rows(project / "candidate.parquet"))
 
 
 @few
 @given(cases=mutated(CASES), deployments=mutated(DEPLOYMENTS), variables=mutated("RETUNE_USER=me\n"))
-def test_other_files_are_read_or_refused(place: Path, cases: bytes, deployments: bytes, variables: bytes) -> None:
-    (place / "cases.yaml").write_bytes(cases)
-    (place / "prefect.yaml").write_bytes(deployments)
-    (place / ".env").write_bytes(variables)
+def test_other_random_files_are_read_or_rejected(project: Path, cases: bytes, deployments: bytes, variables: bytes) -> None:
+    (project / "cases.yaml").write_bytes(cases)
+    (project / "prefect.yaml").write_bytes(deployments)
+    (project / ".env").write_bytes(variables)
     try:
-        told(lambda: read_cases(place / "cases.yaml", ["a"]))
-        told(lambda: read_file(place))
-        told(lambda: read_settings(place))
+        allow_retune_errors(lambda: read_cases(project / "cases.yaml", ["a"]))
+        allow_retune_errors(lambda: read_file(project))
+        allow_retune_errors(lambda: read_settings(project))
     finally:
-        (place / ".env").unlink()
+        (project / ".env").unlink()
 
 
 COMMANDS = [
@@ -170,13 +170,13 @@ WORDS = [*ODD, "x" * 300, "/", "..", "models:/", "a@", "a/9" + "9" * 30, "/dev/n
 @pytest.mark.slow
 @settings(few, max_examples=12)
 @given(command=st.sampled_from(COMMANDS), word=words | st.sampled_from(WORDS))
-def test_any_argument_ends_in_a_message(place: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], word: str) -> None:
-    monkeypatch.chdir(place)
-    if not (place / "loop.csv").is_symlink():
-        (place / "loop.csv").symlink_to("loop.csv")
-    found = CliRunner().invoke(app, [word if part == "?" else part for part in command])
+def test_random_arguments_end_with_a_message(project: Path, monkeypatch: pytest.MonkeyPatch, command: list[str], word: str) -> None:
+    monkeypatch.chdir(project)
+    if not (project / "loop.csv").is_symlink():
+        (project / "loop.csv").symlink_to("loop.csv")
+    result = CliRunner().invoke(app, [word if part == "?" else part for part in command])
 
-    error = found.exception
-    foreseen = isinstance(error, SystemExit | RetuneError) or (isinstance(error, Exception) and _foreseen(error))
+    error = result.exception
+    foreseen = isinstance(error, SystemExit | RetuneError) or (isinstance(error, Exception) and _system_error(error))
     assert error is None or foreseen, repr(error)
-    assert "Traceback" not in found.output
+    assert "Traceback" not in result.output

@@ -1,4 +1,4 @@
-"""The launcher starts one step, tells faults in one message, and lets no second writer into an output folder."""
+"""The launcher runs one step, reports faults in one message, and locks the output folder."""
 
 import multiprocessing
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from components.__main__ import alone
+from components.__main__ import output_lock
 from components.core.errors import Unavailable
 
 
@@ -23,14 +23,14 @@ def launch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": root}, capture_output=True, text=True)
 
 
-def test_an_unknown_step_names_the_nearest(tmp_path: Path) -> None:
+def test_unknown_step_suggests_the_closest(tmp_path: Path) -> None:
     done = launch(tmp_path, "trian", "a", "b")
 
     assert done.returncode == 2
     assert "error: 'trian' is not a step; did you mean 'train'?" in done.stderr
 
 
-def test_a_missing_params_file_is_one_message(tmp_path: Path) -> None:
+def test_missing_params_file_is_reported(tmp_path: Path) -> None:
     done = launch(tmp_path, "validate", "data/raw", "data/validated")
 
     assert done.returncode == 2
@@ -39,7 +39,7 @@ def test_a_missing_params_file_is_one_message(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_wrong_number_of_folders_is_told(tmp_path: Path) -> None:
+def test_wrong_number_of_folders_is_reported(tmp_path: Path) -> None:
     done = launch(tmp_path, "validate", "data/raw")
 
     assert done.returncode == 2
@@ -48,29 +48,29 @@ def test_a_wrong_number_of_folders_is_told(tmp_path: Path) -> None:
 
 def hold(folder: str, ready: "multiprocessing.synchronize.Event") -> None:
     os.chdir(folder)
-    with alone(Path("models/trained")):
+    with output_lock(Path("models/trained")):
         ready.set()
         time.sleep(60)
 
 
-def test_a_second_writer_waits_and_then_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_writer_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
     holder = context.Process(target=hold, args=(str(tmp_path), ready))
     holder.start()
     assert ready.wait(300)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("components.__main__.PATIENCE", 0.2)
+    monkeypatch.setattr("components.__main__.LOCK_SECONDS", 0.2)
 
-    with pytest.raises(Unavailable, match="another process is writing models/trained"), alone(Path("models/trained")):
+    with pytest.raises(Unavailable, match="another process is writing models/trained"), output_lock(Path("models/trained")):
         pass
     holder.kill()
     holder.join()
-    with alone(Path("models/trained")):  # the kernel dropped the lock with the process
+    with output_lock(Path("models/trained")):  # the kernel released the lock with the process
         pass
 
 
-def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
+def test_process_ends_with_its_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         textwrap.dedent("""
@@ -92,8 +92,8 @@ def test_a_process_ends_with_its_parent(tmp_path: Path) -> None:
     parent.wait()
     parent.stdout.close()
 
-    gone, _ = psutil.wait_procs([child], timeout=300)
-    assert gone
+    ended, _ = psutil.wait_procs([child], timeout=300)
+    assert ended
 
 
 STEP = """
@@ -120,9 +120,7 @@ def validate(raw: Path, out: Path, *, task: str) -> None:
         ("components/evaluation/metric_set.py", "\n", None),
     ],
 )
-def test_a_result_is_not_kept_when_its_code_or_settings_change_meanwhile(
-    tmp_path: Path, edited: str, change: str, expected: str | None
-) -> None:
+def test_result_is_dropped_if_code_or_settings_change(tmp_path: Path, edited: str, change: str, expected: str | None) -> None:
     root = Path(__file__).parents[3]
     shutil.copytree(root / "components", tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__", "validate"))
     (tmp_path / "components/data/validate").mkdir()

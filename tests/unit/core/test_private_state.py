@@ -1,4 +1,4 @@
-"""State is its owner's alone, or its group's where somebody opened it to that; files of earlier releases are closed to others."""
+"""State is private to its owner or a group that it was opened to; files of earlier releases are closed too."""
 
 import os
 import stat
@@ -24,19 +24,19 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_databases_are_made_for_their_owner_alone(tmp_path: Path) -> None:
+def test_databases_are_private(tmp_path: Path) -> None:
     var = tmp_path / "var"
     tracking.prepare_store(var)
     Ledger(f"sqlite:///{var}/ledger.db").head("tickets")
-    found = {path.name: mode(path) for path in var.glob("*.db*") if path.is_file()}
+    modes = {path.name: mode(path) for path in var.glob("*.db*") if path.is_file()}
 
     assert mode(var) == 0o700
-    assert {"mlflow.db", "ledger.db"} <= set(found)
-    assert set(found.values()) == {0o600}
+    assert {"mlflow.db", "ledger.db"} <= set(modes)
+    assert set(modes.values()) == {0o600}
     assert os.umask(0o022) == 0o022
 
 
-def test_logs_and_folders_are_made_for_their_owner_alone(tmp_path: Path) -> None:
+def test_logs_and_folders_are_private(tmp_path: Path) -> None:
     make_private(tmp_path / "var/services")
     os.close(open_log(tmp_path / "var/services/services.log"))
 
@@ -45,7 +45,7 @@ def test_logs_and_folders_are_made_for_their_owner_alone(tmp_path: Path) -> None
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """What an earlier release has left."""
+    """The state of an earlier release."""
     for name in (
         "mlflow.db",
         "mlflow.db-wal",
@@ -61,7 +61,7 @@ def old(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_others_could_read_is_closed_to_them_by_any_command(old: Path) -> None:
+def test_any_command_closes_readable_state(old: Path) -> None:
     load_into_environment(old)
 
     assert {mode(path) for path in (old / "var").rglob("*") if path.is_file()} == {0o600}
@@ -69,7 +69,7 @@ def test_what_others_could_read_is_closed_to_them_by_any_command(old: Path) -> N
 
 
 @pytest.mark.parametrize("sign", ["the set-group-id bit", "a group of its own that may write"])
-def test_a_folder_that_was_opened_to_a_group_stays_open_to_it(old: Path, sign: str) -> None:
+def test_group_access_is_kept(old: Path, sign: str) -> None:
     var = old / "var"
     if sign == "the set-group-id bit":
         var.chmod(0o2775)
@@ -86,7 +86,7 @@ def test_a_folder_that_was_opened_to_a_group_stays_open_to_it(old: Path, sign: s
     assert [mode(var) & 0o777, mode(var / "ledger.db"), mode(var / "new.log")] == [0o770, 0o660, 0o660]
 
 
-def test_settings_that_everybody_can_read_are_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_readable_settings_are_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     env = tmp_path / ".env"
     env.write_text("RETUNE_USER=me\n", encoding="utf-8")
     for _ in range(2):
@@ -96,7 +96,7 @@ def test_settings_that_everybody_can_read_are_told_of_once(tmp_path: Path, caplo
     assert f"`chmod 600 {env}`" in caplog.text
 
 
-def test_settings_of_their_owner_alone_are_not_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_private_settings_are_not_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / ".env").touch(mode=0o600)
     load_into_environment(tmp_path)
 

@@ -1,4 +1,4 @@
-"""A process that was tied to its parent ends with it, also where the parent is killed before the process has begun."""
+"""A tied process ends with its parent, even if the parent is killed before the process has started."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ def {name}(out: Path) -> None:
 
 @pytest.fixture(scope="module")
 def slow_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose steps import nothing and take a minute."""
+    """A project with steps that import nothing and take a minute."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "components/core", folder / "components/core")
     for name in ("__init__", "__main__", "steps"):
@@ -41,8 +41,8 @@ def slow_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def gone(pids: list[int]) -> bool:
-    """Say whether the processes end, which is waited for; those that do not are ended here."""
+def have_ended(pids: list[int]) -> bool:
+    """Return whether the processes end in time; kill the others."""
     alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=15)[1]
     for process in alive:
         process.kill()
@@ -50,32 +50,32 @@ def gone(pids: list[int]) -> bool:
 
 
 @pytest.mark.parametrize("stage", STEPS)
-def test_no_stage_outlives_dvc_killed_at_its_start(slow_steps: Path, stage: str) -> None:
-    begin = f"exec python -m components {stage} out/{stage}-$0 & echo $!; wait"  # as DVC does: a child in its own session
+def test_stage_ends_if_dvc_is_killed_at_its_start(slow_steps: Path, stage: str) -> None:
+    begin = f"exec python -m components {stage} out/{stage}-$0 & echo $!; wait"  # like DVC: a child in its own session
     variables = os.environ | PYTHON | {"PYTHONPATH": str(slow_steps), "DVC_STAGE": stage}
     started = []
     for number in range(20):
         command = ["/bin/sh", "-c", begin, str(number)]
         started.append(subprocess.Popen(command, cwd=slow_steps, env=variables, stdout=subprocess.PIPE, start_new_session=True))
-    begun = time.monotonic()
+    start = time.monotonic()
     children = []
     for number, dvc in enumerate(started):
         assert dvc.stdout is not None
         children.append(int(dvc.stdout.readline()))
-        time.sleep(max(0.0, begun + number * 0.025 - time.monotonic()))  # killed 0 to 0.5 seconds after the stage was started
+        time.sleep(max(0.0, start + number * 0.025 - time.monotonic()))  # killed 0 to 0.5 seconds after the stage was started
         dvc.kill()
         dvc.wait()
         dvc.stdout.close()
 
-    assert gone(children)
+    assert have_ended(children)
 
 
-def test_a_stage_lives_as_long_as_dvc(slow_steps: Path) -> None:
+def test_stage_runs_as_long_as_dvc(slow_steps: Path) -> None:
     begin = "python -m components train out/alive; echo $?"
     variables = os.environ | PYTHON | {"PYTHONPATH": str(slow_steps), "DVC_STAGE": "train"}
     with subprocess.Popen(["/bin/sh", "-c", begin], cwd=slow_steps, env=variables, stdout=subprocess.PIPE, text=True) as dvc:
         locked = slow_steps / "var/locks/out-alive.lock"
-        while dvc.poll() is None and not locked.exists():  # it has begun
+        while dvc.poll() is None and not locked.exists():  # until it has started
             time.sleep(0.02)
         (stage,) = psutil.Process(dvc.pid).children()
         stage.send_signal(signal.SIGINT)
@@ -83,15 +83,15 @@ def test_a_stage_lives_as_long_as_dvc(slow_steps: Path) -> None:
         assert dvc.communicate()[0] == "130\n"
 
 
-def test_a_stage_that_leads_its_own_session_lives() -> None:
-    """As below `script`, `unbuffer` or `setsid` in a stage's command."""
+def test_stage_with_its_own_session_runs() -> None:
+    """As with `script`, `unbuffer` or `setsid` in the command of a stage."""
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from components.core.process import die_with_parent; die_with_parent()"
     command = [sys.executable, "-c", script]
 
     assert subprocess.run(command, env=os.environ | {"DVC_STAGE": "train"}, start_new_session=True).returncode == 0
 
 
-def test_a_child_ends_with_a_parent_killed_at_once(tmp_path: Path) -> None:
+def test_child_ends_with_a_parent_killed_at_once(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         textwrap.dedent("""
@@ -107,10 +107,10 @@ def test_a_child_ends_with_a_parent_killed_at_once(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(script), str(ROOT)], stdout=subprocess.PIPE, text=True)
 
     assert done.returncode == -signal.SIGKILL
-    assert gone([int(pid) for pid in done.stdout.split()])
+    assert have_ended([int(pid) for pid in done.stdout.split()])
 
 
-def test_a_tied_command_runs() -> None:
+def test_tied_command_runs() -> None:
     assert subprocess.check_output(tied_command(["echo", "one", "two"]), text=True) == "one two\n"
 
 
@@ -125,7 +125,7 @@ reproduce_stage(sys.argv[1], Path.cwd())
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("stage", STEPS)
-def test_no_stage_outlives_a_run_killed_at_its_start(slow_steps: Path, tmp_path: Path, stage: str) -> None:
+def test_stage_ends_if_the_run_is_killed_at_its_start(slow_steps: Path, tmp_path: Path, stage: str) -> None:
     shutil.copytree(slow_steps / "components", tmp_path / "components", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "params.yaml").write_text("{}\n")
     command = f"exec python -m components {stage} out/{stage}"
@@ -140,11 +140,11 @@ def test_no_stage_outlives_a_run_killed_at_its_start(slow_steps: Path, tmp_path:
             time.sleep(number * 0.025)
             run.kill()
 
-        assert gone([one.pid for one in psutil.process_iter() if works_in(one, tmp_path)])
+        assert have_ended([process.pid for process in psutil.process_iter() if works_in(process, tmp_path)])
 
 
 def works_in(process: psutil.Process, folder: Path) -> bool:
-    """Say whether a process of Python, DVC's or a stage's, has the working folder `folder`."""
+    """Return whether a Python process has the working folder `folder`."""
     try:
         return Path(process.cwd()) == folder
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""Temporary folders of killed processes are removed by the next one, and nobody else's are touched."""
+"""Temporary folders of killed processes are deleted by the next one; others stay."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_temporary_folder_names_its_owner_and_goes(home: Path) -> None:
+def test_temporary_folder_names_its_owner_and_is_deleted(home: Path) -> None:
     with temporary() as folder:
         who = json.loads(owner())
         assert folder.name.startswith(f"retune-{HOST}-{os.getpid()}-{who['started']}-")
@@ -44,26 +44,26 @@ def test_a_temporary_folder_names_its_owner_and_goes(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "left"),
+    ("name", "stays"),
     [
         (f"retune-{HOST}-999999999-1.0-abcdefgh", False),
-        (f"retune-{HOST}-{os.getpid()}-1.0-abcdefgh", False),  # the number was given to another process
+        (f"retune-{HOST}-{os.getpid()}-1.0-abcdefgh", False),  # the process id was reused
         (f"retune-{HOST}-999999999-1.0.partial", False),
         ("retune-some-other-host-999999999-1.0-abcdefgh", True),
         (f"other-{HOST}-999999999-1.0-abcdefgh", True),
         ("retune-abcdefgh", True),
         ("retune-store-abc123", True),
     ],
-    ids=["gone", "number given away", "partial", "other host", "other prefix", "no owner", "store"],
+    ids=["ended", "reused process id", "partial", "other host", "other prefix", "no owner", "store"],
 )
-def test_only_what_nobody_owns_is_removed(home: Path, name: str, left: bool) -> None:
+def test_only_abandoned_paths_are_deleted(home: Path, name: str, stays: bool) -> None:
     (home / name).mkdir()
     (home / name / "file").write_text("x")
     make()
-    assert (home / name).exists() == left
+    assert (home / name).exists() == stays
 
 
-def test_what_a_living_process_owns_is_left(home: Path) -> None:
+def test_folder_of_a_running_process_stays(home: Path) -> None:
     mine = make()
     room._sweep_once.cache_clear()
     make()
@@ -71,7 +71,7 @@ def test_what_a_living_process_owns_is_left(home: Path) -> None:
     assert mine.exists()
 
 
-def test_a_link_is_not_followed(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_link_is_not_followed(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
     link = home / f"retune-{HOST}-999999999-1.0-abcdefgh"
     link.symlink_to(other)
@@ -79,7 +79,7 @@ def test_a_link_is_not_followed(home: Path, tmp_path_factory: pytest.TempPathFac
     assert other.exists()
 
 
-def test_a_folder_of_another_account_is_left(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_of_another_account_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = home / f"retune-{HOST}-999999999-1.0-abcdefgh"
     folder.mkdir()
     monkeypatch.setattr(os, "getuid", lambda: 12345)
@@ -87,7 +87,7 @@ def test_a_folder_of_another_account_is_left(home: Path, monkeypatch: pytest.Mon
     assert folder.exists()
 
 
-def test_what_a_killed_process_left_is_removed_by_the_next(home: Path) -> None:
+def test_next_process_deletes_folders_of_a_killed_one(home: Path) -> None:
     command = [sys.executable, "-c", HOLD]
     with subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, "TMPDIR": str(home)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -95,31 +95,31 @@ def test_what_a_killed_process_left_is_removed_by_the_next(home: Path) -> None:
         assert child.stdout is not None
         folder = Path(child.stdout.readline().strip())
         sweep(home)
-        assert (folder / "package").exists()  # its owner lives
+        assert (folder / "package").exists()  # its owner is running
         os.kill(child.pid, signal.SIGKILL)
     make()
     assert not folder.exists()
 
 
-def test_a_partial_file_of_a_killed_process_is_removed(home: Path) -> None:
-    left = home / f"retune-{HOST}-999999999-1.0.answers.parquet.partial"
-    left.write_bytes(b"half")
+def test_partial_file_of_a_killed_process_is_deleted(home: Path) -> None:
+    abandoned = home / f"retune-{HOST}-999999999-1.0.answers.parquet.partial"
+    abandoned.write_bytes(b"half")
     with partial_of(home / "answers.parquet") as partial:
-        assert (left.exists(), partial.parent, partial.suffix) == (False, home, ".partial")
+        assert (abandoned.exists(), partial.parent, partial.suffix) == (False, home, ".partial")
         partial.write_bytes(b"whole")
     assert [(file.name, file.read_bytes()) for file in home.iterdir()] == [("answers.parquet", b"whole")]
 
 
-def test_what_is_held_is_left_whatever_its_name_says(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "is_gone", lambda _: True)  # the clock was set, or the owner is in another container
+def test_locked_folder_stays(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "is_gone", lambda _: True)  # the clock changed, or the owner is in another container
     with temporary() as folder, partial_of(home / "answers.parquet") as partial:
         partial.write_bytes(b"whole")
         sweep(home)
         assert (folder.exists(), partial.exists()) == (True, True)
 
 
-def test_what_becomes_another_program_still_holds_its_folder(home: Path) -> None:
-    become = "from components.core.temporary import outlives_this_program\nimport os\noutlives_this_program(folder)\n"
+def test_lock_survives_exec(home: Path) -> None:
+    become = "from components.core.temporary import keep_after_exec\nimport os\nkeep_after_exec(folder)\n"
     program = "print('up', flush=True); import sys; sys.stdin.read()"
     command = [sys.executable, "-c", HOLD.replace("sys.stdin.read()", f"{become}os.execv(sys.executable, ['python', '-c', {program!r}])")]
     environment = {**os.environ, "TMPDIR": str(home)}
@@ -128,27 +128,27 @@ def test_what_becomes_another_program_still_holds_its_folder(home: Path) -> None
         assert child.stdout is not None
         folder = Path(child.stdout.readline().strip())
         assert child.stdout.readline() == "up\n"
-        assert room._is_held(folder)
+        assert room._is_locked(folder)
         child.stdin.close()
-    assert not room._is_held(folder)
+    assert not room._is_locked(folder)
 
 
-def test_a_removed_folder_is_held_no_more(home: Path) -> None:
+def test_deleted_folder_is_unlocked(home: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     remove(make())
     assert (list(home.iterdir()), len(os.listdir("/proc/self/fd"))) == ([], before)
 
 
-def test_without_psutil_nothing_is_swept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_needs_psutil(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psutil", None)
-    left = home / f"retune-{HOST}-999999999-1.0-abcdefgh"
-    left.mkdir()
+    abandoned = home / f"retune-{HOST}-999999999-1.0-abcdefgh"
+    abandoned.mkdir()
     with temporary() as folder:
-        assert (folder.is_dir(), left.is_dir()) == (True, True)
+        assert (folder.is_dir(), abandoned.is_dir()) == (True, True)
 
 
-def test_no_temporary_folder_is_made_without_an_owner() -> None:
-    """Only these are made in another way: logs of errors, which stay; a rebuild's folder, which git lists; a password for one command."""
+def test_all_temporary_folders_have_an_owner() -> None:
+    """Exceptions: error logs, which stay; the folder of a rebuild, which git lists; the password file of one command."""
     known = {"components/core/exits.py", "components/core/temporary.py", "flows/audit/worktree.py", "infra/passwords.py"}
     made = re.compile(r"tempfile\.(TemporaryDirectory|mkdtemp|NamedTemporaryFile|mkstemp)\(")
     sources = [path for room in ("components", "flows", "infra") for path in (ROOT / room).rglob("*.py")]

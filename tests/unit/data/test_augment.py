@@ -171,9 +171,12 @@ def test_every_task_refuses_them_or_says_which_columns():
     made = [tasks.load(name) for name in tasks.available()]
     scored = tasks.load("contrastive", {"data": "scored"})
 
-    assert {task.__class__.__module__.rpartition(".")[2] for task in made if task.noisy} == {"text_classification", "contrastive"}
-    assert all(bool(task.noisy) != ("augment_copies" in task.refuses) for task in [*made, scored])
-    assert scored.noisy == ()
+    assert {task.__class__.__module__.rpartition(".")[2] for task in made if task.augmentable_columns} == {
+        "text_classification",
+        "contrastive",
+    }
+    assert all(bool(task.augmentable_columns) != ("augment_copies" in task.unsupported_settings) for task in [*made, scored])
+    assert scored.augmentable_columns == ()
 
 
 def test_a_task_that_refuses_them_says_why_before_any_work(tmp_path, tiny_base):
@@ -181,7 +184,7 @@ def test_a_task_that_refuses_them_says_why_before_any_work(tmp_path, tiny_base):
     metric = {"metric": "log_likelihood"}
     own = {"task": "masked_lm", "preprocess": {"augment_copies": 1}, "train": metric, "tune": metric}
     (tmp_path / "params.yaml").write_text(json.dumps(change(settings, own)), encoding="utf-8")
-    reason = r"preprocess\.augment_copies is set, and the task refuses it: it would learn to fill in the noise"
+    reason = r"preprocess\.augment_copies is set, and the task refuses it: the model would learn to fill in the noise"
 
     with pytest.raises(BadParams, match=reason):
         read_params(tmp_path / "params.yaml")

@@ -207,7 +207,7 @@ BREAKS: list[tuple[Callable[[Path], None], list[str]]] = [
     (without_config, ["no config.json", "layout of the hub"]),
     (with_broken_config, ["config.json is not a JSON object"]),
     (with_unknown_type, ["cannot be loaded", "never_heard_of"]),
-    (with_own_code, ["code of its own", "never run"]),
+    (with_own_code, ["custom code", "never run"]),
     (with_only_pickle, ["only pytorch_model.bin", "only safetensors are loaded", "save_pretrained"]),
     (without_weights, ["no model.safetensors;"]),
     (with_cut_weights, ["model.safetensors cannot be read"]),

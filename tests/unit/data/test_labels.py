@@ -51,7 +51,7 @@ def cells(kind: tasks.Task, name: str) -> str:
 
 def table(kind: tasks.Task, names: list[str]) -> pd.DataFrame:
     given = {"text": "one two", "tokens": "one two", "id": [f"i{at}" for at in range(len(names))], "group": "g"}
-    return pd.DataFrame({**given, str(kind.named): [cells(kind, name) for name in names]})
+    return pd.DataFrame({**given, str(kind.label_column): [cells(kind, name) for name in names]})
 
 
 def read(kind: tasks.Task, names: list[str], **settings: object) -> tuple[list[str], tuple[str, ...]]:
@@ -149,7 +149,7 @@ def test_settings_name_labels_as_the_data_are_read() -> None:
 
 @pytest.mark.parametrize("cell", ["[1", '["B-x"', "not JSON", ""])
 def test_a_cell_that_cannot_be_read_is_left_to_the_task(cell: str) -> None:
-    assert SPANS.renamed(cell, canonical_label) == cell
+    assert SPANS.rename_labels(cell, canonical_label) == cell
     rows = pd.DataFrame({"text": ["a b"], "label": [cell], "tags": [cell], "spans": [cell], "tokens": ["a b"]})
     for kind in (MULTI, TAGS, SPANS):
         relabel(rows, kind, ValidateParams())
@@ -173,7 +173,7 @@ def test_joiners_that_mean_something_stay() -> None:
 def test_an_earlier_model_answers_under_todays_names() -> None:
     found = ModelOutput(["x ", "y", "x"], np.array([[0.4, 0.3, 0.3], [0.35, 0.25, 0.4], [0.1, 0.8, 0.1]]), ("x ", "x", "y"))
     read_as = label_reader({"y": "Y"})
-    new = relabelled(found, read_as, lambda answer: SINGLE.renamed(answer, read_as))
+    new = relabelled(found, read_as, lambda answer: SINGLE.rename_labels(answer, read_as))
 
     assert new.labels == ("x", "Y")
     assert new.predicted == ["x", "x", "x"]
@@ -186,11 +186,11 @@ def test_sets_of_labels_and_tags_are_compared_under_todays_names() -> None:
     several = Predictions(ids, ids, np.array(['["x"]']), np.array(['["x\u200b"]']), np.zeros((1, 0)), (), scored)
     tags = Predictions(ids, ids, np.array(["B-x O"]), np.array(["B-Y O"]), np.zeros((1, 0)), ())
     read_as = label_reader({"Y": "x"})
-    new = relabelled(several, read_as, lambda answer: MULTI.renamed(answer, read_as))
+    new = relabelled(several, read_as, lambda answer: MULTI.rename_labels(answer, read_as))
 
     assert new.predicted.tolist() == new.expected.tolist() == ['["x"]']
     assert new.measured[f"{PROBABILITY}x"].tolist() == [0.7]
-    assert relabelled(tags, read_as, lambda answer: TAGS.renamed(answer, read_as)).predicted.tolist() == ["B-x O"]
+    assert relabelled(tags, read_as, lambda answer: TAGS.rename_labels(answer, read_as)).predicted.tolist() == ["B-x O"]
 
 
 def test_a_map_for_a_task_without_labels_is_refused() -> None:

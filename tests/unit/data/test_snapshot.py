@@ -505,7 +505,7 @@ def test_a_full_disk_leaves_the_earlier_snapshot(tmp_path: Path, texts: str) -> 
 
     assert done.returncode == 1
     assert f"Unavailable: no room to write {tmp_path / 'raw'}" in done.stderr
-    assert "what was there before is untouched" in done.stderr
+    assert "its previous content is unchanged" in done.stderr
     assert bytes_below(tmp_path / "raw") == before
     assert not list(tmp_path.glob(".raw*"))
 

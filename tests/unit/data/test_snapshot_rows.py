@@ -26,7 +26,7 @@ def test_a_table_without_rows_keeps_its_columns(tmp_path: Path) -> None:
 
 
 def test_numbers_are_no_text(tmp_path: Path) -> None:
-    with pytest.raises(RetuneError, match="takes text columns only"):
+    with pytest.raises(RetuneError, match="may contain text columns only"):
         write_rows(FRAME.assign(id=[1, 2]), tmp_path / "rows.parquet")
 
 

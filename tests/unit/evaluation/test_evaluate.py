@@ -130,7 +130,7 @@ def test_the_predictions_file_gives_back_the_metrics(evaluated, model, prepared)
     baselines, profile = dict(zip(TASK.baselines, others, strict=True)), Profile.read(prepared)
     written = Metrics.read(evaluated)
     assert measure(TASK, candidate, baselines, profile, digest_folder(model), 10) == written.model_copy(update={"tables": ()})
-    assert [table.title for table in written.tables] == ["Labels, the commonest first"]  # what the task shows beside
+    assert [table.title for table in written.tables] == ["Labels, the most common first"]  # what the task shows beside
 
 
 def test_tables_for_dvc_have_one_row_an_example_and_one_a_class(evaluated):

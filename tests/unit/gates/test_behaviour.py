@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from components.artifacts.behaviour import Behaviour, Case, CaseReply, Tried
+from components.artifacts.behaviour import Behaviour, Case, CaseReply, CaseResult
 from components.artifacts.verdict import GateResult, Outcome, Role
 from components.gates import Evidence, ReferenceModel
 from tests.support.gate_cases import against, answered, decided
@@ -18,10 +18,10 @@ def reply(failed: bool, label: bool = False) -> CaseReply:
 
 def cases(
     kind: str, failing: int, champion_failing: int | None = None, count: int = 100, groups: int | None = None, skip: int = 0
-) -> tuple[Tried, ...]:
+) -> tuple[CaseResult, ...]:
     """Return `count` cases: the candidate fails the first `failing`, the champion `champion_failing` after `skip`."""
     return tuple(
-        Tried(
+        CaseResult(
             case=Case(kind=kind, name=kind, group=f"g{number % (groups or count)}", text=f"text {number}", changed=f"txet {number}"),
             candidate=reply(number < failing),
             champion=None if champion_failing is None else reply(skip <= number < skip + champion_failing),
@@ -30,7 +30,7 @@ def cases(
     )
 
 
-def run_gate(*kinds: tuple[Tried, ...], evidence: Evidence | None = None, **settings) -> GateResult:
+def run_gate(*kinds: tuple[CaseResult, ...], evidence: Evidence | None = None, **settings) -> GateResult:
     behaviour = Behaviour(tried=tuple(case for kind in kinds for case in kind))
     evidence = evidence or against(answered(RIGHT), answered(RIGHT))
     return decided("behaviour", dataclasses.replace(evidence, behaviour=behaviour), **settings)
@@ -146,7 +146,7 @@ def test_failing_cases_alternate_between_kinds():
 
 def test_directional_failure_lists_probabilities():
     case = Case(kind="directional", name="newborn", group="d", text="a", changed="b", label="perinatal", must="not fall", by=0.1)
-    result = run_gate((Tried(case=case, candidate=reply(True, label=True)),), cases("case", 0))
+    result = run_gate((CaseResult(case=case, candidate=reply(True, label=True)),), cases("case", 0))
 
     expected = ("directional: newborn", "a", "b", "perinatal 0.400", "0.400", "must not fall by at most 0.1", None)
     assert result.tables[1].rows[0] == expected

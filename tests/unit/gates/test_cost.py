@@ -278,7 +278,7 @@ def test_equal_version_is_rejected_in_at_most_5_percent():
     # With slower_than 1 two equal versions are the hardest case. 20 pairs of blocks of 10 requests.
     rng, repetitions, pairs, requests = np.random.default_rng(1), 1500, 20, 10
     seconds = np.exp(machine(rng, repetitions, 2 * pairs * requests)).reshape(repetitions, pairs, 2, requests)
-    units = Units.of(np.arange(pairs))
+    units = Units.from_groups(np.arange(pairs))
     rejected = {50.0: 0, 95.0: 0}
     for one in seconds:
         backwards = rng.permutation(np.arange(pairs) % 2 == 0)

@@ -128,7 +128,7 @@ def test_too_few_groups_are_inconclusive():
 def test_transfer_over_one_set_is_its_mean_gain():
     generator = np.random.default_rng(2)
     gains, groups = generator.choice([-1.0, 0.0, 1.0], 600), np.array([f"g{i // 6}" for i in range(600)])
-    result, expected = backward_transfer([gains], [groups], 0.9), mean(gains, Units.of(groups), (-1, 1), 0.9)
+    result, expected = backward_transfer([gains], [groups], 0.9), mean(gains, Units.from_groups(groups), (-1, 1), 0.9)
 
     assert (result.value, result.low, result.high) == pytest.approx((expected.value, expected.low, expected.high))
 
@@ -144,7 +144,7 @@ def test_transfer_jackknife_spans_all_sets():
     result = backward_transfer(gains, groups, 0.9)
 
     assert result.value == pytest.approx(value)
-    assert result.high - result.low == pytest.approx(2 * Units.of(np.concatenate(groups)).critical(0.9) * error)
+    assert result.high - result.low == pytest.approx(2 * Units.from_groups(np.concatenate(groups)).critical(0.9) * error)
 
 
 def test_repeated_sets_do_not_narrow_the_interval():

@@ -14,7 +14,7 @@ from components.judge.selftest.sums import AdditiveSelfTest
 from components.model import tasks
 from components.model.support.metrics import Metric, f1
 from components.stats import AdditiveMetrics
-from tests.unit.stats.test_yardsticks import documents, predictions
+from tests.unit.stats.test_metric_sets import documents, predictions
 
 MEASURES = {"entity_f1": Metric(("hits", "predicted", "expected"), f1, "entities")}
 METRICS = {name: {"metric": "entity_f1"} for name in ("floor", "baseline", "champion", "best_champion")}
@@ -27,7 +27,7 @@ def evidence(count=400, seed=1, **rest) -> Evidence:
     generator = np.random.default_rng(seed)
     statistics = documents(generator, count, 0.7, 0.8, 0.2)
     candidate, other = predictions(np.arange(count), **statistics), predictions(np.arange(count), **statistics)
-    metric_set = AdditiveMetrics.of(candidate, MEASURES, lambda predictions: predictions.measured)
+    metric_set = AdditiveMetrics.from_predictions(candidate, MEASURES, lambda predictions: predictions.measured)
     return Evidence(
         candidate,
         {"tfidf": other},
@@ -80,7 +80,7 @@ def mediocre(task, options, count, generator):
         expected = generator.integers(1, 6, count)
         off = np.clip(expected + generator.integers(-1, 2, count), 1, 5)
         return task.statistics([str(number) for number in expected], [str(number) for number in off])
-    measures = task.measures
+    measures = task.test_metrics
     below = {measure.sums[-1] for measure in measures.values()} | {"rows"}
     sums = {name for measure in measures.values() for name in measure.sums}
     found = {name: generator.poisson(10 if name in below else 6, count).astype(np.float64) + 1 for name in sorted(sums)}
@@ -90,9 +90,9 @@ def mediocre(task, options, count, generator):
 @pytest.mark.parametrize(("name", "options"), MEASURED)
 def test_shifted_model_improves_no_other_metric(name, options):
     task = tasks.load(name, options)
-    measures = task.measures
+    measures = task.test_metrics
     candidate = predictions(np.arange(300), **mediocre(task, options, 300, np.random.default_rng(5)))
-    metric_set = AdditiveMetrics.of(candidate, measures, lambda predictions: predictions.measured)
+    metric_set = AdditiveMetrics.from_predictions(candidate, measures, lambda predictions: predictions.measured)
     trial = AdditiveSelfTest.of(Evidence(candidate, {}, None, 10, metric_set=metric_set, candidate_number=1), PARAMS)
 
     worse = trial.shifted(next(iter(measures)), 0.05)

@@ -1,4 +1,4 @@
-"""The ledger: compare-and-swap, no gap, nothing ever changed, requests that wait and expire."""
+"""The ledger: compare-and-swap, gapless and append-only entries, requests that expire."""
 
 import multiprocessing
 import sqlite3
@@ -31,7 +31,7 @@ def change(version: int, **more: object) -> Change:
 
 
 def question(run: str, version: int = 2, **more: object) -> Request:
-    asked = Request(
+    request = Request(
         run=run,
         model="tickets",
         version=version,
@@ -44,14 +44,14 @@ def question(run: str, version: int = 2, **more: object) -> Request:
         asked_at=NOW,
         expires_at=NOW + timedelta(days=7),
     )
-    return replace(asked, **more)  # type: ignore[arg-type]
+    return replace(request, **more)  # type: ignore[arg-type]
 
 
-def test_a_model_that_nobody_promoted_has_no_entries(ledger: Ledger) -> None:
-    assert (ledger.head("tickets"), ledger.entries("tickets"), ledger.at("tickets", NOW), ledger.models()) == (None, [], None, [])
+def test_new_model_has_no_entries(ledger: Ledger) -> None:
+    assert (ledger.head("tickets"), ledger.entries("tickets"), ledger.champion_at("tickets", NOW), ledger.models()) == (None, [], None, [])
 
 
-def test_entries_count_from_one_and_know_who_was_before(ledger: Ledger) -> None:
+def test_entries_have_sequence_and_predecessor(ledger: Ledger) -> None:
     first = ledger.append("tickets", expected=None, **change(1, anchor=1, outcome="PASS", evidence="e", verdict_key="v"))
     second = ledger.append("tickets", expected=1, **change(4, anchor=1, forced=True, origin="staging"))
 
@@ -63,46 +63,46 @@ def test_entries_count_from_one_and_know_who_was_before(ledger: Ledger) -> None:
     assert first.at.tzinfo is UTC
 
 
-def test_models_do_not_share_their_sequences(ledger: Ledger) -> None:
+def test_each_model_has_its_own_sequence(ledger: Ledger) -> None:
     ledger.append("tickets", expected=None, **change(1))
     assert ledger.append("mails", expected=None, **change(7)).sequence == 1
 
 
-def test_a_verdict_about_another_champion_writes_nothing(ledger: Ledger) -> None:
+def test_stale_verdict_writes_nothing(ledger: Ledger) -> None:
     ledger.append("tickets", expected=None, **change(4))
     ledger.append("tickets", expected=4, **change(5))
 
-    with pytest.raises(StaleVerdict, match=r"^verdict is about version 4, champion is now 5: judge again$") as told:
+    with pytest.raises(StaleVerdict, match=r"^verdict is about version 4, champion is now 5: judge again$") as error:
         ledger.append("tickets", expected=4, **change(6))
-    assert not isinstance(told.value, Unavailable)  # to try again does not mend it
+    assert not isinstance(error.value, Unavailable)  # a retry does not help
     with pytest.raises(StaleVerdict, match="verdict is about no champion, champion is now 5: judge again"):
         ledger.append("tickets", expected=None, **change(6))
-    with pytest.raises(StaleVerdict, match="verdict is about version 1, champion is now nobody: judge again"):
+    with pytest.raises(StaleVerdict, match="verdict is about version 1, champion is now none: judge again"):
         ledger.append("mails", expected=1, **change(6))
     assert [entry.version for entry in ledger.entries("tickets")] == [4, 5]
 
 
-def test_a_person_may_promote_whoever_is_champion(ledger: Ledger) -> None:
+def test_promotion_can_accept_any_champion(ledger: Ledger) -> None:
     ledger.append("tickets", expected="any", **change(4))
     assert ledger.append("tickets", expected="any", **change(5)).previous == 4
 
 
-def test_who_was_champion_is_known_for_every_moment(ledger: Ledger) -> None:
+def test_champion_is_known_for_every_time(ledger: Ledger) -> None:
     first = ledger.append("tickets", expected=None, **change(1))
     second = ledger.append("tickets", expected=1, **change(2))
 
-    assert ledger.at("tickets", first.at - timedelta(seconds=1)) is None
-    assert ledger.at("tickets", first.at) == first
-    assert ledger.at("tickets", second.at) == second
-    assert ledger.at("tickets", datetime(2100, 1, 1)) == second  # no zone is UTC
+    assert ledger.champion_at("tickets", first.at - timedelta(seconds=1)) is None
+    assert ledger.champion_at("tickets", first.at) == first
+    assert ledger.champion_at("tickets", second.at) == second
+    assert ledger.champion_at("tickets", datetime(2100, 1, 1)) == second  # UTC without a time zone
 
 
 @pytest.mark.parametrize("table", ["promotions", "requests", "answers", "looks", "test_rows"])
 @pytest.mark.parametrize("verb", ["DELETE FROM {0}", "UPDATE {0} SET rowid = rowid + 1", "INSERT OR REPLACE INTO {0} SELECT * FROM {0}"])
-def test_the_database_refuses_to_change_what_was_written(ledger: Ledger, url: str, table: str, verb: str) -> None:
+def test_database_refuses_changes(ledger: Ledger, url: str, table: str, verb: str) -> None:
     ledger.append("tickets", expected=None, **change(1))
-    ledger.look("tickets", "t", "k", ["r"])
-    ledger.ask(question("a1"))
+    ledger.record_test_use("tickets", "t", "k", ["r"])
+    ledger.request_approval(question("a1"))
     ledger.answer("a1", "rejected", "ada", "no")
 
     connection = sqlite3.connect(url.removeprefix("sqlite:///"))
@@ -113,90 +113,91 @@ def test_the_database_refuses_to_change_what_was_written(ledger: Ledger, url: st
         connection.close()
 
 
-def test_the_database_refuses_to_replace_what_any_key_names(ledger: Ledger, url: str) -> None:
-    ledger.look("tickets", "t", "k", ["r"])
+def test_database_refuses_to_replace_by_any_key(ledger: Ledger, url: str) -> None:
+    ledger.record_test_use("tickets", "t", "k", ["r"])
     connection = sqlite3.connect(url.removeprefix("sqlite:///"))
     try:
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             connection.execute("INSERT OR REPLACE INTO looks SELECT model, test_digest, 9, candidate_key, at FROM looks")
     finally:
         connection.close()
-    assert ledger.look("tickets", "t", "k").number == 1
+    assert ledger.record_test_use("tickets", "t", "k").number == 1
 
 
-def test_a_rollback_that_loses_says_so(ledger: Ledger) -> None:
+def test_stale_rollback_is_rejected(ledger: Ledger) -> None:
     ledger.append("tickets", expected=None, **change(1))
-    with pytest.raises(StaleVerdict, match="the rollback is from version 4, champion is now 1: look again") as told:
+    with pytest.raises(StaleVerdict, match="the rollback is from version 4, champion is now 1: check again") as error:
         ledger.append("tickets", expected=4, **(change(2) | {"action": "rolled back"}))
-    assert told.value.exit_code == 1
+    assert error.value.exit_code == 1
 
 
-def test_a_file_that_is_no_ledger_is_told(tmp_path: Path) -> None:
+def test_invalid_ledger_file_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").write_text("not a database, and long enough to have a header " * 20)
     with pytest.raises(RetuneError, match="cannot be read"):
         Ledger(f"sqlite:///{tmp_path}/ledger.db")
 
 
 @pytest.mark.parametrize("address", ["var/ledger.db", "oracle:///x", "postgresql+nobody://h/l"])
-def test_an_address_that_names_no_database_is_told(address: str) -> None:
-    with pytest.raises(BadParams, match="the ledger's address cannot be used"):
+def test_invalid_url_is_rejected(address: str) -> None:
+    with pytest.raises(BadParams, match="the URL of the ledger cannot be used"):
         Ledger(address)
 
 
-def test_a_ledger_that_another_process_keeps_locked_is_unavailable(ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_ledger_is_unavailable(ledger: Ledger, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.ledger.tables.BUSY_SECONDS", 0.1)
     holder = sqlite3.connect(url.removeprefix("sqlite:///"), isolation_level=None)
     try:
         holder.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Unavailable, match="busy or out of reach"):
+        with pytest.raises(Unavailable, match="busy or unreachable"):
             Ledger(url).append("tickets", expected=None, **change(1))
-        assert Ledger(url).head("tickets") is None  # reading goes on
+        assert Ledger(url).head("tickets") is None  # reading still works
     finally:
         holder.close()
 
 
-def test_candidates_on_one_test_set_are_counted_once_each(ledger: Ledger) -> None:
-    assert [ledger.look("tickets", "t1", key, ["r1"]).number for key in ("a", "b", "a", "c", "b")] == [1, 2, 1, 3, 2]
-    assert ledger.look("tickets", "t2", "a", ["r2"]).number == 1
-    assert (ledger.looks("tickets", "t1"), ledger.looks("tickets", "t2"), ledger.looks("mails", "t1")) == (3, 1, 0)
+def test_each_candidate_counts_once_per_test_set(ledger: Ledger) -> None:
+    assert [ledger.record_test_use("tickets", "t1", key, ["r1"]).number for key in ("a", "b", "a", "c", "b")] == [1, 2, 1, 3, 2]
+    assert ledger.record_test_use("tickets", "t2", "a", ["r2"]).number == 1
+    uses = [ledger.count_test_uses(*key) for key in (("tickets", "t1"), ("tickets", "t2"), ("mails", "t1"))]
+    assert uses == [3, 1, 0]
 
 
-def test_a_request_waits_until_it_is_answered(ledger: Ledger) -> None:
-    ledger.ask(question("a1"))
-    ledger.ask(question("b2", version=3))
+def test_request_is_open_until_answered(ledger: Ledger) -> None:
+    ledger.request_approval(question("a1"))
+    ledger.request_approval(question("b2", version=3))
 
-    assert [request.run for request in ledger.waiting("tickets")] == ["a1", "b2"]
+    assert [request.run for request in ledger.open_requests("tickets")] == ["a1", "b2"]
     answered = ledger.answer("a", "rejected", "ada", "not this one")
     assert (answered.decision, answered.who, answered.why) == ("rejected", "ada", "not this one")
     assert ledger.request("a1") == answered
-    assert [request.run for request in ledger.waiting()] == ["b2"]
-    assert ledger.waiting("mails") == []
+    assert [request.run for request in ledger.open_requests()] == ["b2"]
+    assert ledger.open_requests("mails") == []
     with pytest.raises(BadInput, match=r"run a1 was rejected by ada at .*: not this one"):
         ledger.answer("a1", "approved", "bob", "yes")
 
 
-def test_a_request_expires(ledger: Ledger) -> None:
-    ledger.ask(question("a1", asked_at=NOW - timedelta(days=8), expires_at=NOW - timedelta(days=1)))
+def test_request_expires(ledger: Ledger) -> None:
+    ledger.request_approval(question("a1", asked_at=NOW - timedelta(days=8), expires_at=NOW - timedelta(days=1)))
 
-    assert ledger.waiting() == []
+    assert ledger.open_requests() == []
     assert ledger.request("a1").expired()
     with pytest.raises(BadInput, match="the request of run a1 expired at"):
         ledger.answer("a1", "approved", "ada", "yes")
 
 
-def test_asking_again_is_one_request_and_a_new_verdict_takes_its_place(ledger: Ledger) -> None:
-    ledger.ask(question("a1"))
-    assert ledger.ask(question("a1", asked_at=NOW + timedelta(hours=1))) == question("a1")
-    ledger.ask(question("a1", evidence="f" * 64))
+def test_new_verdict_supersedes_the_request(ledger: Ledger) -> None:
+    ledger.request_approval(question("a1"))
+    assert ledger.request_approval(question("a1", asked_at=NOW + timedelta(hours=1))) == question("a1")
+    ledger.request_approval(question("a1", evidence="f" * 64))
 
     assert [(request.evidence[0], request.decision) for request in ledger.requests("tickets")] == [("e", "superseded"), ("f", None)]
     assert ledger.request("a1").evidence == "f" * 64
 
 
-def test_a_promotion_answers_what_waited(ledger: Ledger) -> None:
+def test_promotion_closes_open_requests(ledger: Ledger) -> None:
     ledger.append("tickets", expected=None, **change(1))
     for run, version in (("a1", 2), ("b2", 3)):
-        ledger.ask(question(run, version))
+        ledger.request_approval(question(run, version))
     ledger.append("tickets", expected=1, **change(3, evidence="e" * 64))
 
     assert [(request.run, request.decision) for request in ledger.requests()] == [("a1", "superseded"), ("b2", "approved")]
@@ -204,45 +205,47 @@ def test_a_promotion_answers_what_waited(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize(
-    ("made", "asked"),
+    ("promotion", "request_fields"),
     [
         ({"evidence": "f" * 64}, {}),
         ({"evidence": "e" * 64, "forced": True}, {}),
         ({"evidence": "e" * 64}, {"asked_at": NOW - timedelta(days=8), "expires_at": NOW - timedelta(days=1)}),
     ],
-    ids=["on other evidence", "by force", "when its time had passed"],
+    ids=["other evidence", "forced", "expired"],
 )
-def test_only_what_was_asked_about_counts_as_approved(ledger: Ledger, made: dict[str, object], asked: dict[str, object]) -> None:
+def test_promotion_approves_only_requests_on_the_same_evidence(
+    ledger: Ledger, promotion: dict[str, object], request_fields: dict[str, object]
+) -> None:
     ledger.append("tickets", expected=None, **change(1))
-    ledger.ask(question("a1", 2, **asked))
-    ledger.append("tickets", expected=1, **change(2, **made))
+    ledger.request_approval(question("a1", 2, **request_fields))
+    ledger.append("tickets", expected=1, **change(2, **promotion))
 
-    forced = " by force" if "forced" in made else ""
+    forced = " by force" if "forced" in promotion else ""
     assert (ledger.request("a1").decision, ledger.request("a1").why) == ("superseded", f"version 2 was promoted{forced}")
 
 
-def test_a_promotion_that_answers_a_question_needs_it_to_wait_still(ledger: Ledger) -> None:
-    asked = ledger.ask(question("a1", 2))
+def test_answering_promotion_needs_an_open_request(ledger: Ledger) -> None:
+    request = ledger.request_approval(question("a1", 2))
     ledger.append("tickets", expected=None, **change(1, evidence="0" * 64))  # which supersedes it
     with pytest.raises(BadInput, match="run a1 was superseded by ada@host"):
-        ledger.append("tickets", expected=1, request=asked, **change(2, evidence=asked.evidence))
+        ledger.append("tickets", expected=1, request=request, **change(2, evidence=request.evidence))
 
-    asked = ledger.ask(question("b2", 2))
-    with pytest.raises(BadInput, match="run b2 was judged again, and asks something else now"):
-        ledger.append("tickets", expected=1, request=asked, **change(2, evidence="f" * 64))
-    ledger.ask(replace(asked, evidence="f" * 64))
-    with pytest.raises(BadInput, match="run b2 was judged again, and asks something else now"):
-        ledger.append("tickets", expected=1, request=asked, **change(2, evidence=asked.evidence))
+    request = ledger.request_approval(question("b2", 2))
+    with pytest.raises(BadInput, match="run b2 was judged again and its request has changed"):
+        ledger.append("tickets", expected=1, request=request, **change(2, evidence="f" * 64))
+    ledger.request_approval(replace(request, evidence="f" * 64))
+    with pytest.raises(BadInput, match="run b2 was judged again and its request has changed"):
+        ledger.append("tickets", expected=1, request=request, **change(2, evidence=request.evidence))
     assert [entry.version for entry in ledger.entries("tickets")] == [1]
 
 
-def test_what_a_person_rejected_is_promoted_by_force_or_on_new_evidence_alone(ledger: Ledger) -> None:
-    ledger.ask(question("a1", 2))
+def test_rejected_evidence_needs_force(ledger: Ledger) -> None:
+    ledger.request_approval(question("a1", 2))
     ledger.answer("a1", "rejected", "bob", "it is harmful")
 
-    with pytest.raises(BadInput, match=r"bob rejected version 2 of tickets on this evidence: it is harmful; only a verdict on "):
+    with pytest.raises(BadInput, match=r"bob rejected version 2 of tickets on this evidence: it is harmful; a verdict on "):
         ledger.append("tickets", expected=None, **change(2, evidence="e" * 64))
-    with pytest.raises(BadInput, match="bob rejected"):  # the same verdict, with other numbers in it
+    with pytest.raises(BadInput, match="bob rejected"):  # the same verdict with other version numbers
         ledger.append("tickets", expected=None, **change(2, evidence="f" * 64, verdict_key="v"))
     assert (ledger.rejection("tickets", "f" * 64), ledger.rejection("tickets", "f" * 64, "v")) == (None, ledger.request("a1"))
     assert ledger.entries("tickets") == []
@@ -250,7 +253,7 @@ def test_what_a_person_rejected_is_promoted_by_force_or_on_new_evidence_alone(le
     assert ledger.append("tickets", expected=2, **change(3, evidence="f" * 64)).version == 3
 
 
-def test_champions_are_adopted_together_and_into_an_empty_ledger_alone(ledger: Ledger) -> None:
+def test_champions_are_adopted_into_an_empty_ledger_only(ledger: Ledger) -> None:
     adopted = ledger.adopt("tickets", [change(1), change(2)])
 
     assert [(entry.sequence, entry.version, entry.previous) for entry in adopted] == [(1, 1, None), (2, 2, 1)]
@@ -258,26 +261,26 @@ def test_champions_are_adopted_together_and_into_an_empty_ledger_alone(ledger: L
     assert ledger.adopt("tickets", [change(3)]) == []
 
 
-def test_champions_are_adopted_all_or_none(ledger: Ledger) -> None:
+def test_adoption_is_atomic(ledger: Ledger) -> None:
     with pytest.raises(TypeError):
         ledger.adopt("tickets", [change(1), change(2, unknown="killed here")])
 
     assert ledger.entries("tickets") == []
 
 
-def test_a_run_that_nobody_knows_or_several_share_is_told(ledger: Ledger) -> None:
-    ledger.ask(question("a1"))
-    ledger.ask(question("a2"))
+def test_unknown_or_ambiguous_run_is_reported(ledger: Ledger) -> None:
+    ledger.request_approval(question("a1"))
+    ledger.request_approval(question("a2"))
 
-    with pytest.raises(NotFound, match="2 runs begin with 'a': a1, a2"):
+    with pytest.raises(NotFound, match="2 runs start with 'a': a1, a2"):
         ledger.request("a")
     for unknown in ("%", "zz", ""):
-        with pytest.raises(NotFound, match="asked for approval; waiting: a1, a2"):
+        with pytest.raises(NotFound, match="requested approval; open requests: a1, a2"):
             ledger.request(unknown)
 
 
 def promote_many(url: str, rounds: int, version: int) -> list[Entry]:
-    """Promote `version` against whoever is champion, again and again; return the entries that were written."""
+    """Promote `version` repeatedly against the current champion; return the written entries."""
     ledger, written = Ledger(url), []
     for _ in range(rounds):
         head = ledger.head("tickets")
@@ -289,7 +292,7 @@ def promote_many(url: str, rounds: int, version: int) -> list[Entry]:
 
 
 @pytest.mark.slow
-def test_four_processes_make_the_ledger_and_write_it_without_a_gap(url: str) -> None:
+def test_concurrent_writers_leave_no_gap(url: str) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         written = [entry for entries in pool.starmap(promote_many, [(url, 50, version) for version in range(1, 5)]) for entry in entries]
 

@@ -127,7 +127,7 @@ def interrupt(*_: object) -> None:
 def test_a_file_that_is_no_journal_is_not_cut(tmp_path: Path, lose: object) -> None:
     lose(tmp_path / "study.log")  # type: ignore[operator]
     before = (tmp_path / "study.log").read_bytes()
-    with pytest.raises(BadInput, match="is not a journal of Optuna's"):
+    with pytest.raises(BadInput, match="is not an Optuna journal"):
         repair(tmp_path / "study.log")
     assert (tmp_path / "study.log").read_bytes() == before
 

@@ -130,7 +130,7 @@ def test_a_person_who_rejected_it_in_the_target_is_heard(staging: Environment, l
     said = judge(staging, 2)
     copy_version(staging, local, NAME, 2)
     request = question(local, number, said)
-    promotion.reject(local, Ledger(local.ledger).ask(request).run, who="bob", why="it is harmful")
+    promotion.reject(local, Ledger(local.ledger).request_approval(request).run, who="bob", why="it is harmful")
 
     with pytest.raises(BadInput, match="bob rejected version 2 of tickets"):
         promote(staging, local, 2)

@@ -8,7 +8,7 @@ from components.core.errors import BadInput
 from components.mlflow_store.registry import Environment
 from components.mlflow_store.registry.versions import COMPLETE, KEY
 from flows.production import promotion
-from tests.unit.model.test_answers_bind import NAME, aliases, judge, place, version, wait
+from tests.unit.mlflow_store.test_promotion_decisions import NAME, aliases, judge, place, version, wait
 
 __all__ = ["place"]  # a fixture
 

@@ -149,7 +149,7 @@ def waiting(uri: str) -> tuple[Environment, Version, Ledger]:
     ledger = Ledger(place.ledger)
     ledger.append("tickets", expected=None, **change(1))
     version = attach_verdict(uri, run_id, "tickets", 2, SAID)
-    ledger.ask(question("a1", 2, evidence=version.evidence))
+    ledger.request_approval(question("a1", 2, evidence=version.evidence))
     return place, version, ledger
 
 

@@ -8,7 +8,7 @@ import pytest
 from components.core.errors import BadParams
 from components.model import methods
 from components.training.trainer import TrainParams, TrainSection
-from components.training.tune.settings import OWN, TuneParams, searched
+from components.training.tune.settings import NOT_SEARCHABLE, TuneParams, searched
 from tests.support.project import ROOT
 
 FIELDS = TrainParams.model_fields
@@ -29,20 +29,20 @@ def dimension(name: str) -> dict[str, Any]:
     return {"type": kinds[0].__name__, "low": low, "high": high}
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if name not in OWN])
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in NOT_SEARCHABLE])
 def test_every_other_field_of_train_can_be_searched(name: str) -> None:
     space = TuneParams.parse({"space": {name: dimension(name)}}, "tune").space
 
     assert list(searched(space, TrainSection.parse({name: "tuned"}, "train"))) == [name]
-    for value in space[name].ends():
+    for value in space[name].extremes():
         assert getattr(TrainSection.parse({name: "tuned"}, "train").settings({name: value}), name) == value
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", NOT_SEARCHABLE)
 def test_an_exception_is_refused_with_its_reason(name: str) -> None:
     with pytest.raises(BadParams, match=rf"tune: space\.{name} cannot be searched: it is set in `tune` or fixed in `train`"):
         TuneParams.parse({"space": {name: dimension(name)}}, "tune")
-    with pytest.raises(BadParams, match=rf"train\.{name} says `tuned`, but tune\.space has no such dimension; it cannot be searched"):
+    with pytest.raises(BadParams, match=rf"train\.{name} is set to `tuned`, but tune\.space has no such dimension; it cannot be searched"):
         searched({}, TrainSection.parse({name: "tuned"}, "train"))
 
 
@@ -50,4 +50,4 @@ def test_the_exceptions_are_those_that_the_page_names() -> None:
     page = (ROOT / "docs/training.md").read_text(encoding="utf-8")
     (named,) = re.findall(r"^Not searched, since .*\Z", page, re.MULTILINE | re.DOTALL)
 
-    assert set(re.findall(r"`(\w+)`", named)) == set(OWN) != set()
+    assert set(re.findall(r"`(\w+)`", named)) == set(NOT_SEARCHABLE) != set()

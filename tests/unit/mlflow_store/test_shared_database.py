@@ -14,19 +14,19 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from components.core.errors import BadInput, RetuneError, Unavailable
-from components.core.locks import DATABASE, hold_shared
+from components.core.locks import DATABASE, database_lock
 from components.ledger import Ledger, Retraining
 from components.mlflow_store.connection import alone
 from components.training.tune import storage as storage_room
-from components.training.tune.storage import Journals, Tables, kept
+from components.training.tune.storage import Journals, Tables, open_studies
 from tests.support.postgres import Cluster
 from tests.support.project import ROOT
 
 pytestmark = pytest.mark.slow
 HOLD = """
     import sys, time
-    from components.core.locks import hold_shared
-    with hold_shared(sys.argv[1], "register tickets", 5):
+    from components.core.locks import database_lock
+    with database_lock(sys.argv[1], "register tickets", 5):
         print("held", flush=True)
         time.sleep(600)
 """
@@ -44,14 +44,14 @@ def test_a_lock_is_one_workers_and_goes_with_its_process(database: str) -> None:
         assert other.stdout.readline() == "held\n"
         with (
             pytest.raises(Unavailable, match="another worker has held 'register tickets'") as error,
-            hold_shared(database, "register tickets", 0.3),
+            database_lock(database, "register tickets", 0.3),
         ):
             pass
         assert "sw:rd" not in str(error.value)
-        with hold_shared(database, "register mails", 0.3):
+        with database_lock(database, "register mails", 0.3):
             pass
         os.kill(other.pid, signal.SIGKILL)
-    with hold_shared(database, "register tickets", 5):
+    with database_lock(database, "register tickets", 5):
         pass
 
 
@@ -60,13 +60,13 @@ def test_the_locks_of_a_tracking_server_are_the_databases(database: str, monkeyp
     with (
         alone("http://mlflow", "register tickets"),
         pytest.raises(Unavailable),
-        hold_shared(database, "http://mlflow register tickets", 0.2),
+        database_lock(database, "http://mlflow register tickets", 0.2),
     ):
         pass
 
 
 def test_a_database_out_of_reach_is_worth_a_retry_and_tells_no_password() -> None:
-    with pytest.raises(Unavailable, match="out of reach") as error, hold_shared("postgresql+psycopg://u:hidden@127.0.0.1:9/d", "x", 1):
+    with pytest.raises(Unavailable, match="is unreachable") as error, database_lock("postgresql+psycopg://u:hidden@127.0.0.1:9/d", "x", 1):
         pass
     assert "hidden" not in str(error.value)
 
@@ -79,7 +79,7 @@ def test_tables_of_another_release_are_refused_without_the_password(postgres: Cl
     with engine.begin() as connection:
         head = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v3.0.0.a'")
-    with pytest.raises(BadInput, match="Optuna's tables are of another release") as error, Tables(database).hold("one"):
+    with pytest.raises(BadInput, match="the tables belong to another release") as error, Tables(database).hold("one"):
         pass
     assert "sw:rd" not in str(error.value)
 
@@ -109,15 +109,15 @@ def test_a_study_is_continued_by_another_worker(database: str, monkeypatch: pyte
 def test_studies_are_journals_unless_a_database_is_shared(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETUNE_VAR", str(tmp_path))
     monkeypatch.delenv(DATABASE, raising=False)
-    assert isinstance(kept(), Journals)
+    assert isinstance(open_studies(), Journals)
     monkeypatch.setenv(DATABASE, database)
-    assert isinstance(kept(), Tables)
+    assert isinstance(open_studies(), Tables)
 
 
 def test_the_ledger_keeps_how_scheduled_runs_ended_and_lets_nobody_change_it(database: str) -> None:
     ledger, at = Ledger(database), datetime(2026, 11, 28, 3, tzinfo=UTC)
     for outcome in ("skipped", "PASS"):
-        ledger.note(Retraining(model="tickets", at=at, outcome=outcome, reason="so", basis="b", git_commit="c"))
+        ledger.record_retraining(Retraining(model="tickets", at=at, outcome=outcome, reason="so", basis="b", git_commit="c"))
 
     assert [one.outcome for one in ledger.retrainings("tickets", last=5)] == ["PASS", "skipped"]
     assert ledger.retrainings("mails") == []
@@ -131,7 +131,9 @@ def test_a_ledger_of_an_earlier_release_gets_what_it_lacks(tmp_path: Path) -> No
     with sa.create_engine(url, poolclass=NullPool).begin() as connection:
         connection.execute(sa.text("DROP TABLE retrainings"))
     ledger = Ledger(url)
-    ledger.note(Retraining(model="tickets", at=datetime(2026, 11, 28, tzinfo=UTC), outcome="PASS", reason="so", basis="b", git_commit="c"))
+    ledger.record_retraining(
+        Retraining(model="tickets", at=datetime(2026, 11, 28, tzinfo=UTC), outcome="PASS", reason="so", basis="b", git_commit="c")
+    )
 
     assert len(ledger.retrainings("tickets")) == 1
     with sa.create_engine(url, poolclass=NullPool).connect() as connection, pytest.raises(sa.exc.DatabaseError, match="append-only"):

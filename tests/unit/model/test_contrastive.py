@@ -1,4 +1,4 @@
-"""Sentence embeddings: what the rows are, which texts are no negatives, how ranks are counted, and what a model answers."""
+"""Sentence embeddings: rows, losses, retrieval metrics and predictions."""
 
 import json
 import math
@@ -12,7 +12,8 @@ from components.artifacts.predictions import Predictions
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadParams
 from components.model import tasks
-from components.model.tasks.contrastive import baselines, losses, reading, retrieval
+from components.model.tasks.contrastive import baselines, losses, retrieval
+from components.model.tasks.contrastive import rows as parsing
 from tests.support.encoders import FAMILIES, make_encoder
 
 KINDS = ("pairs", "triplets", "scored", "texts")
@@ -24,21 +25,21 @@ def spec(data="pairs", **options):
 
 
 def rows_of(tickets, data="pairs", count=60):
-    """Tickets with the same words in another order for a positive, the ticket of another topic for a negative."""
+    """Return tickets with reversed words as positives and tickets of another topic as negatives."""
     texts = tickets["text"].tolist()[:count]
-    turned = [" ".join(text.split()[::-1]) for text in texts]
-    other = texts[4:] + texts[:4]
-    named = {
-        "pairs": {"anchor": texts, "positive": turned},
-        "triplets": {"anchor": texts, "positive": turned, "negative": other},
+    reversed_texts = [" ".join(text.split()[::-1]) for text in texts]
+    other_topic = texts[4:] + texts[:4]
+    columns = {
+        "pairs": {"anchor": texts, "positive": reversed_texts},
+        "triplets": {"anchor": texts, "positive": reversed_texts, "negative": other_topic},
         "scored": {
             "text_a": texts,
-            "text_b": [*turned[::2], *other[1::2]],
-            "score": [f"{(place * 7) % 11 / 10:g}" for place in range(count)],
+            "text_b": [*reversed_texts[::2], *other_topic[1::2]],
+            "score": [f"{(index * 7) % 11 / 10:g}" for index in range(count)],
         },
         "texts": {"text": texts},
     }[data]
-    frame = pd.DataFrame({"id": tickets["id"][:count], "group": tickets["group"][:count], **named})
+    frame = pd.DataFrame({"id": tickets["id"][:count], "group": tickets["group"][:count], **columns})
     read, faults = tasks.load("contrastive", {"data": data}).read(frame)
     assert not faults
     return read
@@ -58,15 +59,15 @@ def save(base, folder, **options):
     return folder
 
 
-# What the rows are
+# Rows
 
 
-def test_each_kind_of_data_has_its_columns_and_measures():
-    made = {kind: tasks.load("contrastive", {"data": kind}) for kind in KINDS}
+def test_each_data_format_has_columns_and_metrics():
+    by_format = {kind: tasks.load("contrastive", {"data": kind}) for kind in KINDS}
 
-    assert made["triplets"].columns == ("anchor", "positive", "negative")
-    assert set(made["scored"].measures) == {"spearman"} == set(made["scored"].metrics)
-    assert list(made["texts"].measures) == ["mrr", "recall_at_1", "recall_at_5", "recall_at_10", "ndcg_at_10"]
+    assert by_format["triplets"].columns == ("anchor", "positive", "negative")
+    assert set(by_format["scored"].test_metrics) == {"spearman"} == set(by_format["scored"].validation_metrics)
+    assert list(by_format["texts"].test_metrics) == ["mrr", "recall_at_1", "recall_at_5", "recall_at_10", "ndcg_at_10"]
     with pytest.raises(BadParams, match=r"lowest.*must be below highest"):
         tasks.load("contrastive", {"data": "scored", "lowest": 1, "highest": 1})
 
@@ -80,10 +81,10 @@ def test_each_kind_of_data_has_its_columns_and_measures():
         ("scored", {"text_a": "a", "text_b": "b", "score": "high"}, "score is not a number"),
         ("scored", {"text_a": "a", "text_b": "b", "score": "nan"}, "score is not a number"),
         ("scored", {"text_a": "a", "text_b": "b", "score": "1.5"}, "score is not between 0 and 1"),
-        ("texts", {"text": "alone"}, "text has one word, so it has no halves that could find each other"),
+        ("texts", {"text": "alone"}, "text has one word, so it cannot be split into halves"),
     ],
 )
-def test_a_bad_row_is_told_what_is_wrong_with_it(data, row, reason):
+def test_invalid_row_has_a_reason(data, row, reason):
     good = {name: f"{name} good" if name != "score" else "0.5" for name in row}
     read, faults = tasks.load("contrastive", {"data": data}).read(pd.DataFrame([good, row]))
 
@@ -91,7 +92,7 @@ def test_a_bad_row_is_told_what_is_wrong_with_it(data, row, reason):
     assert read["text"][0] == next(iter(good.values()))
 
 
-def test_all_that_tells_rows_apart_is_in_text_and_label():
+def test_text_and_label_contain_all_differences():
     triplets, scored = tasks.load("contrastive", {"data": "triplets"}), tasks.load("contrastive", {"data": "scored", "highest": 5})
     both, _ = triplets.read(pd.DataFrame({"anchor": ["a", "a"], "positive": ["b", "b"], "negative": ["c", "d"]}))
     pair, _ = scored.read(pd.DataFrame({"text_a": ["a", "a"], "text_b": ["b", "c"], "score": ["4", "4"]}))
@@ -101,14 +102,14 @@ def test_all_that_tells_rows_apart_is_in_text_and_label():
 
 
 @pytest.mark.parametrize("data", KINDS)
-def test_encoding_has_every_text_of_a_row(base, tickets, data):
+def test_encoding_contains_every_text(base, tickets, data):
     task = tasks.load("contrastive", {"data": data})
     rows, tokenizer = rows_of(tickets, data, 5), task.load_tokenizer(base)
     table = task.encode(rows, tokenizer, spec(data))
     first = table["input_ids"][0].as_py()
 
     texts = (
-        [rows["text"][0], *reading.halves(rows["text"][0])]
+        [rows["text"][0], *parsing.halves(rows["text"][0])]
         if data == "texts"
         else [rows[name][0] for name in task.columns[:3] if name != "score"]
     )
@@ -119,59 +120,59 @@ def test_encoding_has_every_text_of_a_row(base, tickets, data):
     assert task.encode(rows.head(0), tokenizer, spec(data)).num_rows == 0
 
 
-# What is learnt from
+# Losses
 
 
 def brute(group, anchor, positive, negative=None):
-    """Which texts are no negatives of each row, by the definition."""
+    """Return the texts that are not negatives of each row, by definition."""
     count = len(group)
     texts = [*positive, *(negative or [])]
     excluded = np.zeros((count, len(texts)), dtype=bool)
     for row in range(count):
-        known = {
+        related = {
             text
-            for other in range(count)
-            if group[other] == group[row] or anchor[other] == anchor[row]
-            for text in (anchor[other], positive[other])
+            for row_index in range(count)
+            if group[row_index] == group[row] or anchor[row_index] == anchor[row]
+            for text in (anchor[row_index], positive[row_index])
         }
-        for place, text in enumerate(texts):
-            excluded[row, place] = place % count != row and text in known
+        for index, text in enumerate(texts):
+            excluded[row, index] = index % count != row and text in related
     return excluded
 
 
 @pytest.mark.parametrize("negatives", [False, True])
-def test_no_text_of_the_same_group_or_anchor_is_a_negative(negatives):
+def test_texts_of_same_group_or_anchor_are_not_negatives(negatives):
     rng = np.random.default_rng(0)
-    found = 0
+    total = 0
     for _ in range(200):
         keys = np.stack([rng.integers(0, 5, 8), rng.integers(10, 18, 8), *(rng.integers(14, 26, 8) for _ in range(1 + negatives))], axis=1)
         excluded = brute(*keys.T.tolist())
         assert (losses.false_negatives(torch.from_numpy(keys)).numpy() == excluded).all()
-        found += excluded.sum()
-    assert found > 1_000
+        total += excluded.sum()
+    assert total > 1_000
 
 
 def unit(rows, seed):
     return torch.nn.functional.normalize(torch.randn(rows, 8, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
 
-def test_the_loss_is_the_cross_entropy_counted_by_hand():
+def test_loss_equals_manual_cross_entropy():
     anchors, positives = unit(5, 0), unit(5, 1)
     keys = torch.tensor([[1, 10, 20], [1, 11, 21], [2, 12, 22], [3, 13, 20], [4, 14, 24]])
-    similar = (anchors @ positives.T / 0.1).double().numpy()
+    similarity = (anchors @ positives.T / 0.1).double().numpy()
     excluded = brute(*keys.T.tolist())
     by_hand = [
-        -similar[row, row] + math.log(sum(math.exp(similar[row, other]) for other in range(5) if not excluded[row, other]))
+        -similarity[row, row] + math.log(sum(math.exp(similarity[row, column]) for column in range(5) if not excluded[row, column]))
         for row in range(5)
     ]
 
-    assert np.argwhere(excluded).tolist() == [[0, 1], [0, 3], [1, 0], [1, 3], [3, 0]]  # 20 belongs to group 1, wherever it stands
+    assert np.argwhere(excluded).tolist() == [[0, 1], [0, 3], [1, 0], [1, 3], [3, 0]]  # 20 belongs to group 1 in every row
     assert float(losses.in_batch(anchors, [positives], keys, 0.1)) == pytest.approx(np.mean(by_hand), abs=1e-5)
 
 
 @pytest.fixture(scope="module")
 def sentence():
-    """The losses and evaluators of sentence-transformers."""
+    """Return sentence-transformers with its losses and evaluators."""
     import warnings
 
     with warnings.catch_warnings():
@@ -181,85 +182,87 @@ def sentence():
     return sentence_transformers
 
 
-def test_without_false_negatives_the_losses_are_those_of_sentence_transformers(sentence):
-    known = sentence.sentence_transformer.losses
-    one, other, third = (unit(6, seed) for seed in range(3))
-    apart = torch.arange(24).reshape(4, 6).T
+def test_losses_equal_sentence_transformers(sentence):
+    reference = sentence.sentence_transformer.losses
+    anchors, positives, negatives = (unit(6, seed) for seed in range(3))
+    keys_of_rows = torch.arange(24).reshape(4, 6).T
     scores = torch.tensor([0.1, 0.5, 0.5, 0.9, 0.0, 0.3])
 
-    ranking = known.MultipleNegativesRankingLoss(None, scale=20.0)
-    for others, keys in (([other], apart[:, :3]), ([other, third], apart)):
-        expected = ranking.compute_loss_from_embeddings([one, *others], None)
-        assert float(losses.in_batch(one, others, keys, 0.05)) == pytest.approx(float(expected), abs=1e-5)
-    expected = known.CoSENTLoss(None, scale=20.0).compute_loss_from_embeddings([one, other], scores)
-    assert float(losses.by_score(one, other, scores, 0.05)) == pytest.approx(float(expected), abs=1e-5)
+    ranking = reference.MultipleNegativesRankingLoss(None, scale=20.0)
+    for others, keys in (([positives], keys_of_rows[:, :3]), ([positives, negatives], keys_of_rows)):
+        expected = ranking.compute_loss_from_embeddings([anchors, *others], None)
+        assert float(losses.in_batch(anchors, others, keys, 0.05)) == pytest.approx(float(expected), abs=1e-5)
+    expected = reference.CoSENTLoss(None, scale=20.0).compute_loss_from_embeddings([anchors, positives], scores)
+    assert float(losses.by_score(anchors, positives, scores, 0.05)) == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_a_batch_without_a_single_negative_costs_nothing():
+def test_batch_without_negatives_has_zero_loss():
     keys = torch.tensor([[1, 10, 20], [1, 11, 21]])
 
     assert float(losses.in_batch(unit(2, 0), [unit(2, 1)], keys, 0.05)) == 0.0
     assert float(losses.by_score(unit(2, 0), unit(2, 1), torch.tensor([0.5, 0.5]), 0.05)) == 0.0
 
 
-# How well it finds
+# Retrieval metrics
 
 
-def test_ranks_are_those_of_sentence_transformers_evaluator(sentence):
+def test_ranks_equal_sentence_transformers(sentence):
     rng = np.random.default_rng(0)
-    queries = rng.integers(0, 20, 40)  # a query with several right texts
-    wanted = rng.permutation(60)[:40]
-    one, other = rng.normal(size=(20, 8)), rng.normal(size=(60, 8))
-    keys, _ = retrieval.corpus(wanted)
-    found = retrieval.measure(lambda start, stop: one[queries[start:stop]] @ other[keys].T, queries, wanted)
+    queries = rng.integers(0, 20, 40)  # some queries have several correct texts
+    expected_texts = rng.permutation(60)[:40]
+    vectors, texts = rng.normal(size=(20, 8)), rng.normal(size=(60, 8))
+    keys, _ = retrieval.corpus(expected_texts)
+    statistics = retrieval.measure(lambda start, stop: vectors[queries[start:stop]] @ texts[keys].T, queries, expected_texts)
     evaluator = sentence.sentence_transformer.evaluation.InformationRetrievalEvaluator(
         {str(query): "" for query in queries},
         {str(key): "" for key in keys},
-        {str(query): {str(text) for text in wanted[queries == query]} for query in queries},
+        {str(query): {str(text) for text in expected_texts[queries == query]} for query in queries},
         mrr_at_k=[60],
     )
-    ranked = [[{"corpus_id": str(key), "score": float(one[int(query)] @ other[key])} for key in keys] for query in evaluator.queries_ids]
+    ranked = [
+        [{"corpus_id": str(key), "score": float(vectors[int(query)] @ texts[key])} for key in keys] for query in evaluator.queries_ids
+    ]
     expected = evaluator.compute_metrics([sorted(hits, key=lambda hit: -hit["score"]) for hits in ranked])
-    once = [int(np.flatnonzero(queries == int(query))[0]) for query in evaluator.queries_ids]
+    first_rows = [int(np.flatnonzero(queries == int(query))[0]) for query in evaluator.queries_ids]
 
-    assert found["reciprocal_rank"][once].mean() == pytest.approx(expected["mrr@k"][60])
-    assert found["ndcg_at_10"][once].mean() == pytest.approx(expected["ndcg@k"][10])
+    assert statistics["reciprocal_rank"][first_rows].mean() == pytest.approx(expected["mrr@k"][60])
+    assert statistics["ndcg_at_10"][first_rows].mean() == pytest.approx(expected["ndcg@k"][10])
     for cut in retrieval.CUTS:
-        assert found[f"recall_at_{cut}"][once].mean() == pytest.approx(expected["recall@k"][cut])
+        assert statistics[f"recall_at_{cut}"][first_rows].mean() == pytest.approx(expected["recall@k"][cut])
 
 
-def test_ties_are_decided_by_the_order_of_the_corpus():
-    found = retrieval.measure(lambda start, stop: np.zeros((stop - start, 4)), [1, 2, 3, 4], [40, 30, 20, 10])
+def test_ties_are_broken_by_corpus_order():
+    statistics = retrieval.measure(lambda start, stop: np.zeros((stop - start, 4)), [1, 2, 3, 4], [40, 30, 20, 10])
 
-    assert found["reciprocal_rank"].tolist() == [1 / 4, 1 / 3, 1 / 2, 1]
-    assert found["first"].tolist() == [0, 0, 0, 0]
+    assert statistics["reciprocal_rank"].tolist() == [1 / 4, 1 / 3, 1 / 2, 1]
+    assert statistics["first"].tolist() == [0, 0, 0, 0]
 
 
-def test_a_large_test_set_is_ranked_in_parts_alike(monkeypatch):
+def test_chunked_ranking_gives_equal_results(monkeypatch):
     rng = np.random.default_rng(0)
-    similar = rng.integers(0, 4, (50, 50)).astype(float)
-    queries, wanted = rng.integers(0, 30, 50), np.arange(50)
-    whole = retrieval.measure(lambda start, stop: similar[start:stop], queries, wanted)
+    similarity = rng.integers(0, 4, (50, 50)).astype(float)
+    queries, expected = rng.integers(0, 30, 50), np.arange(50)
+    whole = retrieval.measure(lambda start, stop: similarity[start:stop], queries, expected)
     monkeypatch.setattr(retrieval, "_CHUNK", 7)
-    parts = retrieval.measure(lambda start, stop: similar[start:stop], queries, wanted)
+    parts = retrieval.measure(lambda start, stop: similarity[start:stop], queries, expected)
 
     assert all((whole[name] == parts[name]).all() for name in whole)
 
 
-def test_spearman_is_that_of_scipy():
+def test_spearman_equals_scipy():
     from scipy.stats import spearmanr
 
     rng = np.random.default_rng(0)
-    measure = tasks.load("contrastive", {"data": "scored"}).measures["spearman"]
-    for one, other in ((rng.normal(size=50), rng.integers(0, 6, 50)), (np.arange(9.0), -np.arange(9.0))):
-        found = {**retrieval.agreement(one, other.astype(float)), "rows": np.ones(len(one))}
-        assert measure.of(found) == pytest.approx(spearmanr(one, other).statistic)
+    metric = tasks.load("contrastive", {"data": "scored"}).test_metrics["spearman"]
+    for a, b in ((rng.normal(size=50), rng.integers(0, 6, 50)), (np.arange(9.0), -np.arange(9.0))):
+        statistics = {**retrieval.agreement(a, b.astype(float)), "rows": np.ones(len(a))}
+        assert metric.of(statistics) == pytest.approx(spearmanr(a, b).statistic)
     constant = {**retrieval.agreement(np.zeros(5), np.arange(5.0)), "rows": np.ones(5)}
-    assert measure.of(constant) == 0.0
+    assert metric.of(constant) == 0.0
 
 
 @pytest.mark.parametrize("data", KINDS)
-def test_validation_and_test_measure_alike(base, tickets, tmp_path, data):
+def test_validation_and_test_metrics_agree(base, tickets, tmp_path, data):
     task = tasks.load("contrastive", {"data": data})
     rows, folder = rows_of(tickets, data), save(base, tmp_path, data=data)
     table = task.encode(rows, task.load_tokenizer(base), spec(data))
@@ -267,30 +270,30 @@ def test_validation_and_test_measure_alike(base, tickets, tmp_path, data):
     with torch.no_grad():
         output = task.build_model(folder, spec(data)).eval()(**batch)
     validated = task.validate(output.logits.numpy(), batch["labels"].numpy(), spec(data))
-    found = Predictions.of(rows, task.predictor(folder).answer(rows))
+    predictions = Predictions.of(rows, task.predictor(folder).answer(rows))
 
     assert math.isfinite(float(output.loss))
-    tested = {name: measure.of(tasks.statistics_of(task, found)) for name, measure in task.measures.items()}
+    tested = {name: metric.of(tasks.statistics_of(task, predictions)) for name, metric in task.test_metrics.items()}
     assert validated == pytest.approx(tested, abs=1e-3)
 
 
-# What a model answers
+# Predictions
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_sentence_transformers_loads_what_is_saved(sentence, tickets, tmp_path, family, pooling):
+def test_sentence_transformers_loads_the_saved_model(sentence, tickets, tmp_path, family, pooling):
     folder = save(make_encoder(tmp_path / "base", family, tickets["text"].tolist()), tmp_path / "model", pooling=pooling)
     texts = [*tickets["text"][:10], "wifi", "slow " * 40]
-    mine = tasks.of(spec(pooling=pooling)).predictor(folder).embed(texts)
-    theirs = sentence.SentenceTransformer(str(folder), device="cpu", local_files_only=True).encode(texts)
+    vectors = tasks.of(spec(pooling=pooling)).predictor(folder).embed(texts)
+    reference = sentence.SentenceTransformer(str(folder), device="cpu", local_files_only=True).encode(texts)
 
-    assert mine.shape == (12, 32)
-    np.testing.assert_allclose(np.linalg.norm(mine, axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    assert vectors.shape == (12, 32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(vectors, reference, atol=1e-5)
 
 
-def test_padding_order_and_company_change_no_answer(base, tickets, tmp_path):
+def test_vectors_do_not_depend_on_batching(base, tickets, tmp_path):
     predictor = tasks.load("contrastive").predictor(save(base, tmp_path))
     texts = [*tickets["text"][:20], "wifi", "slow " * 40, "", "wifi"]
 
@@ -298,7 +301,7 @@ def test_padding_order_and_company_change_no_answer(base, tickets, tmp_path):
     assert predictor.embed(["wifi  slow\u200b\n"]).tolist() == predictor.embed(["wifi slow"]).tolist()
 
 
-def test_a_served_model_embeds_a_text_as_in_the_test(base, tickets, tmp_path):
+def test_serving_and_test_give_equal_vectors(base, tickets, tmp_path):
     rows, predictor = rows_of(tickets), tasks.load("contrastive").predictor(save(base, tmp_path))
     served, tested = predictor.answer(rows[["text"]]), predictor.answer(rows)
 
@@ -308,7 +311,7 @@ def test_a_served_model_embeds_a_text_as_in_the_test(base, tickets, tmp_path):
     assert predictor.answer(rows.head(0)).predicted == []
 
 
-def test_a_fine_tuned_model_is_the_base_of_another_and_of_a_classifier(base, tickets, tmp_path):
+def test_saved_model_is_a_base_for_other_tasks(base, tickets, tmp_path):
     task, folder = tasks.load("contrastive"), save(base, tmp_path)
     again = task.build_model(folder, spec())
     classifier = tasks.load("text_classification").build_model(folder, spec().model_copy(update={"labels": ("a", "b")}))
@@ -318,10 +321,10 @@ def test_a_fine_tuned_model_is_the_base_of_another_and_of_a_classifier(base, tic
     assert not [name for name in encoder if "pooler" in name]
 
 
-# Baselines and the page
+# Baselines and report tables
 
 
-def test_baselines_find_by_words():
+def test_baselines_search_by_words():
     corpus = ["fracture of the arm", "cholera", "pain in the chest"]
     for index in (baselines.tfidf, baselines.bm25):
         search = index(corpus)
@@ -331,34 +334,34 @@ def test_baselines_find_by_words():
 
 
 @pytest.mark.parametrize("data", KINDS)
-def test_baselines_are_measured_as_the_model_is(base, tickets, data):
+def test_baselines_have_the_same_metrics(base, tickets, data):
     task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
-    found = task.predict_baselines(rows.head(0), rows, spec(data), base)
+    outputs = task.predict_baselines(rows.head(0), rows, spec(data), base)
     measured = {
-        name: {n: m.of(tasks.statistics_of(task, Predictions.of(rows, each))) for n, m in task.measures.items()}
-        for name, each in found.items()
+        name: {n: m.of(tasks.statistics_of(task, Predictions.of(rows, output))) for n, m in task.test_metrics.items()}
+        for name, output in outputs.items()
     }
 
-    assert tuple(found) == task.baselines
+    assert tuple(outputs) == task.baselines
     if data in ("pairs", "triplets"):
-        assert measured["tfidf"]["mrr"] > 0.95  # the same words in another order
-        assert found["tfidf"].predicted[0] in set(rows["positive"])
+        assert measured["tfidf"]["mrr"] > 0.95  # same words in reverse order
+        assert outputs["tfidf"].predicted[0] in set(rows["positive"])
     if data == "texts":
-        assert measured["tfidf"]["mrr"] < 0.5  # the halves share no word
+        assert measured["tfidf"]["mrr"] < 0.5  # the halves share no words
 
 
 @pytest.mark.parametrize("data", KINDS)
-def test_slices_and_tables_show_what_was_found(base, tickets, tmp_path, data):
+def test_slices_and_tables_match_the_results(base, tickets, tmp_path, data):
     task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
-    found = Predictions.of(rows, task.predictor(save(base, tmp_path, data=data)).answer(rows))
-    shown = task.tables(rows, found)
+    predictions = Predictions.of(rows, task.predictor(save(base, tmp_path, data=data)).answer(rows))
+    tables = task.tables(rows, predictions)
 
     assert all(len(values) == len(rows) for values in task.slices(rows).values())
-    assert all(len(row) == len(table.columns) for table in shown for row in table.rows)
+    assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
     if data == "scored":
-        assert shown[0].rows
+        assert tables[0].rows
     else:
-        misses, hits = shown
+        misses, hits = tables
         assert [row[2] for row in misses.rows] == sorted((row[2] for row in misses.rows), reverse=True)
         assert all(row[3].split("\n")[0] == row[1] for row in hits.rows)
         assert all(row[3].split("\n")[0] != row[1] for row in misses.rows)

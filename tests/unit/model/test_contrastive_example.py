@@ -1,4 +1,4 @@
-"""The examples that are made from ICD-10-CM's tabular list: what their scripts write, and what their parameter files agree on."""
+"""The examples made from the ICD-10-CM tabular list: generated data and parameter files."""
 
 import csv
 import shutil
@@ -17,19 +17,19 @@ pytest.importorskip("simple_icd_10_cm", reason="the example extra is not install
 
 
 def make(folder: Path, example: str) -> dict[str, list[dict[str, str]]]:
-    """Run the script of an example in a copy of its folder; return the rows of each file that it writes."""
+    """Run the script of an example in a copy of its folder; return the rows of each written file."""
     for name in ("diagnosis", example):
         shutil.copytree(EXAMPLES / name, folder / "examples" / name, ignore=shutil.ignore_patterns("*.pyc", "__pycache__"))
     (folder / "components").symlink_to(EXAMPLES.parent / "components")
     subprocess.run([sys.executable, folder / "examples" / example / "make_data.py"], check=True, capture_output=True)
-    found = {}
+    rows = {}
     for path in (folder / "examples" / example).glob("*.csv"):
         with path.open(encoding="utf-8", newline="") as file:
-            found[path.name] = list(csv.DictReader(file))
-    return found
+            rows[path.name] = list(csv.DictReader(file))
+    return rows
 
 
-def test_every_synonym_has_the_title_of_its_code(tmp_path: Path) -> None:
+def test_every_synonym_has_its_code_title(tmp_path: Path) -> None:
     rows = make(tmp_path, "synonyms")["synonyms.csv"]
 
     assert len(rows) == 12_569
@@ -42,32 +42,35 @@ def test_every_synonym_has_the_title_of_its_code(tmp_path: Path) -> None:
     assert all(row["id"].startswith(row["group"]) for row in rows)
 
 
-def test_the_language_model_learns_from_no_text_that_the_classifiers_are_tested_on(tmp_path: Path) -> None:
-    found = make(tmp_path, "domain_pretraining")
+def test_pretraining_texts_exclude_test_texts(tmp_path: Path) -> None:
+    files = make(tmp_path, "domain_pretraining")
     splits = {
         name: read_params(EXAMPLES / f"domain_pretraining/{name}.yaml").preprocess for name in ("adapt", "classify", "classify_alone")
     }
-    one = splits["adapt"]
+    adapt = splits["adapt"]
 
     assert all(
-        (each.split_seed, each.test_share, each.validation_share) == (one.split_seed, one.test_share, one.validation_share)
-        for each in splits.values()
+        (split_settings.split_seed, split_settings.test_share, split_settings.validation_share)
+        == (adapt.split_seed, adapt.test_share, adapt.validation_share)
+        for split_settings in splits.values()
     )
-    split = {row["group"]: split_of(one.split_seed, row["group"], one.test_share, one.validation_share) for row in found["labelled.csv"]}
+    split = {
+        row["group"]: split_of(adapt.split_seed, row["group"], adapt.test_share, adapt.validation_share) for row in files["labelled.csv"]
+    }
     learnt = {
         row["text"]
-        for row in found["titles.csv"]
-        if split_of(one.split_seed, row["group"], one.test_share, one.validation_share) == "train"
+        for row in files["titles.csv"]
+        if split_of(adapt.split_seed, row["group"], adapt.test_share, adapt.validation_share) == "train"
     }
-    tested = {row["text"] for row in found["labelled.csv"] if split[row["group"]] == "test"}
+    tested = {row["text"] for row in files["labelled.csv"] if split[row["group"]] == "test"}
     assert len(learnt) > 10_000
     assert len(tested) > 1_500
-    assert len(learnt & tested) < 0.01 * len(tested)  # "Other specified…", word for word in another category
-    assert sum(split[row["group"]] == "train" for row in found["labelled.csv"]) <= 21 * 12
+    assert len(learnt & tested) < 0.01 * len(tested)  # "Other specified…" occurs in several categories
+    assert sum(split[row["group"]] == "train" for row in files["labelled.csv"]) <= 21 * 12
 
 
-def test_both_classifiers_differ_in_their_base_alone() -> None:
-    one, other = (read_params(EXAMPLES / f"domain_pretraining/{name}.yaml").model_dump() for name in ("classify", "classify_alone"))
+def test_classifiers_differ_only_in_name_and_base() -> None:
+    adapted, alone = (read_params(EXAMPLES / f"domain_pretraining/{name}.yaml").model_dump() for name in ("classify", "classify_alone"))
 
-    assert {name for name in one if one[name] != other[name]} == {"name", "base"}
-    assert one["base"]["model"] == f"models:/{read_params(EXAMPLES / 'domain_pretraining/adapt.yaml').name}@champion"
+    assert {name for name in adapted if adapted[name] != alone[name]} == {"name", "base"}
+    assert adapted["base"]["model"] == f"models:/{read_params(EXAMPLES / 'domain_pretraining/adapt.yaml').name}@champion"

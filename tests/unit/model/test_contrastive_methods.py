@@ -24,7 +24,7 @@ VARIANTS = {
 
 
 def settings(task, **changes):
-    return QUICK.model_copy(update={"metric": task.metrics[0], "evaluations_per_epoch": 3} | changes)
+    return QUICK.model_copy(update={"metric": task.validation_metrics[0], "evaluations_per_epoch": 3} | changes)
 
 
 @pytest.fixture(scope="module")

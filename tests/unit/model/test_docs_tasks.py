@@ -1,4 +1,4 @@
-"""docs/tasks.md says of every task what its code says."""
+"""docs/tasks.md matches the code of every task."""
 
 import re
 from typing import Any, Literal, get_origin
@@ -31,41 +31,41 @@ def names(cell: str) -> tuple[str, ...]:
 
 
 def tables() -> dict[str, list[list[str]]]:
-    """The cells of each table of the page, by the first words of its second column."""
-    found = {}
+    """Return the cells of each table by the header of its second column."""
+    by_header = {}
     for block in re.findall(r"(?:^\|.*\n)+", PAGE, re.MULTILINE):
         head, _, *rows = ([cell.strip() for cell in line.strip("|\n ").split(" | ")] for line in block.splitlines())
-        found[head[1]] = rows
-    return found
+        by_header[head[1]] = rows
+    return by_header
 
 
-def seen(name: str, options: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
-    found = describe_task(name, options)
-    return tuple(tuple(found[key]) for key in ("columns", "metrics", "baselines", "slices"))
+def described(name: str, options: dict[str, Any]) -> tuple[tuple[str, ...], ...]:
+    description = describe_task(name, options)
+    return tuple(tuple(description[key]) for key in ("columns", "metrics", "baselines", "slices"))
 
 
-WRITTEN = [(names(task)[0], names(options)[0], tuple(map(names, cells))) for task, options, *cells in tables()["`task_options`"]]
+DOCUMENTED = [(names(task)[0], names(options)[0], tuple(map(names, cells))) for task, options, *cells in tables()["`task_options`"]]
 
 
-@pytest.mark.parametrize(("name", "options", "cells"), WRITTEN)
-def test_a_row_of_the_table_is_what_the_task_says(name: str, options: str, cells: tuple[tuple[str, ...], ...]) -> None:
-    assert cells == seen(name, yaml.safe_load(options))
+@pytest.mark.parametrize(("name", "options", "cells"), DOCUMENTED)
+def test_table_rows_match_the_task(name: str, options: str, cells: tuple[tuple[str, ...], ...]) -> None:
+    assert cells == described(name, yaml.safe_load(options))
 
 
 @pytest.mark.parametrize("name", tasks.available())
-def test_no_choice_of_an_option_leads_to_what_the_table_has_not(name: str) -> None:
-    rows = {cells for task, _, cells in WRITTEN if task == name}
-    tried = [{}]
+def test_table_covers_every_option(name: str) -> None:
+    rows = {cells for task, _, cells in DOCUMENTED if task == name}
+    combinations = [{}]
     for field, info in tasks.load(name).Options.model_fields.items():
         choices = info.annotation.__args__ if get_origin(info.annotation) is Literal else [True, False] if info.annotation is bool else []
-        tried += [{field: choice} for choice in choices]
-    found = [seen(name, options) for options in tried if fits(name, options)]
+        combinations += [{field: choice} for choice in choices]
+    descriptions = [described(name, options) for options in combinations if is_valid(name, options)]
 
-    assert len(found) > len(tried) / 2
-    assert set(found) <= rows
+    assert len(descriptions) > len(combinations) / 2
+    assert set(descriptions) <= rows
 
 
-def fits(name: str, options: dict[str, Any]) -> bool:
+def is_valid(name: str, options: dict[str, Any]) -> bool:
     try:
         tasks.load(name, options)
     except BadParams:
@@ -73,17 +73,17 @@ def fits(name: str, options: dict[str, Any]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("table", ["a served model is asked with, and answers", "`task_options`", "families", "option"])
+@pytest.mark.parametrize("table", ["served input and answer", "`task_options`", "families", "option"])
 def test_every_task_is_in_every_table(table: str) -> None:
     assert {names(row[0])[0] for row in tables()[table]} == set(tasks.available())
 
 
-def test_every_option_that_is_explained_is_one_of_the_task() -> None:
+def test_documented_options_exist() -> None:
     for task, option, _ in tables()["option"]:
         assert set(names(option)) <= set(tasks.load(names(task)[0]).Options.model_fields), (task, option)
 
 
-def test_the_families_are_those_that_the_tests_train() -> None:
-    written = {names(task)[0]: names(families) for task, families in tables()["families"]}
+def test_documented_families_are_tested() -> None:
+    documented = {names(task)[0]: names(families) for task, families in tables()["families"]}
 
-    assert written == {name: tuple(families) for name, families in FAMILIES.items()}
+    assert documented == {name: tuple(families) for name, families in FAMILIES.items()}

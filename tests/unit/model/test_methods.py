@@ -1,4 +1,4 @@
-"""Each method of fine-tuning on the two-layer model: what learns, what does not, what is saved, and that a cut changes nothing."""
+"""Each fine-tuning method on the two-layer model: which weights learn, what is saved, and exact resumes."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ from tests.support.learn import make_learn, spec_of
 
 task = tasks.load("text_classification")
 
-LORA = {"lora_rank": 4, "lora_alpha": 16.0, "lora_dropout": 0.0, "lora_targets": "default", "lora_dora": False}
+LORA = lora.Params(lora_rank=4)
 VARIANTS = {
     "full": {},
     "decay": {"layer_decay": 0.5},
@@ -37,11 +37,11 @@ def learn(tiny_base, tickets, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny_base(tiny_base, tmp_path_factory):
-    """The two-layer model with louder layers: its answer hangs on the words, as a pretrained model's does, before anything is learnt."""
+    """The two-layer model with larger weights, so that its output depends on the words before training."""
     folder = shutil.copytree(tiny_base, tmp_path_factory.mktemp("loud") / "base")
     state = safetensors.torch.load_file(folder / "model.safetensors")
-    loud = {name: 10 * tensor if tensor.ndim == 2 and "embeddings" not in name else tensor for name, tensor in state.items()}
-    safetensors.torch.save_file(loud, folder / "model.safetensors", metadata={"format": "pt"})
+    larger = {name: 10 * tensor if tensor.ndim == 2 and "embeddings" not in name else tensor for name, tensor in state.items()}
+    safetensors.torch.save_file(larger, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -52,15 +52,20 @@ def model(tiny_base):
 
 
 def test_every_file_is_a_method():
-    found = [methods.load(name) for name in methods.available()]
+    loaded = [methods.load(name) for name in methods.available()]
+    fields = [field for method in loaded for field in method.Params.model_fields]
 
-    assert methods.available() == ["freeze", "full", "lora"]
-    assert all(set(method.FIELDS) < set(TrainParams.model_fields) for method in found)
-    assert all(callable(method.prepare) and callable(method.finish) for method in found)
+    assert {"freeze", "full", "lora"} <= set(methods.available())
+    assert all(callable(method.prepare) and callable(method.finish) for method in loaded)
+    assert len(fields) == len(set(fields)), "two methods define the same setting"
+    assert set(fields).isdisjoint(TrainParams.__annotations__), "a method redefines a field of `train`"
+    assert set(fields) < set(TrainParams.model_fields)
 
 
-def test_an_unknown_method_is_guessed():
-    with pytest.raises(BadParams, match=r"unknown method 'lorra'; components/model/methods has: freeze, full, lora; did you mean 'lora'\?"):
+def test_unknown_method_gets_a_suggestion():
+    with pytest.raises(
+        BadParams, match=r"unknown method 'lorra'; components/model/methods has: .*freeze, full, lora.*; did you mean 'lora'\?"
+    ):
         methods.load("lorra")
     with pytest.raises(BadParams, match=r"train\.method: unknown method 'frozen'"):
         TrainParams.parse({"method": "frozen"}, "train")
@@ -68,7 +73,7 @@ def test_an_unknown_method_is_guessed():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_resumed_run_equals_an_uninterrupted_one(tiny_base, learn, tmp_path, variant):
+def test_resumed_run_equals_an_uninterrupted_run(tiny_base, learn, tmp_path, variant):
     expected, resumed = cut_and_resumed(task, tiny_base, learn, QUICK.model_copy(update=VARIANTS[variant]), tmp_path)
 
     histories = [(tmp_path / name / "history.jsonl").read_text().splitlines() for name in ("whole", "broken")]
@@ -90,7 +95,7 @@ def test_every_method_learns(tiny_base, learn, tmp_path, variant):
 
 
 @pytest.mark.parametrize("method", ["freeze", "lora"])
-def test_a_training_that_had_ended_gives_its_weights_again(tiny_base, learn, tmp_path, method):
+def test_finished_training_returns_its_weights(tiny_base, learn, tmp_path, method):
     keep = keep_in(tmp_path / "out")
     settings = QUICK.model_copy(update={"epochs": 1, "method": method})
     first = fit(task, tiny_base, learn, settings, keep=keep)
@@ -101,12 +106,12 @@ def test_a_training_that_had_ended_gives_its_weights_again(tiny_base, learn, tmp
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_saved_model_is_plain_and_answers_alike(tiny_base, learn, tmp_path, variant):
+def test_saved_model_is_plain_and_equal(tiny_base, learn, tmp_path, variant):
     trained = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 1} | VARIANTS[variant])).model
     plain = task.build_model(tiny_base, learn.spec)
     trained.save_pretrained(tmp_path / "model")
     loaded = task.build_model(tmp_path / "model", learn.spec)
-    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[place] for place in range(8)])
+    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[i] for i in range(8)])
 
     assert trained.state_dict().keys() == plain.state_dict().keys()
     assert all(parameter.requires_grad for parameter in trained.parameters())
@@ -115,11 +120,11 @@ def test_the_saved_model_is_plain_and_answers_alike(tiny_base, learn, tmp_path, 
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_merging_changes_no_answer(model, learn, tiny_base, dora):
-    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[place] for place in range(8)])
+def test_merging_keeps_the_predictions(model, learn, tiny_base, dora):
+    batch = task.collator(task.load_tokenizer(tiny_base), spec_of("a", "b", "c"))([learn.validation[i] for i in range(8)])
     with torch.no_grad():
         before = model.eval()(**batch).logits
-        wrapped = lora.prepare(model, **LORA | {"lora_dora": dora}).eval()
+        wrapped = lora.prepare(model, LORA.model_copy(update={"lora_dora": dora})).eval()
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.5)
@@ -138,15 +143,15 @@ def moved(tiny_base, learn, **changes):
     return {name for name in before if not torch.equal(before[name], after[name])}
 
 
-@pytest.mark.parametrize(("frozen_layers", "still"), [(0, {0}), (1, {0, 1}), (2, {0, 1, 2}), (-1, {0, 1, 2})])
-def test_freezing_moves_what_is_above_and_nothing_else(tiny_base, learn, model, frozen_layers, still):
+@pytest.mark.parametrize(("frozen_layers", "frozen"), [(0, {0}), (1, {0, 1}), (2, {0, 1, 2}), (-1, {0, 1, 2})])
+def test_freezing_trains_only_the_layers_above(tiny_base, learn, model, frozen_layers, frozen):
     depth = depths(model)
 
     assert set(depth.values()) == {0, 1, 2, 3}
-    assert moved(tiny_base, learn, method="freeze", frozen_layers=frozen_layers) == {name for name, at in depth.items() if at not in still}
+    assert moved(tiny_base, learn, method="freeze", frozen_layers=frozen_layers) == {name for name, at in depth.items() if at not in frozen}
 
 
-def test_lora_moves_its_targets_and_the_head(tiny_base, learn, model):
+def test_lora_changes_its_targets_and_the_head(tiny_base, learn, model):
     head = {name for name, at in depths(model).items() if at == 3}
     queries = {f"bert.encoder.layer.{layer}.attention.self.{name}.weight" for layer in (0, 1) for name in ("query", "value")}
 
@@ -154,17 +159,17 @@ def test_lora_moves_its_targets_and_the_head(tiny_base, learn, model):
 
 
 @pytest.mark.parametrize(("targets", "count"), [("default", 4), ("all-linear", 12), ("query, key", 4), ("attention.output.dense", 2)])
-def test_adapters_stand_where_they_are_asked_for(model, targets, count):
-    wrapped = lora.prepare(model, **LORA | {"lora_targets": targets})
+def test_adapters_are_at_their_targets(model, targets, count):
+    wrapped = lora.prepare(model, LORA.model_copy(update={"lora_targets": targets}))
 
     assert sum("lora_A" in name for name, _ in wrapped.named_parameters()) == count
 
 
-def test_what_does_not_fit_the_model_is_refused(model):
+def test_settings_that_do_not_fit_the_model_are_refused(model):
     with pytest.raises(BadParams, match=r"frozen_layers is 3, but the base model has 2 layers"):
-        freeze.prepare(model, frozen_layers=3, unfreeze_every=0)
+        freeze.prepare(model, freeze.Params(frozen_layers=3))
     with pytest.raises(BadParams, match=r"lora_targets names 'q_proj'; the linear layers of the base are: dense, key, query, value"):
-        lora.prepare(model, **LORA | {"lora_targets": "query q_proj"})
+        lora.prepare(model, LORA.model_copy(update={"lora_targets": "query q_proj"}))
 
 
 def architectures():
@@ -180,13 +185,13 @@ def architectures():
     }
 
 
-def test_the_layers_of_every_family_are_told_apart():
+def test_layers_of_every_family_are_recognised():
     for family, model in architectures().items():
         depth = depths(model)
         assert set(depth.values()) == {0, 1, 2, 3}, family
         assert {name for name, at in depth.items() if at == 0} == {name for name in depth if "embeddings" in name}, family
         assert all(at == 3 for name, at in depth.items() if "classifier" in name or "pooler" in name), family
-        assert lora.prepare(model, **LORA | {"lora_targets": "all-linear"}) is not model, family
+        assert lora.prepare(model, LORA.model_copy(update={"lora_targets": "all-linear"})) is not model, family
 
 
 def generators():
@@ -210,7 +215,7 @@ def generators():
     }
 
 
-# By family: the depth of the head, the modules that are trained in full beside adapters, and the layers that may get one.
+# By family: the depth of the head, the head modules that are trained in full, and the number of layers that may get an adapter.
 GENERATORS = {
     "gpt2": (3, ["transformer.ln_f"], 8),
     "llama": (3, ["model.norm"], 14),
@@ -221,7 +226,7 @@ GENERATORS = {
 }
 
 
-def test_a_decoders_layers_follow_its_encoders_and_what_is_tied_is_no_head():
+def test_decoder_layers_follow_the_encoder():
     models = generators()
     for family, (head, fresh, linear) in GENERATORS.items():
         depth = depths(models[family])
@@ -230,20 +235,20 @@ def test_a_decoders_layers_follow_its_encoders_and_what_is_tied_is_no_head():
         assert {name for name, at in depth.items() if at == 0} == {
             name for name in depth if any(word in name for word in ("embed", "shared", "wte", "wpe"))
         }, family
-        assert lora._fresh(models[family]) == fresh, family
+        assert lora._head_modules(models[family]) == fresh, family
         assert len(lora._targets(models[family], "all-linear")) == linear, family
 
 
-def test_the_attention_that_joins_two_encoders_is_as_fresh_as_a_head():
+def test_cross_attention_of_two_encoders_is_new():
     model = generators()["pair"]
-    depth, fresh = depths(model), lora._fresh(model)
+    depth, fresh = depths(model), lora._head_modules(model)
 
     assert all(at == 5 for name, at in depth.items() if "crossattention" in name or "predictions" in name)
     assert sum(".crossattention." in name for name in fresh) == 10
-    assert "decoder.cls.predictions" not in fresh  # it holds the embeddings' weight
+    assert "decoder.cls.predictions" not in fresh  # it shares the weight of the embeddings
     assert "decoder.cls.predictions.transform.dense" in fresh
 
 
-def test_where_the_head_is_tied_freezing_all_else_leaves_nothing():
+def test_freezing_all_with_a_tied_head_is_refused():
     with pytest.raises(BadParams, match="nothing would learn"):
-        freeze.prepare(generators()["bart"], frozen_layers=-1, unfreeze_every=0)
+        freeze.prepare(generators()["bart"], freeze.Params(frozen_layers=-1))

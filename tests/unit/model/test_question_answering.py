@@ -1,4 +1,4 @@
-"""Question answering without a model: what rows it takes, how it scores, what its baselines answer, and SQuAD's files."""
+"""Question answering without a model: rows, scores, baselines and SQuAD files."""
 
 import collections
 import json
@@ -19,7 +19,7 @@ from components.data.validate.row_ids import with_identity
 from components.data.validate.settings import ValidateParams
 from components.data.validate.step import judge
 from components.model import tasks
-from components.model.tasks.question_answering import answers, baselines, pages, scores, squad
+from components.model.tasks.question_answering import answers, baselines, scores, squad, tables
 
 CONTEXT = "The invoice was paid by Ada in March. The router is broken. Ada’s naïve 😀 cable costs 5 euros."
 task = tasks.load("question_answering")
@@ -28,7 +28,7 @@ open_task = tasks.load("question_answering", {"unanswerable": True})
 
 def rows_of(*cells, question="Who paid the invoice?", context=CONTEXT):
     rows = [
-        {"id": f"r{place}", "group": "g", "question": question, "context": context, "answers": cell} for place, cell in enumerate(cells)
+        {"id": f"r{index}", "group": "g", "question": question, "context": context, "answers": cell} for index, cell in enumerate(cells)
     ]
     return pd.DataFrame(rows)
 
@@ -53,7 +53,7 @@ def squad_cell(*pairs):
         '[{"text": "Ada", "answer_start": 24}, {"text": "Ada", "answer_start": 60}]',
     ],
 )
-def test_the_forms_of_squad_are_read_alike(cell):
+def test_squad_formats_are_equivalent(cell):
     read, faults = task.read(rows_of(cell))
 
     assert not faults
@@ -62,17 +62,17 @@ def test_the_forms_of_squad_are_read_alike(cell):
     assert answers.spans(cell, CONTEXT)[0] == answers.Span("Ada", 24)
 
 
-def test_a_text_without_a_place_will_do_where_it_stands_once():
+def test_unique_text_needs_no_start():
     assert answers.spans('["March"]', CONTEXT) == (answers.Span("March", 31),)
     assert answers.spans('{"text": ["March"]}', CONTEXT) == (answers.Span("March", 31),)
     assert fault('["Ada"]') == answers.AMBIGUOUS
 
 
-def test_space_around_an_answer_is_not_part_of_it():
+def test_spaces_around_an_answer_are_removed():
     assert answers.spans(squad_cell((" Ada ", 23)), CONTEXT) == (answers.Span("Ada", 24),)
 
 
-def test_the_label_holds_every_annotators_text_once():
+def test_label_contains_unique_answers():
     read, _ = task.read(rows_of(squad_cell(("paid by Ada", 16), ("Ada", 24), ("Ada", 24))))
 
     assert read.loc[0, "label"] == '["Ada", "paid by Ada"]'
@@ -81,7 +81,7 @@ def test_the_label_holds_every_annotators_text_once():
 @pytest.mark.parametrize(
     "cell", ['{"text": [], "answer_start": []}', "[]", "{}", '{"is_impossible": true}', '{"text": [], "is_impossible": true}']
 )
-def test_no_answer_has_several_forms(cell):
+def test_no_answer_has_several_formats(cell):
     assert fault(cell) == answers.NONE
     assert fault(cell, open_task) == ""
     assert open_task.read(rows_of(cell))[0].loc[0, "label"] == "[]"
@@ -107,54 +107,54 @@ def test_no_answer_has_several_forms(cell):
         ('{"text": [" "], "answer_start": [3]}', answers.BLANK),
         (squad_cell(("Eve", 24)), answers.ABSENT),
         (squad_cell(("ada", 24)), answers.ABSENT),
-        (squad_cell(("Ada", 25)), answers.ASTRAY),
-        (squad_cell(("Ada", -5)), answers.ASTRAY),
-        (squad_cell(("Ada", 10_000)), answers.ASTRAY),
-        (squad_cell(("Ada", 24), ("Ada", 25)), answers.ASTRAY),
+        (squad_cell(("Ada", 25)), answers.MISPLACED),
+        (squad_cell(("Ada", -5)), answers.MISPLACED),
+        (squad_cell(("Ada", 10_000)), answers.MISPLACED),
+        (squad_cell(("Ada", 24), ("Ada", 25)), answers.MISPLACED),
         ('{"text": ["Ada"], "answer_start": [24], "is_impossible": true}', answers.BOTH),
     ],
 )
-def test_a_bad_cell_is_named(cell, reason):
+def test_invalid_cell_has_a_reason(cell, reason):
     assert fault(cell) == reason
     assert fault(cell, open_task) == reason
 
 
-def test_places_are_counted_in_characters():
-    place = CONTEXT.index("cable")
+def test_positions_are_in_characters():
+    position = CONTEXT.index("cable")
 
-    assert fault(squad_cell(("cable", place))) == ""
-    assert fault(squad_cell(("cable", len(CONTEXT[:place].encode("utf-16-le")) // 2))) == answers.ASTRAY
+    assert fault(squad_cell(("cable", position))) == ""
+    assert fault(squad_cell(("cable", len(CONTEXT[:position].encode("utf-16-le")) // 2))) == answers.MISPLACED
 
 
-def test_deep_json_is_a_bad_cell_and_no_crash():
+def test_deeply_nested_json_is_rejected():
     assert fault("[" * 200_000) == answers.NOT_JSON
 
 
-def test_a_column_is_impossible_is_heeded():
+def test_column_is_impossible_is_read():
     rows = rows_of("[]", squad_cell(("Ada", 24)), squad_cell(("Ada", 24))).assign(is_impossible=["true", "true", "false"])
 
     assert open_task.read(rows)[1] == {1: answers.BOTH}
 
 
-def test_blank_questions_and_contexts_are_named():
+def test_blank_questions_and_contexts_are_rejected():
     assert fault("[]", open_task, question=" ") == "question is empty"
     assert fault("[]", open_task, context="\t") == "context is empty"
 
 
 @pytest.mark.slow
-def test_bad_rows_go_to_quarantine_with_their_reason():
+def test_invalid_rows_are_quarantined_with_a_reason():
     good = [squad_cell(("Ada", 24))] * 8
     frame = pd.DataFrame(
         {
-            "question": [f"Who paid invoice {place}?" for place in range(12)],
+            "question": [f"Who paid invoice {index}?" for index in range(12)],
             "context": CONTEXT,
             "answers": [*good, squad_cell(("Ada", 3)), "oops", "[]", squad_cell(("Eve", 1))],
         }
     )
-    judged = judge(frame, task, ValidateParams(min_rows=2, max_quarantined_share=0.5))
+    result = judge(frame, task, ValidateParams(min_rows=2, max_quarantined_share=0.5))
 
-    assert (len(judged.kept), len(judged.quarantined)) == (8, 4)
-    assert judged.reasons == {answers.ASTRAY: 1, answers.NOT_JSON: 1, answers.NONE: 1, answers.ABSENT: 1}
+    assert (len(result.kept), len(result.quarantined)) == (8, 4)
+    assert result.reasons == {answers.MISPLACED: 1, answers.NOT_JSON: 1, answers.NONE: 1, answers.ABSENT: 1}
 
 
 def many(groups=False, ids=True):
@@ -169,12 +169,12 @@ def many(groups=False, ids=True):
         for number in range(3)
     ]
     frame = pd.DataFrame(rows)
-    frame = frame.assign(group=[f"g{place % 7}" for place in range(len(frame))]) if groups else frame
+    frame = frame.assign(group=[f"g{index % 7}" for index in range(len(frame))]) if groups else frame
     return with_identity(frame if ids else frame.drop(columns="id"), task.columns)
 
 
 @pytest.mark.parametrize("ids", [True, False])
-def test_without_groups_the_questions_of_a_context_stay_together(ids):
+def test_questions_are_grouped_by_context(ids):
     read, _ = open_task.read(many(ids=ids))
     kept, removed = prepare(read, PreprocessParams(near_duplicate=1), open_task)
 
@@ -184,7 +184,7 @@ def test_without_groups_the_questions_of_a_context_stay_together(ids):
     assert kept.groupby("context")["split"].nunique().eq(1).all()
 
 
-def test_questions_of_one_context_are_no_near_duplicates_of_each_other():
+def test_questions_of_one_context_are_not_near_duplicates():
     rng = np.random.default_rng(0)
     contexts = [" ".join(f"w{number}" for number in rng.integers(0, 5_000, 40)) for _ in range(60)]
     rows = pd.DataFrame(
@@ -197,7 +197,7 @@ def test_questions_of_one_context_are_no_near_duplicates_of_each_other():
     assert (len(kept), len(removed)) == (180, 0)
 
 
-def test_groups_of_the_data_are_kept():
+def test_given_groups_are_kept():
     rows = many(groups=True)
 
     assert open_task.read(rows)[0]["group"].tolist() == rows["group"].tolist()
@@ -217,7 +217,7 @@ def official_normalize(text):
 
 
 def official_scores(gold_texts, a_pred):
-    """`get_raw_scores` of evaluate-v2.0.py for one question."""
+    """Compute `get_raw_scores` of evaluate-v2.0.py for one question."""
 
     def get_tokens(s):
         return official_normalize(s).split() if s else []
@@ -266,58 +266,58 @@ CASES = [
 
 
 @pytest.mark.parametrize(("expected", "predicted"), CASES)
-def test_scores_are_those_of_the_official_script(expected, predicted):
+def test_scores_equal_the_official_script(expected, predicted):
     exact, f1 = official_scores(expected, predicted)
 
     assert scores.exact(predicted, expected) == exact
     assert scores.f1(predicted, expected) == pytest.approx(f1, abs=1e-12)
 
 
-def test_scores_are_those_of_the_official_script_on_chance_texts():
+def test_scores_equal_the_official_script_on_random_texts():
     rng = np.random.default_rng(1)
     words = ["the", "A", "Ada", "ada.", "router", "-", "5", "é", "an"]
-    seen = set()
+    pairs = set()
     for _ in range(500):
         expected = [" ".join(rng.choice(words, rng.integers(0, 4))) for _ in range(rng.integers(0, 3))]
         predicted = " ".join(rng.choice(words, rng.integers(0, 4)))
         exact, f1 = official_scores(expected, predicted)
-        seen.add((exact, round(f1, 3)))
+        pairs.add((exact, round(f1, 3)))
         assert (scores.exact(predicted, expected), scores.f1(predicted, expected)) == (exact, pytest.approx(f1, abs=1e-12))
-    assert len(seen) > 5
+    assert len(pairs) > 5
 
 
-def test_measures_are_means_over_questions_and_their_parts():
+def test_metrics_are_means_over_questions():
     expected, predicted = [answers.canonical(texts) for texts, _ in CASES], [answers.canonical([text] if text else []) for _, text in CASES]
-    found = open_task.statistics(expected, predicted)
+    statistics = open_task.statistics(expected, predicted)
     official = np.array([official_scores(texts, text) for texts, text in CASES], dtype=float)
-    has = np.array([bool(texts) for texts, _ in CASES])
+    answerable = np.array([bool(texts) for texts, _ in CASES])
 
-    assert {name: measure.of(found) for name, measure in open_task.measures.items()} == pytest.approx(
+    assert {name: metric.of(statistics) for name, metric in open_task.test_metrics.items()} == pytest.approx(
         {
             "f1": official[:, 1].mean(),
             "exact_match": official[:, 0].mean(),
-            "has_answer_f1": official[has, 1].mean(),
-            "has_answer_exact": official[has, 0].mean(),
-            "no_answer_accuracy": official[~has, 0].mean(),
+            "has_answer_f1": official[answerable, 1].mean(),
+            "has_answer_exact": official[answerable, 0].mean(),
+            "no_answer_accuracy": official[~answerable, 0].mean(),
         }
     )
-    assert tuple(task.measures) == ("f1", "exact_match")
+    assert tuple(task.test_metrics) == ("f1", "exact_match")
 
 
-def test_the_threshold_is_as_good_as_the_best_of_all():
+def test_threshold_is_optimal():
     rng = np.random.default_rng(2)
     for rows in (1, 2, 7, 50):
         margins, answered = rng.normal(3, 5, rows).round(1), rng.random(rows)
         unanswered = (rng.random(rows) < 0.4).astype(float)
-        found = scores.best_threshold(margins, answered * (1 - unanswered), unanswered)
+        threshold = scores.best_threshold(margins, answered * (1 - unanswered), unanswered)
         gains = [
-            np.where(margins > place, unanswered, answered * (1 - unanswered)).mean() for place in [*margins, margins.min() - 1, found]
+            np.where(margins > limit, unanswered, answered * (1 - unanswered)).mean() for limit in [*margins, margins.min() - 1, threshold]
         ]
         assert gains[-1] == pytest.approx(max(gains))
-        assert found not in margins
+        assert threshold not in margins
 
 
-def test_the_threshold_stays_at_0_where_nothing_is_gained_by_another():
+def test_threshold_stays_0_without_gain():
     assert scores.best_threshold(np.array([]), np.array([]), np.array([])) == 0
     assert scores.best_threshold(np.array([-3.0, 4.0]), np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 0
     assert scores.best_threshold(np.array([2.0, 4.0]), np.array([1.0, 0.0]), np.array([0.0, 1.0])) == 3
@@ -327,69 +327,69 @@ def test_baselines_answer_from_the_context():
     train = rows_of(squad_cell(("Ada", 24)), squad_cell(("broken", CONTEXT.index("broken"))))
     train, _ = task.read(train)
     test = rows_of("[]", question="What is the state of the router?")
-    found = task.predict_baselines(train, test, None, None)
+    outputs = task.predict_baselines(train, test, None, None)
 
-    assert tuple(found) == task.baselines == ("sentence", "overlap", "remainder")
-    assert [found[name].predicted for name in found] == [
+    assert tuple(outputs) == task.baselines == ("sentence", "overlap", "remainder")
+    assert [outputs[name].predicted for name in outputs] == [
         ['["The invoice was paid by Ada in March."]'],
         ['["The router is broken."]'],
         ['["broken"]'],
     ]
 
 
-def test_baselines_leave_unlike_questions_unanswered_where_they_may():
+def test_baselines_leave_dissimilar_questions_unanswered():
     rows = [("Who paid the invoice?", squad_cell(("Ada", 24))), ("What is the router?", squad_cell(("broken", CONTEXT.index("broken"))))]
     rows += [("Why do zebras sing?", "[]"), ("Does Eve like tea?", "[]")]
     frame = pd.concat([rows_of(cell, question=question) for question, cell in rows], ignore_index=True)
     train, _ = open_task.read(frame)
-    found = open_task.predict_baselines(train, train, None, None)
+    outputs = open_task.predict_baselines(train, train, None, None)
 
-    assert [text == "[]" for text in found["remainder"].predicted] == [False, False, True, True]
-    assert "[]" not in found["sentence"].predicted
+    assert [text == "[]" for text in outputs["remainder"].predicted] == [False, False, True, True]
+    assert "[]" not in outputs["sentence"].predicted
 
 
-def test_baselines_without_words_do_not_crash(caplog):
+def test_baselines_accept_texts_without_words(caplog):
     train, _ = open_task.read(rows_of("[]", context="!!! ???"))
-    found = open_task.predict_baselines(train, train, None, None)
+    outputs = open_task.predict_baselines(train, train, None, None)
 
     assert "no words" in caplog.text
-    assert all(len(each.predicted) == 1 for each in found.values())
+    assert all(len(output.predicted) == 1 for output in outputs.values())
 
 
-def test_sentences_are_parted_at_their_ends():
+def test_text_is_split_into_sentences():
     assert baselines.sentences("One. Two!  Three?\nA00.0 four\n\n。五。六") == ["One.", "Two!", "Three?", "A00.0 four", "。", "五。", "六"]
     assert baselines.sentences(" ") == []
     assert baselines.remainder("A00.1 Typhoid fever.", "What is the code for typhoid fever?") == "A00.1"
     assert baselines.remainder("Typhoid fever", "Typhoid fever?") == "Typhoid fever"
 
 
-def test_slices_name_the_part_of_each_row():
+def test_slices_of_each_row():
     rows = pd.concat([rows_of(squad_cell(("Ada", 24))), rows_of("[]", question="Tell: in WHOSE house?")], ignore_index=True)
-    found = pages.slices(open_task.read(rows)[0])
+    slices = tables.slices(open_task.read(rows)[0])
 
-    assert found == open_task.slices(open_task.read(rows)[0])
-    assert found == {
+    assert slices == open_task.slices(open_task.read(rows)[0])
+    assert slices == {
         "answer": ["answerable", "unanswerable"],
         "answer_length": ["1 word", ""],
         "question_word": ["who", "who"],
         "context_length": ["up to 50 words"] * 2,
     }
-    assert pages.question_word("Tell me.") == "other"
+    assert tables.question_word("Tell me.") == "other"
 
 
-def test_tables_show_the_worst_answers_and_who_was_left_unanswered():
+def test_tables_show_worst_and_unanswered():
     rows, _ = open_task.read(pd.concat([rows_of(squad_cell(("Ada", 24)), squad_cell(("paid by Ada", 16)), "[]")], ignore_index=True))
     rows = rows.assign(question=["one", "two", "three"])
-    found = Predictions(
+    predictions = Predictions(
         *(np.array(values) for values in (rows["id"], rows["group"], rows["label"], ['["Ada"]', '["Ada"]', '["March"]'])),
         np.zeros((3, 0)),
         (),
     )
-    difference, given = open_task.tables(rows, found)
+    worst, answered = open_task.tables(rows, predictions)
 
-    assert difference.rows == (("three", "no answer", "March", 0.0), ("two", "paid by Ada", "Ada", 0.5))
-    assert given.rows == (("has an answer", 2, 0), ("has no answer", 1, 0))
-    assert len(task.tables(rows, found)) == 1
+    assert worst.rows == (("three", "no answer", "March", 0.0), ("two", "paid by Ada", "Ada", 0.5))
+    assert answered.rows == (("has an answer", 2, 0), ("has no answer", 1, 0))
+    assert len(task.tables(rows, predictions)) == 1
 
 
 SQUAD = {
@@ -421,7 +421,7 @@ SQUAD = {
 }
 
 
-def test_squad_becomes_a_row_for_each_question():
+def test_squad_has_one_row_per_question():
     rows = list(squad.rows(SQUAD))
     frame = pd.DataFrame(rows).assign(answers=[json.dumps(row["answers"]) for row in rows])
     read, faults = open_task.read(frame)
@@ -433,17 +433,17 @@ def test_squad_becomes_a_row_for_each_question():
     assert {row["group"] for row in squad.rows(SQUAD, "title")} == {"Ada"}
 
 
-def test_the_converter_is_a_command(tmp_path):
+def test_converter_runs_as_a_command(tmp_path):
     (tmp_path / "squad.json").write_text(json.dumps(SQUAD), encoding="utf-8")
     command = [sys.executable, "-W", "error", "-m", squad.__name__, str(tmp_path / "squad.json"), str(tmp_path / "out.jsonl")]
-    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
 
-    assert said.stdout == f"{tmp_path / 'out.jsonl'}: 3 questions\n"
+    assert result.stdout == f"{tmp_path / 'out.jsonl'}: 3 questions\n"
     assert [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()] == list(squad.rows(SQUAD))
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"data": {}}', '{"data": [{"paragraphs": [{"context": 7, "qas": []}]}]}', '{"data": [{}]}'])
-def test_another_file_is_refused(tmp_path, text):
+def test_invalid_squad_file_is_rejected(tmp_path, text):
     (tmp_path / "other.json").write_text(text, encoding="utf-8")
 
     with pytest.raises(BadSource):
@@ -451,14 +451,14 @@ def test_another_file_is_refused(tmp_path, text):
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_wrong_setting_is_named():
+def test_unknown_setting_is_rejected():
     with pytest.raises(BadParams, match=r"task_options\.stide is not a setting; did you mean 'stride'\?"):
         tasks.load("question_answering", {"stide": 3})
     with pytest.raises(BadParams, match=r"task_options\.max_answer_tokens"):
         tasks.load("question_answering", {"max_answer_tokens": 0})
 
 
-def test_asking_the_task_for_its_columns_imports_no_torch():
+def test_loading_the_task_does_not_import_torch():
     code = (
         "import sys; from components.model import tasks; tasks.load('question_answering');"
         " assert not {'torch', 'transformers', 'sklearn'} & set(sys.modules)"

@@ -1,4 +1,4 @@
-"""The worked example's questions: made from the package, all of them sound."""
+"""The questions of the example are generated and valid."""
 
 import json
 import sys
@@ -20,10 +20,10 @@ pytestmark = pytest.mark.skipif(find_spec("simple_icd_10_cm") is None, reason="s
 @pytest.fixture(scope="module")
 def module():
     spec = spec_from_file_location("make_data", FOLDER / "make_data.py")
-    found = module_from_spec(spec)
-    sys.modules[spec.name] = found
-    spec.loader.exec_module(found)
-    return found
+    loaded = module_from_spec(spec)
+    sys.modules[spec.name] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def articles(module):
     return module.build(module.edition())
 
 
-def test_every_question_can_be_read_and_one_in_five_has_no_answer(module, articles):
+def test_every_question_is_valid(module, articles):
     rows = pd.DataFrame(squad.rows({"data": articles}, "title"))
     rows = rows.assign(answers=[json.dumps(cell) for cell in rows["answers"]])
     read, faults = tasks.load("question_answering", {"unanswerable": True}).read(rows)
@@ -44,23 +44,23 @@ def test_every_question_can_be_read_and_one_in_five_has_no_answer(module, articl
     assert {name.rpartition("-")[2] for name in rows["id"]} == set(module.ASKS)
 
 
-def test_what_an_unanswerable_question_asks_for_is_not_in_its_passage(module, articles):
-    asked = 0
+def test_unanswerable_terms_are_not_in_the_context(module, articles):
+    impossible = 0
     for article in articles:
         (paragraph,) = article["paragraphs"]
         for question in paragraph["qas"]:
-            kind = question["id"].rpartition("-")[2]
-            parts = (template.split("{}") for template in module.ASKS[kind])
+            form = question["id"].rpartition("-")[2]
+            parts = (template.split("{}") for template in module.ASKS[form])
             before, after = next(
                 part for part in parts if question["question"].startswith(part[0]) and question["question"].endswith(part[1])
             )
-            term = question["question"].removeprefix(before).removesuffix(after) if kind in ("code", "synonym") else module.SAYS.get(kind)
-            asked += question["is_impossible"]
+            term = question["question"].removeprefix(before).removesuffix(after) if form in ("code", "synonym") else module.SAYS.get(form)
+            impossible += question["is_impossible"]
             assert not question["is_impossible"] or term.casefold() not in paragraph["context"].casefold()
-    assert asked > 300
+    assert impossible > 300
 
 
-def test_the_settings_fit_the_task():
+def test_settings_match_the_task():
     params = read_params(FOLDER / "params.yaml")
 
     assert params.task == "question_answering"

@@ -1,4 +1,4 @@
-"""Every family of encoders, in hub layout with a tokenizer of its own kind: what is read, learnt, padded and saved."""
+"""Question answering with every encoder family and its tokenizer."""
 
 import json
 
@@ -25,7 +25,7 @@ BERT_LIKE = {"bert": "Bert", "distilbert": "DistilBert", "electra": "Electra"}
 
 
 def bert_like(folder, family):
-    """A WordPiece tokenizer with another model behind it."""
+    """Write a WordPiece tokenizer with a model of `family`."""
     import transformers
 
     make_tiny_base(folder, WORDS)
@@ -49,7 +49,7 @@ def roberta(folder, family):
 
 
 def unigram(special):
-    """Return a vocabulary of pieces: the special ones, whole words after a space, and single characters."""
+    """Return a vocabulary of special pieces, whole words and single characters."""
     letters = sorted({letter for word in WORDS for letter in word} | set("▁.?é"))
     return [*((name, 0.0) for name in special), *((f"▁{word}", -4.0) for word in WORDS), *((letter, -9.0) for letter in letters)]
 
@@ -87,42 +87,42 @@ def base(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def rows():
-    """Contexts of up to 40 words, the answer at all places."""
-    found = []
+    """Return contexts of up to 40 words with the answer at varying positions."""
+    cells = []
     for number in range(24):
         words = [*(FILLER * 3)[number : number + 4 + number], "router", "cable", *FILLER[: number % 5]]
         context = " ".join(words)
         cell = {"text": ["router cable"], "answer_start": [context.index("router")]} if number % 4 else {}
-        found.append(
+        cells.append(
             {"id": f"{number}", "group": f"g{number}", "question": "help with that", "context": context, "answers": json.dumps(cell)}
         )
-    read, faults = task.read(pd.DataFrame(found))
+    read, faults = task.read(pd.DataFrame(cells))
     assert not faults
     return read
 
 
-def test_tokens_are_found_by_their_characters_and_back(base, rows):
+def test_tokens_map_to_characters_and_back(base, rows):
     tokenizer = task.load_tokenizer(base)
-    held = set()
+    located = set()
     for piece in features(rows["question"].tolist(), rows["context"].tolist(), tokenizer, 24, 4):
         context, ids = rows["context"].iloc[piece.row], piece.inputs["input_ids"]
-        place = piece.locate(Span("router cable", context.index("router")))
-        if place is not None:
-            held.add(piece.row)
-            (begin, _), (_, end) = piece.offsets[[place[0] - piece.first, place[1] - piece.first]]
+        location = piece.locate(Span("router cable", context.index("router")))
+        if location is not None:
+            located.add(piece.row)
+            (begin, _), (_, end) = piece.offsets[[location[0] - piece.first, location[1] - piece.first]]
             assert context[begin:end].strip() == "router cable"
-            assert tokenizer.decode(ids[place[0] : place[1] + 1]).strip() == "router cable"
-        assert ids[piece.nothing] == tokenizer.cls_token_id
+            assert tokenizer.decode(ids[location[0] : location[1] + 1]).strip() == "router cable"
+        assert ids[piece.no_answer] == tokenizer.cls_token_id
         assert len(ids) <= 24
-    assert held == set(range(24))
+    assert located == set(range(24))
 
 
-def test_it_trains_a_step_saves_and_answers_alike_when_loaded_again(base, rows, tmp_path):
+def test_family_trains_and_reloads(base, rows, tmp_path):
     tokenizer = task.load_tokenizer(base)
     torch.manual_seed(1)
     model = task.build_model(base, SPEC)
     table = Encoded(task.encode(rows, tokenizer, SPEC))
-    batch = task.collator(tokenizer, SPEC)([table[place] for place in range(16)])
+    batch = task.collator(tokenizer, SPEC)([table[index] for index in range(16)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(6):
@@ -138,22 +138,22 @@ def test_it_trains_a_step_saves_and_answers_alike_when_loaded_again(base, rows, 
     assert losses[-1] < 0.9 * losses[0]
     predictor, again = task.predictor(tmp_path / "model"), task.build_model(tmp_path / "model", SPEC).eval()
     with torch.no_grad():
-        one, other = model(**batch), again(**batch)
-    assert torch.equal(one.start_logits, other.start_logits)
-    assert torch.equal(one.end_logits, other.end_logits)
+        expected, reloaded = model(**batch), again(**batch)
+    assert torch.equal(expected.start_logits, reloaded.start_logits)
+    assert torch.equal(expected.end_logits, reloaded.end_logits)
     together = predictor.spans(rows)
-    assert len({round(found.score, 5) for found in together}) > 12
-    for place, found in enumerate(together):
-        (alone,) = predictor.spans(rows.iloc[[place]])
-        assert (alone.text, alone.start) == (found.text, found.start)
-        assert (alone.score, alone.margin) == pytest.approx((found.score, found.margin), abs=1e-4)
-        assert rows["context"].iloc[place][found.start : found.end] == found.text
+    assert len({round(span.score, 5) for span in together}) > 12
+    for index, span in enumerate(together):
+        (alone,) = predictor.spans(rows.iloc[[index]])
+        assert (alone.text, alone.start) == (span.text, span.start)
+        assert (alone.score, alone.margin) == pytest.approx((span.score, span.margin), abs=1e-4)
+        assert rows["context"].iloc[index][span.start : span.end] == span.text
 
 
-def test_labels_do_not_move_in_a_padded_batch(base, rows):
+def test_padding_does_not_shift_labels(base, rows):
     tokenizer = task.load_tokenizer(base)
     table = Encoded(task.encode(rows, tokenizer, SPEC))
-    batch = task.collator(tokenizer, SPEC)([table[place] for place in range(len(table))])
+    batch = task.collator(tokenizer, SPEC)([table[index] for index in range(len(table))])
     ids = batch["input_ids"]
     spans = [
         tokenizer.decode(row[first : last + 1]).strip()

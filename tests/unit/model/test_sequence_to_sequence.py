@@ -1,4 +1,4 @@
-"""Sequence to sequence on random two-layer models: every family and method learns, writes, is saved and answers alike."""
+"""Sequence to sequence on random two-layer models of every family."""
 
 import importlib.util
 import json
@@ -32,12 +32,12 @@ task = tasks.load("sequence_to_sequence", OPTIONS)
 
 def phrases(rows=200):
     rng = random.Random(3)
-    found = []
+    rows_of_phrases = []
     for number in range(rows):
-        places = [rng.randrange(0, 5), rng.randrange(5, 8), rng.randrange(8, 11), rng.randrange(11, 14)][: rng.randint(2, 4)]
-        source, target = (" ".join(words[place] for place in places) for words in (ENGLISH, GERMAN))
-        found.append({"id": f"p{number:03d}", "group": f"g{number:03d}", "source": source, "target": target})
-    return task.read(pd.DataFrame(found))[0]
+        indexes = [rng.randrange(0, 5), rng.randrange(5, 8), rng.randrange(8, 11), rng.randrange(11, 14)][: rng.randint(2, 4)]
+        source, target = (" ".join(words[index] for index in indexes) for words in (ENGLISH, GERMAN))
+        rows_of_phrases.append({"id": f"p{number:03d}", "group": f"g{number:03d}", "source": source, "target": target})
+    return task.read(pd.DataFrame(rows_of_phrases))[0]
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +49,11 @@ def make_pair(folder, texts):
     return make_tiny_base(folder, sorted({word for text in texts for word in text.split()}))
 
 
-def test_the_tokens_that_a_base_must_or_must_not_write_are_kept(tmp_path, rows):
+def test_generation_constraints_of_the_base_are_kept(tmp_path, rows):
     tiny_generators.make_bart(tmp_path / "bart", rows["source"].tolist())
-    written = {"forced_bos_token_id": 7, "bad_words_ids": [[9]], "suppress_tokens": [11], "sequence_bias": [[[8], -2.0]]}
+    constraints = {"forced_bos_token_id": 7, "bad_words_ids": [[9]], "suppress_tokens": [11], "sequence_bias": [[[8], -2.0]]}
     path = tmp_path / "bart/generation_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | written))
+    path.write_text(json.dumps(json.loads(path.read_text()) | constraints))
     pin_base(tmp_path, tmp_path / "base", base=BaseParams(model="bart"))
     spec = ModelSpec(
         task="sequence_to_sequence", labels=(), max_length=32, unicode_form="NFC", options=task.options.model_dump(mode="json")
@@ -63,8 +63,8 @@ def test_the_tokens_that_a_base_must_or_must_not_write_are_kept(tmp_path, rows):
     task.load_tokenizer(tmp_path / "base").save_pretrained(tmp_path / "trained")
     again = task.build_model(tmp_path / "trained", spec)
 
-    for each in (model, again):
-        assert {name: getattr(each.generation_config, name) for name in written} == written
+    for loaded in (model, again):
+        assert {name: getattr(loaded.generation_config, name) for name in constraints} == constraints
     assert int(again.generate(input_ids=torch.ones(1, 4, dtype=torch.long))[0, 1]) == 7
 
 
@@ -85,11 +85,11 @@ def bases(rows, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def learns(bases, rows, tmp_path_factory):
-    make = {
+    folders = {
         name: make_learn(tmp_path_factory.mktemp("p") / "learn", base, rows, 40, "sequence_to_sequence", OPTIONS)
         for name, base in bases.items()
     }
-    return {name: PreparedSplits.read(folder) for name, folder in make.items()}
+    return {name: PreparedSplits.read(folder) for name, folder in folders.items()}
 
 
 def save(model, base, spec, folder):
@@ -101,11 +101,11 @@ def save(model, base, spec, folder):
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def fitted(request, bases, learns, tmp_path_factory):
-    """A trained model of each family, its losses, and the folder that it was saved in."""
+    """Return a trained model of each family, its losses and its folder."""
     keep, learn = keep_in(tmp_path_factory.mktemp("fitted") / "out"), learns[request.param]
-    found = fit(task, bases[request.param], learn, QUICK.model_copy(update={"epochs": 6, "metric": "log_likelihood"}), keep=keep)
+    outcome = fit(task, bases[request.param], learn, QUICK.model_copy(update={"epochs": 6, "metric": "log_likelihood"}), keep=keep)
     losses = [line["loss"] for line in map(json.loads, keep.history.read_text().splitlines()) if "loss" in line]
-    return found, losses, save(found.model, bases[request.param], learn.spec, keep.history.parent / "model")
+    return outcome, losses, save(outcome.model, bases[request.param], learn.spec, keep.history.parent / "model")
 
 
 @pytest.fixture
@@ -114,23 +114,23 @@ def trained(fitted):
 
 
 def logits(model, folder, learn):
-    batch = task.collator(task.load_tokenizer(folder), learn.spec)([learn.validation[place] for place in range(8)])
+    batch = task.collator(task.load_tokenizer(folder), learn.spec)([learn.validation[index] for index in range(8)])
     with torch.no_grad():
         return model.eval()(**batch).logits
 
 
 @pytest.mark.slow
-def test_every_family_learns_is_saved_and_answers_alike(fitted, rows, learns, request, tmp_path):
-    found, losses, folder = fitted
+def test_every_family_trains_and_reloads(fitted, rows, learns, request, tmp_path):
+    outcome, losses, folder = fitted
     learn = learns[request.node.callspec.params["fitted"]]
     again = save(task.build_model(folder, learn.spec), folder, learn.spec, tmp_path / "again")
     answers = task.predictor(folder).answer(rows.head(12)[["source"]]).predicted
 
     assert statistics.fmean(losses[-3:]) < 0.7 * losses[0]
-    assert found.best_value > -2.5
+    assert outcome.best_value > -2.5
     assert len(set(answers)) > 1
     assert answers == task.predictor(again).answer(rows.head(12)[["source"]]).predicted
-    assert torch.equal(logits(found.model, folder, learn), logits(task.build_model(folder, learn.spec), folder, learn))
+    assert torch.equal(logits(outcome.model, folder, learn), logits(task.build_model(folder, learn.spec), folder, learn))
 
 
 METHODS = {
@@ -144,7 +144,7 @@ METHODS = {
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("family", ["t5", "pair"])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_and_a_cut_changes_nothing(family, method, bases, learns, tmp_path):
+def test_every_method_learns_and_resumes_exactly(family, method, bases, learns, tmp_path):
     settings = QUICK.model_copy(update={"metric": "log_likelihood"} | METHODS[method])
     whole, resumed = cut_and_resumed(task, bases[family], learns[family], settings, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "whole" / "history.jsonl").read_text().splitlines()]
@@ -161,26 +161,26 @@ def test_every_method_learns_and_a_cut_changes_nothing(family, method, bases, le
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_weights(bases, learns):
+def test_same_seed_gives_same_weights(bases, learns):
     settings = QUICK.model_copy(update={"epochs": 1, "metric": "token_accuracy"})
-    one, other = (weights(fit(task, bases["pair"], learns["pair"], settings).model) for _ in range(2))
+    first, second = (weights(fit(task, bases["pair"], learns["pair"], settings).model) for _ in range(2))
 
-    assert same(one, other)
+    assert same(first, second)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_neither_order_nor_company_changes_an_answer(trained, rows, beams):
-    asked = rows.head(24)[["source"]]
+def test_answers_do_not_depend_on_batching(trained, rows, beams):
+    sources = rows.head(24)[["source"]]
     writer = tasks.load("sequence_to_sequence", OPTIONS | {"num_beams": beams}).predictor(trained)
-    together = writer.answer(asked, batch_size=24).predicted
-    backwards = writer.answer(asked.iloc[::-1], batch_size=5).predicted[::-1]
-    alone = writer.answer(asked, batch_size=1).predicted
+    together = writer.answer(sources, batch_size=24).predicted
+    backwards = writer.answer(sources.iloc[::-1], batch_size=5).predicted[::-1]
+    alone = writer.answer(sources, batch_size=1).predicted
 
     assert together == backwards == alone
     assert len(set(together)) > 1
 
 
-def test_padding_changes_no_prediction(trained, rows):
+def test_padding_does_not_change_logits(trained, rows):
     spec, tokenizer = ModelSpec.read(trained), task.load_tokenizer(trained)
     table = task.encode(rows.sort_values("source", key=lambda texts: texts.str.len()).iloc[[0, -1]], tokenizer, spec).to_pylist()
     batches = [[{name: row[name] for name in row if name != "length"} for row in part] for part in (table, table[:1])]
@@ -192,24 +192,24 @@ def test_padding_changes_no_prediction(trained, rows):
     np.testing.assert_allclose(both[0, : alone.shape[1]], alone[0], atol=1e-4)
 
 
-def test_what_is_held_of_the_validation_split_is_its_likelihood(bases, learns):
+def test_condensed_outputs_give_the_likelihood(bases, learns):
     spec, base = learns["bart"].spec, bases["bart"]
     model = task.build_model(base, spec).eval()
-    batch = task.collator(task.load_tokenizer(base), spec)([learns["bart"].validation[place] for place in range(10)])
+    batch = task.collator(task.load_tokenizer(base), spec)([learns["bart"].validation[index] for index in range(10)])
     with torch.no_grad():
-        found = model(**batch)
-    held = task.condense((found.logits, None), batch["labels"])
+        output = model(**batch)
+    condensed = task.condense((output.logits, None), batch["labels"])
 
-    assert held.shape == (10, 3)
-    assert task.validate(held.numpy(), batch["labels"].numpy(), spec)["log_likelihood"] == pytest.approx(-float(found.loss), rel=1e-5)
-    assert held[:, 1].sum() == (batch["labels"] != -100).sum()
+    assert condensed.shape == (10, 3)
+    assert task.validate(condensed.numpy(), batch["labels"].numpy(), spec)["log_likelihood"] == pytest.approx(-float(output.loss), rel=1e-5)
+    assert condensed[:, 1].sum() == (batch["labels"] != -100).sum()
 
 
-def test_targets_are_padded_with_what_no_loss_counts_and_shifted_behind_the_start(bases, learns):
+def test_targets_are_padded_and_shifted(bases, learns):
     for family, start in (("t5", 0), ("bart", 2), ("marian", 2), ("opus", "<pad>"), ("pair", 2)):
         tokenizer = task.load_tokenizer(bases[family])
         start = tokenizer.convert_tokens_to_ids(start) if isinstance(start, str) else start
-        rows = sorted((learns[family].train[place] for place in range(30)), key=lambda row: len(row["labels"]))
+        rows = sorted((learns[family].train[index] for index in range(30)), key=lambda row: len(row["labels"]))
         batch = task.collator(tokenizer, learns[family].spec)([rows[0], rows[-1]])
         first = rows[0]["labels"]
 
@@ -219,7 +219,7 @@ def test_targets_are_padded_with_what_no_loss_counts_and_shifted_behind_the_star
         assert first[0] != start, family
 
 
-def test_rows_with_nothing_to_see_are_bad_and_the_others_stay():
+def test_rows_without_visible_text_are_invalid():
     frame = pd.DataFrame({"source": ["a b", "\u200b", "c"], "target": [" x y\nz ", "x", "\ufeff\u200b"], "kind": ["k", "k", "k"]})
     read, faults = task.read(frame)
 
@@ -229,7 +229,7 @@ def test_rows_with_nothing_to_see_are_bad_and_the_others_stay():
     assert list(read["kind"]) == ["k", "k", "k"]
 
 
-def test_the_prefix_is_read_counted_and_cut_with_the_source(bases, rows, learns):
+def test_prefix_is_part_of_the_source(bases, rows, learns):
     prefixed, tokenizer = tasks.load("sequence_to_sequence", {"prefix": "two: "}), task.load_tokenizer(bases["t5"])
     spec = learns["t5"].spec.model_copy(update={"max_length": 6})
     encoded = prefixed.encode(rows.head(3), tokenizer, spec)
@@ -239,7 +239,7 @@ def test_the_prefix_is_read_counted_and_cut_with_the_source(bases, rows, learns)
     assert tokenizer.decode(encoded.column("input_ids")[0].as_py()).startswith("two")
 
 
-def test_an_encoder_of_another_kind_and_a_target_too_long_are_refused(bases, tmp_path, learns):
+def test_unsupported_bases_and_lengths_are_rejected(bases, tmp_path, learns):
     from transformers import DistilBertConfig, DistilBertModel
 
     task.load_tokenizer(bases["pair"]).save_pretrained(tmp_path)
@@ -247,19 +247,19 @@ def test_an_encoder_of_another_kind_and_a_target_too_long_are_refused(bases, tmp
 
     with pytest.raises(BadModel, match="is a distilbert: expected an encoder-decoder"):
         task.build_model(tmp_path, learns["pair"].spec)
-    with pytest.raises(BadParams, match=r"task_options\.max_target_length is 65, and the base model's decoder has 64 positions"):
+    with pytest.raises(BadParams, match=r"task_options\.max_target_length is 65, expected at most 64"):
         tasks.load("sequence_to_sequence", {"max_target_length": 65}).build_model(bases["bart"], learns["bart"].spec)
-    with pytest.raises(BadParams, match="length_penalty is read where num_beams is above 1"):
+    with pytest.raises(BadParams, match="length_penalty 2 is used only with num_beams above 1"):
         tasks.load("sequence_to_sequence", {"length_penalty": 2.0})
 
 
 @pytest.mark.parametrize("field", [{"r_drop": 1.0}, {"neftune": 5.0}, {"calibration": "temperature"}])
-def test_what_does_not_fit_is_refused_with_its_reason(bases, learns, field):
+def test_unsupported_settings_are_rejected(bases, learns, field):
     with pytest.raises(BadParams, match="the task refuses it"):
         fit(task, bases["t5"], learns["t5"], QUICK.model_copy(update={"metric": "log_likelihood"} | field))
 
 
-def test_baselines_copy_and_cut_at_the_length_of_the_targets_learnt_from(rows, learns, bases):
+def test_baselines_copy_and_truncate(rows, learns, bases):
     answers = task.predict_baselines(rows.head(100), rows.tail(20), learns["t5"].spec, bases["t5"])
     words = round(float(np.median(rows.head(100)["label"].str.split().str.len())))
 
@@ -268,19 +268,21 @@ def test_baselines_copy_and_cut_at_the_length_of_the_targets_learnt_from(rows, l
     assert answers["lead"].predicted == [" ".join(text.split()[:words]) for text in rows.tail(20)["text"]]
 
 
-def test_slices_and_tables_show_lengths_and_the_worst(rows):
-    part = rows.head(40)
-    wrong = [*part["label"][:38], "", "ganz anders"]
-    found = Predictions(*(np.array(list(each)) for each in (part["id"], part["group"], part["label"], wrong)), np.zeros((40, 0)), ())
-    worst, beside, lengths = task.tables(part, found)
+def test_slices_and_tables_show_lengths(rows):
+    subset = rows.head(40)
+    wrong = [*subset["label"][:38], "", "ganz anders"]
+    predictions = Predictions(
+        *(np.array(list(column)) for column in (subset["id"], subset["group"], subset["label"], wrong)), np.zeros((40, 0)), ()
+    )
+    worst, samples, lengths = task.tables(subset, predictions)
 
-    assert set(task.slices(part)["source_length"]) == {"1-4 words"}
+    assert set(task.slices(subset)["source_length"]) == {"1-4 words"}
     assert {row[0] for row in worst.rows[:2]} == {"p038", "p039"}
-    assert len(beside.rows) == 15
+    assert len(samples.rows) == 15
     assert ("empty", 0.0, 1.0) in lengths.rows
 
 
-def test_the_search_is_what_the_options_say_and_survives_saving(trained, learns):
+def test_generation_settings_follow_the_options(trained, learns):
     wide = tasks.load("sequence_to_sequence", {"num_beams": 4, "length_penalty": 0.5, "no_repeat_ngram_size": 3, "max_new_tokens": 7})
     model = wide.build_model(trained, ModelSpec.read(trained))
     settings = _model.build(trained, wide.load_tokenizer(trained), wide.options).generation_config
@@ -291,14 +293,14 @@ def test_the_search_is_what_the_options_say_and_survives_saving(trained, learns)
 
 
 @pytest.mark.parametrize("package", ["sacremoses", "sentencepiece"])
-def test_without_its_packages_a_translators_tokenizer_names_the_extra(package, bases, tmp_path, monkeypatch):
+def test_missing_marian_package_names_the_extra(package, bases, tmp_path, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else real(name, *rest))
 
-    said = rf"needs the package {package}: python -m pip install 'retune\[marian\]'"
-    with pytest.raises(BadModel, match=said):
+    message = rf"needs the package {package}: python -m pip install 'retune\[marian\]'"
+    with pytest.raises(BadModel, match=message):
         task.load_tokenizer(bases["opus"])
-    with pytest.raises(BadModel, match=rf"base.model .*: the tokenizer {said}"):
+    with pytest.raises(BadModel, match=rf"base.model .*: the tokenizer {message}"):
         pin_base(tmp_path, tmp_path / "base", base=BaseParams(model=str(bases["opus"])))
     assert pin_base(tmp_path, tmp_path / "base", base=BaseParams(model=str(bases["marian"]))).parts
     assert task.load_tokenizer(bases["marian"]).pad_token == "<pad>"

@@ -1,4 +1,4 @@
-"""Every family of models: loaded from hub layout, trained by every method, saved, loaded again, and asked in any company."""
+"""Text classification with every model family and method: train, save, reload and predict."""
 
 import json
 
@@ -34,11 +34,11 @@ def bases(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folders(bases, tickets, tmp_path_factory):
-    """What preprocessing leaves for each family: few rows, one of which is all there is of a text."""
-    made = {}
+    """Return the prepared splits of each family."""
+    splits = {}
     for family, base in bases.items():
-        made[family] = PreparedSplits.read(make_learn(tmp_path_factory.mktemp("learn") / family, base, tickets.head(112), validation=16))
-    return made
+        splits[family] = PreparedSplits.read(make_learn(tmp_path_factory.mktemp("learn") / family, base, tickets.head(112), validation=16))
+    return splits
 
 
 def saved(model, base, spec, folder, task=single):
@@ -51,27 +51,27 @@ def saved(model, base, spec, folder, task=single):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_layers_are_told_apart_and_what_can_be_frozen_is_not_the_head(bases, folders, family):
+def test_layer_depths_of_every_family(bases, folders, family):
     model = single.build_model(bases[family], folders[family].spec)
     depth, layers = depths(model), 4 if family in ("bart", "t5") else 2
 
     assert head_depth(model) == layers + 1
     assert set(depth.values()) == set(range(layers + 2))
-    assert {name for name, at in depth.items() if at == 0} >= {name for name in depth if "_embeddings." in name or "shared" in name}
-    assert sum(at == 0 for at in depth.values()) < 12
-    assert all(at == layers + 1 for name, at in depth.items() if "classif" in name or "score" in name or "logits_proj" in name)
+    assert {name for name, level in depth.items() if level == 0} >= {name for name in depth if "_embeddings." in name or "shared" in name}
+    assert sum(level == 0 for level in depth.values()) < 12
+    assert all(level == layers + 1 for name, level in depth.items() if "classif" in name or "score" in name or "logits_proj" in name)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_trains_by_every_method_and_answers_alike_when_loaded(bases, folders, tickets, tmp_path, family, method):
+def test_every_family_trains_and_reloads(bases, folders, tickets, tmp_path, family, method):
     base, learn = bases[family], folders[family]
     trained = fit(single, base, learn, STEPS.model_copy(update=METHODS[method]))
     folder = saved(trained.model, base, learn.spec, tmp_path / "model")
     predictor, rows = single.predictor(folder), tickets.iloc[112:132]
     answers = predictor.answer(rows)
     again = single.build_model(folder, learn.spec)  # a base for the next training
-    batch = single.collator(single.load_tokenizer(folder), learn.spec)([learn.validation[place] for place in range(5)])
+    batch = single.collator(single.load_tokenizer(folder), learn.spec)([learn.validation[index] for index in range(5)])
 
     assert not list(folder.glob("*.bin"))
     assert np.ptp(answers.probabilities[:, 0]) > 1e-5
@@ -79,15 +79,15 @@ def test_every_family_trains_by_every_method_and_answers_alike_when_loaded(bases
         assert torch.equal(again.eval()(**batch).logits, trained.model.eval()(**batch).logits)
     texts = [*rows["text"], "", "wifi", "invoice </s> refund <|endoftext|>", "payment " * 70]
     together = predictor.probabilities(texts, batch_size=24)
-    alone = np.vstack([predictor.probabilities([each]) for each in texts])
+    alone = np.vstack([predictor.probabilities([text]) for text in texts])
     np.testing.assert_allclose(together, alone, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["xlnet", "gpt2", "llama", "bart"])
-def test_the_same_seed_gives_the_same_weights(bases, folders, family):
-    one, other = (weights(fit(single, bases[family], folders[family], STEPS).model) for _ in range(2))
+def test_same_seed_gives_same_weights(bases, folders, family):
+    first, second = (weights(fit(single, bases[family], folders[family], STEPS).model) for _ in range(2))
 
-    assert same(one, other)
+    assert same(first, second)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -101,16 +101,16 @@ def test_every_family_reads_pairs(bases, tickets, family):
     table = task.encode(rows, tokenizer, spec)
     model = task.build_model(bases[family], spec).eval()
     collate = task.collator(tokenizer, spec)
-    encoded = [{name: table.column(name)[place].as_py() for name in table.column_names if name != "length"} for place in range(6)]
+    encoded = [{name: table.column(name)[index].as_py() for name in table.column_names if name != "length"} for index in range(6)]
 
     with torch.no_grad():
         together = model(**collate(encoded)).logits
-        alone = torch.cat([model(**collate([each])).logits for each in encoded])
+        alone = torch.cat([model(**collate([row])).logits for row in encoded])
     assert torch.allclose(together, alone, atol=1e-4)
     assert ("token_type_ids" in table.column_names) == (family in ("bert", "electra", "deberta", "xlnet"))
 
 
-def test_a_language_model_pads_with_its_end_and_knows_it(bases, folders):
+def test_language_model_pads_with_its_end_token(bases, folders):
     tokenizer = single.load_tokenizer(bases["gpt2"])
 
     assert json.loads((bases["gpt2"] / "config.json").read_text()).get("pad_token_id") is None
@@ -120,7 +120,7 @@ def test_a_language_model_pads_with_its_end_and_knows_it(bases, folders):
 
 @pytest.mark.parametrize("head", [{"pooling": "mean"}, {"pooling": "max", "head_hidden": 24}, {"head_dropout": 0.0, "head_hidden": 16}])
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family not in ("bart", "t5")])
-def test_a_head_of_our_own_fits_every_encoder_and_decoder(bases, tickets, tmp_path, family, head):
+def test_custom_head_fits_every_encoder_and_decoder(bases, tickets, tmp_path, family, head):
     task = tasks.load("text_classification", head)
     base = bases[family]
     learn = PreparedSplits.read(make_learn(tmp_path / "learn", base, tickets.head(64), validation=16, options=head))
@@ -128,20 +128,20 @@ def test_a_head_of_our_own_fits_every_encoder_and_decoder(bases, tickets, tmp_pa
     trained = fit(task, base, learn, STEPS.model_copy(update=method))
     folder = saved(trained.model, base, learn.spec, tmp_path / "model", task)
     predictor = task.predictor(folder)
-    batch = task.collator(task.load_tokenizer(folder), learn.spec)([learn.validation[place] for place in range(5)])
+    batch = task.collator(task.load_tokenizer(folder), learn.spec)([learn.validation[index] for index in range(5)])
 
     with torch.no_grad():
         expected = trained.model.eval()(**batch).logits
         assert torch.equal(predictor._model(**batch).logits, expected)
         assert torch.equal(task.build_model(folder, learn.spec).eval()(**batch).logits, expected)
     texts = [*tickets["text"].iloc[64:76], "wifi", "payment " * 70]
-    alone = np.vstack([predictor.probabilities([each]) for each in texts])
+    alone = np.vstack([predictor.probabilities([text]) for text in texts])
     np.testing.assert_allclose(predictor.probabilities(texts), alone, atol=1e-4)
     assert head_depth(trained.model) == 3
-    assert {name for name, at in depths(trained.model).items() if name.startswith("head.")} >= {"head.out.weight", "head.out.bias"}
+    assert {name for name, level in depths(trained.model).items() if name.startswith("head.")} >= {"head.out.weight", "head.out.bias"}
 
 
-def test_any_task_can_start_from_a_model_with_a_head_of_our_own(bases, folders, tmp_path):
+def test_model_with_custom_head_is_a_base(bases, folders, tmp_path):
     headed = tasks.load("text_classification", {"pooling": "mean"})
     spec = folders["bert"].spec
     model = headed.build_model(bases["bert"], spec)
@@ -154,16 +154,16 @@ def test_any_task_can_start_from_a_model_with_a_head_of_our_own(bases, folders, 
     assert not json.loads((tmp_path / "plain" / "config.json").read_text()).get("retune_head")
 
 
-def test_a_head_that_does_not_fit_is_refused(bases, folders):
+def test_unsupported_head_is_rejected(bases, folders):
     for family, head, match in [
-        ("gpt2", {"pooling": "cls"}, "the first token of gpt2 reads no other"),
-        ("bart", {"pooling": "mean"}, "need an encoder or a decoder; bart is both"),
+        ("gpt2", {"pooling": "cls"}, "the first token of gpt2 sees no other token"),
+        ("bart", {"pooling": "mean"}, "do not support the encoder-decoder bart"),
     ]:
         with pytest.raises(BadParams, match=match):
             tasks.load("text_classification", head).build_model(bases[family], folders[family].spec)
 
 
-def test_pooling_takes_the_kept_tokens_alone():
+def test_pooling_ignores_masked_tokens():
     from components.model.tasks.text_classification.model import pooled
 
     tokens = torch.tensor([[[1.0], [5.0], [9.0], [3.0]], [[7.0], [2.0], [4.0], [8.0]]])
@@ -175,7 +175,7 @@ def test_pooling_takes_the_kept_tokens_alone():
     assert pooled(tokens, mask, "last").squeeze().tolist() == [5.0, 8.0]
 
 
-def test_a_models_own_dropout_and_that_of_the_head_exclude_each_other(bases, folders, tickets):
+def test_dropout_and_head_dropout_conflict(bases, folders, tickets):
     task = tasks.load("text_classification", {"head_dropout": 0.2})
 
     with pytest.raises(BadParams, match=r"train\.dropout is set.*head_dropout"):

@@ -1,4 +1,4 @@
-"""Raw rows with labels of every kind, single texts and pairs, through validation, preprocessing and training, as the stages call them."""
+"""Validation, preprocessing and training stages on raw rows of every label kind."""
 
 import json
 
@@ -21,7 +21,7 @@ from components.training.trainer import TrainSection
 from tests.support.labelled import KINDS, METRIC, paired, relabelled
 
 BAD = {
-    "multi": ('["billing"', "label starts as a JSON list and is none"),
+    "multi": ('["billing"', "label is not a valid JSON list"),
     "ordinal": ("worst", "label is not in task_options.levels"),
     "regression": ("dear", "label is not a number"),
 }
@@ -31,7 +31,7 @@ TRAIN = {"epochs": 1, "threads": 1, "precision": "float32", "learning_rate": 1e-
 @pytest.mark.slow
 @pytest.mark.parametrize("pair", [False, True], ids=["text", "pair"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_raw_rows_become_a_model_that_answers(tiny_base, tickets, tmp_path, monkeypatch, kind, pair):
+def test_raw_rows_become_a_trained_model(tiny_base, tickets, tmp_path, monkeypatch, kind, pair):
     monkeypatch.chdir(tmp_path)
     options = OpenSection(**KINDS[kind], pair=pair)
     task = tasks.load("text_classification", options.fields)

@@ -1,4 +1,4 @@
-"""Every kind of label by every method: the loss falls, the metric rises, a cut changes nothing, a saved model answers alike."""
+"""Training of every label kind with every method: learning, resuming and reloading."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def prepared(folder, base, tickets, kind, **options):
 
 @pytest.fixture(scope="module")
 def tiny_base(tiny_base, tmp_path_factory):
-    """The two-layer model with louder layers: its answer hangs on the words, as a pretrained model's does, before anything is learnt."""
+    """Return the two-layer model with scaled weights, so that untrained outputs depend on the words."""
     folder = shutil.copytree(tiny_base, tmp_path_factory.mktemp("loud") / "base")
     state = safetensors.torch.load_file(folder / "model.safetensors")
     loud = {name: 10 * tensor if tensor.ndim == 2 and "embeddings" not in name else tensor for name, tensor in state.items()}
@@ -49,22 +49,22 @@ def kinds(tiny_base, tickets, tmp_path_factory):
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "single"])
-def test_every_kind_is_learnt_by_every_method(tiny_base, kinds, tmp_path, kind, method):
+def test_every_kind_learns_with_every_method(tiny_base, kinds, tmp_path, kind, method):
     task, learn = kinds[kind]
     changes = {"epochs": 8, "metric": METRIC[kind], **METHODS[method]}
     keep = keep_in(tmp_path / "out")
-    found = fit(task, tiny_base, learn, QUICK.model_copy(update=changes), keep=keep)
+    outcome = fit(task, tiny_base, learn, QUICK.model_copy(update=changes), keep=keep)
     losses = [point["loss"] for point in map(json.loads, keep.history.read_text().splitlines()) if "loss" in point]
 
-    falls, reaches = (0.93, 0.2) if method == "freeze" else (0.75, 0.4)  # random embeddings that stay as they are hold little
+    falls, reaches = (0.93, 0.2) if method == "freeze" else (0.75, 0.4)  # frozen random embeddings carry little information
     assert statistics.fmean(losses[-6:]) < falls * losses[0]
-    assert found.best_value > reaches
+    assert outcome.best_value > reaches
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "single"])
-def test_a_cut_changes_nothing_and_a_saved_model_answers_alike(tiny_base, kinds, tickets, tmp_path, kind, method):
+def test_training_resumes_exactly_and_reloads(tiny_base, kinds, tickets, tmp_path, kind, method):
     task, learn = kinds[kind]
     settings = QUICK.model_copy(update={"metric": METRIC[kind], **METHODS[method]})
     expected, resumed = cut_and_resumed(task, tiny_base, learn, settings, tmp_path)
@@ -73,7 +73,7 @@ def test_a_cut_changes_nothing_and_a_saved_model_answers_alike(tiny_base, kinds,
 
     assert same(weights(expected.model), weights(resumed.model))
     together = predictor.scores(rows)
-    alone = np.vstack([predictor.scores(rows.iloc[[place]]) for place in range(20)])
+    alone = np.vstack([predictor.scores(rows.iloc[[index]]) for index in range(20)])
     np.testing.assert_allclose(together, alone, atol=1e-4 * max(1.0, np.abs(together).max()))
     assert len(predictor.answer(rows).predicted) == 20
     again = task.build_model(folder, learn.spec)
@@ -83,8 +83,8 @@ def test_a_cut_changes_nothing_and_a_saved_model_answers_alike(tiny_base, kinds,
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["single", "multi", "ordinal"])
 @pytest.mark.parametrize("changes", [{"method": "lora"}, ADDED], ids=["lora", "added"])
-def test_weights_of_classes_go_with_everything(tiny_base, tickets, tmp_path, kind, changes):
-    changes = changes if kind == "single" else {"method": changes.get("method", "full")}  # the others refuse what is added, see below
+def test_class_weights_combine_with_other_settings(tiny_base, tickets, tmp_path, kind, changes):
+    changes = changes if kind == "single" else {"method": changes.get("method", "full")}  # the other kinds do not support ADDED
     task, learn = prepared(tmp_path, tiny_base, tickets, kind, class_weights="balanced")
     settings = QUICK.model_copy(update={"metric": METRIC[kind], **changes})
     expected, resumed = cut_and_resumed(task, tiny_base, learn, settings, tmp_path)
@@ -96,22 +96,22 @@ def test_weights_of_classes_go_with_everything(tiny_base, tickets, tmp_path, kin
 
 
 @pytest.mark.slow
-def test_accumulated_passes_weigh_as_one(tiny_base, tickets, tmp_path):
-    """The mean over a batch is the mean of its halves' means, since no row's weight hangs on its company."""
+def test_gradient_accumulation_equals_a_large_batch(tiny_base, tickets, tmp_path):
+    """The mean over a batch equals the mean over its halves."""
     task, learn = prepared(tmp_path, tiny_base, tickets, "single", class_weights="balanced")
     rows = learn.train.take(list(range(160)))
-    one, two = (
+    large, accumulated = (
         fit(task, tiny_base, PreparedSplits(learn.spec, rows, learn.validation), QUICK.model_copy(update={"epochs": 1, **changes}))
         for changes in ({"batch_size": 32}, {"batch_size": 16, "accumulation": 2})
     )
 
-    for name, tensor in weights(one.model).items():
-        np.testing.assert_allclose(tensor, weights(two.model)[name], atol=2e-3, err_msg=name)
+    for name, tensor in weights(large.model).items():
+        np.testing.assert_allclose(tensor, weights(accumulated.model)[name], atol=2e-3, err_msg=name)
 
 
 @pytest.mark.parametrize("kind", ["multi", "ordinal", "regression"])
 @pytest.mark.parametrize("field", ["label_smoothing", "r_drop"])
-def test_what_does_not_fit_a_kind_is_refused_with_a_reason(tiny_base, kinds, kind, field):
+def test_unsupported_settings_are_rejected(tiny_base, kinds, kind, field):
     task, learn = kinds[kind]
     settings = QUICK.model_copy(update={"metric": METRIC[kind], field: 0.1})
 
@@ -120,17 +120,17 @@ def test_what_does_not_fit_a_kind_is_refused_with_a_reason(tiny_base, kinds, kin
 
 
 @pytest.mark.slow
-def test_thresholds_are_fitted_and_stored_with_the_model(tiny_base, tickets, tmp_path):
+def test_thresholds_are_fitted_and_stored(tiny_base, tickets, tmp_path):
     task, learn = prepared(tmp_path, tiny_base, tickets, "multi", thresholds={"billing": 0.35})
-    found = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 6, "metric": "average_precision"}))
-    folder = save(found, task, tiny_base, learn.spec, tmp_path / "model")
+    outcome = fit(task, tiny_base, learn, QUICK.model_copy(update={"epochs": 6, "metric": "average_precision"}))
+    folder = save(outcome, task, tiny_base, learn.spec, tmp_path / "model")
     validation = read_rows(tmp_path / "learn" / "validation.parquet")
     before = task.predictor(folder).answer(validation)
     fitted = task.calibrate(folder, validation)
     spec = ModelSpec.read(folder)
     spec.model_copy(update={"options": {**spec.options, **fitted}}).write(folder)
     after = task.predictor(folder).answer(validation)
-    f1 = [task.measures["micro_f1"].of(tasks.statistics_of(task, Predictions.of(validation, each))) for each in (before, after)]
+    f1 = [task.test_metrics["micro_f1"].of(tasks.statistics_of(task, Predictions.of(validation, output))) for output in (before, after)]
 
     assert set(fitted["thresholds"]) == set(learn.spec.labels)
     assert fitted["thresholds"]["billing"] == 0.35
@@ -143,25 +143,25 @@ def test_thresholds_are_fitted_and_stored_with_the_model(tiny_base, tickets, tmp
 @pytest.mark.parametrize("kind", ["single", "regression"])
 def test_pairs_are_learnt(tiny_base, tickets, tmp_path, kind):
     task, learn = prepared(tmp_path, tiny_base, tickets, kind, pair=True)
-    found = fit(
+    outcome = fit(
         task,
         tiny_base,
         learn,
         QUICK.model_copy(update={"epochs": 12, "learning_rate": 2e-2, "metric": METRIC[kind]}),
         keep=keep_in(tmp_path / "out"),
     )
-    folder = save(found, task, tiny_base, learn.spec, tmp_path / "model")
+    folder = save(outcome, task, tiny_base, learn.spec, tmp_path / "model")
     rows = paired(tickets)[["text_a", "text_b"]].iloc[:20]
     scores = task.predictor(folder).scores(rows)
 
-    assert found.best_value > 0.4
+    assert outcome.best_value > 0.4
     np.testing.assert_allclose(
-        scores, np.vstack([task.predictor(folder).scores(rows.iloc[[place]]) for place in range(20)]), rtol=1e-4, atol=1e-4
+        scores, np.vstack([task.predictor(folder).scores(rows.iloc[[index]]) for index in range(20)]), rtol=1e-4, atol=1e-4
     )
     assert not np.allclose(scores, task.predictor(folder).scores(rows.rename(columns={"text_a": "text_b", "text_b": "text_a"})))
 
 
-def test_raw_pairs_are_normalised_as_in_training(tiny_base, tickets, tmp_path):
+def test_raw_pairs_are_normalised(tiny_base, tickets, tmp_path):
     task, learn = prepared(tmp_path, tiny_base, tickets, "single", pair=True)
     rows = task.read(paired(tickets.head(4)))[0]
     untidy = rows.assign(text_a=[f" {text}\u200b\n" for text in rows["text_a"]])

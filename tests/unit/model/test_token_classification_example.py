@@ -1,4 +1,4 @@
-"""The worked example: what its script makes of the corpus's form, and that its settings fit the task."""
+"""The token classification example: data conversion and settings."""
 
 import importlib.util
 import io
@@ -45,7 +45,7 @@ def archive(tmp_path):
     return path
 
 
-def test_the_corpus_becomes_rows_that_the_task_reads(script, archive, tmp_path, monkeypatch, capsys):
+def test_corpus_becomes_valid_rows(script, archive, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["make_data.py", str(tmp_path / "brown.jsonl"), "--archive", str(archive)])
     script.main()
     rows = [json.loads(line) for line in (tmp_path / "brown.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -64,18 +64,18 @@ def test_the_corpus_becomes_rows_that_the_task_reads(script, archive, tmp_path, 
 
 
 @pytest.mark.parametrize("name", ["params.yaml", "crf.yaml"])
-def test_its_settings_fit_the_task(name):
+def test_settings_match_the_task(name):
     settings = yaml.safe_load((EXAMPLE / name).read_text(encoding="utf-8"))
     task = tasks.load(settings["task"], settings["task_options"])
     gates = settings["gates"]
 
-    assert settings["train"]["metric"] in task.metrics
+    assert settings["train"]["metric"] in task.validation_metrics
     assert TrainParams.parse(settings["train"], "train").metric == settings["tune"]["metric"]
-    assert {gates[gate]["metric"] for gate in ("floor", "baseline", "champion", "best_champion")} <= set(task.measures)
+    assert {gates[gate]["metric"] for gate in ("floor", "baseline", "champion", "best_champion")} <= set(task.test_metrics)
     assert gates["baseline"]["against"] == task.baselines[-1]
 
 
-def test_the_two_heads_differ_in_nothing_else():
+def test_examples_differ_only_in_the_head():
     linear, crf = (yaml.safe_load((EXAMPLE / name).read_text(encoding="utf-8")) for name in ("params.yaml", "crf.yaml"))
 
     assert {name for name in linear if linear[name] != crf[name]} == {"name", "task_options"}

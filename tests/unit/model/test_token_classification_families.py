@@ -90,7 +90,7 @@ def rows():
 
 
 @pytest.mark.parametrize("head", ["linear", "crf"])
-def test_it_is_trained_and_found_again(base, rows, tmp_path, head):
+def test_family_trains_and_reloads(base, rows, tmp_path, head):
     kind = tasks.load("token_classification", {"head": head})
     tokenizer = kind.load_tokenizer(base)
     options = kind.options.model_dump()
@@ -107,6 +107,6 @@ def test_it_is_trained_and_found_again(base, rows, tmp_path, head):
     assert found.best_value > 0.5
     assert kind.longest_input(base, tokenizer) == 36
     assert [len(answer.split()) for answer in answered.predicted] == [len(words) for words, _ in SENTENCES]
-    assert kind.measures["entity_f1"].of(measured) == pytest.approx(found.best_value)
+    assert kind.test_metrics["entity_f1"].of(measured) == pytest.approx(found.best_value)
     alone = [kind.predictor(tmp_path / "model").answer(rows[["tokens"]].iloc[[place]]).predicted[0] for place in range(4)]
     assert alone == answered.predicted[:4]

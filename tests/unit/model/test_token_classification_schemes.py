@@ -1,4 +1,4 @@
-"""Tags, spans and cells: what they mean, as seqeval and nervaluate have it, and what is wrong with the bad ones."""
+"""Tags, spans and cells, compared with seqeval and nervaluate; invalid cells have a reason."""
 
 import json
 import random
@@ -17,8 +17,8 @@ import seqeval.scheme
 from components.core.errors import BadParams
 from components.model import tasks
 from components.model.tasks.token_classification import conll
-from components.model.tasks.token_classification.reading import words_in
-from components.model.tasks.token_classification.schemes import entities, fault, joined, label_map, repaired
+from components.model.tasks.token_classification.cells import words_in
+from components.model.tasks.token_classification.schemes import entities, join_tags, label_map, repair_tags, tag_error
 
 SEQEVAL = {"BIO": seqeval.scheme.IOB2, "BIOES": seqeval.scheme.IOBES}
 LABELS = {"BIO": label_map(["B-X", "B-Y"], "BIO"), "BIOES": label_map(["B-X", "B-Y"], "BIOES")}
@@ -29,21 +29,21 @@ def task(**options):
 
 
 def scores(expected, predicted, **options):
-    found = task(**options).statistics([" ".join(tags) for tags in expected], [" ".join(tags) for tags in predicted])
-    return {name: measure.of(found) for name, measure in task(**options).measures.items()}
+    statistics = task(**options).statistics([" ".join(tags) for tags in expected], [" ".join(tags) for tags in predicted])
+    return {name: metric.of(statistics) for name, metric in task(**options).test_metrics.items()}
 
 
 @pytest.mark.parametrize(("scheme", "longest"), [("BIO", 4), ("BIOES", 3)])
-def test_entities_are_those_of_seqeval_in_every_sentence(scheme, longest):
+def test_entities_equal_seqeval(scheme, longest):
     for length in range(1, longest + 1):
         for tags in product(LABELS[scheme], repeat=length):
-            found = seqeval.scheme.Entities([list(tags)], SEQEVAL[scheme]).entities[0]
-            assert entities(tags, scheme) == [(one.start, one.end, one.tag) for one in found], tags
+            reference = seqeval.scheme.Entities([list(tags)], SEQEVAL[scheme]).entities[0]
+            assert entities(tags, scheme) == [(entity.start, entity.end, entity.tag) for entity in reference], tags
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
-def test_scores_are_those_of_seqeval_and_nervaluate(scheme):
+def test_scores_equal_seqeval_and_nervaluate(scheme):
     rng = random.Random(0)
     label, outside, inside = LABELS[scheme], ["O"] * 4, ["I-X", "I-X", "O", "O"]
     right = ["B-X", "I-X", "O", "B-Y"] if scheme == "BIO" else ["B-X", "E-X", "O", "S-Y"]
@@ -62,41 +62,41 @@ def test_scores_are_those_of_seqeval_and_nervaluate(scheme):
             metric: getattr(seqeval.metrics, f"{metric}_score")(expected, predicted, mode="strict", scheme=SEQEVAL[scheme], zero_division=0)
             for metric in ("f1", "precision", "recall")
         }
-        found = scores(expected, predicted, scheme=scheme)
-        assert {metric: found[f"entity_{metric}"] for metric in reference} == pytest.approx(reference), name
-        assert found["token_accuracy"] == pytest.approx(seqeval.metrics.accuracy_score(expected, predicted)), name
-        assert found["sentence_accuracy"] == np.mean([one == other for one, other in zip(expected, predicted, strict=True)]), name
-        if scheme == "BIO" and not any(fault(tags, scheme) for tags in [*expected, *predicted]):
+        values = scores(expected, predicted, scheme=scheme)
+        assert {metric: values[f"entity_{metric}"] for metric in reference} == pytest.approx(reference), name
+        assert values["token_accuracy"] == pytest.approx(seqeval.metrics.accuracy_score(expected, predicted)), name
+        assert values["sentence_accuracy"] == np.mean([truth == answer for truth, answer in zip(expected, predicted, strict=True)]), name
+        if scheme == "BIO" and not any(tag_error(tags, scheme) for tags in [*expected, *predicted]):
             strict = nervaluate.Evaluator(expected, predicted, tags=["X", "Y"], loader="list").evaluate()["overall"]["strict"]
-            assert found["entity_f1"] == pytest.approx(strict.f1), name
+            assert values["entity_f1"] == pytest.approx(strict.f1), name
 
 
-def test_spans_are_scored_as_their_tags_are():
+def test_spans_are_scored_like_tags():
     expected, predicted = '[[0, 3, "X"], [4, 6, "Y"]]', '[[0, 3, "Y"], [4, 6, "Y"]]'
-    found = task(data="spans").statistics([expected, "[]", expected], [predicted, "[]", "[]"])
+    statistics = task(data="spans").statistics([expected, "[]", expected], [predicted, "[]", "[]"])
 
-    assert {name: values.tolist() for name, values in found.items() if name in ("hits", "expected", "predicted", "right")} == {
+    assert {name: values.tolist() for name, values in statistics.items() if name in ("hits", "expected", "predicted", "right")} == {
         **{"hits": [1, 0, 0], "expected": [2, 0, 2]},
         **{"predicted": [2, 0, 0], "right": [0, 1, 0]},
     }
-    assert task(data="spans").measures["entity_f1"].of(found) == pytest.approx(2 / 6)
+    assert task(data="spans").test_metrics["entity_f1"].of(statistics) == pytest.approx(2 / 6)
 
 
-def test_plain_tags_are_scored_by_the_token():
-    found = scores([["NN", "VB", "NN"], ["NN"]], [["NN", "NN", "NN"], ["NN"]], scheme="plain")
+def test_plain_tags_are_scored_per_token():
+    values = scores([["NN", "VB", "NN"], ["NN"]], [["NN", "NN", "NN"], ["NN"]], scheme="plain")
 
-    assert found == {"token_accuracy": 0.75, "sentence_accuracy": 0.5}
+    assert values == {"token_accuracy": 0.75, "sentence_accuracy": 0.5}
 
 
-def test_a_row_left_out_is_a_subtraction():
-    """The sums of rows are the statistics of the whole: what the gates' intervals rest on."""
+def test_leaving_a_row_out_is_a_subtraction():
+    """Row statistics add up, which the intervals of the gates depend on."""
     rng = random.Random(1)
     expected, predicted = ([rng.choices(LABELS["BIO"], k=5) for _ in range(30)] for _ in range(2))
-    whole = task().statistics(*([" ".join(tags) for tags in each] for each in (expected, predicted)))
-    rest = {name: values.sum() - values[3] for name, values in whole.items()}
+    statistics = task().statistics(*([" ".join(tags) for tags in rows] for rows in (expected, predicted)))
+    rest = {name: values.sum() - values[3] for name, values in statistics.items()}
 
     without = scores([*expected[:3], *expected[4:]], [*predicted[:3], *predicted[4:]])
-    assert float(task().measures["entity_f1"].value(rest["hits"], rest["predicted"], rest["expected"])) == pytest.approx(
+    assert float(task().test_metrics["entity_f1"].value(rest["hits"], rest["predicted"], rest["expected"])) == pytest.approx(
         without["entity_f1"]
     )
 
@@ -107,27 +107,27 @@ def read(rows, **options):
 
 
 TOKENS = {
-    "the number of tags is not the number of tokens": [("a b", "O"), ('["a b"]', "O O")],
+    "the number of tags differs from the number of tokens": [("a b", "O"), ('["a b"]', "O O")],
     "an I- tag follows no B- or I- of its type (scheme BIO)": [("a b", "O I-X"), ("a b", "B-X I-Y"), ("a", "I-X")],
     "a tag is neither O nor one of B-, I- with a type (scheme BIO)": [("a", "Q-X"), ("a", "B"), ("a", "NN"), ("a", "S-X"), ("a", "B-")],
     "tokens: not JSON": [('["a", "b"', "O O"), ("[a]", "O")],
-    "tokens: not JSON: single quotes are none of JSON's, write the list with json.dumps": [("['a', 'b']", "O O")],
+    "tokens: not JSON: JSON does not allow single quotes, write the list with json.dumps": [("['a', 'b']", "O O")],
     "tokens: a list of something other than texts": [("[1, 2]", "O O"), ("[[]]", "O")],
     "tags: a list of something other than texts": [("a b", "[0, 3]")],
     "tokens: an empty list": [("[]", "[]")],
-    "a tag is blank or has white space in it": [("a b", '["O", ""]'), ("a b", '["O", "B X"]')],
+    "a tag is blank or contains white space": [("a b", '["O", ""]'), ("a b", '["O", "B X"]')],
 }
 
 
 @pytest.mark.parametrize("reason", TOKENS)
-def test_bad_tokens_and_tags_are_named(reason):
-    found, faults = read([("fine", "O"), *TOKENS[reason]])
+def test_invalid_tokens_and_tags_have_a_reason(reason):
+    rows, faults = read([("fine", "O"), *TOKENS[reason]])
 
-    assert faults == dict.fromkeys(range(1, len(found)), reason)
-    assert found.loc[0, ["text", "label"]].tolist() == ["fine", "O"]
+    assert faults == dict.fromkeys(range(1, len(rows)), reason)
+    assert rows.loc[0, ["text", "label"]].tolist() == ["fine", "O"]
 
 
-def test_bioes_must_be_whole_and_plain_tags_may_be_anything():
+def test_bioes_is_checked_and_plain_tags_are_not():
     good = [("a b c", "B-X I-X E-X"), ("a b", "S-X S-X"), ("a", "O")]
     bad = [("a b", "B-X I-X"), ("a", "E-X"), ("a b", "B-X O"), ("a b", "S-X E-X"), ("a b", "B-X E-Y")]
     faults = read([*good, *bad], scheme="BIOES")[1]
@@ -146,12 +146,12 @@ def test_bioes_must_be_whole_and_plain_tags_may_be_anything():
         ({"scheme": "plain"}, ("a b", "PER LOC"), ("a b", "PER MISC")),
     ],
 )
-def test_a_type_outside_the_map_is_named(options, good, bad):
+def test_unknown_type_is_rejected(options, good, bad):
     assert read([good, bad], types=["PER", "LOC"], **options)[1] == {1: "type 'MISC' is not in task_options.types"}
     assert not read([good, bad], **options)[1]
 
 
-def test_types_that_are_no_names_are_refused():
+def test_invalid_type_names_are_rejected():
     for types in (["PER", "PER"], [""], [" PER"]):
         with pytest.raises(BadParams, match=r"task_options\.types: expected different names"):
             task(types=types)
@@ -159,41 +159,36 @@ def test_types_that_are_no_names_are_refused():
 
 SPANS = {
     "spans overlap": ['[[0, 5, "X"], [0, 5, "Y"]]', '[[6, 14, "X"], [9, 14, "X"]]'],
-    "a span begins or ends within a word": ['[[0, 4, "X"]]', '[[1, 5, "X"]]'],
+    "a span begins or ends inside a word": ['[[0, 4, "X"]]', '[[1, 5, "X"]]'],
     "a span is empty or outside the text": ['[[6, 15, "X"]]', '[[3, 3, "X"]]', '[[-1, 5, "X"]]', '[[5, 0, "X"]]'],
-    "a span holds nothing but white space": ['[[5, 6, "X"]]'],
-    "spans: neither [start, end, label] nor an object with these keys": ["[[0, 5]]", '[{"start": 0, "end": 5}]', '["X"]', "[7]"],
-    "spans: start and end must be whole numbers, and label a text": [
-        '[["0", 5, "X"]]',
-        '[[0, 5.0, "X"]]',
-        "[[0, 5, null]]",
-        '[[0, true, "X"]]',
-    ],
+    "a span contains only white space": ['[[5, 6, "X"]]'],
+    "spans: an item is neither [start, end, label] nor an object with these keys": ["[[0, 5]]", '[{"start": 0, "end": 5}]', '["X"]', "[7]"],
+    "spans: start and end must be integers, and label a text": ['[["0", 5, "X"]]', '[[0, 5.0, "X"]]', "[[0, 5, null]]", '[[0, true, "X"]]'],
     "spans: not JSON": ["none", '[[0, 5, "X"]'],
     "spans: not a list": ['{"start": 0}', "7"],
 }
 
 
 @pytest.mark.parametrize("reason", SPANS)
-def test_bad_spans_are_named(reason):
+def test_invalid_spans_have_a_reason(reason):
     rows = [("Paris to Lyon.", spans) for spans in ["[]", *SPANS[reason]]]
-    found, faults = read(rows, data="spans")
+    parsed, faults = read(rows, data="spans")
 
-    assert faults == dict.fromkeys(range(1, len(found)), reason)
+    assert faults == dict.fromkeys(range(1, len(parsed)), reason)
 
 
-def test_spans_are_accepted_in_every_form_and_written_in_one():
+def test_span_formats_are_normalised():
     text = " Paris to Lyon."
     forms = [
         '[[10, 14, "LOC"], [1, 6, "LOC"]]',
         json.dumps([{"start": 1, "end": 6, "label": "LOC", "text": "Paris"}, {"start": 10, "end": 14, "label": " LOC"}]),
         '[[0, 6, "LOC"], [9, 14, "LOC"]]',
     ]
-    found, faults = read([(text, form) for form in forms], data="spans")
+    parsed, faults = read([(text, form) for form in forms], data="spans")
 
     assert not faults
-    assert set(found["label"]) == {'[[1, 6, "LOC"], [10, 14, "LOC"]]'}
-    assert set(found["text"]) == {text}
+    assert set(parsed["label"]) == {'[[1, 6, "LOC"], [10, 14, "LOC"]]'}
+    assert set(parsed["text"]) == {text}
 
 
 def test_words_of_a_text():
@@ -206,7 +201,7 @@ def test_words_of_a_text():
     assert words_in(" \u200b\n") == []
 
 
-def test_a_label_map_is_completed_by_its_scheme():
+def test_label_map_is_completed_by_the_scheme():
     rows = [("a b", "B-PER O"), ("c d", "B-A-B I-A-B")]
 
     assert task().labels_of(read(rows)[0]) == ("O", "B-A-B", "I-A-B", "B-PER", "I-PER")
@@ -217,30 +212,30 @@ def test_a_label_map_is_completed_by_its_scheme():
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
-def test_a_cut_entity_is_made_whole_and_a_whole_one_kept(scheme):
+def test_split_entities_are_repaired(scheme):
     for tags in product(LABELS[scheme], repeat=3):
-        assert fault(repaired(tags, scheme), scheme) is None
-        assert fault(tags, scheme) or repaired(tags, scheme) == list(tags)
-    assert repaired(["I-X", "I-X", "O"], "BIO") == ["B-X", "I-X", "O"]
-    assert repaired(["I-X", "E-X", "B-Y"], "BIOES") == ["B-X", "E-X", "S-Y"]
+        assert tag_error(repair_tags(tags, scheme), scheme) is None
+        assert tag_error(tags, scheme) or repair_tags(tags, scheme) == list(tags)
+    assert repair_tags(["I-X", "I-X", "O"], "BIO") == ["B-X", "I-X", "O"]
+    assert repair_tags(["I-X", "E-X", "B-Y"], "BIOES") == ["B-X", "E-X", "S-Y"]
 
 
 @pytest.mark.parametrize("scheme", ["BIO", "BIOES"])
-def test_a_sentence_that_is_cut_anywhere_is_joined_again(scheme):
+def test_split_sentence_is_joined(scheme):
     for tags in product(LABELS[scheme], repeat=4):
-        twins = any(one[1] == other[0] and one[2] == other[2] for one, other in pairwise(entities(tags, scheme)))
-        if fault(tags, scheme) or twins:
+        adjacent = any(entity[1] == following[0] and entity[2] == following[2] for entity, following in pairwise(entities(tags, scheme)))
+        if tag_error(tags, scheme) or adjacent:
             continue
         for cut in (1, 2, 3):
-            assert joined(repaired(tags[:cut], scheme), repaired(tags[cut:], scheme), scheme) == list(tags)
-    assert joined([], ["B-X"], scheme) == ["B-X"]
-    assert joined(["NN"], ["NN"], "plain") == ["NN", "NN"]
+            assert join_tags(repair_tags(tags[:cut], scheme), repair_tags(tags[cut:], scheme), scheme) == list(tags)
+    assert join_tags([], ["B-X"], scheme) == ["B-X"]
+    assert join_tags(["NN"], ["NN"], "plain") == ["NN", "NN"]
 
 
-def test_options_that_exclude_each_other_are_refused():
-    with pytest.raises(BadParams, match="transition_rate is read where head is crf"):
+def test_conflicting_options_are_rejected():
+    with pytest.raises(BadParams, match="transition_rate is used only with head crf"):
         task(transition_rate=10)
-    with pytest.raises(BadParams, match=r"task_options: spans are entities, which tags of the scheme plain cannot write"):
+    with pytest.raises(BadParams, match=r"task_options: spans are entities, which the scheme plain does not support"):
         task(data="spans", scheme="plain")
 
 
@@ -270,31 +265,31 @@ CONLL_U = """# newdoc id = one
 
 
 def test_conll_files_become_rows():
-    found = list(conll.sentences(CONLL_2003.splitlines(keepends=True)))
+    rows = list(conll.sentences(CONLL_2003.splitlines(keepends=True)))
 
-    assert [row["tokens"] for row in found] == [["EU", "rejects", "#"], ["German", "British"], ["Peter"]]
-    assert [conll.as_bio(row["tags"]) for row in found] == [["B-ORG", "O", "O"], ["B-MISC", "B-MISC"], ["B-PER"]]
-    assert [row["group"] for row in found] == ["document 1", "document 1", "document 2"]
+    assert [row["tokens"] for row in rows] == [["EU", "rejects", "#"], ["German", "British"], ["Peter"]]
+    assert [conll.as_bio(row["tags"]) for row in rows] == [["B-ORG", "O", "O"], ["B-MISC", "B-MISC"], ["B-PER"]]
+    assert [row["group"] for row in rows] == ["document 1", "document 1", "document 2"]
     assert list(conll.sentences(CONLL_U.splitlines(), token=1, tag=3, conllu=True)) == [
         {"tokens": ["He", "'s", "here"], "tags": ["PRON", "AUX", "ADV"], "group": "document 1"},
         {"tokens": ["# 1"], "tags": ["SYM"], "group": "document 1"},
     ]
-    with pytest.raises(ValueError, match="line 2 has 1 columns, expected the token in 0 and the tag in 3"):
+    with pytest.raises(ValueError, match="line 2 has 1 columns, expected the token in column 0 and the tag in column 3"):
         list(conll.sentences(["a b c O\n", "a\n"], tag=3))
 
 
-def test_the_command_writes_rows_that_the_task_reads(tmp_path):
+def test_command_writes_valid_rows(tmp_path):
     (tmp_path / "train.txt").write_text(CONLL_2003, encoding="utf-8")
     command = [sys.executable, "-m", "components.model.tasks.token_classification.conll", str(tmp_path / "train.txt"), "--iob1"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    found, faults = read([(json.dumps(row["tokens"]), json.dumps(row["tags"])) for row in rows])
+    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    parsed, faults = read([(json.dumps(row["tokens"]), json.dumps(row["tags"])) for row in rows])
 
     assert not faults
-    assert found["label"].tolist() == ["B-ORG O O", "B-MISC B-MISC", "B-PER"]
+    assert parsed["label"].tolist() == ["B-ORG O O", "B-MISC B-MISC", "B-PER"]
 
 
-def test_the_task_brings_no_torch():
+def test_loading_the_task_does_not_import_torch():
     heavy = {"torch", "transformers", "sklearn", "seqeval"}
     code = f"import sys, components.model.tasks as t; t.load('token_classification'); sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[3]).returncode == 0

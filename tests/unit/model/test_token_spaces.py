@@ -1,4 +1,4 @@
-"""The sub-words of a sentence's tokens are those of its text, whatever the tokenizer makes of spaces."""
+"""Sub-words of a tokenized sentence equal those of its text, for every handling of spaces."""
 
 import pytest
 import tokenizers as tk
@@ -12,8 +12,8 @@ TEXTS = ["london town is in england", "Ada don't say: (old) towns, new ones", "�
 SENTENCES = [["london", "town", "is", "in", "england"], ["town"], ["Ada", "don't", "(", "old", ")", "größe", "東京", "."]]
 
 
-def made(model, pre_tokenizer, trainer, normalizer=None, learnt_with=None):
-    """A tokenizer; one without spaces to split at learns `learnt_with` another splitter, as SentencePiece does."""
+def train(model, pre_tokenizer, trainer, normalizer=None, learnt_with=None):
+    """Train a tokenizer; `learnt_with` is the pre-tokenizer for training, as in SentencePiece."""
     tokenizer = tk.Tokenizer(model)
     tokenizer.pre_tokenizer = learnt_with or pre_tokenizer
     if normalizer is not None and not learnt_with:
@@ -30,22 +30,22 @@ def made(model, pre_tokenizer, trainer, normalizer=None, learnt_with=None):
 def byte_pairs(pre_tokenizer, normalizer=None, byte=False, learnt_with=None):
     alphabet = tk.pre_tokenizers.ByteLevel.alphabet() if byte else []
     trainer = tk.trainers.BpeTrainer(vocab_size=330, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
-    return made(tk.models.BPE(unk_token=None if byte else "[UNK]"), pre_tokenizer, trainer, normalizer, learnt_with)
+    return train(tk.models.BPE(unk_token=None if byte else "[UNK]"), pre_tokenizer, trainer, normalizer, learnt_with)
 
 
 def unigram(pre_tokenizer, normalizer=None):
     trainer = tk.trainers.UnigramTrainer(vocab_size=90, special_tokens=SPECIAL, unk_token="[UNK]", show_progress=False)
-    return made(tk.models.Unigram(), pre_tokenizer, trainer, normalizer)
+    return train(tk.models.Unigram(), pre_tokenizer, trainer, normalizer)
 
 
 def word_pieces(normalizer=None):
     trainer = tk.trainers.WordPieceTrainer(vocab_size=120, special_tokens=SPECIAL, show_progress=False)
-    return made(tk.models.WordPiece(unk_token="[UNK]"), tk.pre_tokenizers.BertPreTokenizer(), trainer, normalizer)
+    return train(tk.models.WordPiece(unk_token="[UNK]"), tk.pre_tokenizers.BertPreTokenizer(), trainer, normalizer)
 
 
 def levels():
     trainer = tk.trainers.WordLevelTrainer(special_tokens=SPECIAL, show_progress=False)
-    return made(tk.models.WordLevel(unk_token="[UNK]"), tk.pre_tokenizers.Whitespace(), trainer)
+    return train(tk.models.WordLevel(unk_token="[UNK]"), tk.pre_tokenizers.Whitespace(), trainer)
 
 
 pre, norm = tk.pre_tokenizers, tk.normalizers
@@ -54,8 +54,8 @@ LLAMA = norm.Sequence([norm.Prepend("▁"), norm.Replace(" ", "▁")])
 GPT4 = tk.Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+")
 FAMILIES = {
     "byte-level": lambda: byte_pairs(pre.ByteLevel(add_prefix_space=False), byte=True),
-    "byte-level with a space in front": lambda: byte_pairs(pre.ByteLevel(add_prefix_space=True), byte=True),
-    "byte-level behind a split": lambda: byte_pairs(
+    "byte-level with prefix space": lambda: byte_pairs(pre.ByteLevel(add_prefix_space=True), byte=True),
+    "byte-level after a split": lambda: byte_pairs(
         pre.Sequence([pre.Split(GPT4, "isolated"), pre.ByteLevel(add_prefix_space=False, use_regex=False)]), byte=True
     ),
     **{
@@ -63,17 +63,17 @@ FAMILIES = {
         for scheme in ("always", "first", "never")
     },
     **{f"unigram {scheme}": lambda scheme=scheme: unigram(pre.Metaspace(prepend_scheme=scheme)) for scheme in ("always", "first", "never")},
-    "spaces in the normalizer, as Gemma's": lambda: byte_pairs(pre.Split(" ", "merged_with_previous"), GEMMA, learnt_with=pre.Metaspace()),
-    "spaces and one in front, as Llama's": lambda: byte_pairs(None, LLAMA, learnt_with=pre.Metaspace()),
-    "unigram behind NFKC": lambda: unigram(pre.Sequence([pre.WhitespaceSplit(), pre.Metaspace()]), norm.NFKC()),
-    "pieces of words": word_pieces,
-    "pieces of lower-cased words": lambda: word_pieces(norm.BertNormalizer(lowercase=True)),
+    "spaces in the normalizer (Gemma)": lambda: byte_pairs(pre.Split(" ", "merged_with_previous"), GEMMA, learnt_with=pre.Metaspace()),
+    "spaces and a prefix space (Llama)": lambda: byte_pairs(None, LLAMA, learnt_with=pre.Metaspace()),
+    "unigram after NFKC": lambda: unigram(pre.Sequence([pre.WhitespaceSplit(), pre.Metaspace()]), norm.NFKC()),
+    "word pieces": word_pieces,
+    "lower-cased word pieces": lambda: word_pieces(norm.BertNormalizer(lowercase=True)),
     "whole words": levels,
 }
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_sub_words_are_those_of_the_text(family):
+def test_sub_words_equal_those_of_the_text(family):
     tokenizer = FAMILIES[family]()
     parts = parts_of(SENTENCES, tokenizer, 64)
 
@@ -84,17 +84,17 @@ def test_sub_words_are_those_of_the_text(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_token_begins_where_its_first_character_is(family):
+def test_token_begins_at_its_first_character(family):
     tokenizer = FAMILIES[family]()
     (part,) = parts_of(SENTENCES[:1], tokenizer, 64)
-    shown = [tokenizer.decode(part.inputs["input_ids"][place]).strip(" ▁#Ġ") for place in part.begins]
+    shown = [tokenizer.decode(part.inputs["input_ids"][position]).strip(" ▁#Ġ") for position in part.begins]
 
-    assert sum(map(bool, shown)) >= 3  # a piece may be the mark of a space alone
+    assert sum(map(bool, shown)) >= 3  # a piece may be only a space marker
     assert all(word.startswith(piece) for word, piece in zip(SENTENCES[0], shown, strict=True)), shown
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_words_of_a_raw_text_are_read_as_they_stand_in_it(family):
+def test_words_of_raw_text_keep_their_spacing(family):
     tokenizer, rows, text = FAMILIES[family](), Rows("spans", "BIO"), "Ada don't say:  (old) towns, new."
     (part,) = parts_of([rows.tokens({"text": text})], tokenizer, 64, [rows.gaps({"text": text})])
 
@@ -104,7 +104,7 @@ def test_words_of_a_raw_text_are_read_as_they_stand_in_it(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_long_sentence_is_cut_between_tokens(family):
+def test_long_sentence_is_split_between_tokens(family):
     tokenizer = FAMILIES[family]()
     sentence = ["london", "", "town", "\u200b", "is", "in"] * 5
     parts = parts_of([sentence], tokenizer, 16)

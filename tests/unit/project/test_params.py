@@ -141,13 +141,13 @@ def test_a_value_is_taken_for_what_it_is(raw: dict[str, object]) -> None:
     ("raw", "told"),
     [
         ({"real": "3"}, "real: expected a number, not a text; leave the quotes out, found '3'"),
-        ({"real": "0,5"}, "real: expected a number, not a text; write digits alone, with a dot and no comma, as 0.5 or 1e-4, found '0,5'"),
+        ({"real": "0,5"}, "real: expected a number, not a text; write digits with a dot and no comma, e.g. 0.5 or 1e-4, found '0,5'"),
         ({"flag": "yes"}, "flag: expected true or false, without quotes, found 'yes'"),
         ({"said": 2026}, "said: expected a text, found 2026; put it in quotes"),
         ({"said": True}, "said: expected a text, found True; put it in quotes"),
         ({"said": None}, "said: expected a text, found None"),
-        ({"several": "1, 2"}, "several: expected a list, as [a, b], found '1, 2'"),
-        ({"named": ["a"]}, "named: expected a mapping, as {a: b}, found ['a']"),
+        ({"several": "1, 2"}, "several: expected a list, e.g. [a, b], found '1, 2'"),
+        ({"named": ["a"]}, "named: expected a mapping, e.g. {a: b}, found ['a']"),
     ],
 )
 def test_a_wrong_value_says_what_to_write(raw: dict[str, object], told: str) -> None:

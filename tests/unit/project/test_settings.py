@@ -129,7 +129,7 @@ def test_a_project_without_shared_services_gets_no_file_of_ours(tmp_path: Path) 
     [
         (b"RETUNE_USER=\xff\n", r"\.env is not UTF-8: line 1 holds the byte 0xff"),
         (b"RETUNE_USER=a\n\nRETUNE_USER=b\n", r"\.env: RETUNE_USER is in line 1 and again in line 3; keep one of them"),
-        (b'RETUNE_ENVIRONMENTS={"a": {}, "a": {}}\n', "RETUNE_ENVIRONMENTS: the key 'a' is there 2 times in one object"),
+        (b'RETUNE_ENVIRONMENTS={"a": {}, "a": {}}\n', "RETUNE_ENVIRONMENTS: the key 'a' occurs 2 times in one object"),
         (b"RETUNE_SERVER_DEADLINE=nan\n", "RETUNE_SERVER_DEADLINE: .*finite"),
         (b"RETUNE_SERVER_LINGER=inf\n", "RETUNE_SERVER_LINGER: .*finite"),
     ],

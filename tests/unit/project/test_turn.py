@@ -84,6 +84,6 @@ def test_a_database_out_of_reach_is_no_other_run(workspace: Workspace, monkeypat
     if late == "queue":
         wait(workspace)
     monkeypatch.setenv(DATABASE, "postgresql+psycopg://u:hidden@127.0.0.1:9/d")
-    with ExitStack() as held, pytest.raises(Unavailable, match="out of reach") as error:
+    with ExitStack() as held, pytest.raises(Unavailable, match="is unreachable") as error:
         lock_model(workspace, held)
     assert "hidden" not in str(error.value)

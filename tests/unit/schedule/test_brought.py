@@ -49,7 +49,7 @@ def test_only_a_version_with_a_verdict_says_what_was_learnt(workspace: Workspace
         tags = {"retune.dvc_lock": json.dumps({"data/raw": digest}), **verdict}
         client.create_model_version("tickets", f"file:///nowhere/{digest}", tags=tags)
     for outcome, version in (("PASS", 1), *[("skipped", None)] * 200, ("failed", None)):
-        ledger.note(
+        ledger.record_retraining(
             Retraining(model="tickets", at=datetime.now(UTC), outcome=outcome, reason="", version=version, basis="", git_commit="c")
         )
 

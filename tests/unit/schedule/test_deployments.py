@@ -86,7 +86,7 @@ def test_the_file_is_left_as_it_is() -> None:
         ({"cron": "every day"}, "is no cron"),
         ({"cron": "61 3 * * *"}, "is no cron"),
         ({"timezone": "Europe/Berln"}, "unknown time zone 'Europe/Berln'; did you mean 'Europe/Berlin'"),
-        ({"timezone": "nowhere at all"}, "expected one as Europe/Berlin"),
+        ({"timezone": "nowhere at all"}, "expected one such as Europe/Berlin"),
         ({"on_overlap": "wait"}, "skip"),
         ({"min_new_labels": -1}, "min_new_labels"),
     ],

@@ -1,4 +1,4 @@
-"""A step in several passes has the gradient of one pass over all its rows, for every task and every loss."""
+"""A step of several passes has the gradient of one pass over all its rows, for every task and every loss."""
 
 import json
 
@@ -28,11 +28,11 @@ VARIANTS = {
     "numbers": (TEXT, {"kind": "regression"}, {}),
     "tags": ("token_classification", {}, {}),
     "smoothed tags, two passes": ("token_classification", {}, {"label_smoothing": 0.1, "r_drop": 2.0}),
-    "tags of a field": ("token_classification", {"head": "crf"}, {}),
+    "tags with a CRF": ("token_classification", {"head": "crf"}, {}),
     "answers": ("question_answering", {}, {}),
     "targets": ("sequence_to_sequence", {}, {}),
     "smoothed targets": ("sequence_to_sequence", {}, {"label_smoothing": 0.1}),
-    "texts written on": ("causal_lm", {"data": "chat", "max_new_tokens": 4}, {}),
+    "continued texts": ("causal_lm", {"data": "chat", "max_new_tokens": 4}, {}),
     "packed texts": ("causal_lm", {"data": "chat", "packing": True, "max_new_tokens": 4}, {"label_smoothing": 0.1}),
     "masked words": ("masked_lm", {}, {}),
 }
@@ -40,33 +40,33 @@ VARIANTS = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    found = {}
+    made_cases = {}
 
     def make(name):
-        if name not in found:
-            found[name] = cases.make(name, tmp_path_factory.mktemp(name))
-        return found[name]
+        if name not in made_cases:
+            made_cases[name] = cases.make(name, tmp_path_factory.mktemp(name))
+        return made_cases[name]
 
     return make
 
 
 def rows_for(case, task, options):
-    """The case's rows, of different lengths, with labels of the kind that is learnt."""
+    """Return rows of the case with different lengths, and labels of the task option `kind`."""
     if case.task != TEXT:
         rows = case.rows.head(ROWS + 2).copy()
         if case.task == "token_classification":
-            for place in range(1, len(rows), 2):
+            for index in range(1, len(rows), 2):
                 for name in ("tokens", "tags"):
-                    rows.loc[rows.index[place], name] = json.dumps(json.loads(rows[name].iloc[place])[: 1 + place // 4])
+                    rows.loc[rows.index[index], name] = json.dumps(json.loads(rows[name].iloc[index])[: 1 + index // 4])
     else:
         rows = make_tickets().iloc[:: 240 // (ROWS + 2)].head(ROWS + 2).copy()
-        rows["text"] = [" ".join(text.split()[: 2 + place % 6]) for place, text in enumerate(rows["text"])]
+        rows["text"] = [" ".join(text.split()[: 2 + index % 6]) for index, text in enumerate(rows["text"])]
         if options.get("kind") in ("ordinal", "regression"):
-            rows["label"] = [str((0, 0, 1, 3, 3, 3, 2, 0)[place % 8]) for place in range(len(rows))]
+            rows["label"] = [str((0, 0, 1, 3, 3, 3, 2, 0)[index % 8]) for index in range(len(rows))]
         elif options.get("kind") == "multi":
-            rows["label"] = [("a;b", "a", "b;c", "c", "a;b;c")[place % 5] for place in range(len(rows))]
+            rows["label"] = [("a;b", "a", "b;c", "c", "a;b;c")[index % 5] for index in range(len(rows))]
     if "id" not in rows:
-        rows["id"] = [f"r{place}" for place in range(len(rows))]
+        rows["id"] = [f"r{index}" for index in range(len(rows))]
     return task.read(rows.assign(group=rows["id"]).reset_index(drop=True))[0]
 
 
@@ -74,34 +74,34 @@ def gradient(trainer, rows, size):
     trainer.model.zero_grad()
     batches = [trainer.data_collator(rows[start : start + size]) for start in range(0, len(rows), size)]
     samples, items = trainer.get_batch_samples(iter(batches), len(batches), torch.device("cpu"))
-    told = sum(trainer.training_step(trainer.model, dict(batch), items) for batch in samples)
-    found = {name: weights.grad.clone() for name, weights in trainer.model.named_parameters() if weights.grad is not None}
-    return float(told), found
+    loss = sum(trainer.training_step(trainer.model, dict(batch), items) for batch in samples)
+    gradients = {name: weights.grad.clone() for name, weights in trainer.model.named_parameters() if weights.grad is not None}
+    return float(loss), gradients
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_passes_of_a_step_add_up_to_one(made, tmp_path, variant):
+def test_accumulated_passes_equal_one_pass(made, tmp_path, variant):
     name, options, changes = VARIANTS[variant]
     case = made(name)
     task = tasks.load(name, options)
     learn = PreparedSplits.read(make_learn(tmp_path / "learn", case.base, rows_for(case, task, options), 2, name, options, max_length=40))
-    settings = QUICK.model_copy(update={"metric": task.metrics[0], "dropout": 0.0, **changes})
+    settings = QUICK.model_copy(update={"metric": task.validation_metrics[0], "dropout": 0.0, **changes})
     smoothed = {"label_smoothing_factor": settings.label_smoothing, "use_cpu": True, "report_to": "none", "remove_unused_columns": False}
     trainer = _trainer(task, case.base, learn, settings, TrainingArguments(str(tmp_path), **smoothed), [], None)
-    rows = [learn.train[place] for place in range(len(learn.train))][:ROWS]
+    rows = [learn.train[index] for index in range(len(learn.train))][:ROWS]
     loss, expected = gradient(trainer, rows, len(rows))
     length = torch.cat([tensor.flatten() for tensor in expected.values()]).norm()
 
     assert length > 1e-3
     for size in {-(-len(rows) // passes) for passes in (2, 4, 8)}:
-        told, found = gradient(trainer, rows, size)
-        apart = torch.cat([(found[name] - expected[name]).flatten() for name in expected]).norm()
-        assert apart < 1e-4 * length, (size, float(apart / length))  # float32 sums in another order
-        assert told == pytest.approx(loss, rel=1e-4)
+        actual_loss, actual = gradient(trainer, rows, size)
+        difference = torch.cat([(actual[name] - expected[name]).flatten() for name in expected]).norm()
+        assert difference < 1e-4 * length, (size, float(difference / length))  # float32 sums in a different order
+        assert actual_loss == pytest.approx(loss, rel=1e-4)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_in_batch_negatives_of_a_pass_are_told(made, tmp_path, accumulation, caplog):
+def test_in_batch_negatives_with_accumulation_warn(made, tmp_path, accumulation, caplog):
     case = made("contrastive")
     task = tasks.load("contrastive")
     learn = PreparedSplits.read(make_learn(tmp_path / "learn", case.base, rows_for(case, task, {}), 2, "contrastive", {}, max_length=20))
@@ -109,4 +109,4 @@ def test_in_batch_negatives_of_a_pass_are_told(made, tmp_path, accumulation, cap
     with caplog.at_level("WARNING"):
         fit(task, case.base, learn, settings)
 
-    assert any("rows are compared within a pass of 4" in record.message for record in caplog.records) == (accumulation > 1)
+    assert any("rows are compared within a forward pass of 4" in record.message for record in caplog.records) == (accumulation > 1)

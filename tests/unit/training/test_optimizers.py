@@ -10,7 +10,7 @@ from components.model import tasks
 from components.model.support.layers import depths
 from components.training.trainer.data import PreparedSplits
 from components.training.trainer.fit import fit
-from components.training.trainer.optimizers import WarmPlateau, build_optimizer, grouped
+from components.training.trainer.optimizers import WarmPlateau, build_optimizer, parameter_groups
 from tests.support.fits import QUICK, keep_in, weights
 from tests.support.learn import make_learn, spec_of
 
@@ -28,8 +28,8 @@ def model(tiny_base):
     return task.build_model(tiny_base, spec_of("a", "b", "c"))
 
 
-class ByTheBook:
-    """Adafactor with a rate of its own: Shazeer & Stern, "Adafactor" (2018), algorithms 4 and 5, with decay 1 - t^-0.8 and d = 1."""
+class ReferenceAdafactor:
+    """Adafactor with a given learning rate: Shazeer & Stern, "Adafactor" (2018), algorithms 4 and 5, with decay 1 - t^-0.8 and d = 1."""
 
     def __init__(self, groups):
         self.groups = groups
@@ -39,14 +39,14 @@ class ByTheBook:
     def step(self):
         self.number += 1
         for group in self.groups:
-            for learnt in group["params"]:
-                self.change(learnt.data, learnt.grad, group["lr"], group["weight_decay"])
+            for parameter in group["params"]:
+                self.change(parameter.data, parameter.grad, group["lr"], group["weight_decay"])
 
     def change(self, weights, gradient, rate, decay):
         square, kept = gradient**2 + 1e-30, 1 - self.number**-0.8
         parts = [square.mean(-1), square.mean(-2)] if square.ndim == 2 else [square]
         old = self.means.get(weights.data_ptr(), [torch.zeros_like(part) for part in parts])
-        means = [kept * one + (1 - kept) * other for one, other in zip(old, parts, strict=True)]
+        means = [kept * mean + (1 - kept) * part for mean, part in zip(old, parts, strict=True)]
         self.means[weights.data_ptr()] = means
         second = torch.outer(means[0] / means[0].mean(), means[1]) if len(means) == 2 else means[0]
         update = gradient / second.sqrt()
@@ -62,23 +62,23 @@ class ByTheBook:
         ({"optimizer": "sgd", "momentum": 0.0, "nesterov": True}, lambda groups: torch.optim.SGD(groups, lr=1e-2)),
         ({"optimizer": "sgd"}, lambda groups: torch.optim.SGD(groups, lr=1e-2, momentum=0.9)),
         ({"optimizer": "sgd", "nesterov": True}, lambda groups: torch.optim.SGD(groups, lr=1e-2, momentum=0.9, nesterov=True)),
-        ({"optimizer": "adafactor"}, lambda groups: ByTheBook(groups)),
+        ({"optimizer": "adafactor"}, lambda groups: ReferenceAdafactor(groups)),
     ],
 )
-def test_an_optimizer_steps_as_it_is_documented(tiny_base, changes, reference):
+def test_optimizer_step_equals_the_reference(tiny_base, changes, reference):
     settings = QUICK.model_copy(update=changes | {"weight_decay": 0.1})
-    ours, theirs = (task.build_model(tiny_base, spec_of("a", "b")) for _ in range(2))
-    theirs.load_state_dict(ours.state_dict())
-    decayed = [name for name, weights in ours.named_parameters() if weights.ndim == 2]
-    optimizers = [build_optimizer(ours, decayed, settings), reference(grouped(theirs, decayed, settings))]
+    model, reference_model = (task.build_model(tiny_base, spec_of("a", "b")) for _ in range(2))
+    reference_model.load_state_dict(model.state_dict())
+    decayed = [name for name, weights in model.named_parameters() if weights.ndim == 2]
+    optimizers = [build_optimizer(model, decayed, settings), reference(parameter_groups(reference_model, decayed, settings))]
     for step in range(3):
-        for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+        for trained, optimizer in zip((model, reference_model), optimizers, strict=True):
             torch.manual_seed(step)
-            for parameter in model.parameters():
+            for parameter in trained.parameters():
                 parameter.grad = torch.randn_like(parameter)
             optimizer.step()
 
-    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert all(torch.allclose(*pair, atol=1e-6) for pair in zip(model.parameters(), reference_model.parameters(), strict=True))
 
 
 STEP = {"epochs": 1 / 12, "evaluations_per_epoch": 1, "schedule": "constant", "warmup": 0, "weight_decay": 0.0, "max_grad_norm": 1e6}
@@ -88,12 +88,12 @@ def after_a_step(tiny_base, learn, **changes):
     return weights(fit(task, tiny_base, learn, QUICK.model_copy(update=STEP | changes), evaluations=1).model)
 
 
-def test_a_gradient_beyond_the_norm_is_scaled_down_to_it(tiny_base, learn):
+def test_gradient_is_clipped_to_the_norm(tiny_base, learn):
     plain = {"optimizer": "sgd", "momentum": 0.0}
     start = after_a_step(tiny_base, learn, **plain, learning_rate=1e-12)
     whole, cut = (after_a_step(tiny_base, learn, **plain, max_grad_norm=norm) for norm in (1e6, 0.01))
     names = [name for name in start if start[name].is_floating_point()]
-    steps = [torch.cat([(found[name] - start[name]).ravel() for name in names]) for found in (whole, cut)]
+    steps = [torch.cat([(state[name] - start[name]).ravel() for name in names]) for state in (whole, cut)]
 
     assert steps[0].norm() > 10 * 1e-2 * 0.01
     assert float(steps[1].norm()) == pytest.approx(1e-2 * 0.01, rel=1e-3)  # the rate times the norm
@@ -101,10 +101,10 @@ def test_a_gradient_beyond_the_norm_is_scaled_down_to_it(tiny_base, learn):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "adafactor"])
-def test_decay_takes_its_share_off_the_weights_and_nothing_off_biases_and_norms(tiny_base, learn, optimizer):
+def test_weight_decay_skips_biases_and_norms(tiny_base, learn, optimizer):
     start = task.build_model(tiny_base, learn.spec).state_dict()
     bare, decayed = (after_a_step(tiny_base, learn, optimizer=optimizer, weight_decay=share) for share in (0.0, 0.5))
-    names = [name for name in bare if name.startswith("bert.") and bare[name].is_floating_point()]  # the head's start is drawn
+    names = [name for name in bare if name.startswith("bert.") and bare[name].is_floating_point()]  # the head is drawn at random
 
     assert {start[name].ndim for name in names} == {1, 2}
     for name in names:
@@ -112,10 +112,10 @@ def test_decay_takes_its_share_off_the_weights_and_nothing_off_biases_and_norms(
         assert torch.allclose(bare[name] - decayed[name], share * start[name], atol=1e-6), name
 
 
-def test_each_layer_learns_slower_than_the_one_above(model):
+def test_layer_decay_lowers_the_rate_per_layer(model):
     settings = QUICK.model_copy(update={"layer_decay": 0.5, "weight_decay": 0.1})
     decayed = {name for name, weights in model.named_parameters() if weights.ndim == 2}
-    groups = grouped(model, decayed, settings)
+    groups = parameter_groups(model, decayed, settings)
     rates = {id(weights): (group["lr"], group["weight_decay"]) for group in groups for weights in group["params"]}
 
     assert len(rates) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
@@ -147,7 +147,7 @@ def falling(step, warmup, shape):
     ],
     ids=["linear", "cosine", "constant", "polynomial"],
 )
-def test_the_learning_rate_of_every_step_is_as_documented(tiny_base, learn, tmp_path, changes, warmup, shape):
+def test_learning_rate_equals_the_formula(tiny_base, learn, tmp_path, changes, warmup, shape):
     rates, _ = rates_of(tiny_base, learn, tmp_path, **changes, weight_decay=0.0)
 
     assert len(rates) == 36
@@ -155,7 +155,7 @@ def test_the_learning_rate_of_every_step_is_as_documented(tiny_base, learn, tmp_
 
 
 @pytest.mark.slow
-def test_a_plateau_halves_the_rate_when_torch_would(tiny_base, learn, tmp_path):
+def test_plateau_lowers_the_rate_like_torch(tiny_base, learn, tmp_path):
     rates, scores = rates_of(tiny_base, learn, tmp_path, schedule="plateau", plateau_patience=2, warmup=4, evaluations_per_epoch=12)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-2)
     reference = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=2, threshold=0, eps=0)
@@ -169,13 +169,13 @@ def test_a_plateau_halves_the_rate_when_torch_would(tiny_base, learn, tmp_path):
     assert min(rates[step] for step in range(4, 36)) < 1e-2
 
 
-def test_a_plateau_is_whole_in_its_state():
+def test_plateau_state_is_complete():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    one = WarmPlateau(optimizer, 0, 0.1, 0)
+    plateau = WarmPlateau(optimizer, 0, 0.1, 0)
     for value in (0.5, 0.4):
-        one.note(value)
-    other = WarmPlateau(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 0, 0.1, 0)
-    other.load_state_dict(one.state_dict())
+        plateau.record(value)
+    restored = WarmPlateau(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), 0, 0.1, 0)
+    restored.load_state_dict(plateau.state_dict())
 
-    assert (other.scale, other.best, other.worse) == (0.1, 0.5, 0)
+    assert (restored.scale, restored.best, restored.worse) == (0.1, 0.5, 0)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)

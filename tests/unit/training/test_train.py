@@ -46,7 +46,7 @@ def run(learn, base, tuned, out, **changes):
     return Training.read(out)
 
 
-def test_the_output_answers_raw_text_and_holds_no_pickle(learn, tiny_base, tuned, workspace):
+def test_output_answers_raw_text_without_pickle(learn, tiny_base, tuned, workspace):
     record = run(learn, tiny_base, tuned, workspace / "out")
 
     assert sorted(path.name for path in (workspace / "out").iterdir()) == ["history.jsonl", "model", "training.json"]
@@ -59,7 +59,7 @@ def test_the_output_answers_raw_text_and_holds_no_pickle(learn, tiny_base, tuned
 
 
 @pytest.mark.parametrize("method", ["freeze", "lora"])
-def test_every_method_leaves_a_plain_model_and_nothing_else(learn, tiny_base, tuned, workspace, method):
+def test_every_method_writes_a_plain_model(learn, tiny_base, tuned, workspace, method):
     run(learn, tiny_base, tuned, workspace / "full")
     record = run(learn, tiny_base, tuned, workspace / "out", method=method)
     models = [workspace / name / "model" for name in ("full", "out")]
@@ -72,7 +72,7 @@ def test_every_method_leaves_a_plain_model_and_nothing_else(learn, tiny_base, tu
     assert task.predictor(models[1]).probabilities(["wifi slow"]).shape == (1, 3)
 
 
-def test_the_same_inputs_in_another_place_give_the_same_bytes(learn, tiny_base, tuned, workspace):
+def test_output_does_not_depend_on_the_folder(learn, tiny_base, tuned, workspace):
     run(learn, tiny_base, tuned, workspace / "one")
     elsewhere = shutil.copytree(tiny_base, workspace / "elsewhere" / "base")
     run(shutil.copytree(learn, workspace / "elsewhere" / "learn"), elsewhere, tuned, workspace / "deep" / "two")
@@ -80,47 +80,47 @@ def test_the_same_inputs_in_another_place_give_the_same_bytes(learn, tiny_base, 
     assert digest_folder(workspace / "one" / "model") == digest_folder(workspace / "deep" / "two" / "model")
 
 
-def test_a_fixed_value_wins_over_the_search(learn, tiny_base, tuned, workspace):
+def test_fixed_value_wins_over_the_search(learn, tiny_base, tuned, workspace):
     assert run(learn, tiny_base, tuned, workspace / "out", learning_rate=1e-4).settings["learning_rate"] == 1e-4
 
 
-def test_a_tuned_field_that_the_search_did_not_choose_is_refused(learn, tiny_base, tuned, workspace):
-    with pytest.raises(BadParams, match=r"train\.batch_size says `tuned`"):
+def test_missing_tuned_value_is_refused(learn, tiny_base, tuned, workspace):
+    with pytest.raises(BadParams, match=r"train\.batch_size is set to `tuned`"):
         run(learn, tiny_base, tuned, workspace / "out", batch_size="tuned")
 
 
-def test_training_without_the_search_names_the_missing_file(learn, tiny_base, workspace):
+def test_missing_search_result_is_reported(learn, tiny_base, workspace):
     with pytest.raises(NotFound, match=r"settings\.json is missing"):
         run(learn, tiny_base, workspace / "nowhere", workspace / "out")
 
 
-def test_data_prepared_for_another_task_is_refused(learn, tiny_base, tuned, workspace):
-    other = shutil.copytree(learn, workspace / "learn")
-    ModelSpec.read(learn).model_copy(update={"task": "question_answering"}).write(other)
+def test_data_of_another_task_is_refused(learn, tiny_base, tuned, workspace):
+    copy = shutil.copytree(learn, workspace / "learn")
+    ModelSpec.read(learn).model_copy(update={"task": "question_answering"}).write(copy)
 
     with pytest.raises(NotFound, match="prepared for the task question_answering"):
-        run(other, tiny_base, tuned, workspace / "out")
+        run(copy, tiny_base, tuned, workspace / "out")
 
 
-def test_training_needs_no_test_split_and_reads_none(learn, tiny_base, tuned, workspace):
-    # `learn` has no sibling folder `test` at all here; a second run beside one gives the same model.
+def test_training_reads_no_test_split(learn, tiny_base, tuned, workspace):
+    # Without a sibling folder `test`, and with an unreadable one, the model is the same.
     run(shutil.copytree(learn, workspace / "bare" / "learn"), tiny_base, tuned, workspace / "one")
-    beside = shutil.copytree(learn, workspace / "full" / "learn")
+    with_test = shutil.copytree(learn, workspace / "full" / "learn")
     (workspace / "full" / "test").mkdir()
     (workspace / "full" / "test" / "test.parquet").write_bytes(b"a reader of this would fail")
-    run(beside, tiny_base, tuned, workspace / "two")
+    run(with_test, tiny_base, tuned, workspace / "two")
 
     assert digest_folder(workspace / "one" / "model") == digest_folder(workspace / "two" / "model")
 
 
-def test_the_history_is_one_json_object_a_line(learn, tiny_base, tuned, workspace):
+def test_history_has_one_json_object_per_line(learn, tiny_base, tuned, workspace):
     run(learn, tiny_base, tuned, workspace / "out")
 
     lines = [json.loads(line) for line in (workspace / "out" / "history.jsonl").read_text().splitlines()]
     assert {"step", "epoch", "seconds", "eval_loss", "eval_macro_f1", "eval_accuracy"} == set(lines[-1])
 
 
-def test_a_temperature_makes_served_probabilities_likelier_and_changes_no_answer(learn, tiny_base, tuned, workspace):
+def test_temperature_changes_probabilities_but_no_answer(learn, tiny_base, tuned, workspace):
     plain = run(learn, tiny_base, tuned, workspace / "plain")
     scaled = run(learn, tiny_base, tuned, workspace / "scaled", calibration="temperature")
     rows = read_rows(learn / "validation.parquet")
@@ -132,11 +132,11 @@ def test_a_temperature_makes_served_probabilities_likelier_and_changes_no_answer
     assert plain.weights_sha256 == scaled.weights_sha256
     assert (before.argmax(axis=1) == after.argmax(axis=1)).all()
     assert after == pytest.approx(scale(before, scaled.temperature))
-    assert scaled.validation_nll == pytest.approx([likelihood(each, expected, 1.0) for each in (before, after)])
+    assert scaled.validation_nll == pytest.approx([likelihood(probabilities, expected, 1.0) for probabilities in (before, after)])
     assert scaled.validation_nll[1] < scaled.validation_nll[0]
 
 
-def test_a_contract_without_a_temperature_is_one_of_temperature_one(learn, workspace):
+def test_spec_without_temperature_has_temperature_one(learn, workspace):
     written = json.loads((learn / "retune.json").read_text())
     del written["temperature"]
     (workspace / "retune.json").write_text(json.dumps(written))

@@ -61,7 +61,7 @@ def without_clock(frame):
 
 
 @pytest.mark.slow
-def test_the_first_trial_is_the_given_one_and_the_best_is_the_highest(learn, tiny_base, workspace):
+def test_first_trial_is_given_and_best_is_highest(learn, tiny_base, workspace):
     best = run(learn, tiny_base, workspace / "out")
 
     trials = table(workspace / "out")
@@ -74,7 +74,7 @@ def test_the_first_trial_is_the_given_one_and_the_best_is_the_highest(learn, tin
 
 
 @pytest.mark.slow
-def test_the_same_search_twice_finds_the_same(learn, tiny_base, workspace, monkeypatch):
+def test_search_is_deterministic(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "one")
     monkeypatch.setenv("RETUNE_VAR", str(workspace / "elsewhere"))
     run(learn, tiny_base, workspace / "two")
@@ -84,7 +84,7 @@ def test_the_same_search_twice_finds_the_same(learn, tiny_base, workspace, monke
 
 
 @pytest.mark.slow
-def test_a_finished_search_is_not_searched_again(learn, tiny_base, workspace):
+def test_finished_search_is_not_repeated(learn, tiny_base, workspace):
     one = run(learn, tiny_base, workspace / "one")
     two = run(learn, tiny_base, workspace / "two")
 
@@ -92,7 +92,7 @@ def test_a_finished_search_is_not_searched_again(learn, tiny_base, workspace):
 
 
 @pytest.mark.slow
-def test_a_grown_space_begins_with_the_trials_that_lie_in_it(learn, tiny_base, workspace, caplog):
+def test_grown_space_starts_with_earlier_trials(learn, tiny_base, workspace, caplog):
     first = run(learn, tiny_base, workspace / "one", trials=2)
     grown = TUNE["space"] | {"weight_decay": {"type": "float", "low": 0.0, "high": 0.1}}
     with caplog.at_level(logging.INFO):
@@ -104,11 +104,11 @@ def test_a_grown_space_begins_with_the_trials_that_lie_in_it(learn, tiny_base, w
     assert [params["weight_decay"] for params in trials["params"]][: best.carried] == [0.01] * best.carried
     assert best.value >= first.value
     assert set(best.settings) == set(grown)
-    assert "trials of earlier searches lie in this space" in caplog.text
+    assert "trials of earlier searches are in this space" in caplog.text
 
 
 @pytest.mark.slow
-def test_thawing_and_averaging_can_be_searched(learn, tiny_base, workspace):
+def test_unfreezing_and_averaging_can_be_searched(learn, tiny_base, workspace):
     train = TRAIN | {"method": "tuned", "unfreeze_every": "tuned", "swa": "tuned", "batch_size": 16}
     space = {
         "learning_rate": TUNE["space"]["learning_rate"],
@@ -117,7 +117,7 @@ def test_thawing_and_averaging_can_be_searched(learn, tiny_base, workspace):
         "swa": {"type": "float", "low": 0.2, "high": 0.5},
     }
     first = {"learning_rate": 3e-3, "method": "freeze", "unfreeze_every": 0.25, "swa": 0.5}
-    best = run(learn, tiny_base, workspace / "out", train=train, space=space, first=first)
+    best = run(learn, tiny_base, workspace / "out", train=train, space=space, initial_trial=first)
 
     trials = table(workspace / "out")
     assert (best.complete + best.pruned, best.failed) == (3, 0)
@@ -126,17 +126,17 @@ def test_thawing_and_averaging_can_be_searched(learn, tiny_base, workspace):
 
 
 @pytest.mark.slow
-def test_trials_outside_the_space_or_of_another_budget_are_not_carried(learn, tiny_base, workspace):
+def test_incomparable_trials_are_not_carried_over(learn, tiny_base, workspace):
     run(learn, tiny_base, workspace / "one", trials=1)
     narrow = TUNE["space"] | {"learning_rate": {"type": "float", "low": 1e-3, "high": 2e-3}}
-    there = {"initial_trial": {"learning_rate": 1.5e-3}, "space": narrow}
+    narrowed = {"initial_trial": {"learning_rate": 1.5e-3}, "space": narrow}
 
-    assert run(learn, tiny_base, workspace / "two", trials=1, **there).carried == 0
-    assert run(learn, tiny_base, workspace / "three", trials=1, share=0.3).carried == 0
+    assert run(learn, tiny_base, workspace / "two", trials=1, **narrowed).carried == 0
+    assert run(learn, tiny_base, workspace / "three", trials=1, train_fraction=0.3).carried == 0
 
 
 @pytest.mark.slow
-def test_a_larger_budget_goes_on_where_the_search_stopped(learn, tiny_base, workspace, monkeypatch):
+def test_larger_budget_continues_the_search(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "out", trials=2)
     run(learn, tiny_base, workspace / "out", trials=4)
     monkeypatch.setenv("RETUNE_VAR", str(workspace / "elsewhere"))
@@ -145,7 +145,7 @@ def test_a_larger_budget_goes_on_where_the_search_stopped(learn, tiny_base, work
     assert without_clock(table(workspace / "out")) == without_clock(table(workspace / "at_once"))
 
 
-def test_training_is_handed_the_settings_and_nothing_that_a_budget_changes(tmp_path):
+def test_settings_file_does_not_depend_on_the_budget(tmp_path):
     short = BestTrial(
         study="s",
         number=0,
@@ -170,7 +170,7 @@ def test_training_is_handed_the_settings_and_nothing_that_a_budget_changes(tmp_p
     assert TunedSettings.read(tmp_path / "long").settings == short.settings == BestTrial.read(tmp_path / "short").settings
 
 
-def test_a_fixed_value_is_not_searched(learn, tiny_base, workspace, caplog):
+def test_fixed_value_is_not_searched(learn, tiny_base, workspace, caplog):
     with caplog.at_level(logging.WARNING):
         best = run(learn, tiny_base, workspace / "out", train=TRAIN | {"learning_rate": 1e-3}, trials=1)
 
@@ -178,7 +178,7 @@ def test_a_fixed_value_is_not_searched(learn, tiny_base, workspace, caplog):
     assert "tune.space.learning_rate is not searched: train.learning_rate is fixed to 0.001" in caplog.text
 
 
-def test_with_nothing_to_tune_no_trial_runs(tiny_base, workspace):
+def test_nothing_to_tune_runs_no_trial(tiny_base, workspace):
     best = run(workspace / "needs no data", tiny_base, workspace / "out", train={"learning_rate": 1e-3})
 
     assert (best.settings, best.complete, best.stopped_by) == ({}, 0, "nothing to tune")
@@ -186,14 +186,14 @@ def test_with_nothing_to_tune_no_trial_runs(tiny_base, workspace):
     assert not (workspace / "var").exists()
 
 
-def test_a_tuned_field_without_a_dimension_is_contradictory(learn, tiny_base, workspace):
-    with pytest.raises(BadParams, match=r"train\.warmup says `tuned`, but tune\.space has no such dimension"):
+def test_tuned_field_without_a_dimension_is_refused(learn, tiny_base, workspace):
+    with pytest.raises(BadParams, match=r"train\.warmup is set to `tuned`, but tune\.space has no such dimension"):
         run(learn, tiny_base, workspace / "out", train=TRAIN | {"warmup": "tuned"})
 
 
 @pytest.mark.slow
-def test_bad_trials_are_stopped_during_training(learn, tiny_base, workspace):
-    # The given trial learns; nearly all rates drawn at random from this range are too low to keep up with it.
+def test_bad_trials_are_pruned(learn, tiny_base, workspace):
+    # The initial trial learns; nearly all random rates from this range are too low to match it.
     space = {"learning_rate": {"type": "float", "low": 1e-9, "high": 1e-2, "log": True}}
     settings = {
         "train_fraction": 1.0,
@@ -213,13 +213,13 @@ def test_bad_trials_are_stopped_during_training(learn, tiny_base, workspace):
 
 
 @pytest.mark.slow
-def test_a_condition_decides_what_is_searched(learn, tiny_base, workspace):
+def test_condition_selects_the_searched_fields(learn, tiny_base, workspace):
     space = {
         "warmup": {"type": "float", "low": 0.1, "high": 0.5, "when": {"schedule": "linear"}},
         "schedule": {"type": "categorical", "choices": ["linear", "constant"]},
     }
     train = {"warmup": "tuned", "schedule": "tuned", "threads": 1, "precision": "float32"}
-    run(learn, tiny_base, workspace / "out", train=train, trials=6, share=0.2, evaluations=1, first={}, space=space)
+    run(learn, tiny_base, workspace / "out", train=train, trials=6, train_fraction=0.2, evaluations=1, initial_trial={}, space=space)
 
     chosen = table(workspace / "out")["params"].tolist()
     assert {settings["schedule"] for settings in chosen} == {"linear", "constant"}
@@ -228,7 +228,7 @@ def test_a_condition_decides_what_is_searched(learn, tiny_base, workspace):
 
 
 @pytest.mark.slow
-def test_the_method_itself_can_be_searched(learn, tiny_base, workspace):
+def test_method_can_be_searched(learn, tiny_base, workspace):
     space = {
         "lora_rank": {"type": "int", "low": 2, "high": 6, "when": {"method": "lora"}},
         "frozen_layers": {"type": "categorical", "choices": [0, 1, -1], "when": {"method": "freeze"}},
@@ -236,7 +236,7 @@ def test_the_method_itself_can_be_searched(learn, tiny_base, workspace):
         "method": {"type": "categorical", "choices": ["full", "freeze", "lora"]},
     }
     train = {**dict.fromkeys(space, "tuned"), "threads": 1, "precision": "float32"}
-    best = run(learn, tiny_base, workspace / "out", train=train, trials=8, explore=8, evaluations=1, first={}, space=space)
+    best = run(learn, tiny_base, workspace / "out", train=train, trials=8, explore=8, evaluations=1, initial_trial={}, space=space)
 
     chosen = table(workspace / "out")["params"].tolist()
     assert {settings["method"] for settings in chosen} == {"full", "freeze", "lora"}
@@ -247,18 +247,18 @@ def test_the_method_itself_can_be_searched(learn, tiny_base, workspace):
     assert TrainSection.parse(train, "train").settings(TunedSettings.read(workspace / "out").settings).method == best.settings["method"]
 
 
-def test_every_trial_failing_says_why(learn, tiny_base, workspace, monkeypatch):
+def test_failure_of_all_trials_is_explained(learn, tiny_base, workspace, monkeypatch):
     def diverge(*args, **kwargs):
         raise RetuneError("the loss is nan after step 3")
 
     monkeypatch.setattr(search_module, "fit", diverge)
 
-    with pytest.raises(RetuneError, match="none of 3 trials was complete: 3 failed and 0 were pruned: the loss is nan after step 3"):
+    with pytest.raises(RetuneError, match="none of 3 trials completed: 3 failed and 0 were pruned: the loss is nan after step 3"):
         run(learn, tiny_base, workspace / "out")
 
 
 @pytest.mark.slow
-def test_one_failing_trial_does_not_end_the_search(learn, tiny_base, workspace, monkeypatch):
+def test_one_failed_trial_does_not_end_the_search(learn, tiny_base, workspace, monkeypatch):
     fit, calls = search_module.fit, []
 
     def fail_once(*args, **kwargs):
@@ -274,7 +274,7 @@ def test_one_failing_trial_does_not_end_the_search(learn, tiny_base, workspace, 
     assert table(workspace / "out")["note"][1] == "the loss is nan"
 
 
-def test_a_spent_time_budget_ends_the_search(learn, tiny_base, workspace):
+def test_time_budget_ends_the_search(learn, tiny_base, workspace):
     best = run(learn, tiny_base, workspace / "out", trials=50, max_minutes=0.002)
 
     assert best.stopped_by == "max_minutes"
@@ -283,14 +283,14 @@ def test_a_spent_time_budget_ends_the_search(learn, tiny_base, workspace):
 
 
 @pytest.mark.slow
-def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(learn, tiny_base, workspace, monkeypatch):
+def test_interrupted_search_resumes_exactly(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "whole", trials=4)
     monkeypatch.setenv("RETUNE_VAR", str(workspace / "elsewhere"))
     fit, calls = search_module.fit, []
 
     def interrupt(*args, **kwargs):
         calls.append(1)
-        if len(calls) in (1, 4):  # in the given trial, and in one of the sampler's
+        if len(calls) in (1, 4):  # in the initial trial, and in a trial of the sampler
             raise KeyboardInterrupt
         return fit(*args, **kwargs)
 
@@ -307,7 +307,7 @@ def test_an_interrupted_search_goes_on_as_if_nothing_had_happened(learn, tiny_ba
 
 
 @pytest.mark.slow
-def test_a_torn_last_line_is_cut_off_and_the_search_goes_on(learn, tiny_base, workspace, caplog):
+def test_incomplete_journal_entry_is_cut_off(learn, tiny_base, workspace, caplog):
     run(learn, tiny_base, workspace / "out", trials=2)
     journal = next((workspace / "var" / "optuna").glob("*.log"))
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -317,10 +317,10 @@ def test_a_torn_last_line_is_cut_off_and_the_search_goes_on(learn, tiny_base, wo
         best = run(learn, tiny_base, workspace / "out", trials=3)
 
     assert best.complete + best.pruned == 3
-    assert "torn entry; 20 bytes are cut off" in caplog.text
+    assert "incomplete entry; cutting off 20 bytes" in caplog.text
 
 
-def test_a_whole_journal_is_left_alone(tmp_path):
+def test_complete_journal_is_unchanged(tmp_path):
     path = tmp_path / "journal.log"
     path.write_bytes(b'{"a":1}\n{"b":2}\n')
     before = path.stat().st_mtime_ns
@@ -330,7 +330,7 @@ def test_a_whole_journal_is_left_alone(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_lock_left_by_a_killed_process_does_not_block(learn, tiny_base, workspace):
+def test_stale_lock_does_not_block(learn, tiny_base, workspace):
     run(learn, tiny_base, workspace / "out", trials=1)
     journal = next((workspace / "var" / "optuna").glob("*.log"))
     journal.with_name(journal.name + ".lock").symlink_to(journal)
@@ -338,7 +338,7 @@ def test_a_lock_left_by_a_killed_process_does_not_block(learn, tiny_base, worksp
     assert run(learn, tiny_base, workspace / "out", trials=2).seconds < 25
 
 
-def test_the_search_reads_nothing_of_the_test_split(learn, tiny_base, workspace):
+def test_search_reads_no_test_split(learn, tiny_base, workspace):
     shutil.copytree(learn, workspace / "bare" / "learn")  # no sibling `test` at all
     run(workspace / "bare" / "learn", tiny_base, workspace / "one", trials=1)
     shutil.copytree(learn, workspace / "full" / "learn")
@@ -346,10 +346,10 @@ def test_the_search_reads_nothing_of_the_test_split(learn, tiny_base, workspace)
     (workspace / "full" / "test" / "test.parquet").write_bytes(b"a reader of this would fail")
     best = run(workspace / "full" / "learn", tiny_base, workspace / "two", trials=1)
 
-    assert best == BestTrial.read(workspace / "one")  # the same study: its name follows from `learn` alone
+    assert best == BestTrial.read(workspace / "one")  # the same study, because its name depends on `learn` only
 
 
-def test_a_part_of_the_rows_is_stable_and_holds_every_class(learn):
+def test_sample_is_stable_and_has_every_class(learn):
     rows = read_rows(learn / "train.parquet")
     rare = pd.concat([rows, pd.DataFrame([{"id": "r1", "group": "r", "text": "x", "label": "rare"}])], ignore_index=True)
     chosen = set(rare.loc[sample(rare, 0.1), "id"])
@@ -361,12 +361,12 @@ def test_a_part_of_the_rows_is_stable_and_holds_every_class(learn):
     assert chosen < set(rare.loc[sample(rare, 0.5), "id"])
 
 
-def test_training_data_must_be_there(tiny_base, workspace):
+def test_missing_training_data_is_reported(tiny_base, workspace):
     with pytest.raises(NotFound, match="is missing"):
         run(workspace / "nowhere", tiny_base, workspace / "out")
 
 
-def test_an_unknown_metric_names_the_nearest(learn, tiny_base, workspace):
+def test_unknown_metric_gets_a_suggestion(learn, tiny_base, workspace):
     with pytest.raises(BadParams, match="did you mean 'accuracy'"):
         run(learn, tiny_base, workspace / "out", metric="acuracy")
 
@@ -378,7 +378,7 @@ from components.model import tasks
 from components.core.errors import BadParams
 from components.training.trainer import TrainSection
 from components.training.tune import TuneParams, check_metrics
-measured = tasks.load("text_classification").metrics
+measured = tasks.load("text_classification").validation_metrics
 check_metrics(measured, TrainSection.parse({}, "train"), TuneParams())
 for train, tune in (({"metric": "f1"}, {}), ({}, {"metric": "f1"})):
     try:
@@ -421,10 +421,10 @@ sys.exit("torch" in sys.modules)
                     "weight_decay": {"type": "float", "low": 0, "high": 0.5, "when": {"warmup": 0.1}},
                 },
             },
-            "run in a circle",
+            "are circular",
         ),
     ],
 )
-def test_contradictory_settings_are_refused_with_the_reason(changes, message):
+def test_contradictory_tune_settings_are_refused(changes, message):
     with pytest.raises(BadParams, match=message):
         TuneParams.parse(TUNE | {"initial_trial": {}} | changes, "tune")

@@ -5,12 +5,12 @@ strict reader for, so that whatever is checked of a file is checked of it too. W
 underscore. Importing this package, or a source, imports no driver and no client.
 """
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
+from components.core import plugins
 from components.core.errors import BadParams
 from components.data.snapshot.settings import SnapshotParams
 
@@ -74,7 +74,7 @@ class Source(Protocol):
 
 def available() -> list[str]:
     """Return the names of all sources, sorted: the files of this folder."""
-    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+    return plugins.names(FOLDER)
 
 
 def source_of(settings: SnapshotParams) -> Source:
@@ -101,4 +101,4 @@ def source_of(settings: SnapshotParams) -> Source:
 
 def load(name: str) -> Source:
     """Return the source called `name`, which is one of `available()`."""
-    return cast(Source, importlib.import_module(f"components.data.snapshot.sources.{name}"))
+    return cast(Source, plugins.load(__name__, name, available(), "source"))

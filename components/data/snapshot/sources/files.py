@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from components.core.errors import BadSource
-from components.core.section import nearest
+from components.core.section import did_you_mean
 from components.data.snapshot.decoding import other_format
 from components.data.snapshot.features import folders_of
 from components.data.snapshot.given_splits import SPLITS
@@ -84,5 +84,4 @@ def _similar(path: Path) -> str:
     if not path.parent.is_dir():
         return f"; the folder {path.parent} is not there either"
     names = [file.name for file in path.parent.iterdir() if file.suffix.lower() in FORMATS]
-    hint = nearest(path.name, names)
-    return hint if hint.startswith("; did you mean") else ""
+    return did_you_mean(path.name, names)

@@ -1,7 +1,4 @@
-"""Language models in torch: loaded, what their batches are, how they write, and how likely they find a text.
-
-Imported only where a model is at hand, for it imports torch.
-"""
+"""Language models in torch: loading, collation, generation and likelihoods. Imported on demand, because it imports torch."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,8 +17,8 @@ from components.model.support import generation, pretrained
 from components.model.tasks.causal_lm import Task
 from components.model.tasks.causal_lm._texts import IGNORED, Ids, labels, windows
 
-_CLOSE = 1e-4  # float32 rounding stays far below
-_PASS = 8  # rows of a pass that needs all logits
+_TOLERANCE = 1e-4  # far above float32 rounding
+_BATCH = 8  # rows per pass that needs all logits
 
 
 def build(base: Path, tokenizer: Any, task: Task, spec: ModelSpec) -> Any:
@@ -30,12 +27,12 @@ def build(base: Path, tokenizer: Any, task: Task, spec: ModelSpec) -> Any:
     if options.max_new_tokens >= spec.max_length:
         raise BadParams(
             f"params.yaml: task_options.max_new_tokens is {options.max_new_tokens}, expected below preprocess.max_length "
-            f"{spec.max_length}, which holds what is read and what is written"
+            f"{spec.max_length}, which includes prompt and answer"
         )
     model = pretrained.load_model("AutoModelForCausalLM", base, head=False)
     if len(tokenizer) > (rows := model.get_input_embeddings().weight.shape[0]):
-        raise BadModel(f"the tokenizer in {base} has {len(tokenizer)} tokens, and the model's embeddings {rows}")
-    _refuse_unfit(model, base, options.packing)
+        raise BadModel(f"the tokenizer in {base} has {len(tokenizer)} tokens, but the model has {rows} embeddings")
+    _check_causal(model, base, options.packing)
     model.config.pad_token_id = tokenizer.pad_token_id
     reader = task.reader(tokenizer)
     chat = options.data == "chat"
@@ -46,32 +43,33 @@ def build(base: Path, tokenizer: Any, task: Task, spec: ModelSpec) -> Any:
     return model
 
 
-def _refuse_unfit(model: Any, base: Path, packing: bool) -> None:
-    """Refuse a model whose token sees what follows it, and, where texts are packed, one whose text sees the text before it."""
+def _check_causal(model: Any, base: Path, packing: bool) -> None:
+    """Raise BadModel if a token sees later tokens or, with `packing`, a text sees the text before it."""
     model.eval()
-    one, other, third = (torch.arange(4)[None] + 3 * place for place in range(3))
+    first, second, third = (torch.arange(4)[None] + 3 * start for start in range(3))
     positions = torch.cat([torch.arange(4), torch.arange(4)])[None]
     with torch.inference_mode():
-        alone = model(input_ids=other, use_cache=False).logits
-        followed = model(input_ids=torch.cat([other, one], 1), use_cache=False).logits[:, :4]
-        if not torch.allclose(alone, followed, atol=_CLOSE):
-            raise BadModel(f"the model in {base} reads ahead: a {model.config.model_type} like this one cannot write from left to right")
+        alone = model(input_ids=second, use_cache=False).logits
+        followed = model(input_ids=torch.cat([second, first], 1), use_cache=False).logits[:, :4]
+        if not torch.allclose(alone, followed, atol=_TOLERANCE):
+            raise BadModel(f"the model in {base} ({model.config.model_type}) is not causal: its tokens see later tokens")
         if packing:
-            behind = [
-                model(input_ids=torch.cat([each, other], 1), position_ids=positions, use_cache=False).logits[:, 4:] for each in (one, third)
+            packed = [
+                model(input_ids=torch.cat([text, second], 1), position_ids=positions, use_cache=False).logits[:, 4:]
+                for text in (first, third)
             ]
-            if not all(torch.allclose(alone, each, atol=_CLOSE) for each in behind):
+            if not all(torch.allclose(alone, logits, atol=_TOLERANCE) for logits in packed):
                 raise BadModel(
-                    f"the model in {base} is a {model.config.model_type}, which does not keep packed texts apart; "
+                    f"the model in {base} is a {model.config.model_type}, which does not separate packed texts; "
                     "set task_options.packing: false"
                 )
 
 
 class Collator:
-    """Makes a batch of encoded rows, padded on the right.
+    """Pads a batch of encoded rows on the right.
 
-    Padding may be the end token, which is learnt: what counts is said by the labels, and what is seen by the attention mask. Packed
-    rows have no mask: transformers keeps their texts apart where positions begin anew, and only without mask and cache.
+    Padding may be the end token, which is also learnt, so labels and attention mask are explicit. Packed rows have no mask: transformers
+    separates their texts where positions restart, only without mask and cache.
     """
 
     def __init__(self, pad: int, packed: bool) -> None:
@@ -95,14 +93,14 @@ def _padded(rows: Sequence[Sequence[int]], value: int, *, left: bool = False) ->
 
 
 class Writer:
-    """A language model that continues raw rows; the same code serves evaluation, the registry's model and `retune predict`."""
+    """A trained language model."""
 
     def __init__(self, folder: Path, task: Task, spec: ModelSpec) -> None:
         """Load the model in `folder`.
 
         Raises:
-            NotThere: the folder is missing.
-            BadModel: it holds no model that may be loaded.
+            NotFound: the folder is missing.
+            BadModel: the model cannot be loaded.
         """
         self.spec = spec
         self._task = task
@@ -111,49 +109,51 @@ class Writer:
         self._reader = task.reader(self._tokenizer)
 
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
-        """Continue each row greedily; with the expected answers, also say how likely the model finds them.
+        """Continue each row greedily; with expected answers, also compute their log-likelihoods.
 
         Raises:
-            BadData: a row is no conversation.
+            BadData: a row is not a valid conversation.
         """
         room = self.spec.max_length - self._task.options.max_new_tokens
-        asked = [ids[-room:] for ids in self._task.asked(rows, self._tokenizer)]
-        answers = [""] * len(asked)
-        order = sorted(range(len(asked)), key=lambda place: (len(asked[place]), asked[place]))
+        prompts = [ids[-room:] for ids in self._task.prompts(rows, self._tokenizer)]
+        answers = [""] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), prompts[index]))
         for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            for place, written in zip(places, self._write([asked[place] for place in places]), strict=True):
-                answers[place] = written
+            indexes = order[start : start + batch_size]
+            for index, text in zip(indexes, self._write([prompts[index] for index in indexes]), strict=True):
+                answers[index] = text
         return ModelOutput.texts(answers, self._measured(rows) if "label" in rows else None)
 
-    def _write(self, asked: list[list[int]]) -> list[str]:
-        ids = _padded(asked, self._tokenizer.pad_token_id, left=True)
-        mask = _padded([[1] * len(each) for each in asked], 0, left=True)
+    def _write(self, prompts: list[list[int]]) -> list[str]:
+        ids = _padded(prompts, self._tokenizer.pad_token_id, left=True)
+        mask = _padded([[1] * len(prompt) for prompt in prompts], 0, left=True)
         with torch.inference_mode():
-            written = self._model.generate(input_ids=ids, attention_mask=mask, tokenizer=self._tokenizer)[:, ids.shape[1] :].tolist()
+            generated = self._model.generate(input_ids=ids, attention_mask=mask, tokenizer=self._tokenizer)[:, ids.shape[1] :].tolist()
         stops = self._model.generation_config.eos_token_id
-        answers = [list(itertools.takewhile(lambda token: token not in stops, row)) for row in written]  # an end may be no special token
+        answers = [
+            list(itertools.takewhile(lambda token: token not in stops, row)) for row in generated
+        ]  # an end token need not be special
         texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
         return [self._reader.template.answer(text) if self._task.options.data == "chat" else text.strip() for text in texts]
 
     def _measured(self, rows: pd.DataFrame) -> dict[str, npt.NDArray[np.float64]]:
-        """Return the log-likelihood (nats) of what is expected, its tokens, those that are the likeliest, and its UTF-8 bytes."""
+        """Return log-likelihood (nats), tokens, most likely tokens and UTF-8 bytes of the expected answers."""
         parts = [
-            (place, part)
-            for place, row in enumerate(self._task.expected(rows, self._tokenizer))
+            (index, part)
+            for index, row in enumerate(self._task.expected(rows, self._tokenizer))
             for part in windows(row, self.spec.max_length)
         ]
-        parts.sort(key=lambda found: (len(found[1].ids), found[1].ids))
+        parts.sort(key=lambda item: (len(item[1].ids), item[1].ids))
         sums = np.zeros((len(rows), 3))
-        for start in range(0, len(parts), _PASS):
-            batch = parts[start : start + _PASS]
-            np.add.at(sums, [place for place, _ in batch], self._likelihood([part for _, part in batch]))
+        for start in range(0, len(parts), _BATCH):
+            batch = parts[start : start + _BATCH]
+            np.add.at(sums, [index for index, _ in batch], self._likelihood([part for _, part in batch]))
         return self._task.measured(rows, sums)
 
     def _likelihood(self, parts: list[Ids]) -> npt.NDArray[np.float64]:
         collate = Collator(self._tokenizer.pad_token_id, packed=False)
         batch = collate([{"input_ids": part.ids, "labels": labels(part)} for part in parts])
-        wanted = batch.pop("labels")
+        targets = batch.pop("labels")
         with torch.inference_mode():
-            found = generation.teacher_forced(self._model(**batch).logits[:, :-1], wanted[:, 1:])
-        return np.asarray(found.numpy(), dtype=np.float64)
+            sums = generation.teacher_forced(self._model(**batch).logits[:, :-1], targets[:, 1:])
+        return np.asarray(sums.numpy(), dtype=np.float64)

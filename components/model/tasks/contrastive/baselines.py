@@ -1,4 +1,4 @@
-"""What a model must beat: words that a query shares with a text, weighed by TF-IDF or BM25 over the texts that are searched."""
+"""The TF-IDF and BM25 baselines."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,7 +10,7 @@ _WORD = r"(?u)\b\w+\b"
 
 
 def tfidf(corpus: Sequence[str]) -> Callable[[Sequence[str]], Floats]:
-    """Index `corpus`; queries are compared with it by the cosine of their TF-IDF vectors."""
+    """Index `corpus` for search by cosine of TF-IDF vectors."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(token_pattern=_WORD, sublinear_tf=True)
@@ -21,7 +21,7 @@ def tfidf(corpus: Sequence[str]) -> Callable[[Sequence[str]], Floats]:
 
 
 def bm25(corpus: Sequence[str]) -> Callable[[Sequence[str]], Floats]:
-    """Index `corpus` (bm25s, the formula of Lucene with k1 1.5 and b 0.75)."""
+    """Index `corpus` with bm25s (Lucene's formula, k1 1.5, b 0.75)."""
     import bm25s  # type: ignore[import-untyped]
 
     retriever = bm25s.BM25()
@@ -31,8 +31,8 @@ def bm25(corpus: Sequence[str]) -> Callable[[Sequence[str]], Floats]:
     retriever.index(words, show_progress=False)
 
     def search(queries: Sequence[str]) -> Floats:
-        nothing = np.zeros(len(corpus))
-        return np.stack([np.asarray(retriever.get_scores(own), dtype=np.float64) if own else nothing for own in _words(queries)])
+        zeros = np.zeros(len(corpus))
+        return np.stack([np.asarray(retriever.get_scores(query), dtype=np.float64) if query else zeros for query in _words(queries)])
 
     return search
 
@@ -40,5 +40,5 @@ def bm25(corpus: Sequence[str]) -> Callable[[Sequence[str]], Floats]:
 def _words(texts: Sequence[str]) -> list[list[str]]:
     import bm25s
 
-    found: list[list[str]] = bm25s.tokenize(list(texts), token_pattern=_WORD, stopwords=None, return_ids=False, show_progress=False)
-    return found
+    words: list[list[str]] = bm25s.tokenize(list(texts), token_pattern=_WORD, stopwords=None, return_ids=False, show_progress=False)
+    return words

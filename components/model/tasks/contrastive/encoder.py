@@ -1,4 +1,4 @@
-"""An encoder that turns texts into unit vectors, and learns from pairs of them; saved as sentence-transformers saves one."""
+"""An encoder of texts as unit vectors with a contrastive loss, saved in sentence-transformers format."""
 
 import json
 import logging
@@ -21,37 +21,41 @@ log = logging.getLogger(__name__)
 
 
 class Dense(torch.nn.Module):
-    """A linear layer and an activation behind the pooling, as sentence-transformers has them."""
+    """A linear layer and an activation after the pooling, as in sentence-transformers."""
 
     def __init__(self, folder: Path) -> None:
-        """Load what `folder` holds.
+        """Load the layer from `folder`.
 
         Raises:
-            BadModel: it is not whole, or asks for more than that.
+            BadModel: the folder is incomplete, or uses unsupported settings.
         """
         super().__init__()
         self.settings = pretrained.settings(folder / "config.json")
         activation = str(self.settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
-        kind = getattr(torch.nn, activation.rpartition(".")[2], None)
-        if not activation.startswith("torch.nn.") or not isinstance(kind, type) or not issubclass(kind, torch.nn.Module):
-            raise BadModel(f"{folder} has the activation {activation}; expected one of torch.nn")
+        activation_class = getattr(torch.nn, activation.rpartition(".")[2], None)
+        if (
+            not activation.startswith("torch.nn.")
+            or not isinstance(activation_class, type)
+            or not issubclass(activation_class, torch.nn.Module)
+        ):
+            raise BadModel(f"{folder} has the activation {activation}, expected one of torch.nn")
         if self.settings.get("use_residual") or self.settings.get("module_input_name", _SENTENCE) != _SENTENCE:
-            raise BadModel(f"{folder} has a residual, or reads something else than the pooled vector, which contrastive does not build")
+            raise BadModel(f"{folder} uses a residual or another input than the pooled vector, which contrastive does not support")
         weights = stored(folder, ["linear.weight", "linear.bias"])
         if "linear.weight" not in weights or ("linear.bias" in weights) != self.settings.get("bias", True):
-            raise BadModel(f"{folder} lacks model.safetensors with linear.weight and linear.bias; save the model anew as safetensors")
+            raise BadModel(f"{folder} has no model.safetensors with linear.weight and linear.bias; save the model as safetensors")
         out, into = weights["linear.weight"].shape
         self.linear = torch.nn.utils.skip_init(torch.nn.Linear, into, out, bias="linear.bias" in weights)
         self.linear.load_state_dict({name.removeprefix("linear."): tensor.float() for name, tensor in weights.items()})
-        self.activation = kind()
+        self.activation = activation_class()
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return (texts, out) of (texts, in)."""
-        found: torch.Tensor = self.activation(self.linear(vectors))
-        return found
+        output: torch.Tensor = self.activation(self.linear(vectors))
+        return output
 
     def save(self, folder: Path) -> None:
-        """Write the layer into `folder`, as `__init__` reads it."""
+        """Write the layer to `folder`."""
         folder.mkdir(exist_ok=True)
         _write(self.settings, folder / "config.json")
         weights = {f"linear.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.linear.state_dict().items()}
@@ -59,14 +63,14 @@ class Dense(torch.nn.Module):
 
 
 class Normalize(torch.nn.Module):
-    """A length of 1."""
+    """Scales vectors to unit length."""
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return unit vectors."""
         return torch.nn.functional.normalize(vectors, dim=-1)
 
     def save(self, folder: Path) -> None:
-        """Write nothing but the folder."""
+        """Write an empty config."""
         folder.mkdir(exist_ok=True)
         _write({}, folder / "config.json")
 
@@ -76,29 +80,29 @@ _AFTER: Mapping[str, Callable[[Path], torch.nn.Module]] = {"Dense": Dense, "Norm
 
 
 class Embedder(torch.nn.Module):
-    """A pretrained encoder, a pooling over the tokens of its last layer, what follows that in its folder, and a length of 1."""
+    """A pretrained encoder with pooling, further sentence-transformers modules, and normalisation."""
 
     base_model_prefix = "encoder"
 
     def __init__(self, folder: Path, *, data: str, pooling: str, temperature: float, max_length: int) -> None:
-        """Load the encoder in `folder`, without a pooler, which nothing here would use.
+        """Load the encoder in `folder` without its pooler.
 
-        `pooling` is `folder`, what a sentence-transformers folder says and the mean where it is none, or the name of one.
+        `pooling` is a pooling name, or `folder`: that of a sentence-transformers folder, and mean for other folders.
 
         Raises:
-            BadModel: no safetensors weights, code of its own, or a folder that transformers cannot read.
+            BadModel: the folder has no safetensors weights, has custom code, or cannot be read by transformers.
         """
         super().__init__()
-        own = sentence_config.read_description(folder)
-        self.described = own or sentence_config.Described()
+        description = sentence_config.read_sentence_config(folder)
+        self.described = description or sentence_config.SentenceConfig()
         self.encoder = pretrained.load_model(_encoder_of(folder), folder, head=False)
         if getattr(self.encoder, "pooler", None) is not None:
             self.encoder.pooler = None
         self._pooling = self.described.pooling if pooling == "folder" else (pooling,)
-        if own is not None and self._pooling != own.pooling:
-            log.info("pooling %s, as task_options.pooling says; the base's own is %s", pooling, " and ".join(own.pooling))
+        if description is not None and self._pooling != description.pooling:
+            log.info("using pooling %s from task_options.pooling instead of %s of the base", pooling, " and ".join(description.pooling))
         if self.described.prompts:
-            log.info("the base's prompts %s are not used, only its default prompt is", ", ".join(self.described.prompts))
+            log.info("the prompts %s of the base are not used, only its default prompt", ", ".join(self.described.prompts))
         self.after = torch.nn.ModuleList(_AFTER[kind](path) for kind, path in self.described.after)
         self._check_widths(folder)
         self.data, self._temperature, self._max_length = data, temperature, max_length
@@ -108,21 +112,21 @@ class Embedder(torch.nn.Module):
         for part in self.after:
             if isinstance(part, Dense):
                 if part.linear.in_features != width:
-                    raise BadModel(f"{folder}: a Dense module reads {part.linear.in_features} numbers, and {width} are pooled before it")
+                    raise BadModel(f"{folder}: a Dense module reads {part.linear.in_features} values, but its input has {width}")
                 width = part.linear.out_features
 
     @property
     def config(self) -> Any:
-        """The encoder's."""
+        """The config of the encoder."""
         return self.encoder.config
 
     def get_input_embeddings(self) -> torch.nn.Module:
-        """Return the table of token embeddings."""
-        found: torch.nn.Module = self.encoder.get_input_embeddings()
-        return found
+        """Return the token embeddings."""
+        embeddings: torch.nn.Module = self.encoder.get_input_embeddings()
+        return embeddings
 
     def embed(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Return unit vectors (texts, width) in float32 of tokens (texts, longest)."""
+        """Return unit vectors (texts, width) in float32 for tokens (texts, longest)."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask)[0].float()
         vectors = torch.cat([pooled(hidden, attention_mask, how) for how in self._pooling], dim=-1)
         for part in self.after:
@@ -130,38 +134,38 @@ class Embedder(torch.nn.Module):
         return torch.nn.functional.normalize(vectors, dim=-1)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: Any = None) -> SequenceClassifierOutput:
-        """Embed the texts of each row, (rows, texts, longest); `logits` are their vectors side by side, (rows, texts x width).
+        """Embed the texts of each row, (rows, texts, longest); `logits` are the concatenated vectors, (rows, texts x width).
 
-        `labels` are the keys that `losses.in_batch` takes, or scores (rows, 1). Of single texts, training takes each whole and twice,
-        which dropout makes differ, and an evaluation its halves.
+        `labels` are the keys for `losses.in_batch`, or scores (rows, 1). A single text is embedded twice with dropout in training, and as
+        two halves in evaluation.
         """
         if self.data == "texts":
-            taken = [0, 0] if self.training else [1, 2]
-            input_ids, attention_mask = input_ids[:, taken], attention_mask[:, taken]
+            columns = [0, 0] if self.training else [1, 2]
+            input_ids, attention_mask = input_ids[:, columns], attention_mask[:, columns]
         rows, texts, _ = input_ids.shape
         vectors = self.embed(input_ids.flatten(0, 1), attention_mask.flatten(0, 1)).view(rows, texts, -1)
         loss = None
         if labels is not None:
-            one, *others = vectors.unbind(dim=1)
+            anchors, *others = vectors.unbind(dim=1)
             if self.data == "scored":
-                loss = losses.by_score(one, others[0], labels[:, 0], self._temperature)
+                loss = losses.by_score(anchors, others[0], labels[:, 0], self._temperature)
             else:
-                loss = losses.in_batch(one, others, labels, self._temperature)
+                loss = losses.in_batch(anchors, others, labels, self._temperature)
         return SequenceClassifierOutput(loss=loss, logits=vectors.flatten(1))
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write the encoder into `folder`, and what sentence-transformers needs to make the same of it."""
+        """Write the encoder and the sentence-transformers files to `folder`."""
         self.encoder.save_pretrained(folder)
         after: list[Any] = list(self.after)
         if not after or not isinstance(after[-1], Normalize):
             after.append(Normalize())
         kinds = ["Transformer", "Pooling", *(type(part).__name__ for part in after)]
-        paths = ["", *(f"{number}_{kind}" for number, kind in enumerate(kinds) if number)]
-        listed = [
-            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for number, (path, kind) in enumerate(zip(paths, kinds, strict=True))
+        paths = ["", *(f"{number}_{name}" for number, name in enumerate(kinds) if number)]
+        modules = [
+            {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{name}"}
+            for number, (path, name) in enumerate(zip(paths, kinds, strict=True))
         ]
-        _write(listed, folder / sentence_config.LIST)
+        _write(modules, folder / sentence_config.LIST)
         _write({"max_seq_length": self._max_length, "do_lower_case": self.described.lower}, folder / sentence_config.TRANSFORMER)
         if prompt := self.described.prompt:
             _write({"prompts": {"default": prompt}, "default_prompt_name": "default"}, folder / sentence_config.SENTENCES)
@@ -177,9 +181,9 @@ class Embedder(torch.nn.Module):
 
 
 def pooled(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
-    """Return one vector a text, (texts, width), of the tokens in `hidden` (texts, longest, width) that `mask` keeps, padded on the right.
+    """Pool the tokens `hidden` (texts, longest, width) selected by `mask`, padded on the right, to (texts, width).
 
-    `how` is one of `_sentences.POOLINGS`; `weightedmean` weighs a token by its place, from 1.
+    `how` is one of `sentence_config.POOLINGS`; `weightedmean` weights tokens by position, from 1.
     """
     seen = mask[..., None].to(hidden.dtype)
     match how:
@@ -196,36 +200,36 @@ def pooled(hidden: torch.Tensor, mask: torch.Tensor, how: str) -> torch.Tensor:
 
 
 def _encoder_of(folder: Path) -> str:
-    """Return the class that loads the encoder: of an encoder-decoder as T5, its first half.
+    """Return the auto class that loads the encoder; for an encoder-decoder such as T5, its encoder.
 
     Raises:
-        BadModel: transformers cannot take it alone.
+        BadModel: transformers cannot load the encoder alone.
     """
-    kind = str(pretrained.config(folder).get("model_type"))
-    if kind in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
+    architecture = str(pretrained.config(folder).get("model_type"))
+    if architecture in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
         return "AutoModelForTextEncoding"
     if pretrained.config(folder).get("is_encoder_decoder"):
         raise BadModel(
-            f"the model in {folder} is a {kind}, an encoder-decoder whose encoder cannot be loaded alone; choose another base.model"
+            f"the model in {folder} is a {architecture}, an encoder-decoder whose encoder cannot be loaded alone; choose another base.model"
         )
     return "AutoModel"
 
 
 class Collator:
-    """Pads a batch of rows, of which each has a list of texts, to the longest text of all."""
+    """Pads a batch of rows, each a list of texts, to the longest text."""
 
     def __init__(self, pad: int) -> None:
-        """Fill up with the token `pad`."""
+        """Pad with the token `pad`."""
         self._pad = pad
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return `input_ids` and `attention_mask` (rows, texts, longest) and `labels` (rows, their number)."""
+        """Return `input_ids` and `attention_mask` (rows, texts, longest) and `labels` (rows, keys)."""
         texts = [text for row in rows for text in row["input_ids"]]
         longest = max(map(len, texts))
         ids = np.full((len(texts), longest), self._pad, dtype=np.int64)
         attended = np.zeros((len(texts), longest), dtype=np.int64)
-        for place, text in enumerate(texts):
-            ids[place, : len(text)], attended[place, : len(text)] = text, 1
+        for index, text in enumerate(texts):
+            ids[index, : len(text)], attended[index, : len(text)] = text, 1
         shape = (len(rows), -1, longest)
         return {
             "input_ids": torch.from_numpy(ids).view(shape),

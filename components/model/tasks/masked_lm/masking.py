@@ -1,7 +1,7 @@
-"""Masking of encoded rows: a draw for each row, from its content and a number that training changes from epoch to epoch.
+"""Masking of encoded rows, drawn from the content of a row and a number per training epoch.
 
-Of the chosen tokens 80 % become the mask token, 10 % another token, and 10 % stay: Devlin et al., "BERT" (2019), section 3.1. Nothing
-is drawn from a generator that others share: an interrupted epoch goes on with the masks that it had, and evaluations share theirs.
+Of the chosen tokens 80 % become the mask token, 10 % another token, and 10 % are kept: Devlin et al., "BERT" (2019), section 3.1. No shared
+random generator is used: a resumed epoch repeats its masks, and all evaluations use the same ones.
 """
 
 import hashlib
@@ -12,32 +12,32 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-IGNORED = -100  # the label of a token that is not asked for
-_MASKED, _OTHER = 0.8, 0.1
+IGNORED = -100  # the label of tokens that are not masked
+_MASKED, _RANDOM = 0.8, 0.1
 
 Ints = npt.NDArray[np.int64]
 Row = Mapping[str, Any]
 
 
 class Masking:
-    """Makes a padded batch of rows (`input_ids`, `units`): `labels` (rows, tokens) has the token where one is asked for, else -100.
+    """Masks and pads rows with `input_ids` and `units`; `labels` (rows, tokens) has the original token where masked, else -100.
 
-    Tokens that share a number in `units` are masked together; a negative one is never masked.
+    Tokens with equal `units` are masked together; negative ones are never masked.
     """
 
     def __init__(self, tokenizer: Any, probability: float, draw: int | None = None) -> None:
-        """Mask a unit with `probability`, at least one a row; `draw` None: as in every evaluation."""
+        """Mask each unit with `probability`, at least one per row; `draw` None: evaluation."""
         self._tokenizer, self._probability, self._draw = tokenizer, probability, draw
         special = set(tokenizer.all_special_ids)
-        self._ordinary = np.array([number for number in range(len(tokenizer)) if number not in special], dtype=np.int64)
+        self._ordinary = np.array([token for token in range(len(tokenizer)) if token not in special], dtype=np.int64)
 
     @property
     def drawing(self) -> "Masking":
-        """The same for training: `set_draw` tells it what to draw from."""
+        """The collator for training, with `set_draw`."""
         return Masking(self._tokenizer, self._probability, draw=0)
 
     def set_draw(self, number: int) -> None:
-        """Draw other masks from now on, those of `number`."""
+        """Use the masks of draw `number`."""
         self._draw = number
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
@@ -50,19 +50,19 @@ class Masking:
         }
 
     def _mask(self, ids: Ints, units: Ints) -> tuple[Ints, Ints]:
-        """Return the ids that the model sees, and the labels."""
-        numbers, places = np.unique(units, return_inverse=True)
+        """Return the masked ids and the labels."""
+        numbers, inverse = np.unique(units, return_inverse=True)
         digest = int.from_bytes(hashlib.blake2b(ids.tobytes(), digest_size=8).digest())
         generator = np.random.default_rng([digest] if self._draw is None else [digest, self._draw])
         drawn = np.where(numbers < 0, 2.0, generator.random(len(numbers)))
-        chosen = ((drawn < self._probability) | (drawn == drawn.min()))[places] & (units >= 0)
-        how = generator.random(len(ids))
-        other = self._ordinary[generator.integers(len(self._ordinary), size=len(ids))]
-        seen = np.where(how < _MASKED, self._tokenizer.mask_token_id, np.where(how < _MASKED + _OTHER, other, ids))
-        return np.where(chosen, seen, ids), np.where(chosen, ids, IGNORED)
+        chosen = ((drawn < self._probability) | (drawn == drawn.min()))[inverse] & (units >= 0)
+        action = generator.random(len(ids))
+        random_tokens = self._ordinary[generator.integers(len(self._ordinary), size=len(ids))]
+        replaced = np.where(action < _MASKED, self._tokenizer.mask_token_id, np.where(action < _MASKED + _RANDOM, random_tokens, ids))
+        return np.where(chosen, replaced, ids), np.where(chosen, ids, IGNORED)
 
 
 def padded(rows: Sequence[Ints], value: int) -> torch.Tensor:
-    """Return `rows` as one tensor (rows, longest), filled up with `value`."""
+    """Return `rows` as one tensor (rows, longest), padded with `value`."""
     longest = max(map(len, rows))
     return torch.from_numpy(np.stack([np.pad(row, (0, longest - len(row)), constant_values=value) for row in rows]))

@@ -1,8 +1,8 @@
-"""Extractive question answering: a question and a context in, the stretch of the context that answers it out, or no answer.
+"""Extractive question answering: predicts the span of a context that answers a question, or no answer.
 
-`answers` is JSON as in SQuAD (Rajpurkar et al. 2016, 2018): {"text": [...], "answer_start": [...]}; other forms stand in `answers.py`.
-Long contexts are read in pieces that overlap, so nothing is cut but a question longer than half a piece. Data without groups are
-grouped by context: questions about one text are near copies of each other, and must meet in one split.
+`answers` is JSON as in SQuAD (Rajpurkar et al. 2016, 2018): {"text": [...], "answer_start": [...]}; see `answers.py` for other formats.
+Long contexts are split into overlapping pieces; only a question longer than half a piece is truncated. Data without groups are grouped by
+context, because questions about one context are near duplicates and must be in one split.
 """
 
 import logging
@@ -24,10 +24,8 @@ from components.core.text import grouped
 from components.model.support import pretrained
 from components.model.support.metrics import Metric, mean, ratio
 from components.model.support.task_base import Base
-from components.model.tasks.question_answering import answers, baselines, pages, scores
-from components.model.tasks.question_answering.contexts import group_of
-from components.model.tasks.question_answering.features import Feature, features
-from components.model.tasks.question_answering.loading import load_tokenizer
+from components.model.tasks.question_answering import answers, baselines, scores, tables
+from components.model.tasks.question_answering.features import Feature, features, load_tokenizer
 
 if TYPE_CHECKING:
     from components.model.tasks.question_answering.predictor import QuestionAnswerer
@@ -37,8 +35,8 @@ log = logging.getLogger(__name__)
 Floats = npt.NDArray[np.float64]
 
 _ANSWERABLE: Mapping[str, Metric] = {
-    "f1": mean("f1", "mean over questions of the best F1 of words with an accepted answer, as SQuAD counts it"),
-    "exact_match": mean("exact", "share of the questions answered word for word, but for case, punctuation and articles"),
+    "f1": mean("f1", "mean over questions of the best word F1 with an accepted answer (SQuAD)"),
+    "exact_match": mean("exact", "share of the questions with an exact answer, ignoring case, punctuation and articles"),
 }
 _UNANSWERABLE: Mapping[str, Metric] = {
     "has_answer_f1": Metric(("has_answer_f1", "has_answer"), ratio, "F1 of the questions that have an answer"),
@@ -48,109 +46,109 @@ _UNANSWERABLE: Mapping[str, Metric] = {
 
 
 class Options(Section):
-    """How contexts are read, and what an answer may be."""
+    """How contexts are split, and which answers are allowed."""
 
-    stride: int = Field(128, ge=0, description="tokens that neighbouring pieces of a long context share; a third of a piece at most")
-    max_answer_tokens: int = Field(30, ge=1, le=10_000, description="a longer span is never answered; also the most that a search looks at")
-    unanswerable: bool = Field(False, description="whether a question may have no answer in its context, as in SQuAD 2.0")
+    stride: int = Field(128, ge=0, description="overlap in tokens of neighbouring pieces of a long context; at most a third of a piece")
+    max_answer_tokens: int = Field(30, ge=1, le=10_000, description="maximum length of an answer in tokens")
+    unanswerable: bool = Field(False, description="allow questions without an answer in the context, as in SQuAD 2.0")
     no_answer_threshold: float | None = Field(
-        None, description="unanswerable: no answer where its score is above the best span's by more; null: tuned on the validation rows"
+        None, description="unanswerable: no answer if its score exceeds the best span by more; null: fitted on the validation rows"
     )
 
 
 class Task(Base):
-    """A question and a context in, a stretch of the context out."""
+    """Predict the span of a context that answers a question."""
 
     Options = Options
     columns = ("question", "context", "answers")
     inputs = ("question", "context")
-    in_parts = True
+    splits_long_rows = True
     example: Mapping[str, str] = {"question": "Who wrote the letter?", "context": "The letter was written by Ada Lovelace in 1843."}
-    metrics = ("span_f1", "span_accuracy")
+    validation_metrics = ("span_f1", "span_accuracy")
     by_token = True
     baselines = baselines.NAMES
-    refuses: Mapping[str, str] = {
-        "label_smoothing": "its loss is that of two positions, which Trainer's smoothing does not reach",
-        "r_drop": "it compares the logits of classes, and there are two positions here",
-        "calibration": "a temperature needs probabilities of classes; the threshold for no answer is task_options.no_answer_threshold",
-        "contrastive_start": "questions have no label that others share",
-        "augment_copies": "answers are places in the context, which move with its characters",
+    unsupported_settings: Mapping[str, str] = {
+        "label_smoothing": "its loss is over two positions, which Trainer's smoothing does not support",
+        "r_drop": "it compares class logits, and this task predicts two positions",
+        "calibration": "a temperature needs class probabilities; the threshold for no answer is task_options.no_answer_threshold",
+        "contrastive_start": "questions do not share labels",
+        "augment_copies": "answers are positions in the context, which change with its characters",
     }
 
     def __init__(self, options: Any) -> None:
-        """Hold the settings; where all questions have an answer there is nothing to measure of the others."""
+        """Store the options and select the test metrics."""
         super().__init__(options)
-        self.measures: Mapping[str, Metric] = {**_ANSWERABLE, **_UNANSWERABLE} if options.unanswerable else _ANSWERABLE
+        self.test_metrics: Mapping[str, Metric] = {**_ANSWERABLE, **_UNANSWERABLE} if options.unanswerable else _ANSWERABLE
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
-        """Return the rows with `text` (question, line end, context) and `label` (a JSON list of the accepted texts), and the bad ones.
+        """Return the rows with `text` and `label` (a JSON list of accepted answers), and the errors by row index.
 
-        A `group` that only repeats the id is replaced by one for each context. A column `is_impossible` is heeded.
+        A `group` that repeats the id is replaced by one per context. The optional column `is_impossible` is read.
         """
         labels: list[str] = []
         faults: dict[int, str] = {}
         flags = rows["is_impossible"] if "is_impossible" in rows else [None] * len(rows)
-        for place, (question, context, cell, flag) in enumerate(
+        for index, (question, context, cell, flag) in enumerate(
             zip(rows["question"], rows["context"], rows["answers"], flags, strict=True)
         ):
             label, fault = self._read(question, context, cell, answers.is_true(flag))
             labels.append(label)
             if fault:
-                faults[place] = fault
+                faults[index] = fault
         texts = [f"{question}\n{context}" for question, context in zip(rows["question"], rows["context"], strict=True)]
         made = {"text": texts, "label": labels}
         if len(rows) and not grouped(rows["id"].tolist(), rows["group"].tolist()):
-            made["group"] = [group_of(context) for context in rows["context"]]
+            made["group"] = [answers.group_of(context) for context in rows["context"]]
         return rows.assign(**made), faults
 
     def load_tokenizer(self, base: Path) -> Any:
-        """Load the tokenizer of a model folder; BadModel also where it has no offsets to characters."""
+        """Load the tokenizer; raise BadModel if it is missing or has no character offsets."""
         return load_tokenizer(base)
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
-        """Return the tokens of question and context of each row, special ones included; more than fit a piece are read in several."""
+        """Return the tokens of question and context of each row, including special tokens."""
         pairs = (list(rows["question"]), list(rows["context"]))
         inputs = tokenizer(*pairs, truncation=False, padding=False, return_attention_mask=False, verbose=False)
         return np.array([len(ids) for ids in inputs["input_ids"]], dtype=np.int64)
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
-        """Return a row for each piece: the model's inputs without padding, `start_positions` and `end_positions`, `length` in tokens.
+        """Return one row per piece: the model inputs without padding, `start_positions`, `end_positions` and `length` in tokens.
 
-        What is learnt is the first annotator's answer; a piece that does not hold the whole of it points at the token for no answer.
+        The target is the first annotator's answer; a piece that does not contain all of it points to the no-answer token.
 
         Raises:
-            BadParams: `max_length` leaves no room for question and context.
+            BadParams: `max_length` is too small for question and context.
         """
         pieces = features(rows["question"].tolist(), rows["context"].tolist(), tokenizer, spec.max_length, self.options.stride)
         cells = zip(rows["answers"], rows["context"], rows["label"], strict=True)
-        wanted = [answers.spans(cell, context)[:1] if label != "[]" else () for cell, context, label in cells]
-        places = [piece.locate(wanted[piece.row][0]) if wanted[piece.row] else None for piece in pieces]
-        self._report(pieces, places, sum(map(bool, wanted)))
+        targets = [answers.spans(cell, context)[:1] if label != "[]" else () for cell, context, label in cells]
+        locations = [piece.locate(targets[piece.row][0]) if targets[piece.row] else None for piece in pieces]
+        self._report(pieces, locations, sum(map(bool, targets)))
         names = sorted(pieces[0].inputs) if pieces else ["input_ids"]
         columns = {name: pa.array([piece.inputs[name] for piece in pieces], pa.list_(pa.int32())) for name in names}
-        ends = [place or (piece.nothing, piece.nothing) for piece, place in zip(pieces, places, strict=True)]
+        ends = [location or (piece.no_answer, piece.no_answer) for piece, location in zip(pieces, locations, strict=True)]
         columns["start_positions"] = pa.array([first for first, _ in ends], pa.int64())
         columns["end_positions"] = pa.array([last for _, last in ends], pa.int64())
         columns["length"] = pa.array([len(piece) for piece in pieces], pa.int32())
         return pa.table(columns)
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
-        """Load the base model with a head for the two ends of an answer, in float32, drawn where the base has none; BadModel.
+        """Load the base model with a head for start and end in float32, new if the base has none; raise BadModel.
 
         XLNet and XLM get the simple head, not the one with a beam search.
         """
-        # A base that was fine-tuned as another task names labels of its own, and any number of them.
-        named: dict[str, Any] = {"id2label": {0: "LABEL_0", 1: "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
-        return pretrained.load_model("AutoModelForQuestionAnswering", base, ignore_mismatched_sizes=True, **named)
+        # A base that was fine-tuned for another task may have other labels.
+        names: dict[str, Any] = {"id2label": {0: "LABEL_0", 1: "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
+        return pretrained.load_model("AutoModelForQuestionAnswering", base, ignore_mismatched_sizes=True, **names)
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
-        """Return what pads a batch of pieces, on the right, to its longest."""
+        """Return the collator that pads pieces on the right to the longest of a batch."""
         from transformers import DataCollatorWithPadding
 
         return DataCollatorWithPadding(tokenizer)
 
     def condense(self, logits: Any, labels: Any) -> Any:
-        """Return the first and last token of the best span of each piece, (pieces, 2); the token for no answer is a span of its own."""
+        """Return the first and last token of the best span of each piece, (pieces, 2); the no-answer token is also a span."""
         import torch
 
         start, end = logits[0].float(), logits[1].float()
@@ -161,41 +159,41 @@ class Task(Base):
         return torch.stack([best // tokens, best % tokens], dim=1)
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
-        """Return of the pieces the share whose span is right in both ends, and the mean F1 of the tokens of span and answer."""
-        found, right = np.asarray(outputs), np.asarray(expected)
-        shared = np.minimum(found[:, 1], right[:, 1]) - np.maximum(found[:, 0], right[:, 0]) + 1
-        tokens = found[:, 1] - found[:, 0] + right[:, 1] - right[:, 0] + 2
+        """Return the share of pieces with an exact span, and the mean token F1 of spans."""
+        predicted, targets = np.asarray(outputs), np.asarray(expected)
+        shared = np.minimum(predicted[:, 1], targets[:, 1]) - np.maximum(predicted[:, 0], targets[:, 0]) + 1
+        tokens = predicted[:, 1] - predicted[:, 0] + targets[:, 1] - targets[:, 0] + 2
         return {
             "span_f1": float(np.mean(2 * np.maximum(shared, 0) / tokens)),
-            "span_accuracy": float(np.mean((found == right).all(axis=1))),
+            "span_accuracy": float(np.mean((predicted == targets).all(axis=1))),
         }
 
     def calibrate(self, folder: Path, validation: pd.DataFrame) -> Mapping[str, Any]:
-        """Return the threshold for no answer that gives the best F1 of the validation rows; nothing where it is set, or of no use."""
+        """Fit the no-answer threshold with the best F1 on the validation rows unless it is set or not needed."""
         if not self.options.unanswerable or self.options.no_answer_threshold is not None:
             return {}
-        found = self.predictor(folder).spans(validation)
-        margins = np.array([one.margin for one in found], dtype=np.float64)
+        spans = self.predictor(folder).spans(validation)
+        margins = np.array([span.margin for span in spans], dtype=np.float64)
         expected = [answers.texts_of(label) for label in validation["label"]]
-        answered = np.array([scores.f1(one.text, texts) for one, texts in zip(found, expected, strict=True)], dtype=np.float64)
+        answered = np.array([scores.f1(span.text, texts) for span, texts in zip(spans, expected, strict=True)], dtype=np.float64)
         unanswered = np.array([scores.f1("", texts) for texts in expected], dtype=np.float64)
         threshold = scores.best_threshold(margins, answered, unanswered)
-        at = {value: float(np.where(margins > value, unanswered, answered).mean()) if found else 0.0 for value in (0.0, threshold)}
-        log.info("no-answer threshold %.4f: F1 of the validation rows %.4f, was %.4f at 0", threshold, at[threshold], at[0.0])
+        f1 = {value: float(np.where(margins > value, unanswered, answered).mean()) if spans else 0.0 for value in (0.0, threshold)}
+        log.info("no-answer threshold %.4f: validation F1 %.4f (%.4f at threshold 0)", threshold, f1[threshold], f1[0.0])
         return {"no_answer_threshold": threshold}
 
     def predictor(self, folder: Path) -> "QuestionAnswerer":
-        """Load a saved model folder; a threshold that nothing has tuned yet is 0."""
+        """Load a saved model folder; an unset threshold is 0."""
         from components.model.tasks.question_answering.predictor import QuestionAnswerer
 
-        own = Options.parse(ModelSpec.read(folder).options, "task_options")
-        threshold = (own.no_answer_threshold or 0.0) if own.unanswerable else None
-        return QuestionAnswerer(folder, stride=own.stride, longest=own.max_answer_tokens, threshold=threshold)
+        options = Options.parse(ModelSpec.read(folder).options, "task_options")
+        threshold = (options.no_answer_threshold or 0.0) if options.unanswerable else None
+        return QuestionAnswerer(folder, stride=options.stride, max_tokens=options.max_answer_tokens, threshold=threshold)
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
-        """Return `f1`, `exact` and `rows`, and the same of the rows with an answer and of those without."""
-        accepted, given = [answers.texts_of(label) for label in expected], ["".join(answers.texts_of(text)[:1]) for text in predicted]
-        pairs = list(zip(given, accepted, strict=True))
+        """Return `f1`, `exact` and `rows`, also for rows with and without an answer."""
+        accepted, predictions = [answers.texts_of(label) for label in expected], ["".join(answers.texts_of(text)[:1]) for text in predicted]
+        pairs = list(zip(predictions, accepted, strict=True))
         f1 = np.array([scores.f1(text, texts) for text, texts in pairs], dtype=np.float64)
         exact = np.array([scores.exact(text, texts) for text, texts in pairs], dtype=np.float64)
         has = np.array([bool(texts) for texts in accepted], dtype=np.float64)
@@ -211,38 +209,40 @@ class Task(Base):
         }
 
     def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Return a context's first sentence, the sentence most like the question, and what is new in that one."""
+        """Predict the first sentence, the sentence most similar to the question, and its words that are not in the question."""
         return baselines.predict(train, test, self.options.unanswerable)
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
-        """Return whether there is an answer, its length in words, the question word, and the context's length in words."""
-        return pages.slices(rows)
+        """Return slices by answerability, answer length, question word and context length."""
+        return tables.slices(rows)
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
-        """Return the worst answers beside what was expected and, where questions may have none, how often one was given."""
-        return pages.tables(rows, found, self.options.unanswerable)
+    def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
+        """Return the worst answers with the expected ones, and the counts of answered questions if unanswerable."""
+        return tables.tables(rows, predictions, self.options.unanswerable)
 
     def _read(self, question: str, context: str, cell: str, impossible: bool) -> tuple[str, str]:
-        """Return the label of a row, or "[]" and what is wrong with it."""
+        """Return the label of a row and "", or "[]" and the error."""
         for name, text in (("question", question), ("context", context)):
             if not text.strip():
                 return "[]", f"{name} is empty"
         try:
-            found = answers.spans(cell, context)
+            spans = answers.spans(cell, context)
         except answers.BadAnswers as error:
             return "[]", str(error)
-        if impossible and found:
+        if impossible and spans:
             return "[]", answers.BOTH
-        if not found and not self.options.unanswerable:
+        if not spans and not self.options.unanswerable:
             return "[]", answers.NONE
-        return answers.canonical([span.text for span in found]), ""
+        return answers.canonical([span.text for span in spans]), ""
 
-    def _report(self, pieces: Sequence[Feature], places: Sequence[tuple[int, int] | None], wanted: int) -> None:
-        """Log what learning misses: answers that are in no piece as a whole, and those too long to be answered."""
-        held = {piece.row: place for piece, place in zip(pieces, places, strict=True) if place is not None}
-        long = sum(last - first >= self.options.max_answer_tokens for first, last in held.values())
-        log.info("%d questions, %d of them with an answer, in %d pieces", len({piece.row for piece in pieces}), wanted, len(pieces))
-        if lost := wanted - len(held):
-            log.warning("%d of %d answers are in no piece as a whole: raise task_options.stride or preprocess.max_length", lost, wanted)
-        if long:
-            log.warning("%d of %d answers have more than task_options.max_answer_tokens tokens and cannot be answered", long, wanted)
+    def _report(self, pieces: Sequence[Feature], locations: Sequence[tuple[int, int] | None], answered: int) -> None:
+        """Log the answers that no piece contains completely, and those that are too long."""
+        located = {piece.row: location for piece, location in zip(pieces, locations, strict=True) if location is not None}
+        too_long = sum(last - first >= self.options.max_answer_tokens for first, last in located.values())
+        log.info("%d questions, %d with an answer, in %d pieces", len({piece.row for piece in pieces}), answered, len(pieces))
+        if split := answered - len(located):
+            log.warning(
+                "no piece contains %d of %d answers completely: raise task_options.stride or preprocess.max_length", split, answered
+            )
+        if too_long:
+            log.warning("%d of %d answers are longer than task_options.max_answer_tokens and cannot be predicted", too_long, answered)

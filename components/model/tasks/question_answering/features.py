@@ -1,33 +1,35 @@
-"""Question and context as the model reads them: a long context becomes several pieces that overlap, each behind the whole question."""
+"""Tokenization of question and context; a long context becomes several overlapping pieces, each with the full question."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from components.core.errors import BadParams
+from components.core.errors import BadModel, BadParams
+from components.model.support import pretrained
 from components.model.support.control_tokens import plain
 from components.model.tasks.question_answering.answers import Span
 
 Ints = npt.NDArray[np.int64]
 
-_LEAST = 4  # tokens that question and context need together
+_MIN_TOKENS = 4  # of question and context together
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A piece of the row `row`: `inputs` are the model's, by name, each (tokens,).
+    """A piece of the row `row` with the model `inputs` by name, each (tokens,).
 
-    Tokens `first` to `last` - 1 are those of the context; `offsets` (last - first, 2) are the characters of the context that each
-    stands for. `covers` are the characters that are wholly in this piece, those that make no token included. `nothing` is the
-    token that stands for no answer: the classification token, wherever the model has it, or the first one.
+    Tokens `first` to `last` - 1 belong to the context; `offsets` (last - first, 2) are their character ranges in the context. `covers` is
+    the character range of this piece, including characters without tokens. `no_answer` is the position of the no-answer token: the
+    classification token if there is one, else the first token.
     """
 
     row: int
     inputs: dict[str, list[int]]
-    nothing: int
+    no_answer: int
     first: int
     last: int
     offsets: Ints
@@ -37,26 +39,38 @@ class Feature:
         return len(self.inputs["input_ids"])
 
     def locate(self, answer: Span) -> tuple[int, int] | None:
-        """Return the first and the last token of `answer`; None where it is not wholly in this piece, or makes no token."""
+        """Return the first and last token of `answer`; None if this piece does not contain all of it, or it has no token."""
         inside = self.covers[0] <= answer.start and answer.end <= self.covers[1]
         touched = np.flatnonzero((self.offsets[:, 1] > answer.start) & (self.offsets[:, 0] < answer.end)) if inside else np.array([])
         return (self.first + int(touched[0]), self.first + int(touched[-1])) if len(touched) else None
 
 
-def features(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, max_length: int, stride: int) -> list[Feature]:
-    """Return the pieces of each row in its order: `max_length` tokens at most, `stride` of them shared by neighbours.
-
-    Of the tokens left beside the special ones the question keeps half, and is cut behind them; `stride` is a third at most, so
-    that every piece gets on. A special token that is typed in a text is text.
+def load_tokenizer(base: Path) -> Any:
+    """Load a fast tokenizer that pads and truncates on the right.
 
     Raises:
-        BadParams: `max_length` leaves no room.
+        BadModel: the tokenizer is missing, or has no character offsets.
+    """
+    tokenizer = pretrained.load_tokenizer(base)
+    if not tokenizer.is_fast:
+        raise BadModel(f"the tokenizer in {base} has no character offsets; choose a base.model with a fast tokenizer (tokenizer.json)")
+    tokenizer.padding_side = tokenizer.truncation_side = "right"
+    return tokenizer
+
+
+def features(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, max_length: int, stride: int) -> list[Feature]:
+    """Return the pieces of each row in order, of at most `max_length` tokens with an overlap of `stride`.
+
+    The question is truncated to half of the non-special tokens; `stride` is limited to a third. Special tokens typed in a text are text.
+
+    Raises:
+        BadParams: `max_length` is too small.
     """
     tokenizer = plain(tokenizer)
     room = max_length - tokenizer.num_special_tokens_to_add(pair=True)
-    if room < _LEAST:
-        least = max_length - room + _LEAST
-        raise BadParams(f"params.yaml: preprocess.max_length is {max_length}; a question with its context needs {least} tokens or more")
+    if room < _MIN_TOKENS:
+        needed = max_length - room + _MIN_TOKENS
+        raise BadParams(f"params.yaml: preprocess.max_length is {max_length}, expected at least {needed} for a question with its context")
     if not len(questions):
         return []
     encoded = tokenizer(
@@ -72,43 +86,43 @@ def features(questions: Sequence[str], contexts: Sequence[str], tokenizer: Any, 
     )
     rows = encoded["overflow_to_sample_mapping"]
     names = sorted(set(encoded.keys()) - {"overflow_to_sample_mapping", "offset_mapping"})
-    found = []
-    for place, row in enumerate(rows):
-        inputs = {name: list(encoded[name][place]) for name in names}
-        own = [token for token, part in enumerate(encoded.sequence_ids(place)) if part == 1]
-        first, last = (own[0], own[-1] + 1) if own else (0, 0)
-        offsets: Ints = np.array(encoded["offset_mapping"][place][first:last], dtype=np.int64).reshape(-1, 2)
-        begins = not own or place == 0 or rows[place - 1] != row
-        ends = not own or place + 1 == len(rows) or rows[place + 1] != row
+    pieces = []
+    for index, row in enumerate(rows):
+        inputs = {name: list(encoded[name][index]) for name in names}
+        context_tokens = [token for token, part in enumerate(encoded.sequence_ids(index)) if part == 1]
+        first, last = (context_tokens[0], context_tokens[-1] + 1) if context_tokens else (0, 0)
+        offsets: Ints = np.array(encoded["offset_mapping"][index][first:last], dtype=np.int64).reshape(-1, 2)
+        begins = not context_tokens or index == 0 or rows[index - 1] != row
+        ends = not context_tokens or index + 1 == len(rows) or rows[index + 1] != row
         covers = (0 if begins else int(offsets[0, 0]), len(contexts[row]) if ends else int(offsets[-1, 1]))
-        found.append(Feature(row, inputs, _nothing(inputs["input_ids"], tokenizer), first, last, offsets, covers))
-    return found
+        pieces.append(Feature(row, inputs, _no_answer(inputs["input_ids"], tokenizer), first, last, offsets, covers))
+    return pieces
 
 
 def shortened(questions: Sequence[str], tokenizer: Any, at_most: int) -> list[str]:
-    """Return the questions, each cut behind its token number `at_most`."""
-    plain = tokenizer(
+    """Truncate each question to `at_most` tokens."""
+    encoded = tokenizer(
         list(questions), add_special_tokens=False, return_offsets_mapping=True, return_attention_mask=False, truncation=False, verbose=False
     )
     return [
         text if len(marks) <= at_most else text[: marks[at_most - 1][1]]
-        for text, marks in zip(questions, plain["offset_mapping"], strict=True)
+        for text, marks in zip(questions, encoded["offset_mapping"], strict=True)
     ]
 
 
-def best_span(start: npt.NDArray[np.float64], end: npt.NDArray[np.float64], longest: int) -> tuple[int, int, float]:
-    """Return first and last token, and score, of the best span of up to `longest` tokens; `start` and `end` are logits (tokens,).
+def best_span(start: npt.NDArray[np.float64], end: npt.NDArray[np.float64], max_tokens: int) -> tuple[int, int, float]:
+    """Return first token, last token and score of the best span of up to `max_tokens`; `start` and `end` are logits (tokens,).
 
-    Every span is looked at; of equal ones the first counts. The score is the sum of both logits (Devlin et al. 2019, BERT, 4.2).
+    On ties the first span wins. The score is the sum of both logits (Devlin et al. 2019, BERT, 4.2).
     """
     best = (0, 0, -np.inf)
-    for width in range(min(longest, len(start))):
+    for width in range(min(max_tokens, len(start))):
         sums = start[: len(start) - width] + end[width:]
-        place = int(sums.argmax())
-        if (sums[place], -place) > (best[2], -best[0]):
-            best = (place, place + width, float(sums[place]))
+        first = int(sums.argmax())
+        if (sums[first], -first) > (best[2], -best[0]):
+            best = (first, first + width, float(sums[first]))
     return best
 
 
-def _nothing(ids: list[int], tokenizer: Any) -> int:
+def _no_answer(ids: list[int], tokenizer: Any) -> int:
     return ids.index(tokenizer.cls_token_id) if tokenizer.cls_token_id in ids else 0

@@ -1,7 +1,7 @@
-"""Exact match and F1 of answers as SQuAD counts them.
+"""Exact match and F1 of answers as in SQuAD.
 
 Equal to the official script of version 2.0 (evaluate-v2.0.py; Rajpurkar et al. 2018, "Know What You Don't Know"), which for
-answers with words equals that of 1.1. Shares, not per cent. The standard library and numpy alone.
+answers with words equals version 1.1. Values are between 0 and 1.
 """
 
 import re
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 
-_EQUAL = 1e-9  # sums of F1 in another order differ by less
+_TOLERANCE = 1e-9  # for sums of F1 in another order
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -25,17 +25,17 @@ def normalised(text: str) -> str:
 
 
 def exact(predicted: str, expected: Sequence[str]) -> float:
-    """Return 1 where `predicted` is one of the accepted answers, normalised; "" stands for no answer."""
+    """Return 1 if `predicted` equals an accepted answer after normalisation; "" is no answer."""
     return float(any(normalised(predicted) == normalised(answer) for answer in accepted(expected)))
 
 
 def f1(predicted: str, expected: Sequence[str]) -> float:
-    """Return the best F1 of the bags of words of `predicted` and one of the accepted answers; "" stands for no answer."""
+    """Return the best bag-of-words F1 of `predicted` with an accepted answer; "" is no answer."""
     return max(_f1(normalised(predicted).split(), normalised(answer).split()) for answer in accepted(expected))
 
 
 def accepted(expected: Sequence[str]) -> list[str]:
-    """Return the answers that have a word; where there are none, the right answer is none."""
+    """Return the answers that contain a word; [""] (no answer) if there are none."""
     return [answer for answer in expected if normalised(answer)] or [""]
 
 
@@ -47,11 +47,11 @@ def _f1(predicted: list[str], expected: list[str]) -> float:
 
 
 def best_threshold(margins: Floats, answered: Floats, unanswered: Floats) -> float:
-    """Return the threshold at which the mean score is highest if a question is left unanswered whose margin is above it.
+    """Return the threshold with the highest mean score if questions with a larger margin stay unanswered.
 
-    `margins` (rows,) are the scores of no answer less those of the best span; `answered` and `unanswered` (rows,) are what each row
-    gains in either case. Thresholds lie between the rows' margins: `find_best_thresh` of the official script takes a margin itself, and
-    a rounding decides on that row. Of equally good ones the nearest to 0 is taken; without rows it is 0.
+    `margins` (rows,) are no-answer scores minus span scores; `answered` and `unanswered` (rows,) are the scores of each row in either case.
+    Candidates are midpoints between margins; `find_best_thresh` of the official script uses the margins, so that rounding decides the row.
+    On ties the threshold nearest to 0 is used; without rows it is 0.
     """
     if not len(margins):
         return 0.0
@@ -60,5 +60,5 @@ def best_threshold(margins: Floats, answered: Floats, unanswered: Floats) -> flo
     edges = np.unique(margins)
     candidates = np.concatenate([[0.0, edges[0] - 1, edges[-1] + 1], (edges[1:] + edges[:-1]) / 2])
     totals = gains[np.searchsorted(margins[order], candidates, side="right")]
-    best = candidates[totals >= totals.max() - _EQUAL]
-    return round(float(best[np.abs(best).argmin()]), 4)  # another machine's last digits must not make another model
+    best = candidates[totals >= totals.max() - _TOLERANCE]
+    return round(float(best[np.abs(best).argmin()]), 4)  # hardware differences must not change the model

@@ -1,8 +1,7 @@
-"""SQuAD's JSON as rows: `python -m components.model.tasks.question_answering.squad FILE OUT.jsonl`.
+"""Convert SQuAD JSON to rows: `python -m components.model.tasks.question_answering.squad FILE OUT.jsonl`.
 
-Reads a file in the form of SQuAD 1.1 or 2.0 (data, paragraphs, qas) and writes a line for each question: id, group, question,
-context, answers. Questions of one context are one group, so that they stay in one split and are resampled together; with
-`--group title`, those of one article.
+Reads SQuAD 1.1 or 2.0 (data, paragraphs, qas) and writes one line per question: id, group, question, context, answers. Questions about one
+context form a group, which stays in one split; with `--group title`, those of one article.
 """
 
 import argparse
@@ -14,7 +13,7 @@ from typing import Any
 
 from components.core.errors import BadSource
 from components.core.exits import run_command
-from components.model.tasks.question_answering.contexts import group_of
+from components.model.tasks.question_answering.answers import group_of
 
 _FORM = "expected SQuAD's JSON: an object with data, a list of articles with paragraphs, each with a context and qas"
 
@@ -22,10 +21,10 @@ _FORM = "expected SQuAD's JSON: an object with data, a list of articles with par
 def rows(data: Any, group: str = "context") -> Iterator[dict[str, Any]]:
     """Yield the questions of the parsed file `data`; `group` is context or title.
 
-    Plausible answers to questions that have none are left out.
+    Plausible answers of unanswerable questions are skipped.
 
     Raises:
-        BadSource: it has another form.
+        BadSource: the format is invalid.
     """
     for article in _parts(data, "data"):
         for paragraph in _parts(article, "paragraphs"):
@@ -33,8 +32,8 @@ def rows(data: Any, group: str = "context") -> Iterator[dict[str, Any]]:
             name = _text(article, "title") if group == "title" else group_of(context)
             for question in _parts(paragraph, "qas"):
                 impossible = question.get("is_impossible") is True
-                given = [] if impossible else _parts(question, "answers")
-                answers = {"text": [one.get("text") for one in given], "answer_start": [one.get("answer_start") for one in given]}
+                items = [] if impossible else _parts(question, "answers")
+                answers = {"text": [item.get("text") for item in items], "answer_start": [item.get("answer_start") for item in items]}
                 text = _text(question, "question")
                 yield {"id": str(question.get("id")), "group": name, "question": text, "context": context, "answers": answers}
 
@@ -43,7 +42,7 @@ def convert(source: Path, out: Path, group: str = "context") -> int:
     """Write the questions of the file `source` to `out` as JSON lines, and return their number.
 
     Raises:
-        BadSource: the file is missing, is not JSON, or has another form; `out` is then not written.
+        BadSource: the file is missing or invalid; `out` is not written.
     """
     try:
         data = json.loads(source.read_text(encoding="utf-8-sig"))
@@ -51,33 +50,33 @@ def convert(source: Path, out: Path, group: str = "context") -> int:
         raise BadSource(f"{source} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise BadSource(f"{source} is not JSON: {error}") from None
-    found = [json.dumps(row, ensure_ascii=False) for row in rows(data, group)]
-    out.write_text("".join(f"{line}\n" for line in found), encoding="utf-8")
-    return len(found)
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows(data, group)]
+    out.write_text("".join(lines), encoding="utf-8")
+    return len(lines)
 
 
 def main() -> None:
-    """Convert the file named on the command line."""
-    parser = argparse.ArgumentParser(description="SQuAD's JSON as one question a line")
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description="Convert SQuAD JSON to one question per line")
     parser.add_argument("file", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--group", choices=("context", "title"), default="context", help="what stays together in one split")
-    given = parser.parse_args()
-    print(f"{given.out}: {convert(given.file, given.out, given.group)} questions")
+    parser.add_argument("--group", choices=("context", "title"), default="context", help="which questions stay together in one split")
+    arguments = parser.parse_args()
+    print(f"{arguments.out}: {convert(arguments.file, arguments.out, arguments.group)} questions")
 
 
 def _parts(value: Any, name: str) -> list[Mapping[str, Any]]:
-    found = value.get(name) if isinstance(value, Mapping) else None
-    if not isinstance(found, list) or not all(isinstance(part, Mapping) for part in found):
-        raise BadSource(f"{_FORM}; {name!r} is no list of objects")
-    return found
+    items = value.get(name) if isinstance(value, Mapping) else None
+    if not isinstance(items, list) or not all(isinstance(part, Mapping) for part in items):
+        raise BadSource(f"{_FORM}; {name!r} is not a list of objects")
+    return items
 
 
 def _text(value: Mapping[str, Any], name: str) -> str:
-    found = value.get(name)
-    if not isinstance(found, str):
-        raise BadSource(f"{_FORM}; a {name} is no text")
-    return found
+    text = value.get(name)
+    if not isinstance(text, str):
+        raise BadSource(f"{_FORM}; {name!r} is not a text")
+    return text
 
 
 if __name__ == "__main__":

@@ -1,7 +1,4 @@
-"""Encoder-decoders in torch: loaded, or made of an encoder; what their batches are; and how they write.
-
-Imported only where a model is at hand, for it imports torch.
-"""
+"""Encoder-decoders in torch: loading, collation and generation. Imported on demand, because it imports torch."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,19 +11,19 @@ from transformers import AutoConfig, DataCollatorForSeq2Seq, EncoderDecoderModel
 
 from components.artifacts.predictions import ModelOutput
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadModel, BadParams
+from components.core.errors import BadModel, BadParams, first_line
 from components.core.text import UnicodeForm, normalise
 from components.model.support import generation, pretrained
 from components.model.support.control_tokens import plain
 from components.model.support.foreign_code import refuse_foreign_code
-from components.model.tasks.sequence_to_sequence import Options, reading
+from components.model.tasks.sequence_to_sequence import Options, source_tokenizer
 
 _PAIRED = ("bert", "roberta", "xlm-roberta", "camembert", "electra")  # encoders that transformers can turn into a decoder
-_OFFSET = ("roberta", "xlm-roberta", "camembert")  # count positions from the padding id on
+_OFFSET = ("roberta", "xlm-roberta", "camembert")  # positions start after the padding id
 
 
 def build(base: Path, tokenizer: Any, options: Options) -> Any:
-    """Load the model in `base`, with its search settings put as `options` say; see `Task.build_model`."""
+    """Load the model in `base` with the generation settings of `options`; see `Task.build_model`."""
     config = _config(base)
     if config.is_encoder_decoder:
         model = pretrained.load_model("AutoModelForSeq2SeqLM", base, head=False)
@@ -34,7 +31,7 @@ def build(base: Path, tokenizer: Any, options: Options) -> Any:
         model = _pair(base, config.model_type, tokenizer)
     model.config.decoder_start_token_id = start_of(tokenizer)
     model.generation_config = generation.generation_config(model, tokenizer, **options.search())
-    # EncoderDecoderModel warns at every pass that its loss is no longer that of release 4.11.
+    # EncoderDecoderModel warns at every pass that its loss changed after release 4.11.
     warnings.filterwarnings("ignore", "Version v4.12.0 introduces", FutureWarning)
     _refuse_too_long(model, options)
     return model
@@ -45,22 +42,22 @@ def _config(base: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises OSError, ValueError, KeyError and more for a broken folder
-        raise BadModel(f"the config in {base} cannot be loaded: {pretrained.first_line(error)}") from error
+        raise BadModel(f"the config in {base} cannot be loaded: {first_line(error)}") from error
 
 
-def _pair(base: Path, kind: str, tokenizer: Any) -> Any:
-    """Make an encoder-decoder of an encoder.
+def _pair(base: Path, architecture: str, tokenizer: Any) -> Any:
+    """Build an encoder-decoder from an encoder.
 
     Rothe, Narayan & Severyn, "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks" (2020).
     """
-    if kind not in _PAIRED:
+    if architecture not in _PAIRED:
         raise BadModel(
-            f"the model in {base} is a {kind}: expected an encoder-decoder (T5, BART, Marian …), or an encoder that can become one "
+            f"the model in {base} is a {architecture}: expected an encoder-decoder (T5, BART, Marian …) or an encoder "
             f"({', '.join(_PAIRED)})"
         )
     encoder = pretrained.load_model("AutoModel", base)
-    made_anew = ("crossattention",)  # an encoder has none
-    decoder = pretrained.load_model("AutoModelForCausalLM", base, fresh=made_anew, is_decoder=True, add_cross_attention=True)
+    new_weights = ("crossattention",)  # missing in an encoder
+    decoder = pretrained.load_model("AutoModelForCausalLM", base, fresh=new_weights, is_decoder=True, add_cross_attention=True)
     model: Any = EncoderDecoderModel(encoder=encoder, decoder=decoder)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.eos_token_id = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
@@ -76,39 +73,39 @@ def _refuse_too_long(model: Any, options: Options) -> None:
     positions -= decoder.pad_token_id + 1 if decoder.model_type in _OFFSET else 0
     for name in ("max_target_length", "max_new_tokens"):
         if (tokens := getattr(options, name)) > positions:
-            raise BadParams(f"params.yaml: task_options.{name} is {tokens}, and the base model's decoder has {positions} positions")
+            raise BadParams(f"params.yaml: task_options.{name} is {tokens}, expected at most {positions}, the positions of the decoder")
 
 
 def start_of(tokenizer: Any) -> int:
-    """Return the id of the token that the decoder starts from: the config's, or for an encoder's folder the one that begins its texts.
+    """Return the decoder start token id, from the config, or else the first token of the tokenizer.
 
     Raises:
-        BadModel: neither config nor tokenizer names one.
+        BadModel: config and tokenizer do not define it.
     """
-    folder = Path(tokenizer.name_or_path)  # a collator knows no other way to the config
-    named = getattr(_config(folder), "decoder_start_token_id", None)
-    written = pretrained.settings(folder / "generation_config.json").get("decoder_start_token_id")
-    for found in (named, written, tokenizer.cls_token_id, tokenizer.bos_token_id):
-        if found is not None:
-            return int(found)
-    raise BadModel(f"{folder}/config.json has no decoder_start_token_id, and the tokenizer no token that begins a text")
+    folder = Path(tokenizer.name_or_path)  # the collator has only the tokenizer
+    configured = getattr(_config(folder), "decoder_start_token_id", None)
+    generation_start = pretrained.settings(folder / "generation_config.json").get("decoder_start_token_id")
+    for token in (configured, generation_start, tokenizer.cls_token_id, tokenizer.bos_token_id):
+        if token is not None:
+            return int(token)
+    raise BadModel(f"{folder}/config.json has no decoder_start_token_id, and the tokenizer has neither a cls nor a bos token")
 
 
 def target_ids(targets: list[str], tokenizer: Any) -> list[list[int]]:
-    """Return the token ids of targets, with the end and without the token that the decoder starts from."""
+    """Return the token ids of targets, with the end token and without the decoder start token."""
     start = start_of(tokenizer)
-    found = plain(tokenizer)(text_target=targets, truncation=False, padding=False, verbose=False)["input_ids"]
-    return [ids[1:] if len(ids) > 1 and ids[0] == start else ids for ids in found]
+    encoded = plain(tokenizer)(text_target=targets, truncation=False, padding=False, verbose=False)["input_ids"]
+    return [ids[1:] if len(ids) > 1 and ids[0] == start else ids for ids in encoded]
 
 
 class Collator:
-    """Makes a batch of encoded rows: sources padded, targets padded with -100, and shifted into what the decoder reads.
+    """Pads sources, pads targets with -100, and adds the decoder inputs (shifted targets).
 
-    The shift stands here and not in the model because label smoothing takes the labels away before the model sees them.
+    The model cannot shift them, because label smoothing removes the labels before the forward pass.
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        """Pad as `tokenizer` does."""
+        """Read the padding and start tokens of `tokenizer`."""
         self._pad = DataCollatorForSeq2Seq(tokenizer)
         self._pad_id = tokenizer.pad_token_id
         self._start = start_of(tokenizer)
@@ -118,19 +115,19 @@ class Collator:
         batch: dict[str, Any] = dict(self._pad(rows))
         labels = batch["labels"]
         start = torch.full((len(labels), 1), self._start, dtype=labels.dtype)
-        read = torch.cat([start, labels[:, :-1]], dim=1)
-        return batch | {"decoder_input_ids": read.masked_fill(read == -100, self._pad_id), "use_cache": False}
+        shifted = torch.cat([start, labels[:, :-1]], dim=1)
+        return batch | {"decoder_input_ids": shifted.masked_fill(shifted == -100, self._pad_id), "use_cache": False}
 
 
 class Writer:
-    """A trained model that answers raw sources; the same code serves evaluation, the registry's model and `retune predict`."""
+    """A trained sequence-to-sequence model."""
 
     def __init__(self, folder: Path, options: Options, tokenizer: Any) -> None:
         """Load model and retune.json from `folder`.
 
         Raises:
-            NotThere: the folder or its retune.json is missing.
-            BadModel: the folder holds no model that may be loaded.
+            NotFound: the folder or its retune.json is missing.
+            BadModel: the model cannot be loaded.
         """
         self.spec = ModelSpec.read(folder)
         self._options = options
@@ -138,20 +135,20 @@ class Writer:
         self._model = build(folder, tokenizer, options).eval()
 
     def answer(self, rows: pd.DataFrame, batch_size: int = 64) -> ModelOutput:
-        """Answer the column `source` of `rows`: batched by length, so that little is padding."""
+        """Generate a target for each `source`, batched by length to reduce padding."""
         form = cast(UnicodeForm, self.spec.unicode_form)
         texts = [self._options.prefix + normalise(str(text), form) for text in rows["source"]]
-        order = sorted(range(len(texts)), key=lambda place: (len(texts[place]), texts[place]))
+        order = sorted(range(len(texts)), key=lambda index: (len(texts[index]), texts[index]))
         answers = [""] * len(texts)
         for start in range(0, len(order), batch_size):
-            places = order[start : start + batch_size]
-            for place, written in zip(places, self._write([texts[place] for place in places]), strict=True):
-                answers[place] = written
+            indexes = order[start : start + batch_size]
+            for index, text in zip(indexes, self._write([texts[index] for index in indexes]), strict=True):
+                answers[index] = text
         return ModelOutput.texts(answers)
 
     def _write(self, texts: Sequence[str]) -> list[str]:
-        reads = reading(self._tokenizer, self._options.prefix)
-        inputs = reads(list(texts), truncation=True, max_length=self.spec.max_length, padding=True, return_tensors="pt")
+        encode = source_tokenizer(self._tokenizer, self._options.prefix)
+        inputs = encode(list(texts), truncation=True, max_length=self.spec.max_length, padding=True, return_tensors="pt")
         with torch.inference_mode():
-            written = self._model.generate(**inputs)
-        return [text.strip() for text in self._tokenizer.batch_decode(written, skip_special_tokens=True)]
+            generated = self._model.generate(**inputs)
+        return [text.strip() for text in self._tokenizer.batch_decode(generated, skip_special_tokens=True)]

@@ -1,4 +1,4 @@
-"""Texts, or pairs of them, as a model of any family reads them."""
+"""Tokenization of texts and pairs of texts for all model families."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -9,40 +9,40 @@ from components.core.text import UnicodeForm, normalise
 
 PAIR = ("text_a", "text_b")
 BETWEEN = " \u241e "
-"""Stands between the texts of a pair in `text`: the picture of the record separator, which no text has."""
+"""Separates the texts of a pair in `text`: the symbol for the record separator."""
 
 Texts = tuple[list[str], ...]
-"""One list of texts, or two of the same length."""
+"""One list of texts, or two lists of equal length."""
 
 
 def texts_of(rows: pd.DataFrame, pair: bool, form: str) -> Texts:
-    """Return the texts of `rows`, normalised as in training."""
+    """Return the normalised texts of `rows`."""
     return tuple([normalise(text, cast(UnicodeForm, form)) for text in rows[column]] for column in (PAIR if pair else ("text",)))
 
 
 def joined(rows: pd.DataFrame) -> list[str]:
-    """Return both texts of each row as one, by which rows are told apart."""
-    return [f"{one}{BETWEEN}{other}" for one, other in zip(rows["text_a"], rows["text_b"], strict=True)]
+    """Join the two texts of each row, to compare rows."""
+    return [f"{a}{BETWEEN}{b}" for a, b in zip(rows["text_a"], rows["text_b"], strict=True)]
 
 
 def tokenize(tokenizer: Any, texts: Texts, **settings: Any) -> Any:
-    """Return what `tokenizer` makes of the texts.
+    """Tokenize the texts.
 
-    Where a model finds its place by the end or padding token, as BART, T5 and language models do, one written in a text must not count;
-    and where a tokenizer marks neither ends nor pairs, an empty text is an end token, and the second text of a pair starts a new line.
+    End and padding tokens inside a text are replaced, because BART, T5 and language models locate the pooled token by them. If the
+    tokenizer adds no special tokens, an empty text becomes an end token, and the second text of a pair starts with a new line.
     """
     for token in filter(None, (tokenizer.eos_token, tokenizer.pad_token)):
-        texts = tuple([text.replace(token, " ") for text in each] for each in texts)
+        texts = tuple([text.replace(token, " ") for text in column] for column in texts)
     bare = tokenizer.num_special_tokens_to_add(pair=False)
     if len(texts) == 2 and tokenizer.num_special_tokens_to_add(pair=True) <= bare:
         texts = (texts[0], [f"\n{text}" for text in texts[1]])
     if not bare and tokenizer.eos_token:
-        texts = tuple([text or tokenizer.eos_token for text in each] for each in texts)
+        texts = tuple([text or tokenizer.eos_token for text in column] for column in texts)
     return tokenizer(*texts, **settings)
 
 
 def lengths(tokenizer: Any, texts: Texts) -> Sequence[int]:
-    """Return the length of each row in tokens, special ones included, before truncation."""
+    """Return the length of each row in tokens before truncation, including special tokens."""
     inputs = tokenize(
         tokenizer, texts, truncation=False, padding=False, return_attention_mask=False, return_token_type_ids=False, verbose=False
     )

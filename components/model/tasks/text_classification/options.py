@@ -9,7 +9,7 @@ from components.core.text import canonical_label
 
 KINDS = ("single", "multi", "ordinal", "regression")
 
-_READ_BY = {
+_USED_BY = {
     "labels": ("multi",),
     "separator": ("multi",),
     "thresholds": ("multi",),
@@ -21,66 +21,63 @@ _READ_BY = {
 
 
 class Options(Section):
-    """What is answered, from what, and by what head; a field that the `kind` does not read is an error."""
+    """The label type, input columns and head; a field that the `kind` does not use is an error."""
 
     kind: Literal["single", "multi", "ordinal", "regression"] = Field(
-        "single", description="what a label is: one of k, any number of k, one of k levels in order, or a number"
+        "single", description="label type: one of k labels, any number of k labels, one of k ordered levels, or a number"
     )
-    pair: bool = Field(False, description="two texts a row, in the columns text_a and text_b, instead of one in text")
+    pair: bool = Field(False, description="read two texts per row, from the columns text_a and text_b, instead of text")
     labels: tuple[str, ...] = Field(
-        (), description="multi: the allowed labels, over which macro-F1 is then measured; empty: every label seen"
+        (), description="multi: the allowed labels; macro-F1 is then a test metric; empty: all labels in the data"
     )
-    separator: str = Field(";", min_length=1, description="multi: between labels, where the cell is not a JSON list")
+    separator: str = Field(";", min_length=1, description="multi: separator of labels in a cell that is not a JSON list")
     thresholds: dict[str, float] = Field(
-        {},
-        description="multi: probability from which a label is answered; of those not named, fitted on the validation split after training",
+        {}, description="multi: minimum probability per label; missing ones are fitted on the validation split after training"
     )
-    levels: tuple[str, ...] = Field((), description="ordinal: from the lowest to the highest; empty: the labels are numbers")
+    levels: tuple[str, ...] = Field((), description="ordinal: levels from lowest to highest; empty: the labels are numbers")
     centre: float | None = Field(
-        None, description="regression: what is learnt is (label - centre) / spread; null: the mean of the training labels"
+        None, description="regression: the target is (label - centre) / spread; null: the mean of the training labels"
     )
     spread: float | None = Field(None, gt=0, description="regression: see centre; null: the standard deviation of the training labels")
     class_weights: Literal["none", "balanced"] | dict[str, float] = Field(
-        "none", description="of the loss: none; balanced, inversely to how common a label is among the training rows; or label: weight"
+        "none", description="class weights in the loss: none; balanced (inverse to the frequency in the training rows); or label: weight"
     )
     pooling: Literal["default", "cls", "mean", "max"] = Field(
-        "default", description="of the tokens' vectors, for the head; default: the architecture's own"
+        "default", description="pooling of the token vectors before the head; default: that of the architecture"
     )
-    head_hidden: int = Field(0, ge=0, le=65_536, description="width of a hidden layer of the head; 0: none beyond the architecture's own")
-    head_dropout: float | None = Field(
-        None, ge=0, lt=1, description="share of the head's inputs that are dropped; null: the architecture's own"
-    )
+    head_hidden: int = Field(0, ge=0, le=65_536, description="width of a hidden layer in the head; 0: the head of the architecture")
+    head_dropout: float | None = Field(None, ge=0, lt=1, description="dropout of the head; null: that of the architecture")
 
     @field_validator("labels", "levels")
     @classmethod
     def _distinct(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        names = tuple(map(canonical_label, names))  # as those of the data are read
+        names = tuple(map(canonical_label, names))
         if len(names) == 1 or len(set(names)) < len(names) or not all(name.strip() for name in names):
-            raise ValueError("expected none, or two or more different names, none of them empty")
+            raise ValueError("expected no names, or at least two different non-empty names")
         return names
 
     @field_validator("thresholds")
     @classmethod
     def _are_probabilities(cls, thresholds: dict[str, float]) -> dict[str, float]:
-        if wrong := [name for name, value in thresholds.items() if not 0 < value <= 1]:
-            raise ValueError(f"expected probabilities above 0 and up to 1; {', '.join(map(repr, wrong))} has another")
+        if invalid := [name for name, value in thresholds.items() if not 0 < value <= 1]:
+            raise ValueError(f"expected probabilities above 0 and up to 1 for {', '.join(map(repr, invalid))}")
         return {canonical_label(name): value for name, value in thresholds.items()}
 
     @field_validator("class_weights")
     @classmethod
     def _are_weights(cls, weights: Any) -> Any:
-        if isinstance(weights, dict) and (wrong := [name for name, value in weights.items() if value <= 0]):
-            raise ValueError(f"expected weights above 0; {', '.join(map(repr, wrong))} has another")
+        if isinstance(weights, dict) and (invalid := [name for name, value in weights.items() if value <= 0]):
+            raise ValueError(f"expected weights above 0 for {', '.join(map(repr, invalid))}")
         return {canonical_label(name): value for name, value in weights.items()} if isinstance(weights, dict) else weights
 
     @model_validator(mode="after")
-    def _are_read(self) -> Self:
-        for name, kinds in _READ_BY.items():
+    def _are_used(self) -> Self:
+        for name, kinds in _USED_BY.items():
             if self.kind not in kinds and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is read where kind is {' or '.join(kinds)}, not {self.kind}")
+                raise ValueError(f"{name} is used only with kind {' or '.join(kinds)}, not {self.kind}")
         return self
 
     @property
     def own_head(self) -> bool:
-        """Whether a head of ours stands in the place of the architecture's."""
+        """Whether the custom head replaces the head of the architecture."""
         return (self.pooling, self.head_hidden, self.head_dropout) != ("default", 0, None)

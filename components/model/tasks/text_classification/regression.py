@@ -1,4 +1,4 @@
-"""A number: squared error. What is learnt is (label - centre) / spread, so that a learning rate means the same for every unit."""
+"""Regression: squared error of (label - centre) / spread, so that a learning rate suits every unit."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,19 +19,19 @@ from components.model.tasks.text_classification.options import Options
 from components.model.tasks.text_classification.single import named
 from components.model.tasks.text_classification.tables import by_number
 
-_WHY = "a number has no other labels that a target or a probability could go to"
+_WHY = "a number has no label distribution"
 _QUARTERS = ("lowest quarter", "second quarter", "third quarter", "highest quarter")
 
 
 class Kind:
-    """A number; equal texts may have different ones, as ratings do."""
+    """A number; equal texts may have different numbers, e.g. ratings."""
 
     classes = False
     one_answer = False
     scored = False
     ordered = False
-    metrics = ("r2", "spearman", "pearson", "neg_mse", "neg_mae")
-    measures: Mapping[str, Metric] = {
+    validation_metrics = ("r2", "spearman", "pearson", "neg_mse", "neg_mae")
+    test_metrics: Mapping[str, Metric] = {
         "r2": numbers.R2,
         "spearman": numbers.SPEARMAN,
         "neg_mse": numbers.NEG_MSE,
@@ -39,23 +39,23 @@ class Kind:
         "pearson": numbers.PEARSON,
     }
     baselines = ("mean", "tfidf")
-    refuses: Mapping[str, str] = {
+    unsupported_settings: Mapping[str, str] = {
         "label_smoothing": _WHY,
         "r_drop": _WHY,
         "calibration": _WHY,
-        "contrastive_start": "numbers have no rows of the same label",
+        "contrastive_start": "rows with numbers do not share labels",
     }
 
     def __init__(self, options: Options) -> None:
-        """Hold the options."""
+        """Store the options."""
         self._options = options
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
-        """Return the cell: a number has no name."""
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Return the cell unchanged: a number is not a label name."""
         return cell
 
     def label_of(self, cell: str) -> str:
-        """Return the number in a cell."""
+        """Return the normalised number of a cell."""
         return numbers.text(numbers.parse(cell))
 
     def labels_of(self, labels: Sequence[str]) -> tuple[str, ...]:
@@ -67,13 +67,13 @@ class Kind:
         return {}
 
     def fit_options(self, labels: Sequence[str]) -> Mapping[str, Any]:
-        """Return centre and spread in force: those of the options, or mean and standard deviation of the training labels."""
+        """Return centre and spread, from the options or else mean and standard deviation of the training labels."""
         values = np.array(labels, dtype=np.float64)
         centre, spread = float(values.mean()), float(values.std()) or 1.0
-        given = self._options
+        options = self._options
         return {
-            "centre": float(f"{centre:.8g}") if given.centre is None else given.centre,
-            "spread": float(f"{spread:.8g}") if given.spread is None else given.spread,
+            "centre": float(f"{centre:.8g}") if options.centre is None else options.centre,
+            "spread": float(f"{spread:.8g}") if options.spread is None else options.spread,
         }
 
     def targets(self, labels: Sequence[str], spec: ModelSpec) -> pa.Array:
@@ -86,54 +86,56 @@ class Kind:
         return named(["number"]) | {"problem_type": "regression"}
 
     def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
-        """Return None: squared error is the model's own loss."""
+        """Return None: the model uses squared error."""
         return None
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
-        """Return numbers in the label's unit, (rows, 1)."""
+        """Return numbers in the unit of the label, (rows, 1)."""
         centre, spread = _scale(spec)
         return logits * spread + centre
 
     def answers(self, scores: Floats, spec: ModelSpec) -> ModelOutput:
-        """Return the numbers, to five significant digits."""
+        """Return the numbers with five significant digits."""
         return ModelOutput.texts([numbers.answer(float(number)) for number in scores[:, 0]])
 
     def calibrate(self, scores: Floats, labels: Sequence[str], spec: ModelSpec) -> Mapping[str, Any]:
-        """Return nothing."""
+        """Return no options."""
         return {}
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
-        """Return the metrics, in the label's unit."""
-        found, truth = (self.scores(np.asarray(each, dtype=np.float64).reshape(-1), spec) for each in (outputs, expected))
-        statistics = numbers.sums(truth, found)
-        return {name: self.measures[name].of(statistics) for name in self.metrics}
+        """Compute the metrics in the unit of the label."""
+        predicted, truth = (self.scores(np.asarray(values, dtype=np.float64).reshape(-1), spec) for values in (outputs, expected))
+        statistics = numbers.sums(truth, predicted)
+        return {name: self.test_metrics[name].of(statistics) for name in self.validation_metrics}
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
-        """Return the sums of `numbers.sums`."""
+        """Return the statistics of `numbers.sums`."""
         return numbers.sums(np.array(expected, dtype=np.float64), np.array(predicted, dtype=np.float64))
 
     def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
-        """Return the mean, and what TF-IDF with ridge regression says."""
-        known = np.array(train["label"].tolist(), dtype=np.float64)
-        mean = ModelOutput.texts([numbers.answer(float(known.mean()))] * rows)
-        found = mean if features is None else ModelOutput.texts([numbers.answer(float(number)) for number in regressed(features, known)])
-        return {"mean": mean, "tfidf": found}
+        """Predict the mean, and with TF-IDF and ridge regression."""
+        labels = np.array(train["label"].tolist(), dtype=np.float64)
+        mean = ModelOutput.texts([numbers.answer(float(labels.mean()))] * rows)
+        tfidf = mean if features is None else ModelOutput.texts([numbers.answer(float(number)) for number in regressed(features, labels)])
+        return {"mean": mean, "tfidf": tfidf}
 
     def slices(self, labels: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Return the quarter that each expected number is in."""
-        return {"label": [_QUARTERS[place] for place in numbers.quarters([float(label) for label in labels])]}
+        """Return the quartile of each expected number."""
+        return {"label": [_QUARTERS[quarter] for quarter in numbers.quarters([float(label) for label in labels])]}
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
-        """Return what is answered to each quarter of the expected numbers, and the answers that are furthest off."""
-        expected, predicted = (np.array(each.tolist(), dtype=np.float64) for each in (found.expected, found.predicted))
-        place = np.array(numbers.quarters(expected.tolist()))
-        by_quarter = by_number("By expected number", [(name, place == at) for at, name in enumerate(_QUARTERS)], expected, predicted)
+    def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
+        """Return mean answers per quartile of the expected numbers, and the largest errors."""
+        expected, predicted = (np.array(values.tolist(), dtype=np.float64) for values in (predictions.expected, predictions.predicted))
+        quarter = np.array(numbers.quarters(expected.tolist()))
+        by_quarter = by_number(
+            "By expected number", [(name, quarter == number) for number, name in enumerate(_QUARTERS)], expected, predicted
+        )
         far = np.argsort(-np.abs(expected - predicted), kind="stable")[:10]
         texts = [str(rows["text"].iloc[row])[:200] for row in far]
-        off = tuple((text, float(expected[row]), float(predicted[row])) for text, row in zip(texts, far, strict=True))
-        return (by_quarter, ReportTable(title="Furthest off", columns=("text", "expected", "predicted"), rows=off))
+        errors = tuple((text, float(expected[row]), float(predicted[row])) for text, row in zip(texts, far, strict=True))
+        return (by_quarter, ReportTable(title="Largest errors", columns=("text", "expected", "predicted"), rows=errors))
 
 
 def _scale(spec: ModelSpec) -> tuple[float, float]:
-    """Return centre and spread of `spec`; 0 and 1 where nothing was fitted."""
+    """Return centre and spread of `spec`; 0 and 1 if they are not fitted."""
     return float(spec.options.get("centre") or 0.0), float(spec.options.get("spread") or 1.0)

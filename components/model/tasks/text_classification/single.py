@@ -12,10 +12,10 @@ import pyarrow as pa
 from components.artifacts.predictions import ModelOutput, Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.training import ModelSpec
-from components.core.errors import BadData
+from components.core.errors import BadData, BadParams
 from components.core.text import canonical_label
 from components.model.support.metrics import Metric, mean
-from components.model.tasks.text_classification import baselines, weights
+from components.model.tasks.text_classification import baselines
 from components.model.tasks.text_classification.baselines import Features
 from components.model.tasks.text_classification.kinds import Floats, Loss
 from components.model.tasks.text_classification.options import Options
@@ -31,17 +31,17 @@ class Kind:
     one_answer = True
     scored = False
     ordered = False
-    metrics = ("macro_f1", "accuracy")
-    measures: Mapping[str, Metric] = {"accuracy": mean("right", "share of the rows that are right")}
+    validation_metrics: tuple[str, ...] = ("macro_f1", "accuracy")
+    test_metrics: Mapping[str, Metric] = {"accuracy": mean("right", "share of the rows that are right")}
     baselines = ("majority", "tfidf")
-    refuses: Mapping[str, str] = {}
+    unsupported_settings: Mapping[str, str] = {}
 
     def __init__(self, options: Options) -> None:
-        """Hold the options."""
+        """Store the options."""
         self._options = options
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
-        """Return the label's name."""
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Apply `rename` to the label."""
         return rename(cell)
 
     def label_of(self, cell: str) -> str:
@@ -53,44 +53,46 @@ class Kind:
         return tuple(sorted(set(labels)))
 
     def label_counts(self, labels: Sequence[str]) -> Mapping[str, int]:
-        """Return the number of rows of each label."""
+        """Return the number of rows with each label."""
         return {str(label): int(count) for label, count in pd.Series(labels, dtype="str").value_counts().items()}
 
     def fit_options(self, labels: Sequence[str]) -> Mapping[str, Any]:
-        """Return the weights of the classes, where they are asked for."""
+        """Compute the class weights if they are enabled."""
         return fitted_weights(self._options, self.label_counts(labels))
 
     def targets(self, labels: Sequence[str], spec: ModelSpec) -> pa.Array:
-        """Return each label's number."""
+        """Return the index of each label."""
         return pa.array(label_indexes(labels, spec.labels), pa.int64())
 
     def outputs(self, spec: ModelSpec) -> Mapping[str, Any]:
         """Return the names of k outputs."""
-        return named(spec.labels) | {"problem_type": "single_label_classification"}  # what the first loss would write, were one taken
+        return named(spec.labels) | {
+            "problem_type": "single_label_classification"
+        }  # what transformers sets when it computes the first loss
 
     def loss(self, spec: ModelSpec, smoothing: float) -> Loss | None:
-        """Return weighted cross-entropy, or None: unweighted, it is the model's own."""
-        found = weights.in_order(spec.options.get("class_weights"), spec.labels)
-        return None if found is None else _weighted(found, smoothing)
+        """Return weighted cross-entropy; None without weights: the model uses the same loss."""
+        class_weights = weights_in_order(spec.options.get("class_weights"), spec.labels)
+        return None if class_weights is None else _weighted(class_weights, smoothing)
 
     def scores(self, logits: Any, spec: ModelSpec) -> Any:
-        """Return the probability of each label, at the temperature of `spec`."""
+        """Return label probabilities at the temperature of `spec`."""
         import torch
 
         return torch.softmax(logits / spec.temperature, dim=-1)
 
     def answers(self, scores: Floats, spec: ModelSpec) -> ModelOutput:
-        """Return the likeliest label."""
+        """Return the most likely label."""
         return ModelOutput.classes(scores, spec.labels)
 
     def calibrate(self, scores: Floats, labels: Sequence[str], spec: ModelSpec) -> Mapping[str, Any]:
-        """Return nothing."""
+        """Return no options."""
         return {}
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
-        """Return macro-F1 and accuracy; macro-F1 runs over all labels, a class without rows counts 0.
+        """Compute macro-F1 and accuracy.
 
-        The list is fixed so that the same number means the same from one evaluation to the next.
+        Macro-F1 is over all labels, 0 for a class without rows, so that values of different evaluations are comparable.
         """
         from sklearn.metrics import f1_score
 
@@ -99,17 +101,17 @@ class Kind:
         return {"macro_f1": float(macro), "accuracy": float(np.mean(predicted == expected))}
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
-        """Return `right`, 1 for a row with the expected label, and `rows`."""
-        right = np.array([one == other for one, other in zip(expected, predicted, strict=True)], dtype=np.float64)
+        """Return `right` (1 for a correct row) and `rows`."""
+        right = np.array([truth == answer for truth, answer in zip(expected, predicted, strict=True)], dtype=np.float64)
         return {"right": right, "rows": np.ones(len(right))}
 
     def predict_baselines(self, train: pd.DataFrame, spec: ModelSpec, rows: int, features: Features | None) -> Mapping[str, ModelOutput]:
-        """Return the commonest label, and what TF-IDF with logistic regression says."""
+        """Predict the most common label, and with TF-IDF and logistic regression."""
         shares = train["label"].value_counts(normalize=True).reindex(list(spec.labels), fill_value=0.0).to_numpy(dtype=np.float64)
         majority = np.tile(shares, (rows, 1)).astype(np.float64)
         tfidf = baselines.classified(features, train["label"].tolist(), spec.labels) if features else None
         if tfidf is None:
-            log.warning("the training texts have no words, or one label only: TF-IDF answers as the majority does")
+            log.warning("the training texts have no words or only one label: the TF-IDF baseline equals the majority baseline")
             tfidf = majority
         return {"majority": ModelOutput.classes(majority, spec.labels), "tfidf": ModelOutput.classes(tfidf, spec.labels)}
 
@@ -117,47 +119,69 @@ class Kind:
         """Return the expected label of each row."""
         return {"label": list(labels)}
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
-        """Return precision, recall, F1 and one-vs-rest AUROC of each label."""
+    def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
+        """Return precision, recall, F1 and one-vs-rest AUROC per label."""
         columns = [
-            TableColumn(label, found.expected == label, found.predicted == label, found.probabilities[:, place])
-            for place, label in enumerate(found.labels)
+            TableColumn(label, predictions.expected == label, predictions.predicted == label, predictions.probabilities[:, index])
+            for index, label in enumerate(predictions.labels)
         ]
-        return (by_label("Labels, the commonest first", columns),)
+        return (by_label("Labels, the most common first", columns),)
 
 
-def label_indexes(labels: Sequence[str], known: Sequence[str]) -> list[int]:
-    """Return the place of each label in the map `known`.
+def label_indexes(labels: Sequence[str], label_map: Sequence[str]) -> list[int]:
+    """Return the index of each label in `label_map`.
 
     Raises:
-        BadData: with the labels that are not in it.
+        BadData: labels are not in the map.
     """
-    number = {label: place for place, label in enumerate(known)}
-    if strange := sorted(set(labels) - set(number)):
-        raise BadData(f"labels {', '.join(map(repr, strange))} are not in the label map ({', '.join(known)})")
-    return [number[label] for label in labels]
+    indexes = {label: index for index, label in enumerate(label_map)}
+    if unknown := sorted(set(labels) - set(indexes)):
+        raise BadData(f"labels {', '.join(map(repr, unknown))} are not in the label map ({', '.join(label_map)})")
+    return [indexes[label] for label in labels]
 
 
 def named(names: Sequence[str]) -> dict[str, Any]:
-    """Return the settings of a config that name the model's outputs."""
-    return {"id2label": dict(enumerate(names)), "label2id": {name: place for place, name in enumerate(names)}}
+    """Return the config settings that name the model outputs."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
 
 
 def fitted_weights(options: Options, counts: Mapping[str, int]) -> dict[str, Any]:
-    """Return the options with the weights in force: fitted to `counts` where they are `balanced`."""
+    """Compute the class weights from `counts` if they are `balanced`; else check the labels of given weights."""
     if options.class_weights == "balanced":
-        return {"class_weights": weights.balanced(counts)}
+        return {"class_weights": balanced_weights(counts)}
     if isinstance(options.class_weights, dict):
-        weights.check_named(options.class_weights, sorted(counts))
+        check_weights(options.class_weights, sorted(counts))
     return {}
 
 
-def _weighted(of_labels: Sequence[float], smoothing: float) -> Loss:
-    """Return cross-entropy with a weight a label; a sum over rows divided by their number, so that no row hangs on its company."""
+def balanced_weights(counts: Mapping[str, int]) -> dict[str, float]:
+    """Return n / (k * count) per label, with mean 1 over the n rows (King & Zeng, 2001; same as scikit-learn)."""
+    present = {label: count for label, count in counts.items() if count}
+    return {label: round(sum(present.values()) / (len(present) * count), 6) for label, count in sorted(present.items())}
+
+
+def check_weights(weights: Mapping[str, float], labels: Sequence[str]) -> None:
+    """Check that all weights belong to known labels.
+
+    Raises:
+        BadParams: a weight names an unknown label.
+    """
+    if unknown := sorted(set(weights) - set(labels)):
+        names = ", ".join(map(repr, unknown))
+        raise BadParams(f"params.yaml: task_options.class_weights has unknown labels {names}; the training rows have: {', '.join(labels)}")
+
+
+def weights_in_order(weights: object, labels: Sequence[str]) -> list[float] | None:
+    """Return the weight of each label, 1 if it is not listed; None if there are no weights."""
+    return [float(weights.get(label, 1.0)) for label in labels] if isinstance(weights, Mapping) else None
+
+
+def _weighted(class_weights: Sequence[float], smoothing: float) -> Loss:
+    """Return cross-entropy with label weights, divided by the number of rows: a row's loss does not depend on the batch."""
     import torch
 
     def loss(logits: Any, labels: Any) -> Any:
-        weight = torch.tensor(of_labels, device=logits.device)
+        weight = torch.tensor(class_weights, device=logits.device)
         total = torch.nn.functional.cross_entropy(logits.float(), labels, weight=weight, reduction="sum", label_smoothing=smoothing)
         return total / len(labels)
 

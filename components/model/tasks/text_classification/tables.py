@@ -1,4 +1,4 @@
-"""What is worth reading of each label, as on a page; scikit-learn is imported inside."""
+"""Report tables by label and by number; scikit-learn is imported inside the functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,13 +11,12 @@ from components.artifacts.table import ReportTable
 Floats = npt.NDArray[np.float64]
 Cell = str | float | int | bool | None
 
-MOST = 30
-"""Rows of a table."""
+MAX_ROWS = 30
 
 
 @dataclass(frozen=True)
 class TableColumn:
-    """One label over all rows: whether it is expected and predicted, each (rows,) of bool, and its probability (rows,)."""
+    """One label over all rows: expected and predicted (rows,) as bool, and its probability (rows,)."""
 
     label: str
     expected: npt.NDArray[np.bool_]
@@ -26,17 +25,17 @@ class TableColumn:
 
 
 def by_label(title: str, columns: Sequence[TableColumn]) -> ReportTable:
-    """Return precision, recall, F1, AUROC and average precision of each label against all others, and their means.
+    """Return precision, recall, F1, AUROC and average precision per label (one vs. rest), and their means.
 
-    A label that no row has, or every row, has neither of the last two and no part in their means.
+    AUROC and average precision are undefined for labels that no row or every row has; their means leave these out.
     """
-    found = sorted((_scores(column) for column in columns), key=lambda row: (-int(str(row[1])), str(row[0])))
-    means = tuple(_mean([row[place] for row in found]) for place in range(2, 7))
-    whole = ("mean over labels", int(sum(column.expected.sum() for column in columns)), *means)
+    scores = sorted((_scores(column) for column in columns), key=lambda row: (-int(str(row[1])), str(row[0])))
+    means = tuple(_mean([row[column] for row in scores]) for column in range(2, 7))
+    mean = ("mean over labels", int(sum(column.expected.sum() for column in columns)), *means)
     return ReportTable(
         title=title,
         columns=("label", "rows", "precision", "recall", "F1", "AUROC", "average precision"),
-        rows=(whole, *found[: MOST - 1]),
+        rows=(mean, *scores[: MAX_ROWS - 1]),
     )
 
 
@@ -45,12 +44,12 @@ def _scores(column: TableColumn) -> tuple[Cell, ...]:
 
     expected, predicted = column.expected, column.predicted
     hits = int((expected & predicted).sum())
-    among, of = int(predicted.sum()), int(expected.sum())
-    parts = (hits / among if among else 0.0, hits / of if of else 0.0, 2 * hits / (among + of) if among + of else 0.0)
-    ranked = 0 < of < len(expected)
+    positive, true = int(predicted.sum()), int(expected.sum())
+    scores = (hits / positive if positive else 0.0, hits / true if true else 0.0, 2 * hits / (positive + true) if positive + true else 0.0)
+    ranked = 0 < true < len(expected)
     area = float(roc_auc_score(expected, column.probability)) if ranked else None
     precision = float(average_precision_score(expected, column.probability)) if ranked else None
-    return (column.label, of, *(round(part, 4) for part in parts), _rounded(area), _rounded(precision))
+    return (column.label, true, *(round(score, 4) for score in scores), _rounded(area), _rounded(precision))
 
 
 def _mean(values: Sequence[Cell]) -> float | None:
@@ -63,9 +62,9 @@ def _rounded(value: float | None) -> float | None:
 
 
 def by_number(title: str, parts: Sequence[tuple[str, npt.NDArray[np.bool_]]], expected: Floats, predicted: Floats) -> ReportTable:
-    """Return the mean answer and the mean distance from what is expected, in each named part of the rows that has any."""
+    """Return mean answer and mean error for each named, non-empty part of the rows."""
     rows: list[tuple[Cell, ...]] = []
-    for name, mask in parts[:MOST]:
+    for name, mask in parts[:MAX_ROWS]:
         if mask.any():
             y, z = expected[mask], predicted[mask]
             means = (float(y.mean()), float(z.mean()), float((z - y).mean()), float(np.abs(z - y).mean()))

@@ -1,8 +1,8 @@
-"""From which probability a label is answered, so that its F1 on the validation rows is the highest.
+"""Fit decision thresholds that maximise F1 on the validation rows.
 
-A threshold a label maximises macro-F1: Lipton, Elkan & Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize F1 Measure" (2014).
-Labels with few rows would be fitted to chance (Yang, "A Study of Thresholding Strategies for Text Categorization", 2001): they share one,
-the best for micro-F1 over all labels. Numpy alone.
+Thresholds per label maximise macro-F1: Lipton, Elkan & Naryanaswamy, "Optimal Thresholding of Classifiers to Maximize F1 Measure" (2014).
+Rare labels would overfit (Yang, "A Study of Thresholding Strategies for Text Categorization", 2001); they share the threshold with the best
+micro-F1 over all labels.
 """
 
 import numpy as np
@@ -12,21 +12,21 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 DEFAULT = 0.5
-FEW = 5
-"""Rows below which a label gets the shared threshold."""
+MIN_ROWS = 5
+"""Labels with fewer rows get the shared threshold."""
 
 
 def fit_thresholds(probabilities: Floats, expected: Bools) -> list[float]:
-    """Return the threshold of each label, from probabilities and what is expected, both (rows, labels)."""
+    """Return one threshold per label from probabilities and expected labels, both (rows, labels)."""
     shared = best_threshold(probabilities.ravel(), expected.ravel())
-    enough = expected.sum(axis=0) >= FEW
-    return [best_threshold(*column) if own else shared for *column, own in zip(probabilities.T, expected.T, enough, strict=True)]
+    enough = expected.sum(axis=0) >= MIN_ROWS
+    return [best_threshold(*column) if fitted else shared for *column, fitted in zip(probabilities.T, expected.T, enough, strict=True)]
 
 
 def best_threshold(probabilities: Floats, expected: Bools) -> float:
-    """Return the threshold with the highest F1, of several the one nearest to 0.5; 0.5 where nothing is expected.
+    """Return the threshold with the highest F1, on ties the nearest to 0.5; 0.5 if no row has the label.
 
-    Candidates lie midway between neighbouring probabilities; four digits, since another machine's last ones must not make another model.
+    Candidates are midpoints of neighbouring probabilities, rounded to four digits so that hardware differences do not change the model.
     """
     if not expected.any():
         return DEFAULT

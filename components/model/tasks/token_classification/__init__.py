@@ -1,8 +1,9 @@
-"""Token classification: a tag for each token, as parts of speech, or as the entities of a sentence; or spans of characters in a raw text.
+"""Token classification: predicts one tag per token (entities, parts of speech), or character spans in a raw text.
 
-Data are `tokens` and `tags`, each a JSON list or parted by white space, or `text` and `spans`, a JSON list of [start, end, label].
-A tag is predicted at a token's first sub-word, by a linear head or by a conditional random field (`crf.py`); a sentence of more than
-`max_length` sub-words is read in parts, so that every token gets a tag. Torch and transformers are imported inside the functions.
+The data columns are `tokens` and `tags` (JSON lists or separated by white space), or `text` and `spans` (a JSON list of [start, end,
+label]). The tag is predicted at the first sub-word of a token, by a linear head or a conditional random field (`crf.py`). A sentence with
+more than `max_length` sub-words is split into parts, so that every token gets a tag. Torch and transformers are imported inside the
+functions.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,143 +25,143 @@ from components.model.tasks.token_classification import baselines, encoding, tab
 from components.model.tasks.token_classification.options import Options
 from components.model.tasks.token_classification.predictor import Tagger, start_from
 from components.model.tasks.token_classification.rows import Row, Rows
-from components.model.tasks.token_classification.schemes import label_map, parted, repaired
+from components.model.tasks.token_classification.schemes import label_map, repair_tags, split_tag
 
 Floats = npt.NDArray[np.float64]
 
 _ENTITIES: Mapping[str, Metric] = {
-    "entity_f1": Metric(("hits", "predicted", "expected"), f1, "F1 of entities; type and both ends must be right (seqeval strict)"),
-    "entity_precision": Metric(("hits", "predicted"), ratio, "share of the predicted entities that are right"),
+    "entity_f1": Metric(("hits", "predicted", "expected"), f1, "F1 of entities; type and both ends must be correct (seqeval strict)"),
+    "entity_precision": Metric(("hits", "predicted"), ratio, "share of the predicted entities that are correct"),
     "entity_recall": Metric(("hits", "expected"), ratio, "share of the expected entities that are found"),
 }
 _SENTENCES: Mapping[str, Metric] = {"sentence_accuracy": mean("right", "share of the rows without a mistake")}
 _TOKENS: Mapping[str, Metric] = {"token_accuracy": Metric(("right_tokens", "tokens"), ratio, "share of the tokens with the expected tag")}
-_WHOLE = 1 << 60  # sub-words: no sentence has as many, so none is cut
+_UNLIMITED = 1 << 60  # sub-words
 
 
 class Task(Base):
-    """A tag for each token of a sentence, or spans with labels for a raw text."""
+    """Predict a tag per token, or labelled spans of a raw text."""
 
     Options = Options
     baselines = ("majority", "frequent_tag")
     one_answer = True
-    in_parts = True
-    by_token = True  # of a sentence that is read in parts, each part counts while training
+    splits_long_rows = True
+    by_token = True  # in training each part of a long sentence counts as a row
 
     def __init__(self, options: Any) -> None:
-        """Hold the settings, and what follows from them."""
+        """Set columns, metrics and unsupported settings from the options."""
         super().__init__(options)
         self.rows = Rows(options.data, options.scheme, options.types)
         self.columns = self.rows.columns
-        self.inputs, self.named = self.columns[:1], self.columns[1]
+        self.inputs, self.label_column = self.columns[:1], self.columns[1]
         self.example = {self.inputs[0]: "Ada Lovelace was born in London ."}
         of_tokens = {} if options.data == "spans" else _TOKENS
-        self.measures = {**of_tokens, **_SENTENCES} if options.scheme == "plain" else {**_ENTITIES, **_SENTENCES, **of_tokens}
-        self.metrics = tuple(self.measures)
-        self.refuses = {
-            "calibration": "an answer is a sequence of tags, without a probability",
-            "contrastive_start": "labels are those of words, and a text has no label that others share",
-            "augment_copies": "labels are places in the text, which move with its characters",
+        self.test_metrics = {**of_tokens, **_SENTENCES} if options.scheme == "plain" else {**_ENTITIES, **_SENTENCES, **of_tokens}
+        self.validation_metrics = tuple(self.test_metrics)
+        self.unsupported_settings = {
+            "calibration": "an answer is a sequence of tags without a probability",
+            "contrastive_start": "labels belong to tokens, so texts do not share labels",
+            "augment_copies": "labels are positions in the text, which change with its characters",
         }
         if options.head == "crf":
-            whole = "the field learns the likelihood of whole sentences, not of each tag"
-            self.refuses |= {"label_smoothing": whole, "r_drop": whole}
+            reason = "the CRF learns the likelihood of whole sentences, not of single tags"
+            self.unsupported_settings |= {"label_smoothing": reason, "r_drop": reason}
 
-    def renamed(self, cell: str, rename: Callable[[str], str]) -> str:
-        """Return tags or spans with the names that `rename` gives to the types of entities, or to plain tags."""
-        return self.rows.renamed(cell, rename)
+    def rename_labels(self, cell: str, rename: Callable[[str], str]) -> str:
+        """Apply `rename` to the entity types or the plain tags of a cell."""
+        return self.rows.rename_labels(cell, rename)
 
     def read(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, Mapping[int, str]]:
-        """Return the rows with their text, and with their tags or spans as one text in `label`."""
+        """Return the rows with `text` and the tags or spans in `label`, and the errors by row index."""
         return self.rows.read(rows)
 
     def labels_of(self, rows: pd.DataFrame) -> tuple[str, ...]:
-        """Return the tags of `rows`, completed by their scheme: O first, and every prefix of every type."""
+        """Return the tags of `rows`, completed by the scheme: O first, then every prefix of every type."""
         return label_map((tag for tags in self._tags(rows) for tag in tags), self.options.scheme)
 
     def label_counts(self, rows: pd.DataFrame) -> Mapping[str, int]:
-        """Return how many of the rows hold each tag."""
-        found = pd.Series([tag for tags in self._tags(rows) for tag in set(tags)], dtype=object).value_counts()
-        return {str(tag): int(count) for tag, count in found.items()}
+        """Return the number of rows with each tag."""
+        counts = pd.Series([tag for tags in self._tags(rows) for tag in set(tags)], dtype=object).value_counts()
+        return {str(tag): int(count) for tag, count in counts.items()}
 
     def names(self, labels: Iterable[str]) -> frozenset[str]:
-        """Return the types of entities, without the prefixes of the scheme; plain tags as they are."""
-        return frozenset(labels) if self.options.scheme == "plain" else frozenset(parted(tag)[1] for tag in labels) - {""}
+        """Return the entity types without scheme prefixes; plain tags unchanged."""
+        return frozenset(labels) if self.options.scheme == "plain" else frozenset(split_tag(tag)[1] for tag in labels) - {""}
 
     def load_tokenizer(self, base: Path) -> Any:
-        """Load the tokenizer; BadModel where it does not tell which token a sub-word belongs to."""
+        """Load the tokenizer; raise BadModel if it is not a fast tokenizer."""
         return encoding.load_tokenizer(base)
 
     def lengths(self, rows: pd.DataFrame, tokenizer: Any) -> npt.NDArray[np.int64]:
-        """Return the sub-words of each row, special ones included."""
-        parts = self._parts(self.rows.records(rows), tokenizer, _WHOLE)
+        """Return the number of sub-words of each row, including special tokens."""
+        parts = self._parts(self.rows.records(rows), tokenizer, _UNLIMITED)
         return np.array([part.length for part in parts], dtype=np.int64)
 
     def encode(self, rows: pd.DataFrame, tokenizer: Any, spec: ModelSpec) -> pa.Table:
-        """Return the model's inputs without padding, `labels`, a tag's number where a token begins and -100 elsewhere, and `length`.
+        """Return the model inputs without padding, `labels` (tag index at the start of a token, else -100) and `length`.
 
-        A row that is too long becomes several; an entity that is cut by that is two.
+        A long row becomes several rows; an entity at the cut becomes two.
 
         Raises:
-            BadData: a row has a tag that is not in the label map.
+            BadData: a tag is not in the label map.
         """
-        number = {label: place for place, label in enumerate(spec.labels)}
+        indexes = {label: index for index, label in enumerate(spec.labels)}
         records = self.rows.records(rows)
         tags = [self.rows.tags(row) for row in records]
-        if strange := sorted({tag for each in tags for tag in each} - set(number)):
-            raise BadData(f"tags {', '.join(map(repr, strange))} are not in the label map ({', '.join(spec.labels)})")
+        if unknown := sorted({tag for row in tags for tag in row} - set(indexes)):
+            raise BadData(f"tags {', '.join(map(repr, unknown))} are not in the label map ({', '.join(spec.labels)})")
         parts = self._parts(records, tokenizer, spec.max_length)
         names = sorted(parts[0].inputs) if parts else ["input_ids"]
         columns = {name: pa.array([part.inputs[name] for part in parts], pa.list_(pa.int32())) for name in names}
-        own = [repaired(tags[part.row][part.first : part.last], self.options.scheme) for part in parts]
-        labels = [part.labels([number[tag] for tag in each]) for part, each in zip(parts, own, strict=True)]
+        part_tags = [repair_tags(tags[part.row][part.first : part.last], self.options.scheme) for part in parts]
+        labels = [part.labels([indexes[tag] for tag in row]) for part, row in zip(parts, part_tags, strict=True)]
         columns["labels"] = pa.array(labels, pa.list_(pa.int64()))
         columns["length"] = pa.array([part.length for part in parts], pa.int32())
         return pa.table(columns)
 
     def build_model(self, base: Path, spec: ModelSpec) -> Any:
-        """Load the base model with a linear head, or with a conditional random field on top of it, in float32; BadModel."""
+        """Load the base model with a linear or CRF head in float32; raise BadModel if it cannot be loaded."""
         return start_from(base, spec, self.options)
 
     def collator(self, tokenizer: Any, spec: ModelSpec) -> Any:
-        """Return what pads a batch of encoded rows, and their labels, to its longest row."""
+        """Return the collator that pads rows and labels to the longest row of a batch."""
         from transformers import DataCollatorForTokenClassification
 
         return DataCollatorForTokenClassification(tokenizer)
 
     def condense(self, logits: Any, labels: Any) -> Any:
-        """Return the number of the tag at each position: the likeliest one, or the field's."""
+        """Return the predicted tag index at each position."""
         return logits[-1] if self.options.head == "crf" else super().condense(logits, labels).argmax(dim=-1)
 
     def validate(self, outputs: npt.NDArray[Any], expected: npt.NDArray[Any], spec: ModelSpec) -> Mapping[str, float]:
-        """Return all measures of tag numbers (rows, positions); a row that was cut counts as its parts."""
+        """Compute all metrics from tag indexes (rows, positions); parts of a long row count as rows."""
         begins = np.asarray(expected) != encoding.IGNORED
         texts = [
-            [" ".join(spec.labels[number] for number in row[own]) for row, own in zip(np.asarray(numbers), begins, strict=True)]
-            for numbers in (expected, outputs)
+            [" ".join(spec.labels[index] for index in row[mask]) for row, mask in zip(np.asarray(indexes), begins, strict=True)]
+            for indexes in (expected, outputs)
         ]
-        found = Rows("tokens", self.options.scheme).statistics(*texts)
-        return {name: measure.of(found) for name, measure in self.measures.items()}
+        statistics = Rows("tokens", self.options.scheme).statistics(*texts)
+        return {name: metric.of(statistics) for name, metric in self.test_metrics.items()}
 
     def predictor(self, folder: Path) -> Tagger:
         """Load a saved model folder."""
         return Tagger(folder)
 
     def statistics(self, expected: Sequence[str], predicted: Sequence[str]) -> Mapping[str, Floats]:
-        """Return `hits`, `predicted` and `expected` entities, `right_tokens` and `tokens`, and `right` and `rows`, of each row."""
+        """Return `hits`, `predicted` and `expected` entities, `right_tokens`, `tokens`, `right` and `rows` of each row."""
         return self.rows.statistics(expected, predicted)
 
     def predict_baselines(self, train: pd.DataFrame, test: pd.DataFrame, spec: ModelSpec, base: Path) -> Mapping[str, ModelOutput]:
-        """Return what the baselines, counted on `train`, answer: the commonest tag, and the commonest tag of each token."""
+        """Predict the most common tag, and the most common tag of each token, counted on `train`."""
         return baselines.predict(self.rows, train, test)
 
     def slices(self, rows: pd.DataFrame) -> Mapping[str, Sequence[str]]:
-        """Return the rows by their number of tokens, and for each type of entity the rows that have one."""
+        """Return slices by number of tokens, and one per entity type."""
         return tables.slices(self.rows, rows)
 
-    def tables(self, rows: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
-        """Return scores by type, what was taken for what, and the texts that most mistakes are made on."""
-        return tables.tables(self.rows, rows, found)
+    def tables(self, rows: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
+        """Return scores by type, confused types, and the texts with the most errors."""
+        return tables.tables(self.rows, rows, predictions)
 
     def _parts(self, records: Sequence[Row], tokenizer: Any, max_length: int) -> list[encoding.WordPiece]:
         return encoding.parts_of(

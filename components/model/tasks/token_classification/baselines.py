@@ -1,4 +1,4 @@
-"""What a model must beat: the commonest tag for every token, and for each token the tag that it most often had in training."""
+"""The baselines: the most common tag, and the most common tag of each token."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -7,27 +7,27 @@ import pandas as pd
 
 from components.artifacts.predictions import ModelOutput
 from components.model.tasks.token_classification.rows import Rows
-from components.model.tasks.token_classification.schemes import OUTSIDE, repaired
+from components.model.tasks.token_classification.schemes import OUTSIDE, repair_tags
 
 
 def predict(rows: Rows, train: pd.DataFrame, test: pd.DataFrame) -> Mapping[str, ModelOutput]:
-    """Return the answers of `majority` and of `frequent_tag`, both counted on `train`, to the rows `test`.
+    """Return the predictions of `majority` and `frequent_tag`, counted on `train`, for the rows `test`.
 
-    A token that training does not have gets the commonest tag, which of a scheme is O; entities without a beginning are given one.
+    An unknown token gets the most common tag (O in BIO and BIOES); invalid tag sequences are repaired.
     """
-    seen: dict[str, Counter[str]] = defaultdict(Counter)
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows.records(train):
         for token, tag in zip(rows.tokens(row), rows.tags(row), strict=True):
-            seen[token][tag] += 1
-    total = sum(seen.values(), Counter[str]())
-    common = _commonest(total) if rows.scheme == "plain" else OUTSIDE
-    known = {token: _commonest(tags) for token, tags in seen.items()}
+            counts[token][tag] += 1
+    total = sum(counts.values(), Counter[str]())
+    common = _most_common(total) if rows.scheme == "plain" else OUTSIDE
+    frequent_tags = {token: _most_common(tags) for token, tags in counts.items()}
     tests = [(row, rows.tokens(row)) for row in rows.records(test)]
     majority = [rows.answer(row, [common] * len(tokens)) for row, tokens in tests]
-    frequent = [rows.answer(row, repaired([known.get(token, common) for token in tokens], rows.scheme)) for row, tokens in tests]
+    frequent = [rows.answer(row, repair_tags([frequent_tags.get(token, common) for token in tokens], rows.scheme)) for row, tokens in tests]
     return {"majority": ModelOutput.texts(majority), "frequent_tag": ModelOutput.texts(frequent)}
 
 
-def _commonest(tags: Counter[str]) -> str:
-    """Return the tag that was counted most; of equals the first by name."""
+def _most_common(tags: Counter[str]) -> str:
+    """Return the most frequent tag; on ties the first by name."""
     return min(tags, key=lambda tag: (-tags[tag], tag))

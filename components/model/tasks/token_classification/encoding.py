@@ -1,4 +1,4 @@
-"""Sentences of tokens as sub-words: where each token begins, whatever the tokenizer makes of it. A long sentence is read in parts."""
+"""Tokenization into sub-words with the position where each token begins; long sentences are split into parts."""
 
 import bisect
 import itertools
@@ -12,15 +12,15 @@ from components.model.support import pretrained
 from components.model.support.control_tokens import plain
 
 IGNORED = -100
-"""The label of what is no token's first sub-word."""
+"""The label of sub-words that do not begin a token."""
 
 Word = tuple[str, str]
-"""A token of a sentence behind the gap that parts it from the one before."""
+"""The gap before a token, and the token."""
 
 
 @dataclass(frozen=True)
 class WordPiece:
-    """Tokens `first` to `last` (exclusive) of the sentence `row`: the model's `inputs`, and where among them each token `begins`."""
+    """Tokens `first` to `last` (exclusive) of the sentence `row`: the model `inputs`, and the position where each token `begins`."""
 
     row: int
     first: int
@@ -30,94 +30,95 @@ class WordPiece:
 
     @property
     def length(self) -> int:
-        """Sub-words, special ones included."""
+        """The number of sub-words, including special tokens."""
         return len(self.inputs["input_ids"])
 
-    def labels(self, numbers: Sequence[int]) -> list[int]:
-        """Return a label for each sub-word: the token's of `numbers` where it begins, else `IGNORED`."""
-        found = [IGNORED] * self.length
-        for place, number in zip(self.begins, numbers, strict=True):
-            found[place] = number
-        return found
+    def labels(self, indexes: Sequence[int]) -> list[int]:
+        """Return a label per sub-word: the value in `indexes` where a token begins, else `IGNORED`."""
+        labels = [IGNORED] * self.length
+        for position, index in zip(self.begins, indexes, strict=True):
+            labels[position] = index
+        return labels
 
 
 def load_tokenizer(base: Path) -> Any:
-    """Load a tokenizer that can be asked which token a sub-word belongs to.
+    """Load a fast tokenizer.
 
     Raises:
-        BadModel: there is none, or it cannot.
+        BadModel: the tokenizer is missing, or is not a fast one.
     """
     tokenizer = pretrained.load_tokenizer(base)
     if not tokenizer.is_fast:
-        raise BadModel(f"the tokenizer in {base} cannot tell whose token a sub-word is; choose a base.model with a tokenizer.json")
+        raise BadModel(
+            f"the tokenizer in {base} does not map sub-words to tokens; choose a base.model with a fast tokenizer (tokenizer.json)"
+        )
     return tokenizer
 
 
 def parts_of(
     sentences: Sequence[Sequence[str]], tokenizer: Any, max_length: int, gaps: Sequence[Sequence[str]] | None = None
 ) -> list[WordPiece]:
-    """Return the parts of each sentence, in order; every token begins in exactly one of them, as far as possible with all its sub-words.
+    """Return the parts of each sentence in order; every token begins in exactly one part, if possible with all its sub-words.
 
-    A sentence is read as the text that it is: its tokens with their `gaps` before them, which are spaces where there are none. A token
-    that the tokenizer makes nothing of, as an empty one or a character without a shape, is read as an unknown one.
+    A sentence is encoded as text: each token after its gap from `gaps` (default: a space). A token without sub-words, e.g. an empty string
+    or an invisible character, becomes an unknown token.
     """
-    twin = plain(tokenizer, keep=[tokenizer.unk_token] if tokenizer.unk_token else [])
+    plain_tokenizer = plain(tokenizer, keep=[tokenizer.unk_token] if tokenizer.unk_token else [])
     rows = [list(zip(gaps[row] if gaps else [" "] * len(sentence), sentence, strict=True)) for row, sentence in enumerate(sentences)]
-    found: list[WordPiece] = []
-    whole = _encoded([words for words in rows if words], twin)
+    parts: list[WordPiece] = []
+    encoded = _encoded([words for words in rows if words], plain_tokenizer)
     for row, words in enumerate(rows):
         if not words:
             continue
-        inputs, begins = next(whole)
-        if len(begins) < len(words):  # a sub-word may reach over two tokens that no gap parts
-            words = [(gap if place in begins else " ", word) for place, (gap, word) in enumerate(words)]
-            inputs, begins = next(_encoded([words], twin))
+        inputs, begins = next(encoded)
+        if len(begins) < len(words):  # a sub-word may span two adjacent tokens
+            words = [(gap if index in begins else " ", word) for index, (gap, word) in enumerate(words)]
+            inputs, begins = next(_encoded([words], plain_tokenizer))
         if len(begins) < len(words):
             unknown = tokenizer.unk_token or "?"
-            words = [(" ", word if place in begins else unknown) for place, (_, word) in enumerate(words)]
-            inputs, begins = next(_encoded([words], twin))
+            words = [(" ", word if index in begins else unknown) for index, (_, word) in enumerate(words)]
+            inputs, begins = next(_encoded([words], plain_tokenizer))
         if len(inputs["input_ids"]) <= max_length:
-            found.append(WordPiece(row, 0, len(words), inputs, [begins[place] for place in range(len(words))]))
+            parts.append(WordPiece(row, 0, len(words), inputs, [begins[index] for index in range(len(words))]))
         else:
-            found.extend(_cut(row, words, twin, max_length))
-    return found
+            parts.extend(_split(row, words, plain_tokenizer, max_length))
+    return parts
 
 
-def _cut(row: int, sentence: Sequence[Word], tokenizer: Any, max_length: int) -> list[WordPiece]:
-    """Return the parts of a sentence that is too long for one."""
-    found: list[WordPiece] = []
+def _split(row: int, sentence: Sequence[Word], tokenizer: Any, max_length: int) -> list[WordPiece]:
+    """Split a long sentence into parts."""
+    parts: list[WordPiece] = []
     first = 0
     while first < len(sentence):
         words = list(sentence[first : first + max_length])
         inputs, begins = next(_encoded([words], tokenizer, max_length))
-        if len(begins) + first < len(sentence):  # the last one may have lost some of its sub-words
+        if len(begins) + first < len(sentence):  # the last token may be truncated
             words = words[: max(1, len(begins) - 1)]
             inputs, begins = next(_encoded([words], tokenizer, max_length))
-        found.append(WordPiece(row, first, first + len(words), inputs, [begins[place] for place in range(len(words))]))
+        parts.append(WordPiece(row, first, first + len(words), inputs, [begins[index] for index in range(len(words))]))
         first += len(words)
-    return found
+    return parts
 
 
 def _encoded(sentences: list[list[Word]], tokenizer: Any, max_length: int | None = None) -> Any:
-    """Yield for each sentence the model's inputs, and by token the place where it begins; tokens without sub-words have none.
+    """Yield for each sentence the model inputs, and the start position of each token that has sub-words.
 
-    The sentence is encoded as a text, and never token by token: whether a word begins with the space before it, or with a mark that
-    stands for one, is the tokenizer's own affair.
+    The sentence is encoded as a text, not token by token, so that the tokenizer handles spaces as usual.
     """
     if not sentences:
         return
     texts = ["".join([sentence[0][1], *(gap + word for gap, word in sentence[1:])]) for sentence in sentences]
     cut = {"truncation": True, "max_length": max_length} if max_length else {"truncation": False}
-    made = tokenizer(texts, return_offsets_mapping=True, padding=False, return_attention_mask=False, verbose=False, **cut)
-    places = made.pop("offset_mapping")
+    encoded = tokenizer(texts, return_offsets_mapping=True, padding=False, return_attention_mask=False, verbose=False, **cut)
+    offsets = encoded.pop("offset_mapping")
     for row, sentence in enumerate(sentences):
         ends = list(itertools.accumulate(len(word) + (len(gap) if number else 0) for number, (gap, word) in enumerate(sentence)))
         begins: dict[int, int] = {}
-        for place, ((begin, end), own) in enumerate(zip(places[row], made.sequence_ids(row), strict=True)):
-            first = next((at for at in range(begin, end) if not texts[row][at].isspace()), end)
-            if own is None or first == end:
+        for position, ((begin, end), sequence) in enumerate(zip(offsets[row], encoded.sequence_ids(row), strict=True)):
+            first = next((character for character in range(begin, end) if not texts[row][character].isspace()), end)
+            if sequence is None or first == end:
                 continue
             word = bisect.bisect_right(ends, first)
             if first >= ends[word] - len(sentence[word][1]):
-                begins.setdefault(word, place)
-        yield {name: values[row] for name, values in made.items()}, begins
+                begins.setdefault(word, position)
+        yield {name: values[row] for name, values in encoded.items()}, begins

@@ -1,4 +1,4 @@
-"""What people want to see of a tagger: scores by type, what was taken for what, and the texts that most mistakes are made on."""
+"""Slices and report tables of token classification."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,83 +18,83 @@ MISSED, SPURIOUS = "(missed)", "(spurious)"
 
 
 def slices(rows: Rows, frame: pd.DataFrame) -> Mapping[str, Sequence[str]]:
-    """Return the rows by their number of tokens, and for each of the commonest types of entity whether they have one."""
+    """Return slices by number of tokens, and one for each of the most common entity types."""
     lengths = [_between(len(rows.tokens(row))) for row in rows.records(frame)]
     if rows.scheme == "plain":
         return {"sentence_length": lengths}
-    kinds = [{kind for _, _, kind in rows.entities(label)} for label in frame["label"]]
-    common = sorted(kind for kind, _ in Counter(kind for own in kinds for kind in sorted(own)).most_common(_TYPES))
-    return {"sentence_length": lengths, **{f"has {kind}": ["yes" if kind in own else "" for own in kinds] for kind in common}}
+    row_types = [{name for _, _, name in rows.entities(label)} for label in frame["label"]]
+    common = sorted(name for name, _ in Counter(name for types in row_types for name in sorted(types)).most_common(_TYPES))
+    return {"sentence_length": lengths, **{f"has {name}": ["yes" if name in types else "" for types in row_types] for name in common}}
 
 
-def tables(rows: Rows, frame: pd.DataFrame, found: Predictions) -> tuple[ReportTable, ...]:
-    """Return the tables of the test rows `frame` and the answers to them, in the same order."""
+def tables(rows: Rows, frame: pd.DataFrame, predictions: Predictions) -> tuple[ReportTable, ...]:
+    """Return the tables for the test rows `frame` and their predictions in the same order."""
     scores, confused, texts = Counter[tuple[str, str]](), Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
-    for row, expected, predicted in zip(rows.records(frame), found.expected.tolist(), found.predicted.tolist(), strict=True):
-        wanted, given = (_units(rows, label) for label in (expected, predicted))
-        scores.update(("expected", kind) for _, _, kind in wanted)
-        scores.update(("predicted", kind) for _, _, kind in given)
-        scores.update(("right", kind) for _, _, kind in set(wanted) & set(given))
-        mistakes = list(_mistakes(wanted, given))
-        confused.update(tuple(mistake[1:]) for mistake in mistakes)
-        texts.update((rows.named(row, place), *kinds[:2]) for place, *kinds in mistakes)
+    for row, expected, predicted in zip(rows.records(frame), predictions.expected.tolist(), predictions.predicted.tolist(), strict=True):
+        expected_units, predicted_units = (_units(rows, label) for label in (expected, predicted))
+        scores.update(("expected", name) for _, _, name in expected_units)
+        scores.update(("predicted", name) for _, _, name in predicted_units)
+        scores.update(("right", name) for _, _, name in set(expected_units) & set(predicted_units))
+        errors = list(_errors(expected_units, predicted_units))
+        confused.update(tuple(error[1:]) for error in errors)
+        texts.update((rows.entity_text(row, entity), *types[:2]) for entity, *types in errors)
     unit = "tags" if rows.scheme == "plain" else "entities"
     columns = ("expected", "predicted", "boundaries", "count") if rows.scheme != "plain" else ("expected", "predicted", "count")
     scored = ("type", "expected", "precision", "recall", "F1")
     return (
         ReportTable(title=f"{unit.capitalize()} by type", columns=scored, rows=tuple(_by_type(scores))),
         ReportTable(
-            title=f"{unit.capitalize()} taken for others, missed and spurious", columns=columns, rows=_most(confused, len(columns) - 1)
+            title=f"{unit.capitalize()} confused, missed and spurious", columns=columns, rows=_most_common(confused, len(columns) - 1)
         ),
-        ReportTable(title="Texts with most mistakes", columns=("text", "expected", "predicted", "count"), rows=_most(texts, 3)),
+        ReportTable(title="Texts with most errors", columns=("text", "expected", "predicted", "count"), rows=_most_common(texts, 3)),
     )
 
 
 def _units(rows: Rows, label: str) -> list[Entity]:
-    """Return the entities of a label, or its tags, each an entity of one token, where they are plain."""
+    """Return the entities of a label; plain tags are entities of one token."""
     if rows.scheme == "plain":
-        return [(place, place + 1, tag) for place, tag in enumerate(label.split(" "))]
+        return [(index, index + 1, tag) for index, tag in enumerate(label.split(" "))]
     return rows.entities(label)
 
 
-def _mistakes(wanted: Sequence[Entity], given: Sequence[Entity]) -> Iterable[tuple[Entity, str, str, str]]:
-    """Yield each mistake: the entity, its expected type, its predicted type, and whether the boundaries agree.
+def _errors(expected: Sequence[Entity], predicted: Sequence[Entity]) -> Iterable[tuple[Entity, str, str, str]]:
+    """Yield each error: the entity, its expected type, its predicted type, and whether the boundaries agree.
 
-    An expected entity is compared with the predicted one of the same boundaries, else with the first one that overlaps it; a
-    predicted entity that overlaps no expected one is spurious.
+    An expected entity is compared with the predicted one of the same boundaries, else with the first overlapping one; a predicted entity
+    without overlap is spurious.
     """
-    places = {(begin, end): kind for begin, end, kind in given}
-    for entity in wanted:
-        begin, end, kind = entity
-        if (begin, end) in places:
-            if places[begin, end] != kind:
-                yield entity, kind, places[begin, end], "same"
+    types = {(begin, end): name for begin, end, name in predicted}
+    for entity in expected:
+        begin, end, name = entity
+        if (begin, end) in types:
+            if types[begin, end] != name:
+                yield entity, name, types[begin, end], "same"
             continue
-        near = [other for first, last, other in given if first < end and begin < last]
-        yield entity, kind, near[0] if near else MISSED, "other" if near else ""
-    for entity in given:
-        begin, end, kind = entity
-        if not any(first < end and begin < last for first, last, _ in wanted):
-            yield entity, SPURIOUS, kind, ""
+        overlapping = [entity_type for first, last, entity_type in predicted if first < end and begin < last]
+        yield entity, name, overlapping[0] if overlapping else MISSED, "other" if overlapping else ""
+    for entity in predicted:
+        begin, end, name = entity
+        if not any(first < end and begin < last for first, last, _ in expected):
+            yield entity, SPURIOUS, name, ""
 
 
 def _by_type(scores: Counter[tuple[str, str]]) -> Iterable[tuple[str, int, float, float, float]]:
-    """Yield a row for each of the commonest types: precision, recall and F1."""
-    kinds = Counter({kind: scores["expected", kind] for _, kind in scores})
-    for kind, expected in sorted(kinds.items(), key=lambda item: (-item[1], item[0]))[:_ROWS]:
-        right, predicted = scores["right", kind], scores["predicted", kind]
-        values = (ratio(right, predicted), ratio(right, expected), f1(right, predicted, expected))  # type: ignore[arg-type]
-        yield (kind, expected, *(round(float(value), 4) for value in values))  # type: ignore[misc]
+    """Yield precision, recall and F1 of the most common types."""
+    counts = Counter({name: scores["expected", name] for _, name in scores})
+    for name, expected in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_ROWS]:
+        hits, predicted = scores["right", name], scores["predicted", name]
+        values = (ratio(hits, predicted), ratio(hits, expected), f1(hits, predicted, expected))  # type: ignore[arg-type]
+        yield (name, expected, *(round(float(value), 4) for value in values))  # type: ignore[misc]
 
 
-def _most(counts: Counter[tuple[str, ...]], columns: int) -> tuple[tuple[str | int, ...], ...]:
-    """Return the commonest keys, cut to `columns`, each with its count; equal ones by name."""
+def _most_common(counts: Counter[tuple[str, ...]], columns: int) -> tuple[tuple[str | int, ...], ...]:
+    """Return the most common keys, cut to `columns`, each with its count; ties by name."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_ROWS]
     return tuple((*key[:columns], count) for key, count in ordered)
 
 
 def _between(length: int) -> str:
-    """Return the range that a number of tokens lies in."""
+    """Return the length band of a number of tokens."""
     for below, upto in zip((0, *_LENGTHS), _LENGTHS, strict=False):
         if length <= upto:
             return f"{below + 1} to {upto} tokens"

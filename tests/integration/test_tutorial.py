@@ -1,0 +1,56 @@
+"""docs/tutorial.md, command by command as it is written, on a small base model."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.support.project import ROOT, git, make_project, retune
+
+TUTORIAL = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@t")
+
+
+def commands() -> list[list[str]]:
+    """The lines of the page's shell blocks, without the activation of the venv."""
+    found = re.findall(r"^```bash\n(.*?)^```", TUTORIAL, re.MULTILINE | re.DOTALL)
+    return [shlex.split(line, comments=True) for block in found for line in block.splitlines() if line and not line.startswith("source ")]
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> Path:
+    folder = make_project(tmp_path / "project", tiny_base, tickets)
+    shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
+    tickets.rename(columns={"group": "customer"})[["id", "text", "label", "customer"]].to_csv(folder / "tickets.csv", index=False)
+    return folder
+
+
+@pytest.mark.exhaustive
+def test_tutorial_runs_as_written(project: Path) -> None:
+    for command in commands():
+        if command[0] == "git":
+            git(project, *(IDENTITY if command[1] == "commit" else ()), *command[1:])
+            continue
+        assert command[0] == "retune", command
+        done = retune(project, *command[1:], forks=command[1] not in ("up", "down", "deploy"))
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        if command[1] == "init":
+            use_small_model(project)
+
+    assert "champion" in retune(project, "status", "--model", "tickets").stdout
+
+
+def use_small_model(project: Path) -> None:
+    """Replace the base model and the time of the search, which the page leaves at their defaults."""
+    path = project / "models/tickets/params.yaml"
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))
+    params["base"]["model"] = str(project / "base-model")
+    params["tune"] |= {"initial_trial": {}, "space": {}}
+    params["train"] |= {"learning_rate": 5.0e-3, "epochs": 6, "batch_size": 16, "warmup": 0.0}
+    params["gates"]["floor"]["at_least"] = 0.4
+    params["retrain"] = params.get("retrain", {}) | {"cron": "0 3 * * 1", "timezone": "Europe/Berlin"}
+    path.write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
