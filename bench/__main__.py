@@ -1,4 +1,4 @@
-"""What we measure, by name: `python -m bench gates | panel | promotions | run | snapshot | tasks | unchanged [options]`."""
+"""Run a benchmark by name: `python -m bench gates | panel | promotions | run | snapshot | tasks | unchanged [options]`."""
 
 import importlib
 import sys
@@ -9,10 +9,10 @@ from components.core.exits import run_command
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the named measurement with the rest of the command line; exit code 2 for a name that is no file here."""
-    known = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
-    if not argv or argv[0] not in known:
-        print(f"usage: python -m bench {' | '.join(known)} [--help]", file=sys.stderr)
+    """Run the named benchmark with the remaining arguments; exit code 2 for an unknown name."""
+    names = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+    if not argv or argv[0] not in names:
+        print(f"usage: python -m bench {' | '.join(names)} [--help]", file=sys.stderr)
         return 2
     return int(importlib.import_module(f"bench.{argv[0]}").main(argv[1:]) or 0)
 

@@ -1,4 +1,4 @@
-"""Test sets with a known truth: two models whose accuracies differ by a known amount, drawn again and again."""
+"""Simulated test sets: two models with a known difference in accuracy."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,30 +11,30 @@ from components.artifacts.predictions import Predictions
 
 Ints = npt.NDArray[np.int64]
 
-ACCURACY = {0.85: 0.80, 0.90: 0.85, 0.95: 0.90}  # of the champion, by paired agreement
-SHARES = {2: 1.5, 6: 10.0, 22: 30.0}  # the most frequent class, as a multiple of the rarest, by the number of classes
-GROUP_ROWS = 3  # mean size of a group, geometric
+ACCURACY = {0.85: 0.80, 0.90: 0.85, 0.95: 0.90}  # accuracy of the champion, by paired agreement
+SHARES = {2: 1.5, 6: 10.0, 22: 30.0}  # ratio of the most frequent to the rarest class, by number of classes
+GROUP_ROWS = 3  # mean group size (geometric distribution)
 CORRELATION = 0.3  # within groups
 WORDS = np.array(["left", "right", "lower", "upper", "limb", "acute", "chronic", "fracture", "without", "infection", "initial", "due"])
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One test set: labels as places in the list, which group a row belongs to, and the answers of three models."""
+    """One test set: label indices, group indices, and the answers of three models."""
 
     expected: Ints
     groups: Ints
     candidate: Ints
     champion: Ints
     baseline: Ints
-    sureness: npt.NDArray[np.float64]
+    confidence: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class World:
-    """`difference` is the candidate's true accuracy minus the champion's; the two answer alike on `agreement` of the rows.
+    """`difference` is the candidate's true accuracy minus the champion's; they agree on a share `agreement` of the rows.
 
-    `grouping`: "none", "rows" (a group's rows are alike in difficulty) or "labels" (and share their label, too).
+    `grouping`: "none", "rows" (rows of a group have similar difficulty) or "labels" (and the same label).
     """
 
     rows: int
@@ -53,7 +53,7 @@ class World:
         return shares / shares.sum()
 
     def draw(self, rng: np.random.Generator) -> Draw:
-        """Draw a test set and what the models answer on it."""
+        """Draw a test set and the models' answers."""
         rows, groups = self.rows, np.arange(self.rows)
         hard, expected = rng.random(rows), rng.choice(self.classes, rows, p=self.shares)
         if self.grouping != "none":
@@ -74,28 +74,28 @@ class World:
         """Return the true difference in macro-F1 over the `chosen` classes, at the class frequencies of this test set."""
         shares = np.bincount(draw.expected, minlength=self.classes) / self.rows
         scores = []
-        for right in (self.accuracy + self.difference, self.accuracy):
-            predicted = shares * right + (1 - shares) * (1 - right) / (self.classes - 1)
-            scores.append(float((2 * shares * right / (shares + predicted))[chosen].mean()))
+        for accuracy in (self.accuracy + self.difference, self.accuracy):
+            predicted = shares * accuracy + (1 - shares) * (1 - accuracy) / (self.classes - 1)
+            scores.append(float((2 * shares * accuracy / (shares + predicted))[chosen].mean()))
         return scores[0] - scores[1]
 
 
 class Naming:
-    """Names for the rows, groups and labels of a world, made once: a draw then costs a few look-ups."""
+    """Names of the rows, groups and labels of a world, created once for all draws."""
 
     def __init__(self, world: World, rng: np.random.Generator) -> None:
         self.ids = np.array([f"r{row:05d}" for row in range(world.rows)])
         self.groups = np.array([f"g{group:05d}" for group in range(world.rows)])
-        self.labels = np.array([f"c{place:02d}" for place in range(world.classes)])
+        self.labels = np.array([f"c{index:02d}" for index in range(world.classes)])
         words = rng.integers(1, 30, world.rows)
         texts = [" ".join(WORDS[rng.integers(0, len(WORDS), count)]) for count in words]
         self.table = pd.DataFrame({"id": self.ids, "text": texts, "source": rng.choice(["web", "phone", "mail"], world.rows)}, dtype=object)
 
     def predictions(self, draw: Draw, answers: Ints) -> Predictions:
-        """Return a model's predictions: its answer gets the draw's probability, the other labels share the rest."""
+        """Return a model's predictions: its answer has the draw's confidence, the other labels share the rest."""
         rows, classes = len(answers), len(self.labels)
-        probabilities = np.repeat(((1 - draw.sureness) / (classes - 1))[:, None], classes, axis=1)
-        probabilities[np.arange(rows), answers] = draw.sureness
+        probabilities = np.repeat(((1 - draw.confidence) / (classes - 1))[:, None], classes, axis=1)
+        probabilities[np.arange(rows), answers] = draw.confidence
         labels = tuple(self.labels.tolist())
         return Predictions(self.ids, self.groups[draw.groups], self.labels[draw.expected], self.labels[answers], probabilities, labels)
 

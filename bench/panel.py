@@ -1,7 +1,7 @@
-"""What the gates cost: seconds and memory of the self-test and of all gates on 10,000 test rows, without any model's time.
+"""Time and memory of the self-test and of all gates on 10,000 test rows, without model inference.
 
-`python -m bench panel [--json FILE] [--rows N] [--check]` makes two models' answers to texts like those of the shipped example, five
-earlier test sets and a training set four times as large, and judges. With --check a figure beyond its limit is told, with exit code 1.
+`python -m bench panel [--json FILE] [--rows N] [--check]` simulates two models' answers to texts like those of the shipped example, five
+past test sets and a training set four times as large, and judges them. With --check, a figure above its limit gives exit code 1.
 """
 
 import argparse
@@ -27,30 +27,30 @@ ROOT = Path(__file__).parent.parent
 SECONDS = 20
 MEMORY_GIB = 1
 LABELS = 22
-MEASURED_ELSEWHERE = ("servability", "cost", "behaviour")  # what these decide on takes a model's time
+NEED_A_MODEL = ("servability", "cost", "behaviour")  # gates that need a running model
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Judge once and print the figures."""
+    """Judge once, and print the figures."""
     parser = argparse.ArgumentParser(prog="bench panel", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--check", action="store_true", help="exit with 1 when a figure is beyond its limit")
-    chosen = parser.parse_args(argv)
-    figures = measure(chosen.rows)
+    parser.add_argument("--check", action="store_true", help="exit with 1 if a figure is above its limit")
+    options = parser.parse_args(argv)
+    figures = measure(options.rows)
     print(json.dumps(figures, indent=2))
-    if chosen.json:
-        chosen.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
-    beyond = [name for name, limit in (("seconds", SECONDS), ("peak_gib", MEMORY_GIB)) if figures[name] > limit]
-    for name in beyond:
-        print(f"beyond its limit: {name} {figures[name]}")
-    return 1 if chosen.check and beyond else 0
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    exceeded = [name for name, limit in (("seconds", SECONDS), ("peak_gib", MEMORY_GIB)) if figures[name] > limit]
+    for name in exceeded:
+        print(f"above its limit: {name} {figures[name]}")
+    return 1 if options.check and exceeded else 0
 
 
 def measure(rows: int) -> dict[str, Any]:
-    """Return the seconds of self-test and gates, the peak memory of this process, and how many ways to fail were corrected together."""
+    """Return the seconds of self-test and gates, the peak memory of this process, and the number of hypotheses."""
     evidence = make_evidence(rows)
-    gates = GatesParams.model_validate({name: {"role": Role.OFF} for name in MEASURED_ELSEWHERE if name in available()})
+    gates = GatesParams.model_validate({name: {"role": Role.OFF} for name in NEED_A_MODEL if name in available()})
     started = time.perf_counter()
     tested = selftest(evidence, gates)
     between = time.perf_counter()
@@ -69,42 +69,42 @@ def measure(rows: int) -> dict[str, Any]:
 
 
 def make_evidence(rows: int) -> Evidence:
-    """Return the evidence on two models that are right on 85 % of the rows each, in groups of about five."""
+    """Return the evidence on two models with 85 % accuracy each, in groups of about five rows."""
     draw = np.random.default_rng(0)
     test, train = texts(draw, "t", rows), texts(draw, "l", 4 * rows)
     candidate, champion, baseline = answers(draw, test, 0.85), answers(draw, test, 0.85), answers(draw, test, 0.6)
-    earlier = []
+    past_test_sets = []
     for number in range(5):
         past = texts(draw, f"e{number}", rows)
-        earlier.append(PastTestSet(f"test set {number}", answers(draw, past, 0.85), answers(draw, past, 0.85)))
+        past_test_sets.append(PastTestSet(f"test set {number}", answers(draw, past, 0.85), answers(draw, past, 0.85)))
     return Evidence(
         candidate,
         {"tfidf": baseline, "majority": baseline},
         ReferenceModel("4", champion),
         10,
-        anchor=ReferenceModel("2", answers(draw, test, 0.85)),
+        best_champion=ReferenceModel("2", answers(draw, test, 0.85)),
         level=0.01,
-        look=1,
+        candidate_number=1,
         rows=test,
         train=train,
-        seen=(TrainingRows("champion version 4", train.iloc[: 3 * rows]),),
-        earlier=tuple(earlier),
+        training_rows=(TrainingRows("champion version 4", train.iloc[: 3 * rows]),),
+        past_test_sets=tuple(past_test_sets),
     )
 
 
 def texts(draw: np.random.Generator, name: str, rows: int) -> pd.DataFrame:
-    """Return rows with texts whose words are those of the shipped example, as often as there, and whose lengths are too."""
+    """Return rows with texts that have the word frequencies and lengths of the shipped example."""
     example = pd.read_csv(ROOT / "examples/diagnosis/diagnosis.csv", dtype=str, keep_default_na=False)["text"].str.split()
     words = np.array([word for text in example for word in text])
     lengths = draw.choice(np.array([len(text) for text in example]), size=rows)
     chosen = iter(np.split(draw.choice(words, size=lengths.sum()), np.cumsum(lengths)[:-1]))
     labels = draw.integers(0, LABELS, rows)
-    ids = [f"{name}{place:07}" for place in range(rows)]
+    ids = [f"{name}{row:07}" for row in range(rows)]
     return pd.DataFrame(
         {
             "id": ids,
-            "group": [f"{name}{place // 5:07}" for place in range(rows)],
-            "text": [" ".join(one) for one in chosen],
+            "group": [f"{name}{row // 5:07}" for row in range(rows)],
+            "text": [" ".join(text) for text in chosen],
             "label": [f"label {number:02}" for number in labels],
             "source": [f"source {number}" for number in draw.integers(0, 4, rows)],
         }
@@ -112,13 +112,13 @@ def texts(draw: np.random.Generator, name: str, rows: int) -> pd.DataFrame:
 
 
 def answers(draw: np.random.Generator, rows: pd.DataFrame, accuracy: float) -> Predictions:
-    """Return the answers of a model that is right on a share of the rows, and surer of the right ones."""
+    """Return the answers of a model with this accuracy, which is more confident on correct answers."""
     labels = tuple(f"label {number:02}" for number in range(LABELS))
     expected = rows["label"].to_numpy(dtype=np.str_)
     truth = np.searchsorted(labels, expected)
-    right = draw.random(len(rows)) < accuracy
-    predicted = np.where(right, truth, (truth + draw.integers(1, LABELS, len(rows))) % LABELS)
-    confidence = np.where(right, draw.uniform(0.7, 0.99, len(rows)), draw.uniform(0.3, 0.8, len(rows)))
+    correct = draw.random(len(rows)) < accuracy
+    predicted = np.where(correct, truth, (truth + draw.integers(1, LABELS, len(rows))) % LABELS)
+    confidence = np.where(correct, draw.uniform(0.7, 0.99, len(rows)), draw.uniform(0.3, 0.8, len(rows)))
     probabilities = np.repeat(((1 - confidence) / (LABELS - 1))[:, None], LABELS, axis=1)
     probabilities[np.arange(len(rows)), predicted] = confidence
     ids, groups = (rows[name].to_numpy(dtype=np.str_) for name in ("id", "group"))

@@ -1,8 +1,8 @@
-"""Many processes promote at once: who wins a round, and what is left of the ledger, the alias and the versions afterwards.
+"""Concurrent promotions: one winner per round, and a consistent ledger, alias and registry afterwards.
 
-`python -m bench promotions [--json FILE] [--rounds 200] [--processes 8]`. Each process lives through all rounds; in each it registers a
-version of its own, waits for the others, and promotes it over the champion that all of them were told of. Registry and ledger are real
-SQLite files; the versions hold no model, since loading one is not what is measured. A figure that is not as it must be is exit code 1.
+`python -m bench promotions [--json FILE] [--rounds 200] [--processes 8]`. In each round every process registers a version, waits for
+the others, and promotes it over the same expected champion. Registry and ledger are real SQLite files; the versions contain no model.
+A wrong figure gives exit code 1.
 """
 
 import argparse
@@ -24,12 +24,12 @@ from components.mlflow_store.registry.versions import COMPLETE, KEY, lookup
 from components.mlflow_store.tracking import prepare_store
 
 NAME = "contested"
-SECONDS = 120.0  # that a round may take
+SECONDS = 120.0  # time limit of a round
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One process in one round: the version that it registered, and whether it became champion."""
+    """One process in one round: its version, and whether it became champion."""
 
     version: int
     won: bool
@@ -37,22 +37,22 @@ class Attempt:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run all rounds and print the figures."""
+    """Run all rounds, and print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench promotions", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--processes", type=int, default=8)
-    asked = parser.parse_args(argv)
-    figures = run(asked.rounds, asked.processes)
+    options = parser.parse_args(argv)
+    figures = run(options.rounds, options.processes)
     print(text := json.dumps(figures, indent=2))
-    if asked.json:
-        asked.json.write_text(text + "\n", encoding="utf-8")
-    wanted = {"rounds_with_one_winner": asked.rounds, "lost_versions": 0, "ledger_gaps": 0, "alias_mismatches": 0}
-    return int(any(figures[name] != value for name, value in wanted.items()))
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+    expected = {"rounds_with_one_winner": options.rounds, "lost_versions": 0, "ledger_gaps": 0, "alias_mismatches": 0}
+    return int(any(figures[name] != value for name, value in expected.items()))
 
 
 def run(rounds: int, processes: int) -> dict[str, int]:
-    """Let `processes` processes promote at once, `rounds` times; return the figures."""
+    """Run `rounds` rounds with `processes` concurrent processes; return the figures."""
     with tempfile.TemporaryDirectory(prefix="retune-bench-") as folder:
         uri, ledger_url = prepare_store(Path(folder)), f"sqlite:///{folder}/ledger.db"
         connect(uri).create_registered_model(NAME)
@@ -71,7 +71,7 @@ def run(rounds: int, processes: int) -> dict[str, int]:
 
 
 def play(uri: str, ledger: Ledger, workers: Sequence[Connection], rounds: int) -> dict[str, int]:
-    """Start each round, and look at what it left behind."""
+    """Run the rounds, and check the ledger and the registry after each."""
     one_winner, mismatches, registered = 0, 0, set()
     for number in range(1, rounds + 1):
         attempts = play_round(ledger, workers)
@@ -93,10 +93,10 @@ def play(uri: str, ledger: Ledger, workers: Sequence[Connection], rounds: int) -
 
 
 def play_round(ledger: Ledger, workers: Sequence[Connection]) -> list[Attempt]:
-    """Tell every process who is champion, and return how each fared.
+    """Send the expected champion to every process, and return the attempts.
 
     Raises:
-        RuntimeError: a process failed otherwise than by coming too late, or did not answer.
+        RuntimeError: a process failed with another error than StaleVerdict, or did not answer.
     """
     head = ledger.head(NAME)
     for worker in workers:
@@ -112,7 +112,7 @@ def play_round(ledger: Ledger, workers: Sequence[Connection]) -> list[Attempt]:
 
 
 def work(uri: str, ledger_url: str, barrier: Barrier, orders: Connection) -> None:
-    """Live through all rounds: register, wait for the others, promote."""
+    """In each round: register, wait for the others, promote."""
     ledger = Ledger(ledger_url)
     run_id = ""
     while True:
@@ -130,22 +130,22 @@ def start_run(uri: str) -> str:
 
 
 def register(uri: str, run_id: str) -> int:
-    """Register a version under the lock that `components.mlflow_store.registry.register` holds, too."""
-    with store_lock(uri, f"register {NAME}"):
-        made = connect(uri).create_model_version(NAME, "file:///nowhere", run_id, tags={KEY: f"{run_id}", COMPLETE: "true"})
-    return int(made.version)
+    """Register a version under the lock of `components.mlflow_store.registry.register`."""
+    with alone(uri, f"register {NAME}"):
+        version = connect(uri).create_model_version(NAME, "file:///nowhere", run_id, tags={KEY: f"{run_id}", COMPLETE: "true"})
+    return int(version.version)
 
 
 def attempt(uri: str, ledger: Ledger, number: int, expected: int | None) -> Attempt:
     version = lookup(connect(uri), NAME, number)
     assert version is not None
     try:
-        done = swap_champion(uri, ledger, version, Decision(expected, "bench", "it was faster"))
+        promotion = swap_champion(uri, ledger, version, Decision(expected, "bench", "benchmark"))
     except StaleVerdict:
         return Attempt(number, won=False, fault=None)
     except Exception as error:
         return Attempt(number, won=False, fault=f"{type(error).__name__}: {error}")
-    return Attempt(number, won=done.changed, fault=None)
+    return Attempt(number, won=promotion.changed, fault=None)
 
 
 if __name__ == "__main__":

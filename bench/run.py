@@ -1,8 +1,8 @@
-"""The main job as a user meets it: seconds of a first run and of an unchanged one, and the peak memory of the whole process tree.
+"""Time of a first and of an unchanged `retune run`, and the peak memory of the process tree.
 
-`python -m bench.run [--json FILE] [--inline] [--check]` clones the commit at hand into a temporary folder and runs it there with this
-interpreter's packages. Memory is the sum over the run's processes of their proportional set size, sampled twice a second; the
-managed Prefect server counts. With --check a figure beyond its limit is told and the exit code is 1.
+`python -m bench.run [--json FILE] [--inline] [--check]` clones the current commit into a temporary folder and runs it there with this
+interpreter's packages. Memory is the sum of the proportional set sizes of all processes, including the managed Prefect server, sampled
+twice a second. With --check, a figure above its limit gives exit code 1.
 """
 
 import argparse
@@ -28,55 +28,55 @@ MACRO_F1 = 0.70
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run twice and print the figures."""
+    """Run twice, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--inline", action="store_true")
     parser.add_argument("--check", action="store_true")
-    asked = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="retune-bench-") as name:
         clone = Path(name) / "clone"
         subprocess.run(["git", "clone", "-q", str(ROOT), str(clone)], check=True)
-        figures: dict[str, Any] = {"first": measure(clone, asked.inline), "unchanged": measure(clone, asked.inline)}
+        figures: dict[str, Any] = {"first": measure(clone, options.inline), "unchanged": measure(clone, options.inline)}
         figures["metrics"] = json.loads((clone / "reports/evaluation/scores.json").read_text(encoding="utf-8"))
         evaluated = json.loads((clone / "reports/evaluation/metrics.json").read_text(encoding="utf-8"))
         figures["over_tfidf"] = evaluated["differences"]["tfidf"]["macro_f1"]
     text = json.dumps(figures, indent=2)
     print(text)
-    if asked.json:
-        asked.json.write_text(text + "\n", encoding="utf-8")
-    if asked.check and (missed := beyond(figures)):
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
+    if options.check and (missed := missed_limits(figures)):
         sys.exit("\n".join(missed))
 
 
-def beyond(figures: dict[str, Any]) -> list[str]:
-    """Return a line for every figure that misses its limit."""
+def missed_limits(figures: dict[str, Any]) -> list[str]:
+    """Return a line for every missed limit."""
     missed = [
         f"the {name} run took {figures[name]['seconds']} s, expected under {limit}"
         for name, limit in SECONDS.items()
         if figures[name]["seconds"] >= limit
     ]
     missed += [
-        f"the {name} run held {figures[name]['peak_memory_gib']} GiB" for name in SECONDS if figures[name]["peak_memory_gib"] >= MEMORY_GIB
+        f"the {name} run used {figures[name]['peak_memory_gib']} GiB" for name in SECONDS if figures[name]["peak_memory_gib"] >= MEMORY_GIB
     ]
     if figures["metrics"]["macro_f1"] < MACRO_F1 or figures["over_tfidf"]["low"] <= 0 or not figures["first"]["promoted"]:
-        missed.append("the champion is not as good as it should be")
+        missed.append("the champion misses its quality limits")
     if not figures["unchanged"]["up_to_date"]:
         missed.append("the unchanged run was not up to date")
     return missed
 
 
 def measure(clone: Path, inline: bool) -> dict[str, object]:
-    """Run once; return seconds, peak memory in GiB and what the run said of itself."""
+    """Run once; return seconds, peak memory in GiB and the outcome of the run."""
     peak, done = [0.0], threading.Event()
     thread = threading.Thread(target=sample, args=(clone, peak, done))
     thread.start()
     started = time.monotonic()
-    said = retune(clone, "run", "--json", *(["--inline"] if inline else []))
+    output = retune(clone, "run", "--json", *(["--inline"] if inline else []))
     seconds = time.monotonic() - started
     done.set()
     thread.join()
-    result = json.loads(said)
+    result = json.loads(output)
     return {
         "seconds": round(seconds, 1),
         "peak_memory_gib": round(peak[0], 2),
@@ -85,7 +85,7 @@ def measure(clone: Path, inline: bool) -> dict[str, object]:
 
 
 def sample(clone: Path, peak: list[float], done: threading.Event) -> None:
-    """Keep the highest sum of memory over this process's children and the server of the clone."""
+    """Update the peak memory of this process's children and the server of the clone until `done` is set."""
     while not done.wait(0.5):
         family = set(psutil.Process().children(recursive=True))
         state = clone / "var/prefect/server.json"
@@ -99,7 +99,7 @@ def sample(clone: Path, peak: list[float], done: threading.Event) -> None:
 
 
 def memory(process: psutil.Process) -> int:
-    """Return a process's share of memory in bytes, 0 when it has ended."""
+    """Return the proportional set size of a process in bytes, 0 if it has ended."""
     try:
         return int(process.memory_full_info().pss)
     except (psutil.Error, AttributeError):
@@ -107,7 +107,7 @@ def memory(process: psutil.Process) -> int:
 
 
 def retune(clone: Path, *arguments: str) -> str:
-    """Run a command in the clone, its messages on standard error."""
+    """Run a command in the clone and return its standard output."""
     environment = os.environ | {"PYTHONPATH": str(clone), "RETUNE_SERVER_LINGER": "60"}
     command = [sys.executable, "-m", "flows.cli", *arguments]
     return subprocess.run(command, cwd=clone, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout

@@ -1,6 +1,6 @@
-"""Time and memory of a snapshot of a large CSV, against `pandas.read_csv(...).to_parquet(...)`.
+"""Time and memory of a snapshot of a large CSV, compared with `pandas.read_csv(...).to_parquet(...)`.
 
-Each is measured in a process of its own; memory is the peak resident set, imports included.
+Each is measured in a separate process; memory is the peak resident set, imports included.
 
     python bench/snapshot.py --rows 1000000 --json snapshot.json
 """
@@ -40,7 +40,7 @@ print(json.dumps({{"seconds": round(time.perf_counter() - started, 2), "peak_gib
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--json", type=Path, help="also write the figures into this file")
+    parser.add_argument("--json", type=Path, help="write the figures into this file")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         megabytes = write_source(Path(folder, "rows.csv"), arguments.rows)
@@ -62,8 +62,8 @@ def write_source(path: Path, rows: int) -> float:
 
 def measure(code: str, folder: str) -> dict[str, float]:
     script = MEASURE.format(code=code.replace("FOLDER", repr(folder)))
-    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    completed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    figures: dict[str, float] = json.loads(completed.stdout.splitlines()[-1])
     return figures
 
 

@@ -1,8 +1,8 @@
-"""What a run with nothing to do costs: against DVC alone, and against what both libraries cost to import.
+"""Time of an unchanged run, compared with DVC alone and with the import time of the libraries.
 
-`python -m bench unchanged [--json FILE] [--rounds N]`: seconds of `dvc repro`, of `import prefect, mlflow`, of `retune run` with the server
-up and of `retune run --inline`, in turn, on the project at hand, whose last run must be up to date; medians, and the ratio of a run to
-twice DVC plus the imports.
+`python -m bench unchanged [--json FILE] [--rounds N]` measures `dvc repro`, `import prefect, mlflow`, `retune run` with a running server
+and `retune run --inline` alternately on the current project, whose last run must be up to date. It prints medians in seconds, and the
+ratio of a run to twice DVC plus the imports.
 """
 
 import argparse
@@ -23,31 +23,31 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure in turn and print the figures."""
+    """Measure alternately, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args(argv)
-    seconds("retune run")  # the server comes up, and what was left to do is done
-    rounds = [{name: seconds(name) for name in COMMANDS} for _ in range(asked.rounds)]
+    options = parser.parse_args(argv)
+    seconds("retune run")  # start the server and finish pending work
+    rounds = [{name: seconds(name) for name in COMMANDS} for _ in range(options.rounds)]
     figures = summary(rounds)
     text = json.dumps(figures, indent=2)
     print(text)
-    if asked.json:
-        asked.json.write_text(text + "\n", encoding="utf-8")
+    if options.json:
+        options.json.write_text(text + "\n", encoding="utf-8")
     return 0
 
 
 def seconds(name: str) -> float:
-    """Return the wall clock of one of the commands."""
+    """Return the duration of one of the commands."""
     start = time.perf_counter()
     subprocess.run(COMMANDS[name], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return time.perf_counter() - start
 
 
 def summary(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the median of each command, and how each kind of run compares with twice DVC plus the imports."""
-    medians = {name: statistics.median(one[name] for one in rounds) for name in COMMANDS}
+    """Return the median of each command, and the ratio of each run to twice DVC plus the imports."""
+    medians = {name: statistics.median(times[name] for times in rounds) for name in COMMANDS}
     allowed = 2 * medians["dvc repro"] + medians["imports"]
     ratios = {f"{name} / (2 x dvc repro + imports)": medians[name] / allowed for name in ("retune run", "retune run --inline")}
     return {name: round(value, 2) for name, value in {**medians, **ratios}.items()}

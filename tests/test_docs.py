@@ -213,7 +213,7 @@ def test_add_a_gate_works_as_it_is_written(tmp_path: Path) -> None:
         for command in (
             ["-c", asked],
             ["-m", "pytest", "-q", "tests/unit/gates/test_churn.py"],
-            ["-m", "tests.support.mutants", "churn", "tests/unit/gates/test_churn.py"],
+            ["-m", "tests.support.mutants", "gates.churn", "tests/unit/gates/test_churn.py"],
             ["-c", "from importlinter.cli import lint_imports_command as c; c()"],
         )
     ]

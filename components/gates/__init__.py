@@ -1,7 +1,7 @@
-"""The gates between a candidate and production: one file per gate, found by name; `components.judge` combines them into a verdict.
+"""Gates between a candidate and production: one file per gate, found by name; `components.judge` combines them into a verdict.
 
-Pure: reads predictions that others made, writes nothing. A file `NAME.py` here offers `Params`, its section `gates.NAME` of
-params.yaml, and `decide`; nothing else needs to change.
+Gates are pure functions of the evidence. A file `NAME.py` defines `Params` (section `gates.NAME` of params.yaml), `decide`, and
+optionally `NEEDS`; see docs/add-a-gate.md.
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,19 @@ from typing import Any, ClassVar, cast
 
 from pydantic import Field, create_model
 
+from components.artifacts.verdict import Role
 from components.core import plugins
 from components.core.section import Section
-from components.gates.support.evidence import LEVEL, Evidence, Gate, GateSection, ReferenceModel, TrainingRows
-from components.gates.support.learned_rows import measure_exposure, without_learned_rows
+from components.gates.support import (
+    LEVEL,
+    Evidence,
+    Gate,
+    GateSection,
+    ReferenceModel,
+    TrainingRows,
+    measure_exposure,
+    without_learned_rows,
+)
 
 __all__ = [
     "LEVEL",
@@ -24,8 +33,10 @@ __all__ = [
     "ReferenceModel",
     "TrainingRows",
     "available",
+    "is_enabled",
     "load",
     "measure_exposure",
+    "needs",
     "without_learned_rows",
 ]
 
@@ -33,21 +44,21 @@ FOLDER = Path(__file__).parent
 
 
 def available() -> list[str]:
-    """Return the names of all gates, sorted: the files of this folder."""
+    """Return the names of all gates, sorted."""
     return plugins.names(FOLDER)
 
 
 def load(name: str) -> Gate:
-    """Return the gate called `name`.
+    """Return the gate `name`.
 
     Raises:
-        BadParams: the file does not exist.
+        BadParams: this gate does not exist.
     """
     return cast(Gate, plugins.load(__name__, name, available(), "gate"))
 
 
 def _sections() -> Any:
-    """Return a section with one field a gate, so that a gate's settings stand at gates.NAME without a list to edit."""
+    """Return a settings section with one field per gate."""
     fields: dict[str, Any] = {}
     for name in available():
         params = load(name).Params
@@ -56,6 +67,16 @@ def _sections() -> Any:
 
 
 class GatesParams(_sections()):  # type: ignore[misc]
-    """Who decides whether the candidate replaces the champion: one section a gate."""
+    """Gates that decide whether the candidate replaces the champion: one section per gate."""
 
     renamed: ClassVar[Mapping[str, str]] = {"looks": "test_budget", "anchor": "best_champion"}
+
+
+def is_enabled(gates: GatesParams, name: str) -> bool:
+    """Return whether the role of a gate is not `off`."""
+    return getattr(gates, name).role is not Role.OFF
+
+
+def needs(gates: GatesParams) -> frozenset[str]:
+    """Return the fields of `Evidence` that the enabled gates declare in `NEEDS`."""
+    return frozenset().union(*(getattr(load(name), "NEEDS", ()) for name in available() if is_enabled(gates, name)))

@@ -1,4 +1,4 @@
-"""Cost: is the candidate slower than the champion, or over a budget?"""
+"""Cost: latency, size and memory against the champion and against budgets."""
 
 from collections.abc import Iterator
 
@@ -10,107 +10,106 @@ from components.artifacts.cost import Blocks, Cost, Timed, Weight
 from components.artifacts.metrics import Estimate
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval
+from components.gates.support import Evidence, GateSection, Need, hypothesis, interval
 from components.stats import Units, mean, mean_below
 
+NEEDS: frozenset[Need] = frozenset({"cost"})
 MIB = 1 << 20
-_RANGE = (float(np.log(1e-9)), float(np.log(1e9)))  # of the logarithm of any time, ratio or rate
+_RANGE = (float(np.log(1e-9)), float(np.log(1e9)))  # bounds of the logarithm of a time, ratio or rate
 
 Floats = npt.NDArray[np.float64]
 
 
 class Params(GateSection):
-    """What an answer may cost, on the machine that judges; a budget that is null is none."""
+    """Limits for latency, size and memory, measured on the machine that runs the gates; null: no budget."""
 
-    batch_sizes: tuple[int, ...] = Field((1, 32), min_length=1, description="texts a request")
-    pairs: int = Field(20, ge=20, le=1000, description="blocks of each version, candidate and champion next to each other in random order")
-    requests: int = Field(10, ge=3, le=1000, description="requests a block, fewer where max_seconds would not do")
-    max_seconds: float = Field(20, gt=0, description="for all blocks; a block has at least 2 requests whatever they take")
-    max_others: float = Field(0.25, gt=0, le=1, description="share of the processors in use by others above which times decide nothing")
-    slower_than: float = Field(1.1, ge=1, description="a median or 95 % quantile above the champion's times this is slower")
-    bigger_than: float | None = Field(1.5, ge=1, description="a package or memory above the champion's times this fails; null: none")
+    batch_sizes: tuple[int, ...] = Field((1, 32), min_length=1, description="texts per request")
+    pairs: int = Field(20, ge=20, le=1000, description="blocks per version; candidate and champion are timed in pairs, in random order")
+    requests: int = Field(10, ge=3, le=1000, description="requests per block; fewer if max_seconds is too short")
+    max_seconds: float = Field(20, gt=0, description="for all blocks; a block has at least 2 requests, however long they take")
+    max_others: float = Field(0.25, gt=0, le=1, description="CPU share of other processes above which times are inconclusive")
+    slower_than: float = Field(1.1, ge=1, description="allowed ratio of the median and 95 % quantile to the champion's")
+    bigger_than: float | None = Field(1.5, ge=1, description="allowed ratio of package size and memory to the champion's; null: no limit")
     p50_ms: float | None = Field(None, gt=0, description="budget: median milliseconds of a request at the smallest batch size")
     p95_ms: float | None = Field(None, gt=0, description="budget: 95 % quantile in milliseconds at the smallest batch size")
-    throughput: float | None = Field(None, gt=0, description="budget: texts a second at the largest batch size, at least")
-    size_mib: float | None = Field(None, gt=0, description="budget: the version's package")
-    memory_mib: float | None = Field(None, gt=0, description="budget: the most memory of the process that answers, libraries included")
+    throughput: float | None = Field(None, gt=0, description="budget: minimum texts per second at the largest batch size")
+    size_mib: float | None = Field(None, gt=0, description="budget: size of the version's package")
+    memory_mib: float | None = Field(None, gt=0, description="budget: peak memory of the serving process, libraries included")
 
     @field_validator("batch_sizes")
     @classmethod
-    def _are_sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    def _check_sizes(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
         if min(sizes, default=1) < 1 or len(set(sizes)) < len(sizes):
-            raise ValueError("batch sizes are different whole numbers from 1 on")
+            raise ValueError("batch sizes must be different integers of at least 1")
         return sizes
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:
-    """PASS when every interval is within its limit, else INCONCLUSIVE; it fails by being slower, and at once by a size over its limit."""
+    """PASS if every interval is within its limit, else INCONCLUSIVE; a slower candidate rejects, and a size over its limit is FAIL."""
     cost = evidence.cost
     if cost is None:
-        return GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason="nothing was timed", change="`retune judge`, which times it")
+        return GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason="no request was timed", change="run `retune judge`")
     if fault := _fault(cost, evidence):
-        return GateResult(
-            gate="cost", outcome=Outcome.INCONCLUSIVE, reason=fault, change="`retune judge --again`, which times it anew", may_pass=True
-        )
+        return GateResult(gate="cost", outcome=Outcome.INCONCLUSIVE, reason=fault, change="run `retune judge --again`", may_pass=True)
     doubt = _busy(cost, params)
     limits = [*_slower(cost, params, evidence, doubt), *_budgets(cost, params, evidence.confidence, doubt)]
     over = [*_oversize(cost, params), *_bigger(cost, params, evidence)]
-    undecided = [limit for limit in limits if not limit.settled]
-    outcome = Outcome.FAIL if over else Outcome.INCONCLUSIVE if undecided or evidence.unscorable else Outcome.PASS
-    said = over or [one for one in (evidence.unscorable, _said(limits, undecided, doubt)) if one]
-    asked = bool(said) or any(budget is not None for budget in (params.size_mib, params.memory_mib))
-    nothing = "there is no champion to be slower than, and no latency budget"
-    reason = "; ".join(said) or (nothing if asked else f"not asked: {nothing}")
-    ways = tuple(limit.hypothesis() for limit in limits)
-    found = _result(cost, outcome, reason, [] if over else (undecided or limits)[:1], ways, bool(undecided))
-    return found.model_copy(update={"asked": asked, "may_pass": doubt is not None and outcome is Outcome.INCONCLUSIVE})
+    undecided = [limit for limit in limits if not limit.met]
+    outcome = Outcome.FAIL if over else Outcome.INCONCLUSIVE if undecided or evidence.champion_fault else Outcome.PASS
+    parts = over or [part for part in (evidence.champion_fault, _summary(limits, undecided, doubt)) if part]
+    has_limit = bool(parts) or any(budget is not None for budget in (params.size_mib, params.memory_mib))
+    no_limit = "there is no champion yet, and no latency budget"
+    reason = "; ".join(parts) or (no_limit if has_limit else f"not asked: {no_limit}")
+    hypotheses = tuple(limit.hypothesis() for limit in limits)
+    result = _result(cost, outcome, reason, [] if over else (undecided or limits)[:1], hypotheses, bool(undecided))
+    return result.model_copy(update={"asked": has_limit, "may_pass": doubt is not None and outcome is Outcome.INCONCLUSIVE})
 
 
 class _Limit:
-    """A logarithm per block (blocks,) whose mean must not exceed `log(limit)`; for a rate that must be reached, both negated."""
+    """A logarithm per block (blocks,) whose mean must not exceed `log(limit)`; with `at_least`, must not be below it."""
 
     def __init__(
         self, name: str, logs: Floats, limit: float, setting: str, unit: str, confidence: float, doubt: str | None, at_least: bool = False
     ) -> None:
         sign = -1.0 if at_least else 1.0
         units = Units.from_groups(np.arange(len(logs)))
-        found = mean(logs, units, _RANGE, confidence)
+        estimate = mean(logs, units, _RANGE, confidence)
         self.name, self.setting, self.limit, self.unit = name, f"{setting} {limit:g}", limit, unit
-        ends = {end: float(np.exp(getattr(found, end))) for end in ("value", "low", "high")}
-        self.estimate = found.model_copy(update={**ends, "doubt": doubt})
-        self.excess = sign * (found.value - float(np.log(limit)))
-        self.settled = not doubt and sign * ((found.low if at_least else found.high) - float(np.log(limit))) <= 0
+        ends = {end: float(np.exp(getattr(estimate, end))) for end in ("value", "low", "high")}
+        self.estimate = estimate.model_copy(update={**ends, "doubt": doubt})
+        self.excess = sign * (estimate.value - float(np.log(limit)))
+        self.met = not doubt and sign * ((estimate.low if at_least else estimate.high) - float(np.log(limit))) <= 0
         self.p = mean_below(-sign * logs, units, -sign * float(np.log(limit)))
 
     @property
-    def says(self) -> str:
+    def description(self) -> str:
         """The quantity with its interval."""
         return f"{self.name} {self.estimate.value:.3g}{self.unit} ({interval(self.estimate)})"
 
     def hypothesis(self) -> Hypothesis:
         """Return the way to fail."""
-        return hypothesis(self.name, f"{self.says} is beyond {self.setting}", self.p, self.name, self.estimate)
+        return hypothesis(self.name, f"{self.description} is beyond {self.setting}", self.p, self.name, self.estimate)
 
 
-def _said(limits: list[_Limit], undecided: list[_Limit], doubt: str | None) -> str | None:
-    """Say which limit is not settled, or which one is nearest; None where there is none."""
+def _summary(limits: list[_Limit], undecided: list[_Limit], doubt: str | None) -> str | None:
+    """Describe the first undecided limit, else the nearest one; None without limits."""
     if undecided:
-        return f"{undecided[0].says}, which does not settle {undecided[0].setting}{f': {doubt}' * bool(doubt)}"
+        return f"{undecided[0].description}, inconclusive for {undecided[0].setting}{f': {doubt}' * bool(doubt)}"
     if not limits:
         return None
     worst = max(limits, key=lambda limit: limit.excess)
-    return f"{worst.says}, within {worst.setting}" + (f", and {len(limits) - 1} more" * (len(limits) > 1))
+    return f"{worst.description}, within {worst.setting}" + (f", and {len(limits) - 1} more" * (len(limits) > 1))
 
 
 def _slower(cost: Cost, params: Params, evidence: Evidence, doubt: str | None) -> Iterator[_Limit]:
-    """Give the ratios to the champion's times: of medians and of 95 % quantiles, at every batch size."""
-    called = f"champion {evidence.champion.called}" if evidence.champion is not None else "the champion"
+    """Yield the limits for the ratios to the champion's medians and 95 % quantiles, at every batch size."""
+    champion = f"champion {evidence.champion.display_name}" if evidence.champion is not None else "the champion"
     for timed in cost.timed:
         if timed.champion is not None:
             for name, share in (("median", 50.0), ("95 % quantile", 95.0)):
                 logs = log_ratios(timed.candidate, timed.champion, share)
-                said = f"{name} of requests with {timed.batch_size} texts over that of {called}:"
-                yield _Limit(said, logs, params.slower_than, "gates.cost.slower_than", "", evidence.confidence, doubt)
+                ratio = f"{name} of requests with {timed.batch_size} texts over that of {champion}:"
+                yield _Limit(ratio, logs, params.slower_than, "gates.cost.slower_than", "", evidence.confidence, doubt)
 
 
 def log_ratios(candidate: Blocks, champion: Blocks, share: float) -> Floats:
@@ -119,49 +118,50 @@ def log_ratios(candidate: Blocks, champion: Blocks, share: float) -> Floats:
 
 
 def _budgets(cost: Cost, params: Params, confidence: float, doubt: str | None) -> Iterator[_Limit]:
-    """Give what has a budget in milliseconds or in texts a second."""
+    """Yield the limits with a budget in milliseconds or texts per second."""
     smallest, largest = (edge(cost.timed, key=lambda timed: timed.batch_size) for edge in (min, max))
     for budget, share, name in ((params.p50_ms, 50.0, "p50"), (params.p95_ms, 95.0, "p95")):
         if budget is not None:
             logs = _log_quantiles(smallest.candidate, share) + np.log(1000)
-            said = f"{name} of a request with {smallest.batch_size} texts:"
-            yield _Limit(said, logs, budget, f"gates.cost.{name}_ms", " ms", confidence, doubt)
+            quantity = f"{name} of a request with {smallest.batch_size} texts:"
+            yield _Limit(quantity, logs, budget, f"gates.cost.{name}_ms", " ms", confidence, doubt)
     if params.throughput is not None:
         logs = np.log(_throughput(largest.candidate, largest.batch_size))
-        said = f"throughput with {largest.batch_size} texts a request:"
-        yield _Limit(said, logs, params.throughput, "gates.cost.throughput", " texts/s", confidence, doubt, at_least=True)
+        quantity = f"throughput with {largest.batch_size} texts per request:"
+        yield _Limit(quantity, logs, params.throughput, "gates.cost.throughput", " texts/s", confidence, doubt, at_least=True)
 
 
 def _busy(cost: Cost, params: Params) -> str | None:
-    """Say that others kept the machine busy; equal versions were then seen to differ by a factor of three, and steadily."""
+    """Report that other processes used the CPU: equal versions then differed consistently by a factor of three."""
     if cost.others is None or cost.others <= params.max_others:
         return None
     return f"other processes used {cost.others:.0%} of the processors, above gates.cost.max_others {params.max_others:g}".replace("%", " %")
 
 
 def _oversize(cost: Cost, params: Params) -> list[str]:
-    """Say which sizes are over their budgets: they are counted, not estimated."""
-    size = cost.candidate.package_bytes / MIB
-    pairs = (
-        (size, params.size_mib, "the package", "size_mib"),
+    """Return the sizes over their budgets; they are counted, not estimated."""
+    limits = (
+        (cost.candidate.package_bytes / MIB, params.size_mib, "the package", "size_mib"),
         (cost.candidate.peak_memory_mib, params.memory_mib, "memory", "memory_mib"),
     )
     return [
-        f"{name} of {found:.1f} MiB exceeds gates.cost.{setting} {budget:g}"
-        for found, budget, name, setting in pairs
-        if budget is not None and not found <= budget
+        f"{name} of {size:.1f} MiB exceeds gates.cost.{setting} {budget:g}"
+        for size, budget, name, setting in limits
+        if budget is not None and not size <= budget
     ]
 
 
 def _bigger(cost: Cost, params: Params, evidence: Evidence) -> Iterator[str]:
-    """Say which sizes are above the champion's beyond what is allowed, of those that were measured of it."""
+    """Yield the sizes that exceed the champion's by more than the allowed ratio."""
     if evidence.champion is None or cost.champion is None or params.bigger_than is None:
         return
     sizes = [(weight.package_bytes / MIB, weight.peak_memory_mib) for weight in (cost.candidate, cost.champion)]
-    for name, found, usual in zip(("the package", "memory"), *sizes, strict=True):
-        if usual > 0 and not found <= params.bigger_than * usual:
-            limit = f"gates.cost.bigger_than {params.bigger_than:g} times the {usual:.1f} MiB of champion {evidence.champion.called}"
-            yield f"{name} of {found:.1f} MiB exceeds {limit}"
+    for name, size, reference in zip(("the package", "memory"), *sizes, strict=True):
+        if reference > 0 and not size <= params.bigger_than * reference:
+            limit = (
+                f"gates.cost.bigger_than {params.bigger_than:g} times the {reference:.1f} MiB of champion {evidence.champion.display_name}"
+            )
+            yield f"{name} of {size:.1f} MiB exceeds {limit}"
 
 
 def _log_quantiles(blocks: Blocks, share: float) -> Floats:
@@ -169,26 +169,28 @@ def _log_quantiles(blocks: Blocks, share: float) -> Floats:
 
 
 def _throughput(blocks: Blocks, batch_size: int) -> Floats:
-    """Return texts a second of each block."""
+    """Return the texts per second of each block."""
     return np.array([batch_size * len(block) / sum(block) for block in blocks], dtype=np.float64)
 
 
 def _fault(cost: Cost, evidence: Evidence) -> str | None:
-    """Say why the times cannot be used; None where they can."""
+    """Return why the times cannot be used; None if they can."""
     if not cost.timed:
-        return "nothing was timed"
+        return "no request was timed"
     for timed in cost.timed:
         for blocks in (timed.candidate, timed.champion):
             if blocks is not None and not all(block and np.isfinite(block).all() and min(block) > 0 for block in blocks):
-                return f"a time of requests with {timed.batch_size} texts is missing or no positive number of seconds"
+                return f"a time of requests with {timed.batch_size} texts is missing or not a positive number of seconds"
         if len(timed.candidate) < 2 or (timed.champion is not None and len(timed.champion) != len(timed.candidate)):
             return f"requests with {timed.batch_size} texts were not timed in pairs of blocks"
     if evidence.champion is not None and evidence.champion.fault is None and any(timed.champion is None for timed in cost.timed):
-        return f"champion {evidence.champion.called} was not timed"
+        return f"champion {evidence.champion.display_name} was not timed"
     return None
 
 
-def _result(cost: Cost, outcome: Outcome, reason: str, first: list[_Limit], ways: tuple[Hypothesis, ...], undecided: bool) -> GateResult:
+def _result(
+    cost: Cost, outcome: Outcome, reason: str, first: list[_Limit], hypotheses: tuple[Hypothesis, ...], undecided: bool
+) -> GateResult:
     shown: Estimate | None = first[0].estimate if first else None
     return GateResult(
         gate="cost",
@@ -202,14 +204,14 @@ def _result(cost: Cost, outcome: Outcome, reason: str, first: list[_Limit], ways
         n=len(cost.timed[0].candidate),
         method="Student's t on the logarithms of block medians and block 95 % quantiles, pairs of blocks in random order",
         change=f"{first[0].setting.rpartition(' ')[0]} beyond {shown.high:.3g}" if shown and undecided else None,
-        hypotheses=ways,
+        hypotheses=hypotheses,
         tables=(_times(cost), _weights(cost)),
     )
 
 
 def _times(cost: Cost) -> ReportTable:
-    columns = ("texts a request", "version", "blocks", "requests a block", "p50 ms", "p95 ms", "texts a second")
-    rows = [_line(timed, name, blocks) for timed in cost.timed for name, blocks in _sides(timed)]
+    columns = ("texts per request", "version", "blocks", "requests per block", "p50 ms", "p95 ms", "texts per second")
+    rows = [_row(timed, name, blocks) for timed in cost.timed for name, blocks in _sides(timed)]
     return ReportTable(title="Times (geometric means over the blocks)", columns=columns, rows=tuple(rows))
 
 
@@ -219,7 +221,7 @@ def _sides(timed: Timed) -> Iterator[tuple[str, Blocks]]:
         yield "champion", timed.champion
 
 
-def _line(timed: Timed, name: str, blocks: Blocks) -> tuple[str | float | int, ...]:
+def _row(timed: Timed, name: str, blocks: Blocks) -> tuple[str | float | int, ...]:
     p50, p95 = (1000 * float(np.exp(_log_quantiles(blocks, share).mean())) for share in (50.0, 95.0))
     rate = float(np.exp(np.log(_throughput(blocks, timed.batch_size)).mean()))
     return (timed.batch_size, name, len(blocks), len(blocks[0]), p50, p95, rate)
@@ -228,4 +230,4 @@ def _line(timed: Timed, name: str, blocks: Blocks) -> tuple[str | float | int, .
 def _weights(cost: Cost) -> ReportTable:
     sides: list[tuple[str, Weight | None]] = [("candidate", cost.candidate), ("champion", cost.champion)]
     rows = tuple((name, weight.package_bytes / MIB, weight.peak_memory_mib) for name, weight in sides if weight is not None)
-    return ReportTable(title="Sizes", columns=("version", "package, MiB", "most memory, MiB"), rows=rows)
+    return ReportTable(title="Sizes", columns=("version", "package, MiB", "peak memory, MiB"), rows=rows)

@@ -1,5 +1,6 @@
-"""What was once learnt: the candidate against the champion on the test sets of earlier snapshots and on regression sets."""
+"""Forgetting: candidate against champion on the test sets of earlier snapshots and on regression sets."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,30 +13,33 @@ from components.artifacts.past_test_set import PastTestSet
 from components.artifacts.predictions import Predictions
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome
-from components.gates.support.evidence import Evidence, GateSection, hypothesis, interval, result
+from components.gates.support import Evidence, GateSection, Need, hypothesis, interval, result
 from components.stats import Units, mean
 from components.stats.units import jackknife_variance, symmetric
 
+NEEDS: frozenset[Need] = frozenset({"past_test_sets"})
 Floats = npt.NDArray[np.float64]
 
 
 class Params(GateSection):
-    """The earlier test sets on which the candidate must not be worse than the champion."""
+    """Past test sets on which the candidate must not be worse than the champion."""
 
-    last: int = Field(5, ge=0, le=50, description="test sets of earlier snapshots, the newest first; 0: none")
-    sets: tuple[str, ...] = Field((), description="paths of regression sets, tables with text and label")
-    margin: float = Field(0.03, gt=0, description="of accuracy, or the task's first measure: what is proven to be within it cannot reject")
+    last: int = Field(5, ge=0, le=50, description="number of test sets of earlier snapshots, the newest first; 0: none")
+    sets: tuple[str, ...] = Field((), description="paths of regression sets: tables with text and label")
+    margin: float = Field(
+        0.03, gt=0, description="of accuracy, or the task's first metric: a difference proven to be within it cannot reject"
+    )
 
 
 @dataclass(frozen=True)
-class _Compared:
-    """One earlier test set: accuracies, the paired difference, and the p that the candidate is not worse; 1 within the margin."""
+class _Comparison:
+    """One past test set: both scores, the paired difference, and the p-value of "not worse"; 1 within the margin."""
 
     name: str
     rows: int
     left_out: int
-    mine: float
-    theirs: float
+    candidate: float
+    champion: float
     estimate: Estimate
     p: float
     gains: Floats | None
@@ -43,163 +47,175 @@ class _Compared:
 
 
 def decide(evidence: Evidence, params: Params) -> GateResult:
-    """PASS when every earlier set is within the margin, else INCONCLUSIVE; it fails by being worse on one of them."""
-    if not params.last and not params.sets and not evidence.earlier:
-        return GateResult.not_asked("forgetting", "gates.forgetting.last 0 and no sets")
-    faults = tuple(f"{one.name}: {fault}" for one in evidence.earlier if (fault := _fault(one)))
-    if evidence.champion is None or evidence.unscorable:
-        known: dict[str, Any] = {"notes": faults, "tables": _alone(evidence)}
-        if evidence.unscorable:
-            return GateResult(gate="forgetting", outcome=Outcome.INCONCLUSIVE, reason=evidence.unscorable, **known)
-        why = "there is no champion yet, so there is none that has learnt what could be forgotten"
-        return GateResult.not_asked("forgetting", why, **known)
-    if not evidence.earlier:
-        return GateResult.not_asked("forgetting", "there is no earlier test set yet")
-    called = f"champion {evidence.champion.called}"
-    compared = [_compare(evidence, one.name, mine, theirs, one.left_out, params) for one, mine, theirs in _answered(evidence)]
-    if not compared:
-        reason = f"no earlier test set can be compared: {'; '.join(faults) or 'the champion answers none'}"
-        return GateResult(gate="forgetting", outcome=Outcome.INCONCLUSIVE, reason=reason, notes=faults, change=_MEND)
-    missing = faults or tuple(f"{one.name}: {called} has no answers on it" for one in evidence.earlier if one.champion is None)
-    return _decided(evidence, params, called, compared, missing)
+    """PASS if every past test set is within the margin, else INCONCLUSIVE; a worse score on one of them rejects."""
+    if not params.last and not params.sets and not evidence.past_test_sets:
+        return GateResult.not_asked("forgetting", "gates.forgetting.last is 0 and sets is empty")
+    faults = tuple(f"{past.name}: {fault}" for past in evidence.past_test_sets if (fault := _fault(past)))
+    if evidence.champion is None or evidence.champion_fault:
+        details: dict[str, Any] = {"notes": faults, "tables": _candidate_table(evidence)}
+        if evidence.champion_fault:
+            return GateResult(gate="forgetting", outcome=Outcome.INCONCLUSIVE, reason=evidence.champion_fault, **details)
+        return GateResult.not_asked("forgetting", "there is no champion yet", **details)
+    if not evidence.past_test_sets:
+        return GateResult.not_asked("forgetting", "there is no past test set yet")
+    champion = f"champion {evidence.champion.display_name}"
+    comparisons = [_compare(evidence, *answered, params) for answered in _answered(evidence)]
+    if not comparisons:
+        reason = f"no past test set can be compared: {'; '.join(faults) or 'the champion answers none'}"
+        return GateResult(gate="forgetting", outcome=Outcome.INCONCLUSIVE, reason=reason, notes=faults, change=_RESTORE)
+    missing = faults or tuple(f"{past.name}: {champion} has no answers on it" for past in evidence.past_test_sets if past.champion is None)
+    return _decide(evidence, params, champion, comparisons, missing)
 
 
-_MEND = "`dvc pull`, then `retune judge --again`, or gates.forgetting.last and sets without what is missing"
+_RESTORE = "`dvc pull`, then `retune judge --again`, or gates.forgetting.last and sets without the missing ones"
 
 
-def _fault(one: PastTestSet) -> str | None:
-    if one.fault:
-        return one.fault
-    if one.candidate is None or not len(one.candidate.ids):
-        return f"no row is left to test on, {one.left_out:,} were trained on or have an unknown label"
-    if one.champion is not None and one.champion.ids.tolist() != one.candidate.ids.tolist():
+def _fault(past: PastTestSet) -> str | None:
+    if past.fault:
+        return past.fault
+    if past.candidate is None or not len(past.candidate.ids):
+        return f"no row remains: {past.left_out:,} are training rows or have an unknown label"
+    if past.champion is not None and past.champion.ids.tolist() != past.candidate.ids.tolist():
         return "the two models did not answer the same rows in the same order"
     return None
 
 
-def _answered(evidence: Evidence) -> list[tuple[PastTestSet, Predictions, Predictions]]:
-    """Return the sets that both models answered, on the rows whose label both know."""
-    found = []
-    for one in evidence.earlier:
-        if _fault(one) or one.candidate is None or one.champion is None:
+def _answered(evidence: Evidence) -> Iterator[tuple[PastTestSet, Predictions, Predictions]]:
+    """Yield the sets that both models answered, on the rows whose label both know."""
+    for past in evidence.past_test_sets:
+        if _fault(past) or past.candidate is None or past.champion is None:
             continue
         if not evidence.classes:
-            found.append((one, one.candidate, one.champion))
+            yield past, past.candidate, past.champion
             continue
-        known = np.isin(one.candidate.expected, one.champion.labels) & np.isin(one.candidate.expected, one.candidate.labels)
+        expected = past.candidate.expected
+        known = np.isin(expected, past.champion.labels) & np.isin(expected, past.candidate.labels)
         if known.any():
-            found.append((one, one.candidate.take(known), one.champion.take(known)))
-    return found
+            yield past, past.candidate.take(known), past.champion.take(known)
 
 
-def _compare(evidence: Evidence, name: str, mine: Predictions, theirs: Predictions, left_out: int, params: Params) -> _Compared:
-    yardstick, metric = evidence.yardstick.on(mine), evidence.main
-    estimate = yardstick.difference(metric, mine, theirs, evidence.confidence)
+def _compare(evidence: Evidence, past: PastTestSet, candidate: Predictions, champion: Predictions, params: Params) -> _Comparison:
+    metric_set, metric = evidence.metric_set.on(candidate), evidence.main_metric
+    estimate = metric_set.difference(metric, candidate, champion, evidence.confidence)
     within = estimate.low > -params.margin and not estimate.doubt
-    right, others = (np.asarray(one.predicted == mine.expected) for one in (mine, theirs))
-    return _Compared(
-        name=name,
-        rows=len(mine.ids),
-        left_out=left_out,
-        mine=yardstick.score(metric, mine).value,
-        theirs=yardstick.score(metric, theirs).value,
+    correct, champion_correct = (np.asarray(model.predicted == candidate.expected) for model in (candidate, champion))
+    return _Comparison(
+        name=past.name,
+        rows=len(candidate.ids),
+        left_out=past.left_out,
+        candidate=metric_set.score(metric, candidate).value,
+        champion=metric_set.score(metric, champion).value,
         estimate=estimate,
-        p=1.0 if within else yardstick.difference_below(metric, mine, theirs),
-        gains=right.astype(np.float64) - others.astype(np.float64) if evidence.classes else None,
-        groups=mine.groups,
+        p=1.0 if within else metric_set.difference_below(metric, candidate, champion),
+        gains=correct.astype(np.float64) - champion_correct.astype(np.float64) if evidence.classes else None,
+        groups=candidate.groups,
     )
 
 
 def backward_transfer(gains: list[Floats], groups: list[npt.NDArray[np.str_]], confidence: float) -> Estimate:
-    """Return the mean over the sets of each set's mean gain, with the delete-one-group jackknife's interval over all of them.
+    """Return the mean of the sets' mean gains, with the interval of the delete-one-group jackknife over all sets.
 
     Successive test sets share most of their rows: a group, by its name, is left out of every set at once. Lopez-Paz and Ranzato
     (2017, NeurIPS 30:6467) define the transfer; here it is relative to the champion.
     """
     units = Units.from_groups(np.concatenate(groups))
-    sets = np.repeat(np.arange(len(gains)), [len(one) for one in gains])
+    sets = np.repeat(np.arange(len(gains)), [len(gain) for gain in gains])
     values = np.concatenate(gains)
     cell = sets * units.count + units.index
     sums, sizes = (
         np.bincount(cell, weights=weights, minlength=len(gains) * units.count).reshape(len(gains), -1)
         for weights in (values, np.ones(len(values)))
     )
-    means = np.array([one.mean() for one in gains])
+    means = np.array([gain.mean() for gain in gains])
     rest = sizes.sum(axis=1, keepdims=True) - sizes
     total = sums.sum(axis=1, keepdims=True) - sums
     left_out = np.divide(total, rest, out=np.repeat(means[:, None], units.count, axis=1), where=rest > 0).mean(axis=0)
     value, error = float(means.mean()), float(np.sqrt(jackknife_variance(float(means.mean()), left_out)))
-    if error < 1e-12:  # nothing varies: bounded as a mean of as many units is
+    if error < 1e-12:  # no variation: use the bounds of a mean of as many units
         pooled = mean(values, units, (-1.0, 1.0), confidence)
         ends = {"low": min(pooled.low, value), "high": max(pooled.high, value)}
         return pooled.model_copy(update={"value": value, "doubt": _doubt(units), **ends})
-    rest_of_it = {"n": units.count, "method": "delete-one-group jackknife over all sets", "confidence": confidence, "doubt": _doubt(units)}
-    return symmetric(value, units.critical(confidence) * error, (-1.0, 1.0), **rest_of_it)
+    details = {"n": units.count, "method": "delete-one-group jackknife over all sets", "confidence": confidence, "doubt": _doubt(units)}
+    return symmetric(value, units.critical(confidence) * error, (-1.0, 1.0), **details)
 
 
 def _doubt(units: Units) -> str | None:
     return units.doubt if units.count > 1 else "a single row or group has no variation"
 
 
-def _decided(evidence: Evidence, params: Params, called: str, compared: list[_Compared], missing: tuple[str, ...]) -> GateResult:
-    """Put the compared sets into a result: the mean over all of them, and one way to fail for each."""
-    metric, transfer = evidence.main, _transfer(evidence, compared)
-    unsettled = [one for one in compared if one.estimate.doubt or one.estimate.low <= -params.margin]
-    margin, sets = f"gates.forgetting.margin {params.margin:g}", "set" if len(compared) == 1 else "sets"
-    worst = min(unsettled or compared, key=lambda one: one.estimate.low)
-    if unsettled:
-        why = worst.estimate.doubt or f"{metric} difference {worst.estimate.value:+.3f} ({interval(worst.estimate, signed=True)})"
-        said = f"{worst.name} does not settle {margin}: {why}"
+def _decide(evidence: Evidence, params: Params, champion: str, comparisons: list[_Comparison], missing: tuple[str, ...]) -> GateResult:
+    """Return the result: the mean over all sets, and a hypothesis per set."""
+    metric, transfer = evidence.main_metric, _transfer(evidence, comparisons)
+    undecided = [comparison for comparison in comparisons if comparison.estimate.doubt or comparison.estimate.low <= -params.margin]
+    margin, sets = f"gates.forgetting.margin {params.margin:g}", "set" if len(comparisons) == 1 else "sets"
+    worst = min(undecided or comparisons, key=lambda comparison: comparison.estimate.low)
+    if undecided:
+        cause = worst.estimate.doubt or f"{metric} difference {worst.estimate.value:+.3f} ({interval(worst.estimate, signed=True)})"
+        summary = f"{worst.name} is inconclusive for {margin}: {cause}"
     else:
-        said = f"on {len(compared)} earlier test {sets} the {metric} is within {margin} of that of {called}"
-    outcome = Outcome.INCONCLUSIVE if unsettled or missing else Outcome.PASS
+        summary = f"on {len(comparisons)} past test {sets} the {metric} is within {margin} of that of {champion}"
     shown = transfer or worst.estimate
-    overall = f"backward transfer {shown.value:+.3f} ({interval(shown, signed=True)}) over {len(compared)} earlier test {sets}"
+    overall = f"backward transfer {shown.value:+.3f} ({interval(shown, signed=True)}) over {len(comparisons)} past test {sets}"
     return result(
         "forgetting",
-        outcome,
-        "; ".join([*(f"missing: {one}" for one in missing), said]),
+        Outcome.INCONCLUSIVE if undecided or missing else Outcome.PASS,
+        "; ".join([*(f"missing: {past}" for past in missing), summary]),
         f"backward transfer of {metric}" if transfer else f"{metric} on {worst.name}",
         shown,
         -params.margin,
         evidence,
-        change=_MEND if missing else f"PASS with a margin above {max(-min(one.estimate.low for one in compared), 0):.3f}",
-        hypotheses=tuple(_worse(one, metric, called) for one in compared),
+        change=_RESTORE
+        if missing
+        else f"PASS with a margin above {max(-min(comparison.estimate.low for comparison in comparisons), 0):.3f}",
+        hypotheses=tuple(_worse(comparison, metric, champion) for comparison in comparisons),
         notes=(overall,) if transfer else (),
-        tables=(_table(evidence, compared),),
+        tables=(_table(evidence, comparisons),),
     )
 
 
-def _transfer(evidence: Evidence, compared: list[_Compared]) -> Estimate | None:
-    """Return the backward transfer of accuracy; None where rows are not right or wrong."""
-    gains = [one.gains for one in compared if one.gains is not None]
-    return backward_transfer(gains, [one.groups for one in compared], evidence.confidence) if len(gains) == len(compared) else None
+def _transfer(evidence: Evidence, comparisons: list[_Comparison]) -> Estimate | None:
+    """Return the backward transfer of accuracy; None if answers are not correct or wrong."""
+    gains = [comparison.gains for comparison in comparisons if comparison.gains is not None]
+    if len(gains) != len(comparisons):
+        return None
+    return backward_transfer(gains, [comparison.groups for comparison in comparisons], evidence.confidence)
 
 
-def _worse(one: _Compared, metric: str, called: str) -> Hypothesis:
-    lost = f"{-one.estimate.value:.3f} ({interval(one.estimate, signed=True)})"
-    says = f"{metric} on {one.name} is worse than that of {called} by {lost}"
-    return hypothesis(f"{metric} on {one.name} worse than {called}", says, one.p, metric, one.estimate)
+def _worse(comparison: _Comparison, metric: str, champion: str) -> Hypothesis:
+    loss = f"{-comparison.estimate.value:.3f} ({interval(comparison.estimate, signed=True)})"
+    reason = f"{metric} on {comparison.name} is worse than that of {champion} by {loss}"
+    return hypothesis(f"{metric} on {comparison.name} worse than {champion}", reason, comparison.p, metric, comparison.estimate)
 
 
-def _table(evidence: Evidence, compared: list[_Compared]) -> ReportTable:
-    columns = ("earlier test set", "rows", "left out", "candidate", "champion", "difference", "low", "high", "p")
+def _table(evidence: Evidence, comparisons: list[_Comparison]) -> ReportTable:
+    columns = ("past test set", "rows", "left out", "candidate", "champion", "difference", "low", "high", "p")
     rows = tuple(
         (
-            *(one.name, one.rows, one.left_out),
-            *(round(each, 4) for each in (one.mine, one.theirs, one.estimate.value, one.estimate.low, one.estimate.high)),
-            float(f"{one.p:.4g}"),
+            *(comparison.name, comparison.rows, comparison.left_out),
+            *(
+                round(value, 4)
+                for value in (
+                    comparison.candidate,
+                    comparison.champion,
+                    comparison.estimate.value,
+                    comparison.estimate.low,
+                    comparison.estimate.high,
+                )
+            ),
+            float(f"{comparison.p:.4g}"),
         )
-        for one in compared
+        for comparison in comparisons
     )
-    return ReportTable(
-        title=f"{evidence.main.capitalize()} on earlier test sets, {evidence.confidence * 100:.0f} % intervals", columns=columns, rows=rows
-    )
+    title = f"{evidence.main_metric.capitalize()} on past test sets, {evidence.confidence * 100:.0f} % intervals"
+    return ReportTable(title=title, columns=columns, rows=rows)
 
 
-def _alone(evidence: Evidence) -> tuple[ReportTable, ...]:
-    known = [(one, one.candidate) for one in evidence.earlier if one.candidate is not None and len(one.candidate.ids)]
-    scores = [evidence.yardstick.on(own).score(evidence.main, own).value for _, own in known]
-    rows = tuple((one.name, len(own.ids), one.left_out, round(value, 4)) for (one, own), value in zip(known, scores, strict=True))
-    columns = ("earlier test set", "rows", "left out", "candidate")
-    return (ReportTable(title=f"{evidence.main.capitalize()} on earlier test sets", columns=columns, rows=rows),) if rows else ()
+def _candidate_table(evidence: Evidence) -> tuple[ReportTable, ...]:
+    metric = evidence.main_metric
+    rows = tuple(
+        (past.name, len(answers.ids), past.left_out, round(evidence.metric_set.on(answers).score(metric, answers).value, 4))
+        for past in evidence.past_test_sets
+        if (answers := past.candidate) is not None and len(answers.ids)
+    )
+    columns = ("past test set", "rows", "left out", "candidate")
+    return (ReportTable(title=f"{metric.capitalize()} on past test sets", columns=columns, rows=rows),) if rows else ()

@@ -1,4 +1,4 @@
-"""The panel: what may reject is corrected together, what must be proven is not, and both fold into one outcome."""
+"""Correct everything that may reject for multiple testing, and combine the gates' results into one outcome."""
 
 from collections.abc import Sequence
 
@@ -6,52 +6,65 @@ from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role
 from components.gates.support.evidence import LEVEL
 from components.stats import holm
 
-_HAVE_A_SAY = (Role.REQUIRED, Role.BLOCKING)
+_CAN_REJECT = (Role.REQUIRED, Role.BLOCKING)
 
 
 def correct_tests(results: Sequence[GateResult], level: float = LEVEL) -> tuple[GateResult, ...]:
-    """Return the results with every hypothesis corrected (Holm over all gates that have a say), FAIL where one is rejected.
+    """Return the results with every hypothesis corrected (Holm, over all gates that can reject); FAIL if one is rejected.
 
-    Rejecting is a union: without the correction nine gates at 5 % reject an equal model in 25 % of cases.
+    Rejecting is a union test: without the correction nine gates at 5 % reject an equal model in 25 % of cases.
     """
-    family = [one.p for result in results if result.role in _HAVE_A_SAY for one in result.hypotheses]
+    family = [way.p for result in results if result.role in _CAN_REJECT for way in result.hypotheses]
     adjusted = iter(holm(family).tolist()) if family else iter(())
     corrected = []
     for result in results:
-        if result.role in _HAVE_A_SAY:
-            known = tuple(_corrected(one, next(adjusted), level) for one in result.hypotheses)
-            corrected.append(_decided(result.model_copy(update={"hypotheses": known})))
+        if result.role in _CAN_REJECT:
+            hypotheses = tuple(_correct(way, next(adjusted), level) for way in result.hypotheses)
+            corrected.append(_reject(result.model_copy(update={"hypotheses": hypotheses})))
         else:
             corrected.append(result)
     return tuple(corrected)
 
 
 def combine(results: Sequence[GateResult]) -> tuple[Outcome, str]:
-    """Return the verdict and why: any FAIL of a gate that has a say, else an INCONCLUSIVE one that decides, else PASS."""
-    failed = [one for one in results if one.outcome is Outcome.FAIL and one.role in _HAVE_A_SAY]
+    """Return outcome and reason: FAIL if a gate that can reject fails, else INCONCLUSIVE if a required gate is, else PASS."""
+    failed = [result for result in results if result.outcome is Outcome.FAIL and result.role in _CAN_REJECT]
     if failed:
-        return Outcome.FAIL, _reasons(sorted(failed, key=lambda one: one.role is not Role.REQUIRED))
-    decide = [one for one in results if one.role is Role.REQUIRED]
-    undecided = [one for one in decide if one.outcome is Outcome.INCONCLUSIVE]
-    if undecided or not decide:
-        return Outcome.INCONCLUSIVE, _reasons(undecided) or "No gate decides: gates.NAME.role says decides nowhere."
-    asked = [one for one in results if one.asked]
-    deciding, vetoes = (sum(one.role is role for one in asked) for role in (Role.REQUIRED, Role.BLOCKING))
-    that = " that were asked" if deciding < len(decide) else ""
-    said = f"All {deciding} deciding gates{that} pass" if deciding else "No deciding gate had anything to judge"
-    said += f", and none of {vetoes} vetoes." if vetoes else "."
-    unasked = [one.gate for one in results if not one.asked and one.role in _HAVE_A_SAY]
-    said += f" Not asked: {', '.join(unasked)}." if unasked else ""
-    open_vetoes = [one.gate for one in results if one.role is Role.BLOCKING and one.outcome is Outcome.INCONCLUSIVE]
-    return Outcome.PASS, said + (f" Could not tell: {', '.join(open_vetoes)}." if open_vetoes else "")
+        return Outcome.FAIL, _reasons(sorted(failed, key=lambda result: result.role is not Role.REQUIRED))
+    required = [result for result in results if result.role is Role.REQUIRED]
+    undecided = [result for result in required if result.outcome is Outcome.INCONCLUSIVE]
+    if undecided or not required:
+        return Outcome.INCONCLUSIVE, _reasons(undecided) or "No gate is required: set gates.NAME.role to required for at least one gate."
+    return Outcome.PASS, _summary(results)
 
 
-def _corrected(one: Hypothesis, adjusted: float, level: float) -> Hypothesis:
-    return one.model_copy(update={"adjusted": adjusted, "rejected": adjusted <= level})
+def _summary(results: Sequence[GateResult]) -> str:
+    """Return the reason of a PASS."""
+    judging = [result for result in results if result.asked]
+    required = sum(result.role is Role.REQUIRED for result in judging)
+    blocking = [result for result in judging if result.role is Role.BLOCKING]
+    undecided = [result.gate for result in blocking if result.outcome is Outcome.INCONCLUSIVE]
+    skipped = [result.gate for result in results if not result.asked and result.role in _CAN_REJECT]
+    summary = _count_passing(required, required, "required") or "No required gate had anything to judge"
+    if blocking:
+        summary += f"; {_count_passing(len(blocking) - len(undecided), len(blocking), 'blocking')}"
+    summary = f"{summary[0].upper()}{summary[1:]}."
+    summary += f" Not asked: {', '.join(skipped)}." if skipped else ""
+    return summary + (f" Inconclusive: {', '.join(undecided)}." if undecided else "")
 
 
-def _decided(result: GateResult) -> GateResult:
-    rejected = sorted((one for one in result.hypotheses if one.rejected), key=lambda one: one.p)
+def _count_passing(passing: int, total: int, role: str) -> str:
+    if total <= 1:
+        return f"the one {role} gate {'passes' if passing else 'is inconclusive'}" if total else ""
+    return f"{'all' if passing == total else f'{passing} of'} {total} {role} gates {'passes' if passing == 1 else 'pass'}"
+
+
+def _correct(hypothesis: Hypothesis, adjusted: float, level: float) -> Hypothesis:
+    return hypothesis.model_copy(update={"adjusted": adjusted, "rejected": adjusted <= level})
+
+
+def _reject(result: GateResult) -> GateResult:
+    rejected = sorted((way for way in result.hypotheses if way.rejected), key=lambda way: way.p)
     if not rejected or result.outcome is Outcome.FAIL:
         return result
     worst = rejected[0]
@@ -61,4 +74,4 @@ def _decided(result: GateResult) -> GateResult:
 
 
 def _reasons(results: Sequence[GateResult]) -> str:
-    return " ".join(f"{one.gate}: {one.reason}." for one in results)
+    return " ".join(f"{result.gate}: {result.reason}." for result in results)

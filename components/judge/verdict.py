@@ -1,4 +1,4 @@
-"""The verdict: run every gate, correct for multiple tests, and combine the results into one outcome. Pure: writes nothing."""
+"""Run every gate, correct for multiple testing, and combine the results into a verdict. Pure: writes nothing."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from components.artifacts.predictions import Predictions
-from components.artifacts.verdict import GateResult, Role, Verdict
+from components.artifacts.verdict import GateResult, Verdict
 from components.core.errors import BadParams, RetuneError
 from components.core.hashing import digest_value
 from components.core.section import nearest
-from components.gates import GatesParams, available, load
+from components.gates import Evidence, GatesParams, available, is_enabled, load
 from components.gates.baseline import STRONGEST
-from components.gates.support.evidence import Evidence
 from components.judge.multiple_testing import combine, correct_tests
 
 
@@ -26,11 +25,10 @@ def verdict_key(
     anchor: str | None = None,
     outside: Mapping[str, str] | None = None,
 ) -> str:
-    """Return what a verdict depends on, as one hash: look it up before scoring the champion anew.
+    """Return the hash of everything that a verdict depends on, to find an existing verdict before scoring the champion.
 
-    `candidate`, `champion` and `anchor` are digests: a version's number would mean another model in another registry. The settings
-    are those of `gates` and `evaluate.min_class_units`, which decides the classes that macro-F1 runs over; `outside` are the digests of
-    files that the settings name.
+    `candidate`, `champion` and `anchor` (the best champion so far) are digests, which identify a model in every registry. The settings
+    are `gates` and `evaluate.min_class_units`, which selects the classes in macro-F1; `outside` are the digests of files in the settings.
     """
     settings = {"gates": gates.model_dump(mode="json"), "min_class_units": min_class_units, "outside": dict(outside or {})}
     versions = {"candidate": candidate, "champion": champion, "anchor": anchor}
@@ -38,29 +36,27 @@ def verdict_key(
 
 
 def decide(evidence: Evidence, gates: GatesParams) -> tuple[GateResult, ...]:
-    """Ask every gate that is not off, and correct what may reject."""
-    asked = {name: getattr(gates, name) for name in available()}
-    results = [
-        load(name).decide(evidence, params).model_copy(update={"role": params.role})
-        for name, params in asked.items()
-        if params.role is not Role.OFF
-    ]
-    return correct_tests(results)
+    """Run every enabled gate, and correct for multiple testing."""
+    sections = {name: getattr(gates, name) for name in available() if is_enabled(gates, name)}
+    return correct_tests(
+        [load(name).decide(evidence, params).model_copy(update={"role": params.role}) for name, params in sections.items()]
+    )
 
 
 def judge(
     evidence: Evidence, gates: GatesParams, *, key: str, candidate_digest: str, test_digest: str, tested: Sequence[str] = ()
 ) -> Verdict:
-    """Ask every gate and fold: any FAIL is FAIL, else any INCONCLUSIVE of a gate that decides is INCONCLUSIVE, else PASS.
+    """Run every enabled gate and combine the results into a verdict.
 
-    `key` is the `verdict_key` under which the verdict is found again; `tested` is what the self-test went through.
+    `key` is the `verdict_key`; `tested` are the sentences that the self-test returned.
 
     Raises:
-        RetuneError: the predictions are not of the same test rows; the message says which and how they differ.
+        RetuneError: the predictions are on different test rows; the message contains the difference.
     """
-    rivals = {f"the champion, {evidence.champion.called},": evidence.champion} if evidence.champion else {}
-    rivals |= {f"the best champion so far, {evidence.anchor.called},": evidence.anchor} if evidence.anchor else {}
-    others = {name: rival.predictions for name, rival in rivals.items() if rival.predictions is not None}
+    champion, best = evidence.champion, evidence.best_champion
+    references = {f"the champion, {champion.display_name},": champion} if champion else {}
+    references |= {f"the best champion so far, {best.display_name},": best} if best else {}
+    others = {name: model.predictions for name, model in references.items() if model.predictions is not None}
     for name, predictions in {**evidence.baselines, **others}.items():
         _check_same_rows(evidence.candidate, predictions, name)
     results = decide(evidence, gates)
@@ -68,59 +64,56 @@ def judge(
     return Verdict(
         key=key,
         candidate=candidate_digest,
-        champion=evidence.champion.version if evidence.champion else None,
-        anchor=evidence.anchor.version if evidence.anchor else None,
+        champion=champion.version if champion else None,
+        anchor=best.version if best else None,
         test_digest=test_digest,
         outcome=outcome,
         reason=reason,
         gates=results,
         level=evidence.level,
-        look=evidence.look,
-        off=tuple(name for name in available() if getattr(gates, name).role is Role.OFF),
+        look=evidence.candidate_number,
+        off=tuple(name for name in available() if not is_enabled(gates, name)),
         tested=tuple(tested),
-        left_out=evidence.held.left_out if evidence.held else (),
+        left_out=evidence.exposure.left_out if evidence.exposure else (),
     )
 
 
 def check_metrics(gates: GatesParams, metrics: Mapping[str, tuple[float, float]], baselines: Sequence[str]) -> None:
-    """Check what the gates name against the task's `metrics`, each with its bounds, and its `baselines`.
+    """Check metrics and baselines in the gates' settings against the task's `metrics`, each with its bounds, and `baselines`.
 
     Raises:
-        BadParams: with every name that is not.
+        BadParams: with every unknown name and every value out of bounds.
     """
-    asked = [
-        (f"{name}.metric", getattr(gates, name).metric) for name in ("floor", "baseline", "champion", "best_champion") if _asks(gates, name)
-    ]
-    asked += [("champion.also", metric) for metric in gates.champion.also if _asks(gates, "champion")]
-    faults = [f"{where}: unknown metric {metric!r}{nearest(metric, list(metrics))}" for where, metric in asked if metric not in metrics]
-    if _asks(gates, "baseline") and (against := gates.baseline.against) not in (*baselines, STRONGEST):
+    enabled = [name for name in ("floor", "baseline", "champion", "best_champion") if is_enabled(gates, name)]
+    used = [(f"{name}.metric", getattr(gates, name).metric) for name in enabled]
+    used += [("champion.also", metric) for metric in gates.champion.also if "champion" in enabled]
+    faults = [f"{setting}: unknown metric {metric!r}{nearest(metric, list(metrics))}" for setting, metric in used if metric not in metrics]
+    if "baseline" in enabled and (against := gates.baseline.against) not in (*baselines, STRONGEST):
         faults.append(f"baseline.against: unknown baseline {against!r}{nearest(against, list(baselines))}")
     low, high = metrics.get(gates.floor.metric, (-np.inf, np.inf))
-    if _asks(gates, "floor") and not low < gates.floor.at_least < high:
+    if "floor" in enabled and not low < gates.floor.at_least < high:
         faults.append(f"floor.at_least: expected a {gates.floor.metric} above {low:g} and below {high:g}, found {gates.floor.at_least:g}")
-    for name in (name for name in ("baseline", "champion", "best_champion") if _asks(gates, name)):
+    for name in (name for name in enabled if name != "floor"):
         low, high = metrics.get(getattr(gates, name).metric, (-np.inf, np.inf))
         if getattr(gates, name).margin >= high - low:
-            faults.append(f"{name}.margin: expected less than {high - low:g}, all that the metric can differ by")
+            faults.append(f"{name}.margin: expected less than {high - low:g}, the largest possible difference of the metric")
     if faults:
         raise BadParams("\n".join(f"params.yaml: gates.{fault}" for fault in faults))
 
 
-def _asks(gates: GatesParams, name: str) -> bool:
-    return getattr(gates, name).role is not Role.OFF
-
-
 def _check_same_rows(candidate: Predictions, other: Predictions, name: str) -> None:
-    """Refuse to compare row by row what are not the same rows."""
+    """Raise RetuneError unless both predictions are on the same rows with the same labels."""
     if not np.array_equal(candidate.ids, other.ids):
-        mine, theirs = Counter(candidate.ids.tolist()), Counter(other.ids.tolist())
-        missing, extra = sorted((mine - theirs).elements()), sorted((theirs - mine).elements())
-        found = f"{len(missing)} missing{_first(missing)}, {len(extra)} unknown{_first(extra)}" if missing or extra else "another order"
-        raise RetuneError(f"predictions of {name} are not of the candidate's {len(candidate.ids)} test rows: {found}; predict again")
+        expected, actual = Counter(candidate.ids.tolist()), Counter(other.ids.tolist())
+        missing, extra = sorted((expected - actual).elements()), sorted((actual - expected).elements())
+        difference = (
+            f"{len(missing)} missing{_first(missing)}, {len(extra)} unknown{_first(extra)}" if missing or extra else "another order"
+        )
+        raise RetuneError(f"predictions of {name} are not on the candidate's {len(candidate.ids)} test rows: {difference}; predict again")
     changed = np.flatnonzero(candidate.expected != other.expected)
     if len(changed):
         row = str(candidate.ids[changed[0]])
-        raise RetuneError(f"predictions of {name} expect another label on {len(changed)} test rows, first {row!r}; predict again")
+        raise RetuneError(f"predictions of {name} have another expected label on {len(changed)} test rows, first {row!r}; predict again")
 
 
 def _first(ids: list[str]) -> str:

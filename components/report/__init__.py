@@ -1,7 +1,7 @@
-"""The page that a busy person decides from and an auditor reads for an hour: one self-contained `index.html`.
+"""Write the report page and the model card of a candidate, each as one self-contained HTML file.
 
-Reads the artifacts of a workspace (facts.py) and writes one file: no script, no font and no picture from elsewhere. All text from
-data is escaped, by the template and by svg.py alike; the page forbids scripts to the browser as well.
+Reads the artifacts of a workspace (facts.py). The files contain no script and no external font or image. Text from data is escaped, by
+the templates and by svg.py; the page also forbids scripts by its content security policy.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ CARD, CARD_PAGE = "MODEL_CARD.md", "MODEL_CARD.html"
 
 
 def shows(page: Path, verdict: Verdict, version: str) -> bool:
-    """Say whether the page shows this verdict on this version already."""
+    """Return whether the page already shows this verdict on this version."""
     try:
         return f'content="{verdict.key} {version}"' in page.read_text(encoding="utf-8")
     except OSError:
@@ -40,24 +40,24 @@ def write_report(
     made_at: datetime | None = None,
     params: Mapping[str, object] | None = None,
 ) -> Path:
-    """Write the report on the candidate in `workspace` to the file `out`, by rename, and return its path.
+    """Write the report on the candidate in `workspace` to the file `out` atomically, and return its path.
 
     Args:
-        workspace: the folder that holds params.yaml and dvc.yaml.
-        out: the HTML file, as reports/index.html.
-        lineage: where the candidate came from.
-        verdict: what the gates decided.
-        version: the registered version of the candidate; None when it is not registered.
-        champion: the model in production and its scores on the same rows; None when there is none.
-        seconds: wall clock of each step, in the order in which they ran.
-        made_at: when the report was made, UTC; left out of the page when None.
-        params: the parameters of the candidate as params.yaml says them, to be held against those recorded with the champion.
+        workspace: the folder with params.yaml and dvc.yaml.
+        out: the HTML file, e.g. reports/index.html.
+        lineage: the origin of the candidate.
+        verdict: the verdict of the gates.
+        version: the registered version of the candidate; None if it is not registered.
+        champion: the model in production and its scores on the same rows; None if there is none.
+        seconds: duration of each step, in the order of execution.
+        made_at: time of the report, UTC; omitted if None.
+        params: the candidate's params.yaml, to compare with those recorded with the champion.
 
     Raises:
-        NotThere: the candidate was not evaluated. Whatever else is missing is named on the page as missing.
+        NotFound: the candidate was not evaluated. The page reports other missing artifacts as missing.
     """
     run = Run(lineage, verdict, version, champion, seconds or {}, made_at, params or {})
-    return _put(out, render(read_facts(workspace, run)))
+    return _write(out, render(read_facts(workspace, run)))
 
 
 def write_card(
@@ -72,18 +72,18 @@ def write_card(
 ) -> tuple[Path, Path]:
     """Write the model card of the candidate in `workspace` into `folder`, and return the paths of the Markdown and of the HTML file.
 
-    The arguments are those of `write_report`; the same facts give the same bytes.
+    The arguments are those of `write_report`. The same facts give the same bytes.
 
     Raises:
-        NotThere: the candidate was not evaluated. Whatever else is missing is called unknown on the card.
+        NotFound: the candidate was not evaluated. The card reports other missing facts as unknown.
     """
     facts = read_facts(workspace, Run(lineage, verdict, version, champion, made_at=made_at))
     text = card_text(facts)
-    return _put(folder / CARD, text), _put(folder / CARD_PAGE, card_page(facts, text))
+    return _write(folder / CARD, text), _write(folder / CARD_PAGE, card_page(facts, text))
 
 
-def _put(out: Path, text: str) -> Path:
-    """Write a file by rename, so that no reader sees half of it."""
+def _write(out: Path, text: str) -> Path:
+    """Write a file by rename, so that no reader sees a partial file."""
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, text.encode(errors="replace"))
     return out

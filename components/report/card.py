@@ -1,6 +1,6 @@
-"""The model card that goes with a version: `MODEL_CARD.md` in Hugging Face's format, and the same as one self-contained HTML file.
+"""The model card of a version: `MODEL_CARD.md` in Hugging Face's format, and the same as one self-contained HTML file.
 
-Pure from the facts of the page. What nobody recorded, as the language or the licence, is called unknown and never guessed.
+A pure function of the page's facts. Facts that are not recorded, such as language and licence, are called unknown.
 """
 
 import json
@@ -19,14 +19,14 @@ from components.report import forests, panel, wording
 from components.report.facts import PageFacts
 from components.report.page import FILTERS, HERE, account, ordered, shared_style
 
-MOST_ROWS = 25  # of classes and of a gate's hypotheses
-FEW = 3  # hypotheses from which on they are a comparison worth a table
+MOST_ROWS = 25  # classes, and hypotheses per gate
+FEW = 3  # minimum number of hypotheses for a table
 WEAKEST = 3
 
 _FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-_SPECIAL = re.compile(r"[\\`*\[\]<>|~&!#]|(?<!\w)_|_(?!\w)")  # what means something to Markdown, wherever it stands
-_BULLET = re.compile(r"^(?=[-+=](?:\s|$))|^(\d+)(?=[.)](?:\s|$))")  # what means something where a line begins
-_HUB = re.compile(r"([\w.-]+/[\w.-]+)@[0-9a-f]{40}")  # as components/data/base_model.py names what came from the hub
+_SPECIAL = re.compile(r"[\\`*\[\]<>|~&!#]|(?<!\w)_|_(?!\w)")  # special in Markdown anywhere
+_BULLET = re.compile(r"^(?=[-+=](?:\s|$))|^(\d+)(?=[.)](?:\s|$))")  # special in Markdown at the start of a line
+_HUB = re.compile(r"([\w.-]+/[\w.-]+)@[0-9a-f]{40}")  # format of components/data/base_model.py
 _HUB_METRICS = {"macro_f1": "f1", "micro_f1": "f1", "weighted_f1": "f1", "brier": "brier_score"}
 
 
@@ -40,7 +40,7 @@ def card_text(facts: PageFacts) -> str:
 
 
 def card_page(facts: PageFacts, text: str) -> str:
-    """Return the card's Markdown as one HTML file; HTML inside it stays text."""
+    """Return the card's Markdown as one HTML file; HTML inside it is escaped."""
     from markdown_it import MarkdownIt
 
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
@@ -53,7 +53,7 @@ def card_page(facts: PageFacts, text: str) -> str:
 
 
 def metadata(facts: PageFacts) -> Any:
-    """Return the card's front matter as huggingface_hub's `ModelCardData`; nothing is asked of the hub."""
+    """Return the card's front matter as huggingface_hub's `ModelCardData`, without any request to the hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
     run, task = facts.run, facts.task.replace("_", "-") if facts.task else None
@@ -67,18 +67,23 @@ def metadata(facts: PageFacts) -> Any:
             dataset_revision=run.lineage.data_digest,
             metric_type=_HUB_METRICS.get(name, name),
             metric_name=wording.named(name),
-            metric_value=round(found.value, 6),
-            metric_args={"low": round(found.low, 6), "high": round(found.high, 6), "confidence": found.confidence, "n": found.n},
+            metric_value=round(estimate.value, 6),
+            metric_args={
+                "low": round(estimate.low, 6),
+                "high": round(estimate.high, 6),
+                "confidence": estimate.confidence,
+                "n": estimate.n,
+            },
         )
-        for name, found in _estimates(facts)
-        if all(map(math.isfinite, (found.value, found.low, found.high)))
+        for name, estimate in _estimates(facts)
+        if all(map(math.isfinite, (estimate.value, estimate.low, estimate.high)))
     ]
     return ModelCardData(
         base_model=source[1] if source else None,
         eval_results=results or None,
         library_name="transformers",
         license="unknown",
-        metrics=sorted({one.metric_type for one in results}) or None,
+        metrics=sorted({result.metric_type for result in results}) or None,
         model_name=wording.cut(run.lineage.model, 80),
         pipeline_tag=task,
         tags=["retune", f"verdict:{run.verdict.outcome.lower()}"],
@@ -86,60 +91,60 @@ def metadata(facts: PageFacts) -> Any:
 
 
 def limits(facts: PageFacts) -> list[str]:
-    """Return what a user should know before relying on the model, each a sentence from the facts."""
+    """Return the limits of the model, one sentence each."""
     verdict, profile = facts.run.verdict, facts.profile
-    said = [one.says for gate in verdict.gates for one in panel.worst_first(gate.hypotheses) if one.rejected]
+    rejected = [way.says for gate in verdict.gates for way in panel.worst_first(gate.hypotheses) if way.rejected]
     undecided = [f"{wording.named(gate.gate)} ({gate.reason})" for gate in verdict.gates if gate.outcome is Outcome.INCONCLUSIVE]
-    unasked = [f"{wording.named(gate.gate)} ({gate.reason.removeprefix('not asked: ')})" for gate in verdict.gates if not gate.asked]
+    not_asked = [f"{wording.named(gate.gate)} ({gate.reason.removeprefix('not asked: ')})" for gate in verdict.gates if not gate.asked]
     off = [wording.named(name) for name in verdict.off]
-    looks = f"{verdict.look} candidates were judged on this test set, or on part of its rows, so its scores flatter a little"
-    dirty = f"{wording.many(facts.run.lineage.dirty, 'file')} differed from the commit: the commit alone does not rebuild it"
+    reused = f"{verdict.look} candidates were judged on this test set, or on part of its rows, so its scores are slightly optimistic"
+    dirty = f"{wording.many(facts.run.lineage.dirty, 'file')} differed from the commit: the commit alone cannot rebuild this model"
     sentences = [
-        *(f"Worse than it should be: {one}" for one in said[:5]),
+        *(f"Rejected: {reason}" for reason in rejected[:5]),
         *_about_classes(facts),
         _about_lengths(facts),
         _about_calibration(facts.metrics.ece_debiased),
-        f"Could not be established: {_listed(undecided)}" if undecided else "",
-        f"Not asked, for there was nothing to judge: {_listed(unasked)}" if unasked else "",
-        f"Not examined, for the gate was switched off: {_listed(off)}" if off else "",
-        looks if (verdict.look or 0) > 1 else "",
+        f"Inconclusive: {_join(undecided)}" if undecided else "",
+        f"Not asked, because there was nothing to judge: {_join(not_asked)}" if not_asked else "",
+        f"Not examined, because the gate is off: {_join(off)}" if off else "",
+        reused if (verdict.look or 0) > 1 else "",
         dirty if facts.run.lineage.dirty else "",
         *(profile.warnings if profile else ()),
-        "How it does on other data than this test set is unknown, and so is what the gates below do not ask",
+        "The quality on other data than this test set is unknown, and so is everything that the gates below do not examine",
     ]
     return [sentence for sentence in sentences if sentence]
 
 
 def _about_classes(facts: PageFacts) -> list[str]:
-    """Return the classes that are too rare to be scored, were never seen, or are answered worst."""
+    """Return the classes that are too rare to be scored, missing in training, or worst."""
     classes, profile = facts.metrics.classes, facts.profile
     rare = sorted({*facts.metrics.left_out, *(name for name, score in classes.items() if not score.eligible)})
     train = profile.splits.get("train") if profile else None
-    untaught = [label for label in profile.labels if not train.labels.get(label)] if profile and train else []
+    untrained = [label for label in profile.labels if not train.labels.get(label)] if profile and train else []
     worst = [(name, score) for name, score in _worst_classes(facts) if score.eligible][:WEAKEST]
     weak = [f"{name} (F1 {wording.metric(score.f1)}, {wording.many(score.rows, 'test row')})" for name, score in worst]
-    found = (("Too few test rows to tell how good it is on", rare), ("Never seen in training", untaught), ("Weakest on", weak))
-    return [f"{what}: {_listed(names)}" for what, names in found if names]
+    groups = (("Too few test rows to score", rare), ("Not in the training rows", untrained), ("Weakest classes", weak))
+    return [f"{title}: {_join(names)}" for title, names in groups if names]
 
 
 def _about_calibration(error: float | None) -> str:
     if error is None:
         return ""
-    return f"Its probabilities are off by {wording.metric(error)} (debiased calibration error, root mean square)"
+    return f"Debiased calibration error of its probabilities (root mean square): {wording.metric(error)}"
 
 
 def _about_lengths(facts: PageFacts) -> str:
     if facts.profile is None:
-        return "How many texts are cut for their length is unknown"
+        return "The share of truncated texts is unknown"
     tokens = facts.profile.tokens
     rows, share = wording.percent(tokens.cut_share), wording.percent(tokens.cut_token_share)
-    return f"Texts beyond {wording.count(tokens.max_length)} tokens are cut: {rows} of the rows at hand, {share} of all tokens"
+    return f"Texts longer than {wording.count(tokens.max_length)} tokens are truncated: {rows} of the rows, {share} of all tokens"
 
 
 def _context(facts: PageFacts) -> dict[str, Any]:
     run, metrics = facts.run, facts.metrics
     gates = panel.in_order(run.verdict.gates)
-    rivals = _rivals(facts)
+    references = _references(facts)
     worst = _worst_classes(facts)
     return {
         "facts": facts,
@@ -155,14 +160,14 @@ def _context(facts: PageFacts) -> dict[str, Any]:
         "account": account(facts),
         "splits": _splits(facts),
         "settings": [(name, wording.setting(value)) for name, value in sorted(facts.training.settings.items())] if facts.training else [],
-        "rivals": [who for who, _ in rivals],
-        "scores": [_score_row(name, found, [gaps for _, gaps in rivals]) for name, found in _estimates(facts)],
+        "references": [name for name, _ in references],
+        "scores": [_score_row(name, estimate, [gaps for _, gaps in references]) for name, estimate in _estimates(facts)],
         "classes": [_class_row(name, score) for name, score in worst[:MOST_ROWS]],
         "more_classes": len(worst[MOST_ROWS:]),
-        "tally": wording.many(len(gates), "gate") + ": " + panel.tally(gates) if gates else "No gate was asked",
+        "tally": wording.many(len(gates), "gate") + ": " + panel.tally(gates) if gates else "No gate was run",
         "gates": [_gate_row(gate) for gate in gates],
         "comparisons": [_comparison(gate) for gate in gates if len(gate.hypotheses) >= FEW],
-        "trail": _trail(facts),
+        "origin": _origin(facts),
     }
 
 
@@ -171,18 +176,19 @@ def _estimates(facts: PageFacts) -> list[tuple[str, Estimate]]:
     return [(name, headline[name]) for name in ordered(headline)]
 
 
-def _rivals(facts: PageFacts) -> list[tuple[str, dict[str, Estimate]]]:
+def _references(facts: PageFacts) -> list[tuple[str, dict[str, Estimate]]]:
     champion = facts.run.champion
     first = [(f"champion {champion.version}", dict(champion.differences))] if champion and champion.differences else []
     return [*first, *((wording.named(name), gaps) for name, gaps in sorted(facts.metrics.differences.items(), reverse=True))]
 
 
-def _score_row(name: str, found: Estimate, gaps: list[dict[str, Estimate]]) -> tuple[str, ...]:
-    against = [f"{wording.signed(one.value)} [{forests.between(one, signs=True)}]" if (one := gap.get(name)) else "" for gap in gaps]
-    interval = f"{wording.number(found.confidence * 100)} %: {forests.between(found)}" + (
-        f", in doubt: {found.doubt}" if found.doubt else ""
-    )
-    return (wording.named(name), wording.metric(found.value), interval, *against)
+def _score_row(name: str, estimate: Estimate, gaps: list[dict[str, Estimate]]) -> tuple[str, ...]:
+    against = [
+        f"{wording.signed(gap.value)} [{forests.between(gap, signs=True)}]" if (gap := by_metric.get(name)) else "" for by_metric in gaps
+    ]
+    interval = f"{wording.number(estimate.confidence * 100)} %: {forests.between(estimate)}"
+    interval += f", in doubt: {estimate.doubt}" if estimate.doubt else ""
+    return (wording.named(name), wording.metric(estimate.value), interval, *against)
 
 
 def _worst_classes(facts: PageFacts) -> list[tuple[str, ClassScore]]:
@@ -197,37 +203,35 @@ def _class_row(name: str, score: ClassScore) -> tuple[str, ...]:
 def _splits(facts: PageFacts) -> list[tuple[str, ...]]:
     splits = facts.profile.splits.items() if facts.profile else ()
     return [
-        (name, wording.count(one.rows), wording.count(one.groups), wording.count(sum(map(bool, one.labels.values()))))
-        for name, one in splits
+        (name, wording.count(split.rows), wording.count(split.groups), wording.count(sum(map(bool, split.labels.values()))))
+        for name, split in splits
     ]
 
 
 def _gate_row(gate: GateResult) -> tuple[str, ...]:
     signs = forests.is_difference(gate)
-    known = gate.estimate is not None
-    between = forests.interval(gate.low, gate.high, signs) if known else ""
-    estimate = (
-        " ".join([wording.named(gate.metric or ""), forests.amount(gate.estimate, signs)]).strip() if gate.estimate is not None else ""
-    )
+    estimate = interval = ""
+    if gate.estimate is not None:
+        interval = forests.interval(gate.low, gate.high, signs)
+        estimate = f"{wording.named(gate.metric or '')} {forests.amount(gate.estimate, signs)}".strip()
     threshold = wording.number(gate.threshold) if gate.threshold is not None else ""
-    return (wording.named(gate.gate), gate.role, gate.shown, estimate, between, threshold, wording.cut(gate.reason, 300))
+    return (wording.named(gate.gate), gate.role, gate.shown, estimate, interval, threshold, wording.cut(gate.reason, 300))
 
 
 def _comparison(gate: GateResult) -> tuple[str, list[tuple[str, ...]], int]:
     ranked = panel.worst_first(gate.hypotheses)
-    return gate.gate, [_hypothesis_row(one) for one in ranked[:MOST_ROWS]], len(ranked[MOST_ROWS:])
+    return gate.gate, [_hypothesis_row(way) for way in ranked[:MOST_ROWS]], len(ranked[MOST_ROWS:])
 
 
-def _hypothesis_row(one: Hypothesis) -> tuple[str, ...]:
-    signs = min(forests.numbers(one), default=0.0) < 0
-    known = one.estimate is not None
-    p = wording.probability(one.p if one.adjusted is None else one.adjusted) + (" (not corrected)" if one.adjusted is None else "")
-    estimate = forests.amount(one.estimate, signs) if one.estimate is not None else ""
-    between = forests.interval(one.low, one.high, signs) if known else ""
-    return (wording.cut(one.name, 140), estimate, between, wording.count(one.n), p, wording.cell(one.rejected))
+def _hypothesis_row(way: Hypothesis) -> tuple[str, ...]:
+    signs = min(forests.numbers(way), default=0.0) < 0
+    p = f"{wording.probability(way.p)} (not corrected)" if way.adjusted is None else wording.probability(way.adjusted)
+    estimate = forests.amount(way.estimate, signs) if way.estimate is not None else ""
+    interval = forests.interval(way.low, way.high, signs) if way.estimate is not None else ""
+    return (wording.cut(way.name, 140), estimate, interval, wording.count(way.n), p, wording.cell(way.rejected))
 
 
-def _trail(facts: PageFacts) -> list[tuple[str, Any]]:
+def _origin(facts: PageFacts) -> list[tuple[str, Any]]:
     lineage = facts.run.lineage
     digests = [
         ("git commit", lineage.git_commit + (f" and {wording.many(lineage.dirty, 'changed file')}" if lineage.dirty else "")),
@@ -243,7 +247,7 @@ def _trail(facts: PageFacts) -> list[tuple[str, Any]]:
     return [(name, code(value)) for name, value in digests]
 
 
-def _listed(names: list[str]) -> str:
+def _join(names: list[str]) -> str:
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return "; ".join(wording.cut(name, 160) for name in names[:8]) + more
 
@@ -254,7 +258,7 @@ def _slug(name: str) -> str:
 
 @cache
 def _template() -> Any:
-    """Return the template; whatever it writes is escaped for Markdown unless it is markup already."""
+    """Return the template; its output is escaped for Markdown unless it is markup already."""
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
         autoescape=False,
@@ -270,28 +274,28 @@ def _template() -> Any:
 
 
 def escaped(text: object) -> Markup:
-    """Return text on one line that Markdown shows as it is: no emphasis, no link, no table cell, no HTML."""
+    """Return the text on one line, escaped so that Markdown shows it literally."""
     line = " ".join(wording.visible(str(text)).split(" "))
     return Markup(_BULLET.sub(r"\1\\", _SPECIAL.sub(r"\\\g<0>", line)))
 
 
 def code(text: object) -> Markup:
-    """Return text as code where it is plain, else escaped."""
+    """Return plain text as code, other text escaped."""
     line = wording.visible(str(text))
     return Markup(f"`{line}`") if re.fullmatch(r"[\w.:/@=+, -]+", line) else escaped(line)
 
 
 def _lines(rows: Iterable[Iterable[object]]) -> Markup:
-    """Return the rows of a table."""
+    """Return the rows of a Markdown table."""
     cells = ([cell if isinstance(cell, Markup) else escaped(cell) for cell in row] for row in rows)
     return Markup("\n").join(Markup("| ") + Markup(" | ").join(row) + Markup(" |") for row in cells)
 
 
 def _verbatim(text: str) -> Markup:
-    """Return a line of a code block; a fence inside it would end the block."""
+    """Return a line of a code block, without a fence that would end the block."""
     return Markup(wording.visible(text).replace("```", "'''"))
 
 
 def _tidy(body: str) -> str:
-    """Return Markdown with at most one empty line in a row, and none between the rows of a table."""
+    """Return Markdown without repeated empty lines and without empty lines between table rows."""
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"\|\n\n+(?=\|)", "|\n", body)).strip() + "\n"

@@ -1,4 +1,4 @@
-"""Figures of their own: lengths, search, training, calibration."""
+"""Figures: text lengths, search, training, calibration."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from components.report.wording import count, cut, duration, named, number, setti
 _STATES = {"COMPLETE": ("circle", "candidate"), "PRUNED": ("triangle", "baseline hollow"), "FAIL": ("cross", "fail")}
 MOST_POINTS = 400
 MOST_TRIALS = 300
-FEW = 20  # rows of a bin below which its mark is hollow
+FEW = 20  # bins with fewer rows have a hollow mark
 
 
 def token_lengths(tokens: TokenLengths) -> Markup:
-    """Return the histogram of text lengths, with the length at which texts are cut."""
+    """Return the histogram of text lengths, with the maximum length."""
     starts = [start for start, _ in tokens.histogram]
     width = min((b - a for a, b in pairwise(starts)), default=1)
     top = max(rows for _, rows in tokens.histogram)
@@ -57,7 +57,7 @@ def trial_history(trials: Sequence[TrialSummary], metric: str) -> Markup:
 
 
 def trial_costs(trials: Sequence[TrialSummary]) -> Markup:
-    """Return the seconds that each trial took."""
+    """Return the duration of each trial in seconds."""
     top = max((trial.seconds or 0.0 for trial in trials), default=0.0) or 1.0
     plane = Plane.over(_numbers(trials), Scale(0, top * 1.08), 250, gutter=12)
     width = max((plane.x.end - plane.x.start) / max(trials[-1].number - trials[0].number + 1, 3) * 0.6, 0.2)
@@ -66,65 +66,65 @@ def trial_costs(trials: Sequence[TrialSummary]) -> Markup:
         up = plane.y(trial.seconds or 0.0)
         tone = "candidate" if trial.state == "COMPLETE" else "faint"
         bars.append(_box(plane.x(trial.number) - width / 2, up, width, plane.y(0) - up, tone, _about(trial)))
-    return drawing(plane.height, "Seconds that each trial took", plane.axes("trial", "seconds"), *bars)
+    return drawing(plane.height, "Duration of each trial in seconds", plane.axes("trial", "seconds"), *bars)
 
 
 def setting_names(trials: Sequence[TrialSummary], first: Sequence[str]) -> list[str]:
-    """Return the names of all settings that trials varied, those in `first` in that order."""
+    """Return the names of all varied settings, starting with `first` in that order."""
     varied = {name for trial in trials for name in trial.params}
     return [*(name for name in first if name in varied), *sorted(varied - set(first))]
 
 
 def parallel_coordinates(trials: Sequence[TrialSummary], metric: str, names: Sequence[str]) -> Markup:
-    """Return one line a trial across its settings to its value; the best is drawn last and strongest."""
+    """Return one line per trial from its settings to its value; the best is drawn last and strongest."""
     finished_last = sorted((t for t in trials if t.value is not None), key=lambda t: (t.state == "COMPLETE", t.value or 0.0))
     scored = finished_last[-MOST_TRIALS:]
     columns: list[tuple[str, list[Setting]]] = [(name, [t.params.get(name) for t in scored]) for name in names]
     columns.append((named(metric), [t.value for t in scored]))
-    staggered = len(columns) > 2  # names of neighbours would meet
+    staggered = len(columns) > 2  # so that adjacent names do not overlap
     high, low = 58 if staggered else 44, 236
     xs = [4 + 92 * at / max(len(columns) - 1, 1) for at in range(len(columns))]
-    places, parts = [], []
+    heights, parts = [], []
     for at, (x, (name, values)) in enumerate(zip(xs, columns, strict=True)):
         anchor = "start" if at == 0 else "end" if at == len(columns) - 1 else "middle"
         ys, ticks = _axis(values, high, low)
-        places.append(ys)
+        heights.append(ys)
         parts += [line(f"{x:.5g}%", high, f"{x:.5g}%", low, "rule")]
         parts += [text(f"{x:.5g}%", 12 + 15 * (staggered and at % 2), cut(name, 22), "name", anchor)]
         parts += [text(f"{x:.5g}%", y, words, "halo", anchor) for y, words in ticks]
     lines = [
-        path([(x, ys[row]) for x, ys in zip(xs, places, strict=True)], 262, _rank(trial, row, len(scored)))
+        path([(x, ys[row]) for x, ys in zip(xs, heights, strict=True)], 262, _rank(trial, row, len(scored)))
         for row, trial in enumerate(scored)
     ]
     return drawing(262, "Settings and value of each trial", *lines, *parts)
 
 
 def _rank(trial: TrialSummary, row: int, rows: int) -> str:
-    """Return the look of a trial's line: the best, one that was stopped early, or one of three shades by rank."""
+    """Return the style of a trial's line: best, stopped early, or one of three shades by rank."""
     if row == rows - 1:
         return "winner"
     return "pruned" if trial.state == "PRUNED" else f"rank{min(3 * row // max(rows - 1, 1), 2)}"
 
 
 def _axis(values: Sequence[object], high: float, low: float) -> tuple[list[float], list[tuple[float, str]]]:
-    """Return the place of each value on a vertical axis, and the axis's words; a setting that a trial lacks lies at the foot."""
+    """Return the height of each value on a vertical axis, and the axis labels; a missing setting is at the bottom."""
     known = [value for value in values if value is not None]
     numbers = [float(v) for v in known if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(numbers) == len(known) and len(set(numbers)) > 1:
         least, most = min(numbers), max(numbers)
         scale = Scale(least, most, low, high, log=least > 0 and most / least >= 10)
-        places = [scale(float(str(v))) if v is not None else low for v in values]
-        return places, [(high - 8, number(most)), (low + 16, number(least))]
+        heights = [scale(float(str(v))) if v is not None else low for v in values]
+        return heights, [(high - 8, number(most)), (low + 16, number(least))]
     choices = sorted({setting(v) if v is not None else "not set" for v in values})
     step = (low - high) / max(len(choices), 1)
     at = {choice: high + step * (i + 0.5) for i, choice in enumerate(choices)}
-    places = [at[setting(v) if v is not None else "not set"] for v in values]
-    shown = choices if len(choices) <= 6 else []
-    return places, [(at[choice] - 8, cut(choice, 16)) for choice in shown]
+    heights = [at[setting(v) if v is not None else "not set"] for v in values]
+    labelled = choices if len(choices) <= 6 else []
+    return heights, [(at[choice] - 8, cut(choice, 16)) for choice in labelled]
 
 
 def training_curves(history: Sequence[Mapping[str, float]], keys: Sequence[str], above: str, best_step: int | None = None) -> Markup:
-    """Return one line a key over the steps; few points are marked, many are thinned."""
+    """Return one line per key over the steps; few points are marked, many are thinned."""
     series = {key: _thinned([(entry["step"], entry[key]) for entry in history if key in entry]) for key in keys}
     values = [value for points in series.values() for _, value in points]
     steps = Scale(0, max(step for points in series.values() for step, _ in points))
@@ -145,7 +145,7 @@ def training_curves(history: Sequence[Mapping[str, float]], keys: Sequence[str],
 
 
 def reliability(bins: Sequence[CalibrationBin]) -> Markup:
-    """Return the share of right answers against the probability given to them, with the rows of each bin below."""
+    """Return the share of correct answers against their probability, with the rows of each bin below."""
     plane = Plane.over(Scale(0, 1), Scale(0, 1), 380, gutter=13, foot=100)
     most = max(bin_.rows for bin_ in bins)
     floor = plane.height - 40
@@ -154,18 +154,18 @@ def reliability(bins: Sequence[CalibrationBin]) -> Markup:
         x = plane.x(bin_.confidence)
         tall = max(40 * bin_.rows / most, 0.8)
         gap = line(f"{x:.5g}%", plane.y(bin_.confidence), f"{x:.5g}%", plane.y(bin_.accuracy), "whisker candidate")
-        about = f"{count(bin_.rows)} rows: probability {bin_.confidence:.3f}, right {bin_.accuracy:.3f}"
+        about = f"{count(bin_.rows)} rows: probability {bin_.confidence:.3f}, correct {bin_.accuracy:.3f}"
         parts += [_box(x - 1.2, floor - tall, 2.4, tall, "faint", about), gap]
         parts.append(mark("circle", f"{x:.5g}%", plane.y(bin_.accuracy), "candidate" if bin_.rows >= FEW else "candidate hollow", about))
     grid = _reliability_axes(plane, floor, most)
-    return drawing(plane.height, "Reliability: share of right answers against the probability given", grid, *parts)
+    return drawing(plane.height, "Reliability: share of correct answers against their probability", grid, *parts)
 
 
 def _reliability_axes(plane: Plane, floor: float, most: int) -> Markup:
     left = f"{plane.x.start - 1.4:.5g}%"
     parts = [
-        text("0%", 11, "share right", "name", "start"),
-        text("97%", plane.height - 4, "probability given to the answer", "name", "end"),
+        text("0%", 11, "share correct", "name", "start"),
+        text("97%", plane.height - 4, "probability of the answer", "name", "end"),
     ]
     for value in (0.0, 0.25, 0.5, 0.75, 1.0):
         parts += [

@@ -1,4 +1,4 @@
-"""What the predictions tell: which errors are worth reading, what is taken for what, and what changed against the champion. Pure."""
+"""Error analysis of predictions: worst mistakes, confusions, and changes against the champion. Pure functions."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from components.artifacts.predictions import Predictions
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer: the probability given to it, and the one left for the right answer (None: not a label of the model)."""
+    """A wrong answer, its probability, and that of the correct answer (None: not a label of the model)."""
 
     id: str
     text: str | None
@@ -24,7 +24,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Rows of one label that were taken for another; `share` is of the expected label's rows."""
+    """Rows of one label predicted as another; `share` is relative to the rows of the expected label."""
 
     expected: str
     predicted: str
@@ -34,7 +34,7 @@ class ConfusedPair:
 
 @dataclass(frozen=True)
 class AnswerChange:
-    """A row on which exactly one of two models is right."""
+    """A row that exactly one of two models answers correctly."""
 
     id: str
     text: str | None
@@ -45,7 +45,7 @@ class AnswerChange:
 
 @dataclass(frozen=True)
 class Changes:
-    """The rows of both models' test sets by who is right."""
+    """Rows of both models' test sets by the correct model."""
 
     both_right: int
     both_wrong: int
@@ -59,27 +59,27 @@ class Changes:
 
 
 def worst_mistakes(predictions: Predictions, texts: Mapping[str, str], limit: int = 20) -> tuple[Mistake, ...]:
-    """Return the wrong answers that the model was surest of, the surest first."""
+    """Return the wrong answers with the highest probability, the highest first."""
     wrong = np.flatnonzero(predictions.expected != predictions.predicted)
-    sure = predictions.probabilities.max(axis=1) if len(predictions.ids) else np.zeros(0)
-    place = {label: at for at, label in enumerate(predictions.labels)}
+    confidence = predictions.probabilities.max(axis=1) if len(predictions.ids) else np.zeros(0)
+    index = {label: at for at, label in enumerate(predictions.labels)}
     mistakes = []
-    for row in wrong[np.argsort(-sure[wrong], kind="stable")][:limit]:
+    for row in wrong[np.argsort(-confidence[wrong], kind="stable")][:limit]:
         expected = str(predictions.expected[row])
-        left = float(predictions.probabilities[row, place[expected]]) if expected in place else None
+        correct = float(predictions.probabilities[row, index[expected]]) if expected in index else None
         identity = str(predictions.ids[row])
-        mistakes.append(Mistake(identity, texts.get(identity), expected, str(predictions.predicted[row]), float(sure[row]), left))
+        mistakes.append(Mistake(identity, texts.get(identity), expected, str(predictions.predicted[row]), float(confidence[row]), correct))
     return tuple(mistakes)
 
 
 def confusion(predictions: Predictions) -> tuple[tuple[str, ...], npt.NDArray[np.int64]]:
-    """Return the labels and the counts, rows expected and columns predicted, in the order of the labels."""
+    """Return the labels and the counts (expected, predicted) in the order of the labels."""
     extra = sorted({*predictions.expected.tolist(), *predictions.predicted.tolist()} - set(predictions.labels))
     labels = (*predictions.labels, *extra)
-    place = {label: at for at, label in enumerate(labels)}
+    index = {label: at for at, label in enumerate(labels)}
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)
     for expected, predicted in zip(predictions.expected.tolist(), predictions.predicted.tolist(), strict=True):
-        counts[place[expected], place[predicted]] += 1
+        counts[index[expected], index[predicted]] += 1
     return labels, counts
 
 
@@ -93,7 +93,7 @@ def confused_pairs(predictions: Predictions, limit: int = 12) -> tuple[ConfusedP
 
 
 def changes(candidate: Predictions, champion: Predictions, texts: Mapping[str, str]) -> Changes:
-    """Compare two models on the rows that both answered; the rows need not come in the same order."""
+    """Compare two models on the rows that both answered, in any order."""
     before = dict(zip(champion.ids.tolist(), champion.predicted.tolist(), strict=True))
     rows = [
         AnswerChange(identity, texts.get(identity), expected, before[identity], predicted)
@@ -107,12 +107,12 @@ def changes(candidate: Predictions, champion: Predictions, texts: Mapping[str, s
 
 
 def settings_in_force(params: Mapping[str, object], trained: Mapping[str, object]) -> dict[str, object]:
-    """Return all parameters by their dotted path, with the values that training used where the search chose them."""
+    """Return all parameters by dotted path, with the values of the training in place of searched ones."""
     return dict(_flat(params)) | {f"train.{name}": value for name, value in trained.items()}
 
 
 def differing_settings(before: Mapping[str, object], now: Mapping[str, object], absent: str) -> list[tuple[str, object, object]]:
-    """Return name, earlier and present value of what differs, by name; 3, 3.0 and "3" are the same value."""
+    """Return name, old and new value of each difference, sorted by name; 3, 3.0 and "3" are equal."""
     pairs = [(name, before.get(name, absent), now.get(name, absent)) for name in sorted({*before, *now})]
     return [pair for pair in pairs if _plain(pair[1]) != _plain(pair[2])]
 
@@ -126,7 +126,7 @@ def _flat(params: Mapping[str, object], above: str = "") -> Iterable[tuple[str, 
 
 
 def _plain(value: object) -> object:
-    """Return a value as it compares after a way through JSON or text."""
+    """Return a value in the form that survives JSON or text."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     try:

@@ -1,4 +1,4 @@
-"""What the page shows, read from the artifacts of a workspace; what an earlier step did not write is None or empty.
+"""Facts for page and card, read from the artifacts of a workspace; missing artifacts are None or empty.
 
 Reads the layout of dvc.yaml: data/raw, data/validated, data/prepared, models/tuned, models/trained, reports/evaluation.
 """
@@ -32,10 +32,10 @@ A = TypeVar("A", bound=Artifact)
 
 @dataclass(frozen=True)
 class ChampionFacts:
-    """The model in production, scored on today's test set; `differences` are candidate minus champion, paired.
+    """The champion, scored on the current test set; `differences` are candidate minus champion, paired.
 
-    `settings` are those that it was trained with (Training.settings), `params` all of its parameters, as recorded with its run, and
-    `lineage` where it came from; what is not known stays empty.
+    `settings` are its training settings (Training.settings), `params` all recorded parameters and `lineage` its origin; unknown ones
+    are empty.
     """
 
     version: str
@@ -49,20 +49,20 @@ class ChampionFacts:
 
     @classmethod
     def of(
-        cls, version: str, scored: Predictions, candidate: Predictions, yardstick: MetricSet, data_digest: str | None, **origin: Any
+        cls, version: str, scored: Predictions, candidate: Predictions, metric_set: MetricSet, data_digest: str | None, **origin: Any
     ) -> "ChampionFacts":
-        """Measure a champion's predictions on the candidate's test rows, and the candidate against them.
+        """Score a champion's predictions on the candidate's test rows, and the candidate against them.
 
-        `origin` are `settings`, `params` and `lineage`, as far as they are known.
+        `origin` are `settings`, `params` and `lineage`, if known.
         """
-        headline = {metric: yardstick.score(metric, scored) for metric in yardstick.shown}
-        differences = {metric: yardstick.difference(metric, candidate, scored) for metric in yardstick.metrics}
+        headline = {metric: metric_set.score(metric, scored) for metric in metric_set.shown}
+        differences = {metric: metric_set.difference(metric, candidate, scored) for metric in metric_set.metrics}
         return cls(version, headline, differences, scored, data_digest=data_digest, **origin)
 
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """One trial of the search; `intermediate` are the values that the pruner saw, by step."""
+    """One trial of the search; `intermediate` are the values for the pruner, by step."""
 
     number: int
     state: str
@@ -74,7 +74,7 @@ class TrialSummary:
 
 @dataclass(frozen=True)
 class Removed:
-    """A row that preprocessing took out, and why."""
+    """A row that preprocessing removed, and the reason."""
 
     id: str
     reason: str
@@ -84,7 +84,7 @@ class Removed:
 
 @dataclass(frozen=True)
 class Run:
-    """What only the caller knows: where the candidate came from, what was decided, and what it was compared with."""
+    """Facts that are not in the workspace: origin of the candidate, verdict, and champion."""
 
     lineage: Lineage
     verdict: Verdict
@@ -96,33 +96,33 @@ class Run:
 
     @property
     def shows(self) -> str:
-        """What a page is about: a page that says this need not be written again."""
+        """Key of the page: a page with the same key is up to date."""
         return f"{self.verdict.key} {self.version}"
 
     @property
     def commands(self) -> tuple[tuple[str, str], ...]:
-        """The commands that rebuild, explain and roll back, each with what it does; names are quoted for the shell."""
+        """Commands that rebuild, explain and roll back, with descriptions; names are quoted for the shell."""
         name, commit = quote(self.lineage.model), quote(self.lineage.git_commit[:12] or "COMMIT")
         if self.version is None:
-            return ((f"git checkout {commit} && dvc repro --pull", "the same model again, from code and data by hash"),)
+            return ((f"git checkout {commit} && dvc repro --pull", "rebuild the same model from code and data"),)
         version = quote(self.version)
         return (
-            (f"retune rebuild {name} {version}", "from commit and data by hash, then compare weights and metrics"),
-            (f"retune why {name} {version}", "the evidence behind its verdict"),
-            (f"retune lineage {name} {version}", "where it came from"),
+            (f"retune rebuild {name} {version}", "rebuild from commit and data, then compare weights and metrics"),
+            (f"retune why {name} {version}", "show the evidence of its verdict"),
+            (f"retune lineage {name} {version}", "show its origin"),
             *(
-                [(f"retune diff {name} {quote(self.verdict.champion)} {version}", "what is fixed and broken")]
+                [(f"retune diff {name} {quote(self.verdict.champion)} {version}", "show fixed and broken answers")]
                 if self.verdict.champion
                 else []
             ),
-            (f'retune rollback {name} --why "…"', "the champion before it takes its place again"),
-            (f"retune history {name}", "who was champion when, and who asked for it"),
+            (f'retune rollback {name} --why "…"', "restore the previous champion"),
+            (f"retune history {name}", "list all champions, and who promoted them"),
         )
 
 
 @dataclass(frozen=True)
 class PageFacts:
-    """Everything that the page draws on."""
+    """All facts for page and card."""
 
     run: Run
     metrics: Metrics
@@ -143,7 +143,7 @@ def read_facts(workspace: Path, run: Run) -> PageFacts:
     """Read the artifacts below `workspace`.
 
     Raises:
-        NotThere: the metrics are missing; everything else may be.
+        NotFound: the metrics are missing.
     """
     evaluation = workspace / "reports/evaluation"
     return PageFacts(
@@ -164,10 +164,10 @@ def read_facts(workspace: Path, run: Run) -> PageFacts:
 
 
 def read_trials(file: Path) -> tuple[TrialSummary, ...]:
-    """Read the trials in the order of their numbers; none if the file is not there."""
+    """Read the trials in the order of their numbers; none if the file does not exist."""
     trials = [
         TrialSummary(
-            number=at if (given := _float(row.get("number"))) is None else int(given),
+            number=at if (number := _float(row.get("number"))) is None else int(number),
             state=str(row.get("state") or "COMPLETE").rsplit(".", 1)[-1].upper(),
             value=_float(row.get("value")),
             params=_json(row.get("params")),
@@ -180,7 +180,7 @@ def read_trials(file: Path) -> tuple[TrialSummary, ...]:
 
 
 def read_history(file: Path) -> tuple[Mapping[str, float], ...]:
-    """Read the lines of a training history; a line that is not whole (a training was killed while writing) is left out."""
+    """Read the lines of a training history, without a truncated line of an interrupted training."""
     if not file.exists():
         return ()
     entries = (_json(line) for line in file.read_text(encoding="utf-8", errors="replace").splitlines())
@@ -189,14 +189,14 @@ def read_history(file: Path) -> tuple[Mapping[str, float], ...]:
 
 
 def read_conflicts(file: Path) -> tuple[Removed, ...]:
-    """Read the rows that preprocessing took out because equal texts had different labels."""
+    """Read the rows that preprocessing removed because equal texts had different labels."""
     rows = (Removed(*(str(row.get(key) or "") for key in ("id", "reason", "text", "label"))) for row in _rows(file))
     return tuple(row for row in rows if "conflict" in row.reason)
 
 
-def _optional(kind: type[A], folder: Path) -> A | None:
+def _optional(artifact: type[A], folder: Path) -> A | None:
     try:
-        return kind.read(folder)
+        return artifact.read(folder)
     except NotFound:
         return None
 
@@ -221,7 +221,7 @@ def _json(text: object) -> dict[str, Any]:
 
 
 def _float(value: object) -> float | None:
-    """Return a finite number, or None for everything else."""
+    """Return a finite number, None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if value == value and abs(value) != float("inf") else None

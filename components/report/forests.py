@@ -1,4 +1,4 @@
-"""Plots that live in table cells: one row a thing, estimate and interval on a scale that all rows share, the numbers beside them."""
+"""Forest plots in table cells: one row per item, estimate and interval on a common scale."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -17,9 +17,9 @@ MIDDLE = "50%"
 
 @dataclass(frozen=True)
 class GatePlot:
-    """The plot of one gate, None where it has no interval; `own_scale` when it could not share the others' axis.
+    """The plot of one gate, None without an interval; `own_scale` if it does not fit the common axis.
 
-    `signs` says that the numbers are differences: at least one of them or the threshold is not above zero.
+    `signs`: the numbers are differences, that is one of them is negative or the threshold is not positive.
     """
 
     gate: GateResult
@@ -29,7 +29,7 @@ class GatePlot:
 
 
 def gate_plots(gates: Sequence[GateResult]) -> tuple[tuple[GatePlot, ...], Markup | None]:
-    """Return a plot a gate, all as distances from the gate's threshold, and the axis that they share."""
+    """Return one plot per gate, as distances from the gate's threshold, and the common axis."""
     distances = [_distances(gate) if has_interval(gate) else [] for gate in gates]
     shared = [d for d in distances if d and max(map(abs, d)) <= 1]
     scale = spanning([0.0, *(value for d in shared for value in d)], 6, 94, pad=0.1)
@@ -42,35 +42,38 @@ def gate_plots(gates: Sequence[GateResult]) -> tuple[tuple[GatePlot, ...], Marku
 
 
 def has_interval(gate: GateResult) -> bool:
-    """Say whether a gate has something to draw: a number and at least one end of its interval."""
+    """Return whether a gate has an estimate and at least one end of its interval."""
     return len(_distances(gate)) > 1
 
 
-def numbers(one: Hypothesis) -> list[float]:
-    """Return the estimate and the known ends of its interval; nothing where there is no estimate."""
-    if one.estimate is None or not math.isfinite(one.estimate):
+def numbers(way: Hypothesis) -> list[float]:
+    """Return the estimate and the known ends of its interval; empty without an estimate."""
+    if way.estimate is None or not math.isfinite(way.estimate):
         return []
-    return [v for v in (one.estimate, one.low, one.high) if v is not None and math.isfinite(v)]
+    return [v for v in (way.estimate, way.low, way.high) if v is not None and math.isfinite(v)]
 
 
 def hypothesis_plots(members: Sequence[Hypothesis], line_at: float | None, signs: bool) -> tuple[list[Markup | None], Markup | None]:
-    """Return a plot a hypothesis on one scale, a square where it is rejected, and the axis; `line_at` is where it would be fit."""
-    drawn = [numbers(one) for one in members]
+    """Return one plot per hypothesis (a square if rejected) and the axis; `line_at` is the threshold."""
+    drawn = [numbers(way) for way in members]
     if not any(drawn):
         return [None] * len(members), None
     ends = [value for values in drawn for value in values] + ([] if line_at is None else [line_at])
     scale = spanning(ends, 6, 94, pad=0.1)
-    fit = line(scale.percent(line_at), "0", scale.percent(line_at), "100%", "threshold") if line_at is not None else ""
-    return [_hypothesis_plot(one, scale, fit) if values else None for one, values in zip(members, drawn, strict=True)], axis(scale, signs)
+    threshold = line(scale.percent(line_at), "0", scale.percent(line_at), "100%", "threshold") if line_at is not None else ""
+    return [_hypothesis_plot(way, scale, threshold) if values else None for way, values in zip(members, drawn, strict=True)], axis(
+        scale, signs
+    )
 
 
-def _hypothesis_plot(one: Hypothesis, scale: Scale, fit: str) -> Markup:
-    shape, tone = ("square", "fail") if one.rejected else ("circle", "candidate")
-    return strip(grid(scale), fit, whisker(scale, one.low, one.high, tone), mark(shape, scale.percent(one.estimate or 0.0), MIDDLE, tone))
+def _hypothesis_plot(way: Hypothesis, scale: Scale, threshold: str) -> Markup:
+    shape, tone = ("square", "fail") if way.rejected else ("circle", "candidate")
+    interval = whisker(scale, way.low, way.high, tone)
+    return strip(grid(scale), threshold, interval, mark(shape, scale.percent(way.estimate or 0.0), MIDDLE, tone))
 
 
 def is_difference(gate: GateResult) -> bool:
-    """Say whether a gate's numbers are differences, which are written with their sign."""
+    """Return whether a gate's numbers are differences, which are shown with their sign."""
     known = [value for value in (gate.estimate, gate.low, gate.high) if value is not None]
     return min([*known, 1.0]) < 0 or (gate.threshold is not None and gate.threshold <= 0)
 
@@ -96,7 +99,7 @@ def _gate_plot(gate: GateResult, scale: Scale) -> Markup:
 
 
 def estimate_plot(scale: Scale, estimate: Estimate | None, shape: str, tone: str) -> Markup:
-    """Return an estimate with its interval; the grid alone where there is none, an arrow where it lies off the scale."""
+    """Return an estimate with its interval; only the grid without an estimate, an arrow if it is off the scale."""
     if estimate is None:
         return strip(grid(scale))
     if estimate.value < scale.low:
@@ -120,11 +123,11 @@ def class_plot(score: ClassScore, scale: Scale, overall: float | None) -> Markup
 
 
 def bar(value: float, largest: float, tone: str = "candidate") -> Markup:
-    """Return a bar as long as `value` against the largest one."""
+    """Return a bar with a length proportional to `value`."""
     share = 0.0 if largest <= 0 else min(max(value / largest, 0.0), 1.0)
     width = max(share * 100, 0.4 if value > 0 else 0.0)
-    place = {"x": "0", "y": "50%", "width": f"{width:.4g}%", "height": "10", "rx": "1.5", "transform": "translate(0 -5)"}
-    return strip(element("rect", class_=f"area {tone}", **place))
+    box = {"x": "0", "y": "50%", "width": f"{width:.4g}%", "height": "10", "rx": "1.5", "transform": "translate(0 -5)"}
+    return strip(element("rect", class_=f"area {tone}", **box))
 
 
 def score_scale(values: Iterable[float]) -> Scale:
@@ -136,7 +139,7 @@ def score_scale(values: Iterable[float]) -> Scale:
 
 
 def own_scale(values: Iterable[float]) -> Scale:
-    """Return a scale for one metric of any unit: what encloses its values, and a little more."""
+    """Return a scale for one metric of any unit: the range of its values plus a margin."""
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     space = 0.06 * (high - low) or 0.05
@@ -153,27 +156,27 @@ def axis(scale: Scale, sign: bool = False) -> Markup:
 
 
 def grid(scale: Scale) -> Markup:
-    """Return the vertical lines behind a row; they meet those of the next row."""
+    """Return the vertical grid lines of a row."""
     return Markup("").join(line(scale.percent(value), "0", scale.percent(value), "100%", "grid") for value in scale.ticks())
 
 
 def whisker(scale: Scale, low: float | None, high: float | None, tone: str, caps: bool = True) -> Markup:
-    """Return an interval; an end that is not known is drawn to the edge of the scale, without a cap."""
+    """Return an interval; an unknown end is drawn to the edge of the scale, without a cap."""
     known = [v if v is not None and math.isfinite(v) else None for v in (low, high)]
     left, right = (scale.percent(end if v is None else v) for v, end in zip(known, (scale.low, scale.high), strict=True))
     parts = [line(left, MIDDLE, right, MIDDLE, f"whisker {tone}")]
     if caps:
-        parts += [mark("tick", place, MIDDLE, f"{tone} cap") for place, v in zip((left, right), known, strict=True) if v is not None]
+        parts += [mark("tick", x, MIDDLE, f"{tone} cap") for x, v in zip((left, right), known, strict=True) if v is not None]
     return Markup("").join(parts)
 
 
 def legend(shape: str, tone: str) -> Markup:
-    """Return a mark alone, to stand beside the words that explain it."""
+    """Return a mark for a legend."""
     return element("svg", mark(shape, "7", "7", tone), width=14, height=14, aria_hidden="true", class_="key")
 
 
 def icon(outcome: Outcome | str) -> Markup:
-    """Return a sign: a tick or a dash in a circle, a cross in a square, a wave in a diamond, a warning in a triangle."""
+    """Return an icon: tick or dash in a circle, cross in a square, wave in a diamond, warning in a triangle."""
     shapes = {
         "PASS": ("M12 2A10 10 0 1 1 12 22 10 10 0 1 1 12 2z", "M7.5 12.5 10.8 15.8 16.8 8.8"),
         "FAIL": ("M3 3H21V21H3z", "M8 8 16 16M16 8 8 16"),
@@ -187,24 +190,24 @@ def icon(outcome: Outcome | str) -> Markup:
 
 
 def tone(outcome: Outcome | str) -> str:
-    """Return the style of an outcome."""
+    """Return the CSS class of an outcome."""
     return str(outcome).lower().replace(" ", "-")
 
 
 def amount(value: float, signs: bool = False) -> str:
-    """Return a score with three decimals, or what is far smaller or in another unit with three digits."""
+    """Return a score with three decimals, other numbers with three significant digits."""
     if (signs and abs(value) <= 1) or value == 0 or 0.0005 <= abs(value) <= 1:
         return signed(value) if signs else metric(value)
     return f"+{number(value)}" if signs and value > 0 else number(value)
 
 
 def interval(low: float | None, high: float | None, signs: bool = False) -> str:
-    """Return an interval in words; signs are set for differences, where a dash between them would be read as a minus."""
+    """Format an interval; differences are signed and joined by "to", because a dash would look like a minus."""
     known = [value if value is not None and math.isfinite(value) else None for value in (low, high)]
     ends = ["…" if value is None else amount(value, signs) for value in known]
     return f"{ends[0]} to {ends[1]}" if signs else f"{ends[0]}–{ends[1]}"
 
 
 def between(estimate: Estimate, signs: bool = False) -> str:
-    """Return the interval of an estimate in words."""
+    """Format the interval of an estimate."""
     return interval(estimate.low, estimate.high, signs)

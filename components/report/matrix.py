@@ -1,4 +1,4 @@
-"""The confusion matrix, as a drawing that stays legible with twenty-five classes of long names."""
+"""The confusion matrix as a drawing, legible with up to 25 classes with long names."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ WIDTH = 960
 
 
 def confusion_matrix(labels: Sequence[str], counts: npt.NDArray[np.int64]) -> Markup:
-    """Return the matrix: rows expected, columns predicted, coloured by the share of the row; many columns go by number."""
+    """Return the matrix (expected, predicted), coloured by the share of the row; many columns are numbered."""
     names = min(330.0, max(90.0, 7.0 * max(map(columns, labels)) + 40))
     named = len(labels) <= FEW_CLASSES  # room for names above the columns
     cell = min(118.0 if named else 64.0, (WIDTH - names - 50) / len(labels))
@@ -60,7 +60,7 @@ def _cell(row: npt.NDArray[np.int64], total: int, at: int, to: int, box: tuple[f
 
 
 def wrapped(words: str, width: int, lines: int) -> list[str]:
-    """Return `words` in at most `lines` lines of `width` columns, cut with an ellipsis where that is not enough."""
+    """Wrap `words` into at most `lines` lines of `width` columns, truncated with an ellipsis."""
     done: list[str] = []
     rest = words
     while rest and len(done) < lines:

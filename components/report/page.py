@@ -1,4 +1,4 @@
-"""From facts to HTML: what each section needs is worked out here, the template only lays it out."""
+"""Render the page: compute the content of each section, and fill the template."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -30,9 +30,9 @@ ABSENT = "not set"
 
 @dataclass(frozen=True)
 class PageModel:
-    """One that was scored on the test split; `differences` are candidate minus this one."""
+    """A model scored on the test split; `differences` are candidate minus this model."""
 
-    who: str
+    name: str
     shape: str
     tone: str
     scores: Mapping[str, Estimate]
@@ -41,7 +41,7 @@ class PageModel:
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One model's line under one metric; `difference` is candidate minus this model."""
+    """The row of one model for one metric; `difference` is candidate minus this model."""
 
     model: PageModel
     estimate: Estimate
@@ -88,44 +88,44 @@ def _sections(facts: PageFacts) -> dict[str, Any]:
 
 
 def _key_figures(facts: PageFacts) -> list[tuple[str, str, str]]:
-    """Return the few numbers of the band: name, value, and what qualifies it."""
+    """Return the key figures at the top: name, value and qualifier."""
     metrics, champion = facts.metrics, facts.run.champion
     units = f"in {wording.count(metrics.groups)} groups" if metrics.groups < metrics.rows else "each counted once"
     figures = [("test rows", wording.count(metrics.rows), units)]
     if not metrics.headline:
         return figures
     first = ordered(metrics.headline)[0]
-    found, name = metrics.headline[first], wording.named(first)
-    rivals = [(f"champion {champion.version}", champion.differences)] if champion else []
-    rivals += [(wording.named(rival), gaps) for rival, gaps in metrics.differences.items() if rival != guessing(metrics)]
+    estimate, name = metrics.headline[first], wording.named(first)
+    references = [(f"champion {champion.version}", champion.differences)] if champion else []
+    references += [(wording.named(baseline), gaps) for baseline, gaps in metrics.differences.items() if baseline != guessing(metrics)]
     against = [
-        (f"against {wording.cut(rival, 30)}", wording.signed(gaps[first].value), f"{name}, {forests.between(gaps[first], signs=True)}")
-        for rival, gaps in rivals[:2]
+        (f"against {wording.cut(reference, 30)}", wording.signed(gaps[first].value), f"{name}, {forests.between(gaps[first], signs=True)}")
+        for reference, gaps in references[:2]
         if first in gaps
     ]
-    level = wording.number(found.confidence * 100)
-    return [(name, wording.metric(found.value), f"{level}{wording.THIN}% interval {forests.between(found)}"), *against, *figures]
+    level = wording.number(estimate.confidence * 100)
+    return [(name, wording.metric(estimate.value), f"{level}{wording.THIN}% interval {forests.between(estimate)}"), *against, *figures]
 
 
 def ordered(headline: Iterable[str]) -> list[str]:
-    """Return the names of metrics, those that decisions on classes are made on first; other metrics keep their order."""
+    """Return the names of metrics, macro-F1 and accuracy first."""
     return sorted(headline, key=lambda name: FIRST_METRICS.index(name) if name in FIRST_METRICS else len(FIRST_METRICS))
 
 
 def guessing(metrics: Metrics) -> str | None:
-    """Return the baseline that only guesses: the first of several, which a task names in order of strength."""
+    """Return the guessing baseline: the first of several, because tasks list them in order of strength."""
     return next(iter(metrics.baselines)) if len(metrics.baselines) > 1 else None
 
 
 def _scores(metrics: Metrics, champion: ChampionFacts | None) -> dict[str, Any]:
     models = _models(metrics, champion)
     guess = wording.named(guessing(metrics) or "")
-    rivals = [model.scores for model in models if model.who != guess]  # what only guesses would squeeze the others together
-    scale = forests.score_scale(end for scores in rivals for e in scores.values() for end in (e.low, e.high))
-    shared = bool(metrics.classes)  # metrics of classes are shares, those of other tasks may have any unit
+    scored = [model.scores for model in models if model.name != guess]  # a guessing baseline would compress the scale
+    scale = forests.score_scale(end for scores in scored for e in scores.values() for end in (e.low, e.high))
+    shared = bool(metrics.classes)  # class metrics are shares, other metrics may have any unit
     blocks = []
     for name in ordered(metrics.headline):
-        own = scale if shared else forests.own_scale(end for one in rivals if name in one for end in (one[name].low, one[name].high))
+        own = scale if shared else forests.own_scale(end for s in scored if name in s for end in (s[name].low, s[name].high))
         rows = [_model_row(model, name, own) for model in models if name in model.scores]
         blocks.append((name, rows, forests.estimate_plot(own, None, "", "") if shared else forests.axis(own)))
     off_scale = any(row.estimate.value < scale.low for _, rows, _ in blocks for row in rows) if shared else False
@@ -133,7 +133,7 @@ def _scores(metrics: Metrics, champion: ChampionFacts | None) -> dict[str, Any]:
 
 
 def _models(metrics: Metrics, champion: ChampionFacts | None) -> list[PageModel]:
-    """Return the candidate, the champion and the baselines, the one that only guesses last."""
+    """Return the candidate, the champion and the baselines, the guessing one last."""
     models = [PageModel("candidate", "circle", "candidate", metrics.headline, {})]
     if champion is not None:
         models.append(PageModel(f"champion {champion.version}", "diamond", "champion", champion.headline, champion.differences))
@@ -175,10 +175,12 @@ def _changes(facts: PageFacts) -> dict[str, Any]:
     champion = facts.run.champion
     if champion is None:
         return {"changes": None, "settings": (), "known_settings": False, "origins": (), "packages": ()}
-    found = error_analysis.changes(facts.candidate, champion.predictions, facts.texts) if facts.candidate and champion.predictions else None
+    changes = (
+        error_analysis.changes(facts.candidate, champion.predictions, facts.texts) if facts.candidate and champion.predictions else None
+    )
     known = bool(champion.settings or champion.params)
     return {
-        "changes": found,
+        "changes": changes,
         "known_settings": known,
         "settings": _differing_settings(facts, champion) if known else (),
         "origins": _origins(facts.run.lineage, champion),
@@ -189,31 +191,31 @@ def _changes(facts: PageFacts) -> dict[str, Any]:
 
 
 def _differing_settings(facts: PageFacts, champion: ChampionFacts) -> list[tuple[str, str, str]]:
-    """Return what differs among all parameters where the champion's are known, else among the settings of the training."""
+    """Return the differing parameters if the champion's are known, else the differing training settings."""
     trained = facts.training.settings if facts.training else {}
     if champion.params and facts.run.params:
         before = error_analysis.settings_in_force(champion.params, champion.settings)
         pairs = error_analysis.differing_settings(before, error_analysis.settings_in_force(facts.run.params, trained), ABSENT)
     else:
         pairs = error_analysis.differing_settings(champion.settings, trained, ABSENT)
-    return [(name, *_told_apart(before, now)) for name, before, now in pairs]
+    return [(name, *_distinct_values(before, now)) for name, before, now in pairs]
 
 
-def _told_apart(before: object, now: object) -> tuple[str, str]:
-    """Return two values in words; with all their digits where rounding would make them look the same."""
+def _distinct_values(before: object, now: object) -> tuple[str, str]:
+    """Format two values, with all digits if rounding would make them look equal."""
     rounded = wording.setting(before), wording.setting(now)
     return rounded if rounded[0] != rounded[1] else (wording.cut(before, 80), wording.cut(now, 80))
 
 
 def _origins(lineage: Lineage, champion: ChampionFacts) -> list[tuple[str, str | None, str]]:
-    """Return what each of both was made from: name, the champion's (None: not known), the candidate's."""
-    theirs = champion.lineage
-    data = theirs.data_digest if theirs else champion.data_digest
+    """Return the origin of both models: name, the champion's value (None: unknown), the candidate's value."""
+    before = champion.lineage
+    data = before.data_digest if before else champion.data_digest
     pairs = [
         ("snapshot", data, lineage.data_digest),
-        ("base model", theirs.base_digest if theirs else None, lineage.base_digest),
-        ("git commit", theirs.git_commit if theirs else None, lineage.git_commit),
-        ("Python", theirs.python if theirs else None, lineage.python),
+        ("base model", before.base_digest if before else None, lineage.base_digest),
+        ("git commit", before.git_commit if before else None, lineage.git_commit),
+        ("Python", before.python if before else None, lineage.python),
     ]
     return [pair for pair in pairs if pair[1] is not None]
 
@@ -228,7 +230,7 @@ def _data(facts: PageFacts) -> dict[str, Any]:
 
 
 def account(facts: PageFacts) -> tuple[int, list[tuple[str, int]], int] | None:
-    """Return rows in, what became of them, and by how many the account is out of balance (0 in a sound run)."""
+    """Return the input rows, their use, and the number of unaccounted rows (0 in a correct run)."""
     validation, profile = facts.validation, facts.profile
     if profile is None:
         return None
@@ -244,7 +246,7 @@ def account(facts: PageFacts) -> tuple[int, list[tuple[str, int]], int] | None:
 
 
 def _label_rows(profile: Profile) -> list[tuple[str, list[int], int]]:
-    """Return each label's rows by split and in all, the most frequent first."""
+    """Return each label's rows by split and in total, the most frequent first."""
     rows = [(label, [split.labels.get(label, 0) for split in profile.splits.values()]) for label in profile.labels]
     return sorted(((label, by_split, sum(by_split)) for label, by_split in rows), key=lambda row: (-row[2], row[0]))
 
@@ -268,11 +270,11 @@ def _training(facts: PageFacts) -> dict[str, Any]:
     keys = {key for entry in history for key in entry}
     losses = [key for key in ("loss", "eval_loss") if key in keys]
     metric = f"eval_{facts.training.metric}" if facts.training else ""
-    wanted = [key for key in dict.fromkeys([metric, "eval_macro_f1", "eval_accuracy"]) if key in keys]
+    metric_keys = [key for key in dict.fromkeys([metric, "eval_macro_f1", "eval_accuracy"]) if key in keys]
     best = facts.training.best_step if facts.training else None
     return {
         "loss_plot": charts.training_curves(history, losses, "loss") if losses else None,
         "losses": losses,
-        "metric_plot": charts.training_curves(history, wanted, "validation score", best) if wanted else None,
-        "metric_keys": wanted,
+        "metric_plot": charts.training_curves(history, metric_keys, "validation score", best) if metric_keys else None,
+        "metric_keys": metric_keys,
     }

@@ -1,6 +1,6 @@
-"""The gates as a reader meets them: in the order of their say, the ones that stand in the way first, each with what is behind it. Pure.
+"""Layout of the gates on the page: by role, gates that prevent the promotion first, each with its evidence. Pure functions.
 
-Knows no gate by its name: whatever a gate hands over as hypotheses, notes and tables is laid out by its shape alone.
+The layout does not depend on gate names: hypotheses, notes and tables are laid out by their shape.
 """
 
 from collections.abc import Sequence
@@ -14,42 +14,41 @@ from components.artifacts.table import ReportTable
 from components.artifacts.verdict import NOT_ASKED, GateResult, Hypothesis, Outcome, Role, Verdict
 from components.report import forests, wording
 
-SHOWN_ROWS = 10  # of a table or of a gate's hypotheses; the rest folds
-MOST_ROWS = 300  # the rest is in verdict.json
+SHOWN_ROWS = 10  # rows of a table, or hypotheses of a gate; the rest is folded
+MOST_ROWS = 300  # further rows are in verdict.json
 MOST_OBSTACLES = 3
-SHORT = 24  # characters of a cell that is not broken into lines
+SHORT = 24  # characters of a cell without line breaks
 
 Cell = str | float | int | bool | None
 
-_SAY = {
-    Role.REQUIRED: ("Deciding gates", "promotion needs a pass from each of them"),
-    Role.BLOCKING: ("Vetoes", "one that fails rejects; one that cannot tell does not block"),
-    Role.INFORMATIONAL: ("Shown", "for reading, without a say"),
+_ROLES = {
+    Role.REQUIRED: ("Required gates", "promotion needs a PASS from each of them"),
+    Role.BLOCKING: ("Blocking gates", "a FAIL rejects the candidate; INCONCLUSIVE does not block it"),
+    Role.INFORMATIONAL: ("Informational gates", "reported only, without influence on the verdict"),
 }
 _SEVERITY = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS)
-_VERBS = {Outcome.PASS: "passed", Outcome.INCONCLUSIVE: "undecided", Outcome.FAIL: "failed", NOT_ASKED: "not asked"}
-_ROLES = {Role.REQUIRED: ("decides", "decide"), Role.BLOCKING: ("may veto", "may veto"), Role.INFORMATIONAL: ("is shown", "are shown")}
+_VERBS = {Outcome.PASS: "passed", Outcome.INCONCLUSIVE: "inconclusive", Outcome.FAIL: "failed", NOT_ASKED: "not asked"}
 
 
 @dataclass(frozen=True)
-class Way:
-    """One hypothesis with its plot, None where it has no numbers."""
+class HypothesisView:
+    """One hypothesis with its plot, None without numbers."""
 
-    one: Hypothesis
+    hypothesis: Hypothesis
     plot: Markup | None
 
     @property
     def p(self) -> float:
-        """The p that counts: the corrected one, or the raw one of a gate without a say."""
-        return self.one.p if self.one.adjusted is None else self.one.adjusted
+        """The corrected p-value, or the raw one of an informational gate."""
+        return self.hypothesis.p if self.hypothesis.adjusted is None else self.hypothesis.adjusted
 
 
 @dataclass(frozen=True)
 class Family:
-    """Hypotheses that share a scale, the worst first; `folded` are those beyond the first few."""
+    """Hypotheses with a common scale, the worst first; `folded` are those beyond the first few."""
 
-    ways: tuple[Way, ...]
-    folded: tuple[Way, ...]
+    ways: tuple[HypothesisView, ...]
+    folded: tuple[HypothesisView, ...]
     axis: Markup | None
     signs: bool
     corrected: bool
@@ -57,7 +56,7 @@ class Family:
 
 @dataclass(frozen=True)
 class Grid:
-    """A gate's table in words; for each column its name and its kind (numbers, short texts, texts). Every row has a cell a column."""
+    """A gate's table as text: for each column its name and CSS class (numbers, short texts, texts), and rows of equal length."""
 
     title: str
     columns: tuple[tuple[str, str], ...]
@@ -67,158 +66,158 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class View:
-    """One gate: its row of the forest, and what opens below it. `place` is its address on the page."""
+class GateView:
+    """One gate: its row of the forest plot, and the evidence below it. `anchor` is its HTML id."""
 
     gate: GateResult
     drawn: forests.GatePlot
-    place: str
+    anchor: str
     families: tuple[Family, ...]
     grids: tuple[Grid, ...]
 
     @property
     def obstacle(self) -> bool:
-        """Whether it stands in the way of a promotion."""
+        """Whether it prevents the promotion."""
         return is_blocking(self.gate)
 
     @property
-    def behind(self) -> str:
-        """What there is to read, counted."""
+    def contents(self) -> str:
+        """Number of hypotheses, notes and tables."""
         gate = self.gate
         parts = [(len(gate.hypotheses), "hypothesis", "hypotheses"), (len(gate.notes), "note", ""), (len(gate.tables), "table", "")]
-        return ", ".join(wording.many(number, one, more) for number, one, more in parts if number)
+        return ", ".join(wording.many(number, singular, plural) for number, singular, plural in parts if number)
 
 
 def is_blocking(gate: GateResult) -> bool:
-    """Say whether a gate keeps the candidate from being promoted."""
+    """Return whether a gate prevents the promotion."""
     failed = gate.outcome is Outcome.FAIL and gate.role in (Role.REQUIRED, Role.BLOCKING)
     return failed or (gate.outcome is Outcome.INCONCLUSIVE and gate.role is Role.REQUIRED)
 
 
 def in_order(gates: Sequence[GateResult]) -> list[GateResult]:
-    """Return deciding gates, vetoes and shown ones; among them what failed first, then what could not tell, at last what was not asked."""
-    roles = list(_SAY)
-    asked = (gate for gate in gates if gate.role in _SAY)
-    return sorted(asked, key=lambda gate: (roles.index(gate.role), _SEVERITY.index(gate.outcome), not gate.asked))
+    """Return the gates by role; within a role failed ones first, then inconclusive, passed, and not asked."""
+    roles = list(_ROLES)
+    enabled = (gate for gate in gates if gate.role in _ROLES)
+    return sorted(enabled, key=lambda gate: (roles.index(gate.role), _SEVERITY.index(gate.outcome), not gate.asked))
 
 
 @dataclass(frozen=True)
-class Bench:
-    """The gates of one say: those that stand in the way without a plot, those on one axis, and the other ones."""
+class GateGroup:
+    """The gates of one role: obstacles without a plot, gates on the common axis, and the rest."""
 
     title: str
     meaning: str
-    first: tuple[View, ...]
-    drawn: tuple[View, ...]
+    first: tuple[GateView, ...]
+    drawn: tuple[GateView, ...]
     axis: Markup | None
-    rest: tuple[View, ...]
+    rest: tuple[GateView, ...]
 
     @property
-    def views(self) -> tuple[View, ...]:
-        """All of them, in the order in which they are shown."""
+    def views(self) -> tuple[GateView, ...]:
+        """All gates, in display order."""
         return (*self.first, *self.drawn, *self.rest)
 
 
 def panel(verdict: Verdict) -> dict[str, Any]:
-    """Return what the sections on the verdict and its gates lay out."""
+    """Return the template variables of the sections on verdict and gates."""
     gates = in_order(verdict.gates)
-    benches = [_bench(role, list(members), gates) for role, members in groupby(gates, key=lambda gate: gate.role)]
-    views = [view for bench in benches for view in bench.views]
+    groups = [_group(role, list(members), gates) for role, members in groupby(gates, key=lambda gate: gate.role)]
+    views = [view for group in groups for view in group.views]
     return {
-        "benches": benches,
+        "gate_groups": groups,
         "tally": tally(gates),
         "obstacles": [view for view in views if view.obstacle and view.gate.change][:MOST_OBSTACLES],
-        "rejecting": _rejecting(gates),
+        "hypotheses": _count_hypotheses(gates),
     }
 
 
-def _bench(role: Role, members: Sequence[GateResult], gates: Sequence[GateResult]) -> Bench:
+def _group(role: Role, members: Sequence[GateResult], gates: Sequence[GateResult]) -> GateGroup:
     plots, axis = forests.gate_plots(members)
     views = [
-        View(gate, plot, f"gate-{gates.index(gate) + 1}", families(gate), tuple(map(grid, gate.tables)))
+        GateView(gate, plot, f"gate-{gates.index(gate) + 1}", families(gate), tuple(map(grid, gate.tables)))
         for gate, plot in zip(members, plots, strict=True)
     ]
-    told = [view for view in views if view.drawn.plot is None]
-    return Bench(
-        *_SAY[role],
-        first=tuple(view for view in told if view.obstacle),
+    unplotted = [view for view in views if view.drawn.plot is None]
+    return GateGroup(
+        *_ROLES[role],
+        first=tuple(view for view in unplotted if view.obstacle),
         drawn=tuple(view for view in views if view.drawn.plot is not None and not view.drawn.own_scale),
         axis=axis,
-        rest=(*(view for view in views if view.drawn.own_scale), *(view for view in told if not view.obstacle)),
+        rest=(*(view for view in views if view.drawn.own_scale), *(view for view in unplotted if not view.obstacle)),
     )
 
 
 def tally(gates: Sequence[GateResult]) -> str:
-    """Return how many gates have which say, and what they found."""
+    """Return the number of gates by role and outcome, e.g. `2 required (1 passed, 1 failed)`."""
     parts = []
-    for role, words in _ROLES.items():
-        found = [gate.shown for gate in gates if gate.role is role]
-        outcomes = ", ".join(f"{many} {verb}" for one, verb in _VERBS.items() if (many := found.count(one)))
-        parts += [f"{len(found)} {words[len(found) > 1]} ({outcomes})"] if found else []
+    for role in _ROLES:
+        shown = [gate.shown for gate in gates if gate.role is role]
+        outcomes = ", ".join(f"{number} {verb}" for outcome, verb in _VERBS.items() if (number := shown.count(outcome)))
+        parts += [f"{len(shown)} {role} ({outcomes})"] if shown else []
     return "; ".join(parts)
 
 
-def _rejecting(gates: Sequence[GateResult]) -> tuple[int, int]:
-    """Return how many hypotheses may reject, and how many of them do."""
-    family = [one for gate in gates if gate.role is not Role.INFORMATIONAL for one in gate.hypotheses]
-    return len(family), sum(one.rejected for one in family)
+def _count_hypotheses(gates: Sequence[GateResult]) -> tuple[int, int]:
+    """Return the number of hypotheses that may reject, and of rejected ones."""
+    family = [way for gate in gates if gate.role is not Role.INFORMATIONAL for way in gate.hypotheses]
+    return len(family), sum(way.rejected for way in family)
 
 
 def worst_first(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
-    """Return what is rejected first, then by how much the data speak against it."""
-    return sorted(hypotheses, key=lambda one: (not one.rejected, one.p, one.estimate if one.estimate is not None else 0.0))
+    """Return the hypotheses, rejected ones first, then by p-value."""
+    return sorted(hypotheses, key=lambda way: (not way.rejected, way.p, way.estimate if way.estimate is not None else 0.0))
 
 
 def families(gate: GateResult) -> tuple[Family, ...]:
-    """Return a gate's hypotheses, worst first: differences share a scale, and so do the numbers of any other metric."""
-    metrics = {one.metric for one in gate.hypotheses}
-    below = {one.metric for one in gate.hypotheses if min(forests.numbers(one), default=0.0) < 0}
-    differences = metrics if gate.metric in metrics and forests.is_difference(gate) else below
-    own = {one.metric for one in gate.hypotheses if any(abs(value) > 1 for value in forests.numbers(one))}
-    together: dict[tuple[str, str | None], list[Hypothesis]] = {}
-    for one in worst_first(gate.hypotheses):
-        alike = one.metric in differences and one.metric not in own
-        key = ("text", None) if not forests.numbers(one) else ("difference", None) if alike else ("level", one.metric)
-        together.setdefault(key, []).append(one)
-    return tuple(_family(gate, members) for members in together.values())
+    """Return a gate's hypotheses, worst first: all differences share a scale, and so do the values of each other metric."""
+    metrics = {way.metric for way in gate.hypotheses}
+    negative = {way.metric for way in gate.hypotheses if min(forests.numbers(way), default=0.0) < 0}
+    differences = metrics if gate.metric in metrics and forests.is_difference(gate) else negative
+    large = {way.metric for way in gate.hypotheses if any(abs(value) > 1 for value in forests.numbers(way))}
+    by_scale: dict[tuple[str, str | None], list[Hypothesis]] = {}
+    for way in worst_first(gate.hypotheses):
+        common = way.metric in differences and way.metric not in large
+        key = ("text", None) if not forests.numbers(way) else ("difference", None) if common else ("level", way.metric)
+        by_scale.setdefault(key, []).append(way)
+    return tuple(_family(gate, members) for members in by_scale.values())
 
 
 def _family(gate: GateResult, members: Sequence[Hypothesis]) -> Family:
-    known = [value for one in members for value in forests.numbers(one)]
-    line = gate.threshold if gate.metric in {one.metric for one in members} else None
-    signs = min(known, default=0.0) < 0 or (line is not None and forests.is_difference(gate))
+    values = [value for way in members for value in forests.numbers(way)]
+    line = gate.threshold if gate.metric in {way.metric for way in members} else None
+    signs = min(values, default=0.0) < 0 or (line is not None and forests.is_difference(gate))
     plots, axis = forests.hypothesis_plots(members, 0.0 if signs else line, signs)
-    ways = tuple(Way(one, plot) for one, plot in zip(members, plots, strict=True))
-    corrected = all(one.adjusted is not None for one in members)
+    ways = tuple(HypothesisView(way, plot) for way, plot in zip(members, plots, strict=True))
+    corrected = all(way.adjusted is not None for way in members)
     return Family(ways[:SHOWN_ROWS], ways[SHOWN_ROWS:], axis, signs, corrected)
 
 
 def grid(table: ReportTable) -> Grid:
-    """Return a table with a cell for every column in every row, and numbers told from texts."""
-    given = table.rows[:MOST_ROWS]
-    width = max([len(table.columns), *map(len, given)])
+    """Return a table with rows of equal length and a CSS class per column."""
+    kept = table.rows[:MOST_ROWS]
+    width = max([len(table.columns), *map(len, kept)])
     names = [*table.columns, *[""] * (width - len(table.columns))]
-    columns = [[row[at] if at < len(row) else None for row in given] for at in range(width)]
-    rows = tuple(zip(*map(_in_words, columns), strict=True)) if width else ()
-    kinds = tuple(zip(names, map(_kind, columns), strict=True))
-    return Grid(table.title, kinds, rows[:SHOWN_ROWS], rows[SHOWN_ROWS:], len(table.rows) - len(given))
+    columns = [[row[at] if at < len(row) else None for row in kept] for at in range(width)]
+    rows = tuple(zip(*map(_format, columns), strict=True)) if width else ()
+    heads = tuple(zip(names, map(_css_class, columns), strict=True))
+    return Grid(table.title, heads, rows[:SHOWN_ROWS], rows[SHOWN_ROWS:], len(table.rows) - len(kept))
 
 
-def _kind(cells: Sequence[Cell]) -> str:
+def _css_class(cells: Sequence[Cell]) -> str:
     if _numbers(cells):
         return "number"
     return "name short" if all(len(str(cell)) <= SHORT for cell in cells) else "name"
 
 
 def _numbers(cells: Sequence[Cell]) -> list[float]:
-    """Return the numbers of a column; nothing where it holds anything else."""
+    """Return the numbers of a column; empty if it contains anything else."""
     known = [cell for cell in cells if cell is not None]
     numbers = [cell for cell in known if isinstance(cell, int | float) and not isinstance(cell, bool)]
     return numbers if len(numbers) == len(known) else []
 
 
-def _in_words(cells: Sequence[Cell]) -> list[str]:
-    """Return a column in words; scores and shares with the same decimals, so that they line up."""
+def _format(cells: Sequence[Cell]) -> list[str]:
+    """Format a column; scores and shares have the same decimals, so that they line up."""
     numbers = _numbers(cells)
     scores = any(isinstance(cell, float) for cell in numbers) and all(cell == 0 or 0.0005 <= abs(cell) <= 1 for cell in numbers)
     return [wording.metric(cell) if scores and isinstance(cell, int | float) else wording.cell(cell) for cell in cells]

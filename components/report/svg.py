@@ -1,7 +1,7 @@
-"""SVG without a library: elements that escape, scales, and a plane that is as wide as the page.
+"""SVG without a library: escaped elements, scales, and a plane as wide as the page.
 
-Horizontal places are percentages and vertical ones are pixels, so that a figure fits a telephone and a sheet of paper while its
-text and its marks keep their size. Colours are classes; style.css owns them, for light, dark and paper.
+Horizontal positions are percentages and vertical ones pixels, so that a figure fits phone and paper while text and marks keep their
+size. Colours are CSS classes in style.css, for light, dark and print.
 """
 
 import math
@@ -26,7 +26,7 @@ _SHAPES = {
 
 
 def element(name: str, *children: str, **attributes: str | float | None) -> Markup:
-    """Return one element; children and values are escaped unless they are markup, `_` in a name stands for `-`."""
+    """Return one element; children and values are escaped unless they are markup, `_` in a name becomes `-`."""
     written = Markup("").join(
         Markup(' {}="{}"').format(key.rstrip("_").replace("_", "-"), value if isinstance(value, str) else f"{value:.5g}")
         for key, value in attributes.items()
@@ -37,19 +37,19 @@ def element(name: str, *children: str, **attributes: str | float | None) -> Mark
 
 
 def drawing(height: float, label: str, *children: str, class_: str = "chart", **attributes: str) -> Markup:
-    """Return a figure of its own, as wide as the page, with a name for those who do not see it."""
+    """Return a figure as wide as the page, with a label for screen readers."""
     named = {"class_": class_, "role": "img", "aria_label": visible(label), "width": "100%", "height": f"{height:.5g}"}
     return element("svg", *children, **named, **attributes)
 
 
 def strip(*children: str) -> Markup:
-    """Return a drawing that fills a table cell; the numbers stand in the next cells, so screen readers skip it."""
+    """Return a drawing that fills a table cell; hidden from screen readers, because the next cells contain the numbers."""
     return element("svg", *children, aria_hidden="true")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A map from values to places, linear or logarithmic."""
+    """A map from values to positions, linear or logarithmic."""
 
     low: float
     high: float
@@ -58,24 +58,24 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
-        """Return the place of a value; values beyond the ends are put on the ends."""
+        """Return the position of a value, clipped to the ends."""
         low, high, at = (math.log(max(v, 1e-12)) if self.log else v for v in (self.low, self.high, value))
         share = 0.5 if high == low else min(max((at - low) / (high - low), 0.0), 1.0)
         return self.start + share * (self.end - self.start)
 
     def percent(self, value: float) -> str:
-        """Return the place of a value as a percentage of the width."""
+        """Return the position of a value as a percentage of the width."""
         return f"{self(value):.5g}%"
 
-    def ticks(self, wanted: int = 5) -> list[float]:
-        """Return about `wanted` round values between the ends."""
-        step = nice_step((self.high - self.low) / max(wanted, 1))
+    def ticks(self, number: int = 5) -> list[float]:
+        """Return about `number` round values between the ends."""
+        step = nice_step((self.high - self.low) / max(number, 1))
         first = math.ceil(self.low / step - 1e-9)
         return [round(i * step, 10) for i in range(first, math.floor(self.high / step + 1e-9) + 1)]
 
 
 def nice_step(rough: float) -> float:
-    """Return the next of 1, 2, 2.5, 5 times a power of ten that is not below `rough`."""
+    """Return the smallest of 1, 2, 2.5, 5 times a power of ten that is not below `rough`."""
     if not (rough > 0 and math.isfinite(rough)):
         return 1.0
     power = 10.0 ** math.floor(math.log10(rough))
@@ -83,7 +83,7 @@ def nice_step(rough: float) -> float:
 
 
 def spanning(values: Iterable[float], start: float = 3.0, end: float = 97.0, pad: float = 0.06) -> Scale:
-    """Return a linear scale over the finite values with a little room at both ends."""
+    """Return a linear scale over the finite values with padding at both ends."""
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     room = (high - low) * pad or abs(high) * 0.1 or 1.0
@@ -91,7 +91,7 @@ def spanning(values: Iterable[float], start: float = 3.0, end: float = 97.0, pad
 
 
 def mark(shape: str, x: str, y: str | float, tone: str, title: str | None = None) -> Markup:
-    """Return a mark of constant size at a place; `tone` names its colour."""
+    """Return a mark of constant size; `tone` is its CSS class."""
     inside = [element("title", title)] if title else []
     return element("svg", element("path", *inside, d=_SHAPES[shape], class_=f"mark {tone}"), x=x, y=y, class_="at")
 
@@ -108,7 +108,7 @@ def text(x: str, y: str | float, words: str, tone: str = "label", anchor: str = 
 
 
 def path(points: Sequence[Point], height: float, tone: str) -> Markup:
-    """Return a line through points whose x are percentages; the stroke keeps its width however wide the figure is."""
+    """Return a line through points with x in percent; the stroke width does not depend on the figure's width."""
     if len(points) < 2:
         return Markup("")
     along = " ".join(f"{x:.5g},{y:.5g}" for x, y in points)
@@ -118,7 +118,7 @@ def path(points: Sequence[Point], height: float, tone: str) -> Markup:
 
 @dataclass(frozen=True)
 class Plane:
-    """Two scales and the room around them."""
+    """Two scales and the space around them."""
 
     x: Scale
     y: Scale
@@ -127,11 +127,11 @@ class Plane:
 
     @classmethod
     def over(cls, xs: Scale, ys: Scale, height: float, gutter: float = 10.0, head: float = 24.0, foot: float = 40.0) -> "Plane":
-        """Return a plane with room for tick labels on the left, a title on top and an axis below."""
+        """Return a plane with space for tick labels on the left, a title on top and an axis below."""
         return cls(Scale(xs.low, xs.high, gutter, 97.0, xs.log), Scale(ys.low, ys.high, height - foot, head, ys.log), height, foot)
 
     def at(self, x: float, y: float) -> Point:
-        """Return a place as (percentage, pixels)."""
+        """Return a position as (percentage, pixels)."""
         return self.x(x), self.y(y)
 
     def axes(self, below: str, above: str, x_ticks: int = 5, y_ticks: int = 5) -> Markup:

@@ -1,4 +1,4 @@
-"""Numbers and texts as a reader wants them: three significant digits, thin spaces, true minus signs, nothing invisible."""
+"""Format numbers and texts for readers: three significant digits, thin spaces, minus signs, no invisible characters."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from typing import TypeGuard
 
 from markupsafe import Markup, escape
 
-THIN = "\u202f"  # narrow no-break space: groups digits, and never ends a line
+THIN = "\u202f"  # narrow no-break space between groups of digits
 MINUS = "\u2212"
 NOTHING = "–"
 
@@ -24,21 +24,21 @@ _NAMES: Mapping[str, str] = {
     "loss": "training loss",
     "eval_loss": "validation loss",
 }
-_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # would turn the text around them
+_BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change the text direction
 
 
 def named(name: str) -> str:
-    """Return a metric's or a baseline's name in words."""
+    """Return the display name of a metric or baseline."""
     return _NAMES.get(name) or (f"validation {named(name[5:])}" if name.startswith("eval_") else name.replace("_", " "))
 
 
 def count(value: float | None) -> str:
-    """Return a whole number with its digits in groups of three."""
+    """Format an integer with digits in groups of three."""
     return _grouped(f"{value:.0f}") if _is_number(value) else NOTHING
 
 
 def number(value: float | None) -> str:
-    """Return three significant digits, without trailing zeros; powers of ten below 0.0001 and from a billion on."""
+    """Format with three significant digits, without trailing zeros; powers of ten below 0.0001 and from a billion on."""
     if not _is_number(value):
         return NOTHING
     size = abs(value)
@@ -50,17 +50,17 @@ def number(value: float | None) -> str:
 
 
 def metric(value: float | None) -> str:
-    """Return a score with three decimals, so that scores under each other line up."""
+    """Format a score with three decimals, so that scores line up."""
     return _grouped(f"{value:.3f}") if _is_number(value) else NOTHING
 
 
 def signed(value: float | None) -> str:
-    """Return a difference with three decimals and its sign."""
+    """Format a difference with three decimals and its sign."""
     return _grouped(f"{value:+.3f}") if _is_number(value) else NOTHING
 
 
 def probability(value: float | None) -> str:
-    """Return a probability that is never rounded to certainty."""
+    """Format a probability, never rounded to 0 or 1."""
     if not _is_number(value):
         return NOTHING
     if 0.9995 <= value < 1:
@@ -69,7 +69,7 @@ def probability(value: float | None) -> str:
 
 
 def percent(share: float | None) -> str:
-    """Return a share as a percentage with one decimal, or with two digits where that would leave nothing."""
+    """Format a share as a percentage with one decimal, or two significant digits below 0.1 %."""
     if not _is_number(share):
         return NOTHING
     value = share * 100
@@ -77,13 +77,13 @@ def percent(share: float | None) -> str:
 
 
 def moment(text: str) -> str:
-    """Return an ISO time as a person writes it, to the minute."""
+    """Format an ISO time to the minute."""
     day, _, clock = text.partition("T")
     return f"{day} {clock[:5]}" + (" UTC" if text.endswith(("Z", "+00:00")) else "") if clock else text
 
 
 def quantile(name: str) -> str:
-    """Return a quantile's name in words: `p50`, `p90`, `max` or a share."""
+    """Return the display name of a quantile: `p50`, `p90`, `max` or a share."""
     if name in ("p50", "0.5"):
         return "median"
     if name == "max":
@@ -92,7 +92,7 @@ def quantile(name: str) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a duration in the unit that fits: seconds, minutes or hours."""
+    """Format a duration in seconds, minutes or hours."""
     if not _is_number(seconds):
         return NOTHING
     if seconds < 99.5:
@@ -104,7 +104,7 @@ def duration(seconds: float | None) -> str:
 
 
 def setting(value: object) -> str:
-    """Return a setting's value as a reader of params.yaml would write it."""
+    """Format a setting's value like in params.yaml."""
     if value is None or isinstance(value, bool):
         return {None: "none", True: "true", False: "false"}[value]
     if isinstance(value, int):
@@ -113,28 +113,28 @@ def setting(value: object) -> str:
 
 
 def visible(text: str) -> str:
-    """Return `text` with control characters shown as symbols, and without those that turn the direction of what follows."""
+    """Return `text` with control characters as symbols, and without those that change the text direction."""
     return "".join(_shown(character) for character in text)
 
 
 def cut(text: object, limit: int) -> str:
-    """Return at most `limit` characters of the visible text, on one line, with an ellipsis where it was cut."""
+    """Return at most `limit` characters of the visible text on one line, with an ellipsis if truncated."""
     line = visible(" ".join(str(text)[: 4 * limit + 200].split(" ")))
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
 def whole(text: object, limit: int) -> str | None:
-    """Return the text that `cut` shortens at `limit`, itself cut where nobody would read on; None where nothing is lost."""
+    """Return the text that `cut` would truncate at `limit`, up to 2,000 characters; None if it fits."""
     return None if len(str(text)) <= limit else cut(text, 2_000)
 
 
 def coded(text: str) -> Markup:
-    """Return a sentence of ours as HTML, with what stands between backticks as code."""
+    """Return a sentence as HTML, with text between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def cell(value: str | float | int | bool | None) -> str:
-    """Return what stands in a table as a reader wants it: digits in groups, yes and no."""
+    """Format a table cell: digits in groups, yes and no."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -142,13 +142,13 @@ def cell(value: str | float | int | bool | None) -> str:
     return visible(value) if isinstance(value, str) else number(value)
 
 
-def many(number: int, one: str, more: str = "") -> str:
-    """Return how many there are of a thing, as `1 note` or `2 notes`."""
-    return f"{count(number)} {one if number == 1 else more or one + 's'}"
+def many(number: int, singular: str, plural: str = "") -> str:
+    """Format a number with its noun, e.g. `1 note` or `2 notes`."""
+    return f"{count(number)} {singular if number == 1 else plural or singular + 's'}"
 
 
 def columns(text: str) -> int:
-    """Return how many columns a text takes: two for a wide East Asian character, none for a combining mark."""
+    """Return the width of a text in columns: two for a wide East Asian character, none for a combining mark."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
@@ -157,7 +157,7 @@ def _shown(character: str) -> str:
         return " "
     if character < " ":
         return chr(0x2400 + ord(character))
-    if character in _TURNING:
+    if character in _BIDI_CONTROLS:
         return ""
     return "\ufffd" if unicodedata.category(character) in ("Cc", "Cs") else character
 

@@ -24,6 +24,7 @@ from components.core.locks import shared_database
 from components.data.base_model import pin_base as pin
 from components.data.snapshot import take_snapshot
 from components.evaluation.behaviour import read_cases
+from components.gates import needs
 from components.ledger import Entry, Ledger, Request
 from components.mlflow_store import registry, tracking
 from components.mlflow_store.registry import Environment
@@ -76,7 +77,7 @@ def check(workspace: Workspace) -> None:
     commit_of(workspace)
     repro.check_pipeline(workspace.root)
     evidence.outside_digests(workspace, params)
-    if params.gates.behaviour.cases and evidence.wanted(params.gates, "behaviour"):
+    if params.gates.behaviour.cases and "behaviour" in needs(params.gates):
         read_cases(workspace.origin / params.gates.behaviour.cases)
     uri = store(workspace)
     closed = tracking.close_orphaned_runs(uri, params.name, exclusive=shared_database() is not None or uri.startswith("sqlite:"))

@@ -1,8 +1,9 @@
-"""What the gates decide on, gathered: rows from the workspace, earlier data from DVC's cache, answers from the registered versions."""
+"""Gather the evidence for the gates: rows of the workspace, past data from DVC's cache, answers of the registered versions."""
 
 import logging
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,11 @@ from components.artifacts.cost import Cost
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.artifacts.served_answers import ServedAnswers
-from components.artifacts.verdict import Role
 from components.core.errors import BadModel, BadParams
 from components.core.hashing import digest_file, digest_value
 from components.evaluation.behaviour import evaluate_cases, make_cases, read_cases
 from components.evaluation.metric_set import metric_set
-from components.gates import Evidence, GatesParams, ReferenceModel, measure_exposure, without_learned_rows
+from components.gates import Evidence, GatesParams, ReferenceModel, measure_exposure, needs, without_learned_rows
 from components.ledger import Entry, PriorUse
 from components.mlflow_store import registry
 from components.model import tasks
@@ -35,93 +35,93 @@ log = logging.getLogger(__name__)
 def gather(
     workspace: Workspace,
     uri: str,
-    asked: ModelSessions,
+    sessions: ModelSessions,
     version: registry.Version,
-    known: dict[str, registry.Version],
-    rivals: ReferenceModels,
+    versions: dict[str, registry.Version],
+    references: ReferenceModels,
     params: Params,
     test_digest: str,
     wear: PriorUse,
 ) -> Evidence:
-    """Collect the evidence on a registered candidate; `known` are the registered versions by key.
+    """Gather the evidence on a registered candidate; what only some gates use is gathered if an enabled gate needs it.
 
-    What cannot be had of the past (a version that was deleted, data that left the cache) is a fault that the gates name, no error.
+    `versions` are the registered versions by key. Missing data of the past (deleted version, lost cache) are faults in the evidence, not
+    errors.
     """
-    gates, test, learnt = params.gates, test_rows(workspace), learn_rows(workspace.root / "data/prepared/learn")
-    task = params.made_task
-    champion = rivals.champion
-    candidate, opponent = Predictions.read(workspace.predictions / "candidate.parquet"), known.get(champion.key) if champion else None
-    asked.remember(version, test, candidate)
-    found = reference_model(asked, task, champion, known, test, test_digest)
-    able = opponent if found is not None and found.predictions is not None else None
-    asked_about = replace(
-        rivals, anchor=rivals.anchor if wanted(gates, "best_champion") else None, before=rivals.before if wanted(gates, "leakage") else ()
+    gates, task, test, train = params.gates, params.made_task, test_rows(workspace), learn_rows(workspace.root / "data/prepared/learn")
+    needed = needs(gates)
+    references = replace(
+        references,
+        anchor=references.anchor if "best_champion" in needed else None,
+        before=references.before if "training_rows" in needed else (),
     )
-    others = tuple(training_rows(workspace, uri, version, asked_about, known))
-    held = measure_exposure(test, learnt, others, gates.leakage.near_duplicate)
-    rows = held.usable
-    if held.left_out:
+    candidate = Predictions.read(workspace.predictions / "candidate.parquet")
+    sessions.remember(version, test, candidate)
+    champion = reference_model(sessions, task, references.champion, versions, test, test_digest)
+    champion_version = versions.get(references.champion.key) if references.champion else None
+    if champion is None or champion.predictions is None:
+        champion_version = None
+    others = tuple(training_rows(workspace, uri, version, references, versions))
+    exposure = measure_exposure(test, train, others, gates.leakage.near_duplicate)
+    if exposure.left_out:
         log.warning(
-            "%d of %d test rows leave every comparison: a compared model has learnt them or near copies", len(held.left_out), len(test)
+            "%d of %d test rows are excluded from every comparison: they are training rows of a compared model, or near copies",
+            len(exposure.left_out),
+            len(test),
         )
-    whole = Evidence(
+    rows = exposure.comparable
+    past = partial(earlier_tests, workspace, sessions, version, champion_version, versions, params, test_digest, train, others)
+    evidence = Evidence(
         candidate=candidate,
         baselines={path.stem: Predictions.read(path) for path in baselines(workspace)},
-        champion=found,
-        anchor=reference_model(asked, task, rivals.anchor, known, test, test_digest) if wanted(gates, "best_champion") else None,
+        champion=champion,
+        best_champion=reference_model(sessions, task, references.anchor, versions, test, test_digest),
         min_class_units=params.evaluate.min_class_units,
         level=gates.test_budget.level,
-        look=wear.number if wanted(gates, "test_budget") else None,
-        wear=tuple(in_words(wear)),
+        candidate_number=wear.number if "candidate_number" in needed else None,
+        budget_notes=tuple(budget_notes(wear)),
         rows=test,
-        train=learnt,
-        seen=others,
-        earlier=tuple(earlier_tests(workspace, asked, version, able, known, params, test_digest, learnt, others))
-        if wanted(gates, "forgetting")
-        else (),
-        served=serve(uri, version, rows, gates, task) if wanted(gates, "servability") else None,
-        behaviour=behave(workspace, asked, version, able if held.fresh.any() else None, rows, params)
-        if wanted(gates, "behaviour")
+        train=train,
+        training_rows=others,
+        past_test_sets=tuple(past()) if "past_test_sets" in needed else (),
+        served=serve(uri, version, rows, gates, task) if "served" in needed else None,
+        behaviour=run_behaviour(workspace, sessions, version, champion_version if exposure.unseen.any() else None, rows, params)
+        if "behaviour" in needed
         else None,
-        cost=measure_latency(uri, asked, version, able, rows[list(task.inputs)], gates) if wanted(gates, "cost") else None,
-        yardstick=metric_set(task, candidate, params.evaluate.min_class_units),
-        parts=task.slices(test),
+        cost=measure_latency(uri, sessions, version, champion_version, rows[list(task.inputs)], gates) if "cost" in needed else None,
+        metric_set=metric_set(task, candidate, params.evaluate.min_class_units),
+        task_slices=task.slices(test),
         one_answer=task.one_answer,
     )
-    return without_learned_rows(whole, held)
+    return without_learned_rows(evidence, exposure)
 
 
-def in_words(wear: PriorUse) -> Iterator[str]:
-    """Say how the looks at a test set were counted, where other test sets have part in it."""
+def budget_notes(wear: PriorUse) -> Iterator[str]:
+    """Describe how candidates of other test sets count towards the test-set budget."""
     if wear.shared:
-        yield f"{wear.shared:.1%} of the test rows, at the most, were judged in another test set".replace("%", " %")
+        yield f"at most {wear.shared:.1%} of the test rows were judged in another test set".replace("%", " %")
     if wear.unknown:
-        yield f"the rows of {wear.unknown} earlier test sets are not known any more: each candidate on them counts as one on today's"
-
-
-def wanted(gates: GatesParams, name: str) -> bool:
-    """Say whether a gate will be asked."""
-    return getattr(gates, name).role is not Role.OFF
+        yield f"the rows of {wear.unknown} earlier test sets are unavailable: each of their candidates counts towards this test set"
 
 
 def baselines(workspace: Workspace) -> list[Path]:
-    """Return the files with the baselines' predictions."""
+    """Return the prediction files of the baselines."""
     return [path for path in sorted(workspace.predictions.glob("*.parquet")) if path.stem != "candidate"]
 
 
 def test_rows(workspace: Workspace) -> pd.DataFrame:
-    """Return the test rows with all their columns, in the order of the predictions: by id."""
+    """Return the test rows with all their columns, sorted by id like the predictions."""
     rows = read_rows(workspace.root / "data/prepared/test/test.parquet")
     return rows.sort_values("id", ignore_index=True)
 
 
 def learn_rows(folder: Path) -> pd.DataFrame:
-    """Return the rows that a model learnt from: training and validation."""
+    """Return the training and validation rows of a model."""
     return pd.concat([read_rows(folder / f"{split}.parquet") for split in ("train", "validation")], ignore_index=True)
 
 
 def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesParams, task: tasks.Task) -> ServedAnswers:
-    """Ask the version behind the scoring server; a package that must not be loaded is a fault of the version, not of the run."""
+    """Query the version behind the scoring server; a package that cannot be loaded is a fault of the version, not of the run."""
     try:
         return registry.probe_server(
             uri,
@@ -135,48 +135,36 @@ def serve(uri: str, version: registry.Version, rows: pd.DataFrame, gates: GatesP
         return ServedAnswers(version=version.uri, fault=str(error))
 
 
-def behave(
+def run_behaviour(
     workspace: Workspace,
-    asked: ModelSessions,
+    sessions: ModelSessions,
     version: registry.Version,
     champion: registry.Version | None,
     rows: pd.DataFrame,
     params: Params,
 ) -> Behaviour:
-    """Try the cases, which are single texts with classes for answers."""
-    task = params.made_task
-    if not task.classes or task.inputs != ("text",):
-        return Behaviour(notes=("cases are single texts that get a class, and the task asks or answers otherwise",))
-    return run_behaviour_cases(workspace, asked, version, champion, rows, params.gates)
-
-
-def run_behaviour_cases(
-    workspace: Workspace,
-    asked: ModelSessions,
-    version: registry.Version,
-    champion: registry.Version | None,
-    rows: pd.DataFrame,
-    gates: GatesParams,
-) -> Behaviour:
-    """Ask candidate and champion about test rows that are changed on purpose, and about what the user wrote.
+    """Run perturbed test rows and user-written cases on candidate and champion.
 
     Raises:
-        BadParams: the user's file cannot be read, or names a label that the candidate does not know.
+        BadParams: the user's file cannot be read, or contains a label that the candidate does not know.
     """
-    settings, labels = gates.behaviour, Predictions.read(workspace.predictions / "candidate.parquet").labels
-    written = read_cases(workspace.origin / settings.cases, labels) if settings.cases else None
-    cases, notes = make_cases(rows, written, kinds=settings.kinds, count=settings.rows, seed=settings.seed, padding=settings.padding)
-    return evaluate_cases(cases, asked.session(version), asked.session(champion) if champion else None, notes)
+    task = params.made_task
+    if not task.classes or task.inputs != ("text",):
+        return Behaviour(notes=("cases are single texts with a class, and the task has other inputs or answers",))
+    settings, labels = params.gates.behaviour, Predictions.read(workspace.predictions / "candidate.parquet").labels
+    user_cases = read_cases(workspace.origin / settings.cases, labels) if settings.cases else None
+    cases, notes = make_cases(rows, user_cases, kinds=settings.kinds, count=settings.rows, seed=settings.seed, padding=settings.padding)
+    return collect(cases, sessions.session(version), sessions.session(champion) if champion else None, notes)
 
 
 def measure_latency(
-    uri: str, asked: ModelSessions, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, gates: GatesParams
+    uri: str, sessions: ModelSessions, version: registry.Version, champion: registry.Version | None, rows: pd.DataFrame, gates: GatesParams
 ) -> Cost:
-    """Time candidate and champion in turn on the inputs of test rows."""
+    """Time candidate and champion alternately on the inputs of test rows."""
     settings = gates.cost
     return registry.measure(
-        asked.session(version),
-        asked.session(champion) if champion else None,
+        sessions.session(version),
+        sessions.session(champion) if champion else None,
         rows,
         sizes=(
             registry.package_bytes(uri, version.name, version.number),
@@ -190,22 +178,22 @@ def measure_latency(
 
 
 def reference_model(
-    asked: ModelSessions, task: tasks.Task, entry: Entry | None, known: dict[str, registry.Version], rows: pd.DataFrame, digest: str
+    sessions: ModelSessions, task: tasks.Task, entry: Entry | None, versions: dict[str, registry.Version], rows: pd.DataFrame, digest: str
 ) -> ReferenceModel | None:
-    """Return an earlier champion's answers to today's test rows, or why there are none."""
+    """Return a former or current champion's answers to the test rows, or the fault."""
     if entry is None:
         return None
-    version = known.get(entry.key)
+    version = versions.get(entry.key)
     if version is None:
         return ReferenceModel(str(entry.version), None, "it was deleted from the registry")
     try:
-        spec = asked.inspect(version)  # answers that were kept do not make up for a package that is gone
-        answers = asked.predictions(version, rows, digest)
+        spec = sessions.inspect(version)  # fails for a deleted package, even if its answers are cached
+        answers = sessions.predictions(version, rows, digest)
         return ReferenceModel(
             str(version.number),
             answers,
             None,
-            *unknown_labels(task, rows, {asked.label(name) for name in tasks.of(spec).names(spec.labels)}),
+            *unknown_labels(task, rows, {sessions.label(name) for name in tasks.of(spec).names(spec.labels)}),
         )
     except BadModel as error:
         log.warning("version %d cannot be scored: %s", version.number, error)
@@ -213,29 +201,29 @@ def reference_model(
 
 
 def unknown_labels(task: tasks.Task, rows: pd.DataFrame, known: Collection[str]) -> tuple[tuple[str, ...], npt.NDArray[np.bool_] | None]:
-    """Return what the labels of `rows` speak of and `known` lacks, and which rows have none of it; classes are told by their answers."""
+    """Return the label names of `rows` that are not `known`, and the rows without them; not needed for classes."""
     unknown = task.names(task.label_counts(rows)) - set(known)
     if task.classes or not unknown:
         return (), None
-    fits = [unknown.isdisjoint(task.names(task.label_counts(rows.iloc[[place]]))) for place in range(len(rows))]
-    return tuple(sorted(unknown)), np.array(fits, dtype=np.bool_)
+    known_rows = [unknown.isdisjoint(task.names(task.label_counts(rows.iloc[[row]]))) for row in range(len(rows))]
+    return tuple(sorted(unknown)), np.array(known_rows, dtype=np.bool_)
 
 
 def outside_digests(workspace: Workspace, params: Params) -> dict[str, str]:
-    """Return the digests of the files that the gates' settings name, and of `validate.label_map`: a verdict depends on them.
+    """Return the digests of files in the gates' settings and of `validate.label_map`, which a verdict depends on.
 
     Raises:
         BadParams: a file is missing.
     """
-    gates = params.gates
-    named = {f"gates.forgetting.sets: {path}": path for path in gates.forgetting.sets if wanted(gates, "forgetting")}
-    if gates.behaviour.cases and wanted(gates, "behaviour"):
-        named["gates.behaviour.cases"] = gates.behaviour.cases
+    gates, needed = params.gates, needs(params.gates)
+    paths = {f"gates.forgetting.sets: {path}": path for path in gates.forgetting.sets if "past_test_sets" in needed}
+    if gates.behaviour.cases and "behaviour" in needed:
+        paths["gates.behaviour.cases"] = gates.behaviour.cases
     missing = [
-        f"{setting}: {workspace.origin / path} is missing" for setting, path in named.items() if not (workspace.origin / path).is_file()
+        f"{setting}: {workspace.origin / path} is missing" for setting, path in paths.items() if not (workspace.origin / path).is_file()
     ]
     if missing:
         raise BadParams("params.yaml: " + "; ".join(missing))
-    files = {setting: digest_file(workspace.origin / path) for setting, path in named.items()}
-    names = params.validation.label_map  # a name that only an earlier version has is read by it, too
-    return {**files, **({"validate.label_map": digest_value(names)} if names else {})}
+    files = {setting: digest_file(workspace.origin / path) for setting, path in paths.items()}
+    label_map = params.validation.label_map  # also applies to labels of earlier versions
+    return {**files, **({"validate.label_map": digest_value(label_map)} if label_map else {})}

@@ -30,7 +30,7 @@ from flows.project.workspace import Workspace
 
 log = logging.getLogger(__name__)
 LEARN, TEST = "data/prepared/learn", "data/prepared/test"
-By = Literal["candidate", "champion", "anchor", "earlier"]
+By = Literal["candidate", "champion", "best_champion", "earlier"]
 
 
 def training_rows(

@@ -1,4 +1,4 @@
-"""Models whose answers are known, and what a gate makes of them: what the tests of all gates share."""
+"""Models with known answers, and helpers to judge them, for the tests of all gates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,11 +14,11 @@ from components.judge import judge, verdict_key
 from components.judge.multiple_testing import correct_tests
 
 LABELS = ("billing", "device", "network")
-DEFAULT = GatesParams.parse({"leakage": {"role": "blocking"}}, "gates")  # these models come without test rows, of which it asks
+DEFAULT = GatesParams.parse({"leakage": {"role": "blocking"}}, "gates")  # leakage needs test rows, which these models do not have
 
 
 def answered(right: np.ndarray, groups: np.ndarray | None = None, labels: tuple[str, ...] = LABELS) -> Predictions:
-    """A model that is right where `right` says so, and one label off elsewhere."""
+    """Return predictions that are correct on the rows `right`, and one label off elsewhere."""
     n = len(right)
     ids = np.array([f"r{i:06d}" for i in range(n)])
     expected = np.arange(n) % len(labels)
@@ -28,7 +28,7 @@ def answered(right: np.ndarray, groups: np.ndarray | None = None, labels: tuple[
 
 
 def models(n: int, accuracy: float, worse_by: float = 0.0, changed: float = 0.10) -> tuple[Predictions, Predictions]:
-    """Champion and candidate with exactly these accuracies, which answer `changed` of the rows differently."""
+    """Return champion and candidate with exactly these accuracies and different answers on a share `changed` of the rows."""
     order = np.random.default_rng(0).permutation(n)
     right = np.zeros(n, bool)
     right[order[: round(n * accuracy)]] = True
@@ -40,24 +40,24 @@ def models(n: int, accuracy: float, worse_by: float = 0.0, changed: float = 0.10
 
 
 def against(candidate: Predictions, champion: Predictions | None, **more: Any) -> Evidence:
-    """The evidence on a candidate, its champion version 4, and a poor baseline."""
+    """Return the evidence on a candidate, with champion version 4 and a poor baseline."""
     poor = answered(np.random.default_rng(9).random(len(candidate.ids)) < 0.4)
-    known = {"baselines": {"tfidf": poor, "majority": poor}, "min_class_units": 10, "level": 0.05, "served": served(candidate), **more}
-    return Evidence(candidate=candidate, champion=None if champion is None else ReferenceModel("4", champion), **known)
+    fields = {"baselines": {"tfidf": poor, "majority": poor}, "min_class_units": 10, "level": 0.05, "served": served(candidate), **more}
+    return Evidence(candidate=candidate, champion=None if champion is None else ReferenceModel("4", champion), **fields)
 
 
 def served(candidate: Predictions, rows: int = 10, **more: Any) -> ServedAnswers:
-    """The evaluated answers to the first rows, as they came back from a scoring server that refuses what is no request."""
+    """Return the evaluated answers to the first rows, served by a server that rejects malformed requests."""
     answers = [
-        ServedAnswer(id=str(name), label=str(said), probabilities=dict(zip(candidate.labels, map(float, row), strict=True)))
-        for name, said, row in zip(candidate.ids[:rows], candidate.predicted, candidate.probabilities, strict=False)
+        ServedAnswer(id=str(name), label=str(label), probabilities=dict(zip(candidate.labels, map(float, row), strict=True)))
+        for name, label, row in zip(candidate.ids[:rows], candidate.predicted, candidate.probabilities, strict=False)
     ]
-    known = {"asked": len(answers), "answers": tuple(answers), "malformed": {"no JSON": 400}, "seconds": 5.0}
-    return ServedAnswers(version="models:/tickets/5", **{**known, **more})
+    fields = {"asked": len(answers), "answers": tuple(answers), "malformed": {"no JSON": 400}, "seconds": 5.0}
+    return ServedAnswers(version="models:/tickets/5", **{**fields, **more})
 
 
 def decided(name: str, evidence: Evidence, **settings: Any) -> GateResult:
-    """What one gate says when the panel has nobody else to hear."""
+    """Return the result of one gate, corrected without any other gate."""
     section = gates.load(name).Params.model_validate(settings)
     (result,) = correct_tests([gates.load(name).decide(evidence, section).model_copy(update={"role": section.role})])
     return result
@@ -70,7 +70,7 @@ def verdict(
     params: GatesParams = DEFAULT,
     **more: Any,
 ) -> Verdict:
-    """The verdict of all gates."""
+    """Return the verdict of all gates."""
     if baselines is not None:
         more |= {"baselines": baselines}
     evidence = against(candidate, champion, **more)
@@ -78,6 +78,6 @@ def verdict(
     return judge(evidence, params, key=key, candidate_digest="c", test_digest="t")
 
 
-def gate(found: Verdict, name: str) -> GateResult:
-    """What one gate contributed to a verdict."""
-    return next(result for result in found.gates if result.gate == name)
+def gate(verdict: Verdict, name: str) -> GateResult:
+    """Return one gate's result in a verdict."""
+    return next(result for result in verdict.gates if result.gate == name)

@@ -1,4 +1,4 @@
-"""A verdict with every kind of gate, made up: deciding, vetoing and shown ones, with hypotheses, notes and tables."""
+"""An example verdict with required, blocking and informational gates, with hypotheses, notes and tables."""
 
 from components.artifacts.table import ReportTable
 from components.artifacts.verdict import GateResult, Hypothesis, Outcome, Role, Verdict
@@ -51,10 +51,10 @@ def difference(
     )
 
 
-def deciding(*, undecided: bool = False) -> list[GateResult]:
+def required(*, undecided: bool = False) -> list[GateResult]:
     estimate, low, high = (-0.006, -0.024, 0.012) if undecided else (0.011, -0.004, 0.026)
-    beaten = difference("accuracy worse than champion version 3", estimate, 0.018, 0.21, 1.0, n=412)
-    said = f"accuracy difference {estimate:+.3f} to champion version 3 "
+    worse = difference("accuracy worse than champion version 3", estimate, 0.018, 0.21, 1.0, n=412)
+    gap = f"accuracy difference {estimate:+.3f} to champion version 3 "
     return [
         gate(
             "floor",
@@ -94,9 +94,9 @@ def deciding(*, undecided: bool = False) -> list[GateResult]:
         ),
         gate(
             "champion",
-            said
+            gap
             + (
-                f"does not settle gates.champion.margin 0.02 (98 % interval {low:+.3f} to {high:+.3f}); {NEEDED}"
+                f"is inconclusive for gates.champion.margin 0.02 (98 % interval {low:+.3f} to {high:+.3f}); {NEEDED}"
                 if undecided
                 else f"is within gates.champion.margin 0.02 (98 % interval {low:+.3f} to {high:+.3f})"
             ),
@@ -109,10 +109,10 @@ def deciding(*, undecided: bool = False) -> list[GateResult]:
             n=412,
             change=f"PASS with a margin above {-low:.3f}, or: {NEEDED}",
             method="group jackknife, t(411); 98 % interval",
-            hypotheses=(beaten, difference("macro_f1 worse than champion version 3", 0.004, 0.031, 0.6, 1.0, "macro_f1", 412)),
+            hypotheses=(worse, difference("macro_f1 worse than champion version 3", 0.004, 0.031, 0.6, 1.0, "macro_f1", 412)),
             notes=(
                 "minimum detectable effect: 0.027 (80 % power, one-sided 1.00%)",
-                "McNemar: 61 rows only the candidate has right, 37 only the other, mid-p 0.0159",
+                "McNemar: only the candidate is correct on 61 rows, only the other model on 37, mid-p 0.0159",
                 "cross-check, percentile bootstrap: -0.003 to +0.027",
             ),
         ),
@@ -129,7 +129,7 @@ def deciding(*, undecided: bool = False) -> list[GateResult]:
         gate(
             "test_budget",
             "candidate 2 of gates.test_budget.at_most 5 on this test set, each decided at 1.00%",
-            change="after 3 more candidates this test set decides nothing any more",
+            change="INCONCLUSIVE after 3 more candidates",
         ),
         gate(
             "servability",
@@ -145,7 +145,7 @@ def deciding(*, undecided: bool = False) -> list[GateResult]:
     ]
 
 
-def vetoing(*, failed: bool = False) -> list[GateResult]:
+def blocking(*, failed: bool = False) -> list[GateResult]:
     slices = [
         difference(f"label is {name}", 0.02 - 0.006 * at, 0.05 + 0.004 * at, 0.9 - 0.04 * at, 1.0) for at, name in enumerate(CHAPTERS)
     ]
@@ -200,7 +200,7 @@ def vetoing(*, failed: bool = False) -> list[GateResult]:
         ),
         gate(
             "leakage",
-            "no test row was trained on; 3 near-duplicates",
+            "no test row is a training row; 3 near-duplicates",
             role=Role.BLOCKING,
             tables=(ReportTable(title="Nearest pairs", columns=("row", "text", "similarity"), rows=hidden),),
         ),
@@ -234,12 +234,12 @@ def vetoing(*, failed: bool = False) -> list[GateResult]:
     ]
 
 
-def shown() -> list[GateResult]:
+def informational() -> list[GateResult]:
     gap = difference("sex is F against M", -0.018, 0.03, 0.12, None)
     return [
         gate(
             "house_rule_42",
-            "a gate that this page never heard of",
+            "a gate that the page does not know",
             role=Role.INFORMATIONAL,
             metric="words_per_answer",
             estimate=1204.0,
@@ -255,10 +255,10 @@ def shown() -> list[GateResult]:
 
 
 def judged(outcome: Outcome = Outcome.PASS) -> Verdict:
-    """All kinds of gates; FAIL by one slice of 23, INCONCLUSIVE by the champion gate."""
-    gates = (*deciding(undecided=outcome is Outcome.INCONCLUSIVE), *vetoing(failed=outcome is Outcome.FAIL), *shown())
-    standing = [one for one in gates if one.outcome is outcome and (one.role is Role.REQUIRED or outcome is Outcome.FAIL)]
-    passed = "All 6 deciding gates pass, and none of 6 vetoes. Could not tell: behaviour, forgetting."
+    """Return a verdict with gates of all roles; FAIL by one slice of 23, INCONCLUSIVE by the champion gate."""
+    gates = (*required(undecided=outcome is Outcome.INCONCLUSIVE), *blocking(failed=outcome is Outcome.FAIL), *informational())
+    reasons = [gate for gate in gates if gate.outcome is outcome and (gate.role is Role.REQUIRED or outcome is Outcome.FAIL)]
+    passed = "All 6 required gates pass; 4 of 6 blocking gates pass. Inconclusive: behaviour, forgetting."
     return Verdict(
         key="k" * 64,
         candidate="c" * 64,
@@ -269,13 +269,13 @@ def judged(outcome: Outcome = Outcome.PASS) -> Verdict:
         gates=gates,
         level=0.01,
         look=2,
-        reason=passed if outcome is Outcome.PASS else " ".join(f"{one.gate}: {one.reason}." for one in standing),
+        reason=passed if outcome is Outcome.PASS else " ".join(f"{gate.gate}: {gate.reason}." for gate in reasons),
         off=("fairness",),
         tested=(
-            "44 correct answers flipped: FAIL, as it must be",
-            "labels shuffled: FAIL, as it must be",
-            "candidate and champion swapped: every interval mirrored, largest gap 0",
-            "champion against itself: PASS, 2,179 rows are enough by the formula (1,640)",
-            "44 errors mended: PASS, as it must be",
+            "44 correct answers flipped: champion FAIL",
+            "answers shuffled over the rows: champion FAIL",
+            "both models swapped: every interval mirrored, champion PASS",
+            "the champion against itself: champion PASS, as computed for 2,179 test units",
+            "44 errors corrected: champion PASS",
         ),
     )

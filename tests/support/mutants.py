@@ -1,7 +1,7 @@
-"""Faults put into a gate on purpose: its own tests must turn red at each of them.
+"""Mutation tests for gates: insert a fault into a gate and expect its own tests to fail.
 
-`python -m tests.support.mutants MODULE TESTS…` prints, as JSON, how many mutants of `components.MODULE` there are and which survive
-files. Each mutant lives in a fork of one warm process: what is third-party is imported once, our own code anew with the fault in it.
+`python -m tests.support.mutants MODULE TESTS…` prints the number of mutants of `components.MODULE` and the surviving ones as JSON. Each
+mutant runs in a fork of one process with third-party packages imported; the fork imports our code again, with the fault.
 """
 
 import ast
@@ -25,51 +25,58 @@ import pytest
 from components.gates import available
 
 ROOT = Path(__file__).parents[2]
-MOST = 2  # mutants of one kind of fault in a gate, evenly spread over it
+MOST = 2  # mutants per kind of fault in a gate, evenly spread over the file
 OPPOSITE: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Gt: ast.LtE, ast.GtE: ast.Lt, ast.Lt: ast.GtE, ast.LtE: ast.Gt}
-PAIRS = [{"mine", "theirs"}, {"own", "other"}, {"gained", "lost"}, {"candidate", "champion"}, {"candidate", "other"}]
-SAYS_ALWAYS = """
-_honest = decide
+PAIRS = [
+    {"candidate_correct", "champion_correct"},
+    {"candidate_passed", "champion_passed"},
+    {"candidate_terms", "champion_terms"},
+    {"gained", "lost"},
+    {"candidate", "champion"},
+    {"candidate", "other"},
+]
+CONSTANT = """
+_original = decide
 
 def decide(evidence, params):
-    return _honest(evidence, params).model_copy(update={update})
+    return _original(evidence, params).model_copy(update={update})
 """
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A fault, told in a line, and the module with it."""
+    """A fault, described in one line, and the module that contains it."""
 
     fault: str
     tree: ast.Module
 
 
 def mutants(source: str, most: int = MOST) -> Iterator[Mutant]:
-    """Yield the module with one fault at a time, at most `most` of a kind."""
+    """Yield the module with one fault at a time, at most `most` per kind."""
     tree = ast.parse(source)
     if any(isinstance(node, ast.FunctionDef) and node.name == "decide" for node in tree.body):
-        yield from _always(source)
-    for change in (_flipped, _unsigned, _exchanged, _undivided, _uncorrected):
-        found = [place for place, node in enumerate(_arithmetic(tree)) if change(copy.deepcopy(node))]
-        step = max(len(found) / most, 1)
-        for place in [found[int(number * step)] for number in range(min(len(found), most))]:
+        yield from _constant(source)
+    for change in (_flip, _drop_sign, _swap_models, _drop_division, _drop_correction):
+        indices = [index for index, node in enumerate(_arithmetic(tree)) if change(copy.deepcopy(node))]
+        step = max(len(indices) / most, 1)
+        for index in [indices[int(number * step)] for number in range(min(len(indices), most))]:
             changed = copy.deepcopy(tree)
-            node = list(_arithmetic(changed))[place]
+            node = list(_arithmetic(changed))[index]
             before = ast.unparse(node)
             change(node)
             yield Mutant(f"line {node.lineno}: {before} became {ast.unparse(node)}", ast.fix_missing_locations(changed))
 
 
-def _always(source: str) -> Iterator[Mutant]:
+def _constant(source: str) -> Iterator[Mutant]:
     for outcome in ("PASS", "INCONCLUSIVE", "FAIL"):
         update = f'{{"outcome": __import__("components.artifacts.verdict", fromlist=["Outcome"]).Outcome.{outcome}, "hypotheses": ()}}'
-        yield Mutant(f"{outcome} always", ast.parse(source + SAYS_ALWAYS.replace("{update}", update)))
+        yield Mutant(f"{outcome} always", ast.parse(source + CONSTANT.replace("{update}", update)))
     if "hypotheses=" in source:
-        yield Mutant("nothing to fail by", ast.parse(source + SAYS_ALWAYS.replace("{update}", '{"hypotheses": ()}')))
+        yield Mutant("no hypotheses", ast.parse(source + CONSTANT.replace("{update}", '{"hypotheses": ()}')))
 
 
 def _arithmetic(tree: ast.Module) -> Iterator[ast.expr]:
-    """Yield the expressions inside functions, without what is only written for a reader."""
+    """Yield the expressions inside functions, without message texts."""
     for function in tree.body:
         if isinstance(function, ast.FunctionDef | ast.ClassDef):
             yield from _expressions(function)
@@ -77,22 +84,22 @@ def _arithmetic(tree: ast.Module) -> Iterator[ast.expr]:
 
 def _expressions(node: ast.AST) -> Iterator[ast.expr]:
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.JoinedStr | ast.arg) or (isinstance(child, ast.IfExp) and _writes(child)):
+        if isinstance(child, ast.JoinedStr | ast.arg) or (isinstance(child, ast.IfExp) and _is_text(child)):
             continue
         if isinstance(child, ast.expr):
             yield child
         yield from _expressions(child)
 
 
-def _writes(choice: ast.IfExp) -> bool:
+def _is_text(choice: ast.IfExp) -> bool:
     return any(
         isinstance(end, ast.JoinedStr) or (isinstance(end, ast.Constant) and isinstance(end.value, str))
         for end in (choice.body, choice.orelse)
     )
 
 
-def _flipped(node: ast.expr) -> bool:
-    """Turn a comparison of numbers, or of an outcome or a role, into its opposite."""
+def _flip(node: ast.expr) -> bool:
+    """Invert a comparison of numbers, or of an outcome or a role."""
     if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is) and isinstance(node.comparators[0], ast.Attribute):
         node.ops[0] = ast.IsNot()
         return True
@@ -102,8 +109,8 @@ def _flipped(node: ast.expr) -> bool:
     return False
 
 
-def _unsigned(node: ast.expr) -> bool:
-    """Take a minus sign away, or turn a difference round."""
+def _drop_sign(node: ast.expr) -> bool:
+    """Remove a minus sign, or swap the operands of a difference."""
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and not isinstance(node.operand, ast.Constant):
         node.op = ast.UAdd()
         return True
@@ -113,8 +120,8 @@ def _unsigned(node: ast.expr) -> bool:
     return False
 
 
-def _exchanged(node: ast.expr) -> bool:
-    """Exchange what belongs to the candidate and what belongs to the champion."""
+def _swap_models(node: ast.expr) -> bool:
+    """Swap an argument of the candidate with one of the champion."""
     if not isinstance(node, ast.Call):
         return False
     for first, second in zip(range(len(node.args)), range(1, len(node.args)), strict=False):
@@ -125,23 +132,22 @@ def _exchanged(node: ast.expr) -> bool:
 
 
 def _owners(node: ast.expr) -> set[str]:
-    known = set().union(*PAIRS)
-    names = {one.id for one in ast.walk(node) if isinstance(one, ast.Name)} | {
-        one.attr for one in ast.walk(node) if isinstance(one, ast.Attribute)
-    }
-    return names & known
+    children = list(ast.walk(node))
+    names = {child.id for child in children if isinstance(child, ast.Name)}
+    names |= {child.attr for child in children if isinstance(child, ast.Attribute)}
+    return names & set().union(*PAIRS)
 
 
-def _undivided(node: ast.expr) -> bool:
-    """Leave a division out: the level of a look is then that of all looks."""
+def _drop_division(node: ast.expr) -> bool:
+    """Remove a division, such as that of the level by the test-set budget."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and not isinstance(node.left, ast.Constant):
         node.right = ast.Constant(1)
         return True
     return False
 
 
-def _uncorrected(node: ast.expr) -> bool:
-    """Drop the correction."""
+def _drop_correction(node: ast.expr) -> bool:
+    """Remove Holm's correction."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "holm":
         node.func = ast.parse("__import__('numpy').asarray", mode="eval").body
         return True
@@ -158,7 +164,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the one module that has a fault."""
+    """Finds the one module with the fault."""
 
     def __init__(self, name: str, path: Path, tree: ast.Module) -> None:
         self.name, self.loader = name, _Loader(name, str(path))
@@ -169,22 +175,29 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 def passes(tests: Sequence[str]) -> bool:
-    """Run the tests in this process, quietly, until the first that fails."""
+    """Run the tests in this process, quietly, until the first failure."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        bare = ["-c", os.devnull, "--rootdir", str(ROOT), "-p", "no:cacheprovider"]  # plugins take ten times as long as the tests
-        return pytest.main([*bare, "-x", "-q", "-m", "not slow", *tests]) == 0
+        options = [
+            "-c",
+            os.devnull,
+            "--rootdir",
+            str(ROOT),
+            "-p",
+            "no:cacheprovider",
+        ]  # without plugins, which take ten times as long as the tests
+        return pytest.main([*options, "-x", "-q", "-m", "not slow", *tests]) == 0
 
 
-def in_a_fork(question: Callable[[], bool]) -> bool:
-    """Ask in a child process, so that what it imports is gone with it."""
+def in_a_fork(check: Callable[[], bool]) -> bool:
+    """Run the check in a child process, so that its imports do not remain."""
     child = os.fork()
     if child == 0:
-        os._exit(0 if question() else 1)
+        os._exit(0 if check() else 1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def survivors(module: str, tests: Sequence[str]) -> dict[str, object]:
-    """Return how many mutants there are, and the faults that no test notices."""
+    """Return the number of mutants, and the faults that no test detects."""
     path = ROOT / "components" / f"{module.replace(chr(46), chr(47))}.py"
     for test in tests:
         importlib.import_module(test.removesuffix(".py").replace("/", "."))
@@ -197,9 +210,8 @@ def survivors(module: str, tests: Sequence[str]) -> dict[str, object]:
 
     if not in_a_fork(lambda: passes(tests)):
         raise SystemExit(f"{' '.join(tests)} fail without a fault")
-    every = list(
-        mutants(path.read_text(encoding="utf-8"), MOST if module.removeprefix("gates.") in available() else 3 * MOST)
-    )  # more of what gates share
+    most = MOST if module.removeprefix("gates.") in available() else 3 * MOST  # more for shared code
+    every = list(mutants(path.read_text(encoding="utf-8"), most))
     return {"mutants": len(every), "survivors": [mutant.fault for mutant in every if in_a_fork(lambda m=mutant: survives(m))]}
 
 

@@ -1,4 +1,4 @@
-"""A finished run on disk, made up, and a parser for the page that is written about it."""
+"""An example of a finished run on disk, and a parser for its report page."""
 
 import json
 from dataclasses import dataclass, field
@@ -37,8 +37,8 @@ class Node:
     text: str = ""
 
     def all(self, *tags: str) -> list["Node"]:
-        found = [self] if self.tag in tags else []
-        return found + [node for child in self.children for node in child.all(*tags)]
+        nodes = [self] if self.tag in tags else []
+        return nodes + [node for child in self.children for node in child.all(*tags)]
 
     @property
     def words(self) -> str:
@@ -49,7 +49,7 @@ class Node:
 
 
 class Tree(HTMLParser):
-    """Parses a page and insists that its elements are nested rightly."""
+    """Parse a page, and assert that its elements are nested correctly."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -79,8 +79,8 @@ def estimate(value: float, half: float = 0.02) -> Estimate:
 def answers(labels: tuple[str, str], wrong: set[int]) -> Predictions:
     right = np.array([labels[i % 2] for i in range(ROWS)])
     predicted = np.array([labels[(i + (i in wrong)) % 2] for i in range(ROWS)])
-    sure = np.array([0.9 - 0.01 * i for i in range(ROWS)])
-    probabilities = np.array([[p, 1 - p] if word == labels[0] else [1 - p, p] for p, word in zip(sure, predicted, strict=True)])
+    confidence = np.array([0.9 - 0.01 * i for i in range(ROWS)])
+    probabilities = np.array([[p, 1 - p] if word == labels[0] else [1 - p, p] for p, word in zip(confidence, predicted, strict=True)])
     ids = np.array([f"r{i:02d}" for i in range(ROWS)])
     return Predictions(ids, ids, right, predicted, probabilities, labels)
 
@@ -139,8 +139,8 @@ def write_data(workspace: Path, labels: tuple[str, ...], text: str, column: str 
     ).write(workspace / "data/prepared")  # fmt: skip
     ids = [f"r{i:02d}" for i in range(ROWS)]
     pq.write_table(pa.table({"id": ids, "text": [text] * ROWS}), workspace / "data/prepared/test/test.parquet")
-    gone = {"id": ["c1"], "reason": ["conflicting labels"], "text": [text], "label": [labels[0]]}
-    pq.write_table(pa.table(gone), workspace / "data/prepared/removed.parquet")
+    removed = {"id": ["c1"], "reason": ["conflicting labels"], "text": [text], "label": [labels[0]]}
+    pq.write_table(pa.table(removed), workspace / "data/prepared/removed.parquet")
 
 
 def write_models(workspace: Path, name: str = "learning_rate") -> None:
@@ -156,8 +156,8 @@ def write_models(workspace: Path, name: str = "learning_rate") -> None:
         importance={name: 0.9}, stopped_by="trials",
     ).write(workspace / "models/tuned")  # fmt: skip
     lines = [{"step": 10, "loss": 2.0}, {"step": 20, "loss": 1.0}, {"step": 20, "eval_macro_f1": 0.7, "eval_loss": 1.2}]
-    torn = "\n".join(map(json.dumps, lines)) + '\n{"step": 3'
-    (workspace / "models/trained/history.jsonl").write_text(torn, encoding="utf-8")
+    truncated = "\n".join(map(json.dumps, lines)) + '\n{"step": 3'
+    (workspace / "models/trained/history.jsonl").write_text(truncated, encoding="utf-8")
     Training(
         settings={name: 0.001, "epochs": 3}, threads=2, device="cpu", precision="bfloat16", parameters=22_713_216, steps=666, epochs=3,
         best_step=20, metric="macro_f1", best_value=0.7, stopped_by="epochs", resumed=0, seconds=181, examples_per_second=117.4,
@@ -175,14 +175,14 @@ def lineage(dirty: int = 0) -> Lineage:
 def verdict(outcome: Outcome = Outcome.PASS, reason: str = "every gate passed", **gate: object) -> Verdict:
     values = {"gate": "floor", "outcome": outcome, "reason": reason, "metric": "macro_f1", "estimate": 0.7512, "low": 0.731, "high": 0.771}
     result = GateResult.model_validate(values | {"threshold": 0.65, "n": ROWS} | gate)
-    nothing = GateResult(gate="champion", outcome=Outcome.PASS, reason="there is none")
+    passing = GateResult(gate="champion", outcome=Outcome.PASS, reason="there is none")
     return Verdict(
-        key="k" * 64, candidate="c" * 64, champion=None, test_digest="t" * 64, outcome=outcome, reason=reason, gates=(result, nothing)
+        key="k" * 64, candidate="c" * 64, champion=None, test_digest="t" * 64, outcome=outcome, reason=reason, gates=(result, passing)
     )
 
 
 def finished_run(workspace: Path) -> Path:
-    """All artifacts of a run with two classes, three wrong answers and three trials."""
+    """Write all artifacts of a run with two classes, three wrong answers and three trials."""
     labels = ("alpha", "beta")
     write_metrics(workspace, labels)
     write_predictions(workspace, answers(labels, wrong={1, 2, 3}))
@@ -191,8 +191,8 @@ def finished_run(workspace: Path) -> Path:
     return workspace
 
 
-def page(workspace: Path, **known: object) -> Node:
-    arguments = {"lineage": lineage(), "verdict": verdict()} | known
+def page(workspace: Path, **changes: object) -> Node:
+    arguments = {"lineage": lineage(), "verdict": verdict()} | changes
     return Tree(write_report(workspace, workspace / "reports/index.html", **arguments).read_text(encoding="utf-8")).root  # type: ignore[arg-type]
 
 

@@ -1,4 +1,4 @@
-"""What every gate sees and shares: the predictions on one test set, the metrics by name, and how an interval is written."""
+"""Evidence that gates decide on, the gate protocol, and helpers that build a gate's result."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,159 +20,175 @@ from components.core.section import Section, warn_once
 from components.gates.support.overlap import TestExposure
 from components.stats import ClassificationMetrics, MetricSet, Truth, Units
 
-LEVEL = 0.05
-"""The error of a promotion, one-sided, over all looks at one test set; and of a rejection, over all hypotheses together.
+Need = Literal["best_champion", "candidate_number", "training_rows", "past_test_sets", "served", "behaviour", "cost"]
+"""A field of `Evidence` that is only gathered if an enabled gate declares it in `NEEDS`."""
 
-Promotion needs all deciding gates, so no correction is due among them (intersection-union)."""
+LEVEL = 0.05
+"""One-sided error of a promotion, over all candidates of one test set; also of a rejection, over all hypotheses together.
+
+Promotion requires every required gate, so the required gates need no correction among themselves (intersection-union test)."""
 
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """A version that the candidate is compared with: its predictions on the same rows, or the `fault` for which there are none.
+    """A version that the candidate is compared with: its predictions on the same rows, or `fault` if they are unavailable.
 
-    Where answers are made of labels and are no classes, as tags are: `unknown` are those of today's rows that it was not made with, and
-    `known` (rows,) says which rows have none of them; None where it knows all.
+    For label-based answers such as tags, `unknown_labels` lists labels of the test rows that this version was not trained on, and
+    `known_rows` (rows,) marks the rows without such labels; None if it knows all labels.
     """
 
     version: str | None
     predictions: Predictions | None
     fault: str | None = None
-    unknown: tuple[str, ...] = ()
-    known: npt.NDArray[np.bool_] | None = None
+    unknown_labels: tuple[str, ...] = ()
+    known_rows: npt.NDArray[np.bool_] | None = None
 
     @property
-    def called(self) -> str:
-        """What reasons call it."""
+    def display_name(self) -> str:
+        """Name in messages."""
         return f"version {self.version}" if self.version else "the champion"
 
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows (id, text, label) that one or more versions learnt from, or the `fault` for which they are not at hand.
+    """Rows (id, text, label) that one or more versions were trained on, or `fault` if they are unavailable.
 
-    `by` says who has learnt them: the `champion`, the `anchor` or the `candidate`, each with the registered versions that it was
-    fine-tuned from (`inherited`), or `earlier` champions, which nothing is compared with.
+    `by` is the model that was trained on them: `champion`, `best_champion`, `candidate`, or `earlier` champions, which are not compared
+    with the candidate. `inherited` rows are those of a registered version that the model was fine-tuned from.
     """
 
-    called: str
+    display_name: str
     rows: pd.DataFrame | None
     fault: str | None = None
-    by: Literal["candidate", "champion", "anchor", "earlier"] = "champion"
+    by: Literal["candidate", "champion", "best_champion", "earlier"] = "champion"
     inherited: bool = False
 
     @property
     def compared(self) -> bool:
-        """Whether a model that is compared has learnt them."""
+        """Whether a compared model was trained on them."""
         return self.by != "earlier"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the gates decide on. `candidate`, `baselines`, `champion` and `anchor` are of one test set, row by row in the same order.
+    """The input of every gate. All predictions are on one test set, row by row in the same order.
 
-    `champion` and `anchor` (the best champion so far) are None where there is none. `rows` are the test rows in the order of the
-    predictions with all their columns, `train` the rows that the candidate learnt from, those it was validated on included, and `seen`
-    those of the other versions. `held` says which test rows were left out, as a compared model has learnt them. `earlier` are test sets of
-    the past with both models' answers. `level` is the one-sided error of a deciding gate, `look` which candidate on this test set this is,
-    and `wear` how that was counted. What was measured for a single gate stands in a field of its own, None where it was not. `crosscheck`
-    asks for the slower second opinions that are shown and never decide. `yardstick` is what the test set is measured by, and `parts` what
-    the task cuts it into, the value of each row by kind.
-    Without `one_answer` equal texts may have different labels, and are no contradiction.
+    Always present:
+        candidate, baselines: predictions of the candidate, and of the baselines by name.
+        champion: the current champion; None if there is none yet.
+        min_class_units: `evaluate.min_class_units`, the test rows (or groups) that a class needs to count in macro-F1.
+        level: one-sided error of a required gate.
+        rows: test rows with all their columns, in the order of the predictions.
+        train: rows that the candidate was trained and validated on.
+        exposure: test rows that a compared model was trained on; they are excluded from all predictions here.
+        task_slices: slices that the task defines: name of the slice to the value of each row.
+        one_answer: False if equal texts may have different labels.
+        metric_set: the metrics of the task; those of classification by default.
+        crosscheck: whether to compute slower second opinions, which never decide.
+
+    Gathered on demand, None or empty unless an enabled gate declares it in `NEEDS`:
+        best_champion: the best champion so far, if it is not the current one.
+        candidate_number, budget_notes: position of this candidate in the test-set budget, and how it was counted.
+        training_rows: training rows of the other versions; without the need, only those of the compared ones.
+        past_test_sets: earlier test sets with both models' answers.
+        served, behaviour, cost: answers of the scoring server, behaviour cases, latency and memory.
     """
 
     candidate: Predictions
     baselines: Mapping[str, Predictions]
     champion: ReferenceModel | None
     min_class_units: int
-    anchor: ReferenceModel | None = None
+    best_champion: ReferenceModel | None = None
     level: float = LEVEL
-    look: int | None = None
-    wear: tuple[str, ...] = ()
+    candidate_number: int | None = None
+    budget_notes: tuple[str, ...] = ()
     rows: pd.DataFrame | None = None
     train: pd.DataFrame | None = None
-    seen: tuple[TrainingRows, ...] = ()
-    held: TestExposure | None = None
-    earlier: tuple[PastTestSet, ...] = ()
+    training_rows: tuple[TrainingRows, ...] = ()
+    exposure: TestExposure | None = None
+    past_test_sets: tuple[PastTestSet, ...] = ()
     crosscheck: bool = True
     served: ServedAnswers | None = None
     behaviour: Behaviour | None = None
     cost: Cost | None = None
-    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    task_slices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     one_answer: bool = True
-    yardstick: MetricSet = field(default=None)  # type: ignore[assignment]  # of classes, where none is handed over
+    metric_set: MetricSet = field(default=None)  # type: ignore[assignment]  # set in __post_init__
 
     def __post_init__(self) -> None:
-        if self.yardstick is None:
-            object.__setattr__(self, "yardstick", ClassificationMetrics.from_predictions(self.candidate, self.min_class_units))
+        if self.metric_set is None:
+            object.__setattr__(self, "metric_set", ClassificationMetrics.from_predictions(self.candidate, self.min_class_units))
 
     @property
     def classes(self) -> bool:
-        """Whether the answers are classes, with probabilities."""
-        return isinstance(self.yardstick, ClassificationMetrics)
+        """Whether the answers are classes with probabilities."""
+        return isinstance(self.metric_set, ClassificationMetrics)
 
     @property
     def truth(self) -> Truth:
-        """The expected classes; only where there are classes."""
-        assert isinstance(self.yardstick, ClassificationMetrics)
-        return self.yardstick.truth
+        """The expected classes; only for classification."""
+        assert isinstance(self.metric_set, ClassificationMetrics)
+        return self.metric_set.truth
 
     @property
     def units(self) -> Units:
-        """The independent units of the test set."""
-        return self.yardstick.units
+        """The independent units of the test set: groups, or rows if there are no groups."""
+        return self.metric_set.units
 
     @property
-    def main(self) -> str:
-        """The metric that parts of the test set are compared by: accuracy, or a task's first measure."""
-        return self.yardstick.metrics[0]
+    def main_metric(self) -> str:
+        """The metric for slices and past test sets: accuracy, or the first metric of the task."""
+        return self.metric_set.metrics[0]
 
-    def on(self, rows: npt.NDArray[np.bool_]) -> "Evidence":
-        """Return the evidence on some of the rows: the candidate's answers and what they are measured by."""
-        own = self.candidate.take(rows)
-        return Evidence(own, {}, None, self.min_class_units, level=self.level, crosscheck=self.crosscheck, yardstick=self.yardstick.on(own))
+    def take(self, rows: npt.NDArray[np.bool_]) -> "Evidence":
+        """Return the candidate's predictions and the metrics on a subset of the rows, without any model to compare with."""
+        candidate = self.candidate.take(rows)
+        metrics = self.metric_set.on(candidate)
+        return Evidence(candidate, {}, None, self.min_class_units, level=self.level, crosscheck=self.crosscheck, metric_set=metrics)
 
     @property
     def confidence(self) -> float:
-        """Each end of the two-sided interval at this confidence is the bound of a one-sided test at `level`."""
+        """Confidence of a two-sided interval, each end of which is the bound of a one-sided test at `level`."""
         return 1 - 2 * self.level
 
     @property
-    def unscorable(self) -> str | None:
-        """Why there is a champion and nothing can be compared with it; None where there is none, or it answered."""
-        rival = self.champion
-        return f"champion {rival.called} cannot be scored: {rival.fault}" if rival is not None and rival.predictions is None else None
+    def champion_fault(self) -> str | None:
+        """Why the champion cannot be compared; None if it can, or if there is no champion."""
+        champion = self.champion
+        unusable = champion is not None and champion.predictions is None
+        return f"champion {champion.display_name} cannot be scored: {champion.fault}" if champion is not None and unusable else None
 
     def score(self, metric: str) -> Estimate:
         """Return the candidate's score with the interval that gates decide on."""
-        return self.yardstick.score(metric, self.candidate, self.confidence)
+        return self.metric_set.score(metric, self.candidate, self.confidence)
 
     def difference(self, metric: str, other: Predictions) -> Estimate:
         """Return the candidate's score minus that of `other`, with the interval that gates decide on."""
-        return self.yardstick.difference(metric, self.candidate, other, self.confidence)
+        return self.metric_set.difference(metric, self.candidate, other, self.confidence)
 
     def below(self, metric: str, threshold: float) -> float:
-        """Return the p that the candidate's score is at least `threshold`."""
-        return self.yardstick.below(metric, self.candidate, threshold)
+        """Return the p-value of "the candidate's score is at least `threshold`"."""
+        return self.metric_set.below(metric, self.candidate, threshold)
 
     def difference_below(self, metric: str, other: Predictions, threshold: float = 0.0) -> float:
-        """Return the p that the candidate's score minus that of `other` is at least `threshold`."""
-        return self.yardstick.difference_below(metric, self.candidate, other, threshold)
+        """Return the p-value of "the candidate's score minus that of `other` is at least `threshold`"."""
+        return self.metric_set.difference_below(metric, self.candidate, other, threshold)
 
     @property
-    def right(self) -> npt.NDArray[np.bool_]:
-        """Which rows the candidate has right, shape (rows,)."""
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Rows that the candidate answers correctly (rows,)."""
         return np.asarray(self.candidate.predicted == self.candidate.expected)
 
 
 class GateSection(Section):
-    """The section of a gate: every gate has a role."""
+    """Base class of a gate's settings: every gate has a role."""
 
     role: Role = Field(Role.BLOCKING, description="required (promotion needs it) | blocking (can only reject) | informational | off")
 
     @field_validator("role", mode="before")
     @classmethod
-    def _off_is_a_word(cls, role: Any) -> Any:
-        """Read YAML 1.1's `off`, which is false without quotes, and the names of the release before."""
+    def _read_role(cls, role: Any) -> Any:
+        """Accept an unquoted `off`, which YAML 1.1 reads as false, and the role names of the previous release."""
         if role in ("decides", "vetoes", "shows"):
             warn_once(f"params.yaml: gates: role: {role} is now role: {Role(role)}; the old name works in this release only")
             return Role(role)
@@ -180,21 +196,26 @@ class GateSection(Section):
 
 
 class Gate(Protocol):
-    """A file of this folder. `Params` is its section of params.yaml, `decide` never raises or logs for what the data say."""
+    """A module `components/gates/NAME.py`: its settings, its decision, and optionally the evidence that must be gathered for it."""
 
     Params: type[GateSection]
+    """Section `gates.NAME` of params.yaml."""
+
+    NEEDS: frozenset[Need]
+    """Evidence to gather when the gate is enabled. Optional: a module without it needs none."""
 
     def decide(self, evidence: Evidence, params: Any) -> GateResult:
-        """Return PASS or INCONCLUSIVE with the evidence, and hand over what the gate may fail by as hypotheses.
+        """Return PASS or INCONCLUSIVE with the evidence, and the ways to fail as hypotheses; neither raise nor log.
 
-        FAIL is for what was counted, not estimated: statistics reject through the panel, which corrects all of them together.
+        Return FAIL only for something counted, not estimated: a statistical rejection follows from the hypotheses, which are
+        corrected for multiple testing over all gates.
         """
 
 
 def result(
-    gate: str, outcome: Outcome, reason: str, metric: str, estimate: Estimate, threshold: float, evidence: Evidence, **rest: Any
+    gate: str, outcome: Outcome, reason: str, metric: str, estimate: Estimate, threshold: float, evidence: Evidence, **fields: Any
 ) -> GateResult:
-    """Return the gate's result with the estimate, the interval it was decided on, and how that was made."""
+    """Return a gate's result with the estimate, its interval and the method; `fields` are further fields of `GateResult`."""
     level = f"{evidence.level:.1%}".replace(".0%", "%").replace("%", " %")
     return GateResult(
         gate=gate,
@@ -207,19 +228,22 @@ def result(
         threshold=threshold,
         n=estimate.n,
         method=f"{estimate.method}; {evidence.confidence * 100:.0f} % interval, each end a one-sided {level} bound",
-        **rest,
+        **fields,
     )
 
 
-def hypothesis(name: str, says: str, p: float, metric: str, estimate: Estimate) -> Hypothesis:
-    """Return one way to fail; a p that cannot be computed counts as no evidence at all."""
+def hypothesis(name: str, reason: str, p: float, metric: str, estimate: Estimate) -> Hypothesis:
+    """Return one way to fail, with its one-sided p-value and the `reason` of the FAIL if it is rejected.
+
+    A p-value that cannot be computed counts as 1, that is as no evidence against the candidate.
+    """
     usable = p if np.isfinite(p) and not estimate.doubt else 1.0
     return Hypothesis(
-        name=name, says=says, p=usable, metric=metric, estimate=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n
+        name=name, says=reason, p=usable, metric=metric, estimate=estimate.value, low=estimate.low, high=estimate.high, n=estimate.n
     )
 
 
 def interval(estimate: Estimate, signed: bool = False) -> str:
-    """Write the interval for a reason, as `90 % interval 0.690 to 0.730`."""
+    """Format the interval for a reason, e.g. `90 % interval 0.690 to 0.730`."""
     low, high = (f"{end:+.3f}" if signed else f"{end:.3f}" for end in (estimate.low, estimate.high))
     return f"{estimate.confidence * 100:.0f} % interval {low} to {high}"

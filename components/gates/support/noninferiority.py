@@ -1,6 +1,6 @@
-"""Not worse than an earlier version: the comparison that the gates `champion` and `anchor` share, row by row on the same test set.
+"""Non-inferiority: the paired comparison on one test set that the gates `champion` and `best_champion` share.
 
-Inside the margin is what the margin means: a candidate that is a little worse, and by no more than the margin, passes.
+A candidate that is worse by no more than the margin passes.
 """
 
 from collections.abc import Sequence
@@ -15,24 +15,24 @@ from components.stats import POWER, Truth, mcnemar_two_sided, minimum_detectable
 
 
 def compare(
-    gate: str, evidence: Evidence, other: Predictions, called: str, metric: str, margin: float, threshold: float, also: Sequence[str] = ()
+    gate: str, evidence: Evidence, other: Predictions, name: str, metric: str, margin: float, threshold: float, also: Sequence[str] = ()
 ) -> GateResult:
-    """Hold the candidate against `other`: PASS when the difference's interval is above `threshold`; it fails by being worse than 0.
+    """Compare the candidate with `other`: PASS if the difference's interval is above `threshold`; a difference below 0 may reject.
 
-    `margin` is what the power is worked out for. The metrics `also` do not decide, but may reject by being worse.
+    The power is computed for `margin`. The metrics in `also` do not decide, but may reject.
     """
     estimate = evidence.difference(metric, other)
     setting = f"gates.{gate}.{'margin' if threshold < 0 else 'aim superiority'}{f' {-threshold:g}' if threshold < 0 else ''}"
-    gap = f"{metric} difference {estimate.value:+.3f} to {called}"
-    where = f"{setting} ({interval(estimate, signed=True)})"
+    gap = f"{metric} difference {estimate.value:+.3f} to {name}"
+    limit = f"{setting} ({interval(estimate, signed=True)})"
     if estimate.doubt:
-        outcome, reason = Outcome.INCONCLUSIVE, f"{gap} cannot be held against {where}: {estimate.doubt}"
+        outcome, reason = Outcome.INCONCLUSIVE, f"{gap} cannot be compared with {limit}: {estimate.doubt}"
     elif estimate.low > threshold:
-        outcome, reason = Outcome.PASS, f"{gap} is within {where}" if threshold < 0 else f"{gap} is above {where}"
+        outcome, reason = Outcome.PASS, f"{gap} is within {limit}" if threshold < 0 else f"{gap} is above {limit}"
     else:
-        outcome, reason = Outcome.INCONCLUSIVE, f"{gap} does not settle {where}; {_needed(evidence, estimate, margin)[1]}"
-    ways = [_worse(evidence, other, metric, called, settled=outcome is Outcome.PASS)]
-    ways += [_worse(evidence, other, name, called) for name in also if name != metric]
+        outcome, reason = Outcome.INCONCLUSIVE, f"{gap} is inconclusive for {limit}; {_needed(evidence, estimate, margin)[1]}"
+    hypotheses = [_worse(evidence, other, metric, name, within_margin=outcome is Outcome.PASS)]
+    hypotheses += [_worse(evidence, other, extra, name) for extra in also if extra != metric]
     return result(
         gate,
         outcome,
@@ -42,49 +42,49 @@ def compare(
         threshold,
         evidence,
         change=_change(estimate, threshold, evidence, margin),
-        hypotheses=tuple(ways),
+        hypotheses=tuple(hypotheses),
         notes=tuple(_notes(evidence, other, metric, estimate)),
     )
 
 
-def common_rows(evidence: Evidence, other: Predictions, rival: ReferenceModel) -> tuple[Evidence, Predictions] | None:
-    """Return evidence and `other`, the rival's answers, on the rows whose labels both models know; None where there are none."""
-    known = np.isin(evidence.candidate.expected, other.labels) if evidence.classes else rival.known
+def common_rows(evidence: Evidence, other: Predictions, reference: ReferenceModel) -> tuple[Evidence, Predictions] | None:
+    """Return evidence and `other`, the predictions of `reference`, on rows whose labels both models know; None if there are none."""
+    known = np.isin(evidence.candidate.expected, other.labels) if evidence.classes else reference.known_rows
     if known is None or known.all():
         return evidence, other
-    return (evidence.on(known), other.take(known)) if known.any() else None
+    return (evidence.take(known), other.take(known)) if known.any() else None
 
 
-def new_labels(evidence: Evidence, other: Predictions, rival: ReferenceModel) -> list[str]:
-    """Return the labels that the candidate alone knows."""
-    return sorted(set(evidence.candidate.labels) - set(other.labels) if evidence.classes else rival.unknown)
+def new_labels(evidence: Evidence, other: Predictions, reference: ReferenceModel) -> list[str]:
+    """Return the labels that only the candidate knows."""
+    return sorted(set(evidence.candidate.labels) - set(other.labels) if evidence.classes else reference.unknown_labels)
 
 
-def unknown_labels(evidence: Evidence, other: Predictions, rival: ReferenceModel) -> str:
-    """Say which labels only one of the two knows."""
-    new = new_labels(evidence, other, rival)
-    gone = sorted(set(other.labels) - set(evidence.candidate.labels))
-    said = [f"the candidate alone knows {', '.join(new)}"] * bool(new) + [f"the other alone knows {', '.join(gone)}"] * bool(gone)
-    return "; ".join(said)
+def unknown_labels(evidence: Evidence, other: Predictions, reference: ReferenceModel) -> str:
+    """Describe the labels that only one of the two models knows; "" if both know all."""
+    new = new_labels(evidence, other, reference)
+    removed = sorted(set(other.labels) - set(evidence.candidate.labels))
+    parts = [f"only the candidate knows {', '.join(new)}"] * bool(new)
+    return "; ".join(parts + [f"only the other model knows {', '.join(removed)}"] * bool(removed))
 
 
-def _worse(evidence: Evidence, other: Predictions, metric: str, called: str, settled: bool = False) -> Hypothesis:
-    """Return the way to fail by being worse; where the margin is proven it stays in the family and cannot reject."""
+def _worse(evidence: Evidence, other: Predictions, metric: str, name: str, within_margin: bool = False) -> Hypothesis:
+    """Return the hypothesis "worse"; if the margin is proven, it stays in the family and cannot reject."""
     estimate = evidence.difference(metric, other)
-    says = f"{metric} is worse than that of {called} by {-estimate.value:.3f} ({interval(estimate, signed=True)})"
-    p = 1.0 if settled else evidence.difference_below(metric, other)
-    return hypothesis(f"{metric} worse than {called}", says, p, metric, estimate)
+    reason = f"{metric} is worse than that of {name} by {-estimate.value:.3f} ({interval(estimate, signed=True)})"
+    p = 1.0 if within_margin else evidence.difference_below(metric, other)
+    return hypothesis(f"{metric} worse than {name}", reason, p, metric, estimate)
 
 
 def _needed(evidence: Evidence, estimate: Estimate, margin: float) -> tuple[bool, str]:
-    """Say whether more test rows can help, and how many an equal model needs; with margin 0, one as much better as this one seems."""
+    """Return whether more test rows can help, and how many an equal model needs; with margin 0, a model better by this estimate."""
     needed = units_needed(estimate, evidence.units, margin, evidence.level)
-    kind = "groups" if evidence.units.grouped else "rows"
+    unit = "groups" if evidence.units.grouped else "rows"
     if needed is None:
-        why = "the difference is beyond the margin already" if margin else "the candidate is not better"
-        return False, f"no number of test {kind} would pass it: {why}"
-    model = "an equal model" if margin else "a model that is truly so much better"
-    return True, f"with {needed:,} test {kind} (now {estimate.n:,}) {model} passes in {POWER:.0%} of cases".replace("%", " %")
+        cause = "the difference already exceeds the margin" if margin else "the candidate is not better"
+        return False, f"no number of test {unit} would pass it: {cause}"
+    model = "an equal model" if margin else "a model that is better by this difference"
+    return True, f"with {needed:,} test {unit} (now {estimate.n:,}) {model} passes in {POWER:.0%} of cases".replace("%", " %")
 
 
 def _change(estimate: Estimate, threshold: float, evidence: Evidence, margin: float) -> str:
@@ -101,14 +101,14 @@ def _notes(evidence: Evidence, other: Predictions, metric: str, estimate: Estima
     notes = [f"minimum detectable effect: {minimum_detectable(error, evidence.level):.3f} ({power} power, one-sided {evidence.level:.2%})"]
     if not evidence.classes:
         return notes
-    truth, mine, theirs = evidence.truth, evidence.candidate.predicted, other.predicted
-    right, others = mine == evidence.candidate.expected, theirs == evidence.candidate.expected
-    gained, lost = int(np.sum(right & ~others)), int(np.sum(others & ~right))
-    notes.append(f"McNemar: {gained} rows only the candidate has right, {lost} only the other, mid-p {mcnemar_two_sided(gained, lost):.3g}")
+    candidate_correct, other_correct = evidence.correct, other.predicted == evidence.candidate.expected
+    gained, lost = int(np.sum(candidate_correct & ~other_correct)), int(np.sum(other_correct & ~candidate_correct))
+    p = mcnemar_two_sided(gained, lost)
+    notes.append(f"McNemar: only the candidate is correct on {gained} rows, only the other model on {lost}, mid-p {p:.3g}")
     if evidence.crosscheck:
-        low, high = percentile_bootstrap(metric, truth, mine, theirs, evidence.confidence)
+        low, high = percentile_bootstrap(metric, evidence.truth, evidence.candidate.predicted, other.predicted, evidence.confidence)
         notes.append(f"cross-check, percentile bootstrap: {low:+.3f} to {high:+.3f}")
-    return notes + _left_out(truth, metric)
+    return notes + _left_out(evidence.truth, metric)
 
 
 def _left_out(truth: Truth, metric: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which test rows stand in other rows too: word for word, nearly, or with another label; and which stand in the test set twice."""
+"""Copies of test rows: exact, near or with another label in other rows, and duplicates within the test set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from components.core.similarity import ClosestText, near_duplicates, plain
 
 @dataclass(frozen=True)
 class Pair:
-    """A test row and the row that gives it away; `similarity` is Jaccard's of their shingles, 1 where the texts are equal."""
+    """A test row and its copy; `similarity` is the Jaccard similarity of their shingles, 1 for equal texts."""
 
-    kind: str
+    reason: str
     test_id: str
     other_id: str
     similarity: float
@@ -24,7 +24,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Overlap:
-    """The test rows found, each once in each list: the same text, the same text with another label, nearly the same text."""
+    """Test rows with a copy in other rows, each once per field: same text, same text with another label, near copy."""
 
     exact: tuple[Pair, ...]
     conflicting: tuple[Pair, ...]
@@ -33,65 +33,69 @@ class Overlap:
 
 @dataclass(frozen=True)
 class TestExposure:
-    """The test `rows`, and what each side has of them, by what reasons call it; `fresh` (rows,) are those that no compared model learnt."""
+    """The test `rows` and their copies in each set of training rows, by its name in messages.
+
+    `unseen` (rows,) marks the rows that no compared model was trained on.
+    """
 
     rows: pd.DataFrame
-    sides: dict[str, Overlap]
-    fresh: npt.NDArray[np.bool_]
+    overlaps: dict[str, Overlap]
+    unseen: npt.NDArray[np.bool_]
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """The ids of the rows that leave every comparison."""
-        return tuple(map(str, self.rows["id"][~self.fresh]))
+        """Ids of the rows that are excluded from every comparison."""
+        return tuple(map(str, self.rows["id"][~self.unseen]))
 
     @property
-    def usable(self) -> pd.DataFrame:
-        """The rows that models are compared on; all of them where none is fresh, and then nothing is compared."""
-        return self.rows[self.fresh].reset_index(drop=True) if self.fresh.any() else self.rows
+    def comparable(self) -> pd.DataFrame:
+        """The unseen rows; all rows if none is unseen (then no model is compared)."""
+        return self.rows[self.unseen].reset_index(drop=True) if self.unseen.any() else self.rows
 
 
-def overlaps(test: pd.DataFrame, sides: Sequence[pd.DataFrame], threshold: float) -> list[Overlap]:
-    """Compare the texts of the test rows with those of each of the `sides` (id, text, label); near copies are those that are no exact ones.
+def overlaps(test: pd.DataFrame, sources: Sequence[pd.DataFrame], threshold: float) -> list[Overlap]:
+    """Compare the texts of the test rows with each of the `sources` (id, text, label); near copies exclude exact ones.
 
-    A text that stands on several sides is searched once.
+    A text that occurs in several sources is searched once.
     """
-    texts = [_texts(side) for side in sides]
-    near = _near(_texts(test), [set(side) for side in texts], threshold)
-    return [_overlap(test, side, own, alike) for side, own, alike in zip(sides, texts, near, strict=True)]
+    texts = [_texts(source) for source in sources]
+    near = _near(_texts(test), [set(source) for source in texts], threshold)
+    return [_overlap(test, *parts) for parts in zip(sources, texts, near, strict=True)]
 
 
-def _overlap(test: pd.DataFrame, side: pd.DataFrame, theirs: list[str], near: dict[int, tuple[str, float]]) -> Overlap:
-    mine, places = _texts(test), dict[str, list[int]]()
-    for place, text in enumerate(theirs):
-        places.setdefault(text, []).append(place)
-    labels, others = test["label"].tolist(), side["label"].tolist()
+def _overlap(test: pd.DataFrame, source: pd.DataFrame, source_texts: list[str], near: dict[int, tuple[str, float]]) -> Overlap:
+    test_texts, positions = _texts(test), dict[str, list[int]]()
+    for position, text in enumerate(source_texts):
+        positions.setdefault(text, []).append(position)
+    labels, source_labels = test["label"].tolist(), source["label"].tolist()
 
-    def pair(kind: str, row: int, twin: int, similarity: float = 1.0) -> Pair:
-        return Pair(kind, str(test["id"].iat[row]), str(side["id"].iat[twin]), similarity, mine[row], theirs[twin])
+    def pair(reason: str, row: int, twin: int, similarity: float = 1.0) -> Pair:
+        ids = str(test["id"].iat[row]), str(source["id"].iat[twin])
+        return Pair(reason, *ids, similarity, test_texts[row], source_texts[twin])
 
-    known = {row: places[text] for row, text in enumerate(mine) if text in places}
-    strange = {row: [twin for twin in twins if _differ(labels[row], others[twin])] for row, twins in known.items()}
+    exact = {row: positions[text] for row, text in enumerate(test_texts) if text in positions}
+    conflicting = {row: [twin for twin in twins if _differ(labels[row], source_labels[twin])] for row, twins in exact.items()}
     return Overlap(
-        tuple(pair("same text", row, twins[0]) for row, twins in known.items()),
-        tuple(pair("another label", row, twins[0]) for row, twins in strange.items() if twins),
-        tuple(pair("near copy", row, places[text][0], similarity) for row, (text, similarity) in near.items() if row not in known),
+        tuple(pair("same text", row, twins[0]) for row, twins in exact.items()),
+        tuple(pair("another label", row, twins[0]) for row, twins in conflicting.items() if twins),
+        tuple(pair("near copy", row, positions[text][0], similarity) for row, (text, similarity) in near.items() if row not in exact),
     )
 
 
-def _near(mine: list[str], sides: list[set[str]], threshold: float) -> list[dict[int, tuple[str, float]]]:
-    """Return, for each side, the closest text and its similarity for each place in `mine` that has one."""
+def _near(test_texts: list[str], sources: list[set[str]], threshold: float) -> list[dict[int, tuple[str, float]]]:
+    """Return for each source the closest text and its similarity, by the index of the test text."""
     if threshold >= 1:
-        return [{} for _ in sides]
-    texts, best = sorted(set().union(*sides)), [ClosestText(len(mine)) for _ in sides]
-    for places, twin, similarities in near_duplicates(mine, texts, threshold):
-        for side, found in zip(sides, best, strict=True):
-            if texts[twin] in side:
-                found.add(places, twin, similarities)
-    return [{row: (texts[twin], similarity) for row, (twin, similarity) in found.matches().items()} for found in best]
+        return [{} for _ in sources]
+    texts, closest = sorted(set().union(*sources)), [ClosestText(len(test_texts)) for _ in sources]
+    for rows, twin, similarities in near_duplicates(test_texts, texts, threshold):
+        for source, best in zip(sources, closest, strict=True):
+            if texts[twin] in source:
+                best.add(rows, twin, similarities)
+    return [{row: (texts[twin], similarity) for row, (twin, similarity) in best.matches().items()} for best in closest]
 
 
 def repeated(test: pd.DataFrame, one_answer: bool = True) -> tuple[Pair, ...]:
-    """Return the test rows whose text stood in an earlier test row; without `one_answer`, whose text and label did."""
+    """Return the test rows whose text occurs in an earlier test row; without `one_answer`, whose text and label do."""
     first: dict[tuple[str, str], int] = {}
     pairs = []
     ids, texts, labels = test["id"].tolist(), _texts(test), [str(label) for label in test["label"]]
@@ -105,6 +109,6 @@ def _texts(rows: pd.DataFrame) -> list[str]:
     return ["" if pd.isna(text) else plain(str(text)) for text in rows["text"].tolist()]
 
 
-def _differ(one: object, other: object) -> bool:
-    """Whether both are labels, and not the same; a missing cell is none."""
-    return isinstance(one, str) and isinstance(other, str) and one != other
+def _differ(left: object, right: object) -> bool:
+    """Whether both cells are labels, and different; a missing cell is not a label."""
+    return isinstance(left, str) and isinstance(right, str) and left != right

@@ -1,6 +1,6 @@
-"""What the self-test holds the gates against: the comparisons that have a say, and what a test set can show, by simple means.
+"""Expected outcomes of the self-test: what a test set can show, from counts, weights and closed forms.
 
-Counts, weights and closed forms, and not the code that the gates decide with.
+This code is independent of the code that the gates decide with.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,15 +23,15 @@ from components.stats.f1 import class_counts, f1_value
 from components.stats.units import Bools, Floats, Ints
 
 COMPARING = ("baseline", "champion", "best_champion")
-SAY = (Role.REQUIRED, Role.BLOCKING)
+CAN_REJECT = (Role.REQUIRED, Role.BLOCKING)
 EXACT = 1e-9
-SURE = 1.5  # by how much a signal must exceed what is needed where the weights only approximate the gate's own standard error
+SURE = 1.5  # factor on the required signal where the weights only approximate the gate's standard error
 FEWEST = 10
 
 
 @dataclass(frozen=True)
 class ExpectedComparison:
-    """One comparing gate's settings: PASS when the difference in the first of `metrics` is above `threshold`; any of them may reject."""
+    """Settings of a comparing gate: PASS if the difference in the first of `metrics` is above `threshold`; each of them may reject."""
 
     gate: str
     metrics: tuple[str, ...]
@@ -40,101 +40,100 @@ class ExpectedComparison:
 
 @dataclass(frozen=True)
 class SelfTest:
-    """The test set, the models made for it, and the gates to be tried on them."""
+    """The test set, the synthetic models on it, and the settings of the tested gates."""
 
     evidence: Evidence
-    specimens: SyntheticModels
+    models: SyntheticModels
     gates: GatesParams
 
-    def ask(self, candidate: Ints, other: Ints, look: int | None = None) -> dict[str, GateResult]:
-        """Return what the gates say of one model against another that is champion, anchor and baseline, the panel checked."""
-        model, rival = self.specimens.model(candidate), self.specimens.model(other)
+    def judge(self, candidate: Ints, other: Ints) -> dict[str, GateResult]:
+        """Return the gates' results for a model against another (as champion, best champion and baseline), with the correction checked."""
+        model, reference = self.models.model(candidate), self.models.model(other)
         evidence = Evidence(
             model,
-            {self.gates.baseline.against: rival},
-            ReferenceModel(None, rival),
+            {self.gates.baseline.against: reference},
+            ReferenceModel(None, reference),
             self.evidence.min_class_units,
-            anchor=ReferenceModel(None, rival),
+            best_champion=ReferenceModel(None, reference),
             level=self.evidence.level,
-            look=look,
             rows=self.evidence.rows,
             crosscheck=False,
         )
         results = decide(evidence, self.gates)
         check_correction(results)
         check_combine(results)
-        return {one.gate: one for one in results}
+        return {result.gate: result for result in results}
 
     @cached_property
     def comparisons(self) -> tuple[ExpectedComparison, ...]:
-        """The comparing gates that have a say."""
-        return tuple(comparison(name, getattr(self.gates, name)) for name in COMPARING if getattr(self.gates, name).role in SAY)
+        """The comparing gates that can reject."""
+        return tuple(comparison(name, getattr(self.gates, name)) for name in COMPARING if getattr(self.gates, name).role in CAN_REJECT)
 
     @property
     def truth(self) -> Truth:
-        """The test set as the statistics see it."""
+        """The expected classes of the test set."""
         return self.evidence.truth
 
     def doubt(self, metric: str) -> str | None:
-        """Why a metric of this test set may decide nothing."""
+        """Why a metric cannot decide on this test set; None if it can."""
         return self.truth.doubt if metric == "macro_f1" else self.truth.units.doubt
 
     @property
     def fewest(self) -> int:
-        """How many rows are made worse at the least: twice the margin."""
+        """Minimum number of flipped answers: twice the margin."""
         margin = max((-test.threshold for test in self.comparisons), default=0.0)
         return max(FEWEST, int(np.ceil(2 * margin * len(self.truth.expected))))
 
     def doubts(self) -> Iterator[str]:
-        """Say which comparing gate may decide nothing on this test set; none of the models may then pass it."""
+        """Yield a sentence for each comparing gate that cannot decide on this test set; no model may pass such a gate."""
         for test in self.comparisons:
             if doubt := self.doubt(test.metrics[0]):
-                yield f"{test.gate} can prove nothing on {test.metrics[0]}, and passes none of these models: {doubt}"
+                yield f"{test.gate} cannot decide on {test.metrics[0]} and passes none of these models: {doubt}"
 
     @cached_property
     def critical(self) -> float:
-        """The critical value at which gates decide."""
+        """Critical value of the gates."""
         return self.truth.units.critical(1 - 2 * self.evidence.level)
 
     def to_see(self, level: float) -> float:
-        """Return how many standard errors a one-sided test at `level` needs for the usual power."""
+        """Return the standard errors that a one-sided test at `level` needs for the default power."""
         return self.truth.units.critical(1 - 2 * level) + float(scipy.stats.norm.ppf(POWER))
 
     def no_variation(self, metric: str) -> float:
         """Return the half width of the interval of a model against itself.
 
-        Accuracy: Tango's z² / (n + z²), a group being one row. Macro-F1: z² times the root mean square of what a unit's rows count.
+        Accuracy: Tango's z² / (n + z²), a group counting as one row. Macro-F1: z² times the root mean square of a unit's weights.
         """
         squared, units = self.critical**2, self.truth.units
         if metric == "accuracy":
             return squared / (units.count + squared)
-        return squared * float(np.sqrt(np.mean(self.weights(metric, self.specimens.answers) ** 2))) * units.rows / units.count
+        return squared * float(np.sqrt(np.mean(self.weights(metric, self.models.answers) ** 2))) * units.rows / units.count
 
     def certain(self, metric: str) -> float:
-        """Return the lower end of the score of a model that is always right."""
+        """Return the lower end of the score of an always correct model."""
         squared, units = self.critical**2, self.truth.units
         if metric == "accuracy":
             normal = float(scipy.stats.norm.ppf(1 - self.evidence.level))
             return float(self.evidence.level ** (1 / (units.count * normal**2 / squared)))
-        weights = self.weights(metric, self.specimens.perfect())
+        weights = self.weights(metric, self.models.perfect())
         return 1 - squared * float(np.sqrt(np.mean(weights**2))) * units.rows / units.count
 
     def weights(self, metric: str, answers: Ints) -> Floats:
-        """Return what each row counts in the metric (rows,): macro-F1 loses 2 / (K D_y) with a row of class y."""
-        rows, specimens = len(self.truth.expected), self.specimens
+        """Return the weight of each row in the metric (rows,): macro-F1 loses 2 / (K D_y) with a row of class y."""
+        rows, models = len(self.truth.expected), self.models
         if metric == "accuracy":
             return np.full(rows, 1 / rows)
-        counts = class_counts(specimens.expected, answers, specimens.classes)
-        share = 2 * self._chosen / (np.maximum(counts.expected + counts.predicted, 1) * int(self._chosen.sum()))
-        return np.asarray(np.append(share, 0.0)[specimens.expected], dtype=np.float64)
+        counts = class_counts(models.expected, answers, models.classes)
+        share = 2 * self._counted_classes / (np.maximum(counts.expected + counts.predicted, 1) * int(self._counted_classes.sum()))
+        return np.asarray(np.append(share, 0.0)[models.expected], dtype=np.float64)
 
     def signal(self, metric: str, candidate: Ints, other: Ints, threshold: float = 0.0) -> float:
-        """Return by how many standard errors the difference exceeds `threshold`, the largest error of rows, groups and uneven groups.
+        """Return the difference above `threshold` in standard errors; the error is the largest of rows, groups and uneven groups.
 
-        The smaller of the true difference and what the weights make of it counts: over a wide gap macro-F1 is not linear in its rows.
+        Uses the smaller of the true difference and the weighted one: over a wide gap macro-F1 is not linear in its rows.
         """
         weights, units = self.weights(metric, other), self.truth.units
-        change = weights * (self._right(candidate).astype(np.float64) - self._right(other))
+        change = weights * (self._correct(candidate).astype(np.float64) - self._correct(other))
         gap, sums = change.sum(), units.sums(change)
         uneven = sums - gap * units.sums(weights) / max(weights.sum(), EXACT)
         spread = np.sqrt(max(np.sum(change**2), np.sum(sums**2), np.sum(uneven**2)))
@@ -143,41 +142,47 @@ class SelfTest:
     def difference(self, metric: str, candidate: Ints, other: Ints) -> float:
         """Return the true difference of two models."""
         if metric == "accuracy":
-            return float(np.mean(self._right(candidate)) - np.mean(self._right(other)))
-        return f1_value(self.specimens.expected, candidate, self._chosen) - f1_value(self.specimens.expected, other, self._chosen)
+            return float(np.mean(self._correct(candidate)) - np.mean(self._correct(other)))
+        return f1_value(self.models.expected, candidate, self._counted_classes) - f1_value(
+            self.models.expected, other, self._counted_classes
+        )
 
-    def must_fail(self, found: dict[str, GateResult], candidate: Ints, other: Ints, level: float, told: str) -> bool:
-        """Hold what is said of a worse candidate against what the test set can show; return whether every comparing gate fails."""
+    def must_fail(self, results: dict[str, GateResult], candidate: Ints, other: Ints, level: float, description: str) -> bool:
+        """Check the results of a worse candidate; return whether every comparing gate fails."""
         for test in self.comparisons:
-            self._check_sense(test, found[test.gate], candidate, other, told)
-            if found[test.gate].outcome is not Outcome.FAIL and self._worse(test, candidate, other, level, sure=True):
-                raise self_test_error(f"{test.gate} says {found[test.gate].outcome} of {told}, expected FAIL: {found[test.gate].reason}")
-        able = [test for test in self.comparisons if any(self.doubt(metric) is None for metric in test.metrics)]
-        return all(found[test.gate].outcome is Outcome.FAIL for test in able)
+            self._check_plausible(test, results[test.gate], candidate, other, description)
+            if results[test.gate].outcome is not Outcome.FAIL and self._worse(test, candidate, other, level, sure=True):
+                raise self_test_error(
+                    f"{test.gate}: {results[test.gate].outcome} for {description}, expected FAIL: {results[test.gate].reason}"
+                )
+        decidable = [test for test in self.comparisons if any(self.doubt(metric) is None for metric in test.metrics)]
+        return all(results[test.gate].outcome is Outcome.FAIL for test in decidable)
 
-    def must_pass(self, found: dict[str, GateResult], candidate: Ints, other: Ints, told: str) -> bool:
-        """Hold what is said of a better candidate against what the test set can show; return whether every comparing gate passes."""
+    def must_pass(self, results: dict[str, GateResult], candidate: Ints, other: Ints, description: str) -> bool:
+        """Check the results of a better candidate; return whether every comparing gate passes."""
         for test in self.comparisons:
-            self._check_sense(test, found[test.gate], candidate, other, told)
-            if found[test.gate].outcome is not Outcome.PASS and self._better(test, candidate, other, sure=True):
-                raise self_test_error(f"{test.gate} says {found[test.gate].outcome} of {told}, expected PASS: {found[test.gate].reason}")
-        return all(found[test.gate].outcome is Outcome.PASS for test in self.comparisons if self.doubt(test.metrics[0]) is None)
+            self._check_plausible(test, results[test.gate], candidate, other, description)
+            if results[test.gate].outcome is not Outcome.PASS and self._better(test, candidate, other, sure=True):
+                raise self_test_error(
+                    f"{test.gate}: {results[test.gate].outcome} for {description}, expected PASS: {results[test.gate].reason}"
+                )
+        return all(results[test.gate].outcome is Outcome.PASS for test in self.comparisons if self.doubt(test.metrics[0]) is None)
 
     def shows_worse(self, candidate: Ints, other: Ints, level: float) -> bool:
         """Whether the candidate is worse by more than the test set can detect."""
-        able = [test for test in self.comparisons if any(self.doubt(metric) is None for metric in test.metrics)]
-        return all(self._worse(test, candidate, other, level) for test in able)
+        decidable = [test for test in self.comparisons if any(self.doubt(metric) is None for metric in test.metrics)]
+        return all(self._worse(test, candidate, other, level) for test in decidable)
 
     def shows_better(self, candidate: Ints, other: Ints) -> bool:
         """Whether the candidate is better by more than the test set can detect."""
         return all(self._better(test, candidate, other) for test in self.comparisons if self.doubt(test.metrics[0]) is None)
 
     def _worse(self, test: ExpectedComparison, candidate: Ints, other: Ints, level: float, sure: bool = False) -> bool:
-        """Whether one of the comparison's metrics has fallen by more than is needed to see it; the first by its margin, too."""
-        settled = self.difference(test.metrics[0], candidate, other) > test.threshold
+        """Whether a metric of the comparison is worse by a detectable amount; the first metric also by its margin."""
+        within = self.difference(test.metrics[0], candidate, other) > test.threshold
         return any(
             self.doubt(metric) is None
-            and not (settled and metric == test.metrics[0])
+            and not (within and metric == test.metrics[0])
             and self.signal(metric, other, candidate, -max(test.threshold, 0)) >= self.to_see(level) * self._factor(metric, sure)
             for metric in test.metrics
         )
@@ -187,64 +192,68 @@ class SelfTest:
         needed = self.to_see(self.evidence.level) * self._factor(metric, sure)
         return self.doubt(metric) is None and self.signal(metric, candidate, other, max(test.threshold, 0)) >= needed
 
-    def _check_sense(self, test: ExpectedComparison, result: GateResult, candidate: Ints, other: Ints, told: str) -> None:
-        """No interval lifts a number over a threshold that it does not reach, or makes worse what is not worse."""
+    def _check_plausible(self, test: ExpectedComparison, result: GateResult, candidate: Ints, other: Ints, description: str) -> None:
+        """Check the estimate, and that a PASS is above the threshold and a FAIL below it."""
         differences = [self.difference(metric, candidate, other) for metric in test.metrics]
         if abs(number(result.estimate) - differences[0]) > EXACT:
-            raise self_test_error(f"{test.gate} measures {result.estimate} for {told}, expected {differences[0]:+.6f}")
+            raise self_test_error(f"{test.gate}: estimate {result.estimate} for {description}, expected {differences[0]:+.6f}")
         if result.outcome is Outcome.PASS and (doubt := self.doubt(test.metrics[0])):
-            raise self_test_error(f"{test.gate} says PASS of {told} although {doubt}")
+            raise self_test_error(f"{test.gate}: PASS for {description} although {doubt}")
         if result.outcome is Outcome.PASS and differences[0] <= test.threshold:
-            raise self_test_error(f"{test.gate} says PASS of {told}, whose difference is {differences[0]:+.4f}")
+            raise self_test_error(f"{test.gate}: PASS for {description} with the difference {differences[0]:+.4f}")
         if result.outcome is Outcome.FAIL and min(differences) >= max(test.threshold, 0):
-            raise self_test_error(f"{test.gate} says FAIL of {told}, whose difference is {differences[0]:+.4f}: {result.reason}")
+            raise self_test_error(f"{test.gate}: FAIL for {description} with the difference {differences[0]:+.4f}: {result.reason}")
 
     def _factor(self, metric: str, sure: bool) -> float:
-        """By how much a signal must exceed what is needed: the weights only approximate the error of macro-F1, and that of groups."""
+        """Factor on the required signal: the weights only approximate the error of macro-F1 and of groups."""
         return SURE if sure and (metric == "macro_f1" or self.truth.units.grouped) else 1.0
 
     @cached_property
-    def _chosen(self) -> Bools:
-        return self.truth.eligible if self.truth.eligible.any() else np.ones(self.specimens.classes, dtype=np.bool_)
+    def _counted_classes(self) -> Bools:
+        return self.truth.eligible if self.truth.eligible.any() else np.ones(self.models.classes, dtype=np.bool_)
 
-    def _right(self, answers: Ints) -> Bools:
-        return np.asarray((answers == self.specimens.expected) & (answers >= 0))
+    def _correct(self, answers: Ints) -> Bools:
+        return np.asarray((answers == self.models.expected) & (answers >= 0))
 
 
 def comparison(gate: str, params: Any) -> ExpectedComparison:
-    """Return what the settings of a comparing gate ask for."""
+    """Return the comparison that a gate's settings define."""
     threshold = params.margin if gate == "baseline" else -params.margin
     return ExpectedComparison(gate, tuple(dict.fromkeys((params.metric, *getattr(params, "also", ())))), threshold)
 
 
 def check_correction(results: Iterable[GateResult]) -> None:
-    """Hold every adjusted p against Holm's definition, and every FAIL and rejection against the adjusted p."""
-    asked = [one for one in results if one.role in SAY]
-    every = np.array([way.p for one in asked for way in one.hypotheses])
-    for one in asked:
-        for way in one.hypotheses:
-            smaller = every[every <= way.p]
-            expected = min(float(np.max(smaller * (every[None, :] >= smaller[:, None]).sum(axis=1))), 1.0)
+    """Check every adjusted p-value against Holm's definition, and every rejection and FAIL against the adjusted p-value."""
+    rejecting = [result for result in results if result.role in CAN_REJECT]
+    family = np.array([way.p for result in rejecting for way in result.hypotheses])
+    for result in rejecting:
+        for way in result.hypotheses:
+            smaller = family[family <= way.p]
+            expected = min(float(np.max(smaller * (family[None, :] >= smaller[:, None]).sum(axis=1))), 1.0)
             if way.adjusted is None or abs(way.adjusted - expected) > EXACT or way.rejected != (way.adjusted <= LEVEL):
-                raise self_test_error(f"{one.gate}: p {way.p:.3g} of {way.name!r} was corrected to {way.adjusted}, expected {expected:.3g}")
-        if any(way.rejected for way in one.hypotheses) and one.outcome is not Outcome.FAIL:
-            raise self_test_error(f"{one.gate} says {one.outcome} although {one.hypotheses[0].name!r} is rejected")
+                raise self_test_error(
+                    f"{result.gate}: p {way.p:.3g} of {way.name!r} was corrected to {way.adjusted}, expected {expected:.3g}"
+                )
+        if any(way.rejected for way in result.hypotheses) and result.outcome is not Outcome.FAIL:
+            raise self_test_error(f"{result.gate}: {result.outcome} although {result.hypotheses[0].name!r} is rejected")
 
 
 def check_combine(results: tuple[GateResult, ...]) -> None:
-    """Any FAIL is FAIL; promotion needs every gate that decides, and one at least."""
-    decide_, say = [one.outcome for one in results if one.role is Role.REQUIRED], [one.outcome for one in results if one.role in SAY]
-    passing = Outcome.PASS if decide_ and set(decide_) == {Outcome.PASS} else Outcome.INCONCLUSIVE
-    expected, found = Outcome.FAIL if Outcome.FAIL in say else passing, combine(results)[0]
-    if found is not expected:
-        raise self_test_error(f"{', '.join(f'{one.gate} {one.outcome}' for one in results)} was folded to {found}, expected {expected}")
+    """Check the combined outcome: any FAIL is FAIL; PASS needs at least one required gate, and a PASS from each."""
+    required = {result.outcome for result in results if result.role is Role.REQUIRED}
+    expected = Outcome.PASS if required == {Outcome.PASS} else Outcome.INCONCLUSIVE
+    if any(result.outcome is Outcome.FAIL and result.role in CAN_REJECT for result in results):
+        expected = Outcome.FAIL
+    if (outcome := combine(results)[0]) is not expected:
+        gates = ", ".join(f"{result.gate} {result.outcome}" for result in results)
+        raise self_test_error(f"{gates} was combined to {outcome}, expected {expected}")
 
 
 def number(end: float | None) -> float:
-    """Return an end of an interval, NaN where there is none."""
+    """Return an end of an interval, NaN if it is missing."""
     return float("nan") if end is None else end
 
 
 def self_test_error(reason: str) -> SelfTestFailed:
-    """Return the error that ends a run."""
-    return SelfTestFailed(f"gates are not able to decide: {reason}")
+    """Return the error that stops a run."""
+    return SelfTestFailed(f"the self-test of the gates failed: {reason}")

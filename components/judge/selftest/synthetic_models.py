@@ -1,6 +1,6 @@
-"""Models whose truth is known, made from one that exists: what the self-test asks the gates about.
+"""Synthetic models of known quality, derived from an existing one, for the self-test.
 
-Labels are numbered, and rows and groups too: it is the gates that are tried here, and numbers sort faster than names.
+Labels, rows and groups are numbered, because numbers sort faster than names.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _SEED = 20261122
 
 @dataclass(frozen=True)
 class SyntheticModels:
-    """`expected` and `answers` (rows,) are places in the list of `classes` labels, -1 outside of it; `probabilities` is (rows, classes)."""
+    """`expected` and `answers` (rows,) are label indices below `classes`, -1 for other labels; `probabilities` is (rows, classes)."""
 
     ids: npt.NDArray[np.str_]
     expected: Ints
@@ -29,51 +29,51 @@ class SyntheticModels:
 
     @classmethod
     def of(cls, evidence: Evidence, reference: Predictions) -> "SyntheticModels":
-        """Take the answers of `reference` on the test set of `evidence`."""
+        """Derive the models from the answers of `reference` on the test set of `evidence`."""
         truth = evidence.truth
         probabilities = np.zeros((len(truth.expected), len(truth.labels)))
-        for place, label in enumerate(truth.labels):
+        for column, label in enumerate(truth.labels):
             if label in reference.labels:
-                probabilities[:, place] = reference.probabilities[:, reference.labels.index(label)]
+                probabilities[:, column] = reference.probabilities[:, reference.labels.index(label)]
         return cls(evidence.candidate.ids, truth.expected, truth.encode(reference.predicted), probabilities, truth.units, len(truth.labels))
 
     @cached_property
-    def right(self) -> Bools:
-        """Which rows the reference has right."""
+    def correct(self) -> Bools:
+        """Rows that the reference answers correctly."""
         return np.asarray((self.answers == self.expected) & (self.expected >= 0))
 
     @cached_property
-    def mendable(self) -> Bools:
-        """Which of its errors a model of these labels could avoid."""
-        return np.asarray(~self.right & (self.expected >= 0))
+    def correctable(self) -> Bools:
+        """Errors that a model with these labels could avoid."""
+        return np.asarray(~self.correct & (self.expected >= 0))
 
     @cached_property
     def _wrong(self) -> Ints:
-        """A wrong answer for each row: the next label in the list, none of the list where it has only one."""
+        """A wrong answer for each row: the next label, or -1 if there is only one label."""
         return np.asarray((self.expected + 1) % self.classes if self.classes > 1 else np.full(len(self.expected), -1), dtype=np.int64)
 
     def flipped(self, count: int) -> Ints:
-        """Answers with `count` right ones made wrong, spread evenly over groups and classes."""
-        return self._with(self._spread(self.right, count), self._wrong)
+        """Return answers with `count` correct ones made wrong, spread evenly over groups and classes."""
+        return self._with(self._spread(self.correct, count), self._wrong)
 
-    def mended(self, count: int) -> Ints:
-        """Answers with `count` wrong ones made right, spread evenly over groups and classes."""
-        return self._with(self._spread(self.mendable, count), self.expected)
+    def corrected(self, count: int) -> Ints:
+        """Return answers with `count` wrong ones corrected, spread evenly over groups and classes."""
+        return self._with(self._spread(self.correctable, count), self.expected)
 
     def shuffled(self) -> Ints:
-        """The answers in a random order: each label as often as before, and nothing to do with the rows."""
+        """Return the answers in random order."""
         return np.random.default_rng(_SEED).permutation(self.answers)
 
     def perfect(self) -> Ints:
-        """The right answer everywhere."""
+        """Return the correct answer on every row."""
         return self.expected
 
-    def hopeless(self) -> Ints:
-        """A wrong answer everywhere."""
+    def wrong(self) -> Ints:
+        """Return a wrong answer on every row."""
         return self._wrong
 
     def model(self, answers: Ints) -> Predictions:
-        """Return a model that gives these answers: where they differ from the reference's, two probabilities change places."""
+        """Return a model with these answers: where they differ from the reference's, two probabilities are swapped."""
         rows = np.flatnonzero((answers != self.answers) & (answers >= 0) & (self.answers >= 0))
         probabilities = self.probabilities.copy()
         probabilities[rows, answers[rows]] = self.probabilities[rows, self.answers[rows]]
@@ -98,7 +98,7 @@ class SyntheticModels:
         return changed
 
     def _spread(self, among: Bools, count: int) -> Ints:
-        """Return `count` of the rows `among`, at even distances when they stand by group and class; all when there are fewer."""
+        """Return `count` of the rows `among` (or all), evenly spaced when sorted by group and class."""
         rows = np.lexsort((self.expected, self.units.index)) if self.units.grouped else np.argsort(self.expected, kind="stable")
         rows = rows[among[rows]]
         return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(np.int64)]

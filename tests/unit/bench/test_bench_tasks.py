@@ -1,4 +1,4 @@
-"""The measurement of the worked examples: which there are, and what is read from a finished one."""
+"""The benchmark of the worked examples: their commands, and the figures of a finished run."""
 
 import json
 from pathlib import Path
@@ -14,24 +14,24 @@ from flows.project.params import read_params
 from tests.support.project import ROOT, git, make_project
 
 
-def test_every_task_has_an_example_whose_readme_runs_it() -> None:
+def test_every_task_has_an_example() -> None:
     lines = [line for folder in examples(ROOT) for line in commands(folder / "README.md") if line[0] == "retune"]
 
     assert {read_params(ROOT / settings_of(line)).task for line in lines} == set(tasks.available())
     assert "diagnosis" in {folder.name for folder in examples(ROOT)}
 
 
-def test_a_run_without_a_file_is_about_the_settings_of_the_project() -> None:
+def test_run_without_params_uses_params_yaml() -> None:
     assert [settings_of(line) for line in commands(ROOT / "examples/diagnosis/README.md") if line[0] == "retune"] == ["params.yaml"]
     assert settings_of(["retune", "run", "--params", "a.yaml", "--inline"]) == "a.yaml"
 
 
-def test_an_unknown_example_is_refused_with_the_list() -> None:
-    with pytest.raises(SystemExit, match=r"no example nowhere; there are: .*question_answering"):
+def test_unknown_example_lists_the_names() -> None:
+    with pytest.raises(SystemExit, match=r"no example nowhere; available: .*question_answering"):
         examples(ROOT, ["nowhere"])
 
 
-def test_the_figures_are_those_that_the_gate_decides_on(tmp_path: Path) -> None:
+def test_figures_use_the_metric_of_the_baseline_gate(tmp_path: Path) -> None:
     settings = {"task": "token_classification", "gates": {"baseline": {"metric": "entity_f1", "against": "frequent_tag"}}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
 
@@ -45,11 +45,11 @@ def test_the_figures_are_those_that_the_gate_decides_on(tmp_path: Path) -> None:
         "rows": 90,
         "groups": 60,
     }
-    found = figures(tmp_path / "params.yaml", json.loads(json.dumps(metrics)))
+    row = figures(tmp_path / "params.yaml", json.loads(json.dumps(metrics)))
 
-    assert (found["value"], found["baseline_value"], found["beats_it"]) == (0.8, 0.5, True)
-    assert found["difference_interval"] == pytest.approx([0.2, 0.4])
-    line = table([{"example": "brown/params"} | found | {"seconds": 61.2, "peak_memory_gib": 1.5}])[-1]
+    assert (row["value"], row["baseline_value"], row["beats_it"]) == (0.8, 0.5, True)
+    assert row["difference_interval"] == pytest.approx([0.2, 0.4])
+    line = table([{"example": "brown/params"} | row | {"seconds": 61.2, "peak_memory_gib": 1.5}])[-1]
     assert "| entity_f1 | 0.800 | frequent_tag | 0.500 | +0.300 | +0.200 to +0.400 | 61 s | 1.50 GiB |" in line
 
 
@@ -69,7 +69,7 @@ shutil.copy("tickets.csv", Path(__file__).with_name("labelled.csv"))
 
 
 def make_example(folder: Path, project: Path) -> None:
-    """Two models of the tickets, one of which learns for longer, and the script that compares such a pair."""
+    """Write two models of the tickets, one trained longer, and the script that compares them."""
     folder.mkdir(parents=True)
     settings = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     settings |= {"snapshot": {"source": "labelled.csv"}, "base": {"model": str(project / "base-model")}}
@@ -85,23 +85,23 @@ def make_example(folder: Path, project: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_the_commands_of_an_example_are_run_in_a_clone_and_measured(
+def test_example_commands_run_in_a_clone(
     tiny_base: Path, tickets: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     project = make_project(tmp_path / "project", tiny_base, tickets)
     make_example(project / "examples/tickets", project)
     monkeypatch.setattr(bench.tasks, "ROOT", project)
-    bench.tasks.main(["--only", "tickets", "--json", str(tmp_path / "found.json")])
+    bench.tasks.main(["--only", "tickets", "--json", str(tmp_path / "rows.json")])
 
-    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
-    models = [one for one in found if one["example"] != "tickets/compare"]
-    assert [one["example"] for one in models] == ["tickets/classify", "tickets/classify_alone"]
-    assert all(one["seconds"] > 1 and one["peak_memory_gib"] > 0.05 and one["baseline"] == "majority" for one in models)
-    compared = {one["metric"]: one for one in found if one["example"] == "tickets/compare"}
+    rows = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
+    models = [row for row in rows if row["example"] != "tickets/compare"]
+    assert [row["example"] for row in models] == ["tickets/classify", "tickets/classify_alone"]
+    assert all(row["seconds"] > 1 and row["peak_memory_gib"] > 0.05 and row["baseline"] == "majority" for row in models)
+    compared = {row["metric"]: row for row in rows if row["example"] == "tickets/compare"}
     assert compared["accuracy"]["value"] == pytest.approx(models[0]["value"])
     assert compared["accuracy"]["baseline_value"] == pytest.approx(models[1]["value"])
     low, high = compared["accuracy"]["difference_interval"]
     assert low <= compared["accuracy"]["difference"] <= high
     assert compared["accuracy"]["difference"] == pytest.approx(models[0]["value"] - models[1]["value"])
-    assert capsys.readouterr().out.count("| tickets/") == len(found) == 2 + len(compared)
-    assert not list(project.glob("examples/tickets/labelled.csv"))  # only the clone was run in
+    assert capsys.readouterr().out.count("| tickets/") == len(rows) == 2 + len(compared)
+    assert not list(project.glob("examples/tickets/labelled.csv"))  # only the clone contains it

@@ -9,28 +9,28 @@ from tests.support.gate_cases import against, answered, decided
 from tests.unit.gates.test_champion import pair
 
 
-def beside(gained: int, lost: int) -> Evidence:
+def against_best(gained: int, lost: int) -> Evidence:
     candidate, best = pair(gained, lost)
-    return dataclasses.replace(against(candidate, candidate), anchor=ReferenceModel("2", best))
+    return dataclasses.replace(against(candidate, candidate), best_champion=ReferenceModel("2", best))
 
 
 @pytest.mark.parametrize(("gained", "lost", "outcome"), [(10, 10, Outcome.PASS), (56, 70, Outcome.INCONCLUSIVE), (30, 70, Outcome.FAIL)])
-def test_the_candidate_is_held_against_the_best_champion_so_far(gained, lost, outcome):
-    result = decided("best_champion", beside(gained, lost))
+def test_candidate_is_compared_with_the_best_champion(gained, lost, outcome):
+    result = decided("best_champion", against_best(gained, lost))
 
     assert result.outcome is outcome
     assert "version 2, the best champion so far" in result.reason
 
 
-def test_it_tells_what_it_found_even_where_the_present_champion_is_beaten():
+def test_worse_than_best_fails_even_if_better_than_champion():
     candidate, best = pair(30, 70)
-    evidence = dataclasses.replace(against(candidate, pair(0, 300)[0]), anchor=ReferenceModel("2", best))
+    evidence = dataclasses.replace(against(candidate, pair(0, 300)[0]), best_champion=ReferenceModel("2", best))
 
     assert decided("champion", evidence).outcome is Outcome.PASS
     assert decided("best_champion", evidence).outcome is Outcome.FAIL
 
 
-def test_without_another_there_is_nothing_to_be_held_against():
+def test_champion_that_is_the_best_passes():
     result = decided("best_champion", against(*pair(10, 10)))
 
     assert result.outcome is Outcome.PASS
@@ -38,25 +38,25 @@ def test_without_another_there_is_nothing_to_be_held_against():
 
 
 @pytest.mark.parametrize(("margin", "outcome"), [(0.05, Outcome.PASS), (0.01, Outcome.INCONCLUSIVE)])
-def test_the_margin_is_its_own(margin, outcome):
-    assert decided("best_champion", beside(30, 40), margin=margin).outcome is outcome
+def test_margin_is_independent_of_the_champion_gate(margin, outcome):
+    assert decided("best_champion", against_best(30, 40), margin=margin).outcome is outcome
 
 
-def test_an_anchor_that_cannot_be_scored_asks_a_person():
-    evidence = dataclasses.replace(against(*pair(10, 10)), anchor=ReferenceModel("2", None, "its package is gone"))
+def test_unscorable_best_champion_is_inconclusive():
+    evidence = dataclasses.replace(against(*pair(10, 10)), best_champion=ReferenceModel("2", None, "its package is gone"))
     result = decided("best_champion", evidence)
 
     assert result.outcome is Outcome.INCONCLUSIVE
     assert "version 2, the best champion so far, cannot be scored: its package is gone" in result.reason
 
 
-def test_an_anchor_of_other_labels_is_compared_on_common_rows_or_not_at_all():
+def test_other_labels_are_compared_on_common_rows():
     candidate = answered(np.ones(900, bool))
     other = dataclasses.replace(candidate, labels=("billing", "printer", "x"))
     none = dataclasses.replace(candidate, labels=("x", "y", "z"))
 
-    assert decided("best_champion", dataclasses.replace(against(candidate, None), anchor=ReferenceModel("2", other))).n == 300
+    assert decided("best_champion", dataclasses.replace(against(candidate, None), best_champion=ReferenceModel("2", other))).n == 300
     assert (
-        decided("best_champion", dataclasses.replace(against(candidate, None), anchor=ReferenceModel("2", none))).outcome
+        decided("best_champion", dataclasses.replace(against(candidate, None), best_champion=ReferenceModel("2", none))).outcome
         is Outcome.INCONCLUSIVE
     )

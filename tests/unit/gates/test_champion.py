@@ -10,10 +10,10 @@ from tests.support.gate_cases import against, answered, decided
 
 
 def pair(gained: int, lost: int, n: int = 1000, groups: np.ndarray | None = None):
-    mine, theirs = np.arange(n) % 10 != 0, np.arange(n) % 10 != 0
-    theirs[np.flatnonzero(mine)[:gained]] = False
-    mine[np.flatnonzero(mine)[gained : gained + lost]] = False
-    return answered(mine, groups), answered(theirs, groups)
+    right, champion_right = np.arange(n) % 10 != 0, np.arange(n) % 10 != 0
+    champion_right[np.flatnonzero(right)[:gained]] = False
+    right[np.flatnonzero(right)[gained : gained + lost]] = False
+    return answered(right, groups), answered(champion_right, groups)
 
 
 def champion(gained: int, lost: int, n: int = 1000, **settings):
@@ -25,22 +25,22 @@ def champion(gained: int, lost: int, n: int = 1000, **settings):
     ("gained", "lost", "outcome"),
     [
         (10, 10, Outcome.PASS),
-        (4, 10, Outcome.PASS),  # worse, and by no more than the margin
-        (0, 9, Outcome.PASS),  # significantly worse, and by no more than the margin
+        (4, 10, Outcome.PASS),  # worse, within the margin
+        (0, 9, Outcome.PASS),  # significantly worse, within the margin
         (56, 70, Outcome.INCONCLUSIVE),
         (30, 70, Outcome.FAIL),
     ],
 )
-def test_a_candidate_may_be_worse_by_less_than_the_margin(metric, gained, lost, outcome):
+def test_interval_within_the_margin_passes(metric, gained, lost, outcome):
     assert champion(gained, lost, metric=metric).outcome is outcome
 
 
 @pytest.mark.parametrize(("gained", "lost", "outcome"), [(10, 10, Outcome.INCONCLUSIVE), (30, 10, Outcome.PASS), (10, 30, Outcome.FAIL)])
-def test_superiority_asks_for_a_better_candidate(gained, lost, outcome):
+def test_superiority_requires_a_better_candidate(gained, lost, outcome):
     assert champion(gained, lost, aim="superiority", margin=0).outcome is outcome
 
 
-def test_the_threshold_is_minus_the_margin():
+def test_threshold_is_minus_the_margin():
     result = champion(10, 10, margin=0.03)
 
     assert result.threshold == -0.03
@@ -48,7 +48,7 @@ def test_the_threshold_is_minus_the_margin():
     assert result.n == 1000
 
 
-def test_the_margin_that_would_change_it_does():
+def test_margin_in_change_changes_the_outcome():
     result = champion(56, 70)
     turned = float(str(result.change).split("above ")[1].split(",")[0])
 
@@ -56,32 +56,35 @@ def test_the_margin_that_would_change_it_does():
     assert champion(56, 70, margin=turned - 0.001).outcome is Outcome.INCONCLUSIVE
 
 
-def test_an_undecided_comparison_says_how_many_rows_an_equal_model_would_need():
+def test_reason_contains_the_rows_an_equal_model_needs():
     # The formula 6.18 psi / m² for 80 % at 5 %: psi = 0.16, m = 0.02.
     needed = int(champion(80, 80).reason.split("; with ")[1].split(" test")[0].replace(",", ""))
 
     assert needed == pytest.approx(6.18 * 0.16 / 0.02**2, rel=0.02)
 
 
-def test_beyond_the_margin_no_number_of_rows_would_do():
+def test_no_number_of_rows_helps_beyond_the_margin():
     result = champion(80, 101)
 
     assert result.outcome is Outcome.INCONCLUSIVE
     assert "no number of test rows would pass it" in result.reason
 
 
-def test_better_and_not_proven_so_says_how_many_rows_would_prove_it():
+def test_undecided_superiority_contains_the_needed_rows():
     result = champion(90, 71, aim="superiority", margin=0)
     needed = int(result.reason.split("; with ")[1].split(" test")[0].replace(",", ""))
 
     assert result.outcome is Outcome.INCONCLUSIVE
-    assert "accuracy difference +0.019 to champion version 4 does not settle gates.champion.aim superiority (90 % interval" in result.reason
-    assert result.reason.endswith("test rows (now 1,000) a model that is truly so much better passes in 80 % of cases")
+    assert (
+        "accuracy difference +0.019 to champion version 4 is inconclusive for gates.champion.aim superiority (90 % interval"
+        in result.reason
+    )
+    assert result.reason.endswith("test rows (now 1,000) a model that is better by this difference passes in 80 % of cases")
     assert needed == pytest.approx(6.18 * (0.161 - 0.019**2) / 0.019**2, rel=0.03)
     assert champion(90 * needed // 1000, 71 * needed // 1000, needed, aim="superiority", margin=0).outcome is Outcome.PASS
 
 
-def test_what_would_change_superiority_is_a_setting_that_is_allowed():
+def test_change_of_superiority_is_a_valid_setting():
     result = champion(90, 71, aim="superiority", margin=0)
     turned = float(str(result.change).removeprefix("PASS with aim: non_inferiority and a margin above ").split(",")[0])
 
@@ -91,21 +94,21 @@ def test_what_would_change_superiority_is_a_setting_that_is_allowed():
 
 
 @pytest.mark.parametrize(("gained", "lost"), [(20, 20), (20, 22)])
-def test_what_is_not_better_is_never_proven_to_be(gained, lost):
+def test_no_number_of_rows_helps_if_not_better(gained, lost):
     result = champion(gained, lost, aim="superiority", margin=0)
 
     assert result.outcome is Outcome.INCONCLUSIVE
     assert result.reason.endswith("no number of test rows would pass it: the candidate is not better")
 
 
-def test_a_metric_besides_may_veto():
-    """Accuracy is equal, and the rare class is lost: the mean over classes falls."""
+def test_additional_metric_rejects():
+    """Accuracy is equal, but the rare class is lost: macro-F1 falls."""
     labels = ("common", "rare")
     expected = np.array([0] * 1800 + [1] * 200)
-    theirs, mine = expected.copy(), expected.copy()
-    theirs[:90] = 1  # 90 wrong among the common
-    mine[1800:1890] = 0  # 90 wrong among the rare
-    mine_, theirs_ = (
+    champion_right, right = expected.copy(), expected.copy()
+    champion_right[:90] = 1  # 90 errors in the common class
+    right[1800:1890] = 0  # 90 errors in the rare class
+    candidate, champion = (
         dataclasses.replace(
             answered(np.ones(2000, bool)),
             expected=np.array(labels)[expected],
@@ -113,9 +116,9 @@ def test_a_metric_besides_may_veto():
             probabilities=np.eye(2)[answers],
             labels=labels,
         )
-        for answers in (mine, theirs)
+        for answers in (right, champion_right)
     )
-    evidence = against(mine_, theirs_)
+    evidence = against(candidate, champion)
 
     assert decided("champion", evidence, also=[]).outcome is Outcome.PASS
     failed = decided("champion", evidence, also=["macro_f1"])
@@ -123,46 +126,46 @@ def test_a_metric_besides_may_veto():
     assert "macro_f1 is worse than that of champion version 4 by 0.053" in failed.reason
 
 
-def test_notes_give_power_mcnemar_and_a_bootstrap_that_agrees():
+def test_notes_contain_power_mcnemar_and_bootstrap():
     result = champion(60, 40)
     low, high = (float(end) for end in result.notes[2].removeprefix("cross-check, percentile bootstrap: ").split(" to "))
 
     assert result.notes[0].startswith("minimum detectable effect: 0.025 (80 % power, one-sided 5.00%)")
-    assert result.notes[1].startswith("McNemar: 60 rows only the candidate has right, 40 only the other, mid-p 0.04")
+    assert result.notes[1].startswith("McNemar: only the candidate is correct on 60 rows, only the other model on 40, mid-p 0.04")
     assert (low, high) == pytest.approx((result.low, result.high), abs=0.003)
 
 
 def with_other_labels() -> tuple:
-    """The champion is right on all it knows, never heard of `device`, and still knows `printer`."""
+    """Return a candidate, and a champion that is correct on its labels, lacks `device` and knows `printer`."""
     candidate = answered(np.arange(1200) % 20 != 0)
     old = ("billing", "network", "printer")
     predicted = np.where(candidate.expected == "device", "printer", candidate.expected)
     return candidate, dataclasses.replace(candidate, predicted=predicted, probabilities=np.eye(3)[np.zeros(1200, int)], labels=old)
 
 
-def test_a_champion_without_a_label_is_compared_on_the_labels_that_both_know():
+def test_new_labels_common_compares_common_labels():
     result = decided("champion", against(*with_other_labels()), margin=0.1)
 
     assert result.estimate == pytest.approx(-0.05, abs=0.002)
     assert result.n == 800
-    assert "the candidate alone knows device; the other alone knows printer; compared on 800 of 1,200 rows" in result.notes
+    assert "only the candidate knows device; only the other model knows printer; compared on 800 of 1,200 rows" in result.notes
 
 
-def test_or_what_it_does_not_know_counts_as_wrong():
+def test_new_labels_wrong_counts_unknown_labels_as_wrong():
     result = decided("champion", against(*with_other_labels()), new_labels="wrong")
 
     assert result.estimate > 0.25
     assert result.outcome is Outcome.PASS
 
 
-def test_or_a_person_is_asked():
+def test_new_labels_ask_is_inconclusive():
     result = decided("champion", against(*with_other_labels()), new_labels="ask")
 
     assert result.outcome is Outcome.INCONCLUSIVE
-    assert "the candidate alone knows device" in result.reason
+    assert "only the candidate knows device" in result.reason
 
 
-def test_a_person_is_asked_only_for_a_label_that_is_new():
+def test_new_labels_ask_ignores_removed_labels():
     candidate, _ = with_other_labels()
     more, fewer = (dataclasses.replace(candidate, labels=labels) for labels in ((*candidate.labels, "printer"), candidate.labels[:2]))
 
@@ -170,7 +173,7 @@ def test_a_person_is_asked_only_for_a_label_that_is_new():
     assert decided("champion", against(candidate, fewer), new_labels="ask").outcome is Outcome.INCONCLUSIVE
 
 
-def test_a_champion_that_cannot_be_scored_is_never_a_silent_pass():
+def test_unscorable_champion_is_inconclusive_or_skipped():
     candidate = answered(np.ones(300, bool))
     evidence = dataclasses.replace(against(candidate, None), champion=ReferenceModel("3", None, "it was deleted from the registry"))
 
@@ -194,7 +197,7 @@ def test_contradictory_margins_are_refused(raw, message):
         GatesParams.parse({"champion": raw}, "gates")
 
 
-def test_fewer_than_fifty_groups_settle_nothing():
+def test_fewer_than_fifty_groups_are_inconclusive():
     groups = np.array([f"g{i % 49}" for i in range(1000)])
 
     assert decided("champion", against(*pair(300, 0, groups=groups))).outcome is Outcome.INCONCLUSIVE

@@ -20,73 +20,73 @@ def blocks(milliseconds: float, spread: float = 0.02, pairs: int = 20, requests:
     return tuple(tuple(row) for row in (milliseconds / 1000 * np.exp(noise)).tolist())
 
 
-def cost(mine: float, theirs: float | None = None, batch_size: int = 1, spread: float = 0.02, **more) -> Cost:
-    champion = None if theirs is None else blocks(theirs, spread, seed=1)
-    timed = Timed(batch_size=batch_size, candidate=blocks(mine, spread), champion=champion)
-    weights = {"candidate": WEIGHT, "champion": None if theirs is None else WEIGHT}
+def cost(candidate_ms: float, champion_ms: float | None = None, batch_size: int = 1, spread: float = 0.02, **more) -> Cost:
+    champion = None if champion_ms is None else blocks(champion_ms, spread, seed=1)
+    timed = Timed(batch_size=batch_size, candidate=blocks(candidate_ms, spread), champion=champion)
+    weights = {"candidate": WEIGHT, "champion": None if champion_ms is None else WEIGHT}
     return Cost(timed=(timed,), **{**weights, **more})
 
 
-def judged(found: Cost | None, evidence: Evidence | None = None, **settings) -> GateResult:
-    champion = answered(RIGHT) if found is not None and found.champion is not None else None
+def judge(measured: Cost | None, evidence: Evidence | None = None, **settings) -> GateResult:
+    champion = answered(RIGHT) if measured is not None and measured.champion is not None else None
     evidence = evidence or against(answered(RIGHT), champion)
-    return decided("cost", dataclasses.replace(evidence, cost=found), **settings)
+    return decided("cost", dataclasses.replace(evidence, cost=measured), **settings)
 
 
 @pytest.mark.parametrize(
-    ("mine", "outcome"),
+    ("candidate_ms", "outcome"),
     [(5.0, Outcome.PASS), (10.0, Outcome.PASS), (10.8, Outcome.PASS), (11.0, Outcome.INCONCLUSIVE), (12.0, Outcome.FAIL)],
 )
-def test_slower_is_slower_than_the_champions_times_the_ratio(mine, outcome):
-    result = judged(cost(mine, 10.0))
+def test_latency_ratio_decides_by_its_interval(candidate_ms, outcome):
+    result = judge(cost(candidate_ms, 10.0))
 
     assert result.outcome is outcome
     assert result.role is Role.BLOCKING
     assert result.threshold == 1.1
-    assert result.estimate == pytest.approx(mine / 10, rel=0.03)
+    assert result.estimate == pytest.approx(candidate_ms / 10, rel=0.03)
     assert len(result.hypotheses) == 2
     if outcome is Outcome.FAIL:
         assert "over that of champion version 4: 1.2" in result.reason
         assert "is beyond gates.cost.slower_than 1.1" in result.reason
 
 
-def test_the_limit_that_is_nearest_is_the_one_that_is_told():
-    reason = judged(cost(10.8, 10.0), p50_ms=100).reason
+def test_reason_is_the_nearest_limit():
+    reason = judge(cost(10.8, 10.0), p50_ms=100).reason
 
     assert reason.endswith("within gates.cost.slower_than 1.1, and 2 more")
-    assert "more" not in judged(cost(10.0), p50_ms=100).reason
+    assert "more" not in judge(cost(10.0), p50_ms=100).reason
 
 
-def test_without_champion_and_budget_nothing_is_asked():
+def test_gate_without_limits_is_not_asked():
     alone = cost(10.0)
 
-    assert (judged(alone).shown, judged(alone).reason.partition(":")[0]) == ("NOT ASKED", "not asked")
-    assert judged(alone, size_mib=500).asked
-    assert judged(alone, p50_ms=100).asked
+    assert (judge(alone).shown, judge(alone).reason.partition(":")[0]) == ("NOT ASKED", "not asked")
+    assert judge(alone, size_mib=500).asked
+    assert judge(alone, p50_ms=100).asked
 
 
 def test_swapping_the_versions_mirrors_the_interval():
-    forth, back = judged(cost(10.0, 9.0)), judged(cost(9.0, 10.0))
+    forth, back = judge(cost(10.0, 9.0)), judge(cost(9.0, 10.0))
     swapped = Timed(batch_size=1, candidate=blocks(9.0, seed=1), champion=blocks(10.0))
-    back = judged(Cost(timed=(swapped,), candidate=WEIGHT, champion=WEIGHT))
+    back = judge(Cost(timed=(swapped,), candidate=WEIGHT, champion=WEIGHT))
 
     for one, other in zip(forth.hypotheses, back.hypotheses, strict=True):
         assert one.low == pytest.approx(1 / other.high)
         assert one.high == pytest.approx(1 / other.low)
 
 
-def test_a_tail_that_grew_fails_though_the_median_did_not():
+def test_slower_tail_fails():
     slow = tuple((*block[:-2], block[-2] * 3, block[-1] * 3) for block in blocks(10.0))
-    result = judged(Cost(timed=(Timed(batch_size=1, candidate=slow, champion=blocks(10.0, seed=1)),), candidate=WEIGHT, champion=WEIGHT))
+    result = judge(Cost(timed=(Timed(batch_size=1, candidate=slow, champion=blocks(10.0, seed=1)),), candidate=WEIGHT, champion=WEIGHT))
 
     assert result.outcome is Outcome.FAIL
     assert result.reason.startswith("95 % quantile of requests with 1 texts")
     assert [way.rejected for way in result.hypotheses] == [False, True]
 
 
-def test_every_batch_size_is_held_against_the_champion():
+def test_every_batch_size_is_compared():
     timed = (*cost(10.0, 10.0).timed, *cost(200.0, 100.0, batch_size=32).timed)
-    result = judged(Cost(timed=timed, candidate=WEIGHT, champion=WEIGHT))
+    result = judge(Cost(timed=timed, candidate=WEIGHT, champion=WEIGHT))
 
     assert result.outcome is Outcome.FAIL
     assert len(result.hypotheses) == 4
@@ -109,30 +109,30 @@ def test_every_batch_size_is_held_against_the_champion():
         ({"memory_mib": 699.0}, Outcome.FAIL),
     ],
 )
-def test_budgets_hold_without_a_champion(budget, outcome):
-    result = judged(cost(10.0), **budget)
+def test_budgets_apply_without_a_champion(budget, outcome):
+    result = judge(cost(10.0), **budget)
 
     assert result.outcome is outcome
     (name,) = [name for name in budget if name in result.reason][:1] or [""]
     assert name or outcome is Outcome.PASS
 
 
-def test_latency_budgets_are_of_the_smallest_batch_and_throughput_of_the_largest():
+def test_budgets_use_the_smallest_and_largest_batch():
     timed = (*cost(100.0, batch_size=32).timed, *cost(10.0).timed)
-    result = judged(Cost(timed=timed, candidate=WEIGHT), p50_ms=12, throughput=300)
+    result = judge(Cost(timed=timed, candidate=WEIGHT), p50_ms=12, throughput=300)
 
     assert result.outcome is Outcome.PASS
     assert [way.estimate for way in result.hypotheses] == [pytest.approx(10, rel=0.03), pytest.approx(320, rel=0.03)]
 
 
-def test_both_sizes_over_their_budgets_are_told_together():
-    assert judged(cost(10.0), size_mib=1, memory_mib=1).reason == (
+def test_reason_contains_both_exceeded_sizes():
+    assert judge(cost(10.0), size_mib=1, memory_mib=1).reason == (
         "the package of 90.0 MiB exceeds gates.cost.size_mib 1; memory of 700.0 MiB exceeds gates.cost.memory_mib 1"
     )
 
 
-def test_without_champion_and_budget_there_is_nothing_to_fail_by():
-    result = judged(cost(10.0))
+def test_times_are_reported_without_limits():
+    result = judge(cost(10.0))
 
     assert result.outcome is Outcome.PASS
     assert result.hypotheses == ()
@@ -141,29 +141,29 @@ def test_without_champion_and_budget_there_is_nothing_to_fail_by():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, -1.0])
-def test_a_time_that_is_none_decides_nothing(bad):
+def test_invalid_time_is_inconclusive(bad):
     broken = (*blocks(10.0)[:-1], (bad,) * 10)
     for timed in (
         Timed(batch_size=1, candidate=broken, champion=blocks(10.0)),
         Timed(batch_size=1, candidate=blocks(10.0), champion=broken),
     ):
-        result = judged(Cost(timed=(timed,), candidate=WEIGHT, champion=WEIGHT))
+        result = judge(Cost(timed=(timed,), candidate=WEIGHT, champion=WEIGHT))
 
         assert result.outcome is Outcome.INCONCLUSIVE
-        assert "no positive number of seconds" in result.reason
+        assert "not a positive number of seconds" in result.reason
 
 
-def test_memory_that_is_not_a_number_is_over_its_budget():
+def test_nan_memory_exceeds_the_budget():
     heavy = Weight(package_bytes=1, peak_memory_mib=float("nan"))
 
-    assert judged(cost(10.0, candidate=heavy), memory_mib=1000).outcome is Outcome.FAIL
+    assert judge(cost(10.0, candidate=heavy), memory_mib=1000).outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("measured", "message"),
     [
-        (None, "nothing was timed"),
-        (Cost(timed=(), candidate=WEIGHT), "nothing was timed"),
+        (None, "no request was timed"),
+        (Cost(timed=(), candidate=WEIGHT), "no request was timed"),
         (Cost(timed=(Timed(batch_size=1, candidate=((1.0,),)),), candidate=WEIGHT), "not timed in pairs"),
         (Cost(timed=(Timed(batch_size=1, candidate=((), ())),), candidate=WEIGHT), "missing"),
         (
@@ -172,41 +172,41 @@ def test_memory_that_is_not_a_number_is_over_its_budget():
         ),
     ],
 )
-def test_what_was_not_measured_is_said(found, said):
-    result = judged(found)
+def test_missing_times_are_inconclusive(measured, message):
+    result = judge(measured)
 
     assert result.outcome is Outcome.INCONCLUSIVE
-    assert said in result.reason
+    assert message in result.reason
 
 
-def test_a_champion_that_was_not_timed_is_said_unless_it_cannot_be_asked():
-    silent = against(answered(RIGHT), answered(RIGHT))
-    broken = dataclasses.replace(silent, champion=ReferenceModel("4", None, "its package is gone"))
+def test_untimed_champion_is_reported():
+    unscored = against(answered(RIGHT), answered(RIGHT))
+    broken = dataclasses.replace(unscored, champion=ReferenceModel("4", None, "its package is gone"))
 
-    assert judged(cost(10.0), silent).reason == "champion version 4 was not timed"
-    unasked = judged(cost(10.0), broken)
-    assert (unasked.outcome, unasked.reason) == (Outcome.INCONCLUSIVE, "champion version 4 cannot be scored: its package is gone")
+    assert judge(cost(10.0), unscored).reason == "champion version 4 was not timed"
+    result = judge(cost(10.0), broken)
+    assert (result.outcome, result.reason) == (Outcome.INCONCLUSIVE, "champion version 4 cannot be scored: its package is gone")
 
 
 @pytest.mark.parametrize(
-    ("budget", "outcome", "said"),
+    ("budget", "outcome", "message"),
     [
         ({"p50_ms": 100}, Outcome.INCONCLUSIVE, "champion version 4 cannot be scored: its package is gone; p50 of a request with 1 texts"),
         ({"p50_ms": 1}, Outcome.FAIL, "p50 of a request with 1 texts"),
         ({"size_mib": 1}, Outcome.FAIL, "the package of 90.0 MiB exceeds gates.cost.size_mib 1"),
     ],
 )
-def test_a_champion_that_cannot_be_asked_leaves_the_budgets(budget, outcome, said):
+def test_budgets_apply_with_an_unscorable_champion(budget, outcome, message):
     broken = dataclasses.replace(against(answered(RIGHT), None), champion=ReferenceModel("4", None, "its package is gone"))
-    result = judged(cost(10.0), broken, **budget)
+    result = judge(cost(10.0), broken, **budget)
 
     assert result.outcome is outcome
-    assert result.reason.startswith(said)
+    assert result.reason.startswith(message)
     assert result.change is None or outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize(
-    ("mine", "outcome", "said"),
+    ("candidate_ms", "outcome", "message"),
     [
         ({}, Outcome.PASS, ""),
         ({"package_bytes": 135 << 20, "peak_memory_mib": 1050.0}, Outcome.PASS, ""),
@@ -223,50 +223,50 @@ def test_a_champion_that_cannot_be_asked_leaves_the_budgets(budget, outcome, sai
         ({"peak_memory_mib": float("nan")}, Outcome.FAIL, "memory of nan MiB exceeds"),
     ],
 )
-def test_a_package_and_memory_are_held_against_the_champions(mine, outcome, said):
-    heavy = WEIGHT.model_copy(update=mine)
-    result = judged(cost(10.0, 10.0, candidate=heavy))
+def test_package_and_memory_are_compared(candidate_ms, outcome, message):
+    heavy = WEIGHT.model_copy(update=candidate_ms)
+    result = judge(cost(10.0, 10.0, candidate=heavy))
 
     assert result.outcome is outcome
-    assert result.reason.startswith(said)
-    assert judged(cost(10.0, 10.0, candidate=heavy), bigger_than=None).outcome is Outcome.PASS
-    assert judged(cost(10.0, 10.0, candidate=heavy), against(answered(RIGHT), None)).outcome is Outcome.PASS
+    assert result.reason.startswith(message)
+    assert judge(cost(10.0, 10.0, candidate=heavy), bigger_than=None).outcome is Outcome.PASS
+    assert judge(cost(10.0, 10.0, candidate=heavy), against(answered(RIGHT), None)).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize("unknown", [{"peak_memory_mib": float("nan")}, {"peak_memory_mib": 0.0}])
-def test_what_was_not_measured_of_the_champion_is_not_compared(unknown):
+def test_unmeasured_champion_memory_is_not_compared(unknown):
     light = WEIGHT.model_copy(update=unknown)
 
-    assert judged(cost(10.0, 10.0, champion=light)).outcome is Outcome.PASS
-    assert judged(cost(10.0, 10.0, champion=light.model_copy(update={"package_bytes": 1}))).outcome is Outcome.FAIL
+    assert judge(cost(10.0, 10.0, champion=light)).outcome is Outcome.PASS
+    assert judge(cost(10.0, 10.0, champion=light.model_copy(update={"package_bytes": 1}))).outcome is Outcome.FAIL
 
 
-def test_a_busy_machine_cannot_reject():
-    result = judged(cost(30.0, 10.0, others=0.6), p50_ms=1)
+def test_busy_machine_is_inconclusive():
+    result = judge(cost(30.0, 10.0, others=0.6), p50_ms=1)
 
     assert (result.outcome, result.may_pass) == (Outcome.INCONCLUSIVE, True)
     assert "other processes used 60 % of the processors, above gates.cost.max_others 0.25" in result.reason
-    assert judged(cost(30.0, 10.0, others=0.6), max_others=0.7).outcome is Outcome.FAIL
-    assert judged(cost(10.0, others=0.6), size_mib=1).outcome is Outcome.FAIL
+    assert judge(cost(30.0, 10.0, others=0.6), max_others=0.7).outcome is Outcome.FAIL
+    assert judge(cost(10.0, others=0.6), size_mib=1).outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
-        ({"batch_sizes": [1, 1]}, "different whole numbers"),
+        ({"batch_sizes": [1, 1]}, "different integers"),
         ({"batch_sizes": [0]}, "different"),
         ({"pairs": 19}, "20"),
         ({"p50_ms": 0}, "0"),
         ({"bigger_than": 0.9}, "1"),
     ],
 )
-def test_settings_that_measure_nothing_are_refused(settings, said):
-    with pytest.raises(ValueError, match=said):
+def test_invalid_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
         Params.model_validate(settings)
 
 
 def machine(rng: np.random.Generator, repetitions: int, requests: int) -> np.ndarray:
-    """Logarithms of the seconds (repetitions, requests) of a machine that drifts by 10 %, wanders (AR(1), 0.9), and has bursts of +30 %."""
+    """Return log seconds (repetitions, requests) of hardware with 10 % drift, AR(1) noise (0.9) and bursts of +30 %."""
     wander = signal.lfilter([1], [1, -0.9], rng.normal(0, 0.02, (repetitions, requests)), axis=1)
     drift = np.linspace(0, 0.1, requests) * rng.choice([-1, 1], (repetitions, 1))
     bursts = signal.lfilter(np.ones(8), [1], rng.random((repetitions, requests)) < 0.01, axis=1) > 0
@@ -274,8 +274,8 @@ def machine(rng: np.random.Generator, repetitions: int, requests: int) -> np.nda
 
 
 @pytest.mark.slow
-def test_an_equally_fast_version_is_called_slower_in_at_most_five_percent_of_cases():
-    # Measured at the limit itself: with slower_than 1 two equal versions are the hardest case. 20 pairs of blocks of 10 requests.
+def test_equal_version_is_rejected_in_at_most_5_percent():
+    # With slower_than 1 two equal versions are the hardest case. 20 pairs of blocks of 10 requests.
     rng, repetitions, pairs, requests = np.random.default_rng(1), 1500, 20, 10
     seconds = np.exp(machine(rng, repetitions, 2 * pairs * requests)).reshape(repetitions, pairs, 2, requests)
     units = Units.from_groups(np.arange(pairs))
@@ -290,7 +290,7 @@ def test_an_equally_fast_version_is_called_slower_in_at_most_five_percent_of_cas
 
     assert all(count / repetitions <= 0.05 + 3 * error for count in rejected.values()), rejected
 
-    # The same requests, one version after the other and each request taken as independent: what is usually done.
+    # The usual method, for comparison: one version after the other, and requests taken as independent.
     halves = np.log(seconds).reshape(repetitions, 2, -1)
     welch = stats.ttest_ind(halves[:, 0], halves[:, 1], axis=1, equal_var=False, alternative="greater").pvalue
     assert np.mean(welch <= 0.05) > 0.3

@@ -1,4 +1,4 @@
-"""A champion that lacks labels which answers are made of, as tags: compared on the rows it can know, or as the settings say."""
+"""A champion that lacks labels of label-based answers such as tags, under each value of gates.champion.new_labels."""
 
 from dataclasses import replace
 
@@ -17,49 +17,49 @@ KNOWN = np.arange(400) % 4 != 0
 
 
 def lacking(known=KNOWN):
-    """Evidence whose champion finds nothing on the rows with the label that it lacks."""
-    found = evidence()
-    poor = found.champion.predictions
+    """Return evidence with a champion that finds nothing on the rows with the label that it lacks."""
+    base = evidence()
+    poor = base.champion.predictions
     measured = {name: np.where(known | (name == "expected"), values, 0.0) for name, values in poor.measured.items()}
-    rival = ReferenceModel("4", replace(poor, measured=measured), None, ("B-NEW",), known)
-    return replace(found, champion=rival, anchor=rival)
+    reference = ReferenceModel("4", replace(poor, measured=measured), None, ("B-NEW",), known)
+    return replace(base, champion=reference, best_champion=reference)
 
 
-def champion(new_labels, found=None):
+def champion(new_labels, base=None):
     settings = {"metric": "entity_f1", "also": [], "margin": 0.05, "new_labels": new_labels}
-    return decided("champion", found or lacking(), **settings)
+    return decided("champion", base or lacking(), **settings)
 
 
-def test_common_compares_where_both_know_the_labels_and_says_so():
+def test_common_compares_rows_with_common_labels():
     result = champion("common")
 
     assert result.estimate == pytest.approx(0.0, abs=1e-12)
     assert result.n == KNOWN.sum()
-    assert "the candidate alone knows B-NEW; compared on 300 of 400 rows" in result.notes
+    assert "only the candidate knows B-NEW; compared on 300 of 400 rows" in result.notes
 
 
-def test_wrong_counts_what_it_lacks_against_it():
+def test_wrong_counts_unknown_labels_as_wrong():
     result = champion("wrong")
 
     assert result.estimate > 0.05
     assert result.n == 400
 
 
-def test_ask_leaves_it_to_a_person():
+def test_ask_is_inconclusive():
     result = champion("ask")
 
     assert result.outcome is Outcome.INCONCLUSIVE
-    assert "has other labels: the candidate alone knows B-NEW" in result.reason
+    assert "has other labels: only the candidate knows B-NEW" in result.reason
 
 
-def test_one_that_knows_no_row_is_not_compared():
-    found = lacking(np.zeros(400, dtype=bool))
+def test_champion_that_knows_no_row_is_not_compared():
+    base = lacking(np.zeros(400, dtype=bool))
 
-    assert "knows none of the test set's labels" in champion("common", found).reason
-    assert "knows none of the test set's labels" in decided("best_champion", found, metric="entity_f1").reason
+    assert "knows none of the test set's labels" in champion("common", base).reason
+    assert "knows none of the test set's labels" in decided("best_champion", base, metric="entity_f1").reason
 
 
-def test_the_anchor_is_compared_on_common_rows():
+def test_best_champion_is_compared_on_common_rows():
     assert decided("best_champion", lacking(), metric="entity_f1", margin=0.05).n == KNOWN.sum()
 
 
@@ -70,20 +70,20 @@ def test_the_anchor_is_compared_on_common_rows():
         ("text_classification", {"kind": "multi"}, ("a", "b"), ['["a"]', '["b", "c"]', "[]"], ("c",)),
     ],
 )
-def test_a_row_is_known_by_all_of_its_labels(name, options, labels, cells, unknown):
+def test_row_is_known_if_all_its_labels_are(name, options, labels, cells, unknown):
     task = tasks.load(name, options)
     rows = pd.DataFrame({"id": list("xyz"), "text": ["u v"] * 3, "tokens": ["u v"] * 3, "tags": cells, "label": cells})
     rows, faults = task.read(rows)
     assert not faults
 
-    found, known = unknown_labels(task, rows, task.names(labels))
+    missing, known = unknown_labels(task, rows, task.names(labels))
 
-    assert found == unknown
+    assert missing == unknown
     assert known.tolist() == [True, False, True]
     assert unknown_labels(task, rows, {*task.names(labels), *unknown}) == ((), None)
 
 
-def test_another_scheme_of_the_same_types_is_not_strange():
+def test_other_scheme_with_the_same_types_is_known():
     task = tasks.load("token_classification", {"data": "spans", "scheme": "BIOES"})
     spans = ['[[0, 3, "PER"]]', "[]", '[[8, 11, "LOC"]]']
     rows, faults = task.read(pd.DataFrame({"id": list("xyz"), "text": ["Ada met Bob"] * 3, "spans": spans}))
@@ -91,6 +91,6 @@ def test_another_scheme_of_the_same_types_is_not_strange():
     assert not faults
 
     assert unknown_labels(task, rows, champion.names(("O", "B-PER", "I-PER", "B-LOC", "I-LOC"))) == ((), None)
-    found, known = unknown_labels(task, rows, champion.names(("O", "B-PER", "I-PER")))
-    assert found == ("LOC",)
+    missing, known = unknown_labels(task, rows, champion.names(("O", "B-PER", "I-PER")))
+    assert missing == ("LOC",)
     assert known.tolist() == [True, True, False]

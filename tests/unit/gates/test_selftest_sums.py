@@ -1,4 +1,4 @@
-"""The self-test and the gates where a task has measures of its own."""
+"""The self-test and the gates with task-specific metrics."""
 
 from dataclasses import replace
 
@@ -25,31 +25,39 @@ PARAMS = GatesParams.parse(
 
 def evidence(count=400, seed=1, **rest) -> Evidence:
     generator = np.random.default_rng(seed)
-    theirs = documents(generator, count, 0.7, 0.8, 0.2)
-    candidate, other = predictions(np.arange(count), **theirs), predictions(np.arange(count), **theirs)
-    yardstick = AdditiveMetrics.from_predictions(candidate, MEASURES, lambda found: found.measured)
+    statistics = documents(generator, count, 0.7, 0.8, 0.2)
+    candidate, other = predictions(np.arange(count), **statistics), predictions(np.arange(count), **statistics)
+    metric_set = AdditiveMetrics.from_predictions(candidate, MEASURES, lambda predictions: predictions.measured)
     return Evidence(
-        candidate, {"tfidf": other}, ReferenceModel("4", other), 10, anchor=ReferenceModel("3", other), yardstick=yardstick, look=1, **rest
+        candidate,
+        {"tfidf": other},
+        ReferenceModel("4", other),
+        10,
+        best_champion=ReferenceModel("3", other),
+        metric_set=metric_set,
+        candidate_number=1,
+        **rest,
     )
 
 
-def test_gates_that_decide_rightly_are_told_what_they_were_tried_on():
-    said = selftest(replace(evidence(), level=0.01), PARAMS)
+def test_correct_gates_pass_the_selftest():
+    sentences = selftest(replace(evidence(), level=0.01), PARAMS)
 
-    assert said[0].startswith("a model against itself: baseline INCONCLUSIVE, champion ")
-    assert sum("FAIL; exchanged: every interval mirrored" in one for one in said) == 3
-    assert said[-1] == "candidate 6 on this test set: test_budget INCONCLUSIVE"
-
-
-def test_a_gate_that_asks_for_more_than_the_baseline_may_fail_an_equal_model():
-    asked = PARAMS.model_copy(update={"baseline": PARAMS.baseline.model_copy(update={"margin": 0.2})})
-
-    assert selftest(replace(evidence(), level=0.01), asked)[0].startswith("a model against itself: baseline FAIL, champion ")
+    assert sentences[0].startswith("a model against itself: baseline INCONCLUSIVE, champion ")
+    assert sum("FAIL; both models swapped: every interval mirrored" in sentence for sentence in sentences) == 3
+    assert sentences[-1] == "candidate 6 on this test set: test_budget INCONCLUSIVE"
 
 
-def test_a_test_set_that_is_too_small_is_said_to_be():
+def test_baseline_margin_may_fail_an_equal_model():
+    params = PARAMS.model_copy(update={"baseline": PARAMS.baseline.model_copy(update={"margin": 0.2})})
+
+    assert selftest(replace(evidence(), level=0.01), params)[0].startswith("a model against itself: baseline FAIL, champion ")
+
+
+def test_too_small_test_set_is_reported():
     assert any(
-        "can prove nothing on entity_f1: the test set has 40 rows" in one for one in selftest(replace(evidence(40), level=0.01), PARAMS)
+        "cannot decide on entity_f1: the test set has 40 rows" in sentence
+        for sentence in selftest(replace(evidence(40), level=0.01), PARAMS)
     )
 
 
@@ -66,8 +74,8 @@ MEASURED = [
 ]
 
 
-def middling(task, options, count, generator):
-    """Row statistics of a middling model: of numbers that are a little off, or sums of about six a row divided by about ten."""
+def mediocre(task, options, count, generator):
+    """Return row statistics of a mediocre model: numbers off by one, or sums of about six per row divided by about ten."""
     if options.get("kind") in ("ordinal", "regression"):
         expected = generator.integers(1, 6, count)
         off = np.clip(expected + generator.integers(-1, 2, count), 1, 5)
@@ -80,21 +88,21 @@ def middling(task, options, count, generator):
 
 
 @pytest.mark.parametrize(("name", "options"), MEASURED)
-def test_what_is_made_worse_on_a_tasks_measure_is_made_better_on_no_other(name, options):
+def test_shifted_model_improves_no_other_metric(name, options):
     task = tasks.load(name, options)
     measures = task.test_metrics
-    candidate = predictions(np.arange(300), **middling(task, options, 300, np.random.default_rng(5)))
-    yardstick = AdditiveMetrics.from_predictions(candidate, measures, lambda found: found.measured)
-    trial = AdditiveSelfTest.of(Evidence(candidate, {}, None, 10, yardstick=yardstick, look=1), PARAMS)
+    candidate = predictions(np.arange(300), **mediocre(task, options, 300, np.random.default_rng(5)))
+    metric_set = AdditiveMetrics.from_predictions(candidate, measures, lambda predictions: predictions.measured)
+    trial = AdditiveSelfTest.of(Evidence(candidate, {}, None, 10, metric_set=metric_set, candidate_number=1), PARAMS)
 
-    worse = trial.moved(next(iter(measures)), 0.05)
+    worse = trial.shifted(next(iter(measures)), 0.05)
 
     assert trial.difference(next(iter(measures)), worse) > 0
     assert all(trial.difference(other, worse) >= -1e-9 for other in measures)
 
 
 @pytest.mark.parametrize("fault", ["always passes", "never fails", "measures nothing"])
-def test_a_gate_that_decides_wrongly_ends_the_run(monkeypatch, fault):
+def test_wrong_gate_fails_the_selftest(monkeypatch, fault):
     right = champion.compare
 
     def wrong(*args, **rest):
@@ -110,29 +118,34 @@ def test_a_gate_that_decides_wrongly_ends_the_run(monkeypatch, fault):
         selftest(replace(evidence(), level=0.01), PARAMS)
 
 
-def test_a_worse_model_fails_and_an_equal_one_passes():
+def test_worse_model_fails_and_equal_model_passes():
     same = evidence(2000)
-    outcomes = {one.gate: one.outcome for one in decide(same, PARAMS)}
-    rival = same.champion.predictions
-    lost = {**rival.measured, "hits": np.floor(rival.measured["hits"] * 0.8)}
-    worse = {one.gate: one.outcome for one in decide(replace(same, candidate=replace(same.candidate, measured=lost)), PARAMS)}
+    outcomes = {result.gate: result.outcome for result in decide(same, PARAMS)}
+    champion_predictions = same.champion.predictions
+    lost = {**champion_predictions.measured, "hits": np.floor(champion_predictions.measured["hits"] * 0.8)}
+    worse = {result.gate: result.outcome for result in decide(replace(same, candidate=replace(same.candidate, measured=lost)), PARAMS)}
 
     assert (outcomes["champion"], outcomes["best_champion"], outcomes["floor"]) == (Outcome.PASS,) * 3
     assert (worse["champion"], worse["best_champion"], worse["baseline"]) == (Outcome.FAIL,) * 3
 
 
-def test_slices_of_the_task_are_compared_by_its_measure():
+def test_task_slices_use_the_task_metric():
     import pandas as pd
 
     same = evidence(600)
     rows = pd.DataFrame({"id": same.candidate.ids, "group": same.candidate.groups, "text": "a text", "label": ""})
-    parts = {"kind": ["short" if place % 3 else "" for place in range(600)]}
+    task_slices = {"kind": ["short" if row % 3 else "" for row in range(600)]}
     lost = same.candidate.measured["hits"].copy()
     lost[1::3] = 0
     found = {
-        one.gate: one
-        for one in decide(
-            replace(same, candidate=replace(same.candidate, measured={**same.candidate.measured, "hits": lost}), rows=rows, parts=parts),
+        result.gate: result
+        for result in decide(
+            replace(
+                same,
+                candidate=replace(same.candidate, measured={**same.candidate.measured, "hits": lost}),
+                rows=rows,
+                task_slices=task_slices,
+            ),
             PARAMS,
         )
     }["slices"]
@@ -142,8 +155,8 @@ def test_slices_of_the_task_are_compared_by_its_measure():
     assert not any("label=" in way.name for way in found.hypotheses)
 
 
-def test_what_only_classes_have_is_not_asked():
-    found = {one.gate: one for one in decide(evidence(), PARAMS)}
+def test_gates_for_classes_are_not_asked():
+    found = {result.gate: result for result in decide(evidence(), PARAMS)}
 
     assert (found["calibration"].outcome, found["behaviour"].outcome) == (Outcome.PASS, Outcome.PASS)
     assert (found["calibration"].asked, found["behaviour"].asked) == (False, False)

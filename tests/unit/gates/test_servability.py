@@ -16,22 +16,22 @@ def evidence(n: int = 30) -> Evidence:
     return against(answered(np.arange(n) % 5 != 0), None)
 
 
-def served(seen: Evidence, shift: float = 0.0, label: str | None = None, **more) -> ServedAnswers:
-    """The evaluated answers; of the first row two probabilities are off by `shift`, or the label is another."""
-    found = gate_cases.served(seen.candidate, rows=30, **{"malformed": REFUSED, **more})
-    first = found.answers[0]
+def served(evaluated: Evidence, shift: float = 0.0, label: str | None = None, **more) -> ServedAnswers:
+    """Return the evaluated answers; the first row has two probabilities off by `shift`, or another label."""
+    answers = gate_cases.served(evaluated.candidate, rows=30, **{"malformed": REFUSED, **more})
+    first = answers.answers[0]
     shifted = [value + by * shift for value, by in zip(first.probabilities.values(), (-1, 1, 0), strict=True)]
     probabilities = dict(zip(first.probabilities, shifted, strict=True))
     changed = first.model_copy(update={"probabilities": probabilities, "label": label or first.label})
-    return found.model_copy(update={"answers": (changed, *found.answers[1:])})
+    return answers.model_copy(update={"answers": (changed, *answers.answers[1:])})
 
 
-def asked(found: ServedAnswers | None, seen: Evidence | None = None, **settings) -> GateResult:
-    return decided("servability", dataclasses.replace(seen or evidence(), served=found), **settings)
+def judge(answers: ServedAnswers | None, evaluated: Evidence | None = None, **settings) -> GateResult:
+    return decided("servability", dataclasses.replace(evaluated or evidence(), served=answers), **settings)
 
 
-def test_the_evaluated_answers_pass():
-    result = asked(served(evidence(), shift=5e-4))
+def test_evaluated_answers_pass():
+    result = judge(served(evidence(), shift=5e-4))
 
     assert result.outcome is Outcome.PASS
     assert result.estimate == pytest.approx(5e-4)
@@ -41,27 +41,27 @@ def test_the_evaluated_answers_pass():
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"shift": 2e-3}, "1 of 30 served answers differ from the evaluated ones (a probability by 0.002"),
         ({"shift": float("nan")}, "1 of 30 served answers differ"),
         ({"label": "another"}, "1 of 30 served answers differ"),
-        ({"malformed": {**REFUSED, "no text": 200}}, "malformed requests are not refused with a 4xx: 'no text' got 200"),
+        ({"malformed": {**REFUSED, "no text": 200}}, "malformed requests are not rejected with a 4xx: 'no text' got 200"),
         ({"malformed": {**REFUSED, "no text": 500}}, "'no text' got 500"),
         ({"malformed": {**REFUSED, "no text": None}}, "'no text' got no answer"),
-        ({"refused": ("inputs with 10 rows: status 400",)}, "1 good requests were not answered, first inputs with 10 rows: status 400"),
-        ({"fault": "KeyError: 'text'"}, "models:/tickets/5 was not served: KeyError: 'text'"),
+        ({"refused": ("inputs with 10 rows: status 400",)}, "1 valid requests were not answered, first inputs with 10 rows: status 400"),
+        ({"fault": "KeyError: 'text'"}, "models:/tickets/5 could not be served: KeyError: 'text'"),
     ],
 )
-def test_what_is_served_otherwise_fails(change, said):
-    result = asked(served(evidence(), **change))
+def test_different_answers_fail(change, message):
+    result = judge(served(evidence(), **change))
 
     assert result.outcome is Outcome.FAIL
-    assert said in result.reason
+    assert message in result.reason
 
 
-def test_all_faults_are_told_together():
-    result = asked(served(evidence(), shift=0.1, malformed={"no JSON": 200}))
+def test_reason_contains_all_faults():
+    result = judge(served(evidence(), shift=0.1, malformed={"no JSON": 200}))
 
     assert "served answers differ" in result.reason
     assert "'no JSON' got 200" in result.reason
@@ -69,39 +69,39 @@ def test_all_faults_are_told_together():
     assert result.tables[1].rows[0][0] == "r000000"
 
 
-def test_a_label_that_was_a_tie_may_be_either():
-    seen = evidence()
-    seen.candidate.probabilities[0] = 1 / len(seen.candidate.labels)
+def test_either_label_of_a_tie_passes():
+    evaluated = evidence()
+    evaluated.candidate.probabilities[0] = 1 / len(evaluated.candidate.labels)
 
-    assert asked(served(seen, label=seen.candidate.labels[-1]), seen).outcome is Outcome.PASS
+    assert judge(served(evaluated, label=evaluated.candidate.labels[-1]), evaluated).outcome is Outcome.PASS
 
 
-def test_a_version_with_other_labels_fails():
-    found = served(evidence())
-    strange = found.answers[0].model_copy(update={"probabilities": {**found.answers[0].probabilities, "new": 0.0}})
+def test_other_labels_fail():
+    answers = served(evidence())
+    changed = answers.answers[0].model_copy(update={"probabilities": {**answers.answers[0].probabilities, "new": 0.0}})
 
-    assert asked(found.model_copy(update={"answers": (strange, *found.answers[1:])})).outcome is Outcome.FAIL
+    assert judge(answers.model_copy(update={"answers": (changed, *answers.answers[1:])})).outcome is Outcome.FAIL
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("answers", "message"),
     [
-        (None, "no scoring server was asked"),
+        (None, "no request was sent to a scoring server"),
         (
             ServedAnswers(version="models:/tickets/5", fault="address already in use", outside=True),
-            "was not served: address already in use",
+            "could not be served: address already in use",
         ),
         (ServedAnswers(version="models:/tickets/5", malformed=REFUSED), "no test row"),
         (
             ServedAnswers(version="models:/tickets/5", answers=(ServedAnswer(id="x", label="a", probabilities={}),), malformed=REFUSED),
-            "asked other rows than the test set's (1, first 'x')",
+            "rows that are not in the test set (1, first 'x')",
         ),
     ],
 )
-def test_what_was_not_measured_is_asked_of_a_person(found, said):
-    result = asked(found)
+def test_missing_answers_are_inconclusive(answers, message):
+    result = judge(answers)
 
     assert result.outcome is Outcome.INCONCLUSIVE
-    assert said in result.reason
+    assert message in result.reason
     assert result.change
-    assert result.may_pass is (found is not None and found.outside)
+    assert result.may_pass is (answers is not None and answers.outside)

@@ -91,7 +91,7 @@ def test_training_rows_of_the_best_champion_are_compared(workspace: Workspace) -
 
     assert [(part.by, part.compared, part.rows["text"].tolist()) for part in rows] == [
         ("champion", True, ["three", "four"]),
-        ("anchor", True, ["one", "two"]),
+        ("best_champion", True, ["one", "two"]),
     ]
 
 

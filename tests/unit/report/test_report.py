@@ -30,7 +30,7 @@ def workspace(tmp_path: Path) -> Path:
     return finished_run(tmp_path)
 
 
-def test_the_sections_come_in_the_order_of_a_decision(workspace: Path) -> None:
+def test_sections_are_in_order(workspace: Path) -> None:
     root = page(workspace)
 
     order = [*BEFORE, "calibration", "data", "search", "training", "cost", "lineage"]
@@ -40,14 +40,14 @@ def test_the_sections_come_in_the_order_of_a_decision(workspace: Path) -> None:
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_the_band_says_the_outcome_in_words_and_why(workspace: Path, outcome: Outcome) -> None:
+def test_verdict_contains_outcome_and_reason(workspace: Path, outcome: Outcome) -> None:
     band = section(page(workspace, verdict=verdict(outcome, "because of the floor")), "verdict")
 
     assert outcome.value in band.words
     assert "because of the floor" in band.words
 
 
-def test_every_figure_has_a_caption_and_every_drawing_a_name_or_numbers_beside_it(workspace: Path) -> None:
+def test_figures_have_captions_and_drawings_have_labels(workspace: Path) -> None:
     root = page(workspace, seconds={"train": 12.0}, champion=ChampionFacts("3", {"macro_f1": estimate(0.73)}))
 
     figures = root.all("figure")
@@ -58,7 +58,7 @@ def test_every_figure_has_a_caption_and_every_drawing_a_name_or_numbers_beside_i
     assert all(svg.attributes.get("aria-hidden") == "true" or svg.attributes.get("aria-label") for svg in drawings)
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_allows_no_script(workspace: Path) -> None:
+def test_page_is_self_contained_and_forbids_scripts(workspace: Path) -> None:
     html = write_report(workspace, workspace / "reports/index.html", lineage=lineage(), verdict=verdict()).read_text(encoding="utf-8")
 
     assert "http://" not in html
@@ -74,21 +74,21 @@ def test_the_page_needs_nothing_from_elsewhere_and_allows_no_script(workspace: P
     assert policies[0].startswith("default-src 'none'")
 
 
-def test_what_data_say_is_shown_and_never_run(tmp_path: Path) -> None:
+def test_texts_from_data_are_escaped(tmp_path: Path) -> None:
     labels = (EVIL, EVIL + "2")
     write_metrics(tmp_path, labels)
     write_predictions(tmp_path, answers(labels, wrong={1, 2}))
     write_data(tmp_path, labels, EVIL, column=EVIL)
     write_models(tmp_path, name=EVIL)
     champion = ChampionFacts(EVIL, {"macro_f1": estimate(0.73)}, {}, answers(labels, wrong={2, 5}), {EVIL: EVIL}, EVIL)
-    known = {
+    changes = {
         "version": EVIL,
         "champion": champion,
         "seconds": {EVIL: 3.0},
         "verdict": verdict(reason=EVIL, gate=EVIL, metric=EVIL, method=EVIL),
     }
 
-    root = page(tmp_path, **known)
+    root = page(tmp_path, **changes)
 
     assert not root.all("script")
     html = (tmp_path / "reports/index.html").read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ def test_what_data_say_is_shown_and_never_run(tmp_path: Path) -> None:
     assert any("<script>" in node.words for svg in root.all("svg") for node in svg.all("text"))
 
 
-def test_the_numbers_are_those_of_the_artifacts(workspace: Path) -> None:
+def test_numbers_equal_those_of_the_artifacts(workspace: Path) -> None:
     root = page(workspace, version="4", seconds={"train": 192.4, "tune": 60.0}, made_at=datetime(2026, 11, 21, 23, 41, tzinfo=UTC))
 
     assert "0.751" in section(root, "verdict").words
@@ -109,20 +109,20 @@ def test_the_numbers_are_those_of_the_artifacts(workspace: Path) -> None:
     assert (
         "10 182 in = 10 118 kept + 11 quarantined + 44 exact duplicates + 0 near-duplicates + 9 conflicting" in section(root, "data").words
     )
-    assert "The account balances" in section(root, "data").words
+    assert "All rows are accounted for" in section(root, "data").words
     assert "3 min 12 s" in section(root, "cost").words
     assert "0.131" in section(root, "calibration").words
     assert "2026-11-21 23:41 UTC" in root.words
 
 
-def test_an_estimate_that_must_not_decide_says_why(workspace: Path) -> None:
+def test_doubtful_estimate_is_marked(workspace: Path) -> None:
     doubtful = estimate(0.02).model_copy(update={"doubt": "12 groups are too few"})
     root = page(workspace, champion=ChampionFacts("3", {"macro_f1": estimate(0.73)}, {"macro_f1": doubtful}))
 
     assert section(root, "scores").words.count("in doubt: 12 groups are too few") == 1
 
 
-def test_the_surest_error_comes_first_and_the_worst_class_too(workspace: Path) -> None:
+def test_surest_error_and_worst_class_come_first(workspace: Path) -> None:
     root = page(workspace)
 
     first = section(root, "errors").all("li")[0]
@@ -131,25 +131,25 @@ def test_the_surest_error_comes_first_and_the_worst_class_too(workspace: Path) -
     assert section(root, "classes").all("tbody")[0].all("tr")[0].words.startswith("beta")
 
 
-def test_an_account_that_does_not_balance_is_named(workspace: Path) -> None:
+def test_unaccounted_rows_are_reported(workspace: Path) -> None:
     profile = Profile.read(workspace / "data/prepared")
     profile.model_copy(update={"kept": profile.kept - 7}).write(workspace / "data/prepared")
 
-    assert "out of balance by 7 rows" in section(page(workspace), "data").words
+    assert "7 rows are unaccounted for" in section(page(workspace), "data").words
 
 
-def test_against_a_champion_the_page_counts_what_was_fixed_and_broken(workspace: Path) -> None:
+def test_page_counts_fixed_and_broken_answers(workspace: Path) -> None:
     champion = ChampionFacts(
         "3", {"macro_f1": estimate(0.73)}, {"macro_f1": estimate(0.0212)}, answers(("alpha", "beta"), wrong={2, 3, 4, 5})
     )
     changes = section(page(workspace, champion=champion), "changes")
 
-    assert "fixed 2 only the candidate is right" in changes.words
-    assert "broken 1 only the champion is right" in changes.words
-    assert "both right 15" in changes.words
+    assert "fixed 2 only the candidate is correct" in changes.words
+    assert "broken 1 only the champion is correct" in changes.words
+    assert "both correct 15" in changes.words
 
 
-def test_settings_and_data_that_differ_from_the_champions_are_listed(workspace: Path) -> None:
+def test_differences_to_the_champion_are_listed(workspace: Path) -> None:
     champion = ChampionFacts("3", {}, settings={"epochs": 3, "learning_rate": 0.0002, "warmup": 0.1}, data_digest="e" * 64)
     changes = section(page(workspace, champion=champion), "changes")
 
@@ -158,33 +158,33 @@ def test_settings_and_data_that_differ_from_the_champions_are_listed(workspace: 
     assert "cannot be compared one by one" in changes.words
 
 
-def test_without_a_champion_a_search_or_timings_the_page_says_so(workspace: Path) -> None:
+def test_missing_champion_search_and_timings(workspace: Path) -> None:
     for file in ("models/tuned/best.json", "models/tuned/trials.parquet"):
         (workspace / file).unlink()
     root = page(workspace)
 
     assert "There is no champion yet" in section(root, "changes").words
-    assert "Nothing was searched" in section(root, "search").words
+    assert "No search" in section(root, "search").words
     assert "No times were recorded" in section(root, "cost").words
 
 
-def test_with_metrics_alone_every_section_still_stands(tmp_path: Path) -> None:
+def test_page_with_metrics_only(tmp_path: Path) -> None:
     write_metrics(tmp_path, ("alpha", "beta"))
     root = page(tmp_path, verdict=verdict().model_copy(update={"gates": ()}))
 
     assert len(root.all("section")) == 13
-    assert "No gate was asked" in section(root, "gates").words
+    assert "No gate was run" in section(root, "gates").words
     assert "dvc repro preprocess" in section(root, "data").words
 
 
-def test_a_candidate_without_errors_is_told_plainly(workspace: Path) -> None:
+def test_candidate_without_errors(workspace: Path) -> None:
     write_predictions(workspace, answers(("alpha", "beta"), wrong=set()))
     root = page(workspace)
 
-    assert "every test row was answered right" in section(root, "errors").words
+    assert "every test row is answered correctly" in section(root, "errors").words
 
 
-def test_without_metrics_there_is_no_report(tmp_path: Path) -> None:
+def test_report_needs_metrics(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"metrics\.json is missing"):
         page(tmp_path)
     assert not (tmp_path / "reports/index.html").exists()
@@ -194,7 +194,7 @@ def test_uncommitted_files_are_a_warning(workspace: Path) -> None:
     assert "3 files were changed and not committed" in section(page(workspace, lineage=lineage(dirty=3)), "lineage").words
 
 
-def test_the_page_replaces_the_earlier_one_and_leaves_no_partial_file(workspace: Path) -> None:
+def test_page_is_replaced_without_a_partial_file(workspace: Path) -> None:
     page(workspace)
     page(workspace, verdict=verdict(Outcome.FAIL, "now it fails"))
 

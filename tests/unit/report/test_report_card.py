@@ -1,4 +1,4 @@
-"""The model card: Hugging Face's format, facts only, and texts from data that stay texts."""
+"""The model card: Hugging Face's format, recorded facts only, and escaped texts."""
 
 from pathlib import Path
 
@@ -19,19 +19,19 @@ def workspace(tmp_path: Path) -> Path:
     return finished_run(tmp_path)
 
 
-def written(workspace: Path, **known: object) -> tuple[str, str]:
-    arguments = {"lineage": lineage(), "verdict": judged(), "version": "4"} | known
+def write(workspace: Path, **changes: object) -> tuple[str, str]:
+    arguments = {"lineage": lineage(), "verdict": judged(), "version": "4"} | changes
     paths = write_card(workspace, workspace / "reports/card", **arguments)  # type: ignore[arg-type]
     return paths[0].read_text(encoding="utf-8"), paths[1].read_text(encoding="utf-8")
 
 
-def test_the_card_is_read_by_the_hub_s_own_reader_with_its_numbers(workspace: Path) -> None:
-    text, _ = written(workspace)
+def test_hub_reader_reads_the_numbers(workspace: Path) -> None:
+    text, _ = write(workspace)
     read = ModelCard(text)
 
     assert read.data.model_name == "diagnosis"
     assert read.data.library_name == "transformers"
-    assert {(one.metric_type, one.metric_name, one.metric_value) for one in read.data.eval_results} == {
+    assert {(result.metric_type, result.metric_name, result.metric_value) for result in read.data.eval_results} == {
         ("f1", "macro-F1", 0.7512),
         ("accuracy", "accuracy", 0.8),
     }
@@ -39,17 +39,17 @@ def test_the_card_is_read_by_the_hub_s_own_reader_with_its_numbers(workspace: Pa
     assert read.data.eval_results[0].dataset_revision == "d" * 64
 
 
-def test_the_card_says_which_gates_were_not_asked(workspace: Path) -> None:
+def test_card_lists_gates_that_were_not_asked(workspace: Path) -> None:
     gates = (*judged().gates, GateResult.not_asked("fairness", "no column is named"))
-    text, _ = written(workspace, verdict=judged().model_copy(update={"gates": gates}))
+    text, _ = write(workspace, verdict=judged().model_copy(update={"gates": gates}))
 
-    assert "Not asked, for there was nothing to judge: fairness (no column is named)" in text
-    assert "| fairness | decides | NOT ASKED |" in text
+    assert "Not asked, because there was nothing to judge: fairness (no column is named)" in text
+    assert "| fairness | required | NOT ASKED |" in text
 
 
-def test_the_card_says_what_it_is_for_its_limits_and_where_it_came_from(workspace: Path) -> None:
+def test_card_contains_purpose_limits_and_origin(workspace: Path) -> None:
     champion = ChampionFacts("3", {"macro_f1": estimate(0.73)}, {"macro_f1": estimate(0.0212)})
-    text, page = written(workspace, verdict=judged(Outcome.FAIL), champion=champion, lineage=lineage(dirty=2))
+    text, page = write(workspace, verdict=judged(Outcome.FAIL), champion=champion, lineage=lineage(dirty=2))
 
     for part in ("Model details", "Intended use", "Limits", "Training data", "Evaluation", "Verdict and gates", "Slices", "Lineage"):
         assert f"\n## {part}" in text, part
@@ -57,10 +57,10 @@ def test_the_card_says_what_it_is_for_its_limits_and_where_it_came_from(workspac
     for fact in (
         "minus champion 3",
         "+0.021 \\[+0.001 to +0.041\\]",
-        "Worse than it should be: label is Diseases of the blood",
-        "Not examined, for the gate was switched off: fairness",
+        "Rejected: label is Diseases of the blood",
+        "Not examined, because the gate is off: fairness",
         "2 candidates were judged on this test set",
-        "Weakest on: beta (F1 0.790",
+        "Weakest classes: beta (F1 0.790",
         "2 files differed from the commit",
         f"10{THIN}182 rows",
         "retune rebuild diagnosis 4",
@@ -68,8 +68,8 @@ def test_the_card_says_what_it_is_for_its_limits_and_where_it_came_from(workspac
         assert fact in text, fact
 
 
-def test_what_nobody_recorded_is_called_unknown_and_never_guessed(workspace: Path) -> None:
-    text, _ = written(workspace)
+def test_unrecorded_facts_are_unknown(workspace: Path) -> None:
+    text, _ = write(workspace)
 
     assert "**Languages**: unknown" in text
     assert "**Licence**: unknown" in text
@@ -77,26 +77,26 @@ def test_what_nobody_recorded_is_called_unknown_and_never_guessed(workspace: Pat
     assert ModelCard(text).data.license == "unknown"
 
 
-def test_only_a_base_model_of_the_hub_is_called_one(workspace: Path) -> None:
+def test_base_model_is_set_only_for_hub_models(workspace: Path) -> None:
     from_hub = lineage().model_copy(update={"base_source": f"sentence-transformers/all-MiniLM-L6-v2@{'a' * 40}"})
 
-    assert ModelCard(written(workspace)[0]).data.base_model is None
-    assert ModelCard(written(workspace, lineage=from_hub)[0]).data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert ModelCard(write(workspace)[0]).data.base_model is None
+    assert ModelCard(write(workspace, lineage=from_hub)[0]).data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
 
 
-def test_nothing_is_asked_of_the_hub(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_card_needs_no_network(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[object] = []
     monkeypatch.setattr("socket.socket.connect", lambda _, address: opened.append(address))
 
-    text, page = written(workspace)
+    text, page = write(workspace)
 
     assert text
     assert page
     assert opened == []
 
 
-def test_the_page_of_the_card_needs_nothing_from_elsewhere_and_its_tables_are_tables(workspace: Path) -> None:
-    text, page = written(workspace)
+def test_card_page_is_self_contained(workspace: Path) -> None:
+    text, page = write(workspace)
     root = Tree(page.replace("<hr>", "")).root
 
     assert not root.all("script", "img", "iframe")
@@ -106,7 +106,7 @@ def test_the_page_of_the_card_needs_nothing_from_elsewhere_and_its_tables_are_ta
     assert "model-index" not in page
 
 
-def test_texts_from_data_stay_texts_in_both_files(tmp_path: Path) -> None:
+def test_texts_from_data_are_escaped(tmp_path: Path) -> None:
     evil = EVIL + "\n\n# A heading | a cell [a link](javascript:alert(1)) ![a picture](x) `code` *bold* ---"
     labels = (evil, evil + "2")
     write_metrics(tmp_path, labels)
@@ -116,7 +116,7 @@ def test_texts_from_data_stay_texts_in_both_files(tmp_path: Path) -> None:
     origin = lineage().model_copy(update={"model": evil, "base_source": evil, "git_commit": evil})
     gates = verdict(reason=evil, gate=evil, metric=evil)
 
-    text, page = written(tmp_path, lineage=origin, verdict=gates, version=evil)
+    text, page = write(tmp_path, lineage=origin, verdict=gates, version=evil)
 
     root = Tree(page.replace("<hr>", "")).root
     assert not root.all("script", "img", "a", "em")
@@ -127,23 +127,23 @@ def test_texts_from_data_stay_texts_in_both_files(tmp_path: Path) -> None:
     assert ModelCard(text).data.model_name
 
 
-def test_the_same_facts_give_the_same_bytes(workspace: Path) -> None:
-    assert written(workspace) == written(workspace)
+def test_card_is_reproducible(workspace: Path) -> None:
+    assert write(workspace) == write(workspace)
     assert sorted(path.name for path in (workspace / "reports/card").iterdir()) == sorted([CARD, CARD_PAGE])
 
 
-def test_with_metrics_alone_the_card_still_stands(tmp_path: Path) -> None:
+def test_card_with_metrics_only(tmp_path: Path) -> None:
     write_metrics(tmp_path, ("alpha", "beta"))
-    text, _ = written(tmp_path, verdict=verdict().model_copy(update={"gates": ()}), version=None)
+    text, _ = write(tmp_path, verdict=verdict().model_copy(update={"gates": ()}), version=None)
 
-    assert "No gate was asked" in text
-    assert "How it was trained is not at hand" in text
+    assert "No gate was run" in text
+    assert "No training record is available" in text
     assert "git checkout 4ab115000000" in text
 
 
-def test_without_metrics_there_is_no_card(tmp_path: Path) -> None:
+def test_card_needs_metrics(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"metrics\.json is missing"):
-        written(tmp_path)
+        write(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -157,5 +157,5 @@ def test_without_metrics_there_is_no_card(tmp_path: Path) -> None:
         ("a|b\n# c", "a\\|b \\# c"),
     ],
 )
-def test_what_means_something_to_markdown_is_escaped_and_nothing_else(text: str, shown: str) -> None:
+def test_only_special_markdown_is_escaped(text: str, shown: str) -> None:
     assert card.escaped(text) == shown

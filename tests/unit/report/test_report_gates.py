@@ -1,4 +1,4 @@
-"""The gates on the page: their order and say, what stands behind each, and that no gate is known by its name."""
+"""The gates on the page: order, roles and evidence, independent of gate names."""
 
 from pathlib import Path
 
@@ -22,67 +22,67 @@ def failed(workspace: Path) -> Node:
     return page(workspace, verdict=judged(Outcome.FAIL), version="4", champion=ChampionFacts("3", {"macro_f1": estimate(0.73)}))
 
 
-def opened(root: Node) -> dict[str, Node]:
-    """Return what stands behind each gate, by the name of the gate."""
-    return {str(node.all("b")[0].words): node for node in root.all("details") if node.attributes.get("class") == "behind"}
+def evidence_sections(root: Node) -> dict[str, Node]:
+    """Return the evidence section of each gate by its name."""
+    return {str(node.all("b")[0].words): node for node in root.all("details") if node.attributes.get("class") == "evidence"}
 
 
 def classed(root: Node, name: str, tag: str) -> list[Node]:
     return [node for node in root.all(tag) if name in str(node.attributes.get("class")).split()]
 
 
-def test_deciding_gates_come_first_then_vetoes_then_what_is_only_shown(failed: Node) -> None:
+def test_gates_are_ordered_by_role(failed: Node) -> None:
     heads = [row.words for row in classed(section(failed, "gates"), "head", "tr")]
 
-    assert [words.split()[0] for words in heads] == ["Deciding", "Vetoes", "Shown"]
-    assert list(opened(failed)) == [
+    assert [words.split()[0] for words in heads] == ["Required", "Blocking", "Informational"]
+    assert list(evidence_sections(failed)) == [
         *("floor", "baseline", "champion", "best champion", "test budget", "servability"),
         *("slices", "behaviour", "calibration", "cost", "forgetting", "leakage", "house rule 42"),
     ]
 
 
-def test_every_gate_of_the_verdict_is_in_the_figure_and_can_be_opened(failed: Node) -> None:
+def test_every_gate_is_in_the_figure_with_its_evidence(failed: Node) -> None:
     links = [link.attributes["href"] for link in classed(section(failed, "gates"), "gate", "a")]
-    places = [f"#{node.attributes['id']}" for node in opened(failed).values()]
+    anchors = [f"#{node.attributes['id']}" for node in evidence_sections(failed).values()]
 
     assert len(links) == len(set(links)) == len(judged().gates)
-    assert links == places
+    assert links == anchors
 
 
-def test_a_gate_without_an_interval_says_what_it_found_instead(failed: Node) -> None:
+def test_gate_without_an_interval_shows_its_reason(failed: Node) -> None:
     lines = [cell.words for cell in classed(section(failed, "gates"), "line", "td")]
 
     assert [line.split()[0] for line in lines] == ["candidate", "version", "not", "no"]
 
 
-def test_a_gate_that_was_not_asked_has_no_tick(workspace: Path) -> None:
+def test_gate_that_was_not_asked_has_no_tick(workspace: Path) -> None:
     alone = GateResult.not_asked("champion", "there is no champion yet")
     root = page(workspace, verdict=judged().model_copy(update={"gates": (*judged().gates[:2], alone)}))
     shown = [node.words for node in classed(section(root, "gates"), "not-asked", "span")]
 
-    assert shown == ["NOT ASKED"] * 2  # in the figure and behind it
+    assert shown == ["NOT ASKED"] * 2  # in the figure and in the evidence
     assert "2 passed, 1 not asked" in section(root, "gates").words
     assert not [node for node in classed(section(root, "gates"), "pass", "span") if "champion" in node.words]
 
 
-def test_what_stands_in_the_way_is_open_and_named_with_what_would_change_it_in_the_band(failed: Node, workspace: Path) -> None:
-    assert [name for name, node in opened(failed).items() if "open" in node.attributes] == ["slices"]
+def test_obstacles_are_open_and_listed_in_the_verdict(failed: Node, workspace: Path) -> None:
+    assert [name for name, node in evidence_sections(failed).items() if "open" in node.attributes] == ["slices"]
     assert "What would change slices : PASS when the slice is no worse" in section(failed, "verdict").words
 
     undecided = page(workspace, verdict=judged(Outcome.INCONCLUSIVE))
-    assert [name for name, node in opened(undecided).items() if "open" in node.attributes] == ["champion"]
+    assert [name for name, node in evidence_sections(undecided).items() if "open" in node.attributes] == ["champion"]
     assert "PASS with a margin above 0.024, or: with 6,120 test rows" in section(undecided, "verdict").words
 
 
-def test_nothing_is_in_the_way_of_a_candidate_that_passes(workspace: Path) -> None:
+def test_passing_candidate_has_no_obstacles(workspace: Path) -> None:
     root = page(workspace, verdict=judged(Outcome.PASS))
 
-    assert not [name for name, node in opened(root).items() if "open" in node.attributes]
+    assert not [name for name, node in evidence_sections(root).items() if "open" in node.attributes]
     assert "What would change" not in section(root, "verdict").words
 
 
-def test_the_worst_slice_comes_first_and_is_marked_in_words(failed: Node) -> None:
-    slices = opened(failed)["slices"]
+def test_rejected_slice_comes_first(failed: Node) -> None:
+    slices = evidence_sections(failed)["slices"]
     rows = [row for table in classed(slices, "ways", "table") for body in table.all("tbody") for row in body.all("tr")]
 
     assert len(rows) == len(CHAPTERS) + 1 == 23
@@ -92,29 +92,29 @@ def test_the_worst_slice_comes_first_and_is_marked_in_words(failed: Node) -> Non
     assert "13 more hypotheses" in slices.words
 
 
-def test_a_long_table_folds(failed: Node) -> None:
-    leakage = opened(failed)["leakage"]
+def test_long_table_is_folded(failed: Node) -> None:
+    leakage = evidence_sections(failed)["leakage"]
 
     assert len(classed(leakage, "grid-table", "table")[0].all("tbody")[0].all("tr")) == panel.SHOWN_ROWS
     assert f"{3 * len(CHAPTERS) - panel.SHOWN_ROWS} more rows" in leakage.words
 
 
-def test_the_rules_of_the_decision_and_the_self_test_are_said(failed: Node) -> None:
+def test_rules_and_self_test_are_shown(failed: Node) -> None:
     words = section(failed, "gates").words
 
     assert "one-sided 1 %" in words
     assert "candidate 2 on this test set" in words
     assert "All 27 hypotheses that may reject are corrected together (Holm): 1 is rejected" in words
-    assert "labels shuffled: FAIL, as it must be" in words
-    assert "Switched off: fairness" in words
-    assert "6 may veto (3 passed, 2 undecided, 1 failed)" in words
+    assert "answers shuffled over the rows: champion FAIL" in words
+    assert "Off: fairness" in words
+    assert "6 blocking (3 passed, 2 inconclusive, 1 failed)" in words
 
 
-def test_a_gate_without_a_say_corrects_and_rejects_nothing(failed: Node) -> None:
-    assert "nothing is corrected and nothing is rejected" in opened(failed)["house rule 42"].words
+def test_informational_gate_is_not_corrected(failed: Node) -> None:
+    assert "p is not corrected and nothing is rejected" in evidence_sections(failed)["house rule 42"].words
 
 
-def test_a_gate_that_nobody_foresaw_is_shown_whatever_it_hands_over(workspace: Path) -> None:
+def test_unknown_gate_with_odd_values_is_shown(workspace: Path) -> None:
     odd = GateResult(
         gate=EVIL,
         outcome=Outcome.INCONCLUSIVE,
@@ -138,17 +138,17 @@ def test_a_gate_that_nobody_foresaw_is_shown_whatever_it_hands_over(workspace: P
     root = page(workspace, verdict=verdict)
 
     assert not root.all("script")
-    behind = next(iter(opened(root).values()))
-    assert "<script>" in behind.words
-    assert "10 more in verdict.json" in behind.words
-    assert "700 rows more in verdict.json" in behind.words
+    evidence = next(iter(evidence_sections(root).values()))
+    assert "<script>" in evidence.words
+    assert "10 more in verdict.json" in evidence.words
+    assert "700 rows more in verdict.json" in evidence.words
     html = (workspace / "reports/index.html").read_text(encoding="utf-8")
     assert "\x07" not in html
     assert "\u202e" not in html
-    assert "nan" not in behind.words
+    assert "nan" not in evidence.words
 
 
-def test_a_text_that_is_cut_stands_whole_in_its_title(workspace: Path) -> None:
+def test_truncated_text_is_complete_in_its_title(workspace: Path) -> None:
     long = "because " * 100
     gates = (judged().gates[0].model_copy(update={"outcome": Outcome.FAIL, "reason": long}),)
     root = page(workspace, verdict=judged().model_copy(update={"gates": gates, "reason": long}))
@@ -158,14 +158,14 @@ def test_a_text_that_is_cut_stands_whole_in_its_title(workspace: Path) -> None:
     assert str(cut[0].attributes["title"]).strip() == long.strip()
 
 
-def test_gates_of_one_say_share_an_axis_that_another_say_does_not_squeeze() -> None:
-    found = panel.panel(judged())["benches"]
+def test_gates_of_a_role_share_an_axis() -> None:
+    groups = panel.panel(judged())["gate_groups"]
 
-    assert [bench.axis is not None for bench in found] == [True, True, False]
-    assert [view.gate.gate for view in found[1].drawn] == ["behaviour", "slices", "calibration"]
+    assert [group.axis is not None for group in groups] == [True, True, False]
+    assert [view.gate.gate for view in groups[1].drawn] == ["behaviour", "slices", "calibration"]
 
 
-def test_differences_share_a_scale_and_rates_keep_their_own() -> None:
+def test_differences_share_a_scale() -> None:
     better = [difference(f"{metric} worse", 0.016, 0.01, 0.9, 1.0, metric) for metric in ("accuracy", "macro_f1")]
     rate = Hypothesis(name="typos", says="", p=0.5, adjusted=1.0, metric="failing cases", estimate=0.08, low=0.02, high=0.2)
     champion = gate("champion", "", metric="accuracy", estimate=0.016, low=0.006, high=0.026, threshold=-0.02, hypotheses=better)
@@ -177,7 +177,7 @@ def test_differences_share_a_scale_and_rates_keep_their_own() -> None:
     assert [(len(family.ways), family.signs) for family in panel.families(behaviour)] == [(1, True), (1, False)]
 
 
-def test_the_numbers_of_a_column_have_the_same_decimals_and_tiny_ones_are_not_nothing() -> None:
+def test_numbers_of_a_column_have_the_same_decimals() -> None:
     table = ReportTable(title="", columns=("share", "p", "rows", "late"), rows=((0.9, 1e-6, 1_204, None), (0.914, 0.5, 3, 84.25)))
     shown = panel.grid(table)
 
@@ -195,11 +195,11 @@ def test_the_numbers_of_a_column_have_the_same_decimals_and_tiny_ones_are_not_no
     (Role.INFORMATIONAL, Outcome.FAIL, False),
     (Role.REQUIRED, Outcome.PASS, False),
 ])  # fmt: skip
-def test_only_a_gate_with_a_say_stands_in_the_way(role: Role, outcome: Outcome, blocks: bool) -> None:
+def test_which_gates_prevent_the_promotion(role: Role, outcome: Outcome, blocks: bool) -> None:
     assert panel.is_blocking(GateResult(gate="g", outcome=outcome, reason="", role=role)) is blocks
 
 
-def test_all_parameters_are_held_against_those_of_the_champion_and_the_package_releases_too(workspace: Path) -> None:
+def test_parameters_and_packages_are_compared(workspace: Path) -> None:
     before = lineage().model_copy(update={"packages": {"torch": "2.12.0"}, "git_commit": "9" * 40})
     champion = ChampionFacts(
         "3",
@@ -214,10 +214,10 @@ def test_all_parameters_are_held_against_those_of_the_champion_and_the_package_r
     assert [row.words for row in changes.all("tbody")[0].all("tr")] == ["preprocess.max_length 32 64", "train.epochs 2 3"]
     assert "git commit 999999999999 4ab115000000 changed" in changes.words
     assert "base model bbbbbbbbbbbb bbbbbbbbbbbb the same" in changes.words
-    assert "1 package in another release torch 2.12.0 → 2.13.0" in changes.words
+    assert "1 package with another version torch 2.12.0 → 2.13.0" in changes.words
 
 
-def test_the_page_tells_how_to_rebuild_explain_and_roll_back(failed: Node) -> None:
+def test_page_contains_the_commands(failed: Node) -> None:
     words = section(failed, "lineage").words
 
     for command in ("retune rebuild diagnosis 4", "retune why diagnosis 4", "retune diff diagnosis 3 4", "retune rollback diagnosis --why"):
