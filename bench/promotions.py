@@ -131,7 +131,7 @@ def start_run(uri: str) -> str:
 
 def register(uri: str, run_id: str) -> int:
     """Register a version under the lock of `components.mlflow_store.registry.register`."""
-    with alone(uri, f"register {NAME}"):
+    with store_lock(uri, f"register {NAME}"):
         version = connect(uri).create_model_version(NAME, "file:///nowhere", run_id, tags={KEY: f"{run_id}", COMPLETE: "true"})
     return int(version.version)
 

@@ -93,6 +93,7 @@ def settings(workspace: Workspace) -> str:
 
 def data(workspace: Workspace) -> str:
     """Check that the data source can be read."""
+    from components.data.snapshot.take import describe_source
     from flows.project.params import read_params
 
     return describe_source(workspace.origin, snapshot=read_params(workspace.params).snapshot)
@@ -184,6 +185,7 @@ def dvc_lock(workspace: Workspace) -> str:
 
 def mlflow(workspace: Workspace) -> str:
     """Check that MLflow's store exists and has the current schema."""
+    from components.mlflow_store.connection import check_server
     from flows.project.stores import store
 
     uri = store(workspace)

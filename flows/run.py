@@ -110,6 +110,8 @@ def reach_mlflow(settings: Settings) -> None:
         Unavailable: it does not answer.
     """
     if settings.mlflow_uri:
+        from components.mlflow_store.connection import check_server
+
         check_server(settings.mlflow_uri)
 
 

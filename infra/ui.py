@@ -11,12 +11,13 @@ import psutil
 
 from components.core.errors import Unavailable
 from components.core.exits import run_command
+from components.core.ports import HOST, free_port
 from components.core.process import quiet_environment
 from components.mlflow_store.tracking import prepare_store
 from flows.orchestrator import credential
 from flows.orchestrator.guarded_app import VARIABLE
 from flows.orchestrator.prefect_api import client_settings
-from flows.orchestrator.processes import free_port, http_fault, listens, running
+from flows.orchestrator.processes import http_fault, listens, running
 from flows.orchestrator.server import prefect_server
 from flows.project.workspace import Workspace, open_workspace
 from flows.settings import Settings, read_settings

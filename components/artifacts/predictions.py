@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -149,6 +149,19 @@ def probabilities_of(measured: Mapping[str, Floats]) -> dict[str, Floats]:
 def by_row(probabilities: Mapping[str, Floats]) -> list[dict[str, float]]:
     """Return probabilities by label, (n,) each, as one mapping per row."""
     return [dict(zip(probabilities, map(float, row), strict=True)) for row in zip(*probabilities.values(), strict=True)]
+
+
+def served_columns(output: ModelOutput) -> dict[str, list[Any]]:
+    """Return the columns of served answers: label, probability and probabilities (label to probability), or answer without classes.
+
+    An answer that combines labels, such as a set of them, also has probabilities.
+    """
+    if not output.labels:
+        probabilities = probabilities_of(output.measured)
+        return {"answer": output.predicted} | ({"probabilities": by_row(probabilities)} if probabilities else {})
+    rows = [dict(zip(output.labels, map(float, row), strict=True)) for row in output.probabilities]
+    best = [row[label] for row, label in zip(rows, output.predicted, strict=True)]
+    return {"label": output.predicted, "probability": best, "probabilities": rows}
 
 
 def measured_of(columns: Sequence[str]) -> list[str]:

@@ -37,8 +37,3 @@ def hub_errors(prefix: str, error_type: type[BadInput], alternative: str = "") -
         raise error_type(f"{prefix} the hub answers: {first_line(error)}") from error
     except httpx2.HTTPError as error:
         raise Unavailable(f"{prefix} the hub is unreachable: {first_line(error)}") from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error message, truncated."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:500]

@@ -60,11 +60,11 @@ def evaluate(
     if test.empty:
         raise BadData(f"{prepared / 'test' / 'test.parquet'} has no rows to evaluate on; raise preprocess.test_share")
     predictor = _load(plugin, model, profile.labels)
-    candidate = Predictions.of(test, predictor.answer(test, evaluate.batch_size))
+    candidate = Predictions.from_output(test, predictor.answer(test, evaluate.batch_size))
     train, base_model = read_rows(prepared / "learn" / "train.parquet"), base_folder(base, predictor.spec.base)
     real = train[train[AUGMENTED].isna()].reset_index(drop=True) if AUGMENTED in train else train  # noise would weaken the baselines
     answers = plugin.predict_baselines(real, test, predictor.spec, base_model)
-    baselines = {name: Predictions.of(test, answers[name]) for name in plugin.baselines}
+    baselines = {name: Predictions.from_output(test, answers[name]) for name in plugin.baselines}
     metrics = compute_metrics(plugin, candidate, baselines, profile, model_digest, evaluate.min_class_units)
     metrics = metrics.model_copy(update={"tables": plugin.tables(test, candidate)})
     _log_metrics(metrics, candidate.groups)
@@ -99,7 +99,7 @@ def compute_metrics(
             name: {metric: measured.difference(metric, candidate, baseline) for metric in measured.metrics}
             for name, baseline in baselines.items()
         },
-        says={} if task.classes else {name: metric.says for name, metric in task.measures.items()},
+        says={} if task.classes else {name: metric.description for name, metric in task.test_metrics.items()},
         **(_class_metrics(measured.truth, candidate) if isinstance(measured, ClassificationMetrics) else {}),
     )
 

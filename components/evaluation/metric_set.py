@@ -14,13 +14,13 @@ Floats = npt.NDArray[np.float64]
 def metric_set(task: tasks.Task, predictions: Predictions, min_class_units: int) -> MetricSet:
     """Return the metrics for the test set of `predictions`: of classes (with at least `min_class_units` units), or the task's own."""
     if task.classes:
-        return ClassificationMetrics.of(predictions, min_class_units)
-    return AdditiveMetrics.of(predictions, task.measures, RowStatistics(task))
+        return ClassificationMetrics.from_predictions(predictions, min_class_units)
+    return AdditiveMetrics.from_predictions(predictions, task.test_metrics, RowStatistics(task))
 
 
 def decidable_metrics(task: tasks.Task) -> dict[str, tuple[float, float]]:
     """Return the metrics that gates may decide on, each with its bounds."""
-    return dict.fromkeys(COMPARABLE, (0.0, 1.0)) if task.classes else {name: metric.bounds for name, metric in task.measures.items()}
+    return dict.fromkeys(COMPARABLE, (0.0, 1.0)) if task.classes else {name: metric.bounds for name, metric in task.test_metrics.items()}
 
 
 class RowStatistics:

@@ -99,7 +99,7 @@ def _reason(error: MlflowException) -> str:
     if "timed out" in str(error).lower():
         return f"no response within {_TIMEOUT} s"
     match = re.search(r"\[Errno -?\d+\] ([\w ]+)", str(error))
-    return match[1] if match else _first_line(error)[:300]
+    return match[1] if match else first_line(error)[:300]
 
 
 def revision_of(database: Path) -> str | None:
@@ -144,9 +144,9 @@ def translated_errors(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         temporary_error = error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
-        raise (Unavailable if temporary_error else RetuneError)(f"MLflow at {uri}: {_first_line(error)}") from error
+        raise (Unavailable if temporary_error else RetuneError)(f"MLflow at {uri}: {first_line(error)}") from error
     except sqlalchemy.exc.OperationalError as error:
-        raise Unavailable(f"MLflow's database {uri} is busy or unreachable: {_first_line(error)}") from error
+        raise Unavailable(f"MLflow's database {uri} is busy or unreachable: {first_line(error)}") from error
     except sqlalchemy.exc.DatabaseError as error:
         raise RetuneError(f"MLflow's database {uri} cannot be read: {first_line(error)}; restore a copy or move it away") from error
 

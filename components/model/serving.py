@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel
 
-from components.artifacts.predictions import ModelOutput
+from components.artifacts.predictions import ModelOutput, served_columns
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadData, NotFound
 from components.model import tasks
@@ -84,19 +84,9 @@ def _registered(model: str, stack: ExitStack) -> Path:
 
 
 def frame_of(answers: ModelOutput) -> pd.DataFrame:
-    """Return answers as the frame to serve."""
-    if not answers.labels:
-        probabilities = probabilities_of(answers.measured)
-        extra = {"probabilities": pd.Series(by_row(probabilities), dtype="object")} if probabilities else {}
-        return pd.DataFrame({"answer": pd.Series(answers.predicted, dtype="str"), **extra})
-    rows = [dict(zip(answers.labels, map(float, answer), strict=True)) for answer in answers.probabilities]
-    return pd.DataFrame(
-        {
-            "label": pd.Series(answers.predicted, dtype="str"),
-            "probability": pd.Series([row[label] for row, label in zip(rows, answers.predicted, strict=True)], dtype="float64"),
-            "probabilities": pd.Series(rows, dtype="object"),
-        }
-    )
+    """Return answers as the frame that is served."""
+    dtypes = {"label": "str", "probability": "float64", "probabilities": "object", "answer": "str"}
+    return pd.DataFrame({name: pd.Series(values, dtype=dtypes[name]) for name, values in served_columns(answers).items()})
 
 
 def rows_of(frame: Any, inputs: Sequence[str]) -> pd.DataFrame:

@@ -141,8 +141,8 @@ def compare_answers(model: RegisteredModel, old: registry.Version, new: registry
     task = tasks.load(str(params.get("task", "text_classification")), params.get("task_options"))
     units = params.get("evaluate", {}).get("min_class_units", MIN_CLASS_UNITS)
     label = label_reader(params.get("validate", {}).get("label_map", {}))
-    if task.named:
-        scored, candidate = (relabelled(side, label, lambda answer: task.renamed(answer, label)) for side in (scored, candidate))
+    if task.label_column:
+        scored, candidate = (relabelled(side, label, lambda answer: task.rename_labels(answer, label)) for side in (scored, candidate))
     old_answers, answers = (side.take(np.isin(side.ids, rows["id"][fresh].tolist())) for side in (scored, candidate))
     metrics = metric_set(task, answers, int(units))
     scores = measure(old_answers, answers, dict(zip(rows["id"], rows["text"], strict=True)), metrics, digest)

@@ -102,7 +102,7 @@ def history(model: RegisteredModel, everything: bool = False) -> list[Event]:
     if everything:
         promoted = {event.version for event in events}
         events += [event_of_request(request) for request in model.requests if request.decision == "rejected" or request.expired()]
-        moments = artifact_access.registered_at(model.uri, model.name)
+        moments = artifact_access.registration_times(model.uri, model.name)
         events += [event_of_version(version, moments[version.number]) for version in model.versions if version.number not in promoted]
     return sorted(events, key=lambda event: (event.at, event.sequence or 0))
 

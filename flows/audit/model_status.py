@@ -41,7 +41,7 @@ def read_status(workspace: Workspace, alias: int | None, registered: Collection[
     ledger = None if missing else Ledger(workspace.ledger)
     head = ledger.head(name) if ledger else None
     champion = head.version if head else None
-    waiting = ledger.waiting(name) if ledger else []
+    waiting = ledger.open_requests(name) if ledger else []
     return ModelStatus(
         ledger=champion,
         since=shown(head.at) if head else None,

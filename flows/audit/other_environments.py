@@ -8,6 +8,7 @@ from pathlib import Path
 
 from components.core.errors import RetuneError, Unavailable
 from components.mlflow_store import registry
+from components.mlflow_store.registry.ledger_head import join_faults
 from flows.audit.registered_model import RegisteredModel
 from flows.audit.retention import reasons
 from flows.settings import EnvironmentSettings, read_settings
@@ -46,7 +47,7 @@ def _remote_model(environment: str, settings: EnvironmentSettings, project: Path
     try:
         model = RegisteredModel(name, project, settings.mlflow, settings.ledger, tuple(registry.versions(settings.mlflow, name)))
         if faults := model.ledger_faults():
-            raise RetuneError(f"its ledger was changed: {shown(faults)}")
+            raise RetuneError(f"its ledger was changed: {join_faults(faults)}")
         return RemoteModel(environment, model, kept_candidates(model))
     except RetuneError as error:
         raise Unavailable(

@@ -14,7 +14,9 @@ from typing import Any
 
 from components.core.errors import BadInput, RetuneError
 from components.mlflow_store import registry
+from components.mlflow_store.connection import store_lock
 from components.mlflow_store.registry import artifact_access
+from components.mlflow_store.registry.ledger_head import join_faults
 from flows.audit import retention
 from flows.audit.other_environments import RemoteModel, remote_models
 from flows.audit.registered_model import RegisteredModel, open_model, open_models, open_project
@@ -122,7 +124,9 @@ def check_ledger(model: RegisteredModel) -> None:
         RetuneError: with the faults.
     """
     if faults := model.ledger_faults():
-        raise RetuneError(f"the ledger was changed, so nothing is deleted: {shown(faults)}; see `retune history {model.name} --verify`")
+        raise RetuneError(
+            f"the ledger was changed, so nothing is deleted: {join_faults(faults)}; see `retune history {model.name} --verify`"
+        )
 
 
 def kept_versions(model: RegisteredModel, keep: int, others: Sequence[RemoteModel], bases: Mapping[int, str]) -> dict[int, str]:
@@ -198,14 +202,14 @@ def lock_everything(start: Path | None) -> Iterator[None]:
         for root in retention.workspaces(project):
             locks.enter_context(folder_lock(root))
         for model in open_models(start):
-            locks.enter_context(alone(model.uri, f"aliases {model.name}", timeout=30))
+            locks.enter_context(store_lock(model.uri, f"aliases {model.name}", timeout=30))
         yield
 
 
 def delete(item: Deletion) -> None:
     """Delete one item permanently."""
     if item.version is not None and item.uri is not None:
-        artifact_access.forget(item.uri, item.version)
+        artifact_access.delete_version(item.uri, item.version)
     elif item.path is not None and item.path.is_dir():
         shutil.rmtree(item.path, ignore_errors=True)
     elif item.path is not None:

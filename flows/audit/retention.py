@@ -37,7 +37,7 @@ def reasons(model: RegisteredModel, keep: int) -> dict[int, str]:
         kept[version.number] = f"one of the newest {keep}"
     kept |= {version.number: "not registered by Retune" for version in model.versions if KEY not in version.tags}
     for request in model.requests:
-        if request.waits():
+        if request.is_open():
             kept |= {
                 number: "waits for approval, or is the reference of a waiting version"
                 for number in (request.version, request.expected, request.anchor)
@@ -185,6 +185,6 @@ def size(folder: Path) -> int:
 
 def _git(project: Path, arguments: list[str], text: str | None = None) -> str:
     try:
-        return git(project, *arguments, stdin=said)
+        return git(project, *arguments, stdin=text)
     except RetuneError as error:
         raise RetuneError(f"{error}; nothing is deleted") from None

@@ -103,7 +103,7 @@ def packages(inspection: Inspection) -> Iterator[Fault]:
             if inspection.quick:
                 artifact_access.artifact(inspection.model.uri, version, "dvc.lock")
             else:
-                registry.inspected(inspection.model.uri, version)
+                registry.checked_package(inspection.model.uri, version)
         except Unavailable:
             raise
         except RetuneError as error:

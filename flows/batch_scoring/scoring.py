@@ -87,17 +87,17 @@ def _open_source(source: str, settings: SnapshotParams, target: batch.FolderTarg
     with temporary() as folder:
         if source.startswith(sql.SCHEME):
             path = folder / "rows.parquet"
-            sql.bring(sql.find(source, os.environ), path)
+            sql.fetch_table(sql.parse_address(source, os.environ), path)
             yield batch.Files({path: source}, settings, source)
             return
         located = settings.at(source)
         try:
-            files = source_of(located).bring(SourceRequest(located, Path.cwd(), os.environ), folder)
+            files = source_of(located).fetch(SourceRequest(located, Path.cwd(), os.environ), folder)
         except (BadSource, BadParams) as error:  # the source is an argument here, not a setting of params.yaml
             raise type(error)(str(error).replace("params.yaml: ", "").replace("snapshot.source ", "")) from None
         if inside := next((path for path in files.files if path.absolute().is_relative_to(str(target))), None):
             raise BadInput(f"{target} is both input and output: it contains {inside}; choose another folder for the answers")
-        yield batch.Files(files.files, settings, source, files.listed)
+        yield batch.Files(files.files, settings, source, files.relist)
 
 
 def _output(workspace: Workspace, output: str) -> batch.FolderTarget | batch.TableTarget:

@@ -12,7 +12,7 @@ import sys
 from types import FrameType
 
 from components.core.errors import Cancelled
-from components.core.exits import GO_ON, run_command
+from components.core.exits import RESUME, run_command
 from components.core.process import quiet_environment
 from flows.cli.options import app
 

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 import sqlalchemy as sa
 
 from components.core.errors import BadInput, RetuneError
-from components.mlflow_store.connection import connect
+from components.mlflow_store.connection import connect, translated_errors
 from flows.migrate import tables
 from flows.migrate.tables import Content
 
@@ -159,9 +159,9 @@ def verify(source: str, server: str, roots: ArtifactRoots) -> int:
     Raises:
         RetuneError: the server shows other content, so it uses another database.
     """
-    with reaching(source):
+    with translated_errors(source):
         local = shown(source, roots)
-    with reaching(server):
+    with translated_errors(server):
         remote = shown(server, roots)
     if local != remote:
         missing = sorted(map(str, local - remote))

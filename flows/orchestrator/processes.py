@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +13,9 @@ from typing import Any
 import httpx
 import psutil
 
-from components.core.errors import Cancelled, Unavailable
+from components.core.errors import Cancelled
 from components.core.output_dir import open_log
 from components.core.process import end_group, tied_command
-from flows.orchestrator.guarded_app import HOST
 
 STEADY = 60.0  # seconds that a process must run before its next end counts as the first failure in a row
 
@@ -85,16 +83,6 @@ def listens(process: psutil.Process, port: int) -> bool:
         with suppress(psutil.Error):
             connections += member.net_connections("inet")
     return any(connection.status == psutil.CONN_LISTEN and connection.laddr.port == port for connection in connections)
-
-
-def free_port(preferred: int) -> int:
-    """Return the preferred port of 127.0.0.1 if it is free, else any free one."""
-    for port in (preferred, 0):
-        with suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((HOST, port))
-            return int(probe.getsockname()[1])
-    raise Unavailable(f"no free port on {HOST}")
 
 
 def log_tail(log: Path, lines: int = 5) -> str:

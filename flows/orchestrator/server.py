@@ -13,6 +13,7 @@ Reads and writes var/prefect/server.json (URL and process), auth, server.log, in
 import contextlib
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -27,14 +28,13 @@ import psutil
 from components.core.atomic import write_text
 from components.core.errors import RetuneError, Unavailable
 from components.core.exits import run_command
-from components.core.locks import hold
+from components.core.locks import LockTimeout, lock
 from components.core.output_dir import closed_to, make_private, open_log
 from components.core.ports import HOST, free_port
 from components.core.process import quiet_environment, tied_command
 from flows.orchestrator import credential
-from flows.orchestrator.guarded_app import HOST
 from flows.orchestrator.prefect_api import auth, use_credential
-from flows.orchestrator.processes import RestartedProcess, free_port, listens, log_tail
+from flows.orchestrator.processes import RestartedProcess, listens, log_tail
 from flows.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,7 @@ def prefect_server(var: Path, settings: Settings) -> Iterator[str]:
         return
     home = var / "prefect"
     make_private(home)
-    with (home / "in-use").open("a") as use:
-        fcntl.flock(use, fcntl.LOCK_SH)  # before the check: a stopping supervisor holds it exclusively
+    with lock(home / "in-use", math.inf, shared=True):  # before the check: a stopping supervisor holds it exclusively
         yield running(home) or start(home, settings)
 
 
@@ -157,7 +156,7 @@ def start(home: Path, settings: Settings) -> str:
         Unavailable: the deadline passed.
     """
     end = time.monotonic() + settings.server_deadline
-    with hold(home / "start.lock", settings.server_deadline):
+    with lock(home / "start.lock", settings.server_deadline):
         if url := running(home):
             return url
         end_outdated(home)
@@ -216,22 +215,21 @@ def supervise(home: Path, linger: float) -> None:
 
     server = RestartedProcess(start)
     idle_since: float | None = None
-    with (home / "in-use").open("a") as use:
-        while True:
-            time.sleep(1.0)
-            server.revive()  # it was killed, or another program took its port
-            if not _try_lock(use.fileno()):
-                idle_since = None
-                continue
-            idle_since = idle_since or time.monotonic()
-            if time.monotonic() - idle_since >= linger:
-                (home / "server.json").unlink(missing_ok=True)
-                server.child.terminate()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    server.child.wait(10)
-                server.child.kill()
-                return
-            fcntl.flock(use, fcntl.LOCK_UN)
+    while True:
+        time.sleep(1.0)
+        server.revive()  # it was killed, or another program took its port
+        try:
+            with lock(home / "in-use"):
+                idle_since = idle_since or time.monotonic()
+                if time.monotonic() - idle_since >= linger:
+                    (home / "server.json").unlink(missing_ok=True)
+                    server.child.terminate()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        server.child.wait(10)
+                    server.child.kill()
+                    return
+        except LockTimeout:  # a run uses the server
+            idle_since = None
 
 
 def launch_anywhere(home: Path, preferred: int) -> tuple["subprocess.Popen[bytes]", int]:
@@ -240,14 +238,6 @@ def launch_anywhere(home: Path, preferred: int) -> tuple["subprocess.Popen[bytes
     child = launch(home, port)
     write_text(home / "server.json", json.dumps({"url": f"http://{HOST}:{port}/api", "pid": os.getpid(), "guarded": True}))
     return child, port
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def remove_lease_lock(home: Path) -> None:

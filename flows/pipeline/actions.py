@@ -122,7 +122,7 @@ def repair_input(workspace: Workspace, folder: Path) -> None:
     for fetch in (True, False):
         if not (damaged := file_integrity.damaged_input(workspace.root, folder)):
             return
-        digest = lock.pointed(workspace.root, path)
+        digest = lock.tracked_md5(workspace.root, path)
         file_integrity.drop_input(workspace.root, folder, damaged, digest)
         if fetch and digest is not None:
             pull_if_available(workspace.root, f"{path}.dvc")
@@ -149,13 +149,13 @@ def put_under_dvc(workspace: Workspace) -> frozenset[str]:
     if new := [folder for file, folder in files.items() if file in changed or not (workspace.root / file).exists()]:
         repro.add_to_dvc(new, workspace.root)
     copy_lock_files_back(workspace)
-    unchanged = lock.settled_stages(workspace.root, changed)
+    unchanged = lock.unchanged_stages(workspace.root, changed)
     damaged = damaged_stages(workspace.root, {name for stage in unchanged for name in lock.depends_on(workspace.root, stage)})
     if damaged:
         drop(workspace.root, damaged, fetch=True)
         names = ", ".join(damaged)
         log.warning("outputs that were built from the damaged outputs of %s are kept: `dvc repro --force` rebuilds them", names)
-    return lock.settled_stages(workspace.root, {*changed, *damaged})
+    return lock.unchanged_stages(workspace.root, {*changed, *damaged})
 
 
 def reproduce(workspace: Workspace, stage: str) -> Stage:
@@ -224,7 +224,7 @@ def record(workspace: Workspace, stages: Sequence[Stage]) -> tracking.RecordedRu
         raise NotFound(
             f"{workspace.root}: {', '.join(sorted(changes))} changed since the model was built; `dvc repro` or `retune run` rebuilds it"
         )
-    if not stages and (damaged := file_integrity.damaged_outputs(workspace.root, lock.locked(workspace.root))):
+    if not stages and (damaged := file_integrity.damaged_outputs(workspace.root, lock.locked_stages(workspace.root))):
         raise NotFound(
             f"{workspace.root}: {', '.join(damaged)} is damaged: its hash differs from dvc.lock; `retune run` restores or rebuilds it"
         )
@@ -281,7 +281,7 @@ def apply_verdict(workspace: Workspace, run: tracking.RecordedRun, version: regi
 
 def may_promote(workspace: Workspace, version: registry.Version, entries: Sequence[Entry]) -> bool:
     """Return whether a run may promote a version that passed: not if approval is required, or the model was rolled back."""
-    current = set(registry.current_champion(entries))
+    current = set(registry.champion_stack(entries))
     rolled_back = {entry.key for entry in entries} - {entry.key for entry in entries if entry.version in current}
     if version.key in rolled_back:
         log.warning("%s was champion and was rolled back: it can only be promoted again manually", version.uri)
@@ -317,7 +317,7 @@ def request_approval(workspace: Workspace, run: tracking.RecordedRun, version: r
         log.info("run %s was approved by %s: %s", run.run_id[:12], approved[-1].who, approved[-1].why)
         return None
     now = datetime.now(UTC)
-    request = ledger.ask(
+    request = ledger.request_approval(
         Request(
             run=run.run_id,
             model=version.name,

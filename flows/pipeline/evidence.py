@@ -154,7 +154,7 @@ def run_behaviour(
     settings, labels = params.gates.behaviour, Predictions.read(workspace.predictions / "candidate.parquet").labels
     user_cases = read_cases(workspace.origin / settings.cases, labels) if settings.cases else None
     cases, notes = make_cases(rows, user_cases, kinds=settings.kinds, count=settings.rows, seed=settings.seed, padding=settings.padding)
-    return collect(cases, sessions.session(version), sessions.session(champion) if champion else None, notes)
+    return evaluate_cases(cases, sessions.session(version), sessions.session(champion) if champion else None, notes)
 
 
 def measure_latency(

@@ -23,6 +23,7 @@ from components.ledger import Entry
 from components.mlflow_store import registry
 from components.mlflow_store.registry import artifact_access
 from components.model.base_resolver import REGISTERED
+from flows.dvc_adapter.cache import cached_file
 from flows.pipeline.model_sessions import ModelSessions
 from flows.pipeline.reference_models import ReferenceModels
 from flows.project.params import Params
@@ -43,7 +44,7 @@ def training_rows(
     """
     compared: list[tuple[By, str, Entry | None]] = [
         ("champion", "champion version {}", references.champion),
-        ("anchor", "the best champion so far, version {},", references.anchor),
+        ("best_champion", "the best champion so far, version {},", references.anchor),
     ]
     models: list[tuple[By, registry.Version]] = [("candidate", version)]
     for by, display_name, entry in compared:
@@ -122,7 +123,7 @@ def cached_rows(workspace: Workspace, version: registry.Version, folder: str, na
     Raises:
         NotFound: DVC's cache does not have it.
     """
-    return read_rows(repro.cached_file(workspace.root, _input_hash(version, folder), name))
+    return read_rows(cached_file(workspace.root, _input_hash(version, folder), name))
 
 
 def _input_hash(version: registry.Version, folder: str) -> str:

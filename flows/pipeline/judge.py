@@ -11,6 +11,7 @@ from components.judge import judge as combine
 from components.judge import verdict_key
 from components.judge.selftest import selftest
 from components.ledger import Ledger
+from components.ledger.test_set_use import PriorUse
 from components.mlflow_store import registry
 from flows.pipeline.evidence import gather, outside_digests, test_rows
 from flows.pipeline.historical_data import TEST, cached_rows, row_keys
@@ -101,18 +102,18 @@ def _judge(
 
 def count_prior_use(
     workspace: Workspace, version: registry.Version, known: Collection[registry.Version], test: str, params: Params
-) -> Wear:
+) -> PriorUse:
     """Record this use of the test set, and return how often earlier candidates used its rows; old test sets are read from DVC's cache."""
     ledger = Ledger(workspace.ledger)
     others = {}
-    for digest in ledger.unknown_tests(version.name):
+    for digest in ledger.tests_without_rows(version.name):
         earlier = next((other for other in known if other.tags.get("retune.test_digest") == digest), None)
         if earlier is not None and digest != test:
             try:
                 others[digest] = row_keys(cached_rows(workspace, earlier, TEST, "test.parquet"))
             except NotFound as error:
                 log.warning("the test rows of version %d are unknown and count as today's: %s", earlier.number, error)
-    return ledger.look(version.name, test, version.key, row_keys(test_rows(workspace)), others, params.gates.test_budget.shared)
+    return ledger.record_test_use(version.name, test, version.key, row_keys(test_rows(workspace)), others, params.gates.test_budget.shared)
 
 
 def _renumbered(verdict: Verdict, references: ReferenceModels) -> Verdict:

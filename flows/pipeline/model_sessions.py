@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from components.artifacts.predictions import ModelOutput, Predictions, relabelled
+from components.artifacts.predictions import ModelOutput, Output, Predictions, relabelled
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, BadParams
 from components.core.text import label_reader
@@ -29,10 +29,10 @@ def incompatibility(spec: ModelSpec, task: tasks.Task) -> str | None:
         own = tasks.of(spec)
     except BadParams as error:
         return f"was built for a task that no longer exists: {error}"
-    contracts = [(type(side), side.inputs, side.classes, tuple(side.measures)) for side in (own, task)]
+    contracts = [(type(side), side.inputs, side.classes, tuple(side.test_metrics)) for side in (own, task)]
     if contracts[0] == contracts[1]:
         return None
-    return f"was built for another task: {spec.task}, with the inputs {', '.join(own.inputs)} and the metrics {', '.join(own.measures)}"
+    return f"was built for another task: {spec.task}, with the inputs {', '.join(own.inputs)} and the metrics {', '.join(own.test_metrics)}"
 
 
 @dataclass
@@ -99,18 +99,20 @@ class ModelSessions:
             BadModel: the version cannot be loaded, or does not answer.
         """
         cache = self._workspace.var / "predictions" / version.name / f"{version.key[:32]}-{digest[:32]}.parquet"
-        predictions = registry.kept(cache, rows)
+        predictions = registry.read_cache(cache, rows)
         if predictions is None:
             predictions = self.predict(version, rows)
-            registry.keep(cache, predictions)
+            registry.write_cache(cache, predictions)
         else:
             predictions = self._renamed(predictions)  # cached by an earlier release, or with another label_map
         self.remember(version, rows, predictions)
         return predictions
 
-    def _renamed(self, predictions: Found) -> Found:
+    def _renamed(self, predictions: Output) -> Output:
         return (
-            relabelled(predictions, self.label, lambda answer: self._task.renamed(answer, self.label)) if self._task.named else predictions
+            relabelled(predictions, self.label, lambda answer: self._task.rename_labels(answer, self.label))
+            if self._task.label_column
+            else predictions
         )
 
     def predict(self, version: registry.Version, rows: pd.DataFrame) -> Predictions:

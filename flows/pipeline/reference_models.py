@@ -22,7 +22,7 @@ class ReferenceModels:
 def reference_models(entries: Sequence[Entry], key: str) -> ReferenceModels:
     """Return the reference models of the candidate `key`: the champion, or the previous champion if the candidate is the champion."""
     latest = {entry.version: entry for entry in entries}
-    champions = [latest[number] for number in registry.current_champion(entries)]
+    champions = [latest[number] for number in registry.champion_stack(entries)]
     while champions and champions[-1].key == key:  # twice if it was registered again under another number
         champions.pop()
     champion = champions[-1] if champions else None

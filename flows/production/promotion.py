@@ -130,7 +130,7 @@ def promote_from(
             copied.number,
             expected=expected,
             who=who,
-            why=f"{text} (version {number} of {source.name}{registry.judged_elsewhere(source, version, head)})",
+            why=f"{text} (version {number} of {source.name}{registry.judged_elsewhere_note(source, version, head)})",
             forced=force,
             origin=source.name,
             evidence=copied.evidence,
@@ -179,7 +179,7 @@ def approve(env: Environment, run: str, *, who: str, why: str) -> Promotion:
     )
     if not promotion.changed:
         ledger.answer(request.run, "approved", who, why)
-        registry.confirm(env.mlflow, env.ledger, request.model)
+        registry.refresh_ledger_head(env.mlflow, env.ledger, request.model)
     registry.record_decision(env.mlflow, version, f"approved by {who}: {why}", withdrawn=False)
     return promotion
 
@@ -192,9 +192,9 @@ def reject(env: Environment, run: str, *, who: str, why: str) -> Request:
         BadInput: the request was answered or has expired, or the reason is blank.
     """
     why, ledger = reason(why), Ledger(env.ledger)
-    registry.confirm(env.mlflow, env.ledger, ledger.open_request(run).model)  # check the ledger before writing to it
+    registry.refresh_ledger_head(env.mlflow, env.ledger, ledger.open_request(run).model)  # check the ledger before writing to it
     request = ledger.answer(run, "rejected", who, why)
-    registry.confirm(env.mlflow, env.ledger, request.model)
+    registry.refresh_ledger_head(env.mlflow, env.ledger, request.model)
     sync_requests(env, request.model)
     events.publish_rejection(request)
     return request
@@ -218,7 +218,7 @@ def sync_requests(env: Environment, name: str) -> list[str]:
         if answer is not None:
             registry.record_decision(env.mlflow, version, answer, withdrawn=not approved)
             changes.append(f"version {version.number} was {answer}")
-        elif request.waits():
+        elif request.is_open():
             registry.reopen(env.mlflow, version)
             changes.append(f"version {version.number} waits for an answer again")
     return changes
@@ -249,7 +249,7 @@ def accept(env: Environment, *, who: str, why: str) -> None:
     Raises:
         BadInput: the reason is blank.
     """
-    registry.accept(env.mlflow, env.ledger, who, reason(why))
+    registry.accept_ledger(env.mlflow, env.ledger, who, reason(why))
 
 
 def sync_registry(env: Environment, name: str) -> list[str]:

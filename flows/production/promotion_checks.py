@@ -9,7 +9,7 @@ from components.core.section import nearest
 from components.ledger import Ledger, Request
 from components.mlflow_store import registry
 from components.mlflow_store.registry import Environment, Version
-from components.mlflow_store.registry.environments import reference_number
+from components.mlflow_store.registry.environments import judged_here, reference_number
 
 
 def find(environment: Environment, name: str, number: int) -> Version:
@@ -74,7 +74,7 @@ def check_copied(source: Environment, target: Environment, version: Version, ver
     if version.evidence == verdict.evidence or (version.origin is None and version.verdict is None):
         return
     display_name = f"{version.name} version {version.number}"
-    if version.origin is not None and not judge_in_target(version):
+    if version.origin is not None and not judged_here(version):
         raise BadInput(f"{display_name} of {target.name} was judged again in {source.name} during the copy: check the new verdict")
     try:
         passed(target, version)

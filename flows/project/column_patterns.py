@@ -26,12 +26,12 @@ class Shape:
     @property
     def metric(self) -> str:
         """The validation metric that training uses."""
-        return self.made.metrics[0]
+        return self.made.validation_metrics[0]
 
     @property
     def measure(self) -> str:
         """The test metric that gates use."""
-        return next(iter(self.made.measures))
+        return next(iter(self.made.test_metrics))
 
     @property
     def classes(self) -> bool:

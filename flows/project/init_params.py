@@ -13,10 +13,12 @@ import pandas as pd
 from components.core.atomic import replacing
 from components.core.errors import BadParams, BadSource
 from components.core.text import canonical_label
-from components.data.snapshot.read_errors import Faults
+from components.data.snapshot.given_splits import SPLIT_WORDS
+from components.data.snapshot.read_errors import Faults, short_list
 from components.data.snapshot.settings import SnapshotParams
 from components.data.snapshot.sources import FetchedFiles, SourceRequest, files
 from components.data.snapshot.tables import READERS, format_of
+from components.data.snapshot.take import read_all_columns, splits_by_file
 from flows.project.column_patterns import Shape, shape_of
 from flows.project.params import read_params
 
@@ -118,7 +120,7 @@ def _columns(frame: pd.DataFrame, data: Path, delimiter: str | None) -> Guess:
     if text is None or label is None:
         missing = "texts" if text is None else "labels (a few values that repeat)"
         hint = "set snapshot.columns in a params.yaml, or use the column names of a task (`retune tasks`)"
-        raise BadSource(f"{data}: no column looks like {missing}; columns: {listed(names)}; {hint}")
+        raise BadSource(f"{data}: no column looks like {missing}; columns: {short_list(names)}; {hint}")
     unique = [name for name in rest if name != label and frame[name].is_unique and longest(frame[name]) <= 64]
     identity = next((name for name in unique if name.lower() in ID_NAMES), None)
     group = next((name for name in rest if name not in (label, identity) and name.lower() in GROUP_NAMES), None)
@@ -161,8 +163,8 @@ def read_head(data: Path) -> SampleRows:
     Raises:
         BadSource: no settings can read the rows.
     """
-    fetched = files.bring(SourceRequest(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
-    splits = given_splits(fetched, SnapshotParams(source=str(data)))
+    fetched = files.fetch(SourceRequest(SnapshotParams(source=str(data)), Path.cwd(), {}), Path())
+    splits = splits_by_file(fetched, SnapshotParams(source=str(data)))
     firsts = list({splits.get(path): path for path in reversed(list(fetched.files))}.values())
     sample = replace(fetched, files={path: fetched.files[path] for path in firsts[::-1]})
     error: BadSource | None = None
@@ -200,7 +202,7 @@ def _first_rows(fetched: FetchedFiles, settings: SnapshotParams) -> pd.DataFrame
     Raises:
         BadSource: they cannot be read with `settings`.
     """
-    columns_by_file, rows = columns_of(fetched, settings), list[pd.DataFrame]()
+    columns_by_file, rows = read_all_columns(fetched, settings), list[pd.DataFrame]()
     for path, columns in columns_by_file.items():
         faults = Faults(fetched.files[path])
         some = itertools.islice(READERS[format_of([path])].read_rows(path, settings, columns, faults), SAMPLE_ROWS // len(columns_by_file))
@@ -212,7 +214,7 @@ def _first_rows(fetched: FetchedFiles, settings: SnapshotParams) -> pd.DataFrame
 def _is_split(column: "pd.Series[str]") -> bool:
     """Return whether a column has the split of each row: train and at least one other."""
     words = {str(cell).strip().lower() for cell in column.dropna().unique()}
-    return words <= set(SPLITS) and "train" in (splits := {SPLITS[word] for word in words}) and len(splits) > 1
+    return words <= set(SPLIT_WORDS) and "train" in (splits := {SPLIT_WORDS[word] for word in words}) and len(splits) > 1
 
 
 def looks_like_text(column: "pd.Series[str]") -> bool:

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from components.artifacts.manifest import MAIN
 from components.core.documents import parse_yaml
 from components.core.errors import BadParams
-from components.core.section import OpenSection, Section
+from components.core.section import OpenSection, Section, did_you_mean
 from components.data.base_model import BaseParams
 from components.data.preprocess import PreprocessParams, check_copies
 from components.data.snapshot import SnapshotParams
@@ -65,8 +65,8 @@ class RetrainParams(Section):
     @classmethod
     def _is_a_zone(cls, zone: str) -> str:
         if zone not in available_timezones():
-            hint = nearest(zone, sorted(available_timezones()))
-            raise ValueError(f"unknown time zone {zone!r}{hint if hint.startswith('; did') else ', expected e.g. Europe/Berlin'}")
+            hint = did_you_mean(zone, sorted(available_timezones()))
+            raise ValueError(f"unknown time zone {zone!r}{hint or ', expected e.g. Europe/Berlin'}")
         return zone
 
 

@@ -34,9 +34,5 @@ def folder_lock(root: Path) -> Iterator[None]:
     """
     path = root / LOCK
     make_private(path.parent)
-    with path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Unavailable(f"another run uses {root} (it holds {path}); wait for it or stop it") from None
+    with lock(path, busy=f"another run uses {root} (it holds {path}); wait for it or stop it"):
         yield

@@ -55,7 +55,7 @@ def restore_last_inputs(workspace: Workspace) -> None:
     """
     for folder in (workspace.raw, workspace.base):
         path = folder.relative_to(workspace.root).as_posix()
-        current = lock.pointed(workspace.root, path)
+        current = lock.tracked_md5(workspace.root, path)
         digest = hash_of_last_version(workspace, path, current) or current
         try:
             if digest and digest != current:

@@ -48,9 +48,9 @@ def write(workspace: Workspace, retraining: Retraining) -> None:
 
     If MLflow is unreachable, the run does not fail, and the next run stores the head.
     """
-    Ledger(workspace.ledger).note(retraining)
+    Ledger(workspace.ledger).record_retraining(retraining)
     try:
-        registry.confirm(champion_of(workspace).mlflow, workspace.ledger, retraining.model)
+        registry.refresh_ledger_head(champion_of(workspace).mlflow, workspace.ledger, retraining.model)
     except NotFound:
         log.debug("there is no registry yet to store the ledger's head in")
     except RetuneError as error:

@@ -4,16 +4,18 @@ Reads and writes ports.json, secrets.env and retune.env (mode 600), and defines 
 """
 
 import json
+import math
 import random
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.core.atomic import write_text
 from components.core.errors import BadParams
-from flows.orchestrator.processes import free_port
+from components.core.locks import lock
+from components.core.ports import HOST
 
-HOST = "127.0.0.1"
 RANGE = range(20_000, 30_000)  # below Linux's range for outgoing connections
 PORTS = ("postgres", "mlflow", "prefect", "s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc")
 DATABASES = ("mlflow", "prefect", "retune")  # each with an owner of the same name
@@ -103,8 +105,7 @@ def make_stack(folder: Path) -> Stack:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "ports.json").exists():
         raise BadParams(f"{folder} is not empty and not a stack; choose a new folder")
     (folder / "logs").mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:  # two processes must not generate different secrets
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock(folder / "lock", math.inf):  # two processes must not generate different secrets
         if not (folder / "ports.json").exists():
             write_private(folder / "ports.json", json.dumps(free_ports(), indent=2))
         known = read_variables(folder / "secrets.env")
@@ -138,7 +139,7 @@ def free_ports() -> dict[str, int]:
     """Return a free port for each service, from a random start, so that stacks that are not running do not collide."""
     start = random.SystemRandom().randrange(len(RANGE))
     candidates = (RANGE[(start + offset) % len(RANGE)] for offset in range(len(RANGE)))
-    return dict(zip(PORTS, (port for port in candidates if free_port(port) == port), strict=False))
+    return dict(zip(PORTS, (port for port in candidates if is_free(port)), strict=False))
 
 
 def lines(variables: Mapping[str, str]) -> str:
@@ -158,8 +159,4 @@ def read_variables(path: Path) -> dict[str, str]:
 
 def write_private(path: Path, text: str) -> None:
     """Write a file with mode 600, atomically."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(partial, path)
+    write_text(path, text, mode=0o600)

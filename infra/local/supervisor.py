@@ -19,11 +19,13 @@ from typing import Any
 import psutil
 
 from components.core.errors import Unavailable
+from components.core.locks import lock
+from components.core.ports import HOST, free_port
 from components.core.process import end_group, is_gone, owner, tied_command
-from flows.orchestrator.processes import RestartedProcess, free_port, has_ended, log_tail
+from flows.orchestrator.processes import RestartedProcess, has_ended, log_tail
 from flows.orchestrator.server import remove_lease_lock
 from infra.local import bootstrap, postgres
-from infra.local.layout import HOST, Stack, write_private
+from infra.local.layout import Stack, write_private
 from infra.local.services import (
     Service,
     database_service,
@@ -191,11 +193,8 @@ def stack_lock(stack: Stack) -> Iterator[None]:
     Raises:
         Unavailable: another process does.
     """
-    with (stack.folder / "running").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Unavailable(f"the stack in {stack.folder} is running or stopping: end it with `python -m infra.local down`") from None
+    busy = f"the stack in {stack.folder} is running or stopping: end it with `python -m infra.local down`"
+    with lock(stack.folder / "running", busy=busy):
         yield
 
 

@@ -20,7 +20,8 @@ from prefect.client.schemas import FlowRun
 from prefect_kubernetes.worker import KubernetesWorker, KubernetesWorkerJobConfiguration
 
 from components.core.errors import BadParams, Unavailable
-from flows.orchestrator.processes import free_port, running
+from components.core.ports import free_port
+from flows.orchestrator.processes import running
 from infra.healthcheck import fault
 from infra.pool import TEMPLATE, publish, read_json, with_defaults
 from tests.infra.test_compose import SETTINGS, SHARED

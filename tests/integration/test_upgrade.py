@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.core.errors import NotFound
-from components.mlflow_store.connection import connect, experiment
+from components.mlflow_store.connection import connect, ensure_experiment
 from components.mlflow_store.registry import predict, verify, versions
 from components.mlflow_store.registry.register import complete, create_version, send_package
 from components.mlflow_store.registry.versions import PACKAGE
@@ -39,7 +39,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory, package: Path) -> str:
     uri = new_store(tmp_path_factory.mktemp("store") / "var")
     client = connect(uri)
     tags = json.loads((FIXTURES / "version_before_0_1_0.json").read_text(encoding="utf-8"))
-    run = client.create_run(experiment(client, uri, "tickets")).info.run_id
+    run = client.create_run(ensure_experiment(client, uri, "tickets")).info.run_id
 
     def build(folder: Path, ids: object) -> None:
         shutil.copytree(package, folder)

@@ -30,7 +30,7 @@ def add_noisy_copies(train: pd.DataFrame, unseen: pd.DataFrame, params: Preproce
     """
     if AUGMENTED in train:
         raise BadData(f"the data has a column {AUGMENTED!r}, which marks noisy copies; rename it in snapshot.columns")
-    texts = [text for column in task.noisy for text in train[column]]
+    texts = [text for column in task.augmentable_columns for text in train[column]]
     letters = tuple(sorted({letter for text in texts for letter in text if letter.isalpha()} or {*"".join(texts)}))
     rounds = [_noisy_copies(train, number, letters, params, task) for number in range(1, params.augment_copies + 1)]
     copies = pd.concat(rounds, ignore_index=True).drop_duplicates(["text", "label"], ignore_index=True)
@@ -50,13 +50,13 @@ def _noisy_copies(train: pd.DataFrame, number: int, letters: tuple[str, ...], pa
             _noise(text, f"{params.augment_seed}:{number}:{name}:{row}", letters, params.augment_noise)
             for row, text in zip(train["id"], train[name], strict=True)
         ]
-        for name in task.noisy
+        for name in task.augmentable_columns
     }
     copies = train.assign(**columns, id=[f"{row}~{number}" for row in train["id"]], **{AUGMENTED: train["id"]})
     copies, faults = task.read(copies)
     if task.normalised:
         copies = copies.assign(text=[normalise(text, params.unicode_form) for text in copies["text"]])
-    blank = {index for name in (*task.noisy, "text") for index, text in enumerate(copies[name]) if not text.strip()}
+    blank = {index for name in (*task.augmentable_columns, "text") for index, text in enumerate(copies[name]) if not text.strip()}
     return copies.drop(index=[*{*faults, *blank}]).reset_index(drop=True)
 
 

@@ -55,7 +55,7 @@ def preprocess(
         BadParams: max_length is more than the base model can read.
     """
     plugin = tasks.load(task, task_options.fields)
-    check_copies(preprocess, plugin.refuses)
+    check_copies(preprocess, plugin.unsupported_settings)
     rows = _validated(validated, plugin.columns)
     tokenizers = {name: _tokenizer(plugin, base_folder(base, name), preprocess.max_length) for name in base_names(base)}
     report = ValidationReport.read(validated)
@@ -70,7 +70,7 @@ def preprocess(
     )
     parts = {split: _part(kept, split) for split in SPLITS}
     spec = spec.model_copy(update={"options": {**spec.options, **plugin.fit_options(parts["train"])}})
-    lengths = token_lengths(plugin.lengths(kept, tokenizers[MAIN]), preprocess.max_length, plugin.in_parts)
+    lengths = token_lengths(plugin.lengths(kept, tokenizers[MAIN]), preprocess.max_length, plugin.splits_long_rows)
     profile = build_profile(report.snapshot, len(rows), parts, removed, plugin, spec.labels, lengths, preprocess.warn_cut_share)
     warnings = (*profile.warnings, *_split_warnings(rows, kept, removed))
     profile = profile.model_copy(update={"split_by": split_by(rows, preprocess, report.grouped), "warnings": warnings})

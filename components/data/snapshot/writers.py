@@ -8,6 +8,7 @@ from typing import IO
 import pandas as pd
 
 from components.artifacts.rows import write_rows
+from components.core.atomic import replacing
 from components.core.errors import BadData
 from components.data.snapshot.delimited import QUOTING
 from components.data.snapshot.settings import SnapshotParams
@@ -24,25 +25,22 @@ def write_file(rows: pd.DataFrame, path: Path, snapshot: SnapshotParams) -> None
         BadData: the encoding lacks a character, or a cell needs quotes and `snapshot.quoting` is none.
     """
     file_format = format_of([path])
-    partial = path.with_name(f".{path.name}.partial")
     cells = rows.astype(object).where(rows.notna(), None)
     try:
-        if file_format == "parquet":
-            write_rows(rows, partial)
-        else:
+        with replacing(path) as partial:
+            if file_format == "parquet":
+                write_rows(rows, partial)
+                return
             with partial.open("w", encoding=snapshot.encoding, newline="") as file:
                 if file_format == "jsonl":
                     for row in cells.to_dict("records"):
                         file.write(json.dumps({name: cell for name, cell in row.items() if cell is not None}, ensure_ascii=False) + "\n")
                 else:
                     _write_delimited(cells, file, file_format, snapshot)
-        os.replace(partial, path)
     except UnicodeEncodeError as error:
         raise BadData(f"{path}: snapshot.encoding {snapshot.encoding} has no character {error.object[error.start]!r}") from None
     except csv.Error as error:
         raise BadData(f"{path}: with snapshot.quoting none, no cell can contain the delimiter or a line end: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _write_delimited(cells: pd.DataFrame, file: IO[str], file_format: str, snapshot: SnapshotParams) -> None:

@@ -41,17 +41,17 @@ def merge_label_spellings(rows: pd.DataFrame, task: Task, settings: ValidatePara
     Raises:
         BadParams: a map is set, but the task has no labels.
     """
-    check_label_map(settings, task.named)
-    if task.named is None or task.named not in rows:
+    check_label_map(settings, task.label_column)
+    if task.label_column is None or task.label_column not in rows:
         return rows, ()
     read, counts = label_reader(settings.label_map), LabelCounts()
     merged: dict[str, str] = {}
-    for cell, count in rows[task.named].dropna().value_counts(sort=False).items():
+    for cell, count in rows[task.label_column].dropna().value_counts(sort=False).items():
         if isinstance(cell, str):
-            merged[cell] = task.renamed(cell, counts.counting(read, int(count)))
+            merged[cell] = task.rename_labels(cell, counts.counting(read, int(count)))
     if any(old != new for old, new in merged.items()):
-        column = rows[task.named]
-        rows = rows.assign(**{task.named: column.where(~column.isin(merged), column.map(merged)).astype(column.dtype)})
+        column = rows[task.label_column]
+        rows = rows.assign(**{task.label_column: column.where(~column.isin(merged), column.map(merged)).astype(column.dtype)})
     return rows, (*_merged_warning(counts), *_twin_warnings(counts.labels), *_unused_warning(counts, settings))
 
 

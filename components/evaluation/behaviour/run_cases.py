@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from components.artifacts.behaviour import Behaviour, Case, CaseReply
+from components.artifacts.behaviour import Behaviour, Case, CaseReply, CaseResult
 from components.core.errors import BadParams
 from components.core.section import nearest
 
@@ -55,7 +55,7 @@ def evaluate_cases(cases: Sequence[Case], candidate: TextModel, champion: TextMo
         raise BadParams("\n".join(f"gates.behaviour.cases, {fault}" for fault in faults))
     reference = _Answers(texts, champion.answer(texts)) if champion is not None else None
     tried = [
-        Tried(
+        CaseResult(
             case=case,
             candidate=answers.reply(case),
             champion=reference.reply(case) if reference is not None and reference.has_label(case) else None,

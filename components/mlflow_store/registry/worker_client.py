@@ -232,7 +232,7 @@ def answer_rows(uri: str, model: str, rows: Rows, seconds: float = SECONDS) -> W
 
 def predictions_of(reply: WorkerReply, rows: pd.DataFrame) -> Predictions:
     """Return the reply to `rows` (id, group, label) as predictions, ordered by id."""
-    return Predictions.of(rows, reply).in_order()
+    return Predictions.from_output(rows, reply).in_order()
 
 
 def isolated_environment(uri: str, folder: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from components.data.snapshot import SnapshotParams, delimited, jsonl
 from components.data.snapshot.cells import as_text
 from components.data.snapshot.features import ColumnType
 from components.data.snapshot.parquet import batch_size
-from components.data.snapshot.read_errors import Faults, readable
+from components.data.snapshot.read_errors import Faults, readable, short_list
 from components.data.snapshot.tables import READERS, format_of
 
 _ROWS = 4_096  # per piece
@@ -97,7 +97,7 @@ class Files:
     def _check_columns(self, path: Path) -> None:
         expected, actual = self._columns[self.paths[0]], self._columns[path]
         if set(expected) != set(actual):
-            differs = listed(name for name in [*expected, *actual] if (name in expected) != (name in actual))
+            differs = short_list(name for name in [*expected, *actual] if (name in expected) != (name in actual))
             raise BadSource(f"{self._names[path]}: expected the same columns as in {self.paths[0].name}, found differences in {differs}")
 
     def _schema(self) -> pa.Schema:

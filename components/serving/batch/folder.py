@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from components.artifacts.manifest import FilePart
-from components.core.atomic import replacing
+from components.core.atomic import DISK_FULL, replacing
 from components.core.errors import BadInput, RetuneError, Unavailable
 from components.core.hashing import digest_file
 from components.serving.batch.records import Done, RowCounts, ScoringManifest, ScoringPlan
@@ -223,7 +223,7 @@ class FolderTarget:
         try:
             yield
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in DISK_FULL:
                 raise Unavailable(
                     f"{self}: no space left ({error.strerror}); the parts so far are complete, run again to continue"
                 ) from error

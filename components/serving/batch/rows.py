@@ -8,7 +8,9 @@ import pandas as pd
 import pyarrow as pa
 
 from components.core.errors import BadData, BadInput, BadSource
+from components.core.section import did_you_mean
 from components.data.snapshot.cells import as_text
+from components.data.snapshot.read_errors import short_list
 from components.model import tasks
 from components.serving.batch.files import Files, Piece
 from components.serving.batch.records import OnBadRow
@@ -53,10 +55,10 @@ def input_columns(task: tasks.Task, source: Files, columns: Mapping[str, str], d
     existing = list(source.schema.names)
     named = {name: columns.get(name) or (defaults[name] if defaults.get(name) in existing else name) for name in task.inputs}
     if missing := [column for column in named.values() if column not in existing]:
-        hint = nearest(missing[0], existing).partition("; known")[0]
+        hint = did_you_mean(missing[0], existing)
         expected = f"the column{'s' * (len(named) > 1)} {', '.join(map(repr, named.values()))}"
         raise BadInput(
-            f"{source.name}: expected {expected}, found {listed(existing)}{hint}; "
+            f"{source.name}: expected {expected}, found {short_list(existing)}{hint}; "
             f"if a column has another name, pass --column {task.inputs[0]}=NAME"
         )
     return named

@@ -15,6 +15,7 @@ import sqlalchemy.exc
 
 from components.core.errors import BadInput, Unavailable
 from components.core.hashing import digest_value
+from components.core.locks import lock
 from components.data import sql
 from components.serving.batch.records import RowCounts, ScoringManifest, ScoringPlan
 from components.serving.batch.rows import NUMBER
@@ -56,12 +57,7 @@ class TableTarget:
         Raises:
             Unavailable: another process holds the lock.
         """
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Unavailable(f"{self}: another process is scoring into this table; wait for it or stop it") from None
+        with lock(self._lock, busy=f"{self}: another process is scoring into this table; wait for it or stop it"):
             yield
 
     def unfinished(self) -> ScoringPlan | None:
@@ -186,7 +182,7 @@ class TableTarget:
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        with sql.reached(self._address, makes=True) as connection, connection.begin():
+        with sql.connect_to(self._address, create=True) as connection, connection.begin():
             yield connection
 
 

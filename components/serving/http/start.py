@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from components.core.errors import BadParams, Unavailable
-from components.core.temporary import make, outlives_this_program, remove
+from components.core.temporary import keep_after_exec, make, remove
 from components.mlflow_store.registry.verify import checked_package
 from components.mlflow_store.registry.versions import PACKAGE, Version
 from components.mlflow_store.registry.worker_client import PYTHON, isolated_environment
@@ -76,7 +76,7 @@ def become_server(
         "folder": str(folder),
     }
     listening.set_inheritable(True)
-    outlives_this_program(folder)
+    keep_after_exec(folder)
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)  # until the server has its handlers
     # -P and -B for child processes of the server.
     isolated = {"PYTHONSAFEPATH": "1", "PYTHONDONTWRITEBYTECODE": "1"}

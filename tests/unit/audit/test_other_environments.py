@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 
 from components.core.errors import RetuneError, Unavailable
 from components.ledger import Ledger
+from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import CHAMPION
 from components.mlflow_store.registry.versions import COMPLETE, KEY
 from flows.audit.prune import PrunePlan, plan, prune
@@ -43,7 +44,7 @@ def register(uri: str, *keys: str) -> None:
     client = MlflowClient(uri)
     client.create_registered_model(NAME)
     for key in keys:
-        run = client.create_run(experiment(client, uri, NAME)).info.run_id
+        run = client.create_run(ensure_experiment(client, uri, NAME)).info.run_id
         hashes = json.dumps({"data/raw": HASHES.get(key, "")})
         client.create_model_version(NAME, "file:///nowhere", run, tags={KEY: key, COMPLETE: "true", "retune.dvc_lock": hashes})
 

@@ -15,6 +15,7 @@ import pytest
 from components.core import exits
 from components.core.errors import BadInput, BadParams, Cancelled, RetuneError, Unavailable
 from components.core.exits import run_command
+from flows.cli import _application_options_first
 
 ROOT = Path(__file__).parents[3]
 
@@ -214,16 +215,12 @@ def test_trace_is_named_if_old_ones_cannot_be_deleted(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("arguments", "rest", "value"),
+    ("arguments", "ordered"),
     [
         (["tasks", "--debug", "--json"], ["--debug", "tasks", "--json"]),
         (["--debug", "tasks", "--quiet"], ["--debug", "--quiet", "tasks"]),
         (["predict", "--", "--debug"], ["predict", "--", "--debug"]),
     ],
 )
-def test_debug_flag_may_follow_the_command(arguments: list[str], rest: list[str], value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(exits.DEBUG, "")
-
-    _take_debug(arguments)
-
-    assert (arguments, os.environ[exits.DEBUG]) == (rest, value)
+def test_application_options_may_follow_the_command(arguments: list[str], ordered: list[str]) -> None:
+    assert _application_options_first(arguments) == ordered

@@ -19,6 +19,7 @@ from components.core.errors import RetuneError
 from components.core.exits import _system_error
 from components.data.base_model import _refuse_unfit
 from components.evaluation.behaviour import read_cases
+from components.mlflow_store.registry.package import _manifest_faults
 from flows.cli import app
 from flows.dvc_adapter.lock import edited_params, lock_hashes, overtaken_stages
 from flows.project.models import survey_models
@@ -117,7 +118,7 @@ def test_random_lock_files_are_read_or_rejected(project: Path, content: bytes, p
 def test_random_mlmodel_gives_faults(project: Path, content: bytes) -> None:
     (project / "MLmodel").write_bytes(content)
 
-    assert all(isinstance(fault, str) for fault in _faults_of_manifest(project))
+    assert all(isinstance(fault, str) for fault in _manifest_faults(project))
 
 
 @few

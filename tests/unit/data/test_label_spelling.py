@@ -51,7 +51,7 @@ def cells(task: tasks.Task, name: str) -> str:
 
 def table(task: tasks.Task, names: list[str]) -> pd.DataFrame:
     columns = {"text": "one two", "tokens": "one two", "id": [f"i{number}" for number in range(len(names))], "group": "g"}
-    return pd.DataFrame({**columns, str(task.named): [cells(task, name) for name in names]})
+    return pd.DataFrame({**columns, str(task.label_column): [cells(task, name) for name in names]})
 
 
 def read(task: tasks.Task, names: list[str], **settings: object) -> tuple[list[str], tuple[str, ...]]:
@@ -150,7 +150,7 @@ def test_labels_in_settings_are_normalised_like_the_data() -> None:
 
 @pytest.mark.parametrize("cell", ["[1", '["B-x"', "not JSON", ""])
 def test_unreadable_cell_is_left_to_the_task(cell: str) -> None:
-    assert SPANS.renamed(cell, canonical_label) == cell
+    assert SPANS.rename_labels(cell, canonical_label) == cell
     rows = pd.DataFrame({"text": ["a b"], "label": [cell], "tags": [cell], "spans": [cell], "tokens": ["a b"]})
     for task in (MULTI, TAGS, SPANS):
         merge_label_spellings(rows, task, ValidateParams())
@@ -174,7 +174,7 @@ def test_meaningful_joiners_are_kept() -> None:
 def test_answers_of_an_old_model_are_renamed() -> None:
     output = ModelOutput(["x ", "y", "x"], np.array([[0.4, 0.3, 0.3], [0.35, 0.25, 0.4], [0.1, 0.8, 0.1]]), ("x ", "x", "y"))
     read_as = label_reader({"y": "Y"})
-    new = relabelled(output, read_as, lambda answer: SINGLE.renamed(answer, read_as))
+    new = relabelled(output, read_as, lambda answer: SINGLE.rename_labels(answer, read_as))
 
     assert new.labels == ("x", "Y")
     assert new.predicted == ["x", "x", "x"]

@@ -15,7 +15,7 @@ from flows.dvc_adapter import lock
 from flows.dvc_adapter import repro as flows_dvc
 from flows.dvc_adapter.cache import object_path
 from flows.dvc_adapter.repro import StageResult, add_to_dvc, changed, check_pipeline, pull
-from flows.pipeline.actions import put_under_dvc, record, reproduce_whole
+from flows.pipeline.actions import put_under_dvc, record, reproduce_intact
 from flows.project.workspace import Workspace
 from tests.support.project import ROOT
 
@@ -122,7 +122,7 @@ def test_damaged_object_is_not_restored(workspace: Workspace, caplog: pytest.Log
     damage(object_path(workspace.root, md5))
     out.unlink()
     with caplog.at_level(logging.WARNING):
-        assert reproduce_whole("tune", workspace.root) is StageResult.RAN
+        assert reproduce_intact("tune", workspace.root) is StageResult.RAN
 
     assert out.read_bytes() == before == object_path(workspace.root, md5).read_bytes()
     assert md5 in caplog.text
@@ -137,7 +137,7 @@ def test_damaged_checkout_counts_as_changed(workspace: Workspace) -> None:
     assert out.read_bytes() != before
 
     assert put_under_dvc(workspace) == {"validate", "preprocess", "tune"}
-    assert reproduce_whole("train", workspace.root) is StageResult.RAN
+    assert reproduce_intact("train", workspace.root) is StageResult.RAN
     assert out.read_bytes() == before
 
 

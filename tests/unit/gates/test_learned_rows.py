@@ -14,7 +14,7 @@ from components.core.similarity import shingles, similar_pairs
 from components.core.text import normalise
 from components.data.preprocess import PreprocessParams
 from components.data.preprocess.step import prepare
-from components.data.validate.row_ids import with_identity
+from components.data.validate.row_ids import add_ids_and_groups
 from components.gates import Evidence, GatesParams, ReferenceModel, TrainingRows, measure_exposure, without_learned_rows
 from components.model import tasks
 from tests.support.gate_cases import LABELS, against, answered, gate, verdict
@@ -69,7 +69,7 @@ def test_no_compared_row_is_a_training_row(seed: int, history: list[list[str]], 
     for step, changes in enumerate([[], *history]):
         for number, change in enumerate(changes):
             rows = changed(rows, change, seed + 100 * step + number)
-        kept, _ = prepare(with_identity(rows, ["text"]), params, KIND)
+        kept, _ = prepare(add_ids_and_groups(rows, ["text"]), params, KIND)
         train, test = split(kept)
         learned.append(train)
         others = (

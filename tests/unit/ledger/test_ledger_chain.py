@@ -286,7 +286,7 @@ def test_lost_ledger_needs_acceptance(uri: str) -> None:
     file = promote_two(uri)
     file.unlink()
     refusal(uri)
-    accept(uri, ledger_of(uri), "ada", "there is no copy")
+    accept_ledger(uri, ledger_of(uri), "ada", "there is no copy")
     reconcile(uri, ledger_of(uri), NAME)
 
     entries = Ledger(ledger_of(uri)).entries(NAME)

@@ -130,7 +130,7 @@ def test_rejection_in_target_is_respected(staging: Environment, local: Environme
     verdict = judge(staging, 2)
     copy_version(staging, local, NAME, 2)
     request = question(local, number, verdict)
-    promotion.reject(local, Ledger(local.ledger).ask(request).run, who="bob", why="it is harmful")
+    promotion.reject(local, Ledger(local.ledger).request_approval(request).run, who="bob", why="it is harmful")
 
     with pytest.raises(BadInput, match="bob rejected version 2 of tickets"):
         promote(staging, local, 2)

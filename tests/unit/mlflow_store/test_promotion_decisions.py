@@ -79,7 +79,7 @@ def wait(place: Environment, number: int, outcome: Outcome = Outcome.INCONCLUSIV
         NOW - timedelta(days=2),
         NOW + timedelta(days=days),
     )
-    return Ledger(place.ledger).ask(request)
+    return Ledger(place.ledger).request_approval(request)
 
 
 def aliases(place: Environment) -> dict[str, int]:

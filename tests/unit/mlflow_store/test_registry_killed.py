@@ -13,7 +13,7 @@ from components.mlflow_store.connection import ensure_experiment
 from components.mlflow_store.registry import CHALLENGER, Environment, Version, attach_verdict, register, reopen, versions
 from components.mlflow_store.registry.versions import ANSWER, COMPLETE, KEY, OWNER
 from components.mlflow_store.tracking import run_key
-from flows.production.promotion import settle
+from flows.production.promotion import sync_requests
 from tests.support.finished import LINEAGE, make_finished, new_store
 from tests.unit.ledger.test_ledger import change, question
 
@@ -149,7 +149,7 @@ def waiting(uri: str) -> tuple[Environment, Version, Ledger]:
     ledger = Ledger(environment.ledger)
     ledger.append("tickets", expected=None, **change(1))
     version = attach_verdict(uri, run_id, "tickets", 2, UNDECIDED)
-    ledger.ask(question("a1", 2, evidence=version.evidence))
+    ledger.request_approval(question("a1", 2, evidence=version.evidence))
     return environment, version, ledger
 
 
@@ -158,9 +158,9 @@ def test_approval_killed_before_its_tag_is_completed(uri: str) -> None:
     ledger.append("tickets", expected=1, request=ledger.request("a1"), **change(2, evidence=version.evidence))
     MlflowClient(uri).set_registered_model_alias("tickets", "champion", "2")
 
-    assert settle(environment, "tickets") == ["version 2 was approved by ada@host: the verdict is PASS"]
+    assert sync_requests(environment, "tickets") == ["version 2 was approved by ada@host: the verdict is PASS"]
     assert versions(uri, "tickets")[1].answer == "approved by ada@host: the verdict is PASS"
-    assert settle(environment, "tickets") == []
+    assert sync_requests(environment, "tickets") == []
 
 
 def test_killed_reopening_is_repaired(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_killed_reopening_is_repaired(uri: str, monkeypatch: pytest.MonkeyPatch)
             kill_after(patched, write)
             with pytest.raises(KeyboardInterrupt):
                 reopen(uri, version)
-        settle(environment, "tickets")
+        sync_requests(environment, "tickets")
         assert (versions(uri, "tickets")[1].aliases, versions(uri, "tickets")[1].answer) == ((CHALLENGER,), None)
         client.set_model_version_tag("tickets", "2", ANSWER, "expired")
         client.delete_registered_model_alias("tickets", CHALLENGER)

@@ -66,7 +66,7 @@ def test_locks_of_a_tracking_server_are_in_the_database(database: str, monkeypat
 
 
 def test_unreachable_database_is_unavailable_without_password() -> None:
-    with pytest.raises(Unavailable, match="out of reach") as error, hold_shared("postgresql+psycopg://u:hidden@127.0.0.1:9/d", "x", 1):
+    with pytest.raises(Unavailable, match="unreachable") as error, database_lock("postgresql+psycopg://u:hidden@127.0.0.1:9/d", "x", 1):
         pass
     assert "hidden" not in str(error.value)
 

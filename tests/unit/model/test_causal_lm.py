@@ -368,7 +368,7 @@ def test_baselines_answer_with_likelihoods(kind, bases):
     answers = TASKS[kind].predict_baselines(rows.head(100), rows.tail(20), spec_for(kind), bases["gpt2"])
     for name, metric in TASKS[kind].test_metrics.items():
         for output in answers.values():
-            predictions = Predictions.of(rows.tail(20), output)
+            predictions = Predictions.from_output(rows.tail(20), output)
             assert np.isfinite(metric.of(tasks.statistics_of(TASKS[kind], predictions))), name
     per_token = TASKS[kind].test_metrics["log_likelihood_per_token"]
 

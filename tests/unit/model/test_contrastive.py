@@ -270,7 +270,7 @@ def test_validation_and_test_metrics_agree(base, tickets, tmp_path, data):
     with torch.no_grad():
         output = task.build_model(folder, spec(data)).eval()(**batch)
     validated = task.validate(output.logits.numpy(), batch["labels"].numpy(), spec(data))
-    predictions = Predictions.of(rows, task.predictor(folder).answer(rows))
+    predictions = Predictions.from_output(rows, task.predictor(folder).answer(rows))
 
     assert math.isfinite(float(output.loss))
     tested = {name: metric.of(tasks.statistics_of(task, predictions)) for name, metric in task.test_metrics.items()}
@@ -338,7 +338,7 @@ def test_baselines_have_the_same_metrics(base, tickets, data):
     task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
     outputs = task.predict_baselines(rows.head(0), rows, spec(data), base)
     measured = {
-        name: {n: m.of(tasks.statistics_of(task, Predictions.of(rows, output))) for n, m in task.test_metrics.items()}
+        name: {n: m.of(tasks.statistics_of(task, Predictions.from_output(rows, output))) for n, m in task.test_metrics.items()}
         for name, output in outputs.items()
     }
 
@@ -353,7 +353,7 @@ def test_baselines_have_the_same_metrics(base, tickets, data):
 @pytest.mark.parametrize("data", KINDS)
 def test_slices_and_tables_match_the_results(base, tickets, tmp_path, data):
     task, rows = tasks.load("contrastive", {"data": data}), rows_of(tickets, data)
-    predictions = Predictions.of(rows, task.predictor(save(base, tmp_path, data=data)).answer(rows))
+    predictions = Predictions.from_output(rows, task.predictor(save(base, tmp_path, data=data)).answer(rows))
     tables = task.tables(rows, predictions)
 
     assert all(len(values) == len(rows) for values in task.slices(rows).values())

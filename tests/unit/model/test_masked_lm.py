@@ -340,7 +340,7 @@ def test_baselines_match_labels_and_are_reproducible(base, rows):
 
 def test_report_has_perplexities_and_words(saved, rows):
     test = rows.head(40)
-    predictions = Predictions.of(test, task.predictor(saved).answer(test))
+    predictions = Predictions.from_output(test, task.predictor(saved).answer(test))
     perplexity, by_word, least_likely = task.tables(test, predictions)
 
     mean = task.test_metrics["log_likelihood"].of(tasks.statistics_of(task, predictions))

@@ -17,6 +17,7 @@ from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.step import prepare
 from components.data.validate.row_ids import add_ids_and_groups
 from components.data.validate.settings import ValidateParams
+from components.data.validate.step import validate_rows
 from components.model import tasks
 from components.model.tasks.question_answering import answers, baselines, scores, squad, tables
 
@@ -150,7 +151,7 @@ def test_invalid_rows_are_quarantined_with_a_reason():
             "answers": [*good, squad_cell(("Ada", 3)), "oops", "[]", squad_cell(("Eve", 1))],
         }
     )
-    result = judge(frame, task, ValidateParams(min_rows=2, max_quarantined_share=0.5))
+    result = validate_rows(frame, task, ValidateParams(min_rows=2, max_quarantined_share=0.5))
 
     assert (len(result.kept), len(result.quarantined)) == (8, 4)
     assert result.reasons == {answers.MISPLACED: 1, answers.NOT_JSON: 1, answers.NONE: 1, answers.ABSENT: 1}
@@ -169,7 +170,7 @@ def many(groups=False, ids=True):
     ]
     frame = pd.DataFrame(rows)
     frame = frame.assign(group=[f"g{index % 7}" for index in range(len(frame))]) if groups else frame
-    return with_identity(frame if ids else frame.drop(columns="id"), task.columns)
+    return add_ids_and_groups(frame if ids else frame.drop(columns="id"), task.columns)
 
 
 @pytest.mark.parametrize("ids", [True, False])

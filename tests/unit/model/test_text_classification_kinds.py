@@ -306,10 +306,10 @@ def test_baselines_tables_and_slices(tickets, kind, pair, tmp_path):
     train, test = rows.iloc[60:].reset_index(drop=True), rows.iloc[:60].reset_index(drop=True)
     outputs = task.predict_baselines(train, test, spec(task, *task.labels_of(rows)), tmp_path)
     scores = {
-        name: next(iter(task.test_metrics.values())).of(tasks.statistics_of(task, Predictions.of(test, output)))
+        name: next(iter(task.test_metrics.values())).of(tasks.statistics_of(task, Predictions.from_output(test, output)))
         for name, output in outputs.items()
     }
-    tables = task.tables(test, Predictions.of(test, outputs["tfidf"]))
+    tables = task.tables(test, Predictions.from_output(test, outputs["tfidf"]))
 
     assert tuple(outputs) == task.baselines
     assert scores["tfidf"] > scores[task.baselines[0]] + 0.2

@@ -130,7 +130,10 @@ def test_thresholds_are_fitted_and_stored(tiny_base, tickets, tmp_path):
     spec = ModelSpec.read(folder)
     spec.model_copy(update={"options": {**spec.options, **fitted}}).write(folder)
     after = task.predictor(folder).answer(validation)
-    f1 = [task.test_metrics["micro_f1"].of(tasks.statistics_of(task, Predictions.of(validation, output))) for output in (before, after)]
+    f1 = [
+        task.test_metrics["micro_f1"].of(tasks.statistics_of(task, Predictions.from_output(validation, output)))
+        for output in (before, after)
+    ]
 
     assert set(fitted["thresholds"]) == set(learn.spec.labels)
     assert fitted["thresholds"]["billing"] == 0.35

@@ -322,7 +322,7 @@ def test_slices_are_types_and_lengths(rows):
 def test_tables_count_every_error():
     words = ["ada lovelace met alan in paris", "ada lovelace"]
     rows = pd.DataFrame({"id": ["a", "b"], "group": ["a", "b"], "tokens": words, "label": ["B-PER I-PER O B-PER O B-LOC", "B-PER I-PER"]})
-    predictions = Predictions.of(rows, answers("B-PER O B-LOC B-LOC O O", "B-PER I-PER"))
+    predictions = Predictions.from_output(rows, answers("B-PER O B-LOC B-LOC O O", "B-PER I-PER"))
     by_type, confused, texts = task().tables(rows, predictions)
 
     assert by_type.rows == (("PER", 3, 0.5, 0.3333, 0.4), ("LOC", 1, 0.0, 0.0, 0.0))

@@ -38,7 +38,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def address(database: Path, table: str = "scored") -> sql.TableAddress:
-    return sql.find(f"sql://my-shop/{table}", {NAME: f"sqlite:///{database}"})
+    return sql.parse_address(f"sql://my-shop/{table}", {NAME: f"sqlite:///{database}"})
 
 
 def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
@@ -49,7 +49,7 @@ def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
 
 
 def test_table_is_read_in_key_order_with_its_types(database: Path, tmp_path: Path) -> None:
-    sql.bring(address(database, "orders"), tmp_path / "rows.parquet")
+    sql.fetch_table(address(database, "orders"), tmp_path / "rows.parquet")
     found = pq.read_table(tmp_path / "rows.parquet")
 
     assert [(row["region"], row["id"]) for row in found.to_pylist()] == [("a", 9), ("a", 10), ("b", 1)]
@@ -73,7 +73,7 @@ def test_table_is_read_in_key_order_with_its_types(database: Path, tmp_path: Pat
 )
 def test_unreadable_table_is_rejected(database: Path, tmp_path: Path, table: str, message: str) -> None:
     with pytest.raises(BadSource) as error:
-        sql.bring(address(database, table), tmp_path / "rows.parquet")
+        sql.fetch_table(address(database, table), tmp_path / "rows.parquet")
 
     assert str(error.value).startswith(message)
 
@@ -81,19 +81,19 @@ def test_unreadable_table_is_rejected(database: Path, tmp_path: Path, table: str
 def test_no_message_contains_a_secret(tmp_path: Path) -> None:
     for invalid in ("sql://shop", "sql://u:geheim@h/a", "sql://shop/a/b"):
         with pytest.raises(BadParams, match="expected sql://NAME/TABLE, found something else") as unnamed:
-            sql.find(invalid, {})
+            sql.parse_address(invalid, {})
     with pytest.raises(BadSource, match=f"the environment variable {NAME} is missing: expected SQLAlchemy's address"):
-        sql.find("sql://my-shop/a", {})
+        sql.parse_address("sql://my-shop/a", {})
     with pytest.raises(BadSource, match="RETUNE_SQL_SHOP cannot be read") as unread:
-        sql.find("sql://shop/a", {"RETUNE_SQL_SHOP": "postgresql//u:geheim@h"})
-    remote = sql.find("sql://shop/crm.a", {"RETUNE_SQL_SHOP": "postgresql://u:geheim@127.0.0.1:1/shop?sslpassword=heimlich"})
+        sql.parse_address("sql://shop/a", {"RETUNE_SQL_SHOP": "postgresql//u:geheim@h"})
+    remote = sql.parse_address("sql://shop/crm.a", {"RETUNE_SQL_SHOP": "postgresql://u:geheim@127.0.0.1:1/shop?sslpassword=heimlich"})
     with pytest.raises(Unavailable, match=r"sql://shop/crm\.a: the database that RETUNE_SQL_SHOP names: .*refused") as away:
-        sql.bring(remote, tmp_path / "rows.parquet")
-    driverless = sql.find("sql://shop/a", {"RETUNE_SQL_SHOP": "oracle+cx_oracle://u:geheim@h/d"})
+        sql.fetch_table(remote, tmp_path / "rows.parquet")
+    driverless = sql.parse_address("sql://shop/a", {"RETUNE_SQL_SHOP": "oracle+cx_oracle://u:geheim@h/d"})
     with pytest.raises(BadSource, match=r"RETUNE_SQL_SHOP names oracle\+cx_oracle, whose driver is not installed") as unknown:
-        sql.bring(driverless, tmp_path / "rows.parquet")
+        sql.fetch_table(driverless, tmp_path / "rows.parquet")
     with pytest.raises(BadSource, match="there is no database file"):
-        sql.bring(address(tmp_path / "none.db"), tmp_path / "rows.parquet")
+        sql.fetch_table(address(tmp_path / "none.db"), tmp_path / "rows.parquet")
     with pytest.raises(BadSource, match="there is no folder of the database file"):
         table(tmp_path / "none/none.db").unfinished()
 
@@ -167,7 +167,7 @@ def test_table_is_locked_on_one_machine(database: Path) -> None:
 
 
 def test_busy_database_is_unavailable(database: Path) -> None:
-    out = TableTarget(sql.find("sql://my-shop/scored", {NAME: f"sqlite:///{database}?timeout=0.1"}), database.parent)
+    out = TableTarget(sql.parse_address("sql://my-shop/scored", {NAME: f"sqlite:///{database}?timeout=0.1"}), database.parent)
     out.begin(PLAN)
     out.resume()
     with sqlite3.connect(database) as other:

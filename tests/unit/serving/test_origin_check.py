@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from components.serving.http.origin_check import fault
-from flows.orchestrator.guarded_app import OriginGuard, knows
+from flows.orchestrator.guarded_app import OriginGuard, is_authorized
 
 
 def headers_of(**headers: str) -> list[tuple[bytes, bytes]]:
@@ -88,9 +88,9 @@ def test_only_the_exact_credential_is_accepted() -> None:
     def header(text: str) -> list[tuple[bytes, bytes]]:
         return [(b"authorization", b"Basic " + base64.b64encode(text.encode()))]
 
-    assert knows(header("retune:secret"), "retune:secret")
+    assert is_authorized(header("retune:secret"), "retune:secret")
     for wrong in ([], header("retune:"), header("retune:secrets"), [(b"authorization", b"Basic !")], header("retune:secret") * 2):
-        assert not knows(wrong, "retune:secret")
+        assert not is_authorized(wrong, "retune:secret")
 
 
 @pytest.mark.parametrize(

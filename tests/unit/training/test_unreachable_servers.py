@@ -78,7 +78,7 @@ def test_silent_tracking_server_times_out(silent: str) -> None:
 
 def test_tracking_server_without_database_is_reported() -> None:
     with answering(500) as url, pytest.raises(Unavailable, match=f"{url} answers with 500"):
-        connection.reach(url)
+        connection.check_server(url)
 
 
 def test_tracking_server_is_checked_once() -> None:

@@ -101,4 +101,4 @@ def source_of(settings: SnapshotParams) -> Source:
 
 def load(name: str) -> Source:
     """Return the source `name`, one of `available()`."""
-    return cast(Source, importlib.import_module(f"components.data.snapshot.sources.{name}"))
+    return cast(Source, plugins.load(__name__, name, available(), "source"))

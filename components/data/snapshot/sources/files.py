@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from components.core.errors import BadSource
+from components.core.section import did_you_mean
 from components.data.snapshot.decoding import special_file_type
 from components.data.snapshot.features import card_folders
 from components.data.snapshot.given_splits import SPLIT_WORDS
