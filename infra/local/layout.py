@@ -14,7 +14,7 @@ from pathlib import Path
 from components.core.atomic import write_text
 from components.core.errors import BadParams
 from components.core.locks import lock
-from components.core.ports import HOST
+from components.core.ports import HOST, is_free
 
 RANGE = range(20_000, 30_000)  # below Linux's range for outgoing connections
 PORTS = ("postgres", "mlflow", "prefect", "s3", "s3_grpc", "master", "master_grpc", "volume", "volume_grpc", "filer", "filer_grpc")

@@ -11,7 +11,7 @@ from components.artifacts.predictions import Predictions
 from components.core.errors import BadInput, BadParams, NotFound
 from components.mlflow_store.registry import resolve
 from components.mlflow_store.registry.package import LOADER, _manifest_faults
-from flows.cli.pipeline import read_lines
+from flows.cli.serve import read_lines
 from flows.project.init_params import write_params
 
 GOOD = f"flavors:\n  python_function: {{code: code, loader_module: {LOADER}, model_code_path: serving.py}}\n"
