@@ -262,7 +262,6 @@ def test_the_sources_of_the_table_and_of_params_are_those_that_there_are() -> No
     table = set(re.findall(r"^\| `(\w+)://", page, re.MULTILINE))
     assert table == set(sources.available()) - {sources.NO_SCHEME} == {each.scheme for each in settings} != set()
     for text in (
-        README,
         (ROOT / "params.yaml").read_text(encoding="utf-8"),
         (ROOT / "flows/project/params.yaml.j2").read_text(encoding="utf-8"),
     ):

@@ -98,7 +98,7 @@ def test_stack_of_another_host_is_not_ended(tmp_path: Path) -> None:
 
 
 def test_registry_in_use_is_not_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with folder_lock(tmp_path), pytest.raises(Unavailable, match="another run is working"):
+    with folder_lock(tmp_path), pytest.raises(Unavailable, match="another run uses"):
         migrate(tmp_path, dry_run=True)
     state = tmp_path / "var/services/state.json"
     state.parent.mkdir(parents=True)

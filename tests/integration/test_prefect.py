@@ -160,7 +160,7 @@ def test_a_second_run_in_the_same_workspace_is_refused(project: Path) -> None:
         run.wait(300)
 
     assert second.returncode == 75
-    assert "another run is working" in second.stderr
+    assert "another run uses" in second.stderr
 
 
 def test_the_server_leaves_when_nobody_needs_it(project: Path) -> None:

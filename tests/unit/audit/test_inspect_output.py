@@ -19,4 +19,4 @@ def test_status_reports_missing_champion(capsys: pytest.CaptureFixture[str]) -> 
 def test_champion_help_explains_bare_date() -> None:
     output = CliRunner(env={"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "300"}).invoke(app, ["champion", "--help"]).stdout
 
-    assert "00:00 UTC of a bare date" in output
+    assert "00:00 UTC for a date" in output

@@ -92,7 +92,7 @@ def test_readable_settings_are_reported_once(tmp_path: Path, caplog: pytest.LogC
     for _ in range(2):
         load_into_environment(tmp_path)
 
-    assert caplog.text.count(f"{env} can be read by every account of this machine (mode 644)") == 1
+    assert caplog.text.count(f"{env} is readable by every account of this host (mode 644)") == 1
     assert f"`chmod 600 {env}`" in caplog.text
 
 

@@ -184,7 +184,7 @@ def test_task_that_refuses_copies_gives_the_reason(tmp_path, tiny_base):
     metric = {"metric": "log_likelihood"}
     own = {"task": "masked_lm", "preprocess": {"augment_copies": 1}, "train": metric, "tune": metric}
     (tmp_path / "params.yaml").write_text(json.dumps(change(settings, own)), encoding="utf-8")
-    reason = r"preprocess\.augment_copies is set, but the task refuses it: it would learn to fill in the noise"
+    reason = r"preprocess\.augment_copies is set, but the task refuses it: the model would learn to fill in the noise"
 
     with pytest.raises(BadParams, match=reason):
         read_params(tmp_path / "params.yaml")

@@ -207,7 +207,7 @@ BREAKS: list[tuple[Callable[[Path], None], list[str]]] = [
     (without_config, ["config.json is missing", "hub layout"]),
     (with_broken_config, ["config.json is not a JSON object"]),
     (with_unknown_type, ["cannot be loaded", "never_heard_of"]),
-    (with_own_code, ["code of its own", "never run"]),
+    (with_own_code, ["contains custom code", "never run"]),
     (with_only_pickle, ["only pytorch_model.bin", "loads only safetensors", "save_pretrained"]),
     (without_weights, ["model.safetensors is missing;"]),
     (with_cut_weights, ["model.safetensors cannot be read"]),

@@ -26,7 +26,7 @@ def test_empty_table_keeps_its_columns(tmp_path: Path) -> None:
 
 
 def test_numbers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(RetuneError, match="takes text columns only"):
+    with pytest.raises(RetuneError, match="may contain text columns only"):
         write_rows(FRAME.assign(id=[1, 2]), tmp_path / "rows.parquet")
 
 

@@ -161,7 +161,7 @@ def test_invalid_configuration_is_named(project: Path) -> None:
 
 @pytest.mark.parametrize("name", ["what?", "a:b", "{name}", "two\nlines"])
 def test_path_with_unsupported_character_is_rejected(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadInput, match="cannot be used in the path of a project"):
+    with pytest.raises(BadInput, match="the path of a project cannot contain"):
         find_project(make(tmp_path / name))
 
 

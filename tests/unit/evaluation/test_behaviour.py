@@ -213,7 +213,11 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"kinds": ["typo"]}, "did you mean 'typos'"), ({"padding": ["please"]}, "must hold {text}"), ({"at_most": {"typo": 0.1}}, "Extra")],
+    [
+        ({"kinds": ["typo"]}, "did you mean 'typos'"),
+        ({"padding": ["please"]}, "must contain {text}"),
+        ({"at_most": {"typo": 0.1}}, "Extra"),
+    ],
 )
 def test_invalid_settings_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):

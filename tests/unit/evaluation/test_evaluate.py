@@ -130,7 +130,7 @@ def test_metrics_follow_from_the_predictions_file(evaluated, model, prepared):
     baselines, profile = dict(zip(TASK.baselines, others, strict=True)), Profile.read(prepared)
     written = Metrics.read(evaluated)
     assert compute_metrics(TASK, candidate, baselines, profile, digest_folder(model), 10) == written.model_copy(update={"tables": ()})
-    assert [table.title for table in written.tables] == ["Labels, the commonest first"]  # tables of the task
+    assert [table.title for table in written.tables] == ["Labels, the most common first"]  # tables of the task
 
 
 def test_dvc_tables_have_one_row_per_example_and_class(evaluated):
@@ -192,7 +192,7 @@ def test_baseline_falls_back_to_the_majority(change, tickets, caplog):
         answers = TASK.predict_baselines(tickets.assign(**change), tickets, spec_of(*LABELS), BASE)
 
     assert answers["tfidf"].predicted == answers["majority"].predicted
-    assert "as the majority does" in caplog.text
+    assert "equals the majority baseline" in caplog.text
 
 
 def test_baseline_ignores_labels_without_training_rows(tickets):

@@ -342,7 +342,7 @@ def test_forged_head_is_reported(uri: str, monkeypatch: pytest.MonkeyPatch, forg
 def test_deleted_head_is_detected_by_the_champion_tag(uri: str) -> None:
     promote_two(uri)
     MlflowClient(uri).delete_registered_model_tag(NAME, LEDGER)
-    assert "models:/tickets/1 has the tag retune.ledger, and the registered model has none: it was deleted there" in refusal(uri)
+    assert "models:/tickets/1 has the tag retune.ledger, but the registered model has none: it was deleted there" in refusal(uri)
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_history_verify_exits_with_1_on_a_fault(uri: str, tmp_path: Path, monkey
     file = promote_two(uri)
     monkeypatch.setattr("flows.audit.registered_model.open_model", lambda *_: RegisteredModel(NAME, tmp_path, uri, ledger_of(uri), ()))
     message = CliRunner().invoke(app, ["history", NAME, "--verify"])
-    assert (message.exit_code, "MLflow keeps entry 3 as its head, not signed" in message.output) == (0, True)
+    assert (message.exit_code, "head in MLflow: entry 3, not signed" in message.output) == (0, True)
     tamper(file, "UPDATE promotions SET who = 'eve' WHERE sequence = 1")
     message = CliRunner().invoke(app, ["history", NAME, "--verify"])
     assert (message.exit_code, "fault: promotions tickets 1 was changed since it was written" in message.output) == (1, True)

@@ -126,4 +126,4 @@ def test_description_escapes_reason() -> None:
 def test_formulas_in_training_rows_are_logged(tmp_path: Path, name: str, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         warn_of_formulas(pd.DataFrame({"text": ["=1+1", "plain", None], "label": ["@x", "a", "b"]}), tmp_path / name)
-    assert ("2 cells begin with" in caplog.text) == warned
+    assert ("2 cells start with" in caplog.text) == warned

@@ -142,15 +142,16 @@ def test_served_version_answers_as_evaluated(store: tuple[str, Path], tmp_path: 
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
     ports: list[object] = []
+    before = set(psutil.Process().children(recursive=True))
 
     def probe(*arguments: Any) -> ServedAnswers:
-        ports.extend(port for child in psutil.Process().children(recursive=True) for port in child.net_connections("inet"))
+        started = set(psutil.Process().children(recursive=True)) - before
+        ports.extend(port for child in started for port in child.net_connections("inet"))
         return _probe(*arguments)
 
     monkeypatch.setattr(servability_probe, "_probe", probe)
     evaluated = Predictions.read(workspace / "reports/evaluation/predictions/candidate.parquet")
     rows = read_rows(workspace / "data/prepared/test/test.parquet")
-    before = set(psutil.Process().children(recursive=True))
 
     served = probe_server(uri, "tickets", 1, rows)
 

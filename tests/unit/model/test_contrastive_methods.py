@@ -62,7 +62,8 @@ def test_it_learns_and_the_saved_model_answers_alike(base, learn, tmp_path, data
     assert statistics.fmean(losses[-4:]) < 0.95 * statistics.fmean(losses[:2])
     assert same(weights(loaded), weights(trained))
     with torch.no_grad():
-        assert torch.equal(trained.eval()(**batch).logits, loaded.eval()(**batch).logits)
+        # The saved model ends in Normalize, which rounds the last bit of vectors that the loss normalises itself.
+        torch.testing.assert_close(trained.eval()(**batch).logits, loaded.eval()(**batch).logits, rtol=0, atol=1e-6)
 
 
 @pytest.mark.exhaustive
@@ -99,7 +100,7 @@ def test_freezing_all_layers_leaves_nothing_to_learn(base, learn):
 def test_what_needs_labels_is_refused_with_the_reason(base, learn, field):
     task, rows = learn["pairs"]
 
-    with pytest.raises(BadParams, match=f"train.{field} is set, and the task refuses it: .*labels"):
+    with pytest.raises(BadParams, match=f"train.{field} is set, and the task refuses it: .*label"):
         fit(task, base, rows, settings(task, **{field: 0.5}))
 
 

@@ -122,7 +122,7 @@ def test_default_prompt_is_used(sentence, encoder, tickets, tmp_path, caplog):
     np.testing.assert_allclose(cosines(vectors(base, texts), model.encode(texts)), 1, atol=1e-5)
     assert tokenizer.decode(task.encode(rows, tokenizer, spec())["input_ids"][0].as_py()[0]).startswith("[CLS] help with ")
     assert task.lengths(rows, tokenizer)[0] == len(tokenizer("help with " + texts[0])["input_ids"])
-    assert any("prompts other are not used" in record.getMessage() for record in caplog.records)
+    assert any("the prompts other of the base are not used" in record.getMessage() for record in caplog.records)
 
 
 def test_option_wins_and_is_logged(sentence, encoder, tickets, tmp_path, caplog):
@@ -132,7 +132,7 @@ def test_option_wins_and_is_logged(sentence, encoder, tickets, tmp_path, caplog)
     texts = tickets["text"].tolist()[:6]
 
     np.testing.assert_allclose(cosines(vectors(base, texts, pooling="mean"), mean.encode(texts)), 1, atol=1e-5)
-    assert "pooling mean, as task_options.pooling says; the base's own is cls" in caplog.messages
+    assert "using pooling mean from task_options.pooling instead of cls of the base" in caplog.messages
 
 
 def test_baseline_respects_the_maximum_length(sentence, encoder, tickets, tmp_path):
@@ -160,7 +160,7 @@ def test_only_the_t5_encoder_is_used(sentence, tickets, tmp_path):
     ("module", "message"),
     [
         ({"type": "own.modules.Router", "path": "2_Router"}, "has Router; contrastive supports Transformer, Pooling, Dense, Normalize"),
-        ({"type": "sentence_transformers.models.Dense", "path": "2_Dense"}, "2_Dense lacks model.safetensors"),
+        ({"type": "sentence_transformers.models.Dense", "path": "2_Dense"}, "2_Dense has no model.safetensors"),
         ({"type": "sentence_transformers.models.Dense", "path": "../other"}, "names '../other'; expected a folder next to it"),
     ],
 )

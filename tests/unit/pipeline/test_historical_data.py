@@ -70,7 +70,7 @@ def test_training_rows_are_gathered_once_per_snapshot(workspace: Workspace) -> N
     deleted = entry(6)
     rows = list(training_rows(workspace, "", version(7), ReferenceModels(entry(5), None, (*map(entry, (4, 3, 2, 1)), deleted)), known))
 
-    by_name = {part.called: part for part in rows}
+    by_name = {part.display_name: part for part in rows}
     assert list(by_name) == ["champion version 5", "version 2", "version 6", "earlier champions (4, 3, 1)"]
     assert by_name["champion version 5"].rows["text"].tolist() == ["one", "two", "three"]
     assert by_name["earlier champions (4, 3, 1)"].rows["text"].tolist() == ["two", "four", "five", "six", "one"]
@@ -192,5 +192,5 @@ def test_unreachable_store_raises_unavailable(monkeypatch: pytest.MonkeyPatch, r
 
     verify = importlib.import_module("components.mlflow_store.registry.verify")  # the package exports the function of that name
     monkeypatch.setattr(verify, "fetch", outage)
-    with pytest.raises(Unavailable, match="its package cannot be fetched now: 503"):
+    with pytest.raises(Unavailable, match="its package cannot be fetched at present: 503"):
         verify.checked_package(registered[0], versions(registered[0], "tickets")[0])

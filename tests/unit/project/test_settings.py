@@ -111,7 +111,7 @@ def test_remote_without_its_package_is_refused(tmp_path: Path, monkeypatch: pyte
     (tmp_path / ".env").write_text(SHARED, encoding="utf-8")
     monkeypatch.setitem(sys.modules, "dvc_s3", None)
 
-    with pytest.raises(BadParams, match="RETUNE_DVC_REMOTE is an S3 address, and dvc-s3 is not installed"):
+    with pytest.raises(BadParams, match="RETUNE_DVC_REMOTE is an S3 URL, but dvc-s3 is not installed"):
         sync_workspace(Workspace(tmp_path, tmp_path, tmp_path / "params.yaml"))
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
 
@@ -127,7 +127,7 @@ def test_no_config_is_written_without_shared_services(tmp_path: Path) -> None:
     [
         (b"RETUNE_USER=\xff\n", r"\.env is not UTF-8: line 1 contains the byte 0xff"),
         (b"RETUNE_USER=a\n\nRETUNE_USER=b\n", r"\.env: RETUNE_USER is set in lines 1 and 3; keep one of them"),
-        (b'RETUNE_ENVIRONMENTS={"a": {}, "a": {}}\n', "RETUNE_ENVIRONMENTS: the key 'a' is there 2 times in one object"),
+        (b'RETUNE_ENVIRONMENTS={"a": {}, "a": {}}\n', "RETUNE_ENVIRONMENTS: the key 'a' occurs 2 times in one object"),
         (b"RETUNE_SERVER_DEADLINE=nan\n", "RETUNE_SERVER_DEADLINE: .*finite"),
         (b"RETUNE_SERVER_LINGER=inf\n", "RETUNE_SERVER_LINGER: .*finite"),
     ],

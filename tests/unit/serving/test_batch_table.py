@@ -82,9 +82,9 @@ def test_no_message_contains_a_secret(tmp_path: Path) -> None:
     for invalid in ("sql://shop", "sql://u:geheim@h/a", "sql://shop/a/b"):
         with pytest.raises(BadParams, match="expected sql://NAME/TABLE, found something else") as unnamed:
             sql.parse_address(invalid, {})
-    with pytest.raises(BadSource, match=f"the environment variable {NAME} is missing: expected SQLAlchemy's address"):
+    with pytest.raises(BadSource, match=f"the environment variable {NAME} is missing: expected a SQLAlchemy URL"):
         sql.parse_address("sql://my-shop/a", {})
-    with pytest.raises(BadSource, match="RETUNE_SQL_SHOP cannot be read") as unread:
+    with pytest.raises(BadSource, match="RETUNE_SQL_SHOP is invalid") as unread:
         sql.parse_address("sql://shop/a", {"RETUNE_SQL_SHOP": "postgresql//u:geheim@h"})
     remote = sql.parse_address("sql://shop/crm.a", {"RETUNE_SQL_SHOP": "postgresql://u:geheim@127.0.0.1:1/shop?sslpassword=heimlich"})
     with pytest.raises(Unavailable, match=r"sql://shop/crm\.a: the database that RETUNE_SQL_SHOP names: .*refused") as away:

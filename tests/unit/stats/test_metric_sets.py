@@ -163,7 +163,7 @@ def test_statistics_are_computed_once_per_predictions():
         hits = np.array([label == answer for label, answer in zip(expected, predicted, strict=True)], dtype=np.float64)
         return {"hits": hits - hits.mean(), "rows": np.ones(len(expected))}
 
-    task = SimpleNamespace(measures={"share": MEASURES["share"]}, classes=False, statistics=statistics)
+    task = SimpleNamespace(test_metrics={"share": MEASURES["share"]}, classes=False, statistics=statistics)
     texts = np.array(["a", "b", "a", "c"] * 20)
     answers = Predictions(texts, np.arange(80).astype(np.str_), texts, np.array(["a", "b", "b", "c"] * 20), np.zeros((80, 0)), ())
     metric_set, part = yardstick_of(task, answers, 10), answers.take(texts == "a")

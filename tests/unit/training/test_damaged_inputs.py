@@ -60,7 +60,7 @@ def test_record_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["", "/", "/1", "@champion", "a/x", "a/²", "a/" + "9" * 5_000, "a/1/2"])
 def test_invalid_version_name_is_reported(tmp_path: Path, model: str) -> None:
-    with pytest.raises(NotFound, match="names no version: expected NAME, NAME@ALIAS or NAME/VERSION"):
+    with pytest.raises(NotFound, match="is not a version: expected NAME, NAME@ALIAS or NAME/VERSION"):
         resolve(f"sqlite:///{tmp_path / 'mlflow.db'}", model)
 
 

@@ -72,12 +72,12 @@ def test_dead_tracking_server_is_reported_in_one_line(caplog: pytest.LogCaptureF
 
 
 def test_silent_tracking_server_times_out(silent: str) -> None:
-    with pytest.raises(Unavailable, match="does not answer: nothing came within 1 s"):
+    with pytest.raises(Unavailable, match="does not answer: no response within 1 s"):
         registry.versions(f"http://{silent}", "tickets")
 
 
 def test_tracking_server_without_database_is_reported() -> None:
-    with answering(500) as url, pytest.raises(Unavailable, match=f"{url} answers with 500"):
+    with answering(500) as url, pytest.raises(Unavailable, match=f"{url} returned status 500"):
         connection.check_server(url)
 
 
@@ -112,7 +112,7 @@ def test_dead_prefect_server_is_reported_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "exception", "message"), [(401, RetuneError, "refuses us with 401"), (404, Unavailable, "expected to end in /api")]
+    ("status", "exception", "message"), [(401, RetuneError, "rejects the request with 401"), (404, Unavailable, "expected to end in /api")]
 )
 def test_prefect_server_that_refuses_is_reported(status: int, exception: type[Exception], message: str) -> None:
     with answering(status) as url, pytest.raises(exception, match=message):
