@@ -152,7 +152,7 @@ def test_both_are_tagged_with_the_merged_model(run: Line) -> None:
     assert run.small.tags["retune.weights"] == run.whole.tags["retune.weights"] == digest_folder(run.place.model)
     assert run.small.tags["retune.adapter"] == digest_folder(run.place.root / "models/trained/adapter")
     assert "retune.adapter" not in run.whole.tags
-    assert ["without the base" in version.description for version in (run.small, run.whole)] == [True, False]
+    assert ["Stores the adapter only" in version.description for version in (run.small, run.whole)] == [True, False]
     base = sum(part.bytes for part in BaseManifest.read(run.place.base).parts)
     name = run.small.name
     assert package_bytes(run.uri, name, 1) == size(package(run, run.small)) + base > package_bytes(run.uri, name, 2)

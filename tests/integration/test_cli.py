@@ -139,7 +139,7 @@ def test_judge_says_with_its_exit_code_what_it_found(project: Path) -> None:
     assert "gate floor" not in stands.stderr
 
     edit(project, {"gates": {"servability": {"role": "required", "max_seconds": 0.01}}})
-    for said in ("gate servability (decides): INCONCLUSIVE", "was undecided for a reason that may have passed: "):
+    for said in ("gate servability (required): INCONCLUSIVE", "was undecided for a temporary reason: "):
         late = retune(project, "judge")
         assert (late.returncode, said in late.stderr) == (4, True), late.stderr
 
@@ -351,7 +351,7 @@ def test_a_run_after_all_of_it_finds_nothing_to_do(project: Path) -> None:
     done = retune(project, "run", "--inline")
 
     assert done.returncode == 0, done.stderr
-    assert "the champion is 1" in done.stdout
+    assert "the champion is version 1" in done.stdout
     assert "up to date" in done.stdout
 
 

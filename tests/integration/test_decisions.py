@@ -133,7 +133,7 @@ def test_a_champion_that_was_deleted_is_no_crash_and_no_silent_pass(project: Pat
     assert "champion version 1 cannot be scored: it was deleted from the registry" in str(result["reason"])
     assert "deleted" in retune(project, "status").stdout
     leakage = next(gate for gate in verdict(project).gates if gate.gate == "leakage")
-    assert any("rows that earlier champions (3) learnt from" in str(row[0]) for row in leakage.tables[0].rows)
+    assert any("training rows of earlier champions (3)" in str(row[0]) for row in leakage.tables[0].rows)
     assert any(note.startswith("the training rows of version 1 are unavailable") for note in leakage.notes)
 
 

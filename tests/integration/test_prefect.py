@@ -89,7 +89,7 @@ def test_a_whole_run_talks_to_nobody_outside(project: Path, tmp_path: Path) -> N
     assert json.loads(done.stdout)["champion"] == 1
     assert not log.exists(), log.read_text(encoding="utf-8")
     guarded = log.with_name("connections.processes").read_text(encoding="utf-8")
-    for part in ("retune run", "components train", "dvc", "prefect.server", "scoring.py"):
+    for part in ("retune run", "components train", "dvc", "prefect.server", "model_worker.py"):
         assert part in guarded, f"{part} ran without the guard"
     assert last_flow_run(project)["state_type"] == "COMPLETED"
     artifacts = post(f"{api(project)}/artifacts/filter", {}).json()

@@ -97,7 +97,7 @@ def test_only_who_passed_is_promoted_without_force(place: Environment) -> None:
     with pytest.raises(BadInput, match="--force needs --why TEXT"):
         promotion.promote(place, "tickets", 1, who="ada@host", force=True)
     MlflowClient(place.mlflow).set_model_version_tag("tickets", "1", VERDICT, "PASS")  # as anyone can in MLflow's UI
-    with pytest.raises(BadInput, match="is tagged PASS, and its evidence cannot be read"):
+    with pytest.raises(BadInput, match="is tagged PASS, but its evidence cannot be read"):
         promotion.promote(place, "tickets", 1, who="ada@host")
     assert Ledger(place.ledger).head("tickets") is None
 

@@ -93,10 +93,10 @@ def test_dvc_users_find_what_they_expect(finished: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "stages"),
     [
-        ("tasks/causal_lm/__init__.py", set()),  # the project's task is text_classification
-        ("tasks/token_classification/crf.py", set()),
-        ("tasks/text_classification/__init__.py", {"validate", "preprocess", "tune", "train", "evaluate"}),
-        ("methods/lora.py", {"tune", "train"}),
+        ("model/tasks/causal_lm/__init__.py", set()),  # the project's task is text_classification
+        ("model/tasks/token_classification/crf.py", set()),
+        ("model/tasks/text_classification/__init__.py", {"validate", "preprocess", "tune", "train", "evaluate"}),
+        ("model/methods/lora.py", {"tune", "train"}),
         ("gates/champion.py", set()),
     ],
 )
