@@ -18,7 +18,7 @@ class PreprocessParams(Section):
     validation_share: float = Field(0.1, gt=0, lt=1, description="of the groups")
     split_seed: int = Field(20261121, ge=0, lt=2**63, description="changing it moves rows: champions have then seen test rows")
     split_by: Literal["text", "id"] = Field(
-        "text", description="decides the split of a row without a group; id: as before release 0.2, a text with a new id may move"
+        "text", description="decides the split of a row without a group; id: as before 0.1.0, a text with a new id may move"
     )
     near_duplicate: float = Field(0.8, gt=0.3, le=1, description="Jaccard similarity of word shingles; 1: exact duplicates only")
     max_length: int = Field(64, ge=4, le=1_000_000, description="tokens, including special tokens; longer texts are truncated")
