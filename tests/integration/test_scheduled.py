@@ -136,7 +136,7 @@ def test_a_run_that_was_killed_leaves_its_news_new_and_nothing_running(project: 
 
 def test_a_run_that_finds_another_one_of_the_model_at_work_is_skipped(project: Path) -> None:
     with lock(project / "var/runs/mails.lock", 1):
-        assert retrain(project)["reason"] == "another run of the model is at work"
+        assert retrain(project)["reason"] == "another run of the model is active"
         busy = retune(project, "run", "--model", "mails", "--inline")
 
     assert (busy.returncode, "held by another process" in busy.stderr) == (75, True), busy.stderr
