@@ -1,4 +1,4 @@
-"""What Prefect adds to the story: retries for what a retry can mend, logs and the verdict on the run's page, a server that comes back."""
+"""What Prefect adds to a run: retries of temporary errors, logs and the verdict on the run's page, a restarted server."""
 
 import json
 import os

@@ -24,14 +24,14 @@ tried: list[str] = []
 
 @prefect_adapter.task
 def busy() -> None:
-    """Be out of reach, whenever it is asked."""
+    """Be unavailable at every attempt."""
     tried.append("busy")
     raise Unavailable("the store is busy")
 
 
 @prefect_adapter.task
 def busy_once() -> str:
-    """Be out of reach, the first time."""
+    """Be unavailable at the first attempt."""
     tried.append("busy once")
     if tried.count("busy once") == 1:
         raise Unavailable("the store is busy")
@@ -40,7 +40,7 @@ def busy_once() -> str:
 
 @prefect_adapter.task
 def bad() -> None:
-    """Find what no retry mends."""
+    """Fail with an error that no retry fixes."""
     tried.append("bad")
     raise BadData("one class only")
 
@@ -64,7 +64,7 @@ def wait(go: Path) -> None:
 
 @prefect_adapter.task
 def unlucky() -> None:
-    """Be out of reach, with a long time until the next attempt."""
+    """Be unavailable, with a long delay until the next attempt."""
     print("waiting", flush=True)
     raise Unavailable("the store is busy")
 

@@ -84,6 +84,6 @@ def test_unreachable_database_is_not_an_overlap(workspace: Workspace, monkeypatc
     if on_overlap == "queue":
         wait(workspace)
     monkeypatch.setenv(DATABASE, "postgresql+psycopg://u:hidden@127.0.0.1:9/d")
-    with ExitStack() as locks, pytest.raises(Unavailable, match="out of reach") as error:
+    with ExitStack() as locks, pytest.raises(Unavailable, match="is unreachable") as error:
         lock_model(workspace, locks)
     assert "hidden" not in str(error.value)
