@@ -17,7 +17,7 @@ from components.mlflow_store.registry.package import fingerprint
 from components.mlflow_store.registry.versions import COMPLETE
 from components.mlflow_store.tracking import record
 from flows.production import promotion
-from tests.integration.test_promotion import aliases, make_registry, judge
+from tests.integration.test_promotion import aliases, judge, make_registry
 from tests.support.finished import LINEAGE, PARAMS, make_finished, new_store
 from tests.support.project import make_project, retune
 

@@ -27,7 +27,7 @@ from components.ledger import Ledger
 from components.mlflow_store.registry import CHAMPION, Environment
 from flows.orchestrator import credential
 from flows.orchestrator.prefect_api import ask, client_settings, post
-from tests.integration.test_promotion import aliases, make_registry, judge, wait
+from tests.integration.test_promotion import aliases, judge, make_registry, wait
 from tests.support.finished import make_finished
 from tests.support.project import ROOT, environment, leftovers, make_project, prefect_of, retune, wait_for
 
