@@ -48,7 +48,7 @@ def begin(var: Path, kind: str) -> subprocess.Popen[str]:
 
 
 def story(var: Path, kind: str) -> dict[str, Any]:
-    """Tell a story and return what happened in it."""
+    """Run a flow of tests.support.stories and return its events."""
     return ending(begin(var, kind))
 
 

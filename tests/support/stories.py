@@ -1,6 +1,6 @@
-"""`python -m tests.support.stories VAR KIND`: a flow of nothing but tasks that fail, log, tell or wait, under the managed Prefect server.
+"""`python -m tests.support.stories VAR KIND`: flows whose tasks fail, log or wait, under the managed Prefect server.
 
-A process of its own, since Prefect reads its settings when it is imported. Prints what happened as JSON, last.
+A separate process, since Prefect reads its settings when it is imported. Prints the events as JSON at the end.
 """
 
 import json
@@ -47,7 +47,7 @@ def bad() -> None:
 
 @prefect_adapter.task
 def speak() -> None:
-    """Log as components and flows do, and tell the verdict."""
+    """Log like components and flows, and log the verdict."""
     logging.getLogger("components.story").info("kept %d of %d rows", 7, 9)
     logging.getLogger("flows.story").warning("%s: ran", "train")
     logging.getLogger("elsewhere").info("nobody asked")
@@ -98,7 +98,7 @@ def failing() -> dict[str, object]:
 
 @prefect_adapter.flow
 def speaking() -> dict[str, object]:
-    """Log and tell."""
+    """Log, and log the verdict."""
     speak()
     return {}
 
@@ -111,7 +111,7 @@ def waiting(go: str) -> dict[str, object]:
 
 
 def main(var: Path, kind: str) -> None:
-    """Tell one of the stories."""
+    """Run one of the flows."""
     quiet_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if kind == "retry":
