@@ -1,6 +1,6 @@
-# make run and make test do all set-up themselves: a fresh machine needs Python 3.11+ and git.
+# make run and make test install everything they need; only Python 3.11+ and git are required.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-# Where torch comes from: empty for the default index; e.g. TORCH_INDEX=https://…/whl/cpu for CPU-only wheels.
+# Extra package index for torch, e.g. TORCH_INDEX=https://…/whl/cpu for CPU-only wheels; empty: the default index.
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,34 +11,34 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 .DEFAULT_GOAL := help
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.installed  ## make .venv and install everything from constraints.txt
+setup: $(VENV)/.installed  ## create .venv and install the packages of constraints.txt
 
-# Installed into a fresh venv; the marker is written last, so a broken installation is done again.
+# The marker is written last, so a failed installation is repeated.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-		|| { echo "error: expected Python 3.11 or newer, found $$("$(PYTHON)" --version 2>&1); name another: make PYTHON=python3.12 …"; exit 1; }
+		|| { echo "error: expected Python 3.11 or newer, found $$("$(PYTHON)" --version 2>&1); set another: make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	@echo "installing about 270 packages into $(VENV): three minutes or more the first time"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e '.[dev,example,augment,marian,shared,kubernetes,stack]'
 	@touch $@
 
-run: setup  ## the main job: snapshot, validate, … promote, on the example or on what params.yaml says
+run: setup  ## run the pipeline of params.yaml (the example by default), from snapshot to promotion
 	@retune run
 
-# Which tests `make test` runs, as pytest's -m; `make test MARKS="not stack"` runs the exhaustive ones too, in one piece.
+# pytest's -m for `make test`; `make test MARKS="not stack"` also runs the exhaustive tests.
 MARKS := not exhaustive and not stack
-test: setup  ## all tests but the exhaustive ones
+test: setup  ## all tests except exhaustive and stack
 	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "$(MARKS)"
 
-test-exhaustive: setup  ## every fault in every gate, every family of models, whole stories whose parts have tests
+test-exhaustive: setup  ## slow tests: every fault in every gate, every model family, long end-to-end runs
 	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m exhaustive
 
 test-stack: setup  ## the shared stack: PostgreSQL, S3, both servers, two workers; scheduled runs, migration, restore
 	@python -m pytest -q -m stack
 
-test-fast: setup  ## the tests that take seconds
+test-fast: setup  ## tests that take seconds
 	@python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder -m "not slow and not exhaustive and not stack"
 
 check: setup  ## linters, types, import rules, wiring
@@ -59,11 +59,11 @@ ui: setup  ## MLflow and Prefect in the browser, on loopback, over var/
 stack: setup  ## the shared stack on this machine in the background, over var/stack; needs PostgreSQL's programs
 	@python -m infra.local up
 
-stack-down: setup  ## end it
+stack-down: setup  ## stop the shared stack
 	@python -m infra.local down
 
-# By name, so that a person's files beside them stay: models/NAME with params.yaml, notes in reports/, tables in data/.
-clean:  ## remove what stages and runs made, but neither .venv nor the registry in var/ nor what you wrote
+# Listed by name, so that your own files beside them are kept: models/NAME with params.yaml, notes in reports/, tables in data/.
+clean:  ## remove the outputs of stages and runs; keep .venv, the registry in var/ and your files
 	rm -rf data/validated data/prepared models/tuned models/trained reports/evaluation
 	rm -f reports/index.html reports/verdict.md reports/MODEL_CARD.md reports/MODEL_CARD.html reports/verdict.json
 	@rmdir models reports 2>/dev/null || true

@@ -1,1 +1,1 @@
-"""The stories that Prefect tells: when, in which order, retried how often; no arithmetic, no `if` on data."""
+"""Orchestration with Prefect: when, in which order, with how many retries; no arithmetic, no `if` on data."""

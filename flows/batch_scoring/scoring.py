@@ -27,7 +27,7 @@ _TEMPLATE = re.compile(r"\{([^{}]*)\}")
 def score(workspace: Workspace, source: str, output: str, model: str, settings: ScoringSettings, replace: bool = False) -> ScoringManifest:
     """Answer all rows of `source` with a registered version, and write them with the answers to `output`.
 
-    `source` is sql://NAME/TABLE, or a value of `snapshot.source` other than sql://NAME; `output` is a folder or sql://NAME/TABLE; an empty
+    `source` is sql://NAME/TABLE, or a value of `snapshot.source` except sql://NAME; `output` is a folder or sql://NAME/TABLE; an empty
     `model` is the project's champion. Text files are read according to `snapshot` in params.yaml. Inputs are found by their own name, or,
     for the project's own model, by the column in `snapshot.columns`.
 

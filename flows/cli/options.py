@@ -55,7 +55,7 @@ out = Console(highlight=False, soft_wrap=True)
 
 ParamsFile = Annotated[
     Path | None,
-    typer.Option("--params", metavar="FILE", help="Parameter file. A file other than the project's gets a separate workspace."),
+    typer.Option("--params", metavar="FILE", help="Parameter file. A file that is not the project's gets a separate workspace."),
 ]
 ModelName = Annotated[
     str | None, typer.Option("--model", metavar="NAME", help="A model of this project: its registered name or its folder in models/.")

@@ -25,7 +25,7 @@ def use_credential(api: str, credential: str) -> None:
 
 
 def auth(url: str) -> tuple[str, str] | None:
-    """Return user and password for the server of `url`; for other than managed servers from PREFECT_API_AUTH_STRING."""
+    """Return user and password for the server of `url`; for servers that Retune does not manage, from PREFECT_API_AUTH_STRING."""
     user, _, password = (_credentials.get(_api(url)) or os.environ.get(AUTH, "")).partition(":")
     return (user, password) if user else None
 

@@ -1,4 +1,4 @@
-"""What becomes of candidates that are good, bad, undecided or unlucky in their champion: every gate, through the whole line."""
+"""Verdicts on good, bad and undecided candidates: every gate, in the whole pipeline."""
 
 import json
 import sqlite3

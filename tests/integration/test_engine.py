@@ -1,4 +1,4 @@
-"""What Prefect adds to the story: retries for what a retry can mend, logs and the verdict on the run's page, a server that comes back."""
+"""What Prefect adds to a run: retries of temporary errors, logs and the verdict on the run's page, a restarted server."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def begin(var: Path, kind: str) -> subprocess.Popen[str]:
 
 
 def story(var: Path, kind: str) -> dict[str, Any]:
-    """Tell a story and return what happened in it."""
+    """Run a flow of tests.support.stories and return its events."""
     return ending(begin(var, kind))
 
 

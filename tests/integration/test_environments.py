@@ -17,7 +17,7 @@ from components.mlflow_store.registry.package import fingerprint
 from components.mlflow_store.registry.versions import COMPLETE
 from components.mlflow_store.tracking import record
 from flows.production import promotion
-from tests.integration.test_promotion import aliases, furnish, judge
+from tests.integration.test_promotion import aliases, judge, make_registry
 from tests.support.finished import LINEAGE, PARAMS, make_finished, new_store
 from tests.support.project import make_project, retune
 
@@ -31,7 +31,7 @@ def candidates(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, ticket
 
 @pytest.fixture
 def staging(tmp_path: Path, candidates: list[Path]) -> Environment:
-    return replace(furnish(tmp_path / "staging", candidates), name="staging")
+    return replace(make_registry(tmp_path / "staging", candidates), name="staging")
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_command_promotes_between_environments(
     tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, candidates: list[Path], production: Environment
 ) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
-    local = furnish(folder / "var", candidates)
+    local = make_registry(folder / "var", candidates)
     _, verdict = judge(local, 2, champion=1)
     environments = f'{{"production": {{"mlflow": "{production.mlflow}", "ledger": "{production.ledger}"}}}}'
 

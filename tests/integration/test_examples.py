@@ -55,7 +55,7 @@ def project(tmp_path: Path) -> Path:
 def test_the_commands_of_the_readme_do_what_it_says(name: str, project: Path) -> None:
     folder = project / "examples" / name
     ran = []
-    if name == "causal_lm":  # its 540 MB are made of a package that is asked for by hand: make_base.py finds that a base stands
+    if name == "causal_lm":  # its base of 540 MB needs an extra package, so make_base.py finds an existing base
         (folder / "base").mkdir()
         make_gpt2(folder / "base", pd.read_csv(project / "examples/diagnosis/diagnosis.csv")["text"].head(2000))
     for command in commands(folder / "README.md"):

@@ -1,4 +1,4 @@
-"""What a person may do to production: only what the evidence allows, or what the ledger says was forced and by whom."""
+"""Promotion by a person: only with evidence, or forced, with the person recorded in the ledger."""
 
 import json
 import re
@@ -38,10 +38,10 @@ def candidates(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, ticket
 @pytest.fixture
 def place(tmp_path: Path, candidates: list[Path]) -> Environment:
     """A registry with two versions that nobody judged, and an empty ledger."""
-    return furnish(tmp_path / "var", candidates)
+    return make_registry(tmp_path / "var", candidates)
 
 
-def furnish(var: Path, candidates: list[Path]) -> Environment:
+def make_registry(var: Path, candidates: list[Path]) -> Environment:
     uri = new_store(var)
     client = MlflowClient(uri)
     for workspace in candidates:
@@ -203,11 +203,11 @@ def test_environments_are_named_in_the_settings(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.exhaustive
-def test_a_person_promotes_rolls_back_and_mends_by_commands(
+def test_a_person_promotes_rolls_back_and_repairs_by_commands(
     tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame, candidates: list[Path]
 ) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
-    place = furnish(folder / "var", candidates)
+    place = make_registry(folder / "var", candidates)
     judge(place, 1)
     judge(place, 2, Outcome.FAIL)
     said = json.loads(retune(folder, "promote", "tickets", "1", "--json").stdout)
@@ -227,8 +227,8 @@ def test_a_person_promotes_rolls_back_and_mends_by_commands(
         ("rolled back", 1, False, "wrong on invoices"),
     ]
     MlflowClient(place.mlflow).set_registered_model_alias("tickets", CHAMPION, "2")
-    mended = retune(folder, "reconcile")
-    assert "tickets: moved the alias champion from version 2 to version 1, as in the ledger" in mended.stdout
+    repaired = retune(folder, "reconcile")
+    assert "tickets: moved the alias champion from version 2 to version 1, as in the ledger" in repaired.stdout
     assert Ledger(place.ledger).head("tickets").who == "ada"
 
 

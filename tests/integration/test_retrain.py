@@ -1,4 +1,4 @@
-"""The whole line on tiny data, as a user runs it: real DVC, real MLflow, real SQLite; inline, so without Prefect."""
+"""The whole pipeline on tiny data, as a user runs it: real DVC, real MLflow, real SQLite; inline, so without Prefect."""
 
 import json
 import shutil
@@ -160,7 +160,7 @@ def test_promoting_a_version_that_is_not_there_names_those_that_are(finished: Pa
 
 @pytest.mark.exhaustive
 def test_a_model_through_the_rest_of_its_life(finished: Path, tickets: pd.DataFrame) -> None:
-    """The last test: it goes on with what all others look at."""
+    """Must be the last test: it changes the project that the others read."""
     folder, before, trained = finished, splits(finished), trained_at(finished)
     again = json.loads(retune(folder, "run", "--inline", "--json").stdout)
     assert (again["up_to_date"], again["version"]) == (True, 1)

@@ -1,4 +1,4 @@
-"""A schedule: a run in a checkout of what is committed, only where there is something to learn, by hand and by a worker of Prefect's.
+"""Scheduled runs: in a checkout of the commit, only if there is new data, started manually and by a Prefect worker.
 
 The tests share one project with two models, in this order; the last one ends what the others started.
 """
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Iterator[Path]:
-    """A project whose own model is scheduled by hand only, and a second one in models/mails."""
+    """A project whose own model has manual runs only, and a second one in models/mails."""
     folder = make_project(tmp_path_factory.mktemp("scheduled") / "project", tiny_base, tickets)
     shutil.copy(ROOT / "prefect.yaml", folder)
     params = yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8"))
@@ -188,7 +188,7 @@ def test_a_schedule_fires_by_itself_and_promotes(project: Path) -> None:
     assert "mails" in said
     assert "workers: ok, 1 running" in said
     wait_for(lambda: ledger.retrainings("mails")[0].outcome == "skipped", every=2)  # the next one has nothing to do
-    assert ledger.head("tickets") is None  # by hand only
+    assert ledger.head("tickets") is None  # manual runs only
 
 
 @pytest.mark.exhaustive

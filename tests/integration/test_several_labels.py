@@ -1,4 +1,4 @@
-"""Texts with several labels, through the whole line: what is served names the labels that hold, and the probability of each."""
+"""Multi-label texts through the whole pipeline: the served answer contains the predicted labels and each probability."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Every task through the whole line: from a table to a judged version that is served, on a tiny model."""
+"""Every task through the whole pipeline: from a table to a judged version that is served, on a tiny model."""
 
 import json
 import shutil

@@ -27,7 +27,7 @@ from components.ledger import Ledger
 from components.mlflow_store.registry import CHAMPION, Environment
 from flows.orchestrator import credential
 from flows.orchestrator.prefect_api import ask, client_settings, post
-from tests.integration.test_promotion import aliases, furnish, judge, wait
+from tests.integration.test_promotion import aliases, judge, make_registry, wait
 from tests.support.finished import make_finished
 from tests.support.project import ROOT, environment, leftovers, make_project, prefect_of, retune, wait_for
 
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.slow
 def project(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, tickets: pd.DataFrame) -> Path:
     """A project with two versions in its registry."""
     folder = make_project(tmp_path_factory.mktemp("approvals") / "project", tiny_base, tickets)
-    furnish(folder / "var", [make_finished(tmp_path_factory.mktemp("candidate"), tiny_base, tickets, seed=seed) for seed in range(2)])
+    make_registry(folder / "var", [make_finished(tmp_path_factory.mktemp("candidate"), tiny_base, tickets, seed=seed) for seed in range(2)])
     return folder
 
 

@@ -109,7 +109,7 @@ def hashes(place: Path) -> dict[str, str]:
 
 
 def asked(project: Path) -> dict[str, str]:
-    """What a person is told of the champion."""
+    """Return what three commands report about the champion."""
     commands = ("status --json", "history tickets --json", "why tickets 1 --json")
     return {command: say(project, *command.split()) for command in commands}
 

@@ -1,4 +1,4 @@
-"""A registered model as the audit sees it, made by hand: no store behind it, but a real ledger."""
+"""A registered model for the audit, built without a store but with a real ledger."""
 
 from pathlib import Path
 from typing import Any

@@ -26,7 +26,7 @@ def fault(command: Sequence[str]) -> str | None:
     if program.startswith("/opt/retune/"):
         script = ROOT / program.removeprefix("/opt/retune/")
         return None if script.stat().st_mode & 0o111 else f"{script} cannot be run"
-    return f"nobody knows {program}"
+    return f"unknown program {program}"
 
 
 def _prefect(words: Sequence[str]) -> str | None:

@@ -16,7 +16,7 @@ _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "
 
 
 def make_encoder(folder: Path, family: str, texts: Sequence[str], *, dropout: float = 0.1) -> Path:
-    """Write a `family` encoder for the words of `texts`; its layers are loud, so that an answer hangs on the words before any training."""
+    """Write a `family` encoder for the words of `texts`; large weights make predictions depend on the words."""
     tokenizer = _byte_pairs(texts) if family == "roberta" else _word_pieces(texts)
     tokenizer.save_pretrained(folder)
     size, pad = len(tokenizer), tokenizer.pad_token_id

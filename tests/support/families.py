@@ -81,7 +81,7 @@ def make_family(folder: Path, family: str, words: list[str]) -> Path:
     with torch.no_grad():
         for name, weights in model.named_parameters():
             if weights.ndim == 2 and "embed" not in name and "wte" not in name and "wpe" not in name:
-                weights.mul_(4)  # louder layers: an answer hangs on the words before anything is learnt
+                weights.mul_(4)  # larger weights: predictions depend on the words before any training
     model.save_pretrained(folder)
     return folder
 

@@ -1,4 +1,4 @@
-"""A training ended by SIGKILL and started again, in processes forked from one that has torch already: neither imports it anew."""
+"""A training ended by SIGKILL and started again, in processes forked from one that has torch already: neither imports it again."""
 
 import multiprocessing
 import signal

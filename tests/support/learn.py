@@ -1,4 +1,4 @@
-"""A `learn` folder made by hand from the tickets, for tests of tuning and training that need no preprocessing."""
+"""A `learn` folder built from the tickets, for tests of tuning and training that need no preprocessing."""
 
 import gc
 from collections.abc import Mapping

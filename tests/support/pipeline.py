@@ -1,4 +1,4 @@
-"""The whole line of a task in one process: from a table to a judged version in a registry, on a tiny model."""
+"""The whole pipeline of a task in one process: from a table to a judged version in a registry, on a tiny model."""
 
 import json
 from collections.abc import Mapping
@@ -92,7 +92,7 @@ def open_line(folder: Path, case: Case, **train_changes: Any) -> tuple[Workspace
 
 
 def prepare(place: Workspace, params: Params) -> None:
-    """Run the line up to what can be learnt from."""
+    """Run the pipeline up to the training data."""
     root, task = place.root, params.made_task
     take_snapshot(root, root / "data/raw", snapshot=params.snapshot, required=task.columns)
     pin_base(root, root / "data/base", base=params.base)

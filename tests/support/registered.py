@@ -24,7 +24,7 @@ def make_registered(folder: Path, base: Path, tickets: pd.DataFrame, versions: i
 
 
 def _registered(workspace: Path, uri: str) -> Version:
-    """Register as after `record`; a bare run stands in for the recorded one, which takes longer to make."""
+    """Register as after `record`; an empty run replaces the recorded one, which takes longer to create."""
     client = MlflowClient(uri)
     run = client.create_run(ensure_experiment(client, uri, "tickets"))
     return register(workspace, uri, run_id=run.info.run_id, key=run_key(workspace), lineage=LINEAGE)

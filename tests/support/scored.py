@@ -1,4 +1,4 @@
-"""A batch scoring without a version: what was begun, its parts, and what is told of it at the end."""
+"""A batch scoring without a version: its start, its parts, and its report at the end."""
 
 import pyarrow as pa
 

@@ -1,6 +1,6 @@
-"""`python -m tests.support.stories VAR KIND`: a flow of nothing but tasks that fail, log, tell or wait, under the managed Prefect server.
+"""`python -m tests.support.stories VAR KIND`: flows whose tasks fail, log or wait, under the managed Prefect server.
 
-A process of its own, since Prefect reads its settings when it is imported. Prints what happened as JSON, last.
+A separate process, since Prefect reads its settings when it is imported. Prints the events as JSON at the end.
 """
 
 import json
@@ -24,14 +24,14 @@ tried: list[str] = []
 
 @prefect_adapter.task
 def busy() -> None:
-    """Be out of reach, whenever it is asked."""
+    """Be unavailable at every attempt."""
     tried.append("busy")
     raise Unavailable("the store is busy")
 
 
 @prefect_adapter.task
 def busy_once() -> str:
-    """Be out of reach, the first time."""
+    """Be unavailable at the first attempt."""
     tried.append("busy once")
     if tried.count("busy once") == 1:
         raise Unavailable("the store is busy")
@@ -40,14 +40,14 @@ def busy_once() -> str:
 
 @prefect_adapter.task
 def bad() -> None:
-    """Find what no retry mends."""
+    """Fail with an error that no retry fixes."""
     tried.append("bad")
     raise BadData("one class only")
 
 
 @prefect_adapter.task
 def speak() -> None:
-    """Log as components and flows do, and tell the verdict."""
+    """Log like components and flows, and log the verdict."""
     logging.getLogger("components.story").info("kept %d of %d rows", 7, 9)
     logging.getLogger("flows.story").warning("%s: ran", "train")
     logging.getLogger("elsewhere").info("nobody asked")
@@ -64,7 +64,7 @@ def wait(go: Path) -> None:
 
 @prefect_adapter.task
 def unlucky() -> None:
-    """Be out of reach, with a long time until the next attempt."""
+    """Be unavailable, with a long delay until the next attempt."""
     print("waiting", flush=True)
     raise Unavailable("the store is busy")
 
@@ -98,7 +98,7 @@ def failing() -> dict[str, object]:
 
 @prefect_adapter.flow
 def speaking() -> dict[str, object]:
-    """Log and tell."""
+    """Log, and log the verdict."""
     speak()
     return {}
 
@@ -111,7 +111,7 @@ def waiting(go: str) -> dict[str, object]:
 
 
 def main(var: Path, kind: str) -> None:
-    """Tell one of the stories."""
+    """Run one of the flows."""
     quiet_environment()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if kind == "retry":

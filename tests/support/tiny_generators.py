@@ -1,4 +1,4 @@
-"""Random two-layer models that write texts, in hub layout, with tokenizers trained on the texts at hand."""
+"""Random two-layer generative models in hub layout, with tokenizers trained on the given texts."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def _save(folder: Path, tokenizer: Any, model: Any) -> Path:
     with torch.no_grad():
         for name, weights in model.named_parameters():
             if weights.ndim == 2 and "embed" not in name and "shared" not in name and "wte" not in name:
-                weights.mul_(4)  # loud layers: the answer hangs on the words
+                weights.mul_(4)  # large weights: the answer depends on the words
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""A webhook on loopback that keeps what it is told."""
+"""A webhook on loopback that records its requests."""
 
 import json
 import threading
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Webhook(BaseHTTPRequestHandler):
-    """Keeps what it is told."""
+    """Record the requests."""
 
     told: list[dict[str, Any]]
 

@@ -206,7 +206,7 @@ def delete(client: MlflowClient, version: Version) -> None:
     """Delete a version without an alias; MLflow would silently delete the alias as well.
 
     Raises:
-        RetuneError: it has an alias other than `challenger`.
+        RetuneError: it has an alias besides `challenger`.
     """
     if aliases := sorted({*version.aliases} - {CHALLENGER}):
         raise RetuneError(f"{version.uri} is not deleted: it is {', '.join(aliases)}; move the alias first")

@@ -141,7 +141,7 @@ class Task(Protocol):
         """
 
     def items(self, spec: ModelSpec) -> Callable[[Any], float] | None:
-        """Return the function that counts the items that the loss of a batch averages; None: labels other than -100, or rows.
+        """Return the function that counts the items that the loss of a batch averages; None: labels except -100, or rows.
 
         Gradient accumulation weighs batches by this count, so that a step equals one pass over all its rows.
         """

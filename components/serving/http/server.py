@@ -1,4 +1,4 @@
-"""Load a version and answer over HTTP until the process is told to stop.
+"""Load a version and serve it over HTTP until the process is stopped.
 
 SETTINGS is JSON: `package`, the folder of the checked package; `about`, the response of /version; `limits`; `names`, further host
 names; `socket`, the file descriptor of a listening socket, and its `address`; `folder`, the working folder, which is removed at the

@@ -51,8 +51,8 @@ def become_server(
 ) -> NoReturn:
     """Check the package of `version` and replace this process by its scoring server; `alias` is the alias that was requested, if any.
 
-    `limits` are the fields of `request_parsing.Limits`, `names` further host names of the server. The server exits with 0 when it is told
-    to stop.
+    `limits` are the fields of `request_parsing.Limits`, `names` further host names of the server. The server exits with 0 on a
+    stop signal.
 
     Raises:
         BadModel: the package differs from the registered one; none of its code was run.

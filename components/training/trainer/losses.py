@@ -23,7 +23,7 @@ def pretrained_names(model: Any) -> set[str]:
 
 
 def count_items(batch: Mapping[str, Any]) -> float:
-    """Return the number of items that a batch mean is over: labels other than -100, or rows if labels are missing or are floats."""
+    """Return the number of items that a batch mean is over: labels except -100, or rows if labels are missing or are floats."""
     labels = batch.get("labels")
     if labels is None:
         return float(len(next(value for value in batch.values() if isinstance(value, torch.Tensor))))

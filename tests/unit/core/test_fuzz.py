@@ -178,6 +178,6 @@ def test_random_arguments_end_with_a_message(project: Path, monkeypatch: pytest.
     result = CliRunner().invoke(app, [word if part == "?" else part for part in command])
 
     error = result.exception
-    foreseen = isinstance(error, SystemExit | RetuneError) or (isinstance(error, Exception) and _system_error(error))
-    assert error is None or foreseen, repr(error)
+    expected = isinstance(error, SystemExit | RetuneError) or (isinstance(error, Exception) and _system_error(error))
+    assert error is None or expected, repr(error)
     assert "Traceback" not in result.output

@@ -254,7 +254,7 @@ def test_rolled_back_version_needs_approval(place: Environment, workspace: Works
     promotion.rollback(place, NAME, 1, who="ada", why="wrong on refunds")
 
     for number in (3, 2):
-        result = settle(workspace, version(place, number), judge(place, number, champion="1", key=f"anew{number}"))
+        result = settle(workspace, version(place, number), judge(place, number, champion="1", key=f"again{number}"))
         assert (result.promoted, result.champion, result.waits_until is not None) == (False, 1, True)
     assert promotion.approve(place, result.run, who="ada", why="it was the data").entry.version == 2
 

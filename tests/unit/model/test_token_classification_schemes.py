@@ -112,8 +112,8 @@ TOKENS = {
     "a tag is neither O nor one of B-, I- with a type (scheme BIO)": [("a", "Q-X"), ("a", "B"), ("a", "NN"), ("a", "S-X"), ("a", "B-")],
     "tokens: not JSON": [('["a", "b"', "O O"), ("[a]", "O")],
     "tokens: not JSON: JSON does not allow single quotes, write the list with json.dumps": [("['a', 'b']", "O O")],
-    "tokens: a list of something other than texts": [("[1, 2]", "O O"), ("[[]]", "O")],
-    "tags: a list of something other than texts": [("a b", "[0, 3]")],
+    "tokens: the list contains items that are not texts": [("[1, 2]", "O O"), ("[[]]", "O")],
+    "tags: the list contains items that are not texts": [("a b", "[0, 3]")],
     "tokens: an empty list": [("[]", "[]")],
     "a tag is blank or contains white space": [("a b", '["O", ""]'), ("a b", '["O", "B X"]')],
 }

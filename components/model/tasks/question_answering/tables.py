@@ -12,8 +12,7 @@ from components.model.tasks.question_answering import scores
 from components.model.tasks.question_answering.answers import texts_of
 
 _SHOWN = 30
-_QUESTION_WORD = re.compile(r"\b(who|whom|whose|what|which|when|where|why|how)\b", re.IGNORECASE)
-_BASE_FORMS = {"whom": "who", "whose": "who"}
+_QUESTION_WORD = re.compile(r"\b(who(?:m|se)?|what|which|when|where|why|how)\b", re.IGNORECASE)
 _ANSWER_LENGTHS = ((1, "1 word"), (3, "2 to 3 words"), (6, "4 to 6 words"))
 _CONTEXT_LENGTHS = ((50, "up to 50 words"), (100, "51 to 100 words"), (200, "101 to 200 words"))
 
@@ -34,7 +33,7 @@ def question_word(question: str) -> str:
     """Return the first English question word in lower case, else "other"."""
     match = _QUESTION_WORD.search(question)
     word = match.group().lower() if match else "other"
-    return _BASE_FORMS.get(word, word)
+    return "who" if word.startswith("who") else word
 
 
 def tables(rows: pd.DataFrame, predictions: Predictions, unanswerable: bool) -> tuple[ReportTable, ...]:

@@ -30,7 +30,7 @@ def texts_of(cell: str, name: str) -> list[str]:
         return cell.split()
     texts = _json(cell, name)
     if not isinstance(texts, list) or not all(isinstance(item, str) for item in texts):
-        raise BadCell(f"{name}: a list of something other than texts")
+        raise BadCell(f"{name}: the list contains items that are not texts")
     if not texts:
         raise BadCell(f"{name}: an empty list")
     return texts
