@@ -31,10 +31,15 @@ class Role(StrEnum):
     INFORMATIONAL = "informational"
     OFF = "off"
 
+    @property
+    def former_name(self) -> str:
+        """The name before 0.1.0: stored verdicts contain it, and hashes of verdicts and settings are computed with it."""
+        return {"required": "decides", "blocking": "vetoes", "informational": "shows"}.get(self.value, self.value)
+
     @classmethod
     def _missing_(cls, value: object) -> "Role | None":
-        """Return the role for a name used before 0.1.0, as in stored verdicts."""
-        return {"decides": cls.REQUIRED, "vetoes": cls.BLOCKING, "shows": cls.INFORMATIONAL}.get(str(value))
+        """Return the role for a name used before 0.1.0."""
+        return next((role for role in cls if role.former_name == value), None)
 
 
 class Hypothesis(BaseModel):
@@ -143,4 +148,7 @@ class Verdict(Artifact):
     @property
     def evidence(self) -> str:
         """A digest of the whole verdict, which an approval refers to."""
-        return digest_value(json.loads(self.model_dump_json()))  # as stored: NaN becomes null
+        content = json.loads(self.model_dump_json())  # as stored: NaN becomes null
+        for gate, result in zip(content["gates"], self.gates, strict=True):
+            gate["role"] = result.role.former_name
+        return digest_value(content)

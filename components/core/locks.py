@@ -36,7 +36,7 @@ def lock(path: Path, wait: float = 0.0, shared: bool = False, busy: str = "") ->
         LockTimeout: another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = _open(path)
     end = time.monotonic() + wait
     try:
         while True:
@@ -47,6 +47,8 @@ def lock(path: Path, wait: float = 0.0, shared: bool = False, busy: str = "") ->
                 if time.monotonic() >= end:
                     message = f"{path} has been held by another process for {wait:g} s; wait for it to end and try again"
                     raise LockTimeout(busy or message) from None
+            except OSError as error:
+                raise Unavailable(f"{path} cannot be locked: {error.strerror}; move the folder to a file system with locks") from error
             time.sleep(_POLL)
         try:
             yield
@@ -54,6 +56,14 @@ def lock(path: Path, wait: float = 0.0, shared: bool = False, busy: str = "") ->
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough: a forked child may share the descriptor
     finally:
         os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    """Open a lock file, which may be in a shared temporary folder: a link is not followed."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+    except PermissionError:  # Linux refuses O_CREAT for another account's file in a folder such as /tmp
+        return os.open(path, os.O_RDWR | os.O_NOFOLLOW)
 
 
 @contextmanager

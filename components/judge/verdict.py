@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from components.artifacts.predictions import Predictions
-from components.artifacts.verdict import GateResult, Verdict
+from components.artifacts.verdict import GateResult, Role, Verdict
 from components.core.errors import BadParams, RetuneError
 from components.core.hashing import digest_value
 from components.core.section import nearest
@@ -30,7 +30,11 @@ def verdict_key(
     `candidate`, `champion` and `anchor` (the best champion so far) are digests, which identify a model in every registry. The settings
     are `gates` and `evaluate.min_class_units`, which selects the classes in macro-F1; `outside` are the digests of files in the settings.
     """
-    settings = {"gates": gates.model_dump(mode="json"), "min_class_units": min_class_units, "outside": dict(outside or {})}
+    former = {new: old for old, new in GatesParams.renamed.items()}  # the names that earlier keys were computed with
+    sections = {former.get(name, name): section for name, section in gates.model_dump(mode="json").items()}
+    for section in sections.values():
+        section["role"] = Role(section["role"]).former_name
+    settings = {"gates": sections, "min_class_units": min_class_units, "outside": dict(outside or {})}
     versions = {"candidate": candidate, "champion": champion, "anchor": anchor}
     return digest_value({**versions, "test": test_digest, "settings": settings})
 

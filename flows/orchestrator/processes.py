@@ -44,7 +44,10 @@ class RestartedProcess:
 
 def has_ended(child: "subprocess.Popen[Any]") -> bool:
     """Return whether a process has ended, without reaping it: its id stays reserved, so that its group can be ended."""
-    return child.returncode is not None or os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    try:
+        return child.returncode is not None or os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # SIGCHLD is ignored
+        return child.poll() is not None
 
 
 @contextmanager

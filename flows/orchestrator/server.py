@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 POLL = 0.2  # seconds
 PREFERRED_PORT = 4200
+FORMER = "flows.server"  # the supervisor's module before 0.1.0; such a server is replaced
 # Slot leases are stored in PREFECT_HOME, like slots in the database. In memory, a restarted server would forget them, end the
 # active runs, and never free the slot of a run that died meanwhile.
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
@@ -116,11 +117,9 @@ def read_server(home: Path) -> ServerRecord | None:
         command = supervisor.cmdline()
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         return None
-    return (
-        ServerRecord(supervisor, url, bool(state.get("guarded")))
-        if "flows.orchestrator.server" in command and str(home) in command
-        else None
-    )
+    if str(home) not in command or not {"flows.orchestrator.server", FORMER} & set(command):
+        return None
+    return ServerRecord(supervisor, url, bool(state.get("guarded")) and FORMER not in command)
 
 
 def listens_at(server: ServerRecord) -> bool:
@@ -218,6 +217,9 @@ def supervise(home: Path, linger: float) -> None:
     while True:
         time.sleep(1.0)
         server.revive()  # it was killed, or another program took its port
+        if not home.is_dir():  # the project was deleted
+            server.child.kill()
+            return
         try:
             with lock(home / "in-use"):
                 idle_since = idle_since or time.monotonic()

@@ -24,7 +24,9 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
         model=name,
         candidate=candidate,
         git_commit=(commit := commit_of(workspace)),
-        dirty=0 if workspace.commit or commit == NO_GIT else len(git(workspace.project, "status", "--porcelain", "--", ".").splitlines()),
+        dirty=0
+        if workspace.commit or commit == NO_GIT
+        else len(git(workspace.project, "status", "--porcelain", "--untracked-files=all", "--", ".").splitlines()),
         data_digest=SnapshotManifest.read(workspace.raw).digest,
         base_source=base.source,
         base_digest=base.digest,

@@ -66,7 +66,7 @@ def no_commit(folder: Path) -> str:
 
 def uncommitted(folder: Path) -> bytes:
     """Return `git status` and `git diff HEAD` of `folder`, as bytes that `git apply` accepts."""
-    commands = (("status", "--porcelain", "--", "."), ("diff", "HEAD", "--no-color", "--no-ext-diff", "--", "."))
+    commands = (("status", "--porcelain", "--untracked-files=all", "--", "."), ("diff", "HEAD", "--no-color", "--no-ext-diff", "--", "."))
     return b"\n".join(b"# git " + " ".join(command).encode() + b"\n" + _output(folder, command) for command in commands)
 
 

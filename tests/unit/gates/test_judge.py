@@ -311,3 +311,25 @@ def test_metrics_and_baselines_must_exist_in_the_task(raw, message):
 def test_unknown_gate_suggests_the_nearest():
     with pytest.raises(BadParams, match="did you mean 'champion'"):
         gates.load("champoin")
+
+
+def test_verdict_key_of_the_release_before_is_kept() -> None:
+    """A person's rejection is bound to the key, so a renamed gate or role must not change it."""
+    assert verdict_key("c" * 8, "4", "t" * 8, GatesParams(), 10) == "26eaa3aa6c24509675593cbb7dcf3fb7051234892d28c0f04a3a968b8ab78751"
+
+
+def test_stored_verdict_of_the_release_before_keeps_its_digest() -> None:
+    gate = (
+        '{{"gate":"{}","outcome":"PASS","reason":"fine","role":"{}","metric":null,"estimate":null,"low":null,"high":null,"threshold":null,'
+        '"n":null,"method":null,"change":null,"hypotheses":[],"notes":[],"tables":[]}}'
+    )
+    gates = f"[{gate.format('looks', 'decides')},{gate.format('slices', 'vetoes')}]"
+    stored = (
+        '{"key":"k","candidate":"c","champion":null,"test_digest":"t","outcome":"PASS","reason":"r","gates":' + gates + ',"anchor":null,'
+        '"level":0.05,"look":null,"off":[],"tested":[]}'
+    )
+    verdict = Verdict.model_validate_json(stored)
+
+    assert [result.role for result in verdict.gates] == [Role.REQUIRED, Role.BLOCKING]
+    assert verdict.evidence == "70b8aa0b01b9b3ceef51036db0d15ced874c316164a387a868d270bbc281a213"
+    assert Verdict.model_validate_json(verdict.model_dump_json()).evidence == verdict.evidence
