@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.postgres import postgres as postgres  # a fixture for every test
 
@@ -27,6 +28,20 @@ TOPICS = {
     "device": ["screen", "battery", "keyboard", "camera", "button", "broken", "cracked", "charger", "case", "lens"],
 }
 FILLER = ["the", "my", "is", "please", "help", "with", "today", "again", "since", "new", "old", "very", "customer", "says", "that", "it"]
+
+
+class ByModuleOrTask(LoadScopeScheduling):
+    """A worker takes a whole module, because its fixtures are expensive; the module that runs every task is divided by task."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module, _, rest = nodeid.partition("::")
+        parameter = rest.partition("[")[2].rstrip("]").partition("-")[0]
+        return f"{module}[{parameter}]" if module.endswith("integration/test_tasks.py") else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """Distribute tests by `ByModuleOrTask`."""
+    return ByModuleOrTask(config, log)
 
 
 @pytest.fixture(scope="session")

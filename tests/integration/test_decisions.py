@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from components.artifacts.verdict import Verdict
 from tests.support.project import edit, make_project, retune, status
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 EVERY_GATE = {
     "servability": {"role": "required"},

@@ -69,6 +69,7 @@ def of_this_run(told: dict[str, Any]) -> dict[str, object]:
     return {"flow_runs": {"id": {"any_": [told["flow_run"]]}}}
 
 
+@pytest.mark.exhaustive
 def test_a_task_is_tried_again_only_when_that_can_mend_it(var: Path) -> None:
     told = story(var, "failing")
 

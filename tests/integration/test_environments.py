@@ -21,7 +21,7 @@ from tests.integration.test_promotion import aliases, judge, make_registry
 from tests.support.finished import LINEAGE, PARAMS, make_finished, new_store
 from tests.support.project import make_project, retune
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ def last_flow_run(folder: Path) -> dict[str, object]:
     return found[0]
 
 
+@pytest.mark.exhaustive
 def test_a_slot_is_still_held_after_the_server_was_killed(tmp_path: Path) -> None:
     home = tmp_path / "prefect"
     home.mkdir()
@@ -140,6 +141,7 @@ def cancel_in_prefect(folder: Path, run: subprocess.Popen[str]) -> None:
     post(f"{api(folder)}/flow_runs/{last_flow_run(folder)['id']}/set_state", state)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "end", [kill, cancel_in_prefect, *(pytest.param(end, marks=pytest.mark.exhaustive) for end in (interrupt, terminate))]
 )
@@ -163,6 +165,7 @@ def test_a_second_run_in_the_same_workspace_is_refused(project: Path) -> None:
     assert "another run uses" in second.stderr
 
 
+@pytest.mark.exhaustive
 def test_the_server_leaves_when_nobody_needs_it(project: Path) -> None:
     assert httpx.get(f"{api(project)}/health").status_code == 200
     server = psutil.Process(json.loads((project / "var/prefect/server.json").read_text(encoding="utf-8"))["pid"])

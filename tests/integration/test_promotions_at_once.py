@@ -5,7 +5,7 @@ import pytest
 from bench.promotions import run
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_of_four_processes_that_promote_at_once_exactly_one_wins_each_round() -> None:
     assert run(rounds=10, processes=4) == {
         "rounds": 10,

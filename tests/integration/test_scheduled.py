@@ -22,7 +22,7 @@ from components.mlflow_store.registry import versions
 from flows.orchestrator.prefect_api import ask, post
 from tests.support.project import BIN, ROOT, change, environment, git, leftovers, make_project, prefect_of, retune, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def state(project: Path, run: str) -> str:
 
 
 def test_down_ends_it_all(project: Path) -> None:
-    assert retune(project, "down").stdout.strip() == "ended"
+    assert retune(project, "down").stdout.strip() == "stopped"
 
     wait_for(lambda: not leftovers(project))
     assert retune(project, "down").stdout.strip() == "nothing was running"

@@ -140,6 +140,7 @@ def finished_rows(project: Path) -> int:
     return int(row[0]) if row else 0
 
 
+@pytest.mark.exhaustive
 def test_killed_scoring_into_a_table_keeps_rows_and_version(project: Path, workspace: Workspace, whole: Path) -> None:
     with halted(project, lambda: finished_rows(project) >= 300, ("sql://shop/orders", "sql://shop/scored", *OPTIONS)):
         pass

@@ -145,6 +145,7 @@ def test_page_and_card_show_what_was_measured(run: Line) -> None:
         assert escape(table.title) in page
 
 
+@pytest.mark.exhaustive
 def test_a_version_answers_a_person(run: Line) -> None:
     task = run.params.made_task
     answers = predict(run.uri, f"{run.version.name}/{run.version.number}", pd.DataFrame([task.example] * 2))
@@ -156,6 +157,7 @@ def test_a_version_answers_a_person(run: Line) -> None:
 METHODS = {"freeze": {"frozen_layers": 1}, "lora": {"lora_rank": 4, "lora_targets": "all-linear", "learning_rate": 1.0e-2}}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("method", ["lora", pytest.param("freeze", marks=pytest.mark.exhaustive)])
 def test_every_method_goes_the_same_way(run: Line, method: str, tmp_path: Path) -> None:
     place, params = pipeline.open_line(tmp_path / "project", run.case, method=method, **METHODS[method])
