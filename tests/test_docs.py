@@ -1,5 +1,6 @@
 """Run the commands and examples of the documents unchanged."""
 
+import importlib.metadata
 import re
 import shlex
 import shutil
@@ -294,3 +295,10 @@ def in_copy(copy: Path, *command: str) -> str:
     done = subprocess.run([sys.executable, *command], cwd=copy, env=environment(copy), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_distribution_carries_the_licence() -> None:
+    about = importlib.metadata.metadata("retune")
+
+    assert (about["License-Expression"], about.get_all("License-File")) == ("Apache-2.0", ["LICENSE"])
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")

@@ -8,8 +8,9 @@ from components.artifacts.base import Artifact
 
 
 class Lineage(Artifact):
-    """The origin of a candidate. `hashes` maps each stage output to DVC's md5; `dirty` counts uncommitted files.
+    """The origin of a candidate. `hashes` maps each stage output to DVC's md5.
 
+    `dirty` counts uncommitted files, `dirty_code` those of `components` and `dvc.yaml`.
     `pseudo` counts pseudo-labelled training rows by the version that labelled them, NAME/VERSION.
     """
 
@@ -19,6 +20,7 @@ class Lineage(Artifact):
     candidate: str
     git_commit: str
     dirty: int
+    dirty_code: int = 0
     data_digest: str
     base_source: str
     base_digest: str

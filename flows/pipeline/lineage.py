@@ -24,9 +24,8 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
         model=name,
         candidate=candidate,
         git_commit=(commit := commit_of(workspace)),
-        dirty=0
-        if workspace.commit or commit == NO_GIT
-        else len(git(workspace.project, "status", "--porcelain", "--untracked-files=all", "--", ".").splitlines()),
+        dirty=_uncommitted(workspace, commit, "."),
+        dirty_code=_uncommitted(workspace, commit, "components", "dvc.yaml"),
         data_digest=SnapshotManifest.read(workspace.raw).digest,
         base_source=base.source,
         base_digest=base.digest,
@@ -36,6 +35,13 @@ def lineage_of(workspace: Workspace, name: str, candidate: str) -> Lineage:
         packages={package: importlib.metadata.version(package) for package in PACKAGES},
         pseudo=Profile.read(workspace.root / "data/prepared").pseudo,
     )
+
+
+def _uncommitted(workspace: Workspace, commit: str, *paths: str) -> int:
+    """Return the number of uncommitted files below `paths` of the project; 0 in a checkout and without git."""
+    if workspace.commit or commit == NO_GIT:
+        return 0
+    return len(git(workspace.project, "status", "--porcelain", "--untracked-files=all", "--", *paths).splitlines())
 
 
 def commit_of(workspace: Workspace) -> str:

@@ -155,7 +155,7 @@ def _upload(
     def build(built: Path, ids: Mapping[str, str]) -> None:
         extras = {label: workspace / file for label, file in EXTRAS.items() if (workspace / file).exists()}
         extras["questions"] = package.write_questions(workspace, built.with_name("questions.parquet"))
-        if lineage.dirty or not lineage.git_commit:
+        if lineage.dirty_code:
             extras[package.PIPELINE_CODE] = package.copy_code(code, built.with_name(package.PIPELINE_CODE)).parent
         package.build(built, stored, extras, ids, code)
 

@@ -19,6 +19,7 @@ from components.mlflow_store.registry import (
     Version,
     attach_verdict,
     champion,
+    checked_package,
     predict,
     read_verdict,
     register,
@@ -449,3 +450,15 @@ def test_concurrent_registrations_create_one_version(uri: str, finished: Path) -
 
     assert [(child.communicate(timeout=300)[1], child.returncode)[1] for child in children] == [0, 0]
     assert [version.number for version in versions(uri, "tickets")] == [1]
+
+
+@pytest.mark.slow
+def test_package_has_the_whole_pipeline_only_if_code_is_uncommitted(uri: str, finished: Path, other: Path) -> None:
+    for workspace, lineage in ((finished, LINEAGE), (other, LINEAGE.model_copy(update={"dirty": 1, "dirty_code": 1}))):
+        run = record(workspace, uri, lineage=lineage, params=PARAMS)
+        register(workspace, uri, run_id=run.run_id, key=run.key, lineage=lineage)
+    clean, dirty = (checked_package(uri, version) for version in sorted(versions(uri, "tickets"), key=lambda version: version.number))
+
+    assert {path.name for path in (clean / "code/components").iterdir()} - {"__pycache__"} == {"__init__.py", "core", "artifacts", "model"}
+    assert not (clean / "artifacts/pipeline_code").exists()
+    assert (dirty / "artifacts/pipeline_code/components/training/train.py").is_file()
