@@ -153,7 +153,7 @@ def test_model_of_other_code_is_not_recorded(workspace: Workspace) -> None:
     shutil.copy(ROOT / "params.yaml", workspace.root)
     (workspace.root / "code/train").write_text("edited", encoding="utf-8")
     try:
-        with pytest.raises(RetuneError, match=r"train changed since the model was made: `dvc repro`"):
+        with pytest.raises(RetuneError, match=r"train changed since the model was built; `dvc repro`"):
             record(workspace, ())
     finally:
         (workspace.root / "code/train").write_text("train", encoding="utf-8")

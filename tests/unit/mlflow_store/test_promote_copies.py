@@ -102,7 +102,7 @@ def test_incomplete_target_verdict_is_rejected(staging: Environment, local: Envi
     judge(local, number, Outcome.PASS, key="under new gates")
     MlflowClient(local.mlflow).delete_model_version_tag(NAME, str(number), EVIDENCE)
 
-    with pytest.raises(BadInput, match=r"was judged in local, too: .* its evidence cannot be read: judge again"):
+    with pytest.raises(BadInput, match=r"was judged in local too: .* its evidence cannot be read: judge it again"):
         promote(staging, local, 2)
 
 
@@ -173,7 +173,7 @@ def test_copy_killed_before_its_reference_tag_is_rejected(
             copy_version(staging, local, NAME, 2)
     assert find(local, number).evidence is not None
 
-    with pytest.raises(BadInput, match="was judged in staging, against version 1 there: `retune promote --from staging`"):
+    with pytest.raises(BadInput, match="was judged in staging against its version 1: `retune promote --from staging`"):
         promotion.promote(local, NAME, number, who="ada")
     assert champion(local) == 1
     assert copy_version(staging, local, NAME, 2).judged_against is None
@@ -200,5 +200,5 @@ def test_copy_of_a_copy_uses_its_own_registry_numbers(tmp_path: Path, staging: E
     last = make(production, "k2", **{ORIGIN: "local"})
 
     assert copy_version(local, production, NAME, number).judged_against == 3
-    with pytest.raises(BadInput, match="was judged in local, against version 1 there"):
+    with pytest.raises(BadInput, match="was judged in local against its version 1"):
         promotion.promote(production, NAME, last, who="ada")

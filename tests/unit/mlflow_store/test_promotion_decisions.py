@@ -104,7 +104,7 @@ def test_new_verdict_during_approval_blocks_promotion(place: Environment, during
     request = wait(place, 1)
     during_check(lambda: judge(place, 1, Outcome.FAIL, key="other"))
 
-    with pytest.raises(BadInput, match=r"the decision was about evidence .*, and the verdict on models:/tickets/1 is now "):
+    with pytest.raises(BadInput, match=r"the decision was about evidence .*, but the verdict on models:/tickets/1 is now "):
         promotion.approve(place, request.run, who="ada", why="why not")
     assert Ledger(place.ledger).head(NAME) is None
 
@@ -113,7 +113,7 @@ def test_new_verdict_during_promotion_blocks_it(place: Environment, during_check
     judge(place, 1)
     during_check(lambda: judge(place, 1, Outcome.FAIL, key="other"))
 
-    with pytest.raises(BadInput, match="look again"):
+    with pytest.raises(BadInput, match="review again"):
         promotion.promote(place, NAME, 1, who="ada")
     assert Ledger(place.ledger).head(NAME) is None
 
@@ -151,7 +151,7 @@ def test_copied_version_is_not_promoted_by_a_foreign_number(place: Environment) 
     client.set_model_version_tag(NAME, "3", ORIGIN, "staging")
     client.set_model_version_tag(NAME, "3", JUDGED_AGAINST, "2")
 
-    with pytest.raises(BadInput, match=r"was judged in staging, against version 1 there: `retune promote --from staging`"):
+    with pytest.raises(BadInput, match=r"was judged in staging against its version 1: `retune promote --from staging`"):
         promotion.promote(place, NAME, 3, who="ada")
 
 

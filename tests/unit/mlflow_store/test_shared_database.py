@@ -93,7 +93,7 @@ def test_tables_of_another_release_are_rejected(postgres: Cluster) -> None:
 
 
 def test_study_is_resumed_by_another_worker(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_room, "_PATIENCE", 0.3)
+    monkeypatch.setattr(storage_room, "_LOCK_TIMEOUT", 0.3)
     studies = Tables(database)
     with studies.hold("one") as storage:
         study = optuna.create_study(study_name="one", storage=storage, load_if_exists=True)
