@@ -142,6 +142,7 @@ def test_missing_model_error_names_its_source(tmp_path: Path, name: str, expecte
     assert not (tmp_path / "base").exists()
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_unpulled_dvc_folder_error_names_the_command(tmp_path: Path, model: Path) -> None:
     dvc(tmp_path, "init", "--no-scm", "-q")

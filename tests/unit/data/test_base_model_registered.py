@@ -36,6 +36,7 @@ def pin(uri: str, out: Path, model: str) -> BaseManifest:
     return pin_base(out.parent, out, base=BaseParams(model=model), registered=partial(model_folder, uri))
 
 
+@pytest.mark.exhaustive
 def test_version_is_pinned_with_its_number_and_hashes(store: tuple[str, str, Path], tmp_path: Path) -> None:
     uri, name, _ = store
     manifest = pin(uri, tmp_path / "base", f"models:/{name}@champion")

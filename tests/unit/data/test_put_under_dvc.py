@@ -83,6 +83,7 @@ def test_stages_are_unchanged_up_to_the_first_edit(workspace: Workspace, file: s
         path.write_text(before, encoding="utf-8")
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("folder", "unchanged"), [("raw", set()), ("base", {"validate", "preprocess", "tune"})])
 def test_changed_data_or_base_is_added_to_dvc(workspace: Workspace, folder: str, unchanged: set[str]) -> None:
     path = workspace.root / "data" / folder / "file"
@@ -128,6 +129,7 @@ def test_damaged_object_is_not_restored(workspace: Workspace, caplog: pytest.Log
     assert md5 in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_damaged_checkout_counts_as_changed(workspace: Workspace) -> None:
     out, md5 = workspace.root / "models/train", lock.outputs(workspace.root, ["train"])["models/train"]
     before = out.read_bytes()

@@ -569,6 +569,7 @@ print(int(peak[0] if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrs
 """
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     rows = [(f"i{number}", f"the text of row {number} " * 20, f"c{number % 9}") for number in range(200_000)]

@@ -75,6 +75,7 @@ def test_signal_cancels_the_query_in_the_database(tmp_path: Path, postgres: Clus
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["s3://bucket/tickets", "hub://acme/tickets@main"])
 def test_signal_stops_waiting_for_a_silent_store(tmp_path: Path, silent: socket.socket, source: str) -> None:

@@ -348,6 +348,7 @@ def test_settings_do_not_import_great_expectations() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_two_hundred_thousand_rows_take_seconds(tmp_path: Path) -> None:
     number = pd.Series(range(200_000)).astype(str)

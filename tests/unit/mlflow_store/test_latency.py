@@ -95,6 +95,7 @@ def test_folder_size_is_the_sum_of_its_files(tmp_path: Path) -> None:
     assert size_of(tmp_path) == 8
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_two_registered_versions_are_timed(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
     uri, _ = make_registered(tmp_path, tiny_base, tickets, versions=2)

@@ -184,6 +184,7 @@ def test_partial_verdict_is_ignored_and_completed(place: Environment, monkeypatc
     assert (judged.evidence, judged.verdict_key, judged.judged_against) == (first.evidence, "first", 1)
 
 
+@pytest.mark.exhaustive
 def test_champion_request_does_not_expire(place: Environment) -> None:
     wait(place, 1, Outcome.PASS, days=-1)
     promotion.promote(place, NAME, 1, who="ada")
@@ -247,6 +248,7 @@ def test_run_does_not_promote_a_rejected_version(place: Environment, workspace: 
     assert settle(workspace, version(place, 2), judge(place, 2)).promoted
 
 
+@pytest.mark.exhaustive
 def test_rolled_back_version_needs_approval(place: Environment, workspace: Workspace) -> None:
     """After a rollback by two versions, a new verdict against the old champion does not promote version 3 again."""
     for number, champion in ((1, None), (2, "1"), (3, "2")):

@@ -347,6 +347,7 @@ def test_compiled_code_in_package_is_removed(shared: str, tmp_path: Path) -> Non
     assert fingerprint(package) == version.tags["retune.package"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_version_is_verified_with_its_own_code(uri: str, finished: Path) -> None:
     registered(finished, uri)
@@ -357,6 +358,7 @@ def test_version_is_verified_with_its_own_code(uri: str, finished: Path) -> None
     assert not list(package_of(uri, 1).rglob("__pycache__"))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_packaged_code_is_used_instead_of_todays(uri: str, finished: Path, tmp_path: Path) -> None:
     changed = tmp_path / "changed/components"
@@ -372,6 +374,7 @@ def test_packaged_code_is_used_instead_of_todays(uri: str, finished: Path, tmp_p
     assert champion(uri, "tickets") is None
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_scores_of_a_version_are_cached(uri: str, finished: Path, tickets: pd.DataFrame, tmp_path: Path) -> None:
     registered(finished, uri)
@@ -392,6 +395,7 @@ def test_scores_of_a_version_are_cached(uri: str, finished: Path, tickets: pd.Da
     assert read_cache(cache, rows) is None
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_registered_model_is_predicted_by_name(uri: str, finished: Path) -> None:
     registered(finished, uri)
@@ -427,6 +431,7 @@ REGISTER = (
 )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_killed_registration_leaves_one_complete_version(uri: str, finished: Path) -> None:
     run = record(finished, uri, lineage=LINEAGE, params=PARAMS)
@@ -442,6 +447,7 @@ def test_killed_registration_leaves_one_complete_version(uri: str, finished: Pat
     assert len(client.search_logged_models([experiment])) == 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_concurrent_registrations_create_one_version(uri: str, finished: Path) -> None:
     run = record(finished, uri, lineage=LINEAGE, params=PARAMS)

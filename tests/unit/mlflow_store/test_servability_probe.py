@@ -189,6 +189,7 @@ def test_a_server_that_is_late_or_cancelled_is_failure(store: tuple[str, Path]) 
         probe_server(uri, "tickets", 9, ROWS)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_killed_server_is_not_the_versions_fault(store: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     uri, _ = store

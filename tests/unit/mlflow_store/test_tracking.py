@@ -175,6 +175,7 @@ def test_failed_recording_is_marked_and_repeated(uri: str, finished: Path, mixed
     assert len(all_runs(uri)) == 8
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_killed_recording_is_replaced(uri: str, finished: Path) -> None:
     code = (

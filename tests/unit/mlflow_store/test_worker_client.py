@@ -119,6 +119,7 @@ def test_worker_inherits_sitecustomize(tmp_path: Path, monkeypatch: pytest.Monke
         answer_rows(f"sqlite:///{tmp_path}/mlflow.db", "models:/tickets/1", ["x"])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_session_loads_once_and_answers_many_requests(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
     uri, [workspace] = make_registered(tmp_path, tiny_base, tickets)

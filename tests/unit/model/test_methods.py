@@ -83,6 +83,7 @@ def test_resumed_run_equals_an_uninterrupted_run(tiny_base, learn, tmp_path, var
     assert same(weights(resumed.model), weights(expected.model))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_method_learns(tiny_base, learn, tmp_path, variant):

@@ -168,6 +168,7 @@ def test_splits_by_id_move_only_if_split_by_is_set(tmp_path: Path, registered: t
     check_splits(workspace, uri, unset)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_cached_predictions_do_not_replace_a_missing_package(registered: tuple[str, Workspace]) -> None:
     uri, workspace = registered

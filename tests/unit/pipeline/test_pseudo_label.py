@@ -127,7 +127,7 @@ def test_invalid_input_is_refused(made, tmp_path):
 
     with pytest.raises(BadInput, match=r"there\.csv exists"):
         label("good", out="there.csv")
-    with pytest.raises(BadSource, match=r"unknown ending '\.txt'"):
+    with pytest.raises(BadSource, match=r"unknown extension '\.txt'"):
         label("good", out="out.txt")
     with pytest.raises(BadData, match=r"no row has a probability of at least --min-probability 0\.9999; the highest of 4 is 0\."):
         label("good", floor=0.9999)
@@ -161,6 +161,7 @@ def test_task_without_class_probabilities_is_refused(made, tmp_path):
         pseudo_label(other, uri, tmp_path / "pool.csv", tmp_path / "out.csv", version.name, 0.9)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_command_prints_the_count_per_label(made, written, tmp_path, monkeypatch):
     place, uri, version = made
@@ -314,6 +315,7 @@ def test_rows_without_marks_are_unchanged(tickets):
         pd.testing.assert_frame_equal(one, other[one.columns])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_pseudo_labels_from_snapshot_to_report(made, written, tmp_path):
     """Profile, report, card and lineage name the pseudo-labels."""

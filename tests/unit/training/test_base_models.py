@@ -66,6 +66,7 @@ def test_each_base_is_pinned_and_encoded(searched: tuple[Workspace, str], case: 
     assert [row["input_ids"] for row in second.train] != [row["input_ids"] for row in main.train]  # it lacks most of the words
 
 
+@pytest.mark.exhaustive
 def test_search_tries_both_bases_and_records_the_choice(searched: tuple[Workspace, str]) -> None:
     workspace, uri = searched
     best = BestTrial.read(workspace.root / "models/tuned")
@@ -91,6 +92,7 @@ def test_lineage_names_the_chosen_base(case: Case, tmp_path: Path) -> None:
     assert lineage.base_digest == BaseManifest.read(workspace.base / "others/small").digest
 
 
+@pytest.mark.exhaustive
 def test_trials_are_carried_over_by_base_weights_not_name(case: Case, tmp_path: Path) -> None:
     tune = {
         "trials": 2,
@@ -136,6 +138,7 @@ def test_token_metrics_refuse_different_tokenizers(case: Case, tmp_path: Path) -
         pipeline.prepare(workspace, params)
 
 
+@pytest.mark.exhaustive
 def test_resaved_tokenizer_counts_as_equal(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     words = cases.make("masked_lm", tmp_path / "base")
@@ -154,11 +157,11 @@ def test_resaved_tokenizer_counts_as_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("base", "train", "space", "message"),
     [
-        ({}, {"base": "small"}, {}, "train.base names 'small', and the base models are: model"),
-        ({"others": {"small": "x"}}, {}, {}, "base.others.small is used by nobody: train.base is model"),
+        ({}, {"base": "small"}, {}, "train.base names 'small', but the base models are: model"),
+        ({"others": {"small": "x"}}, {}, {}, "base.others.small is not used: train.base is model"),
         ({"others": {"small": "x"}}, {"base": "tuned"}, {"choices": ["model", "large"]}, "tune.space.base names 'large'"),
-        ({"others": {"model": "x"}}, {}, {}, "'model' is no name for a base model"),
-        ({"others": {"../x": "x"}}, {}, {}, "'../x' is no name for a base model"),
+        ({"others": {"model": "x"}}, {}, {}, "'model' is not a valid name for a base model"),
+        ({"others": {"../x": "x"}}, {}, {}, "'../x' is not a valid name for a base model"),
     ],
 )
 def test_invalid_base_names_are_refused(case: Case, tmp_path: Path, base: dict, train: dict, space: dict, message: str) -> None:

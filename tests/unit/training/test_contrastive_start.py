@@ -162,6 +162,7 @@ def test_resume_after_the_start_is_exact(tiny_base, learn, tmp_path, variant):
     assert not same(weights(expected.model), weights(fit(task, tiny_base, learn, QUICK, keep=keep_in(tmp_path / "plain")).model))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("variant", ["in the start", "with adapters"])
 def test_resume_within_the_start_is_exact(tiny_base, learn, tmp_path, monkeypatch, variant):
     """Interrupt the pass after the first checkpoint, before any evaluation."""
@@ -186,6 +187,7 @@ def test_resume_within_the_start_is_exact(tiny_base, learn, tmp_path, monkeypatc
     assert (resumed.best_step, resumed.best_value) == (expected.best_step, expected.best_value)
 
 
+@pytest.mark.exhaustive
 def test_weights_depend_on_the_seed_only(tiny_base, learn):
     first, again, different = (weights(fit(task, tiny_base, learn, START.model_copy(update={"seed": seed})).model) for seed in (7, 7, 8))
 
@@ -310,5 +312,5 @@ def test_every_task_has_vectors_or_refuses():
 
 
 def test_refusing_task_gives_the_reason(tiny_base, learn):
-    with pytest.raises(BadParams, match=r"train\.contrastive_start is set, and the task refuses it: numbers have no rows"):
+    with pytest.raises(BadParams, match=r"train\.contrastive_start is set, and the task refuses it: rows with numbers do not share"):
         fit(tasks.load("text_classification", KINDS["regression"]), tiny_base, learn, START.model_copy(update={"metric": "r2"}))

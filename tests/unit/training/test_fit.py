@@ -111,6 +111,7 @@ def test_different_seed_gives_different_weights(tiny_base, learn):
     assert not same(first, second)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("stop_at", [2, 3])
 def test_resumed_run_equals_an_uninterrupted_run(tiny_base, learn, tmp_path, stop_at):
     settings = QUICK.model_copy(update={"epochs": 2, "evaluations_per_epoch": 2})
@@ -173,6 +174,7 @@ def test_time_limit_stops_cleanly(tiny_base, learn, keep):
     assert (keep.checkpoints / "checkpoint-1" / "whole.json").exists()
 
 
+@pytest.mark.exhaustive
 def test_time_of_earlier_processes_counts(tiny_base, learn, keep):
     settings = QUICK.model_copy(update={"epochs": 1, "evaluations_per_epoch": 2})
 

@@ -153,6 +153,7 @@ def test_l2_sp_with_a_frozen_base_is_refused(tiny_base, learn):
         fit(task, tiny_base, learn, QUICK.model_copy(update={"method": "freeze", "frozen_layers": 2, "l2_sp": 1.0}))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_layers_are_unfrozen_from_the_top(tiny_base, learn):
     settings = QUICK.model_copy(update={"epochs": 1, "method": "freeze", "frozen_layers": -1})
@@ -209,6 +210,7 @@ def test_stochastic_average_is_the_mean_of_the_last_steps():
     assert seen == pytest.approx([1.0, 3.0, -2.0, 4.0, 5.0, 3.0, 2.0, 2.0])  # in the first half, the weights themselves
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_evaluated_weights_are_returned(tiny_base, learn, tmp_path):
     keep = keep_in(tmp_path / "out")

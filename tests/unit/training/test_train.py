@@ -102,6 +102,7 @@ def test_data_of_another_task_is_refused(learn, tiny_base, tuned, workspace):
         run(copy, tiny_base, tuned, workspace / "out")
 
 
+@pytest.mark.exhaustive
 def test_training_reads_no_test_split(learn, tiny_base, tuned, workspace):
     # Without a sibling folder `test`, and with an unreadable one, the model is the same.
     run(shutil.copytree(learn, workspace / "bare" / "learn"), tiny_base, tuned, workspace / "one")
@@ -120,6 +121,7 @@ def test_history_has_one_json_object_per_line(learn, tiny_base, tuned, workspace
     assert {"step", "epoch", "seconds", "eval_loss", "eval_macro_f1", "eval_accuracy"} == set(lines[-1])
 
 
+@pytest.mark.exhaustive
 def test_temperature_changes_probabilities_but_no_answer(learn, tiny_base, tuned, workspace):
     plain = run(learn, tiny_base, tuned, workspace / "plain")
     scaled = run(learn, tiny_base, tuned, workspace / "scaled", calibration="temperature")

@@ -73,6 +73,7 @@ def test_first_trial_is_given_and_best_is_highest(learn, tiny_base, workspace):
     assert [path.suffix for path in (workspace / "var" / "optuna").glob("*.log")] == [".log"]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_search_is_deterministic(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "one")
@@ -107,6 +108,7 @@ def test_grown_space_starts_with_earlier_trials(learn, tiny_base, workspace, cap
     assert "trials of earlier searches are in this space" in caplog.text
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_unfreezing_and_averaging_can_be_searched(learn, tiny_base, workspace):
     train = TRAIN | {"method": "tuned", "unfreeze_every": "tuned", "swa": "tuned", "batch_size": 16}
@@ -135,6 +137,7 @@ def test_incomparable_trials_are_not_carried_over(learn, tiny_base, workspace):
     assert run(learn, tiny_base, workspace / "three", trials=1, train_fraction=0.3).carried == 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_larger_budget_continues_the_search(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "out", trials=2)
@@ -191,6 +194,7 @@ def test_tuned_field_without_a_dimension_is_refused(learn, tiny_base, workspace)
         run(learn, tiny_base, workspace / "out", train=TRAIN | {"warmup": "tuned"})
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_bad_trials_are_pruned(learn, tiny_base, workspace):
     # The initial trial learns; nearly all random rates from this range are too low to match it.
@@ -212,6 +216,7 @@ def test_bad_trials_are_pruned(learn, tiny_base, workspace):
     assert all(len(points) == 3 for points in trials.loc[trials["state"] == "COMPLETE", "points"])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_condition_selects_the_searched_fields(learn, tiny_base, workspace):
     space = {
@@ -227,6 +232,7 @@ def test_condition_selects_the_searched_fields(learn, tiny_base, workspace):
     assert len({settings["warmup"] for settings in chosen if settings["schedule"] == "linear"}) > 1
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_method_can_be_searched(learn, tiny_base, workspace):
     space = {
@@ -282,6 +288,7 @@ def test_time_budget_ends_the_search(learn, tiny_base, workspace):
     assert best.complete + best.pruned < 10
 
 
+@pytest.mark.exhaustive
 @pytest.mark.slow
 def test_interrupted_search_resumes_exactly(learn, tiny_base, workspace, monkeypatch):
     run(learn, tiny_base, workspace / "whole", trials=4)
