@@ -349,13 +349,13 @@ def test_pseudo_labels_from_snapshot_to_report(made, written, tmp_path):
 
     shown = reported.page(there.root, lineage=lineage)
     assert (
-        f"{used} of {profile.splits['train'].rows} training rows carry the answer of {found.version}"
+        f"{used} of {profile.splits['train'].rows} training rows have pseudo-labels from {found.version}"
         in reported.section(shown, "data").words
     )
-    assert "The account balances" in reported.section(shown, "data").words
+    assert "All rows are accounted for" in reported.section(shown, "data").words
     assert f"pseudo-labels {used} of {found.version}" in reported.section(shown, "lineage").words
     card, _ = write_card(there.root, tmp_path / "card", lineage=lineage, verdict=reported.verdict())
-    assert f"training rows carry the answer of `{found.version}` for a label" in card.read_text(encoding="utf-8")
+    assert f"training rows have pseudo-labels from `{found.version}`" in card.read_text(encoding="utf-8")
 
 
 def test_leakage_gate_checks_pseudo_labelled_rows(tmp_path):
