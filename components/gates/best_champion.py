@@ -22,7 +22,8 @@ def decide(evidence: Evidence, params: Params) -> GateResult:
     """PASS if the difference's interval is above minus the margin, else INCONCLUSIVE; a difference below 0 rejects."""
     best = evidence.best_champion
     if best is None:
-        return GateResult.not_asked("best_champion", "the current champion is the best so far")
+        reason = "the current champion is the best so far" if evidence.champion else "there is no champion yet"
+        return GateResult.not_asked("best_champion", reason)
     name = f"{best.display_name}, the best champion so far"
     rows = common_rows(evidence, best.predictions, best) if best.predictions is not None else None
     if rows is None:
