@@ -114,7 +114,7 @@ def test_the_scoring_server_is_asked_without_a_gate(run: Line) -> None:
     assert max(answer_distance(one.label, expected[one.id]) for one in served.answers) < 1e-3
 
 
-def test_the_gates_decide_and_the_scoring_server_answers_as_it_was_evaluated_and_refuses_what_is_no_request(run: Line) -> None:
+def test_gates_decide_and_the_server_answers_as_evaluated(run: Line) -> None:
     found = judge(run.place, run.uri, run.version).verdict
 
     (served,) = [one for one in found.gates if one.gate == "servability"]
