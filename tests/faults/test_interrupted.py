@@ -49,7 +49,7 @@ def test_a_run_interrupted_at_each_stage_is_finished_by_the_next(tmp_path: Path,
     assert [version["version"] for version in status(folder)["versions"]] == [1]
 
 
-def test_a_run_killed_in_each_effect_is_finished_by_the_next(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
+def test_run_killed_in_an_effect_is_completed_by_the_next(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
     for words in ("evaluate: ran", "recorded as run", "registered tickets as version", "gate floor", "is the champion"):
         assert end_at(folder, words, signal.SIGKILL) == -signal.SIGKILL, words

@@ -45,7 +45,7 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.005)
 
 
-def test_a_killed_training_goes_on_and_ends_with_the_same_weights(workspace, tiny_base):
+def test_killed_training_resumes_to_the_same_weights(workspace, tiny_base):
     whole = start(workspace, tiny_base, "whole")
     output, _ = whole.communicate(timeout=300)
     assert whole.returncode == 0, output

@@ -61,7 +61,7 @@ def trials(out):
     return [(row["state"], row["value"], row["params"], row["intermediate"]) for row in rows if row["note"] != "interrupted"]
 
 
-def test_a_killed_search_ends_with_the_same_trials(workspace, tiny_base):
+def test_killed_search_resumes_to_the_same_trials(workspace, tiny_base):
     whole = start(workspace, tiny_base, "whole", "var")
     output, _ = whole.communicate(timeout=300)
     assert whole.returncode == 0, output

@@ -126,7 +126,7 @@ def nowhere(run: Line, tmp_path: Path) -> Iterator[None]:
         shutil.move(aside, path)
 
 
-def test_the_package_stores_the_adapter_alone(run: Line) -> None:
+def test_package_stores_only_the_adapter(run: Line) -> None:
     small, whole = (package(run, version) for version in (run.small, run.whole))
     model, adapter = size(run.place.model), size(run.place.root / "models/trained/adapter")
 
@@ -148,7 +148,7 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def test_both_are_tagged_with_the_merged_model(run: Line) -> None:
+def test_both_versions_have_the_hash_of_the_merged_model(run: Line) -> None:
     assert run.small.tags["retune.weights"] == run.whole.tags["retune.weights"] == digest_folder(run.place.model)
     assert run.small.tags["retune.adapter"] == digest_folder(run.place.root / "models/trained/adapter")
     assert "retune.adapter" not in run.whole.tags
@@ -158,7 +158,7 @@ def test_both_are_tagged_with_the_merged_model(run: Line) -> None:
     assert package_bytes(run.uri, name, 1) == size(package(run, run.small)) + base > package_bytes(run.uri, name, 2)
 
 
-def test_it_answers_as_the_merged_one_to_the_last_digit(run: Line, expected: list[dict]) -> None:
+def test_adapter_answers_exactly_as_the_merged_model(run: Line, expected: list[dict]) -> None:
     assert answers(run, run.small) == expected
     assert verify(run.uri, run.small.name, run.small.number).difference < 1e-6
     with ModelSessions(run.place, run.uri, run.params.made_task) as asked:
@@ -167,7 +167,7 @@ def test_it_answers_as_the_merged_one_to_the_last_digit(run: Line, expected: lis
 
 @one_kind
 @pytest.mark.exhaustive
-def test_a_process_of_mlflow_alone_loads_it_and_leaves_nothing_behind(run: Line, expected: list[dict], tmp_path: Path) -> None:
+def test_mlflow_alone_loads_an_adapter_version(run: Line, expected: list[dict], tmp_path: Path) -> None:
     code = (
         "import json, sys, mlflow, pandas as pd;"
         f"model = mlflow.pyfunc.load_model('models:/{run.small.name}/1');"
@@ -194,7 +194,7 @@ def test_over_another_base_it_is_refused(run: Line, other: Path, monkeypatch: py
 
 @one_kind
 @pytest.mark.usefixtures("nowhere")
-def test_without_its_base_it_is_refused_and_judged_neither_good_nor_bad(run: Line) -> None:
+def test_missing_base_makes_the_verdict_inconclusive(run: Line) -> None:
     with pytest.raises(BadModel, match=LACKING):
         model_folder(run.uri, f"models:/{run.small.name}/1")
     served = probe_server(run.uri, run.small.name, 1, pipeline.tested_rows(run.place).head(3), example=run.params.made_task.example)

@@ -76,7 +76,7 @@ def uri(project: Path) -> str:
     return f"sqlite:///{project}/var/mlflow.db"
 
 
-def test_the_history_tells_the_promotion_and_on_request_the_rest() -> None:
+def test_history_shows_promotions() -> None:
     (promotion,) = asked("history", "tickets")
     everything = asked("history", "tickets", "--all")
 
@@ -147,7 +147,7 @@ def test_a_version_leads_back_to_code_data_and_run(project: Path) -> None:
     assert "was never champion" in ask("lineage", "tickets", "2").stdout
 
 
-def test_a_snapshot_and_a_row_lead_forward_to_the_versions_that_saw_them() -> None:
+def test_lineage_finds_versions_of_a_snapshot_and_a_row() -> None:
     digest = asked("lineage", "tickets", "2")["data"]["digest"]
 
     def saw(what: str) -> dict[int, list[str]]:
@@ -163,7 +163,7 @@ def test_a_snapshot_and_a_row_lead_forward_to_the_versions_that_saw_them() -> No
     assert ask("lineage", "tickets").exit_code == 2
 
 
-def test_status_tells_the_budget_and_when_alias_and_ledger_disagree(project: Path) -> None:
+def test_status_reports_budget_and_moved_alias(project: Path) -> None:
     good = asked("status")["standing"]
     assert (good["ledger"], good["fault"], good["waiting"], good["looks_used"]) == (1, None, [], 2)  # the two test sets share rows
     MlflowClient(uri(project)).set_registered_model_alias("tickets", "champion", "2")
@@ -198,13 +198,13 @@ def test_a_ledger_that_is_gone_is_told_and_nothing_is_deleted(project: Path) -> 
     [["history"], ["champion"], ["why", "1"], ["diff", "1", "2"], ["lineage", "1"], ["rebuild", "1"], ["prune", "--keep", "1"]],
     ids=lambda command: command[0],
 )
-def test_a_name_that_nobody_registered_is_refused_with_those_that_are(command: list[str]) -> None:
+def test_unknown_model_name_lists_the_known_ones(command: list[str]) -> None:
     with pytest.raises(NotFound, match=r"no model 'tikets' is registered in .*; did you mean 'tickets'"):
         ask(command[0], "tikets", *command[1:])
 
 
 @pytest.mark.parametrize("command", [["why", "9"], ["diff", "1", "9"], ["lineage", "9"], ["rebuild", "9"]], ids=lambda command: command[0])
-def test_a_version_that_is_not_there_is_refused_with_those_that_are(command: list[str]) -> None:
+def test_unknown_version_lists_the_known_ones(command: list[str]) -> None:
     with pytest.raises(NotFound, match="tickets has no version 9; there are: 1, 2, 3"):
         ask(command[0], "tickets", *command[1:])
 
@@ -226,7 +226,7 @@ def objects(project: Path) -> set[Path]:
     return {path for path in (cache_folder(project) / "files/md5").rglob("*") if path.is_file()}
 
 
-def test_pruning_takes_what_was_never_in_production_and_nothing_that_is_reachable(project: Path, tmp_path: Path) -> None:
+def test_prune_deletes_only_unreachable_versions(project: Path, tmp_path: Path) -> None:
     client = MlflowClient(uri(project))
     doomed, champion = (json.loads(client.get_model_version("tickets", number).tags["retune.dvc_lock"]) for number in "21")
     run = client.get_model_version("tickets", "2").run_id
@@ -286,7 +286,7 @@ def state(project: Path) -> dict[str, str]:
     return {str(path): digest_file(path) for path in files}
 
 
-def test_the_champion_is_made_again_to_the_bit_and_the_project_is_untouched(project: Path) -> None:
+def test_champion_is_rebuilt_bit_for_bit(project: Path) -> None:
     before, cached = state(project), objects(project)
 
     done = retune(project, "rebuild", "tickets", "1", "--json", RETUNE_VAR=str(project / "var"))
@@ -353,7 +353,7 @@ def test_data_that_only_the_remote_has_is_pulled(project: Path, tmp_path: Path) 
     assert {file.name for file in (tmp_path / "data/raw").iterdir()} == {file.name for file in (project / "data/raw").iterdir()}
 
 
-def test_a_champion_deleted_from_the_registry_is_still_in_the_history(project: Path) -> None:
+def test_deleted_champion_stays_in_the_history(project: Path) -> None:
     client = MlflowClient(uri(project))
     client.delete_model_version("tickets", "1")
 

@@ -92,7 +92,7 @@ def standing(folder: Path, failed_in: str = "") -> dict[str, object]:
 
 
 @slow
-def test_status_has_what_a_program_asks_for(finished: Path) -> None:
+def test_status_json_is_complete(finished: Path) -> None:
     state = status(finished)
 
     assert set(state) >= {"model", "version", "alias", "metrics", "verdict", "run_key"}
@@ -110,7 +110,7 @@ def test_status_for_a_person_shows_intervals(finished: Path) -> None:
 
 
 @slow
-def test_predict_reads_a_text_a_line_from_standard_input(finished: Path) -> None:
+def test_predict_reads_texts_from_stdin(finished: Path) -> None:
     texts = "refund of my invoice payment\nthe router is offline, slow wifi\n"
     command = [str(BIN / "retune"), "predict", "-", "--json"]
     done = subprocess.run(command, cwd=finished, env=environment(finished), input=texts, capture_output=True, text=True, timeout=300)
@@ -131,7 +131,7 @@ def test_predict_names_the_alias_that_is_not_there(finished: Path) -> None:
 
 
 @slow
-def test_judge_says_with_its_exit_code_what_it_found(project: Path) -> None:
+def test_judge_exit_code_is_the_outcome(project: Path) -> None:
     stands, again = retune(project, "judge"), retune(project, "judge", "--again")
     assert (stands.returncode, again.returncode) == (0, 0)
     assert "the verdict of an earlier run is still valid: PASS; `retune judge --again` judges again" in stands.stderr
@@ -180,7 +180,7 @@ def test_what_did_not_pass_is_promoted_only_by_force(project: Path) -> None:
 
 
 @slow
-def test_an_alias_that_a_person_moved_is_told_and_mended_from_the_ledger(project: Path) -> None:
+def test_moved_alias_is_reported_and_repaired(project: Path) -> None:
     client = MlflowClient(f"sqlite:///{project / 'var/mlflow.db'}", f"sqlite:///{project / 'var/mlflow.db'}")
     client.delete_registered_model_alias("tickets", "champion")
 
@@ -332,7 +332,7 @@ CASES = [pytest.param(bad, id=bad.name.replace(" ", "-"), marks=[] if bad.name i
 
 @slow
 @pytest.mark.parametrize("bad", CASES)
-def test_bad_input_is_one_message_and_nothing_is_lost(project: Path, bad: Bad) -> None:
+def test_bad_input_gives_one_message(project: Path, bad: Bad) -> None:
     before, at = standing(project, bad.stage), (project / "tickets.csv").stat().st_size + len("t900,caf")
     bad.spoil(project)
     done = retune(project, "run", "--inline")
@@ -346,7 +346,7 @@ def test_bad_input_is_one_message_and_nothing_is_lost(project: Path, bad: Bad) -
 
 
 @slow
-def test_a_run_after_all_of_it_finds_nothing_to_do(project: Path) -> None:
+def test_second_run_is_up_to_date(project: Path) -> None:
     assert retune(project, "run", "--inline").returncode == 0  # other tests have judged under other gates, and stopped midway
     done = retune(project, "run", "--inline")
 
@@ -357,7 +357,7 @@ def test_a_run_after_all_of_it_finds_nothing_to_do(project: Path) -> None:
 
 @slow
 @pytest.mark.exhaustive
-def test_one_text_of_100_000_characters_goes_to_quarantine_and_the_run_goes_on(project: Path) -> None:
+def test_very_long_text_is_quarantined(project: Path) -> None:
     with (project / "tickets.csv").open("a", encoding="utf-8") as file:
         file.write(f"t900,{LONG},billing\n")
     before = standing(project)

@@ -65,7 +65,7 @@ def more_data(folder: Path, tickets: pd.DataFrame, name: str) -> None:
     pd.concat([tickets, more]).drop(columns="group").to_csv(folder / "tickets.csv", index=False)
 
 
-def test_the_first_champion_passed_every_gate(project: Path) -> None:
+def test_first_champion_passes_every_gate(project: Path) -> None:
     found = verdict(project)
 
     assert found.outcome == "PASS"
@@ -80,7 +80,7 @@ def test_the_first_champion_passed_every_gate(project: Path) -> None:
     assert "models:/tickets/1" in (project / "reports/MODEL_CARD.md").read_text(encoding="utf-8")
 
 
-def test_a_candidate_that_learnt_nothing_fails_and_stays_registered_with_its_reasons(project: Path) -> None:
+def test_useless_candidate_fails_and_stays_registered(project: Path) -> None:
     edit(project, {"train": {"learning_rate": 1e-7, "epochs": 1}})
     result = run(project)
 
@@ -93,7 +93,7 @@ def test_a_candidate_that_learnt_nothing_fails_and_stays_registered_with_its_rea
     assert "champion" in failed
 
 
-def test_an_undecided_run_waits_for_a_person_who_says_yes(project: Path, tickets: pd.DataFrame) -> None:
+def test_undecided_run_is_approved(project: Path, tickets: pd.DataFrame) -> None:
     edit(project, {"train": {"learning_rate": 5e-3, "epochs": 10}, "promotion": {"approval": "required"}, "gates": FAST})
     more_data(project, tickets, "a")
     result = run(project)
@@ -113,7 +113,7 @@ def test_an_undecided_run_waits_for_a_person_who_says_yes(project: Path, tickets
     assert retune(project, "approve", str(result["run"])[:12], "--why", "twice").returncode == 2
 
 
-def test_what_a_person_rolled_back_stays_so(project: Path) -> None:
+def test_rolled_back_version_is_not_promoted_again(project: Path) -> None:
     gone_back = retune(project, "rollback", "tickets", "--why", "wrong on refunds")
     assert gone_back.returncode == 0, gone_back.stderr
     edit(project, {"promotion": {"approval": "automatic"}})
@@ -123,7 +123,7 @@ def test_what_a_person_rolled_back_stays_so(project: Path) -> None:
     assert "wrong on refunds" in retune(project, "history", "tickets").stdout
 
 
-def test_a_champion_that_was_deleted_is_no_crash_and_no_silent_pass(project: Path, tickets: pd.DataFrame) -> None:
+def test_deleted_champion_makes_the_verdict_inconclusive(project: Path, tickets: pd.DataFrame) -> None:
     client = MlflowClient(f"sqlite:///{project / 'var/mlflow.db'}", f"sqlite:///{project / 'var/mlflow.db'}")
     client.delete_model_version("tickets", "1")
     more_data(project, tickets, "b")
@@ -137,7 +137,7 @@ def test_a_champion_that_was_deleted_is_no_crash_and_no_silent_pass(project: Pat
     assert any(note.startswith("the training rows of version 1 are unavailable") for note in leakage.notes)
 
 
-def test_a_test_set_that_is_used_up_decides_nothing(project: Path) -> None:
+def test_used_up_test_set_is_inconclusive(project: Path) -> None:
     forced = retune(project, "promote", "tickets", "3", "--force", "--why", "the champion is gone")
     assert forced.returncode == 0, forced.stderr
     edit(project, {"gates": {"test_budget": {"at_most": 1}}, "train": {"seed": 8}})

@@ -70,7 +70,7 @@ def of_this_run(told: dict[str, Any]) -> dict[str, object]:
 
 
 @pytest.mark.exhaustive
-def test_a_task_is_tried_again_only_when_that_can_mend_it(var: Path) -> None:
+def test_task_is_retried_only_for_temporary_faults(var: Path) -> None:
     told = story(var, "failing")
 
     assert told["tried"] == ["busy", "busy", "busy", "bad", "busy once", "busy once"]
@@ -96,7 +96,7 @@ def test_logs_and_the_verdict_are_on_the_page_of_the_run(var: Path) -> None:
     assert (artifact["type"], artifact["key"], artifact["data"]) == ("markdown", "verdict-tickets-of-2026", "# PASS: tickets version 1")
 
 
-def test_a_server_that_is_killed_comes_back_and_the_run_goes_on(var: Path) -> None:
+def test_run_continues_after_a_server_restart(var: Path) -> None:
     process = begin(var, "waiting")
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
@@ -125,7 +125,7 @@ def healthy(url: str) -> bool:
 POINTS = {"before": [], "between": ["COMPLETED"], "task": ["CRASHED"], "retry": ["CRASHED"]}
 
 
-def test_runs_that_were_killed_anywhere_are_crashed_at_the_next_start(var: Path) -> None:
+def test_killed_runs_are_marked_crashed(var: Path) -> None:
     killed = {point: begin(var, point) for point in POINTS}
     for process in killed.values():
         assert process.stdout is not None

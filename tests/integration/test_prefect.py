@@ -47,7 +47,7 @@ def last_flow_run(folder: Path) -> dict[str, object]:
 
 
 @pytest.mark.exhaustive
-def test_a_slot_is_still_held_after_the_server_was_killed(tmp_path: Path) -> None:
+def test_slot_survives_a_server_restart(tmp_path: Path) -> None:
     home = tmp_path / "prefect"
     home.mkdir()
     server, port = launched(home, 0)
@@ -81,7 +81,7 @@ def launched(home: Path, port: int) -> tuple["subprocess.Popen[bytes]", int]:
     return server, port
 
 
-def test_a_whole_run_talks_to_nobody_outside(project: Path, tmp_path: Path) -> None:
+def test_run_opens_no_outside_connection(project: Path, tmp_path: Path) -> None:
     log = tmp_path / "connections"
     path = os.pathsep.join([str(project), str(GUARD)])
     done = retune(project, "run", "--json", forks=False, PYTHONPATH=path, RETUNE_TEST_CONNECTIONS=str(log))
@@ -145,7 +145,7 @@ def cancel_in_prefect(folder: Path, run: subprocess.Popen[str]) -> None:
 @pytest.mark.parametrize(
     "end", [kill, cancel_in_prefect, *(pytest.param(end, marks=pytest.mark.exhaustive) for end in (interrupt, terminate))]
 )
-def test_a_run_that_is_ended_leaves_no_process(project: Path, end: Callable[[Path, subprocess.Popen[str]], None]) -> None:
+def test_ended_run_leaves_no_process(project: Path, end: Callable[[Path, subprocess.Popen[str]], None]) -> None:
     with begun(project, "train") as run:
         end(project, run)
 
@@ -155,7 +155,7 @@ def test_a_run_that_is_ended_leaves_no_process(project: Path, end: Callable[[Pat
         assert last_flow_run(project)["state_type"] == "CANCELLED"
 
 
-def test_a_second_run_in_the_same_workspace_is_refused(project: Path) -> None:
+def test_second_run_in_a_workspace_is_refused(project: Path) -> None:
     with begun(project, "train") as run:
         second = retune(project, "run", "--inline")
         run.send_signal(signal.SIGINT)
@@ -166,7 +166,7 @@ def test_a_second_run_in_the_same_workspace_is_refused(project: Path) -> None:
 
 
 @pytest.mark.exhaustive
-def test_the_server_leaves_when_nobody_needs_it(project: Path) -> None:
+def test_idle_server_stops(project: Path) -> None:
     assert httpx.get(f"{api(project)}/health").status_code == 200
     server = psutil.Process(json.loads((project / "var/prefect/server.json").read_text(encoding="utf-8"))["pid"])
 

@@ -88,7 +88,7 @@ def aliases(place: Environment) -> dict[str, int]:
     return {alias: version.number for version in versions(place.mlflow, "tickets") for alias in version.aliases}
 
 
-def test_only_who_passed_is_promoted_without_force(place: Environment) -> None:
+def test_only_passed_versions_are_promoted_without_force(place: Environment) -> None:
     with pytest.raises(BadInput, match="tickets version 1 is not judged: run `retune run`; --force --why"):
         promotion.promote(place, "tickets", 1, who="ada@host")
     judge(place, 1, Outcome.FAIL)
@@ -109,7 +109,7 @@ def test_what_is_not_there_is_told_with_what_is(place: Environment) -> None:
         promotion.promote(place, "tickets", 9, who="ada@host")
 
 
-def test_a_verdict_counts_for_the_champion_that_it_was_about(place: Environment) -> None:
+def test_verdict_is_bound_to_its_champion(place: Environment) -> None:
     _, verdict = judge(place, 1)
     done = promotion.promote(place, "tickets", 1, who="ada@host")
     assert (done.entry.why, done.entry.outcome, done.entry.evidence, done.entry.forced) == ("it is PASS", "PASS", verdict.evidence, False)
@@ -120,7 +120,7 @@ def test_a_verdict_counts_for_the_champion_that_it_was_about(place: Environment)
     assert aliases(place) == {CHAMPION: 1, CHALLENGER: 2}
 
 
-def test_an_approval_promotes_and_is_in_the_ledger(place: Environment) -> None:
+def test_approval_promotes_and_is_recorded(place: Environment) -> None:
     request = wait(place, 1)
     done = promotion.approve(place, request.run[:6], **ADA)
 
@@ -141,7 +141,7 @@ def test_an_approval_is_of_the_evidence_that_was_asked_about(place: Environment)
     assert aliases(place) == {}
 
 
-def test_an_approval_is_against_the_champion_that_was_asked_about(place: Environment) -> None:
+def test_approval_is_bound_to_the_champion(place: Environment) -> None:
     request = wait(place, 1, champion=2)
 
     with pytest.raises(StaleVerdict, match="verdict is about version 2, champion is now none: judge again"):

@@ -6,7 +6,7 @@ from bench.promotions import run
 
 
 @pytest.mark.exhaustive
-def test_of_four_processes_that_promote_at_once_exactly_one_wins_each_round() -> None:
+def test_one_of_four_concurrent_promotions_wins() -> None:
     assert run(rounds=10, processes=4) == {
         "rounds": 10,
         "processes": 4,

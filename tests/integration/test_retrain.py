@@ -36,7 +36,7 @@ def trained_at(folder: Path) -> int:
     return (folder / "models/trained/model/model.safetensors").stat().st_mtime_ns
 
 
-def test_status_tells_metrics_with_intervals_and_the_verdict(finished: Path) -> None:
+def test_status_shows_metrics_and_verdict(finished: Path) -> None:
     state = status(finished)
 
     assert (state["model"], state["version"], state["alias"], state["verdict"]) == ("tickets", 1, "champion", "PASS")
@@ -52,7 +52,7 @@ def test_the_champion_answers_raw_text(finished: Path) -> None:
     assert sum(answer["probabilities"].values()) == pytest.approx(1)
 
 
-def test_a_version_is_asked_with_its_own_inputs_whatever_the_task_has_become(finished: Path) -> None:
+def test_version_predicts_with_its_own_inputs(finished: Path) -> None:
     before = (finished / "params.yaml").read_text(encoding="utf-8")
     edit(finished, {"task_options": {"pair": True}})
     try:
@@ -64,7 +64,7 @@ def test_a_version_is_asked_with_its_own_inputs_whatever_the_task_has_become(fin
     assert json.loads(done.stdout)[0]["label"] == "billing"
 
 
-def test_a_clean_clone_pulls_and_reruns_nothing(finished: Path, tmp_path: Path) -> None:
+def test_clean_clone_pulls_and_reruns_nothing(finished: Path, tmp_path: Path) -> None:
     assert dvc(finished, "push").returncode == 0
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", str(finished), str(clone))
@@ -80,7 +80,7 @@ def test_a_clean_clone_pulls_and_reruns_nothing(finished: Path, tmp_path: Path) 
     assert git(clone, "status", "--porcelain") == ""
 
 
-def test_dvc_users_find_what_they_expect(finished: Path) -> None:
+def test_dvc_commands_work(finished: Path) -> None:
     metrics = json.loads(dvc(finished, "metrics", "show", "--json").stdout)
     scores = metrics[""]["data"]["reports/evaluation/scores.json"]["data"]
     assert 0 < scores["macro_f1_low"] <= scores["macro_f1"] <= 1
@@ -100,7 +100,7 @@ def test_dvc_users_find_what_they_expect(finished: Path) -> None:
         ("gates/champion.py", set()),
     ],
 )
-def test_editing_one_file_reruns_only_the_stages_that_load_it(finished: Path, file: str, stages: set[str]) -> None:
+def test_edit_reruns_only_the_stages_that_load_the_file(finished: Path, file: str, stages: set[str]) -> None:
     path = finished / "components" / file
     before = path.read_text(encoding="utf-8")
     path.write_text(before + "\n# edited\n", encoding="utf-8")
@@ -151,7 +151,7 @@ def test_doctor_finds_nothing_to_mend(finished: Path) -> None:
     assert all(line.startswith("ok ") for line in lines), done.stdout
 
 
-def test_promoting_a_version_that_is_not_there_names_those_that_are(finished: Path) -> None:
+def test_promote_of_unknown_version_lists_the_known_ones(finished: Path) -> None:
     done = retune(finished, "promote", "tickets", "7")
 
     assert done.returncode == 1

@@ -59,7 +59,7 @@ def add_rows(folder: Path, *ids: str) -> None:
         file.writelines(f"{name},the {name} invoice payment is please new,billing\n" for name in ids)
 
 
-def test_a_run_works_on_what_is_committed_and_leaves_nothing_behind(project: Path) -> None:
+def test_scheduled_run_uses_the_commit_and_cleans_up(project: Path) -> None:
     (project / "components/training/train.py").write_text("raise RuntimeError('this was never committed')\n", encoding="utf-8")
     ended = retrain(project)
     git(project, "checkout", "--", "components/training/train.py")
@@ -75,7 +75,7 @@ def test_a_run_works_on_what_is_committed_and_leaves_nothing_behind(project: Pat
     assert version.tags["retune.dirty"] in ("0", "false")
 
 
-def test_without_new_labels_nothing_is_done_and_that_is_recorded(project: Path) -> None:
+def test_run_without_new_labels_is_skipped(project: Path) -> None:
     assert "no new data: the 240 rows" in retrain(project)["reason"]
     add_rows(project, "x1", "x2")
     ended = retrain(project)
@@ -90,7 +90,7 @@ def test_without_new_labels_nothing_is_done_and_that_is_recorded(project: Path) 
     assert line["last_run"].startswith("skipped")
 
 
-def test_what_is_not_committed_is_refused(project: Path) -> None:
+def test_uncommitted_model_is_refused(project: Path) -> None:
     (project / "models/new").mkdir()
     (project / "models/new/params.yaml").write_text((project / "models/mails/params.yaml").read_text().replace("name: mails", "name: new"))
     refused = retune(project, "retrain", "new", "--inline")
@@ -102,7 +102,7 @@ def test_what_is_not_committed_is_refused(project: Path) -> None:
     assert (unknown.returncode, "did you mean 'mails'" in unknown.stderr) == (2, True)
 
 
-def test_a_run_that_was_killed_leaves_its_news_new_and_nothing_running(project: Path) -> None:
+def test_killed_scheduled_run_is_cleaned_up(project: Path) -> None:
     add_rows(project, "x3", "x4", "x5")
     pointer, before = project / "models/mails/raw.dvc", (project / "models/mails/raw.dvc").read_text(encoding="utf-8")
     command = [str(BIN / "retune"), "retrain", "mails", "--inline"]
@@ -134,7 +134,7 @@ def test_a_run_that_was_killed_leaves_its_news_new_and_nothing_running(project: 
     assert [path.name for path in (project / "var/runs").iterdir()] == ["mails.lock"]
 
 
-def test_a_run_that_finds_another_one_of_the_model_at_work_is_skipped(project: Path) -> None:
+def test_overlapping_run_is_skipped(project: Path) -> None:
     with lock(project / "var/runs/mails.lock", 1):
         assert retrain(project)["reason"] == "another run of the model is active"
         busy = retune(project, "run", "--model", "mails", "--inline")
@@ -142,7 +142,7 @@ def test_a_run_that_finds_another_one_of_the_model_at_work_is_skipped(project: P
     assert (busy.returncode, "held by another process" in busy.stderr) == (75, True), busy.stderr
 
 
-def test_however_a_run_fails_that_is_recorded(project: Path) -> None:
+def test_failed_run_is_recorded(project: Path) -> None:
     table = project / "models/mails/tickets.csv"
     table.rename(table.with_suffix(".aside"))
     failed = retune(project, "retrain", "mails", "--inline")
@@ -166,7 +166,7 @@ def test_another_base_model_is_news(project: Path) -> None:
     assert retrain(project)["outcome"] == "skipped"
 
 
-def test_a_schedule_fires_by_itself_and_promotes(project: Path) -> None:
+def test_schedule_triggers_a_run_that_promotes(project: Path) -> None:
     ledger = Ledger(f"sqlite:///{project}/var/ledger.db")
     newest = versions(f"sqlite:///{project}/var/mlflow.db", "mails")[-1].number
     add_rows(project, "x6", "x7", "x8")
@@ -225,7 +225,7 @@ def test_what_a_person_has_made_a_version_of_is_no_news(project: Path) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_late_run_is_skipped_and_a_slot_frees_itself_after_a_crash(project: Path) -> None:
+def test_late_run_is_skipped_and_slot_is_freed(project: Path) -> None:
     """What is made for long is killed as a machine dies; while it works, another one of the model does not begin."""
     home, mails = project / "params.yaml", project / "models/mails/params.yaml"  # the first never had a schedule that could be due still
     params = yaml.safe_load(home.read_text(encoding="utf-8"))
@@ -274,7 +274,7 @@ def state(project: Path, run: str) -> str:
     return str(ask("GET", f"{api(project)}/flow_runs/{run}").raise_for_status().json()["state"]["type"])
 
 
-def test_down_ends_it_all(project: Path) -> None:
+def test_down_stops_all_services(project: Path) -> None:
     assert retune(project, "down").stdout.strip() == "stopped"
 
     wait_for(lambda: not leftovers(project))

@@ -13,7 +13,7 @@ from tests.support import cases, pipeline
 pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 
-def test_a_served_answer_has_its_labels_and_the_probability_of_each(tmp_path: Path) -> None:
+def test_served_answer_has_probabilities(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     single = cases.make("text_classification", tmp_path / "base")
     rows = single.rows[~single.rows["id"].str.startswith("bad")]

@@ -146,7 +146,7 @@ def test_page_and_card_show_what_was_measured(run: Line) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_version_answers_a_person(run: Line) -> None:
+def test_predict_answers_texts(run: Line) -> None:
     task = run.params.made_task
     answers = predict(run.uri, f"{run.version.name}/{run.version.number}", pd.DataFrame([task.example] * 2))
 
@@ -159,7 +159,7 @@ METHODS = {"freeze": {"frozen_layers": 1}, "lora": {"lora_rank": 4, "lora_target
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("method", ["lora", pytest.param("freeze", marks=pytest.mark.exhaustive)])
-def test_every_method_goes_the_same_way(run: Line, method: str, tmp_path: Path) -> None:
+def test_method_runs_the_pipeline(run: Line, method: str, tmp_path: Path) -> None:
     place, params = pipeline.open_line(tmp_path / "project", run.case, method=method, **METHODS[method])
     for folder in ("data", "models/tuned"):  # what no method changes
         shutil.copytree(run.place.root / folder, place.root / folder)
@@ -176,7 +176,7 @@ def test_every_method_goes_the_same_way(run: Line, method: str, tmp_path: Path) 
     check_a_killed_training(place, before)
 
 
-def test_a_killed_training_goes_on_to_the_same_weights(run: Line) -> None:
+def test_killed_training_resumes_to_the_same_weights(run: Line) -> None:
     check_a_killed_training(run.place, digest_folder(run.place.model))
 
 

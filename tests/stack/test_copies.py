@@ -47,7 +47,7 @@ def test_a_copy_is_restored_into_a_second_stack(copy: tuple[Path, str], migrated
         assert local(project, "down", str(second)).returncode == 0
 
 
-def test_a_copy_holds_every_row_and_object_and_is_its_owner_s_alone(copy: tuple[Path, str], migrated: Migration) -> None:
+def test_backup_is_complete_and_private(copy: tuple[Path, str], migrated: Migration) -> None:
     manifest = json.loads((copy[0] / "manifest.json").read_text(encoding="utf-8"))
 
     assert manifest["databases"]["mlflow"]["tables"]["runs"][0] >= migrated.done["runs"]

@@ -70,7 +70,7 @@ def test_four_models_are_retrained_by_two_workers_at_once(retrained: dict[str, s
         assert ended.startswith("COMPLETED: PASS"), f"{name}: {ended}"
 
 
-def test_every_entry_of_the_registry_is_of_its_own_model_and_data(
+def test_registry_entries_have_their_own_model_and_data(
     retrained: dict[str, str], stack: Stack, project: Path, tmp_path: Path, settings_of_stack: None
 ) -> None:
     from components.mlflow_store import registry
