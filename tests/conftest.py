@@ -14,6 +14,7 @@ os.environ.update(
 )
 
 import random
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -21,6 +22,8 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.postgres import postgres as postgres  # a fixture for every test
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # started by nohup, tests of a closed terminal would wait for ever
 
 TOPICS = {
     "billing": ["invoice", "payment", "refund", "charge", "card", "price", "cost", "money", "bill", "account"],
@@ -39,6 +42,7 @@ class ByModuleOrTask(LoadScopeScheduling):
         return f"{module}[{parameter}]" if module.endswith("integration/test_tasks.py") else module
 
 
+@pytest.hookimpl(optionalhook=True)  # the mutation tests run without xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
     """Distribute tests by `ByModuleOrTask`."""
     return ByModuleOrTask(config, log)

@@ -51,7 +51,7 @@ def test_a_run_interrupted_at_each_stage_is_finished_by_the_next(tmp_path: Path,
 
 def test_run_killed_in_an_effect_is_completed_by_the_next(tmp_path: Path, tiny_base: Path, tickets: pd.DataFrame) -> None:
     folder = make_project(tmp_path / "project", tiny_base, tickets)
-    for words in ("evaluate: ran", "recorded as run", "registered tickets as version", "gate floor", "is the champion"):
+    for words in ("evaluate: ran", "recorded as run", "registered tickets as version", "gate floor", "is now the champion"):
         assert end_at(folder, words, signal.SIGKILL) == -signal.SIGKILL, words
 
     done = retune(folder, "run", "--inline")

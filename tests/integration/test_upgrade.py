@@ -13,7 +13,7 @@ import pytest
 from components.core.errors import NotFound
 from components.mlflow_store.connection import connect, ensure_experiment
 from components.mlflow_store.registry import predict, verify, versions
-from components.mlflow_store.registry.register import complete, create_version, send_package
+from components.mlflow_store.registry.register import create_version, mark_complete, upload_package
 from components.mlflow_store.registry.versions import PACKAGE
 from flows.audit.rebuild_inputs import read_recipe
 from flows.audit.registered_model import RegisteredModel
@@ -44,9 +44,9 @@ def uri(tmp_path_factory: pytest.TempPathFactory, package: Path) -> str:
     def build(folder: Path, ids: object) -> None:
         shutil.copytree(package, folder)
 
-    model, whole = send_package(client, uri, "tickets", tags["retune.key"], run, build)
+    model, whole = upload_package(client, uri, "tickets", tags["retune.key"], run, build)
     assert whole == tags[PACKAGE]
-    complete(client, "tickets", create_version(client, uri, "tickets", model, run, tags, ""), run, challenger=False)
+    mark_complete(client, "tickets", create_version(client, uri, "tickets", model, run, tags, ""), run, challenger=False)
     return uri
 
 

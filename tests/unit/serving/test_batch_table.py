@@ -87,10 +87,10 @@ def test_no_message_contains_a_secret(tmp_path: Path) -> None:
     with pytest.raises(BadSource, match="RETUNE_SQL_SHOP is invalid") as unread:
         sql.parse_address("sql://shop/a", {"RETUNE_SQL_SHOP": "postgresql//u:geheim@h"})
     remote = sql.parse_address("sql://shop/crm.a", {"RETUNE_SQL_SHOP": "postgresql://u:geheim@127.0.0.1:1/shop?sslpassword=heimlich"})
-    with pytest.raises(Unavailable, match=r"sql://shop/crm\.a: the database that RETUNE_SQL_SHOP names: .*refused") as away:
+    with pytest.raises(Unavailable, match=r"sql://shop/crm\.a: cannot connect to the database in RETUNE_SQL_SHOP: .*refused") as away:
         sql.fetch_table(remote, tmp_path / "rows.parquet")
     driverless = sql.parse_address("sql://shop/a", {"RETUNE_SQL_SHOP": "oracle+cx_oracle://u:geheim@h/d"})
-    with pytest.raises(BadSource, match=r"RETUNE_SQL_SHOP names oracle\+cx_oracle, whose driver is not installed") as unknown:
+    with pytest.raises(BadSource, match=r"RETUNE_SQL_SHOP uses oracle\+cx_oracle, whose driver is not installed") as unknown:
         sql.fetch_table(driverless, tmp_path / "rows.parquet")
     with pytest.raises(BadSource, match="there is no database file"):
         sql.fetch_table(address(tmp_path / "none.db"), tmp_path / "rows.parquet")
