@@ -94,7 +94,7 @@ def test_no_message_contains_a_secret(tmp_path: Path) -> None:
         sql.fetch_table(driverless, tmp_path / "rows.parquet")
     with pytest.raises(BadSource, match="the database file .* does not exist"):
         sql.fetch_table(address(tmp_path / "none.db"), tmp_path / "rows.parquet")
-    with pytest.raises(BadSource, match="there is no folder of the database file"):
+    with pytest.raises(BadSource, match="the folder of the database file .* does not exist"):
         table(tmp_path / "none/none.db").unfinished()
 
     messages = "".join(str(error.value) for error in (unnamed, unread, away, unknown)) + str(remote)
