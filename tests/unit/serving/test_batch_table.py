@@ -92,9 +92,9 @@ def test_no_message_contains_a_secret(tmp_path: Path) -> None:
     driverless = sql.parse_address("sql://shop/a", {"RETUNE_SQL_SHOP": "oracle+cx_oracle://u:geheim@h/d"})
     with pytest.raises(BadSource, match=r"RETUNE_SQL_SHOP uses oracle\+cx_oracle, whose driver is not installed") as unknown:
         sql.fetch_table(driverless, tmp_path / "rows.parquet")
-    with pytest.raises(BadSource, match="the database file .* does not exist"):
+    with pytest.raises(BadSource, match=r"the database file .* does not exist"):
         sql.fetch_table(address(tmp_path / "none.db"), tmp_path / "rows.parquet")
-    with pytest.raises(BadSource, match="the folder of the database file .* does not exist"):
+    with pytest.raises(BadSource, match=r"the folder of the database file .* does not exist"):
         table(tmp_path / "none/none.db").unfinished()
 
     messages = "".join(str(error.value) for error in (unnamed, unread, away, unknown)) + str(remote)
