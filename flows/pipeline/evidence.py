@@ -63,12 +63,7 @@ def gather(
         champion_version = None
     others = tuple(training_rows(workspace, uri, version, references, versions))
     exposure = measure_exposure(test, train, others, gates.leakage.near_duplicate)
-    if exposure.left_out:
-        log.warning(
-            "%d of %d test rows are excluded from every comparison: they are training rows of a compared model, or near copies",
-            len(exposure.left_out),
-            len(test),
-        )
+    _warn_of_excluded_rows(len(exposure.left_out), len(test))
     rows = exposure.comparable
     past = partial(earlier_tests, workspace, sessions, version, champion_version, versions, params, test_digest, train, others)
     evidence = Evidence(
@@ -94,6 +89,12 @@ def gather(
         one_answer=task.one_answer,
     )
     return without_learned_rows(evidence, exposure)
+
+
+def _warn_of_excluded_rows(excluded: int, rows: int) -> None:
+    if excluded:
+        reason = "they are training rows of a compared model, or near copies"
+        log.warning("%d of %d test rows are excluded from every comparison: %s", excluded, rows, reason)
 
 
 def budget_notes(wear: PriorUse) -> Iterator[str]:
