@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from components.steps import STAGES
-from tests.support.project import BIN, environment, leftovers, make_project, retune, status, wait_for
+from tests.support.project import BIN, environment, leftovers, make_project, retune, started, status, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -18,9 +18,7 @@ def end_at(folder: Path, words: str, number: signal.Signals) -> int:
     """Start a run, send it a signal when its output holds `words`, and return its exit code."""
     command = [str(BIN / "retune"), "run", "--inline"]
     said = []
-    with subprocess.Popen(
-        command, cwd=folder, env=environment(folder, forks=True), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as run:
+    with started(command, cwd=folder, env=environment(folder, forks=True), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as run:
         assert run.stdout is not None
         for line in run.stdout:
             said.append(line)

@@ -20,7 +20,7 @@ from components.core.locks import lock
 from components.ledger import Ledger
 from components.mlflow_store.registry import versions
 from flows.orchestrator.prefect_api import ask, post
-from tests.support.project import BIN, ROOT, change, environment, git, leftovers, make_project, prefect_of, retune, wait_for
+from tests.support.project import BIN, ROOT, change, environment, git, leftovers, make_project, prefect_of, retune, started, wait_for
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
@@ -106,13 +106,13 @@ def test_killed_scheduled_run_is_cleaned_up(project: Path) -> None:
     add_rows(project, "x3", "x4", "x5")
     pointer, before = project / "models/mails/raw.dvc", (project / "models/mails/raw.dvc").read_text(encoding="utf-8")
     command = [str(BIN / "retune"), "retrain", "mails", "--inline"]
-    with subprocess.Popen(command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL) as run:
+    with started(command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL) as run:
         wait_for(lambda: pointer.read_text(encoding="utf-8") != before)  # the new rows are known to DVC, and no model is made of them
         run.terminate()
         assert run.wait(300) == 130
     assert not leftovers(project)
     assert sorted(path.name for path in (project / "var/runs").iterdir()) == ["mails.lock", "mails.open"]
-    with subprocess.Popen(command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL) as run:
+    with started(command, cwd=project, env=environment(project), stderr=subprocess.DEVNULL) as run:
         wait_for(lambda: any((project / "var/runs").glob("*/checkout/data/prepared/*")))
         run.kill()
     wait_for(lambda: not leftovers(project))
@@ -235,10 +235,10 @@ def test_late_run_is_skipped_and_slot_is_freed(project: Path) -> None:
     assert retune(project, "down").returncode == 0  # the worker of the tests before, where these ran too: this one needs two
     assert retune(project, "up", "--workers", "2").returncode == 0
     assert retune(project, "deploy").returncode == 0
-    first = started(project)
+    first = start_run(project)
     checkouts = project / "var/runs"
     wait_for(lambda: any(checkouts.glob("*/checkout/models/trained/history.jsonl")), 300, every=1)
-    late = started(project)
+    late = start_run(project)
     wait_for(lambda: state(project, late) in ("CANCELLED", "COMPLETED", "FAILED"), every=1)
     assert (state(project, late), state(project, first)) == ("CANCELLED", "RUNNING")
 
@@ -248,7 +248,7 @@ def test_late_run_is_skipped_and_slot_is_freed(project: Path) -> None:
     wait_for(lambda: state(project, first) == "CRASHED", every=1)
     home.write_text(yaml.safe_dump(change(params, {"train": {"epochs": 2}})), encoding="utf-8")
     commit(project)
-    next_one = started(project)
+    next_one = start_run(project)
     wait_for(lambda: state(project, next_one) in ("COMPLETED", "CANCELLED", "FAILED"), 400, every=2)
     assert state(project, next_one) == "COMPLETED"
     wait_for(lambda: not any(checkouts.glob("*/owner.json")))
@@ -259,7 +259,7 @@ def api(project: Path) -> str:
     return prefect_of(project / "var")
 
 
-def started(project: Path) -> str:
+def start_run(project: Path) -> str:
     """Start a run of tickets as the button of Prefect's page does, and return its id."""
     body = {"state": {"type": "SCHEDULED"}}
     return str(post(f"{api(project)}/deployments/{deployment(project, 'tickets')['id']}/create_flow_run", body, timeout=300).json()["id"])

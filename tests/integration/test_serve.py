@@ -25,7 +25,7 @@ from components.artifacts.predictions import Predictions
 from components.core.errors import BadParams, Unavailable
 from components.mlflow_store.registry.servability_probe import TEXT, malformed_requests
 from components.serving.http.start import listen
-from tests.support.project import BIN, ROOT, environment, retune
+from tests.support.project import BIN, ROOT, environment, retune, started
 from tests.support.registered import make_shop
 
 pytestmark = pytest.mark.slow
@@ -232,8 +232,8 @@ def test_signal_while_loading_exits_silently(project: Path, number: signal.Signa
     surroundings = environment(project, PYTHONPATH=str(ROOT), TMPDIR=str(temporary))
     command = [str(BIN / "retune"), "serve", "tickets/1", "--port", "0"]
     for _ in range(5):  # on a busy machine loading may end before the signal
-        with subprocess.Popen(command, cwd=project, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            while "scoring_server" not in " ".join(psutil.Process(process.pid).cmdline()):
+        with started(command, cwd=project, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            while "components/serving/http" not in " ".join(psutil.Process(process.pid).cmdline()):
                 assert process.poll() is None
                 os.sched_yield()
             process.send_signal(number)
@@ -243,4 +243,4 @@ def test_signal_while_loading_exits_silently(project: Path, number: signal.Signa
         if not output[0]:
             break
 
-    assert output == (b"", b"")
+    assert output == ("", "")

@@ -29,7 +29,7 @@ from flows.orchestrator import credential
 from flows.orchestrator.prefect_api import ask, client_settings, post
 from tests.integration.test_promotion import aliases, judge, make_registry, wait
 from tests.support.finished import make_finished
-from tests.support.project import ROOT, environment, leftovers, make_project, prefect_of, retune, wait_for
+from tests.support.project import ROOT, environment, leftovers, make_project, prefect_of, retune, started, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -220,9 +220,7 @@ def test_a_page_of_another_port_gets_nowhere_in_a_browser(project: Path, ui: sub
     urls = [f"{address}{WRITES[name]}" for name, address in servers(project).items()]
     with hostile_page(PAGE.replace("URLS", json.dumps(urls))) as (address, done):
         options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--no-first-run"]
-        with subprocess.Popen(
-            [chromium, *options, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
-        ) as browser:
+        with started([chromium, *options, address], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0) as browser:
             try:
                 said = done.get(timeout=120)
             finally:

@@ -16,6 +16,7 @@ from components.core import exits
 from components.core.errors import BadInput, BadParams, Cancelled, RetuneError, Unavailable
 from components.core.exits import run_command
 from flows.cli import _application_options_first
+from tests.support.project import started
 
 ROOT = Path(__file__).parents[3]
 
@@ -155,7 +156,7 @@ def test_undecodable_argument_is_rejected(monkeypatch: pytest.MonkeyPatch, capsy
 def test_closed_pipe_is_no_error() -> None:
     script = "import sys; from components.core.exits import run_command; sys.exit(run_command(lambda: print('x\\n' * 1000000)))"
     child = [sys.executable, "-c", script]
-    with subprocess.Popen(child, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as writer:
+    with started(child, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         assert writer.stderr is not None
         writer.stdout.readline()

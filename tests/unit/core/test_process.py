@@ -14,6 +14,7 @@ import pytest
 
 from components.core.process import tied_command
 from components.steps import STEPS
+from tests.support.project import started
 
 ROOT = Path(__file__).parents[3]
 PYTHON = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -53,13 +54,13 @@ def have_ended(pids: list[int]) -> bool:
 def test_stage_ends_if_dvc_is_killed_at_its_start(slow_steps: Path, stage: str) -> None:
     begin = f"exec python -m components {stage} out/{stage}-$0 & echo $!; wait"  # like DVC: a child in its own session
     variables = os.environ | PYTHON | {"PYTHONPATH": str(slow_steps), "DVC_STAGE": stage}
-    started = []
+    runs = []
     for number in range(20):
         command = ["/bin/sh", "-c", begin, str(number)]
-        started.append(subprocess.Popen(command, cwd=slow_steps, env=variables, stdout=subprocess.PIPE, start_new_session=True))
+        runs.append(subprocess.Popen(command, cwd=slow_steps, env=variables, stdout=subprocess.PIPE, start_new_session=True))
     start = time.monotonic()
     children = []
-    for number, dvc in enumerate(started):
+    for number, dvc in enumerate(runs):
         assert dvc.stdout is not None
         children.append(int(dvc.stdout.readline()))
         time.sleep(max(0.0, start + number * 0.025 - time.monotonic()))  # killed 0 to 0.5 seconds after the stage was started
@@ -73,7 +74,7 @@ def test_stage_ends_if_dvc_is_killed_at_its_start(slow_steps: Path, stage: str) 
 def test_stage_runs_as_long_as_dvc(slow_steps: Path) -> None:
     begin = "python -m components train out/alive; echo $?"
     variables = os.environ | PYTHON | {"PYTHONPATH": str(slow_steps), "DVC_STAGE": "train"}
-    with subprocess.Popen(["/bin/sh", "-c", begin], cwd=slow_steps, env=variables, stdout=subprocess.PIPE, text=True) as dvc:
+    with started(["/bin/sh", "-c", begin], cwd=slow_steps, env=variables, stdout=subprocess.PIPE) as dvc:
         locked = slow_steps / "var/locks/out-alive.lock"
         while dvc.poll() is None and not locked.exists():  # until it has started
             time.sleep(0.02)
@@ -132,9 +133,9 @@ def test_stage_ends_if_the_run_is_killed_at_its_start(slow_steps: Path, tmp_path
     (tmp_path / "dvc.yaml").write_text(f"stages: {{{stage}: {{cmd: {command}, outs: [out/{stage}]}}}}\n")
     subprocess.run([sys.executable, "-m", "dvc", "init", "-q", "--no-scm"], cwd=tmp_path, check=True)
     variables = os.environ | PYTHON | {"PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     for number in range(5):  # through DVC; the test above kills 20 times
-        with subprocess.Popen([sys.executable, "-c", CHAIN, stage], cwd=tmp_path, env=variables, **pipes) as run:
+        with started([sys.executable, "-c", CHAIN, stage], cwd=tmp_path, env=variables, **pipes) as run:
             output = []
             while not output or f"Running stage '{stage}'" not in output[-1]:
                 output.append(run.stdout.readline())

@@ -15,7 +15,7 @@ import pytest
 from components.core import temporary as room
 from components.core.process import owner
 from components.core.temporary import make, partial_of, remove, sweep, temporary
-from tests.support.project import ROOT
+from tests.support.project import ROOT, started
 
 HOST = socket.gethostname()
 HOLD = """
@@ -89,9 +89,7 @@ def test_folder_of_another_account_stays(home: Path, monkeypatch: pytest.MonkeyP
 
 def test_next_process_deletes_folders_of_a_killed_one(home: Path) -> None:
     command = [sys.executable, "-c", HOLD]
-    with subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "TMPDIR": str(home)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as child:
+    with started(command, cwd=ROOT, env={**os.environ, "TMPDIR": str(home)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         folder = Path(child.stdout.readline().strip())
         sweep(home)
@@ -123,7 +121,7 @@ def test_lock_survives_exec(home: Path) -> None:
     program = "print('up', flush=True); import sys; sys.stdin.read()"
     command = [sys.executable, "-c", HOLD.replace("sys.stdin.read()", f"{become}os.execv(sys.executable, ['python', '-c', {program!r}])")]
     environment = {**os.environ, "TMPDIR": str(home)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    with started(command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         folder = Path(child.stdout.readline().strip())

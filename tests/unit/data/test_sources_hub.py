@@ -15,6 +15,7 @@ from components.artifacts.rows import read_snapshot
 from components.core.errors import BadParams, BadSource
 from components.data.snapshot import SnapshotParams, take_snapshot
 from tests.support.hub import Hub, serving
+from tests.support.project import started
 from tests.support.sources.hub import COMMIT, in_cache
 
 LATER = "f" * 40
@@ -134,7 +135,7 @@ def snapshot_process(root: Path, hub: Hub) -> Iterator[Callable[[str], str]]:
     settings = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.address, "HF_HUB_CACHE": str(root / "hub"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     environment = {**os.environ, **settings, "PYTHONPATH": ":".join(sys.path)}
     command = [sys.executable, "-c", TAKE, str(root)]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+    with started(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
 
         def take_in_process(source: str) -> str:
             assert child.stdin is not None

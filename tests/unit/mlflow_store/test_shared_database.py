@@ -20,7 +20,7 @@ from components.mlflow_store.connection import store_lock
 from components.training.tune import storage as storage_room
 from components.training.tune.storage import Journals, Tables, open_studies
 from tests.support.postgres import Cluster
-from tests.support.project import ROOT
+from tests.support.project import ROOT, started
 
 pytestmark = pytest.mark.slow
 HOLD = """
@@ -39,7 +39,7 @@ def database(postgres: Cluster) -> str:
 
 def test_lock_is_released_when_its_process_dies(database: str) -> None:
     command = [sys.executable, "-c", textwrap.dedent(HOLD), database]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as other:
+    with started(command, cwd=ROOT, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         with (

@@ -14,6 +14,7 @@ from components.core.process import owner
 from flows.orchestrator import credential
 from flows.orchestrator.server import end_outdated, running
 from flows.orchestrator.services import STATE, health, read_state
+from tests.support.project import started
 
 
 def test_credential_is_created_once_and_private(tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ listening.serve_forever()
 def server(home: Path, status: int, **fields: object) -> Iterator["subprocess.Popen[str]"]:
     home.mkdir(parents=True)
     command = [sys.executable, "-c", SERVER, "flows.orchestrator.server", str(home), str(status)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         state = {"url": f"http://127.0.0.1:{process.stdout.readline().strip()}/api", "pid": process.pid, **fields}
         (home / "server.json").write_text(json.dumps(state), encoding="utf-8")

@@ -16,7 +16,7 @@ from components.core.errors import BadParams
 from components.core.process import is_gone, owner
 from flows.project.checkout import START_SECONDS, committed_params, make_checkout, remove_abandoned
 from flows.project.run_locks import RUNS, folder_lock
-from tests.support.project import wait_for
+from tests.support.project import started, wait_for
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_checkout_of_a_running_process_is_kept(project: Path) -> None:
 
 
 def test_checkout_of_a_dead_process_is_removed(project: Path) -> None:
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with started(["sleep", "60"]) as process:
         root = make_checkout(project, process.pid)
         process.kill()
     remove_abandoned(project)
@@ -88,7 +88,7 @@ class Prefect(BaseHTTPRequestHandler):
 def test_run_of_a_dead_worker_is_set_to_crashed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Prefect.changes = []
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the-run")
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with started(["sleep", "60"]) as process:
         make_checkout(project, process.pid)
         process.kill()
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the-next-run")
@@ -107,7 +107,7 @@ def test_run_of_a_dead_worker_is_set_to_crashed(project: Path, monkeypatch: pyte
 def test_retried_run_does_not_crash_itself(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "the-run")  # the id of the retried run
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # unreachable: a request would be logged
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with started(["sleep", "60"]) as process:
         make_checkout(project, process.pid)
         process.kill()
     remove_abandoned(project)
@@ -117,7 +117,7 @@ def test_retried_run_does_not_crash_itself(project: Path, monkeypatch: pytest.Mo
 
 
 def test_zombie_process_counts_as_dead() -> None:
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with started(["sleep", "60"]) as process:
         tag = owner(process.pid)
         assert not is_gone(tag)
         process.kill()
