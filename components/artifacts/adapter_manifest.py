@@ -1,7 +1,5 @@
 """`models/trained/adapter/adapter.json`: the base model of a stored adapter and the merged model."""
 
-from typing import ClassVar
-
 from components.artifacts.base import Artifact
 from components.artifacts.manifest import FilePart
 
@@ -13,7 +11,7 @@ class AdapterManifest(Artifact):
     maps the path of each file next to this one to its sha256.
     """
 
-    FILE: ClassVar[str] = "adapter.json"
+    FILE = "adapter.json"
 
     source: str
     base: tuple[FilePart, ...]

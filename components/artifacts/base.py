@@ -1,4 +1,4 @@
-"""The base class of artifacts: a frozen record stored as one JSON file in the output folder of a step."""
+"""The base classes of artifacts: frozen records, stored as one JSON file in the output folder of a step."""
 
 from pathlib import Path
 from typing import ClassVar, Self
@@ -9,10 +9,16 @@ from components.core.atomic import write_text
 from components.core.errors import NotFound
 
 
-class Artifact(BaseModel):
-    """A frozen record with a fixed file name, written last and atomically."""
+class Record(BaseModel):
+    """A frozen record without unknown fields, part of an artifact."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="null")
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Artifact(Record):
+    """A record with a fixed file name, written last and atomically."""
+
+    model_config = ConfigDict(ser_json_inf_nan="null")
 
     FILE: ClassVar[str]
 

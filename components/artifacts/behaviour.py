@@ -1,23 +1,19 @@
 """`behaviour.json`: answers of candidate and champion to behavioural test cases."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from components.artifacts.base import Artifact
+from components.artifacts.base import Artifact, Record
 
 Must = Literal["rise", "fall", "not rise", "not fall"]
 
 
-class Case(BaseModel):
+class Case(Record):
     """A behavioural test case; cases of the same `group` depend on each other.
 
     Invariance (no `label`): the answers to `text` and `changed` must be equal. Directional (`label` and `must`): from `text` to
     `changed` the probability of the label must rise or fall by at least `by`, or not rise or not fall by more than `by`. Minimum
     functionality (`label` only): the answer to `changed` must be the label; `text` is None.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: str
     name: str
@@ -29,10 +25,8 @@ class Case(BaseModel):
     by: float = 0.0
 
 
-class CaseReply(BaseModel):
+class CaseReply(Record):
     """The answers `before` and `after` the change, with the probabilities of the case's label (None without a label)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     before: str | None
     after: str
@@ -41,10 +35,8 @@ class CaseReply(BaseModel):
     failed: bool
 
 
-class CaseResult(BaseModel):
+class CaseResult(Record):
     """The result of a case; `champion` is None if there is no champion or it does not know the label."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     case: Case
     candidate: CaseReply
@@ -54,7 +46,7 @@ class CaseResult(BaseModel):
 class Behaviour(Artifact):
     """The results of all cases; `notes` name user cases that could not be run."""
 
-    FILE: ClassVar[str] = "behaviour.json"
+    FILE = "behaviour.json"
 
     tried: tuple[CaseResult, ...] = ()
     notes: tuple[str, ...] = ()

@@ -1,34 +1,26 @@
 """`cost.json`: inference cost of candidate and champion, measured alternately on the same hardware."""
 
-from typing import ClassVar
-
-from pydantic import BaseModel, ConfigDict
-
-from components.artifacts.base import Artifact
+from components.artifacts.base import Artifact, Record
 
 Blocks = tuple[tuple[float, ...], ...]
 
 
-class Timed(BaseModel):
+class Timed(Record):
     """Seconds per request with `batch_size` texts, by block; the nth blocks of both versions were measured next to each other.
 
     `champion` is None if there is no champion.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     batch_size: int
     candidate: Blocks
     champion: Blocks | None = None
 
 
-class Weight(BaseModel):
+class Weight(Record):
     """The package size of a version in bytes, and the peak resident memory of its process in MiB, libraries included.
 
     The size of an adapter package includes its base model.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     package_bytes: int
     peak_memory_mib: float
@@ -40,7 +32,7 @@ class Cost(Artifact):
     `others` is the share of the CPU that other processes used during the measurement; None if unknown.
     """
 
-    FILE: ClassVar[str] = "cost.json"
+    FILE = "cost.json"
 
     timed: tuple[Timed, ...]
     candidate: Weight

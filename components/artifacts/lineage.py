@@ -1,7 +1,5 @@
 """`lineage.json`: code, data and run that a registered version was made from."""
 
-from typing import ClassVar
-
 from pydantic import Field
 
 from components.artifacts.base import Artifact
@@ -14,7 +12,7 @@ class Lineage(Artifact):
     `pseudo` counts pseudo-labelled training rows by the version that labelled them, NAME/VERSION.
     """
 
-    FILE: ClassVar[str] = "lineage.json"
+    FILE = "lineage.json"
 
     model: str
     candidate: str

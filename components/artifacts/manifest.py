@@ -1,11 +1,8 @@
 """`data/raw/manifest.json` and `data/base/manifest.json`: the content of a snapshot, with hashes."""
 
 from pathlib import Path
-from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
-from components.artifacts.base import Artifact
+from components.artifacts.base import Artifact, Record
 from components.core.errors import NotFound
 
 MAIN = "model"
@@ -14,10 +11,8 @@ OTHERS = "others"
 """The folder with one folder for each of `base.others`, in data/base and in the encoded data of a base."""
 
 
-class FilePart(BaseModel):
+class FilePart(Record):
     """One file of a snapshot."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     sha256: str
@@ -28,7 +23,7 @@ class FilePart(BaseModel):
 class SnapshotManifest(Artifact):
     """A snapshot of a table: the same rows in any order have the same `digest`; `taken_at` is the time of its first occurrence."""
 
-    FILE: ClassVar[str] = "manifest.json"
+    FILE = "manifest.json"
 
     source: str
     format: str
@@ -43,7 +38,7 @@ class SnapshotManifest(Artifact):
 class BaseManifest(Artifact):
     """A base model pinned in a folder: its source and the hash of every file."""
 
-    FILE: ClassVar[str] = "manifest.json"
+    FILE = "manifest.json"
 
     source: str
     parts: tuple[FilePart, ...]

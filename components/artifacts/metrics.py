@@ -1,20 +1,16 @@
 """`reports/evaluation/metrics.json`: the scores of the candidate and its baselines on the test split."""
 
-from typing import ClassVar
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from components.artifacts.base import Artifact
+from components.artifacts.base import Artifact, Record
 from components.artifacts.table import ReportTable
 
 
-class Estimate(BaseModel):
+class Estimate(Record):
     """A value with its two-sided interval of level `confidence`; `n` counts the independent units (groups, or rows without groups).
 
     `doubt` is the reason why no gate may decide on the interval; None if it may.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     value: float
     low: float
@@ -25,10 +21,8 @@ class Estimate(BaseModel):
     doubt: str | None = None
 
 
-class ClassScore(BaseModel):
+class ClassScore(Record):
     """Scores of one label; `eligible`: it has enough test rows or groups to count in macro-F1."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     precision: float
     recall: float
@@ -38,10 +32,8 @@ class ClassScore(BaseModel):
     eligible: bool
 
 
-class CalibrationBin(BaseModel):
+class CalibrationBin(Record):
     """One bin of the reliability diagram."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     confidence: float
     accuracy: float
@@ -55,7 +47,7 @@ class Metrics(Artifact):
     `model_digest`, `snapshot` and `test_digest` identify the model folder, the raw data and the test rows.
     """
 
-    FILE: ClassVar[str] = "metrics.json"
+    FILE = "metrics.json"
 
     rows: int
     groups: int

@@ -1,26 +1,20 @@
 """`data/prepared/profile.json`: the rows that preprocessing kept, removed and cut."""
 
-from typing import ClassVar
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from components.artifacts.base import Artifact
+from components.artifacts.base import Artifact, Record
 
 
-class SplitProfile(BaseModel):
+class SplitProfile(Record):
     """Rows, groups and rows per label of one split."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     rows: int
     groups: int
     labels: dict[str, int]
 
 
-class TokenLengths(BaseModel):
+class TokenLengths(Record):
     """Lengths in tokens before truncation, over all kept rows; `cut_share` is the share of truncated rows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_length: int
     mean: float
@@ -39,7 +33,7 @@ class Profile(Artifact):
     that labelled them, `pseudo_removed` the removed ones by reason.
     """
 
-    FILE: ClassVar[str] = "profile.json"
+    FILE = "profile.json"
 
     snapshot: str
     rows_in: int

@@ -1,16 +1,12 @@
 """`served.json`: answers of MLflow's scoring server for a registered version."""
 
-from typing import ClassVar
+from pydantic import Field
 
-from pydantic import BaseModel, ConfigDict, Field
-
-from components.artifacts.base import Artifact
+from components.artifacts.base import Artifact, Record
 
 
-class ServedAnswer(BaseModel):
+class ServedAnswer(Record):
     """The server's answer to the test row `id`; `probabilities` by label, empty for tasks without classes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
     label: str
@@ -26,7 +22,7 @@ class ServedAnswers(Artifact):
     time), so a retry may succeed.
     """
 
-    FILE: ClassVar[str] = "served.json"
+    FILE = "served.json"
 
     version: str
     asked: int = 0

@@ -1,12 +1,10 @@
 """A table on the report page: evidence of a gate, or details of a task."""
 
-from pydantic import BaseModel, ConfigDict
+from components.artifacts.base import Record
 
 
-class ReportTable(BaseModel):
+class ReportTable(Record):
     """A titled table with named columns."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
     columns: tuple[str, ...]

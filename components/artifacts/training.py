@@ -1,6 +1,6 @@
 """`models/trained/training.json`: how the model was trained. `models/trained/model/retune.json`: how to query it."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ class Training(Artifact):
     before and after.
     """
 
-    FILE: ClassVar[str] = "training.json"
+    FILE = "training.json"
 
     settings: dict[str, float | int | str | bool | None]
     threads: int
@@ -43,7 +43,7 @@ class ModelSpec(Artifact):
     `train.base`.
     """
 
-    FILE: ClassVar[str] = "retune.json"
+    FILE = "retune.json"
 
     task: str
     labels: tuple[str, ...]

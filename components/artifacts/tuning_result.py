@@ -1,14 +1,12 @@
 """`models/tuned`: the settings chosen by the search, and details of the best trial."""
 
-from typing import ClassVar
-
 from components.artifacts.base import Artifact
 
 
 class TunedSettings(Artifact):
     """The tuned fields of `train`; without counts and times, so that equal settings give equal bytes."""
 
-    FILE: ClassVar[str] = "settings.json"
+    FILE = "settings.json"
 
     settings: dict[str, float | int | str | bool | None]
 
@@ -16,7 +14,7 @@ class TunedSettings(Artifact):
 class BestTrial(Artifact):
     """The best trial of a study; `settings` as in `TunedSettings`, `carried` counts trials of earlier searches."""
 
-    FILE: ClassVar[str] = "best.json"
+    FILE = "best.json"
 
     study: str
     number: int

@@ -1,16 +1,12 @@
 """`data/validated/report.json`: the checks of Great Expectations and the row counts."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from components.artifacts.base import Artifact
+from components.artifacts.base import Artifact, Record
 
 
-class Check(BaseModel):
+class Check(Record):
     """One expectation and its result; `failures` counts rows for a row check, and is 0 or 1 for a suite check."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     scope: Literal["row", "suite"]
@@ -27,7 +23,7 @@ class ValidationReport(Artifact):
     `grouped`: the data has groups; None in reports of earlier releases.
     """
 
-    FILE: ClassVar[str] = "report.json"
+    FILE = "report.json"
 
     snapshot: str
     accepted: bool

@@ -2,11 +2,11 @@
 
 import json
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
-from components.artifacts.base import Artifact
+from components.artifacts.base import Artifact, Record
 from components.artifacts.table import ReportTable
 from components.core.hashing import digest_value
 
@@ -42,14 +42,12 @@ class Role(StrEnum):
         return next((role for role in cls if role.former_name == value), None)
 
 
-class Hypothesis(BaseModel):
+class Hypothesis(Record):
     """A test that can reject a candidate; `p` is one-sided, and small if the data are evidence against the candidate.
 
     All hypotheses are corrected together (Holm): `adjusted` is the corrected p, and `rejected` means that the candidate fails this test,
     with `says` as the reason. `estimate`, `low` and `high` are in the unit of the metric.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     says: str
@@ -63,15 +61,13 @@ class Hypothesis(BaseModel):
     n: int | None = None
 
 
-class GateResult(BaseModel):
+class GateResult(Record):
     """The result of a gate: an estimate with its interval, a threshold, and a reason that names the setting to change.
 
     `estimate`, `low`, `high` and `threshold` are in the unit of the metric; None if nothing was measured. `change` describes what would
     change the outcome. `hypotheses` are the tests that can reject; `notes` and `tables` are evidence. If `asked` is false, the gate had
     nothing to judge: it blocks nothing, and its PASS is no evidence.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     gate: str
     outcome: Outcome
@@ -118,7 +114,7 @@ class Verdict(Artifact):
     excluded from all comparisons.
     """
 
-    FILE: ClassVar[str] = "verdict.json"
+    FILE = "verdict.json"
 
     key: str
     candidate: str
