@@ -16,6 +16,8 @@ A message states what was expected, what was found, and where. Faults of one fil
 Quoted text may have any length and content: every message is shortened and made printable here.
 """
 
+from collections.abc import Sequence
+
 LINES, CHARACTERS = 60, 1_500  # limits of a message and of each of its lines
 
 
@@ -83,6 +85,11 @@ def first_line(error: Exception) -> str:
 def shorten(text: str, limit: int) -> str:
     """Return `text` in at most `limit` characters; an ellipsis replaces the rest."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first `most` names for a message, and the number of the others."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def readable_error(text: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, ErrorDetails, core_schema
 
-from components.core.errors import BadParams, shorten
+from components.core.errors import BadParams, listed, shorten
 
 log = logging.getLogger(__name__)
 
@@ -172,9 +172,7 @@ def nearest(name: str, known: list[str]) -> str:
     """Return `; did you mean 'x'?` for the closest known name, else `; known: …`; empty if `known` is empty."""
     if not known:
         return ""
-    some = ", ".join(shorten(text, _LONG) for text in sorted(known)[:_KNOWN])
-    more = f" and {len(known) - _KNOWN:,} more" if len(known) > _KNOWN else ""
-    return did_you_mean(name, known) or f"; known: {some}{more}"
+    return did_you_mean(name, known) or f"; known: {listed([shorten(text, _LONG) for text in sorted(known)], _KNOWN)}"
 
 
 def _fault(section: type[BaseModel], where: str, detail: ErrorDetails) -> str:

@@ -39,6 +39,7 @@ _BINARY = {
     b"\x80\x04\x95": "a Python pickle",
     b"\x80\x05\x95": "a Python pickle",
 }
+NOT_A_FILE = ", expected a file, because it is read twice; write its content to a file first"
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -72,10 +73,10 @@ def first_decoding_fault(path: Path, encoding: str) -> DecodingFault | None:
                 before = text[: text.index("\0")]
                 byte = offset + max(block.find(b"\0"), 0)
                 message = "a NUL byte: the file is damaged or has another encoding (utf-16?)"
-                return DecodingFault(line + _line_ends(before), byte, message)
+                return DecodingFault(line + before.count("\n"), byte, message)
             if not block:
                 return None
-            line += _line_ends(text)
+            line += text.count("\n")
             offset += len(block)
 
 
@@ -94,15 +95,13 @@ def check_file_format(path: Path, faults: Faults, expected: bytes = b"") -> None
         BadSource: names the detected format.
     """
     if special := special_file_type(path):  # opening a pipe would wait for a writer
-        faults.add(f"{special}, expected a file, because it is read twice; write its content to a file first")
-        faults.raise_if_any()
+        faults.refuse(f"{special}{NOT_A_FILE}")
     with path.open("rb") as file:
         head = file.read(_HEAD)
     if not head:
-        faults.add("the file is empty; expected a header and rows")
-    elif fault := None if expected and head.startswith(expected) else _format_fault(head):
-        faults.add(fault)
-    faults.raise_if_any()
+        faults.refuse("the file is empty; expected a header and rows")
+    if fault := None if expected and head.startswith(expected) else _format_fault(head):
+        faults.refuse(fault)
 
 
 def _format_fault(head: bytes) -> str | None:
@@ -130,8 +129,4 @@ def _undecodable(error: UnicodeDecodeError, line: int, start: int, encoding: str
     bom = next((name for mark, name in _MARKS.items() if start == 0 and error.object.startswith(mark)), None)
     fix = f"it starts with the byte-order mark of {bom}: set snapshot.encoding: {bom}" if bom else "set snapshot.encoding, e.g. cp1252"
     byte = error.object[error.start : error.start + 1].hex()
-    return DecodingFault(line + _line_ends(before), start + error.start, f"0x{byte} is not {encoding} ({error.reason}); {fix}")
-
-
-def _line_ends(text: str) -> int:
-    return text.count("\n")
+    return DecodingFault(line + before.count("\n"), start + error.start, f"0x{byte} is not {encoding} ({error.reason}); {fix}")

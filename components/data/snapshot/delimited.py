@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from components.core.errors import listed
 from components.data.snapshot.decoding import check_file_format, codec_with_bom, first_decoding_fault
 from components.data.snapshot.features import ColumnType, apply_class_names
 from components.data.snapshot.read_errors import LONGEST_CELL, Faults, short_repr
@@ -43,8 +44,7 @@ def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[s
     check_file_format(path, faults)
     fault = first_decoding_fault(path, snapshot.encoding)
     if fault is not None:
-        faults.add(f"{_row_at(path, fault.line, snapshot)}, byte {fault.byte}: {fault.message}")
-        faults.raise_if_any()
+        faults.refuse(f"{_row_at(path, fault.line, snapshot)}, byte {fault.byte}: {fault.message}")
     _refuse_other_delimiter(path, snapshot, faults)
     header = next((record.cells for record in _records(path, snapshot, faults)), [])
     counts = Counter(header)
@@ -55,8 +55,7 @@ def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[s
             faults.add(f"column {number} has no name{_nameless(number, len(header))}")
     for name in sorted(name for name, count in counts.items() if name.strip() and count > 1):
         numbers = [str(number) for number, column in enumerate(header, start=1) if column == name]
-        more = f" and {len(numbers) - 10:,} more" if len(numbers) > 10 else ""
-        faults.add(f"the header has {short_repr(name)} more than once (columns {', '.join(numbers[:10])}{more})")
+        faults.add(f"the header has {short_repr(name)} more than once (columns {listed(numbers, 10)})")
     faults.raise_if_any()
     return {name: ColumnType() for name in header}
 
@@ -156,37 +155,27 @@ def _has_line_end(cell: str) -> bool:
     return "\n" in cell or "\r" in cell
 
 
-class _Lines:
-    """The lines of a file; `taken` are those read since the caller last cleared it."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-        self.taken: list[str] = []
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._file)
-        self.taken.append(line)
-        return line
+def _recorded(file: IO[str], taken: list[str]) -> Iterator[str]:
+    for line in file:
+        taken.append(line)
+        yield line
 
 
 def _records(path: Path, snapshot: SnapshotParams, faults: Faults, errors: str = "strict") -> Iterator[_Record]:
     """Yield each row with its lines; a quoting error ends the file."""
     csv.field_size_limit(LONGEST_CELL)
     with path.open(encoding=codec_with_bom(snapshot.encoding), errors=errors, newline="") as file:
-        lines = _Lines(file)
-        reader = csv.reader(lines, delimiter=_delimiter(path, snapshot), **QUOTING[snapshot.quoting or "double"])
+        taken: list[str] = []  # the lines of the current row
+        reader = csv.reader(_recorded(file, taken), delimiter=_delimiter(path, snapshot), **QUOTING[snapshot.quoting or "double"])
         line = 1
         try:
             for row in reader:
                 if row:
-                    yield _Record(line, row, lines.taken)
-                lines.taken = []
+                    yield _Record(line, row, list(taken))
+                taken.clear()
                 line = reader.line_num + 1
         except csv.Error as error:
-            faults.add(f"the row that starts on line {line} is not well-formed: {_csv_fault(str(error), lines.taken)}")
+            faults.add(f"the row that starts on line {line} is not well-formed: {_csv_fault(str(error), taken)}")
 
 
 def _csv_fault(message: str, lines: list[str]) -> str:
@@ -214,16 +203,14 @@ def _refuse_other_delimiter(path: Path, snapshot: SnapshotParams, faults: Faults
     with path.open(encoding=codec_with_bom(snapshot.encoding), newline="") as file:
         first = file.readline(1 << 16)
     if first[:4].lower() == "sep=" and len(first.strip()) <= len("sep=") + 1:
-        faults.add(f"the first line is {first.strip()}, which only Excel reads: remove it, and set snapshot.delimiter to its value")
-        faults.raise_if_any()
+        faults.refuse(f"the first line is {first.strip()}, which only Excel reads: remove it, and set snapshot.delimiter to its value")
     widths = {delimiter: _width(first, delimiter) for delimiter in {*_DELIMITERS, used}}
     best = max(_DELIMITERS, key=lambda delimiter: widths[delimiter])
     if widths[used] <= 1 < widths[best]:
-        faults.add(
+        faults.refuse(
             f"the header is one column when split at {_DELIMITERS.get(used, repr(used))}, and {widths[best]} columns at "
             f"{_DELIMITERS[best]}: set snapshot.delimiter: {_DELIMITERS[best]}"
         )
-        faults.raise_if_any()
 
 
 def _width(line: str, delimiter: str) -> int:

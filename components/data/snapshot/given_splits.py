@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import PurePosixPath
 
 SPLIT_WORDS = {
@@ -33,7 +34,8 @@ def splits_of_files(names: Sequence[str]) -> list[str | None]:
     files share are ignored.
     """
     paths = [PurePosixPath(name) for name in names]
-    shared = len(_common([path.parent.parts for path in paths]))
+    levels = zip(*(path.parent.parts for path in paths), strict=False)
+    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
     splits = [_split_of_path([path.stem, *reversed(path.parent.parts[shared:])]) for path in paths]
     return splits if "train" in splits and len({*splits} - {None}) > 1 else [None] * len(names)
 
@@ -44,12 +46,3 @@ def _split_of_path(parts: Sequence[str]) -> str | None:
         if splits:
             return splits.pop() if len(splits) == 1 else None
     return None
-
-
-def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    shared = 0
-    for level in zip(*paths, strict=False):
-        if len(set(level)) > 1:
-            break
-        shared += 1
-    return paths[0][:shared] if paths else ()

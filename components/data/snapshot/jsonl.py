@@ -19,8 +19,7 @@ def read_columns(path: Path, snapshot: SnapshotParams, faults: Faults) -> dict[s
     check_file_format(path, faults)
     fault = first_decoding_fault(path, snapshot.encoding)
     if fault is not None:
-        faults.add(f"row {fault.line}, byte {fault.byte}: {fault.message}")
-        faults.raise_if_any()
+        faults.refuse(f"row {fault.line}, byte {fault.byte}: {fault.message}")
     _refuse_array(path, snapshot, faults)
     columns: dict[str, set[type]] = {}
     for row in read_objects(path, snapshot, faults):
@@ -48,11 +47,9 @@ def _refuse_array(path: Path, snapshot: SnapshotParams, faults: Faults) -> None:
     with path.open(encoding=codec_with_bom(snapshot.encoding), newline="\n") as file:
         first = next((line.strip() for line in file if line.strip()), "")
     if first.startswith("[") and first[1:].lstrip()[:1] in ("", "{"):
-        faults.add("the file is one JSON array, expected one object per line: convert it with `jq -c '.[]' FILE`")
-        faults.raise_if_any()
+        faults.refuse("the file is one JSON array, expected one object per line: convert it with `jq -c '.[]' FILE`")
     if first == "{":
-        faults.add("the file is JSON over several lines, expected one object per line: convert it with `jq -c . FILE`")
-        faults.raise_if_any()
+        faults.refuse("the file is JSON over several lines, expected one object per line: convert it with `jq -c . FILE`")
 
 
 def read_objects(path: Path, snapshot: SnapshotParams, faults: Faults) -> Iterator[dict[str, Any]]:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from os import PathLike
+from typing import NoReturn
 
-from components.core.errors import BadSource
+from components.core.errors import BadSource, listed, shorten
 
 MOST = 20
 LONGEST_CELL = 1 << 26
@@ -22,9 +23,7 @@ def short_repr(value: object) -> str:
 
 def short_list(values: Iterable[object]) -> str:
     """Return the first names for a message, and the number of the others."""
-    names = list(values)
-    more = f" and {len(names) - _LIST_LENGTH:,} more" if len(names) > _LIST_LENGTH else ""
-    return ", ".join(map(short_repr, names[:_LIST_LENGTH])) + more
+    return listed([short_repr(value) for value in values], _LIST_LENGTH)
 
 
 class Faults:
@@ -40,10 +39,14 @@ class Faults:
         Raises:
             BadSource: the limit is reached; lists all faults.
         """
-        self._faults.append(fault if len(fault) <= _FAULT_LENGTH else f"{fault[:_FAULT_LENGTH]}…")
+        self._faults.append(shorten(fault, _FAULT_LENGTH))
         if len(self._faults) >= MOST:
-            self._faults.append(f"reading stopped after {MOST} faults")
-            self.raise_if_any()
+            self.refuse(f"reading stopped after {MOST} faults")
+
+    def refuse(self, fault: str) -> NoReturn:
+        """Raise BadSource with `fault`, which makes the file unreadable, after those before."""
+        lines = [*self._faults, shorten(fault, _FAULT_LENGTH)]
+        raise BadSource("\n".join(f"{self.name}: {line}" for line in lines))
 
     def __bool__(self) -> bool:
         """Return whether there are faults."""
@@ -52,7 +55,7 @@ class Faults:
     def raise_if_any(self) -> None:
         """Raise BadSource if there are faults."""
         if self._faults:
-            raise BadSource("\n".join(f"{self.name}: {fault}" for fault in self._faults))
+            self.refuse(self._faults.pop())
 
 
 @contextmanager

@@ -74,14 +74,10 @@ class SnapshotParams(Section):
         return delimiter
 
     @model_validator(mode="after")
-    def _split_column_is_not_mapped(self) -> Self:
-        if self.split_column is not None and self.split_column in self.columns.values():
-            raise ValueError(f"split_column: {self.split_column!r} is already used in snapshot.columns; a column has one use")
-        return self
-
-    @model_validator(mode="after")
     def _columns_are_mapped_once(self) -> Self:
         sources = list(self.columns.values())
+        if self.split_column is not None and self.split_column in sources:
+            raise ValueError(f"split_column: {self.split_column!r} is already used in snapshot.columns; a column has one use")
         for name in sorted(set(sources)):
             if sources.count(name) > 1:
                 names = " and ".join(canonical for canonical, source in self.columns.items() if source == name)

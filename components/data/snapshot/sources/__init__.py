@@ -74,7 +74,7 @@ class Source(Protocol):
 
 def available() -> list[str]:
     """Return the sorted names of all sources: the modules in this folder."""
-    return sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+    return plugins.names(FOLDER)
 
 
 def source_of(settings: SnapshotParams) -> Source:

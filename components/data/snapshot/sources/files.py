@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components.core.errors import BadSource
 from components.core.section import did_you_mean
-from components.data.snapshot.decoding import special_file_type
+from components.data.snapshot.decoding import NOT_A_FILE, special_file_type
 from components.data.snapshot.features import card_folders
 from components.data.snapshot.given_splits import SPLIT_WORDS
 from components.data.snapshot.sources import FetchedFiles, SourceRequest
@@ -44,9 +44,7 @@ def find_files(root: Path, source: str) -> list[Path]:
     path = root / Path(source).expanduser()
     try:
         if special := special_file_type(path):
-            raise BadSource(
-                f"snapshot.source {path}: {special}, expected a file, because it is read twice; write its content to a file first"
-            )
+            raise BadSource(f"snapshot.source {path}: {special}{NOT_A_FILE}")
         files, missing = _match_files(path, source)
     except OSError as error:
         raise BadSource(f"snapshot.source {path} cannot be read: {error.strerror or error}") from error

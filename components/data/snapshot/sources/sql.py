@@ -50,7 +50,6 @@ def fetch(request: SourceRequest, folder: Path) -> FetchedFiles:
     with _execute(request) as result:
         rows = _write(result, _columns(request, result), path, Faults(request.address))
     log.info("%s returned %d rows", request.address, rows)
-    log.info("%s gave %d rows", request.address, rows)
     return FetchedFiles({path: request.address}, request.address, "sql")
 
 
@@ -92,8 +91,7 @@ def _columns(request: SourceRequest, result: "CursorResult[Any]") -> list[str]:
     """Return the names of the columns; each needs a unique name."""
     faults = Faults(request.address)
     if not result.returns_rows:
-        faults.add("snapshot.query returns no table: expected a SELECT")
-        faults.raise_if_any()
+        faults.refuse("snapshot.query returns no table: expected a SELECT")
     columns = [str(name) for name in result.keys()]  # noqa: SIM118  # a result is not a mapping
     for number, name in enumerate(columns, start=1):
         if not name.strip():
