@@ -10,7 +10,7 @@ class Check(Record):
 
     name: str
     scope: Literal["row", "suite"]
-    column: str | None
+    column: str | None = None
     passed: bool
     expected: str
     observed: str

@@ -1,26 +1,24 @@
 """Validate a snapshot: move bad rows to quarantine with a reason, and reject the snapshot if the rest is unfit for training."""
 
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import in_order, pseudo_labelled, read_snapshot, write_rows
 from components.artifacts.validation import Check, ValidationReport
-from components.core.errors import BadData
+from components.core.errors import BadData, listed, shorten
 from components.core.output_dir import fresh
 from components.core.section import NOTHING, OpenSection, nearest
+from components.data.validate import suite
 from components.data.validate.label_spelling import merge_label_spellings
 from components.data.validate.row_ids import SUPERSEDED, add_ids_and_groups, resolve_shared_ids
 from components.data.validate.settings import ValidateParams
 from components.model import tasks
-
-if TYPE_CHECKING:
-    from components.data.validate.suite import CheckResult, CheckSpec
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +85,9 @@ def validate_rows(frame: pd.DataFrame, task: tasks.Task, settings: ValidateParam
     passed = rows.index.difference(list(reasons))
     reasons |= {int(passed[index]): reason for index, reason in faults.items()}
     if faults or not task.classes:
-        row_checks.append(_check_readable(task.columns, len(faults), len(read)))
+        expected, observed = f"{', '.join(task.columns)} that belong together", f"{len(faults)} of {len(read)} rows fail"
+        readable = Check(name="readable", scope="row", passed=not faults, expected=expected, observed=observed, failures=len(faults))
+        row_checks.append(readable)
     bad = pd.Series(reasons, dtype="str").sort_index()
     kept = read.drop(index=list(faults))
     kept = kept[in_order(list(kept.columns))].sort_values("id", kind="stable", ignore_index=True)
@@ -102,89 +102,57 @@ def validate_rows(frame: pd.DataFrame, task: tasks.Task, settings: ValidateParam
     return ValidationOutcome(kept, quarantined, by_reason, checks, warnings)
 
 
-def _check_readable(columns: Sequence[str], bad: int, rows: int) -> Check:
-    """Return the check of how many rows the task can read."""
-    return Check(
-        name="readable",
-        scope="row",
-        column=None,
-        passed=not bad,
-        expected=f"{', '.join(columns)} that belong together",
-        observed=f"{bad} of {rows} rows fail",
-        failures=bad,
-    )
-
-
 def _check_structure(frame: pd.DataFrame, columns: Sequence[str]) -> tuple[Check, ...]:
-    from components.data.validate import suite
-
-    specs = suite.columns_exist(columns)
-    checks = []
-    for spec, result in zip(specs, suite.run_checks(specs, frame), strict=True):
-        observed = "it" if result.passed else f"none{nearest(str(spec.column), list(frame.columns))}"
-        checks.append(_check(spec, result, observed))
-    return tuple(checks)
+    results = suite.run_checks(suite.columns_exist(columns), frame)
+    hints = ["it" if result.passed else f"none{nearest(str(spec.column), list(frame.columns))}" for spec, result in results]
+    return tuple(_check(*pair, observed) for pair, observed in zip(results, hints, strict=True))
 
 
 def _check_rows(
     rows: pd.DataFrame, identities: Sequence[str], task: tasks.Task, settings: ValidateParams
 ) -> tuple[dict[int, str], list[Check]]:
     """Return the reasons by row, joined by `; `, and the checks."""
-    from components.data.validate import suite
-
     texts = [name for name in task.columns if name != "label"]
     limits = settings.model_dump(include={"min_characters", "max_characters"})
     labels = settings.labels if task.classes else ()
     specs = suite.row_expectations(texts, identities, labels=labels if "label" in task.columns else None, **limits)
-    reasons: dict[int, list[str]] = {}
+    reasons: defaultdict[int, dict[str, None]] = defaultdict(dict)  # in order of the checks, each once
     checks = []
-    for spec, result in zip(specs, suite.run_checks(specs, rows[["id", "group", *task.columns]]), strict=True):
-        by_reason = resolve_shared_ids(rows.loc[list(result.rows)]) if spec.name == "unique_id" else {spec.reason: list(result.rows)}
-        for reason, indexes in by_reason.items():
+    for spec, result in suite.run_checks(specs, rows[["id", "group", *task.columns]]):
+        bad = rows.loc[result.rows]
+        for reason, indexes in (resolve_shared_ids(bad) if spec.name == "unique_id" else {spec.reason: result.rows}).items():
             for index in indexes:
-                if reason not in reasons.setdefault(index, []):
-                    reasons[index].append(reason)
-        observed = f"{len(result.rows)} of {len(rows)} rows fail"
+                reasons[index][reason] = None
+        observed = f"{len(bad)} of {len(rows)} rows fail"
         if spec.scope == "suite":
             observed = f"the type {result.value}"
-        elif spec.name == "labels" and result.rows:
-            observed = f"{_label_counts(rows.loc[list(result.rows), 'label'])} in {len(result.rows)} of {len(rows)} rows"
+        elif spec.name == "labels" and len(bad):
+            observed = f"{_label_counts(bad['label'])} in {len(bad)} of {len(rows)} rows"
         checks.append(_check(spec, result, observed))
     return {index: "; ".join(row_reasons) for index, row_reasons in reasons.items()}, checks
 
 
 def _check_table(kept: pd.DataFrame, task: tasks.Task, settings: ValidateParams) -> list[Check]:
     """Check the rows after quarantine; without rows, only their number is checked."""
-    from components.data.validate import suite
-
-    specs = suite.table_expectations(
-        "text", min_rows=settings.min_rows, max_duplicate_share=settings.max_duplicate_share, classes=task.classes
-    )
-    if kept.empty:
-        specs = specs[:1]
+    specs = suite.table_expectations(min_rows=settings.min_rows, max_duplicate_share=settings.max_duplicate_share, classes=task.classes)
     rows = kept[["id", "group", "text", "label"]]
     if not task.one_answer:  # a text may be in several rows with different answers
         rows = rows.assign(text=rows["text"] + "\x1f" + rows["label"])
-    checks = []
-    for spec, result in zip(specs, suite.run_checks(specs, rows), strict=True):
-        checks.append(_check(spec, result, _observed(spec.name, result.value, kept, "text")))
+    results = suite.run_checks(specs[:1] if kept.empty else specs, rows)
+    checks = [_check(spec, result, _observed(spec.name, result.value, kept)) for spec, result in results]
     return checks if kept.empty or not task.classes else [*checks, *_check_classes(kept, settings)]
 
 
 def _check_classes(kept: pd.DataFrame, settings: ValidateParams) -> list[Check]:
-    from components.data.validate import suite
-
     counts = kept["label"].value_counts().reindex(sorted({*kept["label"], *settings.labels}), fill_value=0)
     classes = pd.DataFrame({"label": pd.Series(counts.index.tolist(), dtype="str"), "rows": counts.to_numpy()})
-    specs = suite.class_expectations(
-        min_rows_per_class=settings.min_rows_per_class,
-        refuse_numbers=settings.numeric_labels == "refuse" and not settings.labels,
-    )
+    refuse_numbers = settings.numeric_labels == "refuse" and not settings.labels
+    specs = suite.class_expectations(min_rows_per_class=settings.min_rows_per_class, refuse_numbers=refuse_numbers)
     checks = []
-    for spec, result in zip(specs, suite.run_checks(specs, classes), strict=True):
-        bad = classes.loc[list(result.rows)].sort_values(["rows", "label"], kind="stable")
+    for spec, result in suite.run_checks(specs, classes):
+        bad = classes.loc[result.rows].sort_values(["rows", "label"], kind="stable")
         names = [f"{label!r} ({rows})" for label, rows in zip(bad["label"], bad["rows"], strict=True)]
-        observed = f"{len(bad)} of {len(classes)} labels fail" + (f": {_shortened(names)}" if names else "")
+        observed = f"{len(bad)} of {len(classes)} labels fail" + (f": {listed(names, _NAMED)}" if names else "")
         checks.append(_check(spec, result, observed))
     return checks
 
@@ -195,7 +163,6 @@ def _check_quarantine(bad: int, rows: int, reasons: dict[str, int], settings: Va
     return Check(
         name="quarantined_share",
         scope="suite",
-        column=None,
         passed=passed,
         expected=f"at most {settings.max_quarantined_share:.1%} of the rows in quarantine (validate.max_quarantined_share)",
         observed=f"{bad} of {rows}" + (f" ({listed})" if listed else ""),
@@ -203,18 +170,17 @@ def _check_quarantine(bad: int, rows: int, reasons: dict[str, int], settings: Va
     )
 
 
-def _observed(name: str, value: object, kept: pd.DataFrame, text: str) -> str:
+def _observed(name: str, value: object, kept: pd.DataFrame) -> str:
     if name == "min_rows":
         return f"{value} rows after quarantine"
     if name == "two_classes":
         return f"{value}: {_label_counts(kept['label'])}"
     if name == "texts_differ":
-        return f"{value}" + (f", {_truncated(repr(kept[text].iloc[0]))} in all {len(kept)} rows" if value == 1 else "")
+        return f"{value}" + (f", {shorten(repr(kept['text'].iloc[0]), 80)} in all {len(kept)} rows" if value == 1 else "")
     return f"{1 - float(str(value)):.1%}"
 
 
-def _check(spec: "CheckSpec", result: "CheckResult", observed: str) -> Check:
-    """Return the record of a check; for a row check, `failures` counts rows."""
+def _check(spec: suite.CheckSpec, result: suite.CheckResult, observed: str) -> Check:
     return Check(
         name=spec.name,
         scope=spec.scope,
@@ -231,13 +197,4 @@ def _failed(checks: Sequence[Check]) -> list[Check]:
 
 
 def _label_counts(labels: "pd.Series[str]") -> str:
-    return _shortened([f"{_truncated(repr(label))} ({count})" for label, count in labels.value_counts().items()])
-
-
-def _shortened(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
-
-
-def _truncated(text: str) -> str:
-    return text if len(text) <= 80 else text[:77] + "…"
+    return listed([f"{shorten(repr(label), 80)} ({count})" for label, count in labels.value_counts().items()], _NAMED)

@@ -41,7 +41,7 @@ class CheckResult:
     """The result of a check: positions of the rows that fail, and the observed value of a table expectation."""
 
     passed: bool
-    rows: tuple[int, ...]
+    rows: list[int]
     value: Any
 
 
@@ -82,18 +82,18 @@ def row_expectations(
     return specs
 
 
-def table_expectations(text: str, *, min_rows: int, max_duplicate_share: float, classes: bool = True) -> list[CheckSpec]:
+def table_expectations(*, min_rows: int, max_duplicate_share: float, classes: bool = True) -> list[CheckSpec]:
     """Expect of the remaining rows: enough rows, two classes if the task has `classes`, and different texts."""
     rows = gxe.ExpectTableRowCountToBeBetween(min_value=min_rows)
     two = gxe.ExpectColumnUniqueValueCountToBeBetween(column="label", min_value=2)
-    differ = gxe.ExpectColumnUniqueValueCountToBeBetween(column=text, min_value=2)
-    unique = gxe.ExpectColumnProportionOfUniqueValuesToBeBetween(column=text, min_value=1 - max_duplicate_share)
-    share = f"at most {max_duplicate_share:.1%} of the rows with a {text} of an earlier row (validate.max_duplicate_share)"
+    differ = gxe.ExpectColumnUniqueValueCountToBeBetween(column="text", min_value=2)
+    unique = gxe.ExpectColumnProportionOfUniqueValuesToBeBetween(column="text", min_value=1 - max_duplicate_share)
+    share = f"at most {max_duplicate_share:.1%} of the rows with a text of an earlier row (validate.max_duplicate_share)"
     return [
         CheckSpec("min_rows", "suite", None, f"at least {min_rows} rows (validate.min_rows)", rows),
         *([CheckSpec("two_classes", "suite", "label", "at least two different labels", two)] if classes else []),
-        CheckSpec("texts_differ", "suite", text, f"more than one different {text}", differ),
-        CheckSpec("duplicate_share", "suite", text, share, unique),
+        CheckSpec("texts_differ", "suite", "text", "more than one different text", differ),
+        CheckSpec("duplicate_share", "suite", "text", share, unique),
     ]
 
 
@@ -109,8 +109,8 @@ def class_expectations(*, min_rows_per_class: int, refuse_numbers: bool) -> list
     return specs
 
 
-def run_checks(specs: Sequence[CheckSpec], frame: pd.DataFrame) -> list[CheckResult]:
-    """Return the results in the order of `specs`.
+def run_checks(specs: Sequence[CheckSpec], frame: pd.DataFrame) -> list[tuple[CheckSpec, CheckResult]]:
+    """Return each of `specs` with its result, in the same order.
 
     Raises:
         RetuneError: a check crashed; the data may be fine.
@@ -125,7 +125,7 @@ def run_checks(specs: Sequence[CheckSpec], frame: pd.DataFrame) -> list[CheckRes
     result_format = {"result_format": "COMPLETE", "exclude_unexpected_values": True}
     results = batch.validate(suite, result_format=result_format).results
     by_number = {int(result.expectation_config.meta["number"]): result for result in results}  # the order differs
-    return [_result(spec, by_number[number]) for number, spec in enumerate(specs)]
+    return [(spec, _result(spec, by_number[number])) for number, spec in enumerate(specs)]
 
 
 @cache
@@ -146,5 +146,5 @@ def _result(spec: CheckSpec, result: Any) -> CheckResult:
     if crashed:
         where = f" of column {spec.column!r}" if spec.column else ""
         raise RetuneError(f"the check {spec.name}{where} crashed; the data may be fine: {crashed[0]}")
-    rows = tuple(map(int, result.result.get("unexpected_index_list") or []))
+    rows = [int(row) for row in result.result.get("unexpected_index_list") or []]
     return CheckResult(bool(result.success), rows, result.result.get("observed_value"))

@@ -15,8 +15,9 @@ from components.data.preprocess import PreprocessParams, duplicates
 from components.data.preprocess.splits import assign_splits, hash_fraction
 from components.data.preprocess.step import prepare, preprocess, split_by
 from components.data.snapshot import SnapshotParams, take_snapshot
-from components.data.validate import ValidateParams, validate
+from components.data.validate import ValidateParams
 from components.data.validate.row_ids import add_ids_and_groups
+from components.data.validate.step import validate
 from components.model import tasks
 from components.training.trainer.data import PreparedSplits
 from tests.support.project import ROOT

@@ -21,8 +21,9 @@ from components.data.snapshot import SnapshotParams, take_snapshot
 from components.data.snapshot.cells import as_text
 from components.data.snapshot.features import apply_class_names, class_names_from_cards
 from components.data.snapshot.given_splits import split_of, splits_of_files
-from components.data.validate import ValidateParams, validate
+from components.data.validate import ValidateParams
 from components.data.validate.row_ids import COPY, SHARED, SUPERSEDED, resolve_shared_ids
+from components.data.validate.step import validate
 from flows.pipeline.historical_data import read_set
 from flows.project.init_params import write_params
 from flows.project.params import read_params

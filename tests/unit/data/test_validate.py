@@ -13,8 +13,9 @@ from components.artifacts.rows import read_rows, write_rows
 from components.artifacts.validation import Check, ValidationReport
 from components.core.errors import BadData, BadParams, NotFound, RetuneError
 from components.data.snapshot import SnapshotParams, take_snapshot
-from components.data.validate import ValidateParams, validate
+from components.data.validate import ValidateParams
 from components.data.validate.row_ids import COPY, SHARED, add_ids_and_groups
+from components.data.validate.step import validate
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")  # Great Expectations imports them
 

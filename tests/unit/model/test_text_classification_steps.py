@@ -14,7 +14,8 @@ from components.core.section import OpenSection
 from components.data.preprocess import PreprocessParams
 from components.data.preprocess.step import preprocess
 from components.data.snapshot import SnapshotParams, take_snapshot
-from components.data.validate import ValidateParams, validate
+from components.data.validate import ValidateParams
+from components.data.validate.step import validate
 from components.model import tasks
 from components.training.train import train
 from components.training.trainer import TrainSection
