@@ -3,7 +3,6 @@
 Reads and writes row files, and reads snapshots after verifying each part against the manifest.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,11 +53,6 @@ def text_schema(columns: Sequence[str]) -> pa.Schema:
 def canonical(cells: Sequence[str | None]) -> bytes:
     """Return the bytes of a row to hash: one line of JSON; null differs from an empty text."""
     return _JSON.encode(cells).encode()
-
-
-def row_hash(cells: Sequence[str | None]) -> str:
-    """Return the sha256 of a row whose cells are in canonical order."""
-    return hashlib.sha256(canonical(cells)).hexdigest()
 
 
 def write_rows(frame: pd.DataFrame, path: Path) -> None:

@@ -23,11 +23,7 @@ def read_yaml(path: Path, as_dvc: bool = False) -> Any:
     Raises:
         BadParams: the file is unreadable, not UTF-8 or not YAML, has a duplicate key, or exceeds the limits.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadParams(f"{path} cannot be read: {error.strerror}") from None
-    return parse_yaml(content, path, as_dvc=as_dvc)
+    return parse_yaml(_content(path), path, as_dvc=as_dvc)
 
 
 def parse_yaml(content: bytes | str, where: Path | str, as_dvc: bool = False, texts: bool = False) -> Any:
@@ -39,7 +35,7 @@ def parse_yaml(content: bytes | str, where: Path | str, as_dvc: bool = False, te
     Raises:
         BadParams: as for `read_yaml`.
     """
-    text = content if isinstance(content, str) else _decoded(content, where)
+    text = _decoded(content, where)
     try:
         _refuse_bombs(text)
         loader = (_Texts if texts else _AsDvc if as_dvc else _Loader)(text)
@@ -48,7 +44,7 @@ def parse_yaml(content: bytes | str, where: Path | str, as_dvc: bool = False, te
         finally:
             loader.dispose()
     except _DuplicateKeys as error:
-        raise BadParams("\n".join(f"{where}: {fault}" for fault in error.faults)) from None
+        raise BadParams("\n".join(f"{where}: {fault}" for fault in error.args)) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -69,11 +65,7 @@ def read_json(path: Path) -> Any:
     Raises:
         BadParams: the file is unreadable, not UTF-8 or not JSON, or has a duplicate key.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadParams(f"{path} cannot be read: {error.strerror}") from None
-    return parse_json(content, path)
+    return parse_json(_content(path), path)
 
 
 def parse_json(content: bytes | str, where: Path | str) -> Any:
@@ -82,11 +74,10 @@ def parse_json(content: bytes | str, where: Path | str) -> Any:
     Raises:
         BadParams: as for `read_json`.
     """
-    text = content if isinstance(content, str) else _decoded(content, where)
     try:
-        return json.loads(text, object_pairs_hook=_unique_keys)
+        return json.loads(_decoded(content, where), object_pairs_hook=_unique_keys)
     except _DuplicateKeys as error:
-        raise BadParams("\n".join(f"{where}: {fault}" for fault in error.faults)) from None
+        raise BadParams("\n".join(f"{where}: {fault}" for fault in error.args)) from None
     except RecursionError:
         raise BadParams(f"{where} cannot be read: its lists and objects are nested too deeply") from None
     except ValueError as error:
@@ -94,11 +85,7 @@ def parse_json(content: bytes | str, where: Path | str) -> Any:
 
 
 class _DuplicateKeys(Exception):
-    """Duplicate keys in mappings, one message each."""
-
-    def __init__(self, faults: list[str]) -> None:
-        super().__init__(*faults)
-        self.faults = faults
+    """Duplicate keys in mappings; each argument is a message."""
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -106,11 +93,20 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) < len(pairs):
         counts = Counter(name for name, _ in pairs)
         duplicates = [(name, count) for name, count in counts.items() if count > 1]
-        raise _DuplicateKeys([f"the key {name!r} occurs {count} times in one object; keep one of them" for name, count in duplicates])
+        raise _DuplicateKeys(*(f"the key {name!r} occurs {count} times in one object; keep one of them" for name, count in duplicates))
     return result
 
 
-def _decoded(content: bytes, where: Path | str) -> str:
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadParams(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _decoded(content: bytes | str, where: Path | str) -> str:
+    if isinstance(content, str):
+        return content
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -140,7 +136,7 @@ class _Loader(_SAFE):
         if node is None:
             return None
         if faults := [fault for mapping in _mappings(node) for fault in self._duplicates(mapping)]:
-            raise _DuplicateKeys(faults)
+            raise _DuplicateKeys(*faults)
         return self.construct_document(node)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
@@ -232,13 +228,13 @@ def _refuse_bombs(text: str) -> None:
     Raises:
         yaml.YAMLError: the nesting is too deep, an alias contains itself, or aliases repeat too much.
     """
-    sizes: dict[str, int | None] = {}  # nodes below each anchor; None while it is open
+    sizes: dict[str | None, int | None] = {}  # nodes below each anchor; None while it is open
     open_nodes: list[tuple[str | None, int]] = []  # anchor of each open list or mapping, and the count of nodes before it
     nodes = repeated = 0
     for event in yaml.parse(text, Loader=_SAFE):
         fault = ""
         if isinstance(event, yaml.AliasEvent):
-            size = sizes.get(str(event.anchor), 0)  # an unknown anchor fails later, with its name
+            size = sizes.get(event.anchor, 0)  # an unknown anchor fails later, with its name
             if size is None:
                 fault = f"the alias *{event.anchor} contains itself"
             nodes, repeated = nodes + (size or 0), repeated + (size or 0)
@@ -247,18 +243,15 @@ def _refuse_bombs(text: str) -> None:
         elif isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append((event.anchor, nodes))
             nodes += 1
-            if event.anchor is not None:
-                sizes[event.anchor] = None
+            sizes[event.anchor] = None
             if len(open_nodes) > DEPTH:
                 fault = f"lists and mappings are nested more than {DEPTH} deep"
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_nodes.pop()
-            if anchor is not None:
-                sizes[anchor] = nodes - before
+            sizes[anchor] = nodes - before
         elif isinstance(event, yaml.ScalarEvent):
             nodes += 1
-            if event.anchor is not None:
-                sizes[event.anchor] = 1
+            sizes[event.anchor] = 1
         if fault:
             mark: Any = event.start_mark
             raise yaml.composer.ComposerError(None, None, fault, mark)

@@ -154,11 +154,7 @@ def _has_working_folder() -> bool:
 
 
 def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return value.encode(errors="ignore").decode() == value
 
 
 def _reader_closed() -> bool:

@@ -125,11 +125,13 @@ class _NumberedShingles:
     """
 
     def __init__(self, shingled: Sequence[frozenset[str]]) -> None:
+        from scipy.sparse import csr_array
+
         self._number: dict[str, int] = {}
         numbers = [self._number.setdefault(shingle, len(self._number)) for text in shingled for shingle in text]
-        self._numbers = np.array(numbers, dtype=np.int64)
         self._sizes = np.array([len(text) for text in shingled], dtype=np.int64)
-        self._starts = np.cumsum(self._sizes) - self._sizes
+        ends = np.concatenate([[0], np.cumsum(self._sizes)])
+        self._texts = csr_array((np.ones(len(numbers), dtype=np.int32), numbers, ends), (len(shingled), len(self._number)))
 
     def upper_bound(self, other: frozenset[str]) -> float:
         """Return an upper bound of the similarity of `other` with any of the texts, to skip most texts before they are signed."""
@@ -137,16 +139,10 @@ class _NumberedShingles:
 
     def jaccard(self, rows: npt.NDArray[np.int64], other: frozenset[str]) -> npt.NDArray[np.float64]:
         """Return the Jaccard similarity of `other` with the texts with the indexes `rows` (rows,)."""
-        shared = np.zeros(len(self._number), dtype=np.bool_)
-        shared[[self._number[shingle] for shingle in other if shingle in self._number]] = True
-        sizes = self._sizes[rows]
-        if 2 * len(rows) > len(self._sizes):  # comparing all texts is faster than selecting most of them
-            common = np.add.reduceat(shared[self._numbers], self._starts, dtype=np.int64)[rows]
-        else:
-            firsts = np.cumsum(sizes) - sizes
-            selected = np.repeat(self._starts[rows] - firsts, sizes) + np.arange(sizes.sum())
-            common = np.add.reduceat(shared[self._numbers[selected]], firsts, dtype=np.int64)
-        return np.asarray(common / (sizes + len(other) - common), dtype=np.float64)
+        shared = np.zeros(len(self._number), dtype=np.int32)
+        shared[[self._number[shingle] for shingle in other if shingle in self._number]] = 1
+        common = self._texts[rows] @ shared
+        return np.asarray(common / (self._sizes[rows] + len(other) - common), dtype=np.float64)
 
 
 def _signatures(shingled: Iterable[frozenset[str]]) -> "Iterator[MinHash]":

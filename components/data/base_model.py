@@ -151,7 +151,6 @@ def _from_hub(model: str, folder: Path, cache: Path | None) -> tuple[Path, str]:
 
 
 def _parts(folder: Path) -> tuple[FilePart, ...]:
-    """Return the needed files of a folder with their hashes."""
     return tuple(FilePart(name=name, sha256=digest_file(folder / name), bytes=(folder / name).stat().st_size) for name in _needed(folder))
 
 
@@ -186,8 +185,7 @@ def _config_faults(folder: Path, names: list[str]) -> Iterator[str]:
     if "config.json" not in names:
         yield "config.json is missing; expected a folder in hub layout"
         return
-    config = _mapping(folder / "config.json")
-    if config is None:
+    if _mapping(folder / "config.json") is None:
         yield "config.json is not a JSON object with unique keys"
     for pattern in SETTINGS:
         for path in sorted(folder.glob(pattern)):
@@ -263,7 +261,6 @@ def _existing_manifests(out: Path) -> dict[str, BaseManifest]:
 
 
 def _mapping(path: Path) -> dict[str, Any] | None:
-    """Return the JSON object in a file; None if it contains none."""
     try:
         value = read_json(path)
     except BadParams:

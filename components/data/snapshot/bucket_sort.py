@@ -6,9 +6,9 @@ boundaries and row groups depend only on the rows, so the same rows in any order
 
 import hashlib
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -72,53 +72,37 @@ def write_parts(buckets: Buckets, columns: Sequence[str], folder: Path) -> tuple
     """Write the parts to `folder`; return the digest of the rows, and the parts in the order of their rows."""
     digest = hashlib.sha256(canonical(columns))
     bits = max(0, min(8, ((buckets.rows - 1) // _PART).bit_length()))
-    parts: list[FilePart] = []
-    writer: _PartWriter | None = None
-    bucket = -1
-    for name, row in buckets.sorted():
-        digest.update(bytes.fromhex(name))
-        if int(name[:2], 16) >> (8 - bits) != bucket:
-            if writer is not None:
-                parts.append(writer.close())
-            bucket = int(name[:2], 16) >> (8 - bits)
-            writer = _PartWriter(folder, columns)
-        assert writer is not None
-        writer.add(row)
-    if writer is not None:
-        parts.append(writer.close())
-    return digest.hexdigest(), tuple(parts)
+
+    def digested(rows: Iterator[tuple[str, bytes]]) -> Iterator[bytes]:
+        for name, row in rows:
+            digest.update(bytes.fromhex(name))
+            yield row
+
+    by_part = groupby(buckets.sorted(), lambda row: int(row[0][:2], 16) >> (8 - bits))
+    parts = tuple(_write_part(digested(rows), columns, folder) for _, rows in by_part)
+    return digest.hexdigest(), parts
 
 
-class _PartWriter:
-    """Writes one Parquet file and names it by its content on close."""
+def _write_part(rows: Iterator[bytes], columns: Sequence[str], folder: Path) -> FilePart:
+    """Write one Parquet file and name it by its content."""
+    partial, schema, written = folder / "part.partial", text_schema(columns), 0
+    with partial.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for group in _row_groups(rows):
+            cells = zip(*json.loads(b"[" + b",".join(group) + b"]"), strict=True)
+            writer.write_table(pa.table([pa.array(column, pa.string()) for column in cells], schema=schema))
+            written += len(group)
+    digest = digest_file(partial)
+    path = partial.rename(folder / f"part-{digest[:16]}.parquet")
+    return FilePart(name=path.name, sha256=digest, bytes=path.stat().st_size, rows=written)
 
-    def __init__(self, folder: Path, columns: Sequence[str]) -> None:
-        self._path = folder / "part.partial"
-        self._schema = text_schema(columns)
-        self._file = self._path.open("wb")
-        self._writer = pq.ParquetWriter(self._file, self._schema, compression="zstd")
-        self._group: list[bytes] = []
-        self._bytes = 0
-        self._rows = 0
 
-    def add(self, row: bytes) -> None:
-        self._group.append(row)
-        self._bytes += len(row)
-        self._rows += 1
-        if len(self._group) >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
-            self._flush()
-
-    def close(self) -> FilePart:
-        self._flush()
-        self._writer.close()
-        self._file.close()
-        digest = digest_file(self._path)
-        path = self._path.with_name(f"part-{digest[:16]}.parquet")
-        os.replace(self._path, path)
-        return FilePart(name=path.name, sha256=digest, bytes=path.stat().st_size, rows=self._rows)
-
-    def _flush(self) -> None:
-        if self._group:
-            columns = zip(*json.loads(b"[" + b",".join(self._group) + b"]"), strict=True)
-            self._writer.write_table(pa.table([pa.array(cells, pa.string()) for cells in columns], schema=self._schema))
-        self._group, self._bytes = [], 0
+def _row_groups(rows: Iterator[bytes]) -> Iterator[list[bytes]]:
+    group, size = list[bytes](), 0
+    for row in rows:
+        group.append(row)
+        size += len(row)
+        if len(group) >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

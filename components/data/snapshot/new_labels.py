@@ -26,17 +26,14 @@ def new_labels(earlier: Path | None, now: Path) -> int:
     Raises:
         NotFound: the snapshot `now` is missing, or a part of either snapshot is missing or damaged.
     """
-    after, before = SnapshotManifest.read(now), _manifest(earlier)
+    after = SnapshotManifest.read(now)
+    before = SnapshotManifest.read(earlier) if earlier is not None and (earlier / SnapshotManifest.FILE).exists() else None
     if before is not None and before.digest == after.digest:
         return 0
     shared = [name for name in after.columns if before is not None and name in before.columns and name not in MARKS]
     if earlier is None or not shared:
         return len(_hashes(now, after.columns))
     return len(np.setdiff1d(_hashes(now, shared), _hashes(earlier, shared), assume_unique=True))
-
-
-def _manifest(folder: Path | None) -> SnapshotManifest | None:
-    return SnapshotManifest.read(folder) if folder is not None and (folder / SnapshotManifest.FILE).exists() else None
 
 
 def _hashes(folder: Path, columns: Sequence[str]) -> Hashes:

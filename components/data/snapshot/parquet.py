@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,11 @@ def text_bytes(path: Path, limit: int) -> int:
     """
     with _open(path) as file:
         total = int(file.metadata.num_rows) * (_ROW + _CELL * len(file.schema_arrow))
-        batches = file.iter_batches(batch_size=batch_size(file.metadata))
-        while total <= limit:
-            try:
-                total += sum(_length(column) for column in next(batches).columns)
-            except StopIteration:
-                break
-            except (pa.ArrowException, OSError):  # `read_rows` reports the faulty rows
-                break
+        with suppress(pa.ArrowException, OSError):  # `read_rows` reports the faulty rows
+            for batch in file.iter_batches(batch_size=batch_size(file.metadata)):
+                total += sum(map(_length, batch.columns))
+                if total > limit:
+                    break
     return total
 
 

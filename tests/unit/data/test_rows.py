@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from components.artifacts.rows import in_order, read_rows, row_hash, write_rows
+from components.artifacts.rows import canonical, in_order, read_rows, write_rows
 from components.core.errors import NotFound, RetuneError
 
 FRAME = pd.DataFrame({"id": ["1", "2"], "text": ["a", None], "label": ["NA", ""]})
@@ -39,8 +39,8 @@ def test_missing_or_damaged_file_names_the_fix(tmp_path: Path) -> None:
 
 
 def test_null_and_empty_text_are_different_rows() -> None:
-    assert row_hash(["a", None]) != row_hash(["a", ""]) != row_hash(["a", "null"])
-    assert row_hash(["a", "b,c"]) != row_hash(["a,b", "c"])
+    assert canonical(["a", None]) != canonical(["a", ""]) != canonical(["a", "null"])
+    assert canonical(["a", "b,c"]) != canonical(["a,b", "c"])
 
 
 def test_canonical_columns_come_first() -> None:

@@ -6,8 +6,8 @@ only; HF_TOKEN gives access to private datasets.
 
 import logging
 import re
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from components.core.errors import BadParams, BadSource
 from components.data.hub import hub_errors
@@ -32,7 +32,12 @@ def fetch(request: SourceRequest, folder: Path) -> FetchedFiles:
         BadSource: the dataset does not exist, is not cached while the hub is offline, or has no data files.
         Unavailable: the hub is unreachable.
     """
-    parts = _parse(request)
+    parts = _ADDRESS.fullmatch(request.location)
+    if parts is None:
+        raise BadParams(
+            f"params.yaml: snapshot.source {request.address}: expected hub://ORG/NAME@REVISION, or hub://ORG/NAME@REVISION#FILES with a "
+            "glob; the revision (a commit, tag or branch) is required"
+        )
     pattern = parts["files"] or ""
     with hub_errors(f"{request.address}:", BadSource):
         commit, home = _download(request, parts["repository"], parts["revision"], _download_patterns(pattern))
@@ -53,16 +58,6 @@ def describe(request: SourceRequest) -> str:
     return f"{len(fetched.files)} file(s) of {fetched.source}, {sum(path.stat().st_size for path in fetched.files) / 2**20:.1f} MiB"
 
 
-def _parse(request: SourceRequest) -> re.Match[str]:
-    match = _ADDRESS.fullmatch(request.location)
-    if match is None:
-        raise BadParams(
-            f"params.yaml: snapshot.source {request.address}: expected hub://ORG/NAME@REVISION, or hub://ORG/NAME@REVISION#FILES with a "
-            "glob; the revision (a commit, tag or branch) is required"
-        )
-    return match
-
-
 def _download_patterns(pattern: str) -> list[str]:
     """Return the glob patterns of the data files to download."""
     if pattern:
@@ -80,15 +75,11 @@ def _download(request: SourceRequest, repository: str, revision: str, patterns: 
     if not _COMMIT.fullmatch(revision) and not is_offline_mode():
         # Resolve the branch first: if the hub is unreachable, snapshot_download would silently use the last cached commit.
         revision = str(HfApi(token=token).repo_info(repository, repo_type="dataset", revision=revision).sha)
-    options: dict[str, Any] = {
-        "repo_type": "dataset",
-        "revision": revision,
-        "cache_dir": request.environment.get("HF_HUB_CACHE"),
-        "token": token,
-    }
-    home: str = snapshot_download(repository, allow_patterns=patterns, **options)
+    cache = request.environment.get("HF_HUB_CACHE")
+    download = partial(snapshot_download, repository, repo_type="dataset", revision=revision, cache_dir=cache, token=token)
+    home = str(download(allow_patterns=patterns))
     try:
-        snapshot_download(repository, allow_patterns=list(CARDS), **options)
+        download(allow_patterns=list(CARDS))
     except LocalEntryNotFoundError:
         if not is_offline_mode():
             raise

@@ -59,7 +59,9 @@ def fetch(request: SourceRequest, folder: Path) -> FetchedFiles:
         listed = list_objects(client, bucket, pattern)
         objects = _choose(request, listed, pattern)
         file_format = format_of([PurePosixPath(item.key) for item in objects], request.address)
-        _check_disk_space(request, objects, folder)
+        size, free = sum(item.size for item in objects), shutil.disk_usage(folder).free
+        if size > free:
+            raise Unavailable(f"{request.address} has {size / 2**20:,.0f} MiB, but only {free / 2**20:,.0f} MiB are free in {folder}")
         files = {}
         for number, item in enumerate(objects):
             path = folder / f"{number:06}{PurePosixPath(item.key).suffix.lower()}"  # a key may contain characters that file names cannot
@@ -73,7 +75,7 @@ def fetch(request: SourceRequest, folder: Path) -> FetchedFiles:
         if (now := _choose(request, list_objects(client, bucket, pattern), pattern)) != objects:
             changed = sorted({item.key for item in {*now} ^ {*objects}})
             raise SourceChanged(f"{request.address} was changed while it was read: s3://{bucket}/{changed[0]}")
-    log.info("downloaded %d objects of %s, %.1f MB", len(objects), request.address, sum(item.size for item in objects) / 1e6)
+    log.info("downloaded %d objects of %s, %.1f MB", len(objects), request.address, size / 1e6)
     return FetchedFiles(files, request.address, file_format, cards)
 
 
@@ -131,12 +133,6 @@ def _cards(listed: list[Object], chosen: list[Object]) -> list[Object]:
     return sorted(cards, key=lambda item: (above.index(PurePosixPath(item.key).parent), item.key))
 
 
-def _check_disk_space(request: SourceRequest, objects: list[Object], folder: Path) -> None:
-    size, free = sum(item.size for item in objects), shutil.disk_usage(folder).free
-    if size > free:
-        raise Unavailable(f"{request.address} has {size / 2**20:,.0f} MiB, but only {free / 2**20:,.0f} MiB are free in {folder}")
-
-
 @contextmanager
 def _client(request: SourceRequest) -> Iterator[Any]:
     """Yield a boto3 client and translate its errors; without causes, because the URL of an endpoint may contain a password."""
@@ -169,7 +165,6 @@ def _reraise_cancelled(caught_exception: Exception | None = None, **_: object) -
 
 
 def _response_error(request: SourceRequest, endpoint: str, response: Mapping[str, Any]) -> RetuneError:
-    """Return the error for an error response of the endpoint."""
     code, status = response["Error"]["Code"], response["ResponseMetadata"].get("HTTPStatusCode", 0)
     message = f"{endpoint} answers {code}, {response['Error'].get('Message') or status}"
     if code in _CHANGED:
@@ -184,7 +179,6 @@ def _response_error(request: SourceRequest, endpoint: str, response: Mapping[str
 
 
 def _client_error(request: SourceRequest, error: Exception) -> RetuneError:
-    """Return the error for a failure of the client."""
     from botocore import exceptions
 
     transient = exceptions.ConnectionError, exceptions.HTTPClientError, exceptions.IncompleteReadError, exceptions.FlexibleChecksumError

@@ -62,11 +62,17 @@ def describe(request: SourceRequest) -> str:
 @contextmanager
 def _execute(request: SourceRequest) -> Iterator["CursorResult[Any]"]:
     """Yield the result of the query in a read-only transaction that is rolled back."""
-    from components.data.sql import connect, url_of
+    from components.data.sql import connect, url_of, variable_of
 
-    variable, query = _variable(request), request.settings.query
+    query = request.settings.query
+    if not _NAME.fullmatch(request.location):
+        raise BadParams(
+            "params.yaml: snapshot.source: expected sql://NAME with a name of letters, digits, - and _, found something else. Set the "
+            "URL of the database in the environment variable RETUNE_SQL_NAME, never in params.yaml"
+        )
     if query is None:
         raise BadParams(f"params.yaml: snapshot.query is missing for {request.address}: expected a SELECT")
+    variable = variable_of(request.location)
     url = url_of(variable, request.environment)
     with connect(request.address, variable, url, action="snapshot.query") as connection:
         for statement in _SETUP_STATEMENTS.get(connection.dialect.name, ()):
@@ -74,17 +80,6 @@ def _execute(request: SourceRequest) -> Iterator["CursorResult[Any]"]:
         # Without parameters, percent signs and colons are literal.
         with connection.execution_options(stream_results=True, no_parameters=True).exec_driver_sql(query) as result:
             yield result
-
-
-def _variable(request: SourceRequest) -> str:
-    from components.data.sql import variable_of
-
-    if not _NAME.fullmatch(request.location):
-        raise BadParams(
-            "params.yaml: snapshot.source: expected sql://NAME with a name of letters, digits, - and _, found something else. Set the "
-            "URL of the database in the environment variable RETUNE_SQL_NAME, never in params.yaml"
-        )
-    return variable_of(request.location)
 
 
 def _columns(request: SourceRequest, result: "CursorResult[Any]") -> list[str]:
@@ -122,7 +117,6 @@ def _write(result: "CursorResult[Any]", columns: Sequence[str], path: Path, faul
 
 
 def _text(value: Any, column: str, row: int, faults: Faults) -> str | None:
-    """Return a value as the text of a cell."""
     try:
         text = as_text(value)
         if text is not None and "\0" in text:
