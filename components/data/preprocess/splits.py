@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache, partial
+from itertools import permutations
 
 import pandas as pd
 
@@ -32,9 +34,8 @@ def split_of(seed: int, key: str, test_share: float, validation_share: float) ->
 
 def assign_splits(groups: Iterable[str], seed: int, test_share: float, validation_share: float) -> list[str]:
     """Return the split of each group in `groups`."""
-    keys = list(groups)
-    splits = {key: split_of(seed, key, test_share, validation_share) for key in set(keys)}
-    return [splits[key] for key in keys]
+    split = cache(partial(split_of, seed, test_share=test_share, validation_share=validation_share))
+    return [split(group) for group in groups]
 
 
 def has_given_splits(rows: pd.DataFrame) -> bool:
@@ -66,12 +67,9 @@ def split_leaks(rows: pd.DataFrame, removed: pd.DataFrame) -> list[str]:
     splits = rows.set_index("id")["split"]
     twins = removed[removed["duplicate_of"].notna()]
     kept_in = splits.reindex(twins["duplicate_of"]).to_numpy()
-    for other in SPLITS:
-        for split in SPLITS:
-            if split != other and (count := int(((twins["split"] == split) & (kept_in == other)).sum())):
-                warnings.append(
-                    f"the given splits leak: {count} rows of {split} were removed because {other} has the same or a similar text"
-                )
+    for other, split in permutations(SPLITS, 2):
+        if count := int(((twins["split"] == split) & (kept_in == other)).sum()):
+            warnings.append(f"the given splits leak: {count} rows of {split} were removed because {other} has the same or a similar text")
     if lost := int((removed["split"] == "test").sum()):
         warnings.append(f"{lost} of {int((splits == 'test').sum())} given test rows were removed as copies or for their labels")
     shared = rows[~rows["id"].isin(removed["id"])].groupby("group")["split"].nunique()
@@ -101,7 +99,6 @@ def check_splits(rows: pd.DataFrame, removed: pd.DataFrame, classes: bool = True
 
 
 def _class_fault(rows: pd.DataFrame) -> str | None:
-    """Return the fault of the rows of one label, if any."""
     label, groups = rows["label"].iloc[0], rows["group"].nunique()
     size = f"{label!r} has {groups} group{'s' if groups != 1 else ''} ({len(rows)} rows)"
     if groups < len(SPLITS):

@@ -9,7 +9,7 @@ The same rows in any order give the same bytes.
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -70,13 +70,29 @@ def preprocess(
     )
     parts = {split: _part(kept, split) for split in SPLITS}
     spec = spec.model_copy(update={"options": {**spec.options, **plugin.fit_options(parts["train"])}})
-    lengths = token_lengths(plugin.lengths(kept, tokenizers[MAIN]), preprocess.max_length, plugin.splits_long_rows)
-    profile = build_profile(report.snapshot, len(rows), parts, removed, plugin, spec.labels, lengths, preprocess.warn_cut_share)
-    warnings = (*profile.warnings, *_split_warnings(rows, kept, removed))
-    profile = profile.model_copy(update={"split_by": split_by(rows, preprocess, report.grouped), "warnings": warnings})
-    for warning in profile.warnings:
+    tokens = token_lengths(plugin.lengths(kept, tokenizers[MAIN]), preprocess.max_length, plugin.splits_long_rows)
+    splits = {name: _split_profile(part, plugin.label_counts(part), spec.labels) for name, part in parts.items()}
+    warnings = (*_content_warnings(splits, tokens, preprocess.warn_cut_share), *_split_warnings(rows, kept, removed))
+    for warning in warnings:
         log.warning("%s", warning)
-    profile = profile.model_copy(update={"warnings": (*report.warnings, *profile.warnings)})  # validation has logged the former
+    reasons = removed["reason"].value_counts()
+    profile = Profile(
+        snapshot=report.snapshot,
+        rows_in=len(rows),
+        kept=len(kept),
+        exact_duplicates=int(reasons.get(duplicates.EXACT, 0)),
+        near_duplicates=int(reasons.get(duplicates.NEAR, 0)),
+        conflicting=int(reasons.get(duplicates.CONFLICTING, 0)),
+        split_by=split_by(rows, preprocess, report.grouped),
+        pseudo=pseudo_labels.by_version(parts["train"]),
+        pseudo_removed={reason: int(reasons[reason]) for reason in pseudo_labels.REASONS if reason in reasons},
+        labels=spec.labels,
+        splits=splits,
+        tokens=tokens,
+        test_digest=digest_rows(parts["test"]),
+        learn_digest=digest_rows(parts["train"], parts["validation"]),
+        warnings=(*report.warnings, *warnings),  # validation has logged the former
+    )
     if preprocess.augment_copies:
         unseen = pd.concat([parts["test"], parts["validation"]], ignore_index=True)
         parts["train"] = augment.add_noisy_copies(parts["train"], unseen, preprocess, plugin)
@@ -157,41 +173,6 @@ def token_lengths(lengths: npt.NDArray[np.int64], max_length: int, in_parts: boo
     )
 
 
-def build_profile(
-    snapshot: str,
-    rows_in: int,
-    parts: dict[str, pd.DataFrame],
-    removed: pd.DataFrame,
-    task: tasks.Task,
-    labels: tuple[str, ...],
-    tokens: TokenLengths,
-    warn_above: float,
-) -> Profile:
-    """Return the profile of the rows, with warnings to read before training."""
-    reasons = removed["reason"].value_counts()
-    splits = {name: _split_profile(rows, task.label_counts(rows), labels) for name, rows in parts.items()}
-    warnings = [f"no row of the label {label!r} is in validation" for label in labels if _missing_in_validation(label, splits)]
-    if tokens.cut_share > warn_above:
-        share = f"{tokens.cut_share:.1%} of the rows are cut at {tokens.max_length} tokens, above {warn_above:.1%}"
-        warnings.append(f"{share}; raise preprocess.max_length (99 % of the rows have {tokens.quantiles['p99']} tokens or fewer)")
-    return Profile(
-        snapshot=snapshot,
-        rows_in=rows_in,
-        kept=sum(split.rows for split in splits.values()),
-        exact_duplicates=int(reasons.get(duplicates.EXACT, 0)),
-        near_duplicates=int(reasons.get(duplicates.NEAR, 0)),
-        conflicting=int(reasons.get(duplicates.CONFLICTING, 0)),
-        pseudo=pseudo_labels.by_version(parts["train"]),
-        pseudo_removed={reason: int(reasons[reason]) for reason in pseudo_labels.REASONS if reason in reasons},
-        labels=labels,
-        splits=splits,
-        tokens=tokens,
-        test_digest=digest_rows(parts["test"]),
-        learn_digest=digest_rows(parts["train"], parts["validation"]),
-        warnings=tuple(warnings),
-    )
-
-
 def digest_rows(*tables: pd.DataFrame) -> str:
     """Return a sha256 over id, group, text and label of every row, table by table."""
     digest = hashlib.sha256()
@@ -209,7 +190,6 @@ def _part(kept: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def _split_warnings(rows: pd.DataFrame, kept: pd.DataFrame, removed: pd.DataFrame) -> list[str]:
-    """Return warnings about the splits of the data."""
     both = pd.concat([kept[["id", "split"]], removed[["id", "split"]]], ignore_index=True)
     warnings = split_leaks(rows.drop(columns="split", errors="ignore").merge(both, on="id", validate="1:1"), removed)
     if "split" in rows and GIVEN_SPLIT not in rows:
@@ -218,9 +198,13 @@ def _split_warnings(rows: pd.DataFrame, kept: pd.DataFrame, removed: pd.DataFram
     return warnings
 
 
-def _missing_in_validation(label: str, splits: Mapping[str, SplitProfile]) -> bool:
-    """Return whether a label of other splits is missing in validation; a tag scheme may define labels that no row has."""
-    return not splits["validation"].labels[label] and any(split.labels[label] for split in splits.values())
+def _content_warnings(splits: Mapping[str, SplitProfile], tokens: TokenLengths, warn_above: float) -> Iterator[str]:
+    for label, rows in splits["validation"].labels.items():
+        if not rows and any(split.labels[label] for split in splits.values()):  # a tag scheme may define labels that no row has
+            yield f"no row of the label {label!r} is in validation"
+    if tokens.cut_share > warn_above:
+        share = f"{tokens.cut_share:.1%} of the rows are cut at {tokens.max_length} tokens, above {warn_above:.1%}"
+        yield f"{share}; raise preprocess.max_length (99 % of the rows have {tokens.quantiles['p99']} tokens or fewer)"
 
 
 def _validated(folder: Path, columns: tuple[str, ...]) -> pd.DataFrame:

@@ -15,10 +15,10 @@ import pandas as pd
 from components.artifacts.manifest import SnapshotManifest
 from components.artifacts.rows import GIVEN_SPLIT, MARKS, in_order, verify
 from components.core.atomic import aside, swap
-from components.core.errors import BadSource, NotFound
+from components.core.errors import BadSource, NotFound, Unavailable
+from components.data.snapshot import parquet
 from components.data.snapshot.bucket_sort import Buckets, write_parts
 from components.data.snapshot.decoding import special_file_type
-from components.data.snapshot.disk_space import check_disk_space
 from components.data.snapshot.features import ColumnType, class_names_from_cards
 from components.data.snapshot.given_splits import split_of, splits_of_files
 from components.data.snapshot.read_errors import LONGEST_CELL, Faults, readable, short_list, short_repr
@@ -30,6 +30,7 @@ from components.data.snapshot.tables import READERS, format_of, name_columns, sa
 log = logging.getLogger(__name__)
 
 _REPORT_EVERY = 10_000  # rows
+_SMALL = 256 << 20  # bytes that a Parquet file of any size may expand to
 _FILE_NAME = "(the file's name)"  # the source column of `given_split` in the manifest
 _IDENTITY = ("id", "group", "label")
 _WITH_POINT = re.compile(r"(-?\d+)\.0+")
@@ -154,7 +155,7 @@ def _sort_rows(
 ) -> tuple[dict[str, str], Buckets]:
     """Return the source's name of each canonical column, and all rows in buckets below `folder`."""
     by_file = read_all_columns(fetched, snapshot)
-    check_disk_space(fetched, snapshot, folder.parent)
+    _check_disk_space(fetched, snapshot, folder.parent)
     first, first_name = next(iter(fetched.files.items()))
     present = list(dict.fromkeys([*by_file[first], *(name for columns in by_file.values() for name in columns)]))
     columns = name_columns(first_name, present, snapshot, required)
@@ -176,6 +177,28 @@ def _sort_rows(
     if not buckets.rows:
         raise BadSource(f"{', '.join(list(fetched.files.values())[:3])}: a header and no rows; expected at least one row")
     return columns, buckets
+
+
+def _check_disk_space(fetched: FetchedFiles, snapshot: SnapshotParams, folder: Path) -> None:
+    """Check from the metadata that the rows of all files fit into `folder`, and that no Parquet file expands beyond `max_growth`."""
+    free, needed = shutil.disk_usage(folder).free, 0
+    for path, name in fetched.files.items():
+        size = path.stat().st_size
+        if _reader(path) is not parquet:
+            needed += size // 2  # UTF-16 text is half as long in UTF-8
+            continue
+        limit = max(_SMALL, size * snapshot.max_growth)
+        user_file = fetched.format == "parquet"  # the rows of a database are in a file that Retune wrote
+        text = parquet.text_bytes(path, min(limit, free) if user_file else free)
+        if user_file and text > limit:
+            raise BadSource(
+                f"{name}: {size:,} bytes expand to more than {limit / 2**20:,.0f} MiB of rows; expected at most {snapshot.max_growth:,} "
+                "times the file's size. If that is right, raise snapshot.max_growth"
+            )
+        needed += text
+    if needed > free:
+        sizes = f"need at least {needed / 2**20:,.0f} MiB, but only {free / 2**20:,.0f} MiB are free in {folder.parent}"
+        raise Unavailable(f"the rows of {fetched.source} {sizes}")
 
 
 def _read_rows(

@@ -427,7 +427,7 @@ def test_messages_with_many_or_long_names_are_short(tmp_path: Path) -> None:
 
 
 def test_parquet_that_expands_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.data.snapshot.disk_space._SMALL", 1 << 20)
+    monkeypatch.setattr("components.data.snapshot.take._SMALL", 1 << 20)
     pq.write_table(pa.table({"text": ["a" * 1000] * 20_000, "label": ["x"] * 20_000}), tmp_path / "bomb.parquet")
 
     with pytest.raises(BadSource, match=r"bomb\.parquet: .* bytes expand to more than .* MiB of rows.*snapshot\.max_growth"):
@@ -439,7 +439,7 @@ def test_parquet_that_expands_too_much_is_refused(tmp_path: Path, monkeypatch: p
 def test_full_disk_is_detected_before_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     write_csv(tmp_path / "rows.csv")
     pq.write_table(pa.table({"text": ["a"] * 50, "label": ["x"] * 50}), tmp_path / "rows.parquet")
-    monkeypatch.setattr("components.data.snapshot.disk_space.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 9))
+    monkeypatch.setattr("components.data.snapshot.take.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 9))
 
     with pytest.raises(Unavailable, match=rf"the rows of {name} need at least .*, but only 0 MiB are free"):
         take(tmp_path, name)

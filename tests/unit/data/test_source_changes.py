@@ -141,7 +141,7 @@ def rename_a_column(path: Path) -> None:
 
 @pytest.mark.parametrize("extension", ["csv", "parquet"])
 @pytest.mark.parametrize("change", [cut, empty, rename_a_column, Path.unlink])
-@pytest.mark.parametrize("after", ["warn_of_types", "check_disk_space"])
+@pytest.mark.parametrize("after", ["warn_of_types", "_check_disk_space"])
 def test_change_after_the_header_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extension: str, change: Callable[[Path], None], after: str
 ) -> None:
