@@ -1,4 +1,4 @@
-"""`data/raw/manifest.json` and `data/base/manifest.json`: the content of a snapshot, with hashes."""
+"""`manifest.json` in data/raw and data/base, and `adapter.json` in models/trained/adapter: the files of a folder, with hashes."""
 
 from pathlib import Path
 
@@ -44,6 +44,21 @@ class BaseManifest(Artifact):
     parts: tuple[FilePart, ...]
     digest: str
     taken_at: str
+
+
+class AdapterManifest(Artifact):
+    """A model stored as base and adapter: identifies the base, and verifies the merged model.
+
+    `source` and `base` are copied from `data/base/manifest.json`; `weights_sha256` is the hash of the merged model.safetensors; `files`
+    maps the path of each other file in its folder to its sha256.
+    """
+
+    FILE = "adapter.json"
+
+    source: str
+    base: tuple[FilePart, ...]
+    weights_sha256: str
+    files: dict[str, str]
 
 
 def base_folder(base: Path, name: str) -> Path:

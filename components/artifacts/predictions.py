@@ -100,20 +100,16 @@ class Predictions:
         if not path.exists():
             raise NotFound(f"{path} is missing: `dvc repro evaluate` writes it")
         try:
-            return cls._read(path)
+            table = pq.read_table(path)
+            labels = tuple(json.loads((table.schema.metadata or {})[LABELS]))
+            columns = ("id", "group", "expected", "predicted")
+            ids, groups, expected, predicted = (np.array(table.column(name).to_pylist(), dtype=np.str_) for name in columns)
+            probabilities = np.array(table.column("probabilities").to_pylist(), dtype=np.float64).reshape(len(table), len(labels))
+            measured = {name: table.column(f"{MEASURED}{name}").to_numpy() for name in measured_of(table.column_names)}
+            return cls(ids, groups, expected, predicted, probabilities, labels, measured)
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise NotFound(f"{path} is damaged ({reason}): delete it; `dvc checkout` or `dvc repro evaluate` restores it") from None
-
-    @classmethod
-    def _read(cls, path: Path) -> "Predictions":
-        table = pq.read_table(path)
-        labels = tuple(json.loads((table.schema.metadata or {})[LABELS]))
-        columns = ("id", "group", "expected", "predicted")
-        ids, groups, expected, predicted = (np.array(table.column(name).to_pylist(), dtype=np.str_) for name in columns)
-        probabilities = np.array(table.column("probabilities").to_pylist(), dtype=np.float64).reshape(len(table), len(labels))
-        measured = {name: table.column(f"{MEASURED}{name}").to_numpy() for name in measured_of(table.column_names)}
-        return cls(ids, groups, expected, predicted, probabilities, labels, measured)
 
 
 Output = TypeVar("Output", ModelOutput, Predictions)

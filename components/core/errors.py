@@ -1,17 +1,5 @@
 """The errors reported to users; kept small and stable, since every stage depends on this file.
 
-    RetuneError              exit code 1
-    ├── BadInput             exit code 2: unusable input; a retry does not help
-    │   ├── BadParams        a setting is unknown, of the wrong type, or contradicts another
-    │   ├── BadSource        the data file cannot be read as a table
-    │   ├── BadData          the table can be read but not be trained on
-    │   └── BadModel         a base or packaged model cannot or must not be loaded
-    ├── NotFound             the output of an earlier step is missing; the message names the command
-    ├── SelfTestFailed       the gates misjudge models with known results; there is no verdict
-    ├── StageFailed          a DVC stage failed; carries the stage's own message
-    ├── Unavailable          exit code 75: a resource is busy or unreachable; the only error worth a retry
-    └── Cancelled            exit code 130: a person or a scheduler ended the run
-
 A message states what was expected, what was found, and where. Faults of one file are collected and raised once.
 Quoted text may have any length and content: every message is shortened and made printable here.
 """
@@ -32,7 +20,7 @@ class RetuneError(Exception):
 
 
 class BadInput(RetuneError):
-    """The user's input cannot be used."""
+    """The user's input cannot be used; a retry does not help."""
 
     exit_code = 2
 
@@ -50,23 +38,23 @@ class BadData(BadInput):
 
 
 class BadModel(BadInput):
-    """A model cannot or must not be loaded."""
+    """A base or packaged model cannot or must not be loaded."""
 
 
 class NotFound(RetuneError):
-    """The output of an earlier step is missing."""
+    """The output of an earlier step is missing; the message names the command that writes it."""
 
 
 class SelfTestFailed(RetuneError):
-    """The gates misjudge models with known results."""
+    """The gates misjudge models with known results; there is no verdict."""
 
 
 class StageFailed(RetuneError):
-    """A DVC stage failed."""
+    """A DVC stage failed; contains the stage's own message."""
 
 
 class Unavailable(RetuneError):
-    """A resource is busy or unreachable; a retry can succeed."""
+    """A resource is busy or unreachable; the only error for which a retry can succeed."""
 
     exit_code = 75
 

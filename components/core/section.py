@@ -203,16 +203,13 @@ def _fields_at(section: type[BaseModel], path: tuple[int | str, ...]) -> list[st
     return [field.alias or name for name, field in section.model_fields.items()]
 
 
-class _Short(Repr):
-    """Shows a value in about 80 characters and reads only the part of it that is shown."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel, self.maxlist, self.maxdict, self.maxtuple, self.maxset = 2, 5, 5, 5, 5
-        self.maxstring = self.maxlong = self.maxother = 80
+# Shows a value in about 80 characters and reads only the part of it that is shown.
+_REPR = Repr()
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict, _REPR.maxtuple, _REPR.maxset = 2, 5, 5, 5, 5
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 80
 
 
 def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a mapping with {', '.join(str(key)[:80] for key in islice(value, 20)) or 'no keys'}{', …' * (len(value) > 20)}"
-    return shorten(_Short().repr(value), 80)
+    return shorten(_REPR.repr(value), 80)

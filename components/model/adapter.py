@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.artifacts.adapter_manifest import AdapterManifest
-from components.artifacts.manifest import BaseManifest, FilePart
+from components.artifacts.manifest import AdapterManifest, BaseManifest, FilePart
 from components.artifacts.rows import verify
 from components.artifacts.training import ModelSpec
 from components.core.errors import BadModel, RetuneError

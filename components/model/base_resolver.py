@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from components.artifacts.adapter_manifest import AdapterManifest
-from components.artifacts.manifest import OTHERS, FilePart
+from components.artifacts.manifest import OTHERS, AdapterManifest, FilePart
 from components.core.errors import BadModel, RetuneError, first_line
 from components.core.hashing import digest_file
 

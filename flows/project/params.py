@@ -16,9 +16,9 @@ from components.core.documents import parse_yaml
 from components.core.errors import BadParams
 from components.core.section import OpenSection, Section, did_you_mean
 from components.data.base_model import BaseParams
-from components.data.preprocess import PreprocessParams, check_copies
+from components.data.preprocess.settings import PreprocessParams, check_copies
 from components.data.snapshot import SnapshotParams
-from components.data.validate import ValidateParams, check_label_map
+from components.data.validate.settings import ValidateParams, check_label_map
 from components.evaluation.evaluate import EvaluateParams
 from components.evaluation.metric_set import decidable_metrics
 from components.gates import GatesParams

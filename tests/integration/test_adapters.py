@@ -15,8 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from components.artifacts.adapter_manifest import AdapterManifest
-from components.artifacts.manifest import BaseManifest
+from components.artifacts.manifest import AdapterManifest, BaseManifest
 from components.artifacts.verdict import Outcome
 from components.core.errors import BadModel
 from components.core.hashing import digest_folder

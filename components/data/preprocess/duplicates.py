@@ -35,7 +35,7 @@ def exact(rows: pd.DataFrame, same: Sequence[str] = ("text",)) -> pd.DataFrame:
     ranked = _ranked(rows)
     kept = ranked.groupby(list(same), sort=False)["id"].transform("first")
     copies = ranked[ranked["id"] != kept]
-    return as_removed(copies["id"].tolist(), EXACT, kept[copies.index].tolist()).sort_values("id", ignore_index=True)
+    return as_removed(copies["id"].tolist(), EXACT, kept[copies.index].tolist())
 
 
 def crossing(rows: pd.DataFrame) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def crossing(rows: pd.DataFrame) -> pd.DataFrame:
     ranked = _ranked(rows)
     first = ranked.groupby("text", sort=False)[["id", "rank"]].transform("first")
     late = ranked[ranked["rank"] > first["rank"]]
-    return as_removed(late["id"].tolist(), EXACT, first["id"][late.index].tolist()).sort_values("id", ignore_index=True)
+    return as_removed(late["id"].tolist(), EXACT, first["id"][late.index].tolist())
 
 
 def near(rows: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -68,5 +68,6 @@ def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_removed(ids: list[str], reason: str, duplicate_of: Sequence[str | None]) -> pd.DataFrame:
-    """Return the rows `ids` as a table of id, reason, duplicate_of."""
-    return pd.DataFrame({"id": ids, "reason": [reason] * len(ids), "duplicate_of": duplicate_of}, dtype=str)
+    """Return the rows `ids` as a table of id, reason, duplicate_of, ordered by id."""
+    rows = pd.DataFrame({"id": ids, "reason": [reason] * len(ids), "duplicate_of": duplicate_of}, dtype=str)
+    return rows.sort_values("id", ignore_index=True)

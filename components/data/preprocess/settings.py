@@ -29,17 +29,12 @@ class PreprocessParams(Section):
     augment_seed: int = Field(7, ge=0, lt=2**63, description="of the noise")
 
     @model_validator(mode="after")
-    def _check_augmentation(self) -> Self:
+    def _check_consistency(self) -> Self:
         fields = type(self).model_fields
         for name in ("augment_noise", "augment_seed"):
             if not self.augment_copies and getattr(self, name) != fields[name].default:
                 raise ValueError(f"{name} needs augment_copies above 0, found {getattr(self, name)} with augment_copies 0")
-        return self
-
-    @model_validator(mode="after")
-    def _check_shares(self) -> Self:
-        if self.test_share + self.validation_share >= 1:
-            total = self.test_share + self.validation_share
+        if (total := self.test_share + self.validation_share) >= 1:
             raise ValueError(f"test_share and validation_share must sum to less than 1, found {total:g}")
         return self
 

@@ -4,6 +4,7 @@ import csv
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -188,7 +189,6 @@ def _csv_fault(message: str, lines: list[str]) -> str:
 
 
 def _nameless(number: int, width: int) -> str:
-    """Return a hint on why a column has no name."""
     if number == 1:
         return "; if it is the row number that pandas writes, write the file with index=False, or give the column a name"
     return "; if every line ends with a delimiter, remove it" if number == width else ""
@@ -222,9 +222,6 @@ def _width(line: str, delimiter: str) -> int:
 
 def _row_at(path: Path, line: int, snapshot: SnapshotParams) -> str:
     """Return which row contains a line: with line ends inside quotes, row and line numbers differ."""
-    row = -1
-    for record in _records(path, snapshot, Faults(path), errors="replace"):
-        if record.first > line:
-            break
-        row += 1
+    records = _records(path, snapshot, Faults(path), errors="replace")
+    row = sum(1 for _ in takewhile(lambda record: record.first <= line, records)) - 1
     return f"row {row} (line {line})" if row > 0 else f"the header (line {line})"

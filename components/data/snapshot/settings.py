@@ -27,9 +27,7 @@ class SnapshotParams(Section):
         "none: quotes are text. None: double, and a file in which quotes seem to be text is refused",
     )
     split_column: str | None = Field(
-        default=None,
-        min_length=1,
-        description="the source column with the split of a row: train, validation or test. None: use the names of files",
+        None, min_length=1, description="the source column with the split of a row: train, validation or test. None: use the names of files"
     )
     split_files: bool = Field(default=True, description="whether files named train, validation and test set the split of their rows")
     class_labels: Literal["names", "numbers"] = Field(

@@ -21,18 +21,13 @@ def add_ids_and_groups(frame: pd.DataFrame, texts: Sequence[str]) -> pd.DataFram
     """
     identity = {}
     if "id" not in frame:
-        hashes = hash_texts(frame, texts)
+        columns = [frame[name].fillna("") for name in texts]
+        hashes = [text_key(*cells) for cells in zip(*columns, strict=True)]  # equal for texts that differ only in Unicode form
         identity = {"id": generate_ids(frame, hashes), "group": hashes}
     elif "group" not in frame:
         identity = {"group": frame["id"].tolist()}
     frame = frame.assign(**{name: values for name, values in identity.items() if name not in frame})
     return frame[in_order(list(frame.columns))]
-
-
-def hash_texts(frame: pd.DataFrame, texts: Sequence[str]) -> list[str]:
-    """Return the hash of each row's text; equal for texts that differ only in Unicode form."""
-    columns = [["" if pd.isna(cell) else cell for cell in frame[name]] for name in texts]
-    return [text_key(*cells) for cells in zip(*columns, strict=True)]
 
 
 def generate_ids(frame: pd.DataFrame, hashes: Sequence[str]) -> list[str]:

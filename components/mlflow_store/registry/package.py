@@ -18,7 +18,7 @@ from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Map
 
 import components
-from components.artifacts.adapter_manifest import AdapterManifest
+from components.artifacts.manifest import AdapterManifest
 from components.artifacts.predictions import Predictions
 from components.artifacts.rows import read_rows
 from components.artifacts.training import ModelSpec

@@ -14,8 +14,8 @@ from components.artifacts.rows import AUGMENTED, read_rows, write_rows
 from components.core.errors import BadData, BadParams
 from components.core.hashing import digest_folder
 from components.core.similarity import closest
-from components.data.preprocess import PreprocessParams
 from components.data.preprocess.augment import add_noisy_copies
+from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.step import prepare, preprocess
 from components.evaluation.evaluate import EvaluateParams, evaluate
 from components.mlflow_store.tracking.rows import write_rows as list_rows

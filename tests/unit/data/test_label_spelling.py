@@ -9,8 +9,8 @@ import pytest
 from components.artifacts.predictions import PROBABILITY, ModelOutput, Predictions, relabelled
 from components.core.errors import BadParams
 from components.core.text import canonical_label, label_reader
-from components.data.validate import ValidateParams
 from components.data.validate.label_spelling import merge_label_spellings
+from components.data.validate.settings import ValidateParams
 from components.judge import verdict_key
 from components.model import tasks
 from flows.pipeline.evidence import outside_digests

@@ -11,12 +11,13 @@ from components.artifacts.training import ModelSpec
 from components.artifacts.validation import Check, ValidationReport
 from components.core.errors import BadData, BadModel, BadParams, NotFound
 from components.core.hashing import digest_folder
-from components.data.preprocess import PreprocessParams, duplicates
+from components.data.preprocess import duplicates
+from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.splits import assign_splits, hash_fraction
 from components.data.preprocess.step import prepare, preprocess, split_by
 from components.data.snapshot import SnapshotParams, take_snapshot
-from components.data.validate import ValidateParams
 from components.data.validate.row_ids import add_ids_and_groups
+from components.data.validate.settings import ValidateParams
 from components.data.validate.step import validate
 from components.model import tasks
 from components.training.trainer.data import PreparedSplits

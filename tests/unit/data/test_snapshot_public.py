@@ -15,14 +15,14 @@ from datasets import ClassLabel, Dataset, Features, Sequence, Value
 from components.artifacts.profile import Profile
 from components.artifacts.rows import read_rows, read_snapshot
 from components.core.errors import BadParams, BadSource
-from components.data.preprocess import PreprocessParams
+from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.step import preprocess
 from components.data.snapshot import SnapshotParams, take_snapshot
 from components.data.snapshot.cells import as_text
 from components.data.snapshot.features import apply_class_names, class_names_from_cards
 from components.data.snapshot.given_splits import split_of, splits_of_files
-from components.data.validate import ValidateParams
 from components.data.validate.row_ids import COPY, SHARED, SUPERSEDED, resolve_shared_ids
+from components.data.validate.settings import ValidateParams
 from components.data.validate.step import validate
 from flows.pipeline.historical_data import read_set
 from flows.project.init_params import write_params

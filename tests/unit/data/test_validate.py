@@ -13,8 +13,8 @@ from components.artifacts.rows import read_rows, write_rows
 from components.artifacts.validation import Check, ValidationReport
 from components.core.errors import BadData, BadParams, NotFound, RetuneError
 from components.data.snapshot import SnapshotParams, take_snapshot
-from components.data.validate import ValidateParams
 from components.data.validate.row_ids import COPY, SHARED, add_ids_and_groups
+from components.data.validate.settings import ValidateParams
 from components.data.validate.step import validate
 
 pytestmark = pytest.mark.filterwarnings("ignore:module 'sre_.*' is deprecated:DeprecationWarning")  # Great Expectations imports them
@@ -344,7 +344,7 @@ def test_bad_settings_are_refused(settings: dict[str, object], expected: str) ->
 
 
 def test_settings_do_not_import_great_expectations() -> None:
-    code = "import sys, components.data.validate; sys.exit('great_expectations' in sys.modules)"
+    code = "import sys, components.data.validate.settings; sys.exit('great_expectations' in sys.modules)"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

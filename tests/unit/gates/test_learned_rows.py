@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from components.artifacts.verdict import Outcome
 from components.core.similarity import shingles, similar_pairs
 from components.core.text import normalise
-from components.data.preprocess import PreprocessParams
+from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.step import prepare
 from components.data.validate.row_ids import add_ids_and_groups
 from components.gates import Evidence, GatesParams, ReferenceModel, TrainingRows, measure_exposure, without_learned_rows

@@ -14,8 +14,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from components.artifacts.adapter_manifest import AdapterManifest
-from components.artifacts.manifest import BaseManifest, FilePart
+from components.artifacts.manifest import AdapterManifest, BaseManifest, FilePart
 from components.artifacts.training import ModelSpec
 from components.artifacts.tuning_result import TunedSettings
 from components.core.errors import BadModel, BadParams, NotFound

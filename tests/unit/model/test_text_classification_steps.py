@@ -11,10 +11,10 @@ from components.artifacts.training import ModelSpec
 from components.artifacts.tuning_result import TunedSettings
 from components.artifacts.validation import ValidationReport
 from components.core.section import OpenSection
-from components.data.preprocess import PreprocessParams
+from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.step import preprocess
 from components.data.snapshot import SnapshotParams, take_snapshot
-from components.data.validate import ValidateParams
+from components.data.validate.settings import ValidateParams
 from components.data.validate.step import validate
 from components.model import tasks
 from components.training.train import train

@@ -17,7 +17,7 @@ from components.artifacts.profile import Profile
 from components.artifacts.rows import read_rows
 from components.core.errors import BadParams, Unavailable
 from components.core.text import text_key
-from components.data.preprocess import PreprocessParams
+from components.data.preprocess.settings import PreprocessParams
 from components.gates.forgetting import Params as Forgetting
 from components.ledger import Entry
 from components.mlflow_store.registry import Version, versions

@@ -15,12 +15,13 @@ from components.artifacts.rows import pseudo_labelled, read_rows, read_snapshot,
 from components.artifacts.verdict import Outcome
 from components.core.errors import BadData, BadInput, BadParams, BadSource, NotFound
 from components.core.similarity import closest
-from components.data.preprocess import PreprocessParams, pseudo_labels
+from components.data.preprocess import pseudo_labels
+from components.data.preprocess.settings import PreprocessParams
 from components.data.preprocess.splits import check_splits
 from components.data.preprocess.step import prepare
 from components.data.snapshot import SnapshotParams, read_file, take_snapshot, write_file
-from components.data.validate import ValidateParams
 from components.data.validate.row_ids import SUPERSEDED, add_ids_and_groups
+from components.data.validate.settings import ValidateParams
 from components.data.validate.step import validate_rows
 from components.model import tasks
 from components.report import write_card

@@ -45,11 +45,9 @@ def find_files(root: Path, source: str) -> list[Path]:
     try:
         if special := special_file_type(path):
             raise BadSource(f"snapshot.source {path}: {special}{NOT_A_FILE}")
-        files, missing = _match_files(path, source)
+        files = _match_files(path, source)
     except OSError as error:
         raise BadSource(f"snapshot.source {path} cannot be read: {error.strerror or error}") from error
-    if not files:
-        raise BadSource(missing)
     format_of(files)
     return files
 
@@ -58,18 +56,18 @@ def _data_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if file.is_file() and file.suffix.lower() in FORMATS and file.name[0] not in "._")
 
 
-def _match_files(path: Path, source: str) -> tuple[list[Path], str]:
-    """Return the files, and the message if there are none."""
+def _match_files(path: Path, source: str) -> list[Path]:
     if path.is_dir():
-        files = _data_files(path) or [
-            file for folder in sorted(path.iterdir()) if folder.is_dir() and folder.name in _FOLDERS for file in _data_files(folder)
-        ]
+        folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and folder.name in _FOLDERS)
+        if files := _data_files(path) or [file for folder in folders for file in _data_files(folder)]:
+            return files
         hint = f"to read subfolders, use a glob such as {source}/**/*.csv"
-        return files, f"snapshot.source {path}: the folder contains no {', '.join(FORMATS)} file; {hint}"
+        raise BadSource(f"snapshot.source {path}: the folder contains no {', '.join(FORMATS)} file; {hint}")
     if path.exists():
-        return [path], ""
-    files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
-    return files, f"snapshot.source {path}: no such file or folder{_similar(path)}"
+        return [path]
+    if files := sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file()):
+        return files
+    raise BadSource(f"snapshot.source {path}: no such file or folder{_similar(path)}")
 
 
 def _portable_path(root: Path, source: str) -> str:
