@@ -38,7 +38,6 @@ class Role(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> "Role | None":
-        """Return the role for a name used before 0.1.0."""
         return next((role for role in cls if role.former_name == value), None)
 
 

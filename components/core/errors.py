@@ -15,7 +15,6 @@ class RetuneError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """Return the message, shortened and printable."""
         return readable_error(super().__str__())
 
 

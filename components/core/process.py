@@ -113,10 +113,8 @@ def is_alive(pid: int) -> bool:
     """Return whether a process with this number exists on this host."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # a process of another account
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)  # a process of another account
     return True
 
 

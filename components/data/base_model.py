@@ -162,7 +162,6 @@ def _needed(folder: Path) -> list[str]:
 
 
 def _modules(folder: Path) -> list[str]:
-    """Return the module folders of a sentence-transformers folder."""
     return sorted({path.strip("/") for _, path in listed_modules(folder)} - {""}) if (folder / LIST).is_file() else []
 
 
@@ -219,7 +218,6 @@ def _weight_faults(folder: Path, names: list[str]) -> Iterator[str]:
 
 
 def _refuse_unloadable(folder: Path, model: str) -> None:
-    """Refuse a folder that transformers cannot load without custom code."""
     from safetensors import SafetensorError, safe_open
     from transformers import AutoConfig, AutoTokenizer
 

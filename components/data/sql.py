@@ -19,7 +19,7 @@ import sqlalchemy as sa
 import sqlalchemy.exc
 from sqlalchemy.pool import NullPool
 
-from components.core.errors import BadParams, BadSource, Cancelled, RetuneError, Unavailable
+from components.core.errors import BadParams, BadSource, Cancelled, RetuneError, Unavailable, shorten
 from components.core.section import nearest
 
 SCHEME = "sql://"
@@ -45,7 +45,6 @@ class TableAddress:
     url: sa.URL
 
     def __str__(self) -> str:
-        """Return the address without secrets."""
         return f"{SCHEME}{self.name}/{f'{self.schema}.' if self.schema else ''}{self.table}"
 
 
@@ -134,7 +133,6 @@ def _check_file(name: str, variable: str, url: sa.URL, create: bool) -> None:
 
 
 def _translate_error(name: str, variable: str, url: sa.URL, error: Exception, connected: bool, action: str) -> RetuneError:
-    """Return the error to raise: `Unavailable` if a retry can succeed."""
     if isinstance(error, ImportError | sqlalchemy.exc.NoSuchModuleError):
         return BadSource(f"{name}: {variable} uses {url.drivername}, whose driver is not installed: {masked(error, url)}")
     cause = getattr(error, "orig", None) or error
@@ -157,7 +155,7 @@ def masked(error: BaseException, url: sa.URL) -> str:
     secrets = [value for name, value in url.query.items() if _SECRET.search(name) and isinstance(value, str)]
     for secret in filter(None, [str(url.password or ""), *secrets]):
         text = text.replace(secret, "***")
-    return text if len(text) <= _MESSAGE_LENGTH else f"{text[:_MESSAGE_LENGTH]}…"
+    return shorten(text, _MESSAGE_LENGTH)
 
 
 def connect_to(address: TableAddress, create: bool = False) -> AbstractContextManager[sa.Connection]:

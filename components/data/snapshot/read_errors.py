@@ -49,7 +49,6 @@ class Faults:
         raise BadSource("\n".join(f"{self.name}: {line}" for line in lines))
 
     def __bool__(self) -> bool:
-        """Return whether there are faults."""
         return bool(self._faults)
 
     def raise_if_any(self) -> None:

@@ -59,7 +59,6 @@ def describe(request: SourceRequest) -> str:
 
 
 def _download_patterns(pattern: str) -> list[str]:
-    """Return the glob patterns of the data files to download."""
     if pattern:
         return [pattern.replace("**/", "*")] if is_glob(pattern) else [pattern, f"{pattern.rstrip('/')}/*"]
     return [f"*{suffix}" for extension in FORMATS for suffix in (extension, extension.upper())]

@@ -83,7 +83,6 @@ def _execute(request: SourceRequest) -> Iterator["CursorResult[Any]"]:
 
 
 def _columns(request: SourceRequest, result: "CursorResult[Any]") -> list[str]:
-    """Return the names of the columns; each needs a unique name."""
     faults = Faults(request.address)
     if not result.returns_rows:
         faults.refuse("snapshot.query returns no table: expected a SELECT")
@@ -98,7 +97,6 @@ def _columns(request: SourceRequest, result: "CursorResult[Any]") -> list[str]:
 
 
 def _write(result: "CursorResult[Any]", columns: Sequence[str], path: Path, faults: Faults) -> int:
-    """Write the rows as text and return their number."""
     rows, schema = 0, text_schema(columns)
     with pq.ParquetWriter(path, schema) as writer:
         for block in result.partitions(_ROWS):
