@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Sequence
 
 QUIET = {
@@ -67,16 +69,19 @@ def tied_command(command: Sequence[str]) -> list[str]:
 
 
 def die_with_parent(parent: int | None = None) -> None:
-    """Let the kernel kill this process when its parent dies.
+    """Let the kernel kill this process when its parent dies; except on Linux, poll the parent every half second.
 
     Ends this process at once if the parent has already died: the parent is no longer `parent` (its process id, passed on the command
     line), or DVC started this process and another session has adopted it. DVC passes no id and starts stages in its own session;
     a process that leads its session (`setsid`, `script`, `unbuffer`) is not checked.
     """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     current = os.getppid()
     if (_adopted_by(current) if parent is None else current != parent) or os.getppid() != current:
         os.kill(os.getpid(), signal.SIGKILL)
+    if sys.platform != "linux":
+        threading.Thread(target=_watch, args=(current,), daemon=True).start()
 
 
 def _adopted_by(parent: int) -> bool:
@@ -151,6 +156,12 @@ def is_foreign(tag: str) -> bool:
         return bool(json.loads(tag)["host"] != socket.gethostname())
     except (ValueError, KeyError, TypeError):
         return False
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main() -> None:
